@@ -1,0 +1,636 @@
+//! Every setting of the server, once: its name, default, environment variable, help and cost.
+//!
+//! [`Config`] is what the command line fills in, what an embedding program sets field by field, and what
+//! `--print-config` prints. [`Config::check`] holds the relations between settings; each error names the flag, what was
+//! given and what would do.
+
+use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+use bytesize::ByteSize;
+use clap::{Args, FromArgMatches, ValueEnum};
+
+/// The settings of one server.
+#[derive(Args, Clone, Debug)]
+pub struct Config {
+    // ---- Listening -------------------------------------------------------------------------------------------------
+    /// Address and port to listen on; repeat for several
+    ///
+    /// IPv4 (127.0.0.1:9001) or IPv6 ([::1]:9001). Port 0 lets the system choose; the log says which it chose.
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        env = "STENTOR_LISTEN",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:9001",
+        help_heading = "Listening"
+    )]
+    pub listen: Vec<SocketAddr>,
+
+    /// Acceptor threads for each address
+    ///
+    /// Each has a listening socket of its own (SO_REUSEPORT). One accepts some 50,000 connections a second.
+    #[arg(long, value_name = "N", env = "STENTOR_ACCEPTORS", default_value_t = 1, help_heading = "Listening")]
+    pub acceptors: usize,
+
+    /// Connections that may wait to be accepted, per listening socket
+    #[arg(long, value_name = "N", env = "STENTOR_BACKLOG", default_value_t = 4096, help_heading = "Listening")]
+    pub backlog: u32,
+
+    /// Web pages that may connect, as `https://host[:port]`; repeat for several [default: any]
+    ///
+    /// Compared with the Origin header that browsers send. Clients that send none are let in.
+    #[arg(
+        long,
+        value_name = "ORIGIN",
+        env = "STENTOR_ALLOW_ORIGIN",
+        value_delimiter = ',',
+        help_heading = "Listening"
+    )]
+    pub allow_origin: Vec<String>,
+
+    // ---- Threads ---------------------------------------------------------------------------------------------------
+    /// Worker threads; each owns its share of the connections [default: the cores it may use]
+    #[arg(long, value_name = "N", env = "STENTOR_WORKERS", help_heading = "Threads")]
+    pub workers: Option<usize>,
+
+    /// Cores for the workers: `auto`, `none`, or a list like `0,2-3`
+    ///
+    /// `auto` pins one worker to each core that this process may use, and leaves them unpinned where there are more
+    /// workers than cores.
+    #[arg(long, value_name = "auto|none|LIST", env = "STENTOR_PIN", default_value = "auto", help_heading = "Threads")]
+    pub pin: Pin,
+
+    /// Microseconds that a worker looks for work before it sleeps
+    ///
+    /// Saves the 30 to 50 microseconds of waking a sleeping core, and burns the core meanwhile.
+    #[arg(long, value_name = "MICROSECONDS", env = "STENTOR_SPIN", default_value_t = 0, help_heading = "Threads")]
+    pub spin: u64,
+
+    /// Sockets that may wait for a worker to take them over, per worker; beyond, 503
+    #[arg(long, value_name = "N", env = "STENTOR_INBOX", default_value_t = 1024, help_heading = "Threads")]
+    pub inbox: usize,
+
+    // ---- Fan-out ---------------------------------------------------------------------------------------------------
+    /// Shortest time between two passes over the subscribers
+    ///
+    /// 0 sends at once. More gathers publications into fewer sends: less CPU, and that much more latency.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "STENTOR_FLUSH_INTERVAL",
+        default_value = "0s",
+        help_heading = "Fan-out"
+    )]
+    pub flush_interval: Span,
+
+    /// Memory for the tape: how far back a slow subscriber may be
+    ///
+    /// The tape holds the newest publications in this much memory; a subscriber that falls off its end is told and closed.
+    #[arg(long, value_name = "SIZE", env = "STENTOR_RETAIN", default_value = "64MiB", help_heading = "Fan-out")]
+    pub retain: ByteSize,
+
+    /// Size of the pieces in which the tape is allocated and given back
+    #[arg(long, value_name = "SIZE", env = "STENTOR_SEGMENT", default_value = "1MiB", help_heading = "Fan-out")]
+    pub segment: ByteSize,
+
+    /// Kernel send buffer of one connection, as SO_SNDBUF; 0 leaves it to the kernel, up to 4 MiB each
+    ///
+    /// Bounds what a slow subscriber costs in kernel memory, and what one send can carry to a fast one.
+    #[arg(long, value_name = "SIZE", env = "STENTOR_SNDBUF", default_value = "256KiB", help_heading = "Fan-out")]
+    pub sndbuf: ByteSize,
+
+    /// Kernel receive buffer of one connection, as SO_RCVBUF; 0 leaves it to the kernel
+    #[arg(long, value_name = "SIZE", env = "STENTOR_RCVBUF", default_value = "0B", help_heading = "Fan-out")]
+    pub rcvbuf: ByteSize,
+
+    // ---- Limits ----------------------------------------------------------------------------------------------------
+    /// Connections at once; beyond, 503
+    #[arg(long, value_name = "N", env = "STENTOR_MAX_CONNECTIONS", default_value_t = 10_000, help_heading = "Limits")]
+    pub max_connections: usize,
+
+    /// Connections at once from one address; 0 for no limit
+    #[arg(
+        long,
+        value_name = "N",
+        env = "STENTOR_MAX_CONNECTIONS_PER_IP",
+        default_value_t = 0,
+        help_heading = "Limits"
+    )]
+    pub max_connections_per_ip: usize,
+
+    /// Plain HTTP connections at once (metrics, publishing, the page); beyond, 503
+    #[arg(
+        long,
+        value_name = "N",
+        env = "STENTOR_MAX_HTTP_CONNECTIONS",
+        default_value_t = 512,
+        help_heading = "Limits"
+    )]
+    pub max_http_connections: usize,
+
+    /// Largest message, command or payload taken from a client
+    #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_MESSAGE", default_value = "64KiB", help_heading = "Limits")]
+    pub max_message: ByteSize,
+
+    /// Largest body of one `POST /publish`; its lines are published as they arrive
+    #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_BODY", default_value = "64MiB", help_heading = "Limits")]
+    pub max_body: ByteSize,
+
+    /// Largest HTTP request head
+    #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_HEAD", default_value = "8KiB", help_heading = "Limits")]
+    pub max_head: ByteSize,
+
+    /// Topics at once; publishing on one more is refused
+    #[arg(long, value_name = "N", env = "STENTOR_MAX_TOPICS", default_value_t = 65_536, help_heading = "Limits")]
+    pub max_topics: usize,
+
+    /// Topics and patterns that one connection may subscribe to
+    #[arg(long, value_name = "N", env = "STENTOR_MAX_SUBSCRIPTIONS", default_value_t = 1024, help_heading = "Limits")]
+    pub max_subscriptions: usize,
+
+    /// Topics and patterns subscribed to over all connections
+    #[arg(
+        long,
+        value_name = "N",
+        env = "STENTOR_MAX_SUBSCRIPTIONS_TOTAL",
+        default_value_t = 1_000_000,
+        help_heading = "Limits"
+    )]
+    pub max_subscriptions_total: usize,
+
+    /// Longest topic name, in bytes
+    #[arg(long, value_name = "N", env = "STENTOR_MAX_TOPIC_LENGTH", default_value_t = 128, help_heading = "Limits")]
+    pub max_topic_length: usize,
+
+    /// Bytes of acks, snapshots and other answers that may wait for one connection; beyond, it is closed
+    #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_PENDING", default_value = "16MiB", help_heading = "Limits")]
+    pub max_pending: ByteSize,
+
+    // ---- Timeouts --------------------------------------------------------------------------------------------------
+    /// Time for a client to send its request
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "STENTOR_HANDSHAKE_TIMEOUT",
+        default_value = "10s",
+        help_heading = "Timeouts"
+    )]
+    pub handshake_timeout: Span,
+
+    /// Silence after which a `/ws` client is sent a heartbeat; 0 for never
+    #[arg(long, value_name = "DURATION", env = "STENTOR_HEARTBEAT", default_value = "15s", help_heading = "Timeouts")]
+    pub heartbeat: Span,
+
+    /// Time without a byte from a client (not even the answer to a ping) after which it is closed; 0 for never
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "STENTOR_IDLE_TIMEOUT",
+        default_value = "60s",
+        help_heading = "Timeouts"
+    )]
+    pub idle_timeout: Span,
+
+    /// Time for the peer to answer a close, and for an HTTP client to go on
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "STENTOR_CLOSE_TIMEOUT",
+        default_value = "5s",
+        help_heading = "Timeouts"
+    )]
+    pub close_timeout: Span,
+
+    /// Time to send what is on the tape when the server stops
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "STENTOR_DRAIN_TIMEOUT",
+        default_value = "8s",
+        help_heading = "Timeouts"
+    )]
+    pub drain_timeout: Span,
+
+    // ---- Publishing ------------------------------------------------------------------------------------------------
+    /// Secret that a client must show to publish (op `auth`, `?token=`, or `Authorization: Bearer`)
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "STENTOR_PUBLISH_TOKEN",
+        hide_env_values = true,
+        help_heading = "Publishing"
+    )]
+    pub publish_token: Option<Secret>,
+
+    /// Let anyone publish, also from other machines
+    ///
+    /// Without this and without --publish-token, publishing is open only while every --listen address is loopback.
+    #[arg(long, env = "STENTOR_ANONYMOUS_PUBLISH", help_heading = "Publishing")]
+    pub anonymous_publish: bool,
+
+    // ---- Feeds -----------------------------------------------------------------------------------------------------
+    /// Publish a simulated market on q.demo.SYMBOL and t.demo.SYMBOL
+    #[arg(long, env = "STENTOR_DEMO", help_heading = "Feeds")]
+    pub demo: bool,
+
+    /// Instruments of the simulated market
+    #[arg(long, value_name = "N", env = "STENTOR_DEMO_SYMBOLS", default_value_t = 300, help_heading = "Feeds")]
+    pub demo_symbols: usize,
+
+    /// Publications per second of the simulated market, on average: `500`, `2k/s`
+    #[arg(long, value_name = "RATE", env = "STENTOR_DEMO_RATE", default_value = "1000/s", help_heading = "Feeds")]
+    pub demo_rate: Rate,
+
+    /// Publish a recorded feed: newline-delimited JSON, plain or gzip
+    ///
+    /// Each line is {"ts_ns":…,"topic":…,"data":…}; data is published byte for byte.
+    #[arg(long, value_name = "FILE", env = "STENTOR_REPLAY", help_heading = "Feeds")]
+    pub replay: Option<PathBuf>,
+
+    /// Replay so many times as fast as it was recorded, or `max`
+    #[arg(long, value_name = "FACTOR|max", env = "STENTOR_SPEED", default_value = "1", help_heading = "Feeds")]
+    pub speed: Speed,
+
+    /// Begin again when the recorded feed ends
+    #[arg(long = "loop", env = "STENTOR_LOOP", help_heading = "Feeds")]
+    pub replay_loop: bool,
+}
+
+impl Default for Config {
+    /// The defaults of the command line, whatever the environment says.
+    fn default() -> Self {
+        let command = Config::augment_args(clap::Command::new("stentor")).mut_args(|arg| arg.env(None::<&str>));
+        let matches = command.get_matches_from(["stentor"]);
+        Config::from_arg_matches(&matches).expect("every setting has a default")
+    }
+}
+
+/// A setting, or a relation between settings, that cannot work; the text is one sentence for the operator.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct ConfigError(pub String);
+
+impl Config {
+    /// Checks each setting's range and the relations between them.
+    ///
+    /// # Errors
+    /// The first that cannot work: names the flag, what was given, and what would do.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let no = |text: String| Err(ConfigError(text));
+        for (flag, given) in [
+            ("--acceptors", self.acceptors),
+            ("--workers", self.workers.unwrap_or(1)),
+            ("--backlog", self.backlog as usize),
+            ("--inbox", self.inbox),
+            ("--max-connections", self.max_connections),
+            ("--max-http-connections", self.max_http_connections),
+            ("--max-topics", self.max_topics),
+            ("--max-subscriptions", self.max_subscriptions),
+            ("--max-subscriptions-total", self.max_subscriptions_total),
+            ("--demo-symbols", self.demo_symbols),
+        ] {
+            if given == 0 {
+                return no(format!("{flag} was given as 0: it must be at least 1"));
+            }
+        }
+        if self.listen.is_empty() {
+            return no("--listen names no address: give at least one, such as 127.0.0.1:9001".into());
+        }
+        for (flag, given, least, most) in [
+            ("--segment", self.segment, ByteSize::kib(64), ByteSize::gib(1)),
+            ("--max-message", self.max_message, ByteSize::b(1), ByteSize::mib(512)),
+            ("--max-head", self.max_head, ByteSize::b(512), ByteSize::mib(1)),
+            ("--max-body", self.max_body, ByteSize::b(1), ByteSize::tib(1)),
+            ("--max-pending", self.max_pending, ByteSize::kib(64), ByteSize::gib(1)),
+        ] {
+            if given < least || given > most {
+                return no(format!("{flag} was given as {given}: it must be from {least} to {most}"));
+            }
+        }
+        for (flag, given) in [("--sndbuf", self.sndbuf), ("--rcvbuf", self.rcvbuf)] {
+            if given > ByteSize::gib(1) {
+                return no(format!("{flag} was given as {given}: it must be at most 1 GiB"));
+            }
+        }
+        if !(1..=1024).contains(&self.max_topic_length) {
+            return no(format!("--max-topic-length was given as {}: it must be from 1 to 1024", self.max_topic_length));
+        }
+        if self.max_topics > 1 << 24 {
+            return no(format!("--max-topics was given as {}: it must be at most {}", self.max_topics, 1 << 24));
+        }
+        if self.max_message > self.segment {
+            return no(format!(
+                "--max-message {} does not fit into --segment {}: raise --segment to at least {0}, or lower --max-message",
+                self.max_message, self.segment
+            ));
+        }
+        if self.retain.as_u64() < 2 * self.segment.as_u64() {
+            return no(format!(
+                "--retain {} holds fewer than two segments of {}: raise it to at least {}, or lower --segment",
+                self.retain,
+                self.segment,
+                ByteSize::b(2 * self.segment.as_u64())
+            ));
+        }
+        if self.max_subscriptions > self.max_subscriptions_total {
+            return no(format!(
+                "--max-subscriptions {} is more than --max-subscriptions-total {}: raise the total",
+                self.max_subscriptions, self.max_subscriptions_total
+            ));
+        }
+        if let (Pin::Cores(cores), Some(workers)) = (&self.pin, self.workers)
+            && workers > cores.len()
+        {
+            return no(format!(
+                "--workers {workers} is more than the {} cores of --pin {}: name one core for each worker, or use --pin none",
+                cores.len(),
+                self.pin
+            ));
+        }
+        if !self.heartbeat.is_zero() && self.heartbeat.get() < Duration::from_secs(1) {
+            return no(format!("--heartbeat was given as {}: it must be 0s (never) or at least 1s", self.heartbeat));
+        }
+        if !self.idle_timeout.is_zero() && self.idle_timeout.get() < Duration::from_secs(1) {
+            return no(format!(
+                "--idle-timeout was given as {}: it must be 0s (never) or at least 1s",
+                self.idle_timeout
+            ));
+        }
+        for (flag, given) in [("--handshake-timeout", self.handshake_timeout), ("--close-timeout", self.close_timeout)]
+        {
+            if given.is_zero() {
+                return no(format!("{flag} was given as 0s: it must be more than that"));
+            }
+        }
+        if self.flush_interval.get() > Duration::from_secs(10) {
+            return no(format!("--flush-interval was given as {}: it must be at most 10s", self.flush_interval));
+        }
+        if self.spin > 1_000_000 {
+            return no(format!("--spin was given as {}: it must be at most 1000000 (a second)", self.spin));
+        }
+        for origin in &self.allow_origin {
+            let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+            if host.is_none_or(|host| host.is_empty() || host.contains(['/', ' '])) {
+                return no(format!(
+                    "--allow-origin was given as {origin}: it must look like https://example.com or http://localhost:8080"
+                ));
+            }
+        }
+        if self.replay_loop && self.replay.is_none() {
+            return no("--loop was given without --replay: name the file to repeat".into());
+        }
+        Ok(())
+    }
+
+    /// Whether a client needs no token to publish: it was said so, or only this machine can connect.
+    pub fn publishing_is_open(&self) -> bool {
+        let local = self.listen.iter().all(|address| address.ip().is_loopback());
+        self.anonymous_publish || (self.publish_token.is_none() && local)
+    }
+}
+
+/// Where workers run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pin {
+    /// One worker per usable core, pinned; unpinned where there are more workers than cores.
+    Auto,
+    /// Wherever the scheduler likes.
+    None,
+    /// Worker n on the nth of these cores.
+    Cores(Vec<usize>),
+}
+
+impl FromStr for Pin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => return Ok(Pin::Auto),
+            "none" => return Ok(Pin::None),
+            _ => {}
+        }
+        let wrong = |part: &str| format!("expected auto, none, or cores like 0,2-3; found {part:?}");
+        let mut cores = Vec::new();
+        for part in text.split(',') {
+            let (first, last) = part.split_once('-').unwrap_or((part, part));
+            let first: usize = first.trim().parse().map_err(|_| wrong(part))?;
+            let last: usize = last.trim().parse().map_err(|_| wrong(part))?;
+            if first > last || last >= 4096 {
+                return Err(wrong(part));
+            }
+            cores.extend(first..=last);
+        }
+        if (1..cores.len()).any(|i| cores[..i].contains(&cores[i])) {
+            return Err(format!("expected each core once; found {text:?}"));
+        }
+        Ok(Pin::Cores(cores))
+    }
+}
+
+impl fmt::Display for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Pin::Auto => f.write_str("auto"),
+            Pin::None => f.write_str("none"),
+            Pin::Cores(cores) => {
+                let names: Vec<String> = cores.iter().map(usize::to_string).collect();
+                f.write_str(&names.join(","))
+            }
+        }
+    }
+}
+
+/// A length of time as people write it: `250ms`, `10s`, `2m`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span(pub Duration);
+
+impl Span {
+    /// The length itself.
+    pub fn get(self) -> Duration {
+        self.0
+    }
+
+    /// Whether this is the zero that means `never` or `at once`.
+    pub fn is_zero(self) -> bool {
+        self.0.is_zero()
+    }
+}
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "0" {
+            return Ok(Span(Duration::ZERO));
+        }
+        humantime::parse_duration(text).map(Span).map_err(|error| format!("expected a time like 250ms or 10s: {error}"))
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", humantime::format_duration(self.0))
+    }
+}
+
+/// A number per second: `500`, `1000/s`, `50k/s`, `1.5M/s`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate(pub f64);
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = text.strip_suffix("/s").unwrap_or(text);
+        let (number, factor) = match number.strip_suffix(['k', 'M']) {
+            Some(rest) if number.ends_with('k') => (rest, 1e3),
+            Some(rest) => (rest, 1e6),
+            None => (number, 1.0),
+        };
+        match number.parse::<f64>() {
+            Ok(n) if n.is_finite() && n > 0.0 && n * factor <= 1e9 => Ok(Rate(n * factor)),
+            _ => Err(format!("expected a rate above 0 like 500, 50k/s or 1.5M/s; found {text:?}")),
+        }
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/s", self.0)
+    }
+}
+
+/// How fast a recording is replayed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Speed {
+    /// So many times its own pace.
+    Times(f64),
+    /// As fast as it can be read.
+    Max,
+}
+
+impl FromStr for Speed {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "max" {
+            return Ok(Speed::Max);
+        }
+        match text.strip_suffix('x').unwrap_or(text).parse::<f64>() {
+            Ok(times) if times.is_finite() && times > 0.0 => Ok(Speed::Times(times)),
+            _ => Err(format!("expected a factor above 0 like 0.5 or 10, or max; found {text:?}")),
+        }
+    }
+}
+
+impl fmt::Display for Speed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Speed::Times(times) => write!(f, "{times}"),
+            Speed::Max => f.write_str("max"),
+        }
+    }
+}
+
+/// A token; never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Whether `shown` is the token; takes the same time wherever they differ.
+    pub fn matches(&self, shown: &str) -> bool {
+        use subtle::ConstantTimeEq;
+        self.0.as_bytes().ct_eq(shown.as_bytes()).into()
+    }
+}
+
+impl FromStr for Secret {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err("expected one or more printable ASCII characters without spaces".into());
+        }
+        Ok(Secret(text.to_owned()))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+/// How events are written to standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(change: impl FnOnce(&mut Config)) -> String {
+        let mut config = Config::default();
+        change(&mut config);
+        config.check().expect_err("should be refused").0
+    }
+
+    #[test]
+    fn the_defaults_hold_together() {
+        Config::default().check().unwrap();
+    }
+
+    #[test]
+    fn a_broken_relation_names_the_flag_what_was_given_and_what_would_do() {
+        let text = said(|c| c.max_message = ByteSize::mib(2));
+        assert!(text.contains("--max-message 2.0 MiB") && text.contains("--segment"), "{text}");
+        let text = said(|c| c.retain = ByteSize::mib(1));
+        assert!(text.contains("--retain 1.0 MiB") && text.contains("at least 2.0 MiB"), "{text}");
+        let text = said(|c| {
+            c.pin = Pin::Cores(vec![0]);
+            c.workers = Some(2);
+        });
+        assert!(text.contains("--workers 2") && text.contains("--pin 0"), "{text}");
+        let text = said(|c| c.allow_origin = vec!["example.com".into()]);
+        assert!(text.contains("--allow-origin") && text.contains("https://"), "{text}");
+        assert!(said(|c| c.workers = Some(0)).contains("--workers"));
+    }
+
+    #[test]
+    fn publishing_is_open_on_loopback_only() {
+        let mut config = Config::default();
+        assert!(config.publishing_is_open());
+        config.listen.push("0.0.0.0:9001".parse().unwrap());
+        assert!(!config.publishing_is_open());
+        config.anonymous_publish = true;
+        assert!(config.publishing_is_open());
+        let secret = Config { publish_token: Some("s3cret".parse().unwrap()), ..Config::default() };
+        assert!(!secret.publishing_is_open());
+        assert!(secret.publish_token.as_ref().unwrap().matches("s3cret"));
+        assert!(!secret.publish_token.as_ref().unwrap().matches("s3cre"));
+        assert!(!format!("{secret:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn values_are_read_as_people_write_them() {
+        assert_eq!("0,2-3".parse::<Pin>().unwrap(), Pin::Cores(vec![0, 2, 3]));
+        assert!("0,0".parse::<Pin>().is_err());
+        assert!("3-1".parse::<Pin>().is_err());
+        assert_eq!("50k/s".parse::<Rate>().unwrap(), Rate(50_000.0));
+        assert!("0".parse::<Rate>().is_err());
+        assert_eq!("max".parse::<Speed>().unwrap(), Speed::Max);
+        assert!("-1".parse::<Speed>().is_err());
+        assert_eq!("250ms".parse::<Span>().unwrap().get(), Duration::from_millis(250));
+    }
+}

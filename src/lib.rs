@@ -1,0 +1,22 @@
+//! Stentor: a multi-threaded WebSocket broadcast server for market data.
+//!
+//! Publishers put small payloads on topics; each is encoded once, appended to one shared *tape*, and sent from there to
+//! every subscriber. A subscriber is a *cursor* on the tape, so a slow one costs a position and not a queue.
+//!
+//! The floors below are the whole structure; a module uses its own floor and those beneath it:
+//!
+//! ```text
+//!  6  cli, server                  assembly
+//!  5  control, feeds               HTTP API, metrics, page; demo and replay
+//!  4  publish, acceptor, worker    the data plane
+//!  3  io                           the kernel edge
+//!  2  tape, topic                  shared memory
+//!  1  http, websocket, protocol    bytes and values: no socket, thread, lock or clock
+//!  0  clock, config, error         ground
+//! ```
+
+pub mod config;
+pub mod feeds;
+pub mod http;
+pub mod protocol;
+pub mod websocket;

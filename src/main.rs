@@ -1,0 +1,3 @@
+//! The `stentor` binary.
+
+fn main() {}
