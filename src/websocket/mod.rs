@@ -1,1 +1,26 @@
-//! To come.
+//! WebSocket (RFC 6455) as bytes and values: no socket, thread, lock or clock.
+//!
+//! One noun, one file:
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`handshake`] | the upgrade request judged, the 101 answer written |
+//! | [`frame`] | the header of a frame, read and written; small frames appended to a buffer |
+//! | [`mask`] | the XOR that clients' payloads carry |
+//! | [`utf8`] | text checked as it arrives, in any pieces |
+//! | [`close`] | close codes, and the payload of a close frame |
+//! | [`decoder`] | bytes as they came from a socket turned into messages |
+//!
+//! The server's own broadcast frames are built once, on the tape; what is here writes their header and everything that
+//! is sent to one connection alone. Extensions are not negotiated, so the reserved bits are always zero.
+
+pub mod close;
+pub mod decoder;
+pub mod frame;
+pub mod handshake;
+pub mod mask;
+pub mod utf8;
+
+pub use close::CloseCode;
+pub use decoder::{Decoder, Event, Role, Violation};
+pub use frame::Opcode;
