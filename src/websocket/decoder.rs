@@ -399,3 +399,6 @@ fn append(out: &mut Vec<u8>, piece: &[u8], room: usize) {
     }
     out.extend_from_slice(piece);
 }
+
+#[cfg(test)]
+mod tests;
