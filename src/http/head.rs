@@ -1,0 +1,337 @@
+//! A request's head, read strictly.
+//!
+//! `httparse` finds the pieces; what is decided here is which requests are good. The rule is that of RFC 9112 section
+//! 11.2: whatever a proxy in front and this server could understand differently, so that one request might pass for two,
+//! is refused rather than repaired. Lines end in CR LF and are not folded, one length says where the body ends, one
+//! `Host` says whom it is for, and values are visible ASCII.
+//!
+//! [`parse`] is called with everything read so far, again and again until the head is whole. What is obviously not HTTP
+//! (a TLS greeting, say) is refused at its first bytes. Values borrow from that buffer.
+
+use std::borrow::Cow;
+
+use httparse::{EMPTY_HEADER, Error, Status};
+
+use super::response::Refusal;
+
+/// The most headers in a request. Browsers send fewer than 20.
+pub const HEADERS_MAX: usize = 64;
+
+/// The longest method. The registered ones have at most 17 letters; more without a space is no HTTP.
+const METHOD_MAX: usize = 32;
+
+/// Headers that nothing here reads, and in which browsers send what sites and users put there: passed over if they aren't
+/// ASCII, where another would be refused.
+const OPAQUE: [&str; 3] = ["Cookie", "User-Agent", "Referer"];
+
+/// How a request's body is delimited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// There is none.
+    None,
+    /// So many bytes.
+    Length(u64),
+    /// Chunks, each with its length.
+    Chunked,
+}
+
+/// The head of a request, borrowed from the bytes that it was parsed from.
+#[derive(Clone, Debug)]
+pub struct Request<'b> {
+    /// The method as sent; methods are case-sensitive.
+    pub method: &'b str,
+    /// The target as sent: a path with or without a query, or an absolute `http` URL.
+    pub target: &'b str,
+    /// The client speaks HTTP/1.1, not 1.0.
+    pub is_http11: bool,
+    /// The client wants to send another request afterwards.
+    pub keep_alive: bool,
+    /// How the body is delimited.
+    pub body: Body,
+    /// The client waits for `100 Continue` before it sends the body.
+    pub expect_continue: bool,
+    path_and_query: &'b str,
+    headers: Vec<(&'b str, &'b str)>,
+}
+
+/// Parses the head of a request, and says how many bytes it has; `None` while more are needed.
+///
+/// # Errors
+///
+/// A refusal, as soon as no further bytes could make the head good. Afterwards the connection can't be used.
+pub fn parse(buffer: &[u8], max_head: usize) -> Result<Option<(Request<'_>, usize)>, Refusal> {
+    let bytes = &buffer[..buffer.len().min(max_head)];
+    let mut headers = [EMPTY_HEADER; HEADERS_MAX];
+    let mut parsed = httparse::Request::new(&mut headers);
+    match parsed.parse(bytes) {
+        Ok(Status::Complete(len)) => {
+            refuse_bare_line_feeds(&bytes[..len])?;
+            Ok(Some((Request::judge(&parsed)?, len)))
+        }
+        Ok(Status::Partial) if buffer.len() >= max_head => Err(too_long(bytes)),
+        Ok(Status::Partial) => refuse_no_method(bytes).map(|()| None),
+        Err(error) => Err(explain(error, bytes)),
+    }
+}
+
+impl<'b> Request<'b> {
+    /// The path as sent, from its `/` to before the `?`.
+    pub fn path(&self) -> &'b str {
+        self.path_and_query.split_once('?').map_or(self.path_and_query, |(path, _)| path)
+    }
+
+    /// The path with its percent escapes resolved; `None` if they are malformed or don't make text.
+    pub fn decoded_path(&self) -> Option<Cow<'b, str>> {
+        decode(self.path())
+    }
+
+    /// The pairs of the query, decoded as forms encode them.
+    pub fn query(&self) -> impl Iterator<Item = (Cow<'b, str>, Cow<'b, str>)> + use<'b> {
+        let query = self.path_and_query.split_once('?').map_or("", |(_, query)| query);
+        form_urlencoded::parse(query.as_bytes())
+    }
+
+    /// The first value of this name in the query.
+    pub fn query_value(&self, name: &str) -> Option<Cow<'b, str>> {
+        self.query().find(|(key, _)| key == name).map(|(_, value)| value)
+    }
+
+    /// The value of the first header of this name, in any case of letters.
+    pub fn header(&self, name: &str) -> Option<&'b str> {
+        self.headers(name).next()
+    }
+
+    /// The values of all headers of this name, in the order sent.
+    pub fn headers(&self, name: &str) -> impl Iterator<Item = &'b str> {
+        self.headers.iter().filter(move |(key, _)| key.eq_ignore_ascii_case(name)).map(|&(_, value)| value)
+    }
+
+    /// The elements of a header that is a list, over all lines of this name, without the empty ones.
+    pub fn list(&self, name: &str) -> impl Iterator<Item = &'b str> {
+        self.headers(name)
+            .flat_map(|value| value.split(','))
+            .map(|element| element.trim_matches([' ', '\t']))
+            .filter(|element| !element.is_empty())
+    }
+
+    /// Whether a header that is a list has this token, in any case of letters.
+    pub fn has_token(&self, name: &str, token: &str) -> bool {
+        self.list(name).any(|element| element.eq_ignore_ascii_case(token))
+    }
+
+    /// The client asks to go on as WebSocket. Whether it asks properly is the handshake's business.
+    pub fn is_upgrade(&self) -> bool {
+        self.has_token("Upgrade", "websocket")
+    }
+
+    /// Holds what was found against the rules.
+    fn judge(parsed: &httparse::Request<'_, 'b>) -> Result<Request<'b>, Refusal> {
+        let (Some(method), Some(target), Some(version)) = (parsed.method, parsed.path, parsed.version) else {
+            return Err(Refusal::new(400, "The request line is incomplete."));
+        };
+        let mut request = Request {
+            method,
+            target,
+            is_http11: version == 1,
+            keep_alive: false,
+            body: Body::None,
+            expect_continue: false,
+            path_and_query: path_and_query(target)?,
+            headers: visible(parsed.headers)?,
+        };
+        request.check_host()?;
+        request.body = request.body()?;
+        request.expect_continue = request.expectation()?;
+        request.keep_alive = match version {
+            1 => !request.has_token("Connection", "close"),
+            _ => request.has_token("Connection", "keep-alive") && !request.has_token("Connection", "close"),
+        };
+        if request.is_upgrade() && !matches!(request.body, Body::None | Body::Length(0)) {
+            return Err(Refusal::new(400, "A request to upgrade to WebSocket must not have a body."));
+        }
+        Ok(request)
+    }
+
+    /// RFC 9112 section 3.2: one `Host`, and HTTP/1.1 requires it.
+    fn check_host(&self) -> Result<(), Refusal> {
+        let mut hosts = self.headers("Host");
+        match (hosts.next(), hosts.next()) {
+            (None, _) if self.is_http11 => Err(Refusal::new(400, "The Host header is missing.")),
+            (Some(_), Some(_)) => Err(Refusal::new(400, "There is more than one Host header.")),
+            (Some(host), None) if host.contains([' ', '\t', ',', '/', '\\', '@', '?', '#']) => {
+                Err(Refusal::new(400, "The Host header is not a host with an optional port."))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// RFC 9112 section 6: what delimits the body, with nothing left to interpretation.
+    fn body(&self) -> Result<Body, Refusal> {
+        let length = self.content_length()?;
+        let mut codings = self.headers("Transfer-Encoding").peekable();
+        if codings.peek().is_none() {
+            return Ok(length.map_or(Body::None, Body::Length));
+        }
+        if length.is_some() {
+            return Err(Refusal::new(400, "Content-Length and Transfer-Encoding exclude each other."));
+        }
+        if !self.is_http11 {
+            return Err(Refusal::new(400, "HTTP/1.0 has no Transfer-Encoding."));
+        }
+        match (codings.next(), codings.next()) {
+            (Some(coding), None) if coding.eq_ignore_ascii_case("chunked") => Ok(Body::Chunked),
+            _ => Err(Refusal::new(501, "The only Transfer-Encoding served here is chunked, once.")),
+        }
+    }
+
+    /// Digits only; said more than once only if it is the same each time.
+    fn content_length(&self) -> Result<Option<u64>, Refusal> {
+        let mut length = None;
+        for value in self.headers("Content-Length").flat_map(|value| value.split(',')) {
+            let value = value.trim_matches([' ', '\t']);
+            let is_digits = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+            let number = value.parse().ok().filter(|_| is_digits);
+            let number: u64 =
+                number.ok_or_else(|| Refusal::new(400, "The Content-Length is not a number of bytes."))?;
+            if length.is_some_and(|length| length != number) {
+                return Err(Refusal::new(400, "There are several Content-Lengths, and they differ."));
+            }
+            length = Some(number);
+        }
+        Ok(length)
+    }
+
+    /// RFC 9110 section 10.1.1: the one expectation there is, which HTTP/1.0 doesn't have.
+    fn expectation(&self) -> Result<bool, Refusal> {
+        match self.header("Expect") {
+            Some(expect) if expect.eq_ignore_ascii_case("100-continue") => {
+                Ok(self.is_http11 && self.body != Body::None)
+            }
+            Some(_) => Err(Refusal::new(417, "The only expectation met here is 100-continue.")),
+            None => Ok(false),
+        }
+    }
+}
+
+/// The path and query of a target: itself, or what follows the authority in an absolute URL.
+fn path_and_query(target: &str) -> Result<&str, Refusal> {
+    if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Refusal::new(400, "The request target has characters that need a percent escape."));
+    }
+    if target.contains('#') {
+        return Err(Refusal::new(400, "The request target has a fragment, which is never sent."));
+    }
+    if target.starts_with('/') {
+        return Ok(target);
+    }
+    let rest = match target.split_once("://") {
+        Some((scheme, rest)) if ["http", "https"].iter().any(|http| scheme.eq_ignore_ascii_case(http)) => rest,
+        _ => return Err(Refusal::new(400, "The request target has to be a path that begins with a slash.")),
+    };
+    match rest.find(['/', '?']) {
+        None => Ok("/"),
+        Some(0) => Err(Refusal::new(400, "The request target is a URL without a host.")),
+        Some(at) if rest.as_bytes()[at] == b'/' => Ok(&rest[at..]),
+        Some(_) => Err(Refusal::new(400, "The request target is a URL without a path.")),
+    }
+}
+
+/// The headers with values as text, without those that are passed over.
+fn visible<'b>(headers: &[httparse::Header<'b>]) -> Result<Vec<(&'b str, &'b str)>, Refusal> {
+    let mut visible = Vec::with_capacity(headers.len());
+    for header in headers {
+        let is_visible = header.value.iter().all(|&byte| matches!(byte, b'\t' | b' '..=b'~'));
+        match str::from_utf8(header.value) {
+            Ok(value) if is_visible => visible.push((header.name, value)),
+            _ if OPAQUE.iter().any(|name| header.name.eq_ignore_ascii_case(name)) => {}
+            _ => return Err(Refusal::new(400, "A header's value has characters that are not visible ASCII.")),
+        }
+    }
+    Ok(visible)
+}
+
+/// `httparse` takes a lone line feed for a line's end; others don't.
+fn refuse_bare_line_feeds(head: &[u8]) -> Result<(), Refusal> {
+    let is_bare = |at: usize| at == 0 || head[at - 1] != b'\r';
+    if memchr::memchr_iter(b'\n', head).any(is_bare) {
+        return Err(Refusal::new(400, "A line ends in a line feed without a carriage return."));
+    }
+    Ok(())
+}
+
+/// Letters without end are no method.
+fn refuse_no_method(bytes: &[u8]) -> Result<(), Refusal> {
+    let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
+    let line = &bytes[start..];
+    if line.len() > METHOD_MAX && !line[..METHOD_MAX].contains(&b' ') {
+        return Err(not_http());
+    }
+    Ok(())
+}
+
+fn not_http() -> Refusal {
+    Refusal::new(400, "This is not an HTTP request.")
+}
+
+/// Which part of the head is too long: without a whole line, the target.
+fn too_long(bytes: &[u8]) -> Refusal {
+    let limit = bytes.len();
+    match memchr::memchr(b'\n', bytes) {
+        Some(_) => Refusal::new(431, format!("The request's head is longer than {limit} bytes.")),
+        None => Refusal::new(414, format!("The request line is longer than {limit} bytes.")),
+    }
+}
+
+/// A sentence for what `httparse` found wrong.
+fn explain(error: Error, bytes: &[u8]) -> Refusal {
+    match error {
+        Error::TooManyHeaders => Refusal::new(431, format!("There are more than {HEADERS_MAX} headers.")),
+        Error::Version if is_other_version(bytes) => Refusal::new(505, "The versions served here are 1.1 and 1.0."),
+        Error::Version | Error::Token | Error::Status => not_http(),
+        Error::NewLine => Refusal::new(400, "A line ends in a carriage return without a line feed."),
+        Error::HeaderValue => Refusal::new(400, "A header's value has a control character."),
+        Error::HeaderName => explain_name(bytes),
+    }
+}
+
+/// Whether the request line, as far as it is there, ends like that of another version of HTTP.
+fn is_other_version(bytes: &[u8]) -> bool {
+    let line = bytes.trim_ascii_start().split(|&byte| byte == b'\r' || byte == b'\n').next().unwrap_or_default();
+    let version = line.rsplit(|&byte| byte == b' ').next().unwrap_or_default();
+    version.strip_prefix(b"HTTP/").is_some_and(|number| number.first().is_some_and(u8::is_ascii_digit))
+}
+
+/// What is wrong with a header's name, from the first line that has something wrong.
+fn explain_name(bytes: &[u8]) -> Refusal {
+    let is_blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    for line in bytes.trim_ascii_start().split(|&byte| byte == b'\n').skip(1) {
+        if is_blank(line.first()) {
+            return Refusal::new(400, "A header is folded over several lines, or has a blank before its name.");
+        }
+        let name = line.split(|&byte| byte == b':').next().unwrap_or_default();
+        if is_blank(name.last()) && name.len() < line.len() {
+            return Refusal::new(400, "A header has a blank before its colon.");
+        }
+    }
+    Refusal::new(400, "A header's name has a character that names don't have.")
+}
+
+/// Resolves percent escapes; `None` if one is malformed or the result is not UTF-8 text.
+fn decode(path: &str) -> Option<Cow<'_, str>> {
+    if !path.contains('%') {
+        return Some(Cow::Borrowed(path));
+    }
+    let mut out = Vec::with_capacity(path.len());
+    let mut bytes = path.bytes();
+    while let Some(byte) = bytes.next() {
+        let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
+        out.push(match byte {
+            b'%' => (digit(bytes.next())? << 4 | digit(bytes.next())?) as u8,
+            byte => byte,
+        });
+    }
+    String::from_utf8(out).ok().filter(|text| !text.contains(char::is_control)).map(Cow::Owned)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,200 @@
+//! Good requests and what they say, then each refusal.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn good(text: &str) -> Request<'_> {
+    match parse(text.as_bytes(), 8192) {
+        Ok(Some((request, len))) if len == text.len() => request,
+        other => panic!("{text:?}: {other:?}"),
+    }
+}
+
+/// The status that answers a request with these lines.
+fn status(lines: &str) -> u16 {
+    refused(format!("{lines}\r\n\r\n").as_bytes()).status
+}
+
+fn refused(bytes: &[u8]) -> Refusal {
+    parse(bytes, 8192).map(|parsed| panic!("{:?}: {parsed:?}", bytes.escape_ascii().to_string())).unwrap_err()
+}
+
+#[test]
+fn a_request_says_what_it_asks_for() {
+    let request =
+        good("GET /raw/q.us.AAPL?echo=0&topics=a%2Cb+c HTTP/1.1\r\nHost: x\r\nAccept: a\r\naccept: b\r\n\r\n");
+    assert_eq!((request.method, request.path()), ("GET", "/raw/q.us.AAPL"));
+    assert_eq!(request.query_value("topics").as_deref(), Some("a,b c"));
+    assert_eq!(request.query().count(), 2);
+    assert_eq!(request.header("ACCEPT"), Some("a"));
+    assert_eq!(request.headers("accept").collect::<Vec<_>>(), ["a", "b"]);
+    assert_eq!((request.keep_alive, request.body, request.is_upgrade()), (true, Body::None, false));
+}
+
+#[test]
+fn the_head_ends_where_the_body_begins() {
+    let bytes = b"POST /publish HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbodyGET /";
+    let (request, len) = parse(bytes, 8192).unwrap().unwrap();
+    assert_eq!((request.body, &bytes[len..]), (Body::Length(4), &b"bodyGET /"[..]));
+}
+
+#[test]
+fn http_1_0_closes_unless_asked_to_stay() {
+    assert!(!good("GET / HTTP/1.0\r\n\r\n").keep_alive);
+    assert!(good("GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n").keep_alive);
+    assert!(!good("GET / HTTP/1.1\r\nHost: x\r\nConnection: foo, Close\r\n\r\n").keep_alive);
+}
+
+#[test]
+fn an_absolute_target_counts_with_its_path() {
+    let request = good("GET http://example.com:80/ws?a=1 HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!((request.path(), request.query_value("a").as_deref()), ("/ws", Some("1")));
+    assert_eq!(good("GET http://example.com HTTP/1.1\r\nHost: x\r\n\r\n").path(), "/");
+}
+
+#[test]
+fn escapes_in_the_path_are_resolved_or_reported() {
+    let path = |path: &str| good(&format!("GET {path} HTTP/1.0\r\n\r\n")).decoded_path().map(Cow::into_owned);
+    assert_eq!(path("/raw/fx%3AEUR%2B%e2%82%ac").as_deref(), Some("/raw/fx:EUR+€"));
+    for malformed in ["/%", "/%4", "/%zz", "/%ff", "/%00", "/%+1"] {
+        assert_eq!(path(malformed), None, "{malformed}");
+    }
+}
+
+#[test]
+fn a_client_may_wait_for_100_continue() {
+    let head = "POST /publish HTTP/1.1\r\nHost: x\r\nExpect: 100-Continue\r\nTransfer-Encoding: Chunked\r\n\r\n";
+    let request = good(head);
+    assert_eq!((request.expect_continue, request.body), (true, Body::Chunked));
+    assert_eq!(status("GET / HTTP/1.1\r\nHost: x\r\nExpect: tea"), 417);
+}
+
+#[test]
+fn a_length_said_twice_is_fine_if_it_is_the_same() {
+    let request = good("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5, 5\r\nContent-Length: 5\r\n\r\n");
+    assert_eq!(request.body, Body::Length(5));
+}
+
+#[test]
+fn a_cookie_that_is_not_ascii_is_passed_over() {
+    let head = "GET / HTTP/1.1\r\nHost: x\r\nCookie: naïve=1\r\nAccept: y\r\n\r\n";
+    assert_eq!((good(head).header("cookie"), good(head).header("accept")), (None, Some("y")));
+    assert_eq!(status("GET / HTTP/1.1\r\nHost: x\r\nOrigin: https://naïve.example"), 400);
+}
+
+#[test]
+fn what_could_be_read_in_two_ways_is_refused() {
+    let lines = [
+        ("a folded header", "GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n c"),
+        ("a blank before the first name", "GET / HTTP/1.1\r\n Host: x"),
+        ("a blank before the colon", "GET / HTTP/1.1\r\nHost : x"),
+        ("no colon", "GET / HTTP/1.1\r\nHost: x\r\nnonsense"),
+        ("a bare line feed", "GET / HTTP/1.1\r\nHost: x\nA: b"),
+        ("a bare line feed before the request", "\nGET / HTTP/1.1\r\nHost: x"),
+        ("a bare carriage return", "GET / HTTP/1.1\r\nHost: x\rA: b"),
+        ("a control character", "GET / HTTP/1.1\r\nHost: x\r\nA: b\u{1}c"),
+        ("a NUL", "GET / HTTP/1.1\r\nHost: x\r\nA: b\0c"),
+        ("a delete", "GET / HTTP/1.1\r\nHost: x\r\nA: b\u{7f}c"),
+        ("length and coding", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked"),
+        ("differing lengths", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nContent-Length: 4"),
+        ("differing lengths in a list", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3, 4"),
+        ("a signed length", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: +3"),
+        ("an empty length", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length:"),
+        ("an overflowing length", "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 18446744073709551616"),
+        ("a coding in HTTP/1.0", "POST / HTTP/1.0\r\nHost: x\r\nTransfer-Encoding: chunked"),
+        ("no host", "GET / HTTP/1.1"),
+        ("two hosts", "GET / HTTP/1.1\r\nHost: x\r\nHost: x"),
+        ("a list of hosts", "GET / HTTP/1.1\r\nHost: x, y"),
+        ("a body on an upgrade", "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nContent-Length: 3"),
+        ("a fragment", "GET /a#b HTTP/1.1\r\nHost: x"),
+        ("an asterisk", "OPTIONS * HTTP/1.1\r\nHost: x"),
+        ("an authority", "CONNECT example.com:443 HTTP/1.1\r\nHost: x"),
+        ("another scheme", "GET ftp://example.com/ HTTP/1.1\r\nHost: x"),
+        ("a URL without a host", "GET http:///path HTTP/1.1\r\nHost: x"),
+        ("a target that isn't ASCII", "GET /naïve HTTP/1.1\r\nHost: x"),
+        ("two blanks", "GET  / HTTP/1.1\r\nHost: x"),
+        ("no version", "GET /"),
+    ];
+    for (what, lines) in lines {
+        assert_eq!(status(lines), 400, "{what}");
+    }
+}
+
+#[test]
+fn sentences_name_the_oddity() {
+    let sentence = |lines: &str| refused(format!("{lines}\r\n\r\n").as_bytes()).message;
+    assert!(sentence("GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n c").contains("folded"));
+    assert!(sentence("GET / HTTP/1.1\r\nHost : x").contains("before its colon"));
+    assert!(sentence("GET / HTTP/1.1\r\nHo(st: x").contains("name"));
+}
+
+#[test]
+fn other_codings_are_not_implemented() {
+    for coding in ["gzip", "gzip, chunked", "chunked, chunked", "identity", "chunked\r\nTransfer-Encoding: chunked", ""]
+    {
+        let lines = format!("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: {coding}");
+        assert_eq!(status(&lines), 501, "{coding}");
+    }
+}
+
+#[test]
+fn other_versions_of_http_are_told_which_are_served() {
+    assert_eq!(refused(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").status, 505);
+    assert_eq!(status("GET / HTTP/1.2\r\nHost: x"), 505);
+    assert_eq!(status("GET / HTML/1.1\r\nHost: x"), 400);
+}
+
+#[test]
+fn what_is_not_http_is_refused_at_its_first_bytes() {
+    assert_eq!(refused(&[0x16]).status, 400, "a TLS greeting");
+    assert_eq!(refused(&[0x16, 0x03, 0x01, 0x02]).status, 400);
+    assert_eq!(refused(&[0]).status, 400);
+    assert_eq!(refused(b"{\"op\":").status, 400);
+    assert_eq!(refused(&[b'A'; 40]).status, 400, "letters without end");
+}
+
+#[test]
+fn a_head_beyond_the_limit_is_refused_and_one_within_it_is_not() {
+    let head = format!("GET / HTTP/1.0\r\nA: {}\r\n\r\n", "x".repeat(100));
+    assert!(matches!(parse(head.as_bytes(), head.len()), Ok(Some(_))));
+    assert_eq!(parse(head.as_bytes(), head.len() - 1).unwrap_err().status, 431);
+    assert_eq!(parse(&head.as_bytes()[..50], 50).unwrap_err().status, 431);
+    assert!(matches!(parse(&head.as_bytes()[..50], 51), Ok(None)));
+    let target = format!("GET /{} HTTP/1.0\r\n\r\n", "x".repeat(100));
+    assert_eq!(parse(target.as_bytes(), 60).unwrap_err().status, 414);
+}
+
+#[test]
+fn sixty_four_headers_are_enough() {
+    let head = |n: usize| format!("GET / HTTP/1.0\r\n{}\r\n", "A: b\r\n".repeat(n));
+    good(&head(HEADERS_MAX));
+    assert_eq!(refused(head(HEADERS_MAX + 1).as_bytes()).status, 431);
+}
+
+#[test]
+fn an_empty_line_before_the_request_is_passed_over() {
+    assert_eq!(good("\r\nGET /x HTTP/1.0\r\n\r\n").path(), "/x");
+}
+
+proptest! {
+    #[test]
+    fn a_good_head_is_never_refused_before_it_is_whole(
+        path in "/[a-z.]{0,20}",
+        values in prop::collection::vec("[ -~]{0,30}", 0..10),
+    ) {
+        let headers: String = values.iter().map(|value| format!("X-Value: {value}\r\n")).collect();
+        let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
+        for cut in 0..head.len() {
+            prop_assert!(matches!(parse(&head.as_bytes()[..cut], 8192), Ok(None)), "cut at {}", cut);
+        }
+        prop_assert_eq!(good(&head).headers("x-value").count(), values.len());
+    }
+
+    #[test]
+    fn arbitrary_bytes_are_parsed_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let _ = parse(&bytes, 200);
+        let begun = [b"GET / HTTP/1.1\r\nHost: x\r\n", &bytes[..]].concat();
+        let _ = parse(&begun, 200);
+    }
+}
