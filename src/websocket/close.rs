@@ -12,7 +12,7 @@
 
 use std::fmt;
 
-use super::decoder::Violation;
+use super::violation::Violation;
 
 /// The longest reason: a control frame carries 125 bytes, and two are the code.
 pub const REASON_MAX: usize = 123;

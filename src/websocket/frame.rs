@@ -16,8 +16,8 @@
 
 use super::{
     close::{self, CloseCode},
-    decoder::Violation,
     mask::unmask,
+    violation::Violation,
 };
 
 /// The longest header: two bytes, eight of length, four of key.

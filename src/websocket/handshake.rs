@@ -67,7 +67,7 @@ pub fn check(request: &Request<'_>) -> Result<[u8; 28], Refusal> {
     if !request.has_token("Connection", "upgrade") {
         return Err(Refusal::new(400, "The Connection header has to name upgrade."));
     }
-    if !only(request, "Sec-WebSocket-Version").is_some_and(|version| version == VERSION) {
+    if only(request, "Sec-WebSocket-Version") != Some(VERSION) {
         return Err(Refusal::new(426, "The version of WebSocket spoken here is 13.").with(UPGRADE_REQUIRED));
     }
     match only(request, "Sec-WebSocket-Key") {

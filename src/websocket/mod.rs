@@ -10,6 +10,7 @@
 //! | [`utf8`] | text checked as it arrives, in any pieces |
 //! | [`close`] | close codes, and the payload of a close frame |
 //! | [`decoder`] | bytes as they came from a socket turned into messages |
+//! | [`violation`] | the ways in which a peer can break the protocol |
 //!
 //! The server's own broadcast frames are built once, on the tape; what is here writes their header and everything that
 //! is sent to one connection alone. Extensions are not negotiated, so the reserved bits are always zero.
@@ -20,7 +21,9 @@ pub mod frame;
 pub mod handshake;
 pub mod mask;
 pub mod utf8;
+pub mod violation;
 
 pub use close::CloseCode;
-pub use decoder::{Decoder, Event, Role, Violation};
+pub use decoder::{Decoder, Event, Role};
 pub use frame::Opcode;
+pub use violation::Violation;

@@ -92,12 +92,12 @@ fn cut(bytes: &[u8]) -> usize {
     }
 }
 
-/// How many bytes the character has that begins with `lead` (0xC0 or above); bytes that begin none count as four and are
-/// found out by the check.
+/// How many bytes the character has that begins with `lead`, 0xC0 or above. Those that begin none count like others and
+/// are found out by the check.
 fn width(lead: u8) -> usize {
     match lead {
-        ..0xE0 => 2,
-        ..0xF0 => 3,
+        0xC0..=0xDF => 2,
+        0xE0..=0xEF => 3,
         _ => 4,
     }
 }

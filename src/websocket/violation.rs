@@ -1,0 +1,87 @@
+//! How a peer can break the protocol, and the code that each way is answered with.
+//!
+//! A peer's fault has exactly one close code; the sentence is for the log and for the reason in the close frame.
+
+use thiserror::Error;
+
+use super::close::CloseCode;
+
+/// How the peer broke the protocol. The connection is to be closed with [`Violation::code`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Violation {
+    /// A reserved bit is set, though no extension was negotiated.
+    #[error("a reserved bit is set and no extension was negotiated")]
+    ReservedBits,
+    /// An opcode that means nothing.
+    #[error("the opcode is reserved")]
+    ReservedOpcode,
+    /// A control frame without FIN.
+    #[error("a control frame is fragmented")]
+    FragmentedControl,
+    /// A control frame with more than 125 bytes.
+    #[error("a control frame is longer than 125 bytes")]
+    LongControl,
+    /// A length that would fit a shorter form.
+    #[error("a length is not in its shortest form")]
+    LengthNotMinimal,
+    /// A length of 2^63 or more.
+    #[error("a length has its most significant bit set")]
+    LengthOverflow,
+    /// A client's frame without a mask.
+    #[error("a client's frame is not masked")]
+    Unmasked,
+    /// A server's frame with a mask.
+    #[error("a server's frame is masked")]
+    Masked,
+    /// A continuation while no message is unfinished.
+    #[error("a continuation frame continues nothing")]
+    LoneContinuation,
+    /// A new message while another is unfinished.
+    #[error("a new message begins inside an unfinished one")]
+    InterruptedMessage,
+    /// A message larger than the limit.
+    #[error("a message is larger than accepted here")]
+    TooBig,
+    /// Text that isn't UTF-8.
+    #[error("a text message is not valid UTF-8")]
+    BadText,
+    /// A close frame with half a code.
+    #[error("a close frame has a payload of one byte")]
+    CloseTruncated,
+    /// A close frame with a code that no frame may carry.
+    #[error("a close frame carries the code {0}, which may not be sent")]
+    CloseCode(u16),
+    /// A close reason that isn't UTF-8.
+    #[error("the reason in a close frame is not valid UTF-8")]
+    CloseReason,
+}
+
+impl Violation {
+    /// The code to close with.
+    pub fn code(self) -> CloseCode {
+        match self {
+            Violation::TooBig => CloseCode::TOO_BIG,
+            Violation::BadText | Violation::CloseReason => CloseCode::BAD_DATA,
+            _ => CloseCode::PROTOCOL_ERROR,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn size_and_text_have_codes_of_their_own_and_the_rest_is_a_protocol_error() {
+        assert_eq!(Violation::TooBig.code(), CloseCode::TOO_BIG);
+        assert_eq!(Violation::BadText.code(), CloseCode::BAD_DATA);
+        assert_eq!(Violation::CloseReason.code(), CloseCode::BAD_DATA);
+        assert_eq!(Violation::Unmasked.code(), CloseCode::PROTOCOL_ERROR);
+        assert_eq!(Violation::CloseCode(1005).code(), CloseCode::PROTOCOL_ERROR);
+    }
+
+    #[test]
+    fn every_sentence_fits_a_close_frame() {
+        assert!(Violation::CloseCode(65535).to_string().len() <= super::super::close::REASON_MAX);
+    }
+}
