@@ -178,8 +178,11 @@ mod tests {
 
     use super::*;
 
-    /// The body and what follows it, read in pieces of `size` bytes; `None` if the input ends first.
-    fn read(body: Body, max: u64, bytes: &[u8], size: usize) -> Result<Option<(Vec<u8>, Vec<u8>)>, u16> {
+    /// A body and what follows it, `None` if the input ends first; or the status of a refusal.
+    type Outcome = Result<Option<(Vec<u8>, Vec<u8>)>, u16>;
+
+    /// Reads a body in pieces of `size` bytes.
+    fn read(body: Body, max: u64, bytes: &[u8], size: usize) -> Outcome {
         let (mut decoder, mut data, mut rest) = (BodyDecoder::new(body, max), Vec::new(), bytes);
         loop {
             let (mut piece, after) = rest.split_at(size.min(rest.len()));
@@ -197,7 +200,7 @@ mod tests {
         }
     }
 
-    fn chunked(bytes: &[u8]) -> Result<Option<(Vec<u8>, Vec<u8>)>, u16> {
+    fn chunked(bytes: &[u8]) -> Outcome {
         read(Body::Chunked, 1000, bytes, usize::MAX)
     }
 
