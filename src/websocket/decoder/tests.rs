@@ -256,7 +256,6 @@ fn streams() -> impl Strategy<Value = Vec<u8>> {
         masked(true, Opcode::Continuation, b"lone"),
         masked(true, Opcode::Text, &[0xC0, 0x80]),
         masked(true, Opcode::Binary, &[0; MAX + 1]),
-        vec![0x82],
     ]);
     let item = prop_oneof![20 => message, 1 => closing, 2 => broken];
     prop::collection::vec(item, 0..8).prop_map(|items| items.concat())
@@ -307,13 +306,16 @@ proptest! {
     #[test]
     fn any_chunking_gives_the_same_events(
         bytes in streams(),
+        lost in prop_oneof![Just(0_usize), 0_usize..300],
         sizes in prop::collection::vec(1_usize..100, 1..20),
     ) {
-        let whole = decode(&bytes);
-        prop_assert_eq!(&decode_in(&sizes, Role::Server, &bytes), &whole);
-        prop_assert_eq!(&decode_in(&[1], Role::Server, &bytes), &whole);
+        let bytes = &bytes[..bytes.len().saturating_sub(lost)];
+        let whole = decode(bytes);
+        prop_assert_eq!(&decode_in(&sizes, Role::Server, bytes), &whole);
+        prop_assert_eq!(&decode_in(&[1], Role::Server, bytes), &whole);
     }
 
+    // Whole frames only: in an incomplete one, a refusal comes here as soon as it is certain, there once it is complete.
     #[test]
     fn tungstenite_reads_the_same_messages_and_refuses_the_same_streams(bytes in streams()) {
         let (events, violation) = decode(&bytes);
