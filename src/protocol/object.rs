@@ -164,9 +164,9 @@ pub(crate) fn kind(text: &str) -> &'static str {
 /// At most the first 64 bytes of what somebody sent, in quotes, for an error that is sent back or logged.
 pub(crate) fn shown(text: &str) -> String {
     const SHOWN_MAX: usize = 64; // as much as fits into one line beside the sentence around it
-    match text.len() {
-        0..=SHOWN_MAX => format!("{text:?}"),
-        _ => format!("{:?}…", &text[..text.floor_char_boundary(SHOWN_MAX)]),
+    match text.char_indices().find(|&(at, _)| at >= SHOWN_MAX) {
+        None => format!("{text:?}"),
+        Some((cut, _)) => format!("{:?}…", &text[..cut]),
     }
 }
 
