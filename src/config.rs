@@ -15,7 +15,7 @@ pub struct Config {
     // ---- Listening -------------------------------------------------------------------------------------------------
     /// Address and port to listen on; repeat for several
     ///
-    /// IPv4 (127.0.0.1:9001) or IPv6 ([::1]:9001). Port 0 lets the system choose; the log says which it chose.
+    /// IPv4 (`127.0.0.1:9001`) or IPv6 (`[::1]:9001`). Port 0 lets the system choose; the log says which it chose.
     #[arg(
         long,
         value_name = "ADDR:PORT",

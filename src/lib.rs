@@ -15,6 +15,7 @@
 //!  0  clock, config, error         ground
 //! ```
 
+pub mod cli;
 pub mod config;
 pub mod feeds;
 pub mod http;

@@ -1,1 +1,225 @@
-//! To come.
+//! Feeds that the server makes or reads itself: the simulated market and the replayed recording.
+//!
+//! A feed is one thread that publishes like everybody else. It is given a [`Sink`] to publish into, and a channel that it
+//! waits on: an empty wait is its pacing, and a message or the channel's end means to stop now. It holds no lock while it
+//! reads, parses or makes anything: publications that are due are gathered first, then handed over in one batch.
+//!
+//! - [`demo`]: the simulated market, `--demo`;
+//! - [`replay`]: a recording at its own timestamps, `--replay`;
+//! - [`lines`]: the lines of a plain or compressed file, in bounded memory.
+
+use std::{io, thread, time::Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+
+use crate::protocol::envelope::Payload;
+
+pub mod demo;
+pub mod lines;
+pub mod replay;
+
+/// Where a feed's publications go.
+pub trait Sink: Send + 'static {
+    /// What publications are pushed into; whoever subscribes is woken when it is dropped.
+    type Batch<'a>: Batch
+    where
+        Self: 'a;
+
+    /// Begins a batch. Feeds keep it for as long as it takes to push what they have gathered.
+    fn batch(&mut self) -> Self::Batch<'_>;
+}
+
+/// Publications that go out together.
+pub trait Batch {
+    /// Publishes one payload.
+    ///
+    /// # Errors
+    /// The reason why it was refused, as a sentence; the feed counts it and goes on.
+    fn push(&mut self, topic: &str, payload: Payload<'_>) -> Result<(), String>;
+}
+
+/// Runs the simulated market on a thread of its own, until `stop` is told or dropped.
+///
+/// # Errors
+/// The system has no thread left.
+pub fn spawn_demo<S: Sink>(
+    market: demo::Market,
+    sink: S,
+    stop: Receiver<()>,
+) -> io::Result<thread::JoinHandle<demo::Summary>> {
+    thread::Builder::new().name("demo".into()).spawn(move || demo::run(market, sink, &stop))
+}
+
+/// Runs a replay on a thread of its own, until it ends or `stop` is told or dropped.
+///
+/// # Errors
+/// The system has no thread left.
+pub fn spawn_replay<S: Sink>(
+    replay: replay::Replay,
+    sink: S,
+    stop: Receiver<()>,
+) -> io::Result<thread::JoinHandle<replay::Summary>> {
+    thread::Builder::new().name("replay".into()).spawn(move || replay.run(sink, &stop))
+}
+
+/// What a wait ended with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// The time has come.
+    Go,
+    /// Stop now.
+    Stop,
+}
+
+/// Waits until `due`, or until it is time to stop. A time that has passed only looks whether to stop.
+fn wait(stop: &Receiver<()>, due: Instant) -> Wait {
+    match stop.recv_deadline(due) {
+        Err(RecvTimeoutError::Timeout) => Wait::Go,
+        Ok(()) | Err(RecvTimeoutError::Disconnected) => Wait::Stop,
+    }
+}
+
+/// Publications that are due, kept in one piece of memory until they are pushed together.
+///
+/// ```text
+///  bytes    topic data topic data …
+///  entries  (end of topic, end of data, tag) …
+/// ```
+struct Gathered {
+    bytes: Vec<u8>,
+    entries: Vec<Entry>,
+}
+
+struct Entry {
+    topic_end: usize,
+    data_end: usize,
+    /// The feed's own name for this publication, for errors.
+    tag: u64,
+}
+
+impl Gathered {
+    /// Bounds how long one batch keeps other publishers waiting: some 100 microseconds.
+    const ENTRIES_MAX: usize = 512;
+    const BYTES_MAX: usize = 256 << 10;
+
+    fn new() -> Self {
+        Gathered { bytes: Vec::new(), entries: Vec::new() }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    fn is_full(&self) -> bool {
+        self.entries.len() >= Self::ENTRIES_MAX || self.bytes.len() >= Self::BYTES_MAX
+    }
+
+    /// Adds one publication; `data` is valid JSON text.
+    fn add(&mut self, topic: &str, data: &[u8], tag: u64) {
+        self.bytes.extend_from_slice(topic.as_bytes());
+        let topic_end = self.bytes.len();
+        self.bytes.extend_from_slice(data);
+        self.entries.push(Entry { topic_end, data_end: self.bytes.len(), tag });
+    }
+
+    /// Pushes everything in one batch and forgets it; `refused` is told the tag and the reason of each that was refused.
+    ///
+    /// Returns how many were published, and how many bytes of payload.
+    fn push_all(&mut self, sink: &mut impl Sink, mut refused: impl FnMut(u64, String)) -> (u64, u64) {
+        if self.is_empty() {
+            return (0, 0);
+        }
+        let (mut published, mut bytes, mut start) = (0, 0, 0);
+        let mut reasons = Vec::new();
+        let mut batch = sink.batch();
+        for entry in &self.entries {
+            let topic = std::str::from_utf8(&self.bytes[start..entry.topic_end]).expect("it was added as a str");
+            let data = &self.bytes[entry.topic_end..entry.data_end];
+            match batch.push(topic, Payload::Json(data)) {
+                Ok(()) => (published, bytes) = (published + 1, bytes + data.len() as u64),
+                Err(reason) => reasons.push((entry.tag, reason)),
+            }
+            start = entry.data_end;
+        }
+        drop(batch);
+        // Whoever is told may write to a log: never while the batch is held.
+        reasons.into_iter().for_each(|(tag, reason)| refused(tag, reason));
+        self.bytes.clear();
+        self.entries.clear();
+        (published, bytes)
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use parking_lot::Mutex;
+    use std::{sync::Arc, time::Duration};
+
+    /// Remembers every publication and the size of every batch; refuses topics that begin with `refuse`.
+    #[derive(Clone, Default)]
+    pub(crate) struct Recorder(pub(crate) Arc<Mutex<Record>>);
+
+    #[derive(Default)]
+    pub(crate) struct Record {
+        pub(crate) published: Vec<(String, String, Instant)>,
+        pub(crate) batches: Vec<usize>,
+    }
+
+    impl Sink for Recorder {
+        type Batch<'a> = Recording<'a>;
+
+        fn batch(&mut self) -> Recording<'_> {
+            Recording(&self.0, 0)
+        }
+    }
+
+    pub(crate) struct Recording<'a>(&'a Mutex<Record>, usize);
+
+    impl Batch for Recording<'_> {
+        fn push(&mut self, topic: &str, payload: Payload<'_>) -> Result<(), String> {
+            if topic.starts_with("refuse") {
+                return Err("no room for another topic".into());
+            }
+            let data = String::from_utf8(payload.bytes().to_vec()).unwrap();
+            self.0.lock().published.push((topic.to_owned(), data, Instant::now()));
+            self.1 += 1;
+            Ok(())
+        }
+    }
+
+    impl Drop for Recording<'_> {
+        fn drop(&mut self) {
+            self.0.lock().batches.push(self.1);
+        }
+    }
+
+    #[test]
+    fn a_wait_ends_at_its_time_or_at_once_when_told_to_stop() {
+        let soon = Instant::now() + Duration::from_millis(5);
+        let late = Instant::now() + Duration::from_secs(3600);
+        let (tell, stop) = crossbeam_channel::bounded(1);
+        assert_eq!(wait(&stop, soon), Wait::Go);
+        assert!(Instant::now() >= soon);
+        tell.send(()).unwrap();
+        assert_eq!(wait(&stop, late), Wait::Stop);
+        drop(tell);
+        assert_eq!(wait(&stop, late), Wait::Stop);
+    }
+
+    #[test]
+    fn gathered_publications_go_out_in_order_in_one_batch() {
+        let (mut gathered, mut recorder, mut refused) = (Gathered::new(), Recorder::default(), Vec::new());
+        gathered.add("a", b"1", 10);
+        gathered.add("refuse.b", b"2", 11);
+        gathered.add("c", b"\"3\"", 12);
+        let sent = gathered.push_all(&mut recorder, |tag, reason| refused.push((tag, reason)));
+        assert_eq!(sent, (2, 4));
+        assert_eq!(refused, [(11, "no room for another topic".to_owned())]);
+        let record = recorder.0.lock();
+        let published: Vec<_> = record.published.iter().map(|(topic, data, _)| (&**topic, &**data)).collect();
+        assert_eq!(published, [("a", "1"), ("c", "\"3\"")]);
+        assert_eq!(record.batches, [2]);
+        assert!(gathered.is_empty());
+    }
+}

@@ -1,1 +1,19 @@
-//! To come.
+//! What subscribers and publishers say to each other, as bytes and values.
+//!
+//! Nothing here holds a socket, a thread, a lock or a clock: a text frame goes in and a value comes out, or a value goes in
+//! and bytes come out. Each file is one noun of the protocol:
+//!
+//! - [`name`]: topic names and patterns, and which pattern matches which name;
+//! - [`command`]: a client's text frame, read into a [`command::Command`];
+//! - [`ndjson`]: one line of `POST /publish`;
+//! - [`reply`]: the server's messages, appended to a buffer;
+//! - [`envelope`]: a publication as the update that `/ws` subscribers get.
+//!
+//! The public text of the protocol is the one for client authors; this is where it is kept.
+
+pub mod command;
+pub mod envelope;
+pub mod name;
+pub mod ndjson;
+pub(crate) mod object;
+pub mod reply;

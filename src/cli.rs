@@ -1,0 +1,337 @@
+//! The command line: the server's settings, and how the program itself behaves.
+//!
+//! Settings live in [`Config`]; here are the flags that only a program has (its log, `--print-config`), the help, and
+//! where each value came from. `-h` is one line a flag and fits a screen; `--help` explains each flag, its environment
+//! variable and its cost. A flag wins over its environment variable, which wins over the default.
+
+use std::{ffi::OsString, fmt, fmt::Write, str::FromStr};
+
+use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, parser::ValueSource};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{Config, LogFormat};
+
+/// What the command line asked for.
+#[derive(Parser, Clone, Debug)]
+#[command(
+    name = "stentor",
+    version,
+    about = "Broadcasts market data to many WebSocket subscribers",
+    long_about = LONG_ABOUT,
+    after_help = "Try: stentor --demo, then open http://127.0.0.1:9001/",
+    max_term_width = 100
+)]
+pub struct Cli {
+    /// The server's settings.
+    #[command(flatten)]
+    pub config: Config,
+
+    /// How events are written to standard error
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        value_enum,
+        env = "STENTOR_LOG_FORMAT",
+        default_value = "text",
+        help_heading = "Log"
+    )]
+    pub log_format: LogFormat,
+
+    /// Least important events to log: error, warn, info, debug, trace; or a filter
+    ///
+    /// A filter names parts of the program, such as `info,stentor::worker=debug`.
+    #[arg(long, value_name = "LEVEL|FILTER", env = "STENTOR_LOG_LEVEL", default_value = "info", help_heading = "Log")]
+    pub log_level: LogLevel,
+
+    /// Print every setting and where it came from, and exit
+    #[arg(long, help_heading = "Log")]
+    pub print_config: bool,
+
+    /// What `--print-config` prints; empty where it wasn't asked for.
+    #[arg(skip)]
+    pub settings: String,
+}
+
+const LONG_ABOUT: &str = "\
+Broadcasts market data to many WebSocket subscribers.
+
+Publishers put small payloads on topics; every subscriber of a topic gets each of them, in order, as soon as its socket \
+takes it. A subscriber that is slow costs the others nothing.
+
+Each setting can be given as a flag or as an environment variable; the flag wins. Sizes are written like 64KiB or 1MiB, \
+times like 250ms or 10s, rates like 500 or 50k/s.";
+
+/// Reads the command line, the program's name first.
+///
+/// # Errors
+/// A flag that doesn't exist, or a value that it cannot take: says so, and exits with 2 when told to. Help and version come
+/// as errors too, that exit with 0.
+pub fn parse_from<I>(args: I) -> Result<Cli, clap::Error>
+where
+    I: IntoIterator,
+    I::Item: Into<OsString> + Clone,
+{
+    let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
+    let mut command = Cli::command();
+    if args.iter().any(|arg| arg == "-h") {
+        let help = short_help(&command);
+        command = command.override_help(help);
+    }
+    let matches = command.try_get_matches_from_mut(args)?;
+    let mut cli = Cli::from_arg_matches(&matches)?;
+    if cli.print_config {
+        cli.settings = describe(&command, &matches);
+    }
+    Ok(cli)
+}
+
+/// A level or filter of events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLevel(String);
+
+impl LogLevel {
+    /// As it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The filter for the subscriber of events.
+    pub fn filter(&self) -> EnvFilter {
+        // It was parsed once already, and parses alike again.
+        EnvFilter::try_new(&self.0).unwrap_or_else(|_| EnvFilter::new("info"))
+    }
+}
+
+impl FromStr for LogLevel {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // A bare word would pass as the name of a module: far more likely it is a level misspelt.
+        let words = ["off", "error", "warn", "info", "debug", "trace"];
+        let known = |part: &str| part.contains('=') || words.contains(&part.trim().to_ascii_lowercase().as_str());
+        let wrong = |why: &str| {
+            format!("expected error, warn, info, debug, trace, or a filter like info,stentor::worker=debug{why}")
+        };
+        if !text.split(',').all(known) {
+            return Err(wrong(""));
+        }
+        EnvFilter::try_new(text).map_err(|error| wrong(&format!(": {error}")))?;
+        Ok(LogLevel(text.to_owned()))
+    }
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Every flag on one line, in its group; no blank lines, so that all of it fits a screen.
+fn short_help(command: &Command) -> String {
+    let flags: Vec<&Arg> = command.get_arguments().collect();
+    let width = flags.iter().map(|flag| usage(flag).len()).max().unwrap_or(0);
+    let mut help = format!("{}\nUsage: stentor [OPTIONS]   (--help explains each)\n", about(command));
+    let mut group = None;
+    for flag in flags {
+        if flag.get_help_heading() != group {
+            group = flag.get_help_heading();
+            let _ = writeln!(help, "{}:", group.unwrap_or("Options"));
+        }
+        let text = flag.get_help().map(ToString::to_string).unwrap_or_default();
+        let default = flag.get_default_values().first().filter(|_| flag.get_action().takes_values());
+        let default = default.map(|value| format!(" [{}]", value.to_string_lossy())).unwrap_or_default();
+        let text = shortened(&text, COLUMNS_MAX.saturating_sub(2 + width + 2 + default.len()));
+        let _ = writeln!(help, "  {:width$}  {text}{default}", usage(flag));
+    }
+    let _ = writeln!(help, "  {:width$}  This, or --help for more; --version", "-h");
+    let _ = write!(help, "{}", command.get_after_help().map(ToString::to_string).unwrap_or_default());
+    help
+}
+
+/// A terminal is rarely wider than this.
+const COLUMNS_MAX: usize = 120;
+
+/// The text, or where that is wider than `columns`, the part before its first aside.
+fn shortened(text: &str, columns: usize) -> &str {
+    let aside = [text.find(';'), text.find(" (")].into_iter().flatten().min();
+    match aside {
+        Some(at) if text.chars().count() > columns => &text[..at],
+        _ => text,
+    }
+}
+
+fn about(command: &Command) -> String {
+    command.get_about().map(ToString::to_string).unwrap_or_default()
+}
+
+/// `--retain SIZE`
+fn usage(flag: &Arg) -> String {
+    let name = name(flag);
+    match flag.get_value_names() {
+        Some([value, ..]) if flag.get_action().takes_values() => format!("--{name} {value}"),
+        _ => format!("--{name}"),
+    }
+}
+
+fn name(flag: &Arg) -> &str {
+    flag.get_long().unwrap_or_else(|| flag.get_id().as_str())
+}
+
+/// One line a setting: `retain = 64MiB  # default`.
+fn describe(command: &Command, matches: &ArgMatches) -> String {
+    let mut text = String::new();
+    for flag in settings(command) {
+        let _ = writeln!(text, "{} = {}  # {}", name(flag), value(flag, matches), source(flag, matches));
+    }
+    text
+}
+
+/// Every flag that is a setting and not a question.
+fn settings(command: &Command) -> impl Iterator<Item = &Arg> {
+    let questions = ["help", "version", "print_config"];
+    command.get_arguments().filter(move |flag| !questions.contains(&flag.get_id().as_str()))
+}
+
+fn value(flag: &Arg, matches: &ArgMatches) -> String {
+    let id = flag.get_id().as_str();
+    if !flag.get_action().takes_values() {
+        return matches.get_flag(id).to_string();
+    }
+    match matches.get_raw(id) {
+        None => "(not set)".into(),
+        Some(_) if flag.is_hide_env_values_set() => "(hidden)".into(),
+        Some(values) => values.map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(","),
+    }
+}
+
+fn source(flag: &Arg, matches: &ArgMatches) -> String {
+    match matches.value_source(flag.get_id().as_str()) {
+        Some(ValueSource::CommandLine) => "flag".into(),
+        Some(ValueSource::EnvVariable) => {
+            format!("environment {}", flag.get_env().unwrap_or_default().to_string_lossy())
+        }
+        _ => "default".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::error::ErrorKind;
+
+    fn parse(args: &[&str]) -> Result<Cli, clap::Error> {
+        parse_from(["stentor"].iter().chain(args))
+    }
+
+    fn refused(args: &[&str]) -> String {
+        let error = parse(args).unwrap_err();
+        assert_eq!(error.exit_code(), 2);
+        error.to_string()
+    }
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn an_unknown_flag_is_named() {
+        assert!(refused(&["--retian", "1MiB"]).contains("--retian"));
+        assert!(refused(&["surplus"]).contains("surplus"));
+    }
+
+    #[test]
+    fn a_bad_value_names_the_flag_what_was_given_and_what_would_do() {
+        for (flag, given, would_do) in [
+            ("--listen", "localhost", "invalid socket address"),
+            ("--demo-rate", "fast", "50k/s"),
+            ("--pin", "3-1", "0,2-3"),
+            ("--heartbeat", "15", "10s"),
+            ("--speed", "-2", ""),
+            ("--workers", "many", "invalid digit"),
+            ("--log-format", "xml", "json"),
+            ("--log-level", "inof", "warn"),
+        ] {
+            let text = refused(&[&format!("{flag}={given}")]);
+            assert!(text.contains(flag) && text.contains(given) && text.contains(would_do), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_log_filter_may_name_parts_of_the_program() {
+        for text in ["warn", "DEBUG", "info,stentor::worker=debug", "off"] {
+            assert_eq!(text.parse::<LogLevel>().unwrap().as_str(), text);
+        }
+        for text in ["", "loud", "info,stentor=loud", "info,,"] {
+            assert!(text.parse::<LogLevel>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn short_help_fits_a_screen_and_names_every_flag() {
+        let error = parse(&["-h"]).unwrap_err();
+        assert_eq!((error.kind(), error.exit_code()), (ErrorKind::DisplayHelp, 0));
+        let help = error.to_string();
+        assert!(help.lines().count() <= 60, "{} lines", help.lines().count());
+        let widest = help.lines().map(|line| line.chars().count()).max().unwrap();
+        assert!(widest <= COLUMNS_MAX, "{widest} columns");
+        for flag in Cli::command().get_arguments() {
+            assert!(help.contains(&usage(flag)), "{}", usage(flag));
+        }
+        for group in ["Listening:", "Threads:", "Fan-out:", "Limits:", "Timeouts:", "Publishing:", "Feeds:", "Log:"] {
+            assert_eq!(help.matches(&format!("\n{group}\n")).count(), 1, "{group}");
+        }
+    }
+
+    #[test]
+    fn long_help_explains_what_short_help_only_names() {
+        let help = parse(&["--help"]).unwrap_err().to_string();
+        assert!(help.contains("STENTOR_RETAIN") && help.contains("that falls off"), "{help}");
+    }
+
+    #[test]
+    fn print_config_lists_every_flag_and_where_it_came_from() {
+        let cli = parse(&["--print-config", "--retain", "8MiB", "--demo", "--publish-token", "s3cret"]).unwrap();
+        for flag in settings(&Cli::command()) {
+            let start = format!("{} = ", name(flag));
+            assert_eq!(cli.settings.lines().filter(|line| line.starts_with(&start)).count(), 1, "{start}");
+        }
+        for line in [
+            "retain = 8MiB  # flag\n",
+            "demo = true  # flag\n",
+            "backlog = 4096  # default\n",
+            "replay = (not set)  # default\n",
+            "publish-token = (hidden)  # flag\n",
+        ] {
+            assert!(cli.settings.contains(line), "{line}{}", cli.settings);
+        }
+        assert!(!cli.settings.contains("s3cret") && !cli.settings.contains("version"));
+        assert_eq!(parse(&[]).unwrap().settings, "");
+    }
+
+    /// The environment belongs to the whole process, so this test runs itself again in one of its own.
+    #[test]
+    fn environment_variables_are_honoured_and_flags_win_over_them() {
+        const CHILD: &str = "STENTOR_TEST_CHILD";
+        if std::env::var_os(CHILD).is_none() {
+            let test = "cli::tests::environment_variables_are_honoured_and_flags_win_over_them";
+            let status = std::process::Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", test])
+                .env(CHILD, "1")
+                .env("STENTOR_WORKERS", "7")
+                .env("STENTOR_BACKLOG", "9")
+                .env("STENTOR_DEMO", "true")
+                .env("STENTOR_PUBLISH_TOKEN", "s3cret")
+                .env("STENTOR_LOG_LEVEL", "debug")
+                .status();
+            return assert!(status.unwrap().success());
+        }
+        let cli = parse(&["--print-config", "--backlog", "10"]).unwrap();
+        assert_eq!((cli.config.workers, cli.config.backlog, cli.config.demo), (Some(7), 10, true));
+        assert_eq!(cli.log_level.as_str(), "debug");
+        assert!(cli.settings.contains("workers = 7  # environment STENTOR_WORKERS\n"), "{}", cli.settings);
+        assert!(cli.settings.contains("backlog = 10  # flag\n"), "{}", cli.settings);
+        assert!(cli.settings.contains("publish-token = (hidden)  # environment STENTOR_PUBLISH_TOKEN\n"));
+        assert!(!parse(&["--help"]).unwrap_err().to_string().contains("s3cret"));
+    }
+}

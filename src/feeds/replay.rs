@@ -1,0 +1,557 @@
+//! A recorded feed, published again.
+//!
+//! One line of the recording is `{"ts_ns":…,"topic":…,"data":…}`; `data` is published byte for byte, other fields are
+//! passed over. A publication is due at its own timestamp's distance from the first one, divided by the speed, counted from
+//! the moment of the start: deadlines are absolute, so nothing drifts, and what was late once does not delay what follows.
+//! What is due at the same moment goes out in one batch. A timestamp that goes backwards is sent at once and counted.
+//!
+//! A bad line is skipped and counted, never fatal, and nothing else is lost by it; the first few are logged with their
+//! number and what was wrong. Memory is bounded: one read buffer, one line, one batch, and the set of topics counted.
+//!
+//! Cost: reading, decompressing and parsing one line, some microseconds; `--speed max` is bound by that.
+
+use std::{
+    collections::HashSet,
+    fmt,
+    hash::BuildHasher,
+    io::{self, IsTerminal},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use crossbeam_channel::Receiver;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rustc_hash::FxBuildHasher;
+
+use super::{
+    Gathered, Sink, Wait,
+    lines::{Line, Lines},
+    wait,
+};
+use crate::{
+    config::{Config, Speed},
+    protocol::{name::Topic, ndjson, object::Fields},
+};
+
+/// How a recording is replayed.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// `--speed`.
+    pub speed: Speed,
+    /// `--loop`: begin again at the end.
+    pub repeat: bool,
+    /// `--max-message`: largest payload, in bytes.
+    pub message_max: usize,
+    /// `--max-topic-length`, in bytes.
+    pub topic_length_max: usize,
+}
+
+impl Options {
+    /// The options among the server's settings.
+    pub fn of(config: &Config) -> Self {
+        Options {
+            speed: config.speed,
+            repeat: config.replay_loop,
+            message_max: usize::try_from(config.max_message.as_u64()).unwrap_or(usize::MAX),
+            topic_length_max: config.max_topic_length,
+        }
+    }
+
+    /// Longest line: the payload, the topic, and room for the fields around them.
+    fn line_max(&self) -> usize {
+        const REST: usize = 1024; // "ts_ns" and its number are 30 bytes; the rest is for fields that we pass over
+        self.message_max.saturating_add(self.topic_length_max).saturating_add(REST)
+    }
+}
+
+/// A recording that could not be read; one line for the operator.
+#[derive(Debug)]
+pub struct ReplayError {
+    path: PathBuf,
+    cause: io::Error,
+}
+
+impl fmt::Display for ReplayError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "--replay {}: expected a readable file, plain or gzip: {}", self.path.display(), self.cause)
+    }
+}
+
+impl std::error::Error for ReplayError {}
+
+/// A recording, opened and ready to run.
+pub struct Replay {
+    path: PathBuf,
+    options: Options,
+    lines: Lines,
+    gathered: Gathered,
+    /// When the first of what is gathered was due.
+    gathered_due: Option<Instant>,
+    topics: Topics,
+    summary: Summary,
+}
+
+/// What a replay did.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Summary {
+    /// Publications taken by the server.
+    pub publications: u64,
+    /// Their payloads' bytes.
+    pub bytes: u64,
+    /// Different topics, counted up to [`TOPICS_MAX`].
+    pub topics: usize,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// Lines that were no publication.
+    pub skipped: u64,
+    /// Publications that the server refused.
+    pub refused: u64,
+    /// Publications whose timestamp was before an earlier one's.
+    pub backwards: u64,
+    /// How late the latest batch went out; zero with `--speed max`, where nothing is ever due.
+    pub late_max: Duration,
+    /// Whether the file was damaged on the way.
+    pub broken: bool,
+}
+
+/// More topics than this are not told apart, which bounds the memory for counting them: 64 Ki of 8 bytes each.
+pub const TOPICS_MAX: usize = 1 << 16;
+
+/// So many bad lines are logged in full; the summary has the count of all.
+const LOGGED_MAX: u64 = 10;
+
+/// How a pass over the file ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pass {
+    End,
+    Stopped,
+}
+
+impl Replay {
+    /// Opens the recording, so that a file that cannot be read is found before the server starts.
+    ///
+    /// # Errors
+    /// It cannot be opened or read, or begins like gzip and isn't.
+    pub fn open(path: &Path, options: Options) -> Result<Replay, ReplayError> {
+        let lines =
+            Lines::open(path, options.line_max()).map_err(|cause| ReplayError { path: path.to_owned(), cause })?;
+        Ok(Replay {
+            path: path.to_owned(),
+            options,
+            lines,
+            gathered: Gathered::new(),
+            gathered_due: None,
+            topics: Topics::default(),
+            summary: Summary::default(),
+        })
+    }
+
+    /// Publishes the recording, until it ends or `stop` is told or dropped; logs a summary, and returns it.
+    pub fn run(mut self, mut sink: impl Sink, stop: &Receiver<()>) -> Summary {
+        let started = Instant::now();
+        let progress = progress(self.lines.file_len());
+        let mut schedule = Schedule::new(self.options.speed, started);
+        loop {
+            let before = self.summary.publications;
+            match self.pass(&mut schedule, &mut sink, stop, &progress) {
+                Ok(Pass::End) if self.options.repeat && self.summary.publications > before => {}
+                Ok(_) => break,
+                Err(error) => {
+                    self.summary.broken = true;
+                    tracing::error!("replay {}: behind line {}: {error}", self.path.display(), self.lines.number());
+                    break;
+                }
+            }
+            schedule.begin_again();
+            match Lines::open(&self.path, self.options.line_max()) {
+                Ok(lines) => self.lines = lines,
+                Err(cause) => {
+                    self.summary.broken = true;
+                    tracing::error!("{}", ReplayError { path: self.path.clone(), cause });
+                    break;
+                }
+            }
+        }
+        progress.finish_and_clear();
+        self.summary.topics = self.topics.count();
+        self.summary.elapsed = started.elapsed();
+        self.summary.backwards = schedule.backwards;
+        self.log_summary();
+        self.summary
+    }
+
+    /// Publishes the file once, from where `lines` stands to its end.
+    fn pass(
+        &mut self,
+        schedule: &mut Schedule,
+        sink: &mut impl Sink,
+        stop: &Receiver<()>,
+        progress: &ProgressBar,
+    ) -> io::Result<Pass> {
+        loop {
+            if self.gathered.is_full() || !self.lines.is_ready() {
+                self.send(sink);
+                progress.set_position(self.lines.taken());
+                if wait(stop, Instant::now()) == Wait::Stop {
+                    return Ok(Pass::Stopped);
+                }
+            }
+            let (number, taken) = (self.lines.number() + 1, self.lines.taken());
+            let line = match self.lines.read() {
+                Ok(Line::End) => break,
+                Ok(Line::Bytes(b"")) => continue,
+                Ok(Line::Bytes(bytes)) => Record::parse(bytes, &self.options),
+                Ok(Line::TooLong(found)) => {
+                    Err(format!("expected at most {} bytes, found {found}", self.options.line_max()))
+                }
+                Err(error) => {
+                    self.send(sink);
+                    return Err(error);
+                }
+            };
+            let record = match line {
+                Ok(record) => record,
+                Err(wrong) => {
+                    count_bad(&mut self.summary.skipped, &self.path, number, &wrong);
+                    continue;
+                }
+            };
+            if let Some(due) = schedule.due(record.ts_ns)
+                && due > Instant::now()
+            {
+                // Not `self.send`: the record still borrows the line.
+                send(&mut self.gathered, self.gathered_due.take(), sink, &mut self.summary, &self.path);
+                progress.set_position(taken);
+                if wait(stop, due) == Wait::Stop {
+                    return Ok(Pass::Stopped);
+                }
+            }
+            self.gathered_due = self.gathered_due.or(schedule.latest_due());
+            self.topics.see(&record.topic);
+            self.gathered.add(&record.topic, record.data, number);
+        }
+        self.send(sink);
+        Ok(Pass::End)
+    }
+
+    fn send(&mut self, sink: &mut impl Sink) {
+        send(&mut self.gathered, self.gathered_due.take(), sink, &mut self.summary, &self.path);
+    }
+
+    fn log_summary(&self) {
+        let s = &self.summary;
+        let seconds = s.elapsed.as_secs_f64();
+        tracing::info!(
+            file = %self.path.display(),
+            publications = s.publications,
+            topics = s.topics,
+            topics_are_all = s.topics < TOPICS_MAX,
+            seconds = (seconds * 1e3).round() / 1e3,
+            rate_per_s = (s.publications as f64 / seconds.max(1e-6)).round(),
+            bytes = s.bytes,
+            skipped_lines = s.skipped,
+            refused = s.refused,
+            backwards = s.backwards,
+            late_max_us = s.late_max.as_micros() as u64,
+            "replay ended"
+        );
+    }
+}
+
+/// Pushes what was gathered, the first of which was due at `due`.
+fn send(gathered: &mut Gathered, due: Option<Instant>, sink: &mut impl Sink, summary: &mut Summary, path: &Path) {
+    if gathered.is_empty() {
+        return;
+    }
+    if let Some(due) = due {
+        summary.late_max = summary.late_max.max(due.elapsed());
+    }
+    let refused = &mut summary.refused;
+    let (publications, bytes) = gathered.push_all(sink, |line, reason| count_bad(refused, path, line, &reason));
+    summary.publications += publications;
+    summary.bytes += bytes;
+}
+
+/// Counts a line that was not published, and logs it if it is among the first.
+fn count_bad(count: &mut u64, path: &Path, line: u64, wrong: &str) {
+    *count += 1;
+    match (*count).cmp(&LOGGED_MAX) {
+        std::cmp::Ordering::Less => tracing::warn!("replay {}: line {line}: {wrong}", path.display()),
+        std::cmp::Ordering::Equal => {
+            tracing::warn!("replay {}: line {line}: {wrong} (more will only be counted)", path.display());
+        }
+        std::cmp::Ordering::Greater => {}
+    }
+}
+
+/// One line of a recording.
+struct Record<'a> {
+    ts_ns: u64,
+    topic: std::borrow::Cow<'a, str>,
+    data: &'a [u8],
+}
+
+impl<'a> Record<'a> {
+    fn parse(line: &'a [u8], options: &Options) -> Result<Self, String> {
+        let text = simdutf8::compat::from_utf8(line)
+            .map_err(|error| format!("expected UTF-8, found something else at byte {}", error.valid_up_to()))?;
+        let mut fields = Fields::new(&["ts_ns", "topic", "data"]);
+        fields.read(text).map_err(|error| ndjson::LineError::from(error).to_string())?;
+        let ts_ns = fields.get(0).ok_or(r#"expected a field "ts_ns", found none"#)?.get();
+        let Ok(ts_ns) = ts_ns.parse() else {
+            return Err(format!(r#"expected "ts_ns" to be a whole number of nanoseconds, found {ts_ns:.40}"#));
+        };
+        let topic = ndjson::topic(fields.get(1)).map_err(|error| error.to_string())?;
+        Topic::check(&topic, options.topic_length_max).map_err(|error| format!(r#""topic": {error}"#))?;
+        let data = ndjson::data(fields.get(2)).map_err(|error| error.to_string())?.get().as_bytes();
+        if data.len() > options.message_max {
+            return Err(format!(r#"expected "data" of at most {} bytes, found {}"#, options.message_max, data.len()));
+        }
+        Ok(Record { ts_ns, topic, data })
+    }
+}
+
+/// When each publication is due.
+///
+/// All deadlines of a pass count from one `origin`, so no error adds up. The next pass begins where the last one ended.
+struct Schedule {
+    /// Times its own pace; none for as fast as it can be read.
+    times: Option<f64>,
+    origin: Instant,
+    /// First and latest timestamp of this pass.
+    span: Option<(u64, u64)>,
+    backwards: u64,
+}
+
+impl Schedule {
+    fn new(speed: Speed, origin: Instant) -> Self {
+        let times = match speed {
+            Speed::Times(times) => Some(times),
+            Speed::Max => None,
+        };
+        Schedule { times, origin, span: None, backwards: 0 }
+    }
+
+    /// Takes in the next timestamp; says when it is due, unless that is at once.
+    fn due(&mut self, ts_ns: u64) -> Option<Instant> {
+        let (_, latest) = self.span.get_or_insert((ts_ns, ts_ns));
+        if ts_ns < *latest {
+            self.backwards += 1;
+            return None;
+        }
+        *latest = ts_ns;
+        self.latest_due()
+    }
+
+    /// When the latest timestamp so far was due.
+    fn latest_due(&self) -> Option<Instant> {
+        // A recording may claim any time, and a speed may be tiny: what is further away than this never comes.
+        const FAR: Duration = Duration::from_secs(100 * 365 * 86_400);
+        let (first, latest) = self.span?;
+        // A double counts nanoseconds exactly for 104 days, and to a microsecond for centuries.
+        let seconds = (latest - first) as f64 / 1e9 / self.times?;
+        let after = Duration::try_from_secs_f64(seconds).map_or(FAR, |after| after.min(FAR));
+        self.origin.checked_add(after)
+    }
+
+    /// The next timestamp is the first of another pass.
+    fn begin_again(&mut self) {
+        self.origin = self.latest_due().unwrap_or(self.origin);
+        self.span = None;
+    }
+}
+
+/// How many different topics there were, by their hashes.
+#[derive(Default)]
+struct Topics(HashSet<u64, FxBuildHasher>);
+
+impl Topics {
+    fn see(&mut self, topic: &str) {
+        if self.0.len() < TOPICS_MAX {
+            self.0.insert(FxBuildHasher.hash_one(topic));
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+}
+
+/// A bar on the terminal, or nothing where standard error is none or the file's length is not known.
+fn progress(file_len: u64) -> ProgressBar {
+    if file_len == 0 || !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("replay {wide_bar} {percent:>3} %  {bytes} of {total_bytes}  {elapsed}");
+    let bar = ProgressBar::with_draw_target(Some(file_len), ProgressDrawTarget::stderr_with_hz(5));
+    bar.with_style(style.expect("the template is fixed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{
+        lines::tests::{Scratch, gzip},
+        tests::Recorder,
+    };
+    use super::*;
+
+    const OPTIONS: Options = Options { speed: Speed::Max, repeat: false, message_max: 100, topic_length_max: 16 };
+
+    fn run(content: &[u8], options: Options) -> (Summary, Vec<(String, String, Instant)>, Vec<usize>) {
+        let scratch = Scratch::new(content);
+        let recorder = Recorder::default();
+        let replay = Replay::open(&scratch.0, options).unwrap();
+        let summary = replay.run(recorder.clone(), &crossbeam_channel::never());
+        let mut record = recorder.0.lock();
+        (summary, std::mem::take(&mut record.published), std::mem::take(&mut record.batches))
+    }
+
+    fn line(ts_ns: u64, topic: &str, data: &str) -> String {
+        format!("{{\"ts_ns\":{ts_ns},\"topic\":\"{topic}\",\"data\":{data}}}\n")
+    }
+
+    #[test]
+    fn every_publication_is_sent_in_order_and_byte_for_byte() {
+        let datas: Vec<String> = (0..2000).map(|n| format!("{{\"n\": {n}.50 }}")).collect();
+        let content: String =
+            datas.iter().enumerate().map(|(n, data)| line(n as u64, &format!("t.{}", n % 7), data)).collect();
+        for content in [content.as_bytes().to_vec(), gzip(content.as_bytes())] {
+            let (summary, published, batches) = run(&content, OPTIONS);
+            assert_eq!((summary.publications, summary.topics, summary.skipped), (2000, 7, 0));
+            assert_eq!(summary.bytes, datas.iter().map(|data| data.len() as u64).sum::<u64>());
+            assert!(published.iter().map(|(_, data, _)| data).eq(&datas));
+            assert!(batches.iter().all(|&batch| batch <= Gathered::ENTRIES_MAX) && batches.len() < 20, "{batches:?}");
+        }
+    }
+
+    #[test]
+    fn a_bad_line_is_counted_and_costs_no_other() {
+        let long = format!("\"{}\"", "x".repeat(200));
+        let content = [
+            &line(1, "a", "1"),
+            "\n",
+            "hello\n",
+            "{\"topic\":\"a\",\"data\":1}\n",
+            &line(1, "a..b", "1"),
+            &line(1, "a", &long),
+            &line(1, "a", &"9".repeat(2000)),
+            &line(1, "refuse", "1"),
+            &line(2, "b", "2"),
+        ];
+        let (summary, published, _) = run(content.concat().as_bytes(), OPTIONS);
+        assert_eq!((summary.publications, summary.skipped, summary.refused, summary.broken), (2, 5, 1, false));
+        assert_eq!((&*published[0].1, &*published[1].1), ("1", "2"));
+    }
+
+    #[test]
+    fn a_bad_line_says_what_was_expected_and_what_was_found() {
+        let long = line(1, "a", &format!("\"{}\"", "x".repeat(200)));
+        for (text, wrong) in [
+            ("[]", "expected a JSON object, found a list"),
+            ("{\"topic\":\"a\",\"data\":1}", "expected a field \"ts_ns\", found none"),
+            (&line(1, "a.*", "1"), "\"topic\": found the wildcard '*' at byte 2"),
+            (
+                "{\"ts_ns\":1.5,\"topic\":\"a\",\"data\":1}",
+                "expected \"ts_ns\" to be a whole number of nanoseconds, found 1.5",
+            ),
+            ("{\"ts_ns\":1,\"topic\":\"a\"}", "expected a field \"data\", found none"),
+            (&long, "expected \"data\" of at most 100 bytes, found 202"),
+        ] {
+            let found = Record::parse(text.trim_end().as_bytes(), &OPTIONS).err().unwrap();
+            assert!(found.starts_with(wrong), "{text}: {found}");
+        }
+        let found = Record::parse(b"{\"a\":\"\xff\"}", &OPTIONS).err().unwrap();
+        assert_eq!(found, "expected UTF-8, found something else at byte 6");
+    }
+
+    #[test]
+    fn its_own_pace_is_kept_times_the_speed() {
+        let content = [line(1_000_000_000, "a", "1"), line(1_000_000_000, "a", "2"), line(1_400_000_000, "a", "3")];
+        let started = Instant::now();
+        let (summary, published, batches) =
+            run(content.concat().as_bytes(), Options { speed: Speed::Times(10.0), ..OPTIONS });
+        let at: Vec<Duration> = published.iter().map(|(_, _, at)| *at - started).collect();
+        assert!(at[1] < Duration::from_millis(40) && at[2] >= Duration::from_millis(40), "{at:?}");
+        assert_eq!(batches, [2, 1]);
+        assert!(summary.late_max < Duration::from_secs(1));
+    }
+
+    #[test]
+    fn deadlines_count_from_the_first_timestamp() {
+        let origin = Instant::now();
+        let mut schedule = Schedule::new(Speed::Times(2.0), origin);
+        let ms = Duration::from_millis;
+        assert_eq!(schedule.due(5_000_000_000), Some(origin));
+        assert_eq!(schedule.due(5_100_000_000), Some(origin + ms(50)));
+        assert_eq!(schedule.due(5_099_999_999), None);
+        assert_eq!((schedule.backwards, schedule.latest_due()), (1, Some(origin + ms(50))));
+        assert_eq!(schedule.due(5_300_000_000), Some(origin + ms(150)));
+        schedule.begin_again();
+        assert_eq!(schedule.due(5_000_000_000), Some(origin + ms(150)));
+        assert_eq!(schedule.due(5_100_000_000), Some(origin + ms(200)));
+        assert!(schedule.due(u64::MAX).unwrap() > origin + ms(200));
+        assert_eq!(Schedule::new(Speed::Max, origin).due(7), None);
+        assert!(Schedule::new(Speed::Times(1e-300), origin).due(0).is_some());
+    }
+
+    #[test]
+    fn a_timestamp_that_goes_backwards_is_sent_at_once() {
+        let content = [line(2_000_000_000, "a", "1"), line(0, "a", "2"), line(2_000_000_001, "a", "3")];
+        let (summary, published, _) = run(content.concat().as_bytes(), Options { speed: Speed::Times(1.0), ..OPTIONS });
+        assert_eq!((summary.publications, summary.backwards, published.len()), (3, 1, 3));
+    }
+
+    #[test]
+    fn a_loop_goes_on_until_it_is_stopped() {
+        let scratch = Scratch::new(line(1, "a", "1").as_bytes());
+        let recorder = Recorder::default();
+        let (tell, stop) = crossbeam_channel::bounded(0);
+        let replay = Replay::open(&scratch.0, Options { repeat: true, ..OPTIONS }).unwrap();
+        let thread = super::super::spawn_replay(replay, recorder.clone(), stop).unwrap();
+        while recorder.0.lock().published.len() < 5 {
+            std::thread::yield_now();
+        }
+        drop(tell);
+        assert!(thread.join().unwrap().publications >= 5);
+        // Nothing in the file to publish: going on would be a busy loop for ever.
+        let (summary, ..) = run(b"hello\n", Options { repeat: true, ..OPTIONS });
+        assert_eq!((summary.publications, summary.skipped), (0, 1));
+    }
+
+    #[test]
+    fn a_wait_of_hours_stops_when_told() {
+        let content = [line(0, "a", "1"), line(3_600_000_000_000, "a", "2")].concat();
+        let scratch = Scratch::new(content.as_bytes());
+        let replay = Replay::open(&scratch.0, Options { speed: Speed::Times(1.0), ..OPTIONS }).unwrap();
+        let (recorder, (tell, stop)) = (Recorder::default(), crossbeam_channel::bounded(1));
+        let thread = super::super::spawn_replay(replay, recorder.clone(), stop).unwrap();
+        tell.send(()).unwrap();
+        assert!(thread.join().unwrap().publications <= 1);
+    }
+
+    #[test]
+    fn a_file_that_breaks_off_gives_what_was_read_before() {
+        let content: String = (0..20_000).map(|n| line(n, "a", &fastrand::u64(..).to_string())).collect();
+        let packed = gzip(content.as_bytes());
+        let (summary, published, _) = run(&packed[..packed.len() - 30], OPTIONS);
+        assert!(summary.broken && summary.publications > 10_000, "{summary:?}");
+        assert_eq!(published.len() as u64, summary.publications);
+    }
+
+    #[test]
+    fn a_missing_file_is_one_line_for_the_operator() {
+        let error = Replay::open(Path::new("/no/such/file"), OPTIONS).err().unwrap().to_string();
+        assert!(error.starts_with("--replay /no/such/file: ") && !error.contains('\n'), "{error}");
+    }
+
+    #[test]
+    fn a_real_recording_has_no_bad_line() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/cryptofeed_excerpt.ndjson");
+        let Ok(content) = std::fs::read(&path) else {
+            return eprintln!("skipped: {} is not here", path.display());
+        };
+        let lines = content.iter().filter(|&&byte| byte == b'\n').count();
+        let (summary, published, _) = run(&content, Options { message_max: 1 << 20, topic_length_max: 128, ..OPTIONS });
+        assert_eq!((summary.skipped, summary.refused, published.len()), (0, 0, lines));
+    }
+}

@@ -1,0 +1,277 @@
+//! A publication as `/ws` subscribers see it, written without an allocation.
+//!
+//! ```text
+//!  {"type":"update","topic":"q.us.AAPL","seq":9813,"ts":1700000000000000,"data":{"bid":189.21}}
+//!  └─────────── prefix: once a topic ──────┘└────── once a publication: head ────┘└─ payload ─┘ }
+//! ```
+//!
+//! The part that never changes is made when the topic is made. [`Envelope::new`] then decides the payload's form and knows
+//! the length to the byte, so that the caller can reserve exactly that much of the tape; [`Envelope::write`] fills it.
+//!
+//! A payload that is known JSON, or text that turns out to be JSON, goes in byte for byte, surrounding white space included;
+//! other text becomes a JSON string; binary becomes `"base64":"…"` in the place of `data`. Whether text is JSON costs one
+//! scan of it (a publication on `/ws` was scanned when its command was read, and isn't again).
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde::de::IgnoredAny;
+
+/// What was published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payload<'a> {
+    /// The text of one JSON value, known to be valid.
+    Json(&'a [u8]),
+    /// Text that may or may not be JSON.
+    Text(&'a str),
+    /// Any bytes.
+    Binary(&'a [u8]),
+}
+
+impl<'a> Payload<'a> {
+    /// The bytes as they were published.
+    pub fn bytes(&self) -> &'a [u8] {
+        match self {
+            Payload::Json(bytes) | Payload::Binary(bytes) => bytes,
+            Payload::Text(text) => text.as_bytes(),
+        }
+    }
+}
+
+/// The beginning of every update of one topic: `{"type":"update","topic":"NAME","seq":`.
+pub fn update_prefix(topic: &str) -> Box<[u8]> {
+    let mut prefix = b"{\"type\":\"update\",\"topic\":".to_vec();
+    super::reply::push_string(&mut prefix, topic);
+    prefix.extend_from_slice(b",\"seq\":");
+    prefix.into()
+}
+
+/// The beginning of a snapshot: `{"type":"snapshot","topic":"NAME","epoch":"EPOCH","seq":`.
+pub fn snapshot_prefix(topic: &str, epoch: &str) -> Box<[u8]> {
+    let mut prefix = b"{\"type\":\"snapshot\",\"topic\":".to_vec();
+    super::reply::push_string(&mut prefix, topic);
+    prefix.extend_from_slice(b",\"epoch\":");
+    super::reply::push_string(&mut prefix, epoch);
+    prefix.extend_from_slice(b",\"seq\":");
+    prefix.into()
+}
+
+/// One publication, ready to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct Envelope<'a> {
+    prefix: &'a [u8],
+    seq: u64,
+    ts: u64,
+    form: Form<'a>,
+    len: usize,
+}
+
+/// How a payload is put into JSON.
+#[derive(Clone, Copy, Debug)]
+enum Form<'a> {
+    Verbatim(&'a [u8]),
+    Quoted(&'a str),
+    Base64(&'a [u8]),
+}
+
+impl<'a> Envelope<'a> {
+    /// Decides the payload's form, and thereby the length. `ts` is in microseconds since the Unix epoch.
+    #[inline]
+    pub fn new(prefix: &'a [u8], seq: u64, ts: u64, payload: Payload<'a>) -> Self {
+        let form = match payload {
+            Payload::Json(bytes) => Form::Verbatim(bytes),
+            Payload::Text(text) if is_json(text) => Form::Verbatim(text.as_bytes()),
+            Payload::Text(text) => Form::Quoted(text),
+            Payload::Binary(bytes) => Form::Base64(bytes),
+        };
+        let (key, value) = match form {
+            Form::Verbatim(bytes) => (DATA.len(), bytes.len()),
+            Form::Quoted(text) => (DATA.len(), 2 + text.bytes().map(escaped_len).sum::<usize>()),
+            Form::Base64(bytes) => (BASE64.len(), 2 + bytes.len().div_ceil(3) * 4),
+        };
+        let len = prefix.len() + digits(seq) + TS.len() + digits(ts) + key + value + 1;
+        Envelope { prefix, seq, ts, form, len }
+    }
+
+    /// Exactly how many bytes [`Envelope::write`] writes.
+    #[expect(clippy::len_without_is_empty, reason = "an envelope is never empty")]
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Writes the message; `out` must be [`Envelope::len`] bytes long.
+    ///
+    /// # Panics
+    /// If `out` is shorter.
+    #[inline]
+    pub fn write(&self, out: &mut [u8]) {
+        debug_assert_eq!(out.len(), self.len, "the caller reserves what len() said");
+        let mut rest = out;
+        let mut number = itoa::Buffer::new();
+        put(&mut rest, self.prefix);
+        put(&mut rest, number.format(self.seq).as_bytes());
+        put(&mut rest, TS);
+        put(&mut rest, number.format(self.ts).as_bytes());
+        match self.form {
+            Form::Verbatim(bytes) => {
+                put(&mut rest, DATA);
+                put(&mut rest, bytes);
+            }
+            Form::Quoted(text) => {
+                put(&mut rest, DATA);
+                put_quoted(&mut rest, text);
+            }
+            Form::Base64(bytes) => {
+                put(&mut rest, BASE64);
+                put(&mut rest, b"\"");
+                let len = STANDARD.encode_slice(bytes, rest).expect("len() counted the digits");
+                rest = &mut rest[len..];
+                put(&mut rest, b"\"");
+            }
+        }
+        put(&mut rest, b"}");
+    }
+
+    /// Appends the message to a buffer.
+    pub fn append(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.resize(start + self.len, 0);
+        self.write(&mut out[start..]);
+    }
+}
+
+const TS: &[u8] = b",\"ts\":";
+const DATA: &[u8] = b",\"data\":";
+const BASE64: &[u8] = b",\"base64\":";
+
+fn is_json(text: &str) -> bool {
+    serde_json::from_str::<IgnoredAny>(text).is_ok()
+}
+
+fn digits(number: u64) -> usize {
+    number.checked_ilog10().map_or(1, |log| log as usize + 1)
+}
+
+/// Copies `bytes` to the front of `out` and moves `out` behind them.
+fn put(out: &mut &mut [u8], bytes: &[u8]) {
+    let (front, rest) = std::mem::take(out).split_at_mut(bytes.len());
+    front.copy_from_slice(bytes);
+    *out = rest;
+}
+
+/// Puts `text` as a JSON string: runs that need no escape are copied whole.
+fn put_quoted(out: &mut &mut [u8], text: &str) {
+    put(out, b"\"");
+    let bytes = text.as_bytes();
+    let mut done = 0;
+    for (at, &byte) in bytes.iter().enumerate() {
+        if escaped_len(byte) == 1 {
+            continue;
+        }
+        put(out, &bytes[done..at]);
+        put_escape(out, byte);
+        done = at + 1;
+    }
+    put(out, &bytes[done..]);
+    put(out, b"\"");
+}
+
+/// RFC 8259, section 7: the quote, the backslash and what is below a space.
+fn put_escape(out: &mut &mut [u8], byte: u8) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    match short_escape(byte) {
+        Some(letter) => put(out, &[b'\\', letter]),
+        None => put(out, &[b'\\', b'u', b'0', b'0', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]),
+    }
+}
+
+fn escaped_len(byte: u8) -> usize {
+    match byte {
+        _ if short_escape(byte).is_some() => 2,
+        0..0x20 => 6,
+        _ => 1,
+    }
+}
+
+fn short_escape(byte: u8) -> Option<u8> {
+    match byte {
+        b'"' | b'\\' => Some(byte),
+        b'\n' => Some(b'n'),
+        b'\r' => Some(b'r'),
+        b'\t' => Some(b't'),
+        0x08 => Some(b'b'),
+        0x0c => Some(b'f'),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    fn written(prefix: &[u8], seq: u64, ts: u64, payload: Payload<'_>) -> String {
+        let envelope = Envelope::new(prefix, seq, ts, payload);
+        let mut out = vec![0; envelope.len()];
+        envelope.write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn json_goes_in_byte_for_byte() {
+        let expected = r#"{"type":"update","topic":"q.us","seq":9813,"ts":17,"data": {"bid":189.210} }"#;
+        let prefix = update_prefix("q.us");
+        assert_eq!(written(&prefix, 9813, 17, Payload::Json(br#" {"bid":189.210} "#)), expected);
+        assert_eq!(written(&prefix, 9813, 17, Payload::Text(r#" {"bid":189.210} "#)), expected);
+    }
+
+    #[test]
+    fn other_text_becomes_a_string_and_binary_becomes_base64() {
+        let prefix = update_prefix("a");
+        let start = r#"{"type":"update","topic":"a","seq":0,"ts":0,"#;
+        assert_eq!(
+            written(&prefix, 0, 0, Payload::Text("{a}\"\n\u{1}é")),
+            format!(r#"{start}"data":"{{a}}\"\n\u0001é"}}"#)
+        );
+        assert_eq!(written(&prefix, 0, 0, Payload::Text("")), format!(r#"{start}"data":""}}"#));
+        assert_eq!(written(&prefix, 0, 0, Payload::Text("1 2")), format!(r#"{start}"data":"1 2"}}"#));
+        assert_eq!(written(&prefix, 0, 0, Payload::Binary(b"\xff\x00")), format!(r#"{start}"base64":"/wA="}}"#));
+    }
+
+    #[test]
+    fn a_snapshot_has_an_epoch() {
+        let text = written(&snapshot_prefix("a", "k3"), 5, 6, Payload::Json(b"1"));
+        assert_eq!(text, r#"{"type":"snapshot","topic":"a","epoch":"k3","seq":5,"ts":6,"data":1}"#);
+    }
+
+    #[test]
+    fn the_largest_numbers_fit() {
+        let text = written(&update_prefix("a"), u64::MAX, u64::MAX, Payload::Json(b"{}"));
+        assert_eq!(serde_json::from_str::<Value>(&text).unwrap()["seq"], u64::MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn escaping_agrees_with_serde(text in "[\\x00-\\x22\\\\a\\x7fé\u{10ffff}]{0,40}") {
+            let mut out = vec![0; 2 + text.bytes().map(escaped_len).sum::<usize>()];
+            put_quoted(&mut &mut out[..], &text);
+            prop_assert_eq!(String::from_utf8(out).unwrap(), serde_json::to_string(&text).unwrap());
+        }
+
+        #[test]
+        fn any_text_comes_out_as_its_json_or_as_itself(text in "\\PC{0,20}|[0-9]{1,3}|\\{\"a\":[0-9]\\}", seq: u64, ts: u64) {
+            let prefix = update_prefix("t.x");
+            let parsed: Value = serde_json::from_str(&written(&prefix, seq, ts, Payload::Text(&text))).unwrap();
+            let data = serde_json::from_str(&text).unwrap_or(Value::String(text));
+            prop_assert_eq!(parsed, serde_json::json!({"type":"update","topic":"t.x","seq":seq,"ts":ts,"data":data}));
+        }
+
+        #[test]
+        fn any_bytes_come_back_from_base64(bytes: Vec<u8>) {
+            let text = written(&update_prefix("t.x"), 1, 2, Payload::Binary(&bytes));
+            let parsed: Value = serde_json::from_str(&text).unwrap();
+            prop_assert!(parsed.get("data").is_none());
+            prop_assert_eq!(STANDARD.decode(parsed["base64"].as_str().unwrap()).unwrap(), bytes);
+        }
+    }
+}

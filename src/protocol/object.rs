@@ -1,0 +1,243 @@
+//! One JSON object, taken apart into the fields that somebody knows.
+//!
+//! The text is read once. Each known field is remembered as the stretch of text that holds its value, so nothing is copied
+//! and nothing is converted that nobody looks at; unknown fields are passed over. What was found before an error stays
+//! known, so that an error can still be answered with the sender's `id`.
+//!
+//! Cost: no allocation for values nested at most one level deep; deeper ones make serde_json keep a stack of a byte a level.
+
+use std::{borrow::Cow, fmt};
+
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// The known fields of one object: a name each, and the text of the value where there was one.
+pub(crate) struct Fields<'a, const N: usize> {
+    names: &'static [&'static str; N],
+    values: [Option<&'a RawValue>; N],
+    twice: Option<usize>,
+}
+
+/// Why a text is not an object with each known field at most once.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ObjectError {
+    /// Not JSON at all.
+    #[error("not valid JSON: {0}")]
+    Json(serde_json::Error),
+    /// JSON, but something else.
+    #[error("expected a JSON object, found {0}")]
+    NotObject(&'static str),
+    /// A field that is there more than once, so that nobody knows which one counts.
+    #[error("expected the field {0:?} once, found it twice")]
+    Twice(&'static str),
+}
+
+impl<'a, const N: usize> Fields<'a, N> {
+    /// An object of which nothing is known yet.
+    pub(crate) fn new(names: &'static [&'static str; N]) -> Self {
+        Fields { names, values: [None; N], twice: None }
+    }
+
+    /// Reads `text`. After an error, [`Fields::get`] still tells what came before it.
+    pub(crate) fn read(&mut self, text: &'a str) -> Result<(), ObjectError> {
+        let mut json = serde_json::Deserializer::from_str(text);
+        match (&mut *self).deserialize(&mut json).and_then(|()| json.end()) {
+            Ok(()) => {}
+            Err(error) if error.is_data() => return Err(ObjectError::NotObject(kind(text))),
+            Err(error) => return Err(ObjectError::Json(error)),
+        }
+        self.twice.map_or(Ok(()), |field| Err(ObjectError::Twice(self.names[field])))
+    }
+
+    /// The text of a field's value; none where the field was missing.
+    pub(crate) fn get(&self, field: usize) -> Option<&'a RawValue> {
+        self.values[field]
+    }
+}
+
+impl<'a, const N: usize> DeserializeSeed<'a> for &mut Fields<'a, N> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'a>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'a, const N: usize> Visitor<'a> for &mut Fields<'a, N> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(known) = map.next_key_seed(Key(self.names))? {
+            match known {
+                None => drop(map.next_value::<IgnoredAny>()?),
+                Some(field) => {
+                    let value = map.next_value()?;
+                    if self.values[field].replace(value).is_some() {
+                        self.twice.get_or_insert(field);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A field's name, read as its number.
+struct Key(&'static [&'static str]);
+
+impl<'a> DeserializeSeed<'a> for Key {
+    type Value = Option<usize>;
+
+    fn deserialize<D: serde::Deserializer<'a>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_identifier(self)
+    }
+}
+
+impl Visitor<'_> for Key {
+    type Value = Option<usize>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a field name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(self.0.iter().position(|known| *known == name))
+    }
+}
+
+/// A string, borrowed from the text unless it has escapes.
+#[derive(Debug)]
+pub(crate) struct Text<'a>(pub(crate) Cow<'a, str>);
+
+impl<'a> serde::Deserialize<'a> for Text<'a> {
+    fn deserialize<D: serde::Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Borrow;
+        impl<'a> Visitor<'a> for Borrow {
+            type Value = Text<'a>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'a str) -> Result<Text<'a>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Text<'a>, E> {
+                self.visit_string(text.to_owned())
+            }
+
+            fn visit_string<E: serde::de::Error>(self, text: String) -> Result<Text<'a>, E> {
+                Ok(Text(Cow::Owned(text)))
+            }
+        }
+        deserializer.deserialize_str(Borrow)
+    }
+}
+
+/// The string that `value` is; none where it is something else, or escapes half of a surrogate pair.
+pub(crate) fn string(value: &RawValue) -> Option<Cow<'_, str>> {
+    let inner = value.get().strip_prefix('"')?.strip_suffix('"')?;
+    if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
+        return Some(Cow::Borrowed(inner));
+    }
+    serde_json::from_str(value.get()).ok().map(Cow::Owned)
+}
+
+/// What a JSON text is, in words, by its first character.
+pub(crate) fn kind(text: &str) -> &'static str {
+    match text.trim_ascii_start().bytes().next() {
+        Some(b'{') => "an object",
+        Some(b'[') => "a list",
+        Some(b'"') => "a string",
+        Some(b't' | b'f') => "true or false",
+        Some(b'n') => "null",
+        Some(b'-' | b'0'..=b'9') => "a number",
+        _ => "nothing",
+    }
+}
+
+/// At most the first 64 bytes of what somebody sent, in quotes, for an error that is sent back or logged.
+pub(crate) fn shown(text: &str) -> String {
+    const SHOWN_MAX: usize = 64; // as much as fits into one line beside the sentence around it
+    match text.char_indices().find(|&(at, _)| at >= SHOWN_MAX) {
+        None => format!("{text:?}"),
+        Some((cut, _)) => format!("{:?}…", &text[..cut]),
+    }
+}
+
+/// Every entry of an object whose keys are names and not fields, in order.
+pub(crate) struct Entries<'a>(pub(crate) Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'a> serde::Deserialize<'a> for Entries<'a> {
+    fn deserialize<D: serde::Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+        impl<'a> Visitor<'a> for Collect {
+            type Value = Entries<'a>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Entries<'a>, A::Error> {
+                let mut entries = Vec::new();
+                while let Some((Text(key), value)) = map.next_entry()? {
+                    entries.push((key, value));
+                }
+                Ok(Entries(entries))
+            }
+        }
+        deserializer.deserialize_map(Collect)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> (Result<(), String>, Option<&str>, Option<&str>) {
+        let mut fields = Fields::new(&["a", "b"]);
+        let result = fields.read(text).map_err(|error| error.to_string());
+        (result, fields.get(0).map(RawValue::get), fields.get(1).map(RawValue::get))
+    }
+
+    #[test]
+    fn values_are_kept_as_they_were_written() {
+        let (result, a, b) = read(r#" {"x":[1,{}],"b": {"p" : 1.50} ,"\u0061":"\u00e9"} "#);
+        assert_eq!((result, a, b), (Ok(()), Some(r#""\u00e9""#), Some(r#"{"p" : 1.50}"#)));
+    }
+
+    #[test]
+    fn what_came_before_an_error_stays_known() {
+        let (result, a, _) = read(r#"{"a":1,"b":}"#);
+        assert!(result.unwrap_err().starts_with("not valid JSON"));
+        assert_eq!(a, Some("1"));
+        let (result, a, b) = read(r#"{"a":1,"a":2,"b":3}"#);
+        assert_eq!(result.unwrap_err(), r#"expected the field "a" once, found it twice"#);
+        assert_eq!((a, b), (Some("2"), Some("3")));
+    }
+
+    #[test]
+    fn other_json_is_named_by_its_kind() {
+        for (text, found) in [("[1]", "a list"), ("\"a\"", "a string"), ("1", "a number"), ("null", "null")] {
+            assert_eq!(read(text).0.unwrap_err(), format!("expected a JSON object, found {found}"));
+        }
+        for text in ["", "hello", "{\"a\":1}x", "{\"a\"", "{'a':1}"] {
+            assert!(read(text).0.unwrap_err().starts_with("not valid JSON"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_string_is_borrowed_unless_it_has_escapes() {
+        let borrowed: &RawValue = serde_json::from_str(r#""abc""#).unwrap();
+        assert!(matches!(string(borrowed), Some(Cow::Borrowed("abc"))));
+        let escaped: &RawValue = serde_json::from_str(r#""a\"c""#).unwrap();
+        assert_eq!(string(escaped).as_deref(), Some("a\"c"));
+        let half: &RawValue = serde_json::from_str(r#""\ud800""#).unwrap();
+        assert_eq!(string(half), None);
+    }
+}
