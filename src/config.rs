@@ -144,6 +144,10 @@ pub struct Config {
     #[arg(long, value_name = "N", env = "STENTOR_MAX_TOPICS", default_value_t = 65_536, help_heading = "Limits")]
     pub max_topics: usize,
 
+    /// Memory for the last values of all topics; beyond, a topic's newest value is not kept for snapshots
+    #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_VALUES", default_value = "256MiB", help_heading = "Limits")]
+    pub max_values: ByteSize,
+
     /// Topics and patterns that one connection may subscribe to
     #[arg(long, value_name = "N", env = "STENTOR_MAX_SUBSCRIPTIONS", default_value_t = 1024, help_heading = "Limits")]
     pub max_subscriptions: usize,
@@ -200,6 +204,16 @@ pub struct Config {
         help_heading = "Timeouts"
     )]
     pub close_timeout: Span,
+
+    /// Time after which a topic without publications and subscribers is forgotten, last value and all; 0 for never
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "STENTOR_TOPIC_EXPIRY",
+        default_value = "0s",
+        help_heading = "Timeouts"
+    )]
+    pub topic_expiry: Span,
 
     /// Time to send what is on the tape when the server stops
     #[arg(
@@ -361,6 +375,12 @@ impl Config {
             if given.is_zero() {
                 return no(format!("{flag} was given as 0s: it must be more than that"));
             }
+        }
+        if !self.topic_expiry.is_zero() && self.topic_expiry.get() < Duration::from_secs(60) {
+            return no(format!(
+                "--topic-expiry was given as {}: it must be 0s (never) or at least 1m",
+                self.topic_expiry
+            ));
         }
         if self.flush_interval.get() > Duration::from_secs(10) {
             return no(format!("--flush-interval was given as {}: it must be at most 10s", self.flush_interval));

@@ -1,0 +1,91 @@
+//! Handing a socket from one thread to another: a bounded channel and a bell.
+//!
+//! The acceptor hands new sockets to workers; a worker hands those that turn out to be plain HTTP to the control thread,
+//! together with what it has read; the control thread hands a later upgrade on the same connection back. However many
+//! sockets are queued, a sleeping receiver is rung once.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
+
+use crate::{clock::Moment, io::waker::Waker, limits::Permit};
+
+/// A connected socket on its way to the thread that will own it.
+#[derive(Debug)]
+pub struct Arrival<S> {
+    /// The socket.
+    pub socket: S,
+    /// Who is at its other end.
+    pub peer: SocketAddr,
+    /// Its room among the connections.
+    pub permit: Permit,
+    /// What was read from it before.
+    pub received: Vec<u8>,
+}
+
+/// What a thread finds in its inbox.
+#[derive(Debug)]
+pub enum Message<S> {
+    /// A socket to take over.
+    Take(Arrival<S>),
+    /// Stop: send what there is to send, and be done by then.
+    Drain {
+        /// The latest moment.
+        until: Moment,
+    },
+}
+
+/// The sending end of a thread's inbox; a thread is reached only through this.
+#[derive(Debug)]
+pub struct Inbox<S> {
+    sender: Sender<Message<S>>,
+    waker: Arc<Waker>,
+}
+
+impl<S> Clone for Inbox<S> {
+    fn clone(&self) -> Self {
+        Inbox { sender: self.sender.clone(), waker: Arc::clone(&self.waker) }
+    }
+}
+
+impl<S> Inbox<S> {
+    /// An inbox for at most `len_max` messages, whose owner sleeps beside `waker`.
+    pub fn new(len_max: usize, waker: Arc<Waker>) -> (Inbox<S>, Receiver<Message<S>>) {
+        let (sender, receiver) = bounded(len_max);
+        (Inbox { sender, waker }, receiver)
+    }
+
+    /// Hands a socket over.
+    ///
+    /// # Errors
+    /// The socket itself, when the inbox is full or its owner has gone.
+    pub fn hand_over(&self, arrival: Arrival<S>) -> Result<(), Arrival<S>> {
+        match self.sender.try_send(Message::Take(arrival)) {
+            Ok(()) => {
+                self.waker.wake();
+                Ok(())
+            }
+            Err(TrySendError::Full(Message::Take(arrival)) | TrySendError::Disconnected(Message::Take(arrival))) => {
+                Err(arrival)
+            }
+            Err(_) => unreachable!("what was sent comes back"),
+        }
+    }
+
+    /// Tells the owner to stop; waits for room if it must, because the owner is reading.
+    pub fn drain(&self, until: Moment) {
+        self.waker.wake();
+        let _ = self.sender.send(Message::Drain { until });
+        self.waker.wake();
+    }
+
+    /// How many messages wait.
+    pub fn len(&self) -> usize {
+        self.sender.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.sender.is_empty()
+    }
+}

@@ -1,0 +1,100 @@
+//! Listening sockets, their options, and the descriptor table.
+
+use std::{io, net::SocketAddr};
+
+use rustix::{
+    fd::{AsFd, OwnedFd},
+    net::SocketFlags,
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+};
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// How the sockets of one listening address are set up. Connections inherit all of it from the listening socket
+/// (`tcp(7)`: the kernel copies the options of the listener), which saves the system calls for each of them.
+#[derive(Clone, Copy, Debug)]
+pub struct ListenOptions {
+    /// Connections that may wait to be accepted.
+    pub backlog: u32,
+    /// SO_SNDBUF in bytes; 0 leaves it to the kernel.
+    pub send_buffer: usize,
+    /// SO_RCVBUF in bytes; 0 leaves it to the kernel.
+    pub receive_buffer: usize,
+}
+
+/// Binds `address` and listens, on `count` sockets that share it (SO_REUSEPORT), so that each acceptor has one.
+///
+/// # Errors
+/// The address is in use, is not of this machine, or needs a right that the process doesn't have.
+pub fn listen(address: SocketAddr, count: usize, options: ListenOptions) -> io::Result<Vec<Socket>> {
+    let first = bind(address, false, options)?;
+    if count == 1 {
+        first.listen(backlog(options))?;
+        return Ok(vec![first]);
+    }
+    // SO_REUSEPORT would also let another server of the same user join in unnoticed, so the address was bound alone once.
+    let address = first.local_addr()?.as_socket().expect("an internet socket has an internet address");
+    drop(first);
+    let sockets: Vec<Socket> = (0..count).map(|_| bind(address, true, options)).collect::<io::Result<_>>()?;
+    for socket in &sockets {
+        socket.listen(backlog(options))?;
+    }
+    Ok(sockets)
+}
+
+fn bind(address: SocketAddr, shared: bool, options: ListenOptions) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    // REUSEADDR: a restarted server takes its port back while old connections are still in TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_tcp_nodelay(true)?;
+    if options.send_buffer > 0 {
+        socket.set_send_buffer_size(options.send_buffer)?;
+    }
+    if options.receive_buffer > 0 {
+        socket.set_recv_buffer_size(options.receive_buffer)?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn backlog(options: ListenOptions) -> i32 {
+    i32::try_from(options.backlog).unwrap_or(i32::MAX)
+}
+
+/// Waits for a connection.
+///
+/// # Errors
+/// As `accept4(2)`; `InvalidInput` once the listening socket was shut down.
+pub fn accept(listener: &Socket) -> io::Result<(OwnedFd, SocketAddr)> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let (socket, peer) = rustix::net::acceptfrom_with(listener.as_fd(), flags)?;
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    peer.map(|peer| (socket, peer)).ok_or_else(|| io::ErrorKind::ConnectionAborted.into())
+}
+
+/// Raises the soft limit of descriptors to at least `needed` and gives the table its final size.
+///
+/// Growing the table later, with several threads running, stops them all for 16 to 20 ms at each doubling.
+///
+/// # Errors
+/// What the limit is, when even the hard limit is lower.
+pub fn reserve_descriptors(needed: u64) -> Result<(), u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let unlimited = u64::MAX;
+    let hard = limit.maximum.unwrap_or(unlimited);
+    if limit.current.unwrap_or(unlimited) < needed {
+        if hard < needed {
+            return Err(hard);
+        }
+        let raised = Rlimit { current: Some(needed), maximum: limit.maximum };
+        setrlimit(Resource::Nofile, raised).map_err(|_| limit.current.unwrap_or(unlimited))?;
+    }
+    if let Ok(any) = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC) {
+        let highest = i32::try_from(needed - 1).unwrap_or(i32::MAX);
+        drop(rustix::io::fcntl_dupfd_cloexec(&any, highest));
+    }
+    Ok(())
+}

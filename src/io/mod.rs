@@ -1,0 +1,91 @@
+//! The kernel edge: the only place that talks to the kernel about sockets.
+//!
+//! The seam is completion-shaped: a read happened, here are so many bytes; a send took so many. A worker knows nothing
+//! else, so [`epoll`] (level-triggered, plain non-blocking `recv` and `send`) can be exchanged for another kernel
+//! interface, and in tests for a simulated, seeded one with partial writes, resets and stalls ([`sim`]).
+
+pub mod epoll;
+pub mod listener;
+pub mod waker;
+
+use std::{io, time::Duration};
+
+use self::waker::Sleep;
+use crate::clock::Moment;
+
+/// Names a socket towards the edge: the owner's index of it.
+pub type Token = u32;
+
+/// What became of a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// So many bytes are in the buffer; at least one.
+    Bytes(usize),
+    /// Nothing there now.
+    Nothing,
+    /// The peer has closed its side; nothing will follow.
+    End,
+    /// The connection is broken.
+    Broken(io::ErrorKind),
+}
+
+/// What became of a send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// The kernel took so many of the bytes: all, or its buffer is full now.
+    Took(usize),
+    /// The kernel's buffer is full: it took none.
+    Full,
+    /// The connection is broken.
+    Broken(io::ErrorKind),
+}
+
+/// A socket that may be read or written. Only a hint: what it says may be over by the time one looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// Whose it is.
+    pub token: Token,
+    /// There are bytes, an end or an error to read.
+    pub readable: bool,
+    /// There is room to write, or an error to find.
+    pub writable: bool,
+}
+
+/// One thread's edge with the kernel.
+pub trait Edge {
+    /// A connected socket; dropping it closes it.
+    type Socket;
+
+    /// The monotonic clock.
+    fn now(&self) -> Moment;
+
+    /// The wall clock, in microseconds since the Unix epoch.
+    fn wall_us(&self) -> u64;
+
+    /// Watches a socket for reading.
+    ///
+    /// # Errors
+    /// The kernel has no room for it.
+    fn watch(&mut self, socket: &Self::Socket, token: Token) -> io::Result<()>;
+
+    /// Says what to watch a socket for from now on.
+    fn interest(&mut self, socket: &Self::Socket, token: Token, read: bool, write: bool);
+
+    /// Stops watching a socket that is given away.
+    fn unwatch(&mut self, socket: &Self::Socket);
+
+    /// Waits until a socket is ready, the thread is woken, or `timeout` is over; fills `ready` anew.
+    ///
+    /// `work` says whether there is something to do already; it is asked once more after sleep was announced, and
+    /// `depth` says what may disturb it.
+    fn wait(&mut self, timeout: Option<Duration>, depth: Sleep, work: &mut dyn FnMut() -> bool, ready: &mut Vec<Ready>);
+
+    /// Reads what is there into `buffer`.
+    fn receive(&mut self, socket: &Self::Socket, buffer: &mut [u8]) -> Received;
+
+    /// Sends as much of `bytes` as the kernel takes now.
+    fn send(&mut self, socket: &Self::Socket, bytes: &[u8]) -> Sent;
+
+    /// Tells the peer that nothing more will be sent.
+    fn finish(&mut self, socket: &Self::Socket);
+}

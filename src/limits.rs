@@ -1,0 +1,104 @@
+//! How many connections there may be, in all and from one address.
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+
+use crate::metrics::Refusal;
+
+/// The bounds, and what is used of them.
+#[derive(Debug)]
+pub struct Limits {
+    connections: AtomicUsize,
+    connections_max: usize,
+    by_address: Mutex<FxHashMap<IpAddr, usize>>,
+    by_address_max: usize,
+}
+
+impl Limits {
+    /// At most so many connections, and so many from one address (0: any number).
+    pub fn new(connections_max: usize, by_address_max: usize) -> Arc<Limits> {
+        Arc::new(Limits {
+            connections: AtomicUsize::new(0),
+            connections_max,
+            by_address: Mutex::default(),
+            by_address_max,
+        })
+    }
+
+    /// Connections now.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Takes up room for a connection from `address` until the permit is dropped.
+    ///
+    /// # Errors
+    /// Which bound is reached.
+    pub fn admit(self: &Arc<Limits>, address: IpAddr) -> Result<Permit, Refusal> {
+        if self.connections.fetch_add(1, Ordering::Relaxed) >= self.connections_max {
+            self.connections.fetch_sub(1, Ordering::Relaxed);
+            return Err(Refusal::ServerFull);
+        }
+        // From here on the permit gives back what was taken.
+        let mut permit = Permit { limits: Arc::clone(self), address: None };
+        if self.by_address_max > 0 {
+            let mut table = self.by_address.lock();
+            let count = table.entry(address).or_default();
+            if *count >= self.by_address_max {
+                return Err(Refusal::AddressFull);
+            }
+            *count += 1;
+            permit.address = Some(address);
+        }
+        Ok(permit)
+    }
+}
+
+/// Room for one connection.
+#[derive(Debug)]
+pub struct Permit {
+    limits: Arc<Limits>,
+    address: Option<IpAddr>,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.limits.connections.fetch_sub(1, Ordering::Relaxed);
+        let Some(address) = self.address else { return };
+        let mut table = self.limits.by_address.lock();
+        if let Some(count) = table.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                table.remove(&address);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_bound_holds_and_is_given_back() {
+        let limits = Limits::new(3, 2);
+        let (a, b): (IpAddr, IpAddr) = ("127.0.0.1".parse().unwrap(), "127.0.0.2".parse().unwrap());
+        let first = limits.admit(a).unwrap();
+        let _second = limits.admit(a).unwrap();
+        assert_eq!(limits.admit(a).unwrap_err(), Refusal::AddressFull);
+        let _third = limits.admit(b).unwrap();
+        assert_eq!(limits.admit(b).unwrap_err(), Refusal::ServerFull);
+        drop(first);
+        assert_eq!(limits.connections(), 2);
+        drop(limits.admit(a).unwrap());
+        assert_eq!(limits.connections(), 2);
+    }
+}

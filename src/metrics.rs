@@ -1,0 +1,244 @@
+//! What the server counts: plain atomics that their one writer bumps without a lock, and that a scrape reads.
+//!
+//! Each worker has counters of its own, on cache lines of its own, and adds them up once a pass, not once a delivery.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use hdrhistogram::Histogram;
+use parking_lot::Mutex;
+
+/// A number with one writer and any readers. Relaxed throughout: a scrape needs no order between figures.
+#[derive(Debug, Default)]
+pub struct Figure(AtomicU64);
+
+impl Figure {
+    /// Adds; only its one writer may.
+    pub fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// Sets; only its one writer may.
+    pub fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
+    }
+
+    /// Reads.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A number that several threads bump, rarely.
+#[derive(Debug, Default)]
+pub struct Tally(AtomicU64);
+
+impl Tally {
+    /// Adds one.
+    pub fn bump(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Adds.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Reads.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A distribution of times in microseconds, from 1 µs to a minute, three percent wide at worst.
+#[derive(Debug)]
+pub struct Times(Mutex<Recorded>);
+
+#[derive(Debug)]
+struct Recorded {
+    histogram: Histogram<u64>,
+    sum_us: u64,
+}
+
+impl Default for Times {
+    fn default() -> Times {
+        let histogram = Histogram::new_with_bounds(1, 60_000_000, 2).expect("the bounds are in order");
+        Times(Mutex::new(Recorded { histogram, sum_us: 0 }))
+    }
+}
+
+impl Times {
+    /// Records some times, in microseconds; one lock for all of them.
+    pub fn record(&self, times_us: impl Iterator<Item = u64>) {
+        let mut recorded = self.0.lock();
+        for us in times_us {
+            recorded.sum_us += us;
+            recorded.histogram.saturating_record(us.max(1));
+        }
+    }
+
+    /// Cumulative counts at or below each of `bounds`, then the count and the sum in seconds.
+    pub fn cumulative(&self, bounds: &[Duration]) -> (Vec<u64>, u64, f64) {
+        let recorded = self.0.lock();
+        let counts = bounds.iter().map(|bound| recorded.histogram.count_between(0, bound.as_micros() as u64)).collect();
+        (counts, recorded.histogram.len(), recorded.sum_us as f64 / 1e6)
+    }
+}
+
+/// What one worker counts.
+#[derive(Debug, Default)]
+pub struct WorkerMetrics {
+    /// Connections it owns now, of any kind.
+    pub connections: Figure,
+    /// Of those, WebSocket connections that are open.
+    pub websockets: Figure,
+    /// Connections that were upgraded to WebSocket.
+    pub upgrades: Figure,
+    /// Publications that came in over its connections.
+    pub publications: Figure,
+    /// Publications that it sent, once for each subscriber.
+    pub deliveries: Figure,
+    /// Calls of `send`.
+    pub sends: Figure,
+    /// Of those, such that the kernel took not all of.
+    pub sends_full: Figure,
+    /// Bytes sent.
+    pub sent_bytes: Figure,
+    /// Bytes received.
+    pub received_bytes: Figure,
+    /// Messages received.
+    pub messages: Figure,
+    /// Groups of subscribers with the same subscription.
+    pub cohorts: Figure,
+    /// Distinct names subscribed to.
+    pub names: Figure,
+    /// Subscribers that march alone, because their socket was full or they just joined.
+    pub alone: Figure,
+    /// Greatest lag of a subscriber, in publications.
+    pub lag_max: Figure,
+    /// Answers that wait for full sockets, in bytes.
+    pub pending_bytes: Figure,
+    /// Bytes of unfinished messages held.
+    pub assembly_bytes: Figure,
+    /// Turns taken.
+    pub turns: Figure,
+    /// Segments of the tape it pins.
+    pub segments_pinned: Figure,
+    /// How long turns took, waiting not counted.
+    pub turn: Times,
+    /// From a publication's `ts` until the pass that sent it to this worker's subscribers was over.
+    pub publish_to_send: Times,
+}
+
+/// Why a connection or request was turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Refusal {
+    /// `--max-connections` are there.
+    ServerFull,
+    /// `--max-connections-per-ip` are there.
+    AddressFull,
+    /// The worker's or the control thread's inbox is full.
+    InboxFull,
+    /// `--max-http-connections` are there.
+    HttpFull,
+    /// The request was malformed or asked for something that isn't there.
+    BadRequest,
+    /// The request didn't come in time.
+    HandshakeTimeout,
+    /// The page's origin is not allowed.
+    Origin,
+    /// Publishing without the right.
+    Forbidden,
+    /// Publishing on one topic too many.
+    TopicsFull,
+    /// One subscription too many.
+    SubscriptionsFull,
+    /// The server is stopping.
+    Draining,
+}
+
+impl Refusal {
+    /// The word for it in metrics and events.
+    pub fn name(self) -> &'static str {
+        match self {
+            Refusal::ServerFull => "server_full",
+            Refusal::AddressFull => "address_full",
+            Refusal::InboxFull => "inbox_full",
+            Refusal::HttpFull => "http_full",
+            Refusal::BadRequest => "bad_request",
+            Refusal::HandshakeTimeout => "handshake_timeout",
+            Refusal::Origin => "origin",
+            Refusal::Forbidden => "forbidden",
+            Refusal::TopicsFull => "topics_full",
+            Refusal::SubscriptionsFull => "subscriptions_full",
+            Refusal::Draining => "draining",
+        }
+    }
+
+    const ALL: [Refusal; 11] = [
+        Refusal::ServerFull,
+        Refusal::AddressFull,
+        Refusal::InboxFull,
+        Refusal::HttpFull,
+        Refusal::BadRequest,
+        Refusal::HandshakeTimeout,
+        Refusal::Origin,
+        Refusal::Forbidden,
+        Refusal::TopicsFull,
+        Refusal::SubscriptionsFull,
+        Refusal::Draining,
+    ];
+}
+
+/// What the whole server counts.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// One for each worker.
+    pub workers: Vec<crossbeam_utils::CachePadded<WorkerMetrics>>,
+    /// Sockets accepted.
+    pub accepted: Tally,
+    /// Failures to accept, such as being out of descriptors.
+    pub accept_errors: Tally,
+    /// HTTP requests answered by the control thread.
+    pub http_requests: Tally,
+    /// HTTP connections that the control thread owns now.
+    pub http_connections: Figure,
+    /// Publications over HTTP.
+    pub http_publications: Tally,
+    /// Publications by feeds and by the embedding program.
+    pub own_publications: Tally,
+    /// Topics forgotten.
+    pub topics_forgotten: Tally,
+    refusals: [Tally; Refusal::ALL.len()],
+    closes: Mutex<BTreeMap<u16, u64>>,
+}
+
+impl Metrics {
+    /// Counters for so many workers.
+    pub fn new(workers: usize) -> Metrics {
+        Metrics { workers: (0..workers).map(|_| Default::default()).collect(), ..Metrics::default() }
+    }
+
+    /// Counts a refusal.
+    pub fn refuse(&self, why: Refusal) {
+        self.refusals[why as usize].bump();
+    }
+
+    /// Every reason to refuse, with its count.
+    pub fn refusals(&self) -> impl Iterator<Item = (Refusal, u64)> {
+        Refusal::ALL.into_iter().map(|why| (why, self.refusals[why as usize].get()))
+    }
+
+    /// Counts a WebSocket connection that ended; 1006 where no close frame was seen.
+    pub fn close(&self, code: u16) {
+        *self.closes.lock().entry(code).or_default() += 1;
+    }
+
+    /// Every close code seen, with its count.
+    pub fn closes(&self) -> Vec<(u16, u64)> {
+        self.closes.lock().iter().map(|(code, count)| (*code, *count)).collect()
+    }
+}
