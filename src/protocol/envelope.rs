@@ -34,6 +34,37 @@ impl<'a> Payload<'a> {
             Payload::Text(text) => text.as_bytes(),
         }
     }
+
+    /// Which of the three it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Payload::Json(_) => Kind::Json,
+            Payload::Text(_) => Kind::Text,
+            Payload::Binary(_) => Kind::Binary,
+        }
+    }
+
+    /// The payload that was taken apart into [`Payload::kind`] and [`Payload::bytes`].
+    ///
+    /// Bytes said to be text that aren't become binary.
+    pub fn from_parts(kind: Kind, bytes: &'a [u8]) -> Payload<'a> {
+        match kind {
+            Kind::Json => Payload::Json(bytes),
+            Kind::Text => simdutf8::basic::from_utf8(bytes).map_or(Payload::Binary(bytes), Payload::Text),
+            Kind::Binary => Payload::Binary(bytes),
+        }
+    }
+}
+
+/// What sort of payload something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One valid JSON value.
+    Json,
+    /// Text.
+    Text,
+    /// Any bytes.
+    Binary,
 }
 
 /// The beginning of every update of one topic: `{"type":"update","topic":"NAME","seq":`.

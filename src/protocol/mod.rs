@@ -17,3 +17,7 @@ pub mod name;
 pub mod ndjson;
 pub(crate) mod object;
 pub mod reply;
+
+pub use command::{Command, Id, Mode, Op, Sub};
+pub use envelope::{Envelope, Kind, Payload, update_prefix};
+pub use name::{Topic, is_pattern, matches};

@@ -1,0 +1,94 @@
+//! Publishing: the one way onto the tape, for connections, HTTP, feeds and embedding programs alike.
+//!
+//! To publish is to append under the tape's short lock, and then to wake the workers that sleep. It never waits for a
+//! subscriber.
+
+use std::sync::Arc;
+
+use crate::{
+    clock,
+    io::waker::Waker,
+    metrics::Metrics,
+    protocol::{Payload, Topic},
+    tape::{Appended, Appender, PublishError, Tape},
+};
+
+/// A handle for publishing; cheap to clone, usable from any thread.
+#[derive(Clone)]
+pub struct Publisher {
+    tape: Tape,
+    wakers: Arc<[Arc<Waker>]>,
+    metrics: Arc<Metrics>,
+    topic_length_max: usize,
+}
+
+impl Publisher {
+    pub(crate) fn new(
+        tape: Tape,
+        wakers: Arc<[Arc<Waker>]>,
+        metrics: Arc<Metrics>,
+        topic_length_max: usize,
+    ) -> Publisher {
+        Publisher { tape, wakers, metrics, topic_length_max }
+    }
+
+    /// Publishes one payload, stamped with the present time.
+    ///
+    /// # Errors
+    /// [`PublishError`]: a bad topic name, one topic too many, or a payload that is too large. Nothing was published.
+    pub fn publish(&self, topic: &str, payload: Payload<'_>) -> Result<Appended, PublishError> {
+        let done = self.append(&mut self.tape.appender(), topic, payload)?;
+        self.metrics.own_publications.bump();
+        self.wake();
+        Ok(done)
+    }
+
+    /// Publishes several payloads under one lock; subscribers see them when the batch is dropped. Keep it short:
+    /// everybody else who publishes waits meanwhile.
+    pub fn batch(&self) -> Batch<'_> {
+        Batch { publisher: self, appender: Some(self.tape.appender()), count: 0 }
+    }
+
+    /// Wakes the workers that sleep; those that don't will see the tape's new head by themselves.
+    pub(crate) fn wake(&self) {
+        for waker in &*self.wakers {
+            waker.wake_for_publication();
+        }
+    }
+
+    fn append(&self, appender: &mut Appender<'_>, topic: &str, payload: Payload<'_>) -> Result<Appended, PublishError> {
+        Topic::check(topic, self.topic_length_max).map_err(|error| PublishError::BadTopic(error.to_string()))?;
+        appender.append(topic, payload, clock::wall_us(), 0)
+    }
+}
+
+/// Publications that are made together.
+pub struct Batch<'p> {
+    publisher: &'p Publisher,
+    appender: Option<Appender<'p>>,
+    count: u64,
+}
+
+impl Batch<'_> {
+    /// Adds one payload.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`]; the others of the batch stand.
+    pub fn push(&mut self, topic: &str, payload: Payload<'_>) -> Result<Appended, PublishError> {
+        let appender = self.appender.as_mut().expect("it is there until the drop");
+        let done = self.publisher.append(appender, topic, payload)?;
+        self.count += 1;
+        Ok(done)
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        // First let the publications be seen, then wake those who are to see them.
+        self.appender = None;
+        if self.count > 0 {
+            self.publisher.metrics.own_publications.add(self.count);
+            self.publisher.wake();
+        }
+    }
+}

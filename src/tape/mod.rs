@@ -1,0 +1,45 @@
+//! The tape: one append-only log of publications, from which every subscriber is sent.
+//!
+//! A publication is encoded once as a complete WebSocket frame, for each *lane* that has subscribers, and appended to the
+//! newest *segment*. Beside the bytes runs an index entry: topic, seq, ts, and where its frames are. A publication's
+//! number on the tape is its [`Position`]; subscribers are positions, too.
+//!
+//! ```text
+//!              tail                                                head
+//!               |                                                   |
+//!   segments    [ 0 1 2 3 4 ][ 5 6 7 8 ][ 9 10 11 12 13 ][ 14 15 ...
+//!                              ^ a slow subscriber's cursor    ^ everybody else's
+//! ```
+//!
+//! One writer at a time, under a short lock that also guards the topics' numbering, so that per-topic and global order
+//! can't disagree. Readers take no lock to read: they load the head once (Acquire, pairing with the writer's Release)
+//! and everything before it is immutable. Only when the head has left the newest segment that a reader knows does it
+//! take the lock for a moment, to fetch the newer ones.
+//!
+//! Memory is bounded by `--retain`: older segments are let go, and live on only while a reader that is in the middle of a
+//! pass pins them. Their buffers are used again.
+
+mod reader;
+mod segment;
+mod sync;
+mod writer;
+
+pub use reader::{Reader, Run};
+pub use segment::Entry;
+pub use writer::{Appended, Appender, PublishError, Tape, TapeSettings, TapeStatus};
+
+/// A publication's number on the tape, counted from 0; also the number of publications before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position(pub u64);
+
+/// Which encoding of the publications a subscriber is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lane {
+    /// The `update` envelope in a text frame, for `/ws`.
+    Json,
+    /// The payload alone in a frame of its own kind, for `/raw`.
+    Raw,
+}
+
+/// How many lanes there are.
+pub const LANES: usize = 2;

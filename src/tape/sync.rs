@@ -1,0 +1,30 @@
+//! The atomics and cells of the tape's publish protocol, so that the model checker can put its own in their place.
+
+#[cfg(not(loom))]
+pub(super) use std::sync::atomic::{AtomicU64, Ordering};
+
+#[cfg(loom)]
+pub(super) use loom::{
+    cell::UnsafeCell,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+/// The model checker's cell has a closure interface; this gives the real one the same.
+#[cfg(not(loom))]
+#[derive(Debug)]
+pub(super) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+#[cfg(not(loom))]
+impl<T> UnsafeCell<T> {
+    pub(super) fn new(value: T) -> Self {
+        UnsafeCell(std::cell::UnsafeCell::new(value))
+    }
+
+    pub(super) fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
+        f(self.0.get())
+    }
+
+    pub(super) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+        f(self.0.get())
+    }
+}

@@ -1,0 +1,294 @@
+//! The table of topics.
+//!
+//! Bounded twice: in topics (`--max-topics`) and in bytes of last values (`--max-values`). A topic that would be one too
+//! many is refused; a value that would be one too many is not kept, so that its topic has no snapshot for now.
+//! A topic without publications for a while, without subscribers, and gone from the tape can be forgotten; its slot is
+//! then used again under another generation, and later topics get a new [`Epoch`], because its numbering may restart.
+
+use std::{fmt, sync::Arc};
+
+use rustc_hash::FxHashMap;
+
+use crate::protocol::{Kind, Payload, update_prefix};
+
+/// A topic's place in the table. The generation tells it from an earlier, forgotten topic in the same slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TopicId {
+    /// Index into the table, below `--max-topics`.
+    pub slot: u32,
+    /// How many topics had this slot before.
+    pub generation: u32,
+}
+
+/// What tells one numbering of a topic from the next; printed in base 36.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Epoch(pub u64);
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut digits = [0u8; 13];
+        let mut at = digits.len();
+        let mut rest = self.0;
+        loop {
+            at -= 1;
+            digits[at] = b"0123456789abcdefghijklmnopqrstuvwxyz"[(rest % 36) as usize];
+            rest /= 36;
+            if rest == 0 {
+                break;
+            }
+        }
+        f.write_str(std::str::from_utf8(&digits[at..]).expect("digits are ASCII"))
+    }
+}
+
+/// The newest publication of a topic, kept for snapshots.
+#[derive(Clone, Debug)]
+pub struct LastValue {
+    /// When the server took it in, in microseconds since the Unix epoch.
+    pub ts: u64,
+    /// What sort of payload it is.
+    pub kind: Kind,
+    /// The payload. Shared with snapshots being written; rewritten in place when nobody looks.
+    pub payload: Arc<Vec<u8>>,
+}
+
+impl LastValue {
+    /// The payload as it was published.
+    pub fn payload(&self) -> Payload<'_> {
+        Payload::from_parts(self.kind, &self.payload)
+    }
+}
+
+/// One topic.
+#[derive(Debug)]
+pub struct Topic {
+    /// Its place in the table.
+    pub id: TopicId,
+    /// Its name.
+    pub name: Arc<str>,
+    /// The constant start of its updates in the JSON lane.
+    pub prefix: Box<[u8]>,
+    /// Its numbering.
+    pub epoch: Epoch,
+    /// How many publications it has had; the `seq` of the newest.
+    pub seq: u64,
+    /// The tape position after its newest publication.
+    pub end: u64,
+    /// When the newest publication was taken in, in microseconds since the Unix epoch.
+    pub ts: u64,
+    /// The newest payload, unless `--max-values` had no room.
+    pub last: Option<LastValue>,
+}
+
+/// The table is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegistryFull;
+
+/// The table of topics.
+#[derive(Debug)]
+pub struct Registry {
+    by_name: FxHashMap<Arc<str>, u32>,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    epoch: u64,
+    topics_max: usize,
+    value_bytes: usize,
+    value_bytes_max: usize,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u32,
+    topic: Option<Box<Topic>>,
+}
+
+impl Registry {
+    /// An empty table for at most `topics_max` topics and `value_bytes_max` bytes of last values. `epoch` is the first
+    /// topics' epoch: the start time of the server, so that it differs from any earlier one's.
+    pub fn new(topics_max: usize, value_bytes_max: usize, epoch: u64) -> Registry {
+        Registry {
+            by_name: FxHashMap::default(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            epoch,
+            topics_max,
+            value_bytes: 0,
+            value_bytes_max,
+        }
+    }
+
+    /// How many topics there are.
+    pub fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
+    /// How many slots there are, used or free: the bound for [`Registry::at`].
+    pub fn slots(&self) -> u32 {
+        self.slots.len() as u32
+    }
+
+    /// Bytes of last values held.
+    pub fn value_bytes(&self) -> usize {
+        self.value_bytes
+    }
+
+    /// The epoch that a topic made now would have.
+    pub fn epoch(&self) -> Epoch {
+        Epoch(self.epoch)
+    }
+
+    /// The topic of this name.
+    pub fn find(&self, name: &str) -> Option<&Topic> {
+        self.slots[*self.by_name.get(name)? as usize].topic.as_deref()
+    }
+
+    /// The topic in this slot.
+    pub fn at(&self, slot: u32) -> Option<&Topic> {
+        self.slots.get(slot as usize)?.topic.as_deref()
+    }
+
+    /// The topic of this name, made if there was none.
+    ///
+    /// # Errors
+    /// [`RegistryFull`] when it would be one more than the table may hold.
+    pub fn find_or_make(&mut self, name: &str) -> Result<&mut Topic, RegistryFull> {
+        let slot = match self.by_name.get(name) {
+            Some(slot) => *slot,
+            None => self.make(name)?,
+        };
+        Ok(self.slots[slot as usize].topic.as_deref_mut().expect("a named slot holds a topic"))
+    }
+
+    fn make(&mut self, name: &str) -> Result<u32, RegistryFull> {
+        if self.by_name.len() >= self.topics_max {
+            return Err(RegistryFull);
+        }
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot { generation: 0, topic: None });
+            self.slots.len() as u32 - 1
+        });
+        let name: Arc<str> = name.into();
+        let entry = &mut self.slots[slot as usize];
+        entry.topic = Some(Box::new(Topic {
+            id: TopicId { slot, generation: entry.generation },
+            name: Arc::clone(&name),
+            prefix: update_prefix(&name),
+            epoch: Epoch(self.epoch),
+            seq: 0,
+            end: 0,
+            ts: 0,
+            last: None,
+        }));
+        self.by_name.insert(name, slot);
+        Ok(slot)
+    }
+
+    /// Keeps `payload` as the last value of the topic in `slot`, if there is room. Returns whether there was.
+    pub fn keep(&mut self, slot: u32, ts: u64, kind: Kind, payload: &[u8]) -> bool {
+        let Some(topic) = self.slots[slot as usize].topic.as_deref_mut() else { return false };
+        let before = topic.last.as_ref().map_or(0, |last| last.payload.len());
+        let after = self.value_bytes - before + payload.len();
+        if after > self.value_bytes_max {
+            topic.last = None;
+            self.value_bytes -= before;
+            return false;
+        }
+        self.value_bytes = after;
+        match &mut topic.last {
+            Some(last) => {
+                last.ts = ts;
+                last.kind = kind;
+                match Arc::get_mut(&mut last.payload) {
+                    Some(buffer) => {
+                        buffer.clear();
+                        // A rare huge value must not hold on to its room for ever.
+                        if buffer.capacity() > 4096 && buffer.capacity() / 4 > payload.len() {
+                            buffer.shrink_to(payload.len());
+                        }
+                        buffer.extend_from_slice(payload);
+                    }
+                    None => last.payload = Arc::new(payload.to_vec()),
+                }
+            }
+            none => *none = Some(LastValue { ts, kind, payload: Arc::new(payload.to_vec()) }),
+        }
+        true
+    }
+
+    /// Forgets the topic in `slot` and its last value.
+    pub fn forget(&mut self, slot: u32) {
+        let entry = &mut self.slots[slot as usize];
+        let Some(topic) = entry.topic.take() else { return };
+        entry.generation = entry.generation.wrapping_add(1);
+        self.value_bytes -= topic.last.as_ref().map_or(0, |last| last.payload.len());
+        self.by_name.remove(&topic.name);
+        self.free.push(slot);
+        self.epoch += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_forgotten_topic_comes_back_with_another_epoch_and_generation() {
+        let mut registry = Registry::new(2, 100, 7);
+        let first = registry.find_or_make("a").unwrap();
+        let (id, epoch) = (first.id, first.epoch);
+        registry.forget(id.slot);
+        assert!(registry.find("a").is_none());
+        let again = registry.find_or_make("a").unwrap();
+        assert_eq!(again.id.slot, id.slot);
+        assert_ne!(again.id, id);
+        assert_ne!(again.epoch, epoch);
+        assert_eq!(again.seq, 0);
+    }
+
+    #[test]
+    fn one_topic_too_many_is_refused_and_the_others_stay() {
+        let mut registry = Registry::new(2, 100, 7);
+        registry.find_or_make("a").unwrap();
+        registry.find_or_make("b").unwrap();
+        assert_eq!(registry.find_or_make("c").unwrap_err(), RegistryFull);
+        assert_eq!(registry.find_or_make("a").unwrap().name.as_ref(), "a");
+        assert_eq!(registry.len(), 2);
+    }
+
+    #[test]
+    fn values_beyond_their_bound_are_not_kept() {
+        let mut registry = Registry::new(2, 10, 7);
+        let a = registry.find_or_make("a").unwrap().id.slot;
+        let b = registry.find_or_make("b").unwrap().id.slot;
+        assert!(registry.keep(a, 1, Kind::Text, b"12345678"));
+        assert!(!registry.keep(b, 1, Kind::Text, b"123"));
+        assert!(registry.keep(a, 2, Kind::Text, b"12"));
+        assert!(registry.keep(b, 2, Kind::Text, b"123"));
+        assert_eq!(registry.value_bytes(), 5);
+        assert_eq!(registry.find("a").unwrap().last.as_ref().unwrap().payload.as_slice(), b"12");
+    }
+
+    #[test]
+    fn a_snapshot_in_hand_is_not_rewritten() {
+        let mut registry = Registry::new(1, 100, 7);
+        let slot = registry.find_or_make("a").unwrap().id.slot;
+        registry.keep(slot, 1, Kind::Text, b"old");
+        let held = registry.find("a").unwrap().last.clone().unwrap();
+        registry.keep(slot, 2, Kind::Text, b"new");
+        assert_eq!(held.payload.as_slice(), b"old");
+        assert_eq!(registry.find("a").unwrap().last.as_ref().unwrap().payload.as_slice(), b"new");
+    }
+
+    #[test]
+    fn epochs_are_short_words() {
+        assert_eq!(Epoch(0).to_string(), "0");
+        assert_eq!(Epoch(35).to_string(), "z");
+        assert_eq!(Epoch(36).to_string(), "10");
+        assert_eq!(Epoch(u64::MAX).to_string(), "3w5e11264sgsf");
+    }
+}

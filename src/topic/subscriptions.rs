@@ -1,0 +1,121 @@
+//! Who is subscribed to what, counted over the whole server.
+//!
+//! Workers keep their own tables for delivery; this one exists to bound the sum (`--max-subscriptions-total`), to tell
+//! `GET /topics` how many listen, to know which topics may be forgotten, and to hold each name once. It is locked only
+//! when somebody subscribes or unsubscribes.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
+
+use crate::protocol::matches;
+
+/// The server-wide table of subscribed names.
+#[derive(Debug)]
+pub struct Subscriptions {
+    table: Mutex<Table>,
+    total_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    names: FxHashMap<Arc<str>, usize>,
+    total: usize,
+}
+
+/// One more subscription than `--max-subscriptions-total` allows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooManySubscriptions;
+
+impl Subscriptions {
+    /// An empty table for at most `total_max` subscriptions.
+    pub fn new(total_max: usize) -> Subscriptions {
+        Subscriptions { table: Mutex::default(), total_max }
+    }
+
+    /// Counts one connection more for each of `names`, and returns the shared names in the same order.
+    ///
+    /// # Errors
+    /// [`TooManySubscriptions`] if they don't all fit; then none is counted.
+    pub fn add<'a>(
+        &self,
+        names: impl ExactSizeIterator<Item = &'a str>,
+    ) -> Result<Vec<Arc<str>>, TooManySubscriptions> {
+        let mut table = self.table.lock();
+        if table.total + names.len() > self.total_max {
+            return Err(TooManySubscriptions);
+        }
+        table.total += names.len();
+        Ok(names.map(|name| table.add(name)).collect())
+    }
+
+    /// Counts one connection less for each of `names`.
+    pub fn remove<'a>(&self, names: impl Iterator<Item = &'a Arc<str>>) {
+        let mut table = self.table.lock();
+        for name in names {
+            table.remove(name);
+        }
+    }
+
+    /// Subscriptions in all.
+    pub fn total(&self) -> usize {
+        self.table.lock().total
+    }
+
+    /// How many subscriptions, exact or by pattern, receive each of `topics`.
+    pub fn listeners(&self, topics: &[Arc<str>]) -> Vec<usize> {
+        let table = self.table.lock();
+        let patterns: Vec<_> = table.names.iter().filter(|(name, _)| name.contains(['*', '>'])).collect();
+        let exact = |topic: &Arc<str>| table.names.get(topic).copied().unwrap_or(0);
+        let by_pattern = |topic: &str| {
+            patterns.iter().filter(|(pattern, _)| matches(pattern, topic)).map(|(_, count)| **count).sum::<usize>()
+        };
+        topics.iter().map(|topic| exact(topic) + by_pattern(topic)).collect()
+    }
+}
+
+impl Table {
+    fn add(&mut self, name: &str) -> Arc<str> {
+        if let Some((shared, _)) = self.names.get_key_value(name) {
+            let shared = Arc::clone(shared);
+            *self.names.get_mut(name).expect("it was just there") += 1;
+            return shared;
+        }
+        let shared: Arc<str> = name.into();
+        self.names.insert(Arc::clone(&shared), 1);
+        shared
+    }
+
+    fn remove(&mut self, name: &Arc<str>) {
+        let Some(count) = self.names.get_mut(name) else { return debug_assert!(false, "{name} was never added") };
+        *count -= 1;
+        if *count == 0 {
+            self.names.remove(name);
+        }
+        self.total -= 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_total_is_bounded_and_a_refusal_changes_nothing() {
+        let table = Subscriptions::new(3);
+        let held = table.add(["a", "q.>"].into_iter()).unwrap();
+        assert_eq!(table.add(["b", "c"].into_iter()), Err(TooManySubscriptions));
+        assert_eq!(table.total(), 2);
+        table.remove(held.iter());
+        assert_eq!(table.total(), 0);
+    }
+
+    #[test]
+    fn listeners_are_counted_by_name_and_by_pattern() {
+        let table = Subscriptions::new(10);
+        let _held = table.add(["q.a", "q.>", "q.*"].into_iter()).unwrap();
+        let _also = table.add(["q.a"].into_iter()).unwrap();
+        assert_eq!(table.listeners(&["q.a".into(), "q.b.c".into(), "x".into()]), [4, 1, 0]);
+    }
+}
