@@ -15,9 +15,19 @@
 //!  0  clock, config, error         ground
 //! ```
 
+mod acceptor;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod feeds;
+mod handover;
 pub mod http;
+pub mod io;
+mod limits;
+pub mod metrics;
 pub mod protocol;
+pub mod publish;
+pub mod tape;
+pub mod topic;
 pub mod websocket;
+mod worker;

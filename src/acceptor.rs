@@ -1,0 +1,120 @@
+//! Acceptors: threads that wait for connections and hand them to the worker that has the fewest.
+//!
+//! An acceptor blocks in `accept4`. It survives whatever accepting can fail with: a connection that is gone already is
+//! passed over, and when descriptors or memory run out it pauses for a moment, instead of spinning on an error that won't
+//! go away by itself. It ends when its listening socket is shut down.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use rustix::{
+    fd::OwnedFd,
+    io::Errno,
+    net::{RecvFlags, SendFlags, Shutdown},
+};
+use socket2::Socket;
+
+use crate::{
+    clock::Moment,
+    handover::{Arrival, Inbox},
+    http::response::refusal,
+    io::listener,
+    limits::Limits,
+    metrics::{Metrics, Refusal},
+};
+
+/// How long an acceptor pauses when descriptors have run out.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// How often it says so, at most.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(1);
+
+/// What an acceptor needs.
+pub(crate) struct Acceptor {
+    pub listener: Arc<Socket>,
+    pub limits: Arc<Limits>,
+    pub metrics: Arc<Metrics>,
+    pub workers: Vec<Inbox<OwnedFd>>,
+    pub stopping: Arc<AtomicBool>,
+}
+
+impl Acceptor {
+    /// Accepts until the listening socket is shut down.
+    pub(crate) fn run(mut self) {
+        let mut complained = Moment::default();
+        loop {
+            let accepted = listener::accept(&self.listener);
+            // Acquire: pairs with the Release of whoever stops the server, before it shuts the socket down.
+            if self.stopping.load(Ordering::Acquire) {
+                return;
+            }
+            match accepted {
+                Ok((socket, peer)) => self.take(socket, peer),
+                Err(error) => {
+                    self.metrics.accept_errors.bump();
+                    if is_short_of_something(&error) {
+                        let now = Moment::now();
+                        if now.since(complained) >= COMPLAIN_EVERY || complained == Moment::default() {
+                            complained = now;
+                            tracing::error!(%error, "connections can't be accepted: raise the descriptor limit or lower --max-connections");
+                        }
+                        thread::park_timeout(PAUSE);
+                    }
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, socket: OwnedFd, peer: SocketAddr) {
+        self.metrics.accepted.bump();
+        match self.limits.admit(peer.ip()) {
+            Ok(permit) => self.hand_over(Arrival { socket, peer, permit, received: Vec::new() }),
+            Err(why) => self.refuse(&socket, peer, why),
+        }
+    }
+
+    /// Gives a socket to the worker with the fewest connections, those on the way included; to the next, if its inbox is
+    /// full.
+    fn hand_over(&mut self, mut arrival: Arrival<OwnedFd>) {
+        let load = |n: usize| self.metrics.workers[n].connections.get() as usize + self.workers[n].len();
+        let mut order: Vec<usize> = (0..self.workers.len()).collect();
+        order.sort_by_key(|n| load(*n));
+        for n in order {
+            match self.workers[n].hand_over(arrival) {
+                Ok(()) => return,
+                Err(back) => arrival = back,
+            }
+        }
+        self.refuse(&arrival.socket, arrival.peer, Refusal::InboxFull);
+    }
+
+    /// Says 503 to a connection that there is no room for. Without waiting: what the client has sent so far is read, so
+    /// that closing doesn't reset the connection before the answer has arrived.
+    fn refuse(&self, socket: &OwnedFd, peer: SocketAddr, why: Refusal) {
+        self.metrics.refuse(why);
+        tracing::debug!(%peer, why = why.name(), "refused");
+        let text = match why {
+            Refusal::AddressFull => "There are too many connections from your address.",
+            _ => "The server is full: try again later.",
+        };
+        let mut answer = Vec::new();
+        refusal(503, text).header("Retry-After", "1").keep_alive(false).write(&mut answer, false);
+        let _ = rustix::net::send(socket, &answer, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        let _ = rustix::net::shutdown(socket, Shutdown::Write);
+        let _ = rustix::net::recv(socket, &mut [0u8; 4096], RecvFlags::DONTWAIT);
+    }
+}
+
+/// Whether an error of `accept4(2)` will come again at once, because something has run out.
+fn is_short_of_something(error: &io::Error) -> bool {
+    let short = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    error.raw_os_error().is_some_and(|number| short.iter().any(|errno| errno.raw_os_error() == number))
+}

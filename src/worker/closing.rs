@@ -1,0 +1,246 @@
+//! Answers, and the ends of connections.
+//!
+//! A WebSocket connection ends with a close frame from either side, answered by the other; then this side finishes first and
+//! reads on until the peer has, so that no reset destroys what is still on its way. Whoever doesn't go along is dropped at
+//! `--close-timeout`. Every end is one event in the log and one count by code.
+
+use std::io;
+
+use super::{
+    Worker,
+    connection::{March, Phase, Speaks},
+    fanout::{Outcome, send_all},
+};
+use crate::{
+    io::{Edge, Token},
+    protocol::reply,
+    websocket::{CloseCode, frame},
+};
+
+/// What is said at the end.
+pub(super) struct Farewell<'a> {
+    /// The code of the close frame.
+    pub code: CloseCode,
+    /// Its reason, and the message of the error that goes before.
+    pub reason: &'a str,
+    /// The code of that error; none for no error message.
+    pub error: Option<&'static str>,
+}
+
+impl<E: Edge> Worker<E> {
+    /// Appends answers to what a connection is to be sent, and sees to it that they are.
+    pub(super) fn answer(&mut self, token: Token, write: impl FnOnce(&mut Vec<u8>)) {
+        let most = self.settings.pending_max;
+        let connection = &mut self.connections[token as usize];
+        write(&mut connection.out);
+        if connection.pending() > most {
+            let text = format!("more than --max-pending {most} bytes of answers wait for it");
+            return self.cut(token, &text);
+        }
+        if !connection.answered {
+            connection.answered = true;
+            self.answered.push(token);
+        }
+    }
+
+    /// Answers with one JSON message.
+    pub(super) fn answer_json(&mut self, token: Token, write: impl FnOnce(&mut Vec<u8>)) {
+        self.json.clear();
+        write(&mut self.json);
+        let json = std::mem::take(&mut self.json);
+        self.answer(token, |out| push_text(out, &json));
+        self.json = json;
+    }
+
+    /// Sends the answers that were given this turn, before the pass: publications come after them.
+    pub(super) fn flush_answers(&mut self) {
+        let mut answered = std::mem::take(&mut self.answered);
+        for token in answered.drain(..) {
+            let Some(connection) = self.connections.get_mut(token as usize) else { continue };
+            if !std::mem::take(&mut connection.answered) || connection.full {
+                continue;
+            }
+            if connection.march.is_some() {
+                self.list(token);
+            } else if let Outcome::Full(_) = self.flush(token) {
+                if self.connections[token as usize].cohort.is_some() {
+                    self.march_alone_from(token, March { position: self.position, ..March::default() });
+                }
+                self.await_room(token);
+            }
+        }
+        self.answered = answered;
+    }
+
+    /// Sends what it can of a connection's answers.
+    pub(super) fn flush(&mut self, token: Token) -> Outcome {
+        let connection = &mut self.connections[token as usize];
+        let mut sends = 0;
+        let outcome = send_all(&mut self.edge, &connection.socket, &connection.out, &mut sends);
+        let taken = match outcome {
+            Outcome::All => connection.out.len(),
+            Outcome::Full(taken) => taken,
+            Outcome::Broken(why) => {
+                self.lost(token, why);
+                return outcome;
+            }
+        };
+        connection.sent = self.now;
+        if taken == connection.out.len() {
+            connection.out = Vec::new();
+            if connection.phase == Phase::Ending {
+                self.edge.finish(&connection.socket);
+            }
+        } else {
+            connection.out.drain(..taken);
+        }
+        let metrics = self.metrics();
+        metrics.sends.add(sends);
+        metrics.sent_bytes.add(taken as u64);
+        metrics.sends_full.add(u64::from(matches!(outcome, Outcome::Full(_))));
+        outcome
+    }
+
+    /// Waits for the socket to have room again.
+    pub(super) fn await_room(&mut self, token: Token) {
+        let connection = &mut self.connections[token as usize];
+        connection.full = true;
+        self.edge.interest(&connection.socket, token, true, true);
+    }
+
+    /// The socket has room again.
+    pub(super) fn has_room(&mut self, token: Token) {
+        let connection = &mut self.connections[token as usize];
+        if !std::mem::take(&mut connection.full) {
+            return;
+        }
+        self.edge.interest(&connection.socket, token, true, false);
+        if connection.march.is_some() {
+            self.list(token);
+        } else if !std::mem::replace(&mut connection.answered, true) {
+            self.answered.push(token);
+        }
+    }
+
+    /// Says goodbye; the connection ends when the peer has answered, or at the timeout.
+    pub(super) fn close(&mut self, token: Token, farewell: Farewell<'_>) {
+        if self.connections[token as usize].phase != Phase::Open {
+            return;
+        }
+        self.note_end(token, farewell.code.get(), farewell.reason);
+        let rest = self.rest_of_frame(token);
+        self.unsubscribe_all(token);
+        let Some(mut out) = rest else { return self.remove(token) };
+        let connection = &mut self.connections[token as usize];
+        connection.phase = Phase::Closing;
+        connection.since = self.now;
+        out.append(&mut connection.out);
+        if let Some(code) = farewell.error {
+            let mut json = Vec::new();
+            reply::error(&mut json, None, code, farewell.reason);
+            push_text(&mut out, &json);
+        }
+        frame::push_close(&mut out, Some((farewell.code, farewell.reason)));
+        connection.out = out;
+        self.answer(token, |_| {});
+        self.set_timer(token);
+    }
+
+    /// The peer says goodbye, first or in answer.
+    pub(super) fn peer_closes(&mut self, token: Token, code: Option<CloseCode>) {
+        if self.connections[token as usize].phase == Phase::Open {
+            // RFC 6455, section 5.5.1: the answer echoes the code; without one it has none either.
+            let echo = code.unwrap_or(CloseCode::NORMAL);
+            self.close(token, Farewell { code: echo, reason: "", error: None });
+        }
+        let Some(connection) = self.connections.get_mut(token as usize) else { return };
+        if connection.phase == Phase::Closing {
+            connection.phase = Phase::Ending;
+            connection.since = self.now;
+            self.answer(token, |_| {});
+            self.set_timer(token);
+        }
+    }
+
+    /// The peer has ended the connection.
+    pub(super) fn ended(&mut self, token: Token) {
+        if self.connections[token as usize].phase == Phase::Open {
+            self.note_end(token, 1006, "the peer ended the connection without a close frame");
+        }
+        self.remove(token);
+    }
+
+    /// The connection broke.
+    pub(super) fn lost(&mut self, token: Token, why: io::ErrorKind) {
+        if self.connections[token as usize].phase == Phase::Open {
+            self.note_end(token, 1006, &format!("the connection broke: {why}"));
+        }
+        self.remove(token);
+    }
+
+    /// Drops a connection that can't be told anything any more.
+    pub(super) fn cut(&mut self, token: Token, why: &str) {
+        if self.connections[token as usize].phase == Phase::Open {
+            self.note_end(token, 1006, why);
+        }
+        self.remove(token);
+    }
+
+    fn note_end(&mut self, token: Token, code: u16, reason: &str) {
+        let connection = &self.connections[token as usize];
+        let (conn, peer) = (connection.name(), connection.peer);
+        self.shared.metrics.close(code);
+        let websockets = &self.metrics().websockets;
+        websockets.set(websockets.get() - 1);
+        match code {
+            1000 | 1001 | 1005 | 1006 => tracing::debug!(conn, %peer, code, reason, "closed"),
+            _ => tracing::info!(conn, %peer, code, reason, "closed"),
+        }
+    }
+
+    /// Ends every trace of a connection.
+    pub(super) fn remove(&mut self, token: Token) {
+        self.unsubscribe_all(token);
+        drop(self.connections.remove(token as usize));
+    }
+
+    /// Whether anything is left to say to anybody.
+    pub(super) fn all_said(&self) -> bool {
+        self.alone.is_empty() && self.connections.iter().all(|(_, connection)| connection.out.is_empty())
+    }
+
+    /// Tells every JSON client that the server is about to stop.
+    pub(super) fn announce_drain(&mut self) {
+        let retry = self.settings.drain_timeout.as_millis() as u64;
+        for token in self.tokens() {
+            let connection = &self.connections[token as usize];
+            match connection.phase {
+                Phase::Open if matches!(connection.speaks, Speaks::Json) => {
+                    self.answer_json(token, |out| reply::draining(out, [0, retry]));
+                }
+                // A request that is still on the way would be answered by a server that is gone.
+                Phase::Request => self.remove(token),
+                _ => {}
+            }
+        }
+    }
+
+    /// Closes every connection, because the server goes away.
+    pub(super) fn close_all(&mut self) {
+        for token in self.tokens() {
+            self.close(token, Farewell { code: CloseCode::GOING_AWAY, reason: "the server is stopping", error: None });
+        }
+    }
+
+    fn tokens(&self) -> Vec<Token> {
+        self.connections.iter().map(|(token, _)| token as Token).collect()
+    }
+}
+
+/// Appends a text frame around JSON that was just written.
+pub(super) fn push_text(out: &mut Vec<u8>, json: &[u8]) {
+    let mut header = [0; frame::HEADER_MAX];
+    let len = frame::write_header(&mut header, true, frame::Opcode::Text, json.len());
+    out.extend_from_slice(&header[..len]);
+    out.extend_from_slice(json);
+}

@@ -1,0 +1,119 @@
+//! One connection, as its worker holds it.
+//!
+//! An idle connection costs one of these and nothing else in user space: receive buffers belong to the worker, and
+//! everything that only some connections need is boxed. Keep it within 256 bytes (a test does).
+
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
+
+use super::interest::CohortId;
+use crate::{clock::Moment, limits::Permit, tape::Position, websocket::Decoder};
+
+/// Where a connection is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Its request is on the way.
+    Request,
+    /// It speaks WebSocket.
+    Open,
+    /// A close frame was sent, or waits to be; the peer's is awaited.
+    Closing,
+    /// Both sides are done; what still comes is thrown away until the peer ends the connection.
+    Ending,
+}
+
+/// What is spoken on a connection.
+#[derive(Clone, Debug)]
+pub(super) enum Speaks {
+    /// The JSON protocol.
+    Json,
+    /// The bare payloads of one topic.
+    Raw {
+        /// The topic.
+        topic: Arc<str>,
+    },
+}
+
+/// One connection.
+pub(super) struct Connection<S> {
+    // What a pass over the members touches comes first.
+    pub socket: S,
+    /// The cohort whose names it is subscribed to.
+    pub cohort: Option<CohortId>,
+    /// Its place among the cohort's members, while it is one of them.
+    pub place: u32,
+    /// Its own cursor; none while it marches with its cohort (or has no subscription).
+    pub march: Option<Box<March>>,
+    pub phase: Phase,
+    /// The socket was full; the edge tells when it has room.
+    pub full: bool,
+    /// It is on the worker's list of connections with answers to send.
+    pub answered: bool,
+    pub may_publish: bool,
+    /// A ping is on the way, and nothing was heard since.
+    pub pinged: bool,
+    /// It is sent its own publications, too.
+    pub echo: bool,
+    pub speaks: Speaks,
+    /// Answers that are not sent yet: whole frames, but for the first, which may have been sent in part.
+    pub out: Vec<u8>,
+    pub decoder: Decoder,
+    /// The request so far.
+    pub request: Option<Box<Vec<u8>>>,
+    /// Distinguishes it from every other connection of this server; above 0.
+    pub id: u64,
+    pub heard: Moment,
+    /// When it was last sent something of its own, or something while it marched alone.
+    pub sent: Moment,
+    /// When its phase began.
+    pub since: Moment,
+    /// The tick of the one timer entry that is valid for it.
+    pub timer: u64,
+    pub peer: SocketAddr,
+    pub permit: Permit,
+}
+
+/// A cursor of one connection alone: its socket was full, or it has just subscribed.
+#[derive(Debug, Default)]
+pub(super) struct March {
+    /// The next publication to look at.
+    pub position: Position,
+    /// How many bytes of that publication's frame were already sent.
+    pub offset: u32,
+    /// Its place on the worker's list of those that march alone.
+    pub place: u32,
+    /// It is on the worker's list of those to go on this turn.
+    pub listed: bool,
+    /// Subscriptions that ended while it was behind: up to `until`, the older cohort counts.
+    pub stages: VecDeque<Stage>,
+}
+
+/// A change of subscription that a connection has not yet come to.
+#[derive(Debug)]
+pub(super) struct Stage {
+    /// The position at which the change was made.
+    pub until: Position,
+    /// The cohort up to there.
+    pub cohort: Option<CohortId>,
+    /// What to say there: the acknowledgement and the snapshots.
+    pub then: Vec<u8>,
+}
+
+impl<S> Connection<S> {
+    /// Bytes of memory beyond the struct itself that wait to be sent.
+    pub fn pending(&self) -> usize {
+        let stages = self.march.as_ref().map_or(0, |march| march.stages.iter().map(|stage| stage.then.len()).sum());
+        self.out.len() + stages
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::fd::OwnedFd;
+
+    #[test]
+    fn an_idle_connection_stays_within_256_bytes() {
+        let size = size_of::<Connection<OwnedFd>>();
+        assert!(size <= 256, "{size}");
+    }
+}

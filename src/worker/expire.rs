@@ -1,0 +1,110 @@
+//! What a worker does because nothing happened: timeouts, heartbeats and pings.
+
+use super::{
+    Worker,
+    closing::Farewell,
+    connection::{Phase, Speaks},
+};
+use crate::{
+    clock::Moment,
+    http,
+    io::{Edge, Token},
+    protocol::reply,
+    websocket::{CloseCode, frame},
+};
+
+impl<E: Edge> Worker<E> {
+    /// Looks at the connections whose timers have come.
+    pub(super) fn expire(&mut self) {
+        let mut due = std::mem::take(&mut self.due);
+        self.timers.expire(self.now, &mut due);
+        for (token, tick) in due.drain(..) {
+            if self.connections.get(token as usize).is_some_and(|connection| connection.timer == tick) {
+                self.time_out(token);
+                self.set_timer(token);
+            }
+        }
+        self.due = due;
+    }
+
+    /// Sets a connection's timer to the next moment at which something could be due.
+    pub(super) fn set_timer(&mut self, token: Token) {
+        if !self.connections.contains(token as usize) {
+            return;
+        }
+        let due = self.next_due(token);
+        self.connections[token as usize].timer = self.timers.set(token, due);
+    }
+
+    fn next_due(&mut self, token: Token) -> Moment {
+        let sent = self.last_sent(token);
+        let settings = &self.settings;
+        let connection = &self.connections[token as usize];
+        match connection.phase {
+            Phase::Request => connection.since + settings.handshake_timeout,
+            Phase::Closing | Phase::Ending => connection.since + settings.close_timeout,
+            Phase::Open => {
+                let heartbeat = match connection.speaks {
+                    Speaks::Json if !settings.heartbeat.is_zero() => sent + settings.heartbeat,
+                    _ => Moment::NEVER,
+                };
+                let idle = match (settings.idle_timeout, connection.pinged) {
+                    (timeout, _) if timeout.is_zero() => Moment::NEVER,
+                    (timeout, true) => connection.heard + timeout,
+                    (timeout, false) => connection.heard + timeout / 2,
+                };
+                // A moment that is past already has been dealt with; look again soon.
+                heartbeat.min(idle).max(self.now)
+            }
+        }
+    }
+
+    fn time_out(&mut self, token: Token) {
+        let sent = self.last_sent(token);
+        let (settings, now) = (&self.settings, self.now);
+        let connection = &mut self.connections[token as usize];
+        match connection.phase {
+            Phase::Request if now >= connection.since + settings.handshake_timeout => {
+                self.refuse(token, &http::Refusal::new(408, "The request did not come in time."));
+            }
+            Phase::Closing | Phase::Ending if now >= connection.since + settings.close_timeout => self.remove(token),
+            // Its socket is full: it will get all that is there when it reads again, and falls off the tape if it never does.
+            Phase::Open if connection.full => {
+                connection.heard = now;
+                connection.sent = now;
+            }
+            Phase::Open => {
+                let (idle, heard) = (settings.idle_timeout, connection.heard);
+                let beat = settings.heartbeat;
+                let speaks_json = matches!(connection.speaks, Speaks::Json);
+                if !idle.is_zero() && connection.pinged && now >= heard + idle {
+                    let reason = format!("nothing was heard for {} s, not even the answer to a ping", idle.as_secs());
+                    let farewell = Farewell { code: CloseCode::POLICY, reason: &reason, error: None };
+                    return self.close(token, farewell);
+                }
+                if !idle.is_zero() && !connection.pinged && now >= heard + idle / 2 {
+                    connection.pinged = true;
+                    self.answer(token, |out| frame::push_ping(out, b""));
+                }
+                if speaks_json && !beat.is_zero() && now >= sent + beat && self.connections.contains(token as usize) {
+                    let ts = self.edge.wall_us();
+                    self.answer_json(token, |out| reply::heartbeat(out, ts));
+                    // Sent at the next flush; until then it counts as sent, so that no second one follows.
+                    if let Some(connection) = self.connections.get_mut(token as usize) {
+                        connection.sent = now;
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// When a connection was last sent something: an answer, or a publication alone or with its cohort.
+    fn last_sent(&mut self, token: Token) -> Moment {
+        let connection = &self.connections[token as usize];
+        match connection.cohort.filter(|_| connection.march.is_none()) {
+            Some(cohort) => connection.sent.max(self.interest.cohort(cohort).last_sent),
+            None => connection.sent,
+        }
+    }
+}

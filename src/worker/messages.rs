@@ -1,0 +1,183 @@
+//! What clients send: frames, commands, and publications.
+
+use super::{
+    Worker,
+    closing::Farewell,
+    connection::{Phase, Speaks},
+};
+use crate::{
+    io::{Edge, Token},
+    metrics::Refusal,
+    protocol::{Command, Id, Op, Payload, reply},
+    tape::PublishError,
+    websocket::{CloseCode, Decoder, Event, Role, frame},
+};
+
+impl<E: Edge> Worker<E> {
+    /// Takes in bytes of a connection that speaks WebSocket.
+    pub(super) fn feed(&mut self, token: Token, mut bytes: &mut [u8]) {
+        let connection = &mut self.connections[token as usize];
+        // Events borrow from the decoder while the worker acts on them, so it is taken out meanwhile.
+        let mut decoder = std::mem::replace(&mut connection.decoder, Decoder::new(Role::Server));
+        let id = connection.id;
+        let held = decoder.buffered();
+        let most = self.settings.message_max;
+        loop {
+            match decoder.next(&mut bytes, most) {
+                Ok(Some(event)) => self.act(token, event),
+                Ok(None) => break,
+                Err(violation) => {
+                    let reason = violation.to_string();
+                    self.close(token, Farewell { code: violation.code(), reason: &reason, error: None });
+                    break;
+                }
+            }
+            if self.connections.get(token as usize).is_none_or(|connection| connection.id != id) {
+                break;
+            }
+        }
+        let (before, after) = (held as u64, decoder.buffered() as u64);
+        let gone = match self.connections.get_mut(token as usize).filter(|connection| connection.id == id) {
+            Some(connection) => {
+                connection.decoder = decoder;
+                false
+            }
+            None => true,
+        };
+        let assembly = &self.metrics().assembly_bytes;
+        assembly.set((assembly.get() + if gone { 0 } else { after }).saturating_sub(before));
+    }
+
+    fn act(&mut self, token: Token, event: Event<'_>) {
+        let phase = self.connections[token as usize].phase;
+        match event {
+            Event::Close(close) if matches!(phase, Phase::Open | Phase::Closing) => {
+                self.peer_closes(token, close.map(|(code, _)| code));
+            }
+            _ if phase != Phase::Open => {}
+            Event::Ping(payload) => self.answer(token, |out| frame::push_pong(out, payload)),
+            Event::Pong(_) | Event::Close(_) => {}
+            Event::Text(text) => {
+                self.metrics().messages.add(1);
+                match &self.connections[token as usize].speaks {
+                    Speaks::Json => self.obey(token, text),
+                    Speaks::Raw { .. } => self.publish_raw(token, Payload::Text(text)),
+                }
+            }
+            Event::Binary(bytes) => {
+                self.metrics().messages.add(1);
+                match &self.connections[token as usize].speaks {
+                    Speaks::Json => {
+                        let reason = "commands are text messages";
+                        self.close(token, Farewell { code: CloseCode::UNSUPPORTED, reason, error: None });
+                    }
+                    Speaks::Raw { .. } => self.publish_raw(token, Payload::Binary(bytes)),
+                }
+            }
+        }
+    }
+
+    /// Does what a command asks for.
+    fn obey(&mut self, token: Token, text: &str) {
+        match Command::parse(text, &self.command_limits()) {
+            Err(refused) => self.error(token, refused.id, refused.code, &refused.message),
+            Ok(Command { id, op }) => match op {
+                Op::Pub { topic, data } => self.publish_json(token, id, &topic, data.get()),
+                Op::Sub(sub) => self.subscribe(token, id, &sub),
+                Op::Unsub { topics } => self.unsubscribe(token, id, &topics),
+                Op::List => self.list_subscriptions(token, id),
+                Op::Auth { token: shown } => self.authenticate(token, id, &shown),
+                Op::Ping => {
+                    let ts = self.edge.wall_us();
+                    self.answer_json(token, |out| reply::pong(out, id, ts));
+                }
+            },
+        }
+    }
+
+    fn publish_json(&mut self, token: Token, id: Option<Id<'_>>, topic: &str, data: &str) {
+        if !self.connections[token as usize].may_publish {
+            self.shared.metrics.refuse(Refusal::Forbidden);
+            return self.error(
+                token,
+                id,
+                "forbidden",
+                "publishing needs a token: send {\"op\":\"auth\",\"token\":…} first",
+            );
+        }
+        match self.append(token, topic, Payload::Json(data.as_bytes())) {
+            Ok(done) if id.is_some() => {
+                self.answer_json(token, |out| reply::ack_pub(out, id, topic, done.seq, done.ts));
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let code = match error {
+                    PublishError::TopicsFull { .. } => "too_many_topics",
+                    PublishError::TooLarge { .. } => "too_large",
+                    PublishError::BadTopic(_) => "bad_topic",
+                };
+                self.error(token, id, code, &error.to_string());
+            }
+        }
+    }
+
+    fn publish_raw(&mut self, token: Token, payload: Payload<'_>) {
+        let connection = &self.connections[token as usize];
+        let Speaks::Raw { topic } = connection.speaks.clone() else { unreachable!("asked for raw connections only") };
+        let refused = if connection.may_publish {
+            self.append(token, &topic, payload).err().map(|error| error.to_string())
+        } else {
+            self.shared.metrics.refuse(Refusal::Forbidden);
+            Some("publishing needs a token: connect with ?token=".to_owned())
+        };
+        if let Some(reason) = refused {
+            self.close(token, Farewell { code: CloseCode::POLICY, reason: &reason, error: None });
+        }
+    }
+
+    fn append(
+        &mut self,
+        token: Token,
+        topic: &str,
+        payload: Payload<'_>,
+    ) -> Result<crate::tape::Appended, PublishError> {
+        let origin = self.connections[token as usize].id;
+        let ts = self.edge.wall_us();
+        let done = self.tape.appender().append(topic, payload, ts, origin);
+        match &done {
+            Ok(_) => {
+                self.metrics().publications.add(1);
+                self.published = true;
+            }
+            Err(PublishError::TopicsFull { .. }) => self.shared.metrics.refuse(Refusal::TopicsFull),
+            Err(_) => {}
+        }
+        done
+    }
+
+    fn authenticate(&mut self, token: Token, id: Option<Id<'_>>, shown: &str) {
+        if self.settings.token_is_right(shown) {
+            self.connections[token as usize].may_publish = true;
+            self.answer_json(token, |out| reply::ack(out, id));
+        } else {
+            let (conn, peer) = (self.connections[token as usize].name(), self.connections[token as usize].peer);
+            tracing::warn!(conn, %peer, "a wrong token was shown");
+            self.shared.metrics.refuse(Refusal::Forbidden);
+            let reason = "the token is not the right one";
+            self.error(token, id, "unauthorized", reason);
+            self.close_if_there(token, Farewell { code: CloseCode::UNAUTHENTICATED, reason, error: None });
+        }
+    }
+
+    /// Answers that a command was refused.
+    pub(super) fn error(&mut self, token: Token, id: Option<Id<'_>>, code: &str, message: &str) {
+        self.answer_json(token, |out| reply::error(out, id, code, message));
+    }
+
+    /// Closes a connection unless its last answer was one too many for it.
+    pub(super) fn close_if_there(&mut self, token: Token, farewell: Farewell<'_>) {
+        if self.connections.contains(token as usize) {
+            self.close(token, farewell);
+        }
+    }
+}

@@ -1,0 +1,414 @@
+//! A worker: one thread, pinned to a core, that owns its connections and does everything for them.
+//!
+//! It blocks in one place, for all of its sockets and its inbox together, and it never blocks on one subscriber. A turn
+//! ([`Worker::turn`]) is a short list of steps; each step deals with whoever needs it:
+//!
+//! ```text
+//!   wait ─► take over ─► read ─► flush answers ─► advance ─► march ─► expire ─► report
+//!             sockets    commands  acks, pongs     fan-out    the slow  timers   figures
+//! ```
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `requests` | the HTTP request, and the upgrade |
+//! | `messages` | frames and commands |
+//! | `subscribe` | subscriptions and snapshots |
+//! | `interest` | who wants what: names and cohorts |
+//! | `fanout` | a pass over the cohorts |
+//! | `march`, `lag` | those that are behind, and those that are too far behind |
+//! | `closing` | answers and ends |
+//! | `expire`, `timers` | timeouts |
+
+mod closing;
+mod connection;
+mod expire;
+mod fanout;
+mod interest;
+mod lag;
+mod march;
+mod messages;
+mod requests;
+mod subscribe;
+mod timers;
+
+use std::{sync::Arc, time::Duration};
+
+use crossbeam_channel::Receiver;
+use slab::Slab;
+
+use self::{
+    connection::{Connection, Phase, Speaks},
+    interest::{CohortId, Interest, Plan},
+    timers::Timers,
+};
+use crate::{
+    clock::Moment,
+    config::{Config, Secret},
+    handover::{Arrival, Inbox, Message},
+    io::{Edge, Ready, Received, Token, waker::Sleep},
+    metrics::{Metrics, WorkerMetrics},
+    protocol::command,
+    publish::Publisher,
+    tape::{LANES, Lane, Position, Reader, Tape},
+    topic::Subscriptions,
+    websocket::{Decoder, Role},
+};
+
+/// Bytes taken from one connection in one turn, so that a busy one can't starve the rest.
+const READ_BYTES: usize = 128 * 1024;
+
+/// Sockets taken over in one turn.
+const TAKE_OVER_MAX: usize = 256;
+
+/// How often figures that cost a look at every slow connection are brought up to date.
+const SURVEY_EVERY: Duration = Duration::from_millis(250);
+
+/// What a worker needs to know of the configuration, in plain numbers.
+pub(crate) struct Settings {
+    pub head_max: usize,
+    pub message_max: usize,
+    pub pending_max: usize,
+    pub topic_length_max: usize,
+    pub subscriptions_max: usize,
+    pub subscriptions_total_max: usize,
+    pub flush_interval: Duration,
+    pub handshake_timeout: Duration,
+    pub heartbeat: Duration,
+    pub idle_timeout: Duration,
+    pub close_timeout: Duration,
+    pub drain_timeout: Duration,
+    pub origins: Vec<String>,
+    pub token: Option<Secret>,
+    /// Anybody may publish.
+    pub open: bool,
+}
+
+impl Settings {
+    pub(crate) fn new(config: &Config) -> Settings {
+        Settings {
+            head_max: config.max_head.as_u64() as usize,
+            message_max: config.max_message.as_u64() as usize,
+            pending_max: config.max_pending.as_u64() as usize,
+            topic_length_max: config.max_topic_length,
+            subscriptions_max: config.max_subscriptions,
+            subscriptions_total_max: config.max_subscriptions_total,
+            flush_interval: config.flush_interval.get(),
+            handshake_timeout: config.handshake_timeout.get(),
+            heartbeat: config.heartbeat.get(),
+            idle_timeout: config.idle_timeout.get(),
+            close_timeout: config.close_timeout.get(),
+            drain_timeout: config.drain_timeout.get(),
+            origins: config.allow_origin.clone(),
+            token: config.publish_token.clone(),
+            open: config.publishing_is_open(),
+        }
+    }
+
+    /// Whether `shown` gives the right to publish. Where no token is set, none is right.
+    pub(crate) fn token_is_right(&self, shown: &str) -> bool {
+        self.token.as_ref().is_some_and(|token| token.matches(shown))
+    }
+}
+
+/// What all workers share.
+pub(crate) struct Shared {
+    pub settings: Arc<Settings>,
+    pub publisher: Publisher,
+    pub subscriptions: Subscriptions,
+    pub metrics: Arc<Metrics>,
+}
+
+/// One worker.
+pub(crate) struct Worker<E: Edge> {
+    index: usize,
+    shared: Arc<Shared>,
+    settings: Arc<Settings>,
+    edge: E,
+    inbox: Receiver<Message<E::Socket>>,
+    control: Inbox<E::Socket>,
+    tape: Tape,
+    reader: Reader,
+    /// Everything before it was sent to every member in march.
+    position: Position,
+    /// The floor for which it was last checked who has fallen off the tape.
+    checked_floor: Position,
+    /// Cohorts for each lane.
+    lanes: [usize; LANES],
+    interest: Interest,
+    connections: Slab<Connection<E::Socket>>,
+    timers: Timers,
+    /// The moment of this turn.
+    now: Moment,
+    /// No pass before this.
+    pass_due: Moment,
+    survey_due: Moment,
+    /// Something was published in this turn, and others are to be woken.
+    published: bool,
+    draining: Option<Draining>,
+    made: u64,
+    /// Connections with a cursor of their own.
+    alone: Vec<Token>,
+    /// Those of them that can go on this turn.
+    runnable: Vec<Token>,
+    /// Connections with answers to flush.
+    answered: Vec<Token>,
+    // Buffers that are used again every turn.
+    touched: Vec<CohortId>,
+    stamps: Vec<u64>,
+    plan_alone: Plan,
+    gather: Vec<u8>,
+    json: Vec<u8>,
+    read: Vec<u8>,
+    ready: Vec<Ready>,
+    due: Vec<(Token, u64)>,
+}
+
+struct Draining {
+    until: Moment,
+    closed: bool,
+}
+
+impl<E: Edge> Worker<E> {
+    pub(crate) fn new(
+        index: usize,
+        shared: Arc<Shared>,
+        tape: Tape,
+        edge: E,
+        inbox: Receiver<Message<E::Socket>>,
+        control: Inbox<E::Socket>,
+    ) -> Self {
+        let now = edge.now();
+        Worker {
+            index,
+            settings: Arc::clone(&shared.settings),
+            shared,
+            edge,
+            inbox,
+            control,
+            reader: Reader::new(tape.clone()),
+            tape,
+            position: Position(0),
+            checked_floor: Position(0),
+            lanes: [0; LANES],
+            interest: Interest::default(),
+            connections: Slab::new(),
+            timers: Timers::new(now),
+            now,
+            pass_due: now,
+            survey_due: now,
+            published: false,
+            draining: None,
+            made: 0,
+            alone: Vec::new(),
+            runnable: Vec::new(),
+            answered: Vec::new(),
+            touched: Vec::new(),
+            stamps: Vec::new(),
+            plan_alone: Plan::default(),
+            gather: Vec::new(),
+            json: Vec::new(),
+            read: vec![0; READ_BYTES],
+            ready: Vec::new(),
+            due: Vec::new(),
+        }
+    }
+
+    /// Takes turns until the server stops.
+    pub(crate) fn run(mut self) {
+        while self.turn() {}
+    }
+
+    /// One turn. Returns false when the worker is done.
+    pub(crate) fn turn(&mut self) -> bool {
+        self.wait();
+        let begun = self.edge.now();
+        self.now = begun;
+        self.take_all_over();
+        self.read_all();
+        self.wake_others();
+        self.flush_answers();
+        self.advance();
+        self.march();
+        self.expire();
+        self.flush_answers();
+        self.report(begun);
+        self.go_on()
+    }
+
+    /// Waits for something to do, unless there is something already.
+    fn wait(&mut self) {
+        let idle = self.runnable.is_empty() && self.answered.is_empty();
+        let listens = !self.interest.is_empty();
+        let held = self.pass_due.since(self.edge.now());
+        let behind = listens && self.tape.head() > self.position;
+        let timeout = match (idle, behind) {
+            (false, _) => Some(Duration::ZERO),
+            (true, true) => Some(held),
+            (true, false) => {
+                let next = self.timers.until_next(self.edge.now());
+                match &self.draining {
+                    Some(draining) => Some(draining.until.since(self.edge.now()).min(next.unwrap_or(Duration::MAX))),
+                    None => next,
+                }
+            }
+        };
+        let (tape, inbox, position) = (&self.tape, &self.inbox, self.position);
+        let mut work = || !inbox.is_empty() || (listens && held.is_zero() && tape.head() > position);
+        let depth = if listens { Sleep::Light } else { Sleep::Deep };
+        self.edge.wait(timeout, depth, &mut work, &mut self.ready);
+    }
+
+    fn take_all_over(&mut self) {
+        for _ in 0..TAKE_OVER_MAX {
+            match self.inbox.try_recv() {
+                Ok(Message::Take(arrival)) => {
+                    self.take_over(arrival);
+                }
+                Ok(Message::Drain { until }) => {
+                    self.announce_drain();
+                    self.draining = Some(Draining { until, closed: false });
+                }
+                Err(_) => break,
+            }
+        }
+    }
+
+    /// Makes a connection of a socket. None if the kernel can't watch it.
+    fn take_over(&mut self, arrival: Arrival<E::Socket>) -> Option<Token> {
+        self.made += 1;
+        let id = ((self.index as u64 + 1) << 48) | self.made;
+        let received = arrival.received;
+        let token = self.connections.insert(Connection {
+            socket: arrival.socket,
+            cohort: None,
+            place: 0,
+            march: None,
+            phase: Phase::Request,
+            full: false,
+            answered: false,
+            may_publish: false,
+            pinged: false,
+            echo: true,
+            speaks: Speaks::Json,
+            out: Vec::new(),
+            decoder: Decoder::new(Role::Server),
+            request: None,
+            id,
+            heard: self.now,
+            sent: self.now,
+            since: self.now,
+            timer: 0,
+            peer: arrival.peer,
+            permit: arrival.permit,
+        }) as Token;
+        if let Err(error) = self.edge.watch(&self.connections[token as usize].socket, token) {
+            tracing::warn!(%error, "a socket could not be watched");
+            self.remove(token);
+            return None;
+        }
+        self.set_timer(token);
+        if !received.is_empty() {
+            self.feed_request(token, &received);
+        }
+        Some(token)
+    }
+
+    fn read_all(&mut self) {
+        let ready = std::mem::take(&mut self.ready);
+        for event in &ready {
+            if event.writable && self.connections.contains(event.token as usize) {
+                self.has_room(event.token);
+            }
+            if event.readable && self.connections.contains(event.token as usize) {
+                self.read_one(event.token);
+            }
+        }
+        self.ready = ready;
+    }
+
+    fn read_one(&mut self, token: Token) {
+        let mut buffer = std::mem::take(&mut self.read);
+        let connection = &mut self.connections[token as usize];
+        match self.edge.receive(&connection.socket, &mut buffer) {
+            Received::Bytes(n) => {
+                connection.heard = self.now;
+                connection.pinged = false;
+                let phase = connection.phase;
+                self.metrics().received_bytes.add(n as u64);
+                match phase {
+                    Phase::Request => self.feed_request(token, &buffer[..n]),
+                    Phase::Open | Phase::Closing => self.feed(token, &mut buffer[..n]),
+                    Phase::Ending => {}
+                }
+            }
+            Received::Nothing => {}
+            Received::End => self.ended(token),
+            Received::Broken(why) => self.lost(token, why),
+        }
+        self.read = buffer;
+    }
+
+    /// Wakes the workers that sleep, if this turn has published anything.
+    fn wake_others(&mut self) {
+        if std::mem::take(&mut self.published) {
+            self.shared.publisher.wake();
+        }
+    }
+
+    /// Publishes this turn's figures.
+    fn report(&mut self, begun: Moment) {
+        let metrics = self.metrics();
+        let now = self.edge.now();
+        metrics.turns.add(1);
+        metrics.turn.record(std::iter::once(now.since(begun).as_micros() as u64));
+        metrics.connections.set(self.connections.len() as u64);
+        metrics.cohorts.set(self.interest.cohorts() as u64);
+        metrics.names.set(self.interest.names() as u64);
+        metrics.alone.set(self.alone.len() as u64);
+        metrics.segments_pinned.set(self.reader.pinned() as u64);
+        if now >= self.survey_due || self.alone.is_empty() {
+            self.survey_due = now + SURVEY_EVERY;
+            self.metrics().lag_max.set(self.lag_max());
+            let pending = self.alone.iter().map(|token| self.connections[*token as usize].pending() as u64).sum();
+            self.metrics().pending_bytes.set(pending);
+        }
+    }
+
+    /// Whether there will be another turn.
+    fn go_on(&mut self) -> bool {
+        let caught_up = self.interest.is_empty() || self.position >= self.tape.head();
+        let Some(draining) = &self.draining else { return true };
+        let (over, closed) = (self.now >= draining.until, draining.closed);
+        if !closed && (over || (caught_up && self.all_said())) {
+            self.close_all();
+            self.flush_answers();
+            let until = self.now + self.settings.close_timeout.min(self.settings.drain_timeout);
+            self.draining = Some(Draining { until, closed: true });
+            return true;
+        }
+        !(closed && (over || self.connections.is_empty()))
+    }
+
+    fn metrics(&self) -> &WorkerMetrics {
+        &self.shared.metrics.workers[self.index]
+    }
+
+    fn command_limits(&self) -> command::Limits {
+        command::Limits {
+            topic_length_max: self.settings.topic_length_max,
+            topics_max: self.settings.subscriptions_max,
+        }
+    }
+}
+
+impl<S> Connection<S> {
+    /// What it is called in the log and in `hello`.
+    fn name(&self) -> String {
+        format!("{:x}-{:x}", self.id >> 48, self.id & 0xffff_ffff_ffff)
+    }
+
+    /// The lane that it is sent from.
+    fn lane(&self) -> Lane {
+        self.speaks.lane()
+    }
+}

@@ -1,0 +1,198 @@
+//! The first thing on a connection: its HTTP request.
+//!
+//! An upgrade on `/ws` or `/raw/TOPIC` becomes a WebSocket here. Everything else goes to the control thread together with
+//! what was read, so that a scrape or a slow page never lengthens a worker's turn.
+
+use super::{
+    Worker,
+    closing::Farewell,
+    connection::{Phase, Speaks},
+};
+use crate::{
+    handover::Arrival,
+    http::{self, Request},
+    io::{Edge, Token},
+    metrics,
+    protocol::{Sub, Topic, reply},
+    tape::Lane,
+    websocket::{CloseCode, handshake},
+};
+
+/// Where an upgrade leads.
+enum Route<'r> {
+    /// `/ws`
+    Json,
+    /// `/raw/TOPIC`
+    Raw(&'r str),
+}
+
+impl<E: Edge> Worker<E> {
+    /// Takes in bytes of a connection whose request isn't complete.
+    pub(super) fn feed_request(&mut self, token: Token, bytes: &[u8]) {
+        let connection = &mut self.connections[token as usize];
+        let mut request = connection.request.take().map_or_else(Vec::new, |request| *request);
+        request.extend_from_slice(bytes);
+        match http::head::parse(&request, self.settings.head_max) {
+            Ok(None) => connection.request = Some(Box::new(request)),
+            Ok(Some((head, len))) => match self.route(token, &head) {
+                Ok(true) => {
+                    // What came behind the request without waiting for the answer.
+                    if request.len() > len && self.connections.contains(token as usize) {
+                        self.feed(token, &mut request[len..]);
+                    }
+                }
+                Ok(false) => self.give_to_control(token, request),
+                Err(refusal) => self.refuse(token, &refusal),
+            },
+            Err(refusal) => self.refuse(token, &refusal),
+        }
+    }
+
+    /// Upgrades the connection, or returns false for a request that is not for a worker.
+    fn route(&mut self, token: Token, head: &Request<'_>) -> Result<bool, http::Refusal> {
+        let path = head.decoded_path().ok_or_else(|| http::Refusal::new(400, "The path is not valid text."))?;
+        let route = match path.as_ref() {
+            "/ws" => Route::Json,
+            path => match path.strip_prefix("/raw/") {
+                Some(topic) => Route::Raw(topic),
+                None => return Ok(false),
+            },
+        };
+        let accept = handshake::check(head)?;
+        if let Err(refusal) = handshake::check_origin(head, &self.settings.origins) {
+            self.shared.metrics.refuse(metrics::Refusal::Origin);
+            return Err(refusal);
+        }
+        let subprotocol = match route {
+            Route::Json => handshake::choose_subprotocol(head, &[handshake::SUBPROTOCOL]),
+            Route::Raw(_) => None,
+        };
+        let speaks = match route {
+            Route::Json => Speaks::Json,
+            Route::Raw(topic) => {
+                Topic::check(topic, self.settings.topic_length_max)
+                    .map_err(|error| http::Refusal::new(400, format!("Not a topic: {error}.")))?;
+                for (name, value) in head.query() {
+                    if (name == "mode" && value != "all") || name == "rate" {
+                        return Err(http::Refusal::new(400, "This server delivers mode all: leave out mode and rate."));
+                    }
+                }
+                Speaks::Raw { topic: topic.into() }
+            }
+        };
+        let asked_topics = head.query_value("topics");
+        let sub = match route {
+            Route::Json => asked_topics.as_deref().map(|topics| self.sub_from_query(head, topics)).transpose()?,
+            Route::Raw(_) => None,
+        };
+        self.upgrade(token, speaks, |out| handshake::push_accepted(out, &accept, subprotocol));
+        let shown = shown_token(head);
+        let right = shown.as_deref().map(|shown| self.settings.token_is_right(shown));
+        self.connections[token as usize].may_publish = self.settings.open || right == Some(true);
+        match route {
+            Route::Json => self.begin_json(token, sub),
+            Route::Raw(topic) => self.begin_raw(token, topic, head.query_value("echo").as_deref() != Some("0")),
+        }
+        if right == Some(false) {
+            self.shared.metrics.refuse(metrics::Refusal::Forbidden);
+            let error = matches!(route, Route::Json).then_some("unauthorized");
+            let reason = "the token is not the right one";
+            self.close_if_there(token, Farewell { code: CloseCode::UNAUTHENTICATED, reason, error });
+        }
+        Ok(true)
+    }
+
+    /// `?topics=a,b&mode=…&rate=…`
+    fn sub_from_query<'q>(&self, head: &Request<'_>, topics: &'q str) -> Result<Sub<'q>, http::Refusal> {
+        let (mode, rate) = (head.query_value("mode"), head.query_value("rate"));
+        let sub = Sub::from_query(topics, mode.as_deref(), rate.as_deref(), &self.command_limits());
+        sub.map_err(|error| http::Refusal::new(400, format!("In the address: {}.", error.message)))
+    }
+
+    fn upgrade(&mut self, token: Token, speaks: Speaks, accept: impl FnOnce(&mut Vec<u8>)) {
+        let now = self.now;
+        let connection = &mut self.connections[token as usize];
+        connection.phase = Phase::Open;
+        connection.since = now;
+        connection.speaks = speaks;
+        let (conn, peer) = (connection.name(), connection.peer);
+        tracing::debug!(conn, %peer, "opened");
+        let metrics = self.metrics();
+        metrics.upgrades.add(1);
+        metrics.websockets.add(1);
+        self.answer(token, accept);
+        self.set_timer(token);
+    }
+
+    fn begin_json(&mut self, token: Token, sub: Option<Sub<'_>>) {
+        let conn = self.connections[token as usize].name();
+        let hello = reply::Hello {
+            server: concat!("stentor/", env!("CARGO_PKG_VERSION")),
+            conn: &conn,
+            ts: self.edge.wall_us(),
+            heartbeat: self.settings.heartbeat.as_secs(),
+            topics_max: self.settings.subscriptions_max,
+            message_max: self.settings.message_max as u64,
+        };
+        self.answer_json(token, |out| reply::hello(out, &hello));
+        if let Some(sub) = sub {
+            self.subscribe(token, None, &sub);
+        }
+    }
+
+    fn begin_raw(&mut self, token: Token, topic: &str, echo: bool) {
+        if let Err(message) = self.subscribe_raw(token, topic, echo) {
+            self.shared.metrics.refuse(metrics::Refusal::SubscriptionsFull);
+            self.close(token, Farewell { code: CloseCode::TRY_AGAIN_LATER, reason: &message, error: None });
+        }
+    }
+
+    /// Answers a request with a refusal and ends the connection.
+    pub(super) fn refuse(&mut self, token: Token, refusal: &http::Refusal) {
+        let (status, why) = (refusal.status, &refusal.message);
+        let connection = &mut self.connections[token as usize];
+        let (conn, peer) = (connection.name(), connection.peer);
+        tracing::info!(conn, %peer, status, %why, "refused");
+        connection.phase = Phase::Ending;
+        connection.since = self.now;
+        self.shared.metrics.refuse(match status {
+            503 => metrics::Refusal::InboxFull,
+            408 => metrics::Refusal::HandshakeTimeout,
+            _ => metrics::Refusal::BadRequest,
+        });
+        self.answer(token, |out| refusal.response().keep_alive(false).write(out, false));
+        self.set_timer(token);
+    }
+
+    /// Hands a connection to the control thread, with what was read from it.
+    fn give_to_control(&mut self, token: Token, received: Vec<u8>) {
+        self.edge.unwatch(&self.connections[token as usize].socket);
+        let connection = self.connections.remove(token as usize);
+        let arrival = Arrival { socket: connection.socket, peer: connection.peer, permit: connection.permit, received };
+        if let Err(mut arrival) = self.control.hand_over(arrival) {
+            arrival.received = Vec::new();
+            if let Some(token) = self.take_over(arrival) {
+                self.refuse(token, &http::Refusal::new(503, "Too many HTTP requests are waiting: try again later."));
+            }
+        }
+    }
+}
+
+/// The token that a request shows: `?token=`, which is all that a page can give, or `Authorization: Bearer`.
+fn shown_token(head: &Request<'_>) -> Option<String> {
+    let bearer = head.header("Authorization").and_then(|value| {
+        let (scheme, token) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
+    });
+    bearer.or_else(|| head.query_value("token").map(|token| token.into_owned()))
+}
+
+impl Speaks {
+    /// The lane that it is sent from.
+    pub(super) fn lane(&self) -> Lane {
+        match self {
+            Speaks::Json => Lane::Json,
+            Speaks::Raw { .. } => Lane::Raw,
+        }
+    }
+}
