@@ -120,6 +120,9 @@ pub const TOPICS_MAX: usize = 1 << 16;
 /// So many bad lines are logged in full; the summary has the count of all.
 const LOGGED_MAX: u64 = 10;
 
+/// A pause of this length is either real, as over a night, or a damaged timestamp: whoever waits should know.
+const LONG_WAIT: Duration = Duration::from_secs(600);
+
 /// How a pass over the file ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pass {
@@ -216,9 +219,13 @@ impl Replay {
                     continue;
                 }
             };
+            let now = Instant::now();
             if let Some(due) = schedule.due(record.ts_ns)
-                && due > Instant::now()
+                && due > now
             {
+                if due - now > LONG_WAIT {
+                    tracing::warn!("replay {}: line {number} is due in {:?}", self.path.display(), due - now);
+                }
                 // Not `self.send`: the record still borrows the line.
                 send(&mut self.gathered, self.gathered_due.take(), sink, &mut self.summary, &self.path);
                 progress.set_position(taken);
@@ -245,7 +252,6 @@ impl Replay {
             file = %self.path.display(),
             publications = s.publications,
             topics = s.topics,
-            topics_are_all = s.topics < TOPICS_MAX,
             seconds = (seconds * 1e3).round() / 1e3,
             rate_per_s = (s.publications as f64 / seconds.max(1e-6)).round(),
             bytes = s.bytes,
@@ -293,8 +299,7 @@ struct Record<'a> {
 
 impl<'a> Record<'a> {
     fn parse(line: &'a [u8], options: &Options) -> Result<Self, String> {
-        let text = simdutf8::compat::from_utf8(line)
-            .map_err(|error| format!("expected UTF-8, found something else at byte {}", error.valid_up_to()))?;
+        let text = ndjson::text(line).map_err(|error| error.to_string())?;
         let mut fields = Fields::new(&["ts_ns", "topic", "data"]);
         fields.read(text).map_err(|error| ndjson::LineError::from(error).to_string())?;
         let ts_ns = fields.get(0).ok_or(r#"expected a field "ts_ns", found none"#)?.get();
