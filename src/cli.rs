@@ -6,7 +6,10 @@
 
 use std::{ffi::OsString, fmt, fmt::Write, str::FromStr};
 
-use clap::{Arg, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, parser::ValueSource};
+use clap::{
+    Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, builder::BoolishValueParser,
+    parser::ValueSource,
+};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, LogFormat};
@@ -72,7 +75,7 @@ where
     I::Item: Into<OsString> + Clone,
 {
     let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
-    let mut command = Cli::command();
+    let mut command = command();
     if args.iter().any(|arg| arg == "-h") {
         let help = short_help(&command);
         command = command.override_help(help);
@@ -83,6 +86,14 @@ where
         cli.settings = describe(&command, &matches);
     }
     Ok(cli)
+}
+
+/// The flags, with switches that the environment may turn on as people do: `1`, `yes`, `on` or `true`.
+fn command() -> Command {
+    Cli::command().mut_args(|flag| match flag.get_action() {
+        ArgAction::SetTrue if flag.get_env().is_some() => flag.value_parser(BoolishValueParser::new()),
+        _ => flag,
+    })
 }
 
 /// A level or filter of events.
@@ -231,7 +242,7 @@ mod tests {
 
     #[test]
     fn the_definition_holds_together() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]
@@ -320,7 +331,8 @@ mod tests {
                 .env(CHILD, "1")
                 .env("STENTOR_WORKERS", "7")
                 .env("STENTOR_BACKLOG", "9")
-                .env("STENTOR_DEMO", "true")
+                .env("STENTOR_DEMO", "1")
+                .env("STENTOR_LOOP", "no")
                 .env("STENTOR_PUBLISH_TOKEN", "s3cret")
                 .env("STENTOR_LOG_LEVEL", "debug")
                 .status();
@@ -328,7 +340,7 @@ mod tests {
         }
         let cli = parse(&["--print-config", "--backlog", "10"]).unwrap();
         assert_eq!((cli.config.workers, cli.config.backlog, cli.config.demo), (Some(7), 10, true));
-        assert_eq!(cli.log_level.as_str(), "debug");
+        assert_eq!((cli.log_level.as_str(), cli.config.replay_loop), ("debug", false));
         assert!(cli.settings.contains("workers = 7  # environment STENTOR_WORKERS\n"), "{}", cli.settings);
         assert!(cli.settings.contains("backlog = 10  # flag\n"), "{}", cli.settings);
         assert!(cli.settings.contains("publish-token = (hidden)  # environment STENTOR_PUBLISH_TOKEN\n"));

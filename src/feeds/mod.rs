@@ -4,9 +4,9 @@
 //! waits on: an empty wait is its pacing, and a message or the channel's end means to stop now. It holds no lock while it
 //! reads, parses or makes anything: publications that are due are gathered first, then handed over in one batch.
 //!
-//! - [`demo`]: the simulated market, `--demo`;
-//! - [`replay`]: a recording at its own timestamps, `--replay`;
-//! - [`lines`]: the lines of a plain or compressed file, in bounded memory.
+//! - [`market`]: the simulated market, made from a seed; [`demo`] plays it against the clock, `--demo`;
+//! - [`lines`]: the lines of a plain or compressed file, in bounded memory; [`replay`] publishes them at their own
+//!   timestamps, `--replay`, when `schedule` says that they are due.
 
 use std::{io, thread, time::Instant};
 
@@ -16,7 +16,9 @@ use crate::protocol::envelope::Payload;
 
 pub mod demo;
 pub mod lines;
+pub mod market;
 pub mod replay;
+mod schedule;
 
 /// Where a feed's publications go.
 pub trait Sink: Send + 'static {
@@ -43,7 +45,7 @@ pub trait Batch {
 /// # Errors
 /// The system has no thread left.
 pub fn spawn_demo<S: Sink>(
-    market: demo::Market,
+    market: market::Market,
     sink: S,
     stop: Receiver<()>,
 ) -> io::Result<thread::JoinHandle<demo::Summary>> {

@@ -26,6 +26,7 @@ use rustc_hash::FxBuildHasher;
 use super::{
     Gathered, Sink, Wait,
     lines::{Line, Lines},
+    schedule::Schedule,
     wait,
 };
 use crate::{
@@ -120,6 +121,9 @@ pub const TOPICS_MAX: usize = 1 << 16;
 /// So many bad lines are logged in full; the summary has the count of all.
 const LOGGED_MAX: u64 = 10;
 
+/// A pause of this length is either real, as over a night, or a damaged timestamp: whoever waits should know.
+const LONG_WAIT: Duration = Duration::from_secs(600);
+
 /// How a pass over the file ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pass {
@@ -175,7 +179,7 @@ impl Replay {
         progress.finish_and_clear();
         self.summary.topics = self.topics.count();
         self.summary.elapsed = started.elapsed();
-        self.summary.backwards = schedule.backwards;
+        self.summary.backwards = schedule.backwards();
         self.log_summary();
         self.summary
     }
@@ -216,9 +220,13 @@ impl Replay {
                     continue;
                 }
             };
+            let now = Instant::now();
             if let Some(due) = schedule.due(record.ts_ns)
-                && due > Instant::now()
+                && due > now
             {
+                if due - now > LONG_WAIT {
+                    tracing::warn!("replay {}: line {number} is due in {:?}", self.path.display(), due - now);
+                }
                 // Not `self.send`: the record still borrows the line.
                 send(&mut self.gathered, self.gathered_due.take(), sink, &mut self.summary, &self.path);
                 progress.set_position(taken);
@@ -245,7 +253,6 @@ impl Replay {
             file = %self.path.display(),
             publications = s.publications,
             topics = s.topics,
-            topics_are_all = s.topics < TOPICS_MAX,
             seconds = (seconds * 1e3).round() / 1e3,
             rate_per_s = (s.publications as f64 / seconds.max(1e-6)).round(),
             bytes = s.bytes,
@@ -293,8 +300,7 @@ struct Record<'a> {
 
 impl<'a> Record<'a> {
     fn parse(line: &'a [u8], options: &Options) -> Result<Self, String> {
-        let text = simdutf8::compat::from_utf8(line)
-            .map_err(|error| format!("expected UTF-8, found something else at byte {}", error.valid_up_to()))?;
+        let text = ndjson::text(line).map_err(|error| error.to_string())?;
         let mut fields = Fields::new(&["ts_ns", "topic", "data"]);
         fields.read(text).map_err(|error| ndjson::LineError::from(error).to_string())?;
         let ts_ns = fields.get(0).ok_or(r#"expected a field "ts_ns", found none"#)?.get();
@@ -308,56 +314,6 @@ impl<'a> Record<'a> {
             return Err(format!(r#"expected "data" of at most {} bytes, found {}"#, options.message_max, data.len()));
         }
         Ok(Record { ts_ns, topic, data })
-    }
-}
-
-/// When each publication is due.
-///
-/// All deadlines of a pass count from one `origin`, so no error adds up. The next pass begins where the last one ended.
-struct Schedule {
-    /// Times its own pace; none for as fast as it can be read.
-    times: Option<f64>,
-    origin: Instant,
-    /// First and latest timestamp of this pass.
-    span: Option<(u64, u64)>,
-    backwards: u64,
-}
-
-impl Schedule {
-    fn new(speed: Speed, origin: Instant) -> Self {
-        let times = match speed {
-            Speed::Times(times) => Some(times),
-            Speed::Max => None,
-        };
-        Schedule { times, origin, span: None, backwards: 0 }
-    }
-
-    /// Takes in the next timestamp; says when it is due, unless that is at once.
-    fn due(&mut self, ts_ns: u64) -> Option<Instant> {
-        let (_, latest) = self.span.get_or_insert((ts_ns, ts_ns));
-        if ts_ns < *latest {
-            self.backwards += 1;
-            return None;
-        }
-        *latest = ts_ns;
-        self.latest_due()
-    }
-
-    /// When the latest timestamp so far was due.
-    fn latest_due(&self) -> Option<Instant> {
-        // A recording may claim any time, and a speed may be tiny: what is further away than this never comes.
-        const FAR: Duration = Duration::from_secs(100 * 365 * 86_400);
-        let (first, latest) = self.span?;
-        // A double counts nanoseconds exactly for 104 days, and to a microsecond for centuries.
-        let seconds = (latest - first) as f64 / 1e9 / self.times?;
-        let after = Duration::try_from_secs_f64(seconds).map_or(FAR, |after| after.min(FAR));
-        self.origin.checked_add(after)
-    }
-
-    /// The next timestamp is the first of another pass.
-    fn begin_again(&mut self) {
-        self.origin = self.latest_due().unwrap_or(self.origin);
-        self.span = None;
     }
 }
 
@@ -474,24 +430,6 @@ mod tests {
         assert!(at[1] < Duration::from_millis(40) && at[2] >= Duration::from_millis(40), "{at:?}");
         assert_eq!(batches, [2, 1]);
         assert!(summary.late_max < Duration::from_secs(1));
-    }
-
-    #[test]
-    fn deadlines_count_from_the_first_timestamp() {
-        let origin = Instant::now();
-        let mut schedule = Schedule::new(Speed::Times(2.0), origin);
-        let ms = Duration::from_millis;
-        assert_eq!(schedule.due(5_000_000_000), Some(origin));
-        assert_eq!(schedule.due(5_100_000_000), Some(origin + ms(50)));
-        assert_eq!(schedule.due(5_099_999_999), None);
-        assert_eq!((schedule.backwards, schedule.latest_due()), (1, Some(origin + ms(50))));
-        assert_eq!(schedule.due(5_300_000_000), Some(origin + ms(150)));
-        schedule.begin_again();
-        assert_eq!(schedule.due(5_000_000_000), Some(origin + ms(150)));
-        assert_eq!(schedule.due(5_100_000_000), Some(origin + ms(200)));
-        assert!(schedule.due(u64::MAX).unwrap() > origin + ms(200));
-        assert_eq!(Schedule::new(Speed::Max, origin).due(7), None);
-        assert!(Schedule::new(Speed::Times(1e-300), origin).due(0).is_some());
     }
 
     #[test]

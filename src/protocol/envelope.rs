@@ -27,6 +27,15 @@ pub enum Payload<'a> {
 }
 
 impl<'a> Payload<'a> {
+    /// The same payload, with the question settled whether text is JSON: what comes back as [`Payload::Json`] is not
+    /// looked at again.
+    pub fn settled(self) -> Self {
+        match self {
+            Payload::Text(text) if is_json(text) => Payload::Json(text.as_bytes()),
+            other => other,
+        }
+    }
+
     /// The bytes as they were published.
     pub fn bytes(&self) -> &'a [u8] {
         match self {
@@ -107,9 +116,8 @@ impl<'a> Envelope<'a> {
     /// Decides the payload's form, and thereby the length. `ts` is in microseconds since the Unix epoch.
     #[inline]
     pub fn new(prefix: &'a [u8], seq: u64, ts: u64, payload: Payload<'a>) -> Self {
-        let form = match payload {
+        let form = match payload.settled() {
             Payload::Json(bytes) => Form::Verbatim(bytes),
-            Payload::Text(text) if is_json(text) => Form::Verbatim(text.as_bytes()),
             Payload::Text(text) => Form::Quoted(text),
             Payload::Binary(bytes) => Form::Base64(bytes),
         };

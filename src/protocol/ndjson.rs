@@ -24,6 +24,15 @@ pub fn parse(line: &str) -> Result<(Cow<'_, str>, &RawValue), LineError> {
     Ok((topic(fields.get(0))?, data(fields.get(1))?))
 }
 
+/// A line's bytes as text.
+///
+/// # Errors
+/// They are not UTF-8.
+pub fn text(line: &[u8]) -> Result<&str, LineError> {
+    simdutf8::compat::from_utf8(line)
+        .map_err(|error| LineError(format!("expected UTF-8, found something else at byte {}", error.valid_up_to())))
+}
+
 /// The value of a line's `topic`.
 pub(crate) fn topic(value: Option<&RawValue>) -> Result<Cow<'_, str>, LineError> {
     let value = value.ok_or_else(|| LineError(r#"expected a field "topic", found none"#.into()))?;
@@ -55,6 +64,12 @@ mod tests {
         let (topic, data) = parse("{\"data\":[1.50, 2],\"at\":7,\"topic\":\"a.b\"}\r\n").unwrap();
         assert!(matches!(topic, Cow::Borrowed("a.b")));
         assert_eq!(data.get(), "[1.50, 2]");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_told_where() {
+        assert_eq!(text("é".as_bytes()), Ok("é"));
+        assert_eq!(text(b"ab\xff").unwrap_err().to_string(), "expected UTF-8, found something else at byte 2");
     }
 
     #[test]
