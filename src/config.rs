@@ -265,6 +265,10 @@ pub struct Config {
     #[arg(long, value_name = "FACTOR|max", env = "STENTOR_SPEED", default_value = "1", help_heading = "Feeds")]
     pub speed: Speed,
 
+    /// Wait so long before the recorded feed begins, so that subscribers can be there first
+    #[arg(long, value_name = "DURATION", env = "STENTOR_REPLAY_DELAY", default_value = "0s", help_heading = "Feeds")]
+    pub replay_delay: Span,
+
     /// Begin again when the recorded feed ends
     #[arg(long = "loop", env = "STENTOR_LOOP", help_heading = "Feeds")]
     pub replay_loop: bool,

@@ -12,7 +12,10 @@ use std::{io, thread, time::Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use crate::protocol::envelope::Payload;
+use crate::{
+    protocol::envelope::Payload,
+    publish::{self, Publisher},
+};
 
 pub mod demo;
 pub mod lines;
@@ -38,6 +41,20 @@ pub trait Batch {
     /// # Errors
     /// The reason why it was refused, as a sentence; the feed counts it and goes on.
     fn push(&mut self, topic: &str, payload: Payload<'_>) -> Result<(), String>;
+}
+
+impl Sink for Publisher {
+    type Batch<'a> = publish::Batch<'a>;
+
+    fn batch(&mut self) -> publish::Batch<'_> {
+        Publisher::batch(self)
+    }
+}
+
+impl Batch for publish::Batch<'_> {
+    fn push(&mut self, topic: &str, payload: Payload<'_>) -> Result<(), String> {
+        publish::Batch::push(self, topic, payload).map(|_| ()).map_err(|error| error.to_string())
+    }
 }
 
 /// Runs the simulated market on a thread of its own, until `stop` is told or dropped.

@@ -41,6 +41,8 @@ pub struct Options {
     pub speed: Speed,
     /// `--loop`: begin again at the end.
     pub repeat: bool,
+    /// `--replay-delay`: wait before the first publication.
+    pub delay: Duration,
     /// `--max-message`: largest payload, in bytes.
     pub message_max: usize,
     /// `--max-topic-length`, in bytes.
@@ -53,6 +55,7 @@ impl Options {
         Options {
             speed: config.speed,
             repeat: config.replay_loop,
+            delay: config.replay_delay.get(),
             message_max: usize::try_from(config.max_message.as_u64()).unwrap_or(usize::MAX),
             topic_length_max: config.max_topic_length,
         }
@@ -152,6 +155,9 @@ impl Replay {
 
     /// Publishes the recording, until it ends or `stop` is told or dropped; logs a summary, and returns it.
     pub fn run(mut self, mut sink: impl Sink, stop: &Receiver<()>) -> Summary {
+        if wait(stop, Instant::now() + self.options.delay) == Wait::Stop {
+            return self.summary;
+        }
         let started = Instant::now();
         let progress = progress(self.lines.file_len());
         let mut schedule = Schedule::new(self.options.speed, started);
@@ -351,7 +357,8 @@ mod tests {
     };
     use super::*;
 
-    const OPTIONS: Options = Options { speed: Speed::Max, repeat: false, message_max: 100, topic_length_max: 16 };
+    const OPTIONS: Options =
+        Options { speed: Speed::Max, repeat: false, delay: Duration::ZERO, message_max: 100, topic_length_max: 16 };
 
     fn run(content: &[u8], options: Options) -> (Summary, Vec<(String, String, Instant)>, Vec<usize>) {
         let scratch = Scratch::new(content);

@@ -257,6 +257,7 @@ impl Appender<'_> {
         topic.end = writer.next + 1;
         let (id, seq) = (topic.id, topic.seq);
         let [json, raw] = writer.wanted.map(|count| count > 0);
+        let payload = if json { payload.settled() } else { payload };
         let envelope = json.then(|| Envelope::new(&topic.prefix, seq, ts, payload));
         // A publication is on the tape in one lane at least, so that its history is there for whoever comes later.
         let raw = raw || !json;
