@@ -377,16 +377,18 @@ impl<E: Edge> Worker<E> {
     /// Whether there will be another turn.
     fn go_on(&mut self) -> bool {
         let caught_up = self.interest.is_empty() || self.position >= self.tape.head();
-        let Some(draining) = &self.draining else { return true };
-        let (over, closed) = (self.now >= draining.until, draining.closed);
-        if !closed && (over || (caught_up && self.all_said())) {
-            self.close_all();
-            self.flush_answers();
+        let Some(draining) = &mut self.draining else { return true };
+        let over = self.now >= draining.until;
+        if draining.closed && over {
+            return false;
+        }
+        if !draining.closed && (over || (caught_up && self.all_said())) {
             let until = self.now + self.settings.close_timeout.min(self.settings.drain_timeout);
             self.draining = Some(Draining { until, closed: true });
-            return true;
+            self.close_all();
+            self.flush_answers();
         }
-        !(closed && (over || self.connections.is_empty()))
+        !self.connections.is_empty() || self.draining.as_ref().is_some_and(|draining| !draining.closed)
     }
 
     fn metrics(&self) -> &WorkerMetrics {
