@@ -84,7 +84,7 @@ impl Acceptor {
     /// Gives a socket to the worker with the fewest connections, those on the way included; to the next, if its inbox is
     /// full.
     fn hand_over(&mut self, mut arrival: Arrival<OwnedFd>) {
-        let load = |n: usize| self.metrics.workers[n].connections.get() as usize + self.workers[n].len();
+        let load = |n: usize| self.metrics.workers[n].connections.get() as usize + self.workers[n].waiting();
         let mut order: Vec<usize> = (0..self.workers.len()).collect();
         order.sort_by_key(|n| load(*n));
         for n in order {

@@ -80,12 +80,7 @@ impl<S> Inbox<S> {
     }
 
     /// How many messages wait.
-    pub fn len(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.sender.len()
-    }
-
-    /// Whether none waits.
-    pub fn is_empty(&self) -> bool {
-        self.sender.is_empty()
     }
 }

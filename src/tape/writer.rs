@@ -307,7 +307,6 @@ impl Drop for Appender<'_> {
 
 impl Writer {
     /// Finds room in the newest segment, or starts another; returns where each lane's frame goes.
-    #[expect(clippy::too_many_arguments, reason = "the registry stays borrowed by the envelope meanwhile")]
     fn make_room(
         segments: &mut VecDeque<Arc<Segment>>,
         used: &mut [usize; LANES],

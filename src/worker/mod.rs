@@ -292,7 +292,7 @@ impl<E: Edge> Worker<E> {
             speaks: Speaks::Json,
             out: Vec::new(),
             decoder: Decoder::new(Role::Server),
-            request: None,
+            request: Vec::new(),
             id,
             heard: self.now,
             sent: self.now,
