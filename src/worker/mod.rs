@@ -51,7 +51,7 @@ use crate::{
     publish::Publisher,
     tape::{LANES, Lane, Position, Reader, Tape},
     topic::Subscriptions,
-    websocket::{Decoder, Role},
+    websocket::{Decoder, Role, Violation},
 };
 
 /// Bytes taken from one connection in one turn, so that a busy one can't starve the rest.
@@ -152,6 +152,8 @@ pub(crate) struct Worker<E: Edge> {
     runnable: Vec<Token>,
     /// Connections with answers to flush.
     answered: Vec<Token>,
+    /// Connections whose peers broke the rules in this turn.
+    doomed: Vec<(Token, Violation)>,
     // Buffers that are used again every turn.
     touched: Vec<CohortId>,
     stamps: Vec<u64>,
@@ -202,6 +204,7 @@ impl<E: Edge> Worker<E> {
             alone: Vec::new(),
             runnable: Vec::new(),
             answered: Vec::new(),
+            doomed: Vec::new(),
             touched: Vec::new(),
             stamps: Vec::new(),
             plan_alone: Plan::default(),
@@ -229,6 +232,7 @@ impl<E: Edge> Worker<E> {
         self.flush_answers();
         self.advance();
         self.march();
+        self.fail_doomed();
         self.expire();
         self.flush_answers();
         self.report(begun);

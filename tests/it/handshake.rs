@@ -123,6 +123,18 @@ fn a_frame_that_breaks_the_rules_is_closed_with_the_code_for_it() {
 }
 
 #[test]
+fn what_was_published_before_the_fault_is_still_delivered() {
+    let server = serve(|_| {});
+    let mut stream = upgraded(server.addresses()[0], "/raw/a");
+    let mut bytes = frame(0x81, b"before");
+    bytes.extend(frame(0x83, b"a reserved opcode"));
+    stream.write_all(&bytes).unwrap();
+    assert_eq!(read_frame(&mut stream), (0x81, b"before".to_vec()));
+    assert_eq!(close_code(&mut stream), 1002);
+    assert_eq!(std::io::Read::read(&mut stream, &mut [0]).unwrap(), 0, "a failed connection is ended by the server");
+}
+
+#[test]
 fn fragments_with_a_ping_between_make_one_message() {
     let server = serve(|_| {});
     let mut stream = upgraded(server.addresses()[0], "/raw/a");
