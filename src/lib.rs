@@ -19,6 +19,7 @@ mod acceptor;
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod control;
 pub mod feeds;
 mod handover;
 pub mod http;
