@@ -216,7 +216,7 @@ impl Figures {
         out.gauge("tape_segments", "Segments of the tape", None, status.segments)?;
         let help = "Age of the oldest publication on the tape: how far back a slow subscriber may be";
         out.gauge("tape_oldest_age", help, Some(Unit::Seconds), age_us as f64 / 1e6)?;
-        out.gauge("topics", "Topics", None, status.topics)?;
+        out.gauge("topics", "Topics that there are", None, status.topics)?;
         out.gauge("topics_max", "Topics that there may be (--max-topics)", None, settings.topics_max)?;
         out.counter("topics_forgotten", "Topics forgotten", None, self.context.shared.metrics.topics_forgotten.get())?;
         out.gauge("values", "Last values kept for snapshots", Some(Unit::Bytes), status.value_bytes)?;
