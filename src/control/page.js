@@ -11,10 +11,12 @@ const at = (id) => document.getElementById(id);
 const topics = new Map(); // name -> {name, data, seq, count, pace, changed, move}
 const rows = new Map(); // name -> {element, cells, shown}
 let socket = null;
-let asked = []; // the names subscribed to
+let asked = [">"]; // the names subscribed to
+let asking = 0; // the number of the last subscription
+let answered = false; // it was taken, and what comes now belongs to it
 let failures = 0;
 let retry = 0; // the timer of the next attempt
-let window_ms = null; // what the server asked for when it drained
+let comeBackWithin = null; // what the server asked for when it drained
 let updates = 0;
 let unseen = 0; // updates of topics beyond TOPICS_MAX
 let stale = true; // the order of rows has to be found anew
@@ -30,16 +32,16 @@ function connect() {
   socket = mine;
   mine.onopen = () => {
     failures = 0;
-    window_ms = null;
+    comeBackWithin = null;
     say("connected", true);
-    subscribe();
+    subscribe([]);
   };
   mine.onmessage = (event) => take(JSON.parse(event.data));
   mine.onclose = (event) => {
     if (socket !== mine) return;
     socket = null;
     // Anywhere between nothing and the bound, so that many pages don't come back at the same moment.
-    const most = window_ms ?? Math.min(BACKOFF_MAX, 500 * 2 ** failures);
+    const most = comeBackWithin ?? Math.min(BACKOFF_MAX, 500 * 2 ** failures);
     const wait = Math.random() * most;
     failures += 1;
     const why = event.reason ? `: ${event.reason}` : "";
@@ -54,19 +56,17 @@ function tell(command) {
   return true;
 }
 
-function subscribe() {
-  const wanted = at("topics").value.split(/[\s,]+/).filter(Boolean);
+// Asks for what is wanted, in place of the names `before`. What is still on its way for those is not shown.
+function subscribe(before) {
   at("problem").textContent = "";
-  if (asked.length && socket?.readyState === WebSocket.OPEN && failures === 0 && asked.live === socket) {
-    tell({ op: "unsub", topics: asked });
-  }
   topics.clear();
   unseen = 0;
   stale = true;
-  asked = wanted;
-  asked.live = socket;
-  if (wanted.length) tell({ op: "sub", id: "sub", topics: wanted });
-  draw_soon();
+  answered = false;
+  asking += 1;
+  if (before.length) tell({ op: "unsub", topics: before });
+  if (asked.length) tell({ op: "sub", id: asking, topics: asked });
+  drawSoon();
 }
 
 function take(message) {
@@ -76,6 +76,7 @@ function take(message) {
     case "snapshot":
       return keep(message);
     case "ack":
+      answered ||= message.id === asking;
       if (message.id === "pub") at("published").textContent = `published as seq ${message.seq} on ${message.topic}`;
       return;
     case "error": {
@@ -85,13 +86,14 @@ function take(message) {
     }
     case "status":
       if (message.code === "draining") {
-        window_ms = message.retry_ms?.[1] ?? null;
+        comeBackWithin = message.retry_ms?.[1] ?? null;
         say("the server is stopping", false);
       }
   }
 }
 
 function keep(message) {
+  if (!answered) return;
   let topic = topics.get(message.topic);
   if (!topic) {
     if (topics.size >= TOPICS_MAX) {
@@ -113,7 +115,7 @@ function keep(message) {
     const [old, now] = [Number(before?.[field]), Number(topic.data?.[field])];
     if (now !== old && !Number.isNaN(now - old)) topic.move[field] = now > old ? "up" : "down";
   }
-  draw_soon();
+  drawSoon();
 }
 
 function say(text, open) {
@@ -123,7 +125,7 @@ function say(text, open) {
 
 // ---- The table ---------------------------------------------------------------------------------------------------------
 
-function draw_soon() {
+function drawSoon() {
   frame ||= requestAnimationFrame(draw);
 }
 
@@ -137,11 +139,11 @@ function draw(now) {
     const fresh = now - (topic.changed ?? -Infinity) < 350;
     fading ||= fresh;
     if (row.fresh !== fresh) row.cells[1].classList.toggle("changed", (row.fresh = fresh));
-    if (row.data !== topic.data) show_value(row.cells[1], (row.data = topic.data), topic.move);
+    if (row.data !== topic.data) showValue(row.cells[1], (row.data = topic.data), topic.move);
     put(row.cells[2], topic.pace);
     put(row.cells[3], topic.seq);
   }
-  if (fading) draw_soon();
+  if (fading) drawSoon();
 }
 
 // Which topics are shown, in which order: the first of those that pass the filter, by name.
@@ -150,23 +152,23 @@ function order() {
   const part = at("filter").value.trim().toLowerCase();
   const names = [...topics.keys()].filter((name) => name.toLowerCase().includes(part)).sort();
   const shown = names.slice(0, ROWS_MAX);
-  const keep_rows = new Set(shown);
+  const kept = new Set(shown);
   for (const [name, row] of rows) {
-    if (keep_rows.has(name)) continue;
+    if (kept.has(name)) continue;
     row.element.remove();
     rows.delete(name);
   }
   const body = at("rows");
   shown.forEach((name, n) => {
-    const row = rows.get(name) ?? make_row(name);
+    const row = rows.get(name) ?? makeRow(name);
     if (body.children[n] !== row.element) body.insertBefore(row.element, body.children[n] ?? null);
   });
   const more = names.length > shown.length ? `, the first ${shown.length} shown: narrow the filter` : "";
-  const dropped = unseen ? `, and more than this page keeps` : "";
+  const dropped = unseen ? ", and more than this page keeps" : "";
   at("count").textContent = topics.size ? `${names.length} of ${topics.size} topics${more}${dropped}` : "No topics yet";
 }
 
-function make_row(name) {
+function makeRow(name) {
   const element = document.createElement("tr");
   const cells = [0, 1, 2, 3].map(() => element.appendChild(document.createElement("td")));
   cells[0].textContent = name;
@@ -176,7 +178,7 @@ function make_row(name) {
   return row;
 }
 
-function show_value(cell, data, move) {
+function showValue(cell, data, move) {
   const fields = data && typeof data === "object" ? PRICES.filter((field) => field in data) : [];
   if (!fields.length) {
     cell.textContent = JSON.stringify(data) ?? "";
@@ -214,17 +216,19 @@ setInterval(() => {
     topic.pace = Math.round((topic.count / seconds) * 10) / 10;
     topic.count = 0;
   }
-  draw_soon();
+  drawSoon();
 }, 1000);
 
 at("subscribe").addEventListener("submit", (event) => {
   event.preventDefault();
-  subscribe();
+  const before = asked;
+  asked = at("topics").value.split(/[\s,]+/).filter(Boolean);
+  subscribe(before);
 });
 
 at("filter").addEventListener("input", () => {
   stale = true;
-  draw_soon();
+  drawSoon();
 });
 
 at("publish").addEventListener("submit", (event) => {

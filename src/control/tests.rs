@@ -790,3 +790,16 @@ fn the_page_may_load_nothing_from_elsewhere() {
         assert!(!answer.body.contains("http://") && !answer.body.contains("https://"), "{target}");
     }
 }
+
+#[test]
+fn every_address_on_the_page_is_served() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let html = client.get("/").body;
+    let after = |key: &'static str| html.split(key).skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());
+    let named: Vec<String> = after("src=\"").chain(after("href=\"")).filter(|at| !at.starts_with("data:")).collect();
+    assert!(named.len() >= 5, "{named:?}");
+    for address in named {
+        assert_eq!(client.get(&address).status, 200, "{address}");
+    }
+}
