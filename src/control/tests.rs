@@ -683,9 +683,12 @@ fn a_topic_without_value_is_forgotten_without_expiry() {
 
 // ---- Metrics -----------------------------------------------------------------------------------------------------------
 
-/// Families by name: type and samples, as a parser of its own reads them. Checks what both formats demand of every line.
-fn parse_metrics(text: &str, is_openmetrics: bool) -> BTreeMap<String, (String, Vec<(String, f64)>)> {
-    let mut families: BTreeMap<String, (String, Vec<(String, f64)>)> = BTreeMap::new();
+/// Families by name: type and samples.
+type Families = BTreeMap<String, (String, Vec<(String, f64)>)>;
+
+/// Reads the figures with a parser of its own, and checks what both formats demand of every line.
+fn parse_metrics(text: &str, is_openmetrics: bool) -> Families {
+    let mut families: Families = BTreeMap::new();
     let (mut helped, mut family) = (String::new(), String::new());
     for line in text.lines() {
         if let Some(rest) = line.strip_prefix("# HELP ") {
@@ -721,7 +724,7 @@ fn parse_metrics(text: &str, is_openmetrics: bool) -> BTreeMap<String, (String, 
     families
 }
 
-fn value(families: &BTreeMap<String, (String, Vec<(String, f64)>)>, sample: &str) -> f64 {
+fn value(families: &Families, sample: &str) -> f64 {
     let mut all = families.values().flat_map(|(_, samples)| samples);
     all.find(|(name, _)| name == sample).unwrap_or_else(|| panic!("no sample {sample}")).1
 }
@@ -767,7 +770,7 @@ fn the_figures_are_those_of_the_formats_that_prometheus_reads() {
             let of = |suffix: &'static str| samples.iter().filter(move |(sample, _)| sample.contains(suffix));
             let buckets: Vec<f64> = of("_bucket{").map(|(_, value)| *value).collect();
             assert!(buckets.is_sorted() && buckets.len() == 17, "{name}: {buckets:?}");
-            assert!(of("_bucket{").last().unwrap().0.contains("le=\"+Inf\""));
+            assert!(of("_bucket{").next_back().unwrap().0.contains("le=\"+Inf\""));
             assert_eq!(buckets.last(), of("_count{").next().map(|(_, count)| count));
         }
         assert_eq!(value(families, "stentor_turn_duration_seconds_count{worker=\"0\"}"), 4.0);

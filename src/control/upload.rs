@@ -203,47 +203,63 @@ struct Lines {
     published: u64,
 }
 
+/// A line that is good so far.
+struct Line<'b> {
+    number: u64,
+    topic: Cow<'b, str>,
+    data: &'b str,
+}
+
+/// A line that isn't, and what is wrong with it.
+struct BadLine {
+    number: u64,
+    what: String,
+}
+
 impl Lines {
     /// Publishes the lines that are complete, which the last one is with the body. Returns the answer at its end.
     fn publish(&mut self, publisher: &Publisher, is_complete: bool) -> Result<Option<Vec<u8>>, Fault> {
-        let whole = match memchr::memrchr(b'\n', &self.buffer) {
-            _ if is_complete => self.buffer.len(),
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let whole = match memchr::memrchr(b'\n', &buffer) {
+            _ if is_complete => buffer.len(),
             Some(last) => last + 1,
             None => 0,
         };
-        let (read, bad) = self.read(&self.buffer[..whole]);
-        let mut fault = None;
-        if !read.is_empty() {
-            let mut batch = publisher.batch();
-            for (number, topic, data) in &read {
-                match batch.push(topic, Payload::Json(data.as_bytes())) {
-                    Ok(_) => self.published += 1,
-                    Err(error) => {
-                        let published = self.published;
-                        fault = Some(Fault::of(&error, true, |error| bad_line(*number, error, published)));
-                        break;
-                    }
-                }
-            }
+        let (lines, bad) = self.read(&buffer[..whole]);
+        self.append(publisher, &lines)?;
+        if let Some(BadLine { number, what }) = bad {
+            return Err(self.bad(number, &what));
         }
-        if let (None, Some((number, what))) = (&fault, bad) {
-            fault = Some(Fault::new(Refusal::new(400, bad_line(number, &what, self.published))));
-        }
-        if let Some(fault) = fault {
-            return Err(fault);
-        }
-        self.number += memchr::memchr_iter(b'\n', &self.buffer[..whole]).count() as u64;
-        self.buffer.drain(..whole);
+        self.number += memchr::memchr_iter(b'\n', &buffer[..whole]).count() as u64;
+        buffer.drain(..whole);
+        self.buffer = buffer;
         if self.buffer.len() > self.len_max + 1 {
-            let text = self.too_long();
-            return Err(Fault::new(Refusal::new(400, bad_line(self.number + 1, &text, self.published))));
+            return Err(self.bad(self.number + 1, &self.too_long()));
         }
         Ok(is_complete.then(|| format!("{{\"published\":{}}}", self.published).into_bytes()))
     }
 
+    /// Appends lines to the tape, under one hold of its lock, up to the first that it refuses.
+    fn append(&mut self, publisher: &Publisher, lines: &[Line<'_>]) -> Result<(), Fault> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let mut batch = publisher.batch();
+        for Line { number, topic, data } in lines {
+            if let Err(error) = batch.push(topic, Payload::Json(data.as_bytes())) {
+                return Err(Fault::of(&error, true, |error| bad_line(*number, error, self.published)));
+            }
+            self.published += 1;
+        }
+        Ok(())
+    }
+
+    fn bad(&self, number: u64, what: &str) -> Fault {
+        Fault::new(Refusal::new(400, bad_line(number, &what, self.published)))
+    }
+
     /// Takes whole lines apart, up to the first that is bad.
-    #[expect(clippy::type_complete, reason = "three words that are used once")]
-    fn read<'b>(&self, text: &'b [u8]) -> (Vec<(u64, Cow<'b, str>, &'b str)>, Option<(u64, String)>) {
+    fn read<'b>(&self, text: &'b [u8]) -> (Vec<Line<'b>>, Option<BadLine>) {
         let mut read = Vec::new();
         for (number, line) in (self.number + 1..).zip(text.split(|&byte| byte == b'\n')) {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -251,8 +267,8 @@ impl Lines {
                 continue;
             }
             match self.read_line(line) {
-                Ok((topic, data)) => read.push((number, topic, data)),
-                Err(what) => return (read, Some((number, what))),
+                Ok((topic, data)) => read.push(Line { number, topic, data }),
+                Err(what) => return (read, Some(BadLine { number, what })),
             }
         }
         (read, None)
