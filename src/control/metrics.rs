@@ -4,7 +4,7 @@
 //! the moment of a scrape. `prometheus-client` writes OpenMetrics. The older text format differs in little, and is made of
 //! it line by line: there a counter's help and type bear the name that its samples have, and units are unknown.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::atomic::Ordering, time::Duration};
 
 use prometheus_client::{
     collector::Collector,
@@ -115,7 +115,8 @@ impl Figures {
         out.info("build", "The program", &[("version", env!("CARGO_PKG_VERSION"))])?;
         let started = self.started_us as f64 / 1e6;
         out.gauge("start_time", "When the server started, since the Unix epoch", Some(Unit::Seconds), started)?;
-        let ready = u64::from(self.context.readiness.load(std::sync::atomic::Ordering::Relaxed));
+        // Relaxed: a scrape needs no order between figures.
+        let ready = u64::from(self.context.readiness.load(Ordering::Relaxed));
         out.gauge("ready", "1 while new connections are welcome, 0 while the server drains", None, ready)
     }
 
