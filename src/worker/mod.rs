@@ -36,6 +36,7 @@ use std::{sync::Arc, time::Duration};
 use crossbeam_channel::Receiver;
 use slab::Slab;
 
+pub(crate) use self::requests::shown_token;
 use self::{
     connection::{Connection, Phase, Speaks},
     interest::{CohortId, Interest, Plan},

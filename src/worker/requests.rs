@@ -179,7 +179,7 @@ impl<E: Edge> Worker<E> {
 }
 
 /// The token that a request shows: `?token=`, which is all that a page can give, or `Authorization: Bearer`.
-fn shown_token(head: &Request<'_>) -> Option<String> {
+pub(crate) fn shown_token(head: &Request<'_>) -> Option<String> {
     let bearer = head.header("Authorization").and_then(|value| {
         let (scheme, token) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
