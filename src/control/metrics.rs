@@ -145,7 +145,7 @@ impl Figures {
         let help = "WebSocket connections that ended, by close code; 1006 where no close frame was seen";
         let closes = metrics.closes().into_iter().map(|(code, count)| (code.to_string(), count));
         out.counters("websocket_closes", help, None, "code", closes)?;
-        let inboxes = context.workers.iter().enumerate().map(|(n, inbox)| (n.to_string(), inbox.len() as u64));
+        let inboxes = context.workers.iter().enumerate().map(|(n, inbox)| (n.to_string(), inbox.waiting() as u64));
         out.gauges("inbox_length", "Sockets that wait for a worker to take them over", None, "worker", inboxes)
     }
 

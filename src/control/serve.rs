@@ -3,15 +3,13 @@
 //! One connection's requests are dealt with one after the other, as RFC 9112 section 9.3.2 wants it of a server; some of
 //! them each turn, so that a long pipeline doesn't keep the others waiting.
 
-use rustix::fd::OwnedFd;
-
 use super::{
     Control,
     connection::{Connection, Patience, Stage},
     upload::{Progress, Upload},
 };
 use crate::{
-    handover::Arrival,
+    handover::{Arrival, hand_to_fewest},
     http::{self, Response, response::CONTINUE},
     io::{Edge, Received, Sent, Token},
     metrics,
@@ -328,7 +326,7 @@ impl Control {
         let (why, mut arrival) = if self.is_draining() {
             (metrics::Refusal::Draining, arrival)
         } else {
-            match self.offer_to_workers(arrival) {
+            match hand_to_fewest(&self.context.workers, &self.context.shared.metrics, arrival) {
                 Ok(()) => return Next::Gone,
                 Err(arrival) => (metrics::Refusal::InboxFull, arrival),
             }
@@ -343,19 +341,5 @@ impl Control {
         debug_assert_eq!(again, token as usize, "a slab gives the place out first that was freed last");
         self.refuse(token, &http::Refusal::new(503, "The server is full: try again later."), false, false);
         Next::GoOn
-    }
-
-    /// Offers a socket to the workers, those with the fewest connections first.
-    fn offer_to_workers(&self, mut arrival: Arrival<OwnedFd>) -> Result<(), Arrival<OwnedFd>> {
-        let (workers, metrics) = (&self.context.workers, &self.context.shared.metrics.workers);
-        let mut order: Vec<usize> = (0..workers.len()).collect();
-        order.sort_by_key(|&n| metrics[n].connections.get() as usize + workers[n].len());
-        for n in order {
-            match workers[n].hand_over(arrival) {
-                Ok(()) => return Ok(()),
-                Err(back) => arrival = back,
-            }
-        }
-        Err(arrival)
     }
 }

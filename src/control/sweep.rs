@@ -1,7 +1,7 @@
 //! Forgetting topics that nobody needs, a stretch of the table at a time.
 //!
-//! A topic is forgotten when nobody is subscribed to it, it has left the tape, and either it has no last value or it is older
-//! than `--topic-expiry`. Who is subscribed is looked up beforehand, without the tape's lock, because it takes a look at
+//! A topic is forgotten when nobody is subscribed to it, and either nothing of it is retained (no last value, nothing on the
+//! tape), or its newest publication is older than `--topic-expiry`. Who is subscribed is looked up beforehand, without the tape's lock, because it takes a look at
 //! every pattern. Under the lock it is then enough that no new name was subscribed to since: a subscriber is counted
 //! before it looks at the topics, so whoever comes later finds the topic gone, and none finds its numbering changed.
 
@@ -54,11 +54,11 @@ impl Sweep {
 pub(super) fn forget_some(context: &Context, slots: Range<u32>, wall_us: u64) {
     let expiry = context.settings.topic_expiry;
     let oldest = if expiry.is_zero() { 0 } else { wall_us.saturating_sub(expiry.as_micros() as u64) };
-    let is_old = |topic: &Topic| topic.last.is_none() || topic.ts < oldest;
+    let may_go = |topic: &Topic| topic.last.is_none() || topic.ts < oldest;
     let subscriptions = &context.shared.subscriptions;
     let fresh = subscriptions.fresh();
     let names: Vec<Arc<str>> = context.tape.with_topics(|topics, _| {
-        let old = slots.clone().filter_map(|slot| topics.at(slot)).filter(|topic| is_old(topic));
+        let old = slots.clone().filter_map(|slot| topics.at(slot)).filter(|topic| may_go(topic));
         old.map(|topic| Arc::clone(&topic.name)).collect()
     });
     if names.is_empty() {
@@ -67,7 +67,10 @@ pub(super) fn forget_some(context: &Context, slots: Range<u32>, wall_us: u64) {
     let listeners = subscriptions.listeners(&names);
     let unused: HashSet<Arc<str>> =
         names.into_iter().zip(listeners).filter(|(_, listeners)| *listeners == 0).map(|(name, _)| name).collect();
-    let is_used = |topic: &Topic| !is_old(topic) || !unused.contains(&topic.name) || subscriptions.fresh() != fresh;
-    let forgotten = context.tape.forget_topics(slots, u64::MAX, is_used);
+    let useless = |topic: &Topic, on_tape: bool| {
+        let old = topic.ts < oldest || (topic.last.is_none() && !on_tape);
+        old && unused.contains(&topic.name) && subscriptions.fresh() == fresh
+    };
+    let forgotten = context.tape.forget_topics(slots, useless);
     context.shared.metrics.topics_forgotten.add(forgotten as u64);
 }

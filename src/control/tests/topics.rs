@@ -42,16 +42,10 @@ fn a_topic_that_nobody_needs_is_forgotten() {
     let _held = context.shared.subscriptions.add(["heard"].into_iter()).unwrap();
     let now = crate::clock::wall_us();
     let has = |name: &str| context.tape.with_topics(|topics, _| topics.find(name).is_some());
-    sweep::forget_some(&context, 0..256, now + 2 * hour.as_micros() as u64);
-    assert!(has("old"), "it is on the tape still");
-    let filler = "x".repeat(10_000);
-    while context.tape.tail().0 < 2 {
-        publisher.publish("new", Payload::Text(&filler)).unwrap();
-    }
     sweep::forget_some(&context, 0..256, now);
     assert!(has("old"), "it is young still");
     sweep::forget_some(&context, 0..256, now + 2 * hour.as_micros() as u64);
-    assert!(!has("old") && has("heard") && has("new"));
+    assert!(!has("old") && has("heard"));
     assert_eq!(context.shared.metrics.topics_forgotten.get(), 1);
 }
 
@@ -61,6 +55,9 @@ fn a_topic_without_value_is_forgotten_without_expiry() {
     let publisher = &context.shared.publisher;
     publisher.publish("kept", Payload::Text("1")).unwrap();
     publisher.publish("dropped", Payload::Text("12345")).unwrap();
+    let has = |name: &str| context.tape.with_topics(|topics, _| topics.find(name).is_some());
+    sweep::forget_some(&context, 0..256, crate::clock::wall_us());
+    assert!(has("dropped"), "it is on the tape still");
     while context.tape.tail().0 < 2 {
         publisher.publish("new", Payload::Text("1")).unwrap();
     }
