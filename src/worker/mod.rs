@@ -29,6 +29,8 @@ mod march;
 mod messages;
 mod requests;
 mod subscribe;
+#[cfg(all(test, not(loom)))]
+mod tests;
 mod timers;
 
 use std::{sync::Arc, time::Duration};
