@@ -35,6 +35,8 @@ pub struct Kernel {
     /// Bytes moved and time passed, in no unit: when it stands still, nothing happens.
     progress: Cell<u64>,
     watched: RefCell<Vec<Rc<RefCell<Wire>>>>,
+    /// What another thread does just before the worker falls asleep.
+    meanwhile: RefCell<Option<Box<dyn FnOnce()>>>,
 }
 
 /// The two queues of one connection.
@@ -71,6 +73,7 @@ impl Kernel {
             asleep: Cell::new(false),
             progress: Cell::new(0),
             watched: RefCell::default(),
+            meanwhile: RefCell::default(),
         })
     }
 
@@ -93,6 +96,11 @@ impl Kernel {
     pub fn allow(&self, length: Duration) {
         self.allowed.set(self.now.get() + length.as_nanos() as u64);
         self.asleep.set(false);
+    }
+
+    /// Does something in the next wait, after the worker has decided to sleep and before it looks once more.
+    pub fn meanwhile(&self, act: impl FnOnce() + 'static) {
+        *self.meanwhile.borrow_mut() = Some(Box::new(act));
     }
 
     /// Sets the wall clock by so many microseconds, forward or back.
@@ -240,6 +248,9 @@ impl Edge for SimEdge {
         ready.clear();
         let kernel = &self.0;
         kernel.asleep.set(false);
+        if let Some(act) = kernel.meanwhile.borrow_mut().take() {
+            act();
+        }
         let mut kept_back = false;
         for wire in kernel.watched.borrow().iter() {
             let wire = wire.borrow();

@@ -527,3 +527,119 @@ impl Script {
         }
     }
 }
+
+/// A world with room for everything and without bad luck worth the name, for one thing at a time.
+fn plain(settings: Settings) -> World {
+    World::new(1, settings, 4096, 64 * 1024)
+}
+
+impl World {
+    fn publish_some(&mut self, topic: &str, count: usize, pad: usize) {
+        for _ in 0..count {
+            let body = self.body(Kind::Json, pad);
+            self.publish(topic, vec![body]);
+        }
+    }
+
+    /// A JSON client that is subscribed to `names`.
+    fn subscriber(&mut self, room: usize, names: &[&str]) -> usize {
+        let at = self.connect(room, Speech::Json, names);
+        self.settle();
+        assert_eq!(self.clients[at].state, State::Open);
+        at
+    }
+}
+
+#[test]
+fn an_unfinished_message_of_a_lost_connection_is_no_longer_counted() {
+    let mut world = plain(settings());
+    let at = world.subscriber(1000, &[]);
+    world.clients[at].peer.write(&[0x81, 0xe4, 1, 2, 3, 4, b'a', b'b']);
+    world.settle();
+    assert!(world.shared.metrics.workers[0].assembly_bytes.get() > 0);
+    world.clients[at].peer.end();
+    world.clients[at].state = State::Left;
+    world.settle();
+    assert_eq!(world.shared.metrics.workers[0].assembly_bytes.get(), 0);
+}
+
+#[test]
+fn a_full_connection_without_subscriptions_does_not_lag() {
+    let mut world = plain(settings());
+    let quiet = world.subscriber(60, &["q"]);
+    let World { clients, journal, .. } = &mut world;
+    clients[quiet].stalled = true;
+    clients[quiet].ping();
+    clients[quiet].ping();
+    clients[quiet].unsub(vec!["q".into()], journal);
+    world.settle();
+    // Somebody else's subscription keeps the worker on the tape.
+    world.subscriber(100_000, &["t"]);
+    for _ in 0..40 {
+        world.publish_some("t", 5, 400);
+        world.settle();
+    }
+    assert!(world.tail() > 100);
+    world.clients[quiet].stalled = false;
+    world.settle();
+    assert_eq!(world.clients[quiet].state, State::Open);
+    world.clients[quiet].check_complete(world.journal.len(), &world.journal);
+}
+
+#[test]
+fn acknowledgements_that_nobody_reads_are_bounded() {
+    let mut world = plain(Settings { pending_max: 2000, ..settings() });
+    let at = world.subscriber(50, &["q"]);
+    world.clients[at].stalled = true;
+    world.publish_some("q", 3, 100);
+    world.settle();
+    for _ in 0..200 {
+        let World { clients, journal, .. } = &mut world;
+        clients[at].unsub(vec!["q".into()], journal);
+        world.settle();
+    }
+    assert!(world.clients[at].peer.dropped(), "it may make the server hold any number of acknowledgements");
+}
+
+#[test]
+fn the_last_subscription_to_end_leaves_no_acknowledgement_behind() {
+    // Passes are held back, so that the worker's position stands still between two changes of subscription.
+    let mut world = plain(Settings { flush_interval: Duration::from_millis(40), ..settings() });
+    let first = world.subscriber(100_000, &["q"]);
+    let second = world.subscriber(100_000, &[]);
+    world.publish_some("q", 1, 0);
+    world.kernel.allow(Duration::ZERO);
+    world.turn();
+    let World { clients, journal, .. } = &mut world;
+    clients[first].unsub(vec!["q".into()], journal);
+    world.settle();
+    world.publish_some("q", 1, 0);
+    let World { clients, journal, .. } = &mut world;
+    clients[second].unsub(vec!["q".into()], journal);
+    world.settle();
+    world.pass(Duration::from_millis(200));
+    for client in &mut world.clients {
+        client.check_complete(world.journal.len(), &world.journal);
+    }
+}
+
+#[test]
+fn a_publication_that_comes_just_before_sleep_is_not_slept_over() {
+    let mut world = plain(Settings { flush_interval: Duration::from_millis(40), ..settings() });
+    let at = world.subscriber(100_000, &["q"]);
+    world.pass(Duration::from_millis(100));
+    world.publish_some("q", 1, 0);
+    world.settle();
+    let (tape, body) = (world.tape.clone(), world.body(Kind::Json, 0));
+    world.published.push_back(("q".into(), body.clone()));
+    world.kernel.meanwhile(move || {
+        tape.appender().append("q", Payload::Json(&body.bytes), 0, 0).unwrap();
+    });
+    world.kernel.allow(Duration::from_millis(100));
+    world.turn();
+    while !world.kernel.asleep() {
+        world.turn();
+    }
+    world.read_all(usize::MAX);
+    world.clients[at].check_complete(2, &world.journal);
+}
