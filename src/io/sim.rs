@@ -32,6 +32,8 @@ pub struct Kernel {
     wall: Cell<u64>,
     /// Whether the last wait had nothing to do and no time left.
     asleep: Cell<bool>,
+    /// Where `progress` stood at that time.
+    asleep_at: Cell<u64>,
     /// Bytes moved and time passed, in no unit: when it stands still, nothing happens.
     progress: Cell<u64>,
     watched: RefCell<Vec<Rc<RefCell<Wire>>>>,
@@ -71,6 +73,7 @@ impl Kernel {
             allowed: Cell::new(1_000_000_000),
             wall: Cell::new(1_700_000_000_000_000),
             asleep: Cell::new(false),
+            asleep_at: Cell::new(0),
             progress: Cell::new(0),
             watched: RefCell::default(),
             meanwhile: RefCell::default(),
@@ -111,6 +114,11 @@ impl Kernel {
     /// Whether the last wait had nothing to do and no time left.
     pub fn asleep(&self) -> bool {
         self.asleep.get()
+    }
+
+    /// Whether bytes moved after the worker had decided to sleep: then it would have slept over something.
+    pub fn overslept(&self) -> bool {
+        self.asleep.get() && self.progress.get() != self.asleep_at.get()
     }
 
     /// Changes whenever bytes move or time passes.
@@ -274,6 +282,7 @@ impl Edge for SimEdge {
         kernel.moved((reached - kernel.now.get()) as usize);
         kernel.now.set(reached);
         kernel.asleep.set(reached < until);
+        kernel.asleep_at.set(kernel.progress.get());
     }
 
     fn receive(&mut self, socket: &Socket, buffer: &mut [u8]) -> Received {
