@@ -1,15 +1,14 @@
 //! The writing end: numbering, encoding and appending, under one short lock.
 #![allow(unsafe_code)]
 
-use std::{collections::VecDeque, sync::Arc};
+use std::collections::VecDeque;
 
 use crossbeam_utils::CachePadded;
-use parking_lot::{Mutex, MutexGuard};
 
 use super::{
     LANES, Lane, Position,
     segment::{Entry, Pool, Segment},
-    sync::{AtomicU64, Ordering},
+    sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering},
 };
 use crate::{
     protocol::{Envelope, Kind, Payload},

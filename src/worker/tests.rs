@@ -7,6 +7,7 @@
 //! `STENTOR_SEEDS=100000` tries more scripts, `STENTOR_SEED=17` one of them again.
 
 mod client;
+mod interest;
 
 use std::{collections::VecDeque, rc::Rc, sync::Arc, time::Duration};
 
