@@ -12,14 +12,23 @@ const MESSAGE_MAX: usize = 3000;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Publish { topic: usize, kind: u8, len: usize },
+    Publish {
+        topic: usize,
+        kind: u8,
+        len: usize,
+    },
     /// One subscriber more or less for a lane.
     Want(bool),
     Unwant(bool),
     /// The reader catches up and everything is compared.
     Read,
-    Forget { age: u64, used: usize },
-    Changed { back: u64 },
+    Forget {
+        age: u64,
+        used: usize,
+    },
+    Changed {
+        back: u64,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -142,7 +151,8 @@ impl Twin {
         });
         assert_eq!(next, head.0);
         for (lane, which) in [Lane::Json, Lane::Raw].into_iter().enumerate() {
-            let together: Vec<u8> = merged[lane].iter().flat_map(|run| self.reader.bytes(which, *run)).copied().collect();
+            let together: Vec<u8> =
+                merged[lane].iter().flat_map(|run| self.reader.bytes(which, *run)).copied().collect();
             assert!(together == alone[lane]);
             assert!(merged[lane].len() <= self.reader.pinned(), "frames of one lane are adjacent within a segment");
         }

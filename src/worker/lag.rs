@@ -17,8 +17,9 @@ impl<E: Edge> Worker<E> {
             return;
         }
         self.checked_floor = floor;
-        let fallen =
-            |worker: &Self, token: &Token| worker.connections[*token as usize].next_needed().is_some_and(|at| at < floor);
+        let fallen = |worker: &Self, token: &Token| {
+            worker.connections[*token as usize].next_needed().is_some_and(|at| at < floor)
+        };
         let alone: Vec<Token> = self.alone.iter().copied().filter(|token| fallen(self, token)).collect();
         for token in alone {
             self.lagged(token);

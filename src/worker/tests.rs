@@ -15,7 +15,7 @@ use self::client::{Body, Client, Journal, Publication, Speech, State};
 use super::*;
 use crate::{
     io::{
-        sim::{Kernel, SimEdge, Socket},
+        sim::{Kernel, Peer, SimEdge, Socket},
         waker::Waker,
     },
     limits::Limits,
@@ -68,6 +68,11 @@ struct World {
     inbox: Inbox<Socket>,
     limits: Arc<Limits>,
     clients: Vec<Client>,
+    /// Connections that never become clients.
+    strays: Vec<Peer>,
+    /// Sockets handed over so far.
+    handed: u64,
+    control: Receiver<Message<Socket>>,
     journal: Journal,
     reader: Reader,
     published: VecDeque<(String, Body)>,
@@ -119,7 +124,7 @@ impl World {
             metrics,
         });
         let (inbox, receiver) = Inbox::new(64, Arc::clone(&WAKER));
-        let (control, _) = Inbox::new(1, Arc::clone(&WAKER));
+        let (control, handed_on) = Inbox::new(1000, Arc::clone(&WAKER));
         let worker = Worker::new(0, Arc::clone(&shared), tape.clone(), SimEdge(Rc::clone(&kernel)), receiver, control);
         // A segment has both lanes and an index; the largest frame may make one larger.
         let segment_max = 2 * segment.max(message_max * 6 + 1000) + segment / 128 * 64 + 1000;
@@ -133,6 +138,9 @@ impl World {
             inbox,
             limits: Limits::new(1000, 0),
             clients: Vec::new(),
+            strays: Vec::new(),
+            handed: 0,
+            control: handed_on,
             journal: Journal::default(),
             published: VecDeque::new(),
             payloads: 0,
@@ -142,18 +150,19 @@ impl World {
         }
     }
 
-    fn hand_over(&mut self, room: usize) -> crate::io::sim::Peer {
+    fn hand_over(&mut self, room: usize) -> Peer {
         let (socket, peer) = self.kernel.connect(room);
         let address = "127.0.0.1:1".parse().unwrap();
         let permit = self.limits.admit("127.0.0.1".parse().unwrap()).unwrap();
         let arrival = Arrival { socket, peer: address, permit, received: Vec::new() };
         assert!(self.inbox.hand_over(arrival).is_ok());
+        self.handed += 1;
         peer
     }
 
     fn connect(&mut self, room: usize, speech: Speech, names: &[&str]) -> usize {
         let peer = self.hand_over(room);
-        let id = (1 << 48) | (self.clients.len() as u64 + 1);
+        let id = (1 << 48) | self.handed;
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         self.clients.push(Client::connect(peer, id, speech, &names, &self.journal));
         self.clients.len() - 1
@@ -275,7 +284,9 @@ impl World {
 
     /// After all connections have ended.
     fn check_nothing_left(&mut self) {
-        assert!(self.clients.iter().all(|client| client.peer.dropped()), "a connection is left");
+        self.control.try_iter().for_each(drop);
+        let mut peers = self.clients.iter().map(|client| &client.peer).chain(&self.strays);
+        assert!(peers.all(Peer::dropped), "a connection is left");
         let worker = &self.worker;
         assert!(worker.connections.is_empty());
         assert_eq!((worker.interest.cohorts(), worker.interest.names()), (0, 0));
@@ -390,13 +401,17 @@ impl Script {
         }
         let room = [1, 17, 200, 1000, 5000, 100_000][self.random.usize(..6)];
         if self.random.u8(..20) == 0 {
-            // Half a request, or none: dropped when the time for it is over, or leaves.
-            let names = self.names();
-            let at = self.world.connect(room, Speech::Json, &names);
-            let client = &mut self.world.clients[at];
-            client.peer.reset();
-            client.state = State::Left;
-            return;
+            // Half a request, another one, or none at all.
+            let request =
+                [&b"GET /ws?topics=q HTTP"[..], b"GET /metrics HTTP/1.1\r\nHost: sim\r\n\r\n", b"\x16\x03\x01", b""];
+            let peer = self.world.hand_over(room);
+            peer.write(request[self.random.usize(..4)]);
+            match self.random.u8(..3) {
+                0 => peer.end(),
+                1 => peer.reset(),
+                _ => {}
+            }
+            return self.world.strays.push(peer);
         }
         let names = if self.random.bool() { self.names() } else { Vec::new() };
         let at = match self.random.u8(..3) {
@@ -511,22 +526,22 @@ impl Script {
 
     /// The server stops in the middle of it all.
     fn drain(mut self) {
-        let published = self.world.journal.len();
         for client in &mut self.world.clients {
             client.drained = true;
             if self.random.bool() {
                 client.stalled = false;
             }
+            client.overslept |= client.stalled;
         }
         let until = Moment(self.world.kernel.now_ns()) + Duration::from_secs(8);
         self.world.inbox.drain(until);
         self.world.pass(Duration::from_secs(30));
         assert!(!self.world.alive, "the worker doesn't stop");
         drop(self.world.worker);
+        self.world.control.try_iter().for_each(drop);
+        assert_eq!(self.world.limits.connections(), 0);
         let tail = self.world.tape.tail().0 as usize;
-        let _ = (published, tail);
         for client in &mut self.world.clients {
-            client.overslept |= client.stalled;
             client.read(usize::MAX, &self.world.journal, tail);
         }
     }

@@ -144,6 +144,7 @@ pub struct Client {
     changes: VecDeque<u64>,
     pings: VecDeque<Vec<u8>>,
     lagged: bool,
+    told_draining: bool,
     input: Vec<u8>,
     next_id: u64,
 }
@@ -200,6 +201,7 @@ impl Client {
             changes: VecDeque::new(),
             pings: VecDeque::new(),
             lagged: false,
+            told_draining: false,
             input: Vec::new(),
             next_id: 1,
         };
@@ -379,12 +381,22 @@ impl Client {
         match code {
             4100 => {
                 let asked = self.asked.values().any(|asked| matches!(asked, Asked::Sub { .. }));
-                assert!(asked || !self.names.is_empty() || !self.is_json(), "nothing subscribed, yet told that it lags");
+                assert!(
+                    asked || !self.names.is_empty() || !self.is_json(),
+                    "nothing subscribed, yet told that it lags"
+                );
                 // The rest of a frame that was begun still came.
                 assert!(self.at <= tail, "told that it lags at {} when the tape begins at {tail}", self.at);
                 assert!(self.lagged || !self.is_json(), "4100 without the error before it");
             }
-            1001 => assert!(self.drained || ours, "the server went away by itself"),
+            1001 if ours => {}
+            1001 => {
+                assert!(self.drained, "the server went away by itself");
+                assert!(self.told_draining || !self.is_json(), "1001 without the status before it");
+                if !self.overslept {
+                    self.nothing_missing(journal.len(), journal);
+                }
+            }
             1008 => assert!(self.rude || self.overslept, "{reason}"),
             _ => assert!(ours, "closed with {code} {reason}"),
         }
@@ -404,7 +416,10 @@ impl Client {
         }
         match message.kind {
             "hello" | "heartbeat" => {}
-            "status" => assert!(self.drained),
+            "status" => {
+                assert!(self.drained);
+                self.told_draining = true;
+            }
             "update" => {
                 let at = journal.find(message.topic.unwrap(), message.seq.unwrap());
                 self.follow(at, journal);
