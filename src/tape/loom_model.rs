@@ -8,8 +8,10 @@
 //! than the newest segment, so that a roll-over lets the older one go and its buffers are used again.
 //!
 //! ```text
-//! RUSTFLAGS="--cfg loom" cargo test --release --lib loom_model
+//! RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --lib loom_model
 //! ```
+//!
+//! Two seconds, once it is built. With the head's Release store made Relaxed, the first two models fail.
 
 use loom::thread;
 
@@ -56,7 +58,7 @@ fn read(reader: &mut Reader, from: Position) -> Position {
 
 #[test]
 fn what_is_before_the_head_is_whole_and_in_order() {
-    model(3, || {
+    model(4, || {
         let tape = tape(1 << 20);
         let writer = {
             let tape = tape.clone();
@@ -72,7 +74,7 @@ fn what_is_before_the_head_is_whole_and_in_order() {
 
 #[test]
 fn a_reader_is_never_handed_what_the_tape_uses_again() {
-    model(3, || {
+    model(4, || {
         let tape = tape(1);
         let writer = {
             let tape = tape.clone();
@@ -88,7 +90,7 @@ fn a_reader_is_never_handed_what_the_tape_uses_again() {
 
 #[test]
 fn two_readers_see_the_same() {
-    model(2, || {
+    model(3, || {
         let tape = tape(1);
         publish(&tape, 1);
         let readers = [(); 2].map(|()| {
