@@ -24,7 +24,7 @@ use socket2::Socket;
 
 use crate::{
     clock::Moment,
-    handover::{Arrival, Inbox},
+    handover::{Arrival, Inbox, hand_to_fewest},
     http::response::refusal,
     io::listener,
     limits::Limits,
@@ -48,7 +48,7 @@ pub(crate) struct Acceptor {
 
 impl Acceptor {
     /// Accepts until the listening socket is shut down.
-    pub(crate) fn run(mut self) {
+    pub(crate) fn run(self) {
         let mut complained = Moment::default();
         loop {
             let accepted = listener::accept(&self.listener);
@@ -73,27 +73,17 @@ impl Acceptor {
         }
     }
 
-    fn take(&mut self, socket: OwnedFd, peer: SocketAddr) {
+    fn take(&self, socket: OwnedFd, peer: SocketAddr) {
         self.metrics.accepted.bump();
         match self.limits.admit(peer.ip()) {
-            Ok(permit) => self.hand_over(Arrival { socket, peer, permit, received: Vec::new() }),
+            Ok(permit) => {
+                let arrival = Arrival { socket, peer, permit, received: Vec::new() };
+                if let Err(back) = hand_to_fewest(&self.workers, &self.metrics, arrival) {
+                    self.refuse(&back.socket, peer, Refusal::InboxFull);
+                }
+            }
             Err(why) => self.refuse(&socket, peer, why),
         }
-    }
-
-    /// Gives a socket to the worker with the fewest connections, those on the way included; to the next, if its inbox is
-    /// full.
-    fn hand_over(&mut self, mut arrival: Arrival<OwnedFd>) {
-        let load = |n: usize| self.metrics.workers[n].connections.get() as usize + self.workers[n].len();
-        let mut order: Vec<usize> = (0..self.workers.len()).collect();
-        order.sort_by_key(|n| load(*n));
-        for n in order {
-            match self.workers[n].hand_over(arrival) {
-                Ok(()) => return,
-                Err(back) => arrival = back,
-            }
-        }
-        self.refuse(&arrival.socket, arrival.peer, Refusal::InboxFull);
     }
 
     /// Says 503 to a connection that there is no room for. Without waiting: what the client has sent so far is read, so

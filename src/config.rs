@@ -144,7 +144,9 @@ pub struct Config {
     #[arg(long, value_name = "N", env = "STENTOR_MAX_TOPICS", default_value_t = 65_536, help_heading = "Limits")]
     pub max_topics: usize,
 
-    /// Memory for the last values of all topics; beyond, a topic's newest value is not kept for snapshots
+    /// Memory for the last values of all topics
+    ///
+    /// Beyond it, a topic's newest value is delivered and not kept: later subscribers get no snapshot of it.
     #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_VALUES", default_value = "256MiB", help_heading = "Limits")]
     pub max_values: ByteSize,
 
@@ -205,7 +207,9 @@ pub struct Config {
     )]
     pub close_timeout: Span,
 
-    /// Time after which a topic without publications and subscribers is forgotten, last value and all; 0 for never
+    /// Time until a topic that nobody uses is forgotten; 0 for never
+    ///
+    /// Nobody uses it: no publication for so long, and no subscriber. Its last value goes with it.
     #[arg(
         long,
         value_name = "DURATION",
@@ -265,7 +269,9 @@ pub struct Config {
     #[arg(long, value_name = "FACTOR|max", env = "STENTOR_SPEED", default_value = "1", help_heading = "Feeds")]
     pub speed: Speed,
 
-    /// Wait so long before the recorded feed begins, so that subscribers can be there first
+    /// Time to wait before the recorded feed begins
+    ///
+    /// So that subscribers can be there first.
     #[arg(long, value_name = "DURATION", env = "STENTOR_REPLAY_DELAY", default_value = "0s", help_heading = "Feeds")]
     pub replay_delay: Span,
 

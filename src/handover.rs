@@ -8,7 +8,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
-use crate::{clock::Moment, io::waker::Waker, limits::Permit};
+use crate::{clock::Moment, io::waker::Waker, limits::Permit, metrics::Metrics};
 
 /// A connected socket on its way to the thread that will own it.
 #[derive(Debug)]
@@ -80,12 +80,24 @@ impl<S> Inbox<S> {
     }
 
     /// How many messages wait.
-    pub fn len(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         self.sender.len()
     }
+}
 
-    /// Whether none waits.
-    pub fn is_empty(&self) -> bool {
-        self.sender.is_empty()
+/// Hands a socket to the worker with the fewest connections, those on the way included; to the next, if its inbox is full.
+///
+/// # Errors
+/// The socket itself, when every inbox is full.
+pub fn hand_to_fewest<S>(workers: &[Inbox<S>], metrics: &Metrics, mut arrival: Arrival<S>) -> Result<(), Arrival<S>> {
+    let load = |n: &usize| metrics.workers[*n].connections.get() as usize + workers[*n].waiting();
+    let mut order: Vec<usize> = (0..workers.len()).collect();
+    order.sort_by_key(load);
+    for n in order {
+        match workers[n].hand_over(arrival) {
+            Ok(()) => return Ok(()),
+            Err(back) => arrival = back,
+        }
     }
+    Err(arrival)
 }

@@ -20,6 +20,16 @@ pub struct Publisher {
     wakers: Arc<[Arc<Waker>]>,
     metrics: Arc<Metrics>,
     topic_length_max: usize,
+    source: Source,
+}
+
+/// Who publishes through a handle, for the figures.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    /// A feed, or the embedding program.
+    Own,
+    /// A client, over HTTP.
+    Http,
 }
 
 impl Publisher {
@@ -29,7 +39,12 @@ impl Publisher {
         metrics: Arc<Metrics>,
         topic_length_max: usize,
     ) -> Publisher {
-        Publisher { tape, wakers, metrics, topic_length_max }
+        Publisher { tape, wakers, metrics, topic_length_max, source: Source::Own }
+    }
+
+    /// The same handle, whose publications are counted as made over HTTP.
+    pub(crate) fn over_http(&self) -> Publisher {
+        Publisher { source: Source::Http, ..self.clone() }
     }
 
     /// Publishes one payload, stamped with the present time.
@@ -38,7 +53,7 @@ impl Publisher {
     /// [`PublishError`]: a bad topic name, one topic too many, or a payload that is too large. Nothing was published.
     pub fn publish(&self, topic: &str, payload: Payload<'_>) -> Result<Appended, PublishError> {
         let done = self.append(&mut self.tape.appender(), topic, payload)?;
-        self.metrics.own_publications.bump();
+        self.count(1);
         self.wake();
         Ok(done)
     }
@@ -53,6 +68,13 @@ impl Publisher {
     pub(crate) fn wake(&self) {
         for waker in &*self.wakers {
             waker.wake_for_publication();
+        }
+    }
+
+    fn count(&self, publications: u64) {
+        match self.source {
+            Source::Own => self.metrics.own_publications.add(publications),
+            Source::Http => self.metrics.http_publications.add(publications),
         }
     }
 
@@ -87,7 +109,7 @@ impl Drop for Batch<'_> {
         // First let the publications be seen, then wake those who are to see them.
         self.appender = None;
         if self.count > 0 {
-            self.publisher.metrics.own_publications.add(self.count);
+            self.publisher.count(self.count);
             self.publisher.wake();
         }
     }

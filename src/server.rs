@@ -291,9 +291,10 @@ impl Parts {
             shared: Arc::clone(&self.shared),
             tape: self.tape.clone(),
             limits: Arc::clone(&self.limits),
-            settings: control::ControlSettings::new(&config),
+            settings: control::Settings::new(&config),
             workers: self.inboxes.clone(),
-            ready: Arc::clone(&ready),
+            readiness: Arc::clone(&ready),
+            started: Moment::now(),
         };
         let edge = Epoll::new(self.control_waker, Duration::ZERO)?;
         let control = Control::new(context, edge, self.control_receiver);

@@ -11,13 +11,14 @@
 //! never written again, what lies behind it belongs to the one writer. The protocol is checked by `loom_model.rs`.
 #![allow(unsafe_code)]
 
-use std::cell::UnsafeCell as BytesCell;
-
 use super::{
     LANES, Lane, Position,
     sync::{Arc, AtomicU64, Mutex, Ordering, UnsafeCell},
 };
 use crate::topic::TopicId;
+
+/// A byte that the writer fills while readers look at others.
+type ByteCell = std::cell::UnsafeCell<u8>;
 
 /// One publication in the index.
 #[derive(Clone, Copy, Debug)]
@@ -111,7 +112,7 @@ impl Segment {
     pub(super) unsafe fn room(&self, lane: usize, at: usize, len: usize) -> &mut [u8] {
         let cells = &self.lanes[lane].0[at..at + len];
         // SAFETY: the caller is alone with these bytes, and they were initialised (zeroed) when allocated.
-        unsafe { std::slice::from_raw_parts_mut(BytesCell::raw_get(cells.as_ptr()), len) }
+        unsafe { std::slice::from_raw_parts_mut(ByteCell::raw_get(cells.as_ptr()), len) }
     }
 
     /// Writes the index entry number `at`.
@@ -152,7 +153,7 @@ impl Drop for Segment {
     }
 }
 
-struct Bytes(Box<[BytesCell<u8>]>);
+struct Bytes(Box<[ByteCell]>);
 
 /// Buffers of dropped segments, to be used again: fresh memory costs a page fault for every 4 KiB.
 ///
@@ -166,7 +167,7 @@ pub(super) struct Pool {
 #[derive(Default)]
 struct Free {
     entries: Vec<Box<[UnsafeCell<Entry>]>>,
-    bytes: Vec<Box<[BytesCell<u8>]>>,
+    bytes: Vec<Box<[ByteCell]>>,
 }
 
 /// Enough for the segments that come free while one is filled; more would be memory beyond `--retain`.
@@ -187,7 +188,7 @@ impl Pool {
         pooled.unwrap_or_else(|| (0..self.entries_len).map(|_| UnsafeCell::new(Entry::EMPTY)).collect())
     }
 
-    fn take_bytes(&self, len: usize) -> Box<[BytesCell<u8>]> {
+    fn take_bytes(&self, len: usize) -> Box<[ByteCell]> {
         if len == self.bytes_len
             && let Some(bytes) = self.free.lock().bytes.pop()
         {
@@ -196,7 +197,7 @@ impl Pool {
         let zeroed = Box::into_raw(vec![0u8; len].into_boxed_slice());
         // SAFETY: UnsafeCell<u8> has the same layout as u8. Building the cells one by one would touch every page of
         // memory that may never be used; this way the zeroes are the kernel's.
-        unsafe { Box::from_raw(zeroed as *mut [BytesCell<u8>]) }
+        unsafe { Box::from_raw(zeroed as *mut [ByteCell]) }
     }
 
     fn put_entries(&self, entries: Box<[UnsafeCell<Entry>]>) {
@@ -206,7 +207,7 @@ impl Pool {
         }
     }
 
-    fn put_bytes(&self, bytes: Box<[BytesCell<u8>]>) {
+    fn put_bytes(&self, bytes: Box<[ByteCell]>) {
         let mut free = self.free.lock();
         if bytes.len() == self.bytes_len && free.bytes.len() < POOLED_MAX * LANES {
             free.bytes.push(bytes);

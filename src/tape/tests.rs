@@ -173,7 +173,10 @@ impl Twin {
             }
         }
         let all = 0..self.tape.with_topics(|topics, _| topics.slots());
-        let forgotten = self.tape.forget_topics(all, before, |topic| &*topic.name == used);
+        let forgotten = self.tape.forget_topics(all, |topic, held| {
+            assert_eq!(held, topic.end > tail);
+            !held && topic.ts < before && &*topic.name != used
+        });
         assert_eq!(forgotten, gone.len(), "{gone:?}");
         for name in gone {
             self.seqs.remove(name);

@@ -194,15 +194,14 @@ impl Tape {
         look(&writer.registry, slots, Position(writer.next))
     }
 
-    /// Forgets, among the slots `slots`, the topics whose last publication came before `ts` and has left the tape, and
-    /// of which `used` says that nobody is subscribed. Returns how many.
-    pub fn forget_topics(&self, slots: std::ops::Range<u32>, ts: u64, used: impl Fn(&Topic) -> bool) -> usize {
+    /// Forgets, among the slots `slots`, the topics of which `useless` says so; it is told whether publications of the topic
+    /// are still held. Returns how many. What is left of them on the tape is nobody's.
+    pub fn forget_topics(&self, slots: std::ops::Range<u32>, useless: impl Fn(&Topic, bool) -> bool) -> usize {
         let mut writer = self.0.writer.lock();
         let tail = writer.segments.front().map_or(0, |segment| segment.base.0);
         let mut forgotten = 0;
         for slot in slots.start..slots.end.min(writer.registry.slots()) {
-            let old = writer.registry.at(slot).is_some_and(|t| t.ts < ts && t.end <= tail && !used(t));
-            if old {
+            if writer.registry.at(slot).is_some_and(|topic| useless(topic, topic.end > tail)) {
                 writer.registry.forget(slot);
                 forgotten += 1;
             }
@@ -310,7 +309,6 @@ impl Drop for Appender<'_> {
 
 impl Writer {
     /// Finds room in the newest segment, or starts another; returns where each lane's frame goes.
-    #[expect(clippy::too_many_arguments, reason = "the registry stays borrowed by the envelope meanwhile")]
     fn make_room(
         segments: &mut VecDeque<Arc<Segment>>,
         used: &mut [usize; LANES],

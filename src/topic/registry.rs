@@ -2,7 +2,7 @@
 //!
 //! Bounded twice: in topics (`--max-topics`) and in bytes of last values (`--max-values`). A topic that would be one too
 //! many is refused; a value that would be one too many is not kept, so that its topic has no snapshot for now.
-//! A topic without publications for a while, without subscribers, and gone from the tape can be forgotten; its slot is
+//! A topic without publications for a while and without subscribers can be forgotten; its slot is
 //! then used again under another generation, and later topics get a new [`Epoch`], because its numbering may restart.
 
 use std::{fmt, sync::Arc};

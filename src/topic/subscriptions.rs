@@ -22,6 +22,8 @@ pub struct Subscriptions {
 struct Table {
     names: FxHashMap<Arc<str>, usize>,
     total: usize,
+    /// How often a name that nobody had came in.
+    fresh: u64,
 }
 
 /// One more subscription than `--max-subscriptions-total` allows.
@@ -63,6 +65,11 @@ impl Subscriptions {
         self.table.lock().total
     }
 
+    /// How often a name came in that nobody was subscribed to. While it stays the same, nobody new listens anywhere.
+    pub fn fresh(&self) -> u64 {
+        self.table.lock().fresh
+    }
+
     /// How many subscriptions, exact or by pattern, receive each of `topics`.
     pub fn listeners(&self, topics: &[Arc<str>]) -> Vec<usize> {
         let table = self.table.lock();
@@ -84,6 +91,7 @@ impl Table {
         }
         let shared: Arc<str> = name.into();
         self.names.insert(Arc::clone(&shared), 1);
+        self.fresh += 1;
         shared
     }
 

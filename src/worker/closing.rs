@@ -131,6 +131,20 @@ impl<E: Edge> Worker<E> {
         }
     }
 
+    /// Fails the connections whose peers broke the rules in this turn, after what they published before was sent.
+    ///
+    /// RFC 6455, section 7.1.7: the close frame is the last thing, and no answer to it is waited for.
+    pub(super) fn fail_doomed(&mut self) {
+        for (token, violation) in std::mem::take(&mut self.doomed) {
+            let reason = violation.to_string();
+            self.close_if_there(token, Farewell { code: violation.code(), reason: &reason, error: None });
+            if let Some(connection) = self.connections.get_mut(token as usize) {
+                connection.phase = Phase::Ending;
+                self.answer(token, |_| {});
+            }
+        }
+    }
+
     /// Says goodbye; the connection ends when the peer has answered, or at the timeout.
     pub(super) fn close(&mut self, token: Token, farewell: Farewell<'_>) {
         if self.connections[token as usize].phase != Phase::Open {

@@ -57,8 +57,8 @@ pub(super) struct Connection<S> {
     /// Answers that are not sent yet: whole frames, but for the first, which may have been sent in part.
     pub out: Vec<u8>,
     pub decoder: Decoder,
-    /// The request so far.
-    pub request: Option<Box<Vec<u8>>>,
+    /// The request so far, until it is complete.
+    pub request: Vec<u8>,
     /// Distinguishes it from every other connection of this server; above 0.
     pub id: u64,
     pub heard: Moment,

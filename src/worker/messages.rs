@@ -27,8 +27,7 @@ impl<E: Edge> Worker<E> {
                 Ok(Some(event)) => self.act(token, event),
                 Ok(None) => break,
                 Err(violation) => {
-                    let reason = violation.to_string();
-                    self.close(token, Farewell { code: violation.code(), reason: &reason, error: None });
+                    self.doomed.push((token, violation));
                     break;
                 }
             }

@@ -38,6 +38,7 @@ use std::{sync::Arc, time::Duration};
 use crossbeam_channel::Receiver;
 use slab::Slab;
 
+pub(crate) use self::requests::shown_token;
 use self::{
     connection::{Connection, Phase, Speaks},
     interest::{CohortId, Interest, Plan},
@@ -53,7 +54,7 @@ use crate::{
     publish::Publisher,
     tape::{LANES, Lane, Position, Reader, Tape},
     topic::Subscriptions,
-    websocket::{Decoder, Role},
+    websocket::{Decoder, Role, Violation},
 };
 
 /// Bytes taken from one connection in one turn, so that a busy one can't starve the rest.
@@ -154,6 +155,8 @@ pub(crate) struct Worker<E: Edge> {
     runnable: Vec<Token>,
     /// Connections with answers to flush.
     answered: Vec<Token>,
+    /// Connections whose peers broke the rules in this turn.
+    doomed: Vec<(Token, Violation)>,
     // Buffers that are used again every turn.
     touched: Vec<CohortId>,
     stamps: Vec<u64>,
@@ -204,6 +207,7 @@ impl<E: Edge> Worker<E> {
             alone: Vec::new(),
             runnable: Vec::new(),
             answered: Vec::new(),
+            doomed: Vec::new(),
             touched: Vec::new(),
             stamps: Vec::new(),
             plan_alone: Plan::default(),
@@ -231,6 +235,7 @@ impl<E: Edge> Worker<E> {
         self.flush_answers();
         self.advance();
         self.march();
+        self.fail_doomed();
         self.expire();
         self.flush_answers();
         self.report(begun);
@@ -297,7 +302,7 @@ impl<E: Edge> Worker<E> {
             speaks: Speaks::Json,
             out: Vec::new(),
             decoder: Decoder::new(Role::Server),
-            request: None,
+            request: Vec::new(),
             id,
             heard: self.now,
             sent: self.now,
@@ -382,16 +387,18 @@ impl<E: Edge> Worker<E> {
     /// Whether there will be another turn.
     fn go_on(&mut self) -> bool {
         let caught_up = self.interest.is_empty() || self.position >= self.tape.head();
-        let Some(draining) = &self.draining else { return true };
-        let (over, closed) = (self.now >= draining.until, draining.closed);
-        if !closed && (over || (caught_up && self.all_said())) {
-            self.close_all();
-            self.flush_answers();
+        let Some(draining) = &mut self.draining else { return true };
+        let over = self.now >= draining.until;
+        if draining.closed && over {
+            return false;
+        }
+        if !draining.closed && (over || (caught_up && self.all_said())) {
             let until = self.now + self.settings.close_timeout.min(self.settings.drain_timeout);
             self.draining = Some(Draining { until, closed: true });
-            return true;
+            self.close_all();
+            self.flush_answers();
         }
-        !(closed && (over || self.connections.is_empty()))
+        !self.connections.is_empty() || self.draining.as_ref().is_some_and(|draining| !draining.closed)
     }
 
     fn metrics(&self) -> &WorkerMetrics {

@@ -30,10 +30,10 @@ impl<E: Edge> Worker<E> {
     /// Takes in bytes of a connection whose request isn't complete.
     pub(super) fn feed_request(&mut self, token: Token, bytes: &[u8]) {
         let connection = &mut self.connections[token as usize];
-        let mut request = connection.request.take().map_or_else(Vec::new, |request| *request);
+        let mut request = std::mem::take(&mut connection.request);
         request.extend_from_slice(bytes);
         match http::head::parse(&request, self.settings.head_max) {
-            Ok(None) => connection.request = Some(Box::new(request)),
+            Ok(None) => connection.request = request,
             Ok(Some((head, len))) => match self.route(token, &head) {
                 Ok(true) => {
                     // What came behind the request without waiting for the answer.
@@ -179,7 +179,7 @@ impl<E: Edge> Worker<E> {
 }
 
 /// The token that a request shows: `?token=`, which is all that a page can give, or `Authorization: Bearer`.
-fn shown_token(head: &Request<'_>) -> Option<String> {
+pub(crate) fn shown_token(head: &Request<'_>) -> Option<String> {
     let bearer = head.header("Authorization").and_then(|value| {
         let (scheme, token) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())

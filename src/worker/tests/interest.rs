@@ -103,7 +103,7 @@ proptest! {
                 }
                 Step::Forget => {
                     let slots = tape.with_topics(|topics, _| topics.slots());
-                    tape.forget_topics(0..slots, u64::MAX, |_| false);
+                    tape.forget_topics(0..slots, |_, held| !held);
                 }
             }
             prop_assert_eq!(interest.cohorts(), twin.len());

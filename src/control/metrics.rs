@@ -1,0 +1,386 @@
+//! The figures of `GET /metrics`, in the two text formats that Prometheus reads.
+//!
+//! Counted elsewhere, in plain atomics (`crate::metrics`), the tape and the tables; here they get names, help and units at
+//! the moment of a scrape. `prometheus-client` writes OpenMetrics. The older text format differs in little, and is made of
+//! it line by line: there a counter's help and type bear the name that its samples have, and units are unknown.
+
+use std::{fmt, sync::atomic::Ordering, time::Duration};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, NoLabelSet, text::encode},
+    metrics::MetricType,
+    registry::{Registry, Unit},
+};
+use rustix::{
+    process::{Resource, getrlimit},
+    time::{ClockId, clock_gettime},
+};
+
+use super::Context;
+use crate::{
+    clock::{self, Moment},
+    http::Request,
+    metrics::{Times, WorkerMetrics},
+};
+
+/// The OpenMetrics type.
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The type of the older text format.
+const CLASSIC: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Upper ends of the buckets for times, in microseconds: a send takes some, a turn with thousands of subscribers takes
+/// milliseconds, and whatever takes a second needs no finer telling.
+const BOUNDS_US: [u64; 16] =
+    [10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000];
+
+/// What renders the figures.
+pub(super) struct Exposition(Registry);
+
+impl Exposition {
+    pub fn new(context: Context) -> Exposition {
+        let started_us = clock::wall_us().saturating_sub(Moment::now().since(context.started).as_micros() as u64);
+        let mut registry = Registry::with_prefix("stentor");
+        registry.register_collector(Box::new(Figures { context, started_us }));
+        Exposition(registry)
+    }
+
+    /// The content type and the text that a client gets: OpenMetrics if it names it.
+    pub fn render(&self, head: &Request<'_>) -> (&'static str, String) {
+        let mut text = String::new();
+        let written = encode(&mut text, &self.0);
+        debug_assert!(written.is_ok(), "a String takes everything");
+        let accepts = |element: &str| {
+            let mut parts = element.split(';').map(str::trim);
+            parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/openmetrics-text"))
+                && !parts.any(|part| matches!(part, "q=0" | "q=0.0"))
+        };
+        if head.list("Accept").any(accepts) { (OPENMETRICS, text) } else { (CLASSIC, classic(&text)) }
+    }
+}
+
+/// The older text format, from OpenMetrics.
+fn classic(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut help = "";
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            help = rest;
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) {
+            let (suffix, kind) = match kind {
+                "counter" => ("_total", "counter"),
+                "info" => ("_info", "gauge"),
+                other => ("", other),
+            };
+            let help = help.split_once(' ').map_or("", |(_, help)| help);
+            for line in ["# HELP ", name, suffix, " ", help, "\n# TYPE ", name, suffix, " ", kind, "\n"] {
+                out.push_str(line);
+            }
+        } else if !line.starts_with('#') {
+            out.push_str(line);
+            out.push('\n');
+        }
+    }
+    out
+}
+
+/// All figures.
+struct Figures {
+    context: Context,
+    started_us: u64,
+}
+
+impl fmt::Debug for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Figures").finish_non_exhaustive()
+    }
+}
+
+impl Collector for Figures {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut out = Writer(encoder);
+        self.server(&mut out)?;
+        self.connections(&mut out)?;
+        self.publications(&mut out)?;
+        self.sending(&mut out)?;
+        self.times(&mut out)?;
+        self.tape(&mut out)?;
+        self.process(&mut out)
+    }
+}
+
+impl Figures {
+    fn server(&self, out: &mut Writer<'_>) -> fmt::Result {
+        out.info("build", "The program", &[("version", env!("CARGO_PKG_VERSION"))])?;
+        let started = self.started_us as f64 / 1e6;
+        out.gauge("start_time", "When the server started, since the Unix epoch", Some(Unit::Seconds), started)?;
+        // Relaxed: a scrape needs no order between figures.
+        let ready = u64::from(self.context.readiness.load(Ordering::Relaxed));
+        out.gauge("ready", "1 while new connections are welcome, 0 while the server drains", None, ready)
+    }
+
+    fn connections(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let (context, metrics) = (&self.context, &self.context.shared.metrics);
+        self.worker_gauges(out, "connections", "Connections of a worker, of any kind", |w| w.connections.get())?;
+        self.worker_gauges(out, "websocket_connections", "Open WebSocket connections", |w| w.websockets.get())?;
+        let help = "Connections that the server may have at once (--max-connections)";
+        out.gauge("connections_max", help, None, context.settings.connections_max)?;
+        out.gauge("connections_admitted", "Connections that count towards it", None, context.limits.connections())?;
+        out.gauge("http_connections", "Plain HTTP connections", None, metrics.http_connections.get())?;
+        let help = "Plain HTTP connections that there may be at once (--max-http-connections)";
+        out.gauge("http_connections_max", help, None, context.settings.http_connections_max)?;
+        out.counter("http_requests", "HTTP requests taken by the control thread", None, metrics.http_requests.get())?;
+        out.counter("accepted_connections", "Sockets accepted", None, metrics.accepted.get())?;
+        out.counter(
+            "accept_errors",
+            "Failures to accept, such as being out of descriptors",
+            None,
+            metrics.accept_errors.get(),
+        )?;
+        let help = "Connections and requests turned away, by reason";
+        let refusals = metrics.refusals().map(|(why, count)| (why.name().to_owned(), count));
+        out.counters("refusals", help, None, "reason", refusals)?;
+        self.worker_counters(out, "upgrades", "Connections that became WebSocket", None, |w| w.upgrades.get())?;
+        let help = "WebSocket connections that ended, by close code; 1006 where no close frame was seen";
+        let closes = metrics.closes().into_iter().map(|(code, count)| (code.to_string(), count));
+        out.counters("websocket_closes", help, None, "code", closes)?;
+        let inboxes = context.workers.iter().enumerate().map(|(n, inbox)| (n.to_string(), inbox.waiting() as u64));
+        out.gauges("inbox_length", "Sockets that wait for a worker to take them over", None, "worker", inboxes)
+    }
+
+    fn publications(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let (context, metrics) = (&self.context, &self.context.shared.metrics);
+        let by_clients = metrics.workers.iter().map(|worker| worker.publications.get()).sum();
+        let by_source = [
+            ("client".to_owned(), by_clients),
+            ("http".to_owned(), metrics.http_publications.get()),
+            ("feed".to_owned(), metrics.own_publications.get()),
+        ];
+        let help = "Publications taken in: from WebSocket clients, over HTTP, and from feeds or the embedding program";
+        out.counters("publications", help, None, "source", by_source)?;
+        self.worker_counters(out, "messages", "Messages received from WebSocket clients", None, |w| w.messages.get())?;
+        self.worker_gauges(out, "cohorts", "Groups of subscribers with the same subscriptions", |w| w.cohorts.get())?;
+        self.worker_gauges(out, "names", "Distinct topics and patterns subscribed to at a worker", |w| w.names.get())?;
+        out.gauge(
+            "subscriptions",
+            "Topics and patterns subscribed to, over all connections",
+            None,
+            context.shared.subscriptions.total(),
+        )?;
+        let help = "Subscriptions that there may be (--max-subscriptions-total)";
+        out.gauge("subscriptions_max", help, None, context.shared.settings.subscriptions_total_max)
+    }
+
+    fn sending(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let help = "Publications sent, once for each subscriber; divided by stentor_sends, the publications that one send carries";
+        self.worker_counters(out, "deliveries", help, None, |w| w.deliveries.get())?;
+        let help = "Calls of send, the unit of what delivery costs; see stentor_deliveries for how full they are";
+        self.worker_counters(out, "sends", help, None, |w| w.sends.get())?;
+        let help = "Sends of which the kernel did not take all, because the subscriber's buffer was full";
+        self.worker_counters(out, "sends_full", help, None, |w| w.sends_full.get())?;
+        self.worker_counters(out, "sent", "Bytes sent by workers", Some(Unit::Bytes), |w| w.sent_bytes.get())?;
+        self.worker_counters(out, "received", "Bytes received by workers", Some(Unit::Bytes), |w| {
+            w.received_bytes.get()
+        })?;
+        let help = "Subscribers with a cursor of their own, because their socket was full or they just joined";
+        self.worker_gauges(out, "alone_subscribers", help, |w| w.alone.get())?;
+        self.worker_gauges(
+            out,
+            "lag_publications_max",
+            "How far the slowest subscriber is behind the newest publication",
+            |w| w.lag_max.get(),
+        )?;
+        let help = "Acks, snapshots and other answers that wait for full sockets";
+        self.worker_units(out, "pending_answers", help, Unit::Bytes, |w| w.pending_bytes.get())?;
+        let help = "Unfinished messages held, of clients that send them in pieces";
+        self.worker_units(out, "assembly", help, Unit::Bytes, |w| w.assembly_bytes.get())?;
+        self.worker_gauges(out, "pinned_segments", "Segments of the tape that a worker reads", |w| {
+            w.segments_pinned.get()
+        })
+    }
+
+    fn times(&self, out: &mut Writer<'_>) -> fmt::Result {
+        self.worker_counters(out, "turns", "Turns taken by a worker", None, |w| w.turns.get())?;
+        self.histograms(out, "turn_duration", "How long a worker's turns took, waiting not counted", |w| &w.turn)?;
+        let help = "From a publication until the pass that sent it to a worker's subscribers was over";
+        self.histograms(out, "publish_to_send", help, |w| &w.publish_to_send)
+    }
+
+    fn tape(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let (status, settings) = (self.context.tape.status(), &self.context.settings);
+        let age_us = if status.oldest_ts == 0 { 0 } else { clock::wall_us().saturating_sub(status.oldest_ts) };
+        out.counter("tape_publications", "Publications appended to the tape", None, status.publications)?;
+        out.gauge("tape_retained_publications", "Publications still on the tape", None, status.retained)?;
+        out.gauge("tape", "Memory of the tape's segments", Some(Unit::Bytes), status.bytes)?;
+        out.gauge("tape_retain", "Memory that they may have (--retain)", Some(Unit::Bytes), settings.retain_bytes)?;
+        out.gauge("tape_segments", "Segments of the tape", None, status.segments)?;
+        let help = "Age of the oldest publication on the tape: how far back a slow subscriber may be";
+        out.gauge("tape_oldest_age", help, Some(Unit::Seconds), age_us as f64 / 1e6)?;
+        out.gauge("topics", "Topics that there are", None, status.topics)?;
+        out.gauge("topics_max", "Topics that there may be (--max-topics)", None, settings.topics_max)?;
+        out.counter("topics_forgotten", "Topics forgotten", None, self.context.shared.metrics.topics_forgotten.get())?;
+        out.gauge("values", "Last values kept for snapshots", Some(Unit::Bytes), status.value_bytes)?;
+        let help = "Memory that they may have (--max-values)";
+        out.gauge("values_max", help, Some(Unit::Bytes), settings.value_bytes_max)?;
+        let help = "Publications whose value was not kept, for want of room";
+        out.counter("values_dropped", help, None, status.values_dropped)
+    }
+
+    /// What the kernel knows of this process; what it doesn't tell is left out.
+    fn process(&self, out: &mut Writer<'_>) -> fmt::Result {
+        if let Some(open) = descriptors_open() {
+            out.gauge("process_descriptors_open", "Descriptors open", None, open)?;
+        }
+        if let Some(most) = getrlimit(Resource::Nofile).current {
+            out.gauge("process_descriptors_max", "Descriptors that may be open", None, most)?;
+        }
+        if let Some(bytes) = resident_bytes() {
+            out.gauge("process_resident_memory", "Memory that the process has in use", Some(Unit::Bytes), bytes)?;
+        }
+        let used = clock_gettime(ClockId::ProcessCPUTime);
+        let seconds = used.tv_sec as f64 + used.tv_nsec as f64 / 1e9;
+        out.counter(
+            "process_cpu",
+            "Processor time, of all threads, in user and kernel mode",
+            Some(Unit::Seconds),
+            seconds,
+        )
+    }
+
+    fn each_worker(&self, get: impl Fn(&WorkerMetrics) -> u64) -> impl Iterator<Item = (String, u64)> {
+        self.context.shared.metrics.workers.iter().enumerate().map(move |(n, worker)| (n.to_string(), get(worker)))
+    }
+
+    fn worker_gauges(
+        &self,
+        out: &mut Writer<'_>,
+        name: &str,
+        help: &str,
+        get: impl Fn(&WorkerMetrics) -> u64,
+    ) -> fmt::Result {
+        out.gauges(name, help, None, "worker", self.each_worker(get))
+    }
+
+    fn worker_units(
+        &self,
+        out: &mut Writer<'_>,
+        name: &str,
+        help: &str,
+        unit: Unit,
+        get: impl Fn(&WorkerMetrics) -> u64,
+    ) -> fmt::Result {
+        out.gauges(name, help, Some(unit), "worker", self.each_worker(get))
+    }
+
+    fn worker_counters(
+        &self,
+        out: &mut Writer<'_>,
+        name: &str,
+        help: &str,
+        unit: Option<Unit>,
+        get: impl Fn(&WorkerMetrics) -> u64,
+    ) -> fmt::Result {
+        out.counters(name, help, unit, "worker", self.each_worker(get))
+    }
+
+    fn histograms(
+        &self,
+        out: &mut Writer<'_>,
+        name: &str,
+        help: &str,
+        get: impl Fn(&WorkerMetrics) -> &Times,
+    ) -> fmt::Result {
+        let times =
+            self.context.shared.metrics.workers.iter().enumerate().map(|(n, worker)| (n.to_string(), get(worker)));
+        out.histograms(name, help, "worker", times)
+    }
+}
+
+/// Writes families, each with its help, type, unit and samples.
+struct Writer<'e>(DescriptorEncoder<'e>);
+
+impl Writer<'_> {
+    fn info(&mut self, name: &str, help: &str, labels: &[(&str, &str)]) -> fmt::Result {
+        self.0.encode_descriptor(name, &sentence(help), None, MetricType::Info)?.encode_info(&labels)
+    }
+
+    fn counter(&mut self, name: &str, help: &str, unit: Option<Unit>, value: impl EncodeCounterValue) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, &sentence(help), unit.as_ref(), MetricType::Counter)?;
+        family.encode_counter::<NoLabelSet, _, f64>(&value, None)
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, unit: Option<Unit>, value: impl EncodeGaugeValue) -> fmt::Result {
+        self.0.encode_descriptor(name, &sentence(help), unit.as_ref(), MetricType::Gauge)?.encode_gauge(&value)
+    }
+
+    fn counters(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<Unit>,
+        label: &str,
+        values: impl IntoIterator<Item = (String, u64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, &sentence(help), unit.as_ref(), MetricType::Counter)?;
+        for (which, value) in values {
+            family.encode_family(&[(label, which)])?.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
+        }
+        Ok(())
+    }
+
+    fn gauges(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<Unit>,
+        label: &str,
+        values: impl IntoIterator<Item = (String, u64)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, &sentence(help), unit.as_ref(), MetricType::Gauge)?;
+        for (which, value) in values {
+            family.encode_family(&[(label, which)])?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+
+    fn histograms<'t>(
+        &mut self,
+        name: &str,
+        help: &str,
+        label: &str,
+        times: impl Iterator<Item = (String, &'t Times)>,
+    ) -> fmt::Result {
+        let bounds = BOUNDS_US.map(Duration::from_micros);
+        let mut family =
+            self.0.encode_descriptor(name, &sentence(help), Some(&Unit::Seconds), MetricType::Histogram)?;
+        for (which, times) in times {
+            let (cumulative, count, sum) = times.cumulative(&bounds);
+            let mut buckets = Vec::with_capacity(BOUNDS_US.len() + 1);
+            let mut before = 0;
+            let ends = bounds.iter().map(Duration::as_secs_f64).chain([f64::INFINITY]);
+            for (end, upto) in ends.zip(cumulative.into_iter().chain([count])) {
+                buckets.push((end, upto.saturating_sub(before)));
+                before = before.max(upto);
+            }
+            family.encode_family(&[(label, which)])?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+        }
+        Ok(())
+    }
+}
+
+fn sentence(help: &str) -> String {
+    format!("{help}.")
+}
+
+/// Memory in use, from `/proc/self/statm`: its second number, in pages.
+fn resident_bytes() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * rustix::param::page_size() as u64)
+}
+
+/// How many descriptors are open, without the one that this takes.
+fn descriptors_open() -> Option<u64> {
+    Some((std::fs::read_dir("/proc/self/fd").ok()?.count() as u64).saturating_sub(1))
+}

@@ -1,0 +1,133 @@
+//! Which address is answered by what, and who may.
+//!
+//! | path | methods | answer |
+//! | --- | --- | --- |
+//! | `/`, `/page.js`, `/page.css` | GET, HEAD | the page |
+//! | `/healthz`, `/readyz` | GET, HEAD | alive; welcoming |
+//! | `/metrics` | GET, HEAD | figures for Prometheus |
+//! | `/topics`, `/topics/TOPIC` | GET, HEAD | what topics there are; a last value |
+//! | `/publish`, `/publish/TOPIC` | POST | publishing |
+//! | `/ws`, `/raw/TOPIC` | | for a worker |
+
+use super::{Control, page, serve::Outcome, topics, upload::Upload};
+use crate::{
+    http::{
+        Refusal, Request, Response,
+        response::{JSON, TEXT},
+    },
+    protocol::Topic,
+    websocket::handshake,
+    worker,
+};
+
+/// The methods of what is only looked at.
+const LOOK: (&[&str], &[(&str, &str)]) = (&["GET", "HEAD"], &[("Allow", "GET, HEAD")]);
+
+/// The method of publishing.
+const PUBLISH: (&[&str], &[(&str, &str)]) = (&["POST"], &[("Allow", "POST")]);
+
+/// What goes with 401, as RFC 9110 section 11.6.1 demands.
+const CHALLENGE: &[(&str, &str)] = &[("WWW-Authenticate", "Bearer realm=\"stentor\"")];
+
+impl Control {
+    /// What a request comes to.
+    pub(super) fn route<'a>(&mut self, head: &Request<'_>) -> Result<Outcome<'a>, Refusal> {
+        let path = head.decoded_path().ok_or_else(|| Refusal::new(400, "The path is not valid text."))?;
+        let answer = match &*path {
+            "/ws" => return Ok(Outcome::WebSocket),
+            raw if raw.starts_with("/raw/") => return Ok(Outcome::WebSocket),
+            "/publish" => {
+                self.may_publish(head)?;
+                return self.upload(head, None);
+            }
+            "/healthz" => look(head).map(|()| Response::new(200).body(TEXT, &b"ok\n"[..])),
+            "/readyz" => look(head).and_then(|()| self.readiness()),
+            "/metrics" => look(head).map(|()| self.metrics(head)),
+            "/topics" => look(head).and_then(|()| self.topics(head)),
+            "/sse" => Err(Refusal::new(501, "unsupported: Server-Sent Events are reserved, and not served yet.")),
+            path => {
+                if let Some(topic) = path.strip_prefix("/publish/") {
+                    self.may_publish(head)?;
+                    self.check_topic(topic)?;
+                    return self.upload(head, Some(topic));
+                }
+                if let Some(topic) = path.strip_prefix("/topics/") {
+                    look(head)?;
+                    self.check_topic(topic)?;
+                    let found = topics::last_value(&self.context, topic);
+                    found.map(|json| Response::new(200).body(JSON, json).header("Cache-Control", "no-store"))
+                } else {
+                    let page = page::find(path).ok_or_else(|| Refusal::new(404, "There is nothing at this path."))?;
+                    look(head).map(|()| page)
+                }
+            }
+        };
+        answer.map(Outcome::Answer)
+    }
+
+    fn readiness<'a>(&self) -> Result<Response<'a>, Refusal> {
+        if self.is_ready() {
+            Ok(Response::new(200).body(TEXT, &b"ready\n"[..]))
+        } else {
+            Err(Refusal::new(503, "The server is draining: it takes no new connections."))
+        }
+    }
+
+    fn metrics<'a>(&self, head: &Request<'_>) -> Response<'a> {
+        let (content_type, text) = self.exposition.render(head);
+        Response::new(200).body(content_type, text.into_bytes()).header("Cache-Control", "no-store")
+    }
+
+    fn topics<'a>(&self, head: &Request<'_>) -> Result<Response<'a>, Refusal> {
+        let list = topics::Query::read(head, self.context.shared.settings.topic_length_max)?;
+        Ok(Response::new(200).body(JSON, list.answer(&self.context)).header("Cache-Control", "no-store"))
+    }
+
+    fn check_topic(&self, topic: &str) -> Result<(), Refusal> {
+        Topic::check(topic, self.context.shared.settings.topic_length_max)
+            .map_err(|error| Refusal::new(400, format!("Not a topic: {error}.")))
+    }
+
+    /// Whether a request may publish: its method, the page that it comes from, and the token that it shows.
+    fn may_publish(&self, head: &Request<'_>) -> Result<(), Refusal> {
+        only(head, PUBLISH)?;
+        let settings = &self.context.shared.settings;
+        handshake::check_origin(head, &settings.origins)?;
+        if settings.open {
+            return Ok(());
+        }
+        match worker::shown_token(head) {
+            Some(shown) if settings.token_is_right(&shown) => Ok(()),
+            Some(_) => Err(Refusal::new(401, "The token is not the right one.").with(CHALLENGE)),
+            None => {
+                let text = "Publishing needs a token: send Authorization: Bearer TOKEN, or ?token=TOKEN.";
+                Err(Refusal::new(401, text).with(CHALLENGE))
+            }
+        }
+    }
+
+    /// The publication, or the publications, that a request begins.
+    fn upload<'a>(&self, head: &Request<'_>, topic: Option<&str>) -> Result<Outcome<'a>, Refusal> {
+        let message_max = self.context.shared.settings.message_max;
+        let upload = match topic {
+            Some(topic) => Upload::one(head, topic, message_max),
+            None => Upload::lines(head, message_max, self.context.settings.body_max),
+        };
+        upload.map(|upload| Outcome::Upload(Box::new(upload)))
+    }
+}
+
+fn look(head: &Request<'_>) -> Result<(), Refusal> {
+    only(head, LOOK)
+}
+
+/// Refuses every method but those.
+fn only(
+    head: &Request<'_>,
+    (methods, allow): (&[&str], &'static [(&'static str, &'static str)]),
+) -> Result<(), Refusal> {
+    if methods.contains(&head.method) {
+        return Ok(());
+    }
+    Err(Refusal::new(405, format!("The method here is {}.", methods.join(" or "))).with(allow))
+}

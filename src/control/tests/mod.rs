@@ -1,0 +1,212 @@
+//! A control thread on real sockets, spoken to in plain HTTP.
+
+mod connections;
+mod luck;
+mod metrics;
+mod page;
+mod publishing;
+mod topics;
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader, Read, Write},
+    net::{Shutdown, TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use crossbeam_channel::Receiver;
+use rustix::fd::OwnedFd;
+use serde_json::Value;
+
+use super::{Context, Control, Settings, sweep};
+use crate::{
+    clock::Moment,
+    config::{Config, Span},
+    handover::{Arrival, Inbox, Message},
+    io::{epoll::Epoll, waker::Waker},
+    limits::Limits,
+    metrics::{Metrics, Refusal},
+    protocol::Payload,
+    publish::Publisher,
+    tape::{Tape, TapeSettings},
+    topic::Subscriptions,
+    worker,
+};
+
+/// Long enough that a test never meets it.
+const NEVER: Duration = Duration::from_secs(600);
+
+/// Short enough to be waited for.
+const SOON: Duration = Duration::from_millis(50);
+
+struct Server {
+    listener: TcpListener,
+    context: Context,
+    inbox: Inbox<OwnedFd>,
+    worker: Receiver<Message<OwnedFd>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    fn start() -> Server {
+        Server::with(|_| {}, |_| {})
+    }
+
+    fn with(config: impl FnOnce(&mut Config), settings: impl FnOnce(&mut Settings)) -> Server {
+        let (context, worker) = context(config, settings);
+        let waker = Arc::new(Waker::new().unwrap());
+        let (inbox, receiver) = Inbox::new(1024, Arc::clone(&waker));
+        let of_thread = context.clone();
+        let thread = std::thread::spawn(move || {
+            let edge = Epoll::new(waker, Duration::ZERO).unwrap();
+            Control::new(of_thread, edge, receiver).run();
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Server { listener, context, inbox, worker, thread: Some(thread) }
+    }
+
+    /// A connection that the control thread owns, of which a worker has read `received`.
+    fn connect_after(&self, received: &[u8]) -> Client {
+        let stream = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
+        let (socket, peer) = self.listener.accept().unwrap();
+        let permit = self.context.limits.admit(peer.ip()).unwrap();
+        let arrival = Arrival { socket: socket.into(), peer, permit, received: received.to_vec() };
+        self.inbox.hand_over(arrival).unwrap();
+        // A guard: a test that would hang fails.
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        Client(BufReader::new(stream))
+    }
+
+    fn connect(&self) -> Client {
+        self.connect_after(b"")
+    }
+
+    fn refused(&self, why: Refusal) -> u64 {
+        self.context.shared.metrics.refusals().find(|(reason, _)| *reason == why).unwrap().1
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.inbox.drain(Moment::now());
+        let ended = self.thread.take().map(JoinHandle::join);
+        if !std::thread::panicking() {
+            ended.unwrap().unwrap();
+        }
+    }
+}
+
+/// What a control thread works with, and the inbox of the one worker.
+fn context(
+    change: impl FnOnce(&mut Config),
+    change_settings: impl FnOnce(&mut Settings),
+) -> (Context, Receiver<Message<OwnedFd>>) {
+    let mut config = Config { close_timeout: Span(NEVER), handshake_timeout: Span(NEVER), ..Config::default() };
+    change(&mut config);
+    let mut settings = Settings { keep_alive: NEVER, ..Settings::new(&config) };
+    change_settings(&mut settings);
+    let tape = Tape::new(TapeSettings {
+        retain: 256 * 1024,
+        segment: 64 * 1024,
+        message_max: config.max_message.as_u64() as usize,
+        topics_max: config.max_topics,
+        value_bytes_max: config.max_values.as_u64() as usize,
+        epoch: 36,
+    });
+    let metrics = Arc::new(Metrics::new(1));
+    let publisher = Publisher::new(tape.clone(), Arc::new([]), Arc::clone(&metrics), config.max_topic_length);
+    let shared = worker::Shared {
+        settings: Arc::new(worker::Settings::new(&config)),
+        publisher,
+        subscriptions: Subscriptions::new(config.max_subscriptions_total),
+        metrics,
+    };
+    let (worker, receiver) = Inbox::new(4, Arc::new(Waker::new().unwrap()));
+    let context = Context {
+        settings,
+        shared: Arc::new(shared),
+        tape,
+        limits: Limits::new(config.max_connections, 0),
+        workers: vec![worker],
+        readiness: Arc::new(AtomicBool::new(true)),
+        started: Moment::now(),
+    };
+    (context, receiver)
+}
+
+struct Client(BufReader<TcpStream>);
+
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    headers: BTreeMap<String, String>,
+    body: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+impl Client {
+    fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
+        self.0.get_mut().write_all(bytes.as_ref()).unwrap();
+        self
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        assert!(line.ends_with("\r\n"), "the connection ended after {line:?}");
+        line.trim_end().to_owned()
+    }
+
+    /// The head of an answer, and its body unless there is none to a HEAD.
+    fn answer_to(&mut self, method: &str) -> Answer {
+        let status = self.line().split(' ').nth(1).unwrap().parse().unwrap();
+        let mut headers = BTreeMap::new();
+        loop {
+            let line = self.line();
+            let Some((name, value)) = line.split_once(": ") else { break };
+            headers.insert(name.to_ascii_lowercase(), value.to_owned());
+        }
+        let len =
+            if method == "HEAD" { 0 } else { headers.get("content-length").map_or(0, |len| len.parse().unwrap()) };
+        let mut body = vec![0; len];
+        self.0.read_exact(&mut body).unwrap();
+        Answer { status, headers, body: String::from_utf8(body).unwrap() }
+    }
+
+    fn answer(&mut self) -> Answer {
+        self.answer_to("GET")
+    }
+
+    fn ask(&mut self, method: &str, target: &str) -> Answer {
+        self.send(format!("{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n")).answer_to(method)
+    }
+
+    fn get(&mut self, target: &str) -> Answer {
+        self.ask("GET", target)
+    }
+
+    fn post(&mut self, target: &str, headers: &str, body: impl AsRef<[u8]>) -> Answer {
+        let body = body.as_ref();
+        let head = format!("POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n{headers}\r\n", body.len());
+        self.send(head).send(body).answer()
+    }
+
+    /// The server has ended the connection, and said nothing more.
+    fn assert_ended(&mut self) {
+        assert_eq!(self.0.read(&mut [0; 64]).unwrap(), 0);
+    }
+}
+
+fn last(client: &mut Client, topic: &str) -> Value {
+    client.get(&format!("/topics/{topic}")).json()
+}

@@ -1,0 +1,302 @@
+//! Publishing over HTTP: a body that is one payload, or one publication a line.
+//!
+//! Lines are published as they arrive: those that one read completes are taken apart first, and then appended together
+//! under one hold of the tape's lock. What is kept of a body is one payload, or the beginning of one line: never more than
+//! `--max-message` and a kilobyte, beside what one read brings.
+
+use std::{borrow::Cow, fmt::Display};
+
+use serde::de::IgnoredAny;
+
+use crate::{
+    http::{BodyDecoder, BodyEvent, Refusal, Request},
+    metrics,
+    protocol::{Payload, ndjson, reply::push_string},
+    publish::Publisher,
+    tape::{Appended, PublishError},
+};
+
+/// Room on a line for what is around the payload: a topic's name, which has 128 bytes at most unless `--max-topic-length` says
+/// otherwise, and the names of the fields.
+const AROUND_PAYLOAD: usize = 1024;
+
+/// A body being taken in.
+pub(super) struct Upload {
+    /// The client wants to send another request afterwards.
+    pub keep_alive: bool,
+    decoder: BodyDecoder,
+    target: Target,
+}
+
+enum Target {
+    One { topic: String, form: Form, body: Vec<u8> },
+    Lines(Lines),
+}
+
+/// What a payload is, by the request's `Content-Type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// It must be JSON.
+    Json,
+    /// Bytes, whatever they look like.
+    Binary,
+    /// Text, if it is that.
+    Any,
+}
+
+/// How far a body is.
+pub(super) enum Progress {
+    /// It goes on.
+    NeedsMore,
+    /// Published; the answer is this JSON.
+    Done(Vec<u8>),
+}
+
+/// Why a body was refused.
+pub(super) struct Fault {
+    pub refusal: Refusal,
+    /// How it is counted, if not by its status.
+    pub why: Option<metrics::Refusal>,
+    /// Nothing of the body is left to come.
+    pub is_complete: bool,
+}
+
+impl Upload {
+    /// The body as the payload of one publication.
+    ///
+    /// # Errors
+    /// It is known to be too large.
+    pub fn one(head: &Request<'_>, topic: &str, message_max: usize) -> Result<Upload, Refusal> {
+        let target = Target::One { topic: topic.to_owned(), form: Form::of(head), body: Vec::new() };
+        Upload::new(head, target, message_max as u64)
+    }
+
+    /// The body as one publication a line.
+    ///
+    /// # Errors
+    /// It is known to be too large.
+    pub fn lines(head: &Request<'_>, message_max: usize, body_max: u64) -> Result<Upload, Refusal> {
+        let lines = Lines { len_max: message_max + AROUND_PAYLOAD, ..Lines::default() };
+        Upload::new(head, Target::Lines(lines), body_max)
+    }
+
+    fn new(head: &Request<'_>, target: Target, body_max: u64) -> Result<Upload, Refusal> {
+        let mut decoder = BodyDecoder::new(head.body, body_max);
+        // Before it is asked for, with 100 Continue.
+        decoder.next(&mut &b""[..])?;
+        Ok(Upload { keep_alive: head.keep_alive, decoder, target })
+    }
+
+    /// Takes in what has come, which it advances past what was read.
+    pub fn take_in(&mut self, input: &mut &[u8], publisher: &Publisher) -> Result<Progress, Fault> {
+        let is_complete = loop {
+            match self.decoder.next(input) {
+                Ok(Some(BodyEvent::Data(data))) => self.target.keep(data),
+                Ok(Some(BodyEvent::End)) => break true,
+                Ok(None) => break false,
+                Err(refusal) => return Err(self.broken(refusal, publisher)),
+            }
+        };
+        match &mut self.target {
+            Target::Lines(lines) => lines.publish(publisher, is_complete),
+            Target::One { .. } if !is_complete => return Ok(Progress::NeedsMore),
+            Target::One { topic, form, body } => publish_one(publisher, topic, *form, body),
+        }
+        .map(|json| json.map_or(Progress::NeedsMore, Progress::Done))
+        .map_err(|fault| Fault { is_complete, ..fault })
+    }
+
+    /// What to say of a body that never ended.
+    pub fn cut_short(&self) -> String {
+        format!("The body did not come in time{}.", self.target.before())
+    }
+
+    /// The body can't be read on; the lines before are published still, as they would have been if it had come more slowly.
+    fn broken(&mut self, refusal: Refusal, publisher: &Publisher) -> Fault {
+        if let Target::Lines(lines) = &mut self.target
+            && let Err(fault) = lines.publish(publisher, false)
+        {
+            return fault;
+        }
+        let sentence = refusal.message.trim_end_matches('.');
+        Fault::new(Refusal::new(refusal.status, format!("{sentence}{}.", self.target.before())))
+    }
+}
+
+impl Target {
+    fn keep(&mut self, data: &[u8]) {
+        match self {
+            Target::One { body, .. } => body.extend_from_slice(data),
+            Target::Lines(lines) => lines.buffer.extend_from_slice(data),
+        }
+    }
+
+    /// The end of a sentence: how many publications went before.
+    fn before(&self) -> String {
+        match self {
+            Target::One { .. } => String::new(),
+            Target::Lines(lines) => format!("; {}", before(lines.published)),
+        }
+    }
+}
+
+impl Fault {
+    fn new(refusal: Refusal) -> Fault {
+        Fault { refusal, why: None, is_complete: false }
+    }
+
+    /// What a refused publication comes to; `sentence` makes a sentence of what was wrong.
+    fn of(error: &PublishError, line: bool, sentence: impl FnOnce(&dyn Display) -> String) -> Fault {
+        let (status, why) = match error {
+            PublishError::TopicsFull { .. } => (503, Some(metrics::Refusal::TopicsFull)),
+            PublishError::TooLarge { .. } if !line => (413, None),
+            PublishError::TooLarge { .. } | PublishError::BadTopic(_) => (400, None),
+        };
+        Fault { refusal: Refusal::new(status, sentence(error)), why, is_complete: false }
+    }
+}
+
+impl Form {
+    fn of(head: &Request<'_>) -> Form {
+        let media_type = head.header("Content-Type").unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        match media_type.to_ascii_lowercase().as_str() {
+            "application/json" => Form::Json,
+            "application/octet-stream" => Form::Binary,
+            _ => Form::Any,
+        }
+    }
+
+    /// The payload that a body is.
+    fn payload(self, body: &[u8]) -> Result<Payload<'_>, Refusal> {
+        match (self, simdutf8::basic::from_utf8(body)) {
+            (Form::Binary, _) | (Form::Any, Err(_)) => Ok(Payload::Binary(body)),
+            (Form::Any, Ok(text)) => Ok(Payload::Text(text)),
+            (Form::Json, Err(_)) => Err(Refusal::new(400, "The body is said to be JSON, and is not UTF-8 text.")),
+            (Form::Json, Ok(text)) => match serde_json::from_str::<IgnoredAny>(text) {
+                Ok(_) => Ok(Payload::Json(body)),
+                Err(error) => Err(Refusal::new(400, format!("The body is said to be JSON, and isn't: {error}."))),
+            },
+        }
+    }
+}
+
+fn publish_one(publisher: &Publisher, topic: &str, form: Form, body: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+    let payload = form.payload(body).map_err(Fault::new)?;
+    let Appended { seq, ts } = publisher
+        .publish(topic, payload)
+        .map_err(|error| Fault::of(&error, false, |error| format!("Nothing was published: {error}.")))?;
+    let mut json = b"{\"topic\":".to_vec();
+    push_string(&mut json, topic);
+    json.extend(format!(",\"seq\":{seq},\"ts\":{ts}}}").bytes());
+    Ok(Some(json))
+}
+
+/// Newline-delimited publications.
+#[derive(Default)]
+struct Lines {
+    /// Received and not taken apart: at most the beginning of one line between two reads.
+    buffer: Vec<u8>,
+    /// The longest line taken, without its end.
+    len_max: usize,
+    /// Lines taken apart.
+    number: u64,
+    published: u64,
+}
+
+/// A line that is good so far.
+struct Line<'b> {
+    number: u64,
+    topic: Cow<'b, str>,
+    data: &'b str,
+}
+
+/// A line that isn't, and what is wrong with it.
+struct BadLine {
+    number: u64,
+    what: String,
+}
+
+impl Lines {
+    /// Publishes the lines that are complete, which the last one is with the body. Returns the answer at its end.
+    fn publish(&mut self, publisher: &Publisher, is_complete: bool) -> Result<Option<Vec<u8>>, Fault> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let whole = match memchr::memrchr(b'\n', &buffer) {
+            _ if is_complete => buffer.len(),
+            Some(last) => last + 1,
+            None => 0,
+        };
+        let (lines, bad) = self.read(&buffer[..whole]);
+        self.append(publisher, &lines)?;
+        if let Some(BadLine { number, what }) = bad {
+            return Err(self.bad(number, &what));
+        }
+        self.number += memchr::memchr_iter(b'\n', &buffer[..whole]).count() as u64;
+        buffer.drain(..whole);
+        self.buffer = buffer;
+        if self.buffer.len() > self.len_max + 1 {
+            return Err(self.bad(self.number + 1, &self.too_long()));
+        }
+        Ok(is_complete.then(|| format!("{{\"published\":{}}}", self.published).into_bytes()))
+    }
+
+    /// Appends lines to the tape, under one hold of its lock, up to the first that it refuses.
+    fn append(&mut self, publisher: &Publisher, lines: &[Line<'_>]) -> Result<(), Fault> {
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let mut batch = publisher.batch();
+        for Line { number, topic, data } in lines {
+            if let Err(error) = batch.push(topic, Payload::Json(data.as_bytes())) {
+                return Err(Fault::of(&error, true, |error| bad_line(*number, error, self.published)));
+            }
+            self.published += 1;
+        }
+        Ok(())
+    }
+
+    fn bad(&self, number: u64, what: &str) -> Fault {
+        Fault::new(Refusal::new(400, bad_line(number, &what, self.published)))
+    }
+
+    /// Takes whole lines apart, up to the first that is bad.
+    fn read<'b>(&self, text: &'b [u8]) -> (Vec<Line<'b>>, Option<BadLine>) {
+        let mut read = Vec::new();
+        for (number, line) in (self.number + 1..).zip(text.split(|&byte| byte == b'\n')) {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            match self.read_line(line) {
+                Ok((topic, data)) => read.push(Line { number, topic, data }),
+                Err(what) => return (read, Some(BadLine { number, what })),
+            }
+        }
+        (read, None)
+    }
+
+    fn read_line<'b>(&self, line: &'b [u8]) -> Result<(Cow<'b, str>, &'b str), String> {
+        if line.len() > self.len_max {
+            return Err(self.too_long());
+        }
+        let line = simdutf8::basic::from_utf8(line).map_err(|_| "expected UTF-8 text, found other bytes".to_owned())?;
+        let (topic, data) = ndjson::parse(line).map_err(|error| error.to_string())?;
+        Ok((topic, data.get()))
+    }
+
+    fn too_long(&self) -> String {
+        format!("expected at most {} bytes, found more", self.len_max)
+    }
+}
+
+/// The sentence about a bad line.
+fn bad_line(number: u64, what: &dyn Display, published: u64) -> String {
+    format!("Line {number} is bad: {what}; {}.", before(published))
+}
+
+fn before(published: u64) -> String {
+    match published {
+        0 => "nothing was published before it".to_owned(),
+        1 => "1 publication went before it".to_owned(),
+        n => format!("{n} publications went before it"),
+    }
+}

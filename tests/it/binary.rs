@@ -1,0 +1,169 @@
+//! The program: its exit codes, its one-line errors, its signals.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    net::TcpListener,
+    process::{Child, ChildStderr, Command, Output, Stdio},
+};
+
+use crate::client::Client;
+
+fn stentor() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_stentor"));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STENTOR_")) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    stentor().args(args).output().unwrap()
+}
+
+/// Ends the program when a test fails.
+struct Running {
+    child: Child,
+    log: BufReader<ChildStderr>,
+    address: String,
+}
+
+impl Running {
+    fn start(args: &[&str]) -> Running {
+        let mut command = stentor();
+        let mut child = command.args(["--listen", "127.0.0.1:0"]).args(args).stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        let address = loop {
+            line.clear();
+            assert!(log.read_line(&mut line).unwrap() > 0, "it ended before it listened");
+            if let Some((_, rest)) = line.split_once("listening on http://") {
+                break rest.split('/').next().unwrap().to_owned();
+            }
+        };
+        Running { child, log, address }
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    fn client(&self, path: &str) -> Client {
+        Client::try_connect(self.address.parse().unwrap(), path, &[]).unwrap()
+    }
+
+    /// Waits for its end: the exit code, and what it logged until then.
+    fn end(mut self) -> (Option<i32>, String) {
+        let mut log = String::new();
+        self.log.read_to_string(&mut log).unwrap();
+        (self.child.wait().unwrap().code(), log)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn what_cannot_work_is_one_line_and_exit_code_2() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    for (args, words) in [
+        (&["--listen", &taken][..], &["--listen", &taken, "another program"][..]),
+        (&["--listen", &taken, "--acceptors", "2"], &["--listen", &taken]),
+        (&["--listen", "192.0.2.1:0"], &["--listen", "192.0.2.1:0"]),
+        (&["--replay", "/no/such/file"], &["--replay", "/no/such/file"]),
+        (&["--max-message", "2MiB"], &["--max-message 2.0 MiB", "--segment"]),
+        (&["--pin", "0", "--workers", "2"], &["--workers 2", "--pin 0"]),
+        (&["--pin", "4000"], &["--pin 4000", "core 4000"]),
+        (&["--max-connections", "1000000000"], &["--max-connections 1000000000", "LimitNOFILE"]),
+    ] {
+        let output =
+            run(&[&["--listen", "127.0.0.1:0"][..], args].concat()[if args[0] == "--listen" { 2 } else { 0 }..]);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
+        assert_eq!(text.lines().count(), 1, "{args:?}: {text}");
+        assert!(words.iter().all(|word| text.contains(word)), "{args:?}: {text}");
+    }
+    let output = run(&["--listen", "nowhere"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("--listen"));
+}
+
+#[test]
+fn the_first_signal_drains_and_exits_with_0() {
+    let running = Running::start(&[]);
+    let mut client = running.client("/ws");
+    assert_eq!(client.json()["type"], "hello");
+    running.signal(rustix::process::Signal::TERM);
+    assert_eq!(client.json()["type"], "status");
+    assert_eq!(client.closed().0, 1001);
+    drop(client);
+    assert_eq!(running.end().0, Some(0));
+}
+
+#[test]
+fn the_second_signal_exits_at_once() {
+    let running = Running::start(&["--drain-timeout", "1h", "--close-timeout", "1h"]);
+    let mut client = running.client("/ws");
+    assert_eq!(client.json()["type"], "hello");
+    running.signal(rustix::process::Signal::INT);
+    assert_eq!(client.json()["type"], "status");
+    // The client doesn't answer the close, so the server would wait.
+    running.signal(rustix::process::Signal::INT);
+    assert_eq!(running.end().0, Some(1));
+}
+
+#[test]
+fn a_log_that_nobody_reads_any_more_does_not_end_it() {
+    let mut running = Running::start(&["--log-level", "debug"]);
+    // From here on writing the log fails with EPIPE.
+    running.log = BufReader::new({
+        let mut other = Command::new("true").stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = other.stderr.take().unwrap();
+        other.wait().unwrap();
+        stderr
+    });
+    for _ in 0..20 {
+        assert_eq!(running.client("/ws").json()["type"], "hello");
+    }
+}
+
+#[test]
+fn the_demo_moves() {
+    let running = Running::start(&["--demo", "--demo-rate", "1000/s"]);
+    let mut client = running.client("/ws?topics=q.demo.*,t.demo.*");
+    let mut kinds = std::collections::HashSet::new();
+    while kinds.len() < 2 {
+        let message = client.json();
+        if message["type"] == "update" {
+            let topic = message["topic"].as_str().unwrap();
+            let data = &message["data"];
+            match &topic[..7] {
+                "q.demo." => assert!(data["bid"].as_f64().unwrap() < data["ask"].as_f64().unwrap()),
+                _ => assert!(data["px"].as_f64().unwrap() > 0.0),
+            }
+            kinds.insert(topic[..1].to_owned());
+        }
+    }
+}
+
+#[test]
+fn the_log_names_the_connection_its_address_and_the_reason_in_both_formats() {
+    for format in ["text", "json"] {
+        let running = Running::start(&["--log-format", format, "--log-level", "debug"]);
+        let mut client = running.client("/ws");
+        let conn = client.json()["conn"].as_str().unwrap().to_owned();
+        client.socket.send(tungstenite::Message::binary(vec![0])).unwrap();
+        assert_eq!(client.closed().0, 1003);
+        drop(client);
+        running.signal(rustix::process::Signal::TERM);
+        let (_, log) = running.end();
+        let closed = log.lines().find(|line| line.contains("closed") && line.contains(&conn)).expect(&log);
+        assert!(closed.contains("127.0.0.1:") && closed.contains("commands are text messages"), "{closed}");
+        assert!(format == "text" || serde_json::from_str::<serde_json::Value>(closed).is_ok(), "{closed}");
+    }
+}

@@ -1,0 +1,119 @@
+//! Every bound, reached.
+
+use std::io::Read;
+
+use bytesize::ByteSize;
+use stentor::protocol::Payload;
+
+use crate::client::{Client, serve, tcp};
+
+#[test]
+fn connections_beyond_the_limit_are_told_503_and_room_is_given_back() {
+    let server = serve(|config| config.max_connections = 2);
+    let first = Client::hello(&server, "/ws");
+    let _second = Client::hello(&server, "/ws");
+    let mut answer = String::new();
+    tcp(server.addresses()[0]).read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("Retry-After"), "{answer}");
+    drop(first);
+    let admitted = (0..10_000).find_map(|_| Client::try_connect(server.addresses()[0], "/ws", &[]).ok());
+    assert_eq!(admitted.expect("room was given back").json()["type"], "hello");
+}
+
+#[test]
+fn connections_from_one_address_are_limited() {
+    let server = serve(|config| config.max_connections_per_ip = 1);
+    let _first = Client::hello(&server, "/ws");
+    let mut answer = String::new();
+    tcp(server.addresses()[0]).read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("your address"), "{answer}");
+}
+
+#[test]
+fn one_topic_too_many_is_refused_and_the_others_go_on() {
+    let server = serve(|config| config.max_topics = 2);
+    let mut client = Client::hello(&server, "/ws");
+    for topic in ["a", "b"] {
+        assert_eq!(client.ask(&format!(r#"{{"op":"pub","id":1,"topic":"{topic}","data":1}}"#))["seq"], 1);
+    }
+    let refused = client.ask(r#"{"op":"pub","id":1,"topic":"c","data":1}"#);
+    assert_eq!(refused["code"], "too_many_topics");
+    assert!(refused["message"].as_str().unwrap().contains("--max-topics"));
+    assert_eq!(client.ask(r#"{"op":"pub","id":1,"topic":"a","data":1}"#)["seq"], 2);
+}
+
+#[test]
+fn one_subscription_too_many_is_refused_whole() {
+    let server = serve(|config| config.max_subscriptions = 2);
+    let mut client = Client::hello(&server, "/ws?topics=a");
+    client.json();
+    let refused = client.ask(r#"{"op":"sub","id":1,"topics":["a","b","c"]}"#);
+    assert_eq!(refused["type"], "error");
+    let list = client.ask(r#"{"op":"list"}"#);
+    assert_eq!(list["topics"].as_array().unwrap().len(), 1);
+    assert_eq!(client.ask(r#"{"op":"sub","id":1,"topics":["a","b"]}"#)["type"], "ack");
+}
+
+#[test]
+fn subscriptions_over_all_connections_are_limited_and_given_back() {
+    let server = serve(|config| {
+        config.max_subscriptions = 2;
+        config.max_subscriptions_total = 3;
+    });
+    let mut first = Client::hello(&server, "/ws?topics=a,b");
+    first.json();
+    let mut second = Client::hello(&server, "/ws");
+    let refused = second.ask(r#"{"op":"sub","id":1,"topics":["c","d"]}"#);
+    assert!(refused["message"].as_str().unwrap().contains("--max-subscriptions-total"), "{refused}");
+    first.ask(r#"{"op":"unsub","topics":["b"]}"#);
+    assert_eq!(second.ask(r#"{"op":"sub","id":1,"topics":["c","d"]}"#)["type"], "ack");
+}
+
+#[test]
+fn a_payload_of_exactly_the_largest_size_passes_and_one_byte_more_does_not() {
+    let server = serve(|config| config.max_message = ByteSize::b(1000));
+    let mut client = Client::connect(&server, "/raw/a");
+    client.send(&"x".repeat(1000));
+    assert_eq!(client.text().len(), 1000);
+    client.send(&"x".repeat(1001));
+    assert_eq!(client.closed().0, 1009);
+    let refused = server.publisher().publish("a", Payload::Text(&"x".repeat(1001))).unwrap_err();
+    assert!(refused.to_string().contains("--max-message"), "{refused}");
+}
+
+#[test]
+fn a_name_longer_than_the_limit_is_refused() {
+    let server = serve(|config| config.max_topic_length = 10);
+    let mut client = Client::hello(&server, "/ws");
+    assert_eq!(client.ask(r#"{"op":"sub","topics":["abcdefghij"]}"#)["type"], "ack");
+    assert_eq!(client.ask(r#"{"op":"sub","topics":["abcdefghijk"]}"#)["code"], "bad_topic");
+}
+
+#[test]
+fn values_beyond_their_memory_are_not_kept_and_still_delivered() {
+    let server = serve(|config| config.max_values = ByteSize::b(10));
+    let mut client = Client::hello(&server, "/ws?topics=a");
+    client.json();
+    server.publisher().publish("a", Payload::Json(b"\"12345678901234567890\"")).unwrap();
+    assert_eq!(client.json()["data"], "12345678901234567890");
+    let mut later = Client::hello(&server, "/ws?topics=a");
+    assert_eq!(later.json()["topics"][0]["seq"], 1);
+    assert_eq!(later.ask(r#"{"op":"ping"}"#)["type"], "pong");
+}
+
+#[test]
+fn a_client_that_asks_and_never_reads_is_cut_off() {
+    let server = serve(|config| {
+        config.max_pending = ByteSize::kib(64);
+        config.sndbuf = ByteSize::kib(4);
+    });
+    server.publisher().publish("a", Payload::Text(&"x".repeat(30_000))).unwrap();
+    let mut client = Client::hello(&server, "/ws");
+    // Each command asks for 30 KB; nothing is read. The server gives up instead of collecting answers for ever.
+    let refused = (0..100_000).any(|n| {
+        let command = format!(r#"{{"op":"sub","id":{n},"topics":["a"]}}"#);
+        client.socket.send(tungstenite::Message::text(command)).is_err()
+    });
+    assert!(refused);
+    assert_eq!(Client::hello(&server, "/ws").ask(r#"{"op":"ping"}"#)["type"], "pong");
+}

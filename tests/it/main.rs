@@ -1,0 +1,13 @@
+//! The server as its users meet it: real sockets, an independent WebSocket client (tungstenite), the real binary.
+
+mod auth;
+mod binary;
+mod browser;
+mod client;
+mod handshake;
+mod limits;
+mod protocol;
+mod raw;
+mod replay;
+mod slow;
+mod stopping;

@@ -1,0 +1,62 @@
+//! How the server goes away.
+
+use std::net::TcpStream;
+
+use stentor::protocol::Payload;
+
+use crate::client::{Client, serve};
+
+#[test]
+fn clients_are_told_sent_everything_and_closed_with_1001() {
+    let server = serve(|_| {});
+    let mut json = Client::hello(&server, "/ws?topics=a");
+    json.json();
+    let mut raw = Client::connect(&server, "/raw/a");
+    raw.send("ready");
+    assert_eq!(raw.text(), "ready");
+    assert_eq!(json.json()["seq"], 1);
+    for n in 0..1000 {
+        server.publisher().publish("a", Payload::Json(n.to_string().as_bytes())).unwrap();
+    }
+    let address = server.addresses()[0];
+    let stopper = std::thread::spawn(move || server.stop());
+    let mut updates = 0;
+    let mut told = false;
+    let code = loop {
+        match json.message() {
+            tungstenite::Message::Text(text) => {
+                let message: serde_json::Value = serde_json::from_str(&text).unwrap();
+                match message["type"].as_str().unwrap() {
+                    "update" => updates += 1,
+                    "status" => {
+                        told = true;
+                        assert_eq!(message["code"], "draining");
+                        assert!(message["retry_ms"][1].as_u64().unwrap() > 0);
+                    }
+                    other => panic!("{other}"),
+                }
+            }
+            tungstenite::Message::Close(frame) => break u16::from(frame.unwrap().code),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((updates, told, code), (1000, true, 1001));
+    for _ in 0..1000 {
+        raw.text();
+    }
+    assert_eq!(raw.closed().0, 1001);
+    drop((json, raw));
+    stopper.join().unwrap();
+    assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn a_client_that_never_answers_does_not_hold_the_server_up_for_ever() {
+    let server = serve(|config| {
+        config.drain_timeout = "300ms".parse().unwrap();
+        config.close_timeout = "300ms".parse().unwrap();
+    });
+    let _silent = crate::client::upgraded(server.addresses()[0], "/ws");
+    let _half = crate::client::tcp(server.addresses()[0]);
+    server.stop();
+}
