@@ -6,6 +6,8 @@
 
 pub mod epoll;
 pub mod listener;
+#[cfg(all(test, not(loom)))]
+pub mod sim;
 pub mod waker;
 
 use std::{io, time::Duration};

@@ -19,9 +19,13 @@
 //! Memory is bounded by `--retain`: older segments are let go, and live on only while a reader that is in the middle of a
 //! pass pins them. Their buffers are used again.
 
+#[cfg(all(test, loom))]
+mod loom_model;
 mod reader;
 mod segment;
 mod sync;
+#[cfg(all(test, not(loom)))]
+mod tests;
 mod writer;
 
 pub use reader::{Reader, Run};

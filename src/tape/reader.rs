@@ -3,12 +3,12 @@
 //! A reader belongs to one worker. Within a turn it holds every segment between the tape's tail and head as it saw them
 //! at the turn's start, so that nothing it hands out can go away; at the next turn it lets go of what the tape has let go.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::collections::VecDeque;
 
 use super::{
     Lane, Position, Tape,
     segment::{Entry, Segment},
-    sync::Ordering,
+    sync::{Arc, Ordering},
 };
 
 /// One worker's view of the tape.

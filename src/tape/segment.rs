@@ -11,13 +11,9 @@
 //! never written again, what lies behind it belongs to the one writer. The protocol is checked by `loom_model.rs`.
 #![allow(unsafe_code)]
 
-use std::sync::Arc;
-
-use parking_lot::Mutex;
-
 use super::{
     LANES, Lane, Position,
-    sync::{AtomicU64, Ordering, UnsafeCell},
+    sync::{Arc, AtomicU64, Mutex, Ordering, UnsafeCell},
 };
 use crate::topic::TopicId;
 

@@ -1,13 +1,37 @@
 //! The atomics and cells of the tape's publish protocol, so that the model checker can put its own in their place.
 
 #[cfg(not(loom))]
-pub(super) use std::sync::atomic::{AtomicU64, Ordering};
+pub(super) use parking_lot::{Mutex, MutexGuard};
+#[cfg(not(loom))]
+pub(super) use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 #[cfg(loom)]
 pub(super) use loom::{
     cell::UnsafeCell,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        Arc, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
 };
+
+/// The model checker's lock can be poisoned; this gives it the interface of the real one.
+#[cfg(loom)]
+#[derive(Debug, Default)]
+pub(super) struct Mutex<T>(loom::sync::Mutex<T>);
+
+#[cfg(loom)]
+impl<T> Mutex<T> {
+    pub(super) fn new(value: T) -> Self {
+        Mutex(loom::sync::Mutex::new(value))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().expect("a panic ends the model")
+    }
+}
 
 /// The model checker's cell has a closure interface; this gives the real one the same.
 #[cfg(not(loom))]

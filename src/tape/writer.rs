@@ -1,15 +1,14 @@
 //! The writing end: numbering, encoding and appending, under one short lock.
 #![allow(unsafe_code)]
 
-use std::{collections::VecDeque, sync::Arc};
+use std::collections::VecDeque;
 
 use crossbeam_utils::CachePadded;
-use parking_lot::{Mutex, MutexGuard};
 
 use super::{
     LANES, Lane, Position,
     segment::{Entry, Pool, Segment},
-    sync::{AtomicU64, Ordering},
+    sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering},
 };
 use crate::{
     protocol::{Envelope, Kind, Payload},
@@ -176,6 +175,10 @@ impl Tape {
     pub fn with_changed<R>(&self, since: Position, look: impl FnOnce(&Registry, Vec<u32>, Position) -> R) -> R {
         let writer = self.0.writer.lock();
         let mut slots = Vec::new();
+        if writer.segments.front().is_some_and(|oldest| since < oldest.base) {
+            // What the tape has let go of since can't be asked any more: any topic may have changed.
+            slots.extend(0..writer.registry.slots());
+        }
         for segment in writer.segments.iter().rev() {
             let from = since.0.max(segment.base.0);
             for at in from..segment.end().min(writer.next) {

@@ -30,17 +30,26 @@ pub(super) struct Farewell<'a> {
 impl<E: Edge> Worker<E> {
     /// Appends answers to what a connection is to be sent, and sees to it that they are.
     pub(super) fn answer(&mut self, token: Token, write: impl FnOnce(&mut Vec<u8>)) {
-        let most = self.settings.pending_max;
         let connection = &mut self.connections[token as usize];
         write(&mut connection.out);
-        if connection.pending() > most {
-            let text = format!("more than --max-pending {most} bytes of answers wait for it");
-            return self.cut(token, &text);
+        if self.bound_pending(token) {
+            return;
         }
+        let connection = &mut self.connections[token as usize];
         if !connection.answered {
             connection.answered = true;
             self.answered.push(token);
         }
+    }
+
+    /// Cuts a connection for which more answers wait than may; returns whether it did.
+    pub(super) fn bound_pending(&mut self, token: Token) -> bool {
+        let most = self.settings.pending_max;
+        let over = self.connections[token as usize].pending() > most;
+        if over {
+            self.cut(token, &format!("more than --max-pending {most} bytes of answers wait for it"));
+        }
+        over
     }
 
     /// Answers with one JSON message.
@@ -215,7 +224,9 @@ impl<E: Edge> Worker<E> {
     /// Ends every trace of a connection.
     pub(super) fn remove(&mut self, token: Token) {
         self.unsubscribe_all(token);
-        drop(self.connections.remove(token as usize));
+        let connection = self.connections.remove(token as usize);
+        let assembly = &self.metrics().assembly_bytes;
+        assembly.set(assembly.get().saturating_sub(connection.decoder.buffered() as u64));
     }
 
     /// Whether anything is left to say to anybody.

@@ -104,6 +104,20 @@ impl<S> Connection<S> {
         let stages = self.march.as_ref().map_or(0, |march| march.stages.iter().map(|stage| stage.then.len()).sum());
         self.out.len() + stages
     }
+
+    /// The first position from which a connection that marches alone is to be sent something; none if it has no
+    /// subscription there or later, so that the tape may roll on without it.
+    pub fn next_needed(&self) -> Option<Position> {
+        let march = self.march.as_ref()?;
+        let mut at = march.position;
+        for stage in &march.stages {
+            if stage.cohort.is_some() && at < stage.until {
+                return Some(at);
+            }
+            at = at.max(stage.until);
+        }
+        self.cohort.map(|_| at)
+    }
 }
 
 #[cfg(test)]

@@ -134,8 +134,7 @@ impl Interest {
         self.by_text.get(text).copied()
     }
 
-    /// The name with this text, made if there was none. A name that no cohort uses is given back by
-    /// [`Interest::release_unused`].
+    /// The name with this text, made if there was none. The caller lets a cohort with it follow, whose end takes it along.
     pub fn intern(&mut self, text: &Arc<str>) -> NameId {
         if let Some(name) = self.by_text.get(text) {
             return *name;

@@ -18,8 +18,7 @@ impl<E: Edge> Worker<E> {
         }
         self.checked_floor = floor;
         let fallen = |worker: &Self, token: &Token| {
-            let march = worker.connections[*token as usize].march.as_ref();
-            march.is_some_and(|march| march.position < floor)
+            worker.connections[*token as usize].next_needed().is_some_and(|at| at < floor)
         };
         let alone: Vec<Token> = self.alone.iter().copied().filter(|token| fallen(self, token)).collect();
         for token in alone {
@@ -38,7 +37,7 @@ impl<E: Edge> Worker<E> {
 
     fn lagged(&mut self, token: Token) {
         let connection = &self.connections[token as usize];
-        let behind = connection.march.as_ref().map_or(self.position, |march| march.position);
+        let behind = connection.next_needed().unwrap_or(self.position);
         let lost = self.reader.floor().0 - behind.0;
         let text = format!("too slow: {lost} publications are no longer retained; subscribe again");
         let told = matches!(connection.speaks, Speaks::Json);
@@ -47,7 +46,7 @@ impl<E: Edge> Worker<E> {
 
     /// The greatest lag of a subscriber, in publications.
     pub(super) fn lag_max(&self) -> u64 {
-        let of = |token: &Token| self.connections[*token as usize].march.as_ref().map(|march| march.position);
+        let of = |token: &Token| self.connections[*token as usize].next_needed();
         let last = self.alone.iter().filter_map(of).min();
         last.map_or(0, |last| self.reader.head().0.saturating_sub(last.0))
     }

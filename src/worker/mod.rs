@@ -29,6 +29,8 @@ mod march;
 mod messages;
 mod requests;
 mod subscribe;
+#[cfg(all(test, not(loom)))]
+mod tests;
 mod timers;
 
 use std::{sync::Arc, time::Duration};
@@ -242,24 +244,27 @@ impl<E: Edge> Worker<E> {
 
     /// Waits for something to do, unless there is something already.
     fn wait(&mut self) {
-        let idle = self.runnable.is_empty() && self.answered.is_empty();
         let listens = !self.interest.is_empty();
-        let held = self.pass_due.since(self.edge.now());
+        if !listens {
+            // With the last subscription gone there are no more passes that would take the others along to their stages.
+            self.list_all();
+        }
+        let now = self.edge.now();
+        let idle = self.runnable.is_empty() && self.answered.is_empty();
+        let held = self.pass_due.since(now);
         let behind = listens && self.tape.head() > self.position;
-        let timeout = match (idle, behind) {
-            (false, _) => Some(Duration::ZERO),
-            (true, true) => Some(held),
-            (true, false) => {
-                let next = self.timers.until_next(self.edge.now());
-                match &self.draining {
-                    Some(draining) => Some(draining.until.since(self.edge.now()).min(next.unwrap_or(Duration::MAX))),
-                    None => next,
-                }
-            }
+        let timeout = if idle {
+            let pass = behind.then_some(held);
+            let stop = self.draining.as_ref().map(|draining| draining.until.since(now));
+            [pass, stop, self.timers.until_next(now)].into_iter().flatten().min()
+        } else {
+            Some(Duration::ZERO)
         };
         let (tape, inbox, position) = (&self.tape, &self.inbox, self.position);
-        let mut work = || !inbox.is_empty() || (listens && held.is_zero() && tape.head() > position);
-        let depth = if listens { Sleep::Light } else { Sleep::Deep };
+        // While the next pass is held back for a publication that is there, the timeout ends the sleep, and further ones
+        // needn't. The first one must: it may have come since.
+        let mut work = || !inbox.is_empty() || (listens && !behind && tape.head() > position);
+        let depth = if listens && !behind { Sleep::Light } else { Sleep::Deep };
         self.edge.wait(timeout, depth, &mut work, &mut self.ready);
     }
 

@@ -111,6 +111,8 @@ impl<E: Edge> Worker<E> {
         push_text(&mut then, &json);
         let position = self.tape.with_topics(|_, position| position);
         self.change(token, set, position, then);
+        // It may be far behind and never read: its acknowledgements are answers that wait like all others.
+        self.bound_pending(token);
     }
 
     /// `list`.

@@ -1,0 +1,669 @@
+//! The worker on a simulated edge: whole scripts of bad luck from one number.
+//!
+//! A script connects clients, lets them subscribe, publish, stall, break and leave, publishes beside them onto a tape that
+//! is small enough to roll over all the time, and takes the worker's turns in between. Each client checks each byte that
+//! it is sent (`client.rs`); in the end everybody must have everything, and when all have gone nothing may be left.
+//!
+//! `STENTOR_SEEDS=100000` tries more scripts, `STENTOR_SEED=17` one of them again.
+
+mod client;
+mod interest;
+
+use std::{collections::VecDeque, rc::Rc, sync::Arc, time::Duration};
+
+use self::client::{Body, Client, Journal, Publication, Speech, State};
+use super::*;
+use crate::{
+    io::{
+        sim::{Kernel, Peer, SimEdge, Socket},
+        waker::Waker,
+    },
+    limits::Limits,
+    protocol::{Kind, Payload},
+    tape::TapeSettings,
+};
+
+/// Scripts in an ordinary run: some seconds.
+const SEEDS: u64 = 1500;
+
+/// Turns in which nothing moves, in a row, before it counts as a loop that never sleeps. Simulated waits hold events
+/// back one time in eight, and a worker may need some turns to find out that there is nothing to do.
+const IDLE_TURNS_MAX: u32 = 100;
+
+const TOPICS: [&str; 7] = ["q.us.A", "q.us.B", "q.eu.A", "t.us.A", "t", "q.us.A.x", "q"];
+const PATTERNS: [&str; 7] = ["q.us.*", "q.>", "*.us.A", ">", "t.>", "*", "*.*.*"];
+
+#[test]
+fn every_script_keeps_every_promise() {
+    if let Some(seed) = number("STENTOR_SEED") {
+        return Script::new(seed).run();
+    }
+    for seed in 0..number("STENTOR_SEEDS").unwrap_or(SEEDS) {
+        if let Err(panic) = std::panic::catch_unwind(|| Script::new(seed).run()) {
+            eprintln!("the script that failed: STENTOR_SEED={seed}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
+
+struct Script {
+    random: fastrand::Rng,
+    world: World,
+    /// Answers may be cut for want of room, or subscriptions refused.
+    tight: bool,
+    flush_interval: Duration,
+}
+
+/// One worker and everything around it.
+struct World {
+    kernel: Rc<Kernel>,
+    worker: Worker<SimEdge>,
+    tape: Tape,
+    tape_bytes_max: usize,
+    shared: Arc<Shared>,
+    inbox: Inbox<Socket>,
+    limits: Arc<Limits>,
+    clients: Vec<Client>,
+    /// Connections that never become clients.
+    strays: Vec<Peer>,
+    /// Sockets handed over so far.
+    handed: u64,
+    control: Receiver<Message<Socket>>,
+    journal: Journal,
+    reader: Reader,
+    published: VecDeque<(String, Body)>,
+    payloads: u64,
+    alive: bool,
+    idle_turns: u32,
+    seen: (u64, Position),
+}
+
+fn settings() -> Settings {
+    Settings {
+        head_max: 8192,
+        message_max: 16 * 1024,
+        pending_max: 1 << 20,
+        topic_length_max: 128,
+        subscriptions_max: 1024,
+        subscriptions_total_max: 100_000,
+        flush_interval: Duration::ZERO,
+        handshake_timeout: Duration::from_secs(10),
+        heartbeat: Duration::from_secs(15),
+        idle_timeout: Duration::from_secs(60),
+        close_timeout: Duration::from_secs(5),
+        drain_timeout: Duration::from_secs(8),
+        origins: Vec::new(),
+        token: None,
+        open: true,
+    }
+}
+
+impl World {
+    fn new(seed: u64, settings: Settings, segment: usize, retain: usize) -> World {
+        let kernel = Kernel::new(seed);
+        let message_max = settings.message_max;
+        let tape = Tape::new(TapeSettings {
+            retain,
+            segment,
+            message_max,
+            topics_max: 1000,
+            value_bytes_max: 1 << 30,
+            epoch: 99,
+        });
+        // One bell for all scripts: nobody waits beside it.
+        static WAKER: std::sync::LazyLock<Arc<Waker>> = std::sync::LazyLock::new(|| Arc::new(Waker::new().unwrap()));
+        let metrics = Arc::new(Metrics::new(1));
+        let shared = Arc::new(Shared {
+            publisher: Publisher::new(tape.clone(), Arc::new([]), Arc::clone(&metrics), 128),
+            subscriptions: Subscriptions::new(settings.subscriptions_total_max),
+            settings: Arc::new(settings),
+            metrics,
+        });
+        let (inbox, receiver) = Inbox::new(64, Arc::clone(&WAKER));
+        let (control, handed_on) = Inbox::new(1000, Arc::clone(&WAKER));
+        let worker = Worker::new(0, Arc::clone(&shared), tape.clone(), SimEdge(Rc::clone(&kernel)), receiver, control);
+        // A segment has both lanes and an index; the largest frame may make one larger.
+        let segment_max = 2 * segment.max(message_max * 6 + 1000) + segment / 128 * 64 + 1000;
+        World {
+            kernel,
+            worker,
+            reader: Reader::new(tape.clone()),
+            tape,
+            tape_bytes_max: retain + segment_max,
+            shared,
+            inbox,
+            limits: Limits::new(1000, 0),
+            clients: Vec::new(),
+            strays: Vec::new(),
+            handed: 0,
+            control: handed_on,
+            journal: Journal::default(),
+            published: VecDeque::new(),
+            payloads: 0,
+            alive: true,
+            idle_turns: 0,
+            seen: (0, Position(0)),
+        }
+    }
+
+    fn hand_over(&mut self, room: usize) -> Peer {
+        let (socket, peer) = self.kernel.connect(room);
+        let address = "127.0.0.1:1".parse().unwrap();
+        let permit = self.limits.admit("127.0.0.1".parse().unwrap()).unwrap();
+        let arrival = Arrival { socket, peer: address, permit, received: Vec::new() };
+        assert!(self.inbox.hand_over(arrival).is_ok());
+        self.handed += 1;
+        peer
+    }
+
+    fn connect(&mut self, room: usize, speech: Speech, names: &[&str]) -> usize {
+        let peer = self.hand_over(room);
+        let id = (1 << 48) | self.handed;
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        self.clients.push(Client::connect(peer, id, speech, &names, &self.journal));
+        self.clients.len() - 1
+    }
+
+    /// A payload unlike any other, padded by `pad` bytes.
+    fn body(&mut self, kind: Kind, pad: usize) -> Body {
+        self.payloads += 1;
+        let (n, pad) = (self.payloads, "x".repeat(pad));
+        let bytes = match kind {
+            Kind::Json => format!(r#"{{"n":{n}, "pad":"{pad}"}}"#).into_bytes(),
+            Kind::Text => format!("text {n} \"{pad}\"").into_bytes(),
+            Kind::Binary => [&[0xff, 0][..], &n.to_be_bytes(), pad.as_bytes()].concat(),
+        };
+        Body { kind, bytes }
+    }
+
+    fn publish(&mut self, topic: &str, bodies: Vec<Body>) {
+        for body in bodies {
+            self.published.push_back((topic.to_owned(), body.clone()));
+            let payload = Payload::from_parts(body.kind, &body.bytes);
+            self.tape.appender().append(topic, payload, self.kernel.wall_us(), 0).unwrap();
+            self.note_published();
+        }
+    }
+
+    /// Notes what the tape has gained.
+    fn note_published(&mut self) {
+        let from = Position(self.journal.len() as u64);
+        let head = self.reader.refresh();
+        assert!(self.reader.floor() <= from, "the script publishes more at once than its tape holds");
+        let mut entries = Vec::new();
+        self.reader.scan(from, head, |_, _, entry| {
+            entries.push(*entry);
+            true
+        });
+        self.reader.trim();
+        for entry in entries {
+            let topic = self.tape.with_topics(|topics, _| topics.at(entry.topic.slot).unwrap().name.to_string());
+            let (expected, body) = match entry.origin {
+                0 => self.published.pop_front().unwrap(),
+                id => {
+                    let publisher = self.clients.iter_mut().find(|client| client.id == id).unwrap();
+                    publisher.publishing.pop_front().expect("a client publishes what it sent")
+                }
+            };
+            assert_eq!(topic, expected);
+            let publication = Publication { topic, seq: entry.seq, ts: entry.ts, body, origin: entry.origin };
+            self.journal.push(publication);
+        }
+        let status = self.tape.status();
+        assert!(status.bytes <= self.tape_bytes_max, "{} bytes of tape", status.bytes);
+    }
+
+    fn turn(&mut self) {
+        if !self.alive {
+            return;
+        }
+        // While a pass is held back, falling off the tape is noticed when the pass comes, or by chance before.
+        let rolled = self.tape.tail() > self.worker.reader.floor();
+        self.alive = self.worker.turn();
+        assert!(rolled || !self.kernel.overslept(), "the worker would have slept with work to do");
+        self.note_published();
+        let now = (self.kernel.progress(), self.tape.head());
+        self.idle_turns = if now == self.seen || self.kernel.asleep() { self.idle_turns + 1 } else { 0 };
+        self.seen = now;
+        if self.kernel.asleep() {
+            self.idle_turns = 0;
+        }
+        assert!(self.idle_turns < IDLE_TURNS_MAX, "the worker spins");
+    }
+
+    fn tail(&self) -> usize {
+        self.tape.tail().0 as usize
+    }
+
+    /// Takes turns until the worker sleeps and no client has anything more to read; no time passes.
+    fn settle(&mut self) {
+        let mut quiet = 0;
+        while quiet < 2 && self.alive {
+            self.kernel.allow(Duration::ZERO);
+            self.turn();
+            while self.alive && !self.kernel.asleep() {
+                self.turn();
+            }
+            quiet = if self.read_all(usize::MAX) { 0 } else { quiet + 1 };
+        }
+        self.read_all(usize::MAX);
+    }
+
+    fn read_all(&mut self, most: usize) -> bool {
+        let tail = self.tail();
+        let mut any = false;
+        for client in self.clients.iter_mut().filter(|client| !client.stalled) {
+            any |= client.read(most, &self.journal, tail);
+        }
+        any
+    }
+
+    /// Lets time pass, in steps in which clients get to answer.
+    fn pass(&mut self, length: Duration) {
+        let step = Duration::from_millis(900);
+        let mut left = length;
+        while !left.is_zero() && self.alive {
+            self.settle();
+            let now = left.min(step);
+            left -= now;
+            self.kernel.allow(now);
+            self.turn();
+            while self.alive && !self.kernel.asleep() {
+                self.turn();
+            }
+        }
+        for client in self.clients.iter_mut().filter(|client| client.stalled || client.rude) {
+            client.overslept = true;
+        }
+        self.settle();
+    }
+
+    /// After all connections have ended.
+    fn check_nothing_left(&mut self) {
+        self.control.try_iter().for_each(drop);
+        let mut peers = self.clients.iter().map(|client| &client.peer).chain(&self.strays);
+        assert!(peers.all(Peer::dropped), "a connection is left");
+        let worker = &self.worker;
+        assert!(worker.connections.is_empty());
+        assert_eq!((worker.interest.cohorts(), worker.interest.names()), (0, 0));
+        assert_eq!(worker.lanes, [0; LANES]);
+        assert!(worker.alone.is_empty());
+        assert_eq!(self.shared.subscriptions.total(), 0);
+        assert_eq!(self.limits.connections(), 0);
+        let metrics = &self.shared.metrics.workers[0];
+        let figures = [&metrics.websockets, &metrics.assembly_bytes];
+        assert_eq!(figures.map(|figure| figure.get()), [0; 2], "websockets, bytes of unfinished messages");
+        if self.alive {
+            let figures = [&metrics.connections, &metrics.pending_bytes, &metrics.alone, &metrics.segments_pinned];
+            assert_eq!(figures.map(|figure| figure.get()), [0; 4], "connections, pending bytes, alone, pinned");
+        }
+        assert_eq!(self.lanes_written(), [false, true], "nobody wants the JSON lane");
+        self.tape.want(Lane::Json);
+        assert_eq!(self.lanes_written(), [true, false], "nobody wants the raw lane");
+        self.tape.unwant(Lane::Json);
+    }
+
+    /// In which lanes a publication is written now.
+    fn lanes_written(&mut self) -> [bool; LANES] {
+        let body = self.body(Kind::Json, 0);
+        self.publish("q", vec![body]);
+        let mut written = [false; LANES];
+        self.reader.look(Position(self.journal.len() as u64 - 1), |_, entry| written = entry.len.map(|len| len > 0));
+        written
+    }
+}
+
+impl Script {
+    fn new(seed: u64) -> Script {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let tight = random.u8(..5) == 0;
+        let flush_interval = Duration::from_millis(if random.u8(..3) == 0 { random.u64(1..50) } else { 0 });
+        let settings = Settings {
+            pending_max: if tight { random.usize(1000..6000) } else { 1 << 20 },
+            subscriptions_max: if tight { 4 } else { 1024 },
+            heartbeat: Duration::from_secs(if random.bool() { random.u64(1..20) } else { 0 }),
+            idle_timeout: Duration::from_secs(if random.bool() { random.u64(6..90) } else { 0 }),
+            flush_interval,
+            ..settings()
+        };
+        let segment = random.usize(512..4096);
+        let roomy = random.bool();
+        // Clients publish up to eight at a time; the tape has to hold what happens within one turn.
+        let retain = if roomy { 1 << 20 } else { 24 * 1024 + segment * random.usize(2..12) };
+        Script { world: World::new(seed, settings, segment, retain), random, tight, flush_interval }
+    }
+
+    fn run(mut self) {
+        for _ in 0..self.random.usize(10..90) {
+            self.act();
+            for _ in 0..self.random.usize(..4) {
+                self.world.kernel.allow(self.flush_interval);
+                self.world.turn();
+            }
+            let most = if self.random.bool() { usize::MAX } else { self.random.usize(1..600) };
+            self.world.read_all(most);
+        }
+        if self.random.u8(..3) == 0 { self.drain() } else { self.finish() }
+    }
+
+    fn act(&mut self) {
+        match self.random.u8(..100) {
+            0..12 => self.connect(),
+            12..40 => self.publish(),
+            40..75 => self.say(),
+            75..83 => self.stall(),
+            83..87 => self.leave(),
+            87..92 => {
+                let length = Duration::from_millis(self.random.u64(1..300));
+                self.world.pass(length);
+            }
+            92..94 => {
+                let length = Duration::from_secs(self.random.u64(1..40));
+                self.world.pass(length);
+            }
+            94..96 => self.world.kernel.step_wall_clock(self.random.i64(-5_000_000..5_000_000)),
+            _ => self.world.settle(),
+        }
+    }
+
+    fn topic(&mut self) -> &'static str {
+        TOPICS[self.random.usize(..TOPICS.len())]
+    }
+
+    fn names(&mut self) -> Vec<&'static str> {
+        let mut names: Vec<&str> = TOPICS.into_iter().chain(PATTERNS).collect();
+        self.random.shuffle(&mut names);
+        names.truncate(self.random.usize(1..4));
+        names
+    }
+
+    fn body(&mut self) -> Body {
+        let kind = [Kind::Json, Kind::Json, Kind::Text, Kind::Binary][self.random.usize(..4)];
+        self.body_of(kind)
+    }
+
+    fn body_of(&mut self, kind: Kind) -> Body {
+        let pad = match self.random.u8(..20) {
+            0..15 => self.random.usize(..40),
+            15..19 => self.random.usize(..800),
+            _ => self.random.usize(..6000),
+        };
+        self.world.body(kind, pad)
+    }
+
+    fn connect(&mut self) {
+        if self.world.clients.iter().filter(|client| !client.peer.dropped()).count() >= 12 || !self.world.alive {
+            return;
+        }
+        let room = [1, 17, 200, 1000, 5000, 100_000][self.random.usize(..6)];
+        if self.random.u8(..20) == 0 {
+            // Half a request, another one, or none at all.
+            let request =
+                [&b"GET /ws?topics=q HTTP"[..], b"GET /metrics HTTP/1.1\r\nHost: sim\r\n\r\n", b"\x16\x03\x01", b""];
+            let peer = self.world.hand_over(room);
+            peer.write(request[self.random.usize(..4)]);
+            match self.random.u8(..3) {
+                0 => peer.end(),
+                1 => peer.reset(),
+                _ => {}
+            }
+            return self.world.strays.push(peer);
+        }
+        let names = if self.random.bool() { self.names() } else { Vec::new() };
+        let at = match self.random.u8(..3) {
+            0 => {
+                let (topic, echo) = (self.topic().to_owned(), self.random.bool());
+                self.world.connect(room, Speech::Raw { topic, echo }, &[])
+            }
+            _ => self.world.connect(room, Speech::Json, &names),
+        };
+        let client = &mut self.world.clients[at];
+        client.rude = self.random.u8(..10) == 0;
+        client.overslept = self.tight;
+    }
+
+    fn publish(&mut self) {
+        let most = if self.random.u8(..6) == 0 { 60 } else { 6 };
+        for _ in 0..self.random.usize(1..most) {
+            let (topic, body) = (self.topic(), self.body());
+            self.world.publish(topic, vec![body]);
+            if self.random.u8(..10) == 0 {
+                self.world.kernel.allow(Duration::ZERO);
+                self.world.turn();
+            }
+        }
+    }
+
+    /// Some client that is open.
+    fn someone(&mut self) -> Option<usize> {
+        let open = |at: &usize| {
+            let client = &self.world.clients[*at];
+            client.state == State::Open && client.closing.is_none()
+        };
+        let open: Vec<usize> = (0..self.world.clients.len()).filter(open).collect();
+        (!open.is_empty()).then(|| open[self.random.usize(..open.len())])
+    }
+
+    fn say(&mut self) {
+        let Some(at) = self.someone() else { return };
+        let (json, sure) = (self.world.clients[at].is_json(), !self.tight);
+        let waiting: usize = self.world.clients.iter().map(|client| client.publishing.len()).sum();
+        let names: Vec<String> = self.names().into_iter().map(Into::into).collect();
+        let what = self.random.u8(..13);
+        if json && (7..10).contains(&what) || !json && what >= 4 {
+            if waiting < 8 {
+                let kind = if json { Kind::Json } else { [Kind::Text, Kind::Binary][self.random.usize(..2)] };
+                let (topic, body, acked) = (self.topic(), self.body_of(kind), self.random.bool());
+                self.world.clients[at].publish(topic, body, acked);
+            }
+            return;
+        }
+        let ping = vec![b'p'; self.random.usize(..126)];
+        let snapshot = self.random.bool();
+        let World { clients, journal, .. } = &mut self.world;
+        let client = &mut clients[at];
+        match what {
+            0..4 if json => client.sub(names, snapshot, journal),
+            4..7 if json => client.unsub(names, journal),
+            10 => client.list(sure),
+            11 => client.ping(),
+            12 => client.nonsense(),
+            _ => client.control_ping(&ping),
+        }
+    }
+
+    fn stall(&mut self) {
+        let Some(at) = self.someone() else { return };
+        let client = &mut self.world.clients[at];
+        client.stalled = !client.stalled;
+    }
+
+    fn leave(&mut self) {
+        let Some(at) = self.someone() else { return };
+        self.end(at);
+    }
+
+    fn end(&mut self, at: usize) {
+        let client = &mut self.world.clients[at];
+        match self.random.u8(..4) {
+            0 => {
+                client.peer.end();
+                client.state = State::Left;
+            }
+            1 => {
+                client.peer.reset();
+                client.publishing.clear();
+                client.state = State::Left;
+            }
+            _ => client.close([1000, 1001, 3000, 4999][self.random.usize(..4)]),
+        }
+    }
+
+    /// Everybody reads again and must have everything; then all leave, and nothing may be left.
+    fn finish(mut self) {
+        for client in &mut self.world.clients {
+            client.stalled = false;
+        }
+        self.world.pass(self.flush_interval * 3);
+        self.world.pass(Duration::from_millis(10));
+        let World { clients, journal, .. } = &mut self.world;
+        for client in clients.iter_mut() {
+            client.check_complete(journal.len(), journal);
+        }
+        for at in 0..self.world.clients.len() {
+            if self.world.clients[at].state == State::Open && self.world.clients[at].closing.is_none() {
+                self.end(at);
+            }
+        }
+        // Long enough for those who don't answer.
+        self.world.pass(Duration::from_secs(21));
+        self.world.check_nothing_left();
+    }
+
+    /// The server stops in the middle of it all.
+    fn drain(mut self) {
+        for client in &mut self.world.clients {
+            client.drained = true;
+            if self.random.bool() {
+                client.stalled = false;
+            }
+            client.overslept |= client.stalled;
+        }
+        let until = Moment(self.world.kernel.now_ns()) + Duration::from_secs(8);
+        self.world.inbox.drain(until);
+        self.world.pass(Duration::from_secs(30));
+        assert!(!self.world.alive, "the worker doesn't stop");
+        drop(self.world.worker);
+        self.world.control.try_iter().for_each(drop);
+        assert_eq!(self.world.limits.connections(), 0);
+        let tail = self.world.tape.tail().0 as usize;
+        for client in &mut self.world.clients {
+            client.read(usize::MAX, &self.world.journal, tail);
+        }
+    }
+}
+
+/// A world with room for everything and without bad luck worth the name, for one thing at a time.
+fn plain(settings: Settings) -> World {
+    World::new(1, settings, 4096, 64 * 1024)
+}
+
+impl World {
+    fn publish_some(&mut self, topic: &str, count: usize, pad: usize) {
+        for _ in 0..count {
+            let body = self.body(Kind::Json, pad);
+            self.publish(topic, vec![body]);
+        }
+    }
+
+    /// A JSON client that is subscribed to `names`.
+    fn subscriber(&mut self, room: usize, names: &[&str]) -> usize {
+        let at = self.connect(room, Speech::Json, names);
+        self.settle();
+        assert_eq!(self.clients[at].state, State::Open);
+        at
+    }
+}
+
+#[test]
+fn an_unfinished_message_of_a_lost_connection_is_no_longer_counted() {
+    let mut world = plain(settings());
+    let at = world.subscriber(1000, &[]);
+    world.clients[at].peer.write(&[0x81, 0xe4, 1, 2, 3, 4, b'a', b'b']);
+    world.settle();
+    assert!(world.shared.metrics.workers[0].assembly_bytes.get() > 0);
+    world.clients[at].peer.end();
+    world.clients[at].state = State::Left;
+    world.settle();
+    assert_eq!(world.shared.metrics.workers[0].assembly_bytes.get(), 0);
+}
+
+#[test]
+fn a_full_connection_without_subscriptions_does_not_lag() {
+    let mut world = plain(settings());
+    let quiet = world.subscriber(60, &["q"]);
+    let World { clients, journal, .. } = &mut world;
+    clients[quiet].stalled = true;
+    clients[quiet].ping();
+    clients[quiet].ping();
+    clients[quiet].unsub(vec!["q".into()], journal);
+    world.settle();
+    // Somebody else's subscription keeps the worker on the tape.
+    world.subscriber(100_000, &["t"]);
+    for _ in 0..40 {
+        world.publish_some("t", 5, 400);
+        world.settle();
+    }
+    assert!(world.tail() > 100);
+    world.clients[quiet].stalled = false;
+    world.settle();
+    assert_eq!(world.clients[quiet].state, State::Open);
+    world.clients[quiet].check_complete(world.journal.len(), &world.journal);
+}
+
+#[test]
+fn acknowledgements_that_nobody_reads_are_bounded() {
+    let mut world = plain(Settings { pending_max: 2000, ..settings() });
+    let at = world.subscriber(50, &["q"]);
+    world.clients[at].stalled = true;
+    world.publish_some("q", 3, 100);
+    world.settle();
+    for _ in 0..200 {
+        let World { clients, journal, .. } = &mut world;
+        clients[at].unsub(vec!["q".into()], journal);
+        world.settle();
+    }
+    assert!(world.clients[at].peer.dropped(), "it may make the server hold any number of acknowledgements");
+}
+
+#[test]
+fn the_last_subscription_to_end_leaves_no_acknowledgement_behind() {
+    // Luck decides whether something else takes the worker out of its sleep.
+    for seed in 0..10 {
+        let settings = Settings {
+            flush_interval: Duration::from_secs(10),
+            heartbeat: Duration::ZERO,
+            idle_timeout: Duration::from_secs(6),
+            ..settings()
+        };
+        let mut world = World::new(seed, settings, 4096, 64 * 1024);
+        let silent = world.subscriber(100_000, &["q"]);
+        world.clients[silent].rude = true;
+        world.publish_some("q", 1, 0);
+        world.pass(Duration::from_secs(5));
+        let other = world.subscriber(100_000, &[]);
+        // Held back: the worker's position stays before it, and the other's change of subscription comes behind it.
+        world.publish_some("q", 1, 0);
+        let World { clients, journal, .. } = &mut world;
+        clients[other].unsub(vec!["t".into()], journal);
+        world.pass(Duration::from_millis(1500));
+        assert!(matches!(world.clients[silent].state, State::Closed(1008)));
+        world.clients[other].check_complete(2, &world.journal);
+    }
+}
+
+#[test]
+fn a_publication_that_comes_just_before_sleep_is_not_slept_over() {
+    let mut world = plain(Settings { flush_interval: Duration::from_millis(40), ..settings() });
+    let at = world.subscriber(100_000, &["q"]);
+    world.pass(Duration::from_millis(100));
+    world.publish_some("q", 1, 0);
+    world.settle();
+    let (tape, body) = (world.tape.clone(), world.body(Kind::Json, 0));
+    world.published.push_back(("q".into(), body.clone()));
+    world.kernel.meanwhile(move || {
+        tape.appender().append("q", Payload::Json(&body.bytes), 0, 0).unwrap();
+    });
+    world.kernel.allow(Duration::from_millis(100));
+    world.turn();
+    assert!(!world.kernel.asleep());
+    while !world.kernel.asleep() {
+        world.turn();
+    }
+    world.read_all(usize::MAX);
+    world.clients[at].check_complete(2, &world.journal);
+}

@@ -1,0 +1,605 @@
+//! A client that knows what it must be sent, and the journal that it knows it from.
+//!
+//! It shares no code with the server: it has its own reader of frames and its own idea of what a pattern matches. It is
+//! told nothing about where the server's cursor is; it holds the server to what the protocol promises about any stream:
+//! updates in the one order, none missing and none twice from an acknowledgement on, snapshots as of exactly the position
+//! that the acknowledgement tells, frames whole.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+
+use serde_json::{Value, value::RawValue};
+
+use crate::{io::sim::Peer, protocol::Kind};
+
+/// Everything that was published, in the order of the tape.
+#[derive(Default)]
+pub struct Journal {
+    pub all: Vec<Publication>,
+    by_topic: HashMap<String, Vec<usize>>,
+    by_payload: HashMap<Vec<u8>, usize>,
+}
+
+/// One publication.
+pub struct Publication {
+    pub topic: String,
+    pub seq: u64,
+    pub ts: u64,
+    pub body: Body,
+    pub origin: u64,
+}
+
+/// What was published.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Body {
+    pub kind: Kind,
+    pub bytes: Vec<u8>,
+}
+
+impl Journal {
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    pub fn push(&mut self, publication: Publication) {
+        let of_topic = self.by_topic.entry(publication.topic.clone()).or_default();
+        of_topic.push(self.all.len());
+        assert_eq!(of_topic.len() as u64, publication.seq, "numbering of {}", publication.topic);
+        self.by_payload.insert(publication.body.bytes.clone(), self.all.len());
+        self.all.push(publication);
+    }
+
+    /// Where the publication of this topic and number is.
+    fn find(&self, topic: &str, seq: u64) -> usize {
+        let of_topic = self.by_topic.get(topic).unwrap_or_else(|| panic!("{topic} was never published on"));
+        of_topic[seq as usize - 1]
+    }
+
+    /// The topic's newest number before position `end`; 0 for none.
+    fn seq_at(&self, topic: &str, end: usize) -> u64 {
+        self.by_topic.get(topic).map_or(0, |of_topic| of_topic.partition_point(|at| *at < end) as u64)
+    }
+}
+
+/// The ten lines that say what a pattern means.
+pub fn stands_for(pattern: &str, topic: &str) -> bool {
+    let (mut wanted, mut found) = (pattern.split('.'), topic.split('.'));
+    loop {
+        match (wanted.next(), found.next()) {
+            (None, None) => return true,
+            (Some(">"), Some(_)) => return true,
+            (Some("*"), Some(_)) => {}
+            (Some(a), Some(b)) if a == b => {}
+            _ => return false,
+        }
+    }
+}
+
+/// What it asked for and has no answer to yet.
+enum Asked {
+    Sub { names: Vec<String>, snapshot: bool, from: usize },
+    Unsub { names: Vec<String>, from: usize },
+    List { expected: Option<Vec<String>> },
+    Ping,
+    Pub { topic: String, bytes: Vec<u8> },
+    Nonsense,
+}
+
+/// An acknowledged subscription whose snapshots are coming.
+struct Joining {
+    names: Vec<String>,
+    acked: Vec<(String, u64)>,
+    snapshot: bool,
+    snapshots: Vec<(String, u64)>,
+    from: usize,
+    until: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum State {
+    /// The answer to its request is awaited.
+    Asking,
+    Open,
+    /// It was sent a close frame with this code.
+    Closed(u16),
+    /// It was answered by an HTTP error.
+    Refused,
+    /// It ended the connection itself without a word.
+    Left,
+}
+
+pub enum Speech {
+    Json,
+    Raw { topic: String, echo: bool },
+}
+
+pub struct Client {
+    pub peer: Peer,
+    pub speech: Speech,
+    pub state: State,
+    /// The server's number for it.
+    pub id: u64,
+    /// It doesn't read.
+    pub stalled: bool,
+    /// It answers no ping and no close.
+    pub rude: bool,
+    /// It has missed timers by not reading while time passed, so that the server may have dropped it.
+    pub overslept: bool,
+    /// It has begun to close.
+    pub closing: Option<u16>,
+    /// What it publishes, as the server will come to it.
+    pub publishing: VecDeque<(String, Body)>,
+    /// What the server will think it is subscribed to, once it has read everything.
+    pub asked_names: BTreeSet<String>,
+    pub drained: bool,
+    names: BTreeSet<String>,
+    /// Names that began at a position which the acknowledgement leaves open, and the latest that it can be.
+    loose: Vec<(usize, Vec<String>)>,
+    /// No publication before this is to come.
+    at: usize,
+    /// For a raw connection that was not sent anything yet: from here on it must be.
+    sure: Option<usize>,
+    joining: Option<Joining>,
+    asked: HashMap<u64, Asked>,
+    /// Those of `asked` whose answers come in the order of asking.
+    changes: VecDeque<u64>,
+    pings: VecDeque<Vec<u8>>,
+    lagged: bool,
+    told_draining: bool,
+    input: Vec<u8>,
+    next_id: u64,
+}
+
+#[derive(serde::Deserialize)]
+struct Message<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    id: Option<u64>,
+    topic: Option<&'a str>,
+    seq: Option<u64>,
+    ts: Option<u64>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
+    base64: Option<&'a str>,
+    topics: Option<Value>,
+    code: Option<&'a str>,
+}
+
+impl Client {
+    /// Connects, subscribed from the start to `names` if there are any.
+    pub fn connect(peer: Peer, id: u64, speech: Speech, names: &[String], journal: &Journal) -> Client {
+        let path = match &speech {
+            Speech::Json if names.is_empty() => "/ws".to_owned(),
+            Speech::Json => format!("/ws?topics={}", names.join(",").replace('>', "%3E")),
+            Speech::Raw { topic, echo: true } => format!("/raw/{topic}"),
+            Speech::Raw { topic, echo: false } => format!("/raw/{topic}?echo=0"),
+        };
+        peer.write(
+            format!(
+                "GET {path} HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                 Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+            )
+            .as_bytes(),
+        );
+        let mut client = Client {
+            peer,
+            speech,
+            state: State::Asking,
+            id,
+            stalled: false,
+            rude: false,
+            overslept: false,
+            closing: None,
+            publishing: VecDeque::new(),
+            asked_names: names.iter().cloned().collect(),
+            drained: false,
+            names: BTreeSet::new(),
+            loose: Vec::new(),
+            at: journal.len(),
+            sure: None,
+            joining: None,
+            asked: HashMap::new(),
+            changes: VecDeque::new(),
+            pings: VecDeque::new(),
+            lagged: false,
+            told_draining: false,
+            input: Vec::new(),
+            next_id: 1,
+        };
+        if !names.is_empty() {
+            client.asked.insert(0, Asked::Sub { names: names.to_vec(), snapshot: true, from: journal.len() });
+            client.changes.push_back(0);
+        }
+        client
+    }
+
+    pub fn is_json(&self) -> bool {
+        matches!(self.speech, Speech::Json)
+    }
+
+    /// Sends a frame.
+    pub fn send(&mut self, opcode: u8, payload: &[u8]) {
+        let key = [7, self.next_id as u8, 0x5a, 0];
+        let mut frame = vec![0x80 | opcode];
+        match payload.len() {
+            len @ 0..126 => frame.push(0x80 | len as u8),
+            len => {
+                frame.push(0x80 | 126);
+                frame.extend_from_slice(&(len as u16).to_be_bytes());
+            }
+        }
+        frame.extend_from_slice(&key);
+        frame.extend(payload.iter().enumerate().map(|(at, byte)| byte ^ key[at % 4]));
+        self.peer.write(&frame);
+    }
+
+    fn command(&mut self, asked: Asked, text: impl FnOnce(u64) -> String) {
+        let id = self.next_id;
+        self.next_id += 1;
+        if matches!(asked, Asked::Sub { .. } | Asked::Unsub { .. }) {
+            self.changes.push_back(id);
+        }
+        self.asked.insert(id, asked);
+        self.send(1, text(id).as_bytes());
+    }
+
+    pub fn sub(&mut self, names: Vec<String>, snapshot: bool, journal: &Journal) {
+        self.asked_names.extend(names.iter().cloned());
+        let list = serde_json::to_string(&names).unwrap();
+        self.command(Asked::Sub { names, snapshot, from: journal.len() }, |id| {
+            format!(r#"{{"op":"sub","id":{id},"topics":{list},"snapshot":{snapshot}}}"#)
+        });
+    }
+
+    pub fn unsub(&mut self, names: Vec<String>, journal: &Journal) {
+        self.asked_names.retain(|name| !names.contains(name));
+        let list = serde_json::to_string(&names).unwrap();
+        self.command(Asked::Unsub { names, from: journal.len() }, |id| {
+            format!(r#"{{"op":"unsub","id":{id},"topics":{list}}}"#)
+        });
+    }
+
+    pub fn list(&mut self, sure: bool) {
+        let expected = sure.then(|| self.asked_names.iter().cloned().collect());
+        self.command(Asked::List { expected }, |id| format!(r#"{{"op":"list","id":{id}}}"#));
+    }
+
+    pub fn ping(&mut self) {
+        self.command(Asked::Ping, |id| format!(r#"{{"op":"ping","id":{id}}}"#));
+    }
+
+    pub fn nonsense(&mut self) {
+        self.command(Asked::Nonsense, |id| format!(r#"{{"op":"dance","id":{id}}}"#));
+    }
+
+    pub fn control_ping(&mut self, payload: &[u8]) {
+        self.pings.push_back(payload.to_vec());
+        self.send(9, payload);
+    }
+
+    /// Publishes JSON on any topic, or anything on its own raw topic.
+    pub fn publish(&mut self, topic: &str, body: Body, acked: bool) {
+        match &self.speech {
+            Speech::Json => {
+                let data = String::from_utf8(body.bytes.clone()).unwrap();
+                let topic = topic.to_owned();
+                self.publishing.push_back((topic.clone(), body.clone()));
+                if acked {
+                    let asked = Asked::Pub { topic: topic.clone(), bytes: body.bytes };
+                    self.command(asked, |id| format!(r#"{{"op":"pub","id":{id},"topic":"{topic}","data":{data}}}"#));
+                } else {
+                    self.send(1, format!(r#"{{"op":"pub","topic":"{topic}","data":{data}}}"#).as_bytes());
+                }
+            }
+            Speech::Raw { topic, .. } => {
+                let kind = if body.kind == Kind::Binary { Kind::Binary } else { Kind::Text };
+                self.publishing.push_back((topic.clone(), Body { kind, bytes: body.bytes.clone() }));
+                self.send(if kind == Kind::Binary { 2 } else { 1 }, &body.bytes);
+            }
+        }
+    }
+
+    pub fn close(&mut self, code: u16) {
+        self.closing = Some(code);
+        self.send(8, &code.to_be_bytes());
+    }
+
+    /// Reads up to `most` bytes and does with them what a client does. Returns whether there were any.
+    pub fn read(&mut self, most: usize, journal: &Journal, tail: usize) -> bool {
+        let bytes = self.peer.read(most);
+        self.input.extend_from_slice(&bytes);
+        if matches!(self.state, State::Left) {
+            self.input.clear();
+        }
+        if self.state == State::Asking
+            && let Some(end) = self.input.windows(4).position(|four| four == b"\r\n\r\n")
+        {
+            let head: Vec<u8> = self.input.drain(..end + 4).collect();
+            if head.starts_with(b"HTTP/1.1 101 ") {
+                self.state = State::Open;
+                self.sure = (!self.is_json()).then_some(journal.len());
+            } else {
+                assert!(head.starts_with(b"HTTP/1.1 "), "{}", String::from_utf8_lossy(&head));
+                self.state = State::Refused;
+            }
+        }
+        if matches!(self.state, State::Open | State::Closed(_)) {
+            while let Some((opcode, payload)) = self.next_frame() {
+                self.take(opcode, &payload, journal, tail);
+            }
+        }
+        let end = self.peer.at_end();
+        if end && self.state == State::Open {
+            assert!(self.overslept, "client {:x} was dropped without a close frame", self.id);
+            self.state = State::Left;
+        }
+        if end && !self.peer.dropped() {
+            self.peer.end();
+        }
+        !bytes.is_empty()
+    }
+
+    fn next_frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        let [first, second, rest @ ..] = &self.input[..] else { return None };
+        assert!(matches!(first, 0x81 | 0x82 | 0x88 | 0x89 | 0x8a), "a torn frame: it begins with {first:#x}");
+        let (len, header) = match second {
+            0..126 => (usize::from(*second), 2),
+            126 => (usize::from(u16::from_be_bytes(rest.get(..2)?.try_into().unwrap())), 4),
+            127 => (u64::from_be_bytes(rest.get(..8)?.try_into().unwrap()) as usize, 10),
+            _ => panic!("a torn frame: it is masked"),
+        };
+        assert!(header == 2 || len > 125, "a torn frame: its length is not minimal");
+        assert!(len < 1 << 20 && (*first < 0x88 || len <= 125), "a torn frame: it has {len} bytes");
+        let frame = self.input.get(header..header + len)?.to_vec();
+        let opcode = first & 15;
+        self.input.drain(..header + len);
+        Some((opcode, frame))
+    }
+
+    fn take(&mut self, opcode: u8, payload: &[u8], journal: &Journal, tail: usize) {
+        assert_eq!(self.state, State::Open, "a frame behind the close frame");
+        match opcode {
+            8 => {
+                let code = u16::from_be_bytes(payload[..2].try_into().unwrap());
+                let reason = std::str::from_utf8(&payload[2..]).unwrap();
+                self.closed(code, reason, journal, tail);
+            }
+            9 if !self.rude => self.send(10, payload),
+            9 => {}
+            10 => assert_eq!(self.pings.pop_front().as_deref(), Some(payload), "a pong echoes its ping"),
+            _ if self.is_json() => {
+                assert_eq!(opcode, 1);
+                self.message(std::str::from_utf8(payload).unwrap(), journal);
+            }
+            _ => self.raw(opcode, payload, journal),
+        }
+    }
+
+    fn closed(&mut self, code: u16, reason: &str, journal: &Journal, tail: usize) {
+        self.settle_join(journal);
+        self.state = State::Closed(code);
+        let ours = self.closing == Some(code);
+        match code {
+            4100 => {
+                let asked = self.asked.values().any(|asked| matches!(asked, Asked::Sub { .. }));
+                assert!(
+                    asked || !self.names.is_empty() || !self.is_json(),
+                    "nothing subscribed, yet told that it lags"
+                );
+                // The rest of a frame that was begun still came.
+                assert!(self.at <= tail, "told that it lags at {} when the tape begins at {tail}", self.at);
+                assert!(self.lagged || !self.is_json(), "4100 without the error before it");
+            }
+            1001 if ours => {}
+            1001 => {
+                assert!(self.drained, "the server went away by itself");
+                assert!(self.told_draining || !self.is_json(), "1001 without the status before it");
+                if !self.overslept {
+                    self.nothing_missing(journal.len(), journal);
+                }
+            }
+            1008 => assert!(self.rude || self.overslept, "{reason}"),
+            _ => assert!(ours, "closed with {code} {reason}"),
+        }
+        if code != 4100 {
+            assert!(!self.lagged);
+        }
+        if self.closing.is_none() && !self.rude {
+            self.send(8, &code.to_be_bytes());
+        }
+    }
+
+    fn message(&mut self, text: &str, journal: &Journal) {
+        let message: Message = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        assert!(!self.lagged, "something between the error lagged and the close: {text}");
+        if message.kind != "snapshot" {
+            self.settle_join(journal);
+        }
+        match message.kind {
+            "hello" | "heartbeat" => {}
+            "status" => {
+                assert!(self.drained);
+                self.told_draining = true;
+            }
+            "update" => {
+                let at = journal.find(message.topic.unwrap(), message.seq.unwrap());
+                self.follow(at, journal);
+                self.check_body(&message, &journal.all[at], text);
+            }
+            "snapshot" => {
+                let (topic, seq) = (message.topic.unwrap().to_owned(), message.seq.unwrap());
+                self.check_body(&message, &journal.all[journal.find(&topic, seq)], text);
+                self.joining.as_mut().expect("a snapshot behind an ack").snapshots.push((topic, seq));
+            }
+            "error" if message.code == Some("lagged") => self.lagged = true,
+            "error" => {
+                let id = message.id.unwrap_or(0);
+                let asked = self.asked.remove(&id).unwrap_or_else(|| panic!("{text}"));
+                let may = match asked {
+                    Asked::Nonsense => message.code == Some("unknown_op"),
+                    Asked::Sub { .. } => {
+                        self.changes.retain(|other| *other != id);
+                        matches!(message.code, Some("too_many_subscriptions" | "server_full" | "too_many_topics"))
+                    }
+                    _ => false,
+                };
+                assert!(may, "{text}");
+            }
+            "ack" | "subscriptions" | "pong" => self.answered(&message, text, journal),
+            _ => panic!("{text}"),
+        }
+    }
+
+    fn answered(&mut self, message: &Message, text: &str, journal: &Journal) {
+        let id = message.id.unwrap_or(0);
+        let asked = self.asked.remove(&id).unwrap_or_else(|| panic!("an answer to nothing: {text}"));
+        if matches!(asked, Asked::Sub { .. } | Asked::Unsub { .. }) {
+            assert_eq!(self.changes.pop_front(), Some(id), "changes are acknowledged in order");
+        }
+        match asked {
+            Asked::Sub { names, snapshot, from } => {
+                let topics = message.topics.as_ref().unwrap().as_array().unwrap();
+                assert_eq!(topics.len(), names.len(), "{text}");
+                let acked = topics.iter().zip(&names).filter_map(|(topic, name)| {
+                    assert_eq!(topic["topic"], name.as_str());
+                    assert_eq!(topic["seq"].is_u64(), !name.contains(['*', '>']), "{text}");
+                    Some((name.clone(), topic["seq"].as_u64()?))
+                });
+                let acked = acked.collect();
+                let until = journal.len();
+                self.joining = Some(Joining { names, acked, snapshot, snapshots: Vec::new(), from, until });
+            }
+            Asked::Unsub { names, from } => {
+                self.nothing_missing(from, journal);
+                self.at = self.at.max(from);
+                self.names.retain(|name| !names.contains(name));
+                for (_, loose) in &mut self.loose {
+                    loose.retain(|name| !names.contains(name));
+                }
+            }
+            Asked::List { expected } => {
+                assert_eq!(message.kind, "subscriptions");
+                let topics = message.topics.as_ref().unwrap().as_array().unwrap();
+                let names: Vec<String> = topics.iter().map(|topic| topic["topic"].as_str().unwrap().into()).collect();
+                if let Some(expected) = expected {
+                    assert_eq!(names, expected);
+                }
+            }
+            Asked::Ping => assert_eq!(message.kind, "pong"),
+            Asked::Pub { topic, bytes } => {
+                assert_eq!(message.topic, Some(topic.as_str()));
+                let publication = &journal.all[journal.find(&topic, message.seq.unwrap())];
+                assert_eq!(publication.body.bytes, bytes);
+                assert_eq!(message.ts, Some(publication.ts));
+                assert_eq!(publication.origin, self.id);
+            }
+            Asked::Nonsense => panic!("{text}"),
+        }
+    }
+
+    /// All snapshots of a subscription are there: finds the position that it began at.
+    fn settle_join(&mut self, journal: &Journal) {
+        let Some(joining) = self.joining.take() else { return };
+        let topics: BTreeSet<&str> = journal.by_topic.keys().map(String::as_str).collect();
+        let matched: Vec<&str> =
+            topics.into_iter().filter(|topic| joining.names.iter().any(|name| stands_for(name, topic))).collect();
+        let fits = |end: &usize| {
+            let mut expected: Vec<(String, u64)> = Vec::new();
+            if joining.snapshot {
+                expected.extend(matched.iter().map(|topic| ((*topic).to_owned(), journal.seq_at(topic, *end))));
+                expected.retain(|(_, seq)| *seq > 0);
+            }
+            let mut found = joining.snapshots.clone();
+            found.sort();
+            found == expected && joining.acked.iter().all(|(topic, seq)| journal.seq_at(topic, *end) == *seq)
+        };
+        // Several fit where nothing happened on the names meanwhile, or where the client is told no numbers.
+        let fitting: Vec<usize> = (self.at.max(joining.from)..=joining.until).filter(fits).collect();
+        let (Some(&first), Some(&last)) = (fitting.first(), fitting.last()) else {
+            panic!("no position fits the ack {:?} and the snapshots {:?}", joining.acked, joining.snapshots)
+        };
+        self.nothing_missing(first, journal);
+        self.at = first;
+        let fresh: Vec<String> = joining.names.into_iter().filter(|name| !self.names.contains(name)).collect();
+        self.names.extend(fresh.iter().cloned());
+        self.loose.retain(|(end, names)| *end > first && !names.is_empty());
+        self.loose.push((last, fresh));
+    }
+
+    fn wants(&self, publication: &Publication) -> bool {
+        match &self.speech {
+            Speech::Json => self.names.iter().any(|name| stands_for(name, &publication.topic)),
+            Speech::Raw { topic, echo } => *topic == publication.topic && (*echo || publication.origin != self.id),
+        }
+    }
+
+    /// Whether it must be sent publication `at`: a name stands for it that has begun for certain.
+    fn is_due(&self, at: usize, journal: &Journal) -> bool {
+        let open = |name: &String| self.loose.iter().any(|(end, names)| at < *end && names.contains(name));
+        let firm = || self.names.iter().any(|name| stands_for(name, &journal.all[at].topic) && !open(name));
+        self.wants(&journal.all[at]) && (!self.is_json() || firm())
+    }
+
+    /// There is nothing for this client between what it was sent last and `end`.
+    fn nothing_missing(&self, end: usize, journal: &Journal) {
+        let from = self.sure.unwrap_or(self.at);
+        for at in from..end.max(from) {
+            let missed = &journal.all[at];
+            assert!(!self.is_due(at, journal), "client {:x} was never sent {} {}", self.id, missed.topic, missed.seq);
+        }
+    }
+
+    /// Publication `at` comes.
+    fn follow(&mut self, at: usize, journal: &Journal) {
+        let publication = &journal.all[at];
+        let what = || format!("{} {} at {at}", publication.topic, publication.seq);
+        assert!(at >= self.at, "client {:x} was sent {} again or too late", self.id, what());
+        assert!(self.wants(publication), "client {:x} was sent {} unasked", self.id, what());
+        self.nothing_missing(at, journal);
+        if self.is_json() && !self.is_due(at, journal) {
+            let stands = |names: &[String]| names.iter().any(|name| stands_for(name, &publication.topic));
+            let mut begun = self.loose.iter_mut().filter(|(end, names)| at < *end && stands(names));
+            if let (Some((end, _)), None) = (begun.next(), begun.next()) {
+                *end = at;
+            }
+        }
+        (self.at, self.sure) = (at + 1, None);
+    }
+
+    fn raw(&mut self, opcode: u8, payload: &[u8], journal: &Journal) {
+        let at = *journal.by_payload.get(payload).expect("something that was published");
+        self.follow(at, journal);
+        assert_eq!(opcode == 2, journal.all[at].body.kind == Kind::Binary);
+    }
+
+    fn check_body(&self, message: &Message, publication: &Publication, text: &str) {
+        assert_eq!(message.ts, Some(publication.ts), "{text}");
+        let bytes = &publication.body.bytes;
+        if publication.body.kind == Kind::Binary {
+            use base64::{Engine, engine::general_purpose::STANDARD};
+            assert_eq!(&STANDARD.decode(message.base64.unwrap()).unwrap(), bytes);
+            return;
+        }
+        let data = message.data.unwrap().get();
+        let is_json = serde_json::from_slice::<Value>(bytes).is_ok();
+        if is_json {
+            assert_eq!(data.as_bytes(), bytes);
+        } else {
+            assert_eq!(serde_json::from_str::<String>(data).unwrap().as_bytes(), bytes);
+        }
+    }
+
+    /// Everything was sent: nothing may be missing now.
+    pub fn check_complete(&mut self, end: usize, journal: &Journal) {
+        if self.state != State::Open {
+            return;
+        }
+        self.settle_join(journal);
+        assert!(self.input.is_empty(), "half a frame is left");
+        self.nothing_missing(end, journal);
+        assert!(self.pings.is_empty(), "a ping without its pong");
+        assert!(self.asked.is_empty(), "{} commands without an answer", self.asked.len());
+        if self.is_json() {
+            assert!(self.names.iter().all(|name| self.asked_names.contains(name)));
+        }
+    }
+}
