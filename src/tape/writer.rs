@@ -199,6 +199,7 @@ impl Tape {
     pub fn forget_topics(&self, slots: std::ops::Range<u32>, useless: impl Fn(&Topic, bool) -> bool) -> usize {
         let mut writer = self.0.writer.lock();
         let tail = writer.segments.front().map_or(0, |segment| segment.base.0);
+        writer.registry.rest_until(tail);
         let mut forgotten = 0;
         for slot in slots.start..slots.end.min(writer.registry.slots()) {
             if writer.registry.at(slot).is_some_and(|topic| useless(topic, topic.end > tail)) {
@@ -323,8 +324,11 @@ impl Writer {
             && (0..LANES).all(|lane| len[lane] == 0 || used[lane] + len[lane] <= newest.lane_max(lane));
         if !fits {
             newest.close(next);
-            // A lane that is not wanted gets no memory; a frame that is larger than a segment gets one of its size.
-            let room = len.map(|len| if len == 0 { 0 } else { len.max(shared.settings.segment) });
+            // A lane that is not wanted gets no memory, unless the lanes have just changed: then both do, so that one
+            // subscriber who comes and goes doesn't start a segment each time. A frame that is larger than a segment gets
+            // one of its size.
+            let changed = (0..LANES).any(|lane| len[lane] > 0 && newest.lane_max(lane) == 0);
+            let room = len.map(|len| if len == 0 && !changed { 0 } else { len.max(shared.settings.segment) });
             let fresh = Arc::new(Segment::new(next, room, pool));
             *footprint += fresh.footprint();
             *used = [0; LANES];

@@ -90,6 +90,9 @@ pub struct Registry {
     by_name: FxHashMap<Arc<str>, u32>,
     slots: Vec<Slot>,
     free: Vec<u32>,
+    /// Slots of forgotten topics that the tape still has publications of, with the position after the last: whoever is
+    /// behind must not take them for another topic's.
+    resting: Vec<(u64, u32)>,
     epoch: u64,
     topics_max: usize,
     value_bytes: usize,
@@ -110,6 +113,7 @@ impl Registry {
             by_name: FxHashMap::default(),
             slots: Vec::new(),
             free: Vec::new(),
+            resting: Vec::new(),
             epoch,
             topics_max,
             value_bytes: 0,
@@ -227,8 +231,14 @@ impl Registry {
         entry.generation = entry.generation.wrapping_add(1);
         self.value_bytes -= topic.last.as_ref().map_or(0, |last| last.payload.len());
         self.by_name.remove(&topic.name);
-        self.free.push(slot);
+        self.resting.push((topic.end, slot));
         self.epoch += 1;
+    }
+
+    /// Makes the slots of forgotten topics available of which nothing is at `tail` or behind it any more.
+    pub fn rest_until(&mut self, tail: u64) {
+        let Registry { resting, free, .. } = self;
+        free.extend(resting.extract_if(.., |(end, _)| *end <= tail).map(|(_, slot)| slot));
     }
 }
 
@@ -242,12 +252,26 @@ mod tests {
         let first = registry.find_or_make("a").unwrap();
         let (id, epoch) = (first.id, first.epoch);
         registry.forget(id.slot);
+        registry.rest_until(0);
         assert!(registry.find("a").is_none());
         let again = registry.find_or_make("a").unwrap();
         assert_eq!(again.id.slot, id.slot);
         assert_ne!(again.id, id);
         assert_ne!(again.epoch, epoch);
         assert_eq!(again.seq, 0);
+    }
+
+    #[test]
+    fn a_slot_rests_while_the_tape_has_publications_of_its_topic() {
+        let mut registry = Registry::new(2, 100, 7);
+        let topic = registry.find_or_make("a").unwrap();
+        topic.end = 5;
+        let slot = topic.id.slot;
+        registry.forget(slot);
+        registry.rest_until(4);
+        assert_ne!(registry.find_or_make("b").unwrap().id.slot, slot);
+        registry.rest_until(5);
+        assert_eq!(registry.find_or_make("c").unwrap().id.slot, slot);
     }
 
     #[test]

@@ -19,8 +19,8 @@ use crate::{
 
 /// What is said at the end.
 pub(super) struct Farewell<'a> {
-    /// The code of the close frame.
-    pub code: CloseCode,
+    /// The code of the close frame; none only in answer to one without.
+    pub code: Option<CloseCode>,
     /// Its reason, and the message of the error that goes before.
     pub reason: &'a str,
     /// The code of that error; none for no error message.
@@ -52,12 +52,19 @@ impl<E: Edge> Worker<E> {
         over
     }
 
-    /// Answers with one JSON message.
+    /// Answers with one JSON message. It doesn't overtake the acknowledgement of a subscription that the connection has not
+    /// come to yet.
     pub(super) fn answer_json(&mut self, token: Token, write: impl FnOnce(&mut Vec<u8>)) {
         self.json.clear();
         write(&mut self.json);
         let json = std::mem::take(&mut self.json);
-        self.answer(token, |out| push_text(out, &json));
+        let march = self.connections[token as usize].march.as_mut();
+        if let Some(stage) = march.and_then(|march| march.stages.back_mut()) {
+            push_text(&mut stage.then, &json);
+            self.bound_pending(token);
+        } else {
+            self.answer(token, |out| push_text(out, &json));
+        }
         self.json = json;
     }
 
@@ -94,7 +101,9 @@ impl<E: Edge> Worker<E> {
                 return outcome;
             }
         };
-        connection.sent = self.now;
+        if taken > 0 {
+            connection.sent = self.now;
+        }
         if taken == connection.out.len() {
             connection.out = Vec::new();
             if connection.phase == Phase::Ending {
@@ -137,7 +146,7 @@ impl<E: Edge> Worker<E> {
     pub(super) fn fail_doomed(&mut self) {
         for (token, violation) in std::mem::take(&mut self.doomed) {
             let reason = violation.to_string();
-            self.close_if_there(token, Farewell { code: violation.code(), reason: &reason, error: None });
+            self.close_if_there(token, Farewell { code: Some(violation.code()), reason: &reason, error: None });
             if let Some(connection) = self.connections.get_mut(token as usize) {
                 connection.phase = Phase::Ending;
                 self.answer(token, |_| {});
@@ -150,7 +159,8 @@ impl<E: Edge> Worker<E> {
         if self.connections[token as usize].phase != Phase::Open {
             return;
         }
-        self.note_end(token, farewell.code.get(), farewell.reason);
+        // RFC 6455, section 7.1.5: 1005 stands for a close without a code.
+        self.note_end(token, farewell.code.map_or(1005, CloseCode::get), farewell.reason);
         let rest = self.rest_of_frame(token);
         self.unsubscribe_all(token);
         let Some(mut out) = rest else { return self.remove(token) };
@@ -163,7 +173,7 @@ impl<E: Edge> Worker<E> {
             reply::error(&mut json, None, code, farewell.reason);
             push_text(&mut out, &json);
         }
-        frame::push_close(&mut out, Some((farewell.code, farewell.reason)));
+        frame::push_close(&mut out, farewell.code.map(|code| (code, farewell.reason)));
         connection.out = out;
         self.answer(token, |_| {});
         self.set_timer(token);
@@ -173,8 +183,7 @@ impl<E: Edge> Worker<E> {
     pub(super) fn peer_closes(&mut self, token: Token, code: Option<CloseCode>) {
         if self.connections[token as usize].phase == Phase::Open {
             // RFC 6455, section 5.5.1: the answer echoes the code; without one it has none either.
-            let echo = code.unwrap_or(CloseCode::NORMAL);
-            self.close(token, Farewell { code: echo, reason: "", error: None });
+            self.close(token, Farewell { code, reason: "", error: None });
         }
         let Some(connection) = self.connections.get_mut(token as usize) else { return };
         if connection.phase == Phase::Closing {
@@ -253,7 +262,10 @@ impl<E: Edge> Worker<E> {
     /// Closes every connection, because the server goes away.
     pub(super) fn close_all(&mut self) {
         for token in self.tokens() {
-            self.close(token, Farewell { code: CloseCode::GOING_AWAY, reason: "the server is stopping", error: None });
+            self.close(
+                token,
+                Farewell { code: Some(CloseCode::GOING_AWAY), reason: "the server is stopping", error: None },
+            );
         }
     }
 

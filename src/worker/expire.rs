@@ -1,5 +1,7 @@
 //! What a worker does because nothing happened: timeouts, heartbeats and pings.
 
+use std::time::Duration;
+
 use super::{
     Worker,
     closing::Farewell,
@@ -12,6 +14,9 @@ use crate::{
     protocol::reply,
     websocket::{CloseCode, frame},
 };
+
+/// How often, at most, it is looked at how a connection with a full socket does, where there is no idle timeout.
+const FULL_LOOK_EVERY: Duration = Duration::from_secs(4);
 
 impl<E: Edge> Worker<E> {
     /// Looks at the connections whose timers have come.
@@ -43,6 +48,7 @@ impl<E: Edge> Worker<E> {
         match connection.phase {
             Phase::Request => connection.since + settings.handshake_timeout,
             Phase::Closing | Phase::Ending => connection.since + settings.close_timeout,
+            Phase::Open if connection.full => self.now + settings.idle_timeout.max(FULL_LOOK_EVERY) / 4,
             Phase::Open => {
                 let heartbeat = match connection.speaks {
                     Speaks::Json if !settings.heartbeat.is_zero() => sent + settings.heartbeat,
@@ -68,10 +74,16 @@ impl<E: Edge> Worker<E> {
                 self.refuse(token, &http::Refusal::new(408, "The request did not come in time."));
             }
             Phase::Closing | Phase::Ending if now >= connection.since + settings.close_timeout => self.remove(token),
-            // Its socket is full: it will get all that is there when it reads again, and falls off the tape if it never does.
+            // Its socket is full, and pings would wait behind what is there. A subscriber may be slow: it falls off the tape
+            // if it never reads again. But what it asked for and doesn't take is memory.
             Phase::Open if connection.full => {
+                let idle = settings.idle_timeout;
+                if !idle.is_zero() && !connection.out.is_empty() && now >= connection.sent + idle {
+                    let waiting = connection.out.len();
+                    return self
+                        .cut(token, &format!("{waiting} bytes of answers were not taken for {} s", idle.as_secs()));
+                }
                 connection.heard = now;
-                connection.sent = now;
             }
             Phase::Open => {
                 let (idle, heard) = (settings.idle_timeout, connection.heard);
@@ -79,7 +91,7 @@ impl<E: Edge> Worker<E> {
                 let speaks_json = matches!(connection.speaks, Speaks::Json);
                 if !idle.is_zero() && connection.pinged && now >= heard + idle {
                     let reason = format!("nothing was heard for {} s, not even the answer to a ping", idle.as_secs());
-                    let farewell = Farewell { code: CloseCode::POLICY, reason: &reason, error: None };
+                    let farewell = Farewell { code: Some(CloseCode::POLICY), reason: &reason, error: None };
                     return self.close(token, farewell);
                 }
                 if !idle.is_zero() && !connection.pinged && now >= heard + idle / 2 {

@@ -41,7 +41,7 @@ impl<E: Edge> Worker<E> {
         let lost = self.reader.floor().0 - behind.0;
         let text = format!("too slow: {lost} publications are no longer retained; subscribe again");
         let told = matches!(connection.speaks, Speaks::Json);
-        self.close(token, Farewell { code: CloseCode::LAGGED, reason: &text, error: told.then_some("lagged") });
+        self.close(token, Farewell { code: Some(CloseCode::LAGGED), reason: &text, error: told.then_some("lagged") });
     }
 
     /// The greatest lag of a subscriber, in publications.

@@ -68,7 +68,7 @@ impl<E: Edge> Worker<E> {
                 match &self.connections[token as usize].speaks {
                     Speaks::Json => {
                         let reason = "commands are text messages";
-                        self.close(token, Farewell { code: CloseCode::UNSUPPORTED, reason, error: None });
+                        self.close(token, Farewell { code: Some(CloseCode::UNSUPPORTED), reason, error: None });
                     }
                     Speaks::Raw { .. } => self.publish_raw(token, Payload::Binary(bytes)),
                 }
@@ -130,7 +130,7 @@ impl<E: Edge> Worker<E> {
             Some("publishing needs a token: connect with ?token=".to_owned())
         };
         if let Some(reason) = refused {
-            self.close(token, Farewell { code: CloseCode::POLICY, reason: &reason, error: None });
+            self.close(token, Farewell { code: Some(CloseCode::POLICY), reason: &reason, error: None });
         }
     }
 
@@ -164,7 +164,7 @@ impl<E: Edge> Worker<E> {
             self.shared.metrics.refuse(Refusal::Forbidden);
             let reason = "the token is not the right one";
             self.error(token, id, "unauthorized", reason);
-            self.close_if_there(token, Farewell { code: CloseCode::UNAUTHENTICATED, reason, error: None });
+            self.close_if_there(token, Farewell { code: Some(CloseCode::UNAUTHENTICATED), reason, error: None });
         }
     }
 

@@ -48,6 +48,7 @@ use crate::{
     clock::Moment,
     config::{Config, Secret},
     handover::{Arrival, Inbox, Message},
+    http,
     io::{Edge, Ready, Received, Token, waker::Sleep},
     metrics::{Metrics, WorkerMetrics},
     protocol::command,
@@ -63,7 +64,7 @@ const READ_BYTES: usize = 128 * 1024;
 /// Sockets taken over in one turn.
 const TAKE_OVER_MAX: usize = 256;
 
-/// How often figures that cost a look at every slow connection are brought up to date.
+/// How often figures that cost a look at every connection are brought up to date.
 const SURVEY_EVERY: Duration = Duration::from_millis(250);
 
 /// What a worker needs to know of the configuration, in plain numbers.
@@ -317,7 +318,9 @@ impl<E: Edge> Worker<E> {
             return None;
         }
         self.set_timer(token);
-        if !received.is_empty() {
+        if self.draining.is_some() {
+            self.refuse(token, &http::Refusal::new(503, "The server is stopping."));
+        } else if !received.is_empty() {
             self.feed_request(token, &received);
         }
         Some(token)
@@ -376,10 +379,10 @@ impl<E: Edge> Worker<E> {
         metrics.names.set(self.interest.names() as u64);
         metrics.alone.set(self.alone.len() as u64);
         metrics.segments_pinned.set(self.reader.pinned() as u64);
-        if now >= self.survey_due || self.alone.is_empty() {
+        if now >= self.survey_due {
             self.survey_due = now + SURVEY_EVERY;
             self.metrics().lag_max.set(self.lag_max());
-            let pending = self.alone.iter().map(|token| self.connections[*token as usize].pending() as u64).sum();
+            let pending = self.connections.iter().map(|(_, connection)| connection.pending() as u64).sum();
             self.metrics().pending_bytes.set(pending);
         }
     }

@@ -59,10 +59,7 @@ impl<E: Edge> Worker<E> {
             },
         };
         let accept = handshake::check(head)?;
-        if let Err(refusal) = handshake::check_origin(head, &self.settings.origins) {
-            self.shared.metrics.refuse(metrics::Refusal::Origin);
-            return Err(refusal);
-        }
+        handshake::check_origin(head, &self.settings.origins)?;
         let subprotocol = match route {
             Route::Json => handshake::choose_subprotocol(head, &[handshake::SUBPROTOCOL]),
             Route::Raw(_) => None,
@@ -97,7 +94,7 @@ impl<E: Edge> Worker<E> {
             self.shared.metrics.refuse(metrics::Refusal::Forbidden);
             let error = matches!(route, Route::Json).then_some("unauthorized");
             let reason = "the token is not the right one";
-            self.close_if_there(token, Farewell { code: CloseCode::UNAUTHENTICATED, reason, error });
+            self.close_if_there(token, Farewell { code: Some(CloseCode::UNAUTHENTICATED), reason, error });
         }
         Ok(true)
     }
@@ -143,7 +140,7 @@ impl<E: Edge> Worker<E> {
     fn begin_raw(&mut self, token: Token, topic: &str, echo: bool) {
         if let Err(message) = self.subscribe_raw(token, topic, echo) {
             self.shared.metrics.refuse(metrics::Refusal::SubscriptionsFull);
-            self.close(token, Farewell { code: CloseCode::TRY_AGAIN_LATER, reason: &message, error: None });
+            self.close(token, Farewell { code: Some(CloseCode::TRY_AGAIN_LATER), reason: &message, error: None });
         }
     }
 
@@ -156,7 +153,9 @@ impl<E: Edge> Worker<E> {
         connection.phase = Phase::Ending;
         connection.since = self.now;
         self.shared.metrics.refuse(match status {
+            503 if self.draining.is_some() => metrics::Refusal::Draining,
             503 => metrics::Refusal::InboxFull,
+            403 => metrics::Refusal::Origin,
             408 => metrics::Refusal::HandshakeTimeout,
             _ => metrics::Refusal::BadRequest,
         });

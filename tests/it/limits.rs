@@ -117,3 +117,23 @@ fn a_client_that_asks_and_never_reads_is_cut_off() {
     assert!(refused);
     assert_eq!(Client::hello(&server, "/ws").ask(r#"{"op":"ping"}"#)["type"], "pong");
 }
+
+#[test]
+fn answers_that_are_not_taken_for_the_idle_timeout_are_given_up() {
+    let server = serve(|config| {
+        config.sndbuf = ByteSize::kib(4);
+        config.idle_timeout = "1s".parse().unwrap();
+    });
+    let large = "x".repeat(60_000);
+    for n in 0..200 {
+        server.publisher().publish(&format!("a.{n}"), Payload::Text(&large)).unwrap();
+    }
+    // 12 MB of snapshots, far more than both kernels' buffers take.
+    let client = Client::hello(&server, "/ws?topics=a.*");
+    let mut stream = client.socket.get_ref();
+    // Without reading: the end of the connection shows as a reset when something is sent.
+    let pong = [0x8a, 0x80, 0, 0, 0, 0];
+    while std::io::Write::write_all(&mut stream, &pong).is_ok() {
+        std::thread::yield_now();
+    }
+}

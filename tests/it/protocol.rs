@@ -185,3 +185,22 @@ fn a_client_that_does_not_answer_pings_is_closed() {
     let mut stream = crate::client::upgraded(server.addresses()[0], "/ws");
     assert_eq!(crate::client::close_code(&mut stream), 1008);
 }
+
+#[test]
+fn answers_come_in_the_order_of_the_commands() {
+    let server = serve(|_| {});
+    let mut client = Client::hello(&server, "/ws");
+    for (n, command) in
+        ["sub\",\"topics\":[\"a\"]", "list\"", "unsub\",\"topics\":[\"a\"]", "list\"", "ping\""].iter().enumerate()
+    {
+        client.socket.write(tungstenite::Message::text(format!("{{\"id\":{n},\"op\":\"{command}}}"))).unwrap();
+    }
+    client.socket.flush().unwrap();
+    for n in 0..5 {
+        let answer = client.json();
+        assert_eq!(answer["id"], n, "{answer}");
+        if answer["type"] == "subscriptions" {
+            assert_eq!(answer["topics"].as_array().unwrap().len(), usize::from(n == 1));
+        }
+    }
+}
