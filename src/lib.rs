@@ -8,11 +8,11 @@
 //! ```text
 //!  6  cli, server                  assembly
 //!  5  control, feeds               HTTP API, metrics, page; demo and replay
-//!  4  publish, acceptor, worker    the data plane
+//!  4  publish, acceptor, worker    the data plane; handover and limits between its threads
 //!  3  io                           the kernel edge
 //!  2  tape, topic                  shared memory
 //!  1  http, websocket, protocol    bytes and values: no socket, thread, lock or clock
-//!  0  clock, config, error         ground
+//!  0  clock, config, metrics       ground
 //! ```
 
 mod acceptor;

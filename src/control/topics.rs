@@ -9,7 +9,7 @@ use std::{collections::BinaryHeap, sync::Arc};
 use super::Context;
 use crate::{
     http::{Refusal, Request},
-    protocol::{Envelope, matches, name::check_pattern, reply::push_string},
+    protocol::{Envelope, envelope::push_string, matches, name::check_pattern},
 };
 
 /// Topics that are looked at under one hold of the tape's lock: some ten microseconds.

@@ -11,7 +11,7 @@ use serde::de::IgnoredAny;
 use crate::{
     http::{BodyDecoder, BodyEvent, Refusal, Request},
     metrics,
-    protocol::{Payload, ndjson, reply::push_string},
+    protocol::{Payload, envelope::push_string, ndjson},
     publish::Publisher,
     tape::{Appended, PublishError},
 };

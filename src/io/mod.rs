@@ -2,7 +2,7 @@
 //!
 //! The seam is completion-shaped: a read happened, here are so many bytes; a send took so many. A worker knows nothing
 //! else, so [`epoll`] (level-triggered, plain non-blocking `recv` and `send`) can be exchanged for another kernel
-//! interface, and in tests for a simulated, seeded one with partial writes, resets and stalls ([`sim`]).
+//! interface, and in tests for a simulated, seeded one with partial writes, resets and stalls (`sim`).
 
 pub mod epoll;
 pub mod listener;

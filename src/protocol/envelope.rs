@@ -79,7 +79,7 @@ pub enum Kind {
 /// The beginning of every update of one topic: `{"type":"update","topic":"NAME","seq":`.
 pub fn update_prefix(topic: &str) -> Box<[u8]> {
     let mut prefix = b"{\"type\":\"update\",\"topic\":".to_vec();
-    super::reply::push_string(&mut prefix, topic);
+    push_string(&mut prefix, topic);
     prefix.extend_from_slice(b",\"seq\":");
     prefix.into()
 }
@@ -87,11 +87,16 @@ pub fn update_prefix(topic: &str) -> Box<[u8]> {
 /// The beginning of a snapshot: `{"type":"snapshot","topic":"NAME","epoch":"EPOCH","seq":`.
 pub fn snapshot_prefix(topic: &str, epoch: &str) -> Box<[u8]> {
     let mut prefix = b"{\"type\":\"snapshot\",\"topic\":".to_vec();
-    super::reply::push_string(&mut prefix, topic);
+    push_string(&mut prefix, topic);
     prefix.extend_from_slice(b",\"epoch\":");
-    super::reply::push_string(&mut prefix, epoch);
+    push_string(&mut prefix, epoch);
     prefix.extend_from_slice(b",\"seq\":");
     prefix.into()
+}
+
+/// Appends a JSON string.
+pub(crate) fn push_string(out: &mut Vec<u8>, text: &str) {
+    serde_json::to_writer(out, text).expect("a Vec takes every byte");
 }
 
 /// One publication, ready to be written.

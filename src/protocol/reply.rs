@@ -8,7 +8,7 @@ use std::io::Write;
 
 use super::{
     command::{Id, Mode},
-    envelope::{Envelope, Payload, snapshot_prefix},
+    envelope::{Envelope, Payload, push_string, snapshot_prefix},
 };
 
 /// What a client is told first.
@@ -130,11 +130,6 @@ pub fn pong(out: &mut Vec<u8>, id: Option<Id<'_>>, ts: u64) {
     let mut message = Object::open(out, "pong");
     message.id(id).number("ts", ts);
     message.close();
-}
-
-/// Appends a JSON string.
-pub(crate) fn push_string(out: &mut Vec<u8>, text: &str) {
-    serde_json::to_writer(out, text).expect("a Vec takes every byte");
 }
 
 fn push_number(out: &mut Vec<u8>, number: u64) {
