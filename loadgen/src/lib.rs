@@ -1,0 +1,7 @@
+//! Honest load generation for WebSocket broadcast servers.
+
+pub mod clock;
+pub mod frame;
+pub mod ledger;
+pub mod stamp;
+pub mod units;
