@@ -51,6 +51,13 @@ impl Ledger {
         Self { next: vec![NEW; topics].into_boxed_slice(), holes: Vec::new() }
     }
 
+    /// How many topics it is for.
+    #[inline]
+    #[allow(clippy::len_without_is_empty)]
+    pub fn len(&self) -> usize {
+        self.next.len()
+    }
+
     /// Forgets everything, for a subscriber that comes back.
     pub fn reset(&mut self) {
         self.next.fill(NEW);
