@@ -131,7 +131,7 @@ fn one(
         (Some(_), _) => go(&mut Part::new(std::io::stdin().lock()))?,
         (None, 1) => go(&mut Solo)?,
         (None, parts) => {
-            let child = child_arguments(arguments, target, number);
+            let child = child_arguments(arguments, &options.url, target, number);
             let mut conductor = Conductor::start(&child, parts)?;
             let run = go(&mut conductor)?;
             merge::with_parts(run, &conductor.results()?)?
@@ -144,7 +144,7 @@ fn one(
 }
 
 /// The command line for another process of the same run: without what only the first does.
-fn child_arguments(arguments: &[String], target: &Target<'_>, number: u32) -> Vec<String> {
+fn child_arguments(arguments: &[String], first: &str, target: &Target<'_>, number: u32) -> Vec<String> {
     const FIRST_ONLY: [&str; 9] =
         ["--json", "--hgrm", "--hlog", "--report", "--repeat", "--against", "--against-pid", "--server-pid", "--name"];
     let mut kept = Vec::new();
@@ -156,7 +156,7 @@ fn child_arguments(arguments: &[String], target: &Target<'_>, number: u32) -> Ve
             None => kept.push(argument.clone()),
         }
     }
-    if let Some(url) = kept.iter_mut().find(|argument| argument.starts_with("ws://")) {
+    if let Some(url) = kept.iter_mut().find(|argument| *argument == first) {
         *url = target.url.to_owned();
     }
     kept.push(format!("--run-number={number}"));
@@ -178,7 +178,7 @@ mod tests {
         let text = "loadgen fanout ws://a:1 --json x.json --subs 9 --repeat=3 --against ws://b:1 --rate 5/s";
         let arguments: Vec<String> = text.split(' ').map(str::to_owned).collect();
         let target = Target { label: "B", url: "ws://b:1", spec: sample() };
-        let child = child_arguments(&arguments, &target, 7).join(" ");
+        let child = child_arguments(&arguments, "ws://a:1", &target, 7).join(" ");
         assert_eq!(child, "fanout ws://b:1 --subs 9 --rate 5/s --run-number=7");
     }
 }

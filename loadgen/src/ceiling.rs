@@ -17,6 +17,7 @@ use anyhow::{Context, Result};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use rustix::event::{PollFd, PollFlags, poll};
 use sha1::{Digest, Sha1};
+use socket2::{Domain, Socket, Type};
 
 use crate::socket::{self, Interest, Poller, Read};
 
@@ -39,7 +40,11 @@ const LISTENER: u64 = 0;
 
 /// Serves until it is killed; prints the address that it listens on.
 pub fn serve(listen: SocketAddr) -> Result<()> {
-    let listener = TcpListener::bind(listen).with_context(|| format!("listening on {listen}"))?;
+    let socket = Socket::new(Domain::for_address(listen), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&listen.into()).with_context(|| format!("listening on {listen}"))?;
+    socket.listen(4096)?;
+    let listener: TcpListener = socket.into();
     println!("listening on ws://{}/sub/{{topic}}, publish on /pub/{{topic}}", listener.local_addr()?);
     serve_on(listener)
 }

@@ -298,7 +298,7 @@ impl Publisher {
     }
 
     fn wait(&mut self, until: u64) -> io::Result<()> {
-        let ready = self.poller.wait(Some(&clock::until(until)))?;
+        let ready = self.poller.wait_exactly(&clock::until(until))?;
         for nth in 0..ready {
             let (token, what) = self.poller.event(nth);
             if token == WAKER {

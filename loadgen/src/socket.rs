@@ -12,7 +12,7 @@ use std::{
 
 use rustix::{
     buffer::spare_capacity,
-    event::{EventfdFlags, epoll, eventfd},
+    event::{EventfdFlags, PollFd, PollFlags, epoll, eventfd, poll},
     net::{RecvFlags, SendFlags},
     time::Timespec,
 };
@@ -115,6 +115,19 @@ impl Poller {
         self.events.clear();
         match epoll::wait(&self.epoll, spare_capacity(&mut self.events), timeout) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(self.events.len()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The same with a timeout to the nanosecond: epoll's own counts in milliseconds on older kernels' interfaces.
+    pub fn wait_exactly(&mut self, timeout: &Timespec) -> io::Result<usize> {
+        let mut all = [PollFd::new(&self.epoll, PollFlags::IN)];
+        match poll(&mut all, Some(timeout)) {
+            Ok(0) | Err(rustix::io::Errno::INTR) => {
+                self.events.clear();
+                Ok(0)
+            }
+            Ok(_) => self.wait(Some(&Timespec::default())),
             Err(error) => Err(error.into()),
         }
     }

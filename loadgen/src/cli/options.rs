@@ -46,13 +46,13 @@ pub struct Options {
     /// Topics of each subscriber [default: 1; replay all]
     #[arg(long, value_name = "N", help_heading = "Load")]
     pub topics_per_sub: Option<usize>,
-    /// Publications a second, over all topics [default: 50/s; fanout none, echo 1k/s, burst 20/s]
+    /// Publications a second [default: 50/s; echo 1k/s; fanout none: flat out]
     ///
-    /// They are due at planned moments, whatever the server does, and latency counts from those. Without a rate, fanout
+    /// Over all topics. They are due at planned moments, whatever the server does, and latency counts from those. Without a rate, fanout
     /// runs flat out in a window and prints throughput only.
     #[arg(long, value_name = "RATE", help_heading = "Load")]
     pub rate: Option<Rate>,
-    /// Without a rate: publications not yet delivered to everybody, at most [default: 256]
+    /// Without --rate: publications not yet delivered to everybody [default: 256]
     #[arg(long, value_name = "N", conflicts_with = "rate", help_heading = "Load")]
     pub window: Option<usize>,
     /// Bytes of each payload
@@ -75,25 +75,25 @@ pub struct Options {
     pub seed: u64,
 
     // ---- Protocol --------------------------------------------------------------------------------------------------
-    /// How the server is spoken to
-    #[arg(long, value_enum, default_value = "stentor", help_heading = "Protocol")]
+    /// How the server is spoken to: stentor, raw or generic
+    #[arg(long, value_enum, default_value = "stentor", hide_possible_values = true, help_heading = "Protocol")]
     pub protocol: Protocol,
     /// Where publishers connect [default: the same address]
     #[arg(long, value_name = "URL", help_heading = "Protocol")]
     pub publish_url: Option<String>,
     /// All publications, or the newest of each topic (conflation)
-    #[arg(long, value_enum, default_value = "all", help_heading = "Protocol")]
+    #[arg(long, value_enum, default_value = "all", hide_short_help = true, help_heading = "Protocol")]
     pub mode: Mode,
     /// With --mode latest: updates a second of each topic
     #[arg(long, value_name = "N", hide_short_help = true, help_heading = "Protocol")]
     pub latest_rate: Option<f64>,
-    /// generic: message that subscribes to {topic}; {id} counts [default: none is sent]
+    /// generic: message that subscribes to {topic}
     #[arg(long, value_name = "TEXT", help_heading = "Protocol")]
     pub subscribe_template: Option<String>,
     /// generic: message that unsubscribes from {topic}
     #[arg(long, value_name = "TEXT", hide_short_help = true, help_heading = "Protocol")]
     pub unsubscribe_template: Option<String>,
-    /// generic: message that publishes {payload} on {topic}; {bytes} is its length [default: {payload}]
+    /// generic: message that publishes {payload} on {topic}
     #[arg(long, value_name = "TEXT", help_heading = "Protocol")]
     pub publish_template: Option<String>,
     /// generic: first message of every connection
@@ -131,7 +131,7 @@ pub struct Options {
     /// Connections that publish
     #[arg(long, value_name = "N", default_value_t = 1, hide_short_help = true, help_heading = "Machine")]
     pub publishers: usize,
-    /// Connections begun a second [default: connect 5k/s, else as fast as they are answered]
+    /// Connections begun a second [default: connect 5k/s, else no limit]
     #[arg(long, value_name = "RATE", help_heading = "Machine")]
     pub connect_rate: Option<Rate>,
     /// How long a connection may take to be set up
@@ -143,7 +143,7 @@ pub struct Options {
     /// Receive buffer of each subscriber [default: the system's]
     #[arg(long, value_name = "SIZE", default_value = "0", hide_short_help = true, help_heading = "Machine")]
     pub rcvbuf: Bytes,
-    /// Processes that share the subscribers; their histograms merge exactly
+    /// Processes that share the subscribers
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Machine")]
     pub processes: usize,
     /// The server's process: shows its CPU per delivery and its memory

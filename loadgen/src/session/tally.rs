@@ -137,7 +137,8 @@ impl Tally {
     /// One thread's interval; the second is shown when it is complete.
     pub fn interval(&mut self, thread: usize, interval: Interval, watcher: &mut dyn Watcher) {
         self.total.add(&interval);
-        if interval.index < 0 {
+        let empty = interval.deliveries() + interval.joins.len() + interval.rejoins.len() == 0;
+        if interval.index < 0 || (interval.index >= self.measured_seconds && empty) {
             return;
         }
         if interval.index < self.measured_seconds {
