@@ -161,11 +161,13 @@ fn clock(run: &Run) -> Vec<String> {
     let clock = &run.generator.clock;
     if clock.read_ns > CLOCK_READ_NS {
         let (source, cost) = (&clock.source, clock.read_ns);
-        doubts.push(format!("reading the clock ({source}) takes {cost:.0} ns: times are coarse and cost processor time"));
+        doubts
+            .push(format!("reading the clock ({source}) takes {cost:.0} ns: times are coarse and cost processor time"));
     }
     if run.checks.too_early > 0 {
         let count = units::count(run.checks.too_early);
-        doubts.push(format!("{count} deliveries came before they were sent: publisher and receiver don't share a clock"));
+        doubts
+            .push(format!("{count} deliveries came before they were sent: publisher and receiver don't share a clock"));
     }
     doubts
 }

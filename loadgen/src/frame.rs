@@ -140,9 +140,7 @@ fn mask(bytes: &mut [u8], key: [u8; 4]) {
 /// The code and reason of a close frame's payload.
 pub fn close_reason(payload: &[u8]) -> (u16, String) {
     match payload {
-        [high, low, reason @ ..] => {
-            (u16::from_be_bytes([*high, *low]), String::from_utf8_lossy(reason).into_owned())
-        }
+        [high, low, reason @ ..] => (u16::from_be_bytes([*high, *low]), String::from_utf8_lossy(reason).into_owned()),
         _ => (1005, String::new()),
     }
 }

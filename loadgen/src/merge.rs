@@ -23,7 +23,7 @@ pub fn with_parts(mut first: Run, parts: &[String]) -> Result<Run> {
 
 /// Adds up the result files of the parts of one run.
 pub fn files(paths: &[PathBuf]) -> Result<Report> {
-    let mut reports = paths.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?.into_iter();
+    let mut reports = paths.iter().map(read).collect::<Result<Vec<_>>>()?.into_iter();
     let mut sum = reports.next().context("no result to merge")?;
     for report in reports {
         ensure!(

@@ -91,6 +91,8 @@ pub struct Interval {
     pub backlog_bytes: u64,
     /// When the latest measured delivery came.
     pub last_delivery: u64,
+    /// Deliveries that were only counted, by their bytes.
+    pub unchecked: u64,
 }
 
 impl Interval {
@@ -109,6 +111,7 @@ impl Interval {
             reads: 0,
             backlog_bytes: 0,
             last_delivery: 0,
+            unchecked: 0,
         }
     }
 
@@ -126,12 +129,13 @@ impl Interval {
         self.wire_bytes += other.wire_bytes;
         self.reads += other.reads;
         self.backlog_bytes += other.backlog_bytes;
+        self.unchecked += other.unchecked;
         self.last_delivery = self.last_delivery.max(other.last_delivery);
     }
 
     /// Deliveries of all classes.
     pub fn deliveries(&self) -> u64 {
-        self.classes.iter().map(Meter::deliveries).sum()
+        self.classes.iter().map(Meter::deliveries).sum::<u64>() + self.unchecked
     }
 }
 

@@ -321,7 +321,13 @@ impl Publisher {
 
 /// Publishes the plan over `outlets` and sends what was found. An epoll's events do not cross threads, so the publisher
 /// is made on the thread that it works on.
-pub fn run(shared: Arc<Shared>, capture: Option<Arc<Capture>>, outlets: Vec<Outlet>, start: u64, done: &Sender<Published>) {
+pub fn run(
+    shared: Arc<Shared>,
+    capture: Option<Arc<Capture>>,
+    outlets: Vec<Outlet>,
+    start: u64,
+    done: &Sender<Published>,
+) {
     let plan = Plan::new(&shared.spec, capture.clone());
     let published = match Publisher::new(shared, capture, outlets) {
         Ok(publisher) => publisher.run(plan, start),

@@ -188,9 +188,8 @@ impl Capture {
             if text.trim().is_empty() {
                 continue;
             }
-            let line: Captured<'_> = serde_json::from_str(&text).with_context(|| {
-                format!("line {number}: expected {{\"ts_ns\":TIME,\"topic\":NAME,\"data\":JSON}}")
-            })?;
+            let line: Captured<'_> = serde_json::from_str(&text)
+                .with_context(|| format!("line {number}: expected {{\"ts_ns\":TIME,\"topic\":NAME,\"data\":JSON}}"))?;
             let at = line.ts_ns.saturating_sub(*first.get_or_insert(line.ts_ns));
             ensure!(at >= capture.length_ns, "line {number}: its time is before that of the line above");
             if at > longest {
@@ -259,7 +258,8 @@ mod tests {
 
     #[test]
     fn a_captured_file_keeps_its_timing_topics_and_bytes() {
-        let text = "{\"ts_ns\":1000,\"topic\":\"a\",\"data\":{\"p\": 1}}\n\n{\"ts_ns\":3000,\"topic\":\"b\",\"data\":[2]}\n";
+        let text =
+            "{\"ts_ns\":1000,\"topic\":\"a\",\"data\":{\"p\": 1}}\n\n{\"ts_ns\":3000,\"topic\":\"b\",\"data\":[2]}\n";
         let capture = Capture::parse(text.as_bytes(), u64::MAX).unwrap();
         assert_eq!((capture.len(), capture.length_ns, capture.data(0)), (2, 2000, &b"{\"p\": 1}"[..]));
         assert_eq!(capture.topics, ["a", "b"]);

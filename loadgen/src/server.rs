@@ -1,6 +1,10 @@
 //! The server's side of a run, as far as the system shows it: processor time, memory, cores.
 
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs,
+    path::PathBuf,
+};
 
 use anyhow::{Result, ensure};
 use rustix::{
@@ -13,6 +17,7 @@ use serde::{Deserialize, Serialize};
 /// A process under observation.
 pub struct Server {
     pid: u32,
+    threads: HashMap<u32, u64>,
     first: Option<Sample>,
     latest: Sample,
     resident_max: u64,
@@ -52,10 +57,12 @@ pub struct ServerFigures {
 impl Server {
     /// Observes a process; refused where there is none of that number.
     pub fn observe(pid: u32) -> Result<Self> {
-        let latest = Sample::take(pid, crate::clock::now());
+        let mut threads = HashMap::new();
+        let latest = Sample::take(pid, crate::clock::now(), &mut threads);
         ensure!(latest.resident > 0, "--server-pid {pid}: no such process can be seen here");
         Ok(Self {
             pid,
+            threads,
             first: None,
             latest,
             resident_max: latest.resident,
@@ -78,7 +85,7 @@ impl Server {
 
     /// Looks again.
     pub fn sample(&mut self, now: u64) {
-        let sample = Sample::take(self.pid, now);
+        let sample = Sample::take(self.pid, now, &mut self.threads);
         // A process that has gone leaves what was last seen of it.
         if sample.resident > 0 {
             self.latest = sample;
@@ -117,22 +124,23 @@ pub fn cores_of(thread: Option<Pid>) -> Vec<usize> {
 }
 
 impl Sample {
-    fn take(pid: u32, at: u64) -> Self {
+    fn take(pid: u32, at: u64, threads: &mut HashMap<u32, u64>) -> Self {
         let process = PathBuf::from(format!("/proc/{pid}"));
         let pages = fs::read_to_string(process.join("statm")).unwrap_or_default();
         let resident = pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
-        Self { at, cpu_ns: exact(pid).unwrap_or_else(|| coarse(pid)), resident: resident * page_size() as u64 }
+        Self { at, cpu_ns: exact(pid, threads).unwrap_or_else(|| coarse(pid)), resident: resident * page_size() as u64 }
     }
 }
 
-/// Processor time in nanoseconds, where the scheduler keeps it for each thread.
-fn exact(pid: u32) -> Option<u64> {
-    let mut sum = None;
+/// Processor time in nanoseconds, where the scheduler keeps it for each thread. A thread that has ended counts with what
+/// was last seen of it.
+fn exact(pid: u32, threads: &mut HashMap<u32, u64>) -> Option<u64> {
     for task in tasks(pid) {
-        let text = fs::read_to_string(format!("/proc/{pid}/task/{task}/schedstat")).ok()?;
-        *sum.get_or_insert(0) += text.split(' ').next()?.parse::<u64>().ok()?;
+        // One that ends between the listing and here is one that has ended.
+        let Ok(text) = fs::read_to_string(format!("/proc/{pid}/task/{task}/schedstat")) else { continue };
+        threads.insert(task, text.split(' ').next()?.parse().ok()?);
     }
-    sum
+    (!threads.is_empty()).then(|| threads.values().sum())
 }
 
 /// Processor time in clock ticks, as every kernel has it.

@@ -13,8 +13,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use rustix::thread::{CpuSet, sched_setaffinity};
 use crossbeam_channel::{Receiver as Inbox, RecvTimeoutError, Sender, bounded, unbounded};
+use rustix::thread::{CpuSet, sched_setaffinity};
 
 use self::tally::Tally;
 use crate::{
@@ -80,7 +80,8 @@ pub fn run(
     let outcome = session.conduct(conduct, watcher);
     session.shared.stop.store(true, Ordering::Relaxed);
     session.crew.end();
-    let url = format!("ws://{}{}", session.shared.dialect.subscribe_url().host, session.shared.dialect.subscribe_url().path);
+    let url =
+        format!("ws://{}{}", session.shared.dialect.subscribe_url().host, session.shared.dialect.subscribe_url().path);
     outcome.with_context(|| format!("against {url}"))?;
     Ok(session.tally.run(&session.shared, url, label))
 }
@@ -267,7 +268,10 @@ impl Session {
             match self.crew.reports.recv_timeout(Duration::from_millis(10)) {
                 Ok(report) => self.take(report, watcher)?,
                 Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => bail!("the receiving threads are gone"),
+                // The receivers, deserted, have handed in their results before the publisher.
+                Err(RecvTimeoutError::Disconnected) => {
+                    return published.recv_timeout(Duration::from_secs(5)).context("the publisher did not end");
+                }
             }
         }
     }

@@ -89,7 +89,10 @@ enum Rule {
     /// From so many nanoseconds of the measured part on, the second class.
     Split(u64),
     /// The end of each period is the second class.
-    Periodic { every: u64, calm: u64 },
+    Periodic {
+        every: u64,
+        calm: u64,
+    },
 }
 
 impl Classes {

@@ -197,17 +197,20 @@ impl Spec {
         match &self.pace {
             Pace::Window(window) => {
                 ensure!((1..=1 << 20).contains(window), "--window {window}: from 1 to 1048576 are possible");
-                ensure!(self.part.of == 1, "--processes needs --rate: without one, a window would have to span processes");
+                ensure!(
+                    self.part.of == 1,
+                    "--processes needs --rate: without one, a window would have to span processes"
+                );
+                ensure!(!self.bare, "--bare needs --rate: who only counts bytes cannot tell when a window has moved");
                 ensure!(!self.dialect.latest, "--mode latest needs --rate: a window counts every delivery");
                 ensure!(
                     matches!(self.disturbance, Disturbance::None),
                     "this scenario needs --rate: a window would wait for the subscribers that are disturbed"
                 );
             }
-            Pace::Bursts { every, length, .. } => ensure!(
-                length < every,
-                "--burst-length {length}: it must be shorter than --burst-every {every}"
-            ),
+            Pace::Bursts { every, length, .. } => {
+                ensure!(length < every, "--burst-length {length}: it must be shorter than --burst-every {every}")
+            }
             Pace::Replay { speed, .. } => ensure!(*speed > 0.0, "--speed {speed}: a factor above 0 is needed"),
             Pace::Silent | Pace::Rate(_) => {}
         }
@@ -309,9 +312,8 @@ pub(crate) mod tests {
 
     #[test]
     fn parts_share_all_subscribers_without_overlap() {
-        let shares: Vec<(usize, usize)> = (0..3)
-            .map(|index| Spec { part: Part { index, of: 3 }, ..sample() }.share_of_subs())
-            .collect();
+        let shares: Vec<(usize, usize)> =
+            (0..3).map(|index| Spec { part: Part { index, of: 3 }, ..sample() }.share_of_subs()).collect();
         assert_eq!(shares, [(0, 3), (3, 3), (6, 4)]);
     }
 }

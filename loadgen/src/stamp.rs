@@ -176,8 +176,7 @@ fn digits(value: u32) -> [u8; 8] {
 #[inline]
 fn value(digits: [u8; 8]) -> u32 {
     let word = u64::from_le_bytes(digits);
-    let nibbles =
-        (word & 0x0F0F_0F0F_0F0F_0F0F).wrapping_add(9u64.wrapping_mul((word >> 6) & 0x0101_0101_0101_0101));
+    let nibbles = (word & 0x0F0F_0F0F_0F0F_0F0F).wrapping_add(9u64.wrapping_mul((word >> 6) & 0x0101_0101_0101_0101));
     let bytes = ((nibbles << 4) | (nibbles >> 8)) & 0x00FF_00FF_00FF_00FF;
     let pairs = ((bytes << 8) | (bytes >> 16)) & 0x0000_FFFF_0000_FFFF;
     ((pairs << 16) | (pairs >> 32)) as u32

@@ -1,4 +1,4 @@
-//! The command line: what can be asked for, and how it becomes a [`Spec`].
+//! The command line: what can be asked for, and how it becomes a [`Spec`](crate::spec::Spec).
 //!
 //! One subcommand per question. All of them share the options below; what an option is worth when it is left out
 //! depends on the question and is said in its help. `-h` shows what is usual, `--help` everything.

@@ -54,11 +54,8 @@ mod tests {
 
     #[test]
     fn questions_are_answered_and_readiness_is_recognised() {
-        let settings = Settings {
-            answers: vec![r"PING\r\n=>PONG\r\n".into()],
-            ready: Some("+OK".into()),
-            ..Settings::default()
-        };
+        let settings =
+            Settings { answers: vec![r"PING\r\n=>PONG\r\n".into()], ready: Some("+OK".into()), ..Settings::default() };
         let generic = dialect(Protocol::Generic, settings);
         assert_eq!(generic.hear(b"PING\r\n"), Heard::Answer(b"PONG\r\n".to_vec()));
         assert_eq!(generic.hear(b"say +OK now"), Heard::Subscribed(vec![]));

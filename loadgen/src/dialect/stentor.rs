@@ -49,11 +49,12 @@ pub fn envelope(dialect: &Dialect, stamp: &Stamp, head: &[u8], tail: &[u8]) -> E
         Some(head) if tail == b"}" && head.ends_with(b"\"data\":") => head,
         _ => return Envelope::Wrong,
     };
-    let (snapshot, rest) = match (head.strip_prefix(b"{\"type\":\"update\","), head.strip_prefix(b"{\"type\":\"snapshot\",")) {
-        (Some(rest), _) => (false, rest),
-        (_, Some(rest)) => (true, rest),
-        _ => return Envelope::Wrong,
-    };
+    let (snapshot, rest) =
+        match (head.strip_prefix(b"{\"type\":\"update\","), head.strip_prefix(b"{\"type\":\"snapshot\",")) {
+            (Some(rest), _) => (false, rest),
+            (_, Some(rest)) => (true, rest),
+            _ => return Envelope::Wrong,
+        };
     let named = rest.strip_prefix(b"\"topic\":\"").and_then(|rest| rest.strip_prefix(name.as_bytes()));
     match (named.is_some_and(|rest| rest.starts_with(b"\",")), snapshot) {
         (false, _) => Envelope::Wrong,

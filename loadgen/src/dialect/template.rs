@@ -32,12 +32,8 @@ enum Piece {
     Bytes,
 }
 
-const BLANKS: [(&str, Piece); 4] = [
-    ("{topic}", Piece::Topic),
-    ("{payload}", Piece::Payload),
-    ("{id}", Piece::Id),
-    ("{bytes}", Piece::Bytes),
-];
+const BLANKS: [(&str, Piece); 4] =
+    [("{topic}", Piece::Topic), ("{payload}", Piece::Payload), ("{id}", Piece::Id), ("{bytes}", Piece::Bytes)];
 
 impl Template {
     /// Takes `text` apart.

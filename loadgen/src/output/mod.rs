@@ -23,7 +23,7 @@ pub fn write(command: &Command, report: &Report) -> Result<()> {
     }
     print!("{}", table::session(report));
     if report.runs.len() > 1 {
-        print!("\n{}", compare::sessions(&[report.clone()], false));
+        print!("\n{}", compare::sessions(std::slice::from_ref(report), false));
     }
     if let Some(path) = &options.json {
         json(path, report)?;

@@ -126,7 +126,8 @@ struct Axis {
 impl Axis {
     fn over(values: impl Iterator<Item = f64>, scale: Scale, from: f64, to: f64) -> Self {
         let usable = values.filter(|value| value.is_finite() && (scale == Scale::Linear || *value > 0.0));
-        let (mut low, mut high) = usable.fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(value), high.max(value)));
+        let (mut low, mut high) =
+            usable.fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(value), high.max(value)));
         if low > high {
             (low, high) = (1.0, 10.0);
         }
@@ -178,8 +179,14 @@ mod tests {
     #[test]
     fn a_plot_without_points_is_still_a_plot() {
         let lines = vec![Line { name: "<a>".into(), points: Vec::new() }];
-        let plot =
-            Plot { title: "t", ticks: Vec::new(), across: Scale::Linear, up: Scale::Log, show: |v| v.to_string(), lines };
+        let plot = Plot {
+            title: "t",
+            ticks: Vec::new(),
+            across: Scale::Linear,
+            up: Scale::Log,
+            show: |v| v.to_string(),
+            lines,
+        };
         let svg = plot.svg();
         assert!(svg.starts_with("<svg") && svg.contains("&lt;a&gt;") && !svg.contains("NaN"), "{svg}");
     }

@@ -113,7 +113,10 @@ impl Outlet {
             Opcode::Ping => self.line.write_frame(Opcode::Pong, payload).map(|_| ()),
             Opcode::Close => {
                 let (code, reason) = frame::close_reason(payload);
-                Err(io::Error::new(io::ErrorKind::ConnectionAborted, format!("the server closed it with {code} {reason}")))
+                Err(io::Error::new(
+                    io::ErrorKind::ConnectionAborted,
+                    format!("the server closed it with {code} {reason}"),
+                ))
             }
             Opcode::Text | Opcode::Binary => match dialect.hear(payload) {
                 Heard::Answer(answer) => self.line.write_frame(dialect.opcode(), &answer).map(|_| ()),

@@ -6,13 +6,7 @@
 use fastrand::Rng;
 
 use super::Receiver;
-use crate::{
-    clock,
-    connection::Stage,
-    frame::Opcode,
-    shared::Shared,
-    spec::Disturbance,
-};
+use crate::{clock, connection::Stage, frame::Opcode, shared::Shared, spec::Disturbance};
 
 /// When what is to be disturbed next.
 pub(super) struct Disturber {

@@ -18,6 +18,7 @@ use self::{disturb::Disturber, judge::Judge};
 use crate::{
     clock,
     connection::{Connection, Stage},
+    frame::{self, Scan},
     line::Line,
     meter::{Checks, Interval},
     shared::Shared,
@@ -74,11 +75,38 @@ pub struct Receiver {
     judge: Judge,
     opening: open::Opening,
     disturber: Option<Disturber>,
+    bare: Bare,
     finish_at: Option<u64>,
     sample_at: usize,
     samples: Vec<u64>,
     cpu_mark: u64,
 }
+
+/// Counts deliveries by their bytes, all being as long as the first. The least that a receiver can do.
+#[derive(Default)]
+struct Bare {
+    frame: usize,
+    rest: usize,
+}
+
+impl Bare {
+    fn count(&mut self, bytes: &[u8], now: u64, interval: &mut Interval) {
+        if self.frame == 0
+            && let Scan::Frame(frame) = frame::scan(bytes)
+        {
+            self.frame = frame.len;
+        }
+        interval.last_delivery = now;
+        if self.frame > 0 && interval.index >= 0 {
+            let all = self.rest + bytes.len();
+            interval.unchecked += (all / self.frame) as u64;
+            self.rest = all % self.frame;
+        }
+    }
+}
+
+/// A receiver that only counts cannot know what is missing: silence for so long is the end.
+const BARE_SILENCE_NS: u64 = 300_000_000;
 
 /// Token of the waker; connections have their index.
 const WAKER: u64 = u64::MAX;
@@ -115,6 +143,7 @@ impl Receiver {
             disturber: None,
             opening: open::Opening::default(),
             buffer: vec![0; BUFFER],
+            bare: Bare::default(),
             finish_at: None,
             sample_at: 0,
             samples: Vec::new(),
@@ -213,7 +242,7 @@ impl Receiver {
         let conn = &mut self.conns[index];
         let Some(line) = conn.line.as_ref().map(Arc::clone) else { return };
         let carried = conn.partial.len();
-        let room = carried + most.min(BUFFER).max(1);
+        let room = carried + most.clamp(1, BUFFER);
         let wanted = room.max(conn.needs);
         if self.buffer.len() < wanted {
             self.buffer.resize(wanted, 0);
@@ -228,6 +257,7 @@ impl Receiver {
                 self.judge.interval.reads += 1;
                 self.judge.interval.wire_bytes += len as u64;
                 if self.shared.spec.bare && conn.stage == Stage::Live {
+                    self.bare.count(&self.buffer[..filled], now, &mut self.judge.interval);
                     return;
                 }
                 let taken = self.judge.take(conn, &self.buffer[..filled], now);
@@ -300,13 +330,14 @@ impl Receiver {
     /// Whether nothing more can come that is waited for.
     fn has_everything(&self) -> bool {
         if self.shared.spec.bare {
-            return false;
+            return self.judge.interval.last_delivery + BARE_SILENCE_NS < clock::now();
         }
         let slow = matches!(self.shared.spec.disturbance, Disturbance::Slow { .. });
         let waited_for = |conn: &&Connection| !(conn.disturbed && slow) && conn.stage != Stage::Over;
-        self.conns.iter().filter(waited_for).all(|conn| {
-            !conn.is_opening() && (0..conn.ledger.len()).all(|slot| self.missing_at_end(conn, slot) == 0)
-        })
+        self.conns
+            .iter()
+            .filter(waited_for)
+            .all(|conn| !conn.is_opening() && (0..conn.ledger.len()).all(|slot| self.missing_at_end(conn, slot) == 0))
     }
 
     /// Looks how much lies unread, on a few connections at a time.

@@ -81,7 +81,15 @@ impl Recent {
 
     /// Keeps a publication, verified by the caller, whose span is `message[at..at + len]`. None where a newer one has
     /// its place.
-    pub fn keep(&mut self, stamp: Stamp, class: Option<u8>, left: u32, message: &[u8], at: usize, len: usize) -> Option<&mut Slot> {
+    pub fn keep(
+        &mut self,
+        stamp: Stamp,
+        class: Option<u8>,
+        left: u32,
+        message: &[u8],
+        at: usize,
+        len: usize,
+    ) -> Option<&mut Slot> {
         self.hint = at;
         let slot = self.slot(stamp.number);
         if slot.held && slot.stamp.number > stamp.number {

@@ -146,9 +146,10 @@ impl Tally {
             *cpu += interval.cpu_ns;
             *wall += interval.end - interval.begin;
         }
-        let (reported, sum) = self.seconds.entry(interval.index).or_insert_with(|| {
-            (0, Interval::new(interval.index, interval.begin, interval.classes.len()))
-        });
+        let (reported, sum) = self
+            .seconds
+            .entry(interval.index)
+            .or_insert_with(|| (0, Interval::new(interval.index, interval.begin, interval.classes.len())));
         sum.add(&interval);
         *reported += 1;
         if *reported == self.threads {
@@ -208,7 +209,8 @@ impl Tally {
     /// From the beginning of the measured part to the end of the last second in which anything came.
     fn seconds_measured(&self, shared: &Shared) -> f64 {
         let begin = shared.classes.measured_at();
-        let last = self.seconds.values().filter(|(_, sum)| sum.deliveries() > 0).map(|(_, sum)| sum.last_delivery).max();
+        let last =
+            self.seconds.values().filter(|(_, sum)| sum.deliveries() > 0).map(|(_, sum)| sum.last_delivery).max();
         let end = last.or_else(|| self.seconds.values().map(|(_, sum)| sum.end).max()).unwrap_or(begin);
         end.saturating_sub(begin).max(1) as f64 / 1e9
     }

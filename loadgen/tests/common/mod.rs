@@ -1,5 +1,9 @@
 //! An independent broadcast server for tests, on tungstenite, that misbehaves on request; and the program under test.
 
+#![allow(dead_code)]
+
+pub mod json;
+
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     process::Command,
@@ -143,9 +147,17 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Ended well; doubts about speed are the machine's affair, and no test's.
+    pub fn assert_fine(&self) {
+        assert!(self.code == 0 || self.code == 3, "exit {}\n{}{}", self.code, self.out, self.err);
+        assert_eq!(self.run("/faults").as_array().unwrap().len(), 0, "{}", self.out);
+    }
+
     /// A field of the first run.
     pub fn run(&self, path: &str) -> &Value {
-        self.json.pointer(&format!("/runs/0{path}")).unwrap_or_else(|| panic!("no {path} in:\n{}{}", self.out, self.err))
+        self.json
+            .pointer(&format!("/runs/0{path}"))
+            .unwrap_or_else(|| panic!("no {path} in:\n{}{}", self.out, self.err))
     }
 
     pub fn check(&self, name: &str) -> u64 {
@@ -153,22 +165,25 @@ impl Outcome {
     }
 }
 
-/// Runs the program with a scenario against `address`.
+/// Runs a scenario against a server of raw topics at `address`.
 pub fn loadgen(scenario: &str, address: SocketAddr, arguments: &str) -> Outcome {
+    let urls = format!("ws://{address}/sub/{{topic}} --protocol raw --publish-url ws://{address}/pub/{{topic}}");
+    run(&format!("{scenario} {urls} {arguments}"))
+}
+
+/// Runs the program with a scenario's arguments, and reads its result.
+pub fn run(arguments: &str) -> Outcome {
     let folder = tempfile::tempdir().unwrap();
     let json = folder.path().join("result.json");
-    let output = Command::new(env!("CARGO_BIN_EXE_loadgen"))
-        .args([scenario, &format!("ws://{address}/sub/{{topic}}"), "--protocol", "raw", "--json"])
-        .arg(&json)
-        .args(["--publish-url", &format!("ws://{address}/pub/{{topic}}")])
-        .args(arguments.split_whitespace())
-        .output()
-        .unwrap();
-    let json = std::fs::read(&json).map_or(Value::Null, |bytes| serde_json::from_slice(&bytes).unwrap());
-    Outcome {
-        code: output.status.code().expect("ended by itself"),
-        out: String::from_utf8_lossy(&output.stdout).into_owned(),
-        err: String::from_utf8_lossy(&output.stderr).into_owned(),
-        json,
-    }
+    let mut outcome = program(&format!("{arguments} --json {}", json.display()));
+    outcome.json = std::fs::read(&json).map_or(Value::Null, |bytes| serde_json::from_slice(&bytes).unwrap());
+    outcome
+}
+
+/// Runs the program.
+pub fn program(arguments: &str) -> Outcome {
+    let output = Command::new(env!("CARGO_BIN_EXE_loadgen")).args(arguments.split_whitespace()).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    let code = output.status.code().expect("ended by itself");
+    Outcome { code, out: text(output.stdout), err: text(output.stderr), json: Value::Null }
 }
