@@ -14,6 +14,9 @@ use crate::{
 
 /// Adds the results of further parts, one JSON text each, to the first part's.
 pub fn with_parts(mut first: Run, parts: &[String]) -> Result<Run> {
+    if first.spread.count > 0 {
+        first.notes.push("first to last subscriber: of those of the first process".into());
+    }
     for text in parts {
         let part: Run = serde_json::from_str(text).context("reading the result of a part")?;
         absorb(&mut first, &part)?;

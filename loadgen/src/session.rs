@@ -4,19 +4,21 @@
 //! measured publications go out by the plan; stragglers are waited for, within bounds; the threads hand in what they
 //! found. The coordinating thread only waits for reports and looks at the server once a second.
 
+mod crew;
 mod tally;
 
 use std::{
     sync::{Arc, atomic::Ordering},
-    thread::JoinHandle,
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
-use crossbeam_channel::{Receiver as Inbox, RecvTimeoutError, Sender, bounded, unbounded};
-use rustix::thread::{CpuSet, sched_setaffinity};
+use crossbeam_channel::{Receiver as Inbox, RecvTimeoutError, bounded};
 
-use self::tally::Tally;
+use self::{
+    crew::{Crew, spawn, stay_on},
+    tally::Tally,
+};
 use crate::{
     clock,
     conduct::Conduct,
@@ -26,11 +28,10 @@ use crate::{
     line::Line,
     machine,
     publisher::{self, Ended, Outlet, Published},
-    receiver::{INTERVAL_NS, Order, Receiver, Report, recent_room},
+    receiver::{INTERVAL_NS, Order, Report, recent_room},
     schedule::{Capture, Plan},
     server::Server,
     shared::{Classes, Shared},
-    socket::Waker,
     spec::{Pace, Scenario, Spec},
     target::Sources,
     watch::Watcher,
@@ -45,14 +46,6 @@ pub struct Setting {
     pub capture: Option<Arc<Capture>>,
     /// The run's own number, common to all of its parts.
     pub run: u32,
-}
-
-/// The receiving threads and the ways to them.
-struct Crew {
-    orders: Vec<Sender<Order>>,
-    wakers: Vec<Arc<Waker>>,
-    reports: Inbox<Report>,
-    threads: Vec<JoinHandle<()>>,
 }
 
 /// Runs `spec` against one server.
@@ -127,6 +120,9 @@ struct Session {
 
 impl Session {
     fn conduct(&mut self, conduct: &mut dyn Conduct, watcher: &mut dyn Watcher) -> Result<()> {
+        if self.shared.spec.scenario == Scenario::Connect {
+            self.tally.begin();
+        }
         self.open(watcher)?;
         self.tally.joined();
         if self.shared.spec.scenario == Scenario::Connect {
@@ -188,7 +184,6 @@ impl Session {
     /// Keeps the connections for the measured time; what the server closes meanwhile is counted.
     fn hold(&mut self, watcher: &mut dyn Watcher) -> Result<()> {
         self.shared.classes.start(clock::now());
-        self.tally.begin();
         self.crew.tell(&Order::Run);
         self.listen_until(self.shared.classes.end_at(), watcher);
         self.collect(clock::now(), watcher)
@@ -235,7 +230,11 @@ impl Session {
         let (done, published) = bounded(1);
         let core = self.shared.spec.publisher_core;
         let (shared, capture) = (Arc::clone(&self.shared), self.capture.clone());
-        let thread = spawn("publisher", core, move || publisher::run(shared, capture, outlets, start, &done))?;
+        let thread = spawn("publisher", core, move || {
+            // Where it may, the publisher goes first on its core, so that receiving does not make the schedule slip.
+            let _ = rustix::process::setpriority_process(None, PUBLISHER_NICE);
+            publisher::run(shared, capture, outlets, start, &done);
+        })?;
         let published = self.await_published(&published, watcher)?;
         let _ = thread.join();
         let mut last: Vec<u32> = self.shared.published.iter().map(|last| last.load(Ordering::Acquire)).collect();
@@ -343,66 +342,8 @@ impl Session {
     }
 }
 
-impl Crew {
-    fn start(shared: &Arc<Shared>) -> Result<Self> {
-        let (report, reports) = unbounded();
-        let mut crew = Self { orders: Vec::new(), wakers: Vec::new(), reports, threads: Vec::new() };
-        for thread in 0..shared.spec.threads {
-            let (order, orders) = unbounded();
-            let waker = Arc::new(Waker::new().context("making an event descriptor")?);
-            let (shared, theirs, report) = (Arc::clone(shared), Arc::clone(&waker), report.clone());
-            let core = shared.spec.cores.get(thread % shared.spec.cores.len().max(1)).copied();
-            crew.orders.push(order);
-            crew.wakers.push(waker);
-            crew.threads.push(spawn(&format!("receiver-{thread}"), core, move || {
-                match Receiver::new(shared, thread, theirs, orders, report.clone()) {
-                    Ok(receiver) => receiver.run(),
-                    // The inbox is gone only when the run is being given up.
-                    Err(error) => drop(report.send(Report::Broken(format!("setting a thread up: {error}")))),
-                }
-            })?);
-        }
-        Ok(crew)
-    }
-
-    fn tell(&self, order: &Order) {
-        for (orders, waker) in self.orders.iter().zip(&self.wakers) {
-            // A thread that is gone has reported why.
-            let _ = orders.send(order.clone());
-            waker.wake();
-        }
-    }
-
-    fn end(&mut self) {
-        self.wakers.iter().for_each(|waker| waker.wake());
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Keeps this thread, and those that it starts, on the cores given.
-fn stay_on(cores: &[usize]) -> Result<()> {
-    if cores.is_empty() {
-        return Ok(());
-    }
-    let mut set = CpuSet::new();
-    cores.iter().filter(|&&core| core < CpuSet::MAX_CPU).for_each(|&core| set.set(core));
-    sched_setaffinity(None, &set).with_context(|| format!("--cores {cores:?}: this machine does not have them"))
-}
-
-/// Starts a thread, on one core where one is given, with timers as exact as the kernel has them.
-fn spawn(name: &str, core: Option<usize>, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
-    let builder = std::thread::Builder::new().name(name.to_owned());
-    let work = move || {
-        if let Some(id) = core {
-            core_affinity::set_for_current(core_affinity::CoreId { id });
-        }
-        let _ = rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1));
-        work();
-    };
-    builder.spawn(work).with_context(|| format!("starting thread {name}"))
-}
+/// The publishing thread's niceness; raising it needs a privilege, and is done without where that is missing.
+const PUBLISHER_NICE: i32 = -10;
 
 /// Whether a run of `spec` has planned moments of sending.
 pub(crate) fn is_open_loop(spec: &Spec) -> bool {

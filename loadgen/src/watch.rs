@@ -15,7 +15,7 @@ pub trait Watcher {
     /// So many connections are up.
     fn opening(&mut self, live: usize, failed: usize, of: usize);
     /// A second is over.
-    fn interval(&mut self, figures: &IntervalFigures);
+    fn interval(&mut self, figures: &IntervalFigures, with_latency: bool);
 }
 
 /// The watcher that suits where standard error goes.
@@ -33,7 +33,7 @@ pub struct Quiet;
 impl Watcher for Quiet {
     fn begin(&mut self, _: &str) {}
     fn opening(&mut self, _: usize, _: usize, _: usize) {}
-    fn interval(&mut self, _: &IntervalFigures) {}
+    fn interval(&mut self, _: &IntervalFigures, _: bool) {}
 }
 
 /// One line for each tenth of a ramp, and for each second.
@@ -56,8 +56,8 @@ impl Watcher for Lines {
         }
     }
 
-    fn interval(&mut self, figures: &IntervalFigures) {
-        eprintln!("{}", interval_line(figures));
+    fn interval(&mut self, figures: &IntervalFigures, with_latency: bool) {
+        eprintln!("{}", interval_line(figures, with_latency));
     }
 }
 
@@ -85,8 +85,8 @@ impl Watcher for Bars {
         }
     }
 
-    fn interval(&mut self, figures: &IntervalFigures) {
-        eprintln!("{}", interval_line(figures));
+    fn interval(&mut self, figures: &IntervalFigures, with_latency: bool) {
+        eprintln!("{}", interval_line(figures, with_latency));
     }
 }
 
@@ -95,8 +95,8 @@ fn ramp_line(live: usize, failed: usize, of: usize) -> String {
     format!("connected {} of {}{failed}", units::count(live as u64), units::count(of as u64))
 }
 
-/// One second in one line.
-pub fn interval_line(figures: &IntervalFigures) -> String {
+/// One second in one line; where nothing was due at planned moments, without latencies.
+pub fn interval_line(figures: &IntervalFigures, with_latency: bool) -> String {
     let seconds = figures.seconds.max(1e-9);
     let (latency, joined) = (&figures.latency, figures.joined);
     let mut line = format!(
@@ -105,7 +105,7 @@ pub fn interval_line(figures: &IntervalFigures) -> String {
         units::short(figures.deliveries as f64 / seconds),
         units::bytes(figures.bytes as f64 / seconds)
     );
-    if figures.deliveries > 0 {
+    if with_latency && latency.count > 0 {
         let time = |ns: u64| units::time(ns as f64);
         line += &format!(
             "  p50 {:>8}  p99 {:>8}  max {:>8}",
@@ -132,10 +132,10 @@ mod tests {
         let latency = Distribution::of(&times);
         let figures =
             IntervalFigures { index: 2, seconds: 1.0, deliveries: 50_000, bytes: 1 << 20, joined: 3, latency };
-        let line = interval_line(&figures);
+        let line = interval_line(&figures, true);
         for part in ["3 s", "50k deliveries/s", "1MiB/s", "p50", "3 connections"] {
             assert!(line.contains(part), "{line}");
         }
-        assert!(!line.contains('\n'));
+        assert!(!line.contains('\n') && !interval_line(&figures, false).contains("p50"));
     }
 }

@@ -39,7 +39,11 @@ const WIDTH: f64 = 860.0;
 const HEIGHT: f64 = 320.0;
 const LEFT: f64 = 80.0;
 const RIGHT: f64 = 20.0;
-const TOP: f64 = 34.0;
+/// Names of lines stand in rows below the title.
+const LEGEND: f64 = 190.0;
+const LEGENDS: usize = 4;
+const LEGEND_TOP: f64 = 32.0;
+const LEGEND_ROW: f64 = 14.0;
 const BOTTOM: f64 = 36.0;
 
 /// Told apart also by those who see few colours.
@@ -62,6 +66,11 @@ impl Plot<'_> {
         out
     }
 
+    /// Where the title and the names end.
+    fn top(&self) -> f64 {
+        LEGEND_TOP + LEGEND_ROW * self.lines.len().div_ceil(LEGENDS) as f64
+    }
+
     fn across_of(&self) -> Axis {
         let points = self.lines.iter().flat_map(|line| line.points.iter().map(|point| point.0));
         Axis::over(points.chain(self.ticks.iter().map(|tick| tick.0)), self.across, LEFT, WIDTH - RIGHT)
@@ -70,16 +79,16 @@ impl Plot<'_> {
     fn up_of(&self) -> Axis {
         let points = self.lines.iter().flat_map(|line| line.points.iter().map(|point| point.1));
         let zero = (self.up == Scale::Linear).then_some(0.0);
-        Axis::over(points.chain(zero), self.up, HEIGHT - BOTTOM, TOP)
+        Axis::over(points.chain(zero), self.up, HEIGHT - BOTTOM, self.top())
     }
 
     fn draw_axes(&self, x: &Axis, y: &Axis, out: &mut String) {
-        let (bottom, right) = (HEIGHT - BOTTOM, WIDTH - RIGHT);
+        let (bottom, right, top) = (HEIGHT - BOTTOM, WIDTH - RIGHT, self.top());
         for (value, label) in &self.ticks {
             let at = x.place(*value);
             let _ = writeln!(
                 out,
-                "<path d=\"M{at:.1} {TOP}V{bottom}\" class=\"grid\"/><text x=\"{at:.1}\" y=\"{:.1}\" \
+                "<path d=\"M{at:.1} {top}V{bottom}\" class=\"grid\"/><text x=\"{at:.1}\" y=\"{:.1}\" \
                  text-anchor=\"middle\">{}</text>",
                 bottom + 16.0,
                 escape(label)
@@ -104,10 +113,11 @@ impl Plot<'_> {
         for (nth, point) in line.points.iter().enumerate() {
             let _ = write!(path, "{}{:.1} {:.1}", if nth == 0 { 'M' } else { 'L' }, x.place(point.0), y.place(point.1));
         }
-        let legend = LEFT + 280.0 + 140.0 * nth as f64;
+        let legend = LEFT + LEGEND * (nth % LEGENDS) as f64;
+        let row = LEGEND_TOP + LEGEND_ROW * (nth / LEGENDS) as f64;
         let _ = writeln!(
             out,
-            "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.8\"/><text x=\"{legend}\" y=\"16\" \
+            "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.8\"/><text x=\"{legend}\" y=\"{row}\" \
              fill=\"{colour}\">{}</text>",
             escape(&line.name)
         );
@@ -150,13 +160,22 @@ impl Axis {
 
     fn ticks(&self) -> Vec<f64> {
         match self.scale {
-            Scale::Linear => (0..=4).map(|nth| self.low + (self.high - self.low) * f64::from(nth) / 4.0).collect(),
+            Scale::Linear => {
+                let step = round_step((self.high - self.low) / 4.0);
+                (0..=6).map(|nth| self.low + step * f64::from(nth)).filter(|tick| *tick <= self.high).collect()
+            }
             Scale::Log => {
                 let decades = (self.high / self.low).log10().round() as i32;
                 (0..=decades).map(|decade| self.low * 10f64.powi(decade)).collect()
             }
         }
     }
+}
+
+/// The next 1, 2 or 5 of its decade, so that ticks read well.
+fn round_step(step: f64) -> f64 {
+    let decade = 10f64.powf(step.log10().floor());
+    [1.0, 2.0, 5.0].map(|factor| factor * decade).into_iter().find(|round| *round >= step).unwrap_or(10.0 * decade)
 }
 
 /// Makes text safe inside HTML.
@@ -174,6 +193,13 @@ mod tests {
         assert_eq!((axis.place(1.0), axis.place(1000.0)), (300.0, 0.0));
         assert!((axis.place(10.0) - 200.0).abs() < 1e-9);
         assert_eq!(axis.ticks().len(), 4);
+    }
+
+    #[test]
+    fn ticks_are_round() {
+        let axis = Axis::over([0.0, 19.46e6].into_iter(), Scale::Linear, 300.0, 0.0);
+        assert_eq!(axis.ticks(), [0.0, 5e6, 10e6, 15e6]);
+        assert_eq!(round_step(0.3), 0.5);
     }
 
     #[test]

@@ -65,7 +65,7 @@ fn headline(spec: &Spec, run: &Run) -> String {
 
 /// A row of percentiles.
 fn row(out: &mut String, label: &str, times: &Distribution) {
-    let _ = write!(out, "  {label:<24}");
+    let _ = write!(out, "  {label:<26}");
     for value in times.columns() {
         let _ = write!(out, " {:>9}", time(value as f64));
     }
@@ -73,25 +73,27 @@ fn row(out: &mut String, label: &str, times: &Distribution) {
 }
 
 fn latencies(run: &Run) -> String {
-    let mut out = String::new();
-    let _ = write!(out, "  {:<24}", "");
-    for column in ["p50", "p90", "p99", "p99.9", "p99.99", "max", "mean"] {
-        let _ = write!(out, " {column:>9}");
-    }
-    let _ = writeln!(out, " {:>12}", "count");
     let several = run.classes.len() > 1;
-    for class in run.classes.iter().filter(|_| run.open_loop) {
-        let label = |text: &str| if several { format!("{text}, {}", class.label) } else { text.to_owned() };
-        row(&mut out, &label("latency"), &class.latency);
-        row(&mut out, &label("from actual send"), &class.sent);
-    }
-    for (label, times) in
-        [("first to last subscriber", &run.spread), ("connecting", &run.joins), ("coming back", &run.rejoins)]
-    {
-        if times.count > 0 {
-            row(&mut out, label, times);
+    let label = |text: &str, class: &str| if several { format!("{text}, {class}") } else { text.to_owned() };
+    let mut rows = Vec::new();
+    if run.open_loop {
+        for class in &run.classes {
+            rows.push((label("latency", &class.label), &class.latency));
+            rows.push((label("from actual send", &class.label), &class.sent));
         }
+        rows.push(("first to last subscriber".into(), &run.spread));
     }
+    rows.extend([("connecting".into(), &run.joins), ("coming back".into(), &run.rejoins)]);
+    rows.retain(|(_, times)| times.count > 0);
+    let mut out = String::new();
+    if !rows.is_empty() {
+        let _ = write!(out, "  {:<26}", "");
+        for column in ["p50", "p90", "p99", "p99.9", "p99.99", "max", "mean"] {
+            let _ = write!(out, " {column:>9}");
+        }
+        let _ = writeln!(out, " {:>12}", "count");
+    }
+    rows.iter().for_each(|(label, times)| row(&mut out, label, times));
     if !run.open_loop && run.publications > 0 {
         out += "  No latencies: without --rate every publication waits for the window, so what a delivery takes is \
                 decided\n  by the generator's own pressure. Throughput is the figure here; give a --rate for latency.\n";
@@ -137,10 +139,14 @@ fn sides(spec: &Spec, run: &Run) -> String {
     if let Some(server) = &run.server {
         let per_connection =
             server.resident_joined.saturating_sub(server.resident_before) as f64 / run.connected.max(1) as f64;
+        let (cost, what) = match run.deliveries {
+            0 => (server.cpu_ns as f64 / run.connected.max(1) as f64, "connection"),
+            _ => (server.cpu_ns_per_delivery, "delivery"),
+        };
         let _ = writeln!(
             out,
-            "  server    {} CPU per delivery, {:.2} cores; resident {}, at most {}; {} per connection",
-            time(server.cpu_ns_per_delivery),
+            "  server    {} CPU per {what}, {:.2} cores; resident {}, at most {}; {} per connection",
+            time(cost),
             server.cores_busy,
             units::bytes(server.resident_before as f64),
             units::bytes(server.resident_max as f64),
@@ -149,14 +155,17 @@ fn sides(spec: &Spec, run: &Run) -> String {
     }
     let generator = &run.generator;
     let busy: Vec<String> = generator.receivers_busy.iter().map(|busy| format!("{:.0} %", busy * 100.0)).collect();
-    let _ = write!(
-        out,
-        "  generator {} CPU per delivery ({:.1} a read), receivers {} busy, publisher {:.0} %",
-        time(generator.receive_ns),
-        generator.deliveries_per_read,
-        busy.join(", "),
-        generator.publisher_busy * 100.0
-    );
+    let _ = match run.deliveries {
+        0 => write!(out, "  generator receivers {} busy", busy.join(", ")),
+        _ => write!(
+            out,
+            "  generator {} CPU per delivery ({:.1} a read), receivers {} busy, publisher {:.0} %",
+            time(generator.receive_ns),
+            generator.deliveries_per_read,
+            busy.join(", "),
+            generator.publisher_busy * 100.0
+        ),
+    };
     if spec.pace != Pace::Silent && run.open_loop {
         let slip = &generator.slip;
         let _ = write!(out, "; slip p50 {} p99 {}", time(slip.p50_ns as f64), time(slip.p99_ns as f64));

@@ -28,6 +28,7 @@ pub struct Tally {
     /// Threads that have handed in their results.
     pub done: usize,
     threads: usize,
+    open_loop: bool,
     measured_seconds: i64,
     connected: (usize, u64),
     deserted: Option<String>,
@@ -67,6 +68,7 @@ impl Tally {
             server,
             done: 0,
             threads: spec.threads,
+            open_loop: is_open_loop(spec),
             measured_seconds: (spec.duration.seconds().floor() as i64).max(1),
             connected: (0, 0),
             deserted: None,
@@ -153,13 +155,12 @@ impl Tally {
         sum.add(&interval);
         *reported += 1;
         if *reported == self.threads {
-            watcher.interval(&figures_of(sum));
+            watcher.interval(&figures_of(sum), self.open_loop);
         }
     }
 
     /// The figures of the whole run.
     pub fn run(self, shared: &Shared, url: String, label: &str) -> Run {
-        let open_loop = is_open_loop(&shared.spec);
         let classes = self.classes(shared);
         let deliveries = self.total.deliveries();
         let mut run = Run {
@@ -170,7 +171,7 @@ impl Tally {
             faults: self.checks.faults(),
             ended: self.ended(shared),
             notes: Vec::new(),
-            open_loop,
+            open_loop: self.open_loop,
             seconds: self.seconds_measured(shared),
             connected: self.connected.0 as u64,
             connections_per_s: self.connected.0 as f64 * 1e9 / self.connected.1.max(1) as f64,
