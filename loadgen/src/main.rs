@@ -18,7 +18,7 @@ use loadgen::{
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let code = match &cli.command {
-        Command::Compare(compare) => told(output::compare::files(&compare.files, compare.markdown).map(print)),
+        Command::Compare(compare) => told(output::compared(compare).map(print)),
         Command::Merge(merge) => told(output::merged(&merge.files, merge.json.as_deref()).map(print)),
         Command::Ceiling(ceiling) => told(loadgen::ceiling::serve(ceiling.listen)),
         scenario => run(scenario),

@@ -151,9 +151,15 @@ pub struct Compare {
     /// Result files; the first target in them is what the others are measured against
     #[arg(required = true, value_name = "RESULT.json")]
     pub files: Vec<PathBuf>,
-    /// Write the table as Markdown
+    /// Print the table as Markdown
     #[arg(long)]
     pub markdown: bool,
+    /// Write all runs as one result
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write all runs as one HTML page
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
 }
 
 /// Arguments of `merge`.

@@ -4,13 +4,11 @@
 //! runs and, beside the ratio to the first target, how far the runs were apart. The ratio is of medians; in an
 //! interleaved session the runs of both met the same weather.
 
-use std::{fmt::Write, path::PathBuf};
-
-use anyhow::Result;
+use std::fmt::Write;
 
 use crate::{
     figures::{Report, Run},
-    merge, units,
+    units,
 };
 
 /// The runs against one target.
@@ -49,12 +47,6 @@ fn quantile(run: &Run, quantile: f64) -> f64 {
         return 0.0;
     }
     run.latency().map_or(0.0, |times| times.value_at_quantile(quantile) as f64)
-}
-
-/// Compares result files.
-pub fn files(paths: &[PathBuf], markdown: bool) -> Result<String> {
-    let reports = paths.iter().map(merge::read).collect::<Result<Vec<_>>>()?;
-    Ok(sessions(&reports, markdown))
 }
 
 /// Compares the targets of sessions; runs of the same name belong together.

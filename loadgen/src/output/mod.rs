@@ -13,7 +13,11 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::{cli::Command, figures::Report, merge};
+use crate::{
+    cli::{Command, Compare},
+    figures::Report,
+    merge,
+};
 
 /// Prints a session's results and writes the files that were asked for.
 pub fn write(command: &Command, report: &Report) -> Result<()> {
@@ -45,6 +49,20 @@ fn part(report: &Report) -> Result<()> {
     let run = report.runs.first().context("this part measured nothing")?;
     println!("{}", serde_json::to_string(run)?);
     Ok(())
+}
+
+/// Puts result files side by side: returns the table, and writes all runs as one result where asked to.
+pub fn compared(compare: &Compare) -> Result<String> {
+    let reports = compare.files.iter().map(merge::read).collect::<Result<Vec<_>>>()?;
+    let mut all = reports.first().context("no result to compare")?.clone();
+    all.runs = reports.iter().flat_map(|report| report.runs.clone()).collect();
+    if let Some(path) = &compare.json {
+        json(path, &all)?;
+    }
+    if let Some(path) = &compare.report {
+        file(path, report::page(&all)?.as_bytes())?;
+    }
+    Ok(compare::sessions(&reports, compare.markdown))
 }
 
 /// Merges result files: returns the table, and writes the sum where asked to.

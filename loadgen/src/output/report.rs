@@ -13,7 +13,8 @@ use super::{
     table,
 };
 use crate::{
-    figures::{Report, Run},
+    figures::{IntervalFigures, Report, Run},
+    meter::{Times, add},
     units,
 };
 
@@ -41,9 +42,7 @@ pub fn page(report: &Report) -> Result<String> {
     if report.runs.iter().any(|run| run.open_loop) {
         out += &percentiles(report)?;
     }
-    for run in &report.runs {
-        out += &over_time(run);
-    }
+    out += &over_time(report);
     set_up(report, &mut out);
     out.push_str("</html>\n");
     Ok(out)
@@ -74,20 +73,18 @@ fn percentiles(report: &Report) -> Result<String> {
     let nines = [("0", 1.0), ("90%", 10.0), ("99%", 100.0), ("99.9%", 1e3), ("99.99%", 1e4), ("99.999%", 1e5)];
     let most = report.runs.iter().map(|run| run.deliveries).max().unwrap_or(1).max(10) as f64;
     let ticks = nines.iter().filter(|tick| tick.1 <= most * 10.0).map(|tick| (tick.1, tick.0.to_owned())).collect();
-    let mut lines = Vec::new();
-    for (nth, run) in report.runs.iter().enumerate().filter(|(_, run)| run.open_loop) {
+    let mut merged: Vec<(String, Times)> = Vec::new();
+    for run in report.runs.iter().filter(|run| run.open_loop) {
         for class in &run.classes {
+            let name = if run.classes.len() > 1 { format!("{}, {}", run.name, class.label) } else { run.name.clone() };
             let times = class.latency.times()?;
-            let steps = times.iter_quantiles(4).filter(|step| step.quantile_iterated_to() < 1.0);
-            let mut points: Vec<(f64, f64)> = steps
-                .map(|step| (1.0 / (1.0 - step.quantile_iterated_to()), step.value_iterated_to() as f64))
-                .collect();
-            points.push((times.len().max(2) as f64, times.max() as f64));
-            points.dedup_by(|a, b| a.0 <= b.0);
-            let name = format!("{} {} {}", run.label, nth / 2 + 1, class.label);
-            lines.push(Line { name, points });
+            match merged.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, sum)) => add(sum, &times),
+                None => merged.push((name, times)),
+            }
         }
     }
+    let lines = merged.into_iter().map(|(name, times)| Line { name, points: points_of(&times) }).collect();
     let plot = Plot {
         title: "Latency from the planned send time, by percentile",
         ticks,
@@ -99,42 +96,56 @@ fn percentiles(report: &Report) -> Result<String> {
     Ok(format!("<h2>Latency</h2>\n{}", plot.svg()))
 }
 
-fn over_time(run: &Run) -> String {
-    let seconds: Vec<f64> = run.intervals.iter().map(|interval| interval.index as f64).collect();
-    let last = seconds.last().copied().unwrap_or(1.0);
-    let step = (last / 10.0).ceil().max(1.0);
-    let ticks = || -> Vec<(f64, String)> {
-        (0..=(last / step) as u64).map(|nth| (nth as f64 * step, format!("{} s", nth as f64 * step))).collect()
-    };
-    let line = |name: &str, value: &dyn Fn(&crate::figures::IntervalFigures) -> f64| Line {
-        name: name.to_owned(),
-        points: run.intervals.iter().map(|interval| (interval.index as f64, value(interval))).collect(),
-    };
-    let throughput = Plot {
-        title: "Deliveries per second",
-        ticks: ticks(),
-        across: Scale::Linear,
-        up: Scale::Linear,
-        show: units::short,
-        lines: vec![line("deliveries/s", &|interval| interval.deliveries as f64 / interval.seconds.max(1e-9))],
-    };
-    let mut out = format!("<h2>{} {} over time</h2>\n{}", escape(&run.label), escape(&run.name), throughput.svg());
-    if run.open_loop {
-        let latency = Plot {
-            title: "Latency, second by second",
-            ticks: ticks(),
-            across: Scale::Linear,
-            up: Scale::Log,
-            show: units::time,
-            lines: vec![
-                line("p50", &|interval| interval.latency.p50_ns as f64),
-                line("p99", &|interval| interval.latency.p99_ns as f64),
-                line("max", &|interval| interval.latency.max_ns as f64),
-            ],
-        };
-        out += &latency.svg();
+/// A histogram's percentiles, by how many times rarer than one in one they are.
+fn points_of(times: &Times) -> Vec<(f64, f64)> {
+    let steps = times.iter_quantiles(4).filter(|step| step.quantile_iterated_to() < 1.0);
+    let place = |quantile: f64| 1.0 / (1.0 - quantile);
+    let mut points: Vec<(f64, f64)> =
+        steps.map(|step| (place(step.quantile_iterated_to()), step.value_iterated_to() as f64)).collect();
+    points.push((times.len().max(2) as f64, times.max() as f64));
+    points.dedup_by(|a, b| a.0 <= b.0);
+    points
+}
+
+/// Throughput and latency second by second: of the first run against each target.
+fn over_time(report: &Report) -> String {
+    let mut runs: Vec<&Run> = Vec::new();
+    for run in &report.runs {
+        if !runs.iter().any(|known| known.name == run.name) {
+            runs.push(run);
+        }
+    }
+    let rate = |interval: &IntervalFigures| interval.deliveries as f64 / interval.seconds.max(1e-9);
+    let mut out = String::from("<h2>Over time</h2>\n");
+    out += &seconds("Deliveries per second", Scale::Linear, units::short, &runs, rate);
+    if runs.iter().any(|run| run.open_loop) {
+        out +=
+            &seconds("Latency p50, second by second", Scale::Log, units::time, &runs, |one| one.latency.p50_ns as f64);
+        out +=
+            &seconds("Latency p99, second by second", Scale::Log, units::time, &runs, |one| one.latency.p99_ns as f64);
+        out += &seconds("Worst latency, second by second", Scale::Log, units::time, &runs, |one| {
+            one.latency.max_ns as f64
+        });
     }
     out
+}
+
+/// One figure of every second, a line a run.
+fn seconds(
+    title: &str,
+    up: Scale,
+    show: fn(f64) -> String,
+    runs: &[&Run],
+    figure: impl Fn(&IntervalFigures) -> f64,
+) -> String {
+    let last = runs.iter().flat_map(|run| run.intervals.last()).map(|interval| interval.index).max().unwrap_or(1);
+    let step = (last / 10 + 1) as usize;
+    let ticks = (0..=last).step_by(step).map(|second| (second as f64, format!("{second} s"))).collect();
+    let line = |run: &&Run| Line {
+        name: run.name.clone(),
+        points: run.intervals.iter().map(|interval| (interval.index as f64, figure(interval))).collect(),
+    };
+    Plot { title, ticks, across: Scale::Linear, up, show, lines: runs.iter().map(line).collect() }.svg()
 }
 
 fn set_up(report: &Report, out: &mut String) {
