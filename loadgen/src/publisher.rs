@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use self::outlet::Outlet;
 use crate::{
     clock,
+    line::Line,
     meter::{Checks, Times, times},
     schedule::{Capture, Due, Plan},
     shared::Shared,
@@ -47,6 +48,8 @@ pub struct Published {
     pub checks: Checks,
     /// Why it ended early, where it did.
     pub ended: Option<Ended>,
+    /// Its connections. A server may drop what it has not read of one that closes, so they stay open to the end.
+    pub lines: Vec<Arc<Line>>,
 }
 
 impl Default for Published {
@@ -60,6 +63,7 @@ impl Default for Published {
             wall_ns: 0,
             checks: Checks::default(),
             ended: None,
+            lines: Vec::new(),
         }
     }
 }
@@ -130,6 +134,7 @@ impl Publisher {
             self.report.cpu_ns = clock::thread_cpu() - cpu;
             self.report.wall_ns = clock::now() - wall;
         }
+        self.report.lines = self.outlets.into_iter().map(|outlet| outlet.line).collect();
         self.report
     }
 

@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Act, Outcome, loadgen, serve};
+use common::{Act, Outcome, loadgen, run, serve};
 
 /// 100 publications are warm-up at this rate; number 200 is well within the measured ones.
 const SHORT: &str = "--subs 5 --rate 200/s --duration 1500ms --warmup 500ms --drain 1s";
@@ -110,4 +110,14 @@ fn a_window_that_stands_still_is_given_up() {
     let outcome = loadgen("fanout", server, "--subs 5 --window 8 --duration 30s --warmup 100ms");
     assert_eq!(outcome.code, 4, "{}{}", outcome.out, outcome.err);
     assert!(outcome.out.contains("never reached everybody"), "{}", outcome.out);
+}
+
+/// The generator once hung up when its last publication was sent, and servers dropped what they had not read by then.
+#[test]
+fn what_a_server_has_yet_to_read_is_not_lost_by_hanging_up() {
+    let server = serve(|_, _| Act::Pass);
+    let urls = format!("ws://{server}/sub/x --protocol generic --publish-url ws://{server}/pub-slow/x");
+    let outcome = run(&format!("fanout {urls} --subs 3 --rate 200/s --duration 500ms --warmup 100ms"));
+    outcome.assert_fine();
+    assert_eq!(outcome.run("/deliveries").as_u64(), Some(300), "{}", outcome.out);
 }

@@ -54,7 +54,7 @@ struct State {
     published: AtomicUsize,
 }
 
-/// Starts a server: `/pub/…` publishes, `/echo` echoes, any other path subscribes. It lives as long as the test.
+/// Starts a server: `/pub/…` and `/pub-slow/…` publish, `/echo` echoes, any other path subscribes. It lives as long as the test.
 pub fn serve(fault: impl Fn(usize, usize) -> Act + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -85,6 +85,11 @@ fn client(stream: TcpStream, state: &State, fault: &Arc<Fault>) {
         }
     } else if path.starts_with("/pub") {
         while let Ok(message) = socket.read() {
+            if path.starts_with("/pub-slow") {
+                // Reads slower than is published, and says something that a publisher does not care for.
+                thread::sleep(Duration::from_millis(8));
+                let _ = socket.send(Message::text("taken"));
+            }
             if message.is_text() {
                 let nth = state.published.fetch_add(1, Ordering::SeqCst);
                 state.subscribers.lock().unwrap().retain(|to| to.send((nth, message.clone())).is_ok());
