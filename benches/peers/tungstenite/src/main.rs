@@ -1,0 +1,83 @@
+//! A broadcast server as it is usually written on tokio: one task a connection, a broadcast channel per topic.
+//!
+//! `/sub/TOPIC` subscribes, what is sent on `/pub/TOPIC` is published. Usage: `peer-tungstenite PORT`. Received messages
+//! that are already there go out with one flush, as a careful author would do it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    sync::broadcast::{self, error::RecvError},
+};
+use tokio_tungstenite::{
+    accept_hdr_async,
+    tungstenite::{
+        Message,
+        handshake::server::{Request, Response},
+    },
+};
+
+type Topics = Arc<Mutex<HashMap<String, broadcast::Sender<Message>>>>;
+
+/// Publications that a slow subscriber may be behind.
+const CAPACITY: usize = 65_536;
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 1)]
+async fn main() {
+    let port = std::env::args().nth(1).and_then(|port| port.parse().ok()).expect("usage: peer-tungstenite PORT");
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_reuseaddr(true).expect("its options");
+    socket.bind(([127, 0, 0, 1], port).into()).expect("the port");
+    let listener = socket.listen(4096).expect("listening");
+    let topics = Topics::default();
+    loop {
+        if let Ok((stream, _)) = listener.accept().await {
+            let _ = stream.set_nodelay(true);
+            tokio::spawn(client(stream, Arc::clone(&topics)));
+        }
+    }
+}
+
+#[allow(clippy::result_large_err)]
+async fn client(stream: TcpStream, topics: Topics) {
+    let mut path = String::new();
+    let note = |request: &Request, response: Response| {
+        path = request.uri().path().to_owned();
+        Ok(response)
+    };
+    let Ok(mut socket) = accept_hdr_async(stream, note).await else { return };
+    let mut parts = path.split('/').skip(1);
+    let (role, topic) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let channel = topics.lock().unwrap().entry(topic.to_owned()).or_insert_with(|| broadcast::channel(CAPACITY).0).clone();
+    if role == "pub" {
+        while let Some(Ok(message)) = socket.next().await {
+            if message.is_text() || message.is_binary() {
+                let _ = channel.send(message);
+            }
+        }
+        return;
+    }
+    let (mut sink, mut source) = socket.split();
+    let mut from = channel.subscribe();
+    drop(channel);
+    loop {
+        tokio::select! {
+            message = from.recv() => {
+                let Ok(message) = message else {
+                    if matches!(message, Err(RecvError::Lagged(_))) { continue }
+                    return;
+                };
+                if sink.feed(message).await.is_err() { return }
+                while let Ok(message) = from.try_recv() {
+                    if sink.feed(message).await.is_err() { return }
+                }
+                if sink.flush().await.is_err() { return }
+            }
+            message = source.next() => if !matches!(message, Some(Ok(_))) { return },
+        }
+    }
+}

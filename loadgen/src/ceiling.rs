@@ -1,0 +1,225 @@
+//! The ceiling: a bare server that does what no server can avoid, and nothing else.
+//!
+//! One thread reads what publishers send on `/pub/TOPIC`, puts what one read brought into one contiguous run of frames,
+//! and sends that run to every subscriber of `/sub/TOPIC`. It keeps no history, checks nothing, and when a subscriber's
+//! socket is full it waits for that one. What a server takes beyond this is its own; a server near it is near what the
+//! kernel allows. It is a yardstick, not a server: one slow subscriber stops all.
+
+use std::{
+    collections::HashMap,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::fd::OwnedFd,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use rustix::event::{PollFd, PollFlags, poll};
+use sha1::{Digest, Sha1};
+use socket2::{Domain, Socket, Type};
+
+use crate::socket::{self, Interest, Poller, Read};
+
+/// One connected client.
+struct Client {
+    fd: OwnedFd,
+    topic: String,
+    publishes: bool,
+    pending: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Server {
+    clients: HashMap<u64, Client>,
+    subscribers: HashMap<String, Vec<u64>>,
+    next: u64,
+}
+
+const LISTENER: u64 = 0;
+
+/// Serves until it is killed; prints the address that it listens on.
+pub fn serve(listen: SocketAddr) -> Result<()> {
+    let socket = Socket::new(Domain::for_address(listen), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&listen.into()).with_context(|| format!("listening on {listen}"))?;
+    socket.listen(4096)?;
+    let listener: TcpListener = socket.into();
+    println!("listening on ws://{}/sub/{{topic}}, publish on /pub/{{topic}}", listener.local_addr()?);
+    serve_on(listener)
+}
+
+/// Serves the connections of a listener.
+pub fn serve_on(listener: TcpListener) -> Result<()> {
+    crate::machine::raise_descriptors(rlimit_room(), 1)?;
+    listener.set_nonblocking(true)?;
+    let mut poller = Poller::new()?;
+    poller.add(&listener, LISTENER, Interest::IN)?;
+    let mut server = Server { next: 1, ..Server::default() };
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        let ready = poller.wait(None)?;
+        for nth in 0..ready {
+            match poller.event(nth).0 {
+                LISTENER => server.accept(&listener, &poller),
+                token => server.read(token, &mut buffer),
+            }
+        }
+    }
+}
+
+/// As many descriptors as the system grants.
+fn rlimit_room() -> u64 {
+    let limits = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    limits.maximum.unwrap_or(1 << 20).saturating_sub(64)
+}
+
+impl Server {
+    fn accept(&mut self, listener: &TcpListener, poller: &Poller) {
+        let Ok((stream, _)) = listener.accept() else { return };
+        // A client that does not get through its handshake is dropped; the yardstick has no use for it.
+        let Ok((client, stream)) = welcome(stream) else { return };
+        let token = self.next;
+        self.next += 1;
+        if poller.add(&stream, token, Interest::IN).is_err() {
+            return;
+        }
+        if !client.1 {
+            self.subscribers.entry(client.0.clone()).or_default().push(token);
+        }
+        let (topic, publishes) = client;
+        self.clients.insert(token, Client { fd: stream.into(), topic, publishes, pending: Vec::new() });
+    }
+
+    fn read(&mut self, token: u64, buffer: &mut [u8]) {
+        let Some(client) = self.clients.get_mut(&token) else { return };
+        match socket::recv(&client.fd, buffer) {
+            Ok(Read::Data(len)) if client.publishes => {
+                client.pending.extend_from_slice(&buffer[..len]);
+                let frames = reframe(&mut client.pending);
+                let topic = client.topic.clone();
+                self.send(&topic, &frames);
+            }
+            Ok(Read::Data(_) | Read::Empty) => {}
+            Ok(Read::End) | Err(_) => self.drop_client(token),
+        }
+    }
+
+    fn send(&mut self, topic: &str, frames: &[u8]) {
+        if frames.is_empty() {
+            return;
+        }
+        let mut gone = Vec::new();
+        for &token in self.subscribers.get(topic).map_or(&[][..], Vec::as_slice) {
+            if self.clients.get(&token).is_none_or(|client| send_all(&client.fd, frames).is_err()) {
+                gone.push(token);
+            }
+        }
+        gone.into_iter().for_each(|token| self.drop_client(token));
+    }
+
+    fn drop_client(&mut self, token: u64) {
+        if let Some(client) = self.clients.remove(&token)
+            && let Some(subscribers) = self.subscribers.get_mut(&client.topic)
+        {
+            subscribers.retain(|&subscriber| subscriber != token);
+        }
+    }
+}
+
+fn send_all(fd: &OwnedFd, mut bytes: &[u8]) -> Result<()> {
+    while !bytes.is_empty() {
+        let sent = socket::send(fd, bytes)?;
+        bytes = &bytes[sent..];
+        if !bytes.is_empty() {
+            poll(&mut [PollFd::new(fd, PollFlags::OUT)], None)?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads the request and accepts it; returns the topic, whether the client publishes, and the connection.
+fn welcome(mut stream: TcpStream) -> Result<((String, bool), TcpStream)> {
+    stream.set_nonblocking(false)?;
+    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+    stream.set_nodelay(true)?;
+    let mut head = Vec::new();
+    let mut buffer = [0; 2048];
+    let (path, key) = loop {
+        let len = stream.read(&mut buffer)?;
+        head.extend_from_slice(&buffer[..len]);
+        let mut headers = [httparse::EMPTY_HEADER; 32];
+        let mut request = httparse::Request::new(&mut headers);
+        if request.parse(&head)?.is_complete() {
+            let key = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case("Sec-WebSocket-Key"));
+            break (request.path.unwrap_or("/").to_owned(), key.context("no key")?.value.to_vec());
+        }
+        anyhow::ensure!(len > 0, "hung up");
+    };
+    let accept = STANDARD.encode(Sha1::new().chain_update(key).chain_update(ACCEPT).finalize());
+    stream.write_all(
+        format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: {accept}\r\n\r\n"
+        )
+        .as_bytes(),
+    )?;
+    stream.set_nonblocking(true)?;
+    let topic = path.rsplit('/').next().unwrap_or_default().to_owned();
+    Ok(((topic, path.starts_with("/pub")), stream))
+}
+
+/// The key's suffix of RFC 6455.
+const ACCEPT: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// Takes whole client frames off the front of `pending`; returns them unmasked, as a server sends them.
+fn reframe(pending: &mut Vec<u8>) -> Vec<u8> {
+    let (mut out, mut at) = (Vec::with_capacity(pending.len()), 0);
+    while let Some((header, len)) = header_of(&pending[at..]) {
+        let (start, end) = (at + header, at + header + len);
+        if end > pending.len() {
+            break;
+        }
+        if pending[at] & 0x0F <= 2 {
+            out.push(pending[at]);
+            out.push(pending[at + 1] & 0x7F);
+            out.extend_from_slice(&pending[at + 2..start - 4]);
+            let key: [u8; 4] = pending[start - 4..start].try_into().expect("4 bytes");
+            out.extend(pending[start..end].iter().zip(key.into_iter().cycle()).map(|(byte, key)| byte ^ key));
+        }
+        at = end;
+    }
+    pending.drain(..at);
+    out
+}
+
+/// Length of a masked frame's header and of its payload.
+fn header_of(bytes: &[u8]) -> Option<(usize, usize)> {
+    match bytes.get(1)? & 0x7F {
+        126 => Some((8, u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?).into())),
+        127 => Some((14, u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?) as usize)),
+        len => Some((6, len.into())),
+    }
+    .filter(|(header, _)| bytes.len() >= *header)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{self, Opcode, Scan};
+
+    #[test]
+    fn frames_are_passed_on_unmasked_in_one_run_and_a_rest_is_kept() {
+        let mut pending = Vec::new();
+        for len in [5, 300, 70_000] {
+            frame::write(Opcode::Text, &vec![b'a'; len], &mut pending);
+        }
+        pending.truncate(pending.len() - 1);
+        let frames = reframe(&mut pending);
+        let Scan::Frame(first) = frame::scan(&frames) else { panic!("no frame") };
+        let Scan::Frame(second) = frame::scan(&frames[first.len..]) else { panic!("no second frame") };
+        assert_eq!((first.payload, second.payload.len()), (&b"aaaaa"[..], 300));
+        assert_eq!(first.len + second.len, frames.len());
+        assert_eq!(pending.len(), 70_000 + 14 - 1);
+    }
+}

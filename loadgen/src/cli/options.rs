@@ -1,0 +1,285 @@
+//! Options that all scenarios share.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use anyhow::{Result, ensure};
+use clap::{Args, ValueEnum};
+
+use crate::{
+    dialect::{Protocol, Settings},
+    spec::{Disturbance, Pace, Part, Scenario, Spec},
+    stamp::Form,
+    units::{Bytes, Rate, Span},
+};
+
+/// How a subscription is delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// Every publication.
+    All,
+    /// The newest of each topic.
+    Latest,
+}
+
+/// The shape of payloads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Payload {
+    /// A JSON object.
+    Json,
+    /// Bare text, without quotes or braces.
+    Plain,
+}
+
+/// What all scenarios can be told.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// The server, like ws://127.0.0.1:9001; {topic} in the path gives each connection its topic
+    pub url: String,
+
+    // ---- Load ------------------------------------------------------------------------------------------------------
+    /// Subscribers [default: 1000; connect 10000, echo and replay 100]
+    #[arg(long, value_name = "N", help_heading = "Load")]
+    pub subs: Option<usize>,
+    /// Topics [default: 1; echo one per connection]
+    #[arg(long, value_name = "N", help_heading = "Load")]
+    pub topics: Option<usize>,
+    /// Topics of each subscriber [default: 1; replay all]
+    #[arg(long, value_name = "N", help_heading = "Load")]
+    pub topics_per_sub: Option<usize>,
+    /// Publications a second [default: 50/s; echo 1k/s; fanout none: flat out]
+    ///
+    /// Over all topics. They are due at planned moments, whatever the server does, and latency counts from those. Without a rate, fanout
+    /// runs flat out in a window and prints throughput only.
+    #[arg(long, value_name = "RATE", help_heading = "Load")]
+    pub rate: Option<Rate>,
+    /// Without --rate: publications not yet delivered to everybody [default: 256]
+    #[arg(long, value_name = "N", conflicts_with = "rate", help_heading = "Load")]
+    pub window: Option<usize>,
+    /// Bytes of each payload
+    #[arg(long, value_name = "SIZE", default_value = "128", help_heading = "Load")]
+    pub size: Bytes,
+    /// Measured time
+    #[arg(long, value_name = "TIME", default_value = "10s", help_heading = "Load")]
+    pub duration: Span,
+    /// Time before that, not measured; at least 20 publications to each subscriber
+    #[arg(long, value_name = "TIME", default_value = "1s", hide_short_help = true, help_heading = "Load")]
+    pub warmup: Span,
+    /// How long stragglers are waited for at the end; what is missing then is lost
+    #[arg(long, value_name = "TIME", default_value = "10s", hide_short_help = true, help_heading = "Load")]
+    pub drain: Span,
+    /// Payloads as JSON objects, or as plain text for servers that carry them in strings
+    #[arg(long, value_enum, default_value = "json", hide_short_help = true, help_heading = "Load")]
+    pub payload: Payload,
+    /// What random choices are made from
+    #[arg(long, value_name = "N", default_value_t = 1, hide_short_help = true, help_heading = "Load")]
+    pub seed: u64,
+
+    // ---- Protocol --------------------------------------------------------------------------------------------------
+    /// How the server is spoken to: stentor, raw or generic
+    #[arg(long, value_enum, default_value = "stentor", hide_possible_values = true, help_heading = "Protocol")]
+    pub protocol: Protocol,
+    /// Where publishers connect [default: the same address]
+    #[arg(long, value_name = "URL", help_heading = "Protocol")]
+    pub publish_url: Option<String>,
+    /// All publications, or the newest of each topic (conflation)
+    #[arg(long, value_enum, default_value = "all", hide_short_help = true, help_heading = "Protocol")]
+    pub mode: Mode,
+    /// With --mode latest: updates a second of each topic
+    #[arg(long, value_name = "N", hide_short_help = true, help_heading = "Protocol")]
+    pub latest_rate: Option<f64>,
+    /// generic: message that subscribes to {topic}
+    #[arg(long, value_name = "TEXT", help_heading = "Protocol")]
+    pub subscribe_template: Option<String>,
+    /// generic: message that unsubscribes from {topic}
+    #[arg(long, value_name = "TEXT", hide_short_help = true, help_heading = "Protocol")]
+    pub unsubscribe_template: Option<String>,
+    /// generic: message that publishes {payload} on {topic}
+    #[arg(long, value_name = "TEXT", help_heading = "Protocol")]
+    pub publish_template: Option<String>,
+    /// generic: first message of every connection
+    #[arg(long, value_name = "TEXT", hide_short_help = true, help_heading = "Protocol")]
+    pub greeting_template: Option<String>,
+    /// generic: what a message contains that confirms a subscription
+    #[arg(long, value_name = "TEXT", hide_short_help = true, help_heading = "Protocol")]
+    pub ready: Option<String>,
+    /// generic: how to answer a message that begins so, as 'QUESTION=>ANSWER'; repeat for several
+    #[arg(long, value_name = "PAIR", hide_short_help = true, help_heading = "Protocol")]
+    pub answer: Vec<String>,
+    /// Send binary messages
+    #[arg(long, hide_short_help = true, help_heading = "Protocol")]
+    pub binary: bool,
+    /// Header line of the handshake, like 'Authorization: Bearer x'; repeat for several
+    #[arg(long, value_name = "LINE", hide_short_help = true, help_heading = "Protocol")]
+    pub header: Vec<String>,
+    /// Names of topics, {n} being a number
+    #[arg(long, value_name = "TEXT", default_value = "bench.{n}", hide_short_help = true, help_heading = "Protocol")]
+    pub topic: String,
+    /// How long a server is given that does not confirm subscriptions
+    #[arg(long, value_name = "TIME", default_value = "300ms", hide_short_help = true, help_heading = "Protocol")]
+    pub settle: Span,
+
+    // ---- Machine ---------------------------------------------------------------------------------------------------
+    /// Receiving threads
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Machine")]
+    pub threads: usize,
+    /// Cores for them, like 1 or 1,2; keep the server off these
+    #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = "Machine")]
+    pub cores: Vec<usize>,
+    /// Core for the publishing thread [default: any of --cores]
+    #[arg(long, value_name = "CORE", hide_short_help = true, help_heading = "Machine")]
+    pub publisher_core: Option<usize>,
+    /// Connections that publish
+    #[arg(long, value_name = "N", default_value_t = 1, hide_short_help = true, help_heading = "Machine")]
+    pub publishers: usize,
+    /// Connections begun a second [default: connect 5k/s, else no limit]
+    #[arg(long, value_name = "RATE", help_heading = "Machine")]
+    pub connect_rate: Option<Rate>,
+    /// How long a connection may take to be set up
+    #[arg(long, value_name = "TIME", default_value = "10s", hide_short_help = true, help_heading = "Machine")]
+    pub timeout: Span,
+    /// Source addresses [default: on loopback as many as are needed]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', hide_short_help = true, help_heading = "Machine")]
+    pub source: Vec<IpAddr>,
+    /// Receive buffer of each subscriber [default: the system's]
+    #[arg(long, value_name = "SIZE", default_value = "0", hide_short_help = true, help_heading = "Machine")]
+    pub rcvbuf: Bytes,
+    /// Processes that share the subscribers
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Machine")]
+    pub processes: usize,
+    /// The server's process: shows its CPU per delivery and its memory
+    #[arg(long, value_name = "PID", help_heading = "Machine")]
+    pub server_pid: Option<u32>,
+    /// Only count bytes and check nothing: shows what the checking costs
+    #[arg(long, hide_short_help = true, help_heading = "Machine")]
+    pub bare: bool,
+    /// Which process of several this is
+    #[arg(long, value_name = "I/N", hide = true, value_parser = part)]
+    pub part: Option<Part>,
+
+    /// The number that its payloads carry
+    #[arg(long, value_name = "N", hide = true)]
+    pub run_number: Option<u32>,
+
+    // ---- Session ---------------------------------------------------------------------------------------------------
+    /// How often to run
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Session")]
+    pub repeat: usize,
+    /// A second server, run in turns with the first (A B A B)
+    #[arg(long, value_name = "URL", help_heading = "Session")]
+    pub against: Option<String>,
+    /// The second server's process
+    #[arg(long, value_name = "PID", hide_short_help = true, help_heading = "Session")]
+    pub against_pid: Option<u32>,
+    /// How the second server is spoken to [default: as the first]
+    #[arg(long, value_enum, hide_short_help = true, help_heading = "Session")]
+    pub against_protocol: Option<Protocol>,
+    /// What the server is called in tables [default: its address]
+    #[arg(long, value_name = "NAME", hide_short_help = true, help_heading = "Session")]
+    pub name: Option<String>,
+
+    // ---- Output ----------------------------------------------------------------------------------------------------
+    /// Write everything as JSON, histograms included
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub json: Option<PathBuf>,
+    /// Write the latency distribution in HdrHistogram's percentile format
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub hgrm: Option<PathBuf>,
+    /// Write each second's histogram in HdrHistogram's log format
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub hlog: Option<PathBuf>,
+    /// Write one self-contained HTML page
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub report: Option<PathBuf>,
+    /// Print the results only
+    #[arg(long, short, help_heading = "Output")]
+    pub quiet: bool,
+}
+
+fn part(text: &str) -> Result<Part, String> {
+    let parse = |text: &str| text.parse().map_err(|_| format!("`{text}` is no number"));
+    let (index, of) = text.split_once('/').ok_or("write it like 1/3")?;
+    Ok(Part { index: parse(index)?, of: parse(of)? })
+}
+
+impl Options {
+    /// All settings of a run, with what was left out filled in. `captured` names the topics of a replay.
+    pub fn spec(
+        &self,
+        scenario: Scenario,
+        pace: Option<Pace>,
+        disturbance: Disturbance,
+        captured: Option<usize>,
+    ) -> Result<Spec> {
+        let (subs, rate, connect_rate) = match scenario {
+            Scenario::Connect => (10_000, None, Some(Rate(5_000.0))),
+            Scenario::Echo => (100, Some(Rate(1_000.0)), None),
+            Scenario::Replay => (100, None, None),
+            Scenario::Fanout => (1_000, None, None),
+            _ => (1_000, Some(Rate(50.0)), None),
+        };
+        let subs = self.subs.unwrap_or(subs);
+        let topics = captured.or(self.topics).unwrap_or(if scenario == Scenario::Echo { subs } else { 1 });
+        ensure!(
+            scenario != Scenario::Echo || topics == subs,
+            "--topics {topics}: with echo every connection has its own; leave it out"
+        );
+        ensure!(
+            scenario != Scenario::Echo || self.processes == 1,
+            "--processes {}: echo runs in one process",
+            self.processes
+        );
+        let pace = match pace {
+            Some(pace) => pace,
+            None => match self.rate.or(rate.filter(|_| self.window.is_none())) {
+                Some(rate) => Pace::Rate(rate),
+                None => Pace::Window(self.window.unwrap_or(256)),
+            },
+        };
+        Ok(Spec {
+            scenario,
+            dialect: self.settings(self.protocol),
+            subs,
+            topics,
+            topics_per_sub: self.topics_per_sub.unwrap_or(captured.unwrap_or(1)),
+            publishers: self.publishers,
+            pace,
+            duration: self.duration,
+            warmup: self.warmup,
+            drain: self.drain,
+            timeout: self.timeout,
+            settle: self.settle,
+            size: self.size.0,
+            form: if self.payload == Payload::Json { Form::Json } else { Form::Plain },
+            disturbance,
+            threads: self.threads,
+            cores: self.cores.clone(),
+            publisher_core: self.publisher_core,
+            connect_rate: self.connect_rate.or(connect_rate),
+            sources: self.source.clone(),
+            receive_buffer: self.rcvbuf.0,
+            server_pid: self.server_pid,
+            bare: self.bare,
+            part: self.part.unwrap_or(Part { index: 0, of: self.processes }),
+            seed: self.seed,
+        })
+    }
+
+    /// How a server is spoken to that speaks `protocol`.
+    pub fn settings(&self, protocol: Protocol) -> Settings {
+        Settings {
+            protocol,
+            publish_url: self.publish_url.clone(),
+            subscribe: self.subscribe_template.clone(),
+            unsubscribe: self.unsubscribe_template.clone(),
+            publish: self.publish_template.clone(),
+            greeting: self.greeting_template.clone(),
+            ready: self.ready.clone(),
+            answers: self.answer.clone(),
+            binary: self.binary,
+            latest: self.mode == Mode::Latest,
+            latest_rate: self.latest_rate,
+            headers: self.header.clone(),
+            topic: self.topic.clone(),
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! One subscriber's connection: how far it is, and what it has received.
+
+use std::sync::Arc;
+
+use crate::{ledger::Ledger, line::Line};
+
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Not begun.
+    Idle,
+    /// TCP is connecting.
+    Connecting,
+    /// The handshake with this key is under way.
+    Upgrading([u8; 16]),
+    /// The subscription is sent and not yet acknowledged.
+    Subscribing,
+    /// It receives.
+    Live,
+    /// It could not be set up, or was ended.
+    Over,
+}
+
+/// A subscriber.
+pub struct Connection {
+    /// Its number, over all threads and parts.
+    pub nth: usize,
+    /// How far it is.
+    pub stage: Stage,
+    /// The socket, once there is one.
+    pub line: Option<Arc<Line>>,
+    /// One of those that are disturbed: its deliveries are checked and not measured.
+    pub disturbed: bool,
+    /// It left and came back: what it missed meanwhile is no loss.
+    pub returned: bool,
+    /// Not read from while the disturbance lasts.
+    pub stalled: bool,
+    /// The first of its topics.
+    pub first_topic: usize,
+    /// When setting it up was due, on the monotonic clock.
+    pub begun: u64,
+    /// What it has received.
+    pub ledger: Ledger,
+    /// The beginning of a frame whose rest has not come.
+    pub partial: Vec<u8>,
+    /// How long that frame is, as far as known.
+    pub needs: usize,
+    /// Fragments of a message whose last has not come.
+    pub fragments: Vec<u8>,
+    /// Why the server ended it, or why it has to be ended.
+    pub ended: Option<String>,
+}
+
+impl Connection {
+    /// A connection not yet begun, to so many topics from `first_topic` on.
+    pub fn new(nth: usize, first_topic: usize, topics: usize, disturbed: bool) -> Self {
+        Self {
+            nth,
+            stage: Stage::Idle,
+            line: None,
+            disturbed,
+            returned: false,
+            stalled: false,
+            first_topic,
+            begun: 0,
+            ledger: Ledger::new(topics),
+            partial: Vec::new(),
+            needs: 0,
+            fragments: Vec::new(),
+            ended: None,
+        }
+    }
+
+    /// Whether it is being set up.
+    pub fn is_opening(&self) -> bool {
+        matches!(self.stage, Stage::Connecting | Stage::Upgrading(_) | Stage::Subscribing)
+    }
+
+    /// Drops the socket and everything half received.
+    pub fn hang_up(&mut self, stage: Stage) {
+        self.line = None;
+        self.stage = stage;
+        self.partial = Vec::new();
+        self.fragments = Vec::new();
+        self.needs = 0;
+    }
+}

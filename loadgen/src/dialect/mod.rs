@@ -1,0 +1,287 @@
+//! Dialects: how one subscribes, publishes and is answered, on one kind of server.
+//!
+//! What is measured is the same everywhere, the stamp in the payload. A dialect knows the rest: which path to ask for,
+//! what to say after the handshake, how a publication is wrapped, and what the messages mean that carry no stamp. It
+//! holds no socket and keeps no state, so all threads share one.
+
+mod generic;
+mod stentor;
+mod template;
+
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+
+pub use template::{Template, Values};
+
+use crate::{
+    frame::Opcode,
+    stamp::{Form, Stamp},
+    target::Url,
+};
+
+/// Which dialect a server speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+pub enum Protocol {
+    /// Stentor's JSON on /ws
+    #[default]
+    Stentor,
+    /// The bare topic on /raw/TOPIC: messages are payloads
+    Raw,
+    /// Templates given on the command line
+    Generic,
+}
+
+/// The settings of a dialect.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Settings {
+    /// Which dialect.
+    pub protocol: Protocol,
+    /// Where publishers connect; the subscribers' address where none is given.
+    pub publish_url: Option<String>,
+    /// Message that subscribes to `{topic}`, sent once per topic.
+    pub subscribe: Option<String>,
+    /// Message that unsubscribes from `{topic}`.
+    pub unsubscribe: Option<String>,
+    /// Message that publishes `{payload}` on `{topic}`.
+    pub publish: Option<String>,
+    /// Message sent first on every connection.
+    pub greeting: Option<String>,
+    /// What a message contains that shows a subscription to be in force.
+    pub ready: Option<String>,
+    /// `QUESTION=>ANSWER` pairs: what to send when a message begins with QUESTION.
+    pub answers: Vec<String>,
+    /// Send binary messages rather than text.
+    pub binary: bool,
+    /// Ask for the newest value only (`all` where false).
+    pub latest: bool,
+    /// With `latest`: so many updates a second.
+    pub latest_rate: Option<f64>,
+    /// Extra header lines of the handshake.
+    pub headers: Vec<String>,
+    /// Names of topics, `{n}` being the number.
+    pub topic: String,
+}
+
+/// What a message without a stamp of this run means.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// Nothing to measurement.
+    Nothing,
+    /// A subscription is in force; the topics that have a value, of which a snapshot must follow.
+    Subscribed(Vec<usize>),
+    /// A snapshot of a topic, of a value that this run did not publish.
+    Snapshot(usize),
+    /// So many publications were left out knowingly, and announced.
+    Skipped(u64),
+    /// Something that wants this answer.
+    Answer(Vec<u8>),
+    /// The server is not content, and says so.
+    Complaint(String),
+    /// A publication that has lost its stamp.
+    Unstamped,
+}
+
+/// What the bytes around a good stamp show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Envelope {
+    /// A publication, with the server's own number where it gives one.
+    Update(Option<u64>),
+    /// The last value of a topic, sent upon subscribing.
+    Snapshot,
+    /// Not what the server should have put around this payload.
+    Wrong,
+}
+
+/// One way of speaking, with everything filled in that does not change during a run.
+#[derive(Clone, Debug)]
+pub struct Dialect {
+    settings: Settings,
+    subscribe_url: Url,
+    publish_url: Url,
+    publish: Template,
+    answers: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Names of the topics, by index.
+    pub topics: Vec<String>,
+    /// Shape of the payloads.
+    pub form: Form,
+}
+
+impl Dialect {
+    /// Puts a dialect together for the server at `url`; `topics` overrides the names that the settings make.
+    pub fn new(url: &str, settings: Settings, form: Form, topics: Vec<String>) -> Result<Self> {
+        let mut subscribe_url = Url::parse(url)?;
+        let mut publish_url = match &settings.publish_url {
+            Some(url) => Url::parse(url)?,
+            None => subscribe_url.clone(),
+        };
+        match settings.protocol {
+            Protocol::Stentor => {
+                stentor::complete(&mut subscribe_url);
+                stentor::complete(&mut publish_url);
+            }
+            Protocol::Raw => {
+                generic::complete_raw(&mut subscribe_url, &settings, false);
+                generic::complete_raw(&mut publish_url, &settings, settings.publish_url.is_none());
+            }
+            Protocol::Generic => {}
+        }
+        let publish = match settings.protocol {
+            Protocol::Stentor => Template::parse(stentor::PUBLISH)?,
+            Protocol::Raw => Template::parse("{payload}")?,
+            Protocol::Generic => Template::parse(settings.publish.as_deref().unwrap_or("{payload}"))?,
+        };
+        ensure!(publish.has_payload(), "--publish-template must hold {{payload}}");
+        let answers = settings.answers.iter().map(|pair| generic::answer(pair)).collect::<Result<_>>()?;
+        Ok(Self { settings, subscribe_url, publish_url, publish, answers, topics, form })
+    }
+
+    /// Where subscribers connect.
+    pub fn subscribe_url(&self) -> &Url {
+        &self.subscribe_url
+    }
+
+    /// Where publishers connect.
+    pub fn publish_url(&self) -> &Url {
+        &self.publish_url
+    }
+
+    /// Header lines to add to a handshake.
+    pub fn headers(&self) -> &[String] {
+        &self.settings.headers
+    }
+
+    /// Every publication may be missing but the last of a topic.
+    pub fn conflates(&self) -> bool {
+        self.settings.latest
+    }
+
+    /// The path that a subscriber of `topic` (the first of its topics) asks for.
+    pub fn subscribe_path(&self, topic: usize) -> String {
+        self.subscribe_url.path.replace("{topic}", &self.topics[topic])
+    }
+
+    /// The path that a publisher of `topic` asks for.
+    pub fn publish_path(&self, topic: usize) -> String {
+        self.publish_url.path.replace("{topic}", &self.topics[topic])
+    }
+
+    /// The address names the topic, so a connection has just one.
+    pub fn one_topic_per_subscriber(&self) -> bool {
+        self.subscribe_url.path.contains("{topic}")
+    }
+
+    /// The address names the topic, so a publisher has just one.
+    pub fn one_topic_per_publisher(&self) -> bool {
+        self.publish_url.path.contains("{topic}")
+    }
+
+    /// Whether unsubscribing without leaving is possible.
+    pub fn can_unsubscribe(&self) -> bool {
+        self.settings.protocol == Protocol::Stentor || self.settings.unsubscribe.is_some()
+    }
+
+    /// Whether the server says when a subscription is in force.
+    pub fn acknowledges(&self) -> bool {
+        self.settings.protocol == Protocol::Stentor || self.settings.ready.is_some()
+    }
+
+    /// The opcode of what is sent.
+    pub fn opcode(&self) -> Opcode {
+        if self.settings.binary { Opcode::Binary } else { Opcode::Text }
+    }
+
+    /// The messages that a connection begins with, one callback each.
+    pub fn greet(&self, say: &mut dyn FnMut(&[u8])) {
+        if let Some(greeting) = &self.settings.greeting {
+            say(&template::unescape(greeting));
+        }
+    }
+
+    /// The messages that subscribe to `topics`.
+    pub fn subscribe(&self, topics: &[usize], say: &mut dyn FnMut(&[u8])) {
+        match self.settings.protocol {
+            Protocol::Stentor => say(&stentor::subscribe(self, topics)),
+            Protocol::Raw => {}
+            Protocol::Generic => self.say_each(&self.settings.subscribe, topics, say),
+        }
+    }
+
+    /// The messages that end the subscription to `topics`.
+    pub fn unsubscribe(&self, topics: &[usize], say: &mut dyn FnMut(&[u8])) {
+        match self.settings.protocol {
+            Protocol::Stentor => say(&stentor::unsubscribe(self, topics)),
+            Protocol::Raw => {}
+            Protocol::Generic => self.say_each(&self.settings.unsubscribe, topics, say),
+        }
+    }
+
+    fn say_each(&self, template: &Option<String>, topics: &[usize], say: &mut dyn FnMut(&[u8])) {
+        let Some(template) = template.as_deref().and_then(|text| Template::parse(text).ok()) else { return };
+        for (nth, &topic) in topics.iter().enumerate() {
+            let mut message = Vec::new();
+            let id = nth as u64 + 1;
+            template.expand(&Values { topic: &self.topics[topic], payload: b"", id }, &mut message);
+            say(&message);
+        }
+    }
+
+    /// Appends the message that publishes `payload`.
+    pub fn publish(&self, topic: usize, payload: &[u8], id: u64, out: &mut Vec<u8>) {
+        self.publish.expand(&Values { topic: &self.topics[topic], payload, id }, out);
+    }
+
+    /// What a message means that carries no stamp of this run.
+    pub fn hear(&self, message: &[u8]) -> Heard {
+        match self.settings.protocol {
+            Protocol::Stentor => stentor::hear(self, message),
+            Protocol::Raw => Heard::Unstamped,
+            Protocol::Generic => self.hear_generic(message),
+        }
+    }
+
+    /// What stands around the good stamp whose span is `message[at..at + len]`.
+    pub fn envelope(&self, stamp: &Stamp, message: &[u8], at: usize, len: usize) -> Envelope {
+        let (head, tail) = (&message[..at], &message[at + len..]);
+        match self.settings.protocol {
+            Protocol::Stentor => stentor::envelope(self, stamp, head, tail),
+            Protocol::Raw if head == self.form.head() && tail.is_empty() => Envelope::Update(None),
+            Protocol::Raw => Envelope::Wrong,
+            Protocol::Generic => Envelope::Update(None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(super) fn dialect(protocol: Protocol, settings: Settings) -> Dialect {
+        let settings = Settings { protocol, ..settings };
+        Dialect::new("ws://127.0.0.1:9001", settings, Form::Json, vec!["a".into(), "b".into()]).unwrap()
+    }
+
+    #[test]
+    fn a_raw_payload_must_be_the_whole_message() {
+        let raw = dialect(Protocol::Raw, Settings::default());
+        let stamp = Stamp::default();
+        assert_eq!(raw.envelope(&stamp, b"{\"x\":\"span", 6, 4), Envelope::Update(None));
+        assert_eq!(raw.envelope(&stamp, b"{\"x\":\"span}", 6, 4), Envelope::Wrong);
+        assert_eq!(raw.envelope(&stamp, b"span", 0, 4), Envelope::Wrong);
+        assert_eq!(raw.hear(b"anything"), Heard::Unstamped);
+    }
+
+    #[test]
+    fn a_raw_publisher_does_not_hear_itself() {
+        let raw = dialect(Protocol::Raw, Settings::default());
+        assert_eq!(raw.subscribe_path(1), "/raw/b");
+        assert_eq!(raw.publish_path(0), "/raw/a?echo=0");
+        assert!(raw.one_topic_per_subscriber() && raw.one_topic_per_publisher());
+    }
+
+    #[test]
+    fn a_publish_template_without_payload_is_refused() {
+        let settings = Settings { protocol: Protocol::Generic, publish: Some("{topic}".into()), ..Settings::default() };
+        let error = Dialect::new("ws://h/", settings, Form::Plain, Vec::new()).unwrap_err();
+        assert!(error.to_string().contains("{payload}"), "{error}");
+    }
+}

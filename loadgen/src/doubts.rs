@@ -1,0 +1,177 @@
+//! Doubts: reasons why a run's figures may be the generator's, the machine's or the clock's, and not the server's.
+//!
+//! Each doubt is one sentence with what was measured and what would help. They are printed before the figures and make
+//! the exit code 3. What only explains a figure is a note and changes nothing.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    figures::{GeneratorFigures, Run},
+    server::ServerFigures,
+    units,
+};
+
+/// A receiving thread that is busy for more than this has no reserve: its own queueing is in the figures.
+const BUSY: f64 = 0.90;
+
+/// A server with less than this to spare was itself the limit.
+const SERVER_BUSY: f64 = 0.95;
+
+/// One publication in a hundred sent later than this is more than a timer's inaccuracy: waking a sleeping thread takes
+/// some 50 us on a virtual machine.
+const SLIP_NS: u64 = 1_000_000;
+
+/// A publication sent this late was held up by more than the scheduler.
+const SLIP_WORST_NS: u64 = 20_000_000;
+
+/// Unread bytes that amount to this much traffic mean that reading lags behind.
+const BACKLOG_SECONDS: f64 = 0.02;
+
+/// The host may take this share of the time before it shows.
+const STEAL: f64 = 0.02;
+
+/// A reading of the clock that costs more is not served from memory.
+const CLOCK_READ_NS: f64 = 200.0;
+
+/// What is known beside the figures.
+pub struct Circumstances {
+    /// Share of each pinned core's time that went to neither this generator nor idleness, with the core's number.
+    pub foreign_work: Vec<(usize, f64)>,
+    /// Whether the machine as a whole had any time left.
+    pub machine_busy: f64,
+}
+
+/// What speaks against the figures of `run`.
+pub fn of(run: &Run, around: &Circumstances) -> Vec<String> {
+    let mut doubts = Vec::new();
+    let generator = &run.generator;
+    doubts.extend(saturated(generator, run.server.as_ref()));
+    if run.open_loop {
+        doubts.extend(slipped(generator));
+        doubts.extend(backlogged(run));
+    }
+    doubts.extend(shared_cores(generator, run.server.as_ref(), around));
+    doubts.extend(clock(run));
+    if generator.steal > STEAL {
+        let share = generator.steal * 100.0;
+        doubts.push(format!("the host took {share:.0} % of this machine's time away: repeat when it is quieter"));
+    }
+    doubts
+}
+
+fn saturated(generator: &GeneratorFigures, server: Option<&ServerFigures>) -> Option<String> {
+    let busiest = generator.receivers_busy.iter().copied().fold(generator.publisher_busy, f64::max);
+    let busy = busiest * 100.0;
+    match server {
+        _ if busiest < BUSY => None,
+        Some(server) if server.cores_busy >= SERVER_BUSY => None,
+        Some(server) => Some(format!(
+            "the generator was the saturated side: its busiest thread worked {busy:.0} % of the time, the server {:.2} \
+             cores' worth; give it more --threads and --cores",
+            server.cores_busy
+        )),
+        None => Some(format!(
+            "the generator may have been the saturated side: its busiest thread worked {busy:.0} % of the time; give it \
+             more --threads and --cores, or --server-pid to see which side was the limit"
+        )),
+    }
+}
+
+/// Both sides being busy is no doubt about throughput, but should be known.
+pub fn notes(run: &Run) -> Vec<String> {
+    let mut notes = Vec::new();
+    let busiest = run.generator.receivers_busy.iter().copied().fold(0.0, f64::max);
+    match &run.server {
+        Some(server) if busiest >= BUSY && server.cores_busy >= SERVER_BUSY => notes.push(format!(
+            "both sides were saturated: the server used {:.2} cores, the busiest receiving thread {:.0} % of one",
+            server.cores_busy,
+            busiest * 100.0
+        )),
+        _ => {}
+    }
+    if run.generator.held_up.count > 0 {
+        notes.push(format!(
+            "{} publications waited for the server to take earlier ones, the longest {}; it is part of their latency",
+            units::count(run.generator.held_up.count),
+            units::time(run.generator.held_up.max_ns as f64)
+        ));
+    }
+    if run.spread_unknown > 0 {
+        let unknown = units::count(run.spread_unknown);
+        notes.push(format!("the spread of {unknown} publications is unknown: too many were under way"));
+    }
+    if run.generator.clock.wall_step_ns.abs() > 1_000_000 {
+        let step = units::time(run.generator.clock.wall_step_ns as f64);
+        notes.push(format!("the wall clock was stepped by {step}; nothing here is measured with it"));
+    }
+    notes
+}
+
+fn slipped(generator: &GeneratorFigures) -> Option<String> {
+    let slip = &generator.slip;
+    (slip.p99_ns > SLIP_NS || slip.max_ns > SLIP_WORST_NS).then(|| {
+        format!(
+            "the schedule slipped: the publisher was late by {} (p99), {} at worst, for reasons of its own; give it a \
+             core with --publisher-core, or a lower --rate",
+            units::time(slip.p99_ns as f64),
+            units::time(slip.max_ns as f64)
+        )
+    })
+}
+
+fn backlogged(run: &Run) -> Option<String> {
+    let seconds = run.generator.backlog_bytes as f64 / run.bytes_per_s().max(1.0);
+    (seconds > BACKLOG_SECONDS && run.bytes > 0).then(|| {
+        format!(
+            "receiving lagged behind: {} lay unread, {} worth of traffic; give it more --threads and --cores",
+            units::bytes(run.generator.backlog_bytes as f64),
+            units::time(seconds * 1e9)
+        )
+    })
+}
+
+fn shared_cores(generator: &GeneratorFigures, server: Option<&ServerFigures>, around: &Circumstances) -> Vec<String> {
+    /// Others' work on our core that is more than the kernel's housekeeping.
+    const FOREIGN: f64 = 0.10;
+    let mut doubts = Vec::new();
+    if let Some(server) = server {
+        let theirs: BTreeSet<usize> = server.cores.iter().copied().collect();
+        let common: Vec<usize> = generator.cores.iter().copied().filter(|core| theirs.contains(core)).collect();
+        if !common.is_empty() {
+            doubts.push(format!(
+                "server and generator may both run on cores {common:?}: pin the server (taskset) and give the generator \
+                 others with --cores"
+            ));
+        }
+    } else if around.machine_busy > 0.97 {
+        let busy = around.machine_busy * 100.0;
+        doubts.push(format!("the whole machine was busy for {busy:.0} % of the time: somebody waited for a core"));
+    }
+    for &(core, share) in &around.foreign_work {
+        if share > FOREIGN {
+            let share = share * 100.0;
+            doubts.push(format!("core {core} was shared: {share:.0} % of its time went to others than the generator"));
+        }
+    }
+    doubts
+}
+
+fn clock(run: &Run) -> Vec<String> {
+    let mut doubts = Vec::new();
+    let clock = &run.generator.clock;
+    if clock.read_ns > CLOCK_READ_NS {
+        let (source, cost) = (&clock.source, clock.read_ns);
+        doubts
+            .push(format!("reading the clock ({source}) takes {cost:.0} ns: times are coarse and cost processor time"));
+    }
+    if run.checks.too_early > 0 {
+        let count = units::count(run.checks.too_early);
+        doubts
+            .push(format!("{count} deliveries came before they were sent: publisher and receiver don't share a clock"));
+    }
+    doubts
+}
+
+#[cfg(test)]
+#[path = "doubts_tests.rs"]
+mod tests;

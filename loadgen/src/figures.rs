@@ -1,0 +1,255 @@
+//! Figures: what a run comes to, in the form that is stored, merged, compared and printed.
+//!
+//! Histograms are stored whole (V2, compressed, base64), so that any percentile can be had later and several processes'
+//! results merge exactly. The percentiles beside them are for readers without a histogram library.
+
+use anyhow::{Context, Result};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use hdrhistogram::serialization::{Deserializer, Serializer, V2DeflateSerializer};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    clock::Quality,
+    machine::Machine,
+    meter::{Checks, Times},
+    server::ServerFigures,
+    spec::Spec,
+};
+
+/// A result file: one session, with all of its runs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Report {
+    /// Version of this format.
+    pub format: u32,
+    /// The generator's version.
+    pub version: String,
+    /// The working directory's commit.
+    pub commit: Option<String>,
+    /// When the session began, in seconds since the Unix epoch.
+    pub started: u64,
+    /// The command line.
+    pub command: Vec<String>,
+    /// What it ran on.
+    pub machine: Machine,
+    /// All settings.
+    pub spec: Spec,
+    /// In the order in which they ran.
+    pub runs: Vec<Run>,
+}
+
+/// The current [`Report::format`].
+pub const FORMAT: u32 = 1;
+
+/// What one run came to.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Run {
+    /// The server's address.
+    pub target: String,
+    /// `A`, or `B` for the second target.
+    pub label: String,
+    /// What the server is called in tables.
+    pub name: String,
+    /// What makes it doubtful, first of all.
+    pub doubts: Vec<String>,
+    /// What makes it a failure.
+    pub faults: Vec<String>,
+    /// Why it ended early.
+    pub ended: Option<String>,
+    /// What else a reader should know.
+    pub notes: Vec<String>,
+    /// Whether publications were due at planned moments, so that latencies mean something.
+    pub open_loop: bool,
+    /// From the beginning of the measured part to its last delivery.
+    pub seconds: f64,
+    /// Connections that were set up, and how fast.
+    pub connected: u64,
+    /// Connections set up per second, from the first to the last.
+    pub connections_per_s: f64,
+    /// Publications of the measured part.
+    pub publications: u64,
+    /// Their deliveries to measured subscribers.
+    pub deliveries: u64,
+    /// Bytes of those, envelopes included.
+    pub bytes: u64,
+    /// Latencies, by class of publication.
+    pub classes: Vec<ClassFigures>,
+    /// From the first subscriber reached to the last, per publication.
+    pub spread: Distribution,
+    /// Publications whose spread could not be measured.
+    pub spread_unknown: u64,
+    /// From the planned moment of connecting to being subscribed.
+    pub joins: Distribution,
+    /// The same for those who came back.
+    pub rejoins: Distribution,
+    /// What was verified, and what was found.
+    pub checks: Checks,
+    /// The server's side.
+    pub server: Option<ServerFigures>,
+    /// The generator's side.
+    pub generator: GeneratorFigures,
+    /// Second by second.
+    pub intervals: Vec<IntervalFigures>,
+}
+
+/// One class of publications.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ClassFigures {
+    /// What it is called.
+    pub label: String,
+    /// From the planned moment of sending to receipt.
+    pub latency: Distribution,
+    /// From the actual moment of sending to receipt.
+    pub sent: Distribution,
+    /// Bytes received.
+    pub bytes: u64,
+}
+
+/// What the generator itself took and suffered.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct GeneratorFigures {
+    /// Busy share of each receiving thread.
+    pub receivers_busy: Vec<f64>,
+    /// Busy share of the publishing thread.
+    pub publisher_busy: f64,
+    /// Processor time of the receiving threads per delivery.
+    pub receive_ns: f64,
+    /// Deliveries per read that brought something.
+    pub deliveries_per_read: f64,
+    /// How late publications were sent for reasons of the generator's.
+    pub slip: Distribution,
+    /// How late those were that waited for the server.
+    pub held_up: Distribution,
+    /// The most that lay unread in the kernel in any second, as a mean over the second.
+    pub backlog_bytes: u64,
+    /// Cores that its threads may run on.
+    pub cores: Vec<usize>,
+    /// The clock.
+    pub clock: Quality,
+    /// Share of the machine's time that the host took.
+    pub steal: f64,
+}
+
+/// One second.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct IntervalFigures {
+    /// Number, from 0.
+    pub index: u64,
+    /// Its actual length in seconds.
+    pub seconds: f64,
+    /// Deliveries.
+    pub deliveries: u64,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Connections that came up.
+    pub joined: u64,
+    /// Latencies from the planned moment, all classes.
+    pub latency: Distribution,
+}
+
+/// A histogram of times, with the figures that people look at.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Distribution {
+    pub count: u64,
+    pub mean_ns: f64,
+    pub p50_ns: u64,
+    pub p90_ns: u64,
+    pub p99_ns: u64,
+    pub p999_ns: u64,
+    pub p9999_ns: u64,
+    pub max_ns: u64,
+    /// The whole histogram: V2, compressed, base64.
+    pub histogram: String,
+}
+
+impl Distribution {
+    /// The figures of a histogram.
+    pub fn of(times: &Times) -> Self {
+        Self {
+            count: times.len(),
+            mean_ns: times.mean(),
+            p50_ns: times.value_at_quantile(0.5),
+            p90_ns: times.value_at_quantile(0.9),
+            p99_ns: times.value_at_quantile(0.99),
+            p999_ns: times.value_at_quantile(0.999),
+            p9999_ns: times.value_at_quantile(0.9999),
+            max_ns: times.max(),
+            histogram: encode(times),
+        }
+    }
+
+    /// The histogram itself.
+    pub fn times(&self) -> Result<Times> {
+        let bytes = STANDARD.decode(&self.histogram).context("a stored histogram is not base64")?;
+        let times = Deserializer::new().deserialize(&mut bytes.as_slice());
+        times.map_err(|error| anyhow::anyhow!("a stored histogram cannot be read: {error}"))
+    }
+
+    /// The columns of a table: median, tails, worst, mean.
+    pub fn columns(&self) -> [u64; 7] {
+        [self.p50_ns, self.p90_ns, self.p99_ns, self.p999_ns, self.p9999_ns, self.max_ns, self.mean_ns as u64]
+    }
+}
+
+impl Default for Distribution {
+    fn default() -> Self {
+        Self::of(&crate::meter::times())
+    }
+}
+
+fn encode(times: &Times) -> String {
+    let mut bytes = Vec::new();
+    V2DeflateSerializer::new().serialize(times, &mut bytes).expect("writing a histogram to memory");
+    STANDARD.encode(bytes)
+}
+
+impl Run {
+    /// Deliveries per second.
+    pub fn deliveries_per_s(&self) -> f64 {
+        self.deliveries as f64 / self.seconds.max(1e-9)
+    }
+
+    /// Publications per second.
+    pub fn publications_per_s(&self) -> f64 {
+        self.publications as f64 / self.seconds.max(1e-9)
+    }
+
+    /// Bytes of messages per second.
+    pub fn bytes_per_s(&self) -> f64 {
+        self.bytes as f64 / self.seconds.max(1e-9)
+    }
+
+    /// Latencies of all classes together.
+    pub fn latency(&self) -> Result<Times> {
+        let mut sum = crate::meter::times();
+        for class in &self.classes {
+            crate::meter::add(&mut sum, &class.latency.times()?);
+        }
+        Ok(sum)
+    }
+
+    /// The exit code that this run alone asks for; see [`crate::exit`].
+    pub fn exit(&self) -> u8 {
+        match () {
+            () if self.ended.is_some() => crate::exit::COULD_NOT,
+            () if !self.faults.is_empty() => crate::exit::FAULTS,
+            () if !self.doubts.is_empty() => crate::exit::DOUBTS,
+            () => crate::exit::FINE,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_distribution_keeps_its_whole_histogram() {
+        let mut times = crate::meter::times();
+        (1..10_000u64).for_each(|nth| times.record(nth * nth).unwrap());
+        let text = serde_json::to_string(&Distribution::of(&times)).unwrap();
+        let back: Distribution = serde_json::from_str(&text).unwrap();
+        assert_eq!(back.times().unwrap(), times);
+        assert_eq!(back.max_ns, times.max());
+    }
+}

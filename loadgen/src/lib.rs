@@ -1,0 +1,33 @@
+//! Honest load generation for WebSocket broadcast servers.
+
+pub mod campaign;
+pub mod ceiling;
+pub mod cli;
+pub mod clock;
+pub mod conduct;
+pub mod connection;
+pub mod dialect;
+pub mod doubts;
+pub mod exit;
+pub mod figures;
+pub mod flights;
+pub mod frame;
+pub mod handshake;
+pub mod ledger;
+pub mod line;
+pub mod machine;
+pub mod merge;
+pub mod meter;
+pub mod output;
+pub mod publisher;
+pub mod receiver;
+pub mod schedule;
+pub mod server;
+pub mod session;
+pub mod shared;
+pub mod socket;
+pub mod spec;
+pub mod stamp;
+pub mod target;
+pub mod units;
+pub mod watch;

@@ -1,0 +1,142 @@
+//! Merging: the parts of one run, measured by several processes, become one result.
+//!
+//! Nothing is averaged: counts add up, histograms add bucket by bucket, so every percentile of the sum is what one
+//! process would have measured.
+
+use std::{fs, path::PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{
+    figures::{Distribution, IntervalFigures, Report, Run},
+    meter::add,
+};
+
+/// Adds the results of further parts, one JSON text each, to the first part's.
+pub fn with_parts(mut first: Run, parts: &[String]) -> Result<Run> {
+    if first.spread.count > 0 {
+        first.notes.push("first to last subscriber: of those of the first process".into());
+    }
+    for text in parts {
+        let part: Run = serde_json::from_str(text).context("reading the result of a part")?;
+        absorb(&mut first, &part)?;
+    }
+    Ok(first)
+}
+
+/// Adds up the result files of the parts of one run.
+pub fn files(paths: &[PathBuf]) -> Result<Report> {
+    let mut reports = paths.iter().map(read).collect::<Result<Vec<_>>>()?.into_iter();
+    let mut sum = reports.next().context("no result to merge")?;
+    for report in reports {
+        ensure!(
+            report.runs.len() == sum.runs.len(),
+            "parts of one session have as many runs each; these have {} and {}",
+            sum.runs.len(),
+            report.runs.len()
+        );
+        for (sum, part) in sum.runs.iter_mut().zip(&report.runs) {
+            absorb(sum, part)?;
+        }
+        sum.spec.subs += report.spec.subs;
+    }
+    Ok(sum)
+}
+
+/// Reads one result file.
+pub fn read(path: &PathBuf) -> Result<Report> {
+    let text = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    serde_json::from_slice(&text).with_context(|| format!("{} is no result of this version", path.display()))
+}
+
+fn absorb(sum: &mut Run, part: &Run) -> Result<()> {
+    ensure!(sum.classes.len() == part.classes.len(), "parts of one run have the same classes of publications");
+    for (sum, part) in sum.classes.iter_mut().zip(&part.classes) {
+        merge(&mut sum.latency, &part.latency)?;
+        merge(&mut sum.sent, &part.sent)?;
+        sum.bytes += part.bytes;
+    }
+    merge(&mut sum.joins, &part.joins)?;
+    merge(&mut sum.rejoins, &part.rejoins)?;
+    merge(&mut sum.spread, &part.spread)?;
+    sum.spread_unknown += part.spread_unknown;
+    let (mine, theirs) = (sum.deliveries as f64, part.deliveries as f64);
+    let generator = &mut sum.generator;
+    generator.receive_ns =
+        (generator.receive_ns * mine + part.generator.receive_ns * theirs) / (mine + theirs).max(1.0);
+    generator.receivers_busy.extend(&part.generator.receivers_busy);
+    generator.backlog_bytes += part.generator.backlog_bytes;
+    sum.seconds = sum.seconds.max(part.seconds);
+    sum.connected += part.connected;
+    sum.connections_per_s += part.connections_per_s;
+    sum.publications = sum.publications.max(part.publications);
+    sum.deliveries += part.deliveries;
+    sum.bytes += part.bytes;
+    sum.checks.add(&part.checks);
+    sum.faults = sum.checks.faults();
+    sum.ended = sum.ended.take().or_else(|| part.ended.clone());
+    extend(&mut sum.doubts, &part.doubts);
+    extend(&mut sum.notes, &part.notes);
+    if let Some(server) = &mut sum.server {
+        server.cpu_ns_per_delivery = server.cpu_ns as f64 / sum.deliveries.max(1) as f64;
+    }
+    absorb_intervals(&mut sum.intervals, &part.intervals)
+}
+
+fn absorb_intervals(sum: &mut Vec<IntervalFigures>, part: &[IntervalFigures]) -> Result<()> {
+    for interval in part {
+        match sum.iter_mut().find(|mine| mine.index == interval.index) {
+            None => sum.push(interval.clone()),
+            Some(mine) => {
+                mine.deliveries += interval.deliveries;
+                mine.bytes += interval.bytes;
+                mine.joined += interval.joined;
+                mine.seconds = mine.seconds.max(interval.seconds);
+                merge(&mut mine.latency, &interval.latency)?;
+            }
+        }
+    }
+    sum.sort_by_key(|interval| interval.index);
+    Ok(())
+}
+
+/// What several parts say is said once.
+fn extend(sum: &mut Vec<String>, part: &[String]) {
+    for text in part {
+        if !sum.contains(text) {
+            sum.push(text.clone());
+        }
+    }
+}
+
+fn merge(sum: &mut Distribution, part: &Distribution) -> Result<()> {
+    let mut times = sum.times()?;
+    // Stored histograms end at their highest value: the sum must have room for both.
+    times.auto(true);
+    let other = part.times()?;
+    let mut all = crate::meter::times();
+    add(&mut all, &times);
+    add(&mut all, &other);
+    *sum = Distribution::of(&all);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meter::times;
+
+    #[test]
+    fn merged_percentiles_are_those_of_one_process() {
+        let (mut a, mut b, mut all) = (times(), times(), times());
+        for nth in 1..20_000u64 {
+            let value = nth * nth % 1_000_003 + 1;
+            if nth % 7 < 3 { &mut a } else { &mut b }.record(value).unwrap();
+            all.record(value).unwrap();
+        }
+        let mut sum = Distribution::of(&a);
+        merge(&mut sum, &Distribution::of(&b)).unwrap();
+        assert_eq!(sum.columns(), Distribution::of(&all).columns());
+        assert_eq!(sum.times().unwrap(), all);
+    }
+}

@@ -1,0 +1,282 @@
+//! Meters: what one thread counted and timed, in one interval or in all.
+//!
+//! A thread records into its own [`Interval`] and hands it over once a second; adding up is somebody else's work. So
+//! recording needs no lock, and totals are exact: histograms merge bucket by bucket.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+use serde::{Deserialize, Serialize};
+
+use crate::ledger::Receipt;
+
+/// Times in nanoseconds, up to an hour, in three significant figures.
+pub type Times = Histogram<u64>;
+
+/// An empty histogram of times.
+pub fn times() -> Times {
+    Histogram::new_with_bounds(1, 3_600_000_000_000, 3).expect("bounds are constant and valid")
+}
+
+/// Deliveries of one class of publications.
+#[derive(Clone, Debug)]
+pub struct Meter {
+    /// From the planned moment of sending to receipt.
+    pub latency: Times,
+    /// From the actual moment of sending to receipt.
+    pub sent: Times,
+    /// Bytes of messages, envelopes included.
+    pub bytes: u64,
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        Self { latency: times(), sent: times(), bytes: 0 }
+    }
+}
+
+impl Meter {
+    /// Enters one delivery.
+    #[inline]
+    pub fn enter(&mut self, now: u64, planned: u64, sent: u64, bytes: usize) {
+        self.latency.saturating_record(now.saturating_sub(planned));
+        self.sent.saturating_record(now.saturating_sub(sent));
+        self.bytes += bytes as u64;
+    }
+
+    /// Adds another's.
+    pub fn add(&mut self, other: &Self) {
+        add(&mut self.latency, &other.latency);
+        add(&mut self.sent, &other.sent);
+        self.bytes += other.bytes;
+    }
+
+    /// How many deliveries were entered.
+    pub fn deliveries(&self) -> u64 {
+        self.latency.len()
+    }
+}
+
+/// Adds one histogram to another of the same bounds.
+pub fn add(sum: &mut Times, other: &Times) {
+    if !other.is_empty() {
+        sum.add(other).expect("all have the same bounds");
+    }
+}
+
+/// What a thread measured between two moments.
+#[derive(Clone, Debug)]
+pub struct Interval {
+    /// Number since the measured part began; 0 is the first second. Earlier ones have -1.
+    pub index: i64,
+    /// Its beginning, on the monotonic clock.
+    pub begin: u64,
+    /// Its end.
+    pub end: u64,
+    /// Processor time that the thread used.
+    pub cpu_ns: u64,
+    /// Deliveries, by class.
+    pub classes: Vec<Meter>,
+    /// From the first subscriber reached to the last, per publication.
+    pub spread: Times,
+    /// From the planned moment of connecting to being subscribed.
+    pub joins: Times,
+    /// The same for those who came back.
+    pub rejoins: Times,
+    /// Bytes read.
+    pub wire_bytes: u64,
+    /// Reads that brought something.
+    pub reads: u64,
+    /// Mean bytes that lay unread in the kernel, over all connections of the thread.
+    pub backlog_bytes: u64,
+    /// When the latest measured delivery came.
+    pub last_delivery: u64,
+    /// Deliveries that were only counted, by their bytes.
+    pub unchecked: u64,
+}
+
+impl Interval {
+    /// An interval that begins now.
+    pub fn new(index: i64, begin: u64, classes: usize) -> Self {
+        Self {
+            index,
+            begin,
+            end: begin,
+            cpu_ns: 0,
+            classes: vec![Meter::default(); classes],
+            spread: times(),
+            joins: times(),
+            rejoins: times(),
+            wire_bytes: 0,
+            reads: 0,
+            backlog_bytes: 0,
+            last_delivery: 0,
+            unchecked: 0,
+        }
+    }
+
+    /// Adds what another thread, or another moment, measured.
+    pub fn add(&mut self, other: &Self) {
+        for (sum, meter) in self.classes.iter_mut().zip(&other.classes) {
+            sum.add(meter);
+        }
+        add(&mut self.spread, &other.spread);
+        add(&mut self.joins, &other.joins);
+        add(&mut self.rejoins, &other.rejoins);
+        self.begin = self.begin.min(other.begin);
+        self.end = self.end.max(other.end);
+        self.cpu_ns += other.cpu_ns;
+        self.wire_bytes += other.wire_bytes;
+        self.reads += other.reads;
+        self.backlog_bytes += other.backlog_bytes;
+        self.unchecked += other.unchecked;
+        self.last_delivery = self.last_delivery.max(other.last_delivery);
+    }
+
+    /// Deliveries of all classes.
+    pub fn deliveries(&self) -> u64 {
+        self.classes.iter().map(Meter::deliveries).sum::<u64>() + self.unchecked
+    }
+}
+
+/// What was found wrong, or just remarkable, over a whole run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checks {
+    /// Messages with a good stamp, warm-up and disturbed subscribers included.
+    pub received: u64,
+    /// Publications that a subscriber should have got and did not.
+    pub missing: u64,
+    /// Times that a subscriber saw a number beyond the next.
+    pub gaps: u64,
+    /// Received again.
+    pub repeats: u64,
+    /// Received after later ones.
+    pub reordered: u64,
+    /// Payloads or envelopes with a wrong byte.
+    pub wrong: u64,
+    /// Payloads cut short.
+    pub torn: u64,
+    /// Messages on topics that were not subscribed to.
+    pub stray: u64,
+    /// Snapshots that did not come, or left a gap to the first update.
+    pub joints: u64,
+    /// Left out knowingly: newest-value subscriptions.
+    pub conflated: u64,
+    /// Announced as left out.
+    pub skipped: u64,
+    /// Stamps of other runs, ignored.
+    pub foreign: u64,
+    /// Received before they were sent: the clocks do not agree.
+    pub too_early: u64,
+    /// Connections that could not be set up.
+    pub failed: u64,
+    /// Connections that the server ended.
+    pub closed: u64,
+    /// Subscribers that were to be disturbed and whose losses do not count.
+    pub closed_disturbed: u64,
+    /// What servers complained of and why connections failed or ended, and how often.
+    pub remarks: BTreeMap<String, u64>,
+}
+
+/// Different remarks that are kept; what is beyond is counted as one.
+const REMARKS: usize = 20;
+
+impl Checks {
+    /// Enters a receipt that was not the expected one.
+    pub fn note(&mut self, receipt: Receipt, conflates: bool) {
+        match receipt {
+            Receipt::Expected | Receipt::First => {}
+            Receipt::Gap(missing) if conflates => self.conflated += u64::from(missing),
+            Receipt::Gap(_) => self.gaps += 1,
+            Receipt::JointGap(missing) if conflates => self.conflated += u64::from(missing),
+            Receipt::JointGap(_) => {
+                self.gaps += 1;
+                self.joints += 1;
+            }
+            Receipt::JointMissing => self.joints += 1,
+            Receipt::Repeat => self.repeats += 1,
+            Receipt::Late => self.reordered += 1,
+        }
+    }
+
+    /// Counts a remark.
+    pub fn remark(&mut self, text: String) {
+        let full = self.remarks.len() >= REMARKS && !self.remarks.contains_key(&text);
+        *self.remarks.entry(if full { "and others".into() } else { text }).or_default() += 1;
+    }
+
+    /// Adds another thread's, or another process's.
+    pub fn add(&mut self, other: &Self) {
+        self.received += other.received;
+        self.missing += other.missing;
+        self.gaps += other.gaps;
+        self.repeats += other.repeats;
+        self.reordered += other.reordered;
+        self.wrong += other.wrong;
+        self.torn += other.torn;
+        self.stray += other.stray;
+        self.joints += other.joints;
+        self.conflated += other.conflated;
+        self.skipped += other.skipped;
+        self.foreign += other.foreign;
+        self.too_early += other.too_early;
+        self.failed += other.failed;
+        self.closed += other.closed;
+        self.closed_disturbed += other.closed_disturbed;
+        for (text, times) in &other.remarks {
+            *self.remarks.entry(text.clone()).or_default() += times;
+        }
+    }
+
+    /// What makes a run a failure, as one phrase each.
+    pub fn faults(&self) -> Vec<String> {
+        let faults = [
+            (self.missing, "publications missing"),
+            (self.repeats, "repeats"),
+            (self.reordered, "out of order"),
+            (self.wrong, "wrong payloads or envelopes"),
+            (self.torn, "torn payloads"),
+            (self.stray, "on topics not subscribed to"),
+            (self.joints, "snapshots missing or not joining"),
+            (self.failed, "connections failed"),
+            (self.closed, "connections closed by the server"),
+        ];
+        let phrase = |(count, what): (u64, &str)| format!("{} {what}", crate::units::count(count));
+        faults.into_iter().filter(|(count, _)| *count > 0).map(phrase).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn merged_meters_are_exact() {
+        let (mut a, mut b, mut all) = (Meter::default(), Meter::default(), Meter::default());
+        for nth in 0..1000u64 {
+            let meter = if nth % 3 == 0 { &mut a } else { &mut b };
+            meter.enter(nth * 1000, 0, nth * 500, 10);
+            all.enter(nth * 1000, 0, nth * 500, 10);
+        }
+        a.add(&b);
+        assert_eq!((&a.latency, &a.sent, a.bytes), (&all.latency, &all.sent, all.bytes));
+    }
+
+    #[test]
+    fn conflation_is_no_fault_but_a_gap_is_noticed() {
+        let mut checks = Checks::default();
+        checks.note(Receipt::Gap(5), true);
+        assert_eq!((checks.conflated, checks.faults().len()), (5, 0));
+        checks.note(Receipt::Repeat, true);
+        checks.note(Receipt::JointMissing, false);
+        assert_eq!(checks.faults(), ["1 repeats", "1 snapshots missing or not joining"]);
+    }
+
+    #[test]
+    fn remarks_are_bounded() {
+        let mut checks = Checks::default();
+        (0..100).for_each(|nth| checks.remark(format!("remark {nth}")));
+        assert_eq!(checks.remarks.len(), REMARKS + 1);
+        assert_eq!(checks.remarks["and others"], 80);
+    }
+}

@@ -1,0 +1,154 @@
+//! Comparison: targets side by side, as ratios, with the spread over repeated runs.
+//!
+//! A figure without its spread invites conclusions that the next run refutes. So every column shows the median of the
+//! runs and, beside the ratio to the first target, how far the runs were apart. The ratio is of medians; in an
+//! interleaved session the runs of both met the same weather.
+
+use std::fmt::Write;
+
+use crate::{
+    figures::{Report, Run},
+    units,
+};
+
+/// The runs against one target.
+struct Group<'a> {
+    name: &'a str,
+    runs: Vec<&'a Run>,
+}
+
+/// A figure that is compared.
+struct Column {
+    title: &'static str,
+    of: fn(&Run) -> f64,
+    show: fn(f64) -> String,
+}
+
+const COLUMNS: [Column; 7] = [
+    Column { title: "deliveries/s", of: |run| run.deliveries_per_s(), show: units::short },
+    Column { title: "p50", of: |run| quantile(run, 0.5), show: units::time },
+    Column { title: "p99", of: |run| quantile(run, 0.99), show: units::time },
+    Column { title: "p99.9", of: |run| quantile(run, 0.999), show: units::time },
+    Column { title: "spread p50", of: |run| run.spread.p50_ns as f64, show: units::time },
+    Column {
+        title: "server CPU/delivery",
+        of: |run| run.server.as_ref().map_or(0.0, |server| server.cpu_ns_per_delivery),
+        show: units::time,
+    },
+    Column {
+        title: "server memory",
+        of: |run| run.server.as_ref().map_or(0.0, |server| server.resident_max as f64),
+        show: units::bytes,
+    },
+];
+
+fn quantile(run: &Run, quantile: f64) -> f64 {
+    if !run.open_loop {
+        return 0.0;
+    }
+    run.latency().map_or(0.0, |times| times.value_at_quantile(quantile) as f64)
+}
+
+/// Compares the targets of sessions; runs of the same name belong together.
+pub fn sessions(reports: &[Report], markdown: bool) -> String {
+    let mut groups: Vec<Group<'_>> = Vec::new();
+    for run in reports.iter().flat_map(|report| &report.runs) {
+        match groups.iter_mut().find(|group| group.name == run.name) {
+            Some(group) => group.runs.push(run),
+            None => groups.push(Group { name: &run.name, runs: vec![run] }),
+        }
+    }
+    let rows = rows(&groups);
+    let mut out = if markdown { as_markdown(&rows) } else { as_text(&rows) };
+    for group in &groups {
+        let doubtful = group.runs.iter().filter(|run| !run.doubts.is_empty()).count();
+        let faulty = group.runs.iter().filter(|run| run.exit() == 1 || run.exit() == 4).count();
+        if doubtful + faulty > 0 {
+            let _ = writeln!(out, "{}: of {} runs {doubtful} doubtful, {faulty} faulty", group.name, group.runs.len());
+        }
+    }
+    out
+}
+
+fn rows(groups: &[Group<'_>]) -> Vec<Vec<String>> {
+    let used: Vec<&Column> = COLUMNS
+        .iter()
+        .filter(|column| groups.iter().any(|group| group.runs.iter().any(|run| (column.of)(run) > 0.0)))
+        .collect();
+    let mut rows = vec![vec!["target".to_owned(), "runs".to_owned()]];
+    rows[0].extend(used.iter().map(|column| column.title.to_owned()));
+    for group in groups {
+        let mut row = vec![group.name.to_owned(), group.runs.len().to_string()];
+        row.extend(used.iter().map(|column| cell(column, group, &groups[0])));
+        rows.push(row);
+    }
+    rows
+}
+
+/// `median (lowest to highest) xratio`.
+fn cell(column: &Column, group: &Group<'_>, first: &Group<'_>) -> String {
+    let (low, middle, high) = spread(group.runs.iter().map(|run| (column.of)(run)).collect());
+    if high == 0.0 {
+        return "-".into();
+    }
+    let mut text = (column.show)(middle);
+    if group.runs.len() > 1 {
+        let _ = write!(text, " ({} to {})", (column.show)(low), (column.show)(high));
+    }
+    let (_, base, _) = spread(first.runs.iter().map(|run| (column.of)(run)).collect());
+    if base > 0.0 && !std::ptr::eq(group, first) {
+        let _ = write!(text, " x{:.2}", middle / base);
+    }
+    text
+}
+
+/// The lowest, the median and the highest.
+fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
+    values.sort_by(f64::total_cmp);
+    let middle = match values.len() {
+        0 => return (0.0, 0.0, 0.0),
+        odd if odd % 2 == 1 => values[odd / 2],
+        even => (values[even / 2 - 1] + values[even / 2]) / 2.0,
+    };
+    (values[0], middle, values[values.len() - 1])
+}
+
+fn as_text(rows: &[Vec<String>]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..rows[0].len()).map(width).collect();
+    let mut out = String::new();
+    for row in rows {
+        for (nth, (cell, width)) in row.iter().zip(&widths).enumerate() {
+            let _ = if nth == 0 { write!(out, "{cell:<width$}") } else { write!(out, "  {cell:>width$}") };
+        }
+        out.push('\n');
+    }
+    out
+}
+
+fn as_markdown(rows: &[Vec<String>]) -> String {
+    let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
+    let rule: Vec<String> = rows[0].iter().map(|_| "---".to_owned()).collect();
+    let mut out = line(&rows[0]) + &line(&rule);
+    rows[1..].iter().for_each(|row| out += &line(row));
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_spread_is_lowest_median_highest() {
+        assert_eq!(spread(vec![3.0, 1.0, 2.0]), (1.0, 2.0, 3.0));
+        assert_eq!(spread(vec![4.0, 1.0]), (1.0, 2.5, 4.0));
+        assert_eq!(spread(vec![]), (0.0, 0.0, 0.0));
+    }
+
+    #[test]
+    fn tables_line_up() {
+        let rows = vec![vec!["a".to_owned(), "bb".to_owned()], vec!["long".to_owned(), "1".to_owned()]];
+        assert_eq!(as_text(&rows), "a     bb\nlong   1\n");
+        assert_eq!(as_markdown(&rows), "| a | bb |\n| --- | --- |\n| long | 1 |\n");
+    }
+}

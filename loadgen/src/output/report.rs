@@ -1,0 +1,166 @@
+//! The report: one page that needs nothing else, for whoever has to believe the figures.
+//!
+//! Doubts come first. Then the table, the percentile plot on a scale of nines, throughput and latency over time, and
+//! everything that is needed to repeat the session.
+
+use std::fmt::Write;
+
+use anyhow::Result;
+
+use super::{
+    compare,
+    plot::{Line, Plot, Scale, escape},
+    table,
+};
+use crate::{
+    figures::{IntervalFigures, Report, Run},
+    meter::{Times, add},
+    units,
+};
+
+const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:900px;margin:2em auto;padding:0 1em;color:#222}\
+h1{font-size:1.4em}h2{font-size:1.1em;margin-top:2em}pre{background:#f6f6f4;padding:1em;white-space:pre-wrap;font-size:12px}\
+svg{width:100%;font:11px system-ui,sans-serif}.grid{stroke:#ddd;fill:none}.title{font-weight:600;font-size:13px}\
+.doubts{border-left:4px solid #d55e00;background:#fdf1e8;padding:.5em 1em}.fine{border-left:4px solid #009e73;\
+background:#eef8f4;padding:.5em 1em}\
+@media(prefers-color-scheme:dark){body{background:#191919;color:#ddd}pre{background:#242424}.grid{stroke:#444}\
+svg text{fill:#ccc}.doubts{background:#3a2a1c}.fine{background:#1c3029}}";
+
+/// The page of a session.
+pub fn page(report: &Report) -> Result<String> {
+    let mut out = format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
+         content=\"width=device-width\"><title>loadgen report</title><style>{STYLE}</style>\n<h1>{}</h1>\n",
+        escape(&title(report))
+    );
+    verdict(report, &mut out);
+    let _ = writeln!(out, "<pre>{}</pre>", escape(&table::session(report)));
+    if report.runs.len() > 1 {
+        let comparison = compare::sessions(std::slice::from_ref(report), false);
+        let _ = writeln!(out, "<h2>Side by side</h2><pre>{}</pre>", escape(&comparison));
+    }
+    if report.runs.iter().any(|run| run.open_loop) {
+        out += &percentiles(report)?;
+    }
+    out += &over_time(report);
+    set_up(report, &mut out);
+    out.push_str("</html>\n");
+    Ok(out)
+}
+
+fn title(report: &Report) -> String {
+    let targets: Vec<&str> = report.runs.iter().take(2).map(|run| run.name.as_str()).collect();
+    let mut unique = targets.clone();
+    unique.dedup();
+    format!("{:?}: {}", report.spec.scenario, unique.join(" and "))
+}
+
+fn verdict(report: &Report, out: &mut String) {
+    let said = |run: &Run| {
+        let all = run.ended.iter().chain(&run.faults).chain(&run.doubts);
+        all.map(|text| format!("<li>{}: {}</li>", escape(&run.name), escape(text))).collect::<String>()
+    };
+    let items: String = report.runs.iter().map(said).collect();
+    let _ = if items.is_empty() {
+        writeln!(out, "<p class=\"fine\">Everything arrived, and nothing speaks against these figures.</p>")
+    } else {
+        writeln!(out, "<div class=\"doubts\"><strong>Before you read the figures</strong><ul>{items}</ul></div>")
+    };
+}
+
+/// Latency by percentile; the distance to 100 % is what the horizontal axis halves.
+fn percentiles(report: &Report) -> Result<String> {
+    let nines = [("0", 1.0), ("90%", 10.0), ("99%", 100.0), ("99.9%", 1e3), ("99.99%", 1e4), ("99.999%", 1e5)];
+    let most = report.runs.iter().map(|run| run.deliveries).max().unwrap_or(1).max(10) as f64;
+    let ticks = nines.iter().filter(|tick| tick.1 <= most * 10.0).map(|tick| (tick.1, tick.0.to_owned())).collect();
+    let mut merged: Vec<(String, Times)> = Vec::new();
+    for run in report.runs.iter().filter(|run| run.open_loop) {
+        for class in &run.classes {
+            let name = if run.classes.len() > 1 { format!("{}, {}", run.name, class.label) } else { run.name.clone() };
+            let times = class.latency.times()?;
+            match merged.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, sum)) => add(sum, &times),
+                None => merged.push((name, times)),
+            }
+        }
+    }
+    let lines = merged.into_iter().map(|(name, times)| Line { name, points: points_of(&times) }).collect();
+    let plot = Plot {
+        title: "Latency from the planned send time, by percentile",
+        ticks,
+        across: Scale::Log,
+        up: Scale::Log,
+        show: units::time,
+        lines,
+    };
+    Ok(format!("<h2>Latency</h2>\n{}", plot.svg()))
+}
+
+/// A histogram's percentiles, by how many times rarer than one in one they are.
+fn points_of(times: &Times) -> Vec<(f64, f64)> {
+    let steps = times.iter_quantiles(4).filter(|step| step.quantile_iterated_to() < 1.0);
+    let place = |quantile: f64| 1.0 / (1.0 - quantile);
+    let mut points: Vec<(f64, f64)> =
+        steps.map(|step| (place(step.quantile_iterated_to()), step.value_iterated_to() as f64)).collect();
+    points.push((times.len().max(2) as f64, times.max() as f64));
+    points.dedup_by(|a, b| a.0 <= b.0);
+    points
+}
+
+/// Throughput and latency second by second: of the first run against each target.
+fn over_time(report: &Report) -> String {
+    let mut runs: Vec<&Run> = Vec::new();
+    for run in &report.runs {
+        if !runs.iter().any(|known| known.name == run.name) {
+            runs.push(run);
+        }
+    }
+    let rate = |interval: &IntervalFigures| interval.deliveries as f64 / interval.seconds.max(1e-9);
+    let mut out = String::from("<h2>Over time</h2>\n");
+    out += &seconds("Deliveries per second", Scale::Linear, units::short, &runs, rate);
+    if runs.iter().any(|run| run.open_loop) {
+        out +=
+            &seconds("Latency p50, second by second", Scale::Log, units::time, &runs, |one| one.latency.p50_ns as f64);
+        out +=
+            &seconds("Latency p99, second by second", Scale::Log, units::time, &runs, |one| one.latency.p99_ns as f64);
+        out += &seconds("Worst latency, second by second", Scale::Log, units::time, &runs, |one| {
+            one.latency.max_ns as f64
+        });
+    }
+    out
+}
+
+/// One figure of every second, a line a run.
+fn seconds(
+    title: &str,
+    up: Scale,
+    show: fn(f64) -> String,
+    runs: &[&Run],
+    figure: impl Fn(&IntervalFigures) -> f64,
+) -> String {
+    let last = runs.iter().flat_map(|run| run.intervals.last()).map(|interval| interval.index).max().unwrap_or(1);
+    let step = (last / 10 + 1) as usize;
+    let ticks = (0..=last).step_by(step).map(|second| (second as f64, format!("{second} s"))).collect();
+    let line = |run: &&Run| Line {
+        name: run.name.clone(),
+        points: run.intervals.iter().map(|interval| (interval.index as f64, figure(interval))).collect(),
+    };
+    Plot { title, ticks, across: Scale::Linear, up, show, lines: runs.iter().map(line).collect() }.svg()
+}
+
+fn set_up(report: &Report, out: &mut String) {
+    let machine = &report.machine;
+    let spec = serde_json::to_string_pretty(&report.spec).unwrap_or_default();
+    let _ = writeln!(
+        out,
+        "<h2>Set-up</h2><pre>{}\nloadgen {}{}\n{}, {} cores, {}, {}\n\n{}</pre>",
+        escape(&report.command.join(" ")),
+        report.version,
+        report.commit.as_ref().map_or_else(String::new, |commit| format!(", commit {commit}")),
+        escape(&machine.cpu),
+        machine.cores,
+        units::bytes(machine.memory as f64),
+        escape(&machine.kernel),
+        escape(&spec)
+    );
+}

@@ -1,0 +1,175 @@
+//! The table that people read: doubts first, then whether all arrived, then figures.
+
+use std::fmt::Write;
+
+use crate::{
+    figures::{Distribution, Report, Run},
+    spec::{Pace, Scenario, Spec},
+    units::{self, count, short, time},
+};
+
+/// Everything of a session, run by run.
+pub fn session(report: &Report) -> String {
+    let mut out = String::new();
+    for (nth, run) in report.runs.iter().enumerate() {
+        if report.runs.len() > 1 {
+            let _ = writeln!(out, "\nrun {} of {}: {} {}", nth + 1, report.runs.len(), run.label, run.target);
+        }
+        out += &self::run(&report.spec, run);
+    }
+    out
+}
+
+/// One run.
+pub fn run(spec: &Spec, run: &Run) -> String {
+    let mut out = String::new();
+    let mut section = |title: &str, lines: &[String]| {
+        if !lines.is_empty() {
+            let _ = writeln!(out, "{title}");
+            lines.iter().for_each(|line| out += &format!("  - {line}\n"));
+        }
+    };
+    section("DOUBTS: these figures may not be the server's", &run.doubts);
+    section("ENDED EARLY", &run.ended.iter().cloned().collect::<Vec<_>>());
+    section("FAULTS", &run.faults);
+    let remarks: Vec<String> =
+        run.checks.remarks.iter().map(|(text, times)| format!("{} times: {text}", count(*times))).collect();
+    section("remarks", &remarks);
+    section("notes", &run.notes);
+    let _ = writeln!(out, "{}", headline(spec, run));
+    out += &latencies(run);
+    out += &rates(spec, run);
+    out += &sides(spec, run);
+    out
+}
+
+fn headline(spec: &Spec, run: &Run) -> String {
+    let what = match &spec.pace {
+        Pace::Silent => format!("held for {}", spec.duration),
+        Pace::Rate(rate) => format!("{rate} for {}", spec.duration),
+        Pace::Window(window) => format!("flat out, {window} in flight, for {}", spec.duration),
+        Pace::Bursts { rate, burst, every, length } => {
+            format!("{rate}, bursts of {burst} for {length} every {every}, for {}", spec.duration)
+        }
+        Pace::Replay { file, speed } => format!("{} at {speed}x", file.display()),
+    };
+    format!(
+        "{}: {} subscribers, {} topic{}, {} bytes, {what}",
+        run.target,
+        count(spec.subs as u64),
+        spec.topics,
+        if spec.topics == 1 { "" } else { "s" },
+        spec.size
+    )
+}
+
+/// A row of percentiles.
+fn row(out: &mut String, label: &str, times: &Distribution) {
+    let _ = write!(out, "  {label:<26}");
+    for value in times.columns() {
+        let _ = write!(out, " {:>9}", time(value as f64));
+    }
+    let _ = writeln!(out, " {:>12}", count(times.count));
+}
+
+fn latencies(run: &Run) -> String {
+    let several = run.classes.len() > 1;
+    let label = |text: &str, class: &str| if several { format!("{text}, {class}") } else { text.to_owned() };
+    let mut rows = Vec::new();
+    if run.open_loop {
+        for class in &run.classes {
+            rows.push((label("latency", &class.label), &class.latency));
+            rows.push((label("from actual send", &class.label), &class.sent));
+        }
+        rows.push(("first to last subscriber".into(), &run.spread));
+    }
+    rows.extend([("connecting".into(), &run.joins), ("coming back".into(), &run.rejoins)]);
+    rows.retain(|(_, times)| times.count > 0);
+    let mut out = String::new();
+    if !rows.is_empty() {
+        let _ = write!(out, "  {:<26}", "");
+        for column in ["p50", "p90", "p99", "p99.9", "p99.99", "max", "mean"] {
+            let _ = write!(out, " {column:>9}");
+        }
+        let _ = writeln!(out, " {:>12}", "count");
+    }
+    rows.iter().for_each(|(label, times)| row(&mut out, label, times));
+    if !run.open_loop && run.publications > 0 {
+        out += "  No latencies: without --rate every publication waits for the window, so what a delivery takes is \
+                decided\n  by the generator's own pressure. Throughput is the figure here; give a --rate for latency.\n";
+    }
+    out
+}
+
+fn rates(spec: &Spec, run: &Run) -> String {
+    let mut out = String::new();
+    if run.publications > 0 {
+        let _ = writeln!(
+            out,
+            "  {} deliveries/s   {}/s   {} publications/s   ({} deliveries, {} publications, {:.2} s)",
+            short(run.deliveries_per_s()),
+            units::bytes(run.bytes_per_s()),
+            short(run.publications_per_s()),
+            count(run.deliveries),
+            count(run.publications),
+            run.seconds
+        );
+    }
+    if spec.scenario == Scenario::Connect || spec.connect_rate.is_some() {
+        let _ = writeln!(out, "  {} connections at {}/s", count(run.connected), short(run.connections_per_s));
+    }
+    let checks = &run.checks;
+    let _ = writeln!(
+        out,
+        "  checked {} messages: {} missing, {} repeated, {} out of order, {} wrong, {} torn, {} joints, {} conflated",
+        count(checks.received),
+        count(checks.missing),
+        count(checks.repeats),
+        count(checks.reordered),
+        count(checks.wrong),
+        count(checks.torn),
+        count(checks.joints),
+        count(checks.conflated)
+    );
+    out
+}
+
+fn sides(spec: &Spec, run: &Run) -> String {
+    let mut out = String::new();
+    if let Some(server) = &run.server {
+        let per_connection =
+            server.resident_joined.saturating_sub(server.resident_before) as f64 / run.connected.max(1) as f64;
+        let (cost, what) = match run.deliveries {
+            0 => (server.cpu_ns as f64 / run.connected.max(1) as f64, "connection"),
+            _ => (server.cpu_ns_per_delivery, "delivery"),
+        };
+        let _ = writeln!(
+            out,
+            "  server    {} CPU per {what}, {:.2} cores; resident {}, at most {}; {} per connection",
+            time(cost),
+            server.cores_busy,
+            units::bytes(server.resident_before as f64),
+            units::bytes(server.resident_max as f64),
+            units::bytes(per_connection)
+        );
+    }
+    let generator = &run.generator;
+    let busy: Vec<String> = generator.receivers_busy.iter().map(|busy| format!("{:.0} %", busy * 100.0)).collect();
+    let _ = match run.deliveries {
+        0 => write!(out, "  generator receivers {} busy", busy.join(", ")),
+        _ => write!(
+            out,
+            "  generator {} CPU per delivery ({:.1} a read), receivers {} busy, publisher {:.0} %",
+            time(generator.receive_ns),
+            generator.deliveries_per_read,
+            busy.join(", "),
+            generator.publisher_busy * 100.0
+        ),
+    };
+    if spec.pace != Pace::Silent && run.open_loop {
+        let slip = &generator.slip;
+        let _ = write!(out, "; slip p50 {} p99 {}", time(slip.p50_ns as f64), time(slip.p99_ns as f64));
+    }
+    out.push('\n');
+    out
+}

@@ -1,0 +1,346 @@
+//! The publisher: one thread that sends what is due when it is due, and measures by how much it fails to.
+//!
+//! Open loop: the plan decides, and nothing that the server does moves it. A publication that is due while its
+//! connection's socket is full waits in a queue with its planned time unchanged, so the wait becomes part of its
+//! latency. Its stamp is written when it is handed to the kernel and not before, so the actual moment of sending is in
+//! it too. What is late because the server did not take it is told apart from what is late because this thread was.
+//!
+//! In a window run there is no plan: publications go out whenever fewer than so many are under way, and are stamped
+//! with the moment they went.
+
+mod outlet;
+
+use std::{
+    io,
+    sync::{Arc, atomic::Ordering},
+};
+
+use crossbeam_channel::Sender;
+use serde::{Deserialize, Serialize};
+
+pub use self::outlet::Outlet;
+use crate::{
+    clock,
+    line::Line,
+    meter::{Checks, Times, times},
+    schedule::{Capture, Due, Plan},
+    shared::Shared,
+    socket::{Interest, Poller},
+    spec::Pace,
+    stamp::{self, Body, Stamp},
+};
+
+/// What the publisher tells when it is done.
+pub struct Published {
+    /// Publications made.
+    pub count: u64,
+    /// Those of the measured part.
+    pub measured: u64,
+    /// How late measured publications were sent, for reasons of the generator's.
+    pub slip: Times,
+    /// How late those were that waited for the server to take earlier ones.
+    pub held_up: Times,
+    /// Processor time used in the measured part.
+    pub cpu_ns: u64,
+    /// The measured part's actual length.
+    pub wall_ns: u64,
+    /// What its connections had to say.
+    pub checks: Checks,
+    /// Why it ended early, where it did.
+    pub ended: Option<Ended>,
+    /// Its connections. A server may drop what it has not read of one that closes, so they stay open to the end.
+    pub lines: Vec<Arc<Line>>,
+}
+
+impl Default for Published {
+    fn default() -> Self {
+        Self {
+            count: 0,
+            measured: 0,
+            slip: times(),
+            held_up: times(),
+            cpu_ns: 0,
+            wall_ns: 0,
+            checks: Checks::default(),
+            ended: None,
+            lines: Vec::new(),
+        }
+    }
+}
+
+/// Why publishing ended before the plan did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Ended {
+    /// The run was stopped from outside.
+    Stopped,
+    /// The server is gone, for this reason.
+    Server(String),
+    /// The window did not move: so many publications never reached everybody.
+    Stuck(u64),
+}
+
+/// The publishing thread's state.
+struct Publisher {
+    shared: Arc<Shared>,
+    capture: Option<Arc<Capture>>,
+    outlets: Vec<Outlet>,
+    poller: Poller,
+    seqs: Vec<u32>,
+    number: u32,
+    payload: Vec<u8>,
+    message: Vec<u8>,
+    report: Published,
+    cpu_mark: Option<(u64, u64)>,
+}
+
+const WAKER: u64 = u64::MAX;
+
+/// Bytes handed to the kernel at once where publications are behind.
+const BATCH: usize = 64 * 1024;
+
+/// A window that has not moved for this long never will.
+const STUCK_NS: u64 = 5_000_000_000;
+
+impl Publisher {
+    /// A publisher on connections that are up. Topics take turns over the outlets.
+    fn new(shared: Arc<Shared>, capture: Option<Arc<Capture>>, outlets: Vec<Outlet>) -> io::Result<Self> {
+        let poller = Poller::new()?;
+        for (token, outlet) in outlets.iter().enumerate() {
+            poller.add(&outlet.line.fd, token as u64, outlet.interest())?;
+        }
+        poller.add(&shared.flights.waker, WAKER, Interest::IN)?;
+        Ok(Self {
+            seqs: vec![0; shared.spec.topics],
+            number: 0,
+            payload: Vec::new(),
+            message: Vec::new(),
+            report: Published::default(),
+            cpu_mark: None,
+            shared,
+            capture,
+            outlets,
+            poller,
+        })
+    }
+
+    /// Publishes the plan, beginning at `start`.
+    fn run(mut self, plan: Plan, start: u64) -> Published {
+        let windowed = matches!(self.shared.spec.pace, Pace::Window(_));
+        let outcome = if windowed { self.run_window(plan, start) } else { self.run_plan(plan, start) };
+        if let Err(error) = outcome {
+            self.report.ended = Some(Ended::Server(format!("publishing: {error}")));
+        }
+        if let Some((cpu, wall)) = self.cpu_mark {
+            self.report.cpu_ns = clock::thread_cpu() - cpu;
+            self.report.wall_ns = clock::now() - wall;
+        }
+        self.report.lines = self.outlets.into_iter().map(|outlet| outlet.line).collect();
+        self.report
+    }
+
+    fn run_plan(&mut self, plan: Plan, start: u64) -> io::Result<()> {
+        let mut plan = plan.peekable();
+        loop {
+            let now = clock::now();
+            self.mark_measured(now);
+            while let Some(due) = plan.next_if(|due| start + due.at <= now) {
+                self.enqueue(due, start);
+            }
+            self.send_queued()?;
+            let queued = self.outlets.iter().any(|outlet| !outlet.queue.is_empty());
+            let next = plan.peek().map(|due| start + due.at);
+            if (next.is_none() && !queued) || self.should_end() {
+                return Ok(());
+            }
+            if self.is_too_late(next, now) {
+                self.report.ended = Some(Ended::Server("it stopped taking publications".into()));
+                return Ok(());
+            }
+            // With nothing due, only the server's taking what is queued matters; a look a second is for the deadline.
+            self.wait(next.unwrap_or(now + 1_000_000_000).min(now + 1_000_000_000))?;
+        }
+    }
+
+    /// Whether the plan is over for longer than stragglers are waited for.
+    fn is_too_late(&self, next: Option<u64>, now: u64) -> bool {
+        next.is_none() && now > self.shared.classes.end_at() + self.shared.spec.drain.0
+    }
+
+    fn run_window(&mut self, plan: Plan, start: u64) -> io::Result<()> {
+        let Pace::Window(window) = self.shared.spec.pace else { return Ok(()) };
+        let window = window as u64;
+        let end = self.shared.classes.end_at();
+        let mut plan = plan.peekable();
+        let mut moved_at = clock::now();
+        loop {
+            let now = clock::now();
+            self.mark_measured(now);
+            let room = window - (self.report.count - self.shared.flights.done()).min(window);
+            let mut made = 0;
+            while now < end && made < room {
+                // Warm-up is spaced out as planned; after it, a publication is due when there is room for it.
+                let Some(due) = plan.next_if(|due| start + due.at <= now) else { break };
+                self.enqueue(Due { at: now - start, ..due }, start);
+                made += 1;
+            }
+            self.send_queued()?;
+            moved_at = if made > 0 { now } else { moved_at };
+            if now >= end || self.should_end() {
+                return Ok(());
+            }
+            if now > moved_at + STUCK_NS {
+                self.report.ended = Some(Ended::Stuck(self.report.count - self.shared.flights.done()));
+                return Ok(());
+            }
+            let next = plan.peek().map_or(end, |due| start + due.at);
+            self.wait_for_room(window, next.max(now), end)?;
+        }
+    }
+
+    /// Sleeps until a quarter of the window is free, so that a wake-up is worth several publications.
+    fn wait_for_room(&mut self, window: u64, next: u64, end: u64) -> io::Result<()> {
+        if next > clock::now() {
+            return self.wait(next.min(end));
+        }
+        let free = (window / 4).max(1);
+        let wanted = (self.report.count + free).saturating_sub(window);
+        let queued = self.outlets.iter().any(|outlet| !outlet.queue.is_empty());
+        if queued || self.shared.flights.sleep(wanted) {
+            return self.wait(end.min(clock::now() + 100_000_000));
+        }
+        Ok(())
+    }
+
+    fn should_end(&mut self) -> bool {
+        if self.shared.stopped() {
+            self.report.ended.get_or_insert(Ended::Stopped);
+        }
+        self.report.ended.is_some()
+    }
+
+    /// The measured part begins: processor time counts from here.
+    fn mark_measured(&mut self, now: u64) {
+        if self.cpu_mark.is_none() && now >= self.shared.classes.measured_at() {
+            self.cpu_mark = Some((clock::thread_cpu(), now));
+        }
+    }
+
+    fn enqueue(&mut self, due: Due, start: u64) {
+        let place = self.shared.spec.echoes();
+        let nth = if place { due.topic as usize } else { due.topic as usize % self.outlets.len() };
+        let outlet = &mut self.outlets[nth];
+        let held_up = !outlet.line.is_clear();
+        outlet.queue.push_back(outlet::Queued { planned: start + due.at, topic: due.topic, data: due.data, held_up });
+    }
+
+    fn send_queued(&mut self) -> io::Result<()> {
+        for nth in 0..self.outlets.len() {
+            while !self.outlets[nth].queue.is_empty() && self.outlets[nth].line.is_clear() {
+                self.send_batch(nth)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stamps what is due on one connection and hands it to the kernel, together.
+    fn send_batch(&mut self, nth: usize) -> io::Result<()> {
+        let sent = clock::now();
+        let mut batch = std::mem::take(&mut self.outlets[nth].batch);
+        batch.clear();
+        while batch.len() < BATCH {
+            let Some(queued) = self.outlets[nth].queue.pop_front() else { break };
+            self.append(&queued, sent, &mut batch);
+        }
+        let clear = self.outlets[nth].line.write(&batch)?;
+        self.outlets[nth].batch = batch;
+        if !clear {
+            for queued in &mut self.outlets[nth].queue {
+                queued.held_up = true;
+            }
+            let outlet = &self.outlets[nth];
+            self.poller.modify(&outlet.line.fd, nth as u64, outlet.interest() | Interest::OUT)?;
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, queued: &outlet::Queued, sent: u64, batch: &mut Vec<u8>) {
+        let shared = Arc::clone(&self.shared);
+        let topic = queued.topic as usize;
+        self.seqs[topic] += 1;
+        let stamp = Stamp {
+            run: shared.run,
+            topic: queued.topic,
+            seq: self.seqs[topic],
+            number: self.number,
+            planned: queued.planned,
+            sent,
+        };
+        let body = match (queued.data, &self.capture) {
+            (Some(line), Some(capture)) => Body::Data(capture.data(line)),
+            _ => Body::Fill(shared.spec.size),
+        };
+        self.payload.clear();
+        stamp::write(&stamp, shared.dialect.form, body, &mut self.payload);
+        self.message.clear();
+        shared.dialect.publish(topic, &self.payload, u64::from(self.number), &mut self.message);
+        crate::frame::write(shared.dialect.opcode(), &self.message, batch);
+        shared.flights.depart(self.number, shared.listeners[topic]);
+        // Release: pairs with the load in `receiver::missing_at_end`.
+        shared.published[topic].store(stamp.seq, Ordering::Release);
+        self.count(&stamp, queued.held_up);
+    }
+
+    fn count(&mut self, stamp: &Stamp, held_up: bool) {
+        self.number += 1;
+        self.report.count += 1;
+        if u64::from(stamp.number) < self.shared.classes.warm() {
+            return;
+        }
+        self.report.measured += 1;
+        let late = stamp.sent.saturating_sub(stamp.planned);
+        let times = if held_up { &mut self.report.held_up } else { &mut self.report.slip };
+        times.saturating_record(late);
+    }
+
+    fn wait(&mut self, until: u64) -> io::Result<()> {
+        let ready = self.poller.wait_exactly(&clock::until(until))?;
+        for nth in 0..ready {
+            let (token, what) = self.poller.event(nth);
+            if token == WAKER {
+                self.shared.flights.waker.clear();
+                continue;
+            }
+            let outlet = &mut self.outlets[token as usize];
+            if what.contains(Interest::OUT) && outlet.line.flush()? {
+                self.poller.modify(&outlet.line.fd, token, outlet.interest())?;
+            }
+            if outlet.listens && what.intersects(Interest::IN | Interest::HUP | Interest::ERR) {
+                outlet.listen(&self.shared.dialect, &mut self.report.checks)?;
+            } else if what.intersects(Interest::HUP | Interest::ERR) {
+                return Err(io::Error::new(io::ErrorKind::ConnectionReset, "the server hung up"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Publishes the plan over `outlets` and sends what was found. An epoll's events do not cross threads, so the publisher
+/// is made on the thread that it works on.
+pub fn run(
+    shared: Arc<Shared>,
+    capture: Option<Arc<Capture>>,
+    outlets: Vec<Outlet>,
+    start: u64,
+    done: &Sender<Published>,
+) {
+    let plan = Plan::new(&shared.spec, capture.clone());
+    let published = match Publisher::new(shared, capture, outlets) {
+        Ok(publisher) => publisher.run(plan, start),
+        Err(error) => Published {
+            ended: Some(Ended::Server(format!("setting the publisher up: {error}"))),
+            ..Published::default()
+        },
+    };
+    // Nobody listens only when the whole run is being given up.
+    let _ = done.send(published);
+}

@@ -1,0 +1,148 @@
+//! One connection of the publisher: what is to be sent over it, and what the server says on it.
+//!
+//! Set up with plain blocking calls before the run; there are few, and nothing is measured yet.
+
+use std::{
+    collections::VecDeque,
+    io::{self, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    dialect::{Dialect, Heard},
+    frame::{self, Opcode, Scan},
+    handshake::{self, Answer},
+    line::Line,
+    meter::Checks,
+    socket::{self, Interest, Read},
+};
+
+/// A connection to publish over.
+pub struct Outlet {
+    /// Its sending side.
+    pub line: Arc<Line>,
+    /// What is due and not sent.
+    pub queue: VecDeque<Queued>,
+    /// Bytes of the latest batch; kept for its room.
+    pub batch: Vec<u8>,
+    /// Whether what arrives on it is ours to read.
+    pub listens: bool,
+    pending: Vec<u8>,
+}
+
+/// A publication that is due.
+#[derive(Debug)]
+pub struct Queued {
+    /// When it should have been sent, on the monotonic clock.
+    pub planned: u64,
+    /// Index of its topic.
+    pub topic: u32,
+    /// The captured payload that it carries.
+    pub data: Option<u32>,
+    /// The server had not taken earlier ones when it became due.
+    pub held_up: bool,
+}
+
+/// Bytes of what the server says to publishers that are looked at at once.
+const HEARD: usize = 64 * 1024;
+
+impl Outlet {
+    /// Connects as a publisher of `topic`.
+    pub fn connect(target: SocketAddr, dialect: &Dialect, topic: usize, timeout: Duration) -> Result<Self> {
+        let mut stream = TcpStream::connect_timeout(&target, timeout).context("connecting")?;
+        stream.set_read_timeout(Some(timeout))?;
+        stream.set_nodelay(true)?;
+        let mut request = Vec::new();
+        let path = dialect.publish_path(topic);
+        let key = handshake::request(&dialect.publish_url().host, &path, dialect.headers(), &mut request);
+        stream.write_all(&request).context("in the handshake")?;
+        let pending = answered(&mut stream, &key)?;
+        stream.set_nonblocking(true)?;
+        let line = Line::new(stream.into());
+        dialect.greet(&mut |message| {
+            // A line that is broken shows at the first publication.
+            let _ = line.write_frame(dialect.opcode(), message);
+        });
+        Ok(Self { line: Arc::new(line), queue: VecDeque::new(), batch: Vec::new(), listens: true, pending })
+    }
+
+    /// Publishes over a connection that somebody else reads.
+    pub fn over(line: Arc<Line>) -> Self {
+        Self { line, queue: VecDeque::new(), batch: Vec::new(), listens: false, pending: Vec::new() }
+    }
+
+    /// What to watch it for.
+    pub fn interest(&self) -> Interest {
+        if self.listens { Interest::IN } else { Interest::empty() }
+    }
+
+    /// Reads what the server says: answers its questions, notes its complaints, skips all else.
+    pub fn listen(&mut self, dialect: &Dialect, checks: &mut Checks) -> io::Result<()> {
+        let begin = self.pending.len();
+        self.pending.resize(begin + HEARD, 0);
+        let outcome = socket::recv(&self.line.fd, &mut self.pending[begin..]);
+        let read = match outcome {
+            Ok(Read::Data(len)) => len,
+            Ok(Read::Empty) => 0,
+            Ok(Read::End) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server hung up")),
+            Err(error) => return Err(error),
+        };
+        self.pending.truncate(begin + read);
+        let pending = std::mem::take(&mut self.pending);
+        let mut at = 0;
+        loop {
+            match frame::scan(&pending[at..]) {
+                Scan::Frame(frame) => {
+                    at += frame.len;
+                    self.hear(dialect, frame.opcode, frame.payload, checks)?;
+                }
+                Scan::Partial(_) => break,
+                Scan::Wrong(why) => return Err(io::Error::new(io::ErrorKind::InvalidData, why)),
+            }
+        }
+        self.pending = pending[at..].to_vec();
+        Ok(())
+    }
+
+    fn hear(&self, dialect: &Dialect, opcode: Opcode, payload: &[u8], checks: &mut Checks) -> io::Result<()> {
+        match opcode {
+            Opcode::Ping => self.line.write_frame(Opcode::Pong, payload).map(|_| ()),
+            Opcode::Close => {
+                let (code, reason) = frame::close_reason(payload);
+                Err(io::Error::new(
+                    io::ErrorKind::ConnectionAborted,
+                    format!("the server closed it with {code} {reason}"),
+                ))
+            }
+            Opcode::Text | Opcode::Binary => match dialect.hear(payload) {
+                Heard::Answer(answer) => self.line.write_frame(dialect.opcode(), &answer).map(|_| ()),
+                Heard::Complaint(text) => {
+                    checks.remark(format!("the server said to the publisher: {text}"));
+                    Ok(())
+                }
+                _ => Ok(()),
+            },
+            Opcode::Pong | Opcode::Continuation => Ok(()),
+        }
+    }
+}
+
+/// Reads the server's answer; returns the bytes behind it.
+fn answered(stream: &mut TcpStream, key: &[u8; 16]) -> Result<Vec<u8>> {
+    let mut head = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let len = stream.read(&mut buffer).context("in the handshake")?;
+        head.extend_from_slice(&buffer[..len]);
+        match handshake::judge(&head, key) {
+            Answer::Accepted(end) => return Ok(head.split_off(end)),
+            Answer::Refused(why) => bail!(why),
+            Answer::Incomplete if len == 0 => bail!("it hung up in the handshake"),
+            Answer::Incomplete => {}
+        }
+    }
+}

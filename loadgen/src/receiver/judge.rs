@@ -1,0 +1,310 @@
+//! The judge: takes what arrived apart, verifies it, and enters it into ledgers and meters.
+//!
+//! This is the hot path, once per delivery. The usual delivery is a whole frame whose bytes are those of a publication
+//! verified before: one comparison, one step in the ledger, two histogram entries. All else (first receipts, several
+//! stamps in one message, messages without a stamp, fragments, control frames) branches off to the slow side below.
+
+use std::sync::Arc;
+
+use super::recent::{self, Recent, Slot};
+use crate::{
+    connection::{Connection, Stage},
+    dialect::{Envelope, Heard},
+    frame::{self, Frame, Opcode, Scan},
+    ledger::Receipt,
+    meter::{Checks, Interval},
+    shared::Shared,
+    stamp::{self, Fault, Stamp},
+};
+
+/// One thread's judge.
+pub struct Judge {
+    shared: Arc<Shared>,
+    recent: Recent,
+    /// By topic: this thread's measured subscribers.
+    fan: Vec<u32>,
+    /// By topic: how far the server's own numbering is ahead of ours.
+    offsets: Vec<Option<i64>>,
+    topics: u32,
+    conflates: bool,
+    acknowledges: bool,
+    /// What is being measured now.
+    pub interval: Interval,
+    /// What was found so far.
+    pub checks: Checks,
+}
+
+impl Judge {
+    /// A judge for one thread's connections.
+    pub fn new(shared: Arc<Shared>, thread: usize, now: u64) -> Self {
+        let spec = &shared.spec;
+        Self {
+            recent: Recent::new(recent::room(spec)),
+            fan: Shared::fan_of(spec, thread),
+            offsets: vec![None; spec.topics],
+            topics: spec.topics as u32,
+            conflates: shared.dialect.conflates(),
+            acknowledges: shared.dialect.acknowledges(),
+            interval: Interval::new(-1, now, shared.classes.labels.len()),
+            checks: Checks::default(),
+            shared,
+        }
+    }
+
+    /// Takes the frames at the start of `bytes`; returns how many bytes they were. What the connection then needs is
+    /// noted in it.
+    pub fn take(&mut self, conn: &mut Connection, bytes: &[u8], now: u64) -> usize {
+        let mut at = 0;
+        loop {
+            match frame::scan(&bytes[at..]) {
+                Scan::Frame(frame) => {
+                    at += frame.len;
+                    if frame.fin && matches!(frame.opcode, Opcode::Text | Opcode::Binary) {
+                        self.message(conn, frame.payload, now);
+                    } else {
+                        self.rare_frame(conn, &frame, now);
+                    }
+                }
+                Scan::Partial(needs) => {
+                    conn.needs = needs;
+                    return at;
+                }
+                Scan::Wrong(why) => {
+                    self.checks.wrong += 1;
+                    conn.ended = Some(format!("what it sent is no WebSocket stream: {why}"));
+                    return bytes.len();
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn message(&mut self, conn: &mut Connection, message: &[u8], now: u64) {
+        if conn.stage != Stage::Live {
+            return self.message_slowly(conn, message, now);
+        }
+        match self.recent.same_message(message) {
+            Some(slot) => {
+                let tally = Tally { shared: &self.shared, interval: &mut self.interval, checks: &mut self.checks };
+                deliver(conn, slot, message.len(), now, self.topics, self.conflates, tally);
+            }
+            None => self.message_slowly(conn, message, now),
+        }
+    }
+
+    fn rare_frame(&mut self, conn: &mut Connection, frame: &Frame<'_>, now: u64) {
+        match frame.opcode {
+            Opcode::Ping => {
+                if let Some(line) = &conn.line {
+                    // A line that is broken shows at the next read.
+                    let _ = line.write_frame(Opcode::Pong, frame.payload);
+                }
+            }
+            Opcode::Pong => {}
+            Opcode::Close => {
+                let (code, reason) = frame::close_reason(frame.payload);
+                conn.ended = Some(format!("the server closed it with {code} {reason}").trim_end().to_owned());
+            }
+            Opcode::Text | Opcode::Binary | Opcode::Continuation => {
+                conn.fragments.extend_from_slice(frame.payload);
+                if frame.fin {
+                    let message = std::mem::take(&mut conn.fragments);
+                    self.message(conn, &message, now);
+                }
+            }
+        }
+    }
+
+    /// Any message: every stamp in it, or what it says without one.
+    #[cold]
+    #[inline(never)]
+    fn message_slowly(&mut self, conn: &mut Connection, message: &[u8], now: u64) {
+        let (mut from, mut stamps) = (0, 0);
+        while let Some(at) = stamp::find(message, from) {
+            stamps += 1;
+            from = at + self.stamped(conn, message, at, stamps == 1, now);
+        }
+        if stamps == 0 {
+            self.unstamped(conn, message, now);
+        }
+    }
+
+    /// One stamp of a message, the first or a later one; returns how many bytes to go on.
+    fn stamped(&mut self, conn: &mut Connection, message: &[u8], at: usize, first: bool, now: u64) -> usize {
+        let span = &message[at..];
+        let (stamp, len) = match self.recent.same_span(span) {
+            Some((slot, len)) => (slot.stamp, len),
+            None => match stamp::read(span) {
+                Ok(read) => read,
+                Err(fault) => {
+                    match fault {
+                        Fault::Torn => self.checks.torn += 1,
+                        Fault::Wrong => self.checks.wrong += 1,
+                    }
+                    return stamp::MARKER.len();
+                }
+            },
+        };
+        if stamp.run != self.shared.run {
+            self.checks.foreign += 1;
+            self.unstamped_unless_update(conn, message, now);
+            return len;
+        }
+        match self.shared.dialect.envelope(&stamp, message, at, len) {
+            Envelope::Wrong => self.checks.wrong += 1,
+            Envelope::Snapshot => self.snapshot(conn, &stamp),
+            Envelope::Update(number) => {
+                self.number(&stamp, number);
+                let alone = first && stamp::find(message, at + len).is_none();
+                let (message, at) = if alone { (message, at) } else { (&message[at..at + len], 0) };
+                self.update(conn, &stamp, message, at, len, now);
+            }
+        }
+        len
+    }
+
+    /// Holds the server's own number against ours: they must run in step.
+    fn number(&mut self, stamp: &Stamp, number: Option<u64>) {
+        let Some(number) = number else { return };
+        let offset = number as i64 - i64::from(stamp.seq);
+        if *self.offsets[stamp.topic as usize].get_or_insert(offset) != offset {
+            self.checks.wrong += 1;
+            self.checks.remark("an update's seq was out of step with the publications of its topic".into());
+        }
+    }
+
+    /// Enters an update; `message` is the whole message, or the span alone where several share one.
+    fn update(&mut self, conn: &mut Connection, stamp: &Stamp, message: &[u8], at: usize, len: usize, now: u64) {
+        // A subscription that is being renewed may still bring updates of the old one.
+        if conn.stage != Stage::Live && self.acknowledges {
+            return;
+        }
+        let topics = self.topics;
+        let conflates = self.conflates;
+        let class = self.shared.classes.of(stamp.number, stamp.planned);
+        let left = self.fan.get(stamp.topic as usize).copied().unwrap_or(0);
+        let known = self.recent.same_span(&message[at..]).is_some();
+        let mut unheld = Slot::unheld(*stamp, class);
+        let slot = match known {
+            true => self.recent.same_span(&message[at..]).map(|(slot, _)| slot),
+            false => self.recent.keep(*stamp, class, left, message, at, len),
+        };
+        let tally = Tally { shared: &self.shared, interval: &mut self.interval, checks: &mut self.checks };
+        deliver(conn, slot.unwrap_or(&mut unheld), message.len(), now, topics, conflates, tally);
+    }
+
+    fn snapshot(&mut self, conn: &mut Connection, stamp: &Stamp) {
+        match slot_of(conn, stamp.topic, self.topics) {
+            Some(slot) if conn.ledger.snapshot(slot, stamp.seq) => {}
+            Some(_) => self.checks.joints += 1,
+            None => self.checks.stray += 1,
+        }
+    }
+
+    /// A message of another run: nothing to count, unless it is a snapshot.
+    fn unstamped_unless_update(&mut self, conn: &mut Connection, message: &[u8], now: u64) {
+        if let Heard::Snapshot(_) = self.shared.dialect.hear(message) {
+            self.unstamped(conn, message, now);
+        }
+    }
+
+    fn unstamped(&mut self, conn: &mut Connection, message: &[u8], now: u64) {
+        match self.shared.dialect.hear(message) {
+            Heard::Nothing => {}
+            Heard::Unstamped => self.checks.wrong += 1,
+            Heard::Skipped(count) => self.checks.skipped += count,
+            Heard::Complaint(text) => self.checks.remark(format!("the server said: {text}")),
+            Heard::Answer(answer) => {
+                if let Some(line) = &conn.line {
+                    let _ = line.write_frame(self.shared.dialect.opcode(), &answer);
+                }
+            }
+            Heard::Snapshot(topic) => match slot_of(conn, topic as u32, self.topics) {
+                Some(slot) => conn.ledger.snapshot_foreign(slot),
+                None => self.checks.stray += 1,
+            },
+            Heard::Subscribed(with_value) => {
+                for topic in with_value {
+                    if let Some(slot) = slot_of(conn, topic as u32, self.topics) {
+                        conn.ledger.promise(slot);
+                    }
+                }
+                if conn.stage == Stage::Subscribing {
+                    self.joined(conn, now);
+                }
+            }
+        }
+    }
+
+    /// A connection is set up.
+    pub fn joined(&mut self, conn: &mut Connection, now: u64) {
+        conn.stage = Stage::Live;
+        let took = now.saturating_sub(conn.begun);
+        let times = if conn.returned { &mut self.interval.rejoins } else { &mut self.interval.joins };
+        times.saturating_record(took);
+    }
+}
+
+/// Where in its ledger a connection keeps `topic`; none where it did not subscribe to it.
+#[inline]
+fn slot_of(conn: &Connection, topic: u32, topics: u32) -> Option<usize> {
+    let ahead = topic.wrapping_sub(conn.first_topic as u32);
+    let slot = if topic < conn.first_topic as u32 { ahead.wrapping_add(topics) } else { ahead } as usize;
+    (slot < conn.ledger.len()).then_some(slot)
+}
+
+/// Where a delivery is entered.
+struct Tally<'a> {
+    shared: &'a Shared,
+    interval: &'a mut Interval,
+    checks: &'a mut Checks,
+}
+
+/// Enters one verified delivery.
+#[inline]
+fn deliver(
+    conn: &mut Connection,
+    slot: &mut Slot,
+    bytes: usize,
+    now: u64,
+    topics: u32,
+    conflates: bool,
+    tally: Tally<'_>,
+) {
+    let Tally { shared, interval, checks } = tally;
+    let stamp = &slot.stamp;
+    let Some(place) = slot_of(conn, stamp.topic, topics) else {
+        checks.stray += 1;
+        return;
+    };
+    checks.received += 1;
+    let receipt = conn.ledger.enter(place, stamp.seq);
+    if receipt != Receipt::Expected {
+        checks.note(receipt, conflates);
+    }
+    if conn.disturbed {
+        return;
+    }
+    if let Some(class) = slot.class {
+        checks.too_early += u64::from(now < stamp.sent);
+        interval.last_delivery = now;
+        interval.classes[class as usize].enter(now, stamp.planned, stamp.sent, bytes);
+    }
+    if slot.left == 0 || receipt == Receipt::Repeat {
+        return;
+    }
+    if slot.first == 0 {
+        slot.first = now;
+    }
+    slot.left -= 1;
+    if slot.left == 0 {
+        let spread = shared.flights.arrive(stamp.number, slot.first, now);
+        if let (Some(spread), Some(_)) = (spread, slot.class) {
+            interval.spread.saturating_record(spread);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "judge_tests.rs"]
+mod tests;

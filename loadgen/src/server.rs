@@ -1,0 +1,183 @@
+//! The server's side of a run, as far as the system shows it: processor time, memory, cores.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    fs,
+    path::PathBuf,
+};
+
+use anyhow::{Result, ensure};
+use rustix::{
+    param::{clock_ticks_per_second, page_size},
+    process::Pid,
+    thread::sched_getaffinity,
+};
+use serde::{Deserialize, Serialize};
+
+/// A process under observation.
+pub struct Server {
+    pid: u32,
+    threads: HashMap<u32, u64>,
+    first: Option<Sample>,
+    latest: Sample,
+    resident_max: u64,
+    resident_before: u64,
+    resident_joined: u64,
+}
+
+/// What the process had used at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sample {
+    at: u64,
+    cpu_ns: u64,
+    resident: u64,
+}
+
+/// What the server used during the measured part.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ServerFigures {
+    /// The observed process.
+    pub pid: u32,
+    /// Processor time, all threads together.
+    pub cpu_ns: u64,
+    /// The same for each delivery.
+    pub cpu_ns_per_delivery: f64,
+    /// Cores' worth of processor time.
+    pub cores_busy: f64,
+    /// Resident bytes before the first connection.
+    pub resident_before: u64,
+    /// With all connections up, before anything was published.
+    pub resident_joined: u64,
+    /// The most that was seen.
+    pub resident_max: u64,
+    /// Cores that its threads may run on.
+    pub cores: Vec<usize>,
+}
+
+impl Server {
+    /// Observes a process; refused where there is none of that number.
+    pub fn observe(pid: u32) -> Result<Self> {
+        let mut threads = HashMap::new();
+        let latest = Sample::take(pid, crate::clock::now(), &mut threads);
+        ensure!(latest.resident > 0, "--server-pid {pid}: no such process can be seen here");
+        Ok(Self {
+            pid,
+            threads,
+            first: None,
+            latest,
+            resident_max: latest.resident,
+            resident_before: latest.resident,
+            resident_joined: latest.resident,
+        })
+    }
+
+    /// All connections are up.
+    pub fn joined(&mut self, now: u64) {
+        self.sample(now);
+        self.resident_joined = self.latest.resident;
+    }
+
+    /// The measured part begins.
+    pub fn begin(&mut self, now: u64) {
+        self.sample(now);
+        self.first = Some(self.latest);
+    }
+
+    /// Looks again.
+    pub fn sample(&mut self, now: u64) {
+        let sample = Sample::take(self.pid, now, &mut self.threads);
+        // A process that has gone leaves what was last seen of it.
+        if sample.resident > 0 {
+            self.latest = sample;
+            self.resident_max = self.resident_max.max(sample.resident);
+        }
+    }
+
+    /// The whole measured part's figures.
+    pub fn figures(&self, deliveries: u64) -> ServerFigures {
+        let first = self.first.unwrap_or(self.latest);
+        let cpu_ns = self.latest.cpu_ns.saturating_sub(first.cpu_ns);
+        ServerFigures {
+            pid: self.pid,
+            cpu_ns,
+            cpu_ns_per_delivery: cpu_ns as f64 / deliveries.max(1) as f64,
+            cores_busy: cpu_ns as f64 / self.latest.at.saturating_sub(first.at).max(1) as f64,
+            resident_before: self.resident_before,
+            resident_joined: self.resident_joined,
+            resident_max: self.resident_max,
+            cores: self.cores().into_iter().collect(),
+        }
+    }
+
+    /// Cores that any of its threads may run on.
+    pub fn cores(&self) -> BTreeSet<usize> {
+        tasks(self.pid).filter_map(|task| Pid::from_raw(task as i32)).flat_map(|task| cores_of(Some(task))).collect()
+    }
+}
+
+/// Cores that a thread may run on; none is the calling one.
+pub fn cores_of(thread: Option<Pid>) -> Vec<usize> {
+    match sched_getaffinity(thread) {
+        Ok(set) => (0..rustix::thread::CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect(),
+        Err(_) => Vec::new(),
+    }
+}
+
+impl Sample {
+    fn take(pid: u32, at: u64, threads: &mut HashMap<u32, u64>) -> Self {
+        let process = PathBuf::from(format!("/proc/{pid}"));
+        let pages = fs::read_to_string(process.join("statm")).unwrap_or_default();
+        let resident = pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
+        Self { at, cpu_ns: exact(pid, threads).unwrap_or_else(|| coarse(pid)), resident: resident * page_size() as u64 }
+    }
+}
+
+/// Processor time in nanoseconds, where the scheduler keeps it for each thread. A thread that has ended counts with what
+/// was last seen of it.
+fn exact(pid: u32, threads: &mut HashMap<u32, u64>) -> Option<u64> {
+    for task in tasks(pid) {
+        // One that ends between the listing and here is one that has ended.
+        let Ok(text) = fs::read_to_string(format!("/proc/{pid}/task/{task}/schedstat")) else { continue };
+        threads.insert(task, text.split(' ').next()?.parse().ok()?);
+    }
+    (!threads.is_empty()).then(|| threads.values().sum())
+}
+
+/// Processor time in clock ticks, as every kernel has it.
+fn coarse(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The command's name, in brackets, may hold anything: fields are counted from its end.
+    let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+    let ticks: u64 = fields.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    ticks * (1_000_000_000 / clock_ticks_per_second())
+}
+
+fn tasks(pid: u32) -> impl Iterator<Item = u32> {
+    let listing = fs::read_dir(format!("/proc/{pid}/task"));
+    listing.into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+
+    #[test]
+    fn work_and_memory_of_a_process_are_seen() {
+        let mut server = Server::observe(std::process::id()).unwrap();
+        server.begin(clock::now());
+        let begin = clock::thread_cpu();
+        while clock::thread_cpu() < begin + 30_000_000 {
+            std::hint::spin_loop();
+        }
+        server.sample(clock::now());
+        let figures = server.figures(1000);
+        assert!(figures.cpu_ns >= 10_000_000, "{figures:?}");
+        assert!(figures.resident_max > 0 && !figures.cores.is_empty(), "{figures:?}");
+    }
+
+    #[test]
+    fn a_process_that_is_not_there_is_refused() {
+        assert!(Server::observe(u32::MAX >> 1).is_err());
+    }
+}

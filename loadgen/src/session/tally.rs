@@ -1,0 +1,298 @@
+//! The tally: adds up what the threads report, second by second and in all, and makes the run's figures of it.
+
+use std::collections::BTreeMap;
+
+use super::is_open_loop;
+use crate::{
+    clock::{self, Quality},
+    doubts::{self, Circumstances},
+    figures::{ClassFigures, Distribution, GeneratorFigures, IntervalFigures, Run},
+    machine::Ticks,
+    meter::{Checks, Interval, Times, add, times},
+    publisher::{Ended, Published},
+    server::{Server, cores_of},
+    shared::Shared,
+    spec::Spec,
+    units,
+    watch::Watcher,
+};
+
+/// What is known so far.
+pub struct Tally {
+    total: Interval,
+    seconds: BTreeMap<i64, (usize, Interval)>,
+    per_thread_busy: Vec<(u64, u64)>,
+    checks: Checks,
+    published: Option<Published>,
+    server: Option<Server>,
+    /// Threads that have handed in their results.
+    pub done: usize,
+    threads: usize,
+    open_loop: bool,
+    measured_seconds: i64,
+    connected: (usize, u64),
+    deserted: Option<String>,
+    stopped: bool,
+    looked_at: u64,
+    begin: Option<Mark>,
+    end: Option<Mark>,
+}
+
+/// The machine at one moment.
+struct Mark {
+    all: Ticks,
+    cores: Vec<(usize, Ticks)>,
+    wall_offset: i64,
+}
+
+impl Mark {
+    fn take(cores: &[usize]) -> Self {
+        Self {
+            all: Ticks::read("cpu"),
+            cores: cores.iter().map(|&core| (core, Ticks::read(&format!("cpu{core}")))).collect(),
+            wall_offset: clock::wall_offset(),
+        }
+    }
+}
+
+impl Tally {
+    /// Nothing yet.
+    pub fn new(shared: &Shared, server: Option<Server>) -> Self {
+        let spec = &shared.spec;
+        let mut tally = Self {
+            total: Interval::new(-1, u64::MAX, shared.classes.labels.len()),
+            seconds: BTreeMap::new(),
+            per_thread_busy: Vec::new(),
+            checks: Checks::default(),
+            published: None,
+            server,
+            done: 0,
+            threads: spec.threads,
+            open_loop: is_open_loop(spec),
+            measured_seconds: (spec.duration.seconds().floor() as i64).max(1),
+            connected: (0, 0),
+            deserted: None,
+            stopped: false,
+            looked_at: 0,
+            begin: None,
+            end: None,
+        };
+        tally.per_thread_busy.resize(spec.threads, (0, 0));
+        tally
+    }
+
+    /// The ramp is over: so many connections took so long.
+    pub fn opened(&mut self, live: usize, took: u64) {
+        self.connected = (live, took);
+    }
+
+    /// All connections are up and nothing was published yet.
+    pub fn joined(&mut self) {
+        if let Some(server) = &mut self.server {
+            server.joined(clock::now());
+        }
+    }
+
+    /// The measured part begins.
+    pub fn begin(&mut self) {
+        self.begin = Some(Mark::take(&cores_of(None)));
+        if let Some(server) = &mut self.server {
+            server.begin(clock::now());
+        }
+    }
+
+    /// Everything is in.
+    pub fn end(&mut self, stopped: bool) {
+        self.stopped |= stopped;
+        self.end = Some(Mark::take(&cores_of(None)));
+        if let Some(server) = &mut self.server {
+            server.sample(clock::now());
+        }
+    }
+
+    /// Looks at the server, at most ten times a second.
+    pub fn look(&mut self) {
+        let now = clock::now();
+        if let (Some(server), true) = (&mut self.server, now >= self.looked_at + 100_000_000) {
+            self.looked_at = now;
+            server.sample(now);
+        }
+    }
+
+    /// What the publisher did.
+    pub fn published(&mut self, published: Published) {
+        self.checks.add(&published.checks);
+        self.published = Some(published);
+    }
+
+    /// All subscribers are gone.
+    pub fn deserted(&mut self, why: String) {
+        self.deserted.get_or_insert(why);
+    }
+
+    /// One thread's checks.
+    pub fn checks(&mut self, checks: &Checks) {
+        self.done += 1;
+        self.checks.add(checks);
+    }
+
+    /// One thread's interval; the second is shown when it is complete.
+    pub fn interval(&mut self, thread: usize, interval: Interval, watcher: &mut dyn Watcher) {
+        self.total.add(&interval);
+        let empty = interval.deliveries() + interval.joins.len() + interval.rejoins.len() == 0;
+        if interval.index < 0 || (interval.index >= self.measured_seconds && empty) {
+            return;
+        }
+        if interval.index < self.measured_seconds {
+            let (cpu, wall) = &mut self.per_thread_busy[thread];
+            *cpu += interval.cpu_ns;
+            *wall += interval.end - interval.begin;
+        }
+        let (reported, sum) = self
+            .seconds
+            .entry(interval.index)
+            .or_insert_with(|| (0, Interval::new(interval.index, interval.begin, interval.classes.len())));
+        sum.add(&interval);
+        *reported += 1;
+        if *reported == self.threads {
+            watcher.interval(&figures_of(sum), self.open_loop);
+        }
+    }
+
+    /// The figures of the whole run.
+    pub fn run(self, shared: &Shared, url: String, label: &str) -> Run {
+        let classes = self.classes(shared);
+        let deliveries = self.total.deliveries();
+        let mut run = Run {
+            name: url.clone(),
+            target: url,
+            label: label.to_owned(),
+            doubts: Vec::new(),
+            faults: self.checks.faults(),
+            ended: self.ended(shared),
+            notes: Vec::new(),
+            open_loop: self.open_loop,
+            seconds: self.seconds_measured(shared),
+            connected: self.connected.0 as u64,
+            connections_per_s: self.connected.0 as f64 * 1e9 / self.connected.1.max(1) as f64,
+            publications: self.published.as_ref().map_or(0, |published| published.measured),
+            deliveries,
+            bytes: self.total.classes.iter().map(|class| class.bytes).sum(),
+            classes,
+            spread: Distribution::of(&self.total.spread),
+            spread_unknown: shared.flights.given_up(),
+            joins: Distribution::of(&self.total.joins),
+            rejoins: Distribution::of(&self.total.rejoins),
+            server: self.server.as_ref().map(|server| server.figures(deliveries)),
+            generator: self.generator(deliveries),
+            intervals: self.seconds.values().map(|(_, sum)| figures_of(sum)).collect(),
+            checks: self.checks.clone(),
+        };
+        run.doubts = doubts::of(&run, &self.circumstances(&shared.spec));
+        if self.stopped {
+            run.doubts.insert(0, "the run was stopped before its end".into());
+        }
+        run.notes = doubts::notes(&run);
+        run
+    }
+
+    fn classes(&self, shared: &Shared) -> Vec<ClassFigures> {
+        let labelled = shared.classes.labels.iter().zip(&self.total.classes);
+        let figures = |(label, meter): (&String, &crate::meter::Meter)| ClassFigures {
+            label: label.clone(),
+            latency: Distribution::of(&meter.latency),
+            sent: Distribution::of(&meter.sent),
+            bytes: meter.bytes,
+        };
+        labelled.map(figures).collect()
+    }
+
+    /// From the beginning of the measured part to the end of the last second in which anything came.
+    fn seconds_measured(&self, shared: &Shared) -> f64 {
+        let begin = shared.classes.measured_at();
+        let last =
+            self.seconds.values().filter(|(_, sum)| sum.deliveries() > 0).map(|(_, sum)| sum.last_delivery).max();
+        let end = last.or_else(|| self.seconds.values().map(|(_, sum)| sum.end).max()).unwrap_or(begin);
+        end.saturating_sub(begin).max(1) as f64 / 1e9
+    }
+
+    fn ended(&self, shared: &Shared) -> Option<String> {
+        let after = clock::now().saturating_sub(shared.classes.measured_at()) as f64;
+        let gone = |why: &str| {
+            format!("the server was gone before the end ({why}); the figures are of what was done until then")
+        };
+        match (&self.deserted, self.published.as_ref().and_then(|published| published.ended.as_ref())) {
+            (_, Some(Ended::Server(why))) => Some(gone(why)),
+            (Some(why), _) => Some(gone(why)),
+            (None, Some(Ended::Stuck(count))) => Some(format!(
+                "{count} publications never reached everybody, so the window stood still; given up {} after the \
+                 measured part began",
+                units::time(after)
+            )),
+            (None, Some(Ended::Stopped) | None) => None,
+        }
+    }
+
+    fn generator(&self, deliveries: u64) -> GeneratorFigures {
+        let cpu: u64 = self.seconds.values().map(|(_, sum)| sum.cpu_ns).sum();
+        let reads: u64 = self.seconds.values().map(|(_, sum)| sum.reads).sum();
+        let published = self.published.as_ref();
+        let busy = |&(cpu, wall): &(u64, u64)| cpu as f64 / wall.max(1) as f64;
+        let of = |times: Option<&Times>| times.map_or_else(Distribution::default, Distribution::of);
+        let (steal, step) = match (&self.begin, &self.end) {
+            (Some(begin), Some(end)) => (end.all.since(begin.all).shares().1, end.wall_offset - begin.wall_offset),
+            _ => (0.0, 0),
+        };
+        GeneratorFigures {
+            receivers_busy: self.per_thread_busy.iter().map(busy).collect(),
+            publisher_busy: published.map_or(0.0, |done| done.cpu_ns as f64 / done.wall_ns.max(1) as f64),
+            receive_ns: cpu as f64 / deliveries.max(1) as f64,
+            deliveries_per_read: deliveries as f64 / reads.max(1) as f64,
+            slip: of(published.map(|published| &published.slip)),
+            held_up: of(published.map(|published| &published.held_up)),
+            backlog_bytes: self.seconds.values().map(|(_, sum)| sum.backlog_bytes).max().unwrap_or(0),
+            cores: cores_of(None),
+            clock: Quality { wall_step_ns: step, ..Quality::measure() },
+            steal,
+        }
+    }
+
+    fn circumstances(&self, spec: &Spec) -> Circumstances {
+        let (Some(begin), Some(end)) = (&self.begin, &self.end) else {
+            return Circumstances { foreign_work: Vec::new(), machine_busy: 0.0 };
+        };
+        let pairs = begin.cores.iter().zip(&end.cores);
+        let busy = pairs.map(|(begin, end)| (end.0, end.1.since(begin.1).shares().0));
+        let pinned = busy.filter(|(core, _)| spec.cores.contains(core));
+        Circumstances {
+            foreign_work: pinned.map(|(core, busy)| (core, busy - self.own_work(spec, core))).collect(),
+            machine_busy: end.all.since(begin.all).shares().0,
+        }
+    }
+
+    /// Share of a core's time that threads of the generator used, where they are pinned to it.
+    fn own_work(&self, spec: &Spec, core: usize) -> f64 {
+        let share = |&(cpu, wall): &(u64, u64)| cpu as f64 / wall.max(1) as f64;
+        let threads = self.per_thread_busy.iter().enumerate();
+        let here = threads.filter(|(thread, _)| spec.cores[thread % spec.cores.len()] == core);
+        let publishes_here = spec.publisher_core.map_or(spec.cores.len() == 1, |publisher| publisher == core);
+        let publisher = self.published.as_ref().filter(|_| publishes_here);
+        let publishing = publisher.map_or(0.0, |done| done.cpu_ns as f64 / done.wall_ns.max(1) as f64);
+        here.map(|(_, busy)| share(busy)).sum::<f64>() + publishing
+    }
+}
+
+fn figures_of(sum: &Interval) -> IntervalFigures {
+    let mut latency = times();
+    for class in &sum.classes {
+        add(&mut latency, &class.latency);
+    }
+    IntervalFigures {
+        index: sum.index.max(0) as u64,
+        seconds: (sum.end - sum.begin) as f64 / 1e9,
+        deliveries: sum.deliveries(),
+        bytes: sum.wire_bytes,
+        joined: sum.joins.len() + sum.rejoins.len(),
+        latency: Distribution::of(&latency),
+    }
+}

@@ -1,0 +1,319 @@
+//! What a run is: every setting, resolved, in one value that is stored with the result.
+//!
+//! The command line fills it in; [`Spec::check`] holds what must be true between settings, and each refusal says what
+//! was given and what would do. Nothing is guessed later: a run repeats from its stored settings.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use anyhow::{Result, ensure};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    dialect::{Dialect, Protocol, Settings},
+    stamp::Form,
+    units::{Bytes, Rate, Share, Span},
+};
+
+/// The question that a run answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Scenario {
+    Fanout,
+    Connect,
+    Churn,
+    Slow,
+    Burst,
+    Storm,
+    Replay,
+    Echo,
+}
+
+/// When publications are due.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pace {
+    /// Nothing is published.
+    Silent,
+    /// So many a second, evenly.
+    Rate(Rate),
+    /// As many as go, with at most so many not yet delivered to everybody.
+    Window(usize),
+    /// `rate` a second, and `burst` a second for `length` at the end of `every`.
+    Bursts {
+        /// Publications a second between bursts.
+        rate: Rate,
+        /// Publications a second within.
+        burst: Rate,
+        /// From the start of one burst to the next.
+        every: Span,
+        /// How long a burst lasts.
+        length: Span,
+    },
+    /// At a captured file's own timing, so many times faster.
+    Replay {
+        /// The captured file.
+        file: PathBuf,
+        /// 2 is twice as fast.
+        speed: f64,
+    },
+}
+
+/// Something done to a share of the subscribers while the others are measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Disturbance {
+    /// None.
+    None,
+    /// From the middle of the run on they read only so many bytes a second; 0 is nothing at all.
+    Slow {
+        /// How many of the subscribers.
+        share: Share,
+        /// Bytes a second that each still reads.
+        read: Bytes,
+    },
+    /// They leave and return, so many times a second in all.
+    Churn {
+        /// How many of the subscribers.
+        share: Share,
+        /// Departures a second.
+        rate: Rate,
+    },
+    /// In the middle of the run all of them are cut off and reconnect at once.
+    Storm {
+        /// How many of the subscribers.
+        share: Share,
+    },
+}
+
+/// One process's part of a run that several processes share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// Which, from 0; part 0 publishes.
+    pub index: usize,
+    /// Of how many.
+    pub of: usize,
+}
+
+/// Every setting of a run.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Spec {
+    /// The question.
+    pub scenario: Scenario,
+    /// How the server is spoken to.
+    pub dialect: Settings,
+    /// Subscribers, over all parts.
+    pub subs: usize,
+    /// Topics.
+    pub topics: usize,
+    /// Topics of each subscriber.
+    pub topics_per_sub: usize,
+    /// Connections that publish.
+    pub publishers: usize,
+    /// When publications are due.
+    pub pace: Pace,
+    /// Measured time.
+    pub duration: Span,
+    /// Time before it that is not measured.
+    pub warmup: Span,
+    /// How long stragglers are waited for at the end.
+    pub drain: Span,
+    /// How long a connection may take to be set up.
+    pub timeout: Span,
+    /// How long servers are given that do not acknowledge subscriptions.
+    pub settle: Span,
+    /// Bytes of each payload.
+    pub size: usize,
+    /// Shape of the payloads.
+    pub form: Form,
+    /// What happens to some of the subscribers.
+    pub disturbance: Disturbance,
+    /// Event-loop threads.
+    pub threads: usize,
+    /// Cores for them, in turn; none leaves them where the system puts them.
+    pub cores: Vec<usize>,
+    /// The publisher's core.
+    pub publisher_core: Option<usize>,
+    /// Connections begun a second; none for as fast as it goes.
+    pub connect_rate: Option<Rate>,
+    /// Source addresses; none for a choice of its own.
+    pub sources: Vec<IpAddr>,
+    /// `SO_RCVBUF` of each subscriber; 0 leaves it to the system.
+    pub receive_buffer: usize,
+    /// Process whose processor time and memory are the server's.
+    pub server_pid: Option<u32>,
+    /// Only count bytes, check nothing: shows what checking costs.
+    pub bare: bool,
+    /// Which part of the run this process is.
+    pub part: Part,
+    /// What random choices are made from.
+    pub seed: u64,
+}
+
+impl Spec {
+    /// Refuses settings that cannot be met.
+    pub fn check(&self, dialect: &Dialect) -> Result<()> {
+        ensure!(self.subs > 0, "--subs 0: at least 1 subscriber is needed");
+        ensure!(self.threads > 0, "--threads 0: at least 1 is needed");
+        ensure!(self.topics > 0 && self.topics <= 65_535, "--topics {}: from 1 to 65535 are possible", self.topics);
+        ensure!(
+            (1..=self.topics).contains(&self.topics_per_sub),
+            "--topics-per-sub {}: from 1 to --topics {} are possible",
+            self.topics_per_sub,
+            self.topics
+        );
+        ensure!(self.publishers > 0, "--publishers 0: at least 1 is needed");
+        self.check_payload()?;
+        self.check_dialect(dialect)?;
+        self.check_pace()
+    }
+
+    fn check_payload(&self) -> Result<()> {
+        let smallest = self.form.smallest();
+        ensure!(
+            self.size >= smallest,
+            "--size {}: too small for its stamp; {smallest} bytes would do{}",
+            self.size,
+            if self.form == Form::Json { ", or 84 with --payload plain" } else { "" }
+        );
+        ensure!(self.size <= 64 << 20, "--size {}: at most 64MiB are possible", Bytes(self.size));
+        Ok(())
+    }
+
+    fn check_dialect(&self, dialect: &Dialect) -> Result<()> {
+        ensure!(
+            self.topics_per_sub == 1 || !dialect.one_topic_per_subscriber(),
+            "--topics-per-sub {}: the address names the topic, so a connection has 1",
+            self.topics_per_sub
+        );
+        ensure!(
+            self.form == Form::Json || self.dialect.protocol != Protocol::Stentor,
+            "--payload plain: Stentor's JSON protocol carries JSON; leave it out, or take --protocol raw"
+        );
+        Ok(())
+    }
+
+    fn check_pace(&self) -> Result<()> {
+        match &self.pace {
+            Pace::Window(window) => {
+                ensure!((1..=1 << 20).contains(window), "--window {window}: from 1 to 1048576 are possible");
+                ensure!(
+                    self.part.of == 1,
+                    "--processes needs --rate: without one, a window would have to span processes"
+                );
+                ensure!(!self.bare, "--bare needs --rate: who only counts bytes cannot tell when a window has moved");
+                ensure!(!self.dialect.latest, "--mode latest needs --rate: a window counts every delivery");
+                ensure!(
+                    matches!(self.disturbance, Disturbance::None),
+                    "this scenario needs --rate: a window would wait for the subscribers that are disturbed"
+                );
+            }
+            Pace::Bursts { every, length, .. } => {
+                ensure!(length < every, "--burst-length {length}: it must be shorter than --burst-every {every}")
+            }
+            Pace::Replay { speed, .. } => ensure!(*speed > 0.0, "--speed {speed}: a factor above 0 is needed"),
+            Pace::Silent | Pace::Rate(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Subscribers of this part, and how many are in the parts before it.
+    pub fn share_of_subs(&self) -> (usize, usize) {
+        let upto = |index: usize| self.subs * index / self.part.of;
+        let first = upto(self.part.index);
+        (first, upto(self.part.index + 1) - first)
+    }
+
+    /// Whether the `nth` subscriber (over all parts) is one of those that are disturbed; they are spread evenly.
+    pub fn disturbs(&self, nth: usize) -> bool {
+        let share = match self.disturbance {
+            Disturbance::None => return false,
+            Disturbance::Slow { share, .. } | Disturbance::Churn { share, .. } | Disturbance::Storm { share } => share,
+        };
+        let count = share.of(self.subs);
+        (nth + 1) * count / self.subs > nth * count / self.subs
+    }
+
+    /// The first topic of the `nth` subscriber; the others follow it.
+    pub fn first_topic(&self, nth: usize) -> usize {
+        nth * self.topics_per_sub % self.topics
+    }
+
+    /// Whether the connection that receives is the one that sends.
+    pub fn echoes(&self) -> bool {
+        self.scenario == Scenario::Echo
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// Settings for tests to change.
+    pub fn sample() -> Spec {
+        Spec {
+            scenario: Scenario::Fanout,
+            dialect: Settings { protocol: Protocol::Raw, topic: "t{n}".into(), ..Settings::default() },
+            subs: 10,
+            topics: 1,
+            topics_per_sub: 1,
+            publishers: 1,
+            pace: Pace::Rate(Rate(100.0)),
+            duration: Span::s(1),
+            warmup: Span::ms(200),
+            drain: Span::s(5),
+            timeout: Span::s(5),
+            settle: Span::ms(50),
+            size: 128,
+            form: Form::Json,
+            disturbance: Disturbance::None,
+            threads: 1,
+            cores: Vec::new(),
+            publisher_core: None,
+            connect_rate: None,
+            sources: Vec::new(),
+            receive_buffer: 0,
+            server_pid: None,
+            bare: false,
+            part: Part { index: 0, of: 1 },
+            seed: 1,
+        }
+    }
+
+    fn refusal(change: impl FnOnce(&mut Spec)) -> String {
+        let mut spec = sample();
+        change(&mut spec);
+        let dialect = Dialect::new("ws://127.0.0.1:1", spec.dialect.clone(), spec.form, vec!["t0".into()]).unwrap();
+        spec.check(&dialect).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_cannot_be_met_is_refused_with_what_would_do() {
+        assert!(refusal(|spec| spec.size = 50).contains("92 bytes would do"));
+        assert!(refusal(|spec| spec.topics_per_sub = 2).contains("from 1 to --topics 1"));
+        assert!(refusal(|spec| spec.subs = 0).contains("at least 1"));
+        assert!(refusal(|spec| spec.pace = Pace::Window(0)).contains("1048576"));
+        let raw_many = refusal(|spec| (spec.topics, spec.topics_per_sub) = (4, 2));
+        assert!(raw_many.contains("a connection has 1"), "{raw_many}");
+        let windowed = |spec: &mut Spec| {
+            spec.pace = Pace::Window(1);
+            spec.disturbance = Disturbance::Storm { share: Share(1.0) };
+        };
+        assert!(refusal(windowed).contains("needs --rate"));
+    }
+
+    #[test]
+    fn the_disturbed_are_as_many_as_asked_for_and_spread() {
+        let spec = Spec { subs: 100, disturbance: Disturbance::Storm { share: Share(0.1) }, ..sample() };
+        let disturbed: Vec<usize> = (0..100).filter(|&nth| spec.disturbs(nth)).collect();
+        assert_eq!(disturbed.len(), 10);
+        assert!(disturbed.windows(2).all(|pair| pair[1] - pair[0] == 10));
+    }
+
+    #[test]
+    fn parts_share_all_subscribers_without_overlap() {
+        let shares: Vec<(usize, usize)> =
+            (0..3).map(|index| Spec { part: Part { index, of: 3 }, ..sample() }.share_of_subs()).collect();
+        assert_eq!(shares, [(0, 3), (3, 3), (6, 4)]);
+    }
+}

@@ -1,0 +1,108 @@
+//! What is written can be read: by HdrHistogram's own readers, by `compare` and `merge`, by a browser.
+
+mod common;
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use common::{Act, program, serve};
+use hdrhistogram::{
+    Histogram,
+    serialization::{
+        Deserializer,
+        interval_log::{IntervalLogIterator, LogEntry},
+    },
+};
+
+struct Written {
+    folder: tempfile::TempDir,
+    out: String,
+}
+
+impl Written {
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.folder.path().join(name)).unwrap()
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).display().to_string()
+    }
+}
+
+/// Two interleaved rounds against two servers, with every output.
+fn session() -> Written {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (a, b) = (serve(|_, _| Act::Pass), serve(|_, _| Act::Pass));
+    let outcome = program(&format!(
+        "fanout ws://{a}/x --against ws://{b}/x --protocol generic --publish-url ws://{a}/pub --subs 0 --json x"
+    ));
+    assert_eq!(outcome.code, 2, "{}", outcome.err);
+    let outcome = program(&format!(
+        "echo ws://{a}/echo --against ws://{b}/echo --protocol generic --subs 3 --rate 200/s --duration 1s --warmup \
+         100ms --repeat 2 --json {} --hgrm {} --hlog {} --report {}",
+        path("r.json"),
+        path("r.hgrm"),
+        path("r.hlog"),
+        path("r.html")
+    ));
+    assert!(outcome.code == 0 || outcome.code == 3, "{}{}", outcome.out, outcome.err);
+    Written { folder, out: outcome.out }
+}
+
+#[test]
+fn all_outputs_of_a_session_agree() {
+    let written = session();
+    let json: serde_json::Value = serde_json::from_str(&written.read("r.json")).unwrap();
+    let runs = json["runs"].as_array().unwrap();
+    let labels: Vec<&str> = runs.iter().map(|run| run["label"].as_str().unwrap()).collect();
+    assert_eq!(labels, ["A", "B", "A", "B"]);
+    assert!(json["machine"]["kernel"].as_str().unwrap().starts_with("Linux"));
+    log_holds_every_delivery(&written.read("r.hlog"), runs);
+    distribution_counts_the_first_target(&written.read("r.hgrm"), 400);
+    page_is_whole(&written.read("r.html"));
+    assert!(written.out.contains("run 4 of 4") && written.out.contains("target"), "{}", written.out);
+    files_can_be_compared_and_merged(&written);
+}
+
+fn log_holds_every_delivery(log: &str, runs: &[serde_json::Value]) {
+    let mut sum = Histogram::<u64>::new_with_bounds(1, 3_600_000_000_000, 3).unwrap();
+    for entry in IntervalLogIterator::new(log.as_bytes()) {
+        if let Ok(LogEntry::Interval(interval)) = entry {
+            let bytes = STANDARD.decode(interval.encoded_histogram()).unwrap();
+            sum.add(Deserializer::new().deserialize::<u64, _>(&mut &bytes[..]).unwrap()).unwrap();
+        }
+    }
+    let logged: u64 = runs
+        .iter()
+        .flat_map(|run| run["intervals"].as_array().unwrap())
+        .map(|interval| interval["deliveries"].as_u64().unwrap())
+        .sum();
+    assert_eq!(sum.len(), logged);
+    // Those of the first ticks may lie before the first second.
+    assert!((750..=800).contains(&logged), "{logged}");
+}
+
+fn distribution_counts_the_first_target(text: &str, deliveries: u64) {
+    let total = text.lines().find(|line| line.starts_with("#[Max")).unwrap();
+    assert!(total.ends_with(&format!("{deliveries}]")), "{total}");
+    assert!(text.trim_start().starts_with("Value"), "{text}");
+}
+
+fn page_is_whole(page: &str) {
+    assert!(page.starts_with("<!doctype html>") && page.trim_end().ends_with("</html>"));
+    assert!(page.matches("<svg").count() == page.matches("</svg>").count() && page.contains("by percentile"));
+    assert!(!page.contains("http://") && !page.contains("https://") && !page.contains("<script"), "not self-contained");
+    assert!(!page.contains("NaN"));
+}
+
+fn files_can_be_compared_and_merged(written: &Written) {
+    let path = written.path("r.json");
+    let compared = program(&format!("compare {path} --markdown"));
+    assert_eq!(compared.code, 0, "{}", compared.err);
+    assert!(compared.out.starts_with("| target | runs |") && compared.out.contains(" x"), "{}", compared.out);
+    let sum = written.path("sum.json");
+    let merged = program(&format!("merge {path} {path} --json {sum}"));
+    assert_eq!(merged.code, 0, "{}", merged.err);
+    let sum: serde_json::Value = serde_json::from_str(&written.read("sum.json")).unwrap();
+    assert_eq!(sum["runs"][0]["deliveries"].as_u64(), Some(400));
+    assert_eq!(sum["runs"][0]["classes"][0]["latency"]["count"].as_u64(), Some(400));
+}
