@@ -207,12 +207,14 @@ impl Tally {
         labelled.map(figures).collect()
     }
 
-    /// From the beginning of the measured part to the end of the last second in which anything came.
+    /// From the beginning of the measured part to its planned end, or to the last delivery where that came later.
     fn seconds_measured(&self, shared: &Shared) -> f64 {
         let begin = shared.classes.measured_at();
         let last =
             self.seconds.values().filter(|(_, sum)| sum.deliveries() > 0).map(|(_, sum)| sum.last_delivery).max();
         let end = last.or_else(|| self.seconds.values().map(|(_, sum)| sum.end).max()).unwrap_or(begin);
+        let cut_short = self.stopped || self.published.as_ref().is_none_or(|published| published.ended.is_some());
+        let end = if cut_short { end } else { end.max(shared.classes.end_at()) };
         end.saturating_sub(begin).max(1) as f64 / 1e9
     }
 

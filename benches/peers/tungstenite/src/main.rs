@@ -52,7 +52,8 @@ async fn client(stream: TcpStream, topics: Topics) {
     let Ok(mut socket) = accept_hdr_async(stream, note).await else { return };
     let mut parts = path.split('/').skip(1);
     let (role, topic) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-    let channel = topics.lock().unwrap().entry(topic.to_owned()).or_insert_with(|| broadcast::channel(CAPACITY).0).clone();
+    let channel =
+        topics.lock().unwrap().entry(topic.to_owned()).or_insert_with(|| broadcast::channel(CAPACITY).0).clone();
     if role == "pub" {
         while let Some(Ok(message)) = socket.next().await {
             if message.is_text() || message.is_binary() {
