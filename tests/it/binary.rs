@@ -79,7 +79,7 @@ fn what_cannot_work_is_one_line_and_exit_code_2() {
         (&["--max-message", "2MiB"], &["--max-message 2.0 MiB", "--segment"]),
         (&["--pin", "0", "--workers", "2"], &["--workers 2", "--pin 0"]),
         (&["--pin", "4000"], &["--pin 4000", "core 4000"]),
-        (&["--max-connections", "1000000000"], &["--max-connections 1000000000", "LimitNOFILE"]),
+        (&["--max-connections", "2000000000"], &["--max-connections 2000000000", "LimitNOFILE"]),
     ] {
         let output =
             run(&[&["--listen", "127.0.0.1:0"][..], args].concat()[if args[0] == "--listen" { 2 } else { 0 }..]);

@@ -26,7 +26,7 @@ fn replayed(path: &Path) {
     let path_owned = path.to_owned();
     let server = serve(|config| {
         config.replay = Some(path_owned);
-        config.replay_delay = "1s".parse().unwrap();
+        config.replay_delay = "3s".parse().unwrap();
         config.speed = Speed::Max;
     });
     let expected = expected(path);

@@ -65,8 +65,11 @@ async fn client(stream: TcpStream, topics: Topics) {
     let (mut sink, mut source) = socket.split();
     let mut from = channel.subscribe();
     drop(channel);
+    // Reading has a task of its own, so that no delivery polls the socket for what the subscriber might say.
+    let mut reading = tokio::spawn(async move { while let Some(Ok(_)) = source.next().await {} });
     loop {
         tokio::select! {
+            biased;
             message = from.recv() => {
                 let Ok(message) = message else {
                     if matches!(message, Err(RecvError::Lagged(_))) { continue }
@@ -78,7 +81,7 @@ async fn client(stream: TcpStream, topics: Topics) {
                 }
                 if sink.flush().await.is_err() { return }
             }
-            message = source.next() => if !matches!(message, Some(Ok(_))) { return },
+            _ = &mut reading => return,
         }
     }
 }
