@@ -101,3 +101,30 @@ pub fn hand_to_fewest<S>(workers: &[Inbox<S>], metrics: &Metrics, mut arrival: A
     }
     Err(arrival)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Limits;
+
+    #[test]
+    fn a_full_inbox_gives_the_socket_back_and_the_next_worker_takes_it() {
+        let limits = Limits::new(10, 0);
+        let peer: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let arrival = |n| Arrival { socket: n, peer, permit: limits.admit(peer.ip()).unwrap(), received: Vec::new() };
+        let waker = || Arc::new(Waker::new().unwrap());
+        let (workers, receivers): (Vec<_>, Vec<_>) = (0..2).map(|_| Inbox::new(1, waker())).unzip();
+        let metrics = Metrics::new(2);
+        metrics.workers[0].connections.set(5);
+        // The second has the fewest, then it is full, then both are.
+        assert!(hand_to_fewest(&workers, &metrics, arrival(1)).is_ok());
+        assert!(hand_to_fewest(&workers, &metrics, arrival(2)).is_ok());
+        assert_eq!(hand_to_fewest(&workers, &metrics, arrival(3)).unwrap_err().socket, 3);
+        let taken = |n: usize| match receivers[n].try_recv().unwrap() {
+            Message::Take(arrival) => arrival.socket,
+            Message::Drain { .. } => panic!("nobody said so"),
+        };
+        assert_eq!((taken(0), taken(1)), (2, 1));
+        assert_eq!(limits.connections(), 0, "whoever is dropped gives its room back");
+    }
+}

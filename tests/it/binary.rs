@@ -167,3 +167,31 @@ fn the_log_names_the_connection_its_address_and_the_reason_in_both_formats() {
         assert!(format == "text" || serde_json::from_str::<serde_json::Value>(closed).is_ok(), "{closed}");
     }
 }
+
+#[test]
+fn out_of_descriptors_it_waits_and_goes_on_when_there_are_some() {
+    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+    let mut running = Running::start(&["--max-connections", "100", "--workers", "1"]);
+    let pid = Some(Pid::from_child(&running.child));
+    let used = std::fs::read_dir(format!("/proc/{}/fd", running.child.id())).unwrap().count() as u64;
+    let roomy = getrlimit(Resource::Nofile);
+    let tight = Rlimit { current: Some(used + 2), maximum: roomy.maximum };
+    prlimit(pid, Resource::Nofile, tight).unwrap();
+    // More than there are descriptors for: the others wait in the backlog, connected but not accepted.
+    let address = running.address.clone();
+    let clients: Vec<_> = (0..5)
+        .map(|_| {
+            let address = address.parse().unwrap();
+            std::thread::spawn(move || Client::try_connect(address, "/ws", &[]).unwrap())
+        })
+        .collect();
+    let mut line = String::new();
+    while !line.contains("can't be accepted") {
+        line.clear();
+        assert!(running.log.read_line(&mut line).unwrap() > 0, "it ended");
+    }
+    prlimit(pid, Resource::Nofile, Rlimit { current: Some(used + 50), maximum: roomy.maximum }).unwrap();
+    for client in clients {
+        assert_eq!(client.join().unwrap().json()["type"], "hello");
+    }
+}
