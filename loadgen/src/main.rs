@@ -34,7 +34,7 @@ fn run(command: &Command) -> u8 {
         let _ = signal_hook::flag::register_conditional_default(signal, Arc::clone(&stop));
         let _ = signal_hook::flag::register(signal, Arc::clone(&stop));
     }
-    match campaign::run(command, std::env::args().collect(), &stop) {
+    match campaign::run(command, asked(), &stop) {
         Ok(report) => finish(command, &report, campaign::exit_code(&report)),
         Err(Failure { error, code, report }) => {
             eprintln!("loadgen: {error:#}");
@@ -68,4 +68,9 @@ fn told(outcome: Result<()>) -> u8 {
             exit::COULD_NOT
         }
     }
+}
+
+/// The command as it is kept with the result: the program by its name, wherever it was started from.
+fn asked() -> Vec<String> {
+    std::iter::once("loadgen".to_owned()).chain(std::env::args().skip(1)).collect()
 }
