@@ -1,6 +1,6 @@
 //! The report: one page that needs nothing else, for whoever has to believe the figures.
 //!
-//! Doubts come first. Then the table, the percentile plot on a scale of nines, throughput and latency over time, and
+//! Doubts come first. Then the table (several runs side by side, each of them folded away), the percentile plot on a scale of nines, throughput and latency over time, and
 //! everything that is needed to repeat the session.
 
 use std::fmt::Write;
@@ -34,10 +34,14 @@ pub fn page(report: &Report) -> Result<String> {
         escape(&title(report))
     );
     verdict(report, &mut out);
-    let _ = writeln!(out, "<pre>{}</pre>", escape(&table::session(report)));
+    let runs = format!("<pre>{}</pre>", escape(&table::session(report)));
     if report.runs.len() > 1 {
+        // With several runs the comparison is what one came for, and each run is there to be looked up.
         let comparison = compare::sessions(std::slice::from_ref(report), false);
         let _ = writeln!(out, "<h2>Side by side</h2><pre>{}</pre>", escape(&comparison));
+        let _ = writeln!(out, "<details><summary>All {} runs</summary>{runs}</details>", report.runs.len());
+    } else {
+        let _ = writeln!(out, "{runs}");
     }
     if report.runs.iter().any(|run| run.open_loop) {
         out += &percentiles(report)?;
@@ -49,10 +53,13 @@ pub fn page(report: &Report) -> Result<String> {
 }
 
 fn title(report: &Report) -> String {
-    let targets: Vec<&str> = report.runs.iter().take(2).map(|run| run.name.as_str()).collect();
-    let mut unique = targets.clone();
-    unique.dedup();
-    format!("{:?}: {}", report.spec.scenario, unique.join(" and "))
+    let mut unique: Vec<&str> = Vec::new();
+    for run in &report.runs {
+        if !unique.contains(&run.name.as_str()) {
+            unique.push(&run.name);
+        }
+    }
+    format!("{:?}: {}", report.spec.scenario, unique.join(", "))
 }
 
 fn verdict(report: &Report, out: &mut String) {
