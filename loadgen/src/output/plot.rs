@@ -47,7 +47,7 @@ const LEGEND_ROW: f64 = 14.0;
 const BOTTOM: f64 = 36.0;
 
 /// Told apart also by those who see few colours.
-const COLOURS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
+const COLOURS: [&str; 8] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#7f7f7f"];
 
 impl Plot<'_> {
     /// The plot as one SVG element.

@@ -19,7 +19,7 @@ use crate::{
 };
 
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:900px;margin:2em auto;padding:0 1em;color:#222}\
-h1{font-size:1.4em}h2{font-size:1.1em;margin-top:2em}pre{background:#f6f6f4;padding:1em;white-space:pre-wrap;font-size:12px}\
+h1{font-size:1.4em}h2{font-size:1.1em;margin-top:2em}pre{background:#f6f6f4;padding:1em;white-space:pre-wrap;font-size:12px}.wide{white-space:pre;overflow-x:auto}\
 svg{width:100%;font:11px system-ui,sans-serif}.grid{stroke:#ddd;fill:none}.title{font-weight:600;font-size:13px}\
 .doubts{border-left:4px solid #d55e00;background:#fdf1e8;padding:.5em 1em}.fine{border-left:4px solid #009e73;\
 background:#eef8f4;padding:.5em 1em}\
@@ -38,7 +38,7 @@ pub fn page(report: &Report) -> Result<String> {
     if report.runs.len() > 1 {
         // With several runs the comparison is what one came for, and each run is there to be looked up.
         let comparison = compare::sessions(std::slice::from_ref(report), false);
-        let _ = writeln!(out, "<h2>Side by side</h2><pre>{}</pre>", escape(&comparison));
+        let _ = writeln!(out, "<h2>Side by side</h2><pre class=\"wide\">{}</pre>", escape(&comparison));
         let _ = writeln!(out, "<details><summary>All {} runs</summary>{runs}</details>", report.runs.len());
     } else {
         let _ = writeln!(out, "{runs}");
