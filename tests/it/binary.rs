@@ -195,3 +195,30 @@ fn out_of_descriptors_it_waits_and_goes_on_when_there_are_some() {
         assert_eq!(client.join().unwrap().json()["type"], "hello");
     }
 }
+
+#[test]
+fn a_stalled_reader_costs_no_memory_that_grows() {
+    // In a process of its own, so that its memory is nobody else's.
+    let narrow = ["--workers", "1", "--segment", "64KiB", "--retain", "512KiB", "--sndbuf", "8KiB"];
+    let running = Running::start(&narrow);
+    let _stalled: Vec<Client> = (0..50).map(|_| running.client("/ws?topics=a")).collect();
+    let mut publisher = running.client("/raw/a?echo=0");
+    let mut healthy = running.client("/raw/a");
+    let data = "x".repeat(500);
+    let mut publish = |count: usize| {
+        for _ in 0..count / 100 {
+            (0..100).for_each(|_| publisher.send(&data));
+            (0..100).for_each(|_| assert_eq!(healthy.text().len(), 500));
+        }
+    };
+    let resident = || {
+        let text = std::fs::read_to_string(format!("/proc/{}/statm", running.child.id())).unwrap();
+        text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    };
+    publish(3_000);
+    let before = resident();
+    publish(40_000);
+    let grown = resident().saturating_sub(before);
+    // 40,000 publications of 500 bytes for 50 subscribers are 1 GB; the tape is 512 KiB.
+    assert!(grown < 4 << 20, "{grown}");
+}
