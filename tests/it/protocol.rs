@@ -204,3 +204,31 @@ fn answers_come_in_the_order_of_the_commands() {
         }
     }
 }
+
+#[test]
+fn every_way_of_tuning_delivers_the_same() {
+    for tune in [
+        (|config| config.acceptors = 3) as fn(&mut stentor::config::Config),
+        |config| config.spin = 200,
+        |config| config.flush_interval = "20ms".parse().unwrap(),
+        |config| match std::net::TcpListener::bind("[::1]:0") {
+            Ok(_) => config.listen.push("[::1]:0".parse().unwrap()),
+            Err(error) => eprintln!("skipped: IPv6, which this machine has not: {error}"),
+        },
+        |config| config.pin = stentor::config::Pin::Auto,
+    ] {
+        let server = serve(tune);
+        let addresses = server.addresses().to_vec();
+        let mut clients: Vec<Client> =
+            (0..6).map(|n| Client::try_connect(addresses[n % addresses.len()], "/ws?topics=a", &[]).unwrap()).collect();
+        for client in &mut clients {
+            assert_eq!((&client.json()["type"], &client.json()["type"]), (&"hello".into(), &"ack".into()));
+        }
+        for n in 1..=200 {
+            server.publisher().publish("a", Payload::Json(n.to_string().as_bytes())).unwrap();
+        }
+        for client in &mut clients {
+            (1..=200).for_each(|n| assert_eq!(client.json()["seq"], n));
+        }
+    }
+}
