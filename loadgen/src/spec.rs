@@ -142,6 +142,9 @@ pub struct Spec {
     pub receive_buffer: usize,
     /// Process whose processor time and memory are the server's.
     pub server_pid: Option<u32>,
+    /// Where that process tells its own counters.
+    #[serde(default)]
+    pub server_metrics: Option<String>,
     /// Only count bytes, check nothing: shows what checking costs.
     pub bare: bool,
     /// Which part of the run this process is.
@@ -274,6 +277,7 @@ pub(crate) mod tests {
             sources: Vec::new(),
             receive_buffer: 0,
             server_pid: None,
+            server_metrics: None,
             bare: false,
             part: Part { index: 0, of: 1 },
             seed: 1,

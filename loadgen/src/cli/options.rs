@@ -149,6 +149,11 @@ pub struct Options {
     /// The server's process: shows its CPU per delivery and its memory
     #[arg(long, value_name = "PID", help_heading = "Machine")]
     pub server_pid: Option<u32>,
+    /// Where it tells its own counters, like http://127.0.0.1:9001/metrics: shows its sends per delivery
+    ///
+    /// Prometheus text, of which lines named ..._sends_total and ..._deliveries_total are read before and after the measured part.
+    #[arg(long, value_name = "URL", requires = "server_pid", hide_short_help = true, help_heading = "Machine")]
+    pub server_metrics: Option<String>,
     /// Only count bytes and check nothing: shows what the checking costs
     #[arg(long, hide_short_help = true, help_heading = "Machine")]
     pub bare: bool,
@@ -258,6 +263,7 @@ impl Options {
             sources: self.source.clone(),
             receive_buffer: self.rcvbuf.0,
             server_pid: self.server_pid,
+            server_metrics: self.server_metrics.clone(),
             bare: self.bare,
             part: self.part.unwrap_or(Part { index: 0, of: self.processes }),
             seed: self.seed,
