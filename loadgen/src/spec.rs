@@ -165,6 +165,12 @@ impl Spec {
             self.topics_per_sub,
             self.topics
         );
+        ensure!(
+            self.dialect.subscribe_as.is_none() || self.topics_per_sub == self.topics,
+            "--topics-per-sub {}: with --subscribe-as every subscriber has all {} topics; leave it out",
+            self.topics_per_sub,
+            self.topics
+        );
         ensure!(self.publishers > 0, "--publishers 0: at least 1 is needed");
         self.check_payload()?;
         self.check_dialect(dialect)?;
@@ -297,6 +303,10 @@ pub(crate) mod tests {
         assert!(refusal(|spec| spec.topics_per_sub = 2).contains("from 1 to --topics 1"));
         assert!(refusal(|spec| spec.subs = 0).contains("at least 1"));
         assert!(refusal(|spec| spec.pace = Pace::Window(0)).contains("1048576"));
+        let few_of_all = refusal(|spec| {
+            (spec.topics, spec.topics_per_sub, spec.dialect.subscribe_as) = (4, 2, Some(">".into()));
+        });
+        assert!(few_of_all.contains("has all 4 topics"), "{few_of_all}");
         let raw_many = refusal(|spec| (spec.topics, spec.topics_per_sub) = (4, 2));
         assert!(raw_many.contains("a connection has 1"), "{raw_many}");
         let windowed = |spec: &mut Spec| {
