@@ -19,6 +19,7 @@ pub struct Operation {
     /// How many units it is, and what they are called.
     pub units: (u64, &'static str),
     /// Whether instructions are counted, too: not where getting ready would take too long under a simulated processor.
+    #[allow(dead_code, reason = "timings takes all")]
     pub counted: bool,
     /// Makes it ready.
     pub prepare: fn() -> Work,
@@ -29,7 +30,7 @@ pub enum Work {
     /// Something by itself.
     Alone(Box<dyn FnMut()>),
     /// A worker's turn, for which something has to happen first.
-    Turn(Turn),
+    Turn(Box<Turn>),
 }
 
 /// Turns of a worker.
@@ -209,7 +210,7 @@ fn scan() -> Work {
 fn turns(mut bench: Bench, happen: impl FnMut(&mut Bench) -> u64 + 'static) -> Work {
     // Whoever has just subscribed joins the others.
     bench.turn();
-    Work::Turn(Turn { bench, happen: Box::new(happen), until: 0 })
+    Work::Turn(Box::new(Turn { bench, happen: Box::new(happen), until: 0 }))
 }
 
 fn alone(run: impl FnMut() + 'static) -> Work {
