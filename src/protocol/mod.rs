@@ -13,6 +13,7 @@
 
 pub mod command;
 pub mod envelope;
+mod json;
 pub mod name;
 pub mod ndjson;
 pub(crate) mod object;
@@ -20,4 +21,5 @@ pub mod reply;
 
 pub use command::{Command, Id, Mode, Op, Sub};
 pub use envelope::{Envelope, Kind, Payload, update_prefix};
+pub use json::Json;
 pub use name::{Topic, is_pattern, matches};
