@@ -11,7 +11,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use bytesize::ByteSize;
 use clap::{Args, FromArgMatches};
 
-pub use values::{LogFormat, Pin, Rate, Secret, Span, Speed};
+pub use values::{LogFormat, Pin, Rate, RateLimit, Secret, Span, Speed};
 
 /// The settings of one server.
 #[derive(Args, Clone, Debug)]
@@ -175,6 +175,18 @@ pub struct Config {
     /// Bytes of acks, snapshots and other answers that may wait for one connection; beyond, it is closed
     #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_PENDING", default_value = "16MiB", help_heading = "Limits")]
     pub max_pending: ByteSize,
+
+    /// Commands and pings a second from one connection; beyond, 4003; 0 for no limit
+    ///
+    /// Two seconds' worth may come at once. Publications are bounded by --max-publications instead.
+    #[arg(long, value_name = "RATE", env = "STENTOR_MAX_COMMANDS", default_value = "1000/s", help_heading = "Limits")]
+    pub max_commands: RateLimit,
+
+    /// Publications a second from one connection; beyond, 4003; 0 for no limit
+    ///
+    /// By `pub` on /ws or by a message on /raw; two seconds' worth may come at once. Not for `POST /publish`.
+    #[arg(long, value_name = "RATE", env = "STENTOR_MAX_PUBLICATIONS", default_value = "0/s", help_heading = "Limits")]
+    pub max_publications: RateLimit,
 
     // ---- Timeouts --------------------------------------------------------------------------------------------------
     /// Time for a client to send its request

@@ -5,7 +5,7 @@
 
 use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
 
-use super::interest::CohortId;
+use super::{interest::CohortId, pace::Spent};
 use crate::{clock::Moment, limits::Permit, tape::Position, websocket::Decoder};
 
 /// Where a connection is in its life.
@@ -68,6 +68,10 @@ pub(super) struct Connection<S> {
     pub since: Moment,
     /// The tick of the one timer entry that is valid for it.
     pub timer: u64,
+    /// Commands and control frames that came lately.
+    pub commands: Spent,
+    /// Publications that came lately.
+    pub publications: Spent,
     pub peer: SocketAddr,
     pub permit: Permit,
 }

@@ -12,6 +12,7 @@
 //! | --- | --- |
 //! | `requests` | the HTTP request, and the upgrade |
 //! | `messages` | frames and commands |
+//! | `pace` | how often they may come |
 //! | `subscribe` | subscriptions and snapshots |
 //! | `interest` | who wants what: names and cohorts |
 //! | `fanout` | a pass over the cohorts |
@@ -27,6 +28,7 @@ mod interest;
 mod lag;
 mod march;
 mod messages;
+mod pace;
 mod requests;
 mod subscribe;
 #[cfg(all(test, not(loom)))]
@@ -38,12 +40,13 @@ use std::{sync::Arc, time::Duration};
 use crossbeam_channel::Receiver;
 use slab::Slab;
 
-pub(crate) use self::requests::shown_token;
 use self::{
     connection::{Connection, Phase, Speaks},
     interest::{CohortId, Interest, Plan},
+    pace::Spent,
     timers::Timers,
 };
+pub(crate) use self::{pace::Pace, requests::shown_token};
 use crate::{
     clock::Moment,
     config::{Config, Secret},
@@ -75,6 +78,8 @@ pub(crate) struct Settings {
     pub topic_length_max: usize,
     pub subscriptions_max: usize,
     pub subscriptions_total_max: usize,
+    pub commands: Pace,
+    pub publications: Pace,
     pub flush_interval: Duration,
     pub handshake_timeout: Duration,
     pub heartbeat: Duration,
@@ -96,6 +101,8 @@ impl Settings {
             topic_length_max: config.max_topic_length,
             subscriptions_max: config.max_subscriptions,
             subscriptions_total_max: config.max_subscriptions_total,
+            commands: Pace::new(config.max_commands),
+            publications: Pace::new(config.max_publications),
             flush_interval: config.flush_interval.get(),
             handshake_timeout: config.handshake_timeout.get(),
             heartbeat: config.heartbeat.get(),
@@ -309,6 +316,8 @@ impl<E: Edge> Worker<E> {
             sent: self.now,
             since: self.now,
             timer: 0,
+            commands: Spent::default(),
+            publications: Spent::default(),
             peer: arrival.peer,
             permit: arrival.permit,
         }) as Token;

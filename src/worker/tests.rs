@@ -14,6 +14,7 @@ use std::{collections::VecDeque, rc::Rc, sync::Arc, time::Duration};
 use self::client::{Body, Client, Journal, Publication, Speech, State};
 use super::*;
 use crate::{
+    config::RateLimit,
     io::{
         sim::{Kernel, Peer, SimEdge, Socket},
         waker::Waker,
@@ -90,6 +91,8 @@ fn settings() -> Settings {
         topic_length_max: 128,
         subscriptions_max: 1024,
         subscriptions_total_max: 100_000,
+        commands: Pace::new(RateLimit(0.0)),
+        publications: Pace::new(RateLimit(0.0)),
         flush_interval: Duration::ZERO,
         handshake_timeout: Duration::from_secs(10),
         heartbeat: Duration::from_secs(15),
