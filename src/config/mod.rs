@@ -188,6 +188,10 @@ pub struct Config {
     #[arg(long, value_name = "RATE", env = "STENTOR_MAX_PUBLICATIONS", default_value = "0/s", help_heading = "Limits")]
     pub max_publications: RateLimit,
 
+    /// Slow subscribers that each worker shows at `/debug/slow`, those that are furthest behind; 0 for none
+    #[arg(long, value_name = "N", env = "STENTOR_SLOW_LIST", default_value_t = 32, help_heading = "Limits")]
+    pub slow_list: usize,
+
     // ---- Timeouts --------------------------------------------------------------------------------------------------
     /// Time for a client to send its request
     #[arg(
@@ -355,6 +359,9 @@ impl Config {
         if !(1..=1024).contains(&self.max_topic_length) {
             return no(format!("--max-topic-length was given as {}: it must be from 1 to 1024", self.max_topic_length));
         }
+        if self.slow_list > 1000 {
+            return no(format!("--slow-list was given as {}: it must be at most 1000", self.slow_list));
+        }
         if self.max_topics > 1 << 24 {
             return no(format!("--max-topics was given as {}: it must be at most {}", self.max_topics, 1 << 24));
         }
@@ -463,6 +470,7 @@ mod tests {
         assert!(text.contains("--workers 2") && text.contains("--pin 0"), "{text}");
         let text = said(|c| c.allow_origin = vec!["example.com".into()]);
         assert!(text.contains("--allow-origin") && text.contains("https://"), "{text}");
+        assert!(said(|c| c.slow_list = 1001).contains("--slow-list was given as 1001"));
         assert!(said(|c| c.workers = Some(0)).contains("--workers"));
     }
 

@@ -17,6 +17,7 @@
 //! | `interest` | who wants what: names and cohorts |
 //! | `fanout` | a pass over the cohorts |
 //! | `march`, `lag` | those that are behind, and those that are too far behind |
+//! | `slow` | showing who is behind |
 //! | `closing` | answers and ends |
 //! | `expire`, `timers` | timeouts |
 
@@ -30,6 +31,7 @@ mod march;
 mod messages;
 mod pace;
 mod requests;
+mod slow;
 mod subscribe;
 #[cfg(all(test, not(loom)))]
 mod tests;
@@ -44,9 +46,14 @@ use self::{
     connection::{Connection, Phase, Speaks},
     interest::{CohortId, Interest, Plan},
     pace::Spent,
+    slow::Survey,
     timers::Timers,
 };
-pub(crate) use self::{pace::Pace, requests::shown_token};
+pub(crate) use self::{
+    pace::Pace,
+    requests::shown_token,
+    slow::{SlowClient, SlowClients},
+};
 use crate::{
     clock::Moment,
     config::{Config, Secret},
@@ -80,6 +87,7 @@ pub(crate) struct Settings {
     pub subscriptions_total_max: usize,
     pub commands: Pace,
     pub publications: Pace,
+    pub slow_list: usize,
     pub flush_interval: Duration,
     pub handshake_timeout: Duration,
     pub heartbeat: Duration,
@@ -103,6 +111,7 @@ impl Settings {
             subscriptions_total_max: config.max_subscriptions_total,
             commands: Pace::new(config.max_commands),
             publications: Pace::new(config.max_publications),
+            slow_list: config.slow_list,
             flush_interval: config.flush_interval.get(),
             handshake_timeout: config.handshake_timeout.get(),
             heartbeat: config.heartbeat.get(),
@@ -127,6 +136,7 @@ pub(crate) struct Shared {
     pub publisher: Publisher,
     pub subscriptions: Subscriptions,
     pub metrics: Arc<Metrics>,
+    pub slow: SlowClients,
 }
 
 /// One worker.
@@ -153,6 +163,7 @@ pub(crate) struct Worker<E: Edge> {
     /// No pass before this.
     pass_due: Moment,
     survey_due: Moment,
+    slow: Survey,
     /// Something was published in this turn, and others are to be woken.
     published: bool,
     draining: Option<Draining>,
@@ -209,6 +220,7 @@ impl<E: Edge> Worker<E> {
             now,
             pass_due: now,
             survey_due: now,
+            slow: Survey::new(now),
             published: false,
             draining: None,
             made: 0,
@@ -264,7 +276,8 @@ impl<E: Edge> Worker<E> {
         let timeout = if idle {
             let pass = behind.then_some(held);
             let stop = self.draining.as_ref().map(|draining| draining.until.since(now));
-            [pass, stop, self.timers.until_next(now)].into_iter().flatten().min()
+            let survey = self.slow_due().map(|due| due.since(now));
+            [pass, stop, survey, self.timers.until_next(now)].into_iter().flatten().min()
         } else {
             Some(Duration::ZERO)
         };
@@ -393,6 +406,9 @@ impl<E: Edge> Worker<E> {
             self.metrics().lag_max.set(self.lag_max());
             let pending = self.connections.iter().map(|(_, connection)| connection.pending() as u64).sum();
             self.metrics().pending_bytes.set(pending);
+        }
+        if self.slow_due().is_some_and(|due| now >= due) {
+            self.show_slow(now);
         }
     }
 
