@@ -182,6 +182,11 @@ impl fmt::Display for Speed {
 pub struct Secret(String);
 
 impl Secret {
+    /// The token itself, to be shown to a server.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+
     /// Whether `shown` is the token; takes the same time wherever they differ.
     pub fn matches(&self, shown: &str) -> bool {
         use subtle::ConstantTimeEq;

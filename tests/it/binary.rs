@@ -8,7 +8,7 @@ use std::{
 
 use crate::client::Client;
 
-fn stentor() -> Command {
+pub fn stentor() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stentor"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STENTOR_")) {
         command.env_remove(name);
@@ -16,19 +16,19 @@ fn stentor() -> Command {
     command
 }
 
-fn run(args: &[&str]) -> Output {
+pub fn run(args: &[&str]) -> Output {
     stentor().args(args).output().unwrap()
 }
 
 /// Ends the program when a test fails.
-struct Running {
-    child: Child,
+pub struct Running {
+    pub child: Child,
     log: BufReader<ChildStderr>,
-    address: String,
+    pub address: String,
 }
 
 impl Running {
-    fn start(args: &[&str]) -> Running {
+    pub fn start(args: &[&str]) -> Running {
         let mut command = stentor();
         let mut child = command.args(["--listen", "127.0.0.1:0"]).args(args).stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
@@ -48,7 +48,7 @@ impl Running {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    fn client(&self, path: &str) -> Client {
+    pub fn client(&self, path: &str) -> Client {
         Client::try_connect(self.address.parse().unwrap(), path, &[]).unwrap()
     }
 

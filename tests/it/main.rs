@@ -11,3 +11,4 @@ mod raw;
 mod replay;
 mod slow;
 mod stopping;
+mod top;
