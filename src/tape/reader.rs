@@ -130,7 +130,7 @@ impl Reader {
         for segment in self.segments.range(first..) {
             let end = segment.end().min(self.head.0);
             if end <= segment.base.0.max(from.0) {
-                break;
+                continue;
             }
             let at = |position: u64| {
                 // SAFETY: `position` is below the head that `refresh` loaded with Acquire.
