@@ -5,7 +5,7 @@
 
 use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
 
-use super::{interest::CohortId, pace::Spent};
+use super::{interest::CohortId, quota::Spent};
 use crate::{clock::Moment, limits::Permit, tape::Position, websocket::Decoder};
 
 /// Where a connection is in its life.

@@ -12,7 +12,7 @@
 //! | --- | --- |
 //! | `requests` | the HTTP request, and the upgrade |
 //! | `messages` | frames and commands |
-//! | `pace` | how often they may come |
+//! | `quota` | how often they may come |
 //! | `subscribe` | subscriptions and snapshots |
 //! | `interest` | who wants what: names and cohorts |
 //! | `fanout` | a pass over the cohorts |
@@ -29,7 +29,7 @@ mod interest;
 mod lag;
 mod march;
 mod messages;
-mod pace;
+mod quota;
 mod requests;
 mod slow;
 mod subscribe;
@@ -45,12 +45,12 @@ use slab::Slab;
 use self::{
     connection::{Connection, Phase, Speaks},
     interest::{CohortId, Interest, Plan},
-    pace::Spent,
+    quota::Spent,
     slow::Survey,
     timers::Timers,
 };
 pub(crate) use self::{
-    pace::Pace,
+    quota::Quota,
     requests::shown_token,
     slow::{SlowClient, SlowClients},
 };
@@ -85,8 +85,8 @@ pub(crate) struct Settings {
     pub topic_length_max: usize,
     pub subscriptions_max: usize,
     pub subscriptions_total_max: usize,
-    pub commands: Pace,
-    pub publications: Pace,
+    pub commands: Quota,
+    pub publications: Quota,
     pub slow_list: usize,
     pub flush_interval: Duration,
     pub handshake_timeout: Duration,
@@ -109,8 +109,8 @@ impl Settings {
             topic_length_max: config.max_topic_length,
             subscriptions_max: config.max_subscriptions,
             subscriptions_total_max: config.max_subscriptions_total,
-            commands: Pace::new(config.max_commands),
-            publications: Pace::new(config.max_publications),
+            commands: Quota::new(config.max_commands),
+            publications: Quota::new(config.max_publications),
             slow_list: config.slow_list,
             flush_interval: config.flush_interval.get(),
             handshake_timeout: config.handshake_timeout.get(),

@@ -52,6 +52,12 @@ impl Running {
         Client::try_connect(self.address.parse().unwrap(), path, &[]).unwrap()
     }
 
+    /// Bytes of memory that it has in use.
+    pub fn resident(&self) -> usize {
+        let text = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).unwrap();
+        text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * rustix::param::page_size()
+    }
+
     /// Waits for its end: the exit code, and what it logged until then.
     fn end(mut self) -> (Option<i32>, String) {
         let mut log = String::new();
@@ -211,14 +217,10 @@ fn a_stalled_reader_costs_no_memory_that_grows() {
             (0..100).for_each(|_| assert_eq!(healthy.text().len(), 500));
         }
     };
-    let resident = || {
-        let text = std::fs::read_to_string(format!("/proc/{}/statm", running.child.id())).unwrap();
-        text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
-    };
     publish(3_000);
-    let before = resident();
+    let before = running.resident();
     publish(40_000);
-    let grown = resident().saturating_sub(before);
+    let grown = running.resident().saturating_sub(before);
     // 40,000 publications of 500 bytes for 50 subscribers are 1 GB; the tape is 512 KiB.
     assert!(grown < 4 << 20, "{grown}");
 }

@@ -5,6 +5,7 @@ mod binary;
 mod browser;
 mod client;
 mod handshake;
+mod isolation;
 mod limits;
 mod protocol;
 mod raw;
