@@ -10,7 +10,7 @@ use std::{collections::BinaryHeap, net::SocketAddr, sync::Arc, time::Duration};
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
-use super::{Worker, connection::Connection};
+use super::{Worker, delivery::Delivery, interest::NameId};
 use crate::{
     clock::Moment,
     io::{Edge, Token, path::Path},
@@ -107,7 +107,7 @@ impl<E: Edge> Worker<E> {
     fn pick_worst(&mut self) {
         let Worker { slow: Survey { worst, .. }, connections, alone, reader, settings, .. } = self;
         for token in alone.iter() {
-            let Some(from) = connections[*token as usize].next_needed().filter(|from| *from < reader.head()) else {
+            let Some(from) = connections[*token as usize].cursor().filter(|from| *from < reader.head()) else {
                 continue;
             };
             worst.push((from, *token));
@@ -119,8 +119,10 @@ impl<E: Edge> Worker<E> {
 
     fn describe(&mut self, token: Token, from: Position, wall_us: u64) -> SlowClient {
         let names = self.names_of(token);
-        let named = names.iter().take(NAMES_MAX).map(|name| Arc::clone(self.interest.text(*name))).collect();
+        let named = names.iter().take(NAMES_MAX).map(|(name, _)| Arc::clone(self.interest.text(*name))).collect();
         let connection = &self.connections[token as usize];
+        // A subscriber of newest values may be further behind than the tape reaches back; then that is what is shown.
+        let from = from.max(self.reader.floor());
         let mut ts = wall_us;
         self.reader.look(from, |_, entry| ts = entry.ts);
         SlowClient {
@@ -130,24 +132,22 @@ impl<E: Edge> Worker<E> {
             connected: self.now.since(connection.since),
             lag_bytes: self.reader.bytes_from(connection.lane(), from),
             lag: Duration::from_micros(wall_us.saturating_sub(ts)),
-            skips: connection.skips(),
+            skips: connection.skipped,
             pending_bytes: connection.pending(),
             path: self.edge.path(&connection.socket),
             subscriptions: named,
             more: names.len().saturating_sub(NAMES_MAX),
-            mode: connection.mode(),
+            mode: mode(&names),
         }
     }
 }
 
-impl<S> Connection<S> {
-    /// Publications left out for it. Mode `all` leaves out none.
-    fn skips(&self) -> u64 {
-        0
-    }
-
-    /// How it is delivered to.
-    fn mode(&self) -> &'static str {
-        "all"
+/// How names are delivered, all of them together.
+fn mode(names: &[(NameId, Delivery)]) -> &'static str {
+    let in_full = names.iter().filter(|(_, delivery)| *delivery == Delivery::All).count();
+    match in_full {
+        0 if !names.is_empty() => "latest",
+        n if n < names.len() => "mixed",
+        _ => "all",
     }
 }
