@@ -151,3 +151,14 @@ fn mode(names: &[(NameId, Delivery)]) -> &'static str {
         _ => "all",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_deliveries_on_one_connection_are_mixed() {
+        let (all, latest) = ((1, Delivery::All), (2, Delivery::Latest));
+        assert_eq!([&[all][..], &[latest, latest], &[all, latest], &[]].map(mode), ["all", "latest", "mixed", "all"]);
+    }
+}
