@@ -376,7 +376,9 @@ impl Writer {
     }
 
     fn oldest_ts(&self) -> u64 {
-        let Some(oldest) = self.segments.front().filter(|oldest| oldest.base.0 < self.next) else { return 0 };
+        // The very first segment stays empty if a lane came or went before anything was published.
+        let mut held = self.segments.iter().filter(|segment| segment.base.0 < segment.end().min(self.next));
+        let Some(oldest) = held.next() else { return 0 };
         // SAFETY: the lock is held, and the entry lies before `next`: it was written by an earlier holder.
         unsafe { oldest.entry(0) }.ts
     }

@@ -7,6 +7,7 @@ use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     interest::CohortId,
+    quota::Spent,
     resume::Resume,
     round::{PacedRound, Round, Told},
 };
@@ -76,6 +77,10 @@ pub(super) struct Connection<S> {
     pub skipped: u64,
     /// The tick of the one timer entry that is valid for it.
     pub timer: u64,
+    /// Commands and control frames that came lately.
+    pub commands: Spent,
+    /// Publications that came lately.
+    pub publications: Spent,
     pub peer: SocketAddr,
     pub permit: Permit,
 }

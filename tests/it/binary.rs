@@ -8,7 +8,7 @@ use std::{
 
 use crate::client::Client;
 
-fn stentor() -> Command {
+pub fn stentor() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stentor"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STENTOR_")) {
         command.env_remove(name);
@@ -16,19 +16,19 @@ fn stentor() -> Command {
     command
 }
 
-fn run(args: &[&str]) -> Output {
+pub fn run(args: &[&str]) -> Output {
     stentor().args(args).output().unwrap()
 }
 
 /// Ends the program when a test fails.
-struct Running {
-    child: Child,
+pub struct Running {
+    pub child: Child,
     log: BufReader<ChildStderr>,
-    address: String,
+    pub address: String,
 }
 
 impl Running {
-    fn start(args: &[&str]) -> Running {
+    pub fn start(args: &[&str]) -> Running {
         let mut command = stentor();
         let mut child = command.args(["--listen", "127.0.0.1:0"]).args(args).stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
@@ -48,8 +48,14 @@ impl Running {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    fn client(&self, path: &str) -> Client {
+    pub fn client(&self, path: &str) -> Client {
         Client::try_connect(self.address.parse().unwrap(), path, &[]).unwrap()
+    }
+
+    /// Bytes of memory that it has in use.
+    pub fn resident(&self) -> usize {
+        let text = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).unwrap();
+        text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * rustix::param::page_size()
     }
 
     /// Waits for its end: the exit code, and what it logged until then.
@@ -211,14 +217,10 @@ fn a_stalled_reader_costs_no_memory_that_grows() {
             (0..100).for_each(|_| assert_eq!(healthy.text().len(), 500));
         }
     };
-    let resident = || {
-        let text = std::fs::read_to_string(format!("/proc/{}/statm", running.child.id())).unwrap();
-        text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
-    };
     publish(3_000);
-    let before = resident();
+    let before = running.resident();
     publish(40_000);
-    let grown = resident().saturating_sub(before);
+    let grown = running.resident().saturating_sub(before);
     // 40,000 publications of 500 bytes for 50 subscribers are 1 GB; the tape is 512 KiB.
     assert!(grown < 4 << 20, "{grown}");
 }
