@@ -12,7 +12,7 @@
 //!  3  io                           the kernel edge
 //!  2  tape, topic                  shared memory
 //!  1  http, websocket, protocol    bytes and values: no socket, thread, lock or clock
-//!  0  clock, config, metrics       ground
+//!  0  clock, config, metrics, live ground
 //! ```
 
 mod acceptor;
@@ -25,6 +25,7 @@ mod handover;
 pub mod http;
 pub mod io;
 mod limits;
+mod live;
 pub mod metrics;
 pub mod protocol;
 pub mod publish;

@@ -17,9 +17,9 @@ use crate::metrics::Refusal;
 #[derive(Debug)]
 pub struct Limits {
     connections: AtomicUsize,
-    connections_max: usize,
+    connections_max: AtomicUsize,
     by_address: Mutex<FxHashMap<IpAddr, usize>>,
-    by_address_max: usize,
+    by_address_max: AtomicUsize,
 }
 
 impl Limits {
@@ -27,10 +27,22 @@ impl Limits {
     pub fn new(connections_max: usize, by_address_max: usize) -> Arc<Limits> {
         Arc::new(Limits {
             connections: AtomicUsize::new(0),
-            connections_max,
+            connections_max: AtomicUsize::new(connections_max),
             by_address: Mutex::default(),
-            by_address_max,
+            by_address_max: AtomicUsize::new(by_address_max),
         })
+    }
+
+    /// Sets both bounds anew. Who is there stays; whoever came while there was no bound for an address is not counted
+    /// against one that is set now.
+    pub fn set(&self, connections_max: usize, by_address_max: usize) {
+        self.connections_max.store(connections_max, Ordering::Relaxed);
+        self.by_address_max.store(by_address_max, Ordering::Relaxed);
+    }
+
+    /// Connections that there may be.
+    pub fn connections_max(&self) -> usize {
+        self.connections_max.load(Ordering::Relaxed)
     }
 
     /// Connections now.
@@ -43,16 +55,17 @@ impl Limits {
     /// # Errors
     /// Which bound is reached.
     pub fn admit(self: &Arc<Limits>, address: IpAddr) -> Result<Permit, Refusal> {
-        if self.connections.fetch_add(1, Ordering::Relaxed) >= self.connections_max {
+        if self.connections.fetch_add(1, Ordering::Relaxed) >= self.connections_max() {
             self.connections.fetch_sub(1, Ordering::Relaxed);
             return Err(Refusal::ServerFull);
         }
         // From here on the permit gives back what was taken.
         let mut permit = Permit { limits: Arc::clone(self), address: None };
-        if self.by_address_max > 0 {
+        let by_address_max = self.by_address_max.load(Ordering::Relaxed);
+        if by_address_max > 0 {
             let mut table = self.by_address.lock();
             let count = table.entry(address).or_default();
-            if *count >= self.by_address_max {
+            if *count >= by_address_max {
                 return Err(Refusal::AddressFull);
             }
             *count += 1;
@@ -100,5 +113,9 @@ mod tests {
         assert_eq!(limits.connections(), 2);
         drop(limits.admit(a).unwrap());
         assert_eq!(limits.connections(), 2);
+        limits.set(1, 0);
+        assert_eq!(limits.admit(b).unwrap_err(), Refusal::ServerFull);
+        limits.set(4, 0);
+        let _more = [limits.admit(a).unwrap(), limits.admit(a).unwrap()];
     }
 }

@@ -45,6 +45,7 @@ use crate::{
     handover::{Inbox, Message},
     io::{epoll::Epoll, listener, waker::Waker},
     limits::Limits,
+    live::Live,
     metrics::Metrics,
     publish::Publisher,
     tape::{Tape, TapeSettings},
@@ -141,6 +142,8 @@ pub struct Server {
     addresses: Vec<SocketAddr>,
     publisher: Publisher,
     config: Config,
+    shared: Arc<Shared>,
+    limits: Arc<Limits>,
     ready: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
     listeners: Vec<Arc<Socket>>,
@@ -176,16 +179,29 @@ impl Server {
         let cores = pick_cores(&config)?;
         let replay = config.replay.as_ref().map(|path| Replay::open(path, replay::Options::of(&config))).transpose()?;
         let listeners = listen_all(&config)?;
-        let beside = DESCRIPTORS_BESIDE + (listeners.len() + 3 * cores.len()) as u64;
-        let needed = config.max_connections as u64 + beside;
-        listener::reserve_descriptors(needed).map_err(|limit| StartError::Descriptors {
-            connections: config.max_connections,
-            needed,
-            limit,
-        })?;
+        reserve_descriptors(&config, listeners.len(), cores.len())?;
         let addresses = addresses_of(&config, &listeners);
         let parts = Parts::new(&config, cores.len()).map_err(StartError::Thread)?;
         parts.spawn(config, cores, listeners, addresses, replay).map_err(StartError::Thread)
+    }
+
+    /// Takes over those of the `wanted` settings that can change while the server runs ([`LIVE`](crate::config::LIVE)); the others stay
+    /// as they were at the start. Connections see new timeouts when their next one comes, and who has shown the token
+    /// that was right keeps the right to publish until it disconnects.
+    ///
+    /// # Errors
+    /// What is wrong with the settings, or that there are too few descriptors for the connections: nothing has changed.
+    pub fn reload(&mut self, wanted: &Config) -> Result<(), StartError> {
+        wanted.check()?;
+        let config = self.config.with_live(wanted);
+        config.check()?;
+        if config.max_connections > self.config.max_connections {
+            reserve_descriptors(&config, self.listeners.len(), self.workers.len())?;
+        }
+        self.limits.set(config.max_connections, config.max_connections_per_ip);
+        self.shared.settings.set(Settings::new(&config));
+        self.config = config;
+        Ok(())
     }
 
     /// Stops: nobody new comes in, clients are told and sent what is on the tape, connections are closed. Waits for all of
@@ -245,7 +261,7 @@ struct Parts {
 
 impl Parts {
     fn new(config: &Config, workers: usize) -> io::Result<Parts> {
-        let settings = Arc::new(Settings::new(config));
+        let settings = Settings::new(config);
         let tape = Tape::new(TapeSettings {
             retain: config.retain.as_u64() as usize,
             segment: config.segment.as_u64() as usize,
@@ -264,7 +280,7 @@ impl Parts {
         let (control, control_receiver) = Inbox::new(config.inbox, Arc::clone(&control_waker));
         Ok(Parts {
             tape,
-            shared: Arc::new(Shared { settings, publisher, subscriptions, metrics }),
+            shared: Arc::new(Shared { settings: Live::new(settings), publisher, subscriptions, metrics }),
             limits: Limits::new(config.max_connections, config.max_connections_per_ip),
             wakers,
             inboxes,
@@ -303,6 +319,8 @@ impl Parts {
             addresses,
             publisher: self.shared.publisher.clone(),
             config,
+            shared: Arc::clone(&self.shared),
+            limits: Arc::clone(&self.limits),
             ready,
             stopping: Arc::clone(&stopping),
             listeners: listeners.clone(),
@@ -355,6 +373,16 @@ impl Server {
         self.feeds = Some(Feeds { stop, threads });
         Ok(())
     }
+}
+
+/// Makes room for a descriptor for each connection, and for what there is beside them.
+fn reserve_descriptors(config: &Config, listeners: usize, workers: usize) -> Result<(), StartError> {
+    let needed = config.max_connections as u64 + DESCRIPTORS_BESIDE + (listeners + 3 * workers) as u64;
+    listener::reserve_descriptors(needed).map_err(|limit| StartError::Descriptors {
+        connections: config.max_connections,
+        needed,
+        limit,
+    })
 }
 
 /// Which core each worker is pinned to; as many entries as there are workers.

@@ -293,6 +293,27 @@ impl Default for Config {
     }
 }
 
+/// Makes the list of settings that can change while the server runs, and the function that takes them over, from one list.
+macro_rules! live {
+    ($($field:ident)*) => {
+        /// The settings that can change while the server runs, by field name. The others need a restart: memory,
+        /// sockets and threads were made according to them.
+        pub const LIVE: &[&str] = &[$(stringify!($field)),*];
+
+        impl Config {
+            /// These settings, with those of `wanted` that can change while the server runs.
+            pub fn with_live(&self, wanted: &Config) -> Config {
+                Config { $($field: wanted.$field.clone(),)* ..self.clone() }
+            }
+        }
+    };
+}
+
+live! {
+    allow_origin flush_interval max_connections max_connections_per_ip max_subscriptions max_pending
+    handshake_timeout heartbeat idle_timeout close_timeout drain_timeout publish_token anonymous_publish
+}
+
 /// A setting, or a relation between settings, that cannot work; the text is one sentence for the operator.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0}")]

@@ -79,19 +79,19 @@ impl Control {
     }
 
     fn topics<'a>(&self, head: &Request<'_>) -> Result<Response<'a>, Refusal> {
-        let list = topics::Query::read(head, self.context.shared.settings.topic_length_max)?;
+        let list = topics::Query::read(head, self.context.shared.settings.get().topic_length_max)?;
         Ok(Response::new(200).body(JSON, list.answer(&self.context)).header("Cache-Control", "no-store"))
     }
 
     fn check_topic(&self, topic: &str) -> Result<(), Refusal> {
-        Topic::check(topic, self.context.shared.settings.topic_length_max)
+        Topic::check(topic, self.context.shared.settings.get().topic_length_max)
             .map_err(|error| Refusal::new(400, format!("Not a topic: {error}.")))
     }
 
     /// Whether a request may publish: its method, the page that it comes from, and the token that it shows.
     fn may_publish(&self, head: &Request<'_>) -> Result<(), Refusal> {
         only(head, PUBLISH)?;
-        let settings = &self.context.shared.settings;
+        let settings = self.context.shared.settings.get();
         handshake::check_origin(head, &settings.origins)?;
         if settings.open {
             return Ok(());
@@ -108,7 +108,7 @@ impl Control {
 
     /// The publication, or the publications, that a request begins.
     fn upload<'a>(&self, head: &Request<'_>, topic: Option<&str>) -> Result<Outcome<'a>, Refusal> {
-        let message_max = self.context.shared.settings.message_max;
+        let message_max = self.context.shared.settings.get().message_max;
         let upload = match topic {
             Some(topic) => Upload::one(head, topic, message_max),
             None => Upload::lines(head, message_max, self.context.settings.body_max),

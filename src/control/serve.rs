@@ -128,7 +128,7 @@ impl Control {
         if input.is_empty() {
             return Next::NeedsInput;
         }
-        let (next, used) = match http::head::parse(&input, self.context.shared.settings.head_max) {
+        let (next, used) = match http::head::parse(&input, self.context.shared.settings.get().head_max) {
             Ok(None) => (Next::NeedsInput, 0),
             Ok(Some((head, len))) => {
                 let next = self.begin(token, &head);
@@ -282,7 +282,7 @@ impl Control {
 
     /// Watches a connection for what it waits for now, and for no longer than that is worth.
     fn watch_on(&mut self, token: Token) {
-        let settings = &self.context.shared.settings;
+        let settings = self.context.shared.settings.get();
         let patience = Patience {
             keep_alive: self.context.settings.keep_alive,
             head: settings.handshake_timeout,

@@ -50,6 +50,7 @@ use crate::{
     handover::{Arrival, Inbox, Message},
     http,
     io::{Edge, Ready, Received, Token, waker::Sleep},
+    live::Live,
     metrics::{Metrics, WorkerMetrics},
     protocol::command,
     publish::Publisher,
@@ -116,7 +117,7 @@ impl Settings {
 
 /// What all workers share.
 pub(crate) struct Shared {
-    pub settings: Arc<Settings>,
+    pub settings: Live<Settings>,
     pub publisher: Publisher,
     pub subscriptions: Subscriptions,
     pub metrics: Arc<Metrics>,
@@ -186,7 +187,7 @@ impl<E: Edge> Worker<E> {
         let now = edge.now();
         Worker {
             index,
-            settings: Arc::clone(&shared.settings),
+            settings: shared.settings.get(),
             shared,
             edge,
             inbox,
@@ -228,6 +229,7 @@ impl<E: Edge> Worker<E> {
     /// One turn. Returns false when the worker is done.
     pub(crate) fn turn(&mut self) -> bool {
         self.wait();
+        self.shared.settings.refresh(&mut self.settings);
         let begun = self.edge.now();
         self.now = begun;
         self.take_all_over();

@@ -19,6 +19,7 @@ use crate::{
         waker::Waker,
     },
     limits::Limits,
+    live::Live,
     protocol::{Kind, Payload},
     tape::TapeSettings,
 };
@@ -120,7 +121,7 @@ impl World {
         let shared = Arc::new(Shared {
             publisher: Publisher::new(tape.clone(), Arc::new([]), Arc::clone(&metrics), 128),
             subscriptions: Subscriptions::new(settings.subscriptions_total_max),
-            settings: Arc::new(settings),
+            settings: Live::new(settings),
             metrics,
         });
         let (inbox, receiver) = Inbox::new(64, Arc::clone(&WAKER));

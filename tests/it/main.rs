@@ -8,6 +8,7 @@ mod handshake;
 mod limits;
 mod protocol;
 mod raw;
+mod reload;
 mod replay;
 mod slow;
 mod stopping;

@@ -30,6 +30,7 @@ use crate::{
     handover::{Arrival, Inbox, Message},
     io::{epoll::Epoll, waker::Waker},
     limits::Limits,
+    live::Live,
     metrics::{Metrics, Refusal},
     protocol::Payload,
     publish::Publisher,
@@ -121,7 +122,7 @@ fn context(
     let metrics = Arc::new(Metrics::new(1));
     let publisher = Publisher::new(tape.clone(), Arc::new([]), Arc::clone(&metrics), config.max_topic_length);
     let shared = worker::Shared {
-        settings: Arc::new(worker::Settings::new(&config)),
+        settings: Live::new(worker::Settings::new(&config)),
         publisher,
         subscriptions: Subscriptions::new(config.max_subscriptions_total),
         metrics,
