@@ -2,7 +2,9 @@
 //!
 //! An acceptor blocks in `accept4`. It survives whatever accepting can fail with: a connection that is gone already is
 //! passed over, and when descriptors or memory run out it pauses for a moment, instead of spinning on an error that won't
-//! go away by itself. It ends when its listening socket is shut down.
+//! go away by itself. It ends when its listening socket is shut down; one that was passed
+//! to this process (socket activation) stays open for the next, so there it waits for a bell, too: one `poll` more for each
+//! connection.
 
 use std::{
     io,
@@ -44,6 +46,8 @@ pub(crate) struct Acceptor {
     pub metrics: Arc<Metrics>,
     pub workers: Vec<Inbox<OwnedFd>>,
     pub stopping: Arc<AtomicBool>,
+    /// Rung to end it, where the listening socket was passed to this process and can't be shut down.
+    pub bell: Option<Arc<OwnedFd>>,
 }
 
 impl Acceptor {
@@ -51,13 +55,15 @@ impl Acceptor {
     pub(crate) fn run(self) {
         let mut complained = Moment::default();
         loop {
-            let accepted = listener::accept(&self.listener);
+            let accepted = self.accept();
             // Acquire: pairs with the Release of whoever stops the server, before it shuts the socket down.
             if self.stopping.load(Ordering::Acquire) {
                 return;
             }
             match accepted {
                 Ok((socket, peer)) => self.take(socket, peer),
+                // Another acceptor of the same socket was faster, the bell was rung, or a signal came.
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
                 Err(error) => {
                     self.metrics.accept_errors.bump();
                     if is_short_of_something(&error) {
@@ -71,6 +77,16 @@ impl Acceptor {
                 }
             }
         }
+    }
+
+    fn accept(&self) -> io::Result<(OwnedFd, SocketAddr)> {
+        if let Some(bell) = &self.bell
+            && listener::wait(&self.listener, bell)?
+        {
+            // What is waiting stays in the backlog, for the next process that listens on this socket.
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        listener::accept(&self.listener)
     }
 
     fn take(&self, socket: OwnedFd, peer: SocketAddr) {
