@@ -6,7 +6,7 @@
 //! The floors below are the whole structure; a module uses its own floor and those beneath it:
 //!
 //! ```text
-//!  6  cli, server                  assembly
+//!  6  cli, check, server           assembly
 //!  5  control, feeds               HTTP API, metrics, page; demo and replay
 //!  4  publish, acceptor, worker    the data plane; handover and limits between its threads
 //!  3  io                           the kernel edge
@@ -16,6 +16,7 @@
 //! ```
 
 mod acceptor;
+pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod config;

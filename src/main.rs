@@ -1,7 +1,7 @@
 //! The `stentor` binary: flags, log, start, signals.
 
 use std::{
-    io::IsTerminal,
+    io::{IsTerminal, Write},
     process::ExitCode,
     sync::{Arc, atomic::AtomicBool},
 };
@@ -11,9 +11,12 @@ use signal_hook::{
     flag,
     iterator::Signals,
 };
+use socket2::Socket;
 use stentor::{
+    check,
     cli::{self, Cli, LogLevel},
     config::{LIVE, LogFormat},
+    io::listener,
     server::{Server, StartError},
 };
 use tracing_appender::non_blocking::WorkerGuard;
@@ -21,20 +24,46 @@ use tracing_appender::non_blocking::WorkerGuard;
 fn main() -> ExitCode {
     let cli = cli::parse_from(std::env::args_os()).unwrap_or_else(|error| error.exit());
     if cli.print_config {
-        print!("{}", cli.settings);
-        return ExitCode::SUCCESS;
+        return print(cli.settings.to_string().as_bytes());
+    }
+    if let Some(shell) = cli.completions {
+        return print(&cli::completions(shell));
+    }
+    if cli.man {
+        return print(&cli::manual());
+    }
+    // Before there are threads: it takes what it reads out of the environment.
+    let sockets = match listener::passed() {
+        Ok(sockets) => sockets,
+        Err(error) => return failed(&StartError::Passed(error)),
+    };
+    if cli.check {
+        let report = check::check(&cli, &sockets);
+        let printed = print(report.to_string().as_bytes());
+        return if report.would_start() { printed } else { ExitCode::FAILURE };
     }
     let log = Log::start(&cli);
-    match run(cli, &log) {
+    match run(cli, sockets, &log) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("stentor: {error}");
-            ExitCode::from(2)
-        }
+        Err(error) => failed(&error),
     }
 }
 
-fn run(mut cli: Cli, log: &Log) -> Result<(), StartError> {
+/// To standard output; whoever reads it may have gone.
+fn print(text: &[u8]) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn failed(error: &StartError) -> ExitCode {
+    eprintln!("stentor: {error}");
+    ExitCode::from(2)
+}
+
+fn run(mut cli: Cli, sockets: Vec<Socket>, log: &Log) -> Result<(), StartError> {
     let asked = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
         // In this order: the first signal finds `asked` false and sets it, the second ends the process at once.
@@ -46,7 +75,7 @@ fn run(mut cli: Cli, log: &Log) -> Result<(), StartError> {
     if cli.config_file.is_some() {
         signals.add_signal(SIGHUP).map_err(StartError::Thread)?;
     }
-    let mut server = Server::builder().config(cli.config.clone()).start()?;
+    let mut server = Server::builder().config(cli.config.clone()).sockets(sockets).start()?;
     for address in server.addresses() {
         tracing::info!("listening on http://{address}/ (subscribe at ws://{address}/ws)");
     }

@@ -14,6 +14,8 @@ use clap::{
 };
 use tracing_subscriber::EnvFilter;
 
+use clap_complete::Shell;
+
 use crate::config::{Config, LogFormat};
 pub use settings::{Setting, Settings};
 
@@ -62,6 +64,22 @@ pub struct Cli {
     /// Print every setting and where it came from, and exit
     #[arg(long, help_heading = ASKING)]
     pub print_config: bool,
+
+    /// Print what would happen with these settings, and exit: 0 if it would start
+    ///
+    /// And 1 if it would not. Looks at the addresses, the limits on descriptors, memory, and the kernel's limits for sockets. Changes nothing.
+    #[arg(long, help_heading = ASKING)]
+    pub check: bool,
+
+    /// Print completions for a shell, and exit
+    ///
+    /// The shells are bash, elvish, fish, powershell and zsh.
+    #[arg(long, value_name = "SHELL", value_enum, hide_possible_values = true, help_heading = ASKING)]
+    pub completions: Option<Shell>,
+
+    /// Print the manual page, and exit
+    #[arg(long, help_heading = ASKING)]
+    pub man: bool,
 
     /// Every setting, as it was written, with where it came from.
     #[arg(skip)]
@@ -113,6 +131,21 @@ fn command() -> Command {
         ArgAction::SetTrue if flag.get_env().is_some() => flag.value_parser(BoolishValueParser::new()),
         _ => flag,
     })
+}
+
+/// The script that makes a shell complete the flags.
+pub fn completions(shell: Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command(), "stentor", &mut script);
+    script
+}
+
+/// The manual page, for `man`.
+pub fn manual() -> Vec<u8> {
+    let mut page = Vec::new();
+    let written = clap_mangen::Man::new(command()).render(&mut page);
+    debug_assert!(written.is_ok(), "a Vec takes everything");
+    page
 }
 
 /// A level or filter of events.
@@ -210,7 +243,7 @@ fn name(flag: &Arg) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::error::ErrorKind;
+    use clap::{ValueEnum, error::ErrorKind};
 
     fn parse(args: &[&str]) -> Result<Cli, clap::Error> {
         parse_from(["stentor"].iter().chain(args))
@@ -265,7 +298,7 @@ mod tests {
         let error = parse(&["-h"]).unwrap_err();
         assert_eq!((error.kind(), error.exit_code()), (ErrorKind::DisplayHelp, 0));
         let help = error.to_string();
-        assert!(help.lines().count() <= 60, "{} lines", help.lines().count());
+        assert!(help.lines().count() <= 70, "{} lines", help.lines().count());
         let widest = help.lines().map(|line| line.chars().count()).max().unwrap();
         assert!(widest <= COLUMNS_MAX, "{widest} columns");
         for flag in Cli::command().get_arguments() {
@@ -276,6 +309,21 @@ mod tests {
         {
             assert_eq!(help.matches(&format!("\n{group}\n")).count(), 1, "{group}");
         }
+    }
+
+    #[test]
+    fn completions_and_the_manual_name_every_flag() {
+        for shell in Shell::value_variants() {
+            let script = String::from_utf8(completions(*shell)).unwrap();
+            for flag in command().get_arguments() {
+                assert!(script.contains(name(flag)), "{shell}: {}", name(flag));
+            }
+        }
+        let page = String::from_utf8(manual()).unwrap().replace('\\', "");
+        for flag in command().get_arguments() {
+            assert!(page.contains(&format!("--{}", name(flag))), "{}", name(flag));
+        }
+        assert!(page.contains("that falls off"));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The server as its users meet it: real sockets, an independent WebSocket client (tungstenite), the real binary.
 
+mod activation;
 mod auth;
 mod binary;
 mod browser;
+mod check;
 mod client;
 mod handshake;
 mod limits;
