@@ -30,7 +30,8 @@ use crate::{
     http::response::refusal,
     io::listener,
     limits::Limits,
-    metrics::{Metrics, Refusal},
+    metrics::Refusal,
+    worker::Shared,
 };
 
 /// How long an acceptor pauses when descriptors have run out.
@@ -43,7 +44,7 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Acceptor {
     pub listener: Arc<Socket>,
     pub limits: Arc<Limits>,
-    pub metrics: Arc<Metrics>,
+    pub shared: Arc<Shared>,
     pub workers: Vec<Inbox<OwnedFd>>,
     pub stopping: Arc<AtomicBool>,
     /// Rung to end it, where the listening socket was passed to this process and can't be shut down.
@@ -65,7 +66,7 @@ impl Acceptor {
                 // Another acceptor of the same socket was faster, the bell was rung, or a signal came.
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
                 Err(error) => {
-                    self.metrics.accept_errors.bump();
+                    self.shared.metrics.accept_errors.bump();
                     if is_short_of_something(&error) {
                         let now = Moment::now();
                         if now.since(complained) >= COMPLAIN_EVERY || complained == Moment::default() {
@@ -90,11 +91,13 @@ impl Acceptor {
     }
 
     fn take(&self, socket: OwnedFd, peer: SocketAddr) {
-        self.metrics.accepted.bump();
-        match self.limits.admit(peer.ip()) {
+        self.shared.metrics.accepted.bump();
+        // A trusted proxy is many clients: each is counted as who it is, once that is known.
+        let is_proxy = self.shared.settings.get().proxies.trust(peer.ip());
+        match self.limits.admit((!is_proxy).then_some(peer.ip())) {
             Ok(permit) => {
                 let arrival = Arrival { socket, peer, permit, received: Vec::new() };
-                if let Err(back) = hand_to_fewest(&self.workers, &self.metrics, arrival) {
+                if let Err(back) = hand_to_fewest(&self.workers, &self.shared.metrics, arrival) {
                     self.refuse(&back.socket, peer, Refusal::InboxFull);
                 }
             }
@@ -105,7 +108,7 @@ impl Acceptor {
     /// Says 503 to a connection that there is no room for. Without waiting: what the client has sent so far is read, so
     /// that closing doesn't reset the connection before the answer has arrived.
     fn refuse(&self, socket: &OwnedFd, peer: SocketAddr, why: Refusal) {
-        self.metrics.refuse(why);
+        self.shared.metrics.refuse(why);
         tracing::debug!(%peer, why = why.name(), "refused");
         let text = match why {
             Refusal::AddressFull => "There are too many connections from your address.",

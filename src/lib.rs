@@ -11,7 +11,8 @@
 //!  4  publish, acceptor, worker    the data plane; handover and limits between its threads
 //!  3  io                           the kernel edge
 //!  2  tape, topic                  shared memory
-//!  1  http, websocket, protocol    bytes and values: no socket, thread, lock or clock
+//!  1  http, proxy, websocket,      bytes and values: no socket, thread, lock or clock
+//!     protocol
 //!  0  clock, config, metrics, live ground
 //! ```
 
@@ -29,6 +30,7 @@ mod limits;
 mod live;
 pub mod metrics;
 pub mod protocol;
+mod proxy;
 pub mod publish;
 pub mod server;
 pub mod tape;

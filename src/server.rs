@@ -365,7 +365,7 @@ impl Parts {
             let acceptor = Acceptor {
                 listener,
                 limits: Arc::clone(&self.limits),
-                metrics: Arc::clone(&self.shared.metrics),
+                shared: Arc::clone(&self.shared),
                 workers: self.inboxes.clone(),
                 stopping: Arc::clone(&stopping),
                 bell: bell.clone(),

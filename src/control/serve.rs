@@ -165,7 +165,8 @@ impl Control {
         // A body that nobody asked for is not read; so nobody knows where the next request begins.
         let has_body = !matches!(head.body, http::Body::None | http::Body::Length(0));
         let keep_alive = head.keep_alive && !has_body && !self.is_draining();
-        let (peer, method, path) = (self.connections[token as usize].peer, head.method, head.path());
+        let peer = self.context.shared.settings.get().proxies.client(self.connections[token as usize].peer, head);
+        let (method, path) = (head.method, head.path());
         match self.route(head) {
             Ok(Outcome::WebSocket) => {
                 // What was asked before has to be answered before.

@@ -53,6 +53,7 @@ use crate::{
     live::Live,
     metrics::{Metrics, WorkerMetrics},
     protocol::command,
+    proxy::Proxies,
     publish::Publisher,
     tape::{LANES, Lane, Position, Reader, Tape},
     topic::Subscriptions,
@@ -84,6 +85,7 @@ pub(crate) struct Settings {
     pub drain_timeout: Duration,
     pub origins: Vec<String>,
     pub token: Option<Secret>,
+    pub proxies: Proxies,
     /// Anybody may publish.
     pub open: bool,
 }
@@ -105,6 +107,7 @@ impl Settings {
             drain_timeout: config.drain_timeout.get(),
             origins: config.allow_origin.clone(),
             token: config.publish_token.clone(),
+            proxies: Proxies::new(config.trusted_proxy.clone(), config.proxy_protocol),
             open: config.publishing_is_open(),
         }
     }
@@ -291,6 +294,8 @@ impl<E: Edge> Worker<E> {
         self.made += 1;
         let id = ((self.index as u64 + 1) << 48) | self.made;
         let received = arrival.received;
+        // What comes with a beginning was read before, by the control thread.
+        let awaits_header = received.is_empty() && self.settings.proxies.announce(arrival.peer.ip());
         let token = self.connections.insert(Connection {
             socket: arrival.socket,
             cohort: None,
@@ -299,6 +304,7 @@ impl<E: Edge> Worker<E> {
             phase: Phase::Request,
             full: false,
             answered: false,
+            awaits_header,
             may_publish: false,
             pinged: false,
             echo: true,

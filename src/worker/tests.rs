@@ -99,6 +99,7 @@ fn settings() -> Settings {
         drain_timeout: Duration::from_secs(8),
         origins: Vec::new(),
         token: None,
+        proxies: Proxies::default(),
         open: true,
     }
 }
@@ -154,7 +155,7 @@ impl World {
     fn hand_over(&mut self, room: usize) -> Peer {
         let (socket, peer) = self.kernel.connect(room);
         let address = "127.0.0.1:1".parse().unwrap();
-        let permit = self.limits.admit("127.0.0.1".parse().unwrap()).unwrap();
+        let permit = self.limits.admit(Some("127.0.0.1".parse().unwrap())).unwrap();
         let arrival = Arrival { socket, peer: address, permit, received: Vec::new() };
         assert!(self.inbox.hand_over(arrival).is_ok());
         self.handed += 1;

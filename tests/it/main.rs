@@ -9,6 +9,7 @@ mod client;
 mod handshake;
 mod limits;
 mod protocol;
+mod proxy;
 mod raw;
 mod reload;
 mod replay;

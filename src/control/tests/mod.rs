@@ -75,7 +75,7 @@ impl Server {
     fn connect_after(&self, received: &[u8]) -> Client {
         let stream = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         let (socket, peer) = self.listener.accept().unwrap();
-        let permit = self.context.limits.admit(peer.ip()).unwrap();
+        let permit = self.context.limits.admit(Some(peer.ip())).unwrap();
         let arrival = Arrival { socket: socket.into(), peer, permit, received: received.to_vec() };
         self.inbox.hand_over(arrival).unwrap();
         // A guard: a test that would hang fails.
