@@ -8,6 +8,7 @@ mod check;
 mod client;
 mod handshake;
 mod limits;
+mod operations;
 mod protocol;
 mod proxy;
 mod raw;
