@@ -7,7 +7,7 @@
 //! | `/metrics` | GET, HEAD | figures for Prometheus |
 //! | `/topics`, `/topics/TOPIC` | GET, HEAD | what topics there are; a last value |
 //! | `/publish`, `/publish/TOPIC` | POST | publishing |
-//! | `/ws`, `/raw/TOPIC` | | for a worker |
+//! | `/ws`, `/raw/TOPIC`, `/sse` | | for a worker |
 
 use super::{Control, page, serve::Outcome, topics, upload::Upload};
 use crate::{
@@ -34,7 +34,7 @@ impl Control {
     pub(super) fn route<'a>(&mut self, head: &Request<'_>) -> Result<Outcome<'a>, Refusal> {
         let path = head.decoded_path().ok_or_else(|| Refusal::new(400, "The path is not valid text."))?;
         let answer = match &*path {
-            "/ws" => return Ok(Outcome::WebSocket),
+            "/ws" | "/sse" => return Ok(Outcome::WebSocket),
             raw if raw.starts_with("/raw/") => return Ok(Outcome::WebSocket),
             "/publish" => {
                 self.may_publish(head)?;
@@ -44,7 +44,6 @@ impl Control {
             "/readyz" => look(head).and_then(|()| self.readiness()),
             "/metrics" => look(head).map(|()| self.metrics(head)),
             "/topics" => look(head).and_then(|()| self.topics(head)),
-            "/sse" => Err(Refusal::new(501, "unsupported: Server-Sent Events are reserved, and not served yet.")),
             path => {
                 if let Some(topic) = path.strip_prefix("/publish/") {
                     self.may_publish(head)?;

@@ -46,6 +46,27 @@ fn clients_of_a_trusted_proxy_are_counted_one_by_one() {
 }
 
 #[test]
+fn streams_of_events_are_counted_as_their_client_too() {
+    let server = behind(|_| {});
+    let ask = |client: &str| {
+        let mut stream = tcp(server.addresses()[0]);
+        // Behind another request on the same connection, as proxies do it.
+        let first = "GET /healthz HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 192.0.2.99\r\n\r\n";
+        write!(stream, "{first}GET /sse?topics=a HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: {client}\r\n\r\n").unwrap();
+        assert!(head(&mut stream).starts_with("HTTP/1.1 200 "));
+        stream.read_exact(&mut [0; 3]).unwrap();
+        let head = head(&mut stream);
+        (stream, head)
+    };
+    let (_first, answer) = ask("192.0.2.1");
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("text/event-stream"), "{answer}");
+    let (_second, answer) = ask("192.0.2.2");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let (_third, answer) = ask("192.0.2.1");
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+}
+
+#[test]
 fn who_is_not_trusted_can_not_name_another() {
     let server = serve(|config| {
         config.trusted_proxy = vec!["192.0.2.0/24".parse().unwrap()];
