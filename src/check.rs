@@ -1,8 +1,8 @@
 //! `--check`: what would happen with these settings on this machine, without starting anything.
 //!
 //! Three kinds of remarks: an `error` would keep the server from starting, a `warning` makes it work differently from
-//! what the settings say, a `note` is arithmetic that an operator wants to see. [`judge`] compares the settings with
-//! what the kernel allows ([`Machine`]); the rest asks the system itself.
+//! what the settings say, a `note` is arithmetic that an operator wants to see. `judge` compares the settings with
+//! what the kernel allows (`Machine`); the rest asks the system itself.
 
 use std::{fmt, fs, io, net::SocketAddr, path::Path};
 
