@@ -66,8 +66,10 @@ use crate::{
     handover::{Arrival, Inbox, Message},
     http,
     io::{Edge, Ready, Received, Token, waker::Sleep},
+    live::Live,
     metrics::{Metrics, WorkerMetrics},
     protocol::command,
+    proxy::Proxies,
     publish::Publisher,
     tape::{LANES, Lane, Position, Reader, Tape},
     topic::Subscriptions,
@@ -102,6 +104,7 @@ pub(crate) struct Settings {
     pub drain_timeout: Duration,
     pub origins: Vec<String>,
     pub token: Option<Secret>,
+    pub proxies: Proxies,
     /// Anybody may publish.
     pub open: bool,
 }
@@ -126,6 +129,7 @@ impl Settings {
             drain_timeout: config.drain_timeout.get(),
             origins: config.allow_origin.clone(),
             token: config.publish_token.clone(),
+            proxies: Proxies::new(config.trusted_proxy.clone(), config.proxy_protocol),
             open: config.publishing_is_open(),
         }
     }
@@ -138,7 +142,7 @@ impl Settings {
 
 /// What all workers share.
 pub(crate) struct Shared {
-    pub settings: Arc<Settings>,
+    pub settings: Live<Settings>,
     pub publisher: Publisher,
     pub subscriptions: Subscriptions,
     pub metrics: Arc<Metrics>,
@@ -215,7 +219,7 @@ impl<E: Edge> Worker<E> {
         let now = edge.now();
         Worker {
             index,
-            settings: Arc::clone(&shared.settings),
+            settings: shared.settings.get(),
             shared,
             edge,
             inbox,
@@ -262,6 +266,7 @@ impl<E: Edge> Worker<E> {
     /// One turn. Returns false when the worker is done.
     pub(crate) fn turn(&mut self) -> bool {
         self.wait();
+        self.shared.settings.refresh(&mut self.settings);
         let begun = self.edge.now();
         self.now = begun;
         self.take_all_over();
@@ -326,6 +331,8 @@ impl<E: Edge> Worker<E> {
         self.made += 1;
         let id = ((self.index as u64 + 1) << 48) | self.made;
         let received = arrival.received;
+        // What comes with a beginning was read before, by the control thread.
+        let awaits_header = received.is_empty() && self.settings.proxies.announce(arrival.peer.ip());
         let token = self.connections.insert(Connection {
             socket: arrival.socket,
             cohort: None,
@@ -334,6 +341,7 @@ impl<E: Edge> Worker<E> {
             phase: Phase::Request,
             full: false,
             answered: false,
+            awaits_header,
             may_publish: false,
             pinged: false,
             echo: true,

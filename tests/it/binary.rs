@@ -23,14 +23,18 @@ pub fn run(args: &[&str]) -> Output {
 /// Ends the program when a test fails.
 pub struct Running {
     pub child: Child,
-    log: BufReader<ChildStderr>,
+    pub log: BufReader<ChildStderr>,
     pub address: String,
 }
 
 impl Running {
     pub fn start(args: &[&str]) -> Running {
-        let mut command = stentor();
-        let mut child = command.args(["--listen", "127.0.0.1:0"]).args(args).stderr(Stdio::piped()).spawn().unwrap();
+        Running::spawn(stentor().args(["--listen", "127.0.0.1:0"]).args(args))
+    }
+
+    /// Starts the program and reads its log until it listens.
+    pub fn spawn(command: &mut Command) -> Running {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         let address = loop {
@@ -43,7 +47,7 @@ impl Running {
         Running { child, log, address }
     }
 
-    fn signal(&self, signal: rustix::process::Signal) {
+    pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).unwrap();
     }
@@ -58,8 +62,17 @@ impl Running {
         text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * rustix::param::page_size()
     }
 
+    /// Reads its log until a line says this, and returns what was read.
+    pub fn logged(&mut self, text: &str) -> String {
+        let mut log = String::new();
+        while !log.lines().last().is_some_and(|line| line.contains(text)) {
+            assert!(self.log.read_line(&mut log).unwrap() > 0, "it ended: {log}");
+        }
+        log
+    }
+
     /// Waits for its end: the exit code, and what it logged until then.
-    fn end(mut self) -> (Option<i32>, String) {
+    pub fn end(mut self) -> (Option<i32>, String) {
         let mut log = String::new();
         self.log.read_to_string(&mut log).unwrap();
         (self.child.wait().unwrap().code(), log)
