@@ -19,7 +19,7 @@ run('websocket', async (url, protocol) => {
   const connection = await connecting;
   return {
     closed: new Promise((resolve) => connection.on('close', resolve)),
-    send: (data) => connection.send(data),
+    send: (data) => (typeof data === 'string' ? connection.sendUTF(data) : connection.sendBytes(Buffer.from(data))),
     next: () => inbox.next(),
     close: (code) => connection.close(code),
     ping: () => new Promise((resolve) => { connection.once('pong', resolve); connection.ping('?'); }),
