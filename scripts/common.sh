@@ -1,30 +1,39 @@
 # What the scripts here share; each sources it from the project's folder.
 
-skip() { printf 'skipped: %s\n' "$*"; }
+outcomes=() left_out=() current=
 
-# Runs a step, and keeps what came of it for `summary`; what it prints as skipped, too. Returns its code.
-step() { # NAME, COMMAND …
-  local name=$1 begun=$SECONDS code kept
-  shift
+# Begins a step; the one before it has passed.
+step() {
+  end_step passed
+  current=$* begun=$SECONDS
+  printf '\n== %s\n' "$current"
+}
+
+end_step() { # passed or FAILED
+  [ -z "$current" ] || outcomes+=("$1  $current ($((SECONDS - begun)) s)")
+  current=
+}
+
+skip() {
+  printf 'skipped: %s\n' "$*"
+  left_out+=("skipped: $*")
+}
+
+# Runs another script; what that one skips is skipped here.
+run() {
+  local kept code=0
   kept=$(mktemp)
-  printf '\n== %s\n' "$name"
-  # In a shell of its own, outside of any condition, so that it ends at its first error.
-  set +e
-  (set -e; "$@") | tee "$kept"
-  code=${PIPESTATUS[0]}
-  set -e
-  [ "$code" = 0 ] && outcomes+=("passed  $name ($((SECONDS - begun)) s)") || outcomes+=("FAILED  $name")
+  "$@" | tee "$kept" || code=$?
   mapfile -t -O "${#left_out[@]}" left_out < <(grep '^skipped: ' "$kept")
   rm -f "$kept"
   return "$code"
 }
-outcomes=() left_out=()
 
-# What the steps came to, one line each.
+# On the way out: what the steps came to, one line each.
 summary() {
+  if [ $? = 0 ]; then end_step passed; else end_step FAILED; fi
   printf '\n== in all\n'
-  [ ${#outcomes[@]} = 0 ] || printf '%s\n' "${outcomes[@]}"
-  [ ${#left_out[@]} = 0 ] || printf '%s\n' "${left_out[@]}"
+  printf '%s\n' "${outcomes[@]}" "${left_out[@]}"
 }
 
 # Starts the server $stentor with further flags, on a port of its own; sets server (its process) and address.
