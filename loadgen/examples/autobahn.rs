@@ -43,18 +43,13 @@ fn main() -> ExitCode {
 fn run(url: &str) -> Result<()> {
     let host = Url::parse(url)?.host;
     let server = Url::parse(url)?.address()?;
-    let mut count = Vec::new();
-    Session::open(server, &host, "/getCaseCount")?.last(|_, message| {
-        count = message.to_vec();
-        None
-    })?;
+    let count = Session::open(server, &host, "/getCaseCount")?.hold(false)?;
     let count: u32 = String::from_utf8(count)?.parse().context("the server's number of cases")?;
     for case in 1..=count {
         let path = format!("/runCase?case={case}&agent={AGENT}");
-        let echo = |kind, message: &[u8]| Some((kind, message.to_vec()));
-        Session::open(server, &host, &path)?.last(echo).with_context(|| format!("case {case} of {count}"))?;
+        Session::open(server, &host, &path)?.hold(true).with_context(|| format!("case {case} of {count}"))?;
     }
-    Session::open(server, &host, &format!("/updateReports?agent={AGENT}"))?.last(|_, _| None)
+    Session::open(server, &host, &format!("/updateReports?agent={AGENT}"))?.hold(false).map(drop)
 }
 
 /// One connection, from its handshake to its end.
@@ -62,29 +57,32 @@ struct Session {
     stream: TcpStream,
     pending: Vec<u8>,
     assembly: Assembly,
+    /// The latest message.
+    latest: Vec<u8>,
+    /// Our close frame is sent, and the server is to hang up.
     closed: bool,
 }
 
 impl Session {
     fn open(server: SocketAddr, host: &str, path: &str) -> Result<Self> {
         let (stream, pending) = dial(server, host, path, &[], TIMEOUT)?;
-        Ok(Self { stream, pending, assembly: Assembly::default(), closed: false })
+        Ok(Self { stream, pending, assembly: Assembly::default(), latest: Vec::new(), closed: false })
     }
 
-    /// Answers messages until the server has ended the connection.
-    fn last(mut self, mut answer: impl FnMut(Opcode, &[u8]) -> Option<(Opcode, Vec<u8>)>) -> Result<()> {
+    /// Stays until the server has ended the connection, echoing or not; returns the latest message.
+    fn hold(mut self, echoes: bool) -> Result<Vec<u8>> {
         let mut buffer = vec![0; 256 * 1024];
         let mut out = Vec::new();
         loop {
-            let taken = self.take(&mut answer, &mut out);
+            let taken = self.take(echoes, &mut out);
             self.pending.drain(..taken);
             // A server that has gone no longer hears an answer, which shows at the next read.
             let _ = self.stream.write_all(&out);
             out.clear();
             let read = match self.stream.read(&mut buffer) {
-                Ok(0) => return Ok(()),
+                Ok(0) => return Ok(self.latest),
                 Ok(read) => read,
-                Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset) => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(self.latest),
                 Err(error) => return Err(error).context("reading"),
             };
             self.pending.extend_from_slice(&buffer[..read]);
@@ -92,11 +90,7 @@ impl Session {
     }
 
     /// Takes the frames that are there; returns how many bytes they were. What follows a close frame is thrown away.
-    fn take(
-        &mut self,
-        answer: &mut impl FnMut(Opcode, &[u8]) -> Option<(Opcode, Vec<u8>)>,
-        out: &mut Vec<u8>,
-    ) -> usize {
+    fn take(&mut self, echoes: bool, out: &mut Vec<u8>) -> usize {
         let mut at = 0;
         while !self.closed {
             let event = match frame::scan(&self.pending[at..]) {
@@ -110,17 +104,14 @@ impl Session {
             match event {
                 Ok(Event::Nothing) => {}
                 Ok(Event::Message(kind, message)) => {
-                    if let Some((kind, message)) = answer(kind, &message) {
+                    if echoes {
                         frame::write(kind, &message, out);
                     }
+                    self.latest = message.into_owned();
                 }
                 Ok(Event::Ping(payload)) => frame::write(Opcode::Pong, payload, out),
-                Ok(Event::Close(code, _)) => {
+                Ok(Event::Close(code, _)) | Err(Violation { code, .. }) => {
                     frame::write_close(code, out);
-                    self.closed = true;
-                }
-                Err(violation) => {
-                    frame::write_close(violation.code, out);
                     self.closed = true;
                 }
             }
