@@ -38,6 +38,8 @@ pub(super) struct Found {
     pub name: Arc<str>,
     pub epoch: String,
     pub seq: u64,
+    /// The position after its newest publication.
+    pub end: u64,
     pub last: Option<LastValue>,
     /// A position on the tape from which the one to resume from is found.
     pub near: Option<u64>,
@@ -50,6 +52,7 @@ impl Found {
             name: Arc::clone(&topic.name),
             epoch: topic.epoch.to_string(),
             seq: topic.seq,
+            end: topic.end,
             last: topic.last.clone(),
             near: points.get(&*topic.name).and_then(|point| topic.near(point.seq + 1)),
         }
@@ -188,7 +191,12 @@ impl<E: Edge> Worker<E> {
         });
         let slot = |topic: &Found| topic.id.slot;
         for topic in found {
-            let seq = first.get(&slot(topic)).copied().unwrap_or(topic.seq);
+            let seq = match first.get(&slot(topic)) {
+                Some(seq) => *seq,
+                None if topic.end <= self.position.0 => topic.seq,
+                // It lies between the worker and the tape's floor, and is noted when the worker gets there.
+                None => continue,
+            };
             self.interest.note_known(topic.id, &topic.name, seq);
         }
         found.iter().map(|topic| (slot(topic), topic.seq)).collect()
