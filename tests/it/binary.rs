@@ -1,70 +1,18 @@
 //! The program: its exit codes, its one-line errors, its signals.
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader},
     net::TcpListener,
-    process::{Child, ChildStderr, Command, Output, Stdio},
+    process::{Command, Output, Stdio},
 };
 
-use crate::client::Client;
-
-fn stentor() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_stentor"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STENTOR_")) {
-        command.env_remove(name);
-    }
-    command
-}
+use crate::{
+    client::Client,
+    process::{Running, stentor},
+};
 
 fn run(args: &[&str]) -> Output {
     stentor().args(args).output().unwrap()
-}
-
-/// Ends the program when a test fails.
-struct Running {
-    child: Child,
-    log: BufReader<ChildStderr>,
-    address: String,
-}
-
-impl Running {
-    fn start(args: &[&str]) -> Running {
-        let mut command = stentor();
-        let mut child = command.args(["--listen", "127.0.0.1:0"]).args(args).stderr(Stdio::piped()).spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        let address = loop {
-            line.clear();
-            assert!(log.read_line(&mut line).unwrap() > 0, "it ended before it listened");
-            if let Some((_, rest)) = line.split_once("listening on http://") {
-                break rest.split('/').next().unwrap().to_owned();
-            }
-        };
-        Running { child, log, address }
-    }
-
-    fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, signal).unwrap();
-    }
-
-    fn client(&self, path: &str) -> Client {
-        Client::try_connect(self.address.parse().unwrap(), path, &[]).unwrap()
-    }
-
-    /// Waits for its end: the exit code, and what it logged until then.
-    fn end(mut self) -> (Option<i32>, String) {
-        let mut log = String::new();
-        self.log.read_to_string(&mut log).unwrap();
-        (self.child.wait().unwrap().code(), log)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 #[test]
@@ -173,15 +121,14 @@ fn out_of_descriptors_it_waits_and_goes_on_when_there_are_some() {
     use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
     let mut running = Running::start(&["--max-connections", "100", "--workers", "1"]);
     let pid = Some(Pid::from_child(&running.child));
-    let used = std::fs::read_dir(format!("/proc/{}/fd", running.child.id())).unwrap().count() as u64;
+    let used = running.descriptors() as u64;
     let roomy = getrlimit(Resource::Nofile);
     let tight = Rlimit { current: Some(used + 2), maximum: roomy.maximum };
     prlimit(pid, Resource::Nofile, tight).unwrap();
     // More than there are descriptors for: the others wait in the backlog, connected but not accepted.
-    let address = running.address.clone();
+    let address = running.address;
     let clients: Vec<_> = (0..5)
         .map(|_| {
-            let address = address.parse().unwrap();
             std::thread::spawn(move || Client::try_connect(address, "/ws", &[]).unwrap())
         })
         .collect();
@@ -211,14 +158,10 @@ fn a_stalled_reader_costs_no_memory_that_grows() {
             (0..100).for_each(|_| assert_eq!(healthy.text().len(), 500));
         }
     };
-    let resident = || {
-        let text = std::fs::read_to_string(format!("/proc/{}/statm", running.child.id())).unwrap();
-        text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
-    };
     publish(3_000);
-    let before = resident();
+    let before = running.resident();
     publish(40_000);
-    let grown = resident().saturating_sub(before);
+    let grown = running.resident().saturating_sub(before);
     // 40,000 publications of 500 bytes for 50 subscribers are 1 GB; the tape is 512 KiB.
     assert!(grown < 4 << 20, "{grown}");
 }
