@@ -3,16 +3,20 @@
 use proptest::prelude::*;
 
 use super::{
-    script::{MESSAGE_MAX, NAMES, Step, Twin},
+    script::{ALL_LANES, MESSAGE_MAX, NAMES, Step, Twin},
     *,
 };
+
+fn lane() -> impl Strategy<Value = Lane> {
+    (0..LANES).prop_map(|lane| ALL_LANES[lane])
+}
 
 fn step() -> impl Strategy<Value = Step> {
     let len = prop_oneof![0..40usize, 0..400usize, 0..=MESSAGE_MAX + 1];
     prop_oneof![
         12 => (0..NAMES.len(), 0..3u8, len).prop_map(|(topic, kind, len)| Step::Publish { topic, kind, len }),
-        1 => any::<bool>().prop_map(Step::Want),
-        1 => any::<bool>().prop_map(Step::Unwant),
+        1 => lane().prop_map(Step::Want),
+        1 => lane().prop_map(Step::Unwant),
         2 => Just(Step::Read),
         1 => any::<bool>().prop_map(Step::Hold),
         1 => (0..60u64, 0..NAMES.len()).prop_map(|(age, used)| Step::Forget { age, used }),

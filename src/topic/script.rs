@@ -35,6 +35,8 @@ struct Known {
     epoch: u64,
     seq: u64,
     end: u64,
+    /// Where its publications are.
+    positions: Vec<u64>,
     value: Option<Vec<u8>>,
 }
 
@@ -106,19 +108,19 @@ impl Twin {
             Err(RegistryFull) => return assert!(is_new && self.topics.len() == self.topics_max),
             Ok(topic) => topic,
         };
+        topic.number(self.head, self.head, self.tail);
         self.head += 1;
-        topic.seq += 1;
-        topic.end = self.head;
         let (id, epoch) = (topic.id, topic.epoch.0);
         if is_new {
             assert!(self.ids.insert(id), "{id:?} was another topic before");
             assert!(self.numberings.insert((name, epoch)), "{name} was numbered in epoch {epoch} before");
             assert!(self.resting.iter().all(|(slot, _)| *slot != id.slot), "slot {} rests", id.slot);
-            self.topics.insert(name, Known { id, epoch, seq: 0, end: 0, value: None });
+            self.topics.insert(name, Known { id, epoch, seq: 0, end: 0, positions: Vec::new(), value: None });
         }
         let others: usize = self.topics.values().flat_map(|topic| &topic.value).map(Vec::len).sum();
         let known = self.topics.get_mut(name).expect("it was made");
         (known.seq, known.end) = (known.seq + 1, self.head);
+        known.positions.push(self.head - 1);
         let others = others - known.value.as_ref().map_or(0, Vec::len);
         let value = vec![self.head as u8; len];
         known.value = (others + len <= self.values_max).then_some(value.clone());
@@ -151,6 +153,12 @@ impl Twin {
             let topic = self.registry.find(name).expect("it is known");
             assert_eq!(self.registry.at(known.id.slot).map(|topic| &*topic.name), Some(*name));
             assert_eq!((topic.id, topic.epoch.0, topic.seq, topic.end), (known.id, known.epoch, known.seq, known.end));
+            for (at, position) in known.positions.iter().enumerate().filter(|(_, position)| **position >= self.tail) {
+                let near = topic.near(at as u64 + 1).expect("there is such a number");
+                let after = known.positions[at..].iter().position(|later| *later == near);
+                assert!(after.is_some_and(|after| after <= 16), "number {} at {position}, near {near}", at + 1);
+            }
+            assert_eq!((topic.near(0), topic.near(known.seq + 1)), (None, None));
             assert_eq!(topic.last.as_ref().map(|last| &*last.payload), known.value.as_ref());
         }
         for (held, before) in &self.held {
