@@ -33,3 +33,8 @@ pub mod tape;
 pub mod topic;
 pub mod websocket;
 mod worker;
+
+/// For `fuzz/`, which drives the worker's tables as their tests do.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use worker::script as worker_script;

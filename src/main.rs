@@ -14,10 +14,12 @@ use signal_hook::{
 use stentor::{
     cli::{self, Cli},
     config::LogFormat,
+    io,
     server::{Server, StartError},
 };
 
 fn main() -> ExitCode {
+    io::heap::give_back();
     let cli = cli::parse_from(std::env::args_os()).unwrap_or_else(|error| error.exit());
     if cli.print_config {
         print!("{}", cli.settings);

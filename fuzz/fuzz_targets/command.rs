@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
 use stentor::protocol::{
-    Command, Envelope, Mode, Op, Payload, Sub, command::Limits, name::check_pattern, update_prefix,
+    Command, Envelope, Mode, Op, Payload, Sub, command::Limits, event::push_event, name::check_pattern, update_prefix,
 };
 
 const LIMITS: Limits = Limits { topic_length_max: 64, topics_max: 8 };
@@ -46,6 +46,11 @@ fn compare(command: &Command<'_>, frame: &str, value: &Value) {
                 update,
                 format!(r#"{{"type":"update","topic":"{topic}","seq":7,"ts":8,"data":{}}}"#, data.get())
             );
+            let mut event = Vec::new();
+            push_event(&mut event, Some((&"k3", 7)), update.as_bytes());
+            let (id, joined) = read_event(std::str::from_utf8(&event).expect("an event is text"));
+            assert_eq!(id, "k3:7");
+            assert_eq!(joined, update.replace("\r\n", "\n").replace('\r', "\n"));
             "pub"
         }
         Op::Auth { token } => {
@@ -55,6 +60,20 @@ fn compare(command: &Command<'_>, frame: &str, value: &Value) {
         Op::Ping => "ping",
     };
     assert_eq!(value["op"], op);
+}
+
+/// What a browser makes of one event (HTML Standard, section 9.2.6): its id and its data.
+fn read_event(event: &str) -> (String, String) {
+    let (mut id, mut data) = (String::new(), String::new());
+    for line in event.replace("\r\n", "\n").split(['\r', '\n']) {
+        match line.split_once(": ") {
+            Some(("id", value)) => id = value.into(),
+            Some(("data", value)) => data.extend([value, "\n"]),
+            _ => assert!(line.is_empty(), "{line}"),
+        }
+    }
+    data.pop();
+    (id, data)
 }
 
 fn compare_names(topics: &[std::borrow::Cow<'_, str>], value: &Value) {

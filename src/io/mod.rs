@@ -5,6 +5,7 @@
 //! interface, and in tests for a simulated, seeded one with partial writes, resets and stalls (`sim`).
 
 pub mod epoll;
+pub mod heap;
 pub mod listener;
 #[cfg(all(test, not(loom)))]
 pub mod sim;

@@ -34,6 +34,9 @@ mod pace;
 mod requests;
 mod resume;
 mod round;
+#[cfg(all(any(test, fuzzing), not(loom)))]
+#[doc(hidden)]
+pub mod script;
 mod subscribe;
 #[cfg(all(test, not(loom)))]
 mod tests;

@@ -13,5 +13,6 @@ mod process;
 mod protocol;
 mod raw;
 mod replay;
+mod seeds;
 mod slow;
 mod stopping;
