@@ -141,7 +141,7 @@ impl Visitor {
     }
 
     fn topic(&self) -> usize {
-        self.number % 5000
+        self.number % 500
     }
 
     fn until(&mut self, is: impl Fn(u8, &str) -> bool) {
