@@ -166,7 +166,8 @@ impl Twin {
         }
         assert_eq!(self.subscriptions.total(), self.subscribed.len());
         let topics: Vec<Arc<str>> = NAMES[..TOPICS].iter().map(|name| Arc::from(*name)).collect();
-        let listeners = topics.iter().map(|topic| self.subscribed.iter().filter(|name| stands_for(name, topic)).count());
+        let listeners =
+            topics.iter().map(|topic| self.subscribed.iter().filter(|name| stands_for(name, topic)).count());
         assert_eq!(self.subscriptions.listeners(&topics), listeners.collect::<Vec<_>>());
     }
 }

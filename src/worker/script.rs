@@ -113,10 +113,8 @@ impl Twin {
     }
 
     fn join(&mut self, names: BTreeMap<usize, usize>, except: u64) {
-        let mut keys: Vec<_> = names
-            .iter()
-            .map(|(name, way)| (self.interest.intern(&Arc::from(NAMES[*name])), delivery(*way)))
-            .collect();
+        let mut keys: Vec<_> =
+            names.iter().map(|(name, way)| (self.interest.intern(&Arc::from(NAMES[*name])), delivery(*way))).collect();
         keys.sort_unstable();
         let key = CohortKey { lane: Lane::Raw, names: keys.into(), except };
         let id = self.interest.join(key, self.reader.head());

@@ -127,11 +127,8 @@ fn out_of_descriptors_it_waits_and_goes_on_when_there_are_some() {
     prlimit(pid, Resource::Nofile, tight).unwrap();
     // More than there are descriptors for: the others wait in the backlog, connected but not accepted.
     let address = running.address;
-    let clients: Vec<_> = (0..5)
-        .map(|_| {
-            std::thread::spawn(move || Client::try_connect(address, "/ws", &[]).unwrap())
-        })
-        .collect();
+    let clients: Vec<_> =
+        (0..5).map(|_| std::thread::spawn(move || Client::try_connect(address, "/ws", &[]).unwrap())).collect();
     let mut line = String::new();
     while !line.contains("can't be accepted") {
         line.clear();

@@ -348,7 +348,18 @@ fn a_clock_that_is_set_changes_ts_and_nothing_else() {
     let clock = Clock::new();
     let mut command = stentor();
     command.args(["--listen", "127.0.0.1:0", "--workers", "1", "--pin", "none", "--idle-timeout", "20s"]);
-    command.args(["--heartbeat", "1s", "--topic-expiry", "1m", "--max-values", "10B", "--segment", "64KiB", "--retain", "128KiB"]);
+    command.args([
+        "--heartbeat",
+        "1s",
+        "--topic-expiry",
+        "1m",
+        "--max-values",
+        "10B",
+        "--segment",
+        "64KiB",
+        "--retain",
+        "128KiB",
+    ]);
     clock.preload(&library, &mut command);
     let running = Running::of(&mut command);
     let mut client = running.client("/ws?topics=a,a.%3E");
@@ -395,7 +406,7 @@ fn a_connection_that_breaks_in_every_place_leaves_the_others_alone() {
             publisher.send(&"x".repeat(size));
             // Its kernel has some of it; the rest meets a reset.
             let mut some = [0; 10];
-            let _ = broken.read( &mut some[..size.min(2)]);
+            let _ = broken.read(&mut some[..size.min(2)]);
             socket2::SockRef::from(&broken).set_linger(Some(std::time::Duration::ZERO)).unwrap();
             drop(broken);
             assert_eq!(healthy.text().len(), size);

@@ -181,7 +181,8 @@ fn churn(server: SocketAddr, count: usize) {
 
 #[test]
 fn nothing_stays_of_connections_that_have_left() {
-    let asked = std::env::var("STENTOR_CHURN").ok().map(|count| count.parse::<usize>().expect("STENTOR_CHURN is a number"));
+    let asked =
+        std::env::var("STENTOR_CHURN").ok().map(|count| count.parse::<usize>().expect("STENTOR_CHURN is a number"));
     let count = asked.unwrap_or(CONNECTIONS);
     let small = ["--segment", "64KiB", "--retain", "1MiB", "--topic-expiry", "1m", "--workers", "2", "--pin", "none"];
     let running = Running::start(&small);
@@ -192,7 +193,9 @@ fn nothing_stays_of_connections_that_have_left() {
         churn(running.address, count / 2);
         // The connection that asks is one itself.
         running.until("connections_admitted", |connections| connections == 1.0);
-        for gone in ["websocket_connections", "subscriptions", "cohorts", "names", "pending_answers_bytes", "assembly_bytes"] {
+        for gone in
+            ["websocket_connections", "subscriptions", "cohorts", "names", "pending_answers_bytes", "assembly_bytes"]
+        {
             running.until(gone, |value| value == 0.0);
         }
         running.until("http_connections", |connections| connections <= 1.0);

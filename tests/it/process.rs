@@ -92,7 +92,6 @@ impl Drop for Running {
     }
 }
 
-
 /// A figure of the server at this address.
 pub fn metric(address: SocketAddr, name: &str) -> f64 {
     let answer = exchange(address, b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");

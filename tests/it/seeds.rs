@@ -142,11 +142,14 @@ fn seeds_are_what_a_session_says() {
         ("lines", format!("POST /publish HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}")),
     ] {
         // Only what this server takes is a seed.
-        let answer = exchange(server.addresses()[0], request.replacen("\r\n", "\r\nConnection: close\r\n", 1).as_bytes());
+        let answer =
+            exchange(server.addresses()[0], request.replacen("\r\n", "\r\nConnection: close\r\n", 1).as_bytes());
         assert!(answer.starts_with("HTTP/1.1 200 "), "{name}: {answer}");
         write("request", name, request.as_bytes());
     }
-    for (n, names) in ["q.demo.*\nq.demo.AB", "q.>\nq.us.AAPL", "*.us.*\nq.us.A-b_c:@+=~9", ">\na", "a..b\n.a"].iter().enumerate() {
+    for (n, names) in
+        ["q.demo.*\nq.demo.AB", "q.>\nq.us.AAPL", "*.us.*\nq.us.A-b_c:@+=~9", ">\na", "a..b\n.a"].iter().enumerate()
+    {
         write("names", &format!("{n}"), names.as_bytes());
     }
 }

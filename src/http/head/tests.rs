@@ -205,5 +205,5 @@ fn a_method_that_is_too_long_is_refused_in_whatever_pieces_it_comes() {
     for cut in 33..=head.len() {
         assert_eq!(parse(&head.as_bytes()[..cut], 8192).unwrap_err().status, 400, "{cut}");
     }
-    assert!(parse(head[1..].as_bytes(), 8192).unwrap().is_some());
+    assert!(parse(&head.as_bytes()[1..], 8192).unwrap().is_some());
 }
