@@ -7,12 +7,15 @@
 use std::{ffi::OsString, fmt, fmt::Write, str::FromStr};
 
 use clap::{
-    Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, builder::BoolishValueParser,
-    parser::ValueSource,
+    Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, Subcommand,
+    builder::BoolishValueParser, parser::ValueSource,
 };
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Config, LogFormat};
+use crate::{
+    config::{Config, LogFormat},
+    top,
+};
 
 /// What the command line asked for.
 #[derive(Parser, Clone, Debug)]
@@ -21,10 +24,16 @@ use crate::config::{Config, LogFormat};
     version,
     about = "Broadcasts market data to many WebSocket subscribers",
     long_about = LONG_ABOUT,
-    after_help = "Try: stentor --demo, then open http://127.0.0.1:9001/",
-    max_term_width = 100
+    after_help = "Try: stentor --demo, then open http://127.0.0.1:9001/, or watch it with: stentor top",
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true
 )]
 pub struct Cli {
+    /// Something else than to serve.
+    #[command(subcommand)]
+    pub task: Option<Task>,
+
     /// The server's settings.
     #[command(flatten)]
     pub config: Config,
@@ -55,6 +64,13 @@ pub struct Cli {
     pub settings: String,
 }
 
+/// What the program does beside serving.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Task {
+    /// Show a running server live in the terminal: rates, latency, and who is slow
+    Top(top::Options),
+}
+
 const LONG_ABOUT: &str = "\
 Broadcasts market data to many WebSocket subscribers.
 
@@ -76,7 +92,10 @@ where
 {
     let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
     let mut command = command();
-    if args.iter().any(|arg| arg == "-h") {
+    // A task has few flags, and its own help.
+    if args.iter().any(|arg| arg == "-h")
+        && !command.get_subcommands().any(|task| args.iter().any(|arg| arg == task.get_name()))
+    {
         let help = short_help(&command);
         command = command.override_help(help);
     }
@@ -141,7 +160,8 @@ impl fmt::Display for LogLevel {
 fn short_help(command: &Command) -> String {
     let flags: Vec<&Arg> = command.get_arguments().collect();
     let width = flags.iter().map(|flag| usage(flag).len()).max().unwrap_or(0);
-    let mut help = format!("{}\nUsage: stentor [OPTIONS]   (--help explains each)\n", about(command));
+    let mut help =
+        format!("{}\nUsage: stentor [OPTIONS], or stentor top [URL]   (--help explains each)\n", about(command));
     let mut group = None;
     for flag in flags {
         if flag.get_help_heading() != group {
@@ -298,6 +318,29 @@ mod tests {
     fn long_help_explains_what_short_help_only_names() {
         let help = parse(&["--help"]).unwrap_err().to_string();
         assert!(help.contains("STENTOR_RETAIN") && help.contains("that falls off"), "{help}");
+    }
+
+    #[test]
+    fn top_takes_an_address_and_no_flags_of_the_server() {
+        let task = |args: &[&str]| parse(args).unwrap().task;
+        assert!(task(&["--demo"]).is_none());
+        let Some(Task::Top(options)) = task(&["top"]) else { panic!("it is a task") };
+        assert_eq!((options.url.to_string().as_str(), options.once), ("http://127.0.0.1:9001", false));
+        let Some(Task::Top(options)) = task(&["top", "localhost:80", "--once", "--interval", "2s"]) else {
+            panic!("it is a task")
+        };
+        assert_eq!((options.url.to_string().as_str(), options.once), ("http://localhost:80", true));
+        for (args, words) in [
+            (&["top", "https://a"][..], "https is not spoken here"),
+            (&["top", "--interval", "0"], "50ms to 1h"),
+            (&["top", "--sort", "speed"], "conn, address"),
+            (&["top", "--demo"], "--demo"),
+            (&["--demo", "top"], "top"),
+        ] {
+            assert!(refused(args).contains(words), "{args:?}: {}", refused(args));
+        }
+        let help = parse(&["top", "-h"]).unwrap_err().to_string();
+        assert!(help.contains("--once") && !help.contains("--retain"), "{help}");
     }
 
     #[test]

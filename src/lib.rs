@@ -7,6 +7,7 @@
 //!
 //! ```text
 //!  6  cli, server                  assembly
+//!     top                          a server shown in a terminal; a client of its HTTP
 //!  5  control, feeds               HTTP API, metrics, page; demo and replay
 //!  4  publish, acceptor, worker    the data plane; handover and limits between its threads
 //!  3  io                           the kernel edge
@@ -16,6 +17,9 @@
 //! ```
 
 mod acceptor;
+#[cfg(all(feature = "bench", not(loom)))]
+#[doc(hidden)]
+pub mod bench;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -30,6 +34,7 @@ pub mod protocol;
 pub mod publish;
 pub mod server;
 pub mod tape;
+pub mod top;
 pub mod topic;
 pub mod websocket;
 mod worker;

@@ -12,10 +12,11 @@ use signal_hook::{
     iterator::Signals,
 };
 use stentor::{
-    cli::{self, Cli},
+    cli::{self, Cli, Task},
     config::LogFormat,
     io,
     server::{Server, StartError},
+    top,
 };
 
 fn main() -> ExitCode {
@@ -24,6 +25,15 @@ fn main() -> ExitCode {
     if cli.print_config {
         print!("{}", cli.settings);
         return ExitCode::SUCCESS;
+    }
+    if let Some(Task::Top(options)) = &cli.task {
+        return match top::run(options) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("stentor top: {error}");
+                ExitCode::FAILURE
+            }
+        };
     }
     let _log = start_log(&cli);
     match run(cli) {

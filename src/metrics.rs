@@ -167,6 +167,8 @@ pub enum Refusal {
     TopicsFull,
     /// One subscription too many.
     SubscriptionsFull,
+    /// Commands, pings or publications too often.
+    RateLimited,
     /// The server is stopping.
     Draining,
 }
@@ -185,11 +187,12 @@ impl Refusal {
             Refusal::Forbidden => "forbidden",
             Refusal::TopicsFull => "topics_full",
             Refusal::SubscriptionsFull => "subscriptions_full",
+            Refusal::RateLimited => "rate_limited",
             Refusal::Draining => "draining",
         }
     }
 
-    const ALL: [Refusal; 11] = [
+    const ALL: [Refusal; 12] = [
         Refusal::ServerFull,
         Refusal::AddressFull,
         Refusal::InboxFull,
@@ -200,6 +203,7 @@ impl Refusal {
         Refusal::Forbidden,
         Refusal::TopicsFull,
         Refusal::SubscriptionsFull,
+        Refusal::RateLimited,
         Refusal::Draining,
     ];
 }

@@ -49,7 +49,7 @@ use crate::{
     publish::Publisher,
     tape::{Tape, TapeSettings},
     topic::Subscriptions,
-    worker::{Settings, Shared, Worker},
+    worker::{Settings, Shared, SlowClients, Worker},
 };
 
 /// Descriptors that are not connections: standard streams, epoll sets, bells, files, refusals on their way.
@@ -176,7 +176,7 @@ impl Server {
         let cores = pick_cores(&config)?;
         let replay = config.replay.as_ref().map(|path| Replay::open(path, replay::Options::of(&config))).transpose()?;
         let listeners = listen_all(&config)?;
-        let beside = DESCRIPTORS_BESIDE + (listeners.len() + 3 * cores.len()) as u64;
+        let beside = DESCRIPTORS_BESIDE + (listeners.len() + 4 * cores.len()) as u64;
         let needed = config.max_connections as u64 + beside;
         listener::reserve_descriptors(needed).map_err(|limit| StartError::Descriptors {
             connections: config.max_connections,
@@ -264,7 +264,7 @@ impl Parts {
         let (control, control_receiver) = Inbox::new(config.inbox, Arc::clone(&control_waker));
         Ok(Parts {
             tape,
-            shared: Arc::new(Shared { settings, publisher, subscriptions, metrics }),
+            shared: Arc::new(Shared { settings, publisher, subscriptions, metrics, slow: SlowClients::new(workers) }),
             limits: Limits::new(config.max_connections, config.max_connections_per_ip),
             wakers,
             inboxes,

@@ -11,7 +11,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use bytesize::ByteSize;
 use clap::{Args, FromArgMatches};
 
-pub use values::{LogFormat, Pin, Rate, Secret, Span, Speed};
+pub use values::{LogFormat, Pin, Rate, RateLimit, Secret, Span, Speed};
 
 /// The settings of one server.
 #[derive(Args, Clone, Debug)]
@@ -175,6 +175,24 @@ pub struct Config {
     /// Bytes of acks, snapshots and other answers that may wait for one connection; beyond, it is closed
     #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_PENDING", default_value = "16MiB", help_heading = "Limits")]
     pub max_pending: ByteSize,
+
+    /// Commands and pings a second from one connection; beyond, 4003; 0 for no limit
+    ///
+    /// Two seconds' worth may come at once. Publications are bounded by --max-publications instead.
+    #[arg(long, value_name = "RATE", env = "STENTOR_MAX_COMMANDS", default_value = "1000/s", help_heading = "Limits")]
+    pub max_commands: RateLimit,
+
+    /// Publications a second from one connection; beyond, 4003; 0 for no limit
+    ///
+    /// By `pub` on /ws or by a message on /raw; two seconds' worth may come at once. Not for `POST /publish`.
+    #[arg(long, value_name = "RATE", env = "STENTOR_MAX_PUBLICATIONS", default_value = "0/s", help_heading = "Limits")]
+    pub max_publications: RateLimit,
+
+    /// Slow subscribers that each worker shows at `/debug/slow`; 0 for none
+    ///
+    /// Those furthest behind; looked at once a second, some 10 microseconds each.
+    #[arg(long, value_name = "N", env = "STENTOR_SLOW_LIST", default_value_t = 32, help_heading = "Limits")]
+    pub slow_list: usize,
 
     // ---- Timeouts --------------------------------------------------------------------------------------------------
     /// Time for a client to send its request
@@ -343,6 +361,9 @@ impl Config {
         if !(1..=1024).contains(&self.max_topic_length) {
             return no(format!("--max-topic-length was given as {}: it must be from 1 to 1024", self.max_topic_length));
         }
+        if self.slow_list > 1000 {
+            return no(format!("--slow-list was given as {}: it must be at most 1000", self.slow_list));
+        }
         if self.max_topics > 1 << 24 {
             return no(format!("--max-topics was given as {}: it must be at most {}", self.max_topics, 1 << 24));
         }
@@ -451,6 +472,7 @@ mod tests {
         assert!(text.contains("--workers 2") && text.contains("--pin 0"), "{text}");
         let text = said(|c| c.allow_origin = vec!["example.com".into()]);
         assert!(text.contains("--allow-origin") && text.contains("https://"), "{text}");
+        assert!(said(|c| c.slow_list = 1001).contains("--slow-list was given as 1001"));
         assert!(said(|c| c.workers = Some(0)).contains("--workers"));
     }
 

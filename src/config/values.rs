@@ -117,6 +117,34 @@ impl fmt::Display for Rate {
     }
 }
 
+/// A bound on how often something may happen: a [`Rate`], or `0` for no bound.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RateLimit(pub f64);
+
+impl RateLimit {
+    /// Whether this is the zero that means `no limit`.
+    pub fn is_none(self) -> bool {
+        self.0 == 0.0
+    }
+}
+
+impl FromStr for RateLimit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if matches!(text, "0" | "0/s") {
+            return Ok(RateLimit(0.0));
+        }
+        text.parse().map(|Rate(rate)| RateLimit(rate)).map_err(|error| format!("{error}; or 0 for no limit"))
+    }
+}
+
+impl fmt::Display for RateLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Rate(self.0).fmt(f)
+    }
+}
+
 /// How fast a recording is replayed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Speed {
@@ -154,6 +182,11 @@ impl fmt::Display for Speed {
 pub struct Secret(String);
 
 impl Secret {
+    /// The token itself, to be shown to a server.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+
     /// Whether `shown` is the token; takes the same time wherever they differ.
     pub fn matches(&self, shown: &str) -> bool {
         use subtle::ConstantTimeEq;
@@ -204,6 +237,9 @@ mod tests {
         assert!("3-1".parse::<Pin>().is_err());
         assert_eq!("50k/s".parse::<Rate>().unwrap(), Rate(50_000.0));
         assert!("0".parse::<Rate>().is_err());
+        assert!("0".parse::<RateLimit>().unwrap().is_none());
+        assert_eq!("2k/s".parse::<RateLimit>().unwrap(), RateLimit(2_000.0));
+        assert!("-1".parse::<RateLimit>().unwrap_err().contains("0 for no limit"));
         assert_eq!("max".parse::<Speed>().unwrap(), Speed::Max);
         assert!("-1".parse::<Speed>().is_err());
         assert_eq!("250ms".parse::<Span>().unwrap().get(), Duration::from_millis(250));

@@ -17,6 +17,7 @@
 //! | `upload` | publishing: one payload, or line by line |
 //! | `topics` | what topics there are, and their last values |
 //! | `metrics` | the figures, for Prometheus |
+//! | `slow` | who is behind, and how far |
 //! | `page` | the page that shows the feed |
 //! | `sweep` | forgetting topics |
 //!
@@ -29,6 +30,7 @@ mod metrics;
 mod page;
 mod route;
 mod serve;
+mod slow;
 mod sweep;
 #[cfg(test)]
 mod tests;

@@ -166,7 +166,7 @@ impl Control {
         let has_body = !matches!(head.body, http::Body::None | http::Body::Length(0));
         let keep_alive = head.keep_alive && !has_body && !self.is_draining();
         let (peer, method, path) = (self.connections[token as usize].peer, head.method, head.path());
-        match self.route(head) {
+        match self.route(head, peer) {
             Ok(Outcome::WebSocket) => {
                 // What was asked before has to be answered before.
                 let is_said = self.connections[token as usize].out.is_empty();

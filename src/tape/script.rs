@@ -145,9 +145,11 @@ impl Twin {
         let mut next = floor.0;
         let mut merged: [Vec<Run>; LANES] = Default::default();
         let mut alone: [Vec<u8>; LANES] = Default::default();
+        let mut before: Vec<[usize; LANES]> = Vec::new();
         self.reader.scan(floor, head, |at, base, entry| {
             assert_eq!(at.0, next);
             next += 1;
+            before.push(std::array::from_fn(|lane| alone[lane].len()));
             let published = &self.all[at.0 as usize];
             assert_eq!(entry.topic, published.id);
             assert_eq!((entry.seq, entry.ts, entry.origin), (published.seq, at.0, 9));
@@ -170,6 +172,11 @@ impl Twin {
             let together: Vec<u8> =
                 merged[lane].iter().flat_map(|run| self.reader.bytes(which, *run)).copied().collect();
             assert!(together == alone[lane]);
+            for (at, before) in (floor.0..).zip(&before) {
+                let left = alone[lane].len() - before[lane];
+                assert_eq!(self.reader.bytes_from(which, Position(at)), left as u64);
+            }
+            assert_eq!(self.reader.bytes_from(which, head), 0);
             assert!(merged[lane].len() <= self.reader.pinned(), "frames of one lane are adjacent within a segment");
         }
         // Every number of every topic has a place near it, as long as it is on the tape.

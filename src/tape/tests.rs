@@ -6,6 +6,7 @@ use super::{
     script::{ALL_LANES, MESSAGE_MAX, NAMES, Step, Twin},
     *,
 };
+use crate::protocol::Payload;
 
 fn lane() -> impl Strategy<Value = Lane> {
     (0..LANES).prop_map(|lane| ALL_LANES[lane])
@@ -69,4 +70,22 @@ fn what_a_reader_has_pinned_outlives_the_tape() {
     assert_eq!(seen.unwrap()[2..], [b'7'; 10]);
     twin.reader.trim();
     twin.reader.look(Position(0), |_, _| panic!("it was let go"));
+}
+
+#[test]
+fn the_oldest_publication_is_found_behind_an_empty_segment() {
+    let settings = TapeSettings {
+        retain: 1 << 20,
+        segment: 4096,
+        message_max: MESSAGE_MAX,
+        topics_max: NAMES.len(),
+        value_bytes_max: 1 << 20,
+        epoch: 1,
+    };
+    let tape = Tape::new(settings);
+    assert_eq!(tape.status().oldest_ts, 0);
+    tape.appender().append("a", Payload::Text("1"), 77, 0).unwrap();
+    tape.appender().append("a", Payload::Text("2"), 78, 0).unwrap();
+    let status = tape.status();
+    assert_eq!((status.segments, status.oldest_ts), (2, 77));
 }

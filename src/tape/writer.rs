@@ -261,7 +261,7 @@ impl Appender<'_> {
         let full = PublishError::TopicsFull { max: settings.topics_max };
         let topic = writer.registry.find_or_make(topic).map_err(|_| full)?;
         let previous = topic.end;
-        topic.number(writer.next, ts, tail_of(&writer.segments));
+        topic.number(writer.next, ts, origin, tail_of(&writer.segments));
         let (id, seq) = (topic.id, topic.seq);
         let [json, raw, events] = writer.wanted.map(|count| count > 0);
         let payload = if json || events { payload.settled() } else { payload };
@@ -307,7 +307,8 @@ impl Appender<'_> {
             // SAFETY: as above.
             unsafe { segment.room(Lane::Events as usize, start[2], len[2]) }.copy_from_slice(&writer.event);
         }
-        let entry = Entry { topic: id, seq, ts, origin, previous, start: start.map(|s| s as u32), len: len.map(|l| l as u32) };
+        let entry =
+            Entry { topic: id, seq, ts, origin, previous, start: start.map(|s| s as u32), len: len.map(|l| l as u32) };
         let at = (writer.next - segment.base.0) as usize;
         // SAFETY: as above; `make_room` has left room for the entry.
         unsafe { segment.set_entry(at, entry) };
@@ -375,7 +376,9 @@ impl Writer {
     }
 
     fn oldest_ts(&self) -> u64 {
-        let Some(oldest) = self.segments.front().filter(|oldest| oldest.base.0 < self.next) else { return 0 };
+        // The very first segment stays empty if a lane came or went before anything was published.
+        let mut held = self.segments.iter().filter(|segment| segment.base.0 < segment.end().min(self.next));
+        let Some(oldest) = held.next() else { return 0 };
         // SAFETY: the lock is held, and the entry lies before `next`: it was written by an earlier holder.
         unsafe { oldest.entry(0) }.ts
     }

@@ -108,7 +108,7 @@ impl Twin {
             Err(RegistryFull) => return assert!(is_new && self.topics.len() == self.topics_max),
             Ok(topic) => topic,
         };
-        topic.number(self.head, self.head, self.tail);
+        topic.number(self.head, self.head, 0, self.tail);
         self.head += 1;
         let (id, epoch) = (topic.id, topic.epoch.0);
         if is_new {

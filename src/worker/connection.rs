@@ -7,6 +7,7 @@ use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     interest::CohortId,
+    quota::Spent,
     resume::Resume,
     round::{PacedRound, Round, Told},
 };
@@ -76,6 +77,10 @@ pub(super) struct Connection<S> {
     pub skipped: u64,
     /// The tick of the one timer entry that is valid for it.
     pub timer: u64,
+    /// Commands and control frames that came lately.
+    pub commands: Spent,
+    /// Publications that came lately.
+    pub publications: Spent,
     pub peer: SocketAddr,
     pub permit: Permit,
 }
@@ -120,8 +125,8 @@ pub(super) struct Stage {
     pub cohort: Option<CohortId>,
     /// What to say there: the acknowledgement and the snapshots.
     pub then: Vec<u8>,
-    /// The newest numbers there of topics that are delivered in newest values from there on.
-    pub told: Told,
+    /// The newest numbers there of topics that are delivered in newest values from there on; none if none are.
+    pub told: Option<Told>,
     /// Those of them that the client is told, or told again: what was left out of these before needn't be.
     pub fresh: Vec<(u32, u64)>,
     /// What it missed before and is sent then.

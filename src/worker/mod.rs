@@ -12,12 +12,13 @@
 //! | --- | --- |
 //! | `requests` | the HTTP request, and the upgrade |
 //! | `messages` | frames and commands |
+//! | `quota` | how often they may come |
 //! | `subscribe` | subscriptions and snapshots |
 //! | `interest` | who wants what: names and cohorts |
 //! | `delivery` | in full, in newest values, or at a rate |
 //! | `fanout`, `pace` | a pass over the cohorts; a tick of a rate |
 //! | `march`, `round`, `resume` | those that are behind: in full, in newest values, or by what they missed |
-//! | `lag` | those that are too far behind |
+//! | `lag`, `slow` | those that are too far behind; showing who is behind |
 //! | `closing` | answers and ends |
 //! | `expire`, `timers` | timeouts |
 
@@ -31,12 +32,14 @@ mod lag;
 mod march;
 mod messages;
 mod pace;
+mod quota;
 mod requests;
 mod resume;
 mod round;
 #[cfg(all(any(test, fuzzing), not(loom)))]
 #[doc(hidden)]
 pub mod script;
+mod slow;
 mod subscribe;
 #[cfg(all(test, not(loom)))]
 mod tests;
@@ -47,12 +50,18 @@ use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc, time::Duration};
 use crossbeam_channel::Receiver;
 use slab::Slab;
 
-pub(crate) use self::requests::shown_token;
 use self::{
     connection::{Connection, Phase, Speaks},
     interest::{CohortId, Interest, Plan},
+    quota::Spent,
     round::Piece,
+    slow::Survey,
     timers::Timers,
+};
+pub(crate) use self::{
+    quota::Quota,
+    requests::shown_token,
+    slow::{SlowClient, SlowClients},
 };
 use crate::{
     clock::Moment,
@@ -85,6 +94,9 @@ pub(crate) struct Settings {
     pub topic_length_max: usize,
     pub subscriptions_max: usize,
     pub subscriptions_total_max: usize,
+    pub commands: Quota,
+    pub publications: Quota,
+    pub slow_list: usize,
     pub flush_interval: Duration,
     pub handshake_timeout: Duration,
     pub heartbeat: Duration,
@@ -106,6 +118,9 @@ impl Settings {
             topic_length_max: config.max_topic_length,
             subscriptions_max: config.max_subscriptions,
             subscriptions_total_max: config.max_subscriptions_total,
+            commands: Quota::new(config.max_commands),
+            publications: Quota::new(config.max_publications),
+            slow_list: config.slow_list,
             flush_interval: config.flush_interval.get(),
             handshake_timeout: config.handshake_timeout.get(),
             heartbeat: config.heartbeat.get(),
@@ -130,6 +145,7 @@ pub(crate) struct Shared {
     pub publisher: Publisher,
     pub subscriptions: Subscriptions,
     pub metrics: Arc<Metrics>,
+    pub slow: SlowClients,
 }
 
 /// One worker.
@@ -158,6 +174,7 @@ pub(crate) struct Worker<E: Edge> {
     /// No pass before this.
     pass_due: Moment,
     survey_due: Moment,
+    slow: Survey,
     /// Something was published in this turn, and others are to be woken.
     published: bool,
     draining: Option<Draining>,
@@ -218,6 +235,7 @@ impl<E: Edge> Worker<E> {
             now,
             pass_due: now,
             survey_due: now,
+            slow: Survey::new(now),
             published: false,
             draining: None,
             made: 0,
@@ -277,8 +295,9 @@ impl<E: Edge> Worker<E> {
         let timeout = if idle {
             let pass = behind.then_some(held);
             let stop = self.draining.as_ref().map(|draining| draining.until.since(now));
+            let survey = self.slow_due().map(|due| due.since(now));
             let tick = self.ticks.peek().map(|Reverse((due, ..))| due.since(now));
-            [pass, stop, tick, self.timers.until_next(now)].into_iter().flatten().min()
+            [pass, stop, survey, tick, self.timers.until_next(now)].into_iter().flatten().min()
         } else {
             Some(Duration::ZERO)
         };
@@ -331,6 +350,8 @@ impl<E: Edge> Worker<E> {
             sent: self.now,
             since: self.now,
             timer: 0,
+            commands: Spent::default(),
+            publications: Spent::default(),
             peer: arrival.peer,
             permit: arrival.permit,
         }) as Token;
@@ -408,6 +429,9 @@ impl<E: Edge> Worker<E> {
             self.metrics().lag_max.set(self.lag_max());
             let pending = self.connections.iter().map(|(_, connection)| connection.pending() as u64).sum();
             self.metrics().pending_bytes.set(pending);
+        }
+        if self.slow_due().is_some_and(|due| now >= due) {
+            self.show_slow(now);
         }
     }
 

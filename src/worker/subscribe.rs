@@ -104,6 +104,12 @@ impl<E: Edge> Worker<E> {
             }
         }
         let fresh = if delivery == Delivery::All { Vec::new() } else { self.note_found(&found, position) };
+        // A number that nobody told the client leaves what it was told before.
+        let told = |topic: &Found| {
+            let by_snapshot = sub.snapshot && topic.last.is_some();
+            by_snapshot || resumed.contains_key(&topic.id.slot) || names.contains(&&*topic.name)
+        };
+        let fresh = fresh.into_iter().zip(&found).filter(|(_, topic)| told(topic)).map(|(fresh, _)| fresh).collect();
         self.change(token, set, Stage { until: position, then, fresh, resume, ..Stage::default() });
     }
 
@@ -125,8 +131,7 @@ impl<E: Edge> Worker<E> {
     pub(super) fn unsubscribe(&mut self, token: Token, id: Option<Id<'_>>, topics: &[Cow<'_, str>]) {
         let mut set = self.names_of(token);
         let is_in = |name: &NameId| set.iter().any(|(other, _)| other == name);
-        let ended: Vec<NameId> =
-            topics.iter().filter_map(|name| self.interest.find_name(name)).filter(is_in).collect();
+        let ended: Vec<NameId> = topics.iter().filter_map(|name| self.interest.find_name(name)).filter(is_in).collect();
         set.retain(|(name, _)| !ended.contains(name));
         let texts: Vec<Arc<str>> = ended.iter().map(|name| Arc::clone(self.interest.text(*name))).collect();
         self.shared.subscriptions.remove(texts.iter());
@@ -164,7 +169,7 @@ impl<E: Edge> Worker<E> {
     }
 
     /// The names that a connection is subscribed to.
-    fn names_of(&mut self, token: Token) -> Names {
+    pub(super) fn names_of(&mut self, token: Token) -> Names {
         match self.connections[token as usize].cohort {
             Some(cohort) => self.interest.cohort(cohort).key.names.to_vec(),
             None => Vec::new(),
@@ -196,7 +201,8 @@ impl<E: Edge> Worker<E> {
         rates.sort_unstable();
         rates.dedup();
         if rates.len() > RATES_MAX {
-            let message = format!("rate: expected at most {RATES_MAX} different rates on one connection, found one more");
+            let message =
+                format!("rate: expected at most {RATES_MAX} different rates on one connection, found one more");
             return Err(("too_many_rates", message));
         }
         Ok(())
@@ -236,7 +242,7 @@ impl<E: Edge> Worker<E> {
             self.told_at(token, cohort, stage.until)
         });
         let older = self.connections[token as usize].cohort;
-        self.add_stage(token, Stage { cohort: older, told: told.unwrap_or_default(), ..stage });
+        self.add_stage(token, Stage { cohort: older, told, ..stage });
         self.connections[token as usize].cohort = joined;
     }
 

@@ -3,17 +3,13 @@
 use std::{
     io::{BufRead, BufReader},
     net::TcpListener,
-    process::{Command, Output, Stdio},
+    process::{Command, Stdio},
 };
 
 use crate::{
     client::Client,
-    process::{Running, stentor},
+    process::{Running, run},
 };
-
-fn run(args: &[&str]) -> Output {
-    stentor().args(args).output().unwrap()
-}
 
 #[test]
 fn what_cannot_work_is_one_line_and_exit_code_2() {
@@ -126,7 +122,7 @@ fn out_of_descriptors_it_waits_and_goes_on_when_there_are_some() {
     let tight = Rlimit { current: Some(used + 2), maximum: roomy.maximum };
     prlimit(pid, Resource::Nofile, tight).unwrap();
     // More than there are descriptors for: the others wait in the backlog, connected but not accepted.
-    let address = running.address;
+    let address = running.at();
     let clients: Vec<_> =
         (0..5).map(|_| std::thread::spawn(move || Client::try_connect(address, "/ws", &[]).unwrap())).collect();
     let mut line = String::new();

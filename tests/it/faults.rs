@@ -69,7 +69,7 @@ fn a_stopped_client_is_given_up_and_the_others_notice_nothing() {
     // With a full socket, a subscriber is slow for as long as it hasn't fallen off the tape: here, soon.
     let narrow = ["--segment", "64KiB", "--retain", "256KiB", "--sndbuf", "8KiB", "--idle-timeout", "1s"];
     let running = Running::start(&[&narrow[..], &["--workers", "1", "--pin", "none"]].concat());
-    let stopped: Vec<Reader> = (0..10).map(|_| Reader::start(running.address, "/ws?topics=a")).collect();
+    let stopped: Vec<Reader> = (0..10).map(|_| Reader::start(running.at(), "/ws?topics=a")).collect();
     running.until("websocket_connections", |count| count == 10.0);
     stopped.iter().for_each(|reader| reader.signal(Signal::STOP));
     let (stop, published) = (AtomicBool::new(false), AtomicU64::new(0));
@@ -108,7 +108,7 @@ fn accept_queue(address: SocketAddr) -> usize {
 fn a_full_accept_queue_is_served_when_there_is_time() {
     let running = Running::start(&["--backlog", "2", "--workers", "1", "--pin", "none"]);
     running.signal(Signal::STOP);
-    let address = running.address;
+    let address = running.at();
     thread::scope(|scope| {
         let clients: Vec<_> = (0..20)
             .map(|_| scope.spawn(move || Client::try_connect(address, "/ws", &[]).unwrap().json()["type"].clone()))
@@ -176,7 +176,7 @@ fn come_back(address: SocketAddr) -> (Client, String, u64) {
 #[test]
 fn after_kill_9_and_a_restart_clients_come_back_to_a_new_epoch() {
     let mut running = Running::start(&["--pin", "none"]);
-    let address = running.address;
+    let address = running.at();
     let clients: Vec<_> = (0..20).map(|_| come_back(address)).collect();
     let mut publisher = running.client("/ws");
     assert_eq!(publisher.json()["type"], "hello");
@@ -194,7 +194,7 @@ fn after_kill_9_and_a_restart_clients_come_back_to_a_new_epoch() {
             })
             .collect();
         let restarted = Running::of(stentor().args(["--listen", &address.to_string(), "--pin", "none"]));
-        assert_eq!(restarted.address, address);
+        assert_eq!(restarted.at(), address);
         for client in returned {
             let (before, (mut client, after, seq)) = client.join().unwrap();
             assert_ne!(before, after);
@@ -208,7 +208,7 @@ fn after_kill_9_and_a_restart_clients_come_back_to_a_new_epoch() {
 fn sigterm_in_the_middle_of_traffic_loses_nothing_that_was_acknowledged_before() {
     static ACKED: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
     let running = Running::start(&["--workers", "2", "--pin", "none"]);
-    let address = running.address;
+    let address = running.at();
     let subscribers: Vec<_> = (0..8)
         .map(|_| {
             let mut client = running.client("/ws?topics=a.*");
@@ -289,7 +289,7 @@ fn a_peer_that_vanishes_without_a_word_is_given_up() {
     let running = Running::of(command.args(["--pin", "none", "--handshake-timeout", "2s"]));
     let enter = |path: &str| {
         let mut command = Command::new("nsenter");
-        Reader::of(command.args(["--net", "--target", &pid, "bash", "-c"]), running.address, path)
+        Reader::of(command.args(["--net", "--target", &pid, "bash", "-c"]), running.at(), path)
     };
     let readers: Vec<Reader> = ["/ws?topics=a", "/ws?topics=none", "/raw/a"].map(enter).into();
     running.until("websocket_connections", |count| count == 3.0);
@@ -402,7 +402,7 @@ fn a_connection_that_breaks_in_every_place_leaves_the_others_alone() {
     let mut publisher = running.client("/raw/a?echo=0");
     for size in [1, 100, 4000, 60_000] {
         for _ in 0..20 {
-            let mut broken = upgraded(running.address, "/raw/a");
+            let mut broken = upgraded(running.at(), "/raw/a");
             publisher.send(&"x".repeat(size));
             // Its kernel has some of it; the rest meets a reset.
             let mut some = [0; 10];

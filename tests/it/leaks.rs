@@ -190,7 +190,7 @@ fn nothing_stays_of_connections_that_have_left() {
     let before = running.resident();
     let mut resident = [0; 2];
     for half in &mut resident {
-        churn(running.address, count / 2);
+        churn(running.at(), count / 2);
         // The connection that asks is one itself.
         running.until("connections_admitted", |connections| connections == 1.0);
         for gone in

@@ -79,7 +79,7 @@ fn nonsense_is_refused_and_the_server_goes_on() {
     println!("STENTOR_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     for _ in 0..CONNECTIONS {
-        let mut stream = tcp(running.address);
+        let mut stream = tcp(running.at());
         // It may hang up in the middle.
         let _ = stream.write_all(&nonsense(&mut random));
         let _ = stream.shutdown(Shutdown::Write);

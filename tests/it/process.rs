@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead, BufReader, Read},
     net::SocketAddr,
-    process::{Child, ChildStderr, Command, Stdio},
+    process::{Child, ChildStderr, Command, Output, Stdio},
     time::Instant,
 };
 
@@ -20,11 +20,16 @@ pub fn stentor() -> Command {
     command
 }
 
+/// Runs it to its end.
+pub fn run(args: &[&str]) -> Output {
+    stentor().args(args).output().unwrap()
+}
+
 /// Ends the program when a test fails.
 pub struct Running {
     pub child: Child,
     pub log: BufReader<ChildStderr>,
-    pub address: SocketAddr,
+    pub address: String,
 }
 
 impl Running {
@@ -42,7 +47,7 @@ impl Running {
             line.clear();
             assert!(log.read_line(&mut line).unwrap() > 0, "it ended before it listened");
             if let Some((_, rest)) = line.split_once("listening on http://") {
-                break rest.split('/').next().unwrap().parse().unwrap();
+                break rest.split('/').next().unwrap().to_owned();
             }
         };
         Running { child, log, address }
@@ -53,12 +58,17 @@ impl Running {
     }
 
     pub fn client(&self, path: &str) -> Client {
-        Client::try_connect(self.address, path, &[]).unwrap()
+        Client::try_connect(self.at(), path, &[]).unwrap()
+    }
+
+    /// Where it listens.
+    pub fn at(&self) -> SocketAddr {
+        self.address.parse().unwrap()
     }
 
     /// A figure of `/metrics`, without its `stentor_`, summed over its labels.
     pub fn metric(&self, name: &str) -> f64 {
-        metric(self.address, name)
+        metric(self.at(), name)
     }
 
     /// Waits until the figure is so.
@@ -74,7 +84,7 @@ impl Running {
     /// Memory that it has in use, in bytes.
     pub fn resident(&self) -> usize {
         let text = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).unwrap();
-        text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+        text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * rustix::param::page_size()
     }
 
     /// Waits for its end: the exit code, and what it logged until then.

@@ -75,8 +75,12 @@ fn verdict(report: &Report, out: &mut String) {
     };
 }
 
-/// Latency by percentile; the distance to 100 % is what the horizontal axis halves.
 fn percentiles(report: &Report) -> Result<String> {
+    Ok(format!("<h2>Latency</h2>\n{}", percentile_plot(report, "Latency from the planned send time, by percentile")?))
+}
+
+/// Latency by percentile; the distance to 100 % is what the horizontal axis halves.
+pub(super) fn percentile_plot(report: &Report, title: &str) -> Result<String> {
     let nines = [("0", 1.0), ("90%", 10.0), ("99%", 100.0), ("99.9%", 1e3), ("99.99%", 1e4), ("99.999%", 1e5)];
     let most = report.runs.iter().map(|run| run.deliveries).max().unwrap_or(1).max(10) as f64;
     let ticks = nines.iter().filter(|tick| tick.1 <= most * 10.0).map(|tick| (tick.1, tick.0.to_owned())).collect();
@@ -92,15 +96,8 @@ fn percentiles(report: &Report) -> Result<String> {
         }
     }
     let lines = merged.into_iter().map(|(name, times)| Line { name, points: points_of(&times) }).collect();
-    let plot = Plot {
-        title: "Latency from the planned send time, by percentile",
-        ticks,
-        across: Scale::Log,
-        up: Scale::Log,
-        show: units::time,
-        lines,
-    };
-    Ok(format!("<h2>Latency</h2>\n{}", plot.svg()))
+    let plot = Plot { title, ticks, across: Scale::Log, up: Scale::Log, show: units::time, lines };
+    Ok(plot.svg())
 }
 
 /// A histogram's percentiles, by how many times rarer than one in one they are.

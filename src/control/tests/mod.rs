@@ -5,6 +5,7 @@ mod luck;
 mod metrics;
 mod page;
 mod publishing;
+mod slow;
 mod topics;
 
 use std::{
@@ -125,6 +126,7 @@ fn context(
         publisher,
         subscriptions: Subscriptions::new(config.max_subscriptions_total),
         metrics,
+        slow: worker::SlowClients::new(1),
     };
     let (worker, receiver) = Inbox::new(4, Arc::new(Waker::new().unwrap()));
     let context = Context {
