@@ -208,6 +208,9 @@ impl Refusal {
     ];
 }
 
+/// The close code of a subscriber that fell off the tape.
+const LAGGED: u16 = 4100;
+
 /// What the whole server counts.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -234,7 +237,12 @@ pub struct Metrics {
 impl Metrics {
     /// Counters for so many workers.
     pub fn new(workers: usize) -> Metrics {
-        Metrics { workers: (0..workers).map(|_| Default::default()).collect(), ..Metrics::default() }
+        Metrics {
+            workers: (0..workers).map(|_| Default::default()).collect(),
+            // There from the start: Prometheus sees no increase in a series that begins with its first one.
+            closes: Mutex::new(BTreeMap::from([(LAGGED, 0)])),
+            ..Metrics::default()
+        }
     }
 
     /// Counts a refusal.
@@ -252,7 +260,7 @@ impl Metrics {
         *self.closes.lock().entry(code).or_default() += 1;
     }
 
-    /// Every close code seen, with its count.
+    /// Every close code seen, and that of subscribers that fell off the tape, with its count.
     pub fn closes(&self) -> Vec<(u16, u64)> {
         self.closes.lock().iter().map(|(code, count)| (*code, *count)).collect()
     }

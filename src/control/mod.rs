@@ -76,7 +76,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// What the control thread needs to know of the configuration, beside what it shares with the workers.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    pub connections_max: usize,
     pub http_connections_max: usize,
     pub body_max: u64,
     /// How long a connection may be quiet between two requests.
@@ -91,7 +90,6 @@ pub(crate) struct Settings {
 impl Settings {
     pub(crate) fn new(config: &Config) -> Settings {
         Settings {
-            connections_max: config.max_connections,
             http_connections_max: config.max_http_connections,
             body_max: config.max_body.as_u64(),
             keep_alive: KEEP_ALIVE,

@@ -8,7 +8,7 @@
 //! | `/debug/slow` | GET, HEAD | who is behind; to this machine, or with the token |
 //! | `/topics`, `/topics/TOPIC` | GET, HEAD | what topics there are; a last value |
 //! | `/publish`, `/publish/TOPIC` | POST | publishing |
-//! | `/ws`, `/raw/TOPIC` | | for a worker |
+//! | `/ws`, `/raw/TOPIC`, `/sse` | | for a worker |
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -37,7 +37,7 @@ impl Control {
     pub(super) fn route<'a>(&mut self, head: &Request<'_>, peer: SocketAddr) -> Result<Outcome<'a>, Refusal> {
         let path = head.decoded_path().ok_or_else(|| Refusal::new(400, "The path is not valid text."))?;
         let answer = match &*path {
-            "/ws" => return Ok(Outcome::WebSocket),
+            "/ws" | "/sse" => return Ok(Outcome::WebSocket),
             raw if raw.starts_with("/raw/") => return Ok(Outcome::WebSocket),
             "/publish" => {
                 self.may_publish(head)?;
@@ -48,7 +48,6 @@ impl Control {
             "/metrics" => look(head).map(|()| self.metrics(head)),
             "/debug/slow" => look(head).and_then(|()| self.slow(head, peer)),
             "/topics" => look(head).and_then(|()| self.topics(head)),
-            "/sse" => Err(Refusal::new(501, "unsupported: Server-Sent Events are reserved, and not served yet.")),
             path => {
                 if let Some(topic) = path.strip_prefix("/publish/") {
                     self.may_publish(head)?;
@@ -89,19 +88,19 @@ impl Control {
     }
 
     fn topics<'a>(&self, head: &Request<'_>) -> Result<Response<'a>, Refusal> {
-        let list = topics::Query::read(head, self.context.shared.settings.topic_length_max)?;
+        let list = topics::Query::read(head, self.context.shared.settings.get().topic_length_max)?;
         Ok(Response::new(200).body(JSON, list.answer(&self.context)).header("Cache-Control", "no-store"))
     }
 
     fn check_topic(&self, topic: &str) -> Result<(), Refusal> {
-        Topic::check(topic, self.context.shared.settings.topic_length_max)
+        Topic::check(topic, self.context.shared.settings.get().topic_length_max)
             .map_err(|error| Refusal::new(400, format!("Not a topic: {error}.")))
     }
 
     /// Whether a request may publish: its method, the page that it comes from, and the token that it shows.
     fn may_publish(&self, head: &Request<'_>) -> Result<(), Refusal> {
         only(head, PUBLISH)?;
-        let settings = &self.context.shared.settings;
+        let settings = self.context.shared.settings.get();
         handshake::check_origin(head, &settings.origins)?;
         if settings.open {
             return Ok(());
@@ -115,7 +114,7 @@ impl Control {
     /// like this machine. Where none is, the request has to come from this machine, to this machine by name or number (a
     /// page whose own name was made to lead here is kept out by that), and not by way of a proxy that says so.
     fn may_inspect(&self, head: &Request<'_>, peer: SocketAddr) -> Result<(), Refusal> {
-        let settings = &self.context.shared.settings;
+        let settings = self.context.shared.settings.get();
         handshake::check_origin(head, &settings.origins)?;
         if settings.token.is_some() {
             return self.shows_token(head, "Looking at clients");
@@ -131,7 +130,7 @@ impl Control {
     /// Whether a request shows the token.
     fn shows_token(&self, head: &Request<'_>, what: &str) -> Result<(), Refusal> {
         match worker::shown_token(head) {
-            Some(shown) if self.context.shared.settings.token_is_right(&shown) => Ok(()),
+            Some(shown) if self.context.shared.settings.get().token_is_right(&shown) => Ok(()),
             Some(_) => Err(Refusal::new(401, "The token is not the right one.").with(CHALLENGE)),
             None => {
                 let text = format!("{what} needs a token: send Authorization: Bearer TOKEN, or ?token=TOKEN.");
@@ -142,7 +141,7 @@ impl Control {
 
     /// The publication, or the publications, that a request begins.
     fn upload<'a>(&self, head: &Request<'_>, topic: Option<&str>) -> Result<Outcome<'a>, Refusal> {
-        let message_max = self.context.shared.settings.message_max;
+        let message_max = self.context.shared.settings.get().message_max;
         let upload = match topic {
             Some(topic) => Upload::one(head, topic, message_max),
             None => Upload::lines(head, message_max, self.context.settings.body_max),

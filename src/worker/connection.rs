@@ -55,6 +55,8 @@ pub(super) struct Connection<S> {
     pub full: bool,
     /// It is on the worker's list of connections with answers to send.
     pub answered: bool,
+    /// Before its request comes a PROXY header.
+    pub awaits_header: bool,
     pub may_publish: bool,
     /// A ping is on the way, and nothing was heard since.
     pub pinged: bool,

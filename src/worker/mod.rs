@@ -69,8 +69,10 @@ use crate::{
     handover::{Arrival, Inbox, Message},
     http,
     io::{Edge, Ready, Received, Token, waker::Sleep},
+    live::Live,
     metrics::{Metrics, WorkerMetrics},
     protocol::command,
+    proxy::Proxies,
     publish::Publisher,
     tape::{LANES, Lane, Position, Reader, Tape},
     topic::Subscriptions,
@@ -105,6 +107,7 @@ pub(crate) struct Settings {
     pub drain_timeout: Duration,
     pub origins: Vec<String>,
     pub token: Option<Secret>,
+    pub proxies: Proxies,
     /// Anybody may publish.
     pub open: bool,
 }
@@ -129,6 +132,7 @@ impl Settings {
             drain_timeout: config.drain_timeout.get(),
             origins: config.allow_origin.clone(),
             token: config.publish_token.clone(),
+            proxies: Proxies::new(config.trusted_proxy.clone(), config.proxy_protocol),
             open: config.publishing_is_open(),
         }
     }
@@ -141,7 +145,7 @@ impl Settings {
 
 /// What all workers share.
 pub(crate) struct Shared {
-    pub settings: Arc<Settings>,
+    pub settings: Live<Settings>,
     pub publisher: Publisher,
     pub subscriptions: Subscriptions,
     pub metrics: Arc<Metrics>,
@@ -218,7 +222,7 @@ impl<E: Edge> Worker<E> {
         let now = edge.now();
         Worker {
             index,
-            settings: Arc::clone(&shared.settings),
+            settings: shared.settings.get(),
             shared,
             edge,
             inbox,
@@ -265,6 +269,7 @@ impl<E: Edge> Worker<E> {
     /// One turn. Returns false when the worker is done.
     pub(crate) fn turn(&mut self) -> bool {
         self.wait();
+        self.shared.settings.refresh(&mut self.settings);
         let begun = self.edge.now();
         self.now = begun;
         self.take_all_over();
@@ -329,6 +334,8 @@ impl<E: Edge> Worker<E> {
         self.made += 1;
         let id = ((self.index as u64 + 1) << 48) | self.made;
         let received = arrival.received;
+        // What comes with a beginning was read before, by the control thread.
+        let awaits_header = received.is_empty() && self.settings.proxies.announce(arrival.peer.ip());
         let token = self.connections.insert(Connection {
             socket: arrival.socket,
             cohort: None,
@@ -337,6 +344,7 @@ impl<E: Edge> Worker<E> {
             phase: Phase::Request,
             full: false,
             answered: false,
+            awaits_header,
             may_publish: false,
             pinged: false,
             echo: true,

@@ -29,6 +29,7 @@ use crate::{
         waker::Waker,
     },
     limits::Limits,
+    live::Live,
     protocol::{Kind, Payload},
     tape::TapeSettings,
 };
@@ -111,6 +112,7 @@ fn settings() -> Settings {
         drain_timeout: Duration::from_secs(8),
         origins: Vec::new(),
         token: None,
+        proxies: Proxies::default(),
         open: true,
     }
 }
@@ -133,7 +135,7 @@ impl World {
         let shared = Arc::new(Shared {
             publisher: Publisher::new(tape.clone(), Arc::new([]), Arc::clone(&metrics), 128),
             subscriptions: Subscriptions::new(settings.subscriptions_total_max),
-            settings: Arc::new(settings),
+            settings: Live::new(settings),
             metrics,
             slow: SlowClients::new(1),
         });
@@ -167,7 +169,7 @@ impl World {
     fn hand_over(&mut self, room: usize) -> Peer {
         let (socket, peer) = self.kernel.connect(room);
         let address = "127.0.0.1:1".parse().unwrap();
-        let permit = self.limits.admit("127.0.0.1".parse().unwrap()).unwrap();
+        let permit = self.limits.admit(Some("127.0.0.1".parse().unwrap())).unwrap();
         let arrival = Arrival { socket, peer: address, permit, received: Vec::new() };
         assert!(self.inbox.hand_over(arrival).is_ok());
         self.handed += 1;
@@ -759,7 +761,7 @@ fn those_furthest_behind_are_shown_worst_first_and_no_more_than_are_asked_for() 
     }
     world.pass(Duration::from_secs(3));
     assert_eq!(world.shared.slow.all().len(), 0);
-    world.clients[healthy].check_complete(world.journal.len(), &world.journal);
+    world.clients[healthy].check_complete(world.journal.len(), &world.journal, 0);
 }
 
 #[test]

@@ -193,7 +193,7 @@ fn after_kill_9_and_a_restart_clients_come_back_to_a_new_epoch() {
                 })
             })
             .collect();
-        let restarted = Running::of(stentor().args(["--listen", &address.to_string(), "--pin", "none"]));
+        let restarted = Running::spawn(stentor().args(["--listen", &address.to_string(), "--pin", "none"]));
         assert_eq!(restarted.at(), address);
         for client in returned {
             let (before, (mut client, after, seq)) = client.join().unwrap();
@@ -286,7 +286,7 @@ fn a_peer_that_vanishes_without_a_word_is_given_up() {
 
     let mut command = stentor();
     command.args(["--listen", "192.0.2.1:0", "--anonymous-publish", "--idle-timeout", "2s", "--close-timeout", "1s"]);
-    let running = Running::of(command.args(["--pin", "none", "--handshake-timeout", "2s"]));
+    let running = Running::spawn(command.args(["--pin", "none", "--handshake-timeout", "2s"]));
     let enter = |path: &str| {
         let mut command = Command::new("nsenter");
         Reader::of(command.args(["--net", "--target", &pid, "bash", "-c"]), running.at(), path)
@@ -361,7 +361,7 @@ fn a_clock_that_is_set_changes_ts_and_nothing_else() {
         "128KiB",
     ]);
     clock.preload(&library, &mut command);
-    let running = Running::of(&mut command);
+    let running = Running::spawn(&mut command);
     let mut client = running.client("/ws?topics=a,a.%3E");
     let mut publisher = running.client("/ws");
     assert_eq!(publisher.json()["type"], "hello");

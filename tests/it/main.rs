@@ -1,8 +1,10 @@
 //! The server as its users meet it: real sockets, an independent WebSocket client (tungstenite), the real binary.
 
+mod activation;
 mod auth;
 mod binary;
 mod browser;
+mod check;
 mod client;
 mod faults;
 mod handshake;
@@ -10,9 +12,12 @@ mod isolation;
 mod leaks;
 mod limits;
 mod malformed;
+mod operations;
 mod process;
 mod protocol;
+mod proxy;
 mod raw;
+mod reload;
 mod replay;
 mod seeds;
 mod slow;

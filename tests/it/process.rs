@@ -35,11 +35,11 @@ pub struct Running {
 impl Running {
     /// Starts it on a port of its own.
     pub fn start(args: &[&str]) -> Running {
-        Running::of(stentor().args(["--listen", "127.0.0.1:0"]).args(args))
+        Running::spawn(stentor().args(["--listen", "127.0.0.1:0"]).args(args))
     }
 
-    /// Starts it as this command says, and waits until it listens.
-    pub fn of(command: &mut Command) -> Running {
+    /// Starts it as this command says, and reads its log until it listens.
+    pub fn spawn(command: &mut Command) -> Running {
         let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
@@ -64,6 +64,15 @@ impl Running {
     /// Where it listens.
     pub fn at(&self) -> SocketAddr {
         self.address.parse().unwrap()
+    }
+
+    /// Reads its log until a line says this, and returns what was read.
+    pub fn logged(&mut self, text: &str) -> String {
+        let mut log = String::new();
+        while !log.lines().last().is_some_and(|line| line.contains(text)) {
+            assert!(self.log.read_line(&mut log).unwrap() > 0, "it ended: {log}");
+        }
+        log
     }
 
     /// A figure of `/metrics`, without its `stentor_`, summed over its labels.

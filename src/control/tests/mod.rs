@@ -31,6 +31,7 @@ use crate::{
     handover::{Arrival, Inbox, Message},
     io::{epoll::Epoll, waker::Waker},
     limits::Limits,
+    live::Live,
     metrics::{Metrics, Refusal},
     protocol::Payload,
     publish::Publisher,
@@ -75,7 +76,7 @@ impl Server {
     fn connect_after(&self, received: &[u8]) -> Client {
         let stream = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         let (socket, peer) = self.listener.accept().unwrap();
-        let permit = self.context.limits.admit(peer.ip()).unwrap();
+        let permit = self.context.limits.admit(Some(peer.ip())).unwrap();
         let arrival = Arrival { socket: socket.into(), peer, permit, received: received.to_vec() };
         self.inbox.hand_over(arrival).unwrap();
         // A guard: a test that would hang fails.
@@ -122,7 +123,7 @@ fn context(
     let metrics = Arc::new(Metrics::new(1));
     let publisher = Publisher::new(tape.clone(), Arc::new([]), Arc::clone(&metrics), config.max_topic_length);
     let shared = worker::Shared {
-        settings: Arc::new(worker::Settings::new(&config)),
+        settings: Live::new(worker::Settings::new(&config)),
         publisher,
         subscriptions: Subscriptions::new(config.max_subscriptions_total),
         metrics,
