@@ -42,3 +42,8 @@ pub mod top;
 pub mod topic;
 pub mod websocket;
 mod worker;
+
+/// For `fuzz/`, which drives the worker's tables as their tests do.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use worker::script as worker_script;

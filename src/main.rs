@@ -16,13 +16,14 @@ use stentor::{
     check,
     cli::{self, Cli, LogLevel, Task},
     config::{LIVE, LogFormat},
-    io::listener,
+    io::{heap, listener},
     server::{Server, StartError},
     top,
 };
 use tracing_appender::non_blocking::WorkerGuard;
 
 fn main() -> ExitCode {
+    heap::give_back();
     let cli = cli::parse_from(std::env::args_os()).unwrap_or_else(|error| error.exit());
     if cli.print_config {
         return print(cli.settings.to_string().as_bytes());

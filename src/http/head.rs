@@ -66,6 +66,7 @@ pub fn parse(buffer: &[u8], max_head: usize) -> Result<Option<(Request<'_>, usiz
     match parsed.parse(bytes) {
         Ok(Status::Complete(len)) => {
             refuse_bare_line_feeds(&bytes[..len])?;
+            refuse_no_method(&bytes[..len])?;
             Ok(Some((Request::judge(&parsed)?, len)))
         }
         Ok(Status::Partial) if buffer.len() >= max_head => Err(too_long(bytes)),
@@ -263,7 +264,7 @@ fn refuse_bare_line_feeds(head: &[u8]) -> Result<(), Refusal> {
 fn refuse_no_method(bytes: &[u8]) -> Result<(), Refusal> {
     let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
     let line = &bytes[start..];
-    if line.len() > METHOD_MAX && !line[..METHOD_MAX].contains(&b' ') {
+    if line.len() > METHOD_MAX && !line[..=METHOD_MAX].contains(&b' ') {
         return Err(not_http());
     }
     Ok(())

@@ -5,6 +5,7 @@
 //! interface, and in tests for a simulated, seeded one with partial writes, resets and stalls (`sim`).
 
 pub mod epoll;
+pub mod heap;
 pub mod listener;
 pub mod path;
 #[cfg(all(test, not(loom)))]

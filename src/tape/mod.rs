@@ -23,6 +23,9 @@ pub mod encode;
 #[cfg(all(test, loom))]
 mod loom_model;
 mod reader;
+#[cfg(all(any(test, fuzzing), not(loom)))]
+#[doc(hidden)]
+pub mod script;
 mod segment;
 mod sync;
 #[cfg(all(test, not(loom)))]

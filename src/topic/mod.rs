@@ -7,6 +7,9 @@
 //! server, who is subscribed to which name.
 
 mod registry;
+#[cfg(all(any(test, fuzzing), not(loom)))]
+#[doc(hidden)]
+pub mod script;
 mod subscriptions;
 
 pub use registry::{Epoch, LastValue, Registry, RegistryFull, Topic, TopicId};

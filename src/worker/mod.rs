@@ -36,6 +36,9 @@ mod quota;
 mod requests;
 mod resume;
 mod round;
+#[cfg(all(any(test, fuzzing), not(loom)))]
+#[doc(hidden)]
+pub mod script;
 mod slow;
 mod subscribe;
 #[cfg(all(test, not(loom)))]

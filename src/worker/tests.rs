@@ -515,7 +515,7 @@ impl Script {
             let resumed: Vec<String> = TOPICS.iter().map(|topic| (*topic).to_owned()).collect();
             let resumed: Vec<String> = resumed
                 .into_iter()
-                .filter(|topic| wish.names.iter().any(|name| client::stands_for(name, topic)))
+                .filter(|topic| wish.names.iter().any(|name| crate::topic::script::stands_for(name, topic)))
                 .collect();
             wish.from = book.points(&resumed, self.random.u64(..12));
             if self.random.u8(..8) == 0 {

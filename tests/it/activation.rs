@@ -10,8 +10,8 @@ use std::{
 use rustix::process::Signal;
 
 use crate::{
-    binary::{Running, stentor},
     client::Client,
+    process::{Running, stentor},
 };
 
 /// The program, with `socket` as its descriptor 3. The shell makes it so: it is not for a safe program to give its child a

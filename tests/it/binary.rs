@@ -1,90 +1,15 @@
 //! The program: its exit codes, its one-line errors, its signals.
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader},
     net::TcpListener,
-    process::{Child, ChildStderr, Command, Output, Stdio},
+    process::{Command, Stdio},
 };
 
-use crate::client::Client;
-
-pub fn stentor() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_stentor"));
-    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STENTOR_")) {
-        command.env_remove(name);
-    }
-    command
-}
-
-pub fn run(args: &[&str]) -> Output {
-    stentor().args(args).output().unwrap()
-}
-
-/// Ends the program when a test fails.
-pub struct Running {
-    pub child: Child,
-    pub log: BufReader<ChildStderr>,
-    pub address: String,
-}
-
-impl Running {
-    pub fn start(args: &[&str]) -> Running {
-        Running::spawn(stentor().args(["--listen", "127.0.0.1:0"]).args(args))
-    }
-
-    /// Starts the program and reads its log until it listens.
-    pub fn spawn(command: &mut Command) -> Running {
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
-        let mut log = BufReader::new(child.stderr.take().unwrap());
-        let mut line = String::new();
-        let address = loop {
-            line.clear();
-            assert!(log.read_line(&mut line).unwrap() > 0, "it ended before it listened");
-            if let Some((_, rest)) = line.split_once("listening on http://") {
-                break rest.split('/').next().unwrap().to_owned();
-            }
-        };
-        Running { child, log, address }
-    }
-
-    pub fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, signal).unwrap();
-    }
-
-    pub fn client(&self, path: &str) -> Client {
-        Client::try_connect(self.address.parse().unwrap(), path, &[]).unwrap()
-    }
-
-    /// Bytes of memory that it has in use.
-    pub fn resident(&self) -> usize {
-        let text = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).unwrap();
-        text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * rustix::param::page_size()
-    }
-
-    /// Reads its log until a line says this, and returns what was read.
-    pub fn logged(&mut self, text: &str) -> String {
-        let mut log = String::new();
-        while !log.lines().last().is_some_and(|line| line.contains(text)) {
-            assert!(self.log.read_line(&mut log).unwrap() > 0, "it ended: {log}");
-        }
-        log
-    }
-
-    /// Waits for its end: the exit code, and what it logged until then.
-    pub fn end(mut self) -> (Option<i32>, String) {
-        let mut log = String::new();
-        self.log.read_to_string(&mut log).unwrap();
-        (self.child.wait().unwrap().code(), log)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use crate::{
+    client::Client,
+    process::{Running, run},
+};
 
 #[test]
 fn what_cannot_work_is_one_line_and_exit_code_2() {
@@ -192,18 +117,14 @@ fn out_of_descriptors_it_waits_and_goes_on_when_there_are_some() {
     use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
     let mut running = Running::start(&["--max-connections", "100", "--workers", "1"]);
     let pid = Some(Pid::from_child(&running.child));
-    let used = std::fs::read_dir(format!("/proc/{}/fd", running.child.id())).unwrap().count() as u64;
+    let used = running.descriptors() as u64;
     let roomy = getrlimit(Resource::Nofile);
     let tight = Rlimit { current: Some(used + 2), maximum: roomy.maximum };
     prlimit(pid, Resource::Nofile, tight).unwrap();
     // More than there are descriptors for: the others wait in the backlog, connected but not accepted.
-    let address = running.address.clone();
-    let clients: Vec<_> = (0..5)
-        .map(|_| {
-            let address = address.parse().unwrap();
-            std::thread::spawn(move || Client::try_connect(address, "/ws", &[]).unwrap())
-        })
-        .collect();
+    let address = running.at();
+    let clients: Vec<_> =
+        (0..5).map(|_| std::thread::spawn(move || Client::try_connect(address, "/ws", &[]).unwrap())).collect();
     let mut line = String::new();
     while !line.contains("can't be accepted") {
         line.clear();

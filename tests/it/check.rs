@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use crate::{binary::run, reload::File};
+use crate::{process::run, reload::File};
 
 fn said(args: &[&str]) -> (Option<i32>, String) {
     let output = run(args);

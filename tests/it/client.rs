@@ -177,7 +177,7 @@ pub fn read_frame(stream: &mut impl Read) -> (u8, Vec<u8>) {
 }
 
 /// Reads frames until the close frame and returns its code.
-pub fn close_code(stream: &mut TcpStream) -> u16 {
+pub fn close_code(stream: &mut impl Read) -> u16 {
     loop {
         let (first, payload) = read_frame(stream);
         if first == 0x88 {

@@ -8,8 +8,8 @@ use std::{
 };
 
 use crate::{
-    binary::Running,
     client::{Client, exchange, frame, read_frame, upgraded},
+    process::Running,
 };
 
 /// Growth of resident memory that is none: what allocators keep, and page tables.

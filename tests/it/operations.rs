@@ -6,8 +6,8 @@ use clap::CommandFactory;
 use stentor::cli::Cli;
 
 use crate::{
-    binary::run,
     client::{Client, exchange, serve},
+    process::run,
 };
 
 fn read(name: &str) -> String {

@@ -9,8 +9,8 @@ use rustix::process::Signal;
 use stentor::{config::Config, server::Server};
 
 use crate::{
-    binary::Running,
     client::{Client, exchange, read_frame, serve, tcp},
+    process::Running,
 };
 
 const BEHIND: &str = "127.0.0.1";

@@ -9,8 +9,8 @@ use std::{
 use rustix::process::Signal;
 
 use crate::{
-    binary::{Running, run},
     client::Client,
+    process::{Running, run},
 };
 
 /// A settings file that goes with its test.

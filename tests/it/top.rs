@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use crate::{
-    binary::{Running, run},
     client::{Client, PATIENCE, exchange},
+    process::{Running, run},
 };
 
 /// A server on which one client stalls; returned with the client's name.

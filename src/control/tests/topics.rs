@@ -40,12 +40,15 @@ fn a_topic_that_nobody_needs_is_forgotten() {
         publisher.publish(topic, Payload::Text("1")).unwrap();
     }
     let _held = context.shared.subscriptions.add(["heard"].into_iter()).unwrap();
-    let now = crate::clock::wall_us();
+    let (mut sweep, now) = (sweep::Sweep::new(Moment::now()), Moment::now());
     let has = |name: &str| context.tape.with_topics(|topics, _| topics.find(name).is_some());
-    sweep::forget_some(&context, 0..256, now);
+    sweep.forget_some(&context, 0..256, now);
+    publisher.publish("young", Payload::Text("1")).unwrap();
+    sweep.forget_some(&context, 0..256, now + hour / 2);
+    sweep.forget_some(&context, 0..256, now + hour);
     assert!(has("old"), "it is young still");
-    sweep::forget_some(&context, 0..256, now + 2 * hour.as_micros() as u64);
-    assert!(!has("old") && has("heard"));
+    sweep.forget_some(&context, 0..256, now + hour + Duration::from_millis(1));
+    assert!(!has("old") && has("heard") && has("young"));
     assert_eq!(context.shared.metrics.topics_forgotten.get(), 1);
 }
 
@@ -56,12 +59,13 @@ fn a_topic_without_value_is_forgotten_without_expiry() {
     publisher.publish("kept", Payload::Text("1")).unwrap();
     publisher.publish("dropped", Payload::Text("12345")).unwrap();
     let has = |name: &str| context.tape.with_topics(|topics, _| topics.find(name).is_some());
-    sweep::forget_some(&context, 0..256, crate::clock::wall_us());
+    let mut sweep = sweep::Sweep::new(Moment::now());
+    sweep.forget_some(&context, 0..256, Moment::now());
     assert!(has("dropped"), "it is on the tape still");
     while context.tape.tail().0 < 2 {
         publisher.publish("new", Payload::Text("1")).unwrap();
     }
-    sweep::forget_some(&context, 0..256, crate::clock::wall_us());
+    sweep.forget_some(&context, 0..256, Moment::now());
     let names = context.tape.with_topics(|topics, _| ["kept", "dropped"].map(|name| topics.find(name).is_some()));
     assert_eq!(names, [true, false]);
 }

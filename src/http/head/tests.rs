@@ -198,3 +198,12 @@ proptest! {
         let _ = parse(&begun, 200);
     }
 }
+
+#[test]
+fn a_method_that_is_too_long_is_refused_in_whatever_pieces_it_comes() {
+    let head = format!("{} / HTTP/1.0\r\n\r\n", "M".repeat(33));
+    for cut in 33..=head.len() {
+        assert_eq!(parse(&head.as_bytes()[..cut], 8192).unwrap_err().status, 400, "{cut}");
+    }
+    assert!(parse(&head.as_bytes()[1..], 8192).unwrap().is_some());
+}

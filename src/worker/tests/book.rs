@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::Value;
 
-use super::client::{Journal, stands_for};
+use super::client::Journal;
+use crate::topic::script::stands_for;
 
 /// How a name is delivered; the strongest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use serde_json::{Value, value::RawValue};
 
 use super::book::{Book, Wish};
-use crate::{io::sim::Peer, protocol::Kind};
+use crate::{io::sim::Peer, protocol::Kind, topic::script::stands_for};
 
 /// Everything that was published, in the order of the tape.
 #[derive(Default)]
@@ -70,20 +70,6 @@ impl Journal {
     /// The topic's newest number before position `end`; 0 for none.
     pub fn seq_at(&self, topic: &str, end: usize) -> u64 {
         self.by_topic.get(topic).map_or(0, |of_topic| of_topic.partition_point(|at| *at < end) as u64)
-    }
-}
-
-/// The ten lines that say what a pattern means.
-pub fn stands_for(pattern: &str, topic: &str) -> bool {
-    let (mut wanted, mut found) = (pattern.split('.'), topic.split('.'));
-    loop {
-        match (wanted.next(), found.next()) {
-            (None, None) => return true,
-            (Some(">"), Some(_)) => return true,
-            (Some("*"), Some(_)) => {}
-            (Some(a), Some(b)) if a == b => {}
-            _ => return false,
-        }
     }
 }
 

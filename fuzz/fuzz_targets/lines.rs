@@ -1,0 +1,111 @@
+//! Recordings and published lines: the replay of a file is the publications that serde reads from its lines, in order.
+#![no_main]
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
+
+use libfuzzer_sys::fuzz_target;
+use serde_json::value::RawValue;
+use stentor::{
+    config::Speed,
+    feeds::{
+        Batch, Sink,
+        replay::{Options, Replay},
+    },
+    protocol::{Payload, Topic, ndjson},
+};
+
+const MESSAGE_MAX: usize = 300;
+const TOPIC_MAX: usize = 40;
+
+#[derive(serde::Deserialize)]
+struct Record {
+    #[serde(rename = "ts_ns")]
+    _ts_ns: u64,
+    topic: String,
+    data: Box<RawValue>,
+}
+
+#[derive(serde::Deserialize)]
+struct Published {
+    topic: String,
+    data: Box<RawValue>,
+}
+
+type Publications = Vec<(String, Vec<u8>)>;
+
+/// What the lines say, read by serde's derived code, which takes each field once, too.
+fn expected(lines: &[u8]) -> Publications {
+    let objects = lines.split(|byte| *byte == b'\n').filter(|line| line.trim_ascii_start().starts_with(b"{"));
+    let records = objects.filter_map(|line| serde_json::from_slice::<Record>(line).ok());
+    records
+        .filter(|record| Topic::check(&record.topic, TOPIC_MAX).is_ok() && record.data.get().len() <= MESSAGE_MAX)
+        .map(|record| (record.topic, record.data.get().into()))
+        .collect()
+}
+
+#[derive(Clone, Default)]
+struct Recorder(Arc<Mutex<Publications>>);
+
+impl Sink for Recorder {
+    type Batch<'a> = Recorder;
+
+    fn batch(&mut self) -> Recorder {
+        self.clone()
+    }
+}
+
+impl Batch for Recorder {
+    fn push(&mut self, topic: &str, payload: Payload<'_>) -> Result<(), String> {
+        self.0.lock().expect("one thread").push((topic.into(), payload.bytes().into()));
+        Ok(())
+    }
+}
+
+/// In memory, where there is such a place: a file is written for each input.
+fn scratch() -> PathBuf {
+    let memory = PathBuf::from("/dev/shm");
+    let folder = if memory.is_dir() { memory } else { std::env::temp_dir() };
+    folder.join(format!("stentor-fuzz-lines-{}", std::process::id()))
+}
+
+fn replay(bytes: &[u8]) -> Option<Publications> {
+    let path = scratch();
+    std::fs::write(&path, bytes).expect("a file can be written");
+    let options = Options {
+        speed: Speed::Max,
+        repeat: false,
+        delay: std::time::Duration::ZERO,
+        message_max: MESSAGE_MAX,
+        topic_length_max: TOPIC_MAX,
+    };
+    let opened = Replay::open(&path, options);
+    std::fs::remove_file(&path).expect("it was there");
+    let (_go_on, stop) = crossbeam_channel::bounded(1);
+    let recorder = Recorder::default();
+    let summary = opened.ok()?.run(recorder.clone(), &stop);
+    let published = std::mem::take(&mut *recorder.0.lock().expect("one thread"));
+    assert_eq!((summary.publications, summary.refused), (published.len() as u64, 0));
+    Some(published)
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let replayed = replay(bytes);
+    let is_gzip = bytes.starts_with(&[0x1f, 0x8b]);
+    // Lines that may be too long are not for the twin to judge.
+    if !is_gzip && bytes.split(|byte| *byte == b'\n').all(|line| line.len() <= MESSAGE_MAX) {
+        assert_eq!(replayed, Some(expected(bytes)));
+    }
+    for line in bytes.split(|byte| *byte == b'\n') {
+        let Ok(line) = ndjson::text(line) else { continue };
+        match (ndjson::parse(line), serde_json::from_str::<Published>(line)) {
+            (Ok((topic, data)), Ok(twin)) => assert_eq!((&*topic, data.get()), (&*twin.topic, twin.data.get())),
+            (Err(_), Err(_)) => {}
+            // A list of the fields' values is a struct for serde.
+            (Err(_), Ok(_)) => assert!(line.trim_ascii_start().starts_with('[')),
+            (Ok(_), Err(error)) => panic!("{error}"),
+        }
+    }
+});

@@ -1,0 +1,99 @@
+//! Request heads, handshakes and bodies: what a head is doesn't depend on how much of it has been read when, what we let
+//! pass tungstenite lets pass with the same answer, and any chunking of a body gives the same data.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use stentor::{
+    http::{
+        body::{BodyDecoder, BodyEvent},
+        head::{self, Body, Request},
+    },
+    websocket::handshake,
+};
+use tungstenite::{
+    Error,
+    error::ProtocolError::{MissingConnectionUpgradeHeader, MissingUpgradeWebSocketHeader},
+    handshake::{machine::TryParse, server},
+};
+
+const HEAD_MAX: usize = 2048;
+const BODY_MAX: u64 = 1000;
+
+/// How many bytes the head has, or none while it is incomplete, or the status of the refusal.
+fn outcome(bytes: &[u8]) -> Result<Option<usize>, u16> {
+    head::parse(bytes, HEAD_MAX).map(|head| head.map(|(_, len)| len)).map_err(|refusal| refusal.status)
+}
+
+/// A head that is cut off is not yet known, or refused as the whole is.
+fn prefixes_agree(bytes: &[u8]) {
+    let whole = outcome(bytes);
+    for cut in (0..bytes.len()).step_by(1 + bytes.len() / 64) {
+        match (outcome(&bytes[..cut]), whole) {
+            (Ok(None), Ok(Some(len))) => assert!(cut < len, "whole at {len}, unknown at {cut}"),
+            (Ok(Some(before)), whole) => assert_eq!(Ok(Some(before)), whole),
+            (Ok(None), _) => {}
+            (Err(_), whole) => assert!(whole.is_err(), "refused at {cut}, then {whole:?}"),
+        }
+    }
+}
+
+/// Whoever reads a request reads all of this.
+fn look(request: &Request<'_>) {
+    assert!(request.target.bytes().all(|byte| byte.is_ascii_graphic()));
+    assert!(request.path().starts_with('/'));
+    if let Some(path) = request.decoded_path() {
+        assert!(path.len() <= request.path().len());
+    }
+    request.query().for_each(drop);
+    request.list("Sec-WebSocket-Protocol").for_each(|element| assert!(!element.is_empty()));
+    let _ = handshake::choose_subprotocol(request, &["stentor.v1.json"]);
+    let _ = handshake::check_origin(request, &["https://example.com".into()]);
+}
+
+fn tungstenite_agrees(request: &Request<'_>, head: &[u8]) {
+    let Ok(accept) = handshake::check(request) else { return };
+    // It reads fewer targets than browsers send.
+    let Ok(Some((len, theirs))) = server::Request::try_parse(head) else { return };
+    assert_eq!(len, head.len());
+    let response = match server::create_response(&theirs) {
+        // It reads one Upgrade header and takes no list; and so with Connection.
+        Err(Error::Protocol(MissingUpgradeWebSocketHeader | MissingConnectionUpgradeHeader)) => return,
+        response => response.expect("what we accept is a handshake"),
+    };
+    assert_eq!(response.headers()["Sec-WebSocket-Accept"].as_bytes(), accept);
+}
+
+fn body(kind: Body, bytes: &[u8], size: usize) -> (Vec<u8>, Option<Result<(), u16>>) {
+    let (mut decoder, mut data) = (BodyDecoder::new(kind, BODY_MAX), Vec::new());
+    for mut input in bytes.chunks(size) {
+        loop {
+            match decoder.next(&mut input) {
+                Ok(None) => break assert!(input.is_empty()),
+                Ok(Some(BodyEvent::Data(part))) => {
+                    assert!(!part.is_empty());
+                    data.extend_from_slice(part);
+                    assert!(data.len() as u64 <= BODY_MAX);
+                }
+                Ok(Some(BodyEvent::End)) => return (data, Some(Ok(()))),
+                Err(refusal) => return (data, Some(Err(refusal.status))),
+            }
+        }
+    }
+    (data, None)
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    prefixes_agree(bytes);
+    let _ = handshake::check_response(bytes, "dGhlIHNhbXBsZSBub25jZQ==");
+    let rest = match head::parse(bytes, HEAD_MAX) {
+        Ok(Some((request, len))) => {
+            look(&request);
+            tungstenite_agrees(&request, &bytes[..len]);
+            let rest = &bytes[len..];
+            assert_eq!(body(request.body, rest, 1), body(request.body, rest, usize::MAX));
+            rest
+        }
+        _ => bytes,
+    };
+    assert_eq!(body(Body::Chunked, rest, 1), body(Body::Chunked, rest, usize::MAX));
+});

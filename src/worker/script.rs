@@ -1,0 +1,194 @@
+//! Operation scripts on the tables of who wants what, with a look at every name of every cohort every time beside them.
+//! Property tests make them at random (`tests/interest.rs`), the fuzzer where they lead to new code (`fuzz/`).
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::{
+    delivery::{Delivery, Rate},
+    interest::{CohortId, CohortKey, Interest},
+};
+use crate::{
+    protocol::Payload,
+    tape::{Lane, Position, Reader, Tape, TapeSettings},
+    topic::script::stands_for,
+};
+
+pub const TOPICS: [&str; 8] = ["a", "a.b", "a.b.c", "a.c", "b", "b.c", "b.b", "c.b.a"];
+pub const NAMES: [&str; 14] =
+    ["a", "a.b", "a.b.c", "a.c", "b", "b.c", "c.b.a", "*", ">", "a.*", "a.>", "*.b", "*.b.>", "a.*.c"];
+
+/// How many ways of delivery a step may ask for.
+pub const DELIVERIES: usize = 4;
+
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// A connection subscribes to these names, each delivered in one of the ways, leaving out the publications of a
+    /// connection (0: of none).
+    Join(BTreeMap<usize, usize>, u64),
+    /// One connection of this cohort leaves.
+    Leave(usize),
+    /// This connection publishes on this topic.
+    Publish(usize, u64),
+    /// This cohort's rates tick.
+    Tick(usize),
+    /// All topics that have left the tape are forgotten.
+    Forget,
+}
+
+fn delivery(way: usize) -> Delivery {
+    let paced = |rate| Delivery::Paced(Reverse(Rate::new(rate)));
+    [Delivery::All, Delivery::Latest, paced(10.0), paced(1.0)][way % DELIVERIES]
+}
+
+/// What is known of a cohort.
+struct Known {
+    /// Its names, and how each is delivered.
+    names: BTreeMap<usize, usize>,
+    except: u64,
+    users: usize,
+    /// What has changed since the last tick, by rate.
+    changed: BTreeMap<Rate, BTreeSet<u32>>,
+}
+
+impl Known {
+    /// How a topic is delivered: of all names that stand for it, as the strongest says.
+    fn strongest(&self, topic: &str) -> Option<Delivery> {
+        let standing = self.names.iter().filter(|(name, _)| stands_for(NAMES[**name], topic));
+        standing.map(|(_, way)| delivery(*way)).min()
+    }
+}
+
+/// The list of cohorts, and the tables that it is compared with.
+pub struct Twin {
+    tape: Tape,
+    reader: Reader,
+    interest: Interest,
+    cohorts: BTreeMap<CohortId, Known>,
+    token: u32,
+}
+
+impl Default for Twin {
+    fn default() -> Twin {
+        let settings = TapeSettings {
+            retain: 0,
+            segment: 256,
+            message_max: 100,
+            topics_max: 100,
+            value_bytes_max: 1000,
+            epoch: 1,
+        };
+        let tape = Tape::new(settings);
+        let reader = Reader::new(tape.clone());
+        Twin { tape, reader, interest: Interest::default(), cohorts: BTreeMap::new(), token: 0 }
+    }
+}
+
+impl Twin {
+    pub fn take(&mut self, step: Step) {
+        match step {
+            Step::Join(names, except) => self.join(names, except),
+            Step::Leave(which) => self.leave(which),
+            Step::Publish(topic, origin) => self.publish(TOPICS[topic % TOPICS.len()], origin),
+            Step::Tick(which) => self.tick(which),
+            Step::Forget => {
+                let slots = self.tape.with_topics(|topics, _| topics.slots());
+                self.tape.forget_topics(0..slots, |_, held| !held);
+            }
+        }
+        assert_eq!(self.interest.cohorts(), self.cohorts.len());
+        let names: BTreeSet<_> = self.cohorts.values().flat_map(|cohort| cohort.names.keys()).collect();
+        assert_eq!(self.interest.names(), names.len());
+    }
+
+    /// Everybody leaves.
+    pub fn end(mut self) {
+        while !self.cohorts.is_empty() {
+            self.leave(0);
+        }
+        assert_eq!((self.interest.cohorts(), self.interest.names()), (0, 0));
+    }
+
+    fn join(&mut self, names: BTreeMap<usize, usize>, except: u64) {
+        let mut keys: Vec<_> =
+            names.iter().map(|(name, way)| (self.interest.intern(&Arc::from(NAMES[*name])), delivery(*way))).collect();
+        keys.sort_unstable();
+        let key = CohortKey { lane: Lane::Raw, names: keys.into(), except };
+        let id = self.interest.join(key, self.reader.head());
+        self.interest.cohort(id).members.push(self.token);
+        self.token += 1;
+        let fresh = Known { names: names.clone(), except, users: 0, changed: BTreeMap::new() };
+        let cohort = self.cohorts.entry(id).or_insert(fresh);
+        assert!(cohort.names == names && cohort.except == except);
+        cohort.users += 1;
+    }
+
+    fn which(&self, which: usize) -> Option<CohortId> {
+        self.cohorts.keys().nth(which % self.cohorts.len().max(1)).copied()
+    }
+
+    fn leave(&mut self, which: usize) {
+        let Some(id) = self.which(which) else { return };
+        self.interest.cohort(id).members.pop();
+        self.interest.leave(id);
+        let cohort = self.cohorts.get_mut(&id).expect("it is known");
+        cohort.users -= 1;
+        if cohort.users == 0 {
+            self.cohorts.remove(&id);
+        }
+    }
+
+    fn publish(&mut self, topic: &str, origin: u64) {
+        self.tape.appender().append(topic, Payload::Text("x"), 1, origin).expect("there is room");
+        let Twin { tape, reader, interest, cohorts, .. } = self;
+        let head = reader.refresh();
+        let (mut touched, mut stirred, mut wanting) = (Vec::new(), Vec::new(), Vec::new());
+        let mut slot = 0;
+        reader.scan(Position(head.0 - 1), head, |at, base, entry| {
+            slot = entry.topic.slot;
+            interest.plan(tape, at, base, entry, &mut touched, &mut stirred);
+            wanting.extend(cohorts.keys().filter_map(|id| Some((*id, interest.wants(tape, *id, entry)?))));
+            true
+        });
+        reader.trim();
+        let (mut now, mut ticking) = (Vec::new(), Vec::new());
+        for (id, cohort) in cohorts.iter_mut().filter(|(_, cohort)| cohort.except == 0 || cohort.except != origin) {
+            match cohort.strongest(topic) {
+                None => {}
+                Some(Delivery::Paced(Reverse(rate))) => {
+                    let changed = cohort.changed.entry(rate).or_default();
+                    if changed.is_empty() {
+                        ticking.push((*id, rate));
+                    }
+                    changed.insert(slot);
+                }
+                Some(delivery) => now.push((*id, delivery)),
+            }
+        }
+        for id in &touched {
+            assert_eq!(interest.cohort(*id).plan.publications, 1, "planned once");
+            interest.cohort(*id).plan.clear();
+        }
+        touched.sort_unstable();
+        assert_eq!(touched, now.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+        assert_eq!(wanting, now);
+        stirred.sort_unstable();
+        let stirred: Vec<_> = stirred.iter().map(|(id, n)| (*id, interest.cohort(*id).paces[*n].rate)).collect();
+        assert_eq!(stirred, ticking);
+    }
+
+    fn tick(&mut self, which: usize) {
+        let Some(id) = self.which(which) else { return };
+        let position = self.reader.head();
+        let known = self.cohorts.get_mut(&id).expect("it is known");
+        for pace in &mut self.interest.cohort(id).paces {
+            let changes: Vec<u32> = pace.changes.iter().map(|change| change.slot).collect();
+            let slots: BTreeSet<u32> = changes.iter().copied().collect();
+            assert_eq!(slots, known.changed.remove(&pace.rate).unwrap_or_default());
+            pace.restart(position);
+        }
+    }
+}
