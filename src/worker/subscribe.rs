@@ -183,21 +183,19 @@ impl<E: Edge> Worker<E> {
     /// worker's own position in the tables. Returns their numbers at `position`.
     fn note_found(&mut self, found: &[Found], position: Position) -> Vec<(u32, u64)> {
         self.reader.refresh();
-        let mut first = Told::default();
+        let mut first = FxHashMap::default();
         let from = self.position.max(self.reader.floor()).min(position);
         self.reader.scan(from, position, |_, _, entry| {
-            first.entry(entry.topic.slot).or_insert(entry.seq - 1);
+            first.entry(entry.topic.slot).or_insert((entry.previous, entry.seq - 1));
             true
         });
         let slot = |topic: &Found| topic.id.slot;
         for topic in found {
-            let seq = match first.get(&slot(topic)) {
-                Some(seq) => *seq,
-                None if topic.end <= self.position.0 => topic.seq,
-                // It lies between the worker and the tape's floor, and is noted when the worker gets there.
-                None => continue,
-            };
-            self.interest.note_known(topic.id, &topic.name, seq);
+            let (end, seq) = first.get(&slot(topic)).copied().unwrap_or((topic.end, topic.seq));
+            // What lies between the worker and the tape's floor is noted when the worker gets there.
+            if end <= self.position.0 {
+                self.interest.note_known(topic.id, &topic.name, seq);
+            }
         }
         found.iter().map(|topic| (slot(topic), topic.seq)).collect()
     }
