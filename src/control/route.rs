@@ -2,7 +2,7 @@
 //!
 //! | path | methods | answer |
 //! | --- | --- | --- |
-//! | `/`, `/page.js`, `/page.css` | GET, HEAD | the page |
+//! | `/`, `/stentor.js`, … (`page.rs`) | GET, HEAD | the console, and the JavaScript client |
 //! | `/healthz`, `/readyz` | GET, HEAD | alive; welcoming |
 //! | `/metrics` | GET, HEAD | figures for Prometheus |
 //! | `/topics`, `/topics/TOPIC` | GET, HEAD | what topics there are; a last value |
