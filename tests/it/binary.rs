@@ -21,16 +21,20 @@ fn run(args: &[&str]) -> Output {
 }
 
 /// Ends the program when a test fails.
-struct Running {
+pub struct Running {
     child: Child,
     log: BufReader<ChildStderr>,
-    address: String,
+    pub address: String,
 }
 
 impl Running {
     fn start(args: &[&str]) -> Running {
+        Running::listen("127.0.0.1:0", args)
+    }
+
+    pub fn listen(address: &str, args: &[&str]) -> Running {
         let mut command = stentor();
-        let mut child = command.args(["--listen", "127.0.0.1:0"]).args(args).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command.args(["--listen", address]).args(args).stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         let address = loop {

@@ -129,6 +129,7 @@ export class Stentor {
   #asking = 0;
   /** Whose snapshots are coming. @type {Subscription | undefined} */ #acked;
   #publishing = 0;
+  #resumes = true;
   #failures = 0;
   #greetedAt = 0;
   #heardAt = 0;
@@ -257,7 +258,8 @@ export class Stentor {
     const current = () => this.#socket === socket;
     socket.onmessage = (/** @type {any} */ event) => current() && this.#read(event.data);
     socket.onclose = (/** @type {any} */ event) => current() && this.#lost(event.code, event.reason);
-    socket.onerror = () => {}; // a close follows
+    // A close follows, except that Node's own WebSocket says nothing more when it could not connect.
+    socket.onerror = () => current() && !this.hello && this.#lost(1006, "");
     this.#timer = setTimeout(() => current() && this.#giveUp("the server did not greet"), this.#options.patienceMs);
   }
 
@@ -416,18 +418,24 @@ export class Stentor {
   #askFor(one) {
     const limits = { ...LIMITS, ...this.hello.limits };
     const wanted = { mode: one.mode, ...(one.rate !== undefined && { rate: one.rate }) };
-    const resumed = one.mode === "all" ? this.#left(one, limits.topics) : new Map();
+    const resumed = one.mode === "all" && this.#resumes ? this.#left(one, limits.topics) : new Map();
     const extra = [...resumed.keys()].filter((topic) => !one.names.includes(topic));
     const parts = split([...extra, ...one.names], resumed, limits.message - COMMAND_BYTES);
     parts.forEach(({ topics, from }, nth) => {
       const command = { op: "sub", topics, ...wanted, ...(one.options.snapshot === false && { snapshot: false }) };
       const last = nth === parts.length - 1;
       this.#ask(from ? { ...command, from } : command, "", {
-        ok: (answer) => this.#taken(one, wanted, answer, last ? extra : []),
-        fail: (error) => this.#refused(one, error),
+        ok: (answer) => this.#taken(one, wanted, from ?? {}, answer, last ? extra : []),
+        fail: (error) => (from && error.code === "unsupported" ? this.#askPlainly(one) : this.#refused(one, error)),
         publishes: false,
       });
     });
+  }
+
+  /** This server resumes nothing: the snapshots tell what is missing. @param {Subscription} one */
+  #askPlainly(one) {
+    this.#resumes = false;
+    this.#askFor(one);
   }
 
   /** Where the topics of a subscription were left, as many as may be named. @param {Subscription} one @param {number} most */
@@ -447,10 +455,11 @@ export class Stentor {
   /**
    * @param {Subscription} one
    * @param {{mode: Mode, rate?: number}} wanted
+   * @param {Record<string, [string, number]>} from where it was to be resumed
    * @param {any} answer
    * @param {string[]} extra named to be resumed, and covered by patterns from now on
    */
-  #taken(one, wanted, answer, extra) {
+  #taken(one, wanted, from, answer, extra) {
     if (!this.#subscriptions.has(one)) return;
     // What came so far may have had holes, if it wasn't mode "all".
     if (one.agreed?.mode !== "all") this.#startAnew(one);
@@ -459,8 +468,10 @@ export class Stentor {
     for (const { topic, epoch, seq } of answer.topics ?? []) {
       if (epoch === undefined) continue;
       const place = this.#place(topic);
-      if (place.from === "before" && place.seq !== undefined && place.epoch === epoch && wanted.mode === "all") {
+      if (from[topic]) {
         place.from = "here"; // goes on behind place.seq, or with a reset
+      } else if (place.from === "before" && place.epoch !== undefined && place.epoch !== epoch) {
+        this.#reset({ topic, epoch, seq, why: "reconnect" });
       } else if (place.from === "here") {
         Object.assign(place, { epoch, seq });
       }
