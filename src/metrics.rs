@@ -95,12 +95,16 @@ pub struct WorkerMetrics {
     pub connections: Figure,
     /// Of those, WebSocket connections that are open.
     pub websockets: Figure,
+    /// Streams of Server-Sent Events that are open.
+    pub streams: Figure,
     /// Connections that were upgraded to WebSocket.
     pub upgrades: Figure,
     /// Publications that came in over its connections.
     pub publications: Figure,
     /// Publications that it sent, once for each subscriber.
     pub deliveries: Figure,
+    /// Publications left out because a subscriber was slow.
+    pub skipped: Figure,
     /// Calls of `send`.
     pub sends: Figure,
     /// Of those, such that the kernel took not all of.
@@ -131,6 +135,13 @@ pub struct WorkerMetrics {
     pub turn: Times,
     /// From a publication's `ts` until the pass that sent it to this worker's subscribers was over.
     pub publish_to_send: Times,
+}
+
+impl WorkerMetrics {
+    /// The count of open connections: of events, or WebSockets.
+    pub fn open(&self, events: bool) -> &Figure {
+        if events { &self.streams } else { &self.websockets }
+    }
 }
 
 /// Why a connection or request was turned away.

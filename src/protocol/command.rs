@@ -73,7 +73,7 @@ pub struct Sub<'a> {
     pub rate: Option<f64>,
     /// Whether to begin with each topic's last value.
     pub snapshot: bool,
-    /// Where to resume, for some of the topics; no patterns.
+    /// Where to resume, for some of the topics, also such that a pattern stands for; no patterns.
     pub from: HashMap<Cow<'a, str>, ResumePoint<'a>>,
 }
 
@@ -296,7 +296,7 @@ fn read_rate(text: &str) -> Option<f64> {
     text.parse::<f64>().ok().filter(|rate| rate.is_finite() && *rate > 0.0)
 }
 
-/// Reads `{"TOPIC":["EPOCH",SEQ],…}`, whose topics must be among those subscribed to.
+/// Reads `{"TOPIC":["EPOCH",SEQ],…}`, whose topics must be among those subscribed to, by name or by pattern.
 fn read_from<'a>(
     value: &'a RawValue,
     topics: &[Cow<'a, str>],
@@ -304,11 +304,13 @@ fn read_from<'a>(
     let Ok(Entries(entries)) = serde_json::from_str(value.get()) else {
         return Err(Refusal::wrong("from", "an object", value));
     };
+    let patterns: Vec<&str> = topics.iter().map(|topic| &**topic).filter(|topic| name::is_pattern(topic)).collect();
     let topics: HashSet<&str> = topics.iter().map(|topic| &**topic).collect();
+    let stands_for = |topic: &str| patterns.iter().any(|pattern| name::matches(pattern, topic));
     let mut points = HashMap::with_capacity(entries.len());
     for (topic, point) in entries {
-        if !topics.contains(&*topic) || name::is_pattern(&topic) {
-            let message = format!("from: expected one of topics, not a pattern, found {}", shown(&topic));
+        if name::is_pattern(&topic) || !(topics.contains(&*topic) || stands_for(&topic)) {
+            let message = format!("from: expected a topic among those subscribed to, no pattern, found {}", shown(&topic));
             return Err(Refusal { code: "bad_topic", message });
         }
         let point = read_point(point).ok_or_else(|| {
@@ -387,7 +389,7 @@ const FROM: usize = 8;
 const TOKEN: usize = 9;
 
 /// Numbers stay below this so that a client whose only numbers are doubles can count them.
-const SEQ_END: u64 = 1 << 53;
+pub(super) const SEQ_END: u64 = 1 << 53;
 
 #[cfg(test)]
 mod tests {

@@ -7,12 +7,14 @@
 //! - [`command`]: a client's text frame, read into a [`command::Command`];
 //! - [`ndjson`]: one line of `POST /publish`;
 //! - [`reply`]: the server's messages, appended to a buffer;
-//! - [`envelope`]: a publication as the update that `/ws` subscribers get.
+//! - [`envelope`]: a publication as the update that `/ws` subscribers get;
+//! - [`event`]: the same messages as Server-Sent Events.
 //!
 //! The public text of the protocol is the one for client authors; this is where it is kept.
 
 pub mod command;
 pub mod envelope;
+pub mod event;
 pub mod name;
 pub mod ndjson;
 pub(crate) mod object;

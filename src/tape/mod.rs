@@ -19,6 +19,7 @@
 //! Memory is bounded by `--retain`: older segments are let go, and live on only while a reader that is in the middle of a
 //! pass pins them. Their buffers are used again.
 
+pub mod encode;
 #[cfg(all(test, loom))]
 mod loom_model;
 mod reader;
@@ -43,7 +44,9 @@ pub enum Lane {
     Json,
     /// The payload alone in a frame of its own kind, for `/raw`.
     Raw,
+    /// The `update` envelope as a Server-Sent Event, for `/sse`.
+    Events,
 }
 
 /// How many lanes there are.
-pub const LANES: usize = 2;
+pub const LANES: usize = 3;

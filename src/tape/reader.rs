@@ -115,8 +115,9 @@ impl Reader {
     /// Shows the entry at `position`, as long as its segment is pinned; also one that the tape has let go of.
     #[expect(unsafe_code, reason = "a position before the reader's head was published")]
     pub fn look(&self, position: Position, show: impl FnOnce(Position, &Entry)) {
-        let Some(segment) = self.segments.iter().find(|s| s.base <= position && position.0 < s.end()) else { return };
-        if position < self.head {
+        let after = self.segments.partition_point(|segment| segment.base <= position);
+        let Some(segment) = after.checked_sub(1).map(|at| &self.segments[at]) else { return };
+        if position < self.head && position.0 < segment.end() {
             // SAFETY: `position` is below the head that `refresh` loaded with Acquire.
             show(segment.base, &unsafe { segment.entry((position.0 - segment.base.0) as usize) });
         }

@@ -5,6 +5,7 @@
 //!                |    |    |    `---------------.
 //!   json      | frame 0 | frame 1 | frame 2 | frame 3 |   free    |
 //!   raw       | f0 | f1 | f2 | f3 |        free                   |
+//!   events    | event 0 | event 1 | event 2 | event 3 |   free    |
 //! ```
 //!
 //! All the `unsafe` of the crate is here and in what calls it with a promise: what lies before the published head is
@@ -31,11 +32,16 @@ pub struct Entry {
     pub ts: u64,
     /// The connection that published it; 0 for none.
     pub origin: u64,
+    /// The position after its topic's publication before it; 0 if there was none.
+    pub previous: u64,
     /// Where its frame starts in each lane of the segment.
     pub start: [u32; LANES],
     /// How long its frame is in each lane; 0 where the lane had no subscribers.
     pub len: [u32; LANES],
 }
+
+// A look at the index costs one cache line.
+const _: () = assert!(size_of::<Entry>() == 64);
 
 impl Entry {
     const EMPTY: Entry = Entry {
@@ -43,6 +49,7 @@ impl Entry {
         seq: 0,
         ts: 0,
         origin: 0,
+        previous: 0,
         start: [0; LANES],
         len: [0; LANES],
     };

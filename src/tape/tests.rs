@@ -18,8 +18,8 @@ enum Step {
         len: usize,
     },
     /// One subscriber more or less for a lane.
-    Want(bool),
-    Unwant(bool),
+    Want(Lane),
+    Unwant(Lane),
     /// The reader catches up and everything is compared.
     Read,
     Forget {
@@ -31,12 +31,18 @@ enum Step {
     },
 }
 
+const ALL_LANES: [Lane; LANES] = [Lane::Json, Lane::Raw, Lane::Events];
+
+fn lane() -> impl Strategy<Value = Lane> {
+    (0..LANES).prop_map(|lane| ALL_LANES[lane])
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let len = prop_oneof![0..40usize, 0..400usize, 0..=MESSAGE_MAX];
     prop_oneof![
         12 => (0..NAMES.len(), 0..3u8, len).prop_map(|(topic, kind, len)| Step::Publish { topic, kind, len }),
-        1 => any::<bool>().prop_map(Step::Want),
-        1 => any::<bool>().prop_map(Step::Unwant),
+        1 => lane().prop_map(Step::Want),
+        1 => lane().prop_map(Step::Unwant),
         2 => Just(Step::Read),
         1 => (0..60u64, 0..NAMES.len()).prop_map(|(age, used)| Step::Forget { age, used }),
         2 => (0..60u64).prop_map(|back| Step::Changed { back }),
@@ -81,14 +87,13 @@ impl Twin {
     fn take(&mut self, step: Step) {
         match step {
             Step::Publish { topic, kind, len } => self.publish(NAMES[topic], kind, len),
-            Step::Want(raw) => {
-                let at = self.tape.want(if raw { Lane::Raw } else { Lane::Json });
-                assert_eq!(at.0, self.all.len() as u64);
-                self.wanted[usize::from(raw)] += 1;
+            Step::Want(lane) => {
+                assert_eq!(self.tape.want(lane).0, self.all.len() as u64);
+                self.wanted[lane as usize] += 1;
             }
-            Step::Unwant(raw) if self.wanted[usize::from(raw)] > 0 => {
-                self.tape.unwant(if raw { Lane::Raw } else { Lane::Json });
-                self.wanted[usize::from(raw)] -= 1;
+            Step::Unwant(lane) if self.wanted[lane as usize] > 0 => {
+                self.tape.unwant(lane);
+                self.wanted[lane as usize] -= 1;
             }
             Step::Unwant(_) => {}
             Step::Read => self.compare(),
@@ -117,8 +122,8 @@ impl Twin {
         *seq += 1;
         assert_eq!((done.seq, done.ts), (*seq, ts));
         let id = self.tape.with_topics(|topics, _| topics.find(name).unwrap().id);
-        let json = self.wanted[0] > 0;
-        let lanes = [json, self.wanted[1] > 0 || !json];
+        let [json, raw, events] = self.wanted.map(|count| count > 0);
+        let lanes = [json, raw || !json, events];
         self.all.push(Published { name, id, seq: *seq, kind, bytes, lanes });
     }
 
@@ -138,7 +143,9 @@ impl Twin {
             assert_eq!(entry.topic, published.id);
             assert_eq!((entry.seq, entry.ts, entry.origin), (published.seq, at.0, 9));
             assert_eq!(entry.len.map(|len| len > 0), published.lanes);
-            for (lane, which) in [Lane::Json, Lane::Raw].into_iter().enumerate() {
+            let before = self.all[..at.0 as usize].iter().rposition(|other| other.id == published.id);
+            assert_eq!(entry.previous, before.map_or(0, |before| before as u64 + 1));
+            for (lane, which) in ALL_LANES.into_iter().enumerate() {
                 if published.lanes[lane] {
                     let run = Run { base, start: entry.start[lane], len: entry.len[lane] };
                     let frame = self.reader.bytes(which, run);
@@ -150,11 +157,18 @@ impl Twin {
             true
         });
         assert_eq!(next, head.0);
-        for (lane, which) in [Lane::Json, Lane::Raw].into_iter().enumerate() {
+        for (lane, which) in ALL_LANES.into_iter().enumerate() {
             let together: Vec<u8> =
                 merged[lane].iter().flat_map(|run| self.reader.bytes(which, *run)).copied().collect();
             assert!(together == alone[lane]);
             assert!(merged[lane].len() <= self.reader.pinned(), "frames of one lane are adjacent within a segment");
+        }
+        // Every number of every topic has a place near it, as long as it is on the tape.
+        for (at, published) in self.all.iter().enumerate().skip(floor.0 as usize) {
+            let near = |topics: &crate::topic::Registry| topics.find(published.name)?.near(published.seq);
+            let Some(near) = self.tape.with_topics(|topics, _| near(topics)) else { continue };
+            let between = self.all[at..=near as usize].iter().filter(|other| other.id == published.id).count();
+            assert!((1..=16).contains(&between) || self.all[near as usize].id != published.id, "{between}");
         }
         // A scan may begin and end anywhere.
         let middle = Position((floor.0 + head.0) / 2);
@@ -207,6 +221,13 @@ fn merge(runs: &mut Vec<Run>, run: Run) {
 }
 
 fn check_frame(frame: &[u8], lane: Lane, published: &Published, ts: u64) {
+    if lane == Lane::Events {
+        let event = std::str::from_utf8(frame).unwrap();
+        let json = event.strip_prefix(&format!("id: 1:{}\ndata: ", published.seq));
+        // A topic that came back has another numbering.
+        let json = json.or_else(|| event.split_once("\ndata: ").map(|(_, json)| json)).unwrap();
+        return check_update(json.strip_suffix("\n\n").unwrap().as_bytes(), published, ts);
+    }
     let (len, header) = match frame[1] {
         126 => (usize::from(u16::from_be_bytes([frame[2], frame[3]])), 4),
         127 => panic!("none is that long"),
@@ -219,6 +240,10 @@ fn check_frame(frame: &[u8], lane: Lane, published: &Published, ts: u64) {
         return assert!(body == published.bytes);
     }
     assert_eq!(frame[0], 0x81);
+    check_update(body, published, ts);
+}
+
+fn check_update(body: &[u8], published: &Published, ts: u64) {
     let (topic, seq) = (published.name, published.seq);
     let front = format!(r#"{{"type":"update","topic":"{topic}","seq":{seq},"ts":{ts},"#);
     assert!(body.starts_with(front.as_bytes()), "{}", String::from_utf8_lossy(body));

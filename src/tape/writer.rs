@@ -11,7 +11,7 @@ use super::{
     sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering},
 };
 use crate::{
-    protocol::{Envelope, Kind, Payload},
+    protocol::{Envelope, Kind, Payload, event::push_event},
     topic::{Registry, Topic},
     websocket::frame::{self, Opcode},
 };
@@ -57,6 +57,9 @@ pub(super) struct Writer {
     /// How many subscribers each lane has, in units that only [`Tape::want`] knows.
     wanted: [u32; LANES],
     values_dropped: u64,
+    // Buffers that are used again for each event.
+    message: Vec<u8>,
+    event: Vec<u8>,
 }
 
 /// Where a publication ended up.
@@ -131,6 +134,8 @@ impl Tape {
                 used: [0; LANES],
                 wanted: [0; LANES],
                 values_dropped: 0,
+                message: Vec::new(),
+                event: Vec::new(),
             }),
             settings,
         }))
@@ -198,7 +203,7 @@ impl Tape {
     /// are still held. Returns how many. What is left of them on the tape is nobody's.
     pub fn forget_topics(&self, slots: std::ops::Range<u32>, useless: impl Fn(&Topic, bool) -> bool) -> usize {
         let mut writer = self.0.writer.lock();
-        let tail = writer.segments.front().map_or(0, |segment| segment.base.0);
+        let tail = tail_of(&writer.segments);
         writer.registry.rest_until(tail);
         let mut forgotten = 0;
         for slot in slots.start..slots.end.min(writer.registry.slots()) {
@@ -213,7 +218,7 @@ impl Tape {
     /// What the metrics show.
     pub fn status(&self) -> TapeStatus {
         let writer = self.0.writer.lock();
-        let tail = writer.segments.front().map_or(0, |segment| segment.base.0);
+        let tail = tail_of(&writer.segments);
         TapeStatus {
             publications: writer.next,
             retained: writer.next - tail,
@@ -255,17 +260,26 @@ impl Appender<'_> {
         let writer = &mut *self.writer;
         let full = PublishError::TopicsFull { max: settings.topics_max };
         let topic = writer.registry.find_or_make(topic).map_err(|_| full)?;
-        topic.seq += 1;
-        topic.ts = ts;
-        topic.end = writer.next + 1;
+        let previous = topic.end;
+        topic.number(writer.next, ts, tail_of(&writer.segments));
         let (id, seq) = (topic.id, topic.seq);
-        let [json, raw] = writer.wanted.map(|count| count > 0);
-        let payload = if json { payload.settled() } else { payload };
+        let [json, raw, events] = writer.wanted.map(|count| count > 0);
+        let payload = if json || events { payload.settled() } else { payload };
         let envelope = json.then(|| Envelope::new(&topic.prefix, seq, ts, payload));
         // A publication is on the tape in one lane at least, so that its history is there for whoever comes later.
         let raw = raw || !json;
-        let body = [envelope.as_ref().map(Envelope::len), raw.then_some(bytes.len())];
-        let len = body.map(|body| body.map_or(0, |body| frame::header_len(body) + body));
+        writer.event.clear();
+        if events {
+            writer.message.clear();
+            Envelope::new(&topic.prefix, seq, ts, payload).append(&mut writer.message);
+            push_event(&mut writer.event, Some((&topic.epoch, seq)), &writer.message);
+        }
+        let framed = |body: usize| frame::header_len(body) + body;
+        let len = [
+            envelope.as_ref().map_or(0, |envelope| framed(envelope.len())),
+            if raw { framed(bytes.len()) } else { 0 },
+            writer.event.len(),
+        ];
         let start = Writer::make_room(
             &mut writer.segments,
             &mut writer.used,
@@ -289,7 +303,11 @@ impl Appender<'_> {
             let header = frame::write_header(room, true, opcode, bytes.len());
             room[header..].copy_from_slice(bytes);
         }
-        let entry = Entry { topic: id, seq, ts, origin, start: start.map(|s| s as u32), len: len.map(|l| l as u32) };
+        if events {
+            // SAFETY: as above.
+            unsafe { segment.room(Lane::Events as usize, start[2], len[2]) }.copy_from_slice(&writer.event);
+        }
+        let entry = Entry { topic: id, seq, ts, origin, previous, start: start.map(|s| s as u32), len: len.map(|l| l as u32) };
         let at = (writer.next - segment.base.0) as usize;
         // SAFETY: as above; `make_room` has left room for the entry.
         unsafe { segment.set_entry(at, entry) };
@@ -306,6 +324,10 @@ impl Drop for Appender<'_> {
         // Release: pairs with the Acquire loads in `Tape::head` and `Reader::refresh`; all that was written is before it.
         self.shared.head.store(self.writer.next, Ordering::Release);
     }
+}
+
+fn tail_of(segments: &VecDeque<Arc<Segment>>) -> u64 {
+    segments.front().map_or(0, |oldest| oldest.base.0)
 }
 
 impl Writer {

@@ -5,7 +5,7 @@
 //! A topic without publications for a while and without subscribers can be forgotten; its slot is
 //! then used again under another generation, and later topics get a new [`Epoch`], because its numbering may restart.
 
-use std::{fmt, sync::Arc};
+use std::{collections::VecDeque, fmt, sync::Arc};
 
 use rustc_hash::FxHashMap;
 
@@ -78,6 +78,48 @@ pub struct Topic {
     pub ts: u64,
     /// The newest payload, unless `--max-values` had no room.
     pub last: Option<LastValue>,
+    marks: Marks,
+}
+
+/// Every so many publications of a topic, the tape position is noted.
+const MARK_EVERY: u64 = 16;
+
+/// Where on the tape some of a topic's retained publications are: those whose number is a multiple of [`MARK_EVERY`].
+/// A subscriber that resumes finds its place from there, in a few steps back along the topic's entries.
+#[derive(Debug, Default)]
+struct Marks {
+    /// The number of the first one, divided by [`MARK_EVERY`].
+    first: u64,
+    positions: VecDeque<u64>,
+}
+
+impl Topic {
+    /// Numbers a publication that goes to tape position `at`; the tape begins at `tail`.
+    pub fn number(&mut self, at: u64, ts: u64, tail: u64) {
+        self.seq += 1;
+        self.ts = ts;
+        self.end = at + 1;
+        if self.seq.is_multiple_of(MARK_EVERY) {
+            let marks = &mut self.marks;
+            while marks.positions.front().is_some_and(|position| *position < tail) {
+                marks.positions.pop_front();
+            }
+            marks.positions.push_back(at);
+            marks.first = self.seq / MARK_EVERY + 1 - marks.positions.len() as u64;
+        }
+    }
+
+    /// A tape position at which there is the topic's publication number `seq`, or one at most [`MARK_EVERY`] later;
+    /// none if there is no such number. The tape may have let go of it.
+    pub fn near(&self, seq: u64) -> Option<u64> {
+        if seq == 0 || seq > self.seq {
+            return None;
+        }
+        let marks = &self.marks;
+        let mark = seq.div_ceil(MARK_EVERY).max(marks.first);
+        let noted = marks.positions.get((mark - marks.first) as usize);
+        Some(noted.copied().unwrap_or(self.end - 1))
+    }
 }
 
 /// The table is full.
@@ -187,6 +229,7 @@ impl Registry {
             end: 0,
             ts: 0,
             last: None,
+            marks: Marks::default(),
         }));
         self.by_name.insert(name, slot);
         Ok(slot)

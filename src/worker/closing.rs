@@ -8,12 +8,12 @@ use std::io;
 
 use super::{
     Worker,
-    connection::{March, Phase, Speaks},
+    connection::{Phase, Speaks},
     fanout::{Outcome, send_all},
 };
 use crate::{
     io::{Edge, Token},
-    protocol::reply,
+    protocol::{event::push_event, reply},
     websocket::{CloseCode, frame},
 };
 
@@ -58,12 +58,13 @@ impl<E: Edge> Worker<E> {
         self.json.clear();
         write(&mut self.json);
         let json = std::mem::take(&mut self.json);
-        let march = self.connections[token as usize].march.as_mut();
-        if let Some(stage) = march.and_then(|march| march.stages.back_mut()) {
-            push_text(&mut stage.then, &json);
+        let connection = &mut self.connections[token as usize];
+        if let Some(stage) = connection.march.as_mut().and_then(|march| march.stages.back_mut()) {
+            push_message(&connection.speaks, &mut stage.then, &json);
             self.bound_pending(token);
         } else {
-            self.answer(token, |out| push_text(out, &json));
+            let speaks = connection.speaks.clone();
+            self.answer(token, |out| push_message(&speaks, out, &json));
         }
         self.json = json;
     }
@@ -80,7 +81,8 @@ impl<E: Edge> Worker<E> {
                 self.list(token);
             } else if let Outcome::Full(_) = self.flush(token) {
                 if self.connections[token as usize].cohort.is_some() {
-                    self.march_alone_from(token, March { position: self.position, ..March::default() });
+                    self.leave_march(token, self.position);
+                    self.march_of(token).slow = true;
                 }
                 self.await_room(token);
             }
@@ -104,6 +106,9 @@ impl<E: Edge> Worker<E> {
         if taken > 0 {
             connection.sent = self.now;
         }
+        if let Some(march) = &mut connection.march {
+            march.rest = march.rest.saturating_sub(taken);
+        }
         if taken == connection.out.len() {
             connection.out = Vec::new();
             if connection.phase == Phase::Ending {
@@ -123,6 +128,9 @@ impl<E: Edge> Worker<E> {
     pub(super) fn await_room(&mut self, token: Token) {
         let connection = &mut self.connections[token as usize];
         connection.full = true;
+        if let Some(march) = &mut connection.march {
+            march.full_since = self.now;
+        }
         self.edge.interest(&connection.socket, token, true, true);
     }
 
@@ -133,7 +141,8 @@ impl<E: Edge> Worker<E> {
             return;
         }
         self.edge.interest(&connection.socket, token, true, false);
-        if connection.march.is_some() {
+        if let Some(march) = &mut connection.march {
+            march.waited = self.now.since(march.full_since);
             self.list(token);
         } else if !std::mem::replace(&mut connection.answered, true) {
             self.answered.push(token);
@@ -171,9 +180,13 @@ impl<E: Edge> Worker<E> {
         if let Some(code) = farewell.error {
             let mut json = Vec::new();
             reply::error(&mut json, None, code, farewell.reason);
-            push_text(&mut out, &json);
+            push_message(&connection.speaks, &mut out, &json);
         }
-        frame::push_close(&mut out, farewell.code.map(|code| (code, farewell.reason)));
+        match connection.speaks {
+            // A stream of events just ends; the peer has nothing to answer.
+            Speaks::Events => connection.phase = Phase::Ending,
+            _ => frame::push_close(&mut out, farewell.code.map(|code| (code, farewell.reason))),
+        }
         connection.out = out;
         self.answer(token, |_| {});
         self.set_timer(token);
@@ -222,8 +235,8 @@ impl<E: Edge> Worker<E> {
         let connection = &self.connections[token as usize];
         let (conn, peer) = (connection.name(), connection.peer);
         self.shared.metrics.close(code);
-        let websockets = &self.metrics().websockets;
-        websockets.set(websockets.get() - 1);
+        let open = self.metrics().open(matches!(connection.speaks, Speaks::Events));
+        open.set(open.get() - 1);
         match code {
             1000 | 1001 | 1005 | 1006 => tracing::debug!(conn, %peer, code, reason, "closed"),
             _ => tracing::info!(conn, %peer, code, reason, "closed"),
@@ -249,7 +262,7 @@ impl<E: Edge> Worker<E> {
         for token in self.tokens() {
             let connection = &self.connections[token as usize];
             match connection.phase {
-                Phase::Open if matches!(connection.speaks, Speaks::Json) => {
+                Phase::Open if connection.speaks.tells() => {
                     self.answer_json(token, |out| reply::draining(out, [0, retry]));
                 }
                 // A request that is still on the way would be answered by a server that is gone.
@@ -274,8 +287,15 @@ impl<E: Edge> Worker<E> {
     }
 }
 
-/// Appends a text frame around JSON that was just written.
-pub(super) fn push_text(out: &mut Vec<u8>, json: &[u8]) {
+/// Appends one JSON message in the form of what the connection speaks.
+pub(super) fn push_message(speaks: &Speaks, out: &mut Vec<u8>, json: &[u8]) {
+    match speaks {
+        Speaks::Events => push_event(out, None, json),
+        Speaks::Json | Speaks::Raw { .. } => push_text(out, json),
+    }
+}
+
+fn push_text(out: &mut Vec<u8>, json: &[u8]) {
     let mut header = [0; frame::HEADER_MAX];
     let len = frame::write_header(&mut header, true, frame::Opcode::Text, json.len());
     out.extend_from_slice(&header[..len]);

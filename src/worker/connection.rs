@@ -3,9 +3,13 @@
 //! An idle connection costs one of these and nothing else in user space: receive buffers belong to the worker, and
 //! everything that only some connections need is boxed. Keep it within 256 bytes (a test does).
 
-use std::{collections::VecDeque, net::SocketAddr, sync::Arc};
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
-use super::interest::CohortId;
+use super::{
+    interest::CohortId,
+    resume::Resume,
+    round::{PacedRound, Round, Told},
+};
 use crate::{clock::Moment, limits::Permit, tape::Position, websocket::Decoder};
 
 /// Where a connection is in its life.
@@ -31,6 +35,8 @@ pub(super) enum Speaks {
         /// The topic.
         topic: Arc<str>,
     },
+    /// Server-Sent Events: the JSON protocol, one way.
+    Events,
 }
 
 /// One connection.
@@ -66,6 +72,8 @@ pub(super) struct Connection<S> {
     pub sent: Moment,
     /// When its phase began.
     pub since: Moment,
+    /// Publications left out because it was slow.
+    pub skipped: u64,
     /// The tick of the one timer entry that is valid for it.
     pub timer: u64,
     pub peer: SocketAddr,
@@ -85,10 +93,26 @@ pub(super) struct March {
     pub listed: bool,
     /// Subscriptions that ended while it was behind: up to `until`, the older cohort counts.
     pub stages: VecDeque<Stage>,
+    /// Its socket was full since it marches alone: of names that may be, it is sent the newest values.
+    pub slow: bool,
+    /// Since when it waits for room.
+    pub full_since: Moment,
+    /// How long it has waited for room the last time, until that was looked at.
+    pub waited: Duration,
+    /// How many bytes at the front of `out` are the rest of a publication.
+    pub rest: usize,
+    /// What it was sent or told of last, where that may leave something out.
+    pub told: Option<Told>,
+    /// What is left of the round that it is in.
+    pub round: Round,
+    /// The same for each of its rates, those of the cohort that it is under at `position`.
+    pub paces: Vec<PacedRound>,
+    /// What it has missed and is sent first; `position` is within that meanwhile.
+    pub resume: Option<Resume>,
 }
 
 /// A change of subscription that a connection has not yet come to.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Stage {
     /// The position at which the change was made.
     pub until: Position,
@@ -96,6 +120,24 @@ pub(super) struct Stage {
     pub cohort: Option<CohortId>,
     /// What to say there: the acknowledgement and the snapshots.
     pub then: Vec<u8>,
+    /// The newest numbers there of topics that are delivered in newest values from there on.
+    pub told: Told,
+    /// Those of them that the client is told, or told again: what was left out of these before needn't be.
+    pub fresh: Vec<(u32, u64)>,
+    /// What it missed before and is sent then.
+    pub resume: Option<Resume>,
+}
+
+impl Speaks {
+    /// Whether it is told what happens; if not, it gets the publications and nothing else.
+    pub fn tells(&self) -> bool {
+        !matches!(self, Speaks::Raw { .. })
+    }
+
+    /// Whether the peer says anything once it is open, such as the answer to a ping.
+    pub fn hears(&self) -> bool {
+        !matches!(self, Speaks::Events)
+    }
 }
 
 impl<S> Connection<S> {
@@ -103,20 +145,6 @@ impl<S> Connection<S> {
     pub fn pending(&self) -> usize {
         let stages = self.march.as_ref().map_or(0, |march| march.stages.iter().map(|stage| stage.then.len()).sum());
         self.out.len() + stages
-    }
-
-    /// The first position from which a connection that marches alone is to be sent something; none if it has no
-    /// subscription there or later, so that the tape may roll on without it.
-    pub fn next_needed(&self) -> Option<Position> {
-        let march = self.march.as_ref()?;
-        let mut at = march.position;
-        for stage in &march.stages {
-            if stage.cohort.is_some() && at < stage.until {
-                return Some(at);
-            }
-            at = at.max(stage.until);
-        }
-        self.cohort.map(|_| at)
     }
 }
 

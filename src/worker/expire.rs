@@ -51,10 +51,11 @@ impl<E: Edge> Worker<E> {
             Phase::Open if connection.full => self.now + settings.idle_timeout.max(FULL_LOOK_EVERY) / 4,
             Phase::Open => {
                 let heartbeat = match connection.speaks {
-                    Speaks::Json if !settings.heartbeat.is_zero() => sent + settings.heartbeat,
+                    Speaks::Json | Speaks::Events if !settings.heartbeat.is_zero() => sent + settings.heartbeat,
                     _ => Moment::NEVER,
                 };
                 let idle = match (settings.idle_timeout, connection.pinged) {
+                    _ if !connection.speaks.hears() => Moment::NEVER,
                     (timeout, _) if timeout.is_zero() => Moment::NEVER,
                     (timeout, true) => connection.heard + timeout,
                     (timeout, false) => connection.heard + timeout / 2,
@@ -78,7 +79,8 @@ impl<E: Edge> Worker<E> {
             // if it never reads again. But what it asked for and doesn't take is memory.
             Phase::Open if connection.full => {
                 let idle = settings.idle_timeout;
-                if !idle.is_zero() && !connection.out.is_empty() && now >= connection.sent + idle {
+                let rest = connection.march.as_ref().map_or(0, |march| march.rest);
+                if !idle.is_zero() && connection.out.len() > rest && now >= connection.sent + idle {
                     let waiting = connection.out.len();
                     return self
                         .cut(token, &format!("{waiting} bytes of answers were not taken for {} s", idle.as_secs()));
@@ -86,9 +88,10 @@ impl<E: Edge> Worker<E> {
                 connection.heard = now;
             }
             Phase::Open => {
-                let (idle, heard) = (settings.idle_timeout, connection.heard);
+                let hears = connection.speaks.hears();
+                let (idle, heard) = (if hears { settings.idle_timeout } else { Duration::ZERO }, connection.heard);
                 let beat = settings.heartbeat;
-                let speaks_json = matches!(connection.speaks, Speaks::Json);
+                let tells = connection.speaks.tells();
                 if !idle.is_zero() && connection.pinged && now >= heard + idle {
                     let reason = format!("nothing was heard for {} s, not even the answer to a ping", idle.as_secs());
                     let farewell = Farewell { code: Some(CloseCode::POLICY), reason: &reason, error: None };
@@ -98,7 +101,7 @@ impl<E: Edge> Worker<E> {
                     connection.pinged = true;
                     self.answer(token, |out| frame::push_ping(out, b""));
                 }
-                if speaks_json && !beat.is_zero() && now >= sent + beat && self.connections.contains(token as usize) {
+                if tells && !beat.is_zero() && now >= sent + beat && self.connections.contains(token as usize) {
                     let ts = self.edge.wall_us();
                     self.answer_json(token, |out| reply::heartbeat(out, ts));
                     // Sent at the next flush; until then it counts as sent, so that no second one follows.

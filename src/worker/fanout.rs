@@ -7,7 +7,6 @@
 
 use super::{
     Worker,
-    connection::March,
     interest::{CohortId, Plan},
 };
 use crate::{
@@ -48,12 +47,14 @@ impl<E: Edge> Worker<E> {
         }
         let from = self.position;
         let to = self.plan(head);
+        // From here on the tables are as of there.
+        self.position = to;
+        self.set_ticks();
         let mut touched = std::mem::take(&mut self.touched);
         for cohort in touched.drain(..) {
             self.deliver(cohort, from);
         }
         self.touched = touched;
-        self.position = to;
         self.list_all();
         self.pass_due = self.now + self.settings.flush_interval;
         let done = self.edge.wall_us();
@@ -62,7 +63,7 @@ impl<E: Edge> Worker<E> {
 
     /// Plans the pass; returns where it ends.
     fn plan(&mut self, head: Position) -> Position {
-        let Worker { reader, interest, tape, touched, stamps, .. } = self;
+        let Worker { reader, interest, tape, touched, stirred, stamps, .. } = self;
         let mut bytes = 0;
         stamps.clear();
         reader.scan(self.position, head, |at, base, entry| {
@@ -71,7 +72,7 @@ impl<E: Edge> Worker<E> {
             }
             bytes += entry.len.iter().map(|len| *len as usize).max().unwrap_or(0);
             stamps.push(entry.ts);
-            interest.plan(tape, at, base, entry, touched);
+            interest.plan(tape, at, base, entry, touched, stirred);
             true
         })
     }
@@ -119,7 +120,8 @@ impl<E: Edge> Worker<E> {
         let (position, offset, passed) = self.locate(id, from, taken);
         self.metrics().deliveries.add(passed);
         self.metrics().sends_full.add(1);
-        self.march_alone_from(token, March { position, offset, ..March::default() });
+        self.leave_march(token, position);
+        self.stop_at(token, id, position, offset);
         self.await_room(token);
     }
 
@@ -130,7 +132,7 @@ impl<E: Edge> Worker<E> {
         let lane = interest.cohort(id).key.lane as usize;
         let (mut left, mut passed) = (taken, 0);
         let position = reader.scan(from, reader.head(), |_, _, entry| {
-            if !interest.wants(tape, id, entry) {
+            if interest.wants(tape, id, entry).is_none() {
                 return true;
             }
             let len = entry.len[lane] as usize;

@@ -6,14 +6,21 @@
 //! ```
 //!
 //! A *name* is what somebody subscribed to: a topic or a pattern. A *cohort* is all connections of this worker with the
-//! same lane and exactly the same names; what is planned for it is planned once. Names that a topic matches are found
-//! when its first publication passes, and kept; topics made later are matched when they come.
+//! same lane and exactly the same names, delivered in the same way; what is planned for it is planned once. Names that a
+//! topic matches are found when its first publication passes, and kept; topics made later are matched when they come.
+//!
+//! Names with a rate are not planned in passes: what changed is noted for the next tick (`pace.rs`). Of each topic the
+//! table holds where its newest publication is, from which those are served who can't take every one (`round.rs`).
 
 use std::sync::Arc;
 
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
+use super::{
+    delivery::{Delivery, Rate},
+    pace::Pace,
+};
 use crate::{
     clock::Moment,
     io::Token,
@@ -41,6 +48,10 @@ pub(super) struct Cohort {
     pub last_sent: Moment,
     /// What the current pass sends them.
     pub plan: Plan,
+    /// Its rates, the highest first.
+    pub paces: Vec<Pace>,
+    /// How all of its names are delivered, where they all are in one way.
+    uniform: Option<Delivery>,
     /// One more than the position last planned, so that overlapping names plan it once.
     mark: u64,
 }
@@ -49,8 +60,8 @@ pub(super) struct Cohort {
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(super) struct CohortKey {
     pub lane: Lane,
-    /// Sorted.
-    pub names: Box<[NameId]>,
+    /// Each name once, sorted.
+    pub names: Box<[(NameId, Delivery)]>,
     /// The connection whose own publications are left out; 0 for none.
     pub except: u64,
 }
@@ -87,11 +98,26 @@ struct Name {
     topics: Vec<u32>,
 }
 
-/// The names that one topic matches; empty and unknown until its first publication passes.
+/// What is known of a topic: nothing until its first publication passes, or somebody subscribes to newest values.
 #[derive(Default)]
-struct TopicNames {
+struct TopicState {
     known: Option<(u32, Arc<str>)>,
+    /// The names that it matches.
     names: Vec<NameId>,
+    newest: Newest,
+    /// When `newest` is up to date: as long as the worker has been on the tape since.
+    era: u64,
+}
+
+/// The newest publication of a topic, as of the worker's position.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Newest {
+    /// The position after it; 0 for what was there before the worker came to the tape.
+    pub end: Position,
+    /// Its number; 0 for none.
+    pub seq: u64,
+    /// The connection that published it; 0 for none.
+    pub origin: u64,
 }
 
 /// The tables of one worker.
@@ -100,7 +126,9 @@ pub(super) struct Interest {
     names: Slab<Name>,
     by_text: FxHashMap<Arc<str>, NameId>,
     patterns: Vec<NameId>,
-    topics: Vec<TopicNames>,
+    topics: Vec<TopicState>,
+    /// Counts how often the worker came to the tape.
+    era: u64,
     cohorts: Slab<Cohort>,
     by_key: FxHashMap<Arc<CohortKey>, CohortId>,
 }
@@ -154,13 +182,20 @@ impl Interest {
     }
 
     /// One user more for the cohort of this key, made if there was none.
-    pub fn join(&mut self, key: CohortKey) -> CohortId {
+    /// A new one's rates count changes from `position` on.
+    pub fn join(&mut self, key: CohortKey, position: Position) -> CohortId {
         if let Some(id) = self.by_key.get(&key) {
             self.cohorts[*id as usize].users += 1;
             return *id;
         }
         let key = Arc::new(key);
+        let mut rates: Vec<Rate> = key.names.iter().filter_map(|(_, delivery)| delivery.rate()).collect();
+        rates.sort_unstable_by(|a, b| b.cmp(a));
+        rates.dedup();
+        let first = key.names[0].1;
         let id = self.cohorts.insert(Cohort {
+            uniform: key.names.iter().all(|(_, delivery)| *delivery == first).then_some(first),
+            paces: rates.into_iter().map(|rate| Pace::new(rate, position)).collect(),
             key: Arc::clone(&key),
             members: Vec::new(),
             users: 1,
@@ -169,7 +204,7 @@ impl Interest {
             plan: Plan::default(),
             mark: 0,
         }) as CohortId;
-        for name in &key.names {
+        for (name, _) in &key.names {
             self.names[*name as usize].cohorts.push(id);
         }
         self.by_key.insert(key, id);
@@ -186,7 +221,7 @@ impl Interest {
         debug_assert!(cohort.members.is_empty(), "a member is a user");
         let key = self.cohorts.remove(id as usize).key;
         self.by_key.remove(&key);
-        for name in &key.names {
+        for (name, _) in &key.names {
             let cohorts = &mut self.names[*name as usize].cohorts;
             cohorts.retain(|other| *other != id);
             if cohorts.is_empty() {
@@ -205,17 +240,41 @@ impl Interest {
     }
 
     /// Adds one publication to the plan of each cohort that wants it and has members in march; cohorts planned for the
-    /// first time in this pass are put on `touched`.
-    pub fn plan(&mut self, tape: &Tape, at: Position, base: Position, entry: &Entry, touched: &mut Vec<CohortId>) {
+    /// first time in this pass are put on `touched`. For names with a rate the topic is noted; cohorts that have
+    /// something to send at their next tick, for the first time since the last, are put on `stirred` with the rate's number.
+    pub fn plan(
+        &mut self,
+        tape: &Tape,
+        at: Position,
+        base: Position,
+        entry: &Entry,
+        touched: &mut Vec<CohortId>,
+        stirred: &mut Vec<(CohortId, usize)>,
+    ) {
         self.learn(tape, entry.topic);
+        let slot = entry.topic.slot;
+        let before = self.note(at, entry);
         let Interest { names, topics, cohorts, .. } = self;
-        for name in &topics[entry.topic.slot as usize].names {
+        let of_topic = &topics[slot as usize].names;
+        for name in of_topic {
             for id in &names[*name as usize].cohorts {
                 let cohort = &mut cohorts[*id as usize];
-                if cohort.mark == at.0 + 1 || cohort.members.is_empty() || cohort.excludes(entry) {
+                if cohort.mark == at.0 + 1 || cohort.excludes(entry.origin) {
                     continue;
                 }
                 cohort.mark = at.0 + 1;
+                let delivery = cohort.uniform.or_else(|| cohort.strongest(of_topic));
+                if let Some(rate) = delivery.and_then(Delivery::rate) {
+                    let told = cohort.key.except == 0;
+                    let (n, pace) = cohort.pace(rate);
+                    if pace.note(slot, at, before, told) {
+                        stirred.push((*id, n));
+                    }
+                    continue;
+                }
+                if cohort.members.is_empty() {
+                    continue;
+                }
                 if cohort.plan.runs.is_empty() {
                     touched.push(*id);
                 }
@@ -226,26 +285,110 @@ impl Interest {
         }
     }
 
-    /// Whether members of the cohort are to be sent this publication.
-    pub fn wants(&mut self, tape: &Tape, id: CohortId, entry: &Entry) -> bool {
+    /// Notes the newest publication of a topic; returns the one before it.
+    fn note(&mut self, at: Position, entry: &Entry) -> Newest {
+        let topic = &mut self.topics[entry.topic.slot as usize];
+        let stale = std::mem::replace(&mut topic.era, self.era) != self.era;
+        let newest = Newest { end: Position(at.0 + 1), seq: entry.seq, origin: entry.origin };
+        let before = std::mem::replace(&mut topic.newest, newest);
+        if stale { Newest { end: Position(0), seq: entry.seq - 1, origin: 0 } } else { before }
+    }
+
+    /// Notes what is known of a topic from elsewhere, if its publications haven't come by: its newest number as of the
+    /// worker's position.
+    pub fn note_known(&mut self, id: TopicId, name: &Arc<str>, seq: u64) {
+        self.learn_as(id, Some(Arc::clone(name)));
+        let topic = &mut self.topics[id.slot as usize];
+        if topic.era != self.era {
+            topic.era = self.era;
+            topic.newest = Newest { end: Position(0), seq, origin: 0 };
+        }
+    }
+
+    /// Notes that a topic's newest publication is `newest`, although it never came by.
+    pub fn note_missed(&mut self, slot: u32, newest: Newest) {
+        if let Some(topic) = self.topics.get_mut(slot as usize).filter(|topic| topic.era == self.era) {
+            topic.newest = newest;
+        }
+    }
+
+    /// The worker has come to the tape: of topics that have publications before now nothing is known.
+    pub fn begin_era(&mut self) {
+        self.era += 1;
+    }
+
+    /// Whether this tick of a cohort is still to come.
+    pub fn has_tick(&self, id: CohortId, n: usize, due: Moment) -> bool {
+        let pace = self.cohorts.get(id as usize).and_then(|cohort| cohort.paces.get(n));
+        pace.is_some_and(|pace| pace.due == Some(due))
+    }
+
+    /// Whether publications of this connection are left out for a cohort.
+    pub fn excludes(&self, id: CohortId, origin: u64) -> bool {
+        self.cohorts[id as usize].excludes(origin)
+    }
+
+    /// The newest publication of a topic, if one is known.
+    pub fn newest(&self, slot: u32) -> Option<Newest> {
+        let topic = &self.topics[slot as usize];
+        (topic.era == self.era && topic.newest.seq > 0).then_some(topic.newest)
+    }
+
+    /// The name of a topic whose publications have come by.
+    pub fn topic_name(&self, slot: u32) -> Option<&Arc<str>> {
+        self.topics.get(slot as usize)?.known.as_ref().map(|(_, name)| name)
+    }
+
+    /// How a topic is delivered to a cohort; none if it isn't.
+    pub fn delivery(&self, id: CohortId, slot: u32) -> Option<Delivery> {
+        self.cohorts[id as usize].strongest(&self.topics[slot as usize].names)
+    }
+
+    /// The known topics of a cohort's names that `wanted` says, each at least once, with how its name is delivered.
+    fn topics_of(&self, id: CohortId, wanted: impl Fn(Delivery) -> bool) -> impl Iterator<Item = u32> {
+        let names = self.cohorts[id as usize].key.names.iter().filter(move |(_, delivery)| wanted(*delivery));
+        names.flat_map(|(name, _)| self.names[*name as usize].topics.iter().copied())
+    }
+
+    /// The known topics that a cohort is delivered as `wanted` says, each once, by their slots.
+    pub fn topics_delivered(&self, id: CohortId, wanted: impl Fn(Delivery) -> bool + Copy) -> Vec<u32> {
+        let mut slots: Vec<u32> = self.topics_of(id, wanted).collect();
+        slots.sort_unstable();
+        slots.dedup();
+        if self.cohorts[id as usize].uniform.is_none() {
+            slots.retain(|slot| self.delivery(id, *slot).is_some_and(wanted));
+        }
+        slots
+    }
+
+    /// Whether members of the cohort are to be sent this publication as it comes: neither left out nor at a rate.
+    pub fn wants(&mut self, tape: &Tape, id: CohortId, entry: &Entry) -> Option<Delivery> {
         self.learn(tape, entry.topic);
         let cohort = &self.cohorts[id as usize];
-        let names = &self.topics[entry.topic.slot as usize].names;
-        names.iter().any(|name| cohort.key.names.binary_search(name).is_ok()) && !cohort.excludes(entry)
+        let delivery = cohort.strongest(&self.topics[entry.topic.slot as usize].names)?;
+        (delivery.rate().is_none() && !cohort.excludes(entry.origin)).then_some(delivery)
     }
 
     /// Finds the names that a topic matches, when it is seen for the first time.
     fn learn(&mut self, tape: &Tape, topic: TopicId) {
         let slot = topic.slot as usize;
-        if self.topics.len() <= slot {
-            self.topics.resize_with(slot + 1, TopicNames::default);
-        }
-        if matches!(&self.topics[slot].known, Some((generation, _)) if *generation == topic.generation) {
+        if matches!(self.topics.get(slot).map(|t| &t.known), Some(Some((known, _))) if *known == topic.generation) {
             return;
         }
         let found = tape.with_topics(|topics, _| {
             topics.at(topic.slot).filter(|found| found.id == topic).map(|found| Arc::clone(&found.name))
         });
+        self.learn_as(topic, found);
+    }
+
+    fn learn_as(&mut self, topic: TopicId, found: Option<Arc<str>>) {
+        let slot = topic.slot as usize;
+        if self.topics.len() <= slot {
+            self.topics.resize_with(slot + 1, TopicState::default);
+        }
+        if matches!(&self.topics[slot].known, Some((known, _)) if *known == topic.generation) {
+            return;
+        }
         let forgotten = std::mem::take(&mut self.topics[slot]);
         for name in forgotten.names {
             self.names[name as usize].topics.retain(|other| *other as usize != slot);
@@ -258,12 +401,29 @@ impl Interest {
         for name in &names {
             self.names[*name as usize].topics.push(topic.slot);
         }
-        self.topics[slot] = TopicNames { known: Some((topic.generation, text)), names };
+        self.topics[slot] = TopicState { known: Some((topic.generation, text)), names, ..TopicState::default() };
     }
 }
 
 impl Cohort {
-    fn excludes(&self, entry: &Entry) -> bool {
-        self.key.except != 0 && self.key.except == entry.origin
+    /// Whether publications of this connection are left out.
+    pub fn excludes(&self, origin: u64) -> bool {
+        self.key.except != 0 && self.key.except == origin
+    }
+
+    /// Whether any name is delivered as `wanted` says.
+    pub fn has(&self, wanted: impl Fn(Delivery) -> bool) -> bool {
+        self.key.names.iter().any(|(_, delivery)| wanted(*delivery))
+    }
+
+    /// How a topic with these names is delivered; none if none is among the cohort's.
+    fn strongest(&self, names: &[NameId]) -> Option<Delivery> {
+        let own = &self.key.names;
+        let found = |name: &NameId| own.binary_search_by_key(name, |(own, _)| *own).ok();
+        names.iter().filter_map(found).map(|at| own[at].1).min()
+    }
+
+    fn pace(&mut self, rate: Rate) -> (usize, &mut Pace) {
+        self.paces.iter_mut().enumerate().find(|(_, pace)| pace.rate == rate).expect("a pace for each rate")
     }
 }

@@ -1,13 +1,19 @@
 //! Falling off the tape: what happens to a subscriber that is further behind than `--retain` holds.
 //!
-//! It is told (`error`, code `lagged`) and closed with 4100; it is never skipped in silence. If it had stopped in the middle
-//! of a frame, the rest of that frame goes first: the worker still pins the segment, and copies it before it lets go.
+//! Of names that it is to be sent every publication of, it is told (`error`, code `lagged`) and closed with 4100; it is never
+//! skipped in silence. If it had stopped in the middle of a frame, the rest of that frame goes first: the worker still
+//! pins the segment, and copies it before it lets go. A subscriber of newest values goes on with those, however far it is
+//! behind.
 
-use super::{Worker, closing::Farewell, connection::Speaks};
+use super::{Worker, closing::Farewell, delivery::Delivery, interest::Newest};
 use crate::{
     io::{Edge, Token},
+    tape::Position,
     websocket::CloseCode,
 };
+
+/// Topics that are looked at under one hold of the tape's lock.
+const LOOK_AT_ONCE: u32 = 256;
 
 impl<E: Edge> Worker<E> {
     /// Closes every connection whose next publication is no longer on the tape.
@@ -17,36 +23,88 @@ impl<E: Edge> Worker<E> {
             return;
         }
         self.checked_floor = floor;
-        let fallen = |worker: &Self, token: &Token| {
-            worker.connections[*token as usize].next_needed().is_some_and(|at| at < floor)
-        };
-        let alone: Vec<Token> = self.alone.iter().copied().filter(|token| fallen(self, token)).collect();
-        for token in alone {
-            self.lagged(token);
+        for token in self.alone.clone() {
+            if let Some(needed) = self.next_needed(token).filter(|needed| *needed < floor) {
+                self.lagged(token, needed);
+            }
         }
         if self.position < floor {
-            // The worker itself was held up for longer than the tape holds: nobody in the march got what is gone.
-            for id in self.interest.cohort_ids() {
-                for token in self.interest.cohort(id).members.clone() {
-                    self.lagged(token);
-                }
-            }
-            self.position = floor;
+            self.jump_to(floor);
         }
     }
 
-    fn lagged(&mut self, token: Token) {
-        let connection = &self.connections[token as usize];
-        let behind = connection.next_needed().unwrap_or(self.position);
+    /// The worker itself was held up for longer than the tape holds: nobody in the march got what is gone.
+    fn jump_to(&mut self, floor: Position) {
+        let missed = self.position;
+        for id in self.interest.cohort_ids() {
+            let in_full = self.interest.cohort(id).has(|delivery| delivery == Delivery::All);
+            for token in self.interest.cohort(id).members.clone() {
+                if in_full {
+                    self.lagged(token, missed);
+                } else {
+                    self.leave_march(token, missed);
+                    self.march_of(token).slow = true;
+                    self.list(token);
+                }
+            }
+        }
+        self.position = floor;
+        let slots = self.tape.with_topics(|topics, _| topics.slots());
+        for first in (0..slots).step_by(LOOK_AT_ONCE as usize) {
+            let Worker { tape, interest, .. } = self;
+            tape.with_topics(|topics, _| {
+                let some = (first..slots.min(first + LOOK_AT_ONCE)).filter_map(|slot| topics.at(slot));
+                for topic in some.filter(|topic| topic.end > missed.0 && topic.end <= floor.0) {
+                    let newest = Newest { end: Position(topic.end), seq: topic.seq, origin: 0 };
+                    interest.note_missed(topic.id.slot, newest);
+                }
+            });
+        }
+        for id in self.interest.cohort_ids() {
+            for pace in &mut self.interest.cohort(id).paces {
+                pace.restart(floor);
+            }
+        }
+    }
+
+    /// The first position from which a connection that marches alone has to be sent every publication; none if it has no
+    /// such subscription there or later, so that the tape may roll on without it.
+    fn next_needed(&mut self, token: Token) -> Option<Position> {
+        let Worker { interest, connections, .. } = self;
+        let connection = &connections[token as usize];
+        let march = connection.march.as_ref()?;
+        let mut in_full = |cohort| interest.cohort(cohort).has(|delivery| delivery == Delivery::All);
+        let mut at = march.position;
+        if march.resume.is_some() {
+            return Some(at);
+        }
+        for stage in &march.stages {
+            if at < stage.until && stage.cohort.is_some_and(&mut in_full) {
+                return Some(at);
+            }
+            at = at.max(stage.until);
+            if let Some(resume) = &stage.resume {
+                return Some(resume.from);
+            }
+        }
+        connection.cohort.filter(|cohort| in_full(*cohort)).map(|_| at)
+    }
+
+    fn lagged(&mut self, token: Token, behind: Position) {
         let lost = self.reader.floor().0 - behind.0;
         let text = format!("too slow: {lost} publications are no longer retained; subscribe again");
-        let told = matches!(connection.speaks, Speaks::Json);
+        let told = self.connections[token as usize].speaks.tells();
         self.close(token, Farewell { code: Some(CloseCode::LAGGED), reason: &text, error: told.then_some("lagged") });
     }
 
     /// The greatest lag of a subscriber, in publications.
     pub(super) fn lag_max(&self) -> u64 {
-        let of = |token: &Token| self.connections[*token as usize].next_needed();
+        let of = |token: &Token| {
+            let connection = &self.connections[*token as usize];
+            let march = connection.march.as_ref()?;
+            let subscribed = connection.cohort.is_some() || march.stages.iter().any(|stage| stage.cohort.is_some());
+            subscribed.then_some(march.position)
+        };
         let last = self.alone.iter().filter_map(of).min();
         last.map_or(0, |last| self.reader.head().0.saturating_sub(last.0))
     }

@@ -11,27 +11,31 @@
 //!       '- rest of a frame   then: ack, snapshots   then: ack, snapshots
 //! ```
 //!
-//! Frames of its own (`out`) go between publications, never inside one.
+//! Frames of its own (`out`) go between publications, never inside one. Names that are delivered in newest values are sent
+//! in rounds (`round.rs`) once the socket was full, and those with a rate always (`pace.rs`); a stage may first go back to
+//! what was missed (`resume.rs`).
 
 use super::{
     Worker,
     connection::{March, Phase, Stage},
+    delivery::Delivery,
     fanout::{Outcome, SEND_MAX, contiguous, send_all},
     interest::CohortId,
+    round::{PacedRound, Round, Told},
 };
 use crate::{
     io::{Edge, Token},
-    tape::{Position, Run},
+    tape::Position,
 };
 
 /// Index entries that one connection alone goes through in one turn.
-const STEP_ENTRIES: usize = 16 * 1024;
+pub(super) const STEP_ENTRIES: usize = 16 * 1024;
 
 /// Sends for one connection alone in one turn.
 const STEP_SENDS: usize = 4;
 
 /// Where a step of one connection has led.
-enum Step {
+pub(super) enum Step {
     /// It can go on at once.
     On,
     /// It has done its share of this turn.
@@ -47,21 +51,72 @@ enum Step {
 }
 
 impl<E: Edge> Worker<E> {
-    /// Gives a connection a cursor of its own.
-    pub(super) fn march_alone_from(&mut self, token: Token, march: March) {
+    /// Gives a connection that has been sent everything before `position` a cursor of its own.
+    pub(super) fn leave_march(&mut self, token: Token, position: Position) {
         self.leave_members(token);
         let place = self.alone.len() as u32;
         self.alone.push(token);
-        self.connections[token as usize].march = Some(Box::new(March { place, ..march }));
+        let cohort = self.connections[token as usize].cohort;
+        let march = March {
+            position,
+            place,
+            told: cohort.and_then(|cohort| self.told_at(token, cohort, position)),
+            paces: cohort.map_or_else(Vec::new, |cohort| self.paces_from_tick(cohort)),
+            ..March::default()
+        };
+        self.connections[token as usize].march = Some(Box::new(march));
+    }
+
+    /// Rounds of a cohort's rates for a member that has been sent everything up to the last tick.
+    fn paces_from_tick(&mut self, cohort: CohortId) -> Vec<PacedRound> {
+        let from_tick = |pace: &super::pace::Pace| PacedRound::from(pace.tick, pace.ticks);
+        self.interest.cohort(cohort).paces.iter().map(from_tick).collect()
+    }
+
+    /// What the members of a cohort have been sent last, as of `position`, of topics that are delivered in newest values.
+    /// None if nothing is left out for this connection, or it isn't told.
+    ///
+    /// `position` is not before the tape's floor, nor beyond what the reader sees.
+    pub(super) fn told_at(&mut self, token: Token, id: CohortId, position: Position) -> Option<Told> {
+        let tells = self.connections[token as usize].speaks.tells();
+        if !tells || !self.interest.cohort(id).has(|delivery| delivery != Delivery::All) {
+            return None;
+        }
+        let topics = self.interest.topics_delivered(id, |delivery| delivery != Delivery::All);
+        let newest = |slot: u32| Some((slot, self.interest.newest(slot)?.seq));
+        let mut told: Told = topics.into_iter().filter_map(newest).collect();
+        // The tables are as of the worker's position.
+        let (from, to) = (position.min(self.position), position.max(self.position));
+        let from = from.max(self.reader.floor()).min(to);
+        let mut first = Told::default();
+        self.reader.scan(from, to, |_, _, entry| {
+            if position > self.position {
+                if let Some(seq) = told.get_mut(&entry.topic.slot) {
+                    *seq = entry.seq;
+                }
+            } else if told.contains_key(&entry.topic.slot) {
+                first.entry(entry.topic.slot).or_insert(entry.seq - 1);
+            }
+            true
+        });
+        told.extend(first);
+        for pace in &self.interest.cohort(id).paces {
+            told.extend(pace.changes.iter().map(|change| (change.slot, change.before)));
+        }
+        Some(told)
+    }
+
+    /// The march of a connection that marches alone.
+    pub(super) fn march_of(&mut self, token: Token) -> &mut March {
+        self.connections[token as usize].march.as_mut().expect("it marches alone")
     }
 
     /// Adds a change of subscription at `until` to a connection, which marches alone from here on.
     pub(super) fn add_stage(&mut self, token: Token, stage: Stage) {
         if self.connections[token as usize].march.is_none() {
-            self.march_alone_from(token, March { position: self.position, ..March::default() });
+            self.leave_march(token, self.position);
         }
-        let connection = &mut self.connections[token as usize];
-        connection.march.as_mut().expect("it was just made").stages.push_back(stage);
+        self.march_of(token).stages.push_back(stage);
         self.list(token);
     }
 
@@ -115,9 +170,6 @@ impl<E: Edge> Worker<E> {
         let connection = &self.connections[token as usize];
         let march = connection.march.as_ref().expect("only those alone are listed");
         let (position, offset) = (march.position, march.offset);
-        let stage = march.stages.front().map(|stage| (stage.until, stage.cohort));
-        let (until, cohort) = stage.unwrap_or((self.position, connection.cohort));
-        let until = until.min(self.position);
         if offset == 0 && !connection.out.is_empty() {
             return match self.flush(token) {
                 Outcome::All => Step::On,
@@ -125,24 +177,58 @@ impl<E: Edge> Worker<E> {
                 Outcome::Broken(_) => Step::Gone,
             };
         }
-        if position < until
-            && let Some(cohort) = cohort
-        {
-            return self.send_some(token, cohort, (position, offset), until);
+        if let Some(resume) = &march.resume {
+            if position < resume.until {
+                return self.send_missed(token);
+            }
+            self.march_of(token).resume = None;
+            return Step::On;
         }
-        let due = stage.is_some_and(|(until, _)| until <= self.position);
-        let march = self.connections[token as usize].march.as_mut().expect("it is alone");
+        let stage = march.stages.front().map(|stage| (stage.until, stage.cohort));
+        let (until, cohort) = stage.unwrap_or((self.position, connection.cohort));
+        let due = stage.is_some() && until <= self.position;
+        let until = until.min(self.position);
+        if let Some(cohort) = cohort {
+            if position < until && self.interest.cohort(cohort).has(|delivery| delivery.rate().is_none()) {
+                // What the tape has let go of can only be left out.
+                let late = position < self.reader.floor() || march.slow;
+                return if late && self.interest.cohort(cohort).has(|delivery| delivery == Delivery::Latest) {
+                    self.send_newest(token, cohort, until)
+                } else {
+                    self.send_some(token, cohort, (position, offset), until)
+                };
+            }
+            for n in 0..self.interest.cohort(cohort).paces.len() {
+                if let Some(step) = self.send_paced(token, cohort, n, due.then_some(until)) {
+                    return step;
+                }
+            }
+        }
+        let march = self.march_of(token);
         march.position = position.max(until);
         if due {
             let stage = march.stages.pop_front().expect("it is due");
             self.enter_stage(token, stage);
             return Step::On;
         }
-        if march.stages.is_empty() && march.position == self.position {
+        if self.may_join(token) {
             self.join_march(token);
             return Step::Joined;
         }
         Step::Wait
+    }
+
+    /// Whether a connection has caught up in everything.
+    fn may_join(&mut self, token: Token) -> bool {
+        let position = self.position;
+        let connection = &self.connections[token as usize];
+        let march = connection.march.as_ref().expect("only those alone are listed");
+        if !march.stages.is_empty() || march.position != position {
+            return false;
+        }
+        let Some(cohort) = connection.cohort else { return true };
+        let even = |(own, pace): (&PacedRound, &super::pace::Pace)| own.is_even_with(pace);
+        march.paces.iter().zip(&self.interest.cohort(cohort).paces).all(even)
     }
 
     /// Sends up to one buffer of the cohort's publications from the cursor on, beginning within a frame if need be.
@@ -158,7 +244,7 @@ impl<E: Edge> Worker<E> {
             }
             steps += 1;
             let resumed = if at == position { offset } else { 0 };
-            if interest.wants(tape, cohort, entry) {
+            if interest.wants(tape, cohort, entry).is_some() {
                 let len = entry.len[lane as usize];
                 // A publication from before the lane was written can't be on the way to anybody.
                 debug_assert!(len > resumed);
@@ -185,15 +271,16 @@ impl<E: Edge> Worker<E> {
                 if sends > 0 {
                     connection.sent = self.now;
                 }
+                self.note_told(token, cohort, position, reached);
                 self.metrics().deliveries.add(publications);
                 self.metrics().sent_bytes.add(size as u64);
                 if steps == STEP_ENTRIES { Step::Enough } else { Step::On }
             }
             Outcome::Full(taken) => {
                 // Positions are counted in whole frames, so the part of the first that went before counts again.
-                let (position, offset, passed) = self.locate(cohort, position, taken + offset as usize);
-                let march = self.connections[token as usize].march.as_mut().expect("it is alone");
-                (march.position, march.offset) = (position, offset);
+                let (reached, offset, passed) = self.locate(cohort, position, taken + offset as usize);
+                self.note_told(token, cohort, position, reached);
+                self.stop_at(token, cohort, reached, offset);
                 self.metrics().deliveries.add(passed);
                 self.metrics().sent_bytes.add(taken as u64);
                 self.metrics().sends_full.add(1);
@@ -206,12 +293,76 @@ impl<E: Edge> Worker<E> {
         }
     }
 
+    /// Notes that a connection was sent every publication in `from..to` that its cohort wants.
+    fn note_told(&mut self, token: Token, cohort: CohortId, from: Position, to: Position) {
+        let Some(mut told) = self.march_of(token).told.take() else { return };
+        let Worker { reader, interest, tape, .. } = self;
+        reader.scan(from, to, |_, _, entry| {
+            if interest.wants(tape, cohort, entry) == Some(Delivery::Latest) {
+                told.insert(entry.topic.slot, entry.seq);
+            }
+            true
+        });
+        self.march_of(token).told = Some(told);
+    }
+
+    /// A connection's socket was full `offset` bytes into the publication at `position`.
+    ///
+    /// Where the tape may roll on without it, it takes the rest of that frame along.
+    pub(super) fn stop_at(&mut self, token: Token, cohort: CohortId, position: Position, offset: u32) {
+        let march = self.march_of(token);
+        (march.position, march.offset, march.slow) = (position, offset, true);
+        if offset == 0 || !self.interest.cohort(cohort).has(|delivery| delivery == Delivery::Latest) {
+            return;
+        }
+        let rest = self.rest_of_frame(token).expect("it was just sent from");
+        self.put_rest(token, rest);
+        let next = Position(position.0 + 1);
+        self.note_told(token, cohort, position, next);
+        let march = self.march_of(token);
+        (march.position, march.offset) = (next, 0);
+    }
+
+    /// Puts the rest of a publication before everything else that a connection is to be sent.
+    pub(super) fn put_rest(&mut self, token: Token, rest: impl IntoIterator<Item = u8>) {
+        let connection = &mut self.connections[token as usize];
+        let before = connection.out.len();
+        connection.out.splice(..0, rest);
+        let rest = connection.out.len() - before;
+        self.march_of(token).rest = rest;
+    }
+
     /// A connection has come to a change of its subscription.
     fn enter_stage(&mut self, token: Token, stage: Stage) {
         self.connections[token as usize].out.extend_from_slice(&stage.then);
+        let ticks = match self.cohort_at(token) {
+            Some(cohort) => self.interest.cohort(cohort).paces.iter().map(|pace| pace.ticks).collect(),
+            None => Vec::new(),
+        };
+        let march = self.march_of(token);
+        march.round = Round::default();
+        march.paces = ticks.into_iter().map(|ticks| PacedRound::from(stage.until, ticks)).collect();
+        if !stage.told.is_empty() || march.told.is_some() {
+            let mut told = stage.told;
+            // What is known of it counts, but for what the client is told now.
+            told.extend(march.told.take().unwrap_or_default());
+            told.extend(stage.fresh);
+            march.told = Some(told);
+        }
+        if let Some(resume) = stage.resume {
+            march.position = resume.from;
+            march.resume = Some(resume);
+        }
         if let Some(cohort) = stage.cohort {
             self.leave_cohort(cohort);
         }
+    }
+
+    /// The cohort that counts at the position of a connection that marches alone.
+    fn cohort_at(&self, token: Token) -> Option<CohortId> {
+        let connection = &self.connections[token as usize];
+        let march = connection.march.as_ref().expect("it marches alone");
+        march.stages.front().map_or(connection.cohort, |stage| stage.cohort)
     }
 
     /// A connection has caught up: its cursor is the worker's from here on.
@@ -258,13 +409,11 @@ impl<E: Edge> Worker<E> {
     pub(super) fn rest_of_frame(&self, token: Token) -> Option<Vec<u8>> {
         let connection = &self.connections[token as usize];
         let Some(march) = connection.march.as_ref().filter(|march| march.offset > 0) else { return Some(Vec::new()) };
-        let lane = connection.lane();
         let mut found = None;
-        self.reader.look(march.position, |base, entry| {
-            let (start, len) = (entry.start[lane as usize], entry.len[lane as usize]);
-            let run = Run { base, start: start + march.offset, len: len - march.offset };
-            found = Some(self.reader.bytes(lane, run).to_vec());
-        });
-        found
+        self.reader.look(march.position, |base, entry| found = Some((base, *entry)));
+        let (base, entry) = found?;
+        let mut frame = Vec::new();
+        self.push_entry(connection.lane(), base, &entry, &mut frame);
+        Some(frame.split_off(march.offset as usize))
     }
 }

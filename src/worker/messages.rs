@@ -61,6 +61,7 @@ impl<E: Edge> Worker<E> {
                 match &self.connections[token as usize].speaks {
                     Speaks::Json => self.obey(token, text),
                     Speaks::Raw { .. } => self.publish_raw(token, Payload::Text(text)),
+                    Speaks::Events => {}
                 }
             }
             Event::Binary(bytes) => {
@@ -71,6 +72,7 @@ impl<E: Edge> Worker<E> {
                         self.close(token, Farewell { code: Some(CloseCode::UNSUPPORTED), reason, error: None });
                     }
                     Speaks::Raw { .. } => self.publish_raw(token, Payload::Binary(bytes)),
+                    Speaks::Events => {}
                 }
             }
         }

@@ -14,26 +14,32 @@
 //! | `messages` | frames and commands |
 //! | `subscribe` | subscriptions and snapshots |
 //! | `interest` | who wants what: names and cohorts |
-//! | `fanout` | a pass over the cohorts |
-//! | `march`, `lag` | those that are behind, and those that are too far behind |
+//! | `delivery` | in full, in newest values, or at a rate |
+//! | `fanout`, `pace` | a pass over the cohorts; a tick of a rate |
+//! | `march`, `round`, `resume` | those that are behind: in full, in newest values, or by what they missed |
+//! | `lag` | those that are too far behind |
 //! | `closing` | answers and ends |
 //! | `expire`, `timers` | timeouts |
 
 mod closing;
 mod connection;
+mod delivery;
 mod expire;
 mod fanout;
 mod interest;
 mod lag;
 mod march;
 mod messages;
+mod pace;
 mod requests;
+mod resume;
+mod round;
 mod subscribe;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod timers;
 
-use std::{sync::Arc, time::Duration};
+use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc, time::Duration};
 
 use crossbeam_channel::Receiver;
 use slab::Slab;
@@ -42,6 +48,7 @@ pub(crate) use self::requests::shown_token;
 use self::{
     connection::{Connection, Phase, Speaks},
     interest::{CohortId, Interest, Plan},
+    round::Piece,
     timers::Timers,
 };
 use crate::{
@@ -141,6 +148,8 @@ pub(crate) struct Worker<E: Edge> {
     interest: Interest,
     connections: Slab<Connection<E::Socket>>,
     timers: Timers,
+    /// When rates tick that have something to send: the cohort, and the number of its rate.
+    ticks: BinaryHeap<Reverse<(Moment, CohortId, usize)>>,
     /// The moment of this turn.
     now: Moment,
     /// No pass before this.
@@ -160,9 +169,12 @@ pub(crate) struct Worker<E: Edge> {
     doomed: Vec<(Token, Violation)>,
     // Buffers that are used again every turn.
     touched: Vec<CohortId>,
+    stirred: Vec<(CohortId, usize)>,
     stamps: Vec<u64>,
     plan_alone: Plan,
     gather: Vec<u8>,
+    pieces: Vec<Piece>,
+    value: Vec<u8>,
     json: Vec<u8>,
     read: Vec<u8>,
     ready: Vec<Ready>,
@@ -199,6 +211,7 @@ impl<E: Edge> Worker<E> {
             interest: Interest::default(),
             connections: Slab::new(),
             timers: Timers::new(now),
+            ticks: BinaryHeap::new(),
             now,
             pass_due: now,
             survey_due: now,
@@ -210,9 +223,12 @@ impl<E: Edge> Worker<E> {
             answered: Vec::new(),
             doomed: Vec::new(),
             touched: Vec::new(),
+            stirred: Vec::new(),
             stamps: Vec::new(),
             plan_alone: Plan::default(),
             gather: Vec::new(),
+            pieces: Vec::new(),
+            value: Vec::new(),
             json: Vec::new(),
             read: vec![0; READ_BYTES],
             ready: Vec::new(),
@@ -235,6 +251,7 @@ impl<E: Edge> Worker<E> {
         self.wake_others();
         self.flush_answers();
         self.advance();
+        self.tick();
         self.march();
         self.fail_doomed();
         self.expire();
@@ -257,7 +274,8 @@ impl<E: Edge> Worker<E> {
         let timeout = if idle {
             let pass = behind.then_some(held);
             let stop = self.draining.as_ref().map(|draining| draining.until.since(now));
-            [pass, stop, self.timers.until_next(now)].into_iter().flatten().min()
+            let tick = self.ticks.peek().map(|Reverse((due, ..))| due.since(now));
+            [pass, stop, tick, self.timers.until_next(now)].into_iter().flatten().min()
         } else {
             Some(Duration::ZERO)
         };
@@ -300,6 +318,7 @@ impl<E: Edge> Worker<E> {
             may_publish: false,
             pinged: false,
             echo: true,
+            skipped: 0,
             speaks: Speaks::Json,
             out: Vec::new(),
             decoder: Decoder::new(Role::Server),
@@ -346,10 +365,12 @@ impl<E: Edge> Worker<E> {
             Received::Bytes(n) => {
                 connection.heard = self.now;
                 connection.pinged = false;
-                let phase = connection.phase;
+                let (phase, hears) = (connection.phase, connection.speaks.hears());
                 self.metrics().received_bytes.add(n as u64);
                 match phase {
                     Phase::Request => self.feed_request(token, &buffer[..n]),
+                    // What comes on a stream of events is nothing that anybody waits for.
+                    Phase::Open if !hears => {}
                     Phase::Open | Phase::Closing => self.feed(token, &mut buffer[..n]),
                     Phase::Ending => {}
                 }

@@ -1,6 +1,6 @@
 //! The first thing on a connection: its HTTP request.
 //!
-//! An upgrade on `/ws` or `/raw/TOPIC` becomes a WebSocket here. Everything else goes to the control thread together with
+//! An upgrade on `/ws` or `/raw/TOPIC` becomes a WebSocket here, and a `GET /sse` a stream of events. Everything else goes to the control thread together with
 //! what was read, so that a scrape or a slow page never lengthens a worker's turn.
 
 use super::{
@@ -13,18 +13,10 @@ use crate::{
     http::{self, Request},
     io::{Edge, Token},
     metrics,
-    protocol::{Sub, Topic, reply},
+    protocol::{Sub, Topic, command::ResumePoint, event, is_pattern, reply},
     tape::Lane,
     websocket::{CloseCode, handshake},
 };
-
-/// Where an upgrade leads.
-enum Route<'r> {
-    /// `/ws`
-    Json,
-    /// `/raw/TOPIC`
-    Raw(&'r str),
-}
 
 impl<E: Edge> Worker<E> {
     /// Takes in bytes of a connection whose request isn't complete.
@@ -48,55 +40,84 @@ impl<E: Edge> Worker<E> {
         }
     }
 
-    /// Upgrades the connection, or returns false for a request that is not for a worker.
+    /// Opens the connection, or returns false for a request that is not for a worker.
     fn route(&mut self, token: Token, head: &Request<'_>) -> Result<bool, http::Refusal> {
         let path = head.decoded_path().ok_or_else(|| http::Refusal::new(400, "The path is not valid text."))?;
-        let route = match path.as_ref() {
-            "/ws" => Route::Json,
+        match path.as_ref() {
+            "/ws" => self.open_json(token, head)?,
+            "/sse" => self.open_events(token, head)?,
             path => match path.strip_prefix("/raw/") {
-                Some(topic) => Route::Raw(topic),
+                Some(topic) => self.open_raw(token, head, topic)?,
                 None => return Ok(false),
             },
-        };
-        let accept = handshake::check(head)?;
-        handshake::check_origin(head, &self.settings.origins)?;
-        let subprotocol = match route {
-            Route::Json => handshake::choose_subprotocol(head, &[handshake::SUBPROTOCOL]),
-            Route::Raw(_) => None,
-        };
-        let speaks = match route {
-            Route::Json => Speaks::Json,
-            Route::Raw(topic) => {
-                Topic::check(topic, self.settings.topic_length_max)
-                    .map_err(|error| http::Refusal::new(400, format!("Not a topic: {error}.")))?;
-                for (name, value) in head.query() {
-                    if (name == "mode" && value != "all") || name == "rate" {
-                        return Err(http::Refusal::new(400, "This server delivers mode all: leave out mode and rate."));
-                    }
-                }
-                Speaks::Raw { topic: topic.into() }
-            }
-        };
-        let asked_topics = head.query_value("topics");
-        let sub = match route {
-            Route::Json => asked_topics.as_deref().map(|topics| self.sub_from_query(head, topics)).transpose()?,
-            Route::Raw(_) => None,
-        };
-        self.upgrade(token, speaks, |out| handshake::push_accepted(out, &accept, subprotocol));
-        let shown = shown_token(head);
-        let right = shown.as_deref().map(|shown| self.settings.token_is_right(shown));
-        self.connections[token as usize].may_publish = self.settings.open || right == Some(true);
-        match route {
-            Route::Json => self.begin_json(token, sub),
-            Route::Raw(topic) => self.begin_raw(token, topic, head.query_value("echo").as_deref() != Some("0")),
-        }
-        if right == Some(false) {
-            self.shared.metrics.refuse(metrics::Refusal::Forbidden);
-            let error = matches!(route, Route::Json).then_some("unauthorized");
-            let reason = "the token is not the right one";
-            self.close_if_there(token, Farewell { code: Some(CloseCode::UNAUTHENTICATED), reason, error });
         }
         Ok(true)
+    }
+
+    /// `GET /ws` with an upgrade.
+    fn open_json(&mut self, token: Token, head: &Request<'_>) -> Result<(), http::Refusal> {
+        let accept = handshake::check(head)?;
+        handshake::check_origin(head, &self.settings.origins)?;
+        let subprotocol = handshake::choose_subprotocol(head, &[handshake::SUBPROTOCOL]);
+        let topics = head.query_value("topics");
+        let sub = topics.as_deref().map(|topics| self.sub_from_query(head, topics)).transpose()?;
+        self.open(token, Speaks::Json, |out| handshake::push_accepted(out, &accept, subprotocol));
+        self.greet(token);
+        if let Some(sub) = sub {
+            self.subscribe(token, None, &sub);
+        }
+        self.check_token(token, head);
+        Ok(())
+    }
+
+    /// `GET /raw/TOPIC` with an upgrade.
+    fn open_raw(&mut self, token: Token, head: &Request<'_>, topic: &str) -> Result<(), http::Refusal> {
+        let accept = handshake::check(head)?;
+        handshake::check_origin(head, &self.settings.origins)?;
+        Topic::check(topic, self.settings.topic_length_max)
+            .map_err(|error| http::Refusal::new(400, format!("Not a topic: {error}.")))?;
+        let sub = self.sub_from_query(head, topic)?;
+        let echo = head.query_value("echo").as_deref() != Some("0");
+        self.open(token, Speaks::Raw { topic: topic.into() }, |out| handshake::push_accepted(out, &accept, None));
+        if let Err(reason) = self.subscribe_raw(token, &sub, echo) {
+            self.shared.metrics.refuse(metrics::Refusal::SubscriptionsFull);
+            self.close(
+                token,
+                Farewell { code: Some(CloseCode::TRY_AGAIN_LATER), reason: &reason, error: None },
+            );
+        }
+        self.check_token(token, head);
+        Ok(())
+    }
+
+    /// `GET /sse?topics=…`
+    fn open_events(&mut self, token: Token, head: &Request<'_>) -> Result<(), http::Refusal> {
+        if head.method != "GET" {
+            return Err(http::Refusal::new(405, "Events are read with GET."));
+        }
+        handshake::check_origin(head, &self.settings.origins)?;
+        let topics = head.query_value("topics");
+        let topics = topics.as_deref().ok_or_else(|| http::Refusal::new(400, "Which events? Ask for ?topics=…"))?;
+        let mut sub = self.sub_from_query(head, topics)?;
+        if let ([topic], Some(last)) = (&sub.topics[..], head.header("Last-Event-ID").filter(|last| !last.is_empty()))
+            && !is_pattern(topic)
+        {
+            let point = event::read_id(last).map_err(|error| http::Refusal::new(400, format!("{error}.")))?;
+            let point = ResumePoint { epoch: point.0.to_owned().into(), seq: point.1 };
+            sub.from.insert(topic.clone(), point);
+        }
+        let mut response = http::Response::new(200)
+            .header("Cache-Control", "no-store")
+            // A proxy that collects an answer before it passes it on would hold every event back.
+            .header("X-Accel-Buffering", "no")
+            .stream("text/event-stream");
+        if let Some(origin) = head.header("Origin") {
+            response = response.header("Access-Control-Allow-Origin", origin);
+        }
+        self.open(token, Speaks::Events, |out| response.write(out, false));
+        self.greet(token);
+        self.subscribe(token, None, &sub);
+        Ok(())
     }
 
     /// `?topics=a,b&mode=…&rate=…`
@@ -106,22 +127,25 @@ impl<E: Edge> Worker<E> {
         sub.map_err(|error| http::Refusal::new(400, format!("In the address: {}.", error.message)))
     }
 
-    fn upgrade(&mut self, token: Token, speaks: Speaks, accept: impl FnOnce(&mut Vec<u8>)) {
+    fn open(&mut self, token: Token, speaks: Speaks, accept: impl FnOnce(&mut Vec<u8>)) {
         let now = self.now;
+        let events = matches!(speaks, Speaks::Events);
+        let open = self.settings.open;
         let connection = &mut self.connections[token as usize];
         connection.phase = Phase::Open;
         connection.since = now;
         connection.speaks = speaks;
+        connection.may_publish = open;
         let (conn, peer) = (connection.name(), connection.peer);
-        tracing::debug!(conn, %peer, "opened");
+        tracing::debug!(conn, %peer, events, "opened");
         let metrics = self.metrics();
-        metrics.upgrades.add(1);
-        metrics.websockets.add(1);
+        metrics.upgrades.add(u64::from(!events));
+        metrics.open(events).add(1);
         self.answer(token, accept);
         self.set_timer(token);
     }
 
-    fn begin_json(&mut self, token: Token, sub: Option<Sub<'_>>) {
+    fn greet(&mut self, token: Token) {
         let conn = self.connections[token as usize].name();
         let hello = reply::Hello {
             server: concat!("stentor/", env!("CARGO_PKG_VERSION")),
@@ -132,15 +156,19 @@ impl<E: Edge> Worker<E> {
             message_max: self.settings.message_max as u64,
         };
         self.answer_json(token, |out| reply::hello(out, &hello));
-        if let Some(sub) = sub {
-            self.subscribe(token, None, &sub);
-        }
     }
 
-    fn begin_raw(&mut self, token: Token, topic: &str, echo: bool) {
-        if let Err(message) = self.subscribe_raw(token, topic, echo) {
-            self.shared.metrics.refuse(metrics::Refusal::SubscriptionsFull);
-            self.close(token, Farewell { code: Some(CloseCode::TRY_AGAIN_LATER), reason: &message, error: None });
+    /// Lets a connection publish whose request shows the right token, and ends it if the token is wrong.
+    fn check_token(&mut self, token: Token, head: &Request<'_>) {
+        let Some(shown) = shown_token(head) else { return };
+        let right = self.settings.token_is_right(&shown);
+        let Some(connection) = self.connections.get_mut(token as usize) else { return };
+        connection.may_publish |= right;
+        if !right {
+            let error = connection.speaks.tells().then_some("unauthorized");
+            self.shared.metrics.refuse(metrics::Refusal::Forbidden);
+            let reason = "the token is not the right one";
+            self.close(token, Farewell { code: Some(CloseCode::UNAUTHENTICATED), reason, error });
         }
     }
 
@@ -192,6 +220,7 @@ impl Speaks {
         match self {
             Speaks::Json => Lane::Json,
             Speaks::Raw { .. } => Lane::Raw,
+            Speaks::Events => Lane::Events,
         }
     }
 }

@@ -5,55 +5,69 @@
 //! the few that changed meanwhile are taken again, together with the position. The connection comes to that position
 //! along the tape under its older subscription, is acknowledged there, and goes on under the new one (`march.rs`).
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
+
+use rustc_hash::FxHashMap;
 
 use super::{
     Worker,
-    closing::push_text,
+    closing::push_message,
     connection::Stage,
+    delivery::Delivery,
     interest::{CohortKey, NameId},
+    resume::Resumed,
+    round::Told,
 };
 use crate::{
     io::{Edge, Token},
     metrics::Refusal,
-    protocol::{Id, Mode, Sub, is_pattern, matches, reply},
+    protocol::{Id, Sub, command::ResumePoint, is_pattern, matches, reply},
     tape::{Lane, Position, Tape},
-    topic::{LastValue, TooManySubscriptions, Topic},
+    topic::{LastValue, TooManySubscriptions, Topic, TopicId},
 };
 
 /// Topics that are looked at under one hold of the tape's lock.
 const LOOK_AT_ONCE: u32 = 256;
 
+/// Different rates that one connection may ask for; each is a list of its own to every tick.
+const RATES_MAX: usize = 16;
+
 /// A topic as a new subscriber finds it.
-struct Found {
-    slot: u32,
-    name: Arc<str>,
-    epoch: String,
-    seq: u64,
-    last: Option<LastValue>,
+pub(super) struct Found {
+    pub id: TopicId,
+    pub name: Arc<str>,
+    pub epoch: String,
+    pub seq: u64,
+    pub last: Option<LastValue>,
+    /// A position on the tape from which the one to resume from is found.
+    pub near: Option<u64>,
 }
 
 impl Found {
-    fn of(topic: &Topic) -> Found {
+    fn of(topic: &Topic, points: &Points<'_>) -> Found {
         Found {
-            slot: topic.id.slot,
+            id: topic.id,
             name: Arc::clone(&topic.name),
             epoch: topic.epoch.to_string(),
             seq: topic.seq,
             last: topic.last.clone(),
+            near: points.get(&*topic.name).and_then(|point| topic.near(point.seq + 1)),
         }
     }
 }
 
+/// Where to resume, for some topics.
+type Points<'a> = HashMap<Cow<'a, str>, ResumePoint<'a>>;
+
+/// A connection's names and how each is delivered.
+type Names = Vec<(NameId, Delivery)>;
+
 impl<E: Edge> Worker<E> {
     /// `sub`: all of its names, or none with an error.
     pub(super) fn subscribe(&mut self, token: Token, id: Option<Id<'_>>, sub: &Sub<'_>) {
-        if sub.mode != Mode::All || sub.rate.is_some() || !sub.from.is_empty() {
-            let message = "this server delivers mode \"all\" from the present on: leave out mode, rate and from";
-            return self.error(token, id, "unsupported", message);
-        }
         let names: Vec<&str> = sub.topics.iter().map(Cow::as_ref).collect();
-        let added = match self.add_names(token, &names) {
+        let delivery = Delivery::of(sub);
+        let added = match self.check_rates(token, delivery).and_then(|()| self.add_names(token, &names)) {
             Ok(added) => added,
             Err((code, message)) => {
                 self.shared.metrics.refuse(Refusal::SubscriptionsFull);
@@ -62,13 +76,12 @@ impl<E: Edge> Worker<E> {
         };
         let lane = self.connections[token as usize].lane();
         self.attach(lane);
-        let (position, mut found) = collect(&self.tape, &names);
-        found.sort_unstable_by_key(|topic| topic.slot);
+        let (position, mut found) = collect(&self.tape, &names, &sub.from);
+        found.sort_unstable_by_key(|topic| topic.id.slot);
+        let (resumed, resume) = self.resume(&sub.from, delivery, &found, position);
         let mut then = Vec::new();
-        self.write_ack(&mut then, id, &names, &found);
-        if sub.snapshot {
-            self.write_snapshots(&mut then, &found);
-        }
+        self.write_ack(token, &mut then, id, &names, delivery, &found, &resumed);
+        self.write_beginnings(token, &mut then, sub, &found, &resumed);
         let pending = self.connections[token as usize].pending() + then.len();
         if pending > self.settings.pending_max {
             self.shared.subscriptions.remove(added.iter());
@@ -79,50 +92,61 @@ impl<E: Edge> Worker<E> {
             );
             return self.error(token, id, "too_many_topics", &message);
         }
+        for name in &added {
+            self.interest.intern(name);
+        }
         let mut set = self.names_of(token);
-        let fresh: Vec<NameId> = added.iter().map(|name| self.interest.intern(name)).collect();
-        set.extend(fresh);
-        self.change(token, set, position, then);
+        for name in &names {
+            let name = self.interest.find_name(name).expect("it is subscribed to, or was just made");
+            match set.iter_mut().find(|(other, _)| *other == name) {
+                Some((_, other)) => *other = delivery,
+                None => set.push((name, delivery)),
+            }
+        }
+        let fresh = if delivery == Delivery::All { Vec::new() } else { self.note_found(&found, position) };
+        self.change(token, set, Stage { until: position, then, fresh, resume, ..Stage::default() });
     }
 
     /// `/raw/TOPIC`: the one subscription of the connection, without words.
-    pub(super) fn subscribe_raw(&mut self, token: Token, topic: &str, echo: bool) -> Result<(), String> {
-        let added = self.add_names(token, &[topic]).map_err(|(_, message)| message)?;
-        let set = added.iter().map(|name| self.interest.intern(name)).collect();
+    pub(super) fn subscribe_raw(&mut self, token: Token, sub: &Sub<'_>, echo: bool) -> Result<(), String> {
+        let added = self.add_names(token, &[&*sub.topics[0]]).map_err(|(_, message)| message)?;
+        let delivery = Delivery::of(sub);
+        let set = added.iter().map(|name| (self.interest.intern(name), delivery)).collect();
         if !echo {
             self.connections[token as usize].echo = false;
         }
         self.attach(Lane::Raw);
-        let position = self.tape.with_topics(|_, position| position);
-        self.change(token, set, position, Vec::new());
+        let until = self.tape.with_topics(|_, position| position);
+        self.change(token, set, Stage { until, ..Stage::default() });
         Ok(())
     }
 
     /// `unsub`: names that it isn't subscribed to are none afterwards either.
     pub(super) fn unsubscribe(&mut self, token: Token, id: Option<Id<'_>>, topics: &[Cow<'_, str>]) {
         let mut set = self.names_of(token);
+        let is_in = |name: &NameId| set.iter().any(|(other, _)| other == name);
         let ended: Vec<NameId> =
-            topics.iter().filter_map(|name| self.interest.find_name(name)).filter(|name| set.contains(name)).collect();
-        set.retain(|name| !ended.contains(name));
+            topics.iter().filter_map(|name| self.interest.find_name(name)).filter(is_in).collect();
+        set.retain(|(name, _)| !ended.contains(name));
         let texts: Vec<Arc<str>> = ended.iter().map(|name| Arc::clone(self.interest.text(*name))).collect();
         self.shared.subscriptions.remove(texts.iter());
         let (mut json, mut then) = (Vec::new(), Vec::new());
         reply::ack(&mut json, id);
-        push_text(&mut then, &json);
-        let position = self.tape.with_topics(|_, position| position);
-        self.change(token, set, position, then);
+        push_message(&self.connections[token as usize].speaks, &mut then, &json);
+        let until = self.tape.with_topics(|_, position| position);
+        self.change(token, set, Stage { until, then, ..Stage::default() });
         // It may be far behind and never read: its acknowledgements are answers that wait like all others.
         self.bound_pending(token);
     }
 
     /// `list`.
     pub(super) fn list_subscriptions(&mut self, token: Token, id: Option<Id<'_>>) {
-        let mut names: Vec<Arc<str>> =
-            self.names_of(token).iter().map(|name| Arc::clone(self.interest.text(*name))).collect();
+        let names = self.names_of(token);
+        let text = |(name, delivery): &(NameId, Delivery)| (Arc::clone(self.interest.text(*name)), *delivery);
+        let mut names: Vec<(Arc<str>, Delivery)> = names.iter().map(text).collect();
         names.sort_unstable();
         self.answer_json(token, |out| {
-            let all =
-                names.iter().map(|name| reply::Subscription { topic: name, at: None, mode: Mode::All, rate: None });
+            let all = names.iter().map(|(topic, delivery)| told(topic, None, *delivery));
             reply::subscriptions(out, id, all);
         });
     }
@@ -130,7 +154,7 @@ impl<E: Edge> Worker<E> {
     /// Ends every subscription of a connection, at once and without a word, and its march.
     pub(super) fn unsubscribe_all(&mut self, token: Token) {
         let names: Vec<Arc<str>> =
-            self.names_of(token).iter().map(|name| Arc::clone(self.interest.text(*name))).collect();
+            self.names_of(token).iter().map(|(name, _)| Arc::clone(self.interest.text(*name))).collect();
         self.shared.subscriptions.remove(names.iter());
         self.leave_members(token);
         self.stop_marching(token);
@@ -140,17 +164,49 @@ impl<E: Edge> Worker<E> {
     }
 
     /// The names that a connection is subscribed to.
-    fn names_of(&mut self, token: Token) -> Vec<NameId> {
+    fn names_of(&mut self, token: Token) -> Names {
         match self.connections[token as usize].cohort {
             Some(cohort) => self.interest.cohort(cohort).key.names.to_vec(),
             None => Vec::new(),
         }
     }
 
+    /// Notes what is known of topics that a subscription of newest values has found at `position`: their numbers as of the
+    /// worker's own position in the tables. Returns their numbers at `position`.
+    fn note_found(&mut self, found: &[Found], position: Position) -> Vec<(u32, u64)> {
+        self.reader.refresh();
+        let mut first = Told::default();
+        let from = self.position.max(self.reader.floor()).min(position);
+        self.reader.scan(from, position, |_, _, entry| {
+            first.entry(entry.topic.slot).or_insert(entry.seq - 1);
+            true
+        });
+        let slot = |topic: &Found| topic.id.slot;
+        for topic in found {
+            let seq = first.get(&slot(topic)).copied().unwrap_or(topic.seq);
+            self.interest.note_known(topic.id, &topic.name, seq);
+        }
+        found.iter().map(|topic| (slot(topic), topic.seq)).collect()
+    }
+
+    /// Refuses one different rate too many.
+    fn check_rates(&mut self, token: Token, delivery: Delivery) -> Result<(), (&'static str, String)> {
+        let mut rates: Vec<_> = self.names_of(token).iter().filter_map(|(_, delivery)| delivery.rate()).collect();
+        rates.extend(delivery.rate());
+        rates.sort_unstable();
+        rates.dedup();
+        if rates.len() > RATES_MAX {
+            let message = format!("rate: expected at most {RATES_MAX} different rates on one connection, found one more");
+            return Err(("too_many_rates", message));
+        }
+        Ok(())
+    }
+
     /// Counts those of `names` that the connection doesn't have yet; returns them.
     fn add_names(&mut self, token: Token, names: &[&str]) -> Result<Vec<Arc<str>>, (&'static str, String)> {
         let set = self.names_of(token);
-        let is_new = |name: &&&str| self.interest.find_name(name).is_none_or(|id| !set.contains(&id));
+        let has = |id: NameId| set.iter().any(|(other, _)| *other == id);
+        let is_new = |name: &&&str| self.interest.find_name(name).is_none_or(|id| !has(id));
         let fresh: Vec<&str> = names.iter().filter(is_new).copied().collect();
         let most = self.settings.subscriptions_max;
         if set.len() + fresh.len() > most {
@@ -166,23 +222,28 @@ impl<E: Edge> Worker<E> {
         })
     }
 
-    /// Puts a connection into the cohort of `set` from `position` on, where it is told `then`.
-    fn change(&mut self, token: Token, mut set: Vec<NameId>, position: Position, then: Vec<u8>) {
+    /// Puts a connection into the cohort of `set` from the stage's position on.
+    fn change(&mut self, token: Token, mut set: Names, stage: Stage) {
         set.sort_unstable();
         let connection = &self.connections[token as usize];
         let lane = connection.lane();
         let except = if connection.echo { 0 } else { connection.id };
         // Joining comes first: the older cohort's end must not take the names along that both have.
-        let joined = (!set.is_empty()).then(|| self.join_cohort(CohortKey { lane, names: set.into(), except }));
+        let key = CohortKey { lane, names: set.into(), except };
+        let joined = (!key.names.is_empty()).then(|| self.join_cohort(key, stage.until));
+        let told = joined.and_then(|cohort| {
+            self.reader.refresh();
+            self.told_at(token, cohort, stage.until)
+        });
         let older = self.connections[token as usize].cohort;
-        self.add_stage(token, Stage { until: position, cohort: older, then });
+        self.add_stage(token, Stage { cohort: older, told: told.unwrap_or_default(), ..stage });
         self.connections[token as usize].cohort = joined;
     }
 
     /// Joins a cohort; the worker's first makes it look at the tape, the lane's first makes it be written.
-    fn join_cohort(&mut self, key: CohortKey) -> super::interest::CohortId {
+    fn join_cohort(&mut self, key: CohortKey, position: Position) -> super::interest::CohortId {
         self.lanes[key.lane as usize] += 1;
-        self.interest.join(key)
+        self.interest.join(key, position)
     }
 
     /// One user of a cohort less.
@@ -211,42 +272,91 @@ impl<E: Edge> Worker<E> {
         if self.interest.is_empty() {
             self.position = self.reader.refresh();
             self.checked_floor = self.reader.floor();
+            self.interest.begin_era();
         }
     }
 
-    fn write_ack(&mut self, out: &mut Vec<u8>, id: Option<Id<'_>>, names: &[&str], found: &[Found]) {
+    #[expect(clippy::too_many_arguments, reason = "they are what an acknowledgement tells")]
+    fn write_ack(
+        &mut self,
+        token: Token,
+        out: &mut Vec<u8>,
+        id: Option<Id<'_>>,
+        names: &[&str],
+        delivery: Delivery,
+        found: &[Found],
+        resumed: &FxHashMap<u32, Resumed>,
+    ) {
         self.json.clear();
         let fresh = self.tape.with_topics(|topics, _| topics.epoch()).to_string();
+        let of = |topic: &Found| match resumed.get(&topic.id.slot) {
+            Some(Resumed::Behind(seq)) => *seq,
+            _ => topic.seq,
+        };
+        let by_name: FxHashMap<&str, (&str, u64)> =
+            found.iter().map(|topic| (&*topic.name, (topic.epoch.as_str(), of(topic)))).collect();
         let topics = names.iter().map(|name| {
             // A topic that nobody has published on yet will begin in the present epoch.
-            let at =
-                found.iter().find(|topic| *topic.name == **name).map_or((fresh.as_str(), 0), |t| (&t.epoch, t.seq));
-            reply::Subscription { topic: name, at: (!is_pattern(name)).then_some(at), mode: Mode::All, rate: None }
+            let at = by_name.get(name).copied().unwrap_or((fresh.as_str(), 0));
+            told(name, (!is_pattern(name)).then_some(at), delivery)
         });
         reply::ack_sub(&mut self.json, id, topics);
-        push_text(out, &self.json);
+        push_message(&self.connections[token as usize].speaks, out, &self.json);
     }
 
-    fn write_snapshots(&mut self, out: &mut Vec<u8>, found: &[Found]) {
+    /// Resets and snapshots. A topic that is resumed needs none.
+    fn write_beginnings(
+        &mut self,
+        token: Token,
+        out: &mut Vec<u8>,
+        sub: &Sub<'_>,
+        found: &[Found],
+        resumed: &FxHashMap<u32, Resumed>,
+    ) {
+        let speaks = self.connections[token as usize].speaks.clone();
+        let json = &mut self.json;
+        let mut say = |write: &mut dyn FnMut(&mut Vec<u8>)| {
+            json.clear();
+            write(json);
+            push_message(&speaks, out, json);
+        };
         for topic in found {
-            let Some(last) = &topic.last else { continue };
-            self.json.clear();
-            reply::snapshot(&mut self.json, &topic.name, &topic.epoch, topic.seq, last.ts, last.payload());
-            push_text(out, &self.json);
+            let becomes = resumed.get(&topic.id.slot);
+            if let Some(Resumed::Reset(why)) = becomes {
+                say(&mut |json| reply::reset(json, &topic.name, &topic.epoch, topic.seq, why));
+            }
+            if let (true, Some(last)) = (sub.snapshot && !matches!(becomes, Some(Resumed::Behind(_))), &topic.last) {
+                say(&mut |json| {
+                    reply::snapshot(json, &topic.name, &topic.epoch, topic.seq, last.ts, last.payload());
+                });
+            }
+        }
+        // Topics that are gone altogether.
+        let fresh = self.tape.with_topics(|topics, _| topics.epoch()).to_string();
+        let is_found = |name: &str| found.iter().any(|topic| *topic.name == *name);
+        for (name, point) in &sub.from {
+            if !is_found(name) && (point.seq > 0 || point.epoch != fresh) {
+                say(&mut |json| reply::reset(json, name, &fresh, 0, "epoch"));
+            }
         }
     }
 }
 
+fn told<'a>(topic: &'a str, at: Option<(&'a str, u64)>, delivery: Delivery) -> reply::Subscription<'a> {
+    reply::Subscription { topic, at, mode: delivery.mode(), rate: delivery.rate().map(|rate| rate.per_second()) }
+}
+
 /// The topics that match `names`, as of one position of the tape.
-fn collect(tape: &Tape, names: &[&str]) -> (Position, Vec<Found>) {
+fn collect(tape: &Tape, names: &[&str], points: &Points<'_>) -> (Position, Vec<Found>) {
     let (patterns, mut exact): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| is_pattern(name));
     exact.sort_unstable();
     let wanted = |topic: &Topic| {
         exact.binary_search(&&*topic.name).is_ok() || patterns.iter().any(|pattern| matches(pattern, &topic.name))
     };
+    let of = |topic: &Topic| Found::of(topic, points);
     if patterns.is_empty() {
         return tape.with_topics(|topics, position| {
-            (position, exact.iter().filter_map(|name| topics.find(name)).map(Found::of).collect())
+            (position, exact.iter().filter_map(|name| topics.find(name)).map(of).collect())
         });
     }
     let (begun, slots) = tape.with_topics(|topics, position| (position, topics.slots()));
@@ -254,12 +364,12 @@ fn collect(tape: &Tape, names: &[&str]) -> (Position, Vec<Found>) {
     for first in (0..slots).step_by(LOOK_AT_ONCE as usize) {
         let some = first..slots.min(first + LOOK_AT_ONCE);
         tape.with_topics(|topics, _| {
-            found.extend(some.filter_map(|slot| topics.at(slot)).filter(|t| wanted(t)).map(Found::of))
+            found.extend(some.filter_map(|slot| topics.at(slot)).filter(|t| wanted(t)).map(of));
         });
     }
     tape.with_changed(begun, |topics, changed, position| {
-        found.retain(|topic| changed.binary_search(&topic.slot).is_err());
-        found.extend(changed.iter().filter_map(|slot| topics.at(*slot)).filter(|topic| wanted(topic)).map(Found::of));
+        found.retain(|topic| changed.binary_search(&topic.id.slot).is_err());
+        found.extend(changed.iter().filter_map(|slot| topics.at(*slot)).filter(|topic| wanted(topic)).map(of));
         (position, found)
     })
 }

@@ -126,8 +126,8 @@ impl World {
         let (inbox, receiver) = Inbox::new(64, Arc::clone(&WAKER));
         let (control, handed_on) = Inbox::new(1000, Arc::clone(&WAKER));
         let worker = Worker::new(0, Arc::clone(&shared), tape.clone(), SimEdge(Rc::clone(&kernel)), receiver, control);
-        // A segment has both lanes and an index; the largest frame may make one larger.
-        let segment_max = 2 * segment.max(message_max * 6 + 1000) + segment / 128 * 64 + 1000;
+        // A segment has all lanes and an index; the largest frame may make one larger.
+        let segment_max = 3 * segment.max(message_max * 6 + 1000) + segment / 128 * 64 + 1000;
         World {
             kernel,
             worker,
@@ -301,9 +301,9 @@ impl World {
             let figures = [&metrics.connections, &metrics.pending_bytes, &metrics.alone, &metrics.segments_pinned];
             assert_eq!(figures.map(|figure| figure.get()), [0; 4], "connections, pending bytes, alone, pinned");
         }
-        assert_eq!(self.lanes_written(), [false, true], "nobody wants the JSON lane");
+        assert_eq!(self.lanes_written(), [false, true, false], "nobody wants the JSON lane");
         self.tape.want(Lane::Json);
-        assert_eq!(self.lanes_written(), [true, false], "nobody wants the raw lane");
+        assert_eq!(self.lanes_written(), [true, false, false], "nobody wants the raw lane");
         self.tape.unwant(Lane::Json);
     }
 

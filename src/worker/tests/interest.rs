@@ -8,7 +8,10 @@ use super::client::stands_for;
 use crate::{
     protocol::Payload,
     tape::{Lane, Position, Reader, Tape, TapeSettings},
-    worker::interest::{CohortId, CohortKey, Interest},
+    worker::{
+        delivery::Delivery,
+        interest::{CohortId, CohortKey, Interest},
+    },
 };
 
 const TOPICS: [&str; 8] = ["a", "a.b", "a.b.c", "a.c", "b", "b.c", "b.b", "c.b.a"];
@@ -59,7 +62,9 @@ proptest! {
                 Step::Join(names, except) => {
                     let mut ids: Vec<_> = names.iter().map(|name| interest.intern(&Arc::from(NAMES[*name]))).collect();
                     ids.sort_unstable();
-                    let id = interest.join(CohortKey { lane: Lane::Raw, names: ids.into(), except });
+                    let names_in_full = ids.into_iter().map(|id| (id, Delivery::All)).collect();
+                    let key = CohortKey { lane: Lane::Raw, names: names_in_full, except };
+                    let id = interest.join(key, Position(0));
                     interest.cohort(id).members.push(token);
                     token += 1;
                     let cohort = twin.entry(id).or_insert((names.clone(), except, 0));
@@ -82,8 +87,8 @@ proptest! {
                     let mut touched = Vec::new();
                     let mut wanting: Vec<CohortId> = Vec::new();
                     reader.scan(Position(head.0 - 1), head, |at, base, entry| {
-                        interest.plan(&tape, at, base, entry, &mut touched);
-                        wanting.extend(twin.keys().filter(|id| interest.wants(&tape, **id, entry)));
+                        interest.plan(&tape, at, base, entry, &mut touched, &mut Vec::new());
+                        wanting.extend(twin.keys().filter(|id| interest.wants(&tape, **id, entry).is_some()));
                         true
                     });
                     reader.trim();

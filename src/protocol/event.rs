@@ -1,0 +1,68 @@
+//! Server-Sent Events: the same messages for clients that speak nothing but HTTP.
+//!
+//! One message is one event, `data:` and the JSON of the WebSocket protocol, ended by an empty line. Updates carry an id from
+//! which a browser resumes by itself (HTML Standard, "Server-sent events", section 9.2.5). A payload may have line ends
+//! where JSON allows white space; they divide the data into lines, which the client joins again with line feeds.
+
+use std::{fmt::Display, io::Write};
+
+/// Appends one event. `id` is the numbering and number of an update; other messages leave the client's id as it is.
+pub fn push_event(out: &mut Vec<u8>, id: Option<(&dyn Display, u64)>, json: &[u8]) {
+    if let Some((epoch, seq)) = id {
+        writeln!(out, "id: {epoch}:{seq}").expect("a Vec takes every byte");
+    }
+    let mut rest = json;
+    loop {
+        out.extend_from_slice(b"data: ");
+        let end = memchr::memchr2(b'\n', b'\r', rest);
+        out.extend_from_slice(&rest[..end.unwrap_or(rest.len())]);
+        out.push(b'\n');
+        let Some(end) = end else { break };
+        // A carriage return and a line feed are one line end.
+        let both = rest[end..].starts_with(b"\r\n");
+        rest = &rest[end + 1 + usize::from(both)..];
+    }
+    out.push(b'\n');
+}
+
+/// Reads a `Last-Event-ID` back: the epoch and the number.
+///
+/// # Errors
+/// What was expected and found, as a sentence.
+pub fn read_id(text: &str) -> Result<(&str, u64), String> {
+    let parts = text.split_once(':').filter(|(epoch, _)| !epoch.is_empty());
+    parts
+        .and_then(|(epoch, seq)| Some((epoch, seq.parse().ok().filter(|seq| *seq < super::command::SEQ_END)?)))
+        .ok_or_else(|| format!("Last-Event-ID: expected EPOCH:SEQ, found {}", super::object::shown(text)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(id: Option<(&dyn Display, u64)>, json: &str) -> String {
+        let mut out = Vec::new();
+        push_event(&mut out, id, json.as_bytes());
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_message_is_one_event_with_the_id_of_an_update() {
+        assert_eq!(event(Some((&"k3", 7)), "{\"a\":1}"), "id: k3:7\ndata: {\"a\":1}\n\n");
+        assert_eq!(event(None, "{}"), "data: {}\n\n");
+    }
+
+    #[test]
+    fn line_ends_within_a_payload_divide_the_data_and_nothing_else() {
+        assert_eq!(event(None, "{\n1\r\n2\r3}"), "data: {\ndata: 1\ndata: 2\ndata: 3}\n\n");
+        assert_eq!(event(None, "1\n"), "data: 1\ndata: \n\n");
+    }
+
+    #[test]
+    fn an_id_is_read_back_or_named() {
+        assert_eq!(read_id("k3:7"), Ok(("k3", 7)));
+        for bad in ["", "k3", ":7", "k3:", "k3:-1", "k3:x", "k3:9007199254740992"] {
+            assert!(read_id(bad).unwrap_err().contains("expected EPOCH:SEQ"), "{bad}");
+        }
+    }
+}

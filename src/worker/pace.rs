@@ -1,0 +1,145 @@
+//! Rates: what changed is noted while publications pass, and sent once a tick.
+//!
+//! All cohorts of one rate tick together, and only if something changed. At a tick the newest publication of each changed
+//! topic is gathered once, in the order of the tape, and every member in march is sent the same bytes. Members that march
+//! alone have rounds of their own (`round.rs`), which also begin at ticks: nobody is sent a topic twice between two.
+
+use std::cmp::Reverse;
+
+use super::{
+    Worker,
+    delivery::Rate,
+    fanout::{Outcome, send_all},
+    interest::{CohortId, Newest},
+    round::Piece,
+};
+use crate::{clock::Moment, io::Edge, tape::Position};
+
+/// One rate of a cohort.
+#[derive(Debug)]
+pub(super) struct Pace {
+    pub rate: Rate,
+    /// Where the last tick stood: what came before it has been sent.
+    pub tick: Position,
+    /// How many ticks there were.
+    pub ticks: u64,
+    /// When the next tick comes; none if nothing has changed.
+    pub due: Option<Moment>,
+    /// What has changed since the last tick.
+    pub changes: Vec<Change>,
+}
+
+/// A topic that has changed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Change {
+    pub slot: u32,
+    /// Its newest number at the last tick.
+    pub before: u64,
+}
+
+impl Pace {
+    pub fn new(rate: Rate, tick: Position) -> Pace {
+        Pace { rate, tick, ticks: 0, due: None, changes: Vec::new() }
+    }
+
+    /// Notes that a topic was published on at `at`, whose newest publication was `before` (`told` unless that may have
+    /// been left out for this cohort). Returns whether it is the first change since the last tick.
+    pub fn note(&mut self, slot: u32, at: Position, before: Newest, told: bool) -> bool {
+        let noted = before.end > self.tick && (told || self.changes.iter().any(|change| change.slot == slot));
+        if noted || at < self.tick {
+            return false;
+        }
+        self.changes.push(Change { slot, before: before.seq });
+        self.changes.len() == 1
+    }
+
+    /// Begins anew at `position`, as if everything before had been sent.
+    pub fn restart(&mut self, position: Position) {
+        (self.tick, self.due) = (position, None);
+        self.ticks += 1;
+        self.changes.clear();
+    }
+}
+
+impl<E: Edge> Worker<E> {
+    /// Sets the next tick of the rates of which the pass has found the first change.
+    pub(super) fn set_ticks(&mut self) {
+        let mut stirred = std::mem::take(&mut self.stirred);
+        for (id, n) in stirred.drain(..) {
+            let pace = &mut self.interest.cohort(id).paces[n];
+            let due = pace.rate.tick_after(self.now);
+            pace.due = Some(due);
+            self.ticks.push(Reverse((due, id, n)));
+        }
+        self.stirred = stirred;
+    }
+
+    /// Makes the ticks that are due.
+    pub(super) fn tick(&mut self) {
+        let mut any = false;
+        while let Some(Reverse((due, id, n))) = self.ticks.peek().copied().filter(|Reverse((due, ..))| *due <= self.now) {
+            self.ticks.pop();
+            // The cohort may be gone, and another have its place.
+            if self.interest.has_tick(id, n, due) {
+                self.tick_one(id, n);
+                any = true;
+            }
+        }
+        if any {
+            self.list_all();
+        }
+    }
+
+    fn tick_one(&mut self, id: CohortId, n: usize) {
+        let position = self.position;
+        let cohort = self.interest.cohort(id);
+        let changes = std::mem::take(&mut cohort.paces[n].changes);
+        let lane = cohort.key.lane;
+        cohort.paces[n].restart(position);
+        if cohort.members.is_empty() {
+            return;
+        }
+        let newest = |change: &Change| Some((self.interest.newest(change.slot)?, *change));
+        let mut wanted: Vec<(Newest, Change)> = changes.iter().filter_map(newest).collect();
+        wanted.retain(|(newest, _)| !self.interest.excludes(id, newest.origin));
+        wanted.sort_unstable_by_key(|(newest, _)| newest.end);
+        let mut bytes = std::mem::take(&mut self.gather);
+        bytes.clear();
+        let mut pieces = Vec::with_capacity(wanted.len());
+        for (newest, change) in &wanted {
+            if let Some(seq) = self.push_value(lane, change.slot, newest.end, &mut bytes) {
+                let end = bytes.len();
+                pieces.push((Piece { end, position: newest.end, slot: Some(change.slot), seq, skipped: 0 }, *change));
+            }
+        }
+        self.send_tick(id, n, &bytes, &pieces);
+        self.gather = bytes;
+    }
+
+    /// Sends all members in march what a tick has for them.
+    fn send_tick(&mut self, id: CohortId, n: usize, bytes: &[u8], pieces: &[(Piece, Change)]) {
+        let cohort = self.interest.cohort(id);
+        let members = std::mem::take(&mut cohort.members);
+        cohort.last_sent = self.now;
+        let (mut sends, mut whole) = (0, 0);
+        let mut behind = Vec::new();
+        for token in &members {
+            match send_all(&mut self.edge, &self.connections[*token as usize].socket, bytes, &mut sends) {
+                Outcome::All => whole += 1,
+                Outcome::Full(taken) => behind.push((*token, Ok(taken))),
+                Outcome::Broken(why) => behind.push((*token, Err(why))),
+            }
+        }
+        self.interest.cohort(id).members = members;
+        let metrics = self.metrics();
+        metrics.sends.add(sends);
+        metrics.deliveries.add(whole * pieces.len() as u64);
+        metrics.sent_bytes.add(whole * bytes.len() as u64);
+        for (token, fate) in behind {
+            match fate {
+                Ok(taken) => self.fall_behind_at_tick(token, n, bytes, pieces, taken),
+                Err(why) => self.lost(token, why),
+            }
+        }
+    }
+}
