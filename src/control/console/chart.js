@@ -64,7 +64,7 @@ export class Chart {
 
   /** @param {import("./stentor.js").Update} update */
   add({ seq, ts, data }) {
-    if (seq === this.#seq) return; // a snapshot of what is here
+    if (seq <= this.#seq) return; // both the table's subscription and the chart's bring it
     this.#seq = seq;
     this.#isNew = true;
     this.#points.push({ ts, data });

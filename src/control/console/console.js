@@ -6,6 +6,7 @@
  */
 import { Chart } from "./chart.js";
 import { clock, count } from "./format.js";
+import { Follow } from "./follow.js";
 import { Gauges } from "./gauges.js";
 import { publishing } from "./publish.js";
 import { Slow } from "./slow.js";
@@ -39,6 +40,7 @@ const client = new Stentor(new URL("/ws", location.href), {
 });
 const table = new Table(at("topics"), at("rows"), topics, { choose, soon });
 const chart = new Chart(at("chart"), at("field"), soon);
+const follow = new Follow(client, { begin: () => chart.open(chart.name), update: (message) => draws(message) });
 const gauges = new Gauges(at("gauges"));
 const slow = new Slow(at("slow-help"), at("slow-rows"), () => at("token").value);
 const subscribing = new Subscribing(at, client, topics, { update, event: (text) => status.event(text) });
@@ -48,6 +50,11 @@ subscribing.apply();
 /** @param {import("./stentor.js").Update} message */
 function update(message) {
   topics.keep(message);
+  draws(message);
+}
+
+/** @param {import("./stentor.js").Update} message */
+function draws(message) {
   if (message.topic === chart.name) chart.add(message);
   soon();
 }
@@ -95,7 +102,9 @@ function emptiness(state) {
 function choose(name) {
   chart.open(name);
   const topic = topics.get(name);
-  if (topic) chart.add({ topic: name, seq: topic.seq, ts: topic.ts, data: topic.data });
+  if (!topic) return;
+  chart.add({ topic: name, seq: topic.seq, ts: topic.ts, data: topic.data });
+  follow.topic(topic);
 }
 
 function showChosen() {

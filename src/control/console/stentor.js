@@ -22,6 +22,7 @@
  * @property {Mode} [mode] "all" (the default) is every publication; "latest" the newest value of each topic
  * @property {number} [rate] with "latest": at most so many updates a second of each topic
  * @property {boolean} [snapshot] whether to begin with the last values; true by default
+ * @property {Record<string, [string, number]>} [from] with "all": for some topics, the epoch and seq behind which to begin
  * @property {(update: Update) => void} [onUpdate] a publication
  * @property {(update: Update) => void} [onSnapshot] a topic's last value; `onUpdate` gets it where this is left out
  * @property {(skip: Skip) => void} [onSkip] publications were left out
@@ -42,7 +43,7 @@
  */
 /** @typedef {"connecting" | "open" | "waiting" | "refused" | "closed"} State */
 /** @typedef {{code?: number, why?: string, retryMs?: number, hello?: any}} Detail */
-/** @typedef {{subscriptions: Subscription[], seq?: number, epoch?: string, from: "here" | "before"}} Place */
+/** @typedef {{subscriptions: Subscription[], seq?: number, epoch?: string, from: "here" | "before", again?: {to: number, one: Subscription}}} Place */
 /** @typedef {{ok: (answer: any) => void, fail: (error: StentorError) => void, publishes: boolean}} Asked */
 
 /** What the server, or this client, refused. `code` is for programs and stays the same. */
@@ -129,7 +130,6 @@ export class Stentor {
   #asking = 0;
   /** Whose snapshots are coming. @type {Subscription | undefined} */ #acked;
   #publishing = 0;
-  #resumes = true;
   #failures = 0;
   #greetedAt = 0;
   #heardAt = 0;
@@ -205,6 +205,16 @@ export class Stentor {
     if (this.state === "open") return token === undefined ? Promise.resolve() : this.#promise({ op: "auth", token });
     this.reconnect();
     return this.opened();
+  }
+
+  /**
+   * Where a topic stands: what `from` takes, in another program's life. Undefined until its epoch is known.
+   * @param {string} topic
+   * @returns {[string, number] | undefined}
+   */
+  place(topic) {
+    const { epoch, seq } = this.#places.get(topic) ?? {};
+    return epoch === undefined || seq === undefined ? undefined : [epoch, seq];
   }
 
   /** What the server says we are subscribed to. @returns {Promise<Taken[]>} */
@@ -418,7 +428,8 @@ export class Stentor {
   #askFor(one) {
     const limits = { ...LIMITS, ...this.hello.limits };
     const wanted = { mode: one.mode, ...(one.rate !== undefined && { rate: one.rate }) };
-    const resumed = one.mode === "all" && this.#resumes ? this.#left(one, limits.topics) : new Map();
+    const resumed = one.mode === "all" ? this.#left(one, limits.topics) : new Map();
+    for (const [topic, at] of Object.entries(one.options.from ?? {})) if (!resumed.has(topic)) resumed.set(topic, at);
     const extra = [...resumed.keys()].filter((topic) => !one.names.includes(topic));
     const parts = split([...extra, ...one.names], resumed, limits.message - COMMAND_BYTES);
     parts.forEach(({ topics, from }, nth) => {
@@ -426,16 +437,10 @@ export class Stentor {
       const last = nth === parts.length - 1;
       this.#ask(from ? { ...command, from } : command, "", {
         ok: (answer) => this.#taken(one, wanted, from ?? {}, answer, last ? extra : []),
-        fail: (error) => (from && error.code === "unsupported" ? this.#askPlainly(one) : this.#refused(one, error)),
+        fail: (error) => this.#refused(one, error),
         publishes: false,
       });
     });
-  }
-
-  /** This server resumes nothing: the snapshots tell what is missing. @param {Subscription} one */
-  #askPlainly(one) {
-    this.#resumes = false;
-    this.#askFor(one);
   }
 
   /** Where the topics of a subscription were left, as many as may be named. @param {Subscription} one @param {number} most */
@@ -462,14 +467,18 @@ export class Stentor {
   #taken(one, wanted, from, answer, extra) {
     if (!this.#subscriptions.has(one)) return;
     // What came so far may have had holes, if it wasn't mode "all".
-    if (one.agreed?.mode !== "all") this.#startAnew(one);
+    if (one.agreed?.mode !== "all") this.#startAnew(one, from);
     one.agreed = wanted;
+    one.options.from = undefined;
     this.#acked = one;
     for (const { topic, epoch, seq } of answer.topics ?? []) {
       if (epoch === undefined) continue;
       const place = this.#place(topic);
       if (from[topic]) {
-        place.from = "here"; // goes on behind place.seq, or with a reset
+        // Goes on from where we said, or with a reset. What others had of it is for this subscription only.
+        const behind = from[topic][0] === epoch ? from[topic][1] : seq;
+        if (place.from === "here" && place.seq !== undefined && behind < place.seq) place.again = { to: place.seq, one };
+        Object.assign(place, { epoch, seq: behind, from: "here" });
       } else if (place.from === "before" && place.epoch !== undefined && place.epoch !== epoch) {
         this.#reset({ topic, epoch, seq, why: "reconnect" });
       } else if (place.from === "here") {
@@ -528,16 +537,17 @@ export class Stentor {
     }
   }
 
-  /** @param {Subscription} one */
-  #startAnew(one) {
-    for (const place of this.#places.values()) {
-      if (place.from === "here" && place.subscriptions.includes(one)) place.seq = undefined;
+  /** @param {Subscription} one @param {object} from */
+  #startAnew(one, from) {
+    for (const [topic, place] of this.#places) {
+      if (place.from === "here" && place.subscriptions.includes(one) && !(topic in from)) place.seq = undefined;
     }
   }
 
   /** @param {Place} place */
   #isGapless(place) {
-    return place.subscriptions.length > 0 && place.subscriptions.every((one) => one.agreed?.mode === "all");
+    // Where names overlap, the server delivers the most of what they say.
+    return place.subscriptions.some((one) => one.agreed?.mode === "all");
   }
 
   /** @param {Update} update */
@@ -549,6 +559,8 @@ export class Stentor {
       if (update.seq > place.seq + 1) return this.#gap(update, place.seq + 1);
     }
     place.seq = update.seq;
+    const { again } = place;
+    if (again && update.seq <= again.to) return this.#tell(again.one.options.onUpdate, update);
     for (const one of place.subscriptions) this.#tell(one.options.onUpdate, update);
   }
 
@@ -566,7 +578,7 @@ export class Stentor {
 
   /** A topic goes on after a loss, though not where it was left: says what is missing. @param {Place} place @param {Update} next */
   #rejoin(place, next) {
-    place.from = "here";
+    Object.assign(place, { from: "here", again: undefined });
     const { seq, epoch } = place;
     place.seq = undefined;
     if (seq === undefined) return;
@@ -590,7 +602,7 @@ export class Stentor {
   /** @param {Reset} reset */
   #reset(reset) {
     const place = this.#place(reset.topic);
-    Object.assign(place, { epoch: reset.epoch, seq: reset.seq, from: "here" });
+    Object.assign(place, { epoch: reset.epoch, seq: reset.seq, from: "here", again: undefined });
     for (const one of place.subscriptions) this.#tell(one.options.onReset, reset);
   }
 

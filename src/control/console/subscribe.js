@@ -90,17 +90,9 @@ export class Subscribing {
     this.#left = 0;
   }
 
-  /** This server knows no other mode. */
-  #everything() {
-    this.at("mode").value = "all";
-    this.#showRate();
-    this.apply();
-  }
-
   /** @param {import("./stentor.js").StentorError} error */
   #refused(error) {
     if (!this.#one?.agreed) this.#one = undefined;
-    if (error.code === "unsupported" && this.at("mode").value === "latest") return this.#everything();
     this.at("problem").textContent = `${error.message} (${error.code})`;
     this.act.event(`Not subscribed: ${error.code}`);
   }
