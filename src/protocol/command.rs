@@ -310,7 +310,8 @@ fn read_from<'a>(
     let mut points = HashMap::with_capacity(entries.len());
     for (topic, point) in entries {
         if name::is_pattern(&topic) || !(topics.contains(&*topic) || stands_for(&topic)) {
-            let message = format!("from: expected a topic among those subscribed to, no pattern, found {}", shown(&topic));
+            let message =
+                format!("from: expected a topic among those subscribed to, no pattern, found {}", shown(&topic));
             return Err(Refusal { code: "bad_topic", message });
         }
         let point = read_point(point).ok_or_else(|| {

@@ -302,3 +302,13 @@ fn what_a_reader_has_pinned_outlives_the_tape() {
     twin.reader.trim();
     twin.reader.look(Position(0), |_, _| panic!("it was let go"));
 }
+
+#[test]
+fn the_tape_is_as_old_as_its_first_publication() {
+    let twin = Twin::new(128, 1000);
+    assert_eq!(twin.tape.status().oldest_ts, 0);
+    for ts in [77, 78] {
+        twin.tape.appender().append("q.a", Payload::Json(b"1"), ts, 0).unwrap();
+    }
+    assert_eq!(twin.tape.status().oldest_ts, 77);
+}

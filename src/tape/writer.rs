@@ -307,7 +307,8 @@ impl Appender<'_> {
             // SAFETY: as above.
             unsafe { segment.room(Lane::Events as usize, start[2], len[2]) }.copy_from_slice(&writer.event);
         }
-        let entry = Entry { topic: id, seq, ts, origin, previous, start: start.map(|s| s as u32), len: len.map(|l| l as u32) };
+        let entry =
+            Entry { topic: id, seq, ts, origin, previous, start: start.map(|s| s as u32), len: len.map(|l| l as u32) };
         let at = (writer.next - segment.base.0) as usize;
         // SAFETY: as above; `make_room` has left room for the entry.
         unsafe { segment.set_entry(at, entry) };
@@ -375,7 +376,10 @@ impl Writer {
     }
 
     fn oldest_ts(&self) -> u64 {
-        let Some(oldest) = self.segments.front().filter(|oldest| oldest.base.0 < self.next) else { return 0 };
+        // The tape's very first segment has no room and stays empty; the one that follows begins at the same position.
+        let tail = self.segments.front().map(|first| first.base);
+        let oldest = self.segments.iter().take_while(|segment| Some(segment.base) == tail).last();
+        let Some(oldest) = oldest.filter(|oldest| oldest.base.0 < self.next) else { return 0 };
         // SAFETY: the lock is held, and the entry lies before `next`: it was written by an earlier holder.
         unsafe { oldest.entry(0) }.ts
     }

@@ -77,7 +77,8 @@ impl<E: Edge> Worker<E> {
     /// Makes the ticks that are due.
     pub(super) fn tick(&mut self) {
         let mut any = false;
-        while let Some(Reverse((due, id, n))) = self.ticks.peek().copied().filter(|Reverse((due, ..))| *due <= self.now) {
+        while let Some(Reverse((due, id, n))) = self.ticks.peek().copied().filter(|Reverse((due, ..))| *due <= self.now)
+        {
             self.ticks.pop();
             // The cohort may be gone, and another have its place.
             if self.interest.has_tick(id, n, due) {

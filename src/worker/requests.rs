@@ -81,10 +81,7 @@ impl<E: Edge> Worker<E> {
         self.open(token, Speaks::Raw { topic: topic.into() }, |out| handshake::push_accepted(out, &accept, None));
         if let Err(reason) = self.subscribe_raw(token, &sub, echo) {
             self.shared.metrics.refuse(metrics::Refusal::SubscriptionsFull);
-            self.close(
-                token,
-                Farewell { code: Some(CloseCode::TRY_AGAIN_LATER), reason: &reason, error: None },
-            );
+            self.close(token, Farewell { code: Some(CloseCode::TRY_AGAIN_LATER), reason: &reason, error: None });
         }
         self.check_token(token, head);
         Ok(())

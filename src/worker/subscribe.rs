@@ -125,8 +125,7 @@ impl<E: Edge> Worker<E> {
     pub(super) fn unsubscribe(&mut self, token: Token, id: Option<Id<'_>>, topics: &[Cow<'_, str>]) {
         let mut set = self.names_of(token);
         let is_in = |name: &NameId| set.iter().any(|(other, _)| other == name);
-        let ended: Vec<NameId> =
-            topics.iter().filter_map(|name| self.interest.find_name(name)).filter(is_in).collect();
+        let ended: Vec<NameId> = topics.iter().filter_map(|name| self.interest.find_name(name)).filter(is_in).collect();
         set.retain(|(name, _)| !ended.contains(name));
         let texts: Vec<Arc<str>> = ended.iter().map(|name| Arc::clone(self.interest.text(*name))).collect();
         self.shared.subscriptions.remove(texts.iter());
@@ -196,7 +195,8 @@ impl<E: Edge> Worker<E> {
         rates.sort_unstable();
         rates.dedup();
         if rates.len() > RATES_MAX {
-            let message = format!("rate: expected at most {RATES_MAX} different rates on one connection, found one more");
+            let message =
+                format!("rate: expected at most {RATES_MAX} different rates on one connection, found one more");
             return Err(("too_many_rates", message));
         }
         Ok(())

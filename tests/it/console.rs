@@ -145,6 +145,69 @@ fn a_link_that_falls_silent_is_noticed_and_made_anew() {
     browser.assert_clean();
 }
 
+/// Subscribes by the form.
+fn subscribe(browser: &mut Browser, mode: &str, rate: &str) {
+    browser.evaluate(&format!(
+        "(() => {{ const at = id => document.getElementById(id); at('mode').value = '{mode}'; at('rate').value = '{rate}'; \
+         at('subscribe').requestSubmit(); }})()"
+    ));
+}
+
+/// A small tape and small sockets, and a link that keeps back what the server says.
+fn behind_a_slow_link(mode: &str) -> Option<(Server, Link, Browser)> {
+    let server = serve(|config| {
+        config.segment = bytesize::ByteSize::kib(64);
+        config.retain = bytesize::ByteSize::kib(512);
+        config.sndbuf = bytesize::ByteSize::kib(8);
+    });
+    let link = Link::to(server.addresses()[0]);
+    let mut browser = Browser::open(WIDE, &format!("http://{}/", link.address))?;
+    browser.wait_for_text("#events", "/Subscribed to/.test(text)");
+    subscribe(&mut browser, mode, "");
+    browser.wait_for_text("#events li:first-child", "/Subscribed to >: (every message|the latest)$/.test(text)");
+    link.stall(true);
+    let text = format!("\"{}\"", "x".repeat(500));
+    for _ in 0..40_000 {
+        server.publisher().publish("a", Payload::Json(text.as_bytes())).unwrap();
+    }
+    server.publisher().publish("a", Payload::Json(b"\"the last\"")).unwrap();
+    link.stall(false);
+    Some((server, link, browser))
+}
+
+#[test]
+fn on_a_slow_link_the_newest_value_is_shown_and_what_was_left_out_is_counted() {
+    let Some((_server, _link, mut browser)) = behind_a_slow_link("latest") else { return };
+    shown(&mut browser, "a", "the last");
+    browser.wait_for_text("#events", "/[0-9,]+ messages left out/.test(text)");
+    assert_eq!(browser.evaluate("document.getElementById('state').textContent"), "Connected");
+    browser.assert_clean();
+}
+
+#[test]
+fn a_page_that_wants_every_message_and_falls_off_the_tape_is_told_and_begins_anew() {
+    let Some((_server, _link, mut browser)) = behind_a_slow_link("all") else { return };
+    browser.wait_for_text("#events", "/Connection lost.*lag|The server says.*/.test(text)");
+    browser.wait_for_text("#events", "/Connected again/.test(text)");
+    shown(&mut browser, "a", "the last");
+    browser.assert_clean();
+}
+
+#[test]
+fn the_chart_has_what_was_before_the_page() {
+    let server = serve(|_| ());
+    for n in 0..10 {
+        server.publisher().publish("a", Payload::Json(format!("{{\"px\": {n}}}").as_bytes())).unwrap();
+    }
+    let Some(mut browser) = open(&server, WIDE) else { return };
+    shown(&mut browser, "a", "9");
+    browser.evaluate("document.getElementById('topics').focus()");
+    browser.press("ArrowDown");
+    browser
+        .wait_for("() => /px of a over time: now 9, between 0 and 9/.test(document.getElementById('chart').ariaLabel)");
+    browser.assert_clean();
+}
+
 #[test]
 fn three_thousand_moving_topics_take_a_few_rows_and_all_can_be_reached() {
     let server = serve(|config| {
