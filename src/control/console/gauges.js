@@ -24,7 +24,10 @@ const GAUGES = [
     title: "Subscribers",
     read: (now) => now.get("websocket_connections"),
     show: count,
-    note: (now) => `connected, with ${count(now.get("subscriptions") ?? 0)} subscriptions`,
+    note: (now) => {
+      const subscriptions = now.get("subscriptions") ?? 0;
+      return `connected, with ${count(subscriptions)} subscription${subscriptions === 1 ? "" : "s"}`;
+    },
   },
   {
     title: "Published",
