@@ -46,8 +46,8 @@ const LEGEND_TOP: f64 = 32.0;
 const LEGEND_ROW: f64 = 14.0;
 const BOTTOM: f64 = 36.0;
 
-/// Told apart also by those who see few colours.
-const COLOURS: [&str; 8] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#7f7f7f"];
+/// Lines that are told apart by colour; the page's style has so many.
+const COLOURS: usize = 8;
 
 impl Plot<'_> {
     /// The plot as one SVG element.
@@ -108,7 +108,7 @@ impl Plot<'_> {
     }
 
     fn draw_line(&self, nth: usize, line: &Line, x: &Axis, y: &Axis, out: &mut String) {
-        let colour = COLOURS[nth % COLOURS.len()];
+        let colour = nth % COLOURS;
         let mut path = String::new();
         for (nth, point) in line.points.iter().enumerate() {
             let _ = write!(path, "{}{:.1} {:.1}", if nth == 0 { 'M' } else { 'L' }, x.place(point.0), y.place(point.1));
@@ -117,8 +117,8 @@ impl Plot<'_> {
         let row = LEGEND_TOP + LEGEND_ROW * (nth / LEGENDS) as f64;
         let _ = writeln!(
             out,
-            "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.8\"/><text x=\"{legend}\" y=\"{row}\" \
-             fill=\"{colour}\">{}</text>",
+            "<g class=\"plot-{colour}\"><path d=\"{path}\" class=\"line\"/><text x=\"{legend}\" y=\"{row}\" \
+             class=\"name\">{}</text></g>",
             escape(&line.name)
         );
     }
