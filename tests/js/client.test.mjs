@@ -137,6 +137,32 @@ test("after a loss, what was published meanwhile is caught up on, for topics and
   assert.deepEqual((await client.list()).map(({ topic }) => topic), ["a", "p.*"]);
 });
 
+test("a subscription can begin in the past, and others hear nothing twice", async (t) => {
+  const { port } = await serve(t);
+  for (const data of [1, 2, 3]) await publish(port, "a", data);
+  const { client } = connect(t, port);
+  const every = subscribe(client, ">");
+  await every.told.until(({ kind }) => kind === "snapshot");
+  const [epoch, seq] = client.place("a");
+  assert.equal(seq, 3);
+  const one = subscribe(client, "a", { from: { a: [epoch, 1] } });
+  await client.opened();
+  for (const data of [4, 5]) await publish(port, "a", data);
+  for (const seq of [2, 3, 4, 5]) assert.equal((await one.told.until(({ kind }) => kind === "update")).seq, seq);
+  for (const seq of [4, 5]) assert.equal((await every.told.next()).seq, seq);
+});
+
+test("what is too long ago begins anew, and says so", async (t) => {
+  const { port } = await serve(t);
+  await publish(port, "a", 1);
+  const { client } = connect(t, port);
+  const { told } = subscribe(client, "a", { from: { a: ["elsewhere", 1] } });
+  assert.equal((await told.until(({ kind }) => kind === "reset")).why, "epoch");
+  assert.deepEqual((await told.next()).data, 1);
+  assert.equal((await client.publish("a", 2)).seq, 2);
+  assert.equal((await told.next()).seq, 2);
+});
+
 test("modes and rates can be changed while it runs", async (t) => {
   const { port } = await serve(t);
   const { client } = connect(t, port);

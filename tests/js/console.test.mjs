@@ -1,5 +1,6 @@
 // The parts of the console that need no browser.
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { bytes, count, decimals, duration } from "../../src/control/console/format.js";
 import { Scrape } from "../../src/control/console/prometheus.js";
 import { Topics } from "../../src/control/console/topics.js";
@@ -58,4 +59,33 @@ test("a topic's pace is that of its seq, however little of it came here", (t) =>
   assert.equal(topics.measure(), 100);
   assert.deepEqual([topics.get("a").rate, topics.get("b").rate], [100, 0]);
   assert.equal(topics.busiest().name, "a");
+});
+
+test("text can be read on every ground that it stands on, in light and dark", () => {
+  const css = readFileSync(new URL("../../src/control/console/look.css", import.meta.url), "utf8");
+  const [light, dark] = css.split("prefers-color-scheme: dark").map((part) => Object.fromEntries([...part.matchAll(/--([a-z-]+): (#[0-9a-f]{6})/g)].map(([, name, value]) => [name, value])));
+  // Relative luminance and contrast as WCAG defines them.
+  const luminance = (colour) => {
+    const parts = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16) / 255);
+    const [red, green, blue] = parts.map((part) => (part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+  };
+  const contrast = (one, other) => {
+    const [low, high] = [luminance(one), luminance(other)].sort((a, b) => a - b);
+    return (high + 0.05) / (low + 0.05);
+  };
+  for (const colours of [light, dark]) {
+    for (const [text, grounds] of [
+      ["ink", ["ground", "panel", "flash"]],
+      ["soft", ["ground", "panel"]],
+      ["accent", ["ground", "panel"]],
+      ["fine", ["ground", "panel", "flash", "fine-ground"]],
+      ["doubt", ["ground", "panel", "flash", "doubt-ground"]],
+    ]) {
+      for (const ground of grounds) {
+        const found = contrast(colours[text], colours[ground]);
+        assert.ok(found >= 4.5, `${text} ${colours[text]} on ${ground} ${colours[ground]}: ${found.toFixed(2)}`);
+      }
+    }
+  }
 });

@@ -19,13 +19,22 @@ import { Topics } from "./topics.js";
 const at = (/** @type {string} */ id) => /** @type {any} */ (document.getElementById(id));
 const isCalm = matchMedia("(prefers-reduced-motion: reduce)");
 
-/** Milliseconds between two frames where little is to move. */
+/** Milliseconds between two frames, for who wants little motion. */
 const CALM_MS = 1000;
 
 let frame = 0;
+let calm = 0;
 let drawn = 0;
+
+/** Asks for a frame: somebody did something. */
 function soon() {
   frame ||= requestAnimationFrame(draw);
+}
+
+/** Asks for a frame: something moved by itself. Who wants little motion sees the same, once a second. */
+function moved() {
+  if (!isCalm.matches) soon();
+  else calm ||= setTimeout(() => ((calm = 0), soon()), CALM_MS);
 }
 
 const topics = new Topics();
@@ -33,6 +42,7 @@ const status = new Status(at, () => (client.state === "refused" ? client.authent
 const client = new Stentor(new URL("/ws", location.href), {
   onState(state, detail) {
     status.show(state, detail);
+    if (state === "open") slow.ask();
     if (state === "waiting") subscribing.lost();
     soon();
   },
@@ -42,7 +52,7 @@ const table = new Table(at("topics"), at("rows"), topics, { choose, soon });
 const chart = new Chart(at("chart"), at("field"), soon);
 const follow = new Follow(client, { begin: () => chart.open(chart.name), update: (message) => draws(message) });
 const gauges = new Gauges(at("gauges"));
-const slow = new Slow(at("slow-help"), at("slow-rows"), () => at("token").value);
+const slow = new Slow(at("slow-help"), at("slow-rows"));
 const subscribing = new Subscribing(at, client, topics, { update, event: (text) => status.event(text) });
 publishing(at, client);
 subscribing.apply();
@@ -56,19 +66,17 @@ function update(message) {
 /** @param {import("./stentor.js").Update} message */
 function draws(message) {
   if (message.topic === chart.name) chart.add(message);
-  soon();
+  moved();
 }
 
 /** @param {number} now */
 function draw(now) {
   frame = 0;
-  // Who wants little motion sees the same, once a second; their own doings at once.
-  if (isCalm.matches && now - drawn < CALM_MS && table.chosen === chart.name && !topics.stale) return void setTimeout(soon, CALM_MS);
   drawn = now;
   const fading = table.draw(now);
   showCount();
   showChosen();
-  if (fading) soon();
+  if (fading) moved();
 }
 
 function showCount() {
@@ -137,10 +145,11 @@ setInterval(() => {
   gauges.look();
   slow.look();
   if (client.state === "open") client.ping().catch(() => {});
-  soon(); // time goes on in the chart
+  moved(); // time goes on in the chart
 }, 1000);
 gauges.look();
-slow.look();
+
+at("token").addEventListener("change", () => slow.ask(at("token").value));
 
 at("search").addEventListener("input", () => {
   topics.search = at("search").value;

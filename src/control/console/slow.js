@@ -5,33 +5,43 @@ import { bytes, count, duration } from "./format.js";
 const ROWS_MAX = 20;
 
 export class Slow {
-  #asking = false;
+  /** Whether asking makes sense: a server that refused once would refuse every second. */
+  #asks = true;
+  #token = "";
+  #isAsking = false;
 
   /**
    * @param {HTMLElement} help what is said in place of a table
    * @param {HTMLElement} rows
-   * @param {() => string} token what to show to the server
    */
-  constructor(help, rows, token) {
+  constructor(help, rows) {
     this.help = help;
     this.rows = rows;
-    this.token = token;
+  }
+
+  /** Asks from now on: another token was given, or another server may be there. @param {string} [token] */
+  ask(token) {
+    this.#token = token ?? this.#token;
+    this.#asks = true;
+    this.look();
   }
 
   /** Looks once. */
   async look() {
-    if (this.#asking) return;
-    this.#asking = true;
+    if (!this.#asks || this.#isAsking) return;
+    this.#isAsking = true;
     try {
-      const token = this.token();
-      const headers = token ? { Authorization: `Bearer ${token}` } : undefined;
+      const headers = this.#token ? { Authorization: `Bearer ${this.#token}` } : undefined;
       const answer = await fetch("/debug/slow", { headers, signal: AbortSignal.timeout(5000) });
       if (answer.ok) this.#show((await answer.json()).connections);
-      else this.#say(`The server doesn't tell: ${(await answer.text()).trim()}`);
+      else {
+        this.#asks = false;
+        this.#say(`The server doesn't tell: ${(await answer.text()).trim()}`);
+      }
     } catch {
       // the state of the connection says it
     } finally {
-      this.#asking = false;
+      this.#isAsking = false;
     }
   }
 
@@ -44,26 +54,26 @@ export class Slow {
 
   /** @param {any[]} connections */
   #show(connections) {
-    const behind = connections.filter((one) => one.lag_bytes > 0 || one.unsent_bytes > 0 || one.skips > 0).slice(0, ROWS_MAX);
-    if (!behind.length) {
-      return this.#say("Nobody is behind. Whoever can't keep up is listed here: it delays nobody else, and takes no memory.");
-    }
-    this.#say("");
-    this.rows.replaceChildren(...behind.map(row));
+    this.#say(
+      connections.length
+        ? ""
+        : "Nobody is behind. Whoever can't keep up is listed here: it delays nobody else, and takes no memory.",
+    );
+    this.rows.replaceChildren(...connections.slice(0, ROWS_MAX).map(row));
   }
 }
 
-/** @param {any} one */
+/** @param {any} one what the kernel doesn't tell is null */
 function row(one) {
   const element = document.createElement("tr");
-  const subscriptions = (one.subscriptions ?? []).join(", ") + (one.more ? ` and ${one.more} more` : "");
-  const rtt = one.rtt_us ? `${duration(one.rtt_us / 1e6)} away` : "";
+  const rtt = one.rtt_us === null ? "" : `${duration(one.rtt_us / 1e6)} away`;
+  const names = one.subscriptions.join(", ") + (one.more ? ` and ${one.more} more` : "");
   element.append(
     cell(one.conn, [one.address, rtt].filter(Boolean).join(", ")),
-    cell(duration((one.lag_ms ?? 0) / 1000), bytes(one.lag_bytes ?? 0), "number"),
-    cell(bytes((one.unsent_bytes ?? 0) + (one.unacked_bytes ?? 0)), "", "number"),
-    cell(count(one.skips ?? 0), "", "number"),
-    cell(subscriptions, ""),
+    cell(duration(one.lag_ms / 1000), bytes(one.lag_bytes), "number"),
+    cell(one.unsent_bytes === null ? "–" : bytes(one.unsent_bytes + one.unacked_bytes), "", "number"),
+    cell(count(one.skips), "", "number"),
+    cell(names, one.mode),
   );
   return element;
 }
@@ -71,7 +81,7 @@ function row(one) {
 /** @param {string} text @param {string} below @param {string} [kind] */
 function cell(text, below, kind) {
   const element = document.createElement("td");
-  element.append(String(text));
+  element.append(text);
   if (kind) element.className = kind;
   if (below) element.append(Object.assign(document.createElement("small"), { textContent: below }));
   return element;
