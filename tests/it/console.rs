@@ -2,7 +2,12 @@
 
 use stentor::{config::Span, protocol::Payload, server::Server};
 
-use crate::{binary::Running, browser::Browser, client::serve, link::Link};
+use crate::{
+    binary::Running,
+    browser::Browser,
+    client::{Client, serve},
+    link::Link,
+};
 
 /// A window on a desk, and a phone.
 const WIDE: u32 = 1300;
@@ -190,6 +195,21 @@ fn a_page_that_wants_every_message_and_falls_off_the_tape_is_told_and_begins_ane
     browser.wait_for_text("#events", "/Connection lost.*lag|The server says.*/.test(text)");
     browser.wait_for_text("#events", "/Connected again/.test(text)");
     shown(&mut browser, "a", "the last");
+    browser.assert_clean();
+}
+
+#[test]
+fn who_is_slow_is_listed() {
+    let server = serve(|config| config.sndbuf = bytesize::ByteSize::kib(8));
+    let Some(mut browser) = open(&server, WIDE) else { return };
+    browser.wait_for_text("#slow-help", "/Nobody is behind/.test(text)");
+    let _stalled = Client::hello(&server, "/ws?topics=stalled.topic");
+    let text = format!("\"{}\"", "x".repeat(500));
+    for _ in 0..20_000 {
+        server.publisher().publish("stalled.topic", Payload::Json(text.as_bytes())).unwrap();
+    }
+    let row = browser.wait_for_text("#slow-rows tr", "/stalled.topic/.test(text)");
+    assert!(row.contains("127.0.0.1") && row.contains("MiB"), "{row}");
     browser.assert_clean();
 }
 
