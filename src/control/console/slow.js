@@ -69,20 +69,18 @@ function row(one) {
   const rtt = one.rtt_us === null ? "" : `${duration(one.rtt_us / 1e6)} away`;
   const names = one.subscriptions.join(", ") + (one.more ? ` and ${one.more} more` : "");
   element.append(
-    cell(one.conn, [one.address, rtt].filter(Boolean).join(", ")),
-    cell(duration(one.lag_ms / 1000), bytes(one.lag_bytes), "number"),
-    cell(one.unsent_bytes === null ? "–" : bytes(one.unsent_bytes + one.unacked_bytes), "", "number"),
-    cell(count(one.skips), "", "number"),
-    cell(names, one.mode),
+    cell("", one.conn, [one.address, rtt].filter(Boolean).join(", "), `${names} (${one.mode})`),
+    cell("number", duration(one.lag_ms / 1000), bytes(one.lag_bytes)),
+    cell("number", one.unsent_bytes === null ? "–" : bytes(one.unsent_bytes + one.unacked_bytes)),
+    cell("number", count(one.skips)),
   );
   return element;
 }
 
-/** @param {string} text @param {string} below @param {string} [kind] */
-function cell(text, below, kind) {
+/** @param {string} kind @param {string} text @param {string[]} below */
+function cell(kind, text, ...below) {
   const element = document.createElement("td");
-  element.append(text);
-  if (kind) element.className = kind;
-  if (below) element.append(Object.assign(document.createElement("small"), { textContent: below }));
+  element.className = kind;
+  element.append(text, ...below.map((textContent) => Object.assign(document.createElement("small"), { textContent })));
   return element;
 }
