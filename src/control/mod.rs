@@ -17,7 +17,7 @@
 //! | `upload` | publishing: one payload, or line by line |
 //! | `topics` | what topics there are, and their last values |
 //! | `metrics` | the figures, for Prometheus |
-//! | `page` | the page that shows the feed |
+//! | `page` | the console, and the JavaScript client |
 //! | `sweep` | forgetting topics |
 //!
 //! Everything is bounded: the connections by `--max-http-connections`, a head by `--max-head`, a body by `--max-body` and

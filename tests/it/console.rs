@@ -299,6 +299,24 @@ fn a_phone_needs_no_scrolling_sideways() {
 }
 
 #[test]
+fn who_wants_little_motion_gets_little_and_scrolls_as_well() {
+    let server = serve(|config| config.demo = true);
+    let Some(mut browser) = open(&server, WIDE) else { return };
+    browser.wait_for("() => document.querySelectorAll('#rows .row').length > 5");
+    let fading = "getComputedStyle(document.querySelector('.value i')).transitionDuration";
+    assert_eq!(browser.evaluate(fading), "0.5s");
+    let reduced = serde_json::json!({ "features": [{ "name": "prefers-reduced-motion", "value": "reduce" }] });
+    browser.ask("Emulation.setEmulatedMedia", reduced);
+    assert_eq!(browser.evaluate(fading), "0s");
+    browser.evaluate("document.getElementById('topics').scrollTop = 3000");
+    browser.wait_for("() => [...document.querySelectorAll('#rows .row')].some(row => row.ariaRowIndex === '100')");
+    // It goes on moving, if only now and then.
+    let seq = "document.querySelector('#rows .row').children[3].textContent";
+    browser.wait_for(&format!("(() => {{ const first = {seq}; return () => {seq} !== first; }})()"));
+    browser.assert_clean();
+}
+
+#[test]
 fn other_pages_of_this_server_can_use_the_client() {
     let server = serve(|_| ());
     let Some(mut browser) = open(&server, WIDE) else { return };

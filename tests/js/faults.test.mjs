@@ -131,6 +131,23 @@ test("a pattern's topics are resumed as many as the server's limits allow, the o
   assert.deepEqual((await second.sent.until(({ op }) => op === "unsub")).topics, resumed);
 });
 
+test("many names go in several commands; if one is refused, none stays", async (t) => {
+  const { client, sockets, errors } = world(t);
+  const socket = await sockets.next();
+  const limits = { topics: 1024, message: 512 };
+  socket.hello(limits);
+  const names = [...Array(100)].map((_, n) => `topic.number.${n}`);
+  client.subscribe(names);
+  const commands = [];
+  while (commands.flatMap(({ topics }) => topics).length < names.length) commands.push(await socket.sent.next());
+  assert.ok(commands.length > 1 && commands.every((command) => JSON.stringify(command).length <= limits.message));
+  socket.says({ type: "error", id: commands[1].id, code: "server_full", message: "full" });
+  assert.equal((await errors.next()).code, "server_full");
+  const ended = [];
+  while (ended.length < names.length) ended.push(...(await socket.sent.until(({ op }) => op === "unsub")).topics);
+  assert.deepEqual(ended, names);
+});
+
 test("no more topics are remembered than topicsMax, and all are delivered", async (t) => {
   const { client, sockets } = world(t, { topicsMax: 10 });
   let updates = 0;

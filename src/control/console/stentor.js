@@ -486,8 +486,13 @@ export class Stentor {
       }
     }
     this.#tell(one.options.onAck, answer.topics ?? []);
-    const nobodys = extra.filter((topic) => ![...this.#subscriptions].some(({ names }) => names.includes(topic)));
-    for (const { topics } of split(nobodys, new Map(), (this.hello.limits ?? LIMITS).message - COMMAND_BYTES)) {
+    this.#unsubscribe(extra.filter((topic) => ![...this.#subscriptions].some(({ names }) => names.includes(topic))));
+  }
+
+  /** @param {string[]} names */
+  #unsubscribe(names) {
+    const { message } = { ...LIMITS, ...this.hello.limits };
+    for (const { topics } of split(names, new Map(), message - COMMAND_BYTES)) {
       this.#ask({ op: "unsub", topics }, "", { ok: () => {}, fail: () => {}, publishes: false });
     }
   }
@@ -499,22 +504,16 @@ export class Stentor {
       one.mode = one.agreed.mode;
       one.rate = one.agreed.rate;
     } else {
-      this.#forget(one);
+      this.#end(one); // some of its names may have been taken, if it took several commands
     }
     this.#tell(one.options.onError ?? this.#options.onError, error);
   }
 
   /** @param {Subscription} one */
   #end(one) {
-    if (!this.#forget(one) || this.state !== "open") return;
-    this.#ask({ op: "unsub", topics: one.names }, "", { ok: () => {}, fail: () => {}, publishes: false });
-  }
-
-  /** @param {Subscription} one */
-  #forget(one) {
-    if (!this.#subscriptions.delete(one)) return false;
+    if (!this.#subscriptions.delete(one)) return;
     this.#reroute();
-    return true;
+    if (this.state === "open") this.#unsubscribe(one.names);
   }
 
   // ---- Topics ----------------------------------------------------------------------------------------------------------
