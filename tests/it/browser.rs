@@ -20,6 +20,8 @@ pub struct Browser {
     session: Option<String>,
     loaded: bool,
     asked: u64,
+    /// What was last asked, for whoever waits in vain.
+    doing: String,
     /// What the page did wrong: exceptions, violations of its policy, errors on its console.
     wrongs: Vec<String>,
 }
@@ -56,8 +58,16 @@ impl Browser {
         std::thread::spawn(move || lines.for_each(drop));
         let host = address.strip_prefix("ws://").unwrap().split('/').next().unwrap();
         let (socket, _) = tungstenite::client(&address, tcp(host.parse().unwrap())).unwrap();
-        let mut browser =
-            Browser { child, profile, socket, session: None, loaded: false, asked: 0, wrongs: Vec::new() };
+        let mut browser = Browser {
+            child,
+            profile,
+            socket,
+            session: None,
+            loaded: false,
+            asked: 0,
+            doing: String::new(),
+            wrongs: Vec::new(),
+        };
         let target = browser.ask("Target.createTarget", json!({ "url": "about:blank" }))["targetId"].clone();
         let session = browser.ask("Target.attachToTarget", json!({ "targetId": target, "flatten": true }));
         browser.session = session["sessionId"].as_str().map(str::to_owned);
@@ -76,7 +86,8 @@ impl Browser {
 
     fn read(&mut self) -> Value {
         loop {
-            if let Message::Text(text) = self.socket.read().unwrap() {
+            let message = self.socket.read().unwrap_or_else(|error| panic!("waiting for {}: {error}", self.doing));
+            if let Message::Text(text) = message {
                 let message: Value = serde_json::from_str(&text).unwrap();
                 self.loaded |= message["method"] == "Page.loadEventFired";
                 self.note(&message);
@@ -101,6 +112,7 @@ impl Browser {
 
     pub fn ask(&mut self, method: &str, params: Value) -> Value {
         self.asked += 1;
+        self.doing = format!("{method} {params}");
         let mut request = json!({ "id": self.asked, "method": method, "params": params });
         if let Some(session) = &self.session {
             request["sessionId"] = json!(session);

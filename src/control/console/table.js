@@ -63,7 +63,10 @@ export class Table {
       unused.delete(row);
       fading = this.#fill(row, this.#list[nth], nth, now) || fading;
     }
-    for (const row of unused) row.element.hidden = true;
+    for (const { element } of unused) {
+      element.hidden = true;
+      element.setAttribute("aria-selected", "false");
+    }
     return fading;
   }
 
