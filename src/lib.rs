@@ -16,6 +16,9 @@
 //! ```
 
 mod acceptor;
+#[cfg(all(feature = "bench", not(loom)))]
+#[doc(hidden)]
+pub mod bench;
 pub mod cli;
 pub mod clock;
 pub mod config;

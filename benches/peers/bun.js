@@ -1,4 +1,5 @@
-// Bun's built-in publish/subscribe: /sub/TOPIC subscribes, what is sent on /pub/TOPIC is published. Usage: bun bun.js PORT
+// Bun's built-in publish/subscribe: /sub/TOPIC,TOPIC subscribes, what is sent on /pub/TOPIC is published; on /pub each message
+// begins with its topic and a blank. Usage: bun bun.js PORT
 const server = Bun.serve({
   hostname: "127.0.0.1",
   port: Number(process.argv[2]),
@@ -12,11 +13,15 @@ const server = Bun.serve({
     perMessageDeflate: false,
     backpressureLimit: 64 * 1024 * 1024,
     open(socket) {
-      if (socket.data.role === "sub") socket.subscribe(socket.data.topic);
+      if (socket.data.role === "sub") for (const topic of socket.data.topic.split(",")) socket.subscribe(topic);
     },
     message(socket, message) {
-      if (socket.data.role === "pub") server.publish(socket.data.topic, message);
-      else if (socket.data.role === "echo") socket.send(message);
+      const { role, topic } = socket.data;
+      if (role === "pub" && topic) server.publish(topic, message);
+      else if (role === "pub") {
+        const blank = message.indexOf(" ");
+        server.publish(message.slice(0, blank), message.slice(blank + 1));
+      } else if (role === "echo") socket.send(message);
     },
   },
 });

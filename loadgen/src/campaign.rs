@@ -99,7 +99,7 @@ fn targets<'a>(options: &'a Options, spec: &Spec) -> Vec<Target<'a>> {
     let mut targets = vec![Target { label: "A", url: &options.url, spec: spec.clone() }];
     if let Some(url) = &options.against {
         let dialect = options.settings(options.against_protocol.unwrap_or(options.protocol));
-        let spec = Spec { server_pid: options.against_pid, dialect, ..spec.clone() };
+        let spec = Spec { server_pid: options.against_pid, server_metrics: None, dialect, ..spec.clone() };
         targets.push(Target { label: "B", url, spec });
     }
     targets

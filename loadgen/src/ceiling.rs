@@ -1,7 +1,8 @@
 //! The ceiling: a bare server that does what no server can avoid, and nothing else.
 //!
 //! One thread reads what publishers send on `/pub/TOPIC`, puts what one read brought into one contiguous run of frames,
-//! and sends that run to every subscriber of `/sub/TOPIC`. It keeps no history, checks nothing, and when a subscriber's
+//! and sends that run to every subscriber of `/sub/TOPIC`. On `/pub` each message is a topic, a blank, and the payload;
+//! then what one read brought for each subscriber of `/sub/TOPIC,TOPIC,…` (or of `/sub/>`, all topics) is one run of its own. It keeps no history, checks nothing, and when a subscriber's
 //! socket is full it waits for that one. What a server takes beyond this is its own; a server near it is near what the
 //! kernel allows. It is a yardstick, not a server: one slow subscriber stops all.
 
@@ -9,6 +10,7 @@ use std::{
     collections::HashMap,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
+    ops::Range,
     os::fd::OwnedFd,
     time::Duration,
 };
@@ -19,14 +21,30 @@ use rustix::event::{PollFd, PollFlags, poll};
 use sha1::{Digest, Sha1};
 use socket2::{Domain, Socket, Type};
 
-use crate::socket::{self, Interest, Poller, Read};
+use crate::{
+    frame::{self, Scan},
+    socket::{self, Interest, Poller, Read},
+};
 
 /// One connected client.
 struct Client {
     fd: OwnedFd,
-    topic: String,
-    publishes: bool,
+    role: Role,
+    /// Of a publisher: bytes of a frame that is not whole yet.
     pending: Vec<u8>,
+    /// Of a subscriber: what it is about to be sent, gathered.
+    out: Vec<u8>,
+}
+
+/// What a client is there for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Role {
+    /// Subscribes to these.
+    Subscriber(Vec<String>),
+    /// Publishes on this.
+    Publisher(String),
+    /// Publishes on what each message begins with.
+    Anywhere,
 }
 
 #[derive(Default)]
@@ -37,6 +55,9 @@ struct Server {
 }
 
 const LISTENER: u64 = 0;
+
+/// Who subscribes to this is sent everything.
+const ALL: &str = ">";
 
 /// Serves until it is killed; prints the address that it listens on.
 pub fn serve(listen: SocketAddr) -> Result<()> {
@@ -78,29 +99,39 @@ impl Server {
     fn accept(&mut self, listener: &TcpListener, poller: &Poller) {
         let Ok((stream, _)) = listener.accept() else { return };
         // A client that does not get through its handshake is dropped; the yardstick has no use for it.
-        let Ok((client, stream)) = welcome(stream) else { return };
+        let Ok((role, stream)) = welcome(stream) else { return };
         let token = self.next;
         self.next += 1;
         if poller.add(&stream, token, Interest::IN).is_err() {
             return;
         }
-        if !client.1 {
-            self.subscribers.entry(client.0.clone()).or_default().push(token);
+        if let Role::Subscriber(topics) = &role {
+            for topic in topics {
+                self.subscribers.entry(topic.clone()).or_default().push(token);
+            }
         }
-        let (topic, publishes) = client;
-        self.clients.insert(token, Client { fd: stream.into(), topic, publishes, pending: Vec::new() });
+        self.clients.insert(token, Client { fd: stream.into(), role, pending: Vec::new(), out: Vec::new() });
     }
 
     fn read(&mut self, token: u64, buffer: &mut [u8]) {
         let Some(client) = self.clients.get_mut(&token) else { return };
         match socket::recv(&client.fd, buffer) {
-            Ok(Read::Data(len)) if client.publishes => {
-                client.pending.extend_from_slice(&buffer[..len]);
-                let frames = reframe(&mut client.pending);
-                let topic = client.topic.clone();
-                self.send(&topic, &frames);
-            }
-            Ok(Read::Data(_) | Read::Empty) => {}
+            Ok(Read::Data(len)) => match &client.role {
+                Role::Subscriber(_) => {}
+                Role::Publisher(topic) => {
+                    client.pending.extend_from_slice(&buffer[..len]);
+                    let topic = topic.clone();
+                    let frames = reframe(&mut client.pending);
+                    self.send(&topic, &frames);
+                }
+                Role::Anywhere => {
+                    client.pending.extend_from_slice(&buffer[..len]);
+                    let (frames, topics) = take_topics_off(&reframe(&mut client.pending));
+                    self.send(ALL, &frames);
+                    self.send_each(&frames, &topics);
+                }
+            },
+            Ok(Read::Empty) => {}
             Ok(Read::End) | Err(_) => self.drop_client(token),
         }
     }
@@ -118,11 +149,32 @@ impl Server {
         gone.into_iter().for_each(|token| self.drop_client(token));
     }
 
+    /// Sends each subscriber, in one piece, the frames of its topics.
+    fn send_each(&mut self, frames: &[u8], topics: &[(String, Range<usize>)]) {
+        let mut touched = Vec::new();
+        for (topic, range) in topics {
+            for token in self.subscribers.get(topic).map_or(&[][..], Vec::as_slice) {
+                let Some(client) = self.clients.get_mut(token) else { continue };
+                if client.out.is_empty() {
+                    touched.push(*token);
+                }
+                client.out.extend_from_slice(&frames[range.clone()]);
+            }
+        }
+        for token in touched {
+            let Some(client) = self.clients.get_mut(&token) else { continue };
+            let sent = send_all(&client.fd, &client.out);
+            client.out.clear();
+            if sent.is_err() {
+                self.drop_client(token);
+            }
+        }
+    }
+
     fn drop_client(&mut self, token: u64) {
-        if let Some(client) = self.clients.remove(&token)
-            && let Some(subscribers) = self.subscribers.get_mut(&client.topic)
-        {
-            subscribers.retain(|&subscriber| subscriber != token);
+        let Some(Client { role: Role::Subscriber(topics), .. }) = self.clients.remove(&token) else { return };
+        for topic in &topics {
+            self.subscribers.entry(topic.clone()).or_default().retain(|&subscriber| subscriber != token);
         }
     }
 }
@@ -138,8 +190,8 @@ fn send_all(fd: &OwnedFd, mut bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Reads the request and accepts it; returns the topic, whether the client publishes, and the connection.
-fn welcome(mut stream: TcpStream) -> Result<((String, bool), TcpStream)> {
+/// Reads the request and accepts it; returns what the client is there for, and the connection.
+fn welcome(mut stream: TcpStream) -> Result<(Role, TcpStream)> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(Duration::from_secs(1)))?;
     stream.set_nodelay(true)?;
@@ -165,8 +217,15 @@ fn welcome(mut stream: TcpStream) -> Result<((String, bool), TcpStream)> {
         .as_bytes(),
     )?;
     stream.set_nonblocking(true)?;
-    let topic = path.rsplit('/').next().unwrap_or_default().to_owned();
-    Ok(((topic, path.starts_with("/pub")), stream))
+    Ok((role_of(&path), stream))
+}
+
+fn role_of(path: &str) -> Role {
+    match path.strip_prefix("/pub") {
+        Some("" | "/") => Role::Anywhere,
+        Some(_) => Role::Publisher(path.rsplit('/').next().unwrap_or_default().to_owned()),
+        None => Role::Subscriber(path.rsplit('/').next().unwrap_or_default().split(',').map(str::to_owned).collect()),
+    }
 }
 
 /// The key's suffix of RFC 6455.
@@ -193,6 +252,34 @@ fn reframe(pending: &mut Vec<u8>) -> Vec<u8> {
     out
 }
 
+/// Takes the topic, up to the first blank, off each message of a run of frames; returns the run without, and where in it
+/// the message of each topic is.
+fn take_topics_off(frames: &[u8]) -> (Vec<u8>, Vec<(String, Range<usize>)>) {
+    let (mut out, mut topics, mut rest) = (Vec::with_capacity(frames.len()), Vec::new(), frames);
+    while let Scan::Frame(whole) = frame::scan(rest) {
+        if let Some(blank) = memchr::memchr(b' ', whole.payload) {
+            let (topic, payload) = (&whole.payload[..blank], &whole.payload[blank + 1..]);
+            let start = out.len();
+            out.push(rest[0]);
+            match payload.len() {
+                len @ ..126 => out.push(len as u8),
+                len @ ..65_536 => {
+                    out.push(126);
+                    out.extend_from_slice(&(len as u16).to_be_bytes());
+                }
+                len => {
+                    out.push(127);
+                    out.extend_from_slice(&(len as u64).to_be_bytes());
+                }
+            }
+            out.extend_from_slice(payload);
+            topics.push((String::from_utf8_lossy(topic).into_owned(), start..out.len()));
+        }
+        rest = &rest[whole.len..];
+    }
+    (out, topics)
+}
+
 /// Length of a masked frame's header and of its payload.
 fn header_of(bytes: &[u8]) -> Option<(usize, usize)> {
     match bytes.get(1)? & 0x7F {
@@ -206,7 +293,7 @@ fn header_of(bytes: &[u8]) -> Option<(usize, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::{self, Opcode, Scan};
+    use crate::frame::Opcode;
 
     #[test]
     fn frames_are_passed_on_unmasked_in_one_run_and_a_rest_is_kept() {
@@ -221,5 +308,29 @@ mod tests {
         assert_eq!((first.payload, second.payload.len()), (&b"aaaaa"[..], 300));
         assert_eq!(first.len + second.len, frames.len());
         assert_eq!(pending.len(), 70_000 + 14 - 1);
+    }
+
+    #[test]
+    fn topics_are_taken_off_messages_of_any_length() {
+        let mut pending = Vec::new();
+        for len in [0, 125, 126, 65_535, 65_536] {
+            frame::write(Opcode::Text, &[&b"t "[..], &vec![b'a'; len]].concat(), &mut pending);
+        }
+        let (frames, topics) = take_topics_off(&reframe(&mut pending));
+        let lens: Vec<usize> = topics
+            .iter()
+            .map(|(topic, range)| match frame::scan(&frames[range.clone()]) {
+                Scan::Frame(whole) if topic == "t" && whole.len == range.len() => whole.payload.len(),
+                _ => panic!("no frame of the topic t"),
+            })
+            .collect();
+        assert_eq!(lens, [0, 125, 126, 65_535, 65_536]);
+    }
+
+    #[test]
+    fn the_path_says_who_is_who() {
+        assert_eq!(role_of("/sub/a,b"), Role::Subscriber(vec!["a".into(), "b".into()]));
+        assert_eq!(role_of("/pub/a"), Role::Publisher("a".into()));
+        assert_eq!(role_of("/pub"), Role::Anywhere);
     }
 }

@@ -77,6 +77,18 @@ fn saturated(generator: &GeneratorFigures, server: Option<&ServerFigures>) -> Op
     }
 }
 
+/// Which side had no more to give: the figures are that side's.
+pub fn saturated_side(run: &Run) -> &'static str {
+    let busiest = run.generator.receivers_busy.iter().copied().fold(run.generator.publisher_busy, f64::max);
+    let server = run.server.as_ref().is_some_and(|server| server.cores_busy >= SERVER_BUSY);
+    match (server, busiest >= BUSY) {
+        (true, true) => "both",
+        (true, false) => "server",
+        (false, true) => "generator",
+        (false, false) => "neither",
+    }
+}
+
 /// Both sides being busy is no doubt about throughput, but should be known.
 pub fn notes(run: &Run) -> Vec<String> {
     let mut notes = Vec::new();

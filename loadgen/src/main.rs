@@ -19,6 +19,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let code = match &cli.command {
         Command::Compare(compare) => told(output::compared(compare).map(print)),
+        Command::Summary(summary) => told(output::summed(summary).map(print)),
         Command::Merge(merge) => told(output::merged(&merge.files, merge.json.as_deref()).map(print)),
         Command::Ceiling(ceiling) => told(loadgen::ceiling::serve(ceiling.listen)),
         scenario => run(scenario),

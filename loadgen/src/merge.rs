@@ -3,9 +3,10 @@
 //! Nothing is averaged: counts add up, histograms add bucket by bucket, so every percentile of the sum is what one
 //! process would have measured.
 
-use std::{fs, path::PathBuf};
+use std::{fs, io::Read, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use flate2::read::GzDecoder;
 
 use crate::{
     figures::{Distribution, IntervalFigures, Report, Run},
@@ -43,9 +44,17 @@ pub fn files(paths: &[PathBuf]) -> Result<Report> {
     Ok(sum)
 }
 
-/// Reads one result file.
+/// How gzip files begin.
+const GZIP: &[u8] = &[0x1f, 0x8b];
+
+/// Reads one result file, packed by gzip or not.
 pub fn read(path: &PathBuf) -> Result<Report> {
-    let text = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    let mut text = fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    if text.starts_with(GZIP) {
+        let mut plain = Vec::new();
+        GzDecoder::new(&text[..]).read_to_end(&mut plain).with_context(|| format!("unpacking {}", path.display()))?;
+        text = plain;
+    }
     serde_json::from_slice(&text).with_context(|| format!("{} is no result of this version", path.display()))
 }
 

@@ -3,10 +3,13 @@
 use std::{
     collections::{BTreeSet, HashMap},
     fs,
+    io::{Read, Write},
+    net::TcpStream,
     path::PathBuf,
+    time::Duration,
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::{
     param::{clock_ticks_per_second, page_size},
     process::Pid,
@@ -14,9 +17,14 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::target::Url;
+
 /// A process under observation.
 pub struct Server {
     pid: u32,
+    /// Where it tells its own counters, and what they were at first and last.
+    metrics: Option<Url>,
+    counters: Option<(Counters, Counters)>,
     threads: HashMap<u32, u64>,
     first: Option<Sample>,
     latest: Sample,
@@ -31,6 +39,14 @@ struct Sample {
     at: u64,
     cpu_ns: u64,
     resident: u64,
+}
+
+/// What a server counts itself, in Prometheus' text format: the sums of what ends in `_sends_total` and
+/// `_deliveries_total`.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Counters {
+    sends: f64,
+    deliveries: f64,
 }
 
 /// What the server used during the measured part.
@@ -52,16 +68,22 @@ pub struct ServerFigures {
     pub resident_max: u64,
     /// Cores that its threads may run on.
     pub cores: Vec<usize>,
+    /// Calls of `send` for each delivery, as the server counts them; none where it doesn't tell.
+    #[serde(default)]
+    pub sends_per_delivery: Option<f64>,
 }
 
 impl Server {
-    /// Observes a process; refused where there is none of that number.
-    pub fn observe(pid: u32) -> Result<Self> {
+    /// Observes a process, and what it tells at `metrics`; refused where there is none of that number, or it doesn't.
+    pub fn observe(pid: u32, metrics: Option<&str>) -> Result<Self> {
         let mut threads = HashMap::new();
         let latest = Sample::take(pid, crate::clock::now(), &mut threads);
         ensure!(latest.resident > 0, "--server-pid {pid}: no such process can be seen here");
+        let metrics = metrics.map(counters_at).transpose()?;
         Ok(Self {
             pid,
+            metrics,
+            counters: None,
             threads,
             first: None,
             latest,
@@ -81,6 +103,19 @@ impl Server {
     pub fn begin(&mut self, now: u64) {
         self.sample(now);
         self.first = Some(self.latest);
+        self.counters = self.count().map(|counters| (counters, counters));
+    }
+
+    /// The measured part is over.
+    pub fn end(&mut self, now: u64) {
+        self.sample(now);
+        if let (Some(last), Some((_, latest))) = (self.count(), &mut self.counters) {
+            *latest = last;
+        }
+    }
+
+    fn count(&self) -> Option<Counters> {
+        Counters::read(self.metrics.as_ref()?).ok()
     }
 
     /// Looks again.
@@ -106,6 +141,7 @@ impl Server {
             resident_joined: self.resident_joined,
             resident_max: self.resident_max,
             cores: self.cores().into_iter().collect(),
+            sends_per_delivery: self.counters.and_then(|(first, last)| first.sends_per_delivery(last)),
         }
     }
 
@@ -120,6 +156,43 @@ pub fn cores_of(thread: Option<Pid>) -> Vec<usize> {
     match sched_getaffinity(thread) {
         Ok(set) => (0..rustix::thread::CpuSet::MAX_CPU).filter(|&core| set.is_set(core)).collect(),
         Err(_) => Vec::new(),
+    }
+}
+
+/// Where the counters are, if they are there.
+fn counters_at(text: &str) -> Result<Url> {
+    let rest = text
+        .strip_prefix("http://")
+        .with_context(|| format!("--server-metrics `{text}`: write it like http://127.0.0.1:9001/metrics"))?;
+    let url = Url::parse(&format!("ws://{rest}"))?;
+    Counters::read(&url).with_context(|| format!("--server-metrics {text}"))?;
+    Ok(url)
+}
+
+impl Counters {
+    fn read(url: &Url) -> Result<Counters> {
+        let patience = Some(Duration::from_secs(2));
+        let mut stream = TcpStream::connect(url.address()?)?;
+        stream.set_read_timeout(patience)?;
+        stream.set_write_timeout(patience)?;
+        write!(stream, "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", url.path, url.host)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Counters::parse(&answer).context("its answer holds no line like NAME_sends_total 1 and NAME_deliveries_total 1")
+    }
+
+    fn parse(text: &str) -> Option<Counters> {
+        let sum = |ending: &str| {
+            let named = |line: &&str| line.split([' ', '{']).next().is_some_and(|name| name.ends_with(ending));
+            let values = text.lines().filter(named).filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+            values.reduce(|sum, value| sum + value)
+        };
+        Some(Counters { sends: sum("_sends_total")?, deliveries: sum("_deliveries_total")? })
+    }
+
+    fn sends_per_delivery(self, last: Counters) -> Option<f64> {
+        let deliveries = last.deliveries - self.deliveries;
+        (deliveries > 0.0).then(|| (last.sends - self.sends) / deliveries)
     }
 }
 
@@ -164,7 +237,7 @@ mod tests {
 
     #[test]
     fn work_and_memory_of_a_process_are_seen() {
-        let mut server = Server::observe(std::process::id()).unwrap();
+        let mut server = Server::observe(std::process::id(), None).unwrap();
         server.begin(clock::now());
         let begin = clock::thread_cpu();
         while clock::thread_cpu() < begin + 30_000_000 {
@@ -178,6 +251,22 @@ mod tests {
 
     #[test]
     fn a_process_that_is_not_there_is_refused() {
-        assert!(Server::observe(u32::MAX >> 1).is_err());
+        assert!(Server::observe(u32::MAX >> 1, None).is_err());
+    }
+
+    #[test]
+    fn sends_are_summed_over_workers_and_counted_for_each_delivery() {
+        let text = |sends: u32| {
+            format!(
+                "# HELP x_sends_total x\nx_sends_total{{worker=\"0\"}} {sends}\nx_sends_total{{worker=\"1\"}} 5\n\
+                 x_sends_full_total 9\nx_deliveries_total {}\n",
+                sends * 4
+            )
+        };
+        let (first, last) = (Counters::parse(&text(10)).unwrap(), Counters::parse(&text(30)).unwrap());
+        assert_eq!(first, Counters { sends: 15.0, deliveries: 40.0 });
+        assert_eq!(first.sends_per_delivery(last), Some(0.25));
+        assert_eq!(first.sends_per_delivery(first), None);
+        assert_eq!(Counters::parse("x_sends_total 1\n"), None);
     }
 }

@@ -59,7 +59,7 @@ pub fn run(
 ) -> Result<Run> {
     let shared = Arc::new(prepare(spec, &setting)?);
     stay_on(&spec.cores)?;
-    let server = spec.server_pid.map(Server::observe).transpose()?;
+    let server = spec.server_pid.map(|pid| Server::observe(pid, spec.server_metrics.as_deref())).transpose()?;
     let crew = Crew::start(&shared)?;
     let mut session = Session {
         tally: Tally::new(&shared, server),

@@ -142,6 +142,9 @@ pub struct Spec {
     pub receive_buffer: usize,
     /// Process whose processor time and memory are the server's.
     pub server_pid: Option<u32>,
+    /// Where that process tells its own counters.
+    #[serde(default)]
+    pub server_metrics: Option<String>,
     /// Only count bytes, check nothing: shows what checking costs.
     pub bare: bool,
     /// Which part of the run this process is.
@@ -159,6 +162,12 @@ impl Spec {
         ensure!(
             (1..=self.topics).contains(&self.topics_per_sub),
             "--topics-per-sub {}: from 1 to --topics {} are possible",
+            self.topics_per_sub,
+            self.topics
+        );
+        ensure!(
+            self.dialect.subscribe_as.is_none() || self.topics_per_sub == self.topics,
+            "--topics-per-sub {}: with --subscribe-as every subscriber has all {} topics; leave it out",
             self.topics_per_sub,
             self.topics
         );
@@ -274,6 +283,7 @@ pub(crate) mod tests {
             sources: Vec::new(),
             receive_buffer: 0,
             server_pid: None,
+            server_metrics: None,
             bare: false,
             part: Part { index: 0, of: 1 },
             seed: 1,
@@ -293,6 +303,10 @@ pub(crate) mod tests {
         assert!(refusal(|spec| spec.topics_per_sub = 2).contains("from 1 to --topics 1"));
         assert!(refusal(|spec| spec.subs = 0).contains("at least 1"));
         assert!(refusal(|spec| spec.pace = Pace::Window(0)).contains("1048576"));
+        let few_of_all = refusal(|spec| {
+            (spec.topics, spec.topics_per_sub, spec.dialect.subscribe_as) = (4, 2, Some(">".into()));
+        });
+        assert!(few_of_all.contains("has all 4 topics"), "{few_of_all}");
         let raw_many = refusal(|spec| (spec.topics, spec.topics_per_sub) = (4, 2));
         assert!(raw_many.contains("a connection has 1"), "{raw_many}");
         let windowed = |spec: &mut Spec| {

@@ -61,6 +61,7 @@ fn all_outputs_of_a_session_agree() {
     page_is_whole(&written.read("r.html"));
     assert!(written.out.contains("run 4 of 4") && written.out.contains("target"), "{}", written.out);
     files_can_be_compared_and_merged(&written);
+    a_summary_has_tables_and_plots(&written);
 }
 
 fn log_holds_every_delivery(log: &str, runs: &[serde_json::Value]) {
@@ -107,4 +108,16 @@ fn files_can_be_compared_and_merged(written: &Written) {
     let sum: serde_json::Value = serde_json::from_str(&written.read("sum.json")).unwrap();
     assert_eq!(sum["runs"][0]["deliveries"].as_u64(), Some(400));
     assert_eq!(sum["runs"][0]["classes"][0]["latency"]["count"].as_u64(), Some(400));
+}
+
+fn a_summary_has_tables_and_plots(written: &Written) {
+    let (path, plot) = (written.path("r.json"), written.path("latency.svg"));
+    let summary = program(&format!("summary {path} {path} --latency {plot}"));
+    assert_eq!(summary.code, 0, "{}", summary.err);
+    let rows = summary.out.lines().filter(|line| line.starts_with("| r |")).count();
+    // Two questions in the table of latencies; nobody looked at the server, so there is no cost.
+    assert!(rows >= 2 && summary.out.contains("p50, p99, p99.9"), "{}", summary.out);
+    assert!(written.read("latency.svg").starts_with("<svg xmlns="));
+    let refused = program(&format!("summary {path} --cost {plot}"));
+    assert!(refused.code == 4 && refused.err.contains("--window"), "{} {}", refused.code, refused.err);
 }

@@ -25,6 +25,36 @@ fn json_subscribers_of_several_topics_get_everything() {
     assert_eq!(outcome.run("/deliveries").as_u64(), Some(200 * 8 * 3 / 4));
 }
 
+/// The ceiling, on a thread that ends with the test.
+fn ceiling() -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(|| loadgen::ceiling::serve_on(listener));
+    address
+}
+
+#[test]
+fn several_topics_on_a_connection_that_its_address_names() {
+    let address = ceiling();
+    let outcome = run(&format!(
+        "fanout ws://{address}/sub/{{topics}} --protocol generic --publish-url ws://{address}/pub --publish-template \
+         {{topic}}\\x20{{payload}} {SHORT} --topics 4 --topics-per-sub 3"
+    ));
+    outcome.assert_fine();
+    assert_eq!(outcome.run("/deliveries").as_u64(), Some(200 * 8 * 3 / 4));
+}
+
+#[test]
+fn one_name_that_stands_for_all_topics() {
+    let address = ceiling();
+    let outcome = run(&format!(
+        "fanout ws://{address}/sub/{{topics}} --protocol generic --publish-url ws://{address}/pub --publish-template \
+         {{topic}}\\x20{{payload}} {SHORT} --topics 4 --subscribe-as >"
+    ));
+    outcome.assert_fine();
+    assert_eq!(outcome.run("/deliveries").as_u64(), Some(200 * 8));
+}
+
 #[test]
 fn an_envelope_of_another_topic_is_caught() {
     let outcome = stentor("fanout", Flaw::WrongTopic, SHORT);

@@ -18,9 +18,8 @@ use std::{
     str::FromStr,
 };
 
-use serde_json::value::RawValue;
-
 use super::{
+    json::Json,
     name::{self, NameError, Topic},
     object::{Entries, Fields, ObjectError, Text, kind, shown, string},
 };
@@ -51,7 +50,7 @@ pub enum Op<'a> {
         /// Where to.
         topic: Cow<'a, str>,
         /// Any JSON value, as it was written.
-        data: &'a RawValue,
+        data: Json<'a>,
     },
     /// Show the right to publish.
     Auth {
@@ -128,7 +127,7 @@ impl<'a> Id<'a> {
         self.0
     }
 
-    fn new(value: &'a RawValue) -> Option<Self> {
+    fn new(value: Json<'a>) -> Option<Self> {
         let text = value.get();
         matches!(kind(text), "a string" | "a number").then_some(Id(text))
     }
@@ -262,7 +261,7 @@ impl<'a> Sub<'a> {
 }
 
 /// Reads and checks a list of names; each is kept once.
-fn read_topics<'a>(value: &'a RawValue, limits: &Limits) -> Result<Vec<Cow<'a, str>>, Refusal> {
+fn read_topics<'a>(value: Json<'a>, limits: &Limits) -> Result<Vec<Cow<'a, str>>, Refusal> {
     let names: Vec<Text<'a>> =
         serde_json::from_str(value.get()).map_err(|_| Refusal::wrong("topics", "a list of strings", value))?;
     check_topics(names.into_iter().map(|Text(name)| name), limits)
@@ -297,10 +296,7 @@ fn read_rate(text: &str) -> Option<f64> {
 }
 
 /// Reads `{"TOPIC":["EPOCH",SEQ],…}`, whose topics must be among those subscribed to, by name or by pattern.
-fn read_from<'a>(
-    value: &'a RawValue,
-    topics: &[Cow<'a, str>],
-) -> Result<HashMap<Cow<'a, str>, ResumePoint<'a>>, Refusal> {
+fn read_from<'a>(value: Json<'a>, topics: &[Cow<'a, str>]) -> Result<HashMap<Cow<'a, str>, ResumePoint<'a>>, Refusal> {
     let Ok(Entries(entries)) = serde_json::from_str(value.get()) else {
         return Err(Refusal::wrong("from", "an object", value));
     };
@@ -328,12 +324,12 @@ fn read_from<'a>(
     Ok(points)
 }
 
-fn read_point(value: &RawValue) -> Option<ResumePoint<'_>> {
+fn read_point(value: Json<'_>) -> Option<ResumePoint<'_>> {
     let (Text(epoch), seq): (Text<'_>, u64) = serde_json::from_str(value.get()).ok()?;
     (seq < SEQ_END).then_some(ResumePoint { epoch, seq })
 }
 
-fn need<'a>(fields: &Known<'a>, field: usize, op: &str) -> Result<&'a RawValue, Refusal> {
+fn need<'a>(fields: &Known<'a>, field: usize, op: &str) -> Result<Json<'a>, Refusal> {
     let missing = || Refusal { code: "bad_command", message: format!("{op} needs the field {:?}", FIELDS[field]) };
     fields.get(field).ok_or_else(missing)
 }
@@ -359,7 +355,7 @@ impl Refusal {
         Refusal { code: "bad_command", message: format!("{field}: {what}") }
     }
 
-    fn wrong(field: &str, expected: &str, found: &RawValue) -> Self {
+    fn wrong(field: &str, expected: &str, found: Json<'_>) -> Self {
         let found = found.get();
         let found = if found.len() <= 32 && !found.starts_with(['{', '[']) { found } else { kind(found) };
         Refusal::command(field, &format!("expected {expected}, found {found}"))

@@ -15,6 +15,8 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::de::IgnoredAny;
 
+use super::json;
+
 /// What was published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Payload<'a> {
@@ -188,7 +190,7 @@ const DATA: &[u8] = b",\"data\":";
 const BASE64: &[u8] = b",\"base64\":";
 
 fn is_json(text: &str) -> bool {
-    serde_json::from_str::<IgnoredAny>(text).is_ok()
+    json::is_plain(text) || serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
 fn digits(number: u64) -> usize {

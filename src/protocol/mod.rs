@@ -15,6 +15,7 @@
 pub mod command;
 pub mod envelope;
 pub mod event;
+mod json;
 pub mod name;
 pub mod ndjson;
 pub(crate) mod object;
@@ -22,4 +23,5 @@ pub mod reply;
 
 pub use command::{Command, Id, Mode, Op, Sub};
 pub use envelope::{Envelope, Kind, Payload, update_prefix};
+pub use json::Json;
 pub use name::{Topic, is_pattern, matches};

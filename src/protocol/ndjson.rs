@@ -5,9 +5,10 @@
 
 use std::borrow::Cow;
 
-use serde_json::value::RawValue;
-
-use super::object::{Fields, ObjectError, kind, string};
+use super::{
+    json::Json,
+    object::{Fields, ObjectError, kind, string},
+};
 
 /// What is wrong with a line; one plain sentence, to be put behind the line's number.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -18,7 +19,7 @@ pub struct LineError(pub(crate) String);
 ///
 /// # Errors
 /// Not a JSON object, or one without `topic` and `data`, or with either of them twice.
-pub fn parse(line: &str) -> Result<(Cow<'_, str>, &RawValue), LineError> {
+pub fn parse(line: &str) -> Result<(Cow<'_, str>, Json<'_>), LineError> {
     let mut fields = Fields::new(&["topic", "data"]);
     fields.read(line)?;
     Ok((topic(fields.get(0))?, data(fields.get(1))?))
@@ -34,13 +35,13 @@ pub fn text(line: &[u8]) -> Result<&str, LineError> {
 }
 
 /// The value of a line's `topic`.
-pub(crate) fn topic(value: Option<&RawValue>) -> Result<Cow<'_, str>, LineError> {
+pub(crate) fn topic(value: Option<Json<'_>>) -> Result<Cow<'_, str>, LineError> {
     let value = value.ok_or_else(|| LineError(r#"expected a field "topic", found none"#.into()))?;
     string(value).ok_or_else(|| LineError(format!(r#"expected "topic" to be a string, found {}"#, kind(value.get()))))
 }
 
 /// The value of a line's `data`.
-pub(crate) fn data(value: Option<&RawValue>) -> Result<&RawValue, LineError> {
+pub(crate) fn data(value: Option<Json<'_>>) -> Result<Json<'_>, LineError> {
     value.ok_or_else(|| LineError(r#"expected a field "data", found none"#.into()))
 }
 

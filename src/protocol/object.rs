@@ -1,20 +1,22 @@
 //! One JSON object, taken apart into the fields that somebody knows.
 //!
-//! The text is read once. Each known field is remembered as the stretch of text that holds its value, so nothing is copied
+//! The text is read once where it is plain (`json.rs`), and once more by serde_json where it is not. Each known field is remembered as the stretch of text that holds its value, so nothing is copied
 //! and nothing is converted that nobody looks at; unknown fields are passed over. What was found before an error stays
 //! known, so that an error can still be answered with the sender's `id`.
 //!
-//! Cost: no allocation for values nested at most one level deep; deeper ones make serde_json keep a stack of a byte a level.
+//! Cost: no allocation, unless serde_json has to read values nested more than one level deep: it keeps a stack of a byte a level.
 
 use std::{borrow::Cow, fmt};
 
 use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::json::{self, Json};
+
 /// The known fields of one object: a name each, and the text of the value where there was one.
 pub(crate) struct Fields<'a, const N: usize> {
     names: &'static [&'static str; N],
-    values: [Option<&'a RawValue>; N],
+    values: [Option<Json<'a>>; N],
     twice: Option<usize>,
 }
 
@@ -40,17 +42,60 @@ impl<'a, const N: usize> Fields<'a, N> {
 
     /// Reads `text`. After an error, [`Fields::get`] still tells what came before it.
     pub(crate) fn read(&mut self, text: &'a str) -> Result<(), ObjectError> {
-        let mut json = serde_json::Deserializer::from_str(text);
-        match (&mut *self).deserialize(&mut json).and_then(|()| json.end()) {
-            Ok(()) => {}
-            Err(error) if error.is_data() => return Err(ObjectError::NotObject(kind(text))),
-            Err(error) => return Err(ObjectError::Json(error)),
+        if self.read_plain(text).is_none() {
+            (self.values, self.twice) = ([None; N], None);
+            self.read_any(text)?;
         }
         self.twice.map_or(Ok(()), |field| Err(ObjectError::Twice(self.names[field])))
     }
 
+    /// Reads an object without anything unusual; none if it isn't one.
+    fn read_plain(&mut self, text: &'a str) -> Option<()> {
+        let bytes = text.as_bytes();
+        let mut at = json::space(bytes, json::literal(bytes, json::space(bytes, 0), b"{")?);
+        if bytes.get(at) == Some(&b'}') {
+            return (json::space(bytes, at + 1) == bytes.len()).then_some(());
+        }
+        loop {
+            let name = json::literal(bytes, at, b"\"")?;
+            let end = json::string(bytes, name)?;
+            let name = &text[name..end - 1];
+            // One with escapes may be one of the known.
+            if memchr::memchr(b'\\', name.as_bytes()).is_some() {
+                return None;
+            }
+            let from = json::space(bytes, json::literal(bytes, json::space(bytes, end), b":")?);
+            let end = json::value(bytes, from)?;
+            if let Some(field) = self.names.iter().position(|known| *known == name) {
+                self.found(field, Json(&text[from..end]));
+            }
+            at = json::space(bytes, end);
+            match bytes.get(at)? {
+                b',' => at = json::space(bytes, at + 1),
+                b'}' => return (json::space(bytes, at + 1) == bytes.len()).then_some(()),
+                _ => return None,
+            }
+        }
+    }
+
+    fn found(&mut self, field: usize, value: Json<'a>) {
+        if self.values[field].replace(value).is_some() {
+            self.twice.get_or_insert(field);
+        }
+    }
+
+    /// Reads whatever serde_json does.
+    fn read_any(&mut self, text: &'a str) -> Result<(), ObjectError> {
+        let mut json = serde_json::Deserializer::from_str(text);
+        match (&mut *self).deserialize(&mut json).and_then(|()| json.end()) {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_data() => Err(ObjectError::NotObject(kind(text))),
+            Err(error) => Err(ObjectError::Json(error)),
+        }
+    }
+
     /// The text of a field's value; none where the field was missing.
-    pub(crate) fn get(&self, field: usize) -> Option<&'a RawValue> {
+    pub(crate) fn get(&self, field: usize) -> Option<Json<'a>> {
         self.values[field]
     }
 }
@@ -75,10 +120,8 @@ impl<'a, const N: usize> Visitor<'a> for &mut Fields<'a, N> {
             match known {
                 None => drop(map.next_value::<IgnoredAny>()?),
                 Some(field) => {
-                    let value = map.next_value()?;
-                    if self.values[field].replace(value).is_some() {
-                        self.twice.get_or_insert(field);
-                    }
+                    let value: &RawValue = map.next_value()?;
+                    self.found(field, Json(value.get()));
                 }
             }
         }
@@ -140,7 +183,7 @@ impl<'a> serde::Deserialize<'a> for Text<'a> {
 }
 
 /// The string that `value` is; none where it is something else, or escapes half of a surrogate pair.
-pub(crate) fn string(value: &RawValue) -> Option<Cow<'_, str>> {
+pub(crate) fn string(value: Json<'_>) -> Option<Cow<'_, str>> {
     let inner = value.get().strip_prefix('"')?.strip_suffix('"')?;
     if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
         return Some(Cow::Borrowed(inner));
@@ -171,7 +214,7 @@ pub(crate) fn shown(text: &str) -> String {
 }
 
 /// Every entry of an object whose keys are names and not fields, in order.
-pub(crate) struct Entries<'a>(pub(crate) Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(crate) struct Entries<'a>(pub(crate) Vec<(Cow<'a, str>, Json<'a>)>);
 
 impl<'a> serde::Deserialize<'a> for Entries<'a> {
     fn deserialize<D: serde::Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
@@ -185,8 +228,8 @@ impl<'a> serde::Deserialize<'a> for Entries<'a> {
 
             fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Entries<'a>, A::Error> {
                 let mut entries = Vec::new();
-                while let Some((Text(key), value)) = map.next_entry()? {
-                    entries.push((key, value));
+                while let Some((Text(key), value)) = map.next_entry::<_, &RawValue>()? {
+                    entries.push((key, Json(value.get())));
                 }
                 Ok(Entries(entries))
             }
@@ -202,7 +245,7 @@ mod tests {
     fn read(text: &str) -> (Result<(), String>, Option<&str>, Option<&str>) {
         let mut fields = Fields::new(&["a", "b"]);
         let result = fields.read(text).map_err(|error| error.to_string());
-        (result, fields.get(0).map(RawValue::get), fields.get(1).map(RawValue::get))
+        (result, fields.get(0).map(Json::get), fields.get(1).map(Json::get))
     }
 
     #[test]
@@ -233,11 +276,22 @@ mod tests {
 
     #[test]
     fn a_string_is_borrowed_unless_it_has_escapes() {
-        let borrowed: &RawValue = serde_json::from_str(r#""abc""#).unwrap();
-        assert!(matches!(string(borrowed), Some(Cow::Borrowed("abc"))));
-        let escaped: &RawValue = serde_json::from_str(r#""a\"c""#).unwrap();
-        assert_eq!(string(escaped).as_deref(), Some("a\"c"));
-        let half: &RawValue = serde_json::from_str(r#""\ud800""#).unwrap();
-        assert_eq!(string(half), None);
+        assert!(matches!(string(Json(r#""abc""#)), Some(Cow::Borrowed("abc"))));
+        assert_eq!(string(Json(r#""a\"c""#)).as_deref(), Some("a\"c"));
+        assert_eq!(string(Json(r#""\ud800""#)), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn plain_objects_are_read_as_serde_reads_them(
+            text in r#"[ ]?\{([ ]?"[abcx]{1,2}"[ ]?:[ ]?(1|"a"|\[1, 2\]|\{"a":null\}|"\\n"|01|x)[ ]?,?){0,4}\}[ ]?"#,
+        ) {
+            let (mut plain, mut any) = (Fields::new(&["a", "b"]), Fields::new(&["a", "b"]));
+            let read = any.read_any(&text);
+            proptest::prop_assert_eq!(plain.read_plain(&text).is_some(), read.is_ok(), "{}", text);
+            if read.is_ok() {
+                proptest::prop_assert_eq!((plain.values, plain.twice), (any.values, any.twice));
+            }
+        }
     }
 }

@@ -261,7 +261,7 @@ impl Appender<'_> {
         let full = PublishError::TopicsFull { max: settings.topics_max };
         let topic = writer.registry.find_or_make(topic).map_err(|_| full)?;
         let previous = topic.end;
-        topic.number(writer.next, ts, tail_of(&writer.segments));
+        topic.number(writer.next, ts, origin, tail_of(&writer.segments));
         let (id, seq) = (topic.id, topic.seq);
         let [json, raw, events] = writer.wanted.map(|count| count > 0);
         let payload = if json || events { payload.settled() } else { payload };

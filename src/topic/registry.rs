@@ -76,6 +76,8 @@ pub struct Topic {
     pub end: u64,
     /// When the newest publication was taken in, in microseconds since the Unix epoch.
     pub ts: u64,
+    /// The connection that published it; 0 for none.
+    pub origin: u64,
     /// The newest payload, unless `--max-values` had no room.
     pub last: Option<LastValue>,
     marks: Marks,
@@ -94,10 +96,10 @@ struct Marks {
 }
 
 impl Topic {
-    /// Numbers a publication that goes to tape position `at`; the tape begins at `tail`.
-    pub fn number(&mut self, at: u64, ts: u64, tail: u64) {
+    /// Numbers a publication by `origin` that goes to tape position `at`; the tape begins at `tail`.
+    pub fn number(&mut self, at: u64, ts: u64, origin: u64, tail: u64) {
         self.seq += 1;
-        self.ts = ts;
+        (self.ts, self.origin) = (ts, origin);
         self.end = at + 1;
         if self.seq.is_multiple_of(MARK_EVERY) {
             let marks = &mut self.marks;
@@ -109,7 +111,7 @@ impl Topic {
         }
     }
 
-    /// A tape position at which there is the topic's publication number `seq`, or one at most [`MARK_EVERY`] later;
+    /// A tape position at which there is the topic's publication number `seq`, or one a few numbers later;
     /// none if there is no such number. The tape may have let go of it.
     pub fn near(&self, seq: u64) -> Option<u64> {
         if seq == 0 || seq > self.seq {
@@ -228,6 +230,7 @@ impl Registry {
             seq: 0,
             end: 0,
             ts: 0,
+            origin: 0,
             last: None,
             marks: Marks::default(),
         }));

@@ -120,8 +120,8 @@ pub(super) struct Stage {
     pub cohort: Option<CohortId>,
     /// What to say there: the acknowledgement and the snapshots.
     pub then: Vec<u8>,
-    /// The newest numbers there of topics that are delivered in newest values from there on.
-    pub told: Told,
+    /// The newest numbers there of topics that are delivered in newest values from there on; none if none are.
+    pub told: Option<Told>,
     /// Those of them that the client is told, or told again: what was left out of these before needn't be.
     pub fresh: Vec<(u32, u64)>,
     /// What it missed before and is sent then.

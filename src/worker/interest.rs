@@ -306,10 +306,10 @@ impl Interest {
     }
 
     /// Notes that a topic's newest publication is `newest`, although it never came by.
-    pub fn note_missed(&mut self, slot: u32, newest: Newest) {
-        if let Some(topic) = self.topics.get_mut(slot as usize).filter(|topic| topic.era == self.era) {
-            topic.newest = newest;
-        }
+    pub fn note_missed(&mut self, id: TopicId, name: &Arc<str>, newest: Newest) {
+        self.learn_as(id, Some(Arc::clone(name)));
+        let topic = &mut self.topics[id.slot as usize];
+        (topic.era, topic.newest) = (self.era, newest);
     }
 
     /// The worker has come to the tape: of topics that have publications before now nothing is known.

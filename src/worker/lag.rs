@@ -5,6 +5,8 @@
 //! pins the segment, and copies it before it lets go. A subscriber of newest values goes on with those, however far it is
 //! behind.
 
+use rustc_hash::FxHashMap;
+
 use super::{Worker, closing::Farewell, delivery::Delivery, interest::Newest};
 use crate::{
     io::{Edge, Token},
@@ -49,14 +51,23 @@ impl<E: Edge> Worker<E> {
             }
         }
         self.position = floor;
+        // Of topics that go on behind the floor, what was before that is gone: the number before the first one there.
+        let mut first = FxHashMap::default();
+        self.reader.scan(floor, self.reader.head(), |_, _, entry| {
+            first.entry(entry.topic.slot).or_insert((entry.previous, entry.seq - 1));
+            true
+        });
         let slots = self.tape.with_topics(|topics, _| topics.slots());
-        for first in (0..slots).step_by(LOOK_AT_ONCE as usize) {
+        for from in (0..slots).step_by(LOOK_AT_ONCE as usize) {
             let Worker { tape, interest, .. } = self;
             tape.with_topics(|topics, _| {
-                let some = (first..slots.min(first + LOOK_AT_ONCE)).filter_map(|slot| topics.at(slot));
-                for topic in some.filter(|topic| topic.end > missed.0 && topic.end <= floor.0) {
-                    let newest = Newest { end: Position(topic.end), seq: topic.seq, origin: 0 };
-                    interest.note_missed(topic.id.slot, newest);
+                for topic in (from..slots.min(from + LOOK_AT_ONCE)).filter_map(|slot| topics.at(slot)) {
+                    let (end, seq) = first.get(&topic.id.slot).copied().unwrap_or((topic.end, topic.seq));
+                    if end > missed.0 && end <= floor.0 {
+                        let origin = if end == topic.end { topic.origin } else { 0 };
+                        let newest = Newest { end: Position(end), seq, origin };
+                        interest.note_missed(topic.id, &topic.name, newest);
+                    }
                 }
             });
         }

@@ -191,8 +191,9 @@ impl<E: Edge> Worker<E> {
         if let Some(cohort) = cohort {
             if position < until && self.interest.cohort(cohort).has(|delivery| delivery.rate().is_none()) {
                 // What the tape has let go of can only be left out.
-                let late = position < self.reader.floor() || march.slow;
-                return if late && self.interest.cohort(cohort).has(|delivery| delivery == Delivery::Latest) {
+                let slow = march.slow || position < self.reader.floor();
+                self.march_of(token).slow = slow;
+                return if slow && self.interest.cohort(cohort).has(|delivery| delivery == Delivery::Latest) {
                     self.send_newest(token, cohort, until)
                 } else {
                     self.send_some(token, cohort, (position, offset), until)
@@ -335,20 +336,31 @@ impl<E: Edge> Worker<E> {
     /// A connection has come to a change of its subscription.
     fn enter_stage(&mut self, token: Token, stage: Stage) {
         self.connections[token as usize].out.extend_from_slice(&stage.then);
-        let ticks = match self.cohort_at(token) {
+        let cohort = self.cohort_at(token);
+        let ticks = match cohort {
             Some(cohort) => self.interest.cohort(cohort).paces.iter().map(|pace| pace.ticks).collect(),
             None => Vec::new(),
         };
+        let before = self.march_of(token).told.take().unwrap_or_default();
+        let told = stage.told.map(|mut told| {
+            // What the client was told of a topic counts on, as long as that is delivered in newest values.
+            let conflated = |cohort: Option<CohortId>, slot: u32| {
+                let delivery = cohort.and_then(|cohort| self.interest.delivery(cohort, slot));
+                delivery.is_some_and(|delivery| delivery != Delivery::All)
+            };
+            for (slot, seq) in &mut told {
+                if conflated(stage.cohort, *slot) {
+                    *seq = before.get(slot).copied().unwrap_or(0);
+                }
+            }
+            told.extend(before.into_iter().filter(|(slot, _)| conflated(cohort, *slot)));
+            told.extend(stage.fresh);
+            told
+        });
         let march = self.march_of(token);
+        march.told = told;
         march.round = Round::default();
         march.paces = ticks.into_iter().map(|ticks| PacedRound::from(stage.until, ticks)).collect();
-        if !stage.told.is_empty() || march.told.is_some() {
-            let mut told = stage.told;
-            // What is known of it counts, but for what the client is told now.
-            told.extend(march.told.take().unwrap_or_default());
-            told.extend(stage.fresh);
-            march.told = Some(told);
-        }
         if let Some(resume) = stage.resume {
             march.position = resume.from;
             march.resume = Some(resume);

@@ -96,21 +96,23 @@ impl<E: Edge> Worker<E> {
         let cohort = self.interest.cohort(id);
         let changes = std::mem::take(&mut cohort.paces[n].changes);
         let lane = cohort.key.lane;
+        let from = cohort.paces[n].tick;
         cohort.paces[n].restart(position);
         if cohort.members.is_empty() {
             return;
         }
-        let newest = |change: &Change| Some((self.interest.newest(change.slot)?, *change));
-        let mut wanted: Vec<(Newest, Change)> = changes.iter().filter_map(newest).collect();
-        wanted.retain(|(newest, _)| !self.interest.excludes(id, newest.origin));
-        wanted.sort_unstable_by_key(|(newest, _)| newest.end);
+        let newest = |change: &Change| Some((self.newest_for(id, change.slot, from)?, *change));
+        let mut wanted: Vec<(Position, Change)> = changes.iter().filter_map(newest).collect();
+        wanted.sort_unstable_by_key(|(end, _)| *end);
         let mut bytes = std::mem::take(&mut self.gather);
         bytes.clear();
         let mut pieces = Vec::with_capacity(wanted.len());
-        for (newest, change) in &wanted {
-            if let Some(seq) = self.push_value(lane, change.slot, newest.end, &mut bytes) {
+        for (position, change) in &wanted {
+            let position = *position;
+            if let Some(seq) = self.push_value(lane, change.slot, position, &mut bytes) {
                 let end = bytes.len();
-                pieces.push((Piece { end, position: newest.end, slot: Some(change.slot), seq, skipped: 0 }, *change));
+                let piece = Piece { end, position, slot: Some(change.slot), seq, skipped: 0, sent: true };
+                pieces.push((piece, *change));
             }
         }
         self.send_tick(id, n, &bytes, &pieces);

@@ -78,6 +78,8 @@ pub(super) struct Piece {
     pub seq: u64,
     /// How many publications the notice tells of.
     pub skipped: u64,
+    /// There is a publication, and not the notice alone.
+    pub sent: bool,
 }
 
 impl PacedRound {
@@ -146,14 +148,33 @@ impl<E: Edge> Worker<E> {
         wanted: impl Fn(Delivery) -> bool + Copy,
     ) -> Vec<(Position, u32)> {
         let changed = |slot: u32| {
-            let newest = self.interest.newest(slot)?;
-            let sent = newest.end <= from || newest.end > until || self.interest.excludes(cohort, newest.origin);
-            (!sent).then_some((newest.end, slot))
+            let end = self.newest_for(cohort, slot, from)?;
+            (end <= until).then_some((end, slot))
         };
         let topics = self.interest.topics_delivered(cohort, wanted);
         let mut items: Vec<(Position, u32)> = topics.into_iter().filter_map(changed).collect();
         items.sort_unstable_by(|a, b| b.cmp(a));
         items
+    }
+
+    /// The position after a topic's newest publication that isn't left out for the cohort, if that is beyond `from`.
+    pub(super) fn newest_for(&self, cohort: CohortId, slot: u32, from: Position) -> Option<Position> {
+        let newest = self.interest.newest(slot)?;
+        let (mut end, mut origin) = (newest.end, newest.origin);
+        for _ in 0..STEP_ENTRIES {
+            if end <= from {
+                break;
+            }
+            if !self.interest.excludes(cohort, origin) {
+                return Some(end);
+            }
+            // Its own: the one before.
+            let mut found = None;
+            self.reader.look(Position(end.0 - 1), |_, entry| found = Some(entry.previous));
+            end = Position(found?);
+            self.reader.look(Position(end.0.saturating_sub(1)), |_, entry| origin = entry.origin);
+        }
+        None
     }
 
     /// Sends up to one buffer of a round that has begun.
@@ -246,24 +267,29 @@ impl<E: Edge> Worker<E> {
         bytes: &mut Vec<u8>,
         pieces: &mut Vec<Piece>,
     ) {
-        let start = bytes.len();
         let mut value = std::mem::take(&mut self.value);
         value.clear();
-        let seq = self.push_value(lane, slot, position, &mut value);
-        if let Some(seq) = seq {
-            let told = self.march_of(token).told.as_ref().map(|told| told.get(&slot).copied().unwrap_or(0));
-            let first = told.map_or(seq, |told| told + 1);
-            let skipped = seq.saturating_sub(first);
-            if tells && skipped > 0 {
-                let name = self.interest.topic_name(slot).expect("its publications came by");
-                self.json.clear();
-                reply::skip(&mut self.json, name, first, seq - 1, "slow");
-                push_message(&self.connections[token as usize].speaks, bytes, &self.json);
-            }
-            bytes.extend_from_slice(&value);
-            let skipped = if tells { skipped } else { 0 };
-            debug_assert!(bytes.len() > start);
-            pieces.push(Piece { end: bytes.len(), position, slot: Some(slot), seq, skipped });
+        let sent = self.push_value(lane, slot, position, &mut value);
+        // It may be gone from the tape while a newer one is there that the worker has not come to: that one follows, and
+        // everything up to this one is left out.
+        let gone = || self.interest.newest(slot).filter(|newest| newest.end == position).map(|newest| newest.seq + 1);
+        let Some(next) = sent.or_else(gone) else {
+            self.value = value;
+            return;
+        };
+        let told = self.march_of(token).told.as_ref().filter(|_| tells);
+        let first = told.map_or(next, |told| told.get(&slot).copied().unwrap_or(0) + 1);
+        let skipped = next.saturating_sub(first);
+        if skipped > 0 {
+            let name = self.interest.topic_name(slot).expect("its publications came by");
+            self.json.clear();
+            reply::skip(&mut self.json, name, first, next - 1, "slow");
+            push_message(&self.connections[token as usize].speaks, bytes, &self.json);
+        }
+        bytes.extend_from_slice(&value);
+        if skipped > 0 || sent.is_some() {
+            let (sent, seq) = (sent.is_some(), sent.unwrap_or(next - 1));
+            pieces.push(Piece { end: bytes.len(), position, slot: Some(slot), seq, skipped, sent });
         }
         self.value = value;
     }
@@ -288,7 +314,7 @@ impl<E: Edge> Worker<E> {
                 let (start, len) = (entry.start[lane as usize], entry.len[lane as usize]);
                 bytes.extend_from_slice(reader.bytes(lane, Run { base, start, len }));
                 let position = Position(at.0 + 1);
-                pieces.push(Piece { end: bytes.len(), position, slot: None, seq: entry.seq, skipped: 0 });
+                pieces.push(Piece { end: bytes.len(), position, slot: None, seq: entry.seq, skipped: 0, sent: true });
             }
             true
         })
@@ -309,7 +335,8 @@ impl<E: Edge> Worker<E> {
             self.advance_round(token, which, last.position);
         }
         self.connections[token as usize].skipped += skipped;
-        self.metrics().deliveries.add(pieces.len() as u64);
+        let sent = pieces.iter().filter(|piece| piece.sent).count();
+        self.metrics().deliveries.add(sent as u64);
         self.metrics().skipped.add(skipped);
     }
 
@@ -421,7 +448,7 @@ mod tests {
 
     #[test]
     fn a_piece_has_begun_when_its_first_byte_went() {
-        let piece = |end| Piece { end, position: Position(0), slot: None, seq: 0, skipped: 0 };
+        let piece = |end| Piece { end, position: Position(0), slot: None, seq: 0, skipped: 0, sent: true };
         let pieces = [piece(10), piece(25)];
         assert_eq!([0, 1, 10, 11, 24, 25].map(|taken| begun(&pieces, taken)), [0, 1, 1, 2, 2, 2]);
     }

@@ -104,6 +104,12 @@ impl<E: Edge> Worker<E> {
             }
         }
         let fresh = if delivery == Delivery::All { Vec::new() } else { self.note_found(&found, position) };
+        // A number that nobody told the client leaves what it was told before.
+        let told = |topic: &Found| {
+            let by_snapshot = sub.snapshot && topic.last.is_some();
+            by_snapshot || resumed.contains_key(&topic.id.slot) || names.contains(&&*topic.name)
+        };
+        let fresh = fresh.into_iter().zip(&found).filter(|(_, topic)| told(topic)).map(|(fresh, _)| fresh).collect();
         self.change(token, set, Stage { until: position, then, fresh, resume, ..Stage::default() });
     }
 
@@ -236,7 +242,7 @@ impl<E: Edge> Worker<E> {
             self.told_at(token, cohort, stage.until)
         });
         let older = self.connections[token as usize].cohort;
-        self.add_stage(token, Stage { cohort: older, told: told.unwrap_or_default(), ..stage });
+        self.add_stage(token, Stage { cohort: older, told, ..stage });
         self.connections[token as usize].cohort = joined;
     }
 

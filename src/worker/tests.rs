@@ -6,12 +6,21 @@
 //!
 //! `STENTOR_SEEDS=100000` tries more scripts, `STENTOR_SEED=17` one of them again.
 
+mod book;
 mod client;
 mod interest;
 
-use std::{collections::VecDeque, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
-use self::client::{Body, Client, Journal, Publication, Speech, State};
+use self::{
+    book::{Way, Wish},
+    client::{Body, Client, Journal, Publication, Speech, State},
+};
 use super::*;
 use crate::{
     io::{
@@ -165,6 +174,14 @@ impl World {
         let id = (1 << 48) | self.handed;
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         self.clients.push(Client::connect(peer, id, speech, &names, &self.journal));
+        self.clients.len() - 1
+    }
+
+    /// A client that keeps a book.
+    fn connect_as(&mut self, room: usize, speech: Speech, wish: Wish) -> usize {
+        let peer = self.hand_over(room);
+        let id = (1 << 48) | self.handed;
+        self.clients.push(Client::wish(peer, id, speech, wish, &self.journal));
         self.clients.len() - 1
     }
 
@@ -381,6 +398,12 @@ impl Script {
         names
     }
 
+    fn wish(&mut self) -> Wish {
+        let names = self.names().into_iter().map(Into::into).collect();
+        let way = [Way::All, Way::Latest, Way::Latest, Way::Rate(4), Way::Rate(50)][self.random.usize(..5)];
+        Wish { names, way, snapshot: self.random.bool(), from: BTreeMap::new() }
+    }
+
     fn body(&mut self) -> Body {
         let kind = [Kind::Json, Kind::Json, Kind::Text, Kind::Binary][self.random.usize(..4)];
         self.body_of(kind)
@@ -414,8 +437,22 @@ impl Script {
             return self.world.strays.push(peer);
         }
         let names = if self.random.bool() { self.names() } else { Vec::new() };
-        let at = match self.random.u8(..3) {
-            0 => {
+        let at = match self.random.u8(..6) {
+            4 | 5 => {
+                let mut wish = self.wish();
+                wish.snapshot = true;
+                let topic = self.topic().to_owned();
+                let speech = match self.random.u8(..4) {
+                    0 => {
+                        wish.names = vec![topic.clone()];
+                        Speech::Raw { topic, echo: self.random.bool() }
+                    }
+                    1 => Speech::Events,
+                    _ => Speech::Json,
+                };
+                self.world.connect_as(room, speech, wish)
+            }
+            0 | 1 => {
                 let (topic, echo) = (self.topic().to_owned(), self.random.bool());
                 self.world.connect(room, Speech::Raw { topic, echo }, &[])
             }
@@ -451,6 +488,9 @@ impl Script {
     fn say(&mut self) {
         let Some(at) = self.someone() else { return };
         let (json, sure) = (self.world.clients[at].is_json(), !self.tight);
+        if matches!(self.world.clients[at].speech, Speech::Events) {
+            return;
+        }
         let waiting: usize = self.world.clients.iter().map(|client| client.publishing.len()).sum();
         let names: Vec<String> = self.names().into_iter().map(Into::into).collect();
         let what = self.random.u8(..13);
@@ -462,14 +502,27 @@ impl Script {
             }
             return;
         }
+        let mut wish = self.wish();
+        if let (true, Some(book)) = (self.random.bool(), &self.world.clients[at].book) {
+            let resumed: Vec<String> = TOPICS.iter().map(|topic| (*topic).to_owned()).collect();
+            let resumed: Vec<String> = resumed
+                .into_iter()
+                .filter(|topic| wish.names.iter().any(|name| client::stands_for(name, topic)))
+                .collect();
+            wish.from = book.points(&resumed, self.random.u64(..12));
+            if self.random.u8(..8) == 0 {
+                wish.from.values_mut().for_each(|(epoch, _)| *epoch = "gone".into());
+            }
+        }
         let ping = vec![b'p'; self.random.usize(..126)];
         let snapshot = self.random.bool();
         let World { clients, journal, .. } = &mut self.world;
         let client = &mut clients[at];
         match what {
+            0..4 if json && client.book.is_some() => client.sub_as(wish),
             0..4 if json => client.sub(names, snapshot, journal),
             4..7 if json => client.unsub(names, journal),
-            10 => client.list(sure),
+            10 => client.list(sure && client.book.is_none()),
             11 => client.ping(),
             12 => client.nonsense(),
             _ => client.control_ping(&ping),
@@ -509,10 +562,12 @@ impl Script {
             client.stalled = false;
         }
         self.world.pass(self.flush_interval * 3);
-        self.world.pass(Duration::from_millis(10));
+        // Long enough for the ticks of every rate.
+        self.world.pass(Duration::from_millis(610));
+        let tail = self.world.tail();
         let World { clients, journal, .. } = &mut self.world;
         for client in clients.iter_mut() {
-            client.check_complete(journal.len(), journal);
+            client.check_complete(journal.len(), journal, tail);
         }
         for at in 0..self.world.clients.len() {
             if self.world.clients[at].state == State::Open && self.world.clients[at].closing.is_none() {
@@ -602,7 +657,7 @@ fn a_full_connection_without_subscriptions_does_not_lag() {
     world.clients[quiet].stalled = false;
     world.settle();
     assert_eq!(world.clients[quiet].state, State::Open);
-    world.clients[quiet].check_complete(world.journal.len(), &world.journal);
+    world.clients[quiet].check_complete(world.journal.len(), &world.journal, 0);
 }
 
 #[test]
@@ -642,7 +697,7 @@ fn the_last_subscription_to_end_leaves_no_acknowledgement_behind() {
         clients[other].unsub(vec!["t".into()], journal);
         world.pass(Duration::from_millis(1500));
         assert!(matches!(world.clients[silent].state, State::Closed(1008)));
-        world.clients[other].check_complete(2, &world.journal);
+        world.clients[other].check_complete(2, &world.journal, 0);
     }
 }
 
@@ -665,5 +720,5 @@ fn a_publication_that_comes_just_before_sleep_is_not_slept_over() {
         world.turn();
     }
     world.read_all(usize::MAX);
-    world.clients[at].check_complete(2, &world.journal);
+    world.clients[at].check_complete(2, &world.journal, 0);
 }

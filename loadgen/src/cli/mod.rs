@@ -69,6 +69,8 @@ pub enum Command {
     Echo(Options),
     /// Put results side by side, as ratios
     Compare(Compare),
+    /// Make one table and two plots of the results of several questions
+    Summary(Summary),
     /// Add up the results of several processes of one run, exactly
     Merge(Merge),
     /// The ceiling: a bare server that only sends, to measure against
@@ -162,6 +164,22 @@ pub struct Compare {
     pub report: Option<PathBuf>,
 }
 
+/// Arguments of `summary`.
+#[derive(Args, Debug)]
+pub struct Summary {
+    /// Result files, one for each question, as `compare --json` writes them; the first target in each is what the others
+    /// are measured against
+    #[arg(required = true, value_name = "RESULT.json")]
+    pub files: Vec<PathBuf>,
+    /// Draw the server's processor time for each delivery, by window: of the questions that differ from the first one with a
+    /// window in nothing else
+    #[arg(long, value_name = "FILE.svg")]
+    pub cost: Option<PathBuf>,
+    /// Draw latency by percentile: of the first question with a rate
+    #[arg(long, value_name = "FILE.svg")]
+    pub latency: Option<PathBuf>,
+}
+
 /// Arguments of `merge`.
 #[derive(Args, Debug)]
 pub struct Merge {
@@ -210,7 +228,7 @@ impl Command {
                 let pace = Pace::Replay { file: replay.file.clone(), speed: replay.speed };
                 (Scenario::Replay, &replay.options, Some(pace), Disturbance::None)
             }
-            Self::Compare(_) | Self::Merge(_) | Self::Ceiling(_) => return None,
+            Self::Compare(_) | Self::Summary(_) | Self::Merge(_) | Self::Ceiling(_) => return None,
         })
     }
 }
@@ -230,7 +248,7 @@ mod tests {
     fn short_help_fits_a_screen() {
         let mut cli = Cli::command();
         cli.build();
-        for name in ["fanout", "churn", "burst", "replay", "compare", "ceiling"] {
+        for name in ["fanout", "churn", "burst", "replay", "compare", "summary", "ceiling"] {
             let help = cli.find_subcommand_mut(name).unwrap().render_help().to_string();
             assert!(help.lines().count() <= 50, "{name}: {} lines\n{help}", help.lines().count());
         }

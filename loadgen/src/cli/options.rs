@@ -33,7 +33,7 @@ pub enum Payload {
 /// What all scenarios can be told.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// The server, like ws://127.0.0.1:9001; {topic} in the path gives each connection its topic
+    /// The server, like ws://127.0.0.1:9001; {topic} in the path gives each connection its topic, {topics} all of its topics
     pub url: String,
 
     // ---- Load ------------------------------------------------------------------------------------------------------
@@ -43,7 +43,7 @@ pub struct Options {
     /// Topics [default: 1; echo one per connection]
     #[arg(long, value_name = "N", help_heading = "Load")]
     pub topics: Option<usize>,
-    /// Topics of each subscriber [default: 1; replay all]
+    /// Topics of each subscriber [default: 1; replay and --subscribe-as all]
     #[arg(long, value_name = "N", help_heading = "Load")]
     pub topics_per_sub: Option<usize>,
     /// Publications a second [default: 50/s; echo 1k/s; fanout none: flat out]
@@ -90,6 +90,9 @@ pub struct Options {
     /// generic: message that subscribes to {topic}
     #[arg(long, value_name = "TEXT", help_heading = "Protocol")]
     pub subscribe_template: Option<String>,
+    /// Subscribe to this one name, such as '>', which stands for all topics; every subscriber then gets everything
+    #[arg(long, value_name = "NAME", hide_short_help = true, help_heading = "Protocol")]
+    pub subscribe_as: Option<String>,
     /// generic: message that unsubscribes from {topic}
     #[arg(long, value_name = "TEXT", hide_short_help = true, help_heading = "Protocol")]
     pub unsubscribe_template: Option<String>,
@@ -149,6 +152,11 @@ pub struct Options {
     /// The server's process: shows its CPU per delivery and its memory
     #[arg(long, value_name = "PID", help_heading = "Machine")]
     pub server_pid: Option<u32>,
+    /// Where it tells its own counters, like http://127.0.0.1:9001/metrics: shows its sends per delivery
+    ///
+    /// Prometheus text, of which lines named ..._sends_total and ..._deliveries_total are read before and after the measured part.
+    #[arg(long, value_name = "URL", requires = "server_pid", hide_short_help = true, help_heading = "Machine")]
+    pub server_metrics: Option<String>,
     /// Only count bytes and check nothing: shows what the checking costs
     #[arg(long, hide_short_help = true, help_heading = "Machine")]
     pub bare: bool,
@@ -228,6 +236,7 @@ impl Options {
             "--processes {}: echo runs in one process",
             self.processes
         );
+        let every = captured.or_else(|| self.subscribe_as.as_ref().map(|_| topics));
         let pace = match pace {
             Some(pace) => pace,
             None => match self.rate.or(rate.filter(|_| self.window.is_none())) {
@@ -240,7 +249,7 @@ impl Options {
             dialect: self.settings(self.protocol),
             subs,
             topics,
-            topics_per_sub: self.topics_per_sub.unwrap_or(captured.unwrap_or(1)),
+            topics_per_sub: self.topics_per_sub.or(every).unwrap_or(1),
             publishers: self.publishers,
             pace,
             duration: self.duration,
@@ -258,6 +267,7 @@ impl Options {
             sources: self.source.clone(),
             receive_buffer: self.rcvbuf.0,
             server_pid: self.server_pid,
+            server_metrics: self.server_metrics.clone(),
             bare: self.bare,
             part: self.part.unwrap_or(Part { index: 0, of: self.processes }),
             seed: self.seed,
@@ -270,6 +280,7 @@ impl Options {
             protocol,
             publish_url: self.publish_url.clone(),
             subscribe: self.subscribe_template.clone(),
+            subscribe_as: self.subscribe_as.clone(),
             unsubscribe: self.unsubscribe_template.clone(),
             publish: self.publish_template.clone(),
             greeting: self.greeting_template.clone(),

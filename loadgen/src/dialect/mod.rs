@@ -40,6 +40,9 @@ pub struct Settings {
     pub publish_url: Option<String>,
     /// Message that subscribes to `{topic}`, sent once per topic.
     pub subscribe: Option<String>,
+    /// One name to subscribe to instead of each topic's, such as `>`.
+    #[serde(default)]
+    pub subscribe_as: Option<String>,
     /// Message that unsubscribes from `{topic}`.
     pub unsubscribe: Option<String>,
     /// Message that publishes `{payload}` on `{topic}`.
@@ -155,9 +158,18 @@ impl Dialect {
         self.settings.latest
     }
 
-    /// The path that a subscriber of `topic` (the first of its topics) asks for.
-    pub fn subscribe_path(&self, topic: usize) -> String {
-        self.subscribe_url.path.replace("{topic}", &self.topics[topic])
+    /// The path that a subscriber of `topics` asks for: `{topic}` in it is the first, `{topics}` all of them.
+    pub fn subscribe_path(&self, topics: &[usize]) -> String {
+        let names = self.names(topics);
+        self.subscribe_url.path.replace("{topic}", names[0]).replace("{topics}", &names.join(","))
+    }
+
+    /// What to call `topics` when subscribing: their names, or the one that stands for all.
+    fn names(&self, topics: &[usize]) -> Vec<&str> {
+        match &self.settings.subscribe_as {
+            Some(name) => vec![name],
+            None => topics.iter().map(|&topic| self.topics[topic].as_str()).collect(),
+        }
     }
 
     /// The path that a publisher of `topic` asks for.
@@ -167,7 +179,7 @@ impl Dialect {
 
     /// The address names the topic, so a connection has just one.
     pub fn one_topic_per_subscriber(&self) -> bool {
-        self.subscribe_url.path.contains("{topic}")
+        self.subscribe_url.path.contains("{topic}") && self.settings.subscribe_as.is_none()
     }
 
     /// The address names the topic, so a publisher has just one.
@@ -217,10 +229,10 @@ impl Dialect {
 
     fn say_each(&self, template: &Option<String>, topics: &[usize], say: &mut dyn FnMut(&[u8])) {
         let Some(template) = template.as_deref().and_then(|text| Template::parse(text).ok()) else { return };
-        for (nth, &topic) in topics.iter().enumerate() {
+        for (nth, topic) in self.names(topics).into_iter().enumerate() {
             let mut message = Vec::new();
             let id = nth as u64 + 1;
-            template.expand(&Values { topic: &self.topics[topic], payload: b"", id }, &mut message);
+            template.expand(&Values { topic, payload: b"", id }, &mut message);
             say(&message);
         }
     }
@@ -273,9 +285,22 @@ mod tests {
     #[test]
     fn a_raw_publisher_does_not_hear_itself() {
         let raw = dialect(Protocol::Raw, Settings::default());
-        assert_eq!(raw.subscribe_path(1), "/raw/b");
+        assert_eq!(raw.subscribe_path(&[1]), "/raw/b");
         assert_eq!(raw.publish_path(0), "/raw/a?echo=0");
         assert!(raw.one_topic_per_subscriber() && raw.one_topic_per_publisher());
+    }
+
+    #[test]
+    fn an_address_may_name_all_topics_or_one_that_stands_for_them() {
+        let path = |subscribe_as: Option<&str>| {
+            let subscribe_as = subscribe_as.map(str::to_owned);
+            let settings = Settings { protocol: Protocol::Generic, subscribe_as, ..Settings::default() };
+            let dialect = Dialect::new("ws://h/{topics}", settings, Form::Json, vec!["a".into(), "b".into()]).unwrap();
+            assert!(!dialect.one_topic_per_subscriber());
+            dialect.subscribe_path(&[1, 0])
+        };
+        assert_eq!(path(None), "/b,a");
+        assert_eq!(path(Some(">")), "/>");
     }
 
     #[test]

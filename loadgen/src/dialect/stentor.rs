@@ -23,7 +23,7 @@ pub fn complete(url: &mut Url) {
 
 /// The command that subscribes to `topics`.
 pub fn subscribe(dialect: &Dialect, topics: &[usize]) -> Vec<u8> {
-    let mut command = json!({ "op": "sub", "id": 1, "topics": names(dialect, topics) });
+    let mut command = json!({ "op": "sub", "id": 1, "topics": dialect.names(topics) });
     if dialect.settings.latest {
         command["mode"] = "latest".into();
     }
@@ -35,11 +35,7 @@ pub fn subscribe(dialect: &Dialect, topics: &[usize]) -> Vec<u8> {
 
 /// The command that ends the subscription to `topics`.
 pub fn unsubscribe(dialect: &Dialect, topics: &[usize]) -> Vec<u8> {
-    json!({ "op": "unsub", "topics": names(dialect, topics) }).to_string().into_bytes()
-}
-
-fn names<'a>(dialect: &'a Dialect, topics: &[usize]) -> Vec<&'a str> {
-    topics.iter().map(|&topic| dialect.topics[topic].as_str()).collect()
+    json!({ "op": "unsub", "topics": dialect.names(topics) }).to_string().into_bytes()
 }
 
 /// Judges what stands before and behind a stamp.

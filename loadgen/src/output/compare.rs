@@ -8,14 +8,15 @@ use std::fmt::Write;
 
 use super::plot::escape;
 use crate::{
+    doubts,
     figures::{Report, Run},
     units,
 };
 
 /// The runs against one target.
-struct Group<'a> {
-    name: &'a str,
-    runs: Vec<&'a Run>,
+pub(super) struct Group<'a> {
+    pub name: &'a str,
+    pub runs: Vec<&'a Run>,
 }
 
 /// A figure that is compared.
@@ -25,16 +26,22 @@ struct Column {
     show: fn(f64) -> String,
 }
 
-const COLUMNS: [Column; 7] = [
+const COLUMNS: [Column; 9] = [
     Column { title: "deliveries/s", of: |run| run.deliveries_per_s(), show: units::short },
     Column { title: "p50", of: |run| quantile(run, 0.5), show: units::time },
     Column { title: "p99", of: |run| quantile(run, 0.99), show: units::time },
     Column { title: "p99.9", of: |run| quantile(run, 0.999), show: units::time },
+    Column { title: "p99.99", of: |run| quantile(run, 0.9999), show: units::time },
     Column { title: "spread p50", of: |run| run.spread.p50_ns as f64, show: units::time },
     Column {
         title: "server CPU/delivery",
         of: |run| run.server.as_ref().map_or(0.0, |server| server.cpu_ns_per_delivery),
         show: units::time,
+    },
+    Column {
+        title: "sends/delivery",
+        of: |run| run.server.as_ref().and_then(|server| server.sends_per_delivery).unwrap_or(0.0),
+        show: |value| format!("{value:.4}"),
     },
     Column {
         title: "server memory",
@@ -52,44 +59,25 @@ fn quantile(run: &Run, quantile: f64) -> f64 {
 
 /// Compares the targets of sessions; runs of the same name belong together.
 pub fn sessions(reports: &[Report], markdown: bool) -> String {
-    let groups = groups(reports);
-    let rows: Vec<Vec<String>> = rows(&groups).iter().map(|row| row.iter().map(Cell::text).collect()).collect();
-    let mut out = if markdown { as_markdown(&rows) } else { as_text(&rows) };
-    out += &troubles(&groups);
-    out
+    let rows: Vec<Vec<String>> =
+        rows(&groups(reports)).iter().map(|row| row.iter().map(Cell::text).collect()).collect();
+    if markdown { as_markdown(&rows) } else { as_text(&rows) }
 }
 
 /// The same as a table for a page: medians and ratios, with the spreads below them.
 pub fn html(report: &Report) -> String {
-    let groups = groups(std::slice::from_ref(report));
-    let rows = rows(&groups);
+    let rows = rows(&groups(std::slice::from_ref(report)));
     let head: String = rows[0].iter().map(|cell| format!("<th scope=\"col\">{}</th>", escape(&cell.middle))).collect();
     let row = |row: &Vec<Cell>| {
         let figures: String = row[1..].iter().map(Cell::html).collect();
         format!("<tr><th scope=\"row\">{}</th>{figures}</tr>\n", escape(&row[0].middle))
     };
     let body: String = rows[1..].iter().map(row).collect();
-    let troubles = troubles(&groups);
-    let troubles: String = troubles.lines().map(|line| format!("<p class=\"from\">{}</p>\n", escape(line))).collect();
-    format!(
-        "<div class=\"wide\"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>\n{troubles}"
-    )
+    format!("<div class=\"wide\"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>\n")
 }
 
-/// Which targets had runs that are not to be quoted, a line each.
-fn troubles(groups: &[Group<'_>]) -> String {
-    let mut out = String::new();
-    for group in groups {
-        let doubtful = group.runs.iter().filter(|run| !run.doubts.is_empty()).count();
-        let faulty = group.runs.iter().filter(|run| run.exit() == 1 || run.exit() == 4).count();
-        if doubtful + faulty > 0 {
-            let _ = writeln!(out, "{}: of {} runs {doubtful} doubtful, {faulty} faulty", group.name, group.runs.len());
-        }
-    }
-    out
-}
-
-fn groups(reports: &[Report]) -> Vec<Group<'_>> {
+/// The runs of each target, in the order in which targets first appear.
+pub(super) fn groups(reports: &[Report]) -> Vec<Group<'_>> {
     let mut groups: Vec<Group<'_>> = Vec::new();
     for run in reports.iter().flat_map(|report| &report.runs) {
         match groups.iter_mut().find(|group| group.name == run.name) {
@@ -100,13 +88,33 @@ fn groups(reports: &[Report]) -> Vec<Group<'_>> {
     groups
 }
 
-/// One figure of one target; empty where there is none.
+/// Which side had no more to give, in words; those of several runs that differ, all of them.
+fn saturated(group: &Group<'_>) -> String {
+    let mut sides: Vec<&str> = group.runs.iter().map(|run| doubts::saturated_side(run)).collect();
+    sides.sort_unstable();
+    sides.dedup();
+    sides.join(", ")
+}
+
+/// How many runs are not to be trusted, and how many lost or changed something.
+fn verdict(group: &Group<'_>) -> String {
+    let doubtful = group.runs.iter().filter(|run| !run.doubts.is_empty()).count();
+    let faulty = group.runs.iter().filter(|run| run.exit() == 1 || run.exit() == 4).count();
+    match (doubtful, faulty) {
+        (0, 0) => "-".into(),
+        (doubtful, 0) => format!("{doubtful} doubtful"),
+        (0, faulty) => format!("{faulty} faulty"),
+        (doubtful, faulty) => format!("{doubtful} doubtful, {faulty} faulty"),
+    }
+}
+
+/// One figure of one target.
 #[derive(Default)]
 struct Cell {
     middle: String,
-    /// `lowest to highest`.
+    /// `lowest to highest`; empty where there is one run.
     spread: String,
-    /// To the first target.
+    /// To the first target; empty for itself.
     ratio: String,
 }
 
@@ -136,9 +144,11 @@ fn rows(groups: &[Group<'_>]) -> Vec<Vec<Cell>> {
         .collect();
     let mut rows = vec![vec![Cell::plain("target"), Cell::plain("runs")]];
     rows[0].extend(used.iter().map(|column| Cell::plain(column.title)));
+    rows[0].extend(["saturated", "doubts"].map(Cell::plain));
     for group in groups {
         let mut row = vec![Cell::plain(group.name), Cell::plain(group.runs.len().to_string())];
         row.extend(used.iter().map(|column| cell(column, group, &groups[0])));
+        row.extend([saturated(group), verdict(group)].map(Cell::plain));
         rows.push(row);
     }
     rows
@@ -161,7 +171,7 @@ fn cell(column: &Column, group: &Group<'_>, first: &Group<'_>) -> Cell {
 }
 
 /// The lowest, the median and the highest.
-fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
+pub(super) fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
     values.sort_by(f64::total_cmp);
     let middle = match values.len() {
         0 => return (0.0, 0.0, 0.0),
@@ -184,7 +194,7 @@ fn as_text(rows: &[Vec<String>]) -> String {
     out
 }
 
-fn as_markdown(rows: &[Vec<String>]) -> String {
+pub(super) fn as_markdown(rows: &[Vec<String>]) -> String {
     let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
     let rule: Vec<String> = rows[0].iter().map(|_| "---".to_owned()).collect();
     let mut out = line(&rows[0]) + &line(&rule);

@@ -4,6 +4,7 @@ pub mod compare;
 pub mod hdr;
 pub mod plot;
 pub mod report;
+pub mod summary;
 pub mod table;
 
 use std::{
@@ -14,7 +15,7 @@ use std::{
 use anyhow::{Context, Result};
 
 use crate::{
-    cli::{Command, Compare},
+    cli::{Command, Compare, Summary},
     figures::Report,
     merge,
 };
@@ -63,6 +64,18 @@ pub fn compared(compare: &Compare) -> Result<String> {
         file(path, report::page(&all)?.as_bytes())?;
     }
     Ok(compare::sessions(&reports, compare.markdown))
+}
+
+/// Makes one table of the results of several questions, and draws what was asked for.
+pub fn summed(summary: &Summary) -> Result<String> {
+    let questions = summary.files.iter().map(summary::Question::read).collect::<Result<Vec<_>>>()?;
+    if let Some(path) = &summary.cost {
+        file(path, plot::standalone(&summary::cost(&questions)?).as_bytes())?;
+    }
+    if let Some(path) = &summary.latency {
+        file(path, plot::standalone(&summary::latency(&questions)?).as_bytes())?;
+    }
+    Ok(summary::tables(&questions))
 }
 
 /// Merges result files: returns the table, and writes the sum where asked to.

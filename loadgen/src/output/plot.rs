@@ -1,4 +1,4 @@
-//! Plots as inline SVG: a few lines with axes, drawn without a library and readable without a script.
+//! Plots as SVG: a few lines or bars with axes, drawn without a library and readable without a script.
 
 use std::fmt::Write;
 
@@ -46,17 +46,19 @@ const LEGEND_TOP: f64 = 32.0;
 const LEGEND_ROW: f64 = 14.0;
 const BOTTOM: f64 = 36.0;
 
-/// Lines that are told apart by colour; the page's style has so many.
+/// Colours by which lines and bars are told apart; `plot.css` has so many.
 const COLOURS: usize = 8;
+
+/// The console's colours and type, so that what measures a server and what shows it look alike.
+pub(super) const LOOK: &str = include_str!("../../../src/control/console/look.css");
+
+/// How plots are drawn.
+pub(super) const PLOTS: &str = include_str!("plot.css");
 
 impl Plot<'_> {
     /// The plot as one SVG element.
     pub fn svg(&self) -> String {
-        let mut out = format!(
-            "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{0}\"><text x=\"{LEFT}\" y=\"16\" \
-             class=\"title\">{0}</text>\n",
-            escape(self.title)
-        );
+        let mut out = head(self.title);
         let (x, y) = (self.across_of(), self.up_of());
         self.draw_axes(&x, &y, &mut out);
         for (nth, line) in self.lines.iter().enumerate() {
@@ -108,20 +110,98 @@ impl Plot<'_> {
     }
 
     fn draw_line(&self, nth: usize, line: &Line, x: &Axis, y: &Axis, out: &mut String) {
-        let colour = nth % COLOURS;
         let mut path = String::new();
         for (nth, point) in line.points.iter().enumerate() {
             let _ = write!(path, "{}{:.1} {:.1}", if nth == 0 { 'M' } else { 'L' }, x.place(point.0), y.place(point.1));
         }
-        let legend = LEFT + LEGEND * (nth % LEGENDS) as f64;
-        let row = LEGEND_TOP + LEGEND_ROW * (nth / LEGENDS) as f64;
-        let _ = writeln!(
-            out,
-            "<g class=\"plot-{colour}\"><path d=\"{path}\" class=\"line\"/><text x=\"{legend}\" y=\"{row}\" \
-             class=\"name\">{}</text></g>",
-            escape(&line.name)
-        );
+        let _ = writeln!(out, "<path d=\"{path}\" class=\"line plot-{}\"/>", nth % COLOURS);
+        legend(nth, &line.name, out);
     }
+}
+
+/// Bars side by side, in groups, on a logarithmic scale, each with its value above it.
+pub struct Bars<'a> {
+    /// What it shows.
+    pub title: &'a str,
+    /// What each bar of a group is called; the same for all groups.
+    pub names: Vec<String>,
+    /// The groups: what each is called, and its bars' values; none where there is no such bar.
+    pub groups: Vec<(String, Vec<Option<f64>>)>,
+    /// Writes a value.
+    pub show: fn(f64) -> String,
+}
+
+impl Bars<'_> {
+    /// The plot as one SVG element.
+    pub fn svg(&self) -> String {
+        let mut out = head(self.title);
+        let bottom = HEIGHT - BOTTOM;
+        let top = LEGEND_TOP + LEGEND_ROW * (self.names.len().div_ceil(LEGENDS) + 1) as f64;
+        let values = || self.groups.iter().flat_map(|(_, values)| values.iter().flatten().copied());
+        let lowest = values().fold(f64::MAX, f64::min);
+        let highest = values().fold(f64::MIN, f64::max);
+        // Half the lowest is the floor, so that the lowest has a height, too.
+        let up = Axis { low: lowest / 2.0, high: highest.max(lowest * 2.0), from: bottom, to: top, scale: Scale::Log };
+        let room = (WIDTH - LEFT - RIGHT) / self.groups.len().max(1) as f64;
+        let width = room * 0.9 / self.names.len().max(1) as f64;
+        for (nth, name) in self.names.iter().enumerate() {
+            legend(nth, name, &mut out);
+        }
+        for (group, (label, values)) in self.groups.iter().enumerate() {
+            let left = LEFT + room * (group as f64 + 0.05);
+            for (nth, value) in values.iter().enumerate() {
+                let Some(value) = value.filter(|value| *value > 0.0) else { continue };
+                let (x, y) = (left + width * nth as f64, up.place(value));
+                let _ = writeln!(
+                    out,
+                    "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{:.1}\" class=\"bar plot-{}\"/><text \
+                     x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\" class=\"small\">{}</text>",
+                    width - 2.0,
+                    bottom - y,
+                    nth % COLOURS,
+                    x + width / 2.0 - 1.0,
+                    y - 4.0,
+                    escape(&(self.show)(value))
+                );
+            }
+            let _ = writeln!(
+                out,
+                "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+                left + room * 0.45,
+                bottom + 16.0,
+                escape(label)
+            );
+        }
+        let _ = writeln!(out, "<path d=\"M{LEFT} {bottom}H{}\" class=\"grid\"/>", WIDTH - RIGHT);
+        out.push_str("</svg>\n");
+        out
+    }
+}
+
+/// The same plot as a file of its own, which brings its style along.
+pub fn standalone(svg: &str) -> String {
+    let ground = "<rect width=\"100%\" height=\"100%\" class=\"ground\"/>";
+    let (tag, rest) = svg.split_at(svg.find('>').map_or(0, |end| end + 1));
+    format!(
+        "{}<style>{LOOK}{PLOTS}</style>{ground}{rest}",
+        tag.replacen("<svg ", "<svg xmlns=\"http://www.w3.org/2000/svg\" ", 1)
+    )
+}
+
+/// The opening tag and the title.
+fn head(title: &str) -> String {
+    format!(
+        "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{0}\"><text x=\"{LEFT}\" y=\"16\" \
+         class=\"title\">{0}</text>\n",
+        escape(title)
+    )
+}
+
+/// A name in its colour, in its place below the title.
+fn legend(nth: usize, name: &str, out: &mut String) {
+    let x = LEFT + LEGEND * (nth % LEGENDS) as f64;
+    let y = LEGEND_TOP + LEGEND_ROW * (nth / LEGENDS) as f64;
+    let _ = writeln!(out, "<text x=\"{x}\" y=\"{y}\" class=\"name plot-{}\">{}</text>", nth % COLOURS, escape(name));
 }
 
 /// Maps values to places.
@@ -215,5 +295,23 @@ mod tests {
         };
         let svg = plot.svg();
         assert!(svg.starts_with("<svg") && svg.contains("&lt;a&gt;") && !svg.contains("NaN"), "{svg}");
+    }
+
+    #[test]
+    fn bars_stand_by_their_ratios_and_a_missing_one_leaves_its_place() {
+        let bars = Bars {
+            title: "t",
+            names: vec!["a".into(), "b".into()],
+            groups: vec![("1".into(), vec![Some(1.0), Some(4.0)]), ("2".into(), vec![None, Some(2.0)])],
+            show: |value| value.to_string(),
+        };
+        let svg = bars.svg();
+        let heights: Vec<f64> =
+            svg.split("height=\"").skip(1).filter_map(|rest| rest.split('"').next()?.parse().ok()).collect();
+        assert_eq!(heights.len(), 3);
+        // On a scale from 0.5 to 4.
+        assert!((heights[1] / heights[0] - 3.0).abs() < 0.01 && (heights[2] / heights[0] - 2.0).abs() < 0.01, "{svg}");
+        let file = standalone(&svg);
+        assert!(file.starts_with("<svg xmlns=") && file.contains("<style>") && file.ends_with("</svg>\n"), "{file}");
     }
 }

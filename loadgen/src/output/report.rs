@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use super::{
     compare,
-    plot::{Line, Plot, Scale, escape},
+    plot::{LOOK, Line, PLOTS, Plot, Scale, escape},
     table,
 };
 use crate::{
@@ -18,9 +18,6 @@ use crate::{
     units,
 };
 
-/// The console's colours and type, so that what measures a server and what shows it look alike.
-const LOOK: &str = include_str!("../../../src/control/console/look.css");
-
 /// What only reports have.
 const STYLE: &str = include_str!("report.css");
 
@@ -28,7 +25,7 @@ const STYLE: &str = include_str!("report.css");
 pub fn page(report: &Report) -> Result<String> {
     let mut out = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
-         content=\"width=device-width, initial-scale=1\"><title>loadgen report</title><style>{LOOK}{STYLE}</style>\n\
+         content=\"width=device-width, initial-scale=1\"><title>loadgen report</title><style>{LOOK}{STYLE}{PLOTS}</style>\n\
          <h1>{}</h1>\n<p class=\"from\">{}</p>\n",
         escape(&title(report)),
         escape(&machine(report))
@@ -74,8 +71,13 @@ fn verdict(report: &Report, out: &mut String) {
     };
 }
 
-/// Latency by percentile; the distance to 100 % is what the horizontal axis halves.
 fn percentiles(report: &Report) -> Result<String> {
+    let plot = percentile_plot(report, "Latency from the planned send time, by percentile")?;
+    Ok(format!("<section><h2>Latency</h2>\n{plot}</section>\n"))
+}
+
+/// Latency by percentile; the distance to 100 % is what the horizontal axis halves.
+pub(super) fn percentile_plot(report: &Report, title: &str) -> Result<String> {
     let nines = [("0", 1.0), ("90%", 10.0), ("99%", 100.0), ("99.9%", 1e3), ("99.99%", 1e4), ("99.999%", 1e5)];
     let most = report.runs.iter().map(|run| run.deliveries).max().unwrap_or(1).max(10) as f64;
     let ticks = nines.iter().filter(|tick| tick.1 <= most * 10.0).map(|tick| (tick.1, tick.0.to_owned())).collect();
@@ -91,15 +93,8 @@ fn percentiles(report: &Report) -> Result<String> {
         }
     }
     let lines = merged.into_iter().map(|(name, times)| Line { name, points: points_of(&times) }).collect();
-    let plot = Plot {
-        title: "Latency from the planned send time, by percentile",
-        ticks,
-        across: Scale::Log,
-        up: Scale::Log,
-        show: units::time,
-        lines,
-    };
-    Ok(format!("<section><h2>Latency</h2>\n{}</section>\n", plot.svg()))
+    let plot = Plot { title, ticks, across: Scale::Log, up: Scale::Log, show: units::time, lines };
+    Ok(plot.svg())
 }
 
 /// A histogram's percentiles, by how many times rarer than one in one they are.

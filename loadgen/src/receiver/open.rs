@@ -106,7 +106,8 @@ impl Receiver {
         let Some(line) = self.conns[index].line.as_ref().map(Arc::clone) else { return };
         let dialect = &self.shared.dialect;
         let mut request = Vec::new();
-        let path = dialect.subscribe_path(self.conns[index].first_topic);
+        let conn = &self.conns[index];
+        let path = dialect.subscribe_path(&topics_of(conn.first_topic, conn.ledger.len(), self.shared.spec.topics));
         let host = &dialect.subscribe_url().host;
         let key = handshake::request(host, &path, dialect.headers(), &mut request);
         let sent = socket::connected(&line.fd)

@@ -106,7 +106,7 @@ impl Tally {
         self.stopped |= stopped;
         self.end = Some(Mark::take(&cores_of(None)));
         if let Some(server) = &mut self.server {
-            server.sample(clock::now());
+            server.end(clock::now());
         }
     }
 

@@ -9,6 +9,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use serde_json::{Value, value::RawValue};
 
+use super::book::{Book, Wish};
 use crate::{io::sim::Peer, protocol::Kind};
 
 /// Everything that was published, in the order of the tape.
@@ -49,13 +50,25 @@ impl Journal {
     }
 
     /// Where the publication of this topic and number is.
-    fn find(&self, topic: &str, seq: u64) -> usize {
+    pub fn find(&self, topic: &str, seq: u64) -> usize {
         let of_topic = self.by_topic.get(topic).unwrap_or_else(|| panic!("{topic} was never published on"));
         of_topic[seq as usize - 1]
     }
 
+    /// The topic's newest number that is not by connection `not`, unless 0; 0 for none.
+    pub fn newest_but(&self, topic: &str, not: u64) -> u64 {
+        let of_topic = &self.by_topic[topic];
+        let other = |at: &&usize| not == 0 || self.all[**at].origin != not;
+        of_topic.iter().rev().find(other).map_or(0, |at| self.all[*at].seq)
+    }
+
+    /// Every topic that was published on.
+    pub fn topics(&self) -> impl Iterator<Item = &String> {
+        self.by_topic.keys()
+    }
+
     /// The topic's newest number before position `end`; 0 for none.
-    fn seq_at(&self, topic: &str, end: usize) -> u64 {
+    pub fn seq_at(&self, topic: &str, end: usize) -> u64 {
         self.by_topic.get(topic).map_or(0, |of_topic| of_topic.partition_point(|at| *at < end) as u64)
     }
 }
@@ -77,6 +90,7 @@ pub fn stands_for(pattern: &str, topic: &str) -> bool {
 /// What it asked for and has no answer to yet.
 enum Asked {
     Sub { names: Vec<String>, snapshot: bool, from: usize },
+    Wish(Wish),
     Unsub { names: Vec<String>, from: usize },
     List { expected: Option<Vec<String>> },
     Ping,
@@ -110,11 +124,14 @@ pub enum State {
 pub enum Speech {
     Json,
     Raw { topic: String, echo: bool },
+    Events,
 }
 
 pub struct Client {
     pub peer: Peer,
     pub speech: Speech,
+    /// What it is sent is checked topic by topic.
+    pub book: Option<Book>,
     pub state: State,
     /// The server's number for it.
     pub id: u64,
@@ -162,6 +179,10 @@ struct Message<'a> {
     base64: Option<&'a str>,
     topics: Option<Value>,
     code: Option<&'a str>,
+    epoch: Option<&'a str>,
+    why: Option<&'a str>,
+    from: Option<u64>,
+    to: Option<u64>,
 }
 
 impl Client {
@@ -172,7 +193,39 @@ impl Client {
             Speech::Json => format!("/ws?topics={}", names.join(",").replace('>', "%3E")),
             Speech::Raw { topic, echo: true } => format!("/raw/{topic}"),
             Speech::Raw { topic, echo: false } => format!("/raw/{topic}?echo=0"),
+            Speech::Events => unreachable!("they are asked for with a wish"),
         };
+        let mut client = Client::ask(peer, id, speech, &path, journal);
+        client.asked_names = names.iter().cloned().collect();
+        if !names.is_empty() {
+            client.asked.insert(0, Asked::Sub { names: names.to_vec(), snapshot: true, from: journal.len() });
+            client.changes.push_back(0);
+        }
+        client
+    }
+
+    /// Connects, subscribed from the start as wished, and checks topic by topic.
+    pub fn wish(peer: Peer, id: u64, speech: Speech, wish: Wish, journal: &Journal) -> Client {
+        let names = wish.names.join(",").replace('>', "%3E");
+        let query = wish.way.query();
+        let path = match &speech {
+            Speech::Json => format!("/ws?topics={names}&{query}"),
+            Speech::Events => format!("/sse?topics={names}&{query}"),
+            Speech::Raw { topic, echo } => format!("/raw/{topic}?{query}&echo={}", u8::from(*echo)),
+        };
+        let mut client = Client::ask(peer, id, speech, &path, journal);
+        let mut book = Book::default();
+        if client.is_json() {
+            client.asked.insert(0, Asked::Wish(wish));
+            client.changes.push_back(0);
+        } else {
+            book.begin(&wish);
+        }
+        client.book = Some(book);
+        client
+    }
+
+    fn ask(peer: Peer, id: u64, speech: Speech, path: &str, journal: &Journal) -> Client {
         peer.write(
             format!(
                 "GET {path} HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -180,9 +233,10 @@ impl Client {
             )
             .as_bytes(),
         );
-        let mut client = Client {
+        Client {
             peer,
             speech,
+            book: None,
             state: State::Asking,
             id,
             stalled: false,
@@ -190,7 +244,7 @@ impl Client {
             overslept: false,
             closing: None,
             publishing: VecDeque::new(),
-            asked_names: names.iter().cloned().collect(),
+            asked_names: BTreeSet::new(),
             drained: false,
             names: BTreeSet::new(),
             loose: Vec::new(),
@@ -204,16 +258,11 @@ impl Client {
             told_draining: false,
             input: Vec::new(),
             next_id: 1,
-        };
-        if !names.is_empty() {
-            client.asked.insert(0, Asked::Sub { names: names.to_vec(), snapshot: true, from: journal.len() });
-            client.changes.push_back(0);
         }
-        client
     }
 
     pub fn is_json(&self) -> bool {
-        matches!(self.speech, Speech::Json)
+        !matches!(self.speech, Speech::Raw { .. })
     }
 
     /// Sends a frame.
@@ -235,7 +284,7 @@ impl Client {
     fn command(&mut self, asked: Asked, text: impl FnOnce(u64) -> String) {
         let id = self.next_id;
         self.next_id += 1;
-        if matches!(asked, Asked::Sub { .. } | Asked::Unsub { .. }) {
+        if matches!(asked, Asked::Sub { .. } | Asked::Wish(_) | Asked::Unsub { .. }) {
             self.changes.push_back(id);
         }
         self.asked.insert(id, asked);
@@ -248,6 +297,12 @@ impl Client {
         self.command(Asked::Sub { names, snapshot, from: journal.len() }, |id| {
             format!(r#"{{"op":"sub","id":{id},"topics":{list},"snapshot":{snapshot}}}"#)
         });
+    }
+
+    /// Subscribes, or changes how, checked topic by topic.
+    pub fn sub_as(&mut self, wish: Wish) {
+        self.asked_names.extend(wish.names.iter().cloned());
+        self.command(Asked::Wish(wish.clone()), |id| wish.command(id));
     }
 
     pub fn unsub(&mut self, names: Vec<String>, journal: &Journal) {
@@ -290,6 +345,7 @@ impl Client {
                     self.send(1, format!(r#"{{"op":"pub","topic":"{topic}","data":{data}}}"#).as_bytes());
                 }
             }
+            Speech::Events => unreachable!("it can't"),
             Speech::Raw { topic, .. } => {
                 let kind = if body.kind == Kind::Binary { Kind::Binary } else { Kind::Text };
                 self.publishing.push_back((topic.clone(), Body { kind, bytes: body.bytes.clone() }));
@@ -299,6 +355,10 @@ impl Client {
     }
 
     pub fn close(&mut self, code: u16) {
+        if matches!(self.speech, Speech::Events) {
+            self.state = State::Left;
+            return self.peer.end();
+        }
         self.closing = Some(code);
         self.send(8, &code.to_be_bytes());
     }
@@ -314,20 +374,33 @@ impl Client {
             && let Some(end) = self.input.windows(4).position(|four| four == b"\r\n\r\n")
         {
             let head: Vec<u8> = self.input.drain(..end + 4).collect();
-            if head.starts_with(b"HTTP/1.1 101 ") {
+            if head.starts_with(b"HTTP/1.1 101 ") || head.starts_with(b"HTTP/1.1 200 ") {
                 self.state = State::Open;
                 self.sure = (!self.is_json()).then_some(journal.len());
+                if let Some(book) = &mut self.book {
+                    book.opened(journal);
+                }
             } else {
                 assert!(head.starts_with(b"HTTP/1.1 "), "{}", String::from_utf8_lossy(&head));
                 self.state = State::Refused;
             }
         }
         if matches!(self.state, State::Open | State::Closed(_)) {
+            if matches!(self.speech, Speech::Events) {
+                while let Some(message) = self.next_event(journal) {
+                    self.message(&message, journal, tail);
+                }
+            }
             while let Some((opcode, payload)) = self.next_frame() {
                 self.take(opcode, &payload, journal, tail);
             }
         }
         let end = self.peer.at_end();
+        if end && self.state == State::Open && matches!(self.speech, Speech::Events) {
+            // A stream has no other end.
+            assert!(self.lagged || self.drained || self.overslept, "the stream of client {:x} just ends", self.id);
+            self.state = State::Closed(if self.lagged { 4100 } else { 1001 });
+        }
         if end && self.state == State::Open {
             assert!(self.overslept, "client {:x} was dropped without a close frame", self.id);
             self.state = State::Left;
@@ -338,7 +411,33 @@ impl Client {
         !bytes.is_empty()
     }
 
+    /// The data of the next event; its id must be that of the update that it holds.
+    fn next_event(&mut self, journal: &Journal) -> Option<String> {
+        let end = self.input.windows(2).position(|two| two == b"\n\n")?;
+        let event: Vec<u8> = self.input.drain(..end + 2).collect();
+        let event = String::from_utf8(event).unwrap();
+        let (mut id, mut data) = (None, Vec::new());
+        for line in event.trim_end_matches('\n').split('\n') {
+            match line.split_once(": ").unwrap_or_else(|| panic!("{line:?} is no field")) {
+                ("id", value) => id = Some(value),
+                ("data", value) => data.push(value),
+                _ => panic!("{line}"),
+            }
+        }
+        let data = data.join("\n");
+        let message: Message = serde_json::from_str(&data).unwrap();
+        assert_eq!(id.is_some(), message.kind == "update", "{event}");
+        if let Some((epoch, seq)) = id.map(|id| id.split_once(':').unwrap()) {
+            assert_eq!((epoch, seq), ("2r", message.seq.unwrap().to_string().as_str()));
+            assert!(journal.find(message.topic.unwrap(), message.seq.unwrap()) < journal.len());
+        }
+        Some(data)
+    }
+
     fn next_frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        if matches!(self.speech, Speech::Events) {
+            return None;
+        }
         let [first, second, rest @ ..] = &self.input[..] else { return None };
         assert!(matches!(first, 0x81 | 0x82 | 0x88 | 0x89 | 0x8a), "a torn frame: it begins with {first:#x}");
         let (len, header) = match second {
@@ -368,7 +467,7 @@ impl Client {
             10 => assert_eq!(self.pings.pop_front().as_deref(), Some(payload), "a pong echoes its ping"),
             _ if self.is_json() => {
                 assert_eq!(opcode, 1);
-                self.message(std::str::from_utf8(payload).unwrap(), journal);
+                self.message(std::str::from_utf8(payload).unwrap(), journal, tail);
             }
             _ => self.raw(opcode, payload, journal),
         }
@@ -380,20 +479,27 @@ impl Client {
         let ours = self.closing == Some(code);
         match code {
             4100 => {
-                let asked = self.asked.values().any(|asked| matches!(asked, Asked::Sub { .. }));
+                let asked = self.asked.values().any(|asked| matches!(asked, Asked::Sub { .. } | Asked::Wish(_)));
+                if let Some(book) = &self.book {
+                    assert!(asked || book.in_full() || book.resumes(), "newest values never lag");
+                }
                 assert!(
-                    asked || !self.names.is_empty() || !self.is_json(),
+                    asked || self.book.is_some() || !self.names.is_empty() || !self.is_json(),
                     "nothing subscribed, yet told that it lags"
                 );
                 // The rest of a frame that was begun still came.
-                assert!(self.at <= tail, "told that it lags at {} when the tape begins at {tail}", self.at);
+                assert!(
+                    self.book.is_some() || self.at <= tail,
+                    "told that it lags at {} when the tape begins at {tail}",
+                    self.at
+                );
                 assert!(self.lagged || !self.is_json(), "4100 without the error before it");
             }
             1001 if ours => {}
             1001 => {
                 assert!(self.drained, "the server went away by itself");
                 assert!(self.told_draining || !self.is_json(), "1001 without the status before it");
-                if !self.overslept {
+                if !self.overslept && self.book.is_none() {
                     self.nothing_missing(journal.len(), journal);
                 }
             }
@@ -408,7 +514,7 @@ impl Client {
         }
     }
 
-    fn message(&mut self, text: &str, journal: &Journal) {
+    fn message(&mut self, text: &str, journal: &Journal, tail: usize) {
         let message: Message = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
         assert!(!self.lagged, "something between the error lagged and the close: {text}");
         if message.kind != "snapshot" {
@@ -419,6 +525,9 @@ impl Client {
             "status" => {
                 assert!(self.drained);
                 self.told_draining = true;
+            }
+            "update" | "snapshot" | "skip" | "reset" if self.book.is_some() => {
+                self.in_book(&message, text, journal, tail);
             }
             "update" => {
                 let at = journal.find(message.topic.unwrap(), message.seq.unwrap());
@@ -436,7 +545,7 @@ impl Client {
                 let asked = self.asked.remove(&id).unwrap_or_else(|| panic!("{text}"));
                 let may = match asked {
                     Asked::Nonsense => message.code == Some("unknown_op"),
-                    Asked::Sub { .. } => {
+                    Asked::Sub { .. } | Asked::Wish(_) => {
                         self.changes.retain(|other| *other != id);
                         matches!(message.code, Some("too_many_subscriptions" | "server_full" | "too_many_topics"))
                     }
@@ -452,7 +561,7 @@ impl Client {
     fn answered(&mut self, message: &Message, text: &str, journal: &Journal) {
         let id = message.id.unwrap_or(0);
         let asked = self.asked.remove(&id).unwrap_or_else(|| panic!("an answer to nothing: {text}"));
-        if matches!(asked, Asked::Sub { .. } | Asked::Unsub { .. }) {
+        if matches!(asked, Asked::Sub { .. } | Asked::Wish(_) | Asked::Unsub { .. }) {
             assert_eq!(self.changes.pop_front(), Some(id), "changes are acknowledged in order");
         }
         match asked {
@@ -468,6 +577,11 @@ impl Client {
                 let until = journal.len();
                 self.joining = Some(Joining { names, acked, snapshot, snapshots: Vec::new(), from, until });
             }
+            Asked::Wish(wish) => {
+                let book = self.book.as_mut().expect("a wish is kept in a book");
+                book.acked(wish, message.topics.as_ref().unwrap(), text, journal);
+            }
+            Asked::Unsub { names, .. } if self.book.is_some() => self.book.as_mut().unwrap().ended(&names),
             Asked::Unsub { names, from } => {
                 self.nothing_missing(from, journal);
                 self.at = self.at.max(from);
@@ -527,6 +641,7 @@ impl Client {
 
     fn wants(&self, publication: &Publication) -> bool {
         match &self.speech {
+            Speech::Events => unreachable!("events are kept in a book"),
             Speech::Json => self.names.iter().any(|name| stands_for(name, &publication.topic)),
             Speech::Raw { topic, echo } => *topic == publication.topic && (*echo || publication.origin != self.id),
         }
@@ -565,9 +680,39 @@ impl Client {
         (self.at, self.sure) = (at + 1, None);
     }
 
+    /// Something that the book has to allow.
+    fn in_book(&mut self, message: &Message, text: &str, journal: &Journal, tail: usize) {
+        let mut book = self.book.take().unwrap();
+        let topic = message.topic.unwrap();
+        match message.kind {
+            "update" => book.update(topic, message.seq.unwrap(), journal),
+            "snapshot" => book.snapshot(topic, message.seq.unwrap(), message.epoch.unwrap()),
+            "skip" => {
+                assert_eq!(message.why, Some("slow"));
+                book.skip(topic, message.from.unwrap(), message.to.unwrap());
+            }
+            _ => {
+                let (seq, epoch) = (message.seq.unwrap(), message.epoch.unwrap());
+                book.reset(topic, seq, epoch, message.why.unwrap(), journal, tail);
+            }
+        }
+        self.book = Some(book);
+        if matches!(message.kind, "update" | "snapshot") {
+            self.check_body(message, &journal.all[journal.find(topic, message.seq.unwrap())], text);
+        }
+    }
+
     fn raw(&mut self, opcode: u8, payload: &[u8], journal: &Journal) {
         let at = *journal.by_payload.get(payload).expect("something that was published");
-        self.follow(at, journal);
+        let publication = &journal.all[at];
+        match &mut self.book {
+            Some(book) => {
+                let mine = matches!(self.speech, Speech::Raw { echo: false, .. }) && publication.origin == self.id;
+                assert!(!mine, "its own publication comes back");
+                book.raw_update(&publication.topic, publication.seq, journal);
+            }
+            None => self.follow(at, journal),
+        }
         assert_eq!(opcode == 2, journal.all[at].body.kind == Kind::Binary);
     }
 
@@ -589,16 +734,24 @@ impl Client {
     }
 
     /// Everything was sent: nothing may be missing now.
-    pub fn check_complete(&mut self, end: usize, journal: &Journal) {
+    pub fn check_complete(&mut self, end: usize, journal: &Journal, tail: usize) {
         if self.state != State::Open {
             return;
         }
-        self.settle_join(journal);
         assert!(self.input.is_empty(), "half a frame is left");
-        self.nothing_missing(end, journal);
+        match &self.book {
+            Some(book) => {
+                let not = if let Speech::Raw { echo: false, .. } = self.speech { self.id } else { 0 };
+                book.check_complete(journal, not, tail);
+            }
+            None => {
+                self.settle_join(journal);
+                self.nothing_missing(end, journal);
+            }
+        }
         assert!(self.pings.is_empty(), "a ping without its pong");
         assert!(self.asked.is_empty(), "{} commands without an answer", self.asked.len());
-        if self.is_json() {
+        if self.is_json() && self.book.is_none() {
             assert!(self.names.iter().all(|name| self.asked_names.contains(name)));
         }
     }

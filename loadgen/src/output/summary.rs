@@ -1,0 +1,178 @@
+//! The summary of a comparison that asked several questions: what one looks for first, and the two plots that show it.
+//!
+//! A question is one file of runs against several targets. All figures are medians, and ratios to the first target of
+//! their own question: its runs met the same weather as the others'.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+
+use super::{
+    compare::{Group, as_markdown, groups, spread},
+    plot::Bars,
+    report::percentile_plot,
+};
+use crate::{
+    figures::{Report, Run},
+    merge,
+    spec::{Pace, Spec},
+    units,
+};
+
+/// The runs that answer one question.
+pub struct Question {
+    /// What it is called: the file's name.
+    name: String,
+    report: Report,
+}
+
+impl Question {
+    /// Reads a file.
+    pub fn read(path: &PathBuf) -> Result<Self> {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        Ok(Self { name: name.split('.').next().unwrap_or_default().to_owned(), report: merge::read(path)? })
+    }
+
+    fn groups(&self) -> Vec<Group<'_>> {
+        groups(std::slice::from_ref(&self.report))
+    }
+
+    fn window(&self) -> Option<usize> {
+        match self.report.spec.pace {
+            Pace::Window(window) => Some(window),
+            _ => None,
+        }
+    }
+
+    fn has_latencies(&self) -> bool {
+        self.report.runs.iter().any(|run| run.open_loop)
+    }
+}
+
+/// One table a figure: a row for each question, a column for each target.
+pub fn tables(questions: &[Question]) -> String {
+    let mut out = String::new();
+    let mut table = |title: &str, of: &dyn Fn(&Question) -> bool, cell: &dyn Fn(&Group<'_>, &Group<'_>) -> String| {
+        let asked: Vec<&Question> = questions.iter().filter(|question| of(question)).collect();
+        if !asked.is_empty() {
+            out += &format!("{title}\n\n{}\n", as_markdown(&rows(&asked, cell)));
+        }
+    };
+    let cost = "Server CPU for each delivery: the first column's, and the others' as multiples of it; less is better.";
+    table(cost, &|_| true, &|group, first| ratio(group, first, cpu, units::time));
+    let rate = "Deliveries a second, likewise; more is better.";
+    table(rate, &|question| question.window().is_some(), &|group, first| {
+        ratio(group, first, |run| run.deliveries_per_s(), units::short)
+    });
+    table("Latency from the planned send time: p50, p99, p99.9.", &Question::has_latencies, &|group, _| tails(group));
+    out += "`?`: some of the runs are doubtful, and the question's own table says how many. `!`: some lost or changed something.\n";
+    out
+}
+
+fn rows(questions: &[&Question], cell: &dyn Fn(&Group<'_>, &Group<'_>) -> String) -> Vec<Vec<String>> {
+    let names = names(questions);
+    let mut rows = vec![vec![String::new()]];
+    rows[0].extend(names.iter().map(|name| name.to_string()));
+    for question in questions {
+        let groups = question.groups();
+        let mut row = vec![question.name.clone()];
+        for name in &names {
+            let group = groups.iter().find(|group| group.name == *name);
+            row.push(group.map_or_else(|| "-".into(), |group| cell(group, &groups[0]) + mark(group)));
+        }
+        rows.push(row);
+    }
+    rows
+}
+
+/// All targets, in the order in which they first appear.
+fn names<'a>(questions: &[&'a Question]) -> Vec<&'a str> {
+    let mut names: Vec<&str> = Vec::new();
+    for run in questions.iter().flat_map(|question| &question.report.runs) {
+        if !names.contains(&run.name.as_str()) {
+            names.push(&run.name);
+        }
+    }
+    names
+}
+
+fn ratio(group: &Group<'_>, first: &Group<'_>, of: fn(&Run) -> f64, show: fn(f64) -> String) -> String {
+    let (own, base) = (median(group, of), median(first, of));
+    match () {
+        () if own <= 0.0 => "-".into(),
+        () if group.name == first.name || base <= 0.0 => show(own),
+        () => factor(own / base),
+    }
+}
+
+/// A factor with as many places as mean something.
+fn factor(value: f64) -> String {
+    if value < 10.0 { format!("{value:.2}") } else { format!("{value:.0}") }
+}
+
+fn tails(group: &Group<'_>) -> String {
+    let at = |quantile| median(group, |run| run.latency().map_or(0.0, |all| all.value_at_quantile(quantile) as f64));
+    [0.5, 0.99, 0.999].map(|quantile| units::time(at(quantile))).join(" / ")
+}
+
+fn mark(group: &Group<'_>) -> &'static str {
+    match () {
+        () if group.runs.iter().any(|run| matches!(run.exit(), 1 | 4)) => " !",
+        () if group.runs.iter().any(|run| !run.doubts.is_empty()) => " ?",
+        () => "",
+    }
+}
+
+fn median(group: &Group<'_>, of: impl Fn(&Run) -> f64) -> f64 {
+    spread(group.runs.iter().map(|run| of(run)).collect()).1
+}
+
+fn cpu(run: &Run) -> f64 {
+    run.server.as_ref().filter(|_| run.deliveries > 0).map_or(0.0, |server| server.cpu_ns_per_delivery)
+}
+
+/// Processor time for each delivery as a multiple of the first target's, by window.
+pub fn cost(questions: &[Question]) -> Result<String> {
+    let first = questions.iter().find(|question| question.window().is_some());
+    let first = first.context("--cost: none of the results is of a run with a --window")?;
+    let shape = |spec: &Spec| (spec.subs, spec.size, spec.topics, spec.topics_per_sub);
+    let alike = |question: &&Question| shape(&question.report.spec) == shape(&first.report.spec);
+    let mut windows: Vec<&Question> =
+        questions.iter().filter(|question| question.window().is_some()).filter(alike).collect();
+    windows.sort_by_key(|question| question.window());
+    let names = names(&windows);
+    let group = |question: &&Question| {
+        let groups = question.groups();
+        let base = median(&groups[0], cpu);
+        let value = |name: &str| {
+            let group = groups.iter().find(|group| group.name == name)?;
+            Some(median(group, cpu) / base)
+        };
+        let window = question.window().unwrap_or_default();
+        let label = if window == 1 { "one at a time".to_owned() } else { format!("{window} in flight") };
+        (label, names.iter().map(|name| value(name)).collect())
+    };
+    let spec = &first.report.spec;
+    let title = format!(
+        "Server CPU for each delivery, as a multiple of {}: {} subscribers, {} bytes",
+        names.first().unwrap_or(&"?"),
+        units::count(spec.subs as u64),
+        spec.size
+    );
+    let groups = windows.iter().map(group).collect();
+    let names = names.iter().map(|name| name.to_string()).collect();
+    Ok(Bars { title: &title, names, groups, show: factor }.svg())
+}
+
+/// Latency by percentile, of the first question with planned send times.
+pub fn latency(questions: &[Question]) -> Result<String> {
+    let open = questions.iter().find(|question| question.has_latencies());
+    let open = open.context("--latency: none of the results is of a run with a --rate")?;
+    let spec = &open.report.spec;
+    let rate = match &spec.pace {
+        Pace::Rate(rate) => format!("{rate} to "),
+        _ => String::new(),
+    };
+    let title = format!("Latency from the planned send time: {rate}{} subscribers", units::count(spec.subs as u64));
+    percentile_plot(&open.report, &title)
+}

@@ -1,0 +1,227 @@
+//! A doorway for `benches/`: a worker whose kernel costs nothing.
+//!
+//! There only with the feature `bench`. What a server spends beside the kernel can't be seen next to it, where a `send`
+//! takes microseconds and a delivery's own share is nanoseconds. So here is the very worker on an edge whose sends are
+//! taken and forgotten, whose clock ticks once a turn, and whose sockets hold what a client is to have sent.
+//!
+//! Everything goes through what a server has: sockets come by the inbox, clients speak HTTP and WebSocket, publications
+//! go onto the tape. Whatever the worker is made of, this needs no change.
+
+use std::{
+    cell::{Cell, RefCell},
+    hint::black_box,
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+
+use crossbeam_channel::Receiver;
+
+use crate::{
+    clock::Moment,
+    config::{Config, Span},
+    handover::{Arrival, Inbox, Message},
+    io::{
+        Edge, Ready, Received, Sent, Token,
+        waker::{Sleep, Waker},
+    },
+    limits::Limits,
+    metrics::Metrics,
+    protocol::Payload,
+    publish::Publisher,
+    tape::{Tape, TapeSettings},
+    topic::Subscriptions,
+    websocket::handshake,
+    worker::{Settings, Shared, Worker},
+};
+
+/// One worker with its clients, and its tape.
+pub struct Bench {
+    worker: Worker<FreeEdge>,
+    wires: Rc<Wires>,
+    tape: Tape,
+    metrics: Arc<Metrics>,
+    limits: Arc<Limits>,
+    inbox: Inbox<Socket>,
+    // Nobody reads it, but it has to be open.
+    _control: Receiver<Message<Socket>>,
+}
+
+/// A client of a [`Bench`].
+#[derive(Clone, Copy, Debug)]
+pub struct Client(usize);
+
+impl Bench {
+    /// A worker without clients.
+    pub fn new() -> Bench {
+        let config = Config { heartbeat: NEVER, idle_timeout: NEVER, ..Config::default() };
+        let tape = Tape::new(TapeSettings {
+            // Small enough to roll over many times in a measurement, as it does in a server.
+            retain: 4 << 20,
+            segment: 1 << 20,
+            message_max: config.max_message.as_u64() as usize,
+            topics_max: config.max_topics,
+            value_bytes_max: config.max_values.as_u64() as usize,
+            epoch: 1,
+        });
+        let metrics = Arc::new(Metrics::new(1));
+        let shared = Arc::new(Shared {
+            settings: Arc::new(Settings::new(&config)),
+            publisher: Publisher::new(tape.clone(), Arc::new([]), Arc::clone(&metrics), config.max_topic_length),
+            subscriptions: Subscriptions::new(config.max_subscriptions_total),
+            metrics: Arc::clone(&metrics),
+        });
+        let waker = Arc::new(Waker::new().expect("an event descriptor"));
+        let (inbox, received) = Inbox::new(1, Arc::clone(&waker));
+        let (control, kept) = Inbox::new(1, waker);
+        let wires = Rc::new(Wires::default());
+        let worker = Worker::new(0, shared, tape.clone(), FreeEdge(Rc::clone(&wires)), received, control);
+        let limits = Limits::new(usize::MAX, 0);
+        Bench { worker, wires, tape, metrics, limits, inbox, _control: kept }
+    }
+
+    /// Connects a client with an upgrade request for `target`, such as `/raw/a` or `/ws?topics=a,b`.
+    ///
+    /// # Panics
+    /// If the worker doesn't take it.
+    pub fn connect(&mut self, target: &str) -> Client {
+        let mut request = Vec::new();
+        handshake::push_request(&mut request, "bench", target, "dGhlIHNhbXBsZSBub25jZQ==", &[]);
+        let client = Client(self.wires.clients.borrow().len());
+        self.wires.clients.borrow_mut().push(Wire::default());
+        let peer = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
+        let permit = self.limits.admit(peer.ip()).expect("there is no limit");
+        let arrival = Arrival { socket: Socket(client.0), peer, permit, received: Vec::new() };
+        assert!(self.inbox.hand_over(arrival).is_ok(), "the inbox is empty between turns");
+        self.turn();
+        let before = self.upgrades();
+        self.feed(client, &request);
+        self.turn();
+        assert_eq!(self.upgrades(), before + 1, "{target} is upgraded");
+        client
+    }
+
+    /// Has a client send `bytes`, which the worker reads in its next turn.
+    pub fn feed(&mut self, client: Client, bytes: &[u8]) {
+        self.wires.clients.borrow_mut()[client.0].input.extend_from_slice(bytes);
+        self.wires.sent.borrow_mut().push(client.0);
+    }
+
+    /// Publishes one payload beside the clients, as feeds do.
+    ///
+    /// # Panics
+    /// If the tape refuses it.
+    pub fn publish(&mut self, topic: &str, payload: Payload<'_>) {
+        let ts = self.wires.wall_us();
+        self.tape.appender().append(topic, payload, ts, 0).expect("it fits");
+    }
+
+    /// Lets the worker take a turn.
+    pub fn turn(&mut self) {
+        self.worker.turn();
+    }
+
+    /// Publications sent so far, once for each subscriber.
+    pub fn deliveries(&self) -> u64 {
+        self.metrics.workers[0].deliveries.get()
+    }
+
+    fn upgrades(&self) -> u64 {
+        self.metrics.workers[0].upgrades.get()
+    }
+}
+
+impl Default for Bench {
+    fn default() -> Self {
+        Bench::new()
+    }
+}
+
+/// No timer is to fire in the middle of a measurement.
+const NEVER: Span = Span(Duration::ZERO);
+
+/// What the worker's edge and the clients share.
+#[derive(Default)]
+struct Wires {
+    clients: RefCell<Vec<Wire>>,
+    /// Clients with something to be read.
+    sent: RefCell<Vec<usize>>,
+    /// Nanoseconds; a microsecond goes by with each turn.
+    clock: Cell<u64>,
+}
+
+impl Wires {
+    fn wall_us(&self) -> u64 {
+        1_700_000_000_000_000 + self.clock.get() / 1000
+    }
+}
+
+/// What a client has sent, and how much of it was read.
+#[derive(Default)]
+struct Wire {
+    token: Token,
+    input: Vec<u8>,
+    read: usize,
+}
+
+/// The worker's end of a client.
+struct Socket(usize);
+
+/// The edge: a send costs as much as looking at its length.
+struct FreeEdge(Rc<Wires>);
+
+impl Edge for FreeEdge {
+    type Socket = Socket;
+
+    fn now(&self) -> Moment {
+        Moment(self.0.clock.get())
+    }
+
+    fn wall_us(&self) -> u64 {
+        self.0.wall_us()
+    }
+
+    fn watch(&mut self, socket: &Socket, token: Token) -> io::Result<()> {
+        self.0.clients.borrow_mut()[socket.0].token = token;
+        Ok(())
+    }
+
+    fn interest(&mut self, _: &Socket, _: Token, _: bool, _: bool) {}
+
+    fn unwatch(&mut self, _: &Socket) {}
+
+    fn wait(&mut self, _: Option<Duration>, _: Sleep, _: &mut dyn FnMut() -> bool, ready: &mut Vec<Ready>) {
+        self.0.clock.set(self.0.clock.get() + 1000);
+        let clients = self.0.clients.borrow();
+        let readable = |client: usize| Ready { token: clients[client].token, readable: true, writable: false };
+        ready.clear();
+        ready.extend(self.0.sent.borrow_mut().drain(..).map(readable));
+    }
+
+    fn receive(&mut self, socket: &Socket, buffer: &mut [u8]) -> Received {
+        let wire = &mut self.0.clients.borrow_mut()[socket.0];
+        let left = &wire.input[wire.read..];
+        let len = left.len().min(buffer.len());
+        if len == 0 {
+            return Received::Nothing;
+        }
+        buffer[..len].copy_from_slice(&left[..len]);
+        wire.read += len;
+        if wire.read < wire.input.len() {
+            self.0.sent.borrow_mut().push(socket.0);
+        } else {
+            wire.input.clear();
+            wire.read = 0;
+        }
+        Received::Bytes(len)
+    }
+
+    #[inline]
+    fn send(&mut self, _: &Socket, bytes: &[u8]) -> Sent {
+        Sent::Took(black_box(bytes).len())
+    }
+
+    fn finish(&mut self, _: &Socket) {}
+}
