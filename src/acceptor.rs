@@ -2,7 +2,9 @@
 //!
 //! An acceptor blocks in `accept4`. It survives whatever accepting can fail with: a connection that is gone already is
 //! passed over, and when descriptors or memory run out it pauses for a moment, instead of spinning on an error that won't
-//! go away by itself. It ends when its listening socket is shut down.
+//! go away by itself. It ends when its listening socket is shut down; one that was passed
+//! to this process (socket activation) stays open for the next, so there it waits for a bell, too: one `poll` more for each
+//! connection.
 
 use std::{
     io,
@@ -28,7 +30,8 @@ use crate::{
     http::response::refusal,
     io::listener,
     limits::Limits,
-    metrics::{Metrics, Refusal},
+    metrics::Refusal,
+    worker::Shared,
 };
 
 /// How long an acceptor pauses when descriptors have run out.
@@ -41,9 +44,11 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct Acceptor {
     pub listener: Arc<Socket>,
     pub limits: Arc<Limits>,
-    pub metrics: Arc<Metrics>,
+    pub shared: Arc<Shared>,
     pub workers: Vec<Inbox<OwnedFd>>,
     pub stopping: Arc<AtomicBool>,
+    /// Rung to end it, where the listening socket was passed to this process and can't be shut down.
+    pub bell: Option<Arc<OwnedFd>>,
 }
 
 impl Acceptor {
@@ -51,15 +56,17 @@ impl Acceptor {
     pub(crate) fn run(self) {
         let mut complained = Moment::default();
         loop {
-            let accepted = listener::accept(&self.listener);
+            let accepted = self.accept();
             // Acquire: pairs with the Release of whoever stops the server, before it shuts the socket down.
             if self.stopping.load(Ordering::Acquire) {
                 return;
             }
             match accepted {
                 Ok((socket, peer)) => self.take(socket, peer),
+                // Another acceptor of the same socket was faster, the bell was rung, or a signal came.
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
                 Err(error) => {
-                    self.metrics.accept_errors.bump();
+                    self.shared.metrics.accept_errors.bump();
                     if is_short_of_something(&error) {
                         let now = Moment::now();
                         if now.since(complained) >= COMPLAIN_EVERY || complained == Moment::default() {
@@ -73,12 +80,24 @@ impl Acceptor {
         }
     }
 
+    fn accept(&self) -> io::Result<(OwnedFd, SocketAddr)> {
+        if let Some(bell) = &self.bell
+            && listener::wait(&self.listener, bell)?
+        {
+            // What is waiting stays in the backlog, for the next process that listens on this socket.
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        listener::accept(&self.listener)
+    }
+
     fn take(&self, socket: OwnedFd, peer: SocketAddr) {
-        self.metrics.accepted.bump();
-        match self.limits.admit(peer.ip()) {
+        self.shared.metrics.accepted.bump();
+        // A trusted proxy is many clients: each is counted as who it is, once that is known.
+        let is_proxy = self.shared.settings.get().proxies.trust(peer.ip());
+        match self.limits.admit((!is_proxy).then_some(peer.ip())) {
             Ok(permit) => {
                 let arrival = Arrival { socket, peer, permit, received: Vec::new() };
-                if let Err(back) = hand_to_fewest(&self.workers, &self.metrics, arrival) {
+                if let Err(back) = hand_to_fewest(&self.workers, &self.shared.metrics, arrival) {
                     self.refuse(&back.socket, peer, Refusal::InboxFull);
                 }
             }
@@ -89,7 +108,7 @@ impl Acceptor {
     /// Says 503 to a connection that there is no room for. Without waiting: what the client has sent so far is read, so
     /// that closing doesn't reset the connection before the answer has arrived.
     fn refuse(&self, socket: &OwnedFd, peer: SocketAddr, why: Refusal) {
-        self.metrics.refuse(why);
+        self.shared.metrics.refuse(why);
         tracing::debug!(%peer, why = why.name(), "refused");
         let text = match why {
             Refusal::AddressFull => "There are too many connections from your address.",

@@ -6,19 +6,22 @@
 //! The floors below are the whole structure; a module uses its own floor and those beneath it:
 //!
 //! ```text
-//!  6  cli, server                  assembly
+//!  6  cli, check, server           assembly
+//!     top                          a server shown in a terminal; a client of its HTTP
 //!  5  control, feeds               HTTP API, metrics, page; demo and replay
 //!  4  publish, acceptor, worker    the data plane; handover and limits between its threads
 //!  3  io                           the kernel edge
 //!  2  tape, topic                  shared memory
-//!  1  http, websocket, protocol    bytes and values: no socket, thread, lock or clock
-//!  0  clock, config, metrics       ground
+//!  1  http, proxy, websocket,      bytes and values: no socket, thread, lock or clock
+//!     protocol
+//!  0  clock, config, metrics, live ground
 //! ```
 
 mod acceptor;
 #[cfg(all(feature = "bench", not(loom)))]
 #[doc(hidden)]
 pub mod bench;
+pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -28,11 +31,14 @@ mod handover;
 pub mod http;
 pub mod io;
 mod limits;
+mod live;
 pub mod metrics;
 pub mod protocol;
+mod proxy;
 pub mod publish;
 pub mod server;
 pub mod tape;
+pub mod top;
 pub mod topic;
 pub mod websocket;
 mod worker;

@@ -167,6 +167,8 @@ pub enum Refusal {
     TopicsFull,
     /// One subscription too many.
     SubscriptionsFull,
+    /// Commands, pings or publications too often.
+    RateLimited,
     /// The server is stopping.
     Draining,
 }
@@ -185,11 +187,12 @@ impl Refusal {
             Refusal::Forbidden => "forbidden",
             Refusal::TopicsFull => "topics_full",
             Refusal::SubscriptionsFull => "subscriptions_full",
+            Refusal::RateLimited => "rate_limited",
             Refusal::Draining => "draining",
         }
     }
 
-    const ALL: [Refusal; 11] = [
+    const ALL: [Refusal; 12] = [
         Refusal::ServerFull,
         Refusal::AddressFull,
         Refusal::InboxFull,
@@ -200,9 +203,13 @@ impl Refusal {
         Refusal::Forbidden,
         Refusal::TopicsFull,
         Refusal::SubscriptionsFull,
+        Refusal::RateLimited,
         Refusal::Draining,
     ];
 }
+
+/// The close code of a subscriber that fell off the tape.
+const LAGGED: u16 = 4100;
 
 /// What the whole server counts.
 #[derive(Debug, Default)]
@@ -230,7 +237,12 @@ pub struct Metrics {
 impl Metrics {
     /// Counters for so many workers.
     pub fn new(workers: usize) -> Metrics {
-        Metrics { workers: (0..workers).map(|_| Default::default()).collect(), ..Metrics::default() }
+        Metrics {
+            workers: (0..workers).map(|_| Default::default()).collect(),
+            // There from the start: Prometheus sees no increase in a series that begins with its first one.
+            closes: Mutex::new(BTreeMap::from([(LAGGED, 0)])),
+            ..Metrics::default()
+        }
     }
 
     /// Counts a refusal.
@@ -248,7 +260,7 @@ impl Metrics {
         *self.closes.lock().entry(code).or_default() += 1;
     }
 
-    /// Every close code seen, with its count.
+    /// Every close code seen, and that of subscribers that fell off the tape, with its count.
     pub fn closes(&self) -> Vec<(u16, u64)> {
         self.closes.lock().iter().map(|(code, count)| (*code, *count)).collect()
     }

@@ -45,11 +45,12 @@ use crate::{
     handover::{Inbox, Message},
     io::{epoll::Epoll, listener, waker::Waker},
     limits::Limits,
+    live::Live,
     metrics::Metrics,
     publish::Publisher,
     tape::{Tape, TapeSettings},
     topic::Subscriptions,
-    worker::{Settings, Shared, Worker},
+    worker::{Settings, Shared, SlowClients, Worker},
 };
 
 /// Descriptors that are not connections: standard streams, epoll sets, bells, files, refusals on their way.
@@ -88,6 +89,9 @@ pub enum StartError {
         /// What there is.
         limit: u64,
     },
+    /// Something else than listening sockets was passed to this process.
+    #[error("LISTEN_FDS: {0}: pass listening TCP sockets (ListenStream= in a systemd socket unit), or none")]
+    Passed(#[source] io::Error),
     /// The recording can't be read.
     #[error(transparent)]
     Replay(#[from] ReplayError),
@@ -97,9 +101,10 @@ pub enum StartError {
 }
 
 /// Settings on their way to becoming a server.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Builder {
     config: Config,
+    sockets: Vec<Socket>,
 }
 
 impl Builder {
@@ -121,6 +126,13 @@ impl Builder {
         self
     }
 
+    /// Listens on these sockets, which listen already, in place of any address; on none, the addresses stand. They are
+    /// not shut down when the server stops.
+    pub fn sockets(mut self, sockets: Vec<Socket>) -> Builder {
+        self.sockets = sockets;
+        self
+    }
+
     /// Changes any setting.
     pub fn set(mut self, change: impl FnOnce(&mut Config)) -> Builder {
         change(&mut self.config);
@@ -132,7 +144,7 @@ impl Builder {
     /// # Errors
     /// [`StartError`]: nothing is left running.
     pub fn start(self) -> Result<Server, StartError> {
-        Server::start(self.config)
+        Server::start(self.config, self.sockets)
     }
 }
 
@@ -141,9 +153,12 @@ pub struct Server {
     addresses: Vec<SocketAddr>,
     publisher: Publisher,
     config: Config,
+    shared: Arc<Shared>,
+    limits: Arc<Limits>,
     ready: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
     listeners: Vec<Arc<Socket>>,
+    bell: Option<Arc<OwnedFd>>,
     acceptors: Vec<JoinHandle<()>>,
     workers: Vec<(Inbox<OwnedFd>, JoinHandle<()>)>,
     control: Option<(Inbox<OwnedFd>, JoinHandle<()>)>,
@@ -171,21 +186,39 @@ impl Server {
         self.publisher.clone()
     }
 
-    fn start(config: Config) -> Result<Server, StartError> {
+    fn start(mut config: Config, passed: Vec<Socket>) -> Result<Server, StartError> {
+        let bell = if passed.is_empty() { None } else { Some(Arc::new(new_bell().map_err(StartError::Thread)?)) };
+        if !passed.is_empty() {
+            // Whether publishing is open depends on where the server really listens.
+            config.listen = addresses_passed(&passed);
+        }
         config.check()?;
         let cores = pick_cores(&config)?;
         let replay = config.replay.as_ref().map(|path| Replay::open(path, replay::Options::of(&config))).transpose()?;
-        let listeners = listen_all(&config)?;
-        let beside = DESCRIPTORS_BESIDE + (listeners.len() + 3 * cores.len()) as u64;
-        let needed = config.max_connections as u64 + beside;
-        listener::reserve_descriptors(needed).map_err(|limit| StartError::Descriptors {
-            connections: config.max_connections,
-            needed,
-            limit,
-        })?;
+        let listeners = if passed.is_empty() { listen_all(&config)? } else { adopt_all(&config, passed)? };
+        reserve_descriptors(&config, listeners.len(), cores.len())?;
         let addresses = addresses_of(&config, &listeners);
         let parts = Parts::new(&config, cores.len()).map_err(StartError::Thread)?;
-        parts.spawn(config, cores, listeners, addresses, replay).map_err(StartError::Thread)
+        parts.spawn(config, cores, listeners, bell, addresses, replay).map_err(StartError::Thread)
+    }
+
+    /// Takes over those of the `wanted` settings that can change while the server runs ([`LIVE`](crate::config::LIVE)); the others stay
+    /// as they were at the start. Connections see new timeouts when their next one comes, and who has shown the token
+    /// that was right keeps the right to publish until it disconnects.
+    ///
+    /// # Errors
+    /// What is wrong with the settings, or that there are too few descriptors for the connections: nothing has changed.
+    pub fn reload(&mut self, wanted: &Config) -> Result<(), StartError> {
+        wanted.check()?;
+        let config = self.config.with_live(wanted);
+        config.check()?;
+        if config.max_connections > self.config.max_connections {
+            reserve_descriptors(&config, self.listeners.len(), self.workers.len())?;
+        }
+        self.limits.set(config.max_connections, config.max_connections_per_ip);
+        self.shared.settings.set(Settings::new(&config));
+        self.config = config;
+        Ok(())
     }
 
     /// Stops: nobody new comes in, clients are told and sent what is on the tape, connections are closed. Waits for all of
@@ -204,7 +237,10 @@ impl Server {
         }
         // Release: pairs with the Acquire of the acceptors, which look when `accept` has failed.
         self.stopping.store(true, Ordering::Release);
-        for listener in &self.listeners {
+        if let Some(bell) = &self.bell {
+            let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
+        }
+        for listener in self.listeners.iter().filter(|_| self.bell.is_none()) {
             // Ends a waiting `accept4(2)` with EINVAL.
             let _ = listener.shutdown(std::net::Shutdown::Both);
         }
@@ -245,7 +281,7 @@ struct Parts {
 
 impl Parts {
     fn new(config: &Config, workers: usize) -> io::Result<Parts> {
-        let settings = Arc::new(Settings::new(config));
+        let settings = Settings::new(config);
         let tape = Tape::new(TapeSettings {
             retain: config.retain.as_u64() as usize,
             segment: config.segment.as_u64() as usize,
@@ -264,7 +300,13 @@ impl Parts {
         let (control, control_receiver) = Inbox::new(config.inbox, Arc::clone(&control_waker));
         Ok(Parts {
             tape,
-            shared: Arc::new(Shared { settings, publisher, subscriptions, metrics }),
+            shared: Arc::new(Shared {
+                settings: Live::new(settings),
+                publisher,
+                subscriptions,
+                metrics,
+                slow: SlowClients::new(workers),
+            }),
             limits: Limits::new(config.max_connections, config.max_connections_per_ip),
             wakers,
             inboxes,
@@ -281,6 +323,7 @@ impl Parts {
         config: Config,
         cores: Vec<Option<CoreId>>,
         listeners: Vec<Arc<Socket>>,
+        bell: Option<Arc<OwnedFd>>,
         addresses: Vec<SocketAddr>,
         replay: Option<Replay>,
     ) -> io::Result<Server> {
@@ -303,9 +346,12 @@ impl Parts {
             addresses,
             publisher: self.shared.publisher.clone(),
             config,
+            shared: Arc::clone(&self.shared),
+            limits: Arc::clone(&self.limits),
             ready,
             stopping: Arc::clone(&stopping),
             listeners: listeners.clone(),
+            bell: bell.clone(),
             acceptors: Vec::new(),
             workers: Vec::new(),
             control: Some((self.control.clone(), control_thread)),
@@ -325,9 +371,10 @@ impl Parts {
             let acceptor = Acceptor {
                 listener,
                 limits: Arc::clone(&self.limits),
-                metrics: Arc::clone(&self.shared.metrics),
+                shared: Arc::clone(&self.shared),
                 workers: self.inboxes.clone(),
                 stopping: Arc::clone(&stopping),
+                bell: bell.clone(),
             };
             server.acceptors.push(spawn(format!("accept-{index}"), move || acceptor.run())?);
         }
@@ -357,8 +404,23 @@ impl Server {
     }
 }
 
+/// A descriptor for each connection, and what there is beside them.
+pub(crate) fn descriptors_needed(config: &Config, listeners: usize, workers: usize) -> u64 {
+    config.max_connections as u64 + DESCRIPTORS_BESIDE + (listeners + 4 * workers) as u64
+}
+
+/// Makes room for the descriptors of all connections.
+fn reserve_descriptors(config: &Config, listeners: usize, workers: usize) -> Result<(), StartError> {
+    let needed = descriptors_needed(config, listeners, workers);
+    listener::reserve_descriptors(needed).map_err(|limit| StartError::Descriptors {
+        connections: config.max_connections,
+        needed,
+        limit,
+    })
+}
+
 /// Which core each worker is pinned to; as many entries as there are workers.
-fn pick_cores(config: &Config) -> Result<Vec<Option<CoreId>>, ConfigError> {
+pub(crate) fn pick_cores(config: &Config) -> Result<Vec<Option<CoreId>>, ConfigError> {
     let usable = core_affinity::get_core_ids().unwrap_or_default();
     let cores = match &config.pin {
         Pin::None => Vec::new(),
@@ -388,15 +450,37 @@ fn pin(core: Option<CoreId>, worker: usize) {
     }
 }
 
-fn listen_all(config: &Config) -> Result<Vec<Arc<Socket>>, StartError> {
-    let options = listener::ListenOptions {
+fn listen_options(config: &Config) -> listener::ListenOptions {
+    listener::ListenOptions {
         backlog: config.backlog,
         send_buffer: config.sndbuf.as_u64() as usize,
         receive_buffer: config.rcvbuf.as_u64() as usize,
-    };
+    }
+}
+
+/// Sockets that were passed to this process, each once for every acceptor.
+fn adopt_all(config: &Config, passed: Vec<Socket>) -> Result<Vec<Arc<Socket>>, StartError> {
+    let mut listeners = Vec::new();
+    for socket in passed {
+        listener::adopt(&socket, listen_options(config)).map_err(StartError::Passed)?;
+        let socket = Arc::new(socket);
+        listeners.extend((0..config.acceptors).map(|_| Arc::clone(&socket)));
+    }
+    Ok(listeners)
+}
+
+pub(crate) fn addresses_passed(passed: &[Socket]) -> Vec<SocketAddr> {
+    passed.iter().filter_map(|socket| socket.local_addr().ok()?.as_socket()).collect()
+}
+
+fn new_bell() -> io::Result<OwnedFd> {
+    Ok(rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?)
+}
+
+fn listen_all(config: &Config) -> Result<Vec<Arc<Socket>>, StartError> {
     let mut listeners = Vec::new();
     for address in &config.listen {
-        let sockets = listener::listen(*address, config.acceptors, options).map_err(|cause| {
+        let sockets = listener::listen(*address, config.acceptors, listen_options(config)).map_err(|cause| {
             let advice = match cause.kind() {
                 io::ErrorKind::AddrInUse => "another program listens there; stop it or choose another port",
                 io::ErrorKind::AddrNotAvailable => "this machine has no such address; choose one of its own",

@@ -11,7 +11,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use bytesize::ByteSize;
 use clap::{Args, FromArgMatches};
 
-pub use values::{LogFormat, Pin, Rate, Secret, Span, Speed};
+pub use values::{LogFormat, Network, Pin, Rate, RateLimit, Secret, Span, Speed};
 
 /// The settings of one server.
 #[derive(Args, Clone, Debug)]
@@ -51,6 +51,25 @@ pub struct Config {
         help_heading = "Listening"
     )]
     pub allow_origin: Vec<String>,
+
+    /// Proxies whose `X-Forwarded-For` counts, as address or network; repeat for several
+    ///
+    /// The client that such a proxy names is what the log shows and what --max-connections-per-ip counts; the proxy itself
+    /// is not counted. With this, publishing is no longer open merely because the server listens on loopback.
+    #[arg(
+        long,
+        value_name = "ADDR|NETWORK",
+        env = "STENTOR_TRUSTED_PROXY",
+        value_delimiter = ',',
+        help_heading = "Listening"
+    )]
+    pub trusted_proxy: Vec<Network>,
+
+    /// Connections from --trusted-proxy begin with a PROXY header, version 1 or 2
+    ///
+    /// Those without one are refused, and from other addresses none is taken.
+    #[arg(long, env = "STENTOR_PROXY_PROTOCOL", help_heading = "Listening")]
+    pub proxy_protocol: bool,
 
     // ---- Threads ---------------------------------------------------------------------------------------------------
     /// Worker threads; each owns its share of the connections [default: the cores it may use]
@@ -176,6 +195,24 @@ pub struct Config {
     #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_PENDING", default_value = "16MiB", help_heading = "Limits")]
     pub max_pending: ByteSize,
 
+    /// Commands and pings a second from one connection; beyond, 4003; 0 for no limit
+    ///
+    /// Two seconds' worth may come at once. Publications are bounded by --max-publications instead.
+    #[arg(long, value_name = "RATE", env = "STENTOR_MAX_COMMANDS", default_value = "1000/s", help_heading = "Limits")]
+    pub max_commands: RateLimit,
+
+    /// Publications a second from one connection; beyond, 4003; 0 for no limit
+    ///
+    /// By `pub` on /ws or by a message on /raw; two seconds' worth may come at once. Not for `POST /publish`.
+    #[arg(long, value_name = "RATE", env = "STENTOR_MAX_PUBLICATIONS", default_value = "0/s", help_heading = "Limits")]
+    pub max_publications: RateLimit,
+
+    /// Slow subscribers that each worker shows at `/debug/slow`; 0 for none
+    ///
+    /// Those furthest behind; looked at once a second, some 10 microseconds each.
+    #[arg(long, value_name = "N", env = "STENTOR_SLOW_LIST", default_value_t = 32, help_heading = "Limits")]
+    pub slow_list: usize,
+
     // ---- Timeouts --------------------------------------------------------------------------------------------------
     /// Time for a client to send its request
     #[arg(
@@ -246,7 +283,8 @@ pub struct Config {
 
     /// Let anyone publish, also from other machines
     ///
-    /// Without this and without --publish-token, publishing is open only while every --listen address is loopback.
+    /// Without this and without --publish-token, publishing is open only while every --listen address is loopback and there
+    /// is no --trusted-proxy.
     #[arg(long, env = "STENTOR_ANONYMOUS_PUBLISH", help_heading = "Publishing")]
     pub anonymous_publish: bool,
 
@@ -291,6 +329,27 @@ impl Default for Config {
         let matches = command.get_matches_from(["stentor"]);
         Config::from_arg_matches(&matches).expect("every setting has a default")
     }
+}
+
+/// Makes the list of settings that can change while the server runs, and the function that takes them over, from one list.
+macro_rules! live {
+    ($($field:ident)*) => {
+        /// The settings that can change while the server runs, by field name. The others need a restart: memory,
+        /// sockets and threads were made according to them.
+        pub const LIVE: &[&str] = &[$(stringify!($field)),*];
+
+        impl Config {
+            /// These settings, with those of `wanted` that can change while the server runs.
+            pub fn with_live(&self, wanted: &Config) -> Config {
+                Config { $($field: wanted.$field.clone(),)* ..self.clone() }
+            }
+        }
+    };
+}
+
+live! {
+    allow_origin trusted_proxy proxy_protocol flush_interval max_connections max_connections_per_ip max_subscriptions max_pending
+    handshake_timeout heartbeat idle_timeout close_timeout drain_timeout publish_token anonymous_publish
 }
 
 /// A setting, or a relation between settings, that cannot work; the text is one sentence for the operator.
@@ -342,6 +401,9 @@ impl Config {
         }
         if !(1..=1024).contains(&self.max_topic_length) {
             return no(format!("--max-topic-length was given as {}: it must be from 1 to 1024", self.max_topic_length));
+        }
+        if self.slow_list > 1000 {
+            return no(format!("--slow-list was given as {}: it must be at most 1000", self.slow_list));
         }
         if self.max_topics > 1 << 24 {
             return no(format!("--max-topics was given as {}: it must be at most {}", self.max_topics, 1 << 24));
@@ -410,15 +472,19 @@ impl Config {
                 ));
             }
         }
+        if self.proxy_protocol && self.trusted_proxy.is_empty() {
+            return no("--proxy-protocol was given without --trusted-proxy: name the proxies that may use it".into());
+        }
         if self.replay_loop && self.replay.is_none() {
             return no("--loop was given without --replay: name the file to repeat".into());
         }
         Ok(())
     }
 
-    /// Whether a client needs no token to publish: it was said so, or only this machine can connect.
+    /// Whether a client needs no token to publish: it was said so, or only this machine can connect. Behind a proxy, who
+    /// connects from this machine may be anybody.
     pub fn publishing_is_open(&self) -> bool {
-        let local = self.listen.iter().all(|address| address.ip().is_loopback());
+        let local = self.trusted_proxy.is_empty() && self.listen.iter().all(|address| address.ip().is_loopback());
         self.anonymous_publish || (self.publish_token.is_none() && local)
     }
 }
@@ -451,7 +517,9 @@ mod tests {
         assert!(text.contains("--workers 2") && text.contains("--pin 0"), "{text}");
         let text = said(|c| c.allow_origin = vec!["example.com".into()]);
         assert!(text.contains("--allow-origin") && text.contains("https://"), "{text}");
+        assert!(said(|c| c.slow_list = 1001).contains("--slow-list was given as 1001"));
         assert!(said(|c| c.workers = Some(0)).contains("--workers"));
+        assert!(said(|c| c.proxy_protocol = true).contains("--trusted-proxy"));
     }
 
     #[test]
@@ -462,6 +530,8 @@ mod tests {
         assert!(!config.publishing_is_open());
         config.anonymous_publish = true;
         assert!(config.publishing_is_open());
+        let behind = Config { trusted_proxy: vec!["127.0.0.1".parse().unwrap()], ..Config::default() };
+        assert!(!behind.publishing_is_open());
         let secret = Config { publish_token: Some("s3cret".parse().unwrap()), ..Config::default() };
         assert!(!secret.publishing_is_open());
         assert!(secret.publish_token.as_ref().unwrap().matches("s3cret"));

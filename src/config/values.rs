@@ -2,9 +2,10 @@
 //!
 //! Each is read with `FromStr`, whose error says what was expected and what was found, and printed the way it is read.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{fmt, net::IpAddr, str::FromStr, time::Duration};
 
 use clap::ValueEnum;
+use ipnet::IpNet;
 
 /// Where workers run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,6 +118,34 @@ impl fmt::Display for Rate {
     }
 }
 
+/// A bound on how often something may happen: a [`Rate`], or `0` for no bound.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RateLimit(pub f64);
+
+impl RateLimit {
+    /// Whether this is the zero that means `no limit`.
+    pub fn is_none(self) -> bool {
+        self.0 == 0.0
+    }
+}
+
+impl FromStr for RateLimit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if matches!(text, "0" | "0/s") {
+            return Ok(RateLimit(0.0));
+        }
+        text.parse().map(|Rate(rate)| RateLimit(rate)).map_err(|error| format!("{error}; or 0 for no limit"))
+    }
+}
+
+impl fmt::Display for RateLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Rate(self.0).fmt(f)
+    }
+}
+
 /// How fast a recording is replayed.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Speed {
@@ -149,11 +178,52 @@ impl fmt::Display for Speed {
     }
 }
 
+/// Some addresses: one (`192.0.2.7`), or a network (`10.0.0.0/8`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network(IpNet);
+
+impl Network {
+    /// Whether the address is among them. An IPv4 address in the disguise of IPv6 counts as what it is.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.0.contains(&address.to_canonical())
+    }
+}
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let alone = text.parse().map(|address: IpAddr| IpNet::from(address.to_canonical()));
+        let network = alone.or_else(|_| text.parse::<IpNet>());
+        let network = network
+            .map_err(|_| format!("expected an address like 192.0.2.7 or a network like 10.0.0.0/8; found {text:?}"))?;
+        // 10.1.2.3/8 is most likely a slip of the pen, and trusting the whole of 10.0.0.0/8 would be a costly guess.
+        if network.trunc() != network {
+            return Err(format!(
+                "expected an address or a network; {text} is an address in the network {}",
+                network.trunc()
+            ));
+        }
+        Ok(Network(network))
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
 /// A token; never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
+    /// The token itself, to be shown to a server.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+
     /// Whether `shown` is the token; takes the same time wherever they differ.
     pub fn matches(&self, shown: &str) -> bool {
         use subtle::ConstantTimeEq;
@@ -204,8 +274,18 @@ mod tests {
         assert!("3-1".parse::<Pin>().is_err());
         assert_eq!("50k/s".parse::<Rate>().unwrap(), Rate(50_000.0));
         assert!("0".parse::<Rate>().is_err());
+        assert!("0".parse::<RateLimit>().unwrap().is_none());
+        assert_eq!("2k/s".parse::<RateLimit>().unwrap(), RateLimit(2_000.0));
+        assert!("-1".parse::<RateLimit>().unwrap_err().contains("0 for no limit"));
         assert_eq!("max".parse::<Speed>().unwrap(), Speed::Max);
         assert!("-1".parse::<Speed>().is_err());
+        let (inside, outside) = ("10.9.9.9".parse().unwrap(), "11.0.0.1".parse().unwrap());
+        let network: Network = "10.0.0.0/8".parse().unwrap();
+        assert!(network.contains(inside) && !network.contains(outside));
+        assert!("::1".parse::<Network>().unwrap().contains("::1".parse().unwrap()));
+        for wrong in ["10.0.0.0/33", "10.1.2.3/8", "localhost", ""] {
+            assert!(wrong.parse::<Network>().is_err(), "{wrong}");
+        }
         assert_eq!("250ms".parse::<Span>().unwrap().get(), Duration::from_millis(250));
     }
 }

@@ -125,7 +125,7 @@ impl Figures {
         self.worker_gauges(out, "connections", "Connections of a worker, of any kind", |w| w.connections.get())?;
         self.worker_gauges(out, "websocket_connections", "Open WebSocket connections", |w| w.websockets.get())?;
         let help = "Connections that the server may have at once (--max-connections)";
-        out.gauge("connections_max", help, None, context.settings.connections_max)?;
+        out.gauge("connections_max", help, None, context.limits.connections_max())?;
         out.gauge("connections_admitted", "Connections that count towards it", None, context.limits.connections())?;
         out.gauge("http_connections", "Plain HTTP connections", None, metrics.http_connections.get())?;
         let help = "Plain HTTP connections that there may be at once (--max-http-connections)";
@@ -169,7 +169,7 @@ impl Figures {
             context.shared.subscriptions.total(),
         )?;
         let help = "Subscriptions that there may be (--max-subscriptions-total)";
-        out.gauge("subscriptions_max", help, None, context.shared.settings.subscriptions_total_max)
+        out.gauge("subscriptions_max", help, None, context.shared.settings.get().subscriptions_total_max)
     }
 
     fn sending(&self, out: &mut Writer<'_>) -> fmt::Result {

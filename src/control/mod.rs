@@ -17,6 +17,7 @@
 //! | `upload` | publishing: one payload, or line by line |
 //! | `topics` | what topics there are, and their last values |
 //! | `metrics` | the figures, for Prometheus |
+//! | `slow` | who is behind, and how far |
 //! | `page` | the console, and the JavaScript client |
 //! | `sweep` | forgetting topics |
 //!
@@ -29,6 +30,7 @@ mod metrics;
 mod page;
 mod route;
 mod serve;
+mod slow;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -74,7 +76,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// What the control thread needs to know of the configuration, beside what it shares with the workers.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    pub connections_max: usize,
     pub http_connections_max: usize,
     pub body_max: u64,
     /// How long a connection may be quiet between two requests.
@@ -89,7 +90,6 @@ pub(crate) struct Settings {
 impl Settings {
     pub(crate) fn new(config: &Config) -> Settings {
         Settings {
-            connections_max: config.max_connections,
             http_connections_max: config.max_http_connections,
             body_max: config.max_body.as_u64(),
             keep_alive: KEEP_ALIVE,

@@ -5,11 +5,14 @@
 //! | `/`, `/stentor.js`, … (`page.rs`) | GET, HEAD | the console, and the JavaScript client |
 //! | `/healthz`, `/readyz` | GET, HEAD | alive; welcoming |
 //! | `/metrics` | GET, HEAD | figures for Prometheus |
+//! | `/debug/slow` | GET, HEAD | who is behind; to this machine, or with the token |
 //! | `/topics`, `/topics/TOPIC` | GET, HEAD | what topics there are; a last value |
 //! | `/publish`, `/publish/TOPIC` | POST | publishing |
-//! | `/ws`, `/raw/TOPIC` | | for a worker |
+//! | `/ws`, `/raw/TOPIC`, `/sse` | | for a worker |
 
-use super::{Control, page, serve::Outcome, topics, upload::Upload};
+use std::net::{IpAddr, SocketAddr};
+
+use super::{Control, page, serve::Outcome, slow, topics, upload::Upload};
 use crate::{
     http::{
         Refusal, Request, Response,
@@ -31,10 +34,10 @@ const CHALLENGE: &[(&str, &str)] = &[("WWW-Authenticate", "Bearer realm=\"stento
 
 impl Control {
     /// What a request comes to.
-    pub(super) fn route<'a>(&mut self, head: &Request<'_>) -> Result<Outcome<'a>, Refusal> {
+    pub(super) fn route<'a>(&mut self, head: &Request<'_>, peer: SocketAddr) -> Result<Outcome<'a>, Refusal> {
         let path = head.decoded_path().ok_or_else(|| Refusal::new(400, "The path is not valid text."))?;
         let answer = match &*path {
-            "/ws" => return Ok(Outcome::WebSocket),
+            "/ws" | "/sse" => return Ok(Outcome::WebSocket),
             raw if raw.starts_with("/raw/") => return Ok(Outcome::WebSocket),
             "/publish" => {
                 self.may_publish(head)?;
@@ -43,8 +46,8 @@ impl Control {
             "/healthz" => look(head).map(|()| Response::new(200).body(TEXT, &b"ok\n"[..])),
             "/readyz" => look(head).and_then(|()| self.readiness()),
             "/metrics" => look(head).map(|()| self.metrics(head)),
+            "/debug/slow" => look(head).and_then(|()| self.slow(head, peer)),
             "/topics" => look(head).and_then(|()| self.topics(head)),
-            "/sse" => Err(Refusal::new(501, "unsupported: Server-Sent Events are reserved, and not served yet.")),
             path => {
                 if let Some(topic) = path.strip_prefix("/publish/") {
                     self.may_publish(head)?;
@@ -78,29 +81,59 @@ impl Control {
         Response::new(200).body(content_type, text.into_bytes()).header("Cache-Control", "no-store")
     }
 
+    fn slow<'a>(&self, head: &Request<'_>, peer: SocketAddr) -> Result<Response<'a>, Refusal> {
+        self.may_inspect(head, peer)?;
+        let json = slow::answer(&self.context.shared.slow);
+        Ok(Response::new(200).body(JSON, json).header("Cache-Control", "no-store"))
+    }
+
     fn topics<'a>(&self, head: &Request<'_>) -> Result<Response<'a>, Refusal> {
-        let list = topics::Query::read(head, self.context.shared.settings.topic_length_max)?;
+        let list = topics::Query::read(head, self.context.shared.settings.get().topic_length_max)?;
         Ok(Response::new(200).body(JSON, list.answer(&self.context)).header("Cache-Control", "no-store"))
     }
 
     fn check_topic(&self, topic: &str) -> Result<(), Refusal> {
-        Topic::check(topic, self.context.shared.settings.topic_length_max)
+        Topic::check(topic, self.context.shared.settings.get().topic_length_max)
             .map_err(|error| Refusal::new(400, format!("Not a topic: {error}.")))
     }
 
     /// Whether a request may publish: its method, the page that it comes from, and the token that it shows.
     fn may_publish(&self, head: &Request<'_>) -> Result<(), Refusal> {
         only(head, PUBLISH)?;
-        let settings = &self.context.shared.settings;
+        let settings = self.context.shared.settings.get();
         handshake::check_origin(head, &settings.origins)?;
         if settings.open {
             return Ok(());
         }
+        self.shows_token(head, "Publishing")
+    }
+
+    /// Whether a request may see who the clients are: their addresses, and what each is subscribed to.
+    ///
+    /// Where a token is set, it takes the token, from wherever it comes: a proxy on this machine makes all the world look
+    /// like this machine. Where none is, the request has to come from this machine, to this machine by name or number (a
+    /// page whose own name was made to lead here is kept out by that), and not by way of a proxy that says so.
+    fn may_inspect(&self, head: &Request<'_>, peer: SocketAddr) -> Result<(), Refusal> {
+        let settings = self.context.shared.settings.get();
+        handshake::check_origin(head, &settings.origins)?;
+        if settings.token.is_some() {
+            return self.shows_token(head, "Looking at clients");
+        }
+        let forwarded = ["Forwarded", "X-Forwarded-For", "Via"].iter().any(|name| head.header(name).is_some());
+        if peer.ip().is_loopback() && !forwarded && head.header("Host").is_none_or(names_loopback) {
+            return Ok(());
+        }
+        let text = "Clients are shown to this machine only, at localhost or 127.0.0.1, unless --publish-token is set.";
+        Err(Refusal::new(403, text))
+    }
+
+    /// Whether a request shows the token.
+    fn shows_token(&self, head: &Request<'_>, what: &str) -> Result<(), Refusal> {
         match worker::shown_token(head) {
-            Some(shown) if settings.token_is_right(&shown) => Ok(()),
+            Some(shown) if self.context.shared.settings.get().token_is_right(&shown) => Ok(()),
             Some(_) => Err(Refusal::new(401, "The token is not the right one.").with(CHALLENGE)),
             None => {
-                let text = "Publishing needs a token: send Authorization: Bearer TOKEN, or ?token=TOKEN.";
+                let text = format!("{what} needs a token: send Authorization: Bearer TOKEN, or ?token=TOKEN.");
                 Err(Refusal::new(401, text).with(CHALLENGE))
             }
         }
@@ -108,13 +141,22 @@ impl Control {
 
     /// The publication, or the publications, that a request begins.
     fn upload<'a>(&self, head: &Request<'_>, topic: Option<&str>) -> Result<Outcome<'a>, Refusal> {
-        let message_max = self.context.shared.settings.message_max;
+        let message_max = self.context.shared.settings.get().message_max;
         let upload = match topic {
             Some(topic) => Upload::one(head, topic, message_max),
             None => Upload::lines(head, message_max, self.context.settings.body_max),
         };
         upload.map(|upload| Outcome::Upload(Box::new(upload)))
     }
+}
+
+/// Whether a Host header names this machine, with or without a port.
+fn names_loopback(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.split(':').next().unwrap_or_default(),
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
 fn look(head: &Request<'_>) -> Result<(), Refusal> {

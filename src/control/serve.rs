@@ -128,7 +128,7 @@ impl Control {
         if input.is_empty() {
             return Next::NeedsInput;
         }
-        let (next, used) = match http::head::parse(&input, self.context.shared.settings.head_max) {
+        let (next, used) = match http::head::parse(&input, self.context.shared.settings.get().head_max) {
             Ok(None) => (Next::NeedsInput, 0),
             Ok(Some((head, len))) => {
                 let next = self.begin(token, &head);
@@ -165,8 +165,10 @@ impl Control {
         // A body that nobody asked for is not read; so nobody knows where the next request begins.
         let has_body = !matches!(head.body, http::Body::None | http::Body::Length(0));
         let keep_alive = head.keep_alive && !has_body && !self.is_draining();
-        let (peer, method, path) = (self.connections[token as usize].peer, head.method, head.path());
-        match self.route(head) {
+        let direct = self.connections[token as usize].peer;
+        let peer = self.context.shared.settings.get().proxies.client(direct, head);
+        let (method, path) = (head.method, head.path());
+        match self.route(head, direct) {
             Ok(Outcome::WebSocket) => {
                 // What was asked before has to be answered before.
                 let is_said = self.connections[token as usize].out.is_empty();
@@ -282,7 +284,7 @@ impl Control {
 
     /// Watches a connection for what it waits for now, and for no longer than that is worth.
     fn watch_on(&mut self, token: Token) {
-        let settings = &self.context.shared.settings;
+        let settings = self.context.shared.settings.get();
         let patience = Patience {
             keep_alive: self.context.settings.keep_alive,
             head: settings.handshake_timeout,

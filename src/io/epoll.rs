@@ -3,7 +3,7 @@
 //! Measured on the kernels that this was written for, no form of io_uring sends is more than 3 % cheaper than this, and
 //! zero-copy, bundles and sendfile cost more.
 
-use std::{io, mem::MaybeUninit, sync::Arc, time::Duration};
+use std::{cell::OnceCell, io, mem::MaybeUninit, sync::Arc, time::Duration};
 
 use rustix::{
     event::{Timespec, epoll},
@@ -13,6 +13,7 @@ use rustix::{
 
 use super::{
     Edge, Ready, Received, Sent, Token,
+    path::{Diagnostics, Path},
     waker::{Sleep, Waker},
 };
 use crate::clock::{self, Moment};
@@ -22,6 +23,8 @@ pub struct Epoll {
     set: OwnedFd,
     waker: Arc<Waker>,
     spin: Duration,
+    /// Opened when it is first asked; then None where the kernel has none.
+    diagnostics: OnceCell<Option<Diagnostics>>,
 }
 
 /// Sockets that one wait can report (12 KiB of stack); more are reported by the next.
@@ -40,7 +43,7 @@ impl Epoll {
         // Edge-triggered: each ring is reported once, and the counter never needs to be read.
         let flags = epoll::EventFlags::IN | epoll::EventFlags::ET;
         epoll::add(&set, &*waker, epoll::EventData::new_u64(BELL), flags)?;
-        Ok(Epoll { set, waker, spin })
+        Ok(Epoll { set, waker, spin, diagnostics: OnceCell::new() })
     }
 
     fn poll(&self, timeout: Option<Duration>, ready: &mut Vec<Ready>) {
@@ -143,5 +146,10 @@ impl Edge for Epoll {
 
     fn finish(&mut self, socket: &OwnedFd) {
         let _ = rustix::net::shutdown(socket, Shutdown::Write);
+    }
+
+    fn path(&mut self, socket: &OwnedFd) -> Option<Path> {
+        self.diagnostics.get_or_init(|| Diagnostics::new().ok());
+        self.diagnostics.get_mut()?.as_mut()?.path(socket)
     }
 }

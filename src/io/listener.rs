@@ -2,7 +2,9 @@
 
 use std::{io, net::SocketAddr};
 
+use listenfd::ListenFd;
 use rustix::{
+    event::{PollFd, PollFlags, poll},
     fd::{AsFd, OwnedFd},
     net::SocketFlags,
     process::{Resource, Rlimit, getrlimit, setrlimit},
@@ -49,6 +51,12 @@ fn bind(address: SocketAddr, shared: bool, options: ListenOptions) -> io::Result
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    set_options(&socket, options)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+fn set_options(socket: &Socket, options: ListenOptions) -> io::Result<()> {
     socket.set_tcp_nodelay(true)?;
     if options.send_buffer > 0 {
         socket.set_send_buffer_size(options.send_buffer)?;
@@ -56,15 +64,63 @@ fn bind(address: SocketAddr, shared: bool, options: ListenOptions) -> io::Result
     if options.receive_buffer > 0 {
         socket.set_recv_buffer_size(options.receive_buffer)?;
     }
-    socket.bind(&address.into())?;
-    Ok(socket)
+    Ok(())
+}
+
+/// Whether `address` could be listened on now; nobody can connect meanwhile.
+///
+/// # Errors
+/// As [`listen`].
+pub fn probe(address: SocketAddr) -> io::Result<()> {
+    bind(address, false, ListenOptions { backlog: 0, send_buffer: 0, receive_buffer: 0 }).map(drop)
 }
 
 fn backlog(options: ListenOptions) -> i32 {
     i32::try_from(options.backlog).unwrap_or(i32::MAX)
 }
 
-/// Waits for a connection.
+/// The listening sockets that whoever started this process has passed to it: `LISTEN_FDS` and `LISTEN_PID`, as
+/// `sd_listen_fds(3)` has them. Takes them out of the environment, so it must be called before there are other threads.
+///
+/// # Errors
+/// What was passed is no listening TCP socket.
+pub fn passed() -> io::Result<Vec<Socket>> {
+    let mut passed = ListenFd::from_env();
+    let mut sockets = Vec::new();
+    for index in 0..passed.len() {
+        if let Some(listener) = passed.take_tcp_listener(index)? {
+            let socket = Socket::from(listener);
+            if !socket.is_listener()? {
+                return Err(io::Error::other(format!("socket {index} is not listening")));
+            }
+            sockets.push(socket);
+        }
+    }
+    Ok(sockets)
+}
+
+/// Prepares a socket that was passed to this process: the options that connections inherit, but not the backlog, which
+/// is set where the socket was made. From here on it is to be waited for with [`wait`], because it must never be shut
+/// down: it belongs to others, too, who will listen on it after this process.
+///
+/// # Errors
+/// As `setsockopt(2)`.
+pub fn adopt(socket: &Socket, options: ListenOptions) -> io::Result<()> {
+    socket.set_nonblocking(true)?;
+    set_options(socket, options)
+}
+
+/// Waits until there is a connection to accept, or until `bell` (an eventfd) is rung. Returns whether it was.
+///
+/// # Errors
+/// As `poll(2)`.
+pub fn wait(listener: &Socket, bell: &OwnedFd) -> io::Result<bool> {
+    let mut both = [PollFd::new(bell, PollFlags::IN), PollFd::new(listener, PollFlags::IN)];
+    poll(&mut both, None)?;
+    Ok(!both[0].revents().is_empty())
+}
+
+/// Waits for a connection; on a socket that was passed to this process, doesn't wait.
 ///
 /// # Errors
 /// As `accept4(2)`; `InvalidInput` once the listening socket was shut down.

@@ -6,13 +6,14 @@
 
 pub mod epoll;
 pub mod listener;
+pub mod path;
 #[cfg(all(test, not(loom)))]
 pub mod sim;
 pub mod waker;
 
 use std::{io, time::Duration};
 
-use self::waker::Sleep;
+use self::{path::Path, waker::Sleep};
 use crate::clock::Moment;
 
 /// Names a socket towards the edge: the owner's index of it.
@@ -90,4 +91,7 @@ pub trait Edge {
 
     /// Tells the peer that nothing more will be sent.
     fn finish(&mut self, socket: &Self::Socket);
+
+    /// What is known of the way to a socket's peer. For looking at a few sockets now and then.
+    fn path(&mut self, socket: &Self::Socket) -> Option<Path>;
 }

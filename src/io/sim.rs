@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Edge, Ready, Received, Sent, Token, waker::Sleep};
+use super::{Edge, Ready, Received, Sent, Token, path::Path, waker::Sleep};
 use crate::clock::Moment;
 
 /// What the worker's edge and the test share.
@@ -319,5 +319,10 @@ impl Edge for SimEdge {
 
     fn finish(&mut self, socket: &Socket) {
         socket.wire.borrow_mut().finished = true;
+    }
+
+    fn path(&mut self, socket: &Socket) -> Option<Path> {
+        let unacked_bytes = socket.wire.borrow().to_peer.len() as u32;
+        Some(Path { rtt_us: 1000, unacked_bytes, unsent_bytes: 0, kernel_bytes: unacked_bytes })
     }
 }

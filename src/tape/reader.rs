@@ -123,6 +123,27 @@ impl Reader {
         }
     }
 
+    /// How many bytes a lane holds from `from` up to the head.
+    #[expect(unsafe_code, reason = "the reader's head is the proof that the entries were published")]
+    pub fn bytes_from(&self, lane: Lane, from: Position) -> u64 {
+        let first = self.segments.partition_point(|segment| segment.end() <= from.0);
+        let mut bytes = 0;
+        for segment in self.segments.range(first..) {
+            let end = segment.end().min(self.head.0);
+            if end <= segment.base.0.max(from.0) {
+                continue;
+            }
+            let at = |position: u64| {
+                // SAFETY: `position` is below the head that `refresh` loaded with Acquire.
+                unsafe { segment.entry((position - segment.base.0) as usize) }
+            };
+            let (start, last) = (at(segment.base.0.max(from.0)), at(end - 1));
+            // An entry that the lane doesn't have still says how full the lane was.
+            bytes += u64::from(last.start[lane as usize] + last.len[lane as usize] - start.start[lane as usize]);
+        }
+        bytes
+    }
+
     /// The bytes of `run`, which came from entries that [`Reader::scan`] showed since the last [`Reader::trim`].
     ///
     /// # Panics

@@ -136,9 +136,11 @@ impl Twin {
         let mut next = floor.0;
         let mut merged: [Vec<Run>; LANES] = Default::default();
         let mut alone: [Vec<u8>; LANES] = Default::default();
+        let mut before: Vec<[usize; LANES]> = Vec::new();
         self.reader.scan(floor, head, |at, base, entry| {
             assert_eq!(at.0, next);
             next += 1;
+            before.push(std::array::from_fn(|lane| alone[lane].len()));
             let published = &self.all[at.0 as usize];
             assert_eq!(entry.topic, published.id);
             assert_eq!((entry.seq, entry.ts, entry.origin), (published.seq, at.0, 9));
@@ -161,6 +163,11 @@ impl Twin {
             let together: Vec<u8> =
                 merged[lane].iter().flat_map(|run| self.reader.bytes(which, *run)).copied().collect();
             assert!(together == alone[lane]);
+            for (at, before) in (floor.0..).zip(&before) {
+                let left = alone[lane].len() - before[lane];
+                assert_eq!(self.reader.bytes_from(which, Position(at)), left as u64);
+            }
+            assert_eq!(self.reader.bytes_from(which, head), 0);
             assert!(merged[lane].len() <= self.reader.pinned(), "frames of one lane are adjacent within a segment");
         }
         // Every number of every topic has a place near it, as long as it is on the tape.
@@ -304,11 +311,19 @@ fn what_a_reader_has_pinned_outlives_the_tape() {
 }
 
 #[test]
-fn the_tape_is_as_old_as_its_first_publication() {
-    let twin = Twin::new(128, 1000);
-    assert_eq!(twin.tape.status().oldest_ts, 0);
-    for ts in [77, 78] {
-        twin.tape.appender().append("q.a", Payload::Json(b"1"), ts, 0).unwrap();
-    }
-    assert_eq!(twin.tape.status().oldest_ts, 77);
+fn the_oldest_publication_is_found_behind_an_empty_segment() {
+    let settings = TapeSettings {
+        retain: 1 << 20,
+        segment: 4096,
+        message_max: MESSAGE_MAX,
+        topics_max: NAMES.len(),
+        value_bytes_max: 1 << 20,
+        epoch: 1,
+    };
+    let tape = Tape::new(settings);
+    assert_eq!(tape.status().oldest_ts, 0);
+    tape.appender().append("a", Payload::Text("1"), 77, 0).unwrap();
+    tape.appender().append("a", Payload::Text("2"), 78, 0).unwrap();
+    let status = tape.status();
+    assert_eq!((status.segments, status.oldest_ts), (2, 77));
 }

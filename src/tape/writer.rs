@@ -376,10 +376,9 @@ impl Writer {
     }
 
     fn oldest_ts(&self) -> u64 {
-        // The tape's very first segment has no room and stays empty; the one that follows begins at the same position.
-        let tail = self.segments.front().map(|first| first.base);
-        let oldest = self.segments.iter().take_while(|segment| Some(segment.base) == tail).last();
-        let Some(oldest) = oldest.filter(|oldest| oldest.base.0 < self.next) else { return 0 };
+        // The very first segment stays empty if a lane came or went before anything was published.
+        let mut held = self.segments.iter().filter(|segment| segment.base.0 < segment.end().min(self.next));
+        let Some(oldest) = held.next() else { return 0 };
         // SAFETY: the lock is held, and the entry lies before `next`: it was written by an earlier holder.
         unsafe { oldest.entry(0) }.ts
     }

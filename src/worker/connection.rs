@@ -7,6 +7,7 @@ use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     interest::CohortId,
+    quota::Spent,
     resume::Resume,
     round::{PacedRound, Round, Told},
 };
@@ -54,6 +55,8 @@ pub(super) struct Connection<S> {
     pub full: bool,
     /// It is on the worker's list of connections with answers to send.
     pub answered: bool,
+    /// Before its request comes a PROXY header.
+    pub awaits_header: bool,
     pub may_publish: bool,
     /// A ping is on the way, and nothing was heard since.
     pub pinged: bool,
@@ -76,6 +79,10 @@ pub(super) struct Connection<S> {
     pub skipped: u64,
     /// The tick of the one timer entry that is valid for it.
     pub timer: u64,
+    /// Commands and control frames that came lately.
+    pub commands: Spent,
+    /// Publications that came lately.
+    pub publications: Spent,
     pub peer: SocketAddr,
     pub permit: Permit,
 }

@@ -7,7 +7,7 @@
 
 use rustc_hash::FxHashMap;
 
-use super::{Worker, closing::Farewell, delivery::Delivery, interest::Newest};
+use super::{Worker, closing::Farewell, connection::Connection, delivery::Delivery, interest::Newest};
 use crate::{
     io::{Edge, Token},
     tape::Position,
@@ -110,13 +110,16 @@ impl<E: Edge> Worker<E> {
 
     /// The greatest lag of a subscriber, in publications.
     pub(super) fn lag_max(&self) -> u64 {
-        let of = |token: &Token| {
-            let connection = &self.connections[*token as usize];
-            let march = connection.march.as_ref()?;
-            let subscribed = connection.cohort.is_some() || march.stages.iter().any(|stage| stage.cohort.is_some());
-            subscribed.then_some(march.position)
-        };
-        let last = self.alone.iter().filter_map(of).min();
+        let last = self.alone.iter().filter_map(|token| self.connections[*token as usize].cursor()).min();
         last.map_or(0, |last| self.reader.head().0.saturating_sub(last.0))
+    }
+}
+
+impl<S> Connection<S> {
+    /// Where a subscriber that marches alone stands.
+    pub(super) fn cursor(&self) -> Option<Position> {
+        let march = self.march.as_ref()?;
+        let subscribed = self.cohort.is_some() || march.stages.iter().any(|stage| stage.cohort.is_some());
+        subscribed.then_some(march.position)
     }
 }

@@ -54,8 +54,15 @@ impl<E: Edge> Worker<E> {
                 self.peer_closes(token, close.map(|(code, _)| code));
             }
             _ if phase != Phase::Open => {}
-            Event::Ping(payload) => self.answer(token, |out| frame::push_pong(out, payload)),
-            Event::Pong(_) | Event::Close(_) => {}
+            Event::Ping(payload) => {
+                if self.may_ask(token) {
+                    self.answer(token, |out| frame::push_pong(out, payload));
+                }
+            }
+            Event::Pong(_) => {
+                self.may_ask(token);
+            }
+            Event::Close(_) => {}
             Event::Text(text) => {
                 self.metrics().messages.add(1);
                 match &self.connections[token as usize].speaks {
@@ -80,7 +87,17 @@ impl<E: Edge> Worker<E> {
 
     /// Does what a command asks for.
     fn obey(&mut self, token: Token, text: &str) {
-        match Command::parse(text, &self.command_limits()) {
+        let command = Command::parse(text, &self.command_limits());
+        // Publishing without the right costs an answer like any other command.
+        let publishes = matches!(&command, Ok(Command { op: Op::Pub { .. }, .. }));
+        let in_time = match publishes && self.connections[token as usize].may_publish {
+            true => self.may_publish_now(token),
+            false => self.may_ask(token),
+        };
+        if !in_time {
+            return;
+        }
+        match command {
             Err(refused) => self.error(token, refused.id, refused.code, &refused.message),
             Ok(Command { id, op }) => match op {
                 Op::Pub { topic, data } => self.publish_json(token, id, &topic, data.get()),
@@ -123,6 +140,9 @@ impl<E: Edge> Worker<E> {
     }
 
     fn publish_raw(&mut self, token: Token, payload: Payload<'_>) {
+        if !self.may_publish_now(token) {
+            return;
+        }
         let connection = &self.connections[token as usize];
         let Speaks::Raw { topic } = connection.speaks.clone() else { unreachable!("asked for raw connections only") };
         let refused = if connection.may_publish {

@@ -12,12 +12,13 @@
 //! | --- | --- |
 //! | `requests` | the HTTP request, and the upgrade |
 //! | `messages` | frames and commands |
+//! | `quota` | how often they may come |
 //! | `subscribe` | subscriptions and snapshots |
 //! | `interest` | who wants what: names and cohorts |
 //! | `delivery` | in full, in newest values, or at a rate |
 //! | `fanout`, `pace` | a pass over the cohorts; a tick of a rate |
 //! | `march`, `round`, `resume` | those that are behind: in full, in newest values, or by what they missed |
-//! | `lag` | those that are too far behind |
+//! | `lag`, `slow` | those that are too far behind; showing who is behind |
 //! | `closing` | answers and ends |
 //! | `expire`, `timers` | timeouts |
 
@@ -31,9 +32,11 @@ mod lag;
 mod march;
 mod messages;
 mod pace;
+mod quota;
 mod requests;
 mod resume;
 mod round;
+mod slow;
 mod subscribe;
 #[cfg(all(test, not(loom)))]
 mod tests;
@@ -44,12 +47,18 @@ use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc, time::Duration};
 use crossbeam_channel::Receiver;
 use slab::Slab;
 
-pub(crate) use self::requests::shown_token;
 use self::{
     connection::{Connection, Phase, Speaks},
     interest::{CohortId, Interest, Plan},
+    quota::Spent,
     round::Piece,
+    slow::Survey,
     timers::Timers,
+};
+pub(crate) use self::{
+    quota::Quota,
+    requests::shown_token,
+    slow::{SlowClient, SlowClients},
 };
 use crate::{
     clock::Moment,
@@ -57,8 +66,10 @@ use crate::{
     handover::{Arrival, Inbox, Message},
     http,
     io::{Edge, Ready, Received, Token, waker::Sleep},
+    live::Live,
     metrics::{Metrics, WorkerMetrics},
     protocol::command,
+    proxy::Proxies,
     publish::Publisher,
     tape::{LANES, Lane, Position, Reader, Tape},
     topic::Subscriptions,
@@ -82,6 +93,9 @@ pub(crate) struct Settings {
     pub topic_length_max: usize,
     pub subscriptions_max: usize,
     pub subscriptions_total_max: usize,
+    pub commands: Quota,
+    pub publications: Quota,
+    pub slow_list: usize,
     pub flush_interval: Duration,
     pub handshake_timeout: Duration,
     pub heartbeat: Duration,
@@ -90,6 +104,7 @@ pub(crate) struct Settings {
     pub drain_timeout: Duration,
     pub origins: Vec<String>,
     pub token: Option<Secret>,
+    pub proxies: Proxies,
     /// Anybody may publish.
     pub open: bool,
 }
@@ -103,6 +118,9 @@ impl Settings {
             topic_length_max: config.max_topic_length,
             subscriptions_max: config.max_subscriptions,
             subscriptions_total_max: config.max_subscriptions_total,
+            commands: Quota::new(config.max_commands),
+            publications: Quota::new(config.max_publications),
+            slow_list: config.slow_list,
             flush_interval: config.flush_interval.get(),
             handshake_timeout: config.handshake_timeout.get(),
             heartbeat: config.heartbeat.get(),
@@ -111,6 +129,7 @@ impl Settings {
             drain_timeout: config.drain_timeout.get(),
             origins: config.allow_origin.clone(),
             token: config.publish_token.clone(),
+            proxies: Proxies::new(config.trusted_proxy.clone(), config.proxy_protocol),
             open: config.publishing_is_open(),
         }
     }
@@ -123,10 +142,11 @@ impl Settings {
 
 /// What all workers share.
 pub(crate) struct Shared {
-    pub settings: Arc<Settings>,
+    pub settings: Live<Settings>,
     pub publisher: Publisher,
     pub subscriptions: Subscriptions,
     pub metrics: Arc<Metrics>,
+    pub slow: SlowClients,
 }
 
 /// One worker.
@@ -155,6 +175,7 @@ pub(crate) struct Worker<E: Edge> {
     /// No pass before this.
     pass_due: Moment,
     survey_due: Moment,
+    slow: Survey,
     /// Something was published in this turn, and others are to be woken.
     published: bool,
     draining: Option<Draining>,
@@ -198,7 +219,7 @@ impl<E: Edge> Worker<E> {
         let now = edge.now();
         Worker {
             index,
-            settings: Arc::clone(&shared.settings),
+            settings: shared.settings.get(),
             shared,
             edge,
             inbox,
@@ -215,6 +236,7 @@ impl<E: Edge> Worker<E> {
             now,
             pass_due: now,
             survey_due: now,
+            slow: Survey::new(now),
             published: false,
             draining: None,
             made: 0,
@@ -244,6 +266,7 @@ impl<E: Edge> Worker<E> {
     /// One turn. Returns false when the worker is done.
     pub(crate) fn turn(&mut self) -> bool {
         self.wait();
+        self.shared.settings.refresh(&mut self.settings);
         let begun = self.edge.now();
         self.now = begun;
         self.take_all_over();
@@ -274,8 +297,9 @@ impl<E: Edge> Worker<E> {
         let timeout = if idle {
             let pass = behind.then_some(held);
             let stop = self.draining.as_ref().map(|draining| draining.until.since(now));
+            let survey = self.slow_due().map(|due| due.since(now));
             let tick = self.ticks.peek().map(|Reverse((due, ..))| due.since(now));
-            [pass, stop, tick, self.timers.until_next(now)].into_iter().flatten().min()
+            [pass, stop, survey, tick, self.timers.until_next(now)].into_iter().flatten().min()
         } else {
             Some(Duration::ZERO)
         };
@@ -307,6 +331,8 @@ impl<E: Edge> Worker<E> {
         self.made += 1;
         let id = ((self.index as u64 + 1) << 48) | self.made;
         let received = arrival.received;
+        // What comes with a beginning was read before, by the control thread.
+        let awaits_header = received.is_empty() && self.settings.proxies.announce(arrival.peer.ip());
         let token = self.connections.insert(Connection {
             socket: arrival.socket,
             cohort: None,
@@ -315,6 +341,7 @@ impl<E: Edge> Worker<E> {
             phase: Phase::Request,
             full: false,
             answered: false,
+            awaits_header,
             may_publish: false,
             pinged: false,
             echo: true,
@@ -328,6 +355,8 @@ impl<E: Edge> Worker<E> {
             sent: self.now,
             since: self.now,
             timer: 0,
+            commands: Spent::default(),
+            publications: Spent::default(),
             peer: arrival.peer,
             permit: arrival.permit,
         }) as Token;
@@ -405,6 +434,9 @@ impl<E: Edge> Worker<E> {
             self.metrics().lag_max.set(self.lag_max());
             let pending = self.connections.iter().map(|(_, connection)| connection.pending() as u64).sum();
             self.metrics().pending_bytes.set(pending);
+        }
+        if self.slow_due().is_some_and(|due| now >= due) {
+            self.show_slow(now);
         }
     }
 

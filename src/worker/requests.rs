@@ -3,6 +3,8 @@
 //! An upgrade on `/ws` or `/raw/TOPIC` becomes a WebSocket here, and a `GET /sse` a stream of events. Everything else goes to the control thread together with
 //! what was read, so that a scrape or a slow page never lengthens a worker's turn.
 
+use std::net::SocketAddr;
+
 use super::{
     Worker,
     closing::Farewell,
@@ -14,6 +16,7 @@ use crate::{
     io::{Edge, Token},
     metrics,
     protocol::{Sub, Topic, command::ResumePoint, event, is_pattern, reply},
+    proxy,
     tape::Lane,
     websocket::{CloseCode, handshake},
 };
@@ -24,8 +27,15 @@ impl<E: Edge> Worker<E> {
         let connection = &mut self.connections[token as usize];
         let mut request = std::mem::take(&mut connection.request);
         request.extend_from_slice(bytes);
+        if connection.awaits_header {
+            match self.take_header(token, &request) {
+                Some(len) => drop(request.drain(..len)),
+                None => return self.keep_request(token, request),
+            }
+        }
         match http::head::parse(&request, self.settings.head_max) {
-            Ok(None) => connection.request = request,
+            Ok(None) => self.keep_request(token, request),
+            Ok(Some((head, _))) if !self.see_client(token, &head) => {}
             Ok(Some((head, len))) => match self.route(token, &head) {
                 Ok(true) => {
                     // What came behind the request without waiting for the answer.
@@ -37,6 +47,54 @@ impl<E: Edge> Worker<E> {
                 Err(refusal) => self.refuse(token, &refusal),
             },
             Err(refusal) => self.refuse(token, &refusal),
+        }
+    }
+
+    fn keep_request(&mut self, token: Token, request: Vec<u8>) {
+        if let Some(connection) = self.connections.get_mut(token as usize) {
+            connection.request = request;
+        }
+    }
+
+    /// Takes the PROXY header that a connection begins with, and returns its length; none if it isn't whole, or if the
+    /// connection was refused.
+    fn take_header(&mut self, token: Token, bytes: &[u8]) -> Option<usize> {
+        match proxy::read_header(bytes) {
+            Ok(None) => None,
+            Ok(Some(header)) => {
+                self.connections[token as usize].awaits_header = false;
+                header.client.is_none_or(|client| self.comes_from(token, client)).then_some(header.len)
+            }
+            Err(why) => {
+                self.refuse(token, &http::Refusal::new(400, why));
+                None
+            }
+        }
+    }
+
+    /// Finds out which client an upgrade or a stream of events comes from that a trusted proxy has passed on. Returns false
+    /// if it was refused. Other requests stay the proxy's: it may send those of many clients on one connection.
+    fn see_client(&mut self, token: Token, head: &Request<'_>) -> bool {
+        let peer = self.connections[token as usize].peer;
+        let stays = head.is_upgrade() || head.path() == "/sse";
+        let client = if stays { self.settings.proxies.client(peer, head) } else { peer };
+        client == peer || self.comes_from(token, client)
+    }
+
+    /// From now on the connection is this client's. Returns false if it was refused, because the client has too many.
+    fn comes_from(&mut self, token: Token, client: SocketAddr) -> bool {
+        let connection = &mut self.connections[token as usize];
+        connection.peer = client;
+        if self.settings.proxies.trust(client.ip()) {
+            return true;
+        }
+        match connection.permit.count(client.ip()) {
+            Ok(()) => true,
+            Err(why) => {
+                let text = "There are too many connections from your address.";
+                self.refuse_because(token, &http::Refusal::new(503, text), why);
+                false
+            }
         }
     }
 
@@ -171,19 +229,27 @@ impl<E: Edge> Worker<E> {
 
     /// Answers a request with a refusal and ends the connection.
     pub(super) fn refuse(&mut self, token: Token, refusal: &http::Refusal) {
+        self.refuse_because(
+            token,
+            refusal,
+            match refusal.status {
+                503 if self.draining.is_some() => metrics::Refusal::Draining,
+                503 => metrics::Refusal::InboxFull,
+                403 => metrics::Refusal::Origin,
+                408 => metrics::Refusal::HandshakeTimeout,
+                _ => metrics::Refusal::BadRequest,
+            },
+        );
+    }
+
+    fn refuse_because(&mut self, token: Token, refusal: &http::Refusal, counted: metrics::Refusal) {
         let (status, why) = (refusal.status, &refusal.message);
         let connection = &mut self.connections[token as usize];
         let (conn, peer) = (connection.name(), connection.peer);
         tracing::info!(conn, %peer, status, %why, "refused");
         connection.phase = Phase::Ending;
         connection.since = self.now;
-        self.shared.metrics.refuse(match status {
-            503 if self.draining.is_some() => metrics::Refusal::Draining,
-            503 => metrics::Refusal::InboxFull,
-            403 => metrics::Refusal::Origin,
-            408 => metrics::Refusal::HandshakeTimeout,
-            _ => metrics::Refusal::BadRequest,
-        });
+        self.shared.metrics.refuse(counted);
         self.answer(token, |out| refusal.response().keep_alive(false).write(out, false));
         self.set_timer(token);
     }

@@ -169,7 +169,7 @@ impl<E: Edge> Worker<E> {
     }
 
     /// The names that a connection is subscribed to.
-    fn names_of(&mut self, token: Token) -> Names {
+    pub(super) fn names_of(&mut self, token: Token) -> Names {
         match self.connections[token as usize].cohort {
             Some(cohort) => self.interest.cohort(cohort).key.names.to_vec(),
             None => Vec::new(),

@@ -23,11 +23,13 @@ use self::{
 };
 use super::*;
 use crate::{
+    config::RateLimit,
     io::{
         sim::{Kernel, Peer, SimEdge, Socket},
         waker::Waker,
     },
     limits::Limits,
+    live::Live,
     protocol::{Kind, Payload},
     tape::TapeSettings,
 };
@@ -99,6 +101,9 @@ fn settings() -> Settings {
         topic_length_max: 128,
         subscriptions_max: 1024,
         subscriptions_total_max: 100_000,
+        commands: Quota::new(RateLimit(0.0)),
+        publications: Quota::new(RateLimit(0.0)),
+        slow_list: 4,
         flush_interval: Duration::ZERO,
         handshake_timeout: Duration::from_secs(10),
         heartbeat: Duration::from_secs(15),
@@ -107,6 +112,7 @@ fn settings() -> Settings {
         drain_timeout: Duration::from_secs(8),
         origins: Vec::new(),
         token: None,
+        proxies: Proxies::default(),
         open: true,
     }
 }
@@ -129,8 +135,9 @@ impl World {
         let shared = Arc::new(Shared {
             publisher: Publisher::new(tape.clone(), Arc::new([]), Arc::clone(&metrics), 128),
             subscriptions: Subscriptions::new(settings.subscriptions_total_max),
-            settings: Arc::new(settings),
+            settings: Live::new(settings),
             metrics,
+            slow: SlowClients::new(1),
         });
         let (inbox, receiver) = Inbox::new(64, Arc::clone(&WAKER));
         let (control, handed_on) = Inbox::new(1000, Arc::clone(&WAKER));
@@ -162,7 +169,7 @@ impl World {
     fn hand_over(&mut self, room: usize) -> Peer {
         let (socket, peer) = self.kernel.connect(room);
         let address = "127.0.0.1:1".parse().unwrap();
-        let permit = self.limits.admit("127.0.0.1".parse().unwrap()).unwrap();
+        let permit = self.limits.admit(Some("127.0.0.1".parse().unwrap())).unwrap();
         let arrival = Arrival { socket, peer: address, permit, received: Vec::new() };
         assert!(self.inbox.hand_over(arrival).is_ok());
         self.handed += 1;
@@ -317,6 +324,7 @@ impl World {
         if self.alive {
             let figures = [&metrics.connections, &metrics.pending_bytes, &metrics.alone, &metrics.segments_pinned];
             assert_eq!(figures.map(|figure| figure.get()), [0; 4], "connections, pending bytes, alone, pinned");
+            assert_eq!(self.shared.slow.all().len(), 0, "slow clients are shown that have gone");
         }
         assert_eq!(self.lanes_written(), [false, true, false], "nobody wants the JSON lane");
         self.tape.want(Lane::Json);
@@ -721,4 +729,47 @@ fn a_publication_that_comes_just_before_sleep_is_not_slept_over() {
     }
     world.read_all(usize::MAX);
     world.clients[at].check_complete(2, &world.journal, 0);
+}
+
+#[test]
+fn those_furthest_behind_are_shown_worst_first_and_no_more_than_are_asked_for() {
+    let mut world = plain(Settings { slow_list: 2, ..settings() });
+    let names = ["q", "t", "a.1", "a.2", "a.3", "a.4", "a.5", "a.6", "a.7", "a.8"];
+    let slow: Vec<usize> = (0..4).map(|_| world.subscriber(60, &names)).collect();
+    let healthy = world.subscriber(100_000, &["q"]);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.shared.slow.all().len(), 0);
+    // Each stalls at another publication, the first of them first.
+    for at in &slow {
+        world.clients[*at].stalled = true;
+        world.publish_some("q", 1, 100);
+        world.pass(Duration::from_secs(10));
+    }
+    let shown = world.shared.slow.all();
+    let name = |at: usize| format!("1-{:x}", world.clients[at].id & 0xffff_ffff_ffff);
+    assert_eq!([0, 1].map(|n| shown[n].conn.clone()), [0, 1].map(|n| name(slow[n])));
+    assert_eq!(shown.len(), 2);
+    let (first, second) = (&shown[0], &shown[1]);
+    assert!(first.lag_bytes > second.lag_bytes && second.lag_bytes > 300, "{shown:?}");
+    assert!((38..=41).contains(&first.lag.as_secs()) && (28..=31).contains(&second.lag.as_secs()), "{shown:?}");
+    assert!(first.connected >= Duration::from_secs(42), "{shown:?}");
+    assert_eq!((first.subscriptions.len(), first.more, first.mode, first.skips), (8, 2, "all", 0));
+    assert!(first.path.unwrap().unacked_bytes > 0);
+    // They read again, and nothing else happens.
+    for at in &slow {
+        world.clients[*at].stalled = false;
+    }
+    world.pass(Duration::from_secs(3));
+    assert_eq!(world.shared.slow.all().len(), 0);
+    world.clients[healthy].check_complete(world.journal.len(), &world.journal, 0);
+}
+
+#[test]
+fn no_slow_list_is_none() {
+    let mut world = plain(Settings { slow_list: 0, ..settings() });
+    let at = world.subscriber(60, &["q"]);
+    world.clients[at].stalled = true;
+    world.publish_some("q", 5, 100);
+    world.pass(Duration::from_secs(3));
+    assert_eq!((world.worker.alone.len(), world.shared.slow.all().len()), (1, 0));
 }

@@ -8,7 +8,7 @@ use std::{
 
 use crate::client::Client;
 
-fn stentor() -> Command {
+pub fn stentor() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stentor"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STENTOR_")) {
         command.env_remove(name);
@@ -16,25 +16,29 @@ fn stentor() -> Command {
     command
 }
 
-fn run(args: &[&str]) -> Output {
+pub fn run(args: &[&str]) -> Output {
     stentor().args(args).output().unwrap()
 }
 
 /// Ends the program when a test fails.
 pub struct Running {
-    child: Child,
-    log: BufReader<ChildStderr>,
+    pub child: Child,
+    pub log: BufReader<ChildStderr>,
     pub address: String,
 }
 
 impl Running {
-    fn start(args: &[&str]) -> Running {
+    pub fn start(args: &[&str]) -> Running {
         Running::listen("127.0.0.1:0", args)
     }
 
     pub fn listen(address: &str, args: &[&str]) -> Running {
-        let mut command = stentor();
-        let mut child = command.args(["--listen", address]).args(args).stderr(Stdio::piped()).spawn().unwrap();
+        Running::spawn(stentor().args(["--listen", address]).args(args))
+    }
+
+    /// Starts the program and reads its log until it listens.
+    pub fn spawn(command: &mut Command) -> Running {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
         let address = loop {
@@ -47,17 +51,32 @@ impl Running {
         Running { child, log, address }
     }
 
-    fn signal(&self, signal: rustix::process::Signal) {
+    pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    fn client(&self, path: &str) -> Client {
+    pub fn client(&self, path: &str) -> Client {
         Client::try_connect(self.address.parse().unwrap(), path, &[]).unwrap()
     }
 
+    /// Bytes of memory that it has in use.
+    pub fn resident(&self) -> usize {
+        let text = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).unwrap();
+        text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * rustix::param::page_size()
+    }
+
+    /// Reads its log until a line says this, and returns what was read.
+    pub fn logged(&mut self, text: &str) -> String {
+        let mut log = String::new();
+        while !log.lines().last().is_some_and(|line| line.contains(text)) {
+            assert!(self.log.read_line(&mut log).unwrap() > 0, "it ended: {log}");
+        }
+        log
+    }
+
     /// Waits for its end: the exit code, and what it logged until then.
-    fn end(mut self) -> (Option<i32>, String) {
+    pub fn end(mut self) -> (Option<i32>, String) {
         let mut log = String::new();
         self.log.read_to_string(&mut log).unwrap();
         (self.child.wait().unwrap().code(), log)
@@ -215,14 +234,10 @@ fn a_stalled_reader_costs_no_memory_that_grows() {
             (0..100).for_each(|_| assert_eq!(healthy.text().len(), 500));
         }
     };
-    let resident = || {
-        let text = std::fs::read_to_string(format!("/proc/{}/statm", running.child.id())).unwrap();
-        text.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
-    };
     publish(3_000);
-    let before = resident();
+    let before = running.resident();
     publish(40_000);
-    let grown = resident().saturating_sub(before);
+    let grown = running.resident().saturating_sub(before);
     // 40,000 publications of 500 bytes for 50 subscribers are 1 GB; the tape is 512 KiB.
     assert!(grown < 4 << 20, "{grown}");
 }

@@ -155,7 +155,7 @@ pub fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 /// The next frame of a stream by hand: first byte and payload.
-pub fn read_frame(stream: &mut TcpStream) -> (u8, Vec<u8>) {
+pub fn read_frame(stream: &mut impl Read) -> (u8, Vec<u8>) {
     let mut head = [0; 2];
     stream.read_exact(&mut head).unwrap();
     let len = match head[1] {

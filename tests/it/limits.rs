@@ -5,7 +5,7 @@ use std::io::Read;
 use bytesize::ByteSize;
 use stentor::protocol::Payload;
 
-use crate::client::{Client, serve, tcp};
+use crate::client::{Client, exchange, frame, read_frame, serve, tcp, upgraded};
 
 #[test]
 fn connections_beyond_the_limit_are_told_503_and_room_is_given_back() {
@@ -106,6 +106,7 @@ fn a_client_that_asks_and_never_reads_is_cut_off() {
     let server = serve(|config| {
         config.max_pending = ByteSize::kib(64);
         config.sndbuf = ByteSize::kib(4);
+        config.max_commands = "0".parse().unwrap();
     });
     server.publisher().publish("a", Payload::Text(&"x".repeat(30_000))).unwrap();
     let mut client = Client::hello(&server, "/ws");
@@ -116,6 +117,62 @@ fn a_client_that_asks_and_never_reads_is_cut_off() {
     });
     assert!(refused);
     assert_eq!(Client::hello(&server, "/ws").ask(r#"{"op":"ping"}"#)["type"], "pong");
+}
+
+#[test]
+fn commands_and_pings_beyond_their_rate_are_told_and_closed_with_4003() {
+    let server = serve(|config| config.max_commands = "10/s".parse().unwrap());
+    let address = server.addresses()[0];
+    let mut beside = Client::hello(&server, "/ws?topics=a");
+    beside.json();
+    let floods = ["{\"op\":\"ping\"}", "{\"op\":\"sub\",\"topics\":[\"a\"],\"snapshot\":false}", "nonsense"];
+    for flood in floods {
+        let mut client = Client::hello(&server, "/ws");
+        // All in one piece, so that no clock decides how many come in time.
+        let mut stream = client.socket.get_ref();
+        std::io::Write::write_all(&mut stream, &frame(0x81, flood.as_bytes()).repeat(21)).unwrap();
+        let told = std::iter::repeat_with(|| client.json()).find(|answer| answer["code"] == "rate_limited").unwrap();
+        assert!(told["message"].as_str().unwrap().contains("--max-commands allows 10/s"), "{told}");
+        assert_eq!(client.closed().0, 4003);
+    }
+    let mut pinging = upgraded(address, "/raw/a");
+    std::io::Write::write_all(&mut pinging, &frame(0x89, b"x").repeat(21)).unwrap();
+    for _ in 0..20 {
+        assert_eq!(read_frame(&mut pinging), (0x8a, b"x".to_vec()));
+    }
+    let (kind, close) = read_frame(&mut pinging);
+    assert_eq!((kind, &close[..2]), (0x88, &4003_u16.to_be_bytes()[..]));
+    server.publisher().publish("a", Payload::Json(b"1")).unwrap();
+    assert_eq!(beside.json()["seq"], 1);
+    let metrics = exchange(address, b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    for line in
+        [r#"stentor_refusals_total{reason="rate_limited"} 4"#, r#"stentor_websocket_closes_total{code="4003"} 4"#]
+    {
+        assert!(metrics.contains(line), "{line}\n{metrics}");
+    }
+}
+
+#[test]
+fn publications_beyond_their_rate_are_closed_with_4003_and_are_no_commands() {
+    let server = serve(|config| {
+        config.max_commands = "1/s".parse().unwrap();
+        config.max_publications = "10/s".parse().unwrap();
+    });
+    let mut raw = Client::connect(&server, "/raw/a?echo=0");
+    let mut json = Client::hello(&server, "/ws");
+    let payload = frame(0x81, b"1").repeat(21);
+    let command = frame(0x81, br#"{"op":"pub","id":1,"topic":"b","data":1}"#).repeat(21);
+    std::io::Write::write_all(&mut raw.socket.get_ref(), &payload).unwrap();
+    std::io::Write::write_all(&mut json.socket.get_ref(), &command).unwrap();
+    let (code, reason) = raw.closed();
+    assert!(code == 4003 && reason.contains("--max-publications allows 10/s"), "{code} {reason}");
+    for n in 0..20 {
+        assert_eq!(json.json()["seq"], n + 1);
+    }
+    assert_eq!(json.json()["code"], "rate_limited");
+    assert_eq!(json.closed().0, 4003);
+    let mut later = Client::hello(&server, "/ws?topics=a,b");
+    assert_eq!(later.json()["topics"][0]["seq"], 20);
 }
 
 #[test]

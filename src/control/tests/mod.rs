@@ -5,6 +5,7 @@ mod luck;
 mod metrics;
 mod page;
 mod publishing;
+mod slow;
 mod topics;
 
 use std::{
@@ -30,6 +31,7 @@ use crate::{
     handover::{Arrival, Inbox, Message},
     io::{epoll::Epoll, waker::Waker},
     limits::Limits,
+    live::Live,
     metrics::{Metrics, Refusal},
     protocol::Payload,
     publish::Publisher,
@@ -74,7 +76,7 @@ impl Server {
     fn connect_after(&self, received: &[u8]) -> Client {
         let stream = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         let (socket, peer) = self.listener.accept().unwrap();
-        let permit = self.context.limits.admit(peer.ip()).unwrap();
+        let permit = self.context.limits.admit(Some(peer.ip())).unwrap();
         let arrival = Arrival { socket: socket.into(), peer, permit, received: received.to_vec() };
         self.inbox.hand_over(arrival).unwrap();
         // A guard: a test that would hang fails.
@@ -121,10 +123,11 @@ fn context(
     let metrics = Arc::new(Metrics::new(1));
     let publisher = Publisher::new(tape.clone(), Arc::new([]), Arc::clone(&metrics), config.max_topic_length);
     let shared = worker::Shared {
-        settings: Arc::new(worker::Settings::new(&config)),
+        settings: Live::new(worker::Settings::new(&config)),
         publisher,
         subscriptions: Subscriptions::new(config.max_subscriptions_total),
         metrics,
+        slow: worker::SlowClients::new(1),
     };
     let (worker, receiver) = Inbox::new(4, Arc::new(Waker::new().unwrap()));
     let context = Context {

@@ -2,17 +2,28 @@
 //!
 //! Settings live in [`Config`]; here are the flags that only a program has (its log, `--print-config`), the help, and
 //! where each value came from. `-h` is one line a flag and fits a screen; `--help` explains each flag, its environment
-//! variable and its cost. A flag wins over its environment variable, which wins over the default.
+//! variable and its cost. A flag wins over its environment variable, which wins over the file, which wins over the default.
 
-use std::{ffi::OsString, fmt, fmt::Write, str::FromStr};
+mod file;
+mod settings;
+
+use std::{ffi::OsString, fmt, fmt::Write, path::PathBuf, str::FromStr};
 
 use clap::{
-    Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches, Parser, builder::BoolishValueParser,
-    parser::ValueSource,
+    Arg, ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subcommand, builder::BoolishValueParser,
+    error::ErrorKind,
 };
+use clap_complete::Shell;
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Config, LogFormat};
+use crate::{
+    config::{Config, LogFormat},
+    top,
+};
+pub use settings::{Setting, Settings};
+
+/// The heading of the flags that ask the program something, or say where its settings are; the others are settings.
+const ASKING: &str = "Program";
 
 /// What the command line asked for.
 #[derive(Parser, Clone, Debug)]
@@ -21,10 +32,16 @@ use crate::config::{Config, LogFormat};
     version,
     about = "Broadcasts market data to many WebSocket subscribers",
     long_about = LONG_ABOUT,
-    after_help = "Try: stentor --demo, then open http://127.0.0.1:9001/",
-    max_term_width = 100
+    after_help = "Try: stentor --demo, then open http://127.0.0.1:9001/, or watch it with: stentor top",
+    max_term_width = 100,
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true
 )]
 pub struct Cli {
+    /// Something else than to serve.
+    #[command(subcommand)]
+    pub task: Option<Task>,
+
     /// The server's settings.
     #[command(flatten)]
     pub config: Config,
@@ -46,13 +63,43 @@ pub struct Cli {
     #[arg(long, value_name = "LEVEL|FILTER", env = "STENTOR_LOG_LEVEL", default_value = "info", help_heading = "Log")]
     pub log_level: LogLevel,
 
+    /// Read settings from this file: TOML, `name = value` as the flags are called
+    ///
+    /// Flags and environment variables win over the file. SIGHUP reads it again: what can change while the server runs
+    /// does, and the log says what did and what needs a restart.
+    #[arg(long = "config", value_name = "FILE", env = "STENTOR_CONFIG", help_heading = ASKING)]
+    pub config_file: Option<PathBuf>,
+
     /// Print every setting and where it came from, and exit
-    #[arg(long, help_heading = "Log")]
+    #[arg(long, help_heading = ASKING)]
     pub print_config: bool,
 
-    /// What `--print-config` prints; empty where it wasn't asked for.
+    /// Print what would happen with these settings, and exit: 0 if it would start
+    ///
+    /// And 1 if it would not. Looks at the addresses, the limits on descriptors, memory, and the kernel's limits for sockets. Changes nothing.
+    #[arg(long, help_heading = ASKING)]
+    pub check: bool,
+
+    /// Print completions for a shell, and exit
+    ///
+    /// The shells are bash, elvish, fish, powershell and zsh.
+    #[arg(long, value_name = "SHELL", value_enum, hide_possible_values = true, help_heading = ASKING)]
+    pub completions: Option<Shell>,
+
+    /// Print the manual page, and exit
+    #[arg(long, help_heading = ASKING)]
+    pub man: bool,
+
+    /// Every setting, as it was written, with where it came from.
     #[arg(skip)]
-    pub settings: String,
+    pub settings: Settings,
+}
+
+/// What the program does beside serving.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Task {
+    /// Show a running server live in the terminal: rates, latency, and who is slow
+    Top(top::Options),
 }
 
 const LONG_ABOUT: &str = "\
@@ -61,13 +108,14 @@ Broadcasts market data to many WebSocket subscribers.
 Publishers put small payloads on topics; every subscriber of a topic gets each of them, in order, as soon as its socket \
 takes it. A subscriber that is slow costs the others nothing.
 
-Each setting can be given as a flag or as an environment variable; the flag wins. Sizes are written like 64KiB or 1MiB, \
+Each setting can be given as a flag, as an environment variable or in a file (--config); a flag wins over the \
+environment, and that over the file. Sizes are written like 64KiB or 1MiB, \
 times like 250ms or 10s, rates like 500 or 50k/s.";
 
 /// Reads the command line, the program's name first.
 ///
 /// # Errors
-/// A flag that doesn't exist, or a value that it cannot take: says so, and exits with 2 when told to. Help and version come
+/// A flag or key that doesn't exist, or a value that it cannot take: says so, and exits with 2 when told to. Help and version come
 /// as errors too, that exit with 0.
 pub fn parse_from<I>(args: I) -> Result<Cli, clap::Error>
 where
@@ -76,16 +124,24 @@ where
 {
     let args: Vec<OsString> = args.into_iter().map(Into::into).collect();
     let mut command = command();
-    if args.iter().any(|arg| arg == "-h") {
+    // A task has few flags, and its own help.
+    if args.iter().any(|arg| arg == "-h")
+        && !command.get_subcommands().any(|task| args.iter().any(|arg| arg == task.get_name()))
+    {
         let help = short_help(&command);
         command = command.override_help(help);
     }
-    let matches = command.try_get_matches_from_mut(args)?;
-    let mut cli = Cli::from_arg_matches(&matches)?;
-    if cli.print_config {
-        cli.settings = describe(&command, &matches);
+    // Kept as it was defined: a command that has parsed once has its arguments in a fixed order.
+    let fresh = command.clone();
+    let mut matches = command.try_get_matches_from_mut(args.clone())?;
+    let mut given = Vec::new();
+    if let Some(path) = matches.get_one::<PathBuf>("config_file") {
+        given = file::read(path, &command).map_err(|text| command.error(ErrorKind::ValueValidation, text))?;
+        command = file::apply(fresh, &given);
+        matches = command.try_get_matches_from_mut(args)?;
     }
-    Ok(cli)
+    let settings = Settings::of(&command, &matches, &given);
+    Ok(Cli { settings, ..Cli::from_arg_matches(&matches)? })
 }
 
 /// The flags, with switches that the environment may turn on as people do: `1`, `yes`, `on` or `true`.
@@ -94,6 +150,21 @@ fn command() -> Command {
         ArgAction::SetTrue if flag.get_env().is_some() => flag.value_parser(BoolishValueParser::new()),
         _ => flag,
     })
+}
+
+/// The script that makes a shell complete the flags.
+pub fn completions(shell: Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut command(), "stentor", &mut script);
+    script
+}
+
+/// The manual page, for `man`.
+pub fn manual() -> Vec<u8> {
+    let mut page = Vec::new();
+    let written = clap_mangen::Man::new(command()).render(&mut page);
+    debug_assert!(written.is_ok(), "a Vec takes everything");
+    page
 }
 
 /// A level or filter of events.
@@ -141,7 +212,8 @@ impl fmt::Display for LogLevel {
 fn short_help(command: &Command) -> String {
     let flags: Vec<&Arg> = command.get_arguments().collect();
     let width = flags.iter().map(|flag| usage(flag).len()).max().unwrap_or(0);
-    let mut help = format!("{}\nUsage: stentor [OPTIONS]   (--help explains each)\n", about(command));
+    let mut help =
+        format!("{}\nUsage: stentor [OPTIONS], or stentor top [URL]   (--help explains each)\n", about(command));
     let mut group = None;
     for flag in flags {
         if flag.get_help_heading() != group {
@@ -188,47 +260,10 @@ fn name(flag: &Arg) -> &str {
     flag.get_long().unwrap_or_else(|| flag.get_id().as_str())
 }
 
-/// One line a setting: `retain = 64MiB  # default`.
-fn describe(command: &Command, matches: &ArgMatches) -> String {
-    let mut text = String::new();
-    for flag in settings(command) {
-        let _ = writeln!(text, "{} = {}  # {}", name(flag), value(flag, matches), source(flag, matches));
-    }
-    text
-}
-
-/// Every flag that is a setting and not a question.
-fn settings(command: &Command) -> impl Iterator<Item = &Arg> {
-    let questions = ["help", "version", "print_config"];
-    command.get_arguments().filter(move |flag| !questions.contains(&flag.get_id().as_str()))
-}
-
-fn value(flag: &Arg, matches: &ArgMatches) -> String {
-    let id = flag.get_id().as_str();
-    if !flag.get_action().takes_values() {
-        return matches.get_flag(id).to_string();
-    }
-    match matches.get_raw(id) {
-        None => "(not set)".into(),
-        Some(_) if flag.is_hide_env_values_set() => "(hidden)".into(),
-        Some(values) => values.map(|value| value.to_string_lossy()).collect::<Vec<_>>().join(","),
-    }
-}
-
-fn source(flag: &Arg, matches: &ArgMatches) -> String {
-    match matches.value_source(flag.get_id().as_str()) {
-        Some(ValueSource::CommandLine) => "flag".into(),
-        Some(ValueSource::EnvVariable) => {
-            format!("environment {}", flag.get_env().unwrap_or_default().to_string_lossy())
-        }
-        _ => "default".into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::error::ErrorKind;
+    use clap::{ValueEnum, error::ErrorKind};
 
     fn parse(args: &[&str]) -> Result<Cli, clap::Error> {
         parse_from(["stentor"].iter().chain(args))
@@ -283,15 +318,32 @@ mod tests {
         let error = parse(&["-h"]).unwrap_err();
         assert_eq!((error.kind(), error.exit_code()), (ErrorKind::DisplayHelp, 0));
         let help = error.to_string();
-        assert!(help.lines().count() <= 60, "{} lines", help.lines().count());
+        assert!(help.lines().count() <= 70, "{} lines", help.lines().count());
         let widest = help.lines().map(|line| line.chars().count()).max().unwrap();
         assert!(widest <= COLUMNS_MAX, "{widest} columns");
         for flag in Cli::command().get_arguments() {
             assert!(help.contains(&usage(flag)), "{}", usage(flag));
         }
-        for group in ["Listening:", "Threads:", "Fan-out:", "Limits:", "Timeouts:", "Publishing:", "Feeds:", "Log:"] {
+        for group in
+            ["Listening:", "Threads:", "Fan-out:", "Limits:", "Timeouts:", "Publishing:", "Feeds:", "Log:", "Program:"]
+        {
             assert_eq!(help.matches(&format!("\n{group}\n")).count(), 1, "{group}");
         }
+    }
+
+    #[test]
+    fn completions_and_the_manual_name_every_flag() {
+        for shell in Shell::value_variants() {
+            let script = String::from_utf8(completions(*shell)).unwrap();
+            for flag in command().get_arguments() {
+                assert!(script.contains(name(flag)), "{shell}: {}", name(flag));
+            }
+        }
+        let page = String::from_utf8(manual()).unwrap().replace('\\', "");
+        for flag in command().get_arguments() {
+            assert!(page.contains(&format!("--{}", name(flag))), "{}", name(flag));
+        }
+        assert!(page.contains("that falls off"));
     }
 
     #[test]
@@ -301,11 +353,35 @@ mod tests {
     }
 
     #[test]
+    fn top_takes_an_address_and_no_flags_of_the_server() {
+        let task = |args: &[&str]| parse(args).unwrap().task;
+        assert!(task(&["--demo"]).is_none());
+        let Some(Task::Top(options)) = task(&["top"]) else { panic!("it is a task") };
+        assert_eq!((options.url.to_string().as_str(), options.once), ("http://127.0.0.1:9001", false));
+        let Some(Task::Top(options)) = task(&["top", "localhost:80", "--once", "--interval", "2s"]) else {
+            panic!("it is a task")
+        };
+        assert_eq!((options.url.to_string().as_str(), options.once), ("http://localhost:80", true));
+        for (args, words) in [
+            (&["top", "https://a"][..], "https is not spoken here"),
+            (&["top", "--interval", "0"], "50ms to 1h"),
+            (&["top", "--sort", "speed"], "conn, address"),
+            (&["top", "--demo"], "--demo"),
+            (&["--demo", "top"], "top"),
+        ] {
+            assert!(refused(args).contains(words), "{args:?}: {}", refused(args));
+        }
+        let help = parse(&["top", "-h"]).unwrap_err().to_string();
+        assert!(help.contains("--once") && !help.contains("--retain"), "{help}");
+    }
+
+    #[test]
     fn print_config_lists_every_flag_and_where_it_came_from() {
         let cli = parse(&["--print-config", "--retain", "8MiB", "--demo", "--publish-token", "s3cret"]).unwrap();
-        for flag in settings(&Cli::command()) {
+        let text = cli.settings.to_string();
+        for flag in settings::all(&command()) {
             let start = format!("{} = ", name(flag));
-            assert_eq!(cli.settings.lines().filter(|line| line.starts_with(&start)).count(), 1, "{start}");
+            assert_eq!(text.lines().filter(|line| line.starts_with(&start)).count(), 1, "{start}");
         }
         for line in [
             "retain = 8MiB  # flag\n",
@@ -314,18 +390,58 @@ mod tests {
             "replay = (not set)  # default\n",
             "publish-token = (hidden)  # flag\n",
         ] {
-            assert!(cli.settings.contains(line), "{line}{}", cli.settings);
+            assert!(text.contains(line), "{line}{text}");
         }
-        assert!(!cli.settings.contains("s3cret") && !cli.settings.contains("version"));
-        assert_eq!(parse(&[]).unwrap().settings, "");
+        assert!(!text.contains("s3cret") && !text.contains("version"));
+        assert!(!format!("{cli:?}").contains("s3cret"));
+    }
+
+    fn in_file(text: &str, args: &[&str]) -> Result<Cli, clap::Error> {
+        let path = std::env::temp_dir().join(format!("stentor-{}-{:x}.toml", std::process::id(), fastrand::u64(..)));
+        std::fs::write(&path, text).unwrap();
+        let cli = parse(&[&["--config", path.to_str().unwrap()], args].concat());
+        std::fs::remove_file(path).unwrap();
+        cli
+    }
+
+    #[test]
+    fn flags_win_over_the_file_and_the_file_wins_over_defaults() {
+        let cli =
+            in_file("retain = '8MiB'\nbacklog = 77\nlisten = ['[::1]:1', '[::1]:2']\ndemo = true\n", &["--backlog=9"]);
+        let cli = cli.unwrap();
+        assert_eq!((cli.config.retain.as_u64(), cli.config.backlog, cli.config.demo), (8 << 20, 9, true));
+        assert_eq!(cli.config.listen.len(), 2);
+        let text = cli.settings.to_string();
+        assert!(text.contains("backlog = 9  # flag\n"), "{text}");
+        assert!(
+            text.lines().any(|line| line.starts_with("retain = 8MiB  # file ") && line.ends_with(".toml:1")),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_mistake_in_the_file_is_an_error_of_the_command_line() {
+        let error = in_file("workers = 'many'", &[]).unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains(".toml:1: workers: expected N"), "{error}");
+        assert!(refused(&["--config", "/no/such/file"]).contains("--config /no/such/file: No such file"));
+    }
+
+    #[test]
+    fn what_changed_is_told_by_value_and_secrets_are_compared_unseen() {
+        let now = parse(&["--retain", "8MiB", "--publish-token", "a", "--spin=0"]).unwrap().settings;
+        let wanted = parse(&["--retain", "9MiB", "--publish-token", "b"]).unwrap().settings;
+        let pairs = now.0.iter().zip(&wanted.0).filter(|(now, wanted)| now.differs(wanted));
+        let changes: Vec<String> = pairs.map(|(a, b)| format!("{} {} {}", a.name, a.value(), b.value())).collect();
+        assert_eq!(changes, ["retain 8MiB 9MiB", "publish-token (hidden) (hidden)"]);
     }
 
     /// The environment belongs to the whole process, so this test runs itself again in one of its own.
     #[test]
-    fn environment_variables_are_honoured_and_flags_win_over_them() {
+    fn the_environment_is_honoured_wins_over_the_file_and_flags_win_over_it() {
         const CHILD: &str = "STENTOR_TEST_CHILD";
         if std::env::var_os(CHILD).is_none() {
-            let test = "cli::tests::environment_variables_are_honoured_and_flags_win_over_them";
+            let test = "cli::tests::the_environment_is_honoured_wins_over_the_file_and_flags_win_over_it";
+            let file = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/settings.toml");
             let status = std::process::Command::new(std::env::current_exe().unwrap())
                 .args(["--exact", test])
                 .env(CHILD, "1")
@@ -335,15 +451,18 @@ mod tests {
                 .env("STENTOR_LOOP", "no")
                 .env("STENTOR_PUBLISH_TOKEN", "s3cret")
                 .env("STENTOR_LOG_LEVEL", "debug")
+                .env("STENTOR_CONFIG", file)
                 .status();
             return assert!(status.unwrap().success());
         }
         let cli = parse(&["--print-config", "--backlog", "10"]).unwrap();
         assert_eq!((cli.config.workers, cli.config.backlog, cli.config.demo), (Some(7), 10, true));
         assert_eq!((cli.log_level.as_str(), cli.config.replay_loop), ("debug", false));
-        assert!(cli.settings.contains("workers = 7  # environment STENTOR_WORKERS\n"), "{}", cli.settings);
-        assert!(cli.settings.contains("backlog = 10  # flag\n"), "{}", cli.settings);
-        assert!(cli.settings.contains("publish-token = (hidden)  # environment STENTOR_PUBLISH_TOKEN\n"));
+        let text = cli.settings.to_string();
+        assert!(text.contains("workers = 7  # environment STENTOR_WORKERS\n"), "{text}");
+        assert!(text.contains("backlog = 10  # flag\n"), "{text}");
+        assert!(text.contains("acceptors = 3  # file "), "{text}");
+        assert!(text.contains("publish-token = (hidden)  # environment STENTOR_PUBLISH_TOKEN\n"));
         assert!(!parse(&["--help"]).unwrap_err().to_string().contains("s3cret"));
     }
 }

@@ -1,0 +1,363 @@
+//! `--check`: what would happen with these settings on this machine, without starting anything.
+//!
+//! Three kinds of remarks: an `error` would keep the server from starting, a `warning` makes it work differently from
+//! what the settings say, a `note` is arithmetic that an operator wants to see. `judge` compares the settings with
+//! what the kernel allows (`Machine`); the rest asks the system itself.
+
+use std::{fmt, fs, io, net::SocketAddr, path::Path};
+
+use bytesize::ByteSize;
+use rustix::process::{Resource, getrlimit};
+use socket2::Socket;
+
+use crate::{
+    cli::{Cli, Settings},
+    config::Config,
+    feeds::replay::{Options, Replay},
+    io::listener,
+    server,
+};
+
+/// What the kernel needs for an idle connection of this server, its place in the epoll set included. Measured on Linux
+/// 6.18; the client's end, where it is on the same machine, takes as much again.
+const KERNEL_BYTES: u64 = 4200;
+
+/// What the server itself needs for an idle connection with one subscription. Measured: 220 to 236.
+const OWN_BYTES: u64 = 240;
+
+/// How much a remark matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Weight {
+    Note,
+    Warning,
+    Error,
+}
+
+/// All remarks, and the settings.
+#[derive(Debug)]
+pub struct Report {
+    remarks: Vec<(Weight, String)>,
+    settings: Settings,
+}
+
+impl Report {
+    /// Whether nothing would keep the server from starting.
+    pub fn would_start(&self) -> bool {
+        self.remarks.iter().all(|(weight, _)| *weight != Weight::Error)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.settings)?;
+        writeln!(f)?;
+        for (weight, text) in &self.remarks {
+            let word = match weight {
+                Weight::Note => "note",
+                Weight::Warning => "warning",
+                Weight::Error => "error",
+            };
+            writeln!(f, "{word}: {text}")?;
+        }
+        writeln!(f, "{}", if self.would_start() { "It would start." } else { "It would not start." })
+    }
+}
+
+/// Checks everything that can be checked without starting. `passed` are listening sockets that this process was given.
+pub fn check(cli: &Cli, passed: &[Socket]) -> Report {
+    let mut config = cli.config.clone();
+    if !passed.is_empty() {
+        config.listen = server::addresses_passed(passed);
+    }
+    let mut remarks = Vec::new();
+    if let Err(error) = config.check() {
+        remarks.push((Weight::Error, error.to_string()));
+    }
+    if passed.is_empty() {
+        remarks.extend(config.listen.iter().map(|address| probe(*address)));
+    } else {
+        let addresses: Vec<String> = config.listen.iter().map(SocketAddr::to_string).collect();
+        let text =
+            format!("listens on sockets passed by LISTEN_FDS, on {}; --listen is not used", addresses.join(", "));
+        remarks.push((Weight::Note, text));
+    }
+    remarks.push(publishing(&config));
+    let workers = match server::pick_cores(&config) {
+        Ok(cores) => {
+            let count = cores.len();
+            let cores: Option<Vec<String>> = cores.iter().map(|core| core.map(|core| core.id.to_string())).collect();
+            let place = cores.map_or("not pinned".to_owned(), |cores| format!("pinned to cores {}", cores.join(",")));
+            remarks.push((
+                Weight::Note,
+                format!("{count} workers, {place}; {} acceptors for each address", config.acceptors),
+            ));
+            count
+        }
+        Err(error) => {
+            remarks.push((Weight::Error, error.to_string()));
+            1
+        }
+    };
+    if let Some(path) = &config.replay
+        && let Err(error) = Replay::open(path, Options::of(&config))
+    {
+        remarks.push((Weight::Error, error.to_string()));
+    }
+    remarks.extend(judge(&config, workers, &Machine::read()));
+    Report { remarks, settings: cli.settings.clone() }
+}
+
+/// Whether an address could be bound. That it is in use may be because the server runs already.
+fn probe(address: SocketAddr) -> (Weight, String) {
+    match listener::probe(address) {
+        Ok(()) => (Weight::Note, format!("would listen on {address}: http://{address}/, ws://{address}/ws")),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            (Weight::Warning, format!("--listen {address}: in use now; fine if that is the server to be restarted"))
+        }
+        Err(error) => (Weight::Error, format!("--listen {address}: {error}")),
+    }
+}
+
+fn publishing(config: &Config) -> (Weight, String) {
+    let far = config.listen.iter().find(|address| !address.ip().is_loopback());
+    match (config.publishing_is_open(), config.publish_token.is_some(), far) {
+        (true, _, Some(address)) => {
+            (Weight::Warning, format!("anybody who reaches {address} may publish, because of --anonymous-publish"))
+        }
+        (true, ..) => (Weight::Note, "anybody may publish, which is anybody on this machine".into()),
+        (false, true, _) => (Weight::Note, "publishing needs the token".into()),
+        (false, false, _) => {
+            let text = "no client may publish: it listens for other machines, and there is neither --publish-token nor --anonymous-publish";
+            (Weight::Warning, text.into())
+        }
+    }
+}
+
+/// What the kernel allows; `None` where it doesn't say.
+#[derive(Clone, Debug, Default)]
+struct Machine {
+    descriptors_hard: Option<u64>,
+    descriptors_system: Option<u64>,
+    backlog_max: Option<u64>,
+    send_buffer_max: Option<u64>,
+    receive_buffer_max: Option<u64>,
+    ports: Option<(u64, u64)>,
+    tcp_memory: Option<u64>,
+    memory: Option<u64>,
+}
+
+impl Machine {
+    fn read() -> Machine {
+        let page = rustix::param::page_size() as u64;
+        let number = |path: &str| numbers(path).first().copied();
+        let pages_max = numbers("/proc/sys/net/ipv4/tcp_mem").get(2).copied();
+        let total = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+            let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+            line.split_whitespace().next()?.parse::<u64>().ok()
+        });
+        let own_share = cgroup_memory();
+        Machine {
+            descriptors_hard: getrlimit(Resource::Nofile).maximum,
+            descriptors_system: number("/proc/sys/fs/file-max"),
+            backlog_max: number("/proc/sys/net/core/somaxconn"),
+            send_buffer_max: number("/proc/sys/net/core/wmem_max"),
+            receive_buffer_max: number("/proc/sys/net/core/rmem_max"),
+            ports: match numbers("/proc/sys/net/ipv4/ip_local_port_range")[..] {
+                [first, last] => Some((first, last)),
+                _ => None,
+            },
+            tcp_memory: pages_max.map(|pages| pages.saturating_mul(page)),
+            memory: [total.map(|kib| kib * 1024), own_share].into_iter().flatten().min(),
+        }
+    }
+}
+
+/// The whitespace-separated numbers in a file; none if there is no such file.
+fn numbers(path: &str) -> Vec<u64> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    text.split_whitespace().map_while(|word| word.parse().ok()).collect()
+}
+
+/// The memory that the control group of this process may have, where it has a limit.
+fn cgroup_memory() -> Option<u64> {
+    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let limit = Path::new("/sys/fs/cgroup").join(group.trim_start_matches('/')).join("memory.max");
+    fs::read_to_string(limit).ok()?.trim().parse().ok()
+}
+
+/// Holds the settings against the machine.
+fn judge(config: &Config, workers: usize, machine: &Machine) -> Vec<(Weight, String)> {
+    let mut remarks = descriptors(config, workers, machine);
+    remarks.extend(sockets(config, machine));
+    remarks.extend(memory(config, machine));
+    remarks
+}
+
+fn descriptors(config: &Config, workers: usize, machine: &Machine) -> Vec<(Weight, String)> {
+    let connections = config.max_connections;
+    let needed = server::descriptors_needed(config, config.listen.len() * config.acceptors, workers);
+    let short = |what: &str, limit: u64, how: &str| {
+        format!("--max-connections {connections} needs {needed} descriptors, and {what} is {limit}: {how}")
+    };
+    let mut remarks = Vec::new();
+    match machine.descriptors_hard {
+        Some(limit) if limit < needed => {
+            let how = format!(
+                "raise it (LimitNOFILE={needed} in a systemd unit, ulimit -Hn {needed}), or lower --max-connections"
+            );
+            remarks.push((Weight::Error, short("the limit of this process", limit, &how)));
+        }
+        limit => {
+            let limit = limit.map_or("unlimited".to_owned(), |limit| limit.to_string());
+            remarks
+                .push((Weight::Note, format!("{needed} descriptors of {limit} for --max-connections {connections}")));
+        }
+    }
+    if let Some(limit) = machine.descriptors_system.filter(|limit| *limit < needed) {
+        let how = format!("sysctl fs.file-max={}", needed * 2);
+        remarks.push((Weight::Warning, short("that of the whole system (fs.file-max)", limit, &how)));
+    }
+    remarks
+}
+
+fn sockets(config: &Config, machine: &Machine) -> Vec<(Weight, String)> {
+    let mut remarks = Vec::new();
+    let mut capped = |flag: &str, given: u64, sysctl: &str, limit: Option<u64>| {
+        if let Some(limit) = limit.filter(|limit| given > *limit) {
+            let text = format!("{flag} {given} is capped at {limit} by the kernel: sysctl {sysctl}={given}");
+            remarks.push((Weight::Warning, text));
+        }
+    };
+    capped("--backlog", u64::from(config.backlog), "net.core.somaxconn", machine.backlog_max);
+    capped("--sndbuf", config.sndbuf.as_u64(), "net.core.wmem_max", machine.send_buffer_max);
+    capped("--rcvbuf", config.rcvbuf.as_u64(), "net.core.rmem_max", machine.receive_buffer_max);
+    if let Some((first, last)) = machine.ports {
+        for port in config.listen.iter().map(SocketAddr::port) {
+            if (first..=last).contains(&u64::from(port)) {
+                let text = format!(
+                    "port {port} is among those that outgoing connections take ({first} to {last}), and may be taken at a \
+                     restart: choose another, or sysctl net.ipv4.ip_local_reserved_ports={port}"
+                );
+                remarks.push((Weight::Warning, text));
+            }
+        }
+        let ports = last.saturating_sub(first) + 1;
+        if config.listen.iter().any(|address| address.ip().is_loopback()) && config.max_connections as u64 > ports {
+            let text = format!(
+                "a client or proxy on this machine has {ports} ports for each pair of addresses, fewer than \
+                 --max-connections {}: listen on several addresses, or widen net.ipv4.ip_local_port_range",
+                config.max_connections
+            );
+            remarks.push((Weight::Note, text));
+        }
+    }
+    remarks
+}
+
+fn memory(config: &Config, machine: &Machine) -> Vec<(Weight, String)> {
+    let connections = config.max_connections as u64;
+    let (tape, values) = (config.retain.as_u64(), config.max_values.as_u64());
+    let idle = connections * (KERNEL_BYTES + OWN_BYTES);
+    let answers = connections.saturating_mul(config.max_pending.as_u64());
+    // The kernel doubles what is asked for, for its own bookkeeping: socket(7).
+    let buffers = connections.saturating_mul(2 * config.sndbuf.as_u64());
+    let size = ByteSize::b;
+    let mut remarks = vec![(
+        Weight::Note,
+        format!(
+            "memory: tape at most {}, last values at most {}, {connections} idle connections about {} ({KERNEL_BYTES} bytes \
+             each in the kernel, {OWN_BYTES} here)",
+            size(tape),
+            size(values),
+            size(idle)
+        ),
+    )];
+    let most =
+        if config.sndbuf.as_u64() == 0 { "without --sndbuf unbounded".into() } else { size(buffers).to_string() };
+    remarks.push((
+        Weight::Note,
+        format!(
+            "if every connection stalled: send buffers in the kernel {most}; answers that wait {} (--max-pending each), \
+             given up after --idle-timeout",
+            size(answers)
+        ),
+    ));
+    if let Some(limit) = machine.memory.filter(|limit| tape + values + idle > *limit) {
+        let text = format!(
+            "--retain, --max-values and {connections} idle connections come to {}, and there is {}: lower them",
+            size(tape + values + idle),
+            size(limit)
+        );
+        remarks.push((Weight::Warning, text));
+    }
+    if let Some(limit) = machine.tcp_memory.filter(|limit| buffers > *limit) {
+        let text = format!(
+            "full send buffers of {connections} connections are more than all of TCP may have ({}, the last number of \
+             net.ipv4.tcp_mem): when many stall at once, the kernel slows everybody",
+            size(limit)
+        );
+        remarks.push((Weight::Note, text));
+    }
+    remarks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn roomy() -> Machine {
+        Machine {
+            descriptors_hard: Some(1 << 20),
+            descriptors_system: Some(1 << 30),
+            backlog_max: Some(4096),
+            send_buffer_max: Some(4 << 20),
+            receive_buffer_max: Some(4 << 20),
+            ports: Some((32768, 60999)),
+            tcp_memory: Some(16 << 30),
+            memory: Some(16 << 30),
+        }
+    }
+
+    fn said(change: impl FnOnce(&mut Config, &mut Machine)) -> Vec<(Weight, String)> {
+        let (mut config, mut machine) = (Config::default(), roomy());
+        change(&mut config, &mut machine);
+        judge(&config, 2, &machine)
+    }
+
+    #[test]
+    fn the_defaults_on_a_roomy_machine_bring_no_more_than_notes() {
+        let remarks = said(|_, _| {});
+        assert!(remarks.iter().all(|(weight, _)| *weight == Weight::Note), "{remarks:?}");
+        let text = format!("{remarks:?}");
+        for part in ["10103 descriptors of 1048576", "tape at most 64.0 MiB", "42.3 MiB (4200 bytes"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+    }
+
+    type Change = fn(&mut Config, &mut Machine);
+
+    #[test]
+    fn each_limit_of_the_machine_is_held_against_its_setting() {
+        let cases: [(Weight, Change, &[&str]); 9] = [
+            (Weight::Error, |_, m| m.descriptors_hard = Some(1024), &["10103", "1024", "LimitNOFILE=10103"]),
+            (Weight::Warning, |_, m| m.descriptors_system = Some(5000), &["fs.file-max", "5000"]),
+            (Weight::Warning, |_, m| m.backlog_max = Some(128), &["--backlog 4096", "128", "net.core.somaxconn=4096"]),
+            (Weight::Warning, |_, m| m.send_buffer_max = Some(212_992), &["--sndbuf 262144", "net.core.wmem_max"]),
+            (Weight::Warning, |c, _| c.rcvbuf = ByteSize::mib(8), &["--rcvbuf 8388608", "net.core.rmem_max"]),
+            (
+                Weight::Warning,
+                |c, _| c.listen = vec!["127.0.0.1:40000".parse().unwrap()],
+                &["port 40000", "32768 to 60999"],
+            ),
+            (Weight::Note, |c, _| c.max_connections = 100_000, &["28232 ports", "--max-connections 100000"]),
+            (Weight::Warning, |_, m| m.memory = Some(256 << 20), &["--retain", "256.0 MiB"]),
+            (Weight::Note, |_, m| m.tcp_memory = Some(1 << 30), &["net.ipv4.tcp_mem", "1.0 GiB"]),
+        ];
+        for (weight, change, words) in cases {
+            let remarks = said(change);
+            let found = remarks.iter().any(|(w, text)| *w == weight && words.iter().all(|word| text.contains(word)));
+            assert!(found, "{words:?}: {remarks:?}");
+        }
+    }
+}

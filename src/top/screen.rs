@@ -1,0 +1,139 @@
+//! The terminal: raw, on its other screen, and given back as it was, whatever ends the program.
+
+use std::{
+    io::{self, Stdout, Write, stdout},
+    panic,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use crossterm::{
+    cursor::{Hide, MoveTo, Show},
+    event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers},
+    execute, queue,
+    style::{Attribute, Print, SetAttribute},
+    terminal::{
+        self, BeginSynchronizedUpdate, Clear, ClearType, EndSynchronizedUpdate, EnterAlternateScreen,
+        LeaveAlternateScreen,
+    },
+};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    flag,
+};
+
+use super::view::{Style, View};
+
+/// How long to wait for a key before it is looked whether anything else has happened.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// The last line.
+const KEYS: &str = "q quit   ← → column to sort by   r reverse   space pause";
+
+/// What somebody at the keyboard wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    Quit,
+    Pause,
+    Next,
+    Previous,
+    Reverse,
+    /// The terminal has another size.
+    Draw,
+}
+
+/// The terminal while it is ours. Dropping it gives it back.
+pub(super) struct Screen {
+    out: Stdout,
+    /// A signal has come.
+    ended: Arc<AtomicBool>,
+}
+
+impl Screen {
+    /// Takes the terminal.
+    ///
+    /// # Errors
+    /// It can't be made raw, or there is no keyboard.
+    pub fn open() -> io::Result<Screen> {
+        let ended = Arc::new(AtomicBool::new(false));
+        for signal in [SIGTERM, SIGINT, SIGHUP] {
+            flag::register(signal, Arc::clone(&ended))?;
+        }
+        terminal::enable_raw_mode()?;
+        let mut screen = Screen { out: stdout(), ended };
+        // Where a panic aborts, nothing is dropped.
+        let earlier = panic::take_hook();
+        panic::set_hook(Box::new(move |panic| {
+            give_back();
+            earlier(panic);
+        }));
+        execute!(screen.out, EnterAlternateScreen, Hide)?;
+        Ok(screen)
+    }
+
+    /// Draws a frame over the last one: each line and the rest of its row, shown all at once where the terminal can.
+    pub fn draw(&mut self, view: &View) -> io::Result<()> {
+        let (columns, rows) = terminal::size()?;
+        let height = usize::from(rows).saturating_sub(1);
+        queue!(self.out, BeginSynchronizedUpdate)?;
+        let lines = view.lines(columns.into(), height);
+        for (row, line) in (0..rows).zip(&lines) {
+            queue!(self.out, MoveTo(0, row))?;
+            match line.style {
+                Style::Plain => {}
+                Style::Bold => queue!(self.out, SetAttribute(Attribute::Bold))?,
+                Style::Heading | Style::Alarm => queue!(self.out, SetAttribute(Attribute::Reverse))?,
+            }
+            queue!(self.out, Print(&line.text), SetAttribute(Attribute::Reset), Clear(ClearType::UntilNewLine))?;
+        }
+        let keys: String = KEYS.chars().take(columns.into()).collect();
+        queue!(self.out, MoveTo(0, lines.len() as u16), Clear(ClearType::FromCursorDown), MoveTo(0, rows.max(1) - 1))?;
+        queue!(self.out, SetAttribute(Attribute::Dim), Print(keys), SetAttribute(Attribute::Reset))?;
+        queue!(self.out, EndSynchronizedUpdate)?;
+        self.out.flush()
+    }
+
+    /// What was asked for by key or signal within a moment; None if nothing was.
+    pub fn asked(&mut self) -> io::Result<Option<Asked>> {
+        let has_event = event::poll(LOOK_EVERY)?;
+        // Relaxed: a flag, and nothing goes with it.
+        if self.ended.load(Ordering::Relaxed) {
+            return Ok(Some(Asked::Quit));
+        }
+        if !has_event {
+            return Ok(None);
+        }
+        Ok(match event::read()? {
+            Event::Key(key) if key.kind != KeyEventKind::Release => meaning(key),
+            Event::Resize(..) => Some(Asked::Draw),
+            _ => None,
+        })
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        give_back();
+    }
+}
+
+fn give_back() {
+    let _ = execute!(stdout(), EndSynchronizedUpdate, SetAttribute(Attribute::Reset), Show, LeaveAlternateScreen);
+    let _ = terminal::disable_raw_mode();
+}
+
+fn meaning(key: KeyEvent) -> Option<Asked> {
+    match key.code {
+        // A raw terminal makes no signal of it.
+        KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => Some(Asked::Quit),
+        KeyCode::Char('q') | KeyCode::Esc => Some(Asked::Quit),
+        KeyCode::Char(' ') => Some(Asked::Pause),
+        KeyCode::Char('r') => Some(Asked::Reverse),
+        KeyCode::Right | KeyCode::Char('>') => Some(Asked::Next),
+        KeyCode::Left | KeyCode::Char('<') => Some(Asked::Previous),
+        _ => None,
+    }
+}

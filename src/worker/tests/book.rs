@@ -1,0 +1,251 @@
+//! What a subscriber of newest values, of rates, or one that resumes, must be sent: topic by topic.
+//!
+//! [`Client`](super::client::Client) follows one order of everything and must be sent all of it; this one keeps a book of the
+//! last number of each topic, and knows for every gap whether it may be there and who has to say so.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use serde_json::Value;
+
+use super::client::{Journal, stands_for};
+
+/// How a name is delivered; the strongest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Way {
+    All,
+    Latest,
+    /// Updates a second.
+    Rate(u32),
+}
+
+impl Way {
+    pub fn fields(self) -> String {
+        match self {
+            Way::All => r#""mode":"all""#.into(),
+            Way::Latest => r#""mode":"latest""#.into(),
+            Way::Rate(rate) => format!(r#""mode":"latest","rate":{rate}"#),
+        }
+    }
+
+    pub fn query(self) -> String {
+        match self {
+            Way::All => "mode=all".into(),
+            Way::Latest => "mode=latest".into(),
+            Way::Rate(rate) => format!("mode=latest&rate={rate}"),
+        }
+    }
+}
+
+/// A subscription that was asked for.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    pub names: Vec<String>,
+    pub way: Way,
+    pub snapshot: bool,
+    /// Where to resume, for some of the topics.
+    pub from: BTreeMap<String, (String, u64)>,
+}
+
+impl Wish {
+    pub fn command(&self, id: u64) -> String {
+        let names = serde_json::to_string(&self.names).unwrap();
+        let from = serde_json::to_string(&self.from).unwrap();
+        let (way, snapshot) = (self.way.fields(), self.snapshot);
+        format!(r#"{{"op":"sub","id":{id},"topics":{names},{way},"snapshot":{snapshot},"from":{from}}}"#)
+    }
+}
+
+/// What is known of one topic.
+#[derive(Clone, Debug, Default)]
+struct Seen {
+    /// The last number; what follows is a gap or goes on from it. None if nobody has told.
+    last: Option<u64>,
+    /// A gap that was announced.
+    skip: Option<(u64, u64)>,
+    epoch: Option<String>,
+}
+
+/// The book of one client.
+#[derive(Debug, Default)]
+pub struct Book {
+    names: BTreeMap<String, Way>,
+    topics: HashMap<String, Seen>,
+    /// Nothing without a rate comes from before this.
+    at: usize,
+    /// How long the journal was when the last change was acknowledged.
+    acked_at: usize,
+    /// Topics that it has been told to have begun anew since the last acknowledgement.
+    wished: Option<Wish>,
+    pub skipped: u64,
+}
+
+impl Book {
+    fn way(&self, topic: &str) -> Option<Way> {
+        self.names.iter().filter(|(name, _)| stands_for(name, topic)).map(|(_, way)| *way).min()
+    }
+
+    /// Whether it may be told that it lags.
+    pub fn in_full(&self) -> bool {
+        self.names.values().any(|way| *way == Way::All)
+    }
+
+    /// Some points to resume from: what it knows, or something that is surely gone.
+    pub fn points(&self, topics: &[String], back: u64) -> BTreeMap<String, (String, u64)> {
+        let point = |topic: &String| {
+            let seen = self.topics.get(topic)?;
+            Some((topic.clone(), (seen.epoch.clone()?, seen.last?.saturating_sub(back))))
+        };
+        topics.iter().filter_map(point).collect()
+    }
+
+    /// A subscription without words begins; where, nobody tells.
+    pub fn begin(&mut self, wish: &Wish) {
+        self.names.extend(wish.names.iter().map(|name| (name.clone(), wish.way)));
+    }
+
+    /// By now the connection is open.
+    pub fn opened(&mut self, journal: &Journal) {
+        self.acked_at = journal.len();
+    }
+
+    /// Whether it was promised what it missed.
+    pub fn resumes(&self) -> bool {
+        self.wished.as_ref().is_some_and(|wish| wish.way == Way::All && !wish.from.is_empty())
+    }
+
+    pub fn acked(&mut self, wish: Wish, topics: &Value, text: &str, journal: &Journal) {
+        let topics = topics.as_array().unwrap();
+        assert_eq!(topics.len(), wish.names.len(), "{text}");
+        let before: Vec<(String, Option<Way>)> =
+            self.topics.keys().map(|topic| (topic.clone(), self.way(topic))).collect();
+        self.names.extend(wish.names.iter().map(|name| (name.clone(), wish.way)));
+        for (topic, way) in before {
+            let now = self.way(&topic);
+            let rated = |way: Option<Way>| matches!(way, Some(Way::Rate(_)));
+            if (way != now && now == Some(Way::All)) || (rated(way) && !rated(now)) {
+                // Nobody has told from which number on it is contiguous now.
+                self.topics.get_mut(&topic).unwrap().last = None;
+            }
+        }
+        for (told, name) in topics.iter().zip(&wish.names) {
+            assert_eq!(told["topic"], name.as_str());
+            assert_eq!(told["mode"], if wish.way == Way::All { "all" } else { "latest" });
+            assert_eq!(told["rate"].as_f64(), if let Way::Rate(rate) = wish.way { Some(rate.into()) } else { None });
+            let Some(seq) = told["seq"].as_u64() else { continue };
+            let seen = self.topics.entry(name.clone()).or_default();
+            let resumed = wish.way == Way::All && wish.from.get(name).is_some_and(|(_, from)| *from == seq);
+            assert!(resumed || seen.last.is_none_or(|last| last <= seq), "{text} after {seen:?}");
+            *seen = Seen { last: Some(seq), skip: None, epoch: told["epoch"].as_str().map(Into::into) };
+            assert!(seq <= journal.seq_at(name, journal.len()), "{text}");
+        }
+        if wish.way == Way::All && !wish.from.is_empty() {
+            // It goes back to what it missed, also of topics that a pattern stands for.
+            self.at = 0;
+            for (topic, (_, seq)) in &wish.from {
+                self.topics.entry(topic.clone()).or_default().last = Some(*seq);
+            }
+        }
+        if wish.snapshot {
+            // Whatever has a value comes as a snapshot now; what has none begins with number 1.
+            let wanted = |topic: &&String| wish.names.iter().any(|name| stands_for(name, topic));
+            let fresh: Vec<String> = journal.topics().filter(wanted).cloned().collect();
+            for topic in fresh {
+                // What is resumed from its newest number needs none.
+                let from = wish.from.get(&topic).map_or(0, |(_, seq)| *seq);
+                let seen = self.topics.entry(topic).or_default();
+                seen.last = seen.last.or(Some(from));
+            }
+        }
+        self.acked_at = journal.len();
+        self.wished = Some(wish);
+    }
+
+    pub fn ended(&mut self, names: &[String]) {
+        for name in names {
+            self.names.remove(name);
+        }
+        let gone: Vec<String> = self.topics.keys().filter(|topic| self.way(topic).is_none()).cloned().collect();
+        for topic in gone {
+            self.topics.remove(&topic);
+        }
+        self.wished = None;
+    }
+
+    pub fn snapshot(&mut self, topic: &str, seq: u64, epoch: &str) {
+        assert!(self.wished.as_ref().is_some_and(|wish| wish.snapshot), "a snapshot unasked");
+        let seen = self.topics.entry(topic.to_owned()).or_default();
+        assert!(seen.last.is_none_or(|last| last <= seq), "snapshot {topic} {seq} after {seen:?}");
+        *seen = Seen { last: Some(seq), skip: None, epoch: Some(epoch.to_owned()) };
+    }
+
+    pub fn reset(&mut self, topic: &str, seq: u64, epoch: &str, why: &str, journal: &Journal, tail: usize) {
+        let point = self.wished.as_ref().and_then(|wish| wish.from.get(topic));
+        let (asked, from) = point.expect("a reset of something that was resumed");
+        match why {
+            "epoch" => assert_ne!(asked, epoch),
+            "history" => assert!(journal.find(topic, from + 1) < tail, "{topic} {from} is still on the tape"),
+            _ => panic!("{why}"),
+        }
+        self.topics.insert(topic.to_owned(), Seen { last: Some(seq), skip: None, epoch: Some(epoch.to_owned()) });
+    }
+
+    pub fn skip(&mut self, topic: &str, from: u64, to: u64) {
+        let way =
+            self.way(topic).filter(|way| *way != Way::All).unwrap_or_else(|| panic!("{topic} may not be skipped"));
+        let seen = self.topics.entry(topic.to_owned()).or_default();
+        // What was left out may be told in several pieces; what was left out for the rate isn't told.
+        let next = seen.skip.map_or_else(|| seen.last.map(|last| last + 1), |(_, to)| Some(to + 1));
+        let fits = |next: u64| if matches!(way, Way::Rate(_)) { next <= from } else { next == from };
+        assert!(from <= to && next.is_none_or(fits), "skip {topic} {from} {to} after {seen:?}");
+        seen.skip = Some((seen.skip.map_or(from, |(first, _)| first), to));
+        self.skipped += to - from + 1;
+    }
+
+    pub fn update(&mut self, topic: &str, seq: u64, journal: &Journal) {
+        let way = self.way(topic).unwrap_or_else(|| panic!("{topic} {seq} comes unasked"));
+        let at = journal.find(topic, seq);
+        let seen = self.topics.entry(topic.to_owned()).or_default();
+        assert!(seen.last.is_none_or(|last| last < seq), "{topic} {seq} comes after {seen:?}");
+        let next = seen.skip.map_or_else(|| seen.last.map(|last| last + 1), |(_, to)| Some(to + 1));
+        let rated = matches!(way, Way::Rate(_));
+        assert!(
+            next.is_none_or(|next| if rated { next <= seq } else { next == seq }),
+            "{topic} {seq} comes after {seen:?}: {way:?}"
+        );
+        (seen.last, seen.skip) = (Some(seq), None);
+        if !matches!(way, Way::Rate(_)) {
+            assert!(at >= self.at, "{topic} {seq} comes out of order");
+            self.at = at + 1;
+        }
+        // Snapshots come before.
+        if let Some(wish) = &mut self.wished {
+            wish.snapshot = false;
+        }
+    }
+
+    /// As [`Book::update`], where nobody tells of gaps.
+    pub fn raw_update(&mut self, topic: &str, seq: u64, journal: &Journal) {
+        let seen = self.topics.entry(topic.to_owned()).or_default();
+        assert!(seen.last.is_none_or(|last| last < seq), "{topic} {seq} comes after {seen:?}");
+        seen.last = Some(seq);
+        assert!(journal.find(topic, seq) >= self.at);
+    }
+
+    /// Everything was sent: of each topic it has the newest, publications by `not` aside.
+    pub fn check_complete(&self, journal: &Journal, not: u64, tail: usize) {
+        for topic in journal.topics().filter(|topic| self.way(topic).is_some()) {
+            let newest = journal.newest_but(topic, not);
+            // Behind its own, the newest of others is no last value: it goes with the tape.
+            let gone = not > 0 && newest > 0 && journal.find(topic, newest) < tail;
+            match self.topics.get(topic).and_then(|seen| seen.last) {
+                _ if gone => {}
+                Some(last) => assert!(last == newest || not > 0 && last >= newest, "{last} of {newest} of {topic}"),
+                None if newest == 0 => {}
+                None => assert!(journal.find(topic, newest) < self.acked_at, "{topic} {newest} was never sent"),
+            }
+        }
+        let skips: BTreeSet<&String> =
+            self.topics.iter().filter(|(_, seen)| seen.skip.is_some()).map(|(topic, _)| topic).collect();
+        assert!(skips.is_empty(), "a skip without its update: {skips:?}");
+    }
+}

@@ -1,0 +1,79 @@
+//! Listening sockets that come from whoever starts the server, as systemd does it.
+
+use std::{
+    fs::File,
+    net::{SocketAddr, TcpListener, UdpSocket},
+    os::fd::OwnedFd,
+    process::{Command, Stdio},
+};
+
+use rustix::process::Signal;
+
+use crate::{
+    binary::{Running, stentor},
+    client::Client,
+};
+
+/// The program, with `socket` as its descriptor 3. The shell makes it so: it is not for a safe program to give its child a
+/// certain descriptor.
+fn with_socket(socket: impl Into<OwnedFd>, pid: &str, args: &[&str]) -> Command {
+    let program = stentor();
+    let script = format!("exec 3<&0 0</dev/null; LISTEN_FDS=1 LISTEN_PID={pid} exec \"$0\" \"$@\"");
+    let mut command = Command::new("sh");
+    for (name, _) in program.get_envs() {
+        command.env_remove(name);
+    }
+    command.args(["-c", &script]).arg(program.get_program()).args(args).stdin(Stdio::from(socket.into()));
+    command
+}
+
+#[test]
+fn a_socket_that_was_passed_outlives_the_server_and_no_connection_is_lost() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address: SocketAddr = listener.local_addr().unwrap();
+    for acceptors in ["1", "2"] {
+        let mut command = with_socket(listener.try_clone().unwrap(), "$$", &["--acceptors", acceptors]);
+        let first = Running::spawn(&mut command);
+        assert_eq!(first.address, address.to_string(), "it listens there, not on --listen");
+        let mut client = first.client("/ws");
+        assert_eq!(client.json()["type"], "hello");
+        first.signal(Signal::TERM);
+        assert_eq!(client.json()["type"], "status");
+        assert_eq!(client.closed().0, 1001);
+        drop(client);
+        assert_eq!(first.end().0, Some(0));
+
+        // Nobody accepts now. Who connects waits for the next server.
+        let waiting = std::thread::spawn(move || Client::try_connect(address, "/ws", &[]).unwrap());
+        let second = Running::spawn(&mut with_socket(listener.try_clone().unwrap(), "$$", &[]));
+        assert_eq!(waiting.join().unwrap().json()["type"], "hello");
+        drop(second);
+    }
+}
+
+#[test]
+fn sockets_for_another_process_are_left_alone() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let running = Running::spawn(&mut with_socket(listener.try_clone().unwrap(), "1", &["--listen", "127.0.0.1:0"]));
+    assert_ne!(running.address, listener.local_addr().unwrap().to_string());
+}
+
+#[test]
+fn whether_publishing_is_open_depends_on_the_socket_that_was_passed() {
+    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let _running = Running::spawn(&mut with_socket(listener, "$$", &[]));
+    let mut client = Client::try_connect(SocketAddr::from(([127, 0, 0, 1], port)), "/ws", &[]).unwrap();
+    assert_eq!(client.json()["type"], "hello");
+    assert_eq!(client.ask(r#"{"op":"pub","id":1,"topic":"a","data":1}"#)["code"], "forbidden");
+}
+
+#[test]
+fn something_else_than_a_listening_socket_is_refused() {
+    for other in [OwnedFd::from(UdpSocket::bind("127.0.0.1:0").unwrap()), File::open("/dev/null").unwrap().into()] {
+        let output = with_socket(other, "$$", &[]).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains("LISTEN_FDS: ") && text.lines().count() == 1, "{text}");
+    }
+}

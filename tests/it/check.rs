@@ -1,0 +1,88 @@
+//! What the program says of itself without starting: `--check`, `--completions`, `--man`.
+
+use std::net::TcpListener;
+
+use crate::{binary::run, reload::File};
+
+fn said(args: &[&str]) -> (Option<i32>, String) {
+    let output = run(args);
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[test]
+fn check_prints_what_would_happen_and_exits_with_0() {
+    let file = File::new("retain = '8MiB'\npublish-token = 's3cret'\n");
+    let args =
+        ["--check", "--config", file.path(), "--listen", "127.0.0.1:0", "--workers", "1", "--max-connections", "100"];
+    let (code, text) = said(&args);
+    assert_eq!(code, Some(0), "{text}");
+    for part in [
+        &format!("retain = 8MiB  # file {}:1\n", file.path())[..],
+        "workers = 1  # flag\n",
+        "publish-token = (hidden)  # file ",
+        "note: would listen on 127.0.0.1:0",
+        "note: publishing needs the token\n",
+        "1 workers, pinned to cores ",
+        "tape at most 8.0 MiB",
+        "for --max-connections 100\n",
+        "\nIt would start.\n",
+    ] {
+        assert!(text.contains(part), "{part:?}: {text}");
+    }
+    assert!(!text.contains("s3cret"));
+}
+
+#[test]
+fn check_names_everything_that_would_keep_it_from_starting_and_exits_with_1() {
+    let args = [
+        "--check",
+        "--listen",
+        "192.0.2.1:1",
+        "--pin",
+        "4000",
+        "--replay",
+        "/no/such/file",
+        "--max-connections",
+        "2000000000",
+        "--retain",
+        "1MiB",
+    ];
+    let (code, text) = said(&args);
+    assert_eq!(code, Some(1), "{text}");
+    for part in [
+        "error: --listen 192.0.2.1:1: ",
+        "error: --pin 4000: ",
+        "error: --replay /no/such/file",
+        "error: --max-connections 2000000000 needs ",
+        "error: --retain 1.0 MiB",
+        "\nIt would not start.\n",
+    ] {
+        assert!(text.contains(part), "{part:?}: {text}");
+    }
+}
+
+#[test]
+fn check_beside_a_running_server_is_no_error() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let (code, text) = said(&["--check", "--listen", &address, "--max-connections", "100"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains(&format!("warning: --listen {address}: in use now")), "{text}");
+}
+
+#[test]
+fn check_warns_when_nobody_could_publish_or_everybody() {
+    let args = ["--check", "--listen", "0.0.0.0:0", "--max-connections", "100"];
+    assert!(said(&args).1.contains("warning: no client may publish"));
+    let open = said(&[&args[..], &["--anonymous-publish"]].concat()).1;
+    assert!(open.contains("warning: anybody who reaches 0.0.0.0:0 may publish"), "{open}");
+}
+
+#[test]
+fn completions_and_the_manual_are_printed() {
+    let (code, script) = said(&["--completions", "bash"]);
+    assert!(code == Some(0) && script.contains("complete ") && script.contains("--max-connections-per-ip"), "{script}");
+    let (code, page) = said(&["--man"]);
+    assert!(code == Some(0) && page.starts_with(".ie") || page.contains(".TH stentor 1"), "{page}");
+}
