@@ -209,7 +209,7 @@ fn who_is_slow_is_listed() {
         server.publisher().publish("stalled.topic", Payload::Json(text.as_bytes())).unwrap();
     }
     let row = browser.wait_for_text("#slow-rows tr", "/stalled.topic/.test(text)");
-    assert!(row.contains("127.0.0.1") && row.contains("MiB"), "{row}");
+    assert!(row.contains("127.0.0.1") && row.contains("iB"), "{row}");
     browser.assert_clean();
 }
 

@@ -104,6 +104,20 @@ test("a snapshot goes to the subscription that asked for it", async (t) => {
   assert.deepEqual(got, ["all", "one"]);
 });
 
+test("a subscription hears nothing before the server has taken it, though another brings its topic", async (t) => {
+  const { client, sockets } = world(t);
+  const [first, second] = [[], []];
+  client.subscribe(">", { onUpdate: ({ seq }) => first.push(seq) });
+  const socket = await sockets.next();
+  socket.hello();
+  await ack(socket);
+  client.subscribe("a", { onUpdate: ({ seq }) => second.push(seq), from: { a: ["k", 2] } });
+  socket.says(update("a", 4));
+  await ack(socket, "k", 2);
+  for (const seq of [3, 4, 5]) socket.says(update("a", seq));
+  assert.deepEqual([first, second], [[4, 5], [3, 4, 5]]);
+});
+
 test("a pattern's topics are resumed as many as the server's limits allow, the others tell what is missing", async (t) => {
   const { client, sockets } = world(t);
   const skips = [];

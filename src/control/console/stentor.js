@@ -560,7 +560,8 @@ export class Stentor {
     place.seq = update.seq;
     const { again } = place;
     if (again && update.seq <= again.to) return this.#tell(again.one.options.onUpdate, update);
-    for (const one of place.subscriptions) this.#tell(one.options.onUpdate, update);
+    // One that the server has not taken yet begins later, though others bring its topics already.
+    for (const one of place.subscriptions) if (one.agreed) this.#tell(one.options.onUpdate, update);
   }
 
   /** @param {Update} snapshot */
@@ -571,7 +572,7 @@ export class Stentor {
     place.epoch = snapshot.epoch;
     const mine = place.subscriptions.filter((one) => one === this.#acked);
     for (const one of mine.length ? mine : place.subscriptions) {
-      this.#tell(one.options.onSnapshot ?? one.options.onUpdate, snapshot);
+      if (one.agreed) this.#tell(one.options.onSnapshot ?? one.options.onUpdate, snapshot);
     }
   }
 
@@ -595,7 +596,7 @@ export class Stentor {
   #skip(skip) {
     const place = this.#place(skip.topic);
     place.seq = skip.to;
-    for (const one of place.subscriptions) this.#tell(one.options.onSkip, skip);
+    for (const one of place.subscriptions) if (one.agreed) this.#tell(one.options.onSkip, skip);
   }
 
   /** @param {Reset} reset */
