@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{ledger::Ledger, line::Line};
+use crate::{ledger::Ledger, line::Line, message::Assembly};
 
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +45,8 @@ pub struct Connection {
     pub partial: Vec<u8>,
     /// How long that frame is, as far as known.
     pub needs: usize,
-    /// Fragments of a message whose last has not come.
-    pub fragments: Vec<u8>,
+    /// The message whose last fragment has not come.
+    pub assembly: Assembly,
     /// Why the server ended it, or why it has to be ended.
     pub ended: Option<String>,
 }
@@ -66,7 +66,7 @@ impl Connection {
             ledger: Ledger::new(topics),
             partial: Vec::new(),
             needs: 0,
-            fragments: Vec::new(),
+            assembly: Assembly::default(),
             ended: None,
         }
     }
@@ -76,12 +76,20 @@ impl Connection {
         matches!(self.stage, Stage::Connecting | Stage::Upgrading(_) | Stage::Subscribing)
     }
 
+    /// Closes its side with this code.
+    pub fn say_goodbye(&self, code: u16) {
+        if let Some(line) = &self.line {
+            // On a line that is broken there is nobody to say it to.
+            let _ = line.write_close(code);
+        }
+    }
+
     /// Drops the socket and everything half received.
     pub fn hang_up(&mut self, stage: Stage) {
         self.line = None;
         self.stage = stage;
         self.partial = Vec::new();
-        self.fragments = Vec::new();
+        self.assembly = Assembly::default();
         self.needs = 0;
     }
 }

@@ -137,12 +137,10 @@ fn mask(bytes: &mut [u8], key: [u8; 4]) {
     }
 }
 
-/// The code and reason of a close frame's payload.
-pub fn close_reason(payload: &[u8]) -> (u16, String) {
-    match payload {
-        [high, low, reason @ ..] => (u16::from_be_bytes([*high, *low]), String::from_utf8_lossy(reason).into_owned()),
-        _ => (1005, String::new()),
-    }
+/// Appends a close frame to `out`; 1005, which stands for no code, is sent as none.
+pub fn write_close(code: u16, out: &mut Vec<u8>) {
+    let bytes = code.to_be_bytes();
+    write(Opcode::Close, if code == 1005 { &[] } else { &bytes }, out);
 }
 
 #[cfg(test)]
@@ -199,12 +197,6 @@ mod tests {
         assert!(matches!(scan(&[0x83, 0]), Scan::Wrong(why) if why.contains("opcode")));
         assert!(matches!(scan(&[0x09, 0]), Scan::Wrong(why) if why.contains("control")));
         assert!(matches!(scan(&[0x82, 127, 1, 0, 0, 0, 0, 0, 0, 0]), Scan::Wrong(why) if why.contains("GiB")));
-    }
-
-    #[test]
-    fn a_close_frame_gives_its_code_and_reason() {
-        assert_eq!(close_reason(&[0x10, 0x04, b'l', b'a', b'g']), (4100, "lag".into()));
-        assert_eq!(close_reason(&[]).0, 1005);
     }
 
     proptest! {

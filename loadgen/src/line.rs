@@ -40,6 +40,13 @@ impl Line {
         self.write(&bytes)
     }
 
+    /// Sends a close frame.
+    pub fn write_close(&self, code: u16) -> io::Result<bool> {
+        let mut bytes = Vec::new();
+        frame::write_close(code, &mut bytes);
+        self.write(&bytes)
+    }
+
     /// Sends what was kept; true when nothing is left.
     pub fn flush(&self) -> io::Result<bool> {
         let mut tail = self.tail();

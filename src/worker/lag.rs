@@ -85,20 +85,16 @@ impl<E: Edge> Worker<E> {
         let connection = &connections[token as usize];
         let march = connection.march.as_ref()?;
         let mut in_full = |cohort| interest.cohort(cohort).has(|delivery| delivery == Delivery::All);
+        // What it goes back to may be before where it is.
+        let missed = march.stages.iter().filter_map(|stage| stage.resume.as_ref()).map(|resume| resume.from).min();
         let mut at = march.position;
-        if march.resume.is_some() {
-            return Some(at);
-        }
+        let mut next = march.resume.as_ref().map(|_| at);
         for stage in &march.stages {
-            if at < stage.until && stage.cohort.is_some_and(&mut in_full) {
-                return Some(at);
-            }
+            next = next.or_else(|| stage.cohort.filter(|_| at < stage.until).filter(|id| in_full(*id)).map(|_| at));
             at = at.max(stage.until);
-            if let Some(resume) = &stage.resume {
-                return Some(resume.from);
-            }
         }
-        connection.cohort.filter(|cohort| in_full(*cohort)).map(|_| at)
+        let next = next.or_else(|| connection.cohort.filter(|id| in_full(*id)).map(|_| at));
+        missed.into_iter().chain(next).min()
     }
 
     fn lagged(&mut self, token: Token, behind: Position) {

@@ -2,21 +2,16 @@
 //!
 //! Set up with plain blocking calls before the run; there are few, and nothing is measured yet.
 
-use std::{
-    collections::VecDeque,
-    io::{self, Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 
 use crate::{
+    dial::dial,
     dialect::{Dialect, Heard},
-    frame::{self, Opcode, Scan},
-    handshake::{self, Answer},
+    frame::{self, Frame, Opcode, Scan},
     line::Line,
+    message::{Assembly, Event},
     meter::Checks,
     socket::{self, Interest, Read},
 };
@@ -32,6 +27,7 @@ pub struct Outlet {
     /// Whether what arrives on it is ours to read.
     pub listens: bool,
     pending: Vec<u8>,
+    assembly: Assembly,
 }
 
 /// A publication that is due.
@@ -53,26 +49,28 @@ const HEARD: usize = 64 * 1024;
 impl Outlet {
     /// Connects as a publisher of `topic`.
     pub fn connect(target: SocketAddr, dialect: &Dialect, topic: usize, timeout: Duration) -> Result<Self> {
-        let mut stream = TcpStream::connect_timeout(&target, timeout).context("connecting")?;
-        stream.set_read_timeout(Some(timeout))?;
-        stream.set_nodelay(true)?;
-        let mut request = Vec::new();
         let path = dialect.publish_path(topic);
-        let key = handshake::request(&dialect.publish_url().host, &path, dialect.headers(), &mut request);
-        stream.write_all(&request).context("in the handshake")?;
-        let pending = answered(&mut stream, &key)?;
+        let (stream, pending) = dial(target, &dialect.publish_url().host, &path, dialect.headers(), timeout)?;
         stream.set_nonblocking(true)?;
         let line = Line::new(stream.into());
         dialect.greet(&mut |message| {
             // A line that is broken shows at the first publication.
             let _ = line.write_frame(dialect.opcode(), message);
         });
-        Ok(Self { line: Arc::new(line), queue: VecDeque::new(), batch: Vec::new(), listens: true, pending })
+        Ok(Self {
+            line: Arc::new(line),
+            queue: VecDeque::new(),
+            batch: Vec::new(),
+            listens: true,
+            pending,
+            assembly: Assembly::default(),
+        })
     }
 
     /// Publishes over a connection that somebody else reads.
     pub fn over(line: Arc<Line>) -> Self {
-        Self { line, queue: VecDeque::new(), batch: Vec::new(), listens: false, pending: Vec::new() }
+        let (pending, assembly) = (Vec::new(), Assembly::default());
+        Self { line, queue: VecDeque::new(), batch: Vec::new(), listens: false, pending, assembly }
     }
 
     /// What to watch it for.
@@ -98,7 +96,7 @@ impl Outlet {
             match frame::scan(&pending[at..]) {
                 Scan::Frame(frame) => {
                     at += frame.len;
-                    self.hear(dialect, frame.opcode, frame.payload, checks)?;
+                    self.hear(dialect, &frame, checks)?;
                 }
                 Scan::Partial(_) => break,
                 Scan::Wrong(why) => return Err(io::Error::new(io::ErrorKind::InvalidData, why)),
@@ -108,41 +106,28 @@ impl Outlet {
         Ok(())
     }
 
-    fn hear(&self, dialect: &Dialect, opcode: Opcode, payload: &[u8], checks: &mut Checks) -> io::Result<()> {
-        match opcode {
-            Opcode::Ping => self.line.write_frame(Opcode::Pong, payload).map(|_| ()),
-            Opcode::Close => {
-                let (code, reason) = frame::close_reason(payload);
-                Err(io::Error::new(
-                    io::ErrorKind::ConnectionAborted,
-                    format!("the server closed it with {code} {reason}"),
-                ))
+    fn hear(&mut self, dialect: &Dialect, frame: &Frame<'_>, checks: &mut Checks) -> io::Result<()> {
+        let message = match self.assembly.take(frame) {
+            Ok(Event::Nothing) => return Ok(()),
+            Ok(Event::Message(_, message)) => message,
+            Ok(Event::Ping(payload)) => return self.line.write_frame(Opcode::Pong, payload).map(|_| ()),
+            Ok(Event::Close(code, reason)) => {
+                let _ = self.line.write_close(code);
+                let why = format!("the server closed it with {code} {reason}");
+                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, why.trim_end()));
             }
-            Opcode::Text | Opcode::Binary => match dialect.hear(payload) {
-                Heard::Answer(answer) => self.line.write_frame(dialect.opcode(), &answer).map(|_| ()),
-                Heard::Complaint(text) => {
-                    checks.remark(format!("the server said to the publisher: {text}"));
-                    Ok(())
-                }
-                _ => Ok(()),
-            },
-            Opcode::Pong | Opcode::Continuation => Ok(()),
-        }
-    }
-}
-
-/// Reads the server's answer; returns the bytes behind it.
-fn answered(stream: &mut TcpStream, key: &[u8; 16]) -> Result<Vec<u8>> {
-    let mut head = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        let len = stream.read(&mut buffer).context("in the handshake")?;
-        head.extend_from_slice(&buffer[..len]);
-        match handshake::judge(&head, key) {
-            Answer::Accepted(end) => return Ok(head.split_off(end)),
-            Answer::Refused(why) => bail!(why),
-            Answer::Incomplete if len == 0 => bail!("it hung up in the handshake"),
-            Answer::Incomplete => {}
+            Err(violation) => {
+                let _ = self.line.write_close(violation.code);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, violation.why));
+            }
+        };
+        match dialect.hear(&message) {
+            Heard::Answer(answer) => self.line.write_frame(dialect.opcode(), &answer).map(|_| ()),
+            Heard::Complaint(text) => {
+                checks.remark(format!("the server said to the publisher: {text}"));
+                Ok(())
+            }
+            _ => Ok(()),
         }
     }
 }

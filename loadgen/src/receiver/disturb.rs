@@ -6,7 +6,7 @@
 use fastrand::Rng;
 
 use super::Receiver;
-use crate::{clock, connection::Stage, frame::Opcode, shared::Shared, spec::Disturbance};
+use crate::{clock, connection::Stage, shared::Shared, spec::Disturbance};
 
 /// When what is to be disturbed next.
 pub(super) struct Disturber {
@@ -114,9 +114,7 @@ impl Receiver {
     /// Says goodbye and hangs up.
     fn leave(&mut self, index: usize) {
         let conn = &mut self.conns[index];
-        if let Some(line) = &conn.line {
-            let _ = line.write_frame(Opcode::Close, &1000u16.to_be_bytes());
-        }
+        conn.say_goodbye(1000);
         conn.hang_up(Stage::Idle);
         conn.returned = true;
         conn.ledger.reset();

@@ -12,6 +12,7 @@ use crate::{
     dialect::{Envelope, Heard},
     frame::{self, Frame, Opcode, Scan},
     ledger::Receipt,
+    message::{Event, PROTOCOL_ERROR, Violation},
     meter::{Checks, Interval},
     shared::Shared,
     stamp::{self, Fault, Stamp},
@@ -59,65 +60,74 @@ impl Judge {
             match frame::scan(&bytes[at..]) {
                 Scan::Frame(frame) => {
                     at += frame.len;
-                    if frame.fin && matches!(frame.opcode, Opcode::Text | Opcode::Binary) {
-                        self.message(conn, frame.payload, now);
-                    } else {
-                        self.rare_frame(conn, &frame, now);
-                    }
+                    self.frame(conn, &frame, now);
                 }
                 Scan::Partial(needs) => {
                     conn.needs = needs;
                     return at;
                 }
-                Scan::Wrong(why) => {
-                    self.checks.wrong += 1;
-                    conn.ended = Some(format!("what it sent is no WebSocket stream: {why}"));
-                    return bytes.len();
-                }
+                Scan::Wrong(why) => self.broken(conn, Violation { code: PROTOCOL_ERROR, why }),
+            }
+            if conn.ended.is_some() {
+                return bytes.len();
             }
         }
     }
 
     #[inline]
-    fn message(&mut self, conn: &mut Connection, message: &[u8], now: u64) {
-        if conn.stage != Stage::Live {
-            return self.message_slowly(conn, message, now);
+    fn frame(&mut self, conn: &mut Connection, frame: &Frame<'_>, now: u64) {
+        let whole = frame.fin && matches!(frame.opcode, Opcode::Text | Opcode::Binary) && conn.assembly.is_empty();
+        // Bytes that were verified before need no second look, not even whether they are text.
+        if whole && self.known(conn, frame.payload, now) {
+            return;
         }
-        match self.recent.same_message(message) {
-            Some(slot) => {
-                let tally = Tally { shared: &self.shared, interval: &mut self.interval, checks: &mut self.checks };
-                deliver(conn, slot, message.len(), now, self.topics, self.conflates, tally);
+        self.frame_slowly(conn, frame, now);
+    }
+
+    /// Enters a message that is the same as an earlier one; false where it isn't.
+    #[inline]
+    fn known(&mut self, conn: &mut Connection, message: &[u8], now: u64) -> bool {
+        if conn.stage != Stage::Live {
+            return false;
+        }
+        let Some(slot) = self.recent.same_message(message) else { return false };
+        let tally = Tally { shared: &self.shared, interval: &mut self.interval, checks: &mut self.checks };
+        deliver(conn, slot, message.len(), now, self.topics, self.conflates, tally);
+        true
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn frame_slowly(&mut self, conn: &mut Connection, frame: &Frame<'_>, now: u64) {
+        match conn.assembly.take(frame) {
+            Ok(Event::Nothing) => {}
+            Ok(Event::Message(_, message)) => {
+                if !self.known(conn, &message, now) {
+                    self.message_slowly(conn, &message, now);
+                }
             }
-            None => self.message_slowly(conn, message, now),
+            Ok(Event::Ping(payload)) => {
+                if let Some(line) = &conn.line {
+                    // A line that is broken shows at the next read.
+                    let _ = line.write_frame(Opcode::Pong, payload);
+                }
+            }
+            Ok(Event::Close(code, reason)) => {
+                conn.ended = Some(format!("the server closed it with {code} {reason}").trim_end().to_owned());
+                conn.say_goodbye(code);
+            }
+            Err(violation) => self.broken(conn, violation),
         }
     }
 
-    fn rare_frame(&mut self, conn: &mut Connection, frame: &Frame<'_>, now: u64) {
-        match frame.opcode {
-            Opcode::Ping => {
-                if let Some(line) = &conn.line {
-                    // A line that is broken shows at the next read.
-                    let _ = line.write_frame(Opcode::Pong, frame.payload);
-                }
-            }
-            Opcode::Pong => {}
-            Opcode::Close => {
-                let (code, reason) = frame::close_reason(frame.payload);
-                conn.ended = Some(format!("the server closed it with {code} {reason}").trim_end().to_owned());
-            }
-            Opcode::Text | Opcode::Binary | Opcode::Continuation => {
-                conn.fragments.extend_from_slice(frame.payload);
-                if frame.fin {
-                    let message = std::mem::take(&mut conn.fragments);
-                    self.message(conn, &message, now);
-                }
-            }
-        }
+    /// The server has broken the rules: that ends the connection.
+    fn broken(&mut self, conn: &mut Connection, violation: Violation) {
+        self.checks.wrong += 1;
+        conn.ended = Some(format!("what it sent is no WebSocket stream: {}", violation.why));
+        conn.say_goodbye(violation.code);
     }
 
     /// Any message: every stamp in it, or what it says without one.
-    #[cold]
-    #[inline(never)]
     fn message_slowly(&mut self, conn: &mut Connection, message: &[u8], now: u64) {
         let (mut from, mut stamps) = (0, 0);
         while let Some(at) = stamp::find(message, from) {

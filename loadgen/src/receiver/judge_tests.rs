@@ -162,3 +162,16 @@ fn what_is_no_websocket_stream_ends_the_connection() {
     assert!(conn.ended.unwrap().contains("no WebSocket stream"));
     assert_eq!(judge.checks.wrong, 1);
 }
+
+#[test]
+fn frames_out_of_order_and_text_that_is_none_end_the_connection() {
+    let interrupted = [&[0x01, 1, b'a'][..], &framed(&payload(RUN, 30))].concat();
+    let bad_text = [0x81, 1, 0xff].to_vec();
+    for bytes in [interrupted, bad_text] {
+        let mut judge = Judge::new(shared(), 0, 0);
+        let mut conn = live(0);
+        feed(&mut judge, &mut conn, &bytes, 1000);
+        assert!(conn.ended.unwrap().contains("no WebSocket stream"));
+        assert_eq!(judge.checks, Checks { wrong: 1, ..Checks::default() });
+    }
+}
