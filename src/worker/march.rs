@@ -353,7 +353,8 @@ impl<E: Edge> Worker<E> {
                     *seq = before.get(slot).copied().unwrap_or(0);
                 }
             }
-            told.extend(before.into_iter().filter(|(slot, _)| conflated(cohort, *slot)));
+            let goes_on = |slot: u32| conflated(stage.cohort, slot) && conflated(cohort, slot);
+            told.extend(before.into_iter().filter(|(slot, _)| goes_on(*slot)));
             told.extend(stage.fresh);
             told
         });
