@@ -93,6 +93,8 @@ fn page_is_whole(page: &str) {
     assert!(page.matches("<svg").count() == page.matches("</svg>").count() && page.contains("by percentile"));
     assert!(!page.contains("http://") && !page.contains("https://") && !page.contains("<script"), "not self-contained");
     assert!(!page.contains("NaN"));
+    // The two targets side by side, and the second as a ratio of the first.
+    assert!(page.matches("<th scope=\"row\">").count() == 2 && page.contains("<b>×"), "{page}");
 }
 
 fn files_can_be_compared_and_merged(written: &Written) {

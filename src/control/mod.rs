@@ -18,7 +18,7 @@
 //! | `topics` | what topics there are, and their last values |
 //! | `metrics` | the figures, for Prometheus |
 //! | `slow` | who is behind, and how far |
-//! | `page` | the page that shows the feed |
+//! | `page` | the console, and the JavaScript client |
 //! | `sweep` | forgetting topics |
 //!
 //! Everything is bounded: the connections by `--max-http-connections`, a head by `--max-head`, a body by `--max-body` and

@@ -2,7 +2,7 @@
 //!
 //! | path | methods | answer |
 //! | --- | --- | --- |
-//! | `/`, `/page.js`, `/page.css` | GET, HEAD | the page |
+//! | `/`, `/stentor.js`, … (`page.rs`) | GET, HEAD | the console, and the JavaScript client |
 //! | `/healthz`, `/readyz` | GET, HEAD | alive; welcoming |
 //! | `/metrics` | GET, HEAD | figures for Prometheus |
 //! | `/debug/slow` | GET, HEAD | who is behind; to this machine, or with the token |

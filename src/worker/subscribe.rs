@@ -16,7 +16,6 @@ use super::{
     delivery::Delivery,
     interest::{CohortKey, NameId},
     resume::Resumed,
-    round::Told,
 };
 use crate::{
     io::{Edge, Token},

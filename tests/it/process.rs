@@ -35,7 +35,12 @@ pub struct Running {
 impl Running {
     /// Starts it on a port of its own.
     pub fn start(args: &[&str]) -> Running {
-        Running::spawn(stentor().args(["--listen", "127.0.0.1:0"]).args(args))
+        Running::listen("127.0.0.1:0", args)
+    }
+
+    /// Starts it on this address.
+    pub fn listen(address: &str, args: &[&str]) -> Running {
+        Running::spawn(stentor().args(["--listen", address]).args(args))
     }
 
     /// Starts it as this command says, and reads its log until it listens.

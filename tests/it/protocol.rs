@@ -122,16 +122,6 @@ fn a_command_that_cannot_be_obeyed_is_refused_whole_and_the_connection_goes_on()
 }
 
 #[test]
-fn what_is_not_offered_yet_is_refused_and_not_ignored() {
-    let server = serve(|_| {});
-    let mut client = Client::hello(&server, "/ws");
-    let answer = client.ask(r#"{"op":"sub","id":1,"topics":["a"],"mode":"latest"}"#);
-    assert_eq!((&answer["type"], &answer["code"]), (&"error".into(), &"unsupported".into()));
-    let answer = client.ask(r#"{"op":"sub","id":1,"topics":["a"],"from":{"a":["e",1]}}"#);
-    assert_eq!(answer["code"], "unsupported");
-}
-
-#[test]
 fn a_binary_message_on_ws_is_closed_with_1003() {
     let server = serve(|_| {});
     let mut client = Client::hello(&server, "/ws");

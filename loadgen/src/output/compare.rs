@@ -6,6 +6,7 @@
 
 use std::fmt::Write;
 
+use super::plot::escape;
 use crate::{
     doubts,
     figures::{Report, Run},
@@ -58,8 +59,21 @@ fn quantile(run: &Run, quantile: f64) -> f64 {
 
 /// Compares the targets of sessions; runs of the same name belong together.
 pub fn sessions(reports: &[Report], markdown: bool) -> String {
-    let rows = rows(&groups(reports));
+    let rows: Vec<Vec<String>> =
+        rows(&groups(reports)).iter().map(|row| row.iter().map(Cell::text).collect()).collect();
     if markdown { as_markdown(&rows) } else { as_text(&rows) }
+}
+
+/// The same as a table for a page: medians and ratios, with the spreads below them.
+pub fn html(report: &Report) -> String {
+    let rows = rows(&groups(std::slice::from_ref(report)));
+    let head: String = rows[0].iter().map(|cell| format!("<th scope=\"col\">{}</th>", escape(&cell.middle))).collect();
+    let row = |row: &Vec<Cell>| {
+        let figures: String = row[1..].iter().map(Cell::html).collect();
+        format!("<tr><th scope=\"row\">{}</th>{figures}</tr>\n", escape(&row[0].middle))
+    };
+    let body: String = rows[1..].iter().map(row).collect();
+    format!("<div class=\"wide\"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>\n")
 }
 
 /// The runs of each target, in the order in which targets first appear.
@@ -94,38 +108,66 @@ fn verdict(group: &Group<'_>) -> String {
     }
 }
 
-fn rows(groups: &[Group<'_>]) -> Vec<Vec<String>> {
+/// One figure of one target.
+#[derive(Default)]
+struct Cell {
+    middle: String,
+    /// `lowest to highest`; empty where there is one run.
+    spread: String,
+    /// To the first target; empty for itself.
+    ratio: String,
+}
+
+impl Cell {
+    fn plain(text: impl Into<String>) -> Cell {
+        Cell { middle: text.into(), ..Cell::default() }
+    }
+
+    /// `median (lowest to highest) xratio`.
+    fn text(&self) -> String {
+        let spread = if self.spread.is_empty() { String::new() } else { format!(" ({})", self.spread) };
+        let ratio = if self.ratio.is_empty() { String::new() } else { format!(" x{}", self.ratio) };
+        format!("{}{spread}{ratio}", self.middle)
+    }
+
+    fn html(&self) -> String {
+        let ratio = if self.ratio.is_empty() { String::new() } else { format!(" <b>×{}</b>", self.ratio) };
+        let spread = if self.spread.is_empty() { String::new() } else { format!("<small>{}</small>", self.spread) };
+        format!("<td class=\"number\">{}{ratio}{spread}</td>", self.middle)
+    }
+}
+
+fn rows(groups: &[Group<'_>]) -> Vec<Vec<Cell>> {
     let used: Vec<&Column> = COLUMNS
         .iter()
         .filter(|column| groups.iter().any(|group| group.runs.iter().any(|run| (column.of)(run) > 0.0)))
         .collect();
-    let mut rows = vec![vec!["target".to_owned(), "runs".to_owned()]];
-    rows[0].extend(used.iter().map(|column| column.title.to_owned()));
-    rows[0].extend(["saturated", "doubts"].map(str::to_owned));
+    let mut rows = vec![vec![Cell::plain("target"), Cell::plain("runs")]];
+    rows[0].extend(used.iter().map(|column| Cell::plain(column.title)));
+    rows[0].extend(["saturated", "doubts"].map(Cell::plain));
     for group in groups {
-        let mut row = vec![group.name.to_owned(), group.runs.len().to_string()];
+        let mut row = vec![Cell::plain(group.name), Cell::plain(group.runs.len().to_string())];
         row.extend(used.iter().map(|column| cell(column, group, &groups[0])));
-        row.extend([saturated(group), verdict(group)]);
+        row.extend([saturated(group), verdict(group)].map(Cell::plain));
         rows.push(row);
     }
     rows
 }
 
-/// `median (lowest to highest) xratio`.
-fn cell(column: &Column, group: &Group<'_>, first: &Group<'_>) -> String {
+fn cell(column: &Column, group: &Group<'_>, first: &Group<'_>) -> Cell {
     let (low, middle, high) = spread(group.runs.iter().map(|run| (column.of)(run)).collect());
     if high == 0.0 {
-        return "-".into();
+        return Cell::plain("-");
     }
-    let mut text = (column.show)(middle);
+    let mut cell = Cell::plain((column.show)(middle));
     if group.runs.len() > 1 {
-        let _ = write!(text, " ({} to {})", (column.show)(low), (column.show)(high));
+        cell.spread = format!("{} to {}", (column.show)(low), (column.show)(high));
     }
     let (_, base, _) = spread(first.runs.iter().map(|run| (column.of)(run)).collect());
     if base > 0.0 && !std::ptr::eq(group, first) {
-        let _ = write!(text, " x{:.2}", middle / base);
+        cell.ratio = format!("{:.2}", middle / base);
     }
-    text
+    cell
 }
 
 /// The lowest, the median and the highest.

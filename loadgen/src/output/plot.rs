@@ -46,8 +46,14 @@ const LEGEND_TOP: f64 = 32.0;
 const LEGEND_ROW: f64 = 14.0;
 const BOTTOM: f64 = 36.0;
 
-/// Told apart also by those who see few colours.
-const COLOURS: [&str; 8] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a5195", "#7f7f7f"];
+/// Colours by which lines and bars are told apart; `plot.css` has so many.
+const COLOURS: usize = 8;
+
+/// The console's colours and type, so that what measures a server and what shows it look alike.
+pub(super) const LOOK: &str = include_str!("../../../src/control/console/look.css");
+
+/// How plots are drawn.
+pub(super) const PLOTS: &str = include_str!("plot.css");
 
 impl Plot<'_> {
     /// The plot as one SVG element.
@@ -104,12 +110,11 @@ impl Plot<'_> {
     }
 
     fn draw_line(&self, nth: usize, line: &Line, x: &Axis, y: &Axis, out: &mut String) {
-        let colour = COLOURS[nth % COLOURS.len()];
         let mut path = String::new();
         for (nth, point) in line.points.iter().enumerate() {
             let _ = write!(path, "{}{:.1} {:.1}", if nth == 0 { 'M' } else { 'L' }, x.place(point.0), y.place(point.1));
         }
-        let _ = writeln!(out, "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1.8\"/>");
+        let _ = writeln!(out, "<path d=\"{path}\" class=\"line plot-{}\"/>", nth % COLOURS);
         legend(nth, &line.name, out);
     }
 }
@@ -149,11 +154,11 @@ impl Bars<'_> {
                 let (x, y) = (left + width * nth as f64, up.place(value));
                 let _ = writeln!(
                     out,
-                    "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"{}\"/><text \
+                    "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{:.1}\" class=\"bar plot-{}\"/><text \
                      x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\" class=\"small\">{}</text>",
                     width - 2.0,
                     bottom - y,
-                    COLOURS[nth % COLOURS.len()],
+                    nth % COLOURS,
                     x + width / 2.0 - 1.0,
                     y - 4.0,
                     escape(&(self.show)(value))
@@ -175,11 +180,12 @@ impl Bars<'_> {
 
 /// The same plot as a file of its own, which brings its style along.
 pub fn standalone(svg: &str) -> String {
-    let style = "<style>text{font:11px system-ui,sans-serif;fill:#222}.title{font-weight:600;font-size:13px}\
-                 .small{font-size:9px}.grid{stroke:#ddd;fill:none}</style><rect width=\"100%\" height=\"100%\" \
-                 fill=\"#fff\"/>";
+    let ground = "<rect width=\"100%\" height=\"100%\" class=\"ground\"/>";
     let (tag, rest) = svg.split_at(svg.find('>').map_or(0, |end| end + 1));
-    format!("{}{style}{rest}", tag.replacen("<svg ", "<svg xmlns=\"http://www.w3.org/2000/svg\" ", 1))
+    format!(
+        "{}<style>{LOOK}{PLOTS}</style>{ground}{rest}",
+        tag.replacen("<svg ", "<svg xmlns=\"http://www.w3.org/2000/svg\" ", 1)
+    )
 }
 
 /// The opening tag and the title.
@@ -195,13 +201,7 @@ fn head(title: &str) -> String {
 fn legend(nth: usize, name: &str, out: &mut String) {
     let x = LEFT + LEGEND * (nth % LEGENDS) as f64;
     let y = LEGEND_TOP + LEGEND_ROW * (nth / LEGENDS) as f64;
-    // As a style, because one would go before the attribute.
-    let _ = writeln!(
-        out,
-        "<text x=\"{x}\" y=\"{y}\" style=\"fill:{}\">{}</text>",
-        COLOURS[nth % COLOURS.len()],
-        escape(name)
-    );
+    let _ = writeln!(out, "<text x=\"{x}\" y=\"{y}\" class=\"name plot-{}\">{}</text>", nth % COLOURS, escape(name));
 }
 
 /// Maps values to places.

@@ -9,7 +9,7 @@ use anyhow::Result;
 
 use super::{
     compare,
-    plot::{Line, Plot, Scale, escape},
+    plot::{LOOK, Line, PLOTS, Plot, Scale, escape},
     table,
 };
 use crate::{
@@ -18,30 +18,26 @@ use crate::{
     units,
 };
 
-const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;max-width:900px;margin:2em auto;padding:0 1em;color:#222}\
-h1{font-size:1.4em}h2{font-size:1.1em;margin-top:2em}pre{background:#f6f6f4;padding:1em;white-space:pre-wrap;font-size:12px}.wide{white-space:pre;overflow-x:auto}\
-svg{width:100%;font:11px system-ui,sans-serif}.grid{stroke:#ddd;fill:none}.title{font-weight:600;font-size:13px}\
-.doubts{border-left:4px solid #d55e00;background:#fdf1e8;padding:.5em 1em}.fine{border-left:4px solid #009e73;\
-background:#eef8f4;padding:.5em 1em}\
-@media(prefers-color-scheme:dark){body{background:#191919;color:#ddd}pre{background:#242424}.grid{stroke:#444}\
-svg text{fill:#ccc}.doubts{background:#3a2a1c}.fine{background:#1c3029}}";
+/// What only reports have.
+const STYLE: &str = include_str!("report.css");
 
 /// The page of a session.
 pub fn page(report: &Report) -> Result<String> {
     let mut out = format!(
         "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
-         content=\"width=device-width\"><title>loadgen report</title><style>{STYLE}</style>\n<h1>{}</h1>\n",
-        escape(&title(report))
+         content=\"width=device-width, initial-scale=1\"><title>loadgen report</title><style>{LOOK}{STYLE}{PLOTS}</style>\n\
+         <h1>{}</h1>\n<p class=\"from\">{}</p>\n",
+        escape(&title(report)),
+        escape(&machine(report))
     );
     verdict(report, &mut out);
     let runs = format!("<pre>{}</pre>", escape(&table::session(report)));
     if report.runs.len() > 1 {
         // With several runs the comparison is what one came for, and each run is there to be looked up.
-        let comparison = compare::sessions(std::slice::from_ref(report), false);
-        let _ = writeln!(out, "<h2>Side by side</h2><pre class=\"wide\">{}</pre>", escape(&comparison));
-        let _ = writeln!(out, "<details><summary>All {} runs</summary>{runs}</details>", report.runs.len());
+        let _ = writeln!(out, "<section><h2>Side by side</h2>{}", compare::html(report));
+        let _ = writeln!(out, "<details><summary>All {} runs</summary>{runs}</details></section>", report.runs.len());
     } else {
-        let _ = writeln!(out, "{runs}");
+        let _ = writeln!(out, "<section><h2>Figures</h2>{runs}</section>");
     }
     if report.runs.iter().any(|run| run.open_loop) {
         out += &percentiles(report)?;
@@ -76,7 +72,8 @@ fn verdict(report: &Report, out: &mut String) {
 }
 
 fn percentiles(report: &Report) -> Result<String> {
-    Ok(format!("<h2>Latency</h2>\n{}", percentile_plot(report, "Latency from the planned send time, by percentile")?))
+    let plot = percentile_plot(report, "Latency from the planned send time, by percentile")?;
+    Ok(format!("<section><h2>Latency</h2>\n{plot}</section>\n"))
 }
 
 /// Latency by percentile; the distance to 100 % is what the horizontal axis halves.
@@ -120,7 +117,7 @@ fn over_time(report: &Report) -> String {
         }
     }
     let rate = |interval: &IntervalFigures| interval.deliveries as f64 / interval.seconds.max(1e-9);
-    let mut out = String::from("<h2>Over time</h2>\n");
+    let mut out = String::from("<section><h2>Over time</h2>\n");
     out += &seconds("Deliveries per second", Scale::Linear, units::short, &runs, rate);
     if runs.iter().any(|run| run.open_loop) {
         out +=
@@ -131,6 +128,7 @@ fn over_time(report: &Report) -> String {
             one.latency.max_ns as f64
         });
     }
+    out.push_str("</section>\n");
     out
 }
 
@@ -153,18 +151,20 @@ fn seconds(
 }
 
 fn set_up(report: &Report, out: &mut String) {
-    let machine = &report.machine;
     let spec = serde_json::to_string_pretty(&report.spec).unwrap_or_default();
     let _ = writeln!(
         out,
-        "<h2>Set-up</h2><pre>{}\nloadgen {}{}\n{}, {} cores, {}, {}\n\n{}</pre>",
+        "<section><h2>Set-up</h2><pre>{}\nloadgen {}{}\n{}\n\n{}</pre></section>",
         escape(&report.command.join(" ")),
         report.version,
         report.commit.as_ref().map_or_else(String::new, |commit| format!(", commit {commit}")),
-        escape(&machine.cpu),
-        machine.cores,
-        units::bytes(machine.memory as f64),
-        escape(&machine.kernel),
+        escape(&machine(report)),
         escape(&spec)
     );
+}
+
+/// What it ran on.
+fn machine(report: &Report) -> String {
+    let machine = &report.machine;
+    format!("{}, {} cores, {}, {}", machine.cpu, machine.cores, units::bytes(machine.memory as f64), machine.kernel)
 }

@@ -107,12 +107,12 @@ fn a_client_that_does_not_read_keeps_nobody_waiting_and_loses_nothing() {
     let count = 4000;
     let mut writer = slow.0.get_ref().try_clone().unwrap();
     let writing = std::thread::spawn(move || {
-        writer.write_all("GET /page.js HTTP/1.1\r\nHost: x\r\n\r\n".repeat(count).as_bytes()).unwrap();
+        writer.write_all("GET /console.js HTTP/1.1\r\nHost: x\r\n\r\n".repeat(count).as_bytes()).unwrap();
     });
     for _ in 0..100 {
         assert_eq!(server.connect().get("/healthz").status, 200);
     }
-    let script = include_str!("../page.js");
+    let script = include_str!("../console/console.js");
     for _ in 0..count {
         assert_eq!(slow.answer().body, script);
     }
@@ -126,7 +126,7 @@ fn a_client_that_never_reads_is_dropped() {
     let mut writer = slow.0.get_ref().try_clone().unwrap();
     // The error comes when the server has dropped it with requests unread.
     let writing = std::thread::spawn(move || {
-        let requests = "GET /page.js HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000);
+        let requests = "GET /console.js HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000);
         while writer.write_all(requests.as_bytes()).is_ok() {}
     });
     writing.join().unwrap();
@@ -187,7 +187,7 @@ fn a_later_upgrade_or_stream_of_events_goes_to_a_worker_with_its_bytes() {
     for (target, headers, status) in [("/ws", "Upgrade: websocket\r\n", 101), ("/sse", "", 200)] {
         let mut client = server.connect();
         let later = format!("GET {target}?topics=a HTTP/1.1\r\nHost: x\r\n{headers}\r\nframes");
-        client.send(format!("GET /page.js HTTP/1.1\r\nHost: x\r\n\r\n{later}"));
+        client.send(format!("GET /console.js HTTP/1.1\r\nHost: x\r\n\r\n{later}"));
         assert_eq!(client.answer().status, 200);
         let Message::Take(arrival) = server.worker.recv().unwrap() else { panic!("not a socket") };
         assert_eq!(arrival.received, later.as_bytes());

@@ -1,0 +1,171 @@
+/**
+ * The console: what this server does, live. This file puts the parts together; each has a file of its own.
+ *
+ * Messages change what is known (`topics.js`), and ask for a frame. A frame shows what is seen of it (`table.js`,
+ * `chart.js`). Once a second the figures are looked at (`gauges.js`, `slow.js`).
+ */
+import { Chart } from "./chart.js";
+import { clock, count } from "./format.js";
+import { Follow } from "./follow.js";
+import { Gauges } from "./gauges.js";
+import { publishing } from "./publish.js";
+import { Slow } from "./slow.js";
+import { Status } from "./status.js";
+import { Stentor } from "./stentor.js";
+import { Subscribing } from "./subscribe.js";
+import { Table } from "./table.js";
+import { Topics } from "./topics.js";
+
+const at = (/** @type {string} */ id) => /** @type {any} */ (document.getElementById(id));
+const isCalm = matchMedia("(prefers-reduced-motion: reduce)");
+
+/** Milliseconds between two frames, for who wants little motion. */
+const CALM_MS = 1000;
+
+let frame = 0;
+let calm = 0;
+let drawn = 0;
+
+/** Asks for a frame: somebody did something. */
+function soon() {
+  frame ||= requestAnimationFrame(draw);
+}
+
+/** Asks for a frame: something moved by itself. Who wants little motion sees the same, once a second. */
+function moved() {
+  if (!isCalm.matches) soon();
+  else calm ||= setTimeout(() => ((calm = 0), soon()), CALM_MS);
+}
+
+const topics = new Topics();
+const status = new Status(at, () => (client.state === "refused" ? client.authenticate(undefined) : client.reconnect()));
+const client = new Stentor(new URL("/ws", location.href), {
+  onState(state, detail) {
+    status.show(state, detail);
+    if (state === "open") slow.ask();
+    if (state === "waiting") subscribing.lost();
+    soon();
+  },
+  onError: (error) => status.event(`The server says: ${error.message}`),
+});
+const table = new Table(at("topics"), at("rows"), topics, { choose, soon });
+const chart = new Chart(at("chart"), at("field"), soon);
+const follow = new Follow(client, { begin: () => chart.open(chart.name), update: (message) => draws(message) });
+const gauges = new Gauges(at("gauges"));
+const slow = new Slow(at("slow-help"), at("slow-rows"));
+const subscribing = new Subscribing(at, client, topics, { update, event: (text) => status.event(text) });
+publishing(at, client);
+subscribing.apply();
+
+/** @param {import("./stentor.js").Update} message */
+function update(message) {
+  topics.keep(message);
+  draws(message);
+}
+
+/** @param {import("./stentor.js").Update} message */
+function draws(message) {
+  if (message.topic === chart.name) chart.add(message);
+  moved();
+}
+
+/** @param {number} now */
+function draw(now) {
+  frame = 0;
+  drawn = now;
+  const fading = table.draw(now);
+  showCount();
+  showChosen();
+  if (fading) moved();
+}
+
+function showCount() {
+  const { size } = topics;
+  const found = table.length === size ? count(size) : `${count(table.length)} of ${count(size)}`;
+  put(at("count"), size ? `${found} · ${pace} messages a second${topics.unkept ? "; there are more than are kept here" : ""}` : "None yet");
+  const empty = at("empty");
+  const isSearch = size > 0 && table.length === 0;
+  let state = client.state !== "open" ? "away" : subscribing.isSubscribed ? "quiet" : "idle";
+  if (size) state = isSearch ? "none" : "";
+  if (empty.dataset.state === state) return;
+  empty.dataset.state = state;
+  empty.replaceChildren(...emptiness(state));
+}
+
+/** What is said in place of rows. @param {string} state */
+function emptiness(state) {
+  const make = (/** @type {string} */ kind, /** @type {string} */ text) => Object.assign(document.createElement(kind), { textContent: text });
+  if (!state) return [];
+  if (state === "away") return [make("strong", "Not connected"), "The table fills as soon as the server answers."];
+  if (state === "idle") return [make("strong", "Not subscribed"), "Say above which topics are to be shown."];
+  if (state === "none") return [make("strong", "No topic is called like that"), "Search for a part of a name, or with * and > for parts."];
+  return [
+    make("strong", "Nothing has been published yet"),
+    "Publish something on this page or from a shell, or start the server with --demo for a simulated market.",
+    make("code", `curl -d '{"px": 1.25}' ${location.origin}/publish/test.hello`),
+  ];
+}
+
+/** @param {string} name */
+function choose(name) {
+  chart.open(name);
+  const topic = topics.get(name);
+  if (!topic) return;
+  chart.add({ topic: name, seq: topic.seq, ts: topic.ts, data: topic.data });
+  follow.topic(topic);
+}
+
+function showChosen() {
+  const topic = topics.get(chart.name);
+  put(at("chosen-title"), chart.name || "Nothing chosen");
+  at("chosen-help").hidden = Boolean(chart.name) && !chart.isEmpty;
+  if (chart.name && chart.isEmpty) put(at("chosen-help"), "Its messages have no numbers to draw.");
+  at("chart").hidden = at("field-label").hidden = !chart.name || chart.isEmpty;
+  at("payload").hidden = !topic;
+  if (!topic) return put(at("facts"), chart.name && "It is no more.");
+  if (!at("chart").hidden) chart.draw(drawn);
+  put(at("facts"), `message ${topic.seq} at ${clock(topic.ts)}, ${topic.rate ? count(topic.rate) : "0"} a second`);
+  put(at("payload"), JSON.stringify(topic.data));
+}
+
+/** @param {HTMLElement} element @param {string} text */
+function put(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+let pace = "0";
+setInterval(() => {
+  pace = count(topics.measure());
+  // Somebody who has just come sees a chart at once: the busiest topic's.
+  const busiest = chart.name ? undefined : topics.busiest();
+  if (busiest) table.choose(busiest.name);
+  subscribing.tick();
+  status.tick(client.roundTripMs, client.state === "open" ? client.hello : undefined);
+  if (document.hidden) return;
+  gauges.look();
+  slow.look();
+  if (client.state === "open") client.ping().catch(() => {});
+  moved(); // time goes on in the chart
+}, 1000);
+gauges.look();
+
+at("token").addEventListener("change", () => slow.ask(at("token").value));
+
+at("search").addEventListener("input", () => {
+  topics.search = at("search").value;
+  topics.stale = true;
+  at("topics").scrollTop = 0;
+  soon();
+});
+
+for (const button of document.querySelectorAll("[data-order]")) {
+  button.addEventListener("click", () => {
+    topics.order = /** @type {"name" | "rate"} */ (/** @type {HTMLElement} */ (button).dataset.order);
+    topics.stale = true;
+    for (const other of document.querySelectorAll("[role=columnheader]")) other.removeAttribute("aria-sort");
+    button.parentElement?.setAttribute("aria-sort", topics.order === "name" ? "ascending" : "descending");
+    soon();
+  });
+}
+
+addEventListener("online", () => client.reconnect());

@@ -1,0 +1,150 @@
+/** The server's own figures, from `/metrics`, once a second; with what each means, and its last minute as a line. */
+import { bytes, count, duration } from "./format.js";
+import { line, sheet } from "./plot.js";
+import { Scrape } from "./prometheus.js";
+
+/** Scrapes that a rate or percentile looks back over: single seconds are too restless to read. */
+const LOOK_BACK = 5;
+
+/** Seconds in the lines. */
+const HISTORY = 60;
+
+/**
+ * @typedef {object} Gauge
+ * @property {string} title
+ * @property {(now: Scrape, then: Scrape) => number | undefined} read undefined where there is nothing to say
+ * @property {(value: number) => string} show
+ * @property {(now: Scrape, then: Scrape) => string} note
+ * @property {(value: number) => boolean} [hot] whether somebody should look into it
+ */
+
+/** @type {Gauge[]} */
+const GAUGES = [
+  {
+    title: "Subscribers",
+    read: (now) => now.get("websocket_connections"),
+    show: count,
+    note: (now) => {
+      const subscriptions = now.get("subscriptions") ?? 0;
+      return `connected, with ${count(subscriptions)} subscription${subscriptions === 1 ? "" : "s"}`;
+    },
+  },
+  {
+    title: "Published",
+    read: (now, then) => now.rate("publications_total", then),
+    show: count,
+    note: (now) => `messages a second, on ${count(now.get("topics") ?? 0)} topics`,
+  },
+  {
+    title: "Delivered",
+    read: (now, then) => now.rate("deliveries_total", then),
+    show: count,
+    note: () => "messages a second, to all subscribers",
+  },
+  {
+    title: "Sent",
+    read: (now, then) => now.rate("sent_bytes_total", then),
+    show: (value) => `${bytes(value)}/s`,
+    note: (now, then) => `${bytes(now.rate("received_bytes_total", then) ?? 0)}/s received`,
+  },
+  {
+    title: "Messages per send",
+    read: (now, then) => quotient(now.rate("deliveries_total", then), now.rate("sends_total", then)),
+    show: count,
+    note: (now, then) => `in ${count(now.rate("sends_total", then) ?? 0)} system calls a second`,
+  },
+  {
+    title: "Publish to send",
+    read: (now, then) => now.quantile("publish_to_send_seconds", 0.5, then),
+    show: duration,
+    note: (now, then) => {
+      const p99 = now.quantile("publish_to_send_seconds", 0.99, then);
+      return p99 === undefined ? "nobody to send to" : `median; 99 % within ${duration(p99)}`;
+    },
+  },
+  {
+    title: "Slowest subscriber",
+    read: (now) => now.get("lag_publications_max"),
+    show: count,
+    note: () => "messages behind the newest",
+    hot: (value) => value > 10_000,
+  },
+  {
+    title: "Tape",
+    read: (now) => percentage(now.get("tape_bytes"), now.get("tape_retain_bytes")),
+    show: (value) => `${Math.round(value)} %`,
+    note: (now) =>
+      `of ${bytes(now.get("tape_retain_bytes") ?? 0)}: it goes back ${duration(now.get("tape_oldest_age_seconds") ?? 0)}`,
+  },
+];
+
+/** @typedef {{gauge: Gauge, box: HTMLElement, figure: HTMLElement, note: HTMLElement, canvas: HTMLCanvasElement, past: number[]}} Dial */
+
+export class Gauges {
+  /** @type {Dial[]} */ #dials;
+  /** @type {Scrape[]} */ #scrapes = [];
+
+  /** @param {HTMLElement} box */
+  constructor(box) {
+    this.#dials = GAUGES.map((gauge) => dial(gauge, box));
+  }
+
+  /** Looks once. */
+  async look() {
+    let scrape;
+    try {
+      const answer = await fetch("/metrics", { signal: AbortSignal.timeout(5000) });
+      if (!answer.ok) return;
+      scrape = new Scrape(await answer.text(), performance.now());
+    } catch {
+      return; // the state of the connection says it
+    }
+    const last = this.#scrapes[this.#scrapes.length - 1];
+    // Another server, or the same one started again: its counters begin anew.
+    if (last && last.get("start_time_seconds") !== scrape.get("start_time_seconds")) this.#scrapes = [];
+    // After a pause (a page that was hidden) nothing is known of the time between.
+    if (last && scrape.at - last.at > 10_000) this.#scrapes = [];
+    this.#scrapes.push(scrape);
+    if (this.#scrapes.length > LOOK_BACK + 1) this.#scrapes.shift();
+    for (const one of this.#dials) show(one, scrape, this.#scrapes[0]);
+  }
+}
+
+/** @param {Gauge} gauge @param {HTMLElement} box @returns {Dial} */
+function dial(gauge, box) {
+  const part = document.createElement("div");
+  part.className = "gauge";
+  const [title, figure, note, canvas] = ["h3", "strong", "small", "canvas"].map((kind) => document.createElement(kind));
+  title.textContent = gauge.title;
+  figure.textContent = "–";
+  canvas.setAttribute("aria-hidden", "true");
+  part.append(title, figure, note, canvas);
+  box.append(part);
+  return { gauge, box: part, figure, note, canvas: /** @type {HTMLCanvasElement} */ (canvas), past: [] };
+}
+
+/** @param {Dial} dial @param {Scrape} now @param {Scrape} then */
+function show({ gauge, box, figure, note, canvas, past }, now, then) {
+  const value = now === then ? gauge.read(now, now) : gauge.read(now, then);
+  const isKnown = value !== undefined && Number.isFinite(value);
+  figure.textContent = isKnown ? gauge.show(value) : "–";
+  note.textContent = gauge.note(now, then).replace(/NaN \S+/g, "–");
+  box.classList.toggle("hot", isKnown && (gauge.hot?.(value) ?? false));
+  past.push(isKnown ? value : 0);
+  if (past.length > HISTORY) past.shift();
+  const on = sheet(canvas);
+  if (!on) return;
+  const most = Math.max(...past) * 1.1 || 1;
+  const x = (/** @type {number} */ nth) => on.width - ((past.length - 1 - nth) / (HISTORY - 1)) * on.width;
+  line(on, past.map((one, nth) => [x(nth), on.height - 1 - (one / most) * (on.height - 3)]), on.height, false);
+}
+
+/** @param {number | undefined} a @param {number | undefined} b */
+function quotient(a, b) {
+  return a === undefined || !b ? undefined : a / b;
+}
+
+/** @param {number | undefined} a @param {number | undefined} b */
+function percentage(a, b) {
+  return a === undefined || !b ? undefined : (100 * a) / b;
+}

@@ -1,0 +1,335 @@
+//! The console as people meet it, in a real browser.
+
+use stentor::{config::Span, protocol::Payload, server::Server};
+
+use crate::{
+    browser::Browser,
+    client::{Client, serve},
+    link::Link,
+    process::Running,
+};
+
+/// A window on a desk, and a phone.
+const WIDE: u32 = 1300;
+const NARROW: u32 = 390;
+
+/// The value cell of the row of a topic.
+const VALUE: &str = "const value = name => [...document.querySelectorAll('#rows .row:not([hidden])')]\
+    .find(row => row.children[0].textContent === name)?.children[1].textContent";
+
+fn open(server: &Server, width: u32) -> Option<Browser> {
+    Browser::open(width, &format!("http://{}/", server.addresses()[0]))
+}
+
+fn shown(browser: &mut Browser, topic: &str, has: &str) -> String {
+    browser.wait_for(&format!(
+        "() => {{ {VALUE}; const text = value('{topic}'); return text?.includes('{has}') && text; }}"
+    ))
+}
+
+#[test]
+fn the_page_shows_moving_quotes_and_draws_one() {
+    let server = serve(|config| config.demo = true);
+    let Some(mut browser) = open(&server, WIDE) else { return };
+    // A quote that was seen with one value and then with another.
+    let moved = browser.wait_for(
+        "(() => { const seen = new Map(); return () => { \
+         for (const row of document.querySelectorAll('#rows .row')) { \
+           const [name, value] = [row.children[0].textContent, row.children[1].textContent]; \
+           if (name.startsWith('q.demo.') && seen.has(name) && seen.get(name) !== value) return name; \
+           seen.set(name, value); } } })()",
+    );
+    assert!(moved.starts_with("q.demo."), "{moved}");
+    // Without anybody's doing there is a chart, of a topic that moves, and it says in words what it shows.
+    let chart = "document.getElementById('chart')";
+    let said =
+        browser.wait_for(&format!("() => {{ const said = {chart}.ariaLabel; return / now /.test(said) && said; }}"));
+    assert!(said.contains(" of ") && said.contains(".demo."), "{said}");
+    let ink = format!(
+        "(() => {{ const pen = {chart}.getContext('2d'); \
+         return pen.getImageData(0, 0, {chart}.width, {chart}.height).data.filter((v, n) => n % 4 === 3 && v > 200).length; }})()"
+    );
+    assert!(browser.evaluate(&ink).parse::<u32>().unwrap() > 100, "there is a line");
+    // The figures of the server are read from /metrics.
+    browser.wait_for_text(".gauge:nth-child(2) strong", "parseFloat(text) > 0");
+    browser.wait_for_text(".gauge:nth-child(3) strong", "parseFloat(text) > 0");
+    browser.assert_clean();
+}
+
+#[test]
+fn what_one_publishes_is_shown_as_text() {
+    let server = serve(|_| ());
+    let Some(mut browser) = open(&server, WIDE) else { return };
+    let hint = browser.wait_for_text("#empty", "/Nothing has been published/.test(text)");
+    assert!(hint.contains("curl -d") && hint.contains("--demo"), "{hint}");
+    // With the keyboard alone.
+    browser.evaluate("document.getElementById('to').focus()");
+    browser.type_over("to", "aaa.news");
+    browser.evaluate("document.getElementById('data').focus()");
+    browser.type_over("data", r#"{"text": "<img src=x onerror=document.title='run'>", "px": 1.25}"#);
+    browser.evaluate("document.querySelector('#publish button').focus()");
+    browser.press("Enter");
+    assert_eq!(browser.wait_for_text("#published", "text"), "Published: message 1 of aaa.news.");
+    let text = shown(&mut browser, "aaa.news", "1.25");
+    assert!(text.contains("<img src=x"), "data is shown as text: {text}");
+    assert_eq!(browser.evaluate("document.images.length"), "0");
+    // What changes is marked, with its direction.
+    server.publisher().publish("aaa.news", Payload::Json(br#"{"text": "", "px": 1.5}"#)).unwrap();
+    browser.wait_for("() => document.querySelector('#rows .up.changed')?.textContent === '1.50'");
+    browser.evaluate("document.getElementById('data').focus()");
+    browser.type_over("data", "{px}");
+    browser.evaluate("document.querySelector('#publish button').click()");
+    browser.wait_for_text("#published", "/is not JSON/.test(text)");
+    browser.assert_clean();
+}
+
+#[test]
+fn who_may_not_publish_is_told_and_a_wrong_token_is_no_dead_end() {
+    let server = serve(|config| config.publish_token = Some("right".parse().unwrap()));
+    let Some(mut browser) = open(&server, WIDE) else { return };
+    browser.wait_for_text("#state", "text === 'Connected'");
+    let publish = "document.querySelector('#publish button').click()";
+    browser.evaluate(publish);
+    browser.wait_for_text("#published", "/forbidden/.test(text)");
+    browser.evaluate("document.getElementById('token').value = 'wrong'");
+    browser.evaluate(publish);
+    browser.wait_for_text("#state", "text === 'Refused'");
+    assert_eq!(browser.wait_for_text("#again", "text"), "Connect without the token");
+    browser.evaluate("document.getElementById('again').click()");
+    browser.wait_for_text("#state", "text === 'Connected'");
+    browser.evaluate("document.getElementById('token').value = 'right'");
+    browser.evaluate(publish);
+    browser.wait_for_text("#published", "/^Published/.test(text)");
+    browser.assert_clean();
+}
+
+#[test]
+fn a_server_that_is_killed_and_comes_back_is_found_again() {
+    let first = Running::listen("127.0.0.1:0", &[]);
+    let address = first.address.clone();
+    let Some(mut browser) = Browser::open(WIDE, &format!("http://{address}/")) else { return };
+    let publish = |browser: &mut Browser, topic: &str| {
+        browser.evaluate(&format!("fetch('/publish/{topic}', {{ method: 'POST', body: '7' }}).then(it => it.status)"));
+    };
+    browser.wait_for_text("#state", "text === 'Connected'");
+    publish(&mut browser, "old.topic");
+    shown(&mut browser, "old.topic", "7");
+    drop(first); // killed
+    browser.wait_for_text("#state", "text === 'Connection lost'");
+    browser.wait_for_text("#detail", "/trying again/.test(text)");
+    // What was there stays to be read.
+    shown(&mut browser, "old.topic", "7");
+    let _second = Running::listen(&address, &[]);
+    browser.evaluate("document.getElementById('again').click()");
+    browser.wait_for_text("#state", "text === 'Connected'");
+    publish(&mut browser, "new.topic");
+    shown(&mut browser, "new.topic", "7");
+    // The server that came back knows nothing of it.
+    browser.wait_for(
+        "() => ![...document.querySelectorAll('#rows .row:not([hidden])')].some(row => /old/.test(row.textContent))",
+    );
+    browser.wait_for_text("#events", "/Connected again/.test(text)");
+    browser.assert_clean();
+}
+
+#[test]
+fn a_link_that_falls_silent_is_noticed_and_made_anew() {
+    let server = serve(|config| config.heartbeat = Span(std::time::Duration::from_secs(1)));
+    let link = Link::to(server.addresses()[0]);
+    let Some(mut browser) = Browser::open(WIDE, &format!("http://{}/", link.address)) else { return };
+    browser.wait_for_text("#state", "text === 'Connected'");
+    server.publisher().publish("a", Payload::Json(b"1")).unwrap();
+    shown(&mut browser, "a", "1");
+    link.stall(true);
+    browser.wait_for_text("#events", "/nothing was heard for 2 s/.test(text)");
+    assert_eq!(browser.evaluate("document.getElementById('state').textContent"), "Connection lost");
+    server.publisher().publish("a", Payload::Json(b"2")).unwrap();
+    link.stall(false);
+    browser.wait_for_text("#state", "text === 'Connected'");
+    shown(&mut browser, "a", "2");
+    browser.assert_clean();
+}
+
+/// Subscribes by the form.
+fn subscribe(browser: &mut Browser, mode: &str, rate: &str) {
+    browser.evaluate(&format!(
+        "(() => {{ const at = id => document.getElementById(id); at('mode').value = '{mode}'; at('rate').value = '{rate}'; \
+         at('subscribe').requestSubmit(); }})()"
+    ));
+}
+
+/// A small tape and small sockets, and a link that keeps back what the server says.
+fn behind_a_slow_link(mode: &str) -> Option<(Server, Link, Browser)> {
+    let server = serve(|config| {
+        config.segment = bytesize::ByteSize::kib(64);
+        config.retain = bytesize::ByteSize::kib(512);
+        config.sndbuf = bytesize::ByteSize::kib(8);
+    });
+    let link = Link::to(server.addresses()[0]);
+    let mut browser = Browser::open(WIDE, &format!("http://{}/", link.address))?;
+    browser.wait_for_text("#events", "/Subscribed to/.test(text)");
+    subscribe(&mut browser, mode, "");
+    browser.wait_for_text("#events li:first-child", "/Subscribed to >: (every message|the latest)$/.test(text)");
+    link.stall(true);
+    let text = format!("\"{}\"", "x".repeat(500));
+    for _ in 0..40_000 {
+        server.publisher().publish("a", Payload::Json(text.as_bytes())).unwrap();
+    }
+    server.publisher().publish("a", Payload::Json(b"\"the last\"")).unwrap();
+    link.stall(false);
+    Some((server, link, browser))
+}
+
+#[test]
+fn on_a_slow_link_the_newest_value_is_shown_and_what_was_left_out_is_counted() {
+    let Some((_server, _link, mut browser)) = behind_a_slow_link("latest") else { return };
+    shown(&mut browser, "a", "the last");
+    browser.wait_for_text("#events", "/[0-9,]+ messages left out/.test(text)");
+    assert_eq!(browser.evaluate("document.getElementById('state').textContent"), "Connected");
+    browser.assert_clean();
+}
+
+#[test]
+fn a_page_that_wants_every_message_and_falls_off_the_tape_is_told_and_begins_anew() {
+    let Some((_server, _link, mut browser)) = behind_a_slow_link("all") else { return };
+    browser.wait_for_text("#events", "/Connection lost.*lag|The server says.*/.test(text)");
+    browser.wait_for_text("#events", "/Connected again/.test(text)");
+    shown(&mut browser, "a", "the last");
+    browser.assert_clean();
+}
+
+#[test]
+fn who_is_slow_is_listed() {
+    let server = serve(|config| config.sndbuf = bytesize::ByteSize::kib(8));
+    let Some(mut browser) = open(&server, WIDE) else { return };
+    browser.wait_for_text("#slow-help", "/Nobody is behind/.test(text)");
+    let _stalled = Client::hello(&server, "/ws?topics=stalled.topic");
+    let text = format!("\"{}\"", "x".repeat(500));
+    for _ in 0..20_000 {
+        server.publisher().publish("stalled.topic", Payload::Json(text.as_bytes())).unwrap();
+    }
+    let row = browser.wait_for_text("#slow-rows tr", "/stalled.topic/.test(text)");
+    assert!(row.contains("127.0.0.1") && row.contains("iB"), "{row}");
+    browser.assert_clean();
+}
+
+#[test]
+fn the_chart_has_what_was_before_the_page() {
+    let server = serve(|_| ());
+    for n in 0..10 {
+        server.publisher().publish("a", Payload::Json(format!("{{\"px\": {n}}}").as_bytes())).unwrap();
+    }
+    let Some(mut browser) = open(&server, WIDE) else { return };
+    shown(&mut browser, "a", "9");
+    browser.evaluate("document.getElementById('topics').focus()");
+    browser.press("ArrowDown");
+    browser
+        .wait_for("() => /px of a over time: now 9, between 0 and 9/.test(document.getElementById('chart').ariaLabel)");
+    browser.assert_clean();
+}
+
+#[test]
+fn three_thousand_moving_topics_take_a_few_rows_and_all_can_be_reached() {
+    let server = serve(|config| {
+        config.demo = true;
+        config.demo_symbols = 1500;
+        config.demo_rate.0 = 20_000.0;
+    });
+    let Some(mut browser) = open(&server, WIDE) else { return };
+    browser.wait_for("() => Number(document.getElementById('topics').getAttribute('aria-rowcount')) >= 2900");
+    let rows: u32 = browser.evaluate("document.querySelectorAll('#rows .row').length").parse().unwrap();
+    assert!(rows < 60, "{rows} rows for 3,000 topics");
+    browser.evaluate("document.getElementById('topics').focus()");
+    browser.press("End");
+    // Which is the last may change, as further topics come.
+    let last = browser.wait_for(
+        "() => { const name = document.querySelector('#rows [aria-selected=true]')?.children[0].textContent; \
+         return name?.startsWith('t.demo.') && name === document.getElementById('chosen-title').textContent && name; }",
+    );
+    browser.evaluate("document.getElementById('search').focus()");
+    browser.type_over("search", &last.to_lowercase());
+    browser.wait_for_text("#count", "/^\\d of /.test(text)");
+    browser.type_over("search", "nothing.like.this");
+    browser.wait_for_text("#empty", "/No topic is called like that/.test(text)");
+    browser.assert_clean();
+}
+
+#[test]
+fn everything_is_reached_by_keyboard_and_named_for_those_who_listen() {
+    let server = serve(|_| ());
+    for name in ["a", "b", "c"] {
+        server.publisher().publish(name, Payload::Json(b"1")).unwrap();
+    }
+    let Some(mut browser) = open(&server, WIDE) else { return };
+    shown(&mut browser, "c", "1");
+    let focused = "document.activeElement.id || document.activeElement.textContent";
+    let mut order = Vec::new();
+    for _ in 0..12 {
+        browser.press("Tab");
+        order.push(browser.evaluate(focused));
+    }
+    assert_eq!(order[..6], ["Go to the topics", "search", "names", "mode", "rate", "Subscribe"]);
+    assert!(order.iter().any(|id| id == "topics") && order.iter().any(|id| id == "data"), "{order:?}");
+    let outline = "getComputedStyle(document.activeElement).outlineStyle";
+    assert_eq!(browser.evaluate(outline), "solid", "one sees where one is");
+    browser.evaluate("document.getElementById('topics').focus()");
+    for (key, name) in [("ArrowDown", "a"), ("ArrowDown", "b"), ("End", "c"), ("ArrowUp", "b"), ("Home", "a")] {
+        browser.press(key);
+        // What a screen reader is pointed at is the row that is chosen.
+        browser.wait_for(&format!(
+            "() => {{ const row = document.getElementById(document.getElementById('topics').getAttribute('aria-activedescendant')); \
+             return row?.ariaSelected === 'true' && row.children[0].textContent === '{name}'; }}"
+        ));
+    }
+    let unnamed = "[...document.querySelectorAll('input, select, textarea, button, canvas:not([aria-hidden])')]\
+        .filter(one => !(one.labels?.[0]?.textContent ?? one.ariaLabel ?? one.textContent).trim()).length";
+    assert_eq!(browser.evaluate(unnamed), "0", "everything has a name");
+    // Only the state and answers are read out: no row, no figure.
+    let loud = "[...document.querySelectorAll('[role=status], [role=alert], [aria-live]')].map(one => one.id).join()";
+    assert_eq!(browser.evaluate(loud), "state,problem,published");
+    browser.assert_clean();
+}
+
+#[test]
+fn a_phone_needs_no_scrolling_sideways() {
+    let server = serve(|config| config.demo = true);
+    let Some(mut browser) = open(&server, NARROW) else { return };
+    browser.wait_for("() => document.querySelectorAll('#rows .row').length > 5");
+    browser.wait_for_text("#chosen-title", "/demo/.test(text)");
+    assert_eq!(browser.evaluate("document.documentElement.scrollWidth"), NARROW.to_string());
+    browser.assert_clean();
+}
+
+#[test]
+fn who_wants_little_motion_gets_little_and_scrolls_as_well() {
+    let server = serve(|config| config.demo = true);
+    let Some(mut browser) = open(&server, WIDE) else { return };
+    browser.wait_for("() => document.querySelectorAll('#rows .row').length > 5");
+    let fading = "getComputedStyle(document.querySelector('.value i')).transitionDuration";
+    assert_eq!(browser.evaluate(fading), "0.5s");
+    let reduced = serde_json::json!({ "features": [{ "name": "prefers-reduced-motion", "value": "reduce" }] });
+    browser.ask("Emulation.setEmulatedMedia", reduced);
+    assert_eq!(browser.evaluate(fading), "0s");
+    browser.evaluate("document.getElementById('topics').scrollTop = 3000");
+    browser.wait_for("() => [...document.querySelectorAll('#rows .row')].some(row => row.ariaRowIndex === '100')");
+    // It goes on moving, if only now and then.
+    let seq = "document.querySelector('#rows .row').children[3].textContent";
+    browser.wait_for(&format!("(() => {{ const first = {seq}; return () => {seq} !== first; }})()"));
+    browser.assert_clean();
+}
+
+#[test]
+fn other_pages_of_this_server_can_use_the_client() {
+    let server = serve(|_| ());
+    let Some(mut browser) = open(&server, WIDE) else { return };
+    let program = "import('/stentor.js').then(async ({ Stentor }) => { \
+        const client = new Stentor(new URL('/ws', location)); \
+        const got = new Promise(done => client.subscribe('x.*', { onUpdate: done })); \
+        await client.opened(); \
+        const { seq } = await client.publish('x.y', { px: 1.5 }); \
+        const update = await got; \
+        client.close(); \
+        return `${seq} ${update.topic} ${update.data.px} ${client.state}`; })";
+    assert_eq!(browser.evaluate(program), "1 x.y 1.5 closed");
+    browser.assert_clean();
+}

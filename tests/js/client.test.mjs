@@ -1,0 +1,210 @@
+// The JavaScript client with a real server, real restarts and a link that stalls.
+import assert from "node:assert/strict";
+import { Stentor } from "../../src/control/console/stentor.js";
+import { Told, link, publish, serve, test } from "./server.mjs";
+
+const SOON = { backoffMs: [10, 50] };
+
+/** A client, and what its connection goes through. */
+function connect(t, port, options = {}) {
+  const states = new Told();
+  const client = new Stentor(`http://127.0.0.1:${port}/ws`, {
+    ...SOON,
+    onState: (state, detail) => states.push({ state, ...detail }),
+    ...options,
+  });
+  t.after(() => client.close());
+  return { client, states };
+}
+
+/** A subscription, and what it is told. */
+function subscribe(client, names, options = {}) {
+  const told = new Told();
+  const hear = (kind) => (what) => told.push({ kind, ...what, code: what.code });
+  const subscription = client.subscribe(names, {
+    onUpdate: hear("update"),
+    onSnapshot: hear("snapshot"),
+    onSkip: hear("skip"),
+    onReset: hear("reset"),
+    onError: hear("error"),
+    onAck: (topics) => told.push({ kind: "ack", topics }),
+    ...options,
+  });
+  return { subscription, told };
+}
+
+test("a subscription begins with the last value and goes on without a gap", async (t) => {
+  const { port } = await serve(t);
+  await publish(port, "q.a", { px: 1 });
+  const { client } = connect(t, port);
+  const { told } = subscribe(client, "q.*");
+  assert.equal((await told.next()).kind, "ack");
+  const first = await told.next();
+  assert.deepEqual([first.kind, first.topic, first.seq, first.data], ["snapshot", "q.a", 1, { px: 1 }]);
+  const answer = await client.publish("q.a", { px: 2 });
+  assert.deepEqual([answer.topic, answer.seq], ["q.a", 2]);
+  const second = await told.next();
+  assert.deepEqual([second.kind, second.seq, second.data], ["update", 2, { px: 2 }]);
+});
+
+test("what was published as text arrives as that text", async (t) => {
+  const { port } = await serve(t);
+  const { client } = connect(t, port);
+  await client.opened();
+  await client.publishJson("a", "1.50");
+  assert.match(await (await fetch(`http://127.0.0.1:${port}/topics/a`)).text(), /"data":1\.50\b/);
+});
+
+test("refusals say why, and leave the connection as it was", async (t) => {
+  const { port } = await serve(t);
+  const { client } = connect(t, port);
+  await assert.rejects(client.publish("a", 1), { code: "not_connected" });
+  await client.opened();
+  await assert.rejects(client.publish("a..b", 1), { code: "bad_topic" });
+  const { told } = subscribe(client, "a..b");
+  assert.equal((await told.next()).code, "bad_topic");
+  assert.throws(() => subscribe(client, ["c", "c"]) && subscribe(client, "c"), { code: "subscribed" });
+  assert.deepEqual((await client.list()).map(({ topic }) => topic), ["c"]);
+  assert.ok((await client.ping()) >= 0);
+});
+
+test("unsubscribing ends it for the server too", async (t) => {
+  const { port } = await serve(t);
+  const { client } = connect(t, port);
+  const one = subscribe(client, "a");
+  const other = subscribe(client, "b");
+  await client.opened();
+  one.subscription.unsubscribe();
+  assert.deepEqual((await client.list()).map(({ topic }) => topic), ["b"]);
+  await client.publish("a", 1);
+  await client.publish("b", 2);
+  assert.equal((await other.told.until(({ kind }) => kind === "update")).data, 2);
+  assert.ok(![...Array(one.told.size)].some(() => one.told.next().kind === "update"));
+});
+
+test("a server that was killed and started again is found again, and the topic begins anew", async (t) => {
+  const first = await serve(t);
+  const { client, states } = connect(t, first.port);
+  const { told } = subscribe(client, "a");
+  await client.opened();
+  await client.publish("a", "before");
+  await told.until(({ kind }) => kind === "update");
+  await first.end();
+  assert.equal((await states.until(({ state }) => state === "waiting")).code, 1006);
+  await serve(t, [], first.port);
+  await states.until(({ state }) => state === "open");
+  const reset = await told.until(({ kind }) => kind === "reset");
+  assert.equal(reset.topic, "a");
+  await client.publish("a", "after");
+  const update = await told.until(({ kind }) => kind === "update" || kind === "snapshot");
+  assert.deepEqual([update.seq, update.data], [1, "after"]);
+});
+
+test("a server that stops says when to come back", async (t) => {
+  const server = await serve(t);
+  const { client, states } = connect(t, server.port);
+  await client.opened();
+  server.end("SIGTERM");
+  const { code, retryMs } = await states.until(({ state }) => state === "waiting");
+  assert.equal(code, 1001);
+  assert.ok(retryMs >= 0 && retryMs <= 8000, `${retryMs}`);
+});
+
+test("after a loss, what was published meanwhile is caught up on, for topics and patterns", async (t) => {
+  const { port } = await serve(t);
+  for (const topic of ["a", "p.x", "p.y"]) await publish(port, topic, 1);
+  const wire = await link(t, port);
+  const { client, states } = connect(t, wire.port);
+  const one = subscribe(client, "a");
+  const many = subscribe(client, "p.*");
+  await one.told.until(({ kind }) => kind === "snapshot");
+  await many.told.until(({ topic }) => topic === "p.y");
+  wire.stall(true);
+  wire.cut();
+  await states.until(({ state }) => state === "waiting");
+  for (const topic of ["a", "p.x"]) for (const data of [2, 3]) await publish(port, topic, data);
+  wire.stall(false);
+  for (const [{ told }, topic] of [[one, "a"], [many, "p.x"]]) {
+    for (const seq of [2, 3]) {
+      const update = await told.until(({ kind }) => kind !== "ack");
+      assert.deepEqual([update.kind, update.topic, update.seq, update.data], ["update", topic, seq, seq]);
+    }
+  }
+  await client.publish("p.y", 2);
+  const next = await many.told.until(({ topic }) => topic === "p.y");
+  assert.deepEqual([next.kind, next.seq], ["update", 2]);
+  // What was named to be resumed is no subscription of its own any more.
+  assert.deepEqual((await client.list()).map(({ topic }) => topic), ["a", "p.*"]);
+});
+
+test("a subscription can begin in the past, and others hear nothing twice", async (t) => {
+  const { port } = await serve(t);
+  for (const data of [1, 2, 3]) await publish(port, "a", data);
+  const { client } = connect(t, port);
+  const every = subscribe(client, ">");
+  await every.told.until(({ kind }) => kind === "snapshot");
+  const [epoch, seq] = client.place("a");
+  assert.equal(seq, 3);
+  const one = subscribe(client, "a", { from: { a: [epoch, 1] } });
+  await client.opened();
+  for (const data of [4, 5]) await publish(port, "a", data);
+  for (const seq of [2, 3, 4, 5]) assert.equal((await one.told.until(({ kind }) => kind === "update")).seq, seq);
+  for (const seq of [4, 5]) assert.equal((await every.told.next()).seq, seq);
+});
+
+test("what is too long ago begins anew, and says so", async (t) => {
+  const { port } = await serve(t);
+  await publish(port, "a", 1);
+  const { client } = connect(t, port);
+  const { told } = subscribe(client, "a", { from: { a: ["elsewhere", 1] } });
+  assert.equal((await told.until(({ kind }) => kind === "reset")).why, "epoch");
+  assert.deepEqual((await told.next()).data, 1);
+  assert.equal((await client.publish("a", 2)).seq, 2);
+  assert.equal((await told.next()).seq, 2);
+});
+
+test("modes and rates can be changed while it runs", async (t) => {
+  const { port } = await serve(t);
+  const { client } = connect(t, port);
+  const { subscription, told } = subscribe(client, "a", { mode: "latest", rate: 4 });
+  assert.deepEqual((await told.next()).topics.map(({ mode, rate }) => [mode, rate]), [["latest", 4]]);
+  subscription.change({ mode: "all" });
+  assert.deepEqual((await told.until(({ kind }) => kind === "ack")).topics[0].mode, "all");
+  for (const data of [1, 2, 3]) client.publish("a", data);
+  for (const seq of [1, 2, 3]) assert.equal((await told.until(({ kind }) => kind === "update")).seq, seq);
+  subscription.change({ mode: "latest", rate: -1 });
+  assert.equal((await told.until(({ kind }) => kind === "error")).code, "bad_command");
+  assert.equal(subscription.mode, "all");
+});
+
+test("a link that falls silent is given up, and another one tried", async (t) => {
+  const { port } = await serve(t, ["--heartbeat", "1s"]);
+  const wire = await link(t, port);
+  const { client, states } = connect(t, wire.port);
+  await client.opened();
+  wire.stall(true);
+  const { why } = await states.until(({ state }) => state === "waiting");
+  assert.match(why, /nothing was heard for 2 s/);
+  wire.stall(false);
+  await states.until(({ state }) => state === "open");
+});
+
+test("a wrong token is not shown again and again; the right one goes on", async (t) => {
+  const { port } = await serve(t, ["--publish-token", "right"]);
+  const errors = new Told();
+  const { client, states } = connect(t, port, { token: "wrong", onError: (error) => errors.push(error) });
+  assert.equal((await states.until(({ state }) => state === "refused")).code, 4001);
+  assert.equal((await errors.next()).code, "unauthorized");
+  await client.authenticate("right");
+  assert.equal((await client.publish("a", 1)).seq, 1);
+});
+
+test("a client that was closed stays away", async (t) => {
+  const { port } = await serve(t);
+  const { client, states } = connect(t, port);
+  await client.opened();
+  client.close();
+  await states.until(({ state }) => state === "closed");
+  await assert.rejects(client.publish("a", 1), { code: "not_connected" });
+  await assert.rejects(client.opened(), { code: "closed" });
+});

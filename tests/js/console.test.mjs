@@ -1,0 +1,91 @@
+// The parts of the console that need no browser.
+import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
+import { bytes, count, decimals, duration } from "../../src/control/console/format.js";
+import { Scrape } from "../../src/control/console/prometheus.js";
+import { Topics } from "../../src/control/console/topics.js";
+import { test } from "./server.mjs";
+
+test("figures have three digits and a unit", () => {
+  assert.deepEqual([0, 0.07, 1.5, 999, 9999, 12_345, 1.5e9].map(count), ["0", "0.07", "1.5", "999", "9999", "12.3 k", "1.5 G"]);
+  assert.deepEqual([0, 1023, 1024, 1.5 * 2 ** 30].map(bytes), ["0 B", "1023 B", "1.0 KiB", "1.5 GiB"]);
+  assert.deepEqual([0, 42e-6, 0.0123, 90, 600, 86_400].map(duration), ["0 s", "42.0 µs", "12.3 ms", "90.0 s", "10 min", "24 h"]);
+  assert.deepEqual([1, 1.25, 1e-7].map(decimals), [0, 2, 0]);
+});
+
+test("metrics are summed over labels, and rates are taken between scrapes", () => {
+  const earlier = new Scrape('# HELP x y\nstentor_sends_total{worker="0"} 10\nstentor_sends_total{worker="1"} 5\n', 1000);
+  const now = new Scrape('stentor_sends_total{worker="0"} 30\nstentor_sends_total{worker="1"} 5\n', 3000);
+  assert.equal(earlier.get("sends_total"), 15);
+  assert.equal(now.rate("sends_total", earlier), 10);
+  assert.equal(now.get("nothing"), undefined);
+  assert.equal(now.rate("nothing", earlier), undefined);
+});
+
+test("percentiles are of what was counted between two scrapes", () => {
+  const text = (a, b, c) =>
+    `stentor_t_bucket{le="0.1",worker="0"} ${a}\nstentor_t_bucket{le="0.2",worker="0"} ${b}\nstentor_t_bucket{le="+Inf",worker="0"} ${c}\n`;
+  const earlier = new Scrape(text(100, 100, 100), 0);
+  const now = new Scrape(text(100, 200, 200), 1);
+  assert.ok(Math.abs(now.quantile("t", 0.5, earlier) - 0.15) < 1e-9);
+  assert.equal(now.quantile("t", 0.5, now), undefined);
+  assert.equal(new Scrape(text(100, 100, 200), 1).quantile("t", 0.99, earlier), 0.2);
+});
+
+test("topics are found by a part of their name and by patterns, and a round forgets who wasn't heard of", () => {
+  const topics = new Topics();
+  for (const topic of ["q.b", "q.a", "t.a"]) topics.keep({ topic, seq: 1, ts: 1, data: 1 });
+  const names = () => topics.list().map(({ name }) => name);
+  assert.deepEqual(names(), ["q.a", "q.b", "t.a"]);
+  topics.search = "Q.";
+  assert.deepEqual(names(), ["q.a", "q.b"]);
+  topics.search = "*.a";
+  assert.deepEqual(names(), ["q.a", "t.a"]);
+  topics.search = "";
+  topics.begin();
+  topics.keep({ topic: "q.b", seq: 2, ts: 2, data: 2 });
+  topics.sweep();
+  assert.deepEqual(names(), ["q.b"]);
+});
+
+test("a topic's pace is that of its seq, however little of it came here", (t) => {
+  let now = 0;
+  t.mock.method(performance, "now", () => now);
+  const topics = new Topics();
+  topics.keep({ topic: "a", epoch: "k", seq: 100, ts: 1, data: 1 });
+  topics.keep({ topic: "b", epoch: "k", seq: 7, ts: 1, data: 1 });
+  topics.keep({ topic: "a", seq: 300, ts: 2, data: 2 });
+  now = 2000;
+  assert.equal(topics.measure(), 100);
+  assert.deepEqual([topics.get("a").rate, topics.get("b").rate], [100, 0]);
+  assert.equal(topics.busiest().name, "a");
+});
+
+test("text can be read on every ground that it stands on, in light and dark", () => {
+  const css = readFileSync(new URL("../../src/control/console/look.css", import.meta.url), "utf8");
+  const [light, dark] = css.split("prefers-color-scheme: dark").map((part) => Object.fromEntries([...part.matchAll(/--([a-z-]+): (#[0-9a-f]{6})/g)].map(([, name, value]) => [name, value])));
+  // Relative luminance and contrast as WCAG defines them.
+  const luminance = (colour) => {
+    const parts = [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16) / 255);
+    const [red, green, blue] = parts.map((part) => (part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+  };
+  const contrast = (one, other) => {
+    const [low, high] = [luminance(one), luminance(other)].sort((a, b) => a - b);
+    return (high + 0.05) / (low + 0.05);
+  };
+  for (const colours of [light, dark]) {
+    for (const [text, grounds] of [
+      ["ink", ["ground", "panel", "flash"]],
+      ["soft", ["ground", "panel"]],
+      ["accent", ["ground", "panel"]],
+      ["fine", ["ground", "panel", "flash", "fine-ground"]],
+      ["doubt", ["ground", "panel", "flash", "doubt-ground"]],
+    ]) {
+      for (const ground of grounds) {
+        const found = contrast(colours[text], colours[ground]);
+        assert.ok(found >= 4.5, `${text} ${colours[text]} on ${ground} ${colours[ground]}: ${found.toFixed(2)}`);
+      }
+    }
+  }
+});
