@@ -330,7 +330,7 @@ mod tests {
         let remarks = said(|_, _| {});
         assert!(remarks.iter().all(|(weight, _)| *weight == Weight::Note), "{remarks:?}");
         let text = format!("{remarks:?}");
-        for part in ["10103 descriptors of 1048576", "tape at most 64.0 MiB", "42.3 MiB (4200 bytes"] {
+        for part in ["10105 descriptors of 1048576", "tape at most 64.0 MiB", "42.3 MiB (4200 bytes"] {
             assert!(text.contains(part), "{part}: {text}");
         }
     }
@@ -340,7 +340,7 @@ mod tests {
     #[test]
     fn each_limit_of_the_machine_is_held_against_its_setting() {
         let cases: [(Weight, Change, &[&str]); 9] = [
-            (Weight::Error, |_, m| m.descriptors_hard = Some(1024), &["10103", "1024", "LimitNOFILE=10103"]),
+            (Weight::Error, |_, m| m.descriptors_hard = Some(1024), &["10105", "1024", "LimitNOFILE=10105"]),
             (Weight::Warning, |_, m| m.descriptors_system = Some(5000), &["fs.file-max", "5000"]),
             (Weight::Warning, |_, m| m.backlog_max = Some(128), &["--backlog 4096", "128", "net.core.somaxconn=4096"]),
             (Weight::Warning, |_, m| m.send_buffer_max = Some(212_992), &["--sndbuf 262144", "net.core.wmem_max"]),

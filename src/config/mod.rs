@@ -112,6 +112,17 @@ pub struct Config {
     #[arg(long, value_name = "SIZE", env = "STENTOR_RETAIN", default_value = "64MiB", help_heading = "Fan-out")]
     pub retain: ByteSize,
 
+    /// Furthest that a subscriber of every publication may be behind, in bytes of the tape; 0 for as far as the tape reaches
+    ///
+    /// Beyond it, it is told (`lagged`) and closed with 4100, so that it comes back sooner than the tape would force it to.
+    /// Subscribers of newest values are never closed for that.
+    #[arg(long, value_name = "SIZE", env = "STENTOR_LAG_LIMIT", default_value = "0B", help_heading = "Fan-out")]
+    pub lag_limit: ByteSize,
+
+    /// The same in time: the age of the oldest publication that it wasn't sent; 0 for no limit
+    #[arg(long, value_name = "TIME", env = "STENTOR_LAG_LIMIT_AGE", default_value = "0s", help_heading = "Fan-out")]
+    pub lag_limit_age: Span,
+
     /// Size of the pieces in which the tape is allocated and given back
     #[arg(long, value_name = "SIZE", env = "STENTOR_SEGMENT", default_value = "1MiB", help_heading = "Fan-out")]
     pub segment: ByteSize,
@@ -348,7 +359,7 @@ macro_rules! live {
 }
 
 live! {
-    allow_origin trusted_proxy proxy_protocol flush_interval max_connections max_connections_per_ip max_subscriptions max_pending
+    allow_origin trusted_proxy proxy_protocol flush_interval lag_limit lag_limit_age max_connections max_connections_per_ip max_subscriptions max_pending max_commands max_publications slow_list
     handshake_timeout heartbeat idle_timeout close_timeout drain_timeout publish_token anonymous_publish
 }
 

@@ -124,6 +124,7 @@ impl Figures {
         let (context, metrics) = (&self.context, &self.context.shared.metrics);
         self.worker_gauges(out, "connections", "Connections of a worker, of any kind", |w| w.connections.get())?;
         self.worker_gauges(out, "websocket_connections", "Open WebSocket connections", |w| w.websockets.get())?;
+        self.worker_gauges(out, "event_streams", "Open streams of Server-Sent Events", |w| w.streams.get())?;
         let help = "Connections that the server may have at once (--max-connections)";
         out.gauge("connections_max", help, None, context.limits.connections_max())?;
         out.gauge("connections_admitted", "Connections that count towards it", None, context.limits.connections())?;
@@ -175,6 +176,8 @@ impl Figures {
     fn sending(&self, out: &mut Writer<'_>) -> fmt::Result {
         let help = "Publications sent, once for each subscriber; divided by stentor_sends, the publications that one send carries";
         self.worker_counters(out, "deliveries", help, None, |w| w.deliveries.get())?;
+        let help = "Publications left out, and told to be, because a subscriber of newest values was slow";
+        self.worker_counters(out, "skipped", help, None, |w| w.skipped.get())?;
         let help = "Calls of send, the unit of what delivery costs; see stentor_deliveries for how full they are";
         self.worker_counters(out, "sends", help, None, |w| w.sends.get())?;
         let help = "Sends of which the kernel did not take all, because the subscriber's buffer was full";

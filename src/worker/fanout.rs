@@ -41,6 +41,7 @@ impl<E: Edge> Worker<E> {
         }
         let head = self.reader.refresh();
         self.drop_fallen();
+        self.enforce_lag_limit();
         self.reader.trim();
         if self.position >= head || self.now < self.pass_due {
             return;

@@ -5,10 +5,13 @@
 //! pins the segment, and copies it before it lets go. A subscriber of newest values goes on with those, however far it is
 //! behind.
 
+use std::time::Duration;
+
 use rustc_hash::FxHashMap;
 
-use super::{Worker, closing::Farewell, connection::Connection, delivery::Delivery, interest::Newest};
+use super::{SURVEY_EVERY, Worker, closing::Farewell, connection::Connection, delivery::Delivery, interest::Newest};
 use crate::{
+    clock::Moment,
     io::{Edge, Token},
     tape::Position,
     websocket::CloseCode,
@@ -33,6 +36,35 @@ impl<E: Edge> Worker<E> {
         if self.position < floor {
             self.jump_to(floor);
         }
+    }
+
+    /// Closes every connection that is further behind than `--lag-limit` and `--lag-limit-age` allow.
+    pub(super) fn enforce_lag_limit(&mut self) {
+        if self.lag_limit_due().is_none_or(|due| self.now < due) {
+            return;
+        }
+        self.lag_due = self.now + SURVEY_EVERY;
+        let wall_us = self.edge.wall_us();
+        for token in self.alone.clone() {
+            let Some(needed) = self.next_needed(token).filter(|needed| *needed < self.reader.head()) else { continue };
+            let bytes = self.reader.bytes_from(self.connections[token as usize].lane(), needed);
+            let mut ts = wall_us;
+            self.reader.look(needed, |_, entry| ts = entry.ts);
+            let age = Duration::from_micros(wall_us.saturating_sub(ts));
+            let (most, oldest) = (self.settings.lag_limit, self.settings.lag_limit_age);
+            if most > 0 && bytes > most {
+                self.tell_lagged(token, &format!("too slow: {bytes} bytes behind, --lag-limit allows {most}"));
+            } else if !oldest.is_zero() && age > oldest {
+                let (age, oldest) = (age.as_secs_f64(), oldest.as_secs_f64());
+                self.tell_lagged(token, &format!("too slow: {age:.1} s behind, --lag-limit-age allows {oldest} s"));
+            }
+        }
+    }
+
+    /// When it is to be looked whether somebody is too far behind; never where any distance is allowed.
+    pub(super) fn lag_limit_due(&self) -> Option<Moment> {
+        let limited = self.settings.lag_limit > 0 || !self.settings.lag_limit_age.is_zero();
+        (limited && !self.alone.is_empty()).then_some(self.lag_due)
     }
 
     /// The worker itself was held up for longer than the tape holds: nobody in the march got what is gone.
@@ -99,9 +131,12 @@ impl<E: Edge> Worker<E> {
 
     fn lagged(&mut self, token: Token, behind: Position) {
         let lost = self.reader.floor().0 - behind.0;
-        let text = format!("too slow: {lost} publications are no longer retained; subscribe again");
+        self.tell_lagged(token, &format!("too slow: {lost} publications are no longer retained; subscribe again"));
+    }
+
+    fn tell_lagged(&mut self, token: Token, text: &str) {
         let told = self.connections[token as usize].speaks.tells();
-        self.close(token, Farewell { code: Some(CloseCode::LAGGED), reason: &text, error: told.then_some("lagged") });
+        self.close(token, Farewell { code: Some(CloseCode::LAGGED), reason: text, error: told.then_some("lagged") });
     }
 
     /// The greatest lag of a subscriber, in publications.

@@ -82,6 +82,9 @@ use crate::{
 /// Bytes taken from one connection in one turn, so that a busy one can't starve the rest.
 const READ_BYTES: usize = 128 * 1024;
 
+/// Bytes taken from all connections together in one turn: what they publish has to be sent before the tape rolls over it.
+const READ_TURN_BYTES: u64 = 256 * 1024;
+
 /// Sockets taken over in one turn.
 const TAKE_OVER_MAX: usize = 256;
 
@@ -100,6 +103,10 @@ pub(crate) struct Settings {
     pub publications: Quota,
     pub slow_list: usize,
     pub flush_interval: Duration,
+    /// In bytes of the tape; 0 for none.
+    pub lag_limit: u64,
+    /// Zero for none.
+    pub lag_limit_age: Duration,
     pub handshake_timeout: Duration,
     pub heartbeat: Duration,
     pub idle_timeout: Duration,
@@ -125,6 +132,8 @@ impl Settings {
             publications: Quota::new(config.max_publications),
             slow_list: config.slow_list,
             flush_interval: config.flush_interval.get(),
+            lag_limit: config.lag_limit.as_u64(),
+            lag_limit_age: config.lag_limit_age.get(),
             handshake_timeout: config.handshake_timeout.get(),
             heartbeat: config.heartbeat.get(),
             idle_timeout: config.idle_timeout.get(),
@@ -178,6 +187,7 @@ pub(crate) struct Worker<E: Edge> {
     /// No pass before this.
     pass_due: Moment,
     survey_due: Moment,
+    lag_due: Moment,
     slow: Survey,
     /// Something was published in this turn, and others are to be woken.
     published: bool,
@@ -239,6 +249,7 @@ impl<E: Edge> Worker<E> {
             now,
             pass_due: now,
             survey_due: now,
+            lag_due: now,
             slow: Survey::new(now),
             published: false,
             draining: None,
@@ -302,7 +313,8 @@ impl<E: Edge> Worker<E> {
             let stop = self.draining.as_ref().map(|draining| draining.until.since(now));
             let survey = self.slow_due().map(|due| due.since(now));
             let tick = self.ticks.peek().map(|Reverse((due, ..))| due.since(now));
-            [pass, stop, survey, tick, self.timers.until_next(now)].into_iter().flatten().min()
+            let lag = self.lag_limit_due().map(|due| due.since(now));
+            [pass, stop, survey, tick, lag, self.timers.until_next(now)].into_iter().flatten().min()
         } else {
             Some(Duration::ZERO)
         };
@@ -379,11 +391,14 @@ impl<E: Edge> Worker<E> {
 
     fn read_all(&mut self) {
         let ready = std::mem::take(&mut self.ready);
+        let most = self.metrics().received_bytes.get() + READ_TURN_BYTES;
         for event in &ready {
             if event.writable && self.connections.contains(event.token as usize) {
                 self.has_room(event.token);
             }
-            if event.readable && self.connections.contains(event.token as usize) {
+            // Those that are left out are ready again in the next turn, and come first then.
+            let may_read = self.metrics().received_bytes.get() < most;
+            if event.readable && may_read && self.connections.contains(event.token as usize) {
                 self.read_one(event.token);
             }
         }

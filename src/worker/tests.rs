@@ -105,6 +105,8 @@ fn settings() -> Settings {
         publications: Quota::new(RateLimit(0.0)),
         slow_list: 4,
         flush_interval: Duration::ZERO,
+        lag_limit: 0,
+        lag_limit_age: Duration::ZERO,
         handshake_timeout: Duration::from_secs(10),
         heartbeat: Duration::from_secs(15),
         idle_timeout: Duration::from_secs(60),
@@ -772,4 +774,27 @@ fn no_slow_list_is_none() {
     world.publish_some("q", 5, 100);
     world.pass(Duration::from_secs(3));
     assert_eq!((world.worker.alone.len(), world.shared.slow.all().len()), (1, 0));
+}
+
+#[test]
+fn whoever_is_further_behind_than_the_limit_is_told_and_closed() {
+    let bytes = Settings { lag_limit: 2000, ..settings() };
+    let age = Settings { lag_limit_age: Duration::from_secs(3), ..settings() };
+    for (limits, way) in [(bytes, Way::All), (age, Way::All), (Settings { lag_limit: 2000, ..settings() }, Way::Latest)]
+    {
+        let mut world = plain(limits);
+        let wish = Wish { names: vec!["q".into()], way, snapshot: true, from: BTreeMap::new() };
+        let slow = world.connect_as(300, Speech::Json, wish);
+        world.settle();
+        world.clients[slow].stalled = true;
+        world.publish_some("q", 40, 100);
+        world.pass(Duration::from_secs(5));
+        // The tape has it all, and yet.
+        let expected = if way == Way::All { State::Closed(4100) } else { State::Open };
+        world.clients[slow].stalled = false;
+        let World { clients, journal, .. } = &mut world;
+        clients[slow].read(usize::MAX, journal, journal.len());
+        world.pass(Duration::from_secs(1));
+        assert_eq!(world.clients[slow].state, expected);
+    }
 }
