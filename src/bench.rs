@@ -25,16 +25,18 @@ use crate::{
     handover::{Arrival, Inbox, Message},
     io::{
         Edge, Ready, Received, Sent, Token,
+        path::Path,
         waker::{Sleep, Waker},
     },
     limits::Limits,
+    live::Live,
     metrics::Metrics,
     protocol::Payload,
     publish::Publisher,
     tape::{Tape, TapeSettings},
     topic::Subscriptions,
     websocket::handshake,
-    worker::{Settings, Shared, Worker},
+    worker::{Settings, Shared, SlowClients, Worker},
 };
 
 /// One worker with its clients, and its tape.
@@ -68,10 +70,11 @@ impl Bench {
         });
         let metrics = Arc::new(Metrics::new(1));
         let shared = Arc::new(Shared {
-            settings: Arc::new(Settings::new(&config)),
+            settings: Live::new(Settings::new(&config)),
             publisher: Publisher::new(tape.clone(), Arc::new([]), Arc::clone(&metrics), config.max_topic_length),
             subscriptions: Subscriptions::new(config.max_subscriptions_total),
             metrics: Arc::clone(&metrics),
+            slow: SlowClients::new(1),
         });
         let waker = Arc::new(Waker::new().expect("an event descriptor"));
         let (inbox, received) = Inbox::new(1, Arc::clone(&waker));
@@ -92,7 +95,7 @@ impl Bench {
         let client = Client(self.wires.clients.borrow().len());
         self.wires.clients.borrow_mut().push(Wire::default());
         let peer = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
-        let permit = self.limits.admit(peer.ip()).expect("there is no limit");
+        let permit = self.limits.admit(Some(peer.ip())).expect("there is no limit");
         let arrival = Arrival { socket: Socket(client.0), peer, permit, received: Vec::new() };
         assert!(self.inbox.hand_over(arrival).is_ok(), "the inbox is empty between turns");
         self.turn();
@@ -224,4 +227,10 @@ impl Edge for FreeEdge {
     }
 
     fn finish(&mut self, _: &Socket) {}
+
+    fn keep_short(&mut self, _: &Socket, _: bool) {}
+
+    fn path(&mut self, _: &Socket) -> Option<Path> {
+        None
+    }
 }

@@ -343,7 +343,7 @@ mod tests {
             (Weight::Error, |_, m| m.descriptors_hard = Some(1024), &["10105", "1024", "LimitNOFILE=10105"]),
             (Weight::Warning, |_, m| m.descriptors_system = Some(5000), &["fs.file-max", "5000"]),
             (Weight::Warning, |_, m| m.backlog_max = Some(128), &["--backlog 4096", "128", "net.core.somaxconn=4096"]),
-            (Weight::Warning, |_, m| m.send_buffer_max = Some(212_992), &["--sndbuf 262144", "net.core.wmem_max"]),
+            (Weight::Warning, |_, m| m.send_buffer_max = Some(65_536), &["--sndbuf 131072", "net.core.wmem_max"]),
             (Weight::Warning, |c, _| c.rcvbuf = ByteSize::mib(8), &["--rcvbuf 8388608", "net.core.rmem_max"]),
             (
                 Weight::Warning,

@@ -130,7 +130,7 @@ pub struct Config {
     /// Kernel send buffer of one connection, as SO_SNDBUF; 0 leaves it to the kernel, up to 4 MiB each
     ///
     /// Bounds what a slow subscriber costs in kernel memory, and what one send can carry to a fast one.
-    #[arg(long, value_name = "SIZE", env = "STENTOR_SNDBUF", default_value = "256KiB", help_heading = "Fan-out")]
+    #[arg(long, value_name = "SIZE", env = "STENTOR_SNDBUF", default_value = "128KiB", help_heading = "Fan-out")]
     pub sndbuf: ByteSize,
 
     /// Kernel receive buffer of one connection, as SO_RCVBUF; 0 leaves it to the kernel

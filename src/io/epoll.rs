@@ -66,6 +66,9 @@ impl Epoll {
     }
 }
 
+/// What a socket takes that is kept short, beyond what is on its way: a few hundred publications.
+const SHORT: u32 = 16 * 1024;
+
 impl Edge for Epoll {
     type Socket = OwnedFd;
 
@@ -146,6 +149,10 @@ impl Edge for Epoll {
 
     fn finish(&mut self, socket: &OwnedFd) {
         let _ = rustix::net::shutdown(socket, Shutdown::Write);
+    }
+
+    fn keep_short(&mut self, socket: &OwnedFd, short: bool) {
+        super::unsent::bound_unsent(socket, short.then_some(SHORT));
     }
 
     fn path(&mut self, socket: &OwnedFd) -> Option<Path> {

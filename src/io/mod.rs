@@ -10,6 +10,7 @@ pub mod listener;
 pub mod path;
 #[cfg(all(test, not(loom)))]
 pub mod sim;
+pub mod unsent;
 pub mod waker;
 
 use std::{io, time::Duration};
@@ -92,6 +93,9 @@ pub trait Edge {
 
     /// Tells the peer that nothing more will be sent.
     fn finish(&mut self, socket: &Self::Socket);
+
+    /// Keeps what a socket takes short, so that what is sent to a slow peer is young when it gets there; or no longer.
+    fn keep_short(&mut self, socket: &Self::Socket, short: bool);
 
     /// What is known of the way to a socket's peer. For looking at a few sockets now and then.
     fn path(&mut self, socket: &Self::Socket) -> Option<Path>;

@@ -321,6 +321,8 @@ impl Edge for SimEdge {
         socket.wire.borrow_mut().finished = true;
     }
 
+    fn keep_short(&mut self, _: &Socket, _: bool) {}
+
     fn path(&mut self, socket: &Socket) -> Option<Path> {
         let unacked_bytes = socket.wire.borrow().to_peer.len() as u32;
         Some(Path { rtt_us: 1000, unacked_bytes, unsent_bytes: 0, kernel_bytes: unacked_bytes })

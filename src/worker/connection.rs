@@ -102,6 +102,8 @@ pub(super) struct March {
     pub stages: VecDeque<Stage>,
     /// Its socket was full since it marches alone: of names that may be, it is sent the newest values.
     pub slow: bool,
+    /// Its socket is kept short.
+    pub short: bool,
     /// Since when it waits for room.
     pub full_since: Moment,
     /// How long it has waited for room the last time, until that was looked at.

@@ -392,6 +392,9 @@ impl<E: Edge> Worker<E> {
     /// Takes a connection off the list of those that march alone, and its stages with it.
     pub(super) fn stop_marching(&mut self, token: Token) {
         let Some(march) = self.connections[token as usize].march.take() else { return };
+        if march.short {
+            self.edge.keep_short(&self.connections[token as usize].socket, false);
+        }
         self.alone.swap_remove(march.place as usize);
         if let Some(moved) = self.alone.get(march.place as usize) {
             let moved = &mut self.connections[*moved as usize];

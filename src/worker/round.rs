@@ -179,6 +179,10 @@ impl<E: Edge> Worker<E> {
 
     /// Sends up to one buffer of a round that has begun.
     fn send_round(&mut self, token: Token, cohort: CohortId, which: Which) -> Step {
+        let march = self.march_of(token);
+        if march.slow && !std::mem::replace(&mut march.short, true) {
+            self.edge.keep_short(&self.connections[token as usize].socket, true);
+        }
         let mut bytes = std::mem::take(&mut self.gather);
         let mut pieces = std::mem::take(&mut self.pieces);
         bytes.clear();
