@@ -798,3 +798,28 @@ fn whoever_is_further_behind_than_the_limit_is_told_and_closed() {
         assert_eq!(world.clients[slow].state, expected);
     }
 }
+
+#[test]
+fn a_turn_takes_in_no_more_than_its_share_however_many_publish() {
+    let mut world = World::new(1, settings(), 1 << 20, 16 << 20);
+    let reader = world.subscriber(10 << 20, &["q"]);
+    let publishers: Vec<usize> =
+        (0..30).map(|_| world.connect(1000, Speech::Raw { topic: "q".into(), echo: false }, &[])).collect();
+    world.settle();
+    for at in publishers {
+        for _ in 0..8 {
+            let body = world.body(Kind::Text, 12_000);
+            world.clients[at].publish("q", body, false);
+        }
+    }
+    let received = |world: &World| world.shared.metrics.workers[0].received_bytes.get();
+    let begun = received(&world);
+    while received(&world) - begun < 30 * 8 * 12_000 {
+        let before = received(&world);
+        world.kernel.allow(Duration::ZERO);
+        world.turn();
+        assert!(received(&world) - before < READ_TURN_BYTES + READ_BYTES as u64);
+    }
+    world.settle();
+    world.clients[reader].check_complete(240, &world.journal, 0);
+}
