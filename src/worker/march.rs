@@ -34,6 +34,9 @@ pub(super) const STEP_ENTRIES: usize = 16 * 1024;
 /// Sends for one connection alone in one turn.
 const STEP_SENDS: usize = 4;
 
+/// Stages that one connection enters before a step.
+const STEP_STAGES: usize = 256;
+
 /// Where a step of one connection has led.
 pub(super) enum Step {
     /// It can go on at once.
@@ -155,6 +158,7 @@ impl<E: Edge> Worker<E> {
 
     fn march_one(&mut self, token: Token) {
         for _ in 0..STEP_SENDS {
+            self.enter_all_here(token);
             match self.step(token) {
                 Step::On => {}
                 Step::Enough => break,
@@ -163,6 +167,29 @@ impl<E: Edge> Worker<E> {
             }
         }
         self.list(token);
+    }
+
+    /// Enters the stages that a connection has come to with nothing to send before them: what each has to say goes out
+    /// together. Whoever changes its subscription faster than it can be sent an answer each doesn't fall behind for that.
+    fn enter_all_here(&mut self, token: Token) {
+        for _ in 0..STEP_STAGES {
+            let march = self.connections[token as usize].march.as_ref().expect("only those alone are listed");
+            let Some(stage) = march.stages.front().filter(|_| march.offset == 0 && march.resume.is_none()) else {
+                return;
+            };
+            let (until, cohort) = (stage.until, stage.cohort);
+            let here = match cohort {
+                Some(cohort) => until <= march.position && self.interest.cohort(cohort).paces.is_empty(),
+                None => until <= self.position,
+            };
+            if !here {
+                return;
+            }
+            let march = self.march_of(token);
+            march.position = march.position.max(until);
+            let stage = march.stages.pop_front().expect("it is there");
+            self.enter_stage(token, stage);
+        }
     }
 
     /// One step: the rest of a frame, or answers, or publications up to the next stage.
