@@ -126,7 +126,8 @@ impl<E: Edge> Worker<E> {
         let paced = &mut self.march_of(token).paces[n];
         if paced.round.items.is_empty() {
             let goal = paced.round.goal;
-            if if until.is_some() { goal >= upto } else { tick <= goal } {
+            let is_time = if until.is_some() { goal < upto } else { goal < tick };
+            if !is_time {
                 return None;
             }
             let late = ticks > paced.ticks + 1;
@@ -197,7 +198,7 @@ impl<E: Edge> Worker<E> {
         self.metrics().sends.add(sends);
         let step = match outcome {
             Outcome::All => {
-                self.settle_round(token, which, &pieces, &[]);
+                self.settle_round(token, which, &pieces);
                 self.advance_round(token, which, reached);
                 self.metrics().sent_bytes.add(bytes.len() as u64);
                 if sends > 0 {
@@ -207,7 +208,7 @@ impl<E: Edge> Worker<E> {
             }
             Outcome::Full(taken) => {
                 let begun = self.put_back(token, which, &bytes, &pieces, taken);
-                self.settle_round(token, which, &pieces[..begun], &bytes);
+                self.settle_round(token, which, &pieces[..begun]);
                 self.metrics().sent_bytes.add(taken as u64);
                 self.metrics().sends_full.add(1);
                 Step::Full
@@ -325,8 +326,7 @@ impl<E: Edge> Worker<E> {
     }
 
     /// Notes what of a round was sent, or begun to be: the rest of the last piece then waits in `out`.
-    fn settle_round(&mut self, token: Token, which: Which, pieces: &[Piece], bytes: &[u8]) {
-        debug_assert!(bytes.is_empty() || pieces.last().is_none_or(|piece| piece.end <= bytes.len()));
+    fn settle_round(&mut self, token: Token, which: Which, pieces: &[Piece]) {
         let march = self.march_of(token);
         let mut skipped = 0;
         for piece in pieces {

@@ -128,7 +128,7 @@ pub fn metric(address: SocketAddr, name: &str) -> f64 {
     values.iter().sum()
 }
 
-/// Asks until it is so.
+/// Asks until it is so. A figure of another process tells nobody when it changes, so it is asked again after a moment.
 pub fn wait_for(what: &str, mut is: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !is() {
