@@ -121,9 +121,12 @@ impl Bench {
         self.tape.appender().append(topic, payload, ts, 0).expect("it fits");
     }
 
-    /// Lets the worker take a turn.
+    /// Lets the worker take turns until everything was sent that there is.
     pub fn turn(&mut self) {
         self.worker.turn();
+        while self.worker.owes() {
+            self.worker.turn();
+        }
     }
 
     /// Publications sent so far, once for each subscriber.

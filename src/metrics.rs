@@ -71,12 +71,12 @@ impl Default for Times {
 }
 
 impl Times {
-    /// Records some times, in microseconds; one lock for all of them.
-    pub fn record(&self, times_us: impl Iterator<Item = u64>) {
+    /// Records times in microseconds, each so many times; one lock for all of them.
+    pub fn record(&self, times_us: impl IntoIterator<Item = (u64, u64)>) {
         let mut recorded = self.0.lock();
-        for us in times_us {
-            recorded.sum_us += us;
-            recorded.histogram.saturating_record(us.max(1));
+        for (us, times) in times_us {
+            recorded.sum_us += us * times;
+            recorded.histogram.saturating_record_n(us.max(1), times);
         }
     }
 
@@ -133,7 +133,9 @@ pub struct WorkerMetrics {
     pub segments_pinned: Figure,
     /// How long turns took, waiting not counted.
     pub turn: Times,
-    /// From a publication's `ts` until the pass that sent it to this worker's subscribers was over.
+    /// Bytes that were planned and not yet sent to everybody in march, each publication counted once.
+    pub planned_bytes: Figure,
+    /// From a publication's `ts` until all of this worker's subscribers in march were sent it.
     pub publish_to_send: Times,
 }
 

@@ -106,6 +106,13 @@ pub struct Config {
     )]
     pub flush_interval: Span,
 
+    /// Sends that a worker makes before it looks for new publications
+    ///
+    /// What is published meanwhile goes along to the subscribers that come later. Fewer: publications are on their way
+    /// earlier; more: a little less work for each.
+    #[arg(long, value_name = "N", env = "STENTOR_TURN_SENDS", default_value_t = 64, help_heading = "Fan-out")]
+    pub turn_sends: usize,
+
     /// Memory for the tape: how far back a slow subscriber may be
     ///
     /// The tape holds the newest publications in this much memory; a subscriber that falls off its end is told and closed.
@@ -359,7 +366,7 @@ macro_rules! live {
 }
 
 live! {
-    allow_origin trusted_proxy proxy_protocol flush_interval lag_limit lag_limit_age max_connections max_connections_per_ip max_subscriptions max_pending max_commands max_publications slow_list
+    allow_origin trusted_proxy proxy_protocol flush_interval turn_sends lag_limit lag_limit_age max_connections max_connections_per_ip max_subscriptions max_pending max_commands max_publications slow_list
     handshake_timeout heartbeat idle_timeout close_timeout drain_timeout publish_token anonymous_publish
 }
 
@@ -472,6 +479,9 @@ impl Config {
         if self.flush_interval.get() > Duration::from_secs(10) {
             return no(format!("--flush-interval was given as {}: it must be at most 10s", self.flush_interval));
         }
+        if !(1..=1_000_000).contains(&self.turn_sends) {
+            return no(format!("--turn-sends was given as {}: it must be from 1 to 1000000", self.turn_sends));
+        }
         if self.spin > 1_000_000 {
             return no(format!("--spin was given as {}: it must be at most 1000000 (a second)", self.spin));
         }
@@ -528,6 +538,7 @@ mod tests {
         assert!(text.contains("--workers 2") && text.contains("--pin 0"), "{text}");
         let text = said(|c| c.allow_origin = vec!["example.com".into()]);
         assert!(text.contains("--allow-origin") && text.contains("https://"), "{text}");
+        assert!(said(|c| c.turn_sends = 0).contains("--turn-sends was given as 0: it must be from 1 to 1000000"));
         assert!(said(|c| c.slow_list = 1001).contains("--slow-list was given as 1001"));
         assert!(said(|c| c.workers = Some(0)).contains("--workers"));
         assert!(said(|c| c.proxy_protocol = true).contains("--trusted-proxy"));

@@ -198,6 +198,8 @@ impl Figures {
         self.worker_units(out, "pending_answers", help, Unit::Bytes, |w| w.pending_bytes.get())?;
         let help = "Unfinished messages held, of clients that send them in pieces";
         self.worker_units(out, "assembly", help, Unit::Bytes, |w| w.assembly_bytes.get())?;
+        let help = "Publications planned and not yet sent to every subscriber in march, each counted once";
+        self.worker_units(out, "planned", help, Unit::Bytes, |w| w.planned_bytes.get())?;
         self.worker_gauges(out, "pinned_segments", "Segments of the tape that a worker reads", |w| {
             w.segments_pinned.get()
         })
@@ -206,7 +208,7 @@ impl Figures {
     fn times(&self, out: &mut Writer<'_>) -> fmt::Result {
         self.worker_counters(out, "turns", "Turns taken by a worker", None, |w| w.turns.get())?;
         self.histograms(out, "turn_duration", "How long a worker's turns took, waiting not counted", |w| &w.turn)?;
-        let help = "From a publication until the pass that sent it to a worker's subscribers was over";
+        let help = "From a publication until all of a worker's subscribers in march were sent it";
         self.histograms(out, "publish_to_send", help, |w| &w.publish_to_send)
     }
 

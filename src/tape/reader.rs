@@ -87,7 +87,8 @@ impl Reader {
     /// Calls `visit` with each entry from `from` up to `to` until it returns false. Returns the position it stopped at:
     /// `to`, or that of the entry for which it returned false.
     ///
-    /// `from` must not be before [`Reader::floor`], nor `to` beyond [`Reader::head`].
+    /// `to` must not be beyond [`Reader::head`]. What is before [`Reader::floor`] can be read until [`Reader::trim`], if it
+    /// could before.
     #[expect(unsafe_code, reason = "the reader's head is the proof that the entries were published")]
     pub fn scan(
         &self,
@@ -95,7 +96,8 @@ impl Reader {
         to: Position,
         mut visit: impl FnMut(Position, Position, &Entry) -> bool,
     ) -> Position {
-        debug_assert!(to <= self.head && (from >= self.floor || from >= to));
+        debug_assert!(to <= self.head);
+        debug_assert!(from >= to || self.segments.front().is_none_or(|oldest| oldest.base <= from));
         let first = self.segments.partition_point(|segment| segment.base <= from).saturating_sub(1);
         let mut at = from;
         for segment in self.segments.range(first.min(self.segments.len())..) {

@@ -81,7 +81,7 @@ impl<E: Edge> Worker<E> {
                 self.list(token);
             } else if let Outcome::Full(_) = self.flush(token) {
                 if self.connections[token as usize].cohort.is_some() {
-                    self.leave_march(token, self.position);
+                    self.leave_march(token);
                     self.march_of(token).slow = true;
                 }
                 self.await_room(token);

@@ -150,6 +150,11 @@ impl Speaks {
 }
 
 impl<S> Connection<S> {
+    /// Whether it is one of its cohort's members in march, if it has a cohort.
+    pub fn marches(&self) -> bool {
+        self.march.is_none() && self.phase != Phase::Request
+    }
+
     /// Bytes of memory beyond the struct itself that wait to be sent.
     pub fn pending(&self) -> usize {
         let stages = self.march.as_ref().map_or(0, |march| march.stages.iter().map(|stage| stage.then.len()).sum());

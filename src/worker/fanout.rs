@@ -1,25 +1,25 @@
-//! Fan-out: one pass over what the tape has gained, for every cohort at once.
+//! Fan-out: what the tape has gained is planned, for every cohort at once, and sent to their members, some each turn.
 //!
-//! The pass reads the index from where the worker stood, plans for each cohort which bytes its members get, merges what is
-//! adjacent, gathers what is scattered into one buffer, and then sends each member the same bytes with one `send`. Beyond
-//! that call a delivery costs a look at the connection. A member whose socket is full leaves the march and goes on alone
-//! (`march.rs`) from the very byte where it stopped.
+//! A *pass* reads the index from where the worker stood and plans for each cohort which bytes its members get, adjacent ones
+//! merged. Cohorts with something to send stand in line; each is served for a round of its members, a bounded number of sends
+//! a turn, and then stands at the end of the line again if more was planned meanwhile (`column.rs`). Members at the same place
+//! get the same bytes, gathered once where they are scattered, with one `send` each. Beyond that call a delivery costs a look
+//! at the connection. A member whose socket is full leaves the march and goes on alone (`march.rs`) from the very byte where
+//! it stopped.
 
-use super::{
-    Worker,
-    interest::{CohortId, Plan},
-};
+use super::{Worker, interest::CohortId};
 use crate::{
     io::{Edge, Sent, Token},
-    tape::{Lane, Position, Reader},
+    tape::{Lane, Position, Reader, Run},
 };
 
 /// Most bytes in one call of `send`: one segment of the loopback path (its MTU less the headers). A few bytes more cost
 /// 60 % more there, twice as many gain nothing; on a network card the kernel cuts at 64 KiB as well.
 pub(super) const SEND_MAX: usize = 65_483;
 
-/// Tape bytes that one pass goes through, so that a worker that is behind still reads, and answers, between passes.
-const PASS_BYTES: usize = 512 * 1024;
+/// Tape bytes that are on their way at once, planned and not yet sent to everybody: what one member is sent in one go is never
+/// more, and whoever publishes is not read faster than it is sent.
+const PLANNED_BYTES: usize = 512 * 1024;
 
 /// What became of sending all of something.
 pub(super) enum Outcome {
@@ -32,7 +32,7 @@ pub(super) enum Outcome {
 }
 
 impl<E: Edge> Worker<E> {
-    /// Advances to the tape's head, or by one pass if it is far.
+    /// Plans what is new on the tape, and serves the cohorts that have something to send.
     pub(super) fn advance(&mut self) {
         if self.interest.is_empty() {
             // Nobody is to be sent anything; whoever has ended its last subscription only waits for the answer.
@@ -43,85 +43,126 @@ impl<E: Edge> Worker<E> {
         self.drop_fallen();
         self.enforce_lag_limit();
         self.reader.trim();
-        if self.position >= head || self.now < self.pass_due {
-            return;
+        // Where sends are to be saved, a pass waits for the one before.
+        let may = self.settings.flush_interval.is_zero() || (self.passes.is_empty() && self.now >= self.pass_due);
+        if may && self.position < head && self.passes.bytes() < PLANNED_BYTES {
+            self.plan(head);
+            self.set_ticks();
+            self.list_all();
+            self.pass_due = self.now + self.settings.flush_interval;
         }
-        let from = self.position;
-        let to = self.plan(head);
-        // From here on the tables are as of there.
-        self.position = to;
-        self.set_ticks();
-        let mut touched = std::mem::take(&mut self.touched);
-        for cohort in touched.drain(..) {
-            self.deliver(cohort, from);
-        }
-        self.touched = touched;
-        self.list_all();
-        self.pass_due = self.now + self.settings.flush_interval;
-        let done = self.edge.wall_us();
-        self.metrics().publish_to_send.record(self.stamps.iter().map(|ts| done.saturating_sub(*ts)));
+        self.serve();
     }
 
-    /// Plans the pass; returns where it ends.
-    fn plan(&mut self, head: Position) -> Position {
-        let Worker { reader, interest, tape, touched, stirred, stamps, .. } = self;
-        let mut bytes = 0;
-        stamps.clear();
-        reader.scan(self.position, head, |at, base, entry| {
-            if bytes >= PASS_BYTES {
+    /// Plans a pass: up to the tape's head, or as far as there may be something on its way.
+    fn plan(&mut self, head: Position) {
+        let Worker { reader, interest, tape, passes, touched, stirred, .. } = self;
+        let pass = passes.begin();
+        // From here on the tables are as of where it ends.
+        self.position = reader.scan(self.position, head, |at, base, entry| {
+            if passes.bytes() >= PLANNED_BYTES {
                 return false;
             }
-            bytes += entry.len.iter().map(|len| *len as usize).max().unwrap_or(0);
-            stamps.push(entry.ts);
-            interest.plan(tape, at, base, entry, touched, stirred);
+            passes.note(entry.ts, entry.len.iter().copied().max().unwrap_or(0));
+            interest.plan(tape, pass, (at, base, entry), touched, stirred);
             true
-        })
-    }
-
-    /// Sends a cohort's members what was planned for it.
-    fn deliver(&mut self, id: CohortId, from: Position) {
-        let cohort = self.interest.cohort(id);
-        let mut plan = std::mem::take(&mut cohort.plan);
-        let members = std::mem::take(&mut cohort.members);
-        cohort.last_sent = self.now;
-        let first = cohort.first % members.len().max(1);
-        cohort.first = first + 1;
-        let bytes = contiguous(&self.reader, cohort.key.lane, &plan, &mut self.gather);
-        let (mut sends, mut whole, mut sent_bytes) = (0, 0, 0);
-        let mut behind = Vec::new();
-        for token in members[first..].iter().chain(&members[..first]) {
-            let connection = &self.connections[*token as usize];
-            match send_all(&mut self.edge, &connection.socket, bytes, &mut sends) {
-                Outcome::All => whole += 1,
-                Outcome::Full(taken) => {
-                    sent_bytes += taken as u64;
-                    behind.push((*token, Ok(taken)));
-                }
-                Outcome::Broken(why) => behind.push((*token, Err(why))),
+        });
+        passes.planned(touched.len());
+        for id in self.touched.drain(..) {
+            let cohort = self.interest.cohort(id);
+            if cohort.ticket == 0 {
+                self.tickets += 1;
+                cohort.ticket = self.tickets;
+                cohort.column.begin_round(true);
+                self.line.push_back((id, self.tickets));
             }
         }
-        let (publications, size) = (plan.publications, plan.bytes as u64);
-        self.interest.cohort(id).members = members;
-        plan.clear();
-        self.interest.cohort(id).plan = plan;
+    }
+
+    /// Serves the cohorts that stand in line, as far as one turn goes.
+    fn serve(&mut self) {
+        let mut left = self.settings.turn_sends as u64;
+        while let Some((id, ticket)) = self.line.front().copied().filter(|_| left > 0) {
+            if self.interest.with_ticket(id, ticket).is_some() {
+                left = left.saturating_sub(self.serve_one(id, left));
+            }
+            // The cohort may be gone, with its last member or before.
+            let Some(cohort) = self.interest.with_ticket(id, ticket) else {
+                self.line.pop_front();
+                continue;
+            };
+            if cohort.column.is_in_round() {
+                continue;
+            }
+            self.line.pop_front();
+            cohort.ticket = 0;
+            if cohort.column.is_behind() {
+                self.tickets += 1;
+                cohort.ticket = self.tickets;
+                cohort.column.begin_round(false);
+                self.line.push_back((id, self.tickets));
+            }
+        }
+        self.settle_passes();
+    }
+
+    /// Says how long the passes have taken that are over now.
+    fn settle_passes(&mut self) {
+        if !self.passes.any_over() {
+            return;
+        }
+        let done = self.edge.wall_us();
+        let times = &self.shared.metrics.workers[self.index].publish_to_send;
+        times.record(self.passes.over().map(|(ts, publications)| (done.saturating_sub(ts), publications.into())));
+        self.passes.settle();
+    }
+
+    /// Serves members of a cohort, until its round is over or at least `most` calls of `send` were made. Returns how many.
+    fn serve_one(&mut self, id: CohortId, most: u64) -> u64 {
+        let Worker { interest, reader, edge, connections, passes, gather, .. } = self;
+        let cohort = interest.cohort(id);
+        cohort.last_sent = self.now;
+        let lane = cohort.key.lane;
+        let column = &mut cohort.column;
+        let (mut sends, mut deliveries, mut sent_bytes) = (0, 0, 0);
+        let mut behind = Vec::new();
+        while let Some(cut) = column.next_cut().filter(|_| sends < most) {
+            let owed = column.owed(cut);
+            let bytes = contiguous(reader, lane, column.runs(cut), gather);
+            while let Some(token) = column.next_at(cut).filter(|_| sends < most) {
+                column.served(passes);
+                match send_all(edge, &connections[token as usize].socket, bytes, &mut sends) {
+                    Outcome::All => {
+                        deliveries += u64::from(owed.publications);
+                        sent_bytes += u64::from(owed.bytes);
+                    }
+                    Outcome::Full(taken) => {
+                        sent_bytes += taken as u64;
+                        behind.push((token, owed.from, Ok(taken)));
+                    }
+                    Outcome::Broken(why) => behind.push((token, owed.from, Err(why))),
+                }
+            }
+        }
         let metrics = self.metrics();
         metrics.sends.add(sends);
-        metrics.deliveries.add(whole * publications);
-        metrics.sent_bytes.add(whole * size + sent_bytes);
-        for (token, fate) in behind {
+        metrics.deliveries.add(deliveries);
+        metrics.sent_bytes.add(sent_bytes);
+        for (token, from, fate) in behind {
             match fate {
                 Ok(taken) => self.fall_behind(token, id, from, taken),
                 Err(why) => self.lost(token, why),
             }
         }
+        sends
     }
 
-    /// Takes a member out of the march that was sent only `taken` bytes of a pass that began at `from`.
+    /// Takes a member out of the march that was sent only `taken` bytes of what it was owed from `from` on.
     fn fall_behind(&mut self, token: Token, id: CohortId, from: Position, taken: usize) {
         let (position, offset, passed) = self.locate(id, from, taken);
         self.metrics().deliveries.add(passed);
         self.metrics().sends_full.add(1);
-        self.leave_march(token, position);
+        self.leave_march_at(token, position);
         self.stop_at(token, id, position, offset);
         self.await_room(token);
     }
@@ -151,13 +192,19 @@ impl<E: Edge> Worker<E> {
 /// The planned bytes in one piece: the tape's own where they are adjacent, else gathered into `gather`.
 ///
 /// Gathering costs 10 to 30 ns a frame; handing the kernel the pieces instead costs 20 to 115 ns each, at every send.
-pub(super) fn contiguous<'b>(reader: &'b Reader, lane: Lane, plan: &Plan, gather: &'b mut Vec<u8>) -> &'b [u8] {
-    if let [run] = plan.runs[..] {
+pub(super) fn contiguous<'b>(
+    reader: &'b Reader,
+    lane: Lane,
+    runs: impl Iterator<Item = Run> + Clone,
+    gather: &'b mut Vec<u8>,
+) -> &'b [u8] {
+    let mut rest = runs.clone();
+    if let (Some(run), None) = (rest.next(), rest.next()) {
         return reader.bytes(lane, run);
     }
     gather.clear();
-    for run in &plan.runs {
-        gather.extend_from_slice(reader.bytes(lane, *run));
+    for run in runs {
+        gather.extend_from_slice(reader.bytes(lane, run));
     }
     gather
 }

@@ -18,14 +18,15 @@ use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use super::{
+    column::Column,
     delivery::{Delivery, Rate},
     pace::Pace,
+    passes::PassId,
 };
 use crate::{
     clock::Moment,
-    io::Token,
     protocol::{is_pattern, matches},
-    tape::{Entry, Lane, Position, Run, Tape},
+    tape::{Entry, Lane, Position, Tape},
     topic::TopicId,
 };
 
@@ -38,16 +39,14 @@ pub(super) type CohortId = u32;
 /// Connections of one worker with the same subscription.
 pub(super) struct Cohort {
     pub key: Arc<CohortKey>,
-    /// Members that have been sent everything up to the worker's position.
-    pub members: Vec<Token>,
+    /// Members in march, and what they are still to be sent of what was planned.
+    pub column: Column,
     /// Members, those that march alone, and pending stages that still refer to this cohort.
     pub users: usize,
-    /// Which member is served first by the next pass.
-    pub first: usize,
+    /// Its ticket in the line of cohorts that are to be served; 0 while it isn't in it.
+    pub ticket: u64,
     /// When the members were last sent something.
     pub last_sent: Moment,
-    /// What the current pass sends them.
-    pub plan: Plan,
     /// Its rates, the highest first.
     pub paces: Vec<Pace>,
     /// How all of its names are delivered, where they all are in one way.
@@ -64,31 +63,6 @@ pub(super) struct CohortKey {
     pub names: Box<[(NameId, Delivery)]>,
     /// The connection whose own publications are left out; 0 for none.
     pub except: u64,
-}
-
-/// Pieces of the tape to be sent in this order, adjacent ones merged.
-#[derive(Debug, Default)]
-pub(super) struct Plan {
-    pub runs: Vec<Run>,
-    pub bytes: usize,
-    pub publications: u64,
-}
-
-impl Plan {
-    pub fn clear(&mut self) {
-        self.runs.clear();
-        self.bytes = 0;
-        self.publications = 0;
-    }
-
-    pub fn push(&mut self, base: Position, start: u32, len: u32) {
-        self.bytes += len as usize;
-        self.publications += 1;
-        match self.runs.last_mut() {
-            Some(last) if last.base == base && last.start + last.len == start => last.len += len,
-            _ => self.runs.push(Run { base, start, len }),
-        }
-    }
 }
 
 struct Name {
@@ -197,11 +171,10 @@ impl Interest {
             uniform: key.names.iter().all(|(_, delivery)| *delivery == first).then_some(first),
             paces: rates.into_iter().map(|rate| Pace::new(rate, position)).collect(),
             key: Arc::clone(&key),
-            members: Vec::new(),
+            column: Column::default(),
             users: 1,
-            first: 0,
+            ticket: 0,
             last_sent: Moment::default(),
-            plan: Plan::default(),
             mark: 0,
         }) as CohortId;
         for (name, _) in &key.names {
@@ -218,7 +191,7 @@ impl Interest {
         if cohort.users > 0 {
             return;
         }
-        debug_assert!(cohort.members.is_empty(), "a member is a user");
+        debug_assert!(cohort.column.is_empty(), "a member is a user");
         let key = self.cohorts.remove(id as usize).key;
         self.by_key.remove(&key);
         for (name, _) in &key.names {
@@ -239,15 +212,14 @@ impl Interest {
         }
     }
 
-    /// Adds one publication to the plan of each cohort that wants it and has members in march; cohorts planned for the
-    /// first time in this pass are put on `touched`. For names with a rate the topic is noted; cohorts that have
+    /// Adds one publication to what the members in march of each cohort that wants it are to be sent; cohorts that this pass
+    /// is the first to plan it for are put on `touched`. For names with a rate the topic is noted; cohorts that have
     /// something to send at their next tick, for the first time since the last, are put on `stirred` with the rate's number.
     pub fn plan(
         &mut self,
         tape: &Tape,
-        at: Position,
-        base: Position,
-        entry: &Entry,
+        pass: PassId,
+        (at, base, entry): (Position, Position, &Entry),
         touched: &mut Vec<CohortId>,
         stirred: &mut Vec<(CohortId, usize)>,
     ) {
@@ -272,15 +244,14 @@ impl Interest {
                     }
                     continue;
                 }
-                if cohort.members.is_empty() {
+                if cohort.column.is_empty() {
                     continue;
-                }
-                if cohort.plan.runs.is_empty() {
-                    touched.push(*id);
                 }
                 let lane = cohort.key.lane as usize;
                 debug_assert!(entry.len[lane] > 0, "a lane with subscribers is written");
-                cohort.plan.push(base, entry.start[lane], entry.len[lane]);
+                if cohort.column.plan(pass, at, base, entry.start[lane], entry.len[lane]) {
+                    touched.push(*id);
+                }
             }
         }
     }
@@ -315,6 +286,11 @@ impl Interest {
     /// The worker has come to the tape: of topics that have publications before now nothing is known.
     pub fn begin_era(&mut self) {
         self.era += 1;
+    }
+
+    /// The cohort with this ticket, if it is still there.
+    pub fn with_ticket(&mut self, id: CohortId, ticket: u64) -> Option<&mut Cohort> {
+        self.cohorts.get_mut(id as usize).filter(|cohort| cohort.ticket == ticket)
     }
 
     /// Whether this tick of a cohort is still to come.

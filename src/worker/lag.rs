@@ -9,7 +9,13 @@ use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
-use super::{SURVEY_EVERY, Worker, closing::Farewell, connection::Connection, delivery::Delivery, interest::Newest};
+use super::{
+    SURVEY_EVERY, Worker,
+    closing::Farewell,
+    connection::Connection,
+    delivery::Delivery,
+    interest::{CohortId, Newest},
+};
 use crate::{
     clock::Moment,
     io::{Edge, Token},
@@ -35,6 +41,29 @@ impl<E: Edge> Worker<E> {
         }
         if self.position < floor {
             self.jump_to(floor);
+        } else {
+            for (id, ticket) in self.line.clone() {
+                let cohort = self.interest.with_ticket(id, ticket);
+                let fallen = cohort.map_or_else(Vec::new, |cohort| cohort.column.fallen(floor));
+                self.fall_off(id, fallen);
+            }
+        }
+    }
+
+    /// Members of a cohort in march were to be sent something, each from its position on, that is gone.
+    fn fall_off(&mut self, id: CohortId, fallen: Vec<(Token, Position)>) {
+        if fallen.is_empty() {
+            return;
+        }
+        let in_full = self.interest.cohort(id).has(|delivery| delivery == Delivery::All);
+        for (token, missed) in fallen {
+            if in_full {
+                self.lagged(token, missed);
+            } else {
+                self.leave_march_at(token, missed);
+                self.march_of(token).slow = true;
+                self.list(token);
+            }
         }
     }
 
@@ -71,16 +100,10 @@ impl<E: Edge> Worker<E> {
     fn jump_to(&mut self, floor: Position) {
         let missed = self.position;
         for id in self.interest.cohort_ids() {
-            let in_full = self.interest.cohort(id).has(|delivery| delivery == Delivery::All);
-            for token in self.interest.cohort(id).members.clone() {
-                if in_full {
-                    self.lagged(token, missed);
-                } else {
-                    self.leave_march(token, missed);
-                    self.march_of(token).slow = true;
-                    self.list(token);
-                }
-            }
+            let column = &self.interest.cohort(id).column;
+            let from = |(place, token)| (token, column.position(place as u32).unwrap_or(missed));
+            let fallen = column.tokens().enumerate().map(from).collect();
+            self.fall_off(id, fallen);
         }
         self.position = floor;
         // Of topics that go on behind the floor, what was before that is gone: the number before the first one there.

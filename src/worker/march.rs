@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     io::{Edge, Token},
-    tape::Position,
+    tape::{Position, Run},
 };
 
 /// Index entries that one connection alone goes through in one turn.
@@ -36,6 +36,31 @@ const STEP_SENDS: usize = 4;
 
 /// Stages that one connection enters before a step.
 const STEP_STAGES: usize = 256;
+
+/// Pieces of the tape to be sent to one connection in this order, adjacent ones merged.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    pub runs: Vec<Run>,
+    pub bytes: usize,
+    pub publications: u64,
+}
+
+impl Plan {
+    pub fn clear(&mut self) {
+        self.runs.clear();
+        self.bytes = 0;
+        self.publications = 0;
+    }
+
+    pub fn push(&mut self, base: Position, start: u32, len: u32) {
+        self.bytes += len as usize;
+        self.publications += 1;
+        match self.runs.last_mut() {
+            Some(last) if last.base == base && last.start + last.len == start => last.len += len,
+            _ => self.runs.push(Run { base, start, len }),
+        }
+    }
+}
 
 /// Where a step of one connection has led.
 pub(super) enum Step {
@@ -54,8 +79,23 @@ pub(super) enum Step {
 }
 
 impl<E: Edge> Worker<E> {
+    /// Gives a connection in march a cursor of its own, where it has come to.
+    pub(super) fn leave_march(&mut self, token: Token) {
+        let position = self.position_in_march(token);
+        self.leave_march_at(token, position);
+    }
+
+    /// Where a connection in march has been sent everything before: with the worker, unless it is still to be sent something
+    /// that was planned.
+    fn position_in_march(&mut self, token: Token) -> Position {
+        let connection = &self.connections[token as usize];
+        let cohort = connection.cohort.filter(|_| connection.marches());
+        let owed_from = cohort.and_then(|id| self.interest.cohort(id).column.position(connection.place));
+        owed_from.unwrap_or(self.position)
+    }
+
     /// Gives a connection that has been sent everything before `position` a cursor of its own.
-    pub(super) fn leave_march(&mut self, token: Token, position: Position) {
+    pub(super) fn leave_march_at(&mut self, token: Token, position: Position) {
         self.leave_members(token);
         let place = self.alone.len() as u32;
         self.alone.push(token);
@@ -79,7 +119,7 @@ impl<E: Edge> Worker<E> {
     /// What the members of a cohort have been sent last, as of `position`, of topics that are delivered in newest values.
     /// None if nothing is left out for this connection, or it isn't told.
     ///
-    /// `position` is not before the tape's floor, nor beyond what the reader sees.
+    /// `position` is not beyond what the reader sees. It may be before the tape's floor, as long as the reader pins it.
     pub(super) fn told_at(&mut self, token: Token, id: CohortId, position: Position) -> Option<Told> {
         let tells = self.connections[token as usize].speaks.tells();
         if !tells || !self.interest.cohort(id).has(|delivery| delivery != Delivery::All) {
@@ -90,7 +130,7 @@ impl<E: Edge> Worker<E> {
         let mut told: Told = topics.into_iter().filter_map(newest).collect();
         // The tables are as of the worker's position.
         let (from, to) = (position.min(self.position), position.max(self.position));
-        let from = from.max(self.reader.floor()).min(to);
+        let from = if position < self.position { from } else { from.max(self.reader.floor()).min(to) };
         let mut first = Told::default();
         self.reader.scan(from, to, |_, _, entry| {
             if position > self.position {
@@ -117,7 +157,7 @@ impl<E: Edge> Worker<E> {
     /// Adds a change of subscription at `until` to a connection, which marches alone from here on.
     pub(super) fn add_stage(&mut self, token: Token, stage: Stage) {
         if self.connections[token as usize].march.is_none() {
-            self.leave_march(token, self.position);
+            self.leave_march(token);
         }
         self.march_of(token).stages.push_back(stage);
         self.list(token);
@@ -128,7 +168,7 @@ impl<E: Edge> Worker<E> {
         let connection = &mut self.connections[token as usize];
         if let Some(march) = connection.march.as_mut().filter(|march| !march.listed && !connection.full) {
             march.listed = true;
-            self.runnable.push(token);
+            self.runnable.push_back(token);
         }
     }
 
@@ -139,21 +179,22 @@ impl<E: Edge> Worker<E> {
         }
     }
 
-    /// Lets every connection that marches alone and has room go a step.
+    /// Lets the connections that march alone and have room go a step, as many as a turn allows.
     pub(super) fn march(&mut self) {
-        let runnable = std::mem::take(&mut self.runnable);
-        for token in &runnable {
-            let Some(connection) = self.connections.get_mut(*token as usize) else { continue };
+        let most = self.settings.turn_sends;
+        let sends = self.metrics().sends.get() + most as u64;
+        for _ in 0..self.runnable.len().min(most) {
+            if self.metrics().sends.get() >= sends {
+                return;
+            }
+            let Some(token) = self.runnable.pop_front() else { return };
+            let Some(connection) = self.connections.get_mut(token as usize) else { continue };
             let Some(march) = connection.march.as_mut().filter(|march| march.listed) else { continue };
             march.listed = false;
             if !connection.full {
-                self.march_one(*token);
+                self.march_one(token);
             }
         }
-        // Those that were listed meanwhile come first next turn; the buffer is used again.
-        let listed = std::mem::replace(&mut self.runnable, runnable);
-        self.runnable.clear();
-        self.runnable.extend(listed);
     }
 
     fn march_one(&mut self, token: Token) {
@@ -284,7 +325,7 @@ impl<E: Edge> Worker<E> {
         let outcome = if plan.runs.is_empty() {
             Outcome::All
         } else {
-            let bytes = contiguous(reader, lane, &plan, &mut self.gather);
+            let bytes = contiguous(reader, lane, plan.runs.iter().copied(), &mut self.gather);
             send_all(&mut self.edge, &self.connections[token as usize].socket, bytes, &mut sends)
         };
         let (publications, size) = (plan.publications, plan.bytes);
@@ -410,9 +451,7 @@ impl<E: Edge> Worker<E> {
         self.stop_marching(token);
         let connection = &mut self.connections[token as usize];
         if let Some(id) = connection.cohort.filter(|_| connection.phase == Phase::Open) {
-            let cohort = self.interest.cohort(id);
-            connection.place = cohort.members.len() as u32;
-            cohort.members.push(token);
+            connection.place = self.interest.cohort(id).column.join(token);
         }
     }
 
@@ -434,18 +473,14 @@ impl<E: Edge> Worker<E> {
         }
     }
 
-    /// Takes a connection out of its cohort's members, if it is one of them.
+    /// Takes a connection out of its cohort's members in march, if it is one of them.
     pub(super) fn leave_members(&mut self, token: Token) {
         let connection = &self.connections[token as usize];
-        if connection.march.is_some() || connection.phase == Phase::Request {
-            return;
-        }
-        let (Some(id), place) = (connection.cohort, connection.place) else { return };
-        let members = &mut self.interest.cohort(id).members;
-        members.swap_remove(place as usize);
-        if let Some(moved) = members.get(place as usize) {
-            self.connections[*moved as usize].place = place;
-        }
+        let Some(id) = connection.cohort.filter(|_| connection.marches()) else { return };
+        let place = connection.place;
+        let Worker { interest, connections, passes, .. } = self;
+        let moved = |token: Token, place: u32| connections[token as usize].place = place;
+        interest.cohort(id).column.leave(place, passes, moved);
     }
 
     /// The unsent rest of the frame in which a connection stopped; empty if it stopped between frames.

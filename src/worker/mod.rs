@@ -16,13 +16,15 @@
 //! | `subscribe` | subscriptions and snapshots |
 //! | `interest` | who wants what: names and cohorts |
 //! | `delivery` | in full, in newest values, or at a rate |
-//! | `fanout`, `pace` | a pass over the cohorts; a tick of a rate |
+//! | `fanout`, `pace` | planning a pass, serving the cohorts; a tick of a rate |
+//! | `column`, `passes` | a cohort's members, and what each is owed; what is on its way |
 //! | `march`, `round`, `resume` | those that are behind: in full, in newest values, or by what they missed |
 //! | `lag`, `slow` | those that are too far behind; showing who is behind |
 //! | `closing` | answers and ends |
 //! | `expire`, `timers` | timeouts |
 
 mod closing;
+mod column;
 mod connection;
 mod delivery;
 mod expire;
@@ -32,6 +34,7 @@ mod lag;
 mod march;
 mod messages;
 mod pace;
+mod passes;
 mod quota;
 mod requests;
 mod resume;
@@ -45,14 +48,21 @@ mod subscribe;
 mod tests;
 mod timers;
 
-use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc, time::Duration};
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use crossbeam_channel::Receiver;
 use slab::Slab;
 
 use self::{
     connection::{Connection, Phase, Speaks},
-    interest::{CohortId, Interest, Plan},
+    interest::{CohortId, Interest},
+    march::Plan,
+    passes::Passes,
     quota::Spent,
     round::Piece,
     slow::Survey,
@@ -82,8 +92,9 @@ use crate::{
 /// Bytes taken from one connection in one turn, so that a busy one can't starve the rest.
 const READ_BYTES: usize = 128 * 1024;
 
-/// Bytes taken from all connections together in one turn: what they publish has to be sent before the tape rolls over it.
-const READ_TURN_BYTES: u64 = 256 * 1024;
+/// Bytes taken from all connections together in one turn, less what was planned before and is still on its way: what they
+/// publish has to be sent before the tape rolls over it.
+const READ_TURN_BYTES: usize = 256 * 1024;
 
 /// Sockets taken over in one turn.
 const TAKE_OVER_MAX: usize = 256;
@@ -103,6 +114,7 @@ pub(crate) struct Settings {
     pub publications: Quota,
     pub slow_list: usize,
     pub flush_interval: Duration,
+    pub turn_sends: usize,
     /// In bytes of the tape; 0 for none.
     pub lag_limit: u64,
     /// Zero for none.
@@ -132,6 +144,7 @@ impl Settings {
             publications: Quota::new(config.max_publications),
             slow_list: config.slow_list,
             flush_interval: config.flush_interval.get(),
+            turn_sends: config.turn_sends,
             lag_limit: config.lag_limit.as_u64(),
             lag_limit_age: config.lag_limit_age.get(),
             handshake_timeout: config.handshake_timeout.get(),
@@ -171,7 +184,7 @@ pub(crate) struct Worker<E: Edge> {
     control: Inbox<E::Socket>,
     tape: Tape,
     reader: Reader,
-    /// Everything before it was sent to every member in march.
+    /// Everything before it was planned for the members in march.
     position: Position,
     /// The floor for which it was last checked who has fallen off the tape.
     checked_floor: Position,
@@ -182,6 +195,11 @@ pub(crate) struct Worker<E: Edge> {
     timers: Timers,
     /// When rates tick that have something to send: the cohort, and the number of its rate.
     ticks: BinaryHeap<Reverse<(Moment, CohortId, usize)>>,
+    /// Passes that are on their way.
+    passes: Passes,
+    /// Cohorts with members to be served, whoever waits longest first, by their tickets.
+    line: VecDeque<(CohortId, u64)>,
+    tickets: u64,
     /// The moment of this turn.
     now: Moment,
     /// No pass before this.
@@ -196,7 +214,7 @@ pub(crate) struct Worker<E: Edge> {
     /// Connections with a cursor of their own.
     alone: Vec<Token>,
     /// Those of them that can go on this turn.
-    runnable: Vec<Token>,
+    runnable: VecDeque<Token>,
     /// Connections with answers to flush.
     answered: Vec<Token>,
     /// Connections whose peers broke the rules in this turn.
@@ -204,7 +222,6 @@ pub(crate) struct Worker<E: Edge> {
     // Buffers that are used again every turn.
     touched: Vec<CohortId>,
     stirred: Vec<(CohortId, usize)>,
-    stamps: Vec<u64>,
     plan_alone: Plan,
     gather: Vec<u8>,
     pieces: Vec<Piece>,
@@ -246,6 +263,9 @@ impl<E: Edge> Worker<E> {
             connections: Slab::new(),
             timers: Timers::new(now),
             ticks: BinaryHeap::new(),
+            passes: Passes::default(),
+            line: VecDeque::new(),
+            tickets: 0,
             now,
             pass_due: now,
             survey_due: now,
@@ -255,12 +275,11 @@ impl<E: Edge> Worker<E> {
             draining: None,
             made: 0,
             alone: Vec::new(),
-            runnable: Vec::new(),
+            runnable: VecDeque::new(),
             answered: Vec::new(),
             doomed: Vec::new(),
             touched: Vec::new(),
             stirred: Vec::new(),
-            stamps: Vec::new(),
             plan_alone: Plan::default(),
             gather: Vec::new(),
             pieces: Vec::new(),
@@ -305,7 +324,7 @@ impl<E: Edge> Worker<E> {
             self.list_all();
         }
         let now = self.edge.now();
-        let idle = self.runnable.is_empty() && self.answered.is_empty();
+        let idle = self.line.is_empty() && self.runnable.is_empty() && self.answered.is_empty();
         let held = self.pass_due.since(now);
         let behind = listens && self.tape.head() > self.position;
         let timeout = if idle {
@@ -391,7 +410,7 @@ impl<E: Edge> Worker<E> {
 
     fn read_all(&mut self) {
         let ready = std::mem::take(&mut self.ready);
-        let most = self.metrics().received_bytes.get() + READ_TURN_BYTES;
+        let most = self.metrics().received_bytes.get() + READ_TURN_BYTES.saturating_sub(self.passes.bytes()) as u64;
         for event in &ready {
             if event.writable && self.connections.contains(event.token as usize) {
                 self.has_room(event.token);
@@ -436,12 +455,19 @@ impl<E: Edge> Worker<E> {
         }
     }
 
+    /// Whether members in march are still to be sent something that was planned.
+    #[cfg(feature = "bench")]
+    pub(crate) fn owes(&self) -> bool {
+        !self.passes.is_empty()
+    }
+
     /// Publishes this turn's figures.
     fn report(&mut self, begun: Moment) {
         let metrics = self.metrics();
         let now = self.edge.now();
         metrics.turns.add(1);
-        metrics.turn.record(std::iter::once(now.since(begun).as_micros() as u64));
+        metrics.turn.record([(now.since(begun).as_micros() as u64, 1)]);
+        metrics.planned_bytes.set(self.passes.bytes() as u64);
         metrics.connections.set(self.connections.len() as u64);
         metrics.cohorts.set(self.interest.cohorts() as u64);
         metrics.names.set(self.interest.names() as u64);
@@ -460,7 +486,7 @@ impl<E: Edge> Worker<E> {
 
     /// Whether there will be another turn.
     fn go_on(&mut self) -> bool {
-        let caught_up = self.interest.is_empty() || self.position >= self.tape.head();
+        let caught_up = self.interest.is_empty() || (self.position >= self.tape.head() && self.passes.is_empty());
         let Some(draining) = &mut self.draining else { return true };
         let over = self.now >= draining.until;
         if draining.closed && over {

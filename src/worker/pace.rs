@@ -98,7 +98,7 @@ impl<E: Edge> Worker<E> {
         let lane = cohort.key.lane;
         let from = cohort.paces[n].tick;
         cohort.paces[n].restart(position);
-        if cohort.members.is_empty() {
+        if cohort.column.is_empty() {
             return;
         }
         let newest = |change: &Change| Some((self.newest_for(id, change.slot, from)?, *change));
@@ -121,19 +121,18 @@ impl<E: Edge> Worker<E> {
 
     /// Sends all members in march what a tick has for them.
     fn send_tick(&mut self, id: CohortId, n: usize, bytes: &[u8], pieces: &[(Piece, Change)]) {
-        let cohort = self.interest.cohort(id);
-        let members = std::mem::take(&mut cohort.members);
+        let Worker { interest, edge, connections, .. } = self;
+        let cohort = interest.cohort(id);
         cohort.last_sent = self.now;
         let (mut sends, mut whole) = (0, 0);
         let mut behind = Vec::new();
-        for token in &members {
-            match send_all(&mut self.edge, &self.connections[*token as usize].socket, bytes, &mut sends) {
+        for token in cohort.column.tokens() {
+            match send_all(edge, &connections[token as usize].socket, bytes, &mut sends) {
                 Outcome::All => whole += 1,
-                Outcome::Full(taken) => behind.push((*token, Ok(taken))),
-                Outcome::Broken(why) => behind.push((*token, Err(why))),
+                Outcome::Full(taken) => behind.push((token, Ok(taken))),
+                Outcome::Broken(why) => behind.push((token, Err(why))),
             }
         }
-        self.interest.cohort(id).members = members;
         let metrics = self.metrics();
         metrics.sends.add(sends);
         metrics.deliveries.add(whole * pieces.len() as u64);

@@ -372,7 +372,7 @@ impl<E: Edge> Worker<E> {
         pieces: &[(Piece, Change)],
         taken: usize,
     ) {
-        self.leave_march(token, self.position);
+        self.leave_march(token);
         self.march_of(token).slow = true;
         let unsent: Vec<Piece> = pieces.iter().map(|(piece, _)| *piece).collect();
         let begun = self.put_back(token, Which::Paced(n), bytes, &unsent, taken);

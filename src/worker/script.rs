@@ -10,6 +10,7 @@ use std::{
 use super::{
     delivery::{Delivery, Rate},
     interest::{CohortId, CohortKey, Interest},
+    passes::Passes,
 };
 use crate::{
     protocol::Payload,
@@ -67,6 +68,7 @@ pub struct Twin {
     tape: Tape,
     reader: Reader,
     interest: Interest,
+    passes: Passes,
     cohorts: BTreeMap<CohortId, Known>,
     token: u32,
 }
@@ -83,7 +85,8 @@ impl Default for Twin {
         };
         let tape = Tape::new(settings);
         let reader = Reader::new(tape.clone());
-        Twin { tape, reader, interest: Interest::default(), cohorts: BTreeMap::new(), token: 0 }
+        let (interest, passes) = Default::default();
+        Twin { tape, reader, interest, passes, cohorts: BTreeMap::new(), token: 0 }
     }
 }
 
@@ -118,7 +121,7 @@ impl Twin {
         keys.sort_unstable();
         let key = CohortKey { lane: Lane::Raw, names: keys.into(), except };
         let id = self.interest.join(key, self.reader.head());
-        self.interest.cohort(id).members.push(self.token);
+        self.interest.cohort(id).column.join(self.token);
         self.token += 1;
         let fresh = Known { names: names.clone(), except, users: 0, changed: BTreeMap::new() };
         let cohort = self.cohorts.entry(id).or_insert(fresh);
@@ -132,7 +135,8 @@ impl Twin {
 
     fn leave(&mut self, which: usize) {
         let Some(id) = self.which(which) else { return };
-        self.interest.cohort(id).members.pop();
+        let column = &mut self.interest.cohort(id).column;
+        column.leave(column.tokens().count() as u32 - 1, &mut self.passes, |_, _| {});
         self.interest.leave(id);
         let cohort = self.cohorts.get_mut(&id).expect("it is known");
         cohort.users -= 1;
@@ -143,13 +147,14 @@ impl Twin {
 
     fn publish(&mut self, topic: &str, origin: u64) {
         self.tape.appender().append(topic, Payload::Text("x"), 1, origin).expect("there is room");
-        let Twin { tape, reader, interest, cohorts, .. } = self;
+        let Twin { tape, reader, interest, passes, cohorts, .. } = self;
         let head = reader.refresh();
         let (mut touched, mut stirred, mut wanting) = (Vec::new(), Vec::new(), Vec::new());
         let mut slot = 0;
+        let pass = passes.begin();
         reader.scan(Position(head.0 - 1), head, |at, base, entry| {
             slot = entry.topic.slot;
-            interest.plan(tape, at, base, entry, &mut touched, &mut stirred);
+            interest.plan(tape, pass, (at, base, entry), &mut touched, &mut stirred);
             wanting.extend(cohorts.keys().filter_map(|id| Some((*id, interest.wants(tape, *id, entry)?))));
             true
         });
@@ -168,10 +173,17 @@ impl Twin {
                 Some(delivery) => now.push((*id, delivery)),
             }
         }
+        passes.planned(touched.len());
         for id in &touched {
-            assert_eq!(interest.cohort(*id).plan.publications, 1, "planned once");
-            interest.cohort(*id).plan.clear();
+            let column = &mut interest.cohort(*id).column;
+            column.begin_round(true);
+            while let Some(cut) = column.next_cut() {
+                assert_eq!(column.owed(cut).publications, 1, "planned once");
+                column.served(passes);
+            }
         }
+        passes.settle();
+        assert!(passes.is_empty(), "everybody was served");
         touched.sort_unstable();
         assert_eq!(touched, now.iter().map(|(id, _)| *id).collect::<Vec<_>>());
         assert_eq!(wanting, now);

@@ -105,6 +105,7 @@ fn settings() -> Settings {
         publications: Quota::new(RateLimit(0.0)),
         slow_list: 4,
         flush_interval: Duration::ZERO,
+        turn_sends: 64,
         lag_limit: 0,
         lag_limit_age: Duration::ZERO,
         handshake_timeout: Duration::from_secs(10),
@@ -355,6 +356,7 @@ impl Script {
             heartbeat: Duration::from_secs(if random.bool() { random.u64(1..20) } else { 0 }),
             idle_timeout: Duration::from_secs(if random.bool() { random.u64(6..90) } else { 0 }),
             flush_interval,
+            turn_sends: if random.bool() { random.usize(1..6) } else { 64 },
             ..settings()
         };
         let segment = random.usize(512..4096);
@@ -818,7 +820,7 @@ fn a_turn_takes_in_no_more_than_its_share_however_many_publish() {
         let before = received(&world);
         world.kernel.allow(Duration::ZERO);
         world.turn();
-        assert!(received(&world) - before < READ_TURN_BYTES + READ_BYTES as u64);
+        assert!(received(&world) - before < (READ_TURN_BYTES + READ_BYTES) as u64);
     }
     world.settle();
     world.clients[reader].check_complete(240, &world.journal, 0);

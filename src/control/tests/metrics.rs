@@ -52,7 +52,7 @@ fn value(families: &Families, sample: &str) -> f64 {
 fn the_figures_are_those_of_the_formats_that_prometheus_reads() {
     let server = Server::start();
     let worker = &server.context.shared.metrics.workers[0];
-    worker.turn.record([5, 60, 60, 3_000_000].into_iter());
+    worker.turn.record([(5, 1), (60, 2), (3_000_000, 1)]);
     worker.deliveries.add(12);
     server.context.shared.metrics.close(4100);
     let mut client = server.connect();

@@ -1,0 +1,366 @@
+//! The members of a cohort that are in march: a ring, served in turn, and what each of them is still to be sent.
+//!
+//! A pass doesn't wait for the one before it. While a worker goes round its members, a few each turn, it goes on planning what
+//! is published meanwhile; so whoever comes later in the round gets that along with the rest, in the same `send`, and whoever
+//! came before gets it the next time round. Where publications come faster than a round takes, every member is sent all of a
+//! round's publications at once, and each publication is on its way to somebody as soon as it is there.
+//!
+//! ```text
+//!   planned:      | pass 4 | pass 5  | pass 6 |
+//!                 cut      cut       cut      the end
+//!                 |        |         |        |
+//!   members:   [ d e f g ] [ h i ] [ a ]   [ b c ]
+//!                ^ next                        just served
+//! ```
+//!
+//! Members stand at *cuts*, one for each pass that planned something for the cohort: a member at a cut has been sent
+//! everything before it. Cuts are few, as are turns in a round, and a member costs eight bytes.
+
+use std::collections::VecDeque;
+
+use super::passes::{PassId, Passes};
+use crate::{
+    io::Token,
+    tape::{Position, Run},
+};
+
+/// See the module's description.
+#[derive(Debug, Default)]
+pub(super) struct Column {
+    members: Vec<Member>,
+    /// Who is served next.
+    next: usize,
+    /// The cut before which stands who is still to be served in this round.
+    round: u32,
+    /// Pieces of the tape from the first cut on, adjacent ones merged.
+    runs: VecDeque<Run>,
+    /// The number of the first of `runs`. Numbers wrap around.
+    first_run: u32,
+    cuts: VecDeque<Cut>,
+    /// The number of the first of `cuts`.
+    first_cut: u32,
+    /// Members that aren't at the end.
+    behind: u32,
+    /// Publications and bytes ever planned; they wrap around.
+    planned: (u32, u32),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Member {
+    token: Token,
+    /// The number of the cut at which it stands; one more than the last one's at the end.
+    cut: u32,
+}
+
+/// Where a pass began.
+#[derive(Clone, Copy, Debug)]
+struct Cut {
+    /// Of the pass's first publication for this cohort.
+    position: Position,
+    /// The run, by its number, and the bytes of it that were planned before.
+    run: u32,
+    offset: u32,
+    /// What was planned before.
+    planned: (u32, u32),
+    /// How many members stand here.
+    members: u32,
+    pass: PassId,
+}
+
+/// What is to be sent to the members at one cut.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Owed {
+    /// They have been sent everything before.
+    pub from: Position,
+    pub publications: u32,
+    pub bytes: u32,
+}
+
+impl Column {
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// All members, in the order of their places.
+    pub fn tokens(&self) -> impl Iterator<Item = Token> {
+        self.members.iter().map(|member| member.token)
+    }
+
+    /// Whether anybody is still to be sent something.
+    pub fn is_behind(&self) -> bool {
+        self.behind > 0
+    }
+
+    /// Takes in somebody who has been sent everything that was planned. Returns its place.
+    pub fn join(&mut self, token: Token) -> u32 {
+        self.members.push(Member { token, cut: self.end() });
+        self.members.len() as u32 - 1
+    }
+
+    /// Lets the member at `place` go; `moved` is told who has its place now.
+    pub fn leave(&mut self, place: u32, passes: &mut Passes, moved: impl FnOnce(Token, u32)) {
+        let place = place as usize;
+        let gone = self.members.swap_remove(place);
+        self.uncount(gone.cut, passes);
+        if self.next >= self.members.len() {
+            self.next = 0;
+        }
+        if let Some(filler) = self.members.get(place) {
+            moved(filler.token, place as u32);
+        }
+    }
+
+    /// Where the member at `place` has been sent everything before; none if it stands at the end.
+    pub fn position(&self, place: u32) -> Option<Position> {
+        Some(self.cut(self.members[place as usize].cut)?.position)
+    }
+
+    /// The members that have not been sent something that comes before `floor`, and from where on.
+    pub fn fallen(&self, floor: Position) -> Vec<(Token, Position)> {
+        if self.cuts.front().is_none_or(|first| first.position >= floor) {
+            return Vec::new();
+        }
+        let from = |member: &Member| Some((member.token, self.cut(member.cut)?.position));
+        self.members.iter().filter_map(from).filter(|(_, from)| *from < floor).collect()
+    }
+
+    /// Adds a publication to what all members are to be sent. Returns whether it is the first of its pass.
+    pub fn plan(&mut self, pass: PassId, at: Position, base: Position, start: u32, len: u32) -> bool {
+        let fresh = self.cuts.back().is_none_or(|last| last.pass != pass);
+        if fresh {
+            let (run, offset) = match self.runs.back() {
+                Some(last) => (self.first_run.wrapping_add(self.runs.len() as u32 - 1), last.len),
+                None => (self.first_run, 0),
+            };
+            // Whoever stood at the end stands here now.
+            let members = self.members.len() as u32 - self.behind;
+            self.behind = self.members.len() as u32;
+            self.cuts.push_back(Cut { position: at, run, offset, planned: self.planned, members, pass });
+        }
+        self.planned = (self.planned.0.wrapping_add(1), self.planned.1.wrapping_add(len));
+        match self.runs.back_mut() {
+            Some(last) if last.base == base && last.start + last.len == start => last.len += len,
+            _ => self.runs.push_back(Run { base, start, len }),
+        }
+        fresh
+    }
+
+    /// Begins a round, in which everybody who is behind now has a turn; `anew` if nobody was in one before, so that it begins
+    /// with another member.
+    pub fn begin_round(&mut self, anew: bool) {
+        self.round = self.end();
+        if anew && !self.members.is_empty() {
+            self.next = (self.next + 1) % self.members.len();
+        }
+    }
+
+    /// Whether somebody is still to be served in this round.
+    pub fn is_in_round(&self) -> bool {
+        self.is_for(self.first_cut) && self.is_behind()
+    }
+
+    /// The cut of the next member to be served in this round.
+    pub fn next_cut(&mut self) -> Option<u32> {
+        if !self.is_in_round() {
+            return None;
+        }
+        while !self.is_for(self.members[self.next].cut) {
+            self.step();
+        }
+        Some(self.members[self.next].cut)
+    }
+
+    /// The next member to be served in this round, if it stands at `cut`.
+    pub fn next_at(&self, cut: u32) -> Option<Token> {
+        self.members.get(self.next).filter(|member| member.cut == cut).map(|member| member.token)
+    }
+
+    /// The member that [`Column::next_at`] has named is served: it stands at the end now.
+    pub fn served(&mut self, passes: &mut Passes) {
+        let end = self.end();
+        let cut = std::mem::replace(&mut self.members[self.next].cut, end);
+        self.step();
+        self.uncount(cut, passes);
+    }
+
+    /// How much the members at `cut` are owed.
+    pub fn owed(&self, cut: u32) -> Owed {
+        let cut = self.cut(cut).expect("somebody stands there");
+        Owed {
+            from: cut.position,
+            publications: self.planned.0.wrapping_sub(cut.planned.0),
+            bytes: self.planned.1.wrapping_sub(cut.planned.1),
+        }
+    }
+
+    /// The bytes of it.
+    pub fn runs(&self, cut: u32) -> impl Iterator<Item = Run> + Clone {
+        let cut = *self.cut(cut).expect("somebody stands there");
+        let first = cut.run.wrapping_sub(self.first_run) as usize;
+        let whole = self.runs.range(first..).copied().enumerate();
+        let rest = whole.map(move |(n, run)| {
+            let sent = if n == 0 { cut.offset } else { 0 };
+            Run { start: run.start + sent, len: run.len - sent, ..run }
+        });
+        rest.filter(|run| run.len > 0)
+    }
+
+    /// The number of the cut that the next pass makes.
+    fn end(&self) -> u32 {
+        self.first_cut.wrapping_add(self.cuts.len() as u32)
+    }
+
+    /// Whether this round is for whoever stands at a cut.
+    fn is_for(&self, cut: u32) -> bool {
+        // As the difference of numbers that wrap around, of which few are in use at a time.
+        self.round.wrapping_sub(cut) as i32 > 0
+    }
+
+    fn cut(&self, number: u32) -> Option<&Cut> {
+        self.cuts.get(number.wrapping_sub(self.first_cut) as usize)
+    }
+
+    fn step(&mut self) {
+        self.next = if self.next + 1 < self.members.len() { self.next + 1 } else { 0 };
+    }
+
+    /// A member fewer stands at a cut. The first cuts go, and the runs before the next, when nobody stands there any more.
+    fn uncount(&mut self, number: u32, passes: &mut Passes) {
+        let Some(cut) = self.cuts.get_mut(number.wrapping_sub(self.first_cut) as usize) else { return };
+        cut.members -= 1;
+        self.behind -= 1;
+        while let Some(first) = self.cuts.front().filter(|first| first.members == 0) {
+            passes.release(first.pass);
+            self.cuts.pop_front();
+            self.first_cut = self.first_cut.wrapping_add(1);
+        }
+        let kept = self.cuts.front().map_or(self.runs.len(), |first| first.run.wrapping_sub(self.first_run) as usize);
+        self.runs.drain(..kept);
+        self.first_run = self.first_run.wrapping_add(kept as u32);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+
+    /// A column, and beside it each member with a list of what it is owed.
+    struct Twin {
+        column: Column,
+        passes: Passes,
+        random: fastrand::Rng,
+        /// The bytes owed, by their numbers.
+        owed: BTreeMap<Token, Vec<u32>>,
+        places: BTreeMap<Token, u32>,
+        tokens: Token,
+        bytes: u32,
+        /// Whom this round is for.
+        round: BTreeSet<Token>,
+    }
+
+    impl Twin {
+        fn new(seed: u64) -> Twin {
+            Twin {
+                column: Column::default(),
+                passes: Passes::default(),
+                random: fastrand::Rng::with_seed(seed),
+                owed: BTreeMap::new(),
+                places: BTreeMap::new(),
+                tokens: 0,
+                bytes: 0,
+                round: BTreeSet::new(),
+            }
+        }
+
+        fn join(&mut self) {
+            self.tokens += 1;
+            self.places.insert(self.tokens, self.column.join(self.tokens));
+            self.owed.insert(self.tokens, Vec::new());
+        }
+
+        fn leave(&mut self) {
+            let Some((token, place)) = self.random.choice(self.places.clone()) else { return };
+            self.round.remove(&token);
+            self.places.remove(&token);
+            self.owed.remove(&token);
+            let places = &mut self.places;
+            self.column.leave(place, &mut self.passes, |token, place| {
+                places.insert(token, place);
+            });
+        }
+
+        /// Some publications; between them lies what others are sent.
+        fn plan(&mut self) {
+            if self.places.is_empty() {
+                return;
+            }
+            let pass = self.passes.begin();
+            for _ in 0..self.random.u32(1..4) {
+                self.bytes += self.random.u32(..2) * 100;
+                let len = self.random.u32(1..5);
+                let base = Position(u64::from(self.bytes) / 1000);
+                self.passes.note(1, len);
+                self.column.plan(pass, Position(self.bytes.into()), base, self.bytes, len);
+                self.owed.values_mut().for_each(|owed| owed.extend(self.bytes..self.bytes + len));
+                self.bytes += len;
+            }
+            self.passes.planned(1);
+        }
+
+        fn begin_round(&mut self) {
+            let left: Vec<_> = self.round.iter().filter(|token| !self.owed[token].is_empty()).collect();
+            assert!(left.is_empty(), "{left:?} had no turn in the round before");
+            self.column.begin_round(self.random.bool());
+            self.round = self.owed.iter().filter(|(_, owed)| !owed.is_empty()).map(|(token, _)| *token).collect();
+        }
+
+        fn serve(&mut self) {
+            for _ in 0..self.random.u32(..6) {
+                let Some(cut) = self.column.next_cut() else { return };
+                let token = self.column.next_at(cut).expect("it stands there");
+                let owed = std::mem::take(self.owed.get_mut(&token).expect("it is a member"));
+                let bytes: Vec<u32> = self.column.runs(cut).flat_map(|run| run.start..run.start + run.len).collect();
+                assert_eq!(bytes, owed);
+                let about = self.column.owed(cut);
+                assert_eq!((about.bytes as usize, about.from.0), (owed.len(), owed[0].into()));
+                assert_eq!(self.column.position(self.places[&token]), Some(about.from));
+                self.column.served(&mut self.passes);
+                self.round.remove(&token);
+            }
+        }
+
+        fn check(&mut self) {
+            let by_place: BTreeMap<u32, Token> = self.places.iter().map(|(token, place)| (*place, *token)).collect();
+            assert!(self.column.tokens().eq(by_place.into_values()), "everybody knows its place");
+            assert_eq!(self.column.is_behind(), self.owed.values().any(|owed| !owed.is_empty()));
+            self.passes.settle();
+            assert_eq!(self.passes.is_empty(), !self.column.is_behind());
+            let floor = self.random.u32(..=self.bytes);
+            let fallen = |(token, owed): (&Token, &Vec<u32>)| {
+                let from = *owed.first().filter(|from| **from < floor)?;
+                Some((*token, Position(from.into())))
+            };
+            let fallen: BTreeSet<_> = self.owed.iter().filter_map(fallen).collect();
+            assert_eq!(self.column.fallen(Position(floor.into())).into_iter().collect::<BTreeSet<_>>(), fallen);
+        }
+    }
+
+    #[test]
+    fn everybody_is_sent_what_it_is_owed_and_has_its_turn_in_every_round() {
+        for seed in 0..500 {
+            let mut twin = Twin::new(seed);
+            for _ in 0..200 {
+                match twin.random.u8(..10) {
+                    0..2 => twin.join(),
+                    2 => twin.leave(),
+                    3..6 => twin.plan(),
+                    _ if !twin.column.is_in_round() => twin.begin_round(),
+                    _ => twin.serve(),
+                }
+                twin.check();
+            }
+        }
+    }
+}
