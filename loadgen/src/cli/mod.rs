@@ -69,7 +69,7 @@ pub enum Command {
     Echo(Options),
     /// Put results side by side, as ratios
     Compare(Compare),
-    /// Make one table and two plots of the results of several questions
+    /// Make tables and plots of the results of several questions
     Summary(Summary),
     /// Add up the results of several processes of one run, exactly
     Merge(Merge),
@@ -178,6 +178,10 @@ pub struct Summary {
     /// Draw latency by percentile: of the first question with a rate
     #[arg(long, value_name = "FILE.svg")]
     pub latency: Option<PathBuf>,
+    /// Draw what a flag does, as `curve-FLAG.svg` in this folder: of targets that are called SERVER:FLAG=VALUE and differ in
+    /// that value only
+    #[arg(long, value_name = "FOLDER")]
+    pub curves: Option<PathBuf>,
 }
 
 /// Arguments of `merge`.

@@ -50,7 +50,8 @@ const COLUMNS: [Column; 9] = [
     },
 ];
 
-fn quantile(run: &Run, quantile: f64) -> f64 {
+/// A latency; 0 where none was measured.
+pub(super) fn quantile(run: &Run, quantile: f64) -> f64 {
     if !run.open_loop {
         return 0.0;
     }

@@ -1,6 +1,7 @@
 //! Outputs: the same figures for people, for programs, for HdrHistogram's tools, and as a page.
 
 pub mod compare;
+pub mod curve;
 pub mod hdr;
 pub mod plot;
 pub mod report;
@@ -66,7 +67,7 @@ pub fn compared(compare: &Compare) -> Result<String> {
     Ok(compare::sessions(&reports, compare.markdown))
 }
 
-/// Makes one table of the results of several questions, and draws what was asked for.
+/// Makes tables of the results of several questions, and draws what was asked for.
 pub fn summed(summary: &Summary) -> Result<String> {
     let questions = summary.files.iter().map(summary::Question::read).collect::<Result<Vec<_>>>()?;
     if let Some(path) = &summary.cost {
@@ -74,6 +75,11 @@ pub fn summed(summary: &Summary) -> Result<String> {
     }
     if let Some(path) = &summary.latency {
         file(path, plot::standalone(&summary::latency(&questions)?).as_bytes())?;
+    }
+    if let Some(folder) = &summary.curves {
+        for (flag, svg) in curve::plots(&questions) {
+            file(&folder.join(format!("curve-{flag}.svg")), plot::standalone(&svg).as_bytes())?;
+        }
     }
     Ok(summary::tables(&questions))
 }

@@ -6,8 +6,10 @@ use std::fmt::Write;
 pub struct Line {
     /// What it is called in the legend.
     pub name: String,
-    /// Its points, from left to right.
+    /// Its points, in the order in which they are joined.
     pub points: Vec<(f64, f64)>,
+    /// What is written beside each point, which gets a dot; none for a line without dots.
+    pub labels: Vec<String>,
 }
 
 /// How values are laid out along an axis.
@@ -115,6 +117,17 @@ impl Plot<'_> {
             let _ = write!(path, "{}{:.1} {:.1}", if nth == 0 { 'M' } else { 'L' }, x.place(point.0), y.place(point.1));
         }
         let _ = writeln!(out, "<path d=\"{path}\" class=\"line plot-{}\"/>", nth % COLOURS);
+        for (label, point) in line.labels.iter().zip(&line.points) {
+            let (x, y) = (x.place(point.0), y.place(point.1));
+            let _ = writeln!(
+                out,
+                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\" class=\"bar plot-{}\"/><text x=\"{x:.1}\" y=\"{:.1}\" \
+                 text-anchor=\"middle\" class=\"small\">{}</text>",
+                nth % COLOURS,
+                y - 6.0,
+                escape(label)
+            );
+        }
         legend(nth, &line.name, out);
     }
 }
@@ -188,6 +201,16 @@ pub fn standalone(svg: &str) -> String {
     )
 }
 
+/// Several plots, one below the other, as one SVG element.
+pub fn stacked(svgs: &[String]) -> String {
+    let mut out = format!("<svg viewBox=\"0 0 {WIDTH} {}\">\n", HEIGHT * svgs.len() as f64);
+    for (nth, svg) in svgs.iter().enumerate() {
+        let place = format!("<svg y=\"{}\" width=\"{WIDTH}\" height=\"{HEIGHT}\" ", HEIGHT * nth as f64);
+        out += &svg.replacen("<svg ", &place, 1);
+    }
+    out + "</svg>\n"
+}
+
 /// The opening tag and the title.
 fn head(title: &str) -> String {
     format!(
@@ -258,6 +281,17 @@ fn round_step(step: f64) -> f64 {
     [1.0, 2.0, 5.0].map(|factor| factor * decade).into_iter().find(|round| *round >= step).unwrap_or(10.0 * decade)
 }
 
+/// Ticks for a logarithmic axis over these values: each 1, 2 and 5 of a decade, from just below them to just above.
+pub fn round_ticks(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let (low, high) =
+        values.fold((f64::MAX, f64::MIN_POSITIVE), |(low, high), value| (low.min(value), high.max(value)));
+    let decades = low.log10().floor() as i32..=high.log10().ceil() as i32;
+    let all: Vec<f64> = decades.flat_map(|decade| [1.0, 2.0, 5.0].map(|step| step * 10f64.powi(decade))).collect();
+    let from = all.iter().rposition(|tick| *tick <= low).unwrap_or(0);
+    let to = all.iter().position(|tick| *tick >= high).unwrap_or(all.len().saturating_sub(1));
+    all[from..=to].to_vec()
+}
+
 /// Makes text safe inside HTML.
 pub fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
@@ -280,11 +314,13 @@ mod tests {
         let axis = Axis::over([0.0, 19.46e6].into_iter(), Scale::Linear, 300.0, 0.0);
         assert_eq!(axis.ticks(), [0.0, 5e6, 10e6, 15e6]);
         assert_eq!(round_step(0.3), 0.5);
+        assert_eq!(round_ticks([1.2, 30.0, 4.0].into_iter()), [1.0, 2.0, 5.0, 10.0, 20.0, 50.0]);
+        assert_eq!(round_ticks([700.0].into_iter()), [500.0, 1000.0]);
     }
 
     #[test]
     fn a_plot_without_points_is_still_a_plot() {
-        let lines = vec![Line { name: "<a>".into(), points: Vec::new() }];
+        let lines = vec![Line { name: "<a>".into(), points: Vec::new(), labels: Vec::new() }];
         let plot = Plot {
             title: "t",
             ticks: Vec::new(),

@@ -92,7 +92,8 @@ pub(super) fn percentile_plot(report: &Report, title: &str) -> Result<String> {
             }
         }
     }
-    let lines = merged.into_iter().map(|(name, times)| Line { name, points: points_of(&times) }).collect();
+    let lines =
+        merged.into_iter().map(|(name, times)| Line { name, points: points_of(&times), labels: Vec::new() }).collect();
     let plot = Plot { title, ticks, across: Scale::Log, up: Scale::Log, show: units::time, lines };
     Ok(plot.svg())
 }
@@ -146,6 +147,7 @@ fn seconds(
     let line = |run: &&Run| Line {
         name: run.name.clone(),
         points: run.intervals.iter().map(|interval| (interval.index as f64, figure(interval))).collect(),
+        labels: Vec::new(),
     };
     Plot { title, ticks, across: Scale::Linear, up, show, lines: runs.iter().map(line).collect() }.svg()
 }

@@ -1,14 +1,16 @@
 //! The summary of a comparison that asked several questions: what one looks for first, and the two plots that show it.
 //!
 //! A question is one file of runs against several targets. All figures are medians, and ratios to the first target of
-//! their own question: its runs met the same weather as the others'.
+//! their own question: its runs met the same weather as the others'. Targets that differ in one flag have tables and plots
+//! of their own ([`curve`]).
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::{
-    compare::{Group, as_markdown, groups, spread},
+    compare::{Group, as_markdown, groups, quantile, spread},
+    curve,
     plot::Bars,
     report::percentile_plot,
 };
@@ -22,7 +24,7 @@ use crate::{
 /// The runs that answer one question.
 pub struct Question {
     /// What it is called: the file's name.
-    name: String,
+    pub(super) name: String,
     report: Report,
 }
 
@@ -30,11 +32,33 @@ impl Question {
     /// Reads a file.
     pub fn read(path: &PathBuf) -> Result<Self> {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        Ok(Self { name: name.split('.').next().unwrap_or_default().to_owned(), report: merge::read(path)? })
+        let report = merge::read(path)?;
+        ensure!(!report.runs.is_empty(), "{} holds no runs", path.display());
+        Ok(Self { name: name.split('.').next().unwrap_or_default().to_owned(), report })
     }
 
-    fn groups(&self) -> Vec<Group<'_>> {
+    /// The runs of each target.
+    pub(super) fn groups(&self) -> Vec<Group<'_>> {
         groups(std::slice::from_ref(&self.report))
+    }
+
+    /// What the others are measured against.
+    pub(super) fn first(&self) -> Group<'_> {
+        self.groups().swap_remove(0)
+    }
+
+    /// The first target, and the others that are no points of a curve.
+    fn apart(&self) -> Vec<Group<'_>> {
+        let curves = curve::of(self);
+        let first = self.first().name;
+        let mut groups = self.groups();
+        groups.retain(|group| group.name == first || !curves.iter().any(|curve| curve.holds(group.name)));
+        groups
+    }
+
+    /// Whether there is more to see than curves.
+    fn compares(&self) -> bool {
+        self.apart().len() > 1 || curve::of(self).is_empty()
     }
 
     fn window(&self) -> Option<usize> {
@@ -44,16 +68,16 @@ impl Question {
         }
     }
 
-    fn has_latencies(&self) -> bool {
+    pub(super) fn has_latencies(&self) -> bool {
         self.report.runs.iter().any(|run| run.open_loop)
     }
 }
 
-/// One table a figure: a row for each question, a column for each target.
+/// One table a figure: a row for each question, a column for each target; then one table a curve.
 pub fn tables(questions: &[Question]) -> String {
     let mut out = String::new();
     let mut table = |title: &str, of: &dyn Fn(&Question) -> bool, cell: &dyn Fn(&Group<'_>, &Group<'_>) -> String| {
-        let asked: Vec<&Question> = questions.iter().filter(|question| of(question)).collect();
+        let asked: Vec<&Question> = questions.iter().filter(|question| of(question) && question.compares()).collect();
         if !asked.is_empty() {
             out += &format!("{title}\n\n{}\n", as_markdown(&rows(&asked, cell)));
         }
@@ -65,6 +89,9 @@ pub fn tables(questions: &[Question]) -> String {
         ratio(group, first, |run| run.deliveries_per_s(), units::short)
     });
     table("Latency from the planned send time: p50, p99, p99.9.", &Question::has_latencies, &|group, _| tails(group));
+    for curve in questions.iter().flat_map(curve::of) {
+        out += &format!("{}\n", curve.table());
+    }
     out += "`?`: some of the runs are doubtful, and the question's own table says how many. `!`: some lost or changed something.\n";
     out
 }
@@ -74,7 +101,7 @@ fn rows(questions: &[&Question], cell: &dyn Fn(&Group<'_>, &Group<'_>) -> String
     let mut rows = vec![vec![String::new()]];
     rows[0].extend(names.iter().map(|name| name.to_string()));
     for question in questions {
-        let groups = question.groups();
+        let groups = question.apart();
         let mut row = vec![question.name.clone()];
         for name in &names {
             let group = groups.iter().find(|group| group.name == *name);
@@ -85,12 +112,12 @@ fn rows(questions: &[&Question], cell: &dyn Fn(&Group<'_>, &Group<'_>) -> String
     rows
 }
 
-/// All targets, in the order in which they first appear.
+/// All targets but the points of curves, in the order in which they first appear.
 fn names<'a>(questions: &[&'a Question]) -> Vec<&'a str> {
     let mut names: Vec<&str> = Vec::new();
-    for run in questions.iter().flat_map(|question| &question.report.runs) {
-        if !names.contains(&run.name.as_str()) {
-            names.push(&run.name);
+    for group in questions.iter().flat_map(|question| question.apart()) {
+        if !names.contains(&group.name) {
+            names.push(group.name);
         }
     }
     names
@@ -106,16 +133,15 @@ fn ratio(group: &Group<'_>, first: &Group<'_>, of: fn(&Run) -> f64, show: fn(f64
 }
 
 /// A factor with as many places as mean something.
-fn factor(value: f64) -> String {
+pub(super) fn factor(value: f64) -> String {
     if value < 10.0 { format!("{value:.2}") } else { format!("{value:.0}") }
 }
 
 fn tails(group: &Group<'_>) -> String {
-    let at = |quantile| median(group, |run| run.latency().map_or(0.0, |all| all.value_at_quantile(quantile) as f64));
-    [0.5, 0.99, 0.999].map(|quantile| units::time(at(quantile))).join(" / ")
+    [0.5, 0.99, 0.999].map(|share| units::time(median(group, |run| quantile(run, share)))).join(" / ")
 }
 
-fn mark(group: &Group<'_>) -> &'static str {
+pub(super) fn mark(group: &Group<'_>) -> &'static str {
     match () {
         () if group.runs.iter().any(|run| matches!(run.exit(), 1 | 4)) => " !",
         () if group.runs.iter().any(|run| !run.doubts.is_empty()) => " ?",
@@ -123,11 +149,11 @@ fn mark(group: &Group<'_>) -> &'static str {
     }
 }
 
-fn median(group: &Group<'_>, of: impl Fn(&Run) -> f64) -> f64 {
+pub(super) fn median(group: &Group<'_>, of: impl Fn(&Run) -> f64) -> f64 {
     spread(group.runs.iter().map(|run| of(run)).collect()).1
 }
 
-fn cpu(run: &Run) -> f64 {
+pub(super) fn cpu(run: &Run) -> f64 {
     run.server.as_ref().filter(|_| run.deliveries > 0).map_or(0.0, |server| server.cpu_ns_per_delivery)
 }
 
