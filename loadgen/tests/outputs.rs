@@ -62,6 +62,7 @@ fn all_outputs_of_a_session_agree() {
     assert!(written.out.contains("run 4 of 4") && written.out.contains("target"), "{}", written.out);
     files_can_be_compared_and_merged(&written);
     a_summary_has_tables_and_plots(&written);
+    what_a_flag_does_is_a_table_and_a_curve(&written, &json);
 }
 
 fn log_holds_every_delivery(log: &str, runs: &[serde_json::Value]) {
@@ -120,4 +121,52 @@ fn a_summary_has_tables_and_plots(written: &Written) {
     assert!(written.read("latency.svg").starts_with("<svg xmlns="));
     let refused = program(&format!("summary {path} --cost {plot}"));
     assert!(refused.code == 4 && refused.err.contains("--window"), "{} {}", refused.code, refused.err);
+}
+
+/// The same runs, as if they were of a ceiling, of a server with three values of a flag, and of another that nothing is known of.
+fn what_a_flag_does_is_a_table_and_a_curve(written: &Written, json: &serde_json::Value) {
+    let measured = [
+        ("ceiling", 4000.0, None),
+        ("s:flush-interval=10ms", 400.0, Some(0.05)),
+        ("s:flush-interval=500us", 2000.0, Some(0.5)),
+        ("s:flush-interval=0s", 4000.0, Some(1.0)),
+        ("other", 8000.0, None),
+    ];
+    let run = |(name, cost, sends): &(&str, f64, Option<f64>)| {
+        let mut run = json["runs"][0].clone();
+        run["name"] = (*name).into();
+        run["server"] = serde_json::json!({
+            "pid": 1, "cpu_ns": 1, "cpu_ns_per_delivery": cost, "cores_busy": 0.1, "resident_before": 1,
+            "resident_joined": 1, "resident_max": 1, "cores": [0], "sends_per_delivery": sends,
+        });
+        run
+    };
+    let mut report = json.clone();
+    report["runs"] = measured.iter().map(run).collect::<Vec<serde_json::Value>>().into();
+    let (path, folder) = (written.path("tuned.json"), written.folder.path().display());
+    std::fs::write(&path, report.to_string()).unwrap();
+    let summary = program(&format!("summary {path} --curves {folder}"));
+    assert_eq!(summary.code, 0, "{}", summary.err);
+
+    let (common, own) = summary.out.split_once("`--flush-interval` of s at tuned:").expect(&summary.out);
+    assert!(common.contains("|  | ceiling | other |") && !common.contains("s:flush"), "{common}");
+    let rows: Vec<Vec<&str>> = own.lines().filter(|line| line.starts_with('|')).map(cells).collect();
+    let column =
+        |title: &str| rows[0].iter().position(|cell| *cell == title).unwrap_or_else(|| panic!("{title}: {own}"));
+    let values: Vec<&str> = rows[2..].iter().map(|row| row[0].trim_end_matches(" ?")).collect();
+    assert_eq!(values, ["ceiling", "0s", "500us", "10ms"]);
+    let figures = |title: &str| rows[2..].iter().map(|row| row[column(title)]).collect::<Vec<&str>>();
+    assert_eq!(figures("publications a send"), ["-", "1.00", "2.00", "20"]);
+    assert_eq!(figures("times ceiling"), ["1.00", "1.00", "0.50", "0.10"]);
+    assert_eq!(figures("sends a delivery"), ["-", "1.0000", "0.5000", "0.0500"]);
+    assert!(figures("p99").iter().all(|cell| cell.ends_with('s')), "{own}");
+
+    let plot = written.read("curve-flush-interval.svg");
+    // By publications a send and by processor time: two lines each, of three points.
+    assert!(plot.starts_with("<svg xmlns=") && plot.matches("<circle").count() == 12, "{plot}");
+    assert!(plot.contains(">500us</text>") && plot.contains("tuned, s, p99") && !plot.contains("NaN"), "{plot}");
+}
+
+fn cells(row: &str) -> Vec<&str> {
+    row.trim_matches('|').split('|').map(str::trim).collect()
 }

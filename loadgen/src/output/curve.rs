@@ -140,6 +140,13 @@ impl Curve<'_> {
         Line { name: self.name(), points, labels: self.points.iter().map(|_| String::new()).collect() }
     }
 
+    /// Processor time of what is measured against, along `values` places.
+    fn base(&self, values: usize) -> Line {
+        let cost = median(&self.first, cpu);
+        let points = vec![(0.0, cost), (values.saturating_sub(1) as f64, cost)];
+        Line { name: format!("{}, {}", self.question.name, self.first.name), points, labels: Vec::new() }
+    }
+
     fn name(&self) -> String {
         format!("{}, {}", self.question.name, self.server)
     }
@@ -213,7 +220,13 @@ fn costs(flag: &str, curves: &[&Curve<'_>]) -> String {
     in_order(&mut values, |value| value);
     let title = format!("--{flag}: server CPU for each delivery, as fast as it goes");
     let ticks = values.iter().enumerate().map(|(place, value)| (place as f64, (*value).to_owned())).collect();
-    let lines = curves.iter().map(|curve| curve.costs(&values)).collect();
+    let mut lines: Vec<Line> = curves.iter().map(|curve| curve.costs(&values)).collect();
+    for curve in curves {
+        let against = curve.base(values.len());
+        if !lines.iter().any(|line| line.name == against.name) {
+            lines.push(against);
+        }
+    }
     Plot { title: &title, ticks, across: Scale::Linear, up: Scale::Linear, show: units::time, lines }.svg()
 }
 

@@ -281,12 +281,13 @@ fn round_step(step: f64) -> f64 {
     [1.0, 2.0, 5.0].map(|factor| factor * decade).into_iter().find(|round| *round >= step).unwrap_or(10.0 * decade)
 }
 
-/// Ticks for a logarithmic axis over these values: each 1, 2 and 5 of a decade, from just below them to just above.
+/// Ticks for a logarithmic axis over these values: each 1, 2, 3, 5 and 7 of a decade, from just below them to just above.
 pub fn round_ticks(values: impl Iterator<Item = f64>) -> Vec<f64> {
     let (low, high) =
         values.fold((f64::MAX, f64::MIN_POSITIVE), |(low, high), value| (low.min(value), high.max(value)));
     let decades = low.log10().floor() as i32..=high.log10().ceil() as i32;
-    let all: Vec<f64> = decades.flat_map(|decade| [1.0, 2.0, 5.0].map(|step| step * 10f64.powi(decade))).collect();
+    let all: Vec<f64> =
+        decades.flat_map(|decade| [1.0, 2.0, 3.0, 5.0, 7.0].map(|step| step * 10f64.powi(decade))).collect();
     let from = all.iter().rposition(|tick| *tick <= low).unwrap_or(0);
     let to = all.iter().position(|tick| *tick >= high).unwrap_or(all.len().saturating_sub(1));
     all[from..=to].to_vec()
@@ -314,8 +315,8 @@ mod tests {
         let axis = Axis::over([0.0, 19.46e6].into_iter(), Scale::Linear, 300.0, 0.0);
         assert_eq!(axis.ticks(), [0.0, 5e6, 10e6, 15e6]);
         assert_eq!(round_step(0.3), 0.5);
-        assert_eq!(round_ticks([1.2, 30.0, 4.0].into_iter()), [1.0, 2.0, 5.0, 10.0, 20.0, 50.0]);
-        assert_eq!(round_ticks([700.0].into_iter()), [500.0, 1000.0]);
+        assert_eq!(round_ticks([1.2, 20.0, 4.0].into_iter()), [1.0, 2.0, 3.0, 5.0, 7.0, 10.0, 20.0]);
+        assert_eq!(round_ticks([600.0].into_iter()), [500.0, 700.0]);
     }
 
     #[test]
@@ -331,6 +332,24 @@ mod tests {
         };
         let svg = plot.svg();
         assert!(svg.starts_with("<svg") && svg.contains("&lt;a&gt;") && !svg.contains("NaN"), "{svg}");
+    }
+
+    #[test]
+    fn labelled_points_have_dots_and_plots_stand_below_each_other() {
+        let labels = vec!["<1ms>".to_owned(), "5ms".to_owned()];
+        let lines = vec![Line { name: "a".into(), points: vec![(1.0, 10.0), (2.0, 100.0)], labels }];
+        let plot = Plot {
+            title: "t",
+            ticks: Vec::new(),
+            across: Scale::Log,
+            up: Scale::Log,
+            show: |value| value.to_string(),
+            lines,
+        };
+        let svg = plot.svg();
+        assert!(svg.matches("<circle").count() == 2 && svg.contains("&lt;1ms&gt;"), "{svg}");
+        let both = stacked(&[svg.clone(), svg]);
+        assert!(both.contains("0 0 860 640") && both.contains("y=\"0\"") && both.contains("y=\"320\""), "{both}");
     }
 
     #[test]
