@@ -165,6 +165,16 @@ fn what_a_flag_does_is_a_table_and_a_curve(written: &Written, json: &serde_json:
     // By publications a send and by processor time: two lines each, of three points.
     assert!(plot.starts_with("<svg xmlns=") && plot.matches("<circle").count() == 12, "{plot}");
     assert!(plot.contains(">500us</text>") && plot.contains("tuned, s, p99") && !plot.contains("NaN"), "{plot}");
+
+    // Without planned moments there are no latencies: what is left is throughput and processor time, beside the ceiling's.
+    report["runs"].as_array_mut().unwrap().iter_mut().for_each(|run| run["open_loop"] = false.into());
+    std::fs::write(&path, report.to_string()).unwrap();
+    let summary = program(&format!("summary {path} --curves {folder}"));
+    assert_eq!(summary.code, 0, "{}", summary.err);
+    let (_, own) = summary.out.split_once("`--flush-interval` of s at tuned:").expect(&summary.out);
+    assert!(own.contains("| deliveries/s |") && !own.contains("p99"), "{own}");
+    let plot = written.read("curve-flush-interval.svg");
+    assert!(plot.matches("<circle").count() == 3 && plot.contains("tuned, ceiling"), "{plot}");
 }
 
 fn cells(row: &str) -> Vec<&str> {

@@ -63,7 +63,7 @@ fn variant(name: &str) -> Option<(&str, &str, &str)> {
 /// Sorts by value, where all of them are times, sizes or numbers; else it stays as it was.
 fn in_order<T>(all: &mut [T], value: impl Fn(&T) -> &str) {
     if all.iter().all(|one| amount(value(one)).is_some()) {
-        all.sort_by(|a, b| amount(value(a)).cmp(&amount(value(b))));
+        all.sort_by_key(|one| amount(value(one)));
     }
 }
 
