@@ -89,7 +89,7 @@ impl Crowd {
     /// Prints what speaks for or against the figures.
     pub fn print_doubts(&self) {
         println!(
-            "{} sends, {} of them short; the sender had its core {:.1} % of the time.",
+            "\n{} sends, {} of them short; the sender had its core {:.1} % of the time.",
             self.out.sends,
             self.out.short,
             self.time.presence()

@@ -36,7 +36,7 @@ pub fn answer(cores: Cores) -> io::Result<()> {
     let setting = read("/sys/kernel/mm/transparent_hugepage/enabled");
     let setting = if setting.is_empty() { "not in this kernel" } else { &setting };
     println!(
-        "Transparent huge pages: {setting}; of the second buffer {} of {} MiB were in huge pages; {}.",
+        "\nTransparent huge pages: {setting}; of the second buffer {} of {} MiB were in huge pages; {}.",
         got / 1024,
         LEN >> 20,
         match small.advised.and(huge.advised) {

@@ -1,7 +1,7 @@
 //! What the kernel charges for what a server does all day, as figures that anybody can repeat. `cargo bench --bench kernel`
 //!
 //! The server's shape follows from a few prices: a send, a frame more in it, a connection, a waking. Each module here asks
-//! for one of them, with bare system calls, and prints a markdown table: scattered frames gathered or handed over as they
+//! for one of them, with little beside the system calls, and prints a markdown table: scattered frames gathered or handed over as they
 //! lie ([`turning_point`]), how much one send should carry ([`send_size`]), what a connection costs at least ([`set_up`]),
 //! what waking a thread costs ([`waking`]), and whether huge pages help ([`huge_pages`]).
 //!

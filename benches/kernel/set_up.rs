@@ -84,7 +84,7 @@ pub fn answer(cores: Cores) -> io::Result<()> {
         time.cpu / CONNECTIONS as f64
     });
     table::print_ways("Setting up a connection: CPU time of who accepts", "a connection", NAMES, &spreads);
-    println!("Of those waiting, the loop had its core {:.1} % of the time.", total.presence());
+    println!("\nOf those waiting, the loop had its core {:.1} % of the time.", total.presence());
     Ok(())
 }
 

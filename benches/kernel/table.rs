@@ -32,7 +32,6 @@ impl Table {
                 println!("|{}|", widths.iter().map(|width| "-".repeat(width + 2)).collect::<Vec<_>>().join("|"));
             }
         }
-        println!();
     }
 }
 

@@ -50,6 +50,7 @@ pub fn answer(cores: Cores) -> io::Result<()> {
     let all = measure(&mut crowd, &log, MEMBERS, &[GatheredOnce, Iovecs, GatheredForEach]);
     let columns = ["frames", "bytes each", "gathered once", "iovecs", "ratio", "gathered for each", "ratio"];
     print(&columns, &all, &format!("Scattered frames to a cohort of {MEMBERS}: CPU time for each member"));
+    println!();
     for &size in SIZES {
         println!(
             "- {size} B: iovecs cost more than gathering once {}, and more than gathering for each {}.",
@@ -58,11 +59,13 @@ pub fn answer(cores: Cores) -> io::Result<()> {
         );
     }
     let one = measure(&mut crowd, &log, 1, &[GatheredOnce, Iovecs]);
-    print(&columns[..5], &one, &format!("Scattered frames to {MEMBERS} cohorts of one: CPU time for each member"));
+    let columns = ["frames", "bytes each", "gathered", "iovecs", "ratio"];
+    print(&columns, &one, &format!("Scattered frames to {MEMBERS} cohorts of one: CPU time for each member"));
+    println!();
     for &size in SIZES {
         println!("- {size} B: iovecs cost more than gathering {}.", from(turning_point(&one, size, 0, 1)));
     }
-    println!("- {}\n", verdict(&one));
+    println!("- {}", verdict(&one));
     crowd.print_doubts();
     Ok(())
 }

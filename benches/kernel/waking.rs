@@ -29,15 +29,15 @@ use crate::{
 /// What the thread that is rung for is doing.
 #[derive(Clone, Copy)]
 enum Way {
-    Asleep,
-    WrittenAnyway,
     Awake,
+    WrittenAnyway,
+    Asleep,
 }
 
-const WAYS: &[Way] = &[Way::Asleep, Way::WrittenAnyway, Way::Awake];
+const WAYS: &[Way] = &[Way::Awake, Way::WrittenAnyway, Way::Asleep];
 
 const NAMES: &[&str] =
-    &["asleep: it is woken", "awake: the eventfd is written nevertheless", "awake: that is seen and nothing done"];
+    &["awake: that is seen and nothing done", "awake: the eventfd is written nevertheless", "asleep: it is woken"];
 
 /// Wakings of a sample.
 const WAKINGS: u64 = 100;
