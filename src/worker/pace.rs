@@ -101,7 +101,7 @@ impl<E: Edge> Worker<E> {
         if cohort.column.is_empty() {
             return;
         }
-        let newest = |change: &Change| Some((self.newest_for(id, change.slot, from)?, *change));
+        let newest = |change: &Change| Some((self.newest_for(id, change.slot, from, position)?, *change));
         let mut wanted: Vec<(Position, Change)> = changes.iter().filter_map(newest).collect();
         wanted.sort_unstable_by_key(|(end, _)| *end);
         let mut bytes = std::mem::take(&mut self.gather);

@@ -148,28 +148,26 @@ impl<E: Edge> Worker<E> {
         until: Position,
         wanted: impl Fn(Delivery) -> bool + Copy,
     ) -> Vec<(Position, u32)> {
-        let changed = |slot: u32| {
-            let end = self.newest_for(cohort, slot, from)?;
-            (end <= until).then_some((end, slot))
-        };
+        let changed = |slot: u32| Some((self.newest_for(cohort, slot, from, until)?, slot));
         let topics = self.interest.topics_delivered(cohort, wanted);
         let mut items: Vec<(Position, u32)> = topics.into_iter().filter_map(changed).collect();
         items.sort_unstable_by(|a, b| b.cmp(a));
         items
     }
 
-    /// The position after a topic's newest publication that isn't left out for the cohort, if that is beyond `from`.
-    pub(super) fn newest_for(&self, cohort: CohortId, slot: u32, from: Position) -> Option<Position> {
+    /// The position after a topic's newest publication before `until` that isn't left out for the cohort, if that is beyond
+    /// `from`.
+    pub(super) fn newest_for(&self, cohort: CohortId, slot: u32, from: Position, until: Position) -> Option<Position> {
         let newest = self.interest.newest(slot)?;
         let (mut end, mut origin) = (newest.end, newest.origin);
         for _ in 0..STEP_ENTRIES {
             if end <= from {
                 break;
             }
-            if !self.interest.excludes(cohort, origin) {
+            if end <= until && !self.interest.excludes(cohort, origin) {
                 return Some(end);
             }
-            // Its own: the one before.
+            // Too new, or its own: the one before.
             let mut found = None;
             self.reader.look(Position(end.0 - 1), |_, entry| found = Some(entry.previous));
             end = Position(found?);
