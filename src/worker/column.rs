@@ -67,6 +67,15 @@ struct Cut {
     pass: PassId,
 }
 
+/// What became of planning a publication.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Planned {
+    /// It is the first of its pass.
+    pub first: bool,
+    /// Bytes that some member would be owed with one more like it; none is owed more.
+    pub next: usize,
+}
+
 /// What is to be sent to the members at one cut.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Owed {
@@ -124,8 +133,8 @@ impl Column {
         self.members.iter().filter_map(from).filter(|(_, from)| *from < floor).collect()
     }
 
-    /// Adds a publication to what all members are to be sent. Returns whether it is the first of its pass.
-    pub fn plan(&mut self, pass: PassId, at: Position, base: Position, start: u32, len: u32) -> bool {
+    /// Adds a publication to what all members are to be sent.
+    pub fn plan(&mut self, pass: PassId, at: Position, base: Position, start: u32, len: u32) -> Planned {
         let fresh = self.cuts.back().is_none_or(|last| last.pass != pass);
         if fresh {
             let (run, offset) = match self.runs.back() {
@@ -142,7 +151,8 @@ impl Column {
             Some(last) if last.base == base && last.start + last.len == start => last.len += len,
             _ => self.runs.push_back(Run { base, start, len }),
         }
-        fresh
+        let most = self.planned.1.wrapping_sub(self.cuts[0].planned.1);
+        Planned { first: fresh, next: (most + len) as usize }
     }
 
     /// Begins a round, in which everybody who is behind now has a turn; `anew` if nobody was in one before, so that it begins

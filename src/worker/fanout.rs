@@ -17,9 +17,13 @@ use crate::{
 /// 60 % more there, twice as many gain nothing; on a network card the kernel cuts at 64 KiB as well.
 pub(super) const SEND_MAX: usize = 65_483;
 
-/// Tape bytes that are on their way at once, planned and not yet sent to everybody: what one member is sent in one go is never
-/// more, and whoever publishes is not read faster than it is sent.
+/// Tape bytes that are on their way at once, planned and not yet sent to everybody: whoever publishes is not read faster than
+/// it is sent.
 const PLANNED_BYTES: usize = 512 * 1024;
+
+/// Most bytes that a member is to be owed: two full sends. More would save nothing, and fill the sockets of peers that aren't
+/// slow.
+pub(super) const OWED_MAX: usize = 2 * SEND_MAX;
 
 /// What became of sending all of something.
 pub(super) enum Outcome {
@@ -45,29 +49,39 @@ impl<E: Edge> Worker<E> {
         self.reader.trim();
         // Where sends are to be saved, a pass waits for the one before.
         let may = self.settings.flush_interval.is_zero() || (self.passes.is_empty() && self.now >= self.pass_due);
-        if may && self.position < head && self.passes.bytes() < PLANNED_BYTES {
+        if may && self.position < head && !self.is_crowded() {
             self.plan(head);
             self.set_ticks();
             self.list_all();
-            self.pass_due = self.now + self.settings.flush_interval;
+            // What is left over isn't held back.
+            if self.position == head {
+                self.pass_due = self.now + self.settings.flush_interval;
+            }
         }
         self.serve();
     }
 
+    /// Whether so much is on its way that nothing more is to be planned, nor read from those that publish.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.passes.bytes() >= PLANNED_BYTES || (self.crowded.is_some() && self.crowded == self.passes.oldest())
+    }
+
     /// Plans a pass: up to the tape's head, or as far as there may be something on its way.
     fn plan(&mut self, head: Position) {
-        let Worker { reader, interest, tape, passes, touched, stirred, .. } = self;
+        let Worker { reader, interest, tape, passes, touched, stirred, settings, .. } = self;
         let pass = passes.begin();
+        let mut enough = false;
         // From here on the tables are as of where it ends.
         self.position = reader.scan(self.position, head, |at, base, entry| {
-            if passes.bytes() >= PLANNED_BYTES {
+            if enough || passes.bytes() >= PLANNED_BYTES {
                 return false;
             }
             passes.note(entry.ts, entry.len.iter().copied().max().unwrap_or(0));
-            interest.plan(tape, pass, (at, base, entry), touched, stirred);
+            enough = interest.plan(tape, pass, (at, base, entry), touched, stirred) > settings.owed_max;
             true
         });
         passes.planned(touched.len());
+        self.crowded = passes.oldest().filter(|_| enough);
         for id in self.touched.drain(..) {
             let cohort = self.interest.cohort(id);
             if cohort.ticket == 0 {

@@ -215,6 +215,7 @@ impl Interest {
     /// Adds one publication to what the members in march of each cohort that wants it are to be sent; cohorts that this pass
     /// is the first to plan it for are put on `touched`. For names with a rate the topic is noted; cohorts that have
     /// something to send at their next tick, for the first time since the last, are put on `stirred` with the rate's number.
+    /// Returns how many bytes somebody would be owed with one more like it.
     pub fn plan(
         &mut self,
         tape: &Tape,
@@ -222,7 +223,8 @@ impl Interest {
         (at, base, entry): (Position, Position, &Entry),
         touched: &mut Vec<CohortId>,
         stirred: &mut Vec<(CohortId, usize)>,
-    ) {
+    ) -> usize {
+        let mut most = 0;
         self.learn(tape, entry.topic);
         let slot = entry.topic.slot;
         let before = self.note(at, entry);
@@ -249,11 +251,14 @@ impl Interest {
                 }
                 let lane = cohort.key.lane as usize;
                 debug_assert!(entry.len[lane] > 0, "a lane with subscribers is written");
-                if cohort.column.plan(pass, at, base, entry.start[lane], entry.len[lane]) {
+                let planned = cohort.column.plan(pass, at, base, entry.start[lane], entry.len[lane]);
+                most = most.max(planned.next);
+                if planned.first {
                     touched.push(*id);
                 }
             }
         }
+        most
     }
 
     /// Notes the newest publication of a topic; returns the one before it.

@@ -62,7 +62,7 @@ use self::{
     connection::{Connection, Phase, Speaks},
     interest::{CohortId, Interest},
     march::Plan,
-    passes::Passes,
+    passes::{PassId, Passes},
     quota::Spent,
     round::Piece,
     slow::Survey,
@@ -115,6 +115,8 @@ pub(crate) struct Settings {
     pub slow_list: usize,
     pub flush_interval: Duration,
     pub turn_sends: usize,
+    /// Bytes that a member in march is to be owed at most.
+    pub owed_max: usize,
     /// In bytes of the tape; 0 for none.
     pub lag_limit: u64,
     /// Zero for none.
@@ -145,6 +147,7 @@ impl Settings {
             slow_list: config.slow_list,
             flush_interval: config.flush_interval.get(),
             turn_sends: config.turn_sends,
+            owed_max: fanout::OWED_MAX,
             lag_limit: config.lag_limit.as_u64(),
             lag_limit_age: config.lag_limit_age.get(),
             handshake_timeout: config.handshake_timeout.get(),
@@ -197,6 +200,8 @@ pub(crate) struct Worker<E: Edge> {
     ticks: BinaryHeap<Reverse<(Moment, CohortId, usize)>>,
     /// Passes that are on their way.
     passes: Passes,
+    /// As long as this is the oldest of them, somebody is owed enough.
+    crowded: Option<PassId>,
     /// Cohorts with members to be served, whoever waits longest first, by their tickets.
     line: VecDeque<(CohortId, u64)>,
     tickets: u64,
@@ -264,6 +269,7 @@ impl<E: Edge> Worker<E> {
             timers: Timers::new(now),
             ticks: BinaryHeap::new(),
             passes: Passes::default(),
+            crowded: None,
             line: VecDeque::new(),
             tickets: 0,
             now,
@@ -410,7 +416,8 @@ impl<E: Edge> Worker<E> {
 
     fn read_all(&mut self) {
         let ready = std::mem::take(&mut self.ready);
-        let most = self.metrics().received_bytes.get() + READ_TURN_BYTES.saturating_sub(self.passes.bytes()) as u64;
+        let room = if self.is_crowded() { 0 } else { READ_TURN_BYTES.saturating_sub(self.passes.bytes()) };
+        let most = self.metrics().received_bytes.get() + room as u64;
         for event in &ready {
             if event.writable && self.connections.contains(event.token as usize) {
                 self.has_room(event.token);

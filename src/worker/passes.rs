@@ -47,6 +47,11 @@ impl Passes {
         self.bytes
     }
 
+    /// The oldest pass on its way.
+    pub fn oldest(&self) -> Option<PassId> {
+        (!self.is_empty()).then_some(self.first)
+    }
+
     /// Begins a pass.
     pub fn begin(&mut self) -> PassId {
         self.open.push_back(Pass::default());
