@@ -110,7 +110,7 @@ impl Column {
     pub fn leave(&mut self, place: u32, passes: &mut Passes, moved: impl FnOnce(Token, u32)) {
         let place = place as usize;
         let gone = self.members.swap_remove(place);
-        self.uncount(gone.cut, passes);
+        self.settle(gone.cut, 1, passes);
         if self.next >= self.members.len() {
             self.next = 0;
         }
@@ -180,17 +180,34 @@ impl Column {
         Some(self.members[self.next].cut)
     }
 
-    /// The next member to be served in this round, if it stands at `cut`.
-    pub fn next_at(&self, cut: u32) -> Option<Token> {
-        self.members.get(self.next).filter(|member| member.cut == cut).map(|member| member.token)
+    /// Serves the next member of this round, if it stands at `cut`: it stands at the end then. [`Column::settle`] has to
+    /// follow.
+    pub fn serve_at(&mut self, cut: u32) -> Option<Token> {
+        let end = self.end();
+        let member = self.members.get_mut(self.next).filter(|member| member.cut == cut)?;
+        member.cut = end;
+        let token = member.token;
+        self.step();
+        Some(token)
     }
 
-    /// The member that [`Column::next_at`] has named is served: it stands at the end now.
-    pub fn served(&mut self, passes: &mut Passes) {
-        let end = self.end();
-        let cut = std::mem::replace(&mut self.members[self.next].cut, end);
-        self.step();
-        self.uncount(cut, passes);
+    /// So many members at `cut` were served, or have left. The first cuts go, and the runs before the next, when nobody stands
+    /// there any more.
+    pub fn settle(&mut self, cut: u32, members: u32, passes: &mut Passes) {
+        let Some(cut) = self.cuts.get_mut(cut.wrapping_sub(self.first_cut) as usize) else { return };
+        cut.members -= members;
+        self.behind -= members;
+        if self.cuts[0].members > 0 {
+            return;
+        }
+        while let Some(first) = self.cuts.front().filter(|first| first.members == 0) {
+            passes.release(first.pass);
+            self.cuts.pop_front();
+            self.first_cut = self.first_cut.wrapping_add(1);
+        }
+        let kept = self.cuts.front().map_or(self.runs.len(), |first| first.run.wrapping_sub(self.first_run) as usize);
+        self.runs.drain(..kept);
+        self.first_run = self.first_run.wrapping_add(kept as u32);
     }
 
     /// How much the members at `cut` are owed.
@@ -232,21 +249,6 @@ impl Column {
 
     fn step(&mut self) {
         self.next = if self.next + 1 < self.members.len() { self.next + 1 } else { 0 };
-    }
-
-    /// A member fewer stands at a cut. The first cuts go, and the runs before the next, when nobody stands there any more.
-    fn uncount(&mut self, number: u32, passes: &mut Passes) {
-        let Some(cut) = self.cuts.get_mut(number.wrapping_sub(self.first_cut) as usize) else { return };
-        cut.members -= 1;
-        self.behind -= 1;
-        while let Some(first) = self.cuts.front().filter(|first| first.members == 0) {
-            passes.release(first.pass);
-            self.cuts.pop_front();
-            self.first_cut = self.first_cut.wrapping_add(1);
-        }
-        let kept = self.cuts.front().map_or(self.runs.len(), |first| first.run.wrapping_sub(self.first_run) as usize);
-        self.runs.drain(..kept);
-        self.first_run = self.first_run.wrapping_add(kept as u32);
     }
 }
 
@@ -329,15 +331,17 @@ mod tests {
         fn serve(&mut self) {
             for _ in 0..self.random.u32(..6) {
                 let Some(cut) = self.column.next_cut() else { return };
-                let token = self.column.next_at(cut).expect("it stands there");
-                let owed = std::mem::take(self.owed.get_mut(&token).expect("it is a member"));
                 let bytes: Vec<u32> = self.column.runs(cut).flat_map(|run| run.start..run.start + run.len).collect();
-                assert_eq!(bytes, owed);
                 let about = self.column.owed(cut);
-                assert_eq!((about.bytes as usize, about.from.0), (owed.len(), owed[0].into()));
-                assert_eq!(self.column.position(self.places[&token]), Some(about.from));
-                self.column.served(&mut self.passes);
-                self.round.remove(&token);
+                assert_eq!((about.bytes as usize, about.from.0), (bytes.len(), bytes[0].into()));
+                let mut served = 0;
+                for token in std::iter::from_fn(|| self.column.serve_at(cut)).take(self.random.usize(1..4)) {
+                    assert_eq!(std::mem::take(self.owed.get_mut(&token).expect("it is a member")), bytes);
+                    self.round.remove(&token);
+                    served += 1;
+                }
+                assert!(served > 0, "somebody stands there");
+                self.column.settle(cut, served, &mut self.passes);
             }
         }
 

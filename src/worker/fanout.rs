@@ -140,16 +140,18 @@ impl<E: Edge> Worker<E> {
         let column = &mut cohort.column;
         let (mut sends, mut deliveries, mut sent_bytes) = (0, 0, 0);
         let mut behind = Vec::new();
-        while let Some(cut) = column.next_cut().filter(|_| sends < most) {
+        while sends < most
+            && let Some(cut) = column.next_cut()
+        {
             let owed = column.owed(cut);
             let bytes = contiguous(reader, lane, column.runs(cut), gather);
-            while let Some(token) = column.next_at(cut).filter(|_| sends < most) {
-                column.served(passes);
+            let (mut served, mut whole) = (0, 0);
+            while sends < most
+                && let Some(token) = column.serve_at(cut)
+            {
+                served += 1;
                 match send_all(edge, &connections[token as usize].socket, bytes, &mut sends) {
-                    Outcome::All => {
-                        deliveries += u64::from(owed.publications);
-                        sent_bytes += u64::from(owed.bytes);
-                    }
+                    Outcome::All => whole += 1,
                     Outcome::Full(taken) => {
                         sent_bytes += taken as u64;
                         behind.push((token, owed.from, Ok(taken)));
@@ -157,6 +159,9 @@ impl<E: Edge> Worker<E> {
                     Outcome::Broken(why) => behind.push((token, owed.from, Err(why))),
                 }
             }
+            deliveries += whole * u64::from(owed.publications);
+            sent_bytes += whole * u64::from(owed.bytes);
+            column.settle(cut, served, passes);
         }
         let metrics = self.metrics();
         metrics.sends.add(sends);

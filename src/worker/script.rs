@@ -179,7 +179,8 @@ impl Twin {
             column.begin_round(true);
             while let Some(cut) = column.next_cut() {
                 assert_eq!(column.owed(cut).publications, 1, "planned once");
-                column.served(passes);
+                let served = std::iter::from_fn(|| column.serve_at(cut)).count();
+                column.settle(cut, served as u32, passes);
             }
         }
         passes.settle();
