@@ -11,6 +11,8 @@ use rustix::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::defer::defer_accept;
+
 /// How the sockets of one listening address are set up. Connections inherit all of it from the listening socket
 /// (`tcp(7)`: the kernel copies the options of the listener), which saves the system calls for each of them.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +59,7 @@ fn bind(address: SocketAddr, shared: bool, options: ListenOptions) -> io::Result
 }
 
 fn set_options(socket: &Socket, options: ListenOptions) -> io::Result<()> {
+    defer_accept(socket);
     socket.set_tcp_nodelay(true)?;
     if options.send_buffer > 0 {
         socket.set_send_buffer_size(options.send_buffer)?;

@@ -4,6 +4,7 @@
 //! else, so [`epoll`] (level-triggered, plain non-blocking `recv` and `send`) can be exchanged for another kernel
 //! interface, and in tests for a simulated, seeded one with partial writes, resets and stalls (`sim`).
 
+mod defer;
 pub mod epoll;
 pub mod heap;
 pub mod listener;
