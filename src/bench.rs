@@ -1,6 +1,6 @@
 //! A doorway for `benches/`: a worker whose kernel costs nothing.
 //!
-//! There only with the feature `bench`. What a server spends beside the kernel can't be seen next to it, where a `send`
+//! There only with the feature `bench`, and in tests. What a server spends beside the kernel can't be seen next to it, where a `send`
 //! takes microseconds and a delivery's own share is nanoseconds. So here is the very worker on an edge whose sends are
 //! taken and forgotten, whose clock ticks once a turn, and whose sockets hold what a client is to have sent.
 //!
@@ -38,6 +38,9 @@ use crate::{
     websocket::handshake,
     worker::{Settings, Shared, SlowClients, Worker},
 };
+
+#[cfg(test)]
+mod tests;
 
 /// One worker with its clients, and its tape.
 pub struct Bench {

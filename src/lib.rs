@@ -18,7 +18,7 @@
 //! ```
 
 mod acceptor;
-#[cfg(all(feature = "bench", not(loom)))]
+#[cfg(all(any(feature = "bench", test), not(loom)))]
 #[doc(hidden)]
 pub mod bench;
 pub mod check;

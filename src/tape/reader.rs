@@ -41,7 +41,7 @@ impl Reader {
         self.head
     }
 
-    /// The oldest position that the tape still holds, as of the last refresh.
+    /// The oldest position that the tape still holds, as of the last refresh; not beyond [`Reader::head`].
     pub fn floor(&self) -> Position {
         self.floor
     }
@@ -52,16 +52,18 @@ impl Reader {
     /// until [`Reader::trim`].
     pub fn refresh(&mut self) -> Position {
         // Acquire: pairs with the Release in `Appender::drop`; entries and bytes before it are visible from here on.
-        let head = Position(self.tape.0.head.load(Ordering::Acquire));
+        let mut head = Position(self.tape.0.head.load(Ordering::Acquire));
         let known = self.segments.back().map_or(0, |newest| newest.end());
         if self.segments.is_empty() || known < head.0 {
             let writer = self.tape.0.writer.lock();
+            // The tape may have run on meanwhile, so far that its floor is beyond the head that was there.
+            head = Position(self.tape.0.head.load(Ordering::Acquire));
             let from = if self.segments.is_empty() { 0 } else { known };
             // Where the tape has run past this reader, a hole stays between what it had and what it gets.
             self.segments.extend(writer.segments.iter().filter(|segment| segment.base.0 >= from).cloned());
             self.floor = writer.segments.front().map_or(self.floor, |oldest| oldest.base);
         } else {
-            self.floor = self.floor.max(self.tape.tail());
+            self.floor = self.floor.max(self.tape.tail().min(head));
         }
         self.head = head;
         head

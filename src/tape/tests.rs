@@ -89,3 +89,24 @@ fn the_oldest_publication_is_found_behind_an_empty_segment() {
     let status = tape.status();
     assert_eq!((status.segments, status.oldest_ts), (2, 77));
 }
+
+#[test]
+fn a_readers_floor_is_never_beyond_its_head_however_fast_the_tape_rolls() {
+    let settings =
+        TapeSettings { retain: 0, segment: 256, message_max: 100, topics_max: 10, value_bytes_max: 1000, epoch: 1 };
+    let tape = Tape::new(settings);
+    let writer = {
+        let tape = tape.clone();
+        std::thread::spawn(move || {
+            for _ in 0..100_000 {
+                tape.appender().append("a", Payload::Text("x"), 1, 0).expect("there is room");
+            }
+        })
+    };
+    let mut reader = Reader::new(tape);
+    while !writer.is_finished() {
+        let head = reader.refresh();
+        assert!(reader.floor() <= head, "{:?} {head:?}", reader.floor());
+        reader.trim();
+    }
+}

@@ -463,7 +463,7 @@ impl<E: Edge> Worker<E> {
     }
 
     /// Whether members in march are still to be sent something that was planned.
-    #[cfg(feature = "bench")]
+    #[cfg(any(feature = "bench", test))]
     pub(crate) fn owes(&self) -> bool {
         !self.passes.is_empty()
     }
