@@ -96,7 +96,8 @@ pub struct Config {
     // ---- Fan-out ---------------------------------------------------------------------------------------------------
     /// Shortest time between two passes over the subscribers
     ///
-    /// 0 sends at once. More gathers publications into fewer sends: less CPU, and that much more latency.
+    /// 0 sends at once. More gathers publications into fewer sends, if it is longer than a pass takes: less CPU, and that much
+    /// more latency.
     #[arg(
         long,
         value_name = "DURATION",
