@@ -82,7 +82,10 @@ async function main() {
     const gone = new Promise((resolve) => browser.on('exit', resolve));
     browser.kill();
     await gone;
-    fs.rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
+    // Its helpers may still write for a moment after it has gone; what is left over then is the system's to sweep.
+    try {
+      fs.rmSync(profile, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
+    } catch {}
   }
 }
 
