@@ -39,7 +39,10 @@ impl<E: Edge> Worker<E> {
     /// Plans what is new on the tape, and serves the cohorts that have something to send.
     pub(super) fn advance(&mut self) {
         if self.interest.is_empty() {
-            // Nobody is to be sent anything; whoever has ended its last subscription only waits for the answer.
+            // Nobody is to be sent anything; whoever has ended its last subscription only waits for the answer. The cohorts that
+            // stood in line have gone.
+            self.line.clear();
+            self.settle_passes();
             self.position = self.tape.head();
             return self.list_all();
         }

@@ -738,6 +738,31 @@ fn a_publication_that_comes_just_before_sleep_is_not_slept_over() {
 }
 
 #[test]
+fn subscribers_that_all_vanish_in_the_middle_of_a_round_leave_nothing_to_do() {
+    let mut world = plain(Settings { turn_sends: 1, owed_max: 1, ..settings() });
+    for _ in 0..3 {
+        world.subscriber(100_000, &["q"]);
+    }
+    world.settle();
+    world.publish_some("q", 3, 0);
+    while world.worker.passes.is_empty() {
+        world.kernel.allow(Duration::ZERO);
+        world.turn();
+    }
+    for client in &mut world.clients {
+        client.state = State::Left;
+        client.peer.reset();
+    }
+    world.kernel.allow(Duration::ZERO);
+    // Falls asleep, or the turns in which nothing moves are counted as a loop.
+    world.turn();
+    while !world.kernel.asleep() {
+        world.turn();
+    }
+    assert!(!world.worker.is_crowded(), "publishers are read again");
+}
+
+#[test]
 fn those_furthest_behind_are_shown_worst_first_and_no_more_than_are_asked_for() {
     let mut world = plain(Settings { slow_list: 2, ..settings() });
     let names = ["q", "t", "a.1", "a.2", "a.3", "a.4", "a.5", "a.6", "a.7", "a.8"];
