@@ -1,8 +1,12 @@
-//! Commands: what is taken says what serde_json reads from the same text, and its data makes an update that says it again.
+//! Commands: what is taken says what serde_json reads from the same text, and its data makes an update that says it again;
+//! what is refused breaks one of the rules, which stand here a second time, in the plainest words.
 #![no_main]
 
+use std::fmt;
+
 use libfuzzer_sys::fuzz_target;
-use serde_json::Value;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::{Value, value::RawValue};
 use stentor::protocol::{
     Command, Envelope, Mode, Op, Payload, Sub, command::Limits, event::push_event, name::check_pattern, update_prefix,
 };
@@ -89,10 +93,138 @@ fn compare_names(topics: &[std::borrow::Cow<'_, str>], value: &Value) {
     assert!(topics.iter().eq(expected));
 }
 
+/// An object with its fields as they stand, twice where they stand twice.
+struct Fields(Vec<(String, Box<RawValue>)>);
+
+impl<'a> Deserialize<'a> for Fields {
+    fn deserialize<D: Deserializer<'a>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Read;
+        impl<'a> Visitor<'a> for Read {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Fields(fields))
+            }
+        }
+        deserializer.deserialize_map(Read)
+    }
+}
+
+impl Fields {
+    /// The first field of this name.
+    fn get(&self, name: &str) -> Option<Value> {
+        let (_, value) = self.0.iter().find(|(field, _)| field == name)?;
+        Some(serde_json::from_str(value.get()).expect("it was read as a whole"))
+    }
+
+    fn is_once(&self, name: &str) -> bool {
+        self.0.iter().filter(|(field, _)| field == name).count() <= 1
+    }
+}
+
+const KNOWN: [&str; 10] = ["op", "topic", "data", "id", "topics", "mode", "rate", "snapshot", "from", "token"];
+
+fn is_name(name: &str, wildcards: bool) -> bool {
+    let segments: Vec<&str> = name.split('.').collect();
+    let is_segment = |(at, segment): (usize, &&str)| match *segment {
+        "*" => wildcards,
+        ">" => wildcards && at + 1 == segments.len(),
+        _ => {
+            !segment.is_empty()
+                && segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_:@+=~-".contains(&byte))
+        }
+    };
+    name.len() <= LIMITS.topic_length_max && segments.iter().enumerate().all(is_segment)
+}
+
+fn stands_for(pattern: &str, topic: &str) -> bool {
+    match (pattern.split_once('.'), topic.split_once('.')) {
+        _ if pattern == ">" => true,
+        (Some((first, rest)), Some((segment, topic))) => (first == "*" || first == segment) && stands_for(rest, topic),
+        (None, None) => pattern == "*" || pattern == topic,
+        _ => false,
+    }
+}
+
+/// The codes of all that is wrong with a command that is JSON; none if it is to be taken.
+fn faults(text: &str) -> Vec<&'static str> {
+    let Ok(fields) = serde_json::from_str::<Fields>(text) else { return vec!["bad_command"] };
+    let mut faults = Vec::new();
+    let mut need = |is: bool, code| {
+        if !is {
+            faults.push(code);
+        }
+    };
+    need(KNOWN.iter().all(|name| fields.is_once(name)), "bad_command");
+    need(fields.get("id").is_none_or(|id| id.is_string() || id.is_number()), "bad_command");
+    let op = fields.get("op");
+    let op = op.as_ref().and_then(Value::as_str);
+    let topics = fields.get("topics").unwrap_or_default();
+    let topics = topics.as_array().filter(|topics| topics.iter().all(Value::is_string));
+    let mut topics: Vec<&str> = topics.into_iter().flatten().filter_map(Value::as_str).collect();
+    topics.sort_unstable();
+    topics.dedup();
+    if matches!(op, Some("sub" | "unsub")) {
+        // Missing, empty, no list, or not of strings.
+        need(!topics.is_empty(), "bad_command");
+        need(topics.iter().all(|name| is_name(name, true)), "bad_topic");
+        need(topics.len() <= LIMITS.topics_max, "too_many");
+    }
+    match op {
+        Some("sub") => {
+            let mode = fields.get("mode").unwrap_or_else(|| "all".into());
+            need(mode == "all" || mode == "latest", "bad_command");
+            let rate = fields.get("rate").map(|rate| rate.as_f64().unwrap_or(-1.0));
+            need(rate.is_none_or(|rate| rate > 0.0 && mode != "all"), "bad_command");
+            need(fields.get("snapshot").is_none_or(|snapshot| snapshot.is_boolean()), "bad_command");
+            let from = fields.0.iter().find(|(name, _)| name == "from");
+            match from.map(|(_, from)| serde_json::from_str::<Fields>(from.get())) {
+                None => {}
+                Some(Err(_)) => need(false, "bad_command"),
+                Some(Ok(from)) => {
+                    for (topic, _) in &from.0 {
+                        let is_asked_for = topics.iter().any(|pattern| stands_for(pattern, topic));
+                        need(is_name(topic, false) && is_asked_for, "bad_topic");
+                        let point = from.get(topic).unwrap_or_default();
+                        let is_point = point.as_array().is_some_and(|point| {
+                            point.len() == 2
+                                && point[0].is_string()
+                                && point[1].as_u64().is_some_and(|seq| seq < 1 << 53)
+                        });
+                        need(is_point && from.is_once(topic), "bad_command");
+                    }
+                }
+            }
+        }
+        Some("pub") => {
+            let topic = fields.get("topic");
+            let topic = topic.as_ref().and_then(Value::as_str);
+            need(topic.is_some() && fields.get("data").is_some(), "bad_command");
+            need(topic.is_none_or(|topic| is_name(topic, false)), "bad_topic");
+        }
+        Some("auth") => need(fields.get("token").is_some_and(|token| token.is_string()), "bad_command"),
+        Some("unsub" | "list" | "ping") => {}
+        Some(_) => need(false, "unknown_op"),
+        None => need(false, "bad_command"),
+    }
+    faults
+}
+
 fuzz_target!(|frame: &str| {
     let value: Result<Value, _> = serde_json::from_str(frame);
     match (Command::parse(frame, &LIMITS), value) {
-        (Ok(command), Ok(value)) => compare(&command, frame, &value),
+        (Ok(command), Ok(value)) => {
+            assert_eq!(faults(frame), [""; 0], "taken, and shouldn't be");
+            compare(&command, frame, &value);
+        }
         // What serde_json's tree can't hold and text can: deep nesting, numbers beyond a double, half a surrogate pair.
         (Ok(_), Err(error)) => {
             let text = error.to_string();
@@ -101,11 +233,21 @@ fuzz_target!(|frame: &str| {
         }
         (Err(refused), value) => {
             assert!(refused.message.len() < 1000, "a refusal doesn't grow with what was sent");
-            assert_eq!(refused.code == "bad_json", value.is_err() && refused.code == "bad_json");
+            if value.is_ok() {
+                let faults = faults(frame);
+                assert!(faults.contains(&refused.code), "{refused}: {faults:?}");
+            }
         }
     }
     let (topics, mode) = frame.split_once('&').map_or((frame, None), |(topics, mode)| (topics, Some(mode)));
-    if let Ok(sub) = Sub::from_query(topics, mode, None, &LIMITS) {
-        assert!(sub.topics.iter().all(|name| topics.split(',').any(|given| given == name)));
+    let mut names: Vec<&str> = topics.split(',').collect();
+    names.sort_unstable();
+    names.dedup();
+    let is_right = names.len() <= LIMITS.topics_max
+        && names.iter().all(|name| is_name(name, true))
+        && matches!(mode, None | Some("all" | "latest"));
+    match Sub::from_query(topics, mode, None, &LIMITS) {
+        Ok(sub) => assert!(is_right && sub.topics.iter().all(|name| names.contains(&&**name))),
+        Err(refused) => assert!(!is_right, "{refused}"),
     }
 });

@@ -5,7 +5,10 @@ use std::io::Read;
 use bytesize::ByteSize;
 use stentor::protocol::Payload;
 
-use crate::client::{Client, exchange, frame, read_frame, serve, tcp, upgraded};
+use crate::{
+    client::{Client, exchange, frame, read_frame, serve, tcp, upgraded},
+    process::{Running, wait_for},
+};
 
 #[test]
 fn connections_beyond_the_limit_are_told_503_and_room_is_given_back() {
@@ -177,20 +180,23 @@ fn publications_beyond_their_rate_are_closed_with_4003_and_are_no_commands() {
 
 #[test]
 fn answers_that_are_not_taken_for_the_idle_timeout_are_given_up() {
-    let server = serve(|config| {
-        config.sndbuf = ByteSize::kib(4);
-        config.idle_timeout = "1s".parse().unwrap();
-    });
+    // Its pongs say that it is alive, and are no reason to end it.
+    let mut running =
+        Running::start(&["--sndbuf", "4KiB", "--idle-timeout", "1s", "--max-commands", "0", "--log-level", "debug"]);
     let large = "x".repeat(60_000);
+    let mut publisher = running.client("/ws");
+    assert_eq!(publisher.json()["type"], "hello");
     for n in 0..200 {
-        server.publisher().publish(&format!("a.{n}"), Payload::Text(&large)).unwrap();
+        let published = format!(r#"{{"op":"pub","id":1,"topic":"a.{n}","data":"{large}"}}"#);
+        assert_eq!(publisher.ask(&published)["type"], "ack");
     }
     // 12 MB of snapshots, far more than both kernels' buffers take.
-    let client = Client::hello(&server, "/ws?topics=a.*");
+    let client = running.client("/ws?topics=a.*");
     let mut stream = client.socket.get_ref();
-    // Without reading: the end of the connection shows as a reset when something is sent.
     let pong = [0x8a, 0x80, 0, 0, 0, 0];
-    while std::io::Write::write_all(&mut stream, &pong).is_ok() {
-        std::thread::yield_now();
-    }
+    // Without reading: the end of the connection shows as a reset when something is sent.
+    wait_for("the end", || std::io::Write::write_all(&mut stream, &pong).is_err());
+    let log = running.logged("bytes of answers were not taken for 1 s");
+    assert!(log.lines().last().unwrap().contains("code=1006"), "{log}");
+    assert_eq!(running.client("/ws").json()["type"], "hello");
 }

@@ -1,10 +1,17 @@
 //! How the server goes away.
 
-use std::net::TcpStream;
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+};
 
+use rustix::process::Signal;
 use stentor::protocol::Payload;
 
-use crate::client::{Client, serve};
+use crate::{
+    client::{Client, close_code, serve, tcp, upgraded},
+    process::{Running, wait_for},
+};
 
 #[test]
 fn clients_are_told_sent_everything_and_closed_with_1001() {
@@ -52,11 +59,18 @@ fn clients_are_told_sent_everything_and_closed_with_1001() {
 
 #[test]
 fn a_client_that_never_answers_does_not_hold_the_server_up_for_ever() {
-    let server = serve(|config| {
-        config.drain_timeout = "300ms".parse().unwrap();
-        config.close_timeout = "300ms".parse().unwrap();
-    });
-    let _silent = crate::client::upgraded(server.addresses()[0], "/ws");
-    let _half = crate::client::tcp(server.addresses()[0]);
-    server.stop();
+    let running = Running::start(&["--drain-timeout", "300ms", "--close-timeout", "300ms"]);
+    let mut silent = upgraded(running.at(), "/ws");
+    let mut half = tcp(running.at());
+    half.write_all(b"GET /ws HTTP/1.1\r\n").unwrap();
+    running.until("connections_admitted", |count| count >= 2.0);
+    running.signal(Signal::TERM);
+    // Told, and sent the close frame that it doesn't answer.
+    assert_eq!(close_code(&mut silent), 1001);
+    let mut running = running;
+    wait_for("its end", || running.child.try_wait().unwrap().is_some());
+    let (code, log) = running.end();
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("stopped"), "{log}");
+    assert_eq!(half.read(&mut [0; 16]).unwrap_or(0), 0, "half a request is answered by nobody");
 }

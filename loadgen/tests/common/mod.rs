@@ -143,6 +143,17 @@ fn change(message: &Message, how: impl Fn(&mut Vec<u8>)) -> Message {
     Message::text(String::from_utf8(bytes).unwrap())
 }
 
+/// Doubts that a slow or busy machine gives reason for. Deliveries that came before they were sent are not among them.
+const MACHINES_AFFAIR: [&str; 7] = [
+    "of this machine's time away",
+    "the saturated side",
+    "the schedule slipped",
+    "receiving lagged behind",
+    "may both run on cores",
+    "the whole machine was busy",
+    "went to others than the generator",
+];
+
 /// What the program said and how it ended.
 pub struct Outcome {
     pub code: i32,
@@ -152,10 +163,16 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    /// Ended well; doubts about speed are the machine's affair, and no test's.
+    /// Ended well. Doubts about how fast this machine is are no test's affair; but the code has to say that there are some,
+    /// and that nobody finds any others.
     pub fn assert_fine(&self) {
-        assert!(self.code == 0 || self.code == 3, "exit {}\n{}{}", self.code, self.out, self.err);
-        assert_eq!(self.run("/faults").as_array().unwrap().len(), 0, "{}", self.out);
+        let list = |path| self.run(path).as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned());
+        assert_eq!(list("/faults").len(), 0, "{}", self.out);
+        let doubts: Vec<String> = list("/doubts").collect();
+        assert_eq!(self.code, if doubts.is_empty() { 0 } else { 3 }, "{doubts:?}\n{}{}", self.out, self.err);
+        for doubt in doubts {
+            assert!(MACHINES_AFFAIR.iter().any(|kind| doubt.contains(kind)), "{doubt}");
+        }
     }
 
     /// A field of the first run.
