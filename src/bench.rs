@@ -149,7 +149,7 @@ impl Default for Bench {
 }
 
 /// No timer is to fire in the middle of a measurement.
-const NEVER: Span = Span(Duration::ZERO);
+const NEVER: Span = Span::new(Duration::ZERO);
 
 /// What the worker's edge and the clients share.
 #[derive(Default)]

@@ -3,6 +3,7 @@
 //! Three kinds of remarks: an `error` would keep the server from starting, a `warning` makes it work differently from
 //! what the settings say, a `note` is arithmetic that an operator wants to see. `judge` compares the settings with
 //! what the kernel allows (`Machine`); the rest asks the system itself.
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::indexing_slicing))]
 
 use std::{fmt, fs, io, net::SocketAddr, path::Path};
 
@@ -70,8 +71,10 @@ pub fn check(cli: &Cli, passed: &[Socket]) -> Report {
         config.listen = server::addresses_passed(passed);
     }
     let mut remarks = Vec::new();
+    // What comes behind reckons with numbers that are within bounds.
     if let Err(error) = config.check() {
         remarks.push((Weight::Error, error.to_string()));
+        return Report { remarks, settings: cli.settings.clone() };
     }
     if passed.is_empty() {
         remarks.extend(config.listen.iter().map(|address| probe(*address)));
@@ -167,7 +170,7 @@ impl Machine {
                 _ => None,
             },
             tcp_memory: pages_max.map(|pages| pages.saturating_mul(page)),
-            memory: [total.map(|kib| kib * 1024), own_share].into_iter().flatten().min(),
+            memory: [total.map(|kib| kib.saturating_mul(1024)), own_share].into_iter().flatten().min(),
         }
     }
 }
@@ -196,7 +199,7 @@ fn judge(config: &Config, workers: usize, machine: &Machine) -> Vec<(Weight, Str
 
 fn descriptors(config: &Config, workers: usize, machine: &Machine) -> Vec<(Weight, String)> {
     let connections = config.max_connections;
-    let needed = server::descriptors_needed(config, config.listen.len() * config.acceptors, workers);
+    let needed = server::descriptors_needed(config, config.listen.len().saturating_mul(config.acceptors), workers);
     let short = |what: &str, limit: u64, how: &str| {
         format!("--max-connections {connections} needs {needed} descriptors, and {what} is {limit}: {how}")
     };
@@ -215,7 +218,7 @@ fn descriptors(config: &Config, workers: usize, machine: &Machine) -> Vec<(Weigh
         }
     }
     if let Some(limit) = machine.descriptors_system.filter(|limit| *limit < needed) {
-        let how = format!("sysctl fs.file-max={}", needed * 2);
+        let how = format!("sysctl fs.file-max={}", needed.saturating_mul(2));
         remarks.push((Weight::Warning, short("that of the whole system (fs.file-max)", limit, &how)));
     }
     remarks
@@ -242,7 +245,7 @@ fn sockets(config: &Config, machine: &Machine) -> Vec<(Weight, String)> {
                 remarks.push((Weight::Warning, text));
             }
         }
-        let ports = last.saturating_sub(first) + 1;
+        let ports = last.saturating_sub(first).saturating_add(1);
         if config.listen.iter().any(|address| address.ip().is_loopback()) && config.max_connections as u64 > ports {
             let text = format!(
                 "a client or proxy on this machine has {ports} ports for each pair of addresses, fewer than \
@@ -258,10 +261,11 @@ fn sockets(config: &Config, machine: &Machine) -> Vec<(Weight, String)> {
 fn memory(config: &Config, machine: &Machine) -> Vec<(Weight, String)> {
     let connections = config.max_connections as u64;
     let (tape, values) = (config.retain.as_u64(), config.max_values.as_u64());
-    let idle = connections * (KERNEL_BYTES + OWN_BYTES);
+    let idle = connections.saturating_mul(KERNEL_BYTES + OWN_BYTES);
+    let all = tape.saturating_add(values).saturating_add(idle);
     let answers = connections.saturating_mul(config.max_pending.as_u64());
     // The kernel doubles what is asked for, for its own bookkeeping: socket(7).
-    let buffers = connections.saturating_mul(2 * config.sndbuf.as_u64());
+    let buffers = connections.saturating_mul(config.sndbuf.as_u64()).saturating_mul(2);
     let size = ByteSize::b;
     let mut remarks = vec![(
         Weight::Note,
@@ -283,10 +287,10 @@ fn memory(config: &Config, machine: &Machine) -> Vec<(Weight, String)> {
             size(answers)
         ),
     ));
-    if let Some(limit) = machine.memory.filter(|limit| tape + values + idle > *limit) {
+    if let Some(limit) = machine.memory.filter(|limit| all > *limit) {
         let text = format!(
             "--retain, --max-values and {connections} idle connections come to {}, and there is {}: lower them",
-            size(tape + values + idle),
+            size(all),
             size(limit)
         );
         remarks.push((Weight::Warning, text));

@@ -1,4 +1,8 @@
 //! Time as the server uses it: moments of one monotonic clock, and microseconds of the wall clock for `ts`.
+//!
+//! Whatever is added to a moment or taken from it, there is no overflow: beyond the last moment is the last, and before the
+//! first the first.
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::indexing_slicing))]
 
 use std::{
     ops::{Add, Sub},
@@ -48,4 +52,19 @@ impl Sub<Duration> for Moment {
 /// Microseconds since the Unix epoch: the `ts` of a publication.
 pub fn wall_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |length| length.as_micros() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_length_of_time_leads_out_of_the_moments_there_are() {
+        for length in [Duration::MAX, Duration::from_nanos(u64::MAX), Duration::from_secs(u64::MAX)] {
+            assert_eq!(Moment(7) + length, Moment::NEVER);
+            assert_eq!(Moment::NEVER - length, Moment(0));
+        }
+        assert_eq!(Moment(7).since(Moment::NEVER), Duration::ZERO);
+        assert_eq!(Moment::NEVER.since(Moment(0)), Duration::from_nanos(u64::MAX));
+    }
 }

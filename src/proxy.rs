@@ -12,6 +12,7 @@
 //! ```
 //!
 //! No socket, thread, lock or clock. What comes from the network is bounded and never panics.
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::indexing_slicing))]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -96,12 +97,12 @@ pub struct Header {
 /// # Errors
 /// One sentence about what it is instead.
 pub fn read_header(bytes: &[u8]) -> Result<Option<Header>, &'static str> {
-    let common = bytes.len().min(SIGNATURE.len());
-    if bytes[..common] == SIGNATURE[..common] {
+    // Fewer bytes may still become it.
+    let begins = |with: &[u8]| bytes.starts_with(with) || with.starts_with(bytes);
+    if begins(SIGNATURE) {
         return read_binary(bytes);
     }
-    let common = bytes.len().min(b"PROXY ".len());
-    if bytes[..common] == b"PROXY "[..common] {
+    if begins(b"PROXY ") {
         return read_text(bytes);
     }
     Err("A connection from this proxy has to begin with a PROXY header, of version 1 or 2 (--proxy-protocol).")
@@ -109,14 +110,15 @@ pub fn read_header(bytes: &[u8]) -> Result<Option<Header>, &'static str> {
 
 fn read_text(bytes: &[u8]) -> Result<Option<Header>, &'static str> {
     const BAD: &str = "The PROXY header is malformed: expected PROXY TCP4 or TCP6, two addresses and two ports.";
-    let seen = &bytes[..bytes.len().min(TEXT_MAX)];
+    let seen = bytes.get(..TEXT_MAX).unwrap_or(bytes);
     let Some(end) = memchr::memchr(b'\n', seen) else {
         return if seen.len() == TEXT_MAX { Err("The PROXY header is longer than 107 bytes.") } else { Ok(None) };
     };
-    let line = seen[..end].strip_suffix(b"\r").and_then(|line| str::from_utf8(line).ok()).ok_or(BAD)?;
+    let (line, _) = seen.split_at(end);
+    let line = line.strip_suffix(b"\r").and_then(|line| str::from_utf8(line).ok()).ok_or(BAD)?;
     let mut words = line.split(' ').skip(1);
     let family = words.next();
-    let len = end + 1;
+    let len = end.saturating_add(1);
     if family == Some("UNKNOWN") {
         return Ok(Some(Header { client: None, len }));
     }
@@ -135,7 +137,7 @@ fn read_binary(bytes: &[u8]) -> Result<Option<Header>, &'static str> {
     let Some((head, rest)) = bytes.split_first_chunk::<16>() else { return Ok(None) };
     let [.., version_and_command, family, high, low] = *head;
     let length = usize::from(u16::from_be_bytes([high, low]));
-    let len = head.len() + length;
+    let len = head.len().saturating_add(length);
     if version_and_command >> 4 != 2 {
         return Err("The PROXY header is of a version other than 1 and 2.");
     }

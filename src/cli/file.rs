@@ -57,7 +57,7 @@ pub(super) fn apply(command: Command, file: &[Given]) -> Command {
 }
 
 fn parse(text: &str, file: &str, command: &Command) -> Result<Vec<Given>, String> {
-    let place = |at: usize| (text[..at].matches('\n').count() + 1, file);
+    let place = |at: usize| (text.bytes().take(at).filter(|byte| *byte == b'\n').count().saturating_add(1), file);
     let at_line = |at: usize, what: &dyn fmt::Display| format!("{file}:{}: {what}", place(at).0);
     let table = DeTable::parse(text).map_err(|error| {
         let why = error.message().trim().replace('\n', ", ");

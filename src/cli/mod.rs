@@ -3,6 +3,7 @@
 //! Settings live in [`Config`]; here are the flags that only a program has (its log, `--print-config`), the help, and
 //! where each value came from. `-h` is one line a flag and fits a screen; `--help` explains each flag, its environment
 //! variable and its cost. A flag wins over its environment variable, which wins over the file, which wins over the default.
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::indexing_slicing))]
 
 mod file;
 mod settings;
@@ -223,7 +224,7 @@ fn short_help(command: &Command) -> String {
         let text = flag.get_help().map(ToString::to_string).unwrap_or_default();
         let default = flag.get_default_values().first().filter(|_| flag.get_action().takes_values());
         let default = default.map(|value| format!(" [{}]", value.to_string_lossy())).unwrap_or_default();
-        let text = shortened(&text, COLUMNS_MAX.saturating_sub(2 + width + 2 + default.len()));
+        let text = shortened(&text, COLUMNS_MAX.saturating_sub(4).saturating_sub(width).saturating_sub(default.len()));
         let _ = writeln!(help, "  {:width$}  {text}{default}", usage(flag));
     }
     let _ = writeln!(help, "  {:width$}  This, or --help for more; --version", "-h");

@@ -3,6 +3,10 @@
 //! [`Config`] is what the command line fills in, what an embedding program sets field by field, and what
 //! `--print-config` prints. [`Config::check`] holds the relations between settings; each error names the flag, what was
 //! given and what would do.
+//!
+//! What the rest of the program is given is within bounds: rates and times by their types (`values.rs`), numbers and sizes by
+//! [`Config::check`], which both the start and a reload ask before anything else is done.
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::indexing_slicing))]
 
 mod values;
 
@@ -350,6 +354,9 @@ impl Default for Config {
     }
 }
 
+/// The most instruments of the simulated market: names for more would run out.
+pub const SYMBOLS_MAX: usize = 1_000_000;
+
 /// Makes the list of settings that can change while the server runs, and the function that takes them over, from one list.
 macro_rules! live {
     ($($field:ident)*) => {
@@ -383,49 +390,18 @@ impl Config {
     /// The first that cannot work: names the flag, what was given, and what would do.
     pub fn check(&self) -> Result<(), ConfigError> {
         let no = |text: String| Err(ConfigError(text));
-        for (flag, given) in [
-            ("--acceptors", self.acceptors),
-            ("--workers", self.workers.unwrap_or(1)),
-            ("--backlog", self.backlog as usize),
-            ("--inbox", self.inbox),
-            ("--max-connections", self.max_connections),
-            ("--max-http-connections", self.max_http_connections),
-            ("--max-topics", self.max_topics),
-            ("--max-subscriptions", self.max_subscriptions),
-            ("--max-subscriptions-total", self.max_subscriptions_total),
-            ("--demo-symbols", self.demo_symbols),
-        ] {
-            if given == 0 {
-                return no(format!("{flag} was given as 0: it must be at least 1"));
+        for (flag, given, least, most) in self.counts() {
+            if !(least..=most).contains(&given) {
+                return no(format!("{flag} was given as {given}: it must be from {least} to {most}"));
             }
         }
         if self.listen.is_empty() {
             return no("--listen names no address: give at least one, such as 127.0.0.1:9001".into());
         }
-        for (flag, given, least, most) in [
-            ("--segment", self.segment, ByteSize::kib(64), ByteSize::gib(1)),
-            ("--max-message", self.max_message, ByteSize::b(1), ByteSize::mib(512)),
-            ("--max-head", self.max_head, ByteSize::b(512), ByteSize::mib(1)),
-            ("--max-body", self.max_body, ByteSize::b(1), ByteSize::tib(1)),
-            ("--max-pending", self.max_pending, ByteSize::kib(64), ByteSize::gib(1)),
-        ] {
+        for (flag, given, least, most) in self.sizes() {
             if given < least || given > most {
                 return no(format!("{flag} was given as {given}: it must be from {least} to {most}"));
             }
-        }
-        for (flag, given) in [("--sndbuf", self.sndbuf), ("--rcvbuf", self.rcvbuf)] {
-            if given > ByteSize::gib(1) {
-                return no(format!("{flag} was given as {given}: it must be at most 1 GiB"));
-            }
-        }
-        if !(1..=1024).contains(&self.max_topic_length) {
-            return no(format!("--max-topic-length was given as {}: it must be from 1 to 1024", self.max_topic_length));
-        }
-        if self.slow_list > 1000 {
-            return no(format!("--slow-list was given as {}: it must be at most 1000", self.slow_list));
-        }
-        if self.max_topics > 1 << 24 {
-            return no(format!("--max-topics was given as {}: it must be at most {}", self.max_topics, 1 << 24));
         }
         if self.max_message > self.segment {
             return no(format!(
@@ -433,12 +409,13 @@ impl Config {
                 self.max_message, self.segment
             ));
         }
-        if self.retain.as_u64() < 2 * self.segment.as_u64() {
+        let segments = self.segment.as_u64().saturating_mul(2);
+        if self.retain.as_u64() < segments {
             return no(format!(
                 "--retain {} holds fewer than two segments of {}: raise it to at least {}, or lower --segment",
                 self.retain,
                 self.segment,
-                ByteSize::b(2 * self.segment.as_u64())
+                ByteSize::b(segments)
             ));
         }
         if self.max_subscriptions > self.max_subscriptions_total {
@@ -480,12 +457,6 @@ impl Config {
         if self.flush_interval.get() > Duration::from_secs(10) {
             return no(format!("--flush-interval was given as {}: it must be at most 10s", self.flush_interval));
         }
-        if !(1..=1_000_000).contains(&self.turn_sends) {
-            return no(format!("--turn-sends was given as {}: it must be from 1 to 1000000", self.turn_sends));
-        }
-        if self.spin > 1_000_000 {
-            return no(format!("--spin was given as {}: it must be at most 1000000 (a second)", self.spin));
-        }
         for origin in &self.allow_origin {
             let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
             if host.is_none_or(|host| host.is_empty() || host.contains(['/', ' '])) {
@@ -501,6 +472,48 @@ impl Config {
             return no("--loop was given without --replay: name the file to repeat".into());
         }
         Ok(())
+    }
+
+    /// Every number, with the least and the most that it may be. Beyond these bounds memory is reserved that there is not, or
+    /// sums overflow; where there seems to be no bound, it is what a descriptor or a name can be numbered with.
+    fn counts(&self) -> [(&'static str, u64, u64, u64); 15] {
+        const NUMBERED: u64 = i32::MAX as u64;
+        let wide = |n: usize| n as u64;
+        [
+            ("--acceptors", wide(self.acceptors), 1, 1024),
+            ("--workers", wide(self.workers.unwrap_or(1)), 1, 4096),
+            ("--backlog", self.backlog.into(), 1, NUMBERED),
+            ("--inbox", wide(self.inbox), 1, 1 << 20),
+            ("--max-connections", wide(self.max_connections), 1, NUMBERED),
+            ("--max-connections-per-ip", wide(self.max_connections_per_ip), 0, NUMBERED),
+            ("--max-http-connections", wide(self.max_http_connections), 1, NUMBERED),
+            ("--max-topics", wide(self.max_topics), 1, 1 << 24),
+            ("--max-subscriptions", wide(self.max_subscriptions), 1, NUMBERED),
+            ("--max-subscriptions-total", wide(self.max_subscriptions_total), 1, NUMBERED),
+            ("--max-topic-length", wide(self.max_topic_length), 1, 1024),
+            ("--slow-list", wide(self.slow_list), 0, 1000),
+            ("--turn-sends", wide(self.turn_sends), 1, 1_000_000),
+            // A second.
+            ("--spin", self.spin, 0, 1_000_000),
+            ("--demo-symbols", wide(self.demo_symbols), 1, SYMBOLS_MAX as u64),
+        ]
+    }
+
+    /// Every size, in the same way.
+    fn sizes(&self) -> [(&'static str, ByteSize, ByteSize, ByteSize); 10] {
+        let (none, most) = (ByteSize::b(0), ByteSize::pib(1));
+        [
+            ("--retain", self.retain, none, most),
+            ("--lag-limit", self.lag_limit, none, most),
+            ("--segment", self.segment, ByteSize::kib(64), ByteSize::gib(1)),
+            ("--sndbuf", self.sndbuf, none, ByteSize::gib(1)),
+            ("--rcvbuf", self.rcvbuf, none, ByteSize::gib(1)),
+            ("--max-message", self.max_message, ByteSize::b(1), ByteSize::mib(512)),
+            ("--max-body", self.max_body, ByteSize::b(1), ByteSize::tib(1)),
+            ("--max-head", self.max_head, ByteSize::b(512), ByteSize::mib(1)),
+            ("--max-values", self.max_values, none, most),
+            ("--max-pending", self.max_pending, ByteSize::kib(64), ByteSize::gib(1)),
+        ]
     }
 
     /// Whether a client needs no token to publish: it was said so, or only this machine can connect. Behind a proxy, who
@@ -543,6 +556,25 @@ mod tests {
         assert!(said(|c| c.slow_list = 1001).contains("--slow-list was given as 1001"));
         assert!(said(|c| c.workers = Some(0)).contains("--workers"));
         assert!(said(|c| c.proxy_protocol = true).contains("--trusted-proxy"));
+    }
+
+    #[test]
+    fn numbers_and_sizes_that_nothing_could_be_done_with_are_refused_with_what_is_accepted() {
+        for (flag, change) in [
+            ("--acceptors", (|c| c.acceptors = usize::MAX) as fn(&mut Config)),
+            ("--workers", |c| c.workers = Some(usize::MAX)),
+            ("--inbox", |c| c.inbox = usize::MAX),
+            ("--max-connections", |c| c.max_connections = usize::MAX),
+            ("--max-subscriptions-total", |c| c.max_subscriptions_total = usize::MAX),
+            ("--demo-symbols", |c| c.demo_symbols = usize::MAX),
+            ("--retain", |c| c.retain = ByteSize::b(u64::MAX)),
+            ("--max-values", |c| c.max_values = ByteSize::b(u64::MAX)),
+            ("--lag-limit", |c| c.lag_limit = ByteSize::b(u64::MAX)),
+            ("--segment", |c| c.segment = ByteSize::b(u64::MAX)),
+        ] {
+            let text = said(change);
+            assert!(text.starts_with(&format!("{flag} was given as ")) && text.contains("it must be from"), "{text}");
+        }
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The values of settings, as people write them: cores, times, rates, speeds, secrets.
 //!
-//! Each is read with `FromStr`, whose error says what was expected and what was found, and printed the way it is read.
+//! Each is read with `FromStr`, whose error says what was expected and what was found, and printed the way it is read. What
+//! is read is within bounds for which nothing that is computed from it can overflow, so whoever uses it needs no care: a
+//! [`Span`] fits any clock, and the time that one thing of a [`Rate`] takes is no less than a nanosecond and no more than an hour.
 
-use std::{fmt, net::IpAddr, str::FromStr, time::Duration};
+use std::{collections::HashSet, fmt, net::IpAddr, str::FromStr, time::Duration};
 
 use clap::ValueEnum;
 use ipnet::IpNet;
@@ -38,7 +40,8 @@ impl FromStr for Pin {
             }
             cores.extend(first..=last);
         }
-        if (1..cores.len()).any(|i| cores[..i].contains(&cores[i])) {
+        let mut seen = HashSet::new();
+        if !cores.iter().all(|core| seen.insert(*core)) {
             return Err(format!("expected each core once; found {text:?}"));
         }
         Ok(Pin::Cores(cores))
@@ -58,11 +61,19 @@ impl fmt::Display for Pin {
     }
 }
 
-/// A length of time as people write it: `250ms`, `10s`, `2m`.
+/// A length of time as people write it: `250ms`, `10s`, `2m`. At most [`Span::MOST`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Span(pub Duration);
+pub struct Span(Duration);
 
 impl Span {
+    /// A hundred years: as good as never, and a sixth of what nanoseconds in 64 bits hold, so that moments can be added to it.
+    pub const MOST: Span = Span(Duration::from_secs(100 * 31_557_600));
+
+    /// This length, or [`Span::MOST`] where it is longer.
+    pub const fn new(length: Duration) -> Span {
+        if length.as_secs() >= Span::MOST.0.as_secs() { Span::MOST } else { Span(length) }
+    }
+
     /// The length itself.
     pub fn get(self) -> Duration {
         self.0
@@ -81,7 +92,12 @@ impl FromStr for Span {
         if text == "0" {
             return Ok(Span(Duration::ZERO));
         }
-        humantime::parse_duration(text).map(Span).map_err(|error| format!("expected a time like 250ms or 10s: {error}"))
+        let length =
+            humantime::parse_duration(text).map_err(|error| format!("expected a time like 250ms or 10s: {error}"))?;
+        if length > Span::MOST.0 {
+            return Err(format!("expected a time like 250ms or 10s, at most {}; found {text}", Span::MOST));
+        }
+        Ok(Span(length))
     }
 }
 
@@ -91,9 +107,35 @@ impl fmt::Display for Span {
     }
 }
 
-/// A number per second: `500`, `1000/s`, `50k/s`, `1.5M/s`.
+/// A number per second: `500`, `1000/s`, `50k/s`, `1.5M/s`. From one an hour to 1,000,000,000 a second.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rate(pub f64);
+pub struct Rate(f64);
+
+impl Rate {
+    const LEAST: f64 = 1.0 / 3600.0;
+    const MOST: f64 = 1e9;
+
+    /// So many a second.
+    ///
+    /// # Errors
+    /// Fewer than one an hour, more than 1,000,000,000, or no number.
+    pub fn new(per_second: f64) -> Result<Rate, String> {
+        match (Rate::LEAST..=Rate::MOST).contains(&per_second) {
+            true => Ok(Rate(per_second)),
+            false => Err(format!("expected a rate from 1 an hour (0.00028/s) to 1000M/s; found {per_second}/s")),
+        }
+    }
+
+    /// How many a second.
+    pub fn per_second(self) -> f64 {
+        self.0
+    }
+
+    /// How long one of them takes: a nanosecond to an hour.
+    pub fn period(self) -> Duration {
+        Duration::from_secs_f64(1.0 / self.0)
+    }
+}
 
 impl FromStr for Rate {
     type Err = String;
@@ -105,10 +147,10 @@ impl FromStr for Rate {
             Some(rest) => (rest, 1e6),
             None => (number, 1.0),
         };
-        match number.parse::<f64>() {
-            Ok(n) if n.is_finite() && n > 0.0 && n * factor <= 1e9 => Ok(Rate(n * factor)),
-            _ => Err(format!("expected a rate above 0 like 500, 50k/s or 1.5M/s; found {text:?}")),
-        }
+        let rate = number.parse().ok().and_then(|number: f64| Rate::new(number * factor).ok());
+        rate.ok_or_else(|| {
+            format!("expected a rate like 500, 50k/s or 1.5M/s, from 1 an hour (0.00028/s) to 1000M/s; found {text:?}")
+        })
     }
 }
 
@@ -120,12 +162,21 @@ impl fmt::Display for Rate {
 
 /// A bound on how often something may happen: a [`Rate`], or `0` for no bound.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct RateLimit(pub f64);
+pub struct RateLimit(Option<Rate>);
 
 impl RateLimit {
-    /// Whether this is the zero that means `no limit`.
-    pub fn is_none(self) -> bool {
-        self.0 == 0.0
+    /// No bound.
+    pub const NONE: RateLimit = RateLimit(None);
+
+    /// The bound; none for any number.
+    pub fn rate(self) -> Option<Rate> {
+        self.0
+    }
+}
+
+impl From<Rate> for RateLimit {
+    fn from(rate: Rate) -> Self {
+        RateLimit(Some(rate))
     }
 }
 
@@ -134,15 +185,18 @@ impl FromStr for RateLimit {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if matches!(text, "0" | "0/s") {
-            return Ok(RateLimit(0.0));
+            return Ok(RateLimit::NONE);
         }
-        text.parse().map(|Rate(rate)| RateLimit(rate)).map_err(|error| format!("{error}; or 0 for no limit"))
+        text.parse().map(|rate: Rate| rate.into()).map_err(|error: String| format!("{error}; or 0 for no limit"))
     }
 }
 
 impl fmt::Display for RateLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Rate(self.0).fmt(f)
+        match self.0 {
+            Some(rate) => rate.fmt(f),
+            None => f.write_str("0/s"),
+        }
     }
 }
 
@@ -163,8 +217,8 @@ impl FromStr for Speed {
             return Ok(Speed::Max);
         }
         match text.strip_suffix('x').unwrap_or(text).parse::<f64>() {
-            Ok(times) if times.is_finite() && times > 0.0 => Ok(Speed::Times(times)),
-            _ => Err(format!("expected a factor above 0 like 0.5 or 10, or max; found {text:?}")),
+            Ok(times) if (1e-6..=1e6).contains(&times) => Ok(Speed::Times(times)),
+            _ => Err(format!("expected a factor like 0.5 or 10, from 0.000001 to 1000000, or max; found {text:?}")),
         }
     }
 }
@@ -272,10 +326,10 @@ mod tests {
         assert_eq!("0,2-3".parse::<Pin>().unwrap(), Pin::Cores(vec![0, 2, 3]));
         assert!("0,0".parse::<Pin>().is_err());
         assert!("3-1".parse::<Pin>().is_err());
-        assert_eq!("50k/s".parse::<Rate>().unwrap(), Rate(50_000.0));
+        assert_eq!("50k/s".parse::<Rate>().unwrap().per_second(), 50_000.0);
         assert!("0".parse::<Rate>().is_err());
-        assert!("0".parse::<RateLimit>().unwrap().is_none());
-        assert_eq!("2k/s".parse::<RateLimit>().unwrap(), RateLimit(2_000.0));
+        assert_eq!("0".parse::<RateLimit>().unwrap().rate(), None);
+        assert_eq!("2k/s".parse::<RateLimit>().unwrap(), Rate::new(2_000.0).unwrap().into());
         assert!("-1".parse::<RateLimit>().unwrap_err().contains("0 for no limit"));
         assert_eq!("max".parse::<Speed>().unwrap(), Speed::Max);
         assert!("-1".parse::<Speed>().is_err());
@@ -287,5 +341,27 @@ mod tests {
             assert!(wrong.parse::<Network>().is_err(), "{wrong}");
         }
         assert_eq!("250ms".parse::<Span>().unwrap().get(), Duration::from_millis(250));
+    }
+
+    #[test]
+    fn what_nothing_could_be_computed_from_is_refused_with_what_is_accepted() {
+        for text in ["1e-20", "0.00027", "1e300", "1e10k", "1001M/s", "inf", "-inf", "nan", "-1", "", "k", "/s"] {
+            let error = text.parse::<RateLimit>().unwrap_err();
+            assert!(error.contains("from 1 an hour (0.00028/s) to 1000M/s") && error.contains(text), "{error}");
+        }
+        for text in ["0.00028", "1000M/s", "1e9"] {
+            let period = text.parse::<Rate>().unwrap().period();
+            assert!(period >= Duration::from_nanos(1) && period <= Duration::from_secs(3600), "{text} {period:?}");
+        }
+        for text in ["101years", "500000000years", "18446744073709551615s"] {
+            let error = text.parse::<Span>().unwrap_err();
+            assert!(error.contains("at most 100years") && error.contains(text), "{error}");
+        }
+        assert_eq!("100years".parse::<Span>().unwrap(), Span::MOST);
+        assert_eq!(Span::new(Duration::MAX), Span::MOST);
+        for text in ["1e-300", "1e300", "inf", "nan", "0", "0.0000001"] {
+            let error = text.parse::<Speed>().unwrap_err();
+            assert!(error.contains("from 0.000001 to 1000000") && error.contains(text), "{error}");
+        }
     }
 }

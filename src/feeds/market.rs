@@ -17,7 +17,7 @@ use std::collections::HashSet;
 
 use fastrand::Rng;
 
-use crate::config::Config;
+use crate::config::{Config, SYMBOLS_MAX};
 
 /// An endless market, the same for the same seed, size and rate.
 pub struct Market {
@@ -42,9 +42,6 @@ pub struct Tick<'m> {
     pub data: &'m [u8],
 }
 
-/// More instruments than this are not made: their names would run out soon.
-pub const SYMBOLS_MAX: usize = 1_000_000;
-
 impl Market {
     /// A market of `symbols` instruments (at least 1, at most [`SYMBOLS_MAX`]) that publishes `rate` times a second on
     /// average, once each instrument has been quoted.
@@ -62,7 +59,7 @@ impl Market {
 
     /// The market that the server's settings ask for; another one at each start.
     pub fn of(config: &Config) -> Self {
-        Market::new(fastrand::u64(..), config.demo_symbols, config.demo_rate.0)
+        Market::new(fastrand::u64(..), config.demo_symbols, config.demo_rate.per_second())
     }
 
     /// The next publication: first one quote of each instrument, all at the time 0; then what chance brings.

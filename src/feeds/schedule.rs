@@ -2,6 +2,7 @@
 //!
 //! Values only: it is told the moment of the start and each timestamp, and says a moment. Every deadline of a pass is
 //! computed from that pass's first timestamp and never from the deadline before, so no rounding adds up.
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::indexing_slicing))]
 
 use std::time::{Duration, Instant};
 
@@ -33,7 +34,7 @@ impl Schedule {
     pub(super) fn due(&mut self, ts_ns: u64) -> Option<Instant> {
         let (_, latest) = self.span.get_or_insert((ts_ns, ts_ns));
         if ts_ns < *latest {
-            self.backwards += 1;
+            self.backwards = self.backwards.saturating_add(1);
             return None;
         }
         *latest = ts_ns;
@@ -46,7 +47,7 @@ impl Schedule {
         const FAR: Duration = Duration::from_secs(100 * 365 * 86_400);
         let (first, latest) = self.span?;
         // A double counts nanoseconds exactly for 104 days, and to a microsecond for centuries.
-        let seconds = (latest - first) as f64 / 1e9 / self.times?;
+        let seconds = latest.saturating_sub(first) as f64 / 1e9 / self.times?;
         let after = Duration::try_from_secs_f64(seconds).map_or(FAR, |after| after.min(FAR));
         self.origin.checked_add(after)
     }

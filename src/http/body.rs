@@ -13,6 +13,7 @@
 //! when its length is known, which for a chunked one is at the size of the chunk that goes too far. What isn't data
 //! (extensions, trailers) is bounded over the whole body, and every line has to end in CR LF: chunked bodies are where
 //! requests are smuggled.
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::indexing_slicing))]
 
 use super::{head::Body, response::Refusal};
 
@@ -88,14 +89,14 @@ impl BodyDecoder {
                 State::Length(_) if input.is_empty() => return Ok(None),
                 State::Length(left) => {
                     let data = take(input, left);
-                    self.room -= data.len() as u64;
-                    self.state = State::Length(left - data.len() as u64);
+                    self.room = self.room.saturating_sub(data.len() as u64);
+                    self.state = State::Length(left.saturating_sub(data.len() as u64));
                     return Ok(Some(BodyEvent::Data(data)));
                 }
                 State::Data(_) if input.is_empty() => return Ok(None),
                 State::Data(left) => {
                     let data = take(input, left);
-                    self.state = match left - data.len() as u64 {
+                    self.state = match left.saturating_sub(data.len() as u64) {
                         0 => State::DataEnd,
                         left => State::Data(left),
                     };
@@ -120,7 +121,7 @@ impl BodyDecoder {
             (State::Extension { .. }, _) => self.ignore(state, byte)?,
             (State::SizeEnd { size: 0 }, b'\n') => State::Trailer { is_empty: true },
             (State::SizeEnd { size }, b'\n') => {
-                self.room -= size;
+                self.room = self.room.saturating_sub(size);
                 State::Data(size)
             }
             (State::DataEnd, b'\r') => State::DataEndLf,
@@ -140,7 +141,7 @@ impl BodyDecoder {
         if size > self.room {
             return Err(too_large());
         }
-        Ok(State::Size { size, digits: digits + 1 })
+        Ok(State::Size { size, digits: digits.saturating_add(1) })
     }
 
     /// Passes over a byte of what is ignored, within bounds.
@@ -148,7 +149,7 @@ impl BodyDecoder {
         if byte.is_ascii_control() && byte != b'\t' {
             return Err(malformed());
         }
-        self.ignored += 1;
+        self.ignored = self.ignored.saturating_add(1);
         if self.ignored > IGNORED_MAX {
             return Err(Refusal::new(413, "The body has too many chunk extensions or trailers."));
         }

@@ -7,6 +7,7 @@
 //!
 //! [`parse`] is called with everything read so far, again and again until the head is whole. What is obviously not HTTP
 //! (a TLS greeting, say) is refused at its first bytes. Values borrow from that buffer.
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::indexing_slicing))]
 
 use std::borrow::Cow;
 
@@ -60,13 +61,14 @@ pub struct Request<'b> {
 ///
 /// A refusal, as soon as no further bytes could make the head good. Afterwards the connection can't be used.
 pub fn parse(buffer: &[u8], max_head: usize) -> Result<Option<(Request<'_>, usize)>, Refusal> {
-    let bytes = &buffer[..buffer.len().min(max_head)];
+    let bytes = buffer.get(..max_head).unwrap_or(buffer);
     let mut headers = [EMPTY_HEADER; HEADERS_MAX];
     let mut parsed = httparse::Request::new(&mut headers);
     match parsed.parse(bytes) {
         Ok(Status::Complete(len)) => {
-            refuse_bare_line_feeds(&bytes[..len])?;
-            refuse_no_method(&bytes[..len])?;
+            let head = bytes.get(..len).unwrap_or(bytes);
+            refuse_bare_line_feeds(head)?;
+            refuse_no_method(head)?;
             Ok(Some((Request::judge(&parsed)?, len)))
         }
         Ok(Status::Partial) if buffer.len() >= max_head => Err(too_long(bytes)),
@@ -232,8 +234,10 @@ fn path_and_query(target: &str) -> Result<&str, Refusal> {
     match rest.find(['/', '?']) {
         None => Ok("/"),
         Some(0) => Err(Refusal::new(400, "The request target is a URL without a host.")),
-        Some(at) if rest.as_bytes()[at] == b'/' => Ok(&rest[at..]),
-        Some(_) => Err(Refusal::new(400, "The request target is a URL without a path.")),
+        Some(at) => {
+            let path = rest.get(at..).filter(|path| path.starts_with('/'));
+            path.ok_or_else(|| Refusal::new(400, "The request target is a URL without a path."))
+        }
     }
 }
 
@@ -253,7 +257,7 @@ fn visible<'b>(headers: &[httparse::Header<'b>]) -> Result<Vec<(&'b str, &'b str
 
 /// `httparse` takes a lone line feed for a line's end; others don't.
 fn refuse_bare_line_feeds(head: &[u8]) -> Result<(), Refusal> {
-    let is_bare = |at: usize| at == 0 || head[at - 1] != b'\r';
+    let is_bare = |at: usize| at.checked_sub(1).and_then(|before| head.get(before)) != Some(&b'\r');
     if memchr::memchr_iter(b'\n', head).any(is_bare) {
         return Err(Refusal::new(400, "A line ends in a line feed without a carriage return."));
     }
@@ -263,8 +267,8 @@ fn refuse_bare_line_feeds(head: &[u8]) -> Result<(), Refusal> {
 /// Letters without end are no method.
 fn refuse_no_method(bytes: &[u8]) -> Result<(), Refusal> {
     let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
-    let line = &bytes[start..];
-    if line.len() > METHOD_MAX && !line[..=METHOD_MAX].contains(&b' ') {
+    let (_, line) = bytes.split_at(start);
+    if line.get(..=METHOD_MAX).is_some_and(|begun| !begun.contains(&b' ')) {
         return Err(not_http());
     }
     Ok(())

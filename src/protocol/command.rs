@@ -10,6 +10,7 @@
 //!
 //! What a name means, whether the sender may do this, and how many subscriptions it already has, is the worker's business;
 //! here names are only checked for their form.
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::indexing_slicing))]
 
 use std::{
     borrow::Cow,
@@ -280,7 +281,10 @@ fn check_topics<'a>(names: impl Iterator<Item = Cow<'a, str>>, limits: &Limits) 
         0 => Err(Refusal::command("topics", "expected at least one name, found an empty list")),
         found if found > limits.topics_max => Err(Refusal {
             code: "too_many",
-            message: format!("topics: expected at most {} names, found {found}", limits.topics_max),
+            message: format!(
+                "topics: expected at most {} names (--max-subscriptions), found {found}",
+                limits.topics_max
+            ),
         }),
         _ => Ok(topics),
     }
@@ -329,11 +333,13 @@ fn read_point(value: Json<'_>) -> Option<ResumePoint<'_>> {
     (seq < SEQ_END).then_some(ResumePoint { epoch, seq })
 }
 
+#[expect(clippy::indexing_slicing, reason = "fields are named by the constants below")]
 fn need<'a>(fields: &Known<'a>, field: usize, op: &str) -> Result<Json<'a>, Refusal> {
     let missing = || Refusal { code: "bad_command", message: format!("{op} needs the field {:?}", FIELDS[field]) };
     fields.get(field).ok_or_else(missing)
 }
 
+#[expect(clippy::indexing_slicing, reason = "fields are named by the constants below")]
 fn need_string<'a>(fields: &Known<'a>, field: usize, op: &str) -> Result<Cow<'a, str>, Refusal> {
     let value = need(fields, field, op)?;
     string(value).ok_or_else(|| Refusal::wrong(FIELDS[field], "a string", value))

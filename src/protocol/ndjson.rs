@@ -2,6 +2,7 @@
 //!
 //! Read in one pass, borrowed where it can be, with `data` kept as the bytes that were sent. Other fields are passed over.
 //! Whether the topic's name is well formed is for whoever publishes it.
+#![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::indexing_slicing))]
 
 use std::borrow::Cow;
 

@@ -18,7 +18,7 @@ use std::time::Duration;
 use super::{Worker, closing::Farewell, connection::Speaks};
 use crate::{
     clock::Moment,
-    config::RateLimit,
+    config::{Rate, RateLimit},
     io::{Edge, Token},
     metrics::Refusal,
     websocket::CloseCode,
@@ -42,16 +42,16 @@ pub(super) struct Spent {
     lasts_until: Moment,
 }
 
+#[warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
 impl Quota {
     /// The quota of a setting.
     pub(crate) fn new(limit: RateLimit) -> Quota {
-        let each = if limit.is_none() { Duration::ZERO } else { Duration::from_secs_f64(1.0 / limit.0) };
-        Quota { limit, each }
+        Quota { limit, each: limit.rate().map_or(Duration::ZERO, Rate::period) }
     }
 
     /// Counts one, unless it would be one too many; returns whether it may be.
     fn allows(&self, spent: &mut Spent, now: Moment) -> bool {
-        if self.limit.is_none() {
+        if self.limit.rate().is_none() {
             return true;
         }
         let lasts_until = spent.lasts_until.max(now) + self.each;

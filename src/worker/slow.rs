@@ -89,7 +89,7 @@ impl Survey {
 impl<E: Edge> Worker<E> {
     /// When the list is to be made anew; never while there is nobody to show and nobody shown.
     pub(super) fn slow_due(&self) -> Option<Moment> {
-        let wanted = self.settings.slow_list > 0 && (self.slow.shows_any || !self.alone.is_empty());
+        let wanted = self.slow.shows_any || (self.settings.slow_list > 0 && !self.alone.is_empty());
         wanted.then_some(self.slow.due)
     }
 

@@ -200,6 +200,7 @@ impl<E: Edge> Worker<E> {
     }
 
     /// Refuses one different rate too many.
+    #[warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
     fn check_rates(&mut self, token: Token, delivery: Delivery) -> Result<(), (&'static str, String)> {
         let mut rates: Vec<_> = self.names_of(token).iter().filter_map(|(_, delivery)| delivery.rate()).collect();
         rates.extend(delivery.rate());
@@ -214,14 +215,16 @@ impl<E: Edge> Worker<E> {
     }
 
     /// Counts those of `names` that the connection doesn't have yet; returns them.
+    #[warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
     fn add_names(&mut self, token: Token, names: &[&str]) -> Result<Vec<Arc<str>>, (&'static str, String)> {
         let set = self.names_of(token);
         let has = |id: NameId| set.iter().any(|(other, _)| *other == id);
         let is_new = |name: &&&str| self.interest.find_name(name).is_none_or(|id| !has(id));
         let fresh: Vec<&str> = names.iter().filter(is_new).copied().collect();
         let most = self.settings.subscriptions_max;
-        if set.len() + fresh.len() > most {
-            let (first, all) = (fresh[most - set.len()], set.len() + fresh.len());
+        let all = set.len().saturating_add(fresh.len());
+        // What it has stays, and may be changed, also where it is more than a limit that was lowered since.
+        if let Some(first) = fresh.get(most.saturating_sub(set.len())) {
             let message =
                 format!("{first} would be one too many: {all} subscriptions, --max-subscriptions allows {most}");
             return Err(("too_many_subscriptions", message));

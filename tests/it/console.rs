@@ -1,6 +1,10 @@
 //! The console as people meet it, in a real browser.
 
-use stentor::{config::Span, protocol::Payload, server::Server};
+use stentor::{
+    config::{Rate, Span},
+    protocol::Payload,
+    server::Server,
+};
 
 use crate::{
     browser::Browser,
@@ -134,7 +138,7 @@ fn a_server_that_is_killed_and_comes_back_is_found_again() {
 
 #[test]
 fn a_link_that_falls_silent_is_noticed_and_made_anew() {
-    let server = serve(|config| config.heartbeat = Span(std::time::Duration::from_secs(1)));
+    let server = serve(|config| config.heartbeat = Span::new(std::time::Duration::from_secs(1)));
     let link = Link::to(server.addresses()[0]);
     let Some(mut browser) = Browser::open(WIDE, &format!("http://{}/", link.address)) else { return };
     browser.wait_for_text("#state", "text === 'Connected'");
@@ -233,7 +237,7 @@ fn three_thousand_moving_topics_take_a_few_rows_and_all_can_be_reached() {
     let server = serve(|config| {
         config.demo = true;
         config.demo_symbols = 1500;
-        config.demo_rate.0 = 20_000.0;
+        config.demo_rate = Rate::new(20_000.0).unwrap();
     });
     let Some(mut browser) = open(&server, WIDE) else { return };
     browser.wait_for("() => Number(document.getElementById('topics').getAttribute('aria-rowcount')) >= 2900");

@@ -138,3 +138,50 @@ fn a_mistake_in_the_file_ends_the_start_with_exit_code_2() {
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains(&format!("{}:1: workers: expected N, found \"many\"", file.path())), "{text}");
 }
+
+#[test]
+fn a_limit_on_subscriptions_that_is_lowered_below_what_a_client_has_takes_nothing_from_it() {
+    let file = File::new("max-subscriptions = 8\n");
+    let mut running = Running::start(&["--config", file.path()]);
+    let mut client = hello(&running, "/ws?topics=a,b,c");
+    assert_eq!(client.json()["type"], "ack");
+    file.write("max-subscriptions = 1\n");
+    running.signal(Signal::HUP);
+    running.logged("reloaded");
+    let again = client.ask(r#"{"op":"sub","id":1,"topics":["b"],"mode":"latest"}"#);
+    assert_eq!(
+        (&again["type"], &again["topics"][0]["mode"]),
+        (&"ack".into(), &"latest".into()),
+        "what it has is no more"
+    );
+    let more = client.ask(r#"{"op":"sub","id":2,"topics":["d"]}"#);
+    assert_eq!(more["code"], "too_many_subscriptions");
+    let text = more["message"].as_str().unwrap();
+    assert!(text.contains("d would be one too many") && text.contains("--max-subscriptions allows 1"), "{text}");
+    let many = client.ask(r#"{"op":"sub","id":3,"topics":["a","b"]}"#);
+    assert!(many["message"].as_str().unwrap().contains("--max-subscriptions"), "{many}");
+    assert_eq!(client.ask(r#"{"op":"list","id":4}"#)["topics"].as_array().unwrap().len(), 3);
+    let other = &mut hello(&running, "/ws");
+    assert_eq!(other.ask(PUB)["type"], "ack");
+    assert_eq!(client.json()["topic"], "a");
+}
+
+#[test]
+fn a_value_that_nothing_can_be_done_with_changes_nothing_and_is_named_with_what_is_accepted() {
+    let file = File::new("");
+    let mut running = Running::start(&["--config", file.path()]);
+    let mut client = hello(&running, "/ws");
+    for (setting, given, accepted) in [
+        ("max-commands", "1e-20", "from 1 an hour"),
+        ("max-publications", "1e-20/s", "from 1 an hour"),
+        ("idle-timeout", "500000000years", "at most 100years"),
+        ("drain-timeout", "18446744073709551615s", "at most 100years"),
+        ("lag-limit", "17179869183GiB", "1.0 PiB"),
+    ] {
+        file.write(&format!("{setting} = '{given}'\n"));
+        running.signal(Signal::HUP);
+        let log = running.logged("nothing was reloaded");
+        assert!(log.contains(setting) && log.contains(accepted), "{log}");
+        assert_eq!(client.ask(PUB)["type"], "ack", "{setting} {given}");
+    }
+}

@@ -121,7 +121,7 @@ fn a_client_that_does_not_read_keeps_nobody_waiting_and_loses_nothing() {
 
 #[test]
 fn a_client_that_never_reads_is_dropped() {
-    let server = Server::with(|config| config.close_timeout = Span(SOON), |_| {});
+    let server = Server::with(|config| config.close_timeout = Span::new(SOON), |_| {});
     let slow = server.connect();
     let mut writer = slow.0.get_ref().try_clone().unwrap();
     // The error comes when the server has dropped it with requests unread.
@@ -135,7 +135,7 @@ fn a_client_that_never_reads_is_dropped() {
 
 #[test]
 fn half_a_request_and_silence_is_answered_in_time() {
-    let server = Server::with(|config| config.close_timeout = Span(SOON), |_| {});
+    let server = Server::with(|config| config.close_timeout = Span::new(SOON), |_| {});
     let mut client = server.connect();
     assert_eq!(client.send("GET /healthz HTTP/1.1\r\nHo").answer().status, 408);
     client.assert_ended();
@@ -150,7 +150,7 @@ fn half_a_request_and_silence_is_answered_in_time() {
 
 #[test]
 fn a_head_that_trickles_in_must_be_whole_in_time() {
-    let server = Server::with(|config| config.handshake_timeout = Span(SOON), |_| {});
+    let server = Server::with(|config| config.handshake_timeout = Span::new(SOON), |_| {});
     let mut client = server.connect();
     client.send("GET / HTTP/1.1\r\nX: ");
     client.0.get_ref().set_read_timeout(Some(Duration::from_millis(5))).unwrap();

@@ -25,7 +25,7 @@ fn whatever_clients_send_the_next_one_is_served() {
         b"GET /topics HTTP/1.0\r\n\r\n",
         b"GET /raw/a HTTP/1.1\r\nHost: x\r\n\r\n",
     ];
-    let server = Server::with(|config| config.close_timeout = Span(SOON), |_| {});
+    let server = Server::with(|config| config.close_timeout = Span::new(SOON), |_| {});
     for _ in 0..300 {
         let mut client = server.connect();
         for _ in 0..random.usize(1..8) {

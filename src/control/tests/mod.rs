@@ -108,7 +108,8 @@ fn context(
     change: impl FnOnce(&mut Config),
     change_settings: impl FnOnce(&mut Settings),
 ) -> (Context, Receiver<Message<OwnedFd>>) {
-    let mut config = Config { close_timeout: Span(NEVER), handshake_timeout: Span(NEVER), ..Config::default() };
+    let mut config =
+        Config { close_timeout: Span::new(NEVER), handshake_timeout: Span::new(NEVER), ..Config::default() };
     change(&mut config);
     let mut settings = Settings { keep_alive: NEVER, ..Settings::new(&config) };
     change_settings(&mut settings);

@@ -34,7 +34,7 @@ fn topics_are_listed_in_order_page_by_page() {
 #[test]
 fn a_topic_that_nobody_needs_is_forgotten() {
     let hour = Duration::from_secs(3600);
-    let (context, _worker) = context(|config| config.topic_expiry = Span(hour), |_| {});
+    let (context, _worker) = context(|config| config.topic_expiry = Span::new(hour), |_| {});
     let publisher = &context.shared.publisher;
     for topic in ["old", "heard"] {
         publisher.publish(topic, Payload::Text("1")).unwrap();
