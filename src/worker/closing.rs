@@ -246,6 +246,7 @@ impl<E: Edge> Worker<E> {
     /// Ends every trace of a connection.
     pub(super) fn remove(&mut self, token: Token) {
         self.unsubscribe_all(token);
+        self.clear_timer(token);
         let connection = self.connections.remove(token as usize);
         let assembly = &self.metrics().assembly_bytes;
         assembly.set(assembly.get().saturating_sub(connection.decoder.buffered() as u64));

@@ -10,6 +10,7 @@ use super::{
     quota::Spent,
     resume::Resume,
     round::{PacedRound, Round, Told},
+    timers,
 };
 use crate::{clock::Moment, limits::Permit, tape::Position, websocket::Decoder};
 
@@ -77,8 +78,8 @@ pub(super) struct Connection<S> {
     pub since: Moment,
     /// Publications left out because it was slow.
     pub skipped: u64,
-    /// The tick of the one timer entry that is valid for it.
-    pub timer: u64,
+    /// Its place among the timers; none while it is being looked at because its time has come.
+    pub timer: Option<timers::Entry>,
     /// Commands and control frames that came lately.
     pub commands: Spent,
     /// Publications that came lately.

@@ -39,14 +39,21 @@ impl Delivery {
     }
 }
 
-/// Ticks a second. Positive and finite, so that its bits have the order of its values.
+/// Ticks a second, from one an hour to one a millisecond. Positive and finite, so that its bits have the order of its values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Rate(u64);
 
 impl Rate {
+    /// Nobody waits longer than an hour for a value that has changed.
+    const LEAST: f64 = 1.0 / 3600.0;
+
+    /// A worker has passes to make, too.
+    const MOST: f64 = 1000.0;
+
+    /// The nearest rate that there is.
     pub fn new(per_second: f64) -> Rate {
         debug_assert!(per_second.is_finite() && per_second > 0.0);
-        Rate(per_second.to_bits())
+        Rate(per_second.clamp(Rate::LEAST, Rate::MOST).to_bits())
     }
 
     pub fn per_second(self) -> f64 {
@@ -55,8 +62,7 @@ impl Rate {
 
     /// The first tick after `now`. Ticks are multiples of the period, so that all of one rate fall together.
     pub fn tick_after(self, now: Moment) -> Moment {
-        // No more often than every millisecond: a worker has passes to make, too.
-        let period = (1e9 / self.per_second()).max(1e6) as u64;
+        let period = (1e9 / self.per_second()) as u64;
         Moment((now.0 / period).saturating_add(1).saturating_mul(period))
     }
 }
@@ -79,7 +85,14 @@ mod tests {
         assert_eq!(rate.tick_after(Moment(0)), Moment(250_000_000));
         assert_eq!(rate.tick_after(Moment(249_999_999)), Moment(250_000_000));
         assert_eq!(rate.tick_after(Moment(250_000_000)), Moment(500_000_000));
-        assert_eq!(Rate::new(1e9).tick_after(Moment(5)), Moment(1_000_000), "a millisecond at least");
-        assert_eq!(Rate::new(1e-300).tick_after(Moment(5)), Moment::NEVER);
+        assert_eq!(Rate::new(1e-300).tick_after(Moment(5)), Moment(3_600_000_000_000));
+    }
+
+    #[test]
+    fn rates_beyond_what_there_is_are_the_nearest_that_there_is() {
+        let rates = [f64::MIN_POSITIVE, 1e-9, 0.5, 1e4, f64::MAX].map(Rate::new);
+        assert_eq!(rates.map(Rate::per_second), [1.0 / 3600.0, 1.0 / 3600.0, 0.5, 1000.0, 1000.0]);
+        assert_eq!(rates[0], rates[1], "and so of one cohort");
+        assert_eq!(rates[4].tick_after(Moment(5)), Moment(1_000_000));
     }
 }

@@ -23,8 +23,11 @@ impl<E: Edge> Worker<E> {
     pub(super) fn expire(&mut self) {
         let mut due = std::mem::take(&mut self.due);
         self.timers.expire(self.now, &mut due);
-        for (token, tick) in due.drain(..) {
-            if self.connections.get(token as usize).is_some_and(|connection| connection.timer == tick) {
+        for token in &due {
+            self.connections[*token as usize].timer = None;
+        }
+        for token in due.drain(..) {
+            if self.connections.get(token as usize).is_some_and(|connection| connection.timer.is_none()) {
                 self.time_out(token);
                 self.set_timer(token);
             }
@@ -37,8 +40,17 @@ impl<E: Edge> Worker<E> {
         if !self.connections.contains(token as usize) {
             return;
         }
+        self.clear_timer(token);
         let due = self.next_due(token);
-        self.connections[token as usize].timer = self.timers.set(token, due);
+        self.connections[token as usize].timer = Some(self.timers.set(token, due));
+    }
+
+    /// Takes a connection's timer out, before the connection goes or its timer is set anew.
+    pub(super) fn clear_timer(&mut self, token: Token) {
+        let Worker { timers, connections, .. } = self;
+        if let Some(entry) = connections[token as usize].timer.take() {
+            timers.remove(entry, |moved, entry| connections[moved as usize].timer = Some(entry));
+        }
     }
 
     fn next_due(&mut self, token: Token) -> Moment {

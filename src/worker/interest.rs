@@ -20,7 +20,7 @@ use slab::Slab;
 use super::{
     column::Column,
     delivery::{Delivery, Rate},
-    pace::Pace,
+    pace::{Pace, Ticks},
     passes::PassId,
 };
 use crate::{
@@ -105,6 +105,7 @@ pub(super) struct Interest {
     era: u64,
     cohorts: Slab<Cohort>,
     by_key: FxHashMap<Arc<CohortKey>, CohortId>,
+    ticks: Ticks,
 }
 
 impl Interest {
@@ -192,7 +193,10 @@ impl Interest {
             return;
         }
         debug_assert!(cohort.column.is_empty(), "a member is a user");
-        let key = self.cohorts.remove(id as usize).key;
+        let Cohort { key, mut paces, .. } = self.cohorts.remove(id as usize);
+        for (n, pace) in paces.iter_mut().enumerate() {
+            self.ticks.clear(id, n, pace);
+        }
         self.by_key.remove(&key);
         for (name, _) in &key.names {
             let cohorts = &mut self.names[*name as usize].cohorts;
@@ -298,10 +302,29 @@ impl Interest {
         self.cohorts.get_mut(id as usize).filter(|cohort| cohort.ticket == ticket)
     }
 
-    /// Whether this tick of a cohort is still to come.
-    pub fn has_tick(&self, id: CohortId, n: usize, due: Moment) -> bool {
-        let pace = self.cohorts.get(id as usize).and_then(|cohort| cohort.paces.get(n));
-        pace.is_some_and(|pace| pace.due == Some(due))
+    /// Something is to be sent at the next tick of a cohort's rate.
+    pub fn set_tick(&mut self, id: CohortId, n: usize, now: Moment) {
+        let pace = &mut self.cohorts[id as usize].paces[n];
+        let due = pace.rate.tick_after(now);
+        self.ticks.set(id, n, pace, due);
+    }
+
+    /// When the next tick comes, of which cohort, and the number of its rate.
+    pub fn next_tick(&self) -> Option<(Moment, CohortId, usize)> {
+        self.ticks.next()
+    }
+
+    /// Lets a cohort's rate begin anew at `position`, as if everything before had been sent.
+    pub fn restart(&mut self, id: CohortId, n: usize, position: Position) {
+        let pace = &mut self.cohorts[id as usize].paces[n];
+        self.ticks.clear(id, n, pace);
+        pace.restart(position);
+    }
+
+    /// How many ticks are to come.
+    #[cfg(all(any(test, fuzzing), not(loom)))]
+    pub fn ticks(&self) -> usize {
+        self.ticks.len()
     }
 
     /// Whether publications of this connection are left out for a cohort.

@@ -127,8 +127,8 @@ impl<E: Edge> Worker<E> {
             });
         }
         for id in self.interest.cohort_ids() {
-            for pace in &mut self.interest.cohort(id).paces {
-                pace.restart(floor);
+            for n in 0..self.interest.cohort(id).paces.len() {
+                self.interest.restart(id, n, floor);
             }
         }
     }

@@ -48,12 +48,7 @@ mod subscribe;
 mod tests;
 mod timers;
 
-use std::{
-    cmp::Reverse,
-    collections::{BinaryHeap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use crossbeam_channel::Receiver;
 use slab::Slab;
@@ -196,8 +191,6 @@ pub(crate) struct Worker<E: Edge> {
     interest: Interest,
     connections: Slab<Connection<E::Socket>>,
     timers: Timers,
-    /// When rates tick that have something to send: the cohort, and the number of its rate.
-    ticks: BinaryHeap<Reverse<(Moment, CohortId, usize)>>,
     /// Passes that are on their way.
     passes: Passes,
     /// As long as this is the oldest of them, somebody is owed enough.
@@ -234,7 +227,7 @@ pub(crate) struct Worker<E: Edge> {
     json: Vec<u8>,
     read: Vec<u8>,
     ready: Vec<Ready>,
-    due: Vec<(Token, u64)>,
+    due: Vec<Token>,
 }
 
 struct Draining {
@@ -267,7 +260,6 @@ impl<E: Edge> Worker<E> {
             interest: Interest::default(),
             connections: Slab::new(),
             timers: Timers::new(now),
-            ticks: BinaryHeap::new(),
             passes: Passes::default(),
             crowded: None,
             line: VecDeque::new(),
@@ -337,7 +329,7 @@ impl<E: Edge> Worker<E> {
             let pass = behind.then_some(held);
             let stop = self.draining.as_ref().map(|draining| draining.until.since(now));
             let survey = self.slow_due().map(|due| due.since(now));
-            let tick = self.ticks.peek().map(|Reverse((due, ..))| due.since(now));
+            let tick = self.interest.next_tick().map(|(due, ..)| due.since(now));
             let lag = self.lag_limit_due().map(|due| due.since(now));
             [pass, stop, survey, tick, lag, self.timers.until_next(now)].into_iter().flatten().min()
         } else {
@@ -394,7 +386,7 @@ impl<E: Edge> Worker<E> {
             heard: self.now,
             sent: self.now,
             since: self.now,
-            timer: 0,
+            timer: None,
             commands: Spent::default(),
             publications: Spent::default(),
             peer: arrival.peer,

@@ -4,7 +4,7 @@
 //! topic is gathered once, in the order of the tape, and every member in march is sent the same bytes. Members that march
 //! alone have rounds of their own (`round.rs`), which also begin at ticks: nobody is sent a topic twice between two.
 
-use std::cmp::Reverse;
+use std::collections::BTreeSet;
 
 use super::{
     Worker,
@@ -37,6 +37,38 @@ pub(super) struct Change {
     pub before: u64,
 }
 
+/// When rates tick that have something to send, the next one first: as many entries as there are such rates. An entry goes with
+/// its cohort, so that whoever subscribes and leaves again and again leaves nothing behind until a far tick.
+#[derive(Debug, Default)]
+pub(super) struct Ticks(BTreeSet<(Moment, CohortId, usize)>);
+
+impl Ticks {
+    /// The next tick: when, of which cohort, and the number of its rate.
+    pub fn next(&self) -> Option<(Moment, CohortId, usize)> {
+        self.0.first().copied()
+    }
+
+    /// Sets the next tick of a cohort's rate, which had none.
+    pub fn set(&mut self, id: CohortId, n: usize, pace: &mut Pace, due: Moment) {
+        debug_assert_eq!(pace.due, None, "one tick at a time");
+        pace.due = Some(due);
+        self.0.insert((due, id, n));
+    }
+
+    /// Takes the next tick of a cohort's rate back, if there is one.
+    pub fn clear(&mut self, id: CohortId, n: usize, pace: &mut Pace) {
+        if let Some(due) = pace.due.take() {
+            self.0.remove(&(due, id, n));
+        }
+    }
+
+    /// How many there are.
+    #[cfg(all(any(test, fuzzing), not(loom)))]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
 impl Pace {
     pub fn new(rate: Rate, tick: Position) -> Pace {
         Pace { rate, tick, ticks: 0, due: None, changes: Vec::new() }
@@ -55,7 +87,7 @@ impl Pace {
 
     /// Begins anew at `position`, as if everything before had been sent.
     pub fn restart(&mut self, position: Position) {
-        (self.tick, self.due) = (position, None);
+        self.tick = position;
         self.ticks += 1;
         self.changes.clear();
     }
@@ -66,10 +98,7 @@ impl<E: Edge> Worker<E> {
     pub(super) fn set_ticks(&mut self) {
         let mut stirred = std::mem::take(&mut self.stirred);
         for (id, n) in stirred.drain(..) {
-            let pace = &mut self.interest.cohort(id).paces[n];
-            let due = pace.rate.tick_after(self.now);
-            pace.due = Some(due);
-            self.ticks.push(Reverse((due, id, n)));
+            self.interest.set_tick(id, n, self.now);
         }
         self.stirred = stirred;
     }
@@ -77,14 +106,9 @@ impl<E: Edge> Worker<E> {
     /// Makes the ticks that are due.
     pub(super) fn tick(&mut self) {
         let mut any = false;
-        while let Some(Reverse((due, id, n))) = self.ticks.peek().copied().filter(|Reverse((due, ..))| *due <= self.now)
-        {
-            self.ticks.pop();
-            // The cohort may be gone, and another have its place.
-            if self.interest.has_tick(id, n, due) {
-                self.tick_one(id, n);
-                any = true;
-            }
+        while let Some((_, id, n)) = self.interest.next_tick().filter(|(due, ..)| *due <= self.now) {
+            self.tick_one(id, n);
+            any = true;
         }
         if any {
             self.list_all();
@@ -97,7 +121,8 @@ impl<E: Edge> Worker<E> {
         let changes = std::mem::take(&mut cohort.paces[n].changes);
         let lane = cohort.key.lane;
         let from = cohort.paces[n].tick;
-        cohort.paces[n].restart(position);
+        self.interest.restart(id, n, position);
+        let cohort = self.interest.cohort(id);
         if cohort.column.is_empty() {
             return;
         }

@@ -13,6 +13,7 @@ use super::{
     passes::Passes,
 };
 use crate::{
+    clock::Moment,
     protocol::Payload,
     tape::{Lane, Position, Reader, Tape, TapeSettings},
     topic::script::stands_for,
@@ -105,6 +106,8 @@ impl Twin {
         assert_eq!(self.interest.cohorts(), self.cohorts.len());
         let names: BTreeSet<_> = self.cohorts.values().flat_map(|cohort| cohort.names.keys()).collect();
         assert_eq!(self.interest.names(), names.len());
+        let ticking: usize = self.cohorts.values().map(|cohort| cohort.changed.len()).sum();
+        assert_eq!(self.interest.ticks(), ticking, "a tick for each rate that has something to send, and no other");
     }
 
     /// Everybody leaves.
@@ -189,6 +192,9 @@ impl Twin {
         assert_eq!(touched, now.iter().map(|(id, _)| *id).collect::<Vec<_>>());
         assert_eq!(wanting, now);
         stirred.sort_unstable();
+        for (id, n) in &stirred {
+            interest.set_tick(*id, *n, Moment(1));
+        }
         let stirred: Vec<_> = stirred.iter().map(|(id, n)| (*id, interest.cohort(*id).paces[*n].rate)).collect();
         assert_eq!(stirred, ticking);
     }
@@ -197,11 +203,11 @@ impl Twin {
         let Some(id) = self.which(which) else { return };
         let position = self.reader.head();
         let known = self.cohorts.get_mut(&id).expect("it is known");
-        for pace in &mut self.interest.cohort(id).paces {
-            let changes: Vec<u32> = pace.changes.iter().map(|change| change.slot).collect();
-            let slots: BTreeSet<u32> = changes.iter().copied().collect();
+        for n in 0..self.interest.cohort(id).paces.len() {
+            let pace = &self.interest.cohort(id).paces[n];
+            let slots: BTreeSet<u32> = pace.changes.iter().map(|change| change.slot).collect();
             assert_eq!(slots, known.changed.remove(&pace.rate).unwrap_or_default());
-            pace.restart(position);
+            self.interest.restart(id, n, position);
         }
     }
 }

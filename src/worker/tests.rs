@@ -320,6 +320,11 @@ impl World {
         assert_eq!((worker.interest.cohorts(), worker.interest.names()), (0, 0));
         assert_eq!(worker.lanes, [0; LANES]);
         assert!(worker.alone.is_empty());
+        assert_eq!(
+            (worker.timers.len(), worker.interest.ticks()),
+            (0, 0),
+            "timers of connections and rates that are gone"
+        );
         assert_eq!(self.shared.subscriptions.total(), 0);
         assert_eq!(self.limits.connections(), 0);
         let metrics = &self.shared.metrics.workers[0];
@@ -851,4 +856,23 @@ fn a_turn_takes_in_no_more_than_its_share_however_many_publish() {
     }
     world.settle();
     world.clients[reader].check_complete(240, &world.journal, 0);
+}
+
+#[test]
+fn connections_and_rates_that_come_and_go_leave_no_timers_behind() {
+    let mut world = plain(Settings { idle_timeout: Duration::ZERO, ..settings() });
+    let stays = world.subscriber(100_000, &["q"]);
+    for rate in 1..=40 {
+        let wish = Wish { names: vec!["q".into()], way: Way::Rate(rate), snapshot: true, from: BTreeMap::new() };
+        let guest = world.connect_as(100_000, Speech::Json, wish);
+        world.settle();
+        world.publish_some("q", 1, 0);
+        world.settle();
+        assert_eq!(world.worker.interest.ticks(), 1, "the rate has something to send");
+        world.clients[guest].peer.end();
+        world.clients[guest].state = State::Left;
+        world.settle();
+        assert_eq!((world.worker.timers.len(), world.worker.interest.ticks()), (1, 0));
+    }
+    world.clients[stays].check_complete(40, &world.journal, 0);
 }

@@ -1,8 +1,9 @@
 //! Timeouts of many connections, at one entry each.
 //!
-//! A wheel of slots, one tick wide each. A connection has one valid entry, for the earliest moment at which something
-//! could be due; when that comes, the worker looks whether it is, and sets the next. So a deadline that moves later with
-//! every byte heard costs nothing until it comes. Deadlines beyond the wheel are looked at once a round.
+//! A wheel of slots, one tick wide each. A connection has one entry, for the earliest moment at which something could be
+//! due; when that comes, the worker looks whether it is, and sets the next. So a deadline that moves later with every byte
+//! heard costs nothing until it comes. Deadlines beyond the wheel are looked at once a round. An entry goes with its
+//! connection: connections that come and go at a high rate leave none behind that would be held for a round.
 
 use std::time::Duration;
 
@@ -13,6 +14,13 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Slots of the wheel: a round is 102 seconds.
 const SLOTS: usize = 1024;
+
+/// Where a connection's entry is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry {
+    slot: u16,
+    place: u32,
+}
 
 /// The wheel.
 pub(super) struct Timers {
@@ -29,32 +37,48 @@ impl Timers {
         Timers { slots: vec![Vec::new(); SLOTS], next: tick(now), earliest: u64::MAX, entries: 0 }
     }
 
-    /// Puts in an entry for `token` and returns its tick, by which the connection knows it for valid.
-    pub fn set(&mut self, token: Token, due: Moment) -> u64 {
+    /// Puts in the entry of `token`, which has none, and returns where it is.
+    pub fn set(&mut self, token: Token, due: Moment) -> Entry {
         // Rounded up: an entry is never early.
         let wanted = tick(due).saturating_add(1);
         let at = wanted.clamp(self.next, self.next + SLOTS as u64 - 1);
-        self.slots[at as usize % SLOTS].push(token);
+        let slot = at as usize % SLOTS;
+        self.slots[slot].push(token);
         self.earliest = self.earliest.min(at);
         self.entries += 1;
-        at
+        Entry { slot: slot as u16, place: self.slots[slot].len() as u32 - 1 }
     }
 
-    /// How long until the earliest entry; none if there is no entry.
+    /// Takes an entry out; `moved` is told whose is in its place now.
+    pub fn remove(&mut self, entry: Entry, moved: impl FnOnce(Token, Entry)) {
+        let (slot, place) = (&mut self.slots[entry.slot as usize], entry.place as usize);
+        slot.swap_remove(place);
+        self.entries -= 1;
+        if let Some(filler) = slot.get(place) {
+            moved(*filler, entry);
+        }
+    }
+
+    /// How many entries there are.
+    #[cfg(all(test, not(loom)))]
+    pub fn len(&self) -> usize {
+        self.entries
+    }
+
+    /// How long until the earliest entry, or until it would have come if it was taken out; none if there is no entry.
     pub fn until_next(&self, now: Moment) -> Option<Duration> {
         (self.entries > 0).then(|| Moment(self.earliest.saturating_mul(TICK.as_nanos() as u64)).since(now))
     }
 
-    /// Moves the entries that are due to `due`, each with its tick.
-    pub fn expire(&mut self, now: Moment, due: &mut Vec<(Token, u64)>) {
+    /// Moves the entries that are due to `due`.
+    pub fn expire(&mut self, now: Moment, due: &mut Vec<Token>) {
         let current = tick(now);
         if current < self.earliest {
             self.next = self.next.max(current.min(self.earliest));
             return;
         }
         while self.next <= current {
-            let at = self.next;
-            due.extend(self.slots[at as usize % SLOTS].drain(..).map(|token| (token, at)));
+            due.append(&mut self.slots[self.next as usize % SLOTS]);
             self.next += 1;
         }
         self.entries -= due.len();
@@ -110,5 +134,17 @@ mod tests {
         let mut due = Vec::new();
         timers.expire(at(5_000_000), &mut due);
         assert_eq!(due.len(), 100);
+    }
+
+    #[test]
+    fn an_entry_that_is_taken_out_never_comes_and_the_others_do() {
+        let mut timers = Timers::new(at(0));
+        let mut entries: Vec<Entry> = (0..3).map(|token| timers.set(token, at(500))).collect();
+        let first = entries[0];
+        timers.remove(first, |moved, entry| entries[moved as usize] = entry);
+        timers.remove(entries[1], |moved, _| panic!("{moved} has the place before it"));
+        let mut due = Vec::new();
+        timers.expire(at(1000), &mut due);
+        assert_eq!((due, timers.len(), timers.until_next(at(1000))), (vec![2], 0, None));
     }
 }

@@ -219,6 +219,21 @@ fn more_different_rates_than_a_connection_may_have_are_refused() {
 }
 
 #[test]
+fn a_rate_that_there_is_not_is_the_nearest_and_the_answers_say_which() {
+    let server = serve(|_| {});
+    let mut client = Client::hello(&server, "/ws?topics=a&mode=latest&rate=1e-9");
+    let least = json!(1.0 / 3600.0);
+    assert_eq!(client.json()["topics"][0]["rate"], least);
+    let ack = client.ask(r#"{"op":"sub","topics":["b"],"mode":"latest","rate":1e300}"#);
+    assert_eq!(ack["topics"][0]["rate"], 1000);
+    let list = client.ask(r#"{"op":"list"}"#);
+    let rates: Vec<&Value> = list["topics"].as_array().unwrap().iter().map(|topic| &topic["rate"]).collect();
+    assert_eq!(rates, [&least, &json!(1000)]);
+    let mut events = Events::open(&server, "topics=a&mode=latest&rate=1e-9", "");
+    assert_eq!((&events.data()["type"], &events.data()["topics"][0]["rate"]), (&json!("hello"), &least));
+}
+
+#[test]
 fn a_client_that_comes_back_is_sent_exactly_what_it_missed() {
     let server = serve(|_| {});
     let mut first = Client::hello(&server, "/ws?topics=t.a,t.b");
