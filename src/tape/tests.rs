@@ -91,6 +91,31 @@ fn the_oldest_publication_is_found_behind_an_empty_segment() {
 }
 
 #[test]
+fn a_subscriber_who_comes_and_goes_starts_a_segment_once_and_not_each_time() {
+    let settings = TapeSettings {
+        retain: 1 << 20,
+        segment: 64 * 1024,
+        message_max: MESSAGE_MAX,
+        topics_max: NAMES.len(),
+        value_bytes_max: 1 << 20,
+        epoch: 1,
+    };
+    let tape = Tape::new(settings);
+    let publish = |count| (0..count).for_each(|n| drop(tape.appender().append("a", Payload::Text("1"), n, 0).unwrap()));
+    // So many that the newest segment is for one lane alone.
+    publish(600);
+    let before = tape.status().segments;
+    for _ in 0..50 {
+        tape.want(Lane::Json);
+        publish(1);
+        // With nobody there it is the raw lane alone that is written.
+        tape.unwant(Lane::Json);
+        publish(1);
+    }
+    assert_eq!(tape.status().segments, before + 1);
+}
+
+#[test]
 fn a_readers_floor_is_never_beyond_its_head_however_fast_the_tape_rolls() {
     let settings =
         TapeSettings { retain: 0, segment: 256, message_max: 100, topics_max: 10, value_bytes_max: 1000, epoch: 1 };
