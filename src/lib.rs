@@ -14,7 +14,8 @@
 //!  2  tape, topic                  shared memory
 //!  1  http, proxy, websocket,      bytes and values: no socket, thread, lock or clock
 //!     protocol
-//!  0  clock, config, metrics, live ground
+//!  0  clock, config, metrics,      ground
+//!     live, panic
 //! ```
 
 mod acceptor;
@@ -33,6 +34,7 @@ pub mod io;
 mod limits;
 mod live;
 pub mod metrics;
+pub mod panic;
 pub mod protocol;
 mod proxy;
 pub mod publish;

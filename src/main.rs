@@ -2,10 +2,11 @@
 
 use std::{
     io::{IsTerminal, Write},
-    process::ExitCode,
-    sync::{Arc, atomic::AtomicBool},
+    process::{self, ExitCode},
+    sync::{Arc, Mutex, atomic::AtomicBool},
 };
 
+use rustix::io::Errno;
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
     flag,
@@ -17,10 +18,11 @@ use stentor::{
     cli::{self, Cli, LogLevel, Task},
     config::{LIVE, LogFormat},
     io::{heap, listener},
+    panic,
     server::{Server, StartError},
     top,
 };
-use tracing_appender::non_blocking::WorkerGuard;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 
 fn main() -> ExitCode {
     heap::give_back();
@@ -69,22 +71,26 @@ fn print(text: &[u8]) -> ExitCode {
     }
 }
 
+/// 2 for what flags or the file got wrong, 1 for what the machine has too little of.
 fn failed(error: &StartError) -> ExitCode {
     eprintln!("stentor: {error}");
-    ExitCode::from(2)
+    match error {
+        StartError::Thread { .. } | StartError::Descriptor(_) => ExitCode::FAILURE,
+        _ => ExitCode::from(2),
+    }
 }
 
 fn run(mut cli: Cli, sockets: Vec<Socket>, log: &Log) -> Result<(), StartError> {
     let asked = Arc::new(AtomicBool::new(false));
     for signal in [SIGTERM, SIGINT] {
         // In this order: the first signal finds `asked` false and sets it, the second ends the process at once.
-        flag::register_conditional_shutdown(signal, 1, Arc::clone(&asked)).map_err(StartError::Thread)?;
-        flag::register(signal, Arc::clone(&asked)).map_err(StartError::Thread)?;
+        flag::register_conditional_shutdown(signal, 1, Arc::clone(&asked))?;
+        flag::register(signal, Arc::clone(&asked))?;
     }
-    let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(StartError::Thread)?;
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
     // Without a file there is nothing to read again, and a terminal that is closed ends its programs by the same signal.
     if cli.config_file.is_some() {
-        signals.add_signal(SIGHUP).map_err(StartError::Thread)?;
+        signals.add_signal(SIGHUP)?;
     }
     let mut server = Server::builder().config(cli.config.clone()).sockets(sockets).start()?;
     for address in server.addresses() {
@@ -138,12 +144,25 @@ fn reload(cli: &mut Cli, server: &mut Server, log: &Log) {
 /// what comes faster than it can be written is dropped, and counted by the writer.
 struct Log {
     set_level: Box<dyn Fn(&LogLevel)>,
-    _writer: WorkerGuard,
+    writer: Writer,
 }
+
+/// Whoever drops the guard waits, for a second at most, until all events are written.
+type Writer = Arc<Mutex<Option<WorkerGuard>>>;
 
 impl Log {
     fn start(cli: &Cli) -> Log {
-        let (writer, guard) = tracing_appender::non_blocking(std::io::stderr());
+        const NAME: &str = "log";
+        // The writer panics where its thread can't be started, and for no other reason.
+        let failure = StartError::thread(NAME.into(), &cli.config, Errno::AGAIN.into());
+        std::panic::set_hook(Box::new(move |_| {
+            failed(&failure);
+            process::exit(1);
+        }));
+        let (writer, guard) = NonBlockingBuilder::default().thread_name(NAME).finish(std::io::stderr());
+        let guard: Writer = Arc::new(Mutex::new(Some(guard)));
+        let held = Arc::clone(&guard);
+        panic::end_process(cli.log_format, move || flush(&held));
         let log = tracing_subscriber::fmt().with_env_filter(cli.log_level.filter()).with_writer(writer);
         // An error here would mean that the subscriber is gone; it stays as long as the process.
         let set_level: Box<dyn Fn(&LogLevel)> = match cli.log_format {
@@ -160,10 +179,20 @@ impl Log {
                 Box::new(move |level| drop(handle.reload(level.filter())))
             }
         };
-        Log { set_level, _writer: guard }
+        Log { set_level, writer: guard }
     }
 
     fn set_level(&self, level: &LogLevel) {
         (self.set_level)(level);
     }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        flush(&self.writer);
+    }
+}
+
+fn flush(writer: &Writer) {
+    drop(writer.lock().ok().and_then(|mut writer| writer.take()));
 }

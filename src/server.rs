@@ -13,6 +13,8 @@
 //!                     └────────────┘
 //! ```
 //!
+//! A panic in one of these threads ends the process (`panic.rs`).
+//!
 //! To stop: readiness goes red, feeds and acceptors end, workers tell their clients, send what is on the tape and close,
 //! and the control thread goes last.
 
@@ -23,7 +25,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    thread::{self, JoinHandle},
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -47,6 +49,7 @@ use crate::{
     limits::Limits,
     live::Live,
     metrics::Metrics,
+    panic::spawn,
     publish::Publisher,
     tape::{Tape, TapeSettings},
     topic::Subscriptions,
@@ -55,6 +58,9 @@ use crate::{
 
 /// Descriptors that are not connections: standard streams, epoll sets, bells, files, refusals on their way.
 const DESCRIPTORS_BESIDE: u64 = 96;
+
+/// Threads that every server has: the main one, that of the log, and the control thread.
+const THREADS_BESIDE: usize = 3;
 
 /// How long the control thread has to answer what it is in the middle of, after the workers are done.
 const CONTROL_DRAIN: Duration = Duration::from_secs(1);
@@ -95,9 +101,34 @@ pub enum StartError {
     /// The recording can't be read.
     #[error(transparent)]
     Replay(#[from] ReplayError),
-    /// The system has no thread or descriptor left.
-    #[error("a thread could not be started: {0}")]
-    Thread(#[source] io::Error),
+    /// The system has no thread left.
+    #[error(
+        "the thread {name} could not be started: {cause}: this server needs {needed} threads; raise the limit (TasksMax= in \
+         a systemd unit, --pids-limit of a container, ulimit -u), or lower --workers and --acceptors"
+    )]
+    Thread {
+        /// Which of them.
+        name: String,
+        /// How many there are to be, the main thread and the log's included.
+        needed: usize,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// The system has no descriptor left for what is no connection.
+    #[error(
+        "a descriptor could not be made: {0}: raise the limit on descriptors (LimitNOFILE= in a systemd unit, ulimit -Hn)"
+    )]
+    Descriptor(#[from] io::Error),
+}
+
+impl StartError {
+    /// That this thread could not be started, of all those that these settings want.
+    pub fn thread(name: String, config: &Config, cause: io::Error) -> StartError {
+        let workers = pick_cores(config).map_or(1, |cores| cores.len());
+        let feeds = usize::from(config.demo) + usize::from(config.replay.is_some());
+        let needed = THREADS_BESIDE + workers + config.listen.len() * config.acceptors + feeds;
+        StartError::Thread { name, needed, cause }
+    }
 }
 
 /// Settings on their way to becoming a server.
@@ -187,7 +218,7 @@ impl Server {
     }
 
     fn start(mut config: Config, passed: Vec<Socket>) -> Result<Server, StartError> {
-        let bell = if passed.is_empty() { None } else { Some(Arc::new(new_bell().map_err(StartError::Thread)?)) };
+        let bell = if passed.is_empty() { None } else { Some(Arc::new(new_bell()?)) };
         if !passed.is_empty() {
             // Whether publishing is open depends on where the server really listens.
             config.listen = addresses_passed(&passed);
@@ -198,8 +229,8 @@ impl Server {
         let listeners = if passed.is_empty() { listen_all(&config)? } else { adopt_all(&config, passed)? };
         reserve_descriptors(&config, listeners.len(), cores.len())?;
         let addresses = addresses_of(&config, &listeners);
-        let parts = Parts::new(&config, cores.len()).map_err(StartError::Thread)?;
-        parts.spawn(config, cores, listeners, bell, addresses, replay).map_err(StartError::Thread)
+        let parts = Parts::new(&config, cores.len())?;
+        parts.spawn(config, cores, listeners, bell, addresses, replay)
     }
 
     /// Takes over those of the `wanted` settings that can change while the server runs ([`LIVE`](crate::config::LIVE)); the others stay
@@ -230,7 +261,11 @@ impl Server {
     fn stop_all(&mut self) {
         let Some((control, control_thread)) = self.control.take() else { return };
         self.ready.store(false, Ordering::Release);
-        tracing::info!("draining: no new connections, sending what is on the tape");
+        // The feeds come last; without them it has not started, and has nothing to say about its end.
+        let has_started = self.feeds.is_some();
+        if has_started {
+            tracing::info!("draining: no new connections, sending what is on the tape");
+        }
         if let Some(Feeds { stop, threads }) = self.feeds.take() {
             drop(stop);
             join(threads);
@@ -256,7 +291,9 @@ impl Server {
         join(threads);
         control.drain(Moment::now() + CONTROL_DRAIN);
         join([control_thread]);
-        tracing::info!("stopped");
+        if has_started {
+            tracing::info!("stopped");
+        }
     }
 }
 
@@ -326,7 +363,11 @@ impl Parts {
         bell: Option<Arc<OwnedFd>>,
         addresses: Vec<SocketAddr>,
         replay: Option<Replay>,
-    ) -> io::Result<Server> {
+    ) -> Result<Server, StartError> {
+        let settings = config.clone();
+        let start = |name: String, run: Box<dyn FnOnce() + Send>| {
+            spawn(name.clone(), run).map_err(|cause| StartError::thread(name, &settings, cause))
+        };
         let spin = Duration::from_micros(config.spin);
         let ready = Arc::new(AtomicBool::new(true));
         let stopping = Arc::new(AtomicBool::new(false));
@@ -341,7 +382,7 @@ impl Parts {
         };
         let edge = Epoll::new(self.control_waker, Duration::ZERO)?;
         let control = Control::new(context, edge, self.control_receiver);
-        let control_thread = spawn("control".into(), move || control.run())?;
+        let control_thread = start("control".into(), Box::new(move || control.run()))?;
         let mut server = Server {
             addresses,
             publisher: self.shared.publisher.clone(),
@@ -361,10 +402,11 @@ impl Parts {
         for (index, (((inbox, receiver), waker), core)) in each {
             let edge = Epoll::new(waker, spin)?;
             let (shared, tape, control) = (Arc::clone(&self.shared), self.tape.clone(), self.control.clone());
-            let thread = spawn(format!("worker-{index}"), move || {
+            let run = move || {
                 pin(core, index);
                 Worker::new(index, shared, tape, edge, receiver, control).run();
-            })?;
+            };
+            let thread = start(format!("worker-{index}"), Box::new(run))?;
             server.workers.push((inbox.clone(), thread));
         }
         for (index, listener) in listeners.into_iter().enumerate() {
@@ -376,7 +418,7 @@ impl Parts {
                 stopping: Arc::clone(&stopping),
                 bell: bell.clone(),
             };
-            server.acceptors.push(spawn(format!("accept-{index}"), move || acceptor.run())?);
+            server.acceptors.push(start(format!("accept-{index}"), Box::new(move || acceptor.run()))?);
         }
         server.start_feeds(replay)?;
         Ok(server)
@@ -384,20 +426,23 @@ impl Parts {
 }
 
 impl Server {
-    fn start_feeds(&mut self, replay: Option<Replay>) -> io::Result<()> {
+    fn start_feeds(&mut self, replay: Option<Replay>) -> Result<(), StartError> {
         let (stop, stopped) = crossbeam_channel::bounded(0);
         let mut threads = Vec::new();
+        let failed = |name: &str, cause| StartError::thread(name.into(), &self.config, cause);
         if self.config.demo {
             let (market, sink, stopped) = (Market::of(&self.config), self.publisher.clone(), stopped.clone());
-            threads.push(spawn("demo".into(), move || {
+            let run = move || {
                 feeds::demo::run(market, sink, &stopped);
-            })?);
+            };
+            threads.push(spawn("demo".into(), run).map_err(|cause| failed("demo", cause))?);
         }
         if let Some(replay) = replay {
             let sink = self.publisher.clone();
-            threads.push(spawn("replay".into(), move || {
+            let run = move || {
                 replay.run(sink, &stopped);
-            })?);
+            };
+            threads.push(spawn("replay".into(), run).map_err(|cause| failed("replay", cause))?);
         }
         self.feeds = Some(Feeds { stop, threads });
         Ok(())
@@ -499,14 +544,9 @@ fn addresses_of(config: &Config, listeners: &[Arc<Socket>]) -> Vec<SocketAddr> {
     firsts.filter_map(|listener| listener.local_addr().ok()?.as_socket()).collect()
 }
 
-fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> io::Result<JoinHandle<()>> {
-    thread::Builder::new().name(name).spawn(run)
-}
-
 fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {
     for thread in threads {
-        if thread.join().is_err() {
-            tracing::error!("a thread had panicked");
-        }
+        let ended = thread.join();
+        debug_assert!(ended.is_ok(), "a panic ends the process");
     }
 }

@@ -140,7 +140,8 @@ fn live(options: &Options) -> io::Result<()> {
 fn start_reading(options: &Options) -> io::Result<Receiver<Result<Reading, FetchError>>> {
     let (sender, receiver) = bounded(1);
     let options = options.clone();
-    thread::Builder::new().name("top-read".into()).spawn(move || read_on(&options, &sender))?;
+    let started = thread::Builder::new().name("top-read".into()).spawn(move || read_on(&options, &sender));
+    started.map_err(|cause| io::Error::other(format!("the thread that reads could not be started: {cause}")))?;
     Ok(receiver)
 }
 

@@ -90,10 +90,11 @@ impl<E: Edge> Worker<E> {
         }
     }
 
-    /// When it is to be looked whether somebody is too far behind; never where any distance is allowed.
+    /// When it is to be looked whether somebody is too far behind; never where any distance is allowed, or nobody is
+    /// subscribed: who is alone then is only waited for to take its answers.
     pub(super) fn lag_limit_due(&self) -> Option<Moment> {
         let limited = self.settings.lag_limit > 0 || !self.settings.lag_limit_age.is_zero();
-        (limited && !self.alone.is_empty()).then_some(self.lag_due)
+        (limited && !self.alone.is_empty() && !self.interest.is_empty()).then_some(self.lag_due)
     }
 
     /// The worker itself was held up for longer than the tape holds: nobody in the march got what is gone.

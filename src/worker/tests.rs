@@ -2,13 +2,15 @@
 //!
 //! A script connects clients, lets them subscribe, publish, stall, break and leave, publishes beside them onto a tape that
 //! is small enough to roll over all the time, and takes the worker's turns in between. Each client checks each byte that
-//! it is sent (`client.rs`); in the end everybody must have everything, and when all have gone nothing may be left.
+//! it is sent (`client.rs`); in the end everybody must have everything, and when all have gone nothing may be left. Now
+//! and then the settings change (`reload.rs`).
 //!
 //! `STENTOR_SEEDS=100000` tries more scripts, `STENTOR_SEED=17` one of them again.
 
 mod book;
 mod client;
 mod interest;
+mod reload;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -20,6 +22,7 @@ use std::{
 use self::{
     book::{Way, Wish},
     client::{Body, Client, Journal, Publication, Speech, State},
+    reload::Reloaded,
 };
 use super::*;
 use crate::{
@@ -67,6 +70,7 @@ struct Script {
     /// Answers may be cut for want of room, or subscriptions refused.
     tight: bool,
     flush_interval: Duration,
+    reloaded: Reloaded,
 }
 
 /// One worker and everything around it.
@@ -370,12 +374,19 @@ impl Script {
         let roomy = random.bool();
         // Clients publish up to eight at a time; the tape has to hold what happens within one turn.
         let retain = if roomy { 1 << 20 } else { 24 * 1024 + segment * random.usize(2..12) };
-        Script { world: World::new(seed, settings, segment, retain), random, tight, flush_interval }
+        Script {
+            world: World::new(seed, settings, segment, retain),
+            random,
+            tight,
+            flush_interval,
+            reloaded: Reloaded::default(),
+        }
     }
 
     fn run(mut self) {
         for _ in 0..self.random.usize(10..90) {
             self.act();
+            self.tell_reloaded();
             for _ in 0..self.random.usize(..4) {
                 self.world.kernel.allow(self.flush_interval);
                 self.world.turn();
@@ -402,6 +413,7 @@ impl Script {
                 self.world.pass(length);
             }
             94..96 => self.world.kernel.step_wall_clock(self.random.i64(-5_000_000..5_000_000)),
+            96..98 => self.reload(),
             _ => self.world.settle(),
         }
     }
@@ -506,7 +518,7 @@ impl Script {
 
     fn say(&mut self) {
         let Some(at) = self.someone() else { return };
-        let (json, sure) = (self.world.clients[at].is_json(), !self.tight);
+        let (json, sure) = (self.world.clients[at].is_json(), !self.tight && !self.reloaded.names);
         if matches!(self.world.clients[at].speech, Speech::Events) {
             return;
         }
@@ -514,7 +526,7 @@ impl Script {
         let names: Vec<String> = self.names().into_iter().map(Into::into).collect();
         let what = self.random.u8(..13);
         if json && (7..10).contains(&what) || !json && what >= 4 {
-            if waiting < 8 {
+            if waiting < 8 && !self.world.clients[at].reloaded.mute {
                 let kind = if json { Kind::Json } else { [Kind::Text, Kind::Binary][self.random.usize(..2)] };
                 let (topic, body, acked) = (self.topic(), self.body_of(kind), self.random.bool());
                 self.world.clients[at].publish(topic, body, acked);
@@ -677,6 +689,19 @@ fn a_full_connection_without_subscriptions_does_not_lag() {
     world.settle();
     assert_eq!(world.clients[quiet].state, State::Open);
     world.clients[quiet].check_complete(world.journal.len(), &world.journal, 0);
+}
+
+#[test]
+fn a_lag_limit_keeps_no_worker_awake_over_somebody_who_has_unsubscribed() {
+    let mut world = plain(Settings { lag_limit: 100, ..settings() });
+    let quiet = world.subscriber(60, &["q"]);
+    let World { clients, journal, .. } = &mut world;
+    clients[quiet].stalled = true;
+    clients[quiet].ping();
+    clients[quiet].unsub(vec!["q".into()], journal);
+    // Falls asleep, or the turns in which nothing moves are counted as a loop.
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.worker.alone.len(), 1);
 }
 
 #[test]

@@ -26,4 +26,5 @@ mod replay;
 mod seeds;
 mod slow;
 mod stopping;
+mod threads;
 mod top;

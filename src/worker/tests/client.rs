@@ -9,7 +9,10 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use serde_json::{Value, value::RawValue};
 
-use super::book::{Book, Wish};
+use super::{
+    book::{Book, Wish},
+    reload::Reloaded,
+};
 use crate::{io::sim::Peer, protocol::Kind, topic::script::stands_for};
 
 /// Everything that was published, in the order of the tape.
@@ -127,6 +130,8 @@ pub struct Client {
     pub rude: bool,
     /// It has missed timers by not reading while time passed, so that the server may have dropped it.
     pub overslept: bool,
+    /// What settings that have changed meanwhile may do to it.
+    pub reloaded: Reloaded,
     /// It has begun to close.
     pub closing: Option<u16>,
     /// What it publishes, as the server will come to it.
@@ -148,6 +153,7 @@ pub struct Client {
     pings: VecDeque<Vec<u8>>,
     lagged: bool,
     told_draining: bool,
+    told_limited: bool,
     input: Vec<u8>,
     next_id: u64,
 }
@@ -228,6 +234,7 @@ impl Client {
             stalled: false,
             rude: false,
             overslept: false,
+            reloaded: Reloaded::default(),
             closing: None,
             publishing: VecDeque::new(),
             asked_names: BTreeSet::new(),
@@ -242,6 +249,7 @@ impl Client {
             pings: VecDeque::new(),
             lagged: false,
             told_draining: false,
+            told_limited: false,
             input: Vec::new(),
             next_id: 1,
         }
@@ -475,7 +483,7 @@ impl Client {
                 );
                 // The rest of a frame that was begun still came.
                 assert!(
-                    self.book.is_some() || self.at <= tail,
+                    self.book.is_some() || self.at <= tail || self.reloaded.lag,
                     "told that it lags at {} when the tape begins at {tail}",
                     self.at
                 );
@@ -490,6 +498,11 @@ impl Client {
                 }
             }
             1008 => assert!(self.rude || self.overslept, "{reason}"),
+            4003 => {
+                assert!(self.reloaded.rates && reason.contains(": --max-"), "{reason}");
+                assert!(self.told_limited || !matches!(self.speech, Speech::Json), "4003 without the error before it");
+                self.publishing.clear();
+            }
             _ => assert!(ours, "closed with {code} {reason}"),
         }
         if code != 4100 {
@@ -526,14 +539,22 @@ impl Client {
                 self.joining.as_mut().expect("a snapshot behind an ack").snapshots.push((topic, seq));
             }
             "error" if message.code == Some("lagged") => self.lagged = true,
+            "error" if message.code == Some("rate_limited") => self.told_limited = true,
             "error" => {
                 let id = message.id.unwrap_or(0);
                 let asked = self.asked.remove(&id).unwrap_or_else(|| panic!("{text}"));
+                let many = message.code == Some("too_many") && self.reloaded.names;
                 let may = match asked {
                     Asked::Nonsense => message.code == Some("unknown_op"),
                     Asked::Sub { .. } | Asked::Wish(_) => {
                         self.changes.retain(|other| *other != id);
-                        matches!(message.code, Some("too_many_subscriptions" | "server_full" | "too_many_topics"))
+                        let full = ["too_many_subscriptions", "server_full", "too_many_topics"];
+                        (many || full.contains(&message.code.unwrap())) && text.contains("--max-")
+                    }
+                    Asked::Unsub { names, .. } => {
+                        self.changes.retain(|other| *other != id);
+                        self.asked_names.extend(names);
+                        many && text.contains("--max-subscriptions")
                     }
                     _ => false,
                 };
