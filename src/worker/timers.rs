@@ -4,7 +4,7 @@
 //! could be due; when that comes, the worker looks whether it is, and sets the next. So a deadline that moves later with
 //! every byte heard costs nothing until it comes. Deadlines beyond the wheel are looked at once a round.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use crate::{clock::Moment, io::Token};
 
@@ -45,19 +45,20 @@ impl Timers {
         (self.entries > 0).then(|| Moment(self.earliest.saturating_mul(TICK.as_nanos() as u64)).since(now))
     }
 
-    /// Moves the entries that are due to `due`, each with its tick.
-    pub fn expire(&mut self, now: Moment, due: &mut Vec<(Token, u64)>) {
+    /// Adds the entries that are due to `due`, each with its tick.
+    pub fn expire(&mut self, now: Moment, due: &mut VecDeque<(Token, u64)>) {
         let current = tick(now);
         if current < self.earliest {
             self.next = self.next.max(current.min(self.earliest));
             return;
         }
+        let before = due.len();
         while self.next <= current {
             let at = self.next;
             due.extend(self.slots[at as usize % SLOTS].drain(..).map(|token| (token, at)));
             self.next += 1;
         }
-        self.entries -= due.len();
+        self.entries -= due.len() - before;
         let round = self.next..self.next + SLOTS as u64;
         self.earliest = round.into_iter().find(|at| !self.slots[*at as usize % SLOTS].is_empty()).unwrap_or(u64::MAX);
     }
@@ -78,7 +79,7 @@ mod tests {
     #[test]
     fn an_entry_is_never_early_and_at_most_a_tick_late() {
         let mut timers = Timers::new(at(0));
-        let mut due = Vec::new();
+        let mut due = VecDeque::new();
         timers.set(7, at(1234));
         for ms in (0..3000).step_by(50) {
             timers.expire(at(ms), &mut due);
@@ -95,7 +96,7 @@ mod tests {
     fn a_deadline_beyond_the_wheel_comes_back_within_a_round() {
         let mut timers = Timers::new(at(0));
         timers.set(1, at(10_000_000));
-        let mut due = Vec::new();
+        let mut due = VecDeque::new();
         timers.expire(at(200_000), &mut due);
         assert_eq!(due.len(), 1);
         assert_eq!(timers.until_next(at(200_000)), None);
@@ -107,7 +108,7 @@ mod tests {
         for token in 0..100 {
             timers.set(token, at(u64::from(token) * 900));
         }
-        let mut due = Vec::new();
+        let mut due = VecDeque::new();
         timers.expire(at(5_000_000), &mut due);
         assert_eq!(due.len(), 100);
     }
