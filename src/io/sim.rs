@@ -60,6 +60,8 @@ struct Wire {
     vanished: bool,
     /// Since when the kernel asks a peer that doesn't answer.
     asked_since: Option<u64>,
+    /// A quiet peer is asked when so many nanoseconds have gone by.
+    asks_after: Option<u64>,
     watch: Option<Watch>,
     broken: Option<io::ErrorKind>,
     /// The peer sends no more.
@@ -119,6 +121,7 @@ impl Kernel {
             acked_at: self.now.get(),
             vanished: false,
             asked_since: None,
+            asks_after: None,
             watch: None,
             broken: None,
             peer_ended: false,
@@ -126,6 +129,12 @@ impl Kernel {
             dropped: false,
         }));
         (Socket { wire: Rc::clone(&wire), kernel: Rc::clone(self) }, Peer { wire, kernel: Rc::clone(self) })
+    }
+
+    /// Lets so much time pass at once.
+    pub fn advance(&self, length: Duration) {
+        self.now.set(self.now.get() + length.as_nanos() as u64);
+        self.allow(Duration::ZERO);
     }
 
     /// Lets waits pass so much time from now on.
@@ -221,8 +230,13 @@ impl Peer {
     /// Is gone: from now on nothing arrives, from here or there, and nothing is acknowledged.
     pub fn vanish(&self) {
         let mut wire = self.wire.borrow_mut();
+        let now = self.kernel.now.get();
+        if let Some(after) = wire.asks_after {
+            wire.acked_at = wire.acked_at.max(now - now % after);
+            wire.asked_since = Some(wire.acked_at + after);
+        }
         wire.vanished = true;
-        wire.acknowledge(self.kernel.now.get());
+        wire.acknowledge(now);
     }
 
     /// How many bytes that it hasn't read its TCP holds.
@@ -330,7 +344,8 @@ impl Edge for SimEdge {
             let Some(watch) = wire.watch else { continue };
             let broken = wire.broken.is_some();
             let readable = broken || (watch.read && (wire.peer_ended || !wire.to_worker.is_empty()));
-            let writable = broken || (watch.write && wire.to_peer.len() < wire.room);
+            // As the kernel does, which tells of room when a third is free.
+            let writable = broken || (watch.write && 3 * wire.to_peer.len() <= 2 * wire.room);
             let spurious = kernel.one_in(50);
             if (readable || writable) && kernel.one_in(8) {
                 kept_back = true;
@@ -396,8 +411,10 @@ impl Edge for SimEdge {
         let mut silent = Duration::from_nanos(now - wire.acked_at);
         let mut unanswered = 0;
         if let (true, Some(since)) = (wire.vanished, wire.asked_since) {
-            unanswered = Duration::from_nanos(now - since).as_secs() as u32;
-        } else if !wire.vanished && queued > 0 {
+            unanswered = Duration::from_nanos(now.saturating_sub(since)).as_secs() as u32;
+        } else if queued == 0 {
+            silent = silent.min(Duration::from_nanos(wire.asks_after.unwrap_or(u64::MAX)));
+        } else if !wire.vanished {
             // It is asked whether it has room, at intervals of up to two minutes; and one answer may be lost.
             let mut random = self.0.random.borrow_mut();
             silent = silent.min(Duration::from_secs(random.u64(..120)));
@@ -406,13 +423,12 @@ impl Edge for SimEdge {
         Acks { acked: wire.acked, queued, silent, unanswered }
     }
 
-    fn keep_asking(&mut self, socket: &Socket, _: Duration) {
+    fn keep_asking(&mut self, socket: &Socket, timeout: Duration) {
         let now = self.0.now.get();
         let mut wire = socket.wire.borrow_mut();
+        wire.asks_after = Some((timeout / 2).as_nanos() as u64);
         if wire.vanished {
             wire.asked_since.get_or_insert(now);
-        } else {
-            wire.acked_at = now;
         }
     }
 

@@ -9,10 +9,10 @@
 //! | slow | its TCP answers, and the ping stands behind what it has not taken yet | stays: it is behind, and the tape sees to that |
 //!
 //! ```text
-//!   heard          idle/2               idle                                    idle later
-//!     |--------------|--------------------|------------- … ---|--------------------|
-//!                    ping sent            the first look      ping taken           1008
-//!                                         if no pong came, then one every quarter
+//!   heard          idle/2     idle*3/4                                idle later
+//!     |--------------|----------|---------- … ----|----------------------|
+//!                    ping sent  the first look    ping taken             1008
+//!                               if no pong came, then one every quarter
 //! ```
 //!
 //! A full socket has no ping asked of it: that would stand behind what is there. What its peer asked for and doesn't take is
@@ -47,6 +47,7 @@ impl<E: Edge> Worker<E> {
         if connection.ping == Ping::None && connection.speaks.hears() {
             if now >= connection.heard + idle / 2 {
                 connection.ping = Ping::Sent;
+                connection.heard = now - idle * 3 / 4;
                 self.answer(token, |out| frame::push_ping(out, b""));
             }
         } else if now >= connection.heard + idle
@@ -79,7 +80,7 @@ impl<E: Edge> Worker<E> {
     fn doubt(&mut self, token: Token, idle: Duration, acks: Acks) {
         let now = self.now;
         let connection = &mut self.connections[token as usize];
-        // Looked at again after a quarter, unless something is known of it that is younger.
+        // Looked at again after a quarter of the timeout, unless it is known to have been there later.
         let soon = now - idle * 3 / 4;
         let answered = soon.max(now - acks.silent);
         if connection.ping == Ping::Taken {
