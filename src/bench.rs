@@ -25,6 +25,7 @@ use crate::{
     handover::{Arrival, Inbox, Message},
     io::{
         Edge, Ready, Received, Sent, Token,
+        acks::Acks,
         path::Path,
         waker::{Sleep, Waker},
     },
@@ -235,6 +236,12 @@ impl Edge for FreeEdge {
     fn finish(&mut self, _: &Socket) {}
 
     fn keep_short(&mut self, _: &Socket, _: bool) {}
+
+    fn acks(&mut self, _: &Socket) -> Acks {
+        Acks::default()
+    }
+
+    fn keep_asking(&mut self, _: &Socket, _: Duration) {}
 
     fn path(&mut self, _: &Socket) -> Option<Path> {
         None

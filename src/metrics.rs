@@ -97,6 +97,8 @@ pub struct WorkerMetrics {
     pub websockets: Figure,
     /// Streams of Server-Sent Events that are open.
     pub streams: Figure,
+    /// Open connections that were given up because their peers' TCP answered nothing any more.
+    pub dead: Figure,
     /// Connections that were upgraded to WebSocket.
     pub upgrades: Figure,
     /// Publications that came in over its connections.

@@ -13,6 +13,7 @@ use rustix::{
 
 use super::{
     Edge, Ready, Received, Sent, Token,
+    acks::{self, Acks},
     path::{Diagnostics, Path},
     waker::{Sleep, Waker},
 };
@@ -153,6 +154,14 @@ impl Edge for Epoll {
 
     fn keep_short(&mut self, socket: &OwnedFd, short: bool) {
         super::unsent::bound_unsent(socket, short.then_some(SHORT));
+    }
+
+    fn acks(&mut self, socket: &OwnedFd) -> Acks {
+        acks::acks(socket)
+    }
+
+    fn keep_asking(&mut self, socket: &OwnedFd, timeout: Duration) {
+        acks::keep_asking(socket, timeout);
     }
 
     fn path(&mut self, socket: &OwnedFd) -> Option<Path> {

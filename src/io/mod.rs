@@ -4,6 +4,7 @@
 //! else, so [`epoll`] (level-triggered, plain non-blocking `recv` and `send`) can be exchanged for another kernel
 //! interface, and in tests for a simulated, seeded one with partial writes, resets and stalls (`sim`).
 
+pub mod acks;
 mod defer;
 pub mod epoll;
 pub mod heap;
@@ -16,7 +17,7 @@ pub mod waker;
 
 use std::{io, time::Duration};
 
-use self::{path::Path, waker::Sleep};
+use self::{acks::Acks, path::Path, waker::Sleep};
 use crate::clock::Moment;
 
 /// Names a socket towards the edge: the owner's index of it.
@@ -97,6 +98,12 @@ pub trait Edge {
 
     /// Keeps what a socket takes short, so that what is sent to a slow peer is young when it gets there; or no longer.
     fn keep_short(&mut self, socket: &Self::Socket, short: bool);
+
+    /// What the peer's TCP has acknowledged. For connections that are silent or full, now and then.
+    fn acks(&mut self, socket: &Self::Socket) -> Acks;
+
+    /// Has the kernel ask a peer that is silent, often enough to know after `timeout` whether it is gone.
+    fn keep_asking(&mut self, socket: &Self::Socket, timeout: Duration);
 
     /// What is known of the way to a socket's peer. For looking at a few sockets now and then.
     fn path(&mut self, socket: &Self::Socket) -> Option<Path>;

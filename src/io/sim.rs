@@ -6,7 +6,9 @@
 //! - a send takes any part of the bytes, or none, also where there is room for more;
 //! - a read hands out any part of what is there, down to one byte;
 //! - a wait reports some of the sockets that are ready, in any order, and now and then one that isn't;
-//! - a peer ends, breaks the connection, or doesn't read for as long as the test likes.
+//! - a peer ends, breaks the connection, doesn't read for as long as the test likes, or vanishes without a word;
+//! - a peer's TCP acknowledges what its window has room for, which may be much more than the peer has read; it answers the
+//!   questions of one that is full late, and one of them not at all.
 //!
 //! Readiness is level-triggered and goes by the last [`Edge::interest`]. Time passes only in a wait that finds nothing to
 //! do, and no further than the test allows ([`Kernel::allow`]); a wait that reaches that bound is where the worker sleeps.
@@ -19,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Edge, Ready, Received, Sent, Token, path::Path, waker::Sleep};
+use super::{Edge, Ready, Received, Sent, Token, acks::Acks, path::Path, waker::Sleep};
 use crate::clock::Moment;
 
 /// What the worker's edge and the test share.
@@ -47,6 +49,19 @@ struct Wire {
     to_peer: VecDeque<u8>,
     /// Bytes that `to_peer` holds at most.
     room: usize,
+    /// Of those, how many the peer's TCP holds, and acknowledges.
+    window: usize,
+    /// Bytes that the peer has read.
+    read: u64,
+    /// Bytes that its TCP has acknowledged, and when it did last.
+    acked: u64,
+    acked_at: u64,
+    /// The peer is gone without a word.
+    vanished: bool,
+    /// Since when the kernel asks a peer that doesn't answer.
+    asked_since: Option<u64>,
+    /// A quiet peer is asked when so many nanoseconds have gone by.
+    asks_after: Option<u64>,
     watch: Option<Watch>,
     broken: Option<io::ErrorKind>,
     /// The peer sends no more.
@@ -62,6 +77,19 @@ struct Watch {
     token: Token,
     read: bool,
     write: bool,
+}
+
+impl Wire {
+    /// The peer's TCP acknowledges what it has room for.
+    fn acknowledge(&mut self, now: u64) {
+        let sent = self.read + self.to_peer.len() as u64;
+        let takes = sent.min(self.read + self.window as u64);
+        if self.vanished {
+            self.asked_since = self.asked_since.or((sent > self.acked).then_some(now));
+        } else if takes > self.acked {
+            (self.acked, self.acked_at) = (takes, now);
+        }
+    }
 }
 
 impl Kernel {
@@ -80,12 +108,20 @@ impl Kernel {
         })
     }
 
-    /// A connection, whose send queue holds `room` bytes.
+    /// A connection, whose queue towards the peer holds `room` bytes, some of them at the peer's side.
     pub fn connect(self: &Rc<Kernel>, room: usize) -> (Socket, Peer) {
+        let room = room.max(1);
         let wire = Rc::new(RefCell::new(Wire {
             to_worker: VecDeque::new(),
             to_peer: VecDeque::new(),
-            room: room.max(1),
+            room,
+            window: self.random.borrow_mut().usize(1..=room),
+            read: 0,
+            acked: 0,
+            acked_at: self.now.get(),
+            vanished: false,
+            asked_since: None,
+            asks_after: None,
             watch: None,
             broken: None,
             peer_ended: false,
@@ -93,6 +129,12 @@ impl Kernel {
             dropped: false,
         }));
         (Socket { wire: Rc::clone(&wire), kernel: Rc::clone(self) }, Peer { wire, kernel: Rc::clone(self) })
+    }
+
+    /// Lets so much time pass at once.
+    pub fn advance(&self, length: Duration) {
+        self.now.set(self.now.get() + length.as_nanos() as u64);
+        self.allow(Duration::ZERO);
     }
 
     /// Lets waits pass so much time from now on.
@@ -179,15 +221,52 @@ pub struct Peer {
 impl Peer {
     /// Sends; the worker's receive queue has room for everything.
     pub fn write(&self, bytes: &[u8]) {
-        self.wire.borrow_mut().to_worker.extend(bytes);
+        let mut wire = self.wire.borrow_mut();
+        if !wire.vanished {
+            wire.to_worker.extend(bytes);
+        }
+    }
+
+    /// Is gone: from now on nothing arrives, from here or there, and nothing is acknowledged.
+    pub fn vanish(&self) {
+        let mut wire = self.wire.borrow_mut();
+        let now = self.kernel.now.get();
+        if let Some(after) = wire.asks_after {
+            wire.acked_at = wire.acked_at.max(now - now % after);
+            wire.asked_since = Some(wire.acked_at + after);
+        }
+        wire.vanished = true;
+        wire.acknowledge(now);
+    }
+
+    /// How many bytes that it hasn't read its TCP holds.
+    pub fn window(&self) -> usize {
+        self.wire.borrow().window
+    }
+
+    /// Sets that; at the beginning.
+    pub fn set_window(&self, bytes: usize) {
+        let mut wire = self.wire.borrow_mut();
+        wire.window = bytes.min(wire.room);
+    }
+
+    /// Bytes that its TCP has acknowledged.
+    pub fn acknowledged(&self) -> u64 {
+        self.wire.borrow().acked
     }
 
     /// Takes up to `most` bytes of what has arrived.
     pub fn read(&self, most: usize) -> Vec<u8> {
         let mut wire = self.wire.borrow_mut();
+        if wire.vanished {
+            return Vec::new();
+        }
         let len = wire.to_peer.len().min(most);
         self.kernel.moved(len);
-        wire.to_peer.drain(..len).collect()
+        let bytes = wire.to_peer.drain(..len).collect();
+        wire.read += len as u64;
+        wire.acknowledge(self.kernel.now.get());
+        bytes
     }
 
     /// How much has arrived.
@@ -265,7 +344,8 @@ impl Edge for SimEdge {
             let Some(watch) = wire.watch else { continue };
             let broken = wire.broken.is_some();
             let readable = broken || (watch.read && (wire.peer_ended || !wire.to_worker.is_empty()));
-            let writable = broken || (watch.write && wire.to_peer.len() < wire.room);
+            // As the kernel does, which tells of room when a third is free.
+            let writable = broken || (watch.write && 3 * wire.to_peer.len() <= 2 * wire.room);
             let spurious = kernel.one_in(50);
             if (readable || writable) && kernel.one_in(8) {
                 kept_back = true;
@@ -313,6 +393,7 @@ impl Edge for SimEdge {
         }
         let len = self.0.part(room);
         wire.to_peer.extend(&bytes[..len]);
+        wire.acknowledge(self.0.now.get());
         self.0.moved(len);
         Sent::Took(len)
     }
@@ -322,6 +403,34 @@ impl Edge for SimEdge {
     }
 
     fn keep_short(&mut self, _: &Socket, _: bool) {}
+
+    fn acks(&mut self, socket: &Socket) -> Acks {
+        let now = self.0.now.get();
+        let wire = socket.wire.borrow();
+        let queued = wire.read + wire.to_peer.len() as u64 - wire.acked;
+        let mut silent = Duration::from_nanos(now - wire.acked_at);
+        let mut unanswered = 0;
+        if let (true, Some(since)) = (wire.vanished, wire.asked_since) {
+            unanswered = Duration::from_nanos(now.saturating_sub(since)).as_secs() as u32;
+        } else if queued == 0 {
+            silent = silent.min(Duration::from_nanos(wire.asks_after.unwrap_or(u64::MAX)));
+        } else if !wire.vanished {
+            // It is asked whether it has room, at intervals of up to two minutes; and one answer may be lost.
+            let mut random = self.0.random.borrow_mut();
+            silent = silent.min(Duration::from_secs(random.u64(..120)));
+            unanswered = random.u32(..2);
+        }
+        Acks { acked: wire.acked, queued, silent, unanswered }
+    }
+
+    fn keep_asking(&mut self, socket: &Socket, timeout: Duration) {
+        let now = self.0.now.get();
+        let mut wire = socket.wire.borrow_mut();
+        wire.asks_after = Some((timeout / 2).as_nanos() as u64);
+        if wire.vanished {
+            wire.asked_since.get_or_insert(now);
+        }
+    }
 
     fn path(&mut self, socket: &Socket) -> Option<Path> {
         let unacked_bytes = socket.wire.borrow().to_peer.len() as u32;

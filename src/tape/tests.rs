@@ -101,7 +101,11 @@ fn a_subscriber_who_comes_and_goes_starts_a_segment_once_and_not_each_time() {
         epoch: 1,
     };
     let tape = Tape::new(settings);
-    let publish = |count| (0..count).for_each(|n| drop(tape.appender().append("a", Payload::Text("1"), n, 0).unwrap()));
+    let publish = |count| {
+        for n in 0..count {
+            tape.appender().append("a", Payload::Text("1"), n, 0).unwrap();
+        }
+    };
     // So many that the newest segment is for one lane alone.
     publish(600);
     let before = tape.status().segments;

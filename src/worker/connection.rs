@@ -27,6 +27,19 @@ pub(super) enum Phase {
     Ending,
 }
 
+/// What has become of a ping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ping {
+    /// None is on the way.
+    None,
+    /// It was sent, or waits to be.
+    Sent,
+    /// It stands behind bytes that the peer's TCP has not acknowledged.
+    Behind,
+    /// The peer's TCP has it: the answer is up to the application.
+    Taken,
+}
+
 /// What is spoken on a connection.
 #[derive(Clone, Debug)]
 pub(super) enum Speaks {
@@ -59,8 +72,8 @@ pub(super) struct Connection<S> {
     /// Before its request comes a PROXY header.
     pub awaits_header: bool,
     pub may_publish: bool,
-    /// A ping is on the way, and nothing was heard since.
-    pub pinged: bool,
+    /// What has become of a ping, if nothing was heard since it was sent.
+    pub ping: Ping,
     /// It is sent its own publications, too.
     pub echo: bool,
     pub speaks: Speaks,
@@ -71,7 +84,11 @@ pub(super) struct Connection<S> {
     pub request: Vec<u8>,
     /// Distinguishes it from every other connection of this server; above 0.
     pub id: u64,
+    /// When it last gave a sign of life, or is taken to have given one (`alive.rs`).
     pub heard: Moment,
+    /// Bytes that its TCP is to have acknowledged, counted from the connection's beginning: those up to the end of the ping that
+    /// it is behind, or those that it had acknowledged at the last look.
+    pub mark: u64,
     /// When it was last sent something of its own, or something while it marched alone.
     pub sent: Moment,
     /// When its phase began.

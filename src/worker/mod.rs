@@ -21,8 +21,9 @@
 //! | `march`, `round`, `resume` | those that are behind: in full, in newest values, or by what they missed |
 //! | `lag`, `slow` | those that are too far behind; showing who is behind |
 //! | `closing` | answers and ends |
-//! | `expire`, `timers` | timeouts |
+//! | `expire`, `timers`, `alive` | timeouts; telling the slow, the hung and the dead from each other |
 
+mod alive;
 mod closing;
 mod column;
 mod connection;
@@ -54,7 +55,7 @@ use crossbeam_channel::Receiver;
 use slab::Slab;
 
 use self::{
-    connection::{Connection, Phase, Speaks},
+    connection::{Connection, Phase, Ping, Speaks},
     interest::{CohortId, Interest},
     march::Plan,
     passes::{PassId, Passes},
@@ -227,7 +228,8 @@ pub(crate) struct Worker<E: Edge> {
     json: Vec<u8>,
     read: Vec<u8>,
     ready: Vec<Ready>,
-    due: Vec<Token>,
+    /// Connections whose timers have come.
+    due: VecDeque<Token>,
 }
 
 struct Draining {
@@ -285,7 +287,7 @@ impl<E: Edge> Worker<E> {
             json: Vec::new(),
             read: vec![0; READ_BYTES],
             ready: Vec::new(),
-            due: Vec::new(),
+            due: VecDeque::new(),
         }
     }
 
@@ -322,7 +324,7 @@ impl<E: Edge> Worker<E> {
             self.list_all();
         }
         let now = self.edge.now();
-        let idle = self.line.is_empty() && self.runnable.is_empty() && self.answered.is_empty();
+        let idle = self.line.is_empty() && self.runnable.is_empty() && self.answered.is_empty() && self.due.is_empty();
         let held = self.pass_due.since(now);
         let behind = listens && self.tape.head() > self.position;
         let timeout = if idle {
@@ -375,7 +377,7 @@ impl<E: Edge> Worker<E> {
             answered: false,
             awaits_header,
             may_publish: false,
-            pinged: false,
+            ping: Ping::None,
             echo: true,
             skipped: 0,
             speaks: Speaks::Json,
@@ -384,6 +386,7 @@ impl<E: Edge> Worker<E> {
             request: Vec::new(),
             id,
             heard: self.now,
+            mark: 0,
             sent: self.now,
             since: self.now,
             timer: None,
@@ -429,7 +432,7 @@ impl<E: Edge> Worker<E> {
         match self.edge.receive(&connection.socket, &mut buffer) {
             Received::Bytes(n) => {
                 connection.heard = self.now;
-                connection.pinged = false;
+                connection.ping = Ping::None;
                 let (phase, hears) = (connection.phase, connection.speaks.hears());
                 self.metrics().received_bytes.add(n as u64);
                 match phase {

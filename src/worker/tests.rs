@@ -288,7 +288,7 @@ impl World {
     fn read_all(&mut self, most: usize) -> bool {
         let tail = self.tail();
         let mut any = false;
-        for client in self.clients.iter_mut().filter(|client| !client.stalled) {
+        for client in self.clients.iter_mut().filter(|client| !client.stalled && client.pace.is_none()) {
             any |= client.read(most, &self.journal, tail);
         }
         any
@@ -307,11 +307,37 @@ impl World {
             while self.alive && !self.kernel.asleep() {
                 self.turn();
             }
+            self.read_slowly();
         }
         for client in self.clients.iter_mut().filter(|client| client.stalled || client.rude) {
             client.overslept = true;
         }
         self.settle();
+        self.check_vanished();
+    }
+
+    /// Lets those that read slowly read a little.
+    fn read_slowly(&mut self) {
+        let tail = self.tail();
+        for client in self.clients.iter_mut().filter(|client| !client.stalled) {
+            if let Some(pace) = client.pace {
+                client.read(pace, &self.journal, tail);
+            }
+        }
+    }
+
+    /// Whoever is gone without a word is given up before twice the idle timeout is over, and a moment.
+    fn check_vanished(&self) {
+        let idle = self.shared.settings.get().idle_timeout;
+        if idle.is_zero() || !self.alive {
+            return;
+        }
+        let bound = (idle * 2 + Duration::from_secs(3)).as_nanos() as u64;
+        for client in &self.clients {
+            let given_up =
+                client.vanished.is_none_or(|since| self.kernel.now_ns() < since + bound) || client.peer.dropped();
+            assert!(given_up, "client {:x} is gone, and held", client.id);
+        }
     }
 
     /// After all connections have ended.
@@ -491,6 +517,10 @@ impl Script {
         };
         let client = &mut self.world.clients[at];
         client.rude = self.random.u8(..10) == 0;
+        if self.random.u8(..8) == 0 {
+            // What its TCP holds takes it less than the least idle timeout, and everything less than it may take to close.
+            client.pace = Some((client.peer.window() / 4).max(room / 40) + 1);
+        }
         client.overslept = self.tight;
     }
 
@@ -573,7 +603,8 @@ impl Script {
 
     fn end(&mut self, at: usize) {
         let client = &mut self.world.clients[at];
-        match self.random.u8(..4) {
+        match self.random.u8(..5) {
+            4 => client.vanish(self.world.kernel.now_ns()),
             0 => {
                 client.peer.end();
                 client.state = State::Left;
@@ -590,7 +621,7 @@ impl Script {
     /// Everybody reads again and must have everything; then all leave, and nothing may be left.
     fn finish(mut self) {
         for client in &mut self.world.clients {
-            client.stalled = false;
+            (client.stalled, client.pace) = (false, None);
         }
         self.world.pass(self.flush_interval * 3);
         // Long enough for the ticks of every rate.
@@ -607,6 +638,9 @@ impl Script {
         }
         // Long enough for those who don't answer.
         self.world.pass(Duration::from_secs(21));
+        // Those that are gone without a word may be waited for for longer, or for ever.
+        self.world.clients.iter().filter(|client| client.vanished.is_some()).for_each(|client| client.peer.reset());
+        self.world.pass(Duration::from_secs(1));
         self.world.check_nothing_left();
     }
 
@@ -617,7 +651,7 @@ impl Script {
             if self.random.bool() {
                 client.stalled = false;
             }
-            client.overslept |= client.stalled;
+            client.overslept |= client.stalled || client.pace.is_some();
         }
         let until = Moment(self.world.kernel.now_ns()) + Duration::from_secs(8);
         self.world.inbox.drain(until);
@@ -733,7 +767,7 @@ fn the_last_subscription_to_end_leaves_no_acknowledgement_behind() {
         let silent = world.subscriber(100_000, &["q"]);
         world.clients[silent].rude = true;
         world.publish_some("q", 1, 0);
-        world.pass(Duration::from_secs(5));
+        world.pass(Duration::from_secs(8));
         let other = world.subscriber(100_000, &[]);
         // Held back: the worker's position stays before it, and the other's change of subscription comes behind it.
         world.publish_some("q", 1, 0);
@@ -900,4 +934,202 @@ fn connections_and_rates_that_come_and_go_leave_no_timers_behind() {
         assert_eq!((world.worker.timers.len(), world.worker.interest.ticks()), (1, 0));
     }
     world.clients[stays].check_complete(40, &world.journal, 0);
+}
+
+/// A worker whose pings come when a client was silent for half of 60 s, and that sends nothing else by itself.
+fn quiet() -> Settings {
+    Settings { heartbeat: Duration::ZERO, ..settings() }
+}
+
+/// A world whose tape holds everything.
+fn roomy(settings: Settings) -> World {
+    World::new(1, settings, 4096, 1 << 20)
+}
+
+impl World {
+    /// A client of this kind that is subscribed to every publication on `q`, with so much room, so many bytes of it at its side.
+    fn client_of(&mut self, speech: Speech, room: usize, window: usize) -> usize {
+        let wish = Wish { names: vec!["q".into()], way: Way::All, snapshot: true, from: BTreeMap::new() };
+        let at = self.connect_as(room, speech, wish);
+        self.clients[at].peer.set_window(window);
+        self.settle();
+        assert_eq!(self.clients[at].state, State::Open);
+        at
+    }
+
+    fn every_kind(&mut self, room: usize, window: usize) -> [usize; 3] {
+        let raw = Speech::Raw { topic: "q".into(), echo: true };
+        [Speech::Json, raw, Speech::Events].map(|speech| self.client_of(speech, room, window))
+    }
+}
+
+#[test]
+fn a_slow_reader_is_not_taken_for_dead() {
+    let mut world = roomy(quiet());
+    let slow = world.every_kind(40_000, 2000);
+    world.pass(Duration::from_secs(29));
+    // Far more than it reads within the idle timeout, just before it is pinged.
+    for at in slow {
+        world.clients[at].pace = Some(100);
+    }
+    world.publish_some("q", 100, 250);
+    for _ in 0..10 {
+        world.pass(Duration::from_secs(20));
+        world.publish_some("q", 1, 250);
+    }
+    assert!(slow.iter().all(|at| world.clients[*at].peer.arrived() > 2000), "it reads still");
+    world.pass(Duration::from_secs(400));
+    for at in slow {
+        assert_eq!(world.clients[at].state, State::Open);
+        world.clients[at].pace = None;
+    }
+    world.settle();
+    for at in slow {
+        world.clients[at].check_complete(world.journal.len(), &world.journal, world.tape.tail().0 as usize);
+    }
+}
+
+#[test]
+fn a_page_that_hangs_is_closed_though_its_kernel_takes_everything() {
+    let mut world = roomy(settings());
+    let hung = world.subscriber(100_000, &["q"]);
+    world.clients[hung].peer.set_window(100_000);
+    world.clients[hung].stalled = true;
+    for _ in 0..25 {
+        // Heartbeats and publications are acknowledged all the time.
+        world.pass(Duration::from_secs(5));
+        world.publish_some("q", 1, 100);
+    }
+    let World { clients, journal, .. } = &mut world;
+    clients[hung].stalled = false;
+    clients[hung].read(usize::MAX, journal, 0);
+    assert_eq!(clients[hung].state, State::Closed(1008));
+}
+
+#[test]
+fn a_subscriber_that_has_stopped_reading_is_kept_while_its_kernel_answers() {
+    // One with a full socket, and one whose window is closed with room left in the socket: a ping never gets through.
+    for room in [3000, 100_000] {
+        let mut world = roomy(quiet());
+        let stalled = world.every_kind(room, 1000);
+        for at in stalled {
+            world.clients[at].stalled = true;
+        }
+        world.publish_some("q", 40, 250);
+        world.pass(Duration::from_secs(1000));
+        for at in stalled {
+            (world.clients[at].stalled, world.clients[at].overslept) = (false, false);
+        }
+        world.settle();
+        world.publish_some("q", 1, 250);
+        world.settle();
+        for at in stalled {
+            assert_eq!(world.clients[at].state, State::Open);
+            world.clients[at].check_complete(world.journal.len(), &world.journal, world.tape.tail().0 as usize);
+        }
+    }
+}
+
+#[test]
+fn whoever_is_gone_without_a_word_is_given_up_on_every_kind_of_connection() {
+    // Nothing to be sent, something, and more than the socket holds.
+    for count in [0, 1, 100] {
+        let mut world = roomy(quiet());
+        let healthy = world.every_kind(40_000, 20_000);
+        let gone = world.every_kind(4000, 2000);
+        world.pass(Duration::from_secs(100));
+        let now = world.kernel.now_ns();
+        for at in gone {
+            world.clients[at].vanish(now);
+        }
+        world.publish_some("q", count, 250);
+        // What was acknowledged last was half of the idle timeout ago, at most.
+        world.pass(Duration::from_secs(29));
+        assert!(gone.iter().all(|at| !world.clients[*at].peer.dropped()), "it may come back");
+        world.pass(Duration::from_secs(91));
+        assert!(gone.iter().all(|at| world.clients[*at].peer.dropped()));
+        assert_eq!(world.shared.metrics.workers[0].dead.get(), 3);
+        assert!(healthy.iter().all(|at| world.clients[*at].state == State::Open));
+    }
+}
+
+#[test]
+fn without_an_idle_timeout_nobody_is_judged() {
+    let mut world = roomy(Settings { idle_timeout: Duration::ZERO, ..quiet() });
+    let gone = world.every_kind(4000, 2000);
+    let now = world.kernel.now_ns();
+    for at in gone {
+        world.clients[at].vanish(now);
+    }
+    world.publish_some("q", 100, 250);
+    world.pass(Duration::from_secs(1000));
+    assert!(gone.iter().all(|at| !world.clients[*at].peer.dropped()));
+}
+
+#[test]
+fn a_slow_reader_gets_to_the_end_of_a_connection_that_is_closed() {
+    let mut world = roomy(Settings { lag_limit: 2000, close_timeout: Duration::from_secs(5), ..quiet() });
+    let at = world.client_of(Speech::Json, 4000, 500);
+    world.clients[at].pace = Some(150);
+    // The frame that it is in the middle of goes before the close frame. That takes it ten times the close timeout.
+    world.publish_some("q", 10, 3000);
+    world.pass(Duration::from_secs(50));
+    assert_eq!(world.clients[at].state, State::Closed(4100));
+    world.pass(Duration::from_secs(6));
+    assert!(world.clients[at].peer.dropped());
+}
+
+#[test]
+fn a_connection_that_is_closed_is_not_held_for_ever_by_one_that_takes_a_byte_now_and_then() {
+    let mut world = roomy(Settings { lag_limit: 2000, close_timeout: Duration::from_secs(5), ..quiet() });
+    let at = world.client_of(Speech::Json, 4000, 500);
+    (world.clients[at].pace, world.clients[at].overslept) = (Some(1), true);
+    world.publish_some("q", 60, 250);
+    world.pass(Duration::from_secs(50));
+    assert!(!world.clients[at].peer.dropped());
+    world.pass(Duration::from_secs(15));
+    assert!(world.clients[at].peer.dropped());
+}
+
+#[test]
+fn answers_that_are_taken_slowly_are_waited_for() {
+    let mut world = roomy(Settings { idle_timeout: Duration::from_secs(6), ..quiet() });
+    let at = world.subscriber(20_000, &[]);
+    world.clients[at].peer.set_window(200);
+    world.clients[at].pace = Some(60);
+    for n in 0..20 {
+        world.publish_some(&format!("q.{n}"), 1, 2000);
+    }
+    // 40 KB of snapshots: the socket has room for some, and then for none for a minute.
+    let World { clients, journal, .. } = &mut world;
+    clients[at].sub(vec!["q.>".into()], true, journal);
+    world.pass(Duration::from_secs(120));
+    assert_eq!(world.clients[at].state, State::Open);
+    world.clients[at].pace = None;
+    world.settle();
+    world.clients[at].check_complete(world.journal.len(), &world.journal, world.tape.tail().0 as usize);
+}
+
+#[test]
+fn thousands_that_are_due_at_once_are_no_long_turn() {
+    const COUNT: u64 = 2000;
+    let mut world = roomy(quiet());
+    world.limits = Limits::new(COUNT as usize, 0);
+    let metrics = Arc::clone(&world.shared.metrics);
+    for n in 0..COUNT {
+        world.connect(1000, Speech::Json, &[]);
+        // So many are never all quiet at once, and the worker never sleeps.
+        while metrics.workers[0].upgrades.get() <= n {
+            world.worker.turn();
+        }
+    }
+    let sends = || metrics.workers[0].sends.get();
+    (0..20).for_each(|_| assert!(world.worker.turn()));
+    let begun = sends();
+    world.kernel.advance(Duration::from_secs(35));
+    while sends() - begun < COUNT {
+        let before = sends();
+        world.worker.turn();
+        assert!(sends() - before < 500, "{}", sends() - before);
+    }
 }

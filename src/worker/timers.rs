@@ -5,7 +5,7 @@
 //! heard costs nothing until it comes. Deadlines beyond the wheel are looked at once a round. An entry goes with its
 //! connection: connections that come and go at a high rate leave none behind that would be held for a round.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
 use crate::{clock::Moment, io::Token};
 
@@ -70,18 +70,19 @@ impl Timers {
         (self.entries > 0).then(|| Moment(self.earliest.saturating_mul(TICK.as_nanos() as u64)).since(now))
     }
 
-    /// Moves the entries that are due to `due`.
-    pub fn expire(&mut self, now: Moment, due: &mut Vec<Token>) {
+    /// Adds the entries that are due to `due`.
+    pub fn expire(&mut self, now: Moment, due: &mut VecDeque<Token>) {
         let current = tick(now);
         if current < self.earliest {
             self.next = self.next.max(current.min(self.earliest));
             return;
         }
+        let before = due.len();
         while self.next <= current {
-            due.append(&mut self.slots[self.next as usize % SLOTS]);
+            due.extend(self.slots[self.next as usize % SLOTS].drain(..));
             self.next += 1;
         }
-        self.entries -= due.len();
+        self.entries -= due.len() - before;
         let round = self.next..self.next + SLOTS as u64;
         self.earliest = round.into_iter().find(|at| !self.slots[*at as usize % SLOTS].is_empty()).unwrap_or(u64::MAX);
     }
@@ -102,7 +103,7 @@ mod tests {
     #[test]
     fn an_entry_is_never_early_and_at_most_a_tick_late() {
         let mut timers = Timers::new(at(0));
-        let mut due = Vec::new();
+        let mut due = VecDeque::new();
         timers.set(7, at(1234));
         for ms in (0..3000).step_by(50) {
             timers.expire(at(ms), &mut due);
@@ -119,7 +120,7 @@ mod tests {
     fn a_deadline_beyond_the_wheel_comes_back_within_a_round() {
         let mut timers = Timers::new(at(0));
         timers.set(1, at(10_000_000));
-        let mut due = Vec::new();
+        let mut due = VecDeque::new();
         timers.expire(at(200_000), &mut due);
         assert_eq!(due.len(), 1);
         assert_eq!(timers.until_next(at(200_000)), None);
@@ -131,7 +132,7 @@ mod tests {
         for token in 0..100 {
             timers.set(token, at(u64::from(token) * 900));
         }
-        let mut due = Vec::new();
+        let mut due = VecDeque::new();
         timers.expire(at(5_000_000), &mut due);
         assert_eq!(due.len(), 100);
     }
@@ -143,8 +144,8 @@ mod tests {
         let first = entries[0];
         timers.remove(first, |moved, entry| entries[moved as usize] = entry);
         timers.remove(entries[1], |moved, _| panic!("{moved} has the place before it"));
-        let mut due = Vec::new();
+        let mut due = VecDeque::new();
         timers.expire(at(1000), &mut due);
-        assert_eq!((due, timers.len(), timers.until_next(at(1000))), (vec![2], 0, None));
+        assert_eq!((due, timers.len(), timers.until_next(at(1000))), (VecDeque::from([2]), 0, None));
     }
 }

@@ -126,6 +126,10 @@ pub struct Client {
     pub id: u64,
     /// It doesn't read.
     pub stalled: bool,
+    /// It reads so many bytes at each step of time and no more, and answers what it has read.
+    pub pace: Option<usize>,
+    /// It is gone without a word since then, in nanoseconds.
+    pub vanished: Option<u64>,
     /// It answers no ping and no close.
     pub rude: bool,
     /// It has missed timers by not reading while time passed, so that the server may have dropped it.
@@ -232,6 +236,8 @@ impl Client {
             state: State::Asking,
             id,
             stalled: false,
+            pace: None,
+            vanished: None,
             rude: false,
             overslept: false,
             reloaded: Reloaded::default(),
@@ -346,6 +352,12 @@ impl Client {
                 self.send(if kind == Kind::Binary { 2 } else { 1 }, &body.bytes);
             }
         }
+    }
+
+    /// Is gone without a word.
+    pub fn vanish(&mut self, now: u64) {
+        self.peer.vanish();
+        (self.state, self.vanished) = (State::Left, Some(now));
     }
 
     pub fn close(&mut self, code: u16) {
