@@ -14,7 +14,8 @@
 //!  2  tape, topic                  shared memory
 //!  1  http, proxy, websocket,      bytes and values: no socket, thread, lock or clock
 //!     protocol
-//!  0  clock, config, metrics, live ground
+//!  0  clock, config, metrics,      ground
+//!     live, slack
 //! ```
 
 mod acceptor;
@@ -37,6 +38,7 @@ pub mod protocol;
 mod proxy;
 pub mod publish;
 pub mod server;
+mod slack;
 pub mod tape;
 pub mod top;
 pub mod topic;
