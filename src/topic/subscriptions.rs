@@ -9,7 +9,10 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
-use crate::protocol::matches;
+use crate::{
+    protocol::matches,
+    slack::{KEPT_BY_THREAD, Slack},
+};
 
 /// The server-wide table of subscribed names.
 #[derive(Debug)]
@@ -58,6 +61,7 @@ impl Subscriptions {
         for name in names {
             table.remove(name);
         }
+        table.names.give_back(KEPT_BY_THREAD);
     }
 
     /// Subscriptions in all.
@@ -117,6 +121,16 @@ mod tests {
         assert_eq!(table.total(), 2);
         table.remove(held.iter());
         assert_eq!(table.total(), 0);
+    }
+
+    #[test]
+    fn names_that_nobody_is_subscribed_to_any_more_leave_no_room_behind() {
+        let table = Subscriptions::new(100_000);
+        let names: Vec<String> = (0..100_000).map(|n| n.to_string()).collect();
+        let held = table.add(names.iter().map(String::as_str)).unwrap();
+        held.chunks(1000).for_each(|some| table.remove(some.iter()));
+        let (room, held, size) = table.table.lock().names.room();
+        assert!(held == 0 && room * size <= KEPT_BY_THREAD, "{room}");
     }
 
     #[test]

@@ -262,6 +262,7 @@ impl<E: Edge> Worker<E> {
         let lane = self.interest.cohort(id).key.lane;
         self.lanes[lane as usize] -= 1;
         self.interest.leave(id);
+        self.emptied = true;
         self.detach(lane);
     }
 
