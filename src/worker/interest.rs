@@ -12,9 +12,8 @@
 //! Names with a rate are not planned in passes: what changed is noted for the next tick (`pace.rs`). Of each topic the
 //! table holds where its newest publication is, from which those are served who can't take every one (`round.rs`).
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use super::{
@@ -99,13 +98,14 @@ pub(super) struct Newest {
 #[derive(Default)]
 pub(super) struct Interest {
     names: Slab<Name>,
-    by_text: FxHashMap<Arc<str>, NameId>,
+    /// By a hash with a key, as below: clients choose names, rates, and what goes together.
+    by_text: HashMap<Arc<str>, NameId>,
     patterns: Vec<NameId>,
     topics: Vec<TopicState>,
     /// Counts how often the worker came to the tape.
     era: u64,
     cohorts: Slab<Cohort>,
-    by_key: FxHashMap<Arc<CohortKey>, CohortId>,
+    by_key: HashMap<Arc<CohortKey>, CohortId>,
     ticks: Ticks,
 }
 
@@ -447,7 +447,19 @@ impl Cohort {
 
 #[cfg(all(test, not(loom)))]
 mod tests {
+    use std::hash::BuildHasher;
+
     use super::*;
+
+    #[test]
+    fn nobody_can_know_where_in_the_tables_names_and_cohorts_come_to_lie() {
+        let places = || {
+            let Interest { by_text, by_key, .. } = Interest::default();
+            (by_text.hasher().hash_one("a"), by_key.hasher().hash_one("a"))
+        };
+        let (one, other) = (places(), places());
+        assert!(one.0 != other.0 && one.1 != other.1);
+    }
 
     #[test]
     fn names_and_cohorts_that_have_gone_leave_no_room_behind() {

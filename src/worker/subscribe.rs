@@ -305,7 +305,7 @@ impl<E: Edge> Worker<E> {
             Some(Resumed::Behind(seq)) => *seq,
             _ => topic.seq,
         };
-        let by_name: FxHashMap<&str, (&str, u64)> =
+        let by_name: HashMap<&str, (&str, u64)> =
             found.iter().map(|topic| (&*topic.name, (topic.epoch.as_str(), of(topic)))).collect();
         let topics = names.iter().map(|name| {
             // A topic that nobody has published on yet will begin in the present epoch.
