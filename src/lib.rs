@@ -15,7 +15,7 @@
 //!  1  http, proxy, websocket,      bytes and values: no socket, thread, lock or clock
 //!     protocol
 //!  0  clock, config, metrics,      ground
-//!     live, panic
+//!     live, panic, slack
 //! ```
 
 mod acceptor;
@@ -39,6 +39,7 @@ pub mod protocol;
 mod proxy;
 pub mod publish;
 pub mod server;
+mod slack;
 pub mod tape;
 pub mod top;
 pub mod topic;

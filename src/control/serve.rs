@@ -13,6 +13,7 @@ use crate::{
     http::{self, Response, response::CONTINUE},
     io::{Edge, Received, Sent, Token},
     metrics,
+    slack::Slack,
 };
 
 /// Requests of one connection that are answered in one turn. A scrape takes most of a millisecond.
@@ -22,7 +23,7 @@ const REQUESTS_A_TURN: usize = 16;
 /// The last answer may go beyond it.
 const OUT_MAX: usize = 256 * 1024;
 
-/// Buffers of a connection that are larger than this are given back when they are empty.
+/// What a buffer of a connection keeps in any case.
 const BUFFER_KEPT: usize = 8 * 1024;
 
 /// How it goes on with one connection.
@@ -153,9 +154,7 @@ impl Control {
             input.drain(..used);
             self.connections[token as usize].begun = self.now;
         }
-        if input.is_empty() && input.capacity() > BUFFER_KEPT {
-            input = Vec::new();
-        }
+        input.give_back(BUFFER_KEPT);
         self.connections[token as usize].input = input;
     }
 
@@ -268,11 +267,9 @@ impl Control {
         if taken > 0 {
             connection.heard = self.now;
             connection.out.drain(..taken);
+            connection.out.give_back(BUFFER_KEPT);
         }
         if connection.out.is_empty() {
-            if connection.out.capacity() > BUFFER_KEPT {
-                connection.out = Vec::new();
-            }
             if let Stage::Ending { finished: finished @ false } = &mut connection.stage {
                 *finished = true;
                 self.edge.finish(&connection.socket);

@@ -1,4 +1,4 @@
-//! Forgetting topics that nobody needs, a stretch of the table at a time.
+//! Forgetting topics that nobody needs, a stretch of the table at a time, and memory that the others need no longer.
 //!
 //! A topic is forgotten when nobody is subscribed to it, and either nothing of it is retained (no last value, nothing on the
 //! tape), or its newest publication was first seen longer than `--topic-expiry` ago. Who is subscribed is looked up
@@ -52,7 +52,9 @@ impl Sweep {
         let slots = context.tape.with_topics(|topics, _| topics.slots());
         let end = slots.min(self.next + (slots / PARTS).max(LOOK_AT_ONCE));
         for start in (self.next..end).step_by(LOOK_AT_ONCE as usize) {
-            self.forget_some(context, start..end.min(start + LOOK_AT_ONCE), now);
+            let slots = start..end.min(start + LOOK_AT_ONCE);
+            context.tape.trim_topics(slots.clone());
+            self.forget_some(context, slots, now);
         }
         self.next = if end < slots { end } else { 0 };
     }

@@ -13,6 +13,7 @@ use crate::{
     metrics,
     protocol::{Payload, envelope::push_string, ndjson},
     publish::Publisher,
+    slack::{KEPT_BY_ONE, Slack},
     tape::{Appended, PublishError},
 };
 
@@ -232,6 +233,7 @@ impl Lines {
         }
         self.number += memchr::memchr_iter(b'\n', &buffer[..whole]).count() as u64;
         buffer.drain(..whole);
+        buffer.give_back(KEPT_BY_ONE);
         self.buffer = buffer;
         if self.buffer.len() > self.len_max + 1 {
             return Err(self.bad(self.number + 1, &self.too_long()));

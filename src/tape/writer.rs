@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     protocol::{Envelope, Kind, Payload, event::push_event},
+    slack::{KEPT_BY_THREAD, Slack},
     topic::{Registry, Topic},
     websocket::frame::{self, Opcode},
 };
@@ -108,7 +109,7 @@ pub struct TapeStatus {
     pub oldest_ts: u64,
     /// Topics.
     pub topics: usize,
-    /// Bytes of last values.
+    /// Bytes that last values take.
     pub value_bytes: usize,
     /// Publications whose value was not kept for want of room.
     pub values_dropped: u64,
@@ -213,6 +214,16 @@ impl Tape {
             }
         }
         forgotten
+    }
+
+    /// Gives back memory of topics in the slots `slots` that was needed once, and of buffers.
+    pub fn trim_topics(&self, slots: std::ops::Range<u32>) {
+        let writer = &mut *self.0.writer.lock();
+        writer.registry.trim(slots, tail_of(&writer.segments));
+        for buffer in [&mut writer.message, &mut writer.event] {
+            buffer.clear();
+            buffer.give_back(KEPT_BY_THREAD);
+        }
     }
 
     /// What the metrics show.

@@ -1,15 +1,22 @@
 //! The table of topics.
 //!
-//! Bounded twice: in topics (`--max-topics`) and in bytes of last values (`--max-values`). A topic that would be one too
-//! many is refused; a value that would be one too many is not kept, so that its topic has no snapshot for now.
+//! Bounded twice: in topics (`--max-topics`) and in bytes of last values (`--max-values`), where the room that a value takes
+//! counts, which is at most twice its length. A topic that would be one too many is refused; a value that would be one too
+//! many is not kept, so that its topic has no snapshot for now.
 //! A topic without publications for a while and without subscribers can be forgotten; its slot is
 //! then used again under another generation, and later topics get a new [`Epoch`], because its numbering may restart.
 
-use std::{collections::VecDeque, fmt, sync::Arc};
+use std::{
+    collections::{HashMap, VecDeque},
+    fmt,
+    ops::Range,
+    sync::Arc,
+};
 
-use rustc_hash::FxHashMap;
-
-use crate::protocol::{Kind, Payload, update_prefix};
+use crate::{
+    protocol::{Kind, Payload, update_prefix},
+    slack::{KEPT_BY_ONE, KEPT_BY_THREAD, Slack},
+};
 
 /// A topic's place in the table. The generation tells it from an earlier, forgotten topic in the same slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -103,12 +110,24 @@ impl Topic {
         self.end = at + 1;
         if self.seq.is_multiple_of(MARK_EVERY) {
             let marks = &mut self.marks;
-            while marks.positions.front().is_some_and(|position| *position < tail) {
-                marks.positions.pop_front();
-            }
+            marks.let_go(tail);
             marks.positions.push_back(at);
             marks.first = self.seq / MARK_EVERY + 1 - marks.positions.len() as u64;
         }
+    }
+
+    /// Lets go of what is known of publications before `tail`, where the tape begins: a topic that has gone quiet would keep it.
+    pub fn trim(&mut self, tail: u64) {
+        self.marks.let_go(tail);
+        self.marks.positions.give_back(KEPT_BY_ONE);
+        if self.end <= tail {
+            self.marks.positions = VecDeque::new();
+        }
+    }
+
+    /// Bytes of its last value's buffer.
+    fn value_room(&self) -> usize {
+        self.last.as_ref().map_or(0, |last| last.payload.capacity())
     }
 
     /// A tape position at which there is the topic's publication number `seq`, or one a few numbers later;
@@ -124,6 +143,16 @@ impl Topic {
     }
 }
 
+impl Marks {
+    fn let_go(&mut self, tail: u64) {
+        let Marks { first, positions } = self;
+        while positions.front().is_some_and(|position| *position < tail) {
+            positions.pop_front();
+            *first += 1;
+        }
+    }
+}
+
 /// The table is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RegistryFull;
@@ -131,7 +160,8 @@ pub struct RegistryFull;
 /// The table of topics.
 #[derive(Debug)]
 pub struct Registry {
-    by_name: FxHashMap<Arc<str>, u32>,
+    /// Clients choose the names, so the hash has a key that they don't know; it is 20 ns of a publication.
+    by_name: HashMap<Arc<str>, u32>,
     slots: Vec<Slot>,
     free: Vec<u32>,
     /// Slots of forgotten topics that the tape still has publications of, with the position after the last: whoever is
@@ -154,7 +184,7 @@ impl Registry {
     /// topics' epoch: the start time of the server, so that it differs from any earlier one's.
     pub fn new(topics_max: usize, value_bytes_max: usize, epoch: u64) -> Registry {
         Registry {
-            by_name: FxHashMap::default(),
+            by_name: HashMap::new(),
             slots: Vec::new(),
             free: Vec::new(),
             resting: Vec::new(),
@@ -180,7 +210,7 @@ impl Registry {
         self.slots.len() as u32
     }
 
-    /// Bytes of last values held.
+    /// Bytes that last values take: the room of their buffers.
     pub fn value_bytes(&self) -> usize {
         self.value_bytes
     }
@@ -241,32 +271,24 @@ impl Registry {
     /// Keeps `payload` as the last value of the topic in `slot`, if there is room. Returns whether there was.
     pub fn keep(&mut self, slot: u32, ts: u64, kind: Kind, payload: &[u8]) -> bool {
         let Some(topic) = self.slots[slot as usize].topic.as_deref_mut() else { return false };
-        let before = topic.last.as_ref().map_or(0, |last| last.payload.len());
-        let after = self.value_bytes - before + payload.len();
-        if after > self.value_bytes_max {
+        let others = self.value_bytes - topic.value_room();
+        if others + payload.len() > self.value_bytes_max {
             topic.last = None;
-            self.value_bytes -= before;
+            self.value_bytes = others;
             return false;
         }
-        self.value_bytes = after;
-        match &mut topic.last {
-            Some(last) => {
-                last.ts = ts;
-                last.kind = kind;
-                match Arc::get_mut(&mut last.payload) {
-                    Some(buffer) => {
-                        buffer.clear();
-                        // A rare huge value must not hold on to its room for ever.
-                        if buffer.capacity() > 4096 && buffer.capacity() / 4 > payload.len() {
-                            buffer.shrink_to(payload.len());
-                        }
-                        buffer.extend_from_slice(payload);
-                    }
-                    None => last.payload = Arc::new(payload.to_vec()),
-                }
+        let last = topic.last.get_or_insert_with(|| LastValue { ts, kind, payload: Arc::default() });
+        (last.ts, last.kind) = (ts, kind);
+        match Arc::get_mut(&mut last.payload) {
+            // A rare huge value must not hold on to its room for ever.
+            Some(buffer) if (buffer.capacity() / 2..=buffer.capacity()).contains(&payload.len()) => {
+                buffer.clear();
+                buffer.extend_from_slice(payload);
             }
-            none => *none = Some(LastValue { ts, kind, payload: Arc::new(payload.to_vec()) }),
+            Some(buffer) => *buffer = payload.to_vec(),
+            None => last.payload = Arc::new(payload.to_vec()),
         }
+        self.value_bytes = others + topic.value_room();
         true
     }
 
@@ -275,7 +297,7 @@ impl Registry {
         let entry = &mut self.slots[slot as usize];
         let Some(topic) = entry.topic.take() else { return };
         entry.generation = entry.generation.wrapping_add(1);
-        self.value_bytes -= topic.last.as_ref().map_or(0, |last| last.payload.len());
+        self.value_bytes -= topic.value_room();
         self.by_name.remove(&topic.name);
         self.resting.push((topic.end, slot));
         self.epoch += 1;
@@ -285,11 +307,21 @@ impl Registry {
     pub fn rest_until(&mut self, tail: u64) {
         let Registry { resting, free, .. } = self;
         free.extend(resting.extract_if(.., |(end, _)| *end <= tail).map(|(_, slot)| slot));
+        resting.give_back(KEPT_BY_THREAD);
+    }
+
+    /// Lets go, for the topics in these slots, of what is known of publications before `tail`, where the tape begins.
+    pub fn trim(&mut self, slots: Range<u32>, tail: u64) {
+        let slots = slots.start as usize..self.slots.len().min(slots.end as usize);
+        self.slots[slots].iter_mut().filter_map(|slot| slot.topic.as_deref_mut()).for_each(|topic| topic.trim(tail));
+        self.by_name.give_back(KEPT_BY_THREAD);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::hash::BuildHasher;
+
     use super::*;
 
     #[test]
@@ -344,6 +376,42 @@ mod tests {
     }
 
     #[test]
+    fn a_large_value_that_a_small_one_follows_gives_its_room_back_and_room_is_what_counts() {
+        let mut registry = Registry::new(10, 10_000, 7);
+        for n in 0..10u8 {
+            let slot = registry.find_or_make(&n.to_string()).unwrap().id.slot;
+            assert!(registry.keep(slot, 1, Kind::Text, &[b'x'; 4096]), "{n}");
+            assert!(registry.keep(slot, 2, Kind::Text, b"1"));
+        }
+        let rooms = |registry: &Registry| (0..10).filter_map(|slot| registry.at(slot)).map(Topic::value_room).sum();
+        assert_eq!((registry.value_bytes(), rooms(&registry)), (10, 10));
+        registry.keep(0, 3, Kind::Text, &[b'x'; 100]);
+        registry.keep(0, 4, Kind::Text, &[b'x'; 60]);
+        assert_eq!((registry.value_bytes(), rooms(&registry)), (109, 109), "what varies a little keeps its room");
+    }
+
+    #[test]
+    fn a_topic_that_has_gone_quiet_keeps_nothing_of_what_the_tape_has_let_go_of() {
+        let mut registry = Registry::new(10, 100, 7);
+        for at in 0..100_000 {
+            registry.find_or_make("a").unwrap().number(at, 1, 0, 0);
+        }
+        let room = |registry: &Registry| registry.at(0).unwrap().marks.positions.capacity();
+        assert!(room(&registry) >= 6250);
+        registry.trim(0..10, 99_000);
+        let topic = registry.at(0).unwrap();
+        assert_eq!((topic.near(99_001), topic.near(99_008)), (Some(99_007), Some(99_007)));
+        assert!(room(&registry) <= KEPT_BY_ONE / 8);
+        registry.trim(0..10, 100_000);
+        assert_eq!((room(&registry), registry.at(0).unwrap().near(5)), (0, Some(99_999)));
+        // It comes to life again.
+        for at in 100_000..100_040 {
+            registry.find_or_make("a").unwrap().number(at, 1, 0, 100_000);
+        }
+        assert_eq!(registry.at(0).unwrap().near(100_010), Some(100_015));
+    }
+
+    #[test]
     fn a_snapshot_in_hand_is_not_rewritten() {
         let mut registry = Registry::new(1, 100, 7);
         let slot = registry.find_or_make("a").unwrap().id.slot;
@@ -352,6 +420,12 @@ mod tests {
         registry.keep(slot, 2, Kind::Text, b"new");
         assert_eq!(held.payload.as_slice(), b"old");
         assert_eq!(registry.find("a").unwrap().last.as_ref().unwrap().payload.as_slice(), b"new");
+    }
+
+    #[test]
+    fn nobody_can_know_where_in_the_table_a_name_comes_to_lie() {
+        let place = || Registry::new(1, 1, 7).by_name.hasher().hash_one("a");
+        assert_ne!(place(), place());
     }
 
     #[test]

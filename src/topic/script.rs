@@ -90,6 +90,7 @@ impl Twin {
             Step::LetGo(count) => {
                 self.tail = (self.tail + count).min(self.head);
                 self.registry.rest_until(self.tail);
+                self.registry.trim(0..u32::MAX, self.tail);
                 self.resting.retain(|(_, end)| *end > self.tail);
             }
             Step::Subscribe(names) => self.subscribe(names),
@@ -117,14 +118,20 @@ impl Twin {
             assert!(self.resting.iter().all(|(slot, _)| *slot != id.slot), "slot {} rests", id.slot);
             self.topics.insert(name, Known { id, epoch, seq: 0, end: 0, positions: Vec::new(), value: None });
         }
-        let others: usize = self.topics.values().flat_map(|topic| &topic.value).map(Vec::len).sum();
+        let others = self.rooms(Some(name));
         let known = self.topics.get_mut(name).expect("it was made");
         (known.seq, known.end) = (known.seq + 1, self.head);
         known.positions.push(self.head - 1);
-        let others = others - known.value.as_ref().map_or(0, Vec::len);
         let value = vec![self.head as u8; len];
         known.value = (others + len <= self.values_max).then_some(value.clone());
         assert_eq!(self.registry.keep(id.slot, self.head, Kind::Text, &value), known.value.is_some());
+    }
+
+    /// Room of the values of all topics but one.
+    fn rooms(&self, but: Option<&str>) -> usize {
+        let others = self.topics.keys().filter(|name| but != Some(**name));
+        let room = |name: &&str| Some(self.registry.find(name)?.last.as_ref()?.payload.capacity());
+        others.filter_map(room).sum()
     }
 
     fn forget(&mut self, name: &'static str) {
@@ -147,8 +154,8 @@ impl Twin {
 
     fn compare(&self) {
         assert_eq!(self.registry.len(), self.topics.len());
-        let values: usize = self.topics.values().flat_map(|topic| &topic.value).map(Vec::len).sum();
-        assert_eq!(self.registry.value_bytes(), values);
+        assert_eq!(self.registry.value_bytes(), self.rooms(None));
+        assert!(self.registry.value_bytes() <= self.values_max);
         for (name, known) in &self.topics {
             let topic = self.registry.find(name).expect("it is known");
             assert_eq!(self.registry.at(known.id.slot).map(|topic| &*topic.name), Some(*name));
@@ -160,6 +167,8 @@ impl Twin {
             }
             assert_eq!((topic.near(0), topic.near(known.seq + 1)), (None, None));
             assert_eq!(topic.last.as_ref().map(|last| &*last.payload), known.value.as_ref());
+            let rooms = topic.last.as_ref().map_or(0..=0, |last| last.payload.len()..=2 * last.payload.len() + 1);
+            assert!(topic.last.as_ref().is_none_or(|last| rooms.contains(&last.payload.capacity())));
         }
         for (held, before) in &self.held {
             assert!(**held == *before, "a snapshot in hand was rewritten");

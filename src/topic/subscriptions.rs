@@ -4,12 +4,14 @@
 //! `GET /topics` how many listen, to know which topics may be forgotten, and to hold each name once. It is locked only
 //! when somebody subscribes or unsubscribes.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
-use rustc_hash::FxHashMap;
 
-use crate::protocol::matches;
+use crate::{
+    protocol::matches,
+    slack::{KEPT_BY_THREAD, Slack},
+};
 
 /// The server-wide table of subscribed names.
 #[derive(Debug)]
@@ -20,7 +22,8 @@ pub struct Subscriptions {
 
 #[derive(Debug, Default)]
 struct Table {
-    names: FxHashMap<Arc<str>, usize>,
+    /// By a hash with a key: clients choose the names.
+    names: HashMap<Arc<str>, usize>,
     total: usize,
     /// How often a name that nobody had came in.
     fresh: u64,
@@ -58,6 +61,7 @@ impl Subscriptions {
         for name in names {
             table.remove(name);
         }
+        table.names.give_back(KEPT_BY_THREAD);
     }
 
     /// Subscriptions in all.
@@ -107,6 +111,8 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
+    use std::hash::BuildHasher;
+
     use super::*;
 
     #[test]
@@ -117,6 +123,22 @@ mod tests {
         assert_eq!(table.total(), 2);
         table.remove(held.iter());
         assert_eq!(table.total(), 0);
+    }
+
+    #[test]
+    fn nobody_can_know_where_in_the_table_a_name_comes_to_lie() {
+        let place = || Subscriptions::new(1).table.lock().names.hasher().hash_one("a");
+        assert_ne!(place(), place());
+    }
+
+    #[test]
+    fn names_that_nobody_is_subscribed_to_any_more_leave_no_room_behind() {
+        let table = Subscriptions::new(100_000);
+        let names: Vec<String> = (0..100_000).map(|n| n.to_string()).collect();
+        let held = table.add(names.iter().map(String::as_str)).unwrap();
+        held.chunks(1000).for_each(|some| table.remove(some.iter()));
+        let (room, held, size) = table.table.lock().names.room();
+        assert!(held == 0 && room * size <= KEPT_BY_THREAD, "{room}");
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     io::{Edge, Token},
     protocol::{event::push_event, reply},
+    slack::{KEPT_BY_ONE, Slack},
     websocket::{CloseCode, frame},
 };
 
@@ -116,6 +117,7 @@ impl<E: Edge> Worker<E> {
             }
         } else {
             connection.out.drain(..taken);
+            connection.out.give_back(KEPT_BY_ONE);
         }
         let metrics = self.metrics();
         metrics.sends.add(sends);
@@ -247,6 +249,7 @@ impl<E: Edge> Worker<E> {
     pub(super) fn remove(&mut self, token: Token) {
         self.unsubscribe_all(token);
         self.clear_timer(token);
+        self.emptied = true;
         let connection = self.connections.remove(token as usize);
         let assembly = &self.metrics().assembly_bytes;
         assembly.set(assembly.get().saturating_sub(connection.decoder.buffered() as u64));

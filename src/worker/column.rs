@@ -21,6 +21,7 @@ use std::collections::VecDeque;
 use super::passes::{PassId, Passes};
 use crate::{
     io::Token,
+    slack::{KEPT_BY_ONE, Slack},
     tape::{Position, Run},
 };
 
@@ -110,6 +111,7 @@ impl Column {
     pub fn leave(&mut self, place: u32, passes: &mut Passes, moved: impl FnOnce(Token, u32)) {
         let place = place as usize;
         let gone = self.members.swap_remove(place);
+        self.members.give_back(KEPT_BY_ONE);
         self.settle(gone.cut, 1, passes);
         if self.next >= self.members.len() {
             self.next = 0;
@@ -208,6 +210,8 @@ impl Column {
         let kept = self.cuts.front().map_or(self.runs.len(), |first| first.run.wrapping_sub(self.first_run) as usize);
         self.runs.drain(..kept);
         self.first_run = self.first_run.wrapping_add(kept as u32);
+        self.runs.give_back(KEPT_BY_ONE);
+        self.cuts.give_back(KEPT_BY_ONE);
     }
 
     /// How much the members at `cut` are owed.
@@ -257,6 +261,31 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
+
+    #[test]
+    fn a_column_that_had_much_to_send_to_many_keeps_no_room_for_it() {
+        let (mut column, mut passes) = (Column::default(), Passes::default());
+        (0..5000).for_each(|token| assert_eq!(column.join(token), token));
+        for pass in 0..1000 {
+            let id = passes.begin();
+            for n in 0..10 {
+                column.plan(id, Position(pass), Position(0), n * 100, 10);
+            }
+            passes.planned(1);
+        }
+        (1..5000).rev().for_each(|place| column.leave(place, &mut passes, |_, _| {}));
+        column.begin_round(true);
+        let cut = column.next_cut().expect("somebody is behind");
+        column.serve_at(cut);
+        column.settle(cut, 1, &mut passes);
+        let Column { members, runs, cuts, .. } = &column;
+        for (room, _, size) in [members.room(), runs.room(), cuts.room()] {
+            assert!(room * size <= KEPT_BY_ONE, "{room}");
+        }
+        passes.settle();
+        passes.give_back();
+        assert!(passes.is_empty());
+    }
 
     /// A column, and beside it each member with a list of what it is owed.
     struct Twin {

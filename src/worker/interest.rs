@@ -12,9 +12,8 @@
 //! Names with a rate are not planned in passes: what changed is noted for the next tick (`pace.rs`). Of each topic the
 //! table holds where its newest publication is, from which those are served who can't take every one (`round.rs`).
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
-use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use super::{
@@ -26,6 +25,7 @@ use super::{
 use crate::{
     clock::Moment,
     protocol::{is_pattern, matches},
+    slack::{KEPT_BY_ONE, KEPT_BY_THREAD, Slack},
     tape::{Entry, Lane, Position, Tape},
     topic::TopicId,
 };
@@ -98,13 +98,14 @@ pub(super) struct Newest {
 #[derive(Default)]
 pub(super) struct Interest {
     names: Slab<Name>,
-    by_text: FxHashMap<Arc<str>, NameId>,
+    /// By a hash with a key, as below: clients choose names, rates, and what goes together.
+    by_text: HashMap<Arc<str>, NameId>,
     patterns: Vec<NameId>,
     topics: Vec<TopicState>,
     /// Counts how often the worker came to the tape.
     era: u64,
     cohorts: Slab<Cohort>,
-    by_key: FxHashMap<Arc<CohortKey>, CohortId>,
+    by_key: HashMap<Arc<CohortKey>, CohortId>,
     ticks: Ticks,
 }
 
@@ -201,6 +202,7 @@ impl Interest {
         for (name, _) in &key.names {
             let cohorts = &mut self.names[*name as usize].cohorts;
             cohorts.retain(|other| *other != id);
+            cohorts.give_back(KEPT_BY_ONE);
             if cohorts.is_empty() {
                 self.release(*name);
             }
@@ -212,8 +214,17 @@ impl Interest {
         self.by_text.remove(&name.text);
         self.patterns.retain(|other| *other != id);
         for slot in name.topics {
-            self.topics[slot as usize].names.retain(|other| *other != id);
+            let names = &mut self.topics[slot as usize].names;
+            names.retain(|other| *other != id);
+            names.give_back(KEPT_BY_ONE);
         }
+    }
+
+    /// Gives back room that was needed once.
+    pub fn give_back(&mut self) {
+        let tables: [&mut dyn Slack; 5] =
+            [&mut self.names, &mut self.by_text, &mut self.patterns, &mut self.cohorts, &mut self.by_key];
+        tables.into_iter().for_each(|table| table.give_back(KEPT_BY_THREAD));
     }
 
     /// Adds one publication to what the members in march of each cohort that wants it are to be sent; cohorts that this pass
@@ -395,7 +406,9 @@ impl Interest {
         }
         let forgotten = std::mem::take(&mut self.topics[slot]);
         for name in forgotten.names {
-            self.names[name as usize].topics.retain(|other| *other as usize != slot);
+            let topics = &mut self.names[name as usize].topics;
+            topics.retain(|other| *other as usize != slot);
+            topics.give_back(KEPT_BY_ONE);
         }
         // A topic that is forgotten already had no subscribers.
         let Some(text) = found else { return };
@@ -429,5 +442,48 @@ impl Cohort {
 
     fn pace(&mut self, rate: Rate) -> (usize, &mut Pace) {
         self.paces.iter_mut().enumerate().find(|(_, pace)| pace.rate == rate).expect("a pace for each rate")
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use std::hash::BuildHasher;
+
+    use super::*;
+
+    #[test]
+    fn nobody_can_know_where_in_the_tables_names_and_cohorts_come_to_lie() {
+        let places = || {
+            let Interest { by_text, by_key, .. } = Interest::default();
+            (by_text.hasher().hash_one("a"), by_key.hasher().hash_one("a"))
+        };
+        let (one, other) = (places(), places());
+        assert!(one.0 != other.0 && one.1 != other.1);
+    }
+
+    #[test]
+    fn names_and_cohorts_that_have_gone_leave_no_room_behind() {
+        let mut interest = Interest::default();
+        let join = |interest: &mut Interest, names: &[NameId]| {
+            let names = names.iter().map(|name| (*name, Delivery::All)).collect();
+            interest.join(CohortKey { lane: Lane::Raw, names, except: 0 }, Position(0))
+        };
+        let shared = interest.intern(&"shared".into());
+        let stays = join(&mut interest, &[shared]);
+        let gone: Vec<CohortId> = (0..20_000)
+            .map(|n| {
+                let name = interest.intern(&format!("{n}.*").into());
+                join(&mut interest, &[shared, name])
+            })
+            .collect();
+        gone.into_iter().for_each(|id| interest.leave(id));
+        interest.give_back();
+        let Interest { names, by_text, patterns, cohorts, by_key, .. } = &interest;
+        let rooms = [names.room(), by_text.room(), patterns.room(), cohorts.room(), by_key.room()];
+        for (room, _, size) in rooms {
+            assert!(room * size <= KEPT_BY_THREAD, "{rooms:?}");
+        }
+        assert!(names[shared as usize].cohorts.capacity() * size_of::<CohortId>() <= KEPT_BY_ONE);
+        assert_eq!((names.len(), cohorts.contains(stays as usize)), (1, true));
     }
 }

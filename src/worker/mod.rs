@@ -80,7 +80,8 @@ use crate::{
     protocol::command,
     proxy::Proxies,
     publish::Publisher,
-    tape::{LANES, Lane, Position, Reader, Tape},
+    slack::{KEPT_BY_THREAD, Slack},
+    tape::{LANES, Lane, Position, Reader, Run, Tape},
     topic::Subscriptions,
     websocket::{Decoder, Role, Violation},
 };
@@ -205,6 +206,8 @@ pub(crate) struct Worker<E: Edge> {
     pass_due: Moment,
     survey_due: Moment,
     lag_due: Moment,
+    /// Connections or cohorts have gone since the last survey: their tables may have room to give back.
+    emptied: bool,
     slow: Survey,
     /// Something was published in this turn, and others are to be woken.
     published: bool,
@@ -270,6 +273,7 @@ impl<E: Edge> Worker<E> {
             pass_due: now,
             survey_due: now,
             lag_due: now,
+            emptied: false,
             slow: Survey::new(now),
             published: false,
             draining: None,
@@ -333,7 +337,8 @@ impl<E: Edge> Worker<E> {
             let survey = self.slow_due().map(|due| due.since(now));
             let tick = self.interest.next_tick().map(|(due, ..)| due.since(now));
             let lag = self.lag_limit_due().map(|due| due.since(now));
-            [pass, stop, survey, tick, lag, self.timers.until_next(now)].into_iter().flatten().min()
+            let slack = self.has_slack().then(|| self.survey_due.since(now));
+            [pass, stop, survey, tick, lag, slack, self.timers.until_next(now)].into_iter().flatten().min()
         } else {
             Some(Duration::ZERO)
         };
@@ -480,10 +485,43 @@ impl<E: Edge> Worker<E> {
             self.metrics().lag_max.set(self.lag_max());
             let pending = self.connections.iter().map(|(_, connection)| connection.pending() as u64).sum();
             self.metrics().pending_bytes.set(pending);
+            self.give_back();
         }
         if self.slow_due().is_some_and(|due| now >= due) {
             self.show_slow(now);
         }
+    }
+
+    /// Whether there is room to be given back, which the worker doesn't sleep over.
+    fn has_slack(&self) -> bool {
+        let scratch = [&self.gather, &self.value, &self.json].map(Vec::capacity).into_iter().max();
+        let lists = self.pieces.capacity() * size_of::<Piece>() + self.plan_alone.runs.capacity() * size_of::<Run>();
+        self.emptied || scratch.is_some_and(|room| room > KEPT_BY_THREAD) || lists > 2 * KEPT_BY_THREAD
+    }
+
+    /// Gives back room that was needed once: of the buffers, which hold nothing between two uses, and of the tables.
+    fn give_back(&mut self) {
+        for buffer in [&mut self.gather, &mut self.value, &mut self.json] {
+            buffer.clear();
+            buffer.give_back(KEPT_BY_THREAD);
+        }
+        self.pieces.clear();
+        let lists: [&mut dyn Slack; 10] = [
+            &mut self.pieces,
+            &mut self.plan_alone.runs,
+            &mut self.touched,
+            &mut self.stirred,
+            &mut self.due,
+            &mut self.line,
+            &mut self.alone,
+            &mut self.runnable,
+            &mut self.answered,
+            &mut self.connections,
+        ];
+        lists.into_iter().for_each(|list| list.give_back(KEPT_BY_THREAD));
+        self.passes.give_back();
+        self.interest.give_back();
+        self.emptied = false;
     }
 
     /// Whether there will be another turn.

@@ -5,6 +5,8 @@
 
 use std::collections::VecDeque;
 
+use crate::slack::{KEPT_BY_THREAD, Slack};
+
 /// Names a pass; numbers wrap around.
 pub(super) type PassId = u32;
 
@@ -116,6 +118,13 @@ impl Passes {
             self.open.pop_front();
             self.first = self.first.wrapping_add(1);
         }
+    }
+
+    /// Gives back room that was needed once.
+    pub fn give_back(&mut self) {
+        self.open.give_back(KEPT_BY_THREAD);
+        self.stamps.give_back(KEPT_BY_THREAD);
+        self.over.give_back(KEPT_BY_THREAD);
     }
 }
 

@@ -258,6 +258,7 @@ impl<E: Edge> Worker<E> {
     fn give_to_control(&mut self, token: Token, received: Vec<u8>) {
         self.edge.unwatch(&self.connections[token as usize].socket);
         self.clear_timer(token);
+        self.emptied = true;
         let connection = self.connections.remove(token as usize);
         let arrival = Arrival { socket: connection.socket, peer: connection.peer, permit: connection.permit, received };
         if let Err(mut arrival) = self.control.hand_over(arrival) {

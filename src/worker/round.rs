@@ -33,7 +33,8 @@ use crate::{
 /// A round that had to wait longer than this for room is made anew.
 const RENEW_AFTER: Duration = Duration::from_secs(1);
 
-/// The newest number of each topic that a connection was sent or told of, by slot.
+/// The newest number of each topic that a connection was sent or told of, by slot. The hash has no key: slots are the
+/// server's own numbers, given out in order, and no more than there are topics.
 pub(super) type Told = FxHashMap<u32, u64>;
 
 /// What is left of a round.

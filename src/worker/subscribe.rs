@@ -265,6 +265,7 @@ impl<E: Edge> Worker<E> {
         let lane = self.interest.cohort(id).key.lane;
         self.lanes[lane as usize] -= 1;
         self.interest.leave(id);
+        self.emptied = true;
         self.detach(lane);
     }
 
@@ -307,7 +308,7 @@ impl<E: Edge> Worker<E> {
             Some(Resumed::Behind(seq)) => *seq,
             _ => topic.seq,
         };
-        let by_name: FxHashMap<&str, (&str, u64)> =
+        let by_name: HashMap<&str, (&str, u64)> =
             found.iter().map(|topic| (&*topic.name, (topic.epoch.as_str(), of(topic)))).collect();
         let topics = names.iter().map(|name| {
             // A topic that nobody has published on yet will begin in the present epoch.

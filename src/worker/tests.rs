@@ -1133,3 +1133,66 @@ fn thousands_that_are_due_at_once_are_no_long_turn() {
         assert!(sends() - before < 500, "{}", sends() - before);
     }
 }
+
+#[test]
+fn buffers_and_tables_give_their_room_back_once_what_was_large_has_gone() {
+    let quiet = Settings { heartbeat: Duration::ZERO, idle_timeout: Duration::ZERO, ..settings() };
+    let mut world = World::new(1, quiet, 1 << 20, 16 << 20);
+    world.limits.set(5000, 0);
+    let wish = Wish { names: vec!["q.*".into()], way: Way::Rate(4), snapshot: true, from: BTreeMap::new() };
+    world.connect_as(8 << 20, Speech::Json, wish);
+    world.settle();
+    for n in 0..50 {
+        world.publish_some(&format!("q.{n}"), 1, 12_000);
+    }
+    world.settle();
+    // The tick comes, and the buffer for it is a large one.
+    world.pass(Duration::from_millis(250));
+    for _ in 0..60 {
+        let guests: Vec<Peer> = (0..50).map(|_| world.hand_over(1000)).collect();
+        world.strays.extend(guests);
+        world.kernel.allow(Duration::ZERO);
+        world.turn();
+    }
+    for stray in &world.strays {
+        stray.end();
+    }
+    assert!(world.worker.connections.capacity() > 3000);
+    while world.worker.connections.len() > 1 {
+        world.kernel.allow(Duration::ZERO);
+        world.turn();
+    }
+    assert!(world.worker.has_slack());
+    // Nothing happens any more, and yet.
+    world.pass(Duration::from_millis(600));
+    let worker = &world.worker;
+    assert!(!worker.has_slack());
+    assert!(worker.gather.capacity() <= KEPT_BY_THREAD, "{}", worker.gather.capacity());
+    let places = worker.connections.capacity();
+    assert!(places < 100, "{places} places for one connection");
+}
+
+#[test]
+fn answers_that_were_taken_give_their_room_back_before_the_last_of_them_is() {
+    let mut world = World::new(1, Settings { message_max: 1 << 20, ..settings() }, 2 << 20, 8 << 20);
+    world.publish_some("q", 1, 500_000);
+    world.connect(5000, Speech::Json, &["q"]);
+    world.kernel.allow(Duration::ZERO);
+    world.turn();
+    let connection = |world: &World| {
+        let (_, connection) = world.worker.connections.iter().next().unwrap();
+        (connection.out.len(), connection.out.capacity())
+    };
+    let mut rests = 0;
+    for _ in 0..1000 {
+        world.read_all(usize::MAX);
+        world.kernel.allow(Duration::ZERO);
+        world.turn();
+        let (len, room) = connection(&world);
+        if (1..100_000).contains(&len) {
+            rests += 1;
+            assert!(room <= 4 * len + 4096, "room for {room} with {len} to be sent");
+        }
+    }
+    assert!(rests > 0, "it was sent everything at once");
+}

@@ -7,7 +7,11 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use crate::{clock::Moment, io::Token};
+use crate::{
+    clock::Moment,
+    io::Token,
+    slack::{KEPT_BY_ONE, Slack},
+};
 
 /// How exact timeouts are. Ten wake-ups a second at most, with nothing else to do.
 const TICK: Duration = Duration::from_millis(100);
@@ -57,6 +61,7 @@ impl Timers {
         if let Some(filler) = slot.get(place) {
             moved(*filler, entry);
         }
+        slot.give_back(KEPT_BY_ONE);
     }
 
     /// How many entries there are.
@@ -79,7 +84,8 @@ impl Timers {
         }
         let before = due.len();
         while self.next <= current {
-            due.extend(self.slots[self.next as usize % SLOTS].drain(..));
+            // With its room: whatever comes in one tick comes in other ones later, until each slot had room for everybody.
+            due.extend(std::mem::take(&mut self.slots[self.next as usize % SLOTS]));
             self.next += 1;
         }
         self.entries -= due.len() - before;
@@ -147,5 +153,20 @@ mod tests {
         let mut due = VecDeque::new();
         timers.expire(at(1000), &mut due);
         assert_eq!((due, timers.len(), timers.until_next(at(1000))), (VecDeque::from([2]), 0, None));
+    }
+
+    #[test]
+    fn a_slot_that_many_were_in_keeps_no_room_for_them() {
+        let mut timers = Timers::new(at(0));
+        let room = |timers: &Timers| timers.slots.iter().map(Vec::capacity).sum::<usize>() * size_of::<Token>();
+        let entries: Vec<Entry> = (0..10_000).map(|token| timers.set(token, at(500))).collect();
+        // From the last on, so that none takes another's place.
+        entries.into_iter().rev().for_each(|entry| timers.remove(entry, |_, _| {}));
+        assert!(room(&timers) <= KEPT_BY_ONE);
+        for token in 0..10_000 {
+            timers.set(token, at(500));
+        }
+        timers.expire(at(1000), &mut VecDeque::new());
+        assert!(room(&timers) <= KEPT_BY_ONE);
     }
 }

@@ -233,3 +233,33 @@ fn draining_ends_idle_connections_and_finishes_requests() {
     assert_eq!((answer.status, answer.headers["connection"].as_str()), (200, "close"));
     busy.assert_ended();
 }
+
+#[test]
+fn a_connection_that_sent_much_keeps_no_room_for_it() {
+    let (context, _worker) = context(|_| {}, |_| {});
+    let waker = Arc::new(Waker::new().unwrap());
+    let (inbox, receiver) = Inbox::new(1, Arc::clone(&waker));
+    let limits = Arc::clone(&context.limits);
+    let mut control = Control::new(context, Epoll::new(waker, Duration::ZERO).unwrap(), receiver);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (socket, peer) = listener.accept().unwrap();
+    // What a worker has read: many requests, and the beginning of one.
+    let received = [&b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000)[..], b"GET /"].concat();
+    let permit = limits.admit(None).unwrap();
+    inbox.hand_over(Arrival { socket: socket.into(), peer, permit, received }).unwrap();
+    let room = |control: &Control| {
+        let (_, connection) = control.connections.iter().next().unwrap();
+        (connection.input.len(), connection.input.capacity(), connection.out.capacity())
+    };
+    control.turn();
+    assert!(room(&control).1 > 30_000);
+    let mut answers = [0; 64 * 1024];
+    while room(&control).0 > 5 {
+        client.set_nonblocking(true).unwrap();
+        let _ = client.read(&mut answers);
+        control.turn();
+    }
+    let (_, input, out) = room(&control);
+    assert!(input <= 8 * 1024 && out <= 8 * 1024, "{input} {out}");
+}
