@@ -27,3 +27,4 @@ mod seeds;
 mod slow;
 mod stopping;
 mod top;
+mod workers;
