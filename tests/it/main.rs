@@ -28,3 +28,4 @@ mod slow;
 mod stopping;
 mod threads;
 mod top;
+mod workers;
