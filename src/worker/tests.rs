@@ -93,6 +93,8 @@ struct World {
     published: VecDeque<(String, Body)>,
     payloads: u64,
     alive: bool,
+    /// The settings have changed at some time.
+    reloaded: bool,
     idle_turns: u32,
     seen: (u64, Position),
 }
@@ -169,6 +171,7 @@ impl World {
             published: VecDeque::new(),
             payloads: 0,
             alive: true,
+            reloaded: false,
             idle_turns: 0,
             seen: (0, Position(0)),
         }
@@ -326,10 +329,11 @@ impl World {
         }
     }
 
-    /// Whoever is gone without a word is given up before twice the idle timeout is over, and a moment.
+    /// Whoever is gone without a word is given up before twice the idle timeout is over, and a moment. Timeouts that were
+    /// running when the settings changed run out as they were set.
     fn check_vanished(&self) {
         let idle = self.shared.settings.get().idle_timeout;
-        if idle.is_zero() || !self.alive {
+        if idle.is_zero() || !self.alive || self.reloaded {
             return;
         }
         let bound = (idle * 2 + Duration::from_secs(3)).as_nanos() as u64;
@@ -637,7 +641,7 @@ impl Script {
             }
         }
         // Long enough for those who don't answer.
-        self.world.pass(Duration::from_secs(21));
+        self.world.pass(Duration::from_secs(40));
         // Those that are gone without a word may be waited for for longer, or for ever.
         self.world.clients.iter().filter(|client| client.vanished.is_some()).for_each(|client| client.peer.reset());
         self.world.pass(Duration::from_secs(1));

@@ -5,7 +5,7 @@
 //! heard costs nothing until it comes. Deadlines beyond the wheel are looked at once a round. An entry goes with its
 //! connection: connections that come and go at a high rate leave none behind that would be held for a round.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, num::NonZeroU16, time::Duration};
 
 use crate::{
     clock::Moment,
@@ -22,7 +22,8 @@ const SLOTS: usize = 1024;
 /// Where a connection's entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    slot: u16,
+    /// Counted from 1, so that a connection without an entry needs no more room.
+    slot: NonZeroU16,
     place: u32,
 }
 
@@ -50,12 +51,13 @@ impl Timers {
         self.slots[slot].push(token);
         self.earliest = self.earliest.min(at);
         self.entries += 1;
-        Entry { slot: slot as u16, place: self.slots[slot].len() as u32 - 1 }
+        let slot_counted = NonZeroU16::MIN.saturating_add(slot as u16);
+        Entry { slot: slot_counted, place: self.slots[slot].len() as u32 - 1 }
     }
 
     /// Takes an entry out; `moved` is told whose is in its place now.
     pub fn remove(&mut self, entry: Entry, moved: impl FnOnce(Token, Entry)) {
-        let (slot, place) = (&mut self.slots[entry.slot as usize], entry.place as usize);
+        let (slot, place) = (&mut self.slots[usize::from(entry.slot.get()) - 1], entry.place as usize);
         slot.swap_remove(place);
         self.entries -= 1;
         if let Some(filler) = slot.get(place) {

@@ -15,6 +15,8 @@ pub struct Reloaded {
     pub lag: bool,
     /// Names were limited below what a client asks for at once.
     pub names: bool,
+    /// Closing may take less time than before: too little for whoever reads slowly.
+    pub hasty: bool,
     /// It came when nobody could publish without a token.
     pub mute: bool,
 }
@@ -22,8 +24,14 @@ pub struct Reloaded {
 impl Reloaded {
     /// Both, but for what depends on when one came.
     fn and(self, other: Reloaded) -> Reloaded {
-        let Reloaded { rates, lag, names, mute } = self;
-        Reloaded { rates: rates | other.rates, lag: lag | other.lag, names: names | other.names, mute }
+        let Reloaded { rates, lag, names, hasty, mute } = self;
+        Reloaded {
+            rates: rates | other.rates,
+            lag: lag | other.lag,
+            names: names | other.names,
+            hasty: hasty | other.hasty,
+            mute,
+        }
     }
 }
 
@@ -54,7 +62,7 @@ impl Script {
             heartbeat: if random.bool() { seconds(random, 1, 20) } else { Duration::ZERO },
             idle_timeout: if random.bool() { seconds(random, 6, 90) } else { Duration::ZERO },
             close_timeout: seconds(random, 1, 10),
-            drain_timeout: seconds(random, 0, 20),
+            drain_timeout: seconds(random, 1, 20),
             origins: if random.bool() { vec!["https://ours.example".into()] } else { Vec::new() },
             token: random.bool().then(|| "s3cret".parse().unwrap()),
             open: random.bool(),
@@ -65,9 +73,11 @@ impl Script {
             rates: limits != [RateLimit::NONE; 2],
             lag: wanted.lag_limit > 0 || !wanted.lag_limit_age.is_zero(),
             names: wanted.subscriptions_max < 1024,
+            hasty: wanted.close_timeout < settings().close_timeout,
             mute: false,
         });
         self.reloaded.mute = !wanted.open;
+        self.world.reloaded = true;
         self.world.shared.settings.set(wanted);
     }
 
@@ -76,6 +86,7 @@ impl Script {
         for client in &mut self.world.clients {
             let mute = client.reloaded.mute || (client.state == State::Asking && self.reloaded.mute);
             client.reloaded = Reloaded { mute, ..client.reloaded.and(self.reloaded) };
+            client.overslept |= client.reloaded.hasty && client.pace.is_some();
         }
     }
 }
