@@ -99,6 +99,8 @@ impl<E: Edge> Worker<E> {
                 }
                 if !idle.is_zero() && !connection.pinged && now >= heard + idle / 2 {
                     connection.pinged = true;
+                    // Where the timeout was lowered meanwhile, the answer has as long as under the new one all along.
+                    connection.heard = heard.max(now - idle / 2);
                     self.answer(token, |out| frame::push_ping(out, b""));
                 }
                 if tells && !beat.is_zero() && now >= sent + beat && self.connections.contains(token as usize) {

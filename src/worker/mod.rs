@@ -36,6 +36,9 @@ mod messages;
 mod pace;
 mod passes;
 mod quota;
+#[cfg(all(any(test, fuzzing), not(loom)))]
+#[doc(hidden)]
+pub mod reload_script;
 mod requests;
 mod resume;
 mod round;
