@@ -64,7 +64,8 @@ fn wanted(u: &mut Unstructured<'_>) -> Result<Wanted> {
 /// A number of any size, small ones and the ends of what there is most of all.
 fn number(u: &mut Unstructured<'_>) -> Result<u64> {
     Ok(match u.int_in_range(0..=7)? {
-        0..3 => u.arbitrary::<u8>()?.into(),
+        0..2 => u.int_in_range(0..=5)?,
+        2 => u.arbitrary::<u8>()?.into(),
         3 => u64::from(u.arbitrary::<u8>()?) * 1_000_000_000,
         4 => u64::from(u.arbitrary::<u16>()?) << 8,
         5 => u64::MAX - u64::from(u.arbitrary::<u8>()?),

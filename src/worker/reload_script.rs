@@ -181,8 +181,8 @@ impl Party {
         self.settle();
     }
 
-    /// Everything is allowed again: everybody has what was acknowledged, and then leaves.
-    pub fn end(mut self) {
+    /// Everything is allowed again: everybody has what was acknowledged, and then leaves. Returns how many were still there.
+    pub fn end(mut self) -> usize {
         self.config = Config { max_commands: RateLimit::NONE, ..Config::default() };
         self.reload();
         self.settle();
@@ -190,6 +190,7 @@ impl Party {
             guest.say(&Said::List);
         }
         self.settle();
+        let there = self.guests.iter().filter(|guest| !guest.gone).count();
         for guest in self.guests.iter_mut().filter(|guest| !guest.gone) {
             assert!(guest.asked.is_empty(), "answers are missing: {:?}", guest.asked);
             guest.peer.end();
@@ -200,6 +201,7 @@ impl Party {
         self.control.try_iter().for_each(drop);
         assert!(self.guests.iter().all(|guest| guest.peer.dropped()), "a connection is left");
         assert_eq!((self.shared.subscriptions.total(), self.limits.connections()), (0, 0));
+        there
     }
 
     fn connect(&mut self, names: u8, room: usize) {
@@ -316,7 +318,7 @@ impl Guest {
             Said::Auth(right) => write!(text, r#""op":"auth","token":"{}""#, if *right { "s3cret" } else { "no" }),
             Said::Text(any) => {
                 self.wild = true;
-                return self.send(any);
+                return self.send(any.get(..60_000).unwrap_or(any));
             }
         };
         text.push('}');
@@ -324,13 +326,19 @@ impl Guest {
         self.send(&text);
     }
 
+    /// Sends a text of at most 64 KiB.
     fn send(&self, text: &str) {
         let key = [7, 9, 0x5a, 0];
-        let len = text.len().min(60_000) as u16;
-        let mut frame = vec![0x81, 0x80 | 126];
-        frame.extend_from_slice(&len.to_be_bytes());
+        let mut frame = vec![0x81];
+        match text.len() {
+            len @ ..126 => frame.push(0x80 | len as u8),
+            len => {
+                frame.push(0x80 | 126);
+                frame.extend_from_slice(&(len as u16).to_be_bytes());
+            }
+        }
         frame.extend_from_slice(&key);
-        frame.extend(text.bytes().take(len.into()).enumerate().map(|(at, byte)| byte ^ key[at % 4]));
+        frame.extend(text.bytes().enumerate().map(|(at, byte)| byte ^ key[at % 4]));
         self.peer.write(&frame);
     }
 
