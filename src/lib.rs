@@ -49,4 +49,4 @@ mod worker;
 /// For `fuzz/`, which drives the worker's tables as their tests do.
 #[cfg(fuzzing)]
 #[doc(hidden)]
-pub use worker::script as worker_script;
+pub use worker::{reload_script as worker_reload, script as worker_script};

@@ -10,7 +10,7 @@ pub mod epoll;
 pub mod heap;
 pub mod listener;
 pub mod path;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(any(test, fuzzing), not(loom)))]
 pub mod sim;
 pub mod unsent;
 pub mod waker;

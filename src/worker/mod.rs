@@ -37,6 +37,9 @@ mod messages;
 mod pace;
 mod passes;
 mod quota;
+#[cfg(all(any(test, fuzzing), not(loom)))]
+#[doc(hidden)]
+pub mod reload_script;
 mod requests;
 mod resume;
 mod round;

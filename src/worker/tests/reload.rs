@@ -5,6 +5,7 @@
 //! to expect.
 
 use super::*;
+use crate::worker::reload_script::{Party, Said, Step, Wanted};
 
 /// What has been asked for at some time, and may still be in force for somebody.
 #[derive(Clone, Copy, Debug, Default)]
@@ -89,4 +90,94 @@ impl Script {
             client.overslept |= client.reloaded.hasty && client.pace.is_some();
         }
     }
+}
+
+/// The same with values as far from each other as an operator could give them (`worker/reload_script.rs`).
+#[test]
+fn no_value_of_any_setting_and_no_command_ends_a_worker_or_takes_what_it_has_acknowledged() {
+    let (seeds, mut stayed) = (number("STENTOR_SEEDS").unwrap_or(SEEDS) / 10, 0);
+    for seed in 0..seeds {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut party = Party::new(seed);
+        for _ in 0..random.usize(..60) {
+            party.take(party_step(&mut random));
+        }
+        stayed += party.end();
+    }
+    assert!(stayed as u64 >= seeds, "hardly anybody has stayed: {stayed}");
+}
+
+fn party_step(random: &mut fastrand::Rng) -> Step {
+    match random.u8(..16) {
+        0..3 => Step::Connect(random.u8(..), random.u16(..)),
+        3..10 => Step::Say(random.u8(..), party_said(random)),
+        10 => Step::End(random.u8(..)),
+        11..15 => {
+            let mut any = || match random.u8(..8) {
+                0..2 => random.u64(..6),
+                2 => random.u64(..256),
+                3 => random.u64(..256) * 1_000_000_000,
+                4 => random.u64(..1 << 24),
+                5 => u64::MAX - random.u64(..256),
+                _ => random.u64(..),
+            };
+            let (counts, sizes, times) = ([(); 5].map(|()| any()), [(); 2].map(|()| any()), [(); 7].map(|()| any()));
+            let rates = [(); 2].map(|()| party_double(random));
+            let switches = [(); 3].map(|()| random.bool());
+            Step::Reload(Box::new(Wanted { rates, counts, sizes, times, switches }))
+        }
+        _ => Step::Pass(random.u8(..100)),
+    }
+}
+
+fn party_said(random: &mut fastrand::Rng) -> Said {
+    match random.u8(..10) {
+        0..4 => Said::Sub {
+            names: random.u8(..),
+            rate: random.bool().then(|| party_double(random)),
+            latest: random.bool(),
+            snapshot: random.bool(),
+            from: random.bool().then(|| random.u64(..)),
+        },
+        4 => Said::Unsub(random.u8(..)),
+        5 => Said::List,
+        6 => Said::Ping,
+        7 => Said::Pub(random.u8(..), random.u8(..)),
+        8 => Said::Text(r#"{"op":"unsub","topics":["a","b","a.b"]}"#.into()),
+        _ => Said::Auth(random.bool()),
+    }
+}
+
+fn party_double(random: &mut fastrand::Rng) -> u64 {
+    if random.bool() { f64::from(random.u16(..)).to_bits() } else { random.u64(..) }
+}
+
+/// Replaces some settings of a running world.
+fn change(world: &World, settings: Settings) {
+    world.shared.settings.set(settings);
+}
+
+#[test]
+fn an_idle_timeout_that_is_lowered_leaves_time_to_answer_the_ping() {
+    let quiet =
+        |seconds| Settings { idle_timeout: Duration::from_secs(seconds), heartbeat: Duration::ZERO, ..settings() };
+    let mut world = plain(quiet(60));
+    let at = world.subscriber(100_000, &[]);
+    world.pass(Duration::from_secs(25));
+    change(&world, quiet(6));
+    world.pass(Duration::from_secs(40));
+    assert_eq!(world.clients[at].state, State::Open);
+}
+
+#[test]
+fn a_slow_list_that_is_switched_off_shows_nobody() {
+    let mut world = plain(settings());
+    let at = world.subscriber(60, &["q"]);
+    world.clients[at].stalled = true;
+    world.publish_some("q", 5, 100);
+    world.pass(Duration::from_secs(3));
+    assert_eq!(world.shared.slow.all().len(), 1);
+    change(&world, Settings { slow_list: 0, ..settings() });
+    world.pass(Duration::from_secs(3));
+    assert_eq!(world.shared.slow.all().len(), 0);
 }
