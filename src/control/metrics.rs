@@ -146,6 +146,8 @@ impl Figures {
         let help = "WebSocket connections that ended, by close code; 1006 where no close frame was seen";
         let closes = metrics.closes().into_iter().map(|(code, count)| (code.to_string(), count));
         out.counters("websocket_closes", help, None, "code", closes)?;
+        let help = "Connections given up because the peer's TCP answered nothing for --idle-timeout";
+        self.worker_counters(out, "dead_connections", help, None, |w| w.dead.get())?;
         let inboxes = context.workers.iter().enumerate().map(|(n, inbox)| (n.to_string(), inbox.waiting() as u64));
         out.gauges("inbox_length", "Sockets that wait for a worker to take them over", None, "worker", inboxes)
     }

@@ -286,13 +286,29 @@ fn a_peer_that_vanishes_without_a_word_is_given_up() {
 
     let mut command = stentor();
     command.args(["--listen", "192.0.2.1:0", "--anonymous-publish", "--idle-timeout", "2s", "--close-timeout", "1s"]);
+    command.args(["--heartbeat", "0s", "--sndbuf", "8KiB"]);
     let running = Running::spawn(command.args(["--pin", "none", "--handshake-timeout", "2s"]));
     let enter = |path: &str| {
         let mut command = Command::new("nsenter");
         Reader::of(command.args(["--net", "--target", &pid, "bash", "-c"]), running.at(), path)
     };
     let readers: Vec<Reader> = ["/ws?topics=a", "/ws?topics=none", "/raw/a"].map(enter).into();
-    running.until("websocket_connections", |count| count == 3.0);
+    let events: Vec<Reader> = ["/sse?topics=a", "/sse?topics=none"].map(enter).into();
+    // These have stopped reading before, and their kernels say so; one of them goes on doing that.
+    let paths = ["/ws?topics=b&mode=latest", "/sse?topics=b&mode=latest", "/raw/b?mode=latest"];
+    let stopped: Vec<Reader> = paths.map(enter).into();
+    let stays = Reader::start(running.at(), "/ws?topics=b&mode=latest");
+    running.until("websocket_connections", |count| count == 6.0);
+    running.until("event_streams", |count| count == 3.0);
+    stopped.iter().chain([&stays]).for_each(|reader| reader.signal(Signal::STOP));
+    let mut publisher = running.client("/raw/b?echo=0");
+    let large = "x".repeat(10_000);
+    wait_for("full sockets", || {
+        publisher.send(&large);
+        running.metric("alone_subscribers") == 4.0
+    });
+    drop(publisher);
+    running.until("websocket_connections", |count| count == 6.0);
     let before = running.descriptors();
 
     // Nobody there takes packets any more, and nobody says so.
@@ -302,12 +318,18 @@ fn a_peer_that_vanishes_without_a_word_is_given_up() {
     let hardware = hardware.split_whitespace().nth(3).unwrap().to_owned();
     run("ip", &["neighbour", "replace", "192.0.2.2", "lladdr", &hardware, "dev", "near", "nud", "permanent"]);
     let mut publisher = running.client("/raw/a?echo=0");
-    (0..1000).for_each(|n| publisher.send(&n.to_string()));
+    // More than the sockets of those on `a` hold.
+    (0..1000).for_each(|_| publisher.send(&large));
     drop(publisher);
-    running.until("websocket_connections", |count| count == 0.0);
-    running.until("connections_admitted", |count| count == 1.0);
-    wait_for("descriptors", || running.descriptors() == before - 3);
-    drop(readers);
+    running.until("dead_connections_total", |count| count == 8.0);
+    running.until("connections_admitted", |count| count == 2.0);
+    wait_for("descriptors", || running.descriptors() == before - 8);
+    // The one that has only stopped is there still, and catches up.
+    assert_eq!((running.metric("websocket_connections"), running.metric("event_streams")), (1.0, 0.0));
+    stays.signal(Signal::CONT);
+    running.until("alone_subscribers", |count| count == 0.0);
+    assert_eq!(running.metric("websocket_connections"), 1.0);
+    drop((readers, events, stopped));
     drop(far.stdin.take());
     let _ = far.wait();
 }
