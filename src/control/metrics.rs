@@ -144,7 +144,7 @@ impl Figures {
         out.counters("refusals", help, None, "reason", refusals)?;
         self.worker_counters(out, "upgrades", "Connections that became WebSocket", None, |w| w.upgrades.get())?;
         let help = "WebSocket connections that ended, by close code; 1006 where no close frame was seen";
-        let closes = metrics.closes().into_iter().map(|(code, count)| (code.to_string(), count));
+        let closes = metrics.closes().map(|(ending, count)| (ending.name(), count));
         out.counters("websocket_closes", help, None, "code", closes)?;
         let inboxes = context.workers.iter().enumerate().map(|(n, inbox)| (n.to_string(), inbox.waiting() as u64));
         out.gauges("inbox_length", "Sockets that wait for a worker to take them over", None, "worker", inboxes)
