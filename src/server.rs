@@ -46,6 +46,7 @@ use crate::{
     io::{epoll::Epoll, listener, waker::Waker},
     limits::Limits,
     live::Live,
+    log::{Dropped, Log},
     metrics::Metrics,
     publish::Publisher,
     tape::{Tape, TapeSettings},
@@ -105,6 +106,7 @@ pub enum StartError {
 pub struct Builder {
     config: Config,
     sockets: Vec<Socket>,
+    dropped: Dropped,
 }
 
 impl Builder {
@@ -139,12 +141,18 @@ impl Builder {
         self
     }
 
+    /// Asks this how many lines the program's log writer had to drop so far, for the metrics.
+    pub fn log_dropped(mut self, count: impl Fn() -> u64 + Send + Sync + 'static) -> Builder {
+        self.dropped = Dropped(Some(Arc::new(count)));
+        self
+    }
+
     /// Starts the server. When this returns, it accepts connections.
     ///
     /// # Errors
     /// [`StartError`]: nothing is left running.
     pub fn start(self) -> Result<Server, StartError> {
-        Server::start(self.config, self.sockets)
+        Server::start(self.config, self.sockets, self.dropped)
     }
 }
 
@@ -186,7 +194,7 @@ impl Server {
         self.publisher.clone()
     }
 
-    fn start(mut config: Config, passed: Vec<Socket>) -> Result<Server, StartError> {
+    fn start(mut config: Config, passed: Vec<Socket>, dropped: Dropped) -> Result<Server, StartError> {
         let bell = if passed.is_empty() { None } else { Some(Arc::new(new_bell().map_err(StartError::Thread)?)) };
         if !passed.is_empty() {
             // Whether publishing is open depends on where the server really listens.
@@ -198,7 +206,7 @@ impl Server {
         let listeners = if passed.is_empty() { listen_all(&config)? } else { adopt_all(&config, passed)? };
         reserve_descriptors(&config, listeners.len(), cores.len())?;
         let addresses = addresses_of(&config, &listeners);
-        let parts = Parts::new(&config, cores.len()).map_err(StartError::Thread)?;
+        let parts = Parts::new(&config, cores.len(), dropped).map_err(StartError::Thread)?;
         parts.spawn(config, cores, listeners, bell, addresses, replay).map_err(StartError::Thread)
     }
 
@@ -217,6 +225,7 @@ impl Server {
         }
         self.limits.set(config.max_connections, config.max_connections_per_ip);
         self.shared.settings.set(Settings::new(&config));
+        self.shared.log.set_limit(config.log_limit);
         self.config = config;
         Ok(())
     }
@@ -256,6 +265,7 @@ impl Server {
         join(threads);
         control.drain(Moment::now() + CONTROL_DRAIN);
         join([control_thread]);
+        self.shared.log.settle(Moment::now(), true);
         tracing::info!("stopped");
     }
 }
@@ -280,7 +290,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn new(config: &Config, workers: usize) -> io::Result<Parts> {
+    fn new(config: &Config, workers: usize, dropped: Dropped) -> io::Result<Parts> {
         let settings = Settings::new(config);
         let tape = Tape::new(TapeSettings {
             retain: config.retain.as_u64() as usize,
@@ -305,6 +315,7 @@ impl Parts {
                 publisher,
                 subscriptions,
                 metrics,
+                log: Log::new(config.log_limit, dropped),
                 slow: SlowClients::new(workers),
             }),
             limits: Limits::new(config.max_connections, config.max_connections_per_ip),

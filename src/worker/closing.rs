@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     io::{Edge, Token},
+    log::{Kind, tell},
     metrics::Ending,
     protocol::{event::push_event, reply},
     slack::{KEPT_BY_ONE, Slack},
@@ -253,7 +254,14 @@ impl<E: Edge> Worker<E> {
             1000 | 1001 | 1005 | 1006 => {
                 tracing::debug!(conn = connection.name(), peer = %connection.peer, code, %reason, "closed");
             }
-            _ => tracing::info!(conn = connection.name(), peer = %connection.peer, code, %reason, "closed"),
+            _ => tell!(
+                self.shared.log,
+                Kind::Closed(ending),
+                self.now,
+                INFO,
+                { conn = connection.name(), peer = %connection.peer, code, %reason },
+                "closed"
+            ),
         }
     }
 
