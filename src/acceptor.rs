@@ -30,15 +30,13 @@ use crate::{
     http::response::refusal,
     io::listener,
     limits::Limits,
+    log::{Kind, tell},
     metrics::Refusal,
     worker::Shared,
 };
 
 /// How long an acceptor pauses when descriptors have run out.
 const PAUSE: Duration = Duration::from_millis(50);
-
-/// How often it says so, at most.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(1);
 
 /// What an acceptor needs.
 pub(crate) struct Acceptor {
@@ -54,7 +52,6 @@ pub(crate) struct Acceptor {
 impl Acceptor {
     /// Accepts until the listening socket is shut down.
     pub(crate) fn run(self) {
-        let mut complained = Moment::default();
         loop {
             let accepted = self.accept();
             // Acquire: pairs with the Release of whoever stops the server, before it shuts the socket down.
@@ -68,11 +65,14 @@ impl Acceptor {
                 Err(error) => {
                     self.shared.metrics.accept_errors.bump();
                     if is_short_of_something(&error) {
-                        let now = Moment::now();
-                        if now.since(complained) >= COMPLAIN_EVERY || complained == Moment::default() {
-                            complained = now;
-                            tracing::error!(%error, "connections can't be accepted: raise the descriptor limit or lower --max-connections");
-                        }
+                        tell!(
+                            self.shared.log,
+                            Kind::NotAccepted,
+                            Moment::now(),
+                            ERROR,
+                            { %error },
+                            "connections can't be accepted: raise the descriptor limit or lower --max-connections"
+                        );
                         thread::park_timeout(PAUSE);
                     }
                 }
@@ -109,7 +109,7 @@ impl Acceptor {
     /// that closing doesn't reset the connection before the answer has arrived.
     fn refuse(&self, socket: &OwnedFd, peer: SocketAddr, why: Refusal) {
         self.shared.metrics.refuse(why);
-        tracing::debug!(%peer, why = why.name(), "refused");
+        tell!(self.shared.log, Kind::Refused(why), Moment::now(), INFO, { %peer, why = why.name() }, "refused");
         let text = match why {
             Refusal::AddressFull => "There are too many connections from your address.",
             _ => "The server is full: try again later.",

@@ -31,6 +31,7 @@ use crate::{
     },
     limits::Limits,
     live::Live,
+    log::{Dropped, Log},
     metrics::Metrics,
     protocol::Payload,
     publish::Publisher,
@@ -78,6 +79,7 @@ impl Bench {
             publisher: Publisher::new(tape.clone(), Arc::new([]), Arc::clone(&metrics), config.max_topic_length),
             subscriptions: Subscriptions::new(config.max_subscriptions_total),
             metrics: Arc::clone(&metrics),
+            log: Log::new("5/s".parse().expect("it is a rate"), Dropped::default()),
             slow: SlowClients::new(1),
         });
         let waker = Arc::new(Waker::new().expect("an event descriptor"));

@@ -15,7 +15,7 @@
 //!  1  http, proxy, websocket,      bytes and values: no socket, thread, lock or clock
 //!     protocol
 //!  0  clock, config, metrics,      ground
-//!     live, panic, slack
+//!     live, log, panic, slack
 //! ```
 
 mod acceptor;
@@ -33,6 +33,7 @@ pub mod http;
 pub mod io;
 mod limits;
 mod live;
+mod log;
 pub mod metrics;
 pub mod panic;
 pub mod protocol;

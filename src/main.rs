@@ -22,7 +22,7 @@ use stentor::{
     server::{Server, StartError},
     top,
 };
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 
 fn main() -> ExitCode {
     heap::give_back();
@@ -92,7 +92,9 @@ fn run(mut cli: Cli, sockets: Vec<Socket>, log: &Log) -> Result<(), StartError> 
     if cli.config_file.is_some() {
         signals.add_signal(SIGHUP)?;
     }
-    let mut server = Server::builder().config(cli.config.clone()).sockets(sockets).start()?;
+    let dropped = log.dropped.clone();
+    let builder = Server::builder().config(cli.config.clone()).sockets(sockets);
+    let mut server = builder.log_dropped(move || dropped.dropped_lines() as u64).start()?;
     for address in server.addresses() {
         tracing::info!("listening on http://{address}/ (subscribe at ws://{address}/ws)");
     }
@@ -144,6 +146,7 @@ fn reload(cli: &mut Cli, server: &mut Server, log: &Log) {
 /// what comes faster than it can be written is dropped, and counted by the writer.
 struct Log {
     set_level: Box<dyn Fn(&LogLevel)>,
+    dropped: ErrorCounter,
     writer: Writer,
 }
 
@@ -163,6 +166,7 @@ impl Log {
         let guard: Writer = Arc::new(Mutex::new(Some(guard)));
         let held = Arc::clone(&guard);
         panic::end_process(cli.log_format, move || flush(&held));
+        let dropped = writer.error_counter();
         let log = tracing_subscriber::fmt().with_env_filter(cli.log_level.filter()).with_writer(writer);
         // An error here would mean that the subscriber is gone; it stays as long as the process.
         let set_level: Box<dyn Fn(&LogLevel)> = match cli.log_format {
@@ -179,7 +183,7 @@ impl Log {
                 Box::new(move |level| drop(handle.reload(level.filter())))
             }
         };
-        Log { set_level, writer: guard }
+        Log { set_level, dropped, writer: guard }
     }
 
     fn set_level(&self, level: &LogLevel) {

@@ -3,7 +3,6 @@
 //! Each worker has counters of its own, on cache lines of its own, and adds them up once a pass, not once a delivery.
 
 use std::{
-    collections::BTreeMap,
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -196,6 +195,13 @@ impl Refusal {
         }
     }
 
+    pub(crate) const COUNT: usize = Refusal::ALL.len();
+
+    /// All of them, by their numbers.
+    pub(crate) fn all() -> impl Iterator<Item = Refusal> {
+        Refusal::ALL.into_iter()
+    }
+
     const ALL: [Refusal; 12] = [
         Refusal::ServerFull,
         Refusal::AddressFull,
@@ -212,8 +218,46 @@ impl Refusal {
     ];
 }
 
-/// The close code of a subscriber that fell off the tape.
-const LAGGED: u16 = 4100;
+/// The close code under which an end is counted. Clients may close with any of 2000 codes, so only those with a meaning are told
+/// apart: RFC 6455's and the registry's, with 1005 and 1006 for what had none, and this server's own where it was the server
+/// that closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ending(usize);
+
+impl Ending {
+    const CODES: [u16; 17] =
+        [1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 4001, 4003, 4100];
+
+    /// How many there are.
+    pub(crate) const COUNT: usize = Ending::CODES.len() + 1;
+
+    const OTHER: Ending = Ending(Ending::CODES.len());
+
+    /// That of a close code that the server has chosen, or that describes an end without one.
+    pub fn by_server(code: u16) -> Ending {
+        Ending::CODES.iter().position(|known| *known == code).map_or(Ending::OTHER, Ending)
+    }
+
+    /// That of a close code that the client has chosen.
+    pub fn by_client(code: u16) -> Ending {
+        if code < 3000 { Ending::by_server(code) } else { Ending::OTHER }
+    }
+
+    /// The word for it in metrics: the code, or `other`.
+    pub fn name(self) -> String {
+        Ending::CODES.get(self.0).map_or_else(|| "other".to_owned(), u16::to_string)
+    }
+
+    /// Its number among all, below [`Ending::COUNT`].
+    pub(crate) fn index(self) -> usize {
+        self.0
+    }
+
+    /// All of them.
+    pub(crate) fn all() -> impl Iterator<Item = Ending> {
+        (0..Ending::COUNT).map(Ending)
+    }
+}
 
 /// What the whole server counts.
 #[derive(Debug, Default)]
@@ -235,18 +279,13 @@ pub struct Metrics {
     /// Topics forgotten.
     pub topics_forgotten: Tally,
     refusals: [Tally; Refusal::ALL.len()],
-    closes: Mutex<BTreeMap<u16, u64>>,
+    closes: [Tally; Ending::COUNT],
 }
 
 impl Metrics {
     /// Counters for so many workers.
     pub fn new(workers: usize) -> Metrics {
-        Metrics {
-            workers: (0..workers).map(|_| Default::default()).collect(),
-            // There from the start: Prometheus sees no increase in a series that begins with its first one.
-            closes: Mutex::new(BTreeMap::from([(LAGGED, 0)])),
-            ..Metrics::default()
-        }
+        Metrics { workers: (0..workers).map(|_| Default::default()).collect(), ..Metrics::default() }
     }
 
     /// Counts a refusal.
@@ -259,13 +298,32 @@ impl Metrics {
         Refusal::ALL.into_iter().map(|why| (why, self.refusals[why as usize].get()))
     }
 
-    /// Counts a WebSocket connection that ended; 1006 where no close frame was seen.
-    pub fn close(&self, code: u16) {
-        *self.closes.lock().entry(code).or_default() += 1;
+    /// Counts a WebSocket connection that ended.
+    pub fn close(&self, ending: Ending) {
+        self.closes[ending.index()].bump();
     }
 
-    /// Every close code seen, and that of subscribers that fell off the tape, with its count.
-    pub fn closes(&self) -> Vec<(u16, u64)> {
-        self.closes.lock().iter().map(|(code, count)| (*code, *count)).collect()
+    /// Every way to end, with its count. All are there from the start: Prometheus sees no increase in a series that begins with
+    /// its first one.
+    pub fn closes(&self) -> impl Iterator<Item = (Ending, u64)> {
+        Ending::all().map(|ending| (ending, self.closes[ending.index()].get()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_that_clients_make_up_are_one_label_and_none_is_taken_for_the_servers() {
+        let metrics = Metrics::new(1);
+        (3000..5000).for_each(|code| metrics.close(Ending::by_client(code)));
+        for code in [1000, 1006, 4100] {
+            metrics.close(Ending::by_server(code));
+        }
+        let seen: Vec<(String, u64)> =
+            metrics.closes().filter(|(_, count)| *count > 0).map(|(ending, count)| (ending.name(), count)).collect();
+        let expected = [("1000", 1), ("1006", 1), ("4100", 1), ("other", 2000)];
+        assert_eq!(seen, expected.map(|(name, count)| (name.to_owned(), count)));
     }
 }

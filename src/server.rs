@@ -48,6 +48,7 @@ use crate::{
     io::{epoll::Epoll, listener, waker::Waker},
     limits::Limits,
     live::Live,
+    log::{Dropped, Log},
     metrics::Metrics,
     panic::spawn,
     publish::Publisher,
@@ -136,6 +137,7 @@ impl StartError {
 pub struct Builder {
     config: Config,
     sockets: Vec<Socket>,
+    dropped: Dropped,
 }
 
 impl Builder {
@@ -170,12 +172,18 @@ impl Builder {
         self
     }
 
+    /// Asks this how many lines the program's log writer had to drop so far, for the metrics.
+    pub fn log_dropped(mut self, count: impl Fn() -> u64 + Send + Sync + 'static) -> Builder {
+        self.dropped = Dropped(Some(Arc::new(count)));
+        self
+    }
+
     /// Starts the server. When this returns, it accepts connections.
     ///
     /// # Errors
     /// [`StartError`]: nothing is left running.
     pub fn start(self) -> Result<Server, StartError> {
-        Server::start(self.config, self.sockets)
+        Server::start(self.config, self.sockets, self.dropped)
     }
 }
 
@@ -217,7 +225,7 @@ impl Server {
         self.publisher.clone()
     }
 
-    fn start(mut config: Config, passed: Vec<Socket>) -> Result<Server, StartError> {
+    fn start(mut config: Config, passed: Vec<Socket>, dropped: Dropped) -> Result<Server, StartError> {
         let bell = if passed.is_empty() { None } else { Some(Arc::new(new_bell()?)) };
         if !passed.is_empty() {
             // Whether publishing is open depends on where the server really listens.
@@ -229,7 +237,7 @@ impl Server {
         let listeners = if passed.is_empty() { listen_all(&config)? } else { adopt_all(&config, passed)? };
         reserve_descriptors(&config, listeners.len(), cores.len())?;
         let addresses = addresses_of(&config, &listeners);
-        let parts = Parts::new(&config, cores.len())?;
+        let parts = Parts::new(&config, cores.len(), dropped)?;
         parts.spawn(config, cores, listeners, bell, addresses, replay)
     }
 
@@ -248,6 +256,7 @@ impl Server {
         }
         self.limits.set(config.max_connections, config.max_connections_per_ip);
         self.shared.settings.set(Settings::new(&config));
+        self.shared.log.set_limit(config.log_limit);
         self.config = config;
         Ok(())
     }
@@ -291,6 +300,7 @@ impl Server {
         join(threads);
         control.drain(Moment::now() + CONTROL_DRAIN);
         join([control_thread]);
+        self.shared.log.settle(Moment::now(), true);
         if has_started {
             tracing::info!("stopped");
         }
@@ -317,7 +327,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn new(config: &Config, workers: usize) -> io::Result<Parts> {
+    fn new(config: &Config, workers: usize, dropped: Dropped) -> io::Result<Parts> {
         let settings = Settings::new(config);
         let tape = Tape::new(TapeSettings {
             retain: config.retain.as_u64() as usize,
@@ -342,6 +352,7 @@ impl Parts {
                 publisher,
                 subscriptions,
                 metrics,
+                log: Log::new(config.log_limit, dropped),
                 slow: SlowClients::new(workers),
             }),
             limits: Limits::new(config.max_connections, config.max_connections_per_ip),

@@ -236,6 +236,12 @@ pub struct Config {
     #[arg(long, value_name = "N", env = "STENTOR_SLOW_LIST", default_value_t = 32, help_heading = "Limits")]
     pub slow_list: usize,
 
+    /// Log lines of each kind a second that clients can cause, such as refusals; 0 for no limit
+    ///
+    /// Two seconds' worth may come at once. The next line of the kind says how many were left out. Not for `debug` and `trace`.
+    #[arg(long, value_name = "RATE", env = "STENTOR_LOG_LIMIT", default_value = "5/s", help_heading = "Limits")]
+    pub log_limit: RateLimit,
+
     // ---- Timeouts --------------------------------------------------------------------------------------------------
     /// Time for a client to send its request
     #[arg(
@@ -374,7 +380,7 @@ macro_rules! live {
 }
 
 live! {
-    allow_origin trusted_proxy proxy_protocol flush_interval turn_sends lag_limit lag_limit_age max_connections max_connections_per_ip max_subscriptions max_pending max_commands max_publications slow_list
+    allow_origin trusted_proxy proxy_protocol flush_interval turn_sends lag_limit lag_limit_age max_connections max_connections_per_ip max_subscriptions max_pending max_commands max_publications slow_list log_limit
     handshake_timeout heartbeat idle_timeout close_timeout drain_timeout publish_token anonymous_publish
 }
 

@@ -144,10 +144,14 @@ impl Figures {
         out.counters("refusals", help, None, "reason", refusals)?;
         self.worker_counters(out, "upgrades", "Connections that became WebSocket", None, |w| w.upgrades.get())?;
         let help = "WebSocket connections that ended, by close code; 1006 where no close frame was seen";
-        let closes = metrics.closes().into_iter().map(|(code, count)| (code.to_string(), count));
+        let closes = metrics.closes().map(|(ending, count)| (ending.name(), count));
         out.counters("websocket_closes", help, None, "code", closes)?;
         let help = "Connections given up because the peer's TCP answered nothing for --idle-timeout";
         self.worker_counters(out, "dead_connections", help, None, |w| w.dead.get())?;
+        let help = "Log lines left out because clients caused too many of a kind (--log-limit)";
+        out.counters("log_lines_left_out", help, None, "kind", context.shared.log.left_out())?;
+        let help = "Log lines dropped because they came faster than they could be written";
+        out.counter("log_lines_dropped", help, None, context.shared.log.dropped())?;
         let inboxes = context.workers.iter().enumerate().map(|(n, inbox)| (n.to_string(), inbox.waiting() as u64));
         out.gauges("inbox_length", "Sockets that wait for a worker to take them over", None, "worker", inboxes)
     }

@@ -57,6 +57,7 @@ use crate::{
     http::response::refusal,
     io::{Edge, Ready, Received, Sent, Token, epoll::Epoll, waker::Sleep},
     limits::Limits,
+    log::{Kind, tell},
     metrics::Refusal,
     publish::Publisher,
     tape::Tape,
@@ -200,7 +201,9 @@ impl Control {
         let entry = self.connections.vacant_entry();
         let token = entry.key() as Token;
         if let Err(error) = self.edge.watch(&arrival.socket, token) {
-            return tracing::warn!(peer = %arrival.peer, %error, "a socket could not be watched");
+            let log = &self.context.shared.log;
+            tell!(log, Kind::Unwatched, self.now, WARN, { peer = %arrival.peer, %error }, "a socket could not be watched");
+            return;
         }
         entry.insert(Connection::new(arrival, self.now));
         self.serve(token);
@@ -210,7 +213,8 @@ impl Control {
     /// answer has arrived.
     fn turn_away(&mut self, arrival: Arrival<OwnedFd>) {
         self.context.shared.metrics.refuse(Refusal::HttpFull);
-        tracing::debug!(peer = %arrival.peer, why = Refusal::HttpFull.name(), "refused");
+        let (log, why) = (&self.context.shared.log, Refusal::HttpFull);
+        tell!(log, Kind::Refused(why), self.now, INFO, { peer = %arrival.peer, why = why.name() }, "refused");
         let mut answer = Vec::new();
         let text = "There are too many HTTP connections: try again later.";
         refusal(503, text).header("Retry-After", "1").keep_alive(false).write(&mut answer, false);

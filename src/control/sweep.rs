@@ -1,4 +1,5 @@
-//! Forgetting topics that nobody needs, a stretch of the table at a time, and memory that the others need no longer.
+//! Forgetting topics that nobody needs, a stretch of the table at a time, and memory that the others need no longer. With
+//! it goes what else is to be done once a second: saying which log lines were left out.
 //!
 //! A topic is forgotten when nobody is subscribed to it, and either nothing of it is retained (no last value, nothing on the
 //! tape), or its newest publication was first seen longer than `--topic-expiry` ago. Who is subscribed is looked up
@@ -49,6 +50,7 @@ impl Sweep {
             return;
         }
         self.due = now + EVERY;
+        context.shared.log.settle(now, false);
         let slots = context.tape.with_topics(|topics, _| topics.slots());
         let end = slots.min(self.next + (slots / PARTS).max(LOOK_AT_ONCE));
         for start in (self.next..end).step_by(LOOK_AT_ONCE as usize) {

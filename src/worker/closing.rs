@@ -4,7 +4,7 @@
 //! reads on until the peer has, so that no reset destroys what is still on its way. Whoever doesn't go along is dropped at
 //! `--close-timeout`. Every end is one event in the log and one count by code.
 
-use std::io;
+use std::{fmt::Display, io};
 
 use super::{
     Worker,
@@ -13,6 +13,8 @@ use super::{
 };
 use crate::{
     io::{Edge, Token},
+    log::{Kind, tell},
+    metrics::Ending,
     protocol::{event::push_event, reply},
     slack::{KEPT_BY_ONE, Slack},
     websocket::{CloseCode, frame},
@@ -167,11 +169,15 @@ impl<E: Edge> Worker<E> {
 
     /// Says goodbye; the connection ends when the peer has answered, or at the timeout.
     pub(super) fn close(&mut self, token: Token, farewell: Farewell<'_>) {
+        let code = number(farewell.code);
+        self.close_as(token, farewell, Ending::by_server(code));
+    }
+
+    fn close_as(&mut self, token: Token, farewell: Farewell<'_>, ending: Ending) {
         if self.connections[token as usize].phase != Phase::Open {
             return;
         }
-        // RFC 6455, section 7.1.5: 1005 stands for a close without a code.
-        self.note_end(token, farewell.code.map_or(1005, CloseCode::get), farewell.reason);
+        self.note_end(token, number(farewell.code), ending, &farewell.reason);
         let rest = self.rest_of_frame(token);
         self.unsubscribe_all(token);
         let Some(mut out) = rest else { return self.remove(token) };
@@ -198,7 +204,8 @@ impl<E: Edge> Worker<E> {
     pub(super) fn peer_closes(&mut self, token: Token, code: Option<CloseCode>) {
         if self.connections[token as usize].phase == Phase::Open {
             // RFC 6455, section 5.5.1: the answer echoes the code; without one it has none either.
-            self.close(token, Farewell { code, reason: "", error: None });
+            let ending = Ending::by_client(number(code));
+            self.close_as(token, Farewell { code, reason: "", error: None }, ending);
         }
         let Some(connection) = self.connections.get_mut(token as usize) else { return };
         if connection.phase == Phase::Closing {
@@ -212,7 +219,7 @@ impl<E: Edge> Worker<E> {
     /// The peer has ended the connection.
     pub(super) fn ended(&mut self, token: Token) {
         if self.connections[token as usize].phase == Phase::Open {
-            self.note_end(token, 1006, "the peer ended the connection without a close frame");
+            self.note_loss(token, &"the peer ended the connection without a close frame");
         }
         self.remove(token);
     }
@@ -220,7 +227,7 @@ impl<E: Edge> Worker<E> {
     /// The connection broke.
     pub(super) fn lost(&mut self, token: Token, why: io::ErrorKind) {
         if self.connections[token as usize].phase == Phase::Open {
-            self.note_end(token, 1006, &format!("the connection broke: {why}"));
+            self.note_loss(token, &format_args!("the connection broke: {why}"));
         }
         self.remove(token);
     }
@@ -228,20 +235,33 @@ impl<E: Edge> Worker<E> {
     /// Drops a connection that can't be told anything any more.
     pub(super) fn cut(&mut self, token: Token, why: &str) {
         if self.connections[token as usize].phase == Phase::Open {
-            self.note_end(token, 1006, why);
+            self.note_loss(token, &why);
         }
         self.remove(token);
     }
 
-    fn note_end(&mut self, token: Token, code: u16, reason: &str) {
+    /// Notes an end without a close frame.
+    fn note_loss(&mut self, token: Token, reason: &dyn Display) {
+        self.note_end(token, 1006, Ending::by_server(1006), reason);
+    }
+
+    fn note_end(&mut self, token: Token, code: u16, ending: Ending, reason: &dyn Display) {
         let connection = &self.connections[token as usize];
-        let (conn, peer) = (connection.name(), connection.peer);
-        self.shared.metrics.close(code);
+        self.shared.metrics.close(ending);
         let open = self.metrics().open(matches!(connection.speaks, Speaks::Events));
         open.set(open.get() - 1);
         match code {
-            1000 | 1001 | 1005 | 1006 => tracing::debug!(conn, %peer, code, reason, "closed"),
-            _ => tracing::info!(conn, %peer, code, reason, "closed"),
+            1000 | 1001 | 1005 | 1006 => {
+                tracing::debug!(conn = connection.name(), peer = %connection.peer, code, %reason, "closed");
+            }
+            _ => tell!(
+                self.shared.log,
+                Kind::Closed(ending),
+                self.now,
+                INFO,
+                { conn = connection.name(), peer = %connection.peer, code, %reason },
+                "closed"
+            ),
         }
     }
 
@@ -289,6 +309,11 @@ impl<E: Edge> Worker<E> {
     fn tokens(&self) -> Vec<Token> {
         self.connections.iter().map(|(token, _)| token as Token).collect()
     }
+}
+
+/// The number of a close code. RFC 6455, section 7.1.5: 1005 stands for a close without one.
+fn number(code: Option<CloseCode>) -> u16 {
+    code.map_or(1005, CloseCode::get)
 }
 
 /// Appends one JSON message in the form of what the connection speaks.

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     io::{Edge, Token},
+    log::{Kind, tell},
     metrics::Refusal,
     protocol::{Command, Id, Op, Payload, reply},
     tape::PublishError,
@@ -181,8 +182,15 @@ impl<E: Edge> Worker<E> {
             self.connections[token as usize].may_publish = true;
             self.answer_json(token, |out| reply::ack(out, id));
         } else {
-            let (conn, peer) = (self.connections[token as usize].name(), self.connections[token as usize].peer);
-            tracing::warn!(conn, %peer, "a wrong token was shown");
+            let connection = &self.connections[token as usize];
+            tell!(
+                self.shared.log,
+                Kind::WrongToken,
+                self.now,
+                WARN,
+                { conn = connection.name(), peer = %connection.peer },
+                "a wrong token was shown"
+            );
             self.shared.metrics.refuse(Refusal::Forbidden);
             let reason = "the token is not the right one";
             self.error(token, id, "unauthorized", reason);

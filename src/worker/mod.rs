@@ -79,6 +79,7 @@ use crate::{
     http,
     io::{Edge, Ready, Received, Token, waker::Sleep},
     live::Live,
+    log::{Kind, Log, tell},
     metrics::{Metrics, WorkerMetrics},
     protocol::command,
     proxy::Proxies,
@@ -174,6 +175,7 @@ pub(crate) struct Shared {
     pub publisher: Publisher,
     pub subscriptions: Subscriptions,
     pub metrics: Arc<Metrics>,
+    pub log: Log,
     pub slow: SlowClients,
 }
 
@@ -404,7 +406,7 @@ impl<E: Edge> Worker<E> {
             permit: arrival.permit,
         }) as Token;
         if let Err(error) = self.edge.watch(&self.connections[token as usize].socket, token) {
-            tracing::warn!(%error, "a socket could not be watched");
+            tell!(self.shared.log, Kind::Unwatched, self.now, WARN, { %error }, "a socket could not be watched");
             self.remove(token);
             return None;
         }

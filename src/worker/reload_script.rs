@@ -22,6 +22,7 @@ use crate::{
         waker::Waker,
     },
     limits::Limits,
+    log::{Dropped, Log},
     tape::TapeSettings,
 };
 
@@ -150,6 +151,7 @@ impl Party {
             settings: Live::new(Settings::new(&config)),
             metrics,
             slow: SlowClients::new(1),
+            log: Log::new(config.log_limit, Dropped::default()),
         });
         let (inbox, receiver) = Inbox::new(64, Arc::clone(&WAKER));
         let (sender, control) = Inbox::new(64, Arc::clone(&WAKER));

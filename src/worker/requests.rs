@@ -14,6 +14,7 @@ use crate::{
     handover::Arrival,
     http::{self, Request},
     io::{Edge, Token},
+    log::{Kind, tell},
     metrics,
     protocol::{Sub, Topic, command::ResumePoint, event, is_pattern, reply},
     proxy,
@@ -245,8 +246,14 @@ impl<E: Edge> Worker<E> {
     fn refuse_because(&mut self, token: Token, refusal: &http::Refusal, counted: metrics::Refusal) {
         let (status, why) = (refusal.status, &refusal.message);
         let connection = &mut self.connections[token as usize];
-        let (conn, peer) = (connection.name(), connection.peer);
-        tracing::info!(conn, %peer, status, %why, "refused");
+        tell!(
+            self.shared.log,
+            Kind::Refused(counted),
+            self.now,
+            INFO,
+            { conn = connection.name(), peer = %connection.peer, status, %why },
+            "refused"
+        );
         connection.phase = Phase::Ending;
         connection.since = self.now;
         self.shared.metrics.refuse(counted);

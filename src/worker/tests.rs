@@ -33,6 +33,7 @@ use crate::{
     },
     limits::Limits,
     live::Live,
+    log::{Dropped, Log},
     protocol::{Kind, Payload},
     tape::TapeSettings,
 };
@@ -147,6 +148,7 @@ impl World {
             subscriptions: Subscriptions::new(settings.subscriptions_total_max),
             settings: Live::new(settings),
             metrics,
+            log: Log::new("5/s".parse().expect("it is a rate"), Dropped::default()),
             slow: SlowClients::new(1),
         });
         let (inbox, receiver) = Inbox::new(64, Arc::clone(&WAKER));

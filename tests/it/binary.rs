@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    client::Client,
+    client::{Client, exchange},
     process::{Running, run},
 };
 
@@ -109,6 +109,46 @@ fn the_log_names_the_connection_its_address_and_the_reason_in_both_formats() {
         let closed = log.lines().find(|line| line.contains("closed") && line.contains(&conn)).expect(&log);
         assert!(closed.contains("127.0.0.1:") && closed.contains("commands are text messages"), "{closed}");
         assert!(format == "text" || serde_json::from_str::<serde_json::Value>(closed).is_ok(), "{closed}");
+    }
+}
+
+#[test]
+fn a_flood_of_refusals_leaves_the_log_to_others_and_is_counted_in_it_once_it_is_over() {
+    const FLOOD: u64 = 60;
+    for format in ["text", "json"] {
+        let mut running = Running::start(&[
+            "--log-format",
+            format,
+            "--log-limit",
+            "1/s",
+            "--publish-token",
+            "secret",
+            "--workers",
+            "2",
+        ]);
+        for _ in 0..FLOOD {
+            let answer = exchange(running.at(), b"GET /ws HTTP/1.1\r\nHost: x\r\n\r\n");
+            assert!(answer.starts_with("HTTP/1.1 426 "), "{answer}");
+        }
+        let mut other = running.client("/ws");
+        other.json();
+        other.send(r#"{"op":"auth","token":"wrong"}"#);
+        assert_eq!(other.closed().0, 4001);
+        let log = running.logged("were left out");
+        assert!(log.contains("a wrong token was shown"), "{log}");
+        let left_out = |line: &str| {
+            let (_, rest) = line.split_once("left_out")?;
+            rest.trim_start_matches(['"', ':', '=']).split([' ', ',', '}']).next()?.parse::<u64>().ok()
+        };
+        let lines: Vec<&str> =
+            log.lines().filter(|line| line.contains("426") || line.contains("refused_bad")).collect();
+        let shown = lines.iter().filter(|line| line.contains("426")).count() as u64;
+        let told: u64 = lines.iter().filter_map(|line| left_out(line)).sum();
+        assert!(shown >= 2 && shown + told == FLOOD, "{shown} and {told}: {log}");
+        let of_kind = r#"stentor_log_lines_left_out_total{kind="refused_bad_request"} "#;
+        let metrics = exchange(running.at(), b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        assert!(metrics.contains(&format!("{of_kind}{told}\n")), "{told}: {metrics}");
+        assert_eq!(running.metric("log_lines_dropped_total"), 0.0);
     }
 }
 

@@ -156,6 +156,24 @@ fn commands_and_pings_beyond_their_rate_are_told_and_closed_with_4003() {
 }
 
 #[test]
+fn close_codes_that_clients_make_up_are_counted_as_one() {
+    let server = serve(|_| {});
+    let address = server.addresses()[0];
+    for code in [1000_u16, 3000, 3001, 4100, 4999] {
+        let mut client = upgraded(address, "/raw/a");
+        std::io::Write::write_all(&mut client, &frame(0x88, &code.to_be_bytes())).unwrap();
+        assert_eq!(read_frame(&mut client), (0x88, code.to_be_bytes().to_vec()), "it is answered like any other");
+    }
+    let metrics = exchange(address, b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let counted: Vec<&str> = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("stentor_websocket_closes_total"))
+        .filter(|rest| !rest.ends_with(" 0"))
+        .collect();
+    assert_eq!(counted, [r#"{code="1000"} 1"#, r#"{code="other"} 4"#]);
+}
+
+#[test]
 fn publications_beyond_their_rate_are_closed_with_4003_and_are_no_commands() {
     let server = serve(|config| {
         config.max_commands = "1/s".parse().unwrap();

@@ -1,6 +1,7 @@
 //! The figures, read with a parser of their own.
 
 use super::*;
+use crate::metrics::Ending;
 
 /// Families by name: type and samples.
 type Families = BTreeMap<String, (String, Vec<(String, f64)>)>;
@@ -54,7 +55,7 @@ fn the_figures_are_those_of_the_formats_that_prometheus_reads() {
     let worker = &server.context.shared.metrics.workers[0];
     worker.turn.record([(5, 1), (60, 2), (3_000_000, 1)]);
     worker.deliveries.add(12);
-    server.context.shared.metrics.close(4100);
+    server.context.shared.metrics.close(Ending::by_server(4100));
     let mut client = server.connect();
     client.post("/publish/a", "", "12345");
     let answer = client.get("/metrics");

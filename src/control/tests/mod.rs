@@ -32,6 +32,7 @@ use crate::{
     io::{epoll::Epoll, waker::Waker},
     limits::Limits,
     live::Live,
+    log::{Dropped, Log},
     metrics::{Metrics, Refusal},
     protocol::Payload,
     publish::Publisher,
@@ -128,6 +129,7 @@ fn context(
         publisher,
         subscriptions: Subscriptions::new(config.max_subscriptions_total),
         metrics,
+        log: Log::new("5/s".parse().expect("it is a rate"), Dropped::default()),
         slow: worker::SlowClients::new(1),
     };
     let (worker, receiver) = Inbox::new(4, Arc::new(Waker::new().unwrap()));
