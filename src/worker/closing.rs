@@ -116,6 +116,7 @@ impl<E: Edge> Worker<E> {
             }
         } else {
             connection.out.drain(..taken);
+            self.answers_wait = true;
         }
         let metrics = self.metrics();
         metrics.sends.add(sends);

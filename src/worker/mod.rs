@@ -210,6 +210,8 @@ pub(crate) struct Worker<E: Edge> {
     /// No pass before this.
     pass_due: Moment,
     survey_due: Moment,
+    /// Since the last survey answers were left lying.
+    answers_wait: bool,
     lag_due: Moment,
     slow: Survey,
     /// Something was published in this turn, and others are to be woken.
@@ -275,6 +277,7 @@ impl<E: Edge> Worker<E> {
             now,
             pass_due: now,
             survey_due: now,
+            answers_wait: false,
             lag_due: now,
             slow: Survey::new(now),
             published: false,
@@ -336,10 +339,11 @@ impl<E: Edge> Worker<E> {
         let timeout = if idle {
             let pass = behind.then_some(held);
             let stop = self.draining.as_ref().map(|draining| draining.until.since(now));
-            let survey = self.slow_due().map(|due| due.since(now));
+            let slow = self.slow_due().map(|due| due.since(now));
+            let survey = self.survey_is_owed().then(|| self.survey_due.since(now));
             let tick = self.ticks.peek().map(|Reverse((due, ..))| due.since(now));
             let lag = self.lag_limit_due().map(|due| due.since(now));
-            [pass, stop, survey, tick, lag, self.timers.until_next(now)].into_iter().flatten().min()
+            [pass, stop, slow, survey, tick, lag, self.timers.until_next(now)].into_iter().flatten().min()
         } else {
             Some(Duration::ZERO)
         };
@@ -482,6 +486,7 @@ impl<E: Edge> Worker<E> {
         metrics.segments_pinned.set(self.reader.pinned() as u64);
         if now >= self.survey_due {
             self.survey_due = now + SURVEY_EVERY;
+            self.answers_wait = false;
             self.metrics().lag_max.set(self.lag_max());
             let pending = self.connections.iter().map(|(_, connection)| connection.pending() as u64).sum();
             self.metrics().pending_bytes.set(pending);
@@ -489,6 +494,14 @@ impl<E: Edge> Worker<E> {
         if self.slow_due().is_some_and(|due| now >= due) {
             self.show_slow(now);
         }
+    }
+
+    /// Whether there is something to survey, or the last one found something: then there is another, lest a worker that sleeps
+    /// show for long what has ended, or not show what has begun.
+    fn survey_is_owed(&self) -> bool {
+        let metrics = self.metrics();
+        let shown = metrics.pending_bytes.get() > 0 || metrics.lag_max.get() > 0;
+        shown || self.answers_wait || !self.alone.is_empty()
     }
 
     /// Whether there will be another turn.
