@@ -52,8 +52,8 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection not yet begun, to so many topics from `first_topic` on.
-    pub fn new(nth: usize, first_topic: usize, topics: usize, disturbed: bool) -> Self {
+    /// A connection not yet begun, with a ledger of its topics, which are those from `first_topic` on.
+    pub fn new(nth: usize, first_topic: usize, ledger: Ledger, disturbed: bool) -> Self {
         Self {
             nth,
             stage: Stage::Idle,
@@ -63,7 +63,7 @@ impl Connection {
             stalled: false,
             first_topic,
             begun: 0,
-            ledger: Ledger::new(topics),
+            ledger,
             partial: Vec::new(),
             needs: 0,
             assembly: Assembly::default(),

@@ -110,7 +110,8 @@ pub fn notes(run: &Run) -> Vec<String> {
     }
     if run.spread_unknown > 0 {
         let unknown = units::count(run.spread_unknown);
-        notes.push(format!("the spread of {unknown} publications is unknown: too many were under way"));
+        let why = if run.checks.conflated > 0 { "some were not sent them" } else { "too many were under way" };
+        notes.push(format!("the spread of {unknown} publications is unknown: {why}"));
     }
     if run.generator.clock.wall_step_ns.abs() > 1_000_000 {
         let step = units::time(run.generator.clock.wall_step_ns as f64);

@@ -2,13 +2,27 @@
 //!
 //! Publications of a topic are numbered from 1 by the generator itself, in the payload, so nothing here depends on a
 //! server's own numbering. Four bytes a topic: the next number expected, and a flag while the first update behind a
-//! snapshot is still to come. Holes are remembered until filled, so that a late arrival is told apart from a repeat.
+//! snapshot is still to come. Holes are remembered until filled, so that a late arrival is told apart from a repeat; of newest
+//! values they aren't, since there what was passed over may never come, and must not come late. What the server announced as
+//! left out of a topic is kept until the topic's next update, in the server's numbering.
 
 /// Bookkeeping of one subscriber, over the topics it subscribed to.
 #[derive(Debug)]
 pub struct Ledger {
     next: Box<[u32]>,
     holes: Vec<Hole>,
+    keeps_holes: bool,
+    told: Vec<Told>,
+}
+
+/// Publications of a topic that the server announced as left out, by its own numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Told {
+    slot: u32,
+    /// The first.
+    pub from: u64,
+    /// The last.
+    pub to: u64,
 }
 
 /// Publications `from..to` of a topic, passed over and not seen since.
@@ -48,7 +62,12 @@ const JOINT: u32 = 1 << 31;
 impl Ledger {
     /// A ledger for so many topics, in none of which anything was seen.
     pub fn new(topics: usize) -> Self {
-        Self { next: vec![NEW; topics].into_boxed_slice(), holes: Vec::new() }
+        Self { next: vec![NEW; topics].into_boxed_slice(), holes: Vec::new(), keeps_holes: true, told: Vec::new() }
+    }
+
+    /// The same, of which publications may be left out that are no longer the newest.
+    pub fn of_newest(topics: usize) -> Self {
+        Self { keeps_holes: false, ..Self::new(topics) }
     }
 
     /// How many topics it is for.
@@ -62,6 +81,7 @@ impl Ledger {
     pub fn reset(&mut self) {
         self.next.fill(NEW);
         self.holes.clear();
+        self.told.clear();
     }
 
     /// Enters one receipt.
@@ -83,13 +103,16 @@ impl Ledger {
         }
         let (joint, next) = (next & JOINT != 0, next & !JOINT);
         if seq < next {
-            return if self.fill_hole(slot as u32, seq) { Receipt::Late } else { Receipt::Repeat };
+            let late = if self.keeps_holes { self.fill_hole(slot as u32, seq) } else { seq + 1 < next };
+            return if late { Receipt::Late } else { Receipt::Repeat };
         }
         self.next[slot] = seq + 1;
         match seq - next {
             0 => Receipt::Expected,
             missing => {
-                self.holes.push(Hole { slot: slot as u32, from: next, to: seq });
+                if self.keeps_holes {
+                    self.holes.push(Hole { slot: slot as u32, from: next, to: seq });
+                }
                 if joint { Receipt::JointGap(missing) } else { Receipt::Gap(missing) }
             }
         }
@@ -117,6 +140,36 @@ impl Ledger {
             self.next[slot] = (seq + 1) | JOINT;
         }
         fresh
+    }
+
+    /// The server announced that `from` to `to` of a topic, by its own numbers, are left out; may be in several pieces. False
+    /// if it isn't a piece that goes on from the one before.
+    pub fn tell(&mut self, slot: usize, from: u64, to: u64) -> bool {
+        let slot = slot as u32;
+        match self.told.iter_mut().find(|told| told.slot == slot) {
+            _ if to < from => false,
+            Some(told) if told.to + 1 == from => {
+                told.to = to;
+                true
+            }
+            Some(_) => false,
+            None => {
+                self.told.push(Told { slot, from, to });
+                true
+            }
+        }
+    }
+
+    /// Whether anything was announced that no update has followed yet.
+    #[inline]
+    pub fn is_told(&self) -> bool {
+        !self.told.is_empty()
+    }
+
+    /// What was announced of a topic, whose next update is here.
+    pub fn take_told(&mut self, slot: usize) -> Option<Told> {
+        let at = self.told.iter().position(|told| told.slot == slot as u32)?;
+        Some(self.told.swap_remove(at))
     }
 
     /// The next publication expected of a topic; none where nothing was seen.
@@ -191,6 +244,26 @@ mod tests {
         ledger.enter(0, 5);
         assert!(!ledger.snapshot(0, 3));
         assert_eq!(ledger.expected(0), Some(6));
+    }
+
+    #[test]
+    fn of_newest_values_what_was_passed_over_comes_late_and_is_not_missing() {
+        let mut ledger = Ledger::of_newest(1);
+        let receipts: Vec<Receipt> = [1, 5, 3, 5, 6].into_iter().map(|seq| ledger.enter(0, seq)).collect();
+        use Receipt::*;
+        assert_eq!(receipts, [First, Gap(3), Late, Repeat, Expected]);
+        assert_eq!(ledger.missing(), 0);
+    }
+
+    #[test]
+    fn announcements_are_pieces_of_one_gap_for_each_topic() {
+        let mut ledger = Ledger::of_newest(2);
+        assert!(ledger.tell(0, 5, 9) && ledger.tell(1, 1, 1) && ledger.tell(0, 10, 10));
+        assert!(!ledger.tell(0, 12, 13) && !ledger.tell(0, 11, 10));
+        assert_eq!(ledger.take_told(0).map(|told| (told.from, told.to)), Some((5, 10)));
+        assert!(ledger.take_told(0).is_none() && ledger.is_told());
+        ledger.reset();
+        assert!(!ledger.is_told());
     }
 
     proptest! {

@@ -199,6 +199,10 @@ impl Spec {
             self.form == Form::Json || self.dialect.protocol != Protocol::Stentor,
             "--payload plain: Stentor's JSON protocol carries JSON; leave it out, or take --protocol raw"
         );
+        if let Some(rate) = self.dialect.latest_rate {
+            ensure!(rate > 0.0 && rate.is_finite(), "--latest-rate {rate}: a number above 0 is needed");
+            ensure!(self.dialect.latest, "--latest-rate {rate}: it needs --mode latest");
+        }
         Ok(())
     }
 
@@ -307,6 +311,10 @@ pub(crate) mod tests {
             (spec.topics, spec.topics_per_sub, spec.dialect.subscribe_as) = (4, 2, Some(">".into()));
         });
         assert!(few_of_all.contains("has all 4 topics"), "{few_of_all}");
+        let rate = refusal(|spec| spec.dialect.latest_rate = Some(4.0));
+        assert!(rate.contains("needs --mode latest"), "{rate}");
+        let rate = refusal(|spec| (spec.dialect.latest, spec.dialect.latest_rate) = (true, Some(0.0)));
+        assert!(rate.contains("above 0"), "{rate}");
         let raw_many = refusal(|spec| (spec.topics, spec.topics_per_sub) = (4, 2));
         assert!(raw_many.contains("a connection has 1"), "{raw_many}");
         let windowed = |spec: &mut Spec| {

@@ -10,37 +10,57 @@
 //! - a peer's TCP acknowledges what its window has room for, which may be much more than the peer has read; it answers the
 //!   questions of one that is full late, and one of them not at all.
 //!
-//! Readiness is level-triggered and goes by the last [`Edge::interest`]. Time passes only in a wait that finds nothing to
-//! do, and no further than the test allows ([`Kernel::allow`]); a wait that reaches that bound is where the worker sleeps.
+//! Readiness is level-triggered and goes by the last [`Edge::interest`].
+//!
+//! There may be several workers, each with an edge of its own; the test decides whose turn it is. A wait that finds nothing to
+//! do announces sleep beside the worker's real [`Waker`], and the worker may take no turn ([`Kernel::may_run`]) until that is
+//! rung, a socket of its own is ready, or its timeout is over. So what nobody wakes it for, it sleeps over. Time passes only while
+//! all sleep ([`Kernel::pass_time`]), and no further than the test allows ([`Kernel::allow`]).
 
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     io,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
-use super::{Edge, Ready, Received, Sent, Token, acks::Acks, path::Path, waker::Sleep};
+use super::{
+    Edge, Ready, Received, Sent, Token,
+    acks::Acks,
+    path::Path,
+    waker::{Sleep, Waker},
+};
 use crate::clock::Moment;
 
-/// What the worker's edge and the test share.
+/// What the workers' edges and the test share.
 pub struct Kernel {
     random: RefCell<fastrand::Rng>,
     now: Cell<u64>,
-    /// Waits don't let time pass beyond this.
+    /// Time doesn't pass beyond this.
     allowed: Cell<u64>,
     /// The wall clock's microseconds at the monotonic clock's zero; steps when somebody sets it.
     wall: Cell<u64>,
-    /// Whether the last wait had nothing to do and no time left.
-    asleep: Cell<bool>,
-    /// Where `progress` stood at that time.
-    asleep_at: Cell<u64>,
+    sleepers: RefCell<Vec<Sleeper>>,
     /// Bytes moved and time passed, in no unit: when it stands still, nothing happens.
     progress: Cell<u64>,
     watched: RefCell<Vec<Rc<RefCell<Wire>>>>,
     /// What another thread does just before the worker falls asleep.
     meanwhile: RefCell<Option<Box<dyn FnOnce()>>>,
+}
+
+/// One worker's sleep.
+struct Sleeper {
+    waker: Arc<Waker>,
+    /// Its last wait had nothing to do.
+    asleep: bool,
+    /// Where `progress` stood at that time.
+    asleep_at: u64,
+    /// When that wait's timeout is over.
+    until: u64,
+    /// It was rung, or the test wakes it for nothing.
+    rung: bool,
 }
 
 /// The two queues of one connection.
@@ -74,6 +94,7 @@ struct Wire {
 
 #[derive(Clone, Copy)]
 struct Watch {
+    edge: usize,
     token: Token,
     read: bool,
     write: bool,
@@ -100,12 +121,18 @@ impl Kernel {
             now: Cell::new(1_000_000_000),
             allowed: Cell::new(1_000_000_000),
             wall: Cell::new(1_700_000_000_000_000),
-            asleep: Cell::new(false),
-            asleep_at: Cell::new(0),
+            sleepers: RefCell::default(),
             progress: Cell::new(0),
             watched: RefCell::default(),
             meanwhile: RefCell::default(),
         })
+    }
+
+    /// The edge of one more worker, which sleeps beside `waker`. They are numbered from 0.
+    pub fn edge(self: &Rc<Kernel>, waker: Arc<Waker>) -> SimEdge {
+        let mut sleepers = self.sleepers.borrow_mut();
+        sleepers.push(Sleeper { waker, asleep: false, asleep_at: 0, until: 0, rung: false });
+        SimEdge { kernel: Rc::clone(self), index: sleepers.len() - 1 }
     }
 
     /// A connection, whose queue towards the peer holds `room` bytes, some of them at the peer's side.
@@ -137,10 +164,51 @@ impl Kernel {
         self.allow(Duration::ZERO);
     }
 
-    /// Lets waits pass so much time from now on.
+    /// Lets so much time pass from now on.
     pub fn allow(&self, length: Duration) {
         self.allowed.set(self.now.get() + length.as_nanos() as u64);
-        self.asleep.set(false);
+    }
+
+    /// Whether this worker may take a turn: it doesn't sleep, or something has woken it.
+    pub fn may_run(&self, edge: usize) -> bool {
+        let sleeper = &mut self.sleepers.borrow_mut()[edge];
+        sleeper.rung |= sleeper.asleep && sleeper.was_rung();
+        let stirs = |wire: &Rc<RefCell<Wire>>| {
+            let wire = wire.borrow();
+            wire.watch.is_some_and(|watch| watch.edge == edge && wire.readiness(watch) != (false, false))
+        };
+        !sleeper.asleep || sleeper.rung || sleeper.until <= self.now.get() || self.watched.borrow().iter().any(stirs)
+    }
+
+    /// Wakes a worker for nothing, as may happen.
+    pub fn disturb(&self, edge: usize) {
+        self.sleepers.borrow_mut()[edge].rung = true;
+    }
+
+    /// This worker takes no more turns.
+    pub fn retire(&self, edge: usize) {
+        let sleeper = &mut self.sleepers.borrow_mut()[edge];
+        (sleeper.asleep, sleeper.until) = (true, u64::MAX);
+    }
+
+    /// All sleep: lets time pass until one of them has to wake. False if no more is allowed.
+    pub fn pass_time(&self) -> bool {
+        let due = self.sleepers.borrow().iter().map(|sleeper| sleeper.until).min();
+        let reached = due.unwrap_or(u64::MAX).min(self.allowed.get());
+        let passed = reached.saturating_sub(self.now.get());
+        self.moved(passed as usize);
+        self.now.set(self.now.get() + passed);
+        passed > 0
+    }
+
+    /// Whether all the time has passed that is allowed.
+    pub fn time_is_up(&self) -> bool {
+        self.now.get() >= self.allowed.get()
+    }
+
+    /// One of `count`, by luck; where there is just one, luck isn't asked.
+    pub fn pick(&self, count: usize) -> usize {
+        if count > 1 { self.random.borrow_mut().usize(..count) } else { 0 }
     }
 
     /// Does something in the next wait, after the worker has decided to sleep and before it looks once more.
@@ -153,14 +221,15 @@ impl Kernel {
         self.wall.set(self.wall.get().saturating_add_signed(us));
     }
 
-    /// Whether the last wait had nothing to do and no time left.
-    pub fn asleep(&self) -> bool {
-        self.asleep.get()
+    /// Whether this worker's last wait had nothing to do.
+    pub fn asleep(&self, edge: usize) -> bool {
+        self.sleepers.borrow()[edge].asleep
     }
 
     /// Whether bytes moved after the worker had decided to sleep: then it would have slept over something.
-    pub fn overslept(&self) -> bool {
-        self.asleep.get() && self.progress.get() != self.asleep_at.get()
+    pub fn overslept(&self, edge: usize) -> bool {
+        let sleeper = &self.sleepers.borrow()[edge];
+        sleeper.asleep && self.progress.get() != sleeper.asleep_at
     }
 
     /// Changes whenever bytes move or time passes.
@@ -194,6 +263,23 @@ impl Kernel {
             5 => random.usize(1..=most.min(3)),
             _ => random.usize(1..=most),
         }
+    }
+}
+
+impl Sleeper {
+    /// Whether its bell was rung; it is still by then.
+    fn was_rung(&self) -> bool {
+        rustix::io::read(&self.waker, &mut [0; 8]).is_ok()
+    }
+}
+
+impl Wire {
+    /// Whether it can be read, and written.
+    fn readiness(&self, watch: Watch) -> (bool, bool) {
+        let broken = self.broken.is_some();
+        let readable = broken || (watch.read && (self.peer_ended || !self.to_worker.is_empty()));
+        // As the kernel does, which tells of room when a third is free.
+        (readable, broken || (watch.write && 3 * self.to_peer.len() <= 2 * self.room))
     }
 }
 
@@ -299,53 +385,59 @@ impl Peer {
     }
 }
 
-/// The worker's edge.
-pub struct SimEdge(pub Rc<Kernel>);
+/// A worker's edge.
+pub struct SimEdge {
+    kernel: Rc<Kernel>,
+    index: usize,
+}
 
 impl Edge for SimEdge {
     type Socket = Socket;
 
     fn now(&self) -> Moment {
-        Moment(self.0.now.get())
+        Moment(self.kernel.now.get())
     }
 
     fn wall_us(&self) -> u64 {
-        self.0.wall_us()
+        self.kernel.wall_us()
     }
 
     fn watch(&mut self, socket: &Socket, token: Token) -> io::Result<()> {
-        let watch = Watch { token, read: true, write: false };
+        let watch = Watch { edge: self.index, token, read: true, write: false };
         assert!(socket.wire.borrow_mut().watch.replace(watch).is_none(), "watched twice");
-        self.0.watched.borrow_mut().push(Rc::clone(&socket.wire));
+        self.kernel.watched.borrow_mut().push(Rc::clone(&socket.wire));
         Ok(())
     }
 
     fn interest(&mut self, socket: &Socket, token: Token, read: bool, write: bool) {
         let mut wire = socket.wire.borrow_mut();
         assert_eq!(wire.watch.map(|watch| watch.token), Some(token), "interest in a socket under another's token");
-        wire.watch = Some(Watch { token, read, write });
+        wire.watch = Some(Watch { edge: self.index, token, read, write });
     }
 
     fn unwatch(&mut self, socket: &Socket) {
         socket.wire.borrow_mut().watch = None;
-        self.0.watched.borrow_mut().retain(|other| !Rc::ptr_eq(other, &socket.wire));
+        self.kernel.watched.borrow_mut().retain(|other| !Rc::ptr_eq(other, &socket.wire));
     }
 
-    fn wait(&mut self, timeout: Option<Duration>, _: Sleep, work: &mut dyn FnMut() -> bool, ready: &mut Vec<Ready>) {
+    fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        depth: Sleep,
+        work: &mut dyn FnMut() -> bool,
+        ready: &mut Vec<Ready>,
+    ) {
         ready.clear();
-        let kernel = &self.0;
-        kernel.asleep.set(false);
-        if let Some(act) = kernel.meanwhile.borrow_mut().take() {
-            act();
-        }
+        let kernel = &self.kernel;
+        let sleeper = &mut kernel.sleepers.borrow_mut()[self.index];
+        sleeper.waker.awake();
+        sleeper.was_rung();
+        (sleeper.asleep, sleeper.rung) = (false, false);
         let mut kept_back = false;
         for wire in kernel.watched.borrow().iter() {
             let wire = wire.borrow();
-            let Some(watch) = wire.watch else { continue };
-            let broken = wire.broken.is_some();
-            let readable = broken || (watch.read && (wire.peer_ended || !wire.to_worker.is_empty()));
-            // As the kernel does, which tells of room when a third is free.
-            let writable = broken || (watch.write && 3 * wire.to_peer.len() <= 2 * wire.room);
+            let Some(watch) = wire.watch.filter(|watch| watch.edge == self.index) else { continue };
+            let (readable, writable) = wire.readiness(watch);
             let spurious = kernel.one_in(50);
             if (readable || writable) && kernel.one_in(8) {
                 kept_back = true;
@@ -357,12 +449,15 @@ impl Edge for SimEdge {
         if !ready.is_empty() || kept_back || timeout == Some(Duration::ZERO) || work() {
             return;
         }
+        sleeper.waker.sleeping(depth);
+        if let Some(act) = kernel.meanwhile.borrow_mut().take() {
+            act();
+        }
+        if work() {
+            return sleeper.waker.awake();
+        }
         let until = timeout.map_or(u64::MAX, |timeout| (self.now() + timeout).0);
-        let reached = until.min(kernel.allowed.get()).max(kernel.now.get());
-        kernel.moved((reached - kernel.now.get()) as usize);
-        kernel.now.set(reached);
-        kernel.asleep.set(reached < until);
-        kernel.asleep_at.set(kernel.progress.get());
+        (sleeper.asleep, sleeper.asleep_at, sleeper.until) = (true, kernel.progress.get(), until);
     }
 
     fn receive(&mut self, socket: &Socket, buffer: &mut [u8]) -> Received {
@@ -373,11 +468,11 @@ impl Edge for SimEdge {
         if wire.to_worker.is_empty() {
             return if wire.peer_ended { Received::End } else { Received::Nothing };
         }
-        let len = self.0.part(wire.to_worker.len().min(buffer.len()));
+        let len = self.kernel.part(wire.to_worker.len().min(buffer.len()));
         for (to, from) in buffer.iter_mut().zip(wire.to_worker.drain(..len)) {
             *to = from;
         }
-        self.0.moved(len);
+        self.kernel.moved(len);
         Received::Bytes(len)
     }
 
@@ -388,13 +483,13 @@ impl Edge for SimEdge {
             return Sent::Broken(why);
         }
         let room = wire.room.saturating_sub(wire.to_peer.len()).min(bytes.len());
-        if room == 0 || self.0.one_in(20) {
+        if room == 0 || self.kernel.one_in(20) {
             return Sent::Full;
         }
-        let len = self.0.part(room);
+        let len = self.kernel.part(room);
         wire.to_peer.extend(&bytes[..len]);
-        wire.acknowledge(self.0.now.get());
-        self.0.moved(len);
+        wire.acknowledge(self.kernel.now.get());
+        self.kernel.moved(len);
         Sent::Took(len)
     }
 
@@ -405,7 +500,7 @@ impl Edge for SimEdge {
     fn keep_short(&mut self, _: &Socket, _: bool) {}
 
     fn acks(&mut self, socket: &Socket) -> Acks {
-        let now = self.0.now.get();
+        let now = self.kernel.now.get();
         let wire = socket.wire.borrow();
         let queued = wire.read + wire.to_peer.len() as u64 - wire.acked;
         let mut silent = Duration::from_nanos(now - wire.acked_at);
@@ -416,7 +511,7 @@ impl Edge for SimEdge {
             silent = silent.min(Duration::from_nanos(wire.asks_after.unwrap_or(u64::MAX)));
         } else if !wire.vanished {
             // It is asked whether it has room, at intervals of up to two minutes; and one answer may be lost.
-            let mut random = self.0.random.borrow_mut();
+            let mut random = self.kernel.random.borrow_mut();
             silent = silent.min(Duration::from_secs(random.u64(..120)));
             unanswered = random.u32(..2);
         }
@@ -424,7 +519,7 @@ impl Edge for SimEdge {
     }
 
     fn keep_asking(&mut self, socket: &Socket, timeout: Duration) {
-        let now = self.0.now.get();
+        let now = self.kernel.now.get();
         let mut wire = socket.wire.borrow_mut();
         wire.asks_after = Some((timeout / 2).as_nanos() as u64);
         if wire.vanished {

@@ -120,6 +120,7 @@ impl<E: Edge> Worker<E> {
         } else {
             connection.out.drain(..taken);
             connection.out.give_back(KEPT_BY_ONE);
+            self.answers_wait = true;
         }
         let metrics = self.metrics();
         metrics.sends.add(sends);

@@ -210,6 +210,8 @@ pub(crate) struct Worker<E: Edge> {
     /// No pass before this.
     pass_due: Moment,
     survey_due: Moment,
+    /// Since the last survey answers were left lying.
+    answers_wait: bool,
     lag_due: Moment,
     /// Connections or cohorts have gone since the last survey: their tables may have room to give back.
     emptied: bool,
@@ -277,6 +279,7 @@ impl<E: Edge> Worker<E> {
             now,
             pass_due: now,
             survey_due: now,
+            answers_wait: false,
             lag_due: now,
             emptied: false,
             slow: Survey::new(now),
@@ -334,16 +337,18 @@ impl<E: Edge> Worker<E> {
         }
         let now = self.edge.now();
         let idle = self.line.is_empty() && self.runnable.is_empty() && self.answered.is_empty() && self.due.is_empty();
+        // An interval that was lowered meanwhile holds nothing back for as long as the one before.
+        self.pass_due = self.pass_due.min(now + self.settings.flush_interval);
         let held = self.pass_due.since(now);
         let behind = listens && self.tape.head() > self.position;
         let timeout = if idle {
             let pass = behind.then_some(held);
             let stop = self.draining.as_ref().map(|draining| draining.until.since(now));
-            let survey = self.slow_due().map(|due| due.since(now));
+            let slow = self.slow_due().map(|due| due.since(now));
+            let survey = (self.survey_is_owed() || self.has_slack()).then(|| self.survey_due.since(now));
             let tick = self.interest.next_tick().map(|(due, ..)| due.since(now));
             let lag = self.lag_limit_due().map(|due| due.since(now));
-            let slack = self.has_slack().then(|| self.survey_due.since(now));
-            [pass, stop, survey, tick, lag, slack, self.timers.until_next(now)].into_iter().flatten().min()
+            [pass, stop, slow, survey, tick, lag, self.timers.until_next(now)].into_iter().flatten().min()
         } else {
             Some(Duration::ZERO)
         };
@@ -487,6 +492,7 @@ impl<E: Edge> Worker<E> {
         metrics.segments_pinned.set(self.reader.pinned() as u64);
         if now >= self.survey_due {
             self.survey_due = now + SURVEY_EVERY;
+            self.answers_wait = false;
             self.metrics().lag_max.set(self.lag_max());
             let pending = self.connections.iter().map(|(_, connection)| connection.pending() as u64).sum();
             self.metrics().pending_bytes.set(pending);
@@ -527,6 +533,14 @@ impl<E: Edge> Worker<E> {
         self.passes.give_back();
         self.interest.give_back();
         self.emptied = false;
+    }
+
+    /// Whether there is something to survey, or the last one found something: then there is another, lest a worker that sleeps
+    /// show for long what has ended, or not show what has begun.
+    fn survey_is_owed(&self) -> bool {
+        let metrics = self.metrics();
+        let shown = metrics.pending_bytes.get() > 0 || metrics.lag_max.get() > 0;
+        shown || self.answers_wait || !self.alone.is_empty()
     }
 
     /// Whether there will be another turn.

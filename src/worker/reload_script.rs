@@ -131,9 +131,6 @@ pub struct Party {
 impl Party {
     /// A worker whose kernel's luck is `seed`.
     pub fn new(seed: u64) -> Party {
-        // One bell for all scripts: nobody waits beside it.
-        static WAKER: std::sync::LazyLock<Arc<Waker>> =
-            std::sync::LazyLock::new(|| Arc::new(Waker::new().expect("a descriptor")));
         let kernel = Kernel::new(seed);
         let config = Config::default();
         let tape = Tape::new(TapeSettings {
@@ -153,9 +150,10 @@ impl Party {
             slow: SlowClients::new(1),
             log: Log::new(config.log_limit, Dropped::default()),
         });
-        let (inbox, receiver) = Inbox::new(64, Arc::clone(&WAKER));
-        let (sender, control) = Inbox::new(64, Arc::clone(&WAKER));
-        let worker = Worker::new(0, Arc::clone(&shared), tape, SimEdge(Rc::clone(&kernel)), receiver, sender);
+        let waker = Arc::new(Waker::new().expect("a descriptor"));
+        let (inbox, receiver) = Inbox::new(64, Arc::clone(&waker));
+        let (sender, control) = Inbox::new(64, Arc::clone(&waker));
+        let worker = Worker::new(0, Arc::clone(&shared), tape, kernel.edge(waker), receiver, sender);
         let limits = Limits::new(config.max_connections, 0);
         Party { kernel, worker, shared, inbox, control, limits, config, guests: Vec::new() }
     }
@@ -247,15 +245,19 @@ impl Party {
             self.settle();
             self.kernel.allow(step);
             self.turn();
+            while self.kernel.pass_time() {
+                self.turn();
+            }
         }
     }
 
+    /// Takes turns until the worker sleeps.
     fn turn(&mut self) {
         for _ in 0..TURNS_MAX {
-            assert!(self.worker.turn());
-            if self.kernel.asleep() {
+            if !self.kernel.may_run(0) {
                 return;
             }
+            assert!(self.worker.turn());
         }
         panic!("the worker spins");
     }

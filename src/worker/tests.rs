@@ -1,7 +1,8 @@
 //! The worker on a simulated edge: whole scripts of bad luck from one number.
 //!
-//! A script connects clients, lets them subscribe, publish, stall, break and leave, publishes beside them onto a tape that
-//! is small enough to roll over all the time, and takes the worker's turns in between. Each client checks each byte that
+//! A script has one worker, or two or three on one tape, which take turns by luck and are woken by each other or not at all. It
+//! connects clients to them, lets them subscribe, publish, stall, break and leave, publishes beside them onto a tape that
+//! is small enough to roll over all the time, and takes the workers' turns in between. Each client checks each byte that
 //! it is sent (`client.rs`); in the end everybody must have everything, and when all have gone nothing may be left. Now
 //! and then the settings change (`reload.rs`).
 //!
@@ -74,28 +75,33 @@ struct Script {
     reloaded: Reloaded,
 }
 
-/// One worker and everything around it.
+/// One worker or several, and everything around them.
 struct World {
     kernel: Rc<Kernel>,
-    worker: Worker<SimEdge>,
+    posts: Vec<Post>,
     tape: Tape,
     tape_bytes_max: usize,
     shared: Arc<Shared>,
-    inbox: Inbox<Socket>,
     limits: Arc<Limits>,
     clients: Vec<Client>,
     /// Connections that never become clients.
     strays: Vec<Peer>,
-    /// Sockets handed over so far.
-    handed: u64,
     control: Receiver<Message<Socket>>,
     journal: Journal,
     reader: Reader,
     published: VecDeque<(String, Body)>,
     payloads: u64,
-    alive: bool,
     /// The settings have changed at some time.
     reloaded: bool,
+}
+
+/// A worker, and what is its own.
+struct Post {
+    worker: Worker<SimEdge>,
+    inbox: Inbox<Socket>,
+    /// Sockets handed over so far.
+    handed: u64,
+    alive: bool,
     idle_turns: u32,
     seen: (u64, Position),
 }
@@ -129,7 +135,13 @@ fn settings() -> Settings {
 }
 
 impl World {
+    /// With one worker.
     fn new(seed: u64, settings: Settings, segment: usize, retain: usize) -> World {
+        World::of(1, seed, settings, segment, retain)
+    }
+
+    /// With so many workers.
+    fn of(workers: usize, seed: u64, settings: Settings, segment: usize, retain: usize) -> World {
         let kernel = Kernel::new(seed);
         let message_max = settings.message_max;
         let tape = Tape::new(TapeSettings {
@@ -140,58 +152,59 @@ impl World {
             value_bytes_max: 1 << 30,
             epoch: 99,
         });
-        // One bell for all scripts: nobody waits beside it.
-        static WAKER: std::sync::LazyLock<Arc<Waker>> = std::sync::LazyLock::new(|| Arc::new(Waker::new().unwrap()));
-        let metrics = Arc::new(Metrics::new(1));
+        let wakers: Vec<Arc<Waker>> = (0..workers).map(|_| Arc::new(Waker::new().unwrap())).collect();
+        let metrics = Arc::new(Metrics::new(workers));
         let shared = Arc::new(Shared {
-            publisher: Publisher::new(tape.clone(), Arc::new([]), Arc::clone(&metrics), 128),
+            publisher: Publisher::new(tape.clone(), wakers.clone().into(), Arc::clone(&metrics), 128),
             subscriptions: Subscriptions::new(settings.subscriptions_total_max),
             settings: Live::new(settings),
             metrics,
             log: Log::new("5/s".parse().expect("it is a rate"), Dropped::default()),
-            slow: SlowClients::new(1),
+            slow: SlowClients::new(workers),
         });
-        let (inbox, receiver) = Inbox::new(64, Arc::clone(&WAKER));
-        let (control, handed_on) = Inbox::new(1000, Arc::clone(&WAKER));
-        let worker = Worker::new(0, Arc::clone(&shared), tape.clone(), SimEdge(Rc::clone(&kernel)), receiver, control);
+        let (control, handed_on) = Inbox::new(1000, Arc::new(Waker::new().unwrap()));
+        let post = |(index, waker): (usize, Arc<Waker>)| {
+            let (inbox, receiver) = Inbox::new(64, Arc::clone(&waker));
+            let (shared, edge) = (Arc::clone(&shared), kernel.edge(waker));
+            let worker = Worker::new(index, shared, tape.clone(), edge, receiver, control.clone());
+            Post { worker, inbox, handed: 0, alive: true, idle_turns: 0, seen: (0, Position(0)) }
+        };
+        let posts = wakers.into_iter().enumerate().map(post).collect();
         // A segment has all lanes and an index; the largest frame may make one larger.
         let segment_max = 3 * segment.max(message_max * 6 + 1000) + segment / 128 * 64 + 1000;
         World {
             kernel,
-            worker,
+            posts,
             reader: Reader::new(tape.clone()),
             tape,
             tape_bytes_max: retain + segment_max,
             shared,
-            inbox,
             limits: Limits::new(1000, 0),
             clients: Vec::new(),
             strays: Vec::new(),
-            handed: 0,
             control: handed_on,
             journal: Journal::default(),
             published: VecDeque::new(),
             payloads: 0,
-            alive: true,
             reloaded: false,
-            idle_turns: 0,
-            seen: (0, Position(0)),
         }
     }
 
-    fn hand_over(&mut self, room: usize) -> Peer {
+    /// Hands a socket to some worker; returns the peer, and the number that the connection will have.
+    fn hand_over(&mut self, room: usize) -> (Peer, u64) {
         let (socket, peer) = self.kernel.connect(room);
         let address = "127.0.0.1:1".parse().unwrap();
         let permit = self.limits.admit(Some("127.0.0.1".parse().unwrap())).unwrap();
         let arrival = Arrival { socket, peer: address, permit, received: Vec::new() };
-        assert!(self.inbox.hand_over(arrival).is_ok());
-        self.handed += 1;
-        peer
+        let n = self.kernel.pick(self.posts.len());
+        let post = &mut self.posts[n];
+        assert!(post.inbox.hand_over(arrival).is_ok());
+        post.handed += 1;
+        (peer, ((n as u64 + 1) << 48) | post.handed)
     }
 
     fn connect(&mut self, room: usize, speech: Speech, names: &[&str]) -> usize {
-        let peer = self.hand_over(room);
-        let id = (1 << 48) | self.handed;
+        let (peer, id) = self.hand_over(room);
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         self.clients.push(Client::connect(peer, id, speech, &names, &self.journal));
         self.clients.len() - 1
@@ -199,8 +212,7 @@ impl World {
 
     /// A client that keeps a book.
     fn connect_as(&mut self, room: usize, speech: Speech, wish: Wish) -> usize {
-        let peer = self.hand_over(room);
-        let id = (1 << 48) | self.handed;
+        let (peer, id) = self.hand_over(room);
         self.clients.push(Client::wish(peer, id, speech, wish, &self.journal));
         self.clients.len() - 1
     }
@@ -222,6 +234,7 @@ impl World {
             self.published.push_back((topic.to_owned(), body.clone()));
             let payload = Payload::from_parts(body.kind, &body.bytes);
             self.tape.appender().append(topic, payload, self.kernel.wall_us(), 0).unwrap();
+            self.shared.publisher.wake();
             self.note_published();
         }
     }
@@ -254,40 +267,83 @@ impl World {
         assert!(status.bytes <= self.tape_bytes_max, "{} bytes of tape", status.bytes);
     }
 
+    fn alive(&self) -> bool {
+        self.posts.iter().any(|post| post.alive)
+    }
+
+    /// Nobody may take a turn, and no more time may pass.
+    fn at_rest(&self) -> bool {
+        let may_run = |(n, post): (usize, &Post)| post.alive && self.kernel.may_run(n);
+        !self.posts.iter().enumerate().any(may_run) && (self.kernel.time_is_up() || !self.alive())
+    }
+
+    /// Whose turn it is, by luck among those that may; where nobody may, time passes. None if there is no more of that.
+    fn next(&self) -> Option<usize> {
+        loop {
+            let may_run = |n: &usize| self.posts[*n].alive && self.kernel.may_run(*n);
+            let able: Vec<usize> = (0..self.posts.len()).filter(may_run).collect();
+            if !able.is_empty() {
+                return Some(able[self.kernel.pick(able.len())]);
+            }
+            if !self.kernel.pass_time() {
+                return None;
+            }
+        }
+    }
+
+    /// One turn of one worker, if any may take one.
     fn turn(&mut self) {
-        if !self.alive {
-            return;
-        }
-        // While a pass is held back, falling off the tape is noticed when the pass comes, or by chance before.
-        let rolled = self.tape.tail() > self.worker.reader.floor();
-        self.alive = self.worker.turn();
-        assert!(rolled || !self.kernel.overslept(), "the worker would have slept with work to do");
-        self.note_published();
+        let Some(n) = self.next() else { return };
+        let post = &mut self.posts[n];
+        // While a pass is held back, falling off the tape is noticed when the pass comes, or by chance before. New settings,
+        // too, are noticed when it next has something to do.
+        let rolled = self.tape.tail() > post.worker.reader.floor();
+        let changed = !Arc::ptr_eq(&post.worker.settings, &self.shared.settings.get());
+        post.alive = post.worker.turn();
+        let asleep = self.kernel.asleep(n);
+        let may_oversleep = rolled || changed;
+        assert!(may_oversleep || !self.kernel.overslept(n), "worker {n} would have slept with work to do");
         let now = (self.kernel.progress(), self.tape.head());
-        self.idle_turns = if now == self.seen || self.kernel.asleep() { self.idle_turns + 1 } else { 0 };
-        self.seen = now;
-        if self.kernel.asleep() {
-            self.idle_turns = 0;
+        post.idle_turns = if now == post.seen && !asleep { post.idle_turns + 1 } else { 0 };
+        post.seen = now;
+        assert!(post.idle_turns < IDLE_TURNS_MAX, "worker {n} spins");
+        if !post.alive {
+            self.kernel.retire(n);
         }
-        assert!(self.idle_turns < IDLE_TURNS_MAX, "the worker spins");
+        let closed = post.worker.draining.as_ref().is_some_and(|draining| draining.closed);
+        self.note_published();
+        if closed {
+            // What comes to other workers from now on is too late for this one's clients.
+            let own = self.clients.iter_mut().filter(|client| client.id >> 48 == n as u64 + 1);
+            own.for_each(|client| client.served_until = client.served_until.or(Some(self.journal.len())));
+        }
+    }
+
+    /// Takes turns until all workers sleep and no more time may pass.
+    fn run(&mut self) {
+        while !self.at_rest() {
+            self.turn();
+        }
     }
 
     fn tail(&self) -> usize {
         self.tape.tail().0 as usize
     }
 
-    /// Takes turns until the worker sleeps and no client has anything more to read; no time passes.
+    /// Takes turns until all workers sleep and no client has anything more to read; no time passes.
     fn settle(&mut self) {
         let mut quiet = 0;
-        while quiet < 2 && self.alive {
+        while quiet < 2 && self.alive() {
             self.kernel.allow(Duration::ZERO);
-            self.turn();
-            while self.alive && !self.kernel.asleep() {
-                self.turn();
-            }
+            self.run();
             quiet = if self.read_all(usize::MAX) { 0 } else { quiet + 1 };
         }
         self.read_all(usize::MAX);
+        for (n, post) in self.posts.iter().enumerate().filter(|(_, post)| post.alive) {
+            let (worker, head) = (&post.worker, self.tape.head());
+            let held = worker.interest.is_empty() || !worker.settings.flush_interval.is_zero();
+            assert!(held || worker.position == head, "worker {n} sleeps over what was published");
+        }
     }
 
     fn read_all(&mut self, most: usize) -> bool {
@@ -303,15 +359,12 @@ impl World {
     fn pass(&mut self, length: Duration) {
         let step = Duration::from_millis(900);
         let mut left = length;
-        while !left.is_zero() && self.alive {
+        while !left.is_zero() && self.alive() {
             self.settle();
             let now = left.min(step);
             left -= now;
             self.kernel.allow(now);
-            self.turn();
-            while self.alive && !self.kernel.asleep() {
-                self.turn();
-            }
+            self.run();
             self.read_slowly();
         }
         for client in self.clients.iter_mut().filter(|client| client.stalled || client.rude) {
@@ -335,7 +388,7 @@ impl World {
     /// running when the settings changed run out as they were set.
     fn check_vanished(&self) {
         let idle = self.shared.settings.get().idle_timeout;
-        if idle.is_zero() || !self.alive || self.reloaded {
+        if idle.is_zero() || !self.alive() || self.reloaded {
             return;
         }
         let bound = (idle * 2 + Duration::from_secs(3)).as_nanos() as u64;
@@ -351,26 +404,26 @@ impl World {
         self.control.try_iter().for_each(drop);
         let mut peers = self.clients.iter().map(|client| &client.peer).chain(&self.strays);
         assert!(peers.all(Peer::dropped), "a connection is left");
-        let worker = &self.worker;
-        assert!(worker.connections.is_empty());
-        assert_eq!((worker.interest.cohorts(), worker.interest.names()), (0, 0));
-        assert_eq!(worker.lanes, [0; LANES]);
-        assert!(worker.alone.is_empty());
-        assert_eq!(
-            (worker.timers.len(), worker.interest.ticks()),
-            (0, 0),
-            "timers of connections and rates that are gone"
-        );
-        assert_eq!(self.shared.subscriptions.total(), 0);
-        assert_eq!(self.limits.connections(), 0);
-        let metrics = &self.shared.metrics.workers[0];
-        let figures = [&metrics.websockets, &metrics.assembly_bytes];
-        assert_eq!(figures.map(|figure| figure.get()), [0; 2], "websockets, bytes of unfinished messages");
-        if self.alive {
-            let figures = [&metrics.connections, &metrics.pending_bytes, &metrics.alone, &metrics.segments_pinned];
-            assert_eq!(figures.map(|figure| figure.get()), [0; 4], "connections, pending bytes, alone, pinned");
+        for Post { worker, alive, .. } in &self.posts {
+            assert!(worker.connections.is_empty());
+            assert_eq!((worker.interest.cohorts(), worker.interest.names()), (0, 0));
+            assert_eq!(worker.lanes, [0; LANES]);
+            assert!(worker.alone.is_empty());
+            let timers = (worker.timers.len(), worker.interest.ticks());
+            assert_eq!(timers, (0, 0), "timers of connections and rates that are gone");
+            let metrics = worker.metrics();
+            let figures = [&metrics.websockets, &metrics.assembly_bytes];
+            assert_eq!(figures.map(|figure| figure.get()), [0; 2], "websockets, bytes of unfinished messages");
+            if *alive {
+                let figures = [&metrics.connections, &metrics.pending_bytes, &metrics.alone, &metrics.segments_pinned];
+                assert_eq!(figures.map(|figure| figure.get()), [0; 4], "connections, pending bytes, alone, pinned");
+            }
+        }
+        if self.alive() {
             assert_eq!(self.shared.slow.all().len(), 0, "slow clients are shown that have gone");
         }
+        assert_eq!(self.shared.subscriptions.total(), 0);
+        assert_eq!(self.limits.connections(), 0);
         assert_eq!(self.lanes_written(), [false, true, false], "nobody wants the JSON lane");
         self.tape.want(Lane::Json);
         assert_eq!(self.lanes_written(), [true, false, false], "nobody wants the raw lane");
@@ -406,8 +459,9 @@ impl Script {
         let roomy = random.bool();
         // Clients publish up to eight at a time; the tape has to hold what happens within one turn.
         let retain = if roomy { 1 << 20 } else { 24 * 1024 + segment * random.usize(2..12) };
+        let workers = [1, 1, 1, 2, 2, 3][random.usize(..6)];
         Script {
-            world: World::new(seed, settings, segment, retain),
+            world: World::of(workers, seed, settings, segment, retain),
             random,
             tight,
             flush_interval,
@@ -419,6 +473,10 @@ impl Script {
         for _ in 0..self.random.usize(10..90) {
             self.act();
             self.tell_reloaded();
+            if self.random.u8(..16) == 0 {
+                let n = self.random.usize(..self.world.posts.len());
+                self.world.kernel.disturb(n);
+            }
             for _ in 0..self.random.usize(..4) {
                 self.world.kernel.allow(self.flush_interval);
                 self.world.turn();
@@ -482,7 +540,7 @@ impl Script {
     }
 
     fn connect(&mut self) {
-        if self.world.clients.iter().filter(|client| !client.peer.dropped()).count() >= 12 || !self.world.alive {
+        if self.world.clients.iter().filter(|client| !client.peer.dropped()).count() >= 12 || !self.world.alive() {
             return;
         }
         let room = [1, 17, 200, 1000, 5000, 100_000][self.random.usize(..6)];
@@ -490,7 +548,7 @@ impl Script {
             // Half a request, another one, or none at all.
             let request =
                 [&b"GET /ws?topics=q HTTP"[..], b"GET /metrics HTTP/1.1\r\nHost: sim\r\n\r\n", b"\x16\x03\x01", b""];
-            let peer = self.world.hand_over(room);
+            let (peer, _) = self.world.hand_over(room);
             peer.write(request[self.random.usize(..4)]);
             match self.random.u8(..3) {
                 0 => peer.end(),
@@ -660,10 +718,10 @@ impl Script {
             client.overslept |= client.stalled || client.pace.is_some();
         }
         let until = Moment(self.world.kernel.now_ns()) + Duration::from_secs(8);
-        self.world.inbox.drain(until);
+        self.world.posts.iter().for_each(|post| post.inbox.drain(until));
         self.world.pass(Duration::from_secs(30));
-        assert!(!self.world.alive, "the worker doesn't stop");
-        drop(self.world.worker);
+        assert!(!self.world.alive(), "a worker doesn't stop");
+        self.world.posts.clear();
         self.world.control.try_iter().for_each(drop);
         assert_eq!(self.world.limits.connections(), 0);
         let tail = self.world.tape.tail().0 as usize;
@@ -741,7 +799,7 @@ fn a_lag_limit_keeps_no_worker_awake_over_somebody_who_has_unsubscribed() {
     clients[quiet].unsub(vec!["q".into()], journal);
     // Falls asleep, or the turns in which nothing moves are counted as a loop.
     world.pass(Duration::from_secs(1));
-    assert_eq!(world.worker.alone.len(), 1);
+    assert_eq!(world.posts[0].worker.alone.len(), 1);
 }
 
 #[test]
@@ -797,12 +855,11 @@ fn a_publication_that_comes_just_before_sleep_is_not_slept_over() {
     world.kernel.meanwhile(move || {
         tape.appender().append("q", Payload::Json(&body.bytes), 0, 0).unwrap();
     });
+    world.kernel.disturb(0);
     world.kernel.allow(Duration::from_millis(100));
     world.turn();
-    assert!(!world.kernel.asleep());
-    while !world.kernel.asleep() {
-        world.turn();
-    }
+    assert!(!world.kernel.asleep(0));
+    world.run();
     world.read_all(usize::MAX);
     world.clients[at].check_complete(2, &world.journal, 0);
 }
@@ -815,7 +872,7 @@ fn subscribers_that_all_vanish_in_the_middle_of_a_round_leave_nothing_to_do() {
     }
     world.settle();
     world.publish_some("q", 3, 0);
-    while world.worker.passes.is_empty() {
+    while world.posts[0].worker.passes.is_empty() {
         world.kernel.allow(Duration::ZERO);
         world.turn();
     }
@@ -825,11 +882,8 @@ fn subscribers_that_all_vanish_in_the_middle_of_a_round_leave_nothing_to_do() {
     }
     world.kernel.allow(Duration::ZERO);
     // Falls asleep, or the turns in which nothing moves are counted as a loop.
-    world.turn();
-    while !world.kernel.asleep() {
-        world.turn();
-    }
-    assert!(!world.worker.is_crowded(), "publishers are read again");
+    world.run();
+    assert!(!world.posts[0].worker.is_crowded(), "publishers are read again");
 }
 
 #[test]
@@ -872,7 +926,26 @@ fn no_slow_list_is_none() {
     world.clients[at].stalled = true;
     world.publish_some("q", 5, 100);
     world.pass(Duration::from_secs(3));
-    assert_eq!((world.worker.alone.len(), world.shared.slow.all().len()), (1, 0));
+    assert_eq!((world.posts[0].worker.alone.len(), world.shared.slow.all().len()), (1, 0));
+}
+
+#[test]
+fn answers_and_lag_are_shown_while_they_are_there_also_if_the_worker_sleeps() {
+    let mut world = plain(Settings { slow_list: 0, ..settings() });
+    let at = world.subscriber(60, &["q"]);
+    world.clients[at].stalled = true;
+    world.publish_some("q", 5, 100);
+    world.clients[at].ping();
+    world.clients[at].ping();
+    world.pass(Duration::from_secs(1));
+    let metrics = Arc::clone(&world.shared.metrics);
+    let figures = || [&metrics.workers[0].pending_bytes, &metrics.workers[0].lag_max].map(|figure| figure.get());
+    assert!(figures().into_iter().all(|figure| figure > 0), "{:?}", figures());
+    // Nothing else gives the worker a turn after this one.
+    world.clients[at].state = State::Left;
+    world.clients[at].peer.reset();
+    world.pass(Duration::from_secs(1));
+    assert_eq!(figures(), [0, 0]);
 }
 
 #[test]
@@ -933,11 +1006,11 @@ fn connections_and_rates_that_come_and_go_leave_no_timers_behind() {
         world.settle();
         world.publish_some("q", 1, 0);
         world.settle();
-        assert_eq!(world.worker.interest.ticks(), 1, "the rate has something to send");
+        assert_eq!(world.posts[0].worker.interest.ticks(), 1, "the rate has something to send");
         world.clients[guest].peer.end();
         world.clients[guest].state = State::Left;
         world.settle();
-        assert_eq!((world.worker.timers.len(), world.worker.interest.ticks()), (1, 0));
+        assert_eq!((world.posts[0].worker.timers.len(), world.posts[0].worker.interest.ticks()), (1, 0));
     }
     world.clients[stays].check_complete(40, &world.journal, 0);
 }
@@ -1126,16 +1199,16 @@ fn thousands_that_are_due_at_once_are_no_long_turn() {
         world.connect(1000, Speech::Json, &[]);
         // So many are never all quiet at once, and the worker never sleeps.
         while metrics.workers[0].upgrades.get() <= n {
-            world.worker.turn();
+            world.posts[0].worker.turn();
         }
     }
     let sends = || metrics.workers[0].sends.get();
-    (0..20).for_each(|_| assert!(world.worker.turn()));
+    (0..20).for_each(|_| assert!(world.posts[0].worker.turn()));
     let begun = sends();
     world.kernel.advance(Duration::from_secs(35));
     while sends() - begun < COUNT {
         let before = sends();
-        world.worker.turn();
+        world.posts[0].worker.turn();
         assert!(sends() - before < 500, "{}", sends() - before);
     }
 }
@@ -1155,7 +1228,7 @@ fn buffers_and_tables_give_their_room_back_once_what_was_large_has_gone() {
     // The tick comes, and the buffer for it is a large one.
     world.pass(Duration::from_millis(250));
     for _ in 0..60 {
-        let guests: Vec<Peer> = (0..50).map(|_| world.hand_over(1000)).collect();
+        let guests: Vec<Peer> = (0..50).map(|_| world.hand_over(1000).0).collect();
         world.strays.extend(guests);
         world.kernel.allow(Duration::ZERO);
         world.turn();
@@ -1163,15 +1236,15 @@ fn buffers_and_tables_give_their_room_back_once_what_was_large_has_gone() {
     for stray in &world.strays {
         stray.end();
     }
-    assert!(world.worker.connections.capacity() > 3000);
-    while world.worker.connections.len() > 1 {
+    assert!(world.posts[0].worker.connections.capacity() > 3000);
+    while world.posts[0].worker.connections.len() > 1 {
         world.kernel.allow(Duration::ZERO);
         world.turn();
     }
-    assert!(world.worker.has_slack());
+    assert!(world.posts[0].worker.has_slack());
     // Nothing happens any more, and yet.
     world.pass(Duration::from_millis(600));
-    let worker = &world.worker;
+    let worker = &world.posts[0].worker;
     assert!(!worker.has_slack());
     assert!(worker.gather.capacity() <= KEPT_BY_THREAD, "{}", worker.gather.capacity());
     let places = worker.connections.capacity();
@@ -1186,7 +1259,7 @@ fn answers_that_were_taken_give_their_room_back_before_the_last_of_them_is() {
     world.kernel.allow(Duration::ZERO);
     world.turn();
     let connection = |world: &World| {
-        let (_, connection) = world.worker.connections.iter().next().unwrap();
+        let (_, connection) = world.posts[0].worker.connections.iter().next().unwrap();
         (connection.out.len(), connection.out.capacity())
     };
     let mut rests = 0;

@@ -84,7 +84,7 @@ pub struct Options {
     /// All publications, or the newest of each topic (conflation)
     #[arg(long, value_enum, default_value = "all", hide_short_help = true, help_heading = "Protocol")]
     pub mode: Mode,
-    /// With --mode latest: updates a second of each topic
+    /// With --mode latest: at most so many updates a second of each topic, the server's `rate`
     #[arg(long, value_name = "N", hide_short_help = true, help_heading = "Protocol")]
     pub latest_rate: Option<f64>,
     /// generic: message that subscribes to {topic}

@@ -74,8 +74,8 @@ pub enum Heard {
     Subscribed(Vec<usize>),
     /// A snapshot of a topic, of a value that this run did not publish.
     Snapshot(usize),
-    /// So many publications were left out knowingly, and announced.
-    Skipped(u64),
+    /// Publications of a topic were left out knowingly, and announced: the first and the last, by the server's numbers.
+    Skipped(usize, u64, u64),
     /// Something that wants this answer.
     Answer(Vec<u8>),
     /// The server is not content, and says so.
@@ -93,6 +93,17 @@ pub enum Envelope {
     Snapshot,
     /// Not what the server should have put around this payload.
     Wrong,
+}
+
+/// Which publications a subscriber may never be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gaps {
+    /// None.
+    Never,
+    /// Those that aren't the newest of their topic any more, if it is announced.
+    Announced,
+    /// The same, without a word.
+    Silent,
 }
 
 /// One way of speaking, with everything filled in that does not change during a run.
@@ -155,7 +166,16 @@ impl Dialect {
 
     /// Every publication may be missing but the last of a topic.
     pub fn conflates(&self) -> bool {
-        self.settings.latest
+        self.gaps() != Gaps::Never
+    }
+
+    /// What may be missing. What a rate leaves out is not announced, and only Stentor's JSON has words for the rest.
+    pub fn gaps(&self) -> Gaps {
+        match (self.settings.latest, self.settings.latest_rate, self.settings.protocol) {
+            (false, ..) => Gaps::Never,
+            (true, None, Protocol::Stentor) => Gaps::Announced,
+            (true, ..) => Gaps::Silent,
+        }
     }
 
     /// The path that a subscriber of `topics` asks for: `{topic}` in it is the first, `{topics}` all of them.

@@ -102,7 +102,7 @@ pub fn hear(dialect: &Dialect, message: &[u8]) -> Heard {
         ),
         "snapshot" => index(&message.topic).map_or(Heard::Nothing, Heard::Snapshot),
         "update" => index(&message.topic).map_or(Heard::Nothing, |_| Heard::Unstamped),
-        "skip" => Heard::Skipped((message.to + 1).saturating_sub(message.from)),
+        "skip" => index(&message.topic).map_or(Heard::Nothing, |topic| Heard::Skipped(topic, message.from, message.to)),
         "error" => Heard::Complaint(format!("{}: {}", message.code, message.message)),
         "reset" => Heard::Complaint(format!("reset of {}", message.topic)),
         _ => Heard::Nothing,
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(hear(r#"{"type":"snapshot","topic":"b","seq":4,"data":1}"#), Heard::Snapshot(1));
         assert_eq!(hear(r#"{"type":"update","topic":"b","seq":4,"data":1}"#), Heard::Unstamped);
         assert_eq!(hear(r#"{"type":"update","topic":"other","seq":4,"data":1}"#), Heard::Nothing);
-        assert_eq!(hear(r#"{"type":"skip","topic":"b","from":5,"to":9,"why":"slow"}"#), Heard::Skipped(5));
+        assert_eq!(hear(r#"{"type":"skip","topic":"b","from":5,"to":9,"why":"slow"}"#), Heard::Skipped(1, 5, 9));
         let error = hear(r#"{"type":"error","code":"lagged","message":"fell behind"}"#);
         assert_eq!(error, Heard::Complaint("lagged: fell behind".into()));
         assert_eq!(hear(r#"{"type":"hello","version":1}"#), Heard::Nothing);

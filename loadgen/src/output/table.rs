@@ -131,6 +131,16 @@ fn rates(spec: &Spec, run: &Run) -> String {
         count(checks.joints),
         count(checks.conflated)
     );
+    if spec.dialect.latest {
+        let _ = writeln!(
+            out,
+            "  newest values: {} delivered, {} left out, {} announced as left out, {} left out without a word",
+            count(checks.received),
+            count(checks.conflated),
+            count(checks.skipped),
+            count(checks.untold)
+        );
+    }
     out
 }
 

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::recent::{self, Recent, Slot};
 use crate::{
     connection::{Connection, Stage},
-    dialect::{Envelope, Heard},
+    dialect::{Envelope, Gaps, Heard},
     frame::{self, Frame, Opcode, Scan},
     ledger::Receipt,
     message::{Event, PROTOCOL_ERROR, Violation},
@@ -27,7 +27,7 @@ pub struct Judge {
     /// By topic: how far the server's own numbering is ahead of ours.
     offsets: Vec<Option<i64>>,
     topics: u32,
-    conflates: bool,
+    gaps: Gaps,
     acknowledges: bool,
     /// What is being measured now.
     pub interval: Interval,
@@ -44,7 +44,7 @@ impl Judge {
             fan: Shared::fan_of(spec, thread),
             offsets: vec![None; spec.topics],
             topics: spec.topics as u32,
-            conflates: shared.dialect.conflates(),
+            gaps: shared.dialect.gaps(),
             acknowledges: shared.dialect.acknowledges(),
             interval: Interval::new(-1, now, shared.classes.labels.len()),
             checks: Checks::default(),
@@ -91,8 +91,13 @@ impl Judge {
             return false;
         }
         let Some(slot) = self.recent.same_message(message) else { return false };
-        let tally = Tally { shared: &self.shared, interval: &mut self.interval, checks: &mut self.checks };
-        deliver(conn, slot, message.len(), now, self.topics, self.conflates, tally);
+        let tally = Tally {
+            shared: &self.shared,
+            interval: &mut self.interval,
+            checks: &mut self.checks,
+            offsets: &self.offsets,
+        };
+        deliver(conn, slot, message.len(), now, self.topics, self.gaps, tally);
         true
     }
 
@@ -190,7 +195,7 @@ impl Judge {
             return;
         }
         let topics = self.topics;
-        let conflates = self.conflates;
+        let gaps = self.gaps;
         let class = self.shared.classes.of(stamp.number, stamp.planned);
         let left = self.fan.get(stamp.topic as usize).copied().unwrap_or(0);
         let known = self.recent.same_span(&message[at..]).is_some();
@@ -199,8 +204,13 @@ impl Judge {
             true => self.recent.same_span(&message[at..]).map(|(slot, _)| slot),
             false => self.recent.keep(*stamp, class, left, message, at, len),
         };
-        let tally = Tally { shared: &self.shared, interval: &mut self.interval, checks: &mut self.checks };
-        deliver(conn, slot.unwrap_or(&mut unheld), message.len(), now, topics, conflates, tally);
+        let tally = Tally {
+            shared: &self.shared,
+            interval: &mut self.interval,
+            checks: &mut self.checks,
+            offsets: &self.offsets,
+        };
+        deliver(conn, slot.unwrap_or(&mut unheld), message.len(), now, topics, gaps, tally);
     }
 
     fn snapshot(&mut self, conn: &mut Connection, stamp: &Stamp) {
@@ -222,7 +232,7 @@ impl Judge {
         match self.shared.dialect.hear(message) {
             Heard::Nothing => {}
             Heard::Unstamped => self.checks.wrong += 1,
-            Heard::Skipped(count) => self.checks.skipped += count,
+            Heard::Skipped(topic, from, to) => self.skipped(conn, topic, from, to),
             Heard::Complaint(text) => self.checks.remark(format!("the server said: {text}")),
             Heard::Answer(answer) => {
                 if let Some(line) = &conn.line {
@@ -243,6 +253,17 @@ impl Judge {
                     self.joined(conn, now);
                 }
             }
+        }
+    }
+
+    /// The server announces that it leaves something out.
+    fn skipped(&mut self, conn: &mut Connection, topic: usize, from: u64, to: u64) {
+        self.checks.skipped += (to + 1).saturating_sub(from);
+        match slot_of(conn, topic as u32, self.topics) {
+            // A subscription that is being renewed may still bring what belongs to the old one.
+            Some(_) if conn.stage != Stage::Live => {}
+            Some(slot) if self.gaps != Gaps::Never && conn.ledger.tell(slot, from, to) => {}
+            _ => self.checks.mistold += 1,
         }
     }
 
@@ -268,6 +289,32 @@ struct Tally<'a> {
     shared: &'a Shared,
     interval: &'a mut Interval,
     checks: &'a mut Checks,
+    offsets: &'a [Option<i64>],
+}
+
+/// Enters what was left out before publication `seq` of a topic, as the receipt says, and holds what was announced against it.
+#[cold]
+fn left_out(conn: &mut Connection, place: usize, stamp: &Stamp, receipt: Receipt, gaps: Gaps, tally: &mut Tally<'_>) {
+    let told = conn.ledger.take_told(place);
+    let missing = match receipt {
+        Receipt::Gap(missing) | Receipt::JointGap(missing) => u64::from(missing),
+        // Nobody knows where it would have begun.
+        Receipt::First => return,
+        _ => 0,
+    };
+    // In the server's numbers, which go on in step with ours.
+    let offset = tally.offsets[stamp.topic as usize].unwrap_or(0);
+    let end = (i64::from(stamp.seq) + offset) as u64;
+    let begin = end.saturating_sub(missing);
+    let (announced, rightly) = told.map_or((0, 0), |told| {
+        let common = (told.to + 1).min(end).saturating_sub(told.from.max(begin));
+        (told.to + 1 - told.from, common)
+    });
+    tally.checks.conflated += missing;
+    tally.checks.mistold += announced - rightly;
+    if gaps == Gaps::Announced {
+        tally.checks.untold += missing - rightly;
+    }
 }
 
 /// Enters one verified delivery.
@@ -278,20 +325,23 @@ fn deliver(
     bytes: usize,
     now: u64,
     topics: u32,
-    conflates: bool,
-    tally: Tally<'_>,
+    gaps: Gaps,
+    mut tally: Tally<'_>,
 ) {
-    let Tally { shared, interval, checks } = tally;
     let stamp = &slot.stamp;
     let Some(place) = slot_of(conn, stamp.topic, topics) else {
-        checks.stray += 1;
+        tally.checks.stray += 1;
         return;
     };
-    checks.received += 1;
+    tally.checks.received += 1;
     let receipt = conn.ledger.enter(place, stamp.seq);
     if receipt != Receipt::Expected {
-        checks.note(receipt, conflates);
+        tally.checks.note(receipt, gaps != Gaps::Never);
     }
+    if gaps != Gaps::Never && (receipt != Receipt::Expected || conn.ledger.is_told()) {
+        left_out(conn, place, stamp, receipt, gaps, &mut tally);
+    }
+    let Tally { shared, interval, checks, .. } = tally;
     if conn.disturbed {
         return;
     }

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     dialect::Dialect,
     flights::Flights,
+    ledger::Ledger,
     schedule::Plan,
     shared::Classes,
     spec::{Spec, tests::sample},
@@ -33,7 +34,7 @@ fn shared() -> Arc<Shared> {
 }
 
 fn live(nth: usize) -> Connection {
-    let mut conn = Connection::new(nth, 0, 1, false);
+    let mut conn = Connection::new(nth, 0, Ledger::new(1), false);
     conn.stage = Stage::Live;
     conn
 }

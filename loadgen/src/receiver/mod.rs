@@ -19,6 +19,7 @@ use self::{account::Bare, disturb::Disturber, judge::Judge};
 use crate::{
     clock,
     connection::{Connection, Stage},
+    ledger::Ledger,
     line::Line,
     meter::{Checks, Interval},
     shared::Shared,
@@ -107,8 +108,9 @@ impl Receiver {
         reports: Sender<Report>,
     ) -> io::Result<Self> {
         let spec = &shared.spec;
+        let ledger = if shared.dialect.conflates() { Ledger::of_newest } else { Ledger::new };
         let conns = Shared::connections_of(spec, thread)
-            .map(|nth| Connection::new(nth, spec.first_topic(nth), spec.topics_per_sub, spec.disturbs(nth)))
+            .map(|nth| Connection::new(nth, spec.first_topic(nth), ledger(spec.topics_per_sub), spec.disturbs(nth)))
             .collect();
         let poller = Poller::new()?;
         poller.add(&*waker, WAKER, Interest::IN)?;

@@ -26,15 +26,33 @@ pub enum Flaw {
     WrongTopic,
     /// The server's own numbering skips a number.
     SkippedSeq,
+    /// None: subscribers of newest values are spared ten publications, and told.
+    Conflates,
+    /// They are spared them and not told.
+    ConflatesUntold,
+    /// They are told of half of them.
+    ConflatesHalfTold,
+    /// They are told that they are spared what they get.
+    TellsAndSends,
+    /// They get an older value after a newer one.
+    OlderAfterNewer,
+    /// They get nothing of the end, and are told so.
+    NewestLost,
 }
+
+/// What subscribers of newest values are spared.
+const SPARED: std::ops::Range<u64> = 150..160;
 
 #[derive(Default)]
 struct State {
     /// Number, last value, the value before.
     topics: HashMap<String, (u64, String, String)>,
-    clients: HashMap<usize, (Vec<String>, Sender<String>)>,
+    clients: HashMap<usize, Client>,
     next: usize,
 }
+
+/// Its names, whether it takes newest values, and the way to it.
+type Client = (Vec<String>, bool, Sender<String>);
 
 /// Starts a server; it lives as long as the test.
 pub fn serve(flaw: Flaw) -> SocketAddr {
@@ -96,7 +114,7 @@ fn command(state: &mut State, me: usize, to: &Sender<String>, command: &Value, t
                     }
                 }
             }
-            state.clients.insert(me, (names, to.clone()));
+            state.clients.insert(me, (names, command["mode"] == "latest", to.clone()));
         }
         "unsub" => drop(state.clients.remove(&me)),
         "pub" => publish(state, command["topic"].as_str().unwrap(), data_of(text), flaw),
@@ -116,9 +134,33 @@ fn publish(state: &mut State, name: &str, data: String, flaw: Flaw) {
     topic.2 = std::mem::replace(&mut topic.1, data);
     let shown = if flaw == Flaw::WrongTopic && topic.0 == 150 { "other" } else { name };
     let update = format!(r#"{{"type":"update","topic":"{shown}","seq":{},"ts":1,"data":{}}}"#, topic.0, topic.1);
-    for (names, to) in state.clients.values() {
+    for (names, latest, to) in state.clients.values() {
         if names.iter().any(|subscribed| subscribed == name) {
-            let _ = to.send(update.clone());
+            let messages = if *latest { newest(name, topic, &update, flaw) } else { vec![update.clone()] };
+            messages.into_iter().for_each(|message| drop(to.send(message)));
         }
+    }
+}
+
+/// What a subscriber of newest values is sent when there is an update.
+fn newest(name: &str, (seq, _, before): &(u64, String, String), update: &str, flaw: Flaw) -> Vec<String> {
+    let skip =
+        |from: u64, to: u64| format!(r#"{{"type":"skip","topic":"{name}","from":{from},"to":{to},"why":"slow"}}"#);
+    let (first, next) = (SPARED.start, SPARED.end);
+    let spares = matches!(flaw, Flaw::Conflates | Flaw::ConflatesUntold | Flaw::ConflatesHalfTold);
+    let update = update.to_owned();
+    match flaw {
+        _ if spares && SPARED.contains(seq) => vec![],
+        Flaw::Conflates if *seq == next => vec![skip(first, first + 3), skip(first + 4, next - 1), update],
+        Flaw::ConflatesHalfTold if *seq == next => vec![skip(first, first + 4), update],
+        Flaw::TellsAndSends if *seq == next => vec![skip(first, next - 1), update],
+        Flaw::OlderAfterNewer if *seq == next - 1 => vec![],
+        Flaw::OlderAfterNewer if *seq == next => {
+            let older = format!(r#"{{"type":"update","topic":"{name}","seq":{},"ts":1,"data":{before}}}"#, seq - 1);
+            vec![skip(next - 1, next - 1), update, older]
+        }
+        Flaw::NewestLost if *seq == next => vec![skip(next, 1000)],
+        Flaw::NewestLost if *seq > next => vec![],
+        _ => vec![update],
     }
 }

@@ -143,6 +143,8 @@ pub struct Client {
     /// What the server will think it is subscribed to, once it has read everything.
     pub asked_names: BTreeSet<String>,
     pub drained: bool,
+    /// How much had been published when its worker, which stops, said goodbye to everybody.
+    pub served_until: Option<usize>,
     names: BTreeSet<String>,
     /// Names that began at a position which the acknowledgement leaves open, and the latest that it can be.
     loose: Vec<(usize, Vec<String>)>,
@@ -245,6 +247,7 @@ impl Client {
             publishing: VecDeque::new(),
             asked_names: BTreeSet::new(),
             drained: false,
+            served_until: None,
             names: BTreeSet::new(),
             loose: Vec::new(),
             at: journal.len(),
@@ -506,7 +509,7 @@ impl Client {
                 assert!(self.drained, "the server went away by itself");
                 assert!(self.told_draining || !self.is_json(), "1001 without the status before it");
                 if !self.overslept && self.book.is_none() {
-                    self.nothing_missing(journal.len(), journal);
+                    self.nothing_missing(self.served_until.unwrap_or(journal.len()), journal);
                 }
             }
             1008 => assert!(self.rude || self.overslept, "{reason}"),
