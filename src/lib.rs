@@ -37,6 +37,8 @@ pub mod protocol;
 mod proxy;
 pub mod publish;
 pub mod server;
+#[cfg(test)]
+mod skip;
 pub mod tape;
 pub mod top;
 pub mod topic;
