@@ -41,6 +41,8 @@ mod proxy;
 pub mod publish;
 pub mod server;
 mod slack;
+#[cfg(test)]
+mod skip;
 pub mod tape;
 pub mod top;
 pub mod topic;

@@ -491,9 +491,9 @@ mod tests {
 
     #[test]
     fn a_real_recording_has_no_bad_line() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/cryptofeed_excerpt.ndjson");
-        let Ok(content) = std::fs::read(&path) else {
-            return eprintln!("skipped: {} is not here", path.display());
+        const RECORDING: &str = "../shared/data/cryptofeed_excerpt.ndjson";
+        let Ok(content) = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join(RECORDING)) else {
+            return crate::skip::skip("recording", &format!("a recording of real sessions: {RECORDING} is not here"));
         };
         let lines = content.iter().filter(|&&byte| byte == b'\n').count();
         let (summary, published, _) = run(&content, Options { message_max: 1 << 20, topic_length_max: 128, ..OPTIONS });

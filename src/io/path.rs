@@ -159,6 +159,9 @@ mod tests {
     };
 
     use super::*;
+    use crate::skip::skip;
+
+    const NO_DIAGNOSTICS: &str = "what the kernel says of a socket: it has no socket diagnostics";
 
     /// A connection over `address`; none where the machine has no such address.
     fn pair(address: &str) -> Option<(TcpStream, TcpStream)> {
@@ -169,13 +172,13 @@ mod tests {
 
     #[test]
     fn what_a_peer_does_not_read_shows_and_is_gone_when_it_has() {
-        let Ok(mut kernel) = Diagnostics::new() else { return eprintln!("skipped: no socket diagnostics here") };
+        let Ok(mut kernel) = Diagnostics::new() else { return skip("diagnostics", NO_DIAGNOSTICS) };
         for address in ["127.0.0.1:0", "[::1]:0"] {
             let Some((mut socket, mut peer)) = pair(address) else {
-                eprintln!("skipped: {address}: this machine has no such address");
+                skip("ipv6", "IPv6: this machine has none");
                 continue;
             };
-            let Some(quiet) = kernel.path(&socket) else { return eprintln!("skipped: no diagnostics of TCP here") };
+            let Some(quiet) = kernel.path(&socket) else { return skip("diagnostics", NO_DIAGNOSTICS) };
             assert_eq!((quiet.unacked_bytes, quiet.unsent_bytes), (0, 0));
             socket.set_nonblocking(true).unwrap();
             let mut sent = 0;
@@ -197,13 +200,13 @@ mod tests {
 
     #[test]
     fn of_a_socket_that_is_not_connected_nothing_is_known() {
-        let Ok(mut kernel) = Diagnostics::new() else { return eprintln!("skipped: no socket diagnostics here") };
+        let Ok(mut kernel) = Diagnostics::new() else { return skip("diagnostics", NO_DIAGNOSTICS) };
         assert_eq!(kernel.path(TcpListener::bind("127.0.0.1:0").unwrap()), None);
     }
 
     #[test]
     fn an_answer_that_breaks_off_is_none() {
-        let Ok(mut kernel) = Diagnostics::new() else { return eprintln!("skipped: no socket diagnostics here") };
+        let Ok(mut kernel) = Diagnostics::new() else { return skip("diagnostics", NO_DIAGNOSTICS) };
         let (socket, _peer) = pair("127.0.0.1:0").unwrap();
         let own = socket.local_addr().unwrap();
         let request = request(7, own, socket.peer_addr().unwrap());

@@ -16,7 +16,10 @@ mod reload;
 use std::{
     collections::{BTreeMap, VecDeque},
     rc::Rc,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -39,7 +42,7 @@ use crate::{
     tape::TapeSettings,
 };
 
-/// Scripts in an ordinary run: some seconds.
+/// Scripts in an ordinary run: a minute or two.
 const SEEDS: u64 = 1500;
 
 /// Turns in which nothing moves, in a row, before it counts as a loop that never sleeps. Simulated waits hold events
@@ -54,12 +57,24 @@ fn every_script_keeps_every_promise() {
     if let Some(seed) = number("STENTOR_SEED") {
         return Script::new(seed).run();
     }
-    for seed in 0..number("STENTOR_SEEDS").unwrap_or(SEEDS) {
-        if let Err(panic) = std::panic::catch_unwind(|| Script::new(seed).run()) {
-            eprintln!("the script that failed: STENTOR_SEED={seed}");
-            std::panic::resume_unwind(panic);
+    let seeds = number("STENTOR_SEEDS").unwrap_or(SEEDS);
+    let next = AtomicU64::new(0);
+    // Each seed goes to one thread, and that is all: Relaxed.
+    let run = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds {
+                return;
+            }
+            if let Err(panic) = std::panic::catch_unwind(|| Script::new(seed).run()) {
+                eprintln!("the script that failed: STENTOR_SEED={seed}");
+                next.store(seeds, Ordering::Relaxed);
+                std::panic::resume_unwind(panic);
+            }
         }
-    }
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| (0..cores).for_each(|_| drop(scope.spawn(run))));
 }
 
 fn number(name: &str) -> Option<u64> {

@@ -10,7 +10,7 @@ use std::{
 use serde_json::{Value, json};
 use tungstenite::{Message, WebSocket};
 
-use crate::client::tcp;
+use crate::{client::tcp, skip::skip};
 
 /// A headless browser with one open page.
 pub struct Browser {
@@ -30,7 +30,7 @@ impl Browser {
     /// The browser there is, with a page of this width; none with a word about it.
     pub fn open(width: u32, url: &str) -> Option<Browser> {
         let Some(program) = std::env::var("STENTOR_BROWSER").ok().filter(|program| !program.is_empty()) else {
-            eprintln!("skipped: STENTOR_BROWSER names no browser");
+            skip("browser", "the page in a browser: STENTOR_BROWSER names none");
             return None;
         };
         Some(Browser::start(&program, width, url))

@@ -2,7 +2,10 @@
 
 use stentor::protocol::Payload;
 
-use crate::client::{Client, serve};
+use crate::{
+    client::{Client, serve},
+    skip::skip,
+};
 
 #[test]
 fn a_subscriber_gets_the_last_value_and_then_every_update_in_order() {
@@ -203,7 +206,7 @@ fn every_way_of_tuning_delivers_the_same() {
         |config| config.flush_interval = "20ms".parse().unwrap(),
         |config| match std::net::TcpListener::bind("[::1]:0") {
             Ok(_) => config.listen.push("[::1]:0".parse().unwrap()),
-            Err(error) => eprintln!("skipped: IPv6, which this machine has not: {error}"),
+            Err(_) => skip("ipv6", "IPv6: this machine has none"),
         },
         |config| config.pin = stentor::config::Pin::Auto,
     ] {

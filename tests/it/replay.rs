@@ -4,7 +4,10 @@ use std::{collections::HashMap, io::Write, path::Path};
 
 use stentor::config::Speed;
 
-use crate::client::{Client, serve};
+use crate::{
+    client::{Client, serve},
+    skip::skip,
+};
 
 /// Publications by topic, in order, as they stand in the file.
 fn expected(path: &Path) -> HashMap<String, Vec<String>> {
@@ -64,8 +67,7 @@ fn every_subscriber_gets_every_publication_byte_for_byte() {
 fn a_recording_of_real_sessions_arrives_unchanged() {
     let path = Path::new("../shared/data/cryptofeed_excerpt.ndjson");
     if !path.exists() {
-        eprintln!("skipped: {} is not there", path.display());
-        return;
+        return skip("recording", &format!("a recording of real sessions: {} is not here", path.display()));
     }
     replayed(path);
 }

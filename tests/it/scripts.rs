@@ -1,0 +1,147 @@
+//! What the scripts share: how they look for programs, and what `--strict` lets pass.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    process::{Command, Output},
+};
+
+/// Runs commands after `scripts/common.sh`, in the project's folder.
+fn bash(commands: &str) -> (bool, String) {
+    let script = format!("set -euo pipefail\n. scripts/common.sh\n{commands}");
+    let Output { status, stdout, stderr } =
+        Command::new("bash").args(["-c", &script]).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
+    (status.success(), format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr)))
+}
+
+/// Holds skips against a list.
+fn judge(list: &str, skipped: &[&str]) -> (bool, String) {
+    let folder = tempdir();
+    let path = folder.join("list");
+    fs::write(&path, list).unwrap();
+    let skips: String = skipped.iter().map(|text| format!("skip '{text}' >/dev/null\n")).collect();
+    let judged = bash(&format!("{skips}judge_skips '{}'", path.display()));
+    fs::remove_dir_all(folder).unwrap();
+    judged
+}
+
+fn tempdir() -> std::path::PathBuf {
+    let name = format!("stentor-scripts-{}-{:?}", std::process::id(), std::thread::current().id());
+    let folder = std::env::temp_dir().join(name.replace(['(', ')'], ""));
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+const LIST: &str =
+    "# What may be skipped.\n\nthe moon: * is too far\n  Nobody can help it.\nGrafana\n  Not in a registry.\n";
+
+#[test]
+fn what_the_list_names_may_be_skipped_and_what_was_not_is_reported() {
+    let (passed, said) = judge(LIST, &["the moon: it is too far"]);
+    assert!(passed, "{said}");
+    assert!(said.contains("not skipped this time") && said.contains(": Grafana"), "{said}");
+    assert!(!said.contains("the moon"), "{said}");
+    assert!(judge(LIST, &[]).0);
+}
+
+#[test]
+fn what_the_list_does_not_name_may_not_be_skipped() {
+    for text in ["the moon", "Grafana itself", "the page in a browser: STENTOR_BROWSER names none"] {
+        let (passed, said) = judge(LIST, &["Grafana", text]);
+        assert!(!passed && said.contains(&format!("0 entries, not 1, for what was skipped: {text}\n")), "{said}");
+    }
+}
+
+#[test]
+fn a_skip_belongs_to_one_entry_and_each_has_its_reason() {
+    let (passed, said) = judge(&format!("{LIST}Graf*\n  Again.\n"), &["Grafana"]);
+    assert!(!passed && said.contains("2 entries, not 1"), "{said}");
+    for list in ["Grafana\nthe moon\n  Far.\n", "the moon\n  Far.\nGrafana\n"] {
+        let (passed, said) = judge(list, &["the moon"]);
+        assert!(!passed && said.contains("there is no reason below: Grafana"), "{said}");
+    }
+}
+
+#[test]
+fn the_list_that_is_kept_is_a_good_one() {
+    let (passed, said) = bash("judge_skips scripts/skips");
+    assert!(passed, "{said}");
+}
+
+#[test]
+fn skips_of_what_is_run_are_gathered_once_each_even_from_a_test_that_runs_alone() {
+    let (_, said) = bash(
+        "fake() { echo 'skipped: a'; echo 'test x::y ... skipped: b'; echo 'skipped: a' >&2; echo 'not skipped: c'; }\n\
+         run fake >/dev/null; printf '<%s>' \"${left_out[@]}\"",
+    );
+    assert_eq!(said, "<skipped: a><skipped: b>");
+}
+
+#[test]
+fn a_function_is_not_taken_for_the_program_of_its_name() {
+    let (found, said) =
+        bash("debian() { why=$1; return 1; }; no_such_program() { :; }; have no_such_program the-package");
+    assert!(!found, "{said}");
+    let (_, said) =
+        bash("debian() { why=\"asked for $1\"; return 1; }; no_such() { :; }; have no_such pack || echo \"$why\"");
+    assert_eq!(said, "no no_such here: asked for pack\n");
+    assert!(bash("debian() { return 1; }; have bash").0);
+}
+
+#[test]
+fn every_script_explains_itself_and_refuses_what_it_does_not_know() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/scripts");
+    let scripts = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let scripts: Vec<_> = scripts.filter(|path| fs::read_to_string(path).unwrap().starts_with("#!")).collect();
+    assert!(scripts.len() > 9, "{scripts:?}");
+    for script in scripts {
+        let run = |option| Command::new(&script).arg(option).env("PATH", "/usr/bin:/bin").output().unwrap();
+        let help = run("--help");
+        assert!(help.status.success() && help.stdout.len() > 100, "{}: {help:?}", script.display());
+        let bad = run("--no-such-option");
+        assert_eq!(bad.status.code(), Some(2), "{}: {bad:?}", script.display());
+        let said = String::from_utf8_lossy(&bad.stderr).into_owned();
+        assert!(said.contains("--no-such-option is not understood"), "{}: {said}", script.display());
+    }
+}
+
+/// A project's folder in which nothing is built and every server fails.
+fn luckless_project() -> std::path::PathBuf {
+    let root = tempdir();
+    let program = |path: &str, text: &str| {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    };
+    for name in ["cargo", "git"] {
+        program(&format!("bin/{name}"), "exit 0");
+    }
+    for name in ["loadgen", "stentor"] {
+        program(&format!("target/release/{name}"), &format!("echo {name} has no luck; exit 1"));
+    }
+    fs::create_dir(root.join("scripts")).unwrap();
+    for name in ["compare", "common.sh"] {
+        fs::copy(format!("{}/scripts/{name}", env!("CARGO_MANIFEST_DIR")), root.join("scripts").join(name)).unwrap();
+    }
+    root
+}
+
+#[test]
+fn a_comparison_says_which_servers_did_not_start_and_why_and_fails() {
+    let root = luckless_project();
+    let path = format!("{}:{}", root.join("bin").display(), std::env::var("PATH").unwrap());
+    let output = Command::new(root.join("scripts/compare"))
+        .args(["--only", "10x128-w1", "--servers", "ceiling,stentor", "--rounds", "1", "--seconds", "1"])
+        .env("PATH", path)
+        .output()
+        .unwrap();
+    fs::remove_dir_all(root).unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    // The second was tried though the first had failed.
+    for (server, program) in [("ceiling", "loadgen"), ("stentor", "stentor")] {
+        let line = format!("missing: 10x128-w1 round 1 {server}: it did not start: {program} has no luck");
+        assert!(said.contains(&line), "{said}");
+    }
+}
