@@ -9,6 +9,7 @@ mod client;
 mod console;
 mod faults;
 mod handshake;
+mod hostile;
 mod isolation;
 mod javascript;
 mod leaks;
