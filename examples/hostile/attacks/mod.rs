@@ -93,6 +93,7 @@ pub const ALL: &[Attack] = &[
     readers::STAGES,
     turns::LISTENERS,
     turns::COUNTED,
+    turns::UPLOADS,
     turns::EMPTY_FRAGMENTS,
     turns::PATTERNS,
     turns::PUBLISHERS,
@@ -100,6 +101,7 @@ pub const ALL: &[Attack] = &[
     turns::NEW_NAMES,
     turns::OVERLAPS,
     turns::COHORTS,
+    turns::PATTERN_LISTS,
 ];
 
 /// Whoever attacks: one address, and what it has done so far.

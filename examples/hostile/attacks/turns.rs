@@ -159,6 +159,45 @@ fn cohorts(attacker: &Attacker) {
     drop(held);
 }
 
+pub const PATTERN_LISTS: Attack = attack(
+    "pattern-lists",
+    "1 address that connects to /ws?topics= with 1,000 patterns beside 20,000 topics: each topic is held against each \
+     pattern, some of them under the tape's lock",
+    pattern_lists,
+)
+.memory(64, 32)
+.later();
+
+fn pattern_lists(attacker: &Attacker) {
+    attacker.publish_topics("attack.list", attacker.count(20_000), "1");
+    let patterns: Vec<String> = (0..1000).map(|n| format!("*.{n:x}.*")).collect();
+    let request = wire::upgrade_request(&format!("/ws?topics={}", patterns.join(",")));
+    attacker.settled();
+    while attacker.goes_on() {
+        if let Some(mut stream) = attacker.sent(&request) {
+            let _ = wire::status(&mut stream);
+        }
+    }
+}
+
+pub const UPLOADS: Attack = attack(
+    "uploads",
+    "1 address, 60 bodies of many publications as fast as they are taken: the control thread takes 64 KiB of each in a turn, \
+     and the tape rolls over subscribers that keep up",
+    uploads,
+)
+.memory(64, 32);
+
+fn uploads(attacker: &Attacker) {
+    let head = b"POST /publish HTTP/1.1\r\nHost: x\r\nContent-Length: 67000000\r\n\r\n";
+    attacker.flood(
+        60,
+        |_| attacker.sent(head),
+        b"{\"topic\":\"attack.upload\",\"data\":\"xxxxxxxxxxxxxxxxxxxxxxxxxx\"}\n",
+        false,
+    );
+}
+
 /// A connection, the `n`th, that is subscribed to a thousand names.
 fn subscribed(attacker: &Attacker, n: usize, name: impl Fn(usize, usize) -> String) -> Option<TcpStream> {
     let names: Vec<String> = (0..1000).map(|nth| format!("\"{}\"", name(n, nth))).collect();
