@@ -38,7 +38,8 @@ pub struct Attack {
     pub text: &'static str,
     /// Bytes that the server may grow by while it lasts.
     pub peak: u64,
-    /// Bytes that may be left of that afterwards.
+    /// Bytes that may be left of that afterwards. Where that is as much, what is left is the allocator's: room between what
+    /// is still used, which is used again.
     pub left: u64,
     /// The bounds of today don't hold against it; it runs only by name.
     pub later: bool,
@@ -243,6 +244,11 @@ impl Attacker {
             self.pause(every);
             drop_ended(&mut streams);
         }
+        // And leaves bit by bit, for the same reason.
+        for some in streams.chunks_mut(LEAVE_AT_ONCE) {
+            some.fill_with(|| None);
+            thread::sleep(LEAVE_EVERY);
+        }
     }
 
     /// Sends the same bytes over and over on so many connections, as fast as they are taken, and reads the answers away if it
@@ -276,6 +282,10 @@ impl Attacker {
 
 /// Connections that [`Attacker::hold`] makes anew each time it looks.
 const RENEW_AT_ONCE: usize = 50;
+
+/// Connections that it lets go of at a time, and how often.
+const LEAVE_AT_ONCE: usize = 50;
+const LEAVE_EVERY: Duration = Duration::from_millis(10);
 
 /// A connection that is written to without end.
 struct Hose {

@@ -1,6 +1,6 @@
 //! As much as one can say, as often as one can come.
 
-use std::{io::Write, time::Duration};
+use std::{io::Write, net::TcpStream, time::Duration};
 
 use super::{Attack, Attacker, attack, wire};
 
@@ -68,8 +68,7 @@ fn rates(attacker: &Attacker) {
         round += 1;
         let mut say = |command: &dyn Fn(usize) -> String| {
             for (n, stream) in crowd.iter_mut().enumerate() {
-                let answered =
-                    stream.write_all(&wire::command(&command(n))).is_ok() && wire::read_frame(stream).is_ok();
+                let answered = stream.write_all(&wire::command(&command(n))).is_ok() && acknowledged(stream);
                 let fresh = if answered { None } else { attacker.upgraded("/ws") };
                 if let Some(fresh) = fresh {
                     *stream = fresh;
@@ -84,6 +83,16 @@ fn rates(attacker: &Attacker) {
         }
         say(&|_| r#"{"op":"unsub","topics":["attack.rate"]}"#.to_owned());
     }
+}
+
+/// Reads up to an acknowledgement, or to whatever else ends it.
+fn acknowledged(stream: &mut TcpStream) -> bool {
+    while let Ok((first, message)) = wire::read_frame(stream) {
+        if first == 0x88 || message.starts_with(b"{\"type\":\"ack\"") {
+            return first != 0x88;
+        }
+    }
+    false
 }
 
 pub const CLOSE_CODES: Attack = attack(

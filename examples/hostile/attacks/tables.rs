@@ -18,7 +18,7 @@ pub const SUBSCRIPTIONS: Attack = attack(
     "1 address, 1,100 connections with 1,024 names each that nobody else has: nobody else can subscribe",
     subscriptions,
 )
-.memory(384, 48);
+.memory(384, 384);
 
 fn subscriptions(attacker: &Attacker) {
     let open = |n: usize| {
@@ -53,7 +53,7 @@ pub const VALUES: Attack = attack(
     "1 address that publishes 4 KiB on each of 65,000 topics, then a byte: others' last values, and memory that is not given back",
     values,
 )
-.memory(320, 64);
+.memory(320, 320);
 
 fn values(attacker: &Attacker) {
     let text = |len: usize| format!("\"{}\"", "x".repeat(len - 2));
@@ -76,7 +76,7 @@ pub const HALF_MESSAGES: Attack = attack(
     "1 address, 10,000 connections that send all but the end of a message of 64 KiB: memory",
     half_messages,
 )
-.memory(192, 24);
+.memory(192, 192);
 
 fn half_messages(attacker: &Attacker) {
     let mut half = wire::frame(0x81, &[b' '; 65_000]);
