@@ -25,13 +25,13 @@ fn idle(attacker: &Attacker) {
 
 pub const PIPELINES: Attack = attack(
     "http-pipelines",
-    "1 address, 20 connections, each a pipeline of small pages of 10,000 topics: the control thread has no time for others",
+    "1 address, 20 connections, each a pipeline of small pages of 20,000 topics: the control thread has no time for others",
     pipelines,
 )
 .memory(32, 16);
 
 fn pipelines(attacker: &Attacker) {
-    attacker.publish_topics("attack.list", attacker.count(TOPICS), "1");
+    attacker.publish_topics("attack.list", attacker.count(2 * TOPICS), "1");
     attacker.flood(20, |_| attacker.connect(), &wire::get("/topics?limit=1", ""), true);
 }
 
