@@ -11,6 +11,7 @@ mod console;
 mod faults;
 mod guard;
 mod handshake;
+mod hostile;
 mod isolation;
 mod javascript;
 mod leaks;

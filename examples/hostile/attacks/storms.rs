@@ -1,0 +1,176 @@
+//! As much as one can say, as often as one can come.
+
+use std::{io::Write, net::TcpStream, time::Duration};
+
+use super::{Attack, Attacker, MIB, attack, wire};
+
+pub const RECONNECTS: Attack = attack(
+    "reconnects",
+    "1 address that connects and leaves as fast as it can, in the middle of the handshake or behind it: workers and acceptor",
+    reconnects,
+);
+
+fn reconnects(attacker: &Attacker) {
+    attacker.settled();
+    let mut n = 0;
+    while attacker.goes_on() {
+        n += 1;
+        if n % 4 == 0 {
+            attacker.upgraded("/ws");
+        } else {
+            attacker.sent(&wire::upgrade_request("/ws"));
+        }
+    }
+}
+
+pub const SUBSCRIPTIONS_BY_ADDRESS: Attack = attack(
+    "subscriptions-by-address",
+    "1 address that connects to /ws?topics=, /sse and /raw as fast as it can, with 10,000 topics to look for: work outside any quota",
+    subscriptions_by_address,
+)
+.memory(64, 16);
+
+fn subscriptions_by_address(attacker: &Attacker) {
+    attacker.publish_topics("attack.a.list", attacker.count(10_000), "1");
+    let many: Vec<String> = (0..200).map(|n| format!("attack.*.list.{n}.x")).collect();
+    let many = many.join(",");
+    let requests = [
+        wire::upgrade_request("/ws?topics=attack.%3E"),
+        wire::upgrade_request(&format!("/ws?topics={many}")),
+        wire::get("/sse?topics=attack.%3E", ""),
+        wire::get(&format!("/sse?topics={many}"), ""),
+        wire::upgrade_request("/raw/attack.a.list.1"),
+    ];
+    attacker.settled();
+    for request in requests.iter().cycle() {
+        if !attacker.goes_on() {
+            return;
+        }
+        // Until its answer begins, or the server would see it leave before it has read the request.
+        if let Some(mut stream) = attacker.sent(request) {
+            let _ = wire::status(&mut stream);
+        }
+    }
+}
+
+/// In four seconds, half a megabyte is what calm leaves as well; entries that stay are more than two.
+pub const RATES: Attack = Attack {
+    left: 3 * MIB / 2,
+    ..attack(
+        "rates",
+        "1 address, 200 connections that subscribe at 12 rates of once in decades and unsubscribe: what is kept for each",
+        rates,
+    )
+};
+
+/// Topics that each connection has, each at a rate of its own.
+const RATES_EACH: usize = 12;
+
+fn rates(attacker: &Attacker) {
+    let mut crowd: Vec<_> = (0..attacker.count(200)).filter_map(|_| attacker.upgraded("/ws")).collect();
+    attacker.settled();
+    let topics = || (0..RATES_EACH).map(|topic| format!("attack.rate.{topic}"));
+    while attacker.goes_on() {
+        let mut say = |command: &dyn Fn(usize, usize) -> String| {
+            for (n, stream) in crowd.iter_mut().enumerate() {
+                let commands: Vec<u8> = (0..RATES_EACH).flat_map(|topic| wire::command(&command(n, topic))).collect();
+                let sent = stream.write_all(&commands).is_ok();
+                let answered = sent && (0..RATES_EACH).all(|_| acknowledged(stream));
+                let fresh = if answered { None } else { attacker.upgraded("/ws") };
+                if let Some(fresh) = fresh {
+                    *stream = fresh;
+                }
+            }
+        };
+        // No two share a rate.
+        say(&|n, topic| {
+            let rate = 10_000 + n * RATES_EACH + topic;
+            format!(r#"{{"op":"sub","topics":["attack.rate.{topic}"],"mode":"latest","rate":0.0000000{rate}}}"#)
+        });
+        // Twice: with the first a tick begins, the second has to wait for the next one.
+        for _ in 0..2 {
+            attacker.exchange(&wire::publish_lines(topics(), "1"));
+        }
+        say(&|_, topic| format!(r#"{{"op":"unsub","topics":["attack.rate.{topic}"]}}"#));
+    }
+}
+
+/// Reads up to an acknowledgement, or to whatever else ends it.
+fn acknowledged(stream: &mut TcpStream) -> bool {
+    while let Ok((first, message)) = wire::read_frame(stream) {
+        if first == 0x88 || message.starts_with(b"{\"type\":\"ack\"") {
+            return first != 0x88;
+        }
+    }
+    false
+}
+
+pub const CLOSE_CODES: Attack = attack(
+    "close-codes",
+    "1 address that closes with each of the codes 3000 to 4999 once: a series of a metric for each, for ever",
+    close_codes,
+);
+
+fn close_codes(attacker: &Attacker) {
+    for code in (3000..5000_u16).step_by(attacker.scale) {
+        if let Some(mut stream) = attacker.upgraded("/ws")
+            && stream.write_all(&wire::frame(0x88, &code.to_be_bytes())).is_ok()
+        {
+            while wire::read_frame(&mut stream).is_ok_and(|(first, _)| first != 0x88) {}
+        }
+        if !attacker.goes_on() {
+            break;
+        }
+    }
+    attacker.settled();
+    while attacker.pause(Duration::from_millis(20)) {}
+}
+
+pub const LOG: Attack = attack(
+    "log",
+    "1 address that shows wrong tokens and sends bad requests as fast as it can: everybody else's lines are lost among its own",
+    log,
+);
+
+fn log(attacker: &Attacker) {
+    let wrong = wire::command(r#"{"op":"auth","token":"wrong"}"#);
+    attacker.settled();
+    let mut n = 0;
+    while attacker.goes_on() {
+        n += 1;
+        if n % 2 == 0 {
+            if let Some(mut stream) = attacker.upgraded("/ws")
+                && stream.write_all(&wrong).is_ok()
+            {
+                while wire::read_frame(&mut stream).is_ok_and(|(first, _)| first != 0x88) {}
+            }
+        } else if let Some(mut stream) = attacker.sent(&wire::get("/ws", "")) {
+            let _ = wire::status(&mut stream);
+        }
+    }
+}
+
+pub const PINGS: Attack =
+    attack("pings", "1 address, 10 connections that ping without end, renewed as they are closed", pings);
+
+fn pings(attacker: &Attacker) {
+    attacker.flood(10, |_| attacker.upgraded("/ws"), &wire::frame(0x89, &[b'x'; 125]), true);
+}
+
+pub const LISTS: Attack = attack(
+    "lists",
+    "1 address, 10 connections that ask for their 1,024 subscriptions without end, renewed as they are closed",
+    lists,
+)
+.memory(64, 16);
+
+fn lists(attacker: &Attacker) {
+    let open = |n: usize| {
+        let names: Vec<String> = (0..1024).map(|name| format!("\"attack.{n}.{name}\"")).collect();
+        let mut stream = attacker.upgraded("/ws")?;
+        let sub = format!(r#"{{"op":"sub","topics":[{}],"snapshot":false}}"#, names.join(","));
+        stream.write_all(&wire::command(&sub)).ok()?;
+        Some(stream)
+    };
+    attacker.flood(10, open, &wire::command(r#"{"op":"list"}"#), true);
+}

@@ -1,0 +1,201 @@
+//! The hostile client suite, scaled down: while each attack holds its position, somebody else is served as ever. What they
+//! wait for, and memory, is for the suite in full size (`scripts/hostile`); here it is only whether they get it.
+
+use std::{net::SocketAddr, thread};
+
+use bytesize::ByteSize;
+use rustix::process::Signal;
+use stentor::{config::Config, protocol::Payload, server::Server};
+
+use self::attacks::{ALL, Attack, Attacker};
+use crate::{
+    client::{Client, exchange, serve},
+    process::{Running, metric, wait_for},
+};
+
+#[path = "../../examples/hostile/attacks/mod.rs"]
+mod attacks;
+
+/// Whoever attacks comes from here; the others come from 127.0.0.1.
+const HOSTILE: &str = "127.0.0.2";
+
+/// How often somebody else comes, while an attack lasts.
+const OFTEN: usize = 20;
+
+fn named(name: &str) -> &'static Attack {
+    ALL.iter().find(|attack| attack.name == name).expect("there is such an attack")
+}
+
+/// Runs an attack, its numbers divided by `scale`, and what somebody else does meanwhile once it holds its position.
+fn during<T>(server: SocketAddr, name: &str, scale: usize, meanwhile: impl FnOnce() -> T) -> T {
+    let attacker = Attacker::new(server, HOSTILE.parse().unwrap(), scale);
+    thread::scope(|scope| {
+        let attacking = scope.spawn(|| (named(name).run)(&attacker));
+        // Also if what somebody else does fails.
+        let stops = StopsAtLast(&attacker);
+        attacker.wait_settled();
+        let result = meanwhile();
+        drop(stops);
+        attacking.join().unwrap();
+        result
+    })
+}
+
+struct StopsAtLast<'a>(&'a Attacker);
+
+impl Drop for StopsAtLast<'_> {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// A server that is attacked, with somebody who was there before; once it is over, everything is given back.
+fn beside(name: &str, scale: usize, change: impl FnOnce(&mut Config)) {
+    let server = serve(change);
+    let mut before = Client::hello(&server, "/ws?topics=healthy.still");
+    assert_eq!(before.json()["type"], "ack");
+    server.publisher().publish("healthy.still", Payload::Json(b"1")).unwrap();
+    assert_eq!(before.json()["seq"], 1);
+    during(server.addresses()[0], name, scale, || {
+        for n in 0..OFTEN {
+            assert_eq!(before.ask(r#"{"op":"ping"}"#)["type"], "pong");
+            probe(&server, "/healthz");
+            probe(&server, "/readyz");
+            newcomer(&server, n);
+        }
+    });
+    let address = server.addresses()[0];
+    wait_for("connections", || metric(address, "connections_admitted") <= 2.0);
+    for given_back in ["pending_answers_bytes", "assembly_bytes"] {
+        wait_for(given_back, || metric(address, given_back) == 0.0);
+    }
+    assert_eq!(metric(address, "subscriptions"), 1.0);
+}
+
+fn probe(server: &Server, path: &str) {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let answer = exchange(server.addresses()[0], request.as_bytes());
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer:?}");
+}
+
+/// Somebody new subscribes to what is there and to what isn't yet, gets the last value, and publishes on a new topic.
+fn newcomer(server: &Server, n: usize) {
+    let mut client = Client::hello(server, "/ws");
+    let ack = client.ask(&format!(r#"{{"op":"sub","id":1,"topics":["healthy.still","healthy.new.{n}"]}}"#));
+    assert_eq!(ack["type"], "ack", "{ack}");
+    let snapshot = client.json();
+    assert_eq!((&snapshot["type"], &snapshot["data"]), (&"snapshot".into(), &1.into()), "{snapshot}");
+    let published = client.ask(&format!(r#"{{"op":"pub","id":2,"topic":"healthy.new.{n}","data":{n}}}"#));
+    assert_eq!((&published["type"], &published["seq"]), (&"ack".into(), &1.into()), "{published}");
+    let update = client.json();
+    assert_eq!((&update["type"], &update["data"]), (&"update".into(), &n.into()), "{update}");
+    // And its value is kept for whoever comes later.
+    client.ask(&format!(r#"{{"op":"sub","topics":["healthy.new.{n}"]}}"#));
+    assert_eq!(client.json()["type"], "snapshot");
+    client.socket.close(None).unwrap();
+    assert_eq!(client.closed().0, 1005);
+}
+
+/// Few places of plain HTTP, so that thirty connections are too many.
+fn few_places(config: &mut Config) {
+    config.max_http_connections = 16;
+}
+
+#[test]
+fn idle_http_connections_leave_probes_a_place() {
+    beside("http-idle", 20, few_places);
+}
+
+#[test]
+fn pipelines_of_lists_leave_probes_their_turn() {
+    beside("http-pipelines", 20, few_places);
+}
+
+#[test]
+fn answers_that_nobody_reads_leave_probes_a_place() {
+    beside("http-unread", 20, few_places);
+}
+
+#[test]
+fn heads_that_come_byte_by_byte_leave_probes_a_place() {
+    beside("slow-next-heads", 20, few_places);
+}
+
+#[test]
+fn bodies_that_come_byte_by_byte_leave_probes_a_place() {
+    beside("slow-bodies", 20, few_places);
+}
+
+#[test]
+fn answers_that_are_taken_slowly_leave_probes_a_place() {
+    beside("slow-takers", 20, few_places);
+}
+
+#[test]
+fn one_address_does_not_take_every_connection() {
+    beside("connections", 100, |config| config.max_connections = 80);
+}
+
+#[test]
+fn one_address_does_not_take_every_connection_with_requests_that_never_end() {
+    beside("slow-heads", 100, |config| config.max_connections = 80);
+}
+
+#[test]
+fn one_address_does_not_take_every_subscription() {
+    beside("subscriptions", 100, |config| config.max_subscriptions_total = 8192);
+}
+
+#[test]
+fn one_address_does_not_take_every_topic() {
+    beside("topics", 100, |config| config.max_topics = 512);
+}
+
+#[test]
+fn one_address_does_not_take_the_room_of_others_last_values() {
+    beside("values", 100, |config| config.max_values = ByteSize::mib(1));
+}
+
+#[test]
+fn close_codes_that_clients_choose_make_no_series() {
+    let server = serve(|_| {});
+    let address = server.addresses()[0];
+    let series = || {
+        let text = exchange(address, b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        text.lines().filter(|line| line.starts_with("stentor_")).count()
+    };
+    let before = series();
+    during(address, "close-codes", 20, || {});
+    wait_for("connections", || metric(address, "connections_admitted") == 1.0);
+    assert_eq!(metric(address, "websocket_closes_total"), 100.0);
+    let after = series();
+    assert!(after <= before + 3, "{before} series before, {after} after a hundred codes");
+}
+
+#[test]
+fn a_flood_of_refusals_is_logged_in_few_lines_and_loses_no_other_line() {
+    let settings = tempfile();
+    let mut running = Running::start(&["--workers", "1", "--config", &settings]);
+    let address = running.at();
+    let flood = || during(address, "log", 1, || wait_for("refusals", || metric(address, "refusals_total") >= 3000.0));
+    let log = thread::scope(|scope| {
+        let flooding = scope.spawn(flood);
+        wait_for("refusals", || metric(address, "refusals_total") >= 100.0);
+        running.signal(Signal::HUP);
+        let mut log = running.logged("reloaded");
+        flooding.join().unwrap();
+        running.signal(Signal::HUP);
+        log += &running.logged("reloaded");
+        log
+    });
+    std::fs::remove_file(settings).unwrap();
+    let lines = log.lines().count();
+    assert!(lines < 1000, "{lines} lines for some 3000 refusals");
+}
+
+/// An empty settings file.
+fn tempfile() -> String {
+    let path = std::env::temp_dir().join(format!("stentor-hostile-test-{}.toml", std::process::id()));
+    std::fs::write(&path, "").unwrap();
+    path.to_str().unwrap().to_owned()
+}
