@@ -2,11 +2,12 @@
 
 use std::{
     fs,
+    io::Read,
     os::unix::process::{CommandExt, ExitStatusExt},
-    process::Command,
+    process::{Child, Command, Stdio},
 };
 
-use crate::process::stentor;
+use crate::process::{stentor, wait_for};
 
 /// What it runs with: its main thread, the log's, control, two workers, an acceptor and the market, in the order of their start.
 const ARGS: [&str; 4] = ["--listen=127.0.0.1:0", "--workers=2", "--pin=none", "--demo"];
@@ -51,6 +52,18 @@ fn processes_of(user: u32) -> usize {
     processes.filter(|other| *other == user).count()
 }
 
+/// Ends with the test.
+#[cfg(debug_assertions)]
+struct Ended(Child);
+
+#[cfg(debug_assertions)]
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 /// Only where there are debug assertions can a thread be asked to panic.
 #[cfg(debug_assertions)]
 #[test]
@@ -58,9 +71,16 @@ fn a_thread_that_panics_ends_the_process_with_one_line_that_says_where() {
     for (thread, level) in [("worker-1", "warn"), ("control", "off"), ("accept-0", "warn"), ("demo", "warn")] {
         let mut command = stentor();
         command.args(ARGS).args(["--log-format=json", "--log-level", level]).env("STENTOR_TEST_PANIC", thread);
-        let output = command.env_remove("RUST_BACKTRACE").output().unwrap();
-        let text = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{thread}: {text}");
+        let child = command.env_remove("RUST_BACKTRACE").stderr(Stdio::piped()).spawn().unwrap();
+        let mut running = Ended(child);
+        let mut status = None;
+        wait_for("its end", || {
+            status = running.0.try_wait().unwrap();
+            status.is_some()
+        });
+        let mut text = String::new();
+        running.0.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+        assert_eq!(status.unwrap().signal(), Some(libc::SIGABRT), "{thread}: {text}");
         let line: serde_json::Value = serde_json::from_str(text.trim_end()).expect(&text);
         assert_eq!((&line["level"], &line["thread"]), (&"ERROR".into(), &thread.into()), "{text}");
         assert!(line["location"].as_str().unwrap().starts_with("src/panic.rs:"), "{text}");
