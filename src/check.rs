@@ -71,10 +71,12 @@ pub fn check(cli: &Cli, passed: &[Socket]) -> Report {
         config.listen = server::addresses_passed(passed);
     }
     let mut remarks = Vec::new();
-    // What comes behind reckons with numbers that are within bounds.
     if let Err(error) = config.check() {
         remarks.push((Weight::Error, error.to_string()));
-        return Report { remarks, settings: cli.settings.clone() };
+        // What comes behind reckons with numbers that are within their ranges.
+        if config.check_ranges().is_err() {
+            return Report { remarks, settings: cli.settings.clone() };
+        }
     }
     if passed.is_empty() {
         remarks.extend(config.listen.iter().map(|address| probe(*address)));

@@ -264,6 +264,7 @@ fn name(flag: &Arg) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{check, server, worker};
     use clap::{ValueEnum, error::ErrorKind};
 
     fn parse(args: &[&str]) -> Result<Cli, clap::Error> {
@@ -302,6 +303,54 @@ mod tests {
             let text = refused(&[&format!("{flag}={given}")]);
             assert!(text.contains(flag) && text.contains(given) && text.contains(would_do), "{text}");
         }
+    }
+
+    #[test]
+    fn no_value_of_any_flag_is_taken_that_something_would_panic_over() {
+        let values = [
+            "0",
+            "1",
+            "-1",
+            "65536",
+            "2147483648",
+            "18446744073709551615",
+            "18446744073709551616",
+            "1e-300",
+            "1e-20",
+            "1e300",
+            "inf",
+            "nan",
+            "0s",
+            "1ns",
+            "100years",
+            "584years",
+            "18446744073709551615s",
+            "1B",
+            "16EiB",
+            "18446744073709551615B",
+            "",
+        ];
+        let (mut taken, mut refused) = (0, 0);
+        let command = command();
+        for flag in settings::all(&command).filter(|flag| flag.get_action().takes_values()) {
+            for value in values {
+                let given = format!("--{}={value}", name(flag));
+                let Ok(cli) = parse(&["--listen=127.0.0.1:0", &given]) else { continue };
+                let _ = check::check(&cli, &[]);
+                match cli.config.check() {
+                    Ok(()) => {
+                        let _ = worker::Settings::new(&cli.config);
+                        let _ = server::StartError::thread("log".into(), &cli.config, std::io::ErrorKind::Other.into());
+                        taken += 1;
+                    }
+                    Err(error) => {
+                        assert!(error.0.contains(&format!("--{}", name(flag))), "{given}: {error}");
+                        refused += 1;
+                    }
+                }
+            }
+        }
+        assert!(taken > 100 && refused > 100, "{taken} taken, {refused} refused");
     }
 
     #[test]

@@ -10,7 +10,7 @@
 
 mod values;
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
 use clap::{Args, FromArgMatches};
@@ -396,18 +396,9 @@ impl Config {
     /// The first that cannot work: names the flag, what was given, and what would do.
     pub fn check(&self) -> Result<(), ConfigError> {
         let no = |text: String| Err(ConfigError(text));
-        for (flag, given, least, most) in self.counts() {
-            if !(least..=most).contains(&given) {
-                return no(format!("{flag} was given as {given}: it must be from {least} to {most}"));
-            }
-        }
+        self.check_ranges()?;
         if self.listen.is_empty() {
             return no("--listen names no address: give at least one, such as 127.0.0.1:9001".into());
-        }
-        for (flag, given, least, most) in self.sizes() {
-            if given < least || given > most {
-                return no(format!("{flag} was given as {given}: it must be from {least} to {most}"));
-            }
         }
         if self.max_message > self.segment {
             return no(format!(
@@ -476,6 +467,24 @@ impl Config {
         }
         if self.replay_loop && self.replay.is_none() {
             return no("--loop was given without --replay: name the file to repeat".into());
+        }
+        Ok(())
+    }
+
+    /// Checks numbers and sizes one by one: whatever the relations between them, then nothing overflows.
+    pub(crate) fn check_ranges(&self) -> Result<(), ConfigError> {
+        let no = |flag: &str, given: &dyn fmt::Display, least: &dyn fmt::Display, most: &dyn fmt::Display| {
+            Err(ConfigError(format!("{flag} was given as {given}: it must be from {least} to {most}")))
+        };
+        for (flag, given, least, most) in self.counts() {
+            if !(least..=most).contains(&given) {
+                return no(flag, &given, &least, &most);
+            }
+        }
+        for (flag, given, least, most) in self.sizes() {
+            if !(least..=most).contains(&given) {
+                return no(flag, &given, &least, &most);
+            }
         }
         Ok(())
     }

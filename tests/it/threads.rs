@@ -1,10 +1,6 @@
 //! Threads that can't be started, and threads that panic: there is a whole server, or none.
 
-use std::{
-    fs,
-    os::unix::process::{CommandExt, ExitStatusExt},
-    process::Command,
-};
+use std::{fs, os::unix::process::CommandExt, process::Command};
 
 use crate::process::stentor;
 
@@ -53,18 +49,46 @@ fn processes_of(user: u32) -> usize {
 
 /// Only where there are debug assertions can a thread be asked to panic.
 #[cfg(debug_assertions)]
-#[test]
-fn a_thread_that_panics_ends_the_process_with_one_line_that_says_where() {
-    for (thread, level) in [("worker-1", "warn"), ("control", "off"), ("accept-0", "warn"), ("demo", "warn")] {
-        let mut command = stentor();
-        command.args(ARGS).args(["--log-format=json", "--log-level", level]).env("STENTOR_TEST_PANIC", thread);
-        let output = command.env_remove("RUST_BACKTRACE").output().unwrap();
-        let text = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.signal(), Some(libc::SIGABRT), "{thread}: {text}");
-        let line: serde_json::Value = serde_json::from_str(text.trim_end()).expect(&text);
-        assert_eq!((&line["level"], &line["thread"]), (&"ERROR".into(), &thread.into()), "{text}");
-        assert!(line["location"].as_str().unwrap().starts_with("src/panic.rs:"), "{text}");
-        assert_eq!(line["version"], env!("CARGO_PKG_VERSION"));
-        assert_eq!(line["message"], "panicked: this thread was asked to panic; the server ends");
+mod panics {
+    use std::{
+        io::Read,
+        os::unix::process::ExitStatusExt,
+        process::{Child, Stdio},
+    };
+
+    use super::ARGS;
+    use crate::process::{stentor, wait_for};
+
+    /// Ends with the test.
+    struct Ended(Child);
+
+    impl Drop for Ended {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
+
+    #[test]
+    fn a_thread_that_panics_ends_the_process_with_one_line_that_says_where() {
+        for (thread, level) in [("worker-1", "warn"), ("control", "off"), ("accept-0", "warn"), ("demo", "warn")] {
+            let mut command = stentor();
+            command.args(ARGS).args(["--log-format=json", "--log-level", level]).env("STENTOR_TEST_PANIC", thread);
+            let child = command.env_remove("RUST_BACKTRACE").stderr(Stdio::piped()).spawn().unwrap();
+            let mut running = Ended(child);
+            let mut status = None;
+            wait_for("its end", || {
+                status = running.0.try_wait().unwrap();
+                status.is_some()
+            });
+            let mut text = String::new();
+            running.0.stderr.take().unwrap().read_to_string(&mut text).unwrap();
+            assert_eq!(status.unwrap().signal(), Some(libc::SIGABRT), "{thread}: {text}");
+            let line: serde_json::Value = serde_json::from_str(text.trim_end()).expect(&text);
+            assert_eq!((&line["level"], &line["thread"]), (&"ERROR".into(), &thread.into()), "{text}");
+            assert!(line["location"].as_str().unwrap().starts_with("src/panic.rs:"), "{text}");
+            assert_eq!(line["version"], env!("CARGO_PKG_VERSION"));
+            assert_eq!(line["message"], "panicked: this thread was asked to panic; the server ends");
+        }
     }
 }
