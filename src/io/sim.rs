@@ -336,11 +336,6 @@ impl Peer {
         wire.window = bytes.min(wire.room);
     }
 
-    /// Bytes that its TCP has acknowledged.
-    pub fn acknowledged(&self) -> u64 {
-        self.wire.borrow().acked
-    }
-
     /// Takes up to `most` bytes of what has arrived.
     pub fn read(&self, most: usize) -> Vec<u8> {
         let mut wire = self.wire.borrow_mut();

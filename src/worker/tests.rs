@@ -1206,7 +1206,7 @@ fn answers_that_are_taken_slowly_are_waited_for() {
 
 #[test]
 fn thousands_that_are_due_at_once_are_no_long_turn() {
-    const COUNT: u64 = 2000;
+    const COUNT: u64 = 1000;
     let mut world = roomy(quiet());
     world.limits = Limits::new(COUNT as usize, 0);
     let metrics = Arc::clone(&world.shared.metrics);
