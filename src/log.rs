@@ -130,7 +130,10 @@ impl Log {
     /// Sets the rate anew.
     pub fn set_limit(&self, limit: RateLimit) {
         let each_ns = limit.rate().map_or(0, |rate| rate.period().as_nanos() as u64);
-        self.each_ns.store(each_ns, Ordering::Relaxed);
+        if self.each_ns.swap(each_ns, Ordering::Relaxed) != each_ns {
+            // What a lower rate has used up would last for long.
+            self.buckets.iter().for_each(|bucket| bucket.lock().lasts_until = Moment::default());
+        }
     }
 
     /// Whether a line of a kind may come now: how many were left out before it, if any; none if it is to be left out itself.
@@ -179,6 +182,9 @@ impl Log {
 
 impl Bucket {
     fn has_room(&mut self, each: Duration, now: Moment) -> bool {
+        if each.is_zero() {
+            return true;
+        }
         let lasts_until = self.lasts_until.max(now) + each;
         let is_within = lasts_until <= now + BURST.max(each);
         if is_within {
@@ -244,5 +250,9 @@ mod tests {
         assert_eq!(admitted(&log, KIND, at(0), 1000).len(), 1000);
         log.set_limit("1/s".parse().unwrap());
         assert_eq!(admitted(&log, KIND, at(0), 1000).len(), 2);
+        for (limit, later, lines) in [("0.001", 5, 1), ("1/s", 8, 2), ("0.001", 20, 1), ("0", 21, 1000)] {
+            log.set_limit(limit.parse().unwrap());
+            assert_eq!(admitted(&log, KIND, at(later * 1000), 1000).len(), lines, "{limit}");
+        }
     }
 }

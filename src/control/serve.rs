@@ -269,11 +269,11 @@ impl Control {
             connection.out.drain(..taken);
             connection.out.give_back(BUFFER_KEPT);
         }
-        if connection.out.is_empty() {
-            if let Stage::Ending { finished: finished @ false } = &mut connection.stage {
-                *finished = true;
-                self.edge.finish(&connection.socket);
-            }
+        if connection.out.is_empty()
+            && let Stage::Ending { finished: finished @ false } = &mut connection.stage
+        {
+            *finished = true;
+            self.edge.finish(&connection.socket);
         }
         self.watch_on(token);
         true

@@ -134,6 +134,7 @@ fn a_flood_of_refusals_leaves_the_log_to_others_and_is_counted_in_it_once_it_is_
         other.json();
         other.send(r#"{"op":"auth","token":"wrong"}"#);
         assert_eq!(other.closed().0, 4001);
+        assert!(running.metric("log_lines_left_out_total") > 0.0);
         let log = running.logged("were left out");
         assert!(log.contains("a wrong token was shown"), "{log}");
         let left_out = |line: &str| {
