@@ -5,7 +5,12 @@
 //! A topic without publications for a while and without subscribers can be forgotten; its slot is
 //! then used again under another generation, and later topics get a new [`Epoch`], because its numbering may restart.
 
-use std::{collections::VecDeque, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+    ops::Bound,
+    sync::Arc,
+};
 
 use rustc_hash::FxHashMap;
 
@@ -132,6 +137,8 @@ pub struct RegistryFull;
 #[derive(Debug)]
 pub struct Registry {
     by_name: FxHashMap<Arc<str>, u32>,
+    /// The same in order, for lists of topics. Costs a new topic some hundred nanoseconds, and a publication nothing.
+    in_order: BTreeMap<Arc<str>, u32>,
     slots: Vec<Slot>,
     free: Vec<u32>,
     /// Slots of forgotten topics that the tape still has publications of, with the position after the last: whoever is
@@ -155,6 +162,7 @@ impl Registry {
     pub fn new(topics_max: usize, value_bytes_max: usize, epoch: u64) -> Registry {
         Registry {
             by_name: FxHashMap::default(),
+            in_order: BTreeMap::new(),
             slots: Vec::new(),
             free: Vec::new(),
             resting: Vec::new(),
@@ -200,6 +208,12 @@ impl Registry {
         self.slots.get(slot as usize)?.topic.as_deref()
     }
 
+    /// The topics from this name on, in order.
+    pub fn from(&self, name: Bound<&str>) -> impl Iterator<Item = &Topic> {
+        let slots = self.in_order.range::<str, _>((name, Bound::Unbounded)).map(|(_, slot)| *slot as usize);
+        slots.filter_map(|slot| self.slots[slot].topic.as_deref())
+    }
+
     /// The topic of this name, made if there was none.
     ///
     /// # Errors
@@ -234,6 +248,7 @@ impl Registry {
             last: None,
             marks: Marks::default(),
         }));
+        self.in_order.insert(Arc::clone(&name), slot);
         self.by_name.insert(name, slot);
         Ok(slot)
     }
@@ -277,6 +292,7 @@ impl Registry {
         entry.generation = entry.generation.wrapping_add(1);
         self.value_bytes -= topic.last.as_ref().map_or(0, |last| last.payload.len());
         self.by_name.remove(&topic.name);
+        self.in_order.remove(&topic.name);
         self.resting.push((topic.end, slot));
         self.epoch += 1;
     }
@@ -352,6 +368,19 @@ mod tests {
         registry.keep(slot, 2, Kind::Text, b"new");
         assert_eq!(held.payload.as_slice(), b"old");
         assert_eq!(registry.find("a").unwrap().last.as_ref().unwrap().payload.as_slice(), b"new");
+    }
+
+    #[test]
+    fn topics_are_found_in_order_and_no_forgotten_ones() {
+        let mut registry = Registry::new(9, 100, 7);
+        for name in ["c", "a", "d", "b"] {
+            registry.find_or_make(name).unwrap();
+        }
+        registry.forget(registry.find("c").unwrap().id.slot);
+        let names = |from: Bound<&str>| registry.from(from).map(|topic| topic.name.to_string()).collect::<Vec<_>>();
+        assert_eq!(names(Bound::Unbounded), ["a", "b", "d"]);
+        assert_eq!(names(Bound::Excluded("a")), ["b", "d"]);
+        assert_eq!(names(Bound::Included("c")), ["d"]);
     }
 
     #[test]
