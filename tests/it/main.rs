@@ -17,6 +17,7 @@ mod link;
 mod malformed;
 mod modes;
 mod operations;
+mod probes;
 mod process;
 mod protocol;
 mod proxy;

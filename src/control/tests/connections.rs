@@ -170,18 +170,6 @@ fn a_client_that_is_quiet_between_requests_is_closed_without_a_word() {
 }
 
 #[test]
-fn one_connection_too_many_is_told_so() {
-    let server = Server::with(|_| {}, |settings| settings.http_connections_max = 1);
-    let mut first = server.connect();
-    assert_eq!(first.get("/healthz").status, 200);
-    let mut second = server.connect();
-    assert_eq!(second.answer().status, 503);
-    second.assert_ended();
-    assert_eq!(server.refused(Refusal::HttpFull), 1);
-    assert_eq!(first.get("/healthz").status, 200);
-}
-
-#[test]
 fn a_later_upgrade_or_stream_of_events_goes_to_a_worker_with_its_bytes() {
     let server = Server::start();
     for (target, headers, status) in [("/ws", "Upgrade: websocket\r\n", 101), ("/sse", "", 200)] {

@@ -1,6 +1,8 @@
 //! A control thread on real sockets, spoken to in plain HTTP.
 
+mod admin;
 mod connections;
+mod fairness;
 mod luck;
 mod metrics;
 mod page;
@@ -32,7 +34,7 @@ use crate::{
     io::{epoll::Epoll, waker::Waker},
     limits::Limits,
     live::Live,
-    metrics::{Metrics, Refusal},
+    metrics::{Eviction, Metrics, Refusal},
     protocol::Payload,
     publish::Publisher,
     tape::{Tape, TapeSettings},
@@ -69,6 +71,8 @@ impl Server {
             Control::new(of_thread, edge, receiver).run();
         });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // As --sndbuf would: what a client doesn't take is in the control thread's memory and not in the kernel's.
+        socket2::SockRef::from(&listener).set_send_buffer_size(32 * 1024).unwrap();
         Server { listener, context, inbox, worker, thread: Some(thread) }
     }
 
@@ -86,6 +90,10 @@ impl Server {
 
     fn connect(&self) -> Client {
         self.connect_after(b"")
+    }
+
+    fn evicted(&self, why: Eviction) -> u64 {
+        self.context.shared.metrics.evictions().find(|(reason, _)| *reason == why).unwrap().1
     }
 
     fn refused(&self, why: Refusal) -> u64 {
