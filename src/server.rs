@@ -209,7 +209,8 @@ impl Server {
         reserve_descriptors(&config, listeners.len(), cores.len())?;
         let addresses = addresses_of(&config, &listeners);
         let parts = Parts::new(&config, cores.len()).map_err(StartError::Thread)?;
-        parts.spawn(config, cores, listeners, admin, bell, addresses, replay).map_err(StartError::Thread)
+        let doors = Doors { listeners, bell, addresses, admin };
+        parts.spawn(config, cores, doors, replay).map_err(StartError::Thread)
     }
 
     /// Takes over those of the `wanted` settings that can change while the server runs ([`LIVE`](crate::config::LIVE)); the others stay
@@ -280,6 +281,15 @@ impl Drop for Server {
     }
 }
 
+/// Where clients come in.
+struct Doors {
+    listeners: Vec<Arc<Socket>>,
+    /// Ends acceptors whose sockets must not be shut down.
+    bell: Option<Arc<OwnedFd>>,
+    addresses: Vec<SocketAddr>,
+    admin: Option<Socket>,
+}
+
 /// What the threads share, made before any of them runs.
 struct Parts {
     tape: Tape,
@@ -336,12 +346,10 @@ impl Parts {
         self,
         config: Config,
         cores: Vec<Option<CoreId>>,
-        listeners: Vec<Arc<Socket>>,
-        admin: Option<Socket>,
-        bell: Option<Arc<OwnedFd>>,
-        addresses: Vec<SocketAddr>,
+        doors: Doors,
         replay: Option<Replay>,
     ) -> io::Result<Server> {
+        let Doors { listeners, bell, addresses, admin } = doors;
         let spin = Duration::from_micros(config.spin);
         let ready = Arc::new(AtomicBool::new(true));
         let stopping = Arc::new(AtomicBool::new(false));

@@ -51,7 +51,8 @@ fn health_is_red_while_a_worker_stands_still_and_green_when_it_goes_on() {
     let mut client = admin.connect();
     assert_eq!(client.get("/healthz").body, "ok\n");
     worker.turn_begun.set(Moment::now().0);
-    let answer = std::iter::repeat_with(|| client.get("/healthz")).find(|answer| answer.status != 200).unwrap();
+    until("red", || client.get("/healthz").status != 200);
+    let answer = client.get("/healthz");
     assert_eq!((answer.status, answer.body.as_str()), (503, "Worker 0 has been in one turn for 0 s.\n"));
     worker.turn_begun.set(0);
     assert_eq!(client.get("/healthz").status, 200);
@@ -60,8 +61,8 @@ fn health_is_red_while_a_worker_stands_still_and_green_when_it_goes_on() {
     let permit = admin.context.limits.admit(None).unwrap();
     let arrival = Arrival { socket: socket.into(), peer: admin.address, permit, received: Vec::new() };
     admin.context.workers[0].hand_over(arrival).unwrap();
-    let answer = std::iter::repeat_with(|| client.get("/healthz")).find(|answer| answer.status != 200).unwrap();
-    assert_eq!(answer.body, "Worker 0 has left a wake-up unanswered for 0 s.\n");
+    until("red", || client.get("/healthz").status != 200);
+    assert_eq!(client.get("/healthz").body, "Worker 0 has left a wake-up unanswered for 0 s.\n");
 }
 
 #[test]
@@ -104,5 +105,5 @@ fn connections_that_say_nothing_keep_no_probe_out() {
         let mut answer = String::new();
         stream.read_to_string(&mut answer).map(|_| answer.ends_with("ok\n"))
     };
-    while !answered().is_ok_and(|answered: bool| answered) {}
+    until("an answer", || answered().is_ok_and(|answered: bool| answered));
 }

@@ -72,7 +72,7 @@ fn whoever_takes_its_answers_slowest_goes_when_nobody_is_idle() {
     let _busy = in_a_body(&server);
     let _slow = that_takes_nothing(&server, "/stentor.js");
     // Until it has taken nothing for long enough, there is no place.
-    while server.connect_after(LIST).answer().status != 200 {}
+    until("a place", || server.connect_after(LIST).answer().status == 200);
     assert_eq!((server.evicted(Eviction::Slow), server.evicted(Eviction::Idle)), (1, 0));
 }
 
@@ -83,10 +83,11 @@ fn the_answers_of_all_have_one_bound_and_whoever_takes_his_is_answered() {
     let _slow: Vec<Client> = (0..200).map(|_| that_takes_nothing(&server, "/topics/large")).collect();
     let pending = &server.context.shared.metrics.http_pending_bytes;
     let mut most = 0;
-    while server.evicted(Eviction::Memory) < 20 {
+    until("memory to be needed", || {
         assert_eq!(server.connect().get("/topics/large").status, 200);
         most = most.max(pending.get());
-    }
+        server.evicted(Eviction::Memory) >= 20
+    });
     assert!((3 << 20..(4 << 20) + 100_000).contains(&most), "{most}");
 }
 
@@ -100,10 +101,11 @@ fn pages_of_the_list_are_within_the_bound_too() {
     drop(batch);
     let _slow: Vec<Client> = (0..40).map(|_| that_takes_nothing(&server, "/topics?limit=10000")).collect();
     let mut most = 0;
-    while server.evicted(Eviction::Memory) < 10 {
+    until("memory to be needed", || {
         assert_eq!(server.connect().get("/topics").json()["count"], 1000);
         most = most.max(server.context.shared.metrics.http_pending_bytes.get());
-    }
+        server.evicted(Eviction::Memory) >= 10
+    });
     assert!(most <= 4 << 20, "{most}");
 }
 
@@ -116,13 +118,13 @@ fn a_request_for_whose_answer_there_is_no_room_for_long_is_told_so() {
     let _all = control.pending.hold(5 << 20);
     let mut client = control.connect(LIST);
     let mut probe = control.connect(PROBE);
-    while probe.0.fill_buf().is_err() {
-        control.turn();
+    for client in [&mut probe, &mut client] {
+        until("an answer", || {
+            control.turn();
+            client.0.fill_buf().is_ok()
+        });
     }
     assert_eq!(probe.answer().status, 200);
-    while client.0.fill_buf().is_err() {
-        control.turn();
-    }
     let answer = client.answer();
     assert_eq!((answer.status, answer.headers["retry-after"].as_str()), (503, "1"));
 }
@@ -141,10 +143,14 @@ fn a_payload_that_trickles_in_ends_and_a_feed_of_lines_may_be_slow() {
     lines.send("POST /publish HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
     one.0.get_ref().set_read_timeout(Some(Duration::from_millis(5))).unwrap();
     // Some bytes whenever there is no answer yet.
-    while one.0.fill_buf().is_err() {
+    until("an answer", || {
+        if one.0.fill_buf().is_ok() {
+            return true;
+        }
         one.send("y");
         lines.send("1\r\n\n\r\n");
-    }
+        false
+    });
     assert_eq!(one.answer().status, 408);
     assert_eq!(lines.send("0\r\n\r\n").answer().json()["published"], 0);
 }
@@ -162,11 +168,12 @@ fn an_answer_that_is_not_taken_fast_enough_is_cut() {
     let mut slow = that_takes_nothing(&server, "/topics/large");
     // It takes some now and then, which the kernel sees, and never as much as it should.
     let mut some = [0; 2000];
-    while server.evicted(Eviction::Pace) == 0 {
+    until("the end", || {
+        slow.0.get_ref().set_read_timeout(Some(Duration::from_millis(5))).unwrap();
         let _ = slow.0.get_mut().read(&mut some);
-        server.connect().get("/healthz");
         std::thread::sleep(Duration::from_millis(5));
-    }
+        server.evicted(Eviction::Pace) == 1
+    });
 }
 
 /// A control thread whose turns the test takes.

@@ -150,6 +150,14 @@ fn context(
     (context, receiver)
 }
 
+/// Asks again and again until it is so; a guard, as above.
+fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let begun = std::time::Instant::now();
+    while !is() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "waited in vain for {what}");
+    }
+}
+
 struct Client(BufReader<TcpStream>);
 
 #[derive(Debug)]
