@@ -381,6 +381,11 @@ mod tests {
         assert_eq!(names(Bound::Unbounded), ["a", "b", "d"]);
         assert_eq!(names(Bound::Excluded("a")), ["b", "d"]);
         assert_eq!(names(Bound::Included("c")), ["d"]);
+        // In the place of the forgotten one.
+        registry.rest_until(0);
+        registry.find_or_make("e").unwrap();
+        let names: Vec<&str> = registry.from(Bound::Unbounded).map(|topic| &*topic.name).collect();
+        assert_eq!(names, ["a", "b", "d", "e"]);
     }
 
     #[test]

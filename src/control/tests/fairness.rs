@@ -160,14 +160,14 @@ fn an_answer_that_is_not_taken_fast_enough_is_cut() {
     let server = Server::with(
         |config| {
             config.close_timeout = Span(Duration::from_millis(300));
-            config.min_http_rate = bytesize::ByteSize::mib(1);
+            config.min_http_rate = bytesize::ByteSize::mib(64);
         },
         |_| {},
     );
     server.context.shared.publisher.publish("large", Payload::Text(&"x".repeat(60_000))).unwrap();
     let mut slow = that_takes_nothing(&server, "/topics/large");
     // It takes some now and then, which the kernel sees, and never as much as it should.
-    let mut some = [0; 2000];
+    let mut some = [0; 20_000];
     until("the end", || {
         slow.0.get_ref().set_read_timeout(Some(Duration::from_millis(5))).unwrap();
         let _ = slow.0.get_mut().read(&mut some);
