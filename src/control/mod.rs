@@ -373,6 +373,9 @@ impl Control {
     /// Lets those go on for whose answers there is room now, in the order in which they came.
     fn serve_waiting(&mut self) {
         for _ in 0..self.waiting.len() {
+            if self.worked >= work::TURN {
+                break;
+            }
             let Some(token) = self.waiting.pop_front() else { break };
             let waits = |connection: &Connection| connection.waits.is_some();
             if !self.connections.get(token as usize).is_some_and(waits) {
