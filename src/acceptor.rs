@@ -19,7 +19,6 @@ use std::{
 
 use rustix::{
     fd::OwnedFd,
-    io::Errno,
     net::{RecvFlags, SendFlags, Shutdown},
 };
 use socket2::Socket;
@@ -64,7 +63,7 @@ impl Acceptor {
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
                 Err(error) => {
                     self.shared.metrics.accept_errors.bump();
-                    if is_short_of_something(&error) {
+                    if listener::is_short_of_something(&error) {
                         tell!(
                             self.shared.log,
                             Kind::NotAccepted,
@@ -120,10 +119,4 @@ impl Acceptor {
         let _ = rustix::net::shutdown(socket, Shutdown::Write);
         let _ = rustix::net::recv(socket, &mut [0u8; 4096], RecvFlags::DONTWAIT);
     }
-}
-
-/// Whether an error of `accept4(2)` will come again at once, because something has run out.
-fn is_short_of_something(error: &io::Error) -> bool {
-    let short = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
-    error.raw_os_error().is_some_and(|number| short.iter().any(|errno| errno.raw_os_error() == number))
 }

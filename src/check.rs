@@ -86,6 +86,7 @@ pub fn check(cli: &Cli, passed: &[Socket]) -> Report {
             format!("listens on sockets passed by LISTEN_FDS, on {}; --listen is not used", addresses.join(", "));
         remarks.push((Weight::Note, text));
     }
+    remarks.extend(config.admin_listen.map(probe_admin));
     remarks.push(publishing(&config));
     let workers = match server::pick_cores(&config) {
         Ok(cores) => {
@@ -120,6 +121,21 @@ fn probe(address: SocketAddr) -> (Weight, String) {
             (Weight::Warning, format!("--listen {address}: in use now; fine if that is the server to be restarted"))
         }
         Err(error) => (Weight::Error, format!("--listen {address}: {error}")),
+    }
+}
+
+/// The same for the admin address.
+fn probe_admin(address: SocketAddr) -> (Weight, String) {
+    match listener::probe(address) {
+        Ok(()) if address.ip().is_loopback() => (Weight::Note, format!("for operators: http://{address}/")),
+        Ok(()) => {
+            (Weight::Note, format!("for operators: http://{address}/; whoever can connect there may see the figures"))
+        }
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let text = format!("--admin-listen {address}: in use now; fine if that is the server to be restarted");
+            (Weight::Warning, text)
+        }
+        Err(error) => (Weight::Error, format!("--admin-listen {address}: {error}")),
     }
 }
 
@@ -285,8 +301,9 @@ fn memory(config: &Config, machine: &Machine) -> Vec<(Weight, String)> {
         Weight::Note,
         format!(
             "if every connection stalled: send buffers in the kernel {most}; answers that wait {} (--max-pending each), \
-             given up after --idle-timeout",
-            size(answers)
+             given up after --idle-timeout; of plain HTTP {} (--max-http-pending)",
+            size(answers),
+            config.max_http_pending
         ),
     ));
     if let Some(limit) = machine.memory.filter(|limit| all > *limit) {

@@ -98,6 +98,9 @@ fn run(mut cli: Cli, sockets: Vec<Socket>, log: &Log) -> Result<(), StartError> 
     for address in server.addresses() {
         tracing::info!("listening on http://{address}/ (subscribe at ws://{address}/ws)");
     }
+    if let Some(address) = server.admin_address() {
+        tracing::info!("for operators: http://{address}/ (health, metrics, who is slow)");
+    }
     for signal in signals.forever() {
         match signal {
             SIGHUP => reload(&mut cli, &mut server, log),

@@ -56,7 +56,7 @@ impl Tally {
 #[derive(Debug)]
 pub struct Times(Mutex<Recorded>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Recorded {
     histogram: Histogram<u64>,
     sum_us: u64,
@@ -81,7 +81,8 @@ impl Times {
 
     /// Cumulative counts at or below each of `bounds`, then the count and the sum in seconds.
     pub fn cumulative(&self, bounds: &[Duration]) -> (Vec<u64>, u64, f64) {
-        let recorded = self.0.lock();
+        // A copy, so that the worker waits for as long as copying some KiB takes, and not for the counting.
+        let recorded = self.0.lock().clone();
         let counts = bounds.iter().map(|bound| recorded.histogram.count_between(0, bound.as_micros() as u64)).collect();
         (counts, recorded.histogram.len(), recorded.sum_us as f64 / 1e6)
     }
@@ -130,6 +131,10 @@ pub struct WorkerMetrics {
     pub assembly_bytes: Figure,
     /// Turns taken.
     pub turns: Figure,
+    /// When its present turn began, as a [`Moment`](crate::clock::Moment); 0 while it waits.
+    pub turn_begun: Figure,
+    /// The tape position of the publication that is to wake it; the greatest number if none is.
+    pub sleeps_for: Figure,
     /// Segments of the tape it pins.
     pub segments_pinned: Figure,
     /// How long turns took, waiting not counted.
@@ -259,6 +264,33 @@ impl Ending {
     }
 }
 
+/// Why a plain HTTP connection was ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Eviction {
+    /// Its place was needed, and it waited for nothing.
+    Idle,
+    /// Its place was needed, and its client had not gone on for longest.
+    Slow,
+    /// The memory of its answer was needed.
+    Memory,
+    /// Its client took an answer too slowly.
+    Pace,
+}
+
+impl Eviction {
+    const ALL: [Eviction; 4] = [Eviction::Idle, Eviction::Slow, Eviction::Memory, Eviction::Pace];
+
+    /// The word for it in metrics and events.
+    pub fn name(self) -> &'static str {
+        match self {
+            Eviction::Idle => "idle",
+            Eviction::Slow => "slow",
+            Eviction::Memory => "memory",
+            Eviction::Pace => "pace",
+        }
+    }
+}
+
 /// What the whole server counts.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -272,6 +304,10 @@ pub struct Metrics {
     pub http_requests: Tally,
     /// HTTP connections that the control thread owns now.
     pub http_connections: Figure,
+    /// Answers over plain HTTP that clients have not taken, in bytes.
+    pub http_pending_bytes: Figure,
+    /// Connections to the admin address now.
+    pub admin_connections: Figure,
     /// Publications over HTTP.
     pub http_publications: Tally,
     /// Publications by feeds and by the embedding program.
@@ -280,6 +316,7 @@ pub struct Metrics {
     pub topics_forgotten: Tally,
     refusals: [Tally; Refusal::ALL.len()],
     closes: [Tally; Ending::COUNT],
+    evictions: [Tally; Eviction::ALL.len()],
 }
 
 impl Metrics {
@@ -296,6 +333,16 @@ impl Metrics {
     /// Every reason to refuse, with its count.
     pub fn refusals(&self) -> impl Iterator<Item = (Refusal, u64)> {
         Refusal::ALL.into_iter().map(|why| (why, self.refusals[why as usize].get()))
+    }
+
+    /// Counts a plain HTTP connection that was ended.
+    pub fn evict(&self, why: Eviction) {
+        self.evictions[why as usize].bump();
+    }
+
+    /// Every reason to end one, with its count.
+    pub fn evictions(&self) -> impl Iterator<Item = (Eviction, u64)> {
+        Eviction::ALL.into_iter().map(|why| (why, self.evictions[why as usize].get()))
     }
 
     /// Counts a WebSocket connection that ended.

@@ -16,7 +16,8 @@
 //! A panic in one of these threads ends the process (`panic.rs`).
 //!
 //! To stop: readiness goes red, feeds and acceptors end, workers tell their clients, send what is on the tape and close,
-//! and the control thread goes last.
+//! and the control thread goes last. Beside all of them stands the thread `probe`, if there is an `--admin-listen`: it accepts by
+//! itself and is there until the very end.
 
 use std::{
     io,
@@ -73,8 +74,10 @@ pub enum StartError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// An address that can't be listened on.
-    #[error("--listen {address}: {cause}: {advice}")]
+    #[error("{flag} {address}: {cause}: {advice}")]
     Listen {
+        /// The flag that names it.
+        flag: &'static str,
         /// The address.
         address: SocketAddr,
         /// What the system says.
@@ -201,6 +204,7 @@ pub struct Server {
     acceptors: Vec<JoinHandle<()>>,
     workers: Vec<(Inbox<OwnedFd>, JoinHandle<()>)>,
     control: Option<(Inbox<OwnedFd>, JoinHandle<()>)>,
+    admin: Option<(SocketAddr, Inbox<OwnedFd>, JoinHandle<()>)>,
     feeds: Option<Feeds>,
 }
 
@@ -220,6 +224,11 @@ impl Server {
         &self.addresses
     }
 
+    /// The address for operators, with the port that the system chose, if there is one.
+    pub fn admin_address(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(|(address, ..)| *address)
+    }
+
     /// A handle for publishing from this process.
     pub fn publisher(&self) -> Publisher {
         self.publisher.clone()
@@ -235,10 +244,12 @@ impl Server {
         let cores = pick_cores(&config)?;
         let replay = config.replay.as_ref().map(|path| Replay::open(path, replay::Options::of(&config))).transpose()?;
         let listeners = if passed.is_empty() { listen_all(&config)? } else { adopt_all(&config, passed)? };
+        let admin = config.admin_listen.map(|address| listen_admin(address, &config)).transpose()?;
         reserve_descriptors(&config, listeners.len(), cores.len())?;
         let addresses = addresses_of(&config, &listeners);
         let parts = Parts::new(&config, cores.len(), dropped)?;
-        parts.spawn(config, cores, listeners, bell, addresses, replay)
+        let doors = Doors { listeners, bell, addresses, admin };
+        parts.spawn(config, cores, doors, replay)
     }
 
     /// Takes over those of the `wanted` settings that can change while the server runs ([`LIVE`](crate::config::LIVE)); the others stay
@@ -300,6 +311,10 @@ impl Server {
         join(threads);
         control.drain(Moment::now() + CONTROL_DRAIN);
         join([control_thread]);
+        if let Some((_, inbox, thread)) = self.admin.take() {
+            inbox.drain(Moment::now() + CONTROL_DRAIN);
+            join([thread]);
+        }
         self.shared.log.settle(Moment::now(), true);
         if has_started {
             tracing::info!("stopped");
@@ -311,6 +326,15 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop_all();
     }
+}
+
+/// Where clients come in.
+struct Doors {
+    listeners: Vec<Arc<Socket>>,
+    /// Ends acceptors whose sockets must not be shut down.
+    bell: Option<Arc<OwnedFd>>,
+    addresses: Vec<SocketAddr>,
+    admin: Option<Socket>,
 }
 
 /// What the threads share, made before any of them runs.
@@ -370,15 +394,14 @@ impl Parts {
         self,
         config: Config,
         cores: Vec<Option<CoreId>>,
-        listeners: Vec<Arc<Socket>>,
-        bell: Option<Arc<OwnedFd>>,
-        addresses: Vec<SocketAddr>,
+        doors: Doors,
         replay: Option<Replay>,
     ) -> Result<Server, StartError> {
         let settings = config.clone();
         let start = |name: String, run: Box<dyn FnOnce() + Send>| {
             spawn(name.clone(), run).map_err(|cause| StartError::thread(name, &settings, cause))
         };
+        let Doors { listeners, bell, addresses, admin } = doors;
         let spin = Duration::from_micros(config.spin);
         let ready = Arc::new(AtomicBool::new(true));
         let stopping = Arc::new(AtomicBool::new(false));
@@ -392,7 +415,7 @@ impl Parts {
             started: Moment::now(),
         };
         let edge = Epoll::new(self.control_waker, Duration::ZERO)?;
-        let control = Control::new(context, edge, self.control_receiver);
+        let control = Control::new(context.clone(), edge, self.control_receiver);
         let control_thread = start("control".into(), Box::new(move || control.run()))?;
         let mut server = Server {
             addresses,
@@ -407,8 +430,10 @@ impl Parts {
             acceptors: Vec::new(),
             workers: Vec::new(),
             control: Some((self.control.clone(), control_thread)),
+            admin: None,
             feeds: None,
         };
+        server.admin = admin.map(|socket| start_admin(context, socket)).transpose()?;
         let each = self.inboxes.iter().zip(self.receivers).zip(self.wakers).zip(cores).enumerate();
         for (index, (((inbox, receiver), waker), core)) in each {
             let edge = Epoll::new(waker, spin)?;
@@ -460,9 +485,21 @@ impl Server {
     }
 }
 
+/// Starts the thread of the admin address.
+fn start_admin(context: control::Context, socket: Socket) -> io::Result<(SocketAddr, Inbox<OwnedFd>, JoinHandle<()>)> {
+    let address = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
+    let waker = Arc::new(Waker::new()?);
+    // For the word to stop.
+    let (inbox, receiver) = Inbox::new(1, Arc::clone(&waker));
+    let control = Control::admin(context, Epoll::new(waker, Duration::ZERO)?, receiver, socket)?;
+    Ok((address, inbox, spawn("probe".into(), move || control.run())?))
+}
+
 /// A descriptor for each connection, and what there is beside them.
 pub(crate) fn descriptors_needed(config: &Config, listeners: usize, workers: usize) -> u64 {
-    config.max_connections as u64 + DESCRIPTORS_BESIDE + (listeners + 4 * workers) as u64
+    // The admin address has its listening socket, epoll set and bell beside its connections.
+    let admin = config.admin_listen.map_or(0, |_| control::ADMIN_CONNECTIONS_MAX + 3);
+    config.max_connections as u64 + DESCRIPTORS_BESIDE + (listeners + 4 * workers + admin) as u64
 }
 
 /// Makes room for the descriptors of all connections.
@@ -536,18 +573,27 @@ fn new_bell() -> io::Result<OwnedFd> {
 fn listen_all(config: &Config) -> Result<Vec<Arc<Socket>>, StartError> {
     let mut listeners = Vec::new();
     for address in &config.listen {
-        let sockets = listener::listen(*address, config.acceptors, listen_options(config)).map_err(|cause| {
-            let advice = match cause.kind() {
-                io::ErrorKind::AddrInUse => "another program listens there; stop it or choose another port",
-                io::ErrorKind::AddrNotAvailable => "this machine has no such address; choose one of its own",
-                io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege; choose a higher one",
-                _ => "choose another address",
-            };
-            StartError::Listen { address: *address, cause, advice }
-        })?;
+        let sockets = listener::listen(*address, config.acceptors, listen_options(config));
+        let sockets = sockets.map_err(|cause| no_listening("--listen", *address, cause))?;
         listeners.extend(sockets.into_iter().map(Arc::new));
     }
     Ok(listeners)
+}
+
+fn listen_admin(address: SocketAddr, config: &Config) -> Result<Socket, StartError> {
+    let sockets = listener::listen(address, 1, listen_options(config));
+    let mut sockets = sockets.map_err(|cause| no_listening("--admin-listen", address, cause))?;
+    Ok(sockets.swap_remove(0))
+}
+
+fn no_listening(flag: &'static str, address: SocketAddr, cause: io::Error) -> StartError {
+    let advice = match cause.kind() {
+        io::ErrorKind::AddrInUse => "another program listens there; stop it or choose another port",
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address; choose one of its own",
+        io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege; choose a higher one",
+        _ => "choose another address",
+    };
+    StartError::Listen { flag, address, cause, advice }
 }
 
 fn addresses_of(config: &Config, listeners: &[Arc<Socket>]) -> Vec<SocketAddr> {

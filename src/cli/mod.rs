@@ -368,7 +368,7 @@ mod tests {
         let error = parse(&["-h"]).unwrap_err();
         assert_eq!((error.kind(), error.exit_code()), (ErrorKind::DisplayHelp, 0));
         let help = error.to_string();
-        assert!(help.lines().count() <= 70, "{} lines", help.lines().count());
+        assert!(help.lines().count() <= 80, "{} lines", help.lines().count());
         let widest = help.lines().map(|line| line.chars().count()).max().unwrap();
         assert!(widest <= COLUMNS_MAX, "{widest} columns");
         for flag in Cli::command().get_arguments() {
@@ -414,7 +414,7 @@ mod tests {
         assert_eq!((options.url.to_string().as_str(), options.once), ("http://localhost:80", true));
         for (args, words) in [
             (&["top", "https://a"][..], "https is not spoken here"),
-            (&["top", "--interval", "0"], "50ms to 1h"),
+            (&["top", "--interval", "0"], "250ms to 1h"),
             (&["top", "--sort", "speed"], "conn, address"),
             (&["top", "--demo"], "--demo"),
             (&["--demo", "top"], "top"),

@@ -34,6 +34,13 @@ pub struct Config {
     )]
     pub listen: Vec<SocketAddr>,
 
+    /// Address and port for operators: health, metrics, who is slow; a thread of its own
+    ///
+    /// Serves /healthz, which is red when a worker stands still (--stall-limit), /readyz, /metrics and /debug/slow, and nothing else.
+    /// Whatever happens on the other addresses, it answers.
+    #[arg(long, value_name = "ADDR:PORT", env = "STENTOR_ADMIN_LISTEN", help_heading = "Listening")]
+    pub admin_listen: Option<SocketAddr>,
+
     /// Acceptor threads for each address
     ///
     /// Each has a listening socket of its own (SO_REUSEPORT). One accepts some 50,000 connections a second.
@@ -174,6 +181,25 @@ pub struct Config {
     )]
     pub max_http_connections: usize,
 
+    /// Memory for the answers that plain HTTP clients have not taken; beyond, the slowest of them go
+    ///
+    /// Those of all clients together. A request for whose answer there is no room waits, and is told 503 after --close-timeout.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "STENTOR_MAX_HTTP_PENDING",
+        default_value = "64MiB",
+        help_heading = "Limits"
+    )]
+    pub max_http_pending: ByteSize,
+
+    /// Least bytes a second of an HTTP head, of one payload and of an answer; 0 for any
+    ///
+    /// After the first --close-timeout. A slower request is told 408, a slower answer is cut off. Not for bodies of many
+    /// publications and not for events.
+    #[arg(long, value_name = "SIZE", env = "STENTOR_MIN_HTTP_RATE", default_value = "1KiB", help_heading = "Limits")]
+    pub min_http_rate: ByteSize,
+
     /// Largest message, command or payload taken from a client
     #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_MESSAGE", default_value = "64KiB", help_heading = "Limits")]
     pub max_message: ByteSize,
@@ -276,6 +302,12 @@ pub struct Config {
         help_heading = "Timeouts"
     )]
     pub close_timeout: Span,
+
+    /// Time without a turn of a worker after which /healthz on --admin-listen is red; 0 for never
+    ///
+    /// Counts how long it has been in one turn, or has left a wake-up unanswered.
+    #[arg(long, value_name = "DURATION", env = "STENTOR_STALL_LIMIT", default_value = "5s", help_heading = "Timeouts")]
+    pub stall_limit: Span,
 
     /// Time until a topic that nobody uses is forgotten; 0 for never
     ///
@@ -380,8 +412,8 @@ macro_rules! live {
 }
 
 live! {
-    allow_origin trusted_proxy proxy_protocol flush_interval turn_sends lag_limit lag_limit_age max_connections max_connections_per_ip max_subscriptions max_pending max_commands max_publications slow_list log_limit
-    handshake_timeout heartbeat idle_timeout close_timeout drain_timeout publish_token anonymous_publish
+    allow_origin trusted_proxy proxy_protocol flush_interval turn_sends lag_limit lag_limit_age max_connections max_connections_per_ip max_subscriptions max_pending max_http_pending min_http_rate max_commands max_publications slow_list log_limit
+    handshake_timeout heartbeat idle_timeout close_timeout stall_limit drain_timeout publish_token anonymous_publish
 }
 
 /// A setting, or a relation between settings, that cannot work; the text is one sentence for the operator.
@@ -437,6 +469,12 @@ impl Config {
             return no(format!(
                 "--idle-timeout was given as {}: it must be 0s (never) or at least 1s",
                 self.idle_timeout
+            ));
+        }
+        if !self.stall_limit.is_zero() && self.stall_limit.get() < Duration::from_secs(1) {
+            return no(format!(
+                "--stall-limit was given as {}: it must be 0s (never) or at least 1s",
+                self.stall_limit
             ));
         }
         for (flag, given) in [("--handshake-timeout", self.handshake_timeout), ("--close-timeout", self.close_timeout)]
@@ -515,7 +553,7 @@ impl Config {
     }
 
     /// Every size, in the same way.
-    fn sizes(&self) -> [(&'static str, ByteSize, ByteSize, ByteSize); 10] {
+    fn sizes(&self) -> [(&'static str, ByteSize, ByteSize, ByteSize); 12] {
         let (none, most) = (ByteSize::b(0), ByteSize::pib(1));
         [
             ("--retain", self.retain, none, most),
@@ -528,6 +566,8 @@ impl Config {
             ("--max-head", self.max_head, ByteSize::b(512), ByteSize::mib(1)),
             ("--max-values", self.max_values, none, most),
             ("--max-pending", self.max_pending, ByteSize::kib(64), ByteSize::gib(1)),
+            ("--max-http-pending", self.max_http_pending, ByteSize::mib(4), ByteSize::gib(16)),
+            ("--min-http-rate", self.min_http_rate, none, ByteSize::mib(1)),
         ]
     }
 

@@ -4,29 +4,42 @@ use std::{net::SocketAddr, time::Duration};
 
 use rustix::fd::OwnedFd;
 
-use super::upload::Upload;
-use crate::{clock::Moment, handover::Arrival, limits::Permit};
+use super::{
+    out::{Out, Pending},
+    topics::Listing,
+    upload::Upload,
+};
+use crate::{clock::Moment, limits::Permit};
 
 /// One connection.
 pub(super) struct Connection {
     pub socket: OwnedFd,
     pub peer: SocketAddr,
-    pub permit: Permit,
+    /// Its room among all connections; none of those of the admin address, which are counted apart.
+    pub permit: Option<Permit>,
     /// What was received and not dealt with: the beginning of a head, or pipelined requests.
     pub input: Vec<u8>,
     /// Answers that the kernel has not taken.
-    pub out: Vec<u8>,
+    pub out: Out,
     pub stage: Stage,
     /// When the first byte of the present request's head came.
     pub begun: Moment,
     /// When the client last went on: sent or took something.
     pub heard: Moment,
+    /// Whether what is being sent or taken moves fast enough.
+    pub pace: Pace,
     /// When it will have been waited for long enough.
     pub due: Moment,
     /// The client has ended its side.
     pub ended: bool,
-    /// It is among those that go on next turn by themselves.
+    /// It is among those that go on by themselves.
     pub again: bool,
+    /// Its next request waits for room among the answers of all, since then.
+    pub waits: Option<Moment>,
+    /// It has one of the places that are kept for probes.
+    pub reserved: bool,
+    /// Its socket takes little beyond what is on its way.
+    pub short: bool,
     /// What its socket is watched for.
     pub watched: Watched,
 }
@@ -37,6 +50,8 @@ pub(super) enum Stage {
     Head,
     /// In the body of a publication.
     Body(Box<Upload>),
+    /// A page of the list of topics is being made.
+    Listing(Box<Listing>),
     /// The last answer was given. Once it is sent, this side finishes, and what still comes in is read and thrown away, so
     /// that no reset destroys the answer on its way (RFC 9112, section 9.6).
     Ending {
@@ -61,22 +76,56 @@ pub(super) struct Patience {
     pub head: Duration,
     /// For the client to go on.
     pub step: Duration,
+    /// Bytes a second that a head, a payload or an answer moves at least; 0 for any.
+    pub rate: u64,
+}
+
+/// Until when a transfer has earned to be waited for: each byte buys its share of a second, from the beginning on, and none
+/// buys more than one step ahead. So whoever moves at the rate is never late, and a byte now and then soon is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace(pub Moment);
+
+impl Pace {
+    /// A transfer that begins now.
+    pub fn new(now: Moment, patience: Patience) -> Pace {
+        Pace(now + patience.step)
+    }
+
+    /// So many bytes have moved.
+    pub fn moved(&mut self, now: Moment, bytes: usize, patience: Patience) {
+        let step = now + patience.step;
+        self.0 = match (bytes as u64).saturating_mul(1_000_000_000).checked_div(patience.rate) {
+            Some(nanos) => step.min(self.0 + Duration::from_nanos(nanos)),
+            None => step,
+        };
+    }
 }
 
 impl Connection {
-    pub fn new(arrival: Arrival<OwnedFd>, now: Moment) -> Connection {
+    pub fn new(
+        socket: OwnedFd,
+        peer: SocketAddr,
+        permit: Option<Permit>,
+        input: Vec<u8>,
+        now: Moment,
+        pending: &Pending,
+    ) -> Self {
         Connection {
-            socket: arrival.socket,
-            peer: arrival.peer,
-            permit: arrival.permit,
-            input: arrival.received,
-            out: Vec::new(),
+            socket,
+            peer,
+            permit,
+            input,
+            out: Out::new(pending),
             stage: Stage::Head,
             begun: now,
             heard: now,
+            pace: Pace(Moment::NEVER),
             due: Moment::NEVER,
             ended: false,
             again: false,
+            waits: None,
+            reserved: false,
+            short: false,
             watched: Watched { read: true, write: false },
         }
     }
@@ -86,21 +135,72 @@ impl Connection {
         matches!(self.stage, Stage::Head) && self.input.is_empty() && self.out.is_empty()
     }
 
+    /// Between two requests, whatever of the next is there already.
+    pub fn is_between(&self) -> bool {
+        matches!(self.stage, Stage::Head) && self.out.is_empty()
+    }
+
+    /// In the middle of a head.
+    pub fn is_in_head(&self) -> bool {
+        matches!(self.stage, Stage::Head) && !self.input.is_empty() && !self.again && self.waits.is_none()
+    }
+
     /// What its socket should be watched for: a client that leaves answers lying is not read from.
     pub fn wants(&self) -> Watched {
         let write = !self.out.is_empty();
-        Watched { read: !write && !self.ended && !self.again, write }
+        Watched { read: !write && !self.ended && !self.again && self.waits.is_none(), write }
     }
 
     /// When it will have been waited for long enough.
     pub fn deadline(&self, patience: Patience) -> Moment {
         let step = self.heard + patience.step;
-        match self.stage {
-            Stage::Head if !self.out.is_empty() => step,
+        match &self.stage {
+            _ if !self.out.is_empty() => self.pace.0,
             Stage::Head if self.input.is_empty() => self.heard + patience.keep_alive,
-            // Both, or a byte now and then would keep the place for hours.
-            Stage::Head => step.min(self.begun + patience.head),
+            Stage::Head => match self.waits {
+                Some(since) => since + patience.step,
+                // Both, or a byte now and then would keep the place for hours.
+                None => self.pace.0.min(self.begun + patience.head),
+            },
+            Stage::Body(upload) if upload.is_one() => self.pace.0,
             Stage::Body(_) | Stage::Ending { .. } => step,
+            Stage::Listing(_) => Moment::NEVER,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Patience = Patience {
+        keep_alive: Duration::from_secs(20),
+        head: Duration::from_secs(10),
+        step: Duration::from_secs(5),
+        rate: 1000,
+    };
+
+    /// How long a transfer lasts of which so many bytes move each so many milliseconds.
+    fn lasts(bytes: usize, each_ms: u64, patience: Patience) -> Option<u64> {
+        let mut pace = Pace::new(Moment(0), patience);
+        let mut now = Moment(0);
+        for n in 0..10_000 {
+            now = now + Duration::from_millis(each_ms);
+            if pace.0 <= now {
+                return Some(n * each_ms);
+            }
+            pace.moved(now, bytes, patience);
+        }
+        None
+    }
+
+    #[test]
+    fn whoever_moves_at_the_rate_is_never_late_and_a_byte_now_and_then_is() {
+        assert_eq!(lasts(1000, 1000, PATIENCE), None);
+        assert_eq!(lasts(4900, 4900, PATIENCE), None, "in pieces as well");
+        assert_eq!(lasts(1, 1000, PATIENCE), Some(5000));
+        assert_eq!(lasts(900, 1000, PATIENCE), Some(40_000));
+        assert_eq!(lasts(1 << 30, 5000, PATIENCE), Some(0), "nothing buys more than a step");
+        assert_eq!(lasts(1, 4999, Patience { rate: 0, ..PATIENCE }), None);
     }
 }

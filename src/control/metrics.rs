@@ -3,9 +3,18 @@
 //! Counted elsewhere, in plain atomics (`crate::metrics`), the tape and the tables; here they get names, help and units at
 //! the moment of a scrape. `prometheus-client` writes OpenMetrics. The older text format differs in little, and is made of
 //! it line by line: there a counter's help and type bear the name that its samples have, and units are unknown.
+//!
+//! Both are made together, four times a second at most, and kept: many that scrape, or slow ones, share the text. Making them takes
+//! no lock for longer than it takes to copy what is under it, and waits for none of the tape's; while that is held, its
+//! figures are those of the last time.
 
-use std::{fmt, sync::atomic::Ordering, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
+use parking_lot::Mutex;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeCounterValue, EncodeGaugeValue, NoLabelSet, text::encode},
@@ -17,12 +26,20 @@ use rustix::{
     time::{ClockId, clock_gettime},
 };
 
-use super::Context;
+use super::{
+    Context,
+    out::{Pending, Text},
+    stall::turn_age,
+};
 use crate::{
     clock::{self, Moment},
     http::Request,
     metrics::{Times, WorkerMetrics},
+    tape::TapeStatus,
 };
+
+/// How long figures are the newest ones. Prometheus asks every 15 seconds, `stentor top` and the console every second.
+const KEPT: Duration = Duration::from_millis(250);
 
 /// The OpenMetrics type.
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -36,27 +53,54 @@ const BOUNDS_US: [u64; 16] =
     [10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000];
 
 /// What renders the figures.
-pub(super) struct Exposition(Registry);
+pub(super) struct Exposition {
+    registry: Registry,
+    pending: Pending,
+    made: Option<Made>,
+}
+
+/// The figures of a moment, in both formats.
+struct Made {
+    at: Moment,
+    open: Arc<Text>,
+    classic: Arc<Text>,
+}
 
 impl Exposition {
-    pub fn new(context: Context) -> Exposition {
+    /// The figures of `context`; the memory of their text is counted in `pending`.
+    pub fn new(context: Context, pending: Pending) -> Exposition {
         let started_us = clock::wall_us().saturating_sub(Moment::now().since(context.started).as_micros() as u64);
         let mut registry = Registry::with_prefix("stentor");
-        registry.register_collector(Box::new(Figures { context, started_us }));
-        Exposition(registry)
+        registry.register_collector(Box::new(Figures { context, started_us, status: Mutex::default() }));
+        Exposition { registry, pending, made: None }
     }
 
-    /// The content type and the text that a client gets: OpenMetrics if it names it.
-    pub fn render(&self, head: &Request<'_>) -> (&'static str, String) {
-        let mut text = String::new();
-        let written = encode(&mut text, &self.0);
-        debug_assert!(written.is_ok(), "a String takes everything");
+    /// The content type and the text that a client gets, OpenMetrics if it names it, and whether it was made for it.
+    pub fn render(&mut self, head: &Request<'_>, now: Moment) -> (&'static str, Arc<Text>, bool) {
+        let is_new = self.made.as_ref().is_none_or(|made| now.since(made.at) >= KEPT);
+        let fresh = is_new.then(|| self.make(now));
+        let made = match fresh {
+            Some(fresh) => self.made.insert(fresh),
+            None => self.made.as_mut().expect("what is not to be made is there"),
+        };
         let accepts = |element: &str| {
             let mut parts = element.split(';').map(str::trim);
             parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/openmetrics-text"))
                 && !parts.any(|part| matches!(part, "q=0" | "q=0.0"))
         };
-        if head.list("Accept").any(accepts) { (OPENMETRICS, text) } else { (CLASSIC, classic(&text)) }
+        let (content_type, text) = match head.list("Accept").any(accepts) {
+            true => (OPENMETRICS, &made.open),
+            false => (CLASSIC, &made.classic),
+        };
+        (content_type, Arc::clone(text), is_new)
+    }
+
+    fn make(&self, at: Moment) -> Made {
+        let mut text = String::new();
+        let written = encode(&mut text, &self.registry);
+        debug_assert!(written.is_ok(), "a String takes everything");
+        let classic = Text::new(classic(&text), &self.pending);
+        Made { at, open: Text::new(text, &self.pending), classic }
     }
 }
 
@@ -89,6 +133,8 @@ fn classic(text: &str) -> String {
 struct Figures {
     context: Context,
     started_us: u64,
+    /// What the tape said of itself last.
+    status: Mutex<TapeStatus>,
 }
 
 impl fmt::Debug for Figures {
@@ -131,6 +177,17 @@ impl Figures {
         out.gauge("http_connections", "Plain HTTP connections", None, metrics.http_connections.get())?;
         let help = "Plain HTTP connections that there may be at once (--max-http-connections)";
         out.gauge("http_connections_max", help, None, context.settings.http_connections_max)?;
+        let help = "Connections to the admin address (--admin-listen)";
+        out.gauge("admin_connections", help, None, metrics.admin_connections.get())?;
+        let help = "Answers over plain HTTP that clients have not taken, those in the making included";
+        out.gauge("http_pending", help, Some(Unit::Bytes), metrics.http_pending_bytes.get())?;
+        let help = "Memory that they may have (--max-http-pending)";
+        let most = context.shared.settings.get().http_pending_max as u64;
+        out.gauge("http_pending_max", help, Some(Unit::Bytes), most)?;
+        let help =
+            "Plain HTTP connections ended because others needed the room, or because their client was too slow, by why";
+        let evictions = metrics.evictions().map(|(why, count)| (why.name().to_owned(), count));
+        out.counters("http_evictions", help, None, "why", evictions)?;
         out.counter("http_requests", "HTTP requests taken by the control thread", None, metrics.http_requests.get())?;
         out.counter("accepted_connections", "Sockets accepted", None, metrics.accepted.get())?;
         out.counter(
@@ -213,13 +270,23 @@ impl Figures {
 
     fn times(&self, out: &mut Writer<'_>) -> fmt::Result {
         self.worker_counters(out, "turns", "Turns taken by a worker", None, |w| w.turns.get())?;
+        let now = Moment::now();
+        let ages = self.context.shared.metrics.workers.iter().enumerate();
+        let ages = ages.map(|(n, worker)| (n.to_string(), turn_age(now, &worker.turn_begun).as_secs_f64()));
+        let help = "How long a worker has been in its present turn; 0 while it waits";
+        out.gauges("turn_age", help, Some(Unit::Seconds), "worker", ages)?;
         self.histograms(out, "turn_duration", "How long a worker's turns took, waiting not counted", |w| &w.turn)?;
         let help = "From a publication until all of a worker's subscribers in march were sent it";
         self.histograms(out, "publish_to_send", help, |w| &w.publish_to_send)
     }
 
     fn tape(&self, out: &mut Writer<'_>) -> fmt::Result {
-        let (status, settings) = (self.context.tape.status(), &self.context.settings);
+        let settings = &self.context.settings;
+        let status = {
+            let mut last = self.status.lock();
+            *last = self.context.tape.try_status().unwrap_or(*last);
+            *last
+        };
         let age_us = if status.oldest_ts == 0 { 0 } else { clock::wall_us().saturating_sub(status.oldest_ts) };
         out.counter("tape_publications", "Publications appended to the tape", None, status.publications)?;
         out.gauge("tape_retained_publications", "Publications still on the tape", None, status.retained)?;
@@ -346,7 +413,7 @@ impl Writer<'_> {
         help: &str,
         unit: Option<Unit>,
         label: &str,
-        values: impl IntoIterator<Item = (String, u64)>,
+        values: impl IntoIterator<Item = (String, impl EncodeGaugeValue)>,
     ) -> fmt::Result {
         let mut family = self.0.encode_descriptor(name, &sentence(help), unit.as_ref(), MetricType::Gauge)?;
         for (which, value) in values {
@@ -391,7 +458,11 @@ fn resident_bytes() -> Option<u64> {
     Some(pages * rustix::param::page_size() as u64)
 }
 
-/// How many descriptors are open, without the one that this takes.
+/// How many descriptors are open: since Linux 6.2 the size of `/proc/self/fd`, for which the kernel counts bits. Before, its
+/// entries are counted (without the one that this takes), for which it makes one for each descriptor.
 fn descriptors_open() -> Option<u64> {
-    Some((std::fs::read_dir("/proc/self/fd").ok()?.count() as u64).saturating_sub(1))
+    match std::fs::metadata("/proc/self/fd").ok()?.len() {
+        0 => Some((std::fs::read_dir("/proc/self/fd").ok()?.count() as u64).saturating_sub(1)),
+        open => Some(open),
+    }
 }

@@ -5,14 +5,16 @@
 //! goes back to the worker with the fewest connections.
 //!
 //! ```text
-//!   wait ─► take over ─► read, answer ─► expire ─► sweep
-//!             sockets     requests        timers    topics nobody needs
+//!   wait ─► take over ─► read ─► answer ─► expire ─► sweep
+//!             sockets            requests   timers    topics nobody needs
 //! ```
 //!
 //! | file | holds |
 //! | --- | --- |
 //! | `connection` | what is kept of a connection, and until when |
 //! | `serve` | requests in order, answers in order, and the ends of connections |
+//! | `out` | answers on their way, and their memory |
+//! | `evict` | who goes when there is no room |
 //! | `route` | which address is answered by what |
 //! | `upload` | publishing: one payload, or line by line |
 //! | `topics` | what topics there are, and their last values |
@@ -20,17 +22,24 @@
 //! | `slow` | who is behind, and how far |
 //! | `page` | the console, and the JavaScript client |
 //! | `sweep` | forgetting topics |
+//! | `admin`, `stall` | the same on an address of its own, for operators; whether workers take turns |
 //!
 //! Everything is bounded: the connections by `--max-http-connections`, a head by `--max-head`, a body by `--max-body` and
-//! what is kept of it by `--max-message`. A client with answers that it has not taken is not read from, so it can't pile up
-//! more of them.
+//! what is kept of it by `--max-message`, the answers of all by `--max-http-pending`. A client with answers that it has not taken is
+//! not read from, so it can't pile up more of them. Work is bounded, too: requests have prices ([`work`]), a connection is served
+//! for so much in one turn and then stands behind the others, and a turn ends after so much, to look who has come. Probes are
+//! answered where they are found.
 
+mod admin;
 mod connection;
+mod evict;
 mod metrics;
+mod out;
 mod page;
 mod route;
 mod serve;
 mod slow;
+mod stall;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -38,6 +47,8 @@ mod topics;
 mod upload;
 
 use std::{
+    collections::VecDeque,
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -49,14 +60,22 @@ use crossbeam_channel::Receiver;
 use rustix::fd::OwnedFd;
 use slab::Slab;
 
-use self::{connection::Connection, metrics::Exposition, sweep::Sweep};
+pub(crate) use self::admin::CONNECTIONS_MAX as ADMIN_CONNECTIONS_MAX;
+use self::{
+    admin::Admin,
+    connection::{Connection, Patience},
+    evict::is_probe,
+    metrics::Exposition,
+    out::Pending,
+    sweep::Sweep,
+};
 use crate::{
     clock::Moment,
     config::Config,
     handover::{Arrival, Inbox, Message},
     http::response::refusal,
     io::{Edge, Ready, Received, Sent, Token, epoll::Epoll, waker::Sleep},
-    limits::Limits,
+    limits::{Limits, Permit},
     log::{Kind, tell},
     metrics::Refusal,
     publish::Publisher,
@@ -73,6 +92,24 @@ const TAKE_OVER_MAX: usize = 256;
 /// How long a connection may be quiet between two requests. Prometheus scrapes every 15 seconds by default and connects anew
 /// if it must; longer would let idle clients hold places for nothing.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// What things cost, in about microseconds. Constants and not a clock, so that tests know what happens.
+mod work {
+    /// For one connection in one turn; the last request may go beyond it.
+    pub const CONNECTION: u32 = 200;
+    /// For all connections in one turn.
+    pub const TURN: u32 = 2_000;
+    /// A request, whatever it is.
+    pub const REQUEST: u32 = 10;
+    /// A look at some hundred topics, for the list.
+    pub const STRETCH: u32 = 60;
+    /// Making the figures anew.
+    pub const SCRAPE: u32 = 1_000;
+    /// Making the list of slow subscribers.
+    pub const SLOW: u32 = 200;
+    /// Bytes that are received, published or answered for one microsecond.
+    pub const BYTES: usize = 256;
+}
 
 /// What the control thread needs to know of the configuration, beside what it shares with the workers.
 #[derive(Clone, Debug)]
@@ -119,15 +156,29 @@ pub(crate) struct Context {
 /// The control thread's state.
 pub(crate) struct Control {
     context: Context,
+    /// The settings that may change, as of this turn.
+    live: Arc<worker::Settings>,
     publisher: Publisher,
     exposition: Exposition,
     edge: Epoll,
     inbox: Receiver<Message<OwnedFd>>,
+    /// Only in the thread of the admin address.
+    admin: Option<Admin>,
     connections: Slab<Connection>,
-    /// Connections that have more to do without anything happening on their sockets.
-    again: Vec<Token>,
+    /// How many of them have a place that is kept for probes.
+    reserved: usize,
+    /// Memory of the answers of all.
+    pending: Pending,
+    /// Connections that have more to do without anything happening on their sockets, in the order of their turns.
+    again: VecDeque<Token>,
+    /// Connections whose next request waits for room among the answers, in the order in which they came.
+    waiting: VecDeque<Token>,
     /// The moment of this turn.
     now: Moment,
+    /// What was done in this turn, in [`work`].
+    worked: u32,
+    /// Turns taken.
+    turns: usize,
     sweep: Sweep,
     /// Done by then, once the server stops.
     until: Option<Moment>,
@@ -140,15 +191,23 @@ impl Control {
     /// A control thread that finds its sockets in `inbox`, whose bell `edge` was made with.
     pub(crate) fn new(context: Context, edge: Epoll, inbox: Receiver<Message<OwnedFd>>) -> Control {
         let now = edge.now();
+        let pending = Pending::default();
         Control {
+            live: context.shared.settings.get(),
             publisher: context.shared.publisher.over_http(),
-            exposition: Exposition::new(context.clone()),
+            exposition: Exposition::new(context.clone(), pending.clone()),
             context,
             edge,
             inbox,
+            admin: None,
             connections: Slab::new(),
-            again: Vec::new(),
+            reserved: 0,
+            pending,
+            again: VecDeque::new(),
+            waiting: VecDeque::new(),
             now,
+            worked: 0,
+            turns: 0,
             sweep: Sweep::new(now),
             until: None,
             read: vec![0; READ_BYTES],
@@ -165,11 +224,18 @@ impl Control {
     fn turn(&mut self) -> bool {
         self.wait();
         self.now = self.edge.now();
+        (self.worked, self.turns) = (0, self.turns.wrapping_add(1));
+        self.context.shared.settings.refresh(&mut self.live);
         self.take_all_over();
-        self.serve_all();
+        self.attend();
+        self.read_all();
+        self.serve_waiting();
+        self.serve_queued();
         self.expire();
-        self.sweep.advance(self.now, &self.context);
-        self.context.shared.metrics.http_connections.set(self.connections.len() as u64);
+        if self.admin.is_none() {
+            self.sweep.advance(self.now, &self.context);
+        }
+        self.report();
         let is_over = |until| self.connections.is_empty() && self.inbox.is_empty() || self.now >= until;
         !self.until.is_some_and(is_over)
     }
@@ -177,71 +243,155 @@ impl Control {
     fn wait(&mut self) {
         let now = self.edge.now();
         let due = self.connections.iter().map(|(_, connection)| connection.due).min().unwrap_or(Moment::NEVER);
-        let due = due.min(self.sweep.due()).min(self.until.unwrap_or(Moment::NEVER));
-        let timeout = if self.again.is_empty() { due.since(now) } else { Duration::ZERO };
+        let sweep = if self.admin.is_none() { self.sweep.due() } else { self.admin_due() };
+        let due = due.min(sweep).min(self.until.unwrap_or(Moment::NEVER));
+        let timeout = match (self.again.is_empty(), self.waiting.is_empty()) {
+            (false, _) => Duration::ZERO,
+            (true, false) => due.since(now).min(evict::RETRY),
+            (true, true) => due.since(now),
+        };
         let inbox = &self.inbox;
         self.edge.wait(Some(timeout), Sleep::Deep, &mut || !inbox.is_empty(), &mut self.ready);
+    }
+
+    fn report(&self) {
+        let metrics = &self.context.shared.metrics;
+        let connections = self.connections.len() as u64;
+        if self.admin.is_some() {
+            return metrics.admin_connections.set(connections);
+        }
+        metrics.http_connections.set(connections);
+        metrics.http_pending_bytes.set(self.pending.bytes() as u64);
     }
 
     fn take_all_over(&mut self) {
         for _ in 0..TAKE_OVER_MAX {
             match self.inbox.try_recv() {
-                Ok(Message::Take(arrival)) => self.take_over(arrival),
+                Ok(Message::Take(Arrival { socket, peer, permit, received })) => {
+                    self.admit(socket, peer, Some(permit), received);
+                }
                 Ok(Message::Drain { until }) => self.drain(until),
                 Err(_) => break,
             }
         }
     }
 
-    /// Makes a connection of a socket, or says that there are too many.
-    fn take_over(&mut self, arrival: Arrival<OwnedFd>) {
-        if self.connections.len() >= self.context.settings.http_connections_max {
-            return self.turn_away(arrival);
+    /// Makes a connection of a socket, of which a worker may have read something, or says that there are too many.
+    fn admit(&mut self, socket: OwnedFd, peer: SocketAddr, permit: Option<Permit>, received: Vec<u8>) {
+        let is_probe = is_probe(&received);
+        let mut reserved = false;
+        if self.connections.len() - self.reserved >= self.context.settings.http_connections_max {
+            if is_probe {
+                self.make_place_for_probe();
+                reserved = true;
+            } else if !self.make_place() {
+                return self.turn_away(&socket, peer);
+            }
         }
         let entry = self.connections.vacant_entry();
         let token = entry.key() as Token;
-        if let Err(error) = self.edge.watch(&arrival.socket, token) {
+        if let Err(error) = self.edge.watch(&socket, token) {
             let log = &self.context.shared.log;
-            tell!(log, Kind::Unwatched, self.now, WARN, { peer = %arrival.peer, %error }, "a socket could not be watched");
+            tell!(log, Kind::Unwatched, self.now, WARN, { %peer, %error }, "a socket could not be watched");
             return;
         }
-        entry.insert(Connection::new(arrival, self.now));
-        self.serve(token);
+        let mut connection = Connection::new(socket, peer, permit, received, self.now, &self.pending);
+        connection.reserved = reserved;
+        entry.insert(connection);
+        self.reserved += usize::from(reserved);
+        self.begin_pace(token);
+        self.attend_to(token);
     }
 
     /// Says 503 without waiting. What the client has sent is read, so that closing doesn't reset the connection before the
     /// answer has arrived.
-    fn turn_away(&mut self, arrival: Arrival<OwnedFd>) {
+    fn turn_away(&mut self, socket: &OwnedFd, peer: SocketAddr) {
         self.context.shared.metrics.refuse(Refusal::HttpFull);
         let (log, why) = (&self.context.shared.log, Refusal::HttpFull);
-        tell!(log, Kind::Refused(why), self.now, INFO, { peer = %arrival.peer, why = why.name() }, "refused");
+        tell!(log, Kind::Refused(why), self.now, INFO, { %peer, why = why.name() }, "refused");
         let mut answer = Vec::new();
         let text = "There are too many HTTP connections: try again later.";
         refusal(503, text).header("Retry-After", "1").keep_alive(false).write(&mut answer, false);
-        if let Sent::Took(_) = self.edge.send(&arrival.socket, &answer) {
-            self.edge.finish(&arrival.socket);
-            let _: Received = self.edge.receive(&arrival.socket, &mut self.read);
+        if let Sent::Took(_) = self.edge.send(socket, &answer) {
+            self.edge.finish(socket);
+            let _: Received = self.edge.receive(socket, &mut self.read);
         }
     }
 
-    fn serve_all(&mut self) {
-        for token in std::mem::take(&mut self.again) {
+    /// Reads what has come, and sends what there is room for now. Probes are answered at once, the others in their turn.
+    fn read_all(&mut self) {
+        let mut ready = std::mem::take(&mut self.ready);
+        if !ready.is_empty() {
+            // So that nobody is always the last, where a turn has not time for all.
+            let first = self.turns % ready.len();
+            ready.rotate_left(first);
+        }
+        for event in &ready {
+            if event.writable && self.connections.contains(event.token as usize) {
+                self.has_room(event.token);
+            }
+            // Those that are left out are ready again in the next turn.
+            if event.readable && self.worked < work::TURN && self.connections.contains(event.token as usize) {
+                self.read_one(event.token);
+                self.attend_to(event.token);
+            }
+        }
+        self.ready = ready;
+    }
+
+    /// Answers what was read at once if it is a probe's, or else in its turn.
+    fn attend_to(&mut self, token: Token) {
+        let Some(connection) = self.connections.get(token as usize) else { return };
+        let is_probe = matches!(connection.stage, connection::Stage::Head) && is_probe(&connection.input);
+        if is_probe && connection.out.is_empty() && !connection.again && connection.waits.is_none() {
+            self.serve(token);
+        } else if !connection.input.is_empty() || connection.ended {
+            self.queue(token);
+        }
+    }
+
+    /// Lets a connection go on as soon as it is its turn.
+    fn queue(&mut self, token: Token) {
+        let connection = &mut self.connections[token as usize];
+        if !connection.again {
+            connection.again = true;
+            self.again.push_back(token);
+        }
+    }
+
+    /// Lets those go on whose turn it is, one after the other, until all had one or the time is up.
+    fn serve_queued(&mut self) {
+        for _ in 0..self.again.len() {
+            if self.worked >= work::TURN {
+                break;
+            }
+            let Some(token) = self.again.pop_front() else { break };
             if let Some(connection) = self.connections.get_mut(token as usize)
                 && std::mem::take(&mut connection.again)
             {
                 self.serve(token);
             }
         }
-        let ready = std::mem::take(&mut self.ready);
-        for event in &ready {
-            if event.writable && self.connections.contains(event.token as usize) {
-                self.has_room(event.token);
+    }
+
+    /// Lets those go on for whose answers there is room now, in the order in which they came.
+    fn serve_waiting(&mut self) {
+        for _ in 0..self.waiting.len() {
+            if self.worked >= work::TURN {
+                break;
             }
-            if event.readable && self.connections.contains(event.token as usize) {
-                self.read_one(event.token);
+            let Some(token) = self.waiting.pop_front() else { break };
+            let waits = |connection: &Connection| connection.waits.is_some();
+            if !self.connections.get(token as usize).is_some_and(waits) {
+                continue;
+            }
+            self.serve(token);
+            if self.connections.get(token as usize).is_some_and(waits) {
+                // There is none. It stands behind the others now, and is to be the first again.
+                self.waiting.rotate_right(1);
+                break;
             }
         }
-        self.ready = ready;
     }
 
     /// Looks at the connections that have been waited for long enough. There are few of them (`--max-http-connections`), so
@@ -251,7 +401,7 @@ impl Control {
         let late: Vec<Token> = self
             .connections
             .iter()
-            .filter(|(_, connection)| connection.due <= now)
+            .filter(|(_, connection)| connection.due <= now && !connection.again)
             .map(|(token, _)| token as Token)
             .collect();
         for token in late {
@@ -259,9 +409,20 @@ impl Control {
         }
     }
 
+    /// How long everything is waited for.
+    fn patience(&self) -> Patience {
+        Patience {
+            keep_alive: self.context.settings.keep_alive,
+            head: self.live.handshake_timeout,
+            step: self.live.close_timeout,
+            rate: self.live.http_rate_min,
+        }
+    }
+
     /// The server stops: connections between two requests end now, the others with their answer.
     fn drain(&mut self, until: Moment) {
         self.until = Some(until);
+        self.stop_accepting();
         let idle: Vec<Token> = self
             .connections
             .iter()
@@ -284,6 +445,7 @@ impl Control {
 
     /// Ends every trace of a connection.
     fn remove(&mut self, token: Token) {
-        drop(self.connections.remove(token as usize));
+        let connection = self.connections.remove(token as usize);
+        self.reserved -= usize::from(connection.reserved);
     }
 }

@@ -10,9 +10,12 @@
 //! | `/publish`, `/publish/TOPIC` | POST | publishing |
 //! | `/ws`, `/raw/TOPIC`, `/sse` | | for a worker |
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
-use super::{Control, page, serve::Outcome, slow, topics, upload::Upload};
+use super::{Control, out::Text, page, serve::Outcome, slow, topics, upload::Upload, work};
 use crate::{
     http::{
         Refusal, Request, Response,
@@ -32,9 +35,21 @@ const PUBLISH: (&[&str], &[(&str, &str)]) = (&["POST"], &[("Allow", "POST")]);
 /// What goes with 401, as RFC 9110 section 11.6.1 demands.
 const CHALLENGE: &[(&str, &str)] = &[("WWW-Authenticate", "Bearer realm=\"stentor\"")];
 
+/// An answer: its head and its body, or a body that others are sent as well.
+pub(super) struct Answer {
+    pub head: Response<'static>,
+    pub text: Option<Arc<Text>>,
+}
+
+impl From<Response<'static>> for Answer {
+    fn from(head: Response<'static>) -> Answer {
+        Answer { head, text: None }
+    }
+}
+
 impl Control {
     /// What a request comes to.
-    pub(super) fn route<'a>(&mut self, head: &Request<'_>, peer: SocketAddr) -> Result<Outcome<'a>, Refusal> {
+    pub(super) fn route(&mut self, head: &Request<'_>, peer: SocketAddr) -> Result<Outcome, Refusal> {
         let path = head.decoded_path().ok_or_else(|| Refusal::new(400, "The path is not valid text."))?;
         let answer = match &*path {
             "/ws" | "/sse" => return Ok(Outcome::WebSocket),
@@ -43,11 +58,14 @@ impl Control {
                 self.may_publish(head)?;
                 return self.upload(head, None);
             }
-            "/healthz" => look(head).map(|()| Response::new(200).body(TEXT, &b"ok\n"[..])),
+            "/healthz" => look(head).map(|()| Response::new(200).body(TEXT, &b"ok\n"[..]).into()),
             "/readyz" => look(head).and_then(|()| self.readiness()),
             "/metrics" => look(head).map(|()| self.metrics(head)),
             "/debug/slow" => look(head).and_then(|()| self.slow(head, peer)),
-            "/topics" => look(head).and_then(|()| self.topics(head)),
+            "/topics" => {
+                look(head)?;
+                return topics::Query::read(head, self.live.topic_length_max).map(Outcome::Listing);
+            }
             path => {
                 if let Some(topic) = path.strip_prefix("/publish/") {
                     self.may_publish(head)?;
@@ -58,49 +76,47 @@ impl Control {
                     look(head)?;
                     self.check_topic(topic)?;
                     let found = topics::last_value(&self.context, topic);
-                    found.map(|json| Response::new(200).body(JSON, json).header("Cache-Control", "no-store"))
+                    found.map(|json| Response::new(200).body(JSON, json).header("Cache-Control", "no-store").into())
                 } else {
                     let page = page::find(path).ok_or_else(|| Refusal::new(404, "There is nothing at this path."))?;
-                    look(head).map(|()| page)
+                    look(head).map(|()| page.into())
                 }
             }
         };
         answer.map(Outcome::Answer)
     }
 
-    fn readiness<'a>(&self) -> Result<Response<'a>, Refusal> {
+    pub(super) fn readiness(&self) -> Result<Answer, Refusal> {
         if self.is_ready() {
-            Ok(Response::new(200).body(TEXT, &b"ready\n"[..]))
+            Ok(Response::new(200).body(TEXT, &b"ready\n"[..]).into())
         } else {
             Err(Refusal::new(503, "The server is draining: it takes no new connections."))
         }
     }
 
-    fn metrics<'a>(&self, head: &Request<'_>) -> Response<'a> {
-        let (content_type, text) = self.exposition.render(head);
-        Response::new(200).body(content_type, text.into_bytes()).header("Cache-Control", "no-store")
+    pub(super) fn metrics(&mut self, head: &Request<'_>) -> Answer {
+        let (content_type, text, is_new) = self.exposition.render(head, self.now);
+        self.worked += if is_new { work::SCRAPE } else { 0 };
+        let head = Response::new(200).content_type(content_type).header("Cache-Control", "no-store");
+        Answer { head, text: Some(text) }
     }
 
-    fn slow<'a>(&self, head: &Request<'_>, peer: SocketAddr) -> Result<Response<'a>, Refusal> {
+    pub(super) fn slow(&mut self, head: &Request<'_>, peer: SocketAddr) -> Result<Answer, Refusal> {
         self.may_inspect(head, peer)?;
+        self.worked += work::SLOW;
         let json = slow::answer(&self.context.shared.slow);
-        Ok(Response::new(200).body(JSON, json).header("Cache-Control", "no-store"))
-    }
-
-    fn topics<'a>(&self, head: &Request<'_>) -> Result<Response<'a>, Refusal> {
-        let list = topics::Query::read(head, self.context.shared.settings.get().topic_length_max)?;
-        Ok(Response::new(200).body(JSON, list.answer(&self.context)).header("Cache-Control", "no-store"))
+        Ok(Response::new(200).body(JSON, json).header("Cache-Control", "no-store").into())
     }
 
     fn check_topic(&self, topic: &str) -> Result<(), Refusal> {
-        Topic::check(topic, self.context.shared.settings.get().topic_length_max)
+        Topic::check(topic, self.live.topic_length_max)
             .map_err(|error| Refusal::new(400, format!("Not a topic: {error}.")))
     }
 
     /// Whether a request may publish: its method, the page that it comes from, and the token that it shows.
     fn may_publish(&self, head: &Request<'_>) -> Result<(), Refusal> {
         only(head, PUBLISH)?;
-        let settings = self.context.shared.settings.get();
+        let settings = &self.live;
         handshake::check_origin(head, &settings.origins)?;
         if settings.open {
             return Ok(());
@@ -114,7 +130,7 @@ impl Control {
     /// like this machine. Where none is, the request has to come from this machine, to this machine by name or number (a
     /// page whose own name was made to lead here is kept out by that), and not by way of a proxy that says so.
     fn may_inspect(&self, head: &Request<'_>, peer: SocketAddr) -> Result<(), Refusal> {
-        let settings = self.context.shared.settings.get();
+        let settings = &self.live;
         handshake::check_origin(head, &settings.origins)?;
         if settings.token.is_some() {
             return self.shows_token(head, "Looking at clients");
@@ -130,7 +146,7 @@ impl Control {
     /// Whether a request shows the token.
     fn shows_token(&self, head: &Request<'_>, what: &str) -> Result<(), Refusal> {
         match worker::shown_token(head) {
-            Some(shown) if self.context.shared.settings.get().token_is_right(&shown) => Ok(()),
+            Some(shown) if self.live.token_is_right(&shown) => Ok(()),
             Some(_) => Err(Refusal::new(401, "The token is not the right one.").with(CHALLENGE)),
             None => {
                 let text = format!("{what} needs a token: send Authorization: Bearer TOKEN, or ?token=TOKEN.");
@@ -140,8 +156,8 @@ impl Control {
     }
 
     /// The publication, or the publications, that a request begins.
-    fn upload<'a>(&self, head: &Request<'_>, topic: Option<&str>) -> Result<Outcome<'a>, Refusal> {
-        let message_max = self.context.shared.settings.get().message_max;
+    fn upload(&self, head: &Request<'_>, topic: Option<&str>) -> Result<Outcome, Refusal> {
+        let message_max = self.live.message_max;
         let upload = match topic {
             Some(topic) => Upload::one(head, topic, message_max),
             None => Upload::lines(head, message_max, self.context.settings.body_max),
@@ -159,7 +175,8 @@ fn names_loopback(host: &str) -> bool {
     name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
-fn look(head: &Request<'_>) -> Result<(), Refusal> {
+/// Refuses what is not only looked at.
+pub(super) fn look(head: &Request<'_>) -> Result<(), Refusal> {
     only(head, LOOK)
 }
 

@@ -1,23 +1,29 @@
 //! Requests in order, answers in order, and the ends of connections.
 //!
-//! One connection's requests are dealt with one after the other, as RFC 9112 section 9.3.2 wants it of a server; some of
-//! them each turn, so that a long pipeline doesn't keep the others waiting.
+//! One connection's requests are dealt with one after the other, as RFC 9112 section 9.3.2 wants it of a server; for so much
+//! work in each turn, so that a long pipeline doesn't keep the others waiting.
+
+use std::borrow::Cow;
 
 use super::{
     Control,
-    connection::{Connection, Patience, Stage},
+    connection::{Connection, Pace, Stage},
+    evict::is_probe,
+    route::Answer,
+    topics::{Listing, Query},
     upload::{Progress, Upload},
+    work,
 };
 use crate::{
     handover::{Arrival, hand_to_fewest},
-    http::{self, Response, response::CONTINUE},
+    http::{
+        self, Response,
+        response::{CONTINUE, JSON},
+    },
     io::{Edge, Received, Sent, Token},
-    metrics,
+    metrics::{self, Eviction},
     slack::Slack,
 };
-
-/// Requests of one connection that are answered in one turn. A scrape takes most of a millisecond.
-const REQUESTS_A_TURN: usize = 16;
 
 /// Answers that may wait for one connection before its next request is looked at: what its send buffer holds by default.
 /// The last answer may go beyond it.
@@ -34,6 +40,10 @@ enum Next {
     NeedsInput,
     /// The answers must be sent first.
     NeedsRoom,
+    /// It is the others' turn.
+    Later,
+    /// There is no room for its answer among those of all.
+    Waits,
     /// The next request is for a worker.
     ForWorker,
     /// The connection is no longer here.
@@ -41,9 +51,11 @@ enum Next {
 }
 
 /// What a request comes to.
-pub(super) enum Outcome<'a> {
+pub(super) enum Outcome {
     /// An answer.
-    Answer(Response<'a>),
+    Answer(Answer),
+    /// A page of the list of topics, to be made.
+    Listing(Query),
     /// A body, to be published.
     Upload(Box<Upload>),
     /// It is for a worker.
@@ -51,54 +63,59 @@ pub(super) enum Outcome<'a> {
 }
 
 impl Control {
-    /// Reads what has come in, and answers it.
+    /// Reads what has come in.
     pub(super) fn read_one(&mut self, token: Token) {
+        let patience = self.patience();
         let connection = &mut self.connections[token as usize];
-        if !connection.watched.read {
+        if !connection.watched.read || connection.again || connection.ended {
             return;
         }
         match self.edge.receive(&connection.socket, &mut self.read) {
-            Received::Nothing => return,
+            Received::Nothing => {}
             Received::Broken(why) => {
                 tracing::debug!(peer = %connection.peer, %why, "an HTTP connection broke");
-                return self.remove(token);
+                self.remove(token);
             }
             Received::End => connection.ended = true,
             // Not "heard": whoever goes on sending behind its last answer is not waited for longer.
-            Received::Bytes(_) if matches!(connection.stage, Stage::Ending { .. }) => return,
+            Received::Bytes(_) if matches!(connection.stage, Stage::Ending { .. }) => {}
             Received::Bytes(n) => {
                 if matches!(connection.stage, Stage::Head) && connection.input.is_empty() {
                     connection.begun = self.now;
+                    connection.pace = Pace::new(self.now, patience);
                 }
                 connection.heard = self.now;
+                connection.pace.moved(self.now, n, patience);
                 connection.input.extend_from_slice(&self.read[..n]);
+                connection.due = connection.deadline(patience);
+                self.worked += (n / work::BYTES) as u32;
             }
         }
-        self.serve(token);
     }
 
     /// The kernel has room for more of the answers.
     pub(super) fn has_room(&mut self, token: Token) {
         if !self.connections[token as usize].out.is_empty() && self.flush(token) {
-            self.serve(token);
+            self.queue(token);
         }
     }
 
-    /// Answers what has come in, as far as there is room, and sends the answers.
+    /// Answers what has come in, as far as there is room and time, and sends the answers.
     pub(super) fn serve(&mut self, token: Token) {
-        let mut answered = 0;
+        let since = self.connections[token as usize].waits.take();
+        let most = self.worked + work::CONNECTION;
         let next = loop {
             let connection = &self.connections[token as usize];
             if connection.out.len() >= OUT_MAX {
                 break Next::NeedsRoom;
             }
+            if self.worked >= most {
+                break Next::Later;
+            }
             let next = match connection.stage {
-                Stage::Head if answered >= REQUESTS_A_TURN => break Next::NeedsRoom,
-                Stage::Head => {
-                    answered += 1;
-                    self.serve_head(token)
-                }
+                Stage::Head => self.serve_head(token),
                 Stage::Body(_) => self.serve_body(token),
+                Stage::Listing(_) => self.serve_listing(token),
                 Stage::Ending { .. } => {
                     self.connections[token as usize].input = Vec::new();
                     break Next::NeedsInput;
@@ -112,11 +129,16 @@ impl Control {
             return;
         }
         let connection = &mut self.connections[token as usize];
-        if matches!(next, Next::NeedsRoom) && connection.out.is_empty() && !connection.again {
-            connection.again = true;
-            self.again.push(token);
+        match next {
+            Next::NeedsRoom | Next::Later if connection.out.is_empty() => self.queue(token),
+            Next::Waits if connection.out.is_empty() => {
+                connection.waits = Some(since.unwrap_or(self.now));
+                self.waiting.push_back(token);
+            }
+            _ => {}
         }
-        if connection.ended && connection.out.is_empty() && !connection.again {
+        let connection = &self.connections[token as usize];
+        if connection.ended && connection.out.is_empty() && !connection.again && connection.waits.is_none() {
             // Whoever has ended its side has no request to come, and a half of one is none.
             return self.remove(token);
         }
@@ -129,8 +151,10 @@ impl Control {
         if input.is_empty() {
             return Next::NeedsInput;
         }
-        let (next, used) = match http::head::parse(&input, self.context.shared.settings.get().head_max) {
+        self.worked += work::REQUEST;
+        let (next, used) = match http::head::parse(&input, self.live.head_max) {
             Ok(None) => (Next::NeedsInput, 0),
+            Ok(Some(_)) if !is_probe(&input) && !self.has_room_for(token, 1) => (Next::Waits, 0),
             Ok(Some((head, len))) => {
                 let next = self.begin(token, &head);
                 let is_done = matches!(next, Next::GoOn);
@@ -153,6 +177,9 @@ impl Control {
         if used > 0 {
             input.drain(..used);
             self.connections[token as usize].begun = self.now;
+            if self.connections[token as usize].is_between() {
+                self.begin_pace(token);
+            }
         }
         input.give_back(BUFFER_KEPT);
         self.connections[token as usize].input = input;
@@ -163,11 +190,15 @@ impl Control {
         let is_head = head.method == "HEAD";
         // A body that nobody asked for is not read; so nobody knows where the next request begins.
         let has_body = !matches!(head.body, http::Body::None | http::Body::Length(0));
-        let keep_alive = head.keep_alive && !has_body && !self.is_draining();
-        let direct = self.connections[token as usize].peer;
-        let peer = self.context.shared.settings.get().proxies.client(direct, head);
+        let (direct, reserved) = (self.connections[token as usize].peer, self.connections[token as usize].reserved);
+        let keep_alive = head.keep_alive && !has_body && !reserved && !self.is_draining();
+        let peer = self.live.proxies.client(direct, head);
         let (method, path) = (head.method, head.path());
-        match self.route(head, direct) {
+        let outcome = match self.admin {
+            Some(_) => self.route_admin(head, direct).map(Outcome::Answer),
+            None => self.route(head, direct),
+        };
+        match outcome {
             Ok(Outcome::WebSocket) => {
                 // What was asked before has to be answered before.
                 let is_said = self.connections[token as usize].out.is_empty();
@@ -175,15 +206,23 @@ impl Control {
             }
             Ok(Outcome::Answer(answer)) => {
                 tracing::trace!(%peer, method, path, "answered");
-                let answer = answer.keep_alive(keep_alive);
-                self.answer(token, &answer, is_head, keep_alive);
+                self.answer(token, answer, is_head, keep_alive);
+            }
+            Ok(Outcome::Listing(query)) => {
+                let room = query.bytes_max(self.live.topic_length_max);
+                if !self.has_room_for(token, room) {
+                    return Next::Waits;
+                }
+                let listing = Listing::new(query, is_head, keep_alive, self.pending.hold(room));
+                self.connections[token as usize].stage = Stage::Listing(Box::new(listing));
             }
             Ok(Outcome::Upload(upload)) => {
                 let connection = &mut self.connections[token as usize];
                 if head.expect_continue {
-                    connection.out.extend_from_slice(CONTINUE);
+                    connection.out.append(|out| out.extend_from_slice(CONTINUE));
                 }
                 connection.stage = Stage::Body(upload);
+                self.begin_pace(token);
             }
             Err(refusal) => {
                 tracing::debug!(%peer, method, path, %refusal, "refused");
@@ -202,13 +241,13 @@ impl Control {
         let mut rest = &input[..];
         let progress = upload.take_in(&mut rest, &self.publisher);
         let used = input.len() - rest.len();
+        self.worked += (used / work::BYTES) as u32;
         let keep_alive = upload.keep_alive && self.until.is_none();
         let next = match progress {
             Ok(Progress::NeedsMore) => Next::NeedsInput,
             Ok(Progress::Done(json)) => {
                 connection.stage = Stage::Head;
-                let answer = Response::new(200).body(http::response::JSON, json).keep_alive(keep_alive);
-                self.answer(token, &answer, false, keep_alive);
+                self.answer(token, Response::new(200).body(JSON, json).into(), false, keep_alive);
                 Next::GoOn
             }
             Err(fault) => {
@@ -225,14 +264,69 @@ impl Control {
         next
     }
 
-    /// Appends an answer to what a connection is to be sent; with the last one it ends.
-    fn answer(&mut self, token: Token, answer: &Response<'_>, is_head: bool, keep_alive: bool) {
+    /// Goes a step on with a page of the list of topics, and answers when it is complete.
+    fn serve_listing(&mut self, token: Token) -> Next {
         let connection = &mut self.connections[token as usize];
-        answer.write(&mut connection.out, is_head);
+        let Stage::Listing(listing) = &mut connection.stage else { return Next::GoOn };
+        self.worked += work::STRETCH;
+        if !listing.advance(&self.context) {
+            return Next::GoOn;
+        }
+        let stage = std::mem::replace(&mut connection.stage, Stage::Head);
+        let Stage::Listing(listing) = stage else { return Next::GoOn };
+        let (is_head, keep_alive) = (listing.is_head, listing.keep_alive && self.until.is_none());
+        let answer = Response::new(200).body(JSON, listing.finish()).header("Cache-Control", "no-store");
+        self.answer(token, answer.into(), is_head, keep_alive);
+        Next::GoOn
+    }
+
+    /// Whether there is room for so many bytes of an answer, be it that others go for it. Whoever has not taken what it was
+    /// answered before gets none.
+    fn has_room_for(&mut self, token: Token, bytes: usize) -> bool {
+        if self.connections[token as usize].out.is_empty() {
+            return self.make_room(token, bytes);
+        }
+        self.pending.bytes() + bytes <= self.pending_max()
+    }
+
+    /// Appends an answer to what a connection is to be sent; with the last one it ends.
+    fn answer(&mut self, token: Token, answer: Answer, is_head: bool, keep_alive: bool) {
+        let patience = self.patience();
+        let Answer { head, text } = answer;
+        let head = head.keep_alive(keep_alive);
+        let connection = &mut self.connections[token as usize];
+        if connection.out.is_empty() {
+            connection.pace = Pace::new(self.now, patience);
+        }
+        let has_body = head.has_body() && !is_head;
+        if let Some(text) = text {
+            connection.out.append(|out| head.write_head(out, text.bytes().len()));
+            if has_body {
+                connection.out.share(text);
+            }
+        } else {
+            connection.out.append(|out| head.write_head(out, head.body_len()));
+            match head.into_body() {
+                _ if !has_body => {}
+                Cow::Borrowed(body) => connection.out.show(body),
+                Cow::Owned(body) => {
+                    self.worked += (body.len() / work::BYTES) as u32;
+                    connection.out.push(body);
+                }
+            }
+        }
         if !keep_alive {
             connection.stage = Stage::Ending { finished: false };
             connection.heard = self.now;
         }
+    }
+
+    /// From now on what is sent or taken has to move.
+    pub(super) fn begin_pace(&mut self, token: Token) {
+        let patience = self.patience();
+        let connection = &mut self.connections[token as usize];
+        connection.pace = Pace::new(self.now, patience);
+        connection.due = connection.deadline(patience);
     }
 
     /// Answers with a refusal.
@@ -246,16 +340,20 @@ impl Control {
             503 => {}
             _ => metrics.refuse(metrics::Refusal::BadRequest),
         }
-        self.answer(token, &refusal.response().keep_alive(keep_alive), is_head, keep_alive);
+        self.answer(token, refusal.response().into(), is_head, keep_alive);
     }
 
     /// Sends what the kernel takes. Returns whether the connection is still there.
     fn flush(&mut self, token: Token) -> bool {
+        let patience = self.patience();
         let connection = &mut self.connections[token as usize];
         let mut taken = 0;
-        while taken < connection.out.len() {
-            match self.edge.send(&connection.socket, &connection.out[taken..]) {
-                Sent::Took(n) => taken += n,
+        while !connection.out.is_empty() {
+            match self.edge.send(&connection.socket, connection.out.next()) {
+                Sent::Took(n) => {
+                    connection.out.advance(n);
+                    taken += n;
+                }
                 Sent::Full => break,
                 Sent::Broken(why) => {
                     tracing::debug!(peer = %connection.peer, %why, "an HTTP connection broke");
@@ -266,14 +364,20 @@ impl Control {
         }
         if taken > 0 {
             connection.heard = self.now;
-            connection.out.drain(..taken);
-            connection.out.give_back(BUFFER_KEPT);
+            connection.pace.moved(self.now, taken, patience);
         }
-        if connection.out.is_empty()
-            && let Stage::Ending { finished: finished @ false } = &mut connection.stage
-        {
-            *finished = true;
-            self.edge.finish(&connection.socket);
+        if connection.out.is_empty() {
+            if taken > 0 {
+                connection.pace = Pace::new(self.now, patience);
+            }
+            if let Stage::Ending { finished: finished @ false } = &mut connection.stage {
+                *finished = true;
+                self.edge.finish(&connection.socket);
+            }
+        } else if !connection.short {
+            // Room is told of when a few KiB have gone, not a third of the buffer: a slow client is seen to move.
+            connection.short = true;
+            self.edge.keep_short(&connection.socket, true);
         }
         self.watch_on(token);
         true
@@ -281,12 +385,7 @@ impl Control {
 
     /// Watches a connection for what it waits for now, and for no longer than that is worth.
     fn watch_on(&mut self, token: Token) {
-        let settings = self.context.shared.settings.get();
-        let patience = Patience {
-            keep_alive: self.context.settings.keep_alive,
-            head: settings.handshake_timeout,
-            step: settings.close_timeout,
-        };
+        let patience = self.patience();
         let connection = &mut self.connections[token as usize];
         connection.due = connection.deadline(patience);
         let wants = connection.wants();
@@ -299,13 +398,21 @@ impl Control {
     /// A connection has been waited for long enough.
     pub(super) fn time_out(&mut self, token: Token) {
         let connection = &self.connections[token as usize];
+        if !connection.out.is_empty() {
+            return self.evict(token, Eviction::Pace);
+        }
+        if connection.waits.is_some() {
+            let text = "There is no room for one more answer: try again later.";
+            self.context.shared.metrics.refuse(metrics::Refusal::HttpFull);
+            self.refuse(token, &http::Refusal::new(503, text).with(&[("Retry-After", "1")]), false, false);
+            return self.serve(token);
+        }
         let is_cut_short = match connection.stage {
-            _ if !connection.out.is_empty() => false,
             Stage::Head => !connection.input.is_empty(),
             Stage::Body(_) => true,
-            Stage::Ending { .. } => false,
+            Stage::Listing(_) | Stage::Ending { .. } => false,
         };
-        if !is_cut_short || connection.again {
+        if !is_cut_short {
             return self.remove(token);
         }
         tracing::debug!(peer = %connection.peer, "a request broke off");
@@ -319,8 +426,18 @@ impl Control {
 
     /// Hands a connection to the worker that has the fewest, with what was read from it; says 503 if none takes it.
     fn give_to_worker(&mut self, token: Token, received: Vec<u8>) -> Next {
-        self.edge.unwatch(&self.connections[token as usize].socket);
-        let Connection { socket, peer, permit, .. } = self.connections.remove(token as usize);
+        let connection = &mut self.connections[token as usize];
+        let Some(permit) = connection.permit.take() else {
+            self.refuse(token, &http::Refusal::new(404, "There is nothing at this path."), false, false);
+            return Next::GoOn;
+        };
+        if connection.short {
+            self.edge.keep_short(&connection.socket, false);
+        }
+        self.edge.unwatch(&connection.socket);
+        let reserved = std::mem::take(&mut connection.reserved);
+        self.reserved -= usize::from(reserved);
+        let Connection { socket, peer, .. } = self.connections.remove(token as usize);
         let arrival = Arrival { socket, peer, permit, received };
         let (why, mut arrival) = if self.is_draining() {
             (metrics::Refusal::Draining, arrival)
@@ -332,7 +449,8 @@ impl Control {
         };
         self.context.shared.metrics.refuse(why);
         arrival.received = Vec::new();
-        let back = Connection::new(arrival, self.now);
+        let Arrival { socket, peer, permit, received } = arrival;
+        let back = Connection::new(socket, peer, Some(permit), received, self.now, &self.pending);
         if self.edge.watch(&back.socket, token).is_err() {
             return Next::Gone;
         }

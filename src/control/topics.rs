@@ -1,25 +1,26 @@
 //! `GET /topics` and `GET /topics/TOPIC`: what topics there are, and what was last published on one.
 //!
-//! The table may be large and everybody who publishes waits for its lock, so it is looked at a stretch at a time; the answer
-//! is no picture of one moment. A page of the list has the names behind `after`, in order; how many are kept meanwhile is
-//! bounded by `limit`, not by how many topics there are.
+//! Everybody who publishes waits for the lock of the table, so it is looked at a stretch at a time, in the order of the names,
+//! and only where names begin like the pattern; the answer is no picture of one moment. A page begins right behind `after`
+//! and ends when it is full. Only the first page says how many match, for which all of them are looked at, over as many
+//! turns as that takes ([`Listing::advance`] is one step).
 
-use std::{collections::BinaryHeap, sync::Arc};
+use std::{ops::Bound, sync::Arc};
 
-use super::Context;
+use super::{Context, out::Held};
 use crate::{
     http::{Refusal, Request},
-    protocol::{Envelope, envelope::push_string, matches, name::check_pattern},
+    protocol::{Envelope, envelope::push_string, is_pattern, matches, name::check_pattern},
 };
 
-/// Topics that are looked at under one hold of the tape's lock: some ten microseconds.
+/// Topics that are looked at under one hold of the tape's lock: some twenty microseconds.
 pub(super) const LOOK_AT_ONCE: u32 = 256;
 
-/// Topics on a page of the list, unless `?limit=` says otherwise.
+/// Topics on a page of the list: unless `?limit=` asks for fewer, and at most.
 const LIMIT: usize = 1000;
 
-/// The largest page: some megabytes of answer.
-const LIMIT_MAX: usize = 10_000;
+/// What a row of the list takes beside the topic's name: the names of its fields, and three numbers.
+const ROW_BYTES: usize = 112;
 
 /// Which topics are asked for.
 pub(super) struct Query {
@@ -28,8 +29,27 @@ pub(super) struct Query {
     limit: usize,
 }
 
-/// A topic as the list shows it. Ordered by name, which comes first.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
+/// A page of the list in the making.
+pub(super) struct Listing {
+    query: Query,
+    /// The request was a HEAD.
+    pub is_head: bool,
+    /// The client wants to send another request afterwards.
+    pub keep_alive: bool,
+    /// How many match, where that is asked.
+    count: Option<u64>,
+    /// The last name looked at.
+    at: Option<Arc<str>>,
+    rows: Vec<u8>,
+    shown: usize,
+    /// The last name on the page.
+    last: Option<Arc<str>>,
+    has_more: bool,
+    /// Room for the page among the answers.
+    _room: Held,
+}
+
+/// A topic as the list shows it.
 struct Row {
     name: Arc<str>,
     seq: u64,
@@ -45,66 +65,122 @@ impl Query {
         let pattern = head.query_value("pattern").map_or_else(|| ">".to_owned(), |pattern| pattern.into_owned());
         check_pattern(&pattern, topic_length_max)
             .map_err(|error| Refusal::new(400, format!("Not a pattern: {error}.")))?;
-        let limit = head.query_value("limit").map_or(Some(LIMIT), |limit| limit.parse().ok());
-        let limit = limit
-            .filter(|limit| (1..=LIMIT_MAX).contains(limit))
-            .ok_or_else(|| Refusal::new(400, format!("The limit has to be a number from 1 to {LIMIT_MAX}.")))?;
+        let limit = match head.query_value("limit") {
+            None => LIMIT,
+            Some(text) if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) => 0,
+            // A number too large for any is more than a page as well.
+            Some(text) => text.parse().unwrap_or(LIMIT).min(LIMIT),
+        };
+        if limit == 0 {
+            return Err(Refusal::new(400, "The limit has to be a number from 1 on; a page has 1000 topics at most."));
+        }
         let after = head.query_value("after").map_or_else(String::new, |after| after.into_owned());
         Ok(Query { pattern, after, limit })
     }
 
-    /// The answer: `{"count":N,"topics":[…]}`, with `"next"` for `?after=` where there are more.
-    pub fn answer(&self, context: &Context) -> Vec<u8> {
-        let (count, has_more, rows) = self.collect(context);
-        let names: Vec<Arc<str>> = rows.iter().map(|row| Arc::clone(&row.name)).collect();
-        let mut json = format!("{{\"count\":{count},\"topics\":[").into_bytes();
-        let mut separator = "";
-        for (rows, names) in rows.chunks(LOOK_AT_ONCE as usize).zip(names.chunks(LOOK_AT_ONCE as usize)) {
-            let listeners = context.shared.subscriptions.listeners(names);
-            for (row, subscribers) in rows.iter().zip(listeners) {
-                json.extend(format!("{separator}{{\"topic\":").bytes());
-                push_string(&mut json, &row.name);
-                let (seq, ts) = (row.seq, row.ts);
-                json.extend(format!(",\"seq\":{seq},\"ts\":{ts},\"subscribers\":{subscribers}}}").bytes());
-                separator = ",";
-            }
+    /// The most bytes that the page can have.
+    pub fn bytes_max(&self, topic_length_max: usize) -> usize {
+        self.limit * (topic_length_max + ROW_BYTES)
+    }
+
+    /// What all names begin with that match.
+    fn prefix(&self) -> &str {
+        &self.pattern[..self.pattern.find(['*', '>']).unwrap_or(self.pattern.len())]
+    }
+}
+
+impl Listing {
+    /// A page with nothing on it yet, and `room` for it.
+    pub fn new(query: Query, is_head: bool, keep_alive: bool, room: Held) -> Listing {
+        let count = query.after.is_empty().then_some(0);
+        Listing {
+            query,
+            is_head,
+            keep_alive,
+            count,
+            at: None,
+            rows: Vec::new(),
+            shown: 0,
+            last: None,
+            has_more: false,
+            _room: room,
         }
+    }
+
+    /// Looks at the next stretch. Returns whether the page is complete.
+    pub fn advance(&mut self, context: &Context) -> bool {
+        let (rows, is_complete) = self.look(context);
+        let names: Vec<Arc<str>> = rows.iter().map(|row| Arc::clone(&row.name)).collect();
+        let listeners = context.shared.subscriptions.listeners(&names);
+        for (row, subscribers) in rows.into_iter().zip(listeners) {
+            self.rows.extend_from_slice(if self.shown == 0 { b"{\"topic\":" } else { b",{\"topic\":" });
+            push_string(&mut self.rows, &row.name);
+            let (seq, ts) = (row.seq, row.ts);
+            self.rows.extend(format!(",\"seq\":{seq},\"ts\":{ts},\"subscribers\":{subscribers}}}").bytes());
+            self.shown += 1;
+            self.last = Some(row.name);
+        }
+        is_complete
+    }
+
+    /// The rows of the next stretch, and whether there is nothing behind that is to be looked at.
+    fn look(&mut self, context: &Context) -> (Vec<Row>, bool) {
+        let Listing { query, count, at, shown, has_more, .. } = self;
+        let prefix = query.prefix();
+        let from = match at {
+            Some(at) => Bound::Excluded(&**at),
+            None if !query.after.is_empty() && *query.after >= *prefix => Bound::Excluded(&*query.after),
+            None => Bound::Included(prefix),
+        };
+        let mut rows = Vec::new();
+        let (last, is_complete) = context.tape.with_topics(|topics, _| {
+            let counts_all = query.pattern == ">";
+            if counts_all && let Some(count) = count {
+                *count = topics.len() as u64;
+            }
+            let (mut last, mut looked) = (None, 0);
+            for topic in topics.from(from).take(LOOK_AT_ONCE as usize) {
+                if !topic.name.starts_with(prefix) {
+                    return (None, true);
+                }
+                looked += 1;
+                last = Some(&topic.name);
+                if !matches(&query.pattern, &topic.name) {
+                    continue;
+                }
+                if let Some(count) = count
+                    && !counts_all
+                {
+                    *count += 1;
+                }
+                if *shown + rows.len() < query.limit {
+                    rows.push(Row { name: Arc::clone(&topic.name), seq: topic.seq, ts: topic.ts });
+                } else {
+                    *has_more = true;
+                    if count.is_none() || counts_all {
+                        return (None, true);
+                    }
+                }
+            }
+            let is_last = looked < LOOK_AT_ONCE || !is_pattern(&query.pattern);
+            (last.cloned(), is_last)
+        });
+        *at = last;
+        (rows, is_complete)
+    }
+
+    /// The page: `{"count":N,"topics":[…]}`, the first one with its count; with `"next"` for `?after=` where there are more.
+    pub fn finish(self) -> Vec<u8> {
+        let count = self.count.map(|count| format!("\"count\":{count},")).unwrap_or_default();
+        let mut json = format!("{{{count}\"topics\":[").into_bytes();
+        json.extend_from_slice(&self.rows);
         json.push(b']');
-        if let (true, Some(last)) = (has_more, rows.last()) {
+        if let (true, Some(last)) = (self.has_more, self.last) {
             json.extend_from_slice(b",\"next\":");
-            push_string(&mut json, &last.name);
+            push_string(&mut json, &last);
         }
         json.push(b'}');
         json
-    }
-
-    /// How many topics match, whether some of them come behind the page, and the page.
-    fn collect(&self, context: &Context) -> (u64, bool, Vec<Row>) {
-        let (mut count, mut has_more) = (0, false);
-        let mut first: BinaryHeap<Row> = BinaryHeap::new();
-        let mut some = Vec::new();
-        let slots = context.tape.with_topics(|topics, _| topics.slots());
-        for start in (0..slots).step_by(LOOK_AT_ONCE as usize) {
-            let stretch = start..slots.min(start + LOOK_AT_ONCE);
-            context.tape.with_topics(|topics, _| {
-                let here = stretch.filter_map(|slot| topics.at(slot));
-                some.extend(here.map(|topic| Row { name: Arc::clone(&topic.name), seq: topic.seq, ts: topic.ts }));
-            });
-            for row in some.drain(..).filter(|row| matches(&self.pattern, &row.name)) {
-                count += 1;
-                if *row.name > *self.after {
-                    first.push(row);
-                }
-                if first.len() > self.limit {
-                    has_more = true;
-                    first.pop();
-                }
-            }
-        }
-        let mut rows = first.into_sorted_vec();
-        // A topic that was forgotten and made anew meanwhile may have been met in two places.
-        rows.dedup_by(|row, before| row.name == before.name);
-        (count, has_more, rows)
     }
 }
 

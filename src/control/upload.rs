@@ -107,6 +107,11 @@ impl Upload {
         .map_err(|fault| Fault { is_complete, ..fault })
     }
 
+    /// Whether the body is one payload, which has an end in sight; lines may go on for hours.
+    pub fn is_one(&self) -> bool {
+        matches!(self.target, Target::One { .. })
+    }
+
     /// What to say of a body that never ended.
     pub fn cut_short(&self) -> String {
         format!("The body did not come in time{}.", self.target.before())

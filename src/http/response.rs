@@ -77,22 +77,48 @@ impl<'a> Response<'a> {
 
     /// Appends the answer to `out`; without the body if the request was a HEAD.
     pub fn write(&self, out: &mut Vec<u8>, is_head: bool) {
+        self.write_head(out, self.body.len());
+        if !is_head && self.has_body() {
+            out.extend_from_slice(&self.body);
+        }
+    }
+
+    /// Whether a body may follow the head of such an answer.
+    pub(crate) fn has_body(&self) -> bool {
+        !matches!(self.status, 100..=199 | 204 | 304)
+    }
+
+    /// How long the body is.
+    pub(crate) fn body_len(&self) -> usize {
+        self.body.len()
+    }
+
+    /// The body, for whoever sends it by itself.
+    pub(crate) fn into_body(self) -> Cow<'a, [u8]> {
+        self.body
+    }
+
+    /// Appends the head of the answer to `out`, whose body has `len` bytes.
+    pub(crate) fn write_head(&self, out: &mut Vec<u8>, len: usize) {
         push_status_line(out, self.status);
         if let Some(content_type) = self.content_type {
             push_header(out, "Content-Type", content_type);
         }
         // RFC 9110 section 8.6: no length with 1xx and 204; and none here with 304, which describes another answer's.
-        if !self.is_stream && !matches!(self.status, 100..=199 | 204 | 304) {
-            push_header(out, "Content-Length", itoa::Buffer::new().format(self.body.len()));
+        if !self.is_stream && self.has_body() {
+            push_header(out, "Content-Length", itoa::Buffer::new().format(len));
         }
         push_header(out, "Connection", if self.keep_alive && !self.is_stream { "keep-alive" } else { "close" });
         for (name, value) in &self.headers {
             push_header(out, name, value);
         }
         out.extend_from_slice(b"\r\n");
-        if !is_head && !matches!(self.status, 100..=199 | 204 | 304) {
-            out.extend_from_slice(&self.body);
-        }
+    }
+
+    /// With this type, and a body that is sent by itself.
+    pub(crate) fn content_type(mut self, content_type: &'a str) -> Self {
+        self.content_type = Some(content_type);
+        self
     }
 }
 
@@ -121,7 +147,7 @@ impl Refusal {
 
     /// The answer that says so. The connection stays open unless told otherwise; after a head or a body that wasn't
     /// understood it has to be closed, for nobody knows where the next request begins.
-    pub fn response(&self) -> Response<'_> {
+    pub fn response(&self) -> Response<'static> {
         let body = format!("{}\n", self.message).into_bytes();
         let response = Response::new(self.status).body(TEXT, body);
         self.headers.iter().fold(response, |response, &(name, value)| response.header(name, value))

@@ -5,7 +5,8 @@ use std::{io, net::SocketAddr};
 use listenfd::ListenFd;
 use rustix::{
     event::{PollFd, PollFlags, poll},
-    fd::{AsFd, OwnedFd},
+    fd::{AsFd, BorrowedFd, OwnedFd},
+    io::Errno,
     net::SocketFlags,
     process::{Resource, Rlimit, getrlimit, setrlimit},
 };
@@ -128,10 +129,28 @@ pub fn wait(listener: &Socket, bell: &OwnedFd) -> io::Result<bool> {
 /// # Errors
 /// As `accept4(2)`; `InvalidInput` once the listening socket was shut down.
 pub fn accept(listener: &Socket) -> io::Result<(OwnedFd, SocketAddr)> {
+    take(listener.as_fd())
+}
+
+fn take(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let (socket, peer) = rustix::net::acceptfrom_with(listener.as_fd(), flags)?;
+    let (socket, peer) = rustix::net::acceptfrom_with(listener, flags)?;
     let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
     peer.map(|peer| (socket, peer)).ok_or_else(|| io::ErrorKind::ConnectionAborted.into())
+}
+
+/// Takes a connection from a listening socket that doesn't wait.
+///
+/// # Errors
+/// As `accept4(2)`; `WouldBlock` where nobody waits.
+pub fn accept_nonblocking(listener: &OwnedFd) -> io::Result<(OwnedFd, SocketAddr)> {
+    take(listener.as_fd())
+}
+
+/// Whether an error of `accept4(2)` will come again at once, because something has run out.
+pub fn is_short_of_something(error: &io::Error) -> bool {
+    let short = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+    error.raw_os_error().is_some_and(|number| short.iter().any(|errno| errno.raw_os_error() == number))
 }
 
 /// Raises the soft limit of descriptors to at least `needed` and gives the table its final size.

@@ -17,6 +17,18 @@ pub(super) use loom::{
     },
 };
 
+/// The lock, if it can be had within some milliseconds.
+#[cfg(not(loom))]
+pub(super) fn lock_soon<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    mutex.try_lock_for(std::time::Duration::from_millis(5))
+}
+
+/// The model checker has no time.
+#[cfg(loom)]
+pub(super) fn lock_soon<T>(mutex: &Mutex<T>) -> Option<MutexGuard<'_, T>> {
+    Some(mutex.lock())
+}
+
 /// The model checker's lock can be poisoned; this gives it the interface of the real one.
 #[cfg(loom)]
 #[derive(Debug, Default)]

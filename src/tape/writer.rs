@@ -8,7 +8,7 @@ use crossbeam_utils::CachePadded;
 use super::{
     LANES, Lane, Position,
     segment::{Entry, Pool, Segment},
-    sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering},
+    sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, lock_soon},
 };
 use crate::{
     protocol::{Envelope, Kind, Payload, event::push_event},
@@ -226,20 +226,28 @@ impl Tape {
         }
     }
 
+    /// What the metrics show, unless somebody is publishing for longer than a moment.
+    pub fn try_status(&self) -> Option<TapeStatus> {
+        lock_soon(&self.0.writer).map(|writer| status_of(&writer))
+    }
+
     /// What the metrics show.
     pub fn status(&self) -> TapeStatus {
-        let writer = self.0.writer.lock();
-        let tail = tail_of(&writer.segments);
-        TapeStatus {
-            publications: writer.next,
-            retained: writer.next - tail,
-            bytes: writer.footprint,
-            segments: writer.segments.len(),
-            oldest_ts: writer.oldest_ts(),
-            topics: writer.registry.len(),
-            value_bytes: writer.registry.value_bytes(),
-            values_dropped: writer.values_dropped,
-        }
+        status_of(&self.0.writer.lock())
+    }
+}
+
+fn status_of(writer: &Writer) -> TapeStatus {
+    let tail = tail_of(&writer.segments);
+    TapeStatus {
+        publications: writer.next,
+        retained: writer.next - tail,
+        bytes: writer.footprint,
+        segments: writer.segments.len(),
+        oldest_ts: writer.oldest_ts(),
+        topics: writer.registry.len(),
+        value_bytes: writer.registry.value_bytes(),
+        values_dropped: writer.values_dropped,
     }
 }
 

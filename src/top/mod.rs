@@ -66,10 +66,11 @@ pub struct Options {
     pub token: Option<Secret>,
 }
 
+/// A server makes its figures four times a second at most.
 fn interval(text: &str) -> Result<Span, String> {
     let span: Span = text.parse()?;
-    let (least, most) = (Duration::from_millis(50), Duration::from_secs(3600));
-    if (least..=most).contains(&span.get()) { Ok(span) } else { Err(format!("expected 50ms to 1h; found {text}")) }
+    let (least, most) = (Duration::from_millis(250), Duration::from_secs(3600));
+    if (least..=most).contains(&span.get()) { Ok(span) } else { Err(format!("expected 250ms to 1h; found {text}")) }
 }
 
 /// What was read of the server at one time.

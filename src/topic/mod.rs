@@ -6,6 +6,7 @@
 //! owns it under its lock, so that numbering and tape order can't disagree. [`Subscriptions`] counts, for the whole
 //! server, who is subscribed to which name.
 
+mod patterns;
 mod registry;
 #[cfg(all(any(test, fuzzing), not(loom)))]
 #[doc(hidden)]

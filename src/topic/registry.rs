@@ -7,9 +7,9 @@
 //! then used again under another generation, and later topics get a new [`Epoch`], because its numbering may restart.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     fmt,
-    ops::Range,
+    ops::{Bound, Range},
     sync::Arc,
 };
 
@@ -162,6 +162,8 @@ pub struct RegistryFull;
 pub struct Registry {
     /// Clients choose the names, so the hash has a key that they don't know; it is 20 ns of a publication.
     by_name: HashMap<Arc<str>, u32>,
+    /// The same in order, for lists of topics. Costs a new topic some hundred nanoseconds, and a publication nothing.
+    in_order: BTreeMap<Arc<str>, u32>,
     slots: Vec<Slot>,
     free: Vec<u32>,
     /// Slots of forgotten topics that the tape still has publications of, with the position after the last: whoever is
@@ -185,6 +187,7 @@ impl Registry {
     pub fn new(topics_max: usize, value_bytes_max: usize, epoch: u64) -> Registry {
         Registry {
             by_name: HashMap::new(),
+            in_order: BTreeMap::new(),
             slots: Vec::new(),
             free: Vec::new(),
             resting: Vec::new(),
@@ -230,6 +233,12 @@ impl Registry {
         self.slots.get(slot as usize)?.topic.as_deref()
     }
 
+    /// The topics from this name on, in order.
+    pub fn from(&self, name: Bound<&str>) -> impl Iterator<Item = &Topic> {
+        let slots = self.in_order.range::<str, _>((name, Bound::Unbounded)).map(|(_, slot)| *slot as usize);
+        slots.filter_map(|slot| self.slots[slot].topic.as_deref())
+    }
+
     /// The topic of this name, made if there was none.
     ///
     /// # Errors
@@ -264,6 +273,7 @@ impl Registry {
             last: None,
             marks: Marks::default(),
         }));
+        self.in_order.insert(Arc::clone(&name), slot);
         self.by_name.insert(name, slot);
         Ok(slot)
     }
@@ -299,6 +309,7 @@ impl Registry {
         entry.generation = entry.generation.wrapping_add(1);
         self.value_bytes -= topic.value_room();
         self.by_name.remove(&topic.name);
+        self.in_order.remove(&topic.name);
         self.resting.push((topic.end, slot));
         self.epoch += 1;
     }
@@ -426,6 +437,24 @@ mod tests {
     fn nobody_can_know_where_in_the_table_a_name_comes_to_lie() {
         let place = || Registry::new(1, 1, 7).by_name.hasher().hash_one("a");
         assert_ne!(place(), place());
+    }
+
+    #[test]
+    fn topics_are_found_in_order_and_no_forgotten_ones() {
+        let mut registry = Registry::new(9, 100, 7);
+        for name in ["c", "a", "d", "b"] {
+            registry.find_or_make(name).unwrap();
+        }
+        registry.forget(registry.find("c").unwrap().id.slot);
+        let names = |from: Bound<&str>| registry.from(from).map(|topic| topic.name.to_string()).collect::<Vec<_>>();
+        assert_eq!(names(Bound::Unbounded), ["a", "b", "d"]);
+        assert_eq!(names(Bound::Excluded("a")), ["b", "d"]);
+        assert_eq!(names(Bound::Included("c")), ["d"]);
+        // In the place of the forgotten one.
+        registry.rest_until(0);
+        registry.find_or_make("e").unwrap();
+        let names: Vec<&str> = registry.from(Bound::Unbounded).map(|topic| &*topic.name).collect();
+        assert_eq!(names, ["a", "b", "d", "e"]);
     }
 
     #[test]

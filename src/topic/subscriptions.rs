@@ -8,10 +8,14 @@ use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 
+use super::patterns::Patterns;
 use crate::{
-    protocol::matches,
+    protocol::is_pattern,
     slack::{KEPT_BY_THREAD, Slack},
 };
+
+/// Nodes of patterns that are looked at under one hold of the lock, and one topic's: a third of a millisecond.
+const VISITS_A_HOLD: usize = 4096;
 
 /// The server-wide table of subscribed names.
 #[derive(Debug)]
@@ -24,6 +28,8 @@ pub struct Subscriptions {
 struct Table {
     /// By a hash with a key: clients choose the names.
     names: HashMap<Arc<str>, usize>,
+    /// Those of them that are patterns, again.
+    patterns: Patterns,
     total: usize,
     /// How often a name that nobody had came in.
     fresh: u64,
@@ -74,20 +80,30 @@ impl Subscriptions {
         self.table.lock().fresh
     }
 
-    /// How many subscriptions, exact or by pattern, receive each of `topics`.
+    /// How many subscriptions, exact or by pattern, receive each of `topics`. Of a topic of more than eleven segments at least
+    /// so many: not all patterns that could match it are tried. However many topics are asked about, the lock is never held for long.
     pub fn listeners(&self, topics: &[Arc<str>]) -> Vec<usize> {
-        let table = self.table.lock();
-        let patterns: Vec<_> = table.names.iter().filter(|(name, _)| name.contains(['*', '>'])).collect();
-        let exact = |topic: &Arc<str>| table.names.get(topic).copied().unwrap_or(0);
-        let by_pattern = |topic: &str| {
-            patterns.iter().filter(|(pattern, _)| matches(pattern, topic)).map(|(_, count)| **count).sum::<usize>()
-        };
-        topics.iter().map(|topic| exact(topic) + by_pattern(topic)).collect()
+        let mut counts = Vec::with_capacity(topics.len());
+        while counts.len() < topics.len() {
+            let table = self.table.lock();
+            let mut visits = 0;
+            for topic in &topics[counts.len()..] {
+                let exact = table.names.get(topic).copied().unwrap_or(0);
+                counts.push(exact + table.patterns.count(topic, &mut visits));
+                if visits >= VISITS_A_HOLD {
+                    break;
+                }
+            }
+        }
+        counts
     }
 }
 
 impl Table {
     fn add(&mut self, name: &str) -> Arc<str> {
+        if is_pattern(name) {
+            self.patterns.add(name);
+        }
         if let Some((shared, _)) = self.names.get_key_value(name) {
             let shared = Arc::clone(shared);
             *self.names.get_mut(name).expect("it was just there") += 1;
@@ -102,6 +118,9 @@ impl Table {
     fn remove(&mut self, name: &Arc<str>) {
         let Some(count) = self.names.get_mut(name) else { return debug_assert!(false, "{name} was never added") };
         *count -= 1;
+        if is_pattern(name) {
+            self.patterns.remove(name);
+        }
         if *count == 0 {
             self.names.remove(name);
         }

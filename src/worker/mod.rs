@@ -127,6 +127,12 @@ pub(crate) struct Settings {
     pub idle_timeout: Duration,
     pub close_timeout: Duration,
     pub drain_timeout: Duration,
+    /// Bytes a second of what plain HTTP sends or takes; 0 for any.
+    pub http_rate_min: u64,
+    /// Memory of the answers over plain HTTP.
+    pub http_pending_max: usize,
+    /// How long a worker may stand still and be called healthy; zero for ever.
+    pub stall_limit: Duration,
     pub origins: Vec<String>,
     pub token: Option<Secret>,
     pub proxies: Proxies,
@@ -156,6 +162,9 @@ impl Settings {
             idle_timeout: config.idle_timeout.get(),
             close_timeout: config.close_timeout.get(),
             drain_timeout: config.drain_timeout.get(),
+            http_rate_min: config.min_http_rate.as_u64(),
+            http_pending_max: config.max_http_pending.as_u64() as usize,
+            stall_limit: config.stall_limit.get(),
             origins: config.allow_origin.clone(),
             token: config.publish_token.clone(),
             proxies: Proxies::new(config.trusted_proxy.clone(), config.proxy_protocol),
@@ -314,6 +323,7 @@ impl<E: Edge> Worker<E> {
         self.shared.settings.refresh(&mut self.settings);
         let begun = self.edge.now();
         self.now = begun;
+        self.metrics().turn_begun.set(begun.0.max(1));
         self.take_all_over();
         self.read_all();
         self.wake_others();
@@ -357,6 +367,9 @@ impl<E: Edge> Worker<E> {
         // needn't. The first one must: it may have come since.
         let mut work = || !inbox.is_empty() || (listens && !behind && tape.head() > position);
         let depth = if listens && !behind { Sleep::Light } else { Sleep::Deep };
+        let metrics = &self.shared.metrics.workers[self.index];
+        metrics.sleeps_for.set(if depth == Sleep::Light { position.0 } else { u64::MAX });
+        metrics.turn_begun.set(0);
         self.edge.wait(timeout, depth, &mut work, &mut self.ready);
     }
 

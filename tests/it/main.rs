@@ -21,6 +21,7 @@ mod malformed;
 mod manifest;
 mod modes;
 mod operations;
+mod probes;
 mod process;
 mod protocol;
 mod proxy;

@@ -72,7 +72,7 @@ fn top_prints_one_frame_where_there_is_no_terminal() {
     let (running, _slow, name) = stalled(&["--publish-token", "s3cret"], "&token=s3cret");
     let url = format!("http://{}/", running.address);
     let frame = |args: &[&str]| {
-        let output = run(&[&["top", &url, "--interval", "50ms"], args].concat());
+        let output = run(&[&["top", &url, "--interval", "250ms"], args].concat());
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         String::from_utf8(output.stdout).unwrap()
     };

@@ -1,7 +1,10 @@
 //! The figures, read with a parser of their own.
 
-use super::*;
-use crate::metrics::Ending;
+use super::{
+    super::{metrics::Exposition, out::Pending},
+    *,
+};
+use crate::{http, metrics::Ending};
 
 /// Families by name: type and samples.
 type Families = BTreeMap<String, (String, Vec<(String, f64)>)>;
@@ -97,4 +100,31 @@ fn the_figures_are_those_of_the_formats_that_prometheus_reads() {
         assert!((value(families, "stentor_turn_duration_seconds_sum{worker=\"0\"}") - 3.000125).abs() < 1e-6);
     }
     assert_eq!(value(&open, "stentor_turn_duration_seconds_bucket{le=\"0.0001\",worker=\"0\"}"), 3.0);
+}
+
+#[test]
+fn figures_are_made_four_times_a_second_at_most_and_shared() {
+    let (context, _worker) = context(|_| {}, |_| {});
+    let pending = Pending::default();
+    let mut exposition = Exposition::new(context, pending.clone());
+    let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+    let (head, _) = http::head::parse(request, 8192).unwrap().unwrap();
+    let begun = Moment(1);
+    let (_, first, is_new) = exposition.render(&head, begun);
+    assert!(is_new);
+    let counted = pending.bytes();
+    let (_, second, is_new) = exposition.render(&head, begun + Duration::from_millis(249));
+    assert!(Arc::ptr_eq(&first, &second) && !is_new);
+    assert_eq!(pending.bytes(), counted, "whoever shares it takes no more memory");
+    let (_, third, is_new) = exposition.render(&head, begun + Duration::from_millis(250));
+    assert!(!Arc::ptr_eq(&first, &third) && is_new);
+}
+
+#[test]
+fn figures_are_there_while_somebody_publishes_for_long() {
+    let server = Server::start();
+    server.context.shared.publisher.publish("a", Payload::Text("1")).unwrap();
+    let _held = server.context.shared.publisher.batch();
+    let answer = server.connect().get("/metrics");
+    assert!(answer.body.contains("stentor_topics_max 65536"), "{}", answer.body);
 }

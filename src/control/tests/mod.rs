@@ -1,6 +1,8 @@
 //! A control thread on real sockets, spoken to in plain HTTP.
 
+mod admin;
 mod connections;
+mod fairness;
 mod luck;
 mod metrics;
 mod page;
@@ -33,7 +35,7 @@ use crate::{
     limits::Limits,
     live::Live,
     log::{Dropped, Log},
-    metrics::{Metrics, Refusal},
+    metrics::{Eviction, Metrics, Refusal},
     protocol::Payload,
     publish::Publisher,
     tape::{Tape, TapeSettings},
@@ -70,6 +72,8 @@ impl Server {
             Control::new(of_thread, edge, receiver).run();
         });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        // As --sndbuf would: what a client doesn't take is in the control thread's memory and not in the kernel's.
+        socket2::SockRef::from(&listener).set_send_buffer_size(32 * 1024).unwrap();
         Server { listener, context, inbox, worker, thread: Some(thread) }
     }
 
@@ -87,6 +91,10 @@ impl Server {
 
     fn connect(&self) -> Client {
         self.connect_after(b"")
+    }
+
+    fn evicted(&self, why: Eviction) -> u64 {
+        self.context.shared.metrics.evictions().find(|(reason, _)| *reason == why).unwrap().1
     }
 
     fn refused(&self, why: Refusal) -> u64 {
@@ -143,6 +151,14 @@ fn context(
         started: Moment::now(),
     };
     (context, receiver)
+}
+
+/// Asks again and again until it is so; a guard, as above.
+fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let begun = std::time::Instant::now();
+    while !is() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "waited in vain for {what}");
+    }
 }
 
 struct Client(BufReader<TcpStream>);

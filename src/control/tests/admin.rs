@@ -1,0 +1,109 @@
+//! The admin address.
+
+use std::net::SocketAddr;
+
+use super::*;
+
+/// An admin thread, on an address of its own.
+struct Admin {
+    address: SocketAddr,
+    context: Context,
+    inbox: Inbox<OwnedFd>,
+    _worker: Receiver<Message<OwnedFd>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Admin {
+    fn start(config: impl FnOnce(&mut Config)) -> Admin {
+        let (context, worker) = context(config, |_| {});
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let waker = Arc::new(Waker::new().unwrap());
+        let (inbox, receiver) = Inbox::new(1, Arc::clone(&waker));
+        let edge = Epoll::new(waker, Duration::ZERO).unwrap();
+        let control = Control::admin(context.clone(), edge, receiver, listener.into()).unwrap();
+        let thread = std::thread::spawn(move || control.run());
+        Admin { address, context, inbox, _worker: worker, thread: Some(thread) }
+    }
+
+    fn connect(&self) -> Client {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        Client(BufReader::new(stream))
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        self.inbox.drain(Moment::now());
+        let ended = self.thread.take().map(JoinHandle::join);
+        if !std::thread::panicking() {
+            ended.unwrap().unwrap();
+        }
+    }
+}
+
+#[test]
+fn health_is_red_while_a_worker_stands_still_and_green_when_it_goes_on() {
+    let admin = Admin::start(|config| config.stall_limit = Span::new(SOON));
+    let worker = &admin.context.shared.metrics.workers[0];
+    worker.sleeps_for.set(u64::MAX);
+    let mut client = admin.connect();
+    assert_eq!(client.get("/healthz").body, "ok\n");
+    worker.turn_begun.set(Moment::now().0);
+    until("red", || client.get("/healthz").status != 200);
+    let answer = client.get("/healthz");
+    assert_eq!((answer.status, answer.body.as_str()), (503, "Worker 0 has been in one turn for 0 s.\n"));
+    worker.turn_begun.set(0);
+    assert_eq!(client.get("/healthz").status, 200);
+    // Nobody reads its inbox.
+    let (socket, _) = std::os::unix::net::UnixStream::pair().unwrap();
+    let permit = admin.context.limits.admit(None).unwrap();
+    let arrival = Arrival { socket: socket.into(), peer: admin.address, permit, received: Vec::new() };
+    admin.context.workers[0].hand_over(arrival).unwrap();
+    until("red", || client.get("/healthz").status != 200);
+    assert_eq!(client.get("/healthz").body, "Worker 0 has left a wake-up unanswered for 0 s.\n");
+}
+
+#[test]
+fn health_and_figures_need_no_lock_that_a_worker_may_hold() {
+    let admin = Admin::start(|_| {});
+    let _held = admin.context.shared.publisher.batch();
+    let mut client = admin.connect();
+    assert_eq!(client.get("/healthz").status, 200);
+    assert!(client.get("/metrics").body.contains("stentor_admin_connections"));
+    assert_eq!(client.get("/readyz").status, 200);
+}
+
+#[test]
+fn operators_find_what_is_for_them_and_nothing_else() {
+    let admin = Admin::start(|config| config.publish_token = Some("secret".parse().unwrap()));
+    let mut client = admin.connect();
+    assert!(client.get("/").body.contains("/healthz"));
+    assert_eq!((client.get("/debug/slow").status, client.get("/debug/slow?token=secret").status), (401, 200));
+    for target in ["/topics", "/ws", "/sse?topics=a", "/raw/a", "/stentor.js", "/nothing"] {
+        assert_eq!(client.get(target).status, 404, "{target}");
+    }
+    assert_eq!(client.ask("HEAD", "/metrics").status, 200);
+    assert_eq!(client.ask("DELETE", "/healthz").status, 405);
+    admin.context.readiness.store(false, Ordering::Relaxed);
+    assert_eq!(client.get("/readyz").status, 503);
+}
+
+#[test]
+fn connections_that_say_nothing_keep_no_probe_out() {
+    let admin = Admin::start(|_| {});
+    let _silent: Vec<Client> = (0..80).map(|_| admin.connect()).collect();
+    let mut halves: Vec<Client> = (0..80).map(|_| admin.connect()).collect();
+    for half in &mut halves {
+        let _ = half.0.get_mut().write_all(b"GET /hea");
+    }
+    // Whoever is in the middle of a head is let be for a moment; until then it may be refused.
+    let answered = || {
+        let mut stream = TcpStream::connect(admin.address)?;
+        stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).map(|_| answer.ends_with("ok\n"))
+    };
+    until("an answer", || answered().is_ok_and(|answered: bool| answered));
+}
