@@ -44,7 +44,7 @@ use crate::{
     },
     handover::{Inbox, Message},
     io::{epoll::Epoll, listener, waker::Waker},
-    limits::Limits,
+    limits::{Bounds, Limits},
     live::Live,
     metrics::Metrics,
     publish::Publisher,
@@ -215,7 +215,7 @@ impl Server {
         if config.max_connections > self.config.max_connections {
             reserve_descriptors(&config, self.listeners.len(), self.workers.len())?;
         }
-        self.limits.set(config.max_connections, config.max_connections_per_ip);
+        self.limits.set(&Bounds::of(&config));
         self.shared.settings.set(Settings::new(&config));
         self.config = config;
         Ok(())
@@ -307,7 +307,7 @@ impl Parts {
                 metrics,
                 slow: SlowClients::new(workers),
             }),
-            limits: Limits::new(config.max_connections, config.max_connections_per_ip),
+            limits: Limits::new(&Bounds::of(config), config.ipv6_prefix),
             wakers,
             inboxes,
             receivers,

@@ -3,10 +3,12 @@
 //! One connection's requests are dealt with one after the other, as RFC 9112 section 9.3.2 wants it of a server; some of
 //! them each turn, so that a long pipeline doesn't keep the others waiting.
 
+use std::{net::SocketAddr, sync::Arc};
+
 use super::{
     Control,
     connection::{Connection, Patience, Stage},
-    upload::{Progress, Upload},
+    upload::{By, Progress, Upload},
 };
 use crate::{
     handover::{Arrival, hand_to_fewest},
@@ -179,7 +181,8 @@ impl Control {
                 let answer = answer.keep_alive(keep_alive);
                 self.answer(token, &answer, is_head, keep_alive);
             }
-            Ok(Outcome::Upload(upload)) => {
+            Ok(Outcome::Upload(mut upload)) => {
+                upload.by = self.publishes_for(token, peer);
                 let connection = &mut self.connections[token as usize];
                 if head.expect_continue {
                     connection.out.extend_from_slice(CONTINUE);
@@ -193,6 +196,17 @@ impl Control {
         }
         self.context.shared.metrics.http_requests.bump();
         Next::GoOn
+    }
+
+    /// Whom a publication is charged to: whoever the connection is counted for, or the client that a trusted proxy names.
+    fn publishes_for(&self, token: Token, client: SocketAddr) -> Option<By> {
+        let settings = self.context.shared.settings.get();
+        let account = match self.connections[token as usize].permit.account() {
+            Some(account) => Arc::clone(account),
+            None if settings.proxies.trust(client.ip()) => return None,
+            None => self.context.limits.account(client.ip(), self.now),
+        };
+        Some(By { account, quota: settings.publications_per_address })
     }
 
     /// Takes in what has come of a body, and answers when it is complete.
@@ -244,7 +258,7 @@ impl Control {
             403 => metrics.refuse(metrics::Refusal::Origin),
             408 => metrics.refuse(metrics::Refusal::HandshakeTimeout),
             // Full, draining or not ready: counted by who says so, if it is a refusal at all.
-            503 => {}
+            429 | 503 => {}
             _ => metrics.refuse(metrics::Refusal::BadRequest),
         }
         self.answer(token, &refusal.response().keep_alive(keep_alive), is_head, keep_alive);

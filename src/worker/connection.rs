@@ -7,11 +7,15 @@ use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     interest::CohortId,
-    quota::Spent,
     resume::Resume,
     round::{PacedRound, Round, Told},
 };
-use crate::{clock::Moment, limits::Permit, tape::Position, websocket::Decoder};
+use crate::{
+    clock::Moment,
+    limits::{Permit, Spent},
+    tape::Position,
+    websocket::Decoder,
+};
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

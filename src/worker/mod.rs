@@ -63,13 +63,11 @@ use self::{
     interest::{CohortId, Interest},
     march::Plan,
     passes::{PassId, Passes},
-    quota::Spent,
     round::Piece,
     slow::Survey,
     timers::Timers,
 };
 pub(crate) use self::{
-    quota::Quota,
     requests::shown_token,
     slow::{SlowClient, SlowClients},
 };
@@ -79,8 +77,9 @@ use crate::{
     handover::{Arrival, Inbox, Message},
     http,
     io::{Edge, Ready, Received, Token, waker::Sleep},
+    limits::{Quota, Spent},
     live::Live,
-    metrics::{Metrics, WorkerMetrics},
+    metrics::{Metrics, Refusal, WorkerMetrics},
     protocol::command,
     proxy::Proxies,
     publish::Publisher,
@@ -111,7 +110,9 @@ pub(crate) struct Settings {
     pub subscriptions_max: usize,
     pub subscriptions_total_max: usize,
     pub commands: Quota,
+    pub commands_per_address: Quota,
     pub publications: Quota,
+    pub publications_per_address: Quota,
     pub slow_list: usize,
     pub flush_interval: Duration,
     pub turn_sends: usize,
@@ -143,7 +144,9 @@ impl Settings {
             subscriptions_max: config.max_subscriptions,
             subscriptions_total_max: config.max_subscriptions_total,
             commands: Quota::new(config.max_commands),
+            commands_per_address: Quota::new(config.max_commands_per_ip),
             publications: Quota::new(config.max_publications),
+            publications_per_address: Quota::new(config.max_publications_per_ip),
             slow_list: config.slow_list,
             flush_interval: config.flush_interval.get(),
             turn_sends: config.turn_sends,
@@ -222,8 +225,8 @@ pub(crate) struct Worker<E: Edge> {
     runnable: VecDeque<Token>,
     /// Connections with answers to flush.
     answered: Vec<Token>,
-    /// Connections whose peers broke the rules in this turn.
-    doomed: Vec<(Token, Violation)>,
+    /// Connections whose peers broke the rules, or sent what there is no room for, in this turn.
+    doomed: Vec<(Token, Doom)>,
     // Buffers that are used again every turn.
     touched: Vec<CohortId>,
     stirred: Vec<(CohortId, usize)>,
@@ -235,6 +238,13 @@ pub(crate) struct Worker<E: Edge> {
     read: Vec<u8>,
     ready: Vec<Ready>,
     due: Vec<(Token, u64)>,
+}
+
+/// Why a connection is failed.
+enum Doom {
+    Violation(Violation),
+    /// Its unfinished message is one too many.
+    Full(Refusal),
 }
 
 struct Draining {

@@ -28,7 +28,7 @@ use crate::{
         sim::{Kernel, Peer, SimEdge, Socket},
         waker::Waker,
     },
-    limits::Limits,
+    limits::{Limits, Table},
     live::Live,
     protocol::{Kind, Payload},
     tape::TapeSettings,
@@ -102,7 +102,9 @@ fn settings() -> Settings {
         subscriptions_max: 1024,
         subscriptions_total_max: 100_000,
         commands: Quota::new(RateLimit(0.0)),
+        commands_per_address: Quota::new(RateLimit(0.0)),
         publications: Quota::new(RateLimit(0.0)),
+        publications_per_address: Quota::new(RateLimit(0.0)),
         slow_list: 4,
         flush_interval: Duration::ZERO,
         turn_sends: 64,
@@ -156,7 +158,7 @@ impl World {
             tape_bytes_max: retain + segment_max,
             shared,
             inbox,
-            limits: Limits::new(1000, 0),
+            limits: Limits::of_connections(1000),
             clients: Vec::new(),
             strays: Vec::new(),
             handed: 0,
@@ -173,7 +175,7 @@ impl World {
     fn hand_over(&mut self, room: usize) -> Peer {
         let (socket, peer) = self.kernel.connect(room);
         let address = "127.0.0.1:1".parse().unwrap();
-        let permit = self.limits.admit(Some("127.0.0.1".parse().unwrap())).unwrap();
+        let permit = self.limits.admit(Some("127.0.0.1".parse().unwrap()), Moment::default()).unwrap();
         let arrival = Arrival { socket, peer: address, permit, received: Vec::new() };
         assert!(self.inbox.hand_over(arrival).is_ok());
         self.handed += 1;
@@ -322,6 +324,9 @@ impl World {
         assert!(worker.alone.is_empty());
         assert_eq!(self.shared.subscriptions.total(), 0);
         assert_eq!(self.limits.connections(), 0);
+        let account = self.limits.account("127.0.0.1".parse().unwrap(), Moment::default());
+        let tables = [Table::Connections, Table::Subscriptions, Table::Assembly];
+        assert_eq!(tables.map(|table| account.used(table)), [0; 3], "connections, subscriptions, unfinished messages");
         let metrics = &self.shared.metrics.workers[0];
         let figures = [&metrics.websockets, &metrics.assembly_bytes];
         assert_eq!(figures.map(|figure| figure.get()), [0; 2], "websockets, bytes of unfinished messages");
