@@ -28,7 +28,7 @@ use crate::{
     handover::{Arrival, Inbox, hand_to_fewest},
     http::response::refusal,
     io::listener,
-    limits::Limits,
+    limits::{self, Limits},
     log::{Kind, tell},
     metrics::Refusal,
     worker::Shared,
@@ -93,7 +93,7 @@ impl Acceptor {
         self.shared.metrics.accepted.bump();
         // A trusted proxy is many clients: each is counted as who it is, once that is known.
         let is_proxy = self.shared.settings.get().proxies.trust(peer.ip());
-        match self.limits.admit((!is_proxy).then_some(peer.ip())) {
+        match self.limits.admit((!is_proxy).then_some(peer.ip()), Moment::now()) {
             Ok(permit) => {
                 let arrival = Arrival { socket, peer, permit, received: Vec::new() };
                 if let Err(back) = hand_to_fewest(&self.workers, &self.shared.metrics, arrival) {
@@ -104,17 +104,14 @@ impl Acceptor {
         }
     }
 
-    /// Says 503 to a connection that there is no room for. Without waiting: what the client has sent so far is read, so
-    /// that closing doesn't reset the connection before the answer has arrived.
+    /// Says 503 to a connection that there is no room for, or 429 to one that came too soon. Without waiting: what the client
+    /// has sent so far is read, so that closing doesn't reset the connection before the answer has arrived.
     fn refuse(&self, socket: &OwnedFd, peer: SocketAddr, why: Refusal) {
         self.shared.metrics.refuse(why);
         tell!(self.shared.log, Kind::Refused(why), Moment::now(), INFO, { %peer, why = why.name() }, "refused");
-        let text = match why {
-            Refusal::AddressFull => "There are too many connections from your address.",
-            _ => "The server is full: try again later.",
-        };
+        let (status, text) = limits::told(why);
         let mut answer = Vec::new();
-        refusal(503, text).header("Retry-After", "1").keep_alive(false).write(&mut answer, false);
+        refusal(status, text).header("Retry-After", "1").keep_alive(false).write(&mut answer, false);
         let _ = rustix::net::send(socket, &answer, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
         let _ = rustix::net::shutdown(socket, Shutdown::Write);
         let _ = rustix::net::recv(socket, &mut [0u8; 4096], RecvFlags::DONTWAIT);

@@ -87,7 +87,7 @@ impl Bench {
         let (control, kept) = Inbox::new(1, waker);
         let wires = Rc::new(Wires::default());
         let worker = Worker::new(0, shared, tape.clone(), FreeEdge(Rc::clone(&wires)), received, control);
-        let limits = Limits::new(usize::MAX, 0);
+        let limits = Limits::of_connections(usize::MAX);
         Bench { worker, wires, tape, metrics, limits, inbox, _control: kept }
     }
 
@@ -101,7 +101,7 @@ impl Bench {
         let client = Client(self.wires.clients.borrow().len());
         self.wires.clients.borrow_mut().push(Wire::default());
         let peer = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
-        let permit = self.limits.admit(Some(peer.ip())).expect("there is no limit");
+        let permit = self.limits.admit(Some(peer.ip()), Moment::default()).expect("there is no limit");
         let arrival = Arrival { socket: Socket(client.0), peer, permit, received: Vec::new() };
         assert!(self.inbox.hand_over(arrival).is_ok(), "the inbox is empty between turns");
         self.turn();

@@ -109,10 +109,10 @@ mod tests {
 
     #[test]
     fn a_full_inbox_gives_the_socket_back_and_the_next_worker_takes_it() {
-        let limits = Limits::new(10, 0);
+        let limits = Limits::of_connections(10);
         let peer: SocketAddr = "127.0.0.1:1".parse().unwrap();
-        let arrival =
-            |n| Arrival { socket: n, peer, permit: limits.admit(Some(peer.ip())).unwrap(), received: Vec::new() };
+        let permit = || limits.admit(Some(peer.ip()), Moment::default()).unwrap();
+        let arrival = |n| Arrival { socket: n, peer, permit: permit(), received: Vec::new() };
         let waker = || Arc::new(Waker::new().unwrap());
         let (workers, receivers): (Vec<_>, Vec<_>) = (0..2).map(|_| Inbox::new(1, waker())).unzip();
         let metrics = Metrics::new(2);

@@ -40,9 +40,9 @@ pub mod protocol;
 mod proxy;
 pub mod publish;
 pub mod server;
-mod slack;
 #[cfg(test)]
 mod skip;
+mod slack;
 pub mod tape;
 pub mod top;
 pub mod topic;

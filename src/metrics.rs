@@ -159,6 +159,8 @@ pub enum Refusal {
     ServerFull,
     /// `--max-connections-per-ip` are there.
     AddressFull,
+    /// Connecting too often (`--max-connects-per-ip`).
+    ConnectsLimited,
     /// The worker's or the control thread's inbox is full.
     InboxFull,
     /// `--max-http-connections` are there.
@@ -173,10 +175,20 @@ pub enum Refusal {
     Forbidden,
     /// Publishing on one topic too many.
     TopicsFull,
+    /// Publishing on one topic more than an address may add (`--max-topics-per-ip`).
+    AddressTopicsFull,
     /// One subscription too many.
     SubscriptionsFull,
+    /// One subscription too many for an address (`--max-subscriptions-per-ip`).
+    AddressSubscriptionsFull,
+    /// More unfinished messages than `--max-assembly`.
+    AssemblyFull,
+    /// More of them than an address may have (`--max-assembly-per-ip`).
+    AddressAssemblyFull,
     /// Commands, pings or publications too often.
     RateLimited,
+    /// The same over all connections of an address.
+    AddressRateLimited,
     /// The server is stopping.
     Draining,
 }
@@ -187,6 +199,7 @@ impl Refusal {
         match self {
             Refusal::ServerFull => "server_full",
             Refusal::AddressFull => "address_full",
+            Refusal::ConnectsLimited => "connects_limited",
             Refusal::InboxFull => "inbox_full",
             Refusal::HttpFull => "http_full",
             Refusal::BadRequest => "bad_request",
@@ -194,8 +207,13 @@ impl Refusal {
             Refusal::Origin => "origin",
             Refusal::Forbidden => "forbidden",
             Refusal::TopicsFull => "topics_full",
+            Refusal::AddressTopicsFull => "address_topics_full",
             Refusal::SubscriptionsFull => "subscriptions_full",
+            Refusal::AddressSubscriptionsFull => "address_subscriptions_full",
+            Refusal::AssemblyFull => "assembly_full",
+            Refusal::AddressAssemblyFull => "address_assembly_full",
             Refusal::RateLimited => "rate_limited",
+            Refusal::AddressRateLimited => "address_rate_limited",
             Refusal::Draining => "draining",
         }
     }
@@ -207,9 +225,10 @@ impl Refusal {
         Refusal::ALL.into_iter()
     }
 
-    const ALL: [Refusal; 12] = [
+    const ALL: [Refusal; 18] = [
         Refusal::ServerFull,
         Refusal::AddressFull,
+        Refusal::ConnectsLimited,
         Refusal::InboxFull,
         Refusal::HttpFull,
         Refusal::BadRequest,
@@ -217,8 +236,13 @@ impl Refusal {
         Refusal::Origin,
         Refusal::Forbidden,
         Refusal::TopicsFull,
+        Refusal::AddressTopicsFull,
         Refusal::SubscriptionsFull,
+        Refusal::AddressSubscriptionsFull,
+        Refusal::AssemblyFull,
+        Refusal::AddressAssemblyFull,
         Refusal::RateLimited,
+        Refusal::AddressRateLimited,
         Refusal::Draining,
     ];
 }

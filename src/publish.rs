@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::{
     clock,
     io::waker::Waker,
+    limits::Account,
     metrics::Metrics,
     protocol::{Payload, Topic},
     tape::{Appended, Appender, PublishError, Tape},
@@ -61,7 +62,12 @@ impl Publisher {
     /// Publishes several payloads under one lock; subscribers see them when the batch is dropped. Keep it short:
     /// everybody else who publishes waits meanwhile.
     pub fn batch(&self) -> Batch<'_> {
-        Batch { publisher: self, appender: Some(self.tape.appender()), count: 0 }
+        self.batch_of(None)
+    }
+
+    /// The same, charged to the account of the client that publishes.
+    pub(crate) fn batch_of<'p>(&'p self, account: Option<&'p Arc<Account>>) -> Batch<'p> {
+        Batch { publisher: self, appender: Some(self.tape.appender().charging(account)), count: 0 }
     }
 
     /// Wakes the workers that sleep; those that don't will see the tape's new head by themselves.

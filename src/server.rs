@@ -47,7 +47,7 @@ use crate::{
     },
     handover::{Inbox, Message},
     io::{epoll::Epoll, listener, waker::Waker},
-    limits::Limits,
+    limits::{Bounds, Limits},
     live::Live,
     log::{Dropped, Log},
     metrics::Metrics,
@@ -265,7 +265,7 @@ impl Server {
         if config.max_connections > self.config.max_connections {
             reserve_descriptors(&config, self.listeners.len(), self.workers.len())?;
         }
-        self.limits.set(config.max_connections, config.max_connections_per_ip);
+        self.limits.set(&Bounds::of(&config));
         self.shared.settings.set(Settings::new(&config));
         self.shared.log.set_limit(config.log_limit);
         self.config = config;
@@ -379,7 +379,7 @@ impl Parts {
                 log: Log::new(config.log_limit, dropped),
                 slow: SlowClients::new(workers),
             }),
-            limits: Limits::new(config.max_connections, config.max_connections_per_ip),
+            limits: Limits::new(&Bounds::of(config), config.ipv6_prefix),
             wakers,
             inboxes,
             receivers,

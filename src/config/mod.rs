@@ -51,7 +51,7 @@ pub struct Config {
     #[arg(long, value_name = "N", env = "STENTOR_BACKLOG", default_value_t = 4096, help_heading = "Listening")]
     pub backlog: u32,
 
-    /// Web pages that may connect, as `https://host[:port]`; repeat for several [default: any]
+    /// Web pages that may connect: `https://host[:port]`; repeat for several [default: any]
     ///
     /// Compared with the Origin header that browsers send. Clients that send none are let in.
     #[arg(
@@ -65,8 +65,9 @@ pub struct Config {
 
     /// Proxies whose `X-Forwarded-For` counts, as address or network; repeat for several
     ///
-    /// The client that such a proxy names is what the log shows and what --max-connections-per-ip counts; the proxy itself
-    /// is not counted. With this, publishing is no longer open merely because the server listens on loopback.
+    /// The client that such a proxy names is what the log shows and what the bounds for one address count (--max-…-per-ip);
+    /// the proxy itself is not counted. All clients of a proxy that isn't named are one address. With this,
+    /// publishing is no longer open merely because the server listens on loopback.
     #[arg(
         long,
         value_name = "ADDR|NETWORK",
@@ -131,7 +132,7 @@ pub struct Config {
     #[arg(long, value_name = "SIZE", env = "STENTOR_RETAIN", default_value = "64MiB", help_heading = "Fan-out")]
     pub retain: ByteSize,
 
-    /// Furthest that a subscriber of every publication may be behind, in bytes of the tape; 0 for as far as the tape reaches
+    /// Furthest that a subscriber of every publication may be behind, in bytes of tape; 0 for as far as the tape reaches
     ///
     /// Beyond it, it is told (`lagged`) and closed with 4100, so that it comes back sooner than the tape would force it to.
     /// Subscribers of newest values are never closed for that.
@@ -161,15 +162,36 @@ pub struct Config {
     #[arg(long, value_name = "N", env = "STENTOR_MAX_CONNECTIONS", default_value_t = 10_000, help_heading = "Limits")]
     pub max_connections: usize,
 
-    /// Connections at once from one address; 0 for no limit
+    /// Connections at once from one address; 0 for no limit [default: half]
+    ///
+    /// Half of --max-connections. An IPv6 address counts by its network: see --ipv6-prefix.
+    #[arg(long, value_name = "N", env = "STENTOR_MAX_CONNECTIONS_PER_IP", help_heading = "Limits")]
+    pub max_connections_per_ip: Option<usize>,
+
+    /// New connections a second from one address; beyond, 429; 0 for no limit
+    ///
+    /// Two seconds' worth may come at once.
     #[arg(
         long,
-        value_name = "N",
-        env = "STENTOR_MAX_CONNECTIONS_PER_IP",
-        default_value_t = 0,
+        value_name = "RATE",
+        env = "STENTOR_MAX_CONNECTS_PER_IP",
+        default_value = "2500/s",
         help_heading = "Limits"
     )]
-    pub max_connections_per_ip: usize,
+    pub max_connects_per_ip: RateLimit,
+
+    /// Bits of an IPv6 address that count where something is counted by address
+    ///
+    /// A household or a rented machine has all addresses that begin with the same 64 bits.
+    #[arg(
+        long,
+        value_name = "BITS",
+        env = "STENTOR_IPV6_PREFIX",
+        default_value_t = 64,
+        value_parser = clap::value_parser!(u8).range(1..=128),
+        help_heading = "Limits"
+    )]
+    pub ipv6_prefix: u8,
 
     /// Plain HTTP connections at once (metrics, publishing, the page); beyond, 503
     #[arg(
@@ -204,6 +226,14 @@ pub struct Config {
     #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_MESSAGE", default_value = "64KiB", help_heading = "Limits")]
     pub max_message: ByteSize,
 
+    /// Memory for the unfinished messages of all clients; beyond, 1013
+    #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_ASSEMBLY", default_value = "256MiB", help_heading = "Limits")]
+    pub max_assembly: ByteSize,
+
+    /// The same for one address; 0 for no limit [default: half]
+    #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_ASSEMBLY_PER_IP", help_heading = "Limits")]
+    pub max_assembly_per_ip: Option<ByteSize>,
+
     /// Largest body of one `POST /publish`; its lines are published as they arrive
     #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_BODY", default_value = "64MiB", help_heading = "Limits")]
     pub max_body: ByteSize,
@@ -216,11 +246,22 @@ pub struct Config {
     #[arg(long, value_name = "N", env = "STENTOR_MAX_TOPICS", default_value_t = 65_536, help_heading = "Limits")]
     pub max_topics: usize,
 
+    /// Topics that one address may add; publishing on one more is refused; 0 for no limit [default: half]
+    ///
+    /// Half of --max-topics. A topic is charged to the address that published on it first, until it is forgotten.
+    #[arg(long, value_name = "N", env = "STENTOR_MAX_TOPICS_PER_IP", help_heading = "Limits")]
+    pub max_topics_per_ip: Option<usize>,
+
     /// Memory for the last values of all topics
     ///
-    /// Beyond it, a topic's newest value is delivered and not kept: later subscribers get no snapshot of it.
+    /// Beyond it, a topic's newest value is delivered and not kept: later subscribers get no snapshot of it. An eighth is for
+    /// topics that have a value already, so that new topics don't cost others theirs.
     #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_VALUES", default_value = "256MiB", help_heading = "Limits")]
     pub max_values: ByteSize,
+
+    /// The same for values that one address has published; 0 for no limit [default: half]
+    #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_VALUES_PER_IP", help_heading = "Limits")]
+    pub max_values_per_ip: Option<ByteSize>,
 
     /// Topics and patterns that one connection may subscribe to
     #[arg(long, value_name = "N", env = "STENTOR_MAX_SUBSCRIPTIONS", default_value_t = 1024, help_heading = "Limits")]
@@ -236,6 +277,12 @@ pub struct Config {
     )]
     pub max_subscriptions_total: usize,
 
+    /// Topics and patterns subscribed to from one address; 0 for no limit [default: half]
+    ///
+    /// Half of --max-subscriptions-total.
+    #[arg(long, value_name = "N", env = "STENTOR_MAX_SUBSCRIPTIONS_PER_IP", help_heading = "Limits")]
+    pub max_subscriptions_per_ip: Option<usize>,
+
     /// Longest topic name, in bytes
     #[arg(long, value_name = "N", env = "STENTOR_MAX_TOPIC_LENGTH", default_value_t = 128, help_heading = "Limits")]
     pub max_topic_length: usize,
@@ -250,11 +297,33 @@ pub struct Config {
     #[arg(long, value_name = "RATE", env = "STENTOR_MAX_COMMANDS", default_value = "1000/s", help_heading = "Limits")]
     pub max_commands: RateLimit,
 
+    /// The same from one address, with what it subscribes to by connecting
+    ///
+    /// `/ws?topics=`, `/raw` and `/sse` subscribe with the request, which counts as a command; beyond, 429. Pongs don't count.
+    #[arg(
+        long,
+        value_name = "RATE",
+        env = "STENTOR_MAX_COMMANDS_PER_IP",
+        default_value = "10000/s",
+        help_heading = "Limits"
+    )]
+    pub max_commands_per_ip: RateLimit,
+
     /// Publications a second from one connection; beyond, 4003; 0 for no limit
     ///
     /// By `pub` on /ws or by a message on /raw; two seconds' worth may come at once. Not for `POST /publish`.
     #[arg(long, value_name = "RATE", env = "STENTOR_MAX_PUBLICATIONS", default_value = "0/s", help_heading = "Limits")]
     pub max_publications: RateLimit,
+
+    /// The same from one address, by HTTP, too
+    #[arg(
+        long,
+        value_name = "RATE",
+        env = "STENTOR_MAX_PUBLICATIONS_PER_IP",
+        default_value = "0/s",
+        help_heading = "Limits"
+    )]
+    pub max_publications_per_ip: RateLimit,
 
     /// Slow subscribers that each worker shows at `/debug/slow`; 0 for none
     ///
@@ -395,6 +464,9 @@ impl Default for Config {
 /// The most instruments of the simulated market: names for more would run out.
 pub const SYMBOLS_MAX: usize = 1_000_000;
 
+/// What an unfinished message takes beside its bytes, and more.
+const ASSEMBLY_BESIDE: u64 = 1024;
+
 /// Makes the list of settings that can change while the server runs, and the function that takes them over, from one list.
 macro_rules! live {
     ($($field:ident)*) => {
@@ -412,7 +484,10 @@ macro_rules! live {
 }
 
 live! {
-    allow_origin trusted_proxy proxy_protocol flush_interval turn_sends lag_limit lag_limit_age max_connections max_connections_per_ip max_subscriptions max_pending max_http_pending min_http_rate max_commands max_publications slow_list log_limit
+    allow_origin trusted_proxy proxy_protocol flush_interval turn_sends lag_limit lag_limit_age
+    max_connections max_connections_per_ip max_connects_per_ip max_assembly max_assembly_per_ip max_topics_per_ip
+    max_values_per_ip max_subscriptions max_subscriptions_per_ip max_pending max_http_pending min_http_rate
+    max_commands max_commands_per_ip max_publications max_publications_per_ip slow_list log_limit
     handshake_timeout heartbeat idle_timeout close_timeout stall_limit drain_timeout publish_token anonymous_publish
 }
 
@@ -446,6 +521,24 @@ impl Config {
                 self.segment,
                 ByteSize::b(segments)
             ));
+        }
+        let least = ByteSize::b(self.max_message.as_u64().saturating_add(ASSEMBLY_BESIDE));
+        let share = match self.max_assembly_per_ip {
+            Some(share) if share.as_u64() == 0 => self.max_assembly,
+            Some(share) => share,
+            None => ByteSize::b(self.max_assembly.as_u64().div_ceil(2)),
+        };
+        for (what, given) in [
+            (format!("--max-assembly {}", self.max_assembly), self.max_assembly),
+            (format!("--max-assembly-per-ip {share}"), share),
+        ] {
+            if given < least {
+                return no(format!(
+                    "{what} does not hold one message of --max-message {}: raise it to at least {least}, or lower \
+                     --max-message",
+                    self.max_message
+                ));
+            }
         }
         if self.max_subscriptions > self.max_subscriptions_total {
             return no(format!(
@@ -529,16 +622,20 @@ impl Config {
 
     /// Every number, with the least and the most that it may be. Beyond these bounds memory is reserved that there is not, or
     /// sums overflow; where there seems to be no bound, it is what a descriptor or a name can be numbered with.
-    fn counts(&self) -> [(&'static str, u64, u64, u64); 15] {
+    fn counts(&self) -> [(&'static str, u64, u64, u64); 18] {
         const NUMBERED: u64 = i32::MAX as u64;
         let wide = |n: usize| n as u64;
+        let share = |n: Option<usize>| n.map_or(0, wide);
         [
             ("--acceptors", wide(self.acceptors), 1, 1024),
             ("--workers", wide(self.workers.unwrap_or(1)), 1, 4096),
             ("--backlog", self.backlog.into(), 1, NUMBERED),
             ("--inbox", wide(self.inbox), 1, 1 << 20),
             ("--max-connections", wide(self.max_connections), 1, NUMBERED),
-            ("--max-connections-per-ip", wide(self.max_connections_per_ip), 0, NUMBERED),
+            ("--max-connections-per-ip", share(self.max_connections_per_ip), 0, NUMBERED),
+            ("--max-topics-per-ip", share(self.max_topics_per_ip), 0, NUMBERED),
+            ("--max-subscriptions-per-ip", share(self.max_subscriptions_per_ip), 0, NUMBERED),
+            ("--ipv6-prefix", self.ipv6_prefix.into(), 1, 128),
             ("--max-http-connections", wide(self.max_http_connections), 1, NUMBERED),
             ("--max-topics", wide(self.max_topics), 1, 1 << 24),
             ("--max-subscriptions", wide(self.max_subscriptions), 1, NUMBERED),
@@ -553,7 +650,7 @@ impl Config {
     }
 
     /// Every size, in the same way.
-    fn sizes(&self) -> [(&'static str, ByteSize, ByteSize, ByteSize); 12] {
+    fn sizes(&self) -> [(&'static str, ByteSize, ByteSize, ByteSize); 15] {
         let (none, most) = (ByteSize::b(0), ByteSize::pib(1));
         [
             ("--retain", self.retain, none, most),
@@ -565,6 +662,9 @@ impl Config {
             ("--max-body", self.max_body, ByteSize::b(1), ByteSize::tib(1)),
             ("--max-head", self.max_head, ByteSize::b(512), ByteSize::mib(1)),
             ("--max-values", self.max_values, none, most),
+            ("--max-values-per-ip", self.max_values_per_ip.unwrap_or(none), none, most),
+            ("--max-assembly", self.max_assembly, none, most),
+            ("--max-assembly-per-ip", self.max_assembly_per_ip.unwrap_or(none), none, most),
             ("--max-pending", self.max_pending, ByteSize::kib(64), ByteSize::gib(1)),
             ("--max-http-pending", self.max_http_pending, ByteSize::mib(4), ByteSize::gib(16)),
             ("--min-http-rate", self.min_http_rate, none, ByteSize::mib(1)),
@@ -608,6 +708,10 @@ mod tests {
         let text = said(|c| c.allow_origin = vec!["example.com".into()]);
         assert!(text.contains("--allow-origin") && text.contains("https://"), "{text}");
         assert!(said(|c| c.turn_sends = 0).contains("--turn-sends was given as 0: it must be from 1 to 1000000"));
+        let text = said(|c| c.max_assembly = ByteSize::kib(100));
+        assert!(text.contains("--max-assembly-per-ip 50.0 KiB") && text.contains("at least 65.0 KiB"), "{text}");
+        let text = said(|c| (c.max_assembly, c.max_assembly_per_ip) = (ByteSize::kib(60), Some(ByteSize::b(0))));
+        assert!(text.contains("--max-assembly 60.0 KiB does not hold one message of --max-message 64.0 KiB"), "{text}");
         assert!(said(|c| c.slow_list = 1001).contains("--slow-list was given as 1001"));
         assert!(said(|c| c.workers = Some(0)).contains("--workers"));
         assert!(said(|c| c.proxy_protocol = true).contains("--trusted-proxy"));

@@ -174,6 +174,7 @@ impl Figures {
         let help = "Connections that the server may have at once (--max-connections)";
         out.gauge("connections_max", help, None, context.limits.connections_max())?;
         out.gauge("connections_admitted", "Connections that count towards it", None, context.limits.connections())?;
+        out.gauge("addresses", "Addresses that something is counted for", None, context.limits.addresses())?;
         out.gauge("http_connections", "Plain HTTP connections", None, metrics.http_connections.get())?;
         let help = "Plain HTTP connections that there may be at once (--max-http-connections)";
         out.gauge("http_connections_max", help, None, context.settings.http_connections_max)?;
@@ -261,6 +262,8 @@ impl Figures {
         self.worker_units(out, "pending_answers", help, Unit::Bytes, |w| w.pending_bytes.get())?;
         let help = "Unfinished messages held, of clients that send them in pieces";
         self.worker_units(out, "assembly", help, Unit::Bytes, |w| w.assembly_bytes.get())?;
+        let help = "Memory that they may have, over all workers (--max-assembly)";
+        out.gauge("assembly_max", help, Some(Unit::Bytes), self.context.limits.assembly_max())?;
         let help = "Publications planned and not yet sent to every subscriber in march, each counted once";
         self.worker_units(out, "planned", help, Unit::Bytes, |w| w.planned_bytes.get())?;
         self.worker_gauges(out, "pinned_segments", "Segments of the tape that a worker reads", |w| {

@@ -3,7 +3,7 @@
 //! One connection's requests are dealt with one after the other, as RFC 9112 section 9.3.2 wants it of a server; for so much
 //! work in each turn, so that a long pipeline doesn't keep the others waiting.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, net::SocketAddr, sync::Arc};
 
 use super::{
     Control,
@@ -11,7 +11,7 @@ use super::{
     evict::is_probe,
     route::Answer,
     topics::{Listing, Query},
-    upload::{Progress, Upload},
+    upload::{By, Progress, Upload},
     work,
 };
 use crate::{
@@ -21,6 +21,7 @@ use crate::{
         response::{CONTINUE, JSON},
     },
     io::{Edge, Received, Sent, Token},
+    limits::Permit,
     metrics::{self, Eviction},
     slack::Slack,
 };
@@ -216,7 +217,8 @@ impl Control {
                 let listing = Listing::new(query, is_head, keep_alive, self.pending.hold(room));
                 self.connections[token as usize].stage = Stage::Listing(Box::new(listing));
             }
-            Ok(Outcome::Upload(upload)) => {
+            Ok(Outcome::Upload(mut upload)) => {
+                upload.by = self.publishes_for(token, peer);
                 let connection = &mut self.connections[token as usize];
                 if head.expect_continue {
                     connection.out.append(|out| out.extend_from_slice(CONTINUE));
@@ -231,6 +233,17 @@ impl Control {
         }
         self.context.shared.metrics.http_requests.bump();
         Next::GoOn
+    }
+
+    /// Whom a publication is charged to: whoever the connection is counted for, or the client that a trusted proxy names.
+    fn publishes_for(&self, token: Token, client: SocketAddr) -> Option<By> {
+        let settings = self.context.shared.settings.get();
+        let account = match self.connections[token as usize].permit.as_ref().and_then(Permit::account) {
+            Some(account) => Arc::clone(account),
+            None if settings.proxies.trust(client.ip()) => return None,
+            None => self.context.limits.account(client.ip(), self.now),
+        };
+        Some(By { account, quota: settings.publications_per_address })
     }
 
     /// Takes in what has come of a body, and answers when it is complete.
@@ -337,7 +350,7 @@ impl Control {
             403 => metrics.refuse(metrics::Refusal::Origin),
             408 => metrics.refuse(metrics::Refusal::HandshakeTimeout),
             // Full, draining or not ready: counted by who says so, if it is a refusal at all.
-            503 => {}
+            429 | 503 => {}
             _ => metrics.refuse(metrics::Refusal::BadRequest),
         }
         self.answer(token, refusal.response().into(), is_head, keep_alive);

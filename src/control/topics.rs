@@ -196,7 +196,10 @@ pub(super) fn last_value(context: &Context, topic: &str) -> Result<Vec<u8>, Refu
         return Err(Refusal::new(404, "There is no such topic."));
     };
     let last = last.ok_or_else(|| {
-        Refusal::new(404, "The topic's last value was not kept: there was no room within --max-values.")
+        Refusal::new(
+            404,
+            "The topic's last value was not kept: there was no room within --max-values or --max-values-per-ip.",
+        )
     })?;
     let subscribers = context.shared.subscriptions.listeners(&[name])[0];
     let mut prefix = b"{\"topic\":".to_vec();

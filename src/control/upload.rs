@@ -4,12 +4,14 @@
 //! under one hold of the tape's lock. What is kept of a body is one payload, or the beginning of one line: never more than
 //! `--max-message` and a kilobyte, beside what one read brings.
 
-use std::{borrow::Cow, fmt::Display};
+use std::{borrow::Cow, fmt::Display, sync::Arc};
 
 use serde::de::IgnoredAny;
 
 use crate::{
+    clock::Moment,
     http::{BodyDecoder, BodyEvent, Refusal, Request},
+    limits::{Account, Quota},
     metrics,
     protocol::{Payload, envelope::push_string, ndjson},
     publish::Publisher,
@@ -23,10 +25,20 @@ const AROUND_PAYLOAD: usize = 1024;
 
 /// A body being taken in.
 pub(super) struct Upload {
+    /// Whose topics, values and publications these are; none if they aren't counted for an address.
+    pub by: Option<By>,
     /// The client wants to send another request afterwards.
     pub keep_alive: bool,
     decoder: BodyDecoder,
     target: Target,
+}
+
+/// The client that publishes.
+#[derive(Clone)]
+pub(super) struct By {
+    pub account: Arc<Account>,
+    /// How often it may.
+    pub quota: Quota,
 }
 
 enum Target {
@@ -85,7 +97,7 @@ impl Upload {
         let mut decoder = BodyDecoder::new(head.body, body_max);
         // Before it is asked for, with 100 Continue.
         decoder.next(&mut &b""[..])?;
-        Ok(Upload { keep_alive: head.keep_alive, decoder, target })
+        Ok(Upload { by: None, keep_alive: head.keep_alive, decoder, target })
     }
 
     /// Takes in what has come, which it advances past what was read.
@@ -98,10 +110,11 @@ impl Upload {
                 Err(refusal) => return Err(self.broken(refusal, publisher)),
             }
         };
+        let by = self.by.as_ref();
         match &mut self.target {
-            Target::Lines(lines) => lines.publish(publisher, is_complete),
+            Target::Lines(lines) => lines.publish(publisher, by, is_complete),
             Target::One { .. } if !is_complete => return Ok(Progress::NeedsMore),
-            Target::One { topic, form, body } => publish_one(publisher, topic, *form, body),
+            Target::One { topic, form, body } => publish_one(publisher, by, topic, *form, body),
         }
         .map(|json| json.map_or(Progress::NeedsMore, Progress::Done))
         .map_err(|fault| Fault { is_complete, ..fault })
@@ -120,7 +133,7 @@ impl Upload {
     /// The body can't be read on; the lines before are published still, as they would have been if it had come more slowly.
     fn broken(&mut self, refusal: Refusal, publisher: &Publisher) -> Fault {
         if let Target::Lines(lines) = &mut self.target
-            && let Err(fault) = lines.publish(publisher, false)
+            && let Err(fault) = lines.publish(publisher, self.by.as_ref(), false)
         {
             return fault;
         }
@@ -155,10 +168,26 @@ impl Fault {
     fn of(error: &PublishError, line: bool, sentence: impl FnOnce(&dyn Display) -> String) -> Fault {
         let (status, why) = match error {
             PublishError::TopicsFull { .. } => (503, Some(metrics::Refusal::TopicsFull)),
+            PublishError::AddressFull { .. } => (503, Some(metrics::Refusal::AddressTopicsFull)),
             PublishError::TooLarge { .. } if !line => (413, None),
             PublishError::TooLarge { .. } | PublishError::BadTopic(_) => (400, None),
         };
         Fault { refusal: Refusal::new(status, sentence(error)), why, is_complete: false }
+    }
+}
+
+impl By {
+    /// Counts one publication, if it may be now.
+    fn may_publish(&self) -> bool {
+        self.quota.is_none() || self.quota.allows_shared(&self.account.publications, Moment::now())
+    }
+
+    /// What it is told if not; `sentence` makes a sentence of it.
+    fn too_often(&self, sentence: impl FnOnce(&dyn Display) -> String) -> Fault {
+        let limit = self.quota.limit();
+        let what = format!("too many publications from your address, --max-publications-per-ip allows {limit}");
+        let refusal = Refusal::new(429, sentence(&what)).with(&[("Retry-After", "1")]);
+        Fault { refusal, why: Some(metrics::Refusal::AddressRateLimited), is_complete: false }
     }
 }
 
@@ -186,11 +215,20 @@ impl Form {
     }
 }
 
-fn publish_one(publisher: &Publisher, topic: &str, form: Form, body: &[u8]) -> Result<Option<Vec<u8>>, Fault> {
+fn publish_one(
+    publisher: &Publisher,
+    by: Option<&By>,
+    topic: &str,
+    form: Form,
+    body: &[u8],
+) -> Result<Option<Vec<u8>>, Fault> {
     let payload = form.payload(body).map_err(Fault::new)?;
-    let Appended { seq, ts } = publisher
-        .publish(topic, payload)
-        .map_err(|error| Fault::of(&error, false, |error| format!("Nothing was published: {error}.")))?;
+    let sentence = |why: &dyn Display| format!("Nothing was published: {why}.");
+    if let Some(by) = by.filter(|by| !by.may_publish()) {
+        return Err(by.too_often(sentence));
+    }
+    let done = publisher.batch_of(by.map(|by| &by.account)).push(topic, payload);
+    let Appended { seq, ts } = done.map_err(|error| Fault::of(&error, false, sentence))?;
     let mut json = b"{\"topic\":".to_vec();
     push_string(&mut json, topic);
     json.extend(format!(",\"seq\":{seq},\"ts\":{ts}}}").bytes());
@@ -224,7 +262,7 @@ struct BadLine {
 
 impl Lines {
     /// Publishes the lines that are complete, which the last one is with the body. Returns the answer at its end.
-    fn publish(&mut self, publisher: &Publisher, is_complete: bool) -> Result<Option<Vec<u8>>, Fault> {
+    fn publish(&mut self, publisher: &Publisher, by: Option<&By>, is_complete: bool) -> Result<Option<Vec<u8>>, Fault> {
         let mut buffer = std::mem::take(&mut self.buffer);
         let whole = match memchr::memrchr(b'\n', &buffer) {
             _ if is_complete => buffer.len(),
@@ -232,7 +270,7 @@ impl Lines {
             None => 0,
         };
         let (lines, bad) = self.read(&buffer[..whole]);
-        self.append(publisher, &lines)?;
+        self.append(publisher, by, &lines)?;
         if let Some(BadLine { number, what }) = bad {
             return Err(self.bad(number, &what));
         }
@@ -247,12 +285,15 @@ impl Lines {
     }
 
     /// Appends lines to the tape, under one hold of its lock, up to the first that it refuses.
-    fn append(&mut self, publisher: &Publisher, lines: &[Line<'_>]) -> Result<(), Fault> {
+    fn append(&mut self, publisher: &Publisher, by: Option<&By>, lines: &[Line<'_>]) -> Result<(), Fault> {
         if lines.is_empty() {
             return Ok(());
         }
-        let mut batch = publisher.batch();
+        let mut batch = publisher.batch_of(by.map(|by| &by.account));
         for Line { number, topic, data } in lines {
+            if let Some(by) = by.filter(|by| !by.may_publish()) {
+                return Err(by.too_often(|why| refused_line(*number, why, self.published)));
+            }
             if let Err(error) = batch.push(topic, Payload::Json(data.as_bytes())) {
                 return Err(Fault::of(&error, true, |error| bad_line(*number, error, self.published)));
             }
@@ -293,6 +334,11 @@ impl Lines {
     fn too_long(&self) -> String {
         format!("expected at most {} bytes, found more", self.len_max)
     }
+}
+
+/// The sentence about a line that comes too soon.
+fn refused_line(number: u64, why: &dyn Display, published: u64) -> String {
+    format!("Line {number} was refused: {why}; {}.", before(published))
 }
 
 /// The sentence about a bad line.

@@ -11,9 +11,10 @@ use super::{
     sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, lock_soon},
 };
 use crate::{
+    limits::Account,
     protocol::{Envelope, Kind, Payload, event::push_event},
     slack::{KEPT_BY_THREAD, Slack},
-    topic::{Registry, Topic},
+    topic::{Registry, RegistryFull, Topic},
     websocket::frame::{self, Opcode},
 };
 
@@ -78,6 +79,12 @@ pub enum PublishError {
     /// The topic would be one too many.
     #[error("there are already {max} topics, as many as --max-topics allows")]
     TopicsFull {
+        /// The bound.
+        max: usize,
+    },
+    /// The topic would be one too many for the address that publishes.
+    #[error("your address has added {max} topics, as many as --max-topics-per-ip allows")]
+    AddressFull {
         /// The bound.
         max: usize,
     },
@@ -156,7 +163,7 @@ impl Tape {
 
     /// Takes the writer's lock, to append one or several publications that are published together when it is dropped.
     pub fn appender(&self) -> Appender<'_> {
-        Appender { shared: &self.0, writer: self.0.writer.lock() }
+        Appender { shared: &self.0, writer: self.0.writer.lock(), account: None }
     }
 
     /// Says that `lane` has one subscriber (or group of them) more. From the returned position on it is written.
@@ -255,15 +262,23 @@ fn status_of(writer: &Writer) -> TapeStatus {
 pub struct Appender<'t> {
     shared: &'t Shared,
     writer: MutexGuard<'t, Writer>,
+    /// No part of what the model checks: under it, too, the standard library's.
+    account: Option<&'t std::sync::Arc<Account>>,
 }
 
-impl Appender<'_> {
+impl<'t> Appender<'t> {
+    /// Charges this account with the topics that come into being and the values that are kept; none for the server's own.
+    pub fn charging(mut self, account: Option<&'t std::sync::Arc<Account>>) -> Self {
+        self.account = account;
+        self
+    }
+
     /// Numbers, encodes and appends one publication. The name has been checked by the caller.
     ///
     /// `origin` is the publishing connection, or 0.
     ///
     /// # Errors
-    /// The payload is too large, or the topic one too many.
+    /// The payload is too large, or the topic one too many, for all or for the account.
     pub fn append(
         &mut self,
         topic: &str,
@@ -277,8 +292,10 @@ impl Appender<'_> {
             return Err(PublishError::TooLarge { len: bytes.len(), max: settings.message_max });
         }
         let writer = &mut *self.writer;
-        let full = PublishError::TopicsFull { max: settings.topics_max };
-        let topic = writer.registry.find_or_make(topic).map_err(|_| full)?;
+        let topic = writer.registry.find_or_make(topic, self.account).map_err(|full| match full {
+            RegistryFull::Table => PublishError::TopicsFull { max: settings.topics_max },
+            RegistryFull::Address { max } => PublishError::AddressFull { max },
+        })?;
         let previous = topic.end;
         topic.number(writer.next, ts, origin, tail_of(&writer.segments));
         let (id, seq) = (topic.id, topic.seq);
@@ -332,7 +349,7 @@ impl Appender<'_> {
         // SAFETY: as above; `make_room` has left room for the entry.
         unsafe { segment.set_entry(at, entry) };
         writer.next += 1;
-        if !writer.registry.keep(id.slot, ts, payload.kind(), bytes) {
+        if !writer.registry.keep(id.slot, ts, payload.kind(), bytes, self.account) {
             writer.values_dropped += 1;
         }
         Ok(Appended { seq, ts })

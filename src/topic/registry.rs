@@ -2,7 +2,9 @@
 //!
 //! Bounded twice: in topics (`--max-topics`) and in bytes of last values (`--max-values`), where the room that a value takes
 //! counts, which is at most twice its length. A topic that would be one too many is refused; a value that would be one too
-//! many is not kept, so that its topic has no snapshot for now.
+//! many is not kept, so that its topic has no snapshot for now. New values leave an eighth of the room to those that grow, so
+//! that new topics don't cost others theirs. Both are bounded for each address as well: a topic is charged to whoever was the
+//! first to publish on it, a value to whoever published it.
 //! A topic without publications for a while and without subscribers can be forgotten; its slot is
 //! then used again under another generation, and later topics get a new [`Epoch`], because its numbering may restart.
 
@@ -14,6 +16,7 @@ use std::{
 };
 
 use crate::{
+    limits::{Account, Charge, Table},
     protocol::{Kind, Payload, update_prefix},
     slack::{KEPT_BY_ONE, KEPT_BY_THREAD, Slack},
 };
@@ -88,7 +91,14 @@ pub struct Topic {
     /// The newest payload, unless `--max-values` had no room.
     pub last: Option<LastValue>,
     marks: Marks,
+    /// What it takes of the share of whoever was the first to publish on it; none for the server's own topics.
+    _charge: Option<Charge>,
+    /// The same for the last value, of whoever published that.
+    value_charge: Option<Charge>,
 }
+
+/// The part of `--max-values`, and of an address's share of it, that is for topics that have a value: one in so many.
+const VALUES_SPARE: usize = 8;
 
 /// Every so many publications of a topic, the tape position is noted.
 const MARK_EVERY: u64 = 16;
@@ -103,6 +113,30 @@ struct Marks {
 }
 
 impl Topic {
+    /// The room that the last value will take with so many bytes: that of the one before, where that fits. A rare huge value must
+    /// not hold on to its room for ever.
+    fn room_for(&mut self, len: usize) -> usize {
+        let buffer = self.last.as_mut().and_then(|last| Arc::get_mut(&mut last.payload));
+        let room = buffer.map_or(0, |buffer| buffer.capacity());
+        if (room / 2..=room).contains(&len) { room } else { len }
+    }
+
+    /// Charges `account` with `bytes` for the last value, and whoever had published the one before with nothing any more.
+    /// Returns whether there was room.
+    fn charge_value(&mut self, bytes: usize, account: Option<&Arc<Account>>) -> bool {
+        let Some(account) = account else {
+            self.value_charge = None;
+            return true;
+        };
+        if let Some(charge) = self.value_charge.as_mut().filter(|charge| charge.is_of(account)) {
+            return charge.resize(bytes);
+        }
+        let most = account.most(Table::Values);
+        let most = if self.last.is_none() { most - most / VALUES_SPARE } else { most };
+        self.value_charge = Charge::new(account, Table::Values, bytes, most);
+        self.value_charge.is_some()
+    }
+
     /// Numbers a publication by `origin` that goes to tape position `at`; the tape begins at `tail`.
     pub fn number(&mut self, at: u64, ts: u64, origin: u64, tail: u64) {
         self.seq += 1;
@@ -154,8 +188,17 @@ impl Marks {
 }
 
 /// The table is full.
+/// There is no room for another topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RegistryFull;
+pub enum RegistryFull {
+    /// The table is full.
+    Table,
+    /// The address has added as many as it may.
+    Address {
+        /// The bound.
+        max: usize,
+    },
+}
 
 /// The table of topics.
 #[derive(Debug)]
@@ -239,22 +282,28 @@ impl Registry {
         slots.filter_map(|slot| self.slots[slot].topic.as_deref())
     }
 
-    /// The topic of this name, made if there was none.
+    /// The topic of this name, made if there was none, and then charged to `account`.
     ///
     /// # Errors
-    /// [`RegistryFull`] when it would be one more than the table may hold.
-    pub fn find_or_make(&mut self, name: &str) -> Result<&mut Topic, RegistryFull> {
+    /// [`RegistryFull`] when it would be one more than the table may hold, or the account.
+    pub fn find_or_make(&mut self, name: &str, account: Option<&Arc<Account>>) -> Result<&mut Topic, RegistryFull> {
         let slot = match self.by_name.get(name) {
             Some(slot) => *slot,
-            None => self.make(name)?,
+            None => self.make(name, account)?,
         };
         Ok(self.slots[slot as usize].topic.as_deref_mut().expect("a named slot holds a topic"))
     }
 
-    fn make(&mut self, name: &str) -> Result<u32, RegistryFull> {
+    fn make(&mut self, name: &str, account: Option<&Arc<Account>>) -> Result<u32, RegistryFull> {
         if self.by_name.len() >= self.topics_max {
-            return Err(RegistryFull);
+            return Err(RegistryFull::Table);
         }
+        let charge = match account.map(|account| (account, account.most(Table::Topics))) {
+            Some((account, max)) => {
+                Some(Charge::new(account, Table::Topics, 1, max).ok_or(RegistryFull::Address { max })?)
+            }
+            None => None,
+        };
         let slot = self.free.pop().unwrap_or_else(|| {
             self.slots.push(Slot { generation: 0, topic: None });
             self.slots.len() as u32 - 1
@@ -272,26 +321,30 @@ impl Registry {
             origin: 0,
             last: None,
             marks: Marks::default(),
+            _charge: charge,
+            value_charge: None,
         }));
         self.in_order.insert(Arc::clone(&name), slot);
         self.by_name.insert(name, slot);
         Ok(slot)
     }
 
-    /// Keeps `payload` as the last value of the topic in `slot`, if there is room. Returns whether there was.
-    pub fn keep(&mut self, slot: u32, ts: u64, kind: Kind, payload: &[u8]) -> bool {
+    /// Keeps `payload`, charged to `account`, as the last value of the topic in `slot`, if there is room. Returns whether
+    /// there was.
+    pub fn keep(&mut self, slot: u32, ts: u64, kind: Kind, payload: &[u8], account: Option<&Arc<Account>>) -> bool {
         let Some(topic) = self.slots[slot as usize].topic.as_deref_mut() else { return false };
+        let room = topic.room_for(payload.len());
         let others = self.value_bytes - topic.value_room();
-        if others + payload.len() > self.value_bytes_max {
-            topic.last = None;
+        let spare = if topic.last.is_none() { self.value_bytes_max / VALUES_SPARE } else { 0 };
+        if others + room > self.value_bytes_max - spare || !topic.charge_value(room, account) {
+            (topic.last, topic.value_charge) = (None, None);
             self.value_bytes = others;
             return false;
         }
         let last = topic.last.get_or_insert_with(|| LastValue { ts, kind, payload: Arc::default() });
         (last.ts, last.kind) = (ts, kind);
         match Arc::get_mut(&mut last.payload) {
-            // A rare huge value must not hold on to its room for ever.
-            Some(buffer) if (buffer.capacity() / 2..=buffer.capacity()).contains(&payload.len()) => {
+            Some(buffer) if buffer.capacity() == room => {
                 buffer.clear();
                 buffer.extend_from_slice(payload);
             }
@@ -299,6 +352,7 @@ impl Registry {
             None => last.payload = Arc::new(payload.to_vec()),
         }
         self.value_bytes = others + topic.value_room();
+        debug_assert_eq!(topic.value_room(), room);
         true
     }
 
@@ -334,16 +388,20 @@ mod tests {
     use std::hash::BuildHasher;
 
     use super::*;
+    use crate::{
+        clock::Moment,
+        limits::{Bounds, Limits, Quota},
+    };
 
     #[test]
     fn a_forgotten_topic_comes_back_with_another_epoch_and_generation() {
         let mut registry = Registry::new(2, 100, 7);
-        let first = registry.find_or_make("a").unwrap();
+        let first = registry.find_or_make("a", None).unwrap();
         let (id, epoch) = (first.id, first.epoch);
         registry.forget(id.slot);
         registry.rest_until(0);
         assert!(registry.find("a").is_none());
-        let again = registry.find_or_make("a").unwrap();
+        let again = registry.find_or_make("a", None).unwrap();
         assert_eq!(again.id.slot, id.slot);
         assert_ne!(again.id, id);
         assert_ne!(again.epoch, epoch);
@@ -353,51 +411,109 @@ mod tests {
     #[test]
     fn a_slot_rests_while_the_tape_has_publications_of_its_topic() {
         let mut registry = Registry::new(2, 100, 7);
-        let topic = registry.find_or_make("a").unwrap();
+        let topic = registry.find_or_make("a", None).unwrap();
         topic.end = 5;
         let slot = topic.id.slot;
         registry.forget(slot);
         registry.rest_until(4);
-        assert_ne!(registry.find_or_make("b").unwrap().id.slot, slot);
+        assert_ne!(registry.find_or_make("b", None).unwrap().id.slot, slot);
         registry.rest_until(5);
-        assert_eq!(registry.find_or_make("c").unwrap().id.slot, slot);
+        assert_eq!(registry.find_or_make("c", None).unwrap().id.slot, slot);
     }
 
     #[test]
     fn one_topic_too_many_is_refused_and_the_others_stay() {
         let mut registry = Registry::new(2, 100, 7);
-        registry.find_or_make("a").unwrap();
-        registry.find_or_make("b").unwrap();
-        assert_eq!(registry.find_or_make("c").unwrap_err(), RegistryFull);
-        assert_eq!(registry.find_or_make("a").unwrap().name.as_ref(), "a");
+        registry.find_or_make("a", None).unwrap();
+        registry.find_or_make("b", None).unwrap();
+        assert_eq!(registry.find_or_make("c", None).unwrap_err(), RegistryFull::Table);
+        assert_eq!(registry.find_or_make("a", None).unwrap().name.as_ref(), "a");
         assert_eq!(registry.len(), 2);
     }
 
     #[test]
     fn values_beyond_their_bound_are_not_kept() {
         let mut registry = Registry::new(2, 10, 7);
-        let a = registry.find_or_make("a").unwrap().id.slot;
-        let b = registry.find_or_make("b").unwrap().id.slot;
-        assert!(registry.keep(a, 1, Kind::Text, b"12345678"));
-        assert!(!registry.keep(b, 1, Kind::Text, b"123"));
-        assert!(registry.keep(a, 2, Kind::Text, b"12"));
-        assert!(registry.keep(b, 2, Kind::Text, b"123"));
+        let a = registry.find_or_make("a", None).unwrap().id.slot;
+        let b = registry.find_or_make("b", None).unwrap().id.slot;
+        assert!(registry.keep(a, 1, Kind::Text, b"12345678", None));
+        assert!(!registry.keep(b, 1, Kind::Text, b"123", None));
+        assert!(registry.keep(a, 2, Kind::Text, b"12", None));
+        assert!(registry.keep(b, 2, Kind::Text, b"123", None));
         assert_eq!(registry.value_bytes(), 5);
         assert_eq!(registry.find("a").unwrap().last.as_ref().unwrap().payload.as_slice(), b"12");
+    }
+
+    /// An account that may have so much of each table.
+    fn account(most: usize) -> Arc<Account> {
+        let connects = Quota::new("0".parse().unwrap());
+        let bounds = Bounds { connections: 1, assembly: 0, connects, shares: [most; 5] };
+        Limits::new(&bounds, 64).account("192.0.2.1".parse().unwrap(), Moment::default())
+    }
+
+    #[test]
+    fn a_topic_is_charged_to_whoever_was_first_until_it_is_forgotten() {
+        let (mut registry, one) = (Registry::new(10, 100, 7), account(2));
+        let a = registry.find_or_make("a", Some(&one)).unwrap().id.slot;
+        registry.find_or_make("b", Some(&one)).unwrap();
+        assert_eq!(registry.find_or_make("c", Some(&one)).unwrap_err(), RegistryFull::Address { max: 2 });
+        assert_eq!(registry.find_or_make("a", Some(&one)).unwrap().name.as_ref(), "a");
+        let c = registry.find_or_make("c", None).unwrap().id.slot;
+        assert_eq!((registry.len(), one.used(Table::Topics)), (3, 2));
+        registry.find_or_make("c", Some(&one)).expect("it is another's");
+        registry.forget(a);
+        registry.forget(c);
+        assert_eq!(one.used(Table::Topics), 1);
+        registry.find_or_make("d", Some(&one)).unwrap();
+        drop(registry);
+        assert_eq!(one.used(Table::Topics), 0);
+    }
+
+    #[test]
+    fn a_value_is_charged_to_whoever_published_it() {
+        let (mut registry, one, two) = (Registry::new(10, 1000, 7), account(16), account(16));
+        let slots = ["a", "b"].map(|name| registry.find_or_make(name, Some(&one)).unwrap().id.slot);
+        let mut keep = |slot: usize, len: usize, account| {
+            registry.keep(slots[slot], 1, Kind::Text, &b"0123456789abcdefg"[..len], account)
+        };
+        assert!(!keep(0, 15, Some(&one)), "new values leave an eighth");
+        assert!(keep(0, 14, Some(&one)) && keep(0, 16, Some(&one)) && keep(0, 6, Some(&one)));
+        assert!(!keep(1, 9, Some(&one)) && keep(1, 8, Some(&one)));
+        assert_eq!((one.used(Table::Values), two.used(Table::Values)), (14, 0));
+        assert!(keep(0, 16, Some(&two)));
+        assert_eq!((one.used(Table::Values), two.used(Table::Values)), (8, 16));
+        assert!(!keep(0, 17, Some(&two)), "then it has none");
+        assert_eq!((one.used(Table::Values), two.used(Table::Values)), (8, 0));
+        assert!(keep(0, 17, None) && keep(1, 17, None), "the server's own");
+        assert_eq!((one.used(Table::Values), registry.value_bytes()), (0, 34));
+        assert!(registry.keep(slots[0], 1, Kind::Text, b"12", Some(&one)));
+        registry.forget(slots[0]);
+        assert_eq!((one.used(Table::Values), registry.value_bytes()), (0, 17));
+    }
+
+    #[test]
+    fn new_values_leave_an_eighth_to_those_that_are_there() {
+        let mut registry = Registry::new(4, 16, 7);
+        let slots = ["a", "b", "c"].map(|name| registry.find_or_make(name, None).unwrap().id.slot);
+        assert!(registry.keep(slots[0], 1, Kind::Text, b"1234567", None));
+        assert!(registry.keep(slots[1], 1, Kind::Text, b"1234567", None));
+        assert!(!registry.keep(slots[2], 1, Kind::Text, b"1", None));
+        assert!(registry.keep(slots[0], 1, Kind::Text, b"123456789", None));
+        assert!(!registry.keep(slots[1], 1, Kind::Text, b"12345678", None));
     }
 
     #[test]
     fn a_large_value_that_a_small_one_follows_gives_its_room_back_and_room_is_what_counts() {
         let mut registry = Registry::new(10, 10_000, 7);
         for n in 0..10u8 {
-            let slot = registry.find_or_make(&n.to_string()).unwrap().id.slot;
-            assert!(registry.keep(slot, 1, Kind::Text, &[b'x'; 4096]), "{n}");
-            assert!(registry.keep(slot, 2, Kind::Text, b"1"));
+            let slot = registry.find_or_make(&n.to_string(), None).unwrap().id.slot;
+            assert!(registry.keep(slot, 1, Kind::Text, &[b'x'; 4096], None), "{n}");
+            assert!(registry.keep(slot, 2, Kind::Text, b"1", None));
         }
         let rooms = |registry: &Registry| (0..10).filter_map(|slot| registry.at(slot)).map(Topic::value_room).sum();
         assert_eq!((registry.value_bytes(), rooms(&registry)), (10, 10));
-        registry.keep(0, 3, Kind::Text, &[b'x'; 100]);
-        registry.keep(0, 4, Kind::Text, &[b'x'; 60]);
+        registry.keep(0, 3, Kind::Text, &[b'x'; 100], None);
+        registry.keep(0, 4, Kind::Text, &[b'x'; 60], None);
         assert_eq!((registry.value_bytes(), rooms(&registry)), (109, 109), "what varies a little keeps its room");
     }
 
@@ -405,7 +521,7 @@ mod tests {
     fn a_topic_that_has_gone_quiet_keeps_nothing_of_what_the_tape_has_let_go_of() {
         let mut registry = Registry::new(10, 100, 7);
         for at in 0..100_000 {
-            registry.find_or_make("a").unwrap().number(at, 1, 0, 0);
+            registry.find_or_make("a", None).unwrap().number(at, 1, 0, 0);
         }
         let room = |registry: &Registry| registry.at(0).unwrap().marks.positions.capacity();
         assert!(room(&registry) >= 6250);
@@ -417,7 +533,7 @@ mod tests {
         assert_eq!((room(&registry), registry.at(0).unwrap().near(5)), (0, Some(99_999)));
         // It comes to life again.
         for at in 100_000..100_040 {
-            registry.find_or_make("a").unwrap().number(at, 1, 0, 100_000);
+            registry.find_or_make("a", None).unwrap().number(at, 1, 0, 100_000);
         }
         assert_eq!(registry.at(0).unwrap().near(100_010), Some(100_015));
     }
@@ -425,10 +541,10 @@ mod tests {
     #[test]
     fn a_snapshot_in_hand_is_not_rewritten() {
         let mut registry = Registry::new(1, 100, 7);
-        let slot = registry.find_or_make("a").unwrap().id.slot;
-        registry.keep(slot, 1, Kind::Text, b"old");
+        let slot = registry.find_or_make("a", None).unwrap().id.slot;
+        registry.keep(slot, 1, Kind::Text, b"old", None);
         let held = registry.find("a").unwrap().last.clone().unwrap();
-        registry.keep(slot, 2, Kind::Text, b"new");
+        registry.keep(slot, 2, Kind::Text, b"new", None);
         assert_eq!(held.payload.as_slice(), b"old");
         assert_eq!(registry.find("a").unwrap().last.as_ref().unwrap().payload.as_slice(), b"new");
     }
@@ -443,7 +559,7 @@ mod tests {
     fn topics_are_found_in_order_and_no_forgotten_ones() {
         let mut registry = Registry::new(9, 100, 7);
         for name in ["c", "a", "d", "b"] {
-            registry.find_or_make(name).unwrap();
+            registry.find_or_make(name, None).unwrap();
         }
         registry.forget(registry.find("c").unwrap().id.slot);
         let names = |from: Bound<&str>| registry.from(from).map(|topic| topic.name.to_string()).collect::<Vec<_>>();
@@ -452,7 +568,7 @@ mod tests {
         assert_eq!(names(Bound::Included("c")), ["d"]);
         // In the place of the forgotten one.
         registry.rest_until(0);
-        registry.find_or_make("e").unwrap();
+        registry.find_or_make("e", None).unwrap();
         let names: Vec<&str> = registry.from(Bound::Unbounded).map(|topic| &*topic.name).collect();
         assert_eq!(names, ["a", "b", "d", "e"]);
     }

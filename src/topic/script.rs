@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{Registry, RegistryFull, Subscriptions, TopicId};
+use super::{Registry, Subscriptions, TopicId};
 use crate::protocol::Kind;
 
 pub const NAMES: [&str; 8] = ["a", "b", "a.b", "a.c", "a.*", "*.b", "a.>", ">"];
@@ -105,8 +105,8 @@ impl Twin {
 
     fn publish(&mut self, name: &'static str, len: usize) {
         let is_new = !self.topics.contains_key(name);
-        let topic = match self.registry.find_or_make(name) {
-            Err(RegistryFull) => return assert!(is_new && self.topics.len() == self.topics_max),
+        let topic = match self.registry.find_or_make(name, None) {
+            Err(_) => return assert!(is_new && self.topics.len() == self.topics_max),
             Ok(topic) => topic,
         };
         topic.number(self.head, self.head, 0, self.tail);
@@ -123,8 +123,10 @@ impl Twin {
         (known.seq, known.end) = (known.seq + 1, self.head);
         known.positions.push(self.head - 1);
         let value = vec![self.head as u8; len];
-        known.value = (others + len <= self.values_max).then_some(value.clone());
-        assert_eq!(self.registry.keep(id.slot, self.head, Kind::Text, &value), known.value.is_some());
+        // A topic without a value leaves an eighth to those that have one.
+        let most = self.values_max - if known.value.is_none() { self.values_max / 8 } else { 0 };
+        known.value = (others + len <= most).then_some(value.clone());
+        assert_eq!(self.registry.keep(id.slot, self.head, Kind::Text, &value, None), known.value.is_some());
     }
 
     /// Room of the values of all topics but one.

@@ -128,7 +128,7 @@ impl Decoder {
             Ok(found) => found,
             Err(violation) => {
                 *input = &mut [];
-                *self = Decoder { unfinished: None, role: self.role, ended: true };
+                self.end();
                 return Err(violation);
             }
         };
@@ -147,6 +147,11 @@ impl Decoder {
         self.unfinished.as_ref().map_or(0, |unfinished| {
             size_of::<Unfinished>() + unfinished.data.capacity() + unfinished.control.capacity()
         })
+    }
+
+    /// Ends it as a violation does: what is unfinished is dropped, and further input unread.
+    pub fn end(&mut self) {
+        *self = Decoder { unfinished: None, role: self.role, ended: true };
     }
 
     /// True after a close frame or a violation: input is dropped unread.

@@ -7,14 +7,14 @@
 use std::{fmt::Display, io};
 
 use super::{
-    Worker,
+    Doom, Worker,
     connection::{Phase, Speaks},
     fanout::{Outcome, send_all},
 };
 use crate::{
     io::{Edge, Token},
     log::{Kind, tell},
-    metrics::Ending,
+    metrics::{Ending, Refusal},
     protocol::{event::push_event, reply},
     slack::{KEPT_BY_ONE, Slack},
     websocket::{CloseCode, frame},
@@ -154,13 +154,24 @@ impl<E: Edge> Worker<E> {
         }
     }
 
-    /// Fails the connections whose peers broke the rules in this turn, after what they published before was sent.
+    /// Fails the connections whose peers broke the rules in this turn, or sent what there is no room for, after what they
+    /// published before was sent.
     ///
     /// RFC 6455, section 7.1.7: the close frame is the last thing, and no answer to it is waited for.
     pub(super) fn fail_doomed(&mut self) {
-        for (token, violation) in std::mem::take(&mut self.doomed) {
-            let reason = violation.to_string();
-            self.close_if_there(token, Farewell { code: Some(violation.code()), reason: &reason, error: None });
+        for (token, doom) in std::mem::take(&mut self.doomed) {
+            let (code, reason) = match doom {
+                Doom::Violation(violation) => (violation.code(), violation.to_string()),
+                Doom::Full(Refusal::AddressAssemblyFull) => (
+                    CloseCode::TRY_AGAIN_LATER,
+                    "your address has more unfinished messages than --max-assembly-per-ip allows".to_owned(),
+                ),
+                Doom::Full(_) => (
+                    CloseCode::TRY_AGAIN_LATER,
+                    "there are more unfinished messages than --max-assembly allows".to_owned(),
+                ),
+            };
+            self.close_if_there(token, Farewell { code: Some(code), reason: &reason, error: None });
             if let Some(connection) = self.connections.get_mut(token as usize) {
                 connection.phase = Phase::Ending;
                 self.answer(token, |_| {});

@@ -7,12 +7,16 @@ use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
     interest::CohortId,
-    quota::Spent,
     resume::Resume,
     round::{PacedRound, Round, Told},
     timers,
 };
-use crate::{clock::Moment, limits::Permit, tape::Position, websocket::Decoder};
+use crate::{
+    clock::Moment,
+    limits::{Permit, Spent},
+    tape::Position,
+    websocket::Decoder,
+};
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

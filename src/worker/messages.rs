@@ -1,7 +1,7 @@
 //! What clients send: frames, commands, and publications.
 
 use super::{
-    Worker,
+    Doom, Worker,
     closing::Farewell,
     connection::{Phase, Speaks},
 };
@@ -28,7 +28,7 @@ impl<E: Edge> Worker<E> {
                 Ok(Some(event)) => self.act(token, event),
                 Ok(None) => break,
                 Err(violation) => {
-                    self.doomed.push((token, violation));
+                    self.doomed.push((token, Doom::Violation(violation)));
                     break;
                 }
             }
@@ -36,16 +36,23 @@ impl<E: Edge> Worker<E> {
                 break;
             }
         }
-        let (before, after) = (held as u64, decoder.buffered() as u64);
-        let gone = match self.connections.get_mut(token as usize).filter(|connection| connection.id == id) {
-            Some(connection) => {
-                connection.decoder = decoder;
-                false
+        let mut after = 0;
+        if let Some(connection) = self.connections.get_mut(token as usize).filter(|connection| connection.id == id) {
+            after = decoder.buffered();
+            // Nearly always it holds nothing, before and after.
+            if after != held
+                && let Err(why) = connection.permit.hold(after)
+            {
+                self.shared.metrics.refuse(why);
+                self.doomed.push((token, Doom::Full(why)));
+                decoder.end();
+                after = 0;
+                connection.permit.let_go();
             }
-            None => true,
-        };
+            connection.decoder = decoder;
+        }
         let assembly = &self.metrics().assembly_bytes;
-        assembly.set((assembly.get() + if gone { 0 } else { after }).saturating_sub(before));
+        assembly.set((assembly.get() + after as u64).saturating_sub(held as u64));
     }
 
     fn act(&mut self, token: Token, event: Event<'_>) {
@@ -61,7 +68,7 @@ impl<E: Edge> Worker<E> {
                 }
             }
             Event::Pong(_) => {
-                self.may_ask(token);
+                self.may_be_heard(token);
             }
             Event::Close(_) => {}
             Event::Text(text) => {
@@ -132,6 +139,7 @@ impl<E: Edge> Worker<E> {
             Err(error) => {
                 let code = match error {
                     PublishError::TopicsFull { .. } => "too_many_topics",
+                    PublishError::AddressFull { .. } => "address_full",
                     PublishError::TooLarge { .. } => "too_large",
                     PublishError::BadTopic(_) => "bad_topic",
                 };
@@ -163,15 +171,16 @@ impl<E: Edge> Worker<E> {
         topic: &str,
         payload: Payload<'_>,
     ) -> Result<crate::tape::Appended, PublishError> {
-        let origin = self.connections[token as usize].id;
+        let connection = &self.connections[token as usize];
         let ts = self.edge.wall_us();
-        let done = self.tape.appender().append(topic, payload, ts, origin);
+        let done = self.tape.appender().charging(connection.permit.account()).append(topic, payload, ts, connection.id);
         match &done {
             Ok(_) => {
                 self.metrics().publications.add(1);
                 self.published = true;
             }
             Err(PublishError::TopicsFull { .. }) => self.shared.metrics.refuse(Refusal::TopicsFull),
+            Err(PublishError::AddressFull { .. }) => self.shared.metrics.refuse(Refusal::AddressTopicsFull),
             Err(_) => {}
         }
         done

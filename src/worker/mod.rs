@@ -62,13 +62,11 @@ use self::{
     interest::{CohortId, Interest},
     march::Plan,
     passes::{PassId, Passes},
-    quota::Spent,
     round::Piece,
     slow::Survey,
     timers::Timers,
 };
 pub(crate) use self::{
-    quota::Quota,
     requests::shown_token,
     slow::{SlowClient, SlowClients},
 };
@@ -78,9 +76,10 @@ use crate::{
     handover::{Arrival, Inbox, Message},
     http,
     io::{Edge, Ready, Received, Token, waker::Sleep},
+    limits::{Quota, Spent},
     live::Live,
     log::{Kind, Log, tell},
-    metrics::{Metrics, WorkerMetrics},
+    metrics::{Metrics, Refusal, WorkerMetrics},
     protocol::command,
     proxy::Proxies,
     publish::Publisher,
@@ -112,7 +111,9 @@ pub(crate) struct Settings {
     pub subscriptions_max: usize,
     pub subscriptions_total_max: usize,
     pub commands: Quota,
+    pub commands_per_address: Quota,
     pub publications: Quota,
+    pub publications_per_address: Quota,
     pub slow_list: usize,
     pub flush_interval: Duration,
     pub turn_sends: usize,
@@ -150,7 +151,9 @@ impl Settings {
             subscriptions_max: config.max_subscriptions,
             subscriptions_total_max: config.max_subscriptions_total,
             commands: Quota::new(config.max_commands),
+            commands_per_address: Quota::new(config.max_commands_per_ip),
             publications: Quota::new(config.max_publications),
+            publications_per_address: Quota::new(config.max_publications_per_ip),
             slow_list: config.slow_list,
             flush_interval: config.flush_interval.get(),
             turn_sends: config.turn_sends,
@@ -235,8 +238,8 @@ pub(crate) struct Worker<E: Edge> {
     runnable: VecDeque<Token>,
     /// Connections with answers to flush.
     answered: Vec<Token>,
-    /// Connections whose peers broke the rules in this turn.
-    doomed: Vec<(Token, Violation)>,
+    /// Connections whose peers broke the rules, or sent what there is no room for, in this turn.
+    doomed: Vec<(Token, Doom)>,
     // Buffers that are used again every turn.
     touched: Vec<CohortId>,
     stirred: Vec<(CohortId, usize)>,
@@ -249,6 +252,13 @@ pub(crate) struct Worker<E: Edge> {
     ready: Vec<Ready>,
     /// Connections whose timers have come.
     due: VecDeque<Token>,
+}
+
+/// Why a connection is failed.
+enum Doom {
+    Violation(Violation),
+    /// Its unfinished message is one too many.
+    Full(Refusal),
 }
 
 struct Draining {

@@ -21,7 +21,7 @@ use crate::{
         sim::{Kernel, Peer, SimEdge, Socket},
         waker::Waker,
     },
-    limits::Limits,
+    limits::{Bounds, Limits},
     log::{Dropped, Log},
     tape::TapeSettings,
 };
@@ -96,7 +96,7 @@ impl Wanted {
         let [flush, age, handshake, heartbeat, idle, close, drain] = self.times.map(span);
         change(&|c| [c.max_commands, c.max_publications] = self.rates.map(rate));
         change(&|c| c.max_connections = connections);
-        change(&|c| c.max_connections_per_ip = by_address);
+        change(&|c| c.max_connections_per_ip = Some(by_address));
         change(&|c| c.max_subscriptions = subscriptions);
         change(&|c| c.turn_sends = sends);
         change(&|c| c.slow_list = slow);
@@ -154,7 +154,7 @@ impl Party {
         let (inbox, receiver) = Inbox::new(64, Arc::clone(&waker));
         let (sender, control) = Inbox::new(64, Arc::clone(&waker));
         let worker = Worker::new(0, Arc::clone(&shared), tape, kernel.edge(waker), receiver, sender);
-        let limits = Limits::new(config.max_connections, 0);
+        let limits = Limits::new(&Bounds::of(&config), config.ipv6_prefix);
         Party { kernel, worker, shared, inbox, control, limits, config, guests: Vec::new() }
     }
 
@@ -206,7 +206,8 @@ impl Party {
 
     fn connect(&mut self, names: u8, room: usize) {
         let address = "127.0.0.1:1".parse().expect("an address");
-        let Ok(permit) = self.limits.admit(Some(std::net::IpAddr::from([127, 0, 0, 1]))) else { return };
+        let now = Moment(self.kernel.now_ns());
+        let Ok(permit) = self.limits.admit(Some(std::net::IpAddr::from([127, 0, 0, 1])), now) else { return };
         if self.guests.iter().filter(|guest| !guest.gone).count() >= 5 {
             return;
         }
@@ -222,7 +223,7 @@ impl Party {
     }
 
     fn reload(&mut self) {
-        self.limits.set(self.config.max_connections, self.config.max_connections_per_ip);
+        self.limits.set(&Bounds::of(&self.config));
         self.shared.settings.set(Settings::new(&self.config));
     }
 

@@ -9,11 +9,13 @@ use super::{
     Worker,
     closing::Farewell,
     connection::{Phase, Speaks},
+    quota::LATER,
 };
 use crate::{
     handover::Arrival,
     http::{self, Request},
     io::{Edge, Token},
+    limits,
     log::{Kind, tell},
     metrics,
     protocol::{Sub, Topic, command::ResumePoint, event, is_pattern, reply},
@@ -82,18 +84,19 @@ impl<E: Edge> Worker<E> {
         client == peer || self.comes_from(token, client)
     }
 
-    /// From now on the connection is this client's. Returns false if it was refused, because the client has too many.
+    /// From now on the connection is this client's. Returns false if it was refused, because the client has too many, or
+    /// connects too often.
     fn comes_from(&mut self, token: Token, client: SocketAddr) -> bool {
         let connection = &mut self.connections[token as usize];
         connection.peer = client;
         if self.settings.proxies.trust(client.ip()) {
             return true;
         }
-        match connection.permit.count(client.ip()) {
+        match connection.permit.count(client.ip(), self.now) {
             Ok(()) => true,
             Err(why) => {
-                let text = "There are too many connections from your address.";
-                self.refuse_because(token, &http::Refusal::new(503, text), why);
+                let (status, text) = limits::told(why);
+                self.refuse_because(token, &http::Refusal::new(status, text).with(LATER), why);
                 false
             }
         }
@@ -120,6 +123,9 @@ impl<E: Edge> Worker<E> {
         let subprotocol = handshake::choose_subprotocol(head, &[handshake::SUBPROTOCOL]);
         let topics = head.query_value("topics");
         let sub = topics.as_deref().map(|topics| self.sub_from_query(head, topics)).transpose()?;
+        if sub.is_some() {
+            self.may_subscribe(token)?;
+        }
         self.open(token, Speaks::Json, |out| handshake::push_accepted(out, &accept, subprotocol));
         self.greet(token);
         if let Some(sub) = sub {
@@ -136,10 +142,10 @@ impl<E: Edge> Worker<E> {
         Topic::check(topic, self.settings.topic_length_max)
             .map_err(|error| http::Refusal::new(400, format!("Not a topic: {error}.")))?;
         let sub = self.sub_from_query(head, topic)?;
+        self.may_subscribe(token)?;
         let echo = head.query_value("echo").as_deref() != Some("0");
         self.open(token, Speaks::Raw { topic: topic.into() }, |out| handshake::push_accepted(out, &accept, None));
         if let Err(reason) = self.subscribe_raw(token, &sub, echo) {
-            self.shared.metrics.refuse(metrics::Refusal::SubscriptionsFull);
             self.close(token, Farewell { code: Some(CloseCode::TRY_AGAIN_LATER), reason: &reason, error: None });
         }
         self.check_token(token, head);
@@ -162,6 +168,7 @@ impl<E: Edge> Worker<E> {
             let point = ResumePoint { epoch: point.0.to_owned().into(), seq: point.1 };
             sub.from.insert(topic.clone(), point);
         }
+        self.may_subscribe(token)?;
         let mut response = http::Response::new(200)
             .header("Cache-Control", "no-store")
             // A proxy that collects an answer before it passes it on would hold every event back.
@@ -238,6 +245,7 @@ impl<E: Edge> Worker<E> {
                 503 => metrics::Refusal::InboxFull,
                 403 => metrics::Refusal::Origin,
                 408 => metrics::Refusal::HandshakeTimeout,
+                429 => metrics::Refusal::AddressRateLimited,
                 _ => metrics::Refusal::BadRequest,
             },
         );

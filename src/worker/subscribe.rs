@@ -71,10 +71,7 @@ impl<E: Edge> Worker<E> {
         let delivery = Delivery::of(sub);
         let added = match self.check_rates(token, delivery).and_then(|()| self.add_names(token, &names)) {
             Ok(added) => added,
-            Err((code, message)) => {
-                self.shared.metrics.refuse(Refusal::SubscriptionsFull);
-                return self.error(token, id, code, &message);
-            }
+            Err((code, message)) => return self.error(token, id, code, &message),
         };
         let lane = self.connections[token as usize].lane();
         self.attach(lane);
@@ -86,7 +83,7 @@ impl<E: Edge> Worker<E> {
         self.write_beginnings(token, &mut then, sub, &found, &resumed);
         let pending = self.connections[token as usize].pending() + then.len();
         if pending > self.settings.pending_max {
-            self.shared.subscriptions.remove(added.iter());
+            self.remove_names(token, &added);
             self.detach(lane);
             let most = self.settings.pending_max;
             let message = format!(
@@ -136,7 +133,7 @@ impl<E: Edge> Worker<E> {
         let ended: Vec<NameId> = topics.iter().filter_map(|name| self.interest.find_name(name)).filter(is_in).collect();
         set.retain(|(name, _)| !ended.contains(name));
         let texts: Vec<Arc<str>> = ended.iter().map(|name| Arc::clone(self.interest.text(*name))).collect();
-        self.shared.subscriptions.remove(texts.iter());
+        self.remove_names(token, &texts);
         let (mut json, mut then) = (Vec::new(), Vec::new());
         reply::ack(&mut json, id);
         push_message(&self.connections[token as usize].speaks, &mut then, &json);
@@ -162,7 +159,7 @@ impl<E: Edge> Worker<E> {
     pub(super) fn unsubscribe_all(&mut self, token: Token) {
         let names: Vec<Arc<str>> =
             self.names_of(token).iter().map(|(name, _)| Arc::clone(self.interest.text(*name))).collect();
-        self.shared.subscriptions.remove(names.iter());
+        self.remove_names(token, &names);
         self.leave_members(token);
         self.stop_marching(token);
         if let Some(cohort) = self.connections[token as usize].cohort.take() {
@@ -209,6 +206,7 @@ impl<E: Edge> Worker<E> {
         if rates.len() > RATES_MAX {
             let message =
                 format!("rate: expected at most {RATES_MAX} different rates on one connection, found one more");
+            self.shared.metrics.refuse(Refusal::SubscriptionsFull);
             return Err(("too_many_rates", message));
         }
         Ok(())
@@ -227,13 +225,31 @@ impl<E: Edge> Worker<E> {
         if let Some(first) = fresh.get(most.saturating_sub(set.len())) {
             let message =
                 format!("{first} would be one too many: {all} subscriptions, --max-subscriptions allows {most}");
+            self.shared.metrics.refuse(Refusal::SubscriptionsFull);
             return Err(("too_many_subscriptions", message));
         }
+        let (permit, metrics) = (&mut self.connections[token as usize].permit, &self.shared.metrics);
+        if let Err(most) = permit.subscribe(fresh.len()) {
+            let message = format!(
+                "{} more would be too many: --max-subscriptions-per-ip allows {most} over all connections of your address",
+                fresh.len()
+            );
+            metrics.refuse(Refusal::AddressSubscriptionsFull);
+            return Err(("address_full", message));
+        }
         self.shared.subscriptions.add(fresh.iter().copied()).map_err(|TooManySubscriptions| {
+            permit.unsubscribe(fresh.len());
             let most = self.settings.subscriptions_total_max;
             let message = format!("the server has as many subscriptions as --max-subscriptions-total {most} allows");
+            metrics.refuse(Refusal::SubscriptionsFull);
             ("server_full", message)
         })
+    }
+
+    /// Counts `names` of a connection as ended.
+    fn remove_names(&mut self, token: Token, names: &[Arc<str>]) {
+        self.shared.subscriptions.remove(names.iter());
+        self.connections[token as usize].permit.unsubscribe(names.len());
     }
 
     /// Puts a connection into the cohort of `set` from the stage's position on.

@@ -35,7 +35,7 @@ use crate::{
         sim::{Kernel, Peer, SimEdge, Socket},
         waker::Waker,
     },
-    limits::Limits,
+    limits::{Limits, Table},
     live::Live,
     log::{Dropped, Log},
     protocol::{Kind, Payload},
@@ -130,7 +130,9 @@ fn settings() -> Settings {
         subscriptions_max: 1024,
         subscriptions_total_max: 100_000,
         commands: Quota::new(RateLimit::NONE),
+        commands_per_address: Quota::new(RateLimit::NONE),
         publications: Quota::new(RateLimit::NONE),
+        publications_per_address: Quota::new(RateLimit::NONE),
         slow_list: 4,
         flush_interval: Duration::ZERO,
         turn_sends: 64,
@@ -197,7 +199,7 @@ impl World {
             tape,
             tape_bytes_max: retain + segment_max,
             shared,
-            limits: Limits::new(1000, 0),
+            limits: Limits::of_connections(1000),
             clients: Vec::new(),
             strays: Vec::new(),
             control: handed_on,
@@ -212,7 +214,7 @@ impl World {
     fn hand_over(&mut self, room: usize) -> (Peer, u64) {
         let (socket, peer) = self.kernel.connect(room);
         let address = "127.0.0.1:1".parse().unwrap();
-        let permit = self.limits.admit(Some("127.0.0.1".parse().unwrap())).unwrap();
+        let permit = self.limits.admit(Some("127.0.0.1".parse().unwrap()), Moment::default()).unwrap();
         let arrival = Arrival { socket, peer: address, permit, received: Vec::new() };
         let n = self.kernel.pick(self.posts.len());
         let post = &mut self.posts[n];
@@ -442,6 +444,9 @@ impl World {
         }
         assert_eq!(self.shared.subscriptions.total(), 0);
         assert_eq!(self.limits.connections(), 0);
+        let account = self.limits.account("127.0.0.1".parse().unwrap(), Moment::default());
+        let tables = [Table::Connections, Table::Subscriptions, Table::Assembly];
+        assert_eq!(tables.map(|table| account.used(table)), [0; 3], "connections, subscriptions, unfinished messages");
         assert_eq!(self.lanes_written(), [false, true, false], "nobody wants the JSON lane");
         self.tape.want(Lane::Json);
         assert_eq!(self.lanes_written(), [true, false, false], "nobody wants the raw lane");
@@ -1211,7 +1216,7 @@ fn answers_that_are_taken_slowly_are_waited_for() {
 fn thousands_that_are_due_at_once_are_no_long_turn() {
     const COUNT: u64 = 1000;
     let mut world = roomy(quiet());
-    world.limits = Limits::new(COUNT as usize, 0);
+    world.limits = Limits::of_connections(COUNT as usize);
     let metrics = Arc::clone(&world.shared.metrics);
     for n in 0..COUNT {
         world.connect(1000, Speech::Json, &[]);
@@ -1235,7 +1240,7 @@ fn thousands_that_are_due_at_once_are_no_long_turn() {
 fn buffers_and_tables_give_their_room_back_once_what_was_large_has_gone() {
     let quiet = Settings { heartbeat: Duration::ZERO, idle_timeout: Duration::ZERO, ..settings() };
     let mut world = World::new(1, quiet, 1 << 20, 16 << 20);
-    world.limits.set(5000, 0);
+    world.limits = Limits::of_connections(5000);
     let wish = Wish { names: vec!["q.*".into()], way: Way::Rate(4), snapshot: true, from: BTreeMap::new() };
     world.connect_as(8 << 20, Speech::Json, wish);
     world.settle();

@@ -158,7 +158,11 @@ fn a_close_is_answered_with_its_code_and_the_connection_ends() {
 
 #[test]
 fn resets_at_every_stage_leave_nothing_behind() {
-    let server = serve(|config| config.max_connections = 4);
+    let server = serve(|config| {
+        config.max_connections = 4;
+        config.max_connections_per_ip = Some(0);
+        config.max_connects_per_ip = "0".parse().unwrap();
+    });
     let whole = upgrade("/ws?topics=a", &format!("Sec-WebSocket-Version: 13\r\n{KEY}"));
     let mut bytes = whole.into_bytes();
     bytes.extend(frame(0x81, br#"{"op":"sub","topics":["b","c.*"]}"#));

@@ -12,7 +12,7 @@ use crate::{
 
 #[test]
 fn connections_beyond_the_limit_are_told_503_and_room_is_given_back() {
-    let server = serve(|config| config.max_connections = 2);
+    let server = serve(|config| (config.max_connections, config.max_connections_per_ip) = (2, Some(0)));
     let first = Client::hello(&server, "/ws");
     let _second = Client::hello(&server, "/ws");
     let mut answer = String::new();
@@ -25,7 +25,7 @@ fn connections_beyond_the_limit_are_told_503_and_room_is_given_back() {
 
 #[test]
 fn connections_from_one_address_are_limited() {
-    let server = serve(|config| config.max_connections_per_ip = 1);
+    let server = serve(|config| config.max_connections_per_ip = Some(1));
     let _first = Client::hello(&server, "/ws");
     let mut answer = String::new();
     tcp(server.addresses()[0]).read_to_string(&mut answer).unwrap();
@@ -34,7 +34,7 @@ fn connections_from_one_address_are_limited() {
 
 #[test]
 fn one_topic_too_many_is_refused_and_the_others_go_on() {
-    let server = serve(|config| config.max_topics = 2);
+    let server = serve(|config| (config.max_topics, config.max_topics_per_ip) = (2, Some(0)));
     let mut client = Client::hello(&server, "/ws");
     for topic in ["a", "b"] {
         assert_eq!(client.ask(&format!(r#"{{"op":"pub","id":1,"topic":"{topic}","data":1}}"#))["seq"], 1);
@@ -62,6 +62,7 @@ fn subscriptions_over_all_connections_are_limited_and_given_back() {
     let server = serve(|config| {
         config.max_subscriptions = 2;
         config.max_subscriptions_total = 3;
+        config.max_subscriptions_per_ip = Some(0);
     });
     let mut first = Client::hello(&server, "/ws?topics=a,b");
     first.json();

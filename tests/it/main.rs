@@ -1,6 +1,7 @@
 //! The server as its users meet it: real sockets, an independent WebSocket client (tungstenite), the real binary.
 
 mod activation;
+mod addresses;
 mod alive;
 mod auth;
 mod binary;

@@ -18,7 +18,7 @@ const BEHIND: &str = "127.0.0.1";
 fn behind(change: impl FnOnce(&mut Config)) -> Server {
     serve(|config| {
         config.trusted_proxy = vec![BEHIND.parse().unwrap()];
-        config.max_connections_per_ip = 1;
+        config.max_connections_per_ip = Some(1);
         change(config);
     })
 }
@@ -70,7 +70,7 @@ fn streams_of_events_are_counted_as_their_client_too() {
 fn who_is_not_trusted_can_not_name_another() {
     let server = serve(|config| {
         config.trusted_proxy = vec!["192.0.2.0/24".parse().unwrap()];
-        config.max_connections_per_ip = 1;
+        config.max_connections_per_ip = Some(1);
     });
     let _first = try_for(&server, "198.51.100.1").unwrap();
     assert!(try_for(&server, "198.51.100.2").is_err());

@@ -59,7 +59,7 @@ fn sighup_changes_what_can_change_and_says_what_needs_a_restart() {
 
     file.write(
         "publish-token = 'new'\nretain = '9MiB'\nlog-level = 'debug'\nallow-origin = 'https://ours.example'\n\
-         max-connections-per-ip = 2\nheartbeat = '30s'\n",
+         max-connections-per-ip = 5\nheartbeat = '30s'\n",
     );
     running.signal(Signal::HUP);
     let log = running.logged("reloaded");
@@ -96,7 +96,7 @@ fn sighup_changes_what_can_change_and_says_what_needs_a_restart() {
 #[test]
 fn a_limit_on_connections_can_be_raised_and_lowered() {
     let file = File::new("max-connections = 1\n");
-    let mut running = Running::start(&["--config", file.path()]);
+    let mut running = Running::start(&["--config", file.path(), "--max-connections-per-ip", "0"]);
     let address = running.address.parse().unwrap();
     let _first = hello(&running, "/ws");
     assert!(Client::try_connect(address, "/ws", &[]).is_err_and(|error| error.contains("503")));

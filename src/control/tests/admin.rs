@@ -58,7 +58,7 @@ fn health_is_red_while_a_worker_stands_still_and_green_when_it_goes_on() {
     assert_eq!(client.get("/healthz").status, 200);
     // Nobody reads its inbox.
     let (socket, _) = std::os::unix::net::UnixStream::pair().unwrap();
-    let permit = admin.context.limits.admit(None).unwrap();
+    let permit = admin.context.limits.admit(None, Moment::now()).unwrap();
     let arrival = Arrival { socket: socket.into(), peer: admin.address, permit, received: Vec::new() };
     admin.context.workers[0].hand_over(arrival).unwrap();
     until("red", || client.get("/healthz").status != 200);

@@ -203,7 +203,7 @@ impl Alone {
     fn connect(&self, received: &[u8]) -> Client {
         let stream = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         let (socket, peer) = self.listener.accept().unwrap();
-        let permit = self.control.context.limits.admit(None).unwrap();
+        let permit = self.control.context.limits.admit(None, Moment::now()).unwrap();
         let arrival = Arrival { socket: socket.into(), peer, permit, received: received.to_vec() };
         self.inbox.hand_over(arrival).unwrap();
         stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();

@@ -32,7 +32,7 @@ use crate::{
     config::{Config, Span},
     handover::{Arrival, Inbox, Message},
     io::{epoll::Epoll, waker::Waker},
-    limits::Limits,
+    limits::{Bounds, Limits},
     live::Live,
     log::{Dropped, Log},
     metrics::{Eviction, Metrics, Refusal},
@@ -81,7 +81,7 @@ impl Server {
     fn connect_after(&self, received: &[u8]) -> Client {
         let stream = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         let (socket, peer) = self.listener.accept().unwrap();
-        let permit = self.context.limits.admit(Some(peer.ip())).unwrap();
+        let permit = self.context.limits.admit(Some(peer.ip()), Moment::now()).unwrap();
         let arrival = Arrival { socket: socket.into(), peer, permit, received: received.to_vec() };
         self.inbox.hand_over(arrival).unwrap();
         // A guard: a test that would hang fails.
@@ -145,7 +145,7 @@ fn context(
         settings,
         shared: Arc::new(shared),
         tape,
-        limits: Limits::new(config.max_connections, 0),
+        limits: Limits::new(&Bounds::of(&config), config.ipv6_prefix),
         workers: vec![worker],
         readiness: Arc::new(AtomicBool::new(true)),
         started: Moment::now(),

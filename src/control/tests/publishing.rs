@@ -34,7 +34,7 @@ fn a_body_said_to_be_json_must_be_that() {
 
 #[test]
 fn a_topic_that_is_none_and_one_too_many_are_refused() {
-    let server = Server::with(|config| config.max_topics = 1, |_| {});
+    let server = Server::with(|config| (config.max_topics, config.max_topics_per_ip) = (1, Some(0)), |_| {});
     let mut client = server.connect();
     assert!(client.post("/publish/a..b", "", "").body.contains("byte 2"));
     let mut client = server.connect();

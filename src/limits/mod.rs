@@ -1,0 +1,385 @@
+//! How much there may be of what all clients share, in all and of one address; and how often one address may do something.
+//!
+//! By default one address has at most half of each table, so that one client alone, with however many connections, never
+//! fills what the others need. Who counts as one address is for [`Prefix`] to say; what it has and has done is its
+//! [`Account`], shared by everything that counts by address: acceptors, workers, the control thread and the table of topics.
+//! The server's own feeds have no account: they aren't bounded by address.
+//!
+//! A connection takes its place with a [`Permit`] and looks its account up once, under a lock; whatever it charges
+//! afterwards is an atomic operation or two. All of it is given back when the permit is dropped, whatever the connection came to.
+
+mod account;
+mod prefix;
+mod quota;
+
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+
+use self::account::{Accounts, Shares, TABLES, take};
+pub use self::{
+    account::{Account, Charge, Table},
+    prefix::Prefix,
+    quota::{Quota, Spent},
+};
+use crate::{clock::Moment, config::Config, metrics::Refusal};
+
+/// The bounds; `usize::MAX` for any number.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Connections.
+    pub connections: usize,
+    /// Bytes of unfinished messages.
+    pub assembly: usize,
+    /// How often one address may connect.
+    pub connects: Quota,
+    /// What one address may have, by [`Table`].
+    pub shares: [usize; TABLES],
+}
+
+impl Bounds {
+    /// Those of the settings.
+    pub fn of(config: &Config) -> Bounds {
+        Bounds {
+            connections: config.max_connections,
+            assembly: config.max_assembly.as_u64() as usize,
+            connects: Quota::new(config.max_connects_per_ip),
+            shares: [
+                share(config.max_connections_per_ip, config.max_connections),
+                share(config.max_subscriptions_per_ip, config.max_subscriptions_total),
+                share(config.max_topics_per_ip, config.max_topics),
+                share(config.max_values_per_ip.map(|size| size.as_u64() as usize), config.max_values.as_u64() as usize),
+                share(
+                    config.max_assembly_per_ip.map(|size| size.as_u64() as usize),
+                    config.max_assembly.as_u64() as usize,
+                ),
+            ],
+        }
+    }
+}
+
+/// What one address may have of a table: what was set, where 0 is any number; half of the table, if nothing was.
+fn share(set: Option<usize>, whole: usize) -> usize {
+    match set {
+        Some(0) => usize::MAX,
+        Some(most) => most,
+        None => whole.div_ceil(2),
+    }
+}
+
+/// The status and the sentence that a client is told whose connection was not admitted.
+pub fn told(why: Refusal) -> (u16, &'static str) {
+    match why {
+        Refusal::AddressFull => (503, "There are too many connections from your address (--max-connections-per-ip)."),
+        Refusal::ConnectsLimited => (429, "Your address connects too often (--max-connects-per-ip): try again later."),
+        _ => (503, "The server is full: try again later."),
+    }
+}
+
+/// The bounds, and what is used of them.
+#[derive(Debug)]
+pub struct Limits {
+    connections: AtomicUsize,
+    connections_max: AtomicUsize,
+    assembly: AtomicUsize,
+    assembly_max: AtomicUsize,
+    shares: Arc<Shares>,
+    accounts: Mutex<Accounts>,
+    ipv6_len: u8,
+}
+
+impl Limits {
+    /// These bounds, with IPv6 addresses counted by prefixes of `ipv6_len` bits.
+    pub fn new(bounds: &Bounds, ipv6_len: u8) -> Arc<Limits> {
+        let shares = Arc::new(Shares::new(bounds.shares));
+        Arc::new(Limits {
+            connections: AtomicUsize::new(0),
+            connections_max: AtomicUsize::new(bounds.connections),
+            assembly: AtomicUsize::new(0),
+            assembly_max: AtomicUsize::new(bounds.assembly),
+            accounts: Mutex::new(Accounts::new(&shares, bounds.connects)),
+            shares,
+            ipv6_len,
+        })
+    }
+
+    /// At most so many connections, and no other bound: for tests and measurements of something else.
+    #[cfg(any(feature = "bench", test))]
+    pub fn of_connections(connections_max: usize) -> Arc<Limits> {
+        let connects = Quota::new("0".parse().expect("no limit"));
+        let shares = [usize::MAX; TABLES];
+        Limits::new(&Bounds { connections: connections_max, assembly: usize::MAX, connects, shares }, 64)
+    }
+
+    /// Sets the bounds anew. Who is there stays, and whoever has more than it may keeps it.
+    pub fn set(&self, bounds: &Bounds) {
+        self.connections_max.store(bounds.connections, Ordering::Relaxed);
+        self.assembly_max.store(bounds.assembly, Ordering::Relaxed);
+        self.shares.set(bounds.shares);
+        self.accounts.lock().connects = bounds.connects;
+    }
+
+    /// Connections that there may be.
+    pub fn connections_max(&self) -> usize {
+        self.connections_max.load(Ordering::Relaxed)
+    }
+
+    /// Connections now.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of unfinished messages that there may be.
+    pub fn assembly_max(&self) -> usize {
+        self.assembly_max.load(Ordering::Relaxed)
+    }
+
+    /// Addresses that have an account.
+    pub fn addresses(&self) -> usize {
+        self.accounts.lock().len()
+    }
+
+    /// The account of an address, for something other than a connection of its own.
+    pub fn account(&self, address: IpAddr, now: Moment) -> Arc<Account> {
+        self.accounts.lock().find(Prefix::of(address, self.ipv6_len), now)
+    }
+
+    /// Takes up room for a connection until the permit is dropped, and of `address`, if one is to be counted.
+    ///
+    /// # Errors
+    /// Which bound is reached.
+    pub fn admit(self: &Arc<Limits>, address: Option<IpAddr>, now: Moment) -> Result<Permit, Refusal> {
+        if !take(&self.connections, 1, self.connections_max()) {
+            return Err(Refusal::ServerFull);
+        }
+        // From here on the permit gives back what was taken.
+        let mut permit = Permit { limits: Arc::clone(self), account: None, subscriptions: 0, assembly: 0 };
+        if let Some(address) = address {
+            permit.count(address, now)?;
+        }
+        Ok(permit)
+    }
+}
+
+/// Room for one connection, and what that connection has of other tables.
+#[derive(Debug)]
+pub struct Permit {
+    limits: Arc<Limits>,
+    /// None for a connection that isn't counted for an address: a trusted proxy's, whose client isn't known (yet).
+    account: Option<Arc<Account>>,
+    subscriptions: u32,
+    assembly: u32,
+}
+
+impl Permit {
+    /// Counts the connection as one of `address` as well. For a proxy's connection, whose client is known later.
+    ///
+    /// # Errors
+    /// There are as many as there may be, or they come too often.
+    pub fn count(&mut self, address: IpAddr, now: Moment) -> Result<(), Refusal> {
+        if self.account.is_some() {
+            return Ok(());
+        }
+        let account = {
+            let mut accounts = self.limits.accounts.lock();
+            let account = accounts.find(Prefix::of(address, self.limits.ipv6_len), now);
+            if !accounts.connects.allows_shared(&account.connects, now) {
+                return Err(Refusal::ConnectsLimited);
+            }
+            account
+        };
+        if !account.take(Table::Connections, 1, account.most(Table::Connections)) {
+            return Err(Refusal::AddressFull);
+        }
+        self.account = Some(account);
+        Ok(())
+    }
+
+    /// The account of the address that the connection is counted for.
+    pub fn account(&self) -> Option<&Arc<Account>> {
+        self.account.as_ref()
+    }
+
+    /// Counts `n` subscriptions more.
+    ///
+    /// # Errors
+    /// How many its address may have: these would be too many, and none is counted.
+    pub fn subscribe(&mut self, n: usize) -> Result<(), usize> {
+        if let Some(account) = &self.account {
+            let most = account.most(Table::Subscriptions);
+            if !account.take(Table::Subscriptions, n, most) {
+                return Err(most);
+            }
+            self.subscriptions += n as u32;
+        }
+        Ok(())
+    }
+
+    /// Counts `n` subscriptions less.
+    pub fn unsubscribe(&mut self, n: usize) {
+        if let Some(account) = &self.account {
+            debug_assert!(n <= self.subscriptions as usize, "{n} of {} end", self.subscriptions);
+            account.give_back(Table::Subscriptions, n);
+            self.subscriptions -= n as u32;
+        }
+    }
+
+    /// From now on the connection holds so many bytes of unfinished messages.
+    ///
+    /// # Errors
+    /// Which bound is reached: it still holds as many as before.
+    pub fn hold(&mut self, bytes: usize) -> Result<(), Refusal> {
+        let before = self.assembly as usize;
+        if let Some(more) = bytes.checked_sub(before) {
+            if let Some(account) = &self.account
+                && !account.take(Table::Assembly, more, account.most(Table::Assembly))
+            {
+                return Err(Refusal::AddressAssemblyFull);
+            }
+            if !take(&self.limits.assembly, more, self.limits.assembly_max()) {
+                if let Some(account) = &self.account {
+                    account.give_back(Table::Assembly, more);
+                }
+                return Err(Refusal::AssemblyFull);
+            }
+        } else {
+            self.give_back(before - bytes);
+        }
+        // A message has at most 512 MiB.
+        self.assembly = bytes as u32;
+        Ok(())
+    }
+
+    /// It holds none any more.
+    pub fn let_go(&mut self) {
+        let held = std::mem::take(&mut self.assembly);
+        self.give_back(held as usize);
+    }
+
+    fn give_back(&self, bytes: usize) {
+        self.limits.assembly.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(account) = &self.account {
+            account.give_back(Table::Assembly, bytes);
+        }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.limits.connections.fetch_sub(1, Ordering::Relaxed);
+        self.let_go();
+        if let Some(account) = &self.account {
+            account.give_back(Table::Subscriptions, self.subscriptions as usize);
+            account.give_back(Table::Connections, 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const NOW: Moment = Moment(1_000_000_000);
+
+    fn bounds(connections: usize, per_address: usize) -> Bounds {
+        Bounds {
+            connections,
+            assembly: 1000,
+            connects: Quota::new("0".parse().unwrap()),
+            shares: [per_address; TABLES],
+        }
+    }
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn each_bound_holds_and_is_given_back() {
+        let limits = Limits::new(&bounds(3, 2), 64);
+        let (a, b) = (address("127.0.0.1"), address("127.0.0.2"));
+        let first = limits.admit(Some(a), NOW).unwrap();
+        let _second = limits.admit(Some(a), NOW).unwrap();
+        assert_eq!(limits.admit(Some(a), NOW).unwrap_err(), Refusal::AddressFull);
+        let _third = limits.admit(Some(b), NOW).unwrap();
+        assert_eq!(limits.admit(Some(b), NOW).unwrap_err(), Refusal::ServerFull);
+        drop(first);
+        assert_eq!(limits.connections(), 2);
+        drop(limits.admit(Some(a), NOW).unwrap());
+        assert_eq!(limits.connections(), 2);
+        let mut by_proxy = limits.admit(None, NOW).unwrap();
+        by_proxy.count(b, NOW).unwrap();
+        let mut another = Limits::new(&bounds(2, 1), 64).admit(Some(a), NOW).unwrap();
+        another.count(b, NOW).expect("it is counted once");
+        drop(by_proxy);
+        limits.set(&bounds(1, usize::MAX));
+        assert_eq!(limits.admit(Some(b), NOW).unwrap_err(), Refusal::ServerFull);
+        limits.set(&bounds(4, usize::MAX));
+        let _more = [limits.admit(Some(a), NOW).unwrap(), limits.admit(Some(a), NOW).unwrap()];
+    }
+
+    #[test]
+    fn one_address_has_half_of_each_table_unless_it_was_set() {
+        let config = Config { max_connections: 9, max_topics_per_ip: Some(0), ..Config::default() };
+        let shares = Bounds::of(&config).shares;
+        assert_eq!(shares, [5, 500_000, usize::MAX, 128 << 20, 128 << 20]);
+        let config = Config { max_connections_per_ip: Some(7), max_topics: 1, ..config };
+        assert_eq!(Bounds::of(&config).shares[..3], [7, 500_000, usize::MAX]);
+        assert_eq!(Bounds::of(&Config { max_topics_per_ip: None, ..config }).shares[2], 1, "one is no less than half");
+    }
+
+    #[test]
+    fn one_client_is_one_address_in_whatever_form() {
+        let limits = Limits::new(&bounds(10, 1), 64);
+        let _held = ["192.0.2.7", "2001:db8:1:2::7"].map(|text| limits.admit(Some(address(text)), NOW).unwrap());
+        for same in ["::ffff:192.0.2.7", "2001:db8:1:2:3::8"] {
+            assert_eq!(limits.admit(Some(address(same)), NOW).unwrap_err(), Refusal::AddressFull, "{same}");
+        }
+        limits.admit(Some(address("2001:db8:1:3::7")), NOW).unwrap();
+        assert_eq!(limits.addresses(), 3);
+    }
+
+    #[test]
+    fn what_a_connection_holds_is_bounded_by_address_and_in_all_and_goes_with_it() {
+        let limits = Limits::new(&bounds(10, 600), 64);
+        let [mut first, mut second] = [(); 2].map(|()| limits.admit(Some(address("127.0.0.1")), NOW).unwrap());
+        let mut other = limits.admit(Some(address("127.0.0.2")), NOW).unwrap();
+        first.hold(500).unwrap();
+        assert_eq!(second.hold(101), Err(Refusal::AddressAssemblyFull));
+        second.hold(100).unwrap();
+        assert_eq!(other.hold(401), Err(Refusal::AssemblyFull));
+        other.hold(400).unwrap();
+        first.hold(400).unwrap();
+        assert_eq!(second.hold(201), Err(Refusal::AddressAssemblyFull), "nothing stays of what was refused");
+        assert_eq!((first.subscribe(599), second.subscribe(2), other.subscribe(600)), (Ok(()), Err(600), Ok(())));
+        first.unsubscribe(1);
+        second.subscribe(2).unwrap();
+        let account = Arc::clone(first.account().unwrap());
+        assert_eq!(account.used(Table::Subscriptions), 600);
+        drop((first, second, other));
+        let left = [Table::Connections, Table::Subscriptions, Table::Assembly].map(|table| account.used(table));
+        assert_eq!((left, limits.assembly.load(Ordering::Relaxed)), ([0; 3], 0));
+    }
+
+    #[test]
+    fn whoever_comes_and_goes_is_stopped_and_comes_back_to_the_same_quota() {
+        let limits =
+            Limits::new(&Bounds { connects: Quota::new("10/s".parse().unwrap()), ..bounds(100, usize::MAX) }, 64);
+        let tries = |from: &str, at| (0..50).filter(|_| limits.admit(Some(address(from)), at).is_ok()).count();
+        assert_eq!(tries("127.0.0.1", NOW), 20, "two seconds' worth at once");
+        assert_eq!(limits.admit(Some(address("127.0.0.1")), NOW).unwrap_err(), Refusal::ConnectsLimited);
+        assert_eq!(limits.connections(), 0, "none of them stayed");
+        assert_eq!(tries("127.0.0.2", NOW), 20);
+        assert_eq!(tries("127.0.0.1", NOW + Duration::from_millis(500)), 5);
+        let mut by_proxy = limits.admit(None, NOW).unwrap();
+        assert_eq!(by_proxy.count(address("127.0.0.2"), NOW), Err(Refusal::ConnectsLimited));
+    }
+}
