@@ -209,9 +209,20 @@ impl fmt::Display for LogLevel {
     }
 }
 
-/// Every flag on one line, in its group; no blank lines, so that all of it fits a screen.
+/// What the name of a flag ends in that bounds for one address what another bounds for all.
+const PER_IP: &str = "-per-ip";
+
+/// Every flag on one line, in its group, with what it is for one address on the same; no blank lines, so that all of it fits a
+/// screen.
 fn short_help(command: &Command) -> String {
-    let flags: Vec<&Arg> = command.get_arguments().collect();
+    let all: Vec<&Arg> = command.get_arguments().collect();
+    let has = |wanted: &str| all.iter().any(|flag| name(flag) == wanted);
+    let is_beside = |flag: &Arg| name(flag).strip_suffix(PER_IP).is_some_and(has);
+    let usage = |flag: &Arg| match has(&format!("{}{PER_IP}", name(flag))) {
+        true => usage(flag).replacen(name(flag), &format!("{}[{PER_IP}]", name(flag)), 1),
+        false => usage(flag),
+    };
+    let flags: Vec<&Arg> = all.iter().copied().filter(|flag| !is_beside(flag)).collect();
     let width = flags.iter().map(|flag| usage(flag).len()).max().unwrap_or(0);
     let mut help =
         format!("{}\nUsage: stentor [OPTIONS], or stentor top [URL]   (--help explains each)\n", about(command));
@@ -368,11 +379,15 @@ mod tests {
         let error = parse(&["-h"]).unwrap_err();
         assert_eq!((error.kind(), error.exit_code()), (ErrorKind::DisplayHelp, 0));
         let help = error.to_string();
-        assert!(help.lines().count() <= 80, "{} lines", help.lines().count());
+        assert!(help.lines().count() <= 76, "{} lines", help.lines().count());
         let widest = help.lines().map(|line| line.chars().count()).max().unwrap();
         assert!(widest <= COLUMNS_MAX, "{widest} columns");
-        for flag in Cli::command().get_arguments() {
-            assert!(help.contains(&usage(flag)), "{}", usage(flag));
+        let flags = Cli::command();
+        for flag in flags.get_arguments() {
+            let of_all =
+                name(flag).strip_suffix(PER_IP).filter(|of_all| flags.get_arguments().any(|it| name(it) == *of_all));
+            let usage = of_all.map_or_else(|| format!("--{}", name(flag)), |of_all| format!("--{of_all}[{PER_IP}]"));
+            assert!(help.contains(&usage), "{usage}");
         }
         for group in
             ["Listening:", "Threads:", "Fan-out:", "Limits:", "Timeouts:", "Publishing:", "Feeds:", "Log:", "Program:"]
