@@ -115,9 +115,13 @@ impl<E: Edge> Worker<E> {
         let takes = acks.acked != std::mem::replace(&mut connection.mark, acks.acked);
         let rest = connection.march.as_ref().map_or(0, |march| march.rest);
         let waiting = connection.out.len();
+        if takes {
+            connection.sent = self.now;
+        }
+        // Hearing from it is no sign that it takes anything.
         if takes || waiting <= rest {
             connection.heard = self.now;
-        } else if self.now >= connection.heard.max(connection.sent) + idle {
+        } else if self.now >= connection.sent + idle {
             self.cut(token, &format!("{waiting} bytes of answers were not taken for {} s", idle.as_secs()));
         }
     }

@@ -115,11 +115,8 @@ fn a_client_that_asks_and_never_reads_is_cut_off() {
     server.publisher().publish("a", Payload::Text(&"x".repeat(30_000))).unwrap();
     let mut client = Client::hello(&server, "/ws");
     // Each command asks for 30 KB; nothing is read. The server gives up instead of collecting answers for ever.
-    let refused = (0..100_000).any(|n| {
-        let command = format!(r#"{{"op":"sub","id":{n},"topics":["a"]}}"#);
-        client.socket.send(tungstenite::Message::text(command)).is_err()
-    });
-    assert!(refused);
+    let command = r#"{"op":"sub","topics":["a"]}"#;
+    wait_for("the end", || (0..1000).any(|_| client.socket.send(tungstenite::Message::text(command)).is_err()));
     assert_eq!(Client::hello(&server, "/ws").ask(r#"{"op":"ping"}"#)["type"], "pong");
 }
 

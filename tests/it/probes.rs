@@ -14,7 +14,10 @@ const PROBE: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n
 
 #[test]
 fn idle_connections_in_every_place_keep_neither_probes_nor_others_out() {
-    let server = serve(|config| config.admin_listen = Some("127.0.0.1:0".parse().unwrap()));
+    let server = serve(|config| {
+        config.admin_listen = Some("127.0.0.1:0".parse().unwrap());
+        config.max_connections_per_ip = Some(0);
+    });
     let (address, admin) = (server.addresses()[0], server.admin_address().unwrap());
     let idle: Vec<_> = (0..512)
         .map(|_| {

@@ -128,6 +128,13 @@ pub fn metric(address: SocketAddr, name: &str) -> f64 {
     values.iter().sum()
 }
 
+/// Waits until the figures are no older than this call: they are kept for a quarter of a second, and count the requests for them.
+pub fn fresh(address: SocketAddr) {
+    let asked = || metric(address, "http_requests_total");
+    let before = asked();
+    wait_for("new figures", || asked() > before);
+}
+
 /// Asks until it is so. A figure of another process tells nobody when it changes, so it is asked again after a moment.
 pub fn wait_for(what: &str, mut is: impl FnMut() -> bool) {
     let begun = Instant::now();

@@ -15,7 +15,7 @@ use tungstenite::Message;
 
 use crate::{
     client::{Client, serve, tcp},
-    process::{metric, wait_for},
+    process::{fresh, metric, wait_for},
 };
 
 /// What each publisher publishes.
@@ -42,30 +42,62 @@ fn of_worker(server: &Server, worker: usize, name: &str) -> u64 {
 struct Seats<'s> {
     server: &'s Server,
     others: Vec<Client>,
+    /// How many connections there are.
+    taken: u64,
 }
 
 impl Seats<'_> {
+    fn of(server: &Server) -> Seats<'_> {
+        Seats { server, others: Vec::new(), taken: 0 }
+    }
+
+    /// The connections of each worker, once all that are to be there are.
+    fn counts(&self) -> [u64; 2] {
+        let mut counts = [0; 2];
+        wait_for("all connections", || {
+            fresh(self.server.addresses()[0]);
+            counts = [0, 1].map(|worker| of_worker(self.server, worker, "websocket_connections"));
+            counts.iter().sum::<u64>() == self.taken
+        });
+        counts
+    }
+
+    /// One that says nothing of itself.
     fn on(&mut self, worker: usize, path: &str) -> Client {
-        let counts = || [0, 1].map(|worker| of_worker(self.server, worker, "websocket_connections"));
         for _ in 0..100 {
-            let before = counts();
+            let before = self.counts();
             let client = Client::connect(self.server, path);
-            if counts()[worker] > before[worker] {
+            self.taken += 1;
+            if self.counts()[worker] > before[worker] {
                 return client;
             }
             drop(client);
-            wait_for("its end", || counts() == before);
-            self.others.push(Client::connect(self.server, "/ws"));
+            self.taken -= 1;
+            self.even_out();
         }
         panic!("worker {worker} gets no connections");
     }
 
-    /// The same, of the JSON protocol, when it has read its greeting, which agrees.
+    /// One of the JSON protocol, which says in its greeting where it is.
     fn greeted(&mut self, worker: usize, path: &str) -> Client {
-        let mut client = self.on(worker, path);
-        let hello = client.json();
-        assert!(hello["conn"].as_str().unwrap().starts_with(&format!("{}-", worker + 1)), "{hello}");
-        client
+        for _ in 0..100 {
+            let mut client = Client::connect(self.server, path);
+            let hello = client.json();
+            if hello["conn"].as_str().unwrap().starts_with(&format!("{}-", worker + 1)) {
+                self.taken += 1;
+                return client;
+            }
+            drop(client);
+            self.even_out();
+        }
+        panic!("worker {worker} gets no connections");
+    }
+
+    /// One has gone, and another comes, so that the next goes elsewhere.
+    fn even_out(&mut self) {
+        self.counts();
+        self.others.push(Client::connect(self.server, "/ws"));
+        self.taken += 1;
     }
 }
 
@@ -208,8 +240,9 @@ fn subscribe(seats: &mut Seats<'_>) -> Vec<Got> {
 #[test]
 fn two_workers_at_rate_send_everything_to_everybody_in_one_order() {
     let server = two();
-    let mut seats = Seats { server: &server, others: Vec::new() };
+    let mut seats = Seats::of(&server);
     let subscribers = subscribe(&mut seats);
+    fresh(server.addresses()[0]);
     let sends = [0, 1].map(|worker| of_worker(&server, worker, "sends_total"));
     let begin = Arc::new(Barrier::new(7));
     let (acked, plain) = (seats.greeted(0, "/ws"), seats.greeted(1, "/ws"));
@@ -289,7 +322,7 @@ fn what_is_published_together_takes_one_send_to_each_subscriber_on_either_worker
     const BATCHES: u64 = 20;
     const TOGETHER: u64 = 120;
     let server = two();
-    let mut seats = Seats { server: &server, others: Vec::new() };
+    let mut seats = Seats::of(&server);
     let mut subscribers = subscribe(&mut seats);
     let publisher = server.publisher();
     let topics = [SHARED, "q.1", "q.2", "q.4"];
@@ -329,7 +362,7 @@ fn what_is_published_together_takes_one_send_to_each_subscriber_on_either_worker
 #[test]
 fn what_comes_to_one_worker_wakes_the_other() {
     let server = two();
-    let mut seats = Seats { server: &server, others: Vec::new() };
+    let mut seats = Seats::of(&server);
     let mut publishers = [0, 1].map(|worker| seats.greeted(worker, "/ws"));
     let mut subscribers: BTreeMap<String, Client> = BTreeMap::new();
     for worker in [0, 1] {
