@@ -330,7 +330,7 @@ mod tests {
         let remarks = said(|_, _| {});
         assert!(remarks.iter().all(|(weight, _)| *weight == Weight::Note), "{remarks:?}");
         let text = format!("{remarks:?}");
-        for part in ["10105 descriptors of 1048576", "tape at most 64.0 MiB", "42.3 MiB (4200 bytes"] {
+        for part in ["10105 descriptors of 1048576", "tape at most 64.0 MiB", "42.4 MiB (4200 bytes"] {
             assert!(text.contains(part), "{part}: {text}");
         }
     }
