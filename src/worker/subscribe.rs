@@ -228,6 +228,7 @@ impl<E: Edge> Worker<E> {
             self.shared.metrics.refuse(Refusal::SubscriptionsFull);
             return Err(("too_many_subscriptions", message));
         }
+        #[expect(clippy::indexing_slicing, reason = "the token is the server's own")]
         let (permit, metrics) = (&mut self.connections[token as usize].permit, &self.shared.metrics);
         if let Err(most) = permit.subscribe(fresh.len()) {
             let message = format!(
