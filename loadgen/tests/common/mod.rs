@@ -144,7 +144,8 @@ fn change(message: &Message, how: impl Fn(&mut Vec<u8>)) -> Message {
 }
 
 /// Doubts that a slow or busy machine gives reason for. Deliveries that came before they were sent are not among them.
-const MACHINES_AFFAIR: [&str; 7] = [
+const MACHINES_AFFAIR: [&str; 8] = [
+    "reading the clock (",
     "of this machine's time away",
     "the saturated side",
     "the schedule slipped",
