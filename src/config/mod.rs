@@ -352,7 +352,7 @@ pub struct Config {
     #[arg(long, value_name = "DURATION", env = "STENTOR_HEARTBEAT", default_value = "15s", help_heading = "Timeouts")]
     pub heartbeat: Span,
 
-    /// Time without an answer to a ping, or a sign of its TCP, after which a client is closed; 0 for never
+    /// Time without a pong, or a sign of its TCP, after which a client is closed; 0 for never
     #[arg(
         long,
         value_name = "DURATION",

@@ -120,6 +120,31 @@ fn a_subscriber_who_comes_and_goes_starts_a_segment_once_and_not_each_time() {
 }
 
 #[test]
+fn a_lane_that_nobody_wants_takes_no_memory() {
+    let settings = TapeSettings {
+        retain: 1 << 20,
+        segment: 64 * 1024,
+        message_max: MESSAGE_MAX,
+        topics_max: NAMES.len(),
+        value_bytes_max: 1 << 20,
+        epoch: 1,
+    };
+    let tape = Tape::new(settings);
+    tape.want(Lane::Json);
+    let next_segment = || {
+        let segments = tape.status().segments;
+        while tape.status().segments == segments {
+            tape.appender().append("a", Payload::Text("1"), 1, 0).unwrap();
+        }
+        tape.status().bytes
+    };
+    // The first has room for all, since nobody knows yet who comes.
+    next_segment();
+    let (before, after) = (next_segment(), next_segment());
+    assert_eq!(after - before, 64 * 1024 + 64 * 1024 / 128 * size_of::<Entry>());
+}
+
+#[test]
 fn a_readers_floor_is_never_beyond_its_head_however_fast_the_tape_rolls() {
     let settings =
         TapeSettings { retain: 0, segment: 256, message_max: 100, topics_max: 10, value_bytes_max: 1000, epoch: 1 };
