@@ -83,19 +83,38 @@ pub(super) struct Patience {
 /// Until when a transfer has earned to be waited for: each byte buys its share of a second, from the beginning on, and none
 /// buys more than one step ahead. So whoever moves at the rate is never late, and a byte now and then soon is.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Pace(pub Moment);
+pub(super) struct Pace {
+    /// See above.
+    pub until: Moment,
+    /// When it began.
+    begun: Moment,
+    /// Bytes that have moved.
+    bytes: u64,
+}
 
 impl Pace {
     /// A transfer that begins now.
     pub fn new(now: Moment, patience: Patience) -> Pace {
-        Pace(now + patience.step)
+        Pace { until: now + patience.step, begun: now, bytes: 0 }
+    }
+
+    /// How long it has lasted.
+    pub fn lasted(&self, now: Moment) -> Duration {
+        now.since(self.begun)
+    }
+
+    /// Bytes a second until now.
+    pub fn rate(&self, now: Moment) -> u64 {
+        let nanos = u128::from(self.bytes).saturating_mul(1_000_000_000) / self.lasted(now).as_nanos().max(1);
+        u64::try_from(nanos).unwrap_or(u64::MAX)
     }
 
     /// So many bytes have moved.
     pub fn moved(&mut self, now: Moment, bytes: usize, patience: Patience) {
         let step = now + patience.step;
-        self.0 = match (bytes as u64).saturating_mul(1_000_000_000).checked_div(patience.rate) {
-            Some(nanos) => step.min(self.0 + Duration::from_nanos(nanos)),
+        self.bytes += bytes as u64;
+        self.until = match (bytes as u64).saturating_mul(1_000_000_000).checked_div(patience.rate) {
+            Some(nanos) => step.min(self.until + Duration::from_nanos(nanos)),
             None => step,
         };
     }
@@ -119,7 +138,7 @@ impl Connection {
             stage: Stage::Head,
             begun: now,
             heard: now,
-            pace: Pace(Moment::NEVER),
+            pace: Pace { until: Moment::NEVER, begun: now, bytes: 0 },
             due: Moment::NEVER,
             ended: false,
             again: false,
@@ -145,6 +164,12 @@ impl Connection {
         matches!(self.stage, Stage::Head) && !self.input.is_empty() && !self.again && self.waits.is_none()
     }
 
+    /// In the middle of something that has a pace: a head, a single payload, or an answer.
+    pub fn is_moving(&self) -> bool {
+        let in_payload = matches!(&self.stage, Stage::Body(upload) if upload.is_one());
+        !self.out.is_empty() || in_payload || self.is_in_head()
+    }
+
     /// What its socket should be watched for: a client that leaves answers lying is not read from.
     pub fn wants(&self) -> Watched {
         let write = !self.out.is_empty();
@@ -155,14 +180,14 @@ impl Connection {
     pub fn deadline(&self, patience: Patience) -> Moment {
         let step = self.heard + patience.step;
         match &self.stage {
-            _ if !self.out.is_empty() => self.pace.0,
+            _ if !self.out.is_empty() => self.pace.until,
             Stage::Head if self.input.is_empty() => self.heard + patience.keep_alive,
             Stage::Head => match self.waits {
                 Some(since) => since + patience.step,
                 // Both, or a byte now and then would keep the place for hours.
-                None => self.pace.0.min(self.begun + patience.head),
+                None => self.pace.until.min(self.begun + patience.head),
             },
-            Stage::Body(upload) if upload.is_one() => self.pace.0,
+            Stage::Body(upload) if upload.is_one() => self.pace.until,
             Stage::Body(_) | Stage::Ending { .. } => step,
             Stage::Listing(_) => Moment::NEVER,
         }
@@ -186,7 +211,7 @@ mod tests {
         let mut now = Moment(0);
         for n in 0..10_000 {
             now = now + Duration::from_millis(each_ms);
-            if pace.0 <= now {
+            if pace.until <= now {
                 return Some(n * each_ms);
             }
             pace.moved(now, bytes, patience);

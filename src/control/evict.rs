@@ -1,16 +1,16 @@
 //! Who goes when there is no room: for one more connection, for a probe, or for one more answer.
 //!
 //! Never by address: behind a trusted proxy, everybody has the same. Places go from whoever waits for nothing (the longest idle
-//! first), then from whoever keeps the server waiting longest, in the middle of an answer or of a head. Memory goes from whoever
-//! has not taken anything of its answer for longest. Who went on within the last quarter of a second is let be, so that a crowd
-//! of quick clients doesn't push each other out.
+//! first), then from whoever moves most slowly in the middle of a head, of a single payload or of an answer. Memory goes from
+//! whoever takes its answer most slowly. What began within the last quarter of a second is let be, so that a crowd of quick
+//! clients doesn't push each other out. A byte now and then is no better than none.
 
 use std::time::Duration;
 
 use super::{Control, connection::Stage};
 use crate::{io::Token, metrics::Eviction};
 
-/// How long ago somebody must have gone on at least to be taken for slow: several round trips round the world.
+/// How long something must have lasted at least to be taken for slow: several round trips round the world.
 const GRACE: Duration = Duration::from_millis(250);
 
 /// How soon requests that wait for room are looked at again, if nothing else happens.
@@ -41,9 +41,7 @@ impl Control {
                 None => return true,
             }
         }
-        let Some(token) = self.slowest(|connection| !connection.out.is_empty() || connection.is_in_head()) else {
-            return false;
-        };
+        let Some(token) = self.slowest(super::Connection::is_moving) else { return false };
         self.evict(token, Eviction::Slow);
         true
     }
@@ -77,12 +75,12 @@ impl Control {
         idle.min_by_key(|(_, connection)| connection.heard).map(|(token, _)| token as Token)
     }
 
-    /// Whoever of those has not gone on for longest.
+    /// Whoever of those moves most slowly.
     fn slowest(&self, is_one: impl Fn(&super::Connection) -> bool) -> Option<Token> {
         let slow = self.connections.iter().filter(|(_, connection)| {
-            !connection.reserved && self.now.since(connection.heard) >= GRACE && is_one(connection)
+            !connection.reserved && connection.pace.lasted(self.now) >= GRACE && is_one(connection)
         });
-        slow.min_by_key(|(_, connection)| connection.heard).map(|(token, _)| token as Token)
+        slow.min_by_key(|(_, connection)| connection.pace.rate(self.now)).map(|(token, _)| token as Token)
     }
 
     /// Ends a connection for the others' sake.

@@ -85,6 +85,22 @@ fn whoever_takes_its_answers_slowest_goes_when_nobody_is_idle() {
 }
 
 #[test]
+fn a_byte_now_and_then_keeps_no_place() {
+    for beginning in ["POST /publish/a HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n", "GET / HTTP/1.1\r\nX: "] {
+        let server = Server::with(|_| {}, |settings| settings.http_connections_max = 2);
+        let _busy = in_a_body(&server);
+        let mut slow = server.connect();
+        slow.send(beginning);
+        // It has gone on each time that a place is looked for.
+        until("a place", || {
+            let _ = slow.0.get_ref().write(b"x");
+            server.connect_after(LIST).answer().status == 200
+        });
+        assert_eq!((server.evicted(Eviction::Slow), server.evicted(Eviction::Idle)), (1, 0), "{beginning}");
+    }
+}
+
+#[test]
 fn the_answers_of_all_have_one_bound_and_whoever_takes_his_is_answered() {
     let server = Server::with(|config| config.max_http_pending = bytesize::ByteSize::mib(4), |_| {});
     server.context.shared.publisher.publish("large", Payload::Text(&"x".repeat(60_000))).unwrap();
