@@ -11,7 +11,7 @@ use rustix::fd::OwnedFd;
 use socket2::Socket;
 
 use super::{
-    Context, Control,
+    Context, Control, Newcomer,
     route::{Answer, look},
     stall::{LOOK_EVERY, Stalls},
 };
@@ -109,7 +109,7 @@ impl Control {
         for _ in 0..ACCEPTS_A_TURN {
             let Some(admin) = &mut self.admin else { return };
             match listener::accept_nonblocking(&admin.socket) {
-                Ok((socket, peer)) => self.admit(socket, peer, None, Vec::new()),
+                Ok((socket, peer)) => self.admit(Newcomer { socket, peer, permit: None, received: Vec::new() }),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
                     self.context.shared.metrics.accept_errors.bump();

@@ -3,7 +3,7 @@
 //! Never by address: behind a trusted proxy, everybody has the same. Places go from whoever waits for nothing (the longest idle
 //! first), then from whoever moves most slowly in the middle of a head, of a single payload or of an answer. Memory goes from
 //! whoever takes its answer most slowly. What began within the last quarter of a second is let be, so that a crowd of quick
-//! clients doesn't push each other out. A byte now and then is no better than none.
+//! clients doesn't push each other out: a newcomer stands at the door for so long instead. A byte now and then is no better than none.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::{Control, connection::Stage};
 use crate::{io::Token, metrics::Eviction};
 
 /// How long something must have lasted at least to be taken for slow: several round trips round the world.
-const GRACE: Duration = Duration::from_millis(250);
+pub(super) const GRACE: Duration = Duration::from_millis(250);
 
 /// How soon requests that wait for room are looked at again, if nothing else happens.
 pub(super) const RETRY: Duration = Duration::from_millis(25);

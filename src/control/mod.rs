@@ -89,6 +89,19 @@ const READ_BYTES: usize = 64 * 1024;
 /// Sockets taken over in one turn.
 const TAKE_OVER_MAX: usize = 256;
 
+/// Newcomers that may wait for a place, for a quarter of a second each.
+const DOOR_MAX: usize = 64;
+
+/// A socket that is to become a connection.
+struct Newcomer {
+    socket: OwnedFd,
+    peer: SocketAddr,
+    /// None on the admin address.
+    permit: Option<Permit>,
+    /// What a worker has read.
+    received: Vec<u8>,
+}
+
 /// How long a connection may be quiet between two requests. Prometheus scrapes every 15 seconds by default and connects anew
 /// if it must; longer would let idle clients hold places for nothing.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
@@ -173,6 +186,8 @@ pub(crate) struct Control {
     again: VecDeque<Token>,
     /// Connections whose next request waits for room among the answers, in the order in which they came.
     waiting: VecDeque<Token>,
+    /// Newcomers for whom there is no place yet, and since when.
+    door: VecDeque<(Moment, Newcomer)>,
     /// The moment of this turn.
     now: Moment,
     /// What was done in this turn, in [`work`].
@@ -205,6 +220,7 @@ impl Control {
             pending,
             again: VecDeque::new(),
             waiting: VecDeque::new(),
+            door: VecDeque::new(),
             now,
             worked: 0,
             turns: 0,
@@ -226,6 +242,7 @@ impl Control {
         self.now = self.edge.now();
         (self.worked, self.turns) = (0, self.turns.wrapping_add(1));
         self.context.shared.settings.refresh(&mut self.live);
+        self.open_door();
         self.take_all_over();
         self.attend();
         self.read_all();
@@ -236,7 +253,8 @@ impl Control {
             self.sweep.advance(self.now, &self.context);
         }
         self.report();
-        let is_over = |until| self.connections.is_empty() && self.inbox.is_empty() || self.now >= until;
+        let is_over =
+            |until| self.connections.is_empty() && self.inbox.is_empty() && self.door.is_empty() || self.now >= until;
         !self.until.is_some_and(is_over)
     }
 
@@ -245,7 +263,7 @@ impl Control {
         let due = self.connections.iter().map(|(_, connection)| connection.due).min().unwrap_or(Moment::NEVER);
         let sweep = if self.admin.is_none() { self.sweep.due() } else { self.admin_due() };
         let due = due.min(sweep).min(self.until.unwrap_or(Moment::NEVER));
-        let timeout = match (self.again.is_empty(), self.waiting.is_empty()) {
+        let timeout = match (self.again.is_empty(), self.waiting.is_empty() && self.door.is_empty()) {
             (false, _) => Duration::ZERO,
             (true, false) => due.since(now).min(evict::RETRY),
             (true, true) => due.since(now),
@@ -268,7 +286,7 @@ impl Control {
         for _ in 0..TAKE_OVER_MAX {
             match self.inbox.try_recv() {
                 Ok(Message::Take(Arrival { socket, peer, permit, received })) => {
-                    self.admit(socket, peer, Some(permit), received);
+                    self.admit(Newcomer { socket, peer, permit: Some(permit), received });
                 }
                 Ok(Message::Drain { until }) => self.drain(until),
                 Err(_) => break,
@@ -276,18 +294,44 @@ impl Control {
         }
     }
 
-    /// Makes a connection of a socket, of which a worker may have read something, or says that there are too many.
-    fn admit(&mut self, socket: OwnedFd, peer: SocketAddr, permit: Option<Permit>, received: Vec<u8>) {
-        let is_probe = is_probe(&received);
-        let mut reserved = false;
-        if self.connections.len() - self.reserved >= self.context.settings.http_connections_max {
-            if is_probe {
-                self.make_place_for_probe();
-                reserved = true;
-            } else if !self.make_place() {
-                return self.turn_away(&socket, peer);
+    /// Makes a connection of a newcomer, lets it wait at the door for whoever turns out to be slow, or says that there are too many.
+    fn admit(&mut self, newcomer: Newcomer) {
+        if self.has_place() {
+            self.take_in(newcomer, false);
+        } else if is_probe(&newcomer.received) {
+            self.make_place_for_probe();
+            self.take_in(newcomer, true);
+        } else if self.door.is_empty() && self.make_place() {
+            self.take_in(newcomer, false);
+        } else if self.door.len() < DOOR_MAX && !self.is_draining() {
+            self.door.push_back((self.now, newcomer));
+        } else {
+            self.turn_away(&newcomer.socket, newcomer.peer);
+        }
+    }
+
+    /// Lets those at the door in, as far as there are places now; who has stood there for long enough is told that there are none.
+    fn open_door(&mut self) {
+        while let Some((came, _)) = self.door.front() {
+            let is_late = self.is_draining() || self.now.since(*came) >= evict::GRACE + evict::RETRY;
+            let has_place = self.has_place() || self.make_place();
+            if !has_place && !is_late {
+                return;
+            }
+            let Some((_, newcomer)) = self.door.pop_front() else { return };
+            match has_place {
+                true => self.take_in(newcomer, false),
+                false => self.turn_away(&newcomer.socket, newcomer.peer),
             }
         }
+    }
+
+    fn has_place(&self) -> bool {
+        self.connections.len() - self.reserved < self.context.settings.http_connections_max
+    }
+
+    fn take_in(&mut self, newcomer: Newcomer, reserved: bool) {
+        let Newcomer { socket, peer, permit, received } = newcomer;
         let entry = self.connections.vacant_entry();
         let token = entry.key() as Token;
         if let Err(error) = self.edge.watch(&socket, token) {

@@ -101,6 +101,18 @@ fn a_byte_now_and_then_keeps_no_place() {
 }
 
 #[test]
+fn whoever_comes_while_all_others_have_just_begun_is_let_in_once_it_shows_who_is_slow() {
+    let server = Server::with(|_| {}, |settings| settings.http_connections_max = 8);
+    let slow: Vec<Client> = (0..8).map(|_| server.connect_after(b"GET / HTTP/1.1\r\nX: ")).collect();
+    let newcomers: Vec<Client> = (0..8).map(|_| server.connect_after(LIST)).collect();
+    for mut client in newcomers {
+        assert_eq!(client.answer().status, 200);
+    }
+    assert_eq!(server.refused(Refusal::HttpFull), 0);
+    drop(slow);
+}
+
+#[test]
 fn the_answers_of_all_have_one_bound_and_whoever_takes_his_is_answered() {
     let server = Server::with(|config| config.max_http_pending = bytesize::ByteSize::mib(4), |_| {});
     server.context.shared.publisher.publish("large", Payload::Text(&"x".repeat(60_000))).unwrap();
