@@ -90,7 +90,7 @@ const READ_BYTES: usize = 64 * 1024;
 const TAKE_OVER_MAX: usize = 256;
 
 /// Newcomers that may wait for a place, for a quarter of a second each.
-const DOOR_MAX: usize = 64;
+const DOOR_MAX: usize = 256;
 
 /// A socket that is to become a connection.
 struct Newcomer {

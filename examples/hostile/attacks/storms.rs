@@ -151,7 +151,7 @@ fn log(attacker: &Attacker) {
 }
 
 pub const PINGS: Attack =
-    attack("pings", "1 address, 10 connections that ping without end, renewed as they are closed", pings);
+    attack("pings", "1 address, 10 connections that ping without end, renewed as they are closed", pings).later();
 
 fn pings(attacker: &Attacker) {
     attacker.flood(10, |_| attacker.upgraded("/ws"), &wire::frame(0x89, &[b'x'; 125]), true);
@@ -162,7 +162,8 @@ pub const LISTS: Attack = attack(
     "1 address, 10 connections that ask for their 1,024 subscriptions without end, renewed as they are closed",
     lists,
 )
-.memory(64, 16);
+.memory(64, 16)
+.later();
 
 fn lists(attacker: &Attacker) {
     let open = |n: usize| {

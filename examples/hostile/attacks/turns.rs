@@ -52,7 +52,8 @@ pub const LISTENERS: Attack = attack(
     "1 address, 200 connections with 1,000 patterns each, and 4 that list topics: their subscribers are counted under a lock that subscribing takes",
     listeners,
 )
-.memory(192, 64);
+.memory(192, 64)
+.later();
 
 fn listeners(attacker: &Attacker) {
     attacker.publish_topics("attack.list", attacker.count(2000), "1");
