@@ -28,3 +28,12 @@ proptest! {
         twin.end();
     }
 }
+
+#[test]
+fn a_cohort_that_leaves_before_its_tick_takes_it_along() {
+    let mut twin = Twin::default();
+    for step in [Step::Join([(8, 2)].into(), 0), Step::Publish(0, 0), Step::Leave(0)] {
+        twin.take(step);
+    }
+    twin.end();
+}
