@@ -1,3 +1,4 @@
+# shellcheck shell=bash
 # What scripts here say to the server at $address, in plain bash; each sources it from the project's folder.
 
 # Opens a connection; its descriptor is in $fd.
