@@ -185,7 +185,9 @@ fn nothing_stays_of_connections_that_have_left() {
         std::env::var("STENTOR_CHURN").ok().map(|count| count.parse::<usize>().expect("STENTOR_CHURN is a number"));
     let count = asked.unwrap_or(CONNECTIONS);
     let small = ["--segment", "64KiB", "--retain", "1MiB", "--topic-expiry", "1m", "--workers", "2", "--pin", "none"];
-    let running = Running::start(&small);
+    // All of them come from one address, as fast as they can.
+    let many = ["--max-connects-per-ip", "0", "--max-commands-per-ip", "0"];
+    let running = Running::start(&[&small[..], &many].concat());
     let descriptors = running.descriptors();
     let before = running.resident();
     let mut resident = [0; 2];
