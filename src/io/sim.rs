@@ -278,8 +278,10 @@ impl Wire {
     fn readiness(&self, watch: Watch) -> (bool, bool) {
         let broken = self.broken.is_some();
         let readable = broken || (watch.read && (self.peer_ended || !self.to_worker.is_empty()));
-        // As the kernel does, which tells of room when a third is free.
-        (readable, broken || (watch.write && 3 * self.to_peer.len() <= 2 * self.room))
+        // As the kernel does, which tells of room when a third of its own is free, not taken by what the peer has not acknowledged.
+        let (own, unacked) = (self.room - self.window, self.to_peer.len().saturating_sub(self.window));
+        let has_room = self.to_peer.len() < self.room && 3 * unacked <= 2 * own;
+        (readable, broken || (watch.write && has_room))
     }
 }
 

@@ -295,11 +295,15 @@ impl<E: Edge> Worker<E> {
     /// Tells every JSON client that the server is about to stop.
     pub(super) fn announce_drain(&mut self) {
         let retry = self.settings.drain_timeout.as_millis() as u64;
+        let mut draining = Vec::new();
+        reply::draining(&mut draining, [0, retry]);
         for token in self.tokens() {
             let connection = &self.connections[token as usize];
             match connection.phase {
+                // At once, also before the acknowledgement of a subscription that it may not come to any more.
                 Phase::Open if connection.speaks.tells() => {
-                    self.answer_json(token, |out| reply::draining(out, [0, retry]));
+                    let speaks = connection.speaks.clone();
+                    self.answer(token, |out| push_message(&speaks, out, &draining));
                 }
                 // A request that is still on the way would be answered by a server that is gone.
                 Phase::Request => self.remove(token),

@@ -411,7 +411,11 @@ impl Client {
             self.state = State::Closed(if self.lagged { 4100 } else { 1001 });
         }
         if end && self.state == State::Open {
-            assert!(self.overslept, "client {:x} was dropped without a close frame", self.id);
+            assert!(
+                self.overslept,
+                "client {:x} was dropped without a close frame (pace {:?}, stalled {}, hasty {})",
+                self.id, self.pace, self.stalled, self.reloaded.hasty
+            );
             self.state = State::Left;
         }
         if end && !self.peer.dropped() {
