@@ -67,7 +67,7 @@ impl Timers {
     }
 
     /// How many entries there are.
-    #[cfg(all(test, not(loom)))]
+    #[cfg(test)]
     pub fn len(&self) -> usize {
         self.entries
     }
