@@ -31,7 +31,7 @@ use crate::{
     limits::{self, Limits},
     log::{Kind, tell},
     metrics::Refusal,
-    worker::Shared,
+    shared::Shared,
 };
 
 /// How long an acceptor pauses when descriptors have run out.

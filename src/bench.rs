@@ -35,10 +35,11 @@ use crate::{
     metrics::Metrics,
     protocol::Payload,
     publish::Publisher,
+    shared::{Settings, Shared, SlowClients},
     tape::{Tape, TapeSettings},
     topic::Subscriptions,
     websocket::handshake,
-    worker::{Settings, Shared, SlowClients, Worker},
+    worker::Worker,
 };
 
 #[cfg(test)]

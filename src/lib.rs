@@ -9,11 +9,11 @@
 //!  6  cli, check, server           assembly
 //!     top                          a server shown in a terminal; a client of its HTTP
 //!  5  control, feeds               HTTP API, metrics, page; demo and replay
-//!  4  publish, acceptor, worker    the data plane; handover and limits between its threads
+//!  4  publish, acceptor, worker    the data plane; handover, limits and shared between its threads
 //!  3  io                           the kernel edge
 //!  2  tape, topic                  shared memory
-//!  1  http, proxy, websocket,      bytes and values: no socket, thread, lock or clock
-//!     protocol
+//!  1  lane, http, proxy,           bytes and values: no socket, thread, lock or clock
+//!     websocket, protocol
 //!  0  clock, config, metrics,      ground
 //!     live, log, panic, slack
 //! ```
@@ -31,6 +31,7 @@ pub mod feeds;
 mod handover;
 pub mod http;
 pub mod io;
+pub mod lane;
 mod limits;
 mod live;
 mod log;
@@ -40,6 +41,7 @@ pub mod protocol;
 mod proxy;
 pub mod publish;
 pub mod server;
+mod shared;
 #[cfg(test)]
 mod skip;
 mod slack;

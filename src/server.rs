@@ -53,9 +53,10 @@ use crate::{
     metrics::Metrics,
     panic::spawn,
     publish::Publisher,
+    shared::{Settings, Shared, SlowClients},
     tape::{Tape, TapeSettings},
     topic::Subscriptions,
-    worker::{Settings, Shared, SlowClients, Worker},
+    worker::Worker,
 };
 
 /// Descriptors that are not connections: standard streams, epoll sets, bells, files, refusals on their way.

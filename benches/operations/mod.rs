@@ -7,8 +7,9 @@ use std::hint::black_box;
 
 use stentor::{
     bench::{Bench, Client},
+    lane::Lane,
     protocol::{Command, Envelope, Payload, Topic, command::Limits, matches, update_prefix},
-    tape::{Lane, Position, Reader, Tape, TapeSettings},
+    tape::{Position, Reader, Tape, TapeSettings},
     websocket::{Decoder, Event, Opcode, Role, frame::push_masked, mask::unmask, utf8::Utf8},
 };
 

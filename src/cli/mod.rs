@@ -275,7 +275,7 @@ fn name(flag: &Arg) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{check, server, worker};
+    use crate::{check, server};
     use clap::{ValueEnum, error::ErrorKind};
 
     fn parse(args: &[&str]) -> Result<Cli, clap::Error> {
@@ -350,7 +350,7 @@ mod tests {
                 let _ = check::check(&cli, &[]);
                 match cli.config.check() {
                     Ok(()) => {
-                        let _ = worker::Settings::new(&cli.config);
+                        let _ = crate::shared::Settings::new(&cli.config);
                         let _ = server::StartError::thread("log".into(), &cli.config, std::io::ErrorKind::Other.into());
                         taken += 1;
                     }

@@ -79,8 +79,8 @@ use crate::{
     log::{Kind, tell},
     metrics::Refusal,
     publish::Publisher,
+    shared::{self, Shared},
     tape::Tape,
-    worker,
 };
 
 /// Bytes taken from one connection in one turn: a few hundred lines of a feed. Also what a connection can hold beyond a head.
@@ -156,7 +156,7 @@ impl Settings {
 #[derive(Clone)]
 pub(crate) struct Context {
     pub settings: Settings,
-    pub shared: Arc<worker::Shared>,
+    pub shared: Arc<Shared>,
     pub tape: Tape,
     pub limits: Arc<Limits>,
     pub workers: Vec<Inbox<OwnedFd>>,
@@ -170,7 +170,7 @@ pub(crate) struct Context {
 pub(crate) struct Control {
     context: Context,
     /// The settings that may change, as of this turn.
-    live: Arc<worker::Settings>,
+    live: Arc<shared::Settings>,
     publisher: Publisher,
     exposition: Exposition,
     edge: Epoll,

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     clock,
-    worker::{SlowClient, SlowClients},
+    shared::{SlowClient, SlowClients},
 };
 
 /// The answer.

@@ -3,8 +3,8 @@
 //! The tape's own frames are written in place by the writer. These are the same bytes for the rare rest: a value that has
 //! outlived its place on the tape, and history from a time when nobody wanted the lane.
 
-use super::Lane;
 use crate::{
+    lane::Lane,
     protocol::{Envelope, Kind, Payload, event::push_event},
     topic::Epoch,
     websocket::frame::{self, Header, Opcode},

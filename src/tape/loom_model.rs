@@ -15,8 +15,8 @@
 
 use loom::thread;
 
-use super::{Lane, Position, Reader, Tape, TapeSettings};
-use crate::protocol::Payload;
+use super::{Position, Reader, Tape, TapeSettings};
+use crate::{lane::Lane, protocol::Payload};
 
 /// Tries every interleaving with at most so many switches away from a thread that could go on. All of them would take hours;
 /// two switches find whatever two threads can do to each other at one place, and the third at the next.

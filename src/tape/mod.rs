@@ -39,17 +39,3 @@ pub use writer::{Appended, Appender, PublishError, Tape, TapeSettings, TapeStatu
 /// A publication's number on the tape, counted from 0; also the number of publications before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position(pub u64);
-
-/// Which encoding of the publications a subscriber is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Lane {
-    /// The `update` envelope in a text frame, for `/ws`.
-    Json,
-    /// The payload alone in a frame of its own kind, for `/raw`.
-    Raw,
-    /// The `update` envelope as a Server-Sent Event, for `/sse`.
-    Events,
-}
-
-/// How many lanes there are.
-pub const LANES: usize = 3;

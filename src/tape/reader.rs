@@ -6,10 +6,11 @@
 use std::collections::VecDeque;
 
 use super::{
-    Lane, Position, Tape,
+    Position, Tape,
     segment::{Entry, Segment},
     sync::{Arc, Ordering},
 };
+use crate::lane::Lane;
 
 /// One worker's view of the tape.
 pub struct Reader {

@@ -4,7 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{segment::Entry, *};
-use crate::protocol::{Kind, Payload};
+use crate::{
+    lane::{LANES, Lane},
+    protocol::{Kind, Payload},
+};
 
 pub const NAMES: [&str; 5] = ["q.a", "q.b", "t.a", "t.b", "x"];
 pub const MESSAGE_MAX: usize = 3000;

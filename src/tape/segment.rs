@@ -13,10 +13,13 @@
 #![allow(unsafe_code)]
 
 use super::{
-    LANES, Lane, Position,
+    Position,
     sync::{Arc, AtomicU64, Mutex, Ordering, UnsafeCell},
 };
-use crate::topic::TopicId;
+use crate::{
+    lane::{LANES, Lane},
+    topic::TopicId,
+};
 
 /// A byte that the writer fills while readers look at others.
 type ByteCell = std::cell::UnsafeCell<u8>;

@@ -6,7 +6,10 @@ use super::{
     script::{ALL_LANES, MESSAGE_MAX, NAMES, Step, Twin},
     *,
 };
-use crate::protocol::Payload;
+use crate::{
+    lane::{LANES, Lane},
+    protocol::Payload,
+};
 
 fn lane() -> impl Strategy<Value = Lane> {
     (0..LANES).prop_map(|lane| ALL_LANES[lane])

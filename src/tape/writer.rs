@@ -6,11 +6,12 @@ use std::collections::VecDeque;
 use crossbeam_utils::CachePadded;
 
 use super::{
-    LANES, Lane, Position,
+    Position,
     segment::{Entry, Pool, Segment},
     sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, lock_soon},
 };
 use crate::{
+    lane::{LANES, Lane},
     limits::Account,
     protocol::{Envelope, Kind, Payload, event::push_event},
     slack::{KEPT_BY_THREAD, Slack},

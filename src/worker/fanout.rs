@@ -9,21 +9,14 @@
 
 use super::{Worker, interest::CohortId};
 use crate::{
-    io::{Edge, Sent, Token},
-    tape::{Lane, Position, Reader, Run},
+    io::{Edge, SEND_MAX, Sent, Token},
+    lane::Lane,
+    tape::{Position, Reader, Run},
 };
-
-/// Most bytes in one call of `send`: one segment of the loopback path (its MTU less the headers). A few bytes more cost
-/// 60 % more there, twice as many gain nothing; on a network card the kernel cuts at 64 KiB as well.
-pub(super) const SEND_MAX: usize = 65_483;
 
 /// Tape bytes that are on their way at once, planned and not yet sent to everybody: whoever publishes is not read faster than
 /// it is sent.
 const PLANNED_BYTES: usize = 512 * 1024;
-
-/// Most bytes that a member is to be owed: two full sends. More would save nothing, and fill the sockets of peers that aren't
-/// slow.
-pub(super) const OWED_MAX: usize = 2 * SEND_MAX;
 
 /// What became of sending all of something.
 pub(super) enum Outcome {

@@ -24,9 +24,10 @@ use super::{
 };
 use crate::{
     clock::Moment,
+    lane::Lane,
     protocol::{is_pattern, matches},
     slack::{KEPT_BY_ONE, KEPT_BY_THREAD, Slack},
-    tape::{Entry, Lane, Position, Tape},
+    tape::{Entry, Position, Tape},
     topic::TopicId,
 };
 

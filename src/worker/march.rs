@@ -19,12 +19,12 @@ use super::{
     Worker,
     connection::{March, Phase, Stage},
     delivery::Delivery,
-    fanout::{Outcome, SEND_MAX, contiguous, send_all},
+    fanout::{Outcome, contiguous, send_all},
     interest::CohortId,
     round::{PacedRound, Round, Told},
 };
 use crate::{
-    io::{Edge, Token},
+    io::{Edge, SEND_MAX, Token},
     tape::{Position, Run},
 };
 

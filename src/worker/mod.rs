@@ -57,6 +57,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use crossbeam_channel::Receiver;
 use slab::Slab;
 
+pub(crate) use self::requests::shown_token;
 use self::{
     connection::{Connection, Phase, Ping, Speaks},
     interest::{CohortId, Interest},
@@ -66,26 +67,19 @@ use self::{
     slow::Survey,
     timers::Timers,
 };
-pub(crate) use self::{
-    requests::shown_token,
-    slow::{SlowClient, SlowClients},
-};
 use crate::{
     clock::Moment,
-    config::{Config, Secret},
     handover::{Arrival, Inbox, Message},
     http,
     io::{Edge, Ready, Received, Token, waker::Sleep},
-    limits::{Quota, Spent},
-    live::Live,
-    log::{Kind, Log, tell},
-    metrics::{Metrics, Refusal, WorkerMetrics},
+    lane::{LANES, Lane},
+    limits::Spent,
+    log::{Kind, tell},
+    metrics::{Refusal, WorkerMetrics},
     protocol::command,
-    proxy::Proxies,
-    publish::Publisher,
+    shared::{Settings, Shared},
     slack::{KEPT_BY_THREAD, Slack},
-    tape::{LANES, Lane, Position, Reader, Run, Tape},
-    topic::Subscriptions,
+    tape::{Position, Reader, Run, Tape},
     websocket::{Decoder, Role, Violation},
 };
 
@@ -101,95 +95,6 @@ const TAKE_OVER_MAX: usize = 256;
 
 /// How often figures that cost a look at every connection are brought up to date.
 const SURVEY_EVERY: Duration = Duration::from_millis(250);
-
-/// What a worker needs to know of the configuration, in plain numbers.
-pub(crate) struct Settings {
-    pub head_max: usize,
-    pub message_max: usize,
-    pub pending_max: usize,
-    pub topic_length_max: usize,
-    pub subscriptions_max: usize,
-    pub subscriptions_total_max: usize,
-    pub commands: Quota,
-    pub commands_per_address: Quota,
-    pub publications: Quota,
-    pub publications_per_address: Quota,
-    pub slow_list: usize,
-    pub flush_interval: Duration,
-    pub turn_sends: usize,
-    /// Bytes that a member in march is to be owed at most.
-    pub owed_max: usize,
-    /// In bytes of the tape; 0 for none.
-    pub lag_limit: u64,
-    /// Zero for none.
-    pub lag_limit_age: Duration,
-    pub handshake_timeout: Duration,
-    pub heartbeat: Duration,
-    pub idle_timeout: Duration,
-    pub close_timeout: Duration,
-    pub drain_timeout: Duration,
-    /// Bytes a second of what plain HTTP sends or takes; 0 for any.
-    pub http_rate_min: u64,
-    /// Memory of the answers over plain HTTP.
-    pub http_pending_max: usize,
-    /// How long a worker may stand still and be called healthy; zero for ever.
-    pub stall_limit: Duration,
-    pub origins: Vec<String>,
-    pub token: Option<Secret>,
-    pub proxies: Proxies,
-    /// Anybody may publish.
-    pub open: bool,
-}
-
-impl Settings {
-    pub(crate) fn new(config: &Config) -> Settings {
-        Settings {
-            head_max: config.max_head.as_u64() as usize,
-            message_max: config.max_message.as_u64() as usize,
-            pending_max: config.max_pending.as_u64() as usize,
-            topic_length_max: config.max_topic_length,
-            subscriptions_max: config.max_subscriptions,
-            subscriptions_total_max: config.max_subscriptions_total,
-            commands: Quota::new(config.max_commands),
-            commands_per_address: Quota::new(config.max_commands_per_ip),
-            publications: Quota::new(config.max_publications),
-            publications_per_address: Quota::new(config.max_publications_per_ip),
-            slow_list: config.slow_list,
-            flush_interval: config.flush_interval.get(),
-            turn_sends: config.turn_sends,
-            owed_max: fanout::OWED_MAX,
-            lag_limit: config.lag_limit.as_u64(),
-            lag_limit_age: config.lag_limit_age.get(),
-            handshake_timeout: config.handshake_timeout.get(),
-            heartbeat: config.heartbeat.get(),
-            idle_timeout: config.idle_timeout.get(),
-            close_timeout: config.close_timeout.get(),
-            drain_timeout: config.drain_timeout.get(),
-            http_rate_min: config.min_http_rate.as_u64(),
-            http_pending_max: config.max_http_pending.as_u64() as usize,
-            stall_limit: config.stall_limit.get(),
-            origins: config.allow_origin.clone(),
-            token: config.publish_token.clone(),
-            proxies: Proxies::new(config.trusted_proxy.clone(), config.proxy_protocol),
-            open: config.publishing_is_open(),
-        }
-    }
-
-    /// Whether `shown` gives the right to publish. Where no token is set, none is right.
-    pub(crate) fn token_is_right(&self, shown: &str) -> bool {
-        self.token.as_ref().is_some_and(|token| token.matches(shown))
-    }
-}
-
-/// What all workers share.
-pub(crate) struct Shared {
-    pub settings: Live<Settings>,
-    pub publisher: Publisher,
-    pub subscriptions: Subscriptions,
-    pub metrics: Arc<Metrics>,
-    pub log: Log,
-    pub slow: SlowClients,
-}
 
 /// One worker.
 pub(crate) struct Worker<E: Edge> {

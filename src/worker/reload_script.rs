@@ -16,14 +16,19 @@ use serde_json::Value;
 
 use super::*;
 use crate::{
-    config::{Rate, RateLimit, Span},
+    config::{Config, Rate, RateLimit, Span},
     io::{
         sim::{Kernel, Peer, SimEdge, Socket},
         waker::Waker,
     },
     limits::{Bounds, Limits},
+    live::Live,
     log::{Dropped, Log},
+    metrics::Metrics,
+    publish::Publisher,
+    shared::SlowClients,
     tape::TapeSettings,
+    topic::Subscriptions,
 };
 
 /// What clients subscribe to and publish on.

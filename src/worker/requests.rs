@@ -15,12 +15,12 @@ use crate::{
     handover::Arrival,
     http::{self, Request},
     io::{Edge, Token},
+    lane::Lane,
     limits,
     log::{Kind, tell},
     metrics,
     protocol::{Sub, Topic, command::ResumePoint, event, is_pattern, reply},
     proxy,
-    tape::Lane,
     websocket::{CloseCode, handshake},
 };
 

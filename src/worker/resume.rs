@@ -12,12 +12,12 @@ use rustc_hash::FxHashMap;
 use super::{
     Worker,
     delivery::Delivery,
-    fanout::{Outcome, SEND_MAX, send_all},
+    fanout::{Outcome, send_all},
     march::{STEP_ENTRIES, Step},
     subscribe::Found,
 };
 use crate::{
-    io::{Edge, Token},
+    io::{Edge, SEND_MAX, Token},
     protocol::command::ResumePoint,
     tape::Position,
 };

@@ -18,15 +18,16 @@ use super::{
     Worker,
     closing::push_message,
     delivery::Delivery,
-    fanout::{Outcome, SEND_MAX, send_all},
+    fanout::{Outcome, send_all},
     interest::CohortId,
     march::{STEP_ENTRIES, Step},
     pace::{Change, Pace},
 };
 use crate::{
-    io::{Edge, Token},
+    io::{Edge, SEND_MAX, Token},
+    lane::Lane,
     protocol::{event::push_event, reply},
-    tape::{Entry, Lane, Position, Run, encode},
+    tape::{Entry, Position, Run, encode},
     topic::Topic,
 };
 

@@ -14,8 +14,9 @@ use super::{
 };
 use crate::{
     clock::Moment,
+    lane::Lane,
     protocol::Payload,
-    tape::{Lane, Position, Reader, Tape, TapeSettings},
+    tape::{Position, Reader, Tape, TapeSettings},
     topic::script::stands_for,
 };
 

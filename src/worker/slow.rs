@@ -5,15 +5,13 @@
 //! costs a look at each of those that are alone and keeps no more than it picks; what is costly, it does for the few:
 //! 32 of them take a third of a millisecond.
 
-use std::{collections::BinaryHeap, net::SocketAddr, sync::Arc, time::Duration};
-
-use crossbeam_utils::CachePadded;
-use parking_lot::Mutex;
+use std::{collections::BinaryHeap, sync::Arc, time::Duration};
 
 use super::{Worker, delivery::Delivery, interest::NameId};
 use crate::{
     clock::Moment,
-    io::{Edge, Token, path::Path},
+    io::{Edge, Token},
+    shared::SlowClient,
     tape::Position,
 };
 
@@ -22,55 +20,6 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// Subscriptions that are named for each.
 const NAMES_MAX: usize = 8;
-
-/// A subscriber that is behind, as of the worker's last look.
-#[derive(Clone, Debug)]
-pub(crate) struct SlowClient {
-    /// What `hello` and the log call it.
-    pub conn: String,
-    pub address: SocketAddr,
-    pub worker: usize,
-    /// How long it has been speaking WebSocket.
-    pub connected: Duration,
-    /// Bytes of its lane between its cursor and the newest publication.
-    pub lag_bytes: u64,
-    /// Age of the oldest publication that it wasn't sent.
-    pub lag: Duration,
-    /// Publications left out for it.
-    pub skips: u64,
-    /// Answers that wait for it.
-    pub pending_bytes: usize,
-    /// What the kernel knows; None where it doesn't tell.
-    pub path: Option<Path>,
-    /// The first of its subscriptions.
-    pub subscriptions: Vec<Arc<str>>,
-    /// How many more it has.
-    pub more: usize,
-    pub mode: &'static str,
-}
-
-/// Each worker's list. The worker replaces it, whoever looks copies it: neither takes longer than a list is long.
-#[derive(Debug)]
-pub(crate) struct SlowClients(Box<[CachePadded<Mutex<Vec<SlowClient>>>]>);
-
-impl SlowClients {
-    pub(crate) fn new(workers: usize) -> SlowClients {
-        SlowClients((0..workers).map(|_| CachePadded::default()).collect())
-    }
-
-    /// All workers' lists, worst lag first.
-    pub(crate) fn all(&self) -> Vec<SlowClient> {
-        let mut all: Vec<SlowClient> = self.0.iter().flat_map(|list| list.lock().clone()).collect();
-        all.sort_by_key(|client| std::cmp::Reverse((client.lag, client.lag_bytes)));
-        all
-    }
-
-    /// Replaces a worker's list.
-    pub(crate) fn set(&self, worker: usize, list: Vec<SlowClient>) {
-        let before = std::mem::replace(&mut *self.0[worker].lock(), list);
-        drop(before);
-    }
-}
 
 /// When a worker looks, and what it has shown.
 pub(super) struct Survey {

@@ -19,9 +19,10 @@ use super::{
 };
 use crate::{
     io::{Edge, Token},
+    lane::Lane,
     metrics::Refusal,
     protocol::{Id, Sub, command::ResumePoint, is_pattern, matches, reply},
-    tape::{Lane, Position, Tape},
+    tape::{Position, Tape},
     topic::{LastValue, TooManySubscriptions, Topic, TopicId},
 };
 

@@ -35,11 +35,16 @@ use crate::{
         sim::{Kernel, Peer, SimEdge, Socket},
         waker::Waker,
     },
-    limits::{Limits, Table},
+    limits::{Limits, Quota, Table},
     live::Live,
     log::{Dropped, Log},
+    metrics::Metrics,
     protocol::{Kind, Payload},
+    proxy::Proxies,
+    publish::Publisher,
+    shared::{OWED_MAX, SlowClients},
     tape::TapeSettings,
+    topic::Subscriptions,
 };
 
 /// Scripts in an ordinary run: a minute or two.
@@ -136,7 +141,7 @@ fn settings() -> Settings {
         slow_list: 4,
         flush_interval: Duration::ZERO,
         turn_sends: 64,
-        owed_max: fanout::OWED_MAX,
+        owed_max: OWED_MAX,
         lag_limit: 0,
         lag_limit_age: Duration::ZERO,
         handshake_timeout: Duration::from_secs(10),
@@ -475,7 +480,7 @@ impl Script {
             idle_timeout: Duration::from_secs(if random.bool() { random.u64(6..90) } else { 0 }),
             flush_interval,
             turn_sends: if random.bool() { random.usize(1..6) } else { 64 },
-            owed_max: if random.bool() { random.usize(1..3000) } else { fanout::OWED_MAX },
+            owed_max: if random.bool() { random.usize(1..3000) } else { OWED_MAX },
             ..settings()
         };
         let segment = random.usize(512..4096);

@@ -38,9 +38,9 @@ use crate::{
     metrics::{Eviction, Metrics, Refusal},
     protocol::Payload,
     publish::Publisher,
+    shared::{self, Shared},
     tape::{Tape, TapeSettings},
     topic::Subscriptions,
-    worker,
 };
 
 /// Long enough that a test never meets it.
@@ -132,13 +132,13 @@ fn context(
     });
     let metrics = Arc::new(Metrics::new(1));
     let publisher = Publisher::new(tape.clone(), Arc::new([]), Arc::clone(&metrics), config.max_topic_length);
-    let shared = worker::Shared {
-        settings: Live::new(worker::Settings::new(&config)),
+    let shared = Shared {
+        settings: Live::new(shared::Settings::new(&config)),
         publisher,
         subscriptions: Subscriptions::new(config.max_subscriptions_total),
         metrics,
         log: Log::new("5/s".parse().expect("it is a rate"), Dropped::default()),
-        slow: worker::SlowClients::new(1),
+        slow: shared::SlowClients::new(1),
     };
     let (worker, receiver) = Inbox::new(4, Arc::new(Waker::new().unwrap()));
     let context = Context {

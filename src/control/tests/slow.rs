@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::{io::path::Path, worker::SlowClient};
+use crate::{io::path::Path, shared::SlowClient};
 
 fn client(conn: &str, lag_ms: u64, path: Option<Path>) -> SlowClient {
     SlowClient {
