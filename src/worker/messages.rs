@@ -6,6 +6,7 @@ use super::{
     connection::{Phase, Speaks},
 };
 use crate::{
+    access::Wrong,
     io::{Edge, Token},
     log::{Kind, tell},
     metrics::Refusal,
@@ -97,8 +98,11 @@ impl<E: Edge> Worker<E> {
     fn obey(&mut self, token: Token, text: &str) {
         let command = Command::parse(text, &self.command_limits());
         // Publishing without the right costs an answer like any other command.
-        let publishes = matches!(&command, Ok(Command { op: Op::Pub { .. }, .. }));
-        let in_time = match publishes && self.connections[token as usize].may_publish {
+        let publishes = match &command {
+            Ok(Command { op: Op::Pub { topic, .. }, .. }) => self.may_publish(token, topic),
+            _ => false,
+        };
+        let in_time = match publishes {
             true => self.may_publish_now(token),
             false => self.may_ask(token),
         };
@@ -122,7 +126,7 @@ impl<E: Edge> Worker<E> {
     }
 
     fn publish_json(&mut self, token: Token, id: Option<Id<'_>>, topic: &str, data: &str) {
-        if !self.connections[token as usize].may_publish {
+        if !self.may_publish(token, topic) {
             self.shared.metrics.refuse(Refusal::Forbidden);
             return self.error(
                 token,
@@ -154,7 +158,7 @@ impl<E: Edge> Worker<E> {
         }
         let connection = &self.connections[token as usize];
         let Speaks::Raw { topic } = connection.speaks.clone() else { unreachable!("asked for raw connections only") };
-        let refused = if connection.may_publish {
+        let refused = if self.may_publish(token, &topic) {
             self.append(token, &topic, payload).err().map(|error| error.to_string())
         } else {
             self.shared.metrics.refuse(Refusal::Forbidden);
@@ -163,6 +167,10 @@ impl<E: Edge> Worker<E> {
         if let Some(reason) = refused {
             self.close(token, Farewell { code: Some(CloseCode::POLICY), reason: &reason, error: None });
         }
+    }
+
+    fn may_publish(&self, token: Token, topic: &str) -> bool {
+        self.settings.access.may_publish(self.connections[token as usize].holder, topic)
     }
 
     fn append(
@@ -187,8 +195,8 @@ impl<E: Edge> Worker<E> {
     }
 
     fn authenticate(&mut self, token: Token, id: Option<Id<'_>>, shown: &str) {
-        if self.settings.token_is_right(shown) {
-            self.connections[token as usize].may_publish = true;
+        if let Ok(holder) = self.settings.access.holder(Some(shown)) {
+            self.connections[token as usize].holder = holder;
             self.answer_json(token, |out| reply::ack(out, id));
         } else {
             let connection = &self.connections[token as usize];
@@ -201,7 +209,7 @@ impl<E: Edge> Worker<E> {
                 "a wrong token was shown"
             );
             self.shared.metrics.refuse(Refusal::Forbidden);
-            let reason = "the token is not the right one";
+            let reason = Wrong::REASON;
             self.error(token, id, "unauthorized", reason);
             self.close_if_there(token, Farewell { code: Some(CloseCode::UNAUTHENTICATED), reason, error: None });
         }

@@ -12,6 +12,7 @@ use super::{
     quota::LATER,
 };
 use crate::{
+    access::{Wrong, shown_token},
     handover::Arrival,
     http::{self, Request},
     io::{Edge, Token},
@@ -119,7 +120,7 @@ impl<E: Edge> Worker<E> {
     /// `GET /ws` with an upgrade.
     fn open_json(&mut self, token: Token, head: &Request<'_>) -> Result<(), http::Refusal> {
         let accept = handshake::check(head)?;
-        handshake::check_origin(head, &self.settings.origins)?;
+        self.settings.access.check_origin(head)?;
         let subprotocol = handshake::choose_subprotocol(head, &[handshake::SUBPROTOCOL]);
         let topics = head.query_value("topics");
         let sub = topics.as_deref().map(|topics| self.sub_from_query(head, topics)).transpose()?;
@@ -138,7 +139,7 @@ impl<E: Edge> Worker<E> {
     /// `GET /raw/TOPIC` with an upgrade.
     fn open_raw(&mut self, token: Token, head: &Request<'_>, topic: &str) -> Result<(), http::Refusal> {
         let accept = handshake::check(head)?;
-        handshake::check_origin(head, &self.settings.origins)?;
+        self.settings.access.check_origin(head)?;
         Topic::check(topic, self.settings.topic_length_max)
             .map_err(|error| http::Refusal::new(400, format!("Not a topic: {error}.")))?;
         let sub = self.sub_from_query(head, topic)?;
@@ -157,7 +158,7 @@ impl<E: Edge> Worker<E> {
         if head.method != "GET" {
             return Err(http::Refusal::new(405, "Events are read with GET."));
         }
-        handshake::check_origin(head, &self.settings.origins)?;
+        self.settings.access.check_origin(head)?;
         let topics = head.query_value("topics");
         let topics = topics.as_deref().ok_or_else(|| http::Refusal::new(400, "Which events? Ask for ?topics=…"))?;
         let mut sub = self.sub_from_query(head, topics)?;
@@ -193,12 +194,12 @@ impl<E: Edge> Worker<E> {
     fn open(&mut self, token: Token, speaks: Speaks, accept: impl FnOnce(&mut Vec<u8>)) {
         let now = self.now;
         let events = matches!(speaks, Speaks::Events);
-        let open = self.settings.open;
+        let holder = self.settings.access.anonymous();
         let connection = &mut self.connections[token as usize];
         connection.phase = Phase::Open;
         connection.since = now;
         connection.speaks = speaks;
-        connection.may_publish = open;
+        connection.holder = holder;
         let (conn, peer) = (connection.name(), connection.peer);
         tracing::debug!(conn, %peer, events, "opened");
         let metrics = self.metrics();
@@ -224,13 +225,14 @@ impl<E: Edge> Worker<E> {
     /// Lets a connection publish whose request shows the right token, and ends it if the token is wrong.
     fn check_token(&mut self, token: Token, head: &Request<'_>) {
         let Some(shown) = shown_token(head) else { return };
-        let right = self.settings.token_is_right(&shown);
+        let judged = self.settings.access.holder(Some(&shown));
         let Some(connection) = self.connections.get_mut(token as usize) else { return };
-        connection.may_publish |= right;
-        if !right {
+        if let Ok(holder) = judged {
+            connection.holder = holder;
+        } else {
             let error = connection.speaks.tells().then_some("unauthorized");
             self.shared.metrics.refuse(metrics::Refusal::Forbidden);
-            let reason = "the token is not the right one";
+            let reason = Wrong::REASON;
             self.close(token, Farewell { code: Some(CloseCode::UNAUTHENTICATED), reason, error });
         }
     }
@@ -283,15 +285,6 @@ impl<E: Edge> Worker<E> {
             }
         }
     }
-}
-
-/// The token that a request shows: `?token=`, which is all that a page can give, or `Authorization: Bearer`.
-pub(crate) fn shown_token(head: &Request<'_>) -> Option<String> {
-    let bearer = head.header("Authorization").and_then(|value| {
-        let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
-    });
-    bearer.or_else(|| head.query_value("token").map(|token| token.into_owned()))
 }
 
 impl Speaks {
