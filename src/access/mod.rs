@@ -49,6 +49,8 @@ pub enum Holder {
     },
     /// Somebody who has shown the token that was right then.
     Token,
+    /// The server itself: its feeds, and the program that it is part of.
+    Server,
 }
 
 /// A token was shown that is not the right one.
@@ -72,7 +74,7 @@ impl Holder {
     pub fn publishes(self) -> bool {
         match self {
             Holder::Anonymous { publishes } => publishes,
-            Holder::Token => true,
+            Holder::Token | Holder::Server => true,
         }
     }
 }
@@ -124,7 +126,7 @@ impl Rules {
     /// 403 for a page that may not connect, 401 for somebody who may not publish.
     pub fn publisher(&self, head: &Request<'_>) -> Result<Holder, Refusal> {
         self.check_origin(head)?;
-        let holder = if self.is_open { self.anonymous() } else { self.holder(shown_token(head).as_deref())? };
+        let holder = self.sender(head)?;
         if holder.publishes() { Ok(holder) } else { Err(missing(head, "Publishing")) }
     }
 
@@ -149,8 +151,8 @@ impl Rules {
     pub fn may_inspect(&self, head: &Request<'_>, peer: SocketAddr) -> Result<(), Refusal> {
         self.check_origin(head)?;
         if self.token.is_some() {
-            return match self.holder(shown_token(head).as_deref())? {
-                Holder::Token => Ok(()),
+            return match self.sender(head)? {
+                Holder::Token | Holder::Server => Ok(()),
                 Holder::Anonymous { .. } => Err(missing(head, "Looking at clients")),
             };
         }

@@ -66,7 +66,7 @@ fn a_holder_is_whoever_shows_the_token_or_nothing() {
 fn the_token_publishes_and_the_anonymous_where_anybody_may() {
     let (open, closed) = (rules(Some("s3cret"), true), rules(Some("s3cret"), false));
     for rules in [&open, &closed] {
-        assert!(rules.may_publish(Holder::Token, "a"));
+        assert!(rules.may_publish(Holder::Token, "a") && rules.may_publish(Holder::Server, "a"));
         // What one has been given stays, whatever the rules say now.
         assert!(rules.may_publish(open.anonymous(), "a"));
         assert!(!rules.may_publish(closed.anonymous(), "a"));

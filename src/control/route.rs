@@ -57,6 +57,7 @@ impl Control {
             "/debug/slow" => look(head).and_then(|()| self.slow(head, peer)),
             "/topics" => {
                 look(head)?;
+                self.live.access.sender(head)?;
                 return topics::Query::read(head, self.live.topic_length_max).map(Outcome::Listing);
             }
             path => {
@@ -68,6 +69,7 @@ impl Control {
                 }
                 if let Some(topic) = path.strip_prefix("/topics/") {
                     look(head)?;
+                    self.live.access.sender(head)?;
                     self.check_topic(topic)?;
                     let found = topics::last_value(&self.context, topic);
                     found.map(|json| Response::new(200).body(JSON, json).header("Cache-Control", "no-store").into())

@@ -12,7 +12,7 @@ use super::{
     quota::LATER,
 };
 use crate::{
-    access::{Wrong, shown_token},
+    access::{Holder, Wrong, shown_token},
     handover::Arrival,
     http::{self, Request},
     io::{Edge, Token},
@@ -122,17 +122,21 @@ impl<E: Edge> Worker<E> {
         let accept = handshake::check(head)?;
         self.settings.access.check_origin(head)?;
         let subprotocol = handshake::choose_subprotocol(head, &[handshake::SUBPROTOCOL]);
+        let upgrade = |out: &mut Vec<u8>| handshake::push_accepted(out, &accept, subprotocol);
+        let Ok(holder) = self.settings.access.holder(shown_token(head).as_deref()) else {
+            self.turn_away(token, Speaks::Json, upgrade);
+            return Ok(());
+        };
         let topics = head.query_value("topics");
         let sub = topics.as_deref().map(|topics| self.sub_from_query(head, topics)).transpose()?;
         if sub.is_some() {
             self.may_subscribe(token)?;
         }
-        self.open(token, Speaks::Json, |out| handshake::push_accepted(out, &accept, subprotocol));
+        self.open(token, Speaks::Json, holder, upgrade);
         self.greet(token);
         if let Some(sub) = sub {
             self.subscribe(token, None, &sub);
         }
-        self.check_token(token, head);
         Ok(())
     }
 
@@ -140,16 +144,21 @@ impl<E: Edge> Worker<E> {
     fn open_raw(&mut self, token: Token, head: &Request<'_>, topic: &str) -> Result<(), http::Refusal> {
         let accept = handshake::check(head)?;
         self.settings.access.check_origin(head)?;
+        let speaks = Speaks::Raw { topic: topic.into() };
+        let upgrade = |out: &mut Vec<u8>| handshake::push_accepted(out, &accept, None);
+        let Ok(holder) = self.settings.access.holder(shown_token(head).as_deref()) else {
+            self.turn_away(token, speaks, upgrade);
+            return Ok(());
+        };
         Topic::check(topic, self.settings.topic_length_max)
             .map_err(|error| http::Refusal::new(400, format!("Not a topic: {error}.")))?;
         let sub = self.sub_from_query(head, topic)?;
         self.may_subscribe(token)?;
         let echo = head.query_value("echo").as_deref() != Some("0");
-        self.open(token, Speaks::Raw { topic: topic.into() }, |out| handshake::push_accepted(out, &accept, None));
+        self.open(token, speaks, holder, upgrade);
         if let Err(reason) = self.subscribe_raw(token, &sub, echo) {
             self.close(token, Farewell { code: Some(CloseCode::TRY_AGAIN_LATER), reason: &reason, error: None });
         }
-        self.check_token(token, head);
         Ok(())
     }
 
@@ -159,6 +168,7 @@ impl<E: Edge> Worker<E> {
             return Err(http::Refusal::new(405, "Events are read with GET."));
         }
         self.settings.access.check_origin(head)?;
+        let holder = self.settings.access.sender(head)?;
         let topics = head.query_value("topics");
         let topics = topics.as_deref().ok_or_else(|| http::Refusal::new(400, "Which events? Ask for ?topics=…"))?;
         let mut sub = self.sub_from_query(head, topics)?;
@@ -178,7 +188,7 @@ impl<E: Edge> Worker<E> {
         if let Some(origin) = head.header("Origin") {
             response = response.header("Access-Control-Allow-Origin", origin);
         }
-        self.open(token, Speaks::Events, |out| response.write(out, false));
+        self.open(token, Speaks::Events, holder, |out| response.write(out, false));
         self.greet(token);
         self.subscribe(token, None, &sub);
         Ok(())
@@ -191,10 +201,9 @@ impl<E: Edge> Worker<E> {
         sub.map_err(|error| http::Refusal::new(400, format!("In the address: {}.", error.message)))
     }
 
-    fn open(&mut self, token: Token, speaks: Speaks, accept: impl FnOnce(&mut Vec<u8>)) {
+    fn open(&mut self, token: Token, speaks: Speaks, holder: Holder, accept: impl FnOnce(&mut Vec<u8>)) {
         let now = self.now;
         let events = matches!(speaks, Speaks::Events);
-        let holder = self.settings.access.anonymous();
         let connection = &mut self.connections[token as usize];
         connection.phase = Phase::Open;
         connection.since = now;
@@ -222,19 +231,17 @@ impl<E: Edge> Worker<E> {
         self.answer_json(token, |out| reply::hello(out, &hello));
     }
 
-    /// Lets a connection publish whose request shows the right token, and ends it if the token is wrong.
-    fn check_token(&mut self, token: Token, head: &Request<'_>) {
-        let Some(shown) = shown_token(head) else { return };
-        let judged = self.settings.access.holder(Some(&shown));
-        let Some(connection) = self.connections.get_mut(token as usize) else { return };
-        if let Ok(holder) = judged {
-            connection.holder = holder;
-        } else {
-            let error = connection.speaks.tells().then_some("unauthorized");
-            self.shared.metrics.refuse(metrics::Refusal::Forbidden);
-            let reason = Wrong::REASON;
-            self.close(token, Farewell { code: Some(CloseCode::UNAUTHENTICATED), reason, error });
+    /// Opens a WebSocket whose request shows a wrong token, only to say so and to close it: of a handshake that fails, a page
+    /// is told nothing.
+    fn turn_away(&mut self, token: Token, speaks: Speaks, accept: impl FnOnce(&mut Vec<u8>)) {
+        let tells = speaks.tells();
+        self.open(token, speaks, self.settings.access.anonymous(), accept);
+        if tells {
+            self.greet(token);
         }
+        self.shared.metrics.refuse(metrics::Refusal::Forbidden);
+        let error = tells.then_some("unauthorized");
+        self.close_if_there(token, Farewell { code: Some(CloseCode::UNAUTHENTICATED), reason: Wrong::REASON, error });
     }
 
     /// Answers a request with a refusal and ends the connection.
@@ -245,6 +252,7 @@ impl<E: Edge> Worker<E> {
             match refusal.status {
                 503 if self.draining.is_some() => metrics::Refusal::Draining,
                 503 => metrics::Refusal::InboxFull,
+                401 => metrics::Refusal::Forbidden,
                 403 => metrics::Refusal::Origin,
                 408 => metrics::Refusal::HandshakeTimeout,
                 429 => metrics::Refusal::AddressRateLimited,
