@@ -11,8 +11,8 @@
 //! ```
 //!
 //! (RFC 6455 section 4.) Every function takes a parsed request and returns a value; a request that won't do becomes a
-//! [`Refusal`] with the sentence that its sender needs. The order for a caller: [`check`],
-//! [`choose_subprotocol`], [`push_accepted`]; which pages may connect is for `access` to say.
+//! [`Refusal`] with the sentence that its sender needs. The order for a caller: [`check`], [`choose_subprotocol`],
+//! [`push_accepted`]; who may connect is for [`access`](crate::access) to say.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use httparse::{EMPTY_HEADER, Status};

@@ -169,6 +169,7 @@ impl<E: Edge> Worker<E> {
         }
     }
 
+    /// Whether the holder may publish on this topic.
     fn may_publish(&self, token: Token, topic: &str) -> bool {
         self.settings.access.may_publish(self.connections[token as usize].holder, topic)
     }
