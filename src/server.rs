@@ -48,14 +48,11 @@ use crate::{
     handover::{Inbox, Message},
     io::{epoll::Epoll, listener, waker::Waker},
     limits::{Bounds, Limits},
-    live::Live,
     log::{Dropped, Log},
-    metrics::Metrics,
     panic::spawn,
     publish::Publisher,
-    shared::{Settings, Shared, SlowClients},
-    tape::{Tape, TapeSettings},
-    topic::Subscriptions,
+    shared::{Settings, Shared, tape_settings},
+    tape::Tape,
     worker::Worker,
 };
 
@@ -353,33 +350,16 @@ struct Parts {
 
 impl Parts {
     fn new(config: &Config, workers: usize, dropped: Dropped) -> io::Result<Parts> {
-        let settings = Settings::new(config);
-        let tape = Tape::new(TapeSettings {
-            retain: config.retain.as_u64() as usize,
-            segment: config.segment.as_u64() as usize,
-            message_max: settings.message_max,
-            topics_max: config.max_topics,
-            value_bytes_max: config.max_values.as_u64() as usize,
-            epoch: clock::wall_us(),
-        });
-        let metrics = Arc::new(Metrics::new(workers));
+        let tape = Tape::new(tape_settings(config, clock::wall_us()));
         let wakers = (0..workers).map(|_| Ok(Arc::new(Waker::new()?))).collect::<io::Result<Vec<_>>>()?;
-        let for_publisher: Arc<[Arc<Waker>]> = wakers.clone().into();
-        let publisher = Publisher::new(tape.clone(), for_publisher, Arc::clone(&metrics), config.max_topic_length);
-        let subscriptions = Subscriptions::new(config.max_subscriptions_total);
+        let log = Log::new(config.log_limit, dropped);
+        let shared = Shared::new(Settings::new(config), log, &tape, workers, wakers.clone().into());
         let (inboxes, receivers) = wakers.iter().map(|waker| Inbox::new(config.inbox, Arc::clone(waker))).unzip();
         let control_waker = Arc::new(Waker::new()?);
         let (control, control_receiver) = Inbox::new(config.inbox, Arc::clone(&control_waker));
         Ok(Parts {
             tape,
-            shared: Arc::new(Shared {
-                settings: Live::new(settings),
-                publisher,
-                subscriptions,
-                metrics,
-                log: Log::new(config.log_limit, dropped),
-                slow: SlowClients::new(workers),
-            }),
+            shared,
             limits: Limits::new(&Bounds::of(config), config.ipv6_prefix),
             wakers,
             inboxes,
@@ -410,7 +390,7 @@ impl Parts {
             shared: Arc::clone(&self.shared),
             tape: self.tape.clone(),
             limits: Arc::clone(&self.limits),
-            settings: control::Settings::new(&config),
+            settings: control::HttpSettings::new(&config),
             workers: self.inboxes.clone(),
             readiness: Arc::clone(&ready),
             started: Moment::now(),
