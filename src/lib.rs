@@ -3,19 +3,21 @@
 //! Publishers put small payloads on topics; each is encoded once, appended to one shared *tape*, and sent from there to
 //! every subscriber. A subscriber is a *cursor* on the tape, so a slow one costs a position and not a queue.
 //!
-//! The floors below are the whole structure; a module uses its own floor and those beneath it:
+//! The floors below are the whole structure; a module uses its own floor and those beneath it, and none of them use each other
+//! in a circle. A test (`tests/it/floors/`) holds the source to what is drawn here.
 //!
 //! ```text
-//!  6  cli, check, server           assembly
-//!     top                          a server shown in a terminal; a client of its HTTP
-//!  5  control, feeds               HTTP API, metrics, page; demo and replay
-//!  4  publish, acceptor, worker    the data plane; handover, limits and shared between its threads
-//!  3  io                           the kernel edge
-//!  2  tape, topic                  shared memory
-//!  1  lane, http, proxy,           bytes and values: no socket, thread, lock or clock
-//!     websocket, protocol
-//!  0  clock, config, metrics,      ground
-//!     live, log, panic, slack
+//!  7  server, check, cli               assembly
+//!     top                              a server shown in a terminal; a client of its HTTP
+//!  6  control, feeds                   HTTP API, metrics, page; demo and replay
+//!  5  worker, acceptor                 the data plane
+//!  4  publish, shared                  the way onto the tape; what the threads share
+//!  3  io, handover, proxy              the kernel edge, sockets from thread to thread, who is really there
+//!  2  tape, topic                      shared memory
+//!  1  lane, http, websocket, protocol  bytes and values: no socket, thread, lock or clock
+//!     access                           who may what
+//!  0  clock, config, limits, live,     ground
+//!     log, metrics, panic, slack
 //! ```
 
 mod acceptor;
