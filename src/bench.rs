@@ -36,7 +36,7 @@ use crate::{
     protocol::Payload,
     shared::{Settings, Shared, tape_settings},
     tape::Tape,
-    websocket::handshake,
+    websocket::client,
     worker::Worker,
 };
 
@@ -88,7 +88,7 @@ impl Bench {
     /// If the worker doesn't take it.
     pub fn connect(&mut self, target: &str) -> Client {
         let mut request = Vec::new();
-        handshake::push_request(&mut request, "bench", target, "dGhlIHNhbXBsZSBub25jZQ==", &[]);
+        client::push_request(&mut request, "bench", target, "dGhlIHNhbXBsZSBub25jZQ==", &[]);
         let client = Client(self.wires.clients.borrow().len());
         self.wires.clients.borrow_mut().push(Wire::default());
         let peer = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
@@ -127,6 +127,7 @@ impl Bench {
     }
 
     /// Publications sent so far, once for each subscriber.
+    #[cfg(feature = "bench")]
     pub fn deliveries(&self) -> u64 {
         self.metrics.workers[0].deliveries.get()
     }

@@ -7,8 +7,9 @@
 //! in a circle. A test (`tests/it/floors/`) holds the source to what is drawn here.
 //!
 //! ```text
-//!  7  server, check, cli               assembly
-//!     top                              a server shown in a terminal; a client of its HTTP
+//!  7  server                           assembly
+//!     program, cli, check              the program around it: flags, log, signals
+//!     tools                            its other tasks, clients of a running server: top
 //!  6  control, feeds                   HTTP API, metrics, page; demo and replay
 //!  5  worker, acceptor                 the data plane
 //!  4  publish, shared                  the way onto the tape; what the threads share
@@ -22,38 +23,47 @@
 
 mod acceptor;
 #[cfg(all(any(feature = "bench", test), not(loom)))]
-#[doc(hidden)]
-pub mod bench;
-pub mod check;
-pub mod cli;
-pub mod clock;
+mod bench;
+#[cfg(feature = "cli")]
+mod check;
+#[cfg(feature = "cli")]
+mod cli;
+mod clock;
 pub mod config;
 mod control;
-pub mod feeds;
+mod feeds;
 mod handover;
-pub mod http;
-pub mod io;
-pub mod lane;
+mod http;
+#[cfg(any(feature = "bench", fuzzing))]
+#[doc(hidden)]
+pub mod internals;
+mod io;
+mod lane;
 mod limits;
 mod live;
 mod log;
-pub mod metrics;
-pub mod panic;
-pub mod protocol;
+mod metrics;
+mod panic;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod program;
+mod protocol;
 mod proxy;
-pub mod publish;
+mod publish;
 pub mod server;
 mod shared;
 #[cfg(test)]
 mod skip;
 mod slack;
-pub mod tape;
-pub mod top;
-pub mod topic;
-pub mod websocket;
+mod tape;
+#[cfg(feature = "cli")]
+mod tools;
+mod topic;
+mod websocket;
 mod worker;
 
-/// For `fuzz/`, which drives the worker's tables as their tests do.
-#[cfg(fuzzing)]
-#[doc(hidden)]
-pub use worker::{reload_script as worker_reload, script as worker_script};
+pub use self::{
+    protocol::Payload,
+    publish::{Batch, Publisher},
+    tape::{Appended, PublishError},
+};

@@ -35,6 +35,7 @@ use crossbeam_channel::Sender;
 use rustix::fd::OwnedFd;
 use socket2::Socket;
 
+pub use crate::feeds::replay::ReplayError;
 use crate::{
     acceptor::Acceptor,
     clock::{self, Moment},
@@ -43,7 +44,7 @@ use crate::{
     feeds::{
         self,
         market::Market,
-        replay::{self, Replay, ReplayError},
+        replay::{self, Progress, Replay},
     },
     handover::{Inbox, Message},
     io::{epoll::Epoll, listener, waker::Waker},
@@ -139,6 +140,7 @@ pub struct Builder {
     config: Config,
     sockets: Vec<Socket>,
     dropped: Dropped,
+    progress: Progress,
 }
 
 impl Builder {
@@ -179,12 +181,19 @@ impl Builder {
         self
     }
 
+    /// Tells this, now and then, how far the replay has come: how many of the file's bytes it has taken, and how many there are (0
+    /// where that is not known). Called by the replay's own thread, and dropped when it ends.
+    pub fn replay_progress(mut self, tell: impl FnMut(u64, u64) + Send + 'static) -> Builder {
+        self.progress = Progress(Some(Box::new(tell)));
+        self
+    }
+
     /// Starts the server. When this returns, it accepts connections.
     ///
     /// # Errors
     /// [`StartError`]: nothing is left running.
     pub fn start(self) -> Result<Server, StartError> {
-        Server::start(self.config, self.sockets, self.dropped)
+        Server::start(self)
     }
 }
 
@@ -232,7 +241,8 @@ impl Server {
         self.publisher.clone()
     }
 
-    fn start(mut config: Config, passed: Vec<Socket>, dropped: Dropped) -> Result<Server, StartError> {
+    fn start(builder: Builder) -> Result<Server, StartError> {
+        let Builder { mut config, sockets: passed, dropped, progress } = builder;
         let bell = if passed.is_empty() { None } else { Some(Arc::new(new_bell()?)) };
         if !passed.is_empty() {
             // Whether publishing is open depends on where the server really listens.
@@ -241,6 +251,7 @@ impl Server {
         config.check()?;
         let cores = pick_cores(&config)?;
         let replay = config.replay.as_ref().map(|path| Replay::open(path, replay::Options::of(&config))).transpose()?;
+        let replay = replay.map(|replay| replay.telling(progress));
         let listeners = if passed.is_empty() { listen_all(&config)? } else { adopt_all(&config, passed)? };
         let admin = config.admin_listen.map(|address| listen_admin(address, &config)).transpose()?;
         reserve_descriptors(&config, listeners.len(), cores.len())?;

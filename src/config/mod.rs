@@ -506,6 +506,7 @@ impl Config {
     }
 
     /// Checks numbers and sizes one by one: whatever the relations between them, then nothing overflows.
+    #[cfg(feature = "cli")]
     pub(crate) fn check_ranges(&self) -> Result<(), ConfigError> {
         self.keep(rules::RANGES)
     }

@@ -7,7 +7,6 @@
 pub mod acks;
 mod defer;
 pub mod epoll;
-pub mod heap;
 pub mod listener;
 pub mod path;
 #[cfg(all(any(test, fuzzing), not(loom)))]
