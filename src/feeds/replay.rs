@@ -497,6 +497,21 @@ mod tests {
     }
 
     #[test]
+    fn who_wants_to_know_is_told_how_far_it_has_come_and_dropped_at_the_end() {
+        let content: String = (0..20_000).map(|n| line(n, "a", "1")).collect();
+        let scratch = Scratch::new(content.as_bytes());
+        let told = std::sync::Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let teller = std::sync::Arc::clone(&told);
+        let progress = Progress(Some(Box::new(move |taken, of| teller.lock().push((taken, of)))));
+        let replay = Replay::open(&scratch.0, OPTIONS).unwrap().telling(progress);
+        replay.run(Recorder::default(), &crossbeam_channel::never());
+        let told = std::sync::Arc::into_inner(told).expect("nobody is told any more").into_inner();
+        let len = content.len() as u64;
+        assert_eq!((told[0], *told.last().unwrap()), ((0, len), (len, len)));
+        assert!(told.len() > 10 && told.is_sorted(), "{} times", told.len());
+    }
+
+    #[test]
     fn a_missing_file_is_one_line_for_the_operator() {
         let error = Replay::open(Path::new("/no/such/file"), OPTIONS).err().unwrap().to_string();
         assert!(error.starts_with("--replay /no/such/file: ") && !error.contains('\n'), "{error}");

@@ -11,7 +11,13 @@ pub(super) struct Bar(Option<ProgressBar>);
 impl Bar {
     /// What a replay is given to tell how many of how many bytes it has taken.
     pub(super) fn draw(mut self) -> impl FnMut(u64, u64) + Send + 'static {
-        move |taken, of| self.0.get_or_insert_with(|| bar(of)).set_position(taken)
+        move |taken, of| {
+            let bar = self.0.get_or_insert_with(|| bar(of));
+            // It counts the time from here on, and is not drawn before there is something to show.
+            if taken > 0 {
+                bar.set_position(taken);
+            }
+        }
     }
 }
 
