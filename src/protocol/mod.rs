@@ -23,5 +23,6 @@ pub mod reply;
 
 pub use command::{Command, Id, Mode, Op, Sub};
 pub use envelope::{Envelope, Kind, Payload, update_prefix};
+#[cfg(fuzzing)]
 pub use json::Json;
 pub use name::{Topic, is_pattern, matches};
