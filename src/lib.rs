@@ -15,7 +15,8 @@
 //!  1  lane, http, proxy,           bytes and values: no socket, thread, lock or clock
 //!     websocket, protocol
 //!  0  clock, config, metrics,      ground
-//!     live, log, panic, slack
+//!     live, log, panic, slack,
+//!     publication
 //! ```
 
 mod acceptor;
@@ -39,6 +40,7 @@ pub mod metrics;
 pub mod panic;
 pub mod protocol;
 mod proxy;
+pub mod publication;
 pub mod publish;
 pub mod server;
 mod shared;

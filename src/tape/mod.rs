@@ -19,7 +19,6 @@
 //! Memory is bounded by `--retain`: older segments are let go, and live on only while a reader that is in the middle of a
 //! pass pins them. Their buffers are used again.
 
-pub mod encode;
 #[cfg(all(test, loom))]
 mod loom_model;
 mod reader;

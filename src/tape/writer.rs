@@ -11,12 +11,11 @@ use super::{
     sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, lock_soon},
 };
 use crate::{
-    lane::{LANES, Lane},
+    lane::{Draft, LANES, Lane, Numbered, Wanted},
     limits::Account,
-    protocol::{Envelope, Kind, Payload, event::push_event},
+    publication::Payload,
     slack::{KEPT_BY_THREAD, Slack},
     topic::{Registry, RegistryFull, Topic},
-    websocket::frame::{self, Opcode},
 };
 
 /// What the tape is made with; sizes in bytes.
@@ -60,9 +59,8 @@ pub(super) struct Writer {
     /// How many subscribers each lane has, in units that only [`Tape::want`] knows.
     wanted: [u32; LANES],
     values_dropped: u64,
-    // Buffers that are used again for each event.
-    message: Vec<u8>,
-    event: Vec<u8>,
+    /// Used again for each publication.
+    buffer: Vec<u8>,
 }
 
 /// Where a publication ended up.
@@ -143,8 +141,7 @@ impl Tape {
                 used: [0; LANES],
                 wanted: [0; LANES],
                 values_dropped: 0,
-                message: Vec::new(),
-                event: Vec::new(),
+                buffer: Vec::new(),
             }),
             settings,
         }))
@@ -228,10 +225,8 @@ impl Tape {
     pub fn trim_topics(&self, slots: std::ops::Range<u32>) {
         let writer = &mut *self.0.writer.lock();
         writer.registry.trim(slots, tail_of(&writer.segments));
-        for buffer in [&mut writer.message, &mut writer.event] {
-            buffer.clear();
-            buffer.give_back(KEPT_BY_THREAD);
-        }
+        writer.buffer.clear();
+        writer.buffer.give_back(KEPT_BY_THREAD);
     }
 
     /// What the metrics show, unless somebody is publishing for longer than a moment.
@@ -300,23 +295,14 @@ impl<'t> Appender<'t> {
         let previous = topic.end;
         topic.number(writer.next, ts, origin, tail_of(&writer.segments));
         let (id, seq) = (topic.id, topic.seq);
-        let [json, raw, events] = writer.wanted.map(|count| count > 0);
-        let payload = if json || events { payload.settled() } else { payload };
-        let envelope = json.then(|| Envelope::new(&topic.prefix, seq, ts, payload));
-        // A publication is on the tape in one lane at least, so that its history is there for whoever comes later.
-        let raw = raw || !json;
-        writer.event.clear();
-        if events {
-            writer.message.clear();
-            Envelope::new(&topic.prefix, seq, ts, payload).append(&mut writer.message);
-            push_event(&mut writer.event, Some((&topic.epoch, seq)), &writer.message);
+        let lanes = Wanted::of(|lane| writer.wanted[lane as usize] > 0).written();
+        let numbered = Numbered { prefix: &topic.prefix, epoch: topic.epoch, seq, ts };
+        let mut draft = Draft::new(payload, std::mem::take(&mut writer.buffer));
+        draft.prepare(lanes);
+        let mut len = [0; LANES];
+        for lane in lanes.iter() {
+            len[lane as usize] = draft.len(lane, &numbered);
         }
-        let framed = |body: usize| frame::header_len(body) + body;
-        let len = [
-            envelope.as_ref().map_or(0, |envelope| framed(envelope.len())),
-            if raw { framed(bytes.len()) } else { 0 },
-            writer.event.len(),
-        ];
         let start = Writer::make_room(
             &mut writer.segments,
             &mut writer.used,
@@ -327,32 +313,21 @@ impl<'t> Appender<'t> {
             len,
         );
         let segment = writer.segments.back().expect("there is always a newest segment");
-        if let Some(envelope) = envelope {
+        for lane in lanes.iter() {
             // SAFETY: this thread holds the writer's lock, and the place was never published.
-            let room = unsafe { segment.room(Lane::Json as usize, start[0], len[0]) };
-            let header = frame::write_header(room, true, Opcode::Text, envelope.len());
-            envelope.write(&mut room[header..]);
-        }
-        if raw {
-            // SAFETY: as above.
-            let room = unsafe { segment.room(Lane::Raw as usize, start[1], len[1]) };
-            let opcode = if payload.kind() == Kind::Binary { Opcode::Binary } else { Opcode::Text };
-            let header = frame::write_header(room, true, opcode, bytes.len());
-            room[header..].copy_from_slice(bytes);
-        }
-        if events {
-            // SAFETY: as above.
-            unsafe { segment.room(Lane::Events as usize, start[2], len[2]) }.copy_from_slice(&writer.event);
+            let room = unsafe { segment.room(lane as usize, start[lane as usize], len[lane as usize]) };
+            draft.write(lane, &numbered, room);
         }
         let entry =
             Entry { topic: id, seq, ts, origin, previous, start: start.map(|s| s as u32), len: len.map(|l| l as u32) };
         let at = (writer.next - segment.base.0) as usize;
-        // SAFETY: as above; `make_room` has left room for the entry.
+        // SAFETY: this thread holds the writer's lock; `make_room` has left room for the entry.
         unsafe { segment.set_entry(at, entry) };
         writer.next += 1;
-        if !writer.registry.keep(id.slot, ts, payload.kind(), bytes, self.account) {
+        if !writer.registry.keep(id.slot, ts, draft.kind(), bytes, self.account) {
             writer.values_dropped += 1;
         }
+        writer.buffer = draft.into_buffer();
         Ok(Appended { seq, ts })
     }
 }

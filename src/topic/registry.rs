@@ -10,14 +10,14 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    fmt,
     ops::{Bound, Range},
     sync::Arc,
 };
 
 use crate::{
+    lane,
     limits::{Account, Charge, Table},
-    protocol::{Kind, Payload, update_prefix},
+    publication::{Epoch, Kind, Payload},
     slack::{KEPT_BY_ONE, KEPT_BY_THREAD, Slack},
 };
 
@@ -28,27 +28,6 @@ pub struct TopicId {
     pub slot: u32,
     /// How many topics had this slot before.
     pub generation: u32,
-}
-
-/// What tells one numbering of a topic from the next; printed in base 36.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Epoch(pub u64);
-
-impl fmt::Display for Epoch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut digits = [0u8; 13];
-        let mut at = digits.len();
-        let mut rest = self.0;
-        loop {
-            at -= 1;
-            digits[at] = b"0123456789abcdefghijklmnopqrstuvwxyz"[(rest % 36) as usize];
-            rest /= 36;
-            if rest == 0 {
-                break;
-            }
-        }
-        f.write_str(std::str::from_utf8(&digits[at..]).expect("digits are ASCII"))
-    }
 }
 
 /// The newest publication of a topic, kept for snapshots.
@@ -313,7 +292,7 @@ impl Registry {
         entry.topic = Some(Box::new(Topic {
             id: TopicId { slot, generation: entry.generation },
             name: Arc::clone(&name),
-            prefix: update_prefix(&name),
+            prefix: lane::prefix(&name),
             epoch: Epoch(self.epoch),
             seq: 0,
             end: 0,

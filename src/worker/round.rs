@@ -25,10 +25,9 @@ use super::{
 };
 use crate::{
     io::{Edge, SEND_MAX, Token},
-    lane::Lane,
-    protocol::{event::push_event, reply},
-    tape::{Entry, Position, Run, encode},
-    topic::Topic,
+    lane::{Lane, Numbered, draft},
+    protocol::reply,
+    tape::{Entry, Position, Run},
 };
 
 /// A round that had to wait longer than this for room is made anew.
@@ -400,7 +399,7 @@ impl<E: Edge> Worker<E> {
             let topic = topics.at(slot).filter(|topic| topic.seq == newest.seq)?;
             let payload = topic.last.as_ref()?.payload();
             let (epoch, seq, ts) = (topic.epoch, topic.seq, topic.ts);
-            encode::Publication { prefix: &topic.prefix, epoch, seq, ts, payload }.push(lane, out);
+            draft::push(lane, &Numbered { prefix: &topic.prefix, epoch, seq, ts }, payload, out);
             Some(newest.seq)
         })
     }
@@ -414,19 +413,10 @@ impl<E: Edge> Worker<E> {
         if let Some(frame) = frame(lane) {
             return out.extend_from_slice(frame);
         }
-        let of_topic = |push: &mut dyn FnMut(&Topic)| {
-            self.tape.with_topics(|topics, _| topics.at(entry.topic.slot).filter(|t| t.id == entry.topic).map(push));
-        };
-        if let (Lane::Events, Some(json)) = (lane, frame(Lane::Json)) {
-            let json = encode::json_of(json);
-            return of_topic(&mut |topic| {
-                push_event(out, Some((&topic.epoch, entry.seq)), json);
-            });
-        }
-        let payload = frame(Lane::Raw).map(encode::payload_of).expect("one of the lanes has it");
-        of_topic(&mut |topic| {
-            let (epoch, seq, ts) = (topic.epoch, entry.seq, entry.ts);
-            encode::Publication { prefix: &topic.prefix, epoch, seq, ts, payload }.push(lane, out);
+        self.tape.with_topics(|topics, _| {
+            let Some(topic) = topics.at(entry.topic.slot).filter(|topic| topic.id == entry.topic) else { return };
+            let of = Numbered { prefix: &topic.prefix, epoch: topic.epoch, seq: entry.seq, ts: entry.ts };
+            draft::push_from(lane, &of, frame, out);
         });
     }
 
