@@ -199,8 +199,8 @@ fn scan() -> Work {
     alone(move || {
         let head = reader.refresh();
         let mut bytes = 0;
-        reader.scan(Position(head.0 - 4096), head, |_, _, entry| {
-            bytes += u64::from(entry.len[Lane::Raw as usize]);
+        reader.scan(Position(head.0 - 4096), head, |entry| {
+            bytes += u64::from(entry.len(Lane::Raw));
             true
         });
         black_box(bytes);

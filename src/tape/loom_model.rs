@@ -42,12 +42,10 @@ fn read(reader: &mut Reader, from: Position) -> Position {
     let head = reader.refresh();
     let from = from.max(reader.floor());
     let mut next = from.0;
-    reader.scan(from.min(head), head, |at, base, entry| {
-        assert_eq!(at.0, next, "in order");
+    reader.scan(from.min(head), head, |entry| {
+        assert_eq!(entry.position.0, next, "in order");
         assert_eq!((entry.seq, entry.ts, entry.origin), (next + 1, 100 + next, 7), "a whole entry");
-        assert!(base <= at);
-        let run = super::Run { base, start: entry.start[Lane::Raw as usize], len: entry.len[Lane::Raw as usize] };
-        assert_eq!(&reader.bytes(Lane::Raw, run)[2..], b"payload");
+        assert_eq!(&reader.bytes(Lane::Raw, entry.run(Lane::Raw))[2..], b"payload");
         next += 1;
         true
     });

@@ -31,7 +31,7 @@ mod sync;
 mod tests;
 mod writer;
 
-pub use reader::{Reader, Run};
+pub use reader::{Published, Reader, Run};
 pub use segment::Entry;
 pub use writer::{Appended, Appender, PublishError, Tape, TapeSettings, TapeStatus};
 

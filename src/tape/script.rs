@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{segment::Entry, *};
+use super::*;
 use crate::{
     lane::{LANES, Lane},
     protocol::{Kind, Payload},
@@ -11,8 +11,6 @@ use crate::{
 
 pub const NAMES: [&str; 5] = ["q.a", "q.b", "t.a", "t.b", "x"];
 pub const MESSAGE_MAX: usize = 3000;
-
-pub const ALL_LANES: [Lane; LANES] = [Lane::Json, Lane::Raw, Lane::Events];
 
 #[derive(Clone, Debug)]
 pub enum Step {
@@ -149,19 +147,20 @@ impl Twin {
         let mut merged: [Vec<Run>; LANES] = Default::default();
         let mut alone: [Vec<u8>; LANES] = Default::default();
         let mut before: Vec<[usize; LANES]> = Vec::new();
-        self.reader.scan(floor, head, |at, base, entry| {
+        self.reader.scan(floor, head, |entry| {
+            let at = entry.position;
             assert_eq!(at.0, next);
             next += 1;
             before.push(std::array::from_fn(|lane| alone[lane].len()));
             let published = &self.all[at.0 as usize];
             assert_eq!(entry.topic, published.id);
             assert_eq!((entry.seq, entry.ts, entry.origin), (published.seq, at.0, 9));
-            assert_eq!(entry.len.map(|len| len > 0), published.lanes);
+            assert_eq!(Lane::ALL.map(|lane| entry.is_in(lane)), published.lanes);
             let before = self.all[..at.0 as usize].iter().rposition(|other| other.id == published.id);
             assert_eq!(entry.previous, before.map_or(0, |before| before as u64 + 1));
-            for (lane, which) in ALL_LANES.into_iter().enumerate() {
+            for (lane, which) in Lane::ALL.into_iter().enumerate() {
                 if published.lanes[lane] {
-                    let run = Run { base, start: entry.start[lane], len: entry.len[lane] };
+                    let run = entry.run(which);
                     let frame = self.reader.bytes(which, run);
                     check_frame(frame, which, published, at.0);
                     alone[lane].extend_from_slice(frame);
@@ -171,7 +170,7 @@ impl Twin {
             true
         });
         assert_eq!(next, head.0);
-        for (lane, which) in ALL_LANES.into_iter().enumerate() {
+        for (lane, which) in Lane::ALL.into_iter().enumerate() {
             let together: Vec<u8> =
                 merged[lane].iter().flat_map(|run| self.reader.bytes(which, *run)).copied().collect();
             assert!(together == alone[lane]);
@@ -191,8 +190,8 @@ impl Twin {
         }
         // A scan may begin and end anywhere.
         let middle = Position((floor.0 + head.0) / 2);
-        assert_eq!(self.reader.scan(middle, head, |at, _, entry: &Entry| entry.ts == at.0), head);
-        assert_eq!(self.reader.scan(floor, middle, |at, _, _| at < middle), middle);
+        assert_eq!(self.reader.scan(middle, head, |entry| entry.ts == entry.position.0), head);
+        assert_eq!(self.reader.scan(floor, middle, |entry| entry.position < middle), middle);
     }
 
     /// Whatever was written since, pinned bytes are what they were.
@@ -205,10 +204,10 @@ impl Twin {
             return;
         }
         let head = self.holder.refresh();
-        self.holder.scan(self.holder.floor(), head, |_, base, entry| {
-            for (lane, which) in ALL_LANES.into_iter().enumerate().filter(|(lane, _)| entry.len[*lane] > 0) {
-                let run = Run { base, start: entry.start[lane], len: entry.len[lane] };
-                self.held.push((which, run, self.holder.bytes(which, run).to_vec()));
+        self.holder.scan(self.holder.floor(), head, |entry| {
+            for lane in Lane::ALL.into_iter().filter(|lane| entry.is_in(*lane)) {
+                let run = entry.run(lane);
+                self.held.push((lane, run, self.holder.bytes(lane, run).to_vec()));
             }
             true
         });
@@ -252,9 +251,8 @@ impl Twin {
 }
 
 fn merge(runs: &mut Vec<Run>, run: Run) {
-    match runs.last_mut() {
-        Some(last) if last.base == run.base && last.start + last.len == run.start => last.len += run.len,
-        _ => runs.push(run),
+    if !runs.last_mut().is_some_and(|last| last.extend(run)) {
+        runs.push(run);
     }
 }
 

@@ -17,7 +17,8 @@ use super::{
     sync::{Arc, AtomicU64, Mutex, Ordering, UnsafeCell},
 };
 use crate::{
-    lane::{LANES, Lane},
+    lane::{LANES, LANES_MAX, Lane},
+    publication::{Flags, Kind},
     topic::TopicId,
 };
 
@@ -25,6 +26,12 @@ use crate::{
 type ByteCell = std::cell::UnsafeCell<u8>;
 
 /// One publication in the index.
+///
+/// ```text
+///   topic   seq     ts      origin  previous  ends in lane     kind flags
+///  |. . . .|. . . .|. . . .|. . . .|. . . . .|0 |1 |2 |3 |4 |. . . .|
+///  0       8       16      24      32        40             60      64
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
     /// Its topic.
@@ -37,24 +44,30 @@ pub struct Entry {
     pub origin: u64,
     /// The position after its topic's publication before it; 0 if there was none.
     pub previous: u64,
-    /// Where its frame starts in each lane of the segment.
-    pub start: [u32; LANES],
-    /// How long its frame is in each lane; 0 where the lane had no subscribers.
-    pub len: [u32; LANES],
+    /// Where each lane of the segment ends with it. Its frame begins where the entry before ends: nowhere, if that is here.
+    pub(super) ends: [u32; LANES_MAX],
+    /// What sort of payload it has. Text may be JSON where nobody had to know.
+    pub kind: Kind,
+    /// What else was said of it.
+    pub flags: Flags,
 }
 
 // A look at the index costs one cache line.
 const _: () = assert!(size_of::<Entry>() == 64);
 
 impl Entry {
+    /// The one before the first of a segment.
+    pub(super) const NONE: &'static Entry = &Entry::EMPTY;
+
     const EMPTY: Entry = Entry {
         topic: TopicId { slot: 0, generation: 0 },
         seq: 0,
         ts: 0,
         origin: 0,
         previous: 0,
-        start: [0; LANES],
-        len: [0; LANES],
+        ends: [0; LANES_MAX],
+        kind: Kind::Json,
+        flags: Flags(0),
     };
 }
 
@@ -138,9 +151,23 @@ impl Segment {
     ///
     /// # Safety
     /// The caller has loaded, with Acquire, a head beyond `base + at`.
-    pub(super) unsafe fn entry(&self, at: usize) -> Entry {
-        // SAFETY: published entries are never written again.
-        self.entries[at].with(|cell| unsafe { *cell })
+    #[inline]
+    pub(super) unsafe fn entry(&self, at: usize) -> &Entry {
+        // SAFETY: published entries are never written again while the segment lives.
+        self.entries[at].with(|cell| unsafe { &*cell })
+    }
+
+    /// The index entry before number `at`.
+    ///
+    /// # Safety
+    /// As [`Segment::entry`].
+    #[inline]
+    pub(super) unsafe fn entry_before(&self, at: usize) -> &Entry {
+        match at.checked_sub(1) {
+            // SAFETY: as the caller's: what was published has all before it published.
+            Some(before) => unsafe { self.entry(before) },
+            None => Entry::NONE,
+        }
     }
 
     /// Bytes `start..start + len` of `lane`.

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::{
-    script::{ALL_LANES, MESSAGE_MAX, NAMES, Step, Twin},
+    script::{MESSAGE_MAX, NAMES, Step, Twin},
     *,
 };
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
 };
 
 fn lane() -> impl Strategy<Value = Lane> {
-    (0..LANES).prop_map(|lane| ALL_LANES[lane])
+    (0..LANES).prop_map(|lane| Lane::ALL[lane])
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -65,14 +65,10 @@ fn what_a_reader_has_pinned_outlives_the_tape() {
     }
     twin.reader.refresh();
     assert!(twin.reader.floor() > Position(0));
-    let mut seen = None;
-    twin.reader.look(Position(0), |base, entry| {
-        let run = Run { base, start: entry.start[1], len: entry.len[1] };
-        seen = Some(twin.reader.bytes(Lane::Raw, run).to_vec());
-    });
-    assert_eq!(seen.unwrap()[2..], [b'7'; 10]);
+    let run = twin.reader.look(Position(0)).expect("it is pinned").run(Lane::Raw);
+    assert_eq!(twin.reader.bytes(Lane::Raw, run)[2..], [b'7'; 10]);
     twin.reader.trim();
-    twin.reader.look(Position(0), |_, _| panic!("it was let go"));
+    assert!(twin.reader.look(Position(0)).is_none(), "it was let go");
 }
 
 #[test]

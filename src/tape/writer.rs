@@ -11,9 +11,9 @@ use super::{
     sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, lock_soon},
 };
 use crate::{
-    lane::{Draft, LANES, Lane, Numbered, Wanted},
+    lane::{Draft, LANES, LANES_MAX, Lane, Numbered, Wanted},
     limits::Account,
-    publication::Payload,
+    publication::{Flags, Payload},
     slack::{KEPT_BY_THREAD, Slack},
     topic::{Registry, RegistryFull, Topic},
 };
@@ -318,8 +318,12 @@ impl<'t> Appender<'t> {
             let room = unsafe { segment.room(lane as usize, start[lane as usize], len[lane as usize]) };
             draft.write(lane, &numbered, room);
         }
-        let entry =
-            Entry { topic: id, seq, ts, origin, previous, start: start.map(|s| s as u32), len: len.map(|l| l as u32) };
+        let mut ends = [0; LANES_MAX];
+        for (end, used) in ends.iter_mut().zip(writer.used) {
+            *end = used as u32;
+        }
+        let (kind, flags) = (draft.kind(), Flags::default());
+        let entry = Entry { topic: id, seq, ts, origin, previous, ends, kind, flags };
         let at = (writer.next - segment.base.0) as usize;
         // SAFETY: this thread holds the writer's lock; `make_room` has left room for the entry.
         unsafe { segment.set_entry(at, entry) };

@@ -156,9 +156,9 @@ impl Twin {
         let (mut touched, mut stirred, mut wanting) = (Vec::new(), Vec::new(), Vec::new());
         let mut slot = 0;
         let pass = passes.begin();
-        reader.scan(Position(head.0 - 1), head, |at, base, entry| {
+        reader.scan(Position(head.0 - 1), head, |entry| {
             slot = entry.topic.slot;
-            interest.plan(tape, pass, (at, base, entry), &mut touched, &mut stirred);
+            interest.plan(tape, pass, entry, &mut touched, &mut stirred);
             wanting.extend(cohorts.keys().filter_map(|id| Some((*id, interest.wants(tape, *id, entry)?))));
             true
         });

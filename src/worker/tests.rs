@@ -270,8 +270,8 @@ impl World {
         let head = self.reader.refresh();
         assert!(self.reader.floor() <= from, "the script publishes more at once than its tape holds");
         let mut entries = Vec::new();
-        self.reader.scan(from, head, |_, _, entry| {
-            entries.push(*entry);
+        self.reader.scan(from, head, |entry| {
+            entries.push(**entry);
             true
         });
         self.reader.trim();
@@ -462,8 +462,8 @@ impl World {
     fn lanes_written(&mut self) -> [bool; LANES] {
         let body = self.body(Kind::Json, 0);
         self.publish("q", vec![body]);
-        let mut written = [false; LANES];
-        self.reader.look(Position(self.journal.len() as u64 - 1), |_, entry| written = entry.len.map(|len| len > 0));
+        let last = self.reader.look(Position(self.journal.len() as u64 - 1)).expect("it was just published");
+        let written = Lane::ALL.map(|lane| last.is_in(lane));
         written
     }
 }
