@@ -26,6 +26,7 @@ mod reader;
 #[doc(hidden)]
 pub mod script;
 mod segment;
+mod store;
 mod sync;
 #[cfg(all(test, not(loom)))]
 mod tests;

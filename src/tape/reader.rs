@@ -20,12 +20,12 @@ pub struct Reader {
     floor: Position,
 }
 
-/// A contiguous piece of one lane of one segment: whole frames, ready to be sent.
+/// A contiguous piece of one lane of one segment: frames, ready to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
     /// Position of the segment that the bytes are in.
     pub base: Position,
-    /// First byte.
+    /// The offset of the first byte among the lane's, which run on over a gap where its bytes aren't in one piece.
     pub start: u32,
     /// Number of bytes.
     pub len: u32,
@@ -66,7 +66,7 @@ impl Published<'_> {
     /// How long its frame in `lane` is; 0 if it has none.
     #[inline]
     pub fn len(&self, lane: Lane) -> u32 {
-        self.entry.ends[lane as usize] - self.before.ends[lane as usize]
+        self.entry.ends[lane as usize] - self.start(lane)
     }
 
     /// Whether it has a frame in `lane`: nobody may have wanted one.
@@ -84,7 +84,12 @@ impl Published<'_> {
     /// Its frame in `lane`.
     #[inline]
     pub fn run(&self, lane: Lane) -> Run {
-        Run { base: self.base, start: self.before.ends[lane as usize], len: self.len(lane) }
+        Run { base: self.base, start: self.start(lane), len: self.len(lane) }
+    }
+
+    #[inline]
+    fn start(&self, lane: Lane) -> u32 {
+        self.before.ends[lane as usize] + u32::from(self.entry.opens >> lane as u8 & 1)
     }
 }
 
@@ -127,8 +132,8 @@ impl Reader {
             head = Position(self.tape.0.head.load(Ordering::Acquire));
             let from = if self.segments.is_empty() { 0 } else { known };
             // Where the tape has run past this reader, a hole stays between what it had and what it gets.
-            self.segments.extend(writer.segments.iter().filter(|segment| segment.base.0 >= from).cloned());
-            self.floor = writer.segments.front().map_or(self.floor, |oldest| oldest.base);
+            self.segments.extend(writer.store.segments().iter().filter(|segment| segment.base.0 >= from).cloned());
+            self.floor = Position(writer.store.tail());
         } else {
             self.floor = self.floor.max(self.tape.tail().min(head));
         }
@@ -212,7 +217,8 @@ impl Reader {
             // SAFETY: both are below the head that `refresh` loaded with Acquire.
             let (before, last) = unsafe { (segment.entry_before(at(start)), segment.entry(at(end - 1))) };
             // An entry that the lane doesn't have still says how full the lane was.
-            bytes += u64::from(last.ends[lane as usize] - before.ends[lane as usize]);
+            let (start, end) = (before.ends[lane as usize], last.ends[lane as usize]);
+            bytes += u64::from(segment.bytes_between(lane, start, end));
         }
         bytes
     }
@@ -227,6 +233,6 @@ impl Reader {
         let segment = &self.segments[at];
         assert!(segment.base == run.base, "a run is read while its segment is pinned");
         // SAFETY: a run is made of published entries.
-        unsafe { segment.bytes(lane, run.start as usize, run.len as usize) }
+        unsafe { segment.bytes(lane, run.start, run.len) }
     }
 }

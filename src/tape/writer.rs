@@ -1,17 +1,16 @@
 //! The writing end: numbering, encoding and appending, under one short lock.
 #![allow(unsafe_code)]
 
-use std::collections::VecDeque;
-
 use crossbeam_utils::CachePadded;
 
 use super::{
     Position,
-    segment::{Entry, Pool, Segment},
+    segment::Entry,
+    store::Store,
     sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, lock_soon},
 };
 use crate::{
-    lane::{Draft, LANES, LANES_MAX, Lane, Numbered, Wanted},
+    lane::{Draft, LANES, Lane, Numbered, Wanted},
     limits::Account,
     publication::{Flags, Payload},
     slack::{KEPT_BY_THREAD, Slack},
@@ -23,7 +22,7 @@ use crate::{
 pub struct TapeSettings {
     /// Memory for all segments together.
     pub retain: usize,
-    /// Room for one lane's frames in one segment.
+    /// Room in one segment for the frames of each lane that is in it; a lane may take more of it than another.
     pub segment: usize,
     /// Largest payload.
     pub message_max: usize,
@@ -49,13 +48,9 @@ pub(super) struct Shared {
 
 pub(super) struct Writer {
     pub(super) registry: Registry,
-    pub(super) segments: VecDeque<Arc<Segment>>,
-    pool: Arc<Pool>,
-    footprint: usize,
+    pub(super) store: Store,
     /// The next publication's position; the head, once it is published.
     next: u64,
-    /// How many bytes of each lane of the newest segment are used.
-    used: [usize; LANES],
     /// How many subscribers each lane has, in units that only [`Tape::want`] knows.
     wanted: [u32; LANES],
     values_dropped: u64,
@@ -124,21 +119,14 @@ pub struct TapeStatus {
 impl Tape {
     /// An empty tape.
     pub fn new(settings: TapeSettings) -> Tape {
-        // A frame of 128 bytes for an entry: smaller publications fill the index before the bytes.
-        let pool = Arc::new(Pool::new((settings.segment / 128).max(2), settings.segment));
-        let first = Arc::new(Segment::new(Position(0), [0; LANES], &pool));
-        let footprint = first.footprint();
         let registry = Registry::new(settings.topics_max, settings.value_bytes_max, settings.epoch);
         Tape(Arc::new(Shared {
             head: CachePadded::new(AtomicU64::new(0)),
             tail: AtomicU64::new(0),
             writer: Mutex::new(Writer {
                 registry,
-                segments: VecDeque::from([first]),
-                pool,
-                footprint,
+                store: Store::new(settings.segment, settings.retain),
                 next: 0,
-                used: [0; LANES],
                 wanted: [0; LANES],
                 values_dropped: 0,
                 buffer: Vec::new(),
@@ -186,11 +174,11 @@ impl Tape {
     pub fn with_changed<R>(&self, since: Position, look: impl FnOnce(&Registry, Vec<u32>, Position) -> R) -> R {
         let writer = self.0.writer.lock();
         let mut slots = Vec::new();
-        if writer.segments.front().is_some_and(|oldest| since < oldest.base) {
+        if since.0 < writer.store.tail() {
             // What the tape has let go of since can't be asked any more: any topic may have changed.
             slots.extend(0..writer.registry.slots());
         }
-        for segment in writer.segments.iter().rev() {
+        for segment in writer.store.segments().iter().rev() {
             let from = since.0.max(segment.base.0);
             for at in from..segment.end().min(writer.next) {
                 // SAFETY: the lock is held, and the entry lies before `next`: it was written by an earlier holder.
@@ -209,7 +197,7 @@ impl Tape {
     /// are still held. Returns how many. What is left of them on the tape is nobody's.
     pub fn forget_topics(&self, slots: std::ops::Range<u32>, useless: impl Fn(&Topic, bool) -> bool) -> usize {
         let mut writer = self.0.writer.lock();
-        let tail = tail_of(&writer.segments);
+        let tail = writer.store.tail();
         writer.registry.rest_until(tail);
         let mut forgotten = 0;
         for slot in slots.start..slots.end.min(writer.registry.slots()) {
@@ -224,7 +212,7 @@ impl Tape {
     /// Gives back memory of topics in the slots `slots` that was needed once, and of buffers.
     pub fn trim_topics(&self, slots: std::ops::Range<u32>) {
         let writer = &mut *self.0.writer.lock();
-        writer.registry.trim(slots, tail_of(&writer.segments));
+        writer.registry.trim(slots, writer.store.tail());
         writer.buffer.clear();
         writer.buffer.give_back(KEPT_BY_THREAD);
     }
@@ -241,12 +229,12 @@ impl Tape {
 }
 
 fn status_of(writer: &Writer) -> TapeStatus {
-    let tail = tail_of(&writer.segments);
+    let tail = writer.store.tail();
     TapeStatus {
         publications: writer.next,
         retained: writer.next - tail,
-        bytes: writer.footprint,
-        segments: writer.segments.len(),
+        bytes: writer.store.footprint(),
+        segments: writer.store.segments().len(),
         oldest_ts: writer.oldest_ts(),
         topics: writer.registry.len(),
         value_bytes: writer.registry.value_bytes(),
@@ -293,7 +281,7 @@ impl<'t> Appender<'t> {
             RegistryFull::Address { max } => PublishError::AddressFull { max },
         })?;
         let previous = topic.end;
-        topic.number(writer.next, ts, origin, tail_of(&writer.segments));
+        topic.number(writer.next, ts, origin, writer.store.tail());
         let (id, seq) = (topic.id, topic.seq);
         let lanes = Wanted::of(|lane| writer.wanted[lane as usize] > 0).written();
         let numbered = Numbered { prefix: &topic.prefix, epoch: topic.epoch, seq, ts };
@@ -303,27 +291,16 @@ impl<'t> Appender<'t> {
         for lane in lanes.iter() {
             len[lane as usize] = draft.len(lane, &numbered);
         }
-        let start = Writer::make_room(
-            &mut writer.segments,
-            &mut writer.used,
-            &mut writer.footprint,
-            &writer.pool,
-            self.shared,
-            Position(writer.next),
-            len,
-        );
-        let segment = writer.segments.back().expect("there is always a newest segment");
+        let room = writer.store.make_room(Position(writer.next), len);
+        let segment = writer.store.newest();
         for lane in lanes.iter() {
+            let (block, start) = room.at[lane as usize];
             // SAFETY: this thread holds the writer's lock, and the place was never published.
-            let room = unsafe { segment.room(lane as usize, start[lane as usize], len[lane as usize]) };
+            let room = unsafe { segment.room(lane, block, start, len[lane as usize]) };
             draft.write(lane, &numbered, room);
         }
-        let mut ends = [0; LANES_MAX];
-        for (end, used) in ends.iter_mut().zip(writer.used) {
-            *end = used as u32;
-        }
         let (kind, flags) = (draft.kind(), Flags::default());
-        let entry = Entry { topic: id, seq, ts, origin, previous, ends, kind, flags };
+        let entry = Entry { topic: id, seq, ts, origin, previous, ends: room.ends, opens: room.opens, kind, flags };
         let at = (writer.next - segment.base.0) as usize;
         // SAFETY: this thread holds the writer's lock; `make_room` has left room for the entry.
         unsafe { segment.set_entry(at, entry) };
@@ -340,61 +317,20 @@ impl Drop for Appender<'_> {
     fn drop(&mut self) {
         // Release: pairs with the Acquire loads in `Tape::head` and `Reader::refresh`; all that was written is before it.
         self.shared.head.store(self.writer.next, Ordering::Release);
+        // Relaxed: only a hint, and its writers take turns.
+        let tail = self.writer.store.tail();
+        if self.shared.tail.load(Ordering::Relaxed) != tail {
+            self.shared.tail.store(tail, Ordering::Relaxed);
+        }
     }
-}
-
-fn tail_of(segments: &VecDeque<Arc<Segment>>) -> u64 {
-    segments.front().map_or(0, |oldest| oldest.base.0)
 }
 
 impl Writer {
-    /// Finds room in the newest segment, or starts another; returns where each lane's frame goes.
-    fn make_room(
-        segments: &mut VecDeque<Arc<Segment>>,
-        used: &mut [usize; LANES],
-        footprint: &mut usize,
-        pool: &Arc<Pool>,
-        shared: &Shared,
-        next: Position,
-        len: [usize; LANES],
-    ) -> [usize; LANES] {
-        let newest = segments.back().expect("there is always a newest segment");
-        let fits = (next.0 - newest.base.0) < newest.entries_max() as u64
-            && (0..LANES).all(|lane| len[lane] == 0 || used[lane] + len[lane] <= newest.lane_max(lane));
-        if !fits {
-            newest.close(next);
-            // A lane that is not wanted gets no memory, unless the lanes have just changed: then both do, so that one
-            // subscriber who comes and goes doesn't start a segment each time. A frame that is larger than a segment gets
-            // one of its size.
-            let changed = (0..LANES).any(|lane| len[lane] > 0 && newest.lane_max(lane) == 0);
-            let room = len.map(|len| if len == 0 && !changed { 0 } else { len.max(shared.settings.segment) });
-            let fresh = Arc::new(Segment::new(next, room, pool));
-            *footprint += fresh.footprint();
-            *used = [0; LANES];
-            segments.push_back(fresh);
-            Self::let_go(segments, footprint, shared);
-        }
-        let start = *used;
-        for lane in 0..LANES {
-            used[lane] += len[lane];
-        }
-        start
-    }
-
-    /// Drops the oldest segments that are beyond `--retain`. The newest stays, whatever its size.
-    fn let_go(segments: &mut VecDeque<Arc<Segment>>, footprint: &mut usize, shared: &Shared) {
-        while *footprint > shared.settings.retain && segments.len() > 1 {
-            let oldest = segments.pop_front().expect("there are at least two");
-            *footprint -= oldest.footprint();
-        }
-        let tail = segments.front().expect("one is left").base;
-        shared.tail.store(tail.0, Ordering::Relaxed);
-    }
-
     fn oldest_ts(&self) -> u64 {
-        // The very first segment stays empty if a lane came or went before anything was published.
-        let mut held = self.segments.iter().filter(|segment| segment.base.0 < segment.end().min(self.next));
-        let Some(oldest) = held.next() else { return 0 };
+        if self.store.tail() == self.next {
+            return 0;
+        }
+        let oldest = self.store.segments().front().expect("there is always one");
         // SAFETY: the lock is held, and the entry lies before `next`: it was written by an earlier holder.
         unsafe { oldest.entry(0) }.ts
     }
