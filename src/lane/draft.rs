@@ -25,6 +25,12 @@ impl<'a> Draft<'a> {
         Draft { payload, ready: Wanted::default(), bodies: buffer, places: [(0, 0); LANES] }
     }
 
+    /// Whether making such a payload ready for these lanes is more than to see that it is ready.
+    #[inline]
+    pub fn takes_time(payload: Payload<'_>, lanes: Wanted) -> bool {
+        payload.kind() != Kind::Json && lanes.iter().any(|lane| lane.encoding().asks_for_json())
+    }
+
     /// Makes it ready for those of `lanes` for which it isn't yet.
     #[inline]
     pub fn prepare(&mut self, lanes: Wanted) {

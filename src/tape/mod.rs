@@ -34,7 +34,7 @@ mod writer;
 
 pub use reader::{Published, Reader, Run};
 pub use segment::Entry;
-pub use writer::{Appended, Appender, PublishError, Tape, TapeSettings, TapeStatus};
+pub use writer::{About, Appended, Appender, Tape, TapeSettings, TapeStatus};
 
 /// A publication's number on the tape, counted from 0; also the number of publications before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -6,7 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::{
     lane::{LANES, Lane},
-    protocol::{Kind, Payload},
+    publication::{Flags, Kind, Payload},
+    publish::{Door, PublishError},
 };
 
 pub const NAMES: [&str; 5] = ["q.a", "q.b", "t.a", "t.b", "x"];
@@ -48,6 +49,7 @@ struct Published {
 /// The list, and the tape that it is compared with.
 pub struct Twin {
     pub(super) tape: Tape,
+    door: Door,
     pub(super) reader: Reader,
     holder: Reader,
     /// What the other reader has pinned, and what it was when it did.
@@ -72,6 +74,7 @@ impl Twin {
         let reader = Reader::new(tape.clone());
         let holder = Reader::new(tape.clone());
         Twin {
+            door: Door::new(tape.clone(), 128),
             tape,
             reader,
             holder,
@@ -123,14 +126,15 @@ impl Twin {
         };
         let ts = self.all.len() as u64;
         let payload = Payload::from_parts(kind, &bytes);
+        let about = About { ts, origin: 9, flags: Flags(ts as u8) };
         if bytes.len() > MESSAGE_MAX {
             let refused = PublishError::TooLarge { len: bytes.len(), max: MESSAGE_MAX };
-            return assert_eq!(self.tape.appender().append(name, payload, ts, 9), Err(refused));
+            return assert_eq!(self.door.publish(None, name, payload, about), Err(refused));
         }
-        let done = self.tape.appender().append(name, payload, ts, 9).unwrap();
+        let done = self.door.publish(None, name, payload, about).unwrap();
         let seq = self.seqs.entry(name).or_default();
         *seq += 1;
-        assert_eq!((done.seq, done.ts), (*seq, ts));
+        assert_eq!((done.position, done.seq, done.ts), (Position(ts), *seq, ts));
         let id = self.tape.with_topics(|topics, _| topics.find(name).unwrap().id);
         let [json, raw, events] = self.wanted.map(|count| count > 0);
         let lanes = [json, raw || !json, events];
@@ -155,6 +159,7 @@ impl Twin {
             let published = &self.all[at.0 as usize];
             assert_eq!(entry.topic, published.id);
             assert_eq!((entry.seq, entry.ts, entry.origin), (published.seq, at.0, 9));
+            assert_eq!((entry.kind, entry.flags), (published.kind, Flags(at.0 as u8)));
             assert_eq!(Lane::ALL.map(|lane| entry.is_in(lane)), published.lanes);
             let before = self.all[..at.0 as usize].iter().rposition(|other| other.id == published.id);
             assert_eq!(entry.previous, before.map_or(0, |before| before as u64 + 1));

@@ -7,8 +7,10 @@ use super::{
     *,
 };
 use crate::{
-    lane::{LANES, Lane},
-    protocol::Payload,
+    lane::{Draft, LANES, Lane},
+    publication::{Flags, Kind, Payload},
+    publish::Door,
+    topic::RegistryFull,
 };
 
 fn lane() -> impl Strategy<Value = Lane> {
@@ -83,8 +85,10 @@ fn a_tape_with_nothing_on_it_has_no_oldest_publication() {
     };
     let tape = Tape::new(settings);
     assert_eq!(tape.status().oldest_ts, 0);
-    tape.appender().append("a", Payload::Text("1"), 77, 0).unwrap();
-    tape.appender().append("a", Payload::Text("2"), 78, 0).unwrap();
+    let door = Door::new(tape.clone(), 128);
+    for ts in [77, 78] {
+        door.publish(None, "a", Payload::Text("1"), About { ts, ..About::default() }).unwrap();
+    }
     let status = tape.status();
     assert_eq!((status.segments, status.oldest_ts), (1, 77));
 }
@@ -101,8 +105,9 @@ fn roomy(segment: usize, retain: usize) -> Tape {
 }
 
 fn publish(tape: &Tape, count: u64, text: &str) {
-    for n in 0..count {
-        tape.appender().append("a", Payload::Text(text), n, 0).unwrap();
+    let door = Door::new(tape.clone(), 128);
+    for _ in 0..count {
+        door.publish(None, "a", Payload::Text(text), About::default()).unwrap();
     }
 }
 
@@ -175,6 +180,47 @@ fn runs_are_merged_within_a_block_and_never_across_two() {
 }
 
 #[test]
+fn an_entry_says_what_was_said_of_its_publication_and_its_position_comes_back() {
+    let tape = roomy(4096, 1 << 20);
+    let door = Door::new(tape.clone(), 128);
+    publish(&tape, 3, "1");
+    tape.want(Lane::Json);
+    let payloads = [Payload::Json(b"1"), Payload::Text("1"), Payload::Text("a"), Payload::Binary(b"a")];
+    let kinds = [Kind::Json, Kind::Json, Kind::Text, Kind::Binary];
+    let mut reader = Reader::new(tape);
+    for ((payload, kind), flags) in
+        payloads.into_iter().zip(kinds).zip([Flags::KEYFRAME, Flags::NOTICE].into_iter().cycle())
+    {
+        let done = door.publish(None, "a", payload, About { ts: 5, origin: 6, flags }).unwrap();
+        reader.refresh();
+        let entry = reader.look(done.position).expect("it is there");
+        assert_eq!((entry.kind, entry.flags, entry.origin), (kind, flags, 6));
+        assert_eq!((entry.seq, entry.ts), (done.seq, done.ts));
+        assert_eq!((done.position, done.seq), (Position(entry.seq - 1), entry.seq));
+    }
+}
+
+#[test]
+fn a_lane_that_begins_to_be_wanted_while_a_publication_is_made_ready_has_it() {
+    let tape = roomy(4096, 1 << 20);
+    let mut draft = Draft::new(Payload::Text("\"1\n"), Vec::new());
+    draft.prepare(tape.wanted().written());
+    Lane::ALL.into_iter().for_each(|lane| {
+        tape.want(lane);
+    });
+    let named = || Ok::<_, RegistryFull>(());
+    let done = tape.appender().append(None, "a", &mut draft, About::default(), named).unwrap();
+    let mut reader = Reader::new(tape);
+    reader.refresh();
+    let published = reader.look(done.position).expect("it is there");
+    assert_eq!(reader.bytes(Lane::Raw, published.run(Lane::Raw)), b"\x81\x03\"1\n");
+    let [json, event] = [Lane::Json, Lane::Events].map(|lane| reader.bytes(lane, published.run(lane)));
+    let message = r#"{"type":"update","topic":"a","seq":1,"ts":0,"data":"\"1\n"}"#;
+    assert_eq!(json[2..], *message.as_bytes());
+    assert_eq!(event, format!("id: 1:1\ndata: {message}\n\n").as_bytes());
+}
+
+#[test]
 fn publications_from_before_a_lane_was_wanted_are_not_in_it() {
     let tape = roomy(4096, 1 << 20);
     publish(&tape, 2, "1");
@@ -232,11 +278,7 @@ fn a_readers_floor_is_never_beyond_its_head_however_fast_the_tape_rolls() {
     let tape = Tape::new(settings);
     let writer = {
         let tape = tape.clone();
-        std::thread::spawn(move || {
-            for _ in 0..100_000 {
-                tape.appender().append("a", Payload::Text("x"), 1, 0).expect("there is room");
-            }
-        })
+        std::thread::spawn(move || publish(&tape, 100_000, "x"))
     };
     let mut reader = Reader::new(tape);
     while !writer.is_finished() {

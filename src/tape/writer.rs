@@ -1,19 +1,20 @@
-//! The writing end: numbering, encoding and appending, under one short lock.
+//! The writing end: numbering and placing, under one short lock.
 #![allow(unsafe_code)]
+
+use std::sync::atomic::AtomicU8;
 
 use crossbeam_utils::CachePadded;
 
 use super::{
     Position,
     segment::Entry,
-    store::Store,
+    store::{Room, Store},
     sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, lock_soon},
 };
 use crate::{
     lane::{Draft, LANES, Lane, Numbered, Wanted},
     limits::Account,
-    publication::{Flags, Payload},
-    slack::{KEPT_BY_THREAD, Slack},
+    publication::Flags,
     topic::{Registry, RegistryFull, Topic},
 };
 
@@ -42,10 +43,21 @@ pub(super) struct Shared {
     // Written by every publication, read by every worker's turn: a cache line of its own.
     pub(super) head: CachePadded<AtomicU64>,
     pub(super) tail: AtomicU64,
+    /// The lanes that are wanted, for those who make publications ready without the lock; it is looked again under it. Also
+    /// under the model checker the standard library's: whatever is seen here, nothing goes wrong.
+    wanted: AtomicU8,
     pub(super) writer: Mutex<Writer>,
     settings: TapeSettings,
 }
 
+/// What the writer's lock guards. Under it is done, and nothing else:
+///
+/// - for a publication ([`Appender::append`]): its topic is looked up by its name, and made if there is none, which checks the
+///   name; it gets its number; room is found, which may take a block or a segment and let old ones go; its frames are copied
+///   into it, and the payload to the last value. That is bounded by `--max-message`, once for each lane. Nothing is escaped,
+///   coded or looked through, unless a lane began to be wanted since that was done ([`Draft::prepare`]);
+/// - a lane begins or ceases to be wanted, a reader fetches the segments that it doesn't know: a count, a list of pointers;
+/// - somebody looks at topics ([`Tape::with_topics`], [`Tape::with_changed`], [`Tape::forget_topics`]), some hundred at a time.
 pub(super) struct Writer {
     pub(super) registry: Registry,
     pub(super) store: Store,
@@ -54,45 +66,28 @@ pub(super) struct Writer {
     /// How many subscribers each lane has, in units that only [`Tape::want`] knows.
     wanted: [u32; LANES],
     values_dropped: u64,
-    /// Used again for each publication.
-    buffer: Vec<u8>,
 }
 
 /// Where a publication ended up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Appended {
+    /// Its number on the tape.
+    pub position: Position,
     /// Its number within its topic.
     pub seq: u64,
     /// When it was taken in, in microseconds since the Unix epoch.
     pub ts: u64,
 }
 
-/// Why a publication was refused. Nothing of it was kept.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PublishError {
-    /// The topic would be one too many.
-    #[error("there are already {max} topics, as many as --max-topics allows")]
-    TopicsFull {
-        /// The bound.
-        max: usize,
-    },
-    /// The topic would be one too many for the address that publishes.
-    #[error("your address has added {max} topics, as many as --max-topics-per-ip allows")]
-    AddressFull {
-        /// The bound.
-        max: usize,
-    },
-    /// The payload is larger than `--max-message`.
-    #[error("the payload has {len} bytes, --max-message allows {max}")]
-    TooLarge {
-        /// What was given.
-        len: usize,
-        /// The bound.
-        max: usize,
-    },
-    /// The topic's name is not one.
-    #[error("{0}")]
-    BadTopic(String),
+/// What is said of a publication beside its payload.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct About {
+    /// When it was taken in, in microseconds since the Unix epoch.
+    pub ts: u64,
+    /// The connection that publishes it; 0 for none.
+    pub origin: u64,
+    /// What else there is to say.
+    pub flags: Flags,
 }
 
 /// What of the tape's state the metrics show.
@@ -123,13 +118,13 @@ impl Tape {
         Tape(Arc::new(Shared {
             head: CachePadded::new(AtomicU64::new(0)),
             tail: AtomicU64::new(0),
+            wanted: AtomicU8::new(0),
             writer: Mutex::new(Writer {
                 registry,
                 store: Store::new(settings.segment, settings.retain),
                 next: 0,
                 wanted: [0; LANES],
                 values_dropped: 0,
-                buffer: Vec::new(),
             }),
             settings,
         }))
@@ -149,19 +144,38 @@ impl Tape {
 
     /// Takes the writer's lock, to append one or several publications that are published together when it is dropped.
     pub fn appender(&self) -> Appender<'_> {
-        Appender { shared: &self.0, writer: self.0.writer.lock(), account: None }
+        Appender { shared: &self.0, writer: self.0.writer.lock() }
+    }
+
+    /// What it was made with.
+    pub fn settings(&self) -> &TapeSettings {
+        &self.0.settings
+    }
+
+    /// The lanes that have subscribers, a moment ago.
+    #[inline]
+    pub fn wanted(&self) -> Wanted {
+        Wanted::from_bits(self.0.wanted.load(Ordering::Relaxed))
     }
 
     /// Says that `lane` has one subscriber (or group of them) more. From the returned position on it is written.
     pub fn want(&self, lane: Lane) -> Position {
         let mut writer = self.0.writer.lock();
         writer.wanted[lane as usize] += 1;
+        self.show_wanted(&writer);
         Position(writer.next)
     }
 
     /// Takes one [`Tape::want`] back.
     pub fn unwant(&self, lane: Lane) {
-        self.0.writer.lock().wanted[lane as usize] -= 1;
+        let mut writer = self.0.writer.lock();
+        writer.wanted[lane as usize] -= 1;
+        self.show_wanted(&writer);
+    }
+
+    fn show_wanted(&self, writer: &Writer) {
+        // Relaxed: see the field.
+        self.0.wanted.store(writer.wanted().bits(), Ordering::Relaxed);
     }
 
     /// Looks at the topics and at the position that goes with them, under the lock: keep it short.
@@ -209,12 +223,10 @@ impl Tape {
         forgotten
     }
 
-    /// Gives back memory of topics in the slots `slots` that was needed once, and of buffers.
+    /// Gives back memory of topics in the slots `slots` that was needed once.
     pub fn trim_topics(&self, slots: std::ops::Range<u32>) {
         let writer = &mut *self.0.writer.lock();
         writer.registry.trim(slots, writer.store.tail());
-        writer.buffer.clear();
-        writer.buffer.give_back(KEPT_BY_THREAD);
     }
 
     /// What the metrics show, unless somebody is publishing for longer than a moment.
@@ -246,52 +258,39 @@ fn status_of(writer: &Writer) -> TapeStatus {
 pub struct Appender<'t> {
     shared: &'t Shared,
     writer: MutexGuard<'t, Writer>,
-    /// No part of what the model checks: under it, too, the standard library's.
-    account: Option<&'t std::sync::Arc<Account>>,
 }
 
-impl<'t> Appender<'t> {
-    /// Charges this account with the topics that come into being and the values that are kept; none for the server's own.
-    pub fn charging(mut self, account: Option<&'t std::sync::Arc<Account>>) -> Self {
-        self.account = account;
-        self
-    }
-
-    /// Numbers, encodes and appends one publication. The name has been checked by the caller.
-    ///
-    /// `origin` is the publishing connection, or 0.
+impl Appender<'_> {
+    /// Numbers one publication and appends it, in the lanes that are wanted. The topic and the value that are kept are charged
+    /// to `account`; none for the server's own. `check` says whether a topic may have this name, if it is to be made.
     ///
     /// # Errors
-    /// The payload is too large, or the topic one too many, for all or for the account.
-    pub fn append(
+    /// What `check` says, or that the topic is one too many, for all or for the account. Nothing of the publication was kept.
+    #[inline]
+    pub fn append<E: From<RegistryFull>>(
         &mut self,
+        account: Option<&std::sync::Arc<Account>>,
         topic: &str,
-        payload: Payload<'_>,
-        ts: u64,
-        origin: u64,
-    ) -> Result<Appended, PublishError> {
-        let settings = &self.shared.settings;
-        let bytes = payload.bytes();
-        if bytes.len() > settings.message_max {
-            return Err(PublishError::TooLarge { len: bytes.len(), max: settings.message_max });
-        }
+        draft: &mut Draft<'_>,
+        about: About,
+        check: impl FnOnce() -> Result<(), E>,
+    ) -> Result<Appended, E> {
+        debug_assert!(draft.payload().len() <= self.shared.settings.message_max);
         let writer = &mut *self.writer;
-        let topic = writer.registry.find_or_make(topic, self.account).map_err(|full| match full {
-            RegistryFull::Table => PublishError::TopicsFull { max: settings.topics_max },
-            RegistryFull::Address { max } => PublishError::AddressFull { max },
-        })?;
-        let previous = topic.end;
-        topic.number(writer.next, ts, origin, writer.store.tail());
-        let (id, seq) = (topic.id, topic.seq);
-        let lanes = Wanted::of(|lane| writer.wanted[lane as usize] > 0).written();
-        let numbered = Numbered { prefix: &topic.prefix, epoch: topic.epoch, seq, ts };
-        let mut draft = Draft::new(payload, std::mem::take(&mut writer.buffer));
+        let About { ts, origin, flags } = about;
+        let lanes = writer.wanted().written();
+        let topic = writer.registry.find_or_make(topic, account, check)?;
+        // Only what began to be wanted since the draft was made is still to be done.
         draft.prepare(lanes);
+        let (previous, position) = (topic.end, Position(writer.next));
+        topic.number(position.0, ts, origin, writer.store.tail());
+        let (id, seq) = (topic.id, topic.seq);
+        let numbered = Numbered { prefix: &topic.prefix, epoch: topic.epoch, seq, ts };
         let mut len = [0; LANES];
         for lane in lanes.iter() {
             len[lane as usize] = draft.len(lane, &numbered);
         }
-        let room = writer.store.make_room(Position(writer.next), len);
+        let room = writer.store.make_room(position, len);
         let segment = writer.store.newest();
         for lane in lanes.iter() {
             let (block, start) = room.at[lane as usize];
@@ -299,17 +298,15 @@ impl<'t> Appender<'t> {
             let room = unsafe { segment.room(lane, block, start, len[lane as usize]) };
             draft.write(lane, &numbered, room);
         }
-        let (kind, flags) = (draft.kind(), Flags::default());
-        let entry = Entry { topic: id, seq, ts, origin, previous, ends: room.ends, opens: room.opens, kind, flags };
-        let at = (writer.next - segment.base.0) as usize;
+        let (kind, Room { ends, opens, .. }) = (draft.kind(), room);
+        let entry = Entry { topic: id, seq, ts, origin, previous, ends, opens, kind, flags };
         // SAFETY: this thread holds the writer's lock; `make_room` has left room for the entry.
-        unsafe { segment.set_entry(at, entry) };
+        unsafe { segment.set_entry((position.0 - segment.base.0) as usize, entry) };
         writer.next += 1;
-        if !writer.registry.keep(id.slot, ts, draft.kind(), bytes, self.account) {
+        if !writer.registry.keep(id.slot, ts, kind, draft.payload(), account) {
             writer.values_dropped += 1;
         }
-        writer.buffer = draft.into_buffer();
-        Ok(Appended { seq, ts })
+        Ok(Appended { position, seq, ts })
     }
 }
 
@@ -326,6 +323,11 @@ impl Drop for Appender<'_> {
 }
 
 impl Writer {
+    #[inline]
+    fn wanted(&self) -> Wanted {
+        Wanted::of(|lane| self.wanted[lane as usize] > 0)
+    }
+
     fn oldest_ts(&self) -> u64 {
         if self.store.tail() == self.next {
             return 0;

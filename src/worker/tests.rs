@@ -41,9 +41,10 @@ use crate::{
     metrics::Metrics,
     protocol::{Kind, Payload},
     proxy::Proxies,
+    publish::Door,
     publish::Publisher,
     shared::{OWED_MAX, SlowClients},
-    tape::TapeSettings,
+    tape::{About, TapeSettings},
     topic::Subscriptions,
 };
 
@@ -258,7 +259,8 @@ impl World {
         for body in bodies {
             self.published.push_back((topic.to_owned(), body.clone()));
             let payload = Payload::from_parts(body.kind, &body.bytes);
-            self.tape.appender().append(topic, payload, self.kernel.wall_us(), 0).unwrap();
+            let about = About { ts: self.kernel.wall_us(), ..About::default() };
+            Door::new(self.tape.clone(), 128).publish(None, topic, payload, about).unwrap();
             self.shared.publisher.wake();
             self.note_published();
         }
@@ -878,10 +880,10 @@ fn a_publication_that_comes_just_before_sleep_is_not_slept_over() {
     world.pass(Duration::from_millis(100));
     world.publish_some("q", 1, 0);
     world.settle();
-    let (tape, body) = (world.tape.clone(), world.body(Kind::Json, 0));
+    let (door, body) = (Door::new(world.tape.clone(), 128), world.body(Kind::Json, 0));
     world.published.push_back(("q".into(), body.clone()));
     world.kernel.meanwhile(move || {
-        tape.appender().append("q", Payload::Json(&body.bytes), 0, 0).unwrap();
+        door.publish(None, "q", Payload::Json(&body.bytes), About::default()).unwrap();
     });
     world.kernel.disturb(0);
     world.kernel.allow(Duration::from_millis(100));
