@@ -3,7 +3,7 @@
 //! What is to be done is done in two steps. Text is looked through, escaped, coded or divided into lines before the publication
 //! has a number, that is before anybody's lock; what is left then is to copy, between the few bytes that the number is in.
 
-use super::{LANES, Lane, Numbered, Wanted, events, json, raw};
+use super::{LANES, Lane, Numbered, Wanted, json, raw};
 use crate::publication::{Kind, Payload};
 
 /// A publication that is made ready for lanes.
@@ -95,19 +95,26 @@ pub fn push(lane: Lane, of: &Numbered<'_>, payload: Payload<'_>, out: &mut Vec<u
     draft.write(lane, of, &mut out[start..]);
 }
 
-/// The same, for a publication that is there in another lane: `frame` says what its frame in a lane is, if there is one.
-pub fn push_from<'f>(lane: Lane, of: &Numbered<'_>, frame: impl Fn(Lane) -> Option<&'f [u8]>, out: &mut Vec<u8>) {
-    if let (Lane::Events, Some(frame)) = (lane, frame(Lane::Json)) {
-        return events::push_of_message(of, json::message_of(frame), out);
-    }
-    let payload = frame(Lane::Raw).map(raw::payload_of).expect("one of the lanes has it");
-    push(lane, of, payload, out);
+/// The same, for a publication that is there in another lane, in one of those that are always [written](Wanted::written):
+/// `frame` says what its frame in a lane is, if there is one.
+pub fn push_from<'f>(
+    lane: Lane,
+    of: &Numbered<'_>,
+    kind: Kind,
+    frame: impl Fn(Lane) -> Option<&'f [u8]>,
+    out: &mut Vec<u8>,
+) {
+    let bytes = match frame(Lane::Raw) {
+        Some(frame) => raw::payload_of(frame).into(),
+        None => json::payload_of(frame(Lane::Json).expect("one of the two is written"), of, kind),
+    };
+    push(lane, of, Payload::from_parts(kind, &bytes), out);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::publication::Epoch;
+    use crate::{protocol::event, publication::Epoch};
 
     fn numbered(prefix: &[u8]) -> Numbered<'_> {
         Numbered { prefix, epoch: Epoch(10), seq: 3, ts: 4 }
@@ -124,8 +131,7 @@ mod tests {
         let json = r#"{"type":"update","topic":"q","seq":3,"ts":4,"data":[1]}"#;
         let payload = Payload::Text("[1]");
         assert_eq!(pushed(Lane::Raw, payload), b"\x81\x03[1]");
-        assert_eq!(raw::payload_of(&pushed(Lane::Raw, payload)), payload);
-        assert_eq!(json::message_of(&pushed(Lane::Json, payload)), json.as_bytes());
+        assert_eq!(pushed(Lane::Json, payload)[2..], *json.as_bytes());
         assert_eq!(pushed(Lane::Events, payload), format!("id: a:3\ndata: {json}\n\n").as_bytes());
     }
 
@@ -134,9 +140,8 @@ mod tests {
         let payloads = ["1", "{\r\n\"a\":\n1\r}", "no\njson", "\n1\n", ""].map(Payload::Text);
         for payload in payloads.into_iter().chain([Payload::Binary(b"\n\xff")]) {
             let json = pushed(Lane::Json, payload);
-            let prefix = super::super::prefix("q");
             let mut expected = Vec::new();
-            push_from(Lane::Events, &numbered(&prefix), |lane| (lane == Lane::Json).then_some(&json), &mut expected);
+            event::push_event(&mut expected, Some((&"a", 3)), &json[2..]);
             assert_eq!(pushed(Lane::Events, payload), expected, "{payload:?}");
         }
     }
@@ -162,9 +167,20 @@ mod tests {
 
     #[test]
     fn what_is_written_can_be_made_into_every_other_lane() {
-        let sets = (0..1 << LANES).map(Wanted::from_bits);
-        for written in sets.map(Wanted::written) {
-            assert!(written.has(Lane::Json) || written.has(Lane::Raw), "{written:?}");
+        let prefix = super::super::prefix("q");
+        let of = numbered(&prefix);
+        let payloads = ["7", " {\r\n}", "\"\\\u{1}\u{7f}é\n", ""].map(Payload::Text);
+        for payload in payloads.into_iter().chain([Payload::Binary(b""), Payload::Binary(b"\"\xff\n")]) {
+            for written in (0..1 << LANES).map(|bits| Wanted::from_bits(bits).written()) {
+                let mut draft = Draft::new(payload, Vec::new());
+                draft.prepare(written);
+                let frames = Lane::ALL.map(|lane| written.has(lane).then(|| pushed(lane, payload)));
+                for lane in Lane::ALL {
+                    let mut made = Vec::new();
+                    push_from(lane, &of, draft.kind(), |lane| frames[lane as usize].as_deref(), &mut made);
+                    assert_eq!(made, pushed(lane, payload), "{lane:?} of {written:?}: {payload:?}");
+                }
+            }
         }
     }
 }

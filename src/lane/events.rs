@@ -73,8 +73,3 @@ impl Numbered<'_> {
         Id { bytes, len }
     }
 }
-
-/// Appends the event of a message that is there already, in the JSON lane.
-pub(super) fn push_of_message(of: &Numbered<'_>, message: &[u8], out: &mut Vec<u8>) {
-    event::push_event(out, Some((&of.epoch, of.seq)), message);
-}

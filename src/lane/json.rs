@@ -1,5 +1,7 @@
 //! The JSON lane: the `update` envelope in a text frame, for `/ws`.
 
+use std::borrow::Cow;
+
 use super::{Encoding, Numbered};
 use crate::{
     protocol::{Envelope, envelope},
@@ -40,8 +42,8 @@ impl<'a> Numbered<'a> {
     }
 }
 
-/// The message inside a frame.
-pub(super) fn message_of(frame: &[u8]) -> &[u8] {
+/// The payload inside a frame, as it was published.
+pub(super) fn payload_of<'f>(frame: &'f [u8], of: &Numbered<'_>, kind: Kind) -> Cow<'f, [u8]> {
     let (_, len) = Header::parse(frame).ok().flatten().expect("the tape holds whole frames");
-    &frame[len..]
+    envelope::read_value(kind, of.envelope(kind, b"").value_in(&frame[len..]))
 }

@@ -30,8 +30,7 @@ impl Encoding for Raw {
 }
 
 /// The payload inside a frame.
-pub(super) fn payload_of(frame: &[u8]) -> Payload<'_> {
-    let (header, len) = Header::parse(frame).ok().flatten().expect("the tape holds whole frames");
-    let kind = if header.opcode == Opcode::Binary { Kind::Binary } else { Kind::Text };
-    Payload::from_parts(kind, &frame[len..])
+pub(super) fn payload_of(frame: &[u8]) -> &[u8] {
+    let (_, len) = Header::parse(frame).ok().flatten().expect("the tape holds whole frames");
+    &frame[len..]
 }

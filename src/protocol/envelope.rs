@@ -13,6 +13,8 @@
 //! other text becomes a JSON string; binary becomes `"base64":"…"` in the place of `data`. Whether text is JSON costs one
 //! scan of it (a publication on `/ws` was scanned when its command was read, and isn't again).
 
+use std::borrow::Cow;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::de::IgnoredAny;
 
@@ -63,6 +65,18 @@ pub fn push_value(out: &mut Vec<u8>, payload: Payload<'_>) {
     let start = out.len();
     out.resize(start + form.len(), 0);
     form.put(&mut &mut out[start..]);
+}
+
+/// The payload of this kind that stands in JSON as [`push_value`] has put it.
+///
+/// # Panics
+/// If it wasn't put there so.
+pub fn read_value(kind: Kind, value: &[u8]) -> Cow<'_, [u8]> {
+    match kind {
+        Kind::Json => value.into(),
+        Kind::Text => serde_json::from_slice::<String>(value).expect("it is a string").into_bytes().into(),
+        Kind::Binary => STANDARD.decode(&value[1..value.len() - 1]).expect("it is base64").into(),
+    }
 }
 
 /// One publication, ready to be written.
@@ -133,6 +147,11 @@ impl<'a> Envelope<'a> {
     pub fn of_value(prefix: &'a [u8], seq: u64, ts: u64, kind: Kind, value: &'a [u8]) -> Self {
         let key = if kind == Kind::Binary { BASE64 } else { DATA };
         Envelope { prefix, seq, ts, key, form: Form::Verbatim(value) }
+    }
+
+    /// The value in a message that differs from this one, which has none, in its value only.
+    pub fn value_in<'m>(&self, message: &'m [u8]) -> &'m [u8] {
+        &message[self.len() - 1..message.len() - 1]
     }
 
     /// Exactly how many bytes [`Envelope::write`] writes.

@@ -1,8 +1,8 @@
 //! The tape: one append-only log of publications, from which every subscriber is sent.
 //!
-//! A publication is encoded once as a complete WebSocket frame, for each *lane* that has subscribers, and appended to the
-//! newest *segment*. Beside the bytes runs an index entry: topic, seq, ts, and where its frames are. A publication's
-//! number on the tape is its [`Position`]; subscribers are positions, too.
+//! A publication is encoded once for each *lane* that has subscribers, ready to be sent, and the bytes are appended to the
+//! newest *segment*; what they mean is not known here. Beside them runs an index entry: topic, seq, ts, kind, and where the
+//! frames are. A publication's number on the tape is its [`Position`]; subscribers are positions, too.
 //!
 //! ```text
 //!              tail                                                head

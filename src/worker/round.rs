@@ -410,7 +410,7 @@ impl<E: Edge> Worker<E> {
         self.tape.with_topics(|topics, _| {
             let Some(topic) = topics.at(entry.topic.slot).filter(|topic| topic.id == entry.topic) else { return };
             let of = Numbered { prefix: &topic.prefix, epoch: topic.epoch, seq: entry.seq, ts: entry.ts };
-            draft::push_from(lane, &of, frame, out);
+            draft::push_from(lane, &of, entry.kind, frame, out);
         });
     }
 
