@@ -43,8 +43,8 @@ pub(super) struct Shared {
     // Written by every publication, read by every worker's turn: a cache line of its own.
     pub(super) head: CachePadded<AtomicU64>,
     pub(super) tail: AtomicU64,
-    /// The lanes that are wanted, for those who make publications ready without the lock; it is looked again under it. Also
-    /// under the model checker the standard library's: whatever is seen here, nothing goes wrong.
+    /// The lanes that are wanted. It changes under the lock, and is looked at without it by those who make publications ready,
+    /// and then again: whatever they see, nothing goes wrong. So it is the standard library's also under the model checker.
     wanted: AtomicU8,
     pub(super) writer: Mutex<Writer>,
     settings: TapeSettings,
@@ -175,7 +175,8 @@ impl Tape {
 
     fn show_wanted(&self, writer: &Writer) {
         // Relaxed: see the field.
-        self.0.wanted.store(writer.wanted().bits(), Ordering::Relaxed);
+        let wanted = Wanted::of(|lane| writer.wanted[lane as usize] > 0);
+        self.0.wanted.store(wanted.bits(), Ordering::Relaxed);
     }
 
     /// Looks at the topics and at the position that goes with them, under the lock: keep it short.
@@ -278,7 +279,8 @@ impl Appender<'_> {
         debug_assert!(draft.payload().len() <= self.shared.settings.message_max);
         let writer = &mut *self.writer;
         let About { ts, origin, flags } = about;
-        let lanes = writer.wanted().written();
+        // Under the lock, it is as of now.
+        let lanes = Wanted::from_bits(self.shared.wanted.load(Ordering::Relaxed)).written();
         let topic = writer.registry.find_or_make(topic, account, check)?;
         // Only what began to be wanted since the draft was made is still to be done.
         draft.prepare(lanes);
@@ -323,11 +325,6 @@ impl Drop for Appender<'_> {
 }
 
 impl Writer {
-    #[inline]
-    fn wanted(&self) -> Wanted {
-        Wanted::of(|lane| self.wanted[lane as usize] > 0)
-    }
-
     fn oldest_ts(&self) -> u64 {
         if self.store.tail() == self.next {
             return 0;

@@ -465,8 +465,7 @@ impl World {
         let body = self.body(Kind::Json, 0);
         self.publish("q", vec![body]);
         let last = self.reader.look(Position(self.journal.len() as u64 - 1)).expect("it was just published");
-        let written = Lane::ALL.map(|lane| last.is_in(lane));
-        written
+        Lane::ALL.map(|lane| last.is_in(lane))
     }
 }
 
