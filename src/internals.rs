@@ -25,6 +25,12 @@ pub mod lane {
 pub mod protocol {
     pub use crate::protocol::*;
 }
+pub mod publication {
+    pub use crate::publication::*;
+}
+pub mod publish {
+    pub use crate::publish::*;
+}
 pub mod tape {
     pub use crate::tape::*;
 }

@@ -77,8 +77,7 @@ impl<E: Edge> Worker<E> {
         for token in self.alone.clone() {
             let Some(needed) = self.next_needed(token).filter(|needed| *needed < self.reader.head()) else { continue };
             let bytes = self.reader.bytes_from(self.connections[token as usize].lane(), needed);
-            let mut ts = wall_us;
-            self.reader.look(needed, |_, entry| ts = entry.ts);
+            let ts = self.reader.look(needed).map_or(wall_us, |published| published.ts);
             let age = Duration::from_micros(wall_us.saturating_sub(ts));
             let (most, oldest) = (self.settings.lag_limit, self.settings.lag_limit_age);
             if most > 0 && bytes > most {
@@ -109,7 +108,7 @@ impl<E: Edge> Worker<E> {
         self.position = floor;
         // Of topics that go on behind the floor, what was before that is gone: the number before the first one there.
         let mut first = FxHashMap::default();
-        self.reader.scan(floor, self.reader.head(), |_, _, entry| {
+        self.reader.scan(floor, self.reader.head(), |entry| {
             first.entry(entry.topic.slot).or_insert((entry.previous, entry.seq - 1));
             true
         });

@@ -11,7 +11,9 @@ use crate::{
     log::{Kind, tell},
     metrics::Refusal,
     protocol::{Command, Id, Op, Payload, reply},
-    tape::PublishError,
+    publication::Flags,
+    publish::PublishError,
+    tape::{About, Appended},
     websocket::{CloseCode, Decoder, Event, Role, frame},
 };
 
@@ -174,15 +176,12 @@ impl<E: Edge> Worker<E> {
         self.settings.access.may_publish(self.connections[token as usize].holder, topic)
     }
 
-    fn append(
-        &mut self,
-        token: Token,
-        topic: &str,
-        payload: Payload<'_>,
-    ) -> Result<crate::tape::Appended, PublishError> {
+    fn append(&mut self, token: Token, topic: &str, payload: Payload<'_>) -> Result<Appended, PublishError> {
         let connection = &self.connections[token as usize];
         let ts = self.edge.wall_us();
-        let done = self.tape.appender().charging(connection.permit.account()).append(topic, payload, ts, connection.id);
+        let about = About { ts, origin: connection.id, flags: Flags::default() };
+        let door = self.shared.publisher.door();
+        let done = door.publish(connection.permit.account(), topic, payload, about);
         match &done {
             Ok(_) => {
                 self.metrics().publications.add(1);

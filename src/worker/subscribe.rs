@@ -182,7 +182,7 @@ impl<E: Edge> Worker<E> {
         self.reader.refresh();
         let mut first = FxHashMap::default();
         let from = self.position.max(self.reader.floor()).min(position);
-        self.reader.scan(from, position, |_, _, entry| {
+        self.reader.scan(from, position, |entry| {
             first.entry(entry.topic.slot).or_insert((entry.previous, entry.seq - 1));
             true
         });

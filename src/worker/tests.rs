@@ -40,8 +40,9 @@ use crate::{
     log::{Dropped, Log},
     protocol::{Kind, Payload},
     proxy::Proxies,
+    publish::Door,
     shared::OWED_MAX,
-    tape::TapeSettings,
+    tape::{About, TapeSettings},
 };
 
 /// Scripts in an ordinary run: a minute or two.
@@ -246,7 +247,8 @@ impl World {
         for body in bodies {
             self.published.push_back((topic.to_owned(), body.clone()));
             let payload = Payload::from_parts(body.kind, &body.bytes);
-            self.tape.appender().append(topic, payload, self.kernel.wall_us(), 0).unwrap();
+            let about = About { ts: self.kernel.wall_us(), ..About::default() };
+            Door::new(self.tape.clone(), 128).publish(None, topic, payload, about).unwrap();
             self.shared.publisher.wake();
             self.note_published();
         }
@@ -258,8 +260,8 @@ impl World {
         let head = self.reader.refresh();
         assert!(self.reader.floor() <= from, "the script publishes more at once than its tape holds");
         let mut entries = Vec::new();
-        self.reader.scan(from, head, |_, _, entry| {
-            entries.push(*entry);
+        self.reader.scan(from, head, |entry| {
+            entries.push(**entry);
             true
         });
         self.reader.trim();
@@ -450,9 +452,8 @@ impl World {
     fn lanes_written(&mut self) -> [bool; LANES] {
         let body = self.body(Kind::Json, 0);
         self.publish("q", vec![body]);
-        let mut written = [false; LANES];
-        self.reader.look(Position(self.journal.len() as u64 - 1), |_, entry| written = entry.len.map(|len| len > 0));
-        written
+        let last = self.reader.look(Position(self.journal.len() as u64 - 1)).expect("it was just published");
+        Lane::ALL.map(|lane| last.is_in(lane))
     }
 }
 
@@ -866,10 +867,10 @@ fn a_publication_that_comes_just_before_sleep_is_not_slept_over() {
     world.pass(Duration::from_millis(100));
     world.publish_some("q", 1, 0);
     world.settle();
-    let (tape, body) = (world.tape.clone(), world.body(Kind::Json, 0));
+    let (door, body) = (Door::new(world.tape.clone(), 128), world.body(Kind::Json, 0));
     world.published.push_back(("q".into(), body.clone()));
     world.kernel.meanwhile(move || {
-        tape.appender().append("q", Payload::Json(&body.bytes), 0, 0).unwrap();
+        door.publish(None, "q", Payload::Json(&body.bytes), About::default()).unwrap();
     });
     world.kernel.disturb(0);
     world.kernel.allow(Duration::from_millis(100));
