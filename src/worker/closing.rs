@@ -346,3 +346,31 @@ fn push_text(out: &mut Vec<u8>, json: &[u8]) {
     out.extend_from_slice(&header[..len]);
     out.extend_from_slice(json);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pushed(speaks: &Speaks, json: &str) -> Vec<u8> {
+        let mut out = b"before".to_vec();
+        push_message(speaks, &mut out, json.as_bytes());
+        assert!(out.starts_with(b"before"));
+        out.split_off(6)
+    }
+
+    #[test]
+    fn a_message_is_one_text_frame_or_one_event_whatever_its_length() {
+        for (len, header) in [
+            (2, &b"\x81\x02"[..]),
+            (125, b"\x81\x7d"),
+            (126, b"\x81\x7e\x00\x7e"),
+            (65_535, b"\x81\x7e\xff\xff"),
+            (65_536, b"\x81\x7f\x00\x00\x00\x00\x00\x01\x00\x00"),
+        ] {
+            let json = format!("{{{}}}", "x".repeat(len - 2));
+            assert_eq!(pushed(&Speaks::Json, &json), [header, json.as_bytes()].concat(), "{len}");
+            assert_eq!(pushed(&Speaks::Events, &json), format!("data: {json}\n\n").into_bytes(), "{len}");
+        }
+        assert_eq!(pushed(&Speaks::Events, "{\n1\r\n2\r3}"), b"data: {\ndata: 1\ndata: 2\ndata: 3}\n\n");
+    }
+}
