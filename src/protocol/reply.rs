@@ -7,6 +7,7 @@
 use std::io::Write;
 
 use super::{
+    code::ErrorCode,
     command::{Id, Mode},
     envelope::{Envelope, Payload, push_string, snapshot_prefix},
 };
@@ -119,9 +120,9 @@ pub fn draining(out: &mut Vec<u8>, retry_ms: [u64; 2]) {
 }
 
 /// A command was refused, or the connection is about to be closed.
-pub fn error(out: &mut Vec<u8>, id: Option<Id<'_>>, code: &str, text: &str) {
+pub fn error(out: &mut Vec<u8>, id: Option<Id<'_>>, code: ErrorCode, text: &str) {
     let mut message = Object::open(out, "error");
-    message.id(id).text("code", code).text("message", text);
+    message.id(id).text("code", code.as_str()).text("message", text);
     message.close();
 }
 
@@ -256,7 +257,7 @@ mod tests {
         });
         with_id(r#""\u00e9""#, |id| {
             assert_eq!(
-                written(|out| error(out, id, "bad_topic", "found \"\n\"")),
+                written(|out| error(out, id, ErrorCode::BadTopic, "found \"\n\"")),
                 r#"{"type":"error","id":"\u00e9","code":"bad_topic","message":"found \"\n\""}"#
             );
         });

@@ -15,7 +15,7 @@ use crate::{
     io::{Edge, Token},
     log::{Kind, tell},
     metrics::{Ending, Refusal},
-    protocol::{event::push_event, reply},
+    protocol::{ErrorCode, event::push_event, reply},
     slack::{KEPT_BY_ONE, Slack},
     websocket::{CloseCode, frame},
 };
@@ -27,7 +27,14 @@ pub(super) struct Farewell<'a> {
     /// Its reason, and the message of the error that goes before.
     pub reason: &'a str,
     /// The code of that error; none for no error message.
-    pub error: Option<&'static str>,
+    pub error: Option<ErrorCode>,
+}
+
+impl<'a> Farewell<'a> {
+    /// An error after which the connection can't go on.
+    pub fn after(error: ErrorCode, reason: &'a str) -> Farewell<'a> {
+        Farewell { code: error.closes_with(), reason, error: Some(error) }
+    }
 }
 
 impl<E: Edge> Worker<E> {
@@ -197,7 +204,7 @@ impl<E: Edge> Worker<E> {
         connection.phase = Phase::Closing;
         connection.since = self.now;
         out.append(&mut connection.out);
-        if let Some(code) = farewell.error {
+        if let Some(code) = farewell.error.filter(|_| connection.speaks.tells()) {
             let mut json = Vec::new();
             reply::error(&mut json, None, code, farewell.reason);
             push_message(&connection.speaks, &mut out, &json);

@@ -9,7 +9,7 @@ use crate::{
     io::{Edge, Token},
     log::{Kind, tell},
     metrics::Refusal,
-    protocol::{Command, Id, Op, Payload, reply},
+    protocol::{Command, ErrorCode, Id, Op, Payload, reply},
     tape::PublishError,
     websocket::{CloseCode, Decoder, Event, Role, frame},
 };
@@ -127,7 +127,7 @@ impl<E: Edge> Worker<E> {
             return self.error(
                 token,
                 id,
-                "forbidden",
+                ErrorCode::Forbidden,
                 "publishing needs a token: send {\"op\":\"auth\",\"token\":…} first",
             );
         }
@@ -136,15 +136,7 @@ impl<E: Edge> Worker<E> {
                 self.answer_json(token, |out| reply::ack_pub(out, id, topic, done.seq, done.ts));
             }
             Ok(_) => {}
-            Err(error) => {
-                let code = match error {
-                    PublishError::TopicsFull { .. } => "too_many_topics",
-                    PublishError::AddressFull { .. } => "address_full",
-                    PublishError::TooLarge { .. } => "too_large",
-                    PublishError::BadTopic(_) => "bad_topic",
-                };
-                self.error(token, id, code, &error.to_string());
-            }
+            Err(error) => self.error(token, id, error.code(), &error.to_string()),
         }
     }
 
@@ -202,13 +194,14 @@ impl<E: Edge> Worker<E> {
             );
             self.shared.metrics.refuse(Refusal::Forbidden);
             let reason = "the token is not the right one";
-            self.error(token, id, "unauthorized", reason);
-            self.close_if_there(token, Farewell { code: Some(CloseCode::UNAUTHENTICATED), reason, error: None });
+            self.error(token, id, ErrorCode::Unauthorized, reason);
+            // Told already, with the command's id.
+            self.close_if_there(token, Farewell { error: None, ..Farewell::after(ErrorCode::Unauthorized, reason) });
         }
     }
 
     /// Answers that a command was refused.
-    pub(super) fn error(&mut self, token: Token, id: Option<Id<'_>>, code: &str, message: &str) {
+    pub(super) fn error(&mut self, token: Token, id: Option<Id<'_>>, code: ErrorCode, message: &str) {
         self.answer_json(token, |out| reply::error(out, id, code, message));
     }
 

@@ -19,7 +19,7 @@ use crate::{
     limits,
     log::{Kind, tell},
     metrics,
-    protocol::{Sub, Topic, command::ResumePoint, event, is_pattern, reply},
+    protocol::{ErrorCode, Sub, Topic, command::ResumePoint, event, is_pattern, reply},
     proxy,
     websocket::{CloseCode, handshake},
 };
@@ -187,7 +187,7 @@ impl<E: Edge> Worker<E> {
     fn sub_from_query<'q>(&self, head: &Request<'_>, topics: &'q str) -> Result<Sub<'q>, http::Refusal> {
         let (mode, rate) = (head.query_value("mode"), head.query_value("rate"));
         let sub = Sub::from_query(topics, mode.as_deref(), rate.as_deref(), &self.command_limits());
-        sub.map_err(|error| http::Refusal::new(400, format!("In the address: {}.", error.message)))
+        sub.map_err(|error| http::Refusal::new(error.code.status(), format!("In the address: {}.", error.message)))
     }
 
     fn open(&mut self, token: Token, speaks: Speaks, accept: impl FnOnce(&mut Vec<u8>)) {
@@ -228,10 +228,8 @@ impl<E: Edge> Worker<E> {
         let Some(connection) = self.connections.get_mut(token as usize) else { return };
         connection.may_publish |= right;
         if !right {
-            let error = connection.speaks.tells().then_some("unauthorized");
             self.shared.metrics.refuse(metrics::Refusal::Forbidden);
-            let reason = "the token is not the right one";
-            self.close(token, Farewell { code: Some(CloseCode::UNAUTHENTICATED), reason, error });
+            self.close(token, Farewell::after(ErrorCode::Unauthorized, "the token is not the right one"));
         }
     }
 

@@ -21,7 +21,7 @@ use crate::{
     io::{Edge, Token},
     lane::Lane,
     metrics::Refusal,
-    protocol::{Id, Sub, command::ResumePoint, is_pattern, matches, reply},
+    protocol::{ErrorCode, Id, Sub, command::ResumePoint, is_pattern, matches, reply},
     tape::{Position, Tape},
     topic::{LastValue, TooManySubscriptions, Topic, TopicId},
 };
@@ -90,7 +90,7 @@ impl<E: Edge> Worker<E> {
             let message = format!(
                 "the snapshots need {pending} bytes, --max-pending allows {most}: ask for fewer topics, or for no snapshot"
             );
-            return self.error(token, id, "too_many_topics", &message);
+            return self.error(token, id, ErrorCode::TooManyTopics, &message);
         }
         for name in &added {
             self.interest.intern(name);
@@ -199,7 +199,7 @@ impl<E: Edge> Worker<E> {
 
     /// Refuses one different rate too many.
     #[warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
-    fn check_rates(&mut self, token: Token, delivery: Delivery) -> Result<(), (&'static str, String)> {
+    fn check_rates(&mut self, token: Token, delivery: Delivery) -> Result<(), (ErrorCode, String)> {
         let mut rates: Vec<_> = self.names_of(token).iter().filter_map(|(_, delivery)| delivery.rate()).collect();
         rates.extend(delivery.rate());
         rates.sort_unstable();
@@ -208,14 +208,14 @@ impl<E: Edge> Worker<E> {
             let message =
                 format!("rate: expected at most {RATES_MAX} different rates on one connection, found one more");
             self.shared.metrics.refuse(Refusal::SubscriptionsFull);
-            return Err(("too_many_rates", message));
+            return Err((ErrorCode::TooManyRates, message));
         }
         Ok(())
     }
 
     /// Counts those of `names` that the connection doesn't have yet; returns them.
     #[warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
-    fn add_names(&mut self, token: Token, names: &[&str]) -> Result<Vec<Arc<str>>, (&'static str, String)> {
+    fn add_names(&mut self, token: Token, names: &[&str]) -> Result<Vec<Arc<str>>, (ErrorCode, String)> {
         let set = self.names_of(token);
         let has = |id: NameId| set.iter().any(|(other, _)| *other == id);
         let is_new = |name: &&&str| self.interest.find_name(name).is_none_or(|id| !has(id));
@@ -227,7 +227,7 @@ impl<E: Edge> Worker<E> {
             let message =
                 format!("{first} would be one too many: {all} subscriptions, --max-subscriptions allows {most}");
             self.shared.metrics.refuse(Refusal::SubscriptionsFull);
-            return Err(("too_many_subscriptions", message));
+            return Err((ErrorCode::TooManySubscriptions, message));
         }
         #[expect(clippy::indexing_slicing, reason = "the token is the server's own")]
         let (permit, metrics) = (&mut self.connections[token as usize].permit, &self.shared.metrics);
@@ -237,14 +237,14 @@ impl<E: Edge> Worker<E> {
                 fresh.len()
             );
             metrics.refuse(Refusal::AddressSubscriptionsFull);
-            return Err(("address_full", message));
+            return Err((ErrorCode::AddressFull, message));
         }
         self.shared.subscriptions.add(fresh.iter().copied()).map_err(|TooManySubscriptions| {
             permit.unsubscribe(fresh.len());
             let most = self.settings.subscriptions_total_max;
             let message = format!("the server has as many subscriptions as --max-subscriptions-total {most} allows");
             metrics.refuse(Refusal::SubscriptionsFull);
-            ("server_full", message)
+            (ErrorCode::ServerFull, message)
         })
     }
 
