@@ -7,7 +7,7 @@
 //! - [`code`]: what can be wrong, as a word, and what follows;
 //! - [`command`]: a client's text frame, read into a [`command::Command`];
 //! - [`ndjson`]: one line of `POST /publish`;
-//! - [`reply`]: the server's messages, appended to a buffer;
+//! - [`reply`]: what the server says, as a value, and the JSON of it;
 //! - [`envelope`]: a publication as the update that `/ws` subscribers get;
 //! - [`event`]: the same messages as Server-Sent Events.
 //!
@@ -28,3 +28,4 @@ pub use command::{Command, Id, Mode, Op, Sub};
 pub use envelope::{Envelope, Kind, Payload, update_prefix};
 pub use json::Json;
 pub use name::{Topic, is_pattern, matches};
+pub use reply::Reply;

@@ -11,7 +11,6 @@ use rustc_hash::FxHashMap;
 
 use super::{
     Worker,
-    closing::push_message,
     connection::Stage,
     delivery::Delivery,
     interest::{CohortKey, NameId},
@@ -21,7 +20,7 @@ use crate::{
     io::{Edge, Token},
     lane::Lane,
     metrics::Refusal,
-    protocol::{ErrorCode, Id, Sub, command::ResumePoint, is_pattern, matches, reply},
+    protocol::{ErrorCode, Id, Reply, Sub, command::ResumePoint, is_pattern, matches, reply},
     tape::{Position, Tape},
     topic::{LastValue, TooManySubscriptions, Topic, TopicId},
 };
@@ -121,7 +120,7 @@ impl<E: Edge> Worker<E> {
         if !echo {
             self.connections[token as usize].echo = false;
         }
-        self.attach(Lane::Raw);
+        self.attach(self.connections[token as usize].lane);
         let until = self.tape.with_topics(|_, position| position);
         self.change(token, set, Stage { until, ..Stage::default() });
         Ok(())
@@ -135,9 +134,8 @@ impl<E: Edge> Worker<E> {
         set.retain(|(name, _)| !ended.contains(name));
         let texts: Vec<Arc<str>> = ended.iter().map(|name| Arc::clone(self.interest.text(*name))).collect();
         self.remove_names(token, &texts);
-        let (mut json, mut then) = (Vec::new(), Vec::new());
-        reply::ack(&mut json, id);
-        push_message(&self.connections[token as usize].speaks, &mut then, &json);
+        let mut then = Vec::new();
+        self.connections[token as usize].lane.words().push_reply(&mut then, &Reply::Done { id });
         let until = self.tape.with_topics(|_, position| position);
         self.change(token, set, Stage { until, then, ..Stage::default() });
         // It may be far behind and never read: its acknowledgements are answers that wait like all others.
@@ -150,10 +148,8 @@ impl<E: Edge> Worker<E> {
         let text = |(name, delivery): &(NameId, Delivery)| (Arc::clone(self.interest.text(*name)), *delivery);
         let mut names: Vec<(Arc<str>, Delivery)> = names.iter().map(text).collect();
         names.sort_unstable();
-        self.answer_json(token, |out| {
-            let all = names.iter().map(|(topic, delivery)| told(topic, None, *delivery));
-            reply::subscriptions(out, id, all);
-        });
+        let topics: Vec<_> = names.iter().map(|(topic, delivery)| told(topic, None, *delivery)).collect();
+        self.reply(token, &Reply::Subscriptions { id, topics: &topics });
     }
 
     /// Ends every subscription of a connection, at once and without a word, and its march.
@@ -320,7 +316,6 @@ impl<E: Edge> Worker<E> {
         found: &[Found],
         resumed: &FxHashMap<u32, Resumed>,
     ) {
-        self.json.clear();
         let fresh = self.tape.with_topics(|topics, _| topics.epoch()).to_string();
         let of = |topic: &Found| match resumed.get(&topic.id.slot) {
             Some(Resumed::Behind(seq)) => *seq,
@@ -333,8 +328,8 @@ impl<E: Edge> Worker<E> {
             let at = by_name.get(name).copied().unwrap_or((fresh.as_str(), 0));
             told(name, (!is_pattern(name)).then_some(at), delivery)
         });
-        reply::ack_sub(&mut self.json, id, topics);
-        push_message(&self.connections[token as usize].speaks, out, &self.json);
+        let topics: Vec<_> = topics.collect();
+        self.connections[token as usize].lane.words().push_reply(out, &Reply::Subscribed { id, topics: &topics });
     }
 
     /// Resets and snapshots. A topic that is resumed needs none.
@@ -346,22 +341,16 @@ impl<E: Edge> Worker<E> {
         found: &[Found],
         resumed: &FxHashMap<u32, Resumed>,
     ) {
-        let speaks = self.connections[token as usize].speaks.clone();
-        let json = &mut self.json;
-        let mut say = |write: &mut dyn FnMut(&mut Vec<u8>)| {
-            json.clear();
-            write(json);
-            push_message(&speaks, out, json);
-        };
+        let words = self.connections[token as usize].lane.words();
         for topic in found {
             let becomes = resumed.get(&topic.id.slot);
+            let (name, epoch, seq) = (&*topic.name, &*topic.epoch, topic.seq);
             if let Some(Resumed::Reset(why)) = becomes {
-                say(&mut |json| reply::reset(json, &topic.name, &topic.epoch, topic.seq, why));
+                words.push_reply(out, &Reply::Reset { topic: name, epoch, seq, why });
             }
             if let (true, Some(last)) = (sub.snapshot && !matches!(becomes, Some(Resumed::Behind(_))), &topic.last) {
-                say(&mut |json| {
-                    reply::snapshot(json, &topic.name, &topic.epoch, topic.seq, last.ts, last.payload());
-                });
+                let (ts, payload) = (last.ts, last.payload());
+                words.push_reply(out, &Reply::Snapshot { topic: name, epoch, seq, ts, payload });
             }
         }
         // Topics that are gone altogether.
@@ -369,7 +358,7 @@ impl<E: Edge> Worker<E> {
         let is_found = |name: &str| found.iter().any(|topic| *topic.name == *name);
         for (name, point) in &sub.from {
             if !is_found(name) && (point.seq > 0 || point.epoch != fresh) {
-                say(&mut |json| reply::reset(json, name, &fresh, 0, "epoch"));
+                words.push_reply(out, &Reply::Reset { topic: name, epoch: &fresh, seq: 0, why: "epoch" });
             }
         }
     }
