@@ -321,7 +321,7 @@ impl<E: Edge> Worker<E> {
             ping: Ping::None,
             echo: true,
             skipped: 0,
-            lane: Lane::default(),
+            lane: Lane::Json,
             topic: None,
             out: Vec::new(),
             decoder: Decoder::new(Role::Server),

@@ -10,7 +10,7 @@ use crate::{
     handover::Arrival,
     http::{self, Request},
     io::{Edge, Token},
-    lane::Lane,
+    lane::{Address, Lane},
     limits,
     log::{Kind, tell},
     metrics,
@@ -115,13 +115,13 @@ impl<E: Edge> Worker<E> {
     fn open_json(&mut self, token: Token, head: &Request<'_>) -> Result<(), http::Refusal> {
         let accept = handshake::check(head)?;
         handshake::check_origin(head, &self.settings.origins)?;
-        let subprotocol = handshake::choose_subprotocol(head, &[handshake::SUBPROTOCOL]);
+        let (lane, subprotocol) = choose_lane(head, Address::Ws)?;
         let topics = head.query_value("topics");
         let sub = topics.as_deref().map(|topics| self.sub_from_query(head, topics)).transpose()?;
         if sub.is_some() {
             self.may_subscribe(token)?;
         }
-        self.open(token, Lane::Json, |out| handshake::push_accepted(out, &accept, subprotocol));
+        self.open(token, lane, |out| handshake::push_accepted(out, &accept, subprotocol));
         self.greet(token);
         if let Some(sub) = sub {
             self.subscribe(token, None, &sub);
@@ -134,13 +134,14 @@ impl<E: Edge> Worker<E> {
     fn open_raw(&mut self, token: Token, head: &Request<'_>, topic: &str) -> Result<(), http::Refusal> {
         let accept = handshake::check(head)?;
         handshake::check_origin(head, &self.settings.origins)?;
+        let (lane, subprotocol) = choose_lane(head, Address::Raw)?;
         Topic::check(topic, self.settings.topic_length_max)
             .map_err(|error| http::Refusal::new(400, format!("Not a topic: {error}.")))?;
         let sub = self.sub_from_query(head, topic)?;
         self.may_subscribe(token)?;
         let echo = head.query_value("echo").as_deref() != Some("0");
         self.connections[token as usize].topic = Some(topic.into());
-        self.open(token, Lane::Raw, |out| handshake::push_accepted(out, &accept, None));
+        self.open(token, lane, |out| handshake::push_accepted(out, &accept, subprotocol));
         if let Err(reason) = self.subscribe_raw(token, &sub, echo) {
             self.close(token, Farewell { code: Some(CloseCode::TRY_AGAIN_LATER), reason: &reason, error: None });
         }
@@ -173,7 +174,7 @@ impl<E: Edge> Worker<E> {
         if let Some(origin) = head.header("Origin") {
             response = response.header("Access-Control-Allow-Origin", origin);
         }
-        self.open(token, Lane::Events, |out| response.write(out, false));
+        self.open(token, Address::Sse.lane(), |out| response.write(out, false));
         self.greet(token);
         self.subscribe(token, None, &sub);
         Ok(())
@@ -277,6 +278,11 @@ impl<E: Edge> Worker<E> {
             }
         }
     }
+}
+
+/// The lane that a WebSocket speaks, and the subprotocol that the answer names.
+fn choose_lane(head: &Request<'_>, address: Address) -> Result<(Lane, Option<&'static str>), http::Refusal> {
+    address.choose(handshake::offered(head)).map_err(|why| http::Refusal::new(400, why))
 }
 
 /// The token that a request shows: `?token=`, which is all that a page can give, or `Authorization: Bearer`.
