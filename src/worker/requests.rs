@@ -36,8 +36,9 @@ impl<E: Edge> Worker<E> {
             Ok(Some((head, _))) if !self.see_client(token, &head) => {}
             Ok(Some((head, len))) => match self.route(token, &head) {
                 Ok(true) => {
-                    // What came behind the request without waiting for the answer.
-                    if request.len() > len && self.connections.contains(token as usize) {
+                    // What came behind the request without waiting for the answer, where anything is listened to.
+                    let connection = self.connections.get(token as usize);
+                    if request.len() > len && connection.is_some_and(|connection| connection.lane.words().hears()) {
                         self.feed(token, &mut request[len..]);
                     }
                 }
