@@ -1,13 +1,12 @@
-//! The kernel edge: the only place that talks to the kernel about sockets.
+//! The kernel edge: where workers and the control thread talk to the kernel about sockets.
 //!
-//! The seam is completion-shaped: a read happened, here are so many bytes; a send took so many. A worker knows nothing
-//! else, so [`epoll`] (level-triggered, plain non-blocking `recv` and `send`) can be exchanged for another kernel
-//! interface, and in tests for a simulated, seeded one with partial writes, resets and stalls (`sim`).
+//! The seam is what a level-triggered wait offers: it says which sockets may be ready, and whoever owns one then tries. A read says how many
+//! bytes there were, a send how many it took; neither waits. Behind it stands [`epoll`], and in tests a simulated, seeded
+//! kernel with partial writes, resets and stalls (`sim`). Beside it are listening sockets ([`listener`]) and waking ([`waker`]).
 
 pub mod acks;
 mod defer;
 pub mod epoll;
-pub mod heap;
 pub mod listener;
 pub mod path;
 #[cfg(all(any(test, fuzzing), not(loom)))]

@@ -57,7 +57,6 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use crossbeam_channel::Receiver;
 use slab::Slab;
 
-pub(crate) use self::requests::shown_token;
 use self::{
     connection::{Connection, Phase, Ping},
     interest::{CohortId, Interest},
@@ -317,7 +316,7 @@ impl<E: Edge> Worker<E> {
             full: false,
             answered: false,
             awaits_header,
-            may_publish: false,
+            holder: self.settings.access.anonymous(),
             ping: Ping::None,
             echo: true,
             skipped: 0,

@@ -30,21 +30,18 @@ use self::{
 };
 use super::*;
 use crate::{
+    access::Rules,
     config::RateLimit,
     io::{
         sim::{Kernel, Peer, SimEdge, Socket},
         waker::Waker,
     },
     limits::{Limits, Quota, Table},
-    live::Live,
     log::{Dropped, Log},
-    metrics::Metrics,
     protocol::{Kind, Payload},
     proxy::Proxies,
-    publish::Publisher,
-    shared::{OWED_MAX, SlowClients},
+    shared::OWED_MAX,
     tape::TapeSettings,
-    topic::Subscriptions,
 };
 
 /// Scripts in an ordinary run: a minute or two.
@@ -152,10 +149,8 @@ fn settings() -> Settings {
         http_rate_min: 0,
         http_pending_max: 1 << 20,
         stall_limit: Duration::ZERO,
-        origins: Vec::new(),
-        token: None,
+        access: Rules::new(None, Vec::new(), true),
         proxies: Proxies::default(),
-        open: true,
     }
 }
 
@@ -178,15 +173,8 @@ impl World {
             epoch: 99,
         });
         let wakers: Vec<Arc<Waker>> = (0..workers).map(|_| Arc::new(Waker::new().unwrap())).collect();
-        let metrics = Arc::new(Metrics::new(workers));
-        let shared = Arc::new(Shared {
-            publisher: Publisher::new(tape.clone(), wakers.clone().into(), Arc::clone(&metrics), 128),
-            subscriptions: Subscriptions::new(settings.subscriptions_total_max),
-            settings: Live::new(settings),
-            metrics,
-            log: Log::new("5/s".parse().expect("it is a rate"), Dropped::default()),
-            slow: SlowClients::new(workers),
-        });
+        let log = Log::new("5/s".parse().expect("it is a rate"), Dropped::default());
+        let shared = Shared::new(settings, log, &tape, workers, wakers.clone().into());
         let (control, handed_on) = Inbox::new(1000, Arc::new(Waker::new().unwrap()));
         let post = |(index, waker): (usize, Arc<Waker>)| {
             let (inbox, receiver) = Inbox::new(64, Arc::clone(&waker));
