@@ -21,7 +21,7 @@ use crate::{
     lane::{Draft, Wanted},
     limits::Account,
     metrics::Metrics,
-    protocol::{Payload, Topic},
+    protocol::{ErrorCode, Payload, Topic},
     slack::{KEPT_BY_THREAD, Slack},
     tape::{About, Appended, Appender, Tape},
     topic::RegistryFull,
@@ -60,6 +60,18 @@ pub enum PublishError {
     /// The topic's name is not one.
     #[error("{0}")]
     BadTopic(String),
+}
+
+impl PublishError {
+    /// What a client is told.
+    pub(crate) fn code(&self) -> ErrorCode {
+        match self {
+            PublishError::TopicsFull { .. } => ErrorCode::TooManyTopics,
+            PublishError::AddressFull { .. } => ErrorCode::AddressFull,
+            PublishError::TooLarge { .. } => ErrorCode::TooLarge,
+            PublishError::BadTopic(_) => ErrorCode::BadTopic,
+        }
+    }
 }
 
 impl From<RegistryFull> for PublishError {

@@ -1,9 +1,12 @@
 //! The lane of Server-Sent Events: the `update` envelope as an event with the id that a browser resumes from, for `/sse`.
+//!
+//! The stream is the body of an HTTP answer. Nothing can be said on it but replies, and its end is the goodbye.
 
-use super::{Encoding, Numbered};
+use super::{Address, Asked, Encoding, Numbered, Words};
 use crate::{
-    protocol::{envelope, event},
+    protocol::{Reply, command::Limits, envelope, event},
     publication::{Kind, Payload},
+    websocket::CloseCode,
 };
 
 // Publications.
@@ -72,4 +75,34 @@ impl Numbered<'_> {
         let len = Id::MAX - rest.len();
         Id { bytes, len }
     }
+}
+
+// What is heard and said.
+
+impl Words for Events {
+    fn address(&self) -> Address {
+        Address::Sse
+    }
+
+    fn subprotocol(&self) -> Option<&'static str> {
+        None
+    }
+
+    fn tells(&self) -> bool {
+        true
+    }
+
+    fn hears(&self) -> bool {
+        false
+    }
+
+    fn read<'m>(&self, _: Payload<'m>, _: &Limits) -> Asked<'m> {
+        Asked::Nothing
+    }
+
+    fn push_reply(&self, out: &mut Vec<u8>, reply: &Reply<'_>) {
+        event::push_event_with(out, |out| reply.push_json(out));
+    }
+
+    fn push_close(&self, _: &mut Vec<u8>, _: Option<(CloseCode, &str)>) {}
 }

@@ -2,12 +2,16 @@
 //!
 //! Adding a lane is its file and its line in the list below.
 
+mod address;
 pub mod draft;
 pub mod events;
 pub mod json;
 pub mod raw;
+mod words;
 
+pub use address::Address;
 pub use draft::Draft;
+pub use words::{Asked, Words};
 
 use crate::publication::{Epoch, Kind, Payload};
 
@@ -27,6 +31,14 @@ macro_rules! lanes {
             /// How publications are put into it.
             #[inline]
             pub fn encoding(self) -> &'static dyn Encoding {
+                match self {
+                    $(Lane::$lane => &$format,)+
+                }
+            }
+
+            /// How it is spoken.
+            #[inline]
+            pub fn words(self) -> &'static dyn Words {
                 match self {
                     $(Lane::$lane => &$format,)+
                 }

@@ -1,9 +1,16 @@
 //! The raw lane: the payload alone in a frame of its own kind, for `/raw`.
+//!
+//! There are no words: each message of the client is a publication, each message to it is one, and whatever else happens is
+//! told by the close frame at the end.
 
-use super::{Encoding, Numbered};
+use super::{Address, Asked, Encoding, Numbered, Words};
 use crate::{
+    protocol::{Reply, command::Limits},
     publication::{Kind, Payload},
-    websocket::frame::{self, Header, Opcode},
+    websocket::{
+        CloseCode,
+        frame::{self, Header, Opcode},
+    },
 };
 
 // Publications.
@@ -33,4 +40,34 @@ impl Encoding for Raw {
 pub(super) fn payload_of(frame: &[u8]) -> &[u8] {
     let (_, len) = Header::parse(frame).ok().flatten().expect("the tape holds whole frames");
     &frame[len..]
+}
+
+// What is heard and said.
+
+impl Words for Raw {
+    fn address(&self) -> Address {
+        Address::Raw
+    }
+
+    fn subprotocol(&self) -> Option<&'static str> {
+        Some("stentor.v1.raw")
+    }
+
+    fn tells(&self) -> bool {
+        false
+    }
+
+    fn hears(&self) -> bool {
+        true
+    }
+
+    fn read<'m>(&self, message: Payload<'m>, _: &Limits) -> Asked<'m> {
+        Asked::Publish(message)
+    }
+
+    fn push_reply(&self, _: &mut Vec<u8>, _: &Reply<'_>) {}
+
+    fn push_close(&self, out: &mut Vec<u8>, close: Option<(CloseCode, &str)>) {
+        frame::push_close(out, close);
+    }
 }

@@ -19,8 +19,8 @@ use super::{
 use crate::{
     clock::Moment,
     io::{Edge, Token},
+    protocol::ErrorCode,
     tape::Position,
-    websocket::CloseCode,
 };
 
 /// Topics that are looked at under one hold of the tape's lock.
@@ -158,8 +158,7 @@ impl<E: Edge> Worker<E> {
     }
 
     fn tell_lagged(&mut self, token: Token, text: &str) {
-        let told = self.connections[token as usize].speaks.tells();
-        self.close(token, Farewell { code: Some(CloseCode::LAGGED), reason: text, error: told.then_some("lagged") });
+        self.close(token, Farewell::after(ErrorCode::Lagged, text));
     }
 
     /// The greatest lag of a subscriber, in publications.

@@ -120,7 +120,7 @@ impl<E: Edge> Worker<E> {
     ///
     /// `position` is not beyond what the reader sees. It may be before the tape's floor, as long as the reader pins it.
     pub(super) fn told_at(&mut self, token: Token, id: CohortId, position: Position) -> Option<Told> {
-        let tells = self.connections[token as usize].speaks.tells();
+        let tells = self.connections[token as usize].lane.words().tells();
         if !tells || !self.interest.cohort(id).has(|delivery| delivery != Delivery::All) {
             return None;
         }

@@ -5,22 +5,17 @@
 
 use std::net::SocketAddr;
 
-use super::{
-    Worker,
-    closing::Farewell,
-    connection::{Phase, Speaks},
-    quota::LATER,
-};
+use super::{Worker, closing::Farewell, connection::Phase, quota::LATER};
 use crate::{
     access::{Holder, Wrong, shown_token},
     handover::Arrival,
     http::{self, Request},
     io::{Edge, Token},
-    lane::Lane,
+    lane::{Address, Lane},
     limits,
     log::{Kind, tell},
     metrics,
-    protocol::{Sub, Topic, command::ResumePoint, event, is_pattern, reply},
+    protocol::{ErrorCode, Reply, Sub, Topic, command::ResumePoint, event, is_pattern, reply::Hello},
     proxy,
     websocket::{CloseCode, handshake},
 };
@@ -42,8 +37,9 @@ impl<E: Edge> Worker<E> {
             Ok(Some((head, _))) if !self.see_client(token, &head) => {}
             Ok(Some((head, len))) => match self.route(token, &head) {
                 Ok(true) => {
-                    // What came behind the request without waiting for the answer.
-                    if request.len() > len && self.connections.contains(token as usize) {
+                    // What came behind the request without waiting for the answer, where anything is listened to.
+                    let connection = self.connections.get(token as usize);
+                    if request.len() > len && connection.is_some_and(|connection| connection.lane.words().hears()) {
                         self.feed(token, &mut request[len..]);
                     }
                 }
@@ -121,10 +117,10 @@ impl<E: Edge> Worker<E> {
     fn open_json(&mut self, token: Token, head: &Request<'_>) -> Result<(), http::Refusal> {
         let accept = handshake::check(head)?;
         self.settings.access.check_origin(head)?;
-        let subprotocol = handshake::choose_subprotocol(head, &[handshake::SUBPROTOCOL]);
+        let (lane, subprotocol) = choose_lane(head, Address::Ws)?;
         let upgrade = |out: &mut Vec<u8>| handshake::push_accepted(out, &accept, subprotocol);
         let Ok(holder) = self.settings.access.holder(shown_token(head).as_deref()) else {
-            self.turn_away(token, Speaks::Json, upgrade);
+            self.turn_away(token, lane, upgrade);
             return Ok(());
         };
         let topics = head.query_value("topics");
@@ -132,7 +128,7 @@ impl<E: Edge> Worker<E> {
         if sub.is_some() {
             self.may_subscribe(token)?;
         }
-        self.open(token, Speaks::Json, holder, upgrade);
+        self.open(token, lane, holder, upgrade);
         self.greet(token);
         if let Some(sub) = sub {
             self.subscribe(token, None, &sub);
@@ -144,10 +140,10 @@ impl<E: Edge> Worker<E> {
     fn open_raw(&mut self, token: Token, head: &Request<'_>, topic: &str) -> Result<(), http::Refusal> {
         let accept = handshake::check(head)?;
         self.settings.access.check_origin(head)?;
-        let speaks = Speaks::Raw { topic: topic.into() };
-        let upgrade = |out: &mut Vec<u8>| handshake::push_accepted(out, &accept, None);
+        let (lane, subprotocol) = choose_lane(head, Address::Raw)?;
+        let upgrade = |out: &mut Vec<u8>| handshake::push_accepted(out, &accept, subprotocol);
         let Ok(holder) = self.settings.access.holder(shown_token(head).as_deref()) else {
-            self.turn_away(token, speaks, upgrade);
+            self.turn_away(token, lane, upgrade);
             return Ok(());
         };
         Topic::check(topic, self.settings.topic_length_max)
@@ -155,7 +151,8 @@ impl<E: Edge> Worker<E> {
         let sub = self.sub_from_query(head, topic)?;
         self.may_subscribe(token)?;
         let echo = head.query_value("echo").as_deref() != Some("0");
-        self.open(token, speaks, holder, upgrade);
+        self.connections[token as usize].topic = Some(topic.into());
+        self.open(token, lane, holder, upgrade);
         if let Err(reason) = self.subscribe_raw(token, &sub, echo) {
             self.close(token, Farewell { code: Some(CloseCode::TRY_AGAIN_LATER), reason: &reason, error: None });
         }
@@ -188,7 +185,7 @@ impl<E: Edge> Worker<E> {
         if let Some(origin) = head.header("Origin") {
             response = response.header("Access-Control-Allow-Origin", origin);
         }
-        self.open(token, Speaks::Events, holder, |out| response.write(out, false));
+        self.open(token, Address::Sse.lane(), holder, |out| response.write(out, false));
         self.greet(token);
         self.subscribe(token, None, &sub);
         Ok(())
@@ -198,16 +195,16 @@ impl<E: Edge> Worker<E> {
     fn sub_from_query<'q>(&self, head: &Request<'_>, topics: &'q str) -> Result<Sub<'q>, http::Refusal> {
         let (mode, rate) = (head.query_value("mode"), head.query_value("rate"));
         let sub = Sub::from_query(topics, mode.as_deref(), rate.as_deref(), &self.command_limits());
-        sub.map_err(|error| http::Refusal::new(400, format!("In the address: {}.", error.message)))
+        sub.map_err(|error| http::Refusal::new(error.code.status(), format!("In the address: {}.", error.message)))
     }
 
-    fn open(&mut self, token: Token, speaks: Speaks, holder: Holder, accept: impl FnOnce(&mut Vec<u8>)) {
+    fn open(&mut self, token: Token, lane: Lane, holder: Holder, accept: impl FnOnce(&mut Vec<u8>)) {
         let now = self.now;
-        let events = matches!(speaks, Speaks::Events);
+        let events = !lane.words().hears();
         let connection = &mut self.connections[token as usize];
         connection.phase = Phase::Open;
         connection.since = now;
-        connection.speaks = speaks;
+        connection.lane = lane;
         connection.holder = holder;
         let (conn, peer) = (connection.name(), connection.peer);
         tracing::debug!(conn, %peer, events, "opened");
@@ -220,7 +217,7 @@ impl<E: Edge> Worker<E> {
 
     fn greet(&mut self, token: Token) {
         let conn = self.connections[token as usize].name();
-        let hello = reply::Hello {
+        let hello = Hello {
             server: concat!("stentor/", env!("CARGO_PKG_VERSION")),
             conn: &conn,
             ts: self.edge.wall_us(),
@@ -228,20 +225,16 @@ impl<E: Edge> Worker<E> {
             topics_max: self.settings.subscriptions_max,
             message_max: self.settings.message_max as u64,
         };
-        self.answer_json(token, |out| reply::hello(out, &hello));
+        self.reply(token, &Reply::Hello(hello));
     }
 
     /// Opens a WebSocket whose request shows a wrong token, only to say so and to close it: of a handshake that fails, a page
     /// is told nothing.
-    fn turn_away(&mut self, token: Token, speaks: Speaks, accept: impl FnOnce(&mut Vec<u8>)) {
-        let tells = speaks.tells();
-        self.open(token, speaks, self.settings.access.anonymous(), accept);
-        if tells {
-            self.greet(token);
-        }
+    fn turn_away(&mut self, token: Token, lane: Lane, accept: impl FnOnce(&mut Vec<u8>)) {
+        self.open(token, lane, self.settings.access.anonymous(), accept);
+        self.greet(token);
         self.shared.metrics.refuse(metrics::Refusal::Forbidden);
-        let error = tells.then_some("unauthorized");
-        self.close_if_there(token, Farewell { code: Some(CloseCode::UNAUTHENTICATED), reason: Wrong::REASON, error });
+        self.close_if_there(token, Farewell::after(ErrorCode::Unauthorized, Wrong::REASON));
     }
 
     /// Answers a request with a refusal and ends the connection.
@@ -295,13 +288,7 @@ impl<E: Edge> Worker<E> {
     }
 }
 
-impl Speaks {
-    /// The lane that it is sent from.
-    pub(super) fn lane(&self) -> Lane {
-        match self {
-            Speaks::Json => Lane::Json,
-            Speaks::Raw { .. } => Lane::Raw,
-            Speaks::Events => Lane::Events,
-        }
-    }
+/// The lane that a WebSocket speaks, and the subprotocol that the answer names.
+fn choose_lane(head: &Request<'_>, address: Address) -> Result<(Lane, Option<&'static str>), http::Refusal> {
+    address.choose(handshake::offered(head)).map_err(|why| http::Refusal::new(400, why))
 }

@@ -16,7 +16,6 @@ use rustc_hash::FxHashMap;
 
 use super::{
     Worker,
-    closing::push_message,
     delivery::Delivery,
     fanout::{Outcome, send_all},
     interest::CohortId,
@@ -26,7 +25,7 @@ use super::{
 use crate::{
     io::{Edge, SEND_MAX, Token},
     lane::{Lane, Numbered, draft},
-    protocol::reply,
+    protocol::Reply,
     tape::{Position, Published},
 };
 
@@ -286,9 +285,7 @@ impl<E: Edge> Worker<E> {
         let skipped = next.saturating_sub(first);
         if skipped > 0 {
             let name = self.interest.topic_name(slot).expect("its publications came by");
-            self.json.clear();
-            reply::skip(&mut self.json, name, first, next - 1, "slow");
-            push_message(&self.connections[token as usize].speaks, bytes, &self.json);
+            lane.words().push_reply(bytes, &Reply::Skip { topic: name, from: first, to: next - 1 });
         }
         bytes.extend_from_slice(&value);
         if skipped > 0 || sent.is_some() {
