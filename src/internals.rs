@@ -7,9 +7,11 @@
 pub mod bench {
     pub use crate::bench::{Bench, Client};
 }
+#[cfg(fuzzing)]
 pub mod feeds {
     pub use crate::feeds::*;
 }
+#[cfg(fuzzing)]
 pub mod http {
     pub use crate::http::*;
 }
@@ -25,8 +27,9 @@ pub mod protocol {
 pub mod tape {
     pub use crate::tape::*;
 }
+#[cfg(fuzzing)]
 pub mod topic {
-    pub use crate::topic::*;
+    pub use crate::topic::script;
 }
 pub mod websocket {
     pub use crate::websocket::*;
