@@ -155,7 +155,7 @@ impl<'a> Envelope<'a> {
     }
 
     /// Exactly how many bytes [`Envelope::write`] writes.
-    #[expect(clippy::len_without_is_empty, reason = "an envelope is never empty")]
+    #[allow(clippy::len_without_is_empty, reason = "an envelope is never empty")]
     #[inline]
     pub fn len(&self) -> usize {
         let numbers = digits(self.seq) + TS.len() + digits(self.ts);
