@@ -24,7 +24,7 @@ use crate::{
     config::{Config, Span},
     handover::{Arrival, Inbox, Message},
     io::{
-        Edge, Ready, Received, Sent, Token,
+        Edge, Flushed, Ready, Received, Sent, Token,
         acks::Acks,
         path::Path,
         waker::{Sleep, Waker},
@@ -196,14 +196,14 @@ impl Edge for FreeEdge {
         self.0.wall_us()
     }
 
-    fn watch(&mut self, socket: &Socket, token: Token) -> io::Result<()> {
+    fn watch(&mut self, socket: &mut Socket, token: Token) -> io::Result<()> {
         self.0.clients.borrow_mut()[socket.0].token = token;
         Ok(())
     }
 
-    fn interest(&mut self, _: &Socket, _: Token, _: bool, _: bool) {}
+    fn interest(&mut self, _: &mut Socket, _: bool) {}
 
-    fn unwatch(&mut self, _: &Socket) {}
+    fn unwatch(&mut self, _: &mut Socket) {}
 
     fn wait(&mut self, _: Option<Duration>, _: Sleep, _: &mut dyn FnMut() -> bool, ready: &mut Vec<Ready>) {
         self.0.clock.set(self.0.clock.get() + 1000);
@@ -213,7 +213,7 @@ impl Edge for FreeEdge {
         ready.extend(self.0.sent.borrow_mut().drain(..).map(readable));
     }
 
-    fn receive(&mut self, socket: &Socket, buffer: &mut [u8]) -> Received {
+    fn receive(&mut self, socket: &mut Socket, buffer: &mut [u8]) -> Received {
         let wire = &mut self.0.clients.borrow_mut()[socket.0];
         let left = &wire.input[wire.read..];
         let len = left.len().min(buffer.len());
@@ -232,13 +232,21 @@ impl Edge for FreeEdge {
     }
 
     #[inline]
-    fn send(&mut self, _: &Socket, bytes: &[u8]) -> Sent {
+    fn send(&mut self, _: &mut Socket, bytes: &[u8]) -> Sent {
         Sent::Took(black_box(bytes).len())
     }
 
-    fn finish(&mut self, _: &Socket) {}
+    fn flush(&mut self, _: &mut Socket) -> Flushed {
+        Flushed::All
+    }
 
-    fn keep_short(&mut self, _: &Socket, _: bool) {}
+    fn held(&self, _: &Socket) -> usize {
+        0
+    }
+
+    fn finish(&mut self, _: &mut Socket) {}
+
+    fn keep_short(&mut self, _: &mut Socket, _: bool) {}
 
     fn acks(&mut self, _: &Socket) -> Acks {
         Acks::default()

@@ -187,11 +187,11 @@ impl<S> Connection<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::fd::OwnedFd;
+    use crate::io::epoll::Socket;
 
     #[test]
     fn an_idle_connection_stays_within_256_bytes() {
-        let size = size_of::<Connection<OwnedFd>>();
+        let size = size_of::<Connection<Socket>>();
         assert!(size <= 256, "{size}");
     }
 }

@@ -338,7 +338,7 @@ impl<E: Edge> Worker<E> {
             peer: arrival.peer,
             permit: arrival.permit,
         }) as Token;
-        if let Err(error) = self.edge.watch(&self.connections[token as usize].socket, token) {
+        if let Err(error) = self.edge.watch(&mut self.connections[token as usize].socket, token) {
             tell!(self.shared.log, Kind::Unwatched, self.now, WARN, { %error }, "a socket could not be watched");
             self.remove(token);
             return None;
@@ -372,7 +372,7 @@ impl<E: Edge> Worker<E> {
     fn read_one(&mut self, token: Token) {
         let mut buffer = std::mem::take(&mut self.read);
         let connection = &mut self.connections[token as usize];
-        match self.edge.receive(&connection.socket, &mut buffer) {
+        match self.edge.receive(&mut connection.socket, &mut buffer) {
             Received::Bytes(n) => {
                 connection.heard = self.now;
                 connection.ping = Ping::None;
@@ -422,7 +422,9 @@ impl<E: Edge> Worker<E> {
             self.survey_due = now + SURVEY_EVERY;
             self.answers_wait = false;
             self.metrics().lag_max.set(self.lag_max());
-            let pending = self.connections.iter().map(|(_, connection)| connection.pending() as u64).sum();
+            let pending =
+                |connection: &Connection<E::Socket>| connection.pending() + self.edge.held(&connection.socket);
+            let pending = self.connections.iter().map(|(_, connection)| pending(connection) as u64).sum();
             self.metrics().pending_bytes.set(pending);
             self.give_back();
         }

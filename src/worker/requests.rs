@@ -271,7 +271,7 @@ impl<E: Edge> Worker<E> {
 
     /// Hands a connection to the control thread, with what was read from it.
     fn give_to_control(&mut self, token: Token, received: Vec<u8>) {
-        self.edge.unwatch(&self.connections[token as usize].socket);
+        self.edge.unwatch(&mut self.connections[token as usize].socket);
         self.clear_timer(token);
         self.emptied = true;
         let connection = self.connections.remove(token as usize);

@@ -235,7 +235,7 @@ fn a_connection_that_sent_much_keeps_no_room_for_it() {
     // What a worker has read: many requests, and the beginning of one.
     let received = [&b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000)[..], b"GET /"].concat();
     let permit = limits.admit(None, Moment::now()).unwrap();
-    inbox.hand_over(Arrival { socket: socket.into(), peer, permit, received }).unwrap();
+    inbox.hand_over(Arrival { socket: OwnedFd::from(socket).into(), peer, permit, received }).unwrap();
     let room = |control: &Control| {
         let (_, connection) = control.connections.iter().next().unwrap();
         (connection.input.len(), connection.input.capacity(), control.pending.bytes())
