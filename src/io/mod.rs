@@ -26,6 +26,8 @@ pub mod acks;
 mod defer;
 pub mod epoll;
 pub mod heap;
+#[cfg(all(test, not(loom)))]
+pub mod holding;
 pub mod listener;
 pub mod path;
 #[cfg(all(any(test, fuzzing), not(loom)))]

@@ -422,9 +422,7 @@ impl<E: Edge> Worker<E> {
             self.survey_due = now + SURVEY_EVERY;
             self.answers_wait = false;
             self.metrics().lag_max.set(self.lag_max());
-            let pending =
-                |connection: &Connection<E::Socket>| connection.pending() + self.edge.held(&connection.socket);
-            let pending = self.connections.iter().map(|(_, connection)| pending(connection) as u64).sum();
+            let pending = self.connections.iter().map(|(_, connection)| connection.pending() as u64).sum();
             self.metrics().pending_bytes.set(pending);
             self.give_back();
         }
