@@ -25,7 +25,7 @@ use socket2::Socket;
 
 use crate::{
     clock::Moment,
-    handover::{Arrival, Inbox, hand_to_fewest},
+    handover::{Arrival, Beginning, Inbox, Listener, hand_to_fewest},
     http::response::refusal,
     io::{epoll, listener},
     limits::{self, Limits},
@@ -95,7 +95,8 @@ impl Acceptor {
         let is_proxy = self.shared.settings.get().proxies.trust(peer.ip());
         match self.limits.admit((!is_proxy).then_some(peer.ip()), Moment::now()) {
             Ok(permit) => {
-                let arrival = Arrival { socket: socket.into(), peer, permit, received: Vec::new() };
+                let arrival =
+                    Arrival { socket: socket.into(), peer, permit, by: Listener::Clear, beginning: Beginning::Awaited };
                 if let Err(back) = hand_to_fewest(&self.workers, &self.shared.metrics, arrival) {
                     self.refuse(back.socket.as_fd(), peer, Refusal::InboxFull);
                 }

@@ -22,7 +22,7 @@ use crossbeam_channel::Receiver;
 use crate::{
     clock::Moment,
     config::{Config, Span},
-    handover::{Arrival, Inbox, Message},
+    handover::{Arrival, Beginning, Inbox, Listener, Message},
     io::{
         Edge, Flushed, Ready, Received, Sent, Token,
         acks::Acks,
@@ -103,7 +103,8 @@ impl Bench {
         self.wires.clients.borrow_mut().push(Wire::default());
         let peer = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
         let permit = self.limits.admit(Some(peer.ip()), Moment::default()).expect("there is no limit");
-        let arrival = Arrival { socket: Socket(client.0), peer, permit, received: Vec::new() };
+        let arrival =
+            Arrival { socket: Socket(client.0), peer, permit, by: Listener::Clear, beginning: Beginning::Awaited };
         assert!(self.inbox.hand_over(arrival).is_ok(), "the inbox is empty between turns");
         self.turn();
         let before = self.upgrades();

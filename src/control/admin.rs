@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     clock::Moment,
+    handover::Listener,
     http::{Refusal, Request, Response, response::TEXT},
     io::{
         Edge, TOKEN_MAX, Token,
@@ -113,7 +114,8 @@ impl Control {
             let Some(admin) = &mut self.admin else { return };
             match listener::accept_nonblocking(admin.socket.as_fd()) {
                 Ok((socket, peer)) => {
-                    self.admit(Newcomer { socket: socket.into(), peer, permit: None, received: Vec::new() })
+                    let by = Listener::Admin;
+                    self.admit(Newcomer { socket: socket.into(), peer, permit: None, by, received: Vec::new() })
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {

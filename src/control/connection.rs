@@ -3,11 +3,12 @@
 use std::{net::SocketAddr, time::Duration};
 
 use super::{
+    Newcomer,
     out::{Out, Pending},
     topics::Listing,
     upload::Upload,
 };
-use crate::{clock::Moment, io::epoll::Socket, limits::Permit};
+use crate::{clock::Moment, handover::Listener, io::epoll::Socket, limits::Permit};
 
 /// One connection.
 pub(super) struct Connection {
@@ -15,6 +16,8 @@ pub(super) struct Connection {
     pub peer: SocketAddr,
     /// Its room among all connections; none of those of the admin address, which are counted apart.
     pub permit: Option<Permit>,
+    /// The kind of listener that it came by.
+    pub by: Listener,
     /// What was received and not dealt with: the beginning of a head, or pipelined requests.
     pub input: Vec<u8>,
     /// Answers that the edge has not taken.
@@ -114,19 +117,14 @@ impl Pace {
 }
 
 impl Connection {
-    pub fn new(
-        socket: Socket,
-        peer: SocketAddr,
-        permit: Option<Permit>,
-        input: Vec<u8>,
-        now: Moment,
-        pending: &Pending,
-    ) -> Self {
+    pub fn new(newcomer: Newcomer, now: Moment, pending: &Pending) -> Self {
+        let Newcomer { socket, peer, permit, by, received } = newcomer;
         Connection {
             socket,
             peer,
             permit,
-            input,
+            by,
+            input: received,
             out: Out::new(pending),
             held: 0,
             stage: Stage::Head,

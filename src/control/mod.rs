@@ -71,7 +71,7 @@ use self::{
 use crate::{
     clock::Moment,
     config::Config,
-    handover::{Arrival, Inbox, Message},
+    handover::{Arrival, Inbox, Listener, Message},
     http::response::refusal,
     io::{
         Edge, Ready, Received, Sent, Token,
@@ -101,7 +101,8 @@ struct Newcomer {
     peer: SocketAddr,
     /// None on the admin address.
     permit: Option<Permit>,
-    /// What a worker has read.
+    by: Listener,
+    /// What was read of its next request.
     received: Vec<u8>,
 }
 
@@ -288,8 +289,9 @@ impl Control {
     fn take_all_over(&mut self) {
         for _ in 0..TAKE_OVER_MAX {
             match self.inbox.try_recv() {
-                Ok(Message::Take(Arrival { socket, peer, permit, received })) => {
-                    self.admit(Newcomer { socket, peer, permit: Some(permit), received });
+                Ok(Message::Take(Arrival { socket, peer, permit, by, beginning })) => {
+                    let (received, _) = beginning.into_read();
+                    self.admit(Newcomer { socket, peer, permit: Some(permit), by, received });
                 }
                 Ok(Message::Drain { until }) => self.drain(until),
                 Err(_) => break,
@@ -333,16 +335,15 @@ impl Control {
         self.connections.len() - self.reserved < self.context.settings.http_connections_max
     }
 
-    fn take_in(&mut self, newcomer: Newcomer, reserved: bool) {
-        let Newcomer { mut socket, peer, permit, received } = newcomer;
+    fn take_in(&mut self, mut newcomer: Newcomer, reserved: bool) {
         let entry = self.connections.vacant_entry();
         let token = entry.key() as Token;
-        if let Err(error) = self.edge.watch(&mut socket, token) {
-            let log = &self.context.shared.log;
+        if let Err(error) = self.edge.watch(&mut newcomer.socket, token) {
+            let (log, peer) = (&self.context.shared.log, newcomer.peer);
             tell!(log, Kind::Unwatched, self.now, WARN, { %peer, %error }, "a socket could not be watched");
             return;
         }
-        let mut connection = Connection::new(socket, peer, permit, received, self.now, &self.pending);
+        let mut connection = Connection::new(newcomer, self.now, &self.pending);
         connection.reserved = reserved;
         connection.held = self.edge.held(&connection.socket);
         entry.insert(connection);

@@ -6,7 +6,7 @@
 use std::{borrow::Cow, net::SocketAddr, sync::Arc};
 
 use super::{
-    Control,
+    Control, Newcomer,
     connection::{Connection, Pace, Stage},
     evict::is_probe,
     route::Answer,
@@ -15,7 +15,7 @@ use super::{
     work,
 };
 use crate::{
-    handover::{Arrival, hand_to_fewest},
+    handover::{Arrival, Beginning, Listener, hand_to_fewest},
     http::{
         self, Response,
         response::{CONTINUE, JSON},
@@ -198,9 +198,9 @@ impl Control {
         let keep_alive = head.keep_alive && !has_body && !reserved && !self.is_draining();
         let peer = self.live.proxies.client(direct, head);
         let (method, path) = (head.method, head.path());
-        let outcome = match self.admin {
-            Some(_) => self.route_admin(head, direct).map(Outcome::Answer),
-            None => self.route(head, direct),
+        let outcome = match self.connections[token as usize].by {
+            Listener::Admin => self.route_admin(head, direct).map(Outcome::Answer),
+            Listener::Clear => self.route(head, direct),
         };
         match outcome {
             Ok(Outcome::WebSocket) => {
@@ -466,9 +466,9 @@ impl Control {
         self.edge.unwatch(&mut connection.socket);
         let reserved = std::mem::take(&mut connection.reserved);
         self.reserved -= usize::from(reserved);
-        let Connection { socket, peer, .. } = self.connections.remove(token as usize);
-        let arrival = Arrival { socket, peer, permit, received };
-        let (why, mut arrival) = if self.is_draining() {
+        let Connection { socket, peer, by, .. } = self.connections.remove(token as usize);
+        let arrival = Arrival { socket, peer, permit, by, beginning: Beginning::Read(received) };
+        let (why, arrival) = if self.is_draining() {
             (metrics::Refusal::Draining, arrival)
         } else {
             match hand_to_fewest(&self.context.workers, &self.context.shared.metrics, arrival) {
@@ -477,9 +477,9 @@ impl Control {
             }
         };
         self.context.shared.metrics.refuse(why);
-        arrival.received = Vec::new();
-        let Arrival { socket, peer, permit, received } = arrival;
-        let mut back = Connection::new(socket, peer, Some(permit), received, self.now, &self.pending);
+        let Arrival { socket, peer, permit, by, .. } = arrival;
+        let back = Newcomer { socket, peer, permit: Some(permit), by, received: Vec::new() };
+        let mut back = Connection::new(back, self.now, &self.pending);
         if self.edge.watch(&mut back.socket, token).is_err() {
             return Next::Gone;
         }

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     clock::Moment,
+    handover::Listener,
     limits::{Permit, Spent},
     tape::Position,
     websocket::Decoder,
@@ -107,6 +108,8 @@ pub(super) struct Connection<S> {
     pub publications: Spent,
     pub peer: SocketAddr,
     pub permit: Permit,
+    /// The kind of listener that it came by.
+    pub by: Listener,
 }
 
 /// A cursor of one connection alone: its socket was full, or it has just subscribed.

@@ -8,11 +8,11 @@ use std::net::SocketAddr;
 use super::{
     Worker,
     closing::Farewell,
-    connection::{Phase, Speaks},
+    connection::{Connection, Phase, Speaks},
     quota::LATER,
 };
 use crate::{
-    handover::Arrival,
+    handover::{Arrival, Beginning},
     http::{self, Request},
     io::{Edge, Token},
     lane::Lane,
@@ -275,9 +275,10 @@ impl<E: Edge> Worker<E> {
         self.clear_timer(token);
         self.emptied = true;
         let connection = self.connections.remove(token as usize);
-        let arrival = Arrival { socket: connection.socket, peer: connection.peer, permit: connection.permit, received };
+        let Connection { socket, peer, permit, by, .. } = connection;
+        let arrival = Arrival { socket, peer, permit, by, beginning: Beginning::Read(received) };
         if let Err(mut arrival) = self.control.hand_over(arrival) {
-            arrival.received = Vec::new();
+            arrival.beginning = Beginning::Read(Vec::new());
             if let Some(token) = self.take_over(arrival) {
                 self.refuse(token, &http::Refusal::new(503, "Too many HTTP requests are waiting: try again later."));
             }

@@ -31,6 +31,7 @@ use self::{
 use super::*;
 use crate::{
     config::RateLimit,
+    handover::{Beginning, Listener},
     io::{
         holding::{self, Holding},
         sim::{self, Kernel, Peer, SimEdge},
@@ -222,10 +223,14 @@ impl World {
 
     /// Hands a socket to some worker; returns the peer, and the number that the connection will have.
     fn hand_over(&mut self, room: usize) -> (Peer, u64) {
+        self.hand_over_at(room, Beginning::Awaited)
+    }
+
+    fn hand_over_at(&mut self, room: usize, beginning: Beginning) -> (Peer, u64) {
         let (socket, peer) = self.kernel.connect(room);
         let address = "127.0.0.1:1".parse().unwrap();
         let permit = self.limits.admit(Some("127.0.0.1".parse().unwrap()), Moment::default()).unwrap();
-        let arrival = Arrival { socket: socket.into(), peer: address, permit, received: Vec::new() };
+        let arrival = Arrival { socket: socket.into(), peer: address, permit, by: Listener::Clear, beginning };
         let n = self.kernel.pick(self.posts.len());
         let post = &mut self.posts[n];
         assert!(post.inbox.hand_over(arrival).is_ok());
@@ -1346,5 +1351,27 @@ fn a_server_that_stops_waits_for_what_an_edge_holds_back() {
         world.pass(Duration::from_secs(1));
         assert_eq!(world.clients[at].state, State::Closed(1001));
         world.clients[at].check_complete(1, &world.journal, 0);
+    }
+}
+
+#[test]
+fn a_proxy_announces_a_client_at_the_beginning_and_nowhere_else() {
+    let proxies = || Proxies::new(vec!["127.0.0.0/8".parse().unwrap()], true);
+    for (beginning, header, status) in [
+        (Beginning::Awaited, "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", "101"),
+        (Beginning::Awaited, "", "400"),
+        // Also where nothing of the next request was read.
+        (Beginning::Read(Vec::new()), "", "101"),
+        (Beginning::Read(b"GET ".to_vec()), "", "101"),
+    ] {
+        let mut world = plain(Settings { proxies: proxies(), ..quiet() });
+        let is_read = matches!(&beginning, Beginning::Read(bytes) if !bytes.is_empty());
+        let (peer, _) = world.hand_over_at(10_000, beginning);
+        let request = "GET /ws HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                       Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+        peer.write(format!("{header}{}", &request[if is_read { 4 } else { 0 }..]).as_bytes());
+        world.settle();
+        let answer = peer.read(12);
+        assert_eq!(String::from_utf8_lossy(&answer), format!("HTTP/1.1 {status}"));
     }
 }

@@ -232,7 +232,13 @@ impl Alone {
         let stream = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         let (socket, peer) = self.listener.accept().unwrap();
         let permit = self.control.context.limits.admit(None, Moment::now()).unwrap();
-        let arrival = Arrival { socket: OwnedFd::from(socket).into(), peer, permit, received: received.to_vec() };
+        let arrival = Arrival {
+            socket: OwnedFd::from(socket).into(),
+            peer,
+            permit,
+            by: Listener::Clear,
+            beginning: Beginning::Read(received.to_vec()),
+        };
         self.inbox.hand_over(arrival).unwrap();
         stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
         Client(BufReader::new(stream))

@@ -30,7 +30,7 @@ use super::{Context, Control, Settings, sweep};
 use crate::{
     clock::Moment,
     config::{Config, Span},
-    handover::{Arrival, Inbox, Message},
+    handover::{Arrival, Beginning, Inbox, Listener, Message},
     io::{
         epoll::{Epoll, Socket},
         waker::Waker,
@@ -85,7 +85,13 @@ impl Server {
         let stream = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         let (socket, peer) = self.listener.accept().unwrap();
         let permit = self.context.limits.admit(Some(peer.ip()), Moment::now()).unwrap();
-        let arrival = Arrival { socket: OwnedFd::from(socket).into(), peer, permit, received: received.to_vec() };
+        let arrival = Arrival {
+            socket: OwnedFd::from(socket).into(),
+            peer,
+            permit,
+            by: Listener::Clear,
+            beginning: Beginning::Read(received.to_vec()),
+        };
         self.inbox.hand_over(arrival).unwrap();
         // A guard: a test that would hang fails.
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
