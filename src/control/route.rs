@@ -21,6 +21,7 @@ use crate::{
         Refusal, Request, Response,
         response::{JSON, TEXT},
     },
+    io::Edge,
     protocol::Topic,
     websocket::handshake,
     worker,
@@ -47,7 +48,7 @@ impl From<Response<'static>> for Answer {
     }
 }
 
-impl Control {
+impl<E: Edge> Control<E> {
     /// What a request comes to.
     pub(super) fn route(&mut self, head: &Request<'_>, peer: SocketAddr) -> Result<Outcome, Refusal> {
         let path = head.decoded_path().ok_or_else(|| Refusal::new(400, "The path is not valid text."))?;

@@ -66,13 +66,13 @@ impl Server {
     }
 
     fn with(config: impl FnOnce(&mut Config), settings: impl FnOnce(&mut Settings)) -> Server {
-        let (context, worker) = context(config, settings);
+        let (context, workers, worker) = context(config, settings);
         let waker = Arc::new(Waker::new().unwrap());
         let (inbox, receiver) = Inbox::new(1024, Arc::clone(&waker));
         let of_thread = context.clone();
         let thread = std::thread::spawn(move || {
             let edge = Epoll::new(waker, Duration::ZERO).unwrap();
-            Control::new(of_thread, edge, receiver).run();
+            Control::new(of_thread, edge, receiver, vec![workers]).run();
         });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         // As --sndbuf would: what a client doesn't take is in the control thread's memory and not in the kernel's.
@@ -121,11 +121,17 @@ impl Drop for Server {
     }
 }
 
-/// What a control thread works with, and the inbox of the one worker.
+/// What a control thread works with, and both ends of the one worker's inbox.
 fn context(
     change: impl FnOnce(&mut Config),
     change_settings: impl FnOnce(&mut Settings),
-) -> (Context, Receiver<Message<Socket>>) {
+) -> (Context, Inbox<Socket>, Receiver<Message<Socket>>) {
+    let (worker, receiver) = Inbox::new(4, Arc::new(Waker::new().unwrap()));
+    (Context { inboxes: vec![worker.level()], ..context_alone(change, change_settings) }, worker, receiver)
+}
+
+/// What a control thread works with where no worker is.
+fn context_alone(change: impl FnOnce(&mut Config), change_settings: impl FnOnce(&mut Settings)) -> Context {
     let mut config =
         Config { close_timeout: Span::new(NEVER), handshake_timeout: Span::new(NEVER), ..Config::default() };
     change(&mut config);
@@ -149,17 +155,15 @@ fn context(
         log: Log::new("5/s".parse().expect("it is a rate"), Dropped::default()),
         slow: shared::SlowClients::new(1),
     };
-    let (worker, receiver) = Inbox::new(4, Arc::new(Waker::new().unwrap()));
-    let context = Context {
+    Context {
         settings,
         shared: Arc::new(shared),
         tape,
         limits: Limits::new(&Bounds::of(&config), config.ipv6_prefix),
-        workers: vec![worker],
+        inboxes: Vec::new(),
         readiness: Arc::new(AtomicBool::new(true)),
         started: Moment::now(),
-    };
-    (context, receiver)
+    }
 }
 
 /// Asks again and again until it is so; a guard, as above.
