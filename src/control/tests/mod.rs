@@ -3,12 +3,12 @@
 mod admin;
 mod connections;
 mod fairness;
-mod luck;
 mod metrics;
 mod page;
 mod publishing;
 mod slow;
 mod topics;
+mod world;
 
 use std::{
     collections::BTreeMap,
