@@ -89,6 +89,9 @@ struct World {
     clients: Vec<Client>,
     /// How many publications were sent, by their topics.
     sent: BTreeMap<&'static str, u64>,
+    alive: bool,
+    /// The server stops: upgrades are refused.
+    stopping: bool,
     idle_turns: u32,
 }
 
@@ -137,7 +140,12 @@ enum Expected {
 impl World {
     fn new(seed: u64) -> World {
         let mut random = fastrand::Rng::with_seed(seed);
-        let calm = random.bool();
+        let (calm, holds) = (random.bool(), random.bool());
+        World::of(random, seed, calm, holds, if calm { 100 } else { 3 })
+    }
+
+    /// With so many places, and an edge that holds things back or doesn't.
+    fn of(random: fastrand::Rng, seed: u64, calm: bool, holds: bool, places: usize) -> World {
         let kernel = Kernel::new(seed);
         let context = context_alone(
             |config| {
@@ -148,13 +156,13 @@ impl World {
                 }
             },
             |settings| {
+                settings.http_connections_max = places;
                 if !calm {
-                    settings.http_connections_max = 3;
                     settings.keep_alive = Duration::from_secs(4);
                 }
             },
         );
-        let luck = random.bool().then_some(seed);
+        let luck = holds.then_some(seed);
         let wakers: [Arc<Waker>; 2] = std::array::from_fn(|_| Arc::new(Waker::new().unwrap()));
         let edges = wakers.each_ref().map(|waker| Holding::new(kernel.edge(Arc::clone(waker)), luck));
         let [(inbox, receiver), (workers, handed)] = wakers.map(|waker| Inbox::new(if calm { 64 } else { 2 }, waker));
@@ -171,6 +179,8 @@ impl World {
             kernel,
             clients: Vec::new(),
             sent: BTreeMap::new(),
+            alive: true,
+            stopping: false,
             idle_turns: 0,
         }
     }
@@ -193,7 +203,7 @@ impl World {
                 self.serve_clients();
             }
         }
-        self.finish();
+        if self.random.u8(..4) == 0 { self.drain() } else { self.finish() }
     }
 
     fn connect(&mut self) {
@@ -201,8 +211,6 @@ impl World {
             return;
         }
         let (socket, peer) = self.kernel.connect([9, 100, 2000, 100_000][self.random.usize(..4)]);
-        let address = "127.0.0.1:1".parse().unwrap();
-        let permit = self.context.limits.admit(Some("127.0.0.1".parse().unwrap()), Moment::default()).unwrap();
         let mut client = Client::new(peer, self.random.usize(20..2000));
         let mut received = Vec::new();
         if self.random.u8(..6) == 0 {
@@ -218,11 +226,29 @@ impl World {
             client.output.extend(&request[received.len()..]);
             client.expected.push_back(expected);
         }
-        let (by, beginning) = (Listener::Clear, Beginning::Read(received));
-        let arrival = Arrival { socket: socket.into(), peer: address, permit, by, beginning };
         // An inbox that is full is the acceptor's business.
-        client.anything |= self.inbox.hand_over(arrival).is_err();
+        client.anything |= !self.hand_over(socket, received);
         self.clients.push(client);
+    }
+
+    /// Hands a socket over of which so much was read. Returns whether there is room for it.
+    fn hand_over(&self, socket: sim::Socket, received: Vec<u8>) -> bool {
+        let peer = "127.0.0.1:1".parse().unwrap();
+        let permit = self.context.limits.admit(Some("127.0.0.1".parse().unwrap()), Moment::default()).unwrap();
+        let (by, beginning) = (Listener::Clear, Beginning::Read(received));
+        self.inbox.hand_over(Arrival { socket: socket.into(), peer, permit, by, beginning }).is_ok()
+    }
+
+    /// A client that asked for something that isn't there, and has not taken the answer.
+    fn connect_and_ask(&mut self, room: usize, headers: &str) -> Client {
+        let (socket, peer) = self.kernel.connect(room);
+        let request = format!("GET /nothing HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
+        assert!(self.hand_over(socket, request.into_bytes()));
+        let mut client = Client::new(peer, usize::MAX);
+        client.expected.push_back(Expected::Missing);
+        self.kernel.allow(Duration::ZERO);
+        while self.turn() {}
+        client
     }
 
     /// Some client that may ask more.
@@ -320,10 +346,13 @@ impl World {
 
     /// One turn, if it may take one.
     fn turn(&mut self) -> bool {
-        let may_run = self.kernel.may_run(0);
+        let may_run = self.alive && self.kernel.may_run(0);
         if may_run {
             let before = self.kernel.progress();
-            assert!(self.control.turn());
+            self.alive = self.control.turn();
+            if !self.alive {
+                self.kernel.retire(0);
+            }
             let moved = self.kernel.progress() != before || self.kernel.asleep(0);
             self.idle_turns = if moved { 0 } else { self.idle_turns + 1 };
             assert!(self.idle_turns < IDLE_TURNS_MAX, "the thread spins");
@@ -338,7 +367,7 @@ impl World {
         let mut any = false;
         for client in &mut self.clients {
             any |= client.send_some(&mut self.random);
-            any |= !client.stalled && client.take_some(self.calm);
+            any |= !client.stalled && client.take_some(self.calm && !self.stopping);
         }
         any
     }
@@ -383,12 +412,15 @@ impl World {
             }
         }
         let metrics = &self.context.shared.metrics;
-        let evicted = metrics.evictions().map(|(_, count)| count).sum::<u64>();
+        let evicted = |why| metrics.evictions().find(|(reason, _)| *reason == why).unwrap().1;
+        let evicted_idle = evicted(Eviction::Idle);
+        // Of those that were idle, the kernel has everything.
+        let evicted = [Eviction::Slow, Eviction::Memory, Eviction::Pace].map(evicted).iter().sum::<u64>();
         // Whoever finds no place is told so as far as there is room at that moment.
         let refused = metrics.refusals().find(|(why, _)| *why == Refusal::HttpFull).unwrap().1;
         assert!(cut <= evicted + refused, "{cut} answers broke off, {evicted} connections were evicted");
         if self.calm {
-            assert_eq!((evicted, refused), (0, 0));
+            assert_eq!((evicted_idle, evicted, refused), (0, 0, 0));
             for (topic, count) in &self.sent {
                 // Of requests that clients have broken off, nobody knows how many were whole.
                 let seq = self.context.tape.with_topics(|topics, _| topics.find(topic).map_or(0, |topic| topic.seq));
@@ -412,12 +444,31 @@ impl World {
     }
 }
 
+impl World {
+    /// The server stops in the middle of it all: what has begun to be answered is answered.
+    fn drain(mut self) {
+        self.clients.iter_mut().for_each(|client| client.stalled = false);
+        self.stopping = true;
+        self.inbox.drain(Moment(self.kernel.now_ns()) + Duration::from_secs(8));
+        self.pass(Duration::from_secs(10));
+        assert!(!self.alive, "the thread doesn't stop");
+        drop((self.control, self.worker));
+        for client in &mut self.clients {
+            while client.take_some(self.calm && !self.stopping) {}
+            assert!(client.peer.dropped(), "a connection is left");
+            assert!(!self.calm || client.input.is_empty(), "an answer breaks off after {} bytes", client.input.len());
+        }
+        assert_eq!(self.context.limits.connections(), 0);
+    }
+}
+
 impl Worker {
     fn turn(&mut self) {
         for message in self.receiver.try_iter() {
             let Message::Take(arrival) = message else { panic!("nobody said so") };
             let (received, is_awaited) = arrival.beginning.into_read();
-            let is_upgrade = [&b"GET /ws "[..], b"GET /raw/"].iter().any(|start| received.starts_with(start));
+            let is_upgrade =
+                [&b"GET /ws "[..], b"GET /raw/"].iter().any(|start| received.trim_ascii_start().starts_with(start));
             assert!(is_upgrade && !is_awaited && arrival.by == Listener::Clear);
             let mut socket = arrival.socket;
             let entry = self.sockets.vacant_entry();
@@ -536,5 +587,39 @@ impl Client {
             Expected::Upgraded => status == 101,
         };
         assert!(right, "{expected:?} was answered {status}: {body}");
+    }
+}
+
+/// Worlds with one place, and a client in it whose whole answer the control thread is done with, and the edge is not.
+fn holding(headers: &str) -> Vec<(World, Client)> {
+    let of_seed = |seed: u64| {
+        let mut world = World::of(fastrand::Rng::with_seed(seed), seed, true, true, 1);
+        let client = world.connect_and_ask(20, headers);
+        let (_, connection) = world.control.connections.iter().next().unwrap();
+        (connection.out.is_empty() && connection.held > 0).then_some((world, client))
+    };
+    let worlds: Vec<_> = (0..30).filter_map(of_seed).collect();
+    assert!(worlds.len() > 5, "{}", worlds.len());
+    worlds
+}
+
+const ENDINGS: [&str; 2] = ["", "Connection: close\r\n"];
+
+#[test]
+fn an_answer_that_the_edge_holds_back_is_not_cut_for_somebody_elses_place() {
+    for (mut world, client) in ENDINGS.iter().flat_map(|headers| holding(headers)) {
+        let other = world.connect_and_ask(1000, "");
+        assert_eq!((world.control.connections.len(), world.control.door.len()), (1, 1));
+        world.clients.extend([client, other]);
+        world.pass(Duration::from_secs(1));
+        assert!(world.clients.iter().all(|client| client.expected.is_empty() && client.input.is_empty()));
+    }
+}
+
+#[test]
+fn an_answer_that_the_edge_holds_back_is_sent_before_the_server_stops() {
+    for (mut world, client) in ENDINGS.iter().flat_map(|headers| holding(headers)) {
+        world.clients.push(client);
+        world.drain();
     }
 }
