@@ -7,8 +7,7 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use rustix::fd::OwnedFd;
-use socket2::Socket;
+use rustix::fd::{AsFd, OwnedFd};
 
 use super::{
     Context, Control, Newcomer,
@@ -17,8 +16,13 @@ use super::{
 };
 use crate::{
     clock::Moment,
+    handover::Listener,
     http::{Refusal, Request, Response, response::TEXT},
-    io::{Edge, Token, epoll::Epoll, listener},
+    io::{
+        Edge, TOKEN_MAX, Token,
+        epoll::{Epoll, Socket},
+        listener,
+    },
 };
 
 /// Connections at once: some probes, scrapers and people. When they are full, the longest idle goes.
@@ -34,21 +38,23 @@ const ACCEPTS_A_TURN: usize = 16;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// The listening socket's name towards the edge; no connection has it.
-const LISTENER: Token = Token::MAX;
+const LISTENER: Token = TOKEN_MAX;
 
 const INDEX: &str = "/healthz  200, or 503 when a worker stands still\n/readyz  200, or 503 while the server stops\n\
                      /metrics  figures for Prometheus\n/debug/slow  the subscribers furthest behind\n";
 
 /// What an admin thread has beside a control thread.
-pub(super) struct Admin {
-    socket: OwnedFd,
+pub(super) struct Admin<S> {
+    listener: S,
+    /// How a connection is accepted from it; as accept4(2), without waiting.
+    accept: fn(&S) -> io::Result<(S, SocketAddr)>,
     /// Until when accepting rests.
     paused: Option<Moment>,
     stalls: Stalls,
     look_due: Moment,
 }
 
-impl Control {
+impl Control<Epoll> {
     /// The thread of the admin address, which accepts from `socket`.
     ///
     /// # Errors
@@ -56,18 +62,26 @@ impl Control {
     pub(crate) fn admin(
         mut context: Context,
         mut edge: Epoll,
-        inbox: super::Receiver<super::Message<OwnedFd>>,
-        socket: Socket,
-    ) -> io::Result<Control> {
+        inbox: super::Receiver<super::Message<Socket>>,
+        socket: socket2::Socket,
+    ) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        let socket = OwnedFd::from(socket);
-        edge.watch(&socket, LISTENER)?;
+        let mut socket = Socket::from(OwnedFd::from(socket));
+        edge.watch(&mut socket, LISTENER)?;
         context.settings.http_connections_max = CONNECTIONS_MAX;
-        let mut control = Control::new(context, edge, inbox);
-        control.admin = Some(Admin { socket, paused: None, stalls: Stalls::default(), look_due: Moment::default() });
+        let mut control = Control::new(context, edge, inbox, Vec::new());
+        let (listener, stalls) = (socket, Stalls::default());
+        control.admin = Some(Admin { listener, accept, paused: None, stalls, look_due: Moment::default() });
         Ok(control)
     }
+}
 
+fn accept(listener: &Socket) -> io::Result<(Socket, SocketAddr)> {
+    let (socket, peer) = listener::accept_nonblocking(listener.as_fd())?;
+    Ok((socket.into(), peer))
+}
+
+impl<E: Edge> Control<E> {
     /// The most memory that answers may take.
     pub(super) fn pending_max(&self) -> usize {
         if self.admin.is_some() { PENDING_MAX } else { self.live.http_pending_max }
@@ -75,7 +89,7 @@ impl Control {
 
     /// When the admin thread has something to do by itself.
     pub(super) fn admin_due(&self) -> Moment {
-        let due = |admin: &Admin| admin.look_due.min(admin.paused.unwrap_or(Moment::NEVER));
+        let due = |admin: &Admin<E::Socket>| admin.look_due.min(admin.paused.unwrap_or(Moment::NEVER));
         self.admin.as_ref().map_or(Moment::NEVER, due)
     }
 
@@ -85,7 +99,7 @@ impl Control {
         let Some(admin) = &mut self.admin else { return };
         if admin.paused.is_some_and(|until| now >= until) {
             admin.paused = None;
-            self.edge.interest(&admin.socket, LISTENER, true, false);
+            self.edge.interest(&mut admin.listener, true);
         }
         if now >= admin.look_due {
             admin.look_due = now + LOOK_EVERY;
@@ -100,7 +114,7 @@ impl Control {
     /// No more connections are accepted.
     pub(super) fn stop_accepting(&mut self) {
         if let Some(admin) = &mut self.admin {
-            self.edge.unwatch(&admin.socket);
+            self.edge.unwatch(&mut admin.listener);
             (admin.paused, admin.look_due) = (None, Moment::NEVER);
         }
     }
@@ -108,8 +122,11 @@ impl Control {
     fn accept_some(&mut self) {
         for _ in 0..ACCEPTS_A_TURN {
             let Some(admin) = &mut self.admin else { return };
-            match listener::accept_nonblocking(&admin.socket) {
-                Ok((socket, peer)) => self.admit(Newcomer { socket, peer, permit: None, received: Vec::new() }),
+            match (admin.accept)(&admin.listener) {
+                Ok((socket, peer)) => {
+                    let by = Listener::Admin;
+                    self.admit(Newcomer { socket, peer, permit: None, by, received: Vec::new() })
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
                     self.context.shared.metrics.accept_errors.bump();
@@ -117,7 +134,7 @@ impl Control {
                     if listener::is_short_of_something(&error) {
                         // It stays ready; without a pause it would be asked again at once, for ever.
                         admin.paused = Some(self.now + PAUSE);
-                        return self.edge.interest(&admin.socket, LISTENER, false, false);
+                        return self.edge.interest(&mut admin.listener, false);
                     }
                 }
             }
@@ -128,7 +145,7 @@ impl Control {
     fn stall(&mut self) -> Option<String> {
         let (context, limit) = (&self.context, self.live.stall_limit);
         let stalls = &mut self.admin.as_mut()?.stalls;
-        let waiting = |worker: usize| context.workers[worker].waiting();
+        let waiting = |worker: usize| context.inboxes[worker].get();
         let now = self.edge.now();
         let (worker, stall) = stalls.look(now, &context.shared.metrics, waiting, context.tape.head().0)?;
         (!limit.is_zero() && stall.length() >= limit).then(|| stall.sentence(worker))

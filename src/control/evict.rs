@@ -7,8 +7,11 @@
 
 use std::time::Duration;
 
-use super::{Control, connection::Stage};
-use crate::{io::Token, metrics::Eviction};
+use super::{Connection, Control};
+use crate::{
+    io::{Edge, Token},
+    metrics::Eviction,
+};
 
 /// How long something must have lasted at least to be taken for slow: several round trips round the world.
 pub(super) const GRACE: Duration = Duration::from_millis(250);
@@ -26,14 +29,14 @@ pub(super) fn is_probe(received: &[u8]) -> bool {
     rest.is_some_and(|rest| matches!(rest.first(), Some(b' ' | b'?')))
 }
 
-impl Control {
+impl<E: Edge> Control<E> {
     /// Makes a place for a new connection. Returns whether there is one.
     pub(super) fn make_place(&mut self) -> bool {
         while let Some(token) = self.longest_idle() {
             // Its next request may be there already; then it is not idle.
             self.read_one(token);
             match self.connections.get(token as usize) {
-                Some(connection) if connection.is_idle() || is_over(&connection.stage) => {
+                Some(connection) if connection.is_idle() || connection.is_over() => {
                     self.evict(token, Eviction::Idle);
                     return true;
                 }
@@ -41,7 +44,7 @@ impl Control {
                 None => return true,
             }
         }
-        let Some(token) = self.slowest(super::Connection::is_moving) else { return false };
+        let Some(token) = self.slowest(Connection::is_moving) else { return false };
         self.evict(token, Eviction::Slow);
         true
     }
@@ -70,13 +73,13 @@ impl Control {
     /// Whoever has been idle, or done and not gone, for longest.
     fn longest_idle(&self) -> Option<Token> {
         let idle = self.connections.iter().filter(|(_, connection)| {
-            !connection.reserved && !connection.again && (connection.is_idle() || is_over(&connection.stage))
+            !connection.reserved && !connection.again && (connection.is_idle() || connection.is_over())
         });
         idle.min_by_key(|(_, connection)| connection.heard).map(|(token, _)| token as Token)
     }
 
     /// Whoever of those moves most slowly.
-    fn slowest(&self, is_one: impl Fn(&super::Connection) -> bool) -> Option<Token> {
+    fn slowest(&self, is_one: impl Fn(&Connection<E::Socket>) -> bool) -> Option<Token> {
         let slow = self.connections.iter().filter(|(_, connection)| {
             !connection.reserved && connection.pace.lasted(self.now) >= GRACE && is_one(connection)
         });
@@ -89,11 +92,6 @@ impl Control {
         tracing::debug!(peer = %self.connections[token as usize].peer, why = why.name(), "an HTTP connection was ended");
         self.remove(token);
     }
-}
-
-/// Everything was sent; only the client's own end is waited for.
-fn is_over(stage: &Stage) -> bool {
-    matches!(stage, Stage::Ending { finished: true })
 }
 
 #[cfg(test)]

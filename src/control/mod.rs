@@ -57,7 +57,6 @@ use std::{
 };
 
 use crossbeam_channel::Receiver;
-use rustix::fd::OwnedFd;
 use slab::Slab;
 
 pub(crate) use self::admin::CONNECTIONS_MAX as ADMIN_CONNECTIONS_MAX;
@@ -72,9 +71,9 @@ use self::{
 use crate::{
     clock::Moment,
     config::Config,
-    handover::{Arrival, Inbox, Message},
+    handover::{Arrival, Inbox, Level, Listener, Message},
     http::response::refusal,
-    io::{Edge, Ready, Received, Sent, Token, epoll::Epoll, waker::Sleep},
+    io::{Edge, Ready, Received, Sent, Token, waker::Sleep},
     limits::{Limits, Permit},
     log::{Kind, tell},
     metrics::Refusal,
@@ -93,12 +92,13 @@ const TAKE_OVER_MAX: usize = 256;
 const DOOR_MAX: usize = 256;
 
 /// A socket that is to become a connection.
-struct Newcomer {
-    socket: OwnedFd,
+struct Newcomer<S> {
+    socket: S,
     peer: SocketAddr,
     /// None on the admin address.
     permit: Option<Permit>,
-    /// What a worker has read.
+    by: Listener,
+    /// What was read of its next request.
     received: Vec<u8>,
 }
 
@@ -160,7 +160,8 @@ pub(crate) struct Context {
     pub shared: Arc<Shared>,
     pub tape: Tape,
     pub limits: Arc<Limits>,
-    pub workers: Vec<Inbox<OwnedFd>>,
+    /// Those of the workers.
+    pub inboxes: Vec<Level>,
     /// True while new connections are welcome.
     pub readiness: Arc<AtomicBool>,
     /// When the server started.
@@ -168,17 +169,19 @@ pub(crate) struct Context {
 }
 
 /// The control thread's state.
-pub(crate) struct Control {
+pub(crate) struct Control<E: Edge> {
     context: Context,
     /// The settings that may change, as of this turn.
     live: Arc<Settings>,
     publisher: Publisher,
     exposition: Exposition,
-    edge: Epoll,
-    inbox: Receiver<Message<OwnedFd>>,
+    edge: E,
+    inbox: Receiver<Message<E::Socket>>,
+    /// To whom upgrades go.
+    workers: Vec<Inbox<E::Socket>>,
     /// Only in the thread of the admin address.
-    admin: Option<Admin>,
-    connections: Slab<Connection>,
+    admin: Option<Admin<E::Socket>>,
+    connections: Slab<Connection<E::Socket>>,
     /// How many of them have a place that is kept for probes.
     reserved: usize,
     /// Memory of the answers of all.
@@ -188,7 +191,7 @@ pub(crate) struct Control {
     /// Connections whose next request waits for room among the answers, in the order in which they came.
     waiting: VecDeque<Token>,
     /// Newcomers for whom there is no place yet, and since when.
-    door: VecDeque<(Moment, Newcomer)>,
+    door: VecDeque<(Moment, Newcomer<E::Socket>)>,
     /// The moment of this turn.
     now: Moment,
     /// What was done in this turn, in [`work`].
@@ -203,9 +206,14 @@ pub(crate) struct Control {
     ready: Vec<Ready>,
 }
 
-impl Control {
-    /// A control thread that finds its sockets in `inbox`, whose bell `edge` was made with.
-    pub(crate) fn new(context: Context, edge: Epoll, inbox: Receiver<Message<OwnedFd>>) -> Control {
+impl<E: Edge> Control<E> {
+    /// A control thread that finds its sockets in `inbox`, whose bell `edge` was made with, and hands upgrades to `workers`.
+    pub(crate) fn new(
+        context: Context,
+        edge: E,
+        inbox: Receiver<Message<E::Socket>>,
+        workers: Vec<Inbox<E::Socket>>,
+    ) -> Self {
         let now = edge.now();
         let pending = Pending::default();
         Control {
@@ -215,6 +223,7 @@ impl Control {
             context,
             edge,
             inbox,
+            workers,
             admin: None,
             connections: Slab::new(),
             reserved: 0,
@@ -286,8 +295,9 @@ impl Control {
     fn take_all_over(&mut self) {
         for _ in 0..TAKE_OVER_MAX {
             match self.inbox.try_recv() {
-                Ok(Message::Take(Arrival { socket, peer, permit, received })) => {
-                    self.admit(Newcomer { socket, peer, permit: Some(permit), received });
+                Ok(Message::Take(Arrival { socket, peer, permit, by, beginning })) => {
+                    let (received, _) = beginning.into_read();
+                    self.admit(Newcomer { socket, peer, permit: Some(permit), by, received });
                 }
                 Ok(Message::Drain { until }) => self.drain(until),
                 Err(_) => break,
@@ -296,7 +306,7 @@ impl Control {
     }
 
     /// Makes a connection of a newcomer, lets it wait at the door for whoever turns out to be slow, or says that there are too many.
-    fn admit(&mut self, newcomer: Newcomer) {
+    fn admit(&mut self, newcomer: Newcomer<E::Socket>) {
         if self.has_place() {
             self.take_in(newcomer, false);
         } else if is_probe(&newcomer.received) {
@@ -307,7 +317,7 @@ impl Control {
         } else if self.door.len() < DOOR_MAX && !self.is_draining() {
             self.door.push_back((self.now, newcomer));
         } else {
-            self.turn_away(&newcomer.socket, newcomer.peer);
+            self.turn_away(newcomer);
         }
     }
 
@@ -322,7 +332,7 @@ impl Control {
             let Some((_, newcomer)) = self.door.pop_front() else { return };
             match has_place {
                 true => self.take_in(newcomer, false),
-                false => self.turn_away(&newcomer.socket, newcomer.peer),
+                false => self.turn_away(newcomer),
             }
         }
     }
@@ -331,17 +341,17 @@ impl Control {
         self.connections.len() - self.reserved < self.context.settings.http_connections_max
     }
 
-    fn take_in(&mut self, newcomer: Newcomer, reserved: bool) {
-        let Newcomer { socket, peer, permit, received } = newcomer;
+    fn take_in(&mut self, mut newcomer: Newcomer<E::Socket>, reserved: bool) {
         let entry = self.connections.vacant_entry();
         let token = entry.key() as Token;
-        if let Err(error) = self.edge.watch(&socket, token) {
-            let log = &self.context.shared.log;
+        if let Err(error) = self.edge.watch(&mut newcomer.socket, token) {
+            let (log, peer) = (&self.context.shared.log, newcomer.peer);
             tell!(log, Kind::Unwatched, self.now, WARN, { %peer, %error }, "a socket could not be watched");
             return;
         }
-        let mut connection = Connection::new(socket, peer, permit, received, self.now, &self.pending);
+        let mut connection = Connection::new(newcomer, self.now, &self.pending);
         connection.reserved = reserved;
+        connection.held = self.edge.held(&connection.socket);
         entry.insert(connection);
         self.reserved += usize::from(reserved);
         self.begin_pace(token);
@@ -350,16 +360,17 @@ impl Control {
 
     /// Says 503 without waiting. What the client has sent is read, so that closing doesn't reset the connection before the
     /// answer has arrived.
-    fn turn_away(&mut self, socket: &OwnedFd, peer: SocketAddr) {
+    fn turn_away(&mut self, newcomer: Newcomer<E::Socket>) {
+        let Newcomer { mut socket, peer, .. } = newcomer;
         self.context.shared.metrics.refuse(Refusal::HttpFull);
         let (log, why) = (&self.context.shared.log, Refusal::HttpFull);
         tell!(log, Kind::Refused(why), self.now, INFO, { %peer, why = why.name() }, "refused");
         let mut answer = Vec::new();
         let text = "There are too many HTTP connections: try again later.";
         refusal(503, text).header("Retry-After", "1").keep_alive(false).write(&mut answer, false);
-        if let Sent::Took(_) = self.edge.send(socket, &answer) {
-            self.edge.finish(socket);
-            let _: Received = self.edge.receive(socket, &mut self.read);
+        if let Sent::Took(_) = self.edge.send(&mut socket, &answer) {
+            self.edge.finish(&mut socket);
+            let _: Received = self.edge.receive(&mut socket, &mut self.read);
         }
     }
 
@@ -426,7 +437,7 @@ impl Control {
                 break;
             }
             let Some(token) = self.waiting.pop_front() else { break };
-            let waits = |connection: &Connection| connection.waits.is_some();
+            let waits = |connection: &Connection<E::Socket>| connection.waits.is_some();
             if !self.connections.get(token as usize).is_some_and(waits) {
                 continue;
             }

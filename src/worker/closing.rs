@@ -8,11 +8,11 @@ use std::{fmt::Display, io};
 
 use super::{
     Doom, Worker,
-    connection::Phase,
+    connection::{Connection, Phase},
     fanout::{Outcome, send_all},
 };
 use crate::{
-    io::{Edge, Token},
+    io::{Edge, Flushed, Token},
     log::{Kind, tell},
     metrics::{Ending, Refusal},
     protocol::{ErrorCode, Reply},
@@ -100,7 +100,7 @@ impl<E: Edge> Worker<E> {
     pub(super) fn flush(&mut self, token: Token) -> Outcome {
         let connection = &mut self.connections[token as usize];
         let mut sends = 0;
-        let outcome = send_all(&mut self.edge, &connection.socket, &connection.out, &mut sends);
+        let outcome = send_all(&mut self.edge, &mut connection.socket, &connection.out, &mut sends);
         let taken = match outcome {
             Outcome::All => connection.out.len(),
             Outcome::Full(taken) => taken,
@@ -118,7 +118,7 @@ impl<E: Edge> Worker<E> {
         if taken == connection.out.len() {
             connection.out = Vec::new();
             if connection.phase == Phase::Ending {
-                self.edge.finish(&connection.socket);
+                self.edge.finish(&mut connection.socket);
             }
         } else {
             connection.out.drain(..taken);
@@ -132,23 +132,26 @@ impl<E: Edge> Worker<E> {
         outcome
     }
 
-    /// Waits for the socket to have room again.
+    /// Waits for the socket to have room again, which the edge tells.
     pub(super) fn await_room(&mut self, token: Token) {
         let connection = &mut self.connections[token as usize];
         connection.full = true;
         if let Some(march) = &mut connection.march {
             march.full_since = self.now;
         }
-        self.edge.interest(&connection.socket, token, true, true);
     }
 
-    /// The socket has room again.
+    /// The socket has room again: first for what the edge holds back.
     pub(super) fn has_room(&mut self, token: Token) {
         let connection = &mut self.connections[token as usize];
+        match self.edge.flush(&mut connection.socket) {
+            Flushed::All => {}
+            Flushed::Held => return,
+            Flushed::Broken(why) => return self.lost(token, why),
+        }
         if !std::mem::take(&mut connection.full) {
             return;
         }
-        self.edge.interest(&connection.socket, token, true, false);
         if let Some(march) = &mut connection.march {
             march.waited = self.now.since(march.full_since);
             self.list(token);
@@ -291,7 +294,9 @@ impl<E: Edge> Worker<E> {
 
     /// Whether anything is left to say to anybody.
     pub(super) fn all_said(&self) -> bool {
-        self.alone.is_empty() && self.connections.iter().all(|(_, connection)| connection.out.is_empty())
+        let is_said =
+            |connection: &Connection<E::Socket>| connection.out.is_empty() && self.edge.held(&connection.socket) == 0;
+        self.alone.is_empty() && self.connections.iter().all(|(_, connection)| is_said(connection))
     }
 
     /// Tells every client that is told anything that the server is about to stop.

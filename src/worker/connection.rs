@@ -14,6 +14,7 @@ use super::{
 use crate::{
     access::Holder,
     clock::Moment,
+    handover::Listener,
     lane::Lane,
     limits::{Permit, Spent},
     tape::Position,
@@ -99,6 +100,8 @@ pub(super) struct Connection<S> {
     pub publications: Spent,
     pub peer: SocketAddr,
     pub permit: Permit,
+    /// The kind of listener that it came by.
+    pub by: Listener,
 }
 
 /// A cursor of one connection alone: its socket was full, or it has just subscribed.
@@ -167,11 +170,11 @@ impl<S> Connection<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::fd::OwnedFd;
+    use crate::io::epoll::Socket;
 
     #[test]
     fn an_idle_connection_stays_within_256_bytes() {
-        let size = size_of::<Connection<OwnedFd>>();
+        let size = size_of::<Connection<Socket>>();
         assert!(size <= 256, "{size}");
     }
 }

@@ -146,7 +146,7 @@ impl<E: Edge> Worker<E> {
                 && let Some(token) = column.serve_at(cut)
             {
                 served += 1;
-                match send_all(edge, &connections[token as usize].socket, bytes, &mut sends) {
+                match send_all(edge, &mut connections[token as usize].socket, bytes, &mut sends) {
                     Outcome::All => whole += 1,
                     Outcome::Full(taken) => {
                         sent_bytes += taken as u64;
@@ -225,7 +225,7 @@ pub(super) fn contiguous<'b>(
 }
 
 /// Sends `bytes`, in pieces of at most [`SEND_MAX`], until all are taken or the socket is full.
-pub(super) fn send_all<E: Edge>(edge: &mut E, socket: &E::Socket, bytes: &[u8], sends: &mut u64) -> Outcome {
+pub(super) fn send_all<E: Edge>(edge: &mut E, socket: &mut E::Socket, bytes: &[u8], sends: &mut u64) -> Outcome {
     let mut at = 0;
     while at < bytes.len() {
         let piece = &bytes[at..bytes.len().min(at + SEND_MAX)];

@@ -324,7 +324,7 @@ impl<E: Edge> Worker<E> {
             Outcome::All
         } else {
             let bytes = contiguous(reader, lane, plan.runs.iter().copied(), &mut self.gather);
-            send_all(&mut self.edge, &self.connections[token as usize].socket, bytes, &mut sends)
+            send_all(&mut self.edge, &mut self.connections[token as usize].socket, bytes, &mut sends)
         };
         let (publications, size) = (plan.publications, plan.bytes);
         plan.clear();
@@ -457,7 +457,7 @@ impl<E: Edge> Worker<E> {
     pub(super) fn stop_marching(&mut self, token: Token) {
         let Some(march) = self.connections[token as usize].march.take() else { return };
         if march.short {
-            self.edge.keep_short(&self.connections[token as usize].socket, false);
+            self.edge.keep_short(&mut self.connections[token as usize].socket, false);
         }
         self.alone.swap_remove(march.place as usize);
         if let Some(moved) = self.alone.get(march.place as usize) {

@@ -304,9 +304,8 @@ impl<E: Edge> Worker<E> {
     fn take_over(&mut self, arrival: Arrival<E::Socket>) -> Option<Token> {
         self.made += 1;
         let id = ((self.index as u64 + 1) << 48) | self.made;
-        let received = arrival.received;
-        // What comes with a beginning was read before, by the control thread.
-        let awaits_header = received.is_empty() && self.settings.proxies.announce(arrival.peer.ip());
+        let (received, is_awaited) = arrival.beginning.into_read();
+        let awaits_header = is_awaited && self.settings.proxies.announce(arrival.peer.ip());
         let token = self.connections.insert(Connection {
             socket: arrival.socket,
             cohort: None,
@@ -335,8 +334,9 @@ impl<E: Edge> Worker<E> {
             publications: Spent::default(),
             peer: arrival.peer,
             permit: arrival.permit,
+            by: arrival.by,
         }) as Token;
-        if let Err(error) = self.edge.watch(&self.connections[token as usize].socket, token) {
+        if let Err(error) = self.edge.watch(&mut self.connections[token as usize].socket, token) {
             tell!(self.shared.log, Kind::Unwatched, self.now, WARN, { %error }, "a socket could not be watched");
             self.remove(token);
             return None;
@@ -370,7 +370,7 @@ impl<E: Edge> Worker<E> {
     fn read_one(&mut self, token: Token) {
         let mut buffer = std::mem::take(&mut self.read);
         let connection = &mut self.connections[token as usize];
-        match self.edge.receive(&connection.socket, &mut buffer) {
+        match self.edge.receive(&mut connection.socket, &mut buffer) {
             Received::Bytes(n) => {
                 connection.heard = self.now;
                 connection.ping = Ping::None;

@@ -152,7 +152,7 @@ impl<E: Edge> Worker<E> {
         let (mut sends, mut whole) = (0, 0);
         let mut behind = Vec::new();
         for token in cohort.column.tokens() {
-            match send_all(edge, &connections[token as usize].socket, bytes, &mut sends) {
+            match send_all(edge, &mut connections[token as usize].socket, bytes, &mut sends) {
                 Outcome::All => whole += 1,
                 Outcome::Full(taken) => behind.push((token, Ok(taken))),
                 Outcome::Broken(why) => behind.push((token, Err(why))),

@@ -122,7 +122,7 @@ impl<E: Edge> Worker<E> {
         let outcome = if begun == bytes.len() {
             Outcome::All
         } else {
-            send_all(&mut self.edge, &self.connections[token as usize].socket, &bytes[begun..], &mut sends)
+            send_all(&mut self.edge, &mut self.connections[token as usize].socket, &bytes[begun..], &mut sends)
         };
         let metrics = self.metrics();
         metrics.sends.add(sends);

@@ -180,7 +180,7 @@ impl<E: Edge> Worker<E> {
     fn send_round(&mut self, token: Token, cohort: CohortId, which: Which) -> Step {
         let march = self.march_of(token);
         if march.slow && !std::mem::replace(&mut march.short, true) {
-            self.edge.keep_short(&self.connections[token as usize].socket, true);
+            self.edge.keep_short(&mut self.connections[token as usize].socket, true);
         }
         let mut bytes = std::mem::take(&mut self.gather);
         let mut pieces = std::mem::take(&mut self.pieces);
@@ -191,7 +191,7 @@ impl<E: Edge> Worker<E> {
         let outcome = if bytes.is_empty() {
             Outcome::All
         } else {
-            send_all(&mut self.edge, &self.connections[token as usize].socket, &bytes, &mut sends)
+            send_all(&mut self.edge, &mut self.connections[token as usize].socket, &bytes, &mut sends)
         };
         self.metrics().sends.add(sends);
         let step = match outcome {

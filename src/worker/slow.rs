@@ -81,7 +81,7 @@ impl<E: Edge> Worker<E> {
             lag_bytes: self.reader.bytes_from(connection.lane(), from),
             lag: Duration::from_micros(wall_us.saturating_sub(ts)),
             skips: connection.skipped,
-            pending_bytes: connection.pending(),
+            pending_bytes: connection.pending() + self.edge.held(&connection.socket),
             path: self.edge.path(&connection.socket),
             subscriptions: named,
             more: names.len().saturating_sub(NAMES_MAX),

@@ -210,15 +210,15 @@ fn an_answer_that_is_hardly_taken_is_cut_and_counted() {
 
 /// A control thread whose turns the test takes.
 struct Alone {
-    control: Control,
-    inbox: Inbox<OwnedFd>,
+    control: Control<Epoll>,
+    inbox: Inbox<Socket>,
     listener: TcpListener,
 }
 
 impl std::ops::Deref for Alone {
-    type Target = Control;
+    type Target = Control<Epoll>;
 
-    fn deref(&self) -> &Control {
+    fn deref(&self) -> &Control<Epoll> {
         &self.control
     }
 }
@@ -232,20 +232,26 @@ impl Alone {
         let stream = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         let (socket, peer) = self.listener.accept().unwrap();
         let permit = self.control.context.limits.admit(None, Moment::now()).unwrap();
-        let arrival = Arrival { socket: socket.into(), peer, permit, received: received.to_vec() };
+        let arrival = Arrival {
+            socket: OwnedFd::from(socket).into(),
+            peer,
+            permit,
+            by: Listener::Clear,
+            beginning: Beginning::Read(received.to_vec()),
+        };
         self.inbox.hand_over(arrival).unwrap();
         stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
         Client(BufReader::new(stream))
     }
 }
 
-fn alone(config: impl FnOnce(&mut Config)) -> (Alone, Receiver<Message<OwnedFd>>) {
-    let (context, worker) = context(config, |_| {});
+fn alone(config: impl FnOnce(&mut Config)) -> (Alone, Receiver<Message<Socket>>) {
+    let (context, workers, worker) = context(config, |_| {});
     let waker = Arc::new(Waker::new().unwrap());
     let (inbox, receiver) = Inbox::new(1024, Arc::clone(&waker));
     let edge = Epoll::new(waker, Duration::ZERO).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    (Alone { control: Control::new(context, edge, receiver), inbox, listener }, worker)
+    (Alone { control: Control::new(context, edge, receiver, vec![workers]), inbox, listener }, worker)
 }
 
 #[test]
