@@ -40,8 +40,7 @@ const WORKER: &str = "
 const WORKER_IS_SO: bool = false;
 
 /// The worker's files that use each other in a circle, for now.
-const WORKER_CIRCLE: &[&str] =
-    &["closing", "connection", "fanout", "interest", "march", "pace", "resume", "round", "subscribe"];
+const WORKER_CIRCLE: &[&str] = &["connection", "fanout", "interest", "march", "pace", "resume", "round", "subscribe"];
 
 fn shipped() -> House {
     House::read(&format!("{}/src", env!("CARGO_MANIFEST_DIR")))
