@@ -9,7 +9,7 @@ use crate::{
     metrics::Refusal,
     protocol::{Command, ErrorCode, Id, Op, Payload, Reply, command::CommandError},
     publication::Flags,
-    publish::PublishError,
+    publish::{By, PublishError},
     tape::{About, Appended},
     websocket::{CloseCode, Decoder, Event, Role, frame},
 };
@@ -156,7 +156,7 @@ impl<E: Edge> Worker<E> {
 
     /// Whether the holder may publish on this topic.
     fn may_publish(&self, token: Token, topic: &str) -> bool {
-        self.settings.access.may_publish(self.connections[token as usize].holder, topic)
+        self.connections[token as usize].holder.may_publish(topic)
     }
 
     fn append(&mut self, token: Token, topic: &str, payload: Payload<'_>) -> Result<Appended, PublishError> {
@@ -164,7 +164,8 @@ impl<E: Edge> Worker<E> {
         let ts = self.edge.wall_us();
         let about = About { ts, origin: connection.id, flags: Flags::default() };
         let door = self.shared.publisher.door();
-        let done = door.publish(connection.permit.account(), topic, payload, about);
+        let by = By { holder: connection.holder, account: connection.permit.account() };
+        let done = door.publish(by, topic, payload, about);
         match &done {
             Ok(_) => {
                 self.metrics().publications.add(1);

@@ -214,7 +214,7 @@ impl<E: Edge> Worker<E> {
     fn add_names(&mut self, token: Token, names: &[&str]) -> Result<Vec<Arc<str>>, (ErrorCode, String)> {
         #[expect(clippy::indexing_slicing, reason = "the token is the server's own")]
         let holder = self.connections[token as usize].holder;
-        if let Some(first) = names.iter().find(|name| !self.settings.access.may_subscribe(holder, name)) {
+        if let Some(first) = names.iter().find(|name| !holder.may_subscribe(name)) {
             return Err((ErrorCode::Forbidden, format!("{first}: you may not subscribe to that")));
         }
         let set = self.names_of(token);

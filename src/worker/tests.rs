@@ -42,7 +42,7 @@ use crate::{
     log::{Dropped, Log},
     protocol::{Kind, Payload},
     proxy::Proxies,
-    publish::Door,
+    publish::{By, Door},
     shared::OWED_MAX,
     tape::{About, TapeSettings},
 };
@@ -258,7 +258,7 @@ impl World {
             self.published.push_back((topic.to_owned(), body.clone()));
             let payload = Payload::from_parts(body.kind, &body.bytes);
             let about = About { ts: self.kernel.wall_us(), ..About::default() };
-            Door::new(self.tape.clone(), 128).publish(None, topic, payload, about).unwrap();
+            Door::new(self.tape.clone(), 128).publish(By::SERVER, topic, payload, about).unwrap();
             self.shared.publisher.wake();
             self.note_published();
         }
@@ -880,7 +880,7 @@ fn a_publication_that_comes_just_before_sleep_is_not_slept_over() {
     let (door, body) = (Door::new(world.tape.clone(), 128), world.body(Kind::Json, 0));
     world.published.push_back(("q".into(), body.clone()));
     world.kernel.meanwhile(move || {
-        door.publish(None, "q", Payload::Json(&body.bytes), About::default()).unwrap();
+        door.publish(By::SERVER, "q", Payload::Json(&body.bytes), About::default()).unwrap();
     });
     world.kernel.disturb(0);
     world.kernel.allow(Duration::from_millis(100));
