@@ -3,12 +3,14 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use stentor::{
+use stentor::internals::{
+    access::{Holder, Rules, Wrong, shown_token},
     http::{
         body::{BodyDecoder, BodyEvent},
         head::{self, Body, Request},
     },
-    websocket::handshake,
+    lane::Address,
+    websocket::{client, handshake},
 };
 use tungstenite::{
     Error,
@@ -39,15 +41,35 @@ fn prefixes_agree(bytes: &[u8]) {
 
 /// Whoever reads a request reads all of this.
 fn look(request: &Request<'_>) {
-    assert!(request.target.bytes().all(|byte| byte.is_ascii_graphic()));
-    assert!(request.path().starts_with('/'));
+    assert!(request.path().starts_with('/') && request.path().bytes().all(|byte| byte.is_ascii_graphic()));
     if let Some(path) = request.decoded_path() {
         assert!(path.len() <= request.path().len());
     }
     request.query().for_each(drop);
     request.list("Sec-WebSocket-Protocol").for_each(|element| assert!(!element.is_empty()));
-    let _ = handshake::choose_subprotocol(request, &["stentor.v1.json"]);
-    let _ = handshake::check_origin(request, &["https://example.com".into()]);
+    for address in [Address::Ws, Address::Raw] {
+        if let Ok((lane, Some(chosen))) = address.choose(handshake::offered(request)) {
+            assert!(lane.words().address() == address && handshake::offered(request).any(|name| name == chosen));
+        }
+    }
+    judge(request);
+}
+
+/// What a request may do hangs on the token that it shows and the page that it comes from, and on nothing else.
+fn judge(request: &Request<'_>) {
+    let rules = Rules::new("secret".parse().ok(), vec!["https://example.com".into()], false);
+    let shown = shown_token(request);
+    assert_eq!(
+        rules.holder(shown.as_deref()),
+        match shown.as_deref() {
+            None => Ok(rules.anonymous()),
+            Some("secret") => Ok(Holder::Token),
+            Some(_) => Err(Wrong),
+        }
+    );
+    let publishes = rules.check_origin(request).is_ok() && shown.as_deref() == Some("secret");
+    assert_eq!(rules.publisher(request).is_ok(), publishes);
+    assert_eq!(rules.may_inspect(request, ([127, 0, 0, 1], 9).into()).is_ok(), publishes);
 }
 
 fn tungstenite_agrees(request: &Request<'_>, head: &[u8]) {
@@ -84,7 +106,7 @@ fn body(kind: Body, bytes: &[u8], size: usize) -> (Vec<u8>, Option<Result<(), u1
 
 fuzz_target!(|bytes: &[u8]| {
     prefixes_agree(bytes);
-    let _ = handshake::check_response(bytes, "dGhlIHNhbXBsZSBub25jZQ==");
+    let _ = client::check_response(bytes, "dGhlIHNhbXBsZSBub25jZQ==");
     let rest = match head::parse(bytes, HEAD_MAX) {
         Ok(Some((request, len))) => {
             look(&request);

@@ -11,18 +11,42 @@ pub fn push_event(out: &mut Vec<u8>, id: Option<(&dyn Display, u64)>, json: &[u8
     if let Some((epoch, seq)) = id {
         writeln!(out, "id: {epoch}:{seq}").expect("a Vec takes every byte");
     }
-    let mut rest = json;
-    loop {
-        out.extend_from_slice(b"data: ");
-        let end = memchr::memchr2(b'\n', b'\r', rest);
-        out.extend_from_slice(&rest[..end.unwrap_or(rest.len())]);
-        out.push(b'\n');
-        let Some(end) = end else { break };
+    out.extend_from_slice(b"data: ");
+    let start = out.len();
+    push_lines(out, json);
+    if out.len() == start {
+        out.extend_from_slice(json);
+    }
+    out.extend_from_slice(b"\n\n");
+}
+
+/// Appends text that has line ends so that each of its lines is data; text that has none is fit as it is, and of it nothing is
+/// appended.
+pub fn push_lines(out: &mut Vec<u8>, text: &[u8]) {
+    let mut rest = text;
+    while let Some(end) = memchr::memchr2(b'\n', b'\r', rest) {
+        out.extend_from_slice(&rest[..end]);
+        out.extend_from_slice(b"\ndata: ");
         // A carriage return and a line feed are one line end.
         let both = rest[end..].starts_with(b"\r\n");
         rest = &rest[end + 1 + usize::from(both)..];
     }
-    out.push(b'\n');
+    if rest.len() < text.len() {
+        out.extend_from_slice(rest);
+    }
+}
+
+/// Appends one event without an id, whose JSON `write` appends.
+pub fn push_event_with(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    out.extend_from_slice(b"data: ");
+    let start = out.len();
+    write(out);
+    if memchr::memchr2(b'\n', b'\r', &out[start..]).is_some() {
+        // Only a payload in it has line ends.
+        let json = out.split_off(start);
+        push_lines(out, &json);
+    }
+    out.extend_from_slice(b"\n\n");
 }
 
 /// Reads a `Last-Event-ID` back: the epoch and the number.
@@ -56,6 +80,15 @@ mod tests {
     fn line_ends_within_a_payload_divide_the_data_and_nothing_else() {
         assert_eq!(event(None, "{\n1\r\n2\r3}"), "data: {\ndata: 1\ndata: 2\ndata: 3}\n\n");
         assert_eq!(event(None, "1\n"), "data: 1\ndata: \n\n");
+    }
+
+    #[test]
+    fn an_event_is_the_same_whether_its_json_is_there_before_or_not() {
+        for json in ["{}", "", "\n", "{\n1\r\n2\r3}", "1\r"] {
+            let mut out = b"before".to_vec();
+            push_event_with(&mut out, |out| out.extend_from_slice(json.as_bytes()));
+            assert_eq!(String::from_utf8(out).unwrap(), format!("before{}", event(None, json)));
+        }
     }
 
     #[test]

@@ -1,4 +1,7 @@
 //! What the threads of one server share, and the settings as they use them.
+//!
+//! [`Shared::new`] is the one place where it is put together, for a server, for the bench and for every test. Tests vary what they
+//! hand in: the settings, the tape, who is woken.
 
 mod slow;
 
@@ -6,14 +9,16 @@ use std::{sync::Arc, time::Duration};
 
 pub(crate) use self::slow::{SlowClient, SlowClients};
 use crate::{
-    config::{Config, Secret},
-    io::SEND_MAX,
+    access::Rules,
+    config::Config,
+    io::{SEND_MAX, waker::Waker},
     limits::Quota,
     live::Live,
     log::Log,
     metrics::Metrics,
     proxy::Proxies,
     publish::Publisher,
+    tape::{Tape, TapeSettings},
     topic::Subscriptions,
 };
 
@@ -21,7 +26,7 @@ use crate::{
 /// slow.
 pub(crate) const OWED_MAX: usize = 2 * SEND_MAX;
 
-/// What a worker and the control thread need to know of the configuration, in plain numbers.
+/// What a worker and the control thread need to know of the configuration, in plain numbers. A reload replaces all of it.
 pub(crate) struct Settings {
     pub head_max: usize,
     pub message_max: usize,
@@ -53,11 +58,9 @@ pub(crate) struct Settings {
     pub http_pending_max: usize,
     /// How long a worker may stand still and be called healthy; zero for ever.
     pub stall_limit: Duration,
-    pub origins: Vec<String>,
-    pub token: Option<Secret>,
+    /// Who may do what.
+    pub access: Rules,
     pub proxies: Proxies,
-    /// Anybody may publish.
-    pub open: bool,
 }
 
 impl Settings {
@@ -87,16 +90,21 @@ impl Settings {
             http_rate_min: config.min_http_rate.as_u64(),
             http_pending_max: config.max_http_pending.as_u64() as usize,
             stall_limit: config.stall_limit.get(),
-            origins: config.allow_origin.clone(),
-            token: config.publish_token.clone(),
+            access: Rules::of(config),
             proxies: Proxies::new(config.trusted_proxy.clone(), config.proxy_protocol),
-            open: config.publishing_is_open(),
         }
     }
+}
 
-    /// Whether `shown` gives the right to publish. Where no token is set, none is right.
-    pub(crate) fn token_is_right(&self, shown: &str) -> bool {
-        self.token.as_ref().is_some_and(|token| token.matches(shown))
+/// What the tape is made of with these settings; its topics begin with `epoch`.
+pub(crate) fn tape_settings(config: &Config, epoch: u64) -> TapeSettings {
+    TapeSettings {
+        retain: config.retain.as_u64() as usize,
+        segment: config.segment.as_u64() as usize,
+        message_max: config.max_message.as_u64() as usize,
+        topics_max: config.max_topics,
+        value_bytes_max: config.max_values.as_u64() as usize,
+        epoch,
     }
 }
 
@@ -108,4 +116,25 @@ pub(crate) struct Shared {
     pub metrics: Arc<Metrics>,
     pub log: Log,
     pub slow: SlowClients,
+}
+
+impl Shared {
+    /// What so many workers on one tape share. Whoever publishes wakes those of `wakers`.
+    pub(crate) fn new(
+        settings: Settings,
+        log: Log,
+        tape: &Tape,
+        workers: usize,
+        wakers: Arc<[Arc<Waker>]>,
+    ) -> Arc<Shared> {
+        let metrics = Arc::new(Metrics::new(workers));
+        Arc::new(Shared {
+            publisher: Publisher::new(tape.clone(), wakers, Arc::clone(&metrics), settings.topic_length_max),
+            subscriptions: Subscriptions::new(settings.subscriptions_total_max),
+            settings: Live::new(settings),
+            metrics,
+            log,
+            slow: SlowClients::new(workers),
+        })
+    }
 }

@@ -16,7 +16,6 @@
 
 use super::{
     close::{self, CloseCode},
-    mask::unmask,
     violation::Violation,
 };
 
@@ -193,9 +192,36 @@ pub fn write_header(out: &mut [u8], fin: bool, opcode: Opcode, payload_len: usiz
     len
 }
 
+/// Writes the header of an unmasked frame that is to fill `out`, whose length is that of the header and the payload together,
+/// and returns the header's length.
+///
+/// # Panics
+///
+/// If `out` is shorter than a header.
+pub fn write_header_to_fill(out: &mut [u8], opcode: Opcode) -> usize {
+    let payload_len = match out.len() {
+        len @ 0..=127 => len - 2,
+        len @ 128..=0x1_0003 => len - 4,
+        len => len - 10,
+    };
+    write_header(out, true, opcode, payload_len)
+}
+
 /// Appends a text message in one frame.
+#[cfg(test)]
 pub fn push_text(out: &mut Vec<u8>, text: &str) {
     push(out, Opcode::Text, text.as_bytes());
+}
+
+/// Appends a text message in one frame, which `write` appends: how long it is needn't be known before.
+pub fn push_text_with(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    // The header of most messages takes so many bytes or two less: then little is moved.
+    out.extend_from_slice(&[0; 4]);
+    write(out);
+    let mut header = [0; HEADER_MAX];
+    let len = write_header(&mut header, true, Opcode::Text, out.len() - start - 4);
+    out.splice(start..start + 4, header[..len].iter().copied());
 }
 
 /// Appends a binary message in one frame.
@@ -226,14 +252,6 @@ pub fn push_close(out: &mut Vec<u8>, close: Option<(CloseCode, &str)>) {
     }
 }
 
-/// Appends a whole frame as a client sends it, masked with `key`.
-pub fn push_masked(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], key: [u8; 4]) {
-    Header { fin: true, opcode, key: Some(key), payload_len: payload.len() as u64 }.push(out);
-    let start = out.len();
-    out.extend_from_slice(payload);
-    unmask(&mut out[start..], key, 0);
-}
-
 /// Appends a whole unmasked frame.
 fn push(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     Header { fin: true, opcode, key: None, payload_len: payload.len() as u64 }.push(out);
@@ -244,7 +262,7 @@ fn push(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::client::push_masked, *};
 
     #[test]
     fn the_examples_of_rfc_6455_section_5_7_come_out_byte_for_byte() {
@@ -263,6 +281,17 @@ mod tests {
         out.clear();
         push_binary(&mut out, &[0; 65536]);
         assert_eq!(out[..10], [0x82, 0x7F, 0, 0, 0, 0, 0, 1, 0, 0]);
+    }
+
+    #[test]
+    fn a_text_is_framed_the_same_whether_its_length_is_known_before_or_not() {
+        for len in [0, 1, 125, 126, 127, 65_535, 65_536, 70_000] {
+            let text = "x".repeat(len);
+            let (mut known, mut found) = (b"before".to_vec(), b"before".to_vec());
+            push_text(&mut known, &text);
+            push_text_with(&mut found, |out| out.extend_from_slice(text.as_bytes()));
+            assert!(known == found, "{len}");
+        }
     }
 
     #[test]
@@ -321,6 +350,17 @@ mod tests {
             Header { key: None, ..header }.push(&mut pushed);
             let len = write_header(&mut written, header.fin, header.opcode, header.payload_len as usize);
             prop_assert_eq!(&written[..len], &pushed);
+        }
+    }
+
+    #[test]
+    fn a_header_that_is_to_fill_its_room_is_the_one_of_the_payload() {
+        for payload_len in [0, 1, 124, 125, 126, 127, 65_534, 65_535, 65_536, 70_000] {
+            let mut expected = [0; HEADER_MAX];
+            let len = write_header(&mut expected, true, Opcode::Text, payload_len);
+            let mut room = vec![0; len + payload_len];
+            assert_eq!(write_header_to_fill(&mut room, Opcode::Text), len, "{payload_len}");
+            assert_eq!(room[..len], expected[..len], "{payload_len}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The opening handshake: an upgrade request judged, its answer written; and the client's side of both.
+//! The opening handshake: an upgrade request judged, its answer written. The client's side of both is in `client.rs`.
 //!
 //! ```text
 //!  GET /ws HTTP/1.1                                  HTTP/1.1 101 Switching Protocols
@@ -7,29 +7,23 @@
 //!  Connection: Upgrade                         →     Sec-WebSocket-Accept: base64(sha1(key + GUID))
 //!  Sec-WebSocket-Version: 13                         Sec-WebSocket-Protocol: one of those offered
 //!  Sec-WebSocket-Key: base64 of 16 bytes
-//!  Sec-WebSocket-Protocol: stentor.v1.json
+//!  Sec-WebSocket-Protocol: what is offered
 //! ```
 //!
 //! (RFC 6455 section 4.) Every function takes a parsed request and returns a value; a request that won't do becomes a
-//! [`Refusal`] with the sentence that its sender needs. The order for a caller: [`check`], [`check_origin`],
-//! [`choose_subprotocol`], [`push_accepted`].
+//! [`Refusal`] with the sentence that its sender needs. The order for a caller: [`check`], [`offered`],
+//! [`push_accepted`]; who may connect is for [`access`](crate::access) to say.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use httparse::{EMPTY_HEADER, Status};
 use sha1::{Digest, Sha1};
-use thiserror::Error;
 
 use crate::http::{
     Refusal, Request,
-    head::HEADERS_MAX,
     response::{push_header, push_status_line},
 };
 
-/// The subprotocol of `/ws`: JSON in text frames.
-pub const SUBPROTOCOL: &str = "stentor.v1.json";
-
 /// The one version of WebSocket there is (RFC 6455 section 11.6).
-const VERSION: &str = "13";
+pub(super) const VERSION: &str = "13";
 
 /// What the key is joined with before it is hashed, so that no other server gives the answer by accident (section 1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -77,25 +71,9 @@ pub fn check(request: &Request<'_>) -> Result<[u8; 28], Refusal> {
     }
 }
 
-/// Whether the page that a browser's request comes from may connect: any page, if `allowed` is empty; otherwise one
-/// whose origin, `scheme://host[:port]`, is among them, in any case of letters and with or without a default port.
-/// Requests without `Origin` don't come from a page and are let in.
-///
-/// # Errors
-///
-/// 403 for a page that may not.
-pub fn check_origin(request: &Request<'_>, allowed: &[String]) -> Result<(), Refusal> {
-    let may = |origin: &str| allowed.iter().any(|allowed| is_same_origin(allowed, origin));
-    if allowed.is_empty() || request.headers("Origin").all(may) {
-        return Ok(());
-    }
-    Err(Refusal::new(403, "Pages from this origin may not connect here."))
-}
-
-/// The first subprotocol offered that is among those `known`. None offered or none known: the answer names none, and it
-/// is for the client to go on or not.
-pub fn choose_subprotocol<'k>(request: &Request<'_>, known: &[&'k str]) -> Option<&'k str> {
-    request.list("Sec-WebSocket-Protocol").find_map(|offered| known.iter().find(|&&known| known == offered).copied())
+/// The subprotocols that a client offers, most wanted first. Their names are case-sensitive.
+pub fn offered<'b>(request: &Request<'b>) -> impl Iterator<Item = &'b str> {
+    request.list("Sec-WebSocket-Protocol")
 }
 
 /// Appends the 101 answer, after which frames begin.
@@ -121,91 +99,6 @@ fn is_key(key: &str) -> bool {
     key.len() == 24 && STANDARD.decode_slice(key, &mut [0; 18]) == Ok(16)
 }
 
-/// Whether two origins are the same (RFC 6454 section 5). What isn't `scheme://host[:port]`, such as `null`, is the same
-/// as itself only.
-fn is_same_origin(a: &str, b: &str) -> bool {
-    match (split_origin(a), split_origin(b)) {
-        (Some(a), Some(b)) => a.0.eq_ignore_ascii_case(b.0) && a.1.eq_ignore_ascii_case(b.1) && a.2 == b.2,
-        _ => a.eq_ignore_ascii_case(b),
-    }
-}
-
-/// Scheme, host and port of an origin; the scheme's default port where none is given. A slash at the end is let pass,
-/// since that is how addresses are copied from a browser.
-fn split_origin(origin: &str) -> Option<(&str, &str, Option<u16>)> {
-    let (scheme, rest) = origin.split_once("://")?;
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
-    // In a bare IPv6 address, `[::1]`, what follows the last colon is no number.
-    if let Some((host, port)) = rest.rsplit_once(':')
-        && let Ok(port) = port.parse()
-    {
-        return Some((scheme, host, Some(port)));
-    }
-    let defaults = [("http", 80), ("ws", 80), ("https", 443), ("wss", 443)];
-    let default = defaults.iter().find(|(name, _)| scheme.eq_ignore_ascii_case(name));
-    Some((scheme, rest, default.map(|&(_, port)| port)))
-}
-
-/// The client's side: 16 random bytes as the value of `Sec-WebSocket-Key`.
-pub fn client_key(random: [u8; 16]) -> String {
-    STANDARD.encode(random)
-}
-
-/// The client's side: appends the request for an upgrade. `target` is a path with or without a query, `key` comes from
-/// [`client_key`], `headers` are what else is to be said.
-pub fn push_request(out: &mut Vec<u8>, host: &str, target: &str, key: &str, headers: &[(&str, &str)]) {
-    out.extend_from_slice(b"GET ");
-    out.extend_from_slice(target.as_bytes());
-    out.extend_from_slice(b" HTTP/1.1\r\n");
-    push_header(out, "Host", host);
-    push_header(out, "Upgrade", "websocket");
-    push_header(out, "Connection", "Upgrade");
-    push_header(out, "Sec-WebSocket-Version", VERSION);
-    push_header(out, "Sec-WebSocket-Key", key);
-    for (name, value) in headers {
-        push_header(out, name, value);
-    }
-    out.extend_from_slice(b"\r\n");
-}
-
-/// Why a client didn't get its WebSocket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum NotUpgraded {
-    /// The answer is not HTTP.
-    #[error("the answer to the handshake is not HTTP")]
-    Malformed,
-    /// The server answers with another status than 101.
-    #[error("the answer to the handshake has the status {0}, not 101")]
-    Status(u16),
-    /// The answer doesn't name the upgrade, or not the accept key that belongs to the key sent.
-    #[error("the answer to the handshake doesn't match the request")]
-    Mismatch,
-}
-
-/// The client's side: reads the answer at the start of `buffer` and says how many bytes its head has, after which frames
-/// begin; `None` while more are needed.
-///
-/// # Errors
-///
-/// The server didn't upgrade the connection.
-pub fn check_response(buffer: &[u8], key: &str) -> Result<Option<usize>, NotUpgraded> {
-    let mut headers = [EMPTY_HEADER; HEADERS_MAX];
-    let mut response = httparse::Response::new(&mut headers);
-    let Status::Complete(len) = response.parse(buffer).map_err(|_| NotUpgraded::Malformed)? else { return Ok(None) };
-    match response.code {
-        Some(101) => {}
-        Some(code) => return Err(NotUpgraded::Status(code)),
-        None => return Err(NotUpgraded::Malformed),
-    }
-    let value = |name: &str| {
-        response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map_or(&[][..], |h| h.value)
-    };
-    let is_ours = value("Upgrade").eq_ignore_ascii_case(b"websocket")
-        && value("Connection").eq_ignore_ascii_case(b"upgrade")
-        && value("Sec-WebSocket-Accept") == accept_key(key);
-    if is_ours { Ok(Some(len)) } else { Err(NotUpgraded::Mismatch) }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -216,7 +109,15 @@ mod tests {
     use tungstenite::client::IntoClientRequest;
 
     use super::*;
-    use crate::{http::head::parse, websocket::frame::push_text};
+    use crate::{
+        http::head::parse,
+        websocket::{
+            client::{NotUpgraded, check_response, client_key, push_request},
+            frame::push_text,
+        },
+    };
+
+    const SUBPROTOCOL: &str = "stentor.v1.json";
 
     const GOOD: &str = "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: h2c, WebSocket\r\nConnection: keep-alive, Upgrade\r\n\
                         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -265,51 +166,14 @@ mod tests {
     }
 
     #[test]
-    fn the_first_known_subprotocol_is_chosen_and_an_unknown_one_is_not_answered() {
-        let choice = |offer: &str| {
-            let head = GOOD.replace("\r\n\r\n", &format!("\r\n{offer}\r\n\r\n"));
-            with(&head, |request| choose_subprotocol(request, &[SUBPROTOCOL]))
-        };
-        assert_eq!(choice("Sec-WebSocket-Protocol: mqtt, stentor.v1.json"), Some(SUBPROTOCOL));
-        assert_eq!(
-            choice("Sec-WebSocket-Protocol: mqtt\r\nSec-WebSocket-Protocol: stentor.v1.json"),
-            Some(SUBPROTOCOL)
-        );
-        assert_eq!(choice("Sec-WebSocket-Protocol: mqtt"), None);
-        assert_eq!(choice("Sec-WebSocket-Protocol: Stentor.v1.JSON"), None, "names are case-sensitive");
-        assert_eq!(choice("X-Other: 1"), None);
-    }
-
-    #[test]
-    fn an_origin_is_compared_by_scheme_host_and_port() {
-        let allowed = ["https://Example.com".into(), "http://localhost:8080/".into(), "http://[::1]".into()];
-        let may = |lines: &str| {
+    fn subprotocols_are_offered_in_one_header_or_several() {
+        let offers = |lines: &str| {
             let head = GOOD.replace("\r\n\r\n", &format!("\r\n{lines}\r\n\r\n"));
-            with(&head, |request| check_origin(request, &allowed)).is_ok()
+            with(&head, |request| offered(request).map(str::to_owned).collect::<Vec<_>>())
         };
-        for origin in ["https://example.com", "HTTPS://EXAMPLE.COM:443", "http://localhost:8080", "http://[::1]:80"] {
-            assert!(may(&format!("Origin: {origin}")), "{origin}");
-        }
-        let others = [
-            "http://example.com",
-            "https://example.com:8443",
-            "https://example.com.evil.org",
-            "https://evil.org/example.com",
-            "http://localhost",
-            "null",
-            "",
-        ];
-        for origin in others {
-            assert!(!may(&format!("Origin: {origin}")), "{origin}");
-        }
-        assert!(!may("Origin: https://example.com\r\nOrigin: https://evil.org"), "each of several counts");
-        assert!(may("X-Other: 1"), "programs send no Origin");
-    }
-
-    #[test]
-    fn without_a_list_any_page_may_connect() {
-        let head = GOOD.replace("\r\n\r\n", "\r\nOrigin: https://anywhere.example\r\n\r\n");
-        assert_eq!(with(&head, |request| check_origin(request, &[])), Ok(()));
+        assert_eq!(offers("Sec-WebSocket-Protocol: mqtt, stentor.v1.json"), ["mqtt", SUBPROTOCOL]);
+        assert_eq!(offers("Sec-WebSocket-Protocol: mqtt\r\nSec-WebSocket-Protocol: Other"), ["mqtt", "Other"]);
+        assert!(offers("X-Other: 1").is_empty());
     }
 
     #[test]
@@ -320,7 +184,7 @@ mod tests {
         assert_eq!((len, parsed.path()), (request.len(), "/ws"));
 
         let mut answer = Vec::new();
-        push_accepted(&mut answer, &check(&parsed).unwrap(), choose_subprotocol(&parsed, &[SUBPROTOCOL]));
+        push_accepted(&mut answer, &check(&parsed).unwrap(), offered(&parsed).next());
         let head = answer.len();
         answer.extend_from_slice(b"\x81\x00");
         assert_eq!(check_response(&answer[..head - 1], &key), Ok(None));
@@ -343,7 +207,7 @@ mod tests {
             if let Some((request, _)) = parse(&self.request, 8192).map_err(io::Error::other)? {
                 let accept = check(&request).map_err(io::Error::other)?;
                 let mut answer = Vec::new();
-                push_accepted(&mut answer, &accept, choose_subprotocol(&request, &[SUBPROTOCOL]));
+                push_accepted(&mut answer, &accept, offered(&request).next());
                 push_text(&mut answer, "welcome");
                 self.answer.extend(answer);
             }

@@ -12,8 +12,10 @@ use super::{
     timers,
 };
 use crate::{
+    access::Holder,
     clock::Moment,
     handover::Listener,
+    lane::Lane,
     limits::{Permit, Spent},
     tape::Position,
     websocket::Decoder,
@@ -45,20 +47,6 @@ pub(super) enum Ping {
     Taken,
 }
 
-/// What is spoken on a connection.
-#[derive(Clone, Debug)]
-pub(super) enum Speaks {
-    /// The JSON protocol.
-    Json,
-    /// The bare payloads of one topic.
-    Raw {
-        /// The topic.
-        topic: Arc<str>,
-    },
-    /// Server-Sent Events: the JSON protocol, one way.
-    Events,
-}
-
 /// One connection.
 pub(super) struct Connection<S> {
     // What a pass over the members touches comes first.
@@ -76,12 +64,16 @@ pub(super) struct Connection<S> {
     pub answered: bool,
     /// Before its request comes a PROXY header.
     pub awaits_header: bool,
-    pub may_publish: bool,
+    /// Who is at the other end.
+    pub holder: Holder,
     /// What has become of a ping, if nothing was heard since it was sent.
     pub ping: Ping,
     /// It is sent its own publications, too.
     pub echo: bool,
-    pub speaks: Speaks,
+    /// How it is spoken with, and what it is sent from.
+    pub lane: Lane,
+    /// The topic that its messages are published on, where they don't name one.
+    pub topic: Option<Arc<str>>,
     /// Answers that are not sent yet: whole frames, but for the first, which may have been sent in part.
     pub out: Vec<u8>,
     pub decoder: Decoder,
@@ -160,18 +152,6 @@ pub(super) struct Stage {
     pub fresh: Vec<(u32, u64)>,
     /// What it missed before and is sent then.
     pub resume: Option<Resume>,
-}
-
-impl Speaks {
-    /// Whether it is told what happens; if not, it gets the publications and nothing else.
-    pub fn tells(&self) -> bool {
-        !matches!(self, Speaks::Raw { .. })
-    }
-
-    /// Whether the peer says anything once it is open, such as the answer to a ping.
-    pub fn hears(&self) -> bool {
-        !matches!(self, Speaks::Events)
-    }
 }
 
 impl<S> Connection<S> {

@@ -68,12 +68,12 @@ impl<E: Edge> Worker<E> {
         let pass = passes.begin();
         let mut enough = false;
         // From here on the tables are as of where it ends.
-        self.position = reader.scan(self.position, head, |at, base, entry| {
+        self.position = reader.scan(self.position, head, |entry| {
             if enough || passes.bytes() >= PLANNED_BYTES {
                 return false;
             }
-            passes.note(entry.ts, entry.len.iter().copied().max().unwrap_or(0));
-            enough = interest.plan(tape, pass, (at, base, entry), touched, stirred) > settings.owed_max;
+            passes.note(entry.ts, entry.longest());
+            enough = interest.plan(tape, pass, entry, touched, stirred) > settings.owed_max;
             true
         });
         passes.planned(touched.len());
@@ -186,13 +186,13 @@ impl<E: Edge> Worker<E> {
     /// the offset within its frame, and how many whole ones went before.
     pub(super) fn locate(&mut self, id: CohortId, from: Position, taken: usize) -> (Position, u32, u64) {
         let Worker { reader, interest, tape, .. } = self;
-        let lane = interest.cohort(id).key.lane as usize;
+        let lane = interest.cohort(id).key.lane;
         let (mut left, mut passed) = (taken, 0);
-        let position = reader.scan(from, reader.head(), |_, _, entry| {
+        let position = reader.scan(from, reader.head(), |entry| {
             if interest.wants(tape, id, entry).is_none() {
                 return true;
             }
-            let len = entry.len[lane] as usize;
+            let len = entry.len(lane) as usize;
             if left < len {
                 return false;
             }

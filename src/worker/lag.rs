@@ -19,8 +19,8 @@ use super::{
 use crate::{
     clock::Moment,
     io::{Edge, Token},
+    protocol::ErrorCode,
     tape::Position,
-    websocket::CloseCode,
 };
 
 /// Topics that are looked at under one hold of the tape's lock.
@@ -77,8 +77,7 @@ impl<E: Edge> Worker<E> {
         for token in self.alone.clone() {
             let Some(needed) = self.next_needed(token).filter(|needed| *needed < self.reader.head()) else { continue };
             let bytes = self.reader.bytes_from(self.connections[token as usize].lane(), needed);
-            let mut ts = wall_us;
-            self.reader.look(needed, |_, entry| ts = entry.ts);
+            let ts = self.reader.look(needed).map_or(wall_us, |published| published.ts);
             let age = Duration::from_micros(wall_us.saturating_sub(ts));
             let (most, oldest) = (self.settings.lag_limit, self.settings.lag_limit_age);
             if most > 0 && bytes > most {
@@ -109,7 +108,7 @@ impl<E: Edge> Worker<E> {
         self.position = floor;
         // Of topics that go on behind the floor, what was before that is gone: the number before the first one there.
         let mut first = FxHashMap::default();
-        self.reader.scan(floor, self.reader.head(), |_, _, entry| {
+        self.reader.scan(floor, self.reader.head(), |entry| {
             first.entry(entry.topic.slot).or_insert((entry.previous, entry.seq - 1));
             true
         });
@@ -159,8 +158,7 @@ impl<E: Edge> Worker<E> {
     }
 
     fn tell_lagged(&mut self, token: Token, text: &str) {
-        let told = self.connections[token as usize].speaks.tells();
-        self.close(token, Farewell { code: Some(CloseCode::LAGGED), reason: text, error: told.then_some("lagged") });
+        self.close(token, Farewell::after(ErrorCode::Lagged, text));
     }
 
     /// The greatest lag of a subscriber, in publications.

@@ -52,12 +52,11 @@ impl Plan {
         self.publications = 0;
     }
 
-    pub fn push(&mut self, base: Position, start: u32, len: u32) {
-        self.bytes += len as usize;
+    pub fn push(&mut self, run: Run) {
+        self.bytes += run.len as usize;
         self.publications += 1;
-        match self.runs.last_mut() {
-            Some(last) if last.base == base && last.start + last.len == start => last.len += len,
-            _ => self.runs.push(Run { base, start, len }),
+        if !self.runs.last_mut().is_some_and(|last| last.extend(run)) {
+            self.runs.push(run);
         }
     }
 }
@@ -121,7 +120,7 @@ impl<E: Edge> Worker<E> {
     ///
     /// `position` is not beyond what the reader sees. It may be before the tape's floor, as long as the reader pins it.
     pub(super) fn told_at(&mut self, token: Token, id: CohortId, position: Position) -> Option<Told> {
-        let tells = self.connections[token as usize].speaks.tells();
+        let tells = self.connections[token as usize].lane.words().tells();
         if !tells || !self.interest.cohort(id).has(|delivery| delivery != Delivery::All) {
             return None;
         }
@@ -132,7 +131,7 @@ impl<E: Edge> Worker<E> {
         let (from, to) = (position.min(self.position), position.max(self.position));
         let from = if position < self.position { from } else { from.max(self.reader.floor()).min(to) };
         let mut first = Told::default();
-        self.reader.scan(from, to, |_, _, entry| {
+        self.reader.scan(from, to, |entry| {
             if position > self.position {
                 if let Some(seq) = told.get_mut(&entry.topic.slot) {
                     *seq = entry.seq;
@@ -307,17 +306,16 @@ impl<E: Edge> Worker<E> {
         let (position, offset) = from;
         let Worker { reader, interest, tape, .. } = self;
         let mut steps = 0;
-        let reached = reader.scan(position, until, |at, base, entry| {
+        let reached = reader.scan(position, until, |entry| {
             if steps == STEP_ENTRIES || plan.bytes >= SEND_MAX {
                 return false;
             }
             steps += 1;
-            let resumed = if at == position { offset } else { 0 };
+            let resumed = if entry.position == position { offset } else { 0 };
             if interest.wants(tape, cohort, entry).is_some() {
-                let len = entry.len[lane as usize];
                 // A publication from before the lane was written can't be on the way to anybody.
-                debug_assert!(len > resumed);
-                plan.push(base, entry.start[lane as usize] + resumed, len - resumed);
+                debug_assert!(entry.len(lane) > resumed);
+                plan.push(entry.run(lane).after(resumed));
             }
             true
         });
@@ -366,7 +364,7 @@ impl<E: Edge> Worker<E> {
     fn note_told(&mut self, token: Token, cohort: CohortId, from: Position, to: Position) {
         let Some(mut told) = self.march_of(token).told.take() else { return };
         let Worker { reader, interest, tape, .. } = self;
-        reader.scan(from, to, |_, _, entry| {
+        reader.scan(from, to, |entry| {
             if interest.wants(tape, cohort, entry) == Some(Delivery::Latest) {
                 told.insert(entry.topic.slot, entry.seq);
             }
@@ -487,11 +485,9 @@ impl<E: Edge> Worker<E> {
     pub(super) fn rest_of_frame(&self, token: Token) -> Option<Vec<u8>> {
         let connection = &self.connections[token as usize];
         let Some(march) = connection.march.as_ref().filter(|march| march.offset > 0) else { return Some(Vec::new()) };
-        let mut found = None;
-        self.reader.look(march.position, |base, entry| found = Some((base, *entry)));
-        let (base, entry) = found?;
+        let published = self.reader.look(march.position)?;
         let mut frame = Vec::new();
-        self.push_entry(connection.lane(), base, &entry, &mut frame);
+        self.push_entry(connection.lane(), &published, &mut frame);
         Some(frame.split_off(march.offset as usize))
     }
 }

@@ -1,16 +1,16 @@
 //! What clients send: frames, commands, and publications.
 
-use super::{
-    Doom, Worker,
-    closing::Farewell,
-    connection::{Phase, Speaks},
-};
+use super::{Doom, Worker, closing::Farewell, connection::Phase};
 use crate::{
+    access::Wrong,
     io::{Edge, Token},
+    lane::Asked,
     log::{Kind, tell},
     metrics::Refusal,
-    protocol::{Command, Id, Op, Payload, reply},
-    tape::PublishError,
+    protocol::{Command, ErrorCode, Id, Op, Payload, Reply, command::CommandError},
+    publication::Flags,
+    publish::PublishError,
+    tape::{About, Appended},
     websocket::{CloseCode, Decoder, Event, Role, frame},
 };
 
@@ -71,34 +71,31 @@ impl<E: Edge> Worker<E> {
                 self.may_be_heard(token);
             }
             Event::Close(_) => {}
-            Event::Text(text) => {
-                self.metrics().messages.add(1);
-                match &self.connections[token as usize].speaks {
-                    Speaks::Json => self.obey(token, text),
-                    Speaks::Raw { .. } => self.publish_raw(token, Payload::Text(text)),
-                    Speaks::Events => {}
-                }
-            }
-            Event::Binary(bytes) => {
-                self.metrics().messages.add(1);
-                match &self.connections[token as usize].speaks {
-                    Speaks::Json => {
-                        let reason = "commands are text messages";
-                        self.close(token, Farewell { code: Some(CloseCode::UNSUPPORTED), reason, error: None });
-                    }
-                    Speaks::Raw { .. } => self.publish_raw(token, Payload::Binary(bytes)),
-                    Speaks::Events => {}
-                }
-            }
+            Event::Text(text) => self.hear(token, Payload::Text(text)),
+            Event::Binary(bytes) => self.hear(token, Payload::Binary(bytes)),
+        }
+    }
+
+    /// Does what a message asks for, as the connection's lane reads it.
+    fn hear(&mut self, token: Token, message: Payload<'_>) {
+        self.metrics().messages.add(1);
+        let words = self.connections[token as usize].lane.words();
+        match words.read(message, &self.command_limits()) {
+            Asked::Command(command) => self.obey(token, command),
+            Asked::Publish(payload) => self.publish_raw(token, payload),
+            Asked::Unfit(code, reason) => self.close(token, Farewell { code: Some(code), reason, error: None }),
+            Asked::Nothing => {}
         }
     }
 
     /// Does what a command asks for.
-    fn obey(&mut self, token: Token, text: &str) {
-        let command = Command::parse(text, &self.command_limits());
+    fn obey(&mut self, token: Token, command: Result<Command<'_>, CommandError<'_>>) {
         // Publishing without the right costs an answer like any other command.
-        let publishes = matches!(&command, Ok(Command { op: Op::Pub { .. }, .. }));
-        let in_time = match publishes && self.connections[token as usize].may_publish {
+        let publishes = match &command {
+            Ok(Command { op: Op::Pub { topic, .. }, .. }) => self.may_publish(token, topic),
+            _ => false,
+        };
+        let in_time = match publishes {
             true => self.may_publish_now(token),
             false => self.may_ask(token),
         };
@@ -115,36 +112,28 @@ impl<E: Edge> Worker<E> {
                 Op::Auth { token: shown } => self.authenticate(token, id, &shown),
                 Op::Ping => {
                     let ts = self.edge.wall_us();
-                    self.answer_json(token, |out| reply::pong(out, id, ts));
+                    self.reply(token, &Reply::Pong { id, ts });
                 }
             },
         }
     }
 
     fn publish_json(&mut self, token: Token, id: Option<Id<'_>>, topic: &str, data: &str) {
-        if !self.connections[token as usize].may_publish {
+        if !self.may_publish(token, topic) {
             self.shared.metrics.refuse(Refusal::Forbidden);
             return self.error(
                 token,
                 id,
-                "forbidden",
+                ErrorCode::Forbidden,
                 "publishing needs a token: send {\"op\":\"auth\",\"token\":…} first",
             );
         }
         match self.append(token, topic, Payload::Json(data.as_bytes())) {
             Ok(done) if id.is_some() => {
-                self.answer_json(token, |out| reply::ack_pub(out, id, topic, done.seq, done.ts));
+                self.reply(token, &Reply::Published { id, topic, seq: done.seq, ts: done.ts });
             }
             Ok(_) => {}
-            Err(error) => {
-                let code = match error {
-                    PublishError::TopicsFull { .. } => "too_many_topics",
-                    PublishError::AddressFull { .. } => "address_full",
-                    PublishError::TooLarge { .. } => "too_large",
-                    PublishError::BadTopic(_) => "bad_topic",
-                };
-                self.error(token, id, code, &error.to_string());
-            }
+            Err(error) => self.error(token, id, error.code(), &error.to_string()),
         }
     }
 
@@ -153,8 +142,8 @@ impl<E: Edge> Worker<E> {
             return;
         }
         let connection = &self.connections[token as usize];
-        let Speaks::Raw { topic } = connection.speaks.clone() else { unreachable!("asked for raw connections only") };
-        let refused = if connection.may_publish {
+        let topic = connection.topic.clone().expect("a lane without commands is opened with a topic");
+        let refused = if self.may_publish(token, &topic) {
             self.append(token, &topic, payload).err().map(|error| error.to_string())
         } else {
             self.shared.metrics.refuse(Refusal::Forbidden);
@@ -165,15 +154,17 @@ impl<E: Edge> Worker<E> {
         }
     }
 
-    fn append(
-        &mut self,
-        token: Token,
-        topic: &str,
-        payload: Payload<'_>,
-    ) -> Result<crate::tape::Appended, PublishError> {
+    /// Whether the holder may publish on this topic.
+    fn may_publish(&self, token: Token, topic: &str) -> bool {
+        self.settings.access.may_publish(self.connections[token as usize].holder, topic)
+    }
+
+    fn append(&mut self, token: Token, topic: &str, payload: Payload<'_>) -> Result<Appended, PublishError> {
         let connection = &self.connections[token as usize];
         let ts = self.edge.wall_us();
-        let done = self.tape.appender().charging(connection.permit.account()).append(topic, payload, ts, connection.id);
+        let about = About { ts, origin: connection.id, flags: Flags::default() };
+        let door = self.shared.publisher.door();
+        let done = door.publish(connection.permit.account(), topic, payload, about);
         match &done {
             Ok(_) => {
                 self.metrics().publications.add(1);
@@ -187,9 +178,9 @@ impl<E: Edge> Worker<E> {
     }
 
     fn authenticate(&mut self, token: Token, id: Option<Id<'_>>, shown: &str) {
-        if self.settings.token_is_right(shown) {
-            self.connections[token as usize].may_publish = true;
-            self.answer_json(token, |out| reply::ack(out, id));
+        if let Ok(holder) = self.settings.access.holder(Some(shown)) {
+            self.connections[token as usize].holder = holder;
+            self.reply(token, &Reply::Done { id });
         } else {
             let connection = &self.connections[token as usize];
             tell!(
@@ -201,15 +192,16 @@ impl<E: Edge> Worker<E> {
                 "a wrong token was shown"
             );
             self.shared.metrics.refuse(Refusal::Forbidden);
-            let reason = "the token is not the right one";
-            self.error(token, id, "unauthorized", reason);
-            self.close_if_there(token, Farewell { code: Some(CloseCode::UNAUTHENTICATED), reason, error: None });
+            let reason = Wrong::REASON;
+            self.error(token, id, ErrorCode::Unauthorized, reason);
+            // Told already, with the command's id.
+            self.close_if_there(token, Farewell { error: None, ..Farewell::after(ErrorCode::Unauthorized, reason) });
         }
     }
 
     /// Answers that a command was refused.
-    pub(super) fn error(&mut self, token: Token, id: Option<Id<'_>>, code: &str, message: &str) {
-        self.answer_json(token, |out| reply::error(out, id, code, message));
+    pub(super) fn error(&mut self, token: Token, id: Option<Id<'_>>, code: ErrorCode, message: &str) {
+        self.reply(token, &Reply::Error { id, code, message });
     }
 
     /// Closes a connection unless its last answer was one too many for it.

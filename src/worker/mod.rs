@@ -57,9 +57,8 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use crossbeam_channel::Receiver;
 use slab::Slab;
 
-pub(crate) use self::requests::shown_token;
 use self::{
-    connection::{Connection, Phase, Ping, Speaks},
+    connection::{Connection, Phase, Ping},
     interest::{CohortId, Interest},
     march::Plan,
     passes::{PassId, Passes},
@@ -152,7 +151,6 @@ pub(crate) struct Worker<E: Edge> {
     gather: Vec<u8>,
     pieces: Vec<Piece>,
     value: Vec<u8>,
-    json: Vec<u8>,
     read: Vec<u8>,
     ready: Vec<Ready>,
     /// Connections whose timers have come.
@@ -220,7 +218,6 @@ impl<E: Edge> Worker<E> {
             gather: Vec::new(),
             pieces: Vec::new(),
             value: Vec::new(),
-            json: Vec::new(),
             read: vec![0; READ_BYTES],
             ready: Vec::new(),
             due: VecDeque::new(),
@@ -318,11 +315,12 @@ impl<E: Edge> Worker<E> {
             full: false,
             answered: false,
             awaits_header,
-            may_publish: false,
+            holder: self.settings.access.anonymous(),
             ping: Ping::None,
             echo: true,
             skipped: 0,
-            speaks: Speaks::Json,
+            lane: Lane::Json,
+            topic: None,
             out: Vec::new(),
             decoder: Decoder::new(Role::Server),
             request: Vec::new(),
@@ -376,7 +374,7 @@ impl<E: Edge> Worker<E> {
             Received::Bytes(n) => {
                 connection.heard = self.now;
                 connection.ping = Ping::None;
-                let (phase, hears) = (connection.phase, connection.speaks.hears());
+                let (phase, hears) = (connection.phase, connection.lane.words().hears());
                 self.metrics().received_bytes.add(n as u64);
                 match phase {
                     Phase::Request => self.feed_request(token, &buffer[..n]),
@@ -433,14 +431,14 @@ impl<E: Edge> Worker<E> {
 
     /// Whether there is room to be given back, which the worker doesn't sleep over.
     fn has_slack(&self) -> bool {
-        let scratch = [&self.gather, &self.value, &self.json].map(Vec::capacity).into_iter().max();
+        let scratch = [&self.gather, &self.value].map(Vec::capacity).into_iter().max();
         let lists = self.pieces.capacity() * size_of::<Piece>() + self.plan_alone.runs.capacity() * size_of::<Run>();
         self.emptied || scratch.is_some_and(|room| room > KEPT_BY_THREAD) || lists > 2 * KEPT_BY_THREAD
     }
 
     /// Gives back room that was needed once: of the buffers, which hold nothing between two uses, and of the tables.
     fn give_back(&mut self) {
-        for buffer in [&mut self.gather, &mut self.value, &mut self.json] {
+        for buffer in [&mut self.gather, &mut self.value] {
             buffer.clear();
             buffer.give_back(KEPT_BY_THREAD);
         }
@@ -508,6 +506,6 @@ impl<S> Connection<S> {
 
     /// The lane that it is sent from.
     fn lane(&self) -> Lane {
-        self.speaks.lane()
+        self.lane
     }
 }

@@ -8,18 +8,19 @@ use std::net::SocketAddr;
 use super::{
     Worker,
     closing::Farewell,
-    connection::{Connection, Phase, Speaks},
+    connection::{Connection, Phase},
     quota::LATER,
 };
 use crate::{
+    access::{Holder, Wrong, shown_token},
     handover::{Arrival, Beginning},
     http::{self, Request},
     io::{Edge, Token},
-    lane::Lane,
+    lane::{Address, Lane},
     limits,
     log::{Kind, tell},
     metrics,
-    protocol::{Sub, Topic, command::ResumePoint, event, is_pattern, reply},
+    protocol::{ErrorCode, Reply, Sub, Topic, command::ResumePoint, event, is_pattern, reply::Hello},
     proxy,
     websocket::{CloseCode, handshake},
 };
@@ -41,8 +42,9 @@ impl<E: Edge> Worker<E> {
             Ok(Some((head, _))) if !self.see_client(token, &head) => {}
             Ok(Some((head, len))) => match self.route(token, &head) {
                 Ok(true) => {
-                    // What came behind the request without waiting for the answer.
-                    if request.len() > len && self.connections.contains(token as usize) {
+                    // What came behind the request without waiting for the answer, where anything is listened to.
+                    let connection = self.connections.get(token as usize);
+                    if request.len() > len && connection.is_some_and(|connection| connection.lane.words().hears()) {
                         self.feed(token, &mut request[len..]);
                     }
                 }
@@ -119,36 +121,46 @@ impl<E: Edge> Worker<E> {
     /// `GET /ws` with an upgrade.
     fn open_json(&mut self, token: Token, head: &Request<'_>) -> Result<(), http::Refusal> {
         let accept = handshake::check(head)?;
-        handshake::check_origin(head, &self.settings.origins)?;
-        let subprotocol = handshake::choose_subprotocol(head, &[handshake::SUBPROTOCOL]);
+        self.settings.access.check_origin(head)?;
+        let (lane, subprotocol) = choose_lane(head, Address::Ws)?;
+        let upgrade = |out: &mut Vec<u8>| handshake::push_accepted(out, &accept, subprotocol);
+        let Ok(holder) = self.settings.access.holder(shown_token(head).as_deref()) else {
+            self.turn_away(token, lane, upgrade);
+            return Ok(());
+        };
         let topics = head.query_value("topics");
         let sub = topics.as_deref().map(|topics| self.sub_from_query(head, topics)).transpose()?;
         if sub.is_some() {
             self.may_subscribe(token)?;
         }
-        self.open(token, Speaks::Json, |out| handshake::push_accepted(out, &accept, subprotocol));
+        self.open(token, lane, holder, upgrade);
         self.greet(token);
         if let Some(sub) = sub {
             self.subscribe(token, None, &sub);
         }
-        self.check_token(token, head);
         Ok(())
     }
 
     /// `GET /raw/TOPIC` with an upgrade.
     fn open_raw(&mut self, token: Token, head: &Request<'_>, topic: &str) -> Result<(), http::Refusal> {
         let accept = handshake::check(head)?;
-        handshake::check_origin(head, &self.settings.origins)?;
+        self.settings.access.check_origin(head)?;
+        let (lane, subprotocol) = choose_lane(head, Address::Raw)?;
+        let upgrade = |out: &mut Vec<u8>| handshake::push_accepted(out, &accept, subprotocol);
+        let Ok(holder) = self.settings.access.holder(shown_token(head).as_deref()) else {
+            self.turn_away(token, lane, upgrade);
+            return Ok(());
+        };
         Topic::check(topic, self.settings.topic_length_max)
             .map_err(|error| http::Refusal::new(400, format!("Not a topic: {error}.")))?;
         let sub = self.sub_from_query(head, topic)?;
         self.may_subscribe(token)?;
         let echo = head.query_value("echo").as_deref() != Some("0");
-        self.open(token, Speaks::Raw { topic: topic.into() }, |out| handshake::push_accepted(out, &accept, None));
+        self.connections[token as usize].topic = Some(topic.into());
+        self.open(token, lane, holder, upgrade);
         if let Err(reason) = self.subscribe_raw(token, &sub, echo) {
             self.close(token, Farewell { code: Some(CloseCode::TRY_AGAIN_LATER), reason: &reason, error: None });
         }
-        self.check_token(token, head);
         Ok(())
     }
 
@@ -157,7 +169,8 @@ impl<E: Edge> Worker<E> {
         if head.method != "GET" {
             return Err(http::Refusal::new(405, "Events are read with GET."));
         }
-        handshake::check_origin(head, &self.settings.origins)?;
+        self.settings.access.check_origin(head)?;
+        let holder = self.settings.access.sender(head)?;
         let topics = head.query_value("topics");
         let topics = topics.as_deref().ok_or_else(|| http::Refusal::new(400, "Which events? Ask for ?topics=…"))?;
         let mut sub = self.sub_from_query(head, topics)?;
@@ -177,7 +190,7 @@ impl<E: Edge> Worker<E> {
         if let Some(origin) = head.header("Origin") {
             response = response.header("Access-Control-Allow-Origin", origin);
         }
-        self.open(token, Speaks::Events, |out| response.write(out, false));
+        self.open(token, Address::Sse.lane(), holder, |out| response.write(out, false));
         self.greet(token);
         self.subscribe(token, None, &sub);
         Ok(())
@@ -187,18 +200,17 @@ impl<E: Edge> Worker<E> {
     fn sub_from_query<'q>(&self, head: &Request<'_>, topics: &'q str) -> Result<Sub<'q>, http::Refusal> {
         let (mode, rate) = (head.query_value("mode"), head.query_value("rate"));
         let sub = Sub::from_query(topics, mode.as_deref(), rate.as_deref(), &self.command_limits());
-        sub.map_err(|error| http::Refusal::new(400, format!("In the address: {}.", error.message)))
+        sub.map_err(|error| http::Refusal::new(error.code.status(), format!("In the address: {}.", error.message)))
     }
 
-    fn open(&mut self, token: Token, speaks: Speaks, accept: impl FnOnce(&mut Vec<u8>)) {
+    fn open(&mut self, token: Token, lane: Lane, holder: Holder, accept: impl FnOnce(&mut Vec<u8>)) {
         let now = self.now;
-        let events = matches!(speaks, Speaks::Events);
-        let open = self.settings.open;
+        let events = !lane.words().hears();
         let connection = &mut self.connections[token as usize];
         connection.phase = Phase::Open;
         connection.since = now;
-        connection.speaks = speaks;
-        connection.may_publish = open;
+        connection.lane = lane;
+        connection.holder = holder;
         let (conn, peer) = (connection.name(), connection.peer);
         tracing::debug!(conn, %peer, events, "opened");
         let metrics = self.metrics();
@@ -210,7 +222,7 @@ impl<E: Edge> Worker<E> {
 
     fn greet(&mut self, token: Token) {
         let conn = self.connections[token as usize].name();
-        let hello = reply::Hello {
+        let hello = Hello {
             server: concat!("stentor/", env!("CARGO_PKG_VERSION")),
             conn: &conn,
             ts: self.edge.wall_us(),
@@ -218,21 +230,16 @@ impl<E: Edge> Worker<E> {
             topics_max: self.settings.subscriptions_max,
             message_max: self.settings.message_max as u64,
         };
-        self.answer_json(token, |out| reply::hello(out, &hello));
+        self.reply(token, &Reply::Hello(hello));
     }
 
-    /// Lets a connection publish whose request shows the right token, and ends it if the token is wrong.
-    fn check_token(&mut self, token: Token, head: &Request<'_>) {
-        let Some(shown) = shown_token(head) else { return };
-        let right = self.settings.token_is_right(&shown);
-        let Some(connection) = self.connections.get_mut(token as usize) else { return };
-        connection.may_publish |= right;
-        if !right {
-            let error = connection.speaks.tells().then_some("unauthorized");
-            self.shared.metrics.refuse(metrics::Refusal::Forbidden);
-            let reason = "the token is not the right one";
-            self.close(token, Farewell { code: Some(CloseCode::UNAUTHENTICATED), reason, error });
-        }
+    /// Opens a WebSocket whose request shows a wrong token, only to say so and to close it: of a handshake that fails, a page
+    /// is told nothing.
+    fn turn_away(&mut self, token: Token, lane: Lane, accept: impl FnOnce(&mut Vec<u8>)) {
+        self.open(token, lane, self.settings.access.anonymous(), accept);
+        self.greet(token);
+        self.shared.metrics.refuse(metrics::Refusal::Forbidden);
+        self.close_if_there(token, Farewell::after(ErrorCode::Unauthorized, Wrong::REASON));
     }
 
     /// Answers a request with a refusal and ends the connection.
@@ -243,6 +250,7 @@ impl<E: Edge> Worker<E> {
             match refusal.status {
                 503 if self.draining.is_some() => metrics::Refusal::Draining,
                 503 => metrics::Refusal::InboxFull,
+                401 => metrics::Refusal::Forbidden,
                 403 => metrics::Refusal::Origin,
                 408 => metrics::Refusal::HandshakeTimeout,
                 429 => metrics::Refusal::AddressRateLimited,
@@ -286,22 +294,7 @@ impl<E: Edge> Worker<E> {
     }
 }
 
-/// The token that a request shows: `?token=`, which is all that a page can give, or `Authorization: Bearer`.
-pub(crate) fn shown_token(head: &Request<'_>) -> Option<String> {
-    let bearer = head.header("Authorization").and_then(|value| {
-        let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
-    });
-    bearer.or_else(|| head.query_value("token").map(|token| token.into_owned()))
-}
-
-impl Speaks {
-    /// The lane that it is sent from.
-    pub(super) fn lane(&self) -> Lane {
-        match self {
-            Speaks::Json => Lane::Json,
-            Speaks::Raw { .. } => Lane::Raw,
-            Speaks::Events => Lane::Events,
-        }
-    }
+/// The lane that a WebSocket speaks, and the subprotocol that the answer names.
+fn choose_lane(head: &Request<'_>, address: Address) -> Result<(Lane, Option<&'static str>), http::Refusal> {
+    address.choose(handshake::offered(head)).map_err(|why| http::Refusal::new(400, why))
 }

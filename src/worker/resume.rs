@@ -83,9 +83,8 @@ impl<E: Edge> Worker<E> {
     fn find(&self, near: Position, seq: u64) -> Option<Position> {
         let mut at = near;
         while at >= self.reader.floor() {
-            let mut found = None;
-            self.reader.look(at, |_, entry| found = Some((entry.seq, entry.previous)));
-            let (at_seq, previous) = found?;
+            let found = self.reader.look(at)?;
+            let (at_seq, previous) = (found.seq, found.previous);
             if at_seq <= seq {
                 return (at_seq == seq).then_some(at);
             }
@@ -106,14 +105,14 @@ impl<E: Edge> Worker<E> {
         // Where each publication ends in the buffer, and the position of it.
         let mut ends: Vec<(usize, Position)> = Vec::new();
         let mut steps = 0;
-        let reached = self.reader.scan(position, resume.until, |at, base, entry| {
+        let reached = self.reader.scan(position, resume.until, |entry| {
             if steps == STEP_ENTRIES || bytes.len() >= SEND_MAX {
                 return false;
             }
             steps += 1;
             if resume.seen.get(&entry.topic.slot).is_some_and(|seen| entry.seq > *seen) {
-                self.push_entry(lane, base, entry, &mut bytes);
-                ends.push((bytes.len(), at));
+                self.push_entry(lane, entry, &mut bytes);
+                ends.push((bytes.len(), entry.position));
             }
             true
         });

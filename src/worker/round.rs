@@ -16,7 +16,6 @@ use rustc_hash::FxHashMap;
 
 use super::{
     Worker,
-    closing::push_message,
     delivery::Delivery,
     fanout::{Outcome, send_all},
     interest::CohortId,
@@ -25,10 +24,9 @@ use super::{
 };
 use crate::{
     io::{Edge, SEND_MAX, Token},
-    lane::Lane,
-    protocol::{event::push_event, reply},
-    tape::{Entry, Position, Run, encode},
-    topic::Topic,
+    lane::{Lane, Numbered, draft},
+    protocol::Reply,
+    tape::{Position, Published},
 };
 
 /// A round that had to wait longer than this for room is made anew.
@@ -170,10 +168,10 @@ impl<E: Edge> Worker<E> {
                 return Some(end);
             }
             // Too new, or its own: the one before.
-            let mut found = None;
-            self.reader.look(Position(end.0 - 1), |_, entry| found = Some(entry.previous));
-            end = Position(found?);
-            self.reader.look(Position(end.0.saturating_sub(1)), |_, entry| origin = entry.origin);
+            end = Position(self.reader.look(Position(end.0 - 1))?.previous);
+            if let Some(before) = self.reader.look(Position(end.0.saturating_sub(1))) {
+                origin = before.origin;
+            }
         }
         None
     }
@@ -287,9 +285,7 @@ impl<E: Edge> Worker<E> {
         let skipped = next.saturating_sub(first);
         if skipped > 0 {
             let name = self.interest.topic_name(slot).expect("its publications came by");
-            self.json.clear();
-            reply::skip(&mut self.json, name, first, next - 1, "slow");
-            push_message(&self.connections[token as usize].speaks, bytes, &self.json);
+            lane.words().push_reply(bytes, &Reply::Skip { topic: name, from: first, to: next - 1 });
         }
         bytes.extend_from_slice(&value);
         if skipped > 0 || sent.is_some() {
@@ -310,15 +306,14 @@ impl<E: Edge> Worker<E> {
         pieces: &mut Vec<Piece>,
     ) -> Position {
         let Worker { reader, interest, tape, .. } = self;
-        reader.scan(span.start, span.end, |at, base, entry| {
+        reader.scan(span.start, span.end, |entry| {
             if *steps >= STEP_ENTRIES || bytes.len() >= SEND_MAX {
                 return false;
             }
             *steps += 1;
             if interest.wants(tape, cohort, entry) == Some(Delivery::All) {
-                let (start, len) = (entry.start[lane as usize], entry.len[lane as usize]);
-                bytes.extend_from_slice(reader.bytes(lane, Run { base, start, len }));
-                let position = Position(at.0 + 1);
+                bytes.extend_from_slice(reader.bytes(lane, entry.run(lane)));
+                let position = Position(entry.position.0 + 1);
                 pieces.push(Piece { end: bytes.len(), position, slot: None, seq: entry.seq, skipped: 0, sent: true });
             }
             true
@@ -388,11 +383,9 @@ impl<E: Edge> Worker<E> {
     /// Appends, as `lane` has it, the publication that ends at `position` and that was its topic's newest when the round
     /// began. Returns its number; none if it is neither on the tape any more nor the topic's last value.
     pub(super) fn push_value(&self, lane: Lane, slot: u32, position: Position, out: &mut Vec<u8>) -> Option<u64> {
-        let mut found: Option<(Position, Entry)> = None;
-        self.reader.look(Position(position.0 - 1), |base, entry| found = Some((base, *entry)));
-        if let Some((base, entry)) = found {
-            self.push_entry(lane, base, &entry, out);
-            return Some(entry.seq);
+        if let Some(published) = self.reader.look(Position(position.0 - 1)) {
+            self.push_entry(lane, &published, out);
+            return Some(published.seq);
         }
         // It has outlived its place on the tape, unless a newer one has followed.
         let newest = self.interest.newest(slot).filter(|newest| newest.end == position)?;
@@ -400,33 +393,21 @@ impl<E: Edge> Worker<E> {
             let topic = topics.at(slot).filter(|topic| topic.seq == newest.seq)?;
             let payload = topic.last.as_ref()?.payload();
             let (epoch, seq, ts) = (topic.epoch, topic.seq, topic.ts);
-            encode::Publication { prefix: &topic.prefix, epoch, seq, ts, payload }.push(lane, out);
+            draft::push(lane, &Numbered { prefix: &topic.prefix, epoch, seq, ts }, payload, out);
             Some(newest.seq)
         })
     }
 
     /// Appends a publication that is on the tape, also from a time when nobody wanted the lane.
-    pub(super) fn push_entry(&self, lane: Lane, base: Position, entry: &Entry, out: &mut Vec<u8>) {
-        let frame = |lane: Lane| {
-            let (start, len) = (entry.start[lane as usize], entry.len[lane as usize]);
-            (len > 0).then(|| self.reader.bytes(lane, Run { base, start, len }))
-        };
+    pub(super) fn push_entry(&self, lane: Lane, entry: &Published<'_>, out: &mut Vec<u8>) {
+        let frame = |lane: Lane| entry.is_in(lane).then(|| self.reader.bytes(lane, entry.run(lane)));
         if let Some(frame) = frame(lane) {
             return out.extend_from_slice(frame);
         }
-        let of_topic = |push: &mut dyn FnMut(&Topic)| {
-            self.tape.with_topics(|topics, _| topics.at(entry.topic.slot).filter(|t| t.id == entry.topic).map(push));
-        };
-        if let (Lane::Events, Some(json)) = (lane, frame(Lane::Json)) {
-            let json = encode::json_of(json);
-            return of_topic(&mut |topic| {
-                push_event(out, Some((&topic.epoch, entry.seq)), json);
-            });
-        }
-        let payload = frame(Lane::Raw).map(encode::payload_of).expect("one of the lanes has it");
-        of_topic(&mut |topic| {
-            let (epoch, seq, ts) = (topic.epoch, entry.seq, entry.ts);
-            encode::Publication { prefix: &topic.prefix, epoch, seq, ts, payload }.push(lane, out);
+        self.tape.with_topics(|topics, _| {
+            let Some(topic) = topics.at(entry.topic.slot).filter(|topic| topic.id == entry.topic) else { return };
+            let of = Numbered { prefix: &topic.prefix, epoch: topic.epoch, seq: entry.seq, ts: entry.ts };
+            draft::push_from(lane, &of, entry.kind, frame, out);
         });
     }
 

@@ -72,8 +72,7 @@ impl<E: Edge> Worker<E> {
         let connection = &self.connections[token as usize];
         // A subscriber of newest values may be further behind than the tape reaches back; then that is what is shown.
         let from = from.max(self.reader.floor());
-        let mut ts = wall_us;
-        self.reader.look(from, |_, entry| ts = entry.ts);
+        let ts = self.reader.look(from).map_or(wall_us, |published| published.ts);
         SlowClient {
             conn: connection.name(),
             address: connection.peer,

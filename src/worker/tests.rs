@@ -30,6 +30,7 @@ use self::{
 };
 use super::*;
 use crate::{
+    access::Rules,
     config::RateLimit,
     handover::{Beginning, Listener},
     io::{
@@ -38,15 +39,12 @@ use crate::{
         waker::Waker,
     },
     limits::{Limits, Quota, Table},
-    live::Live,
     log::{Dropped, Log},
-    metrics::Metrics,
     protocol::{Kind, Payload},
     proxy::Proxies,
-    publish::Publisher,
-    shared::{OWED_MAX, SlowClients},
-    tape::TapeSettings,
-    topic::Subscriptions,
+    publish::Door,
+    shared::OWED_MAX,
+    tape::{About, TapeSettings},
 };
 
 /// Scripts in an ordinary run: a minute or two.
@@ -156,10 +154,8 @@ fn settings() -> Settings {
         http_rate_min: 0,
         http_pending_max: 1 << 20,
         stall_limit: Duration::ZERO,
-        origins: Vec::new(),
-        token: None,
+        access: Rules::new(None, Vec::new(), true),
         proxies: Proxies::default(),
-        open: true,
     }
 }
 
@@ -182,15 +178,8 @@ impl World {
             epoch: 99,
         });
         let wakers: Vec<Arc<Waker>> = (0..workers).map(|_| Arc::new(Waker::new().unwrap())).collect();
-        let metrics = Arc::new(Metrics::new(workers));
-        let shared = Arc::new(Shared {
-            publisher: Publisher::new(tape.clone(), wakers.clone().into(), Arc::clone(&metrics), 128),
-            subscriptions: Subscriptions::new(settings.subscriptions_total_max),
-            settings: Live::new(settings),
-            metrics,
-            log: Log::new("5/s".parse().expect("it is a rate"), Dropped::default()),
-            slow: SlowClients::new(workers),
-        });
+        let log = Log::new("5/s".parse().expect("it is a rate"), Dropped::default());
+        let shared = Shared::new(settings, log, &tape, workers, wakers.clone().into());
         let (control, handed_on) = Inbox::new(1000, Arc::new(Waker::new().unwrap()));
         let post = |(index, waker): (usize, Arc<Waker>)| {
             let (inbox, receiver) = Inbox::new(64, Arc::clone(&waker));
@@ -268,7 +257,8 @@ impl World {
         for body in bodies {
             self.published.push_back((topic.to_owned(), body.clone()));
             let payload = Payload::from_parts(body.kind, &body.bytes);
-            self.tape.appender().append(topic, payload, self.kernel.wall_us(), 0).unwrap();
+            let about = About { ts: self.kernel.wall_us(), ..About::default() };
+            Door::new(self.tape.clone(), 128).publish(None, topic, payload, about).unwrap();
             self.shared.publisher.wake();
             self.note_published();
         }
@@ -280,8 +270,8 @@ impl World {
         let head = self.reader.refresh();
         assert!(self.reader.floor() <= from, "the script publishes more at once than its tape holds");
         let mut entries = Vec::new();
-        self.reader.scan(from, head, |_, _, entry| {
-            entries.push(*entry);
+        self.reader.scan(from, head, |entry| {
+            entries.push(**entry);
             true
         });
         self.reader.trim();
@@ -472,9 +462,8 @@ impl World {
     fn lanes_written(&mut self) -> [bool; LANES] {
         let body = self.body(Kind::Json, 0);
         self.publish("q", vec![body]);
-        let mut written = [false; LANES];
-        self.reader.look(Position(self.journal.len() as u64 - 1), |_, entry| written = entry.len.map(|len| len > 0));
-        written
+        let last = self.reader.look(Position(self.journal.len() as u64 - 1)).expect("it was just published");
+        Lane::ALL.map(|lane| last.is_in(lane))
     }
 }
 
@@ -888,10 +877,10 @@ fn a_publication_that_comes_just_before_sleep_is_not_slept_over() {
     world.pass(Duration::from_millis(100));
     world.publish_some("q", 1, 0);
     world.settle();
-    let (tape, body) = (world.tape.clone(), world.body(Kind::Json, 0));
+    let (door, body) = (Door::new(world.tape.clone(), 128), world.body(Kind::Json, 0));
     world.published.push_back(("q".into(), body.clone()));
     world.kernel.meanwhile(move || {
-        tape.appender().append("q", Payload::Json(&body.bytes), 0, 0).unwrap();
+        door.publish(None, "q", Payload::Json(&body.bytes), About::default()).unwrap();
     });
     world.kernel.disturb(0);
     world.kernel.allow(Duration::from_millis(100));

@@ -8,7 +8,7 @@ use std::{
 
 use bytesize::ByteSize;
 use serde_json::{Value, json};
-use stentor::{protocol::Payload, server::Server};
+use stentor::{Payload, server::Server};
 
 use crate::client::{Client, serve, tcp};
 
@@ -411,6 +411,16 @@ fn events_have_modes_and_rates_and_heartbeats() {
         next = events.data();
     }
     assert_eq!(next["topic"], "q.a");
+}
+
+#[test]
+fn what_comes_behind_a_request_for_events_is_passed_over() {
+    let server = serve(|_| {});
+    let mut events = Events::open(&server, "topics=q.a", "X: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n");
+    assert_eq!(events.data()["type"], "hello");
+    assert_eq!(events.data()["type"], "ack");
+    server.publisher().publish("q.a", Payload::Json(b"1")).unwrap();
+    assert_eq!(events.data()["type"], "update");
 }
 
 #[test]
