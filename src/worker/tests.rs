@@ -184,7 +184,7 @@ impl World {
         let post = |(index, waker): (usize, Arc<Waker>)| {
             let (inbox, receiver) = Inbox::new(64, Arc::clone(&waker));
             // Every other seed's edges hold back some of what they take, and of what they read.
-            let luck = (seed % 2 == 0).then_some(seed);
+            let luck = seed.is_multiple_of(2).then_some(seed);
             let (shared, edge) = (Arc::clone(&shared), Holding::new(kernel.edge(waker), luck));
             let worker = Worker::new(index, shared, tape.clone(), edge, receiver, control.clone());
             Post { worker, inbox, handed: 0, alive: true, idle_turns: 0, seen: (0, Position(0)) }

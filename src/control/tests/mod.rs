@@ -8,6 +8,7 @@ mod page;
 mod publishing;
 mod slow;
 mod topics;
+#[cfg(not(loom))]
 mod world;
 
 use std::{
