@@ -9,7 +9,7 @@ use std::{fmt::Display, io};
 use super::{
     Doom, Worker,
     connection::{Phase, Speaks},
-    fanout::{Outcome, send_all},
+    fan::{Outcome, send_all},
 };
 use crate::{
     io::{Edge, Token},

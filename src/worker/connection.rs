@@ -6,9 +6,11 @@
 use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{
-    interest::CohortId,
-    resume::Resume,
-    round::{PacedRound, Round, Told},
+    cursors::{
+        resume::Resume,
+        round::{PacedRound, Round, Told},
+    },
+    fan::interest::CohortId,
     timers,
 };
 use crate::{
@@ -20,7 +22,7 @@ use crate::{
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub enum Phase {
     /// Its request is on the way.
     Request,
     /// It speaks WebSocket.
@@ -33,7 +35,7 @@ pub(super) enum Phase {
 
 /// What has become of a ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ping {
+pub enum Ping {
     /// None is on the way.
     None,
     /// It was sent, or waits to be.
@@ -46,7 +48,7 @@ pub(super) enum Ping {
 
 /// What is spoken on a connection.
 #[derive(Clone, Debug)]
-pub(super) enum Speaks {
+pub enum Speaks {
     /// The JSON protocol.
     Json,
     /// The bare payloads of one topic.
@@ -59,7 +61,7 @@ pub(super) enum Speaks {
 }
 
 /// One connection.
-pub(super) struct Connection<S> {
+pub struct Connection<S> {
     // What a pass over the members touches comes first.
     pub socket: S,
     /// The cohort whose names it is subscribed to.
@@ -111,7 +113,7 @@ pub(super) struct Connection<S> {
 
 /// A cursor of one connection alone: its socket was full, or it has just subscribed.
 #[derive(Debug, Default)]
-pub(super) struct March {
+pub struct March {
     /// The next publication to look at.
     pub position: Position,
     /// How many bytes of that publication's frame were already sent.
@@ -144,7 +146,7 @@ pub(super) struct March {
 
 /// A change of subscription that a connection has not yet come to.
 #[derive(Debug, Default)]
-pub(super) struct Stage {
+pub struct Stage {
     /// The position at which the change was made.
     pub until: Position,
     /// The cohort up to there.

@@ -25,28 +25,19 @@
 
 mod alive;
 mod closing;
-mod column;
 mod connection;
-mod delivery;
+mod cursors;
 mod expire;
-mod fanout;
-mod interest;
-mod lag;
-mod march;
+mod fan;
 mod messages;
-mod pace;
-mod passes;
 mod quota;
 #[cfg(all(any(test, fuzzing), not(loom)))]
 #[doc(hidden)]
 pub mod reload_script;
 mod requests;
-mod resume;
-mod round;
 #[cfg(all(any(test, fuzzing), not(loom)))]
 #[doc(hidden)]
 pub mod script;
-mod slow;
 mod subscribe;
 #[cfg(all(test, not(loom)))]
 mod tests;
@@ -60,11 +51,11 @@ use slab::Slab;
 pub(crate) use self::requests::shown_token;
 use self::{
     connection::{Connection, Phase, Ping, Speaks},
-    interest::{CohortId, Interest},
-    march::Plan,
-    passes::{PassId, Passes},
-    round::Piece,
-    slow::Survey,
+    cursors::{Plan, round::Piece, slow::Survey},
+    fan::{
+        interest::{CohortId, Interest},
+        passes::{PassId, Passes},
+    },
     timers::Timers,
 };
 use crate::{

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{
+use super::fan::{
     delivery::{Delivery, Rate},
     interest::{CohortId, CohortKey, Interest},
     passes::Passes,

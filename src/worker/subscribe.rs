@@ -13,9 +13,11 @@ use super::{
     Worker,
     closing::push_message,
     connection::Stage,
-    delivery::Delivery,
-    interest::{CohortKey, NameId},
-    resume::Resumed,
+    cursors::resume::Resumed,
+    fan::{
+        delivery::Delivery,
+        interest::{CohortKey, NameId},
+    },
 };
 use crate::{
     io::{Edge, Token},
@@ -33,7 +35,7 @@ const LOOK_AT_ONCE: u32 = 256;
 const RATES_MAX: usize = 16;
 
 /// A topic as a new subscriber finds it.
-pub(super) struct Found {
+pub struct Found {
     pub id: TopicId,
     pub name: Arc<str>,
     pub epoch: String,
@@ -273,13 +275,13 @@ impl<E: Edge> Worker<E> {
     }
 
     /// Joins a cohort; the worker's first makes it look at the tape, the lane's first makes it be written.
-    fn join_cohort(&mut self, key: CohortKey, position: Position) -> super::interest::CohortId {
+    fn join_cohort(&mut self, key: CohortKey, position: Position) -> super::fan::interest::CohortId {
         self.lanes[key.lane as usize] += 1;
         self.interest.join(key, position)
     }
 
     /// One user of a cohort less.
-    pub(super) fn leave_cohort(&mut self, id: super::interest::CohortId) {
+    pub(super) fn leave_cohort(&mut self, id: super::fan::interest::CohortId) {
         let lane = self.interest.cohort(id).key.lane;
         self.lanes[lane as usize] -= 1;
         self.interest.leave(id);

@@ -15,13 +15,18 @@ use std::{ops::Range, time::Duration};
 use rustc_hash::FxHashMap;
 
 use super::{
-    Worker,
-    closing::push_message,
-    delivery::Delivery,
-    fanout::{Outcome, send_all},
-    interest::CohortId,
-    march::{STEP_ENTRIES, Step},
-    pace::{Change, Pace},
+    super::{
+        Worker,
+        closing::push_message,
+        fan::{
+            Outcome,
+            delivery::Delivery,
+            interest::CohortId,
+            pace::{Change, Pace},
+            send_all,
+        },
+    },
+    STEP_ENTRIES, Step,
 };
 use crate::{
     io::{Edge, SEND_MAX, Token},
@@ -36,11 +41,11 @@ const RENEW_AFTER: Duration = Duration::from_secs(1);
 
 /// The newest number of each topic that a connection was sent or told of, by slot. The hash has no key: slots are the
 /// server's own numbers, given out in order, and no more than there are topics.
-pub(super) type Told = FxHashMap<u32, u64>;
+pub type Told = FxHashMap<u32, u64>;
 
 /// What is left of a round.
 #[derive(Debug, Default)]
-pub(super) struct Round {
+pub struct Round {
     /// The positions after the publications to be sent, and their topics; the next one is the last of the list.
     pub items: Vec<(Position, u32)>,
     /// What was published from here on belongs to the next round.
@@ -51,7 +56,7 @@ pub(super) struct Round {
 
 /// The rounds of one rate.
 #[derive(Debug, Default)]
-pub(super) struct PacedRound {
+pub struct PacedRound {
     pub round: Round,
     /// The number of the tick at which it began.
     pub ticks: u64,
@@ -61,7 +66,7 @@ pub(super) struct PacedRound {
 
 /// Which of a connection's rounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Which {
+pub enum Which {
     /// Of its names without a rate.
     Live,
     /// Of its rate with this number.
@@ -70,7 +75,7 @@ pub(super) enum Which {
 
 /// A part of a gathered buffer: one publication, and the notice before it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Piece {
+pub struct Piece {
     /// Where it ends in the buffer.
     pub end: usize,
     /// The position after it.
@@ -98,7 +103,7 @@ impl PacedRound {
 
 impl<E: Edge> Worker<E> {
     /// A round of newest values, with every publication between them of names that are delivered in full, up to `until`.
-    pub(super) fn send_newest(&mut self, token: Token, cohort: CohortId, until: Position) -> Step {
+    pub fn send_newest(&mut self, token: Token, cohort: CohortId, until: Position) -> Step {
         let march = self.march_of(token);
         let position = march.position;
         let waited = std::mem::take(&mut march.waited);
@@ -115,13 +120,7 @@ impl<E: Edge> Worker<E> {
     /// A round of one rate, if it is time for one or one has begun. None if there is nothing to send.
     ///
     /// With `until` the subscription changes there: what has changed before is due at once.
-    pub(super) fn send_paced(
-        &mut self,
-        token: Token,
-        cohort: CohortId,
-        n: usize,
-        until: Option<Position>,
-    ) -> Option<Step> {
+    pub fn send_paced(&mut self, token: Token, cohort: CohortId, n: usize, until: Option<Position>) -> Option<Step> {
         let pace = &self.interest.cohort(cohort).paces[n];
         let (rate, tick, ticks) = (pace.rate, pace.tick, pace.ticks);
         let upto = until.unwrap_or(self.position);
@@ -159,7 +158,7 @@ impl<E: Edge> Worker<E> {
 
     /// The position after a topic's newest publication before `until` that isn't left out for the cohort, if that is beyond
     /// `from`.
-    pub(super) fn newest_for(&self, cohort: CohortId, slot: u32, from: Position, until: Position) -> Option<Position> {
+    pub fn newest_for(&self, cohort: CohortId, slot: u32, from: Position, until: Position) -> Option<Position> {
         let newest = self.interest.newest(slot)?;
         let (mut end, mut origin) = (newest.end, newest.origin);
         for _ in 0..STEP_ENTRIES {
@@ -364,7 +363,7 @@ impl<E: Edge> Worker<E> {
     }
 
     /// A member of a cohort was sent only `taken` bytes of a tick.
-    pub(super) fn fall_behind_at_tick(
+    pub fn fall_behind_at_tick(
         &mut self,
         token: Token,
         n: usize,
@@ -387,7 +386,7 @@ impl<E: Edge> Worker<E> {
 
     /// Appends, as `lane` has it, the publication that ends at `position` and that was its topic's newest when the round
     /// began. Returns its number; none if it is neither on the tape any more nor the topic's last value.
-    pub(super) fn push_value(&self, lane: Lane, slot: u32, position: Position, out: &mut Vec<u8>) -> Option<u64> {
+    pub fn push_value(&self, lane: Lane, slot: u32, position: Position, out: &mut Vec<u8>) -> Option<u64> {
         let mut found: Option<(Position, Entry)> = None;
         self.reader.look(Position(position.0 - 1), |base, entry| found = Some((base, *entry)));
         if let Some((base, entry)) = found {
@@ -406,7 +405,7 @@ impl<E: Edge> Worker<E> {
     }
 
     /// Appends a publication that is on the tape, also from a time when nobody wanted the lane.
-    pub(super) fn push_entry(&self, lane: Lane, base: Position, entry: &Entry, out: &mut Vec<u8>) {
+    pub fn push_entry(&self, lane: Lane, base: Position, entry: &Entry, out: &mut Vec<u8>) {
         let frame = |lane: Lane| {
             let (start, len) = (entry.start[lane as usize], entry.len[lane as usize]);
             (len > 0).then(|| self.reader.bytes(lane, Run { base, start, len }))

@@ -8,11 +8,11 @@ use std::collections::VecDeque;
 use crate::slack::{KEPT_BY_THREAD, Slack};
 
 /// Names a pass; numbers wrap around.
-pub(super) type PassId = u32;
+pub type PassId = u32;
 
 /// See the module's description.
 #[derive(Debug, Default)]
-pub(super) struct Passes {
+pub struct Passes {
     open: VecDeque<Pass>,
     /// The number of the first of `open`.
     first: PassId,

@@ -7,17 +7,17 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Worker,
+    super::{Worker, cursors::round::Piece},
+    Outcome,
     delivery::Rate,
-    fanout::{Outcome, send_all},
     interest::{CohortId, Newest},
-    round::Piece,
+    send_all,
 };
 use crate::{clock::Moment, io::Edge, tape::Position};
 
 /// One rate of a cohort.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub struct Pace {
     pub rate: Rate,
     /// Where the last tick stood: what came before it has been sent.
     pub tick: Position,
@@ -31,7 +31,7 @@ pub(super) struct Pace {
 
 /// A topic that has changed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Change {
+pub struct Change {
     pub slot: u32,
     /// Its newest number at the last tick.
     pub before: u64,
@@ -40,7 +40,7 @@ pub(super) struct Change {
 /// When rates tick that have something to send, the next one first: as many entries as there are such rates. An entry goes with
 /// its cohort, so that whoever subscribes and leaves again and again leaves nothing behind until a far tick.
 #[derive(Debug, Default)]
-pub(super) struct Ticks(BTreeSet<(Moment, CohortId, usize)>);
+pub struct Ticks(BTreeSet<(Moment, CohortId, usize)>);
 
 impl Ticks {
     /// The next tick: when, of which cohort, and the number of its rate.
@@ -95,7 +95,7 @@ impl Pace {
 
 impl<E: Edge> Worker<E> {
     /// Sets the next tick of the rates of which the pass has found the first change.
-    pub(super) fn set_ticks(&mut self) {
+    pub fn set_ticks(&mut self) {
         let mut stirred = std::mem::take(&mut self.stirred);
         for (id, n) in stirred.drain(..) {
             self.interest.set_tick(id, n, self.now);
@@ -104,7 +104,7 @@ impl<E: Edge> Worker<E> {
     }
 
     /// Makes the ticks that are due.
-    pub(super) fn tick(&mut self) {
+    pub fn tick(&mut self) {
         let mut any = false;
         while let Some((_, id, n)) = self.interest.next_tick().filter(|(due, ..)| *due <= self.now) {
             self.tick_one(id, n);

@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use rustc_hash::FxHashMap;
 
-use super::{
+use super::super::{
     SURVEY_EVERY, Worker,
     closing::Farewell,
     connection::Connection,
-    delivery::Delivery,
-    interest::{CohortId, Newest},
+    fan::{
+        delivery::Delivery,
+        interest::{CohortId, Newest},
+    },
 };
 use crate::{
     clock::Moment,
@@ -28,7 +30,7 @@ const LOOK_AT_ONCE: u32 = 256;
 
 impl<E: Edge> Worker<E> {
     /// Closes every connection whose next publication is no longer on the tape.
-    pub(super) fn drop_fallen(&mut self) {
+    pub fn drop_fallen(&mut self) {
         let floor = self.reader.floor();
         if floor == self.checked_floor {
             return;
@@ -68,7 +70,7 @@ impl<E: Edge> Worker<E> {
     }
 
     /// Closes every connection that is further behind than `--lag-limit` and `--lag-limit-age` allow.
-    pub(super) fn enforce_lag_limit(&mut self) {
+    pub fn enforce_lag_limit(&mut self) {
         if self.lag_limit_due().is_none_or(|due| self.now < due) {
             return;
         }
@@ -92,7 +94,7 @@ impl<E: Edge> Worker<E> {
 
     /// When it is to be looked whether somebody is too far behind; never where any distance is allowed, or nobody is
     /// subscribed: who is alone then is only waited for to take its answers.
-    pub(super) fn lag_limit_due(&self) -> Option<Moment> {
+    pub fn lag_limit_due(&self) -> Option<Moment> {
         let limited = self.settings.lag_limit > 0 || !self.settings.lag_limit_age.is_zero();
         (limited && !self.alone.is_empty() && !self.interest.is_empty()).then_some(self.lag_due)
     }
@@ -164,7 +166,7 @@ impl<E: Edge> Worker<E> {
     }
 
     /// The greatest lag of a subscriber, in publications.
-    pub(super) fn lag_max(&self) -> u64 {
+    pub fn lag_max(&self) -> u64 {
         let last = self.alone.iter().filter_map(|token| self.connections[*token as usize].cursor()).min();
         last.map_or(0, |last| self.reader.head().0.saturating_sub(last.0))
     }
@@ -172,7 +174,7 @@ impl<E: Edge> Worker<E> {
 
 impl<S> Connection<S> {
     /// Where a subscriber that marches alone stands.
-    pub(super) fn cursor(&self) -> Option<Position> {
+    pub fn cursor(&self) -> Option<Position> {
         let march = self.march.as_ref()?;
         let subscribed = self.cohort.is_some() || march.stages.iter().any(|stage| stage.cohort.is_some());
         subscribed.then_some(march.position)

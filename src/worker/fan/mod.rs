@@ -7,7 +7,14 @@
 //! at the connection. A member whose socket is full leaves the march and goes on alone (`march.rs`) from the very byte where
 //! it stopped.
 
-use super::{Worker, interest::CohortId};
+mod column;
+pub mod delivery;
+pub mod interest;
+pub mod pace;
+pub mod passes;
+
+use self::interest::CohortId;
+use super::Worker;
 use crate::{
     io::{Edge, SEND_MAX, Sent, Token},
     lane::Lane,
@@ -19,7 +26,7 @@ use crate::{
 const PLANNED_BYTES: usize = 512 * 1024;
 
 /// What became of sending all of something.
-pub(super) enum Outcome {
+pub enum Outcome {
     /// All of it was taken.
     All,
     /// The socket is full after so many bytes.
@@ -30,7 +37,7 @@ pub(super) enum Outcome {
 
 impl<E: Edge> Worker<E> {
     /// Plans what is new on the tape, and serves the cohorts that have something to send.
-    pub(super) fn advance(&mut self) {
+    pub fn advance(&mut self) {
         if self.interest.is_empty() {
             // Nobody is to be sent anything; whoever has ended its last subscription only waits for the answer. The cohorts that
             // stood in line have gone.
@@ -58,7 +65,7 @@ impl<E: Edge> Worker<E> {
     }
 
     /// Whether so much is on its way that nothing more is to be planned, nor read from those that publish.
-    pub(super) fn is_crowded(&self) -> bool {
+    pub fn is_crowded(&self) -> bool {
         self.passes.bytes() >= PLANNED_BYTES || (self.crowded.is_some() && self.crowded == self.passes.oldest())
     }
 
@@ -184,7 +191,7 @@ impl<E: Edge> Worker<E> {
 
     /// Where in the cohort's publications from `from` on a member is that was sent `taken` bytes of them: the position,
     /// the offset within its frame, and how many whole ones went before.
-    pub(super) fn locate(&mut self, id: CohortId, from: Position, taken: usize) -> (Position, u32, u64) {
+    pub fn locate(&mut self, id: CohortId, from: Position, taken: usize) -> (Position, u32, u64) {
         let Worker { reader, interest, tape, .. } = self;
         let lane = interest.cohort(id).key.lane as usize;
         let (mut left, mut passed) = (taken, 0);
@@ -207,7 +214,7 @@ impl<E: Edge> Worker<E> {
 /// The planned bytes in one piece: the tape's own where they are adjacent, else gathered into `gather`.
 ///
 /// Gathering costs 10 to 30 ns a frame; handing the kernel the pieces instead costs 20 to 115 ns each, at every send.
-pub(super) fn contiguous<'b>(
+pub fn contiguous<'b>(
     reader: &'b Reader,
     lane: Lane,
     runs: impl Iterator<Item = Run> + Clone,
@@ -225,7 +232,7 @@ pub(super) fn contiguous<'b>(
 }
 
 /// Sends `bytes`, in pieces of at most [`SEND_MAX`], until all are taken or the socket is full.
-pub(super) fn send_all<E: Edge>(edge: &mut E, socket: &E::Socket, bytes: &[u8], sends: &mut u64) -> Outcome {
+pub fn send_all<E: Edge>(edge: &mut E, socket: &E::Socket, bytes: &[u8], sends: &mut u64) -> Outcome {
     let mut at = 0;
     while at < bytes.len() {
         let piece = &bytes[at..bytes.len().min(at + SEND_MAX)];

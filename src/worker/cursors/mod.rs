@@ -15,13 +15,16 @@
 //! in rounds (`round.rs`) once the socket was full, and those with a rate always (`pace.rs`); a stage may first go back to
 //! what was missed (`resume.rs`).
 
+mod lag;
+pub mod resume;
+pub mod round;
+pub mod slow;
+
+use self::round::{PacedRound, Round, Told};
 use super::{
     Worker,
     connection::{March, Phase, Stage},
-    delivery::Delivery,
-    fanout::{Outcome, contiguous, send_all},
-    interest::CohortId,
-    round::{PacedRound, Round, Told},
+    fan::{Outcome, contiguous, delivery::Delivery, interest::CohortId, pace::Pace, send_all},
 };
 use crate::{
     io::{Edge, SEND_MAX, Token},
@@ -29,7 +32,7 @@ use crate::{
 };
 
 /// Index entries that one connection alone goes through in one turn.
-pub(super) const STEP_ENTRIES: usize = 16 * 1024;
+pub const STEP_ENTRIES: usize = 16 * 1024;
 
 /// Sends for one connection alone in one turn.
 const STEP_SENDS: usize = 4;
@@ -39,7 +42,7 @@ const STEP_STAGES: usize = 256;
 
 /// Pieces of the tape to be sent to one connection in this order, adjacent ones merged.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
+pub struct Plan {
     pub runs: Vec<Run>,
     pub bytes: usize,
     pub publications: u64,
@@ -63,7 +66,7 @@ impl Plan {
 }
 
 /// Where a step of one connection has led.
-pub(super) enum Step {
+pub enum Step {
     /// It can go on at once.
     On,
     /// It has done its share of this turn.
@@ -80,7 +83,7 @@ pub(super) enum Step {
 
 impl<E: Edge> Worker<E> {
     /// Gives a connection in march a cursor of its own, where it has come to.
-    pub(super) fn leave_march(&mut self, token: Token) {
+    pub fn leave_march(&mut self, token: Token) {
         let position = self.position_in_march(token);
         self.leave_march_at(token, position);
     }
@@ -95,7 +98,7 @@ impl<E: Edge> Worker<E> {
     }
 
     /// Gives a connection that has been sent everything before `position` a cursor of its own.
-    pub(super) fn leave_march_at(&mut self, token: Token, position: Position) {
+    pub fn leave_march_at(&mut self, token: Token, position: Position) {
         self.leave_members(token);
         let place = self.alone.len() as u32;
         self.alone.push(token);
@@ -112,7 +115,7 @@ impl<E: Edge> Worker<E> {
 
     /// Rounds of a cohort's rates for a member that has been sent everything up to the last tick.
     fn paces_from_tick(&mut self, cohort: CohortId) -> Vec<PacedRound> {
-        let from_tick = |pace: &super::pace::Pace| PacedRound::from(pace.tick, pace.ticks);
+        let from_tick = |pace: &Pace| PacedRound::from(pace.tick, pace.ticks);
         self.interest.cohort(cohort).paces.iter().map(from_tick).collect()
     }
 
@@ -120,7 +123,7 @@ impl<E: Edge> Worker<E> {
     /// None if nothing is left out for this connection, or it isn't told.
     ///
     /// `position` is not beyond what the reader sees. It may be before the tape's floor, as long as the reader pins it.
-    pub(super) fn told_at(&mut self, token: Token, id: CohortId, position: Position) -> Option<Told> {
+    pub fn told_at(&mut self, token: Token, id: CohortId, position: Position) -> Option<Told> {
         let tells = self.connections[token as usize].speaks.tells();
         if !tells || !self.interest.cohort(id).has(|delivery| delivery != Delivery::All) {
             return None;
@@ -150,12 +153,12 @@ impl<E: Edge> Worker<E> {
     }
 
     /// The march of a connection that marches alone.
-    pub(super) fn march_of(&mut self, token: Token) -> &mut March {
+    pub fn march_of(&mut self, token: Token) -> &mut March {
         self.connections[token as usize].march.as_mut().expect("it marches alone")
     }
 
     /// Adds a change of subscription at `until` to a connection, which marches alone from here on.
-    pub(super) fn add_stage(&mut self, token: Token, stage: Stage) {
+    pub fn add_stage(&mut self, token: Token, stage: Stage) {
         if self.connections[token as usize].march.is_none() {
             self.leave_march(token);
         }
@@ -164,7 +167,7 @@ impl<E: Edge> Worker<E> {
     }
 
     /// Puts a connection that marches alone on the list of those to go on this turn.
-    pub(super) fn list(&mut self, token: Token) {
+    pub fn list(&mut self, token: Token) {
         let connection = &mut self.connections[token as usize];
         if let Some(march) = connection.march.as_mut().filter(|march| !march.listed && !connection.full) {
             march.listed = true;
@@ -173,14 +176,14 @@ impl<E: Edge> Worker<E> {
     }
 
     /// Puts everybody who marches alone and has room on that list.
-    pub(super) fn list_all(&mut self) {
+    pub fn list_all(&mut self) {
         for at in 0..self.alone.len() {
             self.list(self.alone[at]);
         }
     }
 
     /// Lets the connections that march alone and have room go a step, as many as a turn allows.
-    pub(super) fn march(&mut self) {
+    pub fn march(&mut self) {
         let most = self.settings.turn_sends;
         let sends = self.metrics().sends.get() + most as u64;
         for _ in 0..self.runnable.len().min(most) {
@@ -296,7 +299,7 @@ impl<E: Edge> Worker<E> {
             return false;
         }
         let Some(cohort) = connection.cohort else { return true };
-        let even = |(own, pace): (&PacedRound, &super::pace::Pace)| own.is_even_with(pace);
+        let even = |(own, pace): (&PacedRound, &Pace)| own.is_even_with(pace);
         march.paces.iter().zip(&self.interest.cohort(cohort).paces).all(even)
     }
 
@@ -378,7 +381,7 @@ impl<E: Edge> Worker<E> {
     /// A connection's socket was full `offset` bytes into the publication at `position`.
     ///
     /// Where the tape may roll on without it, it takes the rest of that frame along.
-    pub(super) fn stop_at(&mut self, token: Token, cohort: CohortId, position: Position, offset: u32) {
+    pub fn stop_at(&mut self, token: Token, cohort: CohortId, position: Position, offset: u32) {
         let march = self.march_of(token);
         (march.position, march.offset, march.slow) = (position, offset, true);
         if offset == 0 || !self.interest.cohort(cohort).has(|delivery| delivery == Delivery::Latest) {
@@ -393,7 +396,7 @@ impl<E: Edge> Worker<E> {
     }
 
     /// Puts the rest of a publication before everything else that a connection is to be sent.
-    pub(super) fn put_rest(&mut self, token: Token, rest: impl IntoIterator<Item = u8>) {
+    pub fn put_rest(&mut self, token: Token, rest: impl IntoIterator<Item = u8>) {
         let connection = &mut self.connections[token as usize];
         let before = connection.out.len();
         connection.out.splice(..0, rest);
@@ -456,7 +459,7 @@ impl<E: Edge> Worker<E> {
     }
 
     /// Takes a connection off the list of those that march alone, and its stages with it.
-    pub(super) fn stop_marching(&mut self, token: Token) {
+    pub fn stop_marching(&mut self, token: Token) {
         let Some(march) = self.connections[token as usize].march.take() else { return };
         if march.short {
             self.edge.keep_short(&self.connections[token as usize].socket, false);
@@ -474,7 +477,7 @@ impl<E: Edge> Worker<E> {
     }
 
     /// Takes a connection out of its cohort's members in march, if it is one of them.
-    pub(super) fn leave_members(&mut self, token: Token) {
+    pub fn leave_members(&mut self, token: Token) {
         let connection = &self.connections[token as usize];
         let Some(id) = connection.cohort.filter(|_| connection.marches()) else { return };
         let place = connection.place;
@@ -484,7 +487,7 @@ impl<E: Edge> Worker<E> {
     }
 
     /// The unsent rest of the frame in which a connection stopped; empty if it stopped between frames.
-    pub(super) fn rest_of_frame(&self, token: Token) -> Option<Vec<u8>> {
+    pub fn rest_of_frame(&self, token: Token) -> Option<Vec<u8>> {
         let connection = &self.connections[token as usize];
         let Some(march) = connection.march.as_ref().filter(|march| march.offset > 0) else { return Some(Vec::new()) };
         let mut found = None;

@@ -10,11 +10,12 @@ use std::{borrow::Cow, collections::HashMap};
 use rustc_hash::FxHashMap;
 
 use super::{
-    Worker,
-    delivery::Delivery,
-    fanout::{Outcome, send_all},
-    march::{STEP_ENTRIES, Step},
-    subscribe::Found,
+    super::{
+        Worker,
+        fan::{Outcome, delivery::Delivery, send_all},
+        subscribe::Found,
+    },
+    STEP_ENTRIES, Step,
 };
 use crate::{
     io::{Edge, SEND_MAX, Token},
@@ -24,7 +25,7 @@ use crate::{
 
 /// What a subscriber has missed.
 #[derive(Debug)]
-pub(super) struct Resume {
+pub struct Resume {
     /// The first publication missed.
     pub from: Position,
     /// Where the subscription begins.
@@ -35,7 +36,7 @@ pub(super) struct Resume {
 
 /// What becomes of a topic that is resumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Resumed {
+pub enum Resumed {
     /// It goes on behind this number.
     Behind(u64),
     /// That is gone, for this reason.
@@ -44,7 +45,7 @@ pub(super) enum Resumed {
 
 impl<E: Edge> Worker<E> {
     /// Decides for each topic with a resume point what becomes of it, and what has to be sent again.
-    pub(super) fn resume(
+    pub fn resume(
         &mut self,
         points: &HashMap<Cow<'_, str>, ResumePoint<'_>>,
         delivery: Delivery,
@@ -95,7 +96,7 @@ impl<E: Edge> Worker<E> {
     }
 
     /// Sends up to one buffer of what the connection missed.
-    pub(super) fn send_missed(&mut self, token: Token) -> Step {
+    pub fn send_missed(&mut self, token: Token) -> Step {
         let lane = self.connections[token as usize].lane();
         let (position, offset, resume) = {
             let march = self.march_of(token);

@@ -7,7 +7,10 @@
 
 use std::{collections::BinaryHeap, sync::Arc, time::Duration};
 
-use super::{Worker, delivery::Delivery, interest::NameId};
+use super::super::{
+    Worker,
+    fan::{delivery::Delivery, interest::NameId},
+};
 use crate::{
     clock::Moment,
     io::{Edge, Token},
@@ -22,7 +25,7 @@ const EVERY: Duration = Duration::from_secs(1);
 const NAMES_MAX: usize = 8;
 
 /// When a worker looks, and what it has shown.
-pub(super) struct Survey {
+pub struct Survey {
     due: Moment,
     shows_any: bool,
     /// Those furthest behind so far; used again each time. The least far of them comes first.
@@ -37,13 +40,13 @@ impl Survey {
 
 impl<E: Edge> Worker<E> {
     /// When the list is to be made anew; never while there is nobody to show and nobody shown.
-    pub(super) fn slow_due(&self) -> Option<Moment> {
+    pub fn slow_due(&self) -> Option<Moment> {
         let wanted = self.slow.shows_any || (self.settings.slow_list > 0 && !self.alone.is_empty());
         wanted.then_some(self.slow.due)
     }
 
     /// Makes the list anew.
-    pub(super) fn show_slow(&mut self, now: Moment) {
+    pub fn show_slow(&mut self, now: Moment) {
         self.pick_worst();
         let mut worst = std::mem::take(&mut self.slow.worst);
         let wall_us = self.edge.wall_us();

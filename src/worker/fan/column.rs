@@ -27,7 +27,7 @@ use crate::{
 
 /// See the module's description.
 #[derive(Debug, Default)]
-pub(super) struct Column {
+pub struct Column {
     members: Vec<Member>,
     /// Who is served next.
     next: usize,
@@ -70,7 +70,7 @@ struct Cut {
 
 /// What became of planning a publication.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Planned {
+pub struct Planned {
     /// It is the first of its pass.
     pub first: bool,
     /// Bytes that some member would be owed with one more like it; none is owed more.
@@ -79,7 +79,7 @@ pub(super) struct Planned {
 
 /// What is to be sent to the members at one cut.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Owed {
+pub struct Owed {
     /// They have been sent everything before.
     pub from: Position,
     pub publications: u32,

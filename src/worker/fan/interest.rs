@@ -32,13 +32,13 @@ use crate::{
 };
 
 /// A name that somebody on this worker is subscribed to.
-pub(super) type NameId = u32;
+pub type NameId = u32;
 
 /// A cohort of this worker.
-pub(super) type CohortId = u32;
+pub type CohortId = u32;
 
 /// Connections of one worker with the same subscription.
-pub(super) struct Cohort {
+pub struct Cohort {
     pub key: Arc<CohortKey>,
     /// Members in march, and what they are still to be sent of what was planned.
     pub column: Column,
@@ -58,7 +58,7 @@ pub(super) struct Cohort {
 
 /// What makes two subscriptions the same.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct CohortKey {
+pub struct CohortKey {
     pub lane: Lane,
     /// Each name once, sorted.
     pub names: Box<[(NameId, Delivery)]>,
@@ -86,7 +86,7 @@ struct TopicState {
 
 /// The newest publication of a topic, as of the worker's position.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Newest {
+pub struct Newest {
     /// The position after it; 0 for what was there before the worker came to the tape.
     pub end: Position,
     /// Its number; 0 for none.
@@ -97,7 +97,7 @@ pub(super) struct Newest {
 
 /// The tables of one worker.
 #[derive(Default)]
-pub(super) struct Interest {
+pub struct Interest {
     names: Slab<Name>,
     /// By a hash with a key, as below: clients choose names, rates, and what goes together.
     by_text: HashMap<Arc<str>, NameId>,
