@@ -59,10 +59,11 @@ impl<E: Edge> Worker<E> {
 
     /// Asks what a peer's TCP has acknowledged. None if the peer is dead, and the connection gone.
     fn look(&mut self, token: Token, idle: Duration) -> Option<Acks> {
-        let socket = &self.connections[token as usize].socket;
-        let acks = self.edge.acks(socket);
+        let Worker { ground, connections, .. } = self;
+        let socket = &connections[token as usize].socket;
+        let acks = ground.edge.acks(socket);
         if acks.is_dead(idle) {
-            self.metrics().dead.add(1);
+            ground.metrics.dead.add(1);
             let (silent, unanswered) = (acks.silent.as_secs(), acks.unanswered);
             let why = format!(
                 "nothing was acknowledged for {silent} s, {unanswered} retransmissions or probes were not answered"
@@ -71,7 +72,7 @@ impl<E: Edge> Worker<E> {
             return None;
         }
         if acks.silent >= idle / 2 {
-            self.edge.keep_asking(socket, idle);
+            ground.edge.keep_asking(socket, idle);
         }
         Some(acks)
     }
@@ -107,21 +108,22 @@ impl<E: Edge> Worker<E> {
     /// asked for and doesn't take is memory.
     fn check_full(&mut self, token: Token, idle: Duration) {
         let Some(acks) = self.look(token, idle) else { return };
-        let connection = &mut self.connections[token as usize];
+        let Worker { ground, connections, cursors, .. } = self;
+        let connection = &mut connections[token as usize];
         if connection.ping == Ping::Behind {
             // How far behind is found out anew.
             connection.ping = Ping::Sent;
         }
         let takes = acks.acked != std::mem::replace(&mut connection.mark, acks.acked);
-        let rest = connection.march.as_ref().map_or(0, |march| march.rest);
+        let rest = cursors.of(token, connection).map_or(0, |behind| behind.rest);
         let waiting = connection.out.len();
         if takes {
-            connection.sent = self.now;
+            connection.sent = ground.now;
         }
         // Hearing from it is no sign that it takes anything.
         if takes || waiting <= rest {
-            connection.heard = self.now;
-        } else if self.now >= connection.sent + idle {
+            connection.heard = ground.now;
+        } else if ground.now >= connection.sent + idle {
             self.cut(token, &format!("{waiting} bytes of answers were not taken for {} s", idle.as_secs()));
         }
     }
@@ -129,12 +131,13 @@ impl<E: Edge> Worker<E> {
     /// A connection that is closing, and whose peer has not gone along in time, is dropped: unless its TCP is still taking what
     /// was sent before, a little at a time.
     pub(super) fn check_closing(&mut self, token: Token) {
-        let connection = &mut self.connections[token as usize];
-        let acks = self.edge.acks(&connection.socket);
+        let Worker { ground, connections, .. } = self;
+        let connection = &mut connections[token as usize];
+        let acks = ground.edge.acks(&connection.socket);
         let takes = acks.acked != std::mem::replace(&mut connection.mark, acks.acked);
         let waits = acks.queued > 0 || !connection.out.is_empty();
-        let most = self.settings.close_timeout * CLOSING_MAX;
-        if !takes || !waits || self.now >= connection.since + most {
+        let most = ground.settings.close_timeout * CLOSING_MAX;
+        if !takes || !waits || ground.now >= connection.since + most {
             self.remove(token);
         }
     }

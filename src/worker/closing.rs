@@ -9,14 +9,14 @@ use std::{fmt::Display, io};
 use super::{
     Doom, Worker,
     connection::{Phase, Speaks},
-    fan::{Outcome, send_all},
+    cursors::Lagged,
+    deliver::{Outcome, flush},
 };
 use crate::{
     io::{Edge, Token},
     log::{Kind, tell},
     metrics::{Ending, Refusal},
     protocol::{event::push_event, reply},
-    slack::{KEPT_BY_ONE, Slack},
     websocket::{CloseCode, frame},
 };
 
@@ -48,7 +48,7 @@ impl<E: Edge> Worker<E> {
     /// Cuts a connection for which more answers wait than may; returns whether it did.
     pub(super) fn bound_pending(&mut self, token: Token) -> bool {
         let most = self.settings.pending_max;
-        let over = self.connections[token as usize].pending() > most;
+        let over = self.connections.get(token).is_some_and(|it| self.cursors.pending(token, it) > most);
         if over {
             self.cut(token, &format!("more than --max-pending {most} bytes of answers wait for it"));
         }
@@ -61,9 +61,9 @@ impl<E: Edge> Worker<E> {
         self.json.clear();
         write(&mut self.json);
         let json = std::mem::take(&mut self.json);
-        let connection = &mut self.connections[token as usize];
-        if let Some(stage) = connection.march.as_mut().and_then(|march| march.stages.back_mut()) {
-            push_message(&connection.speaks, &mut stage.then, &json);
+        let connection = &self.connections[token as usize];
+        if let Some(then) = self.cursors.last_words(token, connection) {
+            push_message(&connection.speaks, then, &json);
             self.bound_pending(token);
         } else {
             let speaks = connection.speaks.clone();
@@ -76,80 +76,41 @@ impl<E: Edge> Worker<E> {
     pub(super) fn flush_answers(&mut self) {
         let mut answered = std::mem::take(&mut self.answered);
         for token in answered.drain(..) {
-            let Some(connection) = self.connections.get_mut(token as usize) else { continue };
+            let Worker { ground, connections, fan, cursors, .. } = self;
+            let Some(connection) = connections.get_mut(token) else { continue };
             if !std::mem::take(&mut connection.answered) || connection.full {
                 continue;
             }
-            if connection.march.is_some() {
-                self.list(token);
-            } else if let Outcome::Full(_) = self.flush(token) {
-                if self.connections[token as usize].cohort.is_some() {
-                    self.leave_march(token);
-                    self.march_of(token).slow = true;
+            if cursors.list(token, connection) {
+                continue;
+            }
+            match flush(ground, connection) {
+                Outcome::All => {}
+                Outcome::Full(_) => {
+                    let subscribed = connection.cohort.is_some();
+                    let position = fan.part(connections, token);
+                    let Some(connection) = connections.get_mut(token) else { continue };
+                    if subscribed {
+                        cursors.begin(ground, &mut fan.interest, connection, token, position).conflates = true;
+                    }
+                    cursors.is_full(token, connection, ground.now);
+                    ground.await_room(token, connection);
                 }
-                self.await_room(token);
+                Outcome::Broken(why) => self.lost(token, why),
             }
         }
         self.answered = answered;
     }
 
-    /// Sends what it can of a connection's answers.
-    pub(super) fn flush(&mut self, token: Token) -> Outcome {
-        let connection = &mut self.connections[token as usize];
-        let mut sends = 0;
-        let outcome = send_all(&mut self.edge, &connection.socket, &connection.out, &mut sends);
-        let taken = match outcome {
-            Outcome::All => connection.out.len(),
-            Outcome::Full(taken) => taken,
-            Outcome::Broken(why) => {
-                self.lost(token, why);
-                return outcome;
-            }
-        };
-        if taken > 0 {
-            connection.sent = self.now;
-        }
-        if let Some(march) = &mut connection.march {
-            march.rest = march.rest.saturating_sub(taken);
-        }
-        if taken == connection.out.len() {
-            connection.out = Vec::new();
-            if connection.phase == Phase::Ending {
-                self.edge.finish(&connection.socket);
-            }
-        } else {
-            connection.out.drain(..taken);
-            connection.out.give_back(KEPT_BY_ONE);
-            self.answers_wait = true;
-        }
-        let metrics = self.metrics();
-        metrics.sends.add(sends);
-        metrics.sent_bytes.add(taken as u64);
-        metrics.sends_full.add(u64::from(matches!(outcome, Outcome::Full(_))));
-        outcome
-    }
-
-    /// Waits for the socket to have room again.
-    pub(super) fn await_room(&mut self, token: Token) {
-        let connection = &mut self.connections[token as usize];
-        connection.full = true;
-        if let Some(march) = &mut connection.march {
-            march.full_since = self.now;
-        }
-        self.edge.interest(&connection.socket, token, true, true);
-    }
-
     /// The socket has room again.
     pub(super) fn has_room(&mut self, token: Token) {
-        let connection = &mut self.connections[token as usize];
+        let Worker { ground, connections, cursors, .. } = self;
+        let connection = &mut connections[token as usize];
         if !std::mem::take(&mut connection.full) {
             return;
         }
-        self.edge.interest(&connection.socket, token, true, false);
-        if let Some(march) = &mut connection.march {
-            march.waited = self.now.since(march.full_since);
-            self.list(token);
-        } else if !std::mem::replace(&mut connection.answered, true) {
+        ground.edge.interest(&connection.socket, token, true, false);
+        if !cursors.has_room(token, connection, ground.now) && !std::mem::replace(&mut connection.answered, true) {
             self.answered.push(token);
         }
     }
@@ -172,7 +133,7 @@ impl<E: Edge> Worker<E> {
                 ),
             };
             self.close_if_there(token, Farewell { code: Some(code), reason: &reason, error: None });
-            if let Some(connection) = self.connections.get_mut(token as usize) {
+            if let Some(connection) = self.connections.get_mut(token) {
                 connection.phase = Phase::Ending;
                 self.answer(token, |_| {});
             }
@@ -190,12 +151,13 @@ impl<E: Edge> Worker<E> {
             return;
         }
         self.note_end(token, number(farewell.code), ending, &farewell.reason);
-        let rest = self.rest_of_frame(token);
+        let rest = self.cursors.rest_of_frame(&self.ground, token, &self.connections[token as usize]);
         self.unsubscribe_all(token);
         let Some(mut out) = rest else { return self.remove(token) };
-        let connection = &mut self.connections[token as usize];
+        let Worker { ground, connections, .. } = self;
+        let connection = &mut connections[token as usize];
         connection.phase = Phase::Closing;
-        connection.since = self.now;
+        connection.since = ground.now;
         out.append(&mut connection.out);
         if let Some(code) = farewell.error {
             let mut json = Vec::new();
@@ -219,10 +181,11 @@ impl<E: Edge> Worker<E> {
             let ending = Ending::by_client(number(code));
             self.close_as(token, Farewell { code, reason: "", error: None }, ending);
         }
-        let Some(connection) = self.connections.get_mut(token as usize) else { return };
+        let Worker { ground, connections, .. } = self;
+        let Some(connection) = connections.get_mut(token) else { return };
         if connection.phase == Phase::Closing {
             connection.phase = Phase::Ending;
-            connection.since = self.now;
+            connection.since = ground.now;
             self.answer(token, |_| {});
             self.set_timer(token);
         }
@@ -281,15 +244,14 @@ impl<E: Edge> Worker<E> {
     pub(super) fn remove(&mut self, token: Token) {
         self.unsubscribe_all(token);
         self.clear_timer(token);
-        self.emptied = true;
-        let connection = self.connections.remove(token as usize);
+        let Some(connection) = self.connections.remove(token) else { return };
         let assembly = &self.metrics().assembly_bytes;
         assembly.set(assembly.get().saturating_sub(connection.decoder.buffered() as u64));
     }
 
     /// Whether anything is left to say to anybody.
     pub(super) fn all_said(&self) -> bool {
-        self.alone.is_empty() && self.connections.iter().all(|(_, connection)| connection.out.is_empty())
+        self.cursors.is_empty() && self.connections.iter().all(|(_, connection)| connection.out.is_empty())
     }
 
     /// Tells every JSON client that the server is about to stop.
@@ -297,7 +259,7 @@ impl<E: Edge> Worker<E> {
         let retry = self.settings.drain_timeout.as_millis() as u64;
         let mut draining = Vec::new();
         reply::draining(&mut draining, [0, retry]);
-        for token in self.tokens() {
+        for token in self.connections.tokens() {
             let connection = &self.connections[token as usize];
             match connection.phase {
                 // At once, also before the acknowledgement of a subscription that it may not come to any more.
@@ -314,7 +276,7 @@ impl<E: Edge> Worker<E> {
 
     /// Closes every connection, because the server goes away.
     pub(super) fn close_all(&mut self) {
-        for token in self.tokens() {
+        for token in self.connections.tokens() {
             self.close(
                 token,
                 Farewell { code: Some(CloseCode::GOING_AWAY), reason: "the server is stopping", error: None },
@@ -322,8 +284,11 @@ impl<E: Edge> Worker<E> {
         }
     }
 
-    fn tokens(&self) -> Vec<Token> {
-        self.connections.iter().map(|(token, _)| token as Token).collect()
+    /// Closes a subscriber that is too far behind.
+    pub(super) fn lagged(&mut self, lagged: &Lagged) {
+        let Some(connection) = self.connections.get(lagged.token) else { return };
+        let error = connection.speaks.tells().then_some("lagged");
+        self.close(lagged.token, Farewell { code: Some(CloseCode::LAGGED), reason: &lagged.reason, error });
     }
 }
 

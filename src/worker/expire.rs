@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{
     Worker,
     connection::{Connection, Phase, Ping, Speaks},
+    cursor::Cursor,
 };
 use crate::{
     clock::Moment,
@@ -24,7 +25,7 @@ impl<E: Edge> Worker<E> {
     /// Looks at the connections whose timers have come, as many as a turn allows.
     pub(super) fn expire(&mut self) {
         let known = self.due.len();
-        self.timers.expire(self.now, &mut self.due);
+        self.timers.expire(self.ground.now, &mut self.due);
         for token in self.due.iter().skip(known) {
             self.connections[*token as usize].timer = None;
         }
@@ -33,7 +34,7 @@ impl<E: Edge> Worker<E> {
             && let Some(token) = self.due.pop_front()
         {
             // One that has gone meanwhile, or has a new timer, is passed by.
-            if self.connections.get(token as usize).is_some_and(|connection| connection.timer.is_none()) {
+            if self.connections.get(token).is_some_and(|connection| connection.timer.is_none()) {
                 self.time_out(token);
                 self.set_timer(token);
                 left -= 1;
@@ -43,7 +44,7 @@ impl<E: Edge> Worker<E> {
 
     /// Sets a connection's timer to the next moment at which something could be due.
     pub(super) fn set_timer(&mut self, token: Token) {
-        if !self.connections.contains(token as usize) {
+        if !self.connections.contains(token) {
             return;
         }
         self.clear_timer(token);
@@ -112,7 +113,7 @@ impl<E: Edge> Worker<E> {
             connection.phase == Phase::Open && !connection.full && connection.speaks.tells()
         };
         if beat.is_zero()
-            || !self.connections.get(token as usize).is_some_and(is_due)
+            || !self.connections.get(token).is_some_and(is_due)
             || now < self.last_sent(token) + beat
         {
             return;
@@ -120,7 +121,7 @@ impl<E: Edge> Worker<E> {
         let ts = self.edge.wall_us();
         self.answer_json(token, |out| reply::heartbeat(out, ts));
         // Sent at the next flush; until then it counts as sent, so that no second one follows.
-        if let Some(connection) = self.connections.get_mut(token as usize) {
+        if let Some(connection) = self.connections.get_mut(token) {
             connection.sent = now;
         }
     }
@@ -128,8 +129,8 @@ impl<E: Edge> Worker<E> {
     /// When a connection was last sent something: an answer, or a publication alone or with its cohort.
     fn last_sent(&mut self, token: Token) -> Moment {
         let connection = &self.connections[token as usize];
-        match connection.cohort.filter(|_| connection.march.is_none()) {
-            Some(cohort) => connection.sent.max(self.interest.cohort(cohort).last_sent),
+        match connection.cohort.filter(|_| !matches!(connection.cursor, Cursor::Behind(_))) {
+            Some(cohort) => connection.sent.max(self.fan.interest.cohort(cohort).last_sent),
             None => connection.sent,
         }
     }

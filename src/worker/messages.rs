@@ -32,18 +32,18 @@ impl<E: Edge> Worker<E> {
                     break;
                 }
             }
-            if self.connections.get(token as usize).is_none_or(|connection| connection.id != id) {
+            if self.connections.get(token).is_none_or(|connection| connection.id != id) {
                 break;
             }
         }
         let mut after = 0;
-        if let Some(connection) = self.connections.get_mut(token as usize).filter(|connection| connection.id == id) {
+        if let Some(connection) = self.connections.get_mut(token).filter(|connection| connection.id == id) {
             after = decoder.buffered();
             // Nearly always it holds nothing, before and after.
             if after != held
                 && let Err(why) = connection.permit.hold(after)
             {
-                self.shared.metrics.refuse(why);
+                self.ground.shared.metrics.refuse(why);
                 self.doomed.push((token, Doom::Full(why)));
                 decoder.end();
                 after = 0;
@@ -214,7 +214,7 @@ impl<E: Edge> Worker<E> {
 
     /// Closes a connection unless its last answer was one too many for it.
     pub(super) fn close_if_there(&mut self, token: Token, farewell: Farewell<'_>) {
-        if self.connections.contains(token as usize) {
+        if self.connections.contains(token) {
             self.close(token, farewell);
         }
     }

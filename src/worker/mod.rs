@@ -26,10 +26,15 @@
 mod alive;
 mod closing;
 mod connection;
+mod connections;
+mod cursor;
 mod cursors;
+mod deliver;
 mod expire;
 mod fan;
+mod ground;
 mod messages;
+mod points;
 mod quota;
 #[cfg(all(any(test, fuzzing), not(loom)))]
 #[doc(hidden)]
@@ -43,19 +48,23 @@ mod subscribe;
 mod tests;
 mod timers;
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    ops::{Deref, DerefMut},
+    sync::Arc,
+    time::Duration,
+};
 
 use crossbeam_channel::Receiver;
-use slab::Slab;
 
 pub(crate) use self::requests::shown_token;
 use self::{
     connection::{Connection, Phase, Ping, Speaks},
-    cursors::{Plan, round::Piece, slow::Survey},
-    fan::{
-        interest::{CohortId, Interest},
-        passes::{PassId, Passes},
-    },
+    connections::Connections,
+    cursor::Cursor,
+    cursors::{Came, Cursors, Lagged},
+    fan::{Fan, Fell, Why},
+    ground::Ground,
     timers::Timers,
 };
 use crate::{
@@ -63,14 +72,12 @@ use crate::{
     handover::{Arrival, Inbox, Message},
     http,
     io::{Edge, Ready, Received, Token, waker::Sleep},
-    lane::{LANES, Lane},
     limits::Spent,
     log::{Kind, tell},
     metrics::{Refusal, WorkerMetrics},
-    protocol::command,
-    shared::{Settings, Shared},
+    shared::Shared,
     slack::{KEPT_BY_THREAD, Slack},
-    tape::{Position, Reader, Run, Tape},
+    tape::{Position, Tape},
     websocket::{Decoder, Role, Violation},
 };
 
@@ -89,60 +96,25 @@ const SURVEY_EVERY: Duration = Duration::from_millis(250);
 
 /// One worker.
 pub(crate) struct Worker<E: Edge> {
-    index: usize,
-    shared: Arc<Shared>,
-    settings: Arc<Settings>,
-    edge: E,
+    ground: Ground<E>,
+    connections: Connections<E::Socket>,
+    fan: Fan,
+    cursors: Cursors,
     inbox: Receiver<Message<E::Socket>>,
     control: Inbox<E::Socket>,
-    tape: Tape,
-    reader: Reader,
-    /// Everything before it was planned for the members in march.
-    position: Position,
     /// The floor for which it was last checked who has fallen off the tape.
     checked_floor: Position,
-    /// Cohorts for each lane.
-    lanes: [usize; LANES],
-    interest: Interest,
-    connections: Slab<Connection<E::Socket>>,
     timers: Timers,
-    /// Passes that are on their way.
-    passes: Passes,
-    /// As long as this is the oldest of them, somebody is owed enough.
-    crowded: Option<PassId>,
-    /// Cohorts with members to be served, whoever waits longest first, by their tickets.
-    line: VecDeque<(CohortId, u64)>,
-    tickets: u64,
-    /// The moment of this turn.
-    now: Moment,
-    /// No pass before this.
-    pass_due: Moment,
     survey_due: Moment,
-    /// Since the last survey answers were left lying.
-    answers_wait: bool,
-    lag_due: Moment,
-    /// Connections or cohorts have gone since the last survey: their tables may have room to give back.
-    emptied: bool,
-    slow: Survey,
     /// Something was published in this turn, and others are to be woken.
     published: bool,
     draining: Option<Draining>,
     made: u64,
-    /// Connections with a cursor of their own.
-    alone: Vec<Token>,
-    /// Those of them that can go on this turn.
-    runnable: VecDeque<Token>,
     /// Connections with answers to flush.
     answered: Vec<Token>,
     /// Connections whose peers broke the rules, or sent what there is no room for, in this turn.
     doomed: Vec<(Token, Doom)>,
     // Buffers that are used again every turn.
-    touched: Vec<CohortId>,
-    stirred: Vec<(CohortId, usize)>,
-    plan_alone: Plan,
-    gather: Vec<u8>,
-    pieces: Vec<Piece>,
-    value: Vec<u8>,
     json: Vec<u8>,
     read: Vec<u8>,
     ready: Vec<Ready>,
@@ -171,46 +143,23 @@ impl<E: Edge> Worker<E> {
         inbox: Receiver<Message<E::Socket>>,
         control: Inbox<E::Socket>,
     ) -> Self {
-        let now = edge.now();
+        let ground = Ground::new(index, shared, tape, edge);
+        let now = ground.now;
         Worker {
-            index,
-            settings: shared.settings.get(),
-            shared,
-            edge,
+            ground,
+            connections: Connections::new(),
+            fan: Fan::new(now),
+            cursors: Cursors::new(now),
             inbox,
             control,
-            reader: Reader::new(tape.clone()),
-            tape,
-            position: Position(0),
             checked_floor: Position(0),
-            lanes: [0; LANES],
-            interest: Interest::default(),
-            connections: Slab::new(),
             timers: Timers::new(now),
-            passes: Passes::default(),
-            crowded: None,
-            line: VecDeque::new(),
-            tickets: 0,
-            now,
-            pass_due: now,
             survey_due: now,
-            answers_wait: false,
-            lag_due: now,
-            emptied: false,
-            slow: Survey::new(now),
             published: false,
             draining: None,
             made: 0,
-            alone: Vec::new(),
-            runnable: VecDeque::new(),
             answered: Vec::new(),
             doomed: Vec::new(),
-            touched: Vec::new(),
-            stirred: Vec::new(),
-            plan_alone: Plan::default(),
-            gather: Vec::new(),
-            pieces: Vec::new(),
-            value: Vec::new(),
             json: Vec::new(),
             read: vec![0; READ_BYTES],
             ready: Vec::new(),
@@ -226,17 +175,18 @@ impl<E: Edge> Worker<E> {
     /// One turn. Returns false when the worker is done.
     pub(crate) fn turn(&mut self) -> bool {
         self.wait();
-        self.shared.settings.refresh(&mut self.settings);
+        let Ground { shared, settings, .. } = &mut self.ground;
+        shared.settings.refresh(settings);
         let begun = self.edge.now();
         self.now = begun;
-        self.metrics().turn_begun.set(begun.0.max(1));
+        self.metrics.turn_begun.set(begun.0.max(1));
         self.take_all_over();
         self.read_all();
         self.wake_others();
         self.flush_answers();
         self.advance();
         self.tick();
-        self.march();
+        self.go();
         self.fail_doomed();
         self.expire();
         self.flush_answers();
@@ -246,37 +196,35 @@ impl<E: Edge> Worker<E> {
 
     /// Waits for something to do, unless there is something already.
     fn wait(&mut self) {
-        let listens = !self.interest.is_empty();
+        let listens = !self.fan.interest.is_empty();
         if !listens {
             // With the last subscription gone there are no more passes that would take the others along to their stages.
-            self.list_all();
+            self.cursors.list_all(&self.connections);
         }
         let now = self.edge.now();
-        let idle = self.line.is_empty() && self.runnable.is_empty() && self.answered.is_empty() && self.due.is_empty();
-        // An interval that was lowered meanwhile holds nothing back for as long as the one before.
-        self.pass_due = self.pass_due.min(now + self.settings.flush_interval);
-        let held = self.pass_due.since(now);
-        let behind = listens && self.tape.head() > self.position;
-        let timeout = if idle {
+        let busy = self.fan.is_busy() || self.cursors.is_busy() || !self.answered.is_empty() || !self.due.is_empty();
+        let held = self.fan.pass_due(&self.ground, now).since(now);
+        let behind = listens && self.tape.head() > self.fan.position();
+        let timeout = if busy {
+            Some(Duration::ZERO)
+        } else {
             let pass = behind.then_some(held);
             let stop = self.draining.as_ref().map(|draining| draining.until.since(now));
-            let slow = self.slow_due().map(|due| due.since(now));
+            let slow = self.cursors.slow_due(&self.ground).map(|due| due.since(now));
             let survey = (self.survey_is_owed() || self.has_slack()).then(|| self.survey_due.since(now));
-            let tick = self.interest.next_tick().map(|(due, ..)| due.since(now));
-            let lag = self.lag_limit_due().map(|due| due.since(now));
+            let tick = self.fan.interest.next_tick().map(|(due, ..)| due.since(now));
+            let lag = self.cursors.lag_limit_due(&self.ground, &self.fan.interest).map(|due| due.since(now));
             [pass, stop, slow, survey, tick, lag, self.timers.until_next(now)].into_iter().flatten().min()
-        } else {
-            Some(Duration::ZERO)
         };
-        let (tape, inbox, position) = (&self.tape, &self.inbox, self.position);
+        let position = self.fan.position();
+        let Worker { ground: Ground { edge, tape, metrics, .. }, inbox, ready, .. } = self;
         // While the next pass is held back for a publication that is there, the timeout ends the sleep, and further ones
         // needn't. The first one must: it may have come since.
         let mut work = || !inbox.is_empty() || (listens && !behind && tape.head() > position);
         let depth = if listens && !behind { Sleep::Light } else { Sleep::Deep };
-        let metrics = &self.shared.metrics.workers[self.index];
         metrics.sleeps_for.set(if depth == Sleep::Light { position.0 } else { u64::MAX });
         metrics.turn_begun.set(0);
-        self.edge.wait(timeout, depth, &mut work, &mut self.ready);
+        edge.wait(timeout, depth, &mut work, ready);
     }
 
     fn take_all_over(&mut self) {
@@ -304,8 +252,7 @@ impl<E: Edge> Worker<E> {
         let token = self.connections.insert(Connection {
             socket: arrival.socket,
             cohort: None,
-            place: 0,
-            march: None,
+            cursor: Cursor::None,
             phase: Phase::Request,
             full: false,
             answered: false,
@@ -329,7 +276,8 @@ impl<E: Edge> Worker<E> {
             peer: arrival.peer,
             permit: arrival.permit,
         }) as Token;
-        if let Err(error) = self.edge.watch(&self.connections[token as usize].socket, token) {
+        let Worker { ground, connections, .. } = self;
+        if let Err(error) = ground.edge.watch(&connections[token as usize].socket, token) {
             tell!(self.shared.log, Kind::Unwatched, self.now, WARN, { %error }, "a socket could not be watched");
             self.remove(token);
             return None;
@@ -345,15 +293,15 @@ impl<E: Edge> Worker<E> {
 
     fn read_all(&mut self) {
         let ready = std::mem::take(&mut self.ready);
-        let room = if self.is_crowded() { 0 } else { READ_TURN_BYTES.saturating_sub(self.passes.bytes()) };
+        let room = if self.fan.is_crowded() { 0 } else { READ_TURN_BYTES.saturating_sub(self.fan.planned_bytes()) };
         let most = self.metrics().received_bytes.get() + room as u64;
         for event in &ready {
-            if event.writable && self.connections.contains(event.token as usize) {
+            if event.writable && self.connections.contains(event.token) {
                 self.has_room(event.token);
             }
             // Those that are left out are ready again in the next turn, and come first then.
             let may_read = self.metrics().received_bytes.get() < most;
-            if event.readable && may_read && self.connections.contains(event.token as usize) {
+            if event.readable && may_read && self.connections.contains(event.token) {
                 self.read_one(event.token);
             }
         }
@@ -362,10 +310,11 @@ impl<E: Edge> Worker<E> {
 
     fn read_one(&mut self, token: Token) {
         let mut buffer = std::mem::take(&mut self.read);
-        let connection = &mut self.connections[token as usize];
-        match self.edge.receive(&connection.socket, &mut buffer) {
+        let Worker { ground, connections, .. } = self;
+        let connection = &mut connections[token as usize];
+        match ground.edge.receive(&connection.socket, &mut buffer) {
             Received::Bytes(n) => {
-                connection.heard = self.now;
+                connection.heard = ground.now;
                 connection.ping = Ping::None;
                 let (phase, hears) = (connection.phase, connection.speaks.hears());
                 self.metrics().received_bytes.add(n as u64);
@@ -391,82 +340,153 @@ impl<E: Edge> Worker<E> {
         }
     }
 
-    /// Whether members in march are still to be sent something that was planned.
+    /// Lets the fan send what the tape has gained to those that want it.
+    fn advance(&mut self) {
+        if self.fan.interest.is_empty() {
+            self.fan.rest(&mut self.ground);
+            return self.cursors.list_all(&self.connections);
+        }
+        self.reader.refresh();
+        self.drop_fallen();
+        let beyond = self.cursors.beyond_limits(&self.ground, &mut self.fan.interest, &self.connections);
+        beyond.iter().for_each(|lagged| self.lagged(lagged));
+        self.reader.trim();
+        if self.fan.plan(&self.ground) {
+            self.cursors.list_all(&self.connections);
+        }
+        self.fan.serve(&mut self.ground, &mut self.connections);
+        self.see_to_fallen();
+    }
+
+    /// Ends every cursor whose next publication is no longer on the tape, or lets it go on with newest values.
+    fn drop_fallen(&mut self) {
+        let floor = self.reader.floor();
+        if floor == self.checked_floor {
+            return;
+        }
+        self.checked_floor = floor;
+        let fallen = self.cursors.fallen(&mut self.fan.interest, &self.connections, &self.ground.reader);
+        fallen.iter().for_each(|lagged| self.lagged(lagged));
+        self.fan.drop_fallen(&mut self.connections, floor);
+        self.see_to_fallen();
+        self.fan.jump_to(&self.ground, floor);
+    }
+
+    /// Makes the ticks that are due.
+    fn tick(&mut self) {
+        let mut any = false;
+        while self.fan.tick(&mut self.ground, &mut self.connections) {
+            self.see_to_fallen();
+            any = true;
+        }
+        if any {
+            self.cursors.list_all(&self.connections);
+        }
+    }
+
+    /// Gives those whom the fan couldn't serve to the cursors, or ends them.
+    fn see_to_fallen(&mut self) {
+        while let Some(Fell { token, why }) = self.fan.next_fell() {
+            let Worker { ground, connections, fan, cursors, .. } = self;
+            let Some(connection) = connections.get_mut(token) else { continue };
+            let interest = &mut fan.interest;
+            match why {
+                Why::Full { position, offset } => {
+                    cursors.take(ground, interest, connection, token, (position, offset));
+                }
+                Why::FullAtTick(unsent) => cursors.take_at_tick(ground, interest, connection, token, unsent),
+                Why::Missed { missed, in_full: false } => {
+                    cursors.begin(ground, interest, connection, token, missed).conflates = true;
+                    cursors.list(token, connection);
+                }
+                Why::Missed { missed, in_full: true } => {
+                    let lagged = Lagged::fallen(&ground.reader, token, missed);
+                    self.lagged(&lagged);
+                }
+                Why::Broken(why) => self.lost(token, why),
+            }
+        }
+    }
+
+    /// Lets the cursors that are behind go a step, and gives those that have caught up to the fan.
+    fn go(&mut self) {
+        let Worker { ground, connections, fan, cursors, .. } = self;
+        cursors.go(ground, &mut fan.interest, connections);
+        while let Some(came) = self.cursors.next_came() {
+            match came {
+                Came::Up(token) => {
+                    if let Some(connection) = self.connections.get_mut(token) {
+                        self.fan.join(token, connection);
+                    }
+                }
+                Came::Broken(token, why) => self.lost(token, why),
+            }
+        }
+    }
+
+    /// Whether members are still to be sent something that was planned.
     #[cfg(any(feature = "bench", test))]
     pub(crate) fn owes(&self) -> bool {
-        !self.passes.is_empty()
+        self.fan.owes()
     }
 
     /// Publishes this turn's figures.
     fn report(&mut self, begun: Moment) {
-        let metrics = self.metrics();
+        let metrics = &self.metrics;
         let now = self.edge.now();
         metrics.turns.add(1);
         metrics.turn.record([(now.since(begun).as_micros() as u64, 1)]);
-        metrics.planned_bytes.set(self.passes.bytes() as u64);
+        metrics.planned_bytes.set(self.fan.planned_bytes() as u64);
         metrics.connections.set(self.connections.len() as u64);
-        metrics.cohorts.set(self.interest.cohorts() as u64);
-        metrics.names.set(self.interest.names() as u64);
-        metrics.alone.set(self.alone.len() as u64);
+        metrics.cohorts.set(self.fan.interest.cohorts() as u64);
+        metrics.names.set(self.fan.interest.names() as u64);
+        metrics.alone.set(self.cursors.len() as u64);
         metrics.segments_pinned.set(self.reader.pinned() as u64);
         if now >= self.survey_due {
             self.survey_due = now + SURVEY_EVERY;
-            self.answers_wait = false;
-            self.metrics().lag_max.set(self.lag_max());
-            let pending = self.connections.iter().map(|(_, connection)| connection.pending() as u64).sum();
-            self.metrics().pending_bytes.set(pending);
+            self.ground.answers_wait = false;
+            let Worker { ground, connections, cursors, .. } = self;
+            ground.metrics.lag_max.set(cursors.lag_max(connections, &ground.reader));
+            let pending = connections.iter().map(|(token, connection)| cursors.pending(token, connection) as u64).sum();
+            ground.metrics.pending_bytes.set(pending);
             self.give_back();
         }
-        if self.slow_due().is_some_and(|due| now >= due) {
-            self.show_slow(now);
+        let Worker { ground, connections, fan, cursors, .. } = self;
+        if cursors.slow_due(ground).is_some_and(|due| now >= due) {
+            cursors.show_slow(ground, &mut fan.interest, connections, now);
         }
     }
 
     /// Whether there is room to be given back, which the worker doesn't sleep over.
     fn has_slack(&self) -> bool {
-        let scratch = [&self.gather, &self.value, &self.json].map(Vec::capacity).into_iter().max();
-        let lists = self.pieces.capacity() * size_of::<Piece>() + self.plan_alone.runs.capacity() * size_of::<Run>();
-        self.emptied || scratch.is_some_and(|room| room > KEPT_BY_THREAD) || lists > 2 * KEPT_BY_THREAD
+        let parts = self.fan.has_slack() || self.cursors.has_slack() || self.connections.has_slack();
+        parts || self.json.capacity() > KEPT_BY_THREAD
     }
 
-    /// Gives back room that was needed once: of the buffers, which hold nothing between two uses, and of the tables.
+    /// Gives back room that was needed once.
     fn give_back(&mut self) {
-        for buffer in [&mut self.gather, &mut self.value, &mut self.json] {
-            buffer.clear();
-            buffer.give_back(KEPT_BY_THREAD);
-        }
-        self.pieces.clear();
-        let lists: [&mut dyn Slack; 10] = [
-            &mut self.pieces,
-            &mut self.plan_alone.runs,
-            &mut self.touched,
-            &mut self.stirred,
-            &mut self.due,
-            &mut self.line,
-            &mut self.alone,
-            &mut self.runnable,
-            &mut self.answered,
-            &mut self.connections,
-        ];
+        self.json.clear();
+        let lists: [&mut dyn Slack; 3] = [&mut self.json, &mut self.due, &mut self.answered];
         lists.into_iter().for_each(|list| list.give_back(KEPT_BY_THREAD));
-        self.passes.give_back();
-        self.interest.give_back();
-        self.emptied = false;
+        self.connections.give_back();
+        self.fan.give_back();
+        self.cursors.give_back();
     }
 
     /// Whether there is something to survey, or the last one found something: then there is another, lest a worker that sleeps
     /// show for long what has ended, or not show what has begun.
     fn survey_is_owed(&self) -> bool {
-        let metrics = self.metrics();
+        let metrics = &self.metrics;
         let shown = metrics.pending_bytes.get() > 0 || metrics.lag_max.get() > 0;
-        shown || self.answers_wait || !self.alone.is_empty()
+        shown || self.answers_wait || !self.cursors.is_empty()
     }
 
     /// Whether there will be another turn.
     fn go_on(&mut self) -> bool {
-        let caught_up = self.interest.is_empty() || (self.position >= self.tape.head() && self.passes.is_empty());
+        let fan = &self.fan;
+        let caught_up = fan.interest.is_empty() || (fan.position() >= self.tape.head() && !fan.owes());
         let Some(draining) = &mut self.draining else { return true };
-        let over = self.now >= draining.until;
+        let over = self.ground.now >= draining.until;
         if draining.closed && over {
             return false;
         }
@@ -480,25 +500,20 @@ impl<E: Edge> Worker<E> {
     }
 
     fn metrics(&self) -> &WorkerMetrics {
-        &self.shared.metrics.workers[self.index]
-    }
-
-    fn command_limits(&self) -> command::Limits {
-        command::Limits {
-            topic_length_max: self.settings.topic_length_max,
-            topics_max: self.settings.subscriptions_max,
-        }
+        &self.ground.metrics
     }
 }
 
-impl<S> Connection<S> {
-    /// What it is called in the log and in `hello`.
-    fn name(&self) -> String {
-        format!("{:x}-{:x}", self.id >> 48, self.id & 0xffff_ffff_ffff)
-    }
+impl<E: Edge> Deref for Worker<E> {
+    type Target = Ground<E>;
 
-    /// The lane that it is sent from.
-    fn lane(&self) -> Lane {
-        self.speaks.lane()
+    fn deref(&self) -> &Ground<E> {
+        &self.ground
+    }
+}
+
+impl<E: Edge> DerefMut for Worker<E> {
+    fn deref_mut(&mut self) -> &mut Ground<E> {
+        &mut self.ground
     }
 }

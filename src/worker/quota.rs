@@ -58,7 +58,7 @@ impl<E: Edge> Worker<E> {
         if !quota.allows(&mut connection.publications, now) {
             return self.too_often(token, quota, "publications", "--max-publications");
         }
-        let quota = self.settings.publications_per_address;
+        let quota = self.ground.settings.publications_per_address;
         let is_within =
             connection.permit.account().is_none_or(|account| quota.allows_shared(&account.publications, now));
         is_within || self.too_often(token, quota, "publications from your address", "--max-publications-per-ip")

@@ -26,7 +26,7 @@ use crate::{
     log::{Dropped, Log},
     metrics::Metrics,
     publish::Publisher,
-    shared::SlowClients,
+    shared::{Settings, SlowClients},
     tape::TapeSettings,
     topic::Subscriptions,
 };

@@ -42,7 +42,7 @@ impl<E: Edge> Worker<E> {
             Ok(Some((head, len))) => match self.route(token, &head) {
                 Ok(true) => {
                     // What came behind the request without waiting for the answer.
-                    if request.len() > len && self.connections.contains(token as usize) {
+                    if request.len() > len && self.connections.contains(token) {
                         self.feed(token, &mut request[len..]);
                     }
                 }
@@ -54,7 +54,7 @@ impl<E: Edge> Worker<E> {
     }
 
     fn keep_request(&mut self, token: Token, request: Vec<u8>) {
-        if let Some(connection) = self.connections.get_mut(token as usize) {
+        if let Some(connection) = self.connections.get_mut(token) {
             connection.request = request;
         }
     }
@@ -89,10 +89,10 @@ impl<E: Edge> Worker<E> {
     fn comes_from(&mut self, token: Token, client: SocketAddr) -> bool {
         let connection = &mut self.connections[token as usize];
         connection.peer = client;
-        if self.settings.proxies.trust(client.ip()) {
+        if self.ground.settings.proxies.trust(client.ip()) {
             return true;
         }
-        match connection.permit.count(client.ip(), self.now) {
+        match connection.permit.count(client.ip(), self.ground.now) {
             Ok(()) => true,
             Err(why) => {
                 let (status, text) = limits::told(why);
@@ -225,7 +225,7 @@ impl<E: Edge> Worker<E> {
     fn check_token(&mut self, token: Token, head: &Request<'_>) {
         let Some(shown) = shown_token(head) else { return };
         let right = self.settings.token_is_right(&shown);
-        let Some(connection) = self.connections.get_mut(token as usize) else { return };
+        let Some(connection) = self.connections.get_mut(token) else { return };
         connection.may_publish |= right;
         if !right {
             let error = connection.speaks.tells().then_some("unauthorized");
@@ -255,15 +255,15 @@ impl<E: Edge> Worker<E> {
         let (status, why) = (refusal.status, &refusal.message);
         let connection = &mut self.connections[token as usize];
         tell!(
-            self.shared.log,
+            self.ground.shared.log,
             Kind::Refused(counted),
-            self.now,
+            self.ground.now,
             INFO,
             { conn = connection.name(), peer = %connection.peer, status, %why },
             "refused"
         );
         connection.phase = Phase::Ending;
-        connection.since = self.now;
+        connection.since = self.ground.now;
         self.shared.metrics.refuse(counted);
         self.answer(token, |out| refusal.response().keep_alive(false).write(out, false));
         self.set_timer(token);
@@ -271,10 +271,9 @@ impl<E: Edge> Worker<E> {
 
     /// Hands a connection to the control thread, with what was read from it.
     fn give_to_control(&mut self, token: Token, received: Vec<u8>) {
-        self.edge.unwatch(&self.connections[token as usize].socket);
+        self.ground.edge.unwatch(&self.connections[token as usize].socket);
         self.clear_timer(token);
-        self.emptied = true;
-        let connection = self.connections.remove(token as usize);
+        let Some(connection) = self.connections.remove(token) else { return };
         let arrival = Arrival { socket: connection.socket, peer: connection.peer, permit: connection.permit, received };
         if let Err(mut arrival) = self.control.hand_over(arrival) {
             arrival.received = Vec::new();

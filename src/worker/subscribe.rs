@@ -12,12 +12,12 @@ use rustc_hash::FxHashMap;
 use super::{
     Worker,
     closing::push_message,
-    connection::Stage,
-    cursors::resume::Resumed,
+    cursors::{Stage, told_at},
     fan::{
         delivery::Delivery,
         interest::{CohortKey, NameId},
     },
+    points::{Resumed, resume},
 };
 use crate::{
     io::{Edge, Token},
@@ -80,11 +80,11 @@ impl<E: Edge> Worker<E> {
         self.attach(lane);
         let (position, mut found) = collect(&self.tape, &names, &sub.from);
         found.sort_unstable_by_key(|topic| topic.id.slot);
-        let (resumed, resume) = self.resume(&sub.from, delivery, &found, position);
+        let (resumed, resume) = resume(&mut self.ground.reader, &sub.from, delivery, &found, position);
         let mut then = Vec::new();
         self.write_ack(token, &mut then, id, &names, delivery, &found, &resumed);
         self.write_beginnings(token, &mut then, sub, &found, &resumed);
-        let pending = self.connections[token as usize].pending() + then.len();
+        let pending = self.cursors.pending(token, &self.connections[token as usize]) + then.len();
         if pending > self.settings.pending_max {
             self.remove_names(token, &added);
             self.detach(lane);
@@ -95,11 +95,11 @@ impl<E: Edge> Worker<E> {
             return self.error(token, id, "too_many_topics", &message);
         }
         for name in &added {
-            self.interest.intern(name);
+            self.fan.interest.intern(name);
         }
         let mut set = self.names_of(token);
         for name in &names {
-            let name = self.interest.find_name(name).expect("it is subscribed to, or was just made");
+            let name = self.fan.interest.find_name(name).expect("it is subscribed to, or was just made");
             match set.iter_mut().find(|(other, _)| *other == name) {
                 Some((_, other)) => *other = delivery,
                 None => set.push((name, delivery)),
@@ -119,7 +119,7 @@ impl<E: Edge> Worker<E> {
     pub(super) fn subscribe_raw(&mut self, token: Token, sub: &Sub<'_>, echo: bool) -> Result<(), String> {
         let added = self.add_names(token, &[&*sub.topics[0]]).map_err(|(_, message)| message)?;
         let delivery = Delivery::of(sub);
-        let set = added.iter().map(|name| (self.interest.intern(name), delivery)).collect();
+        let set = added.iter().map(|name| (self.fan.interest.intern(name), delivery)).collect();
         if !echo {
             self.connections[token as usize].echo = false;
         }
@@ -133,9 +133,9 @@ impl<E: Edge> Worker<E> {
     pub(super) fn unsubscribe(&mut self, token: Token, id: Option<Id<'_>>, topics: &[Cow<'_, str>]) {
         let mut set = self.names_of(token);
         let is_in = |name: &NameId| set.iter().any(|(other, _)| other == name);
-        let ended: Vec<NameId> = topics.iter().filter_map(|name| self.interest.find_name(name)).filter(is_in).collect();
+        let ended: Vec<NameId> = topics.iter().filter_map(|name| self.fan.interest.find_name(name)).filter(is_in).collect();
         set.retain(|(name, _)| !ended.contains(name));
-        let texts: Vec<Arc<str>> = ended.iter().map(|name| Arc::clone(self.interest.text(*name))).collect();
+        let texts: Vec<Arc<str>> = ended.iter().map(|name| Arc::clone(self.fan.interest.text(*name))).collect();
         self.remove_names(token, &texts);
         let (mut json, mut then) = (Vec::new(), Vec::new());
         reply::ack(&mut json, id);
@@ -149,7 +149,7 @@ impl<E: Edge> Worker<E> {
     /// `list`.
     pub(super) fn list_subscriptions(&mut self, token: Token, id: Option<Id<'_>>) {
         let names = self.names_of(token);
-        let text = |(name, delivery): &(NameId, Delivery)| (Arc::clone(self.interest.text(*name)), *delivery);
+        let text = |(name, delivery): &(NameId, Delivery)| (Arc::clone(self.fan.interest.text(*name)), *delivery);
         let mut names: Vec<(Arc<str>, Delivery)> = names.iter().map(text).collect();
         names.sort_unstable();
         self.answer_json(token, |out| {
@@ -161,19 +161,20 @@ impl<E: Edge> Worker<E> {
     /// Ends every subscription of a connection, at once and without a word, and its march.
     pub(super) fn unsubscribe_all(&mut self, token: Token) {
         let names: Vec<Arc<str>> =
-            self.names_of(token).iter().map(|(name, _)| Arc::clone(self.interest.text(*name))).collect();
+            self.names_of(token).iter().map(|(name, _)| Arc::clone(self.fan.interest.text(*name))).collect();
         self.remove_names(token, &names);
-        self.leave_members(token);
-        self.stop_marching(token);
-        if let Some(cohort) = self.connections[token as usize].cohort.take() {
-            self.leave_cohort(cohort);
+        let Worker { ground, connections, fan, cursors, .. } = self;
+        fan.leave(connections, token);
+        cursors.end(ground, &mut fan.interest, connections, token);
+        if let Some(cohort) = connections.get_mut(token).and_then(|connection| connection.cohort.take()) {
+            fan.interest.let_go(&ground.tape, &mut ground.reader, cohort);
         }
     }
 
     /// The names that a connection is subscribed to.
     pub(super) fn names_of(&mut self, token: Token) -> Names {
         match self.connections[token as usize].cohort {
-            Some(cohort) => self.interest.cohort(cohort).key.names.to_vec(),
+            Some(cohort) => self.fan.interest.cohort(cohort).key.names.to_vec(),
             None => Vec::new(),
         }
     }
@@ -183,7 +184,7 @@ impl<E: Edge> Worker<E> {
     fn note_found(&mut self, found: &[Found], position: Position) -> Vec<(u32, u64)> {
         self.reader.refresh();
         let mut first = FxHashMap::default();
-        let from = self.position.max(self.reader.floor()).min(position);
+        let from = self.fan.position().max(self.reader.floor()).min(position);
         self.reader.scan(from, position, |_, _, entry| {
             first.entry(entry.topic.slot).or_insert((entry.previous, entry.seq - 1));
             true
@@ -192,8 +193,8 @@ impl<E: Edge> Worker<E> {
         for topic in found {
             let (end, seq) = first.get(&slot(topic)).copied().unwrap_or((topic.end, topic.seq));
             // What lies between the worker and the tape's floor is noted when the worker gets there.
-            if end <= self.position.0 {
-                self.interest.note_known(topic.id, &topic.name, seq);
+            if end <= self.fan.position().0 {
+                self.fan.interest.note_known(topic.id, &topic.name, seq);
             }
         }
         found.iter().map(|topic| (slot(topic), topic.seq)).collect()
@@ -220,7 +221,7 @@ impl<E: Edge> Worker<E> {
     fn add_names(&mut self, token: Token, names: &[&str]) -> Result<Vec<Arc<str>>, (&'static str, String)> {
         let set = self.names_of(token);
         let has = |id: NameId| set.iter().any(|(other, _)| *other == id);
-        let is_new = |name: &&&str| self.interest.find_name(name).is_none_or(|id| !has(id));
+        let is_new = |name: &&&str| self.fan.interest.find_name(name).is_none_or(|id| !has(id));
         let fresh: Vec<&str> = names.iter().filter(is_new).copied().collect();
         let most = self.settings.subscriptions_max;
         let all = set.len().saturating_add(fresh.len());
@@ -232,7 +233,7 @@ impl<E: Edge> Worker<E> {
             return Err(("too_many_subscriptions", message));
         }
         #[expect(clippy::indexing_slicing, reason = "the token is the server's own")]
-        let (permit, metrics) = (&mut self.connections[token as usize].permit, &self.shared.metrics);
+        let (permit, metrics) = (&mut self.connections[token as usize].permit, &self.ground.shared.metrics);
         if let Err(most) = permit.subscribe(fresh.len()) {
             let message = format!(
                 "{} more would be too many: --max-subscriptions-per-ip allows {most} over all connections of your address",
@@ -241,9 +242,9 @@ impl<E: Edge> Worker<E> {
             metrics.refuse(Refusal::AddressSubscriptionsFull);
             return Err(("address_full", message));
         }
-        self.shared.subscriptions.add(fresh.iter().copied()).map_err(|TooManySubscriptions| {
+        self.ground.shared.subscriptions.add(fresh.iter().copied()).map_err(|TooManySubscriptions| {
             permit.unsubscribe(fresh.len());
-            let most = self.settings.subscriptions_total_max;
+            let most = self.ground.settings.subscriptions_total_max;
             let message = format!("the server has as many subscriptions as --max-subscriptions-total {most} allows");
             metrics.refuse(Refusal::SubscriptionsFull);
             ("server_full", message)
@@ -264,50 +265,33 @@ impl<E: Edge> Worker<E> {
         let except = if connection.echo { 0 } else { connection.id };
         // Joining comes first: the older cohort's end must not take the names along that both have.
         let key = CohortKey { lane, names: set.into(), except };
-        let joined = (!key.names.is_empty()).then(|| self.join_cohort(key, stage.until));
+        let Worker { ground, connections, fan, cursors, .. } = self;
+        let joined = (!key.names.is_empty()).then(|| fan.interest.join(key, stage.until));
         let told = joined.and_then(|cohort| {
-            self.reader.refresh();
-            self.told_at(token, cohort, stage.until)
+            ground.reader.refresh();
+            told_at(ground, &mut fan.interest, &connections[token as usize], cohort, stage.until)
         });
-        let older = self.connections[token as usize].cohort;
-        self.add_stage(token, Stage { cohort: older, told, ..stage });
-        self.connections[token as usize].cohort = joined;
-    }
-
-    /// Joins a cohort; the worker's first makes it look at the tape, the lane's first makes it be written.
-    fn join_cohort(&mut self, key: CohortKey, position: Position) -> super::fan::interest::CohortId {
-        self.lanes[key.lane as usize] += 1;
-        self.interest.join(key, position)
-    }
-
-    /// One user of a cohort less.
-    pub(super) fn leave_cohort(&mut self, id: super::fan::interest::CohortId) {
-        let lane = self.interest.cohort(id).key.lane;
-        self.lanes[lane as usize] -= 1;
-        self.interest.leave(id);
-        self.emptied = true;
-        self.detach(lane);
+        if cursors.of(token, &connections[token as usize]).is_none() {
+            let position = fan.part(connections, token);
+            cursors.begin(ground, &mut fan.interest, &mut connections[token as usize], token, position);
+        }
+        let older = connections[token as usize].cohort;
+        cursors.add_stage(token, &connections[token as usize], Stage { cohort: older, told, ..stage });
+        connections[token as usize].cohort = joined;
     }
 
     /// The reverse of [`Worker::attach`], where there is nobody left.
     fn detach(&mut self, lane: Lane) {
-        if self.lanes[lane as usize] == 0 {
-            self.tape.unwant(lane);
-        }
-        if self.interest.is_empty() {
-            self.reader.detach();
-        }
+        let Worker { ground, fan, .. } = self;
+        fan.interest.unwant_lane(&ground.tape, &mut ground.reader, lane);
     }
 
     /// Before a subscription is made: sees to it that the lane is written, and that the worker reads the tape, from now on.
-    pub(super) fn attach(&mut self, lane: Lane) {
-        if self.lanes[lane as usize] == 0 {
-            self.tape.want(lane);
-        }
-        if self.interest.is_empty() {
-            self.position = self.reader.refresh();
+    fn attach(&mut self, lane: Lane) {
+        let is_first = self.fan.interest.is_empty();
+        self.fan.attach(&mut self.ground, lane);
+        if is_first {
             self.checked_floor = self.reader.floor();
-            self.interest.begin_era();
         }
     }
 
@@ -367,7 +351,7 @@ impl<E: Edge> Worker<E> {
             }
         }
         // Topics that are gone altogether.
-        let fresh = self.tape.with_topics(|topics, _| topics.epoch()).to_string();
+        let fresh = self.ground.tape.with_topics(|topics, _| topics.epoch()).to_string();
         let is_found = |name: &str| found.iter().any(|topic| *topic.name == *name);
         for (name, point) in &sub.from {
             if !is_found(name) && (point.seq > 0 || point.epoch != fresh) {

@@ -31,6 +31,7 @@ use self::{
 use super::*;
 use crate::{
     config::RateLimit,
+    lane::{LANES, Lane},
     io::{
         sim::{Kernel, Peer, SimEdge, Socket},
         waker::Waker,
@@ -42,8 +43,8 @@ use crate::{
     protocol::{Kind, Payload},
     proxy::Proxies,
     publish::Publisher,
-    shared::{OWED_MAX, SlowClients},
-    tape::TapeSettings,
+    shared::{OWED_MAX, Settings, SlowClients},
+    tape::{Reader, TapeSettings},
     topic::Subscriptions,
 };
 
@@ -322,8 +323,8 @@ impl World {
         let post = &mut self.posts[n];
         // While a pass is held back, falling off the tape is noticed when the pass comes, or by chance before. New settings,
         // too, are noticed when it next has something to do.
-        let rolled = self.tape.tail() > post.worker.reader.floor();
-        let changed = !Arc::ptr_eq(&post.worker.settings, &self.shared.settings.get());
+        let rolled = self.tape.tail() > post.worker.ground.reader.floor();
+        let changed = !Arc::ptr_eq(&post.worker.ground.settings, &self.shared.settings.get());
         post.alive = post.worker.turn();
         let asleep = self.kernel.asleep(n);
         let may_oversleep = rolled || changed;
@@ -366,8 +367,8 @@ impl World {
         self.read_all(usize::MAX);
         for (n, post) in self.posts.iter().enumerate().filter(|(_, post)| post.alive) {
             let (worker, head) = (&post.worker, self.tape.head());
-            let held = worker.interest.is_empty() || !worker.settings.flush_interval.is_zero();
-            assert!(held || worker.position == head, "worker {n} sleeps over what was published");
+            let held = worker.fan.interest.is_empty() || !worker.ground.settings.flush_interval.is_zero();
+            assert!(held || worker.fan.position() == head, "worker {n} sleeps over what was published");
         }
     }
 
@@ -431,10 +432,10 @@ impl World {
         assert!(peers.all(Peer::dropped), "a connection is left");
         for Post { worker, alive, .. } in &self.posts {
             assert!(worker.connections.is_empty());
-            assert_eq!((worker.interest.cohorts(), worker.interest.names()), (0, 0));
-            assert_eq!(worker.lanes, [0; LANES]);
-            assert!(worker.alone.is_empty());
-            let timers = (worker.timers.len(), worker.interest.ticks());
+            assert_eq!((worker.fan.interest.cohorts(), worker.fan.interest.names()), (0, 0));
+            assert_eq!(worker.fan.interest.lanes(), [0; LANES]);
+            assert!(worker.cursors.is_empty());
+            let timers = (worker.timers.len(), worker.fan.interest.ticks());
             assert_eq!(timers, (0, 0), "timers of connections and rates that are gone");
             let metrics = worker.metrics();
             let figures = [&metrics.websockets, &metrics.assembly_bytes];
@@ -827,7 +828,7 @@ fn a_lag_limit_keeps_no_worker_awake_over_somebody_who_has_unsubscribed() {
     clients[quiet].unsub(vec!["q".into()], journal);
     // Falls asleep, or the turns in which nothing moves are counted as a loop.
     world.pass(Duration::from_secs(1));
-    assert_eq!(world.posts[0].worker.alone.len(), 1);
+    assert_eq!(world.posts[0].worker.cursors.len(), 1);
 }
 
 #[test]
@@ -900,7 +901,7 @@ fn subscribers_that_all_vanish_in_the_middle_of_a_round_leave_nothing_to_do() {
     }
     world.settle();
     world.publish_some("q", 3, 0);
-    while world.posts[0].worker.passes.is_empty() {
+    while !world.posts[0].worker.fan.owes() {
         world.kernel.allow(Duration::ZERO);
         world.turn();
     }
@@ -911,7 +912,7 @@ fn subscribers_that_all_vanish_in_the_middle_of_a_round_leave_nothing_to_do() {
     world.kernel.allow(Duration::ZERO);
     // Falls asleep, or the turns in which nothing moves are counted as a loop.
     world.run();
-    assert!(!world.posts[0].worker.is_crowded(), "publishers are read again");
+    assert!(!world.posts[0].worker.fan.is_crowded(), "publishers are read again");
 }
 
 #[test]
@@ -954,7 +955,7 @@ fn no_slow_list_is_none() {
     world.clients[at].stalled = true;
     world.publish_some("q", 5, 100);
     world.pass(Duration::from_secs(3));
-    assert_eq!((world.posts[0].worker.alone.len(), world.shared.slow.all().len()), (1, 0));
+    assert_eq!((world.posts[0].worker.cursors.len(), world.shared.slow.all().len()), (1, 0));
 }
 
 #[test]
@@ -1034,11 +1035,11 @@ fn connections_and_rates_that_come_and_go_leave_no_timers_behind() {
         world.settle();
         world.publish_some("q", 1, 0);
         world.settle();
-        assert_eq!(world.posts[0].worker.interest.ticks(), 1, "the rate has something to send");
+        assert_eq!(world.posts[0].worker.fan.interest.ticks(), 1, "the rate has something to send");
         world.clients[guest].peer.end();
         world.clients[guest].state = State::Left;
         world.settle();
-        assert_eq!((world.posts[0].worker.timers.len(), world.posts[0].worker.interest.ticks()), (1, 0));
+        assert_eq!((world.posts[0].worker.timers.len(), world.posts[0].worker.fan.interest.ticks()), (1, 0));
     }
     world.clients[stays].check_complete(40, &world.journal, 0);
 }
@@ -1264,7 +1265,7 @@ fn buffers_and_tables_give_their_room_back_once_what_was_large_has_gone() {
     for stray in &world.strays {
         stray.end();
     }
-    assert!(world.posts[0].worker.connections.capacity() > 3000);
+    assert!(world.posts[0].worker.connections.room() > 3000);
     while world.posts[0].worker.connections.len() > 1 {
         world.kernel.allow(Duration::ZERO);
         world.turn();
@@ -1274,8 +1275,7 @@ fn buffers_and_tables_give_their_room_back_once_what_was_large_has_gone() {
     world.pass(Duration::from_millis(600));
     let worker = &world.posts[0].worker;
     assert!(!worker.has_slack());
-    assert!(worker.gather.capacity() <= KEPT_BY_THREAD, "{}", worker.gather.capacity());
-    let places = worker.connections.capacity();
+    let places = worker.connections.room();
     assert!(places < 100, "{places} places for one connection");
 }
 

@@ -16,24 +16,24 @@ use rustc_hash::FxHashMap;
 
 use super::{
     super::{
-        Worker,
         closing::push_message,
+        deliver::{Outcome, begun, deliver},
         fan::{
-            Outcome,
+            Pace,
             delivery::Delivery,
-            interest::CohortId,
-            pace::{Change, Pace},
-            send_all,
+            interest::{CohortId, Interest},
+            newest_for, push_value,
         },
+        ground::Ground,
     },
-    STEP_ENTRIES, Step,
+    Behind, Buffers,
+    walk::{STEP_ENTRIES, Step, Walk},
 };
 use crate::{
-    io::{Edge, SEND_MAX, Token},
+    io::{Edge, SEND_MAX},
     lane::Lane,
-    protocol::{event::push_event, reply},
-    tape::{Entry, Position, Run, encode},
-    topic::Topic,
+    protocol::reply,
+    tape::{Position, Reader, Run},
 };
 
 /// A round that had to wait longer than this for room is made anew.
@@ -95,36 +95,42 @@ impl PacedRound {
         PacedRound { round: Round { goal, ..Round::default() }, ticks, late: false }
     }
 
-    /// Whether it has come as far as the members in march: the next tick is the same for all.
+    /// Whether it has come as far as the members: the next tick is the same for all.
     pub fn is_even_with(&self, pace: &Pace) -> bool {
         self.round.items.is_empty() && (self.round.goal == pace.tick || pace.changes.is_empty())
     }
 }
 
-impl<E: Edge> Worker<E> {
+impl<E: Edge> Walk<'_, E> {
     /// A round of newest values, with every publication between them of names that are delivered in full, up to `until`.
-    pub fn send_newest(&mut self, token: Token, cohort: CohortId, until: Position) -> Step {
-        let march = self.march_of(token);
-        let position = march.position;
-        let waited = std::mem::take(&mut march.waited);
-        let round = &march.round;
-        let begun = position < round.goal;
-        let renew = begun && waited >= RENEW_AFTER && !round.renewed;
-        if !begun || renew {
-            let items = self.changed_since(cohort, position, until, |delivery| delivery == Delivery::Latest);
-            self.march_of(token).round = Round { items, goal: until, renewed: renew };
+    pub fn send_newest(&mut self, buffers: &mut Buffers, cohort: CohortId, until: Position) -> Step {
+        let behind = &mut *self.behind;
+        let position = behind.position;
+        let waited = std::mem::take(&mut behind.waited);
+        let has_begun = position < behind.round.goal;
+        let renew = has_begun && waited >= RENEW_AFTER && !behind.round.renewed;
+        if !has_begun || renew {
+            let is_wanted = |delivery| delivery == Delivery::Latest;
+            let items = changed_since(&self.ground.reader, self.interest, cohort, position..until, is_wanted);
+            behind.round = Round { items, goal: until, renewed: renew };
         }
-        self.send_round(token, cohort, Which::Live)
+        self.send_round(buffers, cohort, Which::Live)
     }
 
     /// A round of one rate, if it is time for one or one has begun. None if there is nothing to send.
     ///
     /// With `until` the subscription changes there: what has changed before is due at once.
-    pub fn send_paced(&mut self, token: Token, cohort: CohortId, n: usize, until: Option<Position>) -> Option<Step> {
+    pub fn send_paced(
+        &mut self,
+        buffers: &mut Buffers,
+        cohort: CohortId,
+        n: usize,
+        until: Option<Position>,
+    ) -> Option<Step> {
         let pace = &self.interest.cohort(cohort).paces[n];
         let (rate, tick, ticks) = (pace.rate, pace.tick, pace.ticks);
-        let upto = until.unwrap_or(self.position);
-        let paced = &mut self.march_of(token).paces[n];
+        let upto = until.unwrap_or(self.interest.position);
+        let paced = &mut self.behind.paces[n];
         if paced.round.items.is_empty() {
             let goal = paced.round.goal;
             let is_time = if until.is_some() { goal < upto } else { goal < tick };
@@ -132,170 +138,98 @@ impl<E: Edge> Worker<E> {
                 return None;
             }
             let late = ticks > paced.ticks + 1;
-            let items = self.changed_since(cohort, goal, upto, |delivery| delivery.rate() == Some(rate));
+            let is_wanted = |delivery: Delivery| delivery.rate() == Some(rate);
+            let items = changed_since(&self.ground.reader, self.interest, cohort, goal..upto, is_wanted);
             let round = Round { items, goal: upto, renewed: false };
-            self.march_of(token).paces[n] = PacedRound { round, ticks, late };
+            *paced = PacedRound { round, ticks, late };
         }
-        let any = !self.march_of(token).paces[n].round.items.is_empty();
-        any.then(|| self.send_round(token, cohort, Which::Paced(n)))
-    }
-
-    /// The topics of a cohort's names that are delivered as `wanted` says and whose newest publications are in
-    /// `from..until`: the positions after these, the first one last.
-    fn changed_since(
-        &self,
-        cohort: CohortId,
-        from: Position,
-        until: Position,
-        wanted: impl Fn(Delivery) -> bool + Copy,
-    ) -> Vec<(Position, u32)> {
-        let changed = |slot: u32| Some((self.newest_for(cohort, slot, from, until)?, slot));
-        let topics = self.interest.topics_delivered(cohort, wanted);
-        let mut items: Vec<(Position, u32)> = topics.into_iter().filter_map(changed).collect();
-        items.sort_unstable_by(|a, b| b.cmp(a));
-        items
-    }
-
-    /// The position after a topic's newest publication before `until` that isn't left out for the cohort, if that is beyond
-    /// `from`.
-    pub fn newest_for(&self, cohort: CohortId, slot: u32, from: Position, until: Position) -> Option<Position> {
-        let newest = self.interest.newest(slot)?;
-        let (mut end, mut origin) = (newest.end, newest.origin);
-        for _ in 0..STEP_ENTRIES {
-            if end <= from {
-                break;
-            }
-            if end <= until && !self.interest.excludes(cohort, origin) {
-                return Some(end);
-            }
-            // Too new, or its own: the one before.
-            let mut found = None;
-            self.reader.look(Position(end.0 - 1), |_, entry| found = Some(entry.previous));
-            end = Position(found?);
-            self.reader.look(Position(end.0.saturating_sub(1)), |_, entry| origin = entry.origin);
-        }
-        None
+        let any = !paced.round.items.is_empty();
+        any.then(|| self.send_round(buffers, cohort, Which::Paced(n)))
     }
 
     /// Sends up to one buffer of a round that has begun.
-    fn send_round(&mut self, token: Token, cohort: CohortId, which: Which) -> Step {
-        let march = self.march_of(token);
-        if march.slow && !std::mem::replace(&mut march.short, true) {
-            self.edge.keep_short(&self.connections[token as usize].socket, true);
+    fn send_round(&mut self, buffers: &mut Buffers, cohort: CohortId, which: Which) -> Step {
+        if self.behind.conflates && !std::mem::replace(&mut self.behind.short, true) {
+            self.ground.edge.keep_short(&self.connection.socket, true);
         }
-        let mut bytes = std::mem::take(&mut self.gather);
-        let mut pieces = std::mem::take(&mut self.pieces);
-        bytes.clear();
-        pieces.clear();
-        let (reached, enough) = self.gather_round(token, cohort, which, &mut bytes, &mut pieces);
-        let mut sends = 0;
-        let outcome = if bytes.is_empty() {
-            Outcome::All
-        } else {
-            send_all(&mut self.edge, &self.connections[token as usize].socket, &bytes, &mut sends)
-        };
-        self.metrics().sends.add(sends);
-        let step = match outcome {
+        buffers.bytes.clear();
+        buffers.pieces.clear();
+        let (reached, enough) = self.gather_round(buffers, cohort, which);
+        let (bytes, pieces) = (&buffers.bytes, &buffers.pieces);
+        let Ground { edge, metrics, .. } = &mut *self.ground;
+        match deliver(edge, metrics, &self.connection.socket, bytes) {
             Outcome::All => {
-                self.settle_round(token, which, &pieces);
-                self.advance_round(token, which, reached);
-                self.metrics().sent_bytes.add(bytes.len() as u64);
-                if sends > 0 {
-                    self.connections[token as usize].sent = self.now;
+                self.settle_round(which, pieces);
+                self.advance_round(which, reached);
+                if !bytes.is_empty() {
+                    self.connection.sent = self.ground.now;
                 }
                 if enough { Step::Enough } else { Step::On }
             }
             Outcome::Full(taken) => {
-                let begun = self.put_back(token, which, &bytes, &pieces, taken);
-                self.settle_round(token, which, &pieces[..begun]);
-                self.metrics().sent_bytes.add(taken as u64);
-                self.metrics().sends_full.add(1);
+                let begun = self.put_back(which, bytes, pieces, taken);
+                self.settle_round(which, &pieces[..begun]);
                 Step::Full
             }
-            Outcome::Broken(why) => {
-                self.lost(token, why);
-                Step::Gone
-            }
-        };
-        (self.gather, self.pieces) = (bytes, pieces);
-        step
+            Outcome::Broken(why) => Step::Broken(why),
+        }
     }
 
     /// Gathers up to one buffer of a round. Returns the position reached, and whether that was all for one turn.
-    fn gather_round(
-        &mut self,
-        token: Token,
-        cohort: CohortId,
-        which: Which,
-        bytes: &mut Vec<u8>,
-        pieces: &mut Vec<Piece>,
-    ) -> (Position, bool) {
-        let lane = self.connections[token as usize].lane();
-        let mut round = std::mem::take(self.round_of(token, which));
+    fn gather_round(&mut self, buffers: &mut Buffers, cohort: CohortId, which: Which) -> (Position, bool) {
+        let lane = self.connection.lane();
         let tells = match which {
             Which::Live => true,
-            Which::Paced(n) => self.march_of(token).paces[n].late,
+            Which::Paced(n) => self.behind.paces[n].late,
         };
-        let mut position = if which == Which::Live { self.march_of(token).position } else { round.goal };
+        let goal = self.behind.round_of(which).goal;
+        let mut position = if which == Which::Live { self.behind.position } else { goal };
         let between = which == Which::Live && self.interest.cohort(cohort).has(|delivery| delivery == Delivery::All);
         let mut steps = 0;
-        let enough = loop {
-            if bytes.len() >= SEND_MAX {
-                break false;
+        loop {
+            if buffers.bytes.len() >= SEND_MAX {
+                return (position, false);
             }
-            let next = round.items.last().copied();
-            let target = next.map_or(round.goal, |(end, _)| Position(end.0 - 1));
+            let next = self.behind.round_of(which).items.last().copied();
+            let target = next.map_or(goal, |(end, _)| Position(end.0 - 1));
             if between && position < target {
-                position = self.gather_between(cohort, lane, position..target, &mut steps, bytes, pieces);
+                position = self.gather_between(cohort, lane, position..target, &mut steps, buffers);
                 if position < target {
-                    break steps >= STEP_ENTRIES;
+                    return (position, steps >= STEP_ENTRIES);
                 }
             }
             position = target.max(position);
-            let Some((end, slot)) = next else { break false };
-            round.items.pop();
-            self.gather_one(token, lane, (end, slot), tells, bytes, pieces);
+            let Some((end, slot)) = next else { return (position, false) };
+            self.behind.round_of(which).items.pop();
+            self.gather_one(lane, (end, slot), tells, buffers);
             position = end.max(position);
-        };
-        *self.round_of(token, which) = round;
-        (position, enough)
+        }
     }
 
     /// Adds one newest value to the buffer, and before it the notice of what was left out.
-    fn gather_one(
-        &mut self,
-        token: Token,
-        lane: Lane,
-        (position, slot): (Position, u32),
-        tells: bool,
-        bytes: &mut Vec<u8>,
-        pieces: &mut Vec<Piece>,
-    ) {
-        let mut value = std::mem::take(&mut self.value);
+    fn gather_one(&mut self, lane: Lane, (position, slot): (Position, u32), tells: bool, buffers: &mut Buffers) {
+        let Buffers { bytes, pieces, value, json, .. } = buffers;
+        let interest = &*self.interest;
         value.clear();
-        let sent = self.push_value(lane, slot, position, &mut value);
-        // It may be gone from the tape while a newer one is there that the worker has not come to: that one follows, and
+        let sent = push_value(self.ground, interest, lane, slot, position, value);
+        // It may be gone from the tape while a newer one is there that the fan has not come to: that one follows, and
         // everything up to this one is left out.
-        let gone = || self.interest.newest(slot).filter(|newest| newest.end == position).map(|newest| newest.seq + 1);
-        let Some(next) = sent.or_else(gone) else {
-            self.value = value;
-            return;
-        };
-        let told = self.march_of(token).told.as_ref().filter(|_| tells);
+        let gone = || interest.newest(slot).filter(|newest| newest.end == position).map(|newest| newest.seq + 1);
+        let Some(next) = sent.or_else(gone) else { return };
+        let told = self.behind.told.as_ref().filter(|_| tells);
         let first = told.map_or(next, |told| told.get(&slot).copied().unwrap_or(0) + 1);
         let skipped = next.saturating_sub(first);
         if skipped > 0 {
-            let name = self.interest.topic_name(slot).expect("its publications came by");
-            self.json.clear();
-            reply::skip(&mut self.json, name, first, next - 1, "slow");
-            push_message(&self.connections[token as usize].speaks, bytes, &self.json);
+            let name = interest.topic_name(slot).expect("its publications came by");
+            json.clear();
+            reply::skip(json, name, first, next - 1, "slow");
+            push_message(&self.connection.speaks, bytes, json);
         }
-        bytes.extend_from_slice(&value);
+        bytes.extend_from_slice(value);
         if skipped > 0 || sent.is_some() {
             let (sent, seq) = (sent.is_some(), sent.unwrap_or(next - 1));
             pieces.push(Piece { end: bytes.len(), position, slot: Some(slot), seq, skipped, sent });
         }
-        self.value = value;
     }
 
     /// Adds every publication in `span` that is to be delivered in full. Returns the position reached.
@@ -305,10 +239,10 @@ impl<E: Edge> Worker<E> {
         lane: Lane,
         span: Range<Position>,
         steps: &mut usize,
-        bytes: &mut Vec<u8>,
-        pieces: &mut Vec<Piece>,
+        buffers: &mut Buffers,
     ) -> Position {
-        let Worker { reader, interest, tape, .. } = self;
+        let Buffers { bytes, pieces, .. } = buffers;
+        let (interest, Ground { reader, tape, .. }) = (&mut *self.interest, &*self.ground);
         reader.scan(span.start, span.end, |at, base, entry| {
             if *steps >= STEP_ENTRIES || bytes.len() >= SEND_MAX {
                 return false;
@@ -325,134 +259,63 @@ impl<E: Edge> Worker<E> {
     }
 
     /// Notes what of a round was sent, or begun to be: the rest of the last piece then waits in `out`.
-    fn settle_round(&mut self, token: Token, which: Which, pieces: &[Piece]) {
-        let march = self.march_of(token);
+    fn settle_round(&mut self, which: Which, pieces: &[Piece]) {
         let mut skipped = 0;
         for piece in pieces {
-            if let (Some(slot), Some(told)) = (piece.slot, &mut march.told) {
+            if let (Some(slot), Some(told)) = (piece.slot, &mut self.behind.told) {
                 told.insert(slot, piece.seq);
             }
             skipped += piece.skipped;
         }
         if let Some(last) = pieces.last() {
-            self.advance_round(token, which, last.position);
+            self.advance_round(which, last.position);
         }
-        self.connections[token as usize].skipped += skipped;
+        self.connection.skipped += skipped;
         let sent = pieces.iter().filter(|piece| piece.sent).count();
-        self.metrics().deliveries.add(sent as u64);
-        self.metrics().skipped.add(skipped);
+        self.ground.metrics.deliveries.add(sent as u64);
+        self.ground.metrics.skipped.add(skipped);
     }
 
-    fn advance_round(&mut self, token: Token, which: Which, position: Position) {
+    fn advance_round(&mut self, which: Which, position: Position) {
         if which == Which::Live {
-            let march = self.march_of(token);
-            march.position = march.position.max(position);
+            self.behind.position = self.behind.position.max(position);
         }
     }
 
     /// After only `taken` bytes went: puts the rest of the piece in which that was first among the answers, and all later
     /// ones back into the round. Returns how many pieces were begun.
-    fn put_back(&mut self, token: Token, which: Which, bytes: &[u8], pieces: &[Piece], taken: usize) -> usize {
-        let begun = begun(pieces, taken);
+    fn put_back(&mut self, which: Which, bytes: &[u8], pieces: &[Piece], taken: usize) -> usize {
+        let begun = begun(pieces.iter().map(|piece| piece.end), taken);
         if let Some(last) = begun.checked_sub(1).map(|last| pieces[last]).filter(|last| last.end > taken) {
-            self.put_rest(token, bytes[taken..last.end].iter().copied());
+            self.behind.put_rest(&mut self.connection.out, bytes[taken..last.end].iter().copied());
         }
         let back = pieces[begun..].iter().rev().filter_map(|piece| Some((piece.position, piece.slot?)));
-        self.round_of(token, which).items.extend(back);
+        self.behind.round_of(which).items.extend(back);
         begun
     }
+}
 
-    /// A member of a cohort was sent only `taken` bytes of a tick.
-    pub fn fall_behind_at_tick(
-        &mut self,
-        token: Token,
-        n: usize,
-        bytes: &[u8],
-        pieces: &[(Piece, Change)],
-        taken: usize,
-    ) {
-        self.leave_march(token);
-        self.march_of(token).slow = true;
-        let unsent: Vec<Piece> = pieces.iter().map(|(piece, _)| *piece).collect();
-        let begun = self.put_back(token, Which::Paced(n), bytes, &unsent, taken);
-        if let Some(told) = &mut self.march_of(token).told {
-            told.extend(pieces[begun..].iter().map(|(_, change)| (change.slot, change.before)));
-        }
-        self.metrics().deliveries.add(begun as u64);
-        self.metrics().sent_bytes.add(taken as u64);
-        self.metrics().sends_full.add(1);
-        self.await_room(token);
-    }
-
-    /// Appends, as `lane` has it, the publication that ends at `position` and that was its topic's newest when the round
-    /// began. Returns its number; none if it is neither on the tape any more nor the topic's last value.
-    pub fn push_value(&self, lane: Lane, slot: u32, position: Position, out: &mut Vec<u8>) -> Option<u64> {
-        let mut found: Option<(Position, Entry)> = None;
-        self.reader.look(Position(position.0 - 1), |base, entry| found = Some((base, *entry)));
-        if let Some((base, entry)) = found {
-            self.push_entry(lane, base, &entry, out);
-            return Some(entry.seq);
-        }
-        // It has outlived its place on the tape, unless a newer one has followed.
-        let newest = self.interest.newest(slot).filter(|newest| newest.end == position)?;
-        self.tape.with_topics(|topics, _| {
-            let topic = topics.at(slot).filter(|topic| topic.seq == newest.seq)?;
-            let payload = topic.last.as_ref()?.payload();
-            let (epoch, seq, ts) = (topic.epoch, topic.seq, topic.ts);
-            encode::Publication { prefix: &topic.prefix, epoch, seq, ts, payload }.push(lane, out);
-            Some(newest.seq)
-        })
-    }
-
-    /// Appends a publication that is on the tape, also from a time when nobody wanted the lane.
-    pub fn push_entry(&self, lane: Lane, base: Position, entry: &Entry, out: &mut Vec<u8>) {
-        let frame = |lane: Lane| {
-            let (start, len) = (entry.start[lane as usize], entry.len[lane as usize]);
-            (len > 0).then(|| self.reader.bytes(lane, Run { base, start, len }))
-        };
-        if let Some(frame) = frame(lane) {
-            return out.extend_from_slice(frame);
-        }
-        let of_topic = |push: &mut dyn FnMut(&Topic)| {
-            self.tape.with_topics(|topics, _| topics.at(entry.topic.slot).filter(|t| t.id == entry.topic).map(push));
-        };
-        if let (Lane::Events, Some(json)) = (lane, frame(Lane::Json)) {
-            let json = encode::json_of(json);
-            return of_topic(&mut |topic| {
-                push_event(out, Some((&topic.epoch, entry.seq)), json);
-            });
-        }
-        let payload = frame(Lane::Raw).map(encode::payload_of).expect("one of the lanes has it");
-        of_topic(&mut |topic| {
-            let (epoch, seq, ts) = (topic.epoch, entry.seq, entry.ts);
-            encode::Publication { prefix: &topic.prefix, epoch, seq, ts, payload }.push(lane, out);
-        });
-    }
-
-    fn round_of(&mut self, token: Token, which: Which) -> &mut Round {
-        let march = self.march_of(token);
+impl Behind {
+    fn round_of(&mut self, which: Which) -> &mut Round {
         match which {
-            Which::Live => &mut march.round,
-            Which::Paced(n) => &mut march.paces[n].round,
+            Which::Live => &mut self.round,
+            Which::Paced(n) => &mut self.paces[n].round,
         }
     }
 }
 
-/// How many of the pieces begin before byte `taken`.
-fn begun(pieces: &[Piece], taken: usize) -> usize {
-    let whole = pieces.partition_point(|piece| piece.end <= taken);
-    let start = whole.checked_sub(1).map_or(0, |last| pieces[last].end);
-    if start < taken { whole + 1 } else { whole }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_piece_has_begun_when_its_first_byte_went() {
-        let piece = |end| Piece { end, position: Position(0), slot: None, seq: 0, skipped: 0, sent: true };
-        let pieces = [piece(10), piece(25)];
-        assert_eq!([0, 1, 10, 11, 24, 25].map(|taken| begun(&pieces, taken)), [0, 1, 1, 2, 2, 2]);
-    }
+/// The topics of a cohort's names that are delivered as `wanted` says and whose newest publications are in `span`: the
+/// positions after these, the first one last.
+fn changed_since(
+    reader: &Reader,
+    interest: &Interest,
+    cohort: CohortId,
+    span: Range<Position>,
+    wanted: impl Fn(Delivery) -> bool + Copy,
+) -> Vec<(Position, u32)> {
+    let newest = |slot: u32| newest_for(reader, interest, cohort, slot, span.start, span.end);
+    let topics = interest.topics_delivered(cohort, wanted);
+    let mut items: Vec<(Position, u32)> = topics.into_iter().filter_map(|slot| Some((newest(slot)?, slot))).collect();
+    items.sort_unstable_by(|a, b| b.cmp(a));
+    items
 }

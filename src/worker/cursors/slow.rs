@@ -1,15 +1,23 @@
 //! Showing who is slow: the subscribers furthest behind, for `GET /debug/slow`.
 //!
-//! Once a second at most, and only while somebody marches alone, a worker picks the few of those that are furthest behind
+//! Once a second at most, and only while somebody is behind, a worker picks the few of those that are furthest
 //! (`--slow-list`), asks the kernel about their sockets, and leaves the list where the control thread finds it. Picking
-//! costs a look at each of those that are alone and keeps no more than it picks; what is costly, it does for the few:
+//! costs a look at each of those that are behind and keeps no more than it picks; what is costly, it does for the few:
 //! 32 of them take a third of a millisecond.
 
 use std::{collections::BinaryHeap, sync::Arc, time::Duration};
 
-use super::super::{
-    Worker,
-    fan::{delivery::Delivery, interest::NameId},
+use super::{
+    super::{
+        connection::Connection,
+        connections::Connections,
+        fan::{
+            delivery::Delivery,
+            interest::{Interest, NameId},
+        },
+        ground::Ground,
+    },
+    Behind, Cursors, One,
 };
 use crate::{
     clock::Moment,
@@ -38,59 +46,74 @@ impl Survey {
     }
 }
 
-impl<E: Edge> Worker<E> {
+impl Cursors {
     /// When the list is to be made anew; never while there is nobody to show and nobody shown.
-    pub fn slow_due(&self) -> Option<Moment> {
-        let wanted = self.slow.shows_any || (self.settings.slow_list > 0 && !self.alone.is_empty());
+    pub fn slow_due<E: Edge>(&self, ground: &Ground<E>) -> Option<Moment> {
+        let wanted = self.slow.shows_any || (ground.settings.slow_list > 0 && !self.is_empty());
         wanted.then_some(self.slow.due)
     }
 
     /// Makes the list anew.
-    pub fn show_slow(&mut self, now: Moment) {
-        self.pick_worst();
-        let mut worst = std::mem::take(&mut self.slow.worst);
-        let wall_us = self.edge.wall_us();
-        let list: Vec<SlowClient> = worst.drain().map(|(from, token)| self.describe(token, from, wall_us)).collect();
-        self.slow = Survey { due: now + EVERY, shows_any: !list.is_empty(), worst };
-        self.shared.slow.set(self.index, list);
+    pub fn show_slow<E: Edge>(
+        &mut self,
+        ground: &mut Ground<E>,
+        interest: &mut Interest,
+        connections: &Connections<E::Socket>,
+        now: Moment,
+    ) {
+        self.pick_worst(ground, connections);
+        let wall_us = ground.edge.wall_us();
+        let mut list = Vec::with_capacity(self.slow.worst.len());
+        while let Some((from, token)) = self.slow.worst.pop() {
+            if let Some((connection, behind)) = connections.get(token).and_then(|it| Some((it, self.of(token, it)?))) {
+                list.push(describe(ground, interest, connection, behind, from, wall_us));
+            }
+        }
+        (self.slow.due, self.slow.shows_any) = (now + EVERY, !list.is_empty());
+        ground.shared.slow.set(ground.index, list);
     }
 
     /// Finds those that are furthest behind.
-    fn pick_worst(&mut self) {
-        let Worker { slow: Survey { worst, .. }, connections, alone, reader, settings, .. } = self;
-        for token in alone.iter() {
-            let Some(from) = connections[*token as usize].cursor().filter(|from| *from < reader.head()) else {
-                continue;
-            };
+    fn pick_worst<E: Edge>(&mut self, ground: &Ground<E>, connections: &Connections<E::Socket>) {
+        let Cursors { slow: Survey { worst, .. }, all, .. } = self;
+        for One { token, behind } in all {
+            let at = connections.get(*token).and_then(|connection| behind.subscribed_at(connection.cohort));
+            let Some(from) = at.filter(|from| *from < ground.reader.head()) else { continue };
             worst.push((from, *token));
-            if worst.len() > settings.slow_list {
+            if worst.len() > ground.settings.slow_list {
                 worst.pop();
             }
         }
     }
+}
 
-    fn describe(&mut self, token: Token, from: Position, wall_us: u64) -> SlowClient {
-        let names = self.names_of(token);
-        let named = names.iter().take(NAMES_MAX).map(|(name, _)| Arc::clone(self.interest.text(*name))).collect();
-        let connection = &self.connections[token as usize];
-        // A subscriber of newest values may be further behind than the tape reaches back; then that is what is shown.
-        let from = from.max(self.reader.floor());
-        let mut ts = wall_us;
-        self.reader.look(from, |_, entry| ts = entry.ts);
-        SlowClient {
-            conn: connection.name(),
-            address: connection.peer,
-            worker: self.index,
-            connected: self.now.since(connection.since),
-            lag_bytes: self.reader.bytes_from(connection.lane(), from),
-            lag: Duration::from_micros(wall_us.saturating_sub(ts)),
-            skips: connection.skipped,
-            pending_bytes: connection.pending(),
-            path: self.edge.path(&connection.socket),
-            subscriptions: named,
-            more: names.len().saturating_sub(NAMES_MAX),
-            mode: mode(&names),
-        }
+fn describe<E: Edge>(
+    ground: &mut Ground<E>,
+    interest: &mut Interest,
+    connection: &Connection<E::Socket>,
+    behind: &Behind,
+    from: Position,
+    wall_us: u64,
+) -> SlowClient {
+    let names = connection.cohort.map_or_else(Vec::new, |id| interest.cohort(id).key.names.to_vec());
+    let named = names.iter().take(NAMES_MAX).map(|(name, _)| Arc::clone(interest.text(*name))).collect();
+    // A subscriber of newest values may be further behind than the tape reaches back; then that is what is shown.
+    let from = from.max(ground.reader.floor());
+    let mut ts = wall_us;
+    ground.reader.look(from, |_, entry| ts = entry.ts);
+    SlowClient {
+        conn: connection.name(),
+        address: connection.peer,
+        worker: ground.index,
+        connected: ground.now.since(connection.since),
+        lag_bytes: ground.reader.bytes_from(connection.lane(), from),
+        lag: Duration::from_micros(wall_us.saturating_sub(ts)),
+        skips: connection.skipped,
+        pending_bytes: connection.out.len() + behind.staged(),
+        path: ground.edge.path(&connection.socket),
+        subscriptions: named,
+        more: names.len().saturating_sub(NAMES_MAX),
+        mode: mode(&names),
     }
 }
 

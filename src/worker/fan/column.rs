@@ -1,4 +1,4 @@
-//! The members of a cohort that are in march: a ring, served in turn, and what each of them is still to be sent.
+//! The members of a cohort, whose cursors are at the head: a ring, served in turn, and what each of them is still to be sent.
 //!
 //! A pass doesn't wait for the one before it. While a worker goes round its members, a few each turn, it goes on planning what
 //! is published meanwhile; so whoever comes later in the round gets that along with the rest, in the same `send`, and whoever

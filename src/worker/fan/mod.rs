@@ -1,23 +1,46 @@
-//! Fan-out: what the tape has gained is planned, for every cohort at once, and sent to their members, some each turn.
+//! The fan: who wants what, and what the tape has gained sent to all of them that are at its head.
 //!
 //! A *pass* reads the index from where the worker stood and plans for each cohort which bytes its members get, adjacent ones
 //! merged. Cohorts with something to send stand in line; each is served for a round of its members, a bounded number of sends
 //! a turn, and then stands at the end of the line again if more was planned meanwhile (`column.rs`). Members at the same place
-//! get the same bytes, gathered once where they are scattered, with one `send` each. Beyond that call a delivery costs a look
-//! at the connection. A member whose socket is full leaves the march and goes on alone (`march.rs`) from the very byte where
-//! it stopped.
+//! get the same bytes, gathered once where they are scattered, with one `send` each (`serve.rs`). Beyond that call a delivery
+//! costs a look at the connection. Names with a rate are sent at their ticks (`pace.rs`).
+//!
+//! The fan takes in who has caught up ([`Fan::join`]) and lets go who leaves ([`Fan::leave`]). Whom it can't serve it lets go by
+//! itself, and tells as a value ([`Fell`]): where the member stands, for the cursors to go on from the very byte.
 
 mod column;
 pub mod delivery;
 pub mod interest;
-pub mod pace;
+mod pace;
 pub mod passes;
+mod serve;
+mod values;
 
-use self::interest::CohortId;
-use super::Worker;
+use std::{collections::VecDeque, io::ErrorKind};
+
+use rustc_hash::FxHashMap;
+
+pub use self::{
+    pace::Pace,
+    values::{newest_for, push_entry, push_value},
+};
+use self::{
+    delivery::Delivery,
+    interest::{CohortId, Interest, Newest},
+    passes::{PassId, Passes},
+};
+use super::{
+    connection::Connection,
+    connections::Connections,
+    cursor::Cursor,
+    ground::Ground,
+};
 use crate::{
-    io::{Edge, SEND_MAX, Sent, Token},
+    clock::Moment,
+    io::{Edge, Token},
     lane::Lane,
+    slack::{KEPT_BY_THREAD, Slack},
     tape::{Position, Reader, Run},
 };
 
@@ -25,43 +48,158 @@ use crate::{
 /// it is sent.
 const PLANNED_BYTES: usize = 512 * 1024;
 
-/// What became of sending all of something.
-pub enum Outcome {
-    /// All of it was taken.
-    All,
-    /// The socket is full after so many bytes.
-    Full(usize),
-    /// The connection is broken.
-    Broken(std::io::ErrorKind),
+/// Topics that are looked at under one hold of the tape's lock.
+const LOOK_AT_ONCE: u32 = 256;
+
+/// See the module's description.
+pub struct Fan {
+    pub interest: Interest,
+    /// Passes that are on their way.
+    passes: Passes,
+    /// As long as this is the oldest of them, somebody is owed enough.
+    crowded: Option<PassId>,
+    /// Cohorts with members to be served, whoever waits longest first, by their tickets.
+    line: VecDeque<(CohortId, u64)>,
+    tickets: u64,
+    /// No pass before this.
+    pass_due: Moment,
+    /// Members that were let go, for the worker to see to.
+    fell: VecDeque<Fell>,
+    // Buffers that are used again every turn.
+    touched: Vec<CohortId>,
+    stirred: Vec<(CohortId, usize)>,
+    gather: Vec<u8>,
 }
 
-impl<E: Edge> Worker<E> {
-    /// Plans what is new on the tape, and serves the cohorts that have something to send.
-    pub fn advance(&mut self) {
-        if self.interest.is_empty() {
-            // Nobody is to be sent anything; whoever has ended its last subscription only waits for the answer. The cohorts that
-            // stood in line have gone.
-            self.line.clear();
-            self.settle_passes();
-            self.position = self.tape.head();
-            return self.list_all();
+/// A member that the fan could not serve, and is none any more.
+#[derive(Debug)]
+pub struct Fell {
+    pub token: Token,
+    pub why: Why,
+}
+
+/// Why a member could not be served, and where that leaves it.
+#[derive(Debug)]
+pub enum Why {
+    /// Its socket was full `offset` bytes into the frame of the publication at `position`.
+    Full { position: Position, offset: u32 },
+    /// Its socket was full within what a tick had for it.
+    FullAtTick(Unsent),
+    /// What comes from `missed` on is gone from the tape before it was sent. `in_full` if it is to be sent every publication
+    /// of some name.
+    Missed { missed: Position, in_full: bool },
+    /// The connection is broken.
+    Broken(ErrorKind),
+}
+
+/// What is left of a tick for a member whose socket was full.
+#[derive(Debug)]
+pub struct Unsent {
+    /// Everything before was sent, but for what is here.
+    pub position: Position,
+    /// Of its cohort's rates, the one with this number.
+    pub rate: usize,
+    /// The rest of the frame that was begun.
+    pub rest: Vec<u8>,
+    /// The positions after the newest values that were not begun, and their topics; the next one is the last.
+    pub values: Vec<(Position, u32)>,
+    /// The numbers of these topics at the tick before.
+    pub before: Vec<(u32, u64)>,
+}
+
+impl Fan {
+    pub fn new(now: Moment) -> Fan {
+        Fan {
+            interest: Interest::default(),
+            passes: Passes::default(),
+            crowded: None,
+            line: VecDeque::new(),
+            tickets: 0,
+            pass_due: now,
+            fell: VecDeque::new(),
+            touched: Vec::new(),
+            stirred: Vec::new(),
+            gather: Vec::new(),
         }
-        let head = self.reader.refresh();
-        self.drop_fallen();
-        self.enforce_lag_limit();
-        self.reader.trim();
-        // Where sends are to be saved, a pass waits for the one before.
-        let may = self.settings.flush_interval.is_zero() || (self.passes.is_empty() && self.now >= self.pass_due);
-        if may && self.position < head && !self.is_crowded() {
-            self.plan(head);
-            self.set_ticks();
-            self.list_all();
-            // What is left over isn't held back.
-            if self.position == head {
-                self.pass_due = self.now + self.settings.flush_interval;
+    }
+
+    /// Everything before it was planned for the members.
+    pub fn position(&self) -> Position {
+        self.interest.position
+    }
+
+    /// Takes in a connection that has been sent everything up to where the fan is; without a subscription it is no member.
+    pub fn join<S>(&mut self, token: Token, connection: &mut Connection<S>) {
+        connection.cursor = match connection.cohort {
+            Some(id) => Cursor::Head(self.interest.cohort(id).column.join(token)),
+            None => Cursor::None,
+        };
+    }
+
+    /// Lets a connection go, if it is a member.
+    pub fn leave<S>(&mut self, connections: &mut Connections<S>, token: Token) {
+        let Some(connection) = connections.get_mut(token) else { return };
+        let (Cursor::Head(place), Some(id)) = (connection.cursor, connection.cohort) else { return };
+        connection.cursor = Cursor::None;
+        self.interest.cohort(id).column.leave(place, &mut self.passes, |token, place| {
+            if let Some(moved) = connections.get_mut(token) {
+                moved.cursor = Cursor::Head(place);
             }
+        });
+    }
+
+    /// Where a connection that isn't behind has been sent everything before: where the fan is, unless it is still to be sent
+    /// something that was planned.
+    pub fn position_of<S>(&mut self, connection: &Connection<S>) -> Position {
+        let owed_from = match (connection.cursor, connection.cohort) {
+            (Cursor::Head(place), Some(id)) => self.interest.cohort(id).column.position(place),
+            _ => None,
+        };
+        owed_from.unwrap_or(self.interest.position)
+    }
+
+    /// Lets a connection go, if it is a member, and says where that leaves it.
+    pub fn part<S>(&mut self, connections: &mut Connections<S>, token: Token) -> Position {
+        let position = connections.get(token).map(|connection| self.position_of(connection));
+        self.leave(connections, token);
+        position.unwrap_or(self.interest.position)
+    }
+
+    /// Those that were let go, the first one first.
+    pub fn next_fell(&mut self) -> Option<Fell> {
+        self.fell.pop_front()
+    }
+
+    /// Before a subscription is made: sees to it that the lane is written, and that the worker reads the tape, from now on.
+    pub fn attach<E: Edge>(&mut self, ground: &mut Ground<E>, lane: Lane) {
+        self.interest.want_lane(&ground.tape, lane);
+        if self.interest.is_empty() {
+            self.interest.position = ground.reader.refresh();
+            self.interest.begin_era();
         }
-        self.serve();
+    }
+
+    /// Nobody is to be sent anything; whoever has ended its last subscription only waits for the answer. The cohorts that stood
+    /// in line have gone.
+    pub fn rest<E: Edge>(&mut self, ground: &mut Ground<E>) {
+        self.line.clear();
+        self.settle_passes(ground);
+        self.interest.position = ground.tape.head();
+    }
+
+    /// Whether members are still to be sent something that was planned.
+    pub fn owes(&self) -> bool {
+        !self.passes.is_empty()
+    }
+
+    /// Whether cohorts stand in line.
+    pub fn is_busy(&self) -> bool {
+        !self.line.is_empty()
+    }
+
+    /// Bytes that were planned and not yet sent to everybody.
+    pub fn planned_bytes(&self) -> usize {
+        self.passes.bytes()
     }
 
     /// Whether so much is on its way that nothing more is to be planned, nor read from those that publish.
@@ -69,13 +207,40 @@ impl<E: Edge> Worker<E> {
         self.passes.bytes() >= PLANNED_BYTES || (self.crowded.is_some() && self.crowded == self.passes.oldest())
     }
 
+    /// When the next pass may be made. An interval that was lowered meanwhile holds nothing back for as long as the one before.
+    pub fn pass_due<E: Edge>(&mut self, ground: &Ground<E>, now: Moment) -> Moment {
+        self.pass_due = self.pass_due.min(now + ground.settings.flush_interval);
+        self.pass_due
+    }
+
+    /// Plans what the tape has gained, as far as there may be something on its way. Returns whether there was a pass.
+    pub fn plan<E: Edge>(&mut self, ground: &Ground<E>) -> bool {
+        let head = ground.reader.head();
+        let interval = ground.settings.flush_interval;
+        // Where sends are to be saved, a pass waits for the one before.
+        let may = interval.is_zero() || (self.passes.is_empty() && ground.now >= self.pass_due);
+        if !may || self.interest.position >= head || self.is_crowded() {
+            return false;
+        }
+        self.plan_pass(ground, head);
+        for (id, n) in self.stirred.drain(..) {
+            self.interest.set_tick(id, n, ground.now);
+        }
+        // What is left over isn't held back.
+        if self.interest.position == head {
+            self.pass_due = ground.now + interval;
+        }
+        true
+    }
+
     /// Plans a pass: up to the tape's head, or as far as there may be something on its way.
-    fn plan(&mut self, head: Position) {
-        let Worker { reader, interest, tape, passes, touched, stirred, settings, .. } = self;
+    fn plan_pass<E: Edge>(&mut self, ground: &Ground<E>, head: Position) {
+        let Fan { interest, passes, touched, stirred, .. } = self;
+        let Ground { reader, tape, settings, .. } = ground;
         let pass = passes.begin();
         let mut enough = false;
         // From here on the tables are as of where it ends.
-        self.position = reader.scan(self.position, head, |at, base, entry| {
+        interest.position = reader.scan(interest.position, head, |at, base, entry| {
             if enough || passes.bytes() >= PLANNED_BYTES {
                 return false;
             }
@@ -85,8 +250,8 @@ impl<E: Edge> Worker<E> {
         });
         passes.planned(touched.len());
         self.crowded = passes.oldest().filter(|_| enough);
-        for id in self.touched.drain(..) {
-            let cohort = self.interest.cohort(id);
+        for id in touched.drain(..) {
+            let cohort = interest.cohort(id);
             if cohort.ticket == 0 {
                 self.tickets += 1;
                 cohort.ticket = self.tickets;
@@ -96,118 +261,90 @@ impl<E: Edge> Worker<E> {
         }
     }
 
-    /// Serves the cohorts that stand in line, as far as one turn goes.
-    fn serve(&mut self) {
-        let mut left = self.settings.turn_sends as u64;
-        while let Some((id, ticket)) = self.line.front().copied().filter(|_| left > 0) {
-            if self.interest.with_ticket(id, ticket).is_some() {
-                left = left.saturating_sub(self.serve_one(id, left));
-            }
-            // The cohort may be gone, with its last member or before.
-            let Some(cohort) = self.interest.with_ticket(id, ticket) else {
-                self.line.pop_front();
-                continue;
-            };
-            if cohort.column.is_in_round() {
-                continue;
-            }
-            self.line.pop_front();
-            cohort.ticket = 0;
-            if cohort.column.is_behind() {
-                self.tickets += 1;
-                cohort.ticket = self.tickets;
-                cohort.column.begin_round(false);
-                self.line.push_back((id, self.tickets));
-            }
-        }
-        self.settle_passes();
-    }
-
     /// Says how long the passes have taken that are over now.
-    fn settle_passes(&mut self) {
+    fn settle_passes<E: Edge>(&mut self, ground: &Ground<E>) {
         if !self.passes.any_over() {
             return;
         }
-        let done = self.edge.wall_us();
-        let times = &self.shared.metrics.workers[self.index].publish_to_send;
+        let done = ground.edge.wall_us();
+        let times = &ground.metrics.publish_to_send;
         times.record(self.passes.over().map(|(ts, publications)| (done.saturating_sub(ts), publications.into())));
         self.passes.settle();
     }
 
-    /// Serves members of a cohort, until its round is over or at least `most` calls of `send` were made. Returns how many.
-    fn serve_one(&mut self, id: CohortId, most: u64) -> u64 {
-        let Worker { interest, reader, edge, connections, passes, gather, .. } = self;
-        let cohort = interest.cohort(id);
-        cohort.last_sent = self.now;
-        let lane = cohort.key.lane;
-        let column = &mut cohort.column;
-        let (mut sends, mut deliveries, mut sent_bytes) = (0, 0, 0);
-        let mut behind = Vec::new();
-        while sends < most
-            && let Some(cut) = column.next_cut()
-        {
-            let owed = column.owed(cut);
-            let bytes = contiguous(reader, lane, column.runs(cut), gather);
-            let (mut served, mut whole) = (0, 0);
-            while sends < most
-                && let Some(token) = column.serve_at(cut)
-            {
-                served += 1;
-                match send_all(edge, &connections[token as usize].socket, bytes, &mut sends) {
-                    Outcome::All => whole += 1,
-                    Outcome::Full(taken) => {
-                        sent_bytes += taken as u64;
-                        behind.push((token, owed.from, Ok(taken)));
-                    }
-                    Outcome::Broken(why) => behind.push((token, owed.from, Err(why))),
+    /// Lets go of every member that was to be sent something that is no longer on the tape.
+    pub fn drop_fallen<S>(&mut self, connections: &mut Connections<S>, floor: Position) {
+        let mut fallen: Vec<(CohortId, Token, Position)> = Vec::new();
+        if self.interest.position < floor {
+            // The worker itself was held up for longer than the tape holds: nobody got what is gone.
+            let missed = self.interest.position;
+            for id in self.interest.cohort_ids() {
+                let column = &self.interest.cohort(id).column;
+                let from = |(place, token)| (id, token, column.position(place as u32).unwrap_or(missed));
+                fallen.extend(column.tokens().enumerate().map(from));
+            }
+        } else {
+            for (id, ticket) in &self.line {
+                if let Some(cohort) = self.interest.with_ticket(*id, *ticket) {
+                    fallen.extend(cohort.column.fallen(floor).into_iter().map(|(token, from)| (*id, token, from)));
                 }
             }
-            deliveries += whole * u64::from(owed.publications);
-            sent_bytes += whole * u64::from(owed.bytes);
-            column.settle(cut, served, passes);
         }
-        let metrics = self.metrics();
-        metrics.sends.add(sends);
-        metrics.deliveries.add(deliveries);
-        metrics.sent_bytes.add(sent_bytes);
-        for (token, from, fate) in behind {
-            match fate {
-                Ok(taken) => self.fall_behind(token, id, from, taken),
-                Err(why) => self.lost(token, why),
-            }
+        for (id, token, missed) in fallen {
+            let in_full = self.interest.cohort(id).has(|delivery| delivery == Delivery::All);
+            self.leave(connections, token);
+            self.fell.push_back(Fell { token, why: Why::Missed { missed, in_full } });
         }
-        sends
     }
 
-    /// Takes a member out of the march that was sent only `taken` bytes of what it was owed from `from` on.
-    fn fall_behind(&mut self, token: Token, id: CohortId, from: Position, taken: usize) {
-        let (position, offset, passed) = self.locate(id, from, taken);
-        self.metrics().deliveries.add(passed);
-        self.metrics().sends_full.add(1);
-        self.leave_march_at(token, position);
-        self.stop_at(token, id, position, offset);
-        self.await_room(token);
-    }
-
-    /// Where in the cohort's publications from `from` on a member is that was sent `taken` bytes of them: the position,
-    /// the offset within its frame, and how many whole ones went before.
-    pub fn locate(&mut self, id: CohortId, from: Position, taken: usize) -> (Position, u32, u64) {
-        let Worker { reader, interest, tape, .. } = self;
-        let lane = interest.cohort(id).key.lane as usize;
-        let (mut left, mut passed) = (taken, 0);
-        let position = reader.scan(from, reader.head(), |_, _, entry| {
-            if interest.wants(tape, id, entry).is_none() {
-                return true;
-            }
-            let len = entry.len[lane] as usize;
-            if left < len {
-                return false;
-            }
-            left -= len;
-            passed += 1;
+    /// Goes on at the tape's floor, if that has come further than the fan: after [`Fan::drop_fallen`], with no members left.
+    pub fn jump_to<E: Edge>(&mut self, ground: &Ground<E>, floor: Position) {
+        let Ground { reader, tape, .. } = ground;
+        let interest = &mut self.interest;
+        let missed = interest.position;
+        if missed >= floor {
+            return;
+        }
+        interest.position = floor;
+        // Of topics that go on behind the floor, what was before that is gone: the number before the first one there.
+        let mut first = FxHashMap::default();
+        reader.scan(floor, reader.head(), |_, _, entry| {
+            first.entry(entry.topic.slot).or_insert((entry.previous, entry.seq - 1));
             true
         });
-        (position, left as u32, passed)
+        let slots = tape.with_topics(|topics, _| topics.slots());
+        for from in (0..slots).step_by(LOOK_AT_ONCE as usize) {
+            tape.with_topics(|topics, _| {
+                for topic in (from..slots.min(from + LOOK_AT_ONCE)).filter_map(|slot| topics.at(slot)) {
+                    let (end, seq) = first.get(&topic.id.slot).copied().unwrap_or((topic.end, topic.seq));
+                    if end > missed.0 && end <= floor.0 {
+                        let origin = if end == topic.end { topic.origin } else { 0 };
+                        let newest = Newest { end: Position(end), seq, origin };
+                        interest.note_missed(topic.id, &topic.name, newest);
+                    }
+                }
+            });
+        }
+        for id in interest.cohort_ids() {
+            for n in 0..interest.cohort(id).paces.len() {
+                interest.restart(id, n, floor);
+            }
+        }
+    }
+
+    /// Whether there is room to be given back, which the worker doesn't sleep over.
+    pub fn has_slack(&self) -> bool {
+        self.interest.has_slack() || self.gather.capacity() > KEPT_BY_THREAD
+    }
+
+    /// Gives back room that was needed once: of the buffers, which hold nothing between two uses, and of the tables.
+    pub fn give_back(&mut self) {
+        self.gather.clear();
+        let lists: [&mut dyn Slack; 5] =
+            [&mut self.gather, &mut self.touched, &mut self.stirred, &mut self.line, &mut self.fell];
+        lists.into_iter().for_each(|list| list.give_back(KEPT_BY_THREAD));
+        self.passes.give_back();
+        self.interest.give_back();
     }
 }
 
@@ -231,22 +368,29 @@ pub fn contiguous<'b>(
     gather
 }
 
-/// Sends `bytes`, in pieces of at most [`SEND_MAX`], until all are taken or the socket is full.
-pub fn send_all<E: Edge>(edge: &mut E, socket: &E::Socket, bytes: &[u8], sends: &mut u64) -> Outcome {
-    let mut at = 0;
-    while at < bytes.len() {
-        let piece = &bytes[at..bytes.len().min(at + SEND_MAX)];
-        *sends += 1;
-        match edge.send(socket, piece) {
-            Sent::Took(n) => {
-                at += n;
-                if n < piece.len() {
-                    return Outcome::Full(at);
-                }
-            }
-            Sent::Full => return Outcome::Full(at),
-            Sent::Broken(why) => return Outcome::Broken(why),
+/// Where in a cohort's publications from `from` on somebody is that was sent `taken` bytes of them: the position, the offset
+/// within its frame, and how many whole ones went before.
+pub fn locate<E: Edge>(
+    ground: &Ground<E>,
+    interest: &mut Interest,
+    id: CohortId,
+    from: Position,
+    taken: usize,
+) -> (Position, u32, u64) {
+    let Ground { reader, tape, .. } = ground;
+    let lane = interest.cohort(id).key.lane as usize;
+    let (mut left, mut passed) = (taken, 0);
+    let position = reader.scan(from, reader.head(), |_, _, entry| {
+        if interest.wants(tape, id, entry).is_none() {
+            return true;
         }
-    }
-    Outcome::All
+        let len = entry.len[lane] as usize;
+        if left < len {
+            return false;
+        }
+        left -= len;
+        passed += 1;
+        true
+    });
+    (position, left as u32, passed)
 }

@@ -1,17 +1,21 @@
 //! Rates: what changed is noted while publications pass, and sent once a tick.
 //!
 //! All cohorts of one rate tick together, and only if something changed. At a tick the newest publication of each changed
-//! topic is gathered once, in the order of the tape, and every member in march is sent the same bytes. Members that march
-//! alone have rounds of their own (`round.rs`), which also begin at ticks: nobody is sent a topic twice between two.
+//! topic is gathered once, in the order of the tape, and every member is sent the same bytes. Those that are behind have rounds
+//! of their own (`cursors/round.rs`), which also begin at ticks: nobody is sent a topic twice between two.
 
 use std::collections::BTreeSet;
 
 use super::{
-    super::{Worker, cursors::round::Piece},
-    Outcome,
+    super::{
+        connections::Connections,
+        deliver::{Outcome, Parcel, begun, deliver_to_each},
+        ground::Ground,
+    },
+    Fan, Fell, Unsent, Why,
     delivery::Rate,
     interest::{CohortId, Newest},
-    send_all,
+    newest_for, push_value,
 };
 use crate::{clock::Moment, io::Edge, tape::Position};
 
@@ -35,6 +39,15 @@ pub struct Change {
     pub slot: u32,
     /// Its newest number at the last tick.
     pub before: u64,
+}
+
+/// A newest value as a tick has gathered it.
+struct Value {
+    /// Where it ends in the buffer.
+    end: usize,
+    /// The position after it.
+    position: Position,
+    change: Change,
 }
 
 /// When rates tick that have something to send, the next one first: as many entries as there are such rates. An entry goes with
@@ -85,88 +98,85 @@ impl Pace {
         self.changes.len() == 1
     }
 
-    /// Begins anew at `position`, as if everything before had been sent.
-    pub fn restart(&mut self, position: Position) {
+    /// Begins anew at `position`, as if everything before had been sent. Returns what had changed.
+    pub fn restart(&mut self, position: Position) -> Vec<Change> {
         self.tick = position;
         self.ticks += 1;
-        self.changes.clear();
+        std::mem::take(&mut self.changes)
     }
 }
 
-impl<E: Edge> Worker<E> {
-    /// Sets the next tick of the rates of which the pass has found the first change.
-    pub fn set_ticks(&mut self) {
-        let mut stirred = std::mem::take(&mut self.stirred);
-        for (id, n) in stirred.drain(..) {
-            self.interest.set_tick(id, n, self.now);
-        }
-        self.stirred = stirred;
-    }
-
-    /// Makes the ticks that are due.
-    pub fn tick(&mut self) {
-        let mut any = false;
-        while let Some((_, id, n)) = self.interest.next_tick().filter(|(due, ..)| *due <= self.now) {
-            self.tick_one(id, n);
-            any = true;
-        }
-        if any {
-            self.list_all();
-        }
-    }
-
-    fn tick_one(&mut self, id: CohortId, n: usize) {
-        let position = self.position;
-        let cohort = self.interest.cohort(id);
-        let changes = std::mem::take(&mut cohort.paces[n].changes);
+impl Fan {
+    /// Makes the next tick that is due, if there is one. Whoever fell behind at it has to be seen to before the next.
+    pub fn tick<E: Edge>(&mut self, ground: &mut Ground<E>, connections: &mut Connections<E::Socket>) -> bool {
+        let Some((_, id, n)) = self.interest.next_tick().filter(|(due, ..)| *due <= ground.now) else { return false };
+        let Fan { interest, gather, .. } = self;
+        let from = interest.cohort(id).paces[n].tick;
+        let until = interest.position;
+        let changes = interest.restart(id, n, until);
+        let cohort = interest.cohort(id);
         let lane = cohort.key.lane;
-        let from = cohort.paces[n].tick;
-        self.interest.restart(id, n, position);
-        let cohort = self.interest.cohort(id);
         if cohort.column.is_empty() {
-            return;
+            return true;
         }
-        let newest = |change: &Change| Some((self.newest_for(id, change.slot, from, position)?, *change));
+        let newest = |change: &Change| {
+            Some((newest_for(&ground.reader, interest, id, change.slot, from, until)?, *change))
+        };
         let mut wanted: Vec<(Position, Change)> = changes.iter().filter_map(newest).collect();
         wanted.sort_unstable_by_key(|(end, _)| *end);
-        let mut bytes = std::mem::take(&mut self.gather);
-        bytes.clear();
-        let mut pieces = Vec::with_capacity(wanted.len());
-        for (position, change) in &wanted {
-            let position = *position;
-            if let Some(seq) = self.push_value(lane, change.slot, position, &mut bytes) {
-                let end = bytes.len();
-                let piece = Piece { end, position, slot: Some(change.slot), seq, skipped: 0, sent: true };
-                pieces.push((piece, *change));
+        gather.clear();
+        let mut values = Vec::with_capacity(wanted.len());
+        for (position, change) in wanted {
+            if push_value(ground, interest, lane, change.slot, position, gather).is_some() {
+                values.push(Value { end: gather.len(), position, change });
             }
         }
-        self.send_tick(id, n, &bytes, &pieces);
-        self.gather = bytes;
+        self.send_tick(ground, connections, (id, n), &values);
+        true
     }
 
-    /// Sends all members in march what a tick has for them.
-    fn send_tick(&mut self, id: CohortId, n: usize, bytes: &[u8], pieces: &[(Piece, Change)]) {
-        let Worker { interest, edge, connections, .. } = self;
-        let cohort = interest.cohort(id);
-        cohort.last_sent = self.now;
-        let (mut sends, mut whole) = (0, 0);
-        let mut behind = Vec::new();
-        for token in cohort.column.tokens() {
-            match send_all(edge, &connections[token as usize].socket, bytes, &mut sends) {
-                Outcome::All => whole += 1,
-                Outcome::Full(taken) => behind.push((token, Ok(taken))),
-                Outcome::Broken(why) => behind.push((token, Err(why))),
-            }
+    /// Sends all members what a tick has gathered for them.
+    fn send_tick<E: Edge>(
+        &mut self,
+        ground: &mut Ground<E>,
+        connections: &mut Connections<E::Socket>,
+        (id, rate): (CohortId, usize),
+        values: &[Value],
+    ) {
+        let cohort = self.interest.cohort(id);
+        cohort.last_sent = ground.now;
+        let parcel = Parcel { bytes: &self.gather, publications: values.len() as u64 };
+        let mut tokens = cohort.column.tokens();
+        let mut stopped = Vec::new();
+        let stop = |token, outcome| stopped.push((token, outcome));
+        let Ground { edge, metrics, .. } = ground;
+        deliver_to_each(edge, metrics, connections, parcel, |_| tokens.next(), stop);
+        drop(tokens);
+        for (token, outcome) in stopped {
+            let position = self.part(connections, token);
+            let why = match outcome {
+                Outcome::All => continue,
+                Outcome::Full(taken) => {
+                    let begun = begun(values.iter().map(|value| value.end), taken);
+                    ground.metrics.deliveries.add(begun as u64);
+                    Why::FullAtTick(self.unsent(position, rate, values, taken, begun))
+                }
+                Outcome::Broken(why) => Why::Broken(why),
+            };
+            self.fell.push_back(Fell { token, why });
         }
-        let metrics = self.metrics();
-        metrics.sends.add(sends);
-        metrics.deliveries.add(whole * pieces.len() as u64);
-        metrics.sent_bytes.add(whole * bytes.len() as u64);
-        for (token, fate) in behind {
-            match fate {
-                Ok(taken) => self.fall_behind_at_tick(token, n, bytes, pieces, taken),
-                Err(why) => self.lost(token, why),
-            }
+    }
+
+    /// What is left of a tick after `taken` bytes, in which so many values were begun.
+    fn unsent(&self, position: Position, rate: usize, values: &[Value], taken: usize, begun: usize) -> Unsent {
+        let end = begun.checked_sub(1).map_or(taken, |last| values[last].end.max(taken));
+        let left = &values[begun..];
+        Unsent {
+            position,
+            rate,
+            rest: self.gather[taken..end].to_vec(),
+            values: left.iter().rev().map(|value| (value.position, value.change.slot)).collect(),
+            before: left.iter().map(|value| (value.change.slot, value.change.before)).collect(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Passes on their way: what was planned, and not yet sent to everybody in march whom it is for.
+//! Passes on their way: what was planned, and not yet sent to every member whom it is for.
 //!
 //! A pass is what one turn plans. It is over when no cohort has a member before it any more; until then its bytes count
 //! against what may be on its way at once.
