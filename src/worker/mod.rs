@@ -504,6 +504,25 @@ impl<E: Edge> Worker<E> {
     }
 }
 
+#[cfg(all(any(test, fuzzing), not(loom)))]
+impl<E: Edge> Worker<E> {
+    /// Asserts, between two turns, that what the parts know of each connection agrees.
+    fn invariants(&self) {
+        let Worker { connections, fan, cursors, .. } = self;
+        fan.invariants(connections);
+        cursors.invariants(connections);
+        let mut users = std::collections::BTreeMap::new();
+        for (_, connection) in connections.iter() {
+            let is_nowhere = connection.cursor == Cursor::None;
+            assert!(!is_nowhere || connection.cohort.is_none(), "a subscriber has a cursor");
+            connection.cohort.into_iter().for_each(|id| *users.entry(id).or_insert(0) += 1);
+        }
+        cursors.staged().for_each(|id| *users.entry(id).or_insert(0) += 1);
+        let counted = fan.interest.cohort_ids().into_iter().map(|id| (id, fan.interest.at(id).users)).collect();
+        assert_eq!(users, counted, "the users of each cohort");
+    }
+}
+
 impl<E: Edge> Deref for Worker<E> {
     type Target = Ground<E>;
 

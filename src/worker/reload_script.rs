@@ -264,6 +264,7 @@ impl Party {
                 return;
             }
             assert!(self.worker.turn());
+            self.worker.invariants();
         }
         panic!("the worker spins");
     }

@@ -326,6 +326,7 @@ impl World {
         let rolled = self.tape.tail() > post.worker.ground.reader.floor();
         let changed = !Arc::ptr_eq(&post.worker.ground.settings, &self.shared.settings.get());
         post.alive = post.worker.turn();
+        post.worker.invariants();
         let asleep = self.kernel.asleep(n);
         let may_oversleep = rolled || changed;
         assert!(may_oversleep || !self.kernel.overslept(n), "worker {n} would have slept with work to do");

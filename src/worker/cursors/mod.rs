@@ -28,6 +28,8 @@ use self::{
     slow::Survey,
     walk::{Plan, Reached, Walk},
 };
+#[cfg(all(any(test, fuzzing), not(loom)))]
+use super::connection::CohortId;
 use super::{
     connection::Connection,
     connections::Connections,
@@ -323,5 +325,30 @@ impl Cursors {
         let lists: [&mut dyn Slack; 8] =
             [bytes, value, json, pieces, &mut plan.runs, &mut self.all, &mut self.runnable, &mut self.came];
         lists.into_iter().for_each(|list| list.give_back(KEPT_BY_THREAD));
+    }
+}
+
+#[cfg(all(any(test, fuzzing), not(loom)))]
+impl Cursors {
+    /// Asserts that the list and the connections agree, between two steps of a turn.
+    pub fn invariants<S>(&self, connections: &Connections<S>) {
+        for (place, One { token, behind }) in self.all.iter().enumerate() {
+            let connection = connections.get(*token).expect("whoever is behind is a connection");
+            assert_eq!(connection.cursor, Cursor::Behind(place as u32), "whoever is behind knows its place");
+            let listed = self.runnable.iter().filter(|other| *other == token).count();
+            assert!(!behind.listed || listed > 0, "whoever can go on is on the list");
+            assert!(behind.stages.iter().is_sorted_by_key(|stage| stage.until), "stages in the order of the tape");
+            let resumes = behind.resume.iter().chain(behind.stages.iter().filter_map(|stage| stage.resume.as_ref()));
+            resumes.for_each(|resume| assert!(resume.from < resume.until, "what was missed comes before"));
+            assert!(behind.rest <= connection.out.len(), "the rest of a publication waits among the answers");
+        }
+        let behind = connections.iter().filter(|(_, it)| matches!(it.cursor, Cursor::Behind(_))).count();
+        assert_eq!(self.all.len(), behind, "whoever is behind is on the list");
+        assert!(self.came.is_empty(), "those that came were seen to");
+    }
+
+    /// The cohorts that connections are still to be sent something for before their subscriptions change.
+    pub fn staged(&self) -> impl Iterator<Item = CohortId> {
+        self.all.iter().flat_map(|one| &one.behind.stages).filter_map(|stage| stage.cohort)
     }
 }

@@ -256,6 +256,32 @@ impl Column {
     }
 }
 
+#[cfg(all(any(test, fuzzing), not(loom)))]
+impl Column {
+    /// Asserts that what is kept of the members, the cuts and the runs agrees.
+    pub fn invariants(&self) {
+        let end = self.end();
+        for (n, cut) in self.cuts.iter().enumerate() {
+            let number = self.first_cut.wrapping_add(n as u32);
+            let standing = self.members.iter().filter(|member| member.cut == number).count();
+            assert_eq!(cut.members as usize, standing, "members at a cut");
+            let run = self.runs.get(cut.run.wrapping_sub(self.first_run) as usize);
+            assert!(run.is_none_or(|run| cut.offset <= run.len), "a cut within its run");
+        }
+        assert!(self.cuts.front().is_none_or(|first| first.members > 0), "a cut before which nobody stands");
+        let at_end = self.members.iter().filter(|member| member.cut == end).count();
+        assert_eq!(at_end + self.behind as usize, self.members.len(), "everybody stands at a cut or at the end");
+        assert!(self.next < self.members.len().max(1), "the next member");
+        let runs = self.cuts.front().map(|_| self.runs(self.first_cut).map(|run| run.len).sum::<u32>());
+        assert_eq!(runs, self.cuts.front().map(|_| self.owed(self.first_cut).bytes), "the runs are what is owed");
+    }
+
+    /// The passes that planned what somebody is still to be sent.
+    pub fn passes(&self) -> impl Iterator<Item = PassId> {
+        self.cuts.iter().map(|cut| cut.pass)
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
@@ -375,10 +401,12 @@ mod tests {
         }
 
         fn check(&mut self) {
+            self.column.invariants();
             let by_place: BTreeMap<u32, Token> = self.places.iter().map(|(token, place)| (*place, *token)).collect();
             assert!(self.column.tokens().eq(by_place.into_values()), "everybody knows its place");
             assert_eq!(self.column.is_behind(), self.owed.values().any(|owed| !owed.is_empty()));
             self.passes.settle();
+            self.passes.invariants(|pass| self.column.passes().filter(|other| *other == pass).count());
             assert_eq!(self.passes.is_empty(), !self.column.is_behind());
             let floor = self.random.u32(..=self.bytes);
             let fallen = |(token, owed): (&Token, &Vec<u32>)| {

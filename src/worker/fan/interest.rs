@@ -134,6 +134,12 @@ impl Interest {
         &mut self.cohorts[id as usize]
     }
 
+    /// A cohort, to be looked at.
+    #[cfg(all(any(test, fuzzing), not(loom)))]
+    pub fn at(&self, id: CohortId) -> &Cohort {
+        &self.cohorts[id as usize]
+    }
+
     pub fn cohort_ids(&self) -> Vec<CohortId> {
         self.cohorts.iter().map(|(id, _)| id as CohortId).collect()
     }
@@ -489,6 +495,47 @@ impl Cohort {
 
     fn pace(&mut self, rate: Rate) -> (usize, &mut Pace) {
         self.paces.iter_mut().enumerate().find(|(_, pace)| pace.rate == rate).expect("a pace for each rate")
+    }
+}
+
+#[cfg(all(any(test, fuzzing), not(loom)))]
+impl Interest {
+    /// Asserts that the tables agree with each other.
+    pub fn invariants(&self) {
+        assert_eq!((self.by_text.len(), self.by_key.len()), (self.names.len(), self.cohorts.len()));
+        let mut lanes = [0; LANES];
+        let mut ticks = 0;
+        for (id, cohort) in &self.cohorts {
+            let id = id as CohortId;
+            assert_eq!(self.by_key.get(&cohort.key), Some(&id), "a cohort is found by its key");
+            assert!(cohort.users >= cohort.column.tokens().count(), "a member is a user");
+            assert!(cohort.key.names.is_sorted_by(|a, b| a.0 < b.0) && !cohort.key.names.is_empty());
+            assert!(cohort.paces.is_sorted_by(|a, b| a.rate > b.rate));
+            for (name, _) in &cohort.key.names {
+                let of_name = &self.names[*name as usize].cohorts;
+                assert_eq!(of_name.iter().filter(|other| **other == id).count(), 1, "a name knows its cohorts");
+            }
+            for pace in &cohort.paces {
+                assert_eq!(pace.due.is_some(), !pace.changes.is_empty(), "a tick where something has changed");
+                ticks += usize::from(pace.due.is_some());
+            }
+            lanes[cohort.key.lane as usize] += cohort.users;
+            cohort.column.invariants();
+        }
+        assert_eq!((self.lanes, self.ticks.len()), (lanes, ticks), "users by lane, and ticks");
+        let (mut patterns, mut links) = (0, 0);
+        for (id, name) in &self.names {
+            assert!(!name.cohorts.is_empty(), "a name that nobody wants");
+            assert_eq!(self.by_text.get(&name.text), Some(&(id as NameId)), "a name is found by its text");
+            assert!(name.cohorts.iter().all(|cohort| self.cohorts.contains(*cohort as usize)));
+            patterns += usize::from(is_pattern(&name.text));
+            links += name.topics.len();
+            for slot in &name.topics {
+                assert!(self.topics[*slot as usize].names.contains(&(id as NameId)), "a topic knows its names");
+            }
+        }
+        assert_eq!(self.patterns.len(), patterns);
+        assert_eq!(self.topics.iter().map(|topic| topic.names.len()).sum::<usize>(), links, "and no others");
     }
 }
 

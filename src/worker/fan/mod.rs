@@ -348,6 +348,34 @@ impl Fan {
     }
 }
 
+#[cfg(all(any(test, fuzzing), not(loom)))]
+impl Fan {
+    /// Asserts that members, cohorts, the line and the passes agree, between two steps of a turn.
+    pub fn invariants<S>(&self, connections: &Connections<S>) {
+        self.interest.invariants();
+        let mut members = 0;
+        for id in self.interest.cohort_ids() {
+            let cohort = self.interest.at(id);
+            for (place, token) in cohort.column.tokens().enumerate() {
+                let connection = connections.get(token).expect("a member is a connection");
+                let cursor = (connection.cursor, connection.cohort);
+                assert_eq!(cursor, (Cursor::Head(place as u32), Some(id)), "a member knows its place");
+                members += 1;
+            }
+            let in_line = self.line.iter().filter(|(other, ticket)| (*other, *ticket) == (id, cohort.ticket)).count();
+            assert_eq!(in_line, usize::from(cohort.ticket != 0), "a cohort with a ticket stands in line, once");
+            assert!(cohort.ticket != 0 || !cohort.column.is_behind(), "whoever is to be served stands in line");
+        }
+        let at_head = connections.iter().filter(|(_, it)| matches!(it.cursor, Cursor::Head(_))).count();
+        assert_eq!(members, at_head, "whoever is at the head is a member");
+        assert!(self.fell.is_empty(), "those that fell were seen to");
+        self.passes.invariants(|pass| {
+            let waits = |id: &CohortId| self.interest.at(*id).column.passes().any(|other| other == pass);
+            self.interest.cohort_ids().iter().filter(|id| waits(id)).count()
+        });
+    }
+}
+
 /// The planned bytes in one piece: the tape's own where they are adjacent, else gathered into `gather`.
 ///
 /// Gathering costs 10 to 30 ns a frame; handing the kernel the pieces instead costs 20 to 115 ns each, at every send.

@@ -128,6 +128,23 @@ impl Passes {
     }
 }
 
+#[cfg(all(any(test, fuzzing), not(loom)))]
+impl Passes {
+    /// Asserts that the sums are right, and that each pass is waited for by as many cohorts as `waits` counts.
+    pub fn invariants(&self, mut waits: impl FnMut(PassId) -> usize) {
+        let is_open = |pass: &&Pass| pass.cohorts > 0;
+        let bytes: usize = self.open.iter().filter(is_open).map(|pass| pass.bytes as usize).sum();
+        assert_eq!(self.bytes, bytes, "bytes on their way");
+        let stamps: usize = self.open.iter().map(|pass| pass.stamps as usize).sum();
+        assert_eq!(self.stamps.len(), stamps, "each stamp is some pass's");
+        assert!(self.open.front().is_none_or(|first| first.cohorts > 0) || !self.over.is_empty(), "a pass is forgotten");
+        for (n, pass) in self.open.iter().enumerate() {
+            let id = self.first.wrapping_add(n as u32);
+            assert_eq!(pass.cohorts as usize, waits(id), "cohorts that wait for a pass");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
