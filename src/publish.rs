@@ -10,7 +10,7 @@ use crate::{
     io::waker::Waker,
     limits::Account,
     metrics::Metrics,
-    protocol::{Payload, Topic},
+    protocol::{ErrorCode, Payload, Topic},
     tape::{Appended, Appender, PublishError, Tape},
 };
 
@@ -117,6 +117,18 @@ impl Drop for Batch<'_> {
         if self.count > 0 {
             self.publisher.count(self.count);
             self.publisher.wake();
+        }
+    }
+}
+
+impl PublishError {
+    /// What a client is told.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            PublishError::TopicsFull { .. } => ErrorCode::TooManyTopics,
+            PublishError::AddressFull { .. } => ErrorCode::AddressFull,
+            PublishError::TooLarge { .. } => ErrorCode::TooLarge,
+            PublishError::BadTopic(_) => ErrorCode::BadTopic,
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     http::{BodyDecoder, BodyEvent, Refusal, Request},
     limits::{Account, Quota},
     metrics,
-    protocol::{Payload, envelope::push_string, ndjson},
+    protocol::{ErrorCode, Payload, envelope::push_string, ndjson},
     publish::Publisher,
     slack::{KEPT_BY_ONE, Slack},
     tape::{Appended, PublishError},
@@ -166,11 +166,15 @@ impl Fault {
 
     /// What a refused publication comes to; `sentence` makes a sentence of what was wrong.
     fn of(error: &PublishError, line: bool, sentence: impl FnOnce(&dyn Display) -> String) -> Fault {
-        let (status, why) = match error {
-            PublishError::TopicsFull { .. } => (503, Some(metrics::Refusal::TopicsFull)),
-            PublishError::AddressFull { .. } => (503, Some(metrics::Refusal::AddressTopicsFull)),
-            PublishError::TooLarge { .. } if !line => (413, None),
-            PublishError::TooLarge { .. } | PublishError::BadTopic(_) => (400, None),
+        let why = match error {
+            PublishError::TopicsFull { .. } => Some(metrics::Refusal::TopicsFull),
+            PublishError::AddressFull { .. } => Some(metrics::Refusal::AddressTopicsFull),
+            PublishError::TooLarge { .. } | PublishError::BadTopic(_) => None,
+        };
+        let status = match error.code() {
+            // The line is bad; the body may be as large as it is.
+            ErrorCode::TooLarge if line => 400,
+            code => code.status(),
         };
         Fault { refusal: Refusal::new(status, sentence(error)), why, is_complete: false }
     }
@@ -186,7 +190,7 @@ impl By {
     fn too_often(&self, sentence: impl FnOnce(&dyn Display) -> String) -> Fault {
         let limit = self.quota.limit();
         let what = format!("too many publications from your address, --max-publications-per-ip allows {limit}");
-        let refusal = Refusal::new(429, sentence(&what)).with(&[("Retry-After", "1")]);
+        let refusal = Refusal::new(ErrorCode::RateLimited.status(), sentence(&what)).with(&[("Retry-After", "1")]);
         Fault { refusal, why: Some(metrics::Refusal::AddressRateLimited), is_complete: false }
     }
 }

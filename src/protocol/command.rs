@@ -20,6 +20,7 @@ use std::{
 };
 
 use super::{
+    code::ErrorCode,
     json::Json,
     name::{self, NameError, Topic},
     object::{Entries, Fields, ObjectError, Text, kind, shown, string},
@@ -146,8 +147,8 @@ impl fmt::Debug for Id<'_> {
 pub struct CommandError<'a> {
     /// The command's id, where it could be read.
     pub id: Option<Id<'a>>,
-    /// `bad_json`, `bad_command`, `unknown_op`, `bad_topic` or `too_many`.
-    pub code: &'static str,
+    /// One of `bad_json`, `bad_command`, `unknown_op`, `bad_topic` and `too_many`.
+    pub code: ErrorCode,
     /// One sentence: what was expected, what was found.
     pub message: String,
 }
@@ -205,7 +206,7 @@ impl<'a> Op<'a> {
             Some("auth") => Ok(Op::Auth { token: need_string(fields, TOKEN, "auth")? }),
             Some("ping") => Ok(Op::Ping),
             Some(other) => Err(Refusal {
-                code: "unknown_op",
+                code: ErrorCode::UnknownOp,
                 message: format!("expected op sub, unsub, list, pub, auth or ping, found {}", shown(other)),
             }),
             None => Err(Refusal::wrong("op", "a string", op)),
@@ -280,7 +281,7 @@ fn check_topics<'a>(names: impl Iterator<Item = Cow<'a, str>>, limits: &Limits) 
     match topics.len() {
         0 => Err(Refusal::command("topics", "expected at least one name, found an empty list")),
         found if found > limits.topics_max => Err(Refusal {
-            code: "too_many",
+            code: ErrorCode::TooMany,
             message: format!(
                 "topics: expected at most {} names (--max-subscriptions), found {found}",
                 limits.topics_max
@@ -312,7 +313,7 @@ fn read_from<'a>(value: Json<'a>, topics: &[Cow<'a, str>]) -> Result<HashMap<Cow
         if name::is_pattern(&topic) || !(topics.contains(&*topic) || stands_for(&topic)) {
             let message =
                 format!("from: expected a topic among those subscribed to, no pattern, found {}", shown(&topic));
-            return Err(Refusal { code: "bad_topic", message });
+            return Err(Refusal { code: ErrorCode::BadTopic, message });
         }
         let point = read_point(point).ok_or_else(|| {
             Refusal::command(
@@ -335,7 +336,8 @@ fn read_point(value: Json<'_>) -> Option<ResumePoint<'_>> {
 
 #[expect(clippy::indexing_slicing, reason = "fields are named by the constants below")]
 fn need<'a>(fields: &Known<'a>, field: usize, op: &str) -> Result<Json<'a>, Refusal> {
-    let missing = || Refusal { code: "bad_command", message: format!("{op} needs the field {:?}", FIELDS[field]) };
+    let missing =
+        || Refusal { code: ErrorCode::BadCommand, message: format!("{op} needs the field {:?}", FIELDS[field]) };
     fields.get(field).ok_or_else(missing)
 }
 
@@ -347,18 +349,18 @@ fn need_string<'a>(fields: &Known<'a>, field: usize, op: &str) -> Result<Cow<'a,
 
 /// A [`CommandError`] that doesn't know the command's id.
 struct Refusal {
-    code: &'static str,
+    code: ErrorCode,
     message: String,
 }
 
 impl Refusal {
     fn object(error: ObjectError) -> Self {
-        let code = if matches!(error, ObjectError::Json(_)) { "bad_json" } else { "bad_command" };
+        let code = if matches!(error, ObjectError::Json(_)) { ErrorCode::BadJson } else { ErrorCode::BadCommand };
         Refusal { code, message: error.to_string() }
     }
 
     fn command(field: &str, what: &str) -> Self {
-        Refusal { code: "bad_command", message: format!("{field}: {what}") }
+        Refusal { code: ErrorCode::BadCommand, message: format!("{field}: {what}") }
     }
 
     fn wrong(field: &str, expected: &str, found: Json<'_>) -> Self {
@@ -372,7 +374,7 @@ impl Refusal {
     }
 
     fn name(name: &str, error: NameError) -> Self {
-        Refusal { code: "bad_topic", message: format!("topic {}: {error}", shown(name)) }
+        Refusal { code: ErrorCode::BadTopic, message: format!("topic {}: {error}", shown(name)) }
     }
 }
 
@@ -407,7 +409,7 @@ mod tests {
 
     fn refused(frame: &str) -> (Option<&str>, &'static str, String) {
         let error = Command::parse(frame, &LIMITS).expect_err(frame);
-        (error.id.map(Id::json), error.code, error.message)
+        (error.id.map(Id::json), error.code.as_str(), error.message)
     }
 
     #[test]
@@ -453,7 +455,7 @@ mod tests {
             ("a", None, Some("4"), "bad_command"),
             ("a,b,c,d,e", None, None, "too_many"),
         ] {
-            assert_eq!(Sub::from_query(topics, mode, rate, &LIMITS).unwrap_err().code, code, "{topics}");
+            assert_eq!(Sub::from_query(topics, mode, rate, &LIMITS).unwrap_err().code.as_str(), code, "{topics}");
         }
     }
 

@@ -13,7 +13,7 @@ pub fn push_event(out: &mut Vec<u8>, id: Option<(&dyn Display, u64)>, json: &[u8
     }
     let mut rest = json;
     loop {
-        out.extend_from_slice(b"data: ");
+        out.extend_from_slice(DATA);
         let end = memchr::memchr2(b'\n', b'\r', rest);
         out.extend_from_slice(&rest[..end.unwrap_or(rest.len())]);
         out.push(b'\n');
@@ -24,6 +24,25 @@ pub fn push_event(out: &mut Vec<u8>, id: Option<(&dyn Display, u64)>, json: &[u8
     }
     out.push(b'\n');
 }
+
+/// Appends one event without an id, whose JSON `write` appends.
+pub fn push_event_with(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.extend_from_slice(DATA);
+    let data = out.len();
+    write(out);
+    if memchr::memchr2(b'\n', b'\r', &out[data..]).is_none() {
+        out.extend_from_slice(b"\n\n");
+    } else {
+        // Only a payload in it has line ends.
+        let json = out.split_off(data);
+        out.truncate(start);
+        push_event(out, None, &json);
+    }
+}
+
+/// What a line of the data begins with.
+const DATA: &[u8] = b"data: ";
 
 /// Reads a `Last-Event-ID` back: the epoch and the number.
 ///
@@ -56,6 +75,15 @@ mod tests {
     fn line_ends_within_a_payload_divide_the_data_and_nothing_else() {
         assert_eq!(event(None, "{\n1\r\n2\r3}"), "data: {\ndata: 1\ndata: 2\ndata: 3}\n\n");
         assert_eq!(event(None, "1\n"), "data: 1\ndata: \n\n");
+    }
+
+    #[test]
+    fn an_event_is_the_same_whether_its_json_is_there_before_or_not() {
+        for json in ["{}", "", "\n", "{\n1\r\n2\r3}", "1\r"] {
+            let mut out = b"before".to_vec();
+            push_event_with(&mut out, |out| out.extend_from_slice(json.as_bytes()));
+            assert_eq!(String::from_utf8(out).unwrap(), format!("before{}", event(None, json)));
+        }
     }
 
     #[test]

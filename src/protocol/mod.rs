@@ -4,14 +4,16 @@
 //! and bytes come out. Each file is one noun of the protocol:
 //!
 //! - [`name`]: topic names and patterns, and which pattern matches which name;
+//! - [`code`]: what can be wrong, as a word, and what follows;
 //! - [`command`]: a client's text frame, read into a [`command::Command`];
 //! - [`ndjson`]: one line of `POST /publish`;
-//! - [`reply`]: the server's messages, appended to a buffer;
+//! - [`reply`]: what the server says, as a value, and the JSON of it;
 //! - [`envelope`]: a publication as the update that `/ws` subscribers get;
 //! - [`event`]: the same messages as Server-Sent Events.
 //!
 //! The public text of the protocol is the one for client authors; this is where it is kept.
 
+pub mod code;
 pub mod command;
 pub mod envelope;
 pub mod event;
@@ -21,7 +23,9 @@ pub mod ndjson;
 pub(crate) mod object;
 pub mod reply;
 
+pub use code::ErrorCode;
 pub use command::{Command, Id, Mode, Op, Sub};
 pub use envelope::{Envelope, Kind, Payload, update_prefix};
 pub use json::Json;
 pub use name::{Topic, is_pattern, matches};
+pub use reply::Reply;

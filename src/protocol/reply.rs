@@ -1,12 +1,13 @@
-//! The server's messages to one client, appended to a buffer as JSON.
+//! The server's messages to one client, as values, and the JSON of them.
 //!
-//! Everything that is not an update: greetings, answers, notices. Strings are escaped here; an id and a payload go in byte
-//! for byte as they came. Each function appends one whole message and nothing else, so that the caller can put a frame
-//! header around it. Appending to the buffer is the only allocation.
+//! Everything that is not an update: greetings, answers, notices. How one goes onto the wire is its lane's business; lanes that
+//! speak JSON put a frame or an event around [`Reply::push_json`]. Strings are escaped there; an id and a payload go in byte
+//! for byte as they came. Appending to the buffer is the only allocation.
 
 use std::io::Write;
 
 use super::{
+    code::ErrorCode,
     command::{Id, Mode},
     envelope::{Envelope, Payload, push_string, snapshot_prefix},
 };
@@ -41,99 +42,146 @@ pub struct Subscription<'a> {
     pub rate: Option<f64>,
 }
 
-/// The greeting.
-pub fn hello(out: &mut Vec<u8>, hello: &Hello<'_>) {
+/// One message of the server's, other than an update.
+#[derive(Clone, Copy, Debug)]
+pub enum Reply<'a> {
+    /// The greeting.
+    Hello(Hello<'a>),
+    /// `unsub` or `auth` was carried out.
+    Done {
+        /// The command's.
+        id: Option<Id<'a>>,
+    },
+    /// `sub` was carried out.
+    Subscribed {
+        /// The command's.
+        id: Option<Id<'a>>,
+        /// Each topic with its epoch and last seq, each pattern without.
+        topics: &'a [Subscription<'a>],
+    },
+    /// A `pub` that has an id was carried out.
+    Published {
+        /// The command's.
+        id: Option<Id<'a>>,
+        /// Where it was published.
+        topic: &'a str,
+        /// Its number within the topic.
+        seq: u64,
+        /// When it was taken in, in microseconds since the Unix epoch.
+        ts: u64,
+    },
+    /// The answer to `list`.
+    Subscriptions {
+        /// The command's.
+        id: Option<Id<'a>>,
+        /// What there is, in order.
+        topics: &'a [Subscription<'a>],
+    },
+    /// A topic's last value.
+    Snapshot {
+        /// Its name.
+        topic: &'a str,
+        /// Its numbering.
+        epoch: &'a str,
+        /// The value's number.
+        seq: u64,
+        /// When it was taken in, in microseconds since the Unix epoch.
+        ts: u64,
+        /// The value.
+        payload: Payload<'a>,
+    },
+    /// Publications were left out for this subscriber, because it was slow.
+    Skip {
+        /// Of this topic.
+        topic: &'a str,
+        /// The number of the first.
+        from: u64,
+        /// The number of the last.
+        to: u64,
+    },
+    /// The point to resume from is gone; the topic goes on live behind `seq`.
+    Reset {
+        /// Its name.
+        topic: &'a str,
+        /// Its present numbering.
+        epoch: &'a str,
+        /// The number that it goes on behind.
+        seq: u64,
+        /// `history` or `epoch`.
+        why: &'a str,
+    },
+    /// Nothing happened for a while.
+    Heartbeat {
+        /// Now, in microseconds since the Unix epoch.
+        ts: u64,
+    },
+    /// The server is about to close.
+    Draining {
+        /// The window of milliseconds within which to come back at a random time.
+        retry_ms: [u64; 2],
+    },
+    /// A command was refused, or the connection is about to be closed.
+    Error {
+        /// The command's.
+        id: Option<Id<'a>>,
+        /// For programs.
+        code: ErrorCode,
+        /// One sentence for people.
+        message: &'a str,
+    },
+    /// The answer to `ping`.
+    Pong {
+        /// The command's.
+        id: Option<Id<'a>>,
+        /// Now, in microseconds since the Unix epoch.
+        ts: u64,
+    },
+}
+
+impl Reply<'_> {
+    /// Appends it as one JSON object, and nothing else.
+    pub fn push_json(&self, out: &mut Vec<u8>) {
+        match *self {
+            Reply::Hello(hello) => push_hello(out, &hello),
+            Reply::Done { id } => Object::open(out, "ack").id(id).close(),
+            Reply::Subscribed { id, topics } => Object::open(out, "ack").id(id).subscriptions(topics).close(),
+            Reply::Published { id, topic, seq, ts } => {
+                Object::open(out, "ack").id(id).text("topic", topic).number("seq", seq).number("ts", ts).close();
+            }
+            Reply::Subscriptions { id, topics } => {
+                Object::open(out, "subscriptions").id(id).subscriptions(topics).close();
+            }
+            Reply::Snapshot { topic, epoch, seq, ts, payload } => {
+                Envelope::new(&snapshot_prefix(topic, epoch), seq, ts, payload).append(out);
+            }
+            Reply::Skip { topic, from, to } => {
+                let mut message = Object::open(out, "skip");
+                message.text("topic", topic).number("from", from).number("to", to).text("why", "slow").close();
+            }
+            Reply::Reset { topic, epoch, seq, why } => {
+                let mut message = Object::open(out, "reset");
+                message.text("topic", topic).text("epoch", epoch).number("seq", seq).text("why", why).close();
+            }
+            Reply::Heartbeat { ts } => Object::open(out, "heartbeat").number("ts", ts).close(),
+            Reply::Draining { retry_ms: [from, to] } => {
+                let mut message = Object::open(out, "status");
+                message.text("code", "draining").key("retry_ms").push(b"[").digits(from).push(b",").digits(to);
+                message.push(b"]").close();
+            }
+            Reply::Error { id, code, message } => {
+                Object::open(out, "error").id(id).text("code", code.as_str()).text("message", message).close();
+            }
+            Reply::Pong { id, ts } => Object::open(out, "pong").id(id).number("ts", ts).close(),
+        }
+    }
+}
+
+fn push_hello(out: &mut Vec<u8>, hello: &Hello<'_>) {
     let mut message = Object::open(out, "hello");
     message.number("version", 1).text("server", hello.server).text("conn", hello.conn).number("ts", hello.ts);
     message.number("heartbeat", hello.heartbeat);
-    message.key("limits").push(b"{\"topics\":");
-    push_number(message.out, hello.topics_max as u64);
-    message.number("message", hello.message_max);
-    message.push(b"}");
-    message.close();
-}
-
-/// The answer to `sub`: each topic with its epoch and last seq, each pattern without.
-pub fn ack_sub<'a>(out: &mut Vec<u8>, id: Option<Id<'_>>, topics: impl IntoIterator<Item = Subscription<'a>>) {
-    let mut message = Object::open(out, "ack");
-    message.id(id).subscriptions(topics);
-    message.close();
-}
-
-/// The answer to a `pub` that has an id.
-pub fn ack_pub(out: &mut Vec<u8>, id: Option<Id<'_>>, topic: &str, seq: u64, ts: u64) {
-    let mut message = Object::open(out, "ack");
-    message.id(id).text("topic", topic).number("seq", seq).number("ts", ts);
-    message.close();
-}
-
-/// The answer to `unsub` and `auth`.
-pub fn ack(out: &mut Vec<u8>, id: Option<Id<'_>>) {
-    let mut message = Object::open(out, "ack");
-    message.id(id);
-    message.close();
-}
-
-/// The answer to `list`.
-pub fn subscriptions<'a>(out: &mut Vec<u8>, id: Option<Id<'_>>, topics: impl IntoIterator<Item = Subscription<'a>>) {
-    let mut message = Object::open(out, "subscriptions");
-    message.id(id).subscriptions(topics);
-    message.close();
-}
-
-/// A topic's last value.
-pub fn snapshot(out: &mut Vec<u8>, topic: &str, epoch: &str, seq: u64, ts: u64, payload: Payload<'_>) {
-    Envelope::new(&snapshot_prefix(topic, epoch), seq, ts, payload).append(out);
-}
-
-/// Publications `from` to `to`, both included, were left out for this subscriber.
-pub fn skip(out: &mut Vec<u8>, topic: &str, from: u64, to: u64, why: &str) {
-    let mut message = Object::open(out, "skip");
-    message.text("topic", topic).number("from", from).number("to", to).text("why", why);
-    message.close();
-}
-
-/// The point to resume from is gone; the topic goes on live behind `seq`.
-pub fn reset(out: &mut Vec<u8>, topic: &str, epoch: &str, seq: u64, why: &str) {
-    let mut message = Object::open(out, "reset");
-    message.text("topic", topic).text("epoch", epoch).number("seq", seq).text("why", why);
-    message.close();
-}
-
-/// Nothing happened for a while.
-pub fn heartbeat(out: &mut Vec<u8>, ts: u64) {
-    let mut message = Object::open(out, "heartbeat");
-    message.number("ts", ts);
-    message.close();
-}
-
-/// The server is about to close; come back after a random time within this window of milliseconds.
-pub fn draining(out: &mut Vec<u8>, retry_ms: [u64; 2]) {
-    let mut message = Object::open(out, "status");
-    message.text("code", "draining").key("retry_ms").push(b"[");
-    push_number(message.out, retry_ms[0]);
-    message.push(b",");
-    push_number(message.out, retry_ms[1]);
-    message.push(b"]");
-    message.close();
-}
-
-/// A command was refused, or the connection is about to be closed.
-pub fn error(out: &mut Vec<u8>, id: Option<Id<'_>>, code: &str, text: &str) {
-    let mut message = Object::open(out, "error");
-    message.id(id).text("code", code).text("message", text);
-    message.close();
-}
-
-/// The answer to `ping`.
-pub fn pong(out: &mut Vec<u8>, id: Option<Id<'_>>, ts: u64) {
-    let mut message = Object::open(out, "pong");
-    message.id(id).number("ts", ts);
-    message.close();
-}
-
-fn push_number(out: &mut Vec<u8>, number: u64) {
-    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+    message.key("limits").push(b"{\"topics\":").digits(hello.topics_max as u64);
+    message.number("message", hello.message_max).push(b"}").close();
 }
 
 /// A message being written: an object whose first field is its type.
@@ -148,8 +196,8 @@ impl<'o> Object<'o> {
         Object { out }
     }
 
-    fn close(self) {
-        self.out.push(b'}');
+    fn close(&mut self) {
+        self.push(b"}");
     }
 
     /// Begins a field; its value is pushed next. Keys are our own words and need no escapes.
@@ -168,8 +216,11 @@ impl<'o> Object<'o> {
     }
 
     fn number(&mut self, key: &str, number: u64) -> &mut Self {
-        push_number(self.key(key).out, number);
-        self
+        self.key(key).digits(number)
+    }
+
+    fn digits(&mut self, number: u64) -> &mut Self {
+        self.push(itoa::Buffer::new().format(number).as_bytes())
     }
 
     fn id(&mut self, id: Option<Id<'_>>) -> &mut Self {
@@ -179,9 +230,9 @@ impl<'o> Object<'o> {
         }
     }
 
-    fn subscriptions<'a>(&mut self, topics: impl IntoIterator<Item = Subscription<'a>>) {
+    fn subscriptions(&mut self, topics: &[Subscription<'_>]) -> &mut Self {
         self.key("topics").push(b"[");
-        for (n, subscription) in topics.into_iter().enumerate() {
+        for (n, subscription) in topics.iter().enumerate() {
             self.push(if n == 0 { b"{\"topic\":" } else { b",{\"topic\":" });
             push_string(self.out, subscription.topic);
             if let Some((epoch, seq)) = subscription.at {
@@ -194,7 +245,7 @@ impl<'o> Object<'o> {
             }
             self.push(b"}");
         }
-        self.push(b"]");
+        self.push(b"]")
     }
 }
 
@@ -203,10 +254,10 @@ mod tests {
     use super::*;
     use crate::protocol::command::{Command, Limits};
 
-    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
-        let mut out = Vec::new();
-        write(&mut out);
-        let text = String::from_utf8(out).unwrap();
+    fn written(reply: Reply<'_>) -> String {
+        let mut out = b"before".to_vec();
+        reply.push_json(&mut out);
+        let text = String::from_utf8(out).unwrap().strip_prefix("before").unwrap().to_owned();
         serde_json::from_str::<serde_json::Value>(&text).unwrap();
         text
     }
@@ -221,46 +272,60 @@ mod tests {
     fn every_message_has_the_words_of_the_protocol() {
         let greeting =
             Hello { server: "stentor/1", conn: "1-2", ts: 3, heartbeat: 15, topics_max: 1024, message_max: 65536 };
-        assert_eq!(
-            written(|out| hello(out, &greeting)),
-            r#"{"type":"hello","version":1,"server":"stentor/1","conn":"1-2","ts":3,"heartbeat":15,"limits":{"topics":1024,"message":65536}}"#
-        );
-        assert_eq!(
-            written(|out| skip(out, "q", 9814, 9840, "slow")),
-            r#"{"type":"skip","topic":"q","from":9814,"to":9840,"why":"slow"}"#
-        );
-        assert_eq!(
-            written(|out| reset(out, "q", "k4", 7, "history")),
-            r#"{"type":"reset","topic":"q","epoch":"k4","seq":7,"why":"history"}"#
-        );
-        assert_eq!(written(|out| heartbeat(out, 5)), r#"{"type":"heartbeat","ts":5}"#);
-        assert_eq!(
-            written(|out| draining(out, [0, 8000])),
-            r#"{"type":"status","code":"draining","retry_ms":[0,8000]}"#
-        );
-        assert_eq!(
-            written(|out| snapshot(out, "q", "k3", 1, 2, Payload::Binary(b"a"))),
-            r#"{"type":"snapshot","topic":"q","epoch":"k3","seq":1,"ts":2,"base64":"YQ=="}"#
-        );
+        let payload = Payload::Binary(b"a");
+        for (reply, json) in [
+            (
+                Reply::Hello(greeting),
+                r#"{"type":"hello","version":1,"server":"stentor/1","conn":"1-2","ts":3,"heartbeat":15,"limits":{"topics":1024,"message":65536}}"#,
+            ),
+            (Reply::Done { id: None }, r#"{"type":"ack"}"#),
+            (Reply::Published { id: None, topic: "q", seq: 9, ts: 8 }, r#"{"type":"ack","topic":"q","seq":9,"ts":8}"#),
+            (
+                Reply::Skip { topic: "q", from: 9814, to: 9840 },
+                r#"{"type":"skip","topic":"q","from":9814,"to":9840,"why":"slow"}"#,
+            ),
+            (
+                Reply::Reset { topic: "q", epoch: "k4", seq: 7, why: "history" },
+                r#"{"type":"reset","topic":"q","epoch":"k4","seq":7,"why":"history"}"#,
+            ),
+            (Reply::Heartbeat { ts: 5 }, r#"{"type":"heartbeat","ts":5}"#),
+            (Reply::Draining { retry_ms: [0, 8000] }, r#"{"type":"status","code":"draining","retry_ms":[0,8000]}"#),
+            (
+                Reply::Snapshot { topic: "q", epoch: "k3", seq: 1, ts: 2, payload },
+                r#"{"type":"snapshot","topic":"q","epoch":"k3","seq":1,"ts":2,"base64":"YQ=="}"#,
+            ),
+            (
+                Reply::Error { id: None, code: ErrorCode::Lagged, message: "too slow" },
+                r#"{"type":"error","code":"lagged","message":"too slow"}"#,
+            ),
+            (Reply::Pong { id: None, ts: 5 }, r#"{"type":"pong","ts":5}"#),
+        ] {
+            assert_eq!(written(reply), json);
+        }
     }
 
     #[test]
     fn answers_echo_the_id_as_it_was_written() {
         with_id("7.50", |id| {
-            assert_eq!(written(|out| pong(out, id, 5)), r#"{"type":"pong","id":7.50,"ts":5}"#);
-            assert_eq!(written(|out| ack(out, id)), r#"{"type":"ack","id":7.50}"#);
-            assert_eq!(
-                written(|out| ack_pub(out, id, "q", 9, 8)),
-                r#"{"type":"ack","id":7.50,"topic":"q","seq":9,"ts":8}"#
-            );
+            for (reply, json) in [
+                (Reply::Pong { id, ts: 5 }, r#"{"type":"pong","id":7.50,"ts":5}"#),
+                (Reply::Done { id }, r#"{"type":"ack","id":7.50}"#),
+                (
+                    Reply::Published { id, topic: "q", seq: 9, ts: 8 },
+                    r#"{"type":"ack","id":7.50,"topic":"q","seq":9,"ts":8}"#,
+                ),
+                (Reply::Subscribed { id, topics: &[] }, r#"{"type":"ack","id":7.50,"topics":[]}"#),
+                (Reply::Subscriptions { id, topics: &[] }, r#"{"type":"subscriptions","id":7.50,"topics":[]}"#),
+            ] {
+                assert_eq!(written(reply), json);
+            }
         });
         with_id(r#""\u00e9""#, |id| {
             assert_eq!(
-                written(|out| error(out, id, "bad_topic", "found \"\n\"")),
+                written(Reply::Error { id, code: ErrorCode::BadTopic, message: "found \"\n\"" }),
                 r#"{"type":"error","id":"\u00e9","code":"bad_topic","message":"found \"\n\""}"#
             );
         });
-        assert_eq!(written(|out| pong(out, None, 5)), r#"{"type":"pong","ts":5}"#);
     }
 
     #[test]
@@ -268,20 +333,13 @@ mod tests {
         let topic = Subscription { topic: "q.us", at: Some(("k3", 9)), mode: Mode::All, rate: None };
         let pattern = Subscription { topic: "q.>", at: None, mode: Mode::Latest, rate: Some(4.0) };
         assert_eq!(
-            written(|out| ack_sub(out, None, [topic, pattern])),
+            written(Reply::Subscribed { id: None, topics: &[topic, pattern] }),
             r#"{"type":"ack","topics":[{"topic":"q.us","epoch":"k3","seq":9,"mode":"all"},{"topic":"q.>","mode":"latest","rate":4}]}"#
         );
         assert_eq!(
-            written(|out| subscriptions(out, None, [Subscription { rate: Some(0.25), ..pattern }])),
+            written(Reply::Subscriptions { id: None, topics: &[Subscription { rate: Some(0.25), ..pattern }] }),
             r#"{"type":"subscriptions","topics":[{"topic":"q.>","mode":"latest","rate":0.25}]}"#
         );
-        assert_eq!(written(|out| subscriptions(out, None, [])), r#"{"type":"subscriptions","topics":[]}"#);
-    }
-
-    #[test]
-    fn a_message_is_appended_to_what_is_there() {
-        let mut out = b"before".to_vec();
-        heartbeat(&mut out, 1);
-        assert_eq!(out, b"before{\"type\":\"heartbeat\",\"ts\":1}");
+        assert_eq!(written(Reply::Subscriptions { id: None, topics: &[] }), r#"{"type":"subscriptions","topics":[]}"#);
     }
 }

@@ -198,6 +198,17 @@ pub fn push_text(out: &mut Vec<u8>, text: &str) {
     push(out, Opcode::Text, text.as_bytes());
 }
 
+/// Appends a text message in one frame, which `write` appends: how long it is needn't be known before.
+pub fn push_text_with(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    // The header of most messages takes so many bytes or two less: then little is moved.
+    out.extend_from_slice(&[0; 4]);
+    write(out);
+    let mut header = [0; HEADER_MAX];
+    let len = write_header(&mut header, true, Opcode::Text, out.len() - start - 4);
+    out.splice(start..start + 4, header[..len].iter().copied());
+}
+
 /// Appends a binary message in one frame.
 pub fn push_binary(out: &mut Vec<u8>, bytes: &[u8]) {
     push(out, Opcode::Binary, bytes);
@@ -263,6 +274,17 @@ mod tests {
         out.clear();
         push_binary(&mut out, &[0; 65536]);
         assert_eq!(out[..10], [0x82, 0x7F, 0, 0, 0, 0, 0, 1, 0, 0]);
+    }
+
+    #[test]
+    fn a_text_is_framed_the_same_whether_its_length_is_known_before_or_not() {
+        for len in [0, 1, 125, 126, 127, 65_535, 65_536, 70_000] {
+            let text = "x".repeat(len);
+            let (mut known, mut found) = (b"before".to_vec(), b"before".to_vec());
+            push_text(&mut known, &text);
+            push_text_with(&mut found, |out| out.extend_from_slice(text.as_bytes()));
+            assert!(known == found, "{len}");
+        }
     }
 
     #[test]

@@ -44,7 +44,7 @@ impl<E: Edge> Worker<E> {
         if connection.full {
             return self.check_full(token, idle);
         }
-        if connection.ping == Ping::None && connection.speaks.hears() {
+        if connection.ping == Ping::None && connection.lane.words().hears() {
             if now >= connection.heard + idle / 2 {
                 connection.ping = Ping::Sent;
                 connection.heard = now - idle * 3 / 4;
@@ -89,7 +89,7 @@ impl<E: Edge> Worker<E> {
                 format!("nothing was heard for {} s after a ping arrived, not even its answer", idle.as_secs());
             return self.close(token, Farewell { code: Some(CloseCode::POLICY), reason: &reason, error: None });
         }
-        if !connection.speaks.hears() {
+        if !connection.lane.words().hears() {
             connection.heard = answered;
             return;
         }

@@ -8,7 +8,7 @@ use std::{fmt::Display, io};
 
 use super::{
     Doom, Worker,
-    connection::{Phase, Speaks},
+    connection::Phase,
     cursors::Lagged,
     deliver::{Outcome, flush},
 };
@@ -16,8 +16,8 @@ use crate::{
     io::{Edge, Token},
     log::{Kind, tell},
     metrics::{Ending, Refusal},
-    protocol::{event::push_event, reply},
-    websocket::{CloseCode, frame},
+    protocol::{ErrorCode, Reply},
+    websocket::CloseCode,
 };
 
 /// What is said at the end.
@@ -27,7 +27,14 @@ pub(super) struct Farewell<'a> {
     /// Its reason, and the message of the error that goes before.
     pub reason: &'a str,
     /// The code of that error; none for no error message.
-    pub error: Option<&'static str>,
+    pub error: Option<ErrorCode>,
+}
+
+impl<'a> Farewell<'a> {
+    /// An error after which the connection can't go on.
+    pub fn after(error: ErrorCode, reason: &'a str) -> Farewell<'a> {
+        Farewell { code: error.closes_with(), reason, error: Some(error) }
+    }
 }
 
 impl<E: Edge> Worker<E> {
@@ -55,21 +62,17 @@ impl<E: Edge> Worker<E> {
         over
     }
 
-    /// Answers with one JSON message. It doesn't overtake the acknowledgement of a subscription that the connection has not
-    /// come to yet.
-    pub(super) fn answer_json(&mut self, token: Token, write: impl FnOnce(&mut Vec<u8>)) {
-        self.json.clear();
-        write(&mut self.json);
-        let json = std::mem::take(&mut self.json);
+    /// Answers in the words of the connection's lane. It doesn't overtake the acknowledgement of a subscription that the
+    /// connection has not come to yet.
+    pub(super) fn reply(&mut self, token: Token, reply: &Reply<'_>) {
         let connection = &self.connections[token as usize];
+        let words = connection.lane.words();
         if let Some(then) = self.cursors.last_words(token, connection) {
-            push_message(&connection.speaks, then, &json);
+            words.push_reply(then, reply);
             self.bound_pending(token);
         } else {
-            let speaks = connection.speaks.clone();
-            self.answer(token, |out| push_message(&speaks, out, &json));
+            self.answer(token, |out| words.push_reply(out, reply));
         }
-        self.json = json;
     }
 
     /// Sends the answers that were given this turn, before the pass: publications come after them.
@@ -159,15 +162,14 @@ impl<E: Edge> Worker<E> {
         connection.phase = Phase::Closing;
         connection.since = ground.now;
         out.append(&mut connection.out);
+        let words = connection.lane.words();
         if let Some(code) = farewell.error {
-            let mut json = Vec::new();
-            reply::error(&mut json, None, code, farewell.reason);
-            push_message(&connection.speaks, &mut out, &json);
+            words.push_reply(&mut out, &Reply::Error { id: None, code, message: farewell.reason });
         }
-        match connection.speaks {
-            // A stream of events just ends; the peer has nothing to answer.
-            Speaks::Events => connection.phase = Phase::Ending,
-            _ => frame::push_close(&mut out, farewell.code.map(|code| (code, farewell.reason))),
+        words.push_close(&mut out, farewell.code.map(|code| (code, farewell.reason)));
+        if !words.hears() {
+            // The peer has nothing to answer.
+            connection.phase = Phase::Ending;
         }
         connection.out = out;
         self.answer(token, |_| {});
@@ -223,7 +225,7 @@ impl<E: Edge> Worker<E> {
     fn note_end(&mut self, token: Token, code: u16, ending: Ending, reason: &dyn Display) {
         let connection = &self.connections[token as usize];
         self.shared.metrics.close(ending);
-        let open = self.metrics().open(matches!(connection.speaks, Speaks::Events));
+        let open = self.metrics().open(!connection.lane.words().hears());
         open.set(open.get() - 1);
         match code {
             1000 | 1001 | 1005 | 1006 => {
@@ -254,18 +256,17 @@ impl<E: Edge> Worker<E> {
         self.cursors.is_empty() && self.connections.iter().all(|(_, connection)| connection.out.is_empty())
     }
 
-    /// Tells every JSON client that the server is about to stop.
+    /// Tells every client that is told anything that the server is about to stop.
     pub(super) fn announce_drain(&mut self) {
         let retry = self.settings.drain_timeout.as_millis() as u64;
-        let mut draining = Vec::new();
-        reply::draining(&mut draining, [0, retry]);
+        let draining = Reply::Draining { retry_ms: [0, retry] };
         for token in self.connections.tokens() {
             let connection = &self.connections[token as usize];
             match connection.phase {
                 // At once, also before the acknowledgement of a subscription that it may not come to any more.
-                Phase::Open if connection.speaks.tells() => {
-                    let speaks = connection.speaks.clone();
-                    self.answer(token, |out| push_message(&speaks, out, &draining));
+                Phase::Open if connection.lane.words().tells() => {
+                    let words = connection.lane.words();
+                    self.answer(token, |out| words.push_reply(out, &draining));
                 }
                 // A request that is still on the way would be answered by a server that is gone.
                 Phase::Request => self.remove(token),
@@ -286,28 +287,11 @@ impl<E: Edge> Worker<E> {
 
     /// Closes a subscriber that is too far behind.
     pub(super) fn lagged(&mut self, lagged: &Lagged) {
-        let Some(connection) = self.connections.get(lagged.token) else { return };
-        let error = connection.speaks.tells().then_some("lagged");
-        self.close(lagged.token, Farewell { code: Some(CloseCode::LAGGED), reason: &lagged.reason, error });
+        self.close(lagged.token, Farewell::after(ErrorCode::Lagged, &lagged.reason));
     }
 }
 
 /// The number of a close code. RFC 6455, section 7.1.5: 1005 stands for a close without one.
 fn number(code: Option<CloseCode>) -> u16 {
     code.map_or(1005, CloseCode::get)
-}
-
-/// Appends one JSON message in the form of what the connection speaks.
-pub(super) fn push_message(speaks: &Speaks, out: &mut Vec<u8>, json: &[u8]) {
-    match speaks {
-        Speaks::Events => push_event(out, None, json),
-        Speaks::Json | Speaks::Raw { .. } => push_text(out, json),
-    }
-}
-
-fn push_text(out: &mut Vec<u8>, json: &[u8]) {
-    let mut header = [0; frame::HEADER_MAX];
-    let len = frame::write_header(&mut header, true, frame::Opcode::Text, json.len());
-    out.extend_from_slice(&header[..len]);
-    out.extend_from_slice(json);
 }

@@ -42,20 +42,6 @@ pub enum Ping {
     Taken,
 }
 
-/// What is spoken on a connection.
-#[derive(Clone, Debug)]
-pub enum Speaks {
-    /// The JSON protocol.
-    Json,
-    /// The bare payloads of one topic.
-    Raw {
-        /// The topic.
-        topic: Arc<str>,
-    },
-    /// Server-Sent Events: the JSON protocol, one way.
-    Events,
-}
-
 /// One connection.
 pub struct Connection<S> {
     // What a pass over the members touches comes first.
@@ -75,7 +61,10 @@ pub struct Connection<S> {
     pub ping: Ping,
     /// It is sent its own publications, too.
     pub echo: bool,
-    pub speaks: Speaks,
+    /// How it is spoken with, and what it is sent from.
+    pub lane: Lane,
+    /// The topic that its messages are published on, where they don't name one.
+    pub topic: Option<Arc<str>>,
     /// Answers that are not sent yet: whole frames, but for the first, which may have been sent in part.
     pub out: Vec<u8>,
     pub decoder: Decoder,
@@ -104,27 +93,10 @@ pub struct Connection<S> {
     pub permit: Permit,
 }
 
-impl Speaks {
-    /// Whether it is told what happens; if not, it gets the publications and nothing else.
-    pub fn tells(&self) -> bool {
-        !matches!(self, Speaks::Raw { .. })
-    }
-
-    /// Whether the peer says anything once it is open, such as the answer to a ping.
-    pub fn hears(&self) -> bool {
-        !matches!(self, Speaks::Events)
-    }
-}
-
 impl<S> Connection<S> {
     /// What it is called in the log and in `hello`.
     pub fn name(&self) -> String {
         format!("{:x}-{:x}", self.id >> 48, self.id & 0xffff_ffff_ffff)
-    }
-
-    /// The lane that it is sent from.
-    pub fn lane(&self) -> Lane {
-        self.speaks.lane()
     }
 }
 

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use super::{
     Worker,
-    connection::{Connection, Phase, Ping, Speaks},
+    connection::{Connection, Phase, Ping},
     cursor::Cursor,
 };
 use crate::{
     clock::Moment,
     http,
     io::{Edge, Token},
-    protocol::reply,
+    protocol::Reply,
 };
 
 /// How often, at most, it is looked at how a connection with a full socket does, where there is no idle timeout.
@@ -71,15 +71,14 @@ impl<E: Edge> Worker<E> {
             }
             Phase::Open if connection.full => self.now + settings.idle_timeout.max(FULL_LOOK_EVERY) / 4,
             Phase::Open => {
-                let heartbeat = match connection.speaks {
-                    Speaks::Json | Speaks::Events if !settings.heartbeat.is_zero() => sent + settings.heartbeat,
+                let words = connection.lane.words();
+                let heartbeat = match settings.heartbeat {
+                    beat if !beat.is_zero() && words.tells() => sent + beat,
                     _ => Moment::NEVER,
                 };
                 let idle = match settings.idle_timeout {
                     timeout if timeout.is_zero() => Moment::NEVER,
-                    timeout if connection.ping == Ping::None && connection.speaks.hears() => {
-                        connection.heard + timeout / 2
-                    }
+                    timeout if connection.ping == Ping::None && words.hears() => connection.heard + timeout / 2,
                     timeout => connection.heard + timeout,
                 };
                 // A moment that is past already has been dealt with; look again soon.
@@ -110,7 +109,7 @@ impl<E: Edge> Worker<E> {
     fn beat(&mut self, token: Token) {
         let (beat, now) = (self.settings.heartbeat, self.now);
         let is_due = |connection: &Connection<E::Socket>| {
-            connection.phase == Phase::Open && !connection.full && connection.speaks.tells()
+            connection.phase == Phase::Open && !connection.full && connection.lane.words().tells()
         };
         if beat.is_zero()
             || !self.connections.get(token).is_some_and(is_due)
@@ -119,7 +118,7 @@ impl<E: Edge> Worker<E> {
             return;
         }
         let ts = self.edge.wall_us();
-        self.answer_json(token, |out| reply::heartbeat(out, ts));
+        self.reply(token, &Reply::Heartbeat { ts });
         // Sent at the next flush; until then it counts as sent, so that no second one follows.
         if let Some(connection) = self.connections.get_mut(token) {
             connection.sent = now;

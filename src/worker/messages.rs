@@ -1,15 +1,12 @@
 //! What clients send: frames, commands, and publications.
 
-use super::{
-    Doom, Worker,
-    closing::Farewell,
-    connection::{Phase, Speaks},
-};
+use super::{Doom, Worker, closing::Farewell, connection::Phase};
 use crate::{
     io::{Edge, Token},
+    lane::Asked,
     log::{Kind, tell},
     metrics::Refusal,
-    protocol::{Command, Id, Op, Payload, reply},
+    protocol::{Command, ErrorCode, Id, Op, Payload, Reply, command::CommandError},
     tape::PublishError,
     websocket::{CloseCode, Decoder, Event, Role, frame},
 };
@@ -71,31 +68,25 @@ impl<E: Edge> Worker<E> {
                 self.may_be_heard(token);
             }
             Event::Close(_) => {}
-            Event::Text(text) => {
-                self.metrics().messages.add(1);
-                match &self.connections[token as usize].speaks {
-                    Speaks::Json => self.obey(token, text),
-                    Speaks::Raw { .. } => self.publish_raw(token, Payload::Text(text)),
-                    Speaks::Events => {}
-                }
-            }
-            Event::Binary(bytes) => {
-                self.metrics().messages.add(1);
-                match &self.connections[token as usize].speaks {
-                    Speaks::Json => {
-                        let reason = "commands are text messages";
-                        self.close(token, Farewell { code: Some(CloseCode::UNSUPPORTED), reason, error: None });
-                    }
-                    Speaks::Raw { .. } => self.publish_raw(token, Payload::Binary(bytes)),
-                    Speaks::Events => {}
-                }
-            }
+            Event::Text(text) => self.hear(token, Payload::Text(text)),
+            Event::Binary(bytes) => self.hear(token, Payload::Binary(bytes)),
+        }
+    }
+
+    /// Does what a message asks for, as the connection's lane reads it.
+    fn hear(&mut self, token: Token, message: Payload<'_>) {
+        self.metrics().messages.add(1);
+        let words = self.connections[token as usize].lane.words();
+        match words.read(message, &self.command_limits()) {
+            Asked::Command(command) => self.obey(token, command),
+            Asked::Publish(payload) => self.publish_raw(token, payload),
+            Asked::Unfit(code, reason) => self.close(token, Farewell { code: Some(code), reason, error: None }),
+            Asked::Nothing => {}
         }
     }
 
     /// Does what a command asks for.
-    fn obey(&mut self, token: Token, text: &str) {
-        let command = Command::parse(text, &self.command_limits());
+    fn obey(&mut self, token: Token, command: Result<Command<'_>, CommandError<'_>>) {
         // Publishing without the right costs an answer like any other command.
         let publishes = matches!(&command, Ok(Command { op: Op::Pub { .. }, .. }));
         let in_time = match publishes && self.connections[token as usize].may_publish {
@@ -115,7 +106,7 @@ impl<E: Edge> Worker<E> {
                 Op::Auth { token: shown } => self.authenticate(token, id, &shown),
                 Op::Ping => {
                     let ts = self.edge.wall_us();
-                    self.answer_json(token, |out| reply::pong(out, id, ts));
+                    self.reply(token, &Reply::Pong { id, ts });
                 }
             },
         }
@@ -127,24 +118,16 @@ impl<E: Edge> Worker<E> {
             return self.error(
                 token,
                 id,
-                "forbidden",
+                ErrorCode::Forbidden,
                 "publishing needs a token: send {\"op\":\"auth\",\"token\":…} first",
             );
         }
         match self.append(token, topic, Payload::Json(data.as_bytes())) {
             Ok(done) if id.is_some() => {
-                self.answer_json(token, |out| reply::ack_pub(out, id, topic, done.seq, done.ts));
+                self.reply(token, &Reply::Published { id, topic, seq: done.seq, ts: done.ts });
             }
             Ok(_) => {}
-            Err(error) => {
-                let code = match error {
-                    PublishError::TopicsFull { .. } => "too_many_topics",
-                    PublishError::AddressFull { .. } => "address_full",
-                    PublishError::TooLarge { .. } => "too_large",
-                    PublishError::BadTopic(_) => "bad_topic",
-                };
-                self.error(token, id, code, &error.to_string());
-            }
+            Err(error) => self.error(token, id, error.code(), &error.to_string()),
         }
     }
 
@@ -153,7 +136,7 @@ impl<E: Edge> Worker<E> {
             return;
         }
         let connection = &self.connections[token as usize];
-        let Speaks::Raw { topic } = connection.speaks.clone() else { unreachable!("asked for raw connections only") };
+        let topic = connection.topic.clone().expect("a lane without commands is opened with a topic");
         let refused = if connection.may_publish {
             self.append(token, &topic, payload).err().map(|error| error.to_string())
         } else {
@@ -189,7 +172,7 @@ impl<E: Edge> Worker<E> {
     fn authenticate(&mut self, token: Token, id: Option<Id<'_>>, shown: &str) {
         if self.settings.token_is_right(shown) {
             self.connections[token as usize].may_publish = true;
-            self.answer_json(token, |out| reply::ack(out, id));
+            self.reply(token, &Reply::Done { id });
         } else {
             let connection = &self.connections[token as usize];
             tell!(
@@ -202,14 +185,15 @@ impl<E: Edge> Worker<E> {
             );
             self.shared.metrics.refuse(Refusal::Forbidden);
             let reason = "the token is not the right one";
-            self.error(token, id, "unauthorized", reason);
-            self.close_if_there(token, Farewell { code: Some(CloseCode::UNAUTHENTICATED), reason, error: None });
+            self.error(token, id, ErrorCode::Unauthorized, reason);
+            // Told already, with the command's id.
+            self.close_if_there(token, Farewell { error: None, ..Farewell::after(ErrorCode::Unauthorized, reason) });
         }
     }
 
     /// Answers that a command was refused.
-    pub(super) fn error(&mut self, token: Token, id: Option<Id<'_>>, code: &str, message: &str) {
-        self.answer_json(token, |out| reply::error(out, id, code, message));
+    pub(super) fn error(&mut self, token: Token, id: Option<Id<'_>>, code: ErrorCode, message: &str) {
+        self.reply(token, &Reply::Error { id, code, message });
     }
 
     /// Closes a connection unless its last answer was one too many for it.

@@ -59,7 +59,7 @@ use crossbeam_channel::Receiver;
 
 pub(crate) use self::requests::shown_token;
 use self::{
-    connection::{Connection, Phase, Ping, Speaks},
+    connection::{Connection, Phase, Ping},
     connections::Connections,
     cursor::Cursor,
     cursors::{Came, Cursors, Lagged},
@@ -72,6 +72,7 @@ use crate::{
     handover::{Arrival, Inbox, Message},
     http,
     io::{Edge, Ready, Received, Token, waker::Sleep},
+    lane::Lane,
     limits::Spent,
     log::{Kind, tell},
     metrics::{Refusal, WorkerMetrics},
@@ -115,7 +116,6 @@ pub(crate) struct Worker<E: Edge> {
     /// Connections whose peers broke the rules, or sent what there is no room for, in this turn.
     doomed: Vec<(Token, Doom)>,
     // Buffers that are used again every turn.
-    json: Vec<u8>,
     read: Vec<u8>,
     ready: Vec<Ready>,
     /// Connections whose timers have come.
@@ -160,7 +160,6 @@ impl<E: Edge> Worker<E> {
             made: 0,
             answered: Vec::new(),
             doomed: Vec::new(),
-            json: Vec::new(),
             read: vec![0; READ_BYTES],
             ready: Vec::new(),
             due: VecDeque::new(),
@@ -261,7 +260,8 @@ impl<E: Edge> Worker<E> {
             ping: Ping::None,
             echo: true,
             skipped: 0,
-            speaks: Speaks::Json,
+            lane: Lane::default(),
+            topic: None,
             out: Vec::new(),
             decoder: Decoder::new(Role::Server),
             request: Vec::new(),
@@ -316,7 +316,7 @@ impl<E: Edge> Worker<E> {
             Received::Bytes(n) => {
                 connection.heard = ground.now;
                 connection.ping = Ping::None;
-                let (phase, hears) = (connection.phase, connection.speaks.hears());
+                let (phase, hears) = (connection.phase, connection.lane.words().hears());
                 self.metrics().received_bytes.add(n as u64);
                 match phase {
                     Phase::Request => self.feed_request(token, &buffer[..n]),
@@ -459,14 +459,12 @@ impl<E: Edge> Worker<E> {
 
     /// Whether there is room to be given back, which the worker doesn't sleep over.
     fn has_slack(&self) -> bool {
-        let parts = self.fan.has_slack() || self.cursors.has_slack() || self.connections.has_slack();
-        parts || self.json.capacity() > KEPT_BY_THREAD
+        self.fan.has_slack() || self.cursors.has_slack() || self.connections.has_slack()
     }
 
     /// Gives back room that was needed once.
     fn give_back(&mut self) {
-        self.json.clear();
-        let lists: [&mut dyn Slack; 3] = [&mut self.json, &mut self.due, &mut self.answered];
+        let lists: [&mut dyn Slack; 2] = [&mut self.due, &mut self.answered];
         lists.into_iter().for_each(|list| list.give_back(KEPT_BY_THREAD));
         self.connections.give_back();
         self.fan.give_back();

@@ -7,13 +7,13 @@
 //! Whoever goes beyond is told (`error`, code `rate_limited`) and closed with 4003. Whoever subscribes by connecting
 //! (`/ws?topics=`, `/raw`, `/sse`) has asked, too, and is told 429 instead.
 
-use super::{Worker, closing::Farewell, connection::Speaks};
+use super::{Worker, closing::Farewell};
 use crate::{
     http,
     io::{Edge, Token},
     limits::Quota,
     metrics::Refusal,
-    websocket::CloseCode,
+    protocol::ErrorCode,
 };
 
 /// What goes with a refusal that time will mend.
@@ -48,7 +48,7 @@ impl<E: Edge> Worker<E> {
         }
         let limit = quota.limit();
         let text = format!("Your address subscribes too often: --max-commands-per-ip allows {limit}.");
-        Err(http::Refusal::new(429, text).with(LATER))
+        Err(http::Refusal::new(ErrorCode::RateLimited.status(), text).with(LATER))
     }
 
     /// Counts a publication; closes the connection and returns false if it is one too many.
@@ -68,8 +68,7 @@ impl<E: Edge> Worker<E> {
         let is_shared = flag.ends_with("-per-ip");
         self.shared.metrics.refuse(if is_shared { Refusal::AddressRateLimited } else { Refusal::RateLimited });
         let reason = format!("too many {what}: {flag} allows {}", quota.limit());
-        let error = matches!(self.connections[token as usize].speaks, Speaks::Json).then_some("rate_limited");
-        self.close(token, Farewell { code: Some(CloseCode::TOO_OFTEN), reason: &reason, error });
+        self.close(token, Farewell::after(ErrorCode::RateLimited, &reason));
         false
     }
 }

@@ -5,12 +5,7 @@
 
 use std::net::SocketAddr;
 
-use super::{
-    Worker,
-    closing::Farewell,
-    connection::{Phase, Speaks},
-    quota::LATER,
-};
+use super::{Worker, closing::Farewell, connection::Phase, quota::LATER};
 use crate::{
     handover::Arrival,
     http::{self, Request},
@@ -19,7 +14,7 @@ use crate::{
     limits,
     log::{Kind, tell},
     metrics,
-    protocol::{Sub, Topic, command::ResumePoint, event, is_pattern, reply},
+    protocol::{ErrorCode, Reply, Sub, Topic, command::ResumePoint, event, is_pattern, reply::Hello},
     proxy,
     websocket::{CloseCode, handshake},
 };
@@ -126,7 +121,7 @@ impl<E: Edge> Worker<E> {
         if sub.is_some() {
             self.may_subscribe(token)?;
         }
-        self.open(token, Speaks::Json, |out| handshake::push_accepted(out, &accept, subprotocol));
+        self.open(token, Lane::Json, |out| handshake::push_accepted(out, &accept, subprotocol));
         self.greet(token);
         if let Some(sub) = sub {
             self.subscribe(token, None, &sub);
@@ -144,7 +139,8 @@ impl<E: Edge> Worker<E> {
         let sub = self.sub_from_query(head, topic)?;
         self.may_subscribe(token)?;
         let echo = head.query_value("echo").as_deref() != Some("0");
-        self.open(token, Speaks::Raw { topic: topic.into() }, |out| handshake::push_accepted(out, &accept, None));
+        self.connections[token as usize].topic = Some(topic.into());
+        self.open(token, Lane::Raw, |out| handshake::push_accepted(out, &accept, None));
         if let Err(reason) = self.subscribe_raw(token, &sub, echo) {
             self.close(token, Farewell { code: Some(CloseCode::TRY_AGAIN_LATER), reason: &reason, error: None });
         }
@@ -177,7 +173,7 @@ impl<E: Edge> Worker<E> {
         if let Some(origin) = head.header("Origin") {
             response = response.header("Access-Control-Allow-Origin", origin);
         }
-        self.open(token, Speaks::Events, |out| response.write(out, false));
+        self.open(token, Lane::Events, |out| response.write(out, false));
         self.greet(token);
         self.subscribe(token, None, &sub);
         Ok(())
@@ -187,17 +183,17 @@ impl<E: Edge> Worker<E> {
     fn sub_from_query<'q>(&self, head: &Request<'_>, topics: &'q str) -> Result<Sub<'q>, http::Refusal> {
         let (mode, rate) = (head.query_value("mode"), head.query_value("rate"));
         let sub = Sub::from_query(topics, mode.as_deref(), rate.as_deref(), &self.command_limits());
-        sub.map_err(|error| http::Refusal::new(400, format!("In the address: {}.", error.message)))
+        sub.map_err(|error| http::Refusal::new(error.code.status(), format!("In the address: {}.", error.message)))
     }
 
-    fn open(&mut self, token: Token, speaks: Speaks, accept: impl FnOnce(&mut Vec<u8>)) {
+    fn open(&mut self, token: Token, lane: Lane, accept: impl FnOnce(&mut Vec<u8>)) {
         let now = self.now;
-        let events = matches!(speaks, Speaks::Events);
+        let events = !lane.words().hears();
         let open = self.settings.open;
         let connection = &mut self.connections[token as usize];
         connection.phase = Phase::Open;
         connection.since = now;
-        connection.speaks = speaks;
+        connection.lane = lane;
         connection.may_publish = open;
         let (conn, peer) = (connection.name(), connection.peer);
         tracing::debug!(conn, %peer, events, "opened");
@@ -210,7 +206,7 @@ impl<E: Edge> Worker<E> {
 
     fn greet(&mut self, token: Token) {
         let conn = self.connections[token as usize].name();
-        let hello = reply::Hello {
+        let hello = Hello {
             server: concat!("stentor/", env!("CARGO_PKG_VERSION")),
             conn: &conn,
             ts: self.edge.wall_us(),
@@ -218,7 +214,7 @@ impl<E: Edge> Worker<E> {
             topics_max: self.settings.subscriptions_max,
             message_max: self.settings.message_max as u64,
         };
-        self.answer_json(token, |out| reply::hello(out, &hello));
+        self.reply(token, &Reply::Hello(hello));
     }
 
     /// Lets a connection publish whose request shows the right token, and ends it if the token is wrong.
@@ -228,10 +224,8 @@ impl<E: Edge> Worker<E> {
         let Some(connection) = self.connections.get_mut(token) else { return };
         connection.may_publish |= right;
         if !right {
-            let error = connection.speaks.tells().then_some("unauthorized");
             self.shared.metrics.refuse(metrics::Refusal::Forbidden);
-            let reason = "the token is not the right one";
-            self.close(token, Farewell { code: Some(CloseCode::UNAUTHENTICATED), reason, error });
+            self.close(token, Farewell::after(ErrorCode::Unauthorized, "the token is not the right one"));
         }
     }
 
@@ -291,15 +285,4 @@ pub(crate) fn shown_token(head: &Request<'_>) -> Option<String> {
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
     });
     bearer.or_else(|| head.query_value("token").map(|token| token.into_owned()))
-}
-
-impl Speaks {
-    /// The lane that it is sent from.
-    pub(super) fn lane(&self) -> Lane {
-        match self {
-            Speaks::Json => Lane::Json,
-            Speaks::Raw { .. } => Lane::Raw,
-            Speaks::Events => Lane::Events,
-        }
-    }
 }

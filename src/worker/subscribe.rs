@@ -11,7 +11,6 @@ use rustc_hash::FxHashMap;
 
 use super::{
     Worker,
-    closing::push_message,
     cursors::{Stage, told_at},
     fan::{
         delivery::Delivery,
@@ -23,7 +22,7 @@ use crate::{
     io::{Edge, Token},
     lane::Lane,
     metrics::Refusal,
-    protocol::{Id, Sub, command::ResumePoint, is_pattern, matches, reply},
+    protocol::{ErrorCode, Id, Reply, Sub, command::ResumePoint, is_pattern, matches, reply},
     tape::{Position, Tape},
     topic::{LastValue, TooManySubscriptions, Topic, TopicId},
 };
@@ -76,7 +75,7 @@ impl<E: Edge> Worker<E> {
             Ok(added) => added,
             Err((code, message)) => return self.error(token, id, code, &message),
         };
-        let lane = self.connections[token as usize].lane();
+        let lane = self.connections[token as usize].lane;
         self.attach(lane);
         let (position, mut found) = collect(&self.tape, &names, &sub.from);
         found.sort_unstable_by_key(|topic| topic.id.slot);
@@ -92,7 +91,7 @@ impl<E: Edge> Worker<E> {
             let message = format!(
                 "the snapshots need {pending} bytes, --max-pending allows {most}: ask for fewer topics, or for no snapshot"
             );
-            return self.error(token, id, "too_many_topics", &message);
+            return self.error(token, id, ErrorCode::TooManyTopics, &message);
         }
         for name in &added {
             self.fan.interest.intern(name);
@@ -123,7 +122,7 @@ impl<E: Edge> Worker<E> {
         if !echo {
             self.connections[token as usize].echo = false;
         }
-        self.attach(Lane::Raw);
+        self.attach(self.connections[token as usize].lane);
         let until = self.tape.with_topics(|_, position| position);
         self.change(token, set, Stage { until, ..Stage::default() });
         Ok(())
@@ -137,9 +136,8 @@ impl<E: Edge> Worker<E> {
         set.retain(|(name, _)| !ended.contains(name));
         let texts: Vec<Arc<str>> = ended.iter().map(|name| Arc::clone(self.fan.interest.text(*name))).collect();
         self.remove_names(token, &texts);
-        let (mut json, mut then) = (Vec::new(), Vec::new());
-        reply::ack(&mut json, id);
-        push_message(&self.connections[token as usize].speaks, &mut then, &json);
+        let mut then = Vec::new();
+        self.connections[token as usize].lane.words().push_reply(&mut then, &Reply::Done { id });
         let until = self.tape.with_topics(|_, position| position);
         self.change(token, set, Stage { until, then, ..Stage::default() });
         // It may be far behind and never read: its acknowledgements are answers that wait like all others.
@@ -152,10 +150,8 @@ impl<E: Edge> Worker<E> {
         let text = |(name, delivery): &(NameId, Delivery)| (Arc::clone(self.fan.interest.text(*name)), *delivery);
         let mut names: Vec<(Arc<str>, Delivery)> = names.iter().map(text).collect();
         names.sort_unstable();
-        self.answer_json(token, |out| {
-            let all = names.iter().map(|(topic, delivery)| told(topic, None, *delivery));
-            reply::subscriptions(out, id, all);
-        });
+        let topics: Vec<_> = names.iter().map(|(topic, delivery)| told(topic, None, *delivery)).collect();
+        self.reply(token, &Reply::Subscriptions { id, topics: &topics });
     }
 
     /// Ends every subscription of a connection, at once and without a word, and its march.
@@ -202,7 +198,7 @@ impl<E: Edge> Worker<E> {
 
     /// Refuses one different rate too many.
     #[warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
-    fn check_rates(&mut self, token: Token, delivery: Delivery) -> Result<(), (&'static str, String)> {
+    fn check_rates(&mut self, token: Token, delivery: Delivery) -> Result<(), (ErrorCode, String)> {
         let mut rates: Vec<_> = self.names_of(token).iter().filter_map(|(_, delivery)| delivery.rate()).collect();
         rates.extend(delivery.rate());
         rates.sort_unstable();
@@ -211,14 +207,14 @@ impl<E: Edge> Worker<E> {
             let message =
                 format!("rate: expected at most {RATES_MAX} different rates on one connection, found one more");
             self.shared.metrics.refuse(Refusal::SubscriptionsFull);
-            return Err(("too_many_rates", message));
+            return Err((ErrorCode::TooManyRates, message));
         }
         Ok(())
     }
 
     /// Counts those of `names` that the connection doesn't have yet; returns them.
     #[warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
-    fn add_names(&mut self, token: Token, names: &[&str]) -> Result<Vec<Arc<str>>, (&'static str, String)> {
+    fn add_names(&mut self, token: Token, names: &[&str]) -> Result<Vec<Arc<str>>, (ErrorCode, String)> {
         let set = self.names_of(token);
         let has = |id: NameId| set.iter().any(|(other, _)| *other == id);
         let is_new = |name: &&&str| self.fan.interest.find_name(name).is_none_or(|id| !has(id));
@@ -230,7 +226,7 @@ impl<E: Edge> Worker<E> {
             let message =
                 format!("{first} would be one too many: {all} subscriptions, --max-subscriptions allows {most}");
             self.shared.metrics.refuse(Refusal::SubscriptionsFull);
-            return Err(("too_many_subscriptions", message));
+            return Err((ErrorCode::TooManySubscriptions, message));
         }
         #[expect(clippy::indexing_slicing, reason = "the token is the server's own")]
         let (permit, metrics) = (&mut self.connections[token as usize].permit, &self.ground.shared.metrics);
@@ -240,14 +236,14 @@ impl<E: Edge> Worker<E> {
                 fresh.len()
             );
             metrics.refuse(Refusal::AddressSubscriptionsFull);
-            return Err(("address_full", message));
+            return Err((ErrorCode::AddressFull, message));
         }
         self.ground.shared.subscriptions.add(fresh.iter().copied()).map_err(|TooManySubscriptions| {
             permit.unsubscribe(fresh.len());
             let most = self.ground.settings.subscriptions_total_max;
             let message = format!("the server has as many subscriptions as --max-subscriptions-total {most} allows");
             metrics.refuse(Refusal::SubscriptionsFull);
-            ("server_full", message)
+            (ErrorCode::ServerFull, message)
         })
     }
 
@@ -261,7 +257,7 @@ impl<E: Edge> Worker<E> {
     fn change(&mut self, token: Token, mut set: Names, stage: Stage) {
         set.sort_unstable();
         let connection = &self.connections[token as usize];
-        let lane = connection.lane();
+        let lane = connection.lane;
         let except = if connection.echo { 0 } else { connection.id };
         // Joining comes first: the older cohort's end must not take the names along that both have.
         let key = CohortKey { lane, names: set.into(), except };
@@ -306,7 +302,6 @@ impl<E: Edge> Worker<E> {
         found: &[Found],
         resumed: &FxHashMap<u32, Resumed>,
     ) {
-        self.json.clear();
         let fresh = self.tape.with_topics(|topics, _| topics.epoch()).to_string();
         let of = |topic: &Found| match resumed.get(&topic.id.slot) {
             Some(Resumed::Behind(seq)) => *seq,
@@ -319,8 +314,8 @@ impl<E: Edge> Worker<E> {
             let at = by_name.get(name).copied().unwrap_or((fresh.as_str(), 0));
             told(name, (!is_pattern(name)).then_some(at), delivery)
         });
-        reply::ack_sub(&mut self.json, id, topics);
-        push_message(&self.connections[token as usize].speaks, out, &self.json);
+        let topics: Vec<_> = topics.collect();
+        self.connections[token as usize].lane.words().push_reply(out, &Reply::Subscribed { id, topics: &topics });
     }
 
     /// Resets and snapshots. A topic that is resumed needs none.
@@ -332,22 +327,16 @@ impl<E: Edge> Worker<E> {
         found: &[Found],
         resumed: &FxHashMap<u32, Resumed>,
     ) {
-        let speaks = self.connections[token as usize].speaks.clone();
-        let json = &mut self.json;
-        let mut say = |write: &mut dyn FnMut(&mut Vec<u8>)| {
-            json.clear();
-            write(json);
-            push_message(&speaks, out, json);
-        };
+        let words = self.connections[token as usize].lane.words();
         for topic in found {
             let becomes = resumed.get(&topic.id.slot);
+            let (name, epoch, seq) = (&*topic.name, &*topic.epoch, topic.seq);
             if let Some(Resumed::Reset(why)) = becomes {
-                say(&mut |json| reply::reset(json, &topic.name, &topic.epoch, topic.seq, why));
+                words.push_reply(out, &Reply::Reset { topic: name, epoch, seq, why });
             }
             if let (true, Some(last)) = (sub.snapshot && !matches!(becomes, Some(Resumed::Behind(_))), &topic.last) {
-                say(&mut |json| {
-                    reply::snapshot(json, &topic.name, &topic.epoch, topic.seq, last.ts, last.payload());
-                });
+                let (ts, payload) = (last.ts, last.payload());
+                words.push_reply(out, &Reply::Snapshot { topic: name, epoch, seq, ts, payload });
             }
         }
         // Topics that are gone altogether.
@@ -355,7 +344,7 @@ impl<E: Edge> Worker<E> {
         let is_found = |name: &str| found.iter().any(|topic| *topic.name == *name);
         for (name, point) in &sub.from {
             if !is_found(name) && (point.seq > 0 || point.epoch != fresh) {
-                say(&mut |json| reply::reset(json, name, &fresh, 0, "epoch"));
+                words.push_reply(out, &Reply::Reset { topic: name, epoch: &fresh, seq: 0, why: "epoch" });
             }
         }
     }

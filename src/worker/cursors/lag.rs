@@ -71,7 +71,7 @@ impl Cursors {
             let Some(needed) = next_needed(interest, connection, behind).filter(|needed| *needed < reader.head()) else {
                 continue;
             };
-            let bytes = reader.bytes_from(connection.lane(), needed);
+            let bytes = reader.bytes_from(connection.lane, needed);
             let mut ts = wall_us;
             reader.look(needed, |_, entry| ts = entry.ts);
             let age = Duration::from_micros(wall_us.saturating_sub(ts));

@@ -81,7 +81,6 @@ struct Buffers {
     bytes: Vec<u8>,
     pieces: Vec<Piece>,
     value: Vec<u8>,
-    json: Vec<u8>,
 }
 
 impl Cursors {
@@ -311,19 +310,19 @@ impl Cursors {
 
     /// Whether there is room to be given back, which the worker doesn't sleep over.
     pub fn has_slack(&self) -> bool {
-        let Buffers { plan, bytes, pieces, value, json } = &self.buffers;
-        let scratch = [bytes, value, json].map(Vec::capacity).into_iter().max();
+        let Buffers { plan, bytes, pieces, value } = &self.buffers;
+        let scratch = [bytes, value].map(Vec::capacity).into_iter().max();
         let lists = pieces.capacity() * size_of::<Piece>() + plan.runs.capacity() * size_of::<Run>();
         scratch.is_some_and(|room| room > KEPT_BY_THREAD) || lists > 2 * KEPT_BY_THREAD
     }
 
     /// Gives back room that was needed once: of the buffers, which hold nothing between two uses, and of the lists.
     pub fn give_back(&mut self) {
-        let Buffers { plan, bytes, pieces, value, json } = &mut self.buffers;
-        [&mut *bytes, &mut *value, &mut *json].into_iter().for_each(|buffer| buffer.clear());
+        let Buffers { plan, bytes, pieces, value } = &mut self.buffers;
+        [&mut *bytes, &mut *value].into_iter().for_each(|buffer| buffer.clear());
         pieces.clear();
-        let lists: [&mut dyn Slack; 8] =
-            [bytes, value, json, pieces, &mut plan.runs, &mut self.all, &mut self.runnable, &mut self.came];
+        let lists: [&mut dyn Slack; 7] =
+            [bytes, value, pieces, &mut plan.runs, &mut self.all, &mut self.runnable, &mut self.came];
         lists.into_iter().for_each(|list| list.give_back(KEPT_BY_THREAD));
     }
 }

@@ -36,7 +36,7 @@ impl<E: Edge> Walk<'_, E> {
     pub fn send_missed(&mut self, bytes: &mut Vec<u8>) -> Step {
         let Walk { ground, connection, behind, .. } = self;
         let Some(resume) = &behind.resume else { return Step::On };
-        let lane = connection.lane();
+        let lane = connection.lane;
         bytes.clear();
         // Where each publication ends in the buffer, and the position of it.
         let mut ends: Vec<(usize, Position)> = Vec::new();

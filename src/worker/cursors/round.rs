@@ -16,7 +16,6 @@ use rustc_hash::FxHashMap;
 
 use super::{
     super::{
-        closing::push_message,
         deliver::{Outcome, begun, deliver},
         fan::{
             Pace,
@@ -32,7 +31,7 @@ use super::{
 use crate::{
     io::{Edge, SEND_MAX},
     lane::Lane,
-    protocol::reply,
+    protocol::Reply,
     tape::{Position, Reader, Run},
 };
 
@@ -177,7 +176,7 @@ impl<E: Edge> Walk<'_, E> {
 
     /// Gathers up to one buffer of a round. Returns the position reached, and whether that was all for one turn.
     fn gather_round(&mut self, buffers: &mut Buffers, cohort: CohortId, which: Which) -> (Position, bool) {
-        let lane = self.connection.lane();
+        let lane = self.connection.lane;
         let tells = match which {
             Which::Live => true,
             Which::Paced(n) => self.behind.paces[n].late,
@@ -208,7 +207,7 @@ impl<E: Edge> Walk<'_, E> {
 
     /// Adds one newest value to the buffer, and before it the notice of what was left out.
     fn gather_one(&mut self, lane: Lane, (position, slot): (Position, u32), tells: bool, buffers: &mut Buffers) {
-        let Buffers { bytes, pieces, value, json, .. } = buffers;
+        let Buffers { bytes, pieces, value, .. } = buffers;
         let interest = &*self.interest;
         value.clear();
         let sent = push_value(self.ground, interest, lane, slot, position, value);
@@ -221,9 +220,7 @@ impl<E: Edge> Walk<'_, E> {
         let skipped = next.saturating_sub(first);
         if skipped > 0 {
             let name = interest.topic_name(slot).expect("its publications came by");
-            json.clear();
-            reply::skip(json, name, first, next - 1, "slow");
-            push_message(&self.connection.speaks, bytes, json);
+            lane.words().push_reply(bytes, &Reply::Skip { topic: name, from: first, to: next - 1 });
         }
         bytes.extend_from_slice(value);
         if skipped > 0 || sent.is_some() {

@@ -106,7 +106,7 @@ fn describe<E: Edge>(
         address: connection.peer,
         worker: ground.index,
         connected: ground.now.since(connection.since),
-        lag_bytes: ground.reader.bytes_from(connection.lane(), from),
+        lag_bytes: ground.reader.bytes_from(connection.lane, from),
         lag: Duration::from_micros(wall_us.saturating_sub(ts)),
         skips: connection.skipped,
         pending_bytes: connection.out.len() + behind.staged(),

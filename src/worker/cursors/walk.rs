@@ -355,7 +355,7 @@ pub fn told_at<E: Edge>(
     id: CohortId,
     position: Position,
 ) -> Option<Told> {
-    if !connection.speaks.tells() || !interest.cohort(id).has(|delivery| delivery != Delivery::All) {
+    if !connection.lane.words().tells() || !interest.cohort(id).has(|delivery| delivery != Delivery::All) {
         return None;
     }
     let here = interest.position;
@@ -396,6 +396,6 @@ pub fn rest_of_frame<E: Edge>(
     let mut found = None;
     ground.reader.look(behind.position, |base, entry| found = Some((base, *entry)));
     let (base, entry) = found?;
-    push_entry(ground, connection.lane(), base, &entry, &mut frame);
+    push_entry(ground, connection.lane, base, &entry, &mut frame);
     Some(frame.split_off(behind.offset as usize))
 }
