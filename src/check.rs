@@ -12,6 +12,7 @@ use rustix::process::{Resource, getrlimit};
 use socket2::Socket;
 
 use crate::{
+    access,
     cli::{Cli, Settings},
     config::Config,
     feeds::replay::{Options, Replay},
@@ -141,7 +142,7 @@ fn probe_admin(address: SocketAddr) -> (Weight, String) {
 
 fn publishing(config: &Config) -> (Weight, String) {
     let far = config.listen.iter().find(|address| !address.ip().is_loopback());
-    match (config.publishing_is_open(), config.publish_token.is_some(), far) {
+    match (access::publishing_is_open(config), config.publish_token.is_some(), far) {
         (true, _, Some(address)) => {
             (Weight::Warning, format!("anybody who reaches {address} may publish, because of --anonymous-publish"))
         }

@@ -12,13 +12,14 @@
 //!  4  publish, acceptor, worker    the data plane; handover, limits and shared between its threads
 //!  3  io                           the kernel edge
 //!  2  tape, topic                  shared memory
-//!  1  lane, http, proxy,           bytes and values: no socket, thread, lock or clock
+//!  1  lane, access, http, proxy,   bytes and values: no socket, thread, lock or clock
 //!     websocket, protocol
 //!  0  clock, config, metrics,      ground
 //!     live, log, panic, slack
 //! ```
 
 mod acceptor;
+pub mod access;
 #[cfg(all(any(feature = "bench", test), not(loom)))]
 #[doc(hidden)]
 pub mod bench;

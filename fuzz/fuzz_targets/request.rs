@@ -4,6 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use stentor::{
+    access::{Holder, Rules, Wrong, shown_token},
     http::{
         body::{BodyDecoder, BodyEvent},
         head::{self, Body, Request},
@@ -47,7 +48,24 @@ fn look(request: &Request<'_>) {
     request.query().for_each(drop);
     request.list("Sec-WebSocket-Protocol").for_each(|element| assert!(!element.is_empty()));
     let _ = handshake::choose_subprotocol(request, &["stentor.v1.json"]);
-    let _ = handshake::check_origin(request, &["https://example.com".into()]);
+    judge(request);
+}
+
+/// What a request may do hangs on the token that it shows and the page that it comes from, and on nothing else.
+fn judge(request: &Request<'_>) {
+    let rules = Rules::new("secret".parse().ok(), vec!["https://example.com".into()], false);
+    let shown = shown_token(request);
+    assert_eq!(
+        rules.holder(shown.as_deref()),
+        match shown.as_deref() {
+            None => Ok(rules.anonymous()),
+            Some("secret") => Ok(Holder::Token),
+            Some(_) => Err(Wrong),
+        }
+    );
+    let publishes = rules.check_origin(request).is_ok() && shown.as_deref() == Some("secret");
+    assert_eq!(rules.publisher(request).is_ok(), publishes);
+    assert_eq!(rules.may_inspect(request, ([127, 0, 0, 1], 9).into()).is_ok(), publishes);
 }
 
 fn tungstenite_agrees(request: &Request<'_>, head: &[u8]) {

@@ -670,13 +670,6 @@ impl Config {
             ("--min-http-rate", self.min_http_rate, none, ByteSize::mib(1)),
         ]
     }
-
-    /// Whether a client needs no token to publish: it was said so, or only this machine can connect. Behind a proxy, who
-    /// connects from this machine may be anybody.
-    pub fn publishing_is_open(&self) -> bool {
-        let local = self.trusted_proxy.is_empty() && self.listen.iter().all(|address| address.ip().is_loopback());
-        self.anonymous_publish || (self.publish_token.is_none() && local)
-    }
 }
 
 #[cfg(test)]
@@ -737,17 +730,8 @@ mod tests {
     }
 
     #[test]
-    fn publishing_is_open_on_loopback_only() {
-        let mut config = Config::default();
-        assert!(config.publishing_is_open());
-        config.listen.push("0.0.0.0:9001".parse().unwrap());
-        assert!(!config.publishing_is_open());
-        config.anonymous_publish = true;
-        assert!(config.publishing_is_open());
-        let behind = Config { trusted_proxy: vec!["127.0.0.1".parse().unwrap()], ..Config::default() };
-        assert!(!behind.publishing_is_open());
+    fn the_token_is_matched_whole_and_not_printed() {
         let secret = Config { publish_token: Some("s3cret".parse().unwrap()), ..Config::default() };
-        assert!(!secret.publishing_is_open());
         assert!(secret.publish_token.as_ref().unwrap().matches("s3cret"));
         assert!(!secret.publish_token.as_ref().unwrap().matches("s3cre"));
         assert!(!format!("{secret:?}").contains("s3cret"));

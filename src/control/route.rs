@@ -10,10 +10,7 @@
 //! | `/publish`, `/publish/TOPIC` | POST | publishing |
 //! | `/ws`, `/raw/TOPIC`, `/sse` | | for a worker |
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-};
+use std::{net::SocketAddr, sync::Arc};
 
 use super::{Control, out::Text, page, serve::Outcome, slow, topics, upload::Upload, work};
 use crate::{
@@ -22,8 +19,6 @@ use crate::{
         response::{JSON, TEXT},
     },
     protocol::Topic,
-    websocket::handshake,
-    worker,
 };
 
 /// The methods of what is only looked at.
@@ -31,9 +26,6 @@ const LOOK: (&[&str], &[(&str, &str)]) = (&["GET", "HEAD"], &[("Allow", "GET, HE
 
 /// The method of publishing.
 const PUBLISH: (&[&str], &[(&str, &str)]) = (&["POST"], &[("Allow", "POST")]);
-
-/// What goes with 401, as RFC 9110 section 11.6.1 demands.
-const CHALLENGE: &[(&str, &str)] = &[("WWW-Authenticate", "Bearer realm=\"stentor\"")];
 
 /// An answer: its head and its body, or a body that others are sent as well.
 pub(super) struct Answer {
@@ -55,7 +47,8 @@ impl Control {
             "/ws" | "/sse" => return Ok(Outcome::WebSocket),
             raw if raw.starts_with("/raw/") => return Ok(Outcome::WebSocket),
             "/publish" => {
-                self.may_publish(head)?;
+                only(head, PUBLISH)?;
+                self.live.access.publisher(head)?;
                 return self.upload(head, None);
             }
             "/healthz" => look(head).map(|()| Response::new(200).body(TEXT, &b"ok\n"[..]).into()),
@@ -64,16 +57,19 @@ impl Control {
             "/debug/slow" => look(head).and_then(|()| self.slow(head, peer)),
             "/topics" => {
                 look(head)?;
+                self.live.access.sender(head)?;
                 return topics::Query::read(head, self.live.topic_length_max).map(Outcome::Listing);
             }
             path => {
                 if let Some(topic) = path.strip_prefix("/publish/") {
-                    self.may_publish(head)?;
+                    only(head, PUBLISH)?;
+                    self.live.access.publisher(head)?;
                     self.check_topic(topic)?;
                     return self.upload(head, Some(topic));
                 }
                 if let Some(topic) = path.strip_prefix("/topics/") {
                     look(head)?;
+                    self.live.access.sender(head)?;
                     self.check_topic(topic)?;
                     let found = topics::last_value(&self.context, topic);
                     found.map(|json| Response::new(200).body(JSON, json).header("Cache-Control", "no-store").into())
@@ -102,7 +98,7 @@ impl Control {
     }
 
     pub(super) fn slow(&mut self, head: &Request<'_>, peer: SocketAddr) -> Result<Answer, Refusal> {
-        self.may_inspect(head, peer)?;
+        self.live.access.may_inspect(head, peer)?;
         self.worked += work::SLOW;
         let json = slow::answer(&self.context.shared.slow);
         Ok(Response::new(200).body(JSON, json).header("Cache-Control", "no-store").into())
@@ -111,48 +107,6 @@ impl Control {
     fn check_topic(&self, topic: &str) -> Result<(), Refusal> {
         Topic::check(topic, self.live.topic_length_max)
             .map_err(|error| Refusal::new(400, format!("Not a topic: {error}.")))
-    }
-
-    /// Whether a request may publish: its method, the page that it comes from, and the token that it shows.
-    fn may_publish(&self, head: &Request<'_>) -> Result<(), Refusal> {
-        only(head, PUBLISH)?;
-        let settings = &self.live;
-        handshake::check_origin(head, &settings.origins)?;
-        if settings.open {
-            return Ok(());
-        }
-        self.shows_token(head, "Publishing")
-    }
-
-    /// Whether a request may see who the clients are: their addresses, and what each is subscribed to.
-    ///
-    /// Where a token is set, it takes the token, from wherever it comes: a proxy on this machine makes all the world look
-    /// like this machine. Where none is, the request has to come from this machine, to this machine by name or number (a
-    /// page whose own name was made to lead here is kept out by that), and not by way of a proxy that says so.
-    fn may_inspect(&self, head: &Request<'_>, peer: SocketAddr) -> Result<(), Refusal> {
-        let settings = &self.live;
-        handshake::check_origin(head, &settings.origins)?;
-        if settings.token.is_some() {
-            return self.shows_token(head, "Looking at clients");
-        }
-        let forwarded = ["Forwarded", "X-Forwarded-For", "Via"].iter().any(|name| head.header(name).is_some());
-        if peer.ip().is_loopback() && !forwarded && head.header("Host").is_none_or(names_loopback) {
-            return Ok(());
-        }
-        let text = "Clients are shown to this machine only, at localhost or 127.0.0.1, unless --publish-token is set.";
-        Err(Refusal::new(403, text))
-    }
-
-    /// Whether a request shows the token.
-    fn shows_token(&self, head: &Request<'_>, what: &str) -> Result<(), Refusal> {
-        match worker::shown_token(head) {
-            Some(shown) if self.live.token_is_right(&shown) => Ok(()),
-            Some(_) => Err(Refusal::new(401, "The token is not the right one.").with(CHALLENGE)),
-            None => {
-                let text = format!("{what} needs a token: send Authorization: Bearer TOKEN, or ?token=TOKEN.");
-                Err(Refusal::new(401, text).with(CHALLENGE))
-            }
-        }
     }
 
     /// The publication, or the publications, that a request begins.
@@ -164,15 +118,6 @@ impl Control {
         };
         upload.map(|upload| Outcome::Upload(Box::new(upload)))
     }
-}
-
-/// Whether a Host header names this machine, with or without a port.
-fn names_loopback(host: &str) -> bool {
-    let name = match host.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => host.split(':').next().unwrap_or_default(),
-    };
-    name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
 /// Refuses what is not only looked at.

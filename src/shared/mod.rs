@@ -6,15 +6,8 @@ use std::{sync::Arc, time::Duration};
 
 pub(crate) use self::slow::{SlowClient, SlowClients};
 use crate::{
-    config::{Config, Secret},
-    io::SEND_MAX,
-    limits::Quota,
-    live::Live,
-    log::Log,
-    metrics::Metrics,
-    proxy::Proxies,
-    publish::Publisher,
-    topic::Subscriptions,
+    access::Rules, config::Config, io::SEND_MAX, limits::Quota, live::Live, log::Log, metrics::Metrics, proxy::Proxies,
+    publish::Publisher, topic::Subscriptions,
 };
 
 /// Most bytes that a member is to be owed: two full sends. More would save nothing, and fill the sockets of peers that aren't
@@ -53,11 +46,9 @@ pub(crate) struct Settings {
     pub http_pending_max: usize,
     /// How long a worker may stand still and be called healthy; zero for ever.
     pub stall_limit: Duration,
-    pub origins: Vec<String>,
-    pub token: Option<Secret>,
+    /// Who may do what.
+    pub access: Rules,
     pub proxies: Proxies,
-    /// Anybody may publish.
-    pub open: bool,
 }
 
 impl Settings {
@@ -87,16 +78,9 @@ impl Settings {
             http_rate_min: config.min_http_rate.as_u64(),
             http_pending_max: config.max_http_pending.as_u64() as usize,
             stall_limit: config.stall_limit.get(),
-            origins: config.allow_origin.clone(),
-            token: config.publish_token.clone(),
+            access: Rules::of(config),
             proxies: Proxies::new(config.trusted_proxy.clone(), config.proxy_protocol),
-            open: config.publishing_is_open(),
         }
-    }
-
-    /// Whether `shown` gives the right to publish. Where no token is set, none is right.
-    pub(crate) fn token_is_right(&self, shown: &str) -> bool {
-        self.token.as_ref().is_some_and(|token| token.matches(shown))
     }
 }
 

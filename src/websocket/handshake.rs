@@ -11,8 +11,8 @@
 //! ```
 //!
 //! (RFC 6455 section 4.) Every function takes a parsed request and returns a value; a request that won't do becomes a
-//! [`Refusal`] with the sentence that its sender needs. The order for a caller: [`check`], [`check_origin`],
-//! [`choose_subprotocol`], [`push_accepted`].
+//! [`Refusal`] with the sentence that its sender needs. The order for a caller: [`check`],
+//! [`choose_subprotocol`], [`push_accepted`]; which pages may connect is for `access` to say.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use httparse::{EMPTY_HEADER, Status};
@@ -77,21 +77,6 @@ pub fn check(request: &Request<'_>) -> Result<[u8; 28], Refusal> {
     }
 }
 
-/// Whether the page that a browser's request comes from may connect: any page, if `allowed` is empty; otherwise one
-/// whose origin, `scheme://host[:port]`, is among them, in any case of letters and with or without a default port.
-/// Requests without `Origin` don't come from a page and are let in.
-///
-/// # Errors
-///
-/// 403 for a page that may not.
-pub fn check_origin(request: &Request<'_>, allowed: &[String]) -> Result<(), Refusal> {
-    let may = |origin: &str| allowed.iter().any(|allowed| is_same_origin(allowed, origin));
-    if allowed.is_empty() || request.headers("Origin").all(may) {
-        return Ok(());
-    }
-    Err(Refusal::new(403, "Pages from this origin may not connect here."))
-}
-
 /// The first subprotocol offered that is among those `known`. None offered or none known: the answer names none, and it
 /// is for the client to go on or not.
 pub fn choose_subprotocol<'k>(request: &Request<'_>, known: &[&'k str]) -> Option<&'k str> {
@@ -119,31 +104,6 @@ fn only<'b>(request: &Request<'b>, name: &str) -> Option<&'b str> {
 fn is_key(key: &str) -> bool {
     // 16 bytes are 24 characters, which decode into at most 18 bytes: what is longer is told apart.
     key.len() == 24 && STANDARD.decode_slice(key, &mut [0; 18]) == Ok(16)
-}
-
-/// Whether two origins are the same (RFC 6454 section 5). What isn't `scheme://host[:port]`, such as `null`, is the same
-/// as itself only.
-fn is_same_origin(a: &str, b: &str) -> bool {
-    match (split_origin(a), split_origin(b)) {
-        (Some(a), Some(b)) => a.0.eq_ignore_ascii_case(b.0) && a.1.eq_ignore_ascii_case(b.1) && a.2 == b.2,
-        _ => a.eq_ignore_ascii_case(b),
-    }
-}
-
-/// Scheme, host and port of an origin; the scheme's default port where none is given. A slash at the end is let pass,
-/// since that is how addresses are copied from a browser.
-fn split_origin(origin: &str) -> Option<(&str, &str, Option<u16>)> {
-    let (scheme, rest) = origin.split_once("://")?;
-    let rest = rest.strip_suffix('/').unwrap_or(rest);
-    // In a bare IPv6 address, `[::1]`, what follows the last colon is no number.
-    if let Some((host, port)) = rest.rsplit_once(':')
-        && let Ok(port) = port.parse()
-    {
-        return Some((scheme, host, Some(port)));
-    }
-    let defaults = [("http", 80), ("ws", 80), ("https", 443), ("wss", 443)];
-    let default = defaults.iter().find(|(name, _)| scheme.eq_ignore_ascii_case(name));
-    Some((scheme, rest, default.map(|&(_, port)| port)))
 }
 
 /// The client's side: 16 random bytes as the value of `Sec-WebSocket-Key`.
@@ -278,38 +238,6 @@ mod tests {
         assert_eq!(choice("Sec-WebSocket-Protocol: mqtt"), None);
         assert_eq!(choice("Sec-WebSocket-Protocol: Stentor.v1.JSON"), None, "names are case-sensitive");
         assert_eq!(choice("X-Other: 1"), None);
-    }
-
-    #[test]
-    fn an_origin_is_compared_by_scheme_host_and_port() {
-        let allowed = ["https://Example.com".into(), "http://localhost:8080/".into(), "http://[::1]".into()];
-        let may = |lines: &str| {
-            let head = GOOD.replace("\r\n\r\n", &format!("\r\n{lines}\r\n\r\n"));
-            with(&head, |request| check_origin(request, &allowed)).is_ok()
-        };
-        for origin in ["https://example.com", "HTTPS://EXAMPLE.COM:443", "http://localhost:8080", "http://[::1]:80"] {
-            assert!(may(&format!("Origin: {origin}")), "{origin}");
-        }
-        let others = [
-            "http://example.com",
-            "https://example.com:8443",
-            "https://example.com.evil.org",
-            "https://evil.org/example.com",
-            "http://localhost",
-            "null",
-            "",
-        ];
-        for origin in others {
-            assert!(!may(&format!("Origin: {origin}")), "{origin}");
-        }
-        assert!(!may("Origin: https://example.com\r\nOrigin: https://evil.org"), "each of several counts");
-        assert!(may("X-Other: 1"), "programs send no Origin");
-    }
-
-    #[test]
-    fn without_a_list_any_page_may_connect() {
-        let head = GOOD.replace("\r\n\r\n", "\r\nOrigin: https://anywhere.example\r\n\r\n");
-        assert_eq!(with(&head, |request| check_origin(request, &[])), Ok(()));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use super::{cursor::Cursor, timers};
 use crate::{
+    access::Holder,
     clock::Moment,
     lane::Lane,
     limits::{Permit, Spent},
@@ -56,7 +57,8 @@ pub struct Connection<S> {
     pub answered: bool,
     /// Before its request comes a PROXY header.
     pub awaits_header: bool,
-    pub may_publish: bool,
+    /// Who is at the other end.
+    pub holder: Holder,
     /// What has become of a ping, if nothing was heard since it was sent.
     pub ping: Ping,
     /// It is sent its own publications, too.

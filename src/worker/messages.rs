@@ -2,6 +2,7 @@
 
 use super::{Doom, Worker, closing::Farewell, connection::Phase};
 use crate::{
+    access::Wrong,
     io::{Edge, Token},
     lane::Asked,
     log::{Kind, tell},
@@ -88,8 +89,11 @@ impl<E: Edge> Worker<E> {
     /// Does what a command asks for.
     fn obey(&mut self, token: Token, command: Result<Command<'_>, CommandError<'_>>) {
         // Publishing without the right costs an answer like any other command.
-        let publishes = matches!(&command, Ok(Command { op: Op::Pub { .. }, .. }));
-        let in_time = match publishes && self.connections[token as usize].may_publish {
+        let publishes = match &command {
+            Ok(Command { op: Op::Pub { topic, .. }, .. }) => self.may_publish(token, topic),
+            _ => false,
+        };
+        let in_time = match publishes {
             true => self.may_publish_now(token),
             false => self.may_ask(token),
         };
@@ -113,7 +117,7 @@ impl<E: Edge> Worker<E> {
     }
 
     fn publish_json(&mut self, token: Token, id: Option<Id<'_>>, topic: &str, data: &str) {
-        if !self.connections[token as usize].may_publish {
+        if !self.may_publish(token, topic) {
             self.shared.metrics.refuse(Refusal::Forbidden);
             return self.error(
                 token,
@@ -137,7 +141,7 @@ impl<E: Edge> Worker<E> {
         }
         let connection = &self.connections[token as usize];
         let topic = connection.topic.clone().expect("a lane without commands is opened with a topic");
-        let refused = if connection.may_publish {
+        let refused = if self.may_publish(token, &topic) {
             self.append(token, &topic, payload).err().map(|error| error.to_string())
         } else {
             self.shared.metrics.refuse(Refusal::Forbidden);
@@ -146,6 +150,10 @@ impl<E: Edge> Worker<E> {
         if let Some(reason) = refused {
             self.close(token, Farewell { code: Some(CloseCode::POLICY), reason: &reason, error: None });
         }
+    }
+
+    fn may_publish(&self, token: Token, topic: &str) -> bool {
+        self.settings.access.may_publish(self.connections[token as usize].holder, topic)
     }
 
     fn append(
@@ -170,8 +178,8 @@ impl<E: Edge> Worker<E> {
     }
 
     fn authenticate(&mut self, token: Token, id: Option<Id<'_>>, shown: &str) {
-        if self.settings.token_is_right(shown) {
-            self.connections[token as usize].may_publish = true;
+        if let Ok(holder) = self.settings.access.holder(Some(shown)) {
+            self.connections[token as usize].holder = holder;
             self.reply(token, &Reply::Done { id });
         } else {
             let connection = &self.connections[token as usize];
@@ -184,7 +192,7 @@ impl<E: Edge> Worker<E> {
                 "a wrong token was shown"
             );
             self.shared.metrics.refuse(Refusal::Forbidden);
-            let reason = "the token is not the right one";
+            let reason = Wrong::REASON;
             self.error(token, id, ErrorCode::Unauthorized, reason);
             // Told already, with the command's id.
             self.close_if_there(token, Farewell { error: None, ..Farewell::after(ErrorCode::Unauthorized, reason) });

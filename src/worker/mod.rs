@@ -57,7 +57,6 @@ use std::{
 
 use crossbeam_channel::Receiver;
 
-pub(crate) use self::requests::shown_token;
 use self::{
     connection::{Connection, Phase, Ping},
     connections::Connections,
@@ -256,7 +255,7 @@ impl<E: Edge> Worker<E> {
             full: false,
             answered: false,
             awaits_header,
-            may_publish: false,
+            holder: self.settings.access.anonymous(),
             ping: Ping::None,
             echo: true,
             skipped: 0,

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use super::{Worker, closing::Farewell, connection::Phase, quota::LATER};
 use crate::{
+    access::{Holder, Wrong, shown_token},
     handover::Arrival,
     http::{self, Request},
     io::{Edge, Token},
@@ -114,37 +115,45 @@ impl<E: Edge> Worker<E> {
     /// `GET /ws` with an upgrade.
     fn open_json(&mut self, token: Token, head: &Request<'_>) -> Result<(), http::Refusal> {
         let accept = handshake::check(head)?;
-        handshake::check_origin(head, &self.settings.origins)?;
+        self.settings.access.check_origin(head)?;
         let subprotocol = handshake::choose_subprotocol(head, &[handshake::SUBPROTOCOL]);
+        let upgrade = |out: &mut Vec<u8>| handshake::push_accepted(out, &accept, subprotocol);
+        let Ok(holder) = self.settings.access.holder(shown_token(head).as_deref()) else {
+            self.turn_away(token, Lane::Json, upgrade);
+            return Ok(());
+        };
         let topics = head.query_value("topics");
         let sub = topics.as_deref().map(|topics| self.sub_from_query(head, topics)).transpose()?;
         if sub.is_some() {
             self.may_subscribe(token)?;
         }
-        self.open(token, Lane::Json, |out| handshake::push_accepted(out, &accept, subprotocol));
+        self.open(token, Lane::Json, holder, upgrade);
         self.greet(token);
         if let Some(sub) = sub {
             self.subscribe(token, None, &sub);
         }
-        self.check_token(token, head);
         Ok(())
     }
 
     /// `GET /raw/TOPIC` with an upgrade.
     fn open_raw(&mut self, token: Token, head: &Request<'_>, topic: &str) -> Result<(), http::Refusal> {
         let accept = handshake::check(head)?;
-        handshake::check_origin(head, &self.settings.origins)?;
+        self.settings.access.check_origin(head)?;
+        let upgrade = |out: &mut Vec<u8>| handshake::push_accepted(out, &accept, None);
+        let Ok(holder) = self.settings.access.holder(shown_token(head).as_deref()) else {
+            self.turn_away(token, Lane::Raw, upgrade);
+            return Ok(());
+        };
         Topic::check(topic, self.settings.topic_length_max)
             .map_err(|error| http::Refusal::new(400, format!("Not a topic: {error}.")))?;
         let sub = self.sub_from_query(head, topic)?;
         self.may_subscribe(token)?;
         let echo = head.query_value("echo").as_deref() != Some("0");
         self.connections[token as usize].topic = Some(topic.into());
-        self.open(token, Lane::Raw, |out| handshake::push_accepted(out, &accept, None));
+        self.open(token, Lane::Raw, holder, upgrade);
         if let Err(reason) = self.subscribe_raw(token, &sub, echo) {
             self.close(token, Farewell { code: Some(CloseCode::TRY_AGAIN_LATER), reason: &reason, error: None });
         }
-        self.check_token(token, head);
         Ok(())
     }
 
@@ -153,7 +162,8 @@ impl<E: Edge> Worker<E> {
         if head.method != "GET" {
             return Err(http::Refusal::new(405, "Events are read with GET."));
         }
-        handshake::check_origin(head, &self.settings.origins)?;
+        self.settings.access.check_origin(head)?;
+        let holder = self.settings.access.sender(head)?;
         let topics = head.query_value("topics");
         let topics = topics.as_deref().ok_or_else(|| http::Refusal::new(400, "Which events? Ask for ?topics=…"))?;
         let mut sub = self.sub_from_query(head, topics)?;
@@ -173,7 +183,7 @@ impl<E: Edge> Worker<E> {
         if let Some(origin) = head.header("Origin") {
             response = response.header("Access-Control-Allow-Origin", origin);
         }
-        self.open(token, Lane::Events, |out| response.write(out, false));
+        self.open(token, Lane::Events, holder, |out| response.write(out, false));
         self.greet(token);
         self.subscribe(token, None, &sub);
         Ok(())
@@ -186,15 +196,14 @@ impl<E: Edge> Worker<E> {
         sub.map_err(|error| http::Refusal::new(error.code.status(), format!("In the address: {}.", error.message)))
     }
 
-    fn open(&mut self, token: Token, lane: Lane, accept: impl FnOnce(&mut Vec<u8>)) {
+    fn open(&mut self, token: Token, lane: Lane, holder: Holder, accept: impl FnOnce(&mut Vec<u8>)) {
         let now = self.now;
         let events = !lane.words().hears();
-        let open = self.settings.open;
         let connection = &mut self.connections[token as usize];
         connection.phase = Phase::Open;
         connection.since = now;
         connection.lane = lane;
-        connection.may_publish = open;
+        connection.holder = holder;
         let (conn, peer) = (connection.name(), connection.peer);
         tracing::debug!(conn, %peer, events, "opened");
         let metrics = self.metrics();
@@ -217,16 +226,15 @@ impl<E: Edge> Worker<E> {
         self.reply(token, &Reply::Hello(hello));
     }
 
-    /// Lets a connection publish whose request shows the right token, and ends it if the token is wrong.
-    fn check_token(&mut self, token: Token, head: &Request<'_>) {
-        let Some(shown) = shown_token(head) else { return };
-        let right = self.settings.token_is_right(&shown);
-        let Some(connection) = self.connections.get_mut(token) else { return };
-        connection.may_publish |= right;
-        if !right {
-            self.shared.metrics.refuse(metrics::Refusal::Forbidden);
-            self.close(token, Farewell::after(ErrorCode::Unauthorized, "the token is not the right one"));
+    /// Opens a WebSocket whose request shows a wrong token, only to say so and to close it: of a handshake that fails, a page
+    /// is told nothing.
+    fn turn_away(&mut self, token: Token, lane: Lane, accept: impl FnOnce(&mut Vec<u8>)) {
+        self.open(token, lane, self.settings.access.anonymous(), accept);
+        if lane.words().tells() {
+            self.greet(token);
         }
+        self.shared.metrics.refuse(metrics::Refusal::Forbidden);
+        self.close_if_there(token, Farewell::after(ErrorCode::Unauthorized, Wrong::REASON));
     }
 
     /// Answers a request with a refusal and ends the connection.
@@ -237,6 +245,7 @@ impl<E: Edge> Worker<E> {
             match refusal.status {
                 503 if self.draining.is_some() => metrics::Refusal::Draining,
                 503 => metrics::Refusal::InboxFull,
+                401 => metrics::Refusal::Forbidden,
                 403 => metrics::Refusal::Origin,
                 408 => metrics::Refusal::HandshakeTimeout,
                 429 => metrics::Refusal::AddressRateLimited,
@@ -276,13 +285,4 @@ impl<E: Edge> Worker<E> {
             }
         }
     }
-}
-
-/// The token that a request shows: `?token=`, which is all that a page can give, or `Authorization: Bearer`.
-pub(crate) fn shown_token(head: &Request<'_>) -> Option<String> {
-    let bearer = head.header("Authorization").and_then(|value| {
-        let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().to_owned())
-    });
-    bearer.or_else(|| head.query_value("token").map(|token| token.into_owned()))
 }

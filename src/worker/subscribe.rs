@@ -212,9 +212,14 @@ impl<E: Edge> Worker<E> {
         Ok(())
     }
 
-    /// Counts those of `names` that the connection doesn't have yet; returns them.
+    /// Counts those of `names` that the connection doesn't have yet; returns them. Every subscription is made by way of this.
     #[warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
     fn add_names(&mut self, token: Token, names: &[&str]) -> Result<Vec<Arc<str>>, (ErrorCode, String)> {
+        #[expect(clippy::indexing_slicing, reason = "the token is the server's own")]
+        let holder = self.connections[token as usize].holder;
+        if let Some(first) = names.iter().find(|name| !self.settings.access.may_subscribe(holder, name)) {
+            return Err((ErrorCode::Forbidden, format!("{first}: you may not subscribe to that")));
+        }
         let set = self.names_of(token);
         let has = |id: NameId| set.iter().any(|(other, _)| *other == id);
         let is_new = |name: &&&str| self.fan.interest.find_name(name).is_none_or(|id| !has(id));

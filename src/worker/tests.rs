@@ -30,6 +30,7 @@ use self::{
 };
 use super::*;
 use crate::{
+    access::Rules,
     config::RateLimit,
     lane::{LANES, Lane},
     io::{
@@ -153,10 +154,8 @@ fn settings() -> Settings {
         http_rate_min: 0,
         http_pending_max: 1 << 20,
         stall_limit: Duration::ZERO,
-        origins: Vec::new(),
-        token: None,
+        access: Rules::new(None, Vec::new(), true),
         proxies: Proxies::default(),
-        open: true,
     }
 }
 

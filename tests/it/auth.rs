@@ -1,10 +1,14 @@
 //! Who may publish.
 
-use crate::client::{Client, serve};
+use std::io::{Read, Write};
+
+use stentor::{protocol::Payload, server::Server};
+
+use crate::client::{Client, read_frame, serve, tcp, upgraded};
 
 const TOKEN: &str = "s3cret-token";
 
-fn guarded() -> stentor::server::Server {
+fn guarded() -> Server {
     serve(|config| config.publish_token = Some(TOKEN.parse().unwrap()))
 }
 
@@ -46,4 +50,203 @@ fn a_wrong_token_is_closed_with_4001() {
     assert_eq!(client.closed().0, 4001);
     let mut client = Client::connect(&server, "/raw/a?token=guess");
     assert_eq!(client.closed().0, 4001);
+}
+
+/// A guarded server with a last value on `a`.
+fn with_a_value() -> Server {
+    let server = guarded();
+    server.publisher().publish("a", Payload::Json(b"1")).unwrap();
+    server
+}
+
+/// The answer to a request over plain HTTP, with these lines more; of a stream that doesn't end, its head.
+fn ask(server: &Server, start: &str, lines: &str, body: &str) -> String {
+    let len = body.len();
+    let head = format!("{start} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{lines}Content-Length: {len}\r\n\r\n");
+    let mut stream = tcp(server.addresses()[0]);
+    stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+    let mut answer = until(&mut stream, "\r\n\r\n");
+    if !answer.contains("text/event-stream") {
+        stream.read_to_string(&mut answer).unwrap();
+    }
+    answer
+}
+
+/// What comes up to these words, and with them.
+fn until(stream: &mut impl Read, end: &str) -> String {
+    let mut text = Vec::new();
+    while !text.ends_with(end.as_bytes()) {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        text.push(byte[0]);
+    }
+    String::from_utf8(text).unwrap()
+}
+
+/// What a request is answered for each way of showing this token.
+fn asked_with(server: &Server, start: &str, token: &str, body: &str) -> [String; 2] {
+    let query = if start.contains('?') { '&' } else { '?' };
+    let by_query = ask(server, &format!("{start}{query}token={token}"), "", body);
+    [by_query, ask(server, start, &format!("Authorization: Bearer {token}\r\n"), body)]
+}
+
+fn assert_unauthorized(answer: &str) {
+    assert!(answer.starts_with("HTTP/1.1 401 Unauthorized\r\n"), "{answer}");
+    assert!(answer.contains("\r\nWWW-Authenticate: Bearer realm=\"stentor\"\r\n"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\nThe token is not the right one.\n"), "{answer}");
+}
+
+fn assert_ok(answer: &str) {
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+}
+
+/// Asserts how many were refused for want of a right.
+fn forbidden(server: &Server, times: usize) {
+    let metrics = ask(server, "GET /metrics", "", "");
+    let line = format!("stentor_refusals_total{{reason=\"forbidden\"}} {times}\n");
+    assert!(metrics.contains(&line), "{line}{metrics}");
+}
+
+/// The text of every message up to the close frame, and that frame's code and reason.
+fn all_that_comes(stream: &mut impl Read) -> (Vec<String>, u16, String) {
+    let mut messages = Vec::new();
+    loop {
+        let (first, payload) = read_frame(stream);
+        if first == 0x88 {
+            let code = u16::from_be_bytes([payload[0], payload[1]]);
+            return (messages, code, String::from_utf8(payload[2..].to_vec()).unwrap());
+        }
+        assert_eq!(first, 0x81);
+        messages.push(String::from_utf8(payload).unwrap());
+    }
+}
+
+#[test]
+fn a_websocket_with_a_wrong_token_is_greeted_told_closed_and_sent_nothing_else() {
+    let server = with_a_value();
+    // What else is wrong with the request doesn't matter any more.
+    for path in ["/ws?topics=a&token=guess", "/ws?token=guess&topics=a..b", "/ws?token=guess&topics=a&rate=fast"] {
+        let (messages, code, reason) = all_that_comes(&mut upgraded(server.addresses()[0], path));
+        assert_eq!((code, reason.as_str()), (4001, "the token is not the right one"), "{path}");
+        assert!(messages[0].starts_with(r#"{"type":"hello","#), "{path} {messages:?}");
+        let error = r#"{"type":"error","code":"unauthorized","message":"the token is not the right one"}"#;
+        assert_eq!(messages[1..], [error], "{path}");
+    }
+    let address = server.addresses()[0];
+    let mut by_header = Client::try_connect(address, "/ws?topics=a", &[("Authorization", "Bearer guess")]).unwrap();
+    let types: Vec<_> = std::iter::repeat_with(|| by_header.json()["type"].clone()).take(2).collect();
+    assert_eq!(types, ["hello", "error"]);
+    assert_eq!(by_header.closed().0, 4001);
+    forbidden(&server, 4);
+}
+
+#[test]
+fn a_raw_connection_with_a_wrong_token_is_sent_its_close_and_nothing_else() {
+    let server = with_a_value();
+    for path in ["/raw/a?token=guess", "/raw/a..b?token=guess", "/raw/a?token=guess&mode=none"] {
+        let (messages, code, reason) = all_that_comes(&mut upgraded(server.addresses()[0], path));
+        assert_eq!((code, reason.as_str()), (4001, "the token is not the right one"), "{path}");
+        assert_eq!(messages, [""; 0], "{path}");
+    }
+    forbidden(&server, 3);
+}
+
+#[test]
+fn a_stream_of_events_is_refused_for_a_wrong_token() {
+    let server = with_a_value();
+    for start in ["GET /sse?topics=a", "GET /sse", "GET /sse?topics=a..b"] {
+        asked_with(&server, start, "guess", "").iter().for_each(|answer| assert_unauthorized(answer));
+    }
+    forbidden(&server, 6);
+    for request in [format!("GET /sse?topics=a&token={TOKEN}"), "GET /sse?topics=a".into()] {
+        let mut stream = tcp(server.addresses()[0]);
+        write!(stream, "{request} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        assert_ok(&until(&mut stream, "\"data\":1}\n\n"));
+    }
+}
+
+#[test]
+fn the_topics_are_refused_for_a_wrong_token() {
+    let server = with_a_value();
+    for path in ["/topics", "/topics?pattern=a..b", "/topics/a", "/topics/none", "/topics/a..b"] {
+        asked_with(&server, &format!("GET {path}"), "guess", "").iter().for_each(|answer| assert_unauthorized(answer));
+    }
+    forbidden(&server, 10);
+    for path in ["/topics", "/topics/a"] {
+        asked_with(&server, &format!("GET {path}"), TOKEN, "").iter().for_each(|answer| assert_ok(answer));
+        assert_ok(&ask(&server, &format!("GET {path}"), "", ""));
+    }
+}
+
+#[test]
+fn publishing_is_refused_for_a_wrong_token_also_where_none_is_needed() {
+    let server = serve(|config| {
+        config.publish_token = Some(TOKEN.parse().unwrap());
+        config.anonymous_publish = true;
+    });
+    let line = r#"{"topic":"a","data":1}"#;
+    for start in ["POST /publish/a", "POST /publish/a..b", "POST /publish"] {
+        asked_with(&server, start, "guess", line).iter().for_each(|answer| assert_unauthorized(answer));
+    }
+    forbidden(&server, 6);
+    let nothing = ask(&server, "GET /topics", "", "");
+    assert!(nothing.ends_with(r#"{"count":0,"topics":[]}"#), "{nothing}");
+    for start in ["POST /publish/a", "POST /publish"] {
+        asked_with(&server, start, TOKEN, line).iter().for_each(|answer| assert_ok(answer));
+        assert_ok(&ask(&server, start, "", line));
+    }
+}
+
+#[test]
+fn a_wrong_token_costs_its_address_no_subscription() {
+    // One an hour.
+    let server = serve(|config| {
+        config.publish_token = Some(TOKEN.parse().unwrap());
+        config.max_commands_per_ip = "0.00028/s".parse().unwrap();
+    });
+    for path in ["/ws?topics=a&token=guess", "/raw/a?token=guess"] {
+        assert_eq!(Client::connect(&server, path).closed().0, 4001);
+    }
+    asked_with(&server, "GET /sse?topics=a", "guess", "").iter().for_each(|answer| assert_unauthorized(answer));
+    assert_eq!(Client::hello(&server, "/ws?topics=a").json()["type"], "ack");
+    let again = Client::try_connect(server.addresses()[0], "/ws?topics=a", &[]);
+    assert!(again.is_err_and(|error| error.contains("429")));
+}
+
+#[test]
+fn a_page_from_elsewhere_is_not_told_whether_a_token_is_right() {
+    let server = serve(|config| {
+        config.publish_token = Some(TOKEN.parse().unwrap());
+        config.allow_origin = vec!["https://ours.example".into()];
+    });
+    for token in ["guess", TOKEN] {
+        for path in [format!("/ws?token={token}"), format!("/raw/a?token={token}")] {
+            let refused = Client::try_connect(server.addresses()[0], &path, &[("Origin", "https://theirs.example")]);
+            assert!(refused.is_err_and(|error| error.contains("403")), "{path}");
+        }
+        for start in [format!("GET /sse?topics=a&token={token}"), format!("POST /publish/a?token={token}")] {
+            let answer = ask(&server, &start, "Origin: https://theirs.example\r\n", "");
+            assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
+        }
+    }
+}
+
+#[test]
+fn what_shows_no_data_asks_for_no_token() {
+    let server = guarded();
+    for path in ["/healthz", "/readyz", "/metrics", "/", "/stentor.js"] {
+        asked_with(&server, &format!("GET {path}"), "guess", "").iter().for_each(|answer| assert_ok(answer));
+    }
+}
+
+#[test]
+fn where_no_token_is_set_http_passes_one_over_and_a_websocket_finds_it_wrong() {
+    let server = serve(|_| {});
+    for start in ["POST /publish/a", "GET /topics", "GET /topics/a"] {
+        asked_with(&server, start, "any", "1").iter().for_each(|answer| assert_ok(answer));
+    }
+    asked_with(&server, "GET /sse?topics=a", "any", "").iter().for_each(|answer| assert_ok(answer));
+    for path in ["/ws?topics=a&token=any", "/raw/a?token=any"] {
+        assert_eq!(Client::connect(&server, path).closed().0, 4001, "{path}");
+    }
 }

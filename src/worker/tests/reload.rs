@@ -48,6 +48,7 @@ impl Script {
         let limits = [rate(random), rate(random)];
         let flush_interval = Duration::from_millis(if random.bool() { random.u64(..50) } else { 0 });
         let now = self.world.shared.settings.get();
+        let is_open;
         let wanted = Settings {
             pending_max: if self.tight { random.usize(1000..6000) } else { random.usize(1 << 16..1 << 20) },
             subscriptions_max: if random.bool() { random.usize(1..6) } else { 1024 },
@@ -64,9 +65,12 @@ impl Script {
             idle_timeout: if random.bool() { seconds(random, 6, 90) } else { Duration::ZERO },
             close_timeout: seconds(random, 1, 10),
             drain_timeout: seconds(random, 1, 20),
-            origins: if random.bool() { vec!["https://ours.example".into()] } else { Vec::new() },
-            token: random.bool().then(|| "s3cret".parse().unwrap()),
-            open: random.bool(),
+            access: {
+                let origins = if random.bool() { vec!["https://ours.example".into()] } else { Vec::new() };
+                let secret = random.bool().then(|| "s3cret".parse().unwrap());
+                is_open = random.bool();
+                Rules::new(secret, origins, is_open)
+            },
             ..settings()
         };
         self.flush_interval = self.flush_interval.max(flush_interval);
@@ -77,7 +81,7 @@ impl Script {
             hasty: wanted.close_timeout < settings().close_timeout,
             mute: false,
         });
-        self.reloaded.mute = !wanted.open;
+        self.reloaded.mute = !is_open;
         self.world.reloaded = true;
         self.world.shared.settings.set(wanted);
     }

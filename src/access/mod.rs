@@ -1,0 +1,195 @@
+//! Who may do what: the one place that is asked.
+//!
+//! A door (`/ws`, `/raw`, `/sse`, a request over plain HTTP) first finds out who is there: [`shown_token`] reads the token
+//! that a request shows, and [`Rules`] say whose it is, or that it is nobody's. That comes before anything else is done for
+//! a connection. The [`Holder`] that comes of it stays with the connection or the request, and whatever is asked for later
+//! is asked of the rules for it.
+//!
+//! | file | what |
+//! | --- | --- |
+//! | [`shown`] | the token that a request shows |
+//! | [`origin`] | which page a request comes from, and whether it was meant for this machine |
+//!
+//! A holder has the rights that it was given when it was judged: a change of the rules is for those who come afterwards.
+//!
+//! Values only: no socket, thread, lock or clock. What it costs is a comparison for each connection or request that shows a
+//! token, in a time that doesn't tell where the two differ, and nothing for a publication but a look at its holder.
+
+pub mod origin;
+pub mod shown;
+
+use std::net::SocketAddr;
+
+use thiserror::Error;
+
+pub use self::shown::shown_token;
+use crate::{
+    config::{Config, Secret},
+    http::{Refusal, Request},
+};
+
+/// What goes with 401, as RFC 9110 section 11.6.1 demands.
+const CHALLENGE: &[(&str, &str)] = &[("WWW-Authenticate", "Bearer realm=\"stentor\"")];
+
+/// What the settings say about who may do what.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    token: Option<Secret>,
+    origins: Vec<String>,
+    is_open: bool,
+}
+
+/// Who is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// Somebody who has shown nothing.
+    Anonymous {
+        /// Anybody might publish when it came.
+        publishes: bool,
+    },
+    /// Somebody who has shown the token that was right then.
+    Token,
+    /// The server itself: its feeds, and the program that it is part of.
+    Server,
+}
+
+/// A token was shown that is not the right one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("{}", Wrong::REASON)]
+pub struct Wrong;
+
+impl Wrong {
+    /// What a WebSocket client is told.
+    pub const REASON: &'static str = "the token is not the right one";
+}
+
+impl From<Wrong> for Refusal {
+    fn from(_: Wrong) -> Refusal {
+        Refusal::new(401, "The token is not the right one.").with(CHALLENGE)
+    }
+}
+
+impl Holder {
+    /// Whether there is anything that it may publish on; which topics, [`Rules::may_publish`] knows.
+    pub fn publishes(self) -> bool {
+        match self {
+            Holder::Anonymous { publishes } => publishes,
+            Holder::Token | Holder::Server => true,
+        }
+    }
+}
+
+impl Rules {
+    /// With this static token, if there is any; for pages of these origins, or all if none are named; and whether whoever
+    /// shows nothing may publish.
+    pub fn new(token: Option<Secret>, origins: Vec<String>, is_open: bool) -> Rules {
+        Rules { token, origins, is_open }
+    }
+
+    /// Those of the settings.
+    pub fn of(config: &Config) -> Rules {
+        Rules::new(config.publish_token.clone(), config.allow_origin.clone(), publishing_is_open(config))
+    }
+
+    /// Whoever shows nothing.
+    pub fn anonymous(&self) -> Holder {
+        Holder::Anonymous { publishes: self.is_open }
+    }
+
+    /// Who opens a WebSocket, or says `auth` on one, and shows this.
+    ///
+    /// # Errors
+    /// It is not the right token. Where none is set, none is right.
+    pub fn holder(&self, shown: Option<&str>) -> Result<Holder, Wrong> {
+        match shown {
+            None => Ok(self.anonymous()),
+            Some(shown) if self.token.as_ref().is_some_and(|token| token.matches(shown)) => Ok(Holder::Token),
+            Some(_) => Err(Wrong),
+        }
+    }
+
+    /// Who sends a request over plain HTTP. Where no token is set, one that is shown is not looked at: it may be meant for a
+    /// proxy in between.
+    ///
+    /// # Errors
+    /// It shows a token that is not the right one.
+    pub fn sender(&self, head: &Request<'_>) -> Result<Holder, Wrong> {
+        match self.token {
+            Some(_) => self.holder(shown_token(head).as_deref()),
+            None => Ok(self.anonymous()),
+        }
+    }
+
+    /// Who publishes over plain HTTP.
+    ///
+    /// # Errors
+    /// 403 for a page that may not connect, 401 for somebody who may not publish.
+    pub fn publisher(&self, head: &Request<'_>) -> Result<Holder, Refusal> {
+        self.check_origin(head)?;
+        let holder = self.sender(head)?;
+        if holder.publishes() { Ok(holder) } else { Err(missing(head, "Publishing")) }
+    }
+
+    /// Whether it may publish on this topic.
+    pub fn may_publish(&self, holder: Holder, _topic: &str) -> bool {
+        holder.publishes()
+    }
+
+    /// Whether it may subscribe to this topic or pattern, or look at its last values. Today everybody may.
+    pub fn may_subscribe(&self, _holder: Holder, _name: &str) -> bool {
+        true
+    }
+
+    /// Whether a request may see who the clients are: their addresses, and what each is subscribed to.
+    ///
+    /// Where a token is set, it takes the token, from wherever it comes: a proxy on this machine makes all the world look
+    /// like this machine. Where none is, the request has to come from this machine, to this machine by name or number (a
+    /// page whose own name was made to lead here is kept out by that), and not by way of a proxy that says so.
+    ///
+    /// # Errors
+    /// 401 or 403 if it may not.
+    pub fn may_inspect(&self, head: &Request<'_>, peer: SocketAddr) -> Result<(), Refusal> {
+        self.check_origin(head)?;
+        if self.token.is_some() {
+            return match self.sender(head)? {
+                Holder::Token | Holder::Server => Ok(()),
+                Holder::Anonymous { .. } => Err(missing(head, "Looking at clients")),
+            };
+        }
+        if origin::is_local(head, peer) {
+            return Ok(());
+        }
+        let text = "Clients are shown to this machine only, at localhost or 127.0.0.1, unless --publish-token is set.";
+        Err(Refusal::new(403, text))
+    }
+
+    /// Whether the page that a browser's request comes from may connect.
+    ///
+    /// # Errors
+    /// 403 for a page that may not.
+    pub fn check_origin(&self, head: &Request<'_>) -> Result<(), Refusal> {
+        if origin::is_allowed(head, &self.origins) {
+            return Ok(());
+        }
+        Err(Refusal::new(403, "Pages from this origin may not connect here."))
+    }
+}
+
+/// Whether a client needs no token to publish: it was said so, or only this machine can connect. Behind a proxy, who
+/// connects from this machine may be anybody.
+pub fn publishing_is_open(config: &Config) -> bool {
+    let local = config.trusted_proxy.is_empty() && config.listen.iter().all(|address| address.ip().is_loopback());
+    config.anonymous_publish || (config.publish_token.is_none() && local)
+}
+
+/// The refusal of a request without the token that this takes.
+fn missing(head: &Request<'_>, what: &str) -> Refusal {
+    if shown_token(head).is_some() {
+        return Wrong.into();
+    }
+    let text = format!("{what} needs a token: send Authorization: Bearer TOKEN, or ?token=TOKEN.");
+    Refusal::new(401, text).with(CHALLENGE)
+}
+
+#[cfg(test)]
+mod tests;

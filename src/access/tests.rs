@@ -1,0 +1,202 @@
+use super::*;
+use crate::http::head::parse;
+
+/// Asks something of a request with this target and these lines.
+fn of<T>(target: &str, lines: &str, ask: impl FnOnce(&Request<'_>) -> T) -> T {
+    let head = format!("GET {target} HTTP/1.1\r\n{lines}\r\n");
+    let (request, _) = parse(head.as_bytes(), 8192).unwrap_or_else(|why| panic!("{why}: {head}")).unwrap();
+    ask(&request)
+}
+
+fn rules(token: Option<&str>, is_open: bool) -> Rules {
+    Rules::new(token.map(|token| token.parse().unwrap()), vec!["https://ours.example".into()], is_open)
+}
+
+fn status<T>(judged: Result<T, impl Into<Refusal>>) -> u16 {
+    judged.map_or_else(|why| why.into().status, |_| 200)
+}
+
+#[test]
+fn a_token_is_shown_by_the_header_or_the_address_and_the_header_wins() {
+    let long = format!("Bearer {}", "x".repeat(4000));
+    for (target, header, shown) in [
+        ("/ws", "", None),
+        ("/ws", "Bearer s3cret", Some("s3cret")),
+        ("/ws", "bEARER s3cret", Some("s3cret")),
+        ("/ws", "Bearer   s3cret ", Some("s3cret")),
+        ("/ws", "Bearer two words", Some("two words")),
+        ("/ws", "Bearer", None),
+        ("/ws", "Basic czNjcmV0", None),
+        ("/ws", "s3cret", None),
+        ("/ws", &long, Some(&long[7..])),
+        ("/ws?token=s3cret", "", Some("s3cret")),
+        ("/ws?topics=a&token=s%33cret&mode=all", "", Some("s3cret")),
+        ("/ws?token=a+b%2Bc", "", Some("a b+c")),
+        ("/ws?tok%65n=s3cret", "", Some("s3cret")),
+        ("/ws?token=", "", Some("")),
+        ("/ws?token", "", Some("")),
+        ("/ws?token=%ff", "", Some("\u{fffd}")),
+        ("/ws?TOKEN=s3cret", "", None),
+        ("/ws?token=one&token=two", "", Some("one")),
+        ("/ws?token=address", "Bearer header", Some("header")),
+        ("/ws?token=address", "Basic header", Some("address")),
+        ("/ws?token=address", "Bearer", Some("address")),
+        ("/ws?token=address", "Bearer one\r\nAuthorization: Bearer two", Some("one")),
+        ("/ws?token=address", "Basic one\r\nAuthorization: Bearer two", Some("address")),
+    ] {
+        let lines = if header.is_empty() { String::new() } else { format!("Authorization: {header}\r\n") };
+        let found = of(target, &format!("Host: x\r\n{lines}"), |head| shown_token(head).map(String::from));
+        assert_eq!(found.as_deref(), shown, "{target} {lines}");
+    }
+}
+
+#[test]
+fn a_holder_is_whoever_shows_the_token_or_nothing() {
+    let guarded = rules(Some("s3cret"), false);
+    assert_eq!(guarded.holder(None), Ok(Holder::Anonymous { publishes: false }));
+    assert_eq!(guarded.holder(Some("s3cret")), Ok(Holder::Token));
+    for wrong in ["", "s3cre", "s3cret ", "S3CRET", "s3cret\0"] {
+        assert_eq!(guarded.holder(Some(wrong)), Err(Wrong), "{wrong:?}");
+    }
+    assert_eq!(rules(None, true).holder(None), Ok(Holder::Anonymous { publishes: true }));
+    assert_eq!(rules(None, true).holder(Some("")), Err(Wrong), "where none is set, none is right");
+}
+
+#[test]
+fn the_token_publishes_and_the_anonymous_where_anybody_may() {
+    let (open, closed) = (rules(Some("s3cret"), true), rules(Some("s3cret"), false));
+    for rules in [&open, &closed] {
+        assert!(rules.may_publish(Holder::Token, "a") && rules.may_publish(Holder::Server, "a"));
+        // What one has been given stays, whatever the rules say now.
+        assert!(rules.may_publish(open.anonymous(), "a"));
+        assert!(!rules.may_publish(closed.anonymous(), "a"));
+        assert!([Holder::Token, open.anonymous(), closed.anonymous()].iter().all(|&it| rules.may_subscribe(it, "a.>")));
+    }
+}
+
+#[test]
+fn a_holder_takes_a_byte() {
+    assert_eq!(size_of::<Holder>(), 1);
+}
+
+#[test]
+fn publishing_over_http_asks_for_the_page_and_the_token() {
+    let judge = |rules: &Rules, target: &str, lines: &str| {
+        of(target, &format!("Host: x\r\n{lines}"), |head| rules.publisher(head))
+    };
+    let guarded = rules(Some("s3cret"), false);
+    let refusal = judge(&guarded, "/publish", "").unwrap_err();
+    assert!(refusal.status == 401 && refusal.message.contains("needs a token") && refusal.headers == CHALLENGE);
+    let refusal = judge(&guarded, "/publish?token=guess", "").unwrap_err();
+    assert!(refusal.status == 401 && refusal.message.contains("not the right one") && refusal.headers == CHALLENGE);
+    assert_eq!(judge(&guarded, "/publish?token=s3cret", ""), Ok(Holder::Token));
+    let foreign = "Origin: https://theirs.example\r\n";
+    assert_eq!(status(judge(&guarded, "/publish?token=s3cret", foreign)), 403);
+    assert_eq!(
+        status(judge(&guarded, "/publish?token=guess", foreign)),
+        403,
+        "a page elsewhere is told nothing of tokens"
+    );
+    assert_eq!(judge(&rules(None, true), "/publish?token=any", ""), Ok(Holder::Anonymous { publishes: true }));
+    // Nobody can publish on such a server.
+    let refusal = judge(&rules(None, false), "/publish?token=any", "").unwrap_err();
+    assert!(refusal.status == 401 && refusal.message.contains("not the right one"));
+    let refusal = judge(&rules(None, false), "/publish", "").unwrap_err();
+    assert!(refusal.status == 401 && refusal.message.contains("needs a token"));
+}
+
+#[test]
+fn publishing_is_open_on_loopback_only() {
+    let open = |change: &dyn Fn(&mut Config)| {
+        let mut config = Config::default();
+        change(&mut config);
+        publishing_is_open(&config)
+    };
+    assert!(open(&|_| {}));
+    assert!(!open(&|c| c.listen.push("0.0.0.0:9001".parse().unwrap())));
+    assert!(open(&|c| (c.listen, c.anonymous_publish) = (vec!["0.0.0.0:9001".parse().unwrap()], true)));
+    assert!(!open(&|c| c.trusted_proxy = vec!["127.0.0.1".parse().unwrap()]));
+    assert!(!open(&|c| c.publish_token = Some("s3cret".parse().unwrap())));
+}
+
+#[test]
+fn an_origin_is_compared_by_scheme_host_and_port() {
+    let allowed = ["https://Example.com".into(), "http://localhost:8080/".into(), "http://[::1]".into()];
+    let rules = Rules::new(None, allowed.into(), true);
+    for (origins, may) in [
+        (&["https://example.com"][..], true),
+        (&["HTTPS://EXAMPLE.COM:443"], true),
+        (&["https://example.com/"], true),
+        (&["http://localhost:8080"], true),
+        (&["http://[::1]:80"], true),
+        (&["http://example.com"], false),
+        (&["https://example.com:8443"], false),
+        (&["https://example.com:"], false),
+        (&["https://example.com.evil.org"], false),
+        (&["https://evil.org/example.com"], false),
+        (&["https://user@example.com"], false),
+        (&["http://localhost"], false),
+        (&["http://[::2]"], false),
+        (&["null"], false),
+        (&[""], false),
+        // Each of several counts.
+        (&["https://example.com", "https://evil.org"], false),
+        (&["https://evil.org", "https://example.com"], false),
+        (&["https://example.com", "http://localhost:8080"], true),
+        // Programs send none.
+        (&[], true),
+    ] {
+        let lines: String = origins.iter().map(|origin| format!("Origin: {origin}\r\n")).collect();
+        let found = of("/ws", &format!("Host: x\r\n{lines}"), |head| status(rules.check_origin(head)));
+        assert_eq!(found, if may { 200 } else { 403 }, "{origins:?}");
+    }
+}
+
+#[test]
+fn without_a_list_any_page_may_connect() {
+    for origin in ["https://anywhere.example", "null", ""] {
+        let lines = format!("Host: x\r\nOrigin: {origin}\r\n");
+        assert_eq!(of("/ws", &lines, |head| Rules::default().check_origin(head)), Ok(()));
+    }
+}
+
+#[test]
+fn clients_are_shown_to_this_machine_or_for_the_token() {
+    let (near, near6) = ("127.0.0.1:5555".parse().unwrap(), "[::1]:5555".parse().unwrap());
+    let far: SocketAddr = "192.0.2.7:5555".parse().unwrap();
+    let open = rules(None, true);
+    for (peer, host, more, may) in [
+        (near, "localhost:9001", "", true),
+        (near, "LOCALHOST", "", true),
+        (near, "127.8.9.1", "", true),
+        (near, "[::1]", "", true),
+        (near6, "[::1]:9001", "", true),
+        (near, "localhost", "Origin: https://ours.example\r\n", true),
+        (near, "localhost", "Authorization: Bearer any\r\n", true),
+        (near, "localhost", "Origin: https://theirs.example\r\n", false),
+        (near, "feed.example.com", "", false),
+        (near, "10.0.0.1:9001", "", false),
+        (near, "[2001:db8::1]:80", "", false),
+        (near, "[::1", "", true),
+        (near, "localhost.example.com", "", false),
+        (near, "", "", false),
+        (near, "localhost", "Forwarded: for=192.0.2.7\r\n", false),
+        (near, "localhost", "X-Forwarded-For: 192.0.2.7\r\n", false),
+        (near, "localhost", "Via: 1.1 proxy\r\n", false),
+        (far, "localhost", "", false),
+    ] {
+        let lines = format!("Host: {host}\r\n{more}");
+        let found = of("/debug/slow", &lines, |head| status(open.may_inspect(head, peer)));
+        assert_eq!(found, if may { 200 } else { 403 }, "{peer} {lines}");
+    }
+    let guarded = rules(Some("s3cret"), true);
+    for (target, peer, found) in [
+        ("/debug/slow", near, 401),
+        ("/debug/slow?token=guess", near, 401),
+        ("/debug/slow?token=s3cret", near, 200),
+        ("/debug/slow?token=s3cret", far, 200),
+    ] {
+        let lines = "Host: feed.example.com\r\nVia: 1.1 proxy\r\n";
+        assert_eq!(of(target, lines, |head| status(guarded.may_inspect(head, peer))), found, "{target} {peer}");
+    }
+}
