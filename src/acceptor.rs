@@ -18,16 +18,16 @@ use std::{
 };
 
 use rustix::{
-    fd::OwnedFd,
+    fd::{AsFd, BorrowedFd, OwnedFd},
     net::{RecvFlags, SendFlags, Shutdown},
 };
 use socket2::Socket;
 
 use crate::{
     clock::Moment,
-    handover::{Arrival, Inbox, hand_to_fewest},
+    handover::{Arrival, Beginning, Inbox, Listener, hand_to_fewest},
     http::response::refusal,
-    io::listener,
+    io::{epoll, listener},
     limits::{self, Limits},
     log::{Kind, tell},
     metrics::Refusal,
@@ -42,7 +42,7 @@ pub(crate) struct Acceptor {
     pub listener: Arc<Socket>,
     pub limits: Arc<Limits>,
     pub shared: Arc<Shared>,
-    pub workers: Vec<Inbox<OwnedFd>>,
+    pub workers: Vec<Inbox<epoll::Socket>>,
     pub stopping: Arc<AtomicBool>,
     /// Rung to end it, where the listening socket was passed to this process and can't be shut down.
     pub bell: Option<Arc<OwnedFd>>,
@@ -95,18 +95,19 @@ impl Acceptor {
         let is_proxy = self.shared.settings.get().proxies.trust(peer.ip());
         match self.limits.admit((!is_proxy).then_some(peer.ip()), Moment::now()) {
             Ok(permit) => {
-                let arrival = Arrival { socket, peer, permit, received: Vec::new() };
+                let arrival =
+                    Arrival { socket: socket.into(), peer, permit, by: Listener::Clear, beginning: Beginning::Awaited };
                 if let Err(back) = hand_to_fewest(&self.workers, &self.shared.metrics, arrival) {
-                    self.refuse(&back.socket, peer, Refusal::InboxFull);
+                    self.refuse(back.socket.as_fd(), peer, Refusal::InboxFull);
                 }
             }
-            Err(why) => self.refuse(&socket, peer, why),
+            Err(why) => self.refuse(socket.as_fd(), peer, why),
         }
     }
 
     /// Says 503 to a connection that there is no room for, or 429 to one that came too soon. Without waiting: what the client
     /// has sent so far is read, so that closing doesn't reset the connection before the answer has arrived.
-    fn refuse(&self, socket: &OwnedFd, peer: SocketAddr, why: Refusal) {
+    fn refuse(&self, socket: BorrowedFd<'_>, peer: SocketAddr, why: Refusal) {
         self.shared.metrics.refuse(why);
         tell!(self.shared.log, Kind::Refused(why), Moment::now(), INFO, { %peer, why = why.name() }, "refused");
         let (status, text) = limits::told(why);

@@ -22,9 +22,9 @@ use crossbeam_channel::Receiver;
 use crate::{
     clock::Moment,
     config::{Config, Span},
-    handover::{Arrival, Inbox, Message},
+    handover::{Arrival, Beginning, Inbox, Listener, Message},
     io::{
-        Edge, Ready, Received, Sent, Token,
+        Edge, Flushed, Ready, Received, Sent, Token,
         acks::Acks,
         path::Path,
         waker::{Sleep, Waker},
@@ -103,7 +103,8 @@ impl Bench {
         self.wires.clients.borrow_mut().push(Wire::default());
         let peer = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
         let permit = self.limits.admit(Some(peer.ip()), Moment::default()).expect("there is no limit");
-        let arrival = Arrival { socket: Socket(client.0), peer, permit, received: Vec::new() };
+        let arrival =
+            Arrival { socket: Socket(client.0), peer, permit, by: Listener::Clear, beginning: Beginning::Awaited };
         assert!(self.inbox.hand_over(arrival).is_ok(), "the inbox is empty between turns");
         self.turn();
         let before = self.upgrades();
@@ -196,14 +197,14 @@ impl Edge for FreeEdge {
         self.0.wall_us()
     }
 
-    fn watch(&mut self, socket: &Socket, token: Token) -> io::Result<()> {
+    fn watch(&mut self, socket: &mut Socket, token: Token) -> io::Result<()> {
         self.0.clients.borrow_mut()[socket.0].token = token;
         Ok(())
     }
 
-    fn interest(&mut self, _: &Socket, _: Token, _: bool, _: bool) {}
+    fn interest(&mut self, _: &mut Socket, _: bool) {}
 
-    fn unwatch(&mut self, _: &Socket) {}
+    fn unwatch(&mut self, _: &mut Socket) {}
 
     fn wait(&mut self, _: Option<Duration>, _: Sleep, _: &mut dyn FnMut() -> bool, ready: &mut Vec<Ready>) {
         self.0.clock.set(self.0.clock.get() + 1000);
@@ -213,7 +214,7 @@ impl Edge for FreeEdge {
         ready.extend(self.0.sent.borrow_mut().drain(..).map(readable));
     }
 
-    fn receive(&mut self, socket: &Socket, buffer: &mut [u8]) -> Received {
+    fn receive(&mut self, socket: &mut Socket, buffer: &mut [u8]) -> Received {
         let wire = &mut self.0.clients.borrow_mut()[socket.0];
         let left = &wire.input[wire.read..];
         let len = left.len().min(buffer.len());
@@ -232,13 +233,21 @@ impl Edge for FreeEdge {
     }
 
     #[inline]
-    fn send(&mut self, _: &Socket, bytes: &[u8]) -> Sent {
+    fn send(&mut self, _: &mut Socket, bytes: &[u8]) -> Sent {
         Sent::Took(black_box(bytes).len())
     }
 
-    fn finish(&mut self, _: &Socket) {}
+    fn flush(&mut self, _: &mut Socket) -> Flushed {
+        Flushed::All
+    }
 
-    fn keep_short(&mut self, _: &Socket, _: bool) {}
+    fn held(&self, _: &Socket) -> usize {
+        0
+    }
+
+    fn finish(&mut self, _: &mut Socket) {}
+
+    fn keep_short(&mut self, _: &mut Socket, _: bool) {}
 
     fn acks(&mut self, _: &Socket) -> Acks {
         Acks::default()

@@ -19,8 +19,38 @@ pub struct Arrival<S> {
     pub peer: SocketAddr,
     /// Its room among the connections.
     pub permit: Permit,
-    /// What was read from it before.
-    pub received: Vec<u8>,
+    /// The kind of listener that it came by.
+    pub by: Listener,
+    /// How far it is.
+    pub beginning: Beginning,
+}
+
+/// The kind of listener that a connection came by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listener {
+    /// One for clients, who speak in clear.
+    Clear,
+    /// The admin address.
+    Admin,
+}
+
+/// How far a connection is that is handed over.
+#[derive(Debug)]
+pub enum Beginning {
+    /// Nothing was read: what comes first is its beginning, and may be a PROXY header.
+    Awaited,
+    /// It has begun, and who is at its other end is known; these bytes of its next request were read.
+    Read(Vec<u8>),
+}
+
+impl Beginning {
+    /// The bytes that were read, and whether the beginning is still to come.
+    pub fn into_read(self) -> (Vec<u8>, bool) {
+        match self {
+            Beginning::Awaited => (Vec::new(), true),
+            Beginning::Read(bytes) => (bytes, false),
+        }
+    }
 }
 
 /// What a thread finds in its inbox.
@@ -112,7 +142,8 @@ mod tests {
         let limits = Limits::of_connections(10);
         let peer: SocketAddr = "127.0.0.1:1".parse().unwrap();
         let permit = || limits.admit(Some(peer.ip()), Moment::default()).unwrap();
-        let arrival = |n| Arrival { socket: n, peer, permit: permit(), received: Vec::new() };
+        let (by, beginning) = (Listener::Clear, || Beginning::Awaited);
+        let arrival = |n| Arrival { socket: n, peer, permit: permit(), by, beginning: beginning() };
         let waker = || Arc::new(Waker::new().unwrap());
         let (workers, receivers): (Vec<_>, Vec<_>) = (0..2).map(|_| Inbox::new(1, waker())).unzip();
         let metrics = Metrics::new(2);

@@ -46,7 +46,11 @@ use crate::{
         replay::{self, Replay, ReplayError},
     },
     handover::{Inbox, Message},
-    io::{epoll::Epoll, listener, waker::Waker},
+    io::{
+        epoll::{self, Epoll},
+        listener,
+        waker::Waker,
+    },
     limits::{Bounds, Limits},
     live::Live,
     log::{Dropped, Log},
@@ -203,9 +207,9 @@ pub struct Server {
     listeners: Vec<Arc<Socket>>,
     bell: Option<Arc<OwnedFd>>,
     acceptors: Vec<JoinHandle<()>>,
-    workers: Vec<(Inbox<OwnedFd>, JoinHandle<()>)>,
-    control: Option<(Inbox<OwnedFd>, JoinHandle<()>)>,
-    admin: Option<(SocketAddr, Inbox<OwnedFd>, JoinHandle<()>)>,
+    workers: Vec<(Inbox<epoll::Socket>, JoinHandle<()>)>,
+    control: Option<(Inbox<epoll::Socket>, JoinHandle<()>)>,
+    admin: Option<(SocketAddr, Inbox<epoll::Socket>, JoinHandle<()>)>,
     feeds: Option<Feeds>,
 }
 
@@ -344,11 +348,11 @@ struct Parts {
     shared: Arc<Shared>,
     limits: Arc<Limits>,
     wakers: Vec<Arc<Waker>>,
-    inboxes: Vec<Inbox<OwnedFd>>,
-    receivers: Vec<crossbeam_channel::Receiver<Message<OwnedFd>>>,
+    inboxes: Vec<Inbox<epoll::Socket>>,
+    receivers: Vec<crossbeam_channel::Receiver<Message<epoll::Socket>>>,
     control_waker: Arc<Waker>,
-    control: Inbox<OwnedFd>,
-    control_receiver: crossbeam_channel::Receiver<Message<OwnedFd>>,
+    control: Inbox<epoll::Socket>,
+    control_receiver: crossbeam_channel::Receiver<Message<epoll::Socket>>,
 }
 
 impl Parts {
@@ -487,7 +491,10 @@ impl Server {
 }
 
 /// Starts the thread of the admin address.
-fn start_admin(context: control::Context, socket: Socket) -> io::Result<(SocketAddr, Inbox<OwnedFd>, JoinHandle<()>)> {
+fn start_admin(
+    context: control::Context,
+    socket: Socket,
+) -> io::Result<(SocketAddr, Inbox<epoll::Socket>, JoinHandle<()>)> {
     let address = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
     let waker = Arc::new(Waker::new()?);
     // For the word to stop.

@@ -7,8 +7,7 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use rustix::fd::OwnedFd;
-use socket2::Socket;
+use rustix::fd::{AsFd, OwnedFd};
 
 use super::{
     Context, Control, Newcomer,
@@ -17,8 +16,13 @@ use super::{
 };
 use crate::{
     clock::Moment,
+    handover::Listener,
     http::{Refusal, Request, Response, response::TEXT},
-    io::{Edge, Token, epoll::Epoll, listener},
+    io::{
+        Edge, TOKEN_MAX, Token,
+        epoll::{Epoll, Socket},
+        listener,
+    },
 };
 
 /// Connections at once: some probes, scrapers and people. When they are full, the longest idle goes.
@@ -34,14 +38,14 @@ const ACCEPTS_A_TURN: usize = 16;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// The listening socket's name towards the edge; no connection has it.
-const LISTENER: Token = Token::MAX;
+const LISTENER: Token = TOKEN_MAX;
 
 const INDEX: &str = "/healthz  200, or 503 when a worker stands still\n/readyz  200, or 503 while the server stops\n\
                      /metrics  figures for Prometheus\n/debug/slow  the subscribers furthest behind\n";
 
 /// What an admin thread has beside a control thread.
 pub(super) struct Admin {
-    socket: OwnedFd,
+    socket: Socket,
     /// Until when accepting rests.
     paused: Option<Moment>,
     stalls: Stalls,
@@ -56,12 +60,12 @@ impl Control {
     pub(crate) fn admin(
         mut context: Context,
         mut edge: Epoll,
-        inbox: super::Receiver<super::Message<OwnedFd>>,
-        socket: Socket,
+        inbox: super::Receiver<super::Message<Socket>>,
+        socket: socket2::Socket,
     ) -> io::Result<Control> {
         socket.set_nonblocking(true)?;
-        let socket = OwnedFd::from(socket);
-        edge.watch(&socket, LISTENER)?;
+        let mut socket = Socket::from(OwnedFd::from(socket));
+        edge.watch(&mut socket, LISTENER)?;
         context.settings.http_connections_max = CONNECTIONS_MAX;
         let mut control = Control::new(context, edge, inbox);
         control.admin = Some(Admin { socket, paused: None, stalls: Stalls::default(), look_due: Moment::default() });
@@ -85,7 +89,7 @@ impl Control {
         let Some(admin) = &mut self.admin else { return };
         if admin.paused.is_some_and(|until| now >= until) {
             admin.paused = None;
-            self.edge.interest(&admin.socket, LISTENER, true, false);
+            self.edge.interest(&mut admin.socket, true);
         }
         if now >= admin.look_due {
             admin.look_due = now + LOOK_EVERY;
@@ -100,7 +104,7 @@ impl Control {
     /// No more connections are accepted.
     pub(super) fn stop_accepting(&mut self) {
         if let Some(admin) = &mut self.admin {
-            self.edge.unwatch(&admin.socket);
+            self.edge.unwatch(&mut admin.socket);
             (admin.paused, admin.look_due) = (None, Moment::NEVER);
         }
     }
@@ -108,8 +112,11 @@ impl Control {
     fn accept_some(&mut self) {
         for _ in 0..ACCEPTS_A_TURN {
             let Some(admin) = &mut self.admin else { return };
-            match listener::accept_nonblocking(&admin.socket) {
-                Ok((socket, peer)) => self.admit(Newcomer { socket, peer, permit: None, received: Vec::new() }),
+            match listener::accept_nonblocking(admin.socket.as_fd()) {
+                Ok((socket, peer)) => {
+                    let by = Listener::Admin;
+                    self.admit(Newcomer { socket: socket.into(), peer, permit: None, by, received: Vec::new() })
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
                     self.context.shared.metrics.accept_errors.bump();
@@ -117,7 +124,7 @@ impl Control {
                     if listener::is_short_of_something(&error) {
                         // It stays ready; without a pause it would be asked again at once, for ever.
                         admin.paused = Some(self.now + PAUSE);
-                        return self.edge.interest(&admin.socket, LISTENER, false, false);
+                        return self.edge.interest(&mut admin.socket, false);
                     }
                 }
             }

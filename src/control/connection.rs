@@ -2,25 +2,28 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use rustix::fd::OwnedFd;
-
 use super::{
+    Newcomer,
     out::{Out, Pending},
     topics::Listing,
     upload::Upload,
 };
-use crate::{clock::Moment, limits::Permit};
+use crate::{clock::Moment, handover::Listener, io::epoll::Socket, limits::Permit};
 
 /// One connection.
 pub(super) struct Connection {
-    pub socket: OwnedFd,
+    pub socket: Socket,
     pub peer: SocketAddr,
     /// Its room among all connections; none of those of the admin address, which are counted apart.
     pub permit: Option<Permit>,
+    /// The kind of listener that it came by.
+    pub by: Listener,
     /// What was received and not dealt with: the beginning of a head, or pipelined requests.
     pub input: Vec<u8>,
-    /// Answers that the kernel has not taken.
+    /// Answers that the edge has not taken.
     pub out: Out,
+    /// Bytes of them that it took and holds back still.
+    pub held: usize,
     pub stage: Stage,
     /// When the first byte of the present request's head came.
     pub begun: Moment,
@@ -40,8 +43,8 @@ pub(super) struct Connection {
     pub reserved: bool,
     /// Its socket takes little beyond what is on its way.
     pub short: bool,
-    /// What its socket is watched for.
-    pub watched: Watched,
+    /// Its socket is watched for reading.
+    pub reads: bool,
 }
 
 /// Where a connection stands.
@@ -58,13 +61,6 @@ pub(super) enum Stage {
         /// This side has finished.
         finished: bool,
     },
-}
-
-/// What a socket is watched for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Watched {
-    pub read: bool,
-    pub write: bool,
 }
 
 /// How long each thing is waited for.
@@ -121,20 +117,16 @@ impl Pace {
 }
 
 impl Connection {
-    pub fn new(
-        socket: OwnedFd,
-        peer: SocketAddr,
-        permit: Option<Permit>,
-        input: Vec<u8>,
-        now: Moment,
-        pending: &Pending,
-    ) -> Self {
+    pub fn new(newcomer: Newcomer, now: Moment, pending: &Pending) -> Self {
+        let Newcomer { socket, peer, permit, by, received } = newcomer;
         Connection {
             socket,
             peer,
             permit,
-            input,
+            by,
+            input: received,
             out: Out::new(pending),
+            held: 0,
             stage: Stage::Head,
             begun: now,
             heard: now,
@@ -145,18 +137,28 @@ impl Connection {
             waits: None,
             reserved: false,
             short: false,
-            watched: Watched { read: true, write: false },
+            reads: true,
         }
+    }
+
+    /// Its answers are on their way, as far as they were given: the kernel has them all.
+    pub fn is_said(&self) -> bool {
+        self.out.is_empty() && self.held == 0
+    }
+
+    /// Everything was sent that ever will be; only the client's own end is waited for.
+    pub fn is_over(&self) -> bool {
+        matches!(self.stage, Stage::Ending { finished: true }) && self.held == 0
     }
 
     /// Between two requests, with nothing to say.
     pub fn is_idle(&self) -> bool {
-        matches!(self.stage, Stage::Head) && self.input.is_empty() && self.out.is_empty()
+        matches!(self.stage, Stage::Head) && self.input.is_empty() && self.is_said()
     }
 
     /// Between two requests, whatever of the next is there already.
     pub fn is_between(&self) -> bool {
-        matches!(self.stage, Stage::Head) && self.out.is_empty()
+        matches!(self.stage, Stage::Head) && self.is_said()
     }
 
     /// In the middle of a head.
@@ -167,20 +169,19 @@ impl Connection {
     /// In the middle of something that has a pace: a head, a single payload, or an answer.
     pub fn is_moving(&self) -> bool {
         let in_payload = matches!(&self.stage, Stage::Body(upload) if upload.is_one());
-        !self.out.is_empty() || in_payload || self.is_in_head()
+        !self.is_said() || in_payload || self.is_in_head()
     }
 
-    /// What its socket should be watched for: a client that leaves answers lying is not read from.
-    pub fn wants(&self) -> Watched {
-        let write = !self.out.is_empty();
-        Watched { read: !write && !self.ended && !self.again && self.waits.is_none(), write }
+    /// Whether its socket should be watched for reading: a client that leaves answers lying is not read from.
+    pub fn wants_to_read(&self) -> bool {
+        self.is_said() && !self.ended && !self.again && self.waits.is_none()
     }
 
     /// When it will have been waited for long enough.
     pub fn deadline(&self, patience: Patience) -> Moment {
         let step = self.heard + patience.step;
         match &self.stage {
-            _ if !self.out.is_empty() => self.pace.until,
+            _ if !self.is_said() => self.pace.until,
             Stage::Head if self.input.is_empty() => self.heard + patience.keep_alive,
             Stage::Head => match self.waits {
                 Some(since) => since + patience.step,

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::{Control, connection::Stage};
+use super::Control;
 use crate::{io::Token, metrics::Eviction};
 
 /// How long something must have lasted at least to be taken for slow: several round trips round the world.
@@ -33,7 +33,7 @@ impl Control {
             // Its next request may be there already; then it is not idle.
             self.read_one(token);
             match self.connections.get(token as usize) {
-                Some(connection) if connection.is_idle() || is_over(&connection.stage) => {
+                Some(connection) if connection.is_idle() || connection.is_over() => {
                     self.evict(token, Eviction::Idle);
                     return true;
                 }
@@ -70,7 +70,7 @@ impl Control {
     /// Whoever has been idle, or done and not gone, for longest.
     fn longest_idle(&self) -> Option<Token> {
         let idle = self.connections.iter().filter(|(_, connection)| {
-            !connection.reserved && !connection.again && (connection.is_idle() || is_over(&connection.stage))
+            !connection.reserved && !connection.again && (connection.is_idle() || connection.is_over())
         });
         idle.min_by_key(|(_, connection)| connection.heard).map(|(token, _)| token as Token)
     }
@@ -89,11 +89,6 @@ impl Control {
         tracing::debug!(peer = %self.connections[token as usize].peer, why = why.name(), "an HTTP connection was ended");
         self.remove(token);
     }
-}
-
-/// Everything was sent; only the client's own end is waited for.
-fn is_over(stage: &Stage) -> bool {
-    matches!(stage, Stage::Ending { finished: true })
 }
 
 #[cfg(test)]

@@ -57,7 +57,6 @@ use std::{
 };
 
 use crossbeam_channel::Receiver;
-use rustix::fd::OwnedFd;
 use slab::Slab;
 
 pub(crate) use self::admin::CONNECTIONS_MAX as ADMIN_CONNECTIONS_MAX;
@@ -72,9 +71,13 @@ use self::{
 use crate::{
     clock::Moment,
     config::Config,
-    handover::{Arrival, Inbox, Message},
+    handover::{Arrival, Inbox, Listener, Message},
     http::response::refusal,
-    io::{Edge, Ready, Received, Sent, Token, epoll::Epoll, waker::Sleep},
+    io::{
+        Edge, Ready, Received, Sent, Token,
+        epoll::{Epoll, Socket},
+        waker::Sleep,
+    },
     limits::{Limits, Permit},
     log::{Kind, tell},
     metrics::Refusal,
@@ -94,11 +97,12 @@ const DOOR_MAX: usize = 256;
 
 /// A socket that is to become a connection.
 struct Newcomer {
-    socket: OwnedFd,
+    socket: Socket,
     peer: SocketAddr,
     /// None on the admin address.
     permit: Option<Permit>,
-    /// What a worker has read.
+    by: Listener,
+    /// What was read of its next request.
     received: Vec<u8>,
 }
 
@@ -159,7 +163,7 @@ pub(crate) struct Context {
     pub shared: Arc<Shared>,
     pub tape: Tape,
     pub limits: Arc<Limits>,
-    pub workers: Vec<Inbox<OwnedFd>>,
+    pub workers: Vec<Inbox<Socket>>,
     /// True while new connections are welcome.
     pub readiness: Arc<AtomicBool>,
     /// When the server started.
@@ -174,7 +178,7 @@ pub(crate) struct Control {
     publisher: Publisher,
     exposition: Exposition,
     edge: Epoll,
-    inbox: Receiver<Message<OwnedFd>>,
+    inbox: Receiver<Message<Socket>>,
     /// Only in the thread of the admin address.
     admin: Option<Admin>,
     connections: Slab<Connection>,
@@ -204,7 +208,7 @@ pub(crate) struct Control {
 
 impl Control {
     /// A control thread that finds its sockets in `inbox`, whose bell `edge` was made with.
-    pub(crate) fn new(context: Context, edge: Epoll, inbox: Receiver<Message<OwnedFd>>) -> Control {
+    pub(crate) fn new(context: Context, edge: Epoll, inbox: Receiver<Message<Socket>>) -> Control {
         let now = edge.now();
         let pending = Pending::default();
         Control {
@@ -285,8 +289,9 @@ impl Control {
     fn take_all_over(&mut self) {
         for _ in 0..TAKE_OVER_MAX {
             match self.inbox.try_recv() {
-                Ok(Message::Take(Arrival { socket, peer, permit, received })) => {
-                    self.admit(Newcomer { socket, peer, permit: Some(permit), received });
+                Ok(Message::Take(Arrival { socket, peer, permit, by, beginning })) => {
+                    let (received, _) = beginning.into_read();
+                    self.admit(Newcomer { socket, peer, permit: Some(permit), by, received });
                 }
                 Ok(Message::Drain { until }) => self.drain(until),
                 Err(_) => break,
@@ -306,7 +311,7 @@ impl Control {
         } else if self.door.len() < DOOR_MAX && !self.is_draining() {
             self.door.push_back((self.now, newcomer));
         } else {
-            self.turn_away(&newcomer.socket, newcomer.peer);
+            self.turn_away(newcomer);
         }
     }
 
@@ -321,7 +326,7 @@ impl Control {
             let Some((_, newcomer)) = self.door.pop_front() else { return };
             match has_place {
                 true => self.take_in(newcomer, false),
-                false => self.turn_away(&newcomer.socket, newcomer.peer),
+                false => self.turn_away(newcomer),
             }
         }
     }
@@ -330,17 +335,17 @@ impl Control {
         self.connections.len() - self.reserved < self.context.settings.http_connections_max
     }
 
-    fn take_in(&mut self, newcomer: Newcomer, reserved: bool) {
-        let Newcomer { socket, peer, permit, received } = newcomer;
+    fn take_in(&mut self, mut newcomer: Newcomer, reserved: bool) {
         let entry = self.connections.vacant_entry();
         let token = entry.key() as Token;
-        if let Err(error) = self.edge.watch(&socket, token) {
-            let log = &self.context.shared.log;
+        if let Err(error) = self.edge.watch(&mut newcomer.socket, token) {
+            let (log, peer) = (&self.context.shared.log, newcomer.peer);
             tell!(log, Kind::Unwatched, self.now, WARN, { %peer, %error }, "a socket could not be watched");
             return;
         }
-        let mut connection = Connection::new(socket, peer, permit, received, self.now, &self.pending);
+        let mut connection = Connection::new(newcomer, self.now, &self.pending);
         connection.reserved = reserved;
+        connection.held = self.edge.held(&connection.socket);
         entry.insert(connection);
         self.reserved += usize::from(reserved);
         self.begin_pace(token);
@@ -349,16 +354,17 @@ impl Control {
 
     /// Says 503 without waiting. What the client has sent is read, so that closing doesn't reset the connection before the
     /// answer has arrived.
-    fn turn_away(&mut self, socket: &OwnedFd, peer: SocketAddr) {
+    fn turn_away(&mut self, newcomer: Newcomer) {
+        let Newcomer { mut socket, peer, .. } = newcomer;
         self.context.shared.metrics.refuse(Refusal::HttpFull);
         let (log, why) = (&self.context.shared.log, Refusal::HttpFull);
         tell!(log, Kind::Refused(why), self.now, INFO, { %peer, why = why.name() }, "refused");
         let mut answer = Vec::new();
         let text = "There are too many HTTP connections: try again later.";
         refusal(503, text).header("Retry-After", "1").keep_alive(false).write(&mut answer, false);
-        if let Sent::Took(_) = self.edge.send(socket, &answer) {
-            self.edge.finish(socket);
-            let _: Received = self.edge.receive(socket, &mut self.read);
+        if let Sent::Took(_) = self.edge.send(&mut socket, &answer) {
+            self.edge.finish(&mut socket);
+            let _: Received = self.edge.receive(&mut socket, &mut self.read);
         }
     }
 

@@ -6,7 +6,7 @@
 use std::{borrow::Cow, net::SocketAddr, sync::Arc};
 
 use super::{
-    Control,
+    Control, Newcomer,
     connection::{Connection, Pace, Stage},
     evict::is_probe,
     route::Answer,
@@ -15,12 +15,12 @@ use super::{
     work,
 };
 use crate::{
-    handover::{Arrival, hand_to_fewest},
+    handover::{Arrival, Beginning, Listener, hand_to_fewest},
     http::{
         self, Response,
         response::{CONTINUE, JSON},
     },
-    io::{Edge, Received, Sent, Token},
+    io::{Edge, Flushed, Received, Sent, Token},
     limits::Permit,
     metrics::{self, Eviction},
     slack::Slack,
@@ -68,15 +68,12 @@ impl Control {
     pub(super) fn read_one(&mut self, token: Token) {
         let patience = self.patience();
         let connection = &mut self.connections[token as usize];
-        if !connection.watched.read || connection.again || connection.ended {
+        if !connection.reads || connection.again || connection.ended {
             return;
         }
-        match self.edge.receive(&connection.socket, &mut self.read) {
+        match self.edge.receive(&mut connection.socket, &mut self.read) {
             Received::Nothing => {}
-            Received::Broken(why) => {
-                tracing::debug!(peer = %connection.peer, %why, "an HTTP connection broke");
-                self.remove(token);
-            }
+            Received::Broken(why) => self.lost(token, why),
             Received::End => connection.ended = true,
             // Not "heard": whoever goes on sending behind its last answer is not waited for longer.
             Received::Bytes(_) if matches!(connection.stage, Stage::Ending { .. }) => {}
@@ -94,9 +91,15 @@ impl Control {
         }
     }
 
-    /// The kernel has room for more of the answers.
+    /// There is room for more of the answers: first for what the edge holds back.
     pub(super) fn has_room(&mut self, token: Token) {
-        if !self.connections[token as usize].out.is_empty() && self.flush(token) {
+        let connection = &mut self.connections[token as usize];
+        let has_room = match self.edge.flush(&mut connection.socket) {
+            Flushed::All => true,
+            Flushed::Held => false,
+            Flushed::Broken(why) => return self.lost(token, why),
+        };
+        if !connection.is_said() && self.flush(token) && has_room {
             self.queue(token);
         }
     }
@@ -139,7 +142,7 @@ impl Control {
             _ => {}
         }
         let connection = &self.connections[token as usize];
-        if connection.ended && connection.out.is_empty() && !connection.again && connection.waits.is_none() {
+        if connection.ended && connection.is_said() && !connection.again && connection.waits.is_none() {
             // Whoever has ended its side has no request to come, and a half of one is none.
             return self.remove(token);
         }
@@ -195,9 +198,9 @@ impl Control {
         let keep_alive = head.keep_alive && !has_body && !reserved && !self.is_draining();
         let peer = self.live.proxies.client(direct, head);
         let (method, path) = (head.method, head.path());
-        let outcome = match self.admin {
-            Some(_) => self.route_admin(head, direct).map(Outcome::Answer),
-            None => self.route(head, direct),
+        let outcome = match self.connections[token as usize].by {
+            Listener::Admin => self.route_admin(head, direct).map(Outcome::Answer),
+            Listener::Clear => self.route(head, direct),
         };
         match outcome {
             Ok(Outcome::WebSocket) => {
@@ -356,41 +359,48 @@ impl Control {
         self.answer(token, refusal.response().into(), is_head, keep_alive);
     }
 
-    /// Sends what the kernel takes. Returns whether the connection is still there.
+    /// Sends what there is room for. Returns whether the connection is still there.
     fn flush(&mut self, token: Token) -> bool {
         let patience = self.patience();
         let connection = &mut self.connections[token as usize];
         let mut taken = 0;
         while !connection.out.is_empty() {
-            match self.edge.send(&connection.socket, connection.out.next()) {
+            let next = connection.out.next();
+            match self.edge.send(&mut connection.socket, next) {
                 Sent::Took(n) => {
+                    let is_full = n < next.len();
                     connection.out.advance(n);
                     taken += n;
+                    if is_full {
+                        break;
+                    }
                 }
                 Sent::Full => break,
                 Sent::Broken(why) => {
-                    tracing::debug!(peer = %connection.peer, %why, "an HTTP connection broke");
-                    self.remove(token);
+                    self.lost(token, why);
                     return false;
                 }
             }
         }
-        if taken > 0 {
+        let held = self.edge.held(&connection.socket);
+        // What the kernel was given is what the client takes.
+        let moved = (std::mem::replace(&mut connection.held, held) + taken).saturating_sub(held);
+        if moved > 0 {
             connection.heard = self.now;
-            connection.pace.moved(self.now, taken, patience);
+            connection.pace.moved(self.now, moved, patience);
         }
-        if connection.out.is_empty() {
-            if taken > 0 {
-                connection.pace = Pace::new(self.now, patience);
+        if let (true, Stage::Ending { finished: finished @ false }) = (connection.out.is_empty(), &mut connection.stage)
+        {
+            *finished = true;
+            self.edge.finish(&mut connection.socket);
+        }
+        if !connection.is_said() {
+            if !std::mem::replace(&mut connection.short, true) {
+                // Room is told of when a few KiB have gone, not a third of the buffer: a slow client is seen to move.
+                self.edge.keep_short(&mut connection.socket, true);
             }
-            if let Stage::Ending { finished: finished @ false } = &mut connection.stage {
-                *finished = true;
-                self.edge.finish(&connection.socket);
-            }
-        } else if !connection.short {
-            // Room is told of when a few KiB have gone, not a third of the buffer: a slow client is seen to move.
-            connection.short = true;
-            self.edge.keep_short(&connection.socket, true);
+        } else if moved > 0 {
+            connection.pace = Pace::new(self.now, patience);
         }
         self.watch_on(token);
         true
@@ -401,17 +411,23 @@ impl Control {
         let patience = self.patience();
         let connection = &mut self.connections[token as usize];
         connection.due = connection.deadline(patience);
-        let wants = connection.wants();
-        if wants != connection.watched {
-            connection.watched = wants;
-            self.edge.interest(&connection.socket, token, wants.read, wants.write);
+        let reads = connection.wants_to_read();
+        if reads != connection.reads {
+            connection.reads = reads;
+            self.edge.interest(&mut connection.socket, reads);
         }
+    }
+
+    /// A connection broke.
+    fn lost(&mut self, token: Token, why: std::io::ErrorKind) {
+        tracing::debug!(peer = %self.connections[token as usize].peer, %why, "an HTTP connection broke");
+        self.remove(token);
     }
 
     /// A connection has been waited for long enough.
     pub(super) fn time_out(&mut self, token: Token) {
         let connection = &self.connections[token as usize];
-        if !connection.out.is_empty() {
+        if !connection.is_said() {
             return self.evict(token, Eviction::Pace);
         }
         if connection.waits.is_some() {
@@ -445,14 +461,14 @@ impl Control {
             return Next::GoOn;
         };
         if connection.short {
-            self.edge.keep_short(&connection.socket, false);
+            self.edge.keep_short(&mut connection.socket, false);
         }
-        self.edge.unwatch(&connection.socket);
+        self.edge.unwatch(&mut connection.socket);
         let reserved = std::mem::take(&mut connection.reserved);
         self.reserved -= usize::from(reserved);
-        let Connection { socket, peer, .. } = self.connections.remove(token as usize);
-        let arrival = Arrival { socket, peer, permit, received };
-        let (why, mut arrival) = if self.is_draining() {
+        let Connection { socket, peer, by, .. } = self.connections.remove(token as usize);
+        let arrival = Arrival { socket, peer, permit, by, beginning: Beginning::Read(received) };
+        let (why, arrival) = if self.is_draining() {
             (metrics::Refusal::Draining, arrival)
         } else {
             match hand_to_fewest(&self.context.workers, &self.context.shared.metrics, arrival) {
@@ -461,12 +477,13 @@ impl Control {
             }
         };
         self.context.shared.metrics.refuse(why);
-        arrival.received = Vec::new();
-        let Arrival { socket, peer, permit, received } = arrival;
-        let back = Connection::new(socket, peer, Some(permit), received, self.now, &self.pending);
-        if self.edge.watch(&back.socket, token).is_err() {
+        let Arrival { socket, peer, permit, by, .. } = arrival;
+        let back = Newcomer { socket, peer, permit: Some(permit), by, received: Vec::new() };
+        let mut back = Connection::new(back, self.now, &self.pending);
+        if self.edge.watch(&mut back.socket, token).is_err() {
             return Next::Gone;
         }
+        back.held = self.edge.held(&back.socket);
         let again = self.connections.insert(back);
         debug_assert_eq!(again, token as usize, "a slab gives the place out first that was freed last");
         self.refuse(token, &http::Refusal::new(503, "The server is full: try again later."), false, false);

@@ -31,7 +31,7 @@ use rustix::{
 pub struct Acks {
     /// Bytes that the peer's TCP has acknowledged since the connection began.
     pub acked: u64,
-    /// Bytes behind those that the kernel was given: on their way, or not sent yet.
+    /// Bytes behind those that were taken: on their way, not sent yet, or held back by the edge.
     pub queued: u64,
     /// How long ago the peer's TCP acknowledged anything, or answered a probe.
     pub silent: Duration,
@@ -47,7 +47,7 @@ const UNANSWERED_MIN: u32 = 2;
 const ANSWER_MIN: Duration = Duration::from_millis(100);
 
 impl Acks {
-    /// Where the bytes end that the kernel was given: once so many are acknowledged, the peer's TCP has them all.
+    /// Where the bytes end that were taken: once so many are acknowledged, the peer's TCP has them all.
     pub fn end(&self) -> u64 {
         self.acked + self.queued
     }

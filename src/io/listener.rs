@@ -143,8 +143,8 @@ fn take(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
 ///
 /// # Errors
 /// As `accept4(2)`; `WouldBlock` where nobody waits.
-pub fn accept_nonblocking(listener: &OwnedFd) -> io::Result<(OwnedFd, SocketAddr)> {
-    take(listener.as_fd())
+pub fn accept_nonblocking(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
+    take(listener)
 }
 
 /// Whether an error of `accept4(2)` will come again at once, because something has run out.

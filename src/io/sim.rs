@@ -10,7 +10,7 @@
 //! - a peer's TCP acknowledges what its window has room for, which may be much more than the peer has read; it answers the
 //!   questions of one that is full late, and one of them not at all.
 //!
-//! Readiness is level-triggered and goes by the last [`Edge::interest`].
+//! Readiness is level-triggered: a socket that was full is writable again and again, until [`Edge::flush`].
 //!
 //! There may be several workers, each with an edge of its own; the test decides whose turn it is. A wait that finds nothing to
 //! do announces sleep beside the worker's real [`Waker`], and the worker may take no turn ([`Kernel::may_run`]) until that is
@@ -27,7 +27,7 @@ use std::{
 };
 
 use super::{
-    Edge, Ready, Received, Sent, Token,
+    Edge, Flushed, Ready, Received, Sent, Token,
     acks::Acks,
     path::Path,
     waker::{Sleep, Waker},
@@ -399,20 +399,18 @@ impl Edge for SimEdge {
         self.kernel.wall_us()
     }
 
-    fn watch(&mut self, socket: &Socket, token: Token) -> io::Result<()> {
+    fn watch(&mut self, socket: &mut Socket, token: Token) -> io::Result<()> {
         let watch = Watch { edge: self.index, token, read: true, write: false };
         assert!(socket.wire.borrow_mut().watch.replace(watch).is_none(), "watched twice");
         self.kernel.watched.borrow_mut().push(Rc::clone(&socket.wire));
         Ok(())
     }
 
-    fn interest(&mut self, socket: &Socket, token: Token, read: bool, write: bool) {
-        let mut wire = socket.wire.borrow_mut();
-        assert_eq!(wire.watch.map(|watch| watch.token), Some(token), "interest in a socket under another's token");
-        wire.watch = Some(Watch { edge: self.index, token, read, write });
+    fn interest(&mut self, socket: &mut Socket, read: bool) {
+        socket.wire.borrow_mut().watch.as_mut().expect("interest in a socket that isn't watched").read = read;
     }
 
-    fn unwatch(&mut self, socket: &Socket) {
+    fn unwatch(&mut self, socket: &mut Socket) {
         socket.wire.borrow_mut().watch = None;
         self.kernel.watched.borrow_mut().retain(|other| !Rc::ptr_eq(other, &socket.wire));
     }
@@ -457,7 +455,7 @@ impl Edge for SimEdge {
         (sleeper.asleep, sleeper.asleep_at, sleeper.until) = (true, kernel.progress.get(), until);
     }
 
-    fn receive(&mut self, socket: &Socket, buffer: &mut [u8]) -> Received {
+    fn receive(&mut self, socket: &mut Socket, buffer: &mut [u8]) -> Received {
         let mut wire = socket.wire.borrow_mut();
         if let Some(why) = wire.broken {
             return Received::Broken(why);
@@ -473,28 +471,43 @@ impl Edge for SimEdge {
         Received::Bytes(len)
     }
 
-    fn send(&mut self, socket: &Socket, bytes: &[u8]) -> Sent {
+    fn send(&mut self, socket: &mut Socket, bytes: &[u8]) -> Sent {
         let mut wire = socket.wire.borrow_mut();
         assert!(!wire.finished, "a send behind the end");
         if let Some(why) = wire.broken {
             return Sent::Broken(why);
         }
         let room = wire.room.saturating_sub(wire.to_peer.len()).min(bytes.len());
-        if room == 0 || self.kernel.one_in(20) {
+        let len = if room == 0 || self.kernel.one_in(20) { 0 } else { self.kernel.part(room) };
+        if let Some(watch) = wire.watch.as_mut().filter(|_| len < bytes.len()) {
+            watch.write = true;
+        }
+        if len == 0 {
             return Sent::Full;
         }
-        let len = self.kernel.part(room);
         wire.to_peer.extend(&bytes[..len]);
         wire.acknowledge(self.kernel.now.get());
         self.kernel.moved(len);
         Sent::Took(len)
     }
 
-    fn finish(&mut self, socket: &Socket) {
+    fn flush(&mut self, socket: &mut Socket) -> Flushed {
+        let mut wire = socket.wire.borrow_mut();
+        if let Some(watch) = &mut wire.watch {
+            watch.write = false;
+        }
+        wire.broken.map_or(Flushed::All, Flushed::Broken)
+    }
+
+    fn held(&self, _: &Socket) -> usize {
+        0
+    }
+
+    fn finish(&mut self, socket: &mut Socket) {
         socket.wire.borrow_mut().finished = true;
     }
 
-    fn keep_short(&mut self, _: &Socket, _: bool) {}
+    fn keep_short(&mut self, _: &mut Socket, _: bool) {}
 
     fn acks(&mut self, socket: &Socket) -> Acks {
         let now = self.kernel.now.get();

@@ -1,11 +1,11 @@
 //! How much a socket takes beyond what is on its way.
 #![allow(unsafe_code)]
 
-use rustix::fd::{AsRawFd, OwnedFd};
+use rustix::fd::{AsRawFd, BorrowedFd};
 
 /// Bounds what a socket takes beyond what was sent to the peer already (`tcp(7)`, `TCP_NOTSENT_LOWAT`), in bytes; none for
 /// no bound but the buffer's. What the peer's own buffer holds is not counted. Failing to do so changes no promise.
-pub fn bound_unsent(socket: &OwnedFd, most: Option<u32>) {
+pub fn bound_unsent(socket: BorrowedFd<'_>, most: Option<u32>) {
     let most = most.unwrap_or(u32::MAX);
     let len = size_of_val(&most) as libc::socklen_t;
     // SAFETY: the descriptor is open, and the kernel copies `len` bytes of a number that outlives the call. Neither rustix nor

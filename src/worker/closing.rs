@@ -8,12 +8,12 @@ use std::{fmt::Display, io};
 
 use super::{
     Doom, Worker,
-    connection::Phase,
+    connection::{Connection, Phase},
     cursors::Lagged,
     deliver::{Outcome, flush},
 };
 use crate::{
-    io::{Edge, Token},
+    io::{Edge, Flushed, Token},
     log::{Kind, tell},
     metrics::{Ending, Refusal},
     protocol::{ErrorCode, Reply},
@@ -97,7 +97,7 @@ impl<E: Edge> Worker<E> {
                         cursors.begin(ground, &mut fan.interest, connection, token, position).conflates = true;
                     }
                     cursors.is_full(token, connection, ground.now);
-                    ground.await_room(token, connection);
+                    connection.full = true;
                 }
                 Outcome::Broken(why) => self.lost(token, why),
             }
@@ -105,14 +105,18 @@ impl<E: Edge> Worker<E> {
         self.answered = answered;
     }
 
-    /// The socket has room again.
+    /// The socket has room again: first for what the edge holds back.
     pub(super) fn has_room(&mut self, token: Token) {
         let Worker { ground, connections, cursors, .. } = self;
         let connection = &mut connections[token as usize];
+        match ground.edge.flush(&mut connection.socket) {
+            Flushed::All => {}
+            Flushed::Held => return,
+            Flushed::Broken(why) => return self.lost(token, why),
+        }
         if !std::mem::take(&mut connection.full) {
             return;
         }
-        ground.edge.interest(&connection.socket, token, true, false);
         if !cursors.has_room(token, connection, ground.now) && !std::mem::replace(&mut connection.answered, true) {
             self.answered.push(token);
         }
@@ -253,7 +257,9 @@ impl<E: Edge> Worker<E> {
 
     /// Whether anything is left to say to anybody.
     pub(super) fn all_said(&self) -> bool {
-        self.cursors.is_empty() && self.connections.iter().all(|(_, connection)| connection.out.is_empty())
+        let is_said =
+            |connection: &Connection<E::Socket>| connection.out.is_empty() && self.edge.held(&connection.socket) == 0;
+        self.cursors.is_empty() && self.connections.iter().all(|(_, connection)| is_said(connection))
     }
 
     /// Tells every client that is told anything that the server is about to stop.

@@ -9,6 +9,7 @@ use super::{cursor::Cursor, timers};
 use crate::{
     access::Holder,
     clock::Moment,
+    handover::Listener,
     lane::Lane,
     limits::{Permit, Spent},
     websocket::Decoder,
@@ -93,6 +94,8 @@ pub struct Connection<S> {
     pub publications: Spent,
     pub peer: SocketAddr,
     pub permit: Permit,
+    /// The kind of listener that it came by.
+    pub by: Listener,
 }
 
 impl<S> Connection<S> {
@@ -105,11 +108,11 @@ impl<S> Connection<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::fd::OwnedFd;
+    use crate::io::epoll::Socket;
 
     #[test]
     fn an_idle_connection_stays_within_256_bytes() {
-        let size = size_of::<Connection<OwnedFd>>();
+        let size = size_of::<Connection<Socket>>();
         assert!(size <= 256, "{size}");
     }
 }

@@ -37,7 +37,7 @@ pub struct Parcel<'b> {
 }
 
 /// Sends `bytes` to one connection. None are no send.
-pub fn deliver<E: Edge>(edge: &mut E, metrics: &WorkerMetrics, socket: &E::Socket, bytes: &[u8]) -> Outcome {
+pub fn deliver<E: Edge>(edge: &mut E, metrics: &WorkerMetrics, socket: &mut E::Socket, bytes: &[u8]) -> Outcome {
     let mut sends = 0;
     let outcome = send_all(edge, socket, bytes, &mut sends);
     metrics.sends.add(sends);
@@ -66,7 +66,7 @@ pub fn deliver_to_each<E: Edge>(
     let (mut sends, mut whole, mut partial_bytes, mut full) = (0, 0, 0, 0);
     while let Some(token) = next(sends) {
         let Some(connection) = connections.get_mut(token) else { continue };
-        match send_all(edge, &connection.socket, parcel.bytes, &mut sends) {
+        match send_all(edge, &mut connection.socket, parcel.bytes, &mut sends) {
             Outcome::All => whole += 1,
             outcome => {
                 if let Outcome::Full(taken) = outcome {
@@ -86,7 +86,7 @@ pub fn deliver_to_each<E: Edge>(
 
 /// Sends what it can of a connection's answers.
 pub fn flush<E: Edge>(ground: &mut Ground<E>, connection: &mut Connection<E::Socket>) -> Outcome {
-    let outcome = deliver(&mut ground.edge, &ground.metrics, &connection.socket, &connection.out);
+    let outcome = deliver(&mut ground.edge, &ground.metrics, &mut connection.socket, &connection.out);
     let taken = match outcome {
         Outcome::All => connection.out.len(),
         Outcome::Full(taken) => taken,
@@ -98,7 +98,7 @@ pub fn flush<E: Edge>(ground: &mut Ground<E>, connection: &mut Connection<E::Soc
     if taken == connection.out.len() {
         connection.out = Vec::new();
         if connection.phase == Phase::Ending {
-            ground.edge.finish(&connection.socket);
+            ground.edge.finish(&mut connection.socket);
         }
     } else {
         connection.out.drain(..taken);
@@ -110,7 +110,7 @@ pub fn flush<E: Edge>(ground: &mut Ground<E>, connection: &mut Connection<E::Soc
 
 /// Sends `bytes`, in pieces of at most [`SEND_MAX`], until all are taken or the socket is full.
 #[inline]
-fn send_all<E: Edge>(edge: &mut E, socket: &E::Socket, bytes: &[u8], sends: &mut u64) -> Outcome {
+fn send_all<E: Edge>(edge: &mut E, socket: &mut E::Socket, bytes: &[u8], sends: &mut u64) -> Outcome {
     let mut at = 0;
     while at < bytes.len() {
         let piece = &bytes[at..bytes.len().min(at + SEND_MAX)];

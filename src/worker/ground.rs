@@ -4,10 +4,9 @@
 
 use std::{ops::Deref, sync::Arc};
 
-use super::connection::Connection;
 use crate::{
     clock::Moment,
-    io::{Edge, Token},
+    io::Edge,
     metrics::WorkerMetrics,
     protocol::command,
     shared::{Settings, Shared},
@@ -51,12 +50,6 @@ impl<E: Edge> Ground<E> {
             tape,
             answers_wait: false,
         }
-    }
-
-    /// Waits for a connection's socket to have room again.
-    pub fn await_room(&mut self, token: Token, connection: &mut Connection<E::Socket>) {
-        connection.full = true;
-        self.edge.interest(&connection.socket, token, true, true);
     }
 
     /// What commands are held to.

@@ -244,9 +244,8 @@ impl<E: Edge> Worker<E> {
     fn take_over(&mut self, arrival: Arrival<E::Socket>) -> Option<Token> {
         self.made += 1;
         let id = ((self.index as u64 + 1) << 48) | self.made;
-        let received = arrival.received;
-        // What comes with a beginning was read before, by the control thread.
-        let awaits_header = received.is_empty() && self.settings.proxies.announce(arrival.peer.ip());
+        let (received, is_awaited) = arrival.beginning.into_read();
+        let awaits_header = is_awaited && self.settings.proxies.announce(arrival.peer.ip());
         let token = self.connections.insert(Connection {
             socket: arrival.socket,
             cohort: None,
@@ -274,9 +273,10 @@ impl<E: Edge> Worker<E> {
             publications: Spent::default(),
             peer: arrival.peer,
             permit: arrival.permit,
+            by: arrival.by,
         }) as Token;
         let Worker { ground, connections, .. } = self;
-        if let Err(error) = ground.edge.watch(&connections[token as usize].socket, token) {
+        if let Err(error) = ground.edge.watch(&mut connections[token as usize].socket, token) {
             tell!(self.shared.log, Kind::Unwatched, self.now, WARN, { %error }, "a socket could not be watched");
             self.remove(token);
             return None;
@@ -311,7 +311,7 @@ impl<E: Edge> Worker<E> {
         let mut buffer = std::mem::take(&mut self.read);
         let Worker { ground, connections, .. } = self;
         let connection = &mut connections[token as usize];
-        match ground.edge.receive(&connection.socket, &mut buffer) {
+        match ground.edge.receive(&mut connection.socket, &mut buffer) {
             Received::Bytes(n) => {
                 connection.heard = ground.now;
                 connection.ping = Ping::None;

@@ -17,6 +17,7 @@ use serde_json::Value;
 use super::*;
 use crate::{
     config::{Config, Rate, RateLimit, Span},
+    handover::{Beginning, Listener},
     io::{
         sim::{Kernel, Peer, SimEdge, Socket},
         waker::Waker,
@@ -217,7 +218,13 @@ impl Party {
             return;
         }
         let (socket, peer) = self.kernel.connect(room);
-        let handed = self.inbox.hand_over(Arrival { socket, peer: address, permit, received: Vec::new() });
+        let handed = self.inbox.hand_over(Arrival {
+            socket,
+            peer: address,
+            permit,
+            by: Listener::Clear,
+            beginning: Beginning::Awaited,
+        });
         assert!(handed.is_ok());
         self.guests.push(Guest::new(peer, chosen(names)));
     }

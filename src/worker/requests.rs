@@ -5,10 +5,15 @@
 
 use std::net::SocketAddr;
 
-use super::{Worker, closing::Farewell, connection::Phase, quota::LATER};
+use super::{
+    Worker,
+    closing::Farewell,
+    connection::{Connection, Phase},
+    quota::LATER,
+};
 use crate::{
     access::{Holder, Wrong, shown_token},
-    handover::Arrival,
+    handover::{Arrival, Beginning},
     http::{self, Request},
     io::{Edge, Token},
     lane::Lane,
@@ -274,12 +279,13 @@ impl<E: Edge> Worker<E> {
 
     /// Hands a connection to the control thread, with what was read from it.
     fn give_to_control(&mut self, token: Token, received: Vec<u8>) {
-        self.ground.edge.unwatch(&self.connections[token as usize].socket);
+        self.ground.edge.unwatch(&mut self.connections[token as usize].socket);
         self.clear_timer(token);
         let Some(connection) = self.connections.remove(token) else { return };
-        let arrival = Arrival { socket: connection.socket, peer: connection.peer, permit: connection.permit, received };
+        let Connection { socket, peer, permit, by, .. } = connection;
+        let arrival = Arrival { socket, peer, permit, by, beginning: Beginning::Read(received) };
         if let Err(mut arrival) = self.control.hand_over(arrival) {
-            arrival.received = Vec::new();
+            arrival.beginning = Beginning::Read(Vec::new());
             if let Some(token) = self.take_over(arrival) {
                 self.refuse(token, &http::Refusal::new(503, "Too many HTTP requests are waiting: try again later."));
             }

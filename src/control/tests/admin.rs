@@ -8,8 +8,8 @@ use super::*;
 struct Admin {
     address: SocketAddr,
     context: Context,
-    inbox: Inbox<OwnedFd>,
-    _worker: Receiver<Message<OwnedFd>>,
+    inbox: Inbox<Socket>,
+    _worker: Receiver<Message<Socket>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -59,7 +59,13 @@ fn health_is_red_while_a_worker_stands_still_and_green_when_it_goes_on() {
     // Nobody reads its inbox.
     let (socket, _) = std::os::unix::net::UnixStream::pair().unwrap();
     let permit = admin.context.limits.admit(None, Moment::now()).unwrap();
-    let arrival = Arrival { socket: socket.into(), peer: admin.address, permit, received: Vec::new() };
+    let arrival = Arrival {
+        socket: OwnedFd::from(socket).into(),
+        peer: admin.address,
+        permit,
+        by: Listener::Clear,
+        beginning: Beginning::Awaited,
+    };
     admin.context.workers[0].hand_over(arrival).unwrap();
     until("red", || client.get("/healthz").status != 200);
     assert_eq!(client.get("/healthz").body, "Worker 0 has left a wake-up unanswered for 0 s.\n");

@@ -178,7 +178,8 @@ fn a_later_upgrade_or_stream_of_events_goes_to_a_worker_with_its_bytes() {
         client.send(format!("GET /console.js HTTP/1.1\r\nHost: x\r\n\r\n{later}"));
         assert_eq!(client.answer().status, 200);
         let Message::Take(arrival) = server.worker.recv().unwrap() else { panic!("not a socket") };
-        assert_eq!(arrival.received, later.as_bytes());
+        let (received, is_awaited) = arrival.beginning.into_read();
+        assert_eq!((received.as_slice(), is_awaited), (later.as_bytes(), false));
         assert_eq!(arrival.peer, client.0.get_ref().local_addr().unwrap());
         let answer = format!("HTTP/1.1 {status} -\r\nContent-Length: 0\r\n\r\n");
         rustix::net::send(&arrival.socket, answer.as_bytes(), rustix::net::SendFlags::empty()).unwrap();
@@ -235,7 +236,15 @@ fn a_connection_that_sent_much_keeps_no_room_for_it() {
     // What a worker has read: many requests, and the beginning of one.
     let received = [&b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000)[..], b"GET /"].concat();
     let permit = limits.admit(None, Moment::now()).unwrap();
-    inbox.hand_over(Arrival { socket: socket.into(), peer, permit, received }).unwrap();
+    inbox
+        .hand_over(Arrival {
+            socket: OwnedFd::from(socket).into(),
+            peer,
+            permit,
+            by: Listener::Clear,
+            beginning: Beginning::Read(received),
+        })
+        .unwrap();
     let room = |control: &Control| {
         let (_, connection) = control.connections.iter().next().unwrap();
         (connection.input.len(), connection.input.capacity(), control.pending.bytes())

@@ -211,7 +211,7 @@ fn an_answer_that_is_hardly_taken_is_cut_and_counted() {
 /// A control thread whose turns the test takes.
 struct Alone {
     control: Control,
-    inbox: Inbox<OwnedFd>,
+    inbox: Inbox<Socket>,
     listener: TcpListener,
 }
 
@@ -232,14 +232,20 @@ impl Alone {
         let stream = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         let (socket, peer) = self.listener.accept().unwrap();
         let permit = self.control.context.limits.admit(None, Moment::now()).unwrap();
-        let arrival = Arrival { socket: socket.into(), peer, permit, received: received.to_vec() };
+        let arrival = Arrival {
+            socket: OwnedFd::from(socket).into(),
+            peer,
+            permit,
+            by: Listener::Clear,
+            beginning: Beginning::Read(received.to_vec()),
+        };
         self.inbox.hand_over(arrival).unwrap();
         stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
         Client(BufReader::new(stream))
     }
 }
 
-fn alone(config: impl FnOnce(&mut Config)) -> (Alone, Receiver<Message<OwnedFd>>) {
+fn alone(config: impl FnOnce(&mut Config)) -> (Alone, Receiver<Message<Socket>>) {
     let (context, worker) = context(config, |_| {});
     let waker = Arc::new(Waker::new().unwrap());
     let (inbox, receiver) = Inbox::new(1024, Arc::clone(&waker));

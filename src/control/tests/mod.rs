@@ -30,8 +30,11 @@ use super::{Context, Control, Settings, sweep};
 use crate::{
     clock::Moment,
     config::{Config, Span},
-    handover::{Arrival, Inbox, Message},
-    io::{epoll::Epoll, waker::Waker},
+    handover::{Arrival, Beginning, Inbox, Listener, Message},
+    io::{
+        epoll::{Epoll, Socket},
+        waker::Waker,
+    },
     limits::{Bounds, Limits},
     live::Live,
     log::{Dropped, Log},
@@ -52,8 +55,8 @@ const SOON: Duration = Duration::from_millis(50);
 struct Server {
     listener: TcpListener,
     context: Context,
-    inbox: Inbox<OwnedFd>,
-    worker: Receiver<Message<OwnedFd>>,
+    inbox: Inbox<Socket>,
+    worker: Receiver<Message<Socket>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -82,7 +85,13 @@ impl Server {
         let stream = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
         let (socket, peer) = self.listener.accept().unwrap();
         let permit = self.context.limits.admit(Some(peer.ip()), Moment::now()).unwrap();
-        let arrival = Arrival { socket: socket.into(), peer, permit, received: received.to_vec() };
+        let arrival = Arrival {
+            socket: OwnedFd::from(socket).into(),
+            peer,
+            permit,
+            by: Listener::Clear,
+            beginning: Beginning::Read(received.to_vec()),
+        };
         self.inbox.hand_over(arrival).unwrap();
         // A guard: a test that would hang fails.
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
@@ -116,7 +125,7 @@ impl Drop for Server {
 fn context(
     change: impl FnOnce(&mut Config),
     change_settings: impl FnOnce(&mut Settings),
-) -> (Context, Receiver<Message<OwnedFd>>) {
+) -> (Context, Receiver<Message<Socket>>) {
     let mut config =
         Config { close_timeout: Span::new(NEVER), handshake_timeout: Span::new(NEVER), ..Config::default() };
     change(&mut config);

@@ -161,7 +161,7 @@ impl Cursors {
         if let Some(cohort) = cohort {
             walk.stop_at(cohort, position, offset);
         }
-        walk.await_room(token);
+        walk.await_room();
     }
 
     /// Takes a connection whose socket was full within what a tick had for it.
@@ -184,7 +184,7 @@ impl Cursors {
         if let Some(told) = &mut behind.told {
             told.extend(unsent.before);
         }
-        Walk { ground, interest, connection, behind }.await_room(token);
+        Walk { ground, interest, connection, behind }.await_room();
     }
 
     /// Adds a change of subscription at `stage.until` to a connection whose cursor is behind.
@@ -263,7 +263,7 @@ impl Cursors {
             if connection.full {
                 continue;
             }
-            match (Walk { ground, interest, connection, behind }).go(buffers, token) {
+            match (Walk { ground, interest, connection, behind }).go(buffers) {
                 Reached::Enough => drop(self.list(token, connection)),
                 Reached::Wait => {}
                 Reached::Head => {
@@ -288,7 +288,7 @@ impl Cursors {
         connection.cursor = Cursor::None;
         let One { behind, .. } = self.all.swap_remove(place as usize);
         if behind.short {
-            ground.edge.keep_short(&connection.socket, false);
+            ground.edge.keep_short(&mut connection.socket, false);
         }
         if let Some(moved) = self.all.get(place as usize).and_then(|one| connections.get_mut(one.token)) {
             moved.cursor = Cursor::Behind(place);

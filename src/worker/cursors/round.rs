@@ -149,14 +149,14 @@ impl<E: Edge> Walk<'_, E> {
     /// Sends up to one buffer of a round that has begun.
     fn send_round(&mut self, buffers: &mut Buffers, cohort: CohortId, which: Which) -> Step {
         if self.behind.conflates && !std::mem::replace(&mut self.behind.short, true) {
-            self.ground.edge.keep_short(&self.connection.socket, true);
+            self.ground.edge.keep_short(&mut self.connection.socket, true);
         }
         buffers.bytes.clear();
         buffers.pieces.clear();
         let (reached, enough) = self.gather_round(buffers, cohort, which);
         let (bytes, pieces) = (&buffers.bytes, &buffers.pieces);
         let Ground { edge, metrics, .. } = &mut *self.ground;
-        match deliver(edge, metrics, &self.connection.socket, bytes) {
+        match deliver(edge, metrics, &mut self.connection.socket, bytes) {
             Outcome::All => {
                 self.settle_round(which, pieces);
                 self.advance_round(which, reached);

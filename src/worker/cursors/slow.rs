@@ -109,7 +109,7 @@ fn describe<E: Edge>(
         lag_bytes: ground.reader.bytes_from(connection.lane, from),
         lag: Duration::from_micros(wall_us.saturating_sub(ts)),
         skips: connection.skipped,
-        pending_bytes: connection.out.len() + behind.staged(),
+        pending_bytes: connection.out.len() + behind.staged() + ground.edge.held(&connection.socket),
         path: ground.edge.path(&connection.socket),
         subscriptions: named,
         more: names.len().saturating_sub(NAMES_MAX),

@@ -29,7 +29,7 @@ use super::{
     round::{PacedRound, Round, Told},
 };
 use crate::{
-    io::{Edge, SEND_MAX, Token},
+    io::{Edge, SEND_MAX},
     tape::{Position, Run},
 };
 
@@ -105,14 +105,14 @@ pub struct Walk<'w, E: Edge> {
 
 impl<E: Edge> Walk<'_, E> {
     /// Goes on as far as one turn allows.
-    pub fn go(mut self, buffers: &mut Buffers, token: Token) -> Reached {
+    pub fn go(mut self, buffers: &mut Buffers) -> Reached {
         for _ in 0..STEP_SENDS {
             self.enter_all_here();
             match self.step(buffers) {
                 Step::On => {}
                 Step::Enough => break,
                 Step::Full => {
-                    self.await_room(token);
+                    self.await_room();
                     return Reached::Wait;
                 }
                 Step::Wait => return Reached::Wait,
@@ -123,10 +123,10 @@ impl<E: Edge> Walk<'_, E> {
         Reached::Enough
     }
 
-    /// Waits for the socket to have room again.
-    pub fn await_room(self, token: Token) {
+    /// Waits for the socket to have room again, which the edge tells.
+    pub fn await_room(self) {
         self.behind.full_since = self.ground.now;
-        self.ground.await_room(token, self.connection);
+        self.connection.full = true;
     }
 
     /// Enters the stages that a cursor has come to with nothing to send before them: what each has to say goes out
@@ -246,7 +246,7 @@ impl<E: Edge> Walk<'_, E> {
             true
         });
         let bytes = contiguous(reader, lane, plan.runs.iter().copied(), &mut buffers.bytes);
-        match deliver(edge, metrics, &self.connection.socket, bytes) {
+        match deliver(edge, metrics, &mut self.connection.socket, bytes) {
             Outcome::All => {
                 metrics.deliveries.add(plan.publications);
                 if !bytes.is_empty() {
