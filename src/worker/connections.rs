@@ -105,16 +105,3 @@ impl<S> Connections<S> {
         self.table.capacity()
     }
 }
-
-impl<S> std::ops::Index<usize> for Connections<S> {
-    type Output = Connection<S>;
-    fn index(&self, at: usize) -> &Connection<S> {
-        &self.table[at]
-    }
-}
-
-impl<S> std::ops::IndexMut<usize> for Connections<S> {
-    fn index_mut(&mut self, at: usize) -> &mut Connection<S> {
-        &mut self.table[at]
-    }
-}

@@ -52,6 +52,14 @@ impl<E: Edge> Ground<E> {
         }
     }
 
+    /// Another turn begins. Returns when.
+    pub fn begin_turn(&mut self) -> Moment {
+        self.shared.settings.refresh(&mut self.settings);
+        self.now = self.edge.now();
+        self.metrics.turn_begun.set(self.now.0.max(1));
+        self.now
+    }
+
     /// What commands are held to.
     pub fn command_limits(&self) -> command::Limits {
         command::Limits {

@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::*;
 use crate::{
     config::{Config, Rate, RateLimit, Span},
-    handover::{Beginning, Listener},
+    handover::{Arrival, Beginning, Listener},
     io::{
         sim::{Kernel, Peer, SimEdge, Socket},
         waker::Waker,

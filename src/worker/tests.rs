@@ -32,7 +32,7 @@ use super::*;
 use crate::{
     access::Rules,
     config::RateLimit,
-    handover::{Beginning, Listener},
+    handover::{Arrival, Beginning, Listener},
     io::{
         holding::{self, Holding},
         sim::{self, Kernel, Peer, SimEdge},
@@ -47,7 +47,7 @@ use crate::{
     proxy::Proxies,
     publish::Publisher,
     shared::{OWED_MAX, Settings, SlowClients},
-    tape::{Reader, TapeSettings},
+    tape::{Position, Reader, TapeSettings},
     topic::Subscriptions,
 };
 
@@ -346,7 +346,7 @@ impl World {
         if !post.alive {
             self.kernel.retire(n);
         }
-        let closed = post.worker.draining.as_ref().is_some_and(|draining| draining.closed);
+        let closed = post.worker.desk.draining.as_ref().is_some_and(|draining| draining.closed);
         self.note_published();
         if closed {
             // What comes to other workers from now on is too late for this one's clients.
@@ -445,9 +445,9 @@ impl World {
             assert_eq!((worker.fan.interest.cohorts(), worker.fan.interest.names()), (0, 0));
             assert_eq!(worker.fan.interest.lanes(), [0; LANES]);
             assert!(worker.cursors.is_empty());
-            let timers = (worker.timers.len(), worker.fan.interest.ticks());
+            let timers = (worker.desk.timers.len(), worker.fan.interest.ticks());
             assert_eq!(timers, (0, 0), "timers of connections and rates that are gone");
-            let metrics = worker.metrics();
+            let metrics = &worker.ground.metrics;
             let figures = [&metrics.websockets, &metrics.assembly_bytes];
             assert_eq!(figures.map(|figure| figure.get()), [0; 2], "websockets, bytes of unfinished messages");
             if *alive {
@@ -1029,7 +1029,7 @@ fn a_turn_takes_in_no_more_than_its_share_however_many_publish() {
         let before = received(&world);
         world.kernel.allow(Duration::ZERO);
         world.turn();
-        assert!(received(&world) - before < (READ_TURN_BYTES + READ_BYTES) as u64);
+        assert!(received(&world) - before < (desk::READ_TURN_BYTES + desk::READ_BYTES) as u64);
     }
     world.settle();
     world.clients[reader].check_complete(240, &world.journal, 0);
@@ -1049,7 +1049,7 @@ fn connections_and_rates_that_come_and_go_leave_no_timers_behind() {
         world.clients[guest].peer.end();
         world.clients[guest].state = State::Left;
         world.settle();
-        assert_eq!((world.posts[0].worker.timers.len(), world.posts[0].worker.fan.interest.ticks()), (1, 0));
+        assert_eq!((world.posts[0].worker.desk.timers.len(), world.posts[0].worker.fan.interest.ticks()), (1, 0));
     }
     world.clients[stays].check_complete(40, &world.journal, 0);
 }

@@ -68,7 +68,8 @@ impl Cursors {
         let (most, oldest) = (settings.lag_limit, settings.lag_limit_age);
         for One { token, behind } in &self.all {
             let Some(connection) = connections.get(*token) else { continue };
-            let Some(needed) = next_needed(interest, connection, behind).filter(|needed| *needed < reader.head()) else {
+            let Some(needed) = next_needed(interest, connection, behind).filter(|needed| *needed < reader.head())
+            else {
                 continue;
             };
             let bytes = reader.bytes_from(connection.lane, needed);

@@ -34,10 +34,7 @@ use super::{
     connection::Connection,
     connections::Connections,
     cursor::Cursor,
-    fan::{
-        Unsent,
-        interest::Interest,
-    },
+    fan::{Unsent, interest::Interest},
     ground::Ground,
 };
 use crate::{

@@ -21,21 +21,16 @@ use std::{collections::VecDeque, io::ErrorKind};
 
 use rustc_hash::FxHashMap;
 
-pub use self::{
-    pace::Pace,
-    values::{newest_for, push_entry, push_value},
-};
 use self::{
     delivery::Delivery,
     interest::{CohortId, Interest, Newest},
     passes::{PassId, Passes},
 };
-use super::{
-    connection::Connection,
-    connections::Connections,
-    cursor::Cursor,
-    ground::Ground,
+pub use self::{
+    pace::Pace,
+    values::{newest_for, push_entry, push_value},
 };
+use super::{connection::Connection, connections::Connections, cursor::Cursor, ground::Ground};
 use crate::{
     clock::Moment,
     io::{Edge, Token},
@@ -54,6 +49,8 @@ const LOOK_AT_ONCE: u32 = 256;
 /// See the module's description.
 pub struct Fan {
     pub interest: Interest,
+    /// The floor for which it was last looked who has fallen off the tape.
+    floor: Position,
     /// Passes that are on their way.
     passes: Passes,
     /// As long as this is the oldest of them, somebody is owed enough.
@@ -111,6 +108,7 @@ impl Fan {
     pub fn new(now: Moment) -> Fan {
         Fan {
             interest: Interest::default(),
+            floor: Position(0),
             passes: Passes::default(),
             crowded: None,
             line: VecDeque::new(),
@@ -175,8 +173,19 @@ impl Fan {
         self.interest.want_lane(&ground.tape, lane);
         if self.interest.is_empty() {
             self.interest.position = ground.reader.refresh();
+            self.floor = ground.reader.floor();
             self.interest.begin_era();
         }
+    }
+
+    /// The reverse, where no subscription was made.
+    pub fn detach<E: Edge>(&self, ground: &mut Ground<E>, lane: Lane) {
+        self.interest.unwant_lane(&ground.tape, &mut ground.reader, lane);
+    }
+
+    /// Whether the tape's floor has come further since this was last asked.
+    pub fn has_rolled_on(&mut self, floor: Position) -> bool {
+        std::mem::replace(&mut self.floor, floor) != floor
     }
 
     /// Nobody is to be sent anything; whoever has ended its last subscription only waits for the answer. The cohorts that stood

@@ -119,9 +119,8 @@ impl Fan {
         if cohort.column.is_empty() {
             return true;
         }
-        let newest = |change: &Change| {
-            Some((newest_for(&ground.reader, interest, id, change.slot, from, until)?, *change))
-        };
+        let newest =
+            |change: &Change| Some((newest_for(&ground.reader, interest, id, change.slot, from, until)?, *change));
         let mut wanted: Vec<(Position, Change)> = changes.iter().filter_map(newest).collect();
         wanted.sort_unstable_by_key(|(end, _)| *end);
         gather.clear();

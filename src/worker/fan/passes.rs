@@ -137,7 +137,10 @@ impl Passes {
         assert_eq!(self.bytes, bytes, "bytes on their way");
         let stamps: usize = self.open.iter().map(|pass| pass.stamps as usize).sum();
         assert_eq!(self.stamps.len(), stamps, "each stamp is some pass's");
-        assert!(self.open.front().is_none_or(|first| first.cohorts > 0) || !self.over.is_empty(), "a pass is forgotten");
+        assert!(
+            self.open.front().is_none_or(|first| first.cohorts > 0) || !self.over.is_empty(),
+            "a pass is forgotten"
+        );
         for (n, pass) in self.open.iter().enumerate() {
             let id = self.first.wrapping_add(n as u32);
             assert_eq!(pass.cohorts as usize, waits(id), "cohorts that wait for a pass");

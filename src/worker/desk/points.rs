@@ -8,7 +8,10 @@ use std::{borrow::Cow, collections::HashMap};
 
 use rustc_hash::FxHashMap;
 
-use super::{cursors::Resume, fan::delivery::Delivery, subscribe::Found};
+use super::{
+    super::{cursors::Resume, fan::delivery::Delivery},
+    subscribe::Found,
+};
 use crate::{
     protocol::command::ResumePoint,
     tape::{Position, Reader},
