@@ -2,7 +2,7 @@
 //!
 //! The parts are given it for as long as a step takes. Nothing here knows of any part.
 
-use std::{ops::Deref, sync::Arc};
+use std::{ops::Deref, sync::Arc, time::Duration};
 
 use crate::{
     clock::Moment,
@@ -12,6 +12,9 @@ use crate::{
     shared::{Settings, Shared},
     tape::{Reader, Tape},
 };
+
+/// How often figures that cost a look at every connection are brought up to date.
+pub const SURVEY_EVERY: Duration = Duration::from_millis(250);
 
 /// See the module's description.
 pub struct Ground<E: Edge> {

@@ -1,27 +1,29 @@
 //! A worker: one thread, pinned to a core, that owns its connections and does everything for them.
 //!
 //! It blocks in one place, for all of its sockets and its inbox together, and it never blocks on one subscriber. A turn
-//! ([`Worker::turn`]) is a short list of steps; each step deals with whoever needs it:
+//! ([`Worker::turn`]) is a short list of steps:
 //!
 //! ```text
-//!   wait ─► take over ─► read ─► flush answers ─► advance ─► march ─► expire ─► report
-//!             sockets    commands  acks, pongs     fan-out    the slow  timers   figures
+//!   wait ─► read ────────────► advance ──► tick ──► go ─────► look after ──► report
+//!           sockets, commands, the fan:    rates    those who  timeouts      figures
+//!           acks, pongs        all at the           are behind
+//!                              head
 //! ```
 //!
-//! | file | holds |
-//! | --- | --- |
-//! | `requests` | the HTTP request, and the upgrade |
-//! | `messages` | frames and commands |
-//! | `quota` | how often they may come |
-//! | `subscribe` | subscriptions and snapshots |
-//! | `interest` | who wants what: names and cohorts |
-//! | `delivery` | in full, in newest values, or at a rate |
-//! | `fanout`, `pace` | planning a pass, serving the cohorts; a tick of a rate |
-//! | `column`, `passes` | a cohort's members, and what each is owed; what is on its way |
-//! | `march`, `round`, `resume` | those that are behind: in full, in newest values, or by what they missed |
-//! | `lag`, `slow` | those that are too far behind; showing who is behind |
-//! | `closing` | answers and ends |
-//! | `expire`, `timers`, `alive` | timeouts; telling the slow, the hung and the dead from each other |
+//! Three parts do the work, and each keeps what it works with. What one of them has for another is a value, and it is the worker
+//! who carries it there; where a part asks another for something, that is one of those below it:
+//!
+//! ```text
+//!   desk       what is said and answered, and the ends of connections          (desk/)
+//!   cursors    those that are not at the head: each one's way to it            (cursors/)
+//!   fan        who wants what, and all that are at the head                    (fan/)
+//!   deliver    where bytes go out                                              (deliver.rs)
+//!   ground     the kernel's edge, the tape, settings, the clock, counts        (ground.rs)
+//!              connections, by their tokens                                    (connections.rs)
+//!
+//!        fan ── who fell, and where ──► cursors        fan, cursors ── who broke, who lags ──► desk
+//!        fan ◄── who has caught up ──── cursors
+//! ```
 
 mod connection;
 mod connections;
@@ -52,7 +54,7 @@ use self::{
     cursors::{Came, Cursors, Lagged},
     desk::{Clerk, Desk},
     fan::{Fan, Fell, Why},
-    ground::Ground,
+    ground::{Ground, SURVEY_EVERY},
 };
 use crate::{
     clock::Moment,
@@ -61,9 +63,6 @@ use crate::{
     shared::Shared,
     tape::Tape,
 };
-
-/// How often figures that cost a look at every connection are brought up to date.
-const SURVEY_EVERY: Duration = Duration::from_millis(250);
 
 /// One worker.
 pub(crate) struct Worker<E: Edge> {
@@ -318,7 +317,8 @@ impl<E: Edge> Worker<E> {
 impl<E: Edge> Worker<E> {
     /// Asserts, between two turns, that what the parts know of each connection agrees.
     fn invariants(&self) {
-        let Worker { connections, fan, cursors, .. } = self;
+        let Worker { connections, fan, cursors, desk, .. } = self;
+        desk.invariants(connections);
         fan.invariants(connections);
         cursors.invariants(connections);
         let mut users = std::collections::BTreeMap::new();

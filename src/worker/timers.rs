@@ -67,7 +67,7 @@ impl Timers {
     }
 
     /// How many entries there are.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn len(&self) -> usize {
         self.entries
     }

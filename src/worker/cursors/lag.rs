@@ -9,11 +9,10 @@ use std::time::Duration;
 
 use super::{
     super::{
-        SURVEY_EVERY,
         connection::{CohortId, Connection},
         connections::Connections,
         fan::{delivery::Delivery, interest::Interest},
-        ground::Ground,
+        ground::{Ground, SURVEY_EVERY},
     },
     Behind, Cursors, One,
 };

@@ -19,7 +19,7 @@ mod quota;
 mod requests;
 mod subscribe;
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use crossbeam_channel::Receiver;
 
@@ -107,8 +107,8 @@ impl<S> Desk<S> {
         !self.answered.0.is_empty() || !self.due.is_empty() || !self.doomed.is_empty()
     }
 
-    /// When there is something to do because nothing happened.
-    pub fn next_due(&self, now: Moment) -> Option<std::time::Duration> {
+    /// How long until there is something to do because nothing happened.
+    pub fn next_due(&self, now: Moment) -> Option<Duration> {
         let stop = self.draining.as_ref().map(|draining| draining.until.since(now));
         stop.into_iter().chain(self.timers.until_next(now)).min()
     }
@@ -178,6 +178,28 @@ impl Waiting {
 
     fn len(&self) -> usize {
         self.0.len()
+    }
+}
+
+#[cfg(all(any(test, fuzzing), not(loom)))]
+impl<S> Desk<S> {
+    /// Asserts that the lists and the connections agree, between two turns.
+    pub fn invariants(&self, connections: &Connections<S>) {
+        let mut timed = 0;
+        for (token, connection) in connections.iter() {
+            timed += usize::from(connection.timer.is_some());
+            assert!(
+                connection.timer.is_some() || self.due.contains(&token),
+                "a connection has a timer, or it has come"
+            );
+            assert!(!connection.answered || self.answered.0.contains(&token), "whoever has answers is on the list");
+            assert!(
+                connection.id > 0 && connection.id & 0xffff_ffff_ffff <= self.made,
+                "numbers are given out in order"
+            );
+        }
+        assert_eq!(self.timers.len(), timed, "a timer for each connection that has one, and no other");
+        assert!(self.doomed.is_empty(), "those that are to be failed were");
     }
 }
 

@@ -3,7 +3,7 @@
 //! A subscription begins at one position of the tape. The snapshots are the topics' last values as of exactly that
 //! position: values are collected bit by bit while publishing goes on, and in the end, under the tape's lock for a moment,
 //! the few that changed meanwhile are taken again, together with the position. The connection comes to that position
-//! along the tape under its older subscription, is acknowledged there, and goes on under the new one (`march.rs`).
+//! along the tape under its older subscription, is acknowledged there, and goes on under the new one (`cursors/walk.rs`).
 
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 

@@ -11,6 +11,7 @@
 
 mod column;
 pub mod delivery;
+mod fallen;
 pub mod interest;
 mod pace;
 pub mod passes;
@@ -19,16 +20,13 @@ mod values;
 
 use std::{collections::VecDeque, io::ErrorKind};
 
-use rustc_hash::FxHashMap;
-
 use self::{
-    delivery::Delivery,
-    interest::{CohortId, Interest, Newest},
+    interest::{CohortId, Interest},
     passes::{PassId, Passes},
 };
 pub use self::{
     pace::Pace,
-    values::{newest_for, push_entry, push_value},
+    values::{contiguous, locate, newest_for, push_entry, push_value},
 };
 use super::{connection::Connection, connections::Connections, cursor::Cursor, ground::Ground};
 use crate::{
@@ -36,15 +34,12 @@ use crate::{
     io::{Edge, Token},
     lane::Lane,
     slack::{KEPT_BY_THREAD, Slack},
-    tape::{Position, Reader, Run},
+    tape::Position,
 };
 
 /// Tape bytes that are on their way at once, planned and not yet sent to everybody: whoever publishes is not read faster than
 /// it is sent.
 const PLANNED_BYTES: usize = 512 * 1024;
-
-/// Topics that are looked at under one hold of the tape's lock.
-const LOOK_AT_ONCE: u32 = 256;
 
 /// See the module's description.
 pub struct Fan {
@@ -183,11 +178,6 @@ impl Fan {
         self.interest.unwant_lane(&ground.tape, &mut ground.reader, lane);
     }
 
-    /// Whether the tape's floor has come further since this was last asked.
-    pub fn has_rolled_on(&mut self, floor: Position) -> bool {
-        std::mem::replace(&mut self.floor, floor) != floor
-    }
-
     /// Nobody is to be sent anything; whoever has ended its last subscription only waits for the answer. The cohorts that stood
     /// in line have gone.
     pub fn rest<E: Edge>(&mut self, ground: &mut Ground<E>) {
@@ -281,66 +271,6 @@ impl Fan {
         self.passes.settle();
     }
 
-    /// Lets go of every member that was to be sent something that is no longer on the tape.
-    pub fn drop_fallen<S>(&mut self, connections: &mut Connections<S>, floor: Position) {
-        let mut fallen: Vec<(CohortId, Token, Position)> = Vec::new();
-        if self.interest.position < floor {
-            // The worker itself was held up for longer than the tape holds: nobody got what is gone.
-            let missed = self.interest.position;
-            for id in self.interest.cohort_ids() {
-                let column = &self.interest.cohort(id).column;
-                let from = |(place, token)| (id, token, column.position(place as u32).unwrap_or(missed));
-                fallen.extend(column.tokens().enumerate().map(from));
-            }
-        } else {
-            for (id, ticket) in &self.line {
-                if let Some(cohort) = self.interest.with_ticket(*id, *ticket) {
-                    fallen.extend(cohort.column.fallen(floor).into_iter().map(|(token, from)| (*id, token, from)));
-                }
-            }
-        }
-        for (id, token, missed) in fallen {
-            let in_full = self.interest.cohort(id).has(|delivery| delivery == Delivery::All);
-            self.leave(connections, token);
-            self.fell.push_back(Fell { token, why: Why::Missed { missed, in_full } });
-        }
-    }
-
-    /// Goes on at the tape's floor, if that has come further than the fan: after [`Fan::drop_fallen`], with no members left.
-    pub fn jump_to<E: Edge>(&mut self, ground: &Ground<E>, floor: Position) {
-        let Ground { reader, tape, .. } = ground;
-        let interest = &mut self.interest;
-        let missed = interest.position;
-        if missed >= floor {
-            return;
-        }
-        interest.position = floor;
-        // Of topics that go on behind the floor, what was before that is gone: the number before the first one there.
-        let mut first = FxHashMap::default();
-        reader.scan(floor, reader.head(), |_, _, entry| {
-            first.entry(entry.topic.slot).or_insert((entry.previous, entry.seq - 1));
-            true
-        });
-        let slots = tape.with_topics(|topics, _| topics.slots());
-        for from in (0..slots).step_by(LOOK_AT_ONCE as usize) {
-            tape.with_topics(|topics, _| {
-                for topic in (from..slots.min(from + LOOK_AT_ONCE)).filter_map(|slot| topics.at(slot)) {
-                    let (end, seq) = first.get(&topic.id.slot).copied().unwrap_or((topic.end, topic.seq));
-                    if end > missed.0 && end <= floor.0 {
-                        let origin = if end == topic.end { topic.origin } else { 0 };
-                        let newest = Newest { end: Position(end), seq, origin };
-                        interest.note_missed(topic.id, &topic.name, newest);
-                    }
-                }
-            });
-        }
-        for id in interest.cohort_ids() {
-            for n in 0..interest.cohort(id).paces.len() {
-                interest.restart(id, n, floor);
-            }
-        }
-    }
-
     /// Whether there is room to be given back, which the worker doesn't sleep over.
     pub fn has_slack(&self) -> bool {
         self.interest.has_slack() || self.gather.capacity() > KEPT_BY_THREAD
@@ -383,51 +313,4 @@ impl Fan {
             self.interest.cohort_ids().iter().filter(|id| waits(id)).count()
         });
     }
-}
-
-/// The planned bytes in one piece: the tape's own where they are adjacent, else gathered into `gather`.
-///
-/// Gathering costs 10 to 30 ns a frame; handing the kernel the pieces instead costs 20 to 115 ns each, at every send.
-pub fn contiguous<'b>(
-    reader: &'b Reader,
-    lane: Lane,
-    runs: impl Iterator<Item = Run> + Clone,
-    gather: &'b mut Vec<u8>,
-) -> &'b [u8] {
-    let mut rest = runs.clone();
-    if let (Some(run), None) = (rest.next(), rest.next()) {
-        return reader.bytes(lane, run);
-    }
-    gather.clear();
-    for run in runs {
-        gather.extend_from_slice(reader.bytes(lane, run));
-    }
-    gather
-}
-
-/// Where in a cohort's publications from `from` on somebody is that was sent `taken` bytes of them: the position, the offset
-/// within its frame, and how many whole ones went before.
-pub fn locate<E: Edge>(
-    ground: &Ground<E>,
-    interest: &mut Interest,
-    id: CohortId,
-    from: Position,
-    taken: usize,
-) -> (Position, u32, u64) {
-    let Ground { reader, tape, .. } = ground;
-    let lane = interest.cohort(id).key.lane as usize;
-    let (mut left, mut passed) = (taken, 0);
-    let position = reader.scan(from, reader.head(), |_, _, entry| {
-        if interest.wants(tape, id, entry).is_none() {
-            return true;
-        }
-        let len = entry.len[lane] as usize;
-        if left < len {
-            return false;
-        }
-        left -= len;
-        passed += 1;
-        true
-    });
-    (position, left as u32, passed)
 }

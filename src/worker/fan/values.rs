@@ -1,4 +1,5 @@
-//! Newest values and single publications: found on the tape, or among the topics' last values, and written for a lane.
+//! What of the tape is to be sent: runs in one piece, newest values, and single publications, found on it or among the topics'
+//! last values, as a lane has them.
 
 use super::{
     super::ground::Ground,
@@ -93,4 +94,51 @@ pub fn push_entry<E: Edge>(ground: &Ground<E>, lane: Lane, base: Position, entry
         let (epoch, seq, ts) = (topic.epoch, entry.seq, entry.ts);
         encode::Publication { prefix: &topic.prefix, epoch, seq, ts, payload }.push(lane, out);
     });
+}
+
+/// The planned bytes in one piece: the tape's own where they are adjacent, else gathered into `gather`.
+///
+/// Gathering costs 10 to 30 ns a frame; handing the kernel the pieces instead costs 20 to 115 ns each, at every send.
+pub fn contiguous<'b>(
+    reader: &'b Reader,
+    lane: Lane,
+    runs: impl Iterator<Item = Run> + Clone,
+    gather: &'b mut Vec<u8>,
+) -> &'b [u8] {
+    let mut rest = runs.clone();
+    if let (Some(run), None) = (rest.next(), rest.next()) {
+        return reader.bytes(lane, run);
+    }
+    gather.clear();
+    for run in runs {
+        gather.extend_from_slice(reader.bytes(lane, run));
+    }
+    gather
+}
+
+/// Where in a cohort's publications from `from` on somebody is that was sent `taken` bytes of them: the position, the offset
+/// within its frame, and how many whole ones went before.
+pub fn locate<E: Edge>(
+    ground: &Ground<E>,
+    interest: &mut Interest,
+    id: CohortId,
+    from: Position,
+    taken: usize,
+) -> (Position, u32, u64) {
+    let Ground { reader, tape, .. } = ground;
+    let lane = interest.cohort(id).key.lane as usize;
+    let (mut left, mut passed) = (taken, 0);
+    let position = reader.scan(from, reader.head(), |_, _, entry| {
+        if interest.wants(tape, id, entry).is_none() {
+            return true;
+        }
+        let len = entry.len[lane] as usize;
+        if left < len {
+            return false;
+        }
+        left -= len;
+        passed += 1;
+        true
+    });
+    (position, left as u32, passed)
 }
