@@ -1375,3 +1375,18 @@ fn a_proxy_announces_a_client_at_the_beginning_and_nowhere_else() {
         assert_eq!(String::from_utf8_lossy(&answer), format!("HTTP/1.1 {status}"));
     }
 }
+
+#[test]
+fn a_greeting_that_is_more_than_may_wait_ends_its_own_connection_and_nobody_else() {
+    for bound in (1..600).step_by(7) {
+        let mut world = plain(Settings { pending_max: bound, ..settings() });
+        let wish = Wish { names: vec!["q".into()], way: Way::All, snapshot: true, from: BTreeMap::new() };
+        let guests = [Speech::Json, Speech::Events, Speech::Raw { topic: "q".into(), echo: true }]
+            .map(|speech| world.connect_as(100_000, speech, wish.clone()));
+        for at in guests {
+            world.clients[at].overslept = true;
+        }
+        world.settle();
+        assert!(world.alive(), "{bound}");
+    }
+}
