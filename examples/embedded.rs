@@ -3,7 +3,7 @@
 use std::{error::Error, io::Read, thread, time::Duration};
 
 use crossbeam_channel::RecvTimeoutError;
-use stentor::{protocol::Payload, server::Server};
+use stentor::{Payload, server::Server};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let server = Server::builder().listen("127.0.0.1:0".parse()?).workers(1).start()?;

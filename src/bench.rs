@@ -17,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use bytesize::ByteSize;
 use crossbeam_channel::Receiver;
 
 use crate::{
@@ -30,15 +31,12 @@ use crate::{
         waker::{Sleep, Waker},
     },
     limits::Limits,
-    live::Live,
     log::{Dropped, Log},
     metrics::Metrics,
     protocol::Payload,
-    publish::Publisher,
-    shared::{Settings, Shared, SlowClients},
-    tape::{Tape, TapeSettings},
-    topic::Subscriptions,
-    websocket::handshake,
+    shared::{Settings, Shared, tape_settings},
+    tape::Tape,
+    websocket::client,
     worker::Worker,
 };
 
@@ -64,25 +62,17 @@ pub struct Client(usize);
 impl Bench {
     /// A worker without clients.
     pub fn new() -> Bench {
-        let config = Config { heartbeat: NEVER, idle_timeout: NEVER, ..Config::default() };
-        let tape = Tape::new(TapeSettings {
+        let config = Config {
+            heartbeat: NEVER,
+            idle_timeout: NEVER,
             // Small enough to roll over many times in a measurement, as it does in a server.
-            retain: 4 << 20,
-            segment: 1 << 20,
-            message_max: config.max_message.as_u64() as usize,
-            topics_max: config.max_topics,
-            value_bytes_max: config.max_values.as_u64() as usize,
-            epoch: 1,
-        });
-        let metrics = Arc::new(Metrics::new(1));
-        let shared = Arc::new(Shared {
-            settings: Live::new(Settings::new(&config)),
-            publisher: Publisher::new(tape.clone(), Arc::new([]), Arc::clone(&metrics), config.max_topic_length),
-            subscriptions: Subscriptions::new(config.max_subscriptions_total),
-            metrics: Arc::clone(&metrics),
-            log: Log::new("5/s".parse().expect("it is a rate"), Dropped::default()),
-            slow: SlowClients::new(1),
-        });
+            retain: ByteSize::mib(4),
+            ..Config::default()
+        };
+        let tape = Tape::new(tape_settings(&config, 1));
+        let log = Log::new(config.log_limit, Dropped::default());
+        let shared = Shared::new(Settings::new(&config), log, &tape, 1, Arc::new([]));
+        let metrics = Arc::clone(&shared.metrics);
         let waker = Arc::new(Waker::new().expect("an event descriptor"));
         let (inbox, received) = Inbox::new(1, Arc::clone(&waker));
         let (control, kept) = Inbox::new(1, waker);
@@ -98,7 +88,7 @@ impl Bench {
     /// If the worker doesn't take it.
     pub fn connect(&mut self, target: &str) -> Client {
         let mut request = Vec::new();
-        handshake::push_request(&mut request, "bench", target, "dGhlIHNhbXBsZSBub25jZQ==", &[]);
+        client::push_request(&mut request, "bench", target, "dGhlIHNhbXBsZSBub25jZQ==", &[]);
         let client = Client(self.wires.clients.borrow().len());
         self.wires.clients.borrow_mut().push(Wire::default());
         let peer = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
@@ -138,6 +128,7 @@ impl Bench {
     }
 
     /// Publications sent so far, once for each subscriber.
+    #[cfg(feature = "bench")]
     pub fn deliveries(&self) -> u64 {
         self.metrics.workers[0].deliveries.get()
     }

@@ -13,7 +13,6 @@ use socket2::Socket;
 
 use crate::{
     access,
-    cli::{Cli, Settings},
     config::Config,
     feeds::replay::{Options, Replay},
     io::listener,
@@ -35,25 +34,20 @@ enum Weight {
     Error,
 }
 
-/// All remarks, and the settings.
+/// All remarks.
 #[derive(Debug)]
-pub struct Report {
-    remarks: Vec<(Weight, String)>,
-    settings: Settings,
-}
+pub struct Report(Vec<(Weight, String)>);
 
 impl Report {
     /// Whether nothing would keep the server from starting.
     pub fn would_start(&self) -> bool {
-        self.remarks.iter().all(|(weight, _)| *weight != Weight::Error)
+        self.0.iter().all(|(weight, _)| *weight != Weight::Error)
     }
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.settings)?;
-        writeln!(f)?;
-        for (weight, text) in &self.remarks {
+        for (weight, text) in &self.0 {
             let word = match weight {
                 Weight::Note => "note",
                 Weight::Warning => "warning",
@@ -66,8 +60,8 @@ impl fmt::Display for Report {
 }
 
 /// Checks everything that can be checked without starting. `passed` are listening sockets that this process was given.
-pub fn check(cli: &Cli, passed: &[Socket]) -> Report {
-    let mut config = cli.config.clone();
+pub fn check(config: &Config, passed: &[Socket]) -> Report {
+    let mut config = config.clone();
     if !passed.is_empty() {
         config.listen = server::addresses_passed(passed);
     }
@@ -76,7 +70,7 @@ pub fn check(cli: &Cli, passed: &[Socket]) -> Report {
         remarks.push((Weight::Error, error.to_string()));
         // What comes behind reckons with numbers that are within their ranges.
         if config.check_ranges().is_err() {
-            return Report { remarks, settings: cli.settings.clone() };
+            return Report(remarks);
         }
     }
     if passed.is_empty() {
@@ -111,7 +105,7 @@ pub fn check(cli: &Cli, passed: &[Socket]) -> Report {
         remarks.push((Weight::Error, error.to_string()));
     }
     remarks.extend(judge(&config, workers, &Machine::read()));
-    Report { remarks, settings: cli.settings.clone() }
+    Report(remarks)
 }
 
 /// Whether an address could be bound. That it is in use may be because the server runs already.

@@ -3,56 +3,68 @@
 //! Publishers put small payloads on topics; each is encoded once, appended to one shared *tape*, and sent from there to
 //! every subscriber. A subscriber is a *cursor* on the tape, so a slow one costs a position and not a queue.
 //!
-//! The floors below are the whole structure; a module uses its own floor and those beneath it:
+//! The floors below are the whole structure; a module uses its own floor and those beneath it, and none of them use each other
+//! in a circle. A test (`tests/it/floors/`) holds the source to what is drawn here.
 //!
 //! ```text
-//!  6  cli, check, server           assembly
-//!     top                          a server shown in a terminal; a client of its HTTP
-//!  5  control, feeds               HTTP API, metrics, page; demo and replay
-//!  4  publish, acceptor, worker    the data plane; handover, limits and shared between its threads
-//!  3  io                           the kernel edge
-//!  2  tape, topic                  shared memory
-//!  1  lane, access, http, proxy,   bytes and values: no socket, thread, lock or clock
-//!     websocket, protocol
-//!  0  clock, config, metrics,      ground
-//!     live, log, panic, slack
+//!  7  server                           assembly
+//!     program, cli, check              the program around it: flags, log, signals
+//!     tools                            its other tasks, clients of a running server: top
+//!  6  control, feeds                   HTTP API, metrics, page; demo and replay
+//!  5  worker, acceptor                 the data plane
+//!  4  publish, shared                  the way onto the tape; what the threads share
+//!  3  io, handover, proxy              the kernel edge, sockets from thread to thread, who is really there
+//!  2  tape, topic                      shared memory
+//!  1  lane, http, websocket, protocol  bytes and values: no socket, thread, lock or clock
+//!     access                           who may what
+//!  0  clock, config, limits, live,     ground
+//!     log, metrics, panic, slack
 //! ```
 
 mod acceptor;
-pub mod access;
+mod access;
 #[cfg(all(any(feature = "bench", test), not(loom)))]
-#[doc(hidden)]
-pub mod bench;
-pub mod check;
-pub mod cli;
-pub mod clock;
+mod bench;
+#[cfg(feature = "cli")]
+mod check;
+#[cfg(feature = "cli")]
+mod cli;
+mod clock;
 pub mod config;
 mod control;
-pub mod feeds;
+mod feeds;
 mod handover;
-pub mod http;
-pub mod io;
-pub mod lane;
+mod http;
+#[cfg(any(feature = "bench", fuzzing))]
+#[doc(hidden)]
+pub mod internals;
+mod io;
+mod lane;
 mod limits;
 mod live;
 mod log;
-pub mod metrics;
-pub mod panic;
-pub mod protocol;
+mod metrics;
+mod panic;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod program;
+mod protocol;
 mod proxy;
-pub mod publish;
+mod publish;
 pub mod server;
 mod shared;
 #[cfg(test)]
 mod skip;
 mod slack;
-pub mod tape;
-pub mod top;
-pub mod topic;
-pub mod websocket;
+mod tape;
+#[cfg(feature = "cli")]
+mod tools;
+mod topic;
+mod websocket;
 mod worker;
 
-/// For `fuzz/`, which drives the worker's tables as their tests do.
-#[cfg(fuzzing)]
-#[doc(hidden)]
-pub use worker::{reload_script as worker_reload, script as worker_script};
+pub use self::{
+    protocol::Payload,
+    publish::{Batch, Publisher},
+    tape::{Appended, PublishError},
+};

@@ -35,6 +35,7 @@ use crossbeam_channel::Sender;
 use rustix::fd::OwnedFd;
 use socket2::Socket;
 
+pub use crate::feeds::replay::ReplayError;
 use crate::{
     acceptor::Acceptor,
     clock::{self, Moment},
@@ -43,7 +44,7 @@ use crate::{
     feeds::{
         self,
         market::Market,
-        replay::{self, Replay, ReplayError},
+        replay::{self, Progress, Replay},
     },
     handover::{Inbox, Message},
     io::{
@@ -52,14 +53,11 @@ use crate::{
         waker::Waker,
     },
     limits::{Bounds, Limits},
-    live::Live,
     log::{Dropped, Log},
-    metrics::Metrics,
     panic::spawn,
     publish::Publisher,
-    shared::{Settings, Shared, SlowClients},
-    tape::{Tape, TapeSettings},
-    topic::Subscriptions,
+    shared::{Settings, Shared, tape_settings},
+    tape::Tape,
     worker::Worker,
 };
 
@@ -146,6 +144,7 @@ pub struct Builder {
     config: Config,
     sockets: Vec<Socket>,
     dropped: Dropped,
+    progress: Progress,
 }
 
 impl Builder {
@@ -186,12 +185,19 @@ impl Builder {
         self
     }
 
+    /// Tells this, now and then, how far the replay has come: how many of the file's bytes it has taken, and how many there are (0
+    /// where that is not known). Called by the replay's own thread, and dropped when it ends.
+    pub fn replay_progress(mut self, tell: impl FnMut(u64, u64) + Send + 'static) -> Builder {
+        self.progress = Progress(Some(Box::new(tell)));
+        self
+    }
+
     /// Starts the server. When this returns, it accepts connections.
     ///
     /// # Errors
     /// [`StartError`]: nothing is left running.
     pub fn start(self) -> Result<Server, StartError> {
-        Server::start(self.config, self.sockets, self.dropped)
+        Server::start(self)
     }
 }
 
@@ -239,7 +245,8 @@ impl Server {
         self.publisher.clone()
     }
 
-    fn start(mut config: Config, passed: Vec<Socket>, dropped: Dropped) -> Result<Server, StartError> {
+    fn start(builder: Builder) -> Result<Server, StartError> {
+        let Builder { mut config, sockets: passed, dropped, progress } = builder;
         let bell = if passed.is_empty() { None } else { Some(Arc::new(new_bell()?)) };
         if !passed.is_empty() {
             // Whether publishing is open depends on where the server really listens.
@@ -248,6 +255,7 @@ impl Server {
         config.check()?;
         let cores = pick_cores(&config)?;
         let replay = config.replay.as_ref().map(|path| Replay::open(path, replay::Options::of(&config))).transpose()?;
+        let replay = replay.map(|replay| replay.telling(progress));
         let listeners = if passed.is_empty() { listen_all(&config)? } else { adopt_all(&config, passed)? };
         let admin = config.admin_listen.map(|address| listen_admin(address, &config)).transpose()?;
         reserve_descriptors(&config, listeners.len(), cores.len())?;
@@ -357,33 +365,16 @@ struct Parts {
 
 impl Parts {
     fn new(config: &Config, workers: usize, dropped: Dropped) -> io::Result<Parts> {
-        let settings = Settings::new(config);
-        let tape = Tape::new(TapeSettings {
-            retain: config.retain.as_u64() as usize,
-            segment: config.segment.as_u64() as usize,
-            message_max: settings.message_max,
-            topics_max: config.max_topics,
-            value_bytes_max: config.max_values.as_u64() as usize,
-            epoch: clock::wall_us(),
-        });
-        let metrics = Arc::new(Metrics::new(workers));
+        let tape = Tape::new(tape_settings(config, clock::wall_us()));
         let wakers = (0..workers).map(|_| Ok(Arc::new(Waker::new()?))).collect::<io::Result<Vec<_>>>()?;
-        let for_publisher: Arc<[Arc<Waker>]> = wakers.clone().into();
-        let publisher = Publisher::new(tape.clone(), for_publisher, Arc::clone(&metrics), config.max_topic_length);
-        let subscriptions = Subscriptions::new(config.max_subscriptions_total);
+        let log = Log::new(config.log_limit, dropped);
+        let shared = Shared::new(Settings::new(config), log, &tape, workers, wakers.clone().into());
         let (inboxes, receivers) = wakers.iter().map(|waker| Inbox::new(config.inbox, Arc::clone(waker))).unzip();
         let control_waker = Arc::new(Waker::new()?);
         let (control, control_receiver) = Inbox::new(config.inbox, Arc::clone(&control_waker));
         Ok(Parts {
             tape,
-            shared: Arc::new(Shared {
-                settings: Live::new(settings),
-                publisher,
-                subscriptions,
-                metrics,
-                log: Log::new(config.log_limit, dropped),
-                slow: SlowClients::new(workers),
-            }),
+            shared,
             limits: Limits::new(&Bounds::of(config), config.ipv6_prefix),
             wakers,
             inboxes,
@@ -414,7 +405,7 @@ impl Parts {
             shared: Arc::clone(&self.shared),
             tape: self.tape.clone(),
             limits: Arc::clone(&self.limits),
-            settings: control::Settings::new(&config),
+            settings: control::HttpSettings::new(&config),
             workers: self.inboxes.clone(),
             readiness: Arc::clone(&ready),
             started: Moment::now(),

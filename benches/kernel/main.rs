@@ -1,4 +1,4 @@
-//! What the kernel charges for what a server does all day, as figures that anybody can repeat. `cargo bench --bench kernel`
+//! What the kernel charges for what a server does all day, as figures that anybody can repeat. `cargo bench --features bench --bench kernel`
 //!
 //! The server's shape follows from a few prices: a send, a frame more in it, a connection, a waking. Each module here asks
 //! for one of them, with little beside the system calls, and prints a markdown table: scattered frames gathered or handed over as they
@@ -11,8 +11,8 @@
 //! itself in about a minute.
 //!
 //! ```sh
-//! cargo bench --bench kernel                        # all
-//! cargo bench --bench kernel -- waking send-size    # some
+//! cargo bench --features bench --bench kernel                        # all
+//! cargo bench --features bench --bench kernel -- waking send-size    # some
 //! ```
 
 mod cpu;

@@ -22,7 +22,10 @@ use rustix::{
     net::{RecvFlags, SendFlags, SocketFlags, accept_with, recv, send, sockopt::set_tcp_nodelay},
 };
 use socket2::{Domain, SockAddr, Socket, Type};
-use stentor::{io::listener::reserve_descriptors, websocket::handshake};
+use stentor::internals::{
+    io::listener::reserve_descriptors,
+    websocket::{client, handshake},
+};
 
 use crate::{
     cpu::{Cores, Time},
@@ -181,7 +184,7 @@ fn connect(server: SocketAddr, nth: usize, upgraded: bool) -> io::Result<TcpStre
     let mut stream = TcpStream::from(socket);
     if upgraded {
         let mut request = Vec::new();
-        handshake::push_request(&mut request, "kernel.bench", "/ws", KEY, &[]);
+        client::push_request(&mut request, "kernel.bench", "/ws", KEY, &[]);
         stream.write_all(&request)?;
     }
     Ok(stream)

@@ -15,7 +15,7 @@ use std::{
 };
 
 use rustix::event::{EventfdFlags, epoll, eventfd};
-use stentor::io::{
+use stentor::internals::io::{
     Edge,
     epoll::Epoll,
     waker::{Sleep, Waker},

@@ -5,12 +5,12 @@
 
 use std::hint::black_box;
 
-use stentor::{
+use stentor::internals::{
     bench::{Bench, Client},
     lane::Lane,
     protocol::{Command, Envelope, Payload, Topic, command::Limits, matches, update_prefix},
     tape::{Position, Reader, Tape, TapeSettings},
-    websocket::{Decoder, Event, Opcode, Role, frame::push_masked, mask::unmask, utf8::Utf8},
+    websocket::{Decoder, Event, Role, client::push_masked, frame::Opcode, mask::unmask, utf8::Utf8},
 };
 
 /// One thing that is measured.

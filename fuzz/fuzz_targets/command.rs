@@ -7,7 +7,7 @@ use std::fmt;
 use libfuzzer_sys::fuzz_target;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Value, value::RawValue};
-use stentor::protocol::{
+use stentor::internals::protocol::{
     Command, Envelope, Mode, Op, Payload, Sub, command::Limits, event::push_event, name::check_pattern, update_prefix,
 };
 

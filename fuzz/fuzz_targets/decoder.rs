@@ -6,7 +6,7 @@
 use std::io::{self, Read, Write};
 
 use libfuzzer_sys::fuzz_target;
-use stentor::websocket::{Decoder, Event, Role, Violation};
+use stentor::internals::websocket::{Decoder, Event, Role, Violation};
 use tungstenite::{Message, WebSocket, protocol::WebSocketConfig};
 
 const MAX: usize = 2000;

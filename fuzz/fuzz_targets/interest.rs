@@ -3,7 +3,7 @@
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use stentor::worker_script::{DELIVERIES, NAMES, Step, TOPICS, Twin};
+use stentor::internals::worker::script::{DELIVERIES, NAMES, Step, TOPICS, Twin};
 
 #[derive(Debug)]
 struct Script(Vec<Step>);

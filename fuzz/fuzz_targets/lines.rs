@@ -10,11 +10,13 @@ use libfuzzer_sys::fuzz_target;
 use serde_json::value::RawValue;
 use stentor::{
     config::Speed,
-    feeds::{
-        Batch, Sink,
-        replay::{Options, Replay},
+    internals::{
+        feeds::{
+            Batch, Sink,
+            replay::{Options, Replay},
+        },
+        protocol::{Payload, Topic, ndjson},
     },
-    protocol::{Payload, Topic, ndjson},
 };
 
 const MESSAGE_MAX: usize = 300;

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use stentor::{
+use stentor::internals::{
     protocol::{
         Topic, is_pattern, matches,
         name::{NameError, check_pattern},

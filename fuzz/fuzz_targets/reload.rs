@@ -3,7 +3,7 @@
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use stentor::worker_reload::{Party, Said, Step, Wanted};
+use stentor::internals::worker::reload::{Party, Said, Step, Wanted};
 
 #[derive(Debug)]
 struct Script(u64, Vec<Step>);

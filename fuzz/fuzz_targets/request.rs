@@ -3,13 +3,13 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use stentor::{
+use stentor::internals::{
     access::{Holder, Rules, Wrong, shown_token},
     http::{
         body::{BodyDecoder, BodyEvent},
         head::{self, Body, Request},
     },
-    websocket::handshake,
+    websocket::{client, handshake},
 };
 use tungstenite::{
     Error,
@@ -40,7 +40,7 @@ fn prefixes_agree(bytes: &[u8]) {
 
 /// Whoever reads a request reads all of this.
 fn look(request: &Request<'_>) {
-    assert!(request.target.bytes().all(|byte| byte.is_ascii_graphic()));
+    assert!(request.path_and_query.bytes().all(|byte| byte.is_ascii_graphic()));
     assert!(request.path().starts_with('/'));
     if let Some(path) = request.decoded_path() {
         assert!(path.len() <= request.path().len());
@@ -102,7 +102,7 @@ fn body(kind: Body, bytes: &[u8], size: usize) -> (Vec<u8>, Option<Result<(), u1
 
 fuzz_target!(|bytes: &[u8]| {
     prefixes_agree(bytes);
-    let _ = handshake::check_response(bytes, "dGhlIHNhbXBsZSBub25jZQ==");
+    let _ = client::check_response(bytes, "dGhlIHNhbXBsZSBub25jZQ==");
     let rest = match head::parse(bytes, HEAD_MAX) {
         Ok(Some((request, len))) => {
             look(&request);

@@ -3,7 +3,7 @@
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use stentor::tape::script::{ALL_LANES, MESSAGE_MAX, NAMES, Step, Twin};
+use stentor::internals::tape::script::{ALL_LANES, MESSAGE_MAX, NAMES, Step, Twin};
 
 #[derive(Debug)]
 struct Script {

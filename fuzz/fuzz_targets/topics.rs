@@ -3,7 +3,7 @@
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use stentor::topic::script::{NAMES, Step, TOPICS, Twin};
+use stentor::internals::topic::script::{NAMES, Step, TOPICS, Twin};
 
 #[derive(Debug)]
 struct Script {

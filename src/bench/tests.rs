@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::*;
-use crate::websocket::{Opcode, frame};
+use crate::websocket::{client::push_masked, frame::Opcode};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -84,8 +84,8 @@ fn publications_of_feeds_are_delivered_without_allocating() {
 #[test]
 fn publications_of_clients_are_taken_in_and_delivered_without_allocating() {
     let (mut raw, mut json) = (Vec::new(), Vec::new());
-    frame::push_masked(&mut raw, Opcode::Text, DATA.as_bytes(), [1, 2, 3, 4]);
-    frame::push_masked(
+    push_masked(&mut raw, Opcode::Text, DATA.as_bytes(), [1, 2, 3, 4]);
+    push_masked(
         &mut json,
         Opcode::Text,
         format!(r#"{{"op":"pub","topic":"a","data":{DATA}}}"#).as_bytes(),

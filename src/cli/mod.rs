@@ -19,9 +19,9 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     config::{Config, LogFormat},
-    top,
+    tools::top,
 };
-pub use settings::{Setting, Settings};
+pub use settings::Settings;
 
 /// The heading of the flags that ask the program something, or say where its settings are; the others are settings.
 const ASKING: &str = "Program";
@@ -173,11 +173,6 @@ pub fn manual() -> Vec<u8> {
 pub struct LogLevel(String);
 
 impl LogLevel {
-    /// As it was given.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
     /// The filter for the subscriber of events.
     pub fn filter(&self) -> EnvFilter {
         // It was parsed once already, and parses alike again.
@@ -347,7 +342,7 @@ mod tests {
             for value in values {
                 let given = format!("--{}={value}", name(flag));
                 let Ok(cli) = parse(&["--listen=127.0.0.1:0", &given]) else { continue };
-                let _ = check::check(&cli, &[]);
+                let _ = check::check(&cli.config, &[]);
                 match cli.config.check() {
                     Ok(()) => {
                         let _ = crate::shared::Settings::new(&cli.config);
@@ -367,7 +362,7 @@ mod tests {
     #[test]
     fn a_log_filter_may_name_parts_of_the_program() {
         for text in ["warn", "DEBUG", "info,stentor::worker=debug", "off"] {
-            assert_eq!(text.parse::<LogLevel>().unwrap().as_str(), text);
+            assert_eq!(text.parse::<LogLevel>().unwrap().to_string(), text);
         }
         for text in ["", "loud", "info,stentor=loud", "info,,"] {
             assert!(text.parse::<LogLevel>().is_err(), "{text:?}");
@@ -522,7 +517,7 @@ mod tests {
         }
         let cli = parse(&["--print-config", "--backlog", "10"]).unwrap();
         assert_eq!((cli.config.workers, cli.config.backlog, cli.config.demo), (Some(7), 10, true));
-        assert_eq!((cli.log_level.as_str(), cli.config.replay_loop), ("debug", false));
+        assert_eq!((&*cli.log_level.to_string(), cli.config.replay_loop), ("debug", false));
         let text = cli.settings.to_string();
         assert!(text.contains("workers = 7  # environment STENTOR_WORKERS\n"), "{text}");
         assert!(text.contains("backlog = 10  # flag\n"), "{text}");

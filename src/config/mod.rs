@@ -1,21 +1,23 @@
 //! Every setting of the server, once: its name, default, environment variable, help and cost.
 //!
 //! [`Config`] is what the command line fills in, what an embedding program sets field by field, and what
-//! `--print-config` prints. [`Config::check`] holds the relations between settings; each error names the flag, what was
-//! given and what would do.
+//! `--print-config` prints. [`Config::check`] holds it against a list of rules (`rules.rs`), for the start, for a reload and for
+//! `--check` alike; each error names the flag, what was given and what would do.
 //!
-//! What the rest of the program is given is within bounds: rates and times by their types (`values.rs`), numbers and sizes by
-//! [`Config::check`], which both the start and a reload ask before anything else is done.
+//! What the rest of the program is given is within bounds: rates and times by their types (`values.rs`), numbers, sizes and
+//! relations by the rules.
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::indexing_slicing))]
 
+mod rules;
 mod values;
 
-use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf};
 
 use bytesize::ByteSize;
 use clap::{Args, FromArgMatches};
 
-pub use values::{LogFormat, Network, Pin, Rate, RateLimit, Secret, Span, Speed};
+use self::rules::Rule;
+pub use self::values::{LogFormat, Network, Pin, Rate, RateLimit, Secret, Span, Speed};
 
 /// The settings of one server.
 #[derive(Args, Clone, Debug)]
@@ -464,9 +466,6 @@ impl Default for Config {
 /// The most instruments of the simulated market: names for more would run out.
 pub const SYMBOLS_MAX: usize = 1_000_000;
 
-/// What an unfinished message takes beside its bytes, and more.
-const ASSEMBLY_BESIDE: u64 = 1024;
-
 /// Makes the list of settings that can change while the server runs, and the function that takes them over, from one list.
 macro_rules! live {
     ($($field:ident)*) => {
@@ -502,173 +501,18 @@ impl Config {
     /// # Errors
     /// The first that cannot work: names the flag, what was given, and what would do.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let no = |text: String| Err(ConfigError(text));
-        self.check_ranges()?;
-        if self.listen.is_empty() {
-            return no("--listen names no address: give at least one, such as 127.0.0.1:9001".into());
-        }
-        if self.max_message > self.segment {
-            return no(format!(
-                "--max-message {} does not fit into --segment {}: raise --segment to at least {0}, or lower --max-message",
-                self.max_message, self.segment
-            ));
-        }
-        let segments = self.segment.as_u64().saturating_mul(2);
-        if self.retain.as_u64() < segments {
-            return no(format!(
-                "--retain {} holds fewer than two segments of {}: raise it to at least {}, or lower --segment",
-                self.retain,
-                self.segment,
-                ByteSize::b(segments)
-            ));
-        }
-        let least = ByteSize::b(self.max_message.as_u64().saturating_add(ASSEMBLY_BESIDE));
-        let share = match self.max_assembly_per_ip {
-            Some(share) if share.as_u64() == 0 => self.max_assembly,
-            Some(share) => share,
-            None => ByteSize::b(self.max_assembly.as_u64().div_ceil(2)),
-        };
-        for (what, given) in [
-            (format!("--max-assembly {}", self.max_assembly), self.max_assembly),
-            (format!("--max-assembly-per-ip {share}"), share),
-        ] {
-            if given < least {
-                return no(format!(
-                    "{what} does not hold one message of --max-message {}: raise it to at least {least}, or lower \
-                     --max-message",
-                    self.max_message
-                ));
-            }
-        }
-        if self.max_subscriptions > self.max_subscriptions_total {
-            return no(format!(
-                "--max-subscriptions {} is more than --max-subscriptions-total {}: raise the total",
-                self.max_subscriptions, self.max_subscriptions_total
-            ));
-        }
-        if let (Pin::Cores(cores), Some(workers)) = (&self.pin, self.workers)
-            && workers > cores.len()
-        {
-            return no(format!(
-                "--workers {workers} is more than the {} cores of --pin {}: name one core for each worker, or use --pin none",
-                cores.len(),
-                self.pin
-            ));
-        }
-        if !self.heartbeat.is_zero() && self.heartbeat.get() < Duration::from_secs(1) {
-            return no(format!("--heartbeat was given as {}: it must be 0s (never) or at least 1s", self.heartbeat));
-        }
-        if !self.idle_timeout.is_zero() && self.idle_timeout.get() < Duration::from_secs(1) {
-            return no(format!(
-                "--idle-timeout was given as {}: it must be 0s (never) or at least 1s",
-                self.idle_timeout
-            ));
-        }
-        if !self.stall_limit.is_zero() && self.stall_limit.get() < Duration::from_secs(1) {
-            return no(format!(
-                "--stall-limit was given as {}: it must be 0s (never) or at least 1s",
-                self.stall_limit
-            ));
-        }
-        for (flag, given) in [("--handshake-timeout", self.handshake_timeout), ("--close-timeout", self.close_timeout)]
-        {
-            if given.is_zero() {
-                return no(format!("{flag} was given as 0s: it must be more than that"));
-            }
-        }
-        if !self.topic_expiry.is_zero() && self.topic_expiry.get() < Duration::from_secs(60) {
-            return no(format!(
-                "--topic-expiry was given as {}: it must be 0s (never) or at least 1m",
-                self.topic_expiry
-            ));
-        }
-        if self.flush_interval.get() > Duration::from_secs(10) {
-            return no(format!("--flush-interval was given as {}: it must be at most 10s", self.flush_interval));
-        }
-        for origin in &self.allow_origin {
-            let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
-            if host.is_none_or(|host| host.is_empty() || host.contains(['/', ' '])) {
-                return no(format!(
-                    "--allow-origin was given as {origin}: it must look like https://example.com or http://localhost:8080"
-                ));
-            }
-        }
-        if self.proxy_protocol && self.trusted_proxy.is_empty() {
-            return no("--proxy-protocol was given without --trusted-proxy: name the proxies that may use it".into());
-        }
-        if self.replay_loop && self.replay.is_none() {
-            return no("--loop was given without --replay: name the file to repeat".into());
-        }
-        Ok(())
+        self.keep(rules::RANGES)?;
+        self.keep(rules::RELATIONS)
     }
 
     /// Checks numbers and sizes one by one: whatever the relations between them, then nothing overflows.
+    #[cfg(feature = "cli")]
     pub(crate) fn check_ranges(&self) -> Result<(), ConfigError> {
-        let no = |flag: &str, given: &dyn fmt::Display, least: &dyn fmt::Display, most: &dyn fmt::Display| {
-            Err(ConfigError(format!("{flag} was given as {given}: it must be from {least} to {most}")))
-        };
-        for (flag, given, least, most) in self.counts() {
-            if !(least..=most).contains(&given) {
-                return no(flag, &given, &least, &most);
-            }
-        }
-        for (flag, given, least, most) in self.sizes() {
-            if !(least..=most).contains(&given) {
-                return no(flag, &given, &least, &most);
-            }
-        }
-        Ok(())
+        self.keep(rules::RANGES)
     }
 
-    /// Every number, with the least and the most that it may be. Beyond these bounds memory is reserved that there is not, or
-    /// sums overflow; where there seems to be no bound, it is what a descriptor or a name can be numbered with.
-    fn counts(&self) -> [(&'static str, u64, u64, u64); 18] {
-        const NUMBERED: u64 = i32::MAX as u64;
-        let wide = |n: usize| n as u64;
-        let share = |n: Option<usize>| n.map_or(0, wide);
-        [
-            ("--acceptors", wide(self.acceptors), 1, 1024),
-            ("--workers", wide(self.workers.unwrap_or(1)), 1, 4096),
-            ("--backlog", self.backlog.into(), 1, NUMBERED),
-            ("--inbox", wide(self.inbox), 1, 1 << 20),
-            ("--max-connections", wide(self.max_connections), 1, NUMBERED),
-            ("--max-connections-per-ip", share(self.max_connections_per_ip), 0, NUMBERED),
-            ("--max-topics-per-ip", share(self.max_topics_per_ip), 0, NUMBERED),
-            ("--max-subscriptions-per-ip", share(self.max_subscriptions_per_ip), 0, NUMBERED),
-            ("--ipv6-prefix", self.ipv6_prefix.into(), 1, 128),
-            ("--max-http-connections", wide(self.max_http_connections), 1, NUMBERED),
-            ("--max-topics", wide(self.max_topics), 1, 1 << 24),
-            ("--max-subscriptions", wide(self.max_subscriptions), 1, NUMBERED),
-            ("--max-subscriptions-total", wide(self.max_subscriptions_total), 1, NUMBERED),
-            ("--max-topic-length", wide(self.max_topic_length), 1, 1024),
-            ("--slow-list", wide(self.slow_list), 0, 1000),
-            ("--turn-sends", wide(self.turn_sends), 1, 1_000_000),
-            // A second.
-            ("--spin", self.spin, 0, 1_000_000),
-            ("--demo-symbols", wide(self.demo_symbols), 1, SYMBOLS_MAX as u64),
-        ]
-    }
-
-    /// Every size, in the same way.
-    fn sizes(&self) -> [(&'static str, ByteSize, ByteSize, ByteSize); 15] {
-        let (none, most) = (ByteSize::b(0), ByteSize::pib(1));
-        [
-            ("--retain", self.retain, none, most),
-            ("--lag-limit", self.lag_limit, none, most),
-            ("--segment", self.segment, ByteSize::kib(64), ByteSize::gib(1)),
-            ("--sndbuf", self.sndbuf, none, ByteSize::gib(1)),
-            ("--rcvbuf", self.rcvbuf, none, ByteSize::gib(1)),
-            ("--max-message", self.max_message, ByteSize::b(1), ByteSize::mib(512)),
-            ("--max-body", self.max_body, ByteSize::b(1), ByteSize::tib(1)),
-            ("--max-head", self.max_head, ByteSize::b(512), ByteSize::mib(1)),
-            ("--max-values", self.max_values, none, most),
-            ("--max-values-per-ip", self.max_values_per_ip.unwrap_or(none), none, most),
-            ("--max-assembly", self.max_assembly, none, most),
-            ("--max-assembly-per-ip", self.max_assembly_per_ip.unwrap_or(none), none, most),
-            ("--max-pending", self.max_pending, ByteSize::kib(64), ByteSize::gib(1)),
-            ("--max-http-pending", self.max_http_pending, ByteSize::mib(4), ByteSize::gib(16)),
-            ("--min-http-rate", self.min_http_rate, none, ByteSize::mib(1)),
-        ]
+    fn keep(&self, rules: &[Rule]) -> Result<(), ConfigError> {
+        rules.iter().try_for_each(|rule| rule.check(self).map_err(ConfigError))
     }
 }
 

@@ -274,6 +274,7 @@ pub struct Secret(String);
 
 impl Secret {
     /// The token itself, to be shown to a server.
+    #[cfg(feature = "cli")]
     pub(crate) fn expose(&self) -> &str {
         &self.0
     }

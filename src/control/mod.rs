@@ -82,7 +82,7 @@ use crate::{
     log::{Kind, tell},
     metrics::Refusal,
     publish::Publisher,
-    shared::{self, Shared},
+    shared::{Settings, Shared},
     tape::Tape,
 };
 
@@ -128,9 +128,10 @@ mod work {
     pub const BYTES: usize = 256;
 }
 
-/// What the control thread needs to know of the configuration, beside what it shares with the workers.
+/// What plain HTTP alone needs to know of the configuration; unlike what it shares with the workers ([`Settings`]), it stays as
+/// it was at the start.
 #[derive(Clone, Debug)]
-pub(crate) struct Settings {
+pub(crate) struct HttpSettings {
     pub http_connections_max: usize,
     pub body_max: u64,
     /// How long a connection may be quiet between two requests.
@@ -142,9 +143,9 @@ pub(crate) struct Settings {
     pub retain_bytes: u64,
 }
 
-impl Settings {
-    pub(crate) fn new(config: &Config) -> Settings {
-        Settings {
+impl HttpSettings {
+    pub(crate) fn new(config: &Config) -> HttpSettings {
+        HttpSettings {
             http_connections_max: config.max_http_connections,
             body_max: config.max_body.as_u64(),
             keep_alive: KEEP_ALIVE,
@@ -159,7 +160,7 @@ impl Settings {
 /// What the control thread shows and acts on. Cheap to clone: the metrics keep one.
 #[derive(Clone)]
 pub(crate) struct Context {
-    pub settings: Settings,
+    pub settings: HttpSettings,
     pub shared: Arc<Shared>,
     pub tape: Tape,
     pub limits: Arc<Limits>,
@@ -174,7 +175,7 @@ pub(crate) struct Context {
 pub(crate) struct Control {
     context: Context,
     /// The settings that may change, as of this turn.
-    live: Arc<shared::Settings>,
+    live: Arc<Settings>,
     publisher: Publisher,
     exposition: Exposition,
     edge: Epoll,

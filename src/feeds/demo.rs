@@ -81,7 +81,7 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{spawn_demo, tests::Recorder};
+    use super::super::tests::Recorder;
     use super::*;
 
     #[test]
@@ -99,7 +99,8 @@ mod tests {
     #[test]
     fn the_market_runs_at_its_rate_until_it_is_stopped() {
         let (recorder, (tell, stop)) = (Recorder::default(), crossbeam_channel::bounded(1));
-        let thread = spawn_demo(Market::new(7, 10, 2000.0), recorder.clone(), stop).unwrap();
+        let sink = recorder.clone();
+        let thread = std::thread::spawn(move || run(Market::new(7, 10, 2000.0), sink, &stop));
         let started = Instant::now();
         while recorder.0.lock().published.len() < 300 {
             std::thread::yield_now();

@@ -8,7 +8,7 @@
 //! - [`lines`]: the lines of a plain or compressed file, in bounded memory; [`replay`] publishes them at their own
 //!   timestamps, `--replay`, when `schedule` says that they are due.
 
-use std::{io, thread, time::Instant};
+use std::time::Instant;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
@@ -55,30 +55,6 @@ impl Batch for publish::Batch<'_> {
     fn push(&mut self, topic: &str, payload: Payload<'_>) -> Result<(), String> {
         publish::Batch::push(self, topic, payload).map(|_| ()).map_err(|error| error.to_string())
     }
-}
-
-/// Runs the simulated market on a thread of its own, until `stop` is told or dropped.
-///
-/// # Errors
-/// The system has no thread left.
-pub fn spawn_demo<S: Sink>(
-    market: market::Market,
-    sink: S,
-    stop: Receiver<()>,
-) -> io::Result<thread::JoinHandle<demo::Summary>> {
-    thread::Builder::new().name("demo".into()).spawn(move || demo::run(market, sink, &stop))
-}
-
-/// Runs a replay on a thread of its own, until it ends or `stop` is told or dropped.
-///
-/// # Errors
-/// The system has no thread left.
-pub fn spawn_replay<S: Sink>(
-    replay: replay::Replay,
-    sink: S,
-    stop: Receiver<()>,
-) -> io::Result<thread::JoinHandle<replay::Summary>> {
-    thread::Builder::new().name("replay".into()).spawn(move || replay.run(sink, &stop))
 }
 
 /// What a wait ended with.

@@ -14,13 +14,12 @@ use std::{
     collections::HashSet,
     fmt,
     hash::BuildHasher,
-    io::{self, IsTerminal},
+    io,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use crossbeam_channel::Receiver;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustc_hash::FxBuildHasher;
 
 use super::{
@@ -93,6 +92,26 @@ pub struct Replay {
     gathered_due: Option<Instant>,
     topics: Topics,
     summary: Summary,
+    progress: Progress,
+}
+
+/// Who is told, now and then, how many of the file's bytes were taken, and how many it has (0 where that is not known). Dropped
+/// when the replay ends.
+#[derive(Default)]
+pub(crate) struct Progress(pub Option<Box<dyn FnMut(u64, u64) + Send>>);
+
+impl Progress {
+    fn tell(&mut self, taken: u64, of: u64) {
+        if let Some(tell) = &mut self.0 {
+            tell(taken, of);
+        }
+    }
+}
+
+impl fmt::Debug for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Progress").field(&self.0.is_some()).finish()
+    }
 }
 
 /// What a replay did.
@@ -150,7 +169,13 @@ impl Replay {
             gathered_due: None,
             topics: Topics::default(),
             summary: Summary::default(),
+            progress: Progress::default(),
         })
+    }
+
+    /// Tells `progress` how far it has come.
+    pub(crate) fn telling(self, progress: Progress) -> Replay {
+        Replay { progress, ..self }
     }
 
     /// Publishes the recording, until it ends or `stop` is told or dropped; logs a summary, and returns it.
@@ -159,11 +184,11 @@ impl Replay {
             return self.summary;
         }
         let started = Instant::now();
-        let progress = progress(self.lines.file_len());
+        self.progress.tell(0, self.lines.file_len());
         let mut schedule = Schedule::new(self.options.speed, started);
         loop {
             let before = self.summary.publications;
-            match self.pass(&mut schedule, &mut sink, stop, &progress) {
+            match self.pass(&mut schedule, &mut sink, stop) {
                 Ok(Pass::End) if self.options.repeat && self.summary.publications > before => {}
                 Ok(_) => break,
                 Err(error) => {
@@ -182,7 +207,7 @@ impl Replay {
                 }
             }
         }
-        progress.finish_and_clear();
+        drop(std::mem::take(&mut self.progress));
         self.summary.topics = self.topics.count();
         self.summary.elapsed = started.elapsed();
         self.summary.backwards = schedule.backwards();
@@ -191,22 +216,16 @@ impl Replay {
     }
 
     /// Publishes the file once, from where `lines` stands to its end.
-    fn pass(
-        &mut self,
-        schedule: &mut Schedule,
-        sink: &mut impl Sink,
-        stop: &Receiver<()>,
-        progress: &ProgressBar,
-    ) -> io::Result<Pass> {
+    fn pass(&mut self, schedule: &mut Schedule, sink: &mut impl Sink, stop: &Receiver<()>) -> io::Result<Pass> {
         loop {
             if self.gathered.is_full() || !self.lines.is_ready() {
                 self.send(sink);
-                progress.set_position(self.lines.taken());
+                self.progress.tell(self.lines.taken(), self.lines.file_len());
                 if wait(stop, Instant::now()) == Wait::Stop {
                     return Ok(Pass::Stopped);
                 }
             }
-            let (number, taken) = (self.lines.number() + 1, self.lines.taken());
+            let (number, taken, file_len) = (self.lines.number() + 1, self.lines.taken(), self.lines.file_len());
             let line = match self.lines.read() {
                 Ok(Line::End) => break,
                 Ok(Line::Bytes(b"")) => continue,
@@ -235,7 +254,7 @@ impl Replay {
                 }
                 // Not `self.send`: the record still borrows the line.
                 send(&mut self.gathered, self.gathered_due.take(), sink, &mut self.summary, &self.path);
-                progress.set_position(taken);
+                self.progress.tell(taken, file_len);
                 if wait(stop, due) == Wait::Stop {
                     return Ok(Pass::Stopped);
                 }
@@ -339,16 +358,6 @@ impl Topics {
     }
 }
 
-/// A bar on the terminal, or nothing where standard error is none or the file's length is not known.
-fn progress(file_len: u64) -> ProgressBar {
-    if file_len == 0 || !io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("replay {wide_bar} {percent:>3} %  {bytes} of {total_bytes}  {elapsed}");
-    let bar = ProgressBar::with_draw_target(Some(file_len), ProgressDrawTarget::stderr_with_hz(5));
-    bar.with_style(style.expect("the template is fixed"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::{
@@ -367,6 +376,10 @@ mod tests {
         let summary = replay.run(recorder.clone(), &crossbeam_channel::never());
         let mut record = recorder.0.lock();
         (summary, std::mem::take(&mut record.published), std::mem::take(&mut record.batches))
+    }
+
+    fn spawn(replay: Replay, recorder: Recorder, stop: Receiver<()>) -> std::thread::JoinHandle<Summary> {
+        std::thread::spawn(move || replay.run(recorder, &stop))
     }
 
     fn line(ts_ns: u64, topic: &str, data: &str) -> String {
@@ -452,7 +465,7 @@ mod tests {
         let recorder = Recorder::default();
         let (tell, stop) = crossbeam_channel::bounded(0);
         let replay = Replay::open(&scratch.0, Options { repeat: true, ..OPTIONS }).unwrap();
-        let thread = super::super::spawn_replay(replay, recorder.clone(), stop).unwrap();
+        let thread = spawn(replay, recorder.clone(), stop);
         while recorder.0.lock().published.len() < 5 {
             std::thread::yield_now();
         }
@@ -469,7 +482,7 @@ mod tests {
         let scratch = Scratch::new(content.as_bytes());
         let replay = Replay::open(&scratch.0, Options { speed: Speed::Times(1.0), ..OPTIONS }).unwrap();
         let (recorder, (tell, stop)) = (Recorder::default(), crossbeam_channel::bounded(1));
-        let thread = super::super::spawn_replay(replay, recorder.clone(), stop).unwrap();
+        let thread = spawn(replay, recorder.clone(), stop);
         tell.send(()).unwrap();
         assert!(thread.join().unwrap().publications <= 1);
     }
@@ -481,6 +494,21 @@ mod tests {
         let (summary, published, _) = run(&packed[..packed.len() - 30], OPTIONS);
         assert!(summary.broken && summary.publications > 10_000, "{summary:?}");
         assert_eq!(published.len() as u64, summary.publications);
+    }
+
+    #[test]
+    fn who_wants_to_know_is_told_how_far_it_has_come_and_dropped_at_the_end() {
+        let content: String = (0..20_000).map(|n| line(n, "a", "1")).collect();
+        let scratch = Scratch::new(content.as_bytes());
+        let told = std::sync::Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let teller = std::sync::Arc::clone(&told);
+        let progress = Progress(Some(Box::new(move |taken, of| teller.lock().push((taken, of)))));
+        let replay = Replay::open(&scratch.0, OPTIONS).unwrap().telling(progress);
+        replay.run(Recorder::default(), &crossbeam_channel::never());
+        let told = std::sync::Arc::into_inner(told).expect("nobody is told any more").into_inner();
+        let len = content.len() as u64;
+        assert_eq!((told[0], *told.last().unwrap()), ((0, len), (len, len)));
+        assert!(told.len() > 10 && told.is_sorted(), "{} times", told.len());
     }
 
     #[test]

@@ -41,8 +41,6 @@ pub enum Body {
 pub struct Request<'b> {
     /// The method as sent; methods are case-sensitive.
     pub method: &'b str,
-    /// The target as sent: a path with or without a query, or an absolute `http` URL.
-    pub target: &'b str,
     /// The client speaks HTTP/1.1, not 1.0.
     pub is_http11: bool,
     /// The client wants to send another request afterwards.
@@ -134,7 +132,6 @@ impl<'b> Request<'b> {
         };
         let mut request = Request {
             method,
-            target,
             is_http11: version == 1,
             keep_alive: false,
             body: Body::None,

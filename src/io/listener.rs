@@ -2,7 +2,6 @@
 
 use std::{io, net::SocketAddr};
 
-use listenfd::ListenFd;
 use rustix::{
     event::{PollFd, PollFlags, poll},
     fd::{AsFd, BorrowedFd, OwnedFd},
@@ -75,32 +74,13 @@ fn set_options(socket: &Socket, options: ListenOptions) -> io::Result<()> {
 ///
 /// # Errors
 /// As [`listen`].
+#[cfg(feature = "cli")]
 pub fn probe(address: SocketAddr) -> io::Result<()> {
     bind(address, false, ListenOptions { backlog: 0, send_buffer: 0, receive_buffer: 0 }).map(drop)
 }
 
 fn backlog(options: ListenOptions) -> i32 {
     i32::try_from(options.backlog).unwrap_or(i32::MAX)
-}
-
-/// The listening sockets that whoever started this process has passed to it: `LISTEN_FDS` and `LISTEN_PID`, as
-/// `sd_listen_fds(3)` has them. Takes them out of the environment, so it must be called before there are other threads.
-///
-/// # Errors
-/// What was passed is no listening TCP socket.
-pub fn passed() -> io::Result<Vec<Socket>> {
-    let mut passed = ListenFd::from_env();
-    let mut sockets = Vec::new();
-    for index in 0..passed.len() {
-        if let Some(listener) = passed.take_tcp_listener(index)? {
-            let socket = Socket::from(listener);
-            if !socket.is_listener()? {
-                return Err(io::Error::other(format!("socket {index} is not listening")));
-            }
-            sockets.push(socket);
-        }
-    }
-    Ok(sockets)
 }
 
 /// Prepares a socket that was passed to this process: the options that connections inherit, but not the backlog, which

@@ -1,4 +1,4 @@
-//! The kernel edge: the only place that talks to the kernel about sockets.
+//! The kernel edge: where workers and the control thread talk to the kernel about sockets.
 //!
 //! The seam is as narrow as an owner of sockets can do with: it is told which of them are ready, reads what is there, and gives
 //! away what is to be sent. So [`epoll`] (level-triggered, plain non-blocking `recv` and `send`) can be exchanged for another
@@ -25,7 +25,6 @@
 pub mod acks;
 mod defer;
 pub mod epoll;
-pub mod heap;
 #[cfg(all(test, not(loom)))]
 pub mod holding;
 pub mod listener;

@@ -1,8 +1,8 @@
 //! What the kernel knows of the way to a peer: round trip, bytes on the way, memory.
 //!
-//! Asked of the kernel's socket diagnostics (`sock_diag(7)`, as `ss` does), for one socket at a time. `TCP_INFO` by
-//! `getsockopt(2)` says less (nothing of the socket's memory; `acks.rs` asks for it where that will do); this is bytes sent and
-//! bytes received, and no `unsafe`. The answer is there when the request was sent: netlink serves it within the
+//! Asked of the kernel's socket diagnostics (`sock_diag(7)`, as `ss` does), for one socket at a time, which tell all of it in one
+//! answer. `TCP_INFO` by `getsockopt(2)` is a tenth of the cost and knows nothing of the socket's memory; `acks.rs` asks for
+//! that, where many are looked at. The answer is there when the request was sent: netlink serves it within the
 //! call. Some 10 µs a socket, so it is for surveys of few. Where the kernel lacks it, nothing is known.
 //!
 //! ```text

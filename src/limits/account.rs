@@ -97,6 +97,7 @@ impl Account {
     }
 
     /// How much it has of a table.
+    #[cfg(test)]
     pub fn used(&self, table: Table) -> usize {
         self.used[table as usize].load(Ordering::Relaxed)
     }

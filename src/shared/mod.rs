@@ -1,4 +1,7 @@
 //! What the threads of one server share, and the settings as they use them.
+//!
+//! [`Shared::new`] is the one place where it is put together, for a server, for the bench and for every test. Tests vary what they
+//! hand in: the settings, the tape, who is woken.
 
 mod slow;
 
@@ -6,15 +9,24 @@ use std::{sync::Arc, time::Duration};
 
 pub(crate) use self::slow::{SlowClient, SlowClients};
 use crate::{
-    access::Rules, config::Config, io::SEND_MAX, limits::Quota, live::Live, log::Log, metrics::Metrics, proxy::Proxies,
-    publish::Publisher, topic::Subscriptions,
+    access::Rules,
+    config::Config,
+    io::{SEND_MAX, waker::Waker},
+    limits::Quota,
+    live::Live,
+    log::Log,
+    metrics::Metrics,
+    proxy::Proxies,
+    publish::Publisher,
+    tape::{Tape, TapeSettings},
+    topic::Subscriptions,
 };
 
 /// Most bytes that a member is to be owed: two full sends. More would save nothing, and fill the sockets of peers that aren't
 /// slow.
 pub(crate) const OWED_MAX: usize = 2 * SEND_MAX;
 
-/// What a worker and the control thread need to know of the configuration, in plain numbers.
+/// What a worker and the control thread need to know of the configuration, in plain numbers. A reload replaces all of it.
 pub(crate) struct Settings {
     pub head_max: usize,
     pub message_max: usize,
@@ -84,6 +96,18 @@ impl Settings {
     }
 }
 
+/// What the tape is made of with these settings; its topics begin with `epoch`.
+pub(crate) fn tape_settings(config: &Config, epoch: u64) -> TapeSettings {
+    TapeSettings {
+        retain: config.retain.as_u64() as usize,
+        segment: config.segment.as_u64() as usize,
+        message_max: config.max_message.as_u64() as usize,
+        topics_max: config.max_topics,
+        value_bytes_max: config.max_values.as_u64() as usize,
+        epoch,
+    }
+}
+
 /// What all threads share.
 pub(crate) struct Shared {
     pub settings: Live<Settings>,
@@ -92,4 +116,25 @@ pub(crate) struct Shared {
     pub metrics: Arc<Metrics>,
     pub log: Log,
     pub slow: SlowClients,
+}
+
+impl Shared {
+    /// What so many workers on one tape share. Whoever publishes wakes those of `wakers`.
+    pub(crate) fn new(
+        settings: Settings,
+        log: Log,
+        tape: &Tape,
+        workers: usize,
+        wakers: Arc<[Arc<Waker>]>,
+    ) -> Arc<Shared> {
+        let metrics = Arc::new(Metrics::new(workers));
+        Arc::new(Shared {
+            publisher: Publisher::new(tape.clone(), wakers, Arc::clone(&metrics), settings.topic_length_max),
+            subscriptions: Subscriptions::new(settings.subscriptions_total_max),
+            settings: Live::new(settings),
+            metrics,
+            log,
+            slow: SlowClients::new(workers),
+        })
+    }
 }

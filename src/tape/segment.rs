@@ -8,7 +8,7 @@
 //!   events    | event 0 | event 1 | event 2 | event 3 |   free    |
 //! ```
 //!
-//! All the `unsafe` of the crate is here and in what calls it with a promise: what lies before the published head is
+//! All the `unsafe` of the tape is here and in what calls it with a promise (`writer.rs`): what lies before the published head is
 //! never written again, what lies behind it belongs to the one writer. The protocol is checked by `loom_model.rs`.
 #![allow(unsafe_code)]
 

@@ -246,11 +246,6 @@ impl Registry {
         self.by_name.len()
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.by_name.is_empty()
-    }
-
     /// How many slots there are, used or free: the bound for [`Registry::at`].
     pub fn slots(&self) -> u32 {
         self.slots.len() as u32

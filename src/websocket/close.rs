@@ -22,8 +22,6 @@ pub const REASON_MAX: usize = 123;
 pub struct CloseCode(u16);
 
 impl CloseCode {
-    /// 1000: the purpose is fulfilled.
-    pub const NORMAL: CloseCode = CloseCode(1000);
     /// 1001: the server goes down, or the page was left.
     pub const GOING_AWAY: CloseCode = CloseCode(1001);
     /// 1002: the peer broke the framing rules.
@@ -36,8 +34,6 @@ impl CloseCode {
     pub const POLICY: CloseCode = CloseCode(1008);
     /// 1009: a message larger than the endpoint takes.
     pub const TOO_BIG: CloseCode = CloseCode(1009);
-    /// 1011: the server failed at something unexpected.
-    pub const INTERNAL: CloseCode = CloseCode(1011);
     /// 1013: the server is full; come back later.
     pub const TRY_AGAIN_LATER: CloseCode = CloseCode(1013);
     /// 4001: authentication missing, wrong or expired; don't retry unchanged.
@@ -132,7 +128,7 @@ mod tests {
     fn a_long_reason_is_cut_where_a_character_ends() {
         let reason = format!("{}€uro", "x".repeat(121));
         let mut payload = Vec::new();
-        push_payload(&mut payload, CloseCode::NORMAL, &reason);
-        assert_eq!(parse(&payload), Ok(Some((CloseCode::NORMAL, &reason[..121]))));
+        push_payload(&mut payload, CloseCode::GOING_AWAY, &reason);
+        assert_eq!(parse(&payload), Ok(Some((CloseCode::GOING_AWAY, &reason[..121]))));
     }
 }

@@ -32,6 +32,10 @@ pub enum Role {
     /// Reads what a client sent: every frame has to be masked.
     Server,
     /// Reads what a server sent: no frame may be masked.
+    #[cfg_attr(
+        not(any(feature = "bench", fuzzing, test)),
+        expect(dead_code, reason = "nothing here is a client, but for tests and fuzz targets")
+    )]
     Client,
 }
 
@@ -152,11 +156,6 @@ impl Decoder {
     /// Ends it as a violation does: what is unfinished is dropped, and further input unread.
     pub fn end(&mut self) {
         *self = Decoder { unfinished: None, role: self.role, ended: true };
-    }
-
-    /// True after a close frame or a violation: input is dropped unread.
-    pub fn ended(&self) -> bool {
-        self.ended
     }
 
     /// Frees what the last event was handed out from.

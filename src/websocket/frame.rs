@@ -16,7 +16,6 @@
 
 use super::{
     close::{self, CloseCode},
-    mask::unmask,
     violation::Violation,
 };
 
@@ -194,6 +193,7 @@ pub fn write_header(out: &mut [u8], fin: bool, opcode: Opcode, payload_len: usiz
 }
 
 /// Appends a text message in one frame.
+#[cfg(test)]
 pub fn push_text(out: &mut Vec<u8>, text: &str) {
     push(out, Opcode::Text, text.as_bytes());
 }
@@ -237,14 +237,6 @@ pub fn push_close(out: &mut Vec<u8>, close: Option<(CloseCode, &str)>) {
     }
 }
 
-/// Appends a whole frame as a client sends it, masked with `key`.
-pub fn push_masked(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], key: [u8; 4]) {
-    Header { fin: true, opcode, key: Some(key), payload_len: payload.len() as u64 }.push(out);
-    let start = out.len();
-    out.extend_from_slice(payload);
-    unmask(&mut out[start..], key, 0);
-}
-
 /// Appends a whole unmasked frame.
 fn push(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     Header { fin: true, opcode, key: None, payload_len: payload.len() as u64 }.push(out);
@@ -255,7 +247,7 @@ fn push(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::client::push_masked, *};
 
     #[test]
     fn the_examples_of_rfc_6455_section_5_7_come_out_byte_for_byte() {

@@ -1,4 +1,4 @@
-//! The opening handshake: an upgrade request judged, its answer written; and the client's side of both.
+//! The opening handshake: an upgrade request judged, its answer written. The client's side of both is in `client.rs`.
 //!
 //! ```text
 //!  GET /ws HTTP/1.1                                  HTTP/1.1 101 Switching Protocols
@@ -11,17 +11,14 @@
 //! ```
 //!
 //! (RFC 6455 section 4.) Every function takes a parsed request and returns a value; a request that won't do becomes a
-//! [`Refusal`] with the sentence that its sender needs. The order for a caller: [`check`],
-//! [`choose_subprotocol`], [`push_accepted`]; which pages may connect is for `access` to say.
+//! [`Refusal`] with the sentence that its sender needs. The order for a caller: [`check`], [`choose_subprotocol`],
+//! [`push_accepted`]; who may connect is for [`access`](crate::access) to say.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use httparse::{EMPTY_HEADER, Status};
 use sha1::{Digest, Sha1};
-use thiserror::Error;
 
 use crate::http::{
     Refusal, Request,
-    head::HEADERS_MAX,
     response::{push_header, push_status_line},
 };
 
@@ -29,7 +26,7 @@ use crate::http::{
 pub const SUBPROTOCOL: &str = "stentor.v1.json";
 
 /// The one version of WebSocket there is (RFC 6455 section 11.6).
-const VERSION: &str = "13";
+pub(super) const VERSION: &str = "13";
 
 /// What the key is joined with before it is hashed, so that no other server gives the answer by accident (section 1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -106,66 +103,6 @@ fn is_key(key: &str) -> bool {
     key.len() == 24 && STANDARD.decode_slice(key, &mut [0; 18]) == Ok(16)
 }
 
-/// The client's side: 16 random bytes as the value of `Sec-WebSocket-Key`.
-pub fn client_key(random: [u8; 16]) -> String {
-    STANDARD.encode(random)
-}
-
-/// The client's side: appends the request for an upgrade. `target` is a path with or without a query, `key` comes from
-/// [`client_key`], `headers` are what else is to be said.
-pub fn push_request(out: &mut Vec<u8>, host: &str, target: &str, key: &str, headers: &[(&str, &str)]) {
-    out.extend_from_slice(b"GET ");
-    out.extend_from_slice(target.as_bytes());
-    out.extend_from_slice(b" HTTP/1.1\r\n");
-    push_header(out, "Host", host);
-    push_header(out, "Upgrade", "websocket");
-    push_header(out, "Connection", "Upgrade");
-    push_header(out, "Sec-WebSocket-Version", VERSION);
-    push_header(out, "Sec-WebSocket-Key", key);
-    for (name, value) in headers {
-        push_header(out, name, value);
-    }
-    out.extend_from_slice(b"\r\n");
-}
-
-/// Why a client didn't get its WebSocket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum NotUpgraded {
-    /// The answer is not HTTP.
-    #[error("the answer to the handshake is not HTTP")]
-    Malformed,
-    /// The server answers with another status than 101.
-    #[error("the answer to the handshake has the status {0}, not 101")]
-    Status(u16),
-    /// The answer doesn't name the upgrade, or not the accept key that belongs to the key sent.
-    #[error("the answer to the handshake doesn't match the request")]
-    Mismatch,
-}
-
-/// The client's side: reads the answer at the start of `buffer` and says how many bytes its head has, after which frames
-/// begin; `None` while more are needed.
-///
-/// # Errors
-///
-/// The server didn't upgrade the connection.
-pub fn check_response(buffer: &[u8], key: &str) -> Result<Option<usize>, NotUpgraded> {
-    let mut headers = [EMPTY_HEADER; HEADERS_MAX];
-    let mut response = httparse::Response::new(&mut headers);
-    let Status::Complete(len) = response.parse(buffer).map_err(|_| NotUpgraded::Malformed)? else { return Ok(None) };
-    match response.code {
-        Some(101) => {}
-        Some(code) => return Err(NotUpgraded::Status(code)),
-        None => return Err(NotUpgraded::Malformed),
-    }
-    let value = |name: &str| {
-        response.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map_or(&[][..], |h| h.value)
-    };
-    let is_ours = value("Upgrade").eq_ignore_ascii_case(b"websocket")
-        && value("Connection").eq_ignore_ascii_case(b"upgrade")
-        && value("Sec-WebSocket-Accept") == accept_key(key);
-    if is_ours { Ok(Some(len)) } else { Err(NotUpgraded::Mismatch) }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
@@ -176,7 +113,13 @@ mod tests {
     use tungstenite::client::IntoClientRequest;
 
     use super::*;
-    use crate::{http::head::parse, websocket::frame::push_text};
+    use crate::{
+        http::head::parse,
+        websocket::{
+            client::{NotUpgraded, check_response, client_key, push_request},
+            frame::push_text,
+        },
+    };
 
     const GOOD: &str = "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: h2c, WebSocket\r\nConnection: keep-alive, Upgrade\r\n\
                         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";

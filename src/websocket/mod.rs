@@ -11,10 +11,13 @@
 //! | [`close`] | close codes, and the payload of a close frame |
 //! | [`decoder`] | bytes as they came from a socket turned into messages |
 //! | [`violation`] | the ways in which a peer can break the protocol |
+//! | `client` | the client's side, for tests, benches and fuzz targets |
 //!
 //! The server's own broadcast frames are built once, on the tape; what is here writes their header and everything that
 //! is sent to one connection alone. Extensions are not negotiated, so the reserved bits are always zero.
 
+#[cfg(any(feature = "bench", fuzzing, test))]
+pub mod client;
 pub mod close;
 pub mod decoder;
 pub mod frame;
@@ -25,5 +28,4 @@ pub mod violation;
 
 pub use close::CloseCode;
 pub use decoder::{Decoder, Event, Role};
-pub use frame::Opcode;
 pub use violation::Violation;

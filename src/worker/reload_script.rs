@@ -23,13 +23,9 @@ use crate::{
         waker::Waker,
     },
     limits::{Bounds, Limits},
-    live::Live,
     log::{Dropped, Log},
-    metrics::Metrics,
-    publish::Publisher,
-    shared::{Settings, SlowClients},
+    shared::Settings,
     tape::TapeSettings,
-    topic::Subscriptions,
 };
 
 /// What clients subscribe to and publish on.
@@ -147,15 +143,8 @@ impl Party {
             value_bytes_max: 1000,
             epoch: 99,
         });
-        let metrics = Arc::new(Metrics::new(1));
-        let shared = Arc::new(Shared {
-            publisher: Publisher::new(tape.clone(), Arc::new([]), Arc::clone(&metrics), config.max_topic_length),
-            subscriptions: Subscriptions::new(config.max_subscriptions_total),
-            settings: Live::new(Settings::new(&config)),
-            metrics,
-            slow: SlowClients::new(1),
-            log: Log::new(config.log_limit, Dropped::default()),
-        });
+        let log = Log::new(config.log_limit, Dropped::default());
+        let shared = Shared::new(Settings::new(&config), log, &tape, 1, Arc::new([]));
         let waker = Arc::new(Waker::new().expect("a descriptor"));
         let (inbox, receiver) = Inbox::new(64, Arc::clone(&waker));
         let (sender, control) = Inbox::new(64, Arc::clone(&waker));

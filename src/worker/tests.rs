@@ -40,15 +40,11 @@ use crate::{
     },
     lane::{LANES, Lane},
     limits::{Limits, Quota, Table},
-    live::Live,
     log::{Dropped, Log},
-    metrics::Metrics,
     protocol::{Kind, Payload},
     proxy::Proxies,
-    publish::Publisher,
-    shared::{OWED_MAX, Settings, SlowClients},
+    shared::{OWED_MAX, Settings},
     tape::{Position, Reader, TapeSettings},
-    topic::Subscriptions,
 };
 
 /// Scripts in an ordinary run: a minute or two.
@@ -182,15 +178,8 @@ impl World {
             epoch: 99,
         });
         let wakers: Vec<Arc<Waker>> = (0..workers).map(|_| Arc::new(Waker::new().unwrap())).collect();
-        let metrics = Arc::new(Metrics::new(workers));
-        let shared = Arc::new(Shared {
-            publisher: Publisher::new(tape.clone(), wakers.clone().into(), Arc::clone(&metrics), 128),
-            subscriptions: Subscriptions::new(settings.subscriptions_total_max),
-            settings: Live::new(settings),
-            metrics,
-            log: Log::new("5/s".parse().expect("it is a rate"), Dropped::default()),
-            slow: SlowClients::new(workers),
-        });
+        let log = Log::new("5/s".parse().expect("it is a rate"), Dropped::default());
+        let shared = Shared::new(settings, log, &tape, workers, wakers.clone().into());
         let (control, handed_on) = Inbox::new(1000, Arc::new(Waker::new().unwrap()));
         let post = |(index, waker): (usize, Arc<Waker>)| {
             let (inbox, receiver) = Inbox::new(64, Arc::clone(&waker));

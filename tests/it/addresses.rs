@@ -9,7 +9,7 @@ use std::{
 
 use bytesize::ByteSize;
 use socket2::{Domain, Socket, Type};
-use stentor::{protocol::Payload, server::Server};
+use stentor::{Payload, server::Server};
 use tungstenite::client::IntoClientRequest;
 
 use crate::client::{Client, PATIENCE, exchange, frame, read_frame, serve};

@@ -9,7 +9,7 @@ use std::{
 
 use bytesize::ByteSize;
 use socket2::{Domain, Socket, Type};
-use stentor::{config::Config, protocol::Payload, server::Server};
+use stentor::{Payload, config::Config, server::Server};
 
 use crate::{
     client::{PATIENCE, close_code, frame, read_frame, serve, tcp, upgraded},

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use stentor::{protocol::Payload, server::Server};
+use stentor::{Payload, server::Server};
 
 use crate::client::{Client, read_frame, serve, tcp, upgraded};
 

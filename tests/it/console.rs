@@ -1,8 +1,8 @@
 //! The console as people meet it, in a real browser.
 
 use stentor::{
+    Payload,
     config::{Rate, Span},
-    protocol::Payload,
     server::Server,
 };
 

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, thread};
 
 use bytesize::ByteSize;
 use rustix::process::Signal;
-use stentor::{config::Config, protocol::Payload, server::Server};
+use stentor::{Payload, config::Config, server::Server};
 
 use self::attacks::{ALL, Attack, Attacker};
 use crate::{

@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use bytesize::ByteSize;
-use stentor::protocol::Payload;
+use stentor::Payload;
 
 use crate::{
     client::{Client, exchange, frame, read_frame, serve, tcp, upgraded},

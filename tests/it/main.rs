@@ -10,6 +10,7 @@ mod check;
 mod client;
 mod console;
 mod faults;
+mod floors;
 mod guard;
 mod handshake;
 mod hostile;

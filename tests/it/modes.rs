@@ -8,7 +8,7 @@ use std::{
 
 use bytesize::ByteSize;
 use serde_json::{Value, json};
-use stentor::{protocol::Payload, server::Server};
+use stentor::{Payload, server::Server};
 
 use crate::client::{Client, serve, tcp};
 

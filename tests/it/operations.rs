@@ -2,9 +2,6 @@
 
 use std::{collections::BTreeSet, fs};
 
-use clap::CommandFactory;
-use stentor::cli::Cli;
-
 use crate::{
     client::{Client, exchange, serve},
     process::run,
@@ -14,9 +11,15 @@ fn read(name: &str) -> String {
     fs::read_to_string(format!("{}/docs/{name}", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
+/// Every flag that the program's help explains.
 fn flags() -> BTreeSet<String> {
-    let command = Cli::command();
-    command.get_arguments().map(|flag| format!("--{}", flag.get_long().unwrap())).collect()
+    let output = run(&["--help"]);
+    let help = String::from_utf8(output.stdout).unwrap();
+    let lines = help.lines().filter_map(|line| line.strip_prefix("      --"));
+    let flags: BTreeSet<_> =
+        lines.map(|line| format!("--{}", line.split([' ', '=']).next().unwrap_or_default())).collect();
+    assert!(flags.len() > 60 && flags.contains("--print-config"), "{flags:?}");
+    flags
 }
 
 /// The names of all metrics, as samples have them; of histograms, the name without a suffix.

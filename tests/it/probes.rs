@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use bytesize::ByteSize;
-use stentor::protocol::Payload;
+use stentor::Payload;
 
 use crate::{
     client::{Client, exchange, serve, tcp},

@@ -1,6 +1,6 @@
 //! The JSON protocol on `/ws`.
 
-use stentor::protocol::Payload;
+use stentor::Payload;
 
 use crate::{
     client::{Client, serve},

@@ -1,6 +1,6 @@
 //! Bare topics on `/raw/TOPIC`, and how the two lanes translate into each other.
 
-use stentor::protocol::Payload;
+use stentor::Payload;
 use tungstenite::Message;
 
 use crate::client::{Client, serve};

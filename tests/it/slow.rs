@@ -1,7 +1,7 @@
 //! Subscribers that are slower than the feed.
 
 use bytesize::ByteSize;
-use stentor::{protocol::Payload, server::Server};
+use stentor::{Payload, server::Server};
 use tungstenite::Message;
 
 use crate::client::{Client, serve};

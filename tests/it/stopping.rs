@@ -6,7 +6,7 @@ use std::{
 };
 
 use rustix::process::Signal;
-use stentor::protocol::Payload;
+use stentor::Payload;
 
 use crate::{
     client::{Client, close_code, serve, tcp, upgraded},

@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde_json::Value;
-use stentor::{protocol::Payload, server::Server};
+use stentor::{Payload, server::Server};
 use tungstenite::Message;
 
 use crate::{

@@ -26,7 +26,7 @@ use crossbeam_channel::Receiver;
 use rustix::fd::OwnedFd;
 use serde_json::Value;
 
-use super::{Context, Control, Settings, sweep};
+use super::{Context, Control, HttpSettings, sweep};
 use crate::{
     clock::Moment,
     config::{Config, Span},
@@ -36,14 +36,11 @@ use crate::{
         waker::Waker,
     },
     limits::{Bounds, Limits},
-    live::Live,
     log::{Dropped, Log},
-    metrics::{Eviction, Metrics, Refusal},
+    metrics::{Eviction, Refusal},
     protocol::Payload,
-    publish::Publisher,
-    shared::{self, Shared},
+    shared::{Settings, Shared, tape_settings},
     tape::{Tape, TapeSettings},
-    topic::Subscriptions,
 };
 
 /// Long enough that a test never meets it.
@@ -65,7 +62,7 @@ impl Server {
         Server::with(|_| {}, |_| {})
     }
 
-    fn with(config: impl FnOnce(&mut Config), settings: impl FnOnce(&mut Settings)) -> Server {
+    fn with(config: impl FnOnce(&mut Config), settings: impl FnOnce(&mut HttpSettings)) -> Server {
         let (context, worker) = context(config, settings);
         let waker = Arc::new(Waker::new().unwrap());
         let (inbox, receiver) = Inbox::new(1024, Arc::clone(&waker));
@@ -124,35 +121,20 @@ impl Drop for Server {
 /// What a control thread works with, and the inbox of the one worker.
 fn context(
     change: impl FnOnce(&mut Config),
-    change_settings: impl FnOnce(&mut Settings),
+    change_settings: impl FnOnce(&mut HttpSettings),
 ) -> (Context, Receiver<Message<Socket>>) {
     let mut config =
         Config { close_timeout: Span::new(NEVER), handshake_timeout: Span::new(NEVER), ..Config::default() };
     change(&mut config);
-    let mut settings = Settings { keep_alive: NEVER, ..Settings::new(&config) };
+    let mut settings = HttpSettings { keep_alive: NEVER, ..HttpSettings::new(&config) };
     change_settings(&mut settings);
-    let tape = Tape::new(TapeSettings {
-        retain: 256 * 1024,
-        segment: 64 * 1024,
-        message_max: config.max_message.as_u64() as usize,
-        topics_max: config.max_topics,
-        value_bytes_max: config.max_values.as_u64() as usize,
-        epoch: 36,
-    });
-    let metrics = Arc::new(Metrics::new(1));
-    let publisher = Publisher::new(tape.clone(), Arc::new([]), Arc::clone(&metrics), config.max_topic_length);
-    let shared = Shared {
-        settings: Live::new(shared::Settings::new(&config)),
-        publisher,
-        subscriptions: Subscriptions::new(config.max_subscriptions_total),
-        metrics,
-        log: Log::new("5/s".parse().expect("it is a rate"), Dropped::default()),
-        slow: shared::SlowClients::new(1),
-    };
+    let tape = Tape::new(TapeSettings { retain: 256 * 1024, segment: 64 * 1024, ..tape_settings(&config, 36) });
+    let log = Log::new(config.log_limit, Dropped::default());
+    let shared = Shared::new(Settings::new(&config), log, &tape, 1, Arc::new([]));
     let (worker, receiver) = Inbox::new(4, Arc::new(Waker::new().unwrap()));
     let context = Context {
         settings,
-        shared: Arc::new(shared),
+        shared,
         tape,
         limits: Limits::new(&Bounds::of(&config), config.ipv6_prefix),
         workers: vec![worker],

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use tungstenite::{Message, WebSocket, protocol::WebSocketConfig};
 
 use super::*;
-use crate::websocket::frame;
+use crate::websocket::{client, frame};
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 const MAX: usize = 2000;
@@ -68,7 +68,7 @@ fn decode(bytes: &[u8]) -> (Vec<Owned>, Option<Violation>) {
 /// A client's frame of any kind.
 fn masked(fin: bool, opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    frame::push_masked(&mut out, opcode, payload, KEY);
+    client::push_masked(&mut out, opcode, payload, KEY);
     if !fin {
         out[0] &= 0x7F;
     }

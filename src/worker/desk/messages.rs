@@ -159,6 +159,7 @@ impl<E: Edge> Clerk<'_, E> {
         }
     }
 
+    /// Whether the holder may publish on this topic.
     fn may_publish(&self, token: Token, topic: &str) -> bool {
         let holder = self.connections.get(token).map(|connection| connection.holder);
         holder.is_some_and(|holder| self.ground.settings.access.may_publish(holder, topic))

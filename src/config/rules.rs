@@ -1,0 +1,299 @@
+//! The rules that settings must keep, each a line with its flag or a function with its sentence.
+//!
+//! They are asked in order, and the first that is broken is what the operator is told: ranges first, so that what the relations
+//! compute can't overflow.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+
+use super::{Config, Pin, SYMBOLS_MAX, Span};
+
+/// A rule, and how to find what it is about.
+pub(super) enum Rule {
+    /// A number from the least to the most.
+    Count { flag: &'static str, of: fn(&Config) -> u64, least: u64, most: u64 },
+    /// A size from the least to the most.
+    Size { flag: &'static str, of: fn(&Config) -> ByteSize, least: ByteSize, most: ByteSize },
+    /// A time that is zero for never, or no shorter than this.
+    NeverOr { flag: &'static str, of: fn(&Config) -> Span, least: Span },
+    /// A time that is more than zero.
+    Lasts { flag: &'static str, of: fn(&Config) -> Span },
+    /// A time that is no longer than this.
+    Within { flag: &'static str, of: fn(&Config) -> Span, most: Span },
+    /// Anything else: returns what is wrong.
+    Other(fn(&Config) -> Option<String>),
+}
+
+impl Rule {
+    /// # Errors
+    /// It is broken: the sentence for the operator.
+    pub(super) fn check(&self, config: &Config) -> Result<(), String> {
+        let wrong = match *self {
+            Rule::Count { flag, of, least, most } => {
+                let given = of(config);
+                let fits = (least..=most).contains(&given);
+                (!fits).then(|| format!("{flag} was given as {given}: it must be from {least} to {most}"))
+            }
+            Rule::Size { flag, of, least, most } => {
+                let given = of(config);
+                let fits = (least..=most).contains(&given);
+                (!fits).then(|| format!("{flag} was given as {given}: it must be from {least} to {most}"))
+            }
+            Rule::NeverOr { flag, of, least } => {
+                let given = of(config);
+                let fits = given.is_zero() || given >= least;
+                (!fits).then(|| format!("{flag} was given as {given}: it must be 0s (never) or at least {least}"))
+            }
+            Rule::Lasts { flag, of } => {
+                of(config).is_zero().then(|| format!("{flag} was given as 0s: it must be more than that"))
+            }
+            Rule::Within { flag, of, most } => {
+                let given = of(config);
+                (given > most).then(|| format!("{flag} was given as {given}: it must be at most {most}"))
+            }
+            Rule::Other(wrong) => wrong(config),
+        };
+        wrong.map_or(Ok(()), Err)
+    }
+}
+
+/// What a descriptor or a name can be numbered with, for numbers that seem to have no bound.
+const NUMBERED: u64 = i32::MAX as u64;
+
+const NONE: ByteSize = ByteSize::b(0);
+const MOST: ByteSize = ByteSize::pib(1);
+
+/// Every number and every size, with the least and the most that it may be. Beyond these bounds memory is reserved that there is
+/// not, or sums overflow.
+pub(super) const RANGES: &[Rule] = &[
+    count("--acceptors", |c| wide(c.acceptors), 1, 1024),
+    count("--workers", |c| wide(c.workers.unwrap_or(1)), 1, 4096),
+    count("--backlog", |c| c.backlog.into(), 1, NUMBERED),
+    count("--inbox", |c| wide(c.inbox), 1, 1 << 20),
+    count("--max-connections", |c| wide(c.max_connections), 1, NUMBERED),
+    count("--max-connections-per-ip", |c| share(c.max_connections_per_ip), 0, NUMBERED),
+    count("--max-topics-per-ip", |c| share(c.max_topics_per_ip), 0, NUMBERED),
+    count("--max-subscriptions-per-ip", |c| share(c.max_subscriptions_per_ip), 0, NUMBERED),
+    count("--ipv6-prefix", |c| c.ipv6_prefix.into(), 1, 128),
+    count("--max-http-connections", |c| wide(c.max_http_connections), 1, NUMBERED),
+    count("--max-topics", |c| wide(c.max_topics), 1, 1 << 24),
+    count("--max-subscriptions", |c| wide(c.max_subscriptions), 1, NUMBERED),
+    count("--max-subscriptions-total", |c| wide(c.max_subscriptions_total), 1, NUMBERED),
+    count("--max-topic-length", |c| wide(c.max_topic_length), 1, 1024),
+    count("--slow-list", |c| wide(c.slow_list), 0, 1000),
+    count("--turn-sends", |c| wide(c.turn_sends), 1, 1_000_000),
+    // A second.
+    count("--spin", |c| c.spin, 0, 1_000_000),
+    count("--demo-symbols", |c| wide(c.demo_symbols), 1, SYMBOLS_MAX as u64),
+    size("--retain", |c| c.retain, NONE, MOST),
+    size("--lag-limit", |c| c.lag_limit, NONE, MOST),
+    size("--segment", |c| c.segment, ByteSize::kib(64), ByteSize::gib(1)),
+    size("--sndbuf", |c| c.sndbuf, NONE, ByteSize::gib(1)),
+    size("--rcvbuf", |c| c.rcvbuf, NONE, ByteSize::gib(1)),
+    size("--max-message", |c| c.max_message, ByteSize::b(1), ByteSize::mib(512)),
+    size("--max-body", |c| c.max_body, ByteSize::b(1), ByteSize::tib(1)),
+    size("--max-head", |c| c.max_head, ByteSize::b(512), ByteSize::mib(1)),
+    size("--max-values", |c| c.max_values, NONE, MOST),
+    size("--max-values-per-ip", |c| c.max_values_per_ip.unwrap_or(NONE), NONE, MOST),
+    size("--max-assembly", |c| c.max_assembly, NONE, MOST),
+    size("--max-assembly-per-ip", |c| c.max_assembly_per_ip.unwrap_or(NONE), NONE, MOST),
+    size("--max-pending", |c| c.max_pending, ByteSize::kib(64), ByteSize::gib(1)),
+    size("--max-http-pending", |c| c.max_http_pending, ByteSize::mib(4), ByteSize::gib(16)),
+    size("--min-http-rate", |c| c.min_http_rate, NONE, ByteSize::mib(1)),
+];
+
+/// What holds between settings, and what is no range.
+pub(super) const RELATIONS: &[Rule] = &[
+    Rule::Other(somewhere_is_listened),
+    Rule::Other(a_message_fits_a_segment),
+    Rule::Other(the_tape_holds_two_segments),
+    Rule::Other(a_message_can_be_assembled),
+    Rule::Other(one_address_can_assemble_a_message),
+    Rule::Other(one_connection_has_no_more_names_than_all),
+    Rule::Other(each_worker_has_a_core),
+    Rule::NeverOr { flag: "--heartbeat", of: |c| c.heartbeat, least: SECOND },
+    Rule::NeverOr { flag: "--idle-timeout", of: |c| c.idle_timeout, least: SECOND },
+    Rule::NeverOr { flag: "--stall-limit", of: |c| c.stall_limit, least: SECOND },
+    Rule::Lasts { flag: "--handshake-timeout", of: |c| c.handshake_timeout },
+    Rule::Lasts { flag: "--close-timeout", of: |c| c.close_timeout },
+    Rule::NeverOr { flag: "--topic-expiry", of: |c| c.topic_expiry, least: Span::new(Duration::from_secs(60)) },
+    Rule::Within { flag: "--flush-interval", of: |c| c.flush_interval, most: Span::new(Duration::from_secs(10)) },
+    Rule::Other(origins_look_like_origins),
+    Rule::Other(the_proxy_protocol_has_proxies),
+    Rule::Other(a_loop_has_a_replay),
+];
+
+const SECOND: Span = Span::new(Duration::from_secs(1));
+
+const fn count(flag: &'static str, of: fn(&Config) -> u64, least: u64, most: u64) -> Rule {
+    Rule::Count { flag, of, least, most }
+}
+
+const fn size(flag: &'static str, of: fn(&Config) -> ByteSize, least: ByteSize, most: ByteSize) -> Rule {
+    Rule::Size { flag, of, least, most }
+}
+
+fn wide(n: usize) -> u64 {
+    n as u64
+}
+
+fn share(n: Option<usize>) -> u64 {
+    n.map_or(0, wide)
+}
+
+fn somewhere_is_listened(c: &Config) -> Option<String> {
+    c.listen.is_empty().then(|| "--listen names no address: give at least one, such as 127.0.0.1:9001".into())
+}
+
+fn a_message_fits_a_segment(c: &Config) -> Option<String> {
+    (c.max_message > c.segment).then(|| {
+        format!(
+            "--max-message {} does not fit into --segment {}: raise --segment to at least {0}, or lower --max-message",
+            c.max_message, c.segment
+        )
+    })
+}
+
+fn the_tape_holds_two_segments(c: &Config) -> Option<String> {
+    let segments = c.segment.as_u64().saturating_mul(2);
+    (c.retain.as_u64() < segments).then(|| {
+        format!(
+            "--retain {} holds fewer than two segments of {}: raise it to at least {}, or lower --segment",
+            c.retain,
+            c.segment,
+            ByteSize::b(segments)
+        )
+    })
+}
+
+/// What an unfinished message takes beside its bytes, and more.
+const ASSEMBLY_BESIDE: u64 = 1024;
+
+fn a_message_can_be_assembled(c: &Config) -> Option<String> {
+    holds_a_message(c, "--max-assembly", c.max_assembly)
+}
+
+fn one_address_can_assemble_a_message(c: &Config) -> Option<String> {
+    let share = match c.max_assembly_per_ip {
+        Some(share) if share.as_u64() == 0 => c.max_assembly,
+        Some(share) => share,
+        None => ByteSize::b(c.max_assembly.as_u64().div_ceil(2)),
+    };
+    holds_a_message(c, "--max-assembly-per-ip", share)
+}
+
+fn holds_a_message(c: &Config, flag: &str, given: ByteSize) -> Option<String> {
+    let least = ByteSize::b(c.max_message.as_u64().saturating_add(ASSEMBLY_BESIDE));
+    (given < least).then(|| {
+        format!(
+            "{flag} {given} does not hold one message of --max-message {}: raise it to at least {least}, or lower \
+             --max-message",
+            c.max_message
+        )
+    })
+}
+
+fn one_connection_has_no_more_names_than_all(c: &Config) -> Option<String> {
+    (c.max_subscriptions > c.max_subscriptions_total).then(|| {
+        format!(
+            "--max-subscriptions {} is more than --max-subscriptions-total {}: raise the total",
+            c.max_subscriptions, c.max_subscriptions_total
+        )
+    })
+}
+
+fn each_worker_has_a_core(c: &Config) -> Option<String> {
+    let (Pin::Cores(cores), Some(workers)) = (&c.pin, c.workers) else { return None };
+    (workers > cores.len()).then(|| {
+        format!(
+            "--workers {workers} is more than the {} cores of --pin {}: name one core for each worker, or use --pin none",
+            cores.len(),
+            c.pin
+        )
+    })
+}
+
+fn origins_look_like_origins(c: &Config) -> Option<String> {
+    let is_origin = |origin: &&String| {
+        let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+        host.is_some_and(|host| !host.is_empty() && !host.contains(['/', ' ']))
+    };
+    c.allow_origin.iter().find(|origin| !is_origin(origin)).map(|origin| {
+        format!("--allow-origin was given as {origin}: it must look like https://example.com or http://localhost:8080")
+    })
+}
+
+fn the_proxy_protocol_has_proxies(c: &Config) -> Option<String> {
+    (c.proxy_protocol && c.trusted_proxy.is_empty())
+        .then(|| "--proxy-protocol was given without --trusted-proxy: name the proxies that may use it".into())
+}
+
+fn a_loop_has_a_replay(c: &Config) -> Option<String> {
+    (c.replay_loop && c.replay.is_none()).then(|| "--loop was given without --replay: name the file to repeat".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Args;
+
+    use super::*;
+
+    /// The flags that rules of a form name, in their order.
+    fn flags() -> Vec<&'static str> {
+        let flag = |rule: &Rule| match *rule {
+            Rule::Count { flag, .. }
+            | Rule::Size { flag, .. }
+            | Rule::NeverOr { flag, .. }
+            | Rule::Lasts { flag, .. }
+            | Rule::Within { flag, .. } => Some(flag),
+            Rule::Other(_) => None,
+        };
+        RANGES.iter().chain(RELATIONS).filter_map(flag).collect()
+    }
+
+    #[test]
+    fn every_rule_is_about_a_flag_that_there_is_and_has_it_to_itself() {
+        let command = Config::augment_args(clap::Command::new("stentor"));
+        let known: Vec<String> =
+            command.get_arguments().filter_map(|arg| Some(format!("--{}", arg.get_long()?))).collect();
+        let mut flags = flags();
+        for flag in &flags {
+            assert!(known.iter().any(|known| known == flag), "{flag}");
+        }
+        let all = flags.len();
+        flags.sort_unstable();
+        flags.dedup();
+        assert_eq!(flags.len(), all);
+    }
+
+    #[test]
+    fn what_a_rule_of_each_form_says_names_the_flag_what_was_given_and_what_would_do() {
+        let said = |change: fn(&mut Config)| {
+            let mut config = Config::default();
+            change(&mut config);
+            config.check().unwrap_err().0
+        };
+        let second = |seconds| Span::new(Duration::from_secs(seconds));
+        assert_eq!(said(|c| c.inbox = 0), "--inbox was given as 0: it must be from 1 to 1048576");
+        assert_eq!(
+            said(|c| c.max_head = ByteSize::b(511)),
+            "--max-head was given as 511 B: it must be from 512 B to 1.0 MiB"
+        );
+        assert_eq!(
+            said(|c| c.topic_expiry = Span::new(Duration::from_secs(59))),
+            "--topic-expiry was given as 59s: it must be 0s (never) or at least 1m"
+        );
+        assert_eq!(
+            said(|c| c.close_timeout = Span::new(Duration::ZERO)),
+            "--close-timeout was given as 0s: it must be more than that"
+        );
+        assert_eq!(
+            said(|c| c.flush_interval = Span::new(Duration::from_secs(11))),
+            "--flush-interval was given as 11s: it must be at most 10s"
+        );
+        let kept =
+            Config { topic_expiry: second(60), flush_interval: second(10), heartbeat: second(0), ..Config::default() };
+        kept.check().unwrap();
+    }
+}

@@ -1,0 +1,185 @@
+//! The `stentor` program: flags, log, start, signals.
+//!
+//! It is what a server inside another program doesn't have, together with the command line ([`cli`](crate::cli)), `--check` and the
+//! tools: only with the feature `cli`.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `writer` | the log, and who writes it |
+//! | `panic` | the last words of a server that panics |
+//! | `bar` | how far a replay has come, on a terminal |
+//! | `heap` | what the allocator keeps |
+
+mod bar;
+mod heap;
+mod panic;
+mod writer;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use listenfd::ListenFd;
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    flag,
+    iterator::Signals,
+};
+use socket2::Socket;
+
+use self::writer::Log;
+use crate::{
+    check,
+    cli::{self, Cli, Task},
+    config::LIVE,
+    server::{Server, StartError},
+    tools::top,
+};
+
+/// What events of the program are said to be from.
+const TARGET: &str = "stentor";
+
+/// What the program does from its start to its end.
+pub fn main() -> ExitCode {
+    heap::give_back();
+    let cli = cli::parse_from(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    if cli.print_config {
+        return print(cli.settings.to_string().as_bytes());
+    }
+    if let Some(Task::Top(options)) = &cli.task {
+        return match top::run(options) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("stentor top: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    if let Some(shell) = cli.completions {
+        return print(&cli::completions(shell));
+    }
+    if cli.man {
+        return print(&cli::manual());
+    }
+    // Before there are threads: it takes what it reads out of the environment.
+    let sockets = match passed() {
+        Ok(sockets) => sockets,
+        Err(error) => return failed(&StartError::Passed(error)),
+    };
+    if cli.check {
+        let report = check::check(&cli.config, &sockets);
+        let printed = print(format!("{}\n{report}", cli.settings).as_bytes());
+        return if report.would_start() { printed } else { ExitCode::FAILURE };
+    }
+    let log = Log::start(&cli);
+    match run(cli, sockets, &log) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+/// To standard output; whoever reads it may have gone.
+fn print(text: &[u8]) -> ExitCode {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text).and_then(|()| out.flush()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// 2 for what flags or the file got wrong, 1 for what the machine has too little of.
+fn failed(error: &StartError) -> ExitCode {
+    eprintln!("stentor: {error}");
+    match error {
+        StartError::Thread { .. } | StartError::Descriptor(_) => ExitCode::FAILURE,
+        _ => ExitCode::from(2),
+    }
+}
+
+fn run(mut cli: Cli, sockets: Vec<Socket>, log: &Log) -> Result<(), StartError> {
+    let asked = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        // In this order: the first signal finds `asked` false and sets it, the second ends the process at once.
+        flag::register_conditional_shutdown(signal, 1, Arc::clone(&asked))?;
+        flag::register(signal, Arc::clone(&asked))?;
+    }
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    // Without a file there is nothing to read again, and a terminal that is closed ends its programs by the same signal.
+    if cli.config_file.is_some() {
+        signals.add_signal(SIGHUP)?;
+    }
+    let dropped = log.dropped.clone();
+    let builder = Server::builder().config(cli.config.clone()).sockets(sockets);
+    let builder = builder.log_dropped(move || dropped.dropped_lines() as u64);
+    let mut server = builder.replay_progress(bar::Bar::default().draw()).start()?;
+    for address in server.addresses() {
+        tracing::info!(target: TARGET, "listening on http://{address}/ (subscribe at ws://{address}/ws)");
+    }
+    if let Some(address) = server.admin_address() {
+        tracing::info!(target: TARGET, "for operators: http://{address}/ (health, metrics, who is slow)");
+    }
+    for signal in signals.forever() {
+        match signal {
+            SIGHUP => reload(&mut cli, &mut server, log),
+            _ => break,
+        }
+    }
+    server.stop();
+    Ok(())
+}
+
+/// Reads flags, environment and file again, and takes over what can change while the server runs. After any mistake nothing
+/// has changed.
+fn reload(cli: &mut Cli, server: &mut Server, log: &Log) {
+    let wanted = match cli::parse_from(std::env::args_os()) {
+        Ok(wanted) => wanted,
+        Err(error) => {
+            let text = error.to_string();
+            let lines = text.lines().take_while(|line| !line.is_empty()).collect::<Vec<_>>();
+            let why = lines.join("; ");
+            return tracing::error!(target: TARGET, "nothing was reloaded: {}", why.trim_start_matches("error: "));
+        }
+    };
+    if let Err(error) = server.reload(&wanted.config) {
+        return tracing::error!(target: TARGET, "nothing was reloaded: {error}");
+    }
+    log.set_level(&wanted.log_level);
+    let is_live = |name: &str| name == "log-level" || LIVE.iter().any(|field| field.replace('_', "-") == name);
+    let mut in_force = cli.settings.clone();
+    for (setting, (now, wanted)) in in_force.0.iter_mut().zip(cli.settings.0.iter().zip(&wanted.settings.0)) {
+        if is_live(&wanted.name) {
+            *setting = wanted.clone();
+        }
+        if now.differs(wanted) {
+            let (name, from, to) = (&now.name, now.value(), wanted.value());
+            match is_live(name) {
+                true => tracing::info!(target: TARGET, name, from, to, source = wanted.source, "changed"),
+                false => tracing::warn!(target: TARGET, name, from, to, source = wanted.source, "needs a restart"),
+            }
+        }
+    }
+    cli.settings = in_force;
+    tracing::info!(target: TARGET, "reloaded");
+}
+
+/// The listening sockets that whoever started this process has passed to it: `LISTEN_FDS` and `LISTEN_PID`, as
+/// `sd_listen_fds(3)` has them. Takes them out of the environment, so it must be called before there are other threads.
+///
+/// # Errors
+/// What was passed is no listening TCP socket.
+fn passed() -> io::Result<Vec<Socket>> {
+    let mut passed = ListenFd::from_env();
+    let mut sockets = Vec::new();
+    for index in 0..passed.len() {
+        if let Some(listener) = passed.take_tcp_listener(index)? {
+            let socket = Socket::from(listener);
+            if !socket.is_listener()? {
+                return Err(io::Error::other(format!("socket {index} is not listening")));
+            }
+            sockets.push(socket);
+        }
+    }
+    Ok(sockets)
+}
