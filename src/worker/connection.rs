@@ -12,7 +12,7 @@ use crate::{
     handover::Listener,
     lane::Lane,
     limits::{Permit, Spent},
-    websocket::Decoder,
+    websocket::{Decoder, Role},
 };
 
 /// A cohort of this worker: all connections with the same subscription.
@@ -99,6 +99,45 @@ pub struct Connection<S> {
 }
 
 impl<S> Connection<S> {
+    /// A connection that has said nothing yet.
+    pub fn new(
+        id: u64,
+        socket: S,
+        (peer, permit, by): (SocketAddr, Permit, Listener),
+        holder: Holder,
+        now: Moment,
+    ) -> Connection<S> {
+        Connection {
+            socket,
+            cohort: None,
+            cursor: Cursor::None,
+            phase: Phase::Request,
+            full: false,
+            answered: false,
+            awaits_header: false,
+            holder,
+            ping: Ping::None,
+            echo: true,
+            skipped: 0,
+            lane: Lane::default(),
+            topic: None,
+            out: Vec::new(),
+            decoder: Decoder::new(Role::Server),
+            request: Vec::new(),
+            id,
+            heard: now,
+            mark: 0,
+            sent: now,
+            since: now,
+            timer: None,
+            commands: Spent::default(),
+            publications: Spent::default(),
+            peer,
+            permit,
+            by,
+        }
+    }
+
     /// What it is called in the log and in `hello`.
     pub fn name(&self) -> String {
         format!("{:x}-{:x}", self.id >> 48, self.id & 0xffff_ffff_ffff)

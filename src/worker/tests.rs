@@ -16,6 +16,7 @@ mod client;
 mod edge;
 mod every;
 mod interest;
+mod parts;
 mod reload;
 
 use std::{

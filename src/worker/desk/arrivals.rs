@@ -1,20 +1,11 @@
 //! Sockets that come and go: from the acceptor and the control thread to a worker, and back to the control thread.
 
-use super::{
-    super::{
-        connection::{Connection, Phase, Ping},
-        cursor::Cursor,
-    },
-    Clerk, Draining,
-};
+use super::{super::connection::Connection, Clerk, Draining};
 use crate::{
     handover::{Arrival, Beginning, Message},
     http,
     io::{Edge, Token},
-    lane::Lane,
-    limits::Spent,
     log::{Kind, tell},
-    websocket::{Decoder, Role},
 };
 
 /// Sockets taken over in one turn.
@@ -39,37 +30,12 @@ impl<E: Edge> Clerk<'_, E> {
     fn take_over(&mut self, arrival: Arrival<E::Socket>) -> Option<Token> {
         self.desk.made += 1;
         let id = ((self.ground.index as u64 + 1) << 48) | self.desk.made;
-        let (received, is_awaited) = arrival.beginning.into_read();
-        let awaits_header = is_awaited && self.ground.settings.proxies.announce(arrival.peer.ip());
-        let token = self.connections.insert(Connection {
-            socket: arrival.socket,
-            cohort: None,
-            cursor: Cursor::None,
-            phase: Phase::Request,
-            full: false,
-            answered: false,
-            awaits_header,
-            holder: self.ground.settings.access.anonymous(),
-            ping: Ping::None,
-            echo: true,
-            skipped: 0,
-            lane: Lane::default(),
-            topic: None,
-            out: Vec::new(),
-            decoder: Decoder::new(Role::Server),
-            request: Vec::new(),
-            id,
-            heard: self.ground.now,
-            mark: 0,
-            sent: self.ground.now,
-            since: self.ground.now,
-            timer: None,
-            commands: Spent::default(),
-            publications: Spent::default(),
-            peer: arrival.peer,
-            permit: arrival.permit,
-            by: arrival.by,
-        });
+        let Arrival { socket, peer, permit, by, beginning } = arrival;
+        let (received, is_awaited) = beginning.into_read();
+        let holder = self.ground.settings.access.anonymous();
+        let mut connection = Connection::new(id, socket, (peer, permit, by), holder, self.ground.now);
+        connection.awaits_header = is_awaited && self.ground.settings.proxies.announce(peer.ip());
+        let token = self.connections.insert(connection);
         let socket = self.connections.get_mut(token).map(|connection| &mut connection.socket)?;
         if let Err(error) = self.ground.edge.watch(socket, token) {
             tell!(self.ground.shared.log, Kind::Unwatched, self.ground.now, WARN, { %error }, "a socket could not be watched");
