@@ -123,7 +123,7 @@ impl Drop for Batch<'_> {
 
 impl PublishError {
     /// What a client is told.
-    pub fn code(&self) -> ErrorCode {
+    pub(crate) fn code(&self) -> ErrorCode {
         match self {
             PublishError::TopicsFull { .. } => ErrorCode::TooManyTopics,
             PublishError::AddressFull { .. } => ErrorCode::AddressFull,

@@ -9,6 +9,7 @@ use stentor::internals::{
         body::{BodyDecoder, BodyEvent},
         head::{self, Body, Request},
     },
+    lane::Address,
     websocket::{client, handshake},
 };
 use tungstenite::{
@@ -47,7 +48,11 @@ fn look(request: &Request<'_>) {
     }
     request.query().for_each(drop);
     request.list("Sec-WebSocket-Protocol").for_each(|element| assert!(!element.is_empty()));
-    let _ = handshake::choose_subprotocol(request, &["stentor.v1.json"]);
+    for address in [Address::Ws, Address::Raw] {
+        if let Ok((lane, Some(chosen))) = address.choose(handshake::offered(request)) {
+            assert!(lane.words().address() == address && handshake::offered(request).any(|name| name == chosen));
+        }
+    }
     judge(request);
 }
 

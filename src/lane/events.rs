@@ -2,7 +2,7 @@
 //!
 //! The stream is the body of an HTTP answer. Nothing can be said on it but replies, and its end is the goodbye.
 
-use super::{Asked, Words};
+use super::{Address, Asked, Words};
 use crate::{
     protocol::{Payload, Reply, command::Limits, event},
     websocket::CloseCode,
@@ -12,6 +12,14 @@ use crate::{
 pub struct Events;
 
 impl Words for Events {
+    fn address(&self) -> Address {
+        Address::Sse
+    }
+
+    fn subprotocol(&self) -> Option<&'static str> {
+        None
+    }
+
     fn tells(&self) -> bool {
         true
     }

@@ -3,7 +3,7 @@
 //! Each command of the client and each reply is one text message that holds one JSON object. A binary message is none, and closes
 //! the connection.
 
-use super::{Asked, Words};
+use super::{Address, Asked, Words};
 use crate::{
     protocol::{Command, Payload, Reply, command::Limits},
     websocket::{CloseCode, frame},
@@ -13,6 +13,14 @@ use crate::{
 pub struct Json;
 
 impl Words for Json {
+    fn address(&self) -> Address {
+        Address::Ws
+    }
+
+    fn subprotocol(&self) -> Option<&'static str> {
+        Some("stentor.v1.json")
+    }
+
     fn tells(&self) -> bool {
         true
     }

@@ -1,10 +1,9 @@
 //! The lanes: the forms in which publications go to their subscribers.
 
 /// Which encoding of the publications a subscriber is sent.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Lane {
     /// The `update` envelope in a text frame, for `/ws`.
-    #[default]
     Json,
     /// The payload alone in a frame of its own kind, for `/raw`.
     Raw,
@@ -15,9 +14,11 @@ pub enum Lane {
 /// How many lanes there are.
 pub const LANES: usize = 3;
 
+mod address;
 mod events;
 mod json;
 mod raw;
 mod words;
 
+pub use address::Address;
 pub use words::{Asked, Words};

@@ -3,7 +3,7 @@
 //! There are no words: each message of the client is a publication, each message to it is one, and whatever else happens is
 //! told by the close frame at the end.
 
-use super::{Asked, Words};
+use super::{Address, Asked, Words};
 use crate::{
     protocol::{Payload, Reply, command::Limits},
     websocket::{CloseCode, frame},
@@ -13,6 +13,14 @@ use crate::{
 pub struct Raw;
 
 impl Words for Raw {
+    fn address(&self) -> Address {
+        Address::Raw
+    }
+
+    fn subprotocol(&self) -> Option<&'static str> {
+        Some("stentor.v1.raw")
+    }
+
     fn tells(&self) -> bool {
         false
     }

@@ -5,7 +5,7 @@
 //! the wire. A lane holds no state: what a connection needs beside it, such as the topic of a `/raw` connection, is the
 //! connection's.
 
-use super::{LANES, Lane, events::Events, json::Json, raw::Raw};
+use super::{Address, LANES, Lane, events::Events, json::Json, raw::Raw};
 use crate::{
     protocol::{
         Command, Payload, Reply,
@@ -16,6 +16,12 @@ use crate::{
 
 /// How one lane is spoken.
 pub trait Words: Sync {
+    /// Where it is spoken.
+    fn address(&self) -> Address;
+
+    /// What a client offers that wants it; none if it can't be offered. No two lanes have the same.
+    fn subprotocol(&self) -> Option<&'static str>;
+
     /// Whether the client is told what happens; if not, it gets the publications and nothing else.
     fn tells(&self) -> bool;
 
@@ -46,14 +52,18 @@ pub enum Asked<'m> {
     Nothing,
 }
 
-/// The lanes, in the order of their numbers.
-static ALL: [&dyn Words; LANES] = [&Json, &Raw, &Events];
+/// Every lane.
+pub(super) const ALL: [Lane; LANES] = [Lane::Json, Lane::Raw, Lane::Events];
 
 impl Lane {
     /// How it is spoken.
     #[inline]
     pub fn words(self) -> &'static dyn Words {
-        ALL[self as usize]
+        match self {
+            Lane::Json => &Json,
+            Lane::Raw => &Raw,
+            Lane::Events => &Events,
+        }
     }
 }
 

@@ -45,7 +45,8 @@ pub enum ErrorCode {
 
 impl ErrorCode {
     /// Every code, in the order of the page for client authors.
-    pub const ALL: [ErrorCode; 15] = [
+    #[cfg(test)]
+    const ALL: [ErrorCode; 15] = [
         ErrorCode::BadJson,
         ErrorCode::BadCommand,
         ErrorCode::UnknownOp,

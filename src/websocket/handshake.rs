@@ -7,11 +7,11 @@
 //!  Connection: Upgrade                         →     Sec-WebSocket-Accept: base64(sha1(key + GUID))
 //!  Sec-WebSocket-Version: 13                         Sec-WebSocket-Protocol: one of those offered
 //!  Sec-WebSocket-Key: base64 of 16 bytes
-//!  Sec-WebSocket-Protocol: stentor.v1.json
+//!  Sec-WebSocket-Protocol: what is offered
 //! ```
 //!
 //! (RFC 6455 section 4.) Every function takes a parsed request and returns a value; a request that won't do becomes a
-//! [`Refusal`] with the sentence that its sender needs. The order for a caller: [`check`], [`choose_subprotocol`],
+//! [`Refusal`] with the sentence that its sender needs. The order for a caller: [`check`], [`offered`],
 //! [`push_accepted`]; who may connect is for [`access`](crate::access) to say.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -21,9 +21,6 @@ use crate::http::{
     Refusal, Request,
     response::{push_header, push_status_line},
 };
-
-/// The subprotocol of `/ws`: JSON in text frames.
-pub const SUBPROTOCOL: &str = "stentor.v1.json";
 
 /// The one version of WebSocket there is (RFC 6455 section 11.6).
 pub(super) const VERSION: &str = "13";
@@ -74,10 +71,9 @@ pub fn check(request: &Request<'_>) -> Result<[u8; 28], Refusal> {
     }
 }
 
-/// The first subprotocol offered that is among those `known`. None offered or none known: the answer names none, and it
-/// is for the client to go on or not.
-pub fn choose_subprotocol<'k>(request: &Request<'_>, known: &[&'k str]) -> Option<&'k str> {
-    request.list("Sec-WebSocket-Protocol").find_map(|offered| known.iter().find(|&&known| known == offered).copied())
+/// The subprotocols that a client offers, most wanted first. Their names are case-sensitive.
+pub fn offered<'b>(request: &Request<'b>) -> impl Iterator<Item = &'b str> {
+    request.list("Sec-WebSocket-Protocol")
 }
 
 /// Appends the 101 answer, after which frames begin.
@@ -120,6 +116,8 @@ mod tests {
             frame::push_text,
         },
     };
+
+    const SUBPROTOCOL: &str = "stentor.v1.json";
 
     const GOOD: &str = "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: h2c, WebSocket\r\nConnection: keep-alive, Upgrade\r\n\
                         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -168,19 +166,14 @@ mod tests {
     }
 
     #[test]
-    fn the_first_known_subprotocol_is_chosen_and_an_unknown_one_is_not_answered() {
-        let choice = |offer: &str| {
-            let head = GOOD.replace("\r\n\r\n", &format!("\r\n{offer}\r\n\r\n"));
-            with(&head, |request| choose_subprotocol(request, &[SUBPROTOCOL]))
+    fn subprotocols_are_offered_in_one_header_or_several() {
+        let offers = |lines: &str| {
+            let head = GOOD.replace("\r\n\r\n", &format!("\r\n{lines}\r\n\r\n"));
+            with(&head, |request| offered(request).map(str::to_owned).collect::<Vec<_>>())
         };
-        assert_eq!(choice("Sec-WebSocket-Protocol: mqtt, stentor.v1.json"), Some(SUBPROTOCOL));
-        assert_eq!(
-            choice("Sec-WebSocket-Protocol: mqtt\r\nSec-WebSocket-Protocol: stentor.v1.json"),
-            Some(SUBPROTOCOL)
-        );
-        assert_eq!(choice("Sec-WebSocket-Protocol: mqtt"), None);
-        assert_eq!(choice("Sec-WebSocket-Protocol: Stentor.v1.JSON"), None, "names are case-sensitive");
-        assert_eq!(choice("X-Other: 1"), None);
+        assert_eq!(offers("Sec-WebSocket-Protocol: mqtt, stentor.v1.json"), ["mqtt", SUBPROTOCOL]);
+        assert_eq!(offers("Sec-WebSocket-Protocol: mqtt\r\nSec-WebSocket-Protocol: Other"), ["mqtt", "Other"]);
+        assert!(offers("X-Other: 1").is_empty());
     }
 
     #[test]
@@ -191,7 +184,7 @@ mod tests {
         assert_eq!((len, parsed.path()), (request.len(), "/ws"));
 
         let mut answer = Vec::new();
-        push_accepted(&mut answer, &check(&parsed).unwrap(), choose_subprotocol(&parsed, &[SUBPROTOCOL]));
+        push_accepted(&mut answer, &check(&parsed).unwrap(), offered(&parsed).next());
         let head = answer.len();
         answer.extend_from_slice(b"\x81\x00");
         assert_eq!(check_response(&answer[..head - 1], &key), Ok(None));
@@ -214,7 +207,7 @@ mod tests {
             if let Some((request, _)) = parse(&self.request, 8192).map_err(io::Error::other)? {
                 let accept = check(&request).map_err(io::Error::other)?;
                 let mut answer = Vec::new();
-                push_accepted(&mut answer, &accept, choose_subprotocol(&request, &[SUBPROTOCOL]));
+                push_accepted(&mut answer, &accept, offered(&request).next());
                 push_text(&mut answer, "welcome");
                 self.answer.extend(answer);
             }

@@ -119,7 +119,7 @@ impl<S> Connection<S> {
             ping: Ping::None,
             echo: true,
             skipped: 0,
-            lane: Lane::default(),
+            lane: Lane::Json,
             topic: None,
             out: Vec::new(),
             decoder: Decoder::new(Role::Server),

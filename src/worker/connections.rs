@@ -67,10 +67,6 @@ impl<S> Connections<S> {
         gone
     }
 
-    pub fn contains(&self, token: Token) -> bool {
-        self.table.contains(token as usize)
-    }
-
     pub fn is_empty(&self) -> bool {
         self.table.is_empty()
     }

@@ -414,6 +414,16 @@ fn events_have_modes_and_rates_and_heartbeats() {
 }
 
 #[test]
+fn what_comes_behind_a_request_for_events_is_passed_over() {
+    let server = serve(|_| {});
+    let mut events = Events::open(&server, "topics=q.a", "X: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n");
+    assert_eq!(events.data()["type"], "hello");
+    assert_eq!(events.data()["type"], "ack");
+    server.publisher().publish("q.a", Payload::Json(b"1")).unwrap();
+    assert_eq!(events.data()["type"], "update");
+}
+
+#[test]
 fn events_that_can_not_be_are_refused_with_one_sentence() {
     let server = serve(|_| {});
     let refused = |query: &str, headers: &str| {

@@ -15,7 +15,7 @@ use crate::{
     access::{Holder, Wrong, shown_token},
     http::{self, Request},
     io::{Edge, Token},
-    lane::Lane,
+    lane::{Address, Lane},
     limits,
     log::{Kind, tell},
     metrics,
@@ -41,8 +41,9 @@ impl<E: Edge> Clerk<'_, E> {
             Ok(Some((head, _))) if !self.see_client(token, &head) => {}
             Ok(Some((head, len))) => match self.route(token, &head) {
                 Ok(true) => {
-                    // What came behind the request without waiting for the answer.
-                    if request.len() > len && self.connections.contains(token) {
+                    // What came behind the request without waiting for the answer, where anything is listened to.
+                    let connection = self.connections.get(token);
+                    if request.len() > len && connection.is_some_and(|connection| connection.lane.words().hears()) {
                         self.feed(token, &mut request[len..]);
                     }
                 }
@@ -120,10 +121,10 @@ impl<E: Edge> Clerk<'_, E> {
     fn open_json(&mut self, token: Token, head: &Request<'_>) -> Result<(), http::Refusal> {
         let accept = handshake::check(head)?;
         self.ground.settings.access.check_origin(head)?;
-        let subprotocol = handshake::choose_subprotocol(head, &[handshake::SUBPROTOCOL]);
+        let (lane, subprotocol) = choose_lane(head, Address::Ws)?;
         let upgrade = |out: &mut Vec<u8>| handshake::push_accepted(out, &accept, subprotocol);
         let Ok(holder) = self.ground.settings.access.holder(shown_token(head).as_deref()) else {
-            self.turn_away(token, Lane::Json, upgrade);
+            self.turn_away(token, lane, upgrade);
             return Ok(());
         };
         let topics = head.query_value("topics");
@@ -131,7 +132,7 @@ impl<E: Edge> Clerk<'_, E> {
         if sub.is_some() {
             self.may_subscribe(token)?;
         }
-        self.open(token, Lane::Json, holder, upgrade);
+        self.open(token, lane, holder, upgrade);
         self.greet(token);
         if let Some(sub) = sub {
             self.subscribe(token, None, &sub);
@@ -143,9 +144,10 @@ impl<E: Edge> Clerk<'_, E> {
     fn open_raw(&mut self, token: Token, head: &Request<'_>, topic: &str) -> Result<(), http::Refusal> {
         let accept = handshake::check(head)?;
         self.ground.settings.access.check_origin(head)?;
-        let upgrade = |out: &mut Vec<u8>| handshake::push_accepted(out, &accept, None);
+        let (lane, subprotocol) = choose_lane(head, Address::Raw)?;
+        let upgrade = |out: &mut Vec<u8>| handshake::push_accepted(out, &accept, subprotocol);
         let Ok(holder) = self.ground.settings.access.holder(shown_token(head).as_deref()) else {
-            self.turn_away(token, Lane::Raw, upgrade);
+            self.turn_away(token, lane, upgrade);
             return Ok(());
         };
         Topic::check(topic, self.ground.settings.topic_length_max)
@@ -156,7 +158,7 @@ impl<E: Edge> Clerk<'_, E> {
         if let Some(connection) = self.connections.get_mut(token) {
             connection.topic = Some(topic.into());
         }
-        self.open(token, Lane::Raw, holder, upgrade);
+        self.open(token, lane, holder, upgrade);
         if let Err(reason) = self.subscribe_raw(token, &sub, echo) {
             self.close(token, Farewell { code: Some(CloseCode::TRY_AGAIN_LATER), reason: &reason, error: None });
         }
@@ -189,7 +191,7 @@ impl<E: Edge> Clerk<'_, E> {
         if let Some(origin) = head.header("Origin") {
             response = response.header("Access-Control-Allow-Origin", origin);
         }
-        self.open(token, Lane::Events, holder, |out| response.write(out, false));
+        self.open(token, Address::Sse.lane(), holder, |out| response.write(out, false));
         self.greet(token);
         self.subscribe(token, None, &sub);
         Ok(())
@@ -236,9 +238,7 @@ impl<E: Edge> Clerk<'_, E> {
     /// is told nothing.
     fn turn_away(&mut self, token: Token, lane: Lane, accept: impl FnOnce(&mut Vec<u8>)) {
         self.open(token, lane, self.ground.settings.access.anonymous(), accept);
-        if lane.words().tells() {
-            self.greet(token);
-        }
+        self.greet(token);
         self.ground.shared.metrics.refuse(metrics::Refusal::Forbidden);
         self.close(token, Farewell::after(ErrorCode::Unauthorized, Wrong::REASON));
     }
@@ -277,4 +277,9 @@ impl<E: Edge> Clerk<'_, E> {
         self.answer(token, |out| refusal.response().keep_alive(false).write(out, false));
         self.set_timer(token);
     }
+}
+
+/// The lane that a WebSocket speaks, and the subprotocol that the answer names.
+fn choose_lane(head: &Request<'_>, address: Address) -> Result<(Lane, Option<&'static str>), http::Refusal> {
+    address.choose(handshake::offered(head)).map_err(|why| http::Refusal::new(400, why))
 }
