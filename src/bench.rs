@@ -34,8 +34,9 @@ use crate::{
     log::{Dropped, Log},
     metrics::Metrics,
     protocol::Payload,
+    publish::Door,
     shared::{Settings, Shared, tape_settings},
-    tape::Tape,
+    tape::{About, Tape},
     websocket::client,
     worker::Worker,
 };
@@ -47,7 +48,7 @@ mod tests;
 pub struct Bench {
     worker: Worker<FreeEdge>,
     wires: Rc<Wires>,
-    tape: Tape,
+    door: Door,
     metrics: Arc<Metrics>,
     limits: Arc<Limits>,
     inbox: Inbox<Socket>,
@@ -79,7 +80,7 @@ impl Bench {
         let wires = Rc::new(Wires::default());
         let worker = Worker::new(0, shared, tape.clone(), FreeEdge(Rc::clone(&wires)), received, control);
         let limits = Limits::of_connections(usize::MAX);
-        Bench { worker, wires, tape, metrics, limits, inbox, _control: kept }
+        Bench { worker, wires, door: Door::new(tape, 128), metrics, limits, inbox, _control: kept }
     }
 
     /// Connects a client with an upgrade request for `target`, such as `/raw/a` or `/ws?topics=a,b`.
@@ -115,8 +116,8 @@ impl Bench {
     /// # Panics
     /// If the tape refuses it.
     pub fn publish(&mut self, topic: &str, payload: Payload<'_>) {
-        let ts = self.wires.wall_us();
-        self.tape.appender().append(topic, payload, ts, 0).expect("it fits");
+        let about = About { ts: self.wires.wall_us(), ..About::default() };
+        self.door.publish(None, topic, payload, about).expect("it fits");
     }
 
     /// Lets the worker take turns until everything was sent that there is.

@@ -115,6 +115,25 @@ impl<S> Inbox<S> {
     }
 }
 
+/// How full an inbox is, for whoever only looks: whatever kind of socket it takes.
+#[derive(Clone)]
+pub struct Level(Arc<dyn Fn() -> usize + Send + Sync>);
+
+impl Level {
+    /// How many messages wait.
+    pub fn get(&self) -> usize {
+        (self.0)()
+    }
+}
+
+impl<S: Send + 'static> Inbox<S> {
+    /// How full it is, from now on.
+    pub fn level(&self) -> Level {
+        let sender = self.sender.clone();
+        Level(Arc::new(move || sender.len()))
+    }
+}
+
 /// Hands a socket to the worker with the fewest connections, those on the way included; to the next, if its inbox is full.
 ///
 /// # Errors

@@ -7,12 +7,15 @@
 pub mod bench {
     pub use crate::bench::{Bench, Client};
 }
+#[cfg(fuzzing)]
 pub mod access {
     pub use crate::access::*;
 }
+#[cfg(fuzzing)]
 pub mod feeds {
     pub use crate::feeds::*;
 }
+#[cfg(fuzzing)]
 pub mod http {
     pub use crate::http::*;
 }
@@ -25,11 +28,18 @@ pub mod lane {
 pub mod protocol {
     pub use crate::protocol::*;
 }
+pub mod publication {
+    pub use crate::publication::*;
+}
+pub mod publish {
+    pub use crate::publish::*;
+}
 pub mod tape {
     pub use crate::tape::*;
 }
+#[cfg(fuzzing)]
 pub mod topic {
-    pub use crate::topic::*;
+    pub use crate::topic::script;
 }
 pub mod websocket {
     pub use crate::websocket::*;

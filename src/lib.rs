@@ -18,7 +18,8 @@
 //!  1  lane, http, websocket, protocol  bytes and values: no socket, thread, lock or clock
 //!     access                           who may what
 //!  0  clock, config, limits, live,     ground
-//!     log, metrics, panic, slack
+//!     log, metrics, panic,
+//!     publication, slack
 //! ```
 
 mod acceptor;
@@ -50,6 +51,7 @@ mod panic;
 pub mod program;
 mod protocol;
 mod proxy;
+mod publication;
 mod publish;
 pub mod server;
 mod shared;
@@ -65,6 +67,6 @@ mod worker;
 
 pub use self::{
     protocol::Payload,
-    publish::{Batch, Publisher},
-    tape::{Appended, PublishError},
+    publish::{Batch, PublishError, Publisher},
+    tape::Appended,
 };

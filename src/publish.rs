@@ -1,26 +1,163 @@
-//! Publishing: the one way onto the tape, for connections, HTTP, feeds and embedding programs alike.
+//! Publishing: the one door onto the tape, for connections, HTTP, feeds and embedding programs alike.
 //!
-//! To publish is to append under the tape's short lock, and then to wake the workers that sleep. It never waits for a
-//! subscriber.
+//! ```text
+//!   topic ──► may it be named so? (a new one: one that is known was asked before)
+//!   payload ► not too large ─► text: is it JSON? ─► escaped, coded, divided, for the lanes that are wanted
+//!                                                                            │
+//!             ┌─ the tape's lock ────────────────────────────────────────────▼────────────────┐
+//!             │ number ─► room ─► frames copied ─► index entry ─► last value ─► what is new can be seen │
+//!             └───────────────────────────────────────────────────────────────────────────────┘
+//!   whoever publishes wakes the workers that sleep, once for all that it has published
+//! ```
+//!
+//! It never waits for a subscriber. What may take long, as a payload is long, is done before the lock, in a buffer of the
+//! publishing thread's own; what is done under it stands with the tape's writer.
 
-use std::sync::Arc;
+use std::{cell::Cell, sync::Arc};
 
 use crate::{
     clock,
     io::waker::Waker,
+    lane::{Draft, Wanted},
     limits::Account,
     metrics::Metrics,
     protocol::{ErrorCode, Payload, Topic},
-    tape::{Appended, Appender, PublishError, Tape},
+    slack::{KEPT_BY_THREAD, Slack},
+    tape::{About, Appended, Appender, Tape},
+    topic::RegistryFull,
 };
+
+/// The door. Neither counts nor wakes: that is for whoever publishes.
+#[derive(Clone)]
+pub struct Door {
+    tape: Tape,
+    topic_length_max: usize,
+}
+
+/// Why a publication was refused. Nothing of it was kept.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// The topic would be one too many.
+    #[error("there are already {max} topics, as many as --max-topics allows")]
+    TopicsFull {
+        /// The bound.
+        max: usize,
+    },
+    /// The topic would be one too many for the address that publishes.
+    #[error("your address has added {max} topics, as many as --max-topics-per-ip allows")]
+    AddressFull {
+        /// The bound.
+        max: usize,
+    },
+    /// The payload is larger than `--max-message`.
+    #[error("the payload has {len} bytes, --max-message allows {max}")]
+    TooLarge {
+        /// What was given.
+        len: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// The topic's name is not one.
+    #[error("{0}")]
+    BadTopic(String),
+}
+
+impl PublishError {
+    /// What a client is told.
+    pub(crate) fn code(&self) -> ErrorCode {
+        match self {
+            PublishError::TopicsFull { .. } => ErrorCode::TooManyTopics,
+            PublishError::AddressFull { .. } => ErrorCode::AddressFull,
+            PublishError::TooLarge { .. } => ErrorCode::TooLarge,
+            PublishError::BadTopic(_) => ErrorCode::BadTopic,
+        }
+    }
+}
+
+impl From<RegistryFull> for PublishError {
+    fn from(full: RegistryFull) -> PublishError {
+        match full {
+            RegistryFull::Table { max } => PublishError::TopicsFull { max },
+            RegistryFull::Address { max } => PublishError::AddressFull { max },
+        }
+    }
+}
+
+thread_local! {
+    /// Where this thread encodes what it publishes.
+    static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+impl Door {
+    /// The door onto a tape, for topics with names of at most so many bytes.
+    pub fn new(tape: Tape, topic_length_max: usize) -> Door {
+        Door { tape, topic_length_max }
+    }
+
+    /// Publishes one payload, charged to the account of the client that does; none for the server's own.
+    ///
+    /// # Errors
+    /// [`PublishError`]: a bad topic name, one topic too many, or a payload that is too large. Nothing was published.
+    pub fn publish(
+        &self,
+        account: Option<&Arc<Account>>,
+        topic: &str,
+        payload: Payload<'_>,
+        about: About,
+    ) -> Result<Appended, PublishError> {
+        let draft = self.draft(topic, payload, self.lanes())?;
+        self.append(&mut self.tape.appender(), account, topic, draft, about)
+    }
+
+    /// The lanes to be written; there may be others by the time that a publication has its number.
+    #[inline]
+    fn lanes(&self) -> Wanted {
+        self.tape.wanted().written()
+    }
+
+    /// Does what can be done without the lock.
+    #[inline]
+    fn draft<'p>(&self, topic: &str, payload: Payload<'p>, lanes: Wanted) -> Result<Draft<'p>, PublishError> {
+        let (len, max) = (payload.bytes().len(), self.tape.settings().message_max);
+        if len > max {
+            self.check(topic)?;
+            return Err(PublishError::TooLarge { len, max });
+        }
+        let mut draft = Draft::new(payload, BUFFER.take());
+        draft.prepare(lanes);
+        Ok(draft)
+    }
+
+    /// Does the rest.
+    #[inline]
+    fn append(
+        &self,
+        appender: &mut Appender<'_>,
+        account: Option<&Arc<Account>>,
+        topic: &str,
+        mut draft: Draft<'_>,
+        about: About,
+    ) -> Result<Appended, PublishError> {
+        let done = appender.append(account, topic, &mut draft, about, || self.check(topic));
+        let mut buffer = draft.into_buffer();
+        buffer.clear();
+        buffer.give_back(KEPT_BY_THREAD);
+        BUFFER.set(buffer);
+        done
+    }
+
+    #[cold]
+    fn check(&self, topic: &str) -> Result<(), PublishError> {
+        Topic::check(topic, self.topic_length_max).map_err(|error| PublishError::BadTopic(error.to_string()))
+    }
+}
 
 /// A handle for publishing; cheap to clone, usable from any thread.
 #[derive(Clone)]
 pub struct Publisher {
-    tape: Tape,
+    door: Door,
     wakers: Arc<[Arc<Waker>]>,
     metrics: Arc<Metrics>,
-    topic_length_max: usize,
     source: Source,
 }
 
@@ -40,7 +177,7 @@ impl Publisher {
         metrics: Arc<Metrics>,
         topic_length_max: usize,
     ) -> Publisher {
-        Publisher { tape, wakers, metrics, topic_length_max, source: Source::Own }
+        Publisher { door: Door::new(tape, topic_length_max), wakers, metrics, source: Source::Own }
     }
 
     /// The same handle, whose publications are counted as made over HTTP.
@@ -48,26 +185,42 @@ impl Publisher {
         Publisher { source: Source::Http, ..self.clone() }
     }
 
+    /// The door itself, for whoever counts and wakes by itself.
+    pub(crate) fn door(&self) -> &Door {
+        &self.door
+    }
+
     /// Publishes one payload, stamped with the present time.
     ///
     /// # Errors
     /// [`PublishError`]: a bad topic name, one topic too many, or a payload that is too large. Nothing was published.
     pub fn publish(&self, topic: &str, payload: Payload<'_>) -> Result<Appended, PublishError> {
-        let done = self.append(&mut self.tape.appender(), topic, payload)?;
+        self.publish_for(None, topic, payload, now())
+    }
+
+    /// Publishes one payload for the client with this account.
+    pub(crate) fn publish_for(
+        &self,
+        account: Option<&Arc<Account>>,
+        topic: &str,
+        payload: Payload<'_>,
+        about: About,
+    ) -> Result<Appended, PublishError> {
+        let done = self.door.publish(account, topic, payload, about)?;
         self.count(1);
         self.wake();
         Ok(done)
     }
 
-    /// Publishes several payloads under one lock; subscribers see them when the batch is dropped. Keep it short:
-    /// everybody else who publishes waits meanwhile.
+    /// Publishes several payloads, most of them under one lock; subscribers are woken for them when the batch is dropped. Keep
+    /// it short: everybody else who publishes waits meanwhile.
     pub fn batch(&self) -> Batch<'_> {
-        self.batch_of(None)
+        self.batch_for(None)
     }
 
-    /// The same, charged to the account of the client that publishes.
-    pub(crate) fn batch_of<'p>(&'p self, account: Option<&'p Arc<Account>>) -> Batch<'p> {
-        Batch { publisher: self, appender: Some(self.tape.appender().charging(account)), count: 0 }
+    /// The same for the client with this account.
+    pub(crate) fn batch_for<'p>(&'p self, account: Option<&'p Arc<Account>>) -> Batch<'p> {
+        Batch { publisher: self, account, appender: Some(self.door.tape.appender()), held: 0, count: 0 }
     }
 
     /// Wakes the workers that sleep; those that don't will see the tape's new head by themselves.
@@ -83,28 +236,57 @@ impl Publisher {
             Source::Http => self.metrics.http_publications.add(publications),
         }
     }
+}
 
-    fn append(&self, appender: &mut Appender<'_>, topic: &str, payload: Payload<'_>) -> Result<Appended, PublishError> {
-        Topic::check(topic, self.topic_length_max).map_err(|error| PublishError::BadTopic(error.to_string()))?;
-        appender.append(topic, payload, clock::wall_us(), 0)
-    }
+/// What is to be said of a publication that is made now by nobody in particular.
+fn now() -> About {
+    About { ts: clock::wall_us(), ..About::default() }
 }
 
 /// Publications that are made together.
 pub struct Batch<'p> {
     publisher: &'p Publisher,
+    account: Option<&'p Arc<Account>>,
+    /// The tape's lock, as long as it is held.
     appender: Option<Appender<'p>>,
+    /// What was appended since it was taken, in bytes.
+    held: usize,
     count: u64,
 }
 
+/// After so many bytes, a batch lets others publish: that is some 100 microseconds.
+const HELD_MAX: usize = 256 * 1024;
+
+/// What a publication without a payload counts.
+const HELD_BY_ONE: usize = 512;
+
 impl Batch<'_> {
-    /// Adds one payload.
+    /// Adds one payload, stamped with the present time.
     ///
     /// # Errors
     /// As [`Publisher::publish`]; the others of the batch stand.
     pub fn push(&mut self, topic: &str, payload: Payload<'_>) -> Result<Appended, PublishError> {
-        let appender = self.appender.as_mut().expect("it is there until the drop");
-        let done = self.publisher.append(appender, topic, payload)?;
+        self.push_as(topic, payload, now())
+    }
+
+    /// Adds one payload.
+    pub(crate) fn push_as(
+        &mut self,
+        topic: &str,
+        payload: Payload<'_>,
+        about: About,
+    ) -> Result<Appended, PublishError> {
+        let door = &self.publisher.door;
+        let lanes = door.lanes();
+        // Nobody waits while this one is encoded.
+        if self.held >= HELD_MAX || Draft::takes_time(payload, lanes) {
+            self.appender = None;
+            self.held = 0;
+        }
+        let draft = door.draft(topic, payload, lanes)?;
+        let appender = self.appender.get_or_insert_with(|| door.tape.appender());
+        let done = door.append(appender, self.account, topic, draft, about)?;
+        self.held += payload.bytes().len() + HELD_BY_ONE;
         self.count += 1;
         Ok(done)
     }
@@ -121,14 +303,93 @@ impl Drop for Batch<'_> {
     }
 }
 
-impl PublishError {
-    /// What a client is told.
-    pub(crate) fn code(&self) -> ErrorCode {
-        match self {
-            PublishError::TopicsFull { .. } => ErrorCode::TooManyTopics,
-            PublishError::AddressFull { .. } => ErrorCode::AddressFull,
-            PublishError::TooLarge { .. } => ErrorCode::TooLarge,
-            PublishError::BadTopic(_) => ErrorCode::BadTopic,
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::{
+        lane::Lane,
+        tape::{Position, TapeSettings},
+    };
+
+    fn publisher(message_max: usize) -> Publisher {
+        let tape = Tape::new(TapeSettings {
+            retain: 8 << 20,
+            segment: 1 << 20,
+            message_max,
+            topics_max: 2,
+            value_bytes_max: 1 << 20,
+            epoch: 1,
+        });
+        Publisher::new(tape, Arc::new([]), Arc::new(Metrics::new(1)), 8)
+    }
+
+    /// Whether somebody holds the tape's lock.
+    fn is_held(publisher: &Publisher) -> bool {
+        publisher.door.tape.try_status().is_none()
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_and_nothing_of_it_is_kept() {
+        let publisher = publisher(3);
+        let refused = |topic: &str, text: &str| publisher.publish(topic, Payload::Text(text)).unwrap_err().to_string();
+        assert!(refused("a..b", "1").contains("an empty segment at byte 2"));
+        assert!(refused("nine.byte", "1").contains("at most 8 bytes, found 9"));
+        assert_eq!(refused("a", "1234"), "the payload has 4 bytes, --max-message allows 3");
+        assert!(refused("a..b", "1234").contains("an empty segment at byte 2"), "the name is read first");
+        for topic in ["a", "b"] {
+            publisher.publish(topic, Payload::Text("123")).unwrap();
         }
+        assert_eq!(refused("c", "1"), "there are already 2 topics, as many as --max-topics allows");
+        let status = publisher.door.tape.status();
+        assert_eq!((status.publications, status.topics), (2, 2));
+    }
+
+    #[test]
+    fn the_time_is_the_callers_and_so_is_waking() {
+        let publisher = publisher(3);
+        let about = About { ts: 77, ..About::default() };
+        let done = publisher.door().publish(None, "a", Payload::Text("1"), about).unwrap();
+        assert_eq!(done, Appended { position: Position(0), seq: 1, ts: 77 });
+        assert_eq!(publisher.metrics.own_publications.get(), 0, "whoever publishes counts");
+        let mut batch = publisher.batch();
+        assert_eq!(batch.push_as("a", Payload::Text("1"), about).unwrap().position, Position(1));
+        drop(batch);
+        assert_eq!(publisher.metrics.own_publications.get(), 1);
+    }
+
+    #[test]
+    fn a_batch_holds_the_lock_for_what_is_ready_and_lets_others_publish_while_it_encodes() {
+        let publisher = publisher(1000);
+        let tape = publisher.door.tape.clone();
+        let mut batch = publisher.batch();
+        batch.push("a", Payload::Text("1")).unwrap();
+        assert_eq!((tape.head(), is_held(&publisher)), (Position(0), true), "nobody wants to know what it is");
+        drop(batch);
+        tape.want(Lane::Json);
+        let mut batch = publisher.batch();
+        batch.push("a", Payload::Json(b"1")).unwrap();
+        assert_eq!(tape.head(), Position(1), "it is ready as it is");
+        batch.push("a", Payload::Text("1")).unwrap();
+        assert_eq!((tape.head(), is_held(&publisher)), (Position(2), true), "what went before can be seen meanwhile");
+    }
+
+    #[test]
+    fn a_long_batch_lets_others_publish_in_between() {
+        let publisher = publisher(1000);
+        let mut batch = publisher.batch();
+        for n in 1..=2000 {
+            batch.push("a", Payload::Json(&[b'1'; 1000])).unwrap();
+            let unseen = n - publisher.door.tape.head().0;
+            assert!(unseen <= 256, "{unseen} of 1,000 bytes");
+        }
+    }
+
+    #[test]
+    fn a_long_text_leaves_no_long_buffer_behind() {
+        let publisher = publisher(8 << 20);
+        publisher.door.tape.want(Lane::Json);
+        publisher.publish("a", Payload::Text(&"\x01".repeat(1 << 20))).unwrap();
+        let buffer = BUFFER.take();
+        assert!(buffer.capacity() <= KEPT_BY_THREAD, "{}", buffer.capacity());
     }
 }

@@ -406,12 +406,12 @@ impl Parts {
             tape: self.tape.clone(),
             limits: Arc::clone(&self.limits),
             settings: control::HttpSettings::new(&config),
-            workers: self.inboxes.clone(),
+            inboxes: self.inboxes.iter().map(Inbox::level).collect(),
             readiness: Arc::clone(&ready),
             started: Moment::now(),
         };
         let edge = Epoll::new(self.control_waker, Duration::ZERO)?;
-        let control = Control::new(context.clone(), edge, self.control_receiver);
+        let control = Control::new(context.clone(), edge, self.control_receiver, self.inboxes.clone());
         let control_thread = start("control".into(), Box::new(move || control.run()))?;
         let mut server = Server {
             addresses,

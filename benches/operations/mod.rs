@@ -9,7 +9,9 @@ use stentor::internals::{
     bench::{Bench, Client},
     lane::Lane,
     protocol::{Command, Envelope, Payload, Topic, command::Limits, matches, update_prefix},
-    tape::{Position, Reader, Tape, TapeSettings},
+    publication::Flags,
+    publish::Door,
+    tape::{About, Position, Reader, Tape, TapeSettings},
     websocket::{Decoder, Event, Role, client::push_masked, frame::Opcode, mask::unmask, utf8::Utf8},
 };
 
@@ -171,36 +173,40 @@ fn tape() -> Tape {
     })
 }
 
+const ABOUT: About = About { ts: 1, origin: 0, flags: Flags(0) };
+
 fn append(lanes: &[Lane], topics: usize, payload: Payload<'static>) -> Work {
     let tape = tape();
     for lane in lanes {
         tape.want(*lane);
     }
+    let door = Door::new(tape, 128);
     let names: Vec<String> = (0..topics).map(|nth| format!("q.us.S{nth}")).collect();
     for name in &names {
-        tape.appender().append(name, payload, 0, 0).expect("it fits");
+        door.publish(None, name, payload, About::default()).expect("it fits");
     }
     let mut next = 0;
     alone(move || {
         for _ in 0..64 {
             // Not one after the other: that would be kinder to caches than a market is.
             next = (next + 7919) % topics;
-            tape.appender().append(&names[next], black_box(payload), 1, 0).expect("it fits");
+            door.publish(None, &names[next], black_box(payload), ABOUT).expect("it fits");
         }
     })
 }
 
 fn scan() -> Work {
     let tape = tape();
+    let door = Door::new(tape.clone(), 128);
     for _ in 0..4096 {
-        tape.appender().append("a", Payload::Text(JSON), 0, 0).expect("it fits");
+        door.publish(None, "a", Payload::Text(JSON), About::default()).expect("it fits");
     }
     let mut reader = Reader::new(tape);
     alone(move || {
         let head = reader.refresh();
         let mut bytes = 0;
-        reader.scan(Position(head.0 - 4096), head, |_, _, entry| {
-            bytes += u64::from(entry.len[Lane::Raw as usize]);
+        reader.scan(Position(head.0 - 4096), head, |entry| {
+            bytes += u64::from(entry.len(Lane::Raw));
             true
         });
         black_box(bytes);

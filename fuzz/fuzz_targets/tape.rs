@@ -3,7 +3,10 @@
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use stentor::internals::tape::script::{ALL_LANES, MESSAGE_MAX, NAMES, Step, Twin};
+use stentor::internals::{
+    lane::Lane,
+    tape::script::{MESSAGE_MAX, NAMES, Step, Twin},
+};
 
 #[derive(Debug)]
 struct Script {
@@ -28,8 +31,8 @@ fn step(u: &mut Unstructured<'_>) -> Result<Step> {
     Ok(match u.int_in_range(0..=15)? {
         0..6 => Step::Publish { topic, kind: u.int_in_range(0..=2)?, len: u.int_in_range(0..=100)? },
         6..8 => Step::Publish { topic, kind: u.int_in_range(0..=2)?, len: u.int_in_range(0..=MESSAGE_MAX + 1)? },
-        8 => Step::Want(*u.choose(&ALL_LANES)?),
-        9 => Step::Unwant(*u.choose(&ALL_LANES)?),
+        8 => Step::Want(*u.choose(&Lane::ALL)?),
+        9 => Step::Unwant(*u.choose(&Lane::ALL)?),
         10 => Step::Read,
         11..13 => Step::Hold(u.arbitrary()?),
         13 => Step::Forget { age: u.int_in_range(0..=60)?, used: topic },

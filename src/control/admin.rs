@@ -44,15 +44,17 @@ const INDEX: &str = "/healthz  200, or 503 when a worker stands still\n/readyz  
                      /metrics  figures for Prometheus\n/debug/slow  the subscribers furthest behind\n";
 
 /// What an admin thread has beside a control thread.
-pub(super) struct Admin {
-    socket: Socket,
+pub(super) struct Admin<S> {
+    listener: S,
+    /// How a connection is accepted from it; as accept4(2), without waiting.
+    accept: fn(&S) -> io::Result<(S, SocketAddr)>,
     /// Until when accepting rests.
     paused: Option<Moment>,
     stalls: Stalls,
     look_due: Moment,
 }
 
-impl Control {
+impl Control<Epoll> {
     /// The thread of the admin address, which accepts from `socket`.
     ///
     /// # Errors
@@ -62,16 +64,24 @@ impl Control {
         mut edge: Epoll,
         inbox: super::Receiver<super::Message<Socket>>,
         socket: socket2::Socket,
-    ) -> io::Result<Control> {
+    ) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         let mut socket = Socket::from(OwnedFd::from(socket));
         edge.watch(&mut socket, LISTENER)?;
         context.settings.http_connections_max = CONNECTIONS_MAX;
-        let mut control = Control::new(context, edge, inbox);
-        control.admin = Some(Admin { socket, paused: None, stalls: Stalls::default(), look_due: Moment::default() });
+        let mut control = Control::new(context, edge, inbox, Vec::new());
+        let (listener, stalls) = (socket, Stalls::default());
+        control.admin = Some(Admin { listener, accept, paused: None, stalls, look_due: Moment::default() });
         Ok(control)
     }
+}
 
+fn accept(listener: &Socket) -> io::Result<(Socket, SocketAddr)> {
+    let (socket, peer) = listener::accept_nonblocking(listener.as_fd())?;
+    Ok((socket.into(), peer))
+}
+
+impl<E: Edge> Control<E> {
     /// The most memory that answers may take.
     pub(super) fn pending_max(&self) -> usize {
         if self.admin.is_some() { PENDING_MAX } else { self.live.http_pending_max }
@@ -79,7 +89,7 @@ impl Control {
 
     /// When the admin thread has something to do by itself.
     pub(super) fn admin_due(&self) -> Moment {
-        let due = |admin: &Admin| admin.look_due.min(admin.paused.unwrap_or(Moment::NEVER));
+        let due = |admin: &Admin<E::Socket>| admin.look_due.min(admin.paused.unwrap_or(Moment::NEVER));
         self.admin.as_ref().map_or(Moment::NEVER, due)
     }
 
@@ -89,7 +99,7 @@ impl Control {
         let Some(admin) = &mut self.admin else { return };
         if admin.paused.is_some_and(|until| now >= until) {
             admin.paused = None;
-            self.edge.interest(&mut admin.socket, true);
+            self.edge.interest(&mut admin.listener, true);
         }
         if now >= admin.look_due {
             admin.look_due = now + LOOK_EVERY;
@@ -104,7 +114,7 @@ impl Control {
     /// No more connections are accepted.
     pub(super) fn stop_accepting(&mut self) {
         if let Some(admin) = &mut self.admin {
-            self.edge.unwatch(&mut admin.socket);
+            self.edge.unwatch(&mut admin.listener);
             (admin.paused, admin.look_due) = (None, Moment::NEVER);
         }
     }
@@ -112,10 +122,10 @@ impl Control {
     fn accept_some(&mut self) {
         for _ in 0..ACCEPTS_A_TURN {
             let Some(admin) = &mut self.admin else { return };
-            match listener::accept_nonblocking(admin.socket.as_fd()) {
+            match (admin.accept)(&admin.listener) {
                 Ok((socket, peer)) => {
                     let by = Listener::Admin;
-                    self.admit(Newcomer { socket: socket.into(), peer, permit: None, by, received: Vec::new() })
+                    self.admit(Newcomer { socket, peer, permit: None, by, received: Vec::new() })
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) => {
@@ -124,7 +134,7 @@ impl Control {
                     if listener::is_short_of_something(&error) {
                         // It stays ready; without a pause it would be asked again at once, for ever.
                         admin.paused = Some(self.now + PAUSE);
-                        return self.edge.interest(&mut admin.socket, false);
+                        return self.edge.interest(&mut admin.listener, false);
                     }
                 }
             }
@@ -135,7 +145,7 @@ impl Control {
     fn stall(&mut self) -> Option<String> {
         let (context, limit) = (&self.context, self.live.stall_limit);
         let stalls = &mut self.admin.as_mut()?.stalls;
-        let waiting = |worker: usize| context.workers[worker].waiting();
+        let waiting = |worker: usize| context.inboxes[worker].get();
         let now = self.edge.now();
         let (worker, stall) = stalls.look(now, &context.shared.metrics, waiting, context.tape.head().0)?;
         (!limit.is_zero() && stall.length() >= limit).then(|| stall.sentence(worker))

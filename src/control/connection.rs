@@ -8,11 +8,11 @@ use super::{
     topics::Listing,
     upload::Upload,
 };
-use crate::{clock::Moment, handover::Listener, io::epoll::Socket, limits::Permit};
+use crate::{clock::Moment, handover::Listener, limits::Permit};
 
 /// One connection.
-pub(super) struct Connection {
-    pub socket: Socket,
+pub(super) struct Connection<S> {
+    pub socket: S,
     pub peer: SocketAddr,
     /// Its room among all connections; none of those of the admin address, which are counted apart.
     pub permit: Option<Permit>,
@@ -116,8 +116,8 @@ impl Pace {
     }
 }
 
-impl Connection {
-    pub fn new(newcomer: Newcomer, now: Moment, pending: &Pending) -> Self {
+impl<S> Connection<S> {
+    pub fn new(newcomer: Newcomer<S>, now: Moment, pending: &Pending) -> Self {
         let Newcomer { socket, peer, permit, by, received } = newcomer;
         Connection {
             socket,

@@ -7,8 +7,11 @@
 
 use std::time::Duration;
 
-use super::Control;
-use crate::{io::Token, metrics::Eviction};
+use super::{Connection, Control};
+use crate::{
+    io::{Edge, Token},
+    metrics::Eviction,
+};
 
 /// How long something must have lasted at least to be taken for slow: several round trips round the world.
 pub(super) const GRACE: Duration = Duration::from_millis(250);
@@ -26,7 +29,7 @@ pub(super) fn is_probe(received: &[u8]) -> bool {
     rest.is_some_and(|rest| matches!(rest.first(), Some(b' ' | b'?')))
 }
 
-impl Control {
+impl<E: Edge> Control<E> {
     /// Makes a place for a new connection. Returns whether there is one.
     pub(super) fn make_place(&mut self) -> bool {
         while let Some(token) = self.longest_idle() {
@@ -41,7 +44,7 @@ impl Control {
                 None => return true,
             }
         }
-        let Some(token) = self.slowest(super::Connection::is_moving) else { return false };
+        let Some(token) = self.slowest(Connection::is_moving) else { return false };
         self.evict(token, Eviction::Slow);
         true
     }
@@ -76,7 +79,7 @@ impl Control {
     }
 
     /// Whoever of those moves most slowly.
-    fn slowest(&self, is_one: impl Fn(&super::Connection) -> bool) -> Option<Token> {
+    fn slowest(&self, is_one: impl Fn(&Connection<E::Socket>) -> bool) -> Option<Token> {
         let slow = self.connections.iter().filter(|(_, connection)| {
             !connection.reserved && connection.pace.lasted(self.now) >= GRACE && is_one(connection)
         });

@@ -210,7 +210,7 @@ impl Figures {
         out.counters("log_lines_left_out", help, None, "kind", context.shared.log.left_out())?;
         let help = "Log lines dropped because they came faster than they could be written";
         out.counter("log_lines_dropped", help, None, context.shared.log.dropped())?;
-        let inboxes = context.workers.iter().enumerate().map(|(n, inbox)| (n.to_string(), inbox.waiting() as u64));
+        let inboxes = context.inboxes.iter().enumerate().map(|(n, inbox)| (n.to_string(), inbox.get() as u64));
         out.gauges("inbox_length", "Sockets that wait for a worker to take them over", None, "worker", inboxes)
     }
 

@@ -71,13 +71,9 @@ use self::{
 use crate::{
     clock::Moment,
     config::Config,
-    handover::{Arrival, Inbox, Listener, Message},
+    handover::{Arrival, Inbox, Level, Listener, Message},
     http::response::refusal,
-    io::{
-        Edge, Ready, Received, Sent, Token,
-        epoll::{Epoll, Socket},
-        waker::Sleep,
-    },
+    io::{Edge, Ready, Received, Sent, Token, waker::Sleep},
     limits::{Limits, Permit},
     log::{Kind, tell},
     metrics::Refusal,
@@ -96,8 +92,8 @@ const TAKE_OVER_MAX: usize = 256;
 const DOOR_MAX: usize = 256;
 
 /// A socket that is to become a connection.
-struct Newcomer {
-    socket: Socket,
+struct Newcomer<S> {
+    socket: S,
     peer: SocketAddr,
     /// None on the admin address.
     permit: Option<Permit>,
@@ -164,7 +160,8 @@ pub(crate) struct Context {
     pub shared: Arc<Shared>,
     pub tape: Tape,
     pub limits: Arc<Limits>,
-    pub workers: Vec<Inbox<Socket>>,
+    /// Those of the workers.
+    pub inboxes: Vec<Level>,
     /// True while new connections are welcome.
     pub readiness: Arc<AtomicBool>,
     /// When the server started.
@@ -172,17 +169,19 @@ pub(crate) struct Context {
 }
 
 /// The control thread's state.
-pub(crate) struct Control {
+pub(crate) struct Control<E: Edge> {
     context: Context,
     /// The settings that may change, as of this turn.
     live: Arc<Settings>,
     publisher: Publisher,
     exposition: Exposition,
-    edge: Epoll,
-    inbox: Receiver<Message<Socket>>,
+    edge: E,
+    inbox: Receiver<Message<E::Socket>>,
+    /// To whom upgrades go.
+    workers: Vec<Inbox<E::Socket>>,
     /// Only in the thread of the admin address.
-    admin: Option<Admin>,
-    connections: Slab<Connection>,
+    admin: Option<Admin<E::Socket>>,
+    connections: Slab<Connection<E::Socket>>,
     /// How many of them have a place that is kept for probes.
     reserved: usize,
     /// Memory of the answers of all.
@@ -192,7 +191,7 @@ pub(crate) struct Control {
     /// Connections whose next request waits for room among the answers, in the order in which they came.
     waiting: VecDeque<Token>,
     /// Newcomers for whom there is no place yet, and since when.
-    door: VecDeque<(Moment, Newcomer)>,
+    door: VecDeque<(Moment, Newcomer<E::Socket>)>,
     /// The moment of this turn.
     now: Moment,
     /// What was done in this turn, in [`work`].
@@ -207,9 +206,14 @@ pub(crate) struct Control {
     ready: Vec<Ready>,
 }
 
-impl Control {
-    /// A control thread that finds its sockets in `inbox`, whose bell `edge` was made with.
-    pub(crate) fn new(context: Context, edge: Epoll, inbox: Receiver<Message<Socket>>) -> Control {
+impl<E: Edge> Control<E> {
+    /// A control thread that finds its sockets in `inbox`, whose bell `edge` was made with, and hands upgrades to `workers`.
+    pub(crate) fn new(
+        context: Context,
+        edge: E,
+        inbox: Receiver<Message<E::Socket>>,
+        workers: Vec<Inbox<E::Socket>>,
+    ) -> Self {
         let now = edge.now();
         let pending = Pending::default();
         Control {
@@ -219,6 +223,7 @@ impl Control {
             context,
             edge,
             inbox,
+            workers,
             admin: None,
             connections: Slab::new(),
             reserved: 0,
@@ -301,7 +306,7 @@ impl Control {
     }
 
     /// Makes a connection of a newcomer, lets it wait at the door for whoever turns out to be slow, or says that there are too many.
-    fn admit(&mut self, newcomer: Newcomer) {
+    fn admit(&mut self, newcomer: Newcomer<E::Socket>) {
         if self.has_place() {
             self.take_in(newcomer, false);
         } else if is_probe(&newcomer.received) {
@@ -336,7 +341,7 @@ impl Control {
         self.connections.len() - self.reserved < self.context.settings.http_connections_max
     }
 
-    fn take_in(&mut self, mut newcomer: Newcomer, reserved: bool) {
+    fn take_in(&mut self, mut newcomer: Newcomer<E::Socket>, reserved: bool) {
         let entry = self.connections.vacant_entry();
         let token = entry.key() as Token;
         if let Err(error) = self.edge.watch(&mut newcomer.socket, token) {
@@ -355,7 +360,7 @@ impl Control {
 
     /// Says 503 without waiting. What the client has sent is read, so that closing doesn't reset the connection before the
     /// answer has arrived.
-    fn turn_away(&mut self, newcomer: Newcomer) {
+    fn turn_away(&mut self, newcomer: Newcomer<E::Socket>) {
         let Newcomer { mut socket, peer, .. } = newcomer;
         self.context.shared.metrics.refuse(Refusal::HttpFull);
         let (log, why) = (&self.context.shared.log, Refusal::HttpFull);
@@ -432,7 +437,7 @@ impl Control {
                 break;
             }
             let Some(token) = self.waiting.pop_front() else { break };
-            let waits = |connection: &Connection| connection.waits.is_some();
+            let waits = |connection: &Connection<E::Socket>| connection.waits.is_some();
             if !self.connections.get(token as usize).is_some_and(waits) {
                 continue;
             }

@@ -18,6 +18,7 @@ use crate::{
         Refusal, Request, Response,
         response::{JSON, TEXT},
     },
+    io::Edge,
     protocol::Topic,
 };
 
@@ -39,7 +40,7 @@ impl From<Response<'static>> for Answer {
     }
 }
 
-impl Control {
+impl<E: Edge> Control<E> {
     /// What a request comes to.
     pub(super) fn route(&mut self, head: &Request<'_>, peer: SocketAddr) -> Result<Outcome, Refusal> {
         let path = head.decoded_path().ok_or_else(|| Refusal::new(400, "The path is not valid text."))?;

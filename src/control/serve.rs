@@ -63,7 +63,7 @@ pub(super) enum Outcome {
     WebSocket,
 }
 
-impl Control {
+impl<E: Edge> Control<E> {
     /// Reads what has come in.
     pub(super) fn read_one(&mut self, token: Token) {
         let patience = self.patience();
@@ -471,7 +471,7 @@ impl Control {
         let (why, arrival) = if self.is_draining() {
             (metrics::Refusal::Draining, arrival)
         } else {
-            match hand_to_fewest(&self.context.workers, &self.context.shared.metrics, arrival) {
+            match hand_to_fewest(&self.workers, &self.context.shared.metrics, arrival) {
                 Ok(()) => return Next::Gone,
                 Err(arrival) => (metrics::Refusal::InboxFull, arrival),
             }

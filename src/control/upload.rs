@@ -9,14 +9,14 @@ use std::{borrow::Cow, fmt::Display, sync::Arc};
 use serde::de::IgnoredAny;
 
 use crate::{
-    clock::Moment,
+    clock::{self, Moment},
     http::{BodyDecoder, BodyEvent, Refusal, Request},
     limits::{Account, Quota},
     metrics,
     protocol::{ErrorCode, Payload, envelope::push_string, ndjson},
-    publish::Publisher,
+    publish::{PublishError, Publisher},
     slack::{KEPT_BY_ONE, Slack},
-    tape::{Appended, PublishError},
+    tape::{About, Appended},
 };
 
 /// Room on a line for what is around the payload: a topic's name, which has 128 bytes at most unless `--max-topic-length` says
@@ -231,12 +231,17 @@ fn publish_one(
     if let Some(by) = by.filter(|by| !by.may_publish()) {
         return Err(by.too_often(sentence));
     }
-    let done = publisher.batch_of(by.map(|by| &by.account)).push(topic, payload);
-    let Appended { seq, ts } = done.map_err(|error| Fault::of(&error, false, sentence))?;
+    let done = publisher.publish_for(by.map(|by| &by.account), topic, payload, now());
+    let Appended { seq, ts, .. } = done.map_err(|error| Fault::of(&error, false, sentence))?;
     let mut json = b"{\"topic\":".to_vec();
     push_string(&mut json, topic);
     json.extend(format!(",\"seq\":{seq},\"ts\":{ts}}}").bytes());
     Ok(Some(json))
+}
+
+/// What is said of what comes over HTTP: when it came, and no connection, since none is to be spared its own publications.
+fn now() -> About {
+    About { ts: clock::wall_us(), ..About::default() }
 }
 
 /// Newline-delimited publications.
@@ -293,12 +298,12 @@ impl Lines {
         if lines.is_empty() {
             return Ok(());
         }
-        let mut batch = publisher.batch_of(by.map(|by| &by.account));
+        let mut batch = publisher.batch_for(by.map(|by| &by.account));
         for Line { number, topic, data } in lines {
             if let Some(by) = by.filter(|by| !by.may_publish()) {
                 return Err(by.too_often(|why| refused_line(*number, why, self.published)));
             }
-            if let Err(error) = batch.push(topic, Payload::Json(data.as_bytes())) {
+            if let Err(error) = batch.push_as(topic, Payload::Json(data.as_bytes()), now()) {
                 return Err(Fault::of(&error, true, |error| bad_line(*number, error, self.published)));
             }
             self.published += 1;

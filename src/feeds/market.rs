@@ -63,7 +63,6 @@ impl Market {
     }
 
     /// The next publication: first one quote of each instrument, all at the time 0; then what chance brings.
-    #[expect(clippy::should_implement_trait, reason = "an Iterator cannot lend from itself")]
     pub fn next(&mut self) -> Tick<'_> {
         self.data.clear();
         let (at, chosen) = if self.opened < self.instruments.len() {

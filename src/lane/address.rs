@@ -6,7 +6,7 @@
 //! such as are spoken elsewhere: whoever offers them has come to the wrong door and is told so, because what it would be
 //! sent here is nothing that it could read.
 
-use super::{Lane, words::ALL};
+use super::Lane;
 
 /// Where a connection is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl Address {
     ) -> Result<(Lane, Option<&'static str>), String> {
         let mut elsewhere = None;
         for name in offered {
-            let known = ALL.into_iter().find(|lane| lane.words().subprotocol() == Some(name));
+            let known = Lane::ALL.into_iter().find(|lane| lane.words().subprotocol() == Some(name));
             let Some(lane) = known else { continue };
             if lane.words().address() == self {
                 return Ok((lane, lane.words().subprotocol()));
@@ -68,7 +68,7 @@ impl Address {
     }
 
     fn lanes(self) -> impl Iterator<Item = Lane> {
-        ALL.into_iter().filter(move |lane| lane.words().address() == self)
+        Lane::ALL.into_iter().filter(move |lane| lane.words().address() == self)
     }
 }
 

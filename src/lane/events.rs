@@ -1,15 +1,83 @@
-//! The lane of `/sse`: the messages of `/ws`, one way, as Server-Sent Events.
+//! The lane of Server-Sent Events: the `update` envelope as an event with the id that a browser resumes from, for `/sse`.
 //!
 //! The stream is the body of an HTTP answer. Nothing can be said on it but replies, and its end is the goodbye.
 
-use super::{Address, Asked, Words};
+use super::{Address, Asked, Encoding, Numbered, Words};
 use crate::{
-    protocol::{Payload, Reply, command::Limits, event},
+    protocol::{Reply, command::Limits, envelope, event},
+    publication::{Kind, Payload},
     websocket::CloseCode,
 };
 
-/// How it is spoken.
+// Publications.
+
+/// The encoding of [`Lane::Events`](super::Lane::Events).
 pub struct Events;
+
+const ID: &[u8] = b"id: ";
+const DATA: &[u8] = b"\ndata: ";
+const END: &[u8] = b"\n\n";
+
+impl Encoding for Events {
+    fn asks_for_json(&self) -> bool {
+        true
+    }
+
+    /// JSON may have line ends where it allows white space. They divide the data into lines, and are nowhere else in it.
+    fn prepare(&self, payload: Payload<'_>, body: &mut Vec<u8>) {
+        match payload {
+            Payload::Json(text) => event::push_lines(body, text),
+            other => envelope::push_value(body, other),
+        }
+    }
+
+    fn len(&self, of: &Numbered<'_>, kind: Kind, body: &[u8]) -> usize {
+        ID.len() + of.id().len() + DATA.len() + of.envelope(kind, body).len() + END.len()
+    }
+
+    fn write(&self, of: &Numbered<'_>, kind: Kind, body: &[u8], room: &mut [u8]) {
+        let (message, end) = room.split_at_mut(room.len() - END.len());
+        end.copy_from_slice(END);
+        let mut at = 0;
+        for part in [ID, of.id().bytes(), DATA] {
+            message[at..at + part.len()].copy_from_slice(part);
+            at += part.len();
+        }
+        of.envelope(kind, body).write(&mut message[at..]);
+    }
+}
+
+/// The id of an event: the numbering and the number.
+struct Id {
+    bytes: [u8; Id::MAX],
+    len: usize,
+}
+
+impl Id {
+    /// 13 digits in base 36, a colon, 20 digits.
+    const MAX: usize = 34;
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+impl Numbered<'_> {
+    fn id(&self) -> Id {
+        use std::io::Write;
+        let mut bytes = [0; Id::MAX];
+        let mut rest = &mut bytes[..];
+        write!(rest, "{}:{}", self.epoch, self.seq).expect("it has room for the longest");
+        let len = Id::MAX - rest.len();
+        Id { bytes, len }
+    }
+}
+
+// What is heard and said.
 
 impl Words for Events {
     fn address(&self) -> Address {

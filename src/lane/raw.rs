@@ -1,16 +1,48 @@
-//! The lane of `/raw/TOPIC`: the payloads of one topic, and nothing around them.
+//! The raw lane: the payload alone in a frame of its own kind, for `/raw`.
 //!
 //! There are no words: each message of the client is a publication, each message to it is one, and whatever else happens is
 //! told by the close frame at the end.
 
-use super::{Address, Asked, Words};
+use super::{Address, Asked, Encoding, Numbered, Words};
 use crate::{
-    protocol::{Payload, Reply, command::Limits},
-    websocket::{CloseCode, frame},
+    protocol::{Reply, command::Limits},
+    publication::{Kind, Payload},
+    websocket::{
+        CloseCode,
+        frame::{self, Header, Opcode},
+    },
 };
 
-/// How it is spoken.
+// Publications.
+
+/// The encoding of [`Lane::Raw`](super::Lane::Raw).
 pub struct Raw;
+
+impl Encoding for Raw {
+    fn asks_for_json(&self) -> bool {
+        false
+    }
+
+    fn prepare(&self, _: Payload<'_>, _: &mut Vec<u8>) {}
+
+    fn len(&self, _: &Numbered<'_>, _: Kind, body: &[u8]) -> usize {
+        frame::header_len(body.len()) + body.len()
+    }
+
+    fn write(&self, _: &Numbered<'_>, kind: Kind, body: &[u8], room: &mut [u8]) {
+        let opcode = if kind == Kind::Binary { Opcode::Binary } else { Opcode::Text };
+        let header = frame::write_header_to_fill(room, opcode);
+        room[header..].copy_from_slice(body);
+    }
+}
+
+/// The payload inside a frame.
+pub(super) fn payload_of(frame: &[u8]) -> &[u8] {
+    let (_, len) = Header::parse(frame).ok().flatten().expect("the tape holds whole frames");
+    &frame[len..]
+}
+
+// What is heard and said.
 
 impl Words for Raw {
     fn address(&self) -> Address {

@@ -5,7 +5,7 @@
 //! the wire. A lane holds no state: what a connection needs beside it, such as the topic of a `/raw` connection, is the
 //! connection's.
 
-use super::{Address, LANES, Lane, events::Events, json::Json, raw::Raw};
+use super::Address;
 use crate::{
     protocol::{
         Command, Payload, Reply,
@@ -52,25 +52,10 @@ pub enum Asked<'m> {
     Nothing,
 }
 
-/// Every lane.
-pub(super) const ALL: [Lane; LANES] = [Lane::Json, Lane::Raw, Lane::Events];
-
-impl Lane {
-    /// How it is spoken.
-    #[inline]
-    pub fn words(self) -> &'static dyn Words {
-        match self {
-            Lane::Json => &Json,
-            Lane::Raw => &Raw,
-            Lane::Events => &Events,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::ErrorCode;
+    use crate::{lane::Lane, protocol::ErrorCode};
 
     fn pushed(lane: Lane, push: impl Fn(&dyn Words, &mut Vec<u8>)) -> Vec<u8> {
         let mut out = b"before".to_vec();

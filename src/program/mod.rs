@@ -1,6 +1,6 @@
 //! The `stentor` program: flags, log, start, signals.
 //!
-//! It is what a server inside another program doesn't have, together with the command line ([`cli`](crate::cli)), `--check` and the
+//! It is what a server inside another program doesn't have, together with the command line (`cli`), `--check` and the
 //! tools: only with the feature `cli`.
 //!
 //! | file | holds |

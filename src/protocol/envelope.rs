@@ -5,28 +5,21 @@
 //!  └─────────── prefix: once a topic ──────┘└────── once a publication: head ────┘└─ payload ─┘ }
 //! ```
 //!
-//! The part that never changes is made when the topic is made. [`Envelope::new`] then decides the payload's form and knows
-//! the length to the byte, so that the caller can reserve exactly that much of the tape; [`Envelope::write`] fills it.
+//! The part that never changes is made when the topic is made. An [`Envelope`] knows its length to the byte, so that the
+//! caller can reserve exactly that much; [`Envelope::write`] fills it. What takes time, escapes and base64, can be done before
+//! the number is known ([`push_value`]).
 //!
 //! A payload that is known JSON, or text that turns out to be JSON, goes in byte for byte, surrounding white space included;
 //! other text becomes a JSON string; binary becomes `"base64":"…"` in the place of `data`. Whether text is JSON costs one
 //! scan of it (a publication on `/ws` was scanned when its command was read, and isn't again).
 
+use std::borrow::Cow;
+
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::de::IgnoredAny;
 
 use super::json;
-
-/// What was published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Payload<'a> {
-    /// The text of one JSON value, known to be valid.
-    Json(&'a [u8]),
-    /// Text that may or may not be JSON.
-    Text(&'a str),
-    /// Any bytes.
-    Binary(&'a [u8]),
-}
+pub use crate::publication::{Kind, Payload};
 
 impl<'a> Payload<'a> {
     /// The same payload, with the question settled whether text is JSON: what comes back as [`Payload::Json`] is not
@@ -37,45 +30,6 @@ impl<'a> Payload<'a> {
             other => other,
         }
     }
-
-    /// The bytes as they were published.
-    pub fn bytes(&self) -> &'a [u8] {
-        match self {
-            Payload::Json(bytes) | Payload::Binary(bytes) => bytes,
-            Payload::Text(text) => text.as_bytes(),
-        }
-    }
-
-    /// Which of the three it is.
-    pub fn kind(&self) -> Kind {
-        match self {
-            Payload::Json(_) => Kind::Json,
-            Payload::Text(_) => Kind::Text,
-            Payload::Binary(_) => Kind::Binary,
-        }
-    }
-
-    /// The payload that was taken apart into [`Payload::kind`] and [`Payload::bytes`].
-    ///
-    /// Bytes said to be text that aren't become binary.
-    pub fn from_parts(kind: Kind, bytes: &'a [u8]) -> Payload<'a> {
-        match kind {
-            Kind::Json => Payload::Json(bytes),
-            Kind::Text => simdutf8::basic::from_utf8(bytes).map_or(Payload::Binary(bytes), Payload::Text),
-            Kind::Binary => Payload::Binary(bytes),
-        }
-    }
-}
-
-/// What sort of payload something is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// One valid JSON value.
-    Json,
-    /// Text.
-    Text,
-    /// Any bytes.
-    Binary,
 }
 
 /// The beginning of every update of one topic: `{"type":"update","topic":"NAME","seq":`.
@@ -101,14 +55,39 @@ pub(crate) fn push_string(out: &mut Vec<u8>, text: &str) {
     serde_json::to_writer(out, text).expect("a Vec takes every byte");
 }
 
+/// Appends a payload that is [settled](Payload::settled) as JSON has it: text as a string, bytes in base64. JSON is what it
+/// is: of it, nothing is appended.
+pub fn push_value(out: &mut Vec<u8>, payload: Payload<'_>) {
+    let form = Form::of_settled(payload);
+    if let Form::Verbatim(_) = form {
+        return;
+    }
+    let start = out.len();
+    out.resize(start + form.len(), 0);
+    form.put(&mut &mut out[start..]);
+}
+
+/// The payload of this kind that stands in JSON as [`push_value`] has put it.
+///
+/// # Panics
+/// If it wasn't put there so.
+pub fn read_value(kind: Kind, value: &[u8]) -> Cow<'_, [u8]> {
+    match kind {
+        Kind::Json => value.into(),
+        Kind::Text => serde_json::from_slice::<String>(value).expect("it is a string").into_bytes().into(),
+        Kind::Binary => STANDARD.decode(&value[1..value.len() - 1]).expect("it is base64").into(),
+    }
+}
+
 /// One publication, ready to be written.
 #[derive(Clone, Copy, Debug)]
 pub struct Envelope<'a> {
     prefix: &'a [u8],
     seq: u64,
     ts: u64,
+    /// The member that the payload is: `data` or `base64`.
+    key: &'static [u8],
     form: Form<'a>,
-    len: usize,
 }
 
 /// How a payload is put into JSON.
@@ -119,29 +98,68 @@ enum Form<'a> {
     Base64(&'a [u8]),
 }
 
-impl<'a> Envelope<'a> {
-    /// Decides the payload's form, and thereby the length. `ts` is in microseconds since the Unix epoch.
+impl<'a> Form<'a> {
     #[inline]
-    pub fn new(prefix: &'a [u8], seq: u64, ts: u64, payload: Payload<'a>) -> Self {
-        let form = match payload.settled() {
+    fn of_settled(payload: Payload<'a>) -> Form<'a> {
+        match payload {
             Payload::Json(bytes) => Form::Verbatim(bytes),
             Payload::Text(text) => Form::Quoted(text),
             Payload::Binary(bytes) => Form::Base64(bytes),
-        };
-        let (key, value) = match form {
-            Form::Verbatim(bytes) => (DATA.len(), bytes.len()),
-            Form::Quoted(text) => (DATA.len(), 2 + text.bytes().map(escaped_len).sum::<usize>()),
-            Form::Base64(bytes) => (BASE64.len(), 2 + bytes.len().div_ceil(3) * 4),
-        };
-        let len = prefix.len() + digits(seq) + TS.len() + digits(ts) + key + value + 1;
-        Envelope { prefix, seq, ts, form, len }
+        }
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        match self {
+            Form::Verbatim(bytes) => bytes.len(),
+            Form::Quoted(text) => 2 + text.bytes().map(escaped_len).sum::<usize>(),
+            Form::Base64(bytes) => 2 + bytes.len().div_ceil(3) * 4,
+        }
+    }
+
+    #[inline]
+    fn put(&self, out: &mut &mut [u8]) {
+        match self {
+            Form::Verbatim(bytes) => put(out, bytes),
+            Form::Quoted(text) => put_quoted(out, text),
+            Form::Base64(bytes) => {
+                put(out, b"\"");
+                let rest = std::mem::take(out);
+                let len = STANDARD.encode_slice(bytes, rest).expect("len() counted the digits");
+                *out = &mut rest[len..];
+                put(out, b"\"");
+            }
+        }
+    }
+}
+
+impl<'a> Envelope<'a> {
+    /// Decides the payload's form. `ts` is in microseconds since the Unix epoch.
+    #[inline]
+    pub fn new(prefix: &'a [u8], seq: u64, ts: u64, payload: Payload<'a>) -> Self {
+        let form = Form::of_settled(payload.settled());
+        let key = if matches!(form, Form::Base64(_)) { BASE64 } else { DATA };
+        Envelope { prefix, seq, ts, key, form }
+    }
+
+    /// An envelope for a payload of this kind that is JSON already, or was made so by [`push_value`].
+    #[inline]
+    pub fn of_value(prefix: &'a [u8], seq: u64, ts: u64, kind: Kind, value: &'a [u8]) -> Self {
+        let key = if kind == Kind::Binary { BASE64 } else { DATA };
+        Envelope { prefix, seq, ts, key, form: Form::Verbatim(value) }
+    }
+
+    /// The value in a message that differs from this one, which has none, in its value only.
+    pub fn value_in<'m>(&self, message: &'m [u8]) -> &'m [u8] {
+        &message[self.len() - 1..message.len() - 1]
     }
 
     /// Exactly how many bytes [`Envelope::write`] writes.
-    #[expect(clippy::len_without_is_empty, reason = "an envelope is never empty")]
+    #[allow(clippy::len_without_is_empty, reason = "an envelope is never empty")]
     #[inline]
     pub fn len(&self) -> usize {
-        self.len
+        let numbers = digits(self.seq) + TS.len() + digits(self.ts);
+        self.prefix.len() + numbers + self.key.len() + self.form.len() + 1
     }
 
     /// Writes the message; `out` must be [`Envelope::len`] bytes long.
@@ -150,37 +168,22 @@ impl<'a> Envelope<'a> {
     /// If `out` is shorter.
     #[inline]
     pub fn write(&self, out: &mut [u8]) {
-        debug_assert_eq!(out.len(), self.len, "the caller reserves what len() said");
+        debug_assert_eq!(out.len(), self.len(), "the caller reserves what len() said");
         let mut rest = out;
         let mut number = itoa::Buffer::new();
         put(&mut rest, self.prefix);
         put(&mut rest, number.format(self.seq).as_bytes());
         put(&mut rest, TS);
         put(&mut rest, number.format(self.ts).as_bytes());
-        match self.form {
-            Form::Verbatim(bytes) => {
-                put(&mut rest, DATA);
-                put(&mut rest, bytes);
-            }
-            Form::Quoted(text) => {
-                put(&mut rest, DATA);
-                put_quoted(&mut rest, text);
-            }
-            Form::Base64(bytes) => {
-                put(&mut rest, BASE64);
-                put(&mut rest, b"\"");
-                let len = STANDARD.encode_slice(bytes, rest).expect("len() counted the digits");
-                rest = &mut rest[len..];
-                put(&mut rest, b"\"");
-            }
-        }
+        put(&mut rest, self.key);
+        self.form.put(&mut rest);
         put(&mut rest, b"}");
     }
 
     /// Appends the message to a buffer.
     pub fn append(&self, out: &mut Vec<u8>) {
         let start = out.len();
-        out.resize(start + self.len, 0);
+        out.resize(start + self.len(), 0);
         self.write(&mut out[start..]);
     }
 }

@@ -11,38 +11,43 @@ pub fn push_event(out: &mut Vec<u8>, id: Option<(&dyn Display, u64)>, json: &[u8
     if let Some((epoch, seq)) = id {
         writeln!(out, "id: {epoch}:{seq}").expect("a Vec takes every byte");
     }
-    let mut rest = json;
-    loop {
-        out.extend_from_slice(DATA);
-        let end = memchr::memchr2(b'\n', b'\r', rest);
-        out.extend_from_slice(&rest[..end.unwrap_or(rest.len())]);
-        out.push(b'\n');
-        let Some(end) = end else { break };
+    out.extend_from_slice(b"data: ");
+    let start = out.len();
+    push_lines(out, json);
+    if out.len() == start {
+        out.extend_from_slice(json);
+    }
+    out.extend_from_slice(b"\n\n");
+}
+
+/// Appends text that has line ends so that each of its lines is data; text that has none is fit as it is, and of it nothing is
+/// appended.
+pub fn push_lines(out: &mut Vec<u8>, text: &[u8]) {
+    let mut rest = text;
+    while let Some(end) = memchr::memchr2(b'\n', b'\r', rest) {
+        out.extend_from_slice(&rest[..end]);
+        out.extend_from_slice(b"\ndata: ");
         // A carriage return and a line feed are one line end.
         let both = rest[end..].starts_with(b"\r\n");
         rest = &rest[end + 1 + usize::from(both)..];
     }
-    out.push(b'\n');
+    if rest.len() < text.len() {
+        out.extend_from_slice(rest);
+    }
 }
 
 /// Appends one event without an id, whose JSON `write` appends.
 pub fn push_event_with(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    out.extend_from_slice(b"data: ");
     let start = out.len();
-    out.extend_from_slice(DATA);
-    let data = out.len();
     write(out);
-    if memchr::memchr2(b'\n', b'\r', &out[data..]).is_none() {
-        out.extend_from_slice(b"\n\n");
-    } else {
+    if memchr::memchr2(b'\n', b'\r', &out[start..]).is_some() {
         // Only a payload in it has line ends.
-        let json = out.split_off(data);
-        out.truncate(start);
-        push_event(out, None, &json);
+        let json = out.split_off(start);
+        push_lines(out, &json);
     }
+    out.extend_from_slice(b"\n\n");
 }
-
-/// What a line of the data begins with.
-const DATA: &[u8] = b"data: ";
 
 /// Reads a `Last-Event-ID` back: the epoch and the number.
 ///

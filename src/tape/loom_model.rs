@@ -15,8 +15,8 @@
 
 use loom::thread;
 
-use super::{Position, Reader, Tape, TapeSettings};
-use crate::{lane::Lane, protocol::Payload};
+use super::{About, Position, Reader, Tape, TapeSettings};
+use crate::{lane::Lane, publication::Payload, publish::Door};
 
 /// Tries every interleaving with at most so many switches away from a thread that could go on. All of them would take hours;
 /// two switches find whatever two threads can do to each other at one place, and the third at the next.
@@ -32,9 +32,7 @@ fn tape(retain: usize) -> Tape {
 }
 
 fn publish(tape: &Tape, count: u64) {
-    for n in 0..count {
-        tape.appender().append("t", Payload::Text("payload"), 100 + n, 7).unwrap();
-    }
+    publish_from(tape, 0, count);
 }
 
 /// Looks at everything there is from `from` on: entries are whole, in order, and have their bytes. Returns the head.
@@ -42,12 +40,10 @@ fn read(reader: &mut Reader, from: Position) -> Position {
     let head = reader.refresh();
     let from = from.max(reader.floor());
     let mut next = from.0;
-    reader.scan(from.min(head), head, |at, base, entry| {
-        assert_eq!(at.0, next, "in order");
+    reader.scan(from.min(head), head, |entry| {
+        assert_eq!(entry.position.0, next, "in order");
         assert_eq!((entry.seq, entry.ts, entry.origin), (next + 1, 100 + next, 7), "a whole entry");
-        assert!(base <= at);
-        let run = super::Run { base, start: entry.start[Lane::Raw as usize], len: entry.len[Lane::Raw as usize] };
-        assert_eq!(&reader.bytes(Lane::Raw, run)[2..], b"payload");
+        assert_eq!(&reader.bytes(Lane::Raw, entry.run(Lane::Raw))[2..], b"payload");
         next += 1;
         true
     });
@@ -100,16 +96,17 @@ fn two_readers_see_the_same() {
                 read(&mut reader, Position(0))
             })
         });
-        publish_more(&tape);
+        publish_from(&tape, 1, 3);
         for reader in readers {
             assert!(reader.join().unwrap() >= Position(1));
         }
     });
 }
 
-/// Publications 2 and 3.
-fn publish_more(tape: &Tape) {
-    for n in 1..3 {
-        tape.appender().append("t", Payload::Text("payload"), 100 + n, 7).unwrap();
+fn publish_from(tape: &Tape, first: u64, end: u64) {
+    let door = Door::new(tape.clone(), 128);
+    for n in first..end {
+        let about = About { ts: 100 + n, origin: 7, ..About::default() };
+        door.publish(None, "t", Payload::Text("payload"), about).unwrap();
     }
 }

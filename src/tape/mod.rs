@@ -1,8 +1,8 @@
 //! The tape: one append-only log of publications, from which every subscriber is sent.
 //!
-//! A publication is encoded once as a complete WebSocket frame, for each *lane* that has subscribers, and appended to the
-//! newest *segment*. Beside the bytes runs an index entry: topic, seq, ts, and where its frames are. A publication's
-//! number on the tape is its [`Position`]; subscribers are positions, too.
+//! A publication is encoded once for each *lane* that has subscribers, ready to be sent, and the bytes are appended to the
+//! newest *segment*; what they mean is not known here. Beside them runs an index entry: topic, seq, ts, kind, and where the
+//! frames are. A publication's number on the tape is its [`Position`]; subscribers are positions, too.
 //!
 //! ```text
 //!              tail                                                head
@@ -19,7 +19,6 @@
 //! Memory is bounded by `--retain`: older segments are let go, and live on only while a reader that is in the middle of a
 //! pass pins them. Their buffers are used again.
 
-pub mod encode;
 #[cfg(all(test, loom))]
 mod loom_model;
 mod reader;
@@ -27,14 +26,15 @@ mod reader;
 #[doc(hidden)]
 pub mod script;
 mod segment;
+mod store;
 mod sync;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod writer;
 
-pub use reader::{Reader, Run};
+pub use reader::{Published, Reader, Run};
 pub use segment::Entry;
-pub use writer::{Appended, Appender, PublishError, Tape, TapeSettings, TapeStatus};
+pub use writer::{About, Appended, Appender, Tape, TapeSettings, TapeStatus};
 
 /// A publication's number on the tape, counted from 0; also the number of publications before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

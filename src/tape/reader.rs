@@ -3,7 +3,7 @@
 //! A reader belongs to one worker. Within a turn it holds every segment between the tape's tail and head as it saw them
 //! at the turn's start, so that nothing it hands out can go away; at the next turn it lets go of what the tape has let go.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::Deref};
 
 use super::{
     Position, Tape,
@@ -20,15 +20,86 @@ pub struct Reader {
     floor: Position,
 }
 
-/// A contiguous piece of one lane of one segment: whole frames, ready to be sent.
+/// A contiguous piece of one lane of one segment: frames, ready to be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
     /// Position of the segment that the bytes are in.
     pub base: Position,
-    /// First byte.
+    /// The offset of the first byte among the lane's, which run on over a gap where its bytes aren't in one piece.
     pub start: u32,
     /// Number of bytes.
     pub len: u32,
+}
+
+impl Run {
+    /// Takes in the run that follows, if it is adjacent. Returns whether it was.
+    #[inline]
+    pub fn extend(&mut self, next: Run) -> bool {
+        let adjacent = self.base == next.base && self.start + self.len == next.start;
+        if adjacent {
+            self.len += next.len;
+        }
+        adjacent
+    }
+
+    /// The run without its first bytes.
+    #[inline]
+    #[must_use]
+    pub fn after(self, bytes: u32) -> Run {
+        Run { start: self.start + bytes, len: self.len - bytes, ..self }
+    }
+}
+
+/// A publication on the tape, as a reader shows it: what the index says of it, and where its frames are.
+#[derive(Clone, Copy, Debug)]
+pub struct Published<'r> {
+    /// Its number on the tape.
+    pub position: Position,
+    /// That of the first in its segment.
+    base: Position,
+    entry: &'r Entry,
+    /// The one before it in the segment, which says where its frames begin.
+    before: &'r Entry,
+}
+
+impl Published<'_> {
+    /// How long its frame in `lane` is; 0 if it has none.
+    #[inline]
+    pub fn len(&self, lane: Lane) -> u32 {
+        self.entry.ends[lane as usize] - self.start(lane)
+    }
+
+    /// Whether it has a frame in `lane`: nobody may have wanted one.
+    #[inline]
+    pub fn is_in(&self, lane: Lane) -> bool {
+        self.len(lane) > 0
+    }
+
+    /// How long its longest frame is.
+    #[inline]
+    pub fn longest(&self) -> u32 {
+        Lane::ALL.into_iter().map(|lane| self.len(lane)).max().unwrap_or(0)
+    }
+
+    /// Its frame in `lane`.
+    #[inline]
+    pub fn run(&self, lane: Lane) -> Run {
+        Run { base: self.base, start: self.start(lane), len: self.len(lane) }
+    }
+
+    #[inline]
+    fn start(&self, lane: Lane) -> u32 {
+        self.before.ends[lane as usize] + u32::from(self.entry.opens >> lane as u8 & 1)
+    }
+}
+
+impl Deref for Published<'_> {
+    type Target = Entry;
+
+    #[inline]
+    fn deref(&self) -> &Entry {
+        self.entry
+    }
 }
 
 impl Reader {
@@ -61,8 +132,8 @@ impl Reader {
             head = Position(self.tape.0.head.load(Ordering::Acquire));
             let from = if self.segments.is_empty() { 0 } else { known };
             // Where the tape has run past this reader, a hole stays between what it had and what it gets.
-            self.segments.extend(writer.segments.iter().filter(|segment| segment.base.0 >= from).cloned());
-            self.floor = writer.segments.front().map_or(self.floor, |oldest| oldest.base);
+            self.segments.extend(writer.store.segments().iter().filter(|segment| segment.base.0 >= from).cloned());
+            self.floor = Position(writer.store.tail());
         } else {
             self.floor = self.floor.max(self.tape.tail().min(head));
         }
@@ -87,45 +158,49 @@ impl Reader {
         self.segments.len()
     }
 
-    /// Calls `visit` with each entry from `from` up to `to` until it returns false. Returns the position it stopped at:
-    /// `to`, or that of the entry for which it returned false.
+    /// Shows `visit` each publication from `from` up to `to` until it returns false. Returns the position it stopped at:
+    /// `to`, or that of the publication for which it returned false.
     ///
     /// `to` must not be beyond [`Reader::head`]. What is before [`Reader::floor`] can be read until [`Reader::trim`], if it
     /// could before.
     #[expect(unsafe_code, reason = "the reader's head is the proof that the entries were published")]
-    pub fn scan(
-        &self,
-        from: Position,
-        to: Position,
-        mut visit: impl FnMut(Position, Position, &Entry) -> bool,
-    ) -> Position {
+    pub fn scan(&self, from: Position, to: Position, mut visit: impl FnMut(&Published<'_>) -> bool) -> Position {
         debug_assert!(to <= self.head);
         debug_assert!(from >= to || self.segments.front().is_none_or(|oldest| oldest.base <= from));
         let first = self.segments.partition_point(|segment| segment.base <= from).saturating_sub(1);
         let mut at = from;
         for segment in self.segments.range(first.min(self.segments.len())..) {
             let end = segment.end().min(to.0);
+            if at.0 >= end {
+                continue;
+            }
+            // SAFETY: `at` is below the head that `refresh` loaded with Acquire.
+            let mut before = unsafe { segment.entry_before((at.0 - segment.base.0) as usize) };
             while at.0 < end {
-                // SAFETY: `at` is below the head that `refresh` loaded with Acquire.
+                // SAFETY: as above.
                 let entry = unsafe { segment.entry((at.0 - segment.base.0) as usize) };
-                if !visit(at, segment.base, &entry) {
+                if !visit(&Published { position: at, base: segment.base, entry, before }) {
                     return at;
                 }
+                before = entry;
                 at.0 += 1;
             }
         }
         at
     }
 
-    /// Shows the entry at `position`, as long as its segment is pinned; also one that the tape has let go of.
+    /// The publication at `position`, as long as its segment is pinned; also one that the tape has let go of.
     #[expect(unsafe_code, reason = "a position before the reader's head was published")]
-    pub fn look(&self, position: Position, show: impl FnOnce(Position, &Entry)) {
+    pub fn look(&self, position: Position) -> Option<Published<'_>> {
         let after = self.segments.partition_point(|segment| segment.base <= position);
-        let Some(segment) = after.checked_sub(1).map(|at| &self.segments[at]) else { return };
-        if position < self.head && position.0 < segment.end() {
-            // SAFETY: `position` is below the head that `refresh` loaded with Acquire.
-            show(segment.base, &unsafe { segment.entry((position.0 - segment.base.0) as usize) });
+        let segment = &self.segments[after.checked_sub(1)?];
+        if position >= self.head || position.0 >= segment.end() {
+            return None;
         }
+        let at = (position.0 - segment.base.0) as usize;
+        // SAFETY: `position` is below the head that `refresh` loaded with Acquire.
+        let (entry, before) = unsafe { (segment.entry(at), segment.entry_before(at)) };
+        Some(Published { position, base: segment.base, entry, before })
     }
 
     /// How many bytes a lane holds from `from` up to the head.
@@ -134,17 +209,16 @@ impl Reader {
         let first = self.segments.partition_point(|segment| segment.end() <= from.0);
         let mut bytes = 0;
         for segment in self.segments.range(first..) {
-            let end = segment.end().min(self.head.0);
-            if end <= segment.base.0.max(from.0) {
+            let (start, end) = (segment.base.0.max(from.0), segment.end().min(self.head.0));
+            if end <= start {
                 continue;
             }
-            let at = |position: u64| {
-                // SAFETY: `position` is below the head that `refresh` loaded with Acquire.
-                unsafe { segment.entry((position - segment.base.0) as usize) }
-            };
-            let (start, last) = (at(segment.base.0.max(from.0)), at(end - 1));
+            let at = |position: u64| (position - segment.base.0) as usize;
+            // SAFETY: both are below the head that `refresh` loaded with Acquire.
+            let (before, last) = unsafe { (segment.entry_before(at(start)), segment.entry(at(end - 1))) };
             // An entry that the lane doesn't have still says how full the lane was.
-            bytes += u64::from(last.start[lane as usize] + last.len[lane as usize] - start.start[lane as usize]);
+            let (start, end) = (before.ends[lane as usize], last.ends[lane as usize]);
+            bytes += u64::from(segment.bytes_between(lane, start, end));
         }
         bytes
     }
@@ -159,6 +233,6 @@ impl Reader {
         let segment = &self.segments[at];
         assert!(segment.base == run.base, "a run is read while its segment is pinned");
         // SAFETY: a run is made of published entries.
-        unsafe { segment.bytes(lane, run.start as usize, run.len as usize) }
+        unsafe { segment.bytes(lane, run.start, run.len) }
     }
 }

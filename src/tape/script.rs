@@ -3,16 +3,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{segment::Entry, *};
+use super::*;
 use crate::{
     lane::{LANES, Lane},
-    protocol::{Kind, Payload},
+    publication::{Flags, Kind, Payload},
+    publish::{Door, PublishError},
 };
 
 pub const NAMES: [&str; 5] = ["q.a", "q.b", "t.a", "t.b", "x"];
 pub const MESSAGE_MAX: usize = 3000;
-
-pub const ALL_LANES: [Lane; LANES] = [Lane::Json, Lane::Raw, Lane::Events];
 
 #[derive(Clone, Debug)]
 pub enum Step {
@@ -50,6 +49,7 @@ struct Published {
 /// The list, and the tape that it is compared with.
 pub struct Twin {
     pub(super) tape: Tape,
+    door: Door,
     pub(super) reader: Reader,
     holder: Reader,
     /// What the other reader has pinned, and what it was when it did.
@@ -74,6 +74,7 @@ impl Twin {
         let reader = Reader::new(tape.clone());
         let holder = Reader::new(tape.clone());
         Twin {
+            door: Door::new(tape.clone(), 128),
             tape,
             reader,
             holder,
@@ -125,14 +126,15 @@ impl Twin {
         };
         let ts = self.all.len() as u64;
         let payload = Payload::from_parts(kind, &bytes);
+        let about = About { ts, origin: 9, flags: Flags(ts as u8) };
         if bytes.len() > MESSAGE_MAX {
             let refused = PublishError::TooLarge { len: bytes.len(), max: MESSAGE_MAX };
-            return assert_eq!(self.tape.appender().append(name, payload, ts, 9), Err(refused));
+            return assert_eq!(self.door.publish(None, name, payload, about), Err(refused));
         }
-        let done = self.tape.appender().append(name, payload, ts, 9).unwrap();
+        let done = self.door.publish(None, name, payload, about).unwrap();
         let seq = self.seqs.entry(name).or_default();
         *seq += 1;
-        assert_eq!((done.seq, done.ts), (*seq, ts));
+        assert_eq!((done.position, done.seq, done.ts), (Position(ts), *seq, ts));
         let id = self.tape.with_topics(|topics, _| topics.find(name).unwrap().id);
         let [json, raw, events] = self.wanted.map(|count| count > 0);
         let lanes = [json, raw || !json, events];
@@ -149,19 +151,21 @@ impl Twin {
         let mut merged: [Vec<Run>; LANES] = Default::default();
         let mut alone: [Vec<u8>; LANES] = Default::default();
         let mut before: Vec<[usize; LANES]> = Vec::new();
-        self.reader.scan(floor, head, |at, base, entry| {
+        self.reader.scan(floor, head, |entry| {
+            let at = entry.position;
             assert_eq!(at.0, next);
             next += 1;
             before.push(std::array::from_fn(|lane| alone[lane].len()));
             let published = &self.all[at.0 as usize];
             assert_eq!(entry.topic, published.id);
             assert_eq!((entry.seq, entry.ts, entry.origin), (published.seq, at.0, 9));
-            assert_eq!(entry.len.map(|len| len > 0), published.lanes);
+            assert_eq!((entry.kind, entry.flags), (published.kind, Flags(at.0 as u8)));
+            assert_eq!(Lane::ALL.map(|lane| entry.is_in(lane)), published.lanes);
             let before = self.all[..at.0 as usize].iter().rposition(|other| other.id == published.id);
             assert_eq!(entry.previous, before.map_or(0, |before| before as u64 + 1));
-            for (lane, which) in ALL_LANES.into_iter().enumerate() {
+            for (lane, which) in Lane::ALL.into_iter().enumerate() {
                 if published.lanes[lane] {
-                    let run = Run { base, start: entry.start[lane], len: entry.len[lane] };
+                    let run = entry.run(which);
                     let frame = self.reader.bytes(which, run);
                     check_frame(frame, which, published, at.0);
                     alone[lane].extend_from_slice(frame);
@@ -171,7 +175,7 @@ impl Twin {
             true
         });
         assert_eq!(next, head.0);
-        for (lane, which) in ALL_LANES.into_iter().enumerate() {
+        for (lane, which) in Lane::ALL.into_iter().enumerate() {
             let together: Vec<u8> =
                 merged[lane].iter().flat_map(|run| self.reader.bytes(which, *run)).copied().collect();
             assert!(together == alone[lane]);
@@ -180,7 +184,6 @@ impl Twin {
                 assert_eq!(self.reader.bytes_from(which, Position(at)), left as u64);
             }
             assert_eq!(self.reader.bytes_from(which, head), 0);
-            assert!(merged[lane].len() <= self.reader.pinned(), "frames of one lane are adjacent within a segment");
         }
         // Every number of every topic has a place near it, as long as it is on the tape.
         for (at, published) in self.all.iter().enumerate().skip(floor.0 as usize) {
@@ -191,8 +194,8 @@ impl Twin {
         }
         // A scan may begin and end anywhere.
         let middle = Position((floor.0 + head.0) / 2);
-        assert_eq!(self.reader.scan(middle, head, |at, _, entry: &Entry| entry.ts == at.0), head);
-        assert_eq!(self.reader.scan(floor, middle, |at, _, _| at < middle), middle);
+        assert_eq!(self.reader.scan(middle, head, |entry| entry.ts == entry.position.0), head);
+        assert_eq!(self.reader.scan(floor, middle, |entry| entry.position < middle), middle);
     }
 
     /// Whatever was written since, pinned bytes are what they were.
@@ -205,10 +208,10 @@ impl Twin {
             return;
         }
         let head = self.holder.refresh();
-        self.holder.scan(self.holder.floor(), head, |_, base, entry| {
-            for (lane, which) in ALL_LANES.into_iter().enumerate().filter(|(lane, _)| entry.len[*lane] > 0) {
-                let run = Run { base, start: entry.start[lane], len: entry.len[lane] };
-                self.held.push((which, run, self.holder.bytes(which, run).to_vec()));
+        self.holder.scan(self.holder.floor(), head, |entry| {
+            for lane in Lane::ALL.into_iter().filter(|lane| entry.is_in(*lane)) {
+                let run = entry.run(lane);
+                self.held.push((lane, run, self.holder.bytes(lane, run).to_vec()));
             }
             true
         });
@@ -252,9 +255,8 @@ impl Twin {
 }
 
 fn merge(runs: &mut Vec<Run>, run: Run) {
-    match runs.last_mut() {
-        Some(last) if last.base == run.base && last.start + last.len == run.start => last.len += run.len,
-        _ => runs.push(run),
+    if !runs.last_mut().is_some_and(|last| last.extend(run)) {
+        runs.push(run);
     }
 }
 

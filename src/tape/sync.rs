@@ -5,7 +5,7 @@ pub(super) use parking_lot::{Mutex, MutexGuard};
 #[cfg(not(loom))]
 pub(super) use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicU32, AtomicU64, Ordering},
 };
 
 #[cfg(loom)]
@@ -13,7 +13,7 @@ pub(super) use loom::{
     cell::UnsafeCell,
     sync::{
         Arc, MutexGuard,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU32, AtomicU64, Ordering},
     },
 };
 

@@ -3,16 +3,18 @@
 use proptest::prelude::*;
 
 use super::{
-    script::{ALL_LANES, MESSAGE_MAX, NAMES, Step, Twin},
+    script::{MESSAGE_MAX, NAMES, Step, Twin},
     *,
 };
 use crate::{
-    lane::{LANES, Lane},
-    protocol::Payload,
+    lane::{Draft, LANES, Lane},
+    publication::{Flags, Kind, Payload},
+    publish::Door,
+    topic::RegistryFull,
 };
 
 fn lane() -> impl Strategy<Value = Lane> {
-    (0..LANES).prop_map(|lane| ALL_LANES[lane])
+    (0..LANES).prop_map(|lane| Lane::ALL[lane])
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -65,18 +67,14 @@ fn what_a_reader_has_pinned_outlives_the_tape() {
     }
     twin.reader.refresh();
     assert!(twin.reader.floor() > Position(0));
-    let mut seen = None;
-    twin.reader.look(Position(0), |base, entry| {
-        let run = Run { base, start: entry.start[1], len: entry.len[1] };
-        seen = Some(twin.reader.bytes(Lane::Raw, run).to_vec());
-    });
-    assert_eq!(seen.unwrap()[2..], [b'7'; 10]);
+    let run = twin.reader.look(Position(0)).expect("it is pinned").run(Lane::Raw);
+    assert_eq!(twin.reader.bytes(Lane::Raw, run)[2..], [b'7'; 10]);
     twin.reader.trim();
-    twin.reader.look(Position(0), |_, _| panic!("it was let go"));
+    assert!(twin.reader.look(Position(0)).is_none(), "it was let go");
 }
 
 #[test]
-fn the_oldest_publication_is_found_behind_an_empty_segment() {
+fn a_tape_with_nothing_on_it_has_no_oldest_publication() {
     let settings = TapeSettings {
         retain: 1 << 20,
         segment: 4096,
@@ -87,64 +85,190 @@ fn the_oldest_publication_is_found_behind_an_empty_segment() {
     };
     let tape = Tape::new(settings);
     assert_eq!(tape.status().oldest_ts, 0);
-    tape.appender().append("a", Payload::Text("1"), 77, 0).unwrap();
-    tape.appender().append("a", Payload::Text("2"), 78, 0).unwrap();
+    let door = Door::new(tape.clone(), 128);
+    for ts in [77, 78] {
+        door.publish(None, "a", Payload::Text("1"), About { ts, ..About::default() }).unwrap();
+    }
     let status = tape.status();
-    assert_eq!((status.segments, status.oldest_ts), (2, 77));
+    assert_eq!((status.segments, status.oldest_ts), (1, 77));
 }
 
-#[test]
-fn a_subscriber_who_comes_and_goes_starts_a_segment_once_and_not_each_time() {
-    let settings = TapeSettings {
-        retain: 1 << 20,
-        segment: 64 * 1024,
+fn roomy(segment: usize, retain: usize) -> Tape {
+    Tape::new(TapeSettings {
+        retain,
+        segment,
         message_max: MESSAGE_MAX,
         topics_max: NAMES.len(),
         value_bytes_max: 1 << 20,
         epoch: 1,
-    };
-    let tape = Tape::new(settings);
-    let publish = |count| {
-        for n in 0..count {
-            tape.appender().append("a", Payload::Text("1"), n, 0).unwrap();
-        }
-    };
-    // So many that the newest segment is for one lane alone.
-    publish(600);
-    let before = tape.status().segments;
+    })
+}
+
+fn publish(tape: &Tape, count: u64, text: &str) {
+    let door = Door::new(tape.clone(), 128);
+    for _ in 0..count {
+        door.publish(None, "a", Payload::Text(text), About::default()).unwrap();
+    }
+}
+
+#[test]
+fn a_subscriber_who_comes_and_goes_starts_no_segment() {
+    let tape = roomy(64 * 1024, 1 << 20);
+    publish(&tape, 100, "1");
     for _ in 0..50 {
         tape.want(Lane::Json);
-        publish(1);
+        publish(&tape, 1, "1");
         // With nobody there it is the raw lane alone that is written.
         tape.unwant(Lane::Json);
-        publish(1);
+        publish(&tape, 1, "1");
     }
-    assert_eq!(tape.status().segments, before + 1);
+    assert_eq!(tape.status().segments, 1);
 }
 
 #[test]
-fn a_lane_that_nobody_wants_takes_no_memory() {
-    let settings = TapeSettings {
-        retain: 1 << 20,
-        segment: 64 * 1024,
-        message_max: MESSAGE_MAX,
-        topics_max: NAMES.len(),
-        value_bytes_max: 1 << 20,
-        epoch: 1,
-    };
-    let tape = Tape::new(settings);
-    tape.want(Lane::Json);
-    let next_segment = || {
-        let segments = tape.status().segments;
-        while tape.status().segments == segments {
-            tape.appender().append("a", Payload::Text("1"), 1, 0).unwrap();
+fn a_lane_that_nobody_wants_takes_no_memory_and_one_that_is_wanted_a_block_at_a_time() {
+    let tape = roomy(64 * 1024, 1 << 20);
+    let (index, block) = (64 * 1024 / 128 * size_of::<Entry>(), 16 * 1024);
+    assert_eq!(tape.status().bytes, index);
+    publish(&tape, 1, "1");
+    assert_eq!(tape.status().bytes, index + block);
+    publish(&tape, 1, &"x".repeat(2000));
+    assert_eq!(tape.status().bytes, index + block);
+    tape.want(Lane::Events);
+    publish(&tape, 1, "1");
+    assert_eq!(tape.status().bytes, index + 2 * block);
+    tape.unwant(Lane::Events);
+    publish(&tape, 1, "1");
+    assert_eq!(tape.status().bytes, index + 2 * block);
+}
+
+#[test]
+fn a_frame_that_is_longer_than_a_block_has_one_of_its_own_and_stays_in_its_segment() {
+    let tape = roomy(4096, 1 << 20);
+    let index = 4096 / 128 * size_of::<Entry>();
+    publish(&tape, 1, "1");
+    publish(&tape, 1, &"x".repeat(1500));
+    let frame = 1500 + 4;
+    let status = tape.status();
+    assert_eq!((status.segments, status.bytes), (1, index + 1024 + frame));
+    let mut reader = Reader::new(tape);
+    reader.refresh();
+    let [small, large] = [0, 1].map(|at| reader.look(Position(at)).expect("it is there").run(Lane::Raw));
+    assert_eq!(reader.bytes(Lane::Raw, small)[2..], *b"1");
+    assert_eq!(reader.bytes(Lane::Raw, large)[4..], [b'x'; 1500]);
+}
+
+#[test]
+fn runs_are_merged_within_a_block_and_never_across_two() {
+    let tape = roomy(4096, 1 << 20);
+    // Two fill a block to the byte.
+    let payload = "x".repeat(512 - 4);
+    publish(&tape, 8, &payload);
+    assert_eq!(tape.status().segments, 1);
+    let mut reader = Reader::new(tape);
+    let head = reader.refresh();
+    let mut runs: Vec<Run> = Vec::new();
+    reader.scan(Position(0), head, |published| {
+        if !runs.last_mut().is_some_and(|last| last.extend(published.run(Lane::Raw))) {
+            runs.push(published.run(Lane::Raw));
         }
-        tape.status().bytes
-    };
-    // The first has room for all, since nobody knows yet who comes.
-    next_segment();
-    let (before, after) = (next_segment(), next_segment());
-    assert_eq!(after - before, 64 * 1024 + 64 * 1024 / 128 * size_of::<Entry>());
+        true
+    });
+    assert_eq!(runs.iter().map(|run| run.len).collect::<Vec<_>>(), [1024; 4]);
+    assert!(runs.iter().all(|run| reader.bytes(Lane::Raw, *run).ends_with(b"xxx")));
+    assert_eq!(reader.bytes_from(Lane::Raw, Position(1)), 7 * 512, "what is left out between blocks is no byte");
+}
+
+#[test]
+fn an_entry_says_what_was_said_of_its_publication_and_its_position_comes_back() {
+    let tape = roomy(4096, 1 << 20);
+    let door = Door::new(tape.clone(), 128);
+    publish(&tape, 3, "1");
+    tape.want(Lane::Json);
+    let payloads = [Payload::Json(b"1"), Payload::Text("1"), Payload::Text("a"), Payload::Binary(b"a")];
+    let kinds = [Kind::Json, Kind::Json, Kind::Text, Kind::Binary];
+    let mut reader = Reader::new(tape);
+    for ((payload, kind), flags) in
+        payloads.into_iter().zip(kinds).zip([Flags::KEYFRAME, Flags::NOTICE].into_iter().cycle())
+    {
+        let done = door.publish(None, "a", payload, About { ts: 5, origin: 6, flags }).unwrap();
+        reader.refresh();
+        let entry = reader.look(done.position).expect("it is there");
+        assert_eq!((entry.kind, entry.flags, entry.origin), (kind, flags, 6));
+        assert_eq!((entry.seq, entry.ts), (done.seq, done.ts));
+        assert_eq!((done.position, done.seq), (Position(entry.seq - 1), entry.seq));
+    }
+}
+
+#[test]
+fn a_lane_that_begins_to_be_wanted_while_a_publication_is_made_ready_has_it() {
+    let tape = roomy(4096, 1 << 20);
+    let mut draft = Draft::new(Payload::Text("\"1\n"), Vec::new());
+    draft.prepare(tape.wanted().written());
+    Lane::ALL.into_iter().for_each(|lane| {
+        tape.want(lane);
+    });
+    let named = || Ok::<_, RegistryFull>(());
+    let done = tape.appender().append(None, "a", &mut draft, About::default(), named).unwrap();
+    let mut reader = Reader::new(tape);
+    reader.refresh();
+    let published = reader.look(done.position).expect("it is there");
+    assert_eq!(reader.bytes(Lane::Raw, published.run(Lane::Raw)), b"\x81\x03\"1\n");
+    let [json, event] = [Lane::Json, Lane::Events].map(|lane| reader.bytes(lane, published.run(lane)));
+    let message = r#"{"type":"update","topic":"a","seq":1,"ts":0,"data":"\"1\n"}"#;
+    assert_eq!(json[2..], *message.as_bytes());
+    assert_eq!(event, format!("id: 1:1\ndata: {message}\n\n").as_bytes());
+}
+
+#[test]
+fn publications_from_before_a_lane_was_wanted_are_not_in_it() {
+    let tape = roomy(4096, 1 << 20);
+    publish(&tape, 2, "1");
+    let from = tape.want(Lane::Events);
+    publish(&tape, 2, "1");
+    tape.unwant(Lane::Events);
+    publish(&tape, 2, "1");
+    let mut reader = Reader::new(tape);
+    let head = reader.refresh();
+    let mut events = Vec::new();
+    reader.scan(Position(0), head, |published| {
+        assert!(published.is_in(Lane::Raw));
+        events.push(published.is_in(Lane::Events));
+        true
+    });
+    assert_eq!((from, &events[..]), (Position(2), &[false, false, true, true, false, false][..]));
+    assert_eq!(reader.bytes_from(Lane::Events, Position(0)), reader.bytes_from(Lane::Events, from));
+}
+
+#[test]
+fn one_subscriber_of_long_events_does_not_shorten_the_history_beyond_its_own_memory() {
+    let tape = roomy(64 * 1024, 1 << 20);
+    tape.want(Lane::Events);
+    // A control character takes one byte on the raw lane, and six in an event.
+    let payload = "\x01".repeat(200);
+    publish(&tape, 3000, &payload);
+    let status = tape.status();
+    let mut reader = Reader::new(tape);
+    reader.refresh();
+    let held: u64 = Lane::ALL.iter().map(|lane| reader.bytes_from(*lane, reader.floor())).sum();
+    // The index takes a sixth of what is left over, and a segment at the end is being filled.
+    assert!(held > status.bytes as u64 * 3 / 5, "{held} of {status:?}");
+}
+
+#[test]
+fn memory_stays_within_what_is_to_be_retained_whatever_lanes_take() {
+    let (segment, retain) = (8 * 1024, 64 * 1024);
+    let tape = roomy(segment, retain);
+    for round in 0..300 {
+        let lane = Lane::ALL[round % LANES];
+        tape.want(lane);
+        publish(&tape, 3, &"\x01".repeat(round * 37 % MESSAGE_MAX));
+        let bytes = tape.status().bytes;
+        assert!(bytes <= retain, "{bytes}");
+        if round % 5 > 1 {
+            tape.unwant(lane);
+        }
+    }
 }
 
 #[test]
@@ -154,11 +278,7 @@ fn a_readers_floor_is_never_beyond_its_head_however_fast_the_tape_rolls() {
     let tape = Tape::new(settings);
     let writer = {
         let tape = tape.clone();
-        std::thread::spawn(move || {
-            for _ in 0..100_000 {
-                tape.appender().append("a", Payload::Text("x"), 1, 0).expect("there is room");
-            }
-        })
+        std::thread::spawn(move || publish(&tape, 100_000, "x"))
     };
     let mut reader = Reader::new(tape);
     while !writer.is_finished() {

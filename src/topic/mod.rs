@@ -1,7 +1,7 @@
 //! Topics: their names, numbering and last values.
 //!
 //! A topic comes into being when something is first published on it. From then on it has a number for use on the tape
-//! ([`TopicId`]), a `seq` that counts its publications, an [`Epoch`], and its last value, which outlives the value's
+//! ([`TopicId`]), a `seq` that counts its publications, an [`Epoch`](crate::publication::Epoch), and its last value, which outlives the value's
 //! place on the tape and makes the snapshot of later subscribers. The [`Registry`] is a plain table: the tape's writer
 //! owns it under its lock, so that numbering and tape order can't disagree. [`Subscriptions`] counts, for the whole
 //! server, who is subscribed to which name.
@@ -13,5 +13,5 @@ mod registry;
 pub mod script;
 mod subscriptions;
 
-pub use registry::{Epoch, LastValue, Registry, RegistryFull, Topic, TopicId};
+pub use registry::{LastValue, Registry, RegistryFull, Topic, TopicId};
 pub use subscriptions::{Subscriptions, TooManySubscriptions};

@@ -10,14 +10,14 @@
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
-    fmt,
     ops::{Bound, Range},
     sync::Arc,
 };
 
 use crate::{
+    lane,
     limits::{Account, Charge, Table},
-    protocol::{Kind, Payload, update_prefix},
+    publication::{Epoch, Kind, Payload},
     slack::{KEPT_BY_ONE, KEPT_BY_THREAD, Slack},
 };
 
@@ -28,27 +28,6 @@ pub struct TopicId {
     pub slot: u32,
     /// How many topics had this slot before.
     pub generation: u32,
-}
-
-/// What tells one numbering of a topic from the next; printed in base 36.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Epoch(pub u64);
-
-impl fmt::Display for Epoch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut digits = [0u8; 13];
-        let mut at = digits.len();
-        let mut rest = self.0;
-        loop {
-            at -= 1;
-            digits[at] = b"0123456789abcdefghijklmnopqrstuvwxyz"[(rest % 36) as usize];
-            rest /= 36;
-            if rest == 0 {
-                break;
-            }
-        }
-        f.write_str(std::str::from_utf8(&digits[at..]).expect("digits are ASCII"))
-    }
 }
 
 /// The newest publication of a topic, kept for snapshots.
@@ -187,12 +166,14 @@ impl Marks {
     }
 }
 
-/// The table is full.
 /// There is no room for another topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RegistryFull {
     /// The table is full.
-    Table,
+    Table {
+        /// The bound.
+        max: usize,
+    },
     /// The address has added as many as it may.
     Address {
         /// The bound.
@@ -277,21 +258,30 @@ impl Registry {
         slots.filter_map(|slot| self.slots[slot].topic.as_deref())
     }
 
-    /// The topic of this name, made if there was none, and then charged to `account`.
+    /// The topic of this name, made if there was none, and then charged to `account`: if `check` says that there may be one.
     ///
     /// # Errors
-    /// [`RegistryFull`] when it would be one more than the table may hold, or the account.
-    pub fn find_or_make(&mut self, name: &str, account: Option<&Arc<Account>>) -> Result<&mut Topic, RegistryFull> {
+    /// What `check` says, or [`RegistryFull`] when it would be one more than the table may hold, or the account.
+    #[inline]
+    pub fn find_or_make<E: From<RegistryFull>>(
+        &mut self,
+        name: &str,
+        account: Option<&Arc<Account>>,
+        check: impl FnOnce() -> Result<(), E>,
+    ) -> Result<&mut Topic, E> {
         let slot = match self.by_name.get(name) {
             Some(slot) => *slot,
-            None => self.make(name, account)?,
+            None => {
+                check()?;
+                self.make(name, account)?
+            }
         };
         Ok(self.slots[slot as usize].topic.as_deref_mut().expect("a named slot holds a topic"))
     }
 
     fn make(&mut self, name: &str, account: Option<&Arc<Account>>) -> Result<u32, RegistryFull> {
         if self.by_name.len() >= self.topics_max {
-            return Err(RegistryFull::Table);
+            return Err(RegistryFull::Table { max: self.topics_max });
         }
         let charge = match account.map(|account| (account, account.most(Table::Topics))) {
             Some((account, max)) => {
@@ -308,7 +298,7 @@ impl Registry {
         entry.topic = Some(Box::new(Topic {
             id: TopicId { slot, generation: entry.generation },
             name: Arc::clone(&name),
-            prefix: update_prefix(&name),
+            prefix: lane::prefix(&name),
             epoch: Epoch(self.epoch),
             seq: 0,
             end: 0,
@@ -388,15 +378,33 @@ mod tests {
         limits::{Bounds, Limits, Quota},
     };
 
+    impl Registry {
+        fn get(&mut self, name: &str, account: Option<&Arc<Account>>) -> Result<&mut Topic, RegistryFull> {
+            self.find_or_make(name, account, || Ok(()))
+        }
+    }
+
+    #[test]
+    fn a_name_is_checked_when_a_topic_is_made_and_not_again() {
+        let mut registry = Registry::new(2, 100, 7);
+        let refused = |registry: &mut Registry| {
+            registry.find_or_make("a", None, || Err(RegistryFull::Address { max: 9 })).is_err()
+        };
+        assert!(refused(&mut registry));
+        assert_eq!(registry.len(), 0);
+        registry.get("a", None).unwrap();
+        assert!(!refused(&mut registry));
+    }
+
     #[test]
     fn a_forgotten_topic_comes_back_with_another_epoch_and_generation() {
         let mut registry = Registry::new(2, 100, 7);
-        let first = registry.find_or_make("a", None).unwrap();
+        let first = registry.get("a", None).unwrap();
         let (id, epoch) = (first.id, first.epoch);
         registry.forget(id.slot);
         registry.rest_until(0);
         assert!(registry.find("a").is_none());
-        let again = registry.find_or_make("a", None).unwrap();
+        let again = registry.get("a", None).unwrap();
         assert_eq!(again.id.slot, id.slot);
         assert_ne!(again.id, id);
         assert_ne!(again.epoch, epoch);
@@ -406,31 +414,31 @@ mod tests {
     #[test]
     fn a_slot_rests_while_the_tape_has_publications_of_its_topic() {
         let mut registry = Registry::new(2, 100, 7);
-        let topic = registry.find_or_make("a", None).unwrap();
+        let topic = registry.get("a", None).unwrap();
         topic.end = 5;
         let slot = topic.id.slot;
         registry.forget(slot);
         registry.rest_until(4);
-        assert_ne!(registry.find_or_make("b", None).unwrap().id.slot, slot);
+        assert_ne!(registry.get("b", None).unwrap().id.slot, slot);
         registry.rest_until(5);
-        assert_eq!(registry.find_or_make("c", None).unwrap().id.slot, slot);
+        assert_eq!(registry.get("c", None).unwrap().id.slot, slot);
     }
 
     #[test]
     fn one_topic_too_many_is_refused_and_the_others_stay() {
         let mut registry = Registry::new(2, 100, 7);
-        registry.find_or_make("a", None).unwrap();
-        registry.find_or_make("b", None).unwrap();
-        assert_eq!(registry.find_or_make("c", None).unwrap_err(), RegistryFull::Table);
-        assert_eq!(registry.find_or_make("a", None).unwrap().name.as_ref(), "a");
+        registry.get("a", None).unwrap();
+        registry.get("b", None).unwrap();
+        assert_eq!(registry.get("c", None).unwrap_err(), RegistryFull::Table { max: 2 });
+        assert_eq!(registry.get("a", None).unwrap().name.as_ref(), "a");
         assert_eq!(registry.len(), 2);
     }
 
     #[test]
     fn values_beyond_their_bound_are_not_kept() {
         let mut registry = Registry::new(2, 10, 7);
-        let a = registry.find_or_make("a", None).unwrap().id.slot;
-        let b = registry.find_or_make("b", None).unwrap().id.slot;
+        let a = registry.get("a", None).unwrap().id.slot;
+        let b = registry.get("b", None).unwrap().id.slot;
         assert!(registry.keep(a, 1, Kind::Text, b"12345678", None));
         assert!(!registry.keep(b, 1, Kind::Text, b"123", None));
         assert!(registry.keep(a, 2, Kind::Text, b"12", None));
@@ -449,17 +457,17 @@ mod tests {
     #[test]
     fn a_topic_is_charged_to_whoever_was_first_until_it_is_forgotten() {
         let (mut registry, one) = (Registry::new(10, 100, 7), account(2));
-        let a = registry.find_or_make("a", Some(&one)).unwrap().id.slot;
-        registry.find_or_make("b", Some(&one)).unwrap();
-        assert_eq!(registry.find_or_make("c", Some(&one)).unwrap_err(), RegistryFull::Address { max: 2 });
-        assert_eq!(registry.find_or_make("a", Some(&one)).unwrap().name.as_ref(), "a");
-        let c = registry.find_or_make("c", None).unwrap().id.slot;
+        let a = registry.get("a", Some(&one)).unwrap().id.slot;
+        registry.get("b", Some(&one)).unwrap();
+        assert_eq!(registry.get("c", Some(&one)).unwrap_err(), RegistryFull::Address { max: 2 });
+        assert_eq!(registry.get("a", Some(&one)).unwrap().name.as_ref(), "a");
+        let c = registry.get("c", None).unwrap().id.slot;
         assert_eq!((registry.len(), one.used(Table::Topics)), (3, 2));
-        registry.find_or_make("c", Some(&one)).expect("it is another's");
+        registry.get("c", Some(&one)).expect("it is another's");
         registry.forget(a);
         registry.forget(c);
         assert_eq!(one.used(Table::Topics), 1);
-        registry.find_or_make("d", Some(&one)).unwrap();
+        registry.get("d", Some(&one)).unwrap();
         drop(registry);
         assert_eq!(one.used(Table::Topics), 0);
     }
@@ -467,7 +475,7 @@ mod tests {
     #[test]
     fn a_value_is_charged_to_whoever_published_it() {
         let (mut registry, one, two) = (Registry::new(10, 1000, 7), account(16), account(16));
-        let slots = ["a", "b"].map(|name| registry.find_or_make(name, Some(&one)).unwrap().id.slot);
+        let slots = ["a", "b"].map(|name| registry.get(name, Some(&one)).unwrap().id.slot);
         let mut keep = |slot: usize, len: usize, account| {
             registry.keep(slots[slot], 1, Kind::Text, &b"0123456789abcdefg"[..len], account)
         };
@@ -489,7 +497,7 @@ mod tests {
     #[test]
     fn new_values_leave_an_eighth_to_those_that_are_there() {
         let mut registry = Registry::new(4, 16, 7);
-        let slots = ["a", "b", "c"].map(|name| registry.find_or_make(name, None).unwrap().id.slot);
+        let slots = ["a", "b", "c"].map(|name| registry.get(name, None).unwrap().id.slot);
         assert!(registry.keep(slots[0], 1, Kind::Text, b"1234567", None));
         assert!(registry.keep(slots[1], 1, Kind::Text, b"1234567", None));
         assert!(!registry.keep(slots[2], 1, Kind::Text, b"1", None));
@@ -501,7 +509,7 @@ mod tests {
     fn a_large_value_that_a_small_one_follows_gives_its_room_back_and_room_is_what_counts() {
         let mut registry = Registry::new(10, 10_000, 7);
         for n in 0..10u8 {
-            let slot = registry.find_or_make(&n.to_string(), None).unwrap().id.slot;
+            let slot = registry.get(&n.to_string(), None).unwrap().id.slot;
             assert!(registry.keep(slot, 1, Kind::Text, &[b'x'; 4096], None), "{n}");
             assert!(registry.keep(slot, 2, Kind::Text, b"1", None));
         }
@@ -516,7 +524,7 @@ mod tests {
     fn a_topic_that_has_gone_quiet_keeps_nothing_of_what_the_tape_has_let_go_of() {
         let mut registry = Registry::new(10, 100, 7);
         for at in 0..100_000 {
-            registry.find_or_make("a", None).unwrap().number(at, 1, 0, 0);
+            registry.get("a", None).unwrap().number(at, 1, 0, 0);
         }
         let room = |registry: &Registry| registry.at(0).unwrap().marks.positions.capacity();
         assert!(room(&registry) >= 6250);
@@ -528,7 +536,7 @@ mod tests {
         assert_eq!((room(&registry), registry.at(0).unwrap().near(5)), (0, Some(99_999)));
         // It comes to life again.
         for at in 100_000..100_040 {
-            registry.find_or_make("a", None).unwrap().number(at, 1, 0, 100_000);
+            registry.get("a", None).unwrap().number(at, 1, 0, 100_000);
         }
         assert_eq!(registry.at(0).unwrap().near(100_010), Some(100_015));
     }
@@ -536,7 +544,7 @@ mod tests {
     #[test]
     fn a_snapshot_in_hand_is_not_rewritten() {
         let mut registry = Registry::new(1, 100, 7);
-        let slot = registry.find_or_make("a", None).unwrap().id.slot;
+        let slot = registry.get("a", None).unwrap().id.slot;
         registry.keep(slot, 1, Kind::Text, b"old", None);
         let held = registry.find("a").unwrap().last.clone().unwrap();
         registry.keep(slot, 2, Kind::Text, b"new", None);
@@ -554,7 +562,7 @@ mod tests {
     fn topics_are_found_in_order_and_no_forgotten_ones() {
         let mut registry = Registry::new(9, 100, 7);
         for name in ["c", "a", "d", "b"] {
-            registry.find_or_make(name, None).unwrap();
+            registry.get(name, None).unwrap();
         }
         registry.forget(registry.find("c").unwrap().id.slot);
         let names = |from: Bound<&str>| registry.from(from).map(|topic| topic.name.to_string()).collect::<Vec<_>>();
@@ -563,7 +571,7 @@ mod tests {
         assert_eq!(names(Bound::Included("c")), ["d"]);
         // In the place of the forgotten one.
         registry.rest_until(0);
-        registry.find_or_make("e", None).unwrap();
+        registry.get("e", None).unwrap();
         let names: Vec<&str> = registry.from(Bound::Unbounded).map(|topic| &*topic.name).collect();
         assert_eq!(names, ["a", "b", "d", "e"]);
     }

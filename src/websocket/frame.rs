@@ -192,6 +192,21 @@ pub fn write_header(out: &mut [u8], fin: bool, opcode: Opcode, payload_len: usiz
     len
 }
 
+/// Writes the header of an unmasked frame that is to fill `out`, whose length is that of the header and the payload together,
+/// and returns the header's length.
+///
+/// # Panics
+///
+/// If `out` is shorter than a header.
+pub fn write_header_to_fill(out: &mut [u8], opcode: Opcode) -> usize {
+    let payload_len = match out.len() {
+        len @ 0..=127 => len - 2,
+        len @ 128..=0x1_0003 => len - 4,
+        len => len - 10,
+    };
+    write_header(out, true, opcode, payload_len)
+}
+
 /// Appends a text message in one frame.
 #[cfg(test)]
 pub fn push_text(out: &mut Vec<u8>, text: &str) {
@@ -335,6 +350,17 @@ mod tests {
             Header { key: None, ..header }.push(&mut pushed);
             let len = write_header(&mut written, header.fin, header.opcode, header.payload_len as usize);
             prop_assert_eq!(&written[..len], &pushed);
+        }
+    }
+
+    #[test]
+    fn a_header_that_is_to_fill_its_room_is_the_one_of_the_payload() {
+        for payload_len in [0, 1, 124, 125, 126, 127, 65_534, 65_535, 65_536, 70_000] {
+            let mut expected = [0; HEADER_MAX];
+            let len = write_header(&mut expected, true, Opcode::Text, payload_len);
+            let mut room = vec![0; len + payload_len];
+            assert_eq!(write_header_to_fill(&mut room, Opcode::Text), len, "{payload_len}");
+            assert_eq!(room[..len], expected[..len], "{payload_len}");
         }
     }
 }

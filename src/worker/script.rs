@@ -16,7 +16,8 @@ use crate::{
     clock::Moment,
     lane::Lane,
     protocol::Payload,
-    tape::{Position, Reader, Tape, TapeSettings},
+    publish::Door,
+    tape::{About, Position, Reader, Tape, TapeSettings},
     topic::script::stands_for,
 };
 
@@ -151,15 +152,16 @@ impl Twin {
     }
 
     fn publish(&mut self, topic: &str, origin: u64) {
-        self.tape.appender().append(topic, Payload::Text("x"), 1, origin).expect("there is room");
+        let about = About { ts: 1, origin, ..About::default() };
+        Door::new(self.tape.clone(), 128).publish(None, topic, Payload::Text("x"), about).expect("there is room");
         let Twin { tape, reader, interest, passes, cohorts, .. } = self;
         let head = reader.refresh();
         let (mut touched, mut stirred, mut wanting) = (Vec::new(), Vec::new(), Vec::new());
         let mut slot = 0;
         let pass = passes.begin();
-        reader.scan(Position(head.0 - 1), head, |at, base, entry| {
+        reader.scan(Position(head.0 - 1), head, |entry| {
             slot = entry.topic.slot;
-            interest.plan(tape, pass, (at, base, entry), &mut touched, &mut stirred);
+            interest.plan(tape, pass, entry, &mut touched, &mut stirred);
             wanting.extend(cohorts.keys().filter_map(|id| Some((*id, interest.wants(tape, *id, entry)?))));
             true
         });

@@ -50,8 +50,9 @@ use crate::{
     log::{Dropped, Log},
     protocol::{Kind, Payload},
     proxy::Proxies,
+    publish::Door,
     shared::{OWED_MAX, Settings},
-    tape::{Position, Reader, TapeSettings},
+    tape::{About, Position, Reader, TapeSettings},
 };
 
 /// Scripts in an ordinary run: a minute or two.
@@ -227,7 +228,8 @@ impl World {
         for body in bodies {
             self.published.push_back((topic.to_owned(), body.clone()));
             let payload = Payload::from_parts(body.kind, &body.bytes);
-            self.tape.appender().append(topic, payload, self.kernel.wall_us(), 0).unwrap();
+            let about = About { ts: self.kernel.wall_us(), ..About::default() };
+            Door::new(self.tape.clone(), 128).publish(None, topic, payload, about).unwrap();
             self.shared.publisher.wake();
             self.note_published();
         }
@@ -239,8 +241,8 @@ impl World {
         let head = self.reader.refresh();
         assert!(self.reader.floor() <= from, "the script publishes more at once than its tape holds");
         let mut entries = Vec::new();
-        self.reader.scan(from, head, |_, _, entry| {
-            entries.push(*entry);
+        self.reader.scan(from, head, |entry| {
+            entries.push(**entry);
             true
         });
         self.reader.trim();
@@ -432,9 +434,8 @@ impl World {
     fn lanes_written(&mut self) -> [bool; LANES] {
         let body = self.body(Kind::Json, 0);
         self.publish("q", vec![body]);
-        let mut written = [false; LANES];
-        self.reader.look(Position(self.journal.len() as u64 - 1), |_, entry| written = entry.len.map(|len| len > 0));
-        written
+        let last = self.reader.look(Position(self.journal.len() as u64 - 1)).expect("it was just published");
+        Lane::ALL.map(|lane| last.is_in(lane))
     }
 }
 

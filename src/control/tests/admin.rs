@@ -9,13 +9,14 @@ struct Admin {
     address: SocketAddr,
     context: Context,
     inbox: Inbox<Socket>,
+    workers: Inbox<Socket>,
     _worker: Receiver<Message<Socket>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Admin {
     fn start(config: impl FnOnce(&mut Config)) -> Admin {
-        let (context, worker) = context(config, |_| {});
+        let (context, workers, worker) = context(config, |_| {});
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let waker = Arc::new(Waker::new().unwrap());
@@ -23,7 +24,7 @@ impl Admin {
         let edge = Epoll::new(waker, Duration::ZERO).unwrap();
         let control = Control::admin(context.clone(), edge, receiver, listener.into()).unwrap();
         let thread = std::thread::spawn(move || control.run());
-        Admin { address, context, inbox, _worker: worker, thread: Some(thread) }
+        Admin { address, context, inbox, workers, _worker: worker, thread: Some(thread) }
     }
 
     fn connect(&self) -> Client {
@@ -66,7 +67,7 @@ fn health_is_red_while_a_worker_stands_still_and_green_when_it_goes_on() {
         by: Listener::Clear,
         beginning: Beginning::Awaited,
     };
-    admin.context.workers[0].hand_over(arrival).unwrap();
+    admin.workers.hand_over(arrival).unwrap();
     until("red", || client.get("/healthz").status != 200);
     assert_eq!(client.get("/healthz").body, "Worker 0 has left a wake-up unanswered for 0 s.\n");
 }

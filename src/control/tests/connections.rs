@@ -225,11 +225,11 @@ fn draining_ends_idle_connections_and_finishes_requests() {
 
 #[test]
 fn a_connection_that_sent_much_keeps_no_room_for_it() {
-    let (context, _worker) = context(|_| {}, |_| {});
+    let (context, ..) = context(|_| {}, |_| {});
     let waker = Arc::new(Waker::new().unwrap());
     let (inbox, receiver) = Inbox::new(1, Arc::clone(&waker));
     let limits = Arc::clone(&context.limits);
-    let mut control = Control::new(context, Epoll::new(waker, Duration::ZERO).unwrap(), receiver);
+    let mut control = Control::new(context, Epoll::new(waker, Duration::ZERO).unwrap(), receiver, Vec::new());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (socket, peer) = listener.accept().unwrap();
@@ -245,7 +245,7 @@ fn a_connection_that_sent_much_keeps_no_room_for_it() {
             beginning: Beginning::Read(received),
         })
         .unwrap();
-    let room = |control: &Control| {
+    let room = |control: &Control<Epoll>| {
         let (_, connection) = control.connections.iter().next().unwrap();
         (connection.input.len(), connection.input.capacity(), control.pending.bytes())
     };

@@ -210,15 +210,15 @@ fn an_answer_that_is_hardly_taken_is_cut_and_counted() {
 
 /// A control thread whose turns the test takes.
 struct Alone {
-    control: Control,
+    control: Control<Epoll>,
     inbox: Inbox<Socket>,
     listener: TcpListener,
 }
 
 impl std::ops::Deref for Alone {
-    type Target = Control;
+    type Target = Control<Epoll>;
 
-    fn deref(&self) -> &Control {
+    fn deref(&self) -> &Control<Epoll> {
         &self.control
     }
 }
@@ -246,12 +246,12 @@ impl Alone {
 }
 
 fn alone(config: impl FnOnce(&mut Config)) -> (Alone, Receiver<Message<Socket>>) {
-    let (context, worker) = context(config, |_| {});
+    let (context, workers, worker) = context(config, |_| {});
     let waker = Arc::new(Waker::new().unwrap());
     let (inbox, receiver) = Inbox::new(1024, Arc::clone(&waker));
     let edge = Epoll::new(waker, Duration::ZERO).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    (Alone { control: Control::new(context, edge, receiver), inbox, listener }, worker)
+    (Alone { control: Control::new(context, edge, receiver, vec![workers]), inbox, listener }, worker)
 }
 
 #[test]

@@ -104,7 +104,7 @@ fn the_figures_are_those_of_the_formats_that_prometheus_reads() {
 
 #[test]
 fn figures_are_made_four_times_a_second_at_most_and_shared() {
-    let (context, _worker) = context(|_| {}, |_| {});
+    let (context, ..) = context(|_| {}, |_| {});
     let pending = Pending::default();
     let mut exposition = Exposition::new(context, pending.clone());
     let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";

@@ -3,12 +3,12 @@
 mod admin;
 mod connections;
 mod fairness;
-mod luck;
 mod metrics;
 mod page;
 mod publishing;
 mod slow;
 mod topics;
+mod world;
 
 use std::{
     collections::BTreeMap,
@@ -63,13 +63,13 @@ impl Server {
     }
 
     fn with(config: impl FnOnce(&mut Config), settings: impl FnOnce(&mut HttpSettings)) -> Server {
-        let (context, worker) = context(config, settings);
+        let (context, workers, worker) = context(config, settings);
         let waker = Arc::new(Waker::new().unwrap());
         let (inbox, receiver) = Inbox::new(1024, Arc::clone(&waker));
         let of_thread = context.clone();
         let thread = std::thread::spawn(move || {
             let edge = Epoll::new(waker, Duration::ZERO).unwrap();
-            Control::new(of_thread, edge, receiver).run();
+            Control::new(of_thread, edge, receiver, vec![workers]).run();
         });
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         // As --sndbuf would: what a client doesn't take is in the control thread's memory and not in the kernel's.
@@ -118,11 +118,17 @@ impl Drop for Server {
     }
 }
 
-/// What a control thread works with, and the inbox of the one worker.
+/// What a control thread works with, and both ends of the one worker's inbox.
 fn context(
     change: impl FnOnce(&mut Config),
     change_settings: impl FnOnce(&mut HttpSettings),
-) -> (Context, Receiver<Message<Socket>>) {
+) -> (Context, Inbox<Socket>, Receiver<Message<Socket>>) {
+    let (worker, receiver) = Inbox::new(4, Arc::new(Waker::new().unwrap()));
+    (Context { inboxes: vec![worker.level()], ..context_alone(change, change_settings) }, worker, receiver)
+}
+
+/// What a control thread works with where no worker is.
+fn context_alone(change: impl FnOnce(&mut Config), change_settings: impl FnOnce(&mut HttpSettings)) -> Context {
     let mut config =
         Config { close_timeout: Span::new(NEVER), handshake_timeout: Span::new(NEVER), ..Config::default() };
     change(&mut config);
@@ -131,17 +137,15 @@ fn context(
     let tape = Tape::new(TapeSettings { retain: 256 * 1024, segment: 64 * 1024, ..tape_settings(&config, 36) });
     let log = Log::new(config.log_limit, Dropped::default());
     let shared = Shared::new(Settings::new(&config), log, &tape, 1, Arc::new([]));
-    let (worker, receiver) = Inbox::new(4, Arc::new(Waker::new().unwrap()));
-    let context = Context {
+    Context {
         settings,
         shared,
         tape,
         limits: Limits::new(&Bounds::of(&config), config.ipv6_prefix),
-        workers: vec![worker],
+        inboxes: Vec::new(),
         readiness: Arc::new(AtomicBool::new(true)),
         started: Moment::now(),
-    };
-    (context, receiver)
+    }
 }
 
 /// Asks again and again until it is so; a guard, as above.

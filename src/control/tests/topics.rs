@@ -63,7 +63,7 @@ fn a_page_has_a_thousand_topics_at_most_and_says_where_the_next_begins() {
 #[test]
 fn a_topic_that_nobody_needs_is_forgotten() {
     let hour = Duration::from_secs(3600);
-    let (context, _worker) = context(|config| config.topic_expiry = Span::new(hour), |_| {});
+    let (context, ..) = context(|config| config.topic_expiry = Span::new(hour), |_| {});
     let publisher = &context.shared.publisher;
     for topic in ["old", "heard"] {
         publisher.publish(topic, Payload::Text("1")).unwrap();
@@ -83,7 +83,7 @@ fn a_topic_that_nobody_needs_is_forgotten() {
 
 #[test]
 fn a_topic_without_value_is_forgotten_without_expiry() {
-    let (context, _worker) = context(|config| config.max_values = "4B".parse().unwrap(), |_| {});
+    let (context, ..) = context(|config| config.max_values = "4B".parse().unwrap(), |_| {});
     let publisher = &context.shared.publisher;
     publisher.publish("kept", Payload::Text("1")).unwrap();
     publisher.publish("dropped", Payload::Text("12345")).unwrap();

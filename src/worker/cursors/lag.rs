@@ -72,8 +72,7 @@ impl Cursors {
                 continue;
             };
             let bytes = reader.bytes_from(connection.lane, needed);
-            let mut ts = wall_us;
-            reader.look(needed, |_, entry| ts = entry.ts);
+            let ts = reader.look(needed).map_or(wall_us, |published| published.ts);
             let age = Duration::from_micros(wall_us.saturating_sub(ts));
             let reason = if most > 0 && bytes > most {
                 format!("too slow: {bytes} bytes behind, --lag-limit allows {most}")

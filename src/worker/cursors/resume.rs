@@ -41,14 +41,14 @@ impl<E: Edge> Walk<'_, E> {
         // Where each publication ends in the buffer, and the position of it.
         let mut ends: Vec<(usize, Position)> = Vec::new();
         let mut steps = 0;
-        let reached = ground.reader.scan(behind.position, resume.until, |at, base, entry| {
+        let reached = ground.reader.scan(behind.position, resume.until, |entry| {
             if steps == STEP_ENTRIES || bytes.len() >= SEND_MAX {
                 return false;
             }
             steps += 1;
             if resume.seen.get(&entry.topic.slot).is_some_and(|seen| entry.seq > *seen) {
-                push_entry(ground, lane, base, entry, bytes);
-                ends.push((bytes.len(), at));
+                push_entry(ground, lane, entry, bytes);
+                ends.push((bytes.len(), entry.position));
             }
             true
         });

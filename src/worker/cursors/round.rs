@@ -32,7 +32,7 @@ use crate::{
     io::{Edge, SEND_MAX},
     lane::Lane,
     protocol::Reply,
-    tape::{Position, Reader, Run},
+    tape::{Position, Reader},
 };
 
 /// A round that had to wait longer than this for room is made anew.
@@ -240,15 +240,14 @@ impl<E: Edge> Walk<'_, E> {
     ) -> Position {
         let Buffers { bytes, pieces, .. } = buffers;
         let (interest, Ground { reader, tape, .. }) = (&mut *self.interest, &*self.ground);
-        reader.scan(span.start, span.end, |at, base, entry| {
+        reader.scan(span.start, span.end, |entry| {
             if *steps >= STEP_ENTRIES || bytes.len() >= SEND_MAX {
                 return false;
             }
             *steps += 1;
             if interest.wants(tape, cohort, entry) == Some(Delivery::All) {
-                let (start, len) = (entry.start[lane as usize], entry.len[lane as usize]);
-                bytes.extend_from_slice(reader.bytes(lane, Run { base, start, len }));
-                let position = Position(at.0 + 1);
+                bytes.extend_from_slice(reader.bytes(lane, entry.run(lane)));
+                let position = Position(entry.position.0 + 1);
                 pieces.push(Piece { end: bytes.len(), position, slot: None, seq: entry.seq, skipped: 0, sent: true });
             }
             true

@@ -99,8 +99,7 @@ fn describe<E: Edge>(
     let named = names.iter().take(NAMES_MAX).map(|(name, _)| Arc::clone(interest.text(*name))).collect();
     // A subscriber of newest values may be further behind than the tape reaches back; then that is what is shown.
     let from = from.max(ground.reader.floor());
-    let mut ts = wall_us;
-    ground.reader.look(from, |_, entry| ts = entry.ts);
+    let ts = ground.reader.look(from).map_or(wall_us, |published| published.ts);
     SlowClient {
         conn: connection.name(),
         address: connection.peer,

@@ -57,12 +57,11 @@ impl Plan {
         self.publications = 0;
     }
 
-    pub fn push(&mut self, base: Position, start: u32, len: u32) {
-        self.bytes += len as usize;
+    pub fn push(&mut self, run: Run) {
+        self.bytes += run.len as usize;
         self.publications += 1;
-        match self.runs.last_mut() {
-            Some(last) if last.base == base && last.start + last.len == start => last.len += len,
-            _ => self.runs.push(Run { base, start, len }),
+        if !self.runs.last_mut().is_some_and(|last| last.extend(run)) {
+            self.runs.push(run);
         }
     }
 }
@@ -231,17 +230,16 @@ impl<E: Edge> Walk<'_, E> {
         plan.clear();
         let (interest, Ground { edge, reader, tape, metrics, .. }) = (&mut *self.interest, &mut *self.ground);
         let mut steps = 0;
-        let reached = reader.scan(position, until, |at, base, entry| {
+        let reached = reader.scan(position, until, |entry| {
             if steps == STEP_ENTRIES || plan.bytes >= SEND_MAX {
                 return false;
             }
             steps += 1;
-            let resumed = if at == position { offset } else { 0 };
+            let resumed = if entry.position == position { offset } else { 0 };
             if interest.wants(tape, cohort, entry).is_some() {
-                let len = entry.len[lane as usize];
                 // A publication from before the lane was written can't be on the way to anybody.
-                debug_assert!(len > resumed);
-                plan.push(base, entry.start[lane as usize] + resumed, len - resumed);
+                debug_assert!(entry.len(lane) > resumed);
+                plan.push(entry.run(lane).after(resumed));
             }
             true
         });
@@ -273,7 +271,7 @@ impl<E: Edge> Walk<'_, E> {
     fn note_told(&mut self, cohort: CohortId, from: Position, to: Position) {
         let Some(told) = &mut self.behind.told else { return };
         let (interest, Ground { reader, tape, .. }) = (&mut *self.interest, &*self.ground);
-        reader.scan(from, to, |_, _, entry| {
+        reader.scan(from, to, |entry| {
             if interest.wants(tape, cohort, entry) == Some(Delivery::Latest) {
                 told.insert(entry.topic.slot, entry.seq);
             }
@@ -366,7 +364,7 @@ pub fn told_at<E: Edge>(
     let (from, to) = (position.min(here), position.max(here));
     let from = if position < here { from } else { from.max(ground.reader.floor()).min(to) };
     let mut first = Told::default();
-    ground.reader.scan(from, to, |_, _, entry| {
+    ground.reader.scan(from, to, |entry| {
         if position > here {
             if let Some(seq) = told.get_mut(&entry.topic.slot) {
                 *seq = entry.seq;
@@ -393,9 +391,7 @@ pub fn rest_of_frame<E: Edge>(
     if behind.offset == 0 {
         return Some(frame);
     }
-    let mut found = None;
-    ground.reader.look(behind.position, |base, entry| found = Some((base, *entry)));
-    let (base, entry) = found?;
-    push_entry(ground, connection.lane, base, &entry, &mut frame);
+    let published = ground.reader.look(behind.position)?;
+    push_entry(ground, connection.lane, &published, &mut frame);
     Some(frame.split_off(behind.offset as usize))
 }

@@ -12,7 +12,9 @@ use crate::{
     log::{Kind, tell},
     metrics::Refusal,
     protocol::{Command, ErrorCode, Id, Op, Payload, Reply, command::CommandError},
-    tape::PublishError,
+    publication::Flags,
+    publish::PublishError,
+    tape::{About, Appended},
     websocket::{CloseCode, Decoder, Event, Role, frame},
 };
 
@@ -165,18 +167,14 @@ impl<E: Edge> Clerk<'_, E> {
         holder.is_some_and(|holder| self.ground.settings.access.may_publish(holder, topic))
     }
 
-    fn append(
-        &mut self,
-        token: Token,
-        topic: &str,
-        payload: Payload<'_>,
-    ) -> Result<crate::tape::Appended, PublishError> {
+    fn append(&mut self, token: Token, topic: &str, payload: Payload<'_>) -> Result<Appended, PublishError> {
         let ts = self.ground.edge.wall_us();
-        let (account, id) = match self.connections.get(token) {
+        let (account, origin) = match self.connections.get(token) {
             Some(connection) => (connection.permit.account(), connection.id),
             None => (None, 0),
         };
-        let done = self.ground.tape.appender().charging(account).append(topic, payload, ts, id);
+        let door = self.ground.shared.publisher.door();
+        let done = door.publish(account, topic, payload, About { ts, origin, flags: Flags::default() });
         match &done {
             Ok(_) => {
                 self.ground.metrics.publications.add(1);

@@ -66,9 +66,8 @@ pub fn resume(
 fn find(reader: &Reader, near: Position, seq: u64) -> Option<Position> {
     let mut at = near;
     while at >= reader.floor() {
-        let mut found = None;
-        reader.look(at, |_, entry| found = Some((entry.seq, entry.previous)));
-        let (at_seq, previous) = found?;
+        let found = reader.look(at)?;
+        let (at_seq, previous) = (found.seq, found.previous);
         if at_seq <= seq {
             return (at_seq == seq).then_some(at);
         }

@@ -186,7 +186,7 @@ impl<E: Edge> Clerk<'_, E> {
         self.ground.reader.refresh();
         let mut first = FxHashMap::default();
         let from = self.fan.position().max(self.ground.reader.floor()).min(position);
-        self.ground.reader.scan(from, position, |_, _, entry| {
+        self.ground.reader.scan(from, position, |entry| {
             first.entry(entry.topic.slot).or_insert((entry.previous, entry.seq - 1));
             true
         });

@@ -136,7 +136,7 @@ impl Column {
     }
 
     /// Adds a publication to what all members are to be sent.
-    pub fn plan(&mut self, pass: PassId, at: Position, base: Position, start: u32, len: u32) -> Planned {
+    pub fn plan(&mut self, pass: PassId, at: Position, run: Run) -> Planned {
         let fresh = self.cuts.back().is_none_or(|last| last.pass != pass);
         if fresh {
             let (run, offset) = match self.runs.back() {
@@ -148,13 +148,12 @@ impl Column {
             self.behind = self.members.len() as u32;
             self.cuts.push_back(Cut { position: at, run, offset, planned: self.planned, members, pass });
         }
-        self.planned = (self.planned.0.wrapping_add(1), self.planned.1.wrapping_add(len));
-        match self.runs.back_mut() {
-            Some(last) if last.base == base && last.start + last.len == start => last.len += len,
-            _ => self.runs.push_back(Run { base, start, len }),
+        self.planned = (self.planned.0.wrapping_add(1), self.planned.1.wrapping_add(run.len));
+        if !self.runs.back_mut().is_some_and(|last| last.extend(run)) {
+            self.runs.push_back(run);
         }
         let most = self.planned.1.wrapping_sub(self.cuts[0].planned.1);
-        Planned { first: fresh, next: (most + len) as usize }
+        Planned { first: fresh, next: (most + run.len) as usize }
     }
 
     /// Begins a round, in which everybody who is behind now has a turn; `anew` if nobody was in one before, so that it begins
@@ -229,10 +228,7 @@ impl Column {
         let cut = *self.cut(cut).expect("somebody stands there");
         let first = cut.run.wrapping_sub(self.first_run) as usize;
         let whole = self.runs.range(first..).copied().enumerate();
-        let rest = whole.map(move |(n, run)| {
-            let sent = if n == 0 { cut.offset } else { 0 };
-            Run { start: run.start + sent, len: run.len - sent, ..run }
-        });
+        let rest = whole.map(move |(n, run)| run.after(if n == 0 { cut.offset } else { 0 }));
         rest.filter(|run| run.len > 0)
     }
 
@@ -295,7 +291,7 @@ mod tests {
         for pass in 0..1000 {
             let id = passes.begin();
             for n in 0..10 {
-                column.plan(id, Position(pass), Position(0), n * 100, 10);
+                column.plan(id, Position(pass), Run { base: Position(0), start: n * 100, len: 10 });
             }
             passes.planned(1);
         }
@@ -369,7 +365,7 @@ mod tests {
                 let len = self.random.u32(1..5);
                 let base = Position(u64::from(self.bytes) / 1000);
                 self.passes.note(1, len);
-                self.column.plan(pass, Position(self.bytes.into()), base, self.bytes, len);
+                self.column.plan(pass, Position(self.bytes.into()), Run { base, start: self.bytes, len });
                 self.owed.values_mut().for_each(|owed| owed.extend(self.bytes..self.bytes + len));
                 self.bytes += len;
             }

@@ -61,7 +61,7 @@ impl Fan {
         interest.position = floor;
         // Of topics that go on behind the floor, what was before that is gone: the number before the first one there.
         let mut first = FxHashMap::default();
-        reader.scan(floor, reader.head(), |_, _, entry| {
+        reader.scan(floor, reader.head(), |entry| {
             first.entry(entry.topic.slot).or_insert((entry.previous, entry.seq - 1));
             true
         });

@@ -31,7 +31,7 @@ use crate::{
     lane::{LANES, Lane},
     protocol::{is_pattern, matches},
     slack::{KEPT_BY_ONE, KEPT_BY_THREAD, Slack},
-    tape::{Entry, Position, Reader, Tape},
+    tape::{Entry, Position, Published, Reader, Tape},
     topic::TopicId,
 };
 
@@ -282,13 +282,13 @@ impl Interest {
         &mut self,
         tape: &Tape,
         pass: PassId,
-        (at, base, entry): (Position, Position, &Entry),
+        entry: &Published<'_>,
         touched: &mut Vec<CohortId>,
         stirred: &mut Vec<(CohortId, usize)>,
     ) -> usize {
         let mut most = 0;
         self.learn(tape, entry.topic);
-        let slot = entry.topic.slot;
+        let (at, slot) = (entry.position, entry.topic.slot);
         let before = self.note(at, entry);
         let Interest { names, topics, cohorts, .. } = self;
         let of_topic = &topics[slot as usize].names;
@@ -311,9 +311,9 @@ impl Interest {
                 if cohort.column.is_empty() {
                     continue;
                 }
-                let lane = cohort.key.lane as usize;
-                debug_assert!(entry.len[lane] > 0, "a lane with subscribers is written");
-                let planned = cohort.column.plan(pass, at, base, entry.start[lane], entry.len[lane]);
+                let lane = cohort.key.lane;
+                debug_assert!(entry.is_in(lane), "a lane with subscribers is written");
+                let planned = cohort.column.plan(pass, at, entry.run(lane));
                 most = most.max(planned.next);
                 if planned.first {
                     touched.push(*id);

@@ -239,12 +239,12 @@ impl Fan {
         let pass = passes.begin();
         let mut enough = false;
         // From here on the tables are as of where it ends.
-        interest.position = reader.scan(interest.position, head, |at, base, entry| {
+        interest.position = reader.scan(interest.position, head, |entry| {
             if enough || passes.bytes() >= PLANNED_BYTES {
                 return false;
             }
-            passes.note(entry.ts, entry.len.iter().copied().max().unwrap_or(0));
-            enough = interest.plan(tape, pass, (at, base, entry), touched, stirred) > settings.owed_max;
+            passes.note(entry.ts, entry.longest());
+            enough = interest.plan(tape, pass, entry, touched, stirred) > settings.owed_max;
             true
         });
         passes.planned(touched.len());

@@ -7,10 +7,8 @@ use super::{
 };
 use crate::{
     io::Edge,
-    lane::Lane,
-    protocol::event::push_event,
-    tape::{Entry, Position, Reader, Run, encode},
-    topic::Topic,
+    lane::{Lane, Numbered, draft},
+    tape::{Position, Published, Reader, Run},
 };
 
 /// Publications of its own that are gone back over at most, to find one that isn't.
@@ -36,10 +34,10 @@ pub fn newest_for(
             return Some(end);
         }
         // Too new, or its own: the one before.
-        let mut found = None;
-        reader.look(Position(end.0 - 1), |_, entry| found = Some(entry.previous));
-        end = Position(found?);
-        reader.look(Position(end.0.saturating_sub(1)), |_, entry| origin = entry.origin);
+        end = Position(reader.look(Position(end.0 - 1))?.previous);
+        if let Some(before) = reader.look(Position(end.0.saturating_sub(1))) {
+            origin = before.origin;
+        }
     }
     None
 }
@@ -54,11 +52,9 @@ pub fn push_value<E: Edge>(
     position: Position,
     out: &mut Vec<u8>,
 ) -> Option<u64> {
-    let mut found: Option<(Position, Entry)> = None;
-    ground.reader.look(Position(position.0 - 1), |base, entry| found = Some((base, *entry)));
-    if let Some((base, entry)) = found {
-        push_entry(ground, lane, base, &entry, out);
-        return Some(entry.seq);
+    if let Some(published) = ground.reader.look(Position(position.0 - 1)) {
+        push_entry(ground, lane, &published, out);
+        return Some(published.seq);
     }
     // It has outlived its place on the tape, unless a newer one has followed.
     let newest = interest.newest(slot).filter(|newest| newest.end == position)?;
@@ -66,33 +62,22 @@ pub fn push_value<E: Edge>(
         let topic = topics.at(slot).filter(|topic| topic.seq == newest.seq)?;
         let payload = topic.last.as_ref()?.payload();
         let (epoch, seq, ts) = (topic.epoch, topic.seq, topic.ts);
-        encode::Publication { prefix: &topic.prefix, epoch, seq, ts, payload }.push(lane, out);
+        draft::push(lane, &Numbered { prefix: &topic.prefix, epoch, seq, ts }, payload, out);
         Some(newest.seq)
     })
 }
 
 /// Appends a publication that is on the tape, also from a time when nobody wanted the lane.
-pub fn push_entry<E: Edge>(ground: &Ground<E>, lane: Lane, base: Position, entry: &Entry, out: &mut Vec<u8>) {
-    let frame = |lane: Lane| {
-        let (start, len) = (entry.start[lane as usize], entry.len[lane as usize]);
-        (len > 0).then(|| ground.reader.bytes(lane, Run { base, start, len }))
-    };
+pub fn push_entry<E: Edge>(ground: &Ground<E>, lane: Lane, entry: &Published<'_>, out: &mut Vec<u8>) {
+    let Ground { reader, tape, .. } = ground;
+    let frame = |lane: Lane| entry.is_in(lane).then(|| reader.bytes(lane, entry.run(lane)));
     if let Some(frame) = frame(lane) {
         return out.extend_from_slice(frame);
     }
-    let of_topic = |push: &mut dyn FnMut(&Topic)| {
-        ground.tape.with_topics(|topics, _| topics.at(entry.topic.slot).filter(|t| t.id == entry.topic).map(push));
-    };
-    if let (Lane::Events, Some(json)) = (lane, frame(Lane::Json)) {
-        let json = encode::json_of(json);
-        return of_topic(&mut |topic| {
-            push_event(out, Some((&topic.epoch, entry.seq)), json);
-        });
-    }
-    let payload = frame(Lane::Raw).map(encode::payload_of).expect("one of the lanes has it");
-    of_topic(&mut |topic| {
-        let (epoch, seq, ts) = (topic.epoch, entry.seq, entry.ts);
-        encode::Publication { prefix: &topic.prefix, epoch, seq, ts, payload }.push(lane, out);
+    tape.with_topics(|topics, _| {
+        let Some(topic) = topics.at(entry.topic.slot).filter(|topic| topic.id == entry.topic) else { return };
+        let of = Numbered { prefix: &topic.prefix, epoch: topic.epoch, seq: entry.seq, ts: entry.ts };
+        draft::push_from(lane, &of, entry.kind, frame, out);
     });
 }
 
@@ -126,13 +111,13 @@ pub fn locate<E: Edge>(
     taken: usize,
 ) -> (Position, u32, u64) {
     let Ground { reader, tape, .. } = ground;
-    let lane = interest.cohort(id).key.lane as usize;
+    let lane = interest.cohort(id).key.lane;
     let (mut left, mut passed) = (taken, 0);
-    let position = reader.scan(from, reader.head(), |_, _, entry| {
+    let position = reader.scan(from, reader.head(), |entry| {
         if interest.wants(tape, id, entry).is_none() {
             return true;
         }
-        let len = entry.len[lane] as usize;
+        let len = entry.len(lane) as usize;
         if left < len {
             return false;
         }

@@ -37,10 +37,10 @@ fn a_publication_that_comes_just_before_sleep_is_not_slept_over() {
     world.pass(Duration::from_millis(100));
     world.publish_some("q", 1, 0);
     world.settle();
-    let (tape, body) = (world.tape.clone(), world.body(Kind::Json, 0));
+    let (door, body) = (Door::new(world.tape.clone(), 128), world.body(Kind::Json, 0));
     world.published.push_back(("q".into(), body.clone()));
     world.kernel.meanwhile(move || {
-        tape.appender().append("q", Payload::Json(&body.bytes), 0, 0).unwrap();
+        door.publish(None, "q", Payload::Json(&body.bytes), About::default()).unwrap();
     });
     world.kernel.disturb(0);
     world.kernel.allow(Duration::from_millis(100));

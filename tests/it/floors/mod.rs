@@ -22,7 +22,7 @@ const UP: &[(&str, &str)] = &[];
 const WORDS: &[&str] = &["http", "protocol", "websocket"];
 
 /// What of that it knows all the same, for now.
-const KNOWN_TO_THE_TAPE: &[&str] = &["protocol", "websocket"];
+const KNOWN_TO_THE_TAPE: &[&str] = &[];
 
 /// Modules that are drawn and not there yet.
 const COMING: &[&str] = &[];

@@ -1,0 +1,186 @@
+//! A publication on its way into the lanes.
+//!
+//! What is to be done is done in two steps. Text is looked through, escaped, coded or divided into lines before the publication
+//! has a number, that is before anybody's lock; what is left then is to copy, between the few bytes that the number is in.
+
+use super::{LANES, Lane, Numbered, Wanted, json, raw};
+use crate::publication::{Kind, Payload};
+
+/// A publication that is made ready for lanes.
+#[derive(Debug)]
+pub struct Draft<'a> {
+    payload: Payload<'a>,
+    ready: Wanted,
+    /// What lanes have instead of the payload, one behind the other.
+    bodies: Vec<u8>,
+    /// Where in `bodies` each lane's begins and ends; nowhere, if it has the payload itself.
+    places: [(usize, usize); LANES],
+}
+
+impl<'a> Draft<'a> {
+    /// A draft that is ready for no lane. `buffer` is memory to be used again; nothing is allocated if it isn't needed.
+    #[inline]
+    pub fn new(payload: Payload<'a>, mut buffer: Vec<u8>) -> Draft<'a> {
+        buffer.clear();
+        Draft { payload, ready: Wanted::default(), bodies: buffer, places: [(0, 0); LANES] }
+    }
+
+    /// Whether making such a payload ready for these lanes is more than to see that it is ready.
+    #[inline]
+    pub fn takes_time(payload: Payload<'_>, lanes: Wanted) -> bool {
+        payload.kind() != Kind::Json && lanes.iter().any(|lane| lane.encoding().asks_for_json())
+    }
+
+    /// Makes it ready for those of `lanes` for which it isn't yet.
+    #[inline]
+    pub fn prepare(&mut self, lanes: Wanted) {
+        for lane in lanes.without(self.ready).iter() {
+            let encoding = lane.encoding();
+            if encoding.asks_for_json() {
+                self.payload = self.payload.settled();
+            }
+            let start = self.bodies.len();
+            encoding.prepare(self.payload, &mut self.bodies);
+            self.places[lane as usize] = (start, self.bodies.len());
+        }
+        self.ready = Wanted::from_bits(self.ready.bits() | lanes.bits());
+    }
+
+    /// What sort of payload it is. Text is JSON from when a lane had to know.
+    #[inline]
+    pub fn kind(&self) -> Kind {
+        self.payload.kind()
+    }
+
+    /// The payload's bytes.
+    #[inline]
+    pub fn payload(&self) -> &'a [u8] {
+        self.payload.bytes()
+    }
+
+    /// How many bytes the frame in `lane` has, for which it is ready.
+    #[inline]
+    pub fn len(&self, lane: Lane, of: &Numbered<'_>) -> usize {
+        lane.encoding().len(of, self.kind(), self.body(lane))
+    }
+
+    /// Writes the frame into `room`, which has that many bytes.
+    #[inline]
+    pub fn write(&self, lane: Lane, of: &Numbered<'_>, room: &mut [u8]) {
+        lane.encoding().write(of, self.kind(), self.body(lane), room);
+    }
+
+    /// The buffer back.
+    #[inline]
+    pub fn into_buffer(self) -> Vec<u8> {
+        self.bodies
+    }
+
+    #[inline]
+    fn body(&self, lane: Lane) -> &[u8] {
+        debug_assert!(self.ready.has(lane));
+        match self.places[lane as usize] {
+            (start, end) if start < end => &self.bodies[start..end],
+            _ => self.payload.bytes(),
+        }
+    }
+}
+
+/// Appends the frame that subscribers of `lane` are sent.
+pub fn push(lane: Lane, of: &Numbered<'_>, payload: Payload<'_>, out: &mut Vec<u8>) {
+    let mut draft = Draft::new(payload, Vec::new());
+    draft.prepare(Wanted::default().with(lane));
+    let start = out.len();
+    out.resize(start + draft.len(lane, of), 0);
+    draft.write(lane, of, &mut out[start..]);
+}
+
+/// The same, for a publication that is there in another lane, in one of those that are always [written](Wanted::written):
+/// `frame` says what its frame in a lane is, if there is one.
+pub fn push_from<'f>(
+    lane: Lane,
+    of: &Numbered<'_>,
+    kind: Kind,
+    frame: impl Fn(Lane) -> Option<&'f [u8]>,
+    out: &mut Vec<u8>,
+) {
+    let bytes = match frame(Lane::Raw) {
+        Some(frame) => raw::payload_of(frame).into(),
+        None => json::payload_of(frame(Lane::Json).expect("one of the two is written"), of, kind),
+    };
+    push(lane, of, Payload::from_parts(kind, &bytes), out);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{protocol::event, publication::Epoch};
+
+    fn numbered(prefix: &[u8]) -> Numbered<'_> {
+        Numbered { prefix, epoch: Epoch(10), seq: 3, ts: 4 }
+    }
+
+    fn pushed(lane: Lane, payload: Payload<'_>) -> Vec<u8> {
+        let mut out = Vec::new();
+        push(lane, &numbered(&super::super::prefix("q")), payload, &mut out);
+        out
+    }
+
+    #[test]
+    fn a_publication_is_encoded_for_every_lane() {
+        let json = r#"{"type":"update","topic":"q","seq":3,"ts":4,"data":[1]}"#;
+        let payload = Payload::Text("[1]");
+        assert_eq!(pushed(Lane::Raw, payload), b"\x81\x03[1]");
+        assert_eq!(pushed(Lane::Json, payload)[2..], *json.as_bytes());
+        assert_eq!(pushed(Lane::Events, payload), format!("id: a:3\ndata: {json}\n\n").as_bytes());
+    }
+
+    #[test]
+    fn an_event_is_the_message_of_the_json_lane_divided_where_it_has_line_ends() {
+        let payloads = ["1", "{\r\n\"a\":\n1\r}", "no\njson", "\n1\n", ""].map(Payload::Text);
+        for payload in payloads.into_iter().chain([Payload::Binary(b"\n\xff")]) {
+            let json = pushed(Lane::Json, payload);
+            let mut expected = Vec::new();
+            event::push_event(&mut expected, Some((&"a", 3)), &json[2..]);
+            assert_eq!(pushed(Lane::Events, payload), expected, "{payload:?}");
+        }
+    }
+
+    #[test]
+    fn a_draft_can_be_made_ready_for_more_lanes_later() {
+        let prefix = super::super::prefix("q");
+        let of = numbered(&prefix);
+        let all = Wanted::of(|_| true);
+        for payload in [Payload::Text("a\"b"), Payload::Text("7"), Payload::Binary(b"\0\n")] {
+            let mut draft = Draft::new(payload, b"old".to_vec());
+            for lane in Lane::ALL {
+                draft.prepare(Wanted::default().with(lane));
+            }
+            draft.prepare(all);
+            for lane in Lane::ALL {
+                let mut room = vec![0; draft.len(lane, &of)];
+                draft.write(lane, &of, &mut room);
+                assert_eq!(room, pushed(lane, payload), "{lane:?} {payload:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_written_can_be_made_into_every_other_lane() {
+        let prefix = super::super::prefix("q");
+        let of = numbered(&prefix);
+        let payloads = ["7", " {\r\n}", "\"\\\u{1}\u{7f}é\n", ""].map(Payload::Text);
+        for payload in payloads.into_iter().chain([Payload::Binary(b""), Payload::Binary(b"\"\xff\n")]) {
+            for written in (0..1 << LANES).map(|bits| Wanted::from_bits(bits).written()) {
+                let mut draft = Draft::new(payload, Vec::new());
+                draft.prepare(written);
+                let frames = Lane::ALL.map(|lane| written.has(lane).then(|| pushed(lane, payload)));
+                for lane in Lane::ALL {
+                    let mut made = Vec::new();
+                    push_from(lane, &of, draft.kind(), |lane| frames[lane as usize].as_deref(), &mut made);
+                    assert_eq!(made, pushed(lane, payload), "{lane:?} of {written:?}: {payload:?}");
+                }
+            }
+        }
+    }
+}

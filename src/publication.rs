@@ -1,0 +1,87 @@
+//! What is published, whatever it looks like on its way: a payload of some kind, with flags, under a topic's numbering.
+
+use std::fmt;
+
+/// What was published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payload<'a> {
+    /// The text of one JSON value, known to be valid.
+    Json(&'a [u8]),
+    /// Text that may or may not be JSON.
+    Text(&'a str),
+    /// Any bytes.
+    Binary(&'a [u8]),
+}
+
+impl<'a> Payload<'a> {
+    /// The bytes as they were published.
+    pub fn bytes(&self) -> &'a [u8] {
+        match self {
+            Payload::Json(bytes) | Payload::Binary(bytes) => bytes,
+            Payload::Text(text) => text.as_bytes(),
+        }
+    }
+
+    /// Which of the three it is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Payload::Json(_) => Kind::Json,
+            Payload::Text(_) => Kind::Text,
+            Payload::Binary(_) => Kind::Binary,
+        }
+    }
+
+    /// The payload that was taken apart into [`Payload::kind`] and [`Payload::bytes`].
+    ///
+    /// Bytes said to be text that aren't become binary.
+    pub fn from_parts(kind: Kind, bytes: &'a [u8]) -> Payload<'a> {
+        match kind {
+            Kind::Json => Payload::Json(bytes),
+            Kind::Text => simdutf8::basic::from_utf8(bytes).map_or(Payload::Binary(bytes), Payload::Text),
+            Kind::Binary => Payload::Binary(bytes),
+        }
+    }
+}
+
+/// What sort of payload something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One valid JSON value.
+    Json,
+    /// Text.
+    Text,
+    /// Any bytes.
+    Binary,
+}
+
+/// What else is said of a publication, beside its payload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags(pub u8);
+
+impl Flags {
+    /// It says all that there is to know of its topic: what came before needs not be known.
+    pub const KEYFRAME: Flags = Flags(1);
+    /// It is about the topic, and no value of it.
+    pub const NOTICE: Flags = Flags(2);
+}
+
+/// What tells one numbering of a topic from the next; printed in base 36.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Epoch(pub u64);
+
+impl fmt::Display for Epoch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut digits = [0u8; 13];
+        let mut at = digits.len();
+        let mut rest = self.0;
+        loop {
+            at -= 1;
+            digits[at] = b"0123456789abcdefghijklmnopqrstuvwxyz"[(rest % 36) as usize];
+            rest /= 36;
+            if rest == 0 {
+                break;
+            }
+        }
+        f.write_str(std::str::from_utf8(&digits[at..]).expect("digits are ASCII"))
+    }
+}
