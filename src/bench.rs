@@ -34,7 +34,7 @@ use crate::{
     log::{Dropped, Log},
     metrics::Metrics,
     protocol::Payload,
-    publish::Door,
+    publish::{By, Door},
     shared::{Settings, Shared, tape_settings},
     tape::{About, Tape},
     websocket::client,
@@ -117,7 +117,7 @@ impl Bench {
     /// If the tape refuses it.
     pub fn publish(&mut self, topic: &str, payload: Payload<'_>) {
         let about = About { ts: self.wires.wall_us(), ..About::default() };
-        self.door.publish(None, topic, payload, about).expect("it fits");
+        self.door.publish(By::SERVER, topic, payload, about).expect("it fits");
     }
 
     /// Lets the worker take turns until everything was sent that there is.

@@ -1,6 +1,7 @@
 //! Publishing: the one door onto the tape, for connections, HTTP, feeds and embedding programs alike.
 //!
 //! ```text
+//!   holder ─► may it publish there?
 //!   topic ──► may it be named so? (a new one: one that is known was asked before)
 //!   payload ► not too large ─► text: is it JSON? ─► escaped, coded, divided, for the lanes that are wanted
 //!                                                                            │
@@ -16,6 +17,7 @@
 use std::{cell::Cell, sync::Arc};
 
 use crate::{
+    access::Holder,
     clock,
     io::waker::Waker,
     lane::{Draft, Wanted},
@@ -34,9 +36,26 @@ pub struct Door {
     topic_length_max: usize,
 }
 
+/// Who publishes.
+#[derive(Clone, Copy, Debug)]
+pub struct By<'a> {
+    /// What it may.
+    pub holder: Holder,
+    /// What its new topics and their values are charged to; nothing for the server itself, and whom a trusted proxy doesn't name.
+    pub account: Option<&'a Arc<Account>>,
+}
+
+impl By<'_> {
+    /// The server's own feeds, and the program that it is part of.
+    pub const SERVER: By<'static> = By { holder: Holder::Server, account: None };
+}
+
 /// Why a publication was refused. Nothing of it was kept.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
+    /// Whoever wants to publish may not do it there.
+    #[error("you may not publish on {0}")]
+    Forbidden(String),
     /// The topic would be one too many.
     #[error("there are already {max} topics, as many as --max-topics allows")]
     TopicsFull {
@@ -66,6 +85,7 @@ impl PublishError {
     /// What a client is told.
     pub(crate) fn code(&self) -> ErrorCode {
         match self {
+            PublishError::Forbidden(_) => ErrorCode::Forbidden,
             PublishError::TopicsFull { .. } => ErrorCode::TooManyTopics,
             PublishError::AddressFull { .. } => ErrorCode::AddressFull,
             PublishError::TooLarge { .. } => ErrorCode::TooLarge,
@@ -94,19 +114,19 @@ impl Door {
         Door { tape, topic_length_max }
     }
 
-    /// Publishes one payload, charged to the account of the client that does; none for the server's own.
+    /// Publishes one payload.
     ///
     /// # Errors
-    /// [`PublishError`]: a bad topic name, one topic too many, or a payload that is too large. Nothing was published.
+    /// [`PublishError`]: no right, a bad topic name, one topic too many, or a payload that is too large. Nothing was published.
     pub fn publish(
         &self,
-        account: Option<&Arc<Account>>,
+        by: By<'_>,
         topic: &str,
         payload: Payload<'_>,
         about: About,
     ) -> Result<Appended, PublishError> {
-        let draft = self.draft(topic, payload, self.lanes())?;
-        self.append(&mut self.tape.appender(), account, topic, draft, about)
+        let draft = self.draft(by.holder, topic, payload, self.lanes())?;
+        self.append(&mut self.tape.appender(), by.account, topic, draft, about)
     }
 
     /// The lanes to be written; there may be others by the time that a publication has its number.
@@ -117,7 +137,16 @@ impl Door {
 
     /// Does what can be done without the lock.
     #[inline]
-    fn draft<'p>(&self, topic: &str, payload: Payload<'p>, lanes: Wanted) -> Result<Draft<'p>, PublishError> {
+    fn draft<'p>(
+        &self,
+        holder: Holder,
+        topic: &str,
+        payload: Payload<'p>,
+        lanes: Wanted,
+    ) -> Result<Draft<'p>, PublishError> {
+        if !holder.may_publish(topic) {
+            return Err(PublishError::Forbidden(topic.to_owned()));
+        }
         let (len, max) = (payload.bytes().len(), self.tape.settings().message_max);
         if len > max {
             self.check(topic)?;
@@ -195,18 +224,18 @@ impl Publisher {
     /// # Errors
     /// [`PublishError`]: a bad topic name, one topic too many, or a payload that is too large. Nothing was published.
     pub fn publish(&self, topic: &str, payload: Payload<'_>) -> Result<Appended, PublishError> {
-        self.publish_for(None, topic, payload, now())
+        self.publish_for(By::SERVER, topic, payload, now())
     }
 
-    /// Publishes one payload for the client with this account.
+    /// Publishes one payload for a client.
     pub(crate) fn publish_for(
         &self,
-        account: Option<&Arc<Account>>,
+        by: By<'_>,
         topic: &str,
         payload: Payload<'_>,
         about: About,
     ) -> Result<Appended, PublishError> {
-        let done = self.door.publish(account, topic, payload, about)?;
+        let done = self.door.publish(by, topic, payload, about)?;
         self.count(1);
         self.wake();
         Ok(done)
@@ -215,12 +244,12 @@ impl Publisher {
     /// Publishes several payloads, most of them under one lock; subscribers are woken for them when the batch is dropped. Keep
     /// it short: everybody else who publishes waits meanwhile.
     pub fn batch(&self) -> Batch<'_> {
-        self.batch_for(None)
+        self.batch_for(By::SERVER)
     }
 
-    /// The same for the client with this account.
-    pub(crate) fn batch_for<'p>(&'p self, account: Option<&'p Arc<Account>>) -> Batch<'p> {
-        Batch { publisher: self, account, appender: Some(self.door.tape.appender()), held: 0, count: 0 }
+    /// The same for a client.
+    pub(crate) fn batch_for<'p>(&'p self, by: By<'p>) -> Batch<'p> {
+        Batch { publisher: self, by, appender: Some(self.door.tape.appender()), held: 0, count: 0 }
     }
 
     /// Wakes the workers that sleep; those that don't will see the tape's new head by themselves.
@@ -246,7 +275,7 @@ fn now() -> About {
 /// Publications that are made together.
 pub struct Batch<'p> {
     publisher: &'p Publisher,
-    account: Option<&'p Arc<Account>>,
+    by: By<'p>,
     /// The tape's lock, as long as it is held.
     appender: Option<Appender<'p>>,
     /// What was appended since it was taken, in bytes.
@@ -283,9 +312,9 @@ impl Batch<'_> {
             self.appender = None;
             self.held = 0;
         }
-        let draft = door.draft(topic, payload, lanes)?;
+        let draft = door.draft(self.by.holder, topic, payload, lanes)?;
         let appender = self.appender.get_or_insert_with(|| door.tape.appender());
-        let done = door.append(appender, self.account, topic, draft, about)?;
+        let done = door.append(appender, self.by.account, topic, draft, about)?;
         self.held += payload.bytes().len() + HELD_BY_ONE;
         self.count += 1;
         Ok(done)
@@ -348,7 +377,7 @@ mod tests {
     fn the_time_is_the_callers_and_so_is_waking() {
         let publisher = publisher(3);
         let about = About { ts: 77, ..About::default() };
-        let done = publisher.door().publish(None, "a", Payload::Text("1"), about).unwrap();
+        let done = publisher.door().publish(By::SERVER, "a", Payload::Text("1"), about).unwrap();
         assert_eq!(done, Appended { position: Position(0), seq: 1, ts: 77 });
         assert_eq!(publisher.metrics.own_publications.get(), 0, "whoever publishes counts");
         let mut batch = publisher.batch();
@@ -382,6 +411,17 @@ mod tests {
             let unseen = n - publisher.door.tape.head().0;
             assert!(unseen <= 256, "{unseen} of 1,000 bytes");
         }
+    }
+
+    #[test]
+    fn who_may_not_publish_leaves_nothing_not_even_the_topic() {
+        let publisher = publisher(1000);
+        let by = By { holder: Holder::Anonymous { publishes: false }, account: None };
+        let refused = publisher.publish_for(by, "a", Payload::Text("1"), now());
+        assert_eq!(refused, Err(PublishError::Forbidden("a".to_owned())));
+        assert_eq!(publisher.batch_for(by).push("a", Payload::Text("1")), refused);
+        let topics = publisher.door.tape.with_topics(|topics, position| (topics.len(), position));
+        assert_eq!(topics, (0, Position(0)));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use stentor::internals::{
     lane::Lane,
     protocol::{Command, Envelope, Payload, Topic, command::Limits, matches, update_prefix},
     publication::Flags,
-    publish::Door,
+    publish::{By, Door},
     tape::{About, Position, Reader, Tape, TapeSettings},
     websocket::{Decoder, Event, Role, client::push_masked, frame::Opcode, mask::unmask, utf8::Utf8},
 };
@@ -183,14 +183,14 @@ fn append(lanes: &[Lane], topics: usize, payload: Payload<'static>) -> Work {
     let door = Door::new(tape, 128);
     let names: Vec<String> = (0..topics).map(|nth| format!("q.us.S{nth}")).collect();
     for name in &names {
-        door.publish(None, name, payload, About::default()).expect("it fits");
+        door.publish(By::SERVER, name, payload, About::default()).expect("it fits");
     }
     let mut next = 0;
     alone(move || {
         for _ in 0..64 {
             // Not one after the other: that would be kinder to caches than a market is.
             next = (next + 7919) % topics;
-            door.publish(None, &names[next], black_box(payload), ABOUT).expect("it fits");
+            door.publish(By::SERVER, &names[next], black_box(payload), ABOUT).expect("it fits");
         }
     })
 }
@@ -199,7 +199,7 @@ fn scan() -> Work {
     let tape = tape();
     let door = Door::new(tape.clone(), 128);
     for _ in 0..4096 {
-        door.publish(None, "a", Payload::Text(JSON), About::default()).expect("it fits");
+        door.publish(By::SERVER, "a", Payload::Text(JSON), About::default()).expect("it fits");
     }
     let mut reader = Reader::new(tape);
     alone(move || {

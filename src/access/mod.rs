@@ -2,8 +2,8 @@
 //!
 //! A door (`/ws`, `/raw`, `/sse`, a request over plain HTTP) first finds out who is there: [`shown_token`] reads the token
 //! that a request shows, and [`Rules`] say whose it is, or that it is nobody's. That comes before anything else is done for
-//! a connection. The [`Holder`] that comes of it stays with the connection or the request, and whatever is asked for later
-//! is asked of the rules for it.
+//! a connection. The [`Holder`] that comes of it stays with the connection or the request, and is asked about whatever is wanted
+//! later.
 //!
 //! | file | what |
 //! | --- | --- |
@@ -70,12 +70,23 @@ impl From<Wrong> for Refusal {
 }
 
 impl Holder {
-    /// Whether there is anything that it may publish on; which topics, [`Rules::may_publish`] knows.
+    /// Whether there is anything that it may publish on; which topics, [`Holder::may_publish`] knows.
     pub fn publishes(self) -> bool {
         match self {
             Holder::Anonymous { publishes } => publishes,
             Holder::Token | Holder::Server => true,
         }
+    }
+
+    /// Whether it may publish on this topic.
+    #[inline]
+    pub fn may_publish(self, _topic: &str) -> bool {
+        self.publishes()
+    }
+
+    /// Whether it may subscribe to this topic or pattern, or look at its last values. Today everybody may.
+    pub fn may_subscribe(self, _name: &str) -> bool {
+        true
     }
 }
 
@@ -128,16 +139,6 @@ impl Rules {
         self.check_origin(head)?;
         let holder = self.sender(head)?;
         if holder.publishes() { Ok(holder) } else { Err(missing(head, "Publishing")) }
-    }
-
-    /// Whether it may publish on this topic.
-    pub fn may_publish(&self, holder: Holder, _topic: &str) -> bool {
-        holder.publishes()
-    }
-
-    /// Whether it may subscribe to this topic or pattern, or look at its last values. Today everybody may.
-    pub fn may_subscribe(&self, _holder: Holder, _name: &str) -> bool {
-        true
     }
 
     /// Whether a request may see who the clients are: their addresses, and what each is subscribed to.

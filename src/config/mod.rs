@@ -145,7 +145,7 @@ pub struct Config {
     #[arg(long, value_name = "TIME", env = "STENTOR_LAG_LIMIT_AGE", default_value = "0s", help_heading = "Fan-out")]
     pub lag_limit_age: Span,
 
-    /// Size of the pieces in which the tape is given back, for each wire format in them
+    /// Size of the pieces in which the tape is given back, for each format in them
     #[arg(long, value_name = "SIZE", env = "STENTOR_SEGMENT", default_value = "1MiB", help_heading = "Fan-out")]
     pub segment: ByteSize,
 

@@ -14,6 +14,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use super::{Control, out::Text, page, serve::Outcome, slow, topics, upload::Upload, work};
 use crate::{
+    access::Holder,
     http::{
         Refusal, Request, Response,
         response::{JSON, TEXT},
@@ -49,8 +50,8 @@ impl<E: Edge> Control<E> {
             raw if raw.starts_with("/raw/") => return Ok(Outcome::WebSocket),
             "/publish" => {
                 only(head, PUBLISH)?;
-                self.live.access.publisher(head)?;
-                return self.upload(head, None);
+                let holder = self.live.access.publisher(head)?;
+                return self.upload(head, holder, None);
             }
             "/healthz" => look(head).map(|()| Response::new(200).body(TEXT, &b"ok\n"[..]).into()),
             "/readyz" => look(head).and_then(|()| self.readiness()),
@@ -64,9 +65,9 @@ impl<E: Edge> Control<E> {
             path => {
                 if let Some(topic) = path.strip_prefix("/publish/") {
                     only(head, PUBLISH)?;
-                    self.live.access.publisher(head)?;
+                    let holder = self.live.access.publisher(head)?;
                     self.check_topic(topic)?;
-                    return self.upload(head, Some(topic));
+                    return self.upload(head, holder, Some(topic));
                 }
                 if let Some(topic) = path.strip_prefix("/topics/") {
                     look(head)?;
@@ -111,11 +112,11 @@ impl<E: Edge> Control<E> {
     }
 
     /// The publication, or the publications, that a request begins.
-    fn upload(&self, head: &Request<'_>, topic: Option<&str>) -> Result<Outcome, Refusal> {
+    fn upload(&self, head: &Request<'_>, holder: Holder, topic: Option<&str>) -> Result<Outcome, Refusal> {
         let message_max = self.live.message_max;
         let upload = match topic {
-            Some(topic) => Upload::one(head, topic, message_max),
-            None => Upload::lines(head, message_max, self.context.settings.body_max),
+            Some(topic) => Upload::one(head, holder, topic, message_max),
+            None => Upload::lines(head, holder, message_max, self.context.settings.body_max),
         };
         upload.map(|upload| Outcome::Upload(Box::new(upload)))
     }

@@ -11,7 +11,7 @@ use super::{
     evict::is_probe,
     route::Answer,
     topics::{Listing, Query},
-    upload::{By, Progress, Upload},
+    upload::{Charged, Progress, Upload},
     work,
 };
 use crate::{
@@ -221,7 +221,7 @@ impl<E: Edge> Control<E> {
                 self.connections[token as usize].stage = Stage::Listing(Box::new(listing));
             }
             Ok(Outcome::Upload(mut upload)) => {
-                upload.by = self.publishes_for(token, peer);
+                upload.sender.charged = self.publishes_for(token, peer);
                 let connection = &mut self.connections[token as usize];
                 if head.expect_continue {
                     connection.out.append(|out| out.extend_from_slice(CONTINUE));
@@ -239,14 +239,14 @@ impl<E: Edge> Control<E> {
     }
 
     /// Whom a publication is charged to: whoever the connection is counted for, or the client that a trusted proxy names.
-    fn publishes_for(&self, token: Token, client: SocketAddr) -> Option<By> {
+    fn publishes_for(&self, token: Token, client: SocketAddr) -> Option<Charged> {
         let settings = self.context.shared.settings.get();
         let account = match self.connections[token as usize].permit.as_ref().and_then(Permit::account) {
             Some(account) => Arc::clone(account),
             None if settings.proxies.trust(client.ip()) => return None,
             None => self.context.limits.account(client.ip(), self.now),
         };
-        Some(By { account, quota: settings.publications_per_address })
+        Some(Charged { account, quota: settings.publications_per_address })
     }
 
     /// Takes in what has come of a body, and answers when it is complete.

@@ -9,12 +9,13 @@ use std::{borrow::Cow, fmt::Display, sync::Arc};
 use serde::de::IgnoredAny;
 
 use crate::{
+    access::Holder,
     clock::{self, Moment},
     http::{BodyDecoder, BodyEvent, Refusal, Request},
     limits::{Account, Quota},
     metrics,
     protocol::{ErrorCode, Payload, envelope::push_string, ndjson},
-    publish::{PublishError, Publisher},
+    publish::{By, PublishError, Publisher},
     slack::{KEPT_BY_ONE, Slack},
     tape::{About, Appended},
 };
@@ -25,8 +26,8 @@ const AROUND_PAYLOAD: usize = 1024;
 
 /// A body being taken in.
 pub(super) struct Upload {
-    /// Whose topics, values and publications these are; none if they aren't counted for an address.
-    pub by: Option<By>,
+    /// Who sends it.
+    pub sender: Sender,
     /// The client wants to send another request afterwards.
     pub keep_alive: bool,
     decoder: BodyDecoder,
@@ -34,8 +35,15 @@ pub(super) struct Upload {
 }
 
 /// The client that publishes.
+pub(super) struct Sender {
+    holder: Holder,
+    /// Whose topics, values and publications these are; none if they aren't counted for an address.
+    pub charged: Option<Charged>,
+}
+
+/// What a client's publications are counted for.
 #[derive(Clone)]
-pub(super) struct By {
+pub(super) struct Charged {
     pub account: Arc<Account>,
     /// How often it may.
     pub quota: Quota,
@@ -79,25 +87,25 @@ impl Upload {
     ///
     /// # Errors
     /// It is known to be too large.
-    pub fn one(head: &Request<'_>, topic: &str, message_max: usize) -> Result<Upload, Refusal> {
+    pub fn one(head: &Request<'_>, holder: Holder, topic: &str, message_max: usize) -> Result<Upload, Refusal> {
         let target = Target::One { topic: topic.to_owned(), form: Form::of(head), body: Vec::new() };
-        Upload::new(head, target, message_max as u64)
+        Upload::new(head, holder, target, message_max as u64)
     }
 
     /// The body as one publication a line.
     ///
     /// # Errors
     /// It is known to be too large.
-    pub fn lines(head: &Request<'_>, message_max: usize, body_max: u64) -> Result<Upload, Refusal> {
+    pub fn lines(head: &Request<'_>, holder: Holder, message_max: usize, body_max: u64) -> Result<Upload, Refusal> {
         let lines = Lines { len_max: message_max + AROUND_PAYLOAD, ..Lines::default() };
-        Upload::new(head, Target::Lines(lines), body_max)
+        Upload::new(head, holder, Target::Lines(lines), body_max)
     }
 
-    fn new(head: &Request<'_>, target: Target, body_max: u64) -> Result<Upload, Refusal> {
+    fn new(head: &Request<'_>, holder: Holder, target: Target, body_max: u64) -> Result<Upload, Refusal> {
         let mut decoder = BodyDecoder::new(head.body, body_max);
         // Before it is asked for, with 100 Continue.
         decoder.next(&mut &b""[..])?;
-        Ok(Upload { by: None, keep_alive: head.keep_alive, decoder, target })
+        Ok(Upload { sender: Sender { holder, charged: None }, keep_alive: head.keep_alive, decoder, target })
     }
 
     /// Takes in what has come, which it advances past what was read.
@@ -110,11 +118,11 @@ impl Upload {
                 Err(refusal) => return Err(self.broken(refusal, publisher)),
             }
         };
-        let by = self.by.as_ref();
+        let sender = &self.sender;
         match &mut self.target {
-            Target::Lines(lines) => lines.publish(publisher, by, is_complete),
+            Target::Lines(lines) => lines.publish(publisher, sender, is_complete),
             Target::One { .. } if !is_complete => return Ok(Progress::NeedsMore),
-            Target::One { topic, form, body } => publish_one(publisher, by, topic, *form, body),
+            Target::One { topic, form, body } => publish_one(publisher, sender, topic, *form, body),
         }
         .map(|json| json.map_or(Progress::NeedsMore, Progress::Done))
         .map_err(|fault| Fault { is_complete, ..fault })
@@ -133,7 +141,7 @@ impl Upload {
     /// The body can't be read on; the lines before are published still, as they would have been if it had come more slowly.
     fn broken(&mut self, refusal: Refusal, publisher: &Publisher) -> Fault {
         if let Target::Lines(lines) = &mut self.target
-            && let Err(fault) = lines.publish(publisher, self.by.as_ref(), false)
+            && let Err(fault) = lines.publish(publisher, &self.sender, false)
         {
             return fault;
         }
@@ -169,6 +177,7 @@ impl Fault {
         let why = match error {
             PublishError::TopicsFull { .. } => Some(metrics::Refusal::TopicsFull),
             PublishError::AddressFull { .. } => Some(metrics::Refusal::AddressTopicsFull),
+            PublishError::Forbidden(_) => Some(metrics::Refusal::Forbidden),
             PublishError::TooLarge { .. } | PublishError::BadTopic(_) => None,
         };
         let status = match error.code() {
@@ -180,9 +189,21 @@ impl Fault {
     }
 }
 
-impl By {
+impl Sender {
+    /// Counts one publication; returns what it is charged to if that has had too many already.
+    fn is_too_fast(&self) -> Option<&Charged> {
+        self.charged.as_ref().filter(|charged| !charged.may_now())
+    }
+
+    /// What the door wants to know.
+    fn by(&self) -> By<'_> {
+        By { holder: self.holder, account: self.charged.as_ref().map(|charged| &charged.account) }
+    }
+}
+
+impl Charged {
     /// Counts one publication, if it may be now.
-    fn may_publish(&self) -> bool {
+    fn may_now(&self) -> bool {
         self.quota.is_none() || self.quota.allows_shared(&self.account.publications, Moment::now())
     }
 
@@ -221,17 +242,17 @@ impl Form {
 
 fn publish_one(
     publisher: &Publisher,
-    by: Option<&By>,
+    sender: &Sender,
     topic: &str,
     form: Form,
     body: &[u8],
 ) -> Result<Option<Vec<u8>>, Fault> {
     let payload = form.payload(body).map_err(Fault::new)?;
     let sentence = |why: &dyn Display| format!("Nothing was published: {why}.");
-    if let Some(by) = by.filter(|by| !by.may_publish()) {
-        return Err(by.too_often(sentence));
+    if let Some(charged) = sender.is_too_fast() {
+        return Err(charged.too_often(sentence));
     }
-    let done = publisher.publish_for(by.map(|by| &by.account), topic, payload, now());
+    let done = publisher.publish_for(sender.by(), topic, payload, now());
     let Appended { seq, ts, .. } = done.map_err(|error| Fault::of(&error, false, sentence))?;
     let mut json = b"{\"topic\":".to_vec();
     push_string(&mut json, topic);
@@ -271,7 +292,7 @@ struct BadLine {
 
 impl Lines {
     /// Publishes the lines that are complete, which the last one is with the body. Returns the answer at its end.
-    fn publish(&mut self, publisher: &Publisher, by: Option<&By>, is_complete: bool) -> Result<Option<Vec<u8>>, Fault> {
+    fn publish(&mut self, publisher: &Publisher, sender: &Sender, is_complete: bool) -> Result<Option<Vec<u8>>, Fault> {
         let mut buffer = std::mem::take(&mut self.buffer);
         let whole = match memchr::memrchr(b'\n', &buffer) {
             _ if is_complete => buffer.len(),
@@ -279,7 +300,7 @@ impl Lines {
             None => 0,
         };
         let (lines, bad) = self.read(&buffer[..whole]);
-        self.append(publisher, by, &lines)?;
+        self.append(publisher, sender, &lines)?;
         if let Some(BadLine { number, what }) = bad {
             return Err(self.bad(number, &what));
         }
@@ -294,14 +315,14 @@ impl Lines {
     }
 
     /// Appends lines to the tape, under one hold of its lock, up to the first that it refuses.
-    fn append(&mut self, publisher: &Publisher, by: Option<&By>, lines: &[Line<'_>]) -> Result<(), Fault> {
+    fn append(&mut self, publisher: &Publisher, sender: &Sender, lines: &[Line<'_>]) -> Result<(), Fault> {
         if lines.is_empty() {
             return Ok(());
         }
-        let mut batch = publisher.batch_for(by.map(|by| &by.account));
+        let mut batch = publisher.batch_for(sender.by());
         for Line { number, topic, data } in lines {
-            if let Some(by) = by.filter(|by| !by.may_publish()) {
-                return Err(by.too_often(|why| refused_line(*number, why, self.published)));
+            if let Some(charged) = sender.is_too_fast() {
+                return Err(charged.too_often(|why| refused_line(*number, why, self.published)));
             }
             if let Err(error) = batch.push_as(topic, Payload::Json(data.as_bytes()), now()) {
                 return Err(Fault::of(&error, true, |error| bad_line(*number, error, self.published)));

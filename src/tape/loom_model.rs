@@ -16,7 +16,11 @@
 use loom::thread;
 
 use super::{About, Position, Reader, Tape, TapeSettings};
-use crate::{lane::Lane, publication::Payload, publish::Door};
+use crate::{
+    lane::Lane,
+    publication::Payload,
+    publish::{By, Door},
+};
 
 /// Tries every interleaving with at most so many switches away from a thread that could go on. All of them would take hours;
 /// two switches find whatever two threads can do to each other at one place, and the third at the next.
@@ -107,6 +111,6 @@ fn publish_from(tape: &Tape, first: u64, end: u64) {
     let door = Door::new(tape.clone(), 128);
     for n in first..end {
         let about = About { ts: 100 + n, origin: 7, ..About::default() };
-        door.publish(None, "t", Payload::Text("payload"), about).unwrap();
+        door.publish(By::SERVER, "t", Payload::Text("payload"), about).unwrap();
     }
 }

@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     lane::{LANES, Lane},
     publication::{Flags, Kind, Payload},
-    publish::{Door, PublishError},
+    publish::{By, Door, PublishError},
 };
 
 pub const NAMES: [&str; 5] = ["q.a", "q.b", "t.a", "t.b", "x"];
@@ -129,9 +129,9 @@ impl Twin {
         let about = About { ts, origin: 9, flags: Flags(ts as u8) };
         if bytes.len() > MESSAGE_MAX {
             let refused = PublishError::TooLarge { len: bytes.len(), max: MESSAGE_MAX };
-            return assert_eq!(self.door.publish(None, name, payload, about), Err(refused));
+            return assert_eq!(self.door.publish(By::SERVER, name, payload, about), Err(refused));
         }
-        let done = self.door.publish(None, name, payload, about).unwrap();
+        let done = self.door.publish(By::SERVER, name, payload, about).unwrap();
         let seq = self.seqs.entry(name).or_default();
         *seq += 1;
         assert_eq!((done.position, done.seq, done.ts), (Position(ts), *seq, ts));

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     lane::{Draft, LANES, Lane},
     publication::{Flags, Kind, Payload},
-    publish::Door,
+    publish::{By, Door},
     topic::RegistryFull,
 };
 
@@ -87,7 +87,7 @@ fn a_tape_with_nothing_on_it_has_no_oldest_publication() {
     assert_eq!(tape.status().oldest_ts, 0);
     let door = Door::new(tape.clone(), 128);
     for ts in [77, 78] {
-        door.publish(None, "a", Payload::Text("1"), About { ts, ..About::default() }).unwrap();
+        door.publish(By::SERVER, "a", Payload::Text("1"), About { ts, ..About::default() }).unwrap();
     }
     let status = tape.status();
     assert_eq!((status.segments, status.oldest_ts), (1, 77));
@@ -107,7 +107,7 @@ fn roomy(segment: usize, retain: usize) -> Tape {
 fn publish(tape: &Tape, count: u64, text: &str) {
     let door = Door::new(tape.clone(), 128);
     for _ in 0..count {
-        door.publish(None, "a", Payload::Text(text), About::default()).unwrap();
+        door.publish(By::SERVER, "a", Payload::Text(text), About::default()).unwrap();
     }
 }
 
@@ -191,7 +191,7 @@ fn an_entry_says_what_was_said_of_its_publication_and_its_position_comes_back() 
     for ((payload, kind), flags) in
         payloads.into_iter().zip(kinds).zip([Flags::KEYFRAME, Flags::NOTICE].into_iter().cycle())
     {
-        let done = door.publish(None, "a", payload, About { ts: 5, origin: 6, flags }).unwrap();
+        let done = door.publish(By::SERVER, "a", payload, About { ts: 5, origin: 6, flags }).unwrap();
         reader.refresh();
         let entry = reader.look(done.position).expect("it is there");
         assert_eq!((entry.kind, entry.flags, entry.origin), (kind, flags, 6));

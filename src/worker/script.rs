@@ -16,7 +16,7 @@ use crate::{
     clock::Moment,
     lane::Lane,
     protocol::Payload,
-    publish::Door,
+    publish::{By, Door},
     tape::{About, Position, Reader, Tape, TapeSettings},
     topic::script::stands_for,
 };
@@ -153,7 +153,7 @@ impl Twin {
 
     fn publish(&mut self, topic: &str, origin: u64) {
         let about = About { ts: 1, origin, ..About::default() };
-        Door::new(self.tape.clone(), 128).publish(None, topic, Payload::Text("x"), about).expect("there is room");
+        Door::new(self.tape.clone(), 128).publish(By::SERVER, topic, Payload::Text("x"), about).expect("there is room");
         let Twin { tape, reader, interest, passes, cohorts, .. } = self;
         let head = reader.refresh();
         let (mut touched, mut stirred, mut wanting) = (Vec::new(), Vec::new(), Vec::new());

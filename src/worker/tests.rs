@@ -50,7 +50,7 @@ use crate::{
     log::{Dropped, Log},
     protocol::{Kind, Payload},
     proxy::Proxies,
-    publish::Door,
+    publish::{By, Door},
     shared::{OWED_MAX, Settings},
     tape::{About, Position, Reader, TapeSettings},
 };
@@ -229,7 +229,7 @@ impl World {
             self.published.push_back((topic.to_owned(), body.clone()));
             let payload = Payload::from_parts(body.kind, &body.bytes);
             let about = About { ts: self.kernel.wall_us(), ..About::default() };
-            Door::new(self.tape.clone(), 128).publish(None, topic, payload, about).unwrap();
+            Door::new(self.tape.clone(), 128).publish(By::SERVER, topic, payload, about).unwrap();
             self.shared.publisher.wake();
             self.note_published();
         }

@@ -13,7 +13,7 @@ use crate::{
     metrics::Refusal,
     protocol::{Command, ErrorCode, Id, Op, Payload, Reply, command::CommandError},
     publication::Flags,
-    publish::PublishError,
+    publish::{By, PublishError},
     tape::{About, Appended},
     websocket::{CloseCode, Decoder, Event, Role, frame},
 };
@@ -163,18 +163,17 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// Whether the holder may publish on this topic.
     fn may_publish(&self, token: Token, topic: &str) -> bool {
-        let holder = self.connections.get(token).map(|connection| connection.holder);
-        holder.is_some_and(|holder| self.ground.settings.access.may_publish(holder, topic))
+        self.connections.get(token).is_some_and(|connection| connection.holder.may_publish(topic))
     }
 
     fn append(&mut self, token: Token, topic: &str, payload: Payload<'_>) -> Result<Appended, PublishError> {
-        let ts = self.ground.edge.wall_us();
-        let (account, origin) = match self.connections.get(token) {
-            Some(connection) => (connection.permit.account(), connection.id),
-            None => (None, 0),
+        let Some(connection) = self.connections.get(token) else {
+            return Err(PublishError::Forbidden(topic.to_owned()));
         };
-        let door = self.ground.shared.publisher.door();
-        let done = door.publish(account, topic, payload, About { ts, origin, flags: Flags::default() });
+        let ts = self.ground.edge.wall_us();
+        let about = About { ts, origin: connection.id, flags: Flags::default() };
+        let by = By { holder: connection.holder, account: connection.permit.account() };
+        let done = self.ground.shared.publisher.door().publish(by, topic, payload, about);
         match &done {
             Ok(_) => {
                 self.ground.metrics.publications.add(1);

@@ -222,7 +222,7 @@ impl<E: Edge> Clerk<'_, E> {
     fn add_names(&mut self, token: Token, names: &[&str]) -> Result<Vec<Arc<str>>, (ErrorCode, String)> {
         let gone = || (ErrorCode::ServerFull, "the connection has ended".to_owned());
         let holder = self.connections.get(token).ok_or_else(gone)?.holder;
-        if let Some(first) = names.iter().find(|name| !self.ground.settings.access.may_subscribe(holder, name)) {
+        if let Some(first) = names.iter().find(|name| !holder.may_subscribe(name)) {
             return Err((ErrorCode::Forbidden, format!("{first}: you may not subscribe to that")));
         }
         let set = self.names_of(token);

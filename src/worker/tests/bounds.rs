@@ -40,7 +40,7 @@ fn a_publication_that_comes_just_before_sleep_is_not_slept_over() {
     let (door, body) = (Door::new(world.tape.clone(), 128), world.body(Kind::Json, 0));
     world.published.push_back(("q".into(), body.clone()));
     world.kernel.meanwhile(move || {
-        door.publish(None, "q", Payload::Json(&body.bytes), About::default()).unwrap();
+        door.publish(By::SERVER, "q", Payload::Json(&body.bytes), About::default()).unwrap();
     });
     world.kernel.disturb(0);
     world.kernel.allow(Duration::from_millis(100));
