@@ -86,7 +86,7 @@ pub(crate) struct Log {
 
 #[derive(Debug, Default)]
 struct Bucket {
-    /// Until when the lines that came would have lasted, each for its share of a second; see `worker/quota.rs`.
+    /// Until when the lines that came would have lasted, each for its share of a second; see `worker/desk/quota.rs`.
     lasts_until: Moment,
     /// Lines left out since the last one.
     left_out: u64,

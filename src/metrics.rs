@@ -121,7 +121,7 @@ pub struct WorkerMetrics {
     pub cohorts: Figure,
     /// Distinct names subscribed to.
     pub names: Figure,
-    /// Subscribers that march alone, because their socket was full or they just joined.
+    /// Subscribers whose cursors are behind, because their socket was full or they just joined.
     pub alone: Figure,
     /// Greatest lag of a subscriber, in publications.
     pub lag_max: Figure,
@@ -139,9 +139,9 @@ pub struct WorkerMetrics {
     pub segments_pinned: Figure,
     /// How long turns took, waiting not counted.
     pub turn: Times,
-    /// Bytes that were planned and not yet sent to everybody in march, each publication counted once.
+    /// Bytes that were planned and not yet sent to everybody at the head, each publication counted once.
     pub planned_bytes: Figure,
-    /// From a publication's `ts` until all of this worker's subscribers in march were sent it.
+    /// From a publication's `ts` until all of this worker's subscribers at the head were sent it.
     pub publish_to_send: Times,
 }
 

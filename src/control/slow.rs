@@ -1,6 +1,6 @@
 //! `GET /debug/slow`: the subscribers furthest behind, as their workers last saw them.
 //!
-//! Made of the workers' own lists (`worker/slow.rs`), each at most `--slow-list` long and a second old, so an answer has a
+//! Made of the workers' own lists (`worker/cursors/slow.rs`), each at most `--slow-list` long and a second old, so an answer has a
 //! bound, and asking often costs no worker anything.
 
 use serde::Serialize;

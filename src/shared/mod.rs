@@ -41,7 +41,7 @@ pub(crate) struct Settings {
     pub slow_list: usize,
     pub flush_interval: Duration,
     pub turn_sends: usize,
-    /// Bytes that a member in march is to be owed at most.
+    /// Bytes that a subscriber at the head is to be owed at most.
     pub owed_max: usize,
     /// In bytes of the tape; 0 for none.
     pub lag_limit: u64,

@@ -3,27 +3,24 @@
 //! An idle connection costs one of these and nothing else in user space: receive buffers belong to the worker, and
 //! everything that only some connections need is boxed. Keep it within 256 bytes (a test does).
 
-use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
-use super::{
-    interest::CohortId,
-    resume::Resume,
-    round::{PacedRound, Round, Told},
-    timers,
-};
+use super::{cursor::Cursor, timers};
 use crate::{
     access::Holder,
     clock::Moment,
     handover::Listener,
     lane::Lane,
     limits::{Permit, Spent},
-    tape::Position,
-    websocket::Decoder,
+    websocket::{Decoder, Role},
 };
+
+/// A cohort of this worker: all connections with the same subscription.
+pub type CohortId = u32;
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub enum Phase {
     /// Its request is on the way.
     Request,
     /// It speaks WebSocket.
@@ -36,7 +33,7 @@ pub(super) enum Phase {
 
 /// What has become of a ping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ping {
+pub enum Ping {
     /// None is on the way.
     None,
     /// It was sent, or waits to be.
@@ -48,15 +45,12 @@ pub(super) enum Ping {
 }
 
 /// One connection.
-pub(super) struct Connection<S> {
+pub struct Connection<S> {
     // What a pass over the members touches comes first.
     pub socket: S,
     /// The cohort whose names it is subscribed to.
     pub cohort: Option<CohortId>,
-    /// Its place among the cohort's members, while it is one of them.
-    pub place: u32,
-    /// Its own cursor; none while it marches with its cohort (or has no subscription).
-    pub march: Option<Box<March>>,
+    pub cursor: Cursor,
     pub phase: Phase,
     /// The socket was full; the edge tells when it has room.
     pub full: bool,
@@ -86,7 +80,7 @@ pub(super) struct Connection<S> {
     /// Bytes that its TCP is to have acknowledged, counted from the connection's beginning: those up to the end of the ping that
     /// it is behind, or those that it had acknowledged at the last look.
     pub mark: u64,
-    /// When it was last sent something of its own, or something while it marched alone.
+    /// When it was last sent something of its own, or something while it was behind.
     pub sent: Moment,
     /// When its phase began.
     pub since: Moment,
@@ -104,66 +98,49 @@ pub(super) struct Connection<S> {
     pub by: Listener,
 }
 
-/// A cursor of one connection alone: its socket was full, or it has just subscribed.
-#[derive(Debug, Default)]
-pub(super) struct March {
-    /// The next publication to look at.
-    pub position: Position,
-    /// How many bytes of that publication's frame were already sent.
-    pub offset: u32,
-    /// Its place on the worker's list of those that march alone.
-    pub place: u32,
-    /// It is on the worker's list of those to go on this turn.
-    pub listed: bool,
-    /// Subscriptions that ended while it was behind: up to `until`, the older cohort counts.
-    pub stages: VecDeque<Stage>,
-    /// Its socket was full since it marches alone: of names that may be, it is sent the newest values.
-    pub slow: bool,
-    /// Its socket is kept short.
-    pub short: bool,
-    /// Since when it waits for room.
-    pub full_since: Moment,
-    /// How long it has waited for room the last time, until that was looked at.
-    pub waited: Duration,
-    /// How many bytes at the front of `out` are the rest of a publication.
-    pub rest: usize,
-    /// What it was sent or told of last, where that may leave something out.
-    pub told: Option<Told>,
-    /// What is left of the round that it is in.
-    pub round: Round,
-    /// The same for each of its rates, those of the cohort that it is under at `position`.
-    pub paces: Vec<PacedRound>,
-    /// What it has missed and is sent first; `position` is within that meanwhile.
-    pub resume: Option<Resume>,
-}
-
-/// A change of subscription that a connection has not yet come to.
-#[derive(Debug, Default)]
-pub(super) struct Stage {
-    /// The position at which the change was made.
-    pub until: Position,
-    /// The cohort up to there.
-    pub cohort: Option<CohortId>,
-    /// What to say there: the acknowledgement and the snapshots.
-    pub then: Vec<u8>,
-    /// The newest numbers there of topics that are delivered in newest values from there on; none if none are.
-    pub told: Option<Told>,
-    /// Those of them that the client is told, or told again: what was left out of these before needn't be.
-    pub fresh: Vec<(u32, u64)>,
-    /// What it missed before and is sent then.
-    pub resume: Option<Resume>,
-}
-
 impl<S> Connection<S> {
-    /// Whether it is one of its cohort's members in march, if it has a cohort.
-    pub fn marches(&self) -> bool {
-        self.march.is_none() && self.phase != Phase::Request
+    /// A connection that has said nothing yet.
+    pub fn new(
+        id: u64,
+        socket: S,
+        (peer, permit, by): (SocketAddr, Permit, Listener),
+        holder: Holder,
+        now: Moment,
+    ) -> Connection<S> {
+        Connection {
+            socket,
+            cohort: None,
+            cursor: Cursor::None,
+            phase: Phase::Request,
+            full: false,
+            answered: false,
+            awaits_header: false,
+            holder,
+            ping: Ping::None,
+            echo: true,
+            skipped: 0,
+            lane: Lane::Json,
+            topic: None,
+            out: Vec::new(),
+            decoder: Decoder::new(Role::Server),
+            request: Vec::new(),
+            id,
+            heard: now,
+            mark: 0,
+            sent: now,
+            since: now,
+            timer: None,
+            commands: Spent::default(),
+            publications: Spent::default(),
+            peer,
+            permit,
+            by,
+        }
     }
 
-    /// Bytes of memory beyond the struct itself that wait to be sent.
-    pub fn pending(&self) -> usize {
-        let stages = self.march.as_ref().map_or(0, |march| march.stages.iter().map(|stage| stage.then.len()).sum());
-        self.out.len() + stages
+    /// What it is called in the log and in `hello`.
+    pub fn name(&self) -> String {
+        format!("{:x}-{:x}", self.id >> 48, self.id & 0xffff_ffff_ffff)
     }
 }
 

@@ -17,13 +17,14 @@ use serde_json::Value;
 use super::*;
 use crate::{
     config::{Config, Rate, RateLimit, Span},
-    handover::{Beginning, Listener},
+    handover::{Arrival, Beginning, Listener},
     io::{
         sim::{Kernel, Peer, SimEdge, Socket},
         waker::Waker,
     },
     limits::{Bounds, Limits},
     log::{Dropped, Log},
+    shared::Settings,
     tape::TapeSettings,
 };
 
@@ -259,6 +260,7 @@ impl Party {
                 return;
             }
             assert!(self.worker.turn());
+            self.worker.invariants();
         }
         panic!("the worker spins");
     }

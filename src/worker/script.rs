@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{
+use super::fan::{
     delivery::{Delivery, Rate},
     interest::{CohortId, CohortKey, Interest},
     passes::Passes,
@@ -105,6 +105,7 @@ impl Twin {
                 self.tape.forget_topics(0..slots, |_, held| !held);
             }
         }
+        self.interest.invariants();
         assert_eq!(self.interest.cohorts(), self.cohorts.len());
         let names: BTreeSet<_> = self.cohorts.values().flat_map(|cohort| cohort.names.keys()).collect();
         assert_eq!(self.interest.names(), names.len());

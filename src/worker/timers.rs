@@ -21,14 +21,14 @@ const SLOTS: usize = 1024;
 
 /// Where a connection's entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
+pub struct Entry {
     /// Counted from 1, so that a connection without an entry needs no more room.
     slot: NonZeroU16,
     place: u32,
 }
 
 /// The wheel.
-pub(super) struct Timers {
+pub struct Timers {
     slots: Vec<Vec<Token>>,
     /// The tick that is looked at next.
     next: u64,
@@ -67,7 +67,7 @@ impl Timers {
     }
 
     /// How many entries there are.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub fn len(&self) -> usize {
         self.entries
     }

@@ -3,18 +3,23 @@
 //! A subscription begins at one position of the tape. The snapshots are the topics' last values as of exactly that
 //! position: values are collected bit by bit while publishing goes on, and in the end, under the tape's lock for a moment,
 //! the few that changed meanwhile are taken again, together with the position. The connection comes to that position
-//! along the tape under its older subscription, is acknowledged there, and goes on under the new one (`march.rs`).
+//! along the tape under its older subscription, is acknowledged there, and goes on under the new one (`cursors/walk.rs`).
 
 use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use rustc_hash::FxHashMap;
 
 use super::{
-    Worker,
-    connection::Stage,
-    delivery::Delivery,
-    interest::{CohortKey, NameId},
-    resume::Resumed,
+    super::{
+        cursor::Cursor,
+        cursors::{Stage, told_at},
+        fan::{
+            delivery::Delivery,
+            interest::{CohortKey, NameId},
+        },
+    },
+    Clerk,
+    points::{Resumed, resume},
 };
 use crate::{
     io::{Edge, Token},
@@ -32,7 +37,7 @@ const LOOK_AT_ONCE: u32 = 256;
 const RATES_MAX: usize = 16;
 
 /// A topic as a new subscriber finds it.
-pub(super) struct Found {
+pub struct Found {
     pub id: TopicId,
     pub name: Arc<str>,
     pub epoch: String,
@@ -64,39 +69,39 @@ type Points<'a> = HashMap<Cow<'a, str>, ResumePoint<'a>>;
 /// A connection's names and how each is delivered.
 type Names = Vec<(NameId, Delivery)>;
 
-impl<E: Edge> Worker<E> {
+impl<E: Edge> Clerk<'_, E> {
     /// `sub`: all of its names, or none with an error.
-    pub(super) fn subscribe(&mut self, token: Token, id: Option<Id<'_>>, sub: &Sub<'_>) {
+    pub fn subscribe(&mut self, token: Token, id: Option<Id<'_>>, sub: &Sub<'_>) {
+        let Some(lane) = self.connections.get(token).map(|connection| connection.lane) else { return };
         let names: Vec<&str> = sub.topics.iter().map(Cow::as_ref).collect();
         let delivery = Delivery::of(sub);
         let added = match self.check_rates(token, delivery).and_then(|()| self.add_names(token, &names)) {
             Ok(added) => added,
             Err((code, message)) => return self.error(token, id, code, &message),
         };
-        let lane = self.connections[token as usize].lane();
-        self.attach(lane);
-        let (position, mut found) = collect(&self.tape, &names, &sub.from);
+        self.fan.attach(self.ground, lane);
+        let (position, mut found) = collect(&self.ground.tape, &names, &sub.from);
         found.sort_unstable_by_key(|topic| topic.id.slot);
-        let (resumed, resume) = self.resume(&sub.from, delivery, &found, position);
+        let (resumed, resume) = resume(&mut self.ground.reader, &sub.from, delivery, &found, position);
         let mut then = Vec::new();
-        self.write_ack(token, &mut then, id, &names, delivery, &found, &resumed);
-        self.write_beginnings(token, &mut then, sub, &found, &resumed);
-        let pending = self.connections[token as usize].pending() + then.len();
-        if pending > self.settings.pending_max {
+        self.write_ack(lane, &mut then, id, &names, delivery, &found, &resumed);
+        self.write_beginnings(lane, &mut then, sub, &found, &resumed);
+        let pending = self.pending(token) + then.len();
+        if pending > self.ground.settings.pending_max {
             self.remove_names(token, &added);
-            self.detach(lane);
-            let most = self.settings.pending_max;
+            self.fan.detach(self.ground, lane);
+            let most = self.ground.settings.pending_max;
             let message = format!(
                 "the snapshots need {pending} bytes, --max-pending allows {most}: ask for fewer topics, or for no snapshot"
             );
             return self.error(token, id, ErrorCode::TooManyTopics, &message);
         }
         for name in &added {
-            self.interest.intern(name);
+            self.fan.interest.intern(name);
         }
         let mut set = self.names_of(token);
         for name in &names {
-            let name = self.interest.find_name(name).expect("it is subscribed to, or was just made");
+            let name = self.fan.interest.find_name(name).expect("it is subscribed to, or was just made");
             match set.iter_mut().find(|(other, _)| *other == name) {
                 Some((_, other)) => *other = delivery,
                 None => set.push((name, delivery)),
@@ -113,61 +118,64 @@ impl<E: Edge> Worker<E> {
     }
 
     /// `/raw/TOPIC`: the one subscription of the connection, without words.
-    pub(super) fn subscribe_raw(&mut self, token: Token, sub: &Sub<'_>, echo: bool) -> Result<(), String> {
+    pub fn subscribe_raw(&mut self, token: Token, sub: &Sub<'_>, echo: bool) -> Result<(), String> {
+        let Some(connection) = self.connections.get_mut(token) else { return Ok(()) };
+        connection.echo = echo;
+        let lane = connection.lane;
         let added = self.add_names(token, &[&*sub.topics[0]]).map_err(|(_, message)| message)?;
         let delivery = Delivery::of(sub);
-        let set = added.iter().map(|name| (self.interest.intern(name), delivery)).collect();
-        if !echo {
-            self.connections[token as usize].echo = false;
-        }
-        self.attach(self.connections[token as usize].lane);
-        let until = self.tape.with_topics(|_, position| position);
+        let set = added.iter().map(|name| (self.fan.interest.intern(name), delivery)).collect();
+        self.fan.attach(self.ground, lane);
+        let until = self.ground.tape.with_topics(|_, position| position);
         self.change(token, set, Stage { until, ..Stage::default() });
         Ok(())
     }
 
     /// `unsub`: names that it isn't subscribed to are none afterwards either.
-    pub(super) fn unsubscribe(&mut self, token: Token, id: Option<Id<'_>>, topics: &[Cow<'_, str>]) {
+    pub fn unsubscribe(&mut self, token: Token, id: Option<Id<'_>>, topics: &[Cow<'_, str>]) {
+        let Some(words) = self.connections.get(token).map(|connection| connection.lane.words()) else { return };
         let mut set = self.names_of(token);
         let is_in = |name: &NameId| set.iter().any(|(other, _)| other == name);
-        let ended: Vec<NameId> = topics.iter().filter_map(|name| self.interest.find_name(name)).filter(is_in).collect();
+        let ended: Vec<NameId> =
+            topics.iter().filter_map(|name| self.fan.interest.find_name(name)).filter(is_in).collect();
         set.retain(|(name, _)| !ended.contains(name));
-        let texts: Vec<Arc<str>> = ended.iter().map(|name| Arc::clone(self.interest.text(*name))).collect();
+        let texts: Vec<Arc<str>> = ended.iter().map(|name| Arc::clone(self.fan.interest.text(*name))).collect();
         self.remove_names(token, &texts);
         let mut then = Vec::new();
-        self.connections[token as usize].lane.words().push_reply(&mut then, &Reply::Done { id });
-        let until = self.tape.with_topics(|_, position| position);
+        words.push_reply(&mut then, &Reply::Done { id });
+        let until = self.ground.tape.with_topics(|_, position| position);
         self.change(token, set, Stage { until, then, ..Stage::default() });
         // It may be far behind and never read: its acknowledgements are answers that wait like all others.
         self.bound_pending(token);
     }
 
     /// `list`.
-    pub(super) fn list_subscriptions(&mut self, token: Token, id: Option<Id<'_>>) {
+    pub fn list_subscriptions(&mut self, token: Token, id: Option<Id<'_>>) {
         let names = self.names_of(token);
-        let text = |(name, delivery): &(NameId, Delivery)| (Arc::clone(self.interest.text(*name)), *delivery);
+        let text = |(name, delivery): &(NameId, Delivery)| (Arc::clone(self.fan.interest.text(*name)), *delivery);
         let mut names: Vec<(Arc<str>, Delivery)> = names.iter().map(text).collect();
         names.sort_unstable();
         let topics: Vec<_> = names.iter().map(|(topic, delivery)| told(topic, None, *delivery)).collect();
         self.reply(token, &Reply::Subscriptions { id, topics: &topics });
     }
 
-    /// Ends every subscription of a connection, at once and without a word, and its march.
-    pub(super) fn unsubscribe_all(&mut self, token: Token) {
+    /// Ends every subscription of a connection, at once and without a word.
+    pub fn unsubscribe_all(&mut self, token: Token) {
         let names: Vec<Arc<str>> =
-            self.names_of(token).iter().map(|(name, _)| Arc::clone(self.interest.text(*name))).collect();
+            self.names_of(token).iter().map(|(name, _)| Arc::clone(self.fan.interest.text(*name))).collect();
         self.remove_names(token, &names);
-        self.leave_members(token);
-        self.stop_marching(token);
-        if let Some(cohort) = self.connections[token as usize].cohort.take() {
-            self.leave_cohort(cohort);
+        let Clerk { ground, connections, fan, cursors, .. } = self;
+        fan.leave(connections, token);
+        cursors.end(ground, &mut fan.interest, connections, token);
+        if let Some(cohort) = connections.get_mut(token).and_then(|connection| connection.cohort.take()) {
+            fan.interest.let_go(&ground.tape, &mut ground.reader, cohort);
         }
     }
 
     /// The names that a connection is subscribed to.
-    pub(super) fn names_of(&mut self, token: Token) -> Names {
-        match self.connections[token as usize].cohort {
-            Some(cohort) => self.interest.cohort(cohort).key.names.to_vec(),
+    pub fn names_of(&mut self, token: Token) -> Names {
+        match self.connections.get(token).and_then(|connection| connection.cohort) {
+            Some(cohort) => self.fan.interest.cohort(cohort).key.names.to_vec(),
             None => Vec::new(),
         }
     }
@@ -175,10 +183,10 @@ impl<E: Edge> Worker<E> {
     /// Notes what is known of topics that a subscription of newest values has found at `position`: their numbers as of the
     /// worker's own position in the tables. Returns their numbers at `position`.
     fn note_found(&mut self, found: &[Found], position: Position) -> Vec<(u32, u64)> {
-        self.reader.refresh();
+        self.ground.reader.refresh();
         let mut first = FxHashMap::default();
-        let from = self.position.max(self.reader.floor()).min(position);
-        self.reader.scan(from, position, |entry| {
+        let from = self.fan.position().max(self.ground.reader.floor()).min(position);
+        self.ground.reader.scan(from, position, |entry| {
             first.entry(entry.topic.slot).or_insert((entry.previous, entry.seq - 1));
             true
         });
@@ -186,8 +194,8 @@ impl<E: Edge> Worker<E> {
         for topic in found {
             let (end, seq) = first.get(&slot(topic)).copied().unwrap_or((topic.end, topic.seq));
             // What lies between the worker and the tape's floor is noted when the worker gets there.
-            if end <= self.position.0 {
-                self.interest.note_known(topic.id, &topic.name, seq);
+            if end <= self.fan.position().0 {
+                self.fan.interest.note_known(topic.id, &topic.name, seq);
             }
         }
         found.iter().map(|topic| (slot(topic), topic.seq)).collect()
@@ -203,7 +211,7 @@ impl<E: Edge> Worker<E> {
         if rates.len() > RATES_MAX {
             let message =
                 format!("rate: expected at most {RATES_MAX} different rates on one connection, found one more");
-            self.shared.metrics.refuse(Refusal::SubscriptionsFull);
+            self.ground.shared.metrics.refuse(Refusal::SubscriptionsFull);
             return Err((ErrorCode::TooManyRates, message));
         }
         Ok(())
@@ -212,26 +220,26 @@ impl<E: Edge> Worker<E> {
     /// Counts those of `names` that the connection doesn't have yet; returns them. Every subscription is made by way of this.
     #[warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
     fn add_names(&mut self, token: Token, names: &[&str]) -> Result<Vec<Arc<str>>, (ErrorCode, String)> {
-        #[expect(clippy::indexing_slicing, reason = "the token is the server's own")]
-        let holder = self.connections[token as usize].holder;
+        let gone = || (ErrorCode::ServerFull, "the connection has ended".to_owned());
+        let holder = self.connections.get(token).ok_or_else(gone)?.holder;
         if let Some(first) = names.iter().find(|name| !holder.may_subscribe(name)) {
             return Err((ErrorCode::Forbidden, format!("{first}: you may not subscribe to that")));
         }
         let set = self.names_of(token);
         let has = |id: NameId| set.iter().any(|(other, _)| *other == id);
-        let is_new = |name: &&&str| self.interest.find_name(name).is_none_or(|id| !has(id));
+        let is_new = |name: &&&str| self.fan.interest.find_name(name).is_none_or(|id| !has(id));
         let fresh: Vec<&str> = names.iter().filter(is_new).copied().collect();
-        let most = self.settings.subscriptions_max;
+        let most = self.ground.settings.subscriptions_max;
         let all = set.len().saturating_add(fresh.len());
         // What it has stays, and may be changed, also where it is more than a limit that was lowered since.
         if let Some(first) = fresh.get(most.saturating_sub(set.len())) {
             let message =
                 format!("{first} would be one too many: {all} subscriptions, --max-subscriptions allows {most}");
-            self.shared.metrics.refuse(Refusal::SubscriptionsFull);
+            self.ground.shared.metrics.refuse(Refusal::SubscriptionsFull);
             return Err((ErrorCode::TooManySubscriptions, message));
         }
-        #[expect(clippy::indexing_slicing, reason = "the token is the server's own")]
-        let (permit, metrics) = (&mut self.connections[token as usize].permit, &self.shared.metrics);
+        let permit = &mut self.connections.get_mut(token).ok_or_else(gone)?.permit;
+        let metrics = &self.ground.shared.metrics;
         if let Err(most) = permit.subscribe(fresh.len()) {
             let message = format!(
                 "{} more would be too many: --max-subscriptions-per-ip allows {most} over all connections of your address",
@@ -240,9 +248,9 @@ impl<E: Edge> Worker<E> {
             metrics.refuse(Refusal::AddressSubscriptionsFull);
             return Err((ErrorCode::AddressFull, message));
         }
-        self.shared.subscriptions.add(fresh.iter().copied()).map_err(|TooManySubscriptions| {
+        self.ground.shared.subscriptions.add(fresh.iter().copied()).map_err(|TooManySubscriptions| {
             permit.unsubscribe(fresh.len());
-            let most = self.settings.subscriptions_total_max;
+            let most = self.ground.settings.subscriptions_total_max;
             let message = format!("the server has as many subscriptions as --max-subscriptions-total {most} allows");
             metrics.refuse(Refusal::SubscriptionsFull);
             (ErrorCode::ServerFull, message)
@@ -251,69 +259,39 @@ impl<E: Edge> Worker<E> {
 
     /// Counts `names` of a connection as ended.
     fn remove_names(&mut self, token: Token, names: &[Arc<str>]) {
-        self.shared.subscriptions.remove(names.iter());
-        self.connections[token as usize].permit.unsubscribe(names.len());
+        self.ground.shared.subscriptions.remove(names.iter());
+        if let Some(connection) = self.connections.get_mut(token) {
+            connection.permit.unsubscribe(names.len());
+        }
     }
 
     /// Puts a connection into the cohort of `set` from the stage's position on.
     fn change(&mut self, token: Token, mut set: Names, stage: Stage) {
         set.sort_unstable();
-        let connection = &self.connections[token as usize];
-        let lane = connection.lane();
+        let Clerk { ground, connections, fan, cursors, .. } = self;
+        let Some(connection) = connections.get(token) else { return };
+        let (lane, older) = (connection.lane, connection.cohort);
         let except = if connection.echo { 0 } else { connection.id };
         // Joining comes first: the older cohort's end must not take the names along that both have.
         let key = CohortKey { lane, names: set.into(), except };
-        let joined = (!key.names.is_empty()).then(|| self.join_cohort(key, stage.until));
+        let joined = (!key.names.is_empty()).then(|| fan.interest.join(key, stage.until));
         let told = joined.and_then(|cohort| {
-            self.reader.refresh();
-            self.told_at(token, cohort, stage.until)
+            ground.reader.refresh();
+            told_at(ground, &mut fan.interest, connection, cohort, stage.until)
         });
-        let older = self.connections[token as usize].cohort;
-        self.add_stage(token, Stage { cohort: older, told, ..stage });
-        self.connections[token as usize].cohort = joined;
-    }
-
-    /// Joins a cohort; the worker's first makes it look at the tape, the lane's first makes it be written.
-    fn join_cohort(&mut self, key: CohortKey, position: Position) -> super::interest::CohortId {
-        self.lanes[key.lane as usize] += 1;
-        self.interest.join(key, position)
-    }
-
-    /// One user of a cohort less.
-    pub(super) fn leave_cohort(&mut self, id: super::interest::CohortId) {
-        let lane = self.interest.cohort(id).key.lane;
-        self.lanes[lane as usize] -= 1;
-        self.interest.leave(id);
-        self.emptied = true;
-        self.detach(lane);
-    }
-
-    /// The reverse of [`Worker::attach`], where there is nobody left.
-    fn detach(&mut self, lane: Lane) {
-        if self.lanes[lane as usize] == 0 {
-            self.tape.unwant(lane);
+        let position = fan.part(connections, token);
+        let Some(connection) = connections.get_mut(token) else { return };
+        if connection.cursor == Cursor::None {
+            cursors.begin(ground, &mut fan.interest, connection, token, position);
         }
-        if self.interest.is_empty() {
-            self.reader.detach();
-        }
-    }
-
-    /// Before a subscription is made: sees to it that the lane is written, and that the worker reads the tape, from now on.
-    pub(super) fn attach(&mut self, lane: Lane) {
-        if self.lanes[lane as usize] == 0 {
-            self.tape.want(lane);
-        }
-        if self.interest.is_empty() {
-            self.position = self.reader.refresh();
-            self.checked_floor = self.reader.floor();
-            self.interest.begin_era();
-        }
+        cursors.add_stage(token, connection, Stage { cohort: older, told, ..stage });
+        connection.cohort = joined;
     }
 
     #[expect(clippy::too_many_arguments, reason = "they are what an acknowledgement tells")]
     fn write_ack(
-        &mut self,
-        token: Token,
+        &self,
+        lane: Lane,
         out: &mut Vec<u8>,
         id: Option<Id<'_>>,
         names: &[&str],
@@ -321,7 +299,7 @@ impl<E: Edge> Worker<E> {
         found: &[Found],
         resumed: &FxHashMap<u32, Resumed>,
     ) {
-        let fresh = self.tape.with_topics(|topics, _| topics.epoch()).to_string();
+        let fresh = self.ground.tape.with_topics(|topics, _| topics.epoch()).to_string();
         let of = |topic: &Found| match resumed.get(&topic.id.slot) {
             Some(Resumed::Behind(seq)) => *seq,
             _ => topic.seq,
@@ -334,19 +312,19 @@ impl<E: Edge> Worker<E> {
             told(name, (!is_pattern(name)).then_some(at), delivery)
         });
         let topics: Vec<_> = topics.collect();
-        self.connections[token as usize].lane.words().push_reply(out, &Reply::Subscribed { id, topics: &topics });
+        lane.words().push_reply(out, &Reply::Subscribed { id, topics: &topics });
     }
 
     /// Resets and snapshots. A topic that is resumed needs none.
     fn write_beginnings(
-        &mut self,
-        token: Token,
+        &self,
+        lane: Lane,
         out: &mut Vec<u8>,
         sub: &Sub<'_>,
         found: &[Found],
         resumed: &FxHashMap<u32, Resumed>,
     ) {
-        let words = self.connections[token as usize].lane.words();
+        let words = lane.words();
         for topic in found {
             let becomes = resumed.get(&topic.id.slot);
             let (name, epoch, seq) = (&*topic.name, &*topic.epoch, topic.seq);
@@ -359,7 +337,7 @@ impl<E: Edge> Worker<E> {
             }
         }
         // Topics that are gone altogether.
-        let fresh = self.tape.with_topics(|topics, _| topics.epoch()).to_string();
+        let fresh = self.ground.tape.with_topics(|topics, _| topics.epoch()).to_string();
         let is_found = |name: &str| found.iter().any(|topic| *topic.name == *name);
         for (name, point) in &sub.from {
             if !is_found(name) && (point.seq > 0 || point.epoch != fresh) {

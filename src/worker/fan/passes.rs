@@ -1,4 +1,4 @@
-//! Passes on their way: what was planned, and not yet sent to everybody in march whom it is for.
+//! Passes on their way: what was planned, and not yet sent to every member whom it is for.
 //!
 //! A pass is what one turn plans. It is over when no cohort has a member before it any more; until then its bytes count
 //! against what may be on its way at once.
@@ -8,11 +8,11 @@ use std::collections::VecDeque;
 use crate::slack::{KEPT_BY_THREAD, Slack};
 
 /// Names a pass; numbers wrap around.
-pub(super) type PassId = u32;
+pub type PassId = u32;
 
 /// See the module's description.
 #[derive(Debug, Default)]
-pub(super) struct Passes {
+pub struct Passes {
     open: VecDeque<Pass>,
     /// The number of the first of `open`.
     first: PassId,
@@ -125,6 +125,26 @@ impl Passes {
         self.open.give_back(KEPT_BY_THREAD);
         self.stamps.give_back(KEPT_BY_THREAD);
         self.over.give_back(KEPT_BY_THREAD);
+    }
+}
+
+#[cfg(all(any(test, fuzzing), not(loom)))]
+impl Passes {
+    /// Asserts that the sums are right, and that each pass is waited for by as many cohorts as `waits` counts.
+    pub fn invariants(&self, mut waits: impl FnMut(PassId) -> usize) {
+        let is_open = |pass: &&Pass| pass.cohorts > 0;
+        let bytes: usize = self.open.iter().filter(is_open).map(|pass| pass.bytes as usize).sum();
+        assert_eq!(self.bytes, bytes, "bytes on their way");
+        let stamps: usize = self.open.iter().map(|pass| pass.stamps as usize).sum();
+        assert_eq!(self.stamps.len(), stamps, "each stamp is some pass's");
+        assert!(
+            self.open.front().is_none_or(|first| first.cohorts > 0) || !self.over.is_empty(),
+            "a pass is forgotten"
+        );
+        for (n, pass) in self.open.iter().enumerate() {
+            let id = self.first.wrapping_add(n as u32);
+            assert_eq!(pass.cohorts as usize, waits(id), "cohorts that wait for a pass");
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The members of a cohort that are in march: a ring, served in turn, and what each of them is still to be sent.
+//! The members of a cohort, whose cursors are at the head: a ring, served in turn, and what each of them is still to be sent.
 //!
 //! A pass doesn't wait for the one before it. While a worker goes round its members, a few each turn, it goes on planning what
 //! is published meanwhile; so whoever comes later in the round gets that along with the rest, in the same `send`, and whoever
@@ -27,7 +27,7 @@ use crate::{
 
 /// See the module's description.
 #[derive(Debug, Default)]
-pub(super) struct Column {
+pub struct Column {
     members: Vec<Member>,
     /// Who is served next.
     next: usize,
@@ -70,7 +70,7 @@ struct Cut {
 
 /// What became of planning a publication.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Planned {
+pub struct Planned {
     /// It is the first of its pass.
     pub first: bool,
     /// Bytes that some member would be owed with one more like it; none is owed more.
@@ -79,7 +79,7 @@ pub(super) struct Planned {
 
 /// What is to be sent to the members at one cut.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Owed {
+pub struct Owed {
     /// They have been sent everything before.
     pub from: Position,
     pub publications: u32,
@@ -252,6 +252,32 @@ impl Column {
     }
 }
 
+#[cfg(all(any(test, fuzzing), not(loom)))]
+impl Column {
+    /// Asserts that what is kept of the members, the cuts and the runs agrees.
+    pub fn invariants(&self) {
+        let end = self.end();
+        for (n, cut) in self.cuts.iter().enumerate() {
+            let number = self.first_cut.wrapping_add(n as u32);
+            let standing = self.members.iter().filter(|member| member.cut == number).count();
+            assert_eq!(cut.members as usize, standing, "members at a cut");
+            let run = self.runs.get(cut.run.wrapping_sub(self.first_run) as usize);
+            assert!(run.is_none_or(|run| cut.offset <= run.len), "a cut within its run");
+        }
+        assert!(self.cuts.front().is_none_or(|first| first.members > 0), "a cut before which nobody stands");
+        let at_end = self.members.iter().filter(|member| member.cut == end).count();
+        assert_eq!(at_end + self.behind as usize, self.members.len(), "everybody stands at a cut or at the end");
+        assert!(self.next < self.members.len().max(1), "the next member");
+        let runs = self.cuts.front().map(|_| self.runs(self.first_cut).map(|run| run.len).sum::<u32>());
+        assert_eq!(runs, self.cuts.front().map(|_| self.owed(self.first_cut).bytes), "the runs are what is owed");
+    }
+
+    /// The passes that planned what somebody is still to be sent.
+    pub fn passes(&self) -> impl Iterator<Item = PassId> {
+        self.cuts.iter().map(|cut| cut.pass)
+    }
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
@@ -371,10 +397,12 @@ mod tests {
         }
 
         fn check(&mut self) {
+            self.column.invariants();
             let by_place: BTreeMap<u32, Token> = self.places.iter().map(|(token, place)| (*place, *token)).collect();
             assert!(self.column.tokens().eq(by_place.into_values()), "everybody knows its place");
             assert_eq!(self.column.is_behind(), self.owed.values().any(|owed| !owed.is_empty()));
             self.passes.settle();
+            self.passes.invariants(|pass| self.column.passes().filter(|other| *other == pass).count());
             assert_eq!(self.passes.is_empty(), !self.column.is_behind());
             let floor = self.random.u32(..=self.bytes);
             let fallen = |(token, owed): (&Token, &Vec<u32>)| {

@@ -9,7 +9,7 @@ use crate::{
 
 /// How a name is delivered, the strongest first: where a topic has several names of one subscriber, the strongest counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) enum Delivery {
+pub enum Delivery {
     /// Every publication.
     All,
     /// Every publication to whoever keeps up, else the newest value.
@@ -41,7 +41,7 @@ impl Delivery {
 
 /// Ticks a second, from one an hour to one a millisecond. Positive and finite, so that its bits have the order of its values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Rate(u64);
+pub struct Rate(u64);
 
 impl Rate {
     /// Nobody waits longer than an hour for a value that has changed.

@@ -7,7 +7,7 @@
 //! Whoever goes beyond is told (`error`, code `rate_limited`) and closed with 4003. Whoever subscribes by connecting
 //! (`/ws?topics=`, `/raw`, `/sse`) has asked, too, and is told 429 instead.
 
-use super::{Worker, closing::Farewell};
+use super::{Clerk, closing::Farewell};
 use crate::{
     http,
     io::{Edge, Token},
@@ -17,32 +17,34 @@ use crate::{
 };
 
 /// What goes with a refusal that time will mend.
-pub(super) const LATER: &[(&str, &str)] = &[("Retry-After", "1")];
+pub const LATER: &[(&str, &str)] = &[("Retry-After", "1")];
 
-impl<E: Edge> Worker<E> {
+impl<E: Edge> Clerk<'_, E> {
     /// Counts a command or a ping; closes the connection and returns false if it is one too many.
-    pub(super) fn may_ask(&mut self, token: Token) -> bool {
+    pub fn may_ask(&mut self, token: Token) -> bool {
         if !self.may_be_heard(token) {
             return false;
         }
-        let (quota, now) = (self.settings.commands_per_address, self.now);
-        let account = self.connections[token as usize].permit.account();
+        let (quota, now) = (self.ground.settings.commands_per_address, self.ground.now);
+        let Some(connection) = self.connections.get(token) else { return false };
+        let account = connection.permit.account();
         let is_within = account.is_none_or(|account| quota.allows_shared(&account.commands, now));
         is_within || self.too_often(token, quota, "commands and pings from your address", "--max-commands-per-ip")
     }
 
     /// Counts a pong for the connection alone: it answers a ping of the server's, and costs nothing that others wait for.
     /// An address whose quota is used up by one of its clients mustn't lose the quiet ones.
-    pub(super) fn may_be_heard(&mut self, token: Token) -> bool {
-        let (quota, now) = (self.settings.commands, self.now);
-        let spent = &mut self.connections[token as usize].commands;
-        quota.allows(spent, now) || self.too_often(token, quota, "commands and pings", "--max-commands")
+    pub fn may_be_heard(&mut self, token: Token) -> bool {
+        let (quota, now) = (self.ground.settings.commands, self.ground.now);
+        let Some(connection) = self.connections.get_mut(token) else { return false };
+        quota.allows(&mut connection.commands, now)
+            || self.too_often(token, quota, "commands and pings", "--max-commands")
     }
 
     /// Counts a subscription that comes with the request: for the address, since a connection has but one.
-    pub(super) fn may_subscribe(&self, token: Token) -> Result<(), http::Refusal> {
-        let (quota, now) = (self.settings.commands_per_address, self.now);
-        let account = self.connections[token as usize].permit.account();
+    pub fn may_subscribe(&self, token: Token) -> Result<(), http::Refusal> {
+        let (quota, now) = (self.ground.settings.commands_per_address, self.ground.now);
+        let account = self.connections.get(token).and_then(|connection| connection.permit.account());
         if account.is_none_or(|account| quota.allows_shared(&account.commands, now)) {
             return Ok(());
         }
@@ -52,13 +54,13 @@ impl<E: Edge> Worker<E> {
     }
 
     /// Counts a publication; closes the connection and returns false if it is one too many.
-    pub(super) fn may_publish_now(&mut self, token: Token) -> bool {
-        let (quota, now) = (self.settings.publications, self.now);
-        let connection = &mut self.connections[token as usize];
+    pub fn may_publish_now(&mut self, token: Token) -> bool {
+        let (quota, now) = (self.ground.settings.publications, self.ground.now);
+        let Some(connection) = self.connections.get_mut(token) else { return false };
         if !quota.allows(&mut connection.publications, now) {
             return self.too_often(token, quota, "publications", "--max-publications");
         }
-        let quota = self.settings.publications_per_address;
+        let quota = self.ground.settings.publications_per_address;
         let is_within =
             connection.permit.account().is_none_or(|account| quota.allows_shared(&account.publications, now));
         is_within || self.too_often(token, quota, "publications from your address", "--max-publications-per-ip")
@@ -66,7 +68,7 @@ impl<E: Edge> Worker<E> {
 
     fn too_often(&mut self, token: Token, quota: Quota, what: &str, flag: &str) -> bool {
         let is_shared = flag.ends_with("-per-ip");
-        self.shared.metrics.refuse(if is_shared { Refusal::AddressRateLimited } else { Refusal::RateLimited });
+        self.ground.shared.metrics.refuse(if is_shared { Refusal::AddressRateLimited } else { Refusal::RateLimited });
         let reason = format!("too many {what}: {flag} allows {}", quota.limit());
         self.close(token, Farewell::after(ErrorCode::RateLimited, &reason));
         false

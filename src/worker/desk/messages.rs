@@ -1,6 +1,10 @@
 //! What clients send: frames, commands, and publications.
 
-use super::{Doom, Worker, closing::Farewell, connection::Phase};
+use super::{
+    super::connection::{Connection, Phase},
+    Clerk, Doom,
+    closing::Farewell,
+};
 use crate::{
     access::Wrong,
     io::{Edge, Token},
@@ -14,49 +18,50 @@ use crate::{
     websocket::{CloseCode, Decoder, Event, Role, frame},
 };
 
-impl<E: Edge> Worker<E> {
+impl<E: Edge> Clerk<'_, E> {
     /// Takes in bytes of a connection that speaks WebSocket.
-    pub(super) fn feed(&mut self, token: Token, mut bytes: &mut [u8]) {
-        let connection = &mut self.connections[token as usize];
+    pub fn feed(&mut self, token: Token, mut bytes: &mut [u8]) {
+        let Some(handle) = self.connections.handle(token) else { return };
+        let Some(connection) = self.connections.get_mut(token) else { return };
         // Events borrow from the decoder while the worker acts on them, so it is taken out meanwhile.
         let mut decoder = std::mem::replace(&mut connection.decoder, Decoder::new(Role::Server));
-        let id = connection.id;
         let held = decoder.buffered();
-        let most = self.settings.message_max;
+        let most = self.ground.settings.message_max;
         loop {
             match decoder.next(&mut bytes, most) {
                 Ok(Some(event)) => self.act(token, event),
                 Ok(None) => break,
                 Err(violation) => {
-                    self.doomed.push((token, Doom::Violation(violation)));
+                    self.desk.doomed.push_back((handle, Doom::Violation(violation)));
                     break;
                 }
             }
-            if self.connections.get(token as usize).is_none_or(|connection| connection.id != id) {
+            if self.connections.named(handle).is_none() {
                 break;
             }
         }
         let mut after = 0;
-        if let Some(connection) = self.connections.get_mut(token as usize).filter(|connection| connection.id == id) {
+        if let Some(connection) = self.connections.named(handle) {
             after = decoder.buffered();
             // Nearly always it holds nothing, before and after.
             if after != held
                 && let Err(why) = connection.permit.hold(after)
             {
-                self.shared.metrics.refuse(why);
-                self.doomed.push((token, Doom::Full(why)));
+                self.ground.shared.metrics.refuse(why);
+                self.desk.doomed.push_back((handle, Doom::Full(why)));
                 decoder.end();
                 after = 0;
                 connection.permit.let_go();
             }
             connection.decoder = decoder;
         }
-        let assembly = &self.metrics().assembly_bytes;
+        let assembly = &self.ground.metrics.assembly_bytes;
         assembly.set((assembly.get() + after as u64).saturating_sub(held as u64));
     }
 
     fn act(&mut self, token: Token, event: Event<'_>) {
-        let phase = self.connections[token as usize].phase;
+        let Some(Connection { phase, .. }) = self.connections.get(token) else { return };
+        let phase = *phase;
         match event {
             Event::Close(close) if matches!(phase, Phase::Open | Phase::Closing) => {
                 self.peer_closes(token, close.map(|(code, _)| code));
@@ -78,9 +83,10 @@ impl<E: Edge> Worker<E> {
 
     /// Does what a message asks for, as the connection's lane reads it.
     fn hear(&mut self, token: Token, message: Payload<'_>) {
-        self.metrics().messages.add(1);
-        let words = self.connections[token as usize].lane.words();
-        match words.read(message, &self.command_limits()) {
+        self.ground.metrics.messages.add(1);
+        let Some(connection) = self.connections.get(token) else { return };
+        let words = connection.lane.words();
+        match words.read(message, &self.ground.command_limits()) {
             Asked::Command(command) => self.obey(token, command),
             Asked::Publish(payload) => self.publish_raw(token, payload),
             Asked::Unfit(code, reason) => self.close(token, Farewell { code: Some(code), reason, error: None }),
@@ -111,7 +117,7 @@ impl<E: Edge> Worker<E> {
                 Op::List => self.list_subscriptions(token, id),
                 Op::Auth { token: shown } => self.authenticate(token, id, &shown),
                 Op::Ping => {
-                    let ts = self.edge.wall_us();
+                    let ts = self.ground.edge.wall_us();
                     self.reply(token, &Reply::Pong { id, ts });
                 }
             },
@@ -120,7 +126,7 @@ impl<E: Edge> Worker<E> {
 
     fn publish_json(&mut self, token: Token, id: Option<Id<'_>>, topic: &str, data: &str) {
         if !self.may_publish(token, topic) {
-            self.shared.metrics.refuse(Refusal::Forbidden);
+            self.ground.shared.metrics.refuse(Refusal::Forbidden);
             return self.error(
                 token,
                 id,
@@ -141,12 +147,13 @@ impl<E: Edge> Worker<E> {
         if !self.may_publish_now(token) {
             return;
         }
-        let connection = &self.connections[token as usize];
-        let topic = connection.topic.clone().expect("a lane without commands is opened with a topic");
+        let Some(connection) = self.connections.get(token) else { return };
+        // Whatever has no commands was opened with a topic.
+        let Some(topic) = connection.topic.clone() else { return };
         let refused = if self.may_publish(token, &topic) {
             self.append(token, &topic, payload).err().map(|error| error.to_string())
         } else {
-            self.shared.metrics.refuse(Refusal::Forbidden);
+            self.ground.shared.metrics.refuse(Refusal::Forbidden);
             Some("publishing needs a token: connect with ?token=".to_owned())
         };
         if let Some(reason) = refused {
@@ -156,59 +163,54 @@ impl<E: Edge> Worker<E> {
 
     /// Whether the holder may publish on this topic.
     fn may_publish(&self, token: Token, topic: &str) -> bool {
-        self.connections[token as usize].holder.may_publish(topic)
+        self.connections.get(token).is_some_and(|connection| connection.holder.may_publish(topic))
     }
 
     fn append(&mut self, token: Token, topic: &str, payload: Payload<'_>) -> Result<Appended, PublishError> {
-        let connection = &self.connections[token as usize];
-        let ts = self.edge.wall_us();
+        let Some(connection) = self.connections.get(token) else {
+            return Err(PublishError::Forbidden(topic.to_owned()));
+        };
+        let ts = self.ground.edge.wall_us();
         let about = About { ts, origin: connection.id, flags: Flags::default() };
-        let door = self.shared.publisher.door();
         let by = By { holder: connection.holder, account: connection.permit.account() };
-        let done = door.publish(by, topic, payload, about);
+        let done = self.ground.shared.publisher.door().publish(by, topic, payload, about);
         match &done {
             Ok(_) => {
-                self.metrics().publications.add(1);
-                self.published = true;
+                self.ground.metrics.publications.add(1);
+                self.desk.published = true;
             }
-            Err(PublishError::TopicsFull { .. }) => self.shared.metrics.refuse(Refusal::TopicsFull),
-            Err(PublishError::AddressFull { .. }) => self.shared.metrics.refuse(Refusal::AddressTopicsFull),
+            Err(PublishError::TopicsFull { .. }) => self.ground.shared.metrics.refuse(Refusal::TopicsFull),
+            Err(PublishError::AddressFull { .. }) => self.ground.shared.metrics.refuse(Refusal::AddressTopicsFull),
             Err(_) => {}
         }
         done
     }
 
     fn authenticate(&mut self, token: Token, id: Option<Id<'_>>, shown: &str) {
-        if let Ok(holder) = self.settings.access.holder(Some(shown)) {
-            self.connections[token as usize].holder = holder;
+        if let Ok(holder) = self.ground.settings.access.holder(Some(shown)) {
+            let Some(connection) = self.connections.get_mut(token) else { return };
+            connection.holder = holder;
             self.reply(token, &Reply::Done { id });
         } else {
-            let connection = &self.connections[token as usize];
+            let Some(connection) = self.connections.get(token) else { return };
             tell!(
-                self.shared.log,
+                self.ground.shared.log,
                 Kind::WrongToken,
-                self.now,
+                self.ground.now,
                 WARN,
                 { conn = connection.name(), peer = %connection.peer },
                 "a wrong token was shown"
             );
-            self.shared.metrics.refuse(Refusal::Forbidden);
+            self.ground.shared.metrics.refuse(Refusal::Forbidden);
             let reason = Wrong::REASON;
             self.error(token, id, ErrorCode::Unauthorized, reason);
             // Told already, with the command's id.
-            self.close_if_there(token, Farewell { error: None, ..Farewell::after(ErrorCode::Unauthorized, reason) });
+            self.close(token, Farewell { error: None, ..Farewell::after(ErrorCode::Unauthorized, reason) });
         }
     }
 
     /// Answers that a command was refused.
-    pub(super) fn error(&mut self, token: Token, id: Option<Id<'_>>, code: ErrorCode, message: &str) {
+    pub fn error(&mut self, token: Token, id: Option<Id<'_>>, code: ErrorCode, message: &str) {
         self.reply(token, &Reply::Error { id, code, message });
-    }
-
-    /// Closes a connection unless its last answer was one too many for it.
-    pub(super) fn close_if_there(&mut self, token: Token, farewell: Farewell<'_>) {
-        if self.connections.contains(token as usize) {
-            self.close(token, farewell);
-        }
     }
 }

@@ -6,14 +6,13 @@
 use std::net::SocketAddr;
 
 use super::{
-    Worker,
+    super::connection::{Connection, Phase},
+    Clerk,
     closing::Farewell,
-    connection::{Connection, Phase},
     quota::LATER,
 };
 use crate::{
     access::{Holder, Wrong, shown_token},
-    handover::{Arrival, Beginning},
     http::{self, Request},
     io::{Edge, Token},
     lane::{Address, Lane},
@@ -25,10 +24,10 @@ use crate::{
     websocket::{CloseCode, handshake},
 };
 
-impl<E: Edge> Worker<E> {
+impl<E: Edge> Clerk<'_, E> {
     /// Takes in bytes of a connection whose request isn't complete.
-    pub(super) fn feed_request(&mut self, token: Token, bytes: &[u8]) {
-        let connection = &mut self.connections[token as usize];
+    pub fn feed_request(&mut self, token: Token, bytes: &[u8]) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
         let mut request = std::mem::take(&mut connection.request);
         request.extend_from_slice(bytes);
         if connection.awaits_header {
@@ -37,13 +36,13 @@ impl<E: Edge> Worker<E> {
                 None => return self.keep_request(token, request),
             }
         }
-        match http::head::parse(&request, self.settings.head_max) {
+        match http::head::parse(&request, self.ground.settings.head_max) {
             Ok(None) => self.keep_request(token, request),
             Ok(Some((head, _))) if !self.see_client(token, &head) => {}
             Ok(Some((head, len))) => match self.route(token, &head) {
                 Ok(true) => {
                     // What came behind the request without waiting for the answer, where anything is listened to.
-                    let connection = self.connections.get(token as usize);
+                    let connection = self.connections.get(token);
                     if request.len() > len && connection.is_some_and(|connection| connection.lane.words().hears()) {
                         self.feed(token, &mut request[len..]);
                     }
@@ -56,7 +55,7 @@ impl<E: Edge> Worker<E> {
     }
 
     fn keep_request(&mut self, token: Token, request: Vec<u8>) {
-        if let Some(connection) = self.connections.get_mut(token as usize) {
+        if let Some(connection) = self.connections.get_mut(token) {
             connection.request = request;
         }
     }
@@ -67,7 +66,7 @@ impl<E: Edge> Worker<E> {
         match proxy::read_header(bytes) {
             Ok(None) => None,
             Ok(Some(header)) => {
-                self.connections[token as usize].awaits_header = false;
+                self.connections.get_mut(token)?.awaits_header = false;
                 header.client.is_none_or(|client| self.comes_from(token, client)).then_some(header.len)
             }
             Err(why) => {
@@ -80,21 +79,21 @@ impl<E: Edge> Worker<E> {
     /// Finds out which client an upgrade or a stream of events comes from that a trusted proxy has passed on. Returns false
     /// if it was refused. Other requests stay the proxy's: it may send those of many clients on one connection.
     fn see_client(&mut self, token: Token, head: &Request<'_>) -> bool {
-        let peer = self.connections[token as usize].peer;
+        let Some(peer) = self.connections.get(token).map(|connection| connection.peer) else { return false };
         let stays = head.is_upgrade() || head.path() == "/sse";
-        let client = if stays { self.settings.proxies.client(peer, head) } else { peer };
+        let client = if stays { self.ground.settings.proxies.client(peer, head) } else { peer };
         client == peer || self.comes_from(token, client)
     }
 
     /// From now on the connection is this client's. Returns false if it was refused, because the client has too many, or
     /// connects too often.
     fn comes_from(&mut self, token: Token, client: SocketAddr) -> bool {
-        let connection = &mut self.connections[token as usize];
+        let Some(connection) = self.connections.get_mut(token) else { return false };
         connection.peer = client;
-        if self.settings.proxies.trust(client.ip()) {
+        if self.ground.settings.proxies.trust(client.ip()) {
             return true;
         }
-        match connection.permit.count(client.ip(), self.now) {
+        match connection.permit.count(client.ip(), self.ground.now) {
             Ok(()) => true,
             Err(why) => {
                 let (status, text) = limits::told(why);
@@ -121,10 +120,10 @@ impl<E: Edge> Worker<E> {
     /// `GET /ws` with an upgrade.
     fn open_json(&mut self, token: Token, head: &Request<'_>) -> Result<(), http::Refusal> {
         let accept = handshake::check(head)?;
-        self.settings.access.check_origin(head)?;
+        self.ground.settings.access.check_origin(head)?;
         let (lane, subprotocol) = choose_lane(head, Address::Ws)?;
         let upgrade = |out: &mut Vec<u8>| handshake::push_accepted(out, &accept, subprotocol);
-        let Ok(holder) = self.settings.access.holder(shown_token(head).as_deref()) else {
+        let Ok(holder) = self.ground.settings.access.holder(shown_token(head).as_deref()) else {
             self.turn_away(token, lane, upgrade);
             return Ok(());
         };
@@ -144,19 +143,21 @@ impl<E: Edge> Worker<E> {
     /// `GET /raw/TOPIC` with an upgrade.
     fn open_raw(&mut self, token: Token, head: &Request<'_>, topic: &str) -> Result<(), http::Refusal> {
         let accept = handshake::check(head)?;
-        self.settings.access.check_origin(head)?;
+        self.ground.settings.access.check_origin(head)?;
         let (lane, subprotocol) = choose_lane(head, Address::Raw)?;
         let upgrade = |out: &mut Vec<u8>| handshake::push_accepted(out, &accept, subprotocol);
-        let Ok(holder) = self.settings.access.holder(shown_token(head).as_deref()) else {
+        let Ok(holder) = self.ground.settings.access.holder(shown_token(head).as_deref()) else {
             self.turn_away(token, lane, upgrade);
             return Ok(());
         };
-        Topic::check(topic, self.settings.topic_length_max)
+        Topic::check(topic, self.ground.settings.topic_length_max)
             .map_err(|error| http::Refusal::new(400, format!("Not a topic: {error}.")))?;
         let sub = self.sub_from_query(head, topic)?;
         self.may_subscribe(token)?;
         let echo = head.query_value("echo").as_deref() != Some("0");
-        self.connections[token as usize].topic = Some(topic.into());
+        if let Some(connection) = self.connections.get_mut(token) {
+            connection.topic = Some(topic.into());
+        }
         self.open(token, lane, holder, upgrade);
         if let Err(reason) = self.subscribe_raw(token, &sub, echo) {
             self.close(token, Farewell { code: Some(CloseCode::TRY_AGAIN_LATER), reason: &reason, error: None });
@@ -169,8 +170,8 @@ impl<E: Edge> Worker<E> {
         if head.method != "GET" {
             return Err(http::Refusal::new(405, "Events are read with GET."));
         }
-        self.settings.access.check_origin(head)?;
-        let holder = self.settings.access.sender(head)?;
+        self.ground.settings.access.check_origin(head)?;
+        let holder = self.ground.settings.access.sender(head)?;
         let topics = head.query_value("topics");
         let topics = topics.as_deref().ok_or_else(|| http::Refusal::new(400, "Which events? Ask for ?topics=…"))?;
         let mut sub = self.sub_from_query(head, topics)?;
@@ -199,21 +200,21 @@ impl<E: Edge> Worker<E> {
     /// `?topics=a,b&mode=…&rate=…`
     fn sub_from_query<'q>(&self, head: &Request<'_>, topics: &'q str) -> Result<Sub<'q>, http::Refusal> {
         let (mode, rate) = (head.query_value("mode"), head.query_value("rate"));
-        let sub = Sub::from_query(topics, mode.as_deref(), rate.as_deref(), &self.command_limits());
+        let sub = Sub::from_query(topics, mode.as_deref(), rate.as_deref(), &self.ground.command_limits());
         sub.map_err(|error| http::Refusal::new(error.code.status(), format!("In the address: {}.", error.message)))
     }
 
     fn open(&mut self, token: Token, lane: Lane, holder: Holder, accept: impl FnOnce(&mut Vec<u8>)) {
-        let now = self.now;
+        let now = self.ground.now;
         let events = !lane.words().hears();
-        let connection = &mut self.connections[token as usize];
+        let Some(connection) = self.connections.get_mut(token) else { return };
         connection.phase = Phase::Open;
         connection.since = now;
         connection.lane = lane;
         connection.holder = holder;
         let (conn, peer) = (connection.name(), connection.peer);
         tracing::debug!(conn, %peer, events, "opened");
-        let metrics = self.metrics();
+        let metrics = &self.ground.metrics;
         metrics.upgrades.add(u64::from(!events));
         metrics.open(events).add(1);
         self.answer(token, accept);
@@ -221,14 +222,14 @@ impl<E: Edge> Worker<E> {
     }
 
     fn greet(&mut self, token: Token) {
-        let conn = self.connections[token as usize].name();
+        let Some(conn) = self.connections.get(token).map(Connection::name) else { return };
         let hello = Hello {
             server: concat!("stentor/", env!("CARGO_PKG_VERSION")),
             conn: &conn,
-            ts: self.edge.wall_us(),
-            heartbeat: self.settings.heartbeat.as_secs(),
-            topics_max: self.settings.subscriptions_max,
-            message_max: self.settings.message_max as u64,
+            ts: self.ground.edge.wall_us(),
+            heartbeat: self.ground.settings.heartbeat.as_secs(),
+            topics_max: self.ground.settings.subscriptions_max,
+            message_max: self.ground.settings.message_max as u64,
         };
         self.reply(token, &Reply::Hello(hello));
     }
@@ -236,19 +237,19 @@ impl<E: Edge> Worker<E> {
     /// Opens a WebSocket whose request shows a wrong token, only to say so and to close it: of a handshake that fails, a page
     /// is told nothing.
     fn turn_away(&mut self, token: Token, lane: Lane, accept: impl FnOnce(&mut Vec<u8>)) {
-        self.open(token, lane, self.settings.access.anonymous(), accept);
+        self.open(token, lane, self.ground.settings.access.anonymous(), accept);
         self.greet(token);
-        self.shared.metrics.refuse(metrics::Refusal::Forbidden);
-        self.close_if_there(token, Farewell::after(ErrorCode::Unauthorized, Wrong::REASON));
+        self.ground.shared.metrics.refuse(metrics::Refusal::Forbidden);
+        self.close(token, Farewell::after(ErrorCode::Unauthorized, Wrong::REASON));
     }
 
     /// Answers a request with a refusal and ends the connection.
-    pub(super) fn refuse(&mut self, token: Token, refusal: &http::Refusal) {
+    pub fn refuse(&mut self, token: Token, refusal: &http::Refusal) {
         self.refuse_because(
             token,
             refusal,
             match refusal.status {
-                503 if self.draining.is_some() => metrics::Refusal::Draining,
+                503 if self.desk.draining.is_some() => metrics::Refusal::Draining,
                 503 => metrics::Refusal::InboxFull,
                 401 => metrics::Refusal::Forbidden,
                 403 => metrics::Refusal::Origin,
@@ -261,36 +262,20 @@ impl<E: Edge> Worker<E> {
 
     fn refuse_because(&mut self, token: Token, refusal: &http::Refusal, counted: metrics::Refusal) {
         let (status, why) = (refusal.status, &refusal.message);
-        let connection = &mut self.connections[token as usize];
+        let Some(connection) = self.connections.get_mut(token) else { return };
         tell!(
-            self.shared.log,
+            self.ground.shared.log,
             Kind::Refused(counted),
-            self.now,
+            self.ground.now,
             INFO,
             { conn = connection.name(), peer = %connection.peer, status, %why },
             "refused"
         );
         connection.phase = Phase::Ending;
-        connection.since = self.now;
-        self.shared.metrics.refuse(counted);
+        connection.since = self.ground.now;
+        self.ground.shared.metrics.refuse(counted);
         self.answer(token, |out| refusal.response().keep_alive(false).write(out, false));
         self.set_timer(token);
-    }
-
-    /// Hands a connection to the control thread, with what was read from it.
-    fn give_to_control(&mut self, token: Token, received: Vec<u8>) {
-        self.edge.unwatch(&mut self.connections[token as usize].socket);
-        self.clear_timer(token);
-        self.emptied = true;
-        let connection = self.connections.remove(token as usize);
-        let Connection { socket, peer, permit, by, .. } = connection;
-        let arrival = Arrival { socket, peer, permit, by, beginning: Beginning::Read(received) };
-        if let Err(mut arrival) = self.control.hand_over(arrival) {
-            arrival.beginning = Beginning::Read(Vec::new());
-            if let Some(token) = self.take_over(arrival) {
-                self.refuse(token, &http::Refusal::new(503, "Too many HTTP requests are waiting: try again later."));
-            }
-        }
     }
 }
 

@@ -10,39 +10,40 @@
 //! topic matches are found when its first publication passes, and kept; topics made later are matched when they come.
 //!
 //! Names with a rate are not planned in passes: what changed is noted for the next tick (`pace.rs`). Of each topic the
-//! table holds where its newest publication is, from which those are served who can't take every one (`round.rs`).
+//! table holds where its newest publication is, from which those are served who can't take every one (`cursors/round.rs`).
+//!
+//! The tables are as of one position of the tape, which they know: everything before it was planned for the members that are
+//! at the head.
 
 use std::{collections::HashMap, sync::Arc};
 
 use slab::Slab;
 
+pub use super::super::connection::CohortId;
 use super::{
     column::Column,
     delivery::{Delivery, Rate},
-    pace::{Pace, Ticks},
+    pace::{Change, Pace, Ticks},
     passes::PassId,
 };
 use crate::{
     clock::Moment,
-    lane::Lane,
+    lane::{LANES, Lane},
     protocol::{is_pattern, matches},
     slack::{KEPT_BY_ONE, KEPT_BY_THREAD, Slack},
-    tape::{Entry, Position, Published, Tape},
+    tape::{Entry, Position, Published, Reader, Tape},
     topic::TopicId,
 };
 
 /// A name that somebody on this worker is subscribed to.
-pub(super) type NameId = u32;
-
-/// A cohort of this worker.
-pub(super) type CohortId = u32;
+pub type NameId = u32;
 
 /// Connections of one worker with the same subscription.
-pub(super) struct Cohort {
+pub struct Cohort {
     pub key: Arc<CohortKey>,
-    /// Members in march, and what they are still to be sent of what was planned.
+    /// Members at the head, and what they are still to be sent of what was planned.
     pub column: Column,
-    /// Members, those that march alone, and pending stages that still refer to this cohort.
+    /// Members, those that are behind, and pending stages that still refer to this cohort.
     pub users: usize,
     /// Its ticket in the line of cohorts that are to be served; 0 while it isn't in it.
     pub ticket: u64,
@@ -58,7 +59,7 @@ pub(super) struct Cohort {
 
 /// What makes two subscriptions the same.
 #[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct CohortKey {
+pub struct CohortKey {
     pub lane: Lane,
     /// Each name once, sorted.
     pub names: Box<[(NameId, Delivery)]>,
@@ -84,9 +85,9 @@ struct TopicState {
     era: u64,
 }
 
-/// The newest publication of a topic, as of the worker's position.
+/// The newest publication of a topic, as of the tables' position.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Newest {
+pub struct Newest {
     /// The position after it; 0 for what was there before the worker came to the tape.
     pub end: Position,
     /// Its number; 0 for none.
@@ -97,7 +98,7 @@ pub(super) struct Newest {
 
 /// The tables of one worker.
 #[derive(Default)]
-pub(super) struct Interest {
+pub struct Interest {
     names: Slab<Name>,
     /// By a hash with a key, as below: clients choose names, rates, and what goes together.
     by_text: HashMap<Arc<str>, NameId>,
@@ -108,6 +109,12 @@ pub(super) struct Interest {
     cohorts: Slab<Cohort>,
     by_key: HashMap<Arc<CohortKey>, CohortId>,
     ticks: Ticks,
+    /// Everything before it was planned for the members at the head.
+    pub position: Position,
+    /// Users of cohorts, by lane: while there are any, the lane is written.
+    lanes: [usize; LANES],
+    /// Cohorts have gone since room was given back.
+    emptied: bool,
 }
 
 impl Interest {
@@ -125,6 +132,12 @@ impl Interest {
 
     pub fn cohort(&mut self, id: CohortId) -> &mut Cohort {
         &mut self.cohorts[id as usize]
+    }
+
+    /// A cohort, to be looked at.
+    #[cfg(all(any(test, fuzzing), not(loom)))]
+    pub fn at(&self, id: CohortId) -> &Cohort {
+        &self.cohorts[id as usize]
     }
 
     pub fn cohort_ids(&self) -> Vec<CohortId> {
@@ -158,9 +171,34 @@ impl Interest {
         id
     }
 
+    /// Before a subscription is made: sees to it that its lane is written.
+    pub fn want_lane(&self, tape: &Tape, lane: Lane) {
+        if self.lanes[lane as usize] == 0 {
+            tape.want(lane);
+        }
+    }
+
+    /// The reverse, where there is nobody left on it; with the last cohort the reader lets go of the tape.
+    pub fn unwant_lane(&self, tape: &Tape, reader: &mut Reader, lane: Lane) {
+        if self.lanes[lane as usize] == 0 {
+            tape.unwant(lane);
+        }
+        if self.is_empty() {
+            reader.detach();
+        }
+    }
+
+    /// One user less of a cohort, also for its lane.
+    pub fn let_go(&mut self, tape: &Tape, reader: &mut Reader, id: CohortId) {
+        let lane = self.cohort(id).key.lane;
+        self.leave(id);
+        self.unwant_lane(tape, reader, lane);
+    }
+
     /// One user more for the cohort of this key, made if there was none.
     /// A new one's rates count changes from `position` on.
     pub fn join(&mut self, key: CohortKey, position: Position) -> CohortId {
+        self.lanes[key.lane as usize] += 1;
         if let Some(id) = self.by_key.get(&key) {
             self.cohorts[*id as usize].users += 1;
             return *id;
@@ -190,6 +228,8 @@ impl Interest {
     /// One user less; the last one takes the cohort and the names that only it used along.
     pub fn leave(&mut self, id: CohortId) {
         let cohort = &mut self.cohorts[id as usize];
+        self.lanes[cohort.key.lane as usize] -= 1;
+        self.emptied = true;
         cohort.users -= 1;
         if cohort.users > 0 {
             return;
@@ -221,14 +261,20 @@ impl Interest {
         }
     }
 
+    /// Whether there may be room to be given back.
+    pub fn has_slack(&self) -> bool {
+        self.emptied
+    }
+
     /// Gives back room that was needed once.
     pub fn give_back(&mut self) {
+        self.emptied = false;
         let tables: [&mut dyn Slack; 5] =
             [&mut self.names, &mut self.by_text, &mut self.patterns, &mut self.cohorts, &mut self.by_key];
         tables.into_iter().for_each(|table| table.give_back(KEPT_BY_THREAD));
     }
 
-    /// Adds one publication to what the members in march of each cohort that wants it are to be sent; cohorts that this pass
+    /// Adds one publication to what the members of each cohort that wants it are to be sent; cohorts that this pass
     /// is the first to plan it for are put on `touched`. For names with a rate the topic is noted; cohorts that have
     /// something to send at their next tick, for the first time since the last, are put on `stirred` with the rate's number.
     /// Returns how many bytes somebody would be owed with one more like it.
@@ -326,11 +372,17 @@ impl Interest {
         self.ticks.next()
     }
 
-    /// Lets a cohort's rate begin anew at `position`, as if everything before had been sent.
-    pub fn restart(&mut self, id: CohortId, n: usize, position: Position) {
+    /// Lets a cohort's rate begin anew at `position`, as if everything before had been sent. Returns what had changed.
+    pub fn restart(&mut self, id: CohortId, n: usize, position: Position) -> Vec<Change> {
         let pace = &mut self.cohorts[id as usize].paces[n];
         self.ticks.clear(id, n, pace);
-        pace.restart(position);
+        pace.restart(position)
+    }
+
+    /// Users of cohorts, by lane.
+    #[cfg(all(test, not(loom)))]
+    pub fn lanes(&self) -> [usize; LANES] {
+        self.lanes
     }
 
     /// How many ticks are to come.
@@ -443,6 +495,47 @@ impl Cohort {
 
     fn pace(&mut self, rate: Rate) -> (usize, &mut Pace) {
         self.paces.iter_mut().enumerate().find(|(_, pace)| pace.rate == rate).expect("a pace for each rate")
+    }
+}
+
+#[cfg(all(any(test, fuzzing), not(loom)))]
+impl Interest {
+    /// Asserts that the tables agree with each other.
+    pub fn invariants(&self) {
+        assert_eq!((self.by_text.len(), self.by_key.len()), (self.names.len(), self.cohorts.len()));
+        let mut lanes = [0; LANES];
+        let mut ticks = 0;
+        for (id, cohort) in &self.cohorts {
+            let id = id as CohortId;
+            assert_eq!(self.by_key.get(&cohort.key), Some(&id), "a cohort is found by its key");
+            assert!(cohort.users >= cohort.column.tokens().count(), "a member is a user");
+            assert!(cohort.key.names.is_sorted_by(|a, b| a.0 < b.0) && !cohort.key.names.is_empty());
+            assert!(cohort.paces.is_sorted_by(|a, b| a.rate > b.rate));
+            for (name, _) in &cohort.key.names {
+                let of_name = &self.names[*name as usize].cohorts;
+                assert_eq!(of_name.iter().filter(|other| **other == id).count(), 1, "a name knows its cohorts");
+            }
+            for pace in &cohort.paces {
+                assert_eq!(pace.due.is_some(), !pace.changes.is_empty(), "a tick where something has changed");
+                ticks += usize::from(pace.due.is_some());
+            }
+            lanes[cohort.key.lane as usize] += cohort.users;
+            cohort.column.invariants();
+        }
+        assert_eq!((self.lanes, self.ticks.len()), (lanes, ticks), "users by lane, and ticks");
+        let (mut patterns, mut links) = (0, 0);
+        for (id, name) in &self.names {
+            assert!(!name.cohorts.is_empty(), "a name that nobody wants");
+            assert_eq!(self.by_text.get(&name.text), Some(&(id as NameId)), "a name is found by its text");
+            assert!(name.cohorts.iter().all(|cohort| self.cohorts.contains(*cohort as usize)));
+            patterns += usize::from(is_pattern(&name.text));
+            links += name.topics.len();
+            for slot in &name.topics {
+                assert!(self.topics[*slot as usize].names.contains(&(id as NameId)), "a topic knows its names");
+            }
+        }
+        assert_eq!(self.patterns.len(), patterns);
+        assert_eq!(self.topics.iter().map(|topic| topic.names.len()).sum::<usize>(), links, "and no others");
     }
 }
 

@@ -24,7 +24,7 @@
 
 use std::time::Duration;
 
-use super::{Worker, closing::Farewell, connection::Ping};
+use super::{super::connection::Ping, Clerk, closing::Farewell};
 use crate::{
     io::{Edge, Token, acks::Acks},
     websocket::{CloseCode, frame},
@@ -33,11 +33,11 @@ use crate::{
 /// A connection that is closing has to go on taking what is left, and may take so many times `--close-timeout` for it.
 const CLOSING_MAX: u32 = 12;
 
-impl<E: Edge> Worker<E> {
+impl<E: Edge> Clerk<'_, E> {
     /// Sees whether an open connection's peer is alive, if it is time for that; ends the connection if it isn't.
-    pub(super) fn check_alive(&mut self, token: Token) {
-        let (idle, now) = (self.settings.idle_timeout, self.now);
-        let connection = &mut self.connections[token as usize];
+    pub fn check_alive(&mut self, token: Token) {
+        let (idle, now) = (self.ground.settings.idle_timeout, self.ground.now);
+        let Some(connection) = self.connections.get_mut(token) else { return };
         if idle.is_zero() {
             return;
         }
@@ -59,10 +59,11 @@ impl<E: Edge> Worker<E> {
 
     /// Asks what a peer's TCP has acknowledged. None if the peer is dead, and the connection gone.
     fn look(&mut self, token: Token, idle: Duration) -> Option<Acks> {
-        let socket = &self.connections[token as usize].socket;
-        let acks = self.edge.acks(socket);
+        let Clerk { ground, connections, .. } = self;
+        let socket = &connections.get(token)?.socket;
+        let acks = ground.edge.acks(socket);
         if acks.is_dead(idle) {
-            self.metrics().dead.add(1);
+            ground.metrics.dead.add(1);
             let (silent, unanswered) = (acks.silent.as_secs(), acks.unanswered);
             let why = format!(
                 "nothing was acknowledged for {silent} s, {unanswered} retransmissions or probes were not answered"
@@ -71,15 +72,15 @@ impl<E: Edge> Worker<E> {
             return None;
         }
         if acks.silent >= idle / 2 {
-            self.edge.keep_asking(socket, idle);
+            ground.edge.keep_asking(socket, idle);
         }
         Some(acks)
     }
 
     /// What to make of a connection that is silent, with room in its socket and a peer whose TCP is there.
     fn doubt(&mut self, token: Token, idle: Duration, acks: Acks) {
-        let now = self.now;
-        let connection = &mut self.connections[token as usize];
+        let now = self.ground.now;
+        let Some(connection) = self.connections.get_mut(token) else { return };
         // Looked at again after a quarter of the timeout, unless it is known to have been there later.
         let soon = now - idle * 3 / 4;
         let answered = soon.max(now - acks.silent);
@@ -107,34 +108,36 @@ impl<E: Edge> Worker<E> {
     /// asked for and doesn't take is memory.
     fn check_full(&mut self, token: Token, idle: Duration) {
         let Some(acks) = self.look(token, idle) else { return };
-        let connection = &mut self.connections[token as usize];
+        let Clerk { ground, connections, cursors, .. } = self;
+        let Some(connection) = connections.get_mut(token) else { return };
         if connection.ping == Ping::Behind {
             // How far behind is found out anew.
             connection.ping = Ping::Sent;
         }
         let takes = acks.acked != std::mem::replace(&mut connection.mark, acks.acked);
-        let rest = connection.march.as_ref().map_or(0, |march| march.rest);
+        let rest = cursors.of(token, connection).map_or(0, |behind| behind.rest);
         let waiting = connection.out.len();
         if takes {
-            connection.sent = self.now;
+            connection.sent = ground.now;
         }
         // Hearing from it is no sign that it takes anything.
         if takes || waiting <= rest {
-            connection.heard = self.now;
-        } else if self.now >= connection.sent + idle {
+            connection.heard = ground.now;
+        } else if ground.now >= connection.sent + idle {
             self.cut(token, &format!("{waiting} bytes of answers were not taken for {} s", idle.as_secs()));
         }
     }
 
     /// A connection that is closing, and whose peer has not gone along in time, is dropped: unless its TCP is still taking what
     /// was sent before, a little at a time.
-    pub(super) fn check_closing(&mut self, token: Token) {
-        let connection = &mut self.connections[token as usize];
-        let acks = self.edge.acks(&connection.socket);
+    pub fn check_closing(&mut self, token: Token) {
+        let Clerk { ground, connections, .. } = self;
+        let Some(connection) = connections.get_mut(token) else { return };
+        let acks = ground.edge.acks(&connection.socket);
         let takes = acks.acked != std::mem::replace(&mut connection.mark, acks.acked);
         let waits = acks.queued > 0 || !connection.out.is_empty();
-        let most = self.settings.close_timeout * CLOSING_MAX;
-        if !takes || !waits || self.now >= connection.since + most {
+        let most = ground.settings.close_timeout * CLOSING_MAX;
+        if !takes || !waits || ground.now >= connection.since + most {
             self.remove(token);
         }
     }

@@ -1,0 +1,90 @@
+//! What is kept of a connection whose cursor is behind: a position, and the changes of its subscription that it has not come
+//! to yet. Whatever its lag, that is all.
+
+use std::{collections::VecDeque, time::Duration};
+
+use super::{
+    super::{connection::CohortId, fan::Pace},
+    resume::Resume,
+    round::{PacedRound, Round, Told},
+};
+use crate::{clock::Moment, tape::Position};
+
+/// A cursor that is behind: the socket was full, or the connection has just subscribed.
+#[derive(Debug, Default)]
+pub struct Behind {
+    /// The next publication to look at.
+    pub position: Position,
+    /// How many bytes of that publication's frame were already sent.
+    pub offset: u32,
+    /// It is on the list of those to go on this turn.
+    pub listed: bool,
+    /// Subscriptions that ended while it was behind: up to `until`, the older cohort counts.
+    pub stages: VecDeque<Stage>,
+    /// Its socket was full since it is behind: of names that may be, it is sent the newest values.
+    pub conflates: bool,
+    /// Its socket is kept short.
+    pub short: bool,
+    /// Since when it waits for room.
+    pub full_since: Moment,
+    /// How long it has waited for room the last time, until that was looked at.
+    pub waited: Duration,
+    /// How many bytes at the front of `out` are the rest of a publication.
+    pub rest: usize,
+    /// What it was sent or told of last, where that may leave something out.
+    pub told: Option<Told>,
+    /// What is left of the round that it is in.
+    pub round: Round,
+    /// The same for each of its rates, those of the cohort that it is under at `position`.
+    pub paces: Vec<PacedRound>,
+    /// What it has missed and is sent first; `position` is within that meanwhile.
+    pub resume: Option<Resume>,
+}
+
+/// A change of subscription that a connection has not yet come to.
+#[derive(Debug, Default)]
+pub struct Stage {
+    /// The position at which the change was made.
+    pub until: Position,
+    /// The cohort up to there.
+    pub cohort: Option<CohortId>,
+    /// What to say there: the acknowledgement and the snapshots.
+    pub then: Vec<u8>,
+    /// The newest numbers there of topics that are delivered in newest values from there on; none if none are.
+    pub told: Option<Told>,
+    /// Those of them that the client is told, or told again: what was left out of these before needn't be.
+    pub fresh: Vec<(u32, u64)>,
+    /// What it missed before and is sent then.
+    pub resume: Option<Resume>,
+}
+
+impl Behind {
+    /// At `position` of a cohort with these rates, of which it has been sent everything up to the last tick.
+    pub fn new(position: Position, told: Option<Told>, paces: &[Pace]) -> Behind {
+        let paces = paces.iter().map(|pace| PacedRound::from(pace.tick, pace.ticks)).collect();
+        Behind { position, told, paces, ..Behind::default() }
+    }
+
+    /// The cohort that counts where it is, of a connection that is subscribed to `cohort` in the end.
+    pub fn cohort(&self, cohort: Option<CohortId>) -> Option<CohortId> {
+        self.stages.front().map_or(cohort, |stage| stage.cohort)
+    }
+
+    /// Where it stands as a subscriber; none if nothing is to be sent to it but answers.
+    pub fn subscribed_at(&self, cohort: Option<CohortId>) -> Option<Position> {
+        let subscribed = cohort.is_some() || self.stages.iter().any(|stage| stage.cohort.is_some());
+        subscribed.then_some(self.position)
+    }
+
+    /// Bytes that are to be said when it comes to its stages.
+    pub fn staged(&self) -> usize {
+        self.stages.iter().map(|stage| stage.then.len()).sum()
+    }
+
+    /// Puts the rest of a publication before everything else that its connection is to be sent.
+    pub fn put_rest(&mut self, out: &mut Vec<u8>, rest: impl IntoIterator<Item = u8>) {
+        let before = out.len();
+        out.splice(..0, rest);
+        self.rest = out.len() - before;
+    }
+}

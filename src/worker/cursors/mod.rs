@@ -1,0 +1,350 @@
+//! The cursors that are not at the head: each at a position of its own, and on the way to the others.
+//!
+//! A cursor is behind from when its socket was full, or its subscription changed, until it has caught up with the fan. Each
+//! turn lets those with room go a bounded step along the tape (`walk.rs`): every publication to whoever wants every one,
+//! newest values in rounds to whoever can't take them all (`round.rs`), and first what somebody missed before it came back
+//! (`resume.rs`). Whoever is too far behind is found here (`lag.rs`), and shown (`slow.rs`).
+//!
+//! Others give a cursor to this part ([`Cursors::begin`], [`Cursors::take`]) and take it back ([`Cursors::end`]). Who has caught
+//! up, and whose connection broke on the way, is told as a value ([`Came`]).
+
+mod behind;
+mod lag;
+mod resume;
+mod round;
+mod slow;
+mod walk;
+
+use std::{collections::VecDeque, io::ErrorKind};
+
+pub use self::{
+    behind::{Behind, Stage},
+    lag::Lagged,
+    resume::Resume,
+    walk::told_at,
+};
+use self::{
+    round::Piece,
+    slow::Survey,
+    walk::{Plan, Reached, Walk},
+};
+#[cfg(all(any(test, fuzzing), not(loom)))]
+use super::connection::CohortId;
+use super::{
+    connection::Connection,
+    connections::Connections,
+    cursor::Cursor,
+    fan::{Unsent, interest::Interest},
+    ground::Ground,
+};
+use crate::{
+    clock::Moment,
+    io::{Edge, Token},
+    slack::{KEPT_BY_THREAD, Slack},
+    tape::{Position, Run},
+};
+
+/// See the module's description.
+pub struct Cursors {
+    all: Vec<One>,
+    /// Those of them that can go on this turn.
+    runnable: VecDeque<Token>,
+    /// Those that are none any more, for the worker to see to.
+    came: VecDeque<Came>,
+    lag_due: Moment,
+    slow: Survey,
+    buffers: Buffers,
+}
+
+/// A cursor that is behind, and whose.
+struct One {
+    token: Token,
+    behind: Box<Behind>,
+}
+
+/// Where a cursor has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Came {
+    /// It has caught up: it is the fan's from here on.
+    Up(Token),
+    /// Its connection is broken.
+    Broken(Token, ErrorKind),
+}
+
+/// Buffers that are used again every step.
+#[derive(Default)]
+struct Buffers {
+    plan: Plan,
+    bytes: Vec<u8>,
+    pieces: Vec<Piece>,
+    value: Vec<u8>,
+}
+
+impl Cursors {
+    pub fn new(now: Moment) -> Cursors {
+        Cursors {
+            all: Vec::new(),
+            runnable: VecDeque::new(),
+            came: VecDeque::new(),
+            lag_due: now,
+            slow: Survey::new(now),
+            buffers: Buffers::default(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// How many are behind.
+    pub fn len(&self) -> usize {
+        self.all.len()
+    }
+
+    /// Whether some can go on.
+    pub fn is_busy(&self) -> bool {
+        !self.runnable.is_empty()
+    }
+
+    /// Those that are none any more, the first one first.
+    pub fn next_came(&mut self) -> Option<Came> {
+        self.came.pop_front()
+    }
+
+    /// The state of a connection's cursor, if that is behind.
+    pub fn of<S>(&self, token: Token, connection: &Connection<S>) -> Option<&Behind> {
+        let Cursor::Behind(place) = connection.cursor else { return None };
+        self.all.get(place as usize).filter(|one| one.token == token).map(|one| &*one.behind)
+    }
+
+    /// The same, to be changed.
+    pub fn of_mut<S>(&mut self, token: Token, connection: &Connection<S>) -> Option<&mut Behind> {
+        let Cursor::Behind(place) = connection.cursor else { return None };
+        self.all.get_mut(place as usize).filter(|one| one.token == token).map(|one| &mut *one.behind)
+    }
+
+    /// Takes a connection that is no member of its cohort and has been sent everything before `position`.
+    ///
+    /// `position` is not beyond what the reader sees.
+    pub fn begin<E: Edge>(
+        &mut self,
+        ground: &Ground<E>,
+        interest: &mut Interest,
+        connection: &mut Connection<E::Socket>,
+        token: Token,
+        position: Position,
+    ) -> &mut Behind {
+        debug_assert_eq!(connection.cursor, Cursor::None, "it is nobody else's");
+        let told = connection.cohort.and_then(|id| told_at(ground, interest, connection, id, position));
+        let paces = connection.cohort.map_or(&[][..], |id| &interest.cohort(id).paces);
+        let behind = Box::new(Behind::new(position, told, paces));
+        connection.cursor = Cursor::Behind(self.all.len() as u32);
+        self.all.push(One { token, behind });
+        &mut self.all.last_mut().expect("it was just put there").behind
+    }
+
+    /// Takes a connection whose socket was full `offset` bytes into the frame of the publication at `position`.
+    pub fn take<E: Edge>(
+        &mut self,
+        ground: &mut Ground<E>,
+        interest: &mut Interest,
+        connection: &mut Connection<E::Socket>,
+        token: Token,
+        (position, offset): (Position, u32),
+    ) {
+        let behind = self.begin(ground, interest, connection, token, position);
+        let cohort = connection.cohort;
+        let mut walk = Walk { ground, interest, connection, behind };
+        if let Some(cohort) = cohort {
+            walk.stop_at(cohort, position, offset);
+        }
+        walk.await_room();
+    }
+
+    /// Takes a connection whose socket was full within what a tick had for it.
+    pub fn take_at_tick<E: Edge>(
+        &mut self,
+        ground: &mut Ground<E>,
+        interest: &mut Interest,
+        connection: &mut Connection<E::Socket>,
+        token: Token,
+        unsent: Unsent,
+    ) {
+        let behind = self.begin(ground, interest, connection, token, unsent.position);
+        behind.conflates = true;
+        if !unsent.rest.is_empty() {
+            behind.put_rest(&mut connection.out, unsent.rest);
+        }
+        if let Some(paced) = behind.paces.get_mut(unsent.rate) {
+            paced.round.items.extend(unsent.values);
+        }
+        if let Some(told) = &mut behind.told {
+            told.extend(unsent.before);
+        }
+        Walk { ground, interest, connection, behind }.await_room();
+    }
+
+    /// Adds a change of subscription at `stage.until` to a connection whose cursor is behind.
+    pub fn add_stage<S>(&mut self, token: Token, connection: &Connection<S>, stage: Stage) {
+        let Some(behind) = self.of_mut(token, connection) else { return };
+        behind.stages.push_back(stage);
+        self.list(token, connection);
+    }
+
+    /// What a connection is to be told at the last change of its subscription, if it has one before it.
+    pub fn last_words<S>(&mut self, token: Token, connection: &Connection<S>) -> Option<&mut Vec<u8>> {
+        self.of_mut(token, connection)?.stages.back_mut().map(|stage| &mut stage.then)
+    }
+
+    /// Bytes of memory beyond the connection itself that wait to be sent to it.
+    pub fn pending<S>(&self, token: Token, connection: &Connection<S>) -> usize {
+        connection.out.len() + self.of(token, connection).map_or(0, Behind::staged)
+    }
+
+    /// The socket of a connection has room again; returns whether its cursor is behind.
+    pub fn has_room<S>(&mut self, token: Token, connection: &Connection<S>, now: Moment) -> bool {
+        let Some(behind) = self.of_mut(token, connection) else { return false };
+        behind.waited = now.since(behind.full_since);
+        self.list(token, connection);
+        true
+    }
+
+    /// Notes that a connection waits for room.
+    pub fn is_full<S>(&mut self, token: Token, connection: &Connection<S>, now: Moment) {
+        if let Some(behind) = self.of_mut(token, connection) {
+            behind.full_since = now;
+        }
+    }
+
+    /// Puts a connection on the list of those to go on this turn, if its cursor is behind and its socket has room. Returns
+    /// whether it is behind.
+    pub fn list<S>(&mut self, token: Token, connection: &Connection<S>) -> bool {
+        let Some(behind) = self.of_mut(token, connection) else { return false };
+        if !behind.listed && !connection.full {
+            behind.listed = true;
+            self.runnable.push_back(token);
+        }
+        true
+    }
+
+    /// Puts everybody who has room on that list.
+    pub fn list_all<S>(&mut self, connections: &Connections<S>) {
+        for One { token, behind } in self.all.iter_mut().filter(|one| !one.behind.listed) {
+            if connections.get(*token).is_some_and(|connection| !connection.full) {
+                behind.listed = true;
+                self.runnable.push_back(*token);
+            }
+        }
+    }
+
+    /// Lets those that have room go a step, as many as a turn allows.
+    pub fn go<E: Edge>(
+        &mut self,
+        ground: &mut Ground<E>,
+        interest: &mut Interest,
+        connections: &mut Connections<E::Socket>,
+    ) {
+        let most = ground.settings.turn_sends;
+        let sends = ground.metrics.sends.get() + most as u64;
+        for _ in 0..self.runnable.len().min(most) {
+            if ground.metrics.sends.get() >= sends {
+                return;
+            }
+            let Some(token) = self.runnable.pop_front() else { return };
+            let Some(connection) = connections.get_mut(token) else { continue };
+            let Cursor::Behind(place) = connection.cursor else { continue };
+            let Cursors { all, buffers, .. } = self;
+            let one = all.get_mut(place as usize).filter(|one| one.token == token && one.behind.listed);
+            let Some(One { behind, .. }) = one else { continue };
+            behind.listed = false;
+            if connection.full {
+                continue;
+            }
+            match (Walk { ground, interest, connection, behind }).go(buffers) {
+                Reached::Enough => drop(self.list(token, connection)),
+                Reached::Wait => {}
+                Reached::Head => {
+                    self.end(ground, interest, connections, token);
+                    self.came.push_back(Came::Up(token));
+                }
+                Reached::Broken(why) => self.came.push_back(Came::Broken(token, why)),
+            }
+        }
+    }
+
+    /// Takes a connection off the list of those that are behind, and its stages with it.
+    pub fn end<E: Edge>(
+        &mut self,
+        ground: &mut Ground<E>,
+        interest: &mut Interest,
+        connections: &mut Connections<E::Socket>,
+        token: Token,
+    ) {
+        let Some(connection) = connections.get_mut(token) else { return };
+        let Cursor::Behind(place) = connection.cursor else { return };
+        connection.cursor = Cursor::None;
+        let One { behind, .. } = self.all.swap_remove(place as usize);
+        if behind.short {
+            ground.edge.keep_short(&mut connection.socket, false);
+        }
+        if let Some(moved) = self.all.get(place as usize).and_then(|one| connections.get_mut(one.token)) {
+            moved.cursor = Cursor::Behind(place);
+        }
+        for cohort in behind.stages.into_iter().filter_map(|stage| stage.cohort) {
+            interest.let_go(&ground.tape, &mut ground.reader, cohort);
+        }
+    }
+
+    /// The unsent rest of the frame in which a connection stopped; empty if it stopped between frames, none if it is gone.
+    pub fn rest_of_frame<E: Edge>(
+        &self,
+        ground: &Ground<E>,
+        token: Token,
+        connection: &Connection<E::Socket>,
+    ) -> Option<Vec<u8>> {
+        self.of(token, connection).map_or(Some(Vec::new()), |behind| walk::rest_of_frame(ground, connection, behind))
+    }
+
+    /// Whether there is room to be given back, which the worker doesn't sleep over.
+    pub fn has_slack(&self) -> bool {
+        let Buffers { plan, bytes, pieces, value } = &self.buffers;
+        let scratch = [bytes, value].map(Vec::capacity).into_iter().max();
+        let lists = pieces.capacity() * size_of::<Piece>() + plan.runs.capacity() * size_of::<Run>();
+        scratch.is_some_and(|room| room > KEPT_BY_THREAD) || lists > 2 * KEPT_BY_THREAD
+    }
+
+    /// Gives back room that was needed once: of the buffers, which hold nothing between two uses, and of the lists.
+    pub fn give_back(&mut self) {
+        let Buffers { plan, bytes, pieces, value } = &mut self.buffers;
+        [&mut *bytes, &mut *value].into_iter().for_each(|buffer| buffer.clear());
+        pieces.clear();
+        let lists: [&mut dyn Slack; 7] =
+            [bytes, value, pieces, &mut plan.runs, &mut self.all, &mut self.runnable, &mut self.came];
+        lists.into_iter().for_each(|list| list.give_back(KEPT_BY_THREAD));
+    }
+}
+
+#[cfg(all(any(test, fuzzing), not(loom)))]
+impl Cursors {
+    /// Asserts that the list and the connections agree, between two steps of a turn.
+    pub fn invariants<S>(&self, connections: &Connections<S>) {
+        for (place, One { token, behind }) in self.all.iter().enumerate() {
+            let connection = connections.get(*token).expect("whoever is behind is a connection");
+            assert_eq!(connection.cursor, Cursor::Behind(place as u32), "whoever is behind knows its place");
+            let listed = self.runnable.iter().filter(|other| *other == token).count();
+            assert!(!behind.listed || listed > 0, "whoever can go on is on the list");
+            assert!(behind.stages.iter().is_sorted_by_key(|stage| stage.until), "stages in the order of the tape");
+            let resumes = behind.resume.iter().chain(behind.stages.iter().filter_map(|stage| stage.resume.as_ref()));
+            resumes.for_each(|resume| assert!(resume.from < resume.until, "what was missed comes before"));
+            assert!(behind.rest <= connection.out.len(), "the rest of a publication waits among the answers");
+        }
+        let behind = connections.iter().filter(|(_, it)| matches!(it.cursor, Cursor::Behind(_))).count();
+        assert_eq!(self.all.len(), behind, "whoever is behind is on the list");
+        assert!(self.came.is_empty(), "those that came were seen to");
+    }
+
+    /// The cohorts that connections are still to be sent something for before their subscriptions change.
+    pub fn staged(&self) -> impl Iterator<Item = CohortId> {
+        self.all.iter().flat_map(|one| &one.behind.stages).filter_map(|stage| stage.cohort)
+    }
+}

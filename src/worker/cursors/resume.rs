@@ -1,0 +1,78 @@
+//! Resuming: what a subscriber missed, from the tape.
+//!
+//! A subscription that resumes begins at one position like every other. Before it goes on from there, the connection goes
+//! back to the first publication that it missed of any of the topics, and is sent exactly those of them that it missed.
+//! That takes bounded steps like every walk, and nothing is copied beforehand. Whatever of this the tape no longer
+//! has is told by a `reset`, before. A subscription of newest values resumes with the newest, as a snapshot.
+
+use rustc_hash::FxHashMap;
+
+use super::{
+    super::{
+        deliver::{Outcome, deliver},
+        fan::push_entry,
+        ground::Ground,
+    },
+    walk::{STEP_ENTRIES, Step, Walk},
+};
+use crate::{
+    io::{Edge, SEND_MAX},
+    tape::Position,
+};
+
+/// What a subscriber has missed.
+#[derive(Debug)]
+pub struct Resume {
+    /// The first publication missed.
+    pub from: Position,
+    /// Where the subscription begins.
+    pub until: Position,
+    /// The last number seen of each topic, by its slot.
+    pub seen: FxHashMap<u32, u64>,
+}
+
+impl<E: Edge> Walk<'_, E> {
+    /// Sends up to one buffer of what the connection missed.
+    pub fn send_missed(&mut self, bytes: &mut Vec<u8>) -> Step {
+        let Walk { ground, connection, behind, .. } = self;
+        let Some(resume) = &behind.resume else { return Step::On };
+        let lane = connection.lane;
+        bytes.clear();
+        // Where each publication ends in the buffer, and the position of it.
+        let mut ends: Vec<(usize, Position)> = Vec::new();
+        let mut steps = 0;
+        let reached = ground.reader.scan(behind.position, resume.until, |entry| {
+            if steps == STEP_ENTRIES || bytes.len() >= SEND_MAX {
+                return false;
+            }
+            steps += 1;
+            if resume.seen.get(&entry.topic.slot).is_some_and(|seen| entry.seq > *seen) {
+                push_entry(ground, lane, entry, bytes);
+                ends.push((bytes.len(), entry.position));
+            }
+            true
+        });
+        let unsent = &bytes[(behind.offset as usize).min(bytes.len())..];
+        let begun = bytes.len() - unsent.len();
+        let Ground { edge, metrics, .. } = &mut **ground;
+        match deliver(edge, metrics, &mut connection.socket, unsent) {
+            Outcome::All => {
+                metrics.deliveries.add(ends.len() as u64);
+                (behind.position, behind.offset) = (reached, 0);
+                if !unsent.is_empty() {
+                    connection.sent = ground.now;
+                }
+                if steps == STEP_ENTRIES { Step::Enough } else { Step::On }
+            }
+            Outcome::Full(taken) => {
+                let taken = begun + taken;
+                let whole = ends.partition_point(|(end, _)| *end <= taken);
+                let start = whole.checked_sub(1).map_or(0, |last| ends[last].0);
+                metrics.deliveries.add(whole as u64);
+                (behind.position, behind.offset) = (ends[whole].1, (taken - start) as u32);
+                Step::Full
+            }
+            Outcome::Broken(why) => Step::Broken(why),
+        }
+    }
+}

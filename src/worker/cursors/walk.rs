@@ -1,0 +1,397 @@
+//! The walk of one cursor that is behind: along the tape, a bounded step a turn.
+//!
+//! ```text
+//!    position         stage 0's until       stage 1's until          the fan's position
+//!       | older cohort     | next older cohort    | the cohort of now        |
+//!       |------------------+----------------------+--------------------------| it has caught up
+//!       '- rest of a frame   then: ack, snapshots   then: ack, snapshots
+//! ```
+//!
+//! Frames of the connection's own (`out`) go between publications, never inside one. Names that are delivered in newest values
+//! are sent in rounds (`round.rs`) once the socket was full, and those with a rate always (`fan/pace.rs`); a stage may first go
+//! back to what was missed (`resume.rs`).
+
+use std::io::ErrorKind;
+
+use super::{
+    super::{
+        connection::Connection,
+        deliver::{Outcome, deliver, flush},
+        fan::{
+            Pace, contiguous,
+            delivery::Delivery,
+            interest::{CohortId, Interest},
+            locate, push_entry,
+        },
+        ground::Ground,
+    },
+    Behind, Buffers, Stage,
+    round::{PacedRound, Round, Told},
+};
+use crate::{
+    io::{Edge, SEND_MAX},
+    tape::{Position, Run},
+};
+
+/// Index entries that one cursor goes through in one turn.
+pub const STEP_ENTRIES: usize = 16 * 1024;
+
+/// Sends for one cursor in one turn.
+const STEP_SENDS: usize = 4;
+
+/// Stages that one cursor enters before a step.
+const STEP_STAGES: usize = 256;
+
+/// Pieces of the tape to be sent to one connection in this order, adjacent ones merged.
+#[derive(Debug, Default)]
+pub struct Plan {
+    pub runs: Vec<Run>,
+    pub bytes: usize,
+    pub publications: u64,
+}
+
+impl Plan {
+    pub fn clear(&mut self) {
+        self.runs.clear();
+        self.bytes = 0;
+        self.publications = 0;
+    }
+
+    pub fn push(&mut self, run: Run) {
+        self.bytes += run.len as usize;
+        self.publications += 1;
+        if !self.runs.last_mut().is_some_and(|last| last.extend(run)) {
+            self.runs.push(run);
+        }
+    }
+}
+
+/// Where a step has led.
+pub enum Step {
+    /// It can go on at once.
+    On,
+    /// It has done its share of this turn.
+    Enough,
+    /// It is where the fan is, but not where its subscription changes: it goes on when the fan does.
+    Wait,
+    /// Its socket is full.
+    Full,
+    /// It is at the head.
+    Head,
+    /// Its connection is broken.
+    Broken(ErrorKind),
+}
+
+/// Where all steps of a turn have led.
+pub enum Reached {
+    /// It can go on in the next turn.
+    Enough,
+    /// It waits, for the fan or for room.
+    Wait,
+    /// It is at the head.
+    Head,
+    /// Its connection is broken.
+    Broken(ErrorKind),
+}
+
+/// One cursor, its connection, and what it walks on.
+pub struct Walk<'w, E: Edge> {
+    pub ground: &'w mut Ground<E>,
+    pub interest: &'w mut Interest,
+    pub connection: &'w mut Connection<E::Socket>,
+    pub behind: &'w mut Behind,
+}
+
+impl<E: Edge> Walk<'_, E> {
+    /// Goes on as far as one turn allows.
+    pub fn go(mut self, buffers: &mut Buffers) -> Reached {
+        for _ in 0..STEP_SENDS {
+            self.enter_all_here();
+            match self.step(buffers) {
+                Step::On => {}
+                Step::Enough => break,
+                Step::Full => {
+                    self.await_room();
+                    return Reached::Wait;
+                }
+                Step::Wait => return Reached::Wait,
+                Step::Head => return Reached::Head,
+                Step::Broken(why) => return Reached::Broken(why),
+            }
+        }
+        Reached::Enough
+    }
+
+    /// Waits for the socket to have room again, which the edge tells.
+    pub fn await_room(self) {
+        self.behind.full_since = self.ground.now;
+        self.connection.full = true;
+    }
+
+    /// Enters the stages that a cursor has come to with nothing to send before them: what each has to say goes out
+    /// together. Whoever changes its subscription faster than it can be sent an answer each doesn't fall behind for that.
+    fn enter_all_here(&mut self) {
+        for _ in 0..STEP_STAGES {
+            let behind = &mut *self.behind;
+            let Some(stage) = behind.stages.front().filter(|_| behind.offset == 0 && behind.resume.is_none()) else {
+                return;
+            };
+            let until = stage.until;
+            let here = match stage.cohort {
+                Some(cohort) => until <= behind.position && self.interest.cohort(cohort).paces.is_empty(),
+                None => until <= self.interest.position,
+            };
+            if !here {
+                return;
+            }
+            behind.position = behind.position.max(until);
+            self.enter_next_stage();
+        }
+    }
+
+    /// One step: the rest of a frame, or answers, or publications up to the next stage.
+    fn step(&mut self, buffers: &mut Buffers) -> Step {
+        let behind = &mut *self.behind;
+        let (position, offset) = (behind.position, behind.offset);
+        if offset == 0 && !self.connection.out.is_empty() {
+            return self.flush();
+        }
+        if let Some(resume) = &behind.resume {
+            if position < resume.until {
+                return self.send_missed(&mut buffers.bytes);
+            }
+            behind.resume = None;
+            return Step::On;
+        }
+        let here = self.interest.position;
+        let stage = behind.stages.front().map(|stage| (stage.until, stage.cohort));
+        let (until, cohort) = stage.unwrap_or((here, self.connection.cohort));
+        let due = stage.is_some() && until <= here;
+        let until = until.min(here);
+        if let Some(cohort) = cohort {
+            if position < until && self.interest.cohort(cohort).has(|delivery| delivery.rate().is_none()) {
+                // What the tape has let go of can only be left out.
+                behind.conflates |= position < self.ground.reader.floor();
+                let conflates = behind.conflates;
+                return if conflates && self.interest.cohort(cohort).has(|delivery| delivery == Delivery::Latest) {
+                    self.send_newest(buffers, cohort, until)
+                } else {
+                    self.send_some(buffers, cohort, (position, offset), until)
+                };
+            }
+            for n in 0..self.interest.cohort(cohort).paces.len() {
+                if let Some(step) = self.send_paced(buffers, cohort, n, due.then_some(until)) {
+                    return step;
+                }
+            }
+        }
+        self.behind.position = position.max(until);
+        if due {
+            self.enter_next_stage();
+            return Step::On;
+        }
+        if self.is_at_head() { Step::Head } else { Step::Wait }
+    }
+
+    /// Sends what it can of the connection's answers.
+    fn flush(&mut self) -> Step {
+        let before = self.connection.out.len();
+        let outcome = flush(self.ground, self.connection);
+        let taken = before - self.connection.out.len();
+        self.behind.rest = self.behind.rest.saturating_sub(taken);
+        match outcome {
+            Outcome::All => Step::On,
+            Outcome::Full(_) => Step::Full,
+            Outcome::Broken(why) => Step::Broken(why),
+        }
+    }
+
+    /// Whether it has caught up in everything.
+    fn is_at_head(&mut self) -> bool {
+        let behind = &*self.behind;
+        if !behind.stages.is_empty() || behind.position != self.interest.position {
+            return false;
+        }
+        let Some(cohort) = self.connection.cohort else { return true };
+        let even = |(own, pace): (&PacedRound, &Pace)| own.is_even_with(pace);
+        behind.paces.iter().zip(&self.interest.cohort(cohort).paces).all(even)
+    }
+
+    /// Sends up to one buffer of the cohort's publications from the cursor on, beginning within a frame if need be.
+    fn send_some(
+        &mut self,
+        buffers: &mut Buffers,
+        cohort: CohortId,
+        (position, offset): (Position, u32),
+        until: Position,
+    ) -> Step {
+        let lane = self.interest.cohort(cohort).key.lane;
+        let plan = &mut buffers.plan;
+        plan.clear();
+        let (interest, Ground { edge, reader, tape, metrics, .. }) = (&mut *self.interest, &mut *self.ground);
+        let mut steps = 0;
+        let reached = reader.scan(position, until, |entry| {
+            if steps == STEP_ENTRIES || plan.bytes >= SEND_MAX {
+                return false;
+            }
+            steps += 1;
+            let resumed = if entry.position == position { offset } else { 0 };
+            if interest.wants(tape, cohort, entry).is_some() {
+                // A publication from before the lane was written can't be on the way to anybody.
+                debug_assert!(entry.len(lane) > resumed);
+                plan.push(entry.run(lane).after(resumed));
+            }
+            true
+        });
+        let bytes = contiguous(reader, lane, plan.runs.iter().copied(), &mut buffers.bytes);
+        match deliver(edge, metrics, &mut self.connection.socket, bytes) {
+            Outcome::All => {
+                metrics.deliveries.add(plan.publications);
+                if !bytes.is_empty() {
+                    self.connection.sent = self.ground.now;
+                }
+                (self.behind.position, self.behind.offset) = (reached, 0);
+                self.note_told(cohort, position, reached);
+                if steps == STEP_ENTRIES { Step::Enough } else { Step::On }
+            }
+            Outcome::Full(taken) => {
+                // Positions are counted in whole frames, so the part of the first that went before counts again.
+                let (reached, offset, passed) =
+                    locate(self.ground, self.interest, cohort, position, taken + offset as usize);
+                self.ground.metrics.deliveries.add(passed);
+                self.note_told(cohort, position, reached);
+                self.stop_at(cohort, reached, offset);
+                Step::Full
+            }
+            Outcome::Broken(why) => Step::Broken(why),
+        }
+    }
+
+    /// Notes that the connection was sent every publication in `from..to` that its cohort wants.
+    fn note_told(&mut self, cohort: CohortId, from: Position, to: Position) {
+        let Some(told) = &mut self.behind.told else { return };
+        let (interest, Ground { reader, tape, .. }) = (&mut *self.interest, &*self.ground);
+        reader.scan(from, to, |entry| {
+            if interest.wants(tape, cohort, entry) == Some(Delivery::Latest) {
+                told.insert(entry.topic.slot, entry.seq);
+            }
+            true
+        });
+    }
+
+    /// The socket was full `offset` bytes into the publication at `position`.
+    ///
+    /// Where the tape may roll on without it, it takes the rest of that frame along.
+    pub fn stop_at(&mut self, cohort: CohortId, position: Position, offset: u32) {
+        let behind = &mut *self.behind;
+        (behind.position, behind.offset, behind.conflates) = (position, offset, true);
+        if offset == 0 || !self.interest.cohort(cohort).has(|delivery| delivery == Delivery::Latest) {
+            return;
+        }
+        // It was just sent from, so it is there.
+        let Some(rest) = rest_of_frame(self.ground, self.connection, behind) else { return };
+        behind.put_rest(&mut self.connection.out, rest);
+        let next = Position(position.0 + 1);
+        self.note_told(cohort, position, next);
+        (self.behind.position, self.behind.offset) = (next, 0);
+    }
+
+    /// It has come to the next change of its subscription.
+    fn enter_next_stage(&mut self) {
+        let Walk { ground, interest, connection, behind } = self;
+        let Some(stage) = behind.stages.pop_front() else { return };
+        let Stage { until, cohort: older, then, told, fresh, resume } = stage;
+        connection.out.extend_from_slice(&then);
+        let cohort = behind.cohort(connection.cohort);
+        let before = behind.told.take().unwrap_or_default();
+        behind.told = told.map(|told| merge_told(interest, (older, cohort), before, told, fresh));
+        behind.round = Round::default();
+        let paces = cohort.map_or(&[][..], |cohort| &interest.cohort(cohort).paces);
+        behind.paces = paces.iter().map(|pace| PacedRound::from(until, pace.ticks)).collect();
+        if let Some(resume) = resume {
+            behind.position = resume.from;
+            behind.resume = Some(resume);
+        }
+        if let Some(older) = older {
+            interest.let_go(&ground.tape, &mut ground.reader, older);
+        }
+    }
+}
+
+/// What a client is told last as it comes from the older of two cohorts to the other: of what was told `before` counts on what
+/// is delivered in newest values there and here.
+fn merge_told(
+    interest: &Interest,
+    (older, cohort): (Option<CohortId>, Option<CohortId>),
+    before: Told,
+    mut told: Told,
+    fresh: Vec<(u32, u64)>,
+) -> Told {
+    let conflated = |cohort: Option<CohortId>, slot: u32| {
+        let delivery = cohort.and_then(|cohort| interest.delivery(cohort, slot));
+        delivery.is_some_and(|delivery| delivery != Delivery::All)
+    };
+    for (slot, seq) in &mut told {
+        if conflated(older, *slot) {
+            *seq = before.get(slot).copied().unwrap_or(0);
+        }
+    }
+    let goes_on = |slot: u32| conflated(older, slot) && conflated(cohort, slot);
+    told.extend(before.into_iter().filter(|(slot, _)| goes_on(*slot)));
+    told.extend(fresh);
+    told
+}
+
+/// What the members of a cohort have been sent last, as of `position`, of topics that are delivered in newest values.
+/// None if nothing is left out for this connection, or it isn't told.
+///
+/// `position` is not beyond what the reader sees. It may be before the tape's floor, as long as the reader pins it.
+pub fn told_at<E: Edge>(
+    ground: &Ground<E>,
+    interest: &mut Interest,
+    connection: &Connection<E::Socket>,
+    id: CohortId,
+    position: Position,
+) -> Option<Told> {
+    if !connection.lane.words().tells() || !interest.cohort(id).has(|delivery| delivery != Delivery::All) {
+        return None;
+    }
+    let here = interest.position;
+    let topics = interest.topics_delivered(id, |delivery| delivery != Delivery::All);
+    let newest = |slot: u32| Some((slot, interest.newest(slot)?.seq));
+    let mut told: Told = topics.into_iter().filter_map(newest).collect();
+    // The tables are as of where the fan is.
+    let (from, to) = (position.min(here), position.max(here));
+    let from = if position < here { from } else { from.max(ground.reader.floor()).min(to) };
+    let mut first = Told::default();
+    ground.reader.scan(from, to, |entry| {
+        if position > here {
+            if let Some(seq) = told.get_mut(&entry.topic.slot) {
+                *seq = entry.seq;
+            }
+        } else if told.contains_key(&entry.topic.slot) {
+            first.entry(entry.topic.slot).or_insert(entry.seq - 1);
+        }
+        true
+    });
+    told.extend(first);
+    for pace in &interest.cohort(id).paces {
+        told.extend(pace.changes.iter().map(|change| (change.slot, change.before)));
+    }
+    Some(told)
+}
+
+/// The unsent rest of the frame in which a connection stopped; empty if it stopped between frames, none if it is gone.
+pub fn rest_of_frame<E: Edge>(
+    ground: &Ground<E>,
+    connection: &Connection<E::Socket>,
+    behind: &Behind,
+) -> Option<Vec<u8>> {
+    let mut frame = Vec::new();
+    if behind.offset == 0 {
+        return Some(frame);
+    }
+    let published = ground.reader.look(behind.position)?;
+    push_entry(ground, connection.lane, &published, &mut frame);
+    Some(frame.split_off(behind.offset as usize))
+}

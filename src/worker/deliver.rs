@@ -1,0 +1,147 @@
+//! Sending: the one place where a worker's bytes go out, where that is counted, and where it is told what became of it.
+//!
+//! Bytes are sent to one connection, or the same bytes to many. Either way they go in pieces of at most [`SEND_MAX`] until the
+//! socket is full. What is said of that is an [`Outcome`]: the callers know which frames the bytes were, so they count
+//! publications, and decide where somebody goes on whose socket was full.
+
+use std::io::ErrorKind;
+
+use super::{
+    connection::{Connection, Phase},
+    connections::Connections,
+    ground::Ground,
+};
+use crate::{
+    io::{Edge, SEND_MAX, Sent, Token},
+    metrics::WorkerMetrics,
+    slack::{KEPT_BY_ONE, Slack},
+};
+
+/// What became of sending all of something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All of it was taken.
+    All,
+    /// The socket is full after so many bytes.
+    Full(usize),
+    /// The connection is broken.
+    Broken(ErrorKind),
+}
+
+/// A frame or several, the same for everybody that they are sent to.
+#[derive(Clone, Copy)]
+pub struct Parcel<'b> {
+    pub bytes: &'b [u8],
+    /// How many publications that is.
+    pub publications: u64,
+}
+
+/// Sends `bytes` to one connection. None are no send.
+pub fn deliver<E: Edge>(edge: &mut E, metrics: &WorkerMetrics, socket: &mut E::Socket, bytes: &[u8]) -> Outcome {
+    let mut sends = 0;
+    let outcome = send_all(edge, socket, bytes, &mut sends);
+    metrics.sends.add(sends);
+    match outcome {
+        Outcome::All => metrics.sent_bytes.add(bytes.len() as u64),
+        Outcome::Full(taken) => {
+            metrics.sent_bytes.add(taken as u64);
+            metrics.sends_full.add(1);
+        }
+        Outcome::Broken(_) => {}
+    }
+    outcome
+}
+
+/// Sends the same to each connection that `next` names, which is told how often `send` was called so far; `stopped` is told of
+/// those that didn't take all of it. Returns how often it was called.
+#[inline]
+pub fn deliver_to_each<E: Edge>(
+    edge: &mut E,
+    metrics: &WorkerMetrics,
+    connections: &mut Connections<E::Socket>,
+    parcel: Parcel<'_>,
+    mut next: impl FnMut(u64) -> Option<Token>,
+    mut stopped: impl FnMut(Token, Outcome),
+) -> u64 {
+    let (mut sends, mut whole, mut partial_bytes, mut full) = (0, 0, 0, 0);
+    while let Some(token) = next(sends) {
+        let Some(connection) = connections.get_mut(token) else { continue };
+        match send_all(edge, &mut connection.socket, parcel.bytes, &mut sends) {
+            Outcome::All => whole += 1,
+            outcome => {
+                if let Outcome::Full(taken) = outcome {
+                    partial_bytes += taken as u64;
+                    full += 1;
+                }
+                stopped(token, outcome);
+            }
+        }
+    }
+    metrics.sends.add(sends);
+    metrics.deliveries.add(whole * parcel.publications);
+    metrics.sent_bytes.add(whole * parcel.bytes.len() as u64 + partial_bytes);
+    metrics.sends_full.add(full);
+    sends
+}
+
+/// Sends what it can of a connection's answers.
+pub fn flush<E: Edge>(ground: &mut Ground<E>, connection: &mut Connection<E::Socket>) -> Outcome {
+    let outcome = deliver(&mut ground.edge, &ground.metrics, &mut connection.socket, &connection.out);
+    let taken = match outcome {
+        Outcome::All => connection.out.len(),
+        Outcome::Full(taken) => taken,
+        Outcome::Broken(_) => return outcome,
+    };
+    if taken > 0 {
+        connection.sent = ground.now;
+    }
+    if taken == connection.out.len() {
+        connection.out = Vec::new();
+        if connection.phase == Phase::Ending {
+            ground.edge.finish(&mut connection.socket);
+        }
+    } else {
+        connection.out.drain(..taken);
+        connection.out.give_back(KEPT_BY_ONE);
+        ground.answers_wait = true;
+    }
+    outcome
+}
+
+/// Sends `bytes`, in pieces of at most [`SEND_MAX`], until all are taken or the socket is full.
+#[inline]
+fn send_all<E: Edge>(edge: &mut E, socket: &mut E::Socket, bytes: &[u8], sends: &mut u64) -> Outcome {
+    let mut at = 0;
+    while at < bytes.len() {
+        let piece = &bytes[at..bytes.len().min(at + SEND_MAX)];
+        *sends += 1;
+        match edge.send(socket, piece) {
+            Sent::Took(n) => {
+                at += n;
+                if n < piece.len() {
+                    return Outcome::Full(at);
+                }
+            }
+            Sent::Full => return Outcome::Full(at),
+            Sent::Broken(why) => return Outcome::Broken(why),
+        }
+    }
+    Outcome::All
+}
+
+/// How many of the pieces of a buffer, which end at `ends`, begin before byte `taken`.
+pub fn begun(ends: impl Iterator<Item = usize>, taken: usize) -> usize {
+    let mut start = 0;
+    let mut begins_before = |end: &usize| std::mem::replace(&mut start, *end) < taken;
+    ends.take_while(|end| begins_before(end)).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piece_has_begun_when_its_first_byte_went() {
+        assert_eq!([0, 1, 10, 11, 24, 25].map(|taken| begun([10, 25].into_iter(), taken)), [0, 1, 1, 2, 2, 2]);
+    }
+}

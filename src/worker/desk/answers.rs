@@ -1,0 +1,100 @@
+//! Answers: what the desk has to say to a connection, between the publications that it is sent.
+
+use super::{
+    super::deliver::{Outcome, flush},
+    Clerk,
+};
+use crate::{
+    io::{Edge, Flushed, Token},
+    protocol::Reply,
+};
+
+impl<E: Edge> Clerk<'_, E> {
+    /// Appends answers to what a connection is to be sent, and sees to it that they are.
+    pub fn answer(&mut self, token: Token, write: impl FnOnce(&mut Vec<u8>)) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        write(&mut connection.out);
+        if self.bound_pending(token) {
+            return;
+        }
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        if !connection.answered {
+            connection.answered = true;
+            self.desk.answered.push(token);
+        }
+    }
+
+    /// Bytes that wait to be sent to a connection.
+    pub fn pending(&self, token: Token) -> usize {
+        self.connections.get(token).map_or(0, |connection| self.cursors.pending(token, connection))
+    }
+
+    /// Cuts a connection for which more answers wait than may; returns whether it did.
+    pub fn bound_pending(&mut self, token: Token) -> bool {
+        let most = self.ground.settings.pending_max;
+        let over = self.pending(token) > most;
+        if over {
+            self.cut(token, &format!("more than --max-pending {most} bytes of answers wait for it"));
+        }
+        over
+    }
+
+    /// Answers in the words of the connection's lane. It doesn't overtake the acknowledgement of a subscription that the
+    /// connection has not come to yet.
+    pub fn reply(&mut self, token: Token, reply: &Reply<'_>) {
+        let Some(connection) = self.connections.get(token) else { return };
+        let words = connection.lane.words();
+        if let Some(then) = self.cursors.last_words(token, connection) {
+            words.push_reply(then, reply);
+            self.bound_pending(token);
+        } else {
+            self.answer(token, |out| words.push_reply(out, reply));
+        }
+    }
+
+    /// Sends the answers that were given this turn, before the pass: publications come after them.
+    pub fn flush_answers(&mut self) {
+        let mut left = self.desk.answered.len();
+        while let Some(token) = self.desk.answered.next(&mut left) {
+            let Clerk { ground, connections, fan, cursors, .. } = self;
+            let Some(connection) = connections.get_mut(token) else { continue };
+            if !std::mem::take(&mut connection.answered) || connection.full {
+                continue;
+            }
+            if cursors.list(token, connection) {
+                continue;
+            }
+            match flush(ground, connection) {
+                Outcome::All => {}
+                Outcome::Full(_) => {
+                    let subscribed = connection.cohort.is_some();
+                    let position = fan.part(connections, token);
+                    let Some(connection) = connections.get_mut(token) else { continue };
+                    if subscribed {
+                        cursors.begin(ground, &mut fan.interest, connection, token, position).conflates = true;
+                    }
+                    cursors.is_full(token, connection, ground.now);
+                    connection.full = true;
+                }
+                Outcome::Broken(why) => self.lost(token, why),
+            }
+        }
+    }
+
+    /// The socket has room again: first for what the edge holds back.
+    pub fn has_room(&mut self, token: Token) {
+        let Clerk { ground, connections, cursors, .. } = self;
+        let Some(connection) = connections.get_mut(token) else { return };
+        match ground.edge.flush(&mut connection.socket) {
+            Flushed::All => {}
+            Flushed::Held => return,
+            Flushed::Broken(why) => return self.lost(token, why),
+        }
+        if !std::mem::take(&mut connection.full) {
+            return;
+        }
+        if !cursors.has_room(token, connection, ground.now) && !std::mem::replace(&mut connection.answered, true) {
+            self.desk.answered.push(token);
+        }
+    }
+}

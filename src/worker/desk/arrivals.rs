@@ -1,0 +1,68 @@
+//! Sockets that come and go: from the acceptor and the control thread to a worker, and back to the control thread.
+
+use super::{super::connection::Connection, Clerk, Draining};
+use crate::{
+    handover::{Arrival, Beginning, Message},
+    http,
+    io::{Edge, Token},
+    log::{Kind, tell},
+};
+
+/// Sockets taken over in one turn.
+const TAKE_OVER_MAX: usize = 256;
+
+impl<E: Edge> Clerk<'_, E> {
+    /// Takes over what waits in the inbox, as much as one turn takes.
+    pub fn take_all_over(&mut self) {
+        for _ in 0..TAKE_OVER_MAX {
+            match self.desk.inbox.try_recv() {
+                Ok(Message::Take(arrival)) => drop(self.take_over(arrival)),
+                Ok(Message::Drain { until }) => {
+                    self.announce_drain();
+                    self.desk.draining = Some(Draining { until, closed: false });
+                }
+                Err(_) => break,
+            }
+        }
+    }
+
+    /// Makes a connection of a socket. None if the kernel can't watch it.
+    fn take_over(&mut self, arrival: Arrival<E::Socket>) -> Option<Token> {
+        self.desk.made += 1;
+        let id = ((self.ground.index as u64 + 1) << 48) | self.desk.made;
+        let Arrival { socket, peer, permit, by, beginning } = arrival;
+        let (received, is_awaited) = beginning.into_read();
+        let holder = self.ground.settings.access.anonymous();
+        let mut connection = Connection::new(id, socket, (peer, permit, by), holder, self.ground.now);
+        connection.awaits_header = is_awaited && self.ground.settings.proxies.announce(peer.ip());
+        let token = self.connections.insert(connection);
+        let socket = self.connections.get_mut(token).map(|connection| &mut connection.socket)?;
+        if let Err(error) = self.ground.edge.watch(socket, token) {
+            tell!(self.ground.shared.log, Kind::Unwatched, self.ground.now, WARN, { %error }, "a socket could not be watched");
+            self.remove(token);
+            return None;
+        }
+        self.set_timer(token);
+        if self.desk.draining.is_some() {
+            self.refuse(token, &http::Refusal::new(503, "The server is stopping."));
+        } else if !received.is_empty() {
+            self.feed_request(token, &received);
+        }
+        Some(token)
+    }
+
+    /// Hands a connection to the control thread, with what was read from it.
+    pub fn give_to_control(&mut self, token: Token, received: Vec<u8>) {
+        self.clear_timer(token);
+        let Some(connection) = self.connections.remove(token) else { return };
+        let Connection { mut socket, peer, permit, by, .. } = connection;
+        self.ground.edge.unwatch(&mut socket);
+        let arrival = Arrival { socket, peer, permit, by, beginning: Beginning::Read(received) };
+        if let Err(mut arrival) = self.desk.control.hand_over(arrival) {
+            arrival.beginning = Beginning::Read(Vec::new());
+            if let Some(token) = self.take_over(arrival) {
+                self.refuse(token, &http::Refusal::new(503, "Too many HTTP requests are waiting: try again later."));
+            }
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! The fan: who wants what, and what the tape has gained sent to all of them that are at its head.
+//!
+//! A *pass* reads the index from where the worker stood and plans for each cohort which bytes its members get, adjacent ones
+//! merged. Cohorts with something to send stand in line; each is served for a round of its members, a bounded number of sends
+//! a turn, and then stands at the end of the line again if more was planned meanwhile (`column.rs`). Members at the same place
+//! get the same bytes, gathered once where they are scattered, with one `send` each (`serve.rs`). Beyond that call a delivery
+//! costs a look at the connection. Names with a rate are sent at their ticks (`pace.rs`).
+//!
+//! The fan takes in who has caught up ([`Fan::join`]) and lets go who leaves ([`Fan::leave`]). Whom it can't serve it lets go by
+//! itself, and tells as a value ([`Fell`]): where the member stands, for the cursors to go on from the very byte.
+
+mod column;
+pub mod delivery;
+mod fallen;
+pub mod interest;
+mod pace;
+pub mod passes;
+mod serve;
+mod values;
+
+use std::{collections::VecDeque, io::ErrorKind};
+
+use self::{
+    interest::{CohortId, Interest},
+    passes::{PassId, Passes},
+};
+pub use self::{
+    pace::Pace,
+    values::{contiguous, locate, newest_for, push_entry, push_value},
+};
+use super::{connection::Connection, connections::Connections, cursor::Cursor, ground::Ground};
+use crate::{
+    clock::Moment,
+    io::{Edge, Token},
+    lane::Lane,
+    slack::{KEPT_BY_THREAD, Slack},
+    tape::Position,
+};
+
+/// Tape bytes that are on their way at once, planned and not yet sent to everybody: whoever publishes is not read faster than
+/// it is sent.
+const PLANNED_BYTES: usize = 512 * 1024;
+
+/// See the module's description.
+pub struct Fan {
+    pub interest: Interest,
+    /// The floor for which it was last looked who has fallen off the tape.
+    floor: Position,
+    /// Passes that are on their way.
+    passes: Passes,
+    /// As long as this is the oldest of them, somebody is owed enough.
+    crowded: Option<PassId>,
+    /// Cohorts with members to be served, whoever waits longest first, by their tickets.
+    line: VecDeque<(CohortId, u64)>,
+    tickets: u64,
+    /// No pass before this.
+    pass_due: Moment,
+    /// Members that were let go, for the worker to see to.
+    fell: VecDeque<Fell>,
+    // Buffers that are used again every turn.
+    touched: Vec<CohortId>,
+    stirred: Vec<(CohortId, usize)>,
+    gather: Vec<u8>,
+}
+
+/// A member that the fan could not serve, and is none any more.
+#[derive(Debug)]
+pub struct Fell {
+    pub token: Token,
+    pub why: Why,
+}
+
+/// Why a member could not be served, and where that leaves it.
+#[derive(Debug)]
+pub enum Why {
+    /// Its socket was full `offset` bytes into the frame of the publication at `position`.
+    Full { position: Position, offset: u32 },
+    /// Its socket was full within what a tick had for it.
+    FullAtTick(Unsent),
+    /// What comes from `missed` on is gone from the tape before it was sent. `in_full` if it is to be sent every publication
+    /// of some name.
+    Missed { missed: Position, in_full: bool },
+    /// The connection is broken.
+    Broken(ErrorKind),
+}
+
+/// What is left of a tick for a member whose socket was full.
+#[derive(Debug)]
+pub struct Unsent {
+    /// Everything before was sent, but for what is here.
+    pub position: Position,
+    /// Of its cohort's rates, the one with this number.
+    pub rate: usize,
+    /// The rest of the frame that was begun.
+    pub rest: Vec<u8>,
+    /// The positions after the newest values that were not begun, and their topics; the next one is the last.
+    pub values: Vec<(Position, u32)>,
+    /// The numbers of these topics at the tick before.
+    pub before: Vec<(u32, u64)>,
+}
+
+impl Fan {
+    pub fn new(now: Moment) -> Fan {
+        Fan {
+            interest: Interest::default(),
+            floor: Position(0),
+            passes: Passes::default(),
+            crowded: None,
+            line: VecDeque::new(),
+            tickets: 0,
+            pass_due: now,
+            fell: VecDeque::new(),
+            touched: Vec::new(),
+            stirred: Vec::new(),
+            gather: Vec::new(),
+        }
+    }
+
+    /// Everything before it was planned for the members.
+    pub fn position(&self) -> Position {
+        self.interest.position
+    }
+
+    /// Takes in a connection that has been sent everything up to where the fan is; without a subscription it is no member.
+    pub fn join<S>(&mut self, token: Token, connection: &mut Connection<S>) {
+        connection.cursor = match connection.cohort {
+            Some(id) => Cursor::Head(self.interest.cohort(id).column.join(token)),
+            None => Cursor::None,
+        };
+    }
+
+    /// Lets a connection go, if it is a member.
+    pub fn leave<S>(&mut self, connections: &mut Connections<S>, token: Token) {
+        let Some(connection) = connections.get_mut(token) else { return };
+        let (Cursor::Head(place), Some(id)) = (connection.cursor, connection.cohort) else { return };
+        connection.cursor = Cursor::None;
+        self.interest.cohort(id).column.leave(place, &mut self.passes, |token, place| {
+            if let Some(moved) = connections.get_mut(token) {
+                moved.cursor = Cursor::Head(place);
+            }
+        });
+    }
+
+    /// Where a connection that isn't behind has been sent everything before: where the fan is, unless it is still to be sent
+    /// something that was planned.
+    pub fn position_of<S>(&mut self, connection: &Connection<S>) -> Position {
+        let owed_from = match (connection.cursor, connection.cohort) {
+            (Cursor::Head(place), Some(id)) => self.interest.cohort(id).column.position(place),
+            _ => None,
+        };
+        owed_from.unwrap_or(self.interest.position)
+    }
+
+    /// Lets a connection go, if it is a member, and says where that leaves it.
+    pub fn part<S>(&mut self, connections: &mut Connections<S>, token: Token) -> Position {
+        let position = connections.get(token).map(|connection| self.position_of(connection));
+        self.leave(connections, token);
+        position.unwrap_or(self.interest.position)
+    }
+
+    /// Those that were let go, the first one first.
+    pub fn next_fell(&mut self) -> Option<Fell> {
+        self.fell.pop_front()
+    }
+
+    /// Before a subscription is made: sees to it that the lane is written, and that the worker reads the tape, from now on.
+    pub fn attach<E: Edge>(&mut self, ground: &mut Ground<E>, lane: Lane) {
+        self.interest.want_lane(&ground.tape, lane);
+        if self.interest.is_empty() {
+            self.interest.position = ground.reader.refresh();
+            self.floor = ground.reader.floor();
+            self.interest.begin_era();
+        }
+    }
+
+    /// The reverse, where no subscription was made.
+    pub fn detach<E: Edge>(&self, ground: &mut Ground<E>, lane: Lane) {
+        self.interest.unwant_lane(&ground.tape, &mut ground.reader, lane);
+    }
+
+    /// Nobody is to be sent anything; whoever has ended its last subscription only waits for the answer. The cohorts that stood
+    /// in line have gone.
+    pub fn rest<E: Edge>(&mut self, ground: &mut Ground<E>) {
+        self.line.clear();
+        self.settle_passes(ground);
+        self.interest.position = ground.tape.head();
+    }
+
+    /// Whether members are still to be sent something that was planned.
+    pub fn owes(&self) -> bool {
+        !self.passes.is_empty()
+    }
+
+    /// Whether cohorts stand in line.
+    pub fn is_busy(&self) -> bool {
+        !self.line.is_empty()
+    }
+
+    /// Bytes that were planned and not yet sent to everybody.
+    pub fn planned_bytes(&self) -> usize {
+        self.passes.bytes()
+    }
+
+    /// Whether so much is on its way that nothing more is to be planned, nor read from those that publish.
+    pub fn is_crowded(&self) -> bool {
+        self.passes.bytes() >= PLANNED_BYTES || (self.crowded.is_some() && self.crowded == self.passes.oldest())
+    }
+
+    /// When the next pass may be made. An interval that was lowered meanwhile holds nothing back for as long as the one before.
+    pub fn pass_due<E: Edge>(&mut self, ground: &Ground<E>, now: Moment) -> Moment {
+        self.pass_due = self.pass_due.min(now + ground.settings.flush_interval);
+        self.pass_due
+    }
+
+    /// Plans what the tape has gained, as far as there may be something on its way. Returns whether there was a pass.
+    pub fn plan<E: Edge>(&mut self, ground: &Ground<E>) -> bool {
+        let head = ground.reader.head();
+        let interval = ground.settings.flush_interval;
+        // Where sends are to be saved, a pass waits for the one before.
+        let may = interval.is_zero() || (self.passes.is_empty() && ground.now >= self.pass_due);
+        if !may || self.interest.position >= head || self.is_crowded() {
+            return false;
+        }
+        self.plan_pass(ground, head);
+        for (id, n) in self.stirred.drain(..) {
+            self.interest.set_tick(id, n, ground.now);
+        }
+        // What is left over isn't held back.
+        if self.interest.position == head {
+            self.pass_due = ground.now + interval;
+        }
+        true
+    }
+
+    /// Plans a pass: up to the tape's head, or as far as there may be something on its way.
+    fn plan_pass<E: Edge>(&mut self, ground: &Ground<E>, head: Position) {
+        let Fan { interest, passes, touched, stirred, .. } = self;
+        let Ground { reader, tape, settings, .. } = ground;
+        let pass = passes.begin();
+        let mut enough = false;
+        // From here on the tables are as of where it ends.
+        interest.position = reader.scan(interest.position, head, |entry| {
+            if enough || passes.bytes() >= PLANNED_BYTES {
+                return false;
+            }
+            passes.note(entry.ts, entry.longest());
+            enough = interest.plan(tape, pass, entry, touched, stirred) > settings.owed_max;
+            true
+        });
+        passes.planned(touched.len());
+        self.crowded = passes.oldest().filter(|_| enough);
+        for id in touched.drain(..) {
+            let cohort = interest.cohort(id);
+            if cohort.ticket == 0 {
+                self.tickets += 1;
+                cohort.ticket = self.tickets;
+                cohort.column.begin_round(true);
+                self.line.push_back((id, self.tickets));
+            }
+        }
+    }
+
+    /// Says how long the passes have taken that are over now.
+    fn settle_passes<E: Edge>(&mut self, ground: &Ground<E>) {
+        if !self.passes.any_over() {
+            return;
+        }
+        let done = ground.edge.wall_us();
+        let times = &ground.metrics.publish_to_send;
+        times.record(self.passes.over().map(|(ts, publications)| (done.saturating_sub(ts), publications.into())));
+        self.passes.settle();
+    }
+
+    /// Whether there is room to be given back, which the worker doesn't sleep over.
+    pub fn has_slack(&self) -> bool {
+        self.interest.has_slack() || self.gather.capacity() > KEPT_BY_THREAD
+    }
+
+    /// Gives back room that was needed once: of the buffers, which hold nothing between two uses, and of the tables.
+    pub fn give_back(&mut self) {
+        self.gather.clear();
+        let lists: [&mut dyn Slack; 5] =
+            [&mut self.gather, &mut self.touched, &mut self.stirred, &mut self.line, &mut self.fell];
+        lists.into_iter().for_each(|list| list.give_back(KEPT_BY_THREAD));
+        self.passes.give_back();
+        self.interest.give_back();
+    }
+}
+
+#[cfg(all(any(test, fuzzing), not(loom)))]
+impl Fan {
+    /// Asserts that members, cohorts, the line and the passes agree, between two steps of a turn.
+    pub fn invariants<S>(&self, connections: &Connections<S>) {
+        self.interest.invariants();
+        let mut members = 0;
+        for id in self.interest.cohort_ids() {
+            let cohort = self.interest.at(id);
+            for (place, token) in cohort.column.tokens().enumerate() {
+                let connection = connections.get(token).expect("a member is a connection");
+                let cursor = (connection.cursor, connection.cohort);
+                assert_eq!(cursor, (Cursor::Head(place as u32), Some(id)), "a member knows its place");
+                members += 1;
+            }
+            let in_line = self.line.iter().filter(|(other, ticket)| (*other, *ticket) == (id, cohort.ticket)).count();
+            assert_eq!(in_line, usize::from(cohort.ticket != 0), "a cohort with a ticket stands in line, once");
+            assert!(cohort.ticket != 0 || !cohort.column.is_behind(), "whoever is to be served stands in line");
+        }
+        let at_head = connections.iter().filter(|(_, it)| matches!(it.cursor, Cursor::Head(_))).count();
+        assert_eq!(members, at_head, "whoever is at the head is a member");
+        assert!(self.fell.is_empty(), "those that fell were seen to");
+        self.passes.invariants(|pass| {
+            let waits = |id: &CohortId| self.interest.at(*id).column.passes().any(|other| other == pass);
+            self.interest.cohort_ids().iter().filter(|id| waits(id)).count()
+        });
+    }
+}

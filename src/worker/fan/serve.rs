@@ -1,0 +1,91 @@
+//! Serving: what was planned, sent to the members of the cohorts that stand in line, as far as one turn goes.
+
+use super::{
+    super::{
+        connections::Connections,
+        deliver::{Outcome, Parcel, deliver_to_each},
+        ground::Ground,
+    },
+    Fan, Fell, Why, contiguous,
+    interest::CohortId,
+    locate,
+};
+use crate::io::Edge;
+
+impl Fan {
+    /// Serves the cohorts that stand in line, as far as one turn goes.
+    pub fn serve<E: Edge>(&mut self, ground: &mut Ground<E>, connections: &mut Connections<E::Socket>) {
+        let mut left = ground.settings.turn_sends as u64;
+        while let Some((id, ticket)) = self.line.front().copied().filter(|_| left > 0) {
+            if self.interest.with_ticket(id, ticket).is_some() {
+                left = left.saturating_sub(self.serve_one(ground, connections, id, left));
+            }
+            // The cohort may be gone, with its last member.
+            let Some(cohort) = self.interest.with_ticket(id, ticket) else {
+                self.line.pop_front();
+                continue;
+            };
+            if cohort.column.is_in_round() {
+                continue;
+            }
+            self.line.pop_front();
+            cohort.ticket = 0;
+            if cohort.column.is_behind() {
+                self.tickets += 1;
+                cohort.ticket = self.tickets;
+                cohort.column.begin_round(false);
+                self.line.push_back((id, self.tickets));
+            }
+        }
+        self.settle_passes(ground);
+    }
+
+    /// Serves members of a cohort, until its round is over or at least `most` calls of `send` were made. Returns how many.
+    fn serve_one<E: Edge>(
+        &mut self,
+        ground: &mut Ground<E>,
+        connections: &mut Connections<E::Socket>,
+        id: CohortId,
+        most: u64,
+    ) -> u64 {
+        let Fan { interest, passes, gather, .. } = self;
+        let Ground { edge, reader, metrics, .. } = ground;
+        let cohort = interest.cohort(id);
+        cohort.last_sent = ground.now;
+        let lane = cohort.key.lane;
+        let column = &mut cohort.column;
+        let mut sends = 0;
+        let mut stopped = Vec::new();
+        while sends < most
+            && let Some(cut) = column.next_cut()
+        {
+            let owed = column.owed(cut);
+            let bytes = contiguous(reader, lane, column.runs(cut), gather);
+            debug_assert_eq!(bytes.len(), owed.bytes as usize);
+            let parcel = Parcel { bytes, publications: owed.publications.into() };
+            let (mut served, may) = (0, most - sends);
+            let next = |sends| {
+                let token = if sends < may { column.serve_at(cut) } else { None };
+                served += u32::from(token.is_some());
+                token
+            };
+            let stop = |token, outcome| stopped.push((token, owed.from, outcome));
+            sends += deliver_to_each(edge, metrics, connections, parcel, next, stop);
+            column.settle(cut, served, passes);
+        }
+        for (token, from, outcome) in stopped {
+            let why = match outcome {
+                Outcome::All => continue,
+                Outcome::Full(taken) => {
+                    let (position, offset, passed) = locate(ground, &mut self.interest, id, from, taken);
+                    ground.metrics.deliveries.add(passed);
+                    Why::Full { position, offset }
+                }
+                Outcome::Broken(why) => Why::Broken(why),
+            };
+            self.leave(connections, token);
+            self.fell.push_back(Fell { token, why });
+        }
+        sends
+    }
+}

@@ -1,0 +1,81 @@
+//! What all parts of a worker stand on and none of them owns: the kernel's edge, the tape, the settings, the clock, the counts.
+//!
+//! The parts are given it for as long as a step takes. Nothing here knows of any part.
+
+use std::{ops::Deref, sync::Arc, time::Duration};
+
+use crate::{
+    clock::Moment,
+    io::Edge,
+    metrics::WorkerMetrics,
+    protocol::command,
+    shared::{Settings, Shared},
+    tape::{Reader, Tape},
+};
+
+/// How often figures that cost a look at every connection are brought up to date.
+pub const SURVEY_EVERY: Duration = Duration::from_millis(250);
+
+/// See the module's description.
+pub struct Ground<E: Edge> {
+    /// The worker's number.
+    pub index: usize,
+    pub shared: Arc<Shared>,
+    /// As they are in this turn.
+    pub settings: Arc<Settings>,
+    pub edge: E,
+    pub tape: Tape,
+    pub reader: Reader,
+    /// What the worker counts.
+    pub metrics: Counts,
+    /// The moment of this turn.
+    pub now: Moment,
+    /// Answers were left lying since this was last looked at.
+    pub answers_wait: bool,
+}
+
+/// A worker's own metrics.
+pub struct Counts {
+    shared: Arc<Shared>,
+    index: usize,
+}
+
+impl<E: Edge> Ground<E> {
+    pub fn new(index: usize, shared: Arc<Shared>, tape: Tape, edge: E) -> Ground<E> {
+        Ground {
+            index,
+            settings: shared.settings.get(),
+            metrics: Counts { shared: Arc::clone(&shared), index },
+            shared,
+            now: edge.now(),
+            edge,
+            reader: Reader::new(tape.clone()),
+            tape,
+            answers_wait: false,
+        }
+    }
+
+    /// Another turn begins. Returns when.
+    pub fn begin_turn(&mut self) -> Moment {
+        self.shared.settings.refresh(&mut self.settings);
+        self.now = self.edge.now();
+        self.metrics.turn_begun.set(self.now.0.max(1));
+        self.now
+    }
+
+    /// What commands are held to.
+    pub fn command_limits(&self) -> command::Limits {
+        command::Limits {
+            topic_length_max: self.settings.topic_length_max,
+            topics_max: self.settings.subscriptions_max,
+        }
+    }
+}
+
+impl Deref for Counts {
+    type Target = WorkerMetrics;
+
+    fn deref(&self) -> &WorkerMetrics {
+        &self.shared.metrics.workers[self.index]
+    }
+}

@@ -1,0 +1,150 @@
+//! Those that are behind: shown, limited, and told.
+
+use super::*;
+
+#[test]
+fn a_full_connection_without_subscriptions_does_not_lag() {
+    let mut world = plain(settings());
+    let quiet = world.subscriber(60, &["q"]);
+    let World { clients, journal, .. } = &mut world;
+    clients[quiet].stalled = true;
+    clients[quiet].ping();
+    clients[quiet].ping();
+    clients[quiet].unsub(vec!["q".into()], journal);
+    world.settle();
+    // Somebody else's subscription keeps the worker on the tape.
+    world.subscriber(100_000, &["t"]);
+    for _ in 0..40 {
+        world.publish_some("t", 5, 400);
+        world.settle();
+    }
+    assert!(world.tail() > 100);
+    world.clients[quiet].stalled = false;
+    world.settle();
+    assert_eq!(world.clients[quiet].state, State::Open);
+    world.clients[quiet].check_complete(world.journal.len(), &world.journal, 0);
+}
+
+#[test]
+fn a_lag_limit_keeps_no_worker_awake_over_somebody_who_has_unsubscribed() {
+    let mut world = plain(Settings { lag_limit: 100, ..settings() });
+    let quiet = world.subscriber(60, &["q"]);
+    let World { clients, journal, .. } = &mut world;
+    clients[quiet].stalled = true;
+    clients[quiet].ping();
+    clients[quiet].unsub(vec!["q".into()], journal);
+    // Falls asleep, or the turns in which nothing moves are counted as a loop.
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.posts[0].worker.cursors.len(), 1);
+}
+
+#[test]
+fn the_last_subscription_to_end_leaves_no_acknowledgement_behind() {
+    // Luck decides whether something else takes the worker out of its sleep.
+    for seed in 0..10 {
+        let settings = Settings {
+            flush_interval: Duration::from_secs(10),
+            heartbeat: Duration::ZERO,
+            idle_timeout: Duration::from_secs(6),
+            ..settings()
+        };
+        let mut world = World::new(seed, settings, 4096, 64 * 1024);
+        let silent = world.subscriber(100_000, &["q"]);
+        world.clients[silent].rude = true;
+        world.publish_some("q", 1, 0);
+        world.pass(Duration::from_secs(8));
+        let other = world.subscriber(100_000, &[]);
+        // Held back: the worker's position stays before it, and the other's change of subscription comes behind it.
+        world.publish_some("q", 1, 0);
+        let World { clients, journal, .. } = &mut world;
+        clients[other].unsub(vec!["t".into()], journal);
+        world.pass(Duration::from_millis(1500));
+        assert!(matches!(world.clients[silent].state, State::Closed(1008)));
+        world.clients[other].check_complete(2, &world.journal, 0);
+    }
+}
+
+#[test]
+fn those_furthest_behind_are_shown_worst_first_and_no_more_than_are_asked_for() {
+    let mut world = plain(Settings { slow_list: 2, ..settings() });
+    let names = ["q", "t", "a.1", "a.2", "a.3", "a.4", "a.5", "a.6", "a.7", "a.8"];
+    let slow: Vec<usize> = (0..4).map(|_| world.subscriber(60, &names)).collect();
+    let healthy = world.subscriber(100_000, &["q"]);
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.shared.slow.all().len(), 0);
+    // Each stalls at another publication, the first of them first.
+    for at in &slow {
+        world.clients[*at].stalled = true;
+        world.publish_some("q", 1, 100);
+        world.pass(Duration::from_secs(10));
+    }
+    let shown = world.shared.slow.all();
+    let name = |at: usize| format!("1-{:x}", world.clients[at].id & 0xffff_ffff_ffff);
+    assert_eq!([0, 1].map(|n| shown[n].conn.clone()), [0, 1].map(|n| name(slow[n])));
+    assert_eq!(shown.len(), 2);
+    let (first, second) = (&shown[0], &shown[1]);
+    assert!(first.lag_bytes > second.lag_bytes && second.lag_bytes > 300, "{shown:?}");
+    assert!((38..=41).contains(&first.lag.as_secs()) && (28..=31).contains(&second.lag.as_secs()), "{shown:?}");
+    assert!(first.connected >= Duration::from_secs(42), "{shown:?}");
+    assert_eq!((first.subscriptions.len(), first.more, first.mode, first.skips), (8, 2, "all", 0));
+    assert!(first.path.unwrap().unacked_bytes > 0);
+    // They read again, and nothing else happens.
+    for at in &slow {
+        world.clients[*at].stalled = false;
+    }
+    world.pass(Duration::from_secs(3));
+    assert_eq!(world.shared.slow.all().len(), 0);
+    world.clients[healthy].check_complete(world.journal.len(), &world.journal, 0);
+}
+
+#[test]
+fn no_slow_list_is_none() {
+    let mut world = plain(Settings { slow_list: 0, ..settings() });
+    let at = world.subscriber(60, &["q"]);
+    world.clients[at].stalled = true;
+    world.publish_some("q", 5, 100);
+    world.pass(Duration::from_secs(3));
+    assert_eq!((world.posts[0].worker.cursors.len(), world.shared.slow.all().len()), (1, 0));
+}
+
+#[test]
+fn answers_and_lag_are_shown_while_they_are_there_also_if_the_worker_sleeps() {
+    let mut world = plain(Settings { slow_list: 0, ..settings() });
+    let at = world.subscriber(60, &["q"]);
+    world.clients[at].stalled = true;
+    world.publish_some("q", 5, 100);
+    world.clients[at].ping();
+    world.clients[at].ping();
+    world.pass(Duration::from_secs(1));
+    let metrics = Arc::clone(&world.shared.metrics);
+    let figures = || [&metrics.workers[0].pending_bytes, &metrics.workers[0].lag_max].map(|figure| figure.get());
+    assert!(figures().into_iter().all(|figure| figure > 0), "{:?}", figures());
+    // Nothing else gives the worker a turn after this one.
+    world.clients[at].state = State::Left;
+    world.clients[at].peer.reset();
+    world.pass(Duration::from_secs(1));
+    assert_eq!(figures(), [0, 0]);
+}
+
+#[test]
+fn whoever_is_further_behind_than_the_limit_is_told_and_closed() {
+    let bytes = Settings { lag_limit: 2000, ..settings() };
+    let age = Settings { lag_limit_age: Duration::from_secs(3), ..settings() };
+    for (limits, way) in [(bytes, Way::All), (age, Way::All), (Settings { lag_limit: 2000, ..settings() }, Way::Latest)]
+    {
+        let mut world = plain(limits);
+        let wish = Wish { names: vec!["q".into()], way, snapshot: true, from: BTreeMap::new() };
+        let slow = world.connect_as(300, Speech::Json, wish);
+        world.settle();
+        world.clients[slow].stalled = true;
+        world.publish_some("q", 40, 100);
+        world.pass(Duration::from_secs(5));
+        // The tape has it all, and yet.
+        let expected = if way == Way::All { State::Closed(4100) } else { State::Open };
+        world.clients[slow].stalled = false;
+        let World { clients, journal, .. } = &mut world;
+        clients[slow].read(usize::MAX, journal, journal.len());
+        world.pass(Duration::from_secs(1));
+        assert_eq!(world.clients[slow].state, expected);
+    }
+}

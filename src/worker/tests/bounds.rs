@@ -1,0 +1,195 @@
+//! What a turn may take, and what is given back after.
+
+use super::*;
+
+#[test]
+fn an_unfinished_message_of_a_lost_connection_is_no_longer_counted() {
+    let mut world = plain(settings());
+    let at = world.subscriber(1000, &[]);
+    world.clients[at].peer.write(&[0x81, 0xe4, 1, 2, 3, 4, b'a', b'b']);
+    world.settle();
+    assert!(world.shared.metrics.workers[0].assembly_bytes.get() > 0);
+    world.clients[at].peer.end();
+    world.clients[at].state = State::Left;
+    world.settle();
+    assert_eq!(world.shared.metrics.workers[0].assembly_bytes.get(), 0);
+}
+
+#[test]
+fn acknowledgements_that_nobody_reads_are_bounded() {
+    let mut world = plain(Settings { pending_max: 2000, ..settings() });
+    let at = world.subscriber(50, &["q"]);
+    world.clients[at].stalled = true;
+    world.publish_some("q", 3, 100);
+    world.settle();
+    for _ in 0..200 {
+        let World { clients, journal, .. } = &mut world;
+        clients[at].unsub(vec!["q".into()], journal);
+        world.settle();
+    }
+    assert!(world.clients[at].peer.dropped(), "it may make the server hold any number of acknowledgements");
+}
+
+#[test]
+fn a_publication_that_comes_just_before_sleep_is_not_slept_over() {
+    let mut world = plain(Settings { flush_interval: Duration::from_millis(40), ..settings() });
+    let at = world.subscriber(100_000, &["q"]);
+    world.pass(Duration::from_millis(100));
+    world.publish_some("q", 1, 0);
+    world.settle();
+    let (door, body) = (Door::new(world.tape.clone(), 128), world.body(Kind::Json, 0));
+    world.published.push_back(("q".into(), body.clone()));
+    world.kernel.meanwhile(move || {
+        door.publish(By::SERVER, "q", Payload::Json(&body.bytes), About::default()).unwrap();
+    });
+    world.kernel.disturb(0);
+    world.kernel.allow(Duration::from_millis(100));
+    world.turn();
+    assert!(!world.kernel.asleep(0));
+    world.run();
+    world.read_all(usize::MAX);
+    world.clients[at].check_complete(2, &world.journal, 0);
+}
+
+#[test]
+fn subscribers_that_all_vanish_in_the_middle_of_a_round_leave_nothing_to_do() {
+    let mut world = plain(Settings { turn_sends: 1, owed_max: 1, ..settings() });
+    for _ in 0..3 {
+        world.subscriber(100_000, &["q"]);
+    }
+    world.settle();
+    world.publish_some("q", 3, 0);
+    while !world.posts[0].worker.fan.owes() {
+        world.kernel.allow(Duration::ZERO);
+        world.turn();
+    }
+    for client in &mut world.clients {
+        client.state = State::Left;
+        client.peer.reset();
+    }
+    world.kernel.allow(Duration::ZERO);
+    // Falls asleep, or the turns in which nothing moves are counted as a loop.
+    world.run();
+    assert!(!world.posts[0].worker.fan.is_crowded(), "publishers are read again");
+}
+
+#[test]
+fn a_turn_takes_in_no_more_than_its_share_however_many_publish() {
+    let mut world = World::new(1, settings(), 1 << 20, 16 << 20);
+    let reader = world.subscriber(10 << 20, &["q"]);
+    let publishers: Vec<usize> =
+        (0..30).map(|_| world.connect(1000, Speech::Raw { topic: "q".into(), echo: false }, &[])).collect();
+    world.settle();
+    for at in publishers {
+        for _ in 0..8 {
+            let body = world.body(Kind::Text, 12_000);
+            world.clients[at].publish("q", body, false);
+        }
+    }
+    let received = |world: &World| world.shared.metrics.workers[0].received_bytes.get();
+    let begun = received(&world);
+    while received(&world) - begun < 30 * 8 * 12_000 {
+        let before = received(&world);
+        world.kernel.allow(Duration::ZERO);
+        world.turn();
+        assert!(received(&world) - before < (desk::READ_TURN_BYTES + desk::READ_BYTES) as u64);
+    }
+    world.settle();
+    world.clients[reader].check_complete(240, &world.journal, 0);
+}
+
+#[test]
+fn connections_and_rates_that_come_and_go_leave_no_timers_behind() {
+    let mut world = plain(Settings { idle_timeout: Duration::ZERO, ..settings() });
+    let stays = world.subscriber(100_000, &["q"]);
+    for rate in 1..=40 {
+        let wish = Wish { names: vec!["q".into()], way: Way::Rate(rate), snapshot: true, from: BTreeMap::new() };
+        let guest = world.connect_as(100_000, Speech::Json, wish);
+        world.settle();
+        world.publish_some("q", 1, 0);
+        world.settle();
+        assert_eq!(world.posts[0].worker.fan.interest.ticks(), 1, "the rate has something to send");
+        world.clients[guest].peer.end();
+        world.clients[guest].state = State::Left;
+        world.settle();
+        assert_eq!((world.posts[0].worker.desk.timers.len(), world.posts[0].worker.fan.interest.ticks()), (1, 0));
+    }
+    world.clients[stays].check_complete(40, &world.journal, 0);
+}
+
+#[test]
+fn buffers_and_tables_give_their_room_back_once_what_was_large_has_gone() {
+    let quiet = Settings { heartbeat: Duration::ZERO, idle_timeout: Duration::ZERO, ..settings() };
+    let mut world = World::new(1, quiet, 1 << 20, 16 << 20);
+    world.limits = Limits::of_connections(5000);
+    let wish = Wish { names: vec!["q.*".into()], way: Way::Rate(4), snapshot: true, from: BTreeMap::new() };
+    world.connect_as(8 << 20, Speech::Json, wish);
+    world.settle();
+    for n in 0..50 {
+        world.publish_some(&format!("q.{n}"), 1, 12_000);
+    }
+    world.settle();
+    // The tick comes, and the buffer for it is a large one.
+    world.pass(Duration::from_millis(250));
+    for _ in 0..60 {
+        let guests: Vec<Peer> = (0..50).map(|_| world.hand_over(1000).0).collect();
+        world.strays.extend(guests);
+        world.kernel.allow(Duration::ZERO);
+        world.turn();
+    }
+    for stray in &world.strays {
+        stray.end();
+    }
+    assert!(world.posts[0].worker.connections.room() > 3000);
+    while world.posts[0].worker.connections.len() > 1 {
+        world.kernel.allow(Duration::ZERO);
+        world.turn();
+    }
+    assert!(world.posts[0].worker.has_slack());
+    // Nothing happens any more, and yet.
+    world.pass(Duration::from_millis(600));
+    let worker = &world.posts[0].worker;
+    assert!(!worker.has_slack());
+    let places = worker.connections.room();
+    assert!(places < 100, "{places} places for one connection");
+}
+
+#[test]
+fn answers_that_were_taken_give_their_room_back_before_the_last_of_them_is() {
+    let mut world = World::new(1, Settings { message_max: 1 << 20, ..settings() }, 2 << 20, 8 << 20);
+    world.publish_some("q", 1, 500_000);
+    world.connect(5000, Speech::Json, &["q"]);
+    world.kernel.allow(Duration::ZERO);
+    world.turn();
+    let connection = |world: &World| {
+        let (_, connection) = world.posts[0].worker.connections.iter().next().unwrap();
+        (connection.out.len(), connection.out.capacity())
+    };
+    let mut rests = 0;
+    for _ in 0..1000 {
+        world.read_all(usize::MAX);
+        world.kernel.allow(Duration::ZERO);
+        world.turn();
+        let (len, room) = connection(&world);
+        if (1..100_000).contains(&len) {
+            rests += 1;
+            assert!(room <= 4 * len + 4096, "room for {room} with {len} to be sent");
+        }
+    }
+    assert!(rests > 0, "it was sent everything at once");
+}
+
+#[test]
+fn a_greeting_that_is_more_than_may_wait_ends_its_own_connection_and_nobody_else() {
+    for bound in (1..600).step_by(7) {
+        let mut world = plain(Settings { pending_max: bound, ..settings() });
+        let wish = Wish { names: vec!["q".into()], way: Way::All, snapshot: true, from: BTreeMap::new() };
+        let guests = [Speech::Json, Speech::Events, Speech::Raw { topic: "q".into(), echo: true }]
+            .map(|speech| world.connect_as(100_000, speech, wish.clone()));
+        for at in guests {
+            world.clients[at].overslept = true;
+        }
+        world.settle();
+        assert!(world.alive(), "{bound}");
+    }
+}

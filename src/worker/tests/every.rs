@@ -1,0 +1,331 @@
+//! Scripts: clients that connect, subscribe, publish, stall, break and leave by luck, and what everybody must have in the end.
+
+use super::*;
+
+const TOPICS: [&str; 7] = ["q.us.A", "q.us.B", "q.eu.A", "t.us.A", "t", "q.us.A.x", "q"];
+const PATTERNS: [&str; 7] = ["q.us.*", "q.>", "*.us.A", ">", "t.>", "*", "*.*.*"];
+
+#[test]
+fn every_script_keeps_every_promise() {
+    if let Some(seed) = number("STENTOR_SEED") {
+        return Script::new(seed).run();
+    }
+    let seeds = number("STENTOR_SEEDS").unwrap_or(SEEDS);
+    let next = AtomicU64::new(0);
+    // Each seed goes to one thread, and that is all: Relaxed.
+    let run = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds {
+                return;
+            }
+            if let Err(panic) = std::panic::catch_unwind(|| Script::new(seed).run()) {
+                eprintln!("the script that failed: STENTOR_SEED={seed}");
+                next.store(seeds, Ordering::Relaxed);
+                std::panic::resume_unwind(panic);
+            }
+        }
+    };
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| (0..cores).for_each(|_| drop(scope.spawn(run))));
+}
+
+pub struct Script {
+    pub random: fastrand::Rng,
+    pub world: World,
+    /// Answers may be cut for want of room, or subscriptions refused.
+    pub tight: bool,
+    pub flush_interval: Duration,
+    pub reloaded: Reloaded,
+}
+
+impl Script {
+    fn new(seed: u64) -> Script {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let tight = random.u8(..5) == 0;
+        let flush_interval = Duration::from_millis(if random.u8(..3) == 0 { random.u64(1..50) } else { 0 });
+        let settings = Settings {
+            pending_max: if tight { random.usize(1000..6000) } else { 1 << 20 },
+            subscriptions_max: if tight { 4 } else { 1024 },
+            heartbeat: Duration::from_secs(if random.bool() { random.u64(1..20) } else { 0 }),
+            idle_timeout: Duration::from_secs(if random.bool() { random.u64(6..90) } else { 0 }),
+            flush_interval,
+            turn_sends: if random.bool() { random.usize(1..6) } else { 64 },
+            owed_max: if random.bool() { random.usize(1..3000) } else { OWED_MAX },
+            ..settings()
+        };
+        let segment = random.usize(512..4096);
+        let roomy = random.bool();
+        // Clients publish up to eight at a time; the tape has to hold what happens within one turn.
+        let retain = if roomy { 1 << 20 } else { 24 * 1024 + segment * random.usize(2..12) };
+        let workers = [1, 1, 1, 2, 2, 3][random.usize(..6)];
+        Script {
+            world: World::of(workers, seed, settings, segment, retain),
+            random,
+            tight,
+            flush_interval,
+            reloaded: Reloaded::default(),
+        }
+    }
+
+    fn run(mut self) {
+        for _ in 0..self.random.usize(10..90) {
+            self.act();
+            self.tell_reloaded();
+            if self.random.u8(..16) == 0 {
+                let n = self.random.usize(..self.world.posts.len());
+                self.world.kernel.disturb(n);
+            }
+            for _ in 0..self.random.usize(..4) {
+                self.world.kernel.allow(self.flush_interval);
+                self.world.turn();
+            }
+            let most = if self.random.bool() { usize::MAX } else { self.random.usize(1..600) };
+            self.world.read_all(most);
+        }
+        if self.random.u8(..3) == 0 { self.drain() } else { self.finish() }
+    }
+
+    fn act(&mut self) {
+        match self.random.u8(..100) {
+            0..12 => self.connect(),
+            12..40 => self.publish(),
+            40..75 => self.say(),
+            75..83 => self.stall(),
+            83..87 => self.leave(),
+            87..92 => {
+                let length = Duration::from_millis(self.random.u64(1..300));
+                self.world.pass(length);
+            }
+            92..94 => {
+                let length = Duration::from_secs(self.random.u64(1..40));
+                self.world.pass(length);
+            }
+            94..96 => self.world.kernel.step_wall_clock(self.random.i64(-5_000_000..5_000_000)),
+            96..98 => self.reload(),
+            _ => self.world.settle(),
+        }
+    }
+
+    fn topic(&mut self) -> &'static str {
+        TOPICS[self.random.usize(..TOPICS.len())]
+    }
+
+    fn names(&mut self) -> Vec<&'static str> {
+        let mut names: Vec<&str> = TOPICS.into_iter().chain(PATTERNS).collect();
+        self.random.shuffle(&mut names);
+        names.truncate(self.random.usize(1..4));
+        names
+    }
+
+    fn wish(&mut self) -> Wish {
+        let names = self.names().into_iter().map(Into::into).collect();
+        let way = [Way::All, Way::Latest, Way::Latest, Way::Rate(4), Way::Rate(50)][self.random.usize(..5)];
+        Wish { names, way, snapshot: self.random.bool(), from: BTreeMap::new() }
+    }
+
+    fn body(&mut self) -> Body {
+        let kind = [Kind::Json, Kind::Json, Kind::Text, Kind::Binary][self.random.usize(..4)];
+        self.body_of(kind)
+    }
+
+    fn body_of(&mut self, kind: Kind) -> Body {
+        let pad = match self.random.u8(..20) {
+            0..15 => self.random.usize(..40),
+            15..19 => self.random.usize(..800),
+            _ => self.random.usize(..6000),
+        };
+        self.world.body(kind, pad)
+    }
+
+    fn connect(&mut self) {
+        if self.world.clients.iter().filter(|client| !client.peer.dropped()).count() >= 12 || !self.world.alive() {
+            return;
+        }
+        let room = [1, 17, 200, 1000, 5000, 100_000][self.random.usize(..6)];
+        if self.random.u8(..20) == 0 {
+            // Half a request, another one, or none at all.
+            let request =
+                [&b"GET /ws?topics=q HTTP"[..], b"GET /metrics HTTP/1.1\r\nHost: sim\r\n\r\n", b"\x16\x03\x01", b""];
+            let (peer, _) = self.world.hand_over(room);
+            peer.write(request[self.random.usize(..4)]);
+            match self.random.u8(..3) {
+                0 => peer.end(),
+                1 => peer.reset(),
+                _ => {}
+            }
+            return self.world.strays.push(peer);
+        }
+        let names = if self.random.bool() { self.names() } else { Vec::new() };
+        let at = match self.random.u8(..6) {
+            4 | 5 => {
+                let mut wish = self.wish();
+                wish.snapshot = true;
+                let topic = self.topic().to_owned();
+                let speech = match self.random.u8(..4) {
+                    0 => {
+                        wish.names = vec![topic.clone()];
+                        Speech::Raw { topic, echo: self.random.bool() }
+                    }
+                    1 => Speech::Events,
+                    _ => Speech::Json,
+                };
+                self.world.connect_as(room, speech, wish)
+            }
+            0 | 1 => {
+                let (topic, echo) = (self.topic().to_owned(), self.random.bool());
+                self.world.connect(room, Speech::Raw { topic, echo }, &[])
+            }
+            _ => self.world.connect(room, Speech::Json, &names),
+        };
+        let client = &mut self.world.clients[at];
+        client.rude = self.random.u8(..10) == 0;
+        if self.random.u8(..8) == 0 {
+            // What its TCP holds takes it less than the least idle timeout, and everything less than it may take to close.
+            client.pace = Some((client.peer.window() / 4).max(room / 40) + 1);
+        }
+        client.overslept = self.tight;
+    }
+
+    fn publish(&mut self) {
+        let most = if self.random.u8(..6) == 0 { 60 } else { 6 };
+        for _ in 0..self.random.usize(1..most) {
+            let (topic, body) = (self.topic(), self.body());
+            self.world.publish(topic, vec![body]);
+            if self.random.u8(..10) == 0 {
+                self.world.kernel.allow(Duration::ZERO);
+                self.world.turn();
+            }
+        }
+    }
+
+    /// Some client that is open.
+    fn someone(&mut self) -> Option<usize> {
+        let open = |at: &usize| {
+            let client = &self.world.clients[*at];
+            client.state == State::Open && client.closing.is_none()
+        };
+        let open: Vec<usize> = (0..self.world.clients.len()).filter(open).collect();
+        (!open.is_empty()).then(|| open[self.random.usize(..open.len())])
+    }
+
+    fn say(&mut self) {
+        let Some(at) = self.someone() else { return };
+        let (json, sure) = (self.world.clients[at].is_json(), !self.tight && !self.reloaded.names);
+        if matches!(self.world.clients[at].speech, Speech::Events) {
+            return;
+        }
+        let waiting: usize = self.world.clients.iter().map(|client| client.publishing.len()).sum();
+        let names: Vec<String> = self.names().into_iter().map(Into::into).collect();
+        let what = self.random.u8(..13);
+        if json && (7..10).contains(&what) || !json && what >= 4 {
+            if waiting < 8 && !self.world.clients[at].reloaded.mute {
+                let kind = if json { Kind::Json } else { [Kind::Text, Kind::Binary][self.random.usize(..2)] };
+                let (topic, body, acked) = (self.topic(), self.body_of(kind), self.random.bool());
+                self.world.clients[at].publish(topic, body, acked);
+            }
+            return;
+        }
+        let mut wish = self.wish();
+        if let (true, Some(book)) = (self.random.bool(), &self.world.clients[at].book) {
+            let resumed: Vec<String> = TOPICS.iter().map(|topic| (*topic).to_owned()).collect();
+            let resumed: Vec<String> = resumed
+                .into_iter()
+                .filter(|topic| wish.names.iter().any(|name| crate::topic::script::stands_for(name, topic)))
+                .collect();
+            wish.from = book.points(&resumed, self.random.u64(..12));
+            if self.random.u8(..8) == 0 {
+                wish.from.values_mut().for_each(|(epoch, _)| *epoch = "gone".into());
+            }
+        }
+        let ping = vec![b'p'; self.random.usize(..126)];
+        let snapshot = self.random.bool();
+        let World { clients, journal, .. } = &mut self.world;
+        let client = &mut clients[at];
+        match what {
+            0..4 if json && client.book.is_some() => client.sub_as(wish),
+            0..4 if json => client.sub(names, snapshot, journal),
+            4..7 if json => client.unsub(names, journal),
+            10 => client.list(sure && client.book.is_none()),
+            11 => client.ping(),
+            12 => client.nonsense(),
+            _ => client.control_ping(&ping),
+        }
+    }
+
+    fn stall(&mut self) {
+        let Some(at) = self.someone() else { return };
+        let client = &mut self.world.clients[at];
+        client.stalled = !client.stalled;
+    }
+
+    fn leave(&mut self) {
+        let Some(at) = self.someone() else { return };
+        self.end(at);
+    }
+
+    fn end(&mut self, at: usize) {
+        let client = &mut self.world.clients[at];
+        match self.random.u8(..5) {
+            4 => client.vanish(self.world.kernel.now_ns()),
+            0 => {
+                client.peer.end();
+                client.state = State::Left;
+            }
+            1 => {
+                client.peer.reset();
+                client.publishing.clear();
+                client.state = State::Left;
+            }
+            _ => client.close([1000, 1001, 3000, 4999][self.random.usize(..4)]),
+        }
+    }
+
+    /// Everybody reads again and must have everything; then all leave, and nothing may be left.
+    fn finish(mut self) {
+        for client in &mut self.world.clients {
+            (client.stalled, client.pace) = (false, None);
+        }
+        self.world.pass(self.flush_interval * 3);
+        // Long enough for the ticks of every rate.
+        self.world.pass(Duration::from_millis(610));
+        let tail = self.world.tail();
+        let World { clients, journal, .. } = &mut self.world;
+        for client in clients.iter_mut() {
+            client.check_complete(journal.len(), journal, tail);
+        }
+        for at in 0..self.world.clients.len() {
+            if self.world.clients[at].state == State::Open && self.world.clients[at].closing.is_none() {
+                self.end(at);
+            }
+        }
+        // Long enough for those who don't answer.
+        self.world.pass(Duration::from_secs(40));
+        // Those that are gone without a word may be waited for for longer, or for ever.
+        self.world.clients.iter().filter(|client| client.vanished.is_some()).for_each(|client| client.peer.reset());
+        self.world.pass(Duration::from_secs(1));
+        self.world.check_nothing_left();
+    }
+
+    /// The server stops in the middle of it all.
+    fn drain(mut self) {
+        for client in &mut self.world.clients {
+            client.drained = true;
+            if self.random.bool() {
+                client.stalled = false;
+            }
+            client.overslept |= client.stalled || client.pace.is_some();
+        }
+        let until = Moment(self.world.kernel.now_ns()) + Duration::from_secs(8);
+        self.world.posts.iter().for_each(|post| post.inbox.drain(until));
+        self.world.pass(Duration::from_secs(30));
+        assert!(!self.world.alive(), "a worker doesn't stop");
+        self.world.posts.clear();
+        self.world.control.try_iter().for_each(drop);
+        assert_eq!(self.world.limits.connections(), 0);
+        let tail = self.world.tape.tail().0 as usize;
+        for client in &mut self.world.clients {
+            client.read(usize::MAX, &self.world.journal, tail);
+        }
+    }
+}
