@@ -141,7 +141,8 @@ mod tests {
         for payload in payloads.into_iter().chain([Payload::Binary(b"\n\xff")]) {
             let json = pushed(Lane::Json, payload);
             let mut expected = Vec::new();
-            event::push_event(&mut expected, Some((&"a", 3)), &json[2..]);
+            expected.extend_from_slice(b"id: a:3\n");
+            event::push_event(&mut expected, |out| out.extend_from_slice(&json[2..]));
             assert_eq!(pushed(Lane::Events, payload), expected, "{payload:?}");
         }
     }

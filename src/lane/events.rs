@@ -101,7 +101,7 @@ impl Words for Events {
     }
 
     fn push_reply(&self, out: &mut Vec<u8>, reply: &Reply<'_>) {
-        event::push_event_with(out, |out| reply.push_json(out));
+        event::push_event(out, |out| reply.push_json(out));
     }
 
     fn push_close(&self, _: &mut Vec<u8>, _: Option<(CloseCode, &str)>) {}

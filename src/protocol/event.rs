@@ -4,18 +4,15 @@
 //! which a browser resumes by itself (HTML Standard, "Server-sent events", section 9.2.5). A payload may have line ends
 //! where JSON allows white space; they divide the data into lines, which the client joins again with line feeds.
 
-use std::{fmt::Display, io::Write};
-
-/// Appends one event. `id` is the numbering and number of an update; other messages leave the client's id as it is.
-pub fn push_event(out: &mut Vec<u8>, id: Option<(&dyn Display, u64)>, json: &[u8]) {
-    if let Some((epoch, seq)) = id {
-        writeln!(out, "id: {epoch}:{seq}").expect("a Vec takes every byte");
-    }
+/// Appends one event without an id, which leaves the client's as it is; `write` appends its JSON.
+pub fn push_event(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     out.extend_from_slice(b"data: ");
     let start = out.len();
-    push_lines(out, json);
-    if out.len() == start {
-        out.extend_from_slice(json);
+    write(out);
+    if memchr::memchr2(b'\n', b'\r', &out[start..]).is_some() {
+        // Only a payload in it has line ends.
+        let json = out.split_off(start);
+        push_lines(out, &json);
     }
     out.extend_from_slice(b"\n\n");
 }
@@ -36,19 +33,6 @@ pub fn push_lines(out: &mut Vec<u8>, text: &[u8]) {
     }
 }
 
-/// Appends one event without an id, whose JSON `write` appends.
-pub fn push_event_with(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
-    out.extend_from_slice(b"data: ");
-    let start = out.len();
-    write(out);
-    if memchr::memchr2(b'\n', b'\r', &out[start..]).is_some() {
-        // Only a payload in it has line ends.
-        let json = out.split_off(start);
-        push_lines(out, &json);
-    }
-    out.extend_from_slice(b"\n\n");
-}
-
 /// Reads a `Last-Event-ID` back: the epoch and the number.
 ///
 /// # Errors
@@ -64,31 +48,21 @@ pub fn read_id(text: &str) -> Result<(&str, u64), String> {
 mod tests {
     use super::*;
 
-    fn event(id: Option<(&dyn Display, u64)>, json: &str) -> String {
-        let mut out = Vec::new();
-        push_event(&mut out, id, json.as_bytes());
-        String::from_utf8(out).unwrap()
+    fn event(json: &str) -> String {
+        let mut out = b"before".to_vec();
+        push_event(&mut out, |out| out.extend_from_slice(json.as_bytes()));
+        String::from_utf8(out).unwrap().strip_prefix("before").unwrap().to_owned()
     }
 
     #[test]
-    fn a_message_is_one_event_with_the_id_of_an_update() {
-        assert_eq!(event(Some((&"k3", 7)), "{\"a\":1}"), "id: k3:7\ndata: {\"a\":1}\n\n");
-        assert_eq!(event(None, "{}"), "data: {}\n\n");
+    fn a_message_is_one_event() {
+        assert_eq!(event("{}"), "data: {}\n\n");
     }
 
     #[test]
     fn line_ends_within_a_payload_divide_the_data_and_nothing_else() {
-        assert_eq!(event(None, "{\n1\r\n2\r3}"), "data: {\ndata: 1\ndata: 2\ndata: 3}\n\n");
-        assert_eq!(event(None, "1\n"), "data: 1\ndata: \n\n");
-    }
-
-    #[test]
-    fn an_event_is_the_same_whether_its_json_is_there_before_or_not() {
-        for json in ["{}", "", "\n", "{\n1\r\n2\r3}", "1\r"] {
-            let mut out = b"before".to_vec();
-            push_event_with(&mut out, |out| out.extend_from_slice(json.as_bytes()));
-            assert_eq!(String::from_utf8(out).unwrap(), format!("before{}", event(None, json)));
-        }
+        assert_eq!(event("{\n1\r\n2\r3}"), "data: {\ndata: 1\ndata: 2\ndata: 3}\n\n");
+        assert_eq!(event("1\n"), "data: 1\ndata: \n\n");
     }
 
     #[test]
