@@ -329,7 +329,6 @@ mod tests {
         assert_eq!(pair.ready(), None, "it was never full");
         for _ in 0..2 {
             let taken = pair.fill();
-            assert_eq!(pair.ready(), None, "it has no room");
             pair.peer.read_exact(&mut vec![0; taken]).unwrap();
             assert_eq!((pair.wait(), pair.ready()), ((false, true), Some((false, true))));
             assert_eq!(pair.edge.flush(&mut pair.socket), Flushed::All);
@@ -345,7 +344,6 @@ mod tests {
         assert_eq!(pair.wait(), (true, false));
         pair.edge.interest(&mut pair.socket, false);
         let taken = pair.fill();
-        assert_eq!(pair.ready(), None);
         pair.peer.read_exact(&mut vec![0; taken]).unwrap();
         assert_eq!(pair.wait(), (false, true));
         pair.edge.interest(&mut pair.socket, true);

@@ -89,7 +89,8 @@ pub enum Flushed {
     Broken(io::ErrorKind),
 }
 
-/// A socket that may be read, or written where the edge has asked for room. Only a hint: what it says may be over by the time one looks.
+/// A socket that may be read, or written where the edge has asked for room. Only a hint: what it says may be over by the time
+/// one looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ready {
     /// Whose it is.
