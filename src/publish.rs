@@ -125,8 +125,11 @@ impl Door {
         payload: Payload<'_>,
         about: About,
     ) -> Result<Appended, PublishError> {
-        let draft = self.draft(by.holder, topic, payload, self.lanes())?;
-        self.append(&mut self.tape.appender(), by.account, topic, draft, about)
+        self.admit(by.holder, topic, payload)?;
+        let mut draft = ready(payload, self.lanes());
+        let done = self.tape.appender().append(by.account, topic, &mut draft, about, || self.check(topic));
+        keep(draft);
+        done
     }
 
     /// The lanes to be written; there may be others by the time that a publication has its number.
@@ -135,15 +138,9 @@ impl Door {
         self.tape.wanted().written()
     }
 
-    /// Does what can be done without the lock.
+    /// Asks what can be asked without the lock.
     #[inline]
-    fn draft<'p>(
-        &self,
-        holder: Holder,
-        topic: &str,
-        payload: Payload<'p>,
-        lanes: Wanted,
-    ) -> Result<Draft<'p>, PublishError> {
+    fn admit(&self, holder: Holder, topic: &str, payload: Payload<'_>) -> Result<(), PublishError> {
         if !holder.may_publish(topic) {
             return Err(PublishError::Forbidden(topic.to_owned()));
         }
@@ -152,32 +149,32 @@ impl Door {
             self.check(topic)?;
             return Err(PublishError::TooLarge { len, max });
         }
-        let mut draft = Draft::new(payload, BUFFER.take());
-        draft.prepare(lanes);
-        Ok(draft)
-    }
-
-    /// Does the rest.
-    #[inline]
-    fn append(
-        &self,
-        appender: &mut Appender<'_>,
-        account: Option<&Arc<Account>>,
-        topic: &str,
-        mut draft: Draft<'_>,
-        about: About,
-    ) -> Result<Appended, PublishError> {
-        let done = appender.append(account, topic, &mut draft, about, || self.check(topic));
-        let mut buffer = draft.into_buffer();
-        buffer.clear();
-        buffer.give_back(KEPT_BY_THREAD);
-        BUFFER.set(buffer);
-        done
+        Ok(())
     }
 
     #[cold]
     fn check(&self, topic: &str) -> Result<(), PublishError> {
         Topic::check(topic, self.topic_length_max).map_err(|error| PublishError::BadTopic(error.to_string()))
+    }
+}
+
+/// Does what can be done without the lock, in this thread's buffer if one is needed.
+#[inline]
+fn ready(payload: Payload<'_>, lanes: Wanted) -> Draft<'_> {
+    let buffer = if Draft::takes_room(payload, lanes) { BUFFER.take() } else { Vec::new() };
+    let mut draft = Draft::new(payload, buffer);
+    draft.prepare(lanes);
+    draft
+}
+
+/// Keeps the buffer for the next time.
+#[inline]
+fn keep(draft: Draft<'_>) {
+    let mut buffer = draft.into_buffer();
+    if buffer.capacity() > 0 {
+        buffer.clear();
+        buffer.give_back(KEPT_BY_THREAD);
+        BUFFER.set(buffer);
     }
 }
 
@@ -306,15 +303,18 @@ impl Batch<'_> {
         about: About,
     ) -> Result<Appended, PublishError> {
         let door = &self.publisher.door;
+        door.admit(self.by.holder, topic, payload)?;
         let lanes = door.lanes();
         // Nobody waits while this one is encoded.
         if self.held >= HELD_MAX || Draft::takes_time(payload, lanes) {
             self.appender = None;
             self.held = 0;
         }
-        let draft = door.draft(self.by.holder, topic, payload, lanes)?;
+        let mut draft = ready(payload, lanes);
         let appender = self.appender.get_or_insert_with(|| door.tape.appender());
-        let done = door.append(appender, self.by.account, topic, draft, about)?;
+        let done = appender.append(self.by.account, topic, &mut draft, about, || door.check(topic));
+        keep(draft);
+        let done = done?;
         self.held += payload.bytes().len() + HELD_BY_ONE;
         self.count += 1;
         Ok(done)

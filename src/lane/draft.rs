@@ -18,6 +18,12 @@ pub struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
+    /// Whether a buffer may be of use to make such a payload ready for these lanes.
+    #[inline]
+    pub fn takes_room(payload: Payload<'_>, lanes: Wanted) -> bool {
+        lanes.iter().any(|lane| lane.may_differ(payload.kind()))
+    }
+
     /// A draft that is ready for no lane. `buffer` is memory to be used again; nothing is allocated if it isn't needed.
     #[inline]
     pub fn new(payload: Payload<'a>, mut buffer: Vec<u8>) -> Draft<'a> {
@@ -28,20 +34,21 @@ impl<'a> Draft<'a> {
     /// Whether making such a payload ready for these lanes is more than to see that it is ready.
     #[inline]
     pub fn takes_time(payload: Payload<'_>, lanes: Wanted) -> bool {
-        payload.kind() != Kind::Json && lanes.iter().any(|lane| lane.encoding().asks_for_json())
+        payload.kind() != Kind::Json && lanes.iter().any(Lane::asks_for_json)
     }
 
     /// Makes it ready for those of `lanes` for which it isn't yet.
     #[inline]
     pub fn prepare(&mut self, lanes: Wanted) {
         for lane in lanes.without(self.ready).iter() {
-            let encoding = lane.encoding();
-            if encoding.asks_for_json() {
+            if lane.asks_for_json() {
                 self.payload = self.payload.settled();
             }
-            let start = self.bodies.len();
-            encoding.prepare(self.payload, &mut self.bodies);
-            self.places[lane as usize] = (start, self.bodies.len());
+            if lane.may_differ(self.kind()) {
+                let start = self.bodies.len();
+                lane.prepare(self.payload, &mut self.bodies);
+                self.places[lane as usize] = (start, self.bodies.len());
+            }
         }
         self.ready = Wanted::from_bits(self.ready.bits() | lanes.bits());
     }
@@ -61,13 +68,13 @@ impl<'a> Draft<'a> {
     /// How many bytes the frame in `lane` has, for which it is ready.
     #[inline]
     pub fn len(&self, lane: Lane, of: &Numbered<'_>) -> usize {
-        lane.encoding().len(of, self.kind(), self.body(lane))
+        lane.len(of, self.kind(), self.body(lane))
     }
 
     /// Writes the frame into `room`, which has that many bytes.
     #[inline]
     pub fn write(&self, lane: Lane, of: &Numbered<'_>, room: &mut [u8]) {
-        lane.encoding().write(of, self.kind(), self.body(lane), room);
+        lane.write(of, self.kind(), self.body(lane), room);
     }
 
     /// The buffer back.

@@ -19,7 +19,13 @@ const DATA: &[u8] = b"\ndata: ";
 const END: &[u8] = b"\n\n";
 
 impl Encoding for Events {
+    #[inline]
     fn asks_for_json(&self) -> bool {
+        true
+    }
+
+    #[inline]
+    fn may_differ(&self, _: Kind) -> bool {
         true
     }
 

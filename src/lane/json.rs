@@ -21,19 +21,27 @@ use crate::{
 pub struct Json;
 
 impl Encoding for Json {
+    #[inline]
     fn asks_for_json(&self) -> bool {
         true
+    }
+
+    #[inline]
+    fn may_differ(&self, kind: Kind) -> bool {
+        kind != Kind::Json
     }
 
     fn prepare(&self, payload: Payload<'_>, body: &mut Vec<u8>) {
         envelope::push_value(body, payload);
     }
 
+    #[inline]
     fn len(&self, of: &Numbered<'_>, kind: Kind, body: &[u8]) -> usize {
         let len = of.envelope(kind, body).len();
         frame::header_len(len) + len
     }
 
+    #[inline]
     fn write(&self, of: &Numbered<'_>, kind: Kind, body: &[u8], room: &mut [u8]) {
         let header = frame::write_header_to_fill(room, Opcode::Text);
         of.envelope(kind, body).write(&mut room[header..]);

@@ -28,11 +28,39 @@ macro_rules! lanes {
             /// All lanes, in order.
             pub const ALL: [Lane; [$(Lane::$lane),+].len()] = [$(Lane::$lane),+];
 
-            /// How publications are put into it.
+            // How publications are put into it, without a call through a table.
+
             #[inline]
-            pub fn encoding(self) -> &'static dyn Encoding {
+            fn asks_for_json(self) -> bool {
                 match self {
-                    $(Lane::$lane => &$format,)+
+                    $(Lane::$lane => $format.asks_for_json(),)+
+                }
+            }
+
+            #[inline]
+            fn may_differ(self, kind: Kind) -> bool {
+                match self {
+                    $(Lane::$lane => $format.may_differ(kind),)+
+                }
+            }
+
+            fn prepare(self, payload: Payload<'_>, body: &mut Vec<u8>) {
+                match self {
+                    $(Lane::$lane => $format.prepare(payload, body),)+
+                }
+            }
+
+            #[inline]
+            fn len(self, of: &Numbered<'_>, kind: Kind, body: &[u8]) -> usize {
+                match self {
+                    $(Lane::$lane => $format.len(of, kind, body),)+
+                }
+            }
+
+            #[inline]
+            fn write(self, of: &Numbered<'_>, kind: Kind, body: &[u8], room: &mut [u8]) {
+                match self {
+                    $(Lane::$lane => $format.write(of, kind, body, room),)+
                 }
             }
 
@@ -65,9 +93,12 @@ pub const LANES_MAX: usize = 5;
 const _: () = assert!(LANES <= LANES_MAX);
 
 /// How a lane has publications. What one is of before it has its number comes first, so that it can be done without a lock.
-pub trait Encoding: Sync {
+pub trait Encoding {
     /// Whether it has to be known of text if it is JSON.
     fn asks_for_json(&self) -> bool;
+
+    /// Whether it may have another body for such a payload than the payload's own bytes.
+    fn may_differ(&self, kind: Kind) -> bool;
 
     /// Appends the payload as this lane has it, unless that is the payload's own bytes: then nothing.
     fn prepare(&self, payload: Payload<'_>, body: &mut Vec<u8>);
@@ -142,7 +173,12 @@ impl Wanted {
     /// The lanes in it, in order.
     #[inline]
     pub fn iter(self) -> impl Iterator<Item = Lane> {
-        Lane::ALL.into_iter().filter(move |lane| self.has(*lane))
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let lane = *Lane::ALL.get(left.trailing_zeros() as usize)?;
+            left &= left - 1;
+            Some(lane)
+        })
     }
 
     /// The lanes that are written when these are wanted: one at least, of those from which the others can be made, so that

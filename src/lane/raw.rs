@@ -19,16 +19,24 @@ use crate::{
 pub struct Raw;
 
 impl Encoding for Raw {
+    #[inline]
     fn asks_for_json(&self) -> bool {
+        false
+    }
+
+    #[inline]
+    fn may_differ(&self, _: Kind) -> bool {
         false
     }
 
     fn prepare(&self, _: Payload<'_>, _: &mut Vec<u8>) {}
 
+    #[inline]
     fn len(&self, _: &Numbered<'_>, _: Kind, body: &[u8]) -> usize {
         frame::header_len(body.len()) + body.len()
     }
 
+    #[inline]
     fn write(&self, _: &Numbered<'_>, kind: Kind, body: &[u8], room: &mut [u8]) {
         let opcode = if kind == Kind::Binary { Opcode::Binary } else { Opcode::Text };
         let header = frame::write_header_to_fill(room, opcode);

@@ -75,10 +75,11 @@ impl Published<'_> {
         self.len(lane) > 0
     }
 
-    /// How long its longest frame is.
+    /// How long its longest frame is; one more where that is the first in a block.
     #[inline]
     pub fn longest(&self) -> u32 {
-        Lane::ALL.into_iter().map(|lane| self.len(lane)).max().unwrap_or(0)
+        let grown = |lane: Lane| self.entry.ends[lane as usize] - self.before.ends[lane as usize];
+        Lane::ALL.into_iter().map(grown).max().unwrap_or(0)
     }
 
     /// Its frame in `lane`.
@@ -176,9 +177,8 @@ impl Reader {
             }
             // SAFETY: `at` is below the head that `refresh` loaded with Acquire.
             let mut before = unsafe { segment.entry_before((at.0 - segment.base.0) as usize) };
-            while at.0 < end {
-                // SAFETY: as above.
-                let entry = unsafe { segment.entry((at.0 - segment.base.0) as usize) };
+            // SAFETY: as above.
+            for entry in unsafe { segment.entries((at.0 - segment.base.0) as usize, (end - segment.base.0) as usize) } {
                 if !visit(&Published { position: at, base: segment.base, entry, before }) {
                     return at;
                 }

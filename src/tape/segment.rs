@@ -202,6 +202,16 @@ impl Segment {
         self.entries[at].with(|cell| unsafe { &*cell })
     }
 
+    /// The index entries from number `from` up to `to`.
+    ///
+    /// # Safety
+    /// As [`Segment::entry`], of all of them.
+    #[inline]
+    pub(super) unsafe fn entries(&self, from: usize, to: usize) -> impl Iterator<Item = &Entry> {
+        // SAFETY: published entries are never written again while the segment lives.
+        self.entries[from..to].iter().map(|cell| cell.with(|cell| unsafe { &*cell }))
+    }
+
     /// The index entry before number `at`.
     ///
     /// # Safety

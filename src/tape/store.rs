@@ -8,14 +8,19 @@ use std::collections::VecDeque;
 
 use super::{
     Position,
-    segment::{BLOCKS, Pool, Segment},
+    segment::{BLOCKS, Entry, Pool, Segment},
     sync::Arc,
 };
-use crate::lane::{LANES, LANES_MAX, Lane};
+use crate::lane::{LANES, LANES_MAX, Lane, Wanted};
 
 /// See the module's description.
 pub(super) struct Store {
+    /// The oldest first, and the newest last.
     segments: VecDeque<Arc<Segment>>,
+    /// The newest, which is being filled.
+    filling: Arc<Segment>,
+    /// The position of the oldest publication held.
+    tail: u64,
     pool: Arc<Pool>,
     retain: usize,
     /// Memory of all segments, in bytes.
@@ -36,24 +41,20 @@ struct Newest {
     taken: usize,
 }
 
-/// Room for one publication, in the newest segment.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Room {
-    /// Where each lane's frame begins: in this block of the lane's, at this offset.
-    pub at: [(usize, u32); LANES],
-    /// Where each lane ends with it.
-    pub ends: [u32; LANES_MAX],
-    /// One bit for each lane, lowest first: its frame is the first in a block, before which an offset was left out.
-    pub opens: u8,
-}
-
 impl Store {
     /// A store of one empty segment. Sizes are in bytes, as those of the settings.
     pub fn new(segment: usize, retain: usize) -> Store {
         let pool = Arc::new(Pool::new(segment));
         let first = Arc::new(Segment::new(Position(0), &pool));
-        let footprint = first.footprint();
-        Store { segments: VecDeque::from([first]), pool, retain, footprint, newest: Newest::default() }
+        Store {
+            footprint: first.footprint(),
+            segments: VecDeque::from([Arc::clone(&first)]),
+            filling: first,
+            tail: 0,
+            pool,
+            retain,
+            newest: Newest::default(),
+        }
     }
 
     /// The segments, the oldest first; there is always one.
@@ -61,16 +62,10 @@ impl Store {
         &self.segments
     }
 
-    /// The one that is being filled.
-    #[inline]
-    pub fn newest(&self) -> &Segment {
-        self.segments.back().expect("there is always a newest segment")
-    }
-
     /// The position of the oldest publication held.
     #[inline]
     pub fn tail(&self) -> u64 {
-        self.segments.front().map_or(0, |oldest| oldest.base.0)
+        self.tail
     }
 
     /// Memory of all segments, in bytes.
@@ -78,52 +73,77 @@ impl Store {
         self.footprint
     }
 
-    /// Finds room for frames of these lengths, 0 for none, of the publication at `next`: in the newest segment, or in another
-    /// that is begun.
+    /// Finds room for frames of these lengths, in these lanes, of the publication at `next`: in the newest segment, or in
+    /// another that is begun. Returns one bit for each lane, lowest first, whose frame is the first in a block.
     #[inline]
-    pub fn make_room(&mut self, next: Position, len: [usize; LANES]) -> Room {
-        let entries = (next.0 - self.newest().base.0) as usize;
-        let fits = |lane: usize| self.newest.ends[lane] as usize + len[lane] <= self.newest.limits[lane] as usize;
-        if entries >= self.newest().entries_max() || !(0..LANES).all(|lane| len[lane] == 0 || fits(lane)) {
-            return self.grow(next, entries, len);
+    pub fn make_room(&mut self, next: Position, lanes: Wanted, len: &[usize; LANES]) -> u8 {
+        let entries = (next.0 - self.filling.base.0) as usize;
+        let fits = |lane: Lane| self.newest.missing(lane, len[lane as usize], 1) == 0;
+        if entries < self.filling.entries_max() && lanes.iter().all(fits) {
+            return 0;
         }
-        self.newest.put(len, 0)
+        self.grow(next, entries, lanes, len)
     }
 
     /// The same where a block or a segment is missing.
     #[cold]
-    fn grow(&mut self, next: Position, entries: usize, len: [usize; LANES]) -> Room {
+    fn grow(&mut self, next: Position, entries: usize, lanes: Wanted, len: &[usize; LANES]) -> u8 {
         let block = self.pool.block_len();
-        let missing = |newest: &Newest, lane: usize| match newest.ends[lane] as usize + len[lane] {
-            end if len[lane] == 0 || end <= newest.limits[lane] as usize => 0,
-            _ => len[lane].max(block),
-        };
-        let more: [usize; LANES] = std::array::from_fn(|lane| missing(&self.newest, lane));
-        let lanes = (0..LANES).filter(|lane| self.newest.blocks[*lane] > 0 || more[*lane] > 0).count();
-        let within = self.newest.taken + more.iter().sum::<usize>() <= lanes * BLOCKS * block;
-        let counts = (0..LANES).all(|lane| self.newest.ends[lane] as usize + 1 + more[lane] < u32::MAX as usize);
+        let (mut more, mut counts, mut users) = (0, true, Wanted::of(|lane| self.newest.blocks[lane as usize] > 0));
+        for lane in lanes.iter() {
+            let missing = self.newest.missing(lane, len[lane as usize], block);
+            more += missing;
+            counts &= self.newest.ends[lane as usize] as usize + 1 + missing < u32::MAX as usize;
+            users = users.with(lane);
+        }
+        let within = self.newest.taken + more <= users.iter().count() * BLOCKS * block;
         // Whatever a publication's size, an empty segment takes it.
-        if entries > 0 && (entries >= self.newest().entries_max() || !within || !counts) {
+        if entries > 0 && (entries >= self.filling.entries_max() || !within || !counts) {
             self.begin(next);
         }
         let mut opens = 0;
-        for lane in Lane::ALL {
-            let more = missing(&self.newest, lane as usize);
-            if more > 0 {
-                self.open_block(lane, more);
+        for lane in lanes.iter() {
+            let missing = self.newest.missing(lane, len[lane as usize], block);
+            if missing > 0 {
+                self.open_block(lane, missing);
                 opens |= 1 << lane as u8;
             }
         }
-        self.newest.put(len, opens)
+        opens
+    }
+
+    /// The place, behind what there is, of a frame that there is room for; `opens` is what [`Store::make_room`] has said.
+    #[expect(unsafe_code, reason = "the writer's lock is held by whoever has the store")]
+    #[inline]
+    pub fn put(&mut self, lane: Lane, len: usize, opens: u8) -> &mut [u8] {
+        let newest = &mut self.newest;
+        let start = newest.ends[lane as usize] + u32::from(opens >> lane as u8 & 1);
+        newest.ends[lane as usize] = start + len as u32;
+        // SAFETY: a store is the writer's, whose lock is held; nothing from `start` on was published.
+        unsafe { self.filling.room(lane, newest.blocks[lane as usize] - 1, start, len) }
+    }
+
+    /// Where each lane ends.
+    #[inline]
+    pub fn ends(&self) -> [u32; LANES_MAX] {
+        self.newest.ends
+    }
+
+    /// Writes the index entry at `position`, for which room was made.
+    #[expect(unsafe_code, reason = "the writer's lock is held by whoever has the store")]
+    #[inline]
+    pub fn set_entry(&mut self, position: Position, entry: Entry) {
+        // SAFETY: a store is the writer's, whose lock is held; this entry was not published.
+        unsafe { self.filling.set_entry((position.0 - self.filling.base.0) as usize, entry) };
     }
 
     /// Closes the newest segment and begins another.
     fn begin(&mut self, next: Position) {
-        self.newest().close(next);
-        let fresh = Arc::new(Segment::new(next, &self.pool));
-        self.footprint += fresh.footprint();
+        self.filling.close(next);
+        self.filling = Arc::new(Segment::new(next, &self.pool));
+        self.footprint += self.filling.footprint();
         self.newest = Newest::default();
-        self.segments.push_back(fresh);
+        self.segments.push_back(Arc::clone(&self.filling));
         self.let_go();
     }
 
@@ -137,7 +157,7 @@ impl Store {
         newest.blocks[lane as usize] += 1;
         newest.taken += len;
         // SAFETY: a store is the writer's, whose lock is held; nothing of this block was published.
-        unsafe { self.newest().open(lane, number, start, len) };
+        unsafe { self.filling.open(lane, number, start, len) };
     }
 
     /// Drops the oldest segments that are beyond `--retain`. The newest stays, whatever its size.
@@ -145,20 +165,16 @@ impl Store {
         while self.footprint > self.retain && self.segments.len() > 1 {
             let oldest = self.segments.pop_front().expect("there are at least two");
             self.footprint -= oldest.footprint();
+            self.tail = self.segments.front().expect("one is left").base.0;
         }
     }
 }
 
 impl Newest {
-    /// Puts frames of these lengths behind what there is, the lanes of `opens` at the beginning of a block.
+    /// How long a block is missing for a frame of this length, if one has at least `least` bytes; 0 if there is room.
     #[inline]
-    fn put(&mut self, len: [usize; LANES], opens: u8) -> Room {
-        let mut at = [(0, 0); LANES];
-        for lane in 0..LANES {
-            let start = self.ends[lane] + u32::from(opens >> lane & 1);
-            at[lane] = (self.blocks[lane].wrapping_sub(1), start);
-            self.ends[lane] = start + len[lane] as u32;
-        }
-        Room { at, ends: self.ends, opens }
+    fn missing(&self, lane: Lane, len: usize, least: usize) -> usize {
+        let end = self.ends[lane as usize] as usize + len;
+        if end <= self.limits[lane as usize] as usize { 0 } else { len.max(least) }
     }
 }

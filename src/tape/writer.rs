@@ -8,7 +8,7 @@ use crossbeam_utils::CachePadded;
 use super::{
     Position,
     segment::Entry,
-    store::{Room, Store},
+    store::Store,
     sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, lock_soon},
 };
 use crate::{
@@ -293,18 +293,13 @@ impl Appender<'_> {
         for lane in lanes.iter() {
             len[lane as usize] = draft.len(lane, &numbered);
         }
-        let room = writer.store.make_room(position, len);
-        let segment = writer.store.newest();
+        let opens = writer.store.make_room(position, lanes, &len);
         for lane in lanes.iter() {
-            let (block, start) = room.at[lane as usize];
-            // SAFETY: this thread holds the writer's lock, and the place was never published.
-            let room = unsafe { segment.room(lane, block, start, len[lane as usize]) };
-            draft.write(lane, &numbered, room);
+            draft.write(lane, &numbered, writer.store.put(lane, len[lane as usize], opens));
         }
-        let (kind, Room { ends, opens, .. }) = (draft.kind(), room);
+        let (kind, ends) = (draft.kind(), writer.store.ends());
         let entry = Entry { topic: id, seq, ts, origin, previous, ends, opens, kind, flags };
-        // SAFETY: this thread holds the writer's lock; `make_room` has left room for the entry.
-        unsafe { segment.set_entry((position.0 - segment.base.0) as usize, entry) };
+        writer.store.set_entry(position, entry);
         writer.next += 1;
         if !writer.registry.keep(id.slot, ts, kind, draft.payload(), account) {
             writer.values_dropped += 1;
