@@ -259,7 +259,7 @@ impl<E: Edge> Worker<E> {
     }
 
     /// Whether members are still to be sent something that was planned.
-    #[cfg(any(feature = "bench", test))]
+    #[cfg(feature = "bench")]
     pub(crate) fn owes(&self) -> bool {
         self.fan.owes()
     }
