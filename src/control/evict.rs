@@ -2,8 +2,8 @@
 //!
 //! Never by address: behind a trusted proxy, everybody has the same. Places go from whoever waits for nothing (the longest idle
 //! first), then from whoever moves most slowly in the middle of a head, of a single payload or of an answer. Memory goes from
-//! whoever takes its answer most slowly. What began within the last quarter of a second is let be, so that a crowd of quick
-//! clients doesn't push each other out: a newcomer stands at the door for so long instead. A byte now and then is no better than none.
+//! whoever takes its answer most slowly. What began within the last 150 milliseconds is let be, so that a crowd of quick
+//! clients doesn't push each other out: a newcomer stands at the door for that time instead, and a little longer. A byte now and then is no better than none.
 
 use std::time::Duration;
 
@@ -13,8 +13,12 @@ use crate::{
     metrics::Eviction,
 };
 
-/// How long something must have lasted at least to be taken for slow: several round trips round the world.
-pub(super) const GRACE: Duration = Duration::from_millis(250);
+/// How long something must have lasted at least to be taken for slow: several round trips within a continent, and little enough
+/// that whoever waits for its place is served within a quarter of a second.
+pub(super) const GRACE: Duration = Duration::from_millis(150);
+
+/// How long a newcomer waits for a place.
+pub(super) const WAIT_MAX: Duration = Duration::from_millis(250);
 
 /// How soon requests that wait for room are looked at again, if nothing else happens.
 pub(super) const RETRY: Duration = Duration::from_millis(25);

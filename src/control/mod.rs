@@ -324,7 +324,7 @@ impl<E: Edge> Control<E> {
     /// Lets those at the door in, as far as there are places now; who has stood there for long enough is told that there are none.
     fn open_door(&mut self) {
         while let Some((came, _)) = self.door.front() {
-            let is_late = self.is_draining() || self.now.since(*came) >= evict::GRACE + evict::RETRY;
+            let is_late = self.is_draining() || self.now.since(*came) >= evict::WAIT_MAX;
             let has_place = self.has_place() || self.make_place();
             if !has_place && !is_late {
                 return;
