@@ -25,7 +25,7 @@ pub mod reply;
 
 pub use code::ErrorCode;
 pub use command::{Command, Id, Mode, Op, Sub};
-pub use envelope::{Envelope, Kind, Payload, update_prefix};
+pub use envelope::{Envelope, Payload, update_prefix};
 #[cfg(fuzzing)]
 pub use json::Json;
 pub use name::{Topic, is_pattern, matches};

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{Registry, Subscriptions, TopicId};
-use crate::protocol::Kind;
+use crate::publication::Kind;
 
 pub const NAMES: [&str; 8] = ["a", "b", "a.b", "a.c", "a.*", "*.b", "a.>", ">"];
 

@@ -225,6 +225,7 @@ pub fn push_text_with(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
 }
 
 /// Appends a binary message in one frame.
+#[cfg(test)]
 pub fn push_binary(out: &mut Vec<u8>, bytes: &[u8]) {
     push(out, Opcode::Binary, bytes);
 }

@@ -13,7 +13,7 @@ use super::{
     book::{Book, Wish},
     reload::Reloaded,
 };
-use crate::{io::sim::Peer, protocol::Kind, topic::script::stands_for};
+use crate::{io::sim::Peer, publication::Kind, topic::script::stands_for};
 
 /// Everything that was published, in the order of the tape.
 #[derive(Default)]
