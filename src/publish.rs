@@ -161,8 +161,10 @@ impl Door {
 /// Does what can be done without the lock, in this thread's buffer if one is needed.
 #[inline]
 fn ready(payload: Payload<'_>, lanes: Wanted) -> Draft<'_> {
-    let buffer = if Draft::takes_room(payload, lanes) { BUFFER.take() } else { Vec::new() };
-    let mut draft = Draft::new(payload, buffer);
+    if !Draft::takes_room(payload, lanes) {
+        return Draft::as_it_is(payload, lanes);
+    }
+    let mut draft = Draft::new(payload, BUFFER.take());
     draft.prepare(lanes);
     draft
 }
@@ -170,12 +172,17 @@ fn ready(payload: Payload<'_>, lanes: Wanted) -> Draft<'_> {
 /// Keeps the buffer for the next time.
 #[inline]
 fn keep(draft: Draft<'_>) {
-    let mut buffer = draft.into_buffer();
+    let buffer = draft.into_buffer();
     if buffer.capacity() > 0 {
-        buffer.clear();
-        buffer.give_back(KEPT_BY_THREAD);
-        BUFFER.set(buffer);
+        keep_buffer(buffer);
     }
+}
+
+#[cold]
+fn keep_buffer(mut buffer: Vec<u8>) {
+    buffer.clear();
+    buffer.give_back(KEPT_BY_THREAD);
+    BUFFER.set(buffer);
 }
 
 /// A handle for publishing; cheap to clone, usable from any thread.

@@ -18,13 +18,20 @@ pub struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    /// Whether a buffer may be of use to make such a payload ready for these lanes.
+    /// Whether one of these lanes may have something else than such a payload itself, for which there is to be room.
     #[inline]
     pub fn takes_room(payload: Payload<'_>, lanes: Wanted) -> bool {
         lanes.iter().any(|lane| lane.may_differ(payload.kind()))
     }
 
-    /// A draft that is ready for no lane. `buffer` is memory to be used again; nothing is allocated if it isn't needed.
+    /// A draft that is ready for these lanes, none of which [takes room](Draft::takes_room).
+    #[inline]
+    pub fn as_it_is(payload: Payload<'a>, lanes: Wanted) -> Draft<'a> {
+        debug_assert!(!Draft::takes_room(payload, lanes));
+        Draft { payload, ready: lanes, bodies: Vec::new(), places: [(0, 0); LANES] }
+    }
+
+    /// A draft that is ready for no lane. `buffer` is memory to be used again.
     #[inline]
     pub fn new(payload: Payload<'a>, mut buffer: Vec<u8>) -> Draft<'a> {
         buffer.clear();
@@ -40,7 +47,15 @@ impl<'a> Draft<'a> {
     /// Makes it ready for those of `lanes` for which it isn't yet.
     #[inline]
     pub fn prepare(&mut self, lanes: Wanted) {
-        for lane in lanes.without(self.ready).iter() {
+        let missing = lanes.without(self.ready);
+        if missing.bits() != 0 {
+            self.make_ready(missing);
+        }
+    }
+
+    #[cold]
+    fn make_ready(&mut self, lanes: Wanted) {
+        for lane in lanes.iter() {
             if lane.asks_for_json() {
                 self.payload = self.payload.settled();
             }

@@ -97,7 +97,8 @@ pub trait Encoding {
     /// Whether it has to be known of text if it is JSON.
     fn asks_for_json(&self) -> bool;
 
-    /// Whether it may have another body for such a payload than the payload's own bytes.
+    /// Whether it may have another body for such a payload than the payload's own bytes. A lane that asks for JSON has one for
+    /// text.
     fn may_differ(&self, kind: Kind) -> bool;
 
     /// Appends the payload as this lane has it, unless that is the payload's own bytes: then nothing.

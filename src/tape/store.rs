@@ -73,21 +73,24 @@ impl Store {
         self.footprint
     }
 
-    /// Finds room for frames of these lengths, in these lanes, of the publication at `next`: in the newest segment, or in
-    /// another that is begun. Returns one bit for each lane, lowest first, whose frame is the first in a block.
+    /// Whether the newest segment has room for the index entry at `next`.
     #[inline]
-    pub fn make_room(&mut self, next: Position, lanes: Wanted, len: &[usize; LANES]) -> u8 {
-        let entries = (next.0 - self.filling.base.0) as usize;
-        let fits = |lane: Lane| self.newest.missing(lane, len[lane as usize], 1) == 0;
-        if entries < self.filling.entries_max() && lanes.iter().all(fits) {
-            return 0;
-        }
-        self.grow(next, entries, lanes, len)
+    pub fn has_entry(&self, next: Position) -> bool {
+        ((next.0 - self.filling.base.0) as usize) < self.filling.entries_max()
     }
 
-    /// The same where a block or a segment is missing.
+    /// Whether a lane's last block has room for a frame of this length.
+    #[inline]
+    pub fn has_room(&self, lane: Lane, len: usize) -> bool {
+        self.newest.missing(lane, len, 1) == 0
+    }
+
+    /// Makes room for frames of these lengths, in these lanes, of the publication at `next`, where there is none: in the
+    /// newest segment, or in another that is begun. Returns one bit for each lane, lowest first, whose frame is the first in a
+    /// block.
     #[cold]
-    fn grow(&mut self, next: Position, entries: usize, lanes: Wanted, len: &[usize; LANES]) -> u8 {
+    pub fn grow(&mut self, next: Position, lanes: Wanted, len: &[usize; LANES]) -> u8 {
+        let entries = (next.0 - self.filling.base.0) as usize;
         let block = self.pool.block_len();
         let (mut more, mut counts, mut users) = (0, true, Wanted::of(|lane| self.newest.blocks[lane as usize] > 0));
         for lane in lanes.iter() {
@@ -112,7 +115,7 @@ impl Store {
         opens
     }
 
-    /// The place, behind what there is, of a frame that there is room for; `opens` is what [`Store::make_room`] has said.
+    /// The place, behind what there is, of a frame that there is room for; `opens` is what [`Store::grow`] has said, or nothing.
     #[expect(unsafe_code, reason = "the writer's lock is held by whoever has the store")]
     #[inline]
     pub fn put(&mut self, lane: Lane, len: usize, opens: u8) -> &mut [u8] {

@@ -289,11 +289,12 @@ impl Appender<'_> {
         topic.number(position.0, ts, origin, writer.store.tail());
         let (id, seq) = (topic.id, topic.seq);
         let numbered = Numbered { prefix: &topic.prefix, epoch: topic.epoch, seq, ts };
-        let mut len = [0; LANES];
+        let (mut len, mut fits) = ([0; LANES], writer.store.has_entry(position));
         for lane in lanes.iter() {
             len[lane as usize] = draft.len(lane, &numbered);
+            fits &= writer.store.has_room(lane, len[lane as usize]);
         }
-        let opens = writer.store.make_room(position, lanes, &len);
+        let opens = if fits { 0 } else { writer.store.grow(position, lanes, &len) };
         for lane in lanes.iter() {
             draft.write(lane, &numbered, writer.store.put(lane, len[lane as usize], opens));
         }

@@ -176,8 +176,16 @@ pub fn header_len(payload_len: usize) -> usize {
 ///
 /// If `out` is shorter than that.
 pub fn write_header(out: &mut [u8], fin: bool, opcode: Opcode, payload_len: usize) -> usize {
-    out[0] = first_byte(fin, opcode);
     let len = header_len(payload_len);
+    write_header_of(len, out, opcode, payload_len);
+    out[0] = first_byte(fin, opcode);
+    len
+}
+
+/// The same for a header that has `len` bytes, of a whole message.
+#[inline]
+fn write_header_of(len: usize, out: &mut [u8], opcode: Opcode, payload_len: usize) {
+    out[0] = first_byte(true, opcode);
     match len {
         2 => out[1] = payload_len as u8,
         4 => {
@@ -189,7 +197,6 @@ pub fn write_header(out: &mut [u8], fin: bool, opcode: Opcode, payload_len: usiz
             out[2..10].copy_from_slice(&(payload_len as u64).to_be_bytes());
         }
     }
-    len
 }
 
 /// Writes the header of an unmasked frame that is to fill `out`, whose length is that of the header and the payload together,
@@ -198,13 +205,16 @@ pub fn write_header(out: &mut [u8], fin: bool, opcode: Opcode, payload_len: usiz
 /// # Panics
 ///
 /// If `out` is shorter than a header.
+#[inline]
 pub fn write_header_to_fill(out: &mut [u8], opcode: Opcode) -> usize {
-    let payload_len = match out.len() {
-        len @ 0..=127 => len - 2,
-        len @ 128..=0x1_0003 => len - 4,
-        len => len - 10,
+    let len = match out.len() {
+        0..=127 => 2,
+        128..=0x1_0003 => 4,
+        _ => 10,
     };
-    write_header(out, true, opcode, payload_len)
+    let payload_len = out.len() - len;
+    write_header_of(len, out, opcode, payload_len);
+    len
 }
 
 /// Appends a text message in one frame.
