@@ -158,12 +158,17 @@ impl Door {
     }
 }
 
-/// Does what can be done without the lock, in this thread's buffer if one is needed.
-#[inline]
+/// Does what can be done without the lock, in this thread's buffer if one is needed. (Inlined: else the draft is copied.)
+#[inline(always)]
 fn ready(payload: Payload<'_>, lanes: Wanted) -> Draft<'_> {
     if !Draft::takes_room(payload, lanes) {
         return Draft::as_it_is(payload, lanes);
     }
+    ready_in_buffer(payload, lanes)
+}
+
+#[cold]
+fn ready_in_buffer(payload: Payload<'_>, lanes: Wanted) -> Draft<'_> {
     let mut draft = Draft::new(payload, BUFFER.take());
     draft.prepare(lanes);
     draft

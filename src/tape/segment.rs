@@ -169,17 +169,16 @@ impl Segment {
         lane.starts[number].store(start, Ordering::Relaxed);
     }
 
-    /// Room for `len` bytes in the block with this number of `lane`, from the offset `start` on, to be filled by the writer.
+    /// Room for `len` bytes in the block with this number of `lane`, from byte `at` of the block on, to be filled by the writer.
     ///
     /// # Safety
-    /// The caller is the only writer, nothing from `start` on has been published, and the slice is given up before it is.
+    /// The caller is the only writer and has added the block, nothing from `at` on has been published, and the slice is given up
+    /// before it is.
     #[expect(clippy::mut_from_ref, reason = "the writer's lock makes the caller the only one")]
     #[inline]
-    pub(super) unsafe fn room(&self, lane: Lane, number: usize, start: u32, len: usize) -> &mut [u8] {
-        let lane = &self.lanes[lane as usize];
-        let at = (start - lane.starts[number].load(Ordering::Relaxed)) as usize;
+    pub(super) unsafe fn room(&self, lane: Lane, number: usize, at: usize, len: usize) -> &mut [u8] {
         // SAFETY: the writer added the block, and it stays as it is.
-        let cells = lane.blocks[number].with(|cell| unsafe { &(&*cell)[at..at + len] });
+        let cells = self.lanes[lane as usize].blocks[number].with(|cell| unsafe { &(&*cell)[at..at + len] });
         // SAFETY: the caller is alone with these bytes, and they were initialised (zeroed) when allocated.
         unsafe { std::slice::from_raw_parts_mut(ByteCell::raw_get(cells.as_ptr()), len) }
     }

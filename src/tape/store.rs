@@ -33,7 +33,8 @@ pub(super) struct Store {
 struct Newest {
     /// Where each lane ends, as the next entry's predecessor says.
     ends: [u32; LANES_MAX],
-    /// Where each lane's last block ends.
+    /// Where each lane's last block begins and ends.
+    starts: [u32; LANES],
     limits: [u32; LANES],
     /// How many blocks each lane has.
     blocks: [usize; LANES],
@@ -122,8 +123,9 @@ impl Store {
         let newest = &mut self.newest;
         let start = newest.ends[lane as usize] + u32::from(opens >> lane as u8 & 1);
         newest.ends[lane as usize] = start + len as u32;
+        let (block, at) = (newest.blocks[lane as usize] - 1, (start - newest.starts[lane as usize]) as usize);
         // SAFETY: a store is the writer's, whose lock is held; nothing from `start` on was published.
-        unsafe { self.filling.room(lane, newest.blocks[lane as usize] - 1, start, len) }
+        unsafe { self.filling.room(lane, block, at, len) }
     }
 
     /// Where each lane ends.
@@ -156,6 +158,7 @@ impl Store {
         self.let_go();
         let newest = &mut self.newest;
         let (start, number) = (newest.ends[lane as usize] + 1, newest.blocks[lane as usize]);
+        newest.starts[lane as usize] = start;
         newest.limits[lane as usize] = u32::try_from(start as usize + len).expect("the largest message is no 4 GiB");
         newest.blocks[lane as usize] += 1;
         newest.taken += len;

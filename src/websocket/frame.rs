@@ -183,7 +183,7 @@ pub fn write_header(out: &mut [u8], fin: bool, opcode: Opcode, payload_len: usiz
 }
 
 /// The same for a header that has `len` bytes, of a whole message.
-#[inline]
+#[inline(always)]
 fn write_header_of(len: usize, out: &mut [u8], opcode: Opcode, payload_len: usize) {
     out[0] = first_byte(true, opcode);
     match len {
