@@ -52,20 +52,32 @@ pub fn deliver<E: Edge>(edge: &mut E, metrics: &WorkerMetrics, socket: &mut E::S
     outcome
 }
 
-/// Sends the same to each connection that `next` names, which is told how often `send` was called so far; `stopped` is told of
-/// those that didn't take all of it. Returns how often it was called.
+/// How many were sent the same, and how often `send` was called for it.
+pub struct Delivered {
+    pub members: u32,
+    pub sends: u64,
+}
+
+/// Sends the same to each connection that `next` names, until `send` was called `most` times; `stopped` is told of those that
+/// didn't take all of it.
 #[inline]
 pub fn deliver_to_each<E: Edge>(
     edge: &mut E,
     metrics: &WorkerMetrics,
     connections: &mut Connections<E::Socket>,
     parcel: Parcel<'_>,
-    mut next: impl FnMut(u64) -> Option<Token>,
+    most: u64,
+    mut next: impl FnMut() -> Option<Token>,
     mut stopped: impl FnMut(Token, Outcome),
-) -> u64 {
-    let (mut sends, mut whole, mut partial_bytes, mut full) = (0, 0, 0, 0);
-    while let Some(token) = next(sends) {
-        let Some(connection) = connections.get_mut(token) else { continue };
+) -> Delivered {
+    let (mut sends, mut whole, mut others, mut partial_bytes, mut full) = (0, 0, 0, 0, 0);
+    while sends < most
+        && let Some(token) = next()
+    {
+        let Some(connection) = connections.get_mut(token) else {
+            others += 1;
+            continue;
+        };
         match send_all(edge, &mut connection.socket, parcel.bytes, &mut sends) {
             Outcome::All => whole += 1,
             outcome => {
@@ -73,6 +85,7 @@ pub fn deliver_to_each<E: Edge>(
                     partial_bytes += taken as u64;
                     full += 1;
                 }
+                others += 1;
                 stopped(token, outcome);
             }
         }
@@ -81,7 +94,7 @@ pub fn deliver_to_each<E: Edge>(
     metrics.deliveries.add(whole * parcel.publications);
     metrics.sent_bytes.add(whole * parcel.bytes.len() as u64 + partial_bytes);
     metrics.sends_full.add(full);
-    sends
+    Delivered { members: whole as u32 + others, sends }
 }
 
 /// Sends what it can of a connection's answers.

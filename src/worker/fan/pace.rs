@@ -149,7 +149,7 @@ impl Fan {
         let mut stopped = Vec::new();
         let stop = |token, outcome| stopped.push((token, outcome));
         let Ground { edge, metrics, .. } = ground;
-        deliver_to_each(edge, metrics, connections, parcel, |_| tokens.next(), stop);
+        deliver_to_each(edge, metrics, connections, parcel, u64::MAX, || tokens.next(), stop);
         drop(tokens);
         for (token, outcome) in stopped {
             let position = self.part(connections, token);

@@ -63,15 +63,11 @@ impl Fan {
             let bytes = contiguous(reader, lane, column.runs(cut), gather);
             debug_assert_eq!(bytes.len(), owed.bytes as usize);
             let parcel = Parcel { bytes, publications: owed.publications.into() };
-            let (mut served, may) = (0, most - sends);
-            let next = |sends| {
-                let token = if sends < may { column.serve_at(cut) } else { None };
-                served += u32::from(token.is_some());
-                token
-            };
             let stop = |token, outcome| stopped.push((token, owed.from, outcome));
-            sends += deliver_to_each(edge, metrics, connections, parcel, next, stop);
-            column.settle(cut, served, passes);
+            let next = || column.serve_at(cut);
+            let done = deliver_to_each(edge, metrics, connections, parcel, most - sends, next, stop);
+            sends += done.sends;
+            column.settle(cut, done.members, passes);
         }
         for (token, from, outcome) in stopped {
             let why = match outcome {
