@@ -85,6 +85,7 @@ impl<S> Connections<S> {
     }
 
     /// Whether there may be room to be given back.
+    #[inline]
     pub fn has_slack(&self) -> bool {
         self.emptied
     }

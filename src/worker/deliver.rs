@@ -52,36 +52,48 @@ pub fn deliver<E: Edge>(edge: &mut E, metrics: &WorkerMetrics, socket: &mut E::S
     outcome
 }
 
-/// Sends the same to each connection that `next` names, which is told how often `send` was called so far; `stopped` is told of
-/// those that didn't take all of it. Returns how often it was called.
+/// How many were sent the same, and how often `send` was called for it.
+pub struct Delivered {
+    pub members: u32,
+    pub sends: u64,
+}
+
+/// Sends the same to each connection that `next` names, until `send` was called `most` times. Those that didn't take all of it
+/// are put on `stopped`, which is all that is kept of them here: they are few, and the others many.
 #[inline]
 pub fn deliver_to_each<E: Edge>(
     edge: &mut E,
     metrics: &WorkerMetrics,
     connections: &mut Connections<E::Socket>,
     parcel: Parcel<'_>,
-    mut next: impl FnMut(u64) -> Option<Token>,
-    mut stopped: impl FnMut(Token, Outcome),
-) -> u64 {
-    let (mut sends, mut whole, mut partial_bytes, mut full) = (0, 0, 0, 0);
-    while let Some(token) = next(sends) {
-        let Some(connection) = connections.get_mut(token) else { continue };
-        match send_all(edge, &mut connection.socket, parcel.bytes, &mut sends) {
+    most: u64,
+    mut next: impl FnMut() -> Option<Token>,
+    stopped: &mut Vec<(Token, Outcome)>,
+) -> Delivered {
+    let before = stopped.len();
+    let (mut sends, mut whole) = (0, 0);
+    while sends < most
+        && let Some(token) = next()
+    {
+        let outcome = match connections.get_mut(token) {
+            Some(connection) => send_all(edge, &mut connection.socket, parcel.bytes, &mut sends),
+            None => Outcome::Broken(ErrorKind::NotConnected),
+        };
+        match outcome {
             Outcome::All => whole += 1,
-            outcome => {
-                if let Outcome::Full(taken) = outcome {
-                    partial_bytes += taken as u64;
-                    full += 1;
-                }
-                stopped(token, outcome);
-            }
+            outcome => stopped.push((token, outcome)),
         }
     }
+    let taken = stopped[before..].iter().filter_map(|(_, outcome)| match outcome {
+        Outcome::Full(taken) => Some(*taken as u64),
+        _ => None,
+    });
+    let (full, partial_bytes) = taken.fold((0, 0), |(full, bytes), taken| (full + 1, bytes + taken));
     metrics.sends.add(sends);
     metrics.deliveries.add(whole * parcel.publications);
     metrics.sent_bytes.add(whole * parcel.bytes.len() as u64 + partial_bytes);
     metrics.sends_full.add(full);
-    sends
+    Delivered { members: whole as u32 + (stopped.len() - before) as u32, sends }
 }
 
 /// Sends what it can of a connection's answers.

@@ -189,8 +189,10 @@ impl<E: Edge> Worker<E> {
         if self.fan.plan(&self.ground) {
             self.cursors.list_all(&self.connections);
         }
-        self.fan.serve(&mut self.ground, &mut self.connections);
-        self.see_to_fallen();
+        if self.fan.is_busy() || self.fan.owes() {
+            self.fan.serve(&mut self.ground, &mut self.connections);
+            self.see_to_fallen();
+        }
     }
 
     /// Ends every cursor whose next publication is no longer on the tape, or lets it go on with newest values.

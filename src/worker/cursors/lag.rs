@@ -89,6 +89,7 @@ impl Cursors {
 
     /// When it is to be looked whether somebody is too far behind; never where any distance is allowed, or nobody is
     /// subscribed: who is behind then is only waited for to take its answers.
+    #[inline]
     pub fn lag_limit_due<E: Edge>(&self, ground: &Ground<E>, interest: &Interest) -> Option<Moment> {
         let limited = ground.settings.lag_limit > 0 || !ground.settings.lag_limit_age.is_zero();
         (limited && !self.is_empty() && !interest.is_empty()).then_some(self.lag_due)

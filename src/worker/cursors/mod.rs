@@ -92,21 +92,25 @@ impl Cursors {
         }
     }
 
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.all.is_empty()
     }
 
     /// How many are behind.
+    #[inline]
     pub fn len(&self) -> usize {
         self.all.len()
     }
 
     /// Whether some can go on.
+    #[inline]
     pub fn is_busy(&self) -> bool {
         !self.runnable.is_empty()
     }
 
     /// Those that are none any more, the first one first.
+    #[inline]
     pub fn next_came(&mut self) -> Option<Came> {
         self.came.pop_front()
     }
@@ -228,6 +232,7 @@ impl Cursors {
     }
 
     /// Puts everybody who has room on that list.
+    #[inline]
     pub fn list_all<S>(&mut self, connections: &Connections<S>) {
         for One { token, behind } in self.all.iter_mut().filter(|one| !one.behind.listed) {
             if connections.get(*token).is_some_and(|connection| !connection.full) {
@@ -306,6 +311,7 @@ impl Cursors {
     }
 
     /// Whether there is room to be given back, which the worker doesn't sleep over.
+    #[inline]
     pub fn has_slack(&self) -> bool {
         let Buffers { plan, bytes, pieces, value } = &self.buffers;
         let scratch = [bytes, value].map(Vec::capacity).into_iter().max();

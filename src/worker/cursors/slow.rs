@@ -48,6 +48,7 @@ impl Survey {
 
 impl Cursors {
     /// When the list is to be made anew; never while there is nobody to show and nobody shown.
+    #[inline]
     pub fn slow_due<E: Edge>(&self, ground: &Ground<E>) -> Option<Moment> {
         let wanted = self.slow.shows_any || (ground.settings.slow_list > 0 && !self.is_empty());
         wanted.then_some(self.slow.due)

@@ -53,7 +53,14 @@ impl<E: Edge> Clerk<'_, E> {
     }
 
     /// Sends the answers that were given this turn, before the pass: publications come after them.
+    #[inline]
     pub fn flush_answers(&mut self) {
+        if self.desk.answered.len() > 0 {
+            self.flush_all();
+        }
+    }
+
+    fn flush_all(&mut self) {
         let mut left = self.desk.answered.len();
         while let Some(token) = self.desk.answered.next(&mut left) {
             let Clerk { ground, connections, fan, cursors, .. } = self;

@@ -103,11 +103,13 @@ impl<S> Desk<S> {
     }
 
     /// Whether there is something to do at once.
+    #[inline]
     pub fn is_busy(&self) -> bool {
         !self.answered.0.is_empty() || !self.due.is_empty() || !self.doomed.is_empty()
     }
 
     /// How long until there is something to do because nothing happened.
+    #[inline]
     pub fn next_due(&self, now: Moment) -> Option<Duration> {
         let stop = self.draining.as_ref().map(|draining| draining.until.since(now));
         stop.into_iter().chain(self.timers.until_next(now)).min()

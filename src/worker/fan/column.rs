@@ -136,6 +136,7 @@ impl Column {
     }
 
     /// Adds a publication to what all members are to be sent.
+    #[inline]
     pub fn plan(&mut self, pass: PassId, at: Position, run: Run) -> Planned {
         let fresh = self.cuts.back().is_none_or(|last| last.pass != pass);
         if fresh {

@@ -118,6 +118,7 @@ pub struct Interest {
 }
 
 impl Interest {
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.cohorts.is_empty()
     }
@@ -262,6 +263,7 @@ impl Interest {
     }
 
     /// Whether there may be room to be given back.
+    #[inline]
     pub fn has_slack(&self) -> bool {
         self.emptied
     }
@@ -368,6 +370,7 @@ impl Interest {
     }
 
     /// When the next tick comes, of which cohort, and the number of its rate.
+    #[inline]
     pub fn next_tick(&self) -> Option<(Moment, CohortId, usize)> {
         self.ticks.next()
     }

@@ -117,6 +117,7 @@ impl Fan {
     }
 
     /// Everything before it was planned for the members.
+    #[inline]
     pub fn position(&self) -> Position {
         self.interest.position
     }
@@ -159,6 +160,7 @@ impl Fan {
     }
 
     /// Those that were let go, the first one first.
+    #[inline]
     pub fn next_fell(&mut self) -> Option<Fell> {
         self.fell.pop_front()
     }
@@ -187,21 +189,25 @@ impl Fan {
     }
 
     /// Whether members are still to be sent something that was planned.
+    #[inline]
     pub fn owes(&self) -> bool {
         !self.passes.is_empty()
     }
 
     /// Whether cohorts stand in line.
+    #[inline]
     pub fn is_busy(&self) -> bool {
         !self.line.is_empty()
     }
 
     /// Bytes that were planned and not yet sent to everybody.
+    #[inline]
     pub fn planned_bytes(&self) -> usize {
         self.passes.bytes()
     }
 
     /// Whether so much is on its way that nothing more is to be planned, nor read from those that publish.
+    #[inline]
     pub fn is_crowded(&self) -> bool {
         self.passes.bytes() >= PLANNED_BYTES || (self.crowded.is_some() && self.crowded == self.passes.oldest())
     }
@@ -272,6 +278,7 @@ impl Fan {
     }
 
     /// Whether there is room to be given back, which the worker doesn't sleep over.
+    #[inline]
     pub fn has_slack(&self) -> bool {
         self.interest.has_slack() || self.gather.capacity() > KEPT_BY_THREAD
     }

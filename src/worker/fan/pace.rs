@@ -147,9 +147,8 @@ impl Fan {
         let parcel = Parcel { bytes: &self.gather, publications: values.len() as u64 };
         let mut tokens = cohort.column.tokens();
         let mut stopped = Vec::new();
-        let stop = |token, outcome| stopped.push((token, outcome));
         let Ground { edge, metrics, .. } = ground;
-        deliver_to_each(edge, metrics, connections, parcel, |_| tokens.next(), stop);
+        deliver_to_each(edge, metrics, connections, parcel, u64::MAX, || tokens.next(), &mut stopped);
         drop(tokens);
         for (token, outcome) in stopped {
             let position = self.part(connections, token);

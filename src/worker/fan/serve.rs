@@ -55,7 +55,7 @@ impl Fan {
         let lane = cohort.key.lane;
         let column = &mut cohort.column;
         let mut sends = 0;
-        let mut stopped = Vec::new();
+        let (mut stopped, mut fallen) = (Vec::new(), Vec::new());
         while sends < most
             && let Some(cut) = column.next_cut()
         {
@@ -63,17 +63,13 @@ impl Fan {
             let bytes = contiguous(reader, lane, column.runs(cut), gather);
             debug_assert_eq!(bytes.len(), owed.bytes as usize);
             let parcel = Parcel { bytes, publications: owed.publications.into() };
-            let (mut served, may) = (0, most - sends);
-            let next = |sends| {
-                let token = if sends < may { column.serve_at(cut) } else { None };
-                served += u32::from(token.is_some());
-                token
-            };
-            let stop = |token, outcome| stopped.push((token, owed.from, outcome));
-            sends += deliver_to_each(edge, metrics, connections, parcel, next, stop);
-            column.settle(cut, served, passes);
+            let next = || column.serve_at(cut);
+            let done = deliver_to_each(edge, metrics, connections, parcel, most - sends, next, &mut stopped);
+            sends += done.sends;
+            column.settle(cut, done.members, passes);
+            fallen.extend(stopped.drain(..).map(|(token, outcome)| (token, owed.from, outcome)));
         }
-        for (token, from, outcome) in stopped {
+        for (token, from, outcome) in fallen {
             let why = match outcome {
                 Outcome::All => continue,
                 Outcome::Full(taken) => {
