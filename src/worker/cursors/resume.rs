@@ -2,8 +2,10 @@
 //!
 //! A subscription that resumes begins at one position like every other. Before it goes on from there, the connection goes
 //! back to the first publication that it missed of any of the topics, and is sent exactly those of them that it missed.
-//! That takes bounded steps like every walk, and nothing is copied beforehand. Whatever of this the tape no longer
-//! has is told by a `reset`, before. A subscription of newest values resumes with the newest, as a snapshot.
+//! That takes bounded steps like every walk, and nothing is copied beforehand. Which these
+//! are, and what becomes of the others, is found out when it subscribes (`desk/points.rs`).
+
+use std::io::ErrorKind;
 
 use rustc_hash::FxHashMap;
 
@@ -41,17 +43,26 @@ impl<E: Edge> Walk<'_, E> {
         // Where each publication ends in the buffer, and the position of it.
         let mut ends: Vec<(usize, Position)> = Vec::new();
         let mut steps = 0;
+        let mut is_cut = false;
         let reached = ground.reader.scan(behind.position, resume.until, |entry| {
             if steps == STEP_ENTRIES || bytes.len() >= SEND_MAX {
                 return false;
             }
             steps += 1;
             if resume.seen.get(&entry.topic.slot).is_some_and(|seen| entry.seq > *seen) {
-                push_entry(ground, lane, entry, bytes);
-                ends.push((bytes.len(), entry.position));
+                if push_entry(ground, lane, entry, bytes) {
+                    ends.push((bytes.len(), entry.position));
+                } else if entry.position == behind.position && behind.offset > 0 {
+                    is_cut = true;
+                    return false;
+                }
             }
             true
         });
+        if is_cut {
+            // It has the beginning of a frame that can't be made again: there is nothing that it could read after that.
+            return Step::Broken(ErrorKind::NotFound);
+        }
         let unsent = &bytes[(behind.offset as usize).min(bytes.len())..];
         let begun = bytes.len() - unsent.len();
         let Ground { edge, metrics, .. } = &mut **ground;

@@ -392,6 +392,6 @@ pub fn rest_of_frame<E: Edge>(
         return Some(frame);
     }
     let published = ground.reader.look(behind.position)?;
-    push_entry(ground, connection.lane, &published, &mut frame);
-    Some(frame.split_off(behind.offset as usize))
+    let is_there = push_entry(ground, connection.lane, &published, &mut frame);
+    is_there.then(|| frame.split_off(behind.offset as usize))
 }

@@ -53,13 +53,12 @@ pub fn push_value<E: Edge>(
     out: &mut Vec<u8>,
 ) -> Option<u64> {
     if let Some(published) = ground.reader.look(Position(position.0 - 1)) {
-        push_entry(ground, lane, &published, out);
-        return Some(published.seq);
+        return push_entry(ground, lane, &published, out).then_some(published.seq);
     }
     // It has outlived its place on the tape, unless a newer one has followed.
     let newest = interest.newest(slot).filter(|newest| newest.end == position)?;
     ground.tape.with_topics(|topics, _| {
-        let topic = topics.at(slot).filter(|topic| topic.seq == newest.seq)?;
+        let topic = topics.at(slot).filter(|topic| topic.end == position.0)?;
         let payload = topic.last.as_ref()?.payload();
         let (epoch, seq, ts) = (topic.epoch, topic.seq, topic.ts);
         draft::push(lane, &Numbered { prefix: &topic.prefix, epoch, seq, ts }, payload, out);
@@ -67,18 +66,21 @@ pub fn push_value<E: Edge>(
     })
 }
 
-/// Appends a publication that is on the tape, also from a time when nobody wanted the lane.
-pub fn push_entry<E: Edge>(ground: &Ground<E>, lane: Lane, entry: &Published<'_>, out: &mut Vec<u8>) {
+/// Appends a publication that is on the tape, also from a time when nobody wanted the lane: unless its topic was forgotten since,
+/// whose name the frame would have to say. Returns whether it did.
+pub fn push_entry<E: Edge>(ground: &Ground<E>, lane: Lane, entry: &Published<'_>, out: &mut Vec<u8>) -> bool {
     let Ground { reader, tape, .. } = ground;
     let frame = |lane: Lane| entry.is_in(lane).then(|| reader.bytes(lane, entry.run(lane)));
     if let Some(frame) = frame(lane) {
-        return out.extend_from_slice(frame);
+        out.extend_from_slice(frame);
+        return true;
     }
     tape.with_topics(|topics, _| {
-        let Some(topic) = topics.at(entry.topic.slot).filter(|topic| topic.id == entry.topic) else { return };
+        let Some(topic) = topics.at(entry.topic.slot).filter(|topic| topic.id == entry.topic) else { return false };
         let of = Numbered { prefix: &topic.prefix, epoch: topic.epoch, seq: entry.seq, ts: entry.ts };
         draft::push_from(lane, &of, entry.kind, frame, out);
-    });
+        true
+    })
 }
 
 /// The planned bytes in one piece: the tape's own where they are adjacent, else gathered into `gather`.

@@ -148,3 +148,33 @@ fn whoever_is_further_behind_than_the_limit_is_told_and_closed() {
         assert_eq!(world.clients[slow].state, expected);
     }
 }
+
+#[test]
+fn a_topic_that_is_forgotten_in_the_middle_of_its_frame_costs_that_client_alone() {
+    for reads_on in [false, true] {
+        let mut world = plain(settings());
+        // Nobody wants the lane yet, so that the frame is made when it is missed, from the topic's name.
+        world.publish_some("q", 3, 400);
+        let epoch = world.tape.with_topics(|topics, _| topics.find("q").unwrap().epoch);
+        let at = world.subscriber(200, &[]);
+        world.settle();
+        world.clients[at].stalled = true;
+        let sub = format!(r#"{{"op":"sub","topics":["q"],"snapshot":false,"from":{{"q":["{epoch}",0]}}}}"#);
+        world.clients[at].send(1, sub.as_bytes());
+        world.settle();
+        world.clients[at].send(1, br#"{"op":"unsub","topics":["q"]}"#);
+        world.settle();
+        assert_eq!(world.tape.forget_topics(0..8, |_, _| true), 1);
+        if reads_on {
+            while !world.clients[at].peer.read(usize::MAX).is_empty() {
+                world.settle();
+            }
+        } else {
+            world.clients[at].send(8, &1000u16.to_be_bytes());
+            world.settle();
+        }
+        assert!(world.clients[at].peer.dropped(), "there is nothing that could follow the half of a frame");
+        world.clients[at].state = State::Left;
+        world.settle();
+    }
+}
