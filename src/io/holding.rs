@@ -4,7 +4,12 @@
 //! meanwhile it takes nothing. Of what it reads it may hand out a part, or nothing yet, and says by itself that there is more. How
 //! much, luck decides, by a seed; without one it is as if it weren't there.
 
-use std::{collections::VecDeque, io, time::Duration};
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use super::{Edge, Flushed, Ready, Received, Sent, Token, acks::Acks, path::Path, waker::Sleep};
 use crate::clock::Moment;
@@ -13,8 +18,9 @@ use crate::clock::Moment;
 pub struct Holding<E> {
     edge: E,
     luck: Option<fastrand::Rng>,
-    /// Sockets of which something was read that is not handed out yet, as far as their owners read from them.
-    unread: Vec<Token>,
+    /// Sockets of which something was read that is not handed out yet, as far as their owners read from them, and whether they are
+    /// still there. They are told of at each wait until somebody reads: an owner may leave them for a later turn.
+    unread: Vec<(Token, Weak<()>)>,
 }
 
 /// A socket, and what is held back of it.
@@ -29,11 +35,13 @@ pub struct Socket<S> {
     input: VecDeque<u8>,
     /// Nothing follows what is held.
     finished: bool,
+    /// Goes with it.
+    there: Arc<()>,
 }
 
 impl<S> From<S> for Socket<S> {
     fn from(socket: S) -> Self {
-        Socket { socket, token: None, out: Vec::new(), input: VecDeque::new(), finished: false }
+        Socket { socket, token: None, out: Vec::new(), input: VecDeque::new(), finished: false, there: Arc::default() }
     }
 }
 
@@ -54,12 +62,12 @@ impl<E: Edge> Holding<E> {
     /// Says that there is something to read.
     fn tell_unread(&mut self, socket: &Socket<E::Socket>) {
         if let Some(token) = socket.token.filter(|_| !socket.input.is_empty()) {
-            self.unread.push(token);
+            self.unread.push((token, Arc::downgrade(&socket.there)));
         }
     }
 
     fn forget_unread(&mut self, socket: &Socket<E::Socket>) {
-        self.unread.retain(|token| Some(*token) != socket.token);
+        self.unread.retain(|(token, _)| Some(*token) != socket.token);
     }
 }
 
@@ -104,9 +112,10 @@ impl<E: Edge> Edge for Holding<E> {
         work: &mut dyn FnMut() -> bool,
         ready: &mut Vec<Ready>,
     ) {
+        self.unread.retain(|(_, there)| there.strong_count() > 0);
         let timeout = if self.unread.is_empty() { timeout } else { Some(Duration::ZERO) };
         self.edge.wait(timeout, depth, work, ready);
-        for token in self.unread.drain(..) {
+        for &(token, _) in &self.unread {
             match ready.iter_mut().find(|ready| ready.token == token) {
                 Some(ready) => ready.readable = true,
                 None => ready.push(Ready { token, readable: true, writable: false }),

@@ -128,6 +128,7 @@ pub trait Edge {
     fn unwatch(&mut self, socket: &mut Self::Socket);
 
     /// Waits until a socket is ready, the thread is woken, or `timeout` is over; fills `ready` anew.
+    /// A socket that is ready, and that its owner leaves for later, is ready again at the next wait: also where the edge has read ahead.
     ///
     /// `work` says whether there is something to do already; it is asked once more after sleep was announced, and
     /// `depth` says what may disturb it.
