@@ -2,7 +2,6 @@
 //!
 //! ```text
 //!   holder ─► may it publish there?
-//!   topic ──► may it be named so? (a new one: one that is known was asked before)
 //!   payload ► not too large ─► text: is it JSON? ─► escaped, coded, divided, for the lanes that are wanted
 //!                                                                            │
 //!             ┌─ the tape's lock ────────────────────────────────────────────▼────────────────┐
@@ -258,7 +257,7 @@ impl Publisher {
 
     /// The same for a client.
     pub(crate) fn batch_for<'p>(&'p self, by: By<'p>) -> Batch<'p> {
-        Batch { publisher: self, by, appender: Some(self.door.tape.appender()), held: 0, count: 0 }
+        Batch { publisher: self, by, appender: None, held: 0, count: 0 }
     }
 
     /// Wakes the workers that sleep; those that don't will see the tape's new head by themselves.
@@ -276,8 +275,8 @@ impl Publisher {
     }
 }
 
-/// What is to be said of a publication that is made now by nobody in particular.
-fn now() -> About {
+/// What is to be said of a publication that is made now by no connection.
+pub(crate) fn now() -> About {
     About { ts: clock::wall_us(), ..About::default() }
 }
 
@@ -400,7 +399,7 @@ mod tests {
 
     #[test]
     fn a_batch_holds_the_lock_for_what_is_ready_and_lets_others_publish_while_it_encodes() {
-        let publisher = publisher(1000);
+        let publisher = publisher(9000);
         let tape = publisher.door.tape.clone();
         let mut batch = publisher.batch();
         batch.push("a", Payload::Text("1")).unwrap();
@@ -412,6 +411,16 @@ mod tests {
         assert_eq!(tape.head(), Position(1), "it is ready as it is");
         batch.push("a", Payload::Text("1")).unwrap();
         assert_eq!((tape.head(), is_held(&publisher)), (Position(2), true), "what went before can be seen meanwhile");
+        drop(batch);
+        tape.want(Lane::Events);
+        let mut batch = publisher.batch();
+        batch.push("a", Payload::Json(b"1")).unwrap();
+        batch.push("a", Payload::Json(b"1")).unwrap();
+        assert_eq!(tape.head(), Position(3), "a short one of one line is ready");
+        batch.push("a", Payload::Json(b"[\r1]")).unwrap();
+        assert_eq!((tape.head(), is_held(&publisher)), (Position(5), true), "lines are divided before");
+        batch.push("a", Payload::Json(&[b'1'; 5000])).unwrap();
+        assert_eq!((tape.head(), is_held(&publisher)), (Position(6), true), "a long one is looked through before");
     }
 
     #[test]

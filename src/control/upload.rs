@@ -10,14 +10,14 @@ use serde::de::IgnoredAny;
 
 use crate::{
     access::Holder,
-    clock::{self, Moment},
+    clock::Moment,
     http::{BodyDecoder, BodyEvent, Refusal, Request},
     limits::{Account, Quota},
     metrics,
     protocol::{ErrorCode, Payload, envelope::push_string, ndjson},
-    publish::{By, PublishError, Publisher},
+    publish::{By, PublishError, Publisher, now},
     slack::{KEPT_BY_ONE, Slack},
-    tape::{About, Appended},
+    tape::Appended,
 };
 
 /// Room on a line for what is around the payload: a topic's name, which has 128 bytes at most unless `--max-topic-length` says
@@ -258,11 +258,6 @@ fn publish_one(
     push_string(&mut json, topic);
     json.extend(format!(",\"seq\":{seq},\"ts\":{ts}}}").bytes());
     Ok(Some(json))
-}
-
-/// What is said of what comes over HTTP: when it came, and no connection, since none is to be spared its own publications.
-fn now() -> About {
-    About { ts: clock::wall_us(), ..About::default() }
 }
 
 /// Newline-delimited publications.

@@ -13,10 +13,8 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::{
-    clock,
     protocol::envelope::Payload,
     publish::{self, Publisher},
-    tape::About,
 };
 
 pub mod demo;
@@ -55,8 +53,7 @@ impl Sink for Publisher {
 
 impl Batch for publish::Batch<'_> {
     fn push(&mut self, topic: &str, payload: Payload<'_>) -> Result<(), String> {
-        let about = About { ts: clock::wall_us(), ..About::default() };
-        self.push_as(topic, payload, about).map(|_| ()).map_err(|error| error.to_string())
+        publish::Batch::push(self, topic, payload).map(|_| ()).map_err(|error| error.to_string())
     }
 }
 

@@ -6,6 +6,14 @@
 use super::{LANES, Lane, Numbered, Wanted, json, raw};
 use crate::publication::{Kind, Payload};
 
+/// A payload of more bytes takes a while even to look through.
+const LONG: usize = 4096;
+
+/// Whether a payload may be of several lines.
+fn is_divided(payload: &[u8]) -> bool {
+    payload.len() > LONG || memchr::memchr2(b'\n', b'\r', payload).is_some()
+}
+
 /// A publication that is made ready for lanes.
 #[derive(Debug)]
 pub struct Draft<'a> {
@@ -41,7 +49,9 @@ impl<'a> Draft<'a> {
     /// Whether making such a payload ready for these lanes is more than to see that it is ready.
     #[inline]
     pub fn takes_time(payload: Payload<'_>, lanes: Wanted) -> bool {
-        payload.kind() != Kind::Json && lanes.iter().any(Lane::asks_for_json)
+        let kind = payload.kind();
+        let is_looked_at = kind != Kind::Json && lanes.iter().any(Lane::asks_for_json);
+        is_looked_at || lanes.iter().any(|lane| lane.may_differ(kind)) && is_divided(payload.bytes())
     }
 
     /// Makes it ready for those of `lanes` for which it isn't yet.

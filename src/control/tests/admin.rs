@@ -75,7 +75,7 @@ fn health_is_red_while_a_worker_stands_still_and_green_when_it_goes_on() {
 #[test]
 fn health_and_figures_need_no_lock_that_a_worker_may_hold() {
     let admin = Admin::start(|_| {});
-    let _held = admin.context.shared.publisher.batch();
+    let _held = admin.context.tape.appender();
     let mut client = admin.connect();
     assert_eq!(client.get("/healthz").status, 200);
     assert!(client.get("/metrics").body.contains("stentor_admin_connections"));

@@ -124,7 +124,7 @@ fn figures_are_made_four_times_a_second_at_most_and_shared() {
 fn figures_are_there_while_somebody_publishes_for_long() {
     let server = Server::start();
     server.context.shared.publisher.publish("a", Payload::Text("1")).unwrap();
-    let _held = server.context.shared.publisher.batch();
+    let _held = server.context.tape.appender();
     let answer = server.connect().get("/metrics");
     assert!(answer.body.contains("stentor_topics_max 65536"), "{}", answer.body);
 }
