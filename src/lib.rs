@@ -67,6 +67,7 @@ mod worker;
 
 pub use self::{
     protocol::Payload,
+    publication::Kind,
     publish::{Batch, PublishError, Publisher},
-    tape::Appended,
+    tape::{Appended, Position},
 };

@@ -122,7 +122,7 @@ pub struct WorkerMetrics {
     /// Distinct names subscribed to.
     pub names: Figure,
     /// Subscribers whose cursors are behind, because their socket was full or they just joined.
-    pub alone: Figure,
+    pub behind: Figure,
     /// Greatest lag of a subscriber, in publications.
     pub lag_max: Figure,
     /// Answers that wait for full sockets, in bytes.

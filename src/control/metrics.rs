@@ -251,7 +251,7 @@ impl Figures {
             w.received_bytes.get()
         })?;
         let help = "Subscribers with a cursor of their own, because their socket was full or they just joined";
-        self.worker_gauges(out, "alone_subscribers", help, |w| w.alone.get())?;
+        self.worker_gauges(out, "alone_subscribers", help, |w| w.behind.get())?;
         self.worker_gauges(
             out,
             "lag_publications_max",

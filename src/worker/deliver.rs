@@ -77,7 +77,11 @@ pub fn deliver_to_each<E: Edge>(
     {
         let outcome = match connections.get_mut(token) {
             Some(connection) => send_all(edge, &mut connection.socket, parcel.bytes, &mut sends),
-            None => Outcome::Broken(ErrorKind::NotConnected),
+            // Members are connections: whoever goes leaves first.
+            None => {
+                debug_assert!(false, "{token} is a member and no connection");
+                Outcome::Broken(ErrorKind::NotConnected)
+            }
         };
         match outcome {
             Outcome::All => whole += 1,

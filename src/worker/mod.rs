@@ -276,7 +276,7 @@ impl<E: Edge> Worker<E> {
         metrics.connections.set(self.connections.len() as u64);
         metrics.cohorts.set(self.fan.interest.cohorts() as u64);
         metrics.names.set(self.fan.interest.names() as u64);
-        metrics.alone.set(self.cursors.len() as u64);
+        metrics.behind.set(self.cursors.len() as u64);
         metrics.segments_pinned.set(self.ground.reader.pinned() as u64);
         if now >= self.survey_due {
             self.survey_due = now + SURVEY_EVERY;

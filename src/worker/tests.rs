@@ -413,8 +413,8 @@ impl World {
             let figures = [&metrics.websockets, &metrics.assembly_bytes];
             assert_eq!(figures.map(|figure| figure.get()), [0; 2], "websockets, bytes of unfinished messages");
             if *alive {
-                let figures = [&metrics.connections, &metrics.pending_bytes, &metrics.alone, &metrics.segments_pinned];
-                assert_eq!(figures.map(|figure| figure.get()), [0; 4], "connections, pending bytes, alone, pinned");
+                let figures = [&metrics.connections, &metrics.pending_bytes, &metrics.behind, &metrics.segments_pinned];
+                assert_eq!(figures.map(|figure| figure.get()), [0; 4], "connections, pending bytes, behind, pinned");
             }
         }
         if self.alive() {

@@ -165,7 +165,7 @@ fn summary(f: &Figures) -> [String; 6] {
         ),
         format!(
             "slow       {} with a cursor of their own, lag at most {} publications, {}/s full sockets",
-            count(f.alone),
+            count(f.behind),
             count(f.lag_max),
             count(f.sends_full),
         ),

@@ -5,7 +5,7 @@
 //! in topics, whatever the lag; each topic that changes is served once a round, also one that changes all the time; and
 //! all that the connection is sent stays in the order of the tape. A round that had to wait for long is made anew, once.
 //!
-//! What it was sent last of each topic is kept beside (JSON and events only), so that a `skip` tells exactly what was left
+//! What it was sent last of each topic is kept beside (on lanes that tell), so that a `skip` tells exactly what was left
 //! out. Both are memory in topics; they end when the connection has caught up.
 //!
 //! A frame that the socket takes in part goes on from `out`: of the tape nothing is held for a connection in a round.

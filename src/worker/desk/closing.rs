@@ -1,4 +1,4 @@
-//! Answers, and the ends of connections.
+//! The ends of connections.
 //!
 //! A WebSocket connection ends with a close frame from either side, answered by the other; then this side finishes first and
 //! reads on until the peer has, so that no reset destroys what is still on its way. Whoever doesn't go along is dropped at

@@ -125,20 +125,15 @@ impl<E: Edge> Clerk<'_, E> {
     }
 
     fn publish_json(&mut self, token: Token, id: Option<Id<'_>>, topic: &str, data: &str) {
-        if !self.may_publish(token, topic) {
-            self.ground.shared.metrics.refuse(Refusal::Forbidden);
-            return self.error(
-                token,
-                id,
-                ErrorCode::Forbidden,
-                "publishing needs a token: send {\"op\":\"auth\",\"token\":…} first",
-            );
-        }
         match self.append(token, topic, Payload::Json(data.as_bytes())) {
             Ok(done) if id.is_some() => {
                 self.reply(token, &Reply::Published { id, topic, seq: done.seq, ts: done.ts });
             }
             Ok(_) => {}
+            Err(PublishError::Forbidden(_)) => {
+                let how = "publishing needs a token: send {\"op\":\"auth\",\"token\":…} first";
+                self.error(token, id, ErrorCode::Forbidden, how);
+            }
             Err(error) => self.error(token, id, error.code(), &error.to_string()),
         }
     }
@@ -150,13 +145,11 @@ impl<E: Edge> Clerk<'_, E> {
         let Some(connection) = self.connections.get(token) else { return };
         // Whatever has no commands was opened with a topic.
         let Some(topic) = connection.topic.clone() else { return };
-        let refused = if self.may_publish(token, &topic) {
-            self.append(token, &topic, payload).err().map(|error| error.to_string())
-        } else {
-            self.ground.shared.metrics.refuse(Refusal::Forbidden);
-            Some("publishing needs a token: connect with ?token=".to_owned())
-        };
-        if let Some(reason) = refused {
+        if let Err(error) = self.append(token, &topic, payload) {
+            let reason = match error {
+                PublishError::Forbidden(_) => "publishing needs a token: connect with ?token=".to_owned(),
+                error => error.to_string(),
+            };
             self.close(token, Farewell { code: Some(CloseCode::POLICY), reason: &reason, error: None });
         }
     }
@@ -179,6 +172,7 @@ impl<E: Edge> Clerk<'_, E> {
                 self.ground.metrics.publications.add(1);
                 self.desk.published = true;
             }
+            Err(PublishError::Forbidden(_)) => self.ground.shared.metrics.refuse(Refusal::Forbidden),
             Err(PublishError::TopicsFull { .. }) => self.ground.shared.metrics.refuse(Refusal::TopicsFull),
             Err(PublishError::AddressFull { .. }) => self.ground.shared.metrics.refuse(Refusal::AddressTopicsFull),
             Err(_) => {}

@@ -42,7 +42,7 @@ impl<E: Edge> Clerk<'_, E> {
     }
 
     /// Counts a subscription that comes with the request: for the address, since a connection has but one.
-    pub fn may_subscribe(&self, token: Token) -> Result<(), http::Refusal> {
+    pub fn may_subscribe_now(&self, token: Token) -> Result<(), http::Refusal> {
         let (quota, now) = (self.ground.settings.commands_per_address, self.ground.now);
         let account = self.connections.get(token).and_then(|connection| connection.permit.account());
         if account.is_none_or(|account| quota.allows_shared(&account.commands, now)) {

@@ -130,7 +130,7 @@ impl<E: Edge> Clerk<'_, E> {
         let topics = head.query_value("topics");
         let sub = topics.as_deref().map(|topics| self.sub_from_query(head, topics)).transpose()?;
         if sub.is_some() {
-            self.may_subscribe(token)?;
+            self.may_subscribe_now(token)?;
         }
         self.open(token, lane, holder, upgrade);
         self.greet(token);
@@ -153,7 +153,7 @@ impl<E: Edge> Clerk<'_, E> {
         Topic::check(topic, self.ground.settings.topic_length_max)
             .map_err(|error| http::Refusal::new(400, format!("Not a topic: {error}.")))?;
         let sub = self.sub_from_query(head, topic)?;
-        self.may_subscribe(token)?;
+        self.may_subscribe_now(token)?;
         let echo = head.query_value("echo").as_deref() != Some("0");
         if let Some(connection) = self.connections.get_mut(token) {
             connection.topic = Some(topic.into());
@@ -182,7 +182,7 @@ impl<E: Edge> Clerk<'_, E> {
             let point = ResumePoint { epoch: point.0.to_owned().into(), seq: point.1 };
             sub.from.insert(topic.clone(), point);
         }
-        self.may_subscribe(token)?;
+        self.may_subscribe_now(token)?;
         let mut response = http::Response::new(200)
             .header("Cache-Control", "no-store")
             // A proxy that collects an answer before it passes it on would hold every event back.
