@@ -98,6 +98,8 @@ struct Post {
     alive: bool,
     idle_turns: u32,
     seen: (u64, Position),
+    /// New settings came in its last turn.
+    reloaded: bool,
 }
 
 fn settings() -> Settings {
@@ -159,7 +161,7 @@ impl World {
             let luck = seed.is_multiple_of(2).then_some(seed);
             let (shared, edge) = (Arc::clone(&shared), Holding::new(kernel.edge(waker), luck));
             let worker = Worker::new(index, shared, tape.clone(), edge, receiver, control.clone());
-            Post { worker, inbox, handed: 0, alive: true, idle_turns: 0, seen: (0, Position(0)) }
+            Post { worker, inbox, handed: 0, alive: true, idle_turns: 0, seen: (0, Position(0)), reloaded: false }
         };
         let posts = wakers.into_iter().enumerate().map(post).collect();
         // A segment has all lanes and an index; the largest frame may make one larger.
@@ -296,6 +298,7 @@ impl World {
         // too, are noticed when it next has something to do.
         let rolled = self.tape.tail() > post.worker.ground.reader.floor();
         let changed = !Arc::ptr_eq(&post.worker.ground.settings, &self.shared.settings.get());
+        post.reloaded = changed;
         post.alive = post.worker.turn();
         post.worker.invariants();
         let asleep = self.kernel.asleep(n);
@@ -339,7 +342,9 @@ impl World {
         self.read_all(usize::MAX);
         for (n, post) in self.posts.iter().enumerate().filter(|(_, post)| post.alive) {
             let (worker, head) = (&post.worker, self.tape.head());
-            let held = worker.fan.interest.is_empty() || !worker.ground.settings.flush_interval.is_zero();
+            // It went to sleep with the settings from before, which may have held a pass back; here it has noticed early.
+            let held =
+                post.reloaded || worker.fan.interest.is_empty() || !worker.ground.settings.flush_interval.is_zero();
             assert!(held || worker.fan.position() == head, "worker {n} sleeps over what was published");
         }
     }

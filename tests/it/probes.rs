@@ -46,7 +46,8 @@ fn a_worker_that_stands_still_is_told_of_until_it_goes_on() {
     assert!(exchange(admin, PROBE).ends_with("ok\n"));
     let publisher = server.publisher();
     // As long as this is open, nobody else can publish: the worker waits for it in the middle of a turn.
-    let batch = publisher.batch();
+    let mut batch = publisher.batch();
+    batch.push("a", Payload::Text("1")).unwrap();
     client.send(r#"{"op":"pub","id":1,"topic":"a","data":1}"#);
     wait_for("the probe to be red", || exchange(admin, PROBE).contains("503 Service Unavailable"));
     let answer = exchange(admin, PROBE);

@@ -215,7 +215,8 @@ impl Script {
         if matches!(self.world.clients[at].speech, Speech::Events) {
             return;
         }
-        let waiting: usize = self.world.clients.iter().map(|client| client.publishing.len()).sum();
+        let is_there = |client: &&Client| client.state != State::Left;
+        let waiting: usize = self.world.clients.iter().filter(is_there).map(|client| client.publishing.len()).sum();
         let names: Vec<String> = self.names().into_iter().map(Into::into).collect();
         let what = self.random.u8(..13);
         if json && (7..10).contains(&what) || !json && what >= 4 {
@@ -273,8 +274,8 @@ impl Script {
                 client.state = State::Left;
             }
             1 => {
+                // What it published and was read ahead may still come, in order; nobody waits for the rest.
                 client.peer.reset();
-                client.publishing.clear();
                 client.state = State::Left;
             }
             _ => client.close([1000, 1001, 3000, 4999][self.random.usize(..4)]),
