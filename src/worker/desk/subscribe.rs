@@ -113,8 +113,10 @@ impl<E: Edge> Clerk<'_, E> {
             let by_snapshot = sub.snapshot && topic.last.is_some();
             by_snapshot || resumed.contains_key(&topic.id.slot) || names.contains(&&*topic.name)
         };
+        // Also of topics that the tables don't know yet, and come to know only behind a floor.
+        let known = Some(fresh.iter().copied().collect());
         let fresh = fresh.into_iter().zip(&found).filter(|(_, topic)| told(topic)).map(|(fresh, _)| fresh).collect();
-        self.change(token, set, Stage { until: position, then, fresh, resume, ..Stage::default() });
+        self.change(token, set, Stage { until: position, then, fresh, resume, told: known, ..Stage::default() });
     }
 
     /// `/raw/TOPIC`: the one subscription of the connection, without words.
@@ -266,7 +268,7 @@ impl<E: Edge> Clerk<'_, E> {
     }
 
     /// Puts a connection into the cohort of `set` from the stage's position on.
-    fn change(&mut self, token: Token, mut set: Names, stage: Stage) {
+    fn change(&mut self, token: Token, mut set: Names, mut stage: Stage) {
         set.sort_unstable();
         let Clerk { ground, connections, fan, cursors, .. } = self;
         let Some(connection) = connections.get(token) else { return };
@@ -277,7 +279,10 @@ impl<E: Edge> Clerk<'_, E> {
         let joined = (!key.names.is_empty()).then(|| fan.interest.join(key, stage.until));
         let told = joined.and_then(|cohort| {
             ground.reader.refresh();
-            told_at(ground, &mut fan.interest, connection, cohort, stage.until)
+            let told = told_at(ground, &mut fan.interest, connection, cohort, stage.until)?;
+            let mut known = stage.told.take().unwrap_or_default();
+            known.extend(told);
+            Some(known)
         });
         let position = fan.part(connections, token);
         let Some(connection) = connections.get_mut(token) else { return };
