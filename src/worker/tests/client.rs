@@ -620,7 +620,8 @@ impl Client {
                 assert_eq!(message.kind, "subscriptions");
                 let topics = message.topics.as_ref().unwrap().as_array().unwrap();
                 let names: Vec<String> = topics.iter().map(|topic| topic["topic"].as_str().unwrap().into()).collect();
-                if let Some(expected) = expected {
+                // What was asked for before may have been refused by a limit that came since.
+                if let Some(expected) = expected.filter(|_| !self.reloaded.names) {
                     assert_eq!(names, expected);
                 }
             }
