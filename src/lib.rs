@@ -53,6 +53,8 @@ mod protocol;
 mod proxy;
 mod publication;
 mod publish;
+#[cfg(all(test, not(loom)))]
+mod seeds;
 pub mod server;
 mod shared;
 #[cfg(test)]

@@ -28,7 +28,7 @@ pub(super) fn end_process(format: LogFormat, flush: impl Fn() + Send + Sync + 's
         static ENDING: AtomicBool = AtomicBool::new(false);
         // Relaxed: nothing goes with it.
         if ENDING.swap(true, Ordering::Relaxed) {
-            // Another thread was first; it needs no longer than this for its words.
+            // Another thread was first and ends the process; there is nothing to await but that, and this ends it if that hangs.
             thread::sleep(3 * PATIENCE);
             process::abort();
         }

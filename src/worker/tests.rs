@@ -22,10 +22,7 @@ mod reload;
 use std::{
     collections::{BTreeMap, VecDeque},
     rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -52,6 +49,7 @@ use crate::{
     proxy::Proxies,
     publication::Kind,
     publish::{By, Door},
+    seeds,
     shared::{OWED_MAX, Settings},
     tape::{About, Position, Reader, TapeSettings},
 };
@@ -62,10 +60,6 @@ const SEEDS: u64 = 1500;
 /// Turns in which nothing moves, in a row, before it counts as a loop that never sleeps. Simulated waits hold events
 /// back one time in eight, and a worker may need some turns to find out that there is nothing to do.
 const IDLE_TURNS_MAX: u32 = 100;
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
-}
 
 /// One worker or several, and everything around them.
 struct World {

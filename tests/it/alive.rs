@@ -49,7 +49,7 @@ fn burst(server: &Server, count: usize, topic: impl Fn(usize) -> String) {
     }
 }
 
-/// A kilobyte at a time with pauses between: 8 KB a second.
+/// A kilobyte at a time with pauses between: 8 KB a second. How slowly it reads is what is tried, so there is nothing to await.
 struct Slowly(TcpStream);
 
 impl Read for Slowly {

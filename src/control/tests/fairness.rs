@@ -203,6 +203,7 @@ fn an_answer_that_is_hardly_taken_is_cut_and_counted() {
     until("the end", || {
         slow.0.get_ref().set_read_timeout(Some(Duration::from_millis(5))).unwrap();
         let _ = slow.0.get_mut().read(&mut some);
+        // It is slow by the clock, so only the clock can make it so.
         std::thread::sleep(Duration::from_millis(5));
         server.evicted(Eviction::Pace) == 1
     });
@@ -229,17 +230,7 @@ impl Alone {
     }
 
     fn connect(&self, received: &[u8]) -> Client {
-        let stream = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
-        let (socket, peer) = self.listener.accept().unwrap();
-        let permit = self.control.context.limits.admit(None, Moment::now()).unwrap();
-        let arrival = Arrival {
-            socket: OwnedFd::from(socket).into(),
-            peer,
-            permit,
-            by: Listener::Clear,
-            beginning: Beginning::Read(received.to_vec()),
-        };
-        self.inbox.hand_over(arrival).unwrap();
+        let stream = arrive(&self.listener, &self.control.context.limits, |_| None, received, &self.inbox);
         stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
         Client(BufReader::new(stream))
     }

@@ -14,7 +14,7 @@ mod world;
 use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
-    net::{Shutdown, TcpListener, TcpStream},
+    net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -80,17 +80,7 @@ impl Server {
 
     /// A connection that the control thread owns, of which a worker has read `received`.
     fn connect_after(&self, received: &[u8]) -> Client {
-        let stream = TcpStream::connect(self.listener.local_addr().unwrap()).unwrap();
-        let (socket, peer) = self.listener.accept().unwrap();
-        let permit = self.context.limits.admit(Some(peer.ip()), Moment::now()).unwrap();
-        let arrival = Arrival {
-            socket: OwnedFd::from(socket).into(),
-            peer,
-            permit,
-            by: Listener::Clear,
-            beginning: Beginning::Read(received.to_vec()),
-        };
-        self.inbox.hand_over(arrival).unwrap();
+        let stream = arrive(&self.listener, &self.context.limits, |peer| Some(peer.ip()), received, &self.inbox);
         // A guard: a test that would hang fails.
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         Client(BufReader::new(stream))
@@ -117,6 +107,23 @@ impl Drop for Server {
             ended.unwrap().unwrap();
         }
     }
+}
+
+/// A connection to `listener` that is handed over as one of which a worker has read `received`, counted for whose it is.
+fn arrive(
+    listener: &TcpListener,
+    limits: &Arc<Limits>,
+    whose: impl FnOnce(SocketAddr) -> Option<IpAddr>,
+    received: &[u8],
+    inbox: &Inbox<Socket>,
+) -> TcpStream {
+    let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (socket, peer) = listener.accept().unwrap();
+    let permit = limits.admit(whose(peer), Moment::now()).unwrap();
+    let beginning = Beginning::Read(received.to_vec());
+    let socket = OwnedFd::from(socket).into();
+    inbox.hand_over(Arrival { socket, peer, permit, by: Listener::Clear, beginning }).unwrap();
+    stream
 }
 
 /// What a control thread works with, and both ends of the one worker's inbox.

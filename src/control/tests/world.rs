@@ -8,7 +8,7 @@
 //!
 //! `STENTOR_SEEDS=10000` tries more scripts, `STENTOR_SEED=17` one of them again.
 
-use std::{collections::VecDeque, rc::Rc, sync::atomic::AtomicU64};
+use std::{collections::VecDeque, rc::Rc};
 
 use slab::Slab;
 
@@ -52,28 +52,7 @@ type Socket = holding::Socket<sim::Socket>;
 
 #[test]
 fn every_script_is_answered_whole_right_and_in_order() {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().expect("a number"));
-    if let Some(seed) = number("STENTOR_SEED") {
-        return World::new(seed).run();
-    }
-    let seeds = number("STENTOR_SEEDS").unwrap_or(SEEDS);
-    let next = AtomicU64::new(0);
-    // Each seed goes to one thread, and that is all: Relaxed.
-    let run = || {
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds {
-                return;
-            }
-            if let Err(panic) = std::panic::catch_unwind(|| World::new(seed).run()) {
-                eprintln!("the script that failed: STENTOR_SEED={seed}");
-                next.store(seeds, Ordering::Relaxed);
-                std::panic::resume_unwind(panic);
-            }
-        }
-    };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| (0..cores).for_each(|_| drop(scope.spawn(run))));
+    crate::seeds::try_all(SEEDS, |seed| World::new(seed).run());
 }
 
 /// A control thread, and everything around it.

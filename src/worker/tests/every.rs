@@ -7,27 +7,7 @@ const PATTERNS: [&str; 7] = ["q.us.*", "q.>", "*.us.A", ">", "t.>", "*", "*.*.*"
 
 #[test]
 fn every_script_keeps_every_promise() {
-    if let Some(seed) = number("STENTOR_SEED") {
-        return Script::new(seed).run();
-    }
-    let seeds = number("STENTOR_SEEDS").unwrap_or(SEEDS);
-    let next = AtomicU64::new(0);
-    // Each seed goes to one thread, and that is all: Relaxed.
-    let run = || {
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= seeds {
-                return;
-            }
-            if let Err(panic) = std::panic::catch_unwind(|| Script::new(seed).run()) {
-                eprintln!("the script that failed: STENTOR_SEED={seed}");
-                next.store(seeds, Ordering::Relaxed);
-                std::panic::resume_unwind(panic);
-            }
-        }
-    };
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| (0..cores).for_each(|_| drop(scope.spawn(run))));
+    seeds::try_all(SEEDS, |seed| Script::new(seed).run());
 }
 
 pub struct Script {

@@ -99,7 +99,7 @@ impl Script {
 /// The same with values as far from each other as an operator could give them (`worker/reload_script.rs`).
 #[test]
 fn no_value_of_any_setting_and_no_command_ends_a_worker_or_takes_what_it_has_acknowledged() {
-    let (seeds, mut stayed) = (number("STENTOR_SEEDS").unwrap_or(SEEDS) / 10, 0);
+    let (seeds, mut stayed) = (seeds::wanted(SEEDS) / 10, 0);
     for seed in 0..seeds {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut party = Party::new(seed);

@@ -1,0 +1,47 @@
+//! Scripts of luck: the simulations' tests try many, each of them made from one number.
+//!
+//! `STENTOR_SEEDS=100000` tries more of them, `STENTOR_SEED=17` one again.
+
+use std::{
+    env,
+    panic::{RefUnwindSafe, catch_unwind, resume_unwind},
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+};
+
+/// Runs the scripts of so many seeds, if nobody wants to have others, on all cores.
+///
+/// # Panics
+/// As the first script that does, with its number before.
+pub(crate) fn try_all(seeds: u64, script: impl Fn(u64) + Sync + RefUnwindSafe) {
+    if let Some(seed) = number("STENTOR_SEED") {
+        return script(seed);
+    }
+    let seeds = wanted(seeds);
+    let next = AtomicU64::new(0);
+    // Each seed goes to one thread, and that is all: Relaxed.
+    let run = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds {
+                return;
+            }
+            if let Err(panic) = catch_unwind(|| script(seed)) {
+                eprintln!("the script that failed: STENTOR_SEED={seed}");
+                next.store(seeds, Ordering::Relaxed);
+                resume_unwind(panic);
+            }
+        }
+    };
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| (0..cores).for_each(|_| drop(scope.spawn(run))));
+}
+
+/// How many scripts to try, where so many are what is tried ordinarily.
+pub(crate) fn wanted(ordinarily: u64) -> u64 {
+    number("STENTOR_SEEDS").unwrap_or(ordinarily)
+}
+
+fn number(name: &str) -> Option<u64> {
+    env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
+}
