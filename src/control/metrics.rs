@@ -264,7 +264,7 @@ impl Figures {
         self.worker_units(out, "assembly", help, Unit::Bytes, |w| w.assembly_bytes.get())?;
         let help = "Memory that they may have, over all workers (--max-assembly)";
         out.gauge("assembly_max", help, Some(Unit::Bytes), self.context.limits.assembly_max())?;
-        let help = "Publications planned and not yet sent to every subscriber in march, each counted once";
+        let help = "Publications planned and not yet sent to every subscriber at the head, each counted once";
         self.worker_units(out, "planned", help, Unit::Bytes, |w| w.planned_bytes.get())?;
         self.worker_gauges(out, "pinned_segments", "Segments of the tape that a worker reads", |w| {
             w.segments_pinned.get()
@@ -279,7 +279,7 @@ impl Figures {
         let help = "How long a worker has been in its present turn; 0 while it waits";
         out.gauges("turn_age", help, Some(Unit::Seconds), "worker", ages)?;
         self.histograms(out, "turn_duration", "How long a worker's turns took, waiting not counted", |w| &w.turn)?;
-        let help = "From a publication until all of a worker's subscribers in march were sent it";
+        let help = "From a publication until all of a worker's subscribers at the head were sent it";
         self.histograms(out, "publish_to_send", help, |w| &w.publish_to_send)
     }
 
