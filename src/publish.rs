@@ -276,7 +276,7 @@ impl Publisher {
 }
 
 /// What is to be said of a publication that is made now by no connection.
-pub(crate) fn now() -> About {
+fn now() -> About {
     About { ts: clock::wall_us(), ..About::default() }
 }
 

@@ -102,7 +102,7 @@ impl<E: Edge> Control<E> {
     pub(super) fn slow(&mut self, head: &Request<'_>, peer: SocketAddr) -> Result<Answer, Refusal> {
         self.live.access.may_inspect(head, peer)?;
         self.worked += work::SLOW;
-        let json = slow::answer(&self.context.shared.slow);
+        let json = slow::answer(&self.context.shared.slow, self.edge.wall_us());
         Ok(Response::new(200).body(JSON, json).header("Cache-Control", "no-store").into())
     }
 

@@ -11,7 +11,7 @@ use super::{
     evict::is_probe,
     route::Answer,
     topics::{Listing, Query},
-    upload::{Charged, Progress, Upload},
+    upload::{Charged, Progress, Time, Upload},
     work,
 };
 use crate::{
@@ -255,7 +255,7 @@ impl<E: Edge> Control<E> {
         let Stage::Body(upload) = &mut connection.stage else { return Next::GoOn };
         let input = std::mem::take(&mut connection.input);
         let mut rest = &input[..];
-        let progress = upload.take_in(&mut rest, &self.publisher);
+        let progress = upload.take_in(&mut rest, &self.publisher, Time { now: self.now, wall_us: self.edge.wall_us() });
         let used = input.len() - rest.len();
         self.worked += (used / work::BYTES) as u32;
         let keep_alive = upload.keep_alive && self.until.is_none();

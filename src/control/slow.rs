@@ -5,10 +5,7 @@
 
 use serde::Serialize;
 
-use crate::{
-    clock,
-    shared::{SlowClient, SlowClients},
-};
+use crate::shared::{SlowClient, SlowClients};
 
 /// The answer.
 #[derive(Serialize)]
@@ -37,10 +34,10 @@ struct Row<'c> {
     mode: &'static str,
 }
 
-/// The answer as JSON, worst lag first.
-pub(super) fn answer(slow: &SlowClients) -> Vec<u8> {
+/// The answer as JSON, worst lag first, as of `ts` microseconds since the Unix epoch.
+pub(super) fn answer(slow: &SlowClients, ts: u64) -> Vec<u8> {
     let clients = slow.all();
-    let answer = Answer { ts: clock::wall_us(), connections: clients.iter().map(Row::of).collect() };
+    let answer = Answer { ts, connections: clients.iter().map(Row::of).collect() };
     serde_json::to_vec(&answer).expect("plain values can be written")
 }
 

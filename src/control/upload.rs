@@ -15,9 +15,9 @@ use crate::{
     limits::{Account, Quota},
     metrics,
     protocol::{ErrorCode, Payload, envelope::push_string, ndjson},
-    publish::{By, PublishError, Publisher, now},
+    publish::{By, PublishError, Publisher},
     slack::{KEPT_BY_ONE, Slack},
-    tape::Appended,
+    tape::{About, Appended},
 };
 
 /// Room on a line for what is around the payload: a topic's name, which has 128 bytes at most unless `--max-topic-length` says
@@ -39,6 +39,13 @@ pub(super) struct Sender {
     holder: Holder,
     /// Whose topics, values and publications these are; none if they aren't counted for an address.
     pub charged: Option<Charged>,
+}
+
+/// When it is, by both clocks of the edge.
+#[derive(Clone, Copy)]
+pub(super) struct Time {
+    pub now: Moment,
+    pub wall_us: u64,
 }
 
 /// What a client's publications are counted for.
@@ -109,20 +116,20 @@ impl Upload {
     }
 
     /// Takes in what has come, which it advances past what was read.
-    pub fn take_in(&mut self, input: &mut &[u8], publisher: &Publisher) -> Result<Progress, Fault> {
+    pub fn take_in(&mut self, input: &mut &[u8], publisher: &Publisher, time: Time) -> Result<Progress, Fault> {
         let is_complete = loop {
             match self.decoder.next(input) {
                 Ok(Some(BodyEvent::Data(data))) => self.target.keep(data),
                 Ok(Some(BodyEvent::End)) => break true,
                 Ok(None) => break false,
-                Err(refusal) => return Err(self.broken(refusal, publisher)),
+                Err(refusal) => return Err(self.broken(refusal, publisher, time)),
             }
         };
         let sender = &self.sender;
         match &mut self.target {
-            Target::Lines(lines) => lines.publish(publisher, sender, is_complete),
+            Target::Lines(lines) => lines.publish(publisher, sender, time, is_complete),
             Target::One { .. } if !is_complete => return Ok(Progress::NeedsMore),
-            Target::One { topic, form, body } => publish_one(publisher, sender, topic, *form, body),
+            Target::One { topic, form, body } => publish_one(publisher, sender, time, topic, *form, body),
         }
         .map(|json| json.map_or(Progress::NeedsMore, Progress::Done))
         .map_err(|fault| Fault { is_complete, ..fault })
@@ -139,9 +146,9 @@ impl Upload {
     }
 
     /// The body can't be read on; the lines before are published still, as they would have been if it had come more slowly.
-    fn broken(&mut self, refusal: Refusal, publisher: &Publisher) -> Fault {
+    fn broken(&mut self, refusal: Refusal, publisher: &Publisher, time: Time) -> Fault {
         if let Target::Lines(lines) = &mut self.target
-            && let Err(fault) = lines.publish(publisher, &self.sender, false)
+            && let Err(fault) = lines.publish(publisher, &self.sender, time, false)
         {
             return fault;
         }
@@ -189,10 +196,17 @@ impl Fault {
     }
 }
 
+impl Time {
+    /// What is said of what comes now over HTTP: no connection, since none is to be spared its own publications.
+    fn about(self) -> About {
+        About { ts: self.wall_us, ..About::default() }
+    }
+}
+
 impl Sender {
     /// Counts one publication; returns what it is charged to if that has had too many already.
-    fn is_too_fast(&self) -> Option<&Charged> {
-        self.charged.as_ref().filter(|charged| !charged.may_now())
+    fn is_too_fast(&self, now: Moment) -> Option<&Charged> {
+        self.charged.as_ref().filter(|charged| !charged.may_now(now))
     }
 
     /// What the door wants to know.
@@ -203,8 +217,8 @@ impl Sender {
 
 impl Charged {
     /// Counts one publication, if it may be now.
-    fn may_now(&self) -> bool {
-        self.quota.is_none() || self.quota.allows_shared(&self.account.publications, Moment::now())
+    fn may_now(&self, now: Moment) -> bool {
+        self.quota.is_none() || self.quota.allows_shared(&self.account.publications, now)
     }
 
     /// What it is told if not; `sentence` makes a sentence of it.
@@ -243,16 +257,17 @@ impl Form {
 fn publish_one(
     publisher: &Publisher,
     sender: &Sender,
+    time: Time,
     topic: &str,
     form: Form,
     body: &[u8],
 ) -> Result<Option<Vec<u8>>, Fault> {
     let payload = form.payload(body).map_err(Fault::new)?;
     let sentence = |why: &dyn Display| format!("Nothing was published: {why}.");
-    if let Some(charged) = sender.is_too_fast() {
+    if let Some(charged) = sender.is_too_fast(time.now) {
         return Err(charged.too_often(sentence));
     }
-    let done = publisher.publish_for(sender.by(), topic, payload, now());
+    let done = publisher.publish_for(sender.by(), topic, payload, time.about());
     let Appended { seq, ts, .. } = done.map_err(|error| Fault::of(&error, false, sentence))?;
     let mut json = b"{\"topic\":".to_vec();
     push_string(&mut json, topic);
@@ -287,7 +302,13 @@ struct BadLine {
 
 impl Lines {
     /// Publishes the lines that are complete, which the last one is with the body. Returns the answer at its end.
-    fn publish(&mut self, publisher: &Publisher, sender: &Sender, is_complete: bool) -> Result<Option<Vec<u8>>, Fault> {
+    fn publish(
+        &mut self,
+        publisher: &Publisher,
+        sender: &Sender,
+        time: Time,
+        is_complete: bool,
+    ) -> Result<Option<Vec<u8>>, Fault> {
         let mut buffer = std::mem::take(&mut self.buffer);
         let whole = match memchr::memrchr(b'\n', &buffer) {
             _ if is_complete => buffer.len(),
@@ -295,7 +316,7 @@ impl Lines {
             None => 0,
         };
         let (lines, bad) = self.read(&buffer[..whole]);
-        self.append(publisher, sender, &lines)?;
+        self.append(publisher, sender, time, &lines)?;
         if let Some(BadLine { number, what }) = bad {
             return Err(self.bad(number, &what));
         }
@@ -310,16 +331,16 @@ impl Lines {
     }
 
     /// Appends lines to the tape, under one hold of its lock, up to the first that it refuses.
-    fn append(&mut self, publisher: &Publisher, sender: &Sender, lines: &[Line<'_>]) -> Result<(), Fault> {
+    fn append(&mut self, publisher: &Publisher, sender: &Sender, time: Time, lines: &[Line<'_>]) -> Result<(), Fault> {
         if lines.is_empty() {
             return Ok(());
         }
         let mut batch = publisher.batch_for(sender.by());
         for Line { number, topic, data } in lines {
-            if let Some(charged) = sender.is_too_fast() {
+            if let Some(charged) = sender.is_too_fast(time.now) {
                 return Err(charged.too_often(|why| refused_line(*number, why, self.published)));
             }
-            if let Err(error) = batch.push_as(topic, Payload::Json(data.as_bytes()), now()) {
+            if let Err(error) = batch.push_as(topic, Payload::Json(data.as_bytes()), time.about()) {
                 return Err(Fault::of(&error, true, |error| bad_line(*number, error, self.published)));
             }
             self.published += 1;
