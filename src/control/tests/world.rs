@@ -559,7 +559,9 @@ impl Client {
             Expected::Last(topic) if status == 200 => json()["data"]["on"] == *topic,
             Expected::Last(_) | Expected::Missing => status == 404,
             Expected::Published(topic) => {
-                let seq = json()["seq"].as_u64().unwrap();
+                let (seq, ts) = (json()["seq"].as_u64().unwrap(), json()["ts"].as_u64().unwrap());
+                // The simulated clock stands in 2023.
+                assert_eq!(ts / 1_000_000_000_000, 1_700, "{ts} is of another clock");
                 status == 200 && json()["topic"] == *topic && self.seqs.insert(topic, seq).unwrap_or(0) < seq
             }
             Expected::Lines(count) => status == 200 && json()["published"] == *count,
