@@ -88,6 +88,9 @@ impl Times {
     }
 }
 
+/// The steps of a worker's turn that have an allotment of work, in their order (`worker/work.rs`).
+pub const STEPS: [&str; 7] = ["read", "ask", "plan", "serve", "tick", "go", "look_after"];
+
 /// What one worker counts.
 #[derive(Debug, Default)]
 pub struct WorkerMetrics {
@@ -107,6 +110,10 @@ pub struct WorkerMetrics {
     pub deliveries: Figure,
     /// Publications left out because a subscriber was slow.
     pub skipped: Figure,
+    /// What each of the [`STEPS`] of its turns has cost, in units of some ten nanoseconds.
+    pub work: [Figure; STEPS.len()],
+    /// Turns in which each of them left something for the next.
+    pub put_off: [Figure; STEPS.len()],
     /// Calls of `send`.
     pub sends: Figure,
     /// Of those, such that the kernel took not all of.

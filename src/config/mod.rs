@@ -128,6 +128,14 @@ pub struct Config {
     #[arg(long, value_name = "N", env = "STENTOR_TURN_SENDS", default_value_t = 64, help_heading = "Fan-out")]
     pub turn_sends: usize,
 
+    /// What a worker does for those who ask, in one turn, beside its sends
+    ///
+    /// In units of some ten nanoseconds. Reading, commands, matching names, planning and gathering are priced, and what doesn't
+    /// fit goes on in the next turn, in which everybody else has theirs. Fewer: others wait less for somebody who asks for much;
+    /// more: who asks for much has it sooner.
+    #[arg(long, value_name = "UNITS", env = "STENTOR_TURN_WORK", default_value_t = 250_000, help_heading = "Fan-out")]
+    pub turn_work: u64,
+
     /// Memory for the tape: how far back a slow subscriber may be
     ///
     /// The tape holds the newest publications in this much memory; a subscriber that falls off its end is told and closed.
@@ -483,7 +491,7 @@ macro_rules! live {
 }
 
 live! {
-    allow_origin trusted_proxy proxy_protocol flush_interval turn_sends lag_limit lag_limit_age
+    allow_origin trusted_proxy proxy_protocol flush_interval turn_sends turn_work lag_limit lag_limit_age
     max_connections max_connections_per_ip max_connects_per_ip max_assembly max_assembly_per_ip max_topics_per_ip
     max_values_per_ip max_subscriptions max_subscriptions_per_ip max_pending max_http_pending min_http_rate
     max_commands max_commands_per_ip max_publications max_publications_per_ip slow_list log_limit

@@ -83,6 +83,8 @@ pub(super) const RANGES: &[Rule] = &[
     count("--max-topic-length", |c| wide(c.max_topic_length), 1, 1024),
     count("--slow-list", |c| wide(c.slow_list), 0, 1000),
     count("--turn-sends", |c| wide(c.turn_sends), 1, 1_000_000),
+    // From ten microseconds to ten seconds.
+    count("--turn-work", |c| c.turn_work, 1000, 1_000_000_000),
     // A second.
     count("--spin", |c| c.spin, 0, 1_000_000),
     count("--demo-symbols", |c| wide(c.demo_symbols), 1, SYMBOLS_MAX as u64),

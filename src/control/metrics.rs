@@ -34,7 +34,7 @@ use super::{
 use crate::{
     clock::{self, Moment},
     http::Request,
-    metrics::{Times, WorkerMetrics},
+    metrics::{Figure, STEPS, Times, WorkerMetrics},
     tape::TapeStatus,
 };
 
@@ -250,6 +250,10 @@ impl Figures {
         self.worker_counters(out, "received", "Bytes received by workers", Some(Unit::Bytes), |w| {
             w.received_bytes.get()
         })?;
+        let help = "What the steps of workers' turns have cost, in units of some ten nanoseconds (--turn-work)";
+        self.steps(out, "work", help, |w| &w.work)?;
+        let help = "Turns in which a step left something for the next, because its part of --turn-work was used up";
+        self.steps(out, "work_put_off", help, |w| &w.put_off)?;
         let help = "Subscribers with a cursor of their own, because their socket was full or they just joined";
         self.worker_gauges(out, "alone_subscribers", help, |w| w.behind.get())?;
         self.worker_gauges(
@@ -352,6 +356,22 @@ impl Figures {
         get: impl Fn(&WorkerMetrics) -> u64,
     ) -> fmt::Result {
         out.gauges(name, help, Some(unit), "worker", self.each_worker(get))
+    }
+
+    /// Of each step, over all workers.
+    fn steps(
+        &self,
+        out: &mut Writer<'_>,
+        name: &str,
+        help: &str,
+        get: impl Fn(&WorkerMetrics) -> &[Figure; STEPS.len()],
+    ) -> fmt::Result {
+        let workers = &self.context.shared.metrics.workers;
+        let sums = STEPS.iter().enumerate().map(|(n, step)| {
+            let sum = workers.iter().map(|worker| get(worker)[n].get()).sum::<u64>();
+            ((*step).to_owned(), sum)
+        });
+        out.counters(name, help, None, "step", sums)
     }
 
     fn worker_counters(

@@ -41,6 +41,8 @@ pub(crate) struct Settings {
     pub slow_list: usize,
     pub flush_interval: Duration,
     pub turn_sends: usize,
+    /// In units of the worker's prices.
+    pub turn_work: u64,
     /// Bytes that a subscriber at the head is to be owed at most.
     pub owed_max: usize,
     /// In bytes of the tape; 0 for none.
@@ -79,6 +81,7 @@ impl Settings {
             slow_list: config.slow_list,
             flush_interval: config.flush_interval.get(),
             turn_sends: config.turn_sends,
+            turn_work: config.turn_work,
             owed_max: OWED_MAX,
             lag_limit: config.lag_limit.as_u64(),
             lag_limit_age: config.lag_limit_age.get(),

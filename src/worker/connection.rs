@@ -5,7 +5,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use super::{cursor::Cursor, timers};
+use super::{cursor::Cursor, rota::Group, timers};
 use crate::{
     access::Holder,
     clock::Moment,
@@ -135,6 +135,16 @@ impl<S> Connection<S> {
             peer,
             permit,
             by,
+        }
+    }
+
+    #[allow(dead_code, reason = "as the rota")]
+    /// Whose connections it takes turns with: those of its address, or nobody's.
+    pub fn group(&self) -> Group {
+        match self.permit.account() {
+            // An account that connections hold has a place of its own in memory. (Places are even.)
+            Some(account) => Group(Arc::as_ptr(account) as u64),
+            None => Group(self.id << 1 | 1),
         }
     }
 

@@ -4,6 +4,7 @@
 
 use std::{ops::Deref, sync::Arc, time::Duration};
 
+use super::work::{Step, Work};
 use crate::{
     clock::Moment,
     io::Edge,
@@ -28,6 +29,8 @@ pub struct Ground<E: Edge> {
     pub reader: Reader,
     /// What the worker counts.
     pub metrics: Counts,
+    /// What this turn has cost.
+    pub work: Work,
     /// The moment of this turn.
     pub now: Moment,
     /// Answers were left lying since this was last looked at.
@@ -47,6 +50,7 @@ impl<E: Edge> Ground<E> {
             settings: shared.settings.get(),
             metrics: Counts { shared: Arc::clone(&shared), index },
             shared,
+            work: Work::new(),
             now: edge.now(),
             edge,
             reader: Reader::new(tape.clone()),
@@ -59,8 +63,14 @@ impl<E: Edge> Ground<E> {
     pub fn begin_turn(&mut self) -> Moment {
         self.shared.settings.refresh(&mut self.settings);
         self.now = self.edge.now();
+        self.work.begin_turn();
         self.metrics.turn_begun.set(self.now.0.max(1));
         self.now
+    }
+
+    /// A step of the turn begins.
+    pub fn begin_step(&mut self, step: Step) {
+        self.work.begin(step, self.settings.turn_work, self.settings.turn_sends);
     }
 
     /// What commands are held to.

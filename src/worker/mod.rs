@@ -36,12 +36,16 @@ mod ground;
 #[cfg(all(any(test, fuzzing), not(loom)))]
 #[doc(hidden)]
 pub mod reload_script;
+#[allow(dead_code, reason = "the steps are put on it one after the other")]
+mod rota;
 #[cfg(all(any(test, fuzzing), not(loom)))]
 #[doc(hidden)]
 pub mod script;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod timers;
+#[allow(dead_code, reason = "the steps are priced one after the other")]
+mod work;
 
 use std::{sync::Arc, time::Duration};
 
@@ -55,6 +59,7 @@ use self::{
     desk::{Clerk, Desk},
     fan::{Fan, Fell, Why},
     ground::{Ground, SURVEY_EVERY},
+    work::Step,
 };
 use crate::{
     clock::Moment,
@@ -129,6 +134,7 @@ impl<E: Edge> Worker<E> {
     fn read(&mut self) {
         let Worker { ground, connections, fan, cursors, desk, ready, read, .. } = self;
         let mut clerk = Clerk { desk, ground, connections, fan, cursors };
+        clerk.ground.begin_step(Step::Read);
         clerk.take_all_over();
         clerk.read_all(ready, read);
         clerk.wake_others();
@@ -137,6 +143,7 @@ impl<E: Edge> Worker<E> {
 
     /// Ends connections that are to be ended, and sees to those of whom nothing was heard.
     fn look_after(&mut self) {
+        self.ground.begin_step(Step::LookAfter);
         let mut clerk = self.clerk();
         clerk.fail_doomed();
         clerk.expire();
@@ -186,10 +193,12 @@ impl<E: Edge> Worker<E> {
         let beyond = self.cursors.beyond_limits(&self.ground, &mut self.fan.interest, &self.connections);
         beyond.iter().for_each(|lagged| self.clerk().lagged(lagged));
         self.ground.reader.trim();
+        self.ground.begin_step(Step::Plan);
         if self.fan.plan(&self.ground) {
             self.cursors.list_all(&self.connections);
         }
         if self.fan.is_busy() || self.fan.owes() {
+            self.ground.begin_step(Step::Serve);
             self.fan.serve(&mut self.ground, &mut self.connections);
             self.see_to_fallen();
         }
@@ -210,6 +219,7 @@ impl<E: Edge> Worker<E> {
 
     /// Makes the ticks that are due.
     fn tick(&mut self) {
+        self.ground.begin_step(Step::Tick);
         let mut any = false;
         while self.fan.tick(&mut self.ground, &mut self.connections) {
             self.see_to_fallen();
@@ -246,6 +256,7 @@ impl<E: Edge> Worker<E> {
 
     /// Lets the cursors that are behind go a step, and gives those that have caught up to the fan.
     fn go(&mut self) {
+        self.ground.begin_step(Step::Go);
         let Worker { ground, connections, fan, cursors, .. } = self;
         cursors.go(ground, &mut fan.interest, connections);
         while let Some(came) = self.cursors.next_came() {
@@ -271,6 +282,7 @@ impl<E: Edge> Worker<E> {
         let metrics = &self.ground.metrics;
         let now = self.ground.edge.now();
         metrics.turns.add(1);
+        self.ground.work.report(&metrics.work, &metrics.put_off);
         metrics.turn.record([(now.since(begun).as_micros() as u64, 1)]);
         metrics.planned_bytes.set(self.fan.planned_bytes() as u64);
         metrics.connections.set(self.connections.len() as u64);
@@ -332,5 +344,10 @@ impl<E: Edge> Worker<E> {
         cursors.staged().for_each(|id| *users.entry(id).or_insert(0) += 1);
         let counted = fan.interest.cohort_ids().into_iter().map(|id| (id, fan.interest.at(id).users)).collect();
         assert_eq!(users, counted, "the users of each cohort");
+        let Ground { work, settings, .. } = &self.ground;
+        for (step, spent) in Step::ALL.into_iter().zip(work.spent()) {
+            let most = step.allotment(settings.turn_work, settings.turn_sends) + work::INDIVISIBLE_MAX;
+            assert!(spent <= most, "{step:?} costs {spent} in one turn, of {most}");
+        }
     }
 }

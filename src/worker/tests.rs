@@ -111,6 +111,7 @@ fn settings() -> Settings {
         slow_list: 4,
         flush_interval: Duration::ZERO,
         turn_sends: 64,
+        turn_work: 250_000,
         owed_max: OWED_MAX,
         lag_limit: 0,
         lag_limit_age: Duration::ZERO,
