@@ -25,6 +25,7 @@ use super::{
     delivery::{Delivery, Rate},
     pace::{Change, Pace, Ticks},
     passes::PassId,
+    recent::Recent,
 };
 use crate::{
     clock::Moment,
@@ -109,6 +110,10 @@ pub struct Interest {
     cohorts: Slab<Cohort>,
     by_key: HashMap<Arc<CohortKey>, CohortId>,
     ticks: Ticks,
+    /// Topics by their newest publications, while cohorts are delivered newest values.
+    recent: Recent,
+    /// How many cohorts are.
+    conflated: usize,
     /// Everything before it was planned for the members at the head.
     pub position: Position,
     /// Users of cohorts, by lane: while there are any, the lane is written.
@@ -222,6 +227,10 @@ impl Interest {
         for (name, _) in &key.names {
             self.names[*name as usize].cohorts.push(id);
         }
+        if key.conflates() {
+            self.recent.begin();
+            self.conflated += 1;
+        }
         self.by_key.insert(key, id);
         id
     }
@@ -241,6 +250,12 @@ impl Interest {
             self.ticks.clear(id, n, pace);
         }
         self.by_key.remove(&key);
+        if key.conflates() {
+            self.conflated -= 1;
+            if self.conflated == 0 {
+                self.recent.end();
+            }
+        }
         for (name, _) in &key.names {
             let cohorts = &mut self.names[*name as usize].cohorts;
             cohorts.retain(|other| *other != id);
@@ -327,6 +342,7 @@ impl Interest {
 
     /// Notes the newest publication of a topic; returns the one before it.
     fn note(&mut self, at: Position, entry: &Entry) -> Newest {
+        self.recent.note(entry.topic.slot);
         let topic = &mut self.topics[entry.topic.slot as usize];
         let stale = std::mem::replace(&mut topic.era, self.era) != self.era;
         let newest = Newest { end: Position(at.0 + 1), seq: entry.seq, origin: entry.origin };
@@ -345,9 +361,11 @@ impl Interest {
         }
     }
 
-    /// Notes that a topic's newest publication is `newest`, although it never came by.
+    /// Notes that a topic's newest publication is `newest`, although it never came by: in the order of the tape, and behind
+    /// all that have come by.
     pub fn note_missed(&mut self, id: TopicId, name: &Arc<str>, newest: Newest) {
         self.learn_as(id, Some(Arc::clone(name)));
+        self.recent.note(id.slot);
         let topic = &mut self.topics[id.slot as usize];
         (topic.era, topic.newest) = (self.era, newest);
     }
@@ -403,6 +421,13 @@ impl Interest {
     pub fn newest(&self, slot: u32) -> Option<Newest> {
         let topic = &self.topics[slot as usize];
         (topic.era == self.era && topic.newest.seq > 0).then_some(topic.newest)
+    }
+
+    /// The topics that have been published on since the first of the cohorts came that are delivered newest values, the
+    /// newest first, each with its newest publication.
+    #[allow(dead_code, reason = "rounds come to walk it")]
+    pub fn recent(&self) -> impl Iterator<Item = (u32, Newest)> {
+        self.recent.slots().map(|slot| (slot, self.topics[slot as usize].newest))
     }
 
     /// The name of a topic whose publications have come by.
@@ -461,6 +486,7 @@ impl Interest {
             return;
         }
         let forgotten = std::mem::take(&mut self.topics[slot]);
+        self.recent.forget(topic.slot);
         for name in forgotten.names {
             let topics = &mut self.names[name as usize].topics;
             topics.retain(|other| *other as usize != slot);
@@ -475,6 +501,13 @@ impl Interest {
             self.names[*name as usize].topics.push(topic.slot);
         }
         self.topics[slot] = TopicState { known: Some((topic.generation, text)), names, ..TopicState::default() };
+    }
+}
+
+impl CohortKey {
+    /// Whether some name is delivered in newest values.
+    fn conflates(&self) -> bool {
+        self.names.iter().any(|(_, delivery)| *delivery != Delivery::All)
     }
 }
 
@@ -526,6 +559,11 @@ impl Interest {
             cohort.column.invariants();
         }
         assert_eq!((self.lanes, self.ticks.len()), (lanes, ticks), "users by lane, and ticks");
+        let conflated = self.cohorts.iter().filter(|(_, cohort)| cohort.key.conflates()).count();
+        assert_eq!(self.conflated, conflated, "cohorts that are delivered newest values");
+        let recent: Vec<_> = self.recent().collect();
+        assert!(recent.is_sorted_by(|a, b| a.1.end > b.1.end), "in the order of the tape: {recent:?}");
+        assert!(conflated > 0 || recent.is_empty(), "nobody wants it");
         let (mut patterns, mut links) = (0, 0);
         for (id, name) in &self.names {
             assert!(!name.cohorts.is_empty(), "a name that nobody wants");

@@ -15,6 +15,7 @@ mod fallen;
 pub mod interest;
 mod pace;
 pub mod passes;
+mod recent;
 mod serve;
 mod values;
 
