@@ -1,13 +1,17 @@
 //! What is kept of a connection whose cursor is behind: a position, and the changes of its subscription that it has not come
 //! to yet. Whatever its lag, that is all.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use super::{
-    super::{connection::CohortId, fan::Pace},
+    super::{
+        connection::CohortId,
+        fan::{AsOf, Pace},
+    },
     order::Places,
     resume::Resume,
-    round::{PacedRound, Round, Told},
+    round::{PacedRound, Round},
+    told::Told,
 };
 use crate::{clock::Moment, lane::Lane, tape::Position};
 
@@ -65,18 +69,23 @@ pub struct Stage {
     pub cohort: Option<CohortId>,
     /// What to say there: the acknowledgement and the snapshots.
     pub then: Vec<u8>,
-    /// The newest numbers there of topics that are delivered in newest values from there on; none if none are.
-    pub told: Option<Told>,
-    /// Those of them that the client is told, or told again: what was left out of these before needn't be.
-    pub fresh: Vec<(u32, u64)>,
+    /// What is newest there, where names are delivered in newest values up to there or from there on.
+    pub as_of: Option<Arc<AsOf>>,
     /// What it missed before and is sent then.
     pub resume: Option<Resume>,
 }
 
 impl Behind {
     /// At `position` of a cohort with these rates, of which it has been sent everything up to the last tick.
-    pub fn new(position: Position, lane: Lane, told: Option<Told>, paces: &[Pace]) -> Behind {
-        let paces = paces.iter().map(|pace| PacedRound::from(pace.tick, pace.ticks)).collect();
+    ///
+    /// `as_of` is what was newest at `position`, if it is to be told what is left out for it.
+    pub fn new(position: Position, lane: Lane, as_of: Option<Arc<AsOf>>, paces: &[Pace]) -> Behind {
+        let told = |pace: &Pace| {
+            let before = pace.changes.iter().map(|change| (change.slot, change.before));
+            Some(Told::of(as_of.clone()?).but(before))
+        };
+        let paces = paces.iter().map(|pace| PacedRound::from(pace.tick, pace.ticks, told(pace))).collect();
+        let told = as_of.map(Told::of);
         Behind {
             position,
             offset: 0,
@@ -104,6 +113,13 @@ impl Behind {
     pub fn subscribed_at(&self, cohort: Option<CohortId>) -> Option<Position> {
         let subscribed = cohort.is_some() || self.stages.iter().any(|stage| stage.cohort.is_some());
         subscribed.then_some(self.position)
+    }
+
+    /// Bytes of memory that it takes for what it is to be sent or told.
+    pub fn held(&self) -> usize {
+        let own = |told: &Option<Told>| told.as_ref().map_or(0, Told::held);
+        let paced: usize = self.paces.iter().map(|paced| paced.round.held() + own(&paced.told)).sum();
+        self.round.held() + own(&self.told) + paced
     }
 
     /// Bytes that are to be said when it comes to its stages.

@@ -18,6 +18,7 @@ mod order;
 mod resume;
 mod round;
 mod slow;
+mod told;
 mod walk;
 
 use std::{collections::VecDeque, io::ErrorKind};
@@ -34,7 +35,7 @@ pub use self::{
     behind::{Behind, Stage},
     lag::Lagged,
     resume::Resume,
-    walk::told_at,
+    told::as_of,
 };
 #[cfg(all(any(test, fuzzing), not(loom)))]
 use super::connection::CohortId;
@@ -93,6 +94,7 @@ struct Buffers {
     plan: Plan,
     bytes: Vec<u8>,
     pieces: Vec<Piece>,
+    found: Vec<(Position, u32)>,
     value: Vec<u8>,
 }
 
@@ -151,16 +153,17 @@ impl Cursors {
     /// `position` is not beyond what the reader sees.
     pub fn begin<E: Edge>(
         &mut self,
-        ground: &Ground<E>,
+        ground: &mut Ground<E>,
         interest: &mut Interest,
         connection: &mut Connection<E::Socket>,
         token: Token,
         position: Position,
     ) -> &mut Behind {
         debug_assert_eq!(connection.cursor, Cursor::None, "it is nobody else's");
-        let told = connection.cohort.and_then(|id| told_at(ground, interest, connection, id, position));
+        let as_of = as_of(ground, interest, [connection.cohort, None], position, &[]);
+        let as_of = as_of.filter(|_| connection.lane.words().tells());
         let paces = connection.cohort.map_or(&[][..], |id| &interest.cohort(id).paces);
-        let mut behind = Box::new(Behind::new(position, connection.lane, told, paces));
+        let mut behind = Box::new(Behind::new(position, connection.lane, as_of, paces));
         connection.cursor = Cursor::Behind(self.all.len() as u32);
         self.order.enter(token, &mut behind.places, position, position);
         self.all.push(One { token, behind });
@@ -201,9 +204,7 @@ impl Cursors {
         }
         if let Some(paced) = behind.paces.get_mut(unsent.rate) {
             paced.round.items.extend(unsent.values);
-        }
-        if let Some(told) = &mut behind.told {
-            told.extend(unsent.before);
+            paced.told = paced.told.take().map(|told| told.but(unsent.before));
         }
         Walk { ground, interest, connection, behind }.await_room();
     }
@@ -403,19 +404,20 @@ impl Cursors {
     /// Whether there is room to be given back, which the worker doesn't sleep over.
     #[inline]
     pub fn has_slack(&self) -> bool {
-        let Buffers { plan, bytes, pieces, value } = &self.buffers;
+        let Buffers { plan, bytes, pieces, found, value } = &self.buffers;
         let scratch = [bytes, value].map(Vec::capacity).into_iter().max();
-        let lists = pieces.capacity() * size_of::<Piece>() + plan.runs.capacity() * size_of::<Run>();
+        let lists = pieces.capacity() * size_of::<Piece>() + found.capacity() * size_of::<(Position, u32)>();
+        let lists = lists + plan.runs.capacity() * size_of::<Run>();
         scratch.is_some_and(|room| room > KEPT_BY_THREAD) || lists > 2 * KEPT_BY_THREAD
     }
 
     /// Gives back room that was needed once: of the buffers, which hold nothing between two uses, and of the lists.
     pub fn give_back(&mut self) {
-        let Buffers { plan, bytes, pieces, value } = &mut self.buffers;
+        let Buffers { plan, bytes, pieces, found, value } = &mut self.buffers;
         [&mut *bytes, &mut *value].into_iter().for_each(|buffer| buffer.clear());
         pieces.clear();
-        let lists: [&mut dyn Slack; 7] =
-            [bytes, value, pieces, &mut plan.runs, &mut self.all, &mut self.waiting, &mut self.came];
+        let lists: [&mut dyn Slack; 8] =
+            [bytes, value, pieces, found, &mut plan.runs, &mut self.all, &mut self.waiting, &mut self.came];
         lists.into_iter().for_each(|list| list.give_back(KEPT_BY_THREAD));
         self.runnable.give_back();
     }

@@ -27,15 +27,19 @@ use super::{
         work::price,
     },
     Behind, Buffers, Stage,
-    round::{PacedRound, Round, Told},
+    round::{PacedRound, Round},
+    told::Told,
 };
 use crate::{
     io::{Edge, SEND_MAX},
     tape::{Position, Run},
 };
 
-/// Index entries that one cursor goes through in one turn.
-pub const STEP_ENTRIES: usize = 16 * 1024;
+/// Index entries that one cursor goes through at once, at most.
+const STEP_ENTRIES: usize = 16 * 1024;
+
+/// And so many in any case, lest it never come on.
+const ENTRIES_MIN: usize = 64;
 
 /// Sends for one cursor in one turn.
 const STEP_SENDS: usize = 4;
@@ -234,12 +238,13 @@ impl<E: Edge> Walk<'_, E> {
         until: Position,
     ) -> Step {
         let lane = self.interest.cohort(cohort).key.lane;
+        let most = entries_max(self.ground);
         let plan = &mut buffers.plan;
         plan.clear();
         let (interest, Ground { edge, reader, tape, metrics, .. }) = (&mut *self.interest, &mut *self.ground);
         let mut steps = 0;
         let reached = reader.scan(position, until, |entry| {
-            if steps == STEP_ENTRIES || plan.bytes >= SEND_MAX {
+            if steps == most || plan.bytes >= SEND_MAX {
                 return false;
             }
             steps += 1;
@@ -260,7 +265,7 @@ impl<E: Edge> Walk<'_, E> {
                 }
                 (self.behind.position, self.behind.offset) = (reached, 0);
                 self.note_told(cohort, position, reached);
-                if steps == STEP_ENTRIES { Step::Enough } else { Step::On }
+                if steps == most { Step::Enough } else { Step::On }
             }
             Outcome::Full(taken) => {
                 // Positions are counted in whole frames, so the part of the first that went before counts again.
@@ -281,7 +286,7 @@ impl<E: Edge> Walk<'_, E> {
         let (interest, Ground { reader, tape, .. }) = (&mut *self.interest, &*self.ground);
         reader.scan(from, to, |entry| {
             if interest.wants(tape, cohort, entry) == Some(Delivery::Latest) {
-                told.insert(entry.topic.slot, entry.seq);
+                told.note(entry.topic.slot, entry.seq);
             }
             true
         });
@@ -308,14 +313,17 @@ impl<E: Edge> Walk<'_, E> {
     fn enter_next_stage(&mut self) {
         let Walk { ground, interest, connection, behind } = self;
         let Some(stage) = behind.stages.pop_front() else { return };
-        let Stage { until, cohort: older, then, told, fresh, resume } = stage;
+        let Stage { until, cohort: older, then, as_of, resume } = stage;
         connection.out.extend_from_slice(&then);
         let cohort = behind.cohort(connection.cohort);
-        let before = behind.told.take().unwrap_or_default();
-        behind.told = told.map(|told| merge_told(interest, (older, cohort), before, told, fresh));
+        // Everything before was sent or told.
+        let tells = connection.lane.words().tells();
+        let is_left_out = cohort.filter(|id| tells && interest.cohort(*id).has(|delivery| delivery != Delivery::All));
+        let told = || Some(Told::of(is_left_out.and(as_of.clone())?));
+        behind.told = told();
         behind.round = Round::default();
         let paces = cohort.map_or(&[][..], |cohort| &interest.cohort(cohort).paces);
-        behind.paces = paces.iter().map(|pace| PacedRound::from(until, pace.ticks)).collect();
+        behind.paces = paces.iter().map(|pace| PacedRound::from(until, pace.ticks, told())).collect();
         if let Some(resume) = resume {
             behind.position = resume.from;
             behind.resume = Some(resume);
@@ -326,67 +334,9 @@ impl<E: Edge> Walk<'_, E> {
     }
 }
 
-/// What a client is told last as it comes from the older of two cohorts to the other: of what was told `before` counts on what
-/// is delivered in newest values there and here.
-fn merge_told(
-    interest: &Interest,
-    (older, cohort): (Option<CohortId>, Option<CohortId>),
-    before: Told,
-    mut told: Told,
-    fresh: Vec<(u32, u64)>,
-) -> Told {
-    let conflated = |cohort: Option<CohortId>, slot: u32| {
-        let delivery = cohort.and_then(|cohort| interest.delivery(cohort, slot));
-        delivery.is_some_and(|delivery| delivery != Delivery::All)
-    };
-    for (slot, seq) in &mut told {
-        if conflated(older, *slot) {
-            *seq = before.get(slot).copied().unwrap_or(0);
-        }
-    }
-    let goes_on = |slot: u32| conflated(older, slot) && conflated(cohort, slot);
-    told.extend(before.into_iter().filter(|(slot, _)| goes_on(*slot)));
-    told.extend(fresh);
-    told
-}
-
-/// What the members of a cohort have been sent last, as of `position`, of topics that are delivered in newest values.
-/// None if nothing is left out for this connection, or it isn't told.
-///
-/// `position` is not beyond what the reader sees. It may be before the tape's floor, as long as the reader pins it.
-pub fn told_at<E: Edge>(
-    ground: &Ground<E>,
-    interest: &mut Interest,
-    connection: &Connection<E::Socket>,
-    id: CohortId,
-    position: Position,
-) -> Option<Told> {
-    if !connection.lane.words().tells() || !interest.cohort(id).has(|delivery| delivery != Delivery::All) {
-        return None;
-    }
-    let here = interest.position;
-    let topics = interest.topics_delivered(id, |delivery| delivery != Delivery::All);
-    let newest = |slot: u32| Some((slot, interest.newest(slot)?.seq));
-    let mut told: Told = topics.into_iter().filter_map(newest).collect();
-    // The tables are as of where the fan is.
-    let (from, to) = (position.min(here), position.max(here));
-    let from = if position < here { from } else { from.max(ground.reader.floor()).min(to) };
-    let mut first = Told::default();
-    ground.reader.scan(from, to, |entry| {
-        if position > here {
-            if let Some(seq) = told.get_mut(&entry.topic.slot) {
-                *seq = entry.seq;
-            }
-        } else if told.contains_key(&entry.topic.slot) {
-            first.entry(entry.topic.slot).or_insert(entry.seq - 1);
-        }
-        true
-    });
-    told.extend(first);
-    for pace in &interest.cohort(id).paces {
-        told.extend(pace.changes.iter().map(|change| (change.slot, change.before)));
-    }
-    Some(told)
+/// How many entries of the index a step may still go through.
+pub fn entries_max<E: Edge>(ground: &Ground<E>) -> usize {
+    ((ground.work.left() / price::LOOK) as usize).clamp(ENTRIES_MIN, STEP_ENTRIES)
 }
 
 /// The unsent rest of the frame in which a connection stopped; empty if it stopped between frames, none if it is gone.

@@ -25,6 +25,7 @@ use super::{
     delivery::{Delivery, Rate},
     pace::{Change, Pace, Ticks},
     passes::PassId,
+    past::{AsOf, Mark, Past},
     recent::Recent,
 };
 use crate::{
@@ -112,6 +113,8 @@ pub struct Interest {
     ticks: Ticks,
     /// Topics by their newest publications, while cohorts are delivered newest values.
     recent: Recent,
+    /// What they knew before.
+    past: Past,
     /// How many cohorts are.
     conflated: usize,
     /// Everything before it was planned for the members at the head.
@@ -280,12 +283,13 @@ impl Interest {
     /// Whether there may be room to be given back.
     #[inline]
     pub fn has_slack(&self) -> bool {
-        self.emptied
+        self.emptied || self.past.has_slack()
     }
 
     /// Gives back room that was needed once.
     pub fn give_back(&mut self) {
         self.emptied = false;
+        self.past.give_back();
         let tables: [&mut dyn Slack; 5] =
             [&mut self.names, &mut self.by_text, &mut self.patterns, &mut self.cohorts, &mut self.by_key];
         tables.into_iter().for_each(|table| table.give_back(KEPT_BY_THREAD));
@@ -347,7 +351,9 @@ impl Interest {
         let stale = std::mem::replace(&mut topic.era, self.era) != self.era;
         let newest = Newest { end: Position(at.0 + 1), seq: entry.seq, origin: entry.origin };
         let before = std::mem::replace(&mut topic.newest, newest);
-        if stale { Newest { end: Position(0), seq: entry.seq - 1, origin: 0 } } else { before }
+        let before = if stale { Newest { end: Position(0), seq: entry.seq - 1, origin: 0 } } else { before };
+        self.past.note(entry.topic.slot, before);
+        before
     }
 
     /// Notes what is known of a topic from elsewhere, if its publications haven't come by: its newest number as of the
@@ -366,6 +372,7 @@ impl Interest {
     pub fn note_missed(&mut self, id: TopicId, name: &Arc<str>, newest: Newest) {
         self.learn_as(id, Some(Arc::clone(name)));
         self.recent.note(id.slot);
+        self.past.note(id.slot, self.newest(id.slot).unwrap_or_default());
         let topic = &mut self.topics[id.slot as usize];
         (topic.era, topic.newest) = (self.era, newest);
     }
@@ -419,15 +426,24 @@ impl Interest {
 
     /// The newest publication of a topic, if one is known.
     pub fn newest(&self, slot: u32) -> Option<Newest> {
-        let topic = &self.topics[slot as usize];
+        let topic = self.topics.get(slot as usize)?;
         (topic.era == self.era && topic.newest.seq > 0).then_some(topic.newest)
     }
 
     /// The topics that have been published on since the first of the cohorts came that are delivered newest values, the
     /// newest first, each with its newest publication.
-    #[allow(dead_code, reason = "rounds come to walk it")]
     pub fn recent(&self) -> impl Iterator<Item = (u32, Newest)> {
         self.recent.slots().map(|slot| (slot, self.topics[slot as usize].newest))
+    }
+
+    /// A mark where the tables stand, for whoever will ask what they knew here.
+    pub fn mark(&mut self) -> Arc<Mark> {
+        self.past.mark(self.position)
+    }
+
+    /// The newest publication of a topic as of an earlier position, if there was one.
+    pub fn newest_as_of(&self, as_of: &AsOf, slot: u32) -> Option<Newest> {
+        as_of.newest(&self.past, slot, self.newest(slot))
     }
 
     /// The name of a topic whose publications have come by.
@@ -444,6 +460,12 @@ impl Interest {
     fn topics_of(&self, id: CohortId, wanted: impl Fn(Delivery) -> bool) -> impl Iterator<Item = u32> {
         let names = self.cohorts[id as usize].key.names.iter().filter(move |(_, delivery)| wanted(*delivery));
         names.flat_map(|(name, _)| self.names[*name as usize].topics.iter().copied())
+    }
+
+    /// How many known topics a cohort is delivered as `wanted` says, at most.
+    pub fn topics_at_most(&self, id: CohortId, wanted: impl Fn(Delivery) -> bool) -> usize {
+        let names = self.cohorts[id as usize].key.names.iter().filter(|(_, delivery)| wanted(*delivery));
+        names.map(|(name, _)| self.names[*name as usize].topics.len()).sum()
     }
 
     /// The known topics that a cohort is delivered as `wanted` says, each once, by their slots.
@@ -487,6 +509,7 @@ impl Interest {
         }
         let forgotten = std::mem::take(&mut self.topics[slot]);
         self.recent.forget(topic.slot);
+        self.past.forget(topic.slot);
         for name in forgotten.names {
             let topics = &mut self.names[name as usize].topics;
             topics.retain(|other| *other as usize != slot);

@@ -15,6 +15,7 @@ mod fallen;
 pub mod interest;
 mod pace;
 pub mod passes;
+mod past;
 mod recent;
 mod serve;
 mod values;
@@ -27,6 +28,7 @@ use self::{
 };
 pub use self::{
     pace::Pace,
+    past::AsOf,
     values::{contiguous, locate, newest_for, push_entry, push_value},
 };
 use super::{connection::Connection, connections::Connections, cursor::Cursor, ground::Ground};
