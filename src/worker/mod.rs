@@ -194,7 +194,7 @@ impl<E: Edge> Worker<E> {
         beyond.iter().for_each(|lagged| self.clerk().lagged(lagged));
         self.ground.reader.trim();
         self.ground.begin_step(Step::Plan);
-        if self.fan.plan(&self.ground) {
+        if self.fan.plan(&mut self.ground) {
             self.cursors.list_all(&self.connections);
         }
         if self.fan.is_busy() || self.fan.owes() {

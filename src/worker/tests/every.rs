@@ -31,6 +31,7 @@ impl Script {
             idle_timeout: Duration::from_secs(if random.bool() { random.u64(6..90) } else { 0 }),
             flush_interval,
             turn_sends: if random.bool() { random.usize(1..6) } else { 64 },
+            turn_work: if random.bool() { random.u64(100..3000) } else { 250_000 },
             owed_max: if random.bool() { random.usize(1..3000) } else { OWED_MAX },
             ..settings()
         };
