@@ -4,7 +4,10 @@
 use std::{collections::VecDeque, time::Duration};
 
 use super::{
-    super::{connection::CohortId, fan::Pace},
+    super::{
+        connection::CohortId,
+        fan::{Pace, Unserved},
+    },
     resume::Resume,
     round::{PacedRound, Round, Told},
 };
@@ -63,6 +66,18 @@ impl Behind {
     pub fn new(position: Position, told: Option<Told>, paces: &[Pace]) -> Behind {
         let paces = paces.iter().map(|pace| PacedRound::from(pace.tick, pace.ticks)).collect();
         Behind { position, told, paces, ..Behind::default() }
+    }
+
+    /// It was still to be served at these ticks: it is as far as those before.
+    pub fn owe(&mut self, owed: Vec<Unserved>) {
+        for Unserved { rate, from, ticks, changes } in owed {
+            if let Some(paced) = self.paces.get_mut(rate) {
+                *paced = PacedRound::from(from, ticks);
+            }
+            if let Some(told) = &mut self.told {
+                told.extend(changes.iter().map(|change| (change.slot, change.before)));
+            }
+        }
     }
 
     /// The cohort that counts where it is, of a connection that is subscribed to `cohort` in the end.

@@ -284,10 +284,10 @@ impl<E: Edge> Clerk<'_, E> {
             known.extend(told);
             Some(known)
         });
-        let position = fan.part(connections, token);
+        let (position, owed) = fan.part(connections, token);
         let Some(connection) = connections.get_mut(token) else { return };
         if connection.cursor == Cursor::None {
-            cursors.begin(ground, &mut fan.interest, connection, token, position);
+            cursors.begin(ground, &mut fan.interest, connection, token, position).owe(owed);
         }
         cursors.add_stage(token, connection, Stage { cohort: older, told, ..stage });
         connection.cohort = joined;

@@ -383,8 +383,28 @@ impl Interest {
     /// Something is to be sent at the next tick of a cohort's rate.
     pub fn set_tick(&mut self, id: CohortId, n: usize, now: Moment) {
         let pace = &mut self.cohorts[id as usize].paces[n];
-        let due = pace.rate.tick_after(now);
-        self.ticks.set(id, n, pace, due);
+        // While members are still to be served at the last tick, the next one waits.
+        if pace.open.is_none() {
+            let due = pace.rate.tick_after(now);
+            self.ticks.set(id, n, pace, due);
+        }
+    }
+
+    /// A tick with this number begins at `position`. Returns what had changed.
+    pub fn open_tick(&mut self, id: CohortId, n: usize, position: Position, number: u64) -> Vec<Change> {
+        let changes = self.restart(id, n, position);
+        self.cohorts[id as usize].paces[n].open = Some(number);
+        changes
+    }
+
+    /// All members were served at the tick with this number: the next one may come. The cohort may be gone.
+    pub fn close_tick(&mut self, id: CohortId, n: usize, number: u64, now: Moment) {
+        let pace = self.cohorts.get_mut(id as usize).and_then(|cohort| cohort.paces.get_mut(n));
+        let Some(pace) = pace.filter(|pace| pace.open == Some(number)) else { return };
+        pace.open = None;
+        if !pace.changes.is_empty() {
+            self.set_tick(id, n, now);
+        }
     }
 
     /// When the next tick comes, of which cohort, and the number of its rate.
@@ -578,7 +598,8 @@ impl Interest {
                 links += 1;
             }
             for pace in &cohort.paces {
-                assert_eq!(pace.due.is_some(), !pace.changes.is_empty(), "a tick where something has changed");
+                let waits = !pace.changes.is_empty() && pace.open.is_none();
+                assert_eq!(pace.due.is_some(), waits, "a tick where something has changed");
                 ticks += usize::from(pace.due.is_some());
             }
             lanes[cohort.key.lane as usize] += cohort.users;

@@ -1,6 +1,8 @@
 //! What of the tape is to be sent: runs in one piece, newest values, and single publications, found on it or among the topics'
 //! last values, as a lane has them.
 
+use std::ops::Range;
+
 use super::{
     super::ground::Ground,
     interest::{CohortId, Interest},
@@ -24,13 +26,26 @@ pub fn newest_for(
     from: Position,
     until: Position,
 ) -> Option<Position> {
+    newest_counted(reader, interest, cohort, slot, from..until, &mut 0)
+}
+
+/// The same; counts the publications that were looked at.
+pub fn newest_counted(
+    reader: &Reader,
+    interest: &Interest,
+    cohort: CohortId,
+    slot: u32,
+    span: Range<Position>,
+    looks: &mut u64,
+) -> Option<Position> {
     let newest = interest.newest(slot)?;
     let (mut end, mut origin) = (newest.end, newest.origin);
     for _ in 0..LOOK_BACK_MAX {
-        if end <= from {
+        if end <= span.start {
             break;
         }
-        if end <= until && !interest.excludes(cohort, origin) {
+        *looks += 1;
+        if end <= span.end && !interest.excludes(cohort, origin) {
             return Some(end);
         }
         // Too new, or its own: the one before.
