@@ -56,7 +56,7 @@ use self::{
     connections::Connections,
     cursors::{Came, Cursors},
     desk::{Clerk, Desk},
-    fan::{Fan, Fell, Why},
+    fan::{Fan, Fell, Ticked, Why},
     ground::{Ground, SURVEY_EVERY},
     work::Step,
 };
@@ -193,7 +193,7 @@ impl<E: Edge> Worker<E> {
         let kept = self.cursors.kept(self.ground.reader.floor());
         self.ground.reader.trim_before(kept);
         self.ground.begin_step(Step::Plan);
-        if self.fan.plan(&self.ground) {
+        if self.fan.plan(&mut self.ground) {
             self.cursors.list_all();
         }
         if self.fan.is_busy() || self.fan.owes() {
@@ -223,22 +223,26 @@ impl<E: Edge> Worker<E> {
         }
     }
 
-    /// Makes the ticks that are due.
+    /// Makes the ticks that are due, as far as the turn goes.
     fn tick(&mut self) {
         self.ground.begin_step(Step::Tick);
-        let mut any = false;
-        while self.fan.tick(&mut self.ground, &mut self.connections) {
+        let mut opened = false;
+        loop {
+            match self.fan.tick(&mut self.ground, &mut self.connections) {
+                Ticked::Nothing => break,
+                Ticked::On => {}
+                Ticked::Opened => opened = true,
+            }
             self.see_to_fallen();
-            any = true;
         }
-        if any {
+        if opened {
             self.cursors.list_all();
         }
     }
 
     /// Gives those whom the fan couldn't serve to the cursors, or ends them.
     fn see_to_fallen(&mut self) {
-        while let Some(Fell { token, why }) = self.fan.next_fell() {
+        while let Some(Fell { token, why, owed }) = self.fan.next_fell() {
             let Worker { ground, connections, fan, cursors, .. } = self;
             let Some(connection) = connections.get_mut(token) else { continue };
             let interest = &mut fan.interest;
@@ -253,6 +257,11 @@ impl<E: Edge> Worker<E> {
                     cursors.list(token, connection);
                 }
                 Why::Broken(why) => self.clerk().lost(token, why),
+            }
+            let Worker { connections, cursors, .. } = self;
+            let behind = connections.get(token).and_then(|connection| cursors.of_mut(token, connection));
+            if let Some(behind) = behind {
+                behind.owe(owed);
             }
         }
     }

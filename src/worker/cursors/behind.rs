@@ -6,7 +6,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use super::{
     super::{
         connection::CohortId,
-        fan::{AsOf, Pace},
+        fan::{AsOf, Pace, Unserved},
     },
     order::Places,
     resume::Resume,
@@ -104,6 +104,17 @@ impl Behind {
         }
     }
 
+    /// It was still to be served at these ticks: it is as far as those before.
+    pub fn owe(&mut self, owed: Vec<Unserved>) {
+        for Unserved { rate, from, ticks, changes } in owed {
+            if let Some(paced) = self.paces.get_mut(rate) {
+                let before = changes.iter().map(|change| (change.slot, change.before));
+                let told = paced.told.take().map(|told| told.but(before));
+                *paced = PacedRound::from(from, ticks, told);
+            }
+        }
+    }
+
     /// The cohort that counts where it is, of a connection that is subscribed to `cohort` in the end.
     pub fn cohort(&self, cohort: Option<CohortId>) -> Option<CohortId> {
         self.stages.front().map_or(cohort, |stage| stage.cohort)
@@ -119,7 +130,7 @@ impl Behind {
     pub fn held(&self) -> usize {
         let own = |told: &Option<Told>| told.as_ref().map_or(0, Told::held);
         let paced: usize = self.paces.iter().map(|paced| paced.round.held() + own(&paced.told)).sum();
-        self.round.held() + own(&self.told) + paced
+        size_of::<Behind>() + self.round.held() + own(&self.told) + paced
     }
 
     /// Bytes that are to be said when it comes to its stages.

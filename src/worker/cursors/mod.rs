@@ -231,6 +231,13 @@ impl Cursors {
         connection.out.len() + self.of(token, connection).map_or(0, Behind::staged)
     }
 
+    /// Bytes of memory that are kept for a connection of what it is to be sent or told, whatever topics there are: also what it
+    /// shares with others.
+    #[cfg_attr(not(test), allow(dead_code, reason = "what a connection holds is counted elsewhere"))]
+    pub fn held<S>(&self, token: Token, connection: &Connection<S>) -> usize {
+        self.of(token, connection).map_or(0, Behind::held)
+    }
+
     /// The socket of a connection has room again; returns whether its cursor is behind.
     pub fn has_room<S>(&mut self, token: Token, connection: &Connection<S>, now: Moment) -> bool {
         let Some(behind) = self.of_mut(token, connection) else { return false };

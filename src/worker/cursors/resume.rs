@@ -14,6 +14,7 @@ use super::{
         deliver::{Outcome, deliver},
         fan::push_entry,
         ground::Ground,
+        work::price,
     },
     walk::{Step, Walk, entries_max},
 };
@@ -60,6 +61,7 @@ impl<E: Edge> Walk<'_, E> {
             }
             true
         });
+        ground.work.charge(price::LOOK * (steps + ends.len()) as u64 + price::lines(bytes.len()));
         if is_cut {
             // It has the beginning of a frame that can't be made again: there is nothing that it could read after that.
             return Step::Broken(ErrorKind::NotFound);

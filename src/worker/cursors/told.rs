@@ -73,7 +73,7 @@ impl Told {
 
     /// Bytes of memory that it takes by itself.
     pub fn held(&self) -> usize {
-        self.own.capacity() * size_of::<(u32, u64)>()
+        self.base.held() + self.own.capacity() * size_of::<(u32, u64)>()
     }
 }
 
@@ -92,30 +92,35 @@ pub fn as_of<E: Edge>(
     if !cohorts.into_iter().flatten().any(conflates) {
         return None;
     }
-    let here = interest.position;
-    let floor = ground.reader.floor();
-    let mut own = FxHashMap::default();
+    let (here, floor) = (interest.position, ground.reader.floor());
     let mut looks = 0;
+    let reader = &ground.reader;
     // The tables are as of where the fan is.
-    if position < here {
-        ground.reader.scan(position, here, |entry| {
-            looks += 1;
-            let before = Newest { end: Position(entry.previous), seq: entry.seq - 1, origin: 0 };
-            own.entry(entry.topic.slot).or_insert(before);
-            true
-        });
-    } else {
+    let own = || {
+        let mut own = FxHashMap::default();
+        if position < here {
+            reader.scan(position, here, |entry| {
+                looks += 1;
+                let before = Newest { end: Position(entry.previous), seq: entry.seq - 1, origin: 0 };
+                own.entry(entry.topic.slot).or_insert(before);
+                true
+            });
+            return own;
+        }
         if here < floor {
             // What lies between is gone.
             own.extend(found.iter().map(|(slot, seq)| (*slot, Newest { end: position, seq: *seq, origin: 0 })));
         }
-        ground.reader.scan(here.max(floor).min(position), position, |entry| {
+        reader.scan(here.max(floor).min(position), position, |entry| {
             looks += 1;
             let end = Position(entry.position.0 + 1);
             own.insert(entry.topic.slot, Newest { end, seq: entry.seq, origin: entry.origin });
             true
         });
-    }
+        own
+    };
+    let is_own = here < floor && !found.is_empty();
+    let as_of = if is_own { interest.own_as_of(position, own) } else { interest.as_of(position, own) };
     ground.work.charge(looks * price::LOOK);
-    Some(Arc::new(AsOf::new(interest.mark(), own)))
+    Some(as_of)
 }

@@ -20,14 +20,14 @@ use super::{
         fan::{
             Pace, contiguous,
             delivery::Delivery,
-            interest::{CohortId, Interest},
-            locate, push_entry,
+            interest::{Cohort, CohortId, Interest},
+            push_entry,
         },
         ground::Ground,
         work::price,
     },
     Behind, Buffers, Stage,
-    round::{PacedRound, Round},
+    round::{PacedRound, Piece, Round},
     told::Told,
 };
 use crate::{
@@ -237,11 +237,12 @@ impl<E: Edge> Walk<'_, E> {
         (position, offset): (Position, u32),
         until: Position,
     ) -> Step {
-        let lane = self.interest.cohort(cohort).key.lane;
-        let most = entries_max(self.ground);
-        let plan = &mut buffers.plan;
+        let Cohort { key, .. } = self.interest.cohort(cohort);
+        let (lane, most) = (key.lane, entries_max(self.ground));
+        let Buffers { plan, pieces, bytes, .. } = buffers;
         plan.clear();
-        let (interest, Ground { edge, reader, tape, metrics, .. }) = (&mut *self.interest, &mut *self.ground);
+        pieces.clear();
+        let (interest, Ground { edge, reader, tape, metrics, work, .. }) = (&mut *self.interest, &mut *self.ground);
         let mut steps = 0;
         let reached = reader.scan(position, until, |entry| {
             if steps == most || plan.bytes >= SEND_MAX {
@@ -249,14 +250,18 @@ impl<E: Edge> Walk<'_, E> {
             }
             steps += 1;
             let resumed = if entry.position == position { offset } else { 0 };
-            if interest.wants(tape, cohort, entry).is_some() {
+            if let Some(delivery) = interest.wants(tape, cohort, entry) {
                 // A publication from before the lane was written can't be on the way to anybody.
                 debug_assert!(entry.len(lane) > resumed);
                 plan.push(entry.run(lane).after(resumed));
+                let (end, position) = (plan.bytes, Position(entry.position.0 + 1));
+                let slot = (delivery == Delivery::Latest).then_some(entry.topic.slot);
+                pieces.push(Piece { end, position, slot, seq: entry.seq, skipped: 0, sent: true });
             }
             true
         });
-        let bytes = contiguous(reader, lane, plan.runs.iter().copied(), &mut buffers.bytes);
+        let bytes = contiguous(reader, lane, plan.runs.iter().copied(), bytes);
+        work.charge(price::LOOK * (steps + pieces.len()) as u64 + price::lines(bytes.len()));
         match deliver(edge, metrics, &mut self.connection.socket, bytes) {
             Outcome::All => {
                 metrics.deliveries.add(plan.publications);
@@ -264,32 +269,33 @@ impl<E: Edge> Walk<'_, E> {
                     self.connection.sent = self.ground.now;
                 }
                 (self.behind.position, self.behind.offset) = (reached, 0);
-                self.note_told(cohort, position, reached);
+                self.note_told(pieces);
                 if steps == most { Step::Enough } else { Step::On }
             }
             Outcome::Full(taken) => {
-                // Positions are counted in whole frames, so the part of the first that went before counts again.
-                let (reached, offset, passed) =
-                    locate(self.ground, self.interest, cohort, position, taken + offset as usize);
-                self.ground.metrics.deliveries.add(passed);
-                self.note_told(cohort, position, reached);
-                self.stop_at(cohort, reached, offset);
+                let whole = pieces.partition_point(|piece| piece.end <= taken);
+                let (sent, begun) = pieces.split_at(whole);
+                metrics.deliveries.add(whole as u64);
+                self.note_told(sent);
+                let Some(begun) = begun.first() else {
+                    debug_assert!(false, "a socket that is full has not taken all");
+                    return Step::On;
+                };
+                // Of the first frame, a part may have gone before.
+                let offset = sent.last().map_or(offset as usize + taken, |last| taken - last.end) as u32;
+                self.stop_at(cohort, Position(begun.position.0 - 1), offset);
                 Step::Full
             }
             Outcome::Broken(why) => Step::Broken(why),
         }
     }
 
-    /// Notes that the connection was sent every publication in `from..to` that its cohort wants.
-    fn note_told(&mut self, cohort: CohortId, from: Position, to: Position) {
+    /// Notes that the connection was sent these publications.
+    fn note_told(&mut self, pieces: &[Piece]) {
         let Some(told) = &mut self.behind.told else { return };
-        let (interest, Ground { reader, tape, .. }) = (&mut *self.interest, &*self.ground);
-        reader.scan(from, to, |entry| {
-            if interest.wants(tape, cohort, entry) == Some(Delivery::Latest) {
-                told.note(entry.topic.slot, entry.seq);
-            }
-            true
-        });
+        for Piece { slot, seq, .. } in pieces {
+            slot.iter().for_each(|slot| told.note(*slot, *seq));
+        }
     }
 
     /// The socket was full `offset` bytes into the publication at `position`.
@@ -304,9 +310,13 @@ impl<E: Edge> Walk<'_, E> {
         // It was just sent from, so it is there.
         let Some(rest) = rest_of_frame(self.ground, self.connection, behind) else { return };
         behind.put_rest(&mut self.connection.out, rest);
-        let next = Position(position.0 + 1);
-        self.note_told(cohort, position, next);
-        (self.behind.position, self.behind.offset) = (next, 0);
+        let Walk { ground, interest, behind, .. } = self;
+        if let (Some(entry), Some(told)) = (ground.reader.look(position), &mut behind.told)
+            && interest.wants(&ground.tape, cohort, &entry) == Some(Delivery::Latest)
+        {
+            told.note(entry.topic.slot, entry.seq);
+        }
+        (behind.position, behind.offset) = (Position(position.0 + 1), 0);
     }
 
     /// It has come to the next change of its subscription.

@@ -75,10 +75,12 @@ impl<E: Edge> Clerk<'_, E> {
                 Outcome::All => {}
                 Outcome::Full(_) => {
                     let subscribed = connection.cohort.is_some();
-                    let position = fan.part(connections, token);
+                    let (position, owed) = fan.part(connections, token);
                     let Some(connection) = connections.get_mut(token) else { continue };
                     if subscribed {
-                        cursors.begin(ground, &mut fan.interest, connection, token, position).conflates = true;
+                        let behind = cursors.begin(ground, &mut fan.interest, connection, token, position);
+                        behind.owe(owed);
+                        behind.conflates = true;
                     }
                     cursors.is_full(token, connection, ground.now);
                     connection.full = true;

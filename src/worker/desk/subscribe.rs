@@ -273,10 +273,10 @@ impl<E: Edge> Clerk<'_, E> {
             ground.reader.refresh();
         }
         let as_of = as_of(ground, &mut fan.interest, [older, joined], stage.until, known);
-        let position = fan.part(connections, token);
+        let (position, owed) = fan.part(connections, token);
         let Some(connection) = connections.get_mut(token) else { return };
         if connection.cursor == Cursor::None {
-            cursors.begin(ground, &mut fan.interest, connection, token, position);
+            cursors.begin(ground, &mut fan.interest, connection, token, position).owe(owed);
         }
         cursors.add_stage(token, connection, Stage { cohort: older, as_of, ..stage });
         connection.cohort = joined;

@@ -47,8 +47,8 @@ impl Fan {
         }
         for (id, token, missed) in fallen {
             let in_full = self.interest.cohort(id).has(|delivery| delivery == Delivery::All);
-            self.leave(connections, token);
-            self.fell.push_back(Fell { token, why: Why::Missed { missed, in_full } });
+            let owed = self.leave(connections, token);
+            self.fell.push_back(Fell { token, why: Why::Missed { missed, in_full }, owed });
         }
     }
 

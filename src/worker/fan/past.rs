@@ -16,7 +16,10 @@
 //! it; a topic that doesn't change has no entry. While there is no mark, a publication pays one comparison. What nobody asks for any more is thrown
 //! away bit by bit.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Weak},
+};
 
 use rustc_hash::FxHashMap;
 
@@ -45,6 +48,8 @@ pub struct Past {
     marks: VecDeque<Arc<Mark>>,
     /// With each topic by its slot: up to which mark something was its newest, the oldest first.
     kept: Vec<Vec<(Position, Newest)>>,
+    /// What was newest at some position, as of the mark where it was asked for: somebody else may ask for the same.
+    asked: Option<(Position, Position, Weak<AsOf>)>,
     /// Slots of topics with such entries, each once.
     used: VecDeque<u32>,
 }
@@ -87,6 +92,28 @@ impl Past {
         self.marks.push_back(Arc::clone(&mark));
         self.since = here.0 + 1;
         mark
+    }
+
+    /// The state at `position`, which is another one than that of a mark here but for what `own` finds: made once, and shared by
+    /// all who ask for it before the tables go on.
+    pub fn as_of(
+        &mut self,
+        here: Position,
+        position: Position,
+        own: impl FnOnce() -> FxHashMap<u32, Newest>,
+    ) -> Arc<AsOf> {
+        let asked = self.asked.as_ref().filter(|(of, at, _)| (*of, *at) == (position, here));
+        if let Some(as_of) = asked.and_then(|(.., as_of)| as_of.upgrade()) {
+            return as_of;
+        }
+        let as_of = Arc::new(AsOf::new(self.mark(here), own()));
+        self.asked = Some((position, here, Arc::downgrade(&as_of)));
+        as_of
+    }
+
+    /// The next to ask has something else to find, also for the same position.
+    pub fn ask_anew(&mut self) {
+        self.asked = None;
     }
 
     /// A topic is published on whose newest publication was `before`.

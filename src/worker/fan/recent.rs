@@ -107,7 +107,7 @@ mod tests {
                     }
                     _ => {
                         recent.note(slot);
-                        for twin in &mut twin {
+                        if let Some(twin) = &mut twin {
                             twin.retain(|other| *other != slot);
                             twin.insert(0, slot);
                         }

@@ -31,6 +31,7 @@ impl Script {
             idle_timeout: Duration::from_secs(if random.bool() { random.u64(6..90) } else { 0 }),
             flush_interval,
             turn_sends: if random.bool() { random.usize(1..6) } else { 64 },
+            turn_work: if random.bool() { random.u64(100..3000) } else { 250_000 },
             owed_max: if random.bool() { random.usize(1..3000) } else { OWED_MAX },
             ..settings()
         };
@@ -168,6 +169,14 @@ impl Script {
     }
 
     fn publish(&mut self) {
+        if self.random.u8(..12) == 0 {
+            // More topics than a round lists at once.
+            for n in 0..self.random.usize(1..40) {
+                let body = self.world.body(Kind::Json, 0);
+                self.world.publish(&format!("q.us.{n}"), vec![body]);
+            }
+            return;
+        }
         let most = if self.random.u8(..6) == 0 { 60 } else { 6 };
         for _ in 0..self.random.usize(1..most) {
             let (topic, body) = (self.topic(), self.body());
