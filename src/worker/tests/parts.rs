@@ -77,9 +77,11 @@ impl Stage {
     fn go(&mut self) {
         let Stage { ground, connections, fan, cursors, .. } = self;
         for token in connections.tokens() {
-            connections.get_mut(token).unwrap().full = false;
+            let connection = connections.get_mut(token).unwrap();
+            connection.full = false;
+            cursors.has_room(token, connection, ground.now);
         }
-        cursors.list_all(connections);
+        ground.begin_step(work::Step::Go);
         cursors.go(ground, &mut fan.interest, connections);
         while let Some(came) = cursors.next_came() {
             let Came::Up(token) = came else { panic!("{came:?}") };
