@@ -291,11 +291,12 @@ pub struct Batch<'p> {
     count: u64,
 }
 
-/// After so many bytes, a batch lets others publish: that is some 100 microseconds.
-const HELD_MAX: usize = 256 * 1024;
+/// After so many bytes, a batch lets others publish: that is some 30 microseconds.
+const HELD_MAX: usize = 64 * 1024;
 
-/// What a publication without a payload counts.
+/// What a publication without a payload counts, and what a topic that is made for it counts beside it.
 const HELD_BY_ONE: usize = 512;
+const HELD_BY_TOPIC: usize = 2048;
 
 impl Batch<'_> {
     /// Adds one payload, stamped with the present time.
@@ -326,7 +327,7 @@ impl Batch<'_> {
         let done = appender.append(self.by.account, topic, &mut draft, about, || door.check(topic));
         keep(draft);
         let done = done?;
-        self.held += payload.bytes().len() + HELD_BY_ONE;
+        self.held += payload.bytes().len() + HELD_BY_ONE + if done.seq == 1 { HELD_BY_TOPIC } else { 0 };
         self.count += 1;
         Ok(done)
     }

@@ -377,9 +377,10 @@ fn collect(tape: &Tape, names: &[&str], points: &Points<'_>) -> (Position, Vec<F
             found.extend(some.filter_map(|slot| topics.at(slot)).filter(|t| wanted(t)).map(of));
         });
     }
-    tape.with_changed(begun, |topics, changed, position| {
+    let all = tape.with_changed(begun, usize::MAX, |topics, changed, position| {
         found.retain(|topic| changed.binary_search(&topic.id.slot).is_err());
         found.extend(changed.iter().filter_map(|slot| topics.at(*slot)).filter(|topic| wanted(topic)).map(of));
         (position, found)
-    })
+    });
+    all.expect("any number")
 }
