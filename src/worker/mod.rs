@@ -33,6 +33,7 @@ mod deliver;
 mod desk;
 mod fan;
 mod ground;
+mod out;
 #[cfg(all(any(test, fuzzing), not(loom)))]
 #[doc(hidden)]
 pub mod reload_script;

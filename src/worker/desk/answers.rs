@@ -13,7 +13,7 @@ impl<E: Edge> Clerk<'_, E> {
     /// Appends answers to what a connection is to be sent, and sees to it that they are.
     pub fn answer(&mut self, token: Token, write: impl FnOnce(&mut Vec<u8>)) {
         let Some(connection) = self.connections.get_mut(token) else { return };
-        write(&mut connection.out);
+        connection.out.write(write);
         if self.bound_pending(token) {
             return;
         }

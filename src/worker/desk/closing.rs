@@ -80,22 +80,23 @@ impl<E: Edge> Clerk<'_, E> {
         let rest = self.cursors.rest_of_frame(self.ground, token, connection);
         self.note_end(token, number(farewell.code), ending, &farewell.reason);
         self.unsubscribe_all(token);
-        let Some(mut out) = rest else { return self.remove(token) };
+        let Some(rest) = rest else { return self.remove(token) };
         let Clerk { ground, connections, .. } = self;
         let Some(connection) = connections.get_mut(token) else { return };
         connection.phase = Phase::Closing;
         connection.since = ground.now;
-        out.append(&mut connection.out);
+        connection.out.put_front(rest);
         let words = connection.lane.words();
-        if let Some(code) = farewell.error {
-            words.push_reply(&mut out, &Reply::Error { id: None, code, message: farewell.reason });
-        }
-        words.push_close(&mut out, farewell.code.map(|code| (code, farewell.reason)));
+        connection.out.write(|out| {
+            if let Some(code) = farewell.error {
+                words.push_reply(out, &Reply::Error { id: None, code, message: farewell.reason });
+            }
+            words.push_close(out, farewell.code.map(|code| (code, farewell.reason)));
+        });
         if !words.hears() {
             // The peer has nothing to answer.
             connection.phase = Phase::Ending;
         }
-        connection.out = out;
         self.answer(token, |_| {});
         self.set_timer(token);
     }
