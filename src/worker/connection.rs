@@ -138,7 +138,6 @@ impl<S> Connection<S> {
         }
     }
 
-    #[allow(dead_code, reason = "as the rota")]
     /// Whose connections it takes turns with: those of its address, or nobody's.
     pub fn group(&self) -> Group {
         match self.permit.account() {

@@ -37,7 +37,6 @@ mod out;
 #[cfg(all(any(test, fuzzing), not(loom)))]
 #[doc(hidden)]
 pub mod reload_script;
-#[allow(dead_code, reason = "the steps are put on it one after the other")]
 mod rota;
 #[cfg(all(any(test, fuzzing), not(loom)))]
 #[doc(hidden)]
@@ -148,7 +147,10 @@ impl<E: Edge> Worker<E> {
         let mut clerk = self.clerk();
         clerk.fail_doomed();
         clerk.expire();
+        clerk.drain();
         clerk.flush_answers();
+        clerk.let_parted_go();
+        clerk.see_whether_all_is_said();
     }
 
     /// Waits for something to do, unless there is something already.
@@ -192,7 +194,7 @@ impl<E: Edge> Worker<E> {
         self.ground.reader.refresh();
         self.drop_fallen();
         let beyond = self.cursors.beyond_limits(&self.ground, &mut self.fan.interest, &self.connections);
-        beyond.iter().for_each(|lagged| self.clerk().lagged(lagged));
+        beyond.into_iter().for_each(|lagged| self.clerk().lags(lagged));
         self.ground.reader.trim();
         self.ground.begin_step(Step::Plan);
         if self.fan.plan(&self.ground) {
@@ -211,6 +213,7 @@ impl<E: Edge> Worker<E> {
         if !self.fan.has_rolled_on(floor) {
             return;
         }
+        self.ground.begin_step(Step::LookAfter);
         let fallen = self.cursors.fallen(&mut self.fan.interest, &self.connections, &self.ground.reader);
         fallen.iter().for_each(|lagged| self.clerk().lagged(lagged));
         self.fan.drop_fallen(&mut self.connections, floor);
@@ -342,7 +345,7 @@ impl<E: Edge> Worker<E> {
             assert!(!is_nowhere || connection.cohort.is_none(), "a subscriber has a cursor");
             connection.cohort.into_iter().for_each(|id| *users.entry(id).or_insert(0) += 1);
         }
-        cursors.staged().for_each(|id| *users.entry(id).or_insert(0) += 1);
+        cursors.staged().chain(desk.parted()).for_each(|id| *users.entry(id).or_insert(0) += 1);
         let counted = fan.interest.cohort_ids().into_iter().map(|id| (id, fan.interest.at(id).users)).collect();
         assert_eq!(users, counted, "the users of each cohort");
         let Ground { work, settings, .. } = &self.ground;

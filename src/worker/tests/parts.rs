@@ -73,8 +73,8 @@ impl Stage {
     /// Lets those that are behind go on, as if their sockets had room, and gives those that have caught up to the fan.
     fn go(&mut self) {
         let Stage { ground, connections, fan, cursors, .. } = self;
-        for token in connections.tokens() {
-            connections.get_mut(token).unwrap().full = false;
+        for token in 0..connections.end() {
+            connections.get_mut(token).into_iter().for_each(|connection| connection.full = false);
         }
         cursors.list_all(connections);
         cursors.go(ground, &mut fan.interest, connections);
