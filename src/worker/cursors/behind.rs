@@ -4,7 +4,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use super::{
-    super::{connection::CohortId, fan::Pace},
+    super::{connection::CohortId, fan::Pace, out::Backlog},
     order::Places,
     resume::Resume,
     round::{PacedRound, Round, Told},
@@ -112,9 +112,8 @@ impl Behind {
     }
 
     /// Puts the rest of a publication before everything else that its connection is to be sent.
-    pub fn put_rest(&mut self, out: &mut Vec<u8>, rest: impl IntoIterator<Item = u8>) {
-        let before = out.len();
-        out.splice(..0, rest);
-        self.rest = out.len() - before;
+    pub fn put_rest(&mut self, out: &mut Backlog, rest: Vec<u8>) {
+        self.rest = rest.len();
+        out.put_front(rest);
     }
 }

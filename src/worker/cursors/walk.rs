@@ -309,7 +309,7 @@ impl<E: Edge> Walk<'_, E> {
         let Walk { ground, interest, connection, behind } = self;
         let Some(stage) = behind.stages.pop_front() else { return };
         let Stage { until, cohort: older, then, told, fresh, resume } = stage;
-        connection.out.extend_from_slice(&then);
+        connection.out.push(then);
         let cohort = behind.cohort(connection.cohort);
         let before = behind.told.take().unwrap_or_default();
         behind.told = told.map(|told| merge_told(interest, (older, cohort), before, told, fresh));

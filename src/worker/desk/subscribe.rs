@@ -161,19 +161,6 @@ impl<E: Edge> Clerk<'_, E> {
         self.reply(token, &Reply::Subscriptions { id, topics: &topics });
     }
 
-    /// Ends every subscription of a connection, at once and without a word.
-    pub fn unsubscribe_all(&mut self, token: Token) {
-        let names: Vec<Arc<str>> =
-            self.names_of(token).iter().map(|(name, _)| Arc::clone(self.fan.interest.text(*name))).collect();
-        self.remove_names(token, &names);
-        let Clerk { ground, connections, fan, cursors, .. } = self;
-        fan.leave(connections, token);
-        cursors.end(ground, &mut fan.interest, connections, token);
-        if let Some(cohort) = connections.get_mut(token).and_then(|connection| connection.cohort.take()) {
-            fan.interest.let_go(&ground.tape, &mut ground.reader, cohort);
-        }
-    }
-
     /// The names that a connection is subscribed to.
     pub fn names_of(&mut self, token: Token) -> Names {
         match self.connections.get(token).and_then(|connection| connection.cohort) {
