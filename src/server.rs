@@ -266,8 +266,8 @@ impl Server {
     }
 
     /// Takes over those of the `wanted` settings that can change while the server runs ([`LIVE`](crate::config::LIVE)); the others stay
-    /// as they were at the start. Connections see new timeouts when their next one comes, and who has shown the token
-    /// that was right keeps the right to publish until it disconnects.
+    /// as they were at the start. Connections see new timeouts when their next one comes. Who may publish is asked anew for each
+    /// publication: of those who are connected, only who has shown the token that is set now may, where one is needed.
     ///
     /// # Errors
     /// What is wrong with the settings, or that there are too few descriptors for the connections: nothing has changed.
@@ -279,7 +279,9 @@ impl Server {
             reserve_descriptors(&config, self.listeners.len(), self.workers.len())?;
         }
         self.limits.set(&Bounds::of(&config));
-        self.shared.settings.set(Settings::new(&config));
+        let mut settings = Settings::new(&config);
+        settings.access = settings.access.after(&self.shared.settings.get().access);
+        self.shared.settings.set(settings);
         self.shared.log.set_limit(config.log_limit);
         self.config = config;
         Ok(())

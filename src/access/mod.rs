@@ -10,10 +10,12 @@
 //! | [`shown`] | the token that a request shows |
 //! | [`origin`] | which page a request comes from, and whether it was meant for this machine |
 //!
-//! A holder has the rights that it was given when it was judged: a change of the rules is for those who come afterwards.
+//! Rules change while connections last. So a holder says who is there and not what it may: before it acts, it is held against
+//! the rules of that moment ([`Rules::now`]), and whoever has shown a token that is no longer the right one, or never showed one,
+//! is somebody who has shown nothing.
 //!
 //! Values only: no socket, thread, lock or clock. What it costs is a comparison for each connection or request that shows a
-//! token, in a time that doesn't tell where the two differ, and nothing for a publication but a look at its holder.
+//! token, in a time that doesn't tell where the two differ, and nothing for a publication but a comparison of numbers.
 
 pub mod origin;
 pub mod shown;
@@ -35,6 +37,8 @@ const CHALLENGE: &[(&str, &str)] = &[("WWW-Authenticate", "Bearer realm=\"stento
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     token: Option<Secret>,
+    /// How often the token has changed since the server started.
+    generation: u32,
     origins: Vec<String>,
     is_open: bool,
 }
@@ -44,11 +48,14 @@ pub struct Rules {
 pub enum Holder {
     /// Somebody who has shown nothing.
     Anonymous {
-        /// Anybody might publish when it came.
+        /// Anybody may publish.
         publishes: bool,
     },
     /// Somebody who has shown the token that was right then.
-    Token,
+    Token {
+        /// How often the token had changed by then.
+        generation: u32,
+    },
     /// The server itself: its feeds, and the program that it is part of.
     Server,
 }
@@ -74,7 +81,7 @@ impl Holder {
     pub fn publishes(self) -> bool {
         match self {
             Holder::Anonymous { publishes } => publishes,
-            Holder::Token | Holder::Server => true,
+            Holder::Token { .. } | Holder::Server => true,
         }
     }
 
@@ -94,12 +101,29 @@ impl Rules {
     /// With this static token, if there is any; for pages of these origins, or all if none are named; and whether whoever
     /// shows nothing may publish.
     pub fn new(token: Option<Secret>, origins: Vec<String>, is_open: bool) -> Rules {
-        Rules { token, origins, is_open }
+        Rules { token, generation: 0, origins, is_open }
     }
 
     /// Those of the settings.
     pub fn of(config: &Config) -> Rules {
         Rules::new(config.publish_token.clone(), config.allow_origin.clone(), publishing_is_open(config))
+    }
+
+    /// These, in the place of those before: another token makes that of the others one that was right once.
+    pub fn after(self, before: &Rules) -> Rules {
+        let is_new = self.token != before.token;
+        Rules { generation: before.generation.wrapping_add(is_new.into()), ..self }
+    }
+
+    /// What a holder that was judged by these rules or by earlier ones is now. Asked before it acts, so that a change of the
+    /// rules is for everybody.
+    #[inline]
+    pub fn now(&self, holder: Holder) -> Holder {
+        match holder {
+            Holder::Server => holder,
+            Holder::Token { generation } if generation == self.generation => holder,
+            Holder::Token { .. } | Holder::Anonymous { .. } => self.anonymous(),
+        }
     }
 
     /// Whoever shows nothing.
@@ -114,7 +138,9 @@ impl Rules {
     pub fn holder(&self, shown: Option<&str>) -> Result<Holder, Wrong> {
         match shown {
             None => Ok(self.anonymous()),
-            Some(shown) if self.token.as_ref().is_some_and(|token| token.matches(shown)) => Ok(Holder::Token),
+            Some(shown) if self.token.as_ref().is_some_and(|token| token.matches(shown)) => {
+                Ok(Holder::Token { generation: self.generation })
+            }
             Some(_) => Err(Wrong),
         }
     }
@@ -153,7 +179,7 @@ impl Rules {
         self.check_origin(head)?;
         if self.token.is_some() {
             return match self.sender(head)? {
-                Holder::Token | Holder::Server => Ok(()),
+                Holder::Token { .. } | Holder::Server => Ok(()),
                 Holder::Anonymous { .. } => Err(missing(head, "Looking at clients")),
             };
         }

@@ -54,7 +54,7 @@ fn a_token_is_shown_by_the_header_or_the_address_and_the_header_wins() {
 fn a_holder_is_whoever_shows_the_token_or_nothing() {
     let guarded = rules(Some("s3cret"), false);
     assert_eq!(guarded.holder(None), Ok(Holder::Anonymous { publishes: false }));
-    assert_eq!(guarded.holder(Some("s3cret")), Ok(Holder::Token));
+    assert_eq!(guarded.holder(Some("s3cret")), Ok(Holder::Token { generation: 0 }));
     for wrong in ["", "s3cre", "s3cret ", "S3CRET", "s3cret\0"] {
         assert_eq!(guarded.holder(Some(wrong)), Err(Wrong), "{wrong:?}");
     }
@@ -65,16 +65,33 @@ fn a_holder_is_whoever_shows_the_token_or_nothing() {
 #[test]
 fn the_token_publishes_and_the_anonymous_where_anybody_may() {
     let (open, closed) = (rules(Some("s3cret"), true), rules(Some("s3cret"), false));
-    assert!(Holder::Token.may_publish("a") && Holder::Server.may_publish("a"));
-    // What one has been given stays, whatever the rules say later.
+    let token = closed.holder(Some("s3cret")).unwrap();
+    assert!(token.may_publish("a") && Holder::Server.may_publish("a"));
     assert!(open.anonymous().may_publish("a"));
     assert!(!closed.anonymous().may_publish("a"));
-    assert!([Holder::Token, open.anonymous(), closed.anonymous()].iter().all(|it| it.may_subscribe("a.>")));
+    assert!([token, open.anonymous(), closed.anonymous()].iter().all(|it| it.may_subscribe("a.>")));
 }
 
 #[test]
-fn a_holder_takes_a_byte() {
-    assert_eq!(size_of::<Holder>(), 1);
+fn a_change_of_the_rules_is_for_those_who_are_there_already() {
+    let open = rules(None, true);
+    let first = rules(Some("first"), false).after(&open);
+    let again = rules(Some("first"), false).after(&first);
+    let second = rules(Some("second"), false).after(&again);
+    let back = rules(Some("first"), false).after(&second);
+    let none = rules(None, true).after(&back);
+    let (nobody, holder) = (open.anonymous(), first.holder(Some("first")).unwrap());
+    let may = |holder, rules: &[&Rules]| Vec::from_iter(rules.iter().map(|rules| rules.now(holder).publishes()));
+    let all = [&open, &first, &again, &second, &back, &none];
+    assert_eq!(may(nobody, &all), [true, false, false, false, false, true], "whoever never showed one");
+    // A token that was taken back is not given again by being the right one again.
+    assert_eq!(may(holder, &all[1..]), [true, true, false, false, true], "whoever showed the first");
+    assert_eq!(may(Holder::Server, &all), [true; 6]);
+}
+
+#[test]
+fn a_holder_takes_eight_bytes() {
+    assert_eq!(size_of::<Holder>(), 8);
 }
 
 #[test]
@@ -87,7 +104,7 @@ fn publishing_over_http_asks_for_the_page_and_the_token() {
     assert!(refusal.status == 401 && refusal.message.contains("needs a token") && refusal.headers == CHALLENGE);
     let refusal = judge(&guarded, "/publish?token=guess", "").unwrap_err();
     assert!(refusal.status == 401 && refusal.message.contains("not the right one") && refusal.headers == CHALLENGE);
-    assert_eq!(judge(&guarded, "/publish?token=s3cret", ""), Ok(Holder::Token));
+    assert_eq!(judge(&guarded, "/publish?token=s3cret", ""), Ok(Holder::Token { generation: 0 }));
     let foreign = "Origin: https://theirs.example\r\n";
     assert_eq!(status(judge(&guarded, "/publish?token=s3cret", foreign)), 403);
     assert_eq!(

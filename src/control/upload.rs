@@ -36,7 +36,8 @@ pub(super) struct Upload {
 
 /// The client that publishes.
 pub(super) struct Sender {
-    holder: Holder,
+    /// Whoever it is now: bodies last, and rules change.
+    pub holder: Holder,
     /// Whose topics, values and publications these are; none if they aren't counted for an address.
     pub charged: Option<Charged>,
 }

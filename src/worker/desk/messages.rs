@@ -156,7 +156,8 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// Whether the holder may publish on this topic.
     fn may_publish(&self, token: Token, topic: &str) -> bool {
-        self.connections.get(token).is_some_and(|connection| connection.holder.may_publish(topic))
+        let rules = &self.ground.settings.access;
+        self.connections.get(token).is_some_and(|connection| rules.now(connection.holder).may_publish(topic))
     }
 
     fn append(&mut self, token: Token, topic: &str, payload: Payload<'_>) -> Result<Appended, PublishError> {
@@ -165,7 +166,8 @@ impl<E: Edge> Clerk<'_, E> {
         };
         let ts = self.ground.edge.wall_us();
         let about = About { ts, origin: connection.id, flags: Flags::default() };
-        let by = By { holder: connection.holder, account: connection.permit.account() };
+        let holder = self.ground.settings.access.now(connection.holder);
+        let by = By { holder, account: connection.permit.account() };
         let done = self.ground.shared.publisher.door().publish(by, topic, payload, about);
         match &done {
             Ok(_) => {
