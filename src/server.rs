@@ -208,7 +208,6 @@ pub struct Server {
     config: Config,
     shared: Arc<Shared>,
     limits: Arc<Limits>,
-    ready: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
     listeners: Vec<Arc<Socket>>,
     bell: Option<Arc<OwnedFd>>,
@@ -295,7 +294,7 @@ impl Server {
 
     fn stop_all(&mut self) {
         let Some((control, control_thread)) = self.control.take() else { return };
-        self.ready.store(false, Ordering::Release);
+        self.shared.close_doors();
         // The feeds come last; without them it has not started, and has nothing to say about its end.
         let has_started = self.feeds.is_some();
         if has_started {
@@ -401,7 +400,6 @@ impl Parts {
         };
         let Doors { listeners, bell, addresses, admin } = doors;
         let spin = Duration::from_micros(config.spin);
-        let ready = Arc::new(AtomicBool::new(true));
         let stopping = Arc::new(AtomicBool::new(false));
         let context = control::Context {
             shared: Arc::clone(&self.shared),
@@ -409,7 +407,6 @@ impl Parts {
             limits: Arc::clone(&self.limits),
             settings: control::HttpSettings::new(&config),
             inboxes: self.inboxes.iter().map(Inbox::level).collect(),
-            readiness: Arc::clone(&ready),
             started: Moment::now(),
         };
         let edge = Epoll::new(self.control_waker, Duration::ZERO)?;
@@ -421,7 +418,6 @@ impl Parts {
             config,
             shared: Arc::clone(&self.shared),
             limits: Arc::clone(&self.limits),
-            ready,
             stopping: Arc::clone(&stopping),
             listeners: listeners.clone(),
             bell: bell.clone(),

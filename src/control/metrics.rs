@@ -10,7 +10,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Duration,
 };
 
@@ -162,7 +162,7 @@ impl Figures {
         let started = self.started_us as f64 / 1e6;
         out.gauge("start_time", "When the server started, since the Unix epoch", Some(Unit::Seconds), started)?;
         // Relaxed: a scrape needs no order between figures.
-        let ready = u64::from(self.context.readiness.load(Ordering::Relaxed));
+        let ready = u64::from(self.context.shared.welcomes());
         out.gauge("ready", "1 while new connections are welcome, 0 while the server drains", None, ready)
     }
 

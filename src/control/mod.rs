@@ -49,10 +49,7 @@ mod upload;
 use std::{
     collections::VecDeque,
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 
@@ -162,8 +159,6 @@ pub(crate) struct Context {
     pub limits: Arc<Limits>,
     /// Those of the workers.
     pub inboxes: Vec<Level>,
-    /// True while new connections are welcome.
-    pub readiness: Arc<AtomicBool>,
     /// When the server started.
     pub started: Moment,
 }
@@ -495,8 +490,7 @@ impl<E: Edge> Control<E> {
     }
 
     fn is_ready(&self) -> bool {
-        // Relaxed: a probe may as well have come a moment earlier.
-        self.context.readiness.load(Ordering::Relaxed) && !self.is_draining()
+        self.context.shared.welcomes() && !self.is_draining()
     }
 
     /// Ends every trace of a connection.

@@ -20,6 +20,7 @@ use crate::{
         response::{JSON, TEXT},
     },
     io::Edge,
+    metrics,
     protocol::Topic,
 };
 
@@ -92,6 +93,15 @@ impl<E: Edge> Control<E> {
         }
     }
 
+    /// Whether what clients publish is taken.
+    fn takes_publications(&self) -> Result<(), Refusal> {
+        if self.is_ready() {
+            return Ok(());
+        }
+        self.context.shared.metrics.refuse(metrics::Refusal::Draining);
+        Err(Refusal::new(503, "Nothing was published: the server is stopping.").with(&[("Retry-After", "1")]))
+    }
+
     pub(super) fn metrics(&mut self, head: &Request<'_>) -> Answer {
         let (content_type, text, is_new) = self.exposition.render(head, self.now);
         self.worked += if is_new { work::SCRAPE } else { 0 };
@@ -113,6 +123,7 @@ impl<E: Edge> Control<E> {
 
     /// The publication, or the publications, that a request begins.
     fn upload(&self, head: &Request<'_>, holder: Holder, topic: Option<&str>) -> Result<Outcome, Refusal> {
+        self.takes_publications()?;
         let message_max = self.live.message_max;
         let upload = match topic {
             Some(topic) => Upload::one(head, holder, topic, message_max),

@@ -207,19 +207,20 @@ fn an_upgrade_that_no_worker_takes_is_refused() {
 }
 
 #[test]
-fn draining_ends_idle_connections_and_finishes_requests() {
+fn draining_ends_idle_connections_and_answers_requests_that_were_begun() {
     let server = Server::start();
     let (mut idle, mut busy) = (server.connect(), server.connect());
     assert_eq!(idle.get("/readyz").status, 200);
     busy.send("POST /publish/a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
     assert_eq!(busy.line(), "HTTP/1.1 100 Continue");
     busy.line();
-    server.context.readiness.store(false, Ordering::Relaxed);
+    server.context.shared.close_doors();
     assert_eq!(idle.get("/readyz").status, 503);
     server.inbox.drain(Moment::now() + NEVER);
     idle.assert_ended();
     let answer = busy.send("17").answer();
-    assert_eq!((answer.status, answer.headers["connection"].as_str()), (200, "close"));
+    // Those who would have been sent it are gone.
+    assert_eq!((answer.status, answer.headers["connection"].as_str()), (503, "close"));
     busy.assert_ended();
 }
 

@@ -15,10 +15,7 @@ use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
     net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     thread::JoinHandle,
     time::Duration,
 };
@@ -151,7 +148,6 @@ fn context_alone(change: impl FnOnce(&mut Config), change_settings: impl FnOnce(
         tape,
         limits: Limits::new(&Bounds::of(&config), config.ipv6_prefix),
         inboxes: Vec::new(),
-        readiness: Arc::new(AtomicBool::new(true)),
         started: Moment::now(),
     }
 }

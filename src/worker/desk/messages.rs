@@ -146,11 +146,12 @@ impl<E: Edge> Clerk<'_, E> {
         // Whatever has no commands was opened with a topic.
         let Some(topic) = connection.topic.clone() else { return };
         if let Err(error) = self.append(token, &topic, payload) {
-            let reason = match error {
+            let reason = match &error {
                 PublishError::Forbidden(_) => "publishing needs a token: connect with ?token=".to_owned(),
                 error => error.to_string(),
             };
-            self.close(token, Farewell { code: Some(CloseCode::POLICY), reason: &reason, error: None });
+            let code = if error == PublishError::Draining { CloseCode::GOING_AWAY } else { CloseCode::POLICY };
+            self.close(token, Farewell { code: Some(code), reason: &reason, error: None });
         }
     }
 
@@ -164,6 +165,10 @@ impl<E: Edge> Clerk<'_, E> {
         let Some(connection) = self.connections.get(token) else {
             return Err(PublishError::Forbidden(topic.to_owned()));
         };
+        if !self.ground.shared.welcomes() {
+            self.ground.shared.metrics.refuse(Refusal::Draining);
+            return Err(PublishError::Draining);
+        }
         let ts = self.ground.edge.wall_us();
         let about = About { ts, origin: connection.id, flags: Flags::default() };
         let holder = self.ground.settings.access.now(connection.holder);
