@@ -26,7 +26,7 @@ use thiserror::Error;
 
 pub use self::shown::shown_token;
 use crate::{
-    config::{Config, Secret},
+    config::{Config, Secret, page::Named},
     http::{Refusal, Request},
 };
 
@@ -39,8 +39,10 @@ pub struct Rules {
     token: Option<Secret>,
     /// How often the token has changed since the server started.
     generation: u32,
-    origins: Vec<String>,
+    origins: Vec<Named>,
     is_open: bool,
+    /// It is open only because nobody but this machine can connect. A page that its visitor's browser has open is somebody else.
+    is_near: bool,
 }
 
 /// Who is there.
@@ -100,13 +102,17 @@ impl Holder {
 impl Rules {
     /// With this static token, if there is any; for pages of these origins, or all if none are named; and whether whoever
     /// shows nothing may publish.
-    pub fn new(token: Option<Secret>, origins: Vec<String>, is_open: bool) -> Rules {
-        Rules { token, generation: 0, origins, is_open }
+    pub fn new(token: Option<Secret>, origins: Vec<Named>, is_open: bool) -> Rules {
+        Rules { token, generation: 0, origins, is_open, is_near: false }
     }
 
     /// Those of the settings.
     pub fn of(config: &Config) -> Rules {
-        Rules::new(config.publish_token.clone(), config.allow_origin.clone(), publishing_is_open(config))
+        // What is none of the forms was refused when the settings were checked.
+        let origins = config.allow_origin.iter().filter_map(|origin| origin.parse().ok()).collect();
+        let is_open = publishing_is_open(config);
+        let is_near = is_open && !config.anonymous_publish;
+        Rules { is_near, ..Rules::new(config.publish_token.clone(), origins, is_open) }
     }
 
     /// These, in the place of those before: another token makes that of the others one that was right once.
@@ -157,12 +163,21 @@ impl Rules {
         }
     }
 
+    /// Who looks at topics or figures over plain HTTP.
+    ///
+    /// # Errors
+    /// 403 for a page that may not connect, 401 for a wrong token.
+    pub fn reader(&self, head: &Request<'_>) -> Result<Holder, Refusal> {
+        self.check_page(head)?;
+        Ok(self.sender(head)?)
+    }
+
     /// Who publishes over plain HTTP.
     ///
     /// # Errors
     /// 403 for a page that may not connect, 401 for somebody who may not publish.
     pub fn publisher(&self, head: &Request<'_>) -> Result<Holder, Refusal> {
-        self.check_origin(head)?;
+        self.check_page(head)?;
         let holder = self.sender(head)?;
         if holder.publishes() { Ok(holder) } else { Err(missing(head, "Publishing")) }
     }
@@ -176,7 +191,7 @@ impl Rules {
     /// # Errors
     /// 401 or 403 if it may not.
     pub fn may_inspect(&self, head: &Request<'_>, peer: SocketAddr) -> Result<(), Refusal> {
-        self.check_origin(head)?;
+        self.check_page(head)?;
         if self.token.is_some() {
             return match self.sender(head)? {
                 Holder::Token { .. } | Holder::Server => Ok(()),
@@ -190,15 +205,20 @@ impl Rules {
         Err(Refusal::new(403, text))
     }
 
-    /// Whether the page that a browser's request comes from may connect.
+    /// Whether the page that a browser's request comes from may connect, and whether the request was meant for this server.
     ///
     /// # Errors
-    /// 403 for a page that may not.
-    pub fn check_origin(&self, head: &Request<'_>) -> Result<(), Refusal> {
-        if origin::is_allowed(head, &self.origins) {
+    /// 403 for a page that may not, and for a name that leads here and isn't this machine's, where only this machine may connect.
+    pub fn check_page(&self, head: &Request<'_>) -> Result<(), Refusal> {
+        if self.is_near && !origin::was_meant_for_loopback(head) {
+            let text = "This server is open to this machine only: ask for localhost or a loopback address, or start it with \
+                        --publish-token, --anonymous-publish or --trusted-proxy.";
+            return Err(Refusal::new(403, text));
+        }
+        if origin::is_allowed(head, &self.origins, self.is_near) {
             return Ok(());
         }
-        Err(Refusal::new(403, "Pages from this origin may not connect here."))
+        Err(Refusal::new(403, "Pages from this origin may not connect here: --allow-origin names those that may."))
     }
 }
 

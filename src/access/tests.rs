@@ -9,7 +9,7 @@ fn of<T>(target: &str, lines: &str, ask: impl FnOnce(&Request<'_>) -> T) -> T {
 }
 
 fn rules(token: Option<&str>, is_open: bool) -> Rules {
-    Rules::new(token.map(|token| token.parse().unwrap()), vec!["https://ours.example".into()], is_open)
+    Rules::new(token.map(|token| token.parse().unwrap()), vec!["https://ours.example".parse().unwrap()], is_open)
 }
 
 fn status<T>(judged: Result<T, impl Into<Refusal>>) -> u16 {
@@ -136,7 +136,8 @@ fn publishing_is_open_on_loopback_only() {
 
 #[test]
 fn an_origin_is_compared_by_scheme_host_and_port() {
-    let allowed = ["https://Example.com".into(), "http://localhost:8080/".into(), "http://[::1]".into()];
+    let allowed =
+        ["https://Example.com", "http://localhost:8080/", "http://[::1]"].map(|origin| origin.parse().unwrap());
     let rules = Rules::new(None, allowed.into(), true);
     for (origins, may) in [
         (&["https://example.com"][..], true),
@@ -162,7 +163,7 @@ fn an_origin_is_compared_by_scheme_host_and_port() {
         (&[], true),
     ] {
         let lines: String = origins.iter().map(|origin| format!("Origin: {origin}\r\n")).collect();
-        let found = of("/ws", &format!("Host: x\r\n{lines}"), |head| status(rules.check_origin(head)));
+        let found = of("/ws", &format!("Host: x\r\n{lines}"), |head| status(rules.check_page(head)));
         assert_eq!(found, if may { 200 } else { 403 }, "{origins:?}");
     }
 }
@@ -171,7 +172,7 @@ fn an_origin_is_compared_by_scheme_host_and_port() {
 fn without_a_list_any_page_may_connect() {
     for origin in ["https://anywhere.example", "null", ""] {
         let lines = format!("Host: x\r\nOrigin: {origin}\r\n");
-        assert_eq!(of("/ws", &lines, |head| Rules::default().check_origin(head)), Ok(()));
+        assert_eq!(of("/ws", &lines, |head| Rules::default().check_page(head)), Ok(()));
     }
 }
 
@@ -192,7 +193,9 @@ fn clients_are_shown_to_this_machine_or_for_the_token() {
         (near, "feed.example.com", "", false),
         (near, "10.0.0.1:9001", "", false),
         (near, "[2001:db8::1]:80", "", false),
-        (near, "[::1", "", true),
+        (near, "[::1", "", false),
+        (near, "localhost.", "", true),
+        ("[::ffff:127.0.0.1]:5555".parse().unwrap(), "127.0.0.1", "", true),
         (near, "localhost.example.com", "", false),
         (near, "", "", false),
         (near, "localhost", "Forwarded: for=192.0.2.7\r\n", false),
@@ -213,5 +216,33 @@ fn clients_are_shown_to_this_machine_or_for_the_token() {
     ] {
         let lines = "Host: feed.example.com\r\nVia: 1.1 proxy\r\n";
         assert_eq!(of(target, lines, |head| status(guarded.may_inspect(head, peer))), found, "{target} {peer}");
+    }
+}
+
+#[test]
+fn a_page_is_named_in_one_of_its_forms_or_the_operator_is_told_them() {
+    for named in
+        ["https://example.com", "http://[::1]:8080", "https://*.example.com:8443", "capacitor://localhost", "null", "*"]
+    {
+        assert!(named.parse::<Named>().is_ok(), "{named}");
+    }
+    for named in [
+        "",
+        "example.com",
+        "https://",
+        "https://*",
+        "https://*.",
+        "https://a.*.example",
+        "https://*example.com",
+        "https://example.com/path",
+        "https://user@example.com",
+        "https://example.com:port",
+        "https://example.com:65536",
+        "https://exa mple.com",
+        "https://[::1",
+        "NULL",
+        "://example.com",
+    ] {
+        assert!(named.parse::<Named>().is_err_and(|why| why.contains("https://*.example.com")), "{named}");
     }
 }

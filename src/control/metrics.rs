@@ -8,11 +8,7 @@
 //! no lock for longer than it takes to copy what is under it, and waits for none of the tape's; while that is held, its
 //! figures are those of the last time.
 
-use std::{
-    fmt,
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use prometheus_client::{

@@ -46,12 +46,7 @@ mod tests;
 mod topics;
 mod upload;
 
-use std::{
-    collections::VecDeque,
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
 use crossbeam_channel::Receiver;
 use slab::Slab;

@@ -56,11 +56,15 @@ impl<E: Edge> Control<E> {
             }
             "/healthz" => look(head).map(|()| Response::new(200).body(TEXT, &b"ok\n"[..]).into()),
             "/readyz" => look(head).and_then(|()| self.readiness()),
-            "/metrics" => look(head).map(|()| self.metrics(head)),
+            "/metrics" => {
+                look(head)?;
+                self.live.access.check_page(head)?;
+                Ok(self.metrics(head))
+            }
             "/debug/slow" => look(head).and_then(|()| self.slow(head, peer)),
             "/topics" => {
                 look(head)?;
-                self.live.access.sender(head)?;
+                self.live.access.reader(head)?;
                 return topics::Query::read(head, self.live.topic_length_max).map(Outcome::Listing);
             }
             path => {
@@ -72,7 +76,7 @@ impl<E: Edge> Control<E> {
                 }
                 if let Some(topic) = path.strip_prefix("/topics/") {
                     look(head)?;
-                    self.live.access.sender(head)?;
+                    self.live.access.reader(head)?;
                     self.check_topic(topic)?;
                     let found = topics::last_value(&self.context, topic);
                     found.map(|json| Response::new(200).body(JSON, json).header("Cache-Control", "no-store").into())

@@ -115,7 +115,12 @@ impl Upload {
         let mut decoder = BodyDecoder::new(head.body, body_max);
         // Before it is asked for, with 100 Continue.
         decoder.next(&mut &b""[..])?;
-        Ok(Upload { sender: Sender { holder, comes_too_late: false, charged: None }, keep_alive: head.keep_alive, decoder, target })
+        Ok(Upload {
+            sender: Sender { holder, comes_too_late: false, charged: None },
+            keep_alive: head.keep_alive,
+            decoder,
+            target,
+        })
     }
 
     /// Takes in what has come, which it advances past what was read.

@@ -51,7 +51,7 @@ fn a_body_that_goes_on_ends_with_the_right_to_publish() {
     let mut stream = tcp(server.addresses()[0]);
     let line = "{\"topic\":\"a\",\"data\":1}\n";
     let chunk = format!("{:x}\r\n{line}\r\n", line.len());
-    write!(stream, "POST /publish HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}").unwrap();
+    write!(stream, "POST /publish HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}").unwrap();
     assert_eq!(subscriber.json()["seq"], 1);
     reload(&mut server, Some("first"));
     write!(stream, "{chunk}0\r\n\r\n").unwrap();
@@ -107,7 +107,8 @@ fn with_a_value() -> Server {
 /// The answer to a request over plain HTTP, with these lines more; of a stream that doesn't end, its head.
 fn ask(server: &Server, start: &str, lines: &str, body: &str) -> String {
     let len = body.len();
-    let head = format!("{start} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{lines}Content-Length: {len}\r\n\r\n");
+    let head =
+        format!("{start} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{lines}Content-Length: {len}\r\n\r\n");
     let mut stream = tcp(server.addresses()[0]);
     stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
     let mut answer = until(&mut stream, "\r\n\r\n");
@@ -205,7 +206,7 @@ fn a_stream_of_events_is_refused_for_a_wrong_token() {
     forbidden(&server, 6);
     for request in [format!("GET /sse?topics=a&token={TOKEN}"), "GET /sse?topics=a".into()] {
         let mut stream = tcp(server.addresses()[0]);
-        write!(stream, "{request} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        write!(stream, "{request} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         assert_ok(&until(&mut stream, "\"data\":1}\n\n"));
     }
 }

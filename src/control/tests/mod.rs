@@ -209,7 +209,7 @@ impl Client {
     }
 
     fn ask(&mut self, method: &str, target: &str) -> Answer {
-        self.send(format!("{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n")).answer_to(method)
+        self.send(format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n")).answer_to(method)
     }
 
     fn get(&mut self, target: &str) -> Answer {
@@ -218,7 +218,8 @@ impl Client {
 
     fn post(&mut self, target: &str, headers: &str, body: impl AsRef<[u8]>) -> Answer {
         let body = body.as_ref();
-        let head = format!("POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n{headers}\r\n", body.len());
+        let head =
+            format!("POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n{headers}\r\n", body.len());
         self.send(head).send(body).answer()
     }
 
