@@ -45,8 +45,7 @@ impl From<Response<'static>> for Answer {
 impl<E: Edge> Control<E> {
     /// What a request comes to.
     pub(super) fn route(&mut self, head: &Request<'_>, peer: SocketAddr) -> Result<Outcome, Refusal> {
-        let path = head.decoded_path().ok_or_else(|| Refusal::new(400, "The path is not valid text."))?;
-        let answer = match &*path {
+        let answer = match head.path() {
             "/ws" | "/sse" => return Ok(Outcome::WebSocket),
             raw if raw.starts_with("/raw/") => return Ok(Outcome::WebSocket),
             "/publish" => {
@@ -68,17 +67,19 @@ impl<E: Edge> Control<E> {
                 return topics::Query::read(head, self.live.topic_length_max).map(Outcome::Listing);
             }
             path => {
-                if let Some(topic) = path.strip_prefix("/publish/") {
+                if let Some(topic) = head.topic_behind("/publish/") {
                     only(head, PUBLISH)?;
                     let holder = self.live.access.publisher(head)?;
-                    self.check_topic(topic)?;
-                    return self.upload(head, holder, Some(topic));
+                    let topic = topic?;
+                    self.check_topic(&topic)?;
+                    return self.upload(head, holder, Some(&topic));
                 }
-                if let Some(topic) = path.strip_prefix("/topics/") {
+                if let Some(topic) = head.topic_behind("/topics/") {
                     look(head)?;
                     self.live.access.reader(head)?;
-                    self.check_topic(topic)?;
-                    let found = topics::last_value(&self.context, topic);
+                    let topic = topic?;
+                    self.check_topic(&topic)?;
+                    let found = topics::last_value(&self.context, &topic);
                     found.map(|json| Response::new(200).body(JSON, json).header("Cache-Control", "no-store").into())
                 } else {
                     let page = page::find(path).ok_or_else(|| Refusal::new(404, "There is nothing at this path."))?;

@@ -155,3 +155,26 @@ fn the_servers_own_page_is_let_in_beside_those_that_are_named() {
         assert_eq!(status(&ask(at, "GET /topics/a", &lines)), if may { "200" } else { "403" }, "{lines:?}");
     }
 }
+
+#[test]
+fn a_path_that_hides_behind_escapes_is_no_other() {
+    let server = with_a_value(serve(|_| {}));
+    let at = server.addresses()[0];
+    let host = ["Host: localhost"];
+    for path in ["/%6detrics", "/%6Detrics", "/metric%73", "/%2fmetrics", "//metrics", "/./metrics", "/metrics%00"] {
+        assert_eq!(status(&ask(at, &format!("GET {path}"), &host)), "404", "{path}");
+    }
+    for start in ["POST /%70ublish/a", "POST /publish%2fa", "GET /%74opics/a", "GET /topics%2Fa", "GET /%68ealthz"] {
+        assert_eq!(status(&ask(at, start, &host)), "404", "{start}");
+    }
+    for start in ["POST /publish/%61", "GET /topics/%61", "POST /publish/a%2eb"] {
+        assert_eq!(status(&ask(at, start, &host)), "400", "{start}: a letter that needs no escape");
+    }
+    for path in ["/%77s", "/%72aw/a", "/raw%2fa", "/%73se?topics=a"] {
+        assert_eq!(upgrade(at, path, &host), "404", "{path}");
+    }
+    assert_eq!(upgrade(at, "/raw/%61", &host), "400");
+    assert_eq!(upgrade(at, "/raw/fx%3AEUR%2BUSD", &host), "101");
+    let published = ask(at, "POST /publish/fx%3aEUR%2bUSD", &host);
+    assert!(published.contains(r#""topic":"fx:EUR+USD""#), "{published}");
+}

@@ -105,12 +105,11 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// Opens the connection, or returns false for a request that is not for a worker.
     fn route(&mut self, token: Token, head: &Request<'_>) -> Result<bool, http::Refusal> {
-        let path = head.decoded_path().ok_or_else(|| http::Refusal::new(400, "The path is not valid text."))?;
-        match path.as_ref() {
+        match head.path() {
             "/ws" => self.open_json(token, head)?,
             "/sse" => self.open_events(token, head)?,
-            path => match path.strip_prefix("/raw/") {
-                Some(topic) => self.open_raw(token, head, topic)?,
+            _ => match head.topic_behind("/raw/") {
+                Some(topic) => self.open_raw(token, head, &topic?)?,
                 None => return Ok(false),
             },
         }
