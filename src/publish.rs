@@ -55,6 +55,9 @@ pub enum PublishError {
     /// Whoever wants to publish may not do it there.
     #[error("you may not publish on {0}")]
     Forbidden(String),
+    /// The server is about to stop: its subscribers are being sent away.
+    #[error("the server is stopping")]
+    Draining,
     /// The topic would be one too many.
     #[error("there are already {max} topics, as many as --max-topics allows")]
     TopicsFull {
@@ -85,6 +88,7 @@ impl PublishError {
     pub(crate) fn code(&self) -> ErrorCode {
         match self {
             PublishError::Forbidden(_) => ErrorCode::Forbidden,
+            PublishError::Draining => ErrorCode::Draining,
             PublishError::TopicsFull { .. } => ErrorCode::TooManyTopics,
             PublishError::AddressFull { .. } => ErrorCode::AddressFull,
             PublishError::TooLarge { .. } => ErrorCode::TooLarge,

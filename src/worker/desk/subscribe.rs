@@ -210,7 +210,7 @@ impl<E: Edge> Clerk<'_, E> {
     #[warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
     fn add_names(&mut self, token: Token, names: &[&str]) -> Result<Vec<Arc<str>>, (ErrorCode, String)> {
         let gone = || (ErrorCode::ServerFull, "the connection has ended".to_owned());
-        let holder = self.connections.get(token).ok_or_else(gone)?.holder;
+        let holder = self.ground.settings.access.now(self.connections.get(token).ok_or_else(gone)?.holder);
         if let Some(first) = names.iter().find(|name| !holder.may_subscribe(name)) {
             return Err((ErrorCode::Forbidden, format!("{first}: you may not subscribe to that")));
         }
