@@ -33,6 +33,7 @@ mod deliver;
 mod desk;
 mod fan;
 mod ground;
+mod out;
 #[cfg(all(any(test, fuzzing), not(loom)))]
 #[doc(hidden)]
 pub mod reload_script;
@@ -146,7 +147,10 @@ impl<E: Edge> Worker<E> {
         let mut clerk = self.clerk();
         clerk.fail_doomed();
         clerk.expire();
+        clerk.drain();
         clerk.flush_answers();
+        clerk.let_parted_go();
+        clerk.see_whether_all_is_said();
     }
 
     /// Waits for something to do, unless there is something already.
@@ -215,7 +219,7 @@ impl<E: Edge> Worker<E> {
         }
         let Worker { ground, connections, fan, cursors, .. } = self;
         let beyond = cursors.beyond_limits(ground, &mut fan.interest, connections);
-        beyond.iter().for_each(|lagged| self.clerk().lagged(lagged));
+        beyond.into_iter().for_each(|lagged| self.clerk().lags(lagged));
         loop {
             let Worker { ground, connections, fan, cursors, .. } = self;
             let Some(lagged) = cursors.next_fallen(ground, &mut fan.interest, connections) else { return };
@@ -353,7 +357,7 @@ impl<E: Edge> Worker<E> {
             assert!(!is_nowhere || connection.cohort.is_none(), "a subscriber has a cursor");
             connection.cohort.into_iter().for_each(|id| *users.entry(id).or_insert(0) += 1);
         }
-        cursors.staged().for_each(|id| *users.entry(id).or_insert(0) += 1);
+        cursors.staged().chain(desk.parted()).for_each(|id| *users.entry(id).or_insert(0) += 1);
         let counted = fan.interest.cohort_ids().into_iter().map(|id| (id, fan.interest.at(id).users)).collect();
         assert_eq!(users, counted, "the users of each cohort");
         let Ground { work, settings, .. } = &self.ground;

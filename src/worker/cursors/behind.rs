@@ -7,6 +7,7 @@ use super::{
     super::{
         connection::CohortId,
         fan::{AsOf, Pace, Unserved},
+        out::Backlog,
     },
     order::Places,
     resume::Resume,
@@ -139,9 +140,8 @@ impl Behind {
     }
 
     /// Puts the rest of a publication before everything else that its connection is to be sent.
-    pub fn put_rest(&mut self, out: &mut Vec<u8>, rest: impl IntoIterator<Item = u8>) {
-        let before = out.len();
-        out.splice(..0, rest);
-        self.rest = out.len() - before;
+    pub fn put_rest(&mut self, out: &mut Backlog, rest: Vec<u8>) {
+        self.rest = rest.len();
+        out.put_front(rest);
     }
 }

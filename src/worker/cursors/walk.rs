@@ -324,7 +324,7 @@ impl<E: Edge> Walk<'_, E> {
         let Walk { ground, interest, connection, behind } = self;
         let Some(stage) = behind.stages.pop_front() else { return };
         let Stage { until, cohort: older, then, as_of, resume } = stage;
-        connection.out.extend_from_slice(&then);
+        connection.out.push(then);
         let cohort = behind.cohort(connection.cohort);
         // Everything before was sent or told.
         let tells = connection.lane.words().tells();

@@ -76,8 +76,8 @@ impl Stage {
     /// Lets those that are behind go on, as if their sockets had room, and gives those that have caught up to the fan.
     fn go(&mut self) {
         let Stage { ground, connections, fan, cursors, .. } = self;
-        for token in connections.tokens() {
-            let connection = connections.get_mut(token).unwrap();
+        for token in 0..connections.end() {
+            let Some(connection) = connections.get_mut(token) else { continue };
             connection.full = false;
             cursors.has_room(token, connection, ground.now);
         }
