@@ -71,11 +71,13 @@ fn a_tick_with_many_members_is_served_over_turns_and_keeps_nobody_waiting() {
 fn whoever_leaves_joins_or_stalls_in_the_middle_of_a_tick_has_every_value_once() {
     for seed in 0..60 {
         let mut world = narrow(seed);
+        // What has been seen of a topic is known from its snapshot on.
+        ["q.a", "q.b", "q.c", "t"].into_iter().for_each(|topic| world.publish_some(topic, 1, 20));
         for n in 0..8 {
             let room = if n % 4 == 3 { 60 } else { 100_000 };
             world.connect_as(room, Speech::Json, rated(&["q.>"], 1));
         }
-        let (mixed, both) = (rated(&["q.a", "q.b"], 1), rated(&["t"], 4));
+        let (mixed, both) = (rated(&["q.a", "q.b"], 1), rated(&["t"], 1));
         for _ in 0..3 {
             let at = world.connect_as(100_000, Speech::Json, mixed.clone());
             world.clients[at].sub_as(both.clone());
