@@ -143,6 +143,11 @@ impl Charge {
         account.take(table, n, most).then(|| Charge { account: Arc::clone(account), table, held: n })
     }
 
+    /// For `n` of a table that the account was charged with before.
+    pub(super) fn taken(account: &Arc<Account>, table: Table, n: usize) -> Charge {
+        Charge { account: Arc::clone(account), table, held: n }
+    }
+
     /// Whether it is this account that is charged.
     pub fn is_of(&self, account: &Arc<Account>) -> bool {
         Arc::ptr_eq(&self.account, account)

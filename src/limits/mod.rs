@@ -230,6 +230,14 @@ impl Permit {
         }
     }
 
+    /// Hands on what `n` of its subscriptions are of its address's share, which may then outlive the connection.
+    pub fn part(&mut self, n: usize) -> Option<Charge> {
+        let account = self.account.as_ref()?;
+        debug_assert!(n <= self.subscriptions as usize, "{n} of {} end", self.subscriptions);
+        self.subscriptions -= n as u32;
+        Some(Charge::taken(account, Table::Subscriptions, n))
+    }
+
     /// From now on the connection holds so many bytes of unfinished messages.
     ///
     /// # Errors

@@ -5,7 +5,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use super::{cursor::Cursor, rota::Group, timers};
+use super::{cursor::Cursor, out::Backlog, rota::Group, timers};
 use crate::{
     access::Holder,
     clock::Moment,
@@ -69,7 +69,7 @@ pub struct Connection<S> {
     /// The topic that its messages are published on, where they don't name one.
     pub topic: Option<Arc<str>>,
     /// Answers that are not sent yet: whole frames, but for the first, which may have been sent in part.
-    pub out: Vec<u8>,
+    pub out: Backlog,
     pub decoder: Decoder,
     /// The request so far, until it is complete.
     pub request: Vec<u8>,
@@ -121,7 +121,7 @@ impl<S> Connection<S> {
             skipped: 0,
             lane: Lane::Json,
             topic: None,
-            out: Vec::new(),
+            out: Backlog::default(),
             decoder: Decoder::new(Role::Server),
             request: Vec::new(),
             id,
@@ -138,7 +138,6 @@ impl<S> Connection<S> {
         }
     }
 
-    #[allow(dead_code, reason = "as the rota")]
     /// Whose connections it takes turns with: those of its address, or nobody's.
     pub fn group(&self) -> Group {
         match self.permit.account() {

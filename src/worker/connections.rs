@@ -79,9 +79,9 @@ impl<S> Connections<S> {
         self.table.iter().map(|(token, connection)| (token as Token, connection))
     }
 
-    /// Everybody's tokens, to go through them while some end.
-    pub fn tokens(&self) -> Vec<Token> {
-        self.iter().map(|(token, _)| token).collect()
+    /// Everybody's tokens are below this one, to go through them while some end.
+    pub fn end(&self) -> Token {
+        self.table.capacity() as Token
     }
 
     /// Whether there may be room to be given back.

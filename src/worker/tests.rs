@@ -307,7 +307,7 @@ impl World {
         if !post.alive {
             self.kernel.retire(n);
         }
-        let closed = post.worker.desk.draining.as_ref().is_some_and(|draining| draining.closed);
+        let closed = post.worker.desk.draining.as_ref().is_some_and(|draining| draining.is_closing());
         self.note_published();
         if closed {
             // What comes to other workers from now on is too late for this one's clients.

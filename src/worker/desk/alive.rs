@@ -9,22 +9,30 @@
 //! | slow | its TCP answers, and the ping stands behind what it has not taken yet | stays: it is behind, and the tape sees to that |
 //!
 //! ```text
-//!   heard          idle/2     idle*3/4                                idle later
-//!     |--------------|----------|---------- … ----|----------------------|
-//!                    ping sent  the first look    ping taken             1008
-//!                               if no pong came, then one every quarter
+//!   heard    idle/4 … idle/2     idle/4 later                            idle later
+//!     |--------[ping sent]---------|------------- … ----|------------------|
+//!                                  the first look       ping taken         1008
+//!                                  if no pong came, then one every quarter
 //! ```
+//!
+//! Each connection has moments of its own for its pings (`expire.rs`), so that those of thousands that were heard at once don't go out
+//! at once.
 //!
 //! A full socket has no ping asked of it: that would stand behind what is there. What its peer asked for and doesn't take is
 //! memory, so its TCP has to take some of that. A stream of events has nobody who answers: only its TCP counts.
 //!
 //! Nothing of this is counted as bytes are sent. Where a ping ends is found out at the first look, which is after it was sent:
 //! all that the kernel was given until then. A peer that answers its pings is never looked at. Each look is a question to the
-//! kernel, and `expire.rs` bounds how many there are in a turn.
+//! kernel, which a turn has as many of as its work allows.
 
 use std::time::Duration;
 
-use super::{super::connection::Ping, Clerk, closing::Farewell};
+use super::{
+    super::{connection::Ping, work::price},
+    Clerk,
+    closing::Farewell,
+    expire::ping_due,
+};
 use crate::{
     io::{Edge, Token, acks::Acks},
     websocket::{CloseCode, frame},
@@ -45,7 +53,7 @@ impl<E: Edge> Clerk<'_, E> {
             return self.check_full(token, idle);
         }
         if connection.ping == Ping::None && connection.lane.words().hears() {
-            if now >= connection.heard + idle / 2 {
+            if now >= ping_due(connection, idle) {
                 connection.ping = Ping::Sent;
                 connection.heard = now - idle * 3 / 4;
                 self.answer(token, |out| frame::push_ping(out, b""));
@@ -62,6 +70,7 @@ impl<E: Edge> Clerk<'_, E> {
         let Clerk { ground, connections, .. } = self;
         let socket = &connections.get(token)?.socket;
         let acks = ground.edge.acks(socket);
+        ground.work.charge(price::SEND);
         if acks.is_dead(idle) {
             ground.metrics.dead.add(1);
             let (silent, unanswered) = (acks.silent.as_secs(), acks.unanswered);
@@ -134,6 +143,7 @@ impl<E: Edge> Clerk<'_, E> {
         let Clerk { ground, connections, .. } = self;
         let Some(connection) = connections.get_mut(token) else { return };
         let acks = ground.edge.acks(&connection.socket);
+        ground.work.charge(price::SEND);
         let takes = acks.acked != std::mem::replace(&mut connection.mark, acks.acked);
         let waits = acks.queued > 0 || !connection.out.is_empty();
         let most = ground.settings.close_timeout * CLOSING_MAX;

@@ -13,6 +13,7 @@ mod arrivals;
 mod closing;
 mod draining;
 mod expire;
+mod leaving;
 mod messages;
 mod points;
 mod quota;
@@ -23,14 +24,18 @@ use std::{collections::VecDeque, time::Duration};
 
 use crossbeam_channel::Receiver;
 
-use self::draining::Draining;
+use self::{draining::Draining, leaving::Parted};
+#[cfg(all(any(test, fuzzing), not(loom)))]
+use super::connection::CohortId;
 use super::{
     connection::{Phase, Ping},
     connections::{Connections, Handle},
     cursors::Cursors,
     fan::Fan,
     ground::Ground,
+    rota::Rota,
     timers::Timers,
+    work::price,
 };
 use crate::{
     clock::Moment,
@@ -57,14 +62,16 @@ pub struct Desk<S> {
     made: u64,
     pub timers: Timers,
     /// Connections whose timers have come.
-    due: VecDeque<Token>,
+    due: Rota,
     /// Something was published in this turn, and others are to be woken.
     published: bool,
     pub draining: Option<Draining>,
     /// Connections with answers to flush.
-    answered: Waiting,
-    /// Connections whose peers broke the rules, or sent what there is no room for, in this turn.
+    answered: Rota,
+    /// Connections whose peers broke the rules, sent what there is no room for, or are too far behind.
     doomed: VecDeque<(Handle, Doom)>,
+    /// What those had who have left.
+    parted: VecDeque<Parted>,
 }
 
 /// Whoever works at the desk: it, and what it reaches down to.
@@ -81,11 +88,9 @@ enum Doom {
     Violation(Violation),
     /// Its unfinished message is one too many.
     Full(Refusal),
+    /// It is further behind than is allowed; in words for it.
+    Lags(String),
 }
-
-/// Connections that wait for something, the first one first.
-#[derive(Debug, Default)]
-struct Waiting(VecDeque<Token>);
 
 impl<S> Desk<S> {
     pub fn new(inbox: Receiver<Message<S>>, control: Inbox<S>, now: Moment) -> Desk<S> {
@@ -94,30 +99,33 @@ impl<S> Desk<S> {
             control,
             made: 0,
             timers: Timers::new(now),
-            due: VecDeque::new(),
+            due: Rota::default(),
             published: false,
             draining: None,
-            answered: Waiting::default(),
+            answered: Rota::default(),
             doomed: VecDeque::new(),
+            parted: VecDeque::new(),
         }
     }
 
     /// Whether there is something to do at once.
     #[inline]
     pub fn is_busy(&self) -> bool {
-        !self.answered.0.is_empty() || !self.due.is_empty() || !self.doomed.is_empty()
+        let lists = [self.answered.is_empty(), self.due.is_empty(), self.doomed.is_empty(), self.parted.is_empty()];
+        lists.contains(&false) || self.draining.as_ref().is_some_and(Draining::is_busy)
     }
 
     /// How long until there is something to do because nothing happened.
     #[inline]
     pub fn next_due(&self, now: Moment) -> Option<Duration> {
-        let stop = self.draining.as_ref().map(|draining| draining.until.since(now));
+        let stop = self.draining.as_ref().map(|draining| draining.until().since(now));
         stop.into_iter().chain(self.timers.until_next(now)).min()
     }
 
     /// Gives back room that was needed once.
     pub fn give_back(&mut self) {
-        let lists: [&mut dyn Slack; 3] = [&mut self.due, &mut self.answered.0, &mut self.doomed];
+        [&mut self.due, &mut self.answered].into_iter().for_each(Rota::give_back);
+        let lists: [&mut dyn Slack; 2] = [&mut self.doomed, &mut self.parted];
         lists.into_iter().for_each(|list| list.give_back(KEPT_BY_THREAD));
     }
 }
@@ -133,6 +141,10 @@ impl<E: Edge> Clerk<'_, E> {
             }
             // Those that are left out are ready again in the next turn, and come first then.
             if event.readable && self.ground.metrics.received_bytes.get() < most {
+                if self.ground.work.is_over() {
+                    self.ground.work.put_off();
+                    continue;
+                }
                 self.read_one(event.token, buffer);
             }
         }
@@ -159,27 +171,17 @@ impl<E: Edge> Clerk<'_, E> {
         }
     }
 
+    /// What a step may still cost beside the sends of what was said in it. Where several share a step, each takes half of
+    /// what the others have left of it.
+    fn spare(&self) -> u64 {
+        self.ground.work.left().saturating_sub(self.desk.answered.len() as u64 * price::SEND)
+    }
+
     /// Wakes the workers that sleep, if this turn has published anything.
     pub fn wake_others(&mut self) {
         if std::mem::take(&mut self.desk.published) {
             self.ground.shared.publisher.wake();
         }
-    }
-}
-
-impl Waiting {
-    fn push(&mut self, token: Token) {
-        self.0.push_back(token);
-    }
-
-    /// The next of those that were waiting when there were `left` of them: whoever comes meanwhile stays for the next time.
-    fn next(&mut self, left: &mut usize) -> Option<Token> {
-        *left = left.checked_sub(1)?;
-        self.0.pop_front()
-    }
-
-    fn len(&self) -> usize {
-        self.0.len()
     }
 }
 
@@ -191,34 +193,23 @@ impl<S> Desk<S> {
         for (token, connection) in connections.iter() {
             timed += usize::from(connection.timer.is_some());
             assert!(
-                connection.timer.is_some() || self.due.contains(&token),
+                connection.timer.is_some() || self.due.tokens().any(|due| due == token),
                 "a connection has a timer, or it has come"
             );
-            assert!(!connection.answered || self.answered.0.contains(&token), "whoever has answers is on the list");
+            assert!(
+                !connection.answered || self.answered.tokens().any(|other| other == token),
+                "whoever has answers is on the list"
+            );
             assert!(
                 connection.id > 0 && connection.id & 0xffff_ffff_ffff <= self.made,
                 "numbers are given out in order"
             );
         }
         assert_eq!(self.timers.len(), timed, "a timer for each connection that has one, and no other");
-        assert!(self.doomed.is_empty(), "those that are to be failed were");
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whoever_is_put_on_a_list_while_it_is_gone_through_stays_on_it() {
-        let mut answered = Waiting::default();
-        (0..3).for_each(|token| answered.push(token));
-        let mut left = answered.len();
-        let mut seen = Vec::new();
-        while let Some(token) = answered.next(&mut left) {
-            seen.push(token);
-            answered.push(token + 10);
-        }
-        assert_eq!((seen, answered.0), (vec![0, 1, 2], VecDeque::from([10, 11, 12])));
+    /// The cohorts of those who have left.
+    pub fn parted(&self) -> impl Iterator<Item = CohortId> {
+        self.parted.iter().map(|parted| parted.cohort)
     }
 }

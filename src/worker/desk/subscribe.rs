@@ -161,19 +161,6 @@ impl<E: Edge> Clerk<'_, E> {
         self.reply(token, &Reply::Subscriptions { id, topics: &topics });
     }
 
-    /// Ends every subscription of a connection, at once and without a word.
-    pub fn unsubscribe_all(&mut self, token: Token) {
-        let names: Vec<Arc<str>> =
-            self.names_of(token).iter().map(|(name, _)| Arc::clone(self.fan.interest.text(*name))).collect();
-        self.remove_names(token, &names);
-        let Clerk { ground, connections, fan, cursors, .. } = self;
-        fan.leave(connections, token);
-        cursors.end(ground, &mut fan.interest, connections, token);
-        if let Some(cohort) = connections.get_mut(token).and_then(|connection| connection.cohort.take()) {
-            fan.interest.let_go(&ground.tape, &mut ground.reader, cohort);
-        }
-    }
-
     /// The names that a connection is subscribed to.
     pub fn names_of(&mut self, token: Token) -> Names {
         match self.connections.get(token).and_then(|connection| connection.cohort) {
@@ -223,7 +210,7 @@ impl<E: Edge> Clerk<'_, E> {
     #[warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
     fn add_names(&mut self, token: Token, names: &[&str]) -> Result<Vec<Arc<str>>, (ErrorCode, String)> {
         let gone = || (ErrorCode::ServerFull, "the connection has ended".to_owned());
-        let holder = self.connections.get(token).ok_or_else(gone)?.holder;
+        let holder = self.ground.settings.access.now(self.connections.get(token).ok_or_else(gone)?.holder);
         if let Some(first) = names.iter().find(|name| !holder.may_subscribe(name)) {
             return Err((ErrorCode::Forbidden, format!("{first}: you may not subscribe to that")));
         }
@@ -377,9 +364,10 @@ fn collect(tape: &Tape, names: &[&str], points: &Points<'_>) -> (Position, Vec<F
             found.extend(some.filter_map(|slot| topics.at(slot)).filter(|t| wanted(t)).map(of));
         });
     }
-    tape.with_changed(begun, |topics, changed, position| {
+    let all = tape.with_changed(begun, usize::MAX, |topics, changed, position| {
         found.retain(|topic| changed.binary_search(&topic.id.slot).is_err());
         found.extend(changed.iter().filter_map(|slot| topics.at(*slot)).filter(|topic| wanted(topic)).map(of));
         (position, found)
-    })
+    });
+    all.expect("any number")
 }

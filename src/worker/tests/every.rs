@@ -126,8 +126,12 @@ impl Script {
         let room = [1, 17, 200, 1000, 5000, 100_000][self.random.usize(..6)];
         if self.random.u8(..20) == 0 {
             // Half a request, another one, or none at all.
-            let request =
-                [&b"GET /ws?topics=q HTTP"[..], b"GET /metrics HTTP/1.1\r\nHost: sim\r\n\r\n", b"\x16\x03\x01", b""];
+            let request = [
+                &b"GET /ws?topics=q HTTP"[..],
+                b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                b"\x16\x03\x01",
+                b"",
+            ];
             let (peer, _) = self.world.hand_over(room);
             peer.write(request[self.random.usize(..4)]);
             match self.random.u8(..3) {

@@ -76,10 +76,12 @@ impl Stage {
     /// Lets those that are behind go on, as if their sockets had room, and gives those that have caught up to the fan.
     fn go(&mut self) {
         let Stage { ground, connections, fan, cursors, .. } = self;
-        for token in connections.tokens() {
-            connections.get_mut(token).unwrap().full = false;
+        for token in 0..connections.end() {
+            let Some(connection) = connections.get_mut(token) else { continue };
+            connection.full = false;
+            cursors.has_room(token, connection, ground.now);
         }
-        cursors.list_all(connections);
+        ground.begin_step(work::Step::Go);
         cursors.go(ground, &mut fan.interest, connections);
         while let Some(came) = cursors.next_came() {
             let Came::Up(token) = came else { panic!("{came:?}") };
