@@ -115,8 +115,10 @@ impl<E: Edge> Walk<'_, E> {
         for _ in 0..STEP_SENDS {
             self.enter_all_here();
             let sends = self.ground.metrics.sends.get();
+            let flushes = self.behind.offset == 0 && !self.connection.out.is_empty();
             let step = self.step(buffers);
-            let sends = self.ground.metrics.sends.get() - sends;
+            // What answers cost was charged where they were sent.
+            let sends = if flushes { 0 } else { self.ground.metrics.sends.get() - sends };
             self.ground.work.charge(price::LOOK + sends * price::SEND);
             match step {
                 Step::On if self.ground.work.is_over() => break,

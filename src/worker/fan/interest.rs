@@ -660,6 +660,96 @@ mod tests {
     use std::hash::BuildHasher;
 
     use super::*;
+    use crate::{
+        protocol::Payload,
+        publish::{By, Door},
+        tape::{About, TapeSettings},
+    };
+
+    /// Tables, and a tape on which they follow.
+    struct Stage {
+        interest: Interest,
+        tape: Tape,
+        reader: Reader,
+    }
+
+    impl Stage {
+        fn new() -> Stage {
+            let tape = Tape::new(TapeSettings {
+                retain: 1 << 20,
+                segment: 4096,
+                message_max: 100,
+                topics_max: 10_000,
+                value_bytes_max: 1 << 20,
+                epoch: 1,
+            });
+            Stage { interest: Interest::default(), reader: Reader::new(tape.clone()), tape }
+        }
+
+        fn join(&mut self, names: impl IntoIterator<Item = String>) -> CohortId {
+            let names = names.into_iter().map(|name| (self.interest.intern(&name.into()), Delivery::All));
+            let mut names: Vec<_> = names.collect();
+            names.sort_unstable();
+            self.interest.join(CohortKey { lane: Lane::Raw, names: names.into(), except: 0 }, Position(0))
+        }
+
+        /// What it costs to plan a publication.
+        fn publish(&mut self, topic: &str) -> u64 {
+            let about = About { ts: 1, ..About::default() };
+            Door::new(self.tape.clone(), 128)
+                .publish(By::SERVER, topic, Payload::Text("x"), about)
+                .expect("there is room");
+            let Stage { interest, tape, reader } = self;
+            let head = reader.refresh();
+            interest.take_cost();
+            reader.scan(Position(head.0 - 1), head, |entry| {
+                interest.plan(tape, 0, entry, &mut Vec::new(), &mut Vec::new());
+                true
+            });
+            interest.take_cost()
+        }
+    }
+
+    #[test]
+    fn a_publication_costs_the_cohorts_that_want_it_and_not_their_names() {
+        let mut stage = Stage::new();
+        // Of ten segments any may be a star; a name of its own makes each a cohort.
+        let star =
+            |name: usize| (0..10).map(|bit| if name >> bit & 1 == 1 { "*" } else { "a" }).collect::<Vec<_>>().join(".");
+        for n in 0..20 {
+            stage.join((0..1023).map(star).chain([format!("own.{n}")]));
+        }
+        let topic = ["a"; 10].join(".");
+        stage.publish(&topic);
+        let cost = stage.publish(&topic);
+        assert!(cost <= 4 * price::LOOK * 20, "{cost}");
+        // One cohort more or less is one that is looked at, with its names.
+        let id = stage.join((0..1023).map(star).chain(["own.more".into()]));
+        let more = stage.publish(&topic);
+        stage.interest.leave(id);
+        let less = stage.publish(&topic);
+        assert!(more.max(less) <= 2 * price::LOOK * 1024, "{more} {less}");
+        stage.interest.invariants();
+    }
+
+    #[test]
+    fn whoever_subscribes_to_new_names_makes_the_next_publications_hardly_dearer() {
+        let mut stage = Stage::new();
+        let topics: Vec<String> = (0..300).map(|n| format!("q.us.{n}")).collect();
+        stage.join(["q.>".into()]);
+        topics.iter().for_each(|topic| _ = stage.publish(topic));
+        let known = stage.publish(&topics[0]);
+        for round in 0..3 {
+            let id = stage.join((0..1000).map(|n| format!("new.{round}.{n}.*")));
+            let dearest = topics.iter().map(|topic| stage.publish(topic)).max().expect("there are some");
+            assert!(dearest <= known + 20 * price::MATCH, "{dearest}, {known} before");
+            let few = stage.join((0..5).map(|n| format!("few.{round}.{n}")));
+            let dearest = topics.iter().map(|topic| stage.publish(topic)).max().expect("there are some");
+            assert!(dearest <= known + 5 * price::MATCH, "{dearest}, {known} before");
+            stage.interest.leave(id);
+            stage.interest.leave(few);
+        }
+    }
 
     #[test]
     fn nobody_can_know_where_in_the_table_cohorts_come_to_lie() {
