@@ -9,6 +9,7 @@
 //! up, and whose connection broke on the way, is told as a value ([`Came`]).
 
 mod behind;
+mod held;
 mod lag;
 mod resume;
 mod round;
@@ -51,6 +52,8 @@ pub struct Cursors {
     runnable: VecDeque<Token>,
     /// Those that are none any more, for the worker to see to.
     came: VecDeque<Came>,
+    /// For these something has changed in what is held.
+    stirred: Vec<Token>,
     lag_due: Moment,
     slow: Survey,
     buffers: Buffers,
@@ -86,6 +89,7 @@ impl Cursors {
             all: Vec::new(),
             runnable: VecDeque::new(),
             came: VecDeque::new(),
+            stirred: Vec::new(),
             lag_due: now,
             slow: Survey::new(now),
             buffers: Buffers::default(),
@@ -143,6 +147,7 @@ impl Cursors {
         let paces = connection.cohort.map_or(&[][..], |id| &interest.cohort(id).paces);
         let behind = Box::new(Behind::new(position, told, paces));
         connection.cursor = Cursor::Behind(self.all.len() as u32);
+        self.stir(token);
         self.all.push(One { token, behind });
         &mut self.all.last_mut().expect("it was just put there").behind
     }
@@ -200,9 +205,9 @@ impl Cursors {
         self.of_mut(token, connection)?.stages.back_mut().map(|stage| &mut stage.then)
     }
 
-    /// Bytes of memory beyond the connection itself that wait to be sent to it.
-    pub fn pending<S>(&self, token: Token, connection: &Connection<S>) -> usize {
-        connection.out.len() + self.of(token, connection).map_or(0, Behind::staged)
+    /// Bytes that a connection is to be told at changes of its subscription.
+    pub fn staged_of<S>(&self, token: Token, connection: &Connection<S>) -> usize {
+        self.of(token, connection).map_or(0, Behind::staged)
     }
 
     /// The socket of a connection has room again; returns whether its cursor is behind.
@@ -265,7 +270,9 @@ impl Cursors {
             if connection.full {
                 continue;
             }
-            match (Walk { ground, interest, connection, behind }).go(buffers) {
+            let reached = (Walk { ground, interest, connection, behind }).go(buffers);
+            self.stir(token);
+            match reached {
                 Reached::Enough => drop(self.list(token, connection)),
                 Reached::Wait => {}
                 Reached::Head => {
@@ -288,6 +295,7 @@ impl Cursors {
         let Some(connection) = connections.get_mut(token) else { return };
         let Cursor::Behind(place) = connection.cursor else { return };
         connection.cursor = Cursor::None;
+        self.stirred.push(token);
         let One { behind, .. } = self.all.swap_remove(place as usize);
         if behind.short {
             ground.edge.keep_short(&mut connection.socket, false);
@@ -324,8 +332,10 @@ impl Cursors {
         let Buffers { plan, bytes, pieces, value } = &mut self.buffers;
         [&mut *bytes, &mut *value].into_iter().for_each(|buffer| buffer.clear());
         pieces.clear();
-        let lists: [&mut dyn Slack; 7] =
-            [bytes, value, pieces, &mut plan.runs, &mut self.all, &mut self.runnable, &mut self.came];
+        let (lists, stirred) = ([bytes, value], &mut self.stirred);
+        lists.into_iter().for_each(|list| list.give_back(KEPT_BY_THREAD));
+        let lists: [&mut dyn Slack; 6] =
+            [pieces, &mut plan.runs, &mut self.all, &mut self.runnable, &mut self.came, stirred];
         lists.into_iter().for_each(|list| list.give_back(KEPT_BY_THREAD));
     }
 }
