@@ -31,6 +31,7 @@ impl Script {
             idle_timeout: Duration::from_secs(if random.bool() { random.u64(6..90) } else { 0 }),
             flush_interval,
             turn_sends: if random.bool() { random.usize(1..6) } else { 64 },
+            turn_work: if random.u8(..3) == 0 { random.u64(1000..20_000) } else { 250_000 },
             owed_max: if random.bool() { random.usize(1..3000) } else { OWED_MAX },
             ..settings()
         };
@@ -39,8 +40,12 @@ impl Script {
         // Clients publish up to eight at a time; the tape has to hold what happens within one turn.
         let retain = if roomy { 1 << 20 } else { 24 * 1024 + segment * random.usize(2..12) };
         let workers = [1, 1, 1, 2, 2, 3][random.usize(..6)];
+        let mut world = World::of(workers, seed, settings, segment, retain);
+        if tight && random.bool() {
+            world.limits = held::limits(random.usize(4000..30_000), usize::MAX);
+        }
         Script {
-            world: World::of(workers, seed, settings, segment, retain),
+            world,
             random,
             tight,
             flush_interval,
