@@ -268,7 +268,8 @@ impl Figures {
         self.worker_units(out, "assembly", help, Unit::Bytes, |w| w.assembly_bytes.get())?;
         let help = "Memory that they may have, over all workers (--max-assembly)";
         out.gauge("assembly_max", help, Some(Unit::Bytes), self.context.limits.assembly_max())?;
-        let help = "Memory that connections hold: answers, unfinished messages, requests, what is noted for slow subscribers";
+        let help =
+            "Memory that connections hold: answers, unfinished messages, requests, what is noted for slow subscribers";
         self.worker_units(out, "held", help, Unit::Bytes, |w| w.held_bytes.get())?;
         let help = "Memory that they may hold, over all workers (--max-held)";
         out.gauge("held_max", help, Some(Unit::Bytes), self.context.limits.held_max())?;

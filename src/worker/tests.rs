@@ -413,7 +413,11 @@ impl World {
             assert_eq!(timers, (0, 0), "timers of connections and rates that are gone");
             let metrics = &worker.ground.metrics;
             let figures = [&metrics.websockets, &metrics.assembly_bytes, &metrics.held_bytes];
-            assert_eq!(figures.map(|figure| figure.get()), [0; 3], "websockets, bytes of unfinished messages, bytes held");
+            assert_eq!(
+                figures.map(|figure| figure.get()),
+                [0; 3],
+                "websockets, bytes of unfinished messages, bytes held"
+            );
             if *alive {
                 let figures = [&metrics.connections, &metrics.pending_bytes, &metrics.behind, &metrics.segments_pinned];
                 assert_eq!(figures.map(|figure| figure.get()), [0; 4], "connections, pending bytes, behind, pinned");

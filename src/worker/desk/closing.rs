@@ -66,10 +66,9 @@ impl<E: Edge> Clerk<'_, E> {
                     CloseCode::TRY_AGAIN_LATER,
                     "your address has more memory held for it than --max-held-per-ip allows".to_owned(),
                 ),
-                Doom::Full(Refusal::HeldFull) => (
-                    CloseCode::TRY_AGAIN_LATER,
-                    "more memory is held for clients than --max-held allows".to_owned(),
-                ),
+                Doom::Full(Refusal::HeldFull) => {
+                    (CloseCode::TRY_AGAIN_LATER, "more memory is held for clients than --max-held allows".to_owned())
+                }
                 Doom::Full(_) => (
                     CloseCode::TRY_AGAIN_LATER,
                     "there are more unfinished messages than --max-assembly allows".to_owned(),

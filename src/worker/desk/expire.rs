@@ -120,7 +120,9 @@ impl<E: Edge> Clerk<'_, E> {
         let is_due = |connection: &Connection<E::Socket>| {
             connection.phase == Phase::Open && !connection.full && connection.lane.words().tells()
         };
-        let Some(id) = self.connections.get(token).filter(|it| is_due(it)).map(|connection| connection.id) else { return };
+        let Some(id) = self.connections.get(token).filter(|it| is_due(it)).map(|connection| connection.id) else {
+            return;
+        };
         if beat.is_zero() || self.last_sent(token).is_none_or(|sent| now < in_turn(id, sent, beat)) {
             return;
         }
@@ -183,7 +185,10 @@ mod tests {
     fn the_shortest_and_the_longest_periods_have_moments() {
         for period in [1, 2, 500_000_000, u64::MAX / 4] {
             let after = in_turn(7, Moment(5), Duration::from_nanos(period)).since(Moment(5));
-            assert!(after.as_nanos() as u64 <= period && after.as_nanos() as u64 >= period / 2, "{after:?} of {period}");
+            assert!(
+                after.as_nanos() as u64 <= period && after.as_nanos() as u64 >= period / 2,
+                "{after:?} of {period}"
+            );
         }
     }
 }

@@ -17,12 +17,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    super::{
-        connection::Connection,
-        fan::delivery::Delivery,
-        rota::Group,
-        work::price,
-    },
+    super::{connection::Connection, fan::delivery::Delivery, rota::Group, work::price},
     Clerk,
 };
 use crate::{
@@ -266,11 +261,15 @@ impl<E: Edge> Clerk<'_, E> {
         for (token, connection) in self.connections.iter() {
             let (answers, all) = self.count(token, connection);
             let rank = connection.held.rank;
-            assert_eq!((connection.held.answers as usize, connection.permit.held()), (answers, all), "what a connection holds is known");
+            assert_eq!(
+                (connection.held.answers as usize, connection.permit.held()),
+                (answers, all),
+                "what a connection holds is known"
+            );
             sums = (sums.0 + answers as u64, sums.1 + all as u64);
             ranked += usize::from(rank > 0);
-            let is_ranked = held.largest.contains(&(rank, token))
-                && held.largest_of.contains(&(connection.group(), rank, token));
+            let is_ranked =
+                held.largest.contains(&(rank, token)) && held.largest_of.contains(&(connection.group(), rank, token));
             assert!(rank == 0 || is_ranked, "whoever has a place among the largest is there");
         }
         assert_eq!((held.answers, held.all), sums, "what all hold is the sum");

@@ -44,13 +44,7 @@ impl Script {
         if tight && random.bool() {
             world.limits = held::limits(random.usize(4000..30_000), usize::MAX);
         }
-        Script {
-            world,
-            random,
-            tight,
-            flush_interval,
-            reloaded: Reloaded::default(),
-        }
+        Script { world, random, tight, flush_interval, reloaded: Reloaded::default() }
     }
 
     fn run(mut self) {

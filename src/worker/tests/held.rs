@@ -79,10 +79,8 @@ fn grow(world: &mut World, peers: [&Peer; 2], most: usize) {
 #[test]
 fn beyond_what_may_be_held_who_asks_is_refused_then_the_largest_is_cut_that_is_not_of_newest_values() {
     const MOST: usize = 220_000;
-    let cases = [
-        (MOST, usize::MAX, "server_full", "(--max-held)"),
-        (usize::MAX, MOST, "address_full", "(--max-held-per-ip)"),
-    ];
+    let cases =
+        [(MOST, usize::MAX, "server_full", "(--max-held)"), (usize::MAX, MOST, "address_full", "(--max-held-per-ip)")];
     for (all, of_address, code, flag) in cases {
         let mut world = bounded(1, 1, all, of_address);
         let newest = unread(&mut world, "/ws?topics=q.0,q.1&mode=latest");

@@ -209,7 +209,10 @@ fn those_that_leave_with_many_names_are_taken_apart_over_turns_and_are_counted_u
         worker.invariants();
         let total = world.shared.subscriptions.total();
         let names = (before - total) / NAMES;
-        assert!(names as u64 * 2 * NAMES as u64 * price::NAME <= 38_100 + 2 * NAMES as u64 * price::NAME, "{names} at once");
+        assert!(
+            names as u64 * 2 * NAMES as u64 * price::NAME <= 38_100 + 2 * NAMES as u64 * price::NAME,
+            "{names} at once"
+        );
         assert_eq!(account.used(Table::Subscriptions), total, "what is counted for all is counted for the address");
         (before, turns) = (total, turns + 1);
         assert!(turns < 100);
