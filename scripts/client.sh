@@ -19,14 +19,14 @@ figure() {
 publish_lines() {
   local fd
   dial
-  printf 'POST /publish HTTP/1.0\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s\n' "$((${#1} + 1))" "$1" >&"$fd"
+  printf 'POST /publish HTTP/1.0\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s\n' "$((${#1} + 1))" "$1" >&"$fd"
   grep -q '"published":' <&"$fd" || { echo "the server did not take what was published" >&2; return 1; }
   exec {fd}<&-
 }
 
 # Asks for a WebSocket on this path, over $fd.
 ask_for_websocket() {
-  printf 'GET %s HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n' "$1" >&"$fd"
+  printf 'GET %s HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n' "$1" >&"$fd"
   printf 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n' >&"$fd"
 }
 

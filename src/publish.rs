@@ -55,6 +55,9 @@ pub enum PublishError {
     /// Whoever wants to publish may not do it there.
     #[error("you may not publish on {0}")]
     Forbidden(String),
+    /// The server is about to stop: its subscribers are being sent away.
+    #[error("the server is stopping")]
+    Draining,
     /// The topic would be one too many.
     #[error("there are already {max} topics, as many as --max-topics allows")]
     TopicsFull {
@@ -85,6 +88,7 @@ impl PublishError {
     pub(crate) fn code(&self) -> ErrorCode {
         match self {
             PublishError::Forbidden(_) => ErrorCode::Forbidden,
+            PublishError::Draining => ErrorCode::Draining,
             PublishError::TopicsFull { .. } => ErrorCode::TooManyTopics,
             PublishError::AddressFull { .. } => ErrorCode::AddressFull,
             PublishError::TooLarge { .. } => ErrorCode::TooLarge,
@@ -296,11 +300,12 @@ pub struct Batch<'p> {
     count: u64,
 }
 
-/// After so many bytes, a batch lets others publish: that is some 100 microseconds.
-const HELD_MAX: usize = 256 * 1024;
+/// After so many bytes, a batch lets others publish: that is some 30 microseconds.
+const HELD_MAX: usize = 64 * 1024;
 
-/// What a publication without a payload counts.
+/// What a publication without a payload counts, and what a topic that is made for it counts beside it.
 const HELD_BY_ONE: usize = 512;
+const HELD_BY_TOPIC: usize = 2048;
 
 impl Batch<'_> {
     /// Adds one payload, stamped with the present time.
@@ -331,7 +336,7 @@ impl Batch<'_> {
         let done = appender.append(self.by.account, topic, &mut draft, about, || door.check(topic));
         keep(draft);
         let done = done?;
-        self.held += payload.bytes().len() + HELD_BY_ONE;
+        self.held += payload.bytes().len() + HELD_BY_ONE + if done.seq == 1 { HELD_BY_TOPIC } else { 0 };
         self.count += 1;
         Ok(done)
     }

@@ -208,7 +208,6 @@ pub struct Server {
     config: Config,
     shared: Arc<Shared>,
     limits: Arc<Limits>,
-    ready: Arc<AtomicBool>,
     stopping: Arc<AtomicBool>,
     listeners: Vec<Arc<Socket>>,
     bell: Option<Arc<OwnedFd>>,
@@ -266,8 +265,8 @@ impl Server {
     }
 
     /// Takes over those of the `wanted` settings that can change while the server runs ([`LIVE`](crate::config::LIVE)); the others stay
-    /// as they were at the start. Connections see new timeouts when their next one comes, and who has shown the token
-    /// that was right keeps the right to publish until it disconnects.
+    /// as they were at the start. Connections see new timeouts when their next one comes. Who may publish is asked anew for each
+    /// publication: of those who are connected, only who has shown the token that is set now may, where one is needed.
     ///
     /// # Errors
     /// What is wrong with the settings, or that there are too few descriptors for the connections: nothing has changed.
@@ -279,7 +278,9 @@ impl Server {
             reserve_descriptors(&config, self.listeners.len(), self.workers.len())?;
         }
         self.limits.set(&Bounds::of(&config));
-        self.shared.settings.set(Settings::new(&config));
+        let mut settings = Settings::new(&config);
+        settings.access = settings.access.after(&self.shared.settings.get().access);
+        self.shared.settings.set(settings);
         self.shared.log.set_limit(config.log_limit);
         self.config = config;
         Ok(())
@@ -293,7 +294,7 @@ impl Server {
 
     fn stop_all(&mut self) {
         let Some((control, control_thread)) = self.control.take() else { return };
-        self.ready.store(false, Ordering::Release);
+        self.shared.close_doors();
         // The feeds come last; without them it has not started, and has nothing to say about its end.
         let has_started = self.feeds.is_some();
         if has_started {
@@ -399,7 +400,6 @@ impl Parts {
         };
         let Doors { listeners, bell, addresses, admin } = doors;
         let spin = Duration::from_micros(config.spin);
-        let ready = Arc::new(AtomicBool::new(true));
         let stopping = Arc::new(AtomicBool::new(false));
         let context = control::Context {
             shared: Arc::clone(&self.shared),
@@ -407,7 +407,6 @@ impl Parts {
             limits: Arc::clone(&self.limits),
             settings: control::HttpSettings::new(&config),
             inboxes: self.inboxes.iter().map(Inbox::level).collect(),
-            readiness: Arc::clone(&ready),
             started: Moment::now(),
         };
         let edge = Epoll::new(self.control_waker, Duration::ZERO)?;
@@ -419,7 +418,6 @@ impl Parts {
             config,
             shared: Arc::clone(&self.shared),
             limits: Arc::clone(&self.limits),
-            ready,
             stopping: Arc::clone(&stopping),
             listeners: listeners.clone(),
             bell: bell.clone(),

@@ -10,10 +10,12 @@
 //! | [`shown`] | the token that a request shows |
 //! | [`origin`] | which page a request comes from, and whether it was meant for this machine |
 //!
-//! A holder has the rights that it was given when it was judged: a change of the rules is for those who come afterwards.
+//! Rules change while connections last. So a holder says who is there and not what it may: before it acts, it is held against
+//! the rules of that moment ([`Rules::now`]), and whoever has shown a token that is no longer the right one, or never showed one,
+//! is somebody who has shown nothing.
 //!
 //! Values only: no socket, thread, lock or clock. What it costs is a comparison for each connection or request that shows a
-//! token, in a time that doesn't tell where the two differ, and nothing for a publication but a look at its holder.
+//! token, in a time that doesn't tell where the two differ, and nothing for a publication but a comparison of numbers.
 
 pub mod origin;
 pub mod shown;
@@ -24,7 +26,7 @@ use thiserror::Error;
 
 pub use self::shown::shown_token;
 use crate::{
-    config::{Config, Secret},
+    config::{Config, Secret, page::Named},
     http::{Refusal, Request},
 };
 
@@ -35,8 +37,12 @@ const CHALLENGE: &[(&str, &str)] = &[("WWW-Authenticate", "Bearer realm=\"stento
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     token: Option<Secret>,
-    origins: Vec<String>,
+    /// How often the token has changed since the server started.
+    generation: u32,
+    origins: Vec<Named>,
     is_open: bool,
+    /// It is open only because nobody but this machine can connect. A page that its visitor's browser has open is somebody else.
+    is_near: bool,
 }
 
 /// Who is there.
@@ -44,11 +50,14 @@ pub struct Rules {
 pub enum Holder {
     /// Somebody who has shown nothing.
     Anonymous {
-        /// Anybody might publish when it came.
+        /// Anybody may publish.
         publishes: bool,
     },
     /// Somebody who has shown the token that was right then.
-    Token,
+    Token {
+        /// How often the token had changed by then.
+        generation: u32,
+    },
     /// The server itself: its feeds, and the program that it is part of.
     Server,
 }
@@ -74,7 +83,7 @@ impl Holder {
     pub fn publishes(self) -> bool {
         match self {
             Holder::Anonymous { publishes } => publishes,
-            Holder::Token | Holder::Server => true,
+            Holder::Token { .. } | Holder::Server => true,
         }
     }
 
@@ -93,13 +102,34 @@ impl Holder {
 impl Rules {
     /// With this static token, if there is any; for pages of these origins, or all if none are named; and whether whoever
     /// shows nothing may publish.
-    pub fn new(token: Option<Secret>, origins: Vec<String>, is_open: bool) -> Rules {
-        Rules { token, origins, is_open }
+    pub fn new(token: Option<Secret>, origins: Vec<Named>, is_open: bool) -> Rules {
+        Rules { token, generation: 0, origins, is_open, is_near: false }
     }
 
     /// Those of the settings.
     pub fn of(config: &Config) -> Rules {
-        Rules::new(config.publish_token.clone(), config.allow_origin.clone(), publishing_is_open(config))
+        // What is none of the forms was refused when the settings were checked.
+        let origins = config.allow_origin.iter().filter_map(|origin| origin.parse().ok()).collect();
+        let is_open = publishing_is_open(config);
+        let is_near = is_open && !config.anonymous_publish;
+        Rules { is_near, ..Rules::new(config.publish_token.clone(), origins, is_open) }
+    }
+
+    /// These, in the place of those before: another token makes that of the others one that was right once.
+    pub fn after(self, before: &Rules) -> Rules {
+        let is_new = self.token != before.token;
+        Rules { generation: before.generation.wrapping_add(is_new.into()), ..self }
+    }
+
+    /// What a holder that was judged by these rules or by earlier ones is now. Asked before it acts, so that a change of the
+    /// rules is for everybody.
+    #[inline]
+    pub fn now(&self, holder: Holder) -> Holder {
+        match holder {
+            Holder::Server => holder,
+            Holder::Token { generation } if generation == self.generation => holder,
+            Holder::Token { .. } | Holder::Anonymous { .. } => self.anonymous(),
+        }
     }
 
     /// Whoever shows nothing.
@@ -114,7 +144,9 @@ impl Rules {
     pub fn holder(&self, shown: Option<&str>) -> Result<Holder, Wrong> {
         match shown {
             None => Ok(self.anonymous()),
-            Some(shown) if self.token.as_ref().is_some_and(|token| token.matches(shown)) => Ok(Holder::Token),
+            Some(shown) if self.token.as_ref().is_some_and(|token| token.matches(shown)) => {
+                Ok(Holder::Token { generation: self.generation })
+            }
             Some(_) => Err(Wrong),
         }
     }
@@ -131,12 +163,21 @@ impl Rules {
         }
     }
 
+    /// Who looks at topics or figures over plain HTTP.
+    ///
+    /// # Errors
+    /// 403 for a page that may not connect, 401 for a wrong token.
+    pub fn reader(&self, head: &Request<'_>) -> Result<Holder, Refusal> {
+        self.check_page(head)?;
+        Ok(self.sender(head)?)
+    }
+
     /// Who publishes over plain HTTP.
     ///
     /// # Errors
     /// 403 for a page that may not connect, 401 for somebody who may not publish.
     pub fn publisher(&self, head: &Request<'_>) -> Result<Holder, Refusal> {
-        self.check_origin(head)?;
+        self.check_page(head)?;
         let holder = self.sender(head)?;
         if holder.publishes() { Ok(holder) } else { Err(missing(head, "Publishing")) }
     }
@@ -150,10 +191,10 @@ impl Rules {
     /// # Errors
     /// 401 or 403 if it may not.
     pub fn may_inspect(&self, head: &Request<'_>, peer: SocketAddr) -> Result<(), Refusal> {
-        self.check_origin(head)?;
+        self.check_page(head)?;
         if self.token.is_some() {
             return match self.sender(head)? {
-                Holder::Token | Holder::Server => Ok(()),
+                Holder::Token { .. } | Holder::Server => Ok(()),
                 Holder::Anonymous { .. } => Err(missing(head, "Looking at clients")),
             };
         }
@@ -164,15 +205,20 @@ impl Rules {
         Err(Refusal::new(403, text))
     }
 
-    /// Whether the page that a browser's request comes from may connect.
+    /// Whether the page that a browser's request comes from may connect, and whether the request was meant for this server.
     ///
     /// # Errors
-    /// 403 for a page that may not.
-    pub fn check_origin(&self, head: &Request<'_>) -> Result<(), Refusal> {
-        if origin::is_allowed(head, &self.origins) {
+    /// 403 for a page that may not, and for a name that leads here and isn't this machine's, where only this machine may connect.
+    pub fn check_page(&self, head: &Request<'_>) -> Result<(), Refusal> {
+        if self.is_near && !origin::was_meant_for_loopback(head) {
+            let text = "This server is open to this machine only: ask for localhost or a loopback address, or start it with \
+                        --publish-token, --anonymous-publish or --trusted-proxy.";
+            return Err(Refusal::new(403, text));
+        }
+        if origin::is_allowed(head, &self.origins, self.is_near) {
             return Ok(());
         }
-        Err(Refusal::new(403, "Pages from this origin may not connect here."))
+        Err(Refusal::new(403, "Pages from this origin may not connect here: --allow-origin names those that may."))
     }
 }
 

@@ -9,7 +9,7 @@ fn of<T>(target: &str, lines: &str, ask: impl FnOnce(&Request<'_>) -> T) -> T {
 }
 
 fn rules(token: Option<&str>, is_open: bool) -> Rules {
-    Rules::new(token.map(|token| token.parse().unwrap()), vec!["https://ours.example".into()], is_open)
+    Rules::new(token.map(|token| token.parse().unwrap()), vec!["https://ours.example".parse().unwrap()], is_open)
 }
 
 fn status<T>(judged: Result<T, impl Into<Refusal>>) -> u16 {
@@ -54,7 +54,7 @@ fn a_token_is_shown_by_the_header_or_the_address_and_the_header_wins() {
 fn a_holder_is_whoever_shows_the_token_or_nothing() {
     let guarded = rules(Some("s3cret"), false);
     assert_eq!(guarded.holder(None), Ok(Holder::Anonymous { publishes: false }));
-    assert_eq!(guarded.holder(Some("s3cret")), Ok(Holder::Token));
+    assert_eq!(guarded.holder(Some("s3cret")), Ok(Holder::Token { generation: 0 }));
     for wrong in ["", "s3cre", "s3cret ", "S3CRET", "s3cret\0"] {
         assert_eq!(guarded.holder(Some(wrong)), Err(Wrong), "{wrong:?}");
     }
@@ -65,16 +65,33 @@ fn a_holder_is_whoever_shows_the_token_or_nothing() {
 #[test]
 fn the_token_publishes_and_the_anonymous_where_anybody_may() {
     let (open, closed) = (rules(Some("s3cret"), true), rules(Some("s3cret"), false));
-    assert!(Holder::Token.may_publish("a") && Holder::Server.may_publish("a"));
-    // What one has been given stays, whatever the rules say later.
+    let token = closed.holder(Some("s3cret")).unwrap();
+    assert!(token.may_publish("a") && Holder::Server.may_publish("a"));
     assert!(open.anonymous().may_publish("a"));
     assert!(!closed.anonymous().may_publish("a"));
-    assert!([Holder::Token, open.anonymous(), closed.anonymous()].iter().all(|it| it.may_subscribe("a.>")));
+    assert!([token, open.anonymous(), closed.anonymous()].iter().all(|it| it.may_subscribe("a.>")));
 }
 
 #[test]
-fn a_holder_takes_a_byte() {
-    assert_eq!(size_of::<Holder>(), 1);
+fn a_change_of_the_rules_is_for_those_who_are_there_already() {
+    let open = rules(None, true);
+    let first = rules(Some("first"), false).after(&open);
+    let again = rules(Some("first"), false).after(&first);
+    let second = rules(Some("second"), false).after(&again);
+    let back = rules(Some("first"), false).after(&second);
+    let none = rules(None, true).after(&back);
+    let (nobody, holder) = (open.anonymous(), first.holder(Some("first")).unwrap());
+    let may = |holder, rules: &[&Rules]| Vec::from_iter(rules.iter().map(|rules| rules.now(holder).publishes()));
+    let all = [&open, &first, &again, &second, &back, &none];
+    assert_eq!(may(nobody, &all), [true, false, false, false, false, true], "whoever never showed one");
+    // A token that was taken back is not given again by being the right one again.
+    assert_eq!(may(holder, &all[1..]), [true, true, false, false, true], "whoever showed the first");
+    assert_eq!(may(Holder::Server, &all), [true; 6]);
+}
+
+#[test]
+fn a_holder_takes_eight_bytes() {
+    assert_eq!(size_of::<Holder>(), 8);
 }
 
 #[test]
@@ -87,7 +104,7 @@ fn publishing_over_http_asks_for_the_page_and_the_token() {
     assert!(refusal.status == 401 && refusal.message.contains("needs a token") && refusal.headers == CHALLENGE);
     let refusal = judge(&guarded, "/publish?token=guess", "").unwrap_err();
     assert!(refusal.status == 401 && refusal.message.contains("not the right one") && refusal.headers == CHALLENGE);
-    assert_eq!(judge(&guarded, "/publish?token=s3cret", ""), Ok(Holder::Token));
+    assert_eq!(judge(&guarded, "/publish?token=s3cret", ""), Ok(Holder::Token { generation: 0 }));
     let foreign = "Origin: https://theirs.example\r\n";
     assert_eq!(status(judge(&guarded, "/publish?token=s3cret", foreign)), 403);
     assert_eq!(
@@ -119,7 +136,8 @@ fn publishing_is_open_on_loopback_only() {
 
 #[test]
 fn an_origin_is_compared_by_scheme_host_and_port() {
-    let allowed = ["https://Example.com".into(), "http://localhost:8080/".into(), "http://[::1]".into()];
+    let allowed =
+        ["https://Example.com", "http://localhost:8080/", "http://[::1]"].map(|origin| origin.parse().unwrap());
     let rules = Rules::new(None, allowed.into(), true);
     for (origins, may) in [
         (&["https://example.com"][..], true),
@@ -145,7 +163,7 @@ fn an_origin_is_compared_by_scheme_host_and_port() {
         (&[], true),
     ] {
         let lines: String = origins.iter().map(|origin| format!("Origin: {origin}\r\n")).collect();
-        let found = of("/ws", &format!("Host: x\r\n{lines}"), |head| status(rules.check_origin(head)));
+        let found = of("/ws", &format!("Host: x\r\n{lines}"), |head| status(rules.check_page(head)));
         assert_eq!(found, if may { 200 } else { 403 }, "{origins:?}");
     }
 }
@@ -154,7 +172,7 @@ fn an_origin_is_compared_by_scheme_host_and_port() {
 fn without_a_list_any_page_may_connect() {
     for origin in ["https://anywhere.example", "null", ""] {
         let lines = format!("Host: x\r\nOrigin: {origin}\r\n");
-        assert_eq!(of("/ws", &lines, |head| Rules::default().check_origin(head)), Ok(()));
+        assert_eq!(of("/ws", &lines, |head| Rules::default().check_page(head)), Ok(()));
     }
 }
 
@@ -175,7 +193,9 @@ fn clients_are_shown_to_this_machine_or_for_the_token() {
         (near, "feed.example.com", "", false),
         (near, "10.0.0.1:9001", "", false),
         (near, "[2001:db8::1]:80", "", false),
-        (near, "[::1", "", true),
+        (near, "[::1", "", false),
+        (near, "localhost.", "", true),
+        ("[::ffff:127.0.0.1]:5555".parse().unwrap(), "127.0.0.1", "", true),
         (near, "localhost.example.com", "", false),
         (near, "", "", false),
         (near, "localhost", "Forwarded: for=192.0.2.7\r\n", false),
@@ -196,5 +216,33 @@ fn clients_are_shown_to_this_machine_or_for_the_token() {
     ] {
         let lines = "Host: feed.example.com\r\nVia: 1.1 proxy\r\n";
         assert_eq!(of(target, lines, |head| status(guarded.may_inspect(head, peer))), found, "{target} {peer}");
+    }
+}
+
+#[test]
+fn a_page_is_named_in_one_of_its_forms_or_the_operator_is_told_them() {
+    for named in
+        ["https://example.com", "http://[::1]:8080", "https://*.example.com:8443", "capacitor://localhost", "null", "*"]
+    {
+        assert!(named.parse::<Named>().is_ok(), "{named}");
+    }
+    for named in [
+        "",
+        "example.com",
+        "https://",
+        "https://*",
+        "https://*.",
+        "https://a.*.example",
+        "https://*example.com",
+        "https://example.com/path",
+        "https://user@example.com",
+        "https://example.com:port",
+        "https://example.com:65536",
+        "https://exa mple.com",
+        "https://[::1",
+        "NULL",
+        "://example.com",
+    ] {
+        assert!(named.parse::<Named>().is_err_and(|why| why.contains("https://*.example.com")), "{named}");
     }
 }

@@ -8,6 +8,7 @@
 //! relations by the rules.
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::indexing_slicing))]
 
+pub mod page;
 mod rules;
 mod values;
 
@@ -55,7 +56,9 @@ pub struct Config {
 
     /// Web pages that may connect: `https://host[:port]`; repeat for several [default: any]
     ///
-    /// Compared with the Origin header that browsers send. Clients that send none are let in.
+    /// Compared with the Origin header that browsers send. `https://*.host` is every name below, `capacitor://localhost` an app's
+    /// page, `null` a document without an origin, `*` any page. The server's own page may, too, at an address or by https. Without this, a server that is
+    /// open only because it is on loopback takes pages of this machine alone. Clients that send no Origin are let in.
     #[arg(
         long,
         value_name = "ORIGIN",
@@ -435,7 +438,7 @@ pub struct Config {
     /// Let anyone publish, also from other machines
     ///
     /// Without this and without --publish-token, publishing is open only while every --listen address is loopback and there
-    /// is no --trusted-proxy.
+    /// is no --trusted-proxy; then, only requests to localhost or a loopback address are taken.
     #[arg(long, env = "STENTOR_ANONYMOUS_PUBLISH", help_heading = "Publishing")]
     pub anonymous_publish: bool,
 

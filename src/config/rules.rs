@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::{Config, Pin, SYMBOLS_MAX, Span};
+use super::{Config, Pin, SYMBOLS_MAX, Span, page::Named};
 
 /// A rule, and how to find what it is about.
 pub(super) enum Rule {
@@ -229,12 +229,9 @@ fn each_worker_has_a_core(c: &Config) -> Option<String> {
 }
 
 fn origins_look_like_origins(c: &Config) -> Option<String> {
-    let is_origin = |origin: &&String| {
-        let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
-        host.is_some_and(|host| !host.is_empty() && !host.contains(['/', ' ']))
-    };
-    c.allow_origin.iter().find(|origin| !is_origin(origin)).map(|origin| {
-        format!("--allow-origin was given as {origin}: it must look like https://example.com or http://localhost:8080")
+    c.allow_origin.iter().find_map(|origin| {
+        let wrong = origin.parse::<Named>().err()?;
+        Some(format!("--allow-origin was given as {origin}: {wrong}"))
     })
 }
 

@@ -153,18 +153,18 @@ impl<E: Edge> Control<E> {
 
     /// What a request to the admin address comes to.
     pub(super) fn route_admin(&mut self, head: &Request<'_>, peer: SocketAddr) -> Result<Answer, Refusal> {
-        match head.decoded_path().as_deref() {
-            Some("/") => look(head).map(|()| Response::new(200).body(TEXT, INDEX.as_bytes()).into()),
-            Some("/healthz") => {
+        match head.path() {
+            "/" => look(head).map(|()| Response::new(200).body(TEXT, INDEX.as_bytes()).into()),
+            "/healthz" => {
                 look(head)?;
                 match self.stall() {
                     None => Ok(Response::new(200).body(TEXT, &b"ok\n"[..]).into()),
                     Some(sentence) => Err(Refusal::new(503, sentence)),
                 }
             }
-            Some("/readyz") => look(head).and_then(|()| self.readiness()),
-            Some("/metrics") => look(head).map(|()| self.metrics(head)),
-            Some("/debug/slow") => look(head).and_then(|()| self.slow(head, peer)),
+            "/readyz" => look(head).and_then(|()| self.readiness()),
+            "/metrics" => look(head).map(|()| self.metrics(head)),
+            "/debug/slow" => look(head).and_then(|()| self.slow(head, peer)),
             _ => Err(Refusal::new(404, "Here are /healthz, /readyz, /metrics and /debug/slow, and nothing else.")),
         }
     }

@@ -8,11 +8,7 @@
 //! no lock for longer than it takes to copy what is under it, and waits for none of the tape's; while that is held, its
 //! figures are those of the last time.
 
-use std::{
-    fmt,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use prometheus_client::{
@@ -162,7 +158,7 @@ impl Figures {
         let started = self.started_us as f64 / 1e6;
         out.gauge("start_time", "When the server started, since the Unix epoch", Some(Unit::Seconds), started)?;
         // Relaxed: a scrape needs no order between figures.
-        let ready = u64::from(self.context.readiness.load(Ordering::Relaxed));
+        let ready = u64::from(self.context.shared.welcomes());
         out.gauge("ready", "1 while new connections are welcome, 0 while the server drains", None, ready)
     }
 

@@ -46,15 +46,7 @@ mod tests;
 mod topics;
 mod upload;
 
-use std::{
-    collections::VecDeque,
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
 
 use crossbeam_channel::Receiver;
 use slab::Slab;
@@ -162,8 +154,6 @@ pub(crate) struct Context {
     pub limits: Arc<Limits>,
     /// Those of the workers.
     pub inboxes: Vec<Level>,
-    /// True while new connections are welcome.
-    pub readiness: Arc<AtomicBool>,
     /// When the server started.
     pub started: Moment,
 }
@@ -495,8 +485,7 @@ impl<E: Edge> Control<E> {
     }
 
     fn is_ready(&self) -> bool {
-        // Relaxed: a probe may as well have come a moment earlier.
-        self.context.readiness.load(Ordering::Relaxed) && !self.is_draining()
+        self.context.shared.welcomes() && !self.is_draining()
     }
 
     /// Ends every trace of a connection.

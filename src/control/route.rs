@@ -20,6 +20,7 @@ use crate::{
         response::{JSON, TEXT},
     },
     io::Edge,
+    metrics,
     protocol::Topic,
 };
 
@@ -44,8 +45,7 @@ impl From<Response<'static>> for Answer {
 impl<E: Edge> Control<E> {
     /// What a request comes to.
     pub(super) fn route(&mut self, head: &Request<'_>, peer: SocketAddr) -> Result<Outcome, Refusal> {
-        let path = head.decoded_path().ok_or_else(|| Refusal::new(400, "The path is not valid text."))?;
-        let answer = match &*path {
+        let answer = match head.path() {
             "/ws" | "/sse" => return Ok(Outcome::WebSocket),
             raw if raw.starts_with("/raw/") => return Ok(Outcome::WebSocket),
             "/publish" => {
@@ -55,25 +55,31 @@ impl<E: Edge> Control<E> {
             }
             "/healthz" => look(head).map(|()| Response::new(200).body(TEXT, &b"ok\n"[..]).into()),
             "/readyz" => look(head).and_then(|()| self.readiness()),
-            "/metrics" => look(head).map(|()| self.metrics(head)),
+            "/metrics" => {
+                look(head)?;
+                self.live.access.check_page(head)?;
+                Ok(self.metrics(head))
+            }
             "/debug/slow" => look(head).and_then(|()| self.slow(head, peer)),
             "/topics" => {
                 look(head)?;
-                self.live.access.sender(head)?;
+                self.live.access.reader(head)?;
                 return topics::Query::read(head, self.live.topic_length_max).map(Outcome::Listing);
             }
             path => {
-                if let Some(topic) = path.strip_prefix("/publish/") {
+                if let Some(topic) = head.topic_behind("/publish/") {
                     only(head, PUBLISH)?;
                     let holder = self.live.access.publisher(head)?;
-                    self.check_topic(topic)?;
-                    return self.upload(head, holder, Some(topic));
+                    let topic = topic?;
+                    self.check_topic(&topic)?;
+                    return self.upload(head, holder, Some(&topic));
                 }
-                if let Some(topic) = path.strip_prefix("/topics/") {
+                if let Some(topic) = head.topic_behind("/topics/") {
                     look(head)?;
-                    self.live.access.sender(head)?;
-                    self.check_topic(topic)?;
-                    let found = topics::last_value(&self.context, topic);
+                    self.live.access.reader(head)?;
+                    let topic = topic?;
+                    self.check_topic(&topic)?;
+                    let found = topics::last_value(&self.context, &topic);
                     found.map(|json| Response::new(200).body(JSON, json).header("Cache-Control", "no-store").into())
                 } else {
                     let page = page::find(path).ok_or_else(|| Refusal::new(404, "There is nothing at this path."))?;
@@ -90,6 +96,15 @@ impl<E: Edge> Control<E> {
         } else {
             Err(Refusal::new(503, "The server is draining: it takes no new connections."))
         }
+    }
+
+    /// Whether what clients publish is taken.
+    fn takes_publications(&self) -> Result<(), Refusal> {
+        if self.is_ready() {
+            return Ok(());
+        }
+        self.context.shared.metrics.refuse(metrics::Refusal::Draining);
+        Err(Refusal::new(503, "Nothing was published: the server is stopping.").with(&[("Retry-After", "1")]))
     }
 
     pub(super) fn metrics(&mut self, head: &Request<'_>) -> Answer {
@@ -113,6 +128,7 @@ impl<E: Edge> Control<E> {
 
     /// The publication, or the publications, that a request begins.
     fn upload(&self, head: &Request<'_>, holder: Holder, topic: Option<&str>) -> Result<Outcome, Refusal> {
+        self.takes_publications()?;
         let message_max = self.live.message_max;
         let upload = match topic {
             Some(topic) => Upload::one(head, holder, topic, message_max),

@@ -255,6 +255,8 @@ impl<E: Edge> Control<E> {
         let Stage::Body(upload) = &mut connection.stage else { return Next::GoOn };
         let input = std::mem::take(&mut connection.input);
         let mut rest = &input[..];
+        upload.sender.holder = self.live.access.now(upload.sender.holder);
+        upload.sender.comes_too_late = !self.context.shared.welcomes() || self.until.is_some();
         let progress = upload.take_in(&mut rest, &self.publisher, Time { now: self.now, wall_us: self.edge.wall_us() });
         let used = input.len() - rest.len();
         self.worked += (used / work::BYTES) as u32;

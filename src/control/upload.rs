@@ -36,7 +36,10 @@ pub(super) struct Upload {
 
 /// The client that publishes.
 pub(super) struct Sender {
-    holder: Holder,
+    /// Whoever it is now: bodies last, and rules change.
+    pub holder: Holder,
+    /// The server stops: nothing is taken any more.
+    pub comes_too_late: bool,
     /// Whose topics, values and publications these are; none if they aren't counted for an address.
     pub charged: Option<Charged>,
 }
@@ -112,7 +115,12 @@ impl Upload {
         let mut decoder = BodyDecoder::new(head.body, body_max);
         // Before it is asked for, with 100 Continue.
         decoder.next(&mut &b""[..])?;
-        Ok(Upload { sender: Sender { holder, charged: None }, keep_alive: head.keep_alive, decoder, target })
+        Ok(Upload {
+            sender: Sender { holder, comes_too_late: false, charged: None },
+            keep_alive: head.keep_alive,
+            decoder,
+            target,
+        })
     }
 
     /// Takes in what has come, which it advances past what was read.
@@ -185,6 +193,7 @@ impl Fault {
             PublishError::TopicsFull { .. } => Some(metrics::Refusal::TopicsFull),
             PublishError::AddressFull { .. } => Some(metrics::Refusal::AddressTopicsFull),
             PublishError::Forbidden(_) => Some(metrics::Refusal::Forbidden),
+            PublishError::Draining => Some(metrics::Refusal::Draining),
             PublishError::TooLarge { .. } | PublishError::BadTopic(_) => None,
         };
         let status = match error.code() {
@@ -264,6 +273,9 @@ fn publish_one(
 ) -> Result<Option<Vec<u8>>, Fault> {
     let payload = form.payload(body).map_err(Fault::new)?;
     let sentence = |why: &dyn Display| format!("Nothing was published: {why}.");
+    if sender.comes_too_late {
+        return Err(Fault::of(&PublishError::Draining, false, sentence));
+    }
     if let Some(charged) = sender.is_too_fast(time.now) {
         return Err(charged.too_often(sentence));
     }
@@ -337,6 +349,9 @@ impl Lines {
         }
         let mut batch = publisher.batch_for(sender.by());
         for Line { number, topic, data } in lines {
+            if sender.comes_too_late {
+                return Err(Fault::of(&PublishError::Draining, true, |why| refused_line(*number, why, self.published)));
+            }
             if let Some(charged) = sender.is_too_fast(time.now) {
                 return Err(charged.too_often(|why| refused_line(*number, why, self.published)));
             }

@@ -81,9 +81,19 @@ impl<'b> Request<'b> {
         self.path_and_query.split_once('?').map_or(self.path_and_query, |(path, _)| path)
     }
 
-    /// The path with its percent escapes resolved; `None` if they are malformed or don't make text.
-    pub fn decoded_path(&self) -> Option<Cow<'b, str>> {
-        decode(self.path())
+    /// The topic behind the beginning of a path, its percent escapes resolved; `None` if the path doesn't begin like that.
+    ///
+    /// The beginning has to be there as it is, and what needs no escape must have none: a proxy in front has rules for paths, and
+    /// compares them as they were sent.
+    ///
+    /// # Errors
+    /// Escapes that are malformed, needless, or don't make text.
+    pub fn topic_behind(&self, beginning: &str) -> Option<Result<Cow<'b, str>, Refusal>> {
+        let rest = self.path().strip_prefix(beginning)?;
+        Some(
+            decode(rest)
+                .ok_or_else(|| Refusal::new(400, "The path has an escape that is malformed, or that it needs not.")),
+        )
     }
 
     /// The pairs of the query, decoded as forms encode them.
@@ -318,7 +328,8 @@ fn explain_name(bytes: &[u8]) -> Refusal {
     Refusal::new(400, "A header's name has a character that names don't have.")
 }
 
-/// Resolves percent escapes; `None` if one is malformed or the result is not UTF-8 text.
+/// Resolves percent escapes; `None` if one is malformed or stands for what needs none (RFC 3986 section 2.3; but `~`, which
+/// older programs escape), or if the result is not UTF-8 text.
 fn decode(path: &str) -> Option<Cow<'_, str>> {
     if !path.contains('%') {
         return Some(Cow::Borrowed(path));
@@ -328,7 +339,11 @@ fn decode(path: &str) -> Option<Cow<'_, str>> {
     while let Some(byte) = bytes.next() {
         let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
         out.push(match byte {
-            b'%' => (digit(bytes.next())? << 4 | digit(bytes.next())?) as u8,
+            b'%' => {
+                let byte = (digit(bytes.next())? << 4 | digit(bytes.next())?) as u8;
+                let is_needless = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+                Some(byte).filter(|_| !is_needless)?
+            }
             byte => byte,
         });
     }

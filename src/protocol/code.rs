@@ -33,6 +33,8 @@ pub enum ErrorCode {
     TooLarge,
     /// No right to publish.
     Forbidden,
+    /// The server is about to stop, and takes no publications any more.
+    Draining,
     /// The token is wrong.
     Unauthorized,
     /// More different rates than a connection may ask for.
@@ -46,7 +48,7 @@ pub enum ErrorCode {
 impl ErrorCode {
     /// Every code, in the order of the page for client authors.
     #[cfg(test)]
-    const ALL: [ErrorCode; 15] = [
+    const ALL: [ErrorCode; 16] = [
         ErrorCode::BadJson,
         ErrorCode::BadCommand,
         ErrorCode::UnknownOp,
@@ -58,6 +60,7 @@ impl ErrorCode {
         ErrorCode::AddressFull,
         ErrorCode::TooLarge,
         ErrorCode::Forbidden,
+        ErrorCode::Draining,
         ErrorCode::Unauthorized,
         ErrorCode::TooManyRates,
         ErrorCode::RateLimited,
@@ -92,6 +95,7 @@ impl ErrorCode {
             ErrorCode::AddressFull => ("address_full", 503, None),
             ErrorCode::TooLarge => ("too_large", 413, None),
             ErrorCode::Forbidden => ("forbidden", 401, None),
+            ErrorCode::Draining => ("draining", 503, None),
             ErrorCode::Unauthorized => ("unauthorized", 401, Some(CloseCode::UNAUTHENTICATED)),
             ErrorCode::TooManyRates => ("too_many_rates", 400, None),
             ErrorCode::RateLimited => ("rate_limited", 429, Some(CloseCode::TOO_OFTEN)),

@@ -5,7 +5,13 @@
 
 mod slow;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 pub(crate) use self::slow::{SlowClient, SlowClients};
 use crate::{
@@ -119,6 +125,8 @@ pub(crate) struct Shared {
     pub metrics: Arc<Metrics>,
     pub log: Log,
     pub slow: SlowClients,
+    /// False from when the server is asked to stop: then no client publishes any more, and readiness is red.
+    welcomes: AtomicBool,
 }
 
 impl Shared {
@@ -138,6 +146,18 @@ impl Shared {
             metrics,
             log,
             slow: SlowClients::new(workers),
+            welcomes: AtomicBool::new(true),
         })
+    }
+
+    /// Whether connections are welcome, and what clients publish is taken.
+    pub(crate) fn welcomes(&self) -> bool {
+        // Relaxed: who asks may as well have asked a moment earlier.
+        self.welcomes.load(Ordering::Relaxed)
+    }
+
+    /// The server is about to stop.
+    pub(crate) fn close_doors(&self) {
+        self.welcomes.store(false, Ordering::Relaxed);
     }
 }

@@ -143,8 +143,14 @@ impl Reader {
     }
 
     /// Lets go of what is before the floor.
+    #[cfg(any(test, fuzzing))]
     pub fn trim(&mut self) {
-        while self.segments.front().is_some_and(|oldest| oldest.end() <= self.floor.0) {
+        self.trim_before(self.floor);
+    }
+
+    /// Lets go of what is before the floor, but for what comes from `kept` on: somebody still has to look at it.
+    pub fn trim_before(&mut self, kept: Position) {
+        while self.segments.front().is_some_and(|oldest| oldest.end() <= kept.min(self.floor).0) {
             self.segments.pop_front();
         }
     }

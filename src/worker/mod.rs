@@ -55,7 +55,7 @@ use crossbeam_channel::Receiver;
 use self::cursor::Cursor;
 use self::{
     connections::Connections,
-    cursors::{Came, Cursors, Lagged},
+    cursors::{Came, Cursors},
     desk::{Clerk, Desk},
     fan::{Fan, Fell, Why},
     ground::{Ground, SURVEY_EVERY},
@@ -159,10 +159,11 @@ impl<E: Edge> Worker<E> {
         let listens = !self.fan.interest.is_empty();
         if !listens {
             // With the last subscription gone there are no more passes that would take the others along to their stages.
-            self.cursors.list_all(&self.connections);
+            self.cursors.list_all();
         }
         let now = self.ground.edge.now();
-        let busy = self.fan.is_busy() || self.cursors.is_busy() || self.desk.is_busy();
+        let fallen = listens && self.cursors.has_fallen(self.ground.reader.floor());
+        let busy = self.fan.is_busy() || self.cursors.is_busy() || fallen || self.desk.is_busy();
         let held = self.fan.pass_due(&self.ground, now).since(now);
         let behind = listens && self.ground.tape.head() > self.fan.position();
         let timeout = if busy {
@@ -190,16 +191,15 @@ impl<E: Edge> Worker<E> {
     fn advance(&mut self) {
         if self.fan.interest.is_empty() {
             self.fan.rest(&mut self.ground);
-            return self.cursors.list_all(&self.connections);
+            return self.cursors.list_all();
         }
         self.ground.reader.refresh();
         self.drop_fallen();
-        let beyond = self.cursors.beyond_limits(&self.ground, &mut self.fan.interest, &self.connections);
-        beyond.into_iter().for_each(|lagged| self.clerk().lags(lagged));
-        self.ground.reader.trim();
+        let kept = self.cursors.kept(self.ground.reader.floor());
+        self.ground.reader.trim_before(kept);
         self.ground.begin_step(Step::Plan);
-        if self.fan.plan(&self.ground) {
-            self.cursors.list_all(&self.connections);
+        if self.fan.plan(&mut self.ground) {
+            self.cursors.list_all();
         }
         if self.fan.is_busy() || self.fan.owes() {
             self.ground.begin_step(Step::Serve);
@@ -208,18 +208,24 @@ impl<E: Edge> Worker<E> {
         }
     }
 
-    /// Ends every cursor whose next publication is no longer on the tape, or lets it go on with newest values.
+    /// Ends cursors whose next publication is no longer on the tape, or lets them go on with newest values, and ends those that
+    /// are further behind than is allowed.
     fn drop_fallen(&mut self) {
         let floor = self.ground.reader.floor();
-        if !self.fan.has_rolled_on(floor) {
-            return;
-        }
         self.ground.begin_step(Step::LookAfter);
-        let fallen = self.cursors.fallen(&mut self.fan.interest, &self.connections, &self.ground.reader);
-        fallen.iter().for_each(|lagged| self.clerk().lagged(lagged));
-        self.fan.drop_fallen(&mut self.connections, floor);
-        self.see_to_fallen();
-        self.fan.jump_to(&self.ground, floor);
+        if self.fan.has_rolled_on(floor) {
+            self.fan.drop_fallen(&mut self.connections, floor);
+            self.see_to_fallen();
+            self.fan.jump_to(&self.ground, floor);
+        }
+        let Worker { ground, connections, fan, cursors, .. } = self;
+        let beyond = cursors.beyond_limits(ground, &mut fan.interest, connections);
+        beyond.into_iter().for_each(|lagged| self.clerk().lags(lagged));
+        loop {
+            let Worker { ground, connections, fan, cursors, .. } = self;
+            let Some(lagged) = cursors.next_fallen(ground, &mut fan.interest, connections) else { return };
+            self.clerk().lagged(&lagged);
+        }
     }
 
     /// Makes the ticks that are due.
@@ -231,7 +237,7 @@ impl<E: Edge> Worker<E> {
             any = true;
         }
         if any {
-            self.cursors.list_all(&self.connections);
+            self.cursors.list_all();
         }
     }
 
@@ -246,13 +252,10 @@ impl<E: Edge> Worker<E> {
                     cursors.take(ground, interest, connection, token, (position, offset));
                 }
                 Why::FullAtTick(unsent) => cursors.take_at_tick(ground, interest, connection, token, unsent),
-                Why::Missed { missed, in_full: false } => {
-                    cursors.begin(ground, interest, connection, token, missed).conflates = true;
+                Why::Missed { missed, in_full } => {
+                    // Whoever is to be sent every publication of some name ends, when it is its turn.
+                    cursors.begin(ground, interest, connection, token, missed).conflates = !in_full;
                     cursors.list(token, connection);
-                }
-                Why::Missed { missed, in_full: true } => {
-                    let lagged = Lagged::fallen(&ground.reader, token, missed);
-                    self.clerk().lagged(&lagged);
                 }
                 Why::Broken(why) => self.clerk().lost(token, why),
             }

@@ -292,7 +292,7 @@ impl Guest {
             if names.is_empty() { String::new() } else { format!("?topics={}", names.join(",").replace('>', "%3E")) };
         peer.write(
             format!(
-                "GET /ws{query} HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                "GET /ws{query} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                  Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
             )
             .as_bytes(),

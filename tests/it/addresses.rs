@@ -65,7 +65,9 @@ fn request_from(server: &Server, source: u8, request: &str) -> String {
 
 fn post(topic: &str, body: &str) -> String {
     let len = body.len();
-    format!("POST /publish{topic} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len}\r\n\r\n{body}")
+    format!(
+        "POST /publish{topic} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {len}\r\n\r\n{body}"
+    )
 }
 
 fn publish(client: &mut Client, topic: &str, data: &str) -> serde_json::Value {
@@ -74,7 +76,8 @@ fn publish(client: &mut Client, topic: &str, data: &str) -> serde_json::Value {
 
 /// Asserts how often connections and requests were refused for a reason.
 fn refused(server: &Server, reason: &str, times: usize) {
-    let metrics = exchange(server.addresses()[0], b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let metrics =
+        exchange(server.addresses()[0], b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     let line = format!("stentor_refusals_total{{reason=\"{reason}\"}} {times}\n");
     assert!(metrics.contains(&line), "{line}{metrics}");
 }
@@ -91,7 +94,7 @@ fn send_half(client: &mut Client, len: usize) {
 fn one_address_fills_half_of_the_connections_and_another_still_connects() {
     let server = serve(|config| config.max_connections = 8);
     let mut held: Vec<Client> = (0..4).map(|_| hello_from(&server, GREEDY, "/ws")).collect();
-    let answer = request_from(&server, GREEDY, "GET /ws HTTP/1.1\r\nHost: x\r\n\r\n");
+    let answer = request_from(&server, GREEDY, "GET /ws HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("--max-connections-per-ip"), "{answer}");
     held.extend((0..3).map(|_| hello_from(&server, OTHER, "/ws")));
     held.remove(0);
@@ -259,7 +262,7 @@ fn subscribing_by_connecting_is_a_command_of_the_address() {
         &|source| try_from(&server, source, "/raw/a").err().unwrap_or_default(),
         &|source| {
             let mut stream = tcp_from(&server, source);
-            stream.write_all(b"GET /sse?topics=a HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+            stream.write_all(b"GET /sse?topics=a HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
             let mut start = [0; 12];
             stream.read_exact(&mut start).unwrap();
             if start == *b"HTTP/1.1 200" {
@@ -349,8 +352,11 @@ fn behind_a_trusted_proxy_each_client_has_a_share_of_its_own() {
         assert!(try_for(same).is_err_and(|error| error.contains("429")), "{same}");
     }
     let post_for = |client: &str, topic: &str| {
-        let request =
-            post(&format!("/{topic}"), "1").replacen("Host: x", &format!("Host: x\r\nX-Forwarded-For: {client}"), 1);
+        let request = post(&format!("/{topic}"), "1").replacen(
+            "Host: localhost",
+            &format!("Host: localhost\r\nX-Forwarded-For: {client}"),
+            1,
+        );
         exchange(address, request.as_bytes())[9..12].to_owned()
     };
     assert_eq!(["a", "b", "c"].map(|topic| post_for("192.0.2.1", topic)), ["200", "200", "503"]);

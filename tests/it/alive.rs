@@ -32,7 +32,7 @@ fn narrow(address: SocketAddr, path: &str) -> TcpStream {
     socket.connect(&address.into()).unwrap();
     let mut stream = TcpStream::from(socket);
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let head = "Host: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13";
+    let head = "Host: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13";
     write!(stream, "GET {path} HTTP/1.1\r\n{head}\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n").unwrap();
     let (mut answer, mut byte) = (Vec::new(), [0]);
     while !answer.ends_with(b"\r\n\r\n") {
@@ -138,7 +138,7 @@ fn what_an_idle_stream_of_events_is_asked_does_not_end_it() {
     let server = impatient("1s", |_| {});
     let address = server.addresses()[0];
     let mut events = tcp(address);
-    events.write_all(b"GET /sse?topics=a HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    events.write_all(b"GET /sse?topics=a HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     (0..3).for_each(|_| drop(hang(address, "/ws")));
     assert_eq!(metric(address, "event_streams"), 1.0);
     server.publisher().publish("a", Payload::Text("still there")).unwrap();

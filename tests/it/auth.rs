@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 
-use stentor::{Payload, server::Server};
+use stentor::{Payload, config::Config, server::Server};
 
 use crate::client::{Client, read_frame, serve, tcp, upgraded};
 
@@ -13,6 +13,51 @@ fn guarded() -> Server {
 }
 
 const PUB: &str = r#"{"op":"pub","id":1,"topic":"a","data":1}"#;
+
+/// Changes the settings while the server runs, as SIGHUP does; without a token to begin with.
+fn reload(server: &mut Server, token: Option<&str>) {
+    let token = token.map(|token| token.parse().unwrap());
+    server.reload(&Config { publish_token: token, ..Config::default() }).unwrap();
+}
+
+#[test]
+fn a_token_that_is_set_or_changed_binds_connections_that_were_open_before() {
+    let mut server = serve(|_| {});
+    let mut anonymous = Client::hello(&server, "/ws");
+    let mut raw = Client::connect(&server, "/raw/a");
+    assert_eq!(anonymous.ask(PUB)["seq"], 1);
+    assert_eq!(raw.text(), "1");
+    reload(&mut server, Some("first"));
+    assert_eq!(anonymous.ask(PUB)["code"], "forbidden");
+    raw.send("2");
+    assert_eq!(raw.closed().0, 1008);
+    let mut holder = Client::hello(&server, "/ws?token=first");
+    assert_eq!(holder.ask(PUB)["seq"], 2);
+    reload(&mut server, Some("first"));
+    assert_eq!(holder.ask(PUB)["seq"], 3, "the same token is no other");
+    reload(&mut server, Some("second"));
+    assert_eq!(holder.ask(PUB)["code"], "forbidden");
+    assert_eq!(holder.ask(r#"{"op":"auth","id":2,"token":"second"}"#)["type"], "ack");
+    assert_eq!(holder.ask(PUB)["seq"], 4);
+    reload(&mut server, None);
+    assert_eq!(anonymous.ask(PUB)["seq"], 5, "where none is needed any more, anybody may");
+}
+
+#[test]
+fn a_body_that_goes_on_ends_with_the_right_to_publish() {
+    let mut server = serve(|_| {});
+    let mut subscriber = Client::hello(&server, "/ws?topics=a");
+    subscriber.json();
+    let mut stream = tcp(server.addresses()[0]);
+    let line = "{\"topic\":\"a\",\"data\":1}\n";
+    let chunk = format!("{:x}\r\n{line}\r\n", line.len());
+    write!(stream, "POST /publish HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n{chunk}").unwrap();
+    assert_eq!(subscriber.json()["seq"], 1);
+    reload(&mut server, Some("first"));
+    write!(stream, "{chunk}0\r\n\r\n").unwrap();
+    let answer = until(&mut stream, "before it.");
+    assert!(answer.starts_with("HTTP/1.1 401 ") && answer.contains("1 publication went before it"), "{answer}");
+}
 
 #[test]
 fn without_the_token_publishing_is_refused_and_subscribing_is_not() {
@@ -62,7 +107,8 @@ fn with_a_value() -> Server {
 /// The answer to a request over plain HTTP, with these lines more; of a stream that doesn't end, its head.
 fn ask(server: &Server, start: &str, lines: &str, body: &str) -> String {
     let len = body.len();
-    let head = format!("{start} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{lines}Content-Length: {len}\r\n\r\n");
+    let head =
+        format!("{start} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{lines}Content-Length: {len}\r\n\r\n");
     let mut stream = tcp(server.addresses()[0]);
     stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
     let mut answer = until(&mut stream, "\r\n\r\n");
@@ -160,7 +206,7 @@ fn a_stream_of_events_is_refused_for_a_wrong_token() {
     forbidden(&server, 6);
     for request in [format!("GET /sse?topics=a&token={TOKEN}"), "GET /sse?topics=a".into()] {
         let mut stream = tcp(server.addresses()[0]);
-        write!(stream, "{request} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        write!(stream, "{request} HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         assert_ok(&until(&mut stream, "\"data\":1}\n\n"));
     }
 }

@@ -127,7 +127,7 @@ fn a_flood_of_refusals_leaves_the_log_to_others_and_is_counted_in_it_once_it_is_
             "2",
         ]);
         for _ in 0..FLOOD {
-            let answer = exchange(running.at(), b"GET /ws HTTP/1.1\r\nHost: x\r\n\r\n");
+            let answer = exchange(running.at(), b"GET /ws HTTP/1.1\r\nHost: localhost\r\n\r\n");
             assert!(answer.starts_with("HTTP/1.1 426 "), "{answer}");
         }
         let mut other = running.client("/ws");
@@ -148,7 +148,7 @@ fn a_flood_of_refusals_leaves_the_log_to_others_and_is_counted_in_it_once_it_is_
         let told: u64 = lines.iter().filter_map(|line| left_out(line)).sum();
         assert!(shown >= 2 && shown + told == FLOOD, "{shown} and {told}: {log}");
         let of_kind = r#"stentor_log_lines_left_out_total{kind="refused_bad_request"} "#;
-        let metrics = exchange(running.at(), b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let metrics = exchange(running.at(), b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         assert!(metrics.contains(&format!("{of_kind}{told}\n")), "{told}: {metrics}");
         assert_eq!(running.metric("log_lines_dropped_total"), 0.0);
     }

@@ -32,7 +32,8 @@ impl Reader {
     /// Starts it by this command, to which the script is the last argument.
     fn of(command: &mut Command, address: SocketAddr, path: &str) -> Reader {
         let (host, port) = (address.ip(), address.port());
-        let head = format!("GET {path} HTTP/1.1\\r\\nHost: x\\r\\nUpgrade: websocket\\r\\nConnection: Upgrade\\r\\n");
+        let head =
+            format!("GET {path} HTTP/1.1\\r\\nHost: localhost\\r\\nUpgrade: websocket\\r\\nConnection: Upgrade\\r\\n");
         let key = "Sec-WebSocket-Version: 13\\r\\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\\r\\n\\r\\n";
         let script = format!("exec 3<>/dev/tcp/{host}/{port} && printf '{head}{key}' >&3 && exec cat <&3");
         Reader(command.arg(script).stdout(Stdio::null()).spawn().unwrap())

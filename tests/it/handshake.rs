@@ -10,7 +10,9 @@ use crate::client::{Client, close_code, exchange, frame, read_frame, serve, tcp,
 const KEY: &str = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
 
 fn upgrade(path: &str, more: &str) -> String {
-    format!("GET {path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n{more}\r\n")
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: keep-alive, Upgrade\r\n{more}\r\n"
+    )
 }
 
 #[test]
@@ -24,13 +26,13 @@ fn a_bad_request_gets_its_status_and_one_plain_sentence() {
         (upgrade("/ws", &format!("{v13}Sec-WebSocket-Key: short\r\n")), "400"),
         (upgrade("/ws", &format!("Sec-WebSocket-Version: 8\r\n{KEY}")), "426"),
         (upgrade("/ws", KEY), "426"),
-        ("GET /ws HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), "426"),
-        ("POST /ws HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".to_owned(), "405"),
+        ("GET /ws HTTP/1.1\r\nHost: localhost\r\n\r\n".to_owned(), "426"),
+        ("POST /ws HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".to_owned(), "405"),
         (upgrade("/raw/not..a.topic", &format!("{v13}{KEY}")), "400"),
         (upgrade("/ws?topics=not..a.topic", &format!("{v13}{KEY}")), "400"),
         (upgrade("/ws", &format!("{v13}{KEY}Folded: a\r\n b\r\n")), "400"),
         (upgrade("/ws", &format!("{v13}{KEY}Content-Length: 3\r\nTransfer-Encoding: chunked\r\n")), "400"),
-        (format!("GET /ws HTTP/1.1\r\nHost: x\r\nLong: {}\r\n\r\n", "x".repeat(10_000)), "431"),
+        (format!("GET /ws HTTP/1.1\r\nHost: localhost\r\nLong: {}\r\n\r\n", "x".repeat(10_000)), "431"),
     ] {
         let answer = exchange(server.addresses()[0], request.as_bytes());
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request:?}: {answer}");
@@ -44,7 +46,7 @@ fn a_bad_request_gets_its_status_and_one_plain_sentence() {
 #[test]
 fn half_a_request_and_then_silence_is_answered_408() {
     let server = serve(|config| config.handshake_timeout = "200ms".parse().unwrap());
-    let answer = exchange(server.addresses()[0], b"GET /ws HTTP/1.1\r\nHost: x\r\n");
+    let answer = exchange(server.addresses()[0], b"GET /ws HTTP/1.1\r\nHost: localhost\r\n");
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
 }
 

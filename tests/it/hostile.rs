@@ -73,7 +73,7 @@ fn beside(name: &str, scale: usize, change: impl FnOnce(&mut Config)) {
 }
 
 fn probe(server: &Server, path: &str) {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     let answer = exchange(server.addresses()[0], request.as_bytes());
     assert!(answer.starts_with("HTTP/1.1 200 "), "{path}: {answer:?}");
 }
@@ -161,7 +161,7 @@ fn close_codes_that_clients_choose_make_no_series() {
     let server = serve(|_| {});
     let address = server.addresses()[0];
     let series = || {
-        let text = exchange(address, b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        let text = exchange(address, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         text.lines().filter(|line| line.starts_with("stentor_")).count()
     };
     let before = series();

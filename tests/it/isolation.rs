@@ -49,7 +49,7 @@ impl Scene {
     /// A hundred publications, each of which the healthy subscriber gets.
     fn round(&mut self) {
         let lines = format!("{{\"topic\":\"a\",\"data\":\"{}\"}}\n", "x".repeat(500)).repeat(100);
-        let head = format!("POST /publish HTTP/1.0\r\nHost: x\r\nContent-Length: {}\r\n\r\n", lines.len());
+        let head = format!("POST /publish HTTP/1.0\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", lines.len());
         let answer = exchange(self.running.address.parse().unwrap(), (head + &lines).as_bytes());
         assert!(answer.ends_with("{\"published\":100}"), "{answer}");
         for _ in 0..100 {
@@ -73,7 +73,7 @@ impl Scene {
 
     /// The figures, as they were a quarter of a second ago at most.
     fn figures(&self) -> String {
-        exchange(self.running.address.parse().unwrap(), b"GET /metrics HTTP/1.0\r\nHost: x\r\n\r\n")
+        exchange(self.running.address.parse().unwrap(), b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n")
     }
 
     /// A metric, all its samples that have `label` together.

@@ -25,20 +25,20 @@ const THREADS: usize = 4;
 /// What a connection does, and how it leaves.
 const WAYS: [fn(&mut Visitor); 16] = [
     |_| {},
-    |visitor| visitor.say(b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgr"),
+    |visitor| visitor.say(b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgr"),
     |visitor| {
         visitor.say(b"GET /metr");
         visitor.break_off();
     },
     |visitor| {
-        visitor.say(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n");
+        visitor.say(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n");
         visitor.head();
     },
     |visitor| {
-        visitor.say(b"POST /publish HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{\"topic\":\"a\",\"da");
+        visitor.say(b"POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{\"topic\":\"a\",\"da");
         visitor.break_off();
     },
-    |visitor| visitor.say(b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\r\n"),
+    |visitor| visitor.say(b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\r\n"),
     // From here on it is a WebSocket that has subscribed.
     |visitor| {
         visitor.subscribe();
@@ -120,7 +120,7 @@ impl Visitor {
     }
 
     fn upgrade(&mut self, path: &str) {
-        let rest = "Host: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+        let rest = "Host: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
                     Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
         self.say(format!("GET {path} HTTP/1.1\r\n{rest}").as_bytes());
         self.head();

@@ -145,7 +145,7 @@ fn commands_and_pings_beyond_their_rate_are_told_and_closed_with_4003() {
     assert_eq!((kind, &close[..2]), (0x88, &4003_u16.to_be_bytes()[..]));
     server.publisher().publish("a", Payload::Json(b"1")).unwrap();
     assert_eq!(beside.json()["seq"], 1);
-    let metrics = exchange(address, b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let metrics = exchange(address, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     for line in
         [r#"stentor_refusals_total{reason="rate_limited"} 4"#, r#"stentor_websocket_closes_total{code="4003"} 4"#]
     {
@@ -162,7 +162,7 @@ fn close_codes_that_clients_make_up_are_counted_as_one() {
         std::io::Write::write_all(&mut client, &frame(0x88, &code.to_be_bytes())).unwrap();
         assert_eq!(read_frame(&mut client), (0x88, code.to_be_bytes().to_vec()), "it is answered like any other");
     }
-    let metrics = exchange(address, b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let metrics = exchange(address, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     let counted: Vec<&str> = metrics
         .lines()
         .filter_map(|line| line.strip_prefix("stentor_websocket_closes_total"))

@@ -23,6 +23,7 @@ mod malformed;
 mod manifest;
 mod modes;
 mod operations;
+mod pages;
 mod probes;
 mod process;
 mod protocol;

@@ -12,15 +12,16 @@ use crate::{
 
 const CONNECTIONS: u64 = 1500;
 
-const HANDSHAKE: &[u8] = b"GET /ws?topics=a,b.* HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+const HANDSHAKE: &[u8] =
+    b"GET /ws?topics=a,b.* HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 const REQUESTS: [&[u8]; 6] = [
     HANDSHAKE,
-    b"GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n\r\n",
-    b"GET /topics?pattern=a.%3E&limit=5&after=b HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"POST /publish/a HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n{\"a\":1}",
-    b"POST /publish HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n19\r\n{\"topic\":\"a\",\"data\":[1,2]}\r\n0\r\n\r\n",
+    b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n",
+    b"GET /topics?pattern=a.%3E&limit=5&after=b HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"POST /publish/a HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 7\r\n\r\n{\"a\":1}",
+    b"POST /publish HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n19\r\n{\"topic\":\"a\",\"data\":[1,2]}\r\n0\r\n\r\n",
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
 ];
 

@@ -330,7 +330,7 @@ struct Events {
 impl Events {
     fn open(server: &Server, query: &str, headers: &str) -> Events {
         let mut stream = tcp(server.addresses()[0]);
-        write!(stream, "GET /sse?{query} HTTP/1.1\r\nHost: x\r\n{headers}\r\n").unwrap();
+        write!(stream, "GET /sse?{query} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n").unwrap();
         let mut lines = BufReader::new(stream);
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
@@ -366,10 +366,10 @@ impl Events {
 #[test]
 fn events_are_the_same_messages_and_resume_from_the_last_id() {
     let server = serve(|_| {});
-    let mut events = Events::open(&server, "topics=t", "Origin: http://elsewhere\r\n");
+    let mut events = Events::open(&server, "topics=t", "Origin: http://localhost:3000\r\n");
     assert!(events.head.starts_with("HTTP/1.1 200 "), "{}", events.head);
     assert!(events.head.contains("Content-Type: text/event-stream\r\n"), "{}", events.head);
-    assert!(events.head.contains("Access-Control-Allow-Origin: http://elsewhere\r\n"), "{}", events.head);
+    assert!(events.head.contains("Access-Control-Allow-Origin: http://localhost:3000\r\n"), "{}", events.head);
     assert_eq!(events.data()["type"], "hello");
     assert_eq!(events.data()["type"], "ack");
     server.publisher().publish("t", Payload::Json(b"{\n \"a\": 1\r\n}")).unwrap();
@@ -416,7 +416,7 @@ fn events_have_modes_and_rates_and_heartbeats() {
 #[test]
 fn what_comes_behind_a_request_for_events_is_passed_over() {
     let server = serve(|_| {});
-    let mut events = Events::open(&server, "topics=q.a", "X: x\r\n\r\nGET / HTTP/1.1\r\nHost: x\r\n");
+    let mut events = Events::open(&server, "topics=q.a", "X: x\r\n\r\nGET / HTTP/1.1\r\nHost: localhost\r\n");
     assert_eq!(events.data()["type"], "hello");
     assert_eq!(events.data()["type"], "ack");
     server.publisher().publish("q.a", Payload::Json(b"1")).unwrap();
@@ -427,7 +427,7 @@ fn what_comes_behind_a_request_for_events_is_passed_over() {
 fn events_that_can_not_be_are_refused_with_one_sentence() {
     let server = serve(|_| {});
     let refused = |query: &str, headers: &str| {
-        let request = format!("GET /sse{query} HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
+        let request = format!("GET /sse{query} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
         crate::client::exchange(server.addresses()[0], request.as_bytes())
     };
     assert!(refused("", "").contains("Ask for ?topics="));
@@ -435,6 +435,7 @@ fn events_that_can_not_be_are_refused_with_one_sentence() {
     assert!(refused("?topics=a&rate=4", "").contains("mode latest"));
     let bad = refused("?topics=a", "Last-Event-ID: seven\r\n");
     assert!(bad.starts_with("HTTP/1.1 400 ") && bad.contains("expected EPOCH:SEQ"), "{bad}");
-    let post = crate::client::exchange(server.addresses()[0], b"POST /sse?topics=a HTTP/1.1\r\nHost: x\r\n\r\n");
+    let post =
+        crate::client::exchange(server.addresses()[0], b"POST /sse?topics=a HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(post.starts_with("HTTP/1.1 405 "), "{post}");
 }

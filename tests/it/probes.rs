@@ -10,7 +10,7 @@ use crate::{
     process::{metric, wait_for},
 };
 
-const PROBE: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+const PROBE: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
 
 #[test]
 fn idle_connections_in_every_place_keep_neither_probes_nor_others_out() {
@@ -22,13 +22,13 @@ fn idle_connections_in_every_place_keep_neither_probes_nor_others_out() {
     let idle: Vec<_> = (0..512)
         .map(|_| {
             let mut stream = tcp(address);
-            stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+            stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
             stream
         })
         .collect();
     wait_for("every place to be taken", || metric(admin, "http_connections") == 512.0);
     assert!(exchange(address, PROBE).ends_with("ok\n"));
-    let answer = exchange(address, b"GET /topics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let answer = exchange(address, b"GET /topics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     wait_for("the longest idle to have gone", || metric(admin, "http_evictions_total") == 1.0);
     assert_eq!(metric(admin, "refusals_total"), 0.0);
@@ -75,7 +75,7 @@ fn lists_that_nobody_takes_have_one_bound_in_memory() {
     let _lying: Vec<_> = (0..100)
         .map(|_| {
             let mut stream = tcp(address);
-            stream.write_all(&b"GET /topics?limit=10000 HTTP/1.1\r\nHost: x\r\n\r\n".repeat(3)).unwrap();
+            stream.write_all(&b"GET /topics?limit=10000 HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(3)).unwrap();
             stream
         })
         .collect();
@@ -101,7 +101,7 @@ fn the_admin_address_is_there_until_the_end_and_says_that_it_comes() {
         server.publisher().publish("a", Payload::Text(&payload)).unwrap();
     }
     let stopping = std::thread::spawn(move || server.stop());
-    let ready = b"GET /readyz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let ready = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     wait_for("readiness to be red", || exchange(admin, ready).contains("503 Service Unavailable"));
     assert!(exchange(admin, PROBE).ends_with("ok\n"));
     assert_eq!(metric(admin, "ready"), 0.0);

@@ -118,7 +118,7 @@ impl Drop for Running {
 
 /// A figure of the server at this address.
 pub fn metric(address: SocketAddr, name: &str) -> f64 {
-    let answer = exchange(address, b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let answer = exchange(address, b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     let values = answer.lines().filter_map(|line| {
         let (labels, value) = line.strip_prefix("stentor_")?.strip_prefix(name)?.rsplit_once(' ')?;
         (labels.is_empty() || labels.starts_with('{')).then(|| value.parse::<f64>().unwrap())

@@ -51,8 +51,9 @@ fn streams_of_events_are_counted_as_their_client_too() {
     let ask = |client: &str| {
         let mut stream = tcp(server.addresses()[0]);
         // Behind another request on the same connection, as proxies do it.
-        let first = "GET /healthz HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 192.0.2.99\r\n\r\n";
-        write!(stream, "{first}GET /sse?topics=a HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: {client}\r\n\r\n").unwrap();
+        let first = "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.99\r\n\r\n";
+        write!(stream, "{first}GET /sse?topics=a HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: {client}\r\n\r\n")
+            .unwrap();
         assert!(head(&mut stream).starts_with("HTTP/1.1 200 "));
         stream.read_exact(&mut [0; 3]).unwrap();
         let head = head(&mut stream);
@@ -92,7 +93,7 @@ fn the_log_names_the_client_and_not_the_proxy() {
     assert_eq!(client.json()["type"], "hello");
     let answer = exchange(
         address,
-        b"GET /nothing HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 192.0.2.78\r\nConnection: close\r\n\r\n",
+        b"GET /nothing HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.78\r\nConnection: close\r\n\r\n",
     );
     assert!(answer.starts_with("HTTP/1.1 404 "));
     running.signal(Signal::TERM);
@@ -104,7 +105,7 @@ fn the_log_names_the_client_and_not_the_proxy() {
     assert!(line("/nothing").contains("192.0.2.78"), "{log}");
 }
 
-const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
 fn head(stream: &mut TcpStream) -> String {
@@ -172,7 +173,9 @@ fn a_trusted_proxy_has_to_send_the_header_and_nobody_else_may() {
 fn an_upgrade_behind_other_requests_needs_no_second_header() {
     let server = behind(|config| config.proxy_protocol = true);
     let mut stream = tcp(server.addresses()[0]);
-    stream.write_all(b"PROXY TCP4 192.0.2.1 10.0.0.1 51234 443\r\nGET /healthz HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    stream
+        .write_all(b"PROXY TCP4 192.0.2.1 10.0.0.1 51234 443\r\nGET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .unwrap();
     assert!(head(&mut stream).starts_with("HTTP/1.1 200 "));
     let mut body = [0; 3];
     stream.read_exact(&mut body).unwrap();

@@ -73,7 +73,9 @@ fn sighup_changes_what_can_change_and_says_what_needs_a_restart() {
     assert_eq!(line("heartbeat"), "", "a flag wins over the file, at a reload too");
     assert!(!log.contains("old") && !log.contains("new\""), "a token is in the log: {log}");
 
-    assert_eq!(before.ask(PUB)["seq"], 2, "who has shown the token that was right keeps the right");
+    assert_eq!(before.ask(PUB)["code"], "forbidden", "a token that was right once is no more than none");
+    assert_eq!(before.ask(r#"{"op":"auth","id":2,"token":"new"}"#)["type"], "ack");
+    assert_eq!(before.ask(PUB)["seq"], 2);
     let address = running.address.parse().unwrap();
     let refused = Client::try_connect(address, "/ws", &[("Origin", "https://theirs.example")]);
     assert!(refused.is_err_and(|error| error.contains("403")));

@@ -136,10 +136,10 @@ fn seeds_are_what_a_session_says() {
 
     let chunks = format!("{:x}\r\n{lines}\r\n0\r\n\r\n", lines.len());
     for (name, request) in [
-        ("metrics", "GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: */*\r\n\r\n".to_owned()),
+        ("metrics", "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n".to_owned()),
         ("topics", "GET http://x/topics?pattern=q.%3E&limit=2 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n".to_owned()),
-        ("publish", "POST /publish/news HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n{}".to_owned()),
-        ("lines", format!("POST /publish HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}")),
+        ("publish", "POST /publish/news HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\n\r\n{}".to_owned()),
+        ("lines", format!("POST /publish HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}")),
     ] {
         // Only what this server takes is a seed.
         let answer =

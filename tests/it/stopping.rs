@@ -74,3 +74,51 @@ fn a_client_that_never_answers_does_not_hold_the_server_up_for_ever() {
     assert!(log.contains("stopped"), "{log}");
     assert_eq!(half.read(&mut [0; 16]).unwrap_or(0), 0, "half a request is answered by nobody");
 }
+
+#[test]
+fn nothing_is_acknowledged_any_more_once_subscribers_are_sent_away() {
+    let server = serve(|_| {});
+    let address = server.addresses()[0];
+    let mut kept = tcp(address);
+    kept.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    assert!(until(&mut kept, "ok\n").starts_with("HTTP/1.1 200 "));
+    let mut feed = tcp(address);
+    let line = "{\"topic\":\"b\",\"data\":1}\n";
+    let chunk = format!("{:x}\r\n{line}\r\n", line.len());
+    let head = "POST /publish HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+    feed.write_all(format!("{head}{chunk}").as_bytes()).unwrap();
+    // Whoever doesn't take what is on the tape holds the end up.
+    let silent = upgraded(address, "/raw/a");
+    for _ in 0..300 {
+        server.publisher().publish("a", Payload::Binary(&[7; 60_000])).unwrap();
+    }
+    let mut client = Client::hello(&server, "/ws?topics=b");
+    client.json();
+    client.json();
+    let mut raw = Client::connect(&server, "/raw/c");
+    let stopper = std::thread::spawn(move || server.stop());
+    assert_eq!(client.json()["code"], "draining");
+    let refused = client.ask(r#"{"op":"pub","id":7,"topic":"b","data":1}"#);
+    assert_eq!((&refused["code"], &refused["id"]), (&"draining".into(), &7.into()), "{refused}");
+    raw.send("1");
+    assert_eq!(raw.closed().0, 1001);
+    kept.write_all(b"POST /publish/b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n1").unwrap();
+    let answer = until(&mut kept, "\n");
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    feed.write_all(chunk.as_bytes()).unwrap();
+    let answer = until(&mut feed, "before it.");
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("1 publication went before it"), "{answer}");
+    drop((silent, client, raw, kept, feed));
+    stopper.join().unwrap();
+}
+
+/// What comes up to these words, and with them.
+fn until(stream: &mut impl Read, end: &str) -> String {
+    let mut text = Vec::new();
+    while !text.ends_with(end.as_bytes()) {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        text.push(byte[0]);
+    }
+    String::from_utf8(text).unwrap()
+}

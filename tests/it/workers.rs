@@ -155,7 +155,8 @@ fn over_http(address: std::net::SocketAddr, number: u64) {
     for first in (0..COUNT).step_by(50) {
         let line = |n| format!("{{\"topic\":\"{}\",\"data\":{}}}\n", topic(number, n), payload(number, n));
         let lines: String = (first..first + 50).map(line).collect();
-        write!(stream, "POST /publish HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{lines}", lines.len()).unwrap();
+        write!(stream, "POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{lines}", lines.len())
+            .unwrap();
         let mut answer = Vec::new();
         while !answer.ends_with(b"{\"published\":50}") {
             let mut byte = [0];

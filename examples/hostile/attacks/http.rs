@@ -67,7 +67,7 @@ pub const SLOW_HEADS: Attack = attack(
 .memory(48, 12);
 
 fn slow_heads(attacker: &Attacker) {
-    let open = |_| attacker.sent(b"GET /ws HTTP/1.1\r\nHost: x\r\nX-Slow: ");
+    let open = |_| attacker.sent(b"GET /ws HTTP/1.1\r\nHost: localhost\r\nX-Slow: ");
     attacker.hold(attacker.count(10_000), open, Duration::from_millis(500), dribble);
 }
 
@@ -80,7 +80,7 @@ pub const SLOW_NEXT_HEADS: Attack = attack(
 fn slow_next_heads(attacker: &Attacker) {
     let open = |_| {
         let mut requests = wire::get("/topics?limit=1", "");
-        requests.extend_from_slice(b"GET /healthz HTTP/1.1\r\nHost: x\r\nX-Slow: ");
+        requests.extend_from_slice(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Slow: ");
         attacker.sent(&requests)
     };
     attacker.hold(attacker.count(600), open, Duration::from_millis(200), dribble);
@@ -93,7 +93,8 @@ pub const SLOW_BODIES: Attack = attack(
 );
 
 fn slow_bodies(attacker: &Attacker) {
-    let open = |_| attacker.sent(b"POST /publish/attack.slow HTTP/1.1\r\nHost: x\r\nContent-Length: 65536\r\n\r\n");
+    let open =
+        |_| attacker.sent(b"POST /publish/attack.slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: 65536\r\n\r\n");
     attacker.hold(attacker.count(600), open, Duration::from_millis(200), dribble);
 }
 

@@ -190,7 +190,7 @@ pub const UPLOADS: Attack = attack(
 .memory(64, 32);
 
 fn uploads(attacker: &Attacker) {
-    let head = b"POST /publish HTTP/1.1\r\nHost: x\r\nContent-Length: 67000000\r\n\r\n";
+    let head = b"POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: 67000000\r\n\r\n";
     attacker.flood(
         60,
         |_| attacker.sent(head),

@@ -30,7 +30,7 @@ pub fn reset_at_close(stream: &TcpStream) {
 
 /// A GET request, with further header lines.
 pub fn get(path: &str, headers: &str) -> Vec<u8> {
-    format!("GET {path} HTTP/1.1\r\nHost: x\r\n{headers}\r\n").into_bytes()
+    format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n").into_bytes()
 }
 
 /// The request for a WebSocket.
@@ -116,9 +116,11 @@ pub fn publish_lines(topics: impl Iterator<Item = String>, data: &str) -> Vec<u8
     for topic in topics {
         lines.extend_from_slice(format!("{{\"topic\":\"{topic}\",\"data\":{data}}}\n").as_bytes());
     }
-    let mut request =
-        format!("POST /publish HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", lines.len())
-            .into_bytes();
+    let mut request = format!(
+        "POST /publish HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        lines.len()
+    )
+    .into_bytes();
     request.append(&mut lines);
     request
 }

@@ -93,7 +93,7 @@ fn operators_find_what_is_for_them_and_nothing_else() {
     }
     assert_eq!(client.ask("HEAD", "/metrics").status, 200);
     assert_eq!(client.ask("DELETE", "/healthz").status, 405);
-    admin.context.readiness.store(false, Ordering::Relaxed);
+    admin.context.shared.close_doors();
     assert_eq!(client.get("/readyz").status, 503);
 }
 

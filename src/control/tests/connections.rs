@@ -5,9 +5,9 @@ use super::*;
 #[test]
 fn what_a_worker_has_read_is_answered() {
     let server = Server::start();
-    let mut client = server.connect_after(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /re");
+    let mut client = server.connect_after(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /re");
     assert_eq!(client.answer().body, "ok\n");
-    assert_eq!(client.send("adyz HTTP/1.1\r\nHost: x\r\n\r\n").answer().body, "ready\n");
+    assert_eq!(client.send("adyz HTTP/1.1\r\nHost: localhost\r\n\r\n").answer().body, "ready\n");
 }
 
 #[test]
@@ -16,7 +16,7 @@ fn pipelined_requests_are_answered_in_order() {
     let mut client = server.connect();
     let mut requests = String::new();
     for n in 0..100 {
-        requests += &format!("POST /publish/t{n} HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n7");
+        requests += &format!("POST /publish/t{n} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n7");
     }
     client.send(requests);
     for n in 0..100 {
@@ -27,7 +27,9 @@ fn pipelined_requests_are_answered_in_order() {
 #[test]
 fn an_old_client_and_one_that_asks_for_it_are_closed_after_the_answer() {
     let server = Server::start();
-    for request in ["GET /healthz HTTP/1.0\r\n\r\n", "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"] {
+    for request in
+        ["GET /healthz HTTP/1.0\r\n\r\n", "GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"]
+    {
         let mut client = server.connect();
         assert_eq!(client.send(request).answer().headers["connection"], "close");
         client.assert_ended();
@@ -38,7 +40,7 @@ fn an_old_client_and_one_that_asks_for_it_are_closed_after_the_answer() {
 fn a_client_that_has_said_all_still_gets_its_answers() {
     let server = Server::start();
     let mut client = server.connect();
-    client.send("GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".repeat(40));
+    client.send("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(40));
     client.0.get_ref().shutdown(Shutdown::Write).unwrap();
     for _ in 0..40 {
         assert_eq!(client.answer().status, 200);
@@ -81,7 +83,7 @@ fn a_head_has_the_length_and_not_the_body() {
 fn a_malformed_request_ends_the_connection_with_its_answer() {
     let server = Server::start();
     let mut client = server.connect();
-    let answer = client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\nHost : x\r\n\r\n").answer();
+    let answer = client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\nGET / HTTP/1.1\r\nHost : x\r\n\r\n").answer();
     assert_eq!(answer.status, 200);
     assert_eq!(client.answer().status, 400);
     client.assert_ended();
@@ -94,8 +96,9 @@ fn a_malformed_request_ends_the_connection_with_its_answer() {
 fn a_body_that_nobody_asked_for_is_not_taken_for_a_request() {
     let server = Server::start();
     let mut client = server.connect();
-    let answer =
-        client.send("GET /healthz HTTP/1.1\r\nHost: x\r\nContent-Length: 18\r\n\r\nGET / HTTP/1.1\r\n\r\n").answer();
+    let answer = client
+        .send("GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 18\r\n\r\nGET / HTTP/1.1\r\n\r\n")
+        .answer();
     assert_eq!((answer.status, answer.headers["connection"].as_str()), (200, "close"));
     client.assert_ended();
 }
@@ -107,7 +110,7 @@ fn a_client_that_does_not_read_keeps_nobody_waiting_and_loses_nothing() {
     let count = 4000;
     let mut writer = slow.0.get_ref().try_clone().unwrap();
     let writing = std::thread::spawn(move || {
-        writer.write_all("GET /console.js HTTP/1.1\r\nHost: x\r\n\r\n".repeat(count).as_bytes()).unwrap();
+        writer.write_all("GET /console.js HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(count).as_bytes()).unwrap();
     });
     for _ in 0..100 {
         assert_eq!(server.connect().get("/healthz").status, 200);
@@ -126,7 +129,7 @@ fn a_client_that_never_reads_is_dropped() {
     let mut writer = slow.0.get_ref().try_clone().unwrap();
     // The error comes when the server has dropped it with requests unread.
     let writing = std::thread::spawn(move || {
-        let requests = "GET /console.js HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000);
+        let requests = "GET /console.js HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(1000);
         while writer.write_all(requests.as_bytes()).is_ok() {}
     });
     writing.join().unwrap();
@@ -140,7 +143,8 @@ fn half_a_request_and_silence_is_answered_in_time() {
     assert_eq!(client.send("GET /healthz HTTP/1.1\r\nHo").answer().status, 408);
     client.assert_ended();
     let mut client = server.connect();
-    client.send("POST /publish HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{\"topic\":\"a\",\"data\":1}\n{");
+    client
+        .send("POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{\"topic\":\"a\",\"data\":1}\n{");
     let answer = client.answer();
     assert_eq!(answer.body, "The body did not come in time; 1 publication went before it.\n");
     assert_eq!(answer.status, 408);
@@ -174,8 +178,8 @@ fn a_later_upgrade_or_stream_of_events_goes_to_a_worker_with_its_bytes() {
     let server = Server::start();
     for (target, headers, status) in [("/ws", "Upgrade: websocket\r\n", 101), ("/sse", "", 200)] {
         let mut client = server.connect();
-        let later = format!("GET {target}?topics=a HTTP/1.1\r\nHost: x\r\n{headers}\r\nframes");
-        client.send(format!("GET /console.js HTTP/1.1\r\nHost: x\r\n\r\n{later}"));
+        let later = format!("GET {target}?topics=a HTTP/1.1\r\nHost: localhost\r\n{headers}\r\nframes");
+        client.send(format!("GET /console.js HTTP/1.1\r\nHost: localhost\r\n\r\n{later}"));
         assert_eq!(client.answer().status, 200);
         let Message::Take(arrival) = server.worker.recv().unwrap() else { panic!("not a socket") };
         let (received, is_awaited) = arrival.beginning.into_read();
@@ -190,7 +194,7 @@ fn a_later_upgrade_or_stream_of_events_goes_to_a_worker_with_its_bytes() {
 #[test]
 fn an_upgrade_that_no_worker_takes_is_refused() {
     let server = Server::start();
-    let upgrade = "GET /raw/a HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\r\n";
+    let upgrade = "GET /raw/a HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\r\n";
     let mut waiting = Vec::new();
     for _ in 0..4 {
         let mut client = server.connect();
@@ -207,19 +211,20 @@ fn an_upgrade_that_no_worker_takes_is_refused() {
 }
 
 #[test]
-fn draining_ends_idle_connections_and_finishes_requests() {
+fn draining_ends_idle_connections_and_answers_requests_that_were_begun() {
     let server = Server::start();
     let (mut idle, mut busy) = (server.connect(), server.connect());
     assert_eq!(idle.get("/readyz").status, 200);
-    busy.send("POST /publish/a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
+    busy.send("POST /publish/a HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
     assert_eq!(busy.line(), "HTTP/1.1 100 Continue");
     busy.line();
-    server.context.readiness.store(false, Ordering::Relaxed);
+    server.context.shared.close_doors();
     assert_eq!(idle.get("/readyz").status, 503);
     server.inbox.drain(Moment::now() + NEVER);
     idle.assert_ended();
     let answer = busy.send("17").answer();
-    assert_eq!((answer.status, answer.headers["connection"].as_str()), (200, "close"));
+    // Those who would have been sent it are gone.
+    assert_eq!((answer.status, answer.headers["connection"].as_str()), (503, "close"));
     busy.assert_ended();
 }
 
@@ -234,7 +239,7 @@ fn a_connection_that_sent_much_keeps_no_room_for_it() {
     let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (socket, peer) = listener.accept().unwrap();
     // What a worker has read: many requests, and the beginning of one.
-    let received = [&b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1000)[..], b"GET /"].concat();
+    let received = [&b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(1000)[..], b"GET /"].concat();
     let permit = limits.admit(None, Moment::now()).unwrap();
     inbox
         .hand_over(Arrival {

@@ -5,7 +5,7 @@ use super::{super::work, *};
 /// A client in the middle of a body, which nobody may end for its place.
 fn in_a_body(server: &Server) -> Client {
     let mut client = server.connect();
-    client.send("POST /publish HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n\r\n");
+    client.send("POST /publish HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n\r\n");
     assert_eq!(client.line(), "HTTP/1.1 100 Continue");
     client.line();
     client
@@ -15,7 +15,7 @@ fn in_a_body(server: &Server) -> Client {
 fn that_takes_nothing(server: &Server, target: &str) -> Client {
     let client = server.connect();
     let mut writer = client.0.get_ref();
-    let request = format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
+    let request = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     writer.set_nonblocking(true).unwrap();
     let _ = writer.write(request.repeat(200).as_bytes());
     writer.set_nonblocking(false).unwrap();
@@ -30,8 +30,8 @@ fn a_long_list(server: &Server) {
     }
 }
 
-const PROBE: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
-const LIST: &[u8] = b"GET /topics HTTP/1.1\r\nHost: x\r\n\r\n";
+const PROBE: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
+const LIST: &[u8] = b"GET /topics HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 #[test]
 fn one_connection_too_many_is_told_so_and_a_probe_is_answered() {
@@ -86,7 +86,9 @@ fn whoever_takes_its_answers_slowest_goes_when_nobody_is_idle() {
 
 #[test]
 fn a_byte_now_and_then_keeps_no_place() {
-    for beginning in ["POST /publish/a HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n", "GET / HTTP/1.1\r\nX: "] {
+    for beginning in
+        ["POST /publish/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n", "GET / HTTP/1.1\r\nX: "]
+    {
         let server = Server::with(|_| {}, |settings| settings.http_connections_max = 2);
         let _busy = in_a_body(&server);
         let mut slow = server.connect();
@@ -171,8 +173,8 @@ fn a_payload_that_trickles_in_ends_and_a_feed_of_lines_may_be_slow() {
         |_| {},
     );
     let (mut one, mut lines) = (server.connect(), server.connect());
-    one.send("POST /publish/a HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\n");
-    lines.send("POST /publish HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+    one.send("POST /publish/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 60000\r\n\r\n");
+    lines.send("POST /publish HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
     one.0.get_ref().set_read_timeout(Some(Duration::from_millis(5))).unwrap();
     // Some bytes whenever there is no answer yet.
     until("an answer", || {
@@ -253,7 +255,7 @@ fn a_probe_does_not_stand_behind_the_requests_of_others() {
         batch.push(&format!("a.{n}"), Payload::Text("1")).unwrap();
     }
     drop(batch);
-    let request = "GET /topics?limit=1&pattern=*.x HTTP/1.1\r\nHost: x\r\n\r\n";
+    let request = "GET /topics?limit=1&pattern=*.x HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let _others: Vec<Client> = (0..20).map(|_| control.connect(request.repeat(300).as_bytes())).collect();
     for _ in 0..10 {
         control.turn();
@@ -276,7 +278,7 @@ fn a_probe_does_not_stand_behind_the_requests_of_others() {
 #[test]
 fn everybody_has_a_turn_in_the_same_number_of_turns() {
     let (mut control, _worker) = alone(|_| {});
-    let request = "GET /topics HTTP/1.1\r\nHost: x\r\n\r\n";
+    let request = "GET /topics HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let mut greedy: Vec<Client> = (0..30).map(|_| control.connect(request.repeat(2000).as_bytes())).collect();
     for _ in 0..3 {
         control.turn();

@@ -65,7 +65,7 @@ fn the_figures_are_those_of_the_formats_that_prometheus_reads() {
     assert_eq!(answer.headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
     let classic = parse_metrics(&answer.body, false);
     client.send(
-        "GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: application/openmetrics-text;version=1.0.0;q=0.6,*/*\r\n\r\n",
+        "GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: application/openmetrics-text;version=1.0.0;q=0.6,*/*\r\n\r\n",
     );
     let answer = client.answer();
     assert_eq!(answer.headers["content-type"], "application/openmetrics-text; version=1.0.0; charset=utf-8");
@@ -107,7 +107,7 @@ fn figures_are_made_four_times_a_second_at_most_and_shared() {
     let (context, ..) = context(|_| {}, |_| {});
     let pending = Pending::default();
     let mut exposition = Exposition::new(context, pending.clone());
-    let request = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n";
+    let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let (head, _) = http::head::parse(request, 8192).unwrap().unwrap();
     let begun = Moment(1);
     let (_, first, is_new) = exposition.render(&head, begun);

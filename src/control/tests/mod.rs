@@ -15,10 +15,7 @@ use std::{
     collections::BTreeMap,
     io::{BufRead, BufReader, Read, Write},
     net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     thread::JoinHandle,
     time::Duration,
 };
@@ -151,7 +148,6 @@ fn context_alone(change: impl FnOnce(&mut Config), change_settings: impl FnOnce(
         tape,
         limits: Limits::new(&Bounds::of(&config), config.ipv6_prefix),
         inboxes: Vec::new(),
-        readiness: Arc::new(AtomicBool::new(true)),
         started: Moment::now(),
     }
 }
@@ -213,7 +209,7 @@ impl Client {
     }
 
     fn ask(&mut self, method: &str, target: &str) -> Answer {
-        self.send(format!("{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n")).answer_to(method)
+        self.send(format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n")).answer_to(method)
     }
 
     fn get(&mut self, target: &str) -> Answer {
@@ -222,7 +218,8 @@ impl Client {
 
     fn post(&mut self, target: &str, headers: &str, body: impl AsRef<[u8]>) -> Answer {
         let body = body.as_ref();
-        let head = format!("POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n{headers}\r\n", body.len());
+        let head =
+            format!("POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n{headers}\r\n", body.len());
         self.send(head).send(body).answer()
     }
 

@@ -65,7 +65,7 @@ fn lines_in_any_pieces_come_to_the_same() {
     for size in [1, 2, 7, 100] {
         let mut client = server.connect();
         client.0.get_ref().set_nodelay(true).unwrap();
-        client.send("POST /publish HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+        client.send("POST /publish HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
         for piece in lines.as_bytes().chunks(size) {
             client.send(format!("{:x}\r\n", piece.len())).send(piece).send("\r\n");
         }
@@ -78,8 +78,9 @@ fn lines_in_any_pieces_come_to_the_same() {
 fn lines_are_published_before_the_body_has_ended() {
     let server = Server::start();
     let mut publisher = server.connect();
-    publisher
-        .send("POST /publish HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{\"topic\":\"a\",\"data\":1}\n{\"to");
+    publisher.send(
+        "POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{\"topic\":\"a\",\"data\":1}\n{\"to",
+    );
     let mut client = server.connect();
     while client.get("/topics/a").status == 404 {}
     assert_eq!(last(&mut client, "a")["data"], 1);
@@ -111,7 +112,7 @@ fn a_bad_line_is_named_with_what_went_before() {
 fn a_line_without_end_is_refused_at_its_bound() {
     let server = Server::with(|config| config.max_message = "1KiB".parse().unwrap(), |_| {});
     let mut client = server.connect();
-    client.send("POST /publish HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.send("POST /publish HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
     client.send("1000\r\n").send("x".repeat(0x1000));
     let answer = client.answer();
     assert_eq!(
@@ -126,7 +127,7 @@ fn a_line_without_end_is_refused_at_its_bound() {
 fn a_body_that_grows_too_large_says_what_went_before() {
     let server = Server::with(|config| config.max_body = "64B".parse().unwrap(), |_| {});
     let mut client = server.connect();
-    client.send("POST /publish HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+    client.send("POST /publish HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n");
     let line = "{\"topic\":\"a\",\"data\":1}\n";
     let answer = client.send(format!("17\r\n{line}\r\n17\r\n{line}\r\n17\r\n")).answer();
     assert_eq!(answer.status, 413);
@@ -137,7 +138,7 @@ fn a_body_that_grows_too_large_says_what_went_before() {
 fn a_client_that_expects_continue_is_told_to_or_refused() {
     let server = Server::with(|config| config.max_message = "1KiB".parse().unwrap(), |_| {});
     let mut client = server.connect();
-    let head = "POST /publish/a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n";
+    let head = "POST /publish/a HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n";
     client.send(head).send("Transfer-Encoding: chunked\r\n\r\n");
     assert_eq!((client.line().as_str(), client.line().as_str()), ("HTTP/1.1 100 Continue", ""));
     assert_eq!(client.send("2\r\n12\r\n1\r\n3\r\n0\r\n\r\n").answer().status, 200);

@@ -30,9 +30,9 @@ const TOPICS: [&str; 3] = ["a", "a.b", "c"];
 
 /// What clients send that send anything.
 const ANYTHING: [&[u8]; 16] = [
-    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
-    b"POST /publish HTTP/1.1\r\nHost: x\r\n",
-    b"POST /publish/z HTTP/1.1\r\nHost: x\r\n",
+    b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"POST /publish HTTP/1.1\r\nHost: localhost\r\n",
+    b"POST /publish/z HTTP/1.1\r\nHost: localhost\r\n",
     b"Content-Length: 30\r\n\r\n",
     b"Transfer-Encoding: chunked\r\n\r\n",
     b"Expect: 100-continue\r\n",
@@ -43,9 +43,9 @@ const ANYTHING: [&[u8]; 16] = [
     b"\r\n",
     b"\n",
     b"\xff\x00\x16\x03",
-    b"HEAD /topics HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"HEAD /topics HTTP/1.1\r\nHost: localhost\r\n\r\n",
     b"GET /topics HTTP/1.0\r\n\r\n",
-    b"GET /raw/z HTTP/1.1\r\nHost: x\r\n\r\n",
+    b"GET /raw/z HTTP/1.1\r\nHost: localhost\r\n\r\n",
 ];
 
 type Socket = holding::Socket<sim::Socket>;
@@ -221,7 +221,7 @@ impl World {
     /// A client that asked for something that isn't there, and has not taken the answer.
     fn connect_and_ask(&mut self, room: usize, headers: &str) -> Client {
         let (socket, peer) = self.kernel.connect(room);
-        let request = format!("GET /nothing HTTP/1.1\r\nHost: x\r\n{headers}\r\n");
+        let request = format!("GET /nothing HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n");
         assert!(self.hand_over(socket, request.into_bytes()));
         let mut client = Client::new(peer, usize::MAX);
         client.expected.push_back(Expected::Missing);
@@ -272,7 +272,8 @@ impl World {
     /// A request, and what it is to be answered.
     fn request(&mut self) -> (Vec<u8>, Expected) {
         let topic = TOPICS[self.random.usize(..TOPICS.len())];
-        let ask = |method: &str, target: &str| format!("{method} {target} HTTP/1.1\r\nHost: x\r\n\r\n").into_bytes();
+        let ask =
+            |method: &str, target: &str| format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes();
         match self.random.u8(..16) {
             0..3 => (ask("GET", "/healthz"), Expected::Health),
             3 => {
@@ -282,10 +283,11 @@ impl World {
             4..6 => (ask("GET", "/topics"), Expected::Topics),
             6..8 => (ask("GET", &format!("/topics/{topic}")), Expected::Last(topic)),
             8 => (ask("GET", "/nothing"), Expected::Missing),
-            9 => (b"GET /ws HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\r\n".to_vec(), Expected::Upgraded),
+            9 => (b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\r\n".to_vec(), Expected::Upgraded),
             10..13 => {
                 let body = self.payload(topic);
-                let head = format!("POST /publish/{topic} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n");
+                let head =
+                    format!("POST /publish/{topic} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n");
                 (self.with_body(&head, body.as_bytes()), Expected::Published(topic))
             }
             _ => {
@@ -295,7 +297,7 @@ impl World {
                     let topic = TOPICS[self.random.usize(..TOPICS.len())];
                     body += &format!("{{\"topic\":\"{topic}\",\"data\":{}}}\n", self.payload(topic));
                 }
-                let head = "POST /publish HTTP/1.1\r\nHost: x\r\n";
+                let head = "POST /publish HTTP/1.1\r\nHost: localhost\r\n";
                 (self.with_body(head, body.as_bytes()), Expected::Lines(count))
             }
         }

@@ -55,10 +55,17 @@ fn an_absolute_target_counts_with_its_path() {
 
 #[test]
 fn escapes_in_the_path_are_resolved_or_reported() {
-    let path = |path: &str| good(&format!("GET {path} HTTP/1.0\r\n\r\n")).decoded_path().map(Cow::into_owned);
-    assert_eq!(path("/raw/fx%3AEUR%2B%e2%82%ac").as_deref(), Some("/raw/fx:EUR+€"));
-    for malformed in ["/%", "/%4", "/%zz", "/%ff", "/%00", "/%+1"] {
-        assert_eq!(path(malformed), None, "{malformed}");
+    let topic = |path: &str| {
+        let head = format!("GET {path} HTTP/1.0\r\n\r\n");
+        let behind = good(&head).topic_behind("/raw/")?;
+        Some(behind.map(Cow::into_owned).map_err(|refusal| refusal.status))
+    };
+    assert_eq!(topic("/raw/fx%3AEUR%2B%e2%82%ac%7E"), Some(Ok("fx:EUR+€~".into())));
+    for wrong in ["%", "%4", "%zz", "%ff", "%00", "%+1", "%61", "a%2Eb", "%2D", "%5f", "%31"] {
+        assert_eq!(topic(&format!("/raw/{wrong}")), Some(Err(400)), "{wrong}");
+    }
+    for other in ["/%72aw/a", "/raw%2Fa", "//raw/a"] {
+        assert_eq!(topic(other), None, "{other}");
     }
 }
 

@@ -5,20 +5,35 @@ use std::{collections::VecDeque, time::Duration};
 
 use super::{
     super::{connection::CohortId, fan::Pace, out::Backlog},
+    order::Places,
     resume::Resume,
     round::{PacedRound, Round, Told},
 };
-use crate::{clock::Moment, tape::Position};
+use crate::{clock::Moment, lane::Lane, tape::Position};
+
+/// What a cursor stands still for, or goes on by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stands {
+    /// It waits for room, or goes on just now.
+    #[default]
+    Still,
+    /// It waits for the fan, at this place among those that do.
+    Waiting(u32),
+    /// It is on the list of those to go on this turn.
+    Listed,
+}
 
 /// A cursor that is behind: the socket was full, or the connection has just subscribed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Behind {
     /// The next publication to look at.
     pub position: Position,
     /// How many bytes of that publication's frame were already sent.
     pub offset: u32,
-    /// It is on the list of those to go on this turn.
-    pub listed: bool,
+    /// What it stands still for, or goes on by.
+    pub stands: Stands,
+    /// Where it is in the order of all that are behind.
+    pub places: Places,
     /// Subscriptions that ended while it was behind: up to `until`, the older cohort counts.
     pub stages: VecDeque<Stage>,
     /// Its socket was full since it is behind: of names that may be, it is sent the newest values.
@@ -60,9 +75,24 @@ pub struct Stage {
 
 impl Behind {
     /// At `position` of a cohort with these rates, of which it has been sent everything up to the last tick.
-    pub fn new(position: Position, told: Option<Told>, paces: &[Pace]) -> Behind {
+    pub fn new(position: Position, lane: Lane, told: Option<Told>, paces: &[Pace]) -> Behind {
         let paces = paces.iter().map(|pace| PacedRound::from(pace.tick, pace.ticks)).collect();
-        Behind { position, told, paces, ..Behind::default() }
+        Behind {
+            position,
+            offset: 0,
+            stands: Stands::Still,
+            places: Places::none(lane),
+            stages: VecDeque::new(),
+            conflates: false,
+            short: false,
+            full_since: Moment::default(),
+            waited: Duration::ZERO,
+            rest: 0,
+            told,
+            round: Round::default(),
+            paces,
+            resume: None,
+        }
     }
 
     /// The cohort that counts where it is, of a connection that is subscribed to `cohort` in the end.

@@ -16,13 +16,13 @@ impl Cursors {
     }
 
     /// Notes that what is held for a connection may have changed.
-    pub fn stir(&mut self, token: Token) {
-        self.stirred.push(token);
+    pub fn touch(&mut self, token: Token) {
+        self.touched.push(token);
     }
 
     /// One for which that is so; once they were seen to, none.
-    pub fn next_stirred(&mut self) -> Option<Token> {
-        self.stirred.pop()
+    pub fn next_touched(&mut self) -> Option<Token> {
+        self.touched.pop()
     }
 }
 

@@ -24,6 +24,7 @@ use super::{
             locate, push_entry,
         },
         ground::Ground,
+        work::price,
     },
     Behind, Buffers, Stage,
     round::{PacedRound, Round, Told},
@@ -86,8 +87,10 @@ pub enum Step {
 pub enum Reached {
     /// It can go on in the next turn.
     Enough,
-    /// It waits, for the fan or for room.
+    /// It waits for the fan.
     Wait,
+    /// It waits for room.
+    Full,
     /// It is at the head.
     Head,
     /// Its connection is broken.
@@ -107,12 +110,17 @@ impl<E: Edge> Walk<'_, E> {
     pub fn go(mut self, buffers: &mut Buffers) -> Reached {
         for _ in 0..STEP_SENDS {
             self.enter_all_here();
-            match self.step(buffers) {
+            let sends = self.ground.metrics.sends.get();
+            let step = self.step(buffers);
+            let sends = self.ground.metrics.sends.get() - sends;
+            self.ground.work.charge(price::LOOK + sends * price::SEND);
+            match step {
+                Step::On if self.ground.work.is_over() => break,
                 Step::On => {}
                 Step::Enough => break,
                 Step::Full => {
                     self.await_room();
-                    return Reached::Wait;
+                    return Reached::Full;
                 }
                 Step::Wait => return Reached::Wait,
                 Step::Head => return Reached::Head,

@@ -102,7 +102,7 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// Counts what has changed in this turn, and sees to it that there isn't too much.
     pub fn see_to_held(&mut self) {
-        while let Some(token) = self.desk.held.changed.pop().or_else(|| self.cursors.next_stirred()) {
+        while let Some(token) = self.desk.held.changed.pop().or_else(|| self.cursors.next_touched()) {
             self.ground.work.charge(price::LOOK);
             self.settle(token);
         }

@@ -146,26 +146,33 @@ impl<E: Edge> Clerk<'_, E> {
         // Whatever has no commands was opened with a topic.
         let Some(topic) = connection.topic.clone() else { return };
         if let Err(error) = self.append(token, &topic, payload) {
-            let reason = match error {
+            let reason = match &error {
                 PublishError::Forbidden(_) => "publishing needs a token: connect with ?token=".to_owned(),
                 error => error.to_string(),
             };
-            self.close(token, Farewell { code: Some(CloseCode::POLICY), reason: &reason, error: None });
+            let code = if error == PublishError::Draining { CloseCode::GOING_AWAY } else { CloseCode::POLICY };
+            self.close(token, Farewell { code: Some(code), reason: &reason, error: None });
         }
     }
 
     /// Whether the holder may publish on this topic.
     fn may_publish(&self, token: Token, topic: &str) -> bool {
-        self.connections.get(token).is_some_and(|connection| connection.holder.may_publish(topic))
+        let rules = &self.ground.settings.access;
+        self.connections.get(token).is_some_and(|connection| rules.now(connection.holder).may_publish(topic))
     }
 
     fn append(&mut self, token: Token, topic: &str, payload: Payload<'_>) -> Result<Appended, PublishError> {
         let Some(connection) = self.connections.get(token) else {
             return Err(PublishError::Forbidden(topic.to_owned()));
         };
+        if !self.ground.shared.welcomes() {
+            self.ground.shared.metrics.refuse(Refusal::Draining);
+            return Err(PublishError::Draining);
+        }
         let ts = self.ground.edge.wall_us();
         let about = About { ts, origin: connection.id, flags: Flags::default() };
-        let by = By { holder: connection.holder, account: connection.permit.account() };
+        let holder = self.ground.settings.access.now(connection.holder);
+        let by = By { holder, account: connection.permit.account() };
         let done = self.ground.shared.publisher.door().publish(by, topic, payload, about);
         match &done {
             Ok(_) => {

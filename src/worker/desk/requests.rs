@@ -107,12 +107,11 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// Opens the connection, or returns false for a request that is not for a worker.
     fn route(&mut self, token: Token, head: &Request<'_>) -> Result<bool, http::Refusal> {
-        let path = head.decoded_path().ok_or_else(|| http::Refusal::new(400, "The path is not valid text."))?;
-        match path.as_ref() {
+        match head.path() {
             "/ws" => self.open_json(token, head)?,
             "/sse" => self.open_events(token, head)?,
-            path => match path.strip_prefix("/raw/") {
-                Some(topic) => self.open_raw(token, head, topic)?,
+            _ => match head.topic_behind("/raw/") {
+                Some(topic) => self.open_raw(token, head, &topic?)?,
                 None => return Ok(false),
             },
         }
@@ -122,7 +121,7 @@ impl<E: Edge> Clerk<'_, E> {
     /// `GET /ws` with an upgrade.
     fn open_json(&mut self, token: Token, head: &Request<'_>) -> Result<(), http::Refusal> {
         let accept = handshake::check(head)?;
-        self.ground.settings.access.check_origin(head)?;
+        self.ground.settings.access.check_page(head)?;
         let (lane, subprotocol) = choose_lane(head, Address::Ws)?;
         let upgrade = |out: &mut Vec<u8>| handshake::push_accepted(out, &accept, subprotocol);
         let Ok(holder) = self.ground.settings.access.holder(shown_token(head).as_deref()) else {
@@ -145,7 +144,7 @@ impl<E: Edge> Clerk<'_, E> {
     /// `GET /raw/TOPIC` with an upgrade.
     fn open_raw(&mut self, token: Token, head: &Request<'_>, topic: &str) -> Result<(), http::Refusal> {
         let accept = handshake::check(head)?;
-        self.ground.settings.access.check_origin(head)?;
+        self.ground.settings.access.check_page(head)?;
         let (lane, subprotocol) = choose_lane(head, Address::Raw)?;
         let upgrade = |out: &mut Vec<u8>| handshake::push_accepted(out, &accept, subprotocol);
         let Ok(holder) = self.ground.settings.access.holder(shown_token(head).as_deref()) else {
@@ -172,7 +171,7 @@ impl<E: Edge> Clerk<'_, E> {
         if head.method != "GET" {
             return Err(http::Refusal::new(405, "Events are read with GET."));
         }
-        self.ground.settings.access.check_origin(head)?;
+        self.ground.settings.access.check_page(head)?;
         let holder = self.ground.settings.access.sender(head)?;
         let topics = head.query_value("topics");
         let topics = topics.as_deref().ok_or_else(|| http::Refusal::new(400, "Which events? Ask for ?topics=…"))?;

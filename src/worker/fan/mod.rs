@@ -13,9 +13,14 @@ mod column;
 pub mod delivery;
 mod fallen;
 pub mod interest;
+mod log;
+mod names;
 mod pace;
 pub mod passes;
+mod recent;
 mod serve;
+mod standing;
+mod tree;
 mod values;
 
 use std::{collections::VecDeque, io::ErrorKind};
@@ -219,7 +224,7 @@ impl Fan {
     }
 
     /// Plans what the tape has gained, as far as there may be something on its way. Returns whether there was a pass.
-    pub fn plan<E: Edge>(&mut self, ground: &Ground<E>) -> bool {
+    pub fn plan<E: Edge>(&mut self, ground: &mut Ground<E>) -> bool {
         let head = ground.reader.head();
         let interval = ground.settings.flush_interval;
         // Where sends are to be saved, a pass waits for the one before.
@@ -238,21 +243,28 @@ impl Fan {
         true
     }
 
-    /// Plans a pass: up to the tape's head, or as far as there may be something on its way.
-    fn plan_pass<E: Edge>(&mut self, ground: &Ground<E>, head: Position) {
+    /// Plans a pass: up to the tape's head, or as far as there may be something on its way, or as the step goes.
+    fn plan_pass<E: Edge>(&mut self, ground: &mut Ground<E>, head: Position) {
         let Fan { interest, passes, touched, stirred, .. } = self;
-        let Ground { reader, tape, settings, .. } = ground;
+        let Ground { reader, tape, settings, work, .. } = ground;
         let pass = passes.begin();
         let mut enough = false;
+        // What was looked at since the last pass was not for one.
+        interest.take_cost();
+        let most = work.left();
         // From here on the tables are as of where it ends.
         interest.position = reader.scan(interest.position, head, |entry| {
-            if enough || passes.bytes() >= PLANNED_BYTES {
+            if enough || passes.bytes() >= PLANNED_BYTES || interest.cost() >= most {
                 return false;
             }
             passes.note(entry.ts, entry.longest());
             enough = interest.plan(tape, pass, entry, touched, stirred) > settings.owed_max;
             true
         });
+        work.charge(interest.take_cost());
+        if work.is_over() && interest.position < head {
+            work.put_off();
+        }
         passes.planned(touched.len());
         self.crowded = passes.oldest().filter(|_| enough);
         for id in touched.drain(..) {

@@ -226,7 +226,7 @@ impl Client {
     fn ask(peer: Peer, id: u64, speech: Speech, path: &str, journal: &Journal) -> Client {
         peer.write(
             format!(
-                "GET {path} HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                  Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
             )
             .as_bytes(),

@@ -55,7 +55,7 @@ fn a_proxy_announces_a_client_at_the_beginning_and_nowhere_else() {
         let mut world = plain(Settings { proxies: proxies(), ..quiet() });
         let is_read = matches!(&beginning, Beginning::Read(bytes) if !bytes.is_empty());
         let (peer, _) = world.hand_over_at(10_000, beginning);
-        let request = "GET /ws HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        let request = "GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                        Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n";
         peer.write(format!("{header}{}", &request[if is_read { 4 } else { 0 }..]).as_bytes());
         world.settle();

@@ -31,7 +31,7 @@ impl Script {
             idle_timeout: Duration::from_secs(if random.bool() { random.u64(6..90) } else { 0 }),
             flush_interval,
             turn_sends: if random.bool() { random.usize(1..6) } else { 64 },
-            turn_work: if random.u8(..3) == 0 { random.u64(1000..20_000) } else { 250_000 },
+            turn_work: if random.bool() { random.u64(100..3000) } else { 250_000 },
             owed_max: if random.bool() { random.usize(1..3000) } else { OWED_MAX },
             ..settings()
         };
@@ -124,8 +124,12 @@ impl Script {
         let room = [1, 17, 200, 1000, 5000, 100_000][self.random.usize(..6)];
         if self.random.u8(..20) == 0 {
             // Half a request, another one, or none at all.
-            let request =
-                [&b"GET /ws?topics=q HTTP"[..], b"GET /metrics HTTP/1.1\r\nHost: sim\r\n\r\n", b"\x16\x03\x01", b""];
+            let request = [
+                &b"GET /ws?topics=q HTTP"[..],
+                b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                b"\x16\x03\x01",
+                b"",
+            ];
             let (peer, _) = self.world.hand_over(room);
             peer.write(request[self.random.usize(..4)]);
             match self.random.u8(..3) {

@@ -7,6 +7,7 @@ use crate::worker::{
         delivery::Delivery,
         interest::{CohortId, CohortKey},
     },
+    work::Step,
 };
 
 /// A fan and those that are behind, with members that are all sent what is published on `q`.
@@ -53,7 +54,9 @@ impl Stage {
     fn publish(&mut self, count: usize) -> Vec<Fell> {
         self.world.publish_some("q", count, 60);
         self.ground.reader.refresh();
-        assert!(self.fan.plan(&self.ground));
+        self.ground.begin_turn();
+        self.ground.begin_step(Step::Plan);
+        assert!(self.fan.plan(&mut self.ground));
         self.fan.serve(&mut self.ground, &mut self.connections);
         std::iter::from_fn(|| self.fan.next_fell()).collect()
     }
@@ -74,9 +77,11 @@ impl Stage {
     fn go(&mut self) {
         let Stage { ground, connections, fan, cursors, .. } = self;
         for token in 0..connections.end() {
-            connections.get_mut(token).into_iter().for_each(|connection| connection.full = false);
+            let Some(connection) = connections.get_mut(token) else { continue };
+            connection.full = false;
+            cursors.has_room(token, connection, ground.now);
         }
-        cursors.list_all(connections);
+        ground.begin_step(work::Step::Go);
         cursors.go(ground, &mut fan.interest, connections);
         while let Some(came) = cursors.next_came() {
             let Came::Up(token) = came else { panic!("{came:?}") };

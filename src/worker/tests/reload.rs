@@ -66,7 +66,7 @@ impl Script {
             close_timeout: seconds(random, 1, 10),
             drain_timeout: seconds(random, 1, 20),
             access: {
-                let origins = if random.bool() { vec!["https://ours.example".into()] } else { Vec::new() };
+                let origins = if random.bool() { vec!["https://ours.example".parse().unwrap()] } else { Vec::new() };
                 let secret = random.bool().then(|| "s3cret".parse().unwrap());
                 is_open = random.bool();
                 Rules::new(secret, origins, is_open)
