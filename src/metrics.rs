@@ -136,6 +136,12 @@ pub struct WorkerMetrics {
     pub pending_bytes: Figure,
     /// Bytes of unfinished messages held.
     pub assembly_bytes: Figure,
+    /// Bytes of memory that its connections hold, of any kind.
+    pub held_bytes: Figure,
+    /// Of those, what the connection holds that would be cut first.
+    pub held_largest: Figure,
+    /// Connections that were cut because all held more than they may.
+    pub held_cut: Figure,
     /// Turns taken.
     pub turns: Figure,
     /// When its present turn began, as a [`Moment`](crate::clock::Moment); 0 while it waits.
@@ -192,6 +198,10 @@ pub enum Refusal {
     AssemblyFull,
     /// More of them than an address may have (`--max-assembly-per-ip`).
     AddressAssemblyFull,
+    /// More asked for than all connections may hold (`--max-held`).
+    HeldFull,
+    /// More than those of an address may (`--max-held-per-ip`).
+    AddressHeldFull,
     /// Commands, pings or publications too often.
     RateLimited,
     /// The same over all connections of an address.
@@ -219,6 +229,8 @@ impl Refusal {
             Refusal::AddressSubscriptionsFull => "address_subscriptions_full",
             Refusal::AssemblyFull => "assembly_full",
             Refusal::AddressAssemblyFull => "address_assembly_full",
+            Refusal::HeldFull => "held_full",
+            Refusal::AddressHeldFull => "address_held_full",
             Refusal::RateLimited => "rate_limited",
             Refusal::AddressRateLimited => "address_rate_limited",
             Refusal::Draining => "draining",
@@ -232,7 +244,7 @@ impl Refusal {
         Refusal::ALL.into_iter()
     }
 
-    const ALL: [Refusal; 18] = [
+    const ALL: [Refusal; 20] = [
         Refusal::ServerFull,
         Refusal::AddressFull,
         Refusal::ConnectsLimited,
@@ -248,6 +260,8 @@ impl Refusal {
         Refusal::AddressSubscriptionsFull,
         Refusal::AssemblyFull,
         Refusal::AddressAssemblyFull,
+        Refusal::HeldFull,
+        Refusal::AddressHeldFull,
         Refusal::RateLimited,
         Refusal::AddressRateLimited,
         Refusal::Draining,

@@ -271,6 +271,11 @@ impl Publisher {
         }
     }
 
+    /// Wakes the workers that sleep, for something other than a publication.
+    pub(crate) fn wake_all(&self) {
+        self.wakers.iter().for_each(|waker| waker.wake());
+    }
+
     fn count(&self, publications: u64) {
         match self.source {
             Source::Own => self.metrics.own_publications.add(publications),

@@ -247,6 +247,17 @@ pub struct Config {
     #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_ASSEMBLY_PER_IP", help_heading = "Limits")]
     pub max_assembly_per_ip: Option<ByteSize>,
 
+    /// Memory for all that clients have the server hold; beyond, asking for more is refused, then the largest is cut
+    ///
+    /// Answers and snapshots that they don't read, unfinished messages, heads of requests, what is noted for slow subscribers. Not
+    /// what the kernel holds for them, see --sndbuf.
+    #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_HELD", default_value = "256MiB", help_heading = "Limits")]
+    pub max_held: ByteSize,
+
+    /// The same for one address; 0 for no limit [default: half]
+    #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_HELD_PER_IP", help_heading = "Limits")]
+    pub max_held_per_ip: Option<ByteSize>,
+
     /// Largest body of one `POST /publish`; its lines are published as they arrive
     #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_BODY", default_value = "64MiB", help_heading = "Limits")]
     pub max_body: ByteSize,
@@ -300,7 +311,7 @@ pub struct Config {
     #[arg(long, value_name = "N", env = "STENTOR_MAX_TOPIC_LENGTH", default_value_t = 128, help_heading = "Limits")]
     pub max_topic_length: usize,
 
-    /// Bytes of acks, snapshots and other answers that may wait for one connection; beyond, it is closed
+    /// Bytes that one connection may hold of acks, snapshots and other answers, beside a message; beyond, it is closed
     #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_PENDING", default_value = "16MiB", help_heading = "Limits")]
     pub max_pending: ByteSize,
 
@@ -495,7 +506,7 @@ macro_rules! live {
 
 live! {
     allow_origin trusted_proxy proxy_protocol flush_interval turn_sends turn_work lag_limit lag_limit_age
-    max_connections max_connections_per_ip max_connects_per_ip max_assembly max_assembly_per_ip max_topics_per_ip
+    max_connections max_connections_per_ip max_connects_per_ip max_assembly max_assembly_per_ip max_held max_held_per_ip max_topics_per_ip
     max_values_per_ip max_subscriptions max_subscriptions_per_ip max_pending max_http_pending min_http_rate
     max_commands max_commands_per_ip max_publications max_publications_per_ip slow_list log_limit
     handshake_timeout heartbeat idle_timeout close_timeout stall_limit drain_timeout publish_token anonymous_publish

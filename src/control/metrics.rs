@@ -264,6 +264,13 @@ impl Figures {
         self.worker_units(out, "assembly", help, Unit::Bytes, |w| w.assembly_bytes.get())?;
         let help = "Memory that they may have, over all workers (--max-assembly)";
         out.gauge("assembly_max", help, Some(Unit::Bytes), self.context.limits.assembly_max())?;
+        let help =
+            "Memory that connections hold: answers, unfinished messages, requests, what is noted for slow subscribers";
+        self.worker_units(out, "held", help, Unit::Bytes, |w| w.held_bytes.get())?;
+        let help = "Memory that they may hold, over all workers (--max-held)";
+        out.gauge("held_max", help, Some(Unit::Bytes), self.context.limits.held_max())?;
+        let help = "Connections that were cut because all held more than --max-held or --max-held-per-ip";
+        self.worker_counters(out, "held_cut", help, None, |w| w.held_cut.get())?;
         let help = "Publications planned and not yet sent to every subscriber at the head, each counted once";
         self.worker_units(out, "planned", help, Unit::Bytes, |w| w.planned_bytes.get())?;
         self.worker_gauges(out, "pinned_segments", "Segments of the tape that a worker reads", |w| {

@@ -36,10 +36,12 @@ pub enum Table {
     Values,
     /// Bytes of unfinished messages (`--max-assembly-per-ip`).
     Assembly,
+    /// Bytes of all that its connections hold (`--max-held-per-ip`).
+    Held,
 }
 
 /// How many tables there are.
-pub const TABLES: usize = 5;
+pub const TABLES: usize = 6;
 
 /// Accounts that nobody holds and that are kept for what they did lately: an attacker with more addresses than this gets
 /// fresh quotas, and has them anyway.
@@ -110,6 +112,16 @@ impl Account {
     /// Takes `n` more of a table, if it then has no more than `most`. Returns whether it did.
     pub(super) fn take(&self, table: Table, n: usize, most: usize) -> bool {
         take(&self.used[table as usize], n, most)
+    }
+
+    /// Takes `n` more of a table, whatever it then has.
+    pub(super) fn take_anyway(&self, table: Table, n: usize) {
+        self.used[table as usize].fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Whether it could take `n` more of a table.
+    pub(super) fn fits(&self, table: Table, n: usize) -> bool {
+        self.used[table as usize].load(Ordering::Relaxed).saturating_add(n) <= self.most(table)
     }
 
     /// Gives `n` back.

@@ -44,6 +44,15 @@ pub enum Ping {
     Taken,
 }
 
+/// What a connection holds, as the desk counts it (`desk/held.rs`); all of it is known to its permit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Holding {
+    /// Bytes of answers that wait.
+    pub answers: u32,
+    /// Its place among those that may be cut, by what they hold; 0 for none.
+    pub rank: u32,
+}
+
 /// One connection.
 pub struct Connection<S> {
     // What a pass over the members touches comes first.
@@ -86,6 +95,8 @@ pub struct Connection<S> {
     pub since: Moment,
     /// Publications left out because it was slow.
     pub skipped: u64,
+    /// What it held at the end of the last turn.
+    pub held: Holding,
     /// Its place among the timers; none while it is being looked at because its time has come.
     pub timer: Option<timers::Entry>,
     /// Commands and control frames that came lately.
@@ -129,6 +140,7 @@ impl<S> Connection<S> {
             mark: 0,
             sent: now,
             since: now,
+            held: Holding::default(),
             timer: None,
             commands: Spent::default(),
             publications: Spent::default(),

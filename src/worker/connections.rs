@@ -75,6 +75,7 @@ impl<S> Connections<S> {
         self.table.len()
     }
 
+    #[cfg(all(any(test, fuzzing), not(loom)))]
     pub fn iter(&self) -> impl Iterator<Item = (Token, &Connection<S>)> {
         self.table.iter().map(|(token, connection)| (token as Token, connection))
     }

@@ -118,7 +118,6 @@ pub fn flush<E: Edge>(ground: &mut Ground<E>, connection: &mut Connection<E::Soc
     if is_whole && connection.phase == Phase::Ending {
         ground.edge.finish(&mut connection.socket);
     }
-    ground.answers_wait |= !connection.out.is_empty();
     outcome
 }
 

@@ -33,8 +33,6 @@ pub struct Ground<E: Edge> {
     pub work: Work,
     /// The moment of this turn.
     pub now: Moment,
-    /// Answers were left lying since this was last looked at.
-    pub answers_wait: bool,
 }
 
 /// A worker's own metrics.
@@ -55,7 +53,6 @@ impl<E: Edge> Ground<E> {
             edge,
             reader: Reader::new(tape.clone()),
             tape,
-            answers_wait: false,
         }
     }
 

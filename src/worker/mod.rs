@@ -151,6 +151,7 @@ impl<E: Edge> Worker<E> {
         clerk.flush_answers();
         clerk.let_parted_go();
         clerk.see_whether_all_is_said();
+        clerk.see_to_held();
     }
 
     /// Waits for something to do, unless there is something already.
@@ -308,11 +309,8 @@ impl<E: Edge> Worker<E> {
         metrics.segments_pinned.set(self.ground.reader.pinned() as u64);
         if now >= self.survey_due {
             self.survey_due = now + SURVEY_EVERY;
-            self.ground.answers_wait = false;
             let Worker { ground, connections, cursors, .. } = self;
             ground.metrics.lag_max.set(cursors.lag_max(connections, &ground.reader));
-            let pending = connections.iter().map(|(token, connection)| cursors.pending(token, connection) as u64).sum();
-            ground.metrics.pending_bytes.set(pending);
             self.give_back();
         }
         let Worker { ground, connections, fan, cursors, .. } = self;
@@ -337,16 +335,15 @@ impl<E: Edge> Worker<E> {
     /// Whether there is something to survey, or the last one found something: then there is another, lest a worker that sleeps
     /// show for long what has ended, or not show what has begun.
     fn survey_is_owed(&self) -> bool {
-        let metrics = &self.ground.metrics;
-        let shown = metrics.pending_bytes.get() > 0 || metrics.lag_max.get() > 0;
-        shown || self.ground.answers_wait || !self.cursors.is_empty()
+        self.ground.metrics.lag_max.get() > 0 || !self.cursors.is_empty()
     }
 }
 
 #[cfg(all(any(test, fuzzing), not(loom)))]
 impl<E: Edge> Worker<E> {
     /// Asserts, between two turns, that what the parts know of each connection agrees.
-    fn invariants(&self) {
+    fn invariants(&mut self) {
+        self.clerk().held_invariants();
         let Worker { connections, fan, cursors, desk, .. } = self;
         desk.invariants(connections);
         fan.invariants(connections);

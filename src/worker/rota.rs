@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Whose connections take turns together: an address, or one connection that is counted for none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Group(pub u64);
 
 /// See the module's description.

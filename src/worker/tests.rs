@@ -15,10 +15,12 @@ mod bounds;
 mod client;
 mod edge;
 mod every;
+mod held;
 mod interest;
 mod parts;
 mod reload;
 mod shares;
+mod waves;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -411,8 +413,12 @@ impl World {
             let timers = (worker.desk.timers.len(), worker.fan.interest.ticks());
             assert_eq!(timers, (0, 0), "timers of connections and rates that are gone");
             let metrics = &worker.ground.metrics;
-            let figures = [&metrics.websockets, &metrics.assembly_bytes];
-            assert_eq!(figures.map(|figure| figure.get()), [0; 2], "websockets, bytes of unfinished messages");
+            let figures = [&metrics.websockets, &metrics.assembly_bytes, &metrics.held_bytes];
+            assert_eq!(
+                figures.map(|figure| figure.get()),
+                [0; 3],
+                "websockets, bytes of unfinished messages, bytes held"
+            );
             if *alive {
                 let figures = [&metrics.connections, &metrics.pending_bytes, &metrics.behind, &metrics.segments_pinned];
                 assert_eq!(figures.map(|figure| figure.get()), [0; 4], "connections, pending bytes, behind, pinned");
@@ -424,8 +430,9 @@ impl World {
         assert_eq!(self.shared.subscriptions.total(), 0);
         assert_eq!(self.limits.connections(), 0);
         let account = self.limits.account("127.0.0.1".parse().unwrap(), Moment::default());
-        let tables = [Table::Connections, Table::Subscriptions, Table::Assembly];
-        assert_eq!(tables.map(|table| account.used(table)), [0; 3], "connections, subscriptions, unfinished messages");
+        let tables = [Table::Connections, Table::Subscriptions, Table::Assembly, Table::Held];
+        let used = tables.map(|table| account.used(table));
+        assert_eq!(used, [0; 4], "connections, subscriptions, unfinished messages, bytes held");
         assert_eq!(self.lanes_written(), [false, true, false], "nobody wants the JSON lane");
         self.tape.want(Lane::Json);
         assert_eq!(self.lanes_written(), [true, false, false], "nobody wants the raw lane");

@@ -127,13 +127,6 @@ impl Behind {
         subscribed.then_some(self.position)
     }
 
-    /// Bytes of memory that it takes for what it is to be sent or told.
-    pub fn held(&self) -> usize {
-        let own = |told: &Option<Told>| told.as_ref().map_or(0, Told::held);
-        let paced: usize = self.paces.iter().map(|paced| paced.round.held() + own(&paced.told)).sum();
-        size_of::<Behind>() + self.round.held() + own(&self.told) + paced
-    }
-
     /// Bytes that are to be said when it comes to its stages.
     pub fn staged(&self) -> usize {
         self.stages.iter().map(|stage| stage.then.len()).sum()

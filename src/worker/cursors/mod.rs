@@ -13,6 +13,7 @@
 //! up, and whose connection broke on the way, is told as a value ([`Came`]).
 
 mod behind;
+mod held;
 mod lag;
 mod order;
 mod resume;
@@ -68,6 +69,8 @@ pub struct Cursors {
     order: Order,
     /// Those that are none any more, for the worker to see to.
     came: VecDeque<Came>,
+    /// For these something has changed in what is held.
+    touched: Vec<Token>,
     lag_due: Moment,
     slow: Survey,
     buffers: Buffers,
@@ -107,6 +110,7 @@ impl Cursors {
             stirred: 0,
             order: Order::default(),
             came: VecDeque::new(),
+            touched: Vec::new(),
             lag_due: now,
             slow: Survey::new(now),
             buffers: Buffers::default(),
@@ -165,6 +169,7 @@ impl Cursors {
         let paces = connection.cohort.map_or(&[][..], |id| &interest.cohort(id).paces);
         let mut behind = Box::new(Behind::new(position, connection.lane, as_of, paces));
         connection.cursor = Cursor::Behind(self.all.len() as u32);
+        self.touch(token);
         self.order.enter(token, &mut behind.places, position, position);
         self.all.push(One { token, behind });
         &mut self.all.last_mut().expect("it was just put there").behind
@@ -226,16 +231,9 @@ impl Cursors {
         self.of_mut(token, connection)?.stages.back_mut().map(|stage| &mut stage.then)
     }
 
-    /// Bytes of memory beyond the connection itself that wait to be sent to it.
-    pub fn pending<S>(&self, token: Token, connection: &Connection<S>) -> usize {
-        connection.out.len() + self.of(token, connection).map_or(0, Behind::staged)
-    }
-
-    /// Bytes of memory that are kept for a connection of what it is to be sent or told, whatever topics there are: also what it
-    /// shares with others.
-    #[cfg_attr(not(test), allow(dead_code, reason = "what a connection holds is counted elsewhere"))]
-    pub fn held<S>(&self, token: Token, connection: &Connection<S>) -> usize {
-        self.of(token, connection).map_or(0, Behind::held)
+    /// Bytes that a connection is to be told at changes of its subscription.
+    pub fn staged_of<S>(&self, token: Token, connection: &Connection<S>) -> usize {
+        self.of(token, connection).map_or(0, Behind::staged)
     }
 
     /// The socket of a connection has room again; returns whether its cursor is behind.
@@ -352,7 +350,9 @@ impl Cursors {
                     continue;
                 }
             }
-            match (Walk { ground, interest, connection, behind }).go(buffers) {
+            let reached = (Walk { ground, interest, connection, behind }).go(buffers);
+            self.touch(token);
+            match reached {
                 Reached::Enough => drop(self.list(token, connection)),
                 Reached::Full => {}
                 Reached::Wait => self.wait_for_fan(place),
@@ -379,6 +379,7 @@ impl Cursors {
         let Some(connection) = connections.get_mut(token) else { return };
         let Cursor::Behind(place) = connection.cursor else { return };
         connection.cursor = Cursor::None;
+        self.touch(token);
         self.stop_waiting(place);
         let One { mut behind, .. } = self.all.swap_remove(place as usize);
         self.order.leave(token, &mut behind.places);
@@ -423,8 +424,10 @@ impl Cursors {
         let Buffers { plan, bytes, pieces, found, value } = &mut self.buffers;
         [&mut *bytes, &mut *value].into_iter().for_each(|buffer| buffer.clear());
         pieces.clear();
-        let lists: [&mut dyn Slack; 8] =
-            [bytes, value, pieces, found, &mut plan.runs, &mut self.all, &mut self.waiting, &mut self.came];
+        let (buffers, touched) = ([bytes, value], &mut self.touched);
+        buffers.into_iter().for_each(|buffer| buffer.give_back(KEPT_BY_THREAD));
+        let lists: [&mut dyn Slack; 7] =
+            [pieces, found, &mut plan.runs, &mut self.all, &mut self.waiting, &mut self.came, touched];
         lists.into_iter().for_each(|list| list.give_back(KEPT_BY_THREAD));
         self.runnable.give_back();
     }

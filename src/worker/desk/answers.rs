@@ -25,11 +25,14 @@ impl<E: Edge> Clerk<'_, E> {
             connection.answered = true;
             self.desk.answered.push(connection.group(), token);
         }
+        self.note_held(token);
     }
 
     /// Bytes that wait to be sent to a connection.
     pub fn pending(&self, token: Token) -> usize {
-        self.connections.get(token).map_or(0, |connection| self.cursors.pending(token, connection))
+        self.connections
+            .get(token)
+            .map_or(0, |connection| connection.out.len() + self.cursors.staged_of(token, connection))
     }
 
     /// Cuts a connection for which more answers wait than may; returns whether it did.
@@ -49,7 +52,9 @@ impl<E: Edge> Clerk<'_, E> {
         let words = connection.lane.words();
         if let Some(then) = self.cursors.last_words(token, connection) {
             words.push_reply(then, reply);
-            self.bound_pending(token);
+            if !self.bound_pending(token) {
+                self.note_held(token);
+            }
         } else {
             self.answer(token, |out| words.push_reply(out, reply));
         }
@@ -94,6 +99,7 @@ impl<E: Edge> Clerk<'_, E> {
             }
             Outcome::Broken(why) => self.lost(token, why),
         }
+        self.note_held(token);
     }
 
     /// The socket has room again: first for what the edge holds back.

@@ -52,12 +52,14 @@ impl<E: Edge> Clerk<'_, E> {
         } else if !received.is_empty() {
             self.feed_request(token, &received);
         }
+        self.note_held(token);
         Some(token)
     }
 
     /// Hands a connection to the control thread, with what was read from it.
     pub fn give_to_control(&mut self, token: Token, received: Vec<u8>) {
         self.clear_timer(token);
+        self.forget_held(token);
         let Some(connection) = self.connections.remove(token) else { return };
         let Connection { mut socket, peer, permit, by, .. } = connection;
         self.ground.edge.unwatch(&mut socket);

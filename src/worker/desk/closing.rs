@@ -62,6 +62,13 @@ impl<E: Edge> Clerk<'_, E> {
                     self.close(token, Farewell::after(ErrorCode::Lagged, &reason));
                     continue;
                 }
+                Doom::Full(Refusal::AddressHeldFull) => (
+                    CloseCode::TRY_AGAIN_LATER,
+                    "your address has more memory held for it than --max-held-per-ip allows".to_owned(),
+                ),
+                Doom::Full(Refusal::HeldFull) => {
+                    (CloseCode::TRY_AGAIN_LATER, "more memory is held for clients than --max-held allows".to_owned())
+                }
                 Doom::Full(_) => (
                     CloseCode::TRY_AGAIN_LATER,
                     "there are more unfinished messages than --max-assembly allows".to_owned(),
@@ -184,6 +191,7 @@ impl<E: Edge> Clerk<'_, E> {
         self.ground.work.charge(price::END + price::SEND);
         self.unsubscribe_all(token);
         self.clear_timer(token);
+        self.forget_held(token);
         let Some(connection) = self.connections.remove(token) else { return };
         let assembly = &self.ground.metrics.assembly_bytes;
         assembly.set(assembly.get().saturating_sub(connection.decoder.buffered() as u64));

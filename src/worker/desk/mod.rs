@@ -13,6 +13,7 @@ mod arrivals;
 mod closing;
 mod draining;
 mod expire;
+mod held;
 mod leaving;
 mod messages;
 mod points;
@@ -24,7 +25,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use crossbeam_channel::Receiver;
 
-use self::{draining::Draining, leaving::Parted};
+use self::{draining::Draining, held::Held, leaving::Parted};
 #[cfg(all(any(test, fuzzing), not(loom)))]
 use super::connection::CohortId;
 use super::{
@@ -72,6 +73,7 @@ pub struct Desk<S> {
     doomed: VecDeque<(Handle, Doom)>,
     /// What those had who have left.
     parted: VecDeque<Parted>,
+    held: Held,
 }
 
 /// Whoever works at the desk: it, and what it reaches down to.
@@ -105,6 +107,7 @@ impl<S> Desk<S> {
             answered: Rota::default(),
             doomed: VecDeque::new(),
             parted: VecDeque::new(),
+            held: Held::default(),
         }
     }
 
@@ -112,7 +115,7 @@ impl<S> Desk<S> {
     #[inline]
     pub fn is_busy(&self) -> bool {
         let lists = [self.answered.is_empty(), self.due.is_empty(), self.doomed.is_empty(), self.parted.is_empty()];
-        lists.contains(&false) || self.draining.as_ref().is_some_and(Draining::is_busy)
+        lists.contains(&false) || self.held.is_busy() || self.draining.as_ref().is_some_and(Draining::is_busy)
     }
 
     /// How long until there is something to do because nothing happened.
@@ -125,6 +128,7 @@ impl<S> Desk<S> {
     /// Gives back room that was needed once.
     pub fn give_back(&mut self) {
         [&mut self.due, &mut self.answered].into_iter().for_each(Rota::give_back);
+        self.held.give_back();
         let lists: [&mut dyn Slack; 2] = [&mut self.doomed, &mut self.parted];
         lists.into_iter().for_each(|list| list.give_back(KEPT_BY_THREAD));
     }
@@ -169,6 +173,7 @@ impl<E: Edge> Clerk<'_, E> {
             Received::End => self.ended(token),
             Received::Broken(why) => self.lost(token, why),
         }
+        self.note_held(token);
     }
 
     /// What a step may still cost beside the sends of what was said in it. Where several share a step, each takes half of

@@ -88,6 +88,8 @@ impl<E: Edge> Clerk<'_, E> {
     /// From now on the connection is this client's. Returns false if it was refused, because the client has too many, or
     /// connects too often.
     fn comes_from(&mut self, token: Token, client: SocketAddr) -> bool {
+        // What it holds is counted anew, for that address.
+        self.forget_held(token);
         let Some(connection) = self.connections.get_mut(token) else { return false };
         connection.peer = client;
         if self.ground.settings.proxies.trust(client.ip()) {

@@ -96,6 +96,11 @@ impl<E: Edge> Clerk<'_, E> {
             );
             return self.error(token, id, ErrorCode::TooManyTopics, &message);
         }
+        if let Err((code, message)) = self.may_hold(token, then.len()) {
+            self.remove_names(token, &added);
+            self.fan.detach(self.ground, lane);
+            return self.error(token, id, code, &message);
+        }
         for name in &added {
             self.fan.interest.intern(name);
         }

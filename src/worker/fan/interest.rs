@@ -499,6 +499,12 @@ impl Interest {
         cohort.strongest(&names)
     }
 
+    /// The known topics that a cohort is delivered as `wanted` says, each once, by their slots.
+    #[cfg(all(any(test, fuzzing), not(loom)))]
+    pub fn topics_delivered(&self, id: CohortId, wanted: impl Fn(Delivery) -> bool + Copy) -> Vec<u32> {
+        (0..self.topics.len() as u32).filter(|slot| self.delivery(id, *slot).is_some_and(wanted)).collect()
+    }
+
     /// Whether members of the cohort are to be sent this publication as it comes: neither left out nor at a rate.
     pub fn wants(&mut self, tape: &Tape, id: CohortId, entry: &Entry) -> Option<Delivery> {
         self.learn(tape, entry.topic);

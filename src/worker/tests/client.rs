@@ -516,6 +516,10 @@ impl Client {
                     self.nothing_missing(self.served_until.unwrap_or(journal.len()), journal);
                 }
             }
+            1013 => {
+                assert!(self.overslept && reason.contains("--max-held"), "{reason}");
+                self.publishing.clear();
+            }
             1008 => assert!(self.rude || self.overslept, "{reason}"),
             4003 => {
                 assert!(self.reloaded.rates && reason.contains(": --max-"), "{reason}");

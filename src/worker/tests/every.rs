@@ -40,13 +40,11 @@ impl Script {
         // Clients publish up to eight at a time; the tape has to hold what happens within one turn.
         let retain = if roomy { 1 << 20 } else { 24 * 1024 + segment * random.usize(2..12) };
         let workers = [1, 1, 1, 2, 2, 3][random.usize(..6)];
-        Script {
-            world: World::of(workers, seed, settings, segment, retain),
-            random,
-            tight,
-            flush_interval,
-            reloaded: Reloaded::default(),
+        let mut world = World::of(workers, seed, settings, segment, retain);
+        if tight && random.bool() {
+            world.limits = held::limits(random.usize(4000..30_000), usize::MAX);
         }
+        Script { world, random, tight, flush_interval, reloaded: Reloaded::default() }
     }
 
     fn run(mut self) {
