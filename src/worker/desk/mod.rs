@@ -1,6 +1,6 @@
 //! The desk: what connections say and are told, from their requests to their ends.
 //!
-//! It takes sockets over (`arrivals`), reads what comes on them, and does what is asked for: requests and upgrades (`requests`),
+//! It takes sockets over (`arrivals`), reads what comes on them (`reading`), and does what is asked for: requests and upgrades (`requests`),
 //! frames and commands (`messages`), as often as they may come (`quota`), subscriptions with their snapshots and resume points
 //! (`subscribe`, `points`). What it has to say goes out between publications (`answers`), and a connection's end is its affair
 //! whoever found it (`closing`, `draining`). It looks after those of whom nothing is heard (`expire`, `alive`).
@@ -16,6 +16,7 @@ mod expire;
 mod messages;
 mod points;
 mod quota;
+mod reading;
 mod requests;
 mod subscribe;
 
@@ -23,9 +24,11 @@ use std::{collections::VecDeque, time::Duration};
 
 use crossbeam_channel::Receiver;
 
-use self::draining::Draining;
+pub use self::reading::READ_BYTES;
+#[cfg(all(test, not(loom)))]
+pub use self::reading::READ_TURN_BYTES;
+use self::{draining::Draining, reading::Reading};
 use super::{
-    connection::{Phase, Ping},
     connections::{Connections, Handle},
     cursors::Cursors,
     fan::Fan,
@@ -35,18 +38,11 @@ use super::{
 use crate::{
     clock::Moment,
     handover::{Inbox, Message},
-    io::{Edge, Ready, Received, Token},
+    io::{Edge, Token},
     metrics::Refusal,
     slack::{KEPT_BY_THREAD, Slack},
     websocket::Violation,
 };
-
-/// Bytes taken from one connection in one turn, so that a busy one can't starve the rest.
-pub const READ_BYTES: usize = 128 * 1024;
-
-/// Bytes taken from all connections together in one turn, less what was planned before and is still on its way: what they
-/// publish has to be sent before the tape rolls over it.
-pub const READ_TURN_BYTES: usize = 256 * 1024;
 
 /// See the module's description.
 pub struct Desk<S> {
@@ -56,6 +52,7 @@ pub struct Desk<S> {
     /// Connections made so far.
     made: u64,
     pub timers: Timers,
+    pub reading: Reading,
     /// Connections whose timers have come.
     due: VecDeque<Token>,
     /// Something was published in this turn, and others are to be woken.
@@ -94,6 +91,7 @@ impl<S> Desk<S> {
             control,
             made: 0,
             timers: Timers::new(now),
+            reading: Reading::default(),
             due: VecDeque::new(),
             published: false,
             draining: None,
@@ -105,60 +103,25 @@ impl<S> Desk<S> {
     /// Whether there is something to do at once.
     #[inline]
     pub fn is_busy(&self) -> bool {
-        !self.answered.0.is_empty() || !self.due.is_empty() || !self.doomed.is_empty()
+        !self.answered.0.is_empty() || !self.due.is_empty() || !self.doomed.is_empty() || self.reading.is_busy()
     }
 
     /// How long until there is something to do because nothing happened.
     #[inline]
     pub fn next_due(&self, now: Moment) -> Option<Duration> {
         let stop = self.draining.as_ref().map(|draining| draining.until.since(now));
-        stop.into_iter().chain(self.timers.until_next(now)).min()
+        [stop, self.timers.until_next(now), self.reading.next_due()].into_iter().flatten().min()
     }
 
     /// Gives back room that was needed once.
     pub fn give_back(&mut self) {
         let lists: [&mut dyn Slack; 3] = [&mut self.due, &mut self.answered.0, &mut self.doomed];
         lists.into_iter().for_each(|list| list.give_back(KEPT_BY_THREAD));
+        self.reading.give_back();
     }
 }
 
 impl<E: Edge> Clerk<'_, E> {
-    /// Reads what has come, as much as one turn takes, into `buffer`, one connection after the other.
-    pub fn read_all(&mut self, ready: &[Ready], buffer: &mut [u8]) {
-        let room = if self.fan.is_crowded() { 0 } else { READ_TURN_BYTES.saturating_sub(self.fan.planned_bytes()) };
-        let most = self.ground.metrics.received_bytes.get() + room as u64;
-        for event in ready {
-            if event.writable {
-                self.has_room(event.token);
-            }
-            // Those that are left out are ready again in the next turn, and come first then.
-            if event.readable && self.ground.metrics.received_bytes.get() < most {
-                self.read_one(event.token, buffer);
-            }
-        }
-    }
-
-    fn read_one(&mut self, token: Token, buffer: &mut [u8]) {
-        let Some(connection) = self.connections.get_mut(token) else { return };
-        match self.ground.edge.receive(&mut connection.socket, buffer) {
-            Received::Bytes(n) => {
-                connection.heard = self.ground.now;
-                connection.ping = Ping::None;
-                self.ground.metrics.received_bytes.add(n as u64);
-                match connection.phase {
-                    Phase::Request => self.feed_request(token, &buffer[..n]),
-                    // What comes on a stream of events is nothing that anybody waits for.
-                    Phase::Open if !connection.lane.words().hears() => {}
-                    Phase::Open | Phase::Closing => self.feed(token, &mut buffer[..n]),
-                    Phase::Ending => {}
-                }
-            }
-            Received::Nothing => {}
-            Received::End => self.ended(token),
-            Received::Broken(why) => self.lost(token, why),
-        }
-    }
-
     /// Wakes the workers that sleep, if this turn has published anything.
     pub fn wake_others(&mut self) {
         if std::mem::take(&mut self.desk.published) {
@@ -194,6 +157,7 @@ impl<S> Desk<S> {
                 connection.timer.is_some() || self.due.contains(&token),
                 "a connection has a timer, or it has come"
             );
+            assert!(!connection.queued || connection.unread, "whoever stands in line has not been read");
             assert!(!connection.answered || self.answered.0.contains(&token), "whoever has answers is on the list");
             assert!(
                 connection.id > 0 && connection.id & 0xffff_ffff_ffff <= self.made,
@@ -201,6 +165,7 @@ impl<S> Desk<S> {
             );
         }
         assert_eq!(self.timers.len(), timed, "a timer for each connection that has one, and no other");
+        self.reading.invariants(connections);
         assert!(self.doomed.is_empty(), "those that are to be failed were");
     }
 }

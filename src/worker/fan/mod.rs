@@ -194,6 +194,12 @@ impl Fan {
         !self.passes.is_empty()
     }
 
+    /// The oldest and the newest pass on their way.
+    #[inline]
+    pub fn on_their_way(&self) -> Option<(PassId, PassId)> {
+        self.passes.oldest().zip(self.passes.newest())
+    }
+
     /// Whether cohorts stand in line.
     #[inline]
     pub fn is_busy(&self) -> bool {
