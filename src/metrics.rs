@@ -122,6 +122,8 @@ pub struct WorkerMetrics {
     pub sent_bytes: Figure,
     /// Bytes received.
     pub received_bytes: Figure,
+    /// Connections that stand in line to be read.
+    pub unread: Figure,
     /// Messages received.
     pub messages: Figure,
     /// Groups of subscribers with the same subscription.
@@ -309,6 +311,52 @@ impl Ending {
     }
 }
 
+/// By which way publications come, where those who publish may be held back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// WebSocket connections; those of one worker together.
+    WebSocket,
+    /// Bodies of `POST /publish`, each by itself.
+    Http,
+    /// The server's own feeds, each by itself.
+    Feed,
+}
+
+impl Door {
+    /// All of them, by their numbers.
+    pub const ALL: [Door; 3] = [Door::WebSocket, Door::Http, Door::Feed];
+
+    /// The word for it in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Door::WebSocket => "websocket",
+            Door::Http => "http",
+            Door::Feed => "feed",
+        }
+    }
+}
+
+/// How often those who publish by one door were held back, and for how long.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// Times that it began.
+    pub times: Tally,
+    /// How long it has lasted, without what lasts still, in microseconds.
+    pub us: Tally,
+}
+
+/// The same by door.
+#[derive(Debug, Default)]
+pub struct HeldByDoor([Held; Door::ALL.len()]);
+
+impl std::ops::Index<Door> for HeldByDoor {
+    type Output = Held;
+
+    fn index(&self, door: Door) -> &Held {
+        &self.0[door as usize]
+    }
+}
+
 /// Why a plain HTTP connection was ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Eviction {
@@ -357,6 +405,8 @@ pub struct Metrics {
     pub http_publications: Tally,
     /// Publications by feeds and by the embedding program.
     pub own_publications: Tally,
+    /// How often and for how long publishers were held back.
+    pub held: HeldByDoor,
     /// Topics forgotten.
     pub topics_forgotten: Tally,
     refusals: [Tally; Refusal::ALL.len()],

@@ -317,7 +317,8 @@ pub struct Config {
 
     /// Commands and pings a second from one connection; beyond, 4003; 0 for no limit
     ///
-    /// Two seconds' worth may come at once. Publications are bounded by --max-publications instead.
+    /// Two seconds' worth may come at once. Pongs count, and so do fragments of messages with less than 256 bytes, but for the last.
+    /// Publications are bounded by --max-publications instead.
     #[arg(long, value_name = "RATE", env = "STENTOR_MAX_COMMANDS", default_value = "1000/s", help_heading = "Limits")]
     pub max_commands: RateLimit,
 
@@ -335,7 +336,8 @@ pub struct Config {
 
     /// Publications a second from one connection; beyond, 4003; 0 for no limit
     ///
-    /// By `pub` on /ws or by a message on /raw; two seconds' worth may come at once. Not for `POST /publish`.
+    /// By `pub` on /ws or by a message on /raw; two seconds' worth may come at once. One counts once for each KiB that its payload
+    /// begins. Not for `POST /publish`. Without a limit, who publishes faster than workers can send waits for them.
     #[arg(long, value_name = "RATE", env = "STENTOR_MAX_PUBLICATIONS", default_value = "0/s", help_heading = "Limits")]
     pub max_publications: RateLimit,
 
@@ -398,7 +400,7 @@ pub struct Config {
 
     /// Time without a turn of a worker after which /healthz on --admin-listen is red; 0 for never
     ///
-    /// Counts how long it has been in one turn, or has left a wake-up unanswered.
+    /// Counts how long it has been in one turn, or has left a wake-up unanswered. Publishers don't wait for such a worker.
     #[arg(long, value_name = "DURATION", env = "STENTOR_STALL_LIMIT", default_value = "5s", help_heading = "Timeouts")]
     pub stall_limit: Span,
 

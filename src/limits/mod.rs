@@ -26,7 +26,7 @@ use self::account::{Accounts, Shares, TABLES, take};
 pub use self::{
     account::{Account, Charge, Table},
     prefix::Prefix,
-    quota::{Quota, Spent},
+    quota::{Quota, Spent, weight},
 };
 use crate::{clock::Moment, config::Config, metrics::Refusal};
 

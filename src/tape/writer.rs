@@ -46,6 +46,8 @@ pub(super) struct Shared {
     // Written by every publication, read by every worker's turn: a cache line of its own.
     pub(super) head: CachePadded<AtomicU64>,
     pub(super) tail: AtomicU64,
+    /// Bytes written up to the head, ever. (The standard library's, as below.)
+    written: std::sync::atomic::AtomicU64,
     /// The lanes that are wanted. It changes under the lock, and is looked at without it by those who make publications ready,
     /// and then again: whatever they see, nothing goes wrong. So it is the standard library's also under the model checker.
     wanted: AtomicU8,
@@ -70,6 +72,8 @@ pub(super) struct Writer {
     pub(super) store: Store,
     /// The next publication's position; the head, once it is published.
     next: u64,
+    /// Bytes ever written: frames and index entries.
+    written: u64,
     /// How many subscribers each lane has, in units that only [`Tape::want`] knows.
     wanted: [u32; LANES],
     values_dropped: u64,
@@ -125,11 +129,13 @@ impl Tape {
         Tape(Arc::new(Shared {
             head: CachePadded::new(AtomicU64::new(0)),
             tail: AtomicU64::new(0),
+            written: std::sync::atomic::AtomicU64::new(0),
             wanted: AtomicU8::new(0),
             writer: Mutex::new(Writer {
                 registry,
                 store: Store::new(settings.segment, settings.retain),
                 next: 0,
+                written: 0,
                 wanted: [0; LANES],
                 values_dropped: 0,
             }),
@@ -147,6 +153,13 @@ impl Tape {
     pub fn tail(&self) -> Position {
         // Relaxed: only a hint that there is something to let go; segments are kept alive by their count.
         Position(self.0.tail.load(Ordering::Relaxed))
+    }
+
+    /// Bytes written so far, as of the head or a moment later: frames of all lanes, and index entries.
+    #[inline]
+    pub fn written(&self) -> u64 {
+        // Relaxed: whoever has loaded the head before sees at least what belongs to it.
+        self.0.written.load(Ordering::Relaxed)
     }
 
     /// Takes the writer's lock, to append one or several publications that are published together when it is dropped.
@@ -343,6 +356,7 @@ impl Appender<'_> {
         let entry = Entry { topic: id, seq, ts, origin, previous, ends, opens, kind, flags };
         writer.store.set_entry(position, entry);
         writer.next += 1;
+        writer.written += (len.iter().sum::<usize>() + size_of::<Entry>()) as u64;
         if !writer.registry.keep(id.slot, ts, kind, draft.payload(), account) {
             writer.values_dropped += 1;
         }
@@ -352,6 +366,8 @@ impl Appender<'_> {
 
 impl Drop for Appender<'_> {
     fn drop(&mut self) {
+        // Relaxed: the head's Release follows.
+        self.shared.written.store(self.writer.written, Ordering::Relaxed);
         // Release: pairs with the Acquire loads in `Tape::head` and `Reader::refresh`; all that was written is before it.
         self.shared.head.store(self.writer.next, Ordering::Release);
         // Relaxed: only a hint, and its writers take turns.

@@ -42,6 +42,19 @@ pub enum Ping {
     Behind,
     /// The peer's TCP has it: the answer is up to the application.
     Taken,
+    /// It has been waited for long enough, if what came meanwhile is read and was nothing. Also of a request that has not come.
+    Doubted,
+}
+
+/// Whether its socket is watched for what comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// It is.
+    Watched,
+    /// Not for reading: it stands in line for that.
+    Parked,
+    /// Not at all: it broke while it stood in line, and would be told of again and again.
+    Apart,
 }
 
 /// What a connection holds, as the desk counts it (`desk/held.rs`); all of it is known to its permit.
@@ -67,6 +80,14 @@ pub struct Connection<S> {
     pub answered: bool,
     /// Before its request comes a PROXY header.
     pub awaits_header: bool,
+    /// It stands in line to be read.
+    pub queued: bool,
+    /// There may be something of it that was not read, or read and not looked at: it isn't judged by its silence.
+    pub unread: bool,
+    /// What was read of it last was published.
+    pub publishes: bool,
+    /// Whether its socket is watched.
+    pub reads: Reads,
     /// Who is at the other end.
     pub holder: Holder,
     /// What has become of a ping, if nothing was heard since it was sent.
@@ -126,6 +147,10 @@ impl<S> Connection<S> {
             full: false,
             answered: false,
             awaits_header: false,
+            queued: false,
+            unread: false,
+            publishes: false,
+            reads: Reads::Watched,
             holder,
             ping: Ping::None,
             echo: true,

@@ -62,6 +62,7 @@ impl<E: Edge> Ground<E> {
         self.now = self.edge.now();
         self.work.begin_turn();
         self.metrics.turn_begun.set(self.now.0.max(1));
+        self.shared.publisher.lead().takes_turn(self.index, self.now, self.settings.stall_limit);
         self.now
     }
 

@@ -41,6 +41,7 @@ mod rota;
 #[cfg(all(any(test, fuzzing), not(loom)))]
 #[doc(hidden)]
 pub mod script;
+mod standing;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod timers;
@@ -59,6 +60,7 @@ use self::{
     desk::{Clerk, Desk},
     fan::{Fan, Fell, Ticked, Why},
     ground::{Ground, SURVEY_EVERY},
+    standing::Standing,
     work::Step,
 };
 use crate::{
@@ -76,6 +78,7 @@ pub(crate) struct Worker<E: Edge> {
     fan: Fan,
     cursors: Cursors,
     desk: Desk<E::Socket>,
+    standing: Standing,
     survey_due: Moment,
     /// What the edge has found ready in this turn.
     ready: Vec<Ready>,
@@ -100,6 +103,7 @@ impl<E: Edge> Worker<E> {
             fan: Fan::new(now),
             cursors: Cursors::new(now),
             desk: Desk::new(inbox, control, now),
+            standing: Standing::default(),
             survey_due: now,
             ready: Vec::new(),
             read: vec![0; desk::READ_BYTES],
@@ -120,8 +124,25 @@ impl<E: Edge> Worker<E> {
         self.tick();
         self.go();
         self.look_after();
+        self.show_standing();
         self.report(begun);
-        self.clerk().goes_on()
+        let goes_on = self.clerk().goes_on();
+        if !goes_on {
+            self.ground.shared.publisher.lead().show(self.ground.index, None);
+        }
+        goes_on
+    }
+
+    /// Shows those who publish how far this worker has come.
+    fn show_standing(&mut self) {
+        let Worker { ground, fan, standing, .. } = self;
+        let lead = ground.shared.publisher.lead();
+        if fan.interest.is_empty() {
+            standing.rest();
+            return lead.show(ground.index, None);
+        }
+        let planned = ground.reader.written_before(fan.position());
+        lead.show(ground.index, Some(standing.at(planned, fan.on_their_way())));
     }
 
     /// Whoever works at the desk.
@@ -163,6 +184,9 @@ impl<E: Edge> Worker<E> {
         }
         let now = self.ground.edge.now();
         let fallen = listens && self.cursors.has_fallen(self.ground.reader.floor());
+        if self.desk.reading.awaits_workers() && !self.ground.shared.publisher.holds(now) {
+            self.desk.reading.let_go_on();
+        }
         let busy = self.fan.is_busy() || self.cursors.is_busy() || fallen || self.desk.is_busy();
         let held = self.fan.pass_due(&self.ground, now).since(now);
         let behind = listens && self.ground.tape.head() > self.fan.position();
@@ -302,6 +326,7 @@ impl<E: Edge> Worker<E> {
         self.ground.work.report(&metrics.work, &metrics.put_off);
         metrics.turn.record([(now.since(begun).as_micros() as u64, 1)]);
         metrics.planned_bytes.set(self.fan.planned_bytes() as u64);
+        metrics.unread.set(self.desk.reading.len() as u64);
         metrics.connections.set(self.connections.len() as u64);
         metrics.cohorts.set(self.fan.interest.cohorts() as u64);
         metrics.names.set(self.fan.interest.names() as u64);

@@ -12,7 +12,6 @@ use super::{
 };
 use crate::{
     clock::Moment,
-    http,
     io::{Edge, Token},
     protocol::Reply,
 };
@@ -101,7 +100,7 @@ impl<E: Edge> Clerk<'_, E> {
         let Some(connection) = self.connections.get(token) else { return };
         match connection.phase {
             Phase::Request if now >= connection.since + settings.handshake_timeout => {
-                self.refuse(token, &http::Refusal::new(408, "The request did not come in time."));
+                self.check_request(token);
             }
             Phase::Closing | Phase::Ending if now >= connection.since + settings.close_timeout => {
                 self.check_closing(token);

@@ -1,6 +1,6 @@
 //! The desk: what connections say and are told, from their requests to their ends.
 //!
-//! It takes sockets over (`arrivals`), reads what comes on them, and does what is asked for: requests and upgrades (`requests`),
+//! It takes sockets over (`arrivals`), reads what comes on them (`reading`), and does what is asked for: requests and upgrades (`requests`),
 //! frames and commands (`messages`), as often as they may come (`quota`), subscriptions with their snapshots and resume points
 //! (`subscribe`, `points`). What it has to say goes out between publications (`answers`), and a connection's end is its affair
 //! whoever found it (`closing`, `draining`). It looks after those of whom nothing is heard (`expire`, `alive`).
@@ -18,6 +18,7 @@ mod leaving;
 mod messages;
 mod points;
 mod quota;
+mod reading;
 mod requests;
 mod subscribe;
 
@@ -25,11 +26,13 @@ use std::{collections::VecDeque, time::Duration};
 
 use crossbeam_channel::Receiver;
 
-use self::{draining::Draining, held::Held, leaving::Parted};
+pub use self::reading::READ_BYTES;
+#[cfg(all(test, not(loom)))]
+pub use self::reading::READ_TURN_BYTES;
+use self::{draining::Draining, held::Held, leaving::Parted, reading::Reading};
 #[cfg(all(any(test, fuzzing), not(loom)))]
 use super::connection::CohortId;
 use super::{
-    connection::{Phase, Ping},
     connections::{Connections, Handle},
     cursors::Cursors,
     fan::Fan,
@@ -41,18 +44,11 @@ use super::{
 use crate::{
     clock::Moment,
     handover::{Inbox, Message},
-    io::{Edge, Ready, Received, Token},
+    io::Edge,
     metrics::Refusal,
     slack::{KEPT_BY_THREAD, Slack},
     websocket::Violation,
 };
-
-/// Bytes taken from one connection in one turn, so that a busy one can't starve the rest.
-pub const READ_BYTES: usize = 128 * 1024;
-
-/// Bytes taken from all connections together in one turn, less what was planned before and is still on its way: what they
-/// publish has to be sent before the tape rolls over it.
-pub const READ_TURN_BYTES: usize = 256 * 1024;
 
 /// See the module's description.
 pub struct Desk<S> {
@@ -62,6 +58,7 @@ pub struct Desk<S> {
     /// Connections made so far.
     made: u64,
     pub timers: Timers,
+    pub reading: Reading,
     /// Connections whose timers have come.
     due: Rota,
     /// Something was published in this turn, and others are to be woken.
@@ -101,6 +98,7 @@ impl<S> Desk<S> {
             control,
             made: 0,
             timers: Timers::new(now),
+            reading: Reading::default(),
             due: Rota::default(),
             published: false,
             draining: None,
@@ -115,14 +113,15 @@ impl<S> Desk<S> {
     #[inline]
     pub fn is_busy(&self) -> bool {
         let lists = [self.answered.is_empty(), self.due.is_empty(), self.doomed.is_empty(), self.parted.is_empty()];
-        lists.contains(&false) || self.held.is_busy() || self.draining.as_ref().is_some_and(Draining::is_busy)
+        let draining = self.draining.as_ref().is_some_and(Draining::is_busy);
+        lists.contains(&false) || self.held.is_busy() || self.reading.is_busy() || draining
     }
 
     /// How long until there is something to do because nothing happened.
     #[inline]
     pub fn next_due(&self, now: Moment) -> Option<Duration> {
         let stop = self.draining.as_ref().map(|draining| draining.until().since(now));
-        stop.into_iter().chain(self.timers.until_next(now)).min()
+        [stop, self.timers.until_next(now), self.reading.next_due()].into_iter().flatten().min()
     }
 
     /// Gives back room that was needed once.
@@ -131,51 +130,11 @@ impl<S> Desk<S> {
         self.held.give_back();
         let lists: [&mut dyn Slack; 2] = [&mut self.doomed, &mut self.parted];
         lists.into_iter().for_each(|list| list.give_back(KEPT_BY_THREAD));
+        self.reading.give_back();
     }
 }
 
 impl<E: Edge> Clerk<'_, E> {
-    /// Reads what has come, as much as one turn takes, into `buffer`, one connection after the other.
-    pub fn read_all(&mut self, ready: &[Ready], buffer: &mut [u8]) {
-        let room = if self.fan.is_crowded() { 0 } else { READ_TURN_BYTES.saturating_sub(self.fan.planned_bytes()) };
-        let most = self.ground.metrics.received_bytes.get() + room as u64;
-        for event in ready {
-            if event.writable {
-                self.has_room(event.token);
-            }
-            // Those that are left out are ready again in the next turn, and come first then.
-            if event.readable && self.ground.metrics.received_bytes.get() < most {
-                if self.ground.work.is_over() {
-                    self.ground.work.put_off();
-                    continue;
-                }
-                self.read_one(event.token, buffer);
-            }
-        }
-    }
-
-    fn read_one(&mut self, token: Token, buffer: &mut [u8]) {
-        let Some(connection) = self.connections.get_mut(token) else { return };
-        match self.ground.edge.receive(&mut connection.socket, buffer) {
-            Received::Bytes(n) => {
-                connection.heard = self.ground.now;
-                connection.ping = Ping::None;
-                self.ground.metrics.received_bytes.add(n as u64);
-                match connection.phase {
-                    Phase::Request => self.feed_request(token, &buffer[..n]),
-                    // What comes on a stream of events is nothing that anybody waits for.
-                    Phase::Open if !connection.lane.words().hears() => {}
-                    Phase::Open | Phase::Closing => self.feed(token, &mut buffer[..n]),
-                    Phase::Ending => {}
-                }
-            }
-            Received::Nothing => {}
-            Received::End => self.ended(token),
-            Received::Broken(why) => self.lost(token, why),
-        }
-        self.note_held(token);
-    }
-
     /// What a step may still cost beside the sends of what was said in it. Where several share a step, each takes half of
     /// what the others have left of it.
     fn spare(&self) -> u64 {
@@ -201,6 +160,7 @@ impl<S> Desk<S> {
                 connection.timer.is_some() || self.due.tokens().any(|due| due == token),
                 "a connection has a timer, or it has come"
             );
+            assert!(!connection.queued || connection.unread, "whoever stands in line has not been read");
             assert!(
                 !connection.answered || self.answered.tokens().any(|other| other == token),
                 "whoever has answers is on the list"
@@ -211,6 +171,7 @@ impl<S> Desk<S> {
             );
         }
         assert_eq!(self.timers.len(), timed, "a timer for each connection that has one, and no other");
+        self.reading.invariants(connections);
     }
 
     /// The cohorts of those who have left.

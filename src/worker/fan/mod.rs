@@ -215,6 +215,12 @@ impl Fan {
         !self.passes.is_empty() || !self.ticking.is_empty()
     }
 
+    /// The oldest and the newest pass on their way.
+    #[inline]
+    pub fn on_their_way(&self) -> Option<(PassId, PassId)> {
+        self.passes.oldest().zip(self.passes.newest())
+    }
+
     /// Whether cohorts stand in line, or ticks are open.
     #[inline]
     pub fn is_busy(&self) -> bool {

@@ -363,6 +363,11 @@ impl Client {
         (self.state, self.vanished) = (State::Left, Some(now));
     }
 
+    /// Whether it has the answers to all of its pings.
+    pub fn has_pongs(&self) -> bool {
+        self.pings.is_empty()
+    }
+
     pub fn close(&mut self, code: u16) {
         if matches!(self.speech, Speech::Events) {
             self.state = State::Left;

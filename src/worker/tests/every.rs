@@ -30,8 +30,8 @@ impl Script {
             heartbeat: Duration::from_secs(if random.bool() { random.u64(1..20) } else { 0 }),
             idle_timeout: Duration::from_secs(if random.bool() { random.u64(6..90) } else { 0 }),
             flush_interval,
+            turn_work: if random.bool() { random.u64(1000..20_000) } else { 250_000 },
             turn_sends: if random.bool() { random.usize(1..6) } else { 64 },
-            turn_work: if random.bool() { random.u64(100..3000) } else { 250_000 },
             owed_max: if random.bool() { random.usize(1..3000) } else { OWED_MAX },
             ..settings()
         };
