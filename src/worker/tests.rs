@@ -18,6 +18,7 @@ mod every;
 mod interest;
 mod parts;
 mod reload;
+mod work;
 
 use std::{
     collections::{BTreeMap, VecDeque},
