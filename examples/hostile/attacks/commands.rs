@@ -206,21 +206,20 @@ fn snapshots_again(attacker: &Attacker) {
 
 pub const DEEP_PATTERNS: Attack = attack(
     "deep-patterns",
-    "1 address, 20 connections with 1,000 patterns of 60 segments each: what the server keeps for each segment",
+    "1 address, 100 connections with 1,000 patterns of ten segments each: what the server keeps for each segment",
     deep_patterns,
 )
-.memory(128, 128)
+.memory(256, 128)
 .later();
 
 fn deep_patterns(attacker: &Attacker) {
     let open = |n: usize| {
         let mut stream = attacker.upgraded("/ws")?;
-        let pattern = format!("{n}-{{}}.{}*", "a.".repeat(58));
-        stream.write_all(&wire::command(&sub(&pattern, 400, ""))).ok()?;
-        stream.write_all(&wire::command(&sub(&format!("b{pattern}"), 400, ""))).ok()?;
+        let pattern = format!("{n}-{{}}.{}*", "a.".repeat(8));
+        stream.write_all(&wire::command(&sub(&pattern, 1000, ""))).ok()?;
         Some(stream)
     };
-    attacker.hold(attacker.count(20), open, Duration::from_millis(50), |_| {});
+    attacker.hold(attacker.count(100), open, Duration::from_millis(50), |_| {});
 }
 
 /// A `sub` of so many names, each with its number in the place of `{}`, and what comes behind them.
