@@ -9,7 +9,7 @@ fn whatever_many_clients_ask_for_a_turn_costs_what_it_may_and_an_honest_one_is_s
         let mut random = fastrand::Rng::with_seed(seed);
         let (turn_work, turn_sends) = (random.u64(20_000..200_000), random.usize(4..64));
         let mut market = Market::new(seed, turn_work, turn_sends);
-        for _ in 0..random.usize(..100) {
+        for _ in 0..random.usize(..80) {
             let step: Result<Step, ()> = Step::any(&mut |below| Ok(random.u64(..below)));
             market.take(step.expect("there are always numbers"));
         }
