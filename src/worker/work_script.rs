@@ -66,7 +66,7 @@ const HONEST_TURNS: u64 = 60;
 const ASKS: u32 = 60;
 
 /// An answer that is made as a whole: an `ack` of [`NAMES`] names, a message, a list.
-const ANSWER_MAX: usize = 64 * 1024;
+const ANSWER_MAX: usize = 16 * 1024;
 
 /// What a script does next.
 #[derive(Clone, Debug)]
@@ -250,7 +250,7 @@ impl Market {
             max_commands: RateLimit::NONE,
             max_commands_per_ip: RateLimit::NONE,
             max_connects_per_ip: RateLimit::NONE,
-            max_pending: bytesize::ByteSize::kib(64),
+            max_pending: bytesize::ByteSize::kib(48),
             turn_work,
             turn_sends,
             ..Config::default()
