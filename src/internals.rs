@@ -47,5 +47,5 @@ pub mod websocket {
 /// The worker's tables, as their tests drive them.
 #[cfg(fuzzing)]
 pub mod worker {
-    pub use crate::worker::{reload_script as reload, script};
+    pub use crate::worker::{reload_script as reload, script, work_script as work};
 }

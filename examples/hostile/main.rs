@@ -108,8 +108,15 @@ struct Options {
     flags: Vec<String>,
 }
 
-const NONE: Attack =
-    Attack { name: "calm", text: "nobody attacks", peak: 8 << 20, left: 8 << 20, later: false, run: |_| {} };
+const NONE: Attack = Attack {
+    name: "calm",
+    text: "nobody attacks",
+    peak: 8 << 20,
+    left: 8 << 20,
+    later: false,
+    flags: &[],
+    run: |_| {},
+};
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -202,7 +209,8 @@ struct Outcome {
 
 /// Starts a server and the healthy, and makes one attack.
 fn beside(options: &Options, attack: &Attack, core: Option<core_affinity::CoreId>) -> Result<Outcome> {
-    let mut server = Server::start(&options.server, &options.flags, core)?;
+    let flags: Vec<&str> = attack.flags.iter().copied().chain(options.flags.iter().map(String::as_str)).collect();
+    let mut server = Server::start(&options.server, &flags, core)?;
     let healthy = Healthy::new(&server);
     let attacker = Attacker::new(server.address, HOSTILE, 1);
     let outcome = thread::scope(|scope| {
@@ -216,6 +224,7 @@ fn beside(options: &Options, attack: &Attack, core: Option<core_affinity::CoreId
     let mut outcome = outcome?;
     outcome.waits = healthy.take();
     outcome.connections = attacker.connections();
+    outcome.faults.extend(attacker.wrongs());
     if !server.lives() {
         outcome.faults.push("the server has ended".to_owned());
     }

@@ -39,7 +39,7 @@ struct Log {
 
 impl Server {
     /// Starts it with its defaults and `flags` on `core`, and fills its tape, so that what it grows by later is not that.
-    pub fn start(program: &Path, flags: &[String], core: Option<core_affinity::CoreId>) -> Result<Server> {
+    pub fn start(program: &Path, flags: &[&str], core: Option<core_affinity::CoreId>) -> Result<Server> {
         let config = std::env::temp_dir().join(format!("stentor-hostile-{}.toml", std::process::id()));
         fs::write(&config, "")?;
         let mut command = Command::new(program);

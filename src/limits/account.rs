@@ -7,7 +7,8 @@
 //!
 //! An account that nobody holds any more stays until all that it did is long enough ago, so that nobody gets a fresh quota by
 //! coming back. Those that are left over are swept out when there are twice as many accounts as after the last sweep: an
-//! address costs some 200 bytes, and there are never more than twice as many as are in use, and [`IDLE_MAX`].
+//! address costs some 200 bytes, and there are never more than twice as many as are in use, and [`IDLE_MAX`]. They lie in
+//! [`PARTS`] tables by a hash of the address, each with a lock of its own: one is swept, or grows, in some ten microseconds.
 
 use std::{
     collections::HashMap,
@@ -47,8 +48,11 @@ pub const TABLES: usize = 6;
 /// fresh quotas, and has them anyway.
 pub const IDLE_MAX: usize = 65_536;
 
-/// No sweep while there are fewer.
-const SWEEP_LEAST: usize = 1024;
+/// Tables in which accounts lie.
+pub const PARTS: usize = 256;
+
+/// No sweep of one of them while there are fewer in it.
+const SWEEP_LEAST: usize = 256;
 
 /// What each address may have, by [`Table`]; `usize::MAX` for any number.
 #[derive(Debug)]
@@ -188,7 +192,7 @@ impl Drop for Charge {
     }
 }
 
-/// All accounts, by address. Hashed with keys of its own: clients choose their addresses.
+/// One part of the accounts, by address. Hashed with keys of its own: clients choose their addresses.
 #[derive(Debug)]
 pub(super) struct Accounts {
     by_prefix: HashMap<Prefix, Arc<Account>>,
@@ -228,7 +232,7 @@ impl Accounts {
         self.by_prefix.retain(|_, account| {
             let rests = !is_held(account);
             debug_assert!(!rests || account.used.iter().all(|used| used.load(Ordering::Relaxed) == 0));
-            let stays = !rests || (!account.rests(now) && idle < IDLE_MAX);
+            let stays = !rests || (!account.rests(now) && idle < IDLE_MAX / PARTS);
             idle += usize::from(rests && stays);
             stays
         });
@@ -304,10 +308,11 @@ mod tests {
     fn however_many_addresses_were_busy_lately_only_so_many_are_remembered() {
         let shares = Arc::new(Shares::new([usize::MAX; TABLES]));
         let mut accounts = Accounts::new(&shares, Quota::new("10/s".parse().unwrap()));
-        for n in 0..3 * IDLE_MAX as u32 {
+        let most = (IDLE_MAX / PARTS) as u32;
+        for n in 0..20 * most {
             let account = accounts.find(Prefix::of(std::net::Ipv4Addr::from(n).into(), 64), Moment(1));
             assert!(accounts.connects.allows_shared(&account.connects, Moment(1)));
         }
-        assert!(accounts.len() <= 2 * IDLE_MAX, "{}", accounts.len());
+        assert!(accounts.len() <= 2 * most as usize, "{}", accounts.len());
     }
 }

@@ -13,6 +13,7 @@ mod prefix;
 mod quota;
 
 use std::{
+    hash::{BuildHasher, RandomState},
     net::IpAddr,
     sync::{
         Arc,
@@ -20,9 +21,9 @@ use std::{
     },
 };
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
-use self::account::{Accounts, Shares, TABLES, take};
+use self::account::{Accounts, PARTS, Shares, TABLES, take};
 pub use self::{
     account::{Account, Charge, Table},
     prefix::Prefix,
@@ -96,7 +97,9 @@ pub struct Limits {
     held: AtomicUsize,
     held_max: AtomicUsize,
     shares: Arc<Shares>,
-    accounts: Mutex<Accounts>,
+    /// By a hash of the address, so that no sweep of all of them has everybody wait.
+    accounts: Box<[Mutex<Accounts>]>,
+    key: RandomState,
     ipv6_len: u8,
 }
 
@@ -111,7 +114,8 @@ impl Limits {
             assembly_max: AtomicUsize::new(bounds.assembly),
             held: AtomicUsize::new(0),
             held_max: AtomicUsize::new(bounds.held),
-            accounts: Mutex::new(Accounts::new(&shares, bounds.connects)),
+            accounts: (0..PARTS).map(|_| Mutex::new(Accounts::new(&shares, bounds.connects))).collect(),
+            key: RandomState::new(),
             shares,
             ipv6_len,
         })
@@ -132,7 +136,7 @@ impl Limits {
         self.assembly_max.store(bounds.assembly, Ordering::Relaxed);
         self.held_max.store(bounds.held, Ordering::Relaxed);
         self.shares.set(bounds.shares);
-        self.accounts.lock().connects = bounds.connects;
+        self.accounts.iter().for_each(|part| part.lock().connects = bounds.connects);
     }
 
     /// Connections that there may be.
@@ -157,12 +161,18 @@ impl Limits {
 
     /// Addresses that have an account.
     pub fn addresses(&self) -> usize {
-        self.accounts.lock().len()
+        self.accounts.iter().map(|part| part.lock().len()).sum()
     }
 
     /// The account of an address, for something other than a connection of its own.
     pub fn account(&self, address: IpAddr, now: Moment) -> Arc<Account> {
-        self.accounts.lock().find(Prefix::of(address, self.ipv6_len), now)
+        let prefix = Prefix::of(address, self.ipv6_len);
+        self.part_of(prefix).find(prefix, now)
+    }
+
+    /// The accounts among which that of `prefix` is, or comes to be.
+    fn part_of(&self, prefix: Prefix) -> MutexGuard<'_, Accounts> {
+        self.accounts[self.key.hash_one(prefix) as usize % PARTS].lock()
     }
 
     /// Takes up room for a connection until the permit is dropped, and of `address`, if one is to be counted.
@@ -206,8 +216,9 @@ impl Permit {
             return Ok(());
         }
         let account = {
-            let mut accounts = self.limits.accounts.lock();
-            let account = accounts.find(Prefix::of(address, self.limits.ipv6_len), now);
+            let prefix = Prefix::of(address, self.limits.ipv6_len);
+            let mut accounts = self.limits.part_of(prefix);
+            let account = accounts.find(prefix, now);
             if !accounts.connects.allows_shared(&account.connects, now) {
                 return Err(Refusal::ConnectsLimited);
             }
@@ -420,6 +431,15 @@ mod tests {
         }
         limits.admit(Some(address("2001:db8:1:3::7")), NOW).unwrap();
         assert_eq!(limits.addresses(), 3);
+    }
+
+    #[test]
+    fn nobody_waits_for_more_than_a_small_part_of_all_accounts() {
+        let limits = Limits::new(&bounds(1, 1), 64);
+        let address = |n: u32| IpAddr::from(std::net::Ipv4Addr::from(n));
+        let held: Vec<_> = (0..20_000).map(|n| limits.account(address(n), NOW)).collect();
+        let largest = limits.accounts.iter().map(|part| part.lock().len()).max();
+        assert!(largest < Some(200) && limits.addresses() == held.len(), "{largest:?}");
     }
 
     #[test]

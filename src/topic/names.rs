@@ -9,7 +9,7 @@
 //! is for the owner of the value to say: the table holds none.
 
 use std::{
-    hash::{BuildHasher, RandomState},
+    hash::{BuildHasher, Hash, RandomState},
     mem,
 };
 
@@ -36,9 +36,9 @@ impl<T> Default for Names<T> {
 }
 
 impl<T> Names<T> {
-    /// What the other methods take for `name`.
+    /// What the other methods take for `name`, whatever values are called by.
     #[inline]
-    pub fn hash(&self, name: &str) -> u64 {
+    pub fn hash(&self, name: impl Hash) -> u64 {
         self.key.hash_one(name)
     }
 
@@ -96,7 +96,7 @@ mod tests {
 
     fn numbers(count: usize) -> (Names<usize>, Vec<u64>) {
         let mut names = Names::default();
-        let hashes: Vec<u64> = (0..count).map(|n| names.hash(&n.to_string())).collect();
+        let hashes: Vec<u64> = (0..count).map(|n| names.hash(n.to_string())).collect();
         hashes.iter().enumerate().for_each(|(n, hash)| names.insert(*hash, n));
         (names, hashes)
     }

@@ -9,49 +9,109 @@
 //! A look at one topic goes down the branches that its segments and `*` name, and nowhere else: a topic of `k` segments is
 //! matched by fewer than `2^(k+1)` patterns, however many there are. So the work is bounded by the name, and for very long
 //! names by [`VISITS_MAX`]: it is done under a lock that everybody who subscribes needs.
+//!
+//! Branches lie in one table, by the node that they come from and their segment. So a segment of a pattern that no other begins
+//! with takes some 80 bytes, and no node that is full has others wait while it moves.
 
-use std::collections::BTreeMap;
+use super::names::Names;
 
 /// Nodes that are looked at for one topic: all that there can be for one of up to 8 segments, and some 25 microseconds.
 pub(super) const VISITS_MAX: usize = 512;
 
 /// Patterns, each with its number of subscriptions.
 #[derive(Debug, Default)]
-pub(super) struct Patterns(Node);
+pub(super) struct Patterns {
+    root: Node,
+    branches: Names<Branch>,
+    last_id: u64,
+}
 
-// An ordered map for the segments: clients choose them, and no choice makes it slow.
+/// Leads from one node to the next.
+#[derive(Debug)]
+struct Branch {
+    from: u64,
+    segment: Box<str>,
+    to: Node,
+}
+
 #[derive(Debug, Default)]
 struct Node {
+    /// The root's is 0; none is used again.
+    id: u64,
     /// Subscriptions to the pattern that ends here.
-    here: usize,
+    here: u32,
     /// Subscriptions to this and `>`.
-    below: usize,
-    any: Option<Box<Node>>,
-    named: BTreeMap<Box<str>, Node>,
+    below: u32,
+    /// Branches that come from here, and whether `*` is one of them.
+    branches: u32,
+    has_any: bool,
 }
+
+/// Where a branch is: its hash, the node that it comes from, its segment.
+type Place<'a> = (u64, u64, &'a str);
 
 impl Patterns {
     /// Counts one subscription more to `pattern`.
     pub fn add(&mut self, pattern: &str) {
-        let mut node = &mut self.0;
-        for segment in pattern.split('.') {
-            node = match segment {
-                ">" => {
-                    node.below += 1;
-                    return;
-                }
-                "*" => node.any.get_or_insert_default(),
-                // Looked up twice where it is new: the entry would want a copy of the name each time.
-                name if node.named.contains_key(name) => node.named.get_mut(name).expect("it was just there"),
-                name => node.named.entry(name.into()).or_default(),
-            };
+        let mut at = None;
+        for segment in pattern.split('.').filter(|segment| *segment != ">") {
+            let place = self.place(self.node(at).map_or(0, |node| node.id), segment);
+            if self.node(Some(place)).is_none() {
+                self.last_id += 1;
+                let to = Node { id: self.last_id, ..Node::default() };
+                self.branches.insert(place.0, Branch { from: place.1, segment: segment.into(), to });
+                let before = self.node_mut(at);
+                before.branches += 1;
+                before.has_any |= segment == "*";
+            }
+            at = Some(place);
         }
-        node.here += 1;
+        let node = self.node_mut(at);
+        *if pattern.ends_with('>') { &mut node.below } else { &mut node.here } += 1;
     }
 
     /// Counts one subscription less to `pattern`, which was added before.
     pub fn remove(&mut self, pattern: &str) {
-        self.0.remove(pattern);
+        let mut path = Vec::new();
+        for segment in pattern.split('.').filter(|segment| *segment != ">") {
+            let Some(node) = self.node(path.last().copied()) else { break };
+            path.push(self.place(node.id, segment));
+        }
+        if self.node(path.last().copied()).is_none() {
+            return debug_assert!(false, "{pattern} was never added");
+        }
+        let node = self.node_mut(path.last().copied());
+        *if pattern.ends_with('>') { &mut node.below } else { &mut node.here } -= 1;
+        // What leads nowhere any more goes, the last first.
+        while let Some(place) = path.pop()
+            && self.node(Some(place)).is_some_and(Node::is_empty)
+        {
+            self.branches.remove(place.0, |branch| branch.is_at(place));
+            let before = self.node_mut(path.last().copied());
+            before.branches -= 1;
+            before.has_any &= place.2 != "*";
+        }
+    }
+
+    fn place<'a>(&self, from: u64, segment: &'a str) -> Place<'a> {
+        (self.branches.hash((from, segment)), from, segment)
+    }
+
+    /// The node that the branch in this place leads to; the root, for none.
+    fn node(&self, at: Option<Place<'_>>) -> Option<&Node> {
+        let Some(place) = at else { return Some(&self.root) };
+        self.branches.find(place.0, |branch| branch.is_at(place)).map(|branch| &branch.to)
+    }
+
+    /// The same of a branch that is there, to be changed.
+    fn node_mut(&mut self, at: Option<Place<'_>>) -> &mut Node {
+        let Some(place) = at else { return &mut self.root };
+        let found = self.branches.find_mut(place.0, |branch| branch.is_at(place));
+        &mut found.expect("the branch was found before").to
+    }
+
+    fn next(&self, node: &Node, segment: &str) -> Option<&Node> {
+        self.node(Some(self.place(node.id, segment)))
     }
 
     /// How many subscriptions match `topic`; `visits` counts the nodes looked at.
@@ -73,20 +133,22 @@ impl Patterns {
     /// whether all were looked at.
     fn walk(&self, topic: &str, visits: &mut usize, mut goes_on: impl FnMut(usize) -> bool) -> bool {
         let most = *visits + VISITS_MAX;
-        let mut open = vec![(&self.0, topic)];
+        let mut open = vec![(&self.root, topic)];
         while let Some((node, rest)) = open.pop() {
             if *visits == most {
                 return false;
             }
             *visits += 1;
-            if !goes_on(node.below) {
+            if !goes_on(node.below as usize) {
                 return false;
             }
             let (segment, rest) = rest.split_once('.').map_or((rest, None), |(segment, rest)| (segment, Some(rest)));
-            for next in [node.any.as_deref(), node.named.get(segment)].into_iter().flatten() {
+            let any = node.has_any.then(|| self.next(node, "*")).flatten();
+            let named = (node.branches > 0).then(|| self.next(node, segment)).flatten();
+            for next in [any, named].into_iter().flatten() {
                 match rest {
                     Some(rest) => open.push((next, rest)),
-                    None if goes_on(next.here) => {}
+                    None if goes_on(next.here as usize) => {}
                     None => return false,
                 }
             }
@@ -95,32 +157,15 @@ impl Patterns {
     }
 }
 
-impl Node {
-    fn remove(&mut self, pattern: &str) {
-        let (segment, rest) = pattern.split_once('.').map_or((pattern, None), |(segment, rest)| (segment, Some(rest)));
-        let next = match segment {
-            ">" => {
-                self.below -= 1;
-                return;
-            }
-            "*" => self.any.as_deref_mut(),
-            name => self.named.get_mut(name),
-        };
-        let Some(next) = next else { return debug_assert!(false, "{pattern} was never added") };
-        match rest {
-            Some(rest) => next.remove(rest),
-            None => next.here -= 1,
-        }
-        if next.is_empty() {
-            match segment {
-                "*" => self.any = None,
-                name => drop(self.named.remove(name)),
-            }
-        }
+impl Branch {
+    fn is_at(&self, (_, from, segment): Place<'_>) -> bool {
+        self.from == from && *self.segment == *segment
     }
+}
 
+impl Node {
     fn is_empty(&self) -> bool {
-        self.here == 0 && self.below == 0 && self.any.is_none() && self.named.is_empty()
+        self.here == 0 && self.below == 0 && self.branches == 0
     }
 }
 
@@ -149,7 +194,7 @@ mod tests {
             prop_assert_eq!(count(&tree, &topic), expected);
             prop_assert_eq!(tree.may_match(&topic, &mut 0), expected > 0);
             left.iter().for_each(|pattern| tree.remove(pattern));
-            prop_assert!(tree.0.is_empty(), "nothing is left of patterns that nobody has");
+            prop_assert!(tree.root.is_empty() && tree.branches.len() == 0, "nothing is left of patterns that nobody has");
         }
     }
 
@@ -162,6 +207,17 @@ mod tests {
         tree.add("q.*");
         let mut visits = 0;
         assert_eq!((tree.count("q.a", &mut visits), visits), (1, 2));
+    }
+
+    #[test]
+    fn a_pattern_takes_little_more_than_its_segments() {
+        let mut tree = Patterns::default();
+        for n in 0..10_000 {
+            tree.add(&format!("{n}.{}*", "a.".repeat(8)));
+        }
+        let (room, _) = tree.branches.room();
+        let bytes = room * size_of::<(u64, Branch)>();
+        assert!(bytes <= 10_000 * 10 * 160, "{} bytes for each pattern of ten segments", bytes / 10_000);
     }
 
     #[test]

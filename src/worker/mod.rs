@@ -47,6 +47,9 @@ mod tests;
 mod timers;
 #[allow(dead_code, reason = "the steps are priced one after the other")]
 mod work;
+#[cfg(all(any(test, fuzzing), not(loom)))]
+#[doc(hidden)]
+pub mod work_script;
 
 use std::{sync::Arc, time::Duration};
 

@@ -335,18 +335,7 @@ impl Guest {
 
     /// Sends a text of at most 64 KiB.
     fn send(&self, text: &str) {
-        let key = [7, 9, 0x5a, 0];
-        let mut frame = vec![0x81];
-        match text.len() {
-            len @ ..126 => frame.push(0x80 | len as u8),
-            len => {
-                frame.push(0x80 | 126);
-                frame.extend_from_slice(&(len as u16).to_be_bytes());
-            }
-        }
-        frame.extend_from_slice(&key);
-        frame.extend(text.bytes().enumerate().map(|(at, byte)| byte ^ key[at % 4]));
-        self.peer.write(&frame);
+        self.peer.write(&masked(0x81, text.as_bytes()));
     }
 
     /// Reads what is there; returns whether there was anything.
@@ -361,7 +350,7 @@ impl Guest {
             self.gone |= !self.is_open;
         }
         while self.is_open && !self.gone {
-            let Some((opcode, payload)) = self.next_frame() else { break };
+            let Some((opcode, payload)) = next_frame(&mut self.input) else { break };
             match opcode {
                 1 => self.message(std::str::from_utf8(&payload).expect("text frames are text")),
                 9 => self.peer.write(&[0x8a, 0x80, 0, 0, 0, 0]),
@@ -374,19 +363,6 @@ impl Guest {
             self.peer.end();
         }
         !bytes.is_empty()
-    }
-
-    fn next_frame(&mut self) -> Option<(u8, Vec<u8>)> {
-        let (header, len) = match *self.input {
-            [_, len @ 0..126, ..] => (2, usize::from(len)),
-            [_, 126, high, low, ..] => (4, usize::from(u16::from_be_bytes([high, low]))),
-            [_, 127, _, _, _, _, a, b, c, d, ..] => (10, u32::from_be_bytes([a, b, c, d]) as usize),
-            _ => return None,
-        };
-        let frame = self.input.get(header..header + len)?.to_vec();
-        let opcode = self.input[0] & 0xf;
-        self.input.drain(..header + len);
-        Some((opcode, frame))
     }
 
     fn message(&mut self, text: &str) {
@@ -418,4 +394,34 @@ impl Guest {
             _ => {}
         }
     }
+}
+
+/// A frame as clients send them, with at most 64 KiB.
+pub(super) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+    let key = [7, 9, 0x5a, 0];
+    let mut frame = vec![first];
+    match payload.len() {
+        len @ ..126 => frame.push(0x80 | len as u8),
+        len => {
+            frame.push(0x80 | 126);
+            frame.extend_from_slice(&(len as u16).to_be_bytes());
+        }
+    }
+    frame.extend_from_slice(&key);
+    frame.extend(payload.iter().enumerate().map(|(at, byte)| byte ^ key[at % 4]));
+    frame
+}
+
+/// Takes the first frame out of what the server has sent, if it is there whole: its opcode and payload.
+pub(super) fn next_frame(input: &mut Vec<u8>) -> Option<(u8, Vec<u8>)> {
+    let (header, len) = match **input {
+        [_, len @ 0..126, ..] => (2, usize::from(len)),
+        [_, 126, high, low, ..] => (4, usize::from(u16::from_be_bytes([high, low]))),
+        [_, 127, _, _, _, _, a, b, c, d, ..] => (10, u32::from_be_bytes([a, b, c, d]) as usize),
+        _ => return None,
+    };
+    let frame = input.get(header..header + len)?.to_vec();
+    let opcode = input[0] & 0xf;
+    input.drain(..header + len);
+    Some((opcode, frame))
 }

@@ -22,6 +22,7 @@ mod reading;
 mod reload;
 mod shares;
 mod waves;
+mod work;
 
 use std::{
     collections::{BTreeMap, VecDeque},

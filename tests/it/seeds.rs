@@ -153,3 +153,13 @@ fn seeds_are_what_a_session_says() {
         write("names", &format!("{n}"), names.as_bytes());
     }
 }
+
+#[test]
+#[ignore = "writes fuzz/seeds"]
+fn seeds_of_scripts_are_long_ones_by_luck() {
+    for n in 0..4 {
+        let mut random = fastrand::Rng::with_seed(n);
+        let bytes: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(BYTES).collect();
+        write("work", &n.to_string(), &bytes);
+    }
+}

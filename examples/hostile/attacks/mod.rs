@@ -4,6 +4,8 @@
 //! never judges: that is for whoever stands beside the healthy clients. `examples/hostile` runs them in full size against a
 //! release build and judges by figures; `tests/it/hostile.rs` runs them scaled down and judges by events.
 
+mod commands;
+mod crowd;
 mod http;
 mod names;
 mod readers;
@@ -13,6 +15,7 @@ mod turns;
 pub mod wire;
 
 use std::{
+    collections::BTreeMap,
     io::{ErrorKind, Read, Write},
     net::{IpAddr, SocketAddr, TcpStream},
     os::fd::AsFd,
@@ -21,7 +24,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -43,12 +46,14 @@ pub struct Attack {
     pub left: u64,
     /// The bounds of today don't hold against it; it runs only by name.
     pub later: bool,
+    /// Further flags of the server that it attacks.
+    pub flags: &'static [&'static str],
     /// Carries it out.
     pub run: fn(&Attacker),
 }
 
 const fn attack(name: &'static str, text: &'static str, run: fn(&Attacker)) -> Attack {
-    Attack { name, text, peak: 16 * MIB, left: 8 * MIB, later: false, run }
+    Attack { name, text, peak: 16 * MIB, left: 8 * MIB, later: false, flags: &[], run }
 }
 
 impl Attack {
@@ -59,6 +64,11 @@ impl Attack {
 
     const fn later(self) -> Attack {
         Attack { later: true, ..self }
+    }
+
+    /// Against a server with these flags.
+    const fn with(self, flags: &'static [&'static str]) -> Attack {
+        Attack { flags, ..self }
     }
 }
 
@@ -103,6 +113,33 @@ pub const ALL: &[Attack] = &[
     turns::OVERLAPS,
     turns::COHORTS,
     turns::PATTERN_LISTS,
+    turns::GARBAGE_TO_EVENTS,
+    turns::CLOSING,
+    turns::BYTE_BY_BYTE,
+    turns::ALMOST_JSON,
+    turns::LANE_FLIPS,
+    turns::OTHER_WORKER,
+    turns::POSTS,
+    commands::EVERYTHING,
+    commands::EVERYTHING_OF_MANY,
+    commands::FORTY,
+    commands::PATTERN_COMMANDS,
+    commands::REFUSED,
+    commands::FROM_PATTERNS,
+    commands::RESUMES,
+    commands::FLIPPER,
+    commands::UNSUBS,
+    commands::SNAPSHOTS_AGAIN,
+    commands::DEEP_PATTERNS,
+    crowd::CROWD,
+    crowd::TICKS,
+    crowd::ONE_TICK,
+    crowd::TOGETHER,
+    crowd::SILENT_TOGETHER,
+    crowd::LEAVE_TOGETHER,
+    crowd::BACKLOGS,
+    crowd::ROUNDS,
+    crowd::STALLED_CROWD,
 ];
 
 /// Whoever attacks: one address, and what it has done so far.
@@ -118,6 +155,8 @@ pub struct Attacker {
     held: AtomicUsize,
     /// Connections that it has made.
     made: AtomicUsize,
+    /// What was done to those of its clients that did nothing wrong, and how often.
+    wrongs: Mutex<BTreeMap<String, usize>>,
 }
 
 impl Attacker {
@@ -131,6 +170,7 @@ impl Attacker {
             news: Condvar::new(),
             held: AtomicUsize::new(0),
             made: AtomicUsize::new(0),
+            wrongs: Mutex::default(),
         }
     }
 
@@ -156,6 +196,29 @@ impl Attacker {
     #[allow(dead_code, reason = "figures are the suite's")]
     pub fn connections(&self) -> (usize, usize) {
         (self.held.load(Ordering::Relaxed), self.made.load(Ordering::Relaxed))
+    }
+
+    /// What was done to those of its clients that did nothing wrong.
+    #[allow(dead_code, reason = "figures are the suite's")]
+    pub fn wrongs(&self) -> Vec<String> {
+        self.wrongs.lock().unwrap().iter().map(|(what, times)| format!("{times} × {what}")).collect()
+    }
+
+    fn wronged(&self, what: &str) {
+        if self.goes_on() {
+            *self.wrongs.lock().unwrap().entry(what.to_owned()).or_default() += 1;
+        }
+    }
+
+    fn holds(&self, connections: usize) {
+        self.held.fetch_max(connections, Ordering::Relaxed);
+    }
+
+    /// The same attacker at another address.
+    fn second(&self) -> Attacker {
+        let IpAddr::V4(source) = self.source else { return Attacker::new(self.server, self.source, self.scale) };
+        let source = std::net::Ipv4Addr::from(u32::from(source) + 1);
+        Attacker::new(self.server, source.into(), self.scale)
     }
 
     fn settled(&self) {
@@ -207,6 +270,27 @@ impl Attacker {
     fn exchange(&self, request: &[u8]) {
         let Some(mut stream) = self.sent(request) else { return };
         while self.goes_on() && stream.read(&mut [0; 4096]).is_ok_and(|len| len > 0) {}
+    }
+
+    /// Reads away what comes, for so long at most.
+    fn read_for(&self, stream: &mut TcpStream, length: Duration) {
+        let (begun, mut buffer) = (Instant::now(), vec![0; 256 * 1024]);
+        let _ = stream.set_read_timeout(Some(Duration::from_millis(20)));
+        while self.goes_on() && begun.elapsed() < length {
+            let read = stream.read(&mut buffer);
+            if matches!(read, Ok(0)) || step(read).is_none() {
+                return;
+            }
+        }
+    }
+
+    /// The epoch of a topic that it has published on.
+    fn epoch_of(&self, topic: &str) -> Option<String> {
+        let mut stream = self.sent(&wire::get(&format!("/topics/{topic}"), "Connection: close\r\n"))?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (_, epoch) = answer.split_once("\"epoch\":\"")?;
+        epoch.split('"').next().map(str::to_owned)
     }
 
     /// Waits a moment; returns whether it goes on.

@@ -1,6 +1,6 @@
 //! Work that one client may ask for within one turn of a worker, or under a lock.
 
-use std::{io::Write, net::TcpStream, time::Duration};
+use std::{io::Write, net::TcpStream, thread, time::Duration};
 
 use super::{Attack, Attacker, attack, wire};
 
@@ -206,4 +206,130 @@ fn subscribed(attacker: &Attacker, n: usize, name: impl Fn(usize, usize) -> Stri
     let mut stream = attacker.upgraded("/ws")?;
     stream.write_all(&wire::command(&sub)).ok()?;
     Some(stream)
+}
+
+pub const GARBAGE_TO_EVENTS: Attack = attack(
+    "garbage-to-events",
+    "1 address, 4 streams of events whose clients send garbage without end: bytes that nobody wants, and no quota counts",
+    garbage_to_events,
+)
+.later();
+
+fn garbage_to_events(attacker: &Attacker) {
+    let open = |_| attacker.sent(&wire::get("/sse?topics=attack.none", ""));
+    attacker.flood(4, open, &[b'x'; 4096], false);
+}
+
+pub const CLOSING: Attack = attack(
+    "closing",
+    "1 address, 50 connections that are to be closed for a bad frame and go on to send pings and garbage, renewed as they end",
+    closing,
+)
+.later();
+
+fn closing(attacker: &Attacker) {
+    let open = |_| {
+        let mut stream = attacker.upgraded("/ws")?;
+        stream.write_all(&wire::frame(0x88, &1000_u16.to_be_bytes())).ok()?;
+        Some(stream)
+    };
+    attacker.flood(50, open, &wire::frame(0x89, b"x"), false);
+}
+
+pub const BYTE_BY_BYTE: Attack = attack(
+    "byte-by-byte",
+    "1 address, 40 connections that send frames, and 40 that send heads of 8 KiB, in packets of one byte",
+    byte_by_byte,
+)
+.memory(32, 16)
+.later();
+
+fn byte_by_byte(attacker: &Attacker) {
+    let frame = wire::frame(0x8a, &[b'x'; 125]);
+    let head = [b"GET /ws HTTP/1.1\r\nHost: x\r\nX-Slow: ".to_vec(), vec![b'x'; 8000]].concat();
+    let mut slow: Vec<(Option<TcpStream>, usize)> = (0..attacker.count(80)).map(|_| (None, 0)).collect();
+    while attacker.goes_on() {
+        for (n, (stream, at)) in slow.iter_mut().enumerate() {
+            let bytes = if n % 2 == 0 { &frame } else { &head };
+            let Some(open) = stream else {
+                let fresh = if n % 2 == 0 { attacker.upgraded("/ws") } else { attacker.connect() };
+                (*stream, *at) = (fresh, 0);
+                continue;
+            };
+            if open.write_all(&bytes[*at % bytes.len()..][..1]).is_err() {
+                *stream = None;
+            }
+            *at += 1;
+        }
+        attacker.settled();
+    }
+}
+
+pub const ALMOST_JSON: Attack = attack(
+    "almost-json",
+    "1 address, 4 publishers of payloads of 64 KiB that turn out not to be JSON in their last byte, beside subscribers of each lane",
+    almost_json,
+)
+.memory(64, 32)
+.later();
+
+fn almost_json(attacker: &Attacker) {
+    let lanes = [attacker.upgraded("/ws?topics=attack.almost"), attacker.upgraded("/raw/attack.almost")];
+    let events = attacker.sent(&wire::get("/sse?topics=attack.almost", ""));
+    let almost = format!("[{}\"\\u0001\n", "{\"a\":[\"\\\"\"]},".repeat(4500));
+    let publication = wire::frame(0x81, &almost.as_bytes()[..almost.len().min(60_000)]);
+    attacker.flood(4, |_| attacker.upgraded("/raw/attack.almost?echo=0"), &publication, true);
+    drop((lanes, events));
+}
+
+pub const LANE_FLIPS: Attack = attack(
+    "lane-flips",
+    "1 address that comes and goes as a subscriber of events, so that their lane begins and ceases to be wanted, beside 2 \
+     publishers of 60 KB of binary: what was not made ready is made under the tape's lock",
+    lane_flips,
+)
+.memory(64, 32)
+.later();
+
+fn lane_flips(attacker: &Attacker) {
+    let publication = wire::frame(0x82, &[0xff; 60_000]);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while attacker.goes_on() {
+                if let Some(mut stream) = attacker.sent(&wire::get("/sse?topics=attack.flips", "")) {
+                    let _ = wire::status(&mut stream);
+                }
+            }
+        });
+        attacker.flood(2, |_| attacker.upgraded("/raw/attack.flips?echo=0"), &publication, true);
+    });
+}
+
+pub const OTHER_WORKER: Attack = attack(
+    "other-worker",
+    "1 address, 8 connections that publish 4 KB as fast as they can on all workers: who lags behind on another worker than theirs?",
+    other_worker,
+)
+.memory(64, 32)
+.with(&["--workers", "2"])
+.later();
+
+fn other_worker(attacker: &Attacker) {
+    let publication = wire::frame(0x81, &[b'x'; 4000]);
+    attacker.flood(8, |_| attacker.upgraded("/raw/attack.other?echo=0"), &publication, true);
+}
+
+pub const POSTS: Attack = attack(
+    "fast-posts",
+    "1 address, 20 connections that publish 200 payloads of 4 KB with each POST as fast as they are taken: who lags behind?",
+    fast_posts,
+)
+.memory(96, 32)
+.later();
+
+fn fast_posts(attacker: &Attacker) {
+    let lines =
+        wire::publish_lines((0..200).map(|n| format!("attack.posts.{n}")), &format!("\"{}\"", "x".repeat(4000)));
+    let again = String::from_utf8_lossy(&lines).replacen("Connection: close\r\n", "", 1).into_bytes();
+    attacker.flood(20, |_| attacker.connect(), &again, true);
 }
