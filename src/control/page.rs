@@ -28,19 +28,21 @@ const fn file(path: &'static str, content_type: &'static str, text: &'static str
 }
 
 /// All of them.
-pub(super) const FILES: [File; 18] = [
+pub(super) const FILES: [File; 20] = [
     file("/", HTML, include_str!("console/index.html")),
     file("/look.css", STYLE, include_str!("console/look.css")),
     file("/console.css", STYLE, include_str!("console/console.css")),
     file("/stentor.js", SCRIPT, include_str!("console/stentor.js")),
     file("/console.js", SCRIPT, include_str!("console/console.js")),
     file("/chart.js", SCRIPT, include_str!("console/chart.js")),
+    file("/distance.js", SCRIPT, include_str!("console/distance.js")),
     file("/follow.js", SCRIPT, include_str!("console/follow.js")),
     file("/format.js", SCRIPT, include_str!("console/format.js")),
     file("/gauges.js", SCRIPT, include_str!("console/gauges.js")),
     file("/plot.js", SCRIPT, include_str!("console/plot.js")),
     file("/prometheus.js", SCRIPT, include_str!("console/prometheus.js")),
     file("/publish.js", SCRIPT, include_str!("console/publish.js")),
+    file("/raw.js", SCRIPT, include_str!("console/raw.js")),
     file("/slow.js", SCRIPT, include_str!("console/slow.js")),
     file("/status.js", SCRIPT, include_str!("console/status.js")),
     file("/subscribe.js", SCRIPT, include_str!("console/subscribe.js")),

@@ -38,6 +38,7 @@ mod seeds;
 mod skip;
 mod slow;
 mod stopping;
+mod terminal;
 mod threads;
 mod top;
 mod workers;

@@ -32,7 +32,7 @@ export class Slow {
     this.#isAsking = true;
     try {
       const headers = this.#token ? { Authorization: `Bearer ${this.#token}` } : undefined;
-      const answer = await fetch("/debug/slow", { headers, signal: AbortSignal.timeout(5000) });
+      const answer = await fetch("debug/slow", { headers, signal: AbortSignal.timeout(5000) });
       if (answer.ok) this.#show((await answer.json()).connections);
       else {
         this.#asks = false;
@@ -81,6 +81,6 @@ function row(one) {
 function cell(kind, text, ...below) {
   const element = document.createElement("td");
   element.className = kind;
-  element.append(text, ...below.map((textContent) => Object.assign(document.createElement("small"), { textContent })));
+  element.append(text, ...below.map((textContent) => Object.assign(document.createElement("small"), { textContent, title: textContent })));
   return element;
 }
