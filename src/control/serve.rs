@@ -18,7 +18,7 @@ use crate::{
     handover::{Arrival, Beginning, Listener, hand_to_fewest},
     http::{
         self, Response,
-        response::{CONTINUE, JSON},
+        response::{CONTINUE, JSON, Readers},
     },
     io::{Edge, Flushed, Received, Sent, Token},
     limits::Permit,
@@ -165,6 +165,7 @@ impl<E: Edge> Control<E> {
                 (next, if is_done { len } else { 0 })
             }
             Err(refusal) => {
+                self.connections[token as usize].readers = Readers::default();
                 self.refuse(token, &refusal, false, false);
                 (Next::GoOn, input.len())
             }
@@ -198,6 +199,7 @@ impl<E: Edge> Control<E> {
         let keep_alive = head.keep_alive && !has_body && !reserved && !self.is_draining();
         let peer = self.live.proxies.client(direct, head);
         let (method, path) = (head.method, head.path());
+        self.connections[token as usize].readers = self.readers(token, head);
         let outcome = match self.connections[token as usize].by {
             Listener::Admin => self.route_admin(head, direct).map(Outcome::Answer),
             Listener::Clear => self.route(head, direct),
@@ -311,7 +313,7 @@ impl<E: Edge> Control<E> {
     fn answer(&mut self, token: Token, answer: Answer, is_head: bool, keep_alive: bool) {
         let patience = self.patience();
         let Answer { head, text } = answer;
-        let head = head.keep_alive(keep_alive);
+        let head = head.keep_alive(keep_alive).read_by(&self.connections[token as usize].readers);
         let connection = &mut self.connections[token as usize];
         if connection.out.is_empty() {
             connection.pace = Pace::new(self.now, patience);

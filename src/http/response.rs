@@ -25,6 +25,21 @@ pub const TEXT: &str = "text/plain; charset=utf-8";
 /// The type of JSON.
 pub const JSON: &str = "application/json";
 
+/// Which web page, of those that have another origin, may read an answer (the CORS protocol of the Fetch standard).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Readers {
+    /// Nothing is said of it: none may.
+    #[default]
+    Untold,
+    /// The request came from no such page, or from one that may not; another request could come from one that may.
+    Nobody,
+    /// The page of this origin.
+    Page(Box<str>),
+}
+
+/// What pages may read beside the headers that they always may.
+const EXPOSED: &str = "Date, Retry-After, WWW-Authenticate";
+
 /// An answer to be written.
 #[derive(Clone, Debug)]
 pub struct Response<'a> {
@@ -60,6 +75,20 @@ impl<'a> Response<'a> {
     pub fn header(mut self, name: &'a str, value: impl Into<Cow<'a, str>>) -> Self {
         self.headers.push((name, value.into()));
         self
+    }
+
+    /// With what browsers have to know before a page may read it.
+    pub fn read_by(mut self, readers: &Readers) -> Self {
+        if *readers != Readers::Untold {
+            // Or a cache would give what was for one page to another (RFC 9110 section 12.5.5).
+            self = self.header("Vary", "Origin");
+        }
+        match readers {
+            Readers::Untold | Readers::Nobody => self,
+            Readers::Page(origin) => self
+                .header("Access-Control-Allow-Origin", origin.to_string())
+                .header("Access-Control-Expose-Headers", EXPOSED),
+        }
     }
 
     /// Whether the connection stays open for another request; it does unless told otherwise.

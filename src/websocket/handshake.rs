@@ -49,7 +49,7 @@ pub fn accept_key(key: &str) -> [u8; 28] {
 /// 405 for another method than GET; 426 if it isn't an upgrade to WebSocket or to another version; 400 if it is malformed.
 pub fn check(request: &Request<'_>) -> Result<[u8; 28], Refusal> {
     if request.method != "GET" {
-        return Err(Refusal::new(405, "WebSocket begins with a GET request.").with(&[("Allow", "GET")]));
+        return Err(Refusal::new(405, "WebSocket begins with a GET request.").with(&[("Allow", "GET, OPTIONS")]));
     }
     if !request.is_upgrade() {
         return Err(Refusal::new(426, "This address is for WebSocket: the Upgrade header has to name it.")

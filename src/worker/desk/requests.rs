@@ -48,7 +48,7 @@ impl<E: Edge> Clerk<'_, E> {
                     }
                 }
                 Ok(false) => self.give_to_control(token, request),
-                Err(refusal) => self.refuse(token, &refusal),
+                Err(refusal) => self.refuse_request(token, &head, &refusal),
             },
             Err(refusal) => self.refuse(token, &refusal),
         }
@@ -67,7 +67,12 @@ impl<E: Edge> Clerk<'_, E> {
             Ok(None) => None,
             Ok(Some(header)) => {
                 self.connections.get_mut(token)?.awaits_header = false;
-                header.client.is_none_or(|client| self.comes_from(token, client)).then_some(header.len)
+                let Some(client) = header.client else { return Some(header.len) };
+                let Err(why) = self.count_for(token, client) else { return Some(header.len) };
+                let (status, text) = limits::told(why);
+                let refusal = http::Refusal::new(status, text).with(LATER);
+                self.end_with(token, &refusal, why, |out| refusal.response().keep_alive(false).write(out, false));
+                None
             }
             Err(why) => {
                 self.refuse(token, &http::Refusal::new(400, why));
@@ -82,30 +87,37 @@ impl<E: Edge> Clerk<'_, E> {
         let Some(peer) = self.connections.get(token).map(|connection| connection.peer) else { return false };
         let stays = head.is_upgrade() || head.path() == "/sse";
         let client = if stays { self.ground.settings.proxies.client(peer, head) } else { peer };
-        client == peer || self.comes_from(token, client)
-    }
-
-    /// From now on the connection is this client's. Returns false if it was refused, because the client has too many, or
-    /// connects too often.
-    fn comes_from(&mut self, token: Token, client: SocketAddr) -> bool {
-        let Some(connection) = self.connections.get_mut(token) else { return false };
-        connection.peer = client;
-        if self.ground.settings.proxies.trust(client.ip()) {
+        if client == peer {
             return true;
         }
-        match connection.permit.count(client.ip(), self.ground.now) {
+        match self.count_for(token, client) {
             Ok(()) => true,
             Err(why) => {
                 let (status, text) = limits::told(why);
-                self.refuse_because(token, &http::Refusal::new(status, text).with(LATER), why);
+                self.refuse_because(token, head, &http::Refusal::new(status, text).with(LATER), why);
                 false
             }
         }
     }
 
+    /// From now on the connection is this client's.
+    ///
+    /// # Errors
+    /// The client has too many, or connects too often.
+    fn count_for(&mut self, token: Token, client: SocketAddr) -> Result<(), metrics::Refusal> {
+        let Some(connection) = self.connections.get_mut(token) else { return Ok(()) };
+        connection.peer = client;
+        if self.ground.settings.proxies.trust(client.ip()) {
+            return Ok(());
+        }
+        connection.permit.count(client.ip(), self.ground.now)
+    }
+
     /// Opens the connection, or returns false for a request that is not for a worker.
     fn route(&mut self, token: Token, head: &Request<'_>) -> Result<bool, http::Refusal> {
         match head.path() {
+            // What may be asked is for the control thread to say.
+            _ if head.method == "OPTIONS" => return Ok(false),
             "/ws" => self.open_json(token, head)?,
             "/sse" => self.open_events(token, head)?,
             _ => match head.topic_behind("/raw/") {
@@ -182,14 +194,12 @@ impl<E: Edge> Clerk<'_, E> {
             sub.from.insert(topic.clone(), point);
         }
         self.may_subscribe_now(token)?;
-        let mut response = http::Response::new(200)
+        let response = http::Response::new(200)
             .header("Cache-Control", "no-store")
             // A proxy that collects an answer before it passes it on would hold every event back.
             .header("X-Accel-Buffering", "no")
-            .stream("text/event-stream");
-        if let Some(origin) = head.header("Origin") {
-            response = response.header("Access-Control-Allow-Origin", origin);
-        }
+            .stream("text/event-stream")
+            .read_by(&self.ground.settings.access.readers(head));
         self.open(token, Address::Sse.lane(), holder, |out| response.write(out, false));
         self.greet(token);
         self.subscribe(token, None, &sub);
@@ -242,24 +252,44 @@ impl<E: Edge> Clerk<'_, E> {
         self.close(token, Farewell::after(ErrorCode::Unauthorized, Wrong::REASON));
     }
 
-    /// Answers a request with a refusal and ends the connection.
+    /// Answers what is no request with a refusal and ends the connection.
     pub fn refuse(&mut self, token: Token, refusal: &http::Refusal) {
-        self.refuse_because(
-            token,
-            refusal,
-            match refusal.status {
-                503 if self.desk.draining.is_some() => metrics::Refusal::Draining,
-                503 => metrics::Refusal::InboxFull,
-                401 => metrics::Refusal::Forbidden,
-                403 => metrics::Refusal::Origin,
-                408 => metrics::Refusal::HandshakeTimeout,
-                429 => metrics::Refusal::AddressRateLimited,
-                _ => metrics::Refusal::BadRequest,
-            },
-        );
+        let counted = self.counted(refusal.status);
+        self.end_with(token, refusal, counted, |out| refusal.response().keep_alive(false).write(out, false));
     }
 
-    fn refuse_because(&mut self, token: Token, refusal: &http::Refusal, counted: metrics::Refusal) {
+    /// The same for a request, which says who reads it.
+    fn refuse_request(&mut self, token: Token, head: &Request<'_>, refusal: &http::Refusal) {
+        let counted = self.counted(refusal.status);
+        self.refuse_because(token, head, refusal, counted);
+    }
+
+    fn counted(&self, status: u16) -> metrics::Refusal {
+        match status {
+            503 if self.desk.draining.is_some() => metrics::Refusal::Draining,
+            503 => metrics::Refusal::InboxFull,
+            401 => metrics::Refusal::Forbidden,
+            403 => metrics::Refusal::Origin,
+            408 => metrics::Refusal::HandshakeTimeout,
+            429 => metrics::Refusal::AddressRateLimited,
+            _ => metrics::Refusal::BadRequest,
+        }
+    }
+
+    fn refuse_because(&mut self, token: Token, head: &Request<'_>, refusal: &http::Refusal, counted: metrics::Refusal) {
+        let readers = self.ground.settings.access.readers(head);
+        let response = refusal.response().keep_alive(false).read_by(&readers);
+        self.end_with(token, refusal, counted, |out| response.write(out, false));
+    }
+
+    /// Says this, and ends the connection.
+    fn end_with(
+        &mut self,
+        token: Token,
+        refusal: &http::Refusal,
+        counted: metrics::Refusal,
+        say: impl FnOnce(&mut Vec<u8>),
+    ) {
         let (status, why) = (refusal.status, &refusal.message);
         let Some(connection) = self.connections.get_mut(token) else { return };
         tell!(
@@ -273,7 +303,7 @@ impl<E: Edge> Clerk<'_, E> {
         connection.phase = Phase::Ending;
         connection.since = self.ground.now;
         self.ground.shared.metrics.refuse(counted);
-        self.answer(token, |out| refusal.response().keep_alive(false).write(out, false));
+        self.answer(token, say);
         self.set_timer(token);
     }
 }
