@@ -107,6 +107,56 @@ impl<'b> Request<'b> {
         self.query().find(|(key, _)| key == name).map(|(_, value)| value)
     }
 
+    /// The value of a parameter that may be given once.
+    ///
+    /// # Errors
+    /// It is given more often: which of them was meant is not guessed.
+    pub fn parameter(&self, name: &str) -> Result<Option<Cow<'b, str>>, Refusal> {
+        let mut values = self.query().filter(|(key, _)| key == name).map(|(_, value)| value);
+        let value = values.next();
+        match values.next() {
+            None => Ok(value),
+            Some(_) => Err(Refusal::new(400, format!("In the address: {name} is given more than once."))),
+        }
+    }
+
+    /// The value of a parameter that is on or off.
+    ///
+    /// # Errors
+    /// It is neither, or given more than once.
+    pub fn switch(&self, name: &str) -> Result<Option<bool>, Refusal> {
+        match self.parameter(name)?.as_deref() {
+            None => Ok(None),
+            Some("1" | "true") => Ok(Some(true)),
+            Some("0" | "false") => Ok(Some(false)),
+            Some(other) => {
+                let found: String = other.escape_debug().take(32).collect();
+                Err(Refusal::new(
+                    400,
+                    format!("In the address: {name} is 1 or true, or 0 or false; found \"{found}\"."),
+                ))
+            }
+        }
+    }
+
+    /// Names of topics in a parameter, which may be given several times, separated by commas. A plus sign stands for itself: forms encode
+    /// spaces so, and names have none.
+    pub fn names(&self, name: &str) -> Option<String> {
+        let (_, query) = self.path_and_query.split_once('?')?;
+        let query = query.replace('+', "%2B");
+        let values = form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key == name);
+        values.map(|(_, value)| value.into_owned()).reduce(|names, more| format!("{names},{more}"))
+    }
+
+    /// One such name.
+    ///
+    /// # Errors
+    /// It is given more than once.
+    pub fn name(&self, name: &str) -> Result<Option<String>, Refusal> {
+        self.parameter(name)?;
+        Ok(self.names(name))
+    }
+
     /// The value of the first header of this name, in any case of letters.
     pub fn header(&self, name: &str) -> Option<&'b str> {
         self.headers(name).next()

@@ -33,6 +33,22 @@ fn a_request_says_what_it_asks_for() {
 }
 
 #[test]
+fn parameters_are_given_once_and_names_as_often_as_one_likes() {
+    let head = "GET /ws?topics=a%2Cb+c&x=1&topics=&y=true&y=true&z=+&topics=d HTTP/1.0\r\n\r\n";
+    let request = good(head);
+    assert_eq!(request.names("topics").as_deref(), Some("a,b+c,,d"));
+    assert_eq!((request.names("none"), request.name("none")), (None, Ok(None)));
+    assert_eq!((request.switch("x"), request.switch("none")), (Ok(Some(true)), Ok(None)));
+    assert_eq!(request.parameter("z").unwrap().as_deref(), Some(" "));
+    for refusal in
+        [request.switch("y").unwrap_err(), request.switch("z").unwrap_err(), request.name("topics").unwrap_err()]
+    {
+        assert_eq!(refusal.status, 400, "{refusal}");
+    }
+    assert_eq!(good("GET / HTTP/1.0\r\n\r\n").names("topics"), None);
+}
+
+#[test]
 fn the_head_ends_where_the_body_begins() {
     let bytes = b"POST /publish HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbodyGET /";
     let (request, len) = parse(bytes, 8192).unwrap().unwrap();

@@ -24,6 +24,9 @@ use crate::{
     websocket::{CloseCode, handshake},
 };
 
+/// The parameters of an address that are about topics which it names.
+const ABOUT_TOPICS: [&str; 3] = ["mode", "rate", "snapshot"];
+
 impl<E: Edge> Clerk<'_, E> {
     /// Takes in bytes of a connection whose request isn't complete.
     pub fn feed_request(&mut self, token: Token, bytes: &[u8]) {
@@ -138,8 +141,12 @@ impl<E: Edge> Clerk<'_, E> {
             self.turn_away(token, lane, upgrade);
             return Ok(());
         };
-        let topics = head.query_value("topics");
+        let topics = head.names("topics");
         let sub = topics.as_deref().map(|topics| self.sub_from_query(head, topics)).transpose()?;
+        if let (None, Some(name)) = (&sub, ABOUT_TOPICS.iter().find(|name| head.query_value(name).is_some())) {
+            let text = format!("In the address: {name} says how topics are delivered, and topics names none.");
+            return Err(http::Refusal::new(400, text));
+        }
         if sub.is_some() {
             self.may_subscribe_now(token)?;
         }
@@ -165,7 +172,7 @@ impl<E: Edge> Clerk<'_, E> {
             .map_err(|error| http::Refusal::new(400, format!("Not a topic: {error}.")))?;
         let sub = self.sub_from_query(head, topic)?;
         self.may_subscribe_now(token)?;
-        let echo = head.query_value("echo").as_deref() != Some("0");
+        let echo = head.switch("echo")?.unwrap_or(true);
         if let Some(connection) = self.connections.get_mut(token) {
             connection.topic = Some(topic.into());
         }
@@ -183,7 +190,7 @@ impl<E: Edge> Clerk<'_, E> {
         }
         self.ground.settings.access.check_page(head)?;
         let holder = self.ground.settings.access.sender(head)?;
-        let topics = head.query_value("topics");
+        let topics = head.names("topics");
         let topics = topics.as_deref().ok_or_else(|| http::Refusal::new(400, "Which events? Ask for ?topics=…"))?;
         let mut sub = self.sub_from_query(head, topics)?;
         if let ([topic], Some(last)) = (&sub.topics[..], head.header("Last-Event-ID").filter(|last| !last.is_empty()))
@@ -206,11 +213,13 @@ impl<E: Edge> Clerk<'_, E> {
         Ok(())
     }
 
-    /// `?topics=a,b&mode=…&rate=…`
+    /// `?topics=a,b&mode=…&rate=…&snapshot=…`
     fn sub_from_query<'q>(&self, head: &Request<'_>, topics: &'q str) -> Result<Sub<'q>, http::Refusal> {
-        let (mode, rate) = (head.query_value("mode"), head.query_value("rate"));
+        let (mode, rate) = (head.parameter("mode")?, head.parameter("rate")?);
         let sub = Sub::from_query(topics, mode.as_deref(), rate.as_deref(), &self.ground.command_limits());
-        sub.map_err(|error| http::Refusal::new(error.code.status(), format!("In the address: {}.", error.message)))
+        let refused = |message| format!("In the address: {message}.");
+        let sub = sub.map_err(|error| http::Refusal::new(error.code.status(), refused(error.message)))?;
+        Ok(Sub { snapshot: head.switch("snapshot")?.unwrap_or(true), ..sub })
     }
 
     fn open(&mut self, token: Token, lane: Lane, holder: Holder, accept: impl FnOnce(&mut Vec<u8>)) {

@@ -1,0 +1,107 @@
+//! Requests as the world sends them, and what is in their addresses.
+
+use std::net::SocketAddr;
+
+use crate::client::{Client, exchange, serve};
+
+const UPGRADE: &str = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+fn ask(at: SocketAddr, head: &str) -> String {
+    exchange(at, format!("{head}\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes())
+}
+
+fn status(answer: &str) -> &str {
+    &answer[9..12]
+}
+
+/// The status and the sentence with which a WebSocket to this address is refused, or 101.
+fn opened(at: SocketAddr, path: &str) -> (String, String) {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{UPGRADE}\r\n");
+    let answer = exchange(at, &[request.as_bytes(), b"\x81\x00"].concat());
+    let sentence = answer.split_once("\r\n\r\n").unwrap().1;
+    (status(&answer).to_owned(), sentence.to_owned())
+}
+
+#[test]
+fn topics_may_come_in_several_parameters_and_with_a_plus() {
+    let server = serve(|_| {});
+    for (path, names) in [
+        ("/ws?topics=a&topics=b", &["a", "b"][..]),
+        ("/ws?topics=a,b&mode=latest&topics=c", &["a", "b", "c"]),
+        ("/ws?topics=fx.EUR+USD", &["fx.EUR+USD"]),
+        ("/ws?topics=fx.EUR%2BUSD,fx.%3E", &["fx.EUR+USD", "fx.>"]),
+    ] {
+        let ack = Client::hello(&server, path).json();
+        let found: Vec<&str> =
+            ack["topics"].as_array().unwrap().iter().map(|it| it["topic"].as_str().unwrap()).collect();
+        assert_eq!(found, names, "{path}");
+    }
+    server.publisher().publish("fx.EUR+USD", stentor::Payload::Json(b"1")).unwrap();
+    let at = server.addresses()[0];
+    for path in ["/topics?pattern=fx.EUR+USD", "/topics?pattern=fx.*&after=fx.EUR+CHF", "/topics/fx.EUR+USD"] {
+        let answer = ask(at, &format!("GET {path} HTTP/1.1"));
+        assert!(answer.contains(r#""topic":"fx.EUR+USD""#), "{path}: {answer}");
+    }
+}
+
+#[test]
+fn echo_is_off_by_every_word_for_it() {
+    let server = serve(|_| {});
+    let mut other = Client::connect(&server, "/raw/a");
+    for (value, echoes) in [("0", false), ("false", false), ("1", true), ("true", true)] {
+        let mut client = Client::connect(&server, &format!("/raw/a?echo={value}"));
+        client.send("own");
+        assert_eq!(other.text(), "own");
+        server.publisher().publish("a", stentor::Payload::Text("other")).unwrap();
+        assert_eq!(client.text(), if echoes { "own" } else { "other" }, "echo={value}");
+        assert_eq!(other.text(), "other");
+    }
+}
+
+#[test]
+fn a_parameter_with_a_value_that_nobody_knows_or_given_twice_is_refused_and_named() {
+    let server = serve(|_| {});
+    let at = server.addresses()[0];
+    for (path, named) in [
+        ("/raw/a?echo=", "echo"),
+        ("/raw/a?echo=no", "echo"),
+        ("/raw/a?echo", "echo"),
+        ("/raw/a?echo=0&echo=1", "echo"),
+        ("/raw/a?mode=fast", "mode"),
+        ("/raw/a?mode=latest&rate=x", "rate"),
+        ("/ws?topics=a&mode=all&mode=latest", "mode"),
+        ("/ws?topics=a&mode=latest&rate=1&rate=2", "rate"),
+        ("/ws?topics=a&topics=", "topic"),
+        ("/ws?topics=a&snapshot=maybe", "snapshot"),
+        // Without topics, too: it is meant for something.
+        ("/ws?mode=fast", "mode"),
+        ("/ws?rate=4", "rate"),
+    ] {
+        let (status, sentence) = opened(at, path);
+        assert!(status == "400" && sentence.contains(named), "{path}: {status} {sentence}");
+    }
+    for (path, named) in [
+        ("/sse?topics=a&mode=all&mode=latest", "mode"),
+        ("/sse?topics=a&rate=x", "rate"),
+        ("/topics?limit=1&limit=2", "limit"),
+        ("/topics?limit=all", "limit"),
+        ("/topics?pattern=a&pattern=b", "pattern"),
+        ("/topics?after=a&after=b", "after"),
+    ] {
+        let answer = ask(at, &format!("GET {path} HTTP/1.1"));
+        assert!(status(&answer) == "400" && answer.contains(named), "{path}: {answer}");
+    }
+}
+
+#[test]
+fn snapshots_can_be_left_out_in_the_address() {
+    let server = serve(|_| {});
+    server.publisher().publish("a", stentor::Payload::Json(b"1")).unwrap();
+    for (value, comes) in [("false", "update"), ("0", "update"), ("true", "snapshot"), ("1", "snapshot")] {
+        let mut client = Client::hello(&server, &format!("/ws?topics=a&snapshot={value}"));
+        client.json();
+        server.publisher().publish("a", stentor::Payload::Json(b"2")).unwrap();
+        assert_eq!(client.json()["type"], comes, "snapshot={value}");
+    }
+}
