@@ -77,6 +77,8 @@ pub(super) const RANGES: &[Rule] = &[
     count("--max-subscriptions-per-ip", |c| share(c.max_subscriptions_per_ip), 0, NUMBERED),
     count("--ipv6-prefix", |c| c.ipv6_prefix.into(), 1, 128),
     count("--max-http-connections", |c| wide(c.max_http_connections), 1, NUMBERED),
+    // The least that browsers send, with what proxies add.
+    count("--max-headers", |c| wide(c.max_headers), 32, 1024),
     count("--max-topics", |c| wide(c.max_topics), 1, 1 << 24),
     count("--max-subscriptions", |c| wide(c.max_subscriptions), 1, NUMBERED),
     count("--max-subscriptions-total", |c| wide(c.max_subscriptions_total), 1, NUMBERED),

@@ -156,7 +156,7 @@ impl<E: Edge> Control<E> {
             return Next::NeedsInput;
         }
         self.worked += work::REQUEST;
-        let (next, used) = match http::head::parse(&input, self.live.head_max) {
+        let (next, used) = match http::head::parse(&input, self.live.head) {
             Ok(None) => (Next::NeedsInput, 0),
             Ok(Some(_)) if !is_probe(&input) && !self.has_room_for(token, 1) => (Next::Waits, 0),
             Ok(Some((head, len))) => {

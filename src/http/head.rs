@@ -3,7 +3,8 @@
 //! `httparse` finds the pieces; what is decided here is which requests are good. The rule is that of RFC 9112 section
 //! 11.2: whatever a proxy in front and this server could understand differently, so that one request might pass for two,
 //! is refused rather than repaired. Lines end in CR LF and are not folded, one length says where the body ends, one
-//! `Host` says whom it is for, and values are visible ASCII.
+//! `Host` says whom it is for, and the values that are read here are visible ASCII. What others are is nobody's business here
+//! (RFC 9110 section 5.5): proxies send the names of cities in them, in whatever letters.
 //!
 //! [`parse`] is called with everything read so far, again and again until the head is whole. What is obviously not HTTP
 //! (a TLS greeting, say) is refused at its first bytes. Values borrow from that buffer.
@@ -15,15 +16,54 @@ use httparse::{EMPTY_HEADER, Error, Status};
 
 use super::response::Refusal;
 
-/// The most headers in a request. Browsers send fewer than 20.
-pub const HEADERS_MAX: usize = 64;
+/// The most headers in a request, unless told otherwise. Browsers send fewer than 20, and each proxy on the way a few.
+pub const HEADERS_MAX: usize = 100;
+
+/// How large a head may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// In bytes, its empty line included.
+    pub bytes: usize,
+    /// How many headers it may have.
+    pub headers: usize,
+}
+
+impl From<usize> for Bounds {
+    /// So many bytes, and as many headers as there may be by default.
+    fn from(bytes: usize) -> Bounds {
+        Bounds { bytes, headers: HEADERS_MAX }
+    }
+}
 
 /// The longest method. The registered ones have at most 17 letters; more without a space is no HTTP.
 const METHOD_MAX: usize = 32;
 
-/// Headers that nothing here reads, and in which browsers send what sites and users put there: passed over if they aren't
-/// ASCII, where another would be refused.
-const OPAQUE: [&str; 3] = ["Cookie", "User-Agent", "Referer"];
+/// The headers that something here reads: refused if they aren't ASCII, where another is passed over. Whoever reads one that
+/// isn't among them fails its tests.
+const READ: [&str; 22] = [
+    "Accept",
+    "Access-Control-Request-Headers",
+    "Access-Control-Request-Method",
+    "Authorization",
+    "Connection",
+    "Content-Encoding",
+    "Content-Length",
+    "Content-Type",
+    "Expect",
+    "Forwarded",
+    "Host",
+    "Last-Event-ID",
+    "Origin",
+    "Sec-WebSocket-Extensions",
+    "Sec-WebSocket-Key",
+    "Sec-WebSocket-Protocol",
+    "Sec-WebSocket-Version",
+    "TE",
+    "Transfer-Encoding",
+    "Upgrade",
+    "Via",
+    "X-Forwarded-For",
+];
 
 /// How a request's body is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,9 +98,10 @@ pub struct Request<'b> {
 /// # Errors
 ///
 /// A refusal, as soon as no further bytes could make the head good. Afterwards the connection can't be used.
-pub fn parse(buffer: &[u8], max_head: usize) -> Result<Option<(Request<'_>, usize)>, Refusal> {
-    let bytes = buffer.get(..max_head).unwrap_or(buffer);
-    let mut headers = [EMPTY_HEADER; HEADERS_MAX];
+pub fn parse(buffer: &[u8], bounds: impl Into<Bounds>) -> Result<Option<(Request<'_>, usize)>, Refusal> {
+    let bounds = bounds.into();
+    let bytes = buffer.get(..bounds.bytes).unwrap_or(buffer);
+    let mut headers = vec![EMPTY_HEADER; bounds.headers];
     let mut parsed = httparse::Request::new(&mut headers);
     match parsed.parse(bytes) {
         Ok(Status::Complete(len)) => {
@@ -69,8 +110,12 @@ pub fn parse(buffer: &[u8], max_head: usize) -> Result<Option<(Request<'_>, usiz
             refuse_no_method(head)?;
             Ok(Some((Request::judge(&parsed)?, len)))
         }
-        Ok(Status::Partial) if buffer.len() >= max_head => Err(too_long(bytes)),
+        Ok(Status::Partial) if buffer.len() >= bounds.bytes => Err(too_long(bytes)),
         Ok(Status::Partial) => refuse_no_method(bytes).map(|()| None),
+        Err(Error::TooManyHeaders) => {
+            let most = bounds.headers;
+            Err(Refusal::new(431, format!("There are more than {most} headers, as many as --max-headers allows.")))
+        }
         Err(error) => Err(explain(error, bytes)),
     }
 }
@@ -164,6 +209,7 @@ impl<'b> Request<'b> {
 
     /// The values of all headers of this name, in the order sent.
     pub fn headers(&self, name: &str) -> impl Iterator<Item = &'b str> {
+        debug_assert!(cfg!(test) || is_read(name), "{name} may have been passed over");
         self.headers.iter().filter(move |(key, _)| key.eq_ignore_ascii_case(name)).map(|&(_, value)| value)
     }
 
@@ -305,11 +351,20 @@ fn visible<'b>(headers: &[httparse::Header<'b>]) -> Result<Vec<(&'b str, &'b str
         let is_visible = header.value.iter().all(|&byte| matches!(byte, b'\t' | b' '..=b'~'));
         match str::from_utf8(header.value) {
             Ok(value) if is_visible => visible.push((header.name, value)),
-            _ if OPAQUE.iter().any(|name| header.name.eq_ignore_ascii_case(name)) => {}
-            _ => return Err(Refusal::new(400, "A header's value has characters that are not visible ASCII.")),
+            _ if !is_read(header.name) => {}
+            _ => {
+                let text =
+                    format!("The value of the header {} has characters that are not visible ASCII.", header.name);
+                return Err(Refusal::new(400, text));
+            }
         }
     }
     Ok(visible)
+}
+
+/// Whether anything here reads this header.
+fn is_read(name: &str) -> bool {
+    READ.iter().any(|read| read.eq_ignore_ascii_case(name))
 }
 
 /// `httparse` takes a lone line feed for a line's end; others don't.
@@ -347,7 +402,7 @@ fn too_long(bytes: &[u8]) -> Refusal {
 /// A sentence for what `httparse` found wrong.
 fn explain(error: Error, bytes: &[u8]) -> Refusal {
     match error {
-        Error::TooManyHeaders => Refusal::new(431, format!("There are more than {HEADERS_MAX} headers.")),
+        Error::TooManyHeaders => Refusal::new(431, "There are too many headers."),
         Error::Version if is_other_version(bytes) => Refusal::new(505, "The versions served here are 1.1 and 1.0."),
         Error::Version | Error::Token | Error::Status => not_http(),
         Error::NewLine => Refusal::new(400, "A line ends in a carriage return without a line feed."),

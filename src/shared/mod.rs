@@ -17,6 +17,7 @@ pub(crate) use self::slow::{SlowClient, SlowClients};
 use crate::{
     access::Rules,
     config::Config,
+    http::head::Bounds,
     io::{SEND_MAX, waker::Waker},
     limits::Quota,
     live::Live,
@@ -34,7 +35,7 @@ pub(crate) const OWED_MAX: usize = 2 * SEND_MAX;
 
 /// What a worker and the control thread need to know of the configuration, in plain numbers. A reload replaces all of it.
 pub(crate) struct Settings {
-    pub head_max: usize,
+    pub head: Bounds,
     pub message_max: usize,
     pub pending_max: usize,
     pub topic_length_max: usize,
@@ -74,7 +75,7 @@ pub(crate) struct Settings {
 impl Settings {
     pub(crate) fn new(config: &Config) -> Settings {
         Settings {
-            head_max: config.max_head.as_u64() as usize,
+            head: Bounds { bytes: config.max_head.as_u64() as usize, headers: config.max_headers },
             message_max: config.max_message.as_u64() as usize,
             pending_max: config.max_pending.as_u64() as usize,
             topic_length_max: config.max_topic_length,

@@ -98,7 +98,7 @@ struct Post {
 
 fn settings() -> Settings {
     Settings {
-        head_max: 8192,
+        head: 8192.into(),
         message_max: 16 * 1024,
         pending_max: 1 << 20,
         topic_length_max: 128,

@@ -105,3 +105,40 @@ fn snapshots_can_be_left_out_in_the_address() {
         assert_eq!(client.json()["type"], comes, "snapshot={value}");
     }
 }
+
+#[test]
+fn a_header_that_nobody_reads_may_be_of_any_letters() {
+    let server = serve(|_| {});
+    let at = server.addresses()[0];
+    for city in ["S\u{e3}o Paulo".as_bytes(), b"S\xe3o Paulo", b"\xff\x80"] {
+        for start in ["GET /healthz", "GET /topics", "GET /ws"] {
+            let head = [
+                start.as_bytes(),
+                b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\ncf-ipcity: ",
+                city,
+                b"\r\n\r\n",
+            ];
+            let answer = exchange(at, &head.concat());
+            let found = if start == "GET /ws" { "426" } else { "200" };
+            assert_eq!(status(&answer), found, "{start}: {answer}");
+        }
+    }
+}
+
+#[test]
+fn so_many_headers_are_taken_as_the_flag_says() {
+    let server = serve(|config| config.max_headers = 200);
+    let head = |n: usize| format!("GET /healthz HTTP/1.1\r\n{}Connection: close", "A: b\r\n".repeat(n - 3));
+    assert_eq!(status(&ask(server.addresses()[0], &head(200))), "200");
+    let answer = ask(server.addresses()[0], &head(201));
+    assert!(status(&answer) == "431" && answer.contains("--max-headers"), "{answer}");
+}
+
+#[test]
+fn the_key_of_the_rfcs_own_example_is_taken() {
+    let server = serve(|_| {});
+    let key = "Sec-WebSocket-Key: AQIDBAUGBwgJCgsMDQ4PEC==";
+    let request = format!("GET /ws HTTP/1.1\r\nHost: localhost\r\n{UPGRADE}\r\n")
+        .replace("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", key);
+    assert_eq!(status(&exchange(server.addresses()[0], &[request.as_bytes(), b"\x81\x00"].concat())), "101");
+}

@@ -39,7 +39,7 @@ impl<E: Edge> Clerk<'_, E> {
                 None => return self.keep_request(token, request),
             }
         }
-        match http::head::parse(&request, self.ground.settings.head_max) {
+        match http::head::parse(&request, self.ground.settings.head) {
             Ok(None) => self.keep_request(token, request),
             Ok(Some((head, _))) if !self.see_client(token, &head) => {}
             Ok(Some((head, len))) => match self.route(token, &head) {
