@@ -389,6 +389,19 @@ pub struct Config {
     )]
     pub close_timeout: Span,
 
+    /// Time that a plain HTTP connection may be quiet between two requests
+    ///
+    /// Longer than a load balancer keeps its own (60s in most), or it sends a request to where nobody is any more. Idle
+    /// connections give their place up when others need it.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "STENTOR_KEEP_ALIVE_TIMEOUT",
+        default_value = "75s",
+        help_heading = "Timeouts"
+    )]
+    pub keep_alive_timeout: Span,
+
     /// Time without a turn of a worker after which /healthz on --admin-listen is red; 0 for never
     ///
     /// Counts how long it has been in one turn, or has left a wake-up unanswered.
@@ -502,7 +515,7 @@ live! {
     max_connections max_connections_per_ip max_connects_per_ip max_assembly max_assembly_per_ip max_topics_per_ip
     max_values_per_ip max_headers max_subscriptions max_subscriptions_per_ip max_pending max_http_pending min_http_rate
     max_commands max_commands_per_ip max_publications max_publications_per_ip slow_list log_limit
-    handshake_timeout heartbeat idle_timeout close_timeout stall_limit drain_timeout publish_token anonymous_publish
+    handshake_timeout heartbeat idle_timeout close_timeout keep_alive_timeout stall_limit drain_timeout publish_token anonymous_publish
 }
 
 /// A setting, or a relation between settings, that cannot work; the text is one sentence for the operator.

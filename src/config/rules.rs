@@ -121,6 +121,7 @@ pub(super) const RELATIONS: &[Rule] = &[
     Rule::NeverOr { flag: "--stall-limit", of: |c| c.stall_limit, least: SECOND },
     Rule::Lasts { flag: "--handshake-timeout", of: |c| c.handshake_timeout },
     Rule::Lasts { flag: "--close-timeout", of: |c| c.close_timeout },
+    Rule::Lasts { flag: "--keep-alive-timeout", of: |c| c.keep_alive_timeout },
     Rule::NeverOr { flag: "--topic-expiry", of: |c| c.topic_expiry, least: Span::new(Duration::from_secs(60)) },
     Rule::Within { flag: "--flush-interval", of: |c| c.flush_interval, most: Span::new(Duration::from_secs(10)) },
     Rule::Other(origins_look_like_origins),

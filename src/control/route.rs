@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// The methods of what is only looked at.
-const LOOK: (&[&str], &[(&str, &str)]) = (&["GET", "HEAD"], &[("Allow", "GET, HEAD, OPTIONS")]);
+pub(super) const LOOK: (&[&str], &[(&str, &str)]) = (&["GET", "HEAD"], &[("Allow", "GET, HEAD, OPTIONS")]);
 
 /// The method of publishing.
 const PUBLISH: (&[&str], &[(&str, &str)]) = (&["POST"], &[("Allow", "POST, OPTIONS")]);
@@ -56,7 +56,7 @@ impl<E: Edge> Control<E> {
             return self.options(head).map(|answer| Outcome::Answer(answer.into()));
         }
         let answer = match head.path() {
-            "/ws" | "/sse" => return Ok(Outcome::WebSocket),
+            "/ws" | "/ws/" | "/sse" | "/sse/" => return Ok(Outcome::WebSocket),
             raw if raw.starts_with("/raw/") => return Ok(Outcome::WebSocket),
             "/publish" => {
                 only(head, PUBLISH)?;
@@ -112,9 +112,10 @@ impl<E: Edge> Control<E> {
     /// What may be asked of a path; and what a browser asks before it lets a page ask (a preflight).
     fn options(&self, head: &Request<'_>) -> Result<Response<'static>, Refusal> {
         let methods = match head.path() {
-            "/ws" => "GET, OPTIONS",
+            "*" => "GET, HEAD, POST, OPTIONS",
+            "/ws" | "/ws/" => "GET, OPTIONS",
             "/publish" => PUBLISH.1[0].1,
-            "/sse" | "/healthz" | "/readyz" | "/metrics" | "/debug/slow" | "/topics" => LOOK.1[0].1,
+            "/sse" | "/sse/" | "/healthz" | "/readyz" | "/metrics" | "/debug/slow" | "/topics" => LOOK.1[0].1,
             path if path.starts_with("/raw/") => "GET, OPTIONS",
             path if path.starts_with("/publish/") => PUBLISH.1[0].1,
             path if path.starts_with("/topics/") || page::find(path).is_some() => LOOK.1[0].1,

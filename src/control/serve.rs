@@ -314,6 +314,7 @@ impl<E: Edge> Control<E> {
         let patience = self.patience();
         let Answer { head, text } = answer;
         let head = head.keep_alive(keep_alive).read_by(&self.connections[token as usize].readers);
+        let head = head.made_at(self.edge.wall_us());
         let connection = &mut self.connections[token as usize];
         if connection.out.is_empty() {
             connection.pace = Pace::new(self.now, patience);

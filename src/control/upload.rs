@@ -11,7 +11,7 @@ use serde::de::IgnoredAny;
 use crate::{
     access::Holder,
     clock::Moment,
-    http::{BodyDecoder, BodyEvent, Refusal, Request},
+    http::{Body, BodyDecoder, BodyEvent, Refusal, Request},
     limits::{Account, Quota},
     metrics,
     protocol::{ErrorCode, Payload, envelope::push_string, ndjson},
@@ -96,7 +96,7 @@ impl Upload {
     /// The body as the payload of one publication.
     ///
     /// # Errors
-    /// It is known to be too large.
+    /// It is known to be too large, is coded, or has no length.
     pub fn one(head: &Request<'_>, holder: Holder, topic: &str, message_max: usize) -> Result<Upload, Refusal> {
         let target = Target::One { topic: topic.to_owned(), form: Form::of(head), body: Vec::new() };
         Upload::new(head, holder, target, message_max as u64)
@@ -112,6 +112,14 @@ impl Upload {
     }
 
     fn new(head: &Request<'_>, holder: Holder, target: Target, body_max: u64) -> Result<Upload, Refusal> {
+        if head.list("Content-Encoding").any(|coding| !coding.eq_ignore_ascii_case("identity")) {
+            let text = "The body has a Content-Encoding, and payloads are published as they come: send it without.";
+            return Err(Refusal::new(415, text).with(&[("Accept-Encoding", "identity")]));
+        }
+        if head.body == Body::None {
+            // HTTP/1.0 ends it with the connection, where nobody can tell a whole one from half of one.
+            return Err(Refusal::new(411, "The body needs a Content-Length, be it 0, or has to come in chunks."));
+        }
         let mut decoder = BodyDecoder::new(head.body, body_max);
         // Before it is asked for, with 100 Continue.
         decoder.next(&mut &b""[..])?;

@@ -112,12 +112,50 @@ pub fn parse(buffer: &[u8], bounds: impl Into<Bounds>) -> Result<Option<(Request
         }
         Ok(Status::Partial) if buffer.len() >= bounds.bytes => Err(too_long(bytes)),
         Ok(Status::Partial) => refuse_no_method(bytes).map(|()| None),
-        Err(Error::TooManyHeaders) => {
-            let most = bounds.headers;
-            Err(Refusal::new(431, format!("There are more than {most} headers, as many as --max-headers allows.")))
-        }
+        Err(Error::TooManyHeaders) => Err(too_many(bounds)),
+        Err(Error::Version) if is_later_version(bytes) => parse_later(bytes, bounds),
         Err(error) => Err(explain(error, bytes)),
     }
+}
+
+/// Parses the head of a request of HTTP/1.2 or later, which is read as one of 1.1 (RFC 9110 section 2.5). The request line, as far
+/// as it is there, is one already.
+fn parse_later(bytes: &[u8], bounds: Bounds) -> Result<Option<(Request<'_>, usize)>, Refusal> {
+    let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
+    let end = memchr::memchr(b'\n', bytes.get(start..).unwrap_or_default()).map(|end| start.saturating_add(end));
+    let Some((line, rest)) = end.and_then(|end| bytes.split_at_checked(end.saturating_add(1))) else {
+        return if bytes.len() >= bounds.bytes { Err(too_long(bytes)) } else { Ok(None) };
+    };
+    let line = line.get(start..).and_then(|line| str::from_utf8(line).ok()).ok_or_else(not_http)?;
+    let mut words = line.trim_end_matches(['\r', '\n']).split(' ');
+    let (Some(method), Some(target), Some(_), None) = (words.next(), words.next(), words.next(), words.next()) else {
+        return Err(not_http());
+    };
+    let mut headers = vec![EMPTY_HEADER; bounds.headers];
+    match httparse::parse_headers(rest, &mut headers) {
+        Ok(Status::Complete((len, headers))) => {
+            let len = line.len().saturating_add(start).saturating_add(len);
+            let head = bytes.get(..len).unwrap_or(bytes);
+            refuse_bare_line_feeds(head)?;
+            refuse_no_method(head)?;
+            let found = headers.len();
+            let mut headers = headers.to_vec();
+            let mut parsed = httparse::Request::new(&mut headers);
+            (parsed.method, parsed.path, parsed.version) = (Some(method), Some(target), Some(1));
+            debug_assert_eq!(parsed.headers.len(), found);
+            Ok(Some((Request::judge(&parsed)?, len)))
+        }
+        Ok(Status::Partial) if bytes.len() >= bounds.bytes => Err(too_long(bytes)),
+        Ok(Status::Partial) => Ok(None),
+        Err(Error::TooManyHeaders) => Err(too_many(bounds)),
+        Err(error) => Err(explain(error, bytes)),
+    }
+}
+
+/// Whether the request line, as far as it is there, is that of HTTP/1.2 or later; a method and a target, as `httparse` takes
+/// them, stand before the version.
+fn is_later_version(bytes: &[u8]) -> bool {
+    version(bytes).and_then(|version| version.strip_prefix(b"1.")).is_some_and(|minor| matches!(minor, [b'2'..=b'9']))
 }
 
 impl<'b> Request<'b> {
@@ -242,7 +280,7 @@ impl<'b> Request<'b> {
             keep_alive: false,
             body: Body::None,
             expect_continue: false,
-            path_and_query: path_and_query(target)?,
+            path_and_query: path_and_query(method, target)?,
             headers: visible(parsed.headers)?,
         };
         request.check_host()?;
@@ -319,8 +357,12 @@ impl<'b> Request<'b> {
     }
 }
 
-/// The path and query of a target: itself, or what follows the authority in an absolute URL.
-fn path_and_query(target: &str) -> Result<&str, Refusal> {
+/// The path and query of a target: itself, or what follows the authority in an absolute URL. `*`, the server as a whole, can be
+/// asked for its options only (RFC 9112 section 3.2.4).
+fn path_and_query<'b>(method: &str, target: &'b str) -> Result<&'b str, Refusal> {
+    if target == "*" && method == "OPTIONS" {
+        return Ok(target);
+    }
     if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(Refusal::new(400, "The request target has characters that need a percent escape."));
     }
@@ -386,6 +428,11 @@ fn refuse_no_method(bytes: &[u8]) -> Result<(), Refusal> {
     Ok(())
 }
 
+fn too_many(bounds: Bounds) -> Refusal {
+    let most = bounds.headers;
+    Refusal::new(431, format!("There are more than {most} headers, as many as --max-headers allows."))
+}
+
 fn not_http() -> Refusal {
     Refusal::new(400, "This is not an HTTP request.")
 }
@@ -413,9 +460,14 @@ fn explain(error: Error, bytes: &[u8]) -> Refusal {
 
 /// Whether the request line, as far as it is there, ends like that of another version of HTTP.
 fn is_other_version(bytes: &[u8]) -> bool {
+    version(bytes).is_some_and(|number| number.first().is_some_and(u8::is_ascii_digit))
+}
+
+/// The version in the request line, as far as it is there.
+fn version(bytes: &[u8]) -> Option<&[u8]> {
     let line = bytes.trim_ascii_start().split(|&byte| byte == b'\r' || byte == b'\n').next().unwrap_or_default();
     let version = line.rsplit(|&byte| byte == b' ').next().unwrap_or_default();
-    version.strip_prefix(b"HTTP/").is_some_and(|number| number.first().is_some_and(u8::is_ascii_digit))
+    version.strip_prefix(b"HTTP/")
 }
 
 /// What is wrong with a header's name, from the first line that has something wrong.

@@ -60,6 +60,8 @@ pub(crate) struct Settings {
     pub heartbeat: Duration,
     pub idle_timeout: Duration,
     pub close_timeout: Duration,
+    /// How long a plain HTTP connection may be quiet between two requests.
+    pub keep_alive_timeout: Duration,
     pub drain_timeout: Duration,
     /// Bytes a second of what plain HTTP sends or takes; 0 for any.
     pub http_rate_min: u64,
@@ -96,6 +98,7 @@ impl Settings {
             heartbeat: config.heartbeat.get(),
             idle_timeout: config.idle_timeout.get(),
             close_timeout: config.close_timeout.get(),
+            keep_alive_timeout: config.keep_alive_timeout.get(),
             drain_timeout: config.drain_timeout.get(),
             http_rate_min: config.min_http_rate.as_u64(),
             http_pending_max: config.max_http_pending.as_u64() as usize,

@@ -119,6 +119,7 @@ fn settings() -> Settings {
         heartbeat: Duration::from_secs(15),
         idle_timeout: Duration::from_secs(60),
         close_timeout: Duration::from_secs(5),
+        keep_alive_timeout: Duration::from_secs(75),
         drain_timeout: Duration::from_secs(8),
         http_rate_min: 0,
         http_pending_max: 1 << 20,

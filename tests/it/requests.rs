@@ -142,3 +142,134 @@ fn the_key_of_the_rfcs_own_example_is_taken() {
         .replace("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", key);
     assert_eq!(status(&exchange(server.addresses()[0], &[request.as_bytes(), b"\x81\x00"].concat())), "101");
 }
+
+#[test]
+fn head_has_no_body_wherever_it_goes() {
+    let server = serve(|_| {});
+    let at = server.addresses()[0];
+    for (path, found) in [
+        ("/ws", "405"),
+        ("/raw/a", "405"),
+        ("/raw/a..b", "405"),
+        ("/sse", "400"),
+        ("/sse?topics=a", "200"),
+        ("/sse?topics=a..b", "400"),
+        ("/topics/none", "404"),
+        ("/publish", "405"),
+        ("/nothing", "404"),
+        ("/", "200"),
+    ] {
+        let answer = ask(at, &format!("HEAD {path} HTTP/1.1"));
+        assert_eq!(status(&answer), found, "{path}: {answer}");
+        assert!(answer.ends_with("\r\n\r\n") && answer.matches("\r\n\r\n").count() == 1, "{path}: {answer}");
+    }
+}
+
+#[test]
+fn what_is_not_allowed_says_what_is() {
+    let server = serve(|_| {});
+    let at = server.addresses()[0];
+    for (start, allowed) in [
+        ("POST /ws", "GET"),
+        ("DELETE /raw/a", "GET"),
+        ("DELETE /sse?topics=a", "GET, HEAD, OPTIONS"),
+        ("DELETE /topics", "GET, HEAD, OPTIONS"),
+        ("GET /publish", "POST, OPTIONS"),
+        ("DELETE /publish/a", "POST, OPTIONS"),
+        ("DELETE /", "GET, HEAD, OPTIONS"),
+    ] {
+        let answer = ask(at, &format!("{start} HTTP/1.1"));
+        assert_eq!(status(&answer), "405", "{start}: {answer}");
+        let allow = answer.lines().find_map(|line| line.strip_prefix("Allow: "));
+        assert!(allow.is_some_and(|allow| allow.starts_with(allowed)), "{start}: {answer}");
+    }
+}
+
+#[test]
+fn options_is_answered_everywhere_there_is_something() {
+    let server = serve(|_| {});
+    let at = server.addresses()[0];
+    for path in
+        ["*", "/", "/healthz", "/ws", "/raw/a", "/sse", "/topics", "/topics/a", "/publish", "/publish/a", "/metrics"]
+    {
+        let answer = ask(at, &format!("OPTIONS {path} HTTP/1.1"));
+        assert!(status(&answer) == "204" && answer.contains("\r\nAllow: "), "{path}: {answer}");
+    }
+    // As HAProxy asks whether a server is there.
+    assert_eq!(status(&exchange(at, b"OPTIONS / HTTP/1.0\r\n\r\n")), "204");
+    assert_eq!(status(&ask(at, "OPTIONS /nothing HTTP/1.1")), "404");
+    assert_eq!(status(&ask(at, "GET * HTTP/1.1")), "400");
+}
+
+#[test]
+fn every_answer_has_a_date() {
+    let server = serve(|_| {});
+    let at = server.addresses()[0];
+    for start in ["GET /healthz", "GET /nothing", "GET /ws", "HEAD /sse?topics=a", "GET /topics", "OPTIONS /", "BAD"] {
+        let answer = ask(at, &format!("{start} HTTP/1.1"));
+        let date =
+            answer.lines().find_map(|line| line.strip_prefix("Date: ")).unwrap_or_else(|| panic!("{start}: {answer}"));
+        assert!(date.len() == 29 && date.ends_with(" GMT"), "{start}: {date}");
+    }
+}
+
+fn post(at: SocketAddr, start: &str, lines: &str, body: &[u8]) -> String {
+    let head = format!("{start}\r\nHost: localhost\r\nConnection: close\r\n{lines}\r\n");
+    exchange(at, &[head.as_bytes(), body].concat())
+}
+
+#[test]
+fn a_body_that_is_coded_or_has_no_length_is_refused() {
+    let server = serve(|_| {});
+    let at = server.addresses()[0];
+    for path in ["/publish/a", "/publish"] {
+        for (lines, found) in [
+            ("Content-Encoding: gzip\r\nContent-Length: 3\r\n", "415"),
+            ("Content-Encoding: identity, br\r\nContent-Length: 3\r\n", "415"),
+            ("Content-Encoding: identity\r\nContent-Length: 3\r\n", if path == "/publish" { "400" } else { "200" }),
+        ] {
+            let answer = post(at, &format!("POST {path} HTTP/1.1"), lines, b"abc");
+            assert_eq!(status(&answer), found, "{path} {lines}: {answer}");
+        }
+        for version in ["1.0", "1.1"] {
+            let answer = post(at, &format!("POST {path} HTTP/{version}"), "", b"");
+            assert_eq!(status(&answer), "411", "{path} {version}: {answer}");
+        }
+    }
+    let topics = ask(at, "GET /topics HTTP/1.1");
+    assert!(topics.contains(r#""seq":1,"#), "{topics}");
+}
+
+#[test]
+fn a_later_version_of_http_1_is_spoken_to_as_1_1() {
+    let server = serve(|_| {});
+    let at = server.addresses()[0];
+    for version in ["1.2", "1.9"] {
+        assert_eq!(status(&ask(at, &format!("GET /healthz HTTP/{version}"))), "200", "{version}");
+        let answer = exchange(at, format!("GET /healthz HTTP/{version}\r\n\r\n").as_bytes());
+        assert!(status(&answer) == "400" && answer.contains("Host"), "{answer}");
+    }
+    for version in ["2.0", "0.9", "3.1"] {
+        assert_eq!(status(&ask(at, &format!("GET /healthz HTTP/{version}"))), "505", "{version}");
+    }
+}
+
+#[test]
+fn a_format_of_metrics_with_no_weight_is_not_wanted() {
+    let server = serve(|_| {});
+    for (weight, open) in [("0", false), ("0.", false), ("0.0", false), ("0.000", false), ("0.001", true), ("1", true)]
+    {
+        let head = format!("GET /metrics HTTP/1.1\r\nAccept: application/openmetrics-text; q={weight}, text/plain");
+        let answer = ask(server.addresses()[0], &head);
+        assert_eq!(answer.contains("Content-Type: application/openmetrics-text"), open, "q={weight}");
+    }
+}
+
+#[test]
+fn a_slash_behind_the_address_of_a_stream_is_passed_over() {
+    let server = serve(|_| {});
+    for path in ["/ws/", "/ws/?topics=a"] {
+        Client::hello(&server, path);
+    }
+    assert_eq!(status(&ask(server.addresses()[0], "HEAD /sse/?topics=a HTTP/1.1")), "200");
+}

@@ -166,7 +166,7 @@ fn a_head_that_trickles_in_must_be_whole_in_time() {
 
 #[test]
 fn a_client_that_is_quiet_between_requests_is_closed_without_a_word() {
-    let server = Server::with(|_| {}, |settings| settings.keep_alive = SOON);
+    let server = Server::with(|config| config.keep_alive_timeout = Span::new(SOON), |_| {});
     let mut client = server.connect();
     assert_eq!(client.get("/healthz").status, 200);
     client.assert_ended();

@@ -142,7 +142,7 @@ fn what_could_be_read_in_two_ways_is_refused() {
         ("a list of hosts", "GET / HTTP/1.1\r\nHost: x, y"),
         ("a body on an upgrade", "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nContent-Length: 3"),
         ("a fragment", "GET /a#b HTTP/1.1\r\nHost: x"),
-        ("an asterisk", "OPTIONS * HTTP/1.1\r\nHost: x"),
+        ("an asterisk", "GET * HTTP/1.1\r\nHost: x"),
         ("an authority", "CONNECT example.com:443 HTTP/1.1\r\nHost: x"),
         ("another scheme", "GET ftp://example.com/ HTTP/1.1\r\nHost: x"),
         ("a URL without a host", "GET http:///path HTTP/1.1\r\nHost: x"),
@@ -175,8 +175,38 @@ fn other_codings_are_not_implemented() {
 #[test]
 fn other_versions_of_http_are_told_which_are_served() {
     assert_eq!(refused(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").status, 505);
-    assert_eq!(status("GET / HTTP/1.2\r\nHost: x"), 505);
+    assert_eq!(status("GET / HTTP/2.0\r\nHost: x"), 505);
     assert_eq!(status("GET / HTML/1.1\r\nHost: x"), 400);
+}
+
+#[test]
+fn a_later_version_of_http_1_is_read_as_1_1_and_as_strictly() {
+    let later = |head: &str| head.replace("HTTP/1.1", "HTTP/1.7");
+    let head = "POST /publish?a=1 HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nA: b\r\n\r\n";
+    for head in [head.to_owned(), format!("\r\n{head}")] {
+        let text = later(&head);
+        let request = good(&text);
+        assert_eq!((request.path(), request.body, request.is_http11), ("/publish", Body::Length(2), true));
+        assert_eq!((request.keep_alive, request.header("host")), (true, Some("x")));
+        for cut in 0..text.len() {
+            assert!(matches!(parse(&text.as_bytes()[..cut], 8192), Ok(None)), "{cut}");
+        }
+    }
+    for wrong in [
+        "GET / HTTP/1.1",
+        "GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n c",
+        "GET / HTTP/1.1\r\nHost: x\nA: b",
+        "GET / HTTP/1.1\nHost: x",
+        "GET / x HTTP/1.1\r\nHost: x",
+        "GET /na\u{ef}ve HTTP/1.1\r\nHost: x",
+        "GET  / HTTP/1.1\r\nHost: x",
+    ] {
+        assert_eq!(status(&later(wrong)), 400, "{wrong:?}");
+    }
+    let long = format!("{}A: {}\r\n", later("GET / HTTP/1.1\r\n"), "b".repeat(9000));
+    assert_eq!(parse(long.as_bytes(), 8192).unwrap_err().status, 431);
+    let many = format!("{}{}\r\n", later("GET / HTTP/1.1\r\n"), "A: b\r\n".repeat(HEADERS_MAX + 1));
+    assert_eq!(parse(many.as_bytes(), 8192).unwrap_err().status, 431);
 }
 
 #[test]

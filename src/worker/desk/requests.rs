@@ -74,7 +74,8 @@ impl<E: Edge> Clerk<'_, E> {
                 let Err(why) = self.count_for(token, client) else { return Some(header.len) };
                 let (status, text) = limits::told(why);
                 let refusal = http::Refusal::new(status, text).with(LATER);
-                self.end_with(token, &refusal, why, |out| refusal.response().keep_alive(false).write(out, false));
+                let response = refusal.response().keep_alive(false).made_at(self.ground.edge.wall_us());
+                self.end_with(token, &refusal, why, |out| response.write(out, false));
                 None
             }
             Err(why) => {
@@ -88,7 +89,7 @@ impl<E: Edge> Clerk<'_, E> {
     /// if it was refused. Other requests stay the proxy's: it may send those of many clients on one connection.
     fn see_client(&mut self, token: Token, head: &Request<'_>) -> bool {
         let Some(peer) = self.connections.get(token).map(|connection| connection.peer) else { return false };
-        let stays = head.is_upgrade() || head.path() == "/sse";
+        let stays = head.is_upgrade() || matches!(head.path(), "/sse" | "/sse/");
         let client = if stays { self.ground.settings.proxies.client(peer, head) } else { peer };
         if client == peer {
             return true;
@@ -121,8 +122,9 @@ impl<E: Edge> Clerk<'_, E> {
         match head.path() {
             // What may be asked is for the control thread to say.
             _ if head.method == "OPTIONS" => return Ok(false),
-            "/ws" => self.open_json(token, head)?,
-            "/sse" => self.open_events(token, head)?,
+            // A slash behind is added by clients that join addresses.
+            "/ws" | "/ws/" => self.open_json(token, head)?,
+            "/sse" | "/sse/" => self.open_events(token, head)?,
             _ => match head.topic_behind("/raw/") {
                 Some(topic) => self.open_raw(token, head, &topic?)?,
                 None => return Ok(false),
@@ -185,8 +187,9 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// `GET /sse?topics=…`
     fn open_events(&mut self, token: Token, head: &Request<'_>) -> Result<(), http::Refusal> {
-        if head.method != "GET" {
-            return Err(http::Refusal::new(405, "Events are read with GET."));
+        if !matches!(head.method, "GET" | "HEAD") {
+            let allowed = &[("Allow", "GET, HEAD, OPTIONS")];
+            return Err(http::Refusal::new(405, "Events are read with GET.").with(allowed));
         }
         self.ground.settings.access.check_page(head)?;
         let holder = self.ground.settings.access.sender(head)?;
@@ -206,7 +209,12 @@ impl<E: Edge> Clerk<'_, E> {
             // A proxy that collects an answer before it passes it on would hold every event back.
             .header("X-Accel-Buffering", "no")
             .stream("text/event-stream")
-            .read_by(&self.ground.settings.access.readers(head));
+            .read_by(&self.ground.settings.access.readers(head))
+            .made_at(self.ground.edge.wall_us());
+        if head.method == "HEAD" {
+            self.finish_with(token, |out| response.write(out, true));
+            return Ok(());
+        }
         self.open(token, Address::Sse.lane(), holder, |out| response.write(out, false));
         self.greet(token);
         self.subscribe(token, None, &sub);
@@ -264,7 +272,8 @@ impl<E: Edge> Clerk<'_, E> {
     /// Answers what is no request with a refusal and ends the connection.
     pub fn refuse(&mut self, token: Token, refusal: &http::Refusal) {
         let counted = self.counted(refusal.status);
-        self.end_with(token, refusal, counted, |out| refusal.response().keep_alive(false).write(out, false));
+        let response = refusal.response().keep_alive(false).made_at(self.ground.edge.wall_us());
+        self.end_with(token, refusal, counted, |out| response.write(out, false));
     }
 
     /// The same for a request, which says who reads it.
@@ -287,8 +296,8 @@ impl<E: Edge> Clerk<'_, E> {
 
     fn refuse_because(&mut self, token: Token, head: &Request<'_>, refusal: &http::Refusal, counted: metrics::Refusal) {
         let readers = self.ground.settings.access.readers(head);
-        let response = refusal.response().keep_alive(false).read_by(&readers);
-        self.end_with(token, refusal, counted, |out| response.write(out, false));
+        let response = refusal.response().keep_alive(false).read_by(&readers).made_at(self.ground.edge.wall_us());
+        self.end_with(token, refusal, counted, |out| response.write(out, head.method == "HEAD"));
     }
 
     /// Says this, and ends the connection.
@@ -309,9 +318,15 @@ impl<E: Edge> Clerk<'_, E> {
             { conn = connection.name(), peer = %connection.peer, status, %why },
             "refused"
         );
+        self.ground.shared.metrics.refuse(counted);
+        self.finish_with(token, say);
+    }
+
+    /// Says this, and nothing more.
+    fn finish_with(&mut self, token: Token, say: impl FnOnce(&mut Vec<u8>)) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
         connection.phase = Phase::Ending;
         connection.since = self.ground.now;
-        self.ground.shared.metrics.refuse(counted);
         self.answer(token, say);
         self.set_timer(token);
     }
