@@ -14,7 +14,7 @@ use crate::{
     http::{Body, BodyDecoder, BodyEvent, Refusal, Request},
     limits::{Account, Quota},
     metrics,
-    protocol::{ErrorCode, Payload, envelope::push_string, ndjson},
+    protocol::{DEPTH_MAX, ErrorCode, Payload, envelope::push_string, is_too_deep, ndjson},
     publish::{By, PublishError, Publisher},
     slack::{KEPT_BY_ONE, Slack},
     tape::{About, Appended},
@@ -264,6 +264,12 @@ impl Form {
             (Form::Any, Ok(text)) => Ok(Payload::Text(text)),
             (Form::Json, Err(_)) => Err(Refusal::new(400, "The body is said to be JSON, and is not UTF-8 text.")),
             (Form::Json, Ok(text)) => match serde_json::from_str::<IgnoredAny>(text) {
+                Ok(_) if is_too_deep(text) => {
+                    let text = format!(
+                        "The body is said to be JSON, and has lists and objects nested more than {DEPTH_MAX} deep."
+                    );
+                    Err(Refusal::new(400, text))
+                }
                 Ok(_) => Ok(Payload::Json(body)),
                 Err(error) => Err(Refusal::new(400, format!("The body is said to be JSON, and isn't: {error}."))),
             },

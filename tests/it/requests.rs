@@ -273,3 +273,37 @@ fn a_slash_behind_the_address_of_a_stream_is_passed_over() {
     }
     assert_eq!(status(&ask(server.addresses()[0], "HEAD /sse/?topics=a HTTP/1.1")), "200");
 }
+
+#[test]
+fn json_that_is_too_deep_for_others_to_read_is_not_taken_as_json() {
+    let server = serve(|_| {});
+    let at = server.addresses()[0];
+    let deep = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
+    let mut client = Client::hello(&server, "/ws?topics=a");
+    client.json();
+    for (n, taken) in [(120, true), (121, false), (30_000, false)] {
+        let json = deep(n);
+        let len = json.len();
+        let as_json = format!("Content-Type: application/json\r\nContent-Length: {len}\r\n");
+        let answer = post(at, "POST /publish/a HTTP/1.1", &as_json, json.as_bytes());
+        assert_eq!(status(&answer), if taken { "200" } else { "400" }, "{n}: {answer}");
+        let line = format!("{{\"topic\":\"a\",\"data\":{json}}}");
+        let answer =
+            post(at, "POST /publish HTTP/1.1", &format!("Content-Length: {}\r\n", line.len()), line.as_bytes());
+        assert_eq!(status(&answer), if taken { "200" } else { "400" }, "{n}: {answer}");
+        if taken {
+            assert_eq!((client.json()["data"].is_array(), client.json()["data"].is_array()), (true, true));
+        } else {
+            assert!(answer.contains("120"), "it says how deep it may be: {answer}");
+        }
+        let told = client.ask(&format!("{{\"op\":\"pub\",\"id\":1,\"topic\":\"b\",\"data\":{json}}}"));
+        match taken {
+            true => assert_eq!(told["type"], "ack"),
+            false => assert!(told["code"] == "too_deep" && told["id"] == 1, "{told}"),
+        }
+        // Nobody has said that it is JSON.
+        let answer = post(at, "POST /publish/a HTTP/1.1", &format!("Content-Length: {len}\r\n"), json.as_bytes());
+        assert_eq!(status(&answer), "200", "{n}: {answer}");
+        assert_eq!(client.json()["data"].is_array(), taken, "{n}");
+    }
+}
