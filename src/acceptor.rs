@@ -24,7 +24,7 @@ use rustix::{
 use socket2::Socket;
 
 use crate::{
-    clock::Moment,
+    clock::{self, Moment},
     handover::{Arrival, Beginning, Inbox, Listener, hand_to_fewest},
     http::response::refusal,
     io::{epoll, listener},
@@ -112,7 +112,8 @@ impl Acceptor {
         tell!(self.shared.log, Kind::Refused(why), Moment::now(), INFO, { %peer, why = why.name() }, "refused");
         let (status, text) = limits::told(why);
         let mut answer = Vec::new();
-        refusal(status, text).header("Retry-After", "1").keep_alive(false).write(&mut answer, false);
+        let refusal = refusal(status, text).header("Retry-After", "1").made_at(clock::wall_us());
+        refusal.keep_alive(false).write(&mut answer, false);
         let _ = rustix::net::send(socket, &answer, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
         let _ = rustix::net::shutdown(socket, Shutdown::Write);
         let _ = rustix::net::recv(socket, &mut [0u8; 4096], RecvFlags::DONTWAIT);

@@ -63,7 +63,7 @@ fn judge(request: &Request<'_>) {
         rules.holder(shown.as_deref()),
         match shown.as_deref() {
             None => Ok(rules.anonymous()),
-            Some("secret") => Ok(Holder::Token),
+            Some("secret") => Ok(Holder::Token { generation: 0 }),
             Some(_) => Err(Wrong),
         }
     );

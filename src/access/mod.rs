@@ -27,7 +27,7 @@ use thiserror::Error;
 pub use self::shown::shown_token;
 use crate::{
     config::{Config, Secret, page::Named},
-    http::{Refusal, Request},
+    http::{Refusal, Request, response::Readers},
 };
 
 /// What goes with 401, as RFC 9110 section 11.6.1 demands.
@@ -203,6 +203,14 @@ impl Rules {
         }
         let text = "Clients are shown to this machine only, at localhost or 127.0.0.1, unless --publish-token is set.";
         Err(Refusal::new(403, text))
+    }
+
+    /// Which page may read the answer to a request.
+    pub fn readers(&self, head: &Request<'_>) -> Readers {
+        match head.header("Origin") {
+            Some(origin) if self.check_page(head).is_ok() => Readers::Page(origin.into()),
+            _ => Readers::Nobody,
+        }
     }
 
     /// Whether the page that a browser's request comes from may connect, and whether the request was meant for this server.

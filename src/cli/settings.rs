@@ -150,7 +150,7 @@ impl Settings {
 
     /// Adds what follows, for what isn't set, from what is and from the machine.
     pub(super) fn follow(mut self, config: &Config) -> Settings {
-        let [connections, subscriptions, topics, values, assembly] = Bounds::of(config).shares;
+        let [connections, subscriptions, topics, values, assembly, held] = Bounds::of(config).shares;
         let size = |bytes: usize| ByteSize::b(bytes as u64).to_string();
         // As many as were asked for may be more than can be.
         let workers = match config.workers {
@@ -164,6 +164,7 @@ impl Settings {
             ("max-topics-per-ip", Some(topics.to_string())),
             ("max-values-per-ip", Some(size(values))),
             ("max-assembly-per-ip", Some(size(assembly))),
+            ("max-held-per-ip", Some(size(held))),
         ] {
             if let Some(setting) = self.0.iter_mut().find(|setting| setting.name == name) {
                 setting.instead = instead;

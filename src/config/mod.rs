@@ -266,6 +266,10 @@ pub struct Config {
     #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_HEAD", default_value = "8KiB", help_heading = "Limits")]
     pub max_head: ByteSize,
 
+    /// Headers in one HTTP request; beyond, 431
+    #[arg(long, value_name = "N", env = "STENTOR_MAX_HEADERS", default_value_t = 100, help_heading = "Limits")]
+    pub max_headers: usize,
+
     /// Topics at once; publishing on one more is refused
     #[arg(long, value_name = "N", env = "STENTOR_MAX_TOPICS", default_value_t = 65_536, help_heading = "Limits")]
     pub max_topics: usize,
@@ -398,6 +402,19 @@ pub struct Config {
     )]
     pub close_timeout: Span,
 
+    /// Time that a plain HTTP connection may be quiet between two requests
+    ///
+    /// Longer than a load balancer keeps its own (60s in most), or it sends a request to where nobody is any more. Idle
+    /// connections give their place up when others need it.
+    #[arg(
+        long,
+        value_name = "DURATION",
+        env = "STENTOR_KEEP_ALIVE_TIMEOUT",
+        default_value = "75s",
+        help_heading = "Timeouts"
+    )]
+    pub keep_alive_timeout: Span,
+
     /// Time without a turn of a worker after which /healthz on --admin-listen is red; 0 for never
     ///
     /// Counts how long it has been in one turn, or has left a wake-up unanswered. Publishers don't wait for such a worker.
@@ -519,9 +536,9 @@ macro_rules! live {
 live! {
     allow_origin trusted_proxy proxy_protocol flush_interval turn_sends turn_work lag_limit lag_limit_age
     max_connections max_connections_per_ip max_connects_per_ip max_assembly max_assembly_per_ip max_held max_held_per_ip max_topics_per_ip
-    max_values_per_ip max_subscriptions max_subscriptions_per_ip max_pending max_http_pending min_http_rate
+    max_values_per_ip max_headers max_subscriptions max_subscriptions_per_ip max_pending max_http_pending min_http_rate
     max_commands max_commands_per_ip max_publications max_publications_per_ip slow_list log_limit
-    handshake_timeout heartbeat idle_timeout close_timeout stall_limit drain_timeout publish_token anonymous_publish
+    handshake_timeout heartbeat idle_timeout close_timeout keep_alive_timeout stall_limit drain_timeout publish_token anonymous_publish
 }
 
 /// A setting, or a relation between settings, that cannot work; the text is one sentence for the operator.

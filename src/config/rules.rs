@@ -77,6 +77,8 @@ pub(super) const RANGES: &[Rule] = &[
     count("--max-subscriptions-per-ip", |c| share(c.max_subscriptions_per_ip), 0, NUMBERED),
     count("--ipv6-prefix", |c| c.ipv6_prefix.into(), 1, 128),
     count("--max-http-connections", |c| wide(c.max_http_connections), 1, NUMBERED),
+    // The least that browsers send, with what proxies add.
+    count("--max-headers", |c| wide(c.max_headers), 32, 1024),
     count("--max-topics", |c| wide(c.max_topics), 1, 1 << 24),
     count("--max-subscriptions", |c| wide(c.max_subscriptions), 1, NUMBERED),
     count("--max-subscriptions-total", |c| wide(c.max_subscriptions_total), 1, NUMBERED),
@@ -122,6 +124,7 @@ pub(super) const RELATIONS: &[Rule] = &[
     Rule::NeverOr { flag: "--stall-limit", of: |c| c.stall_limit, least: SECOND },
     Rule::Lasts { flag: "--handshake-timeout", of: |c| c.handshake_timeout },
     Rule::Lasts { flag: "--close-timeout", of: |c| c.close_timeout },
+    Rule::Lasts { flag: "--keep-alive-timeout", of: |c| c.keep_alive_timeout },
     Rule::NeverOr { flag: "--topic-expiry", of: |c| c.topic_expiry, least: Span::new(Duration::from_secs(60)) },
     Rule::Within { flag: "--flush-interval", of: |c| c.flush_interval, most: Span::new(Duration::from_secs(10)) },
     Rule::Other(origins_look_like_origins),

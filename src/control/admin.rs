@@ -11,7 +11,7 @@ use rustix::fd::{AsFd, OwnedFd};
 
 use super::{
     Context, Control, Newcomer,
-    route::{Answer, look},
+    route::{Answer, LOOK, look},
     stall::{LOOK_EVERY, Stalls},
 };
 use crate::{
@@ -153,6 +153,11 @@ impl<E: Edge> Control<E> {
 
     /// What a request to the admin address comes to.
     pub(super) fn route_admin(&mut self, head: &Request<'_>, peer: SocketAddr) -> Result<Answer, Refusal> {
+        if head.method == "OPTIONS"
+            && matches!(head.path(), "*" | "/" | "/healthz" | "/readyz" | "/metrics" | "/debug/slow")
+        {
+            return Ok(Response::new(204).header("Allow", LOOK.1[0].1).into());
+        }
         match head.path() {
             "/" => look(head).map(|()| Response::new(200).body(TEXT, INDEX.as_bytes()).into()),
             "/healthz" => {

@@ -8,7 +8,7 @@ use super::{
     topics::Listing,
     upload::Upload,
 };
-use crate::{clock::Moment, handover::Listener, limits::Permit};
+use crate::{clock::Moment, handover::Listener, http::response::Readers, limits::Permit};
 
 /// One connection.
 pub(super) struct Connection<S> {
@@ -49,6 +49,8 @@ pub(super) struct Connection<S> {
     pub short: bool,
     /// Its socket is watched for reading.
     pub reads: bool,
+    /// Which pages may read the answer to the present request.
+    pub readers: Readers,
 }
 
 /// Where a connection stands.
@@ -144,6 +146,7 @@ impl<S> Connection<S> {
             reserved: false,
             short: false,
             reads: true,
+            readers: Readers::default(),
         }
     }
 

@@ -79,10 +79,15 @@ impl Exposition {
             Some(fresh) => self.made.insert(fresh),
             None => self.made.as_mut().expect("what is not to be made is there"),
         };
+        // RFC 9110 section 12.4.2: of no weight is nought with up to three noughts behind the point.
+        let is_unwanted = |part: &str| {
+            let weight = part.strip_prefix("q=").or_else(|| part.strip_prefix("Q="));
+            weight.is_some_and(|weight| weight.parse() == Ok(0.0))
+        };
         let accepts = |element: &str| {
             let mut parts = element.split(';').map(str::trim);
             parts.next().is_some_and(|kind| kind.eq_ignore_ascii_case("application/openmetrics-text"))
-                && !parts.any(|part| matches!(part, "q=0" | "q=0.0"))
+                && !parts.any(is_unwanted)
         };
         let (content_type, text) = match head.list("Accept").any(accepts) {
             true => (OPENMETRICS, &made.open),

@@ -94,10 +94,6 @@ struct Newcomer<S> {
     received: Vec<u8>,
 }
 
-/// How long a connection may be quiet between two requests. Prometheus scrapes every 15 seconds by default and connects anew
-/// if it must; longer would let idle clients hold places for nothing.
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
-
 /// What things cost, in about microseconds. Constants and not a clock, so that tests know what happens.
 mod work {
     /// For one connection in one turn; the last request may go beyond it.
@@ -122,8 +118,6 @@ mod work {
 pub(crate) struct HttpSettings {
     pub http_connections_max: usize,
     pub body_max: u64,
-    /// How long a connection may be quiet between two requests.
-    pub keep_alive: Duration,
     /// Zero for never.
     pub topic_expiry: Duration,
     pub topics_max: usize,
@@ -136,7 +130,6 @@ impl HttpSettings {
         HttpSettings {
             http_connections_max: config.max_http_connections,
             body_max: config.max_body.as_u64(),
-            keep_alive: KEEP_ALIVE,
             topic_expiry: config.topic_expiry.get(),
             topics_max: config.max_topics,
             value_bytes_max: config.max_values.as_u64(),
@@ -366,7 +359,8 @@ impl<E: Edge> Control<E> {
         tell!(log, Kind::Refused(why), self.now, INFO, { %peer, why = why.name() }, "refused");
         let mut answer = Vec::new();
         let text = "There are too many HTTP connections: try again later.";
-        refusal(503, text).header("Retry-After", "1").keep_alive(false).write(&mut answer, false);
+        let refusal = refusal(503, text).header("Retry-After", "1").made_at(self.edge.wall_us());
+        refusal.keep_alive(false).write(&mut answer, false);
         if let Sent::Took(_) = self.edge.send(&mut socket, &answer) {
             self.edge.finish(&mut socket);
             let _: Received = self.edge.receive(&mut socket, &mut self.read);
@@ -493,7 +487,7 @@ impl<E: Edge> Control<E> {
     /// How long everything is waited for.
     fn patience(&self) -> Patience {
         Patience {
-            keep_alive: self.context.settings.keep_alive,
+            keep_alive: self.live.keep_alive_timeout,
             head: self.live.handshake_timeout,
             step: self.live.close_timeout,
             rate: self.live.http_rate_min,

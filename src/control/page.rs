@@ -13,6 +13,9 @@ const HTML: &str = "text/html; charset=utf-8";
 const STYLE: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
+/// The JavaScript client.
+const CLIENT: &str = "/stentor.js";
+
 /// One file of the console.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct File {
@@ -32,7 +35,7 @@ pub(super) const FILES: [File; 20] = [
     file("/", HTML, include_str!("console/index.html")),
     file("/look.css", STYLE, include_str!("console/look.css")),
     file("/console.css", STYLE, include_str!("console/console.css")),
-    file("/stentor.js", SCRIPT, include_str!("console/stentor.js")),
+    file(CLIENT, SCRIPT, include_str!("console/stentor.js")),
     file("/console.js", SCRIPT, include_str!("console/console.js")),
     file("/chart.js", SCRIPT, include_str!("console/chart.js")),
     file("/distance.js", SCRIPT, include_str!("console/distance.js")),
@@ -60,7 +63,11 @@ pub(super) fn find(path: &str) -> Option<Response<'static>> {
         .header("X-Content-Type-Options", "nosniff")
         .header("Referrer-Policy", "no-referrer")
         .header("Cache-Control", "no-cache");
-    Some(page)
+    if file.path != CLIENT {
+        return Some(page);
+    }
+    // Any page may import it, also one that asks for leave to embed each thing.
+    Some(page.header("Access-Control-Allow-Origin", "*").header("Cross-Origin-Resource-Policy", "cross-origin"))
 }
 
 #[cfg(test)]

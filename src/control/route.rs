@@ -15,20 +15,27 @@ use std::{net::SocketAddr, sync::Arc};
 use super::{Control, out::Text, page, serve::Outcome, slow, topics, upload::Upload, work};
 use crate::{
     access::Holder,
+    handover::Listener,
     http::{
         Refusal, Request, Response,
-        response::{JSON, TEXT},
+        response::{JSON, Readers, TEXT},
     },
-    io::Edge,
+    io::{Edge, Token},
     metrics,
     protocol::Topic,
 };
 
 /// The methods of what is only looked at.
-const LOOK: (&[&str], &[(&str, &str)]) = (&["GET", "HEAD"], &[("Allow", "GET, HEAD")]);
+pub(super) const LOOK: (&[&str], &[(&str, &str)]) = (&["GET", "HEAD"], &[("Allow", "GET, HEAD, OPTIONS")]);
 
 /// The method of publishing.
-const PUBLISH: (&[&str], &[(&str, &str)]) = (&["POST"], &[("Allow", "POST")]);
+const PUBLISH: (&[&str], &[(&str, &str)]) = (&["POST"], &[("Allow", "POST, OPTIONS")]);
+
+/// What a page may send to be answered, beside what it always may.
+const ASKED_WITH: &str = "Authorization, Content-Type, Last-Event-ID";
+
+/// For how long a browser need not ask again, in seconds: two hours, the most that browsers take.
+const PREFLIGHT_AGE: &str = "7200";
 
 /// An answer: its head and its body, or a body that others are sent as well.
 pub(super) struct Answer {
@@ -45,8 +52,11 @@ impl From<Response<'static>> for Answer {
 impl<E: Edge> Control<E> {
     /// What a request comes to.
     pub(super) fn route(&mut self, head: &Request<'_>, peer: SocketAddr) -> Result<Outcome, Refusal> {
+        if head.method == "OPTIONS" {
+            return self.options(head).map(|answer| Outcome::Answer(answer.into()));
+        }
         let answer = match head.path() {
-            "/ws" | "/sse" => return Ok(Outcome::WebSocket),
+            "/ws" | "/ws/" | "/sse" | "/sse/" => return Ok(Outcome::WebSocket),
             raw if raw.starts_with("/raw/") => return Ok(Outcome::WebSocket),
             "/publish" => {
                 only(head, PUBLISH)?;
@@ -82,12 +92,44 @@ impl<E: Edge> Control<E> {
                     let found = topics::last_value(&self.context, &topic);
                     found.map(|json| Response::new(200).body(JSON, json).header("Cache-Control", "no-store").into())
                 } else {
-                    let page = page::find(path).ok_or_else(|| Refusal::new(404, "There is nothing at this path."))?;
+                    let page = page::find(path).ok_or_else(nothing_here)?;
                     look(head).map(|()| page.into())
                 }
             }
         };
         answer.map(Outcome::Answer)
+    }
+
+    /// Which pages may read the answer to a request. The console's files are for its own page, and the client is anybody's.
+    pub(super) fn readers(&self, token: Token, head: &Request<'_>) -> Readers {
+        let is_admin = self.connections[token as usize].by == Listener::Admin;
+        if is_admin || page::find(head.path()).is_some() {
+            return Readers::Untold;
+        }
+        self.live.access.readers(head)
+    }
+
+    /// What may be asked of a path; and what a browser asks before it lets a page ask (a preflight).
+    fn options(&self, head: &Request<'_>) -> Result<Response<'static>, Refusal> {
+        let methods = match head.path() {
+            "*" => "GET, HEAD, POST, OPTIONS",
+            "/ws" | "/ws/" => "GET, OPTIONS",
+            "/publish" => PUBLISH.1[0].1,
+            "/sse" | "/sse/" | "/healthz" | "/readyz" | "/metrics" | "/debug/slow" | "/topics" => LOOK.1[0].1,
+            path if path.starts_with("/raw/") => "GET, OPTIONS",
+            path if path.starts_with("/publish/") => PUBLISH.1[0].1,
+            path if path.starts_with("/topics/") || page::find(path).is_some() => LOOK.1[0].1,
+            _ => return Err(nothing_here()),
+        };
+        let answer = Response::new(204).header("Allow", methods);
+        if head.header("Access-Control-Request-Method").is_none() {
+            return Ok(answer);
+        }
+        self.live.access.check_page(head)?;
+        Ok(answer
+            .header("Access-Control-Allow-Methods", methods)
+            .header("Access-Control-Allow-Headers", ASKED_WITH)
+            .header("Access-Control-Max-Age", PREFLIGHT_AGE))
     }
 
     pub(super) fn readiness(&self) -> Result<Answer, Refusal> {
@@ -136,6 +178,10 @@ impl<E: Edge> Control<E> {
         };
         upload.map(|upload| Outcome::Upload(Box::new(upload)))
     }
+}
+
+fn nothing_here() -> Refusal {
+    Refusal::new(404, "There is nothing at this path.")
 }
 
 /// Refuses what is not only looked at.

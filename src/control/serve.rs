@@ -18,7 +18,7 @@ use crate::{
     handover::{Arrival, Beginning, Listener, hand_to_fewest},
     http::{
         self, Response,
-        response::{CONTINUE, JSON},
+        response::{CONTINUE, JSON, Readers},
     },
     io::{Edge, Flushed, Received, Sent, Token},
     limits::Permit,
@@ -170,7 +170,7 @@ impl<E: Edge> Control<E> {
             return Next::NeedsInput;
         }
         self.worked += work::REQUEST;
-        let (next, used) = match http::head::parse(&input, self.live.head_max) {
+        let (next, used) = match http::head::parse(&input, self.live.head) {
             Ok(None) => (Next::NeedsInput, 0),
             Ok(Some(_)) if !is_probe(&input) && !self.has_room_for(token, 1) => (Next::Waits, 0),
             Ok(Some((head, len))) => {
@@ -179,6 +179,7 @@ impl<E: Edge> Control<E> {
                 (next, if is_done { len } else { 0 })
             }
             Err(refusal) => {
+                self.connections[token as usize].readers = Readers::default();
                 self.refuse(token, &refusal, false, false);
                 (Next::GoOn, input.len())
             }
@@ -212,6 +213,7 @@ impl<E: Edge> Control<E> {
         let keep_alive = head.keep_alive && !has_body && !reserved && !self.is_draining();
         let peer = self.live.proxies.client(direct, head);
         let (method, path) = (head.method, head.path());
+        self.connections[token as usize].readers = self.readers(token, head);
         let outcome = match self.connections[token as usize].by {
             Listener::Admin => self.route_admin(head, direct).map(Outcome::Answer),
             Listener::Clear => self.route(head, direct),
@@ -330,7 +332,8 @@ impl<E: Edge> Control<E> {
     fn answer(&mut self, token: Token, answer: Answer, is_head: bool, keep_alive: bool) {
         let patience = self.patience();
         let Answer { head, text } = answer;
-        let head = head.keep_alive(keep_alive);
+        let head = head.keep_alive(keep_alive).read_by(&self.connections[token as usize].readers);
+        let head = head.made_at(self.edge.wall_us());
         let connection = &mut self.connections[token as usize];
         if connection.out.is_empty() {
             connection.pace = Pace::new(self.now, patience);

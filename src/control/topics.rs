@@ -68,10 +68,10 @@ impl Query {
     /// # Errors
     /// What of it is wrong.
     pub fn read(head: &Request<'_>, topic_length_max: usize) -> Result<Query, Refusal> {
-        let pattern = head.query_value("pattern").map_or_else(|| ">".to_owned(), |pattern| pattern.into_owned());
+        let pattern = head.name("pattern")?.unwrap_or_else(|| ">".to_owned());
         check_pattern(&pattern, topic_length_max)
             .map_err(|error| Refusal::new(400, format!("Not a pattern: {error}.")))?;
-        let limit = match head.query_value("limit") {
+        let limit = match head.parameter("limit")? {
             None => LIMIT,
             Some(text) if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) => 0,
             // A number too large for any is more than a page as well.
@@ -80,7 +80,7 @@ impl Query {
         if limit == 0 {
             return Err(Refusal::new(400, "The limit has to be a number from 1 on; a page has 1000 topics at most."));
         }
-        let after = head.query_value("after").map_or_else(String::new, |after| after.into_owned());
+        let after = head.name("after")?.unwrap_or_default();
         Ok(Query { pattern, after, limit })
     }
 

@@ -11,10 +11,10 @@ use serde::de::IgnoredAny;
 use crate::{
     access::Holder,
     clock::Moment,
-    http::{BodyDecoder, BodyEvent, Refusal, Request},
+    http::{Body, BodyDecoder, BodyEvent, Refusal, Request},
     limits::{self, Account, Quota},
     metrics,
-    protocol::{ErrorCode, Payload, envelope::push_string, ndjson},
+    protocol::{DEPTH_MAX, ErrorCode, Payload, envelope::push_string, is_too_deep, ndjson},
     publish::{By, PublishError, Publisher},
     slack::{KEPT_BY_ONE, Slack},
     tape::{About, Appended},
@@ -96,7 +96,7 @@ impl Upload {
     /// The body as the payload of one publication.
     ///
     /// # Errors
-    /// It is known to be too large.
+    /// It is known to be too large, is coded, or has no length.
     pub fn one(head: &Request<'_>, holder: Holder, topic: &str, message_max: usize) -> Result<Upload, Refusal> {
         let target = Target::One { topic: topic.to_owned(), form: Form::of(head), body: Vec::new() };
         Upload::new(head, holder, target, message_max as u64)
@@ -112,6 +112,14 @@ impl Upload {
     }
 
     fn new(head: &Request<'_>, holder: Holder, target: Target, body_max: u64) -> Result<Upload, Refusal> {
+        if head.list("Content-Encoding").any(|coding| !coding.eq_ignore_ascii_case("identity")) {
+            let text = "The body has a Content-Encoding, and payloads are published as they come: send it without.";
+            return Err(Refusal::new(415, text).with(&[("Accept-Encoding", "identity")]));
+        }
+        if head.body == Body::None {
+            // HTTP/1.0 ends it with the connection, where nobody can tell a whole one from half of one.
+            return Err(Refusal::new(411, "The body needs a Content-Length, be it 0, or has to come in chunks."));
+        }
         let mut decoder = BodyDecoder::new(head.body, body_max);
         // Before it is asked for, with 100 Continue.
         decoder.next(&mut &b""[..])?;
@@ -257,6 +265,12 @@ impl Form {
             (Form::Any, Ok(text)) => Ok(Payload::Text(text)),
             (Form::Json, Err(_)) => Err(Refusal::new(400, "The body is said to be JSON, and is not UTF-8 text.")),
             (Form::Json, Ok(text)) => match serde_json::from_str::<IgnoredAny>(text) {
+                Ok(_) if is_too_deep(text) => {
+                    let text = format!(
+                        "The body is said to be JSON, and has lists and objects nested more than {DEPTH_MAX} deep."
+                    );
+                    Err(Refusal::new(400, text))
+                }
                 Ok(_) => Ok(Payload::Json(body)),
                 Err(error) => Err(Refusal::new(400, format!("The body is said to be JSON, and isn't: {error}."))),
             },

@@ -3,7 +3,8 @@
 //! `httparse` finds the pieces; what is decided here is which requests are good. The rule is that of RFC 9112 section
 //! 11.2: whatever a proxy in front and this server could understand differently, so that one request might pass for two,
 //! is refused rather than repaired. Lines end in CR LF and are not folded, one length says where the body ends, one
-//! `Host` says whom it is for, and values are visible ASCII.
+//! `Host` says whom it is for, and the values that are read here are visible ASCII. What others are is nobody's business here
+//! (RFC 9110 section 5.5): proxies send the names of cities in them, in whatever letters.
 //!
 //! [`parse`] is called with everything read so far, again and again until the head is whole. What is obviously not HTTP
 //! (a TLS greeting, say) is refused at its first bytes. Values borrow from that buffer.
@@ -15,15 +16,54 @@ use httparse::{EMPTY_HEADER, Error, Status};
 
 use super::response::Refusal;
 
-/// The most headers in a request. Browsers send fewer than 20.
-pub const HEADERS_MAX: usize = 64;
+/// The most headers in a request, unless told otherwise. Browsers send fewer than 20, and each proxy on the way a few.
+pub const HEADERS_MAX: usize = 100;
+
+/// How large a head may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// In bytes, its empty line included.
+    pub bytes: usize,
+    /// How many headers it may have.
+    pub headers: usize,
+}
+
+impl From<usize> for Bounds {
+    /// So many bytes, and as many headers as there may be by default.
+    fn from(bytes: usize) -> Bounds {
+        Bounds { bytes, headers: HEADERS_MAX }
+    }
+}
 
 /// The longest method. The registered ones have at most 17 letters; more without a space is no HTTP.
 const METHOD_MAX: usize = 32;
 
-/// Headers that nothing here reads, and in which browsers send what sites and users put there: passed over if they aren't
-/// ASCII, where another would be refused.
-const OPAQUE: [&str; 3] = ["Cookie", "User-Agent", "Referer"];
+/// The headers that something here reads: refused if they aren't ASCII, where another is passed over. Whoever reads one that
+/// isn't among them fails its tests.
+const READ: [&str; 22] = [
+    "Accept",
+    "Access-Control-Request-Headers",
+    "Access-Control-Request-Method",
+    "Authorization",
+    "Connection",
+    "Content-Encoding",
+    "Content-Length",
+    "Content-Type",
+    "Expect",
+    "Forwarded",
+    "Host",
+    "Last-Event-ID",
+    "Origin",
+    "Sec-WebSocket-Extensions",
+    "Sec-WebSocket-Key",
+    "Sec-WebSocket-Protocol",
+    "Sec-WebSocket-Version",
+    "TE",
+    "Transfer-Encoding",
+    "Upgrade",
+    "Via",
+    "X-Forwarded-For",
+];
 
 /// How a request's body is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,9 +114,10 @@ pub fn is_worth_parsing(buffer: &[u8], seen: usize, max_head: usize) -> bool {
 /// # Errors
 ///
 /// A refusal, as soon as no further bytes could make the head good. Afterwards the connection can't be used.
-pub fn parse(buffer: &[u8], max_head: usize) -> Result<Option<(Request<'_>, usize)>, Refusal> {
-    let bytes = buffer.get(..max_head).unwrap_or(buffer);
-    let mut headers = [EMPTY_HEADER; HEADERS_MAX];
+pub fn parse(buffer: &[u8], bounds: impl Into<Bounds>) -> Result<Option<(Request<'_>, usize)>, Refusal> {
+    let bounds = bounds.into();
+    let bytes = buffer.get(..bounds.bytes).unwrap_or(buffer);
+    let mut headers = vec![EMPTY_HEADER; bounds.headers];
     let mut parsed = httparse::Request::new(&mut headers);
     match parsed.parse(bytes) {
         Ok(Status::Complete(len)) => {
@@ -85,10 +126,52 @@ pub fn parse(buffer: &[u8], max_head: usize) -> Result<Option<(Request<'_>, usiz
             refuse_no_method(head)?;
             Ok(Some((Request::judge(&parsed)?, len)))
         }
-        Ok(Status::Partial) if buffer.len() >= max_head => Err(too_long(bytes)),
+        Ok(Status::Partial) if buffer.len() >= bounds.bytes => Err(too_long(bytes)),
         Ok(Status::Partial) => refuse_no_method(bytes).map(|()| None),
+        Err(Error::TooManyHeaders) => Err(too_many(bounds)),
+        Err(Error::Version) if is_later_version(bytes) => parse_later(bytes, bounds),
         Err(error) => Err(explain(error, bytes)),
     }
+}
+
+/// Parses the head of a request of HTTP/1.2 or later, which is read as one of 1.1 (RFC 9110 section 2.5). The request line, as far
+/// as it is there, is one already.
+fn parse_later(bytes: &[u8], bounds: Bounds) -> Result<Option<(Request<'_>, usize)>, Refusal> {
+    let start = bytes.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
+    let end = memchr::memchr(b'\n', bytes.get(start..).unwrap_or_default()).map(|end| start.saturating_add(end));
+    let Some((line, rest)) = end.and_then(|end| bytes.split_at_checked(end.saturating_add(1))) else {
+        return if bytes.len() >= bounds.bytes { Err(too_long(bytes)) } else { Ok(None) };
+    };
+    let line = line.get(start..).and_then(|line| str::from_utf8(line).ok()).ok_or_else(not_http)?;
+    let mut words = line.trim_end_matches(['\r', '\n']).split(' ');
+    let (Some(method), Some(target), Some(_), None) = (words.next(), words.next(), words.next(), words.next()) else {
+        return Err(not_http());
+    };
+    let mut headers = vec![EMPTY_HEADER; bounds.headers];
+    match httparse::parse_headers(rest, &mut headers) {
+        Ok(Status::Complete((len, headers))) => {
+            let len = line.len().saturating_add(start).saturating_add(len);
+            let head = bytes.get(..len).unwrap_or(bytes);
+            refuse_bare_line_feeds(head)?;
+            refuse_no_method(head)?;
+            let found = headers.len();
+            let mut headers = headers.to_vec();
+            let mut parsed = httparse::Request::new(&mut headers);
+            (parsed.method, parsed.path, parsed.version) = (Some(method), Some(target), Some(1));
+            debug_assert_eq!(parsed.headers.len(), found);
+            Ok(Some((Request::judge(&parsed)?, len)))
+        }
+        Ok(Status::Partial) if bytes.len() >= bounds.bytes => Err(too_long(bytes)),
+        Ok(Status::Partial) => Ok(None),
+        Err(Error::TooManyHeaders) => Err(too_many(bounds)),
+        Err(error) => Err(explain(error, bytes)),
+    }
+}
+
+/// Whether the request line, as far as it is there, is that of HTTP/1.2 or later; a method and a target, as `httparse` takes
+/// them, stand before the version.
+fn is_later_version(bytes: &[u8]) -> bool {
+    version(bytes).and_then(|version| version.strip_prefix(b"1.")).is_some_and(|minor| matches!(minor, [b'2'..=b'9']))
 }
 
 impl<'b> Request<'b> {
@@ -123,6 +206,56 @@ impl<'b> Request<'b> {
         self.query().find(|(key, _)| key == name).map(|(_, value)| value)
     }
 
+    /// The value of a parameter that may be given once.
+    ///
+    /// # Errors
+    /// It is given more often: which of them was meant is not guessed.
+    pub fn parameter(&self, name: &str) -> Result<Option<Cow<'b, str>>, Refusal> {
+        let mut values = self.query().filter(|(key, _)| key == name).map(|(_, value)| value);
+        let value = values.next();
+        match values.next() {
+            None => Ok(value),
+            Some(_) => Err(Refusal::new(400, format!("In the address: {name} is given more than once."))),
+        }
+    }
+
+    /// The value of a parameter that is on or off.
+    ///
+    /// # Errors
+    /// It is neither, or given more than once.
+    pub fn switch(&self, name: &str) -> Result<Option<bool>, Refusal> {
+        match self.parameter(name)?.as_deref() {
+            None => Ok(None),
+            Some("1" | "true") => Ok(Some(true)),
+            Some("0" | "false") => Ok(Some(false)),
+            Some(other) => {
+                let found: String = other.escape_debug().take(32).collect();
+                Err(Refusal::new(
+                    400,
+                    format!("In the address: {name} is 1 or true, or 0 or false; found \"{found}\"."),
+                ))
+            }
+        }
+    }
+
+    /// Names of topics in a parameter, which may be given several times, separated by commas. A plus sign stands for itself: forms encode
+    /// spaces so, and names have none.
+    pub fn names(&self, name: &str) -> Option<String> {
+        let (_, query) = self.path_and_query.split_once('?')?;
+        let query = query.replace('+', "%2B");
+        let values = form_urlencoded::parse(query.as_bytes()).filter(|(key, _)| key == name);
+        values.map(|(_, value)| value.into_owned()).reduce(|names, more| format!("{names},{more}"))
+    }
+
+    /// One such name.
+    ///
+    /// # Errors
+    /// It is given more than once.
+    pub fn name(&self, name: &str) -> Result<Option<String>, Refusal> {
+        self.parameter(name)?;
+        Ok(self.names(name))
+    }
+
     /// The value of the first header of this name, in any case of letters.
     pub fn header(&self, name: &str) -> Option<&'b str> {
         self.headers(name).next()
@@ -130,6 +263,7 @@ impl<'b> Request<'b> {
 
     /// The values of all headers of this name, in the order sent.
     pub fn headers(&self, name: &str) -> impl Iterator<Item = &'b str> {
+        debug_assert!(cfg!(test) || is_read(name), "{name} may have been passed over");
         self.headers.iter().filter(move |(key, _)| key.eq_ignore_ascii_case(name)).map(|&(_, value)| value)
     }
 
@@ -162,7 +296,7 @@ impl<'b> Request<'b> {
             keep_alive: false,
             body: Body::None,
             expect_continue: false,
-            path_and_query: path_and_query(target)?,
+            path_and_query: path_and_query(method, target)?,
             headers: visible(parsed.headers)?,
         };
         request.check_host()?;
@@ -239,8 +373,12 @@ impl<'b> Request<'b> {
     }
 }
 
-/// The path and query of a target: itself, or what follows the authority in an absolute URL.
-fn path_and_query(target: &str) -> Result<&str, Refusal> {
+/// The path and query of a target: itself, or what follows the authority in an absolute URL. `*`, the server as a whole, can be
+/// asked for its options only (RFC 9112 section 3.2.4).
+fn path_and_query<'b>(method: &str, target: &'b str) -> Result<&'b str, Refusal> {
+    if target == "*" && method == "OPTIONS" {
+        return Ok(target);
+    }
     if !target.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(Refusal::new(400, "The request target has characters that need a percent escape."));
     }
@@ -271,11 +409,20 @@ fn visible<'b>(headers: &[httparse::Header<'b>]) -> Result<Vec<(&'b str, &'b str
         let is_visible = header.value.iter().all(|&byte| matches!(byte, b'\t' | b' '..=b'~'));
         match str::from_utf8(header.value) {
             Ok(value) if is_visible => visible.push((header.name, value)),
-            _ if OPAQUE.iter().any(|name| header.name.eq_ignore_ascii_case(name)) => {}
-            _ => return Err(Refusal::new(400, "A header's value has characters that are not visible ASCII.")),
+            _ if !is_read(header.name) => {}
+            _ => {
+                let text =
+                    format!("The value of the header {} has characters that are not visible ASCII.", header.name);
+                return Err(Refusal::new(400, text));
+            }
         }
     }
     Ok(visible)
+}
+
+/// Whether anything here reads this header.
+fn is_read(name: &str) -> bool {
+    READ.iter().any(|read| read.eq_ignore_ascii_case(name))
 }
 
 /// `httparse` takes a lone line feed for a line's end; others don't.
@@ -297,6 +444,11 @@ fn refuse_no_method(bytes: &[u8]) -> Result<(), Refusal> {
     Ok(())
 }
 
+fn too_many(bounds: Bounds) -> Refusal {
+    let most = bounds.headers;
+    Refusal::new(431, format!("There are more than {most} headers, as many as --max-headers allows."))
+}
+
 fn not_http() -> Refusal {
     Refusal::new(400, "This is not an HTTP request.")
 }
@@ -313,7 +465,7 @@ fn too_long(bytes: &[u8]) -> Refusal {
 /// A sentence for what `httparse` found wrong.
 fn explain(error: Error, bytes: &[u8]) -> Refusal {
     match error {
-        Error::TooManyHeaders => Refusal::new(431, format!("There are more than {HEADERS_MAX} headers.")),
+        Error::TooManyHeaders => Refusal::new(431, "There are too many headers."),
         Error::Version if is_other_version(bytes) => Refusal::new(505, "The versions served here are 1.1 and 1.0."),
         Error::Version | Error::Token | Error::Status => not_http(),
         Error::NewLine => Refusal::new(400, "A line ends in a carriage return without a line feed."),
@@ -324,9 +476,14 @@ fn explain(error: Error, bytes: &[u8]) -> Refusal {
 
 /// Whether the request line, as far as it is there, ends like that of another version of HTTP.
 fn is_other_version(bytes: &[u8]) -> bool {
+    version(bytes).is_some_and(|number| number.first().is_some_and(u8::is_ascii_digit))
+}
+
+/// The version in the request line, as far as it is there.
+fn version(bytes: &[u8]) -> Option<&[u8]> {
     let line = bytes.trim_ascii_start().split(|&byte| byte == b'\r' || byte == b'\n').next().unwrap_or_default();
     let version = line.rsplit(|&byte| byte == b' ').next().unwrap_or_default();
-    version.strip_prefix(b"HTTP/").is_some_and(|number| number.first().is_some_and(u8::is_ascii_digit))
+    version.strip_prefix(b"HTTP/")
 }
 
 /// What is wrong with a header's name, from the first line that has something wrong.

@@ -11,10 +11,17 @@
 //!  {"published":200}
 //! ```
 //!
-//! A [`Refusal`] is how everything on this floor says no: a status and a sentence for the person who reads it. No `Date`
-//! is sent: there is no clock here, and nothing that this server answers may be cached by age.
+//! A [`Refusal`] is how everything on this floor says no: a status and a sentence for the person who reads it. There is no clock
+//! here: when an answer is made, for its `Date`, is for the caller to say.
 
-use std::{borrow::Cow, fmt, io::Write};
+use std::{
+    borrow::Cow,
+    fmt,
+    io::Write,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use httpdate::HttpDate;
 
 /// What a client that sent `Expect: 100-continue` waits for before it sends the body.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -25,6 +32,21 @@ pub const TEXT: &str = "text/plain; charset=utf-8";
 /// The type of JSON.
 pub const JSON: &str = "application/json";
 
+/// Which web page, of those that have another origin, may read an answer (the CORS protocol of the Fetch standard).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Readers {
+    /// Nothing is said of it: none may.
+    #[default]
+    Untold,
+    /// The request came from no such page, or from one that may not; another request could come from one that may.
+    Nobody,
+    /// The page of this origin.
+    Page(Box<str>),
+}
+
+/// What pages may read beside the headers that they always may.
+const EXPOSED: &str = "Date, Retry-After, WWW-Authenticate";
+
 /// An answer to be written.
 #[derive(Clone, Debug)]
 pub struct Response<'a> {
@@ -34,6 +56,7 @@ pub struct Response<'a> {
     body: Cow<'a, [u8]>,
     keep_alive: bool,
     is_stream: bool,
+    made_at: Option<SystemTime>,
 }
 
 impl<'a> Response<'a> {
@@ -46,7 +69,15 @@ impl<'a> Response<'a> {
             body: Cow::Borrowed(&[]),
             keep_alive: true,
             is_stream: false,
+            made_at: None,
         }
+    }
+
+    /// With the `Date` that every answer of a server with a clock has (RFC 9110 section 6.6.1), in microseconds since the Unix
+    /// epoch.
+    pub fn made_at(mut self, wall_us: u64) -> Self {
+        self.made_at = UNIX_EPOCH.checked_add(Duration::from_micros(wall_us));
+        self
     }
 
     /// With a body of this type.
@@ -60,6 +91,20 @@ impl<'a> Response<'a> {
     pub fn header(mut self, name: &'a str, value: impl Into<Cow<'a, str>>) -> Self {
         self.headers.push((name, value.into()));
         self
+    }
+
+    /// With what browsers have to know before a page may read it.
+    pub fn read_by(mut self, readers: &Readers) -> Self {
+        if *readers != Readers::Untold {
+            // Or a cache would give what was for one page to another (RFC 9110 section 12.5.5).
+            self = self.header("Vary", "Origin");
+        }
+        match readers {
+            Readers::Untold | Readers::Nobody => self,
+            Readers::Page(origin) => self
+                .header("Access-Control-Allow-Origin", origin.to_string())
+                .header("Access-Control-Expose-Headers", EXPOSED),
+        }
     }
 
     /// Whether the connection stays open for another request; it does unless told otherwise.
@@ -101,6 +146,10 @@ impl<'a> Response<'a> {
     /// Appends the head of the answer to `out`, whose body has `len` bytes.
     pub(crate) fn write_head(&self, out: &mut Vec<u8>, len: usize) {
         push_status_line(out, self.status);
+        if let Some(made_at) = self.made_at {
+            let written = write!(out, "Date: {}\r\n", HttpDate::from(made_at));
+            debug_assert!(written.is_ok(), "a Vec takes everything");
+        }
         if let Some(content_type) = self.content_type {
             push_header(out, "Content-Type", content_type);
         }
@@ -236,6 +285,12 @@ mod tests {
     fn the_answer_to_head_has_the_length_and_not_the_body() {
         let text = written(&Response::new(200).body(TEXT, &b"body"[..]), true);
         assert!(text.contains("Content-Length: 4\r\n") && text.ends_with("\r\n\r\n"), "{text}");
+    }
+
+    #[test]
+    fn the_date_is_when_it_was_made() {
+        let text = written(&Response::new(204).made_at(784_111_777_999_999), false);
+        assert!(text.contains("\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n"), "{text}");
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub enum ErrorCode {
     AddressFull,
     /// The payload is larger than the server takes.
     TooLarge,
+    /// The payload's lists and objects are nested more deeply than the server takes.
+    TooDeep,
     /// No right to publish.
     Forbidden,
     /// The server is about to stop, and takes no publications any more.
@@ -48,7 +50,7 @@ pub enum ErrorCode {
 impl ErrorCode {
     /// Every code, in the order of the page for client authors.
     #[cfg(test)]
-    const ALL: [ErrorCode; 16] = [
+    const ALL: [ErrorCode; 17] = [
         ErrorCode::BadJson,
         ErrorCode::BadCommand,
         ErrorCode::UnknownOp,
@@ -59,6 +61,7 @@ impl ErrorCode {
         ErrorCode::ServerFull,
         ErrorCode::AddressFull,
         ErrorCode::TooLarge,
+        ErrorCode::TooDeep,
         ErrorCode::Forbidden,
         ErrorCode::Draining,
         ErrorCode::Unauthorized,
@@ -94,6 +97,7 @@ impl ErrorCode {
             ErrorCode::ServerFull => ("server_full", 503, None),
             ErrorCode::AddressFull => ("address_full", 503, None),
             ErrorCode::TooLarge => ("too_large", 413, None),
+            ErrorCode::TooDeep => ("too_deep", 400, None),
             ErrorCode::Forbidden => ("forbidden", 401, None),
             ErrorCode::Draining => ("draining", 503, None),
             ErrorCode::Unauthorized => ("unauthorized", 401, Some(CloseCode::UNAUTHENTICATED)),

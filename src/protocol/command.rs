@@ -355,7 +355,11 @@ struct Refusal {
 
 impl Refusal {
     fn object(error: ObjectError) -> Self {
-        let code = if matches!(error, ObjectError::Json(_)) { ErrorCode::BadJson } else { ErrorCode::BadCommand };
+        let code = match error {
+            ObjectError::Json(_) => ErrorCode::BadJson,
+            ObjectError::TooDeep(_) => ErrorCode::TooDeep,
+            ObjectError::NotObject(_) | ObjectError::Twice(_) => ErrorCode::BadCommand,
+        };
         Refusal { code, message: error.to_string() }
     }
 

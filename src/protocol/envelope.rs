@@ -193,7 +193,7 @@ const DATA: &[u8] = b",\"data\":";
 const BASE64: &[u8] = b",\"base64\":";
 
 fn is_json(text: &str) -> bool {
-    json::is_plain(text) || serde_json::from_str::<IgnoredAny>(text).is_ok()
+    json::is_plain(text) || !json::is_too_deep(text) && serde_json::from_str::<IgnoredAny>(text).is_ok()
 }
 
 fn digits(number: u64) -> usize {

@@ -19,6 +19,29 @@ impl<'a> Json<'a> {
     }
 }
 
+/// How deep lists and objects may be nested in what is published. Readers have bounds of their own, serde_json's is 127, jq's 256; a
+/// value that one of them refuses would be every later subscriber's snapshot. What messages put around a value takes a few.
+pub(crate) const DEPTH_MAX: usize = 120;
+
+/// Whether lists and objects are nested more deeply in a JSON text than may be.
+pub(crate) fn is_too_deep(text: &str) -> bool {
+    let text = text.as_bytes();
+    let (mut at, mut depth) = (0, 0_usize);
+    while let Some(byte) = text.get(at) {
+        at += 1;
+        match byte {
+            b'"' => at = string(text, at).unwrap_or(text.len()),
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > DEPTH_MAX {
+            return true;
+        }
+    }
+    false
+}
+
 /// Whether `text` is one plain JSON value. If not, it may be one yet.
 pub(super) fn is_plain(text: &str) -> bool {
     let text = text.as_bytes();
@@ -174,6 +197,15 @@ mod tests {
     use serde::de::IgnoredAny;
 
     use super::*;
+
+    #[test]
+    fn depth_is_counted_outside_of_strings() {
+        let deep = |n: usize| format!("{}1{}", "[{\"a[{\\\"[\":".repeat(n), "}]".repeat(n));
+        assert!(!is_too_deep(&deep(DEPTH_MAX / 2)));
+        assert!(is_too_deep(&format!("[{}]", deep(DEPTH_MAX / 2))));
+        assert!(is_too_deep(&deep(30_000)));
+        assert!(!is_too_deep(&"[],".repeat(1000)) && !is_too_deep("") && !is_too_deep("\"[[["));
+    }
 
     fn by_serde(text: &str) -> bool {
         serde_json::from_str::<IgnoredAny>(text).is_ok()

@@ -29,6 +29,9 @@ pub(crate) enum ObjectError {
     /// JSON, but something else.
     #[error("expected a JSON object, found {0}")]
     NotObject(&'static str),
+    /// A value with lists and objects nested more deeply than may be.
+    #[error("expected at most {max} levels of lists and objects in {0:?}, found more", max = json::DEPTH_MAX)]
+    TooDeep(&'static str),
     /// A field that is there more than once, so that nobody knows which one counts.
     #[error("expected the field {0:?} once, found it twice")]
     Twice(&'static str),
@@ -88,10 +91,17 @@ impl<'a, const N: usize> Fields<'a, N> {
     fn read_any(&mut self, text: &'a str) -> Result<(), ObjectError> {
         let mut json = serde_json::Deserializer::from_str(text);
         match (&mut *self).deserialize(&mut json).and_then(|()| json.end()) {
-            Ok(()) => Ok(()),
+            Ok(()) => self.check_depth(),
             Err(error) if error.is_data() => Err(ObjectError::NotObject(kind(text))),
             Err(error) => Err(ObjectError::Json(error)),
         }
+    }
+
+    /// What is plain is never too deep.
+    fn check_depth(&self) -> Result<(), ObjectError> {
+        let is_too_deep = |value: &Option<Json<'_>>| value.is_some_and(|value| json::is_too_deep(value.get()));
+        let field = self.values.iter().position(is_too_deep);
+        field.map_or(Ok(()), |field| Err(ObjectError::TooDeep(self.names[field])))
     }
 
     /// The text of a field's value; none where the field was missing.

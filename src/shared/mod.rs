@@ -17,6 +17,7 @@ pub(crate) use self::slow::{SlowClient, SlowClients};
 use crate::{
     access::Rules,
     config::Config,
+    http::head::Bounds,
     io::{SEND_MAX, waker::Waker},
     limits::Quota,
     live::Live,
@@ -34,7 +35,7 @@ pub(crate) const OWED_MAX: usize = 2 * SEND_MAX;
 
 /// What a worker and the control thread need to know of the configuration, in plain numbers. A reload replaces all of it.
 pub(crate) struct Settings {
-    pub head_max: usize,
+    pub head: Bounds,
     pub message_max: usize,
     pub pending_max: usize,
     pub topic_length_max: usize,
@@ -59,6 +60,8 @@ pub(crate) struct Settings {
     pub heartbeat: Duration,
     pub idle_timeout: Duration,
     pub close_timeout: Duration,
+    /// How long a plain HTTP connection may be quiet between two requests.
+    pub keep_alive_timeout: Duration,
     pub drain_timeout: Duration,
     /// Bytes a second of what plain HTTP sends or takes; 0 for any.
     pub http_rate_min: u64,
@@ -74,7 +77,7 @@ pub(crate) struct Settings {
 impl Settings {
     pub(crate) fn new(config: &Config) -> Settings {
         Settings {
-            head_max: config.max_head.as_u64() as usize,
+            head: Bounds { bytes: config.max_head.as_u64() as usize, headers: config.max_headers },
             message_max: config.max_message.as_u64() as usize,
             pending_max: config.max_pending.as_u64() as usize,
             topic_length_max: config.max_topic_length,
@@ -95,6 +98,7 @@ impl Settings {
             heartbeat: config.heartbeat.get(),
             idle_timeout: config.idle_timeout.get(),
             close_timeout: config.close_timeout.get(),
+            keep_alive_timeout: config.keep_alive_timeout.get(),
             drain_timeout: config.drain_timeout.get(),
             http_rate_min: config.min_http_rate.as_u64(),
             http_pending_max: config.max_http_pending.as_u64() as usize,

@@ -14,13 +14,21 @@
 //! [`Refusal`] with the sentence that its sender needs. The order for a caller: [`check`], [`offered`],
 //! [`push_accepted`]; who may connect is for [`access`](crate::access) to say.
 
-use base64::{Engine, engine::general_purpose::STANDARD};
+use base64::{
+    Engine, alphabet,
+    engine::{GeneralPurpose, GeneralPurposeConfig, general_purpose::STANDARD},
+};
 use sha1::{Digest, Sha1};
 
 use crate::http::{
     Refusal, Request,
     response::{push_header, push_status_line},
 };
+
+/// How keys are read. The last character has bits that stand for nothing; RFC 6455's own example, in section 4.1, has some set,
+/// and so have clients that send 24 random characters.
+const KEY: GeneralPurpose =
+    GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
 
 /// The one version of WebSocket there is (RFC 6455 section 11.6).
 pub(super) const VERSION: &str = "13";
@@ -49,7 +57,7 @@ pub fn accept_key(key: &str) -> [u8; 28] {
 /// 405 for another method than GET; 426 if it isn't an upgrade to WebSocket or to another version; 400 if it is malformed.
 pub fn check(request: &Request<'_>) -> Result<[u8; 28], Refusal> {
     if request.method != "GET" {
-        return Err(Refusal::new(405, "WebSocket begins with a GET request.").with(&[("Allow", "GET")]));
+        return Err(Refusal::new(405, "WebSocket begins with a GET request.").with(&[("Allow", "GET, OPTIONS")]));
     }
     if !request.is_upgrade() {
         return Err(Refusal::new(426, "This address is for WebSocket: the Upgrade header has to name it.")
@@ -96,7 +104,7 @@ fn only<'b>(request: &Request<'b>, name: &str) -> Option<&'b str> {
 
 fn is_key(key: &str) -> bool {
     // 16 bytes are 24 characters, which decode into at most 18 bytes: what is longer is told apart.
-    key.len() == 24 && STANDARD.decode_slice(key, &mut [0; 18]) == Ok(16)
+    key.len() == 24 && KEY.decode_slice(key, &mut [0; 18]) == Ok(16)
 }
 
 #[cfg(test)]
@@ -136,6 +144,15 @@ mod tests {
     #[test]
     fn the_accept_key_is_that_of_rfc_6455_section_1_3() {
         assert_eq!(with(GOOD, check).unwrap(), *b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn the_key_of_rfc_6455_section_4_1_is_one_and_so_is_any_with_bits_that_stand_for_nothing() {
+        for key in ["AQIDBAUGBwgJCgsMDQ4PEC==", "AAAAAAAAAAAAAAAAAAAAAB==", "////////////////////////"] {
+            let head = GOOD.replace("dGhlIHNhbXBsZSBub25jZQ==", key);
+            let taken = with(&head, |request| check(request).map_err(|refusal| refusal.status));
+            assert_eq!(taken, if key.ends_with('=') { Ok(accept_key(key)) } else { Err(400) }, "{key}");
+        }
     }
 
     #[test]

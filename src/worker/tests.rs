@@ -15,6 +15,7 @@ mod bounds;
 mod client;
 mod edge;
 mod every;
+mod expensive;
 mod held;
 mod interest;
 mod parts;
@@ -22,7 +23,6 @@ mod reading;
 mod reload;
 mod shares;
 mod waves;
-mod work;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -105,7 +105,7 @@ struct Post {
 
 fn settings() -> Settings {
     Settings {
-        head_max: 8192,
+        head: 8192.into(),
         message_max: 16 * 1024,
         pending_max: 1 << 20,
         topic_length_max: 128,
@@ -126,6 +126,7 @@ fn settings() -> Settings {
         heartbeat: Duration::from_secs(15),
         idle_timeout: Duration::from_secs(60),
         close_timeout: Duration::from_secs(5),
+        keep_alive_timeout: Duration::from_secs(75),
         drain_timeout: Duration::from_secs(8),
         http_rate_min: 0,
         http_pending_max: 1 << 20,

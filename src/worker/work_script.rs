@@ -11,7 +11,7 @@
 //! - nobody looks at more than a stretch of topics, or so many names, under a lock;
 //! - an honest client has its answers, and what is published for it, after so many turns, whatever the others do.
 //!
-//! Tests make scripts at random (`tests/work.rs`), the fuzzer where they lead to new code (`fuzz/`).
+//! Tests make scripts at random (`tests/expensive.rs`), the fuzzer where they lead to new code (`fuzz/`).
 
 use std::{collections::BTreeMap, fmt::Write, net::IpAddr, rc::Rc};
 
@@ -442,9 +442,9 @@ impl Market {
     }
 }
 
-/// What a connection holds, as far as one can see: answers, stages, a request. (Its one figure belongs here when there is one.)
+/// Answers that wait for a connection, and its request.
 fn held(worker: &Worker<SimEdge>, token: crate::io::Token, connection: &connection::Connection<Socket>) -> usize {
-    worker.cursors.pending(token, connection) + connection.request.len()
+    connection.out.held() + worker.cursors.staged_of(token, connection) + connection.request.len()
 }
 
 /// The client that does nothing wrong: it asks for a sign of life, and waits for what is published for it.

@@ -32,6 +32,7 @@ mod proxy;
 mod raw;
 mod reload;
 mod replay;
+mod requests;
 mod scripts;
 mod seeds;
 #[path = "../../src/skip.rs"]

@@ -178,3 +178,64 @@ fn a_path_that_hides_behind_escapes_is_no_other() {
     let published = ask(at, "POST /publish/fx%3aEUR%2bUSD", &host);
     assert!(published.contains(r#""topic":"fx:EUR+USD""#), "{published}");
 }
+
+#[test]
+fn a_page_that_is_named_can_publish_json_and_read_the_answers() {
+    let server = with_a_value(serve(|config| {
+        config.publish_token = Some("s3cret".parse().unwrap());
+        config.allow_origin = vec!["https://shop.example".into()];
+    }));
+    let at = server.addresses()[0];
+    let page = ["Host: feed.example", "Origin: https://shop.example"];
+    for path in ["/publish", "/publish/a", "/topics", "/topics/a", "/healthz", "/readyz", "/metrics", "/sse?topics=a"] {
+        let asked = "Access-Control-Request-Headers: authorization,content-type";
+        let method = if path.starts_with("/publish") { "POST" } else { "GET" };
+        let wanted = format!("Access-Control-Request-Method: {method}");
+        let answer = ask(at, &format!("OPTIONS {path}"), &[&page[..], &[&*wanted, asked]].concat());
+        assert_eq!(status(&answer), "204", "{path}: {answer}");
+        assert_eq!(header(&answer, "Access-Control-Allow-Origin"), Some("https://shop.example"), "{path}: {answer}");
+        assert!(header(&answer, "Access-Control-Allow-Methods").unwrap().contains(method), "{answer}");
+        let headers = header(&answer, "Access-Control-Allow-Headers").unwrap().to_ascii_lowercase();
+        assert!(headers.contains("authorization") && headers.contains("content-type"), "{answer}");
+        assert!(header(&answer, "Access-Control-Max-Age").is_some(), "{answer}");
+        assert!(header(&answer, "Vary").unwrap().contains("Origin"), "{answer}");
+        let refused = ask(at, &format!("OPTIONS {path}"), &["Host: x", "Origin: https://evil.example", &wanted]);
+        assert_eq!((status(&refused), header(&refused, "Access-Control-Allow-Origin")), ("403", None), "{refused}");
+    }
+    let json = "Content-Type: application/json";
+    let token = "Authorization: Bearer s3cret";
+    for (start, lines, found) in [
+        ("POST /publish/a", &[json, token][..], "200"),
+        ("POST /publish/a", &[json], "401"),
+        ("POST /publish/a..b", &[token], "400"),
+        ("POST /publish", &[token], "400"),
+        ("GET /publish", &[], "405"),
+        ("GET /topics", &[], "200"),
+        ("GET /topics/none", &[], "404"),
+        ("GET /topics/a", &[], "200"),
+        ("GET /healthz", &[], "200"),
+        ("GET /metrics", &[], "200"),
+        ("GET /sse", &[], "400"),
+        ("GET /sse?topics=a&token=guess", &[], "401"),
+    ] {
+        let answer = ask(at, start, &[&page[..], lines].concat());
+        assert_eq!(status(&answer), found, "{start}: {answer}");
+        assert_eq!(header(&answer, "Access-Control-Allow-Origin"), Some("https://shop.example"), "{start}: {answer}");
+        assert_eq!(header(&answer, "Vary"), Some("Origin"), "{start}: {answer}");
+        let alone = ask(at, start, &[&page[..1], lines].concat());
+        assert_eq!(header(&alone, "Access-Control-Allow-Origin"), None, "{start}: {alone}");
+        assert_eq!(header(&alone, "Vary"), Some("Origin"), "{start}: a cache must not give it to pages: {alone}");
+    }
+    // Health is no secret, and stays none of a page's that isn't named.
+    let other = ask(at, "GET /healthz", &["Host: x", "Origin: https://evil.example"]);
+    assert_eq!((status(&other), header(&other, "Access-Control-Allow-Origin")), ("200", None), "{other}");
+}
+
+#[test]
+fn the_javascript_client_is_anybodys() {
+    let server = serve(|config| config.allow_origin = vec!["https://shop.example".into()]);
+    let answer = ask(server.addresses()[0], "GET /stentor.js", &["Host: localhost", "Origin: https://evil.example"]);
+    assert_eq!((status(&answer), header(&answer, "Access-Control-Allow-Origin")), ("200", Some("*")), "{answer}");
+    let console = ask(server.addresses()[0], "GET /console.js", &["Host: localhost", "Origin: https://evil.example"]);
+    assert_eq!(header(&console, "Access-Control-Allow-Origin"), None, "{console}");
+}

@@ -55,18 +55,17 @@ fn other_paths_and_methods_are_refused_with_a_sentence() {
     let answer = client.get("/nothing");
     assert_eq!((answer.status, answer.body.as_str()), (404, "There is nothing at this path.\n"));
     for (method, target, allow) in [
-        ("GET", "/publish", "POST"),
-        ("GET", "/publish/a", "POST"),
-        ("DELETE", "/topics", "GET, HEAD"),
-        ("POST", "/metrics", "GET, HEAD"),
-        ("PUT", "/", "GET, HEAD"),
-        ("OPTIONS", "/healthz", "GET, HEAD"),
+        ("GET", "/publish", "POST, OPTIONS"),
+        ("GET", "/publish/a", "POST, OPTIONS"),
+        ("DELETE", "/topics", "GET, HEAD, OPTIONS"),
+        ("POST", "/metrics", "GET, HEAD, OPTIONS"),
+        ("PUT", "/", "GET, HEAD, OPTIONS"),
     ] {
         let answer = client.ask(method, target);
         assert_eq!((answer.status, answer.headers["allow"].as_str()), (405, allow), "{method} {target}");
         assert!(answer.body.ends_with(".\n"));
     }
-    assert_eq!(server.refused(Refusal::BadRequest), 7);
+    assert_eq!(server.refused(Refusal::BadRequest), 6);
 }
 
 #[test]
@@ -167,7 +166,7 @@ fn a_head_that_trickles_in_must_be_whole_in_time() {
 
 #[test]
 fn a_client_that_is_quiet_between_requests_is_closed_without_a_word() {
-    let server = Server::with(|_| {}, |settings| settings.keep_alive = SOON);
+    let server = Server::with(|config| config.keep_alive_timeout = Span::new(SOON), |_| {});
     let mut client = server.connect();
     assert_eq!(client.get("/healthz").status, 200);
     client.assert_ended();

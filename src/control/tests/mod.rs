@@ -134,10 +134,14 @@ fn context(
 
 /// What a control thread works with where no worker is.
 fn context_alone(change: impl FnOnce(&mut Config), change_settings: impl FnOnce(&mut HttpSettings)) -> Context {
-    let mut config =
-        Config { close_timeout: Span::new(NEVER), handshake_timeout: Span::new(NEVER), ..Config::default() };
+    let mut config = Config {
+        close_timeout: Span::new(NEVER),
+        handshake_timeout: Span::new(NEVER),
+        keep_alive_timeout: Span::new(NEVER),
+        ..Config::default()
+    };
     change(&mut config);
-    let mut settings = HttpSettings { keep_alive: NEVER, ..HttpSettings::new(&config) };
+    let mut settings = HttpSettings::new(&config);
     change_settings(&mut settings);
     let tape = Tape::new(TapeSettings { retain: 256 * 1024, segment: 64 * 1024, ..tape_settings(&config, 36) });
     let log = Log::new(config.log_limit, Dropped::default());

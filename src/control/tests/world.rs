@@ -131,15 +131,11 @@ impl World {
                 if !calm {
                     config.close_timeout = Span::new(Duration::from_secs(2));
                     config.handshake_timeout = Span::new(Duration::from_secs(3));
+                    config.keep_alive_timeout = Span::new(Duration::from_secs(4));
                     config.max_http_pending = bytesize::ByteSize::kib(40);
                 }
             },
-            |settings| {
-                settings.http_connections_max = places;
-                if !calm {
-                    settings.keep_alive = Duration::from_secs(4);
-                }
-            },
+            |settings| settings.http_connections_max = places,
         );
         let luck = holds.then_some(seed);
         let wakers: [Arc<Waker>; 2] = std::array::from_fn(|_| Arc::new(Waker::new().unwrap()));

@@ -27,6 +27,9 @@ use crate::{
     websocket::{CloseCode, handshake},
 };
 
+/// The parameters of an address that are about topics which it names.
+const ABOUT_TOPICS: [&str; 3] = ["mode", "rate", "snapshot"];
+
 impl<E: Edge> Clerk<'_, E> {
     /// Takes in bytes of a connection whose request isn't complete.
     pub fn feed_request(&mut self, token: Token, bytes: &[u8]) {
@@ -41,11 +44,11 @@ impl<E: Edge> Clerk<'_, E> {
             }
             seen = 0;
         }
-        if !http::head::is_worth_parsing(&request, seen, self.ground.settings.head_max) {
+        if !http::head::is_worth_parsing(&request, seen, self.ground.settings.head.bytes) {
             return self.keep_request(token, request);
         }
         self.ground.work.charge(price::COMMAND + price::lines(request.len()));
-        match http::head::parse(&request, self.ground.settings.head_max) {
+        match http::head::parse(&request, self.ground.settings.head) {
             Ok(None) => self.keep_request(token, request),
             Ok(Some((head, _))) if !self.see_client(token, &head) => {}
             Ok(Some((head, len))) => match self.route(token, &head) {
@@ -57,7 +60,7 @@ impl<E: Edge> Clerk<'_, E> {
                     }
                 }
                 Ok(false) => self.give_to_control(token, request),
-                Err(refusal) => self.refuse(token, &refusal),
+                Err(refusal) => self.refuse_request(token, &head, &refusal),
             },
             Err(refusal) => self.refuse(token, &refusal),
         }
@@ -76,7 +79,13 @@ impl<E: Edge> Clerk<'_, E> {
             Ok(None) => None,
             Ok(Some(header)) => {
                 self.connections.get_mut(token)?.awaits_header = false;
-                header.client.is_none_or(|client| self.comes_from(token, client)).then_some(header.len)
+                let Some(client) = header.client else { return Some(header.len) };
+                let Err(why) = self.count_for(token, client) else { return Some(header.len) };
+                let (status, text) = limits::told(why);
+                let refusal = http::Refusal::new(status, text).with(LATER);
+                let response = refusal.response().keep_alive(false).made_at(self.ground.edge.wall_us());
+                self.end_with(token, &refusal, why, |out| response.write(out, false));
+                None
             }
             Err(why) => {
                 self.refuse(token, &http::Refusal::new(400, why));
@@ -89,36 +98,44 @@ impl<E: Edge> Clerk<'_, E> {
     /// if it was refused. Other requests stay the proxy's: it may send those of many clients on one connection.
     fn see_client(&mut self, token: Token, head: &Request<'_>) -> bool {
         let Some(peer) = self.connections.get(token).map(|connection| connection.peer) else { return false };
-        let stays = head.is_upgrade() || head.path() == "/sse";
+        let stays = head.is_upgrade() || matches!(head.path(), "/sse" | "/sse/");
         let client = if stays { self.ground.settings.proxies.client(peer, head) } else { peer };
-        client == peer || self.comes_from(token, client)
-    }
-
-    /// From now on the connection is this client's. Returns false if it was refused, because the client has too many, or
-    /// connects too often.
-    fn comes_from(&mut self, token: Token, client: SocketAddr) -> bool {
-        // What it holds is counted anew, for that address.
-        self.forget_held(token);
-        let Some(connection) = self.connections.get_mut(token) else { return false };
-        connection.peer = client;
-        if self.ground.settings.proxies.trust(client.ip()) {
+        if client == peer {
             return true;
         }
-        match connection.permit.count(client.ip(), self.ground.now) {
+        match self.count_for(token, client) {
             Ok(()) => true,
             Err(why) => {
                 let (status, text) = limits::told(why);
-                self.refuse_because(token, &http::Refusal::new(status, text).with(LATER), why);
+                self.refuse_because(token, head, &http::Refusal::new(status, text).with(LATER), why);
                 false
             }
         }
     }
 
+    /// From now on the connection is this client's.
+    ///
+    /// # Errors
+    /// The client has too many, or connects too often.
+    fn count_for(&mut self, token: Token, client: SocketAddr) -> Result<(), metrics::Refusal> {
+        // What it holds is counted anew, for that address.
+        self.forget_held(token);
+        let Some(connection) = self.connections.get_mut(token) else { return Ok(()) };
+        connection.peer = client;
+        if self.ground.settings.proxies.trust(client.ip()) {
+            return Ok(());
+        }
+        connection.permit.count(client.ip(), self.ground.now)
+    }
+
     /// Opens the connection, or returns false for a request that is not for a worker.
     fn route(&mut self, token: Token, head: &Request<'_>) -> Result<bool, http::Refusal> {
         match head.path() {
-            "/ws" => self.open_json(token, head)?,
-            "/sse" => self.open_events(token, head)?,
+            // What may be asked is for the control thread to say.
+            _ if head.method == "OPTIONS" => return Ok(false),
+            // A slash behind is added by clients that join addresses.
+            "/ws" | "/ws/" => self.open_json(token, head)?,
+            "/sse" | "/sse/" => self.open_events(token, head)?,
             _ => match head.topic_behind("/raw/") {
                 Some(topic) => self.open_raw(token, head, &topic?)?,
                 None => return Ok(false),
@@ -137,8 +154,12 @@ impl<E: Edge> Clerk<'_, E> {
             self.turn_away(token, lane, upgrade);
             return Ok(());
         };
-        let topics = head.query_value("topics");
+        let topics = head.names("topics");
         let sub = topics.as_deref().map(|topics| self.sub_from_query(head, topics)).transpose()?;
+        if let (None, Some(name)) = (&sub, ABOUT_TOPICS.iter().find(|name| head.query_value(name).is_some())) {
+            let text = format!("In the address: {name} says how topics are delivered, and topics names none.");
+            return Err(http::Refusal::new(400, text));
+        }
         if sub.is_some() {
             self.may_subscribe_now(token)?;
         }
@@ -164,7 +185,7 @@ impl<E: Edge> Clerk<'_, E> {
             .map_err(|error| http::Refusal::new(400, format!("Not a topic: {error}.")))?;
         let sub = self.sub_from_query(head, topic)?;
         self.may_subscribe_now(token)?;
-        let echo = head.query_value("echo").as_deref() != Some("0");
+        let echo = head.switch("echo")?.unwrap_or(true);
         if let Some(connection) = self.connections.get_mut(token) {
             connection.topic = Some(topic.into());
         }
@@ -177,12 +198,13 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// `GET /sse?topics=…`
     fn open_events(&mut self, token: Token, head: &Request<'_>) -> Result<(), http::Refusal> {
-        if head.method != "GET" {
-            return Err(http::Refusal::new(405, "Events are read with GET."));
+        if !matches!(head.method, "GET" | "HEAD") {
+            let allowed = &[("Allow", "GET, HEAD, OPTIONS")];
+            return Err(http::Refusal::new(405, "Events are read with GET.").with(allowed));
         }
         self.ground.settings.access.check_page(head)?;
         let holder = self.ground.settings.access.sender(head)?;
-        let topics = head.query_value("topics");
+        let topics = head.names("topics");
         let topics = topics.as_deref().ok_or_else(|| http::Refusal::new(400, "Which events? Ask for ?topics=…"))?;
         let mut sub = self.sub_from_query(head, topics)?;
         if let ([topic], Some(last)) = (&sub.topics[..], head.header("Last-Event-ID").filter(|last| !last.is_empty()))
@@ -193,13 +215,16 @@ impl<E: Edge> Clerk<'_, E> {
             sub.from.insert(topic.clone(), point);
         }
         self.may_subscribe_now(token)?;
-        let mut response = http::Response::new(200)
+        let response = http::Response::new(200)
             .header("Cache-Control", "no-store")
             // A proxy that collects an answer before it passes it on would hold every event back.
             .header("X-Accel-Buffering", "no")
-            .stream("text/event-stream");
-        if let Some(origin) = head.header("Origin") {
-            response = response.header("Access-Control-Allow-Origin", origin);
+            .stream("text/event-stream")
+            .read_by(&self.ground.settings.access.readers(head))
+            .made_at(self.ground.edge.wall_us());
+        if head.method == "HEAD" {
+            self.finish_with(token, |out| response.write(out, true));
+            return Ok(());
         }
         self.open(token, Address::Sse.lane(), holder, |out| response.write(out, false));
         self.greet(token);
@@ -207,11 +232,13 @@ impl<E: Edge> Clerk<'_, E> {
         Ok(())
     }
 
-    /// `?topics=a,b&mode=…&rate=…`
+    /// `?topics=a,b&mode=…&rate=…&snapshot=…`
     fn sub_from_query<'q>(&self, head: &Request<'_>, topics: &'q str) -> Result<Sub<'q>, http::Refusal> {
-        let (mode, rate) = (head.query_value("mode"), head.query_value("rate"));
+        let (mode, rate) = (head.parameter("mode")?, head.parameter("rate")?);
         let sub = Sub::from_query(topics, mode.as_deref(), rate.as_deref(), &self.ground.command_limits());
-        sub.map_err(|error| http::Refusal::new(error.code.status(), format!("In the address: {}.", error.message)))
+        let refused = |message| format!("In the address: {message}.");
+        let sub = sub.map_err(|error| http::Refusal::new(error.code.status(), refused(error.message)))?;
+        Ok(Sub { snapshot: head.switch("snapshot")?.unwrap_or(true), ..sub })
     }
 
     fn open(&mut self, token: Token, lane: Lane, holder: Holder, accept: impl FnOnce(&mut Vec<u8>)) {
@@ -254,24 +281,45 @@ impl<E: Edge> Clerk<'_, E> {
         self.close(token, Farewell::after(ErrorCode::Unauthorized, Wrong::REASON));
     }
 
-    /// Answers a request with a refusal and ends the connection.
+    /// Answers what is no request with a refusal and ends the connection.
     pub fn refuse(&mut self, token: Token, refusal: &http::Refusal) {
-        self.refuse_because(
-            token,
-            refusal,
-            match refusal.status {
-                503 if self.desk.draining.is_some() => metrics::Refusal::Draining,
-                503 => metrics::Refusal::InboxFull,
-                401 => metrics::Refusal::Forbidden,
-                403 => metrics::Refusal::Origin,
-                408 => metrics::Refusal::HandshakeTimeout,
-                429 => metrics::Refusal::AddressRateLimited,
-                _ => metrics::Refusal::BadRequest,
-            },
-        );
+        let counted = self.counted(refusal.status);
+        let response = refusal.response().keep_alive(false).made_at(self.ground.edge.wall_us());
+        self.end_with(token, refusal, counted, |out| response.write(out, false));
     }
 
-    fn refuse_because(&mut self, token: Token, refusal: &http::Refusal, counted: metrics::Refusal) {
+    /// The same for a request, which says who reads it.
+    fn refuse_request(&mut self, token: Token, head: &Request<'_>, refusal: &http::Refusal) {
+        let counted = self.counted(refusal.status);
+        self.refuse_because(token, head, refusal, counted);
+    }
+
+    fn counted(&self, status: u16) -> metrics::Refusal {
+        match status {
+            503 if self.desk.draining.is_some() => metrics::Refusal::Draining,
+            503 => metrics::Refusal::InboxFull,
+            401 => metrics::Refusal::Forbidden,
+            403 => metrics::Refusal::Origin,
+            408 => metrics::Refusal::HandshakeTimeout,
+            429 => metrics::Refusal::AddressRateLimited,
+            _ => metrics::Refusal::BadRequest,
+        }
+    }
+
+    fn refuse_because(&mut self, token: Token, head: &Request<'_>, refusal: &http::Refusal, counted: metrics::Refusal) {
+        let readers = self.ground.settings.access.readers(head);
+        let response = refusal.response().keep_alive(false).read_by(&readers).made_at(self.ground.edge.wall_us());
+        self.end_with(token, refusal, counted, |out| response.write(out, head.method == "HEAD"));
+    }
+
+    /// Says this, and ends the connection.
+    fn end_with(
+        &mut self,
+        token: Token,
+        refusal: &http::Refusal,
+        counted: metrics::Refusal,
+        say: impl FnOnce(&mut Vec<u8>),
+    ) {
         let (status, why) = (refusal.status, &refusal.message);
         let Some(connection) = self.connections.get_mut(token) else { return };
         tell!(
@@ -282,10 +330,16 @@ impl<E: Edge> Clerk<'_, E> {
             { conn = connection.name(), peer = %connection.peer, status, %why },
             "refused"
         );
+        self.ground.shared.metrics.refuse(counted);
+        self.finish_with(token, say);
+    }
+
+    /// Says this, and nothing more.
+    fn finish_with(&mut self, token: Token, say: impl FnOnce(&mut Vec<u8>)) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
         connection.phase = Phase::Ending;
         connection.since = self.ground.now;
-        self.ground.shared.metrics.refuse(counted);
-        self.answer(token, |out| refusal.response().keep_alive(false).write(out, false));
+        self.answer(token, say);
         self.set_timer(token);
     }
 }

@@ -1,6 +1,6 @@
 //! Settings that change at random moments of a script: every one that a reload may change, lower and higher.
 //!
-//! What a client was promised holds all the same: what it is subscribed to stays, who may publish may go on, nothing is lost
+//! What a client was promised holds all the same: what it is subscribed to stays, nothing is lost
 //! in silence. What a limit now ends or refuses is told, with the limit's name; `Reloaded` says which of that a client has
 //! to expect.
 
@@ -18,7 +18,7 @@ pub struct Reloaded {
     pub names: bool,
     /// Closing may take less time than before: too little for whoever reads slowly.
     pub hasty: bool,
-    /// It came when nobody could publish without a token.
+    /// Nobody can publish without a token.
     pub mute: bool,
 }
 
@@ -48,7 +48,9 @@ impl Script {
         let limits = [rate(random), rate(random)];
         let flush_interval = Duration::from_millis(if random.bool() { random.u64(..50) } else { 0 });
         let now = self.world.shared.settings.get();
-        let is_open;
+        // Nobody may publish without a token, unless some have said something already that is on its way.
+        let on_the_way = self.world.clients.iter().any(|client| !client.publishing.is_empty());
+        let is_open = random.bool() || on_the_way;
         let wanted = Settings {
             pending_max: if self.tight { random.usize(1000..6000) } else { random.usize(1 << 16..1 << 20) },
             subscriptions_max: if random.bool() { random.usize(1..6) } else { 1024 },
@@ -68,7 +70,6 @@ impl Script {
             access: {
                 let origins = if random.bool() { vec!["https://ours.example".parse().unwrap()] } else { Vec::new() };
                 let secret = random.bool().then(|| "s3cret".parse().unwrap());
-                is_open = random.bool();
                 Rules::new(secret, origins, is_open)
             },
             ..settings()
@@ -89,8 +90,8 @@ impl Script {
     /// Tells the clients what they have to expect.
     pub(super) fn tell_reloaded(&mut self) {
         for client in &mut self.world.clients {
-            let mute = client.reloaded.mute || (client.state == State::Asking && self.reloaded.mute);
-            client.reloaded = Reloaded { mute, ..client.reloaded.and(self.reloaded) };
+            // Whoever is connected is bound as well.
+            client.reloaded = Reloaded { mute: self.reloaded.mute, ..client.reloaded.and(self.reloaded) };
             client.overslept |= client.reloaded.hasty && client.pace.is_some();
         }
     }
