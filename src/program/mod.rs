@@ -16,6 +16,7 @@ mod panic;
 mod writer;
 
 use std::{
+    fmt::Arguments,
     io::{self, Write},
     process::ExitCode,
     sync::{Arc, atomic::AtomicBool},
@@ -52,7 +53,7 @@ pub fn main() -> ExitCode {
         return match top::run(options) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("stentor top: {error}");
+                complain(format_args!("stentor top: {error}"));
                 ExitCode::FAILURE
             }
         };
@@ -89,9 +90,14 @@ fn print(text: &[u8]) -> ExitCode {
     }
 }
 
+/// A line to standard error, which may be gone, as a terminal is that was closed: that is no reason to panic.
+fn complain(line: Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 /// 2 for what flags or the file got wrong, 1 for what the machine has too little of.
 fn failed(error: &StartError) -> ExitCode {
-    eprintln!("stentor: {error}");
+    complain(format_args!("stentor: {error}"));
     match error {
         StartError::Thread { .. } | StartError::Descriptor(_) => ExitCode::FAILURE,
         _ => ExitCode::from(2),

@@ -36,6 +36,7 @@ mod seeds;
 mod skip;
 mod slow;
 mod stopping;
+mod terminal;
 mod threads;
 mod top;
 mod workers;

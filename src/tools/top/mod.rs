@@ -13,7 +13,9 @@
 //! | `view` | a frame: figures and list as lines of text |
 //! | `text` | numbers, sizes and times as people read them |
 //! | `screen` | the terminal |
+//! | `end` | signals, and a terminal that is gone |
 
+mod end;
 mod fetch;
 mod figures;
 mod screen;
@@ -90,7 +92,10 @@ pub fn run(options: &Options) -> Result<(), FetchError> {
         let _ = io::stdout().write_all(frame.as_bytes());
         return Ok(());
     }
-    live(options).map_err(FetchError::Terminal)
+    match live(options) {
+        Err(error) if end::is_of_a_terminal_gone(&error) => Ok(()),
+        other => other.map_err(FetchError::Terminal),
+    }
 }
 
 /// One frame as text: what happened within one interval.

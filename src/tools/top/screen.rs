@@ -3,10 +3,6 @@
 use std::{
     io::{self, Stdout, Write, stdout},
     panic,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
     time::Duration,
 };
 
@@ -20,12 +16,11 @@ use crossterm::{
         LeaveAlternateScreen,
     },
 };
-use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
-    flag,
-};
 
-use super::view::{Style, View};
+use super::{
+    end,
+    view::{Style, View},
+};
 
 /// How long to wait for a key before it is looked whether anything else has happened.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -48,8 +43,6 @@ pub(super) enum Asked {
 /// The terminal while it is ours. Dropping it gives it back.
 pub(super) struct Screen {
     out: Stdout,
-    /// A signal has come.
-    ended: Arc<AtomicBool>,
 }
 
 impl Screen {
@@ -58,12 +51,9 @@ impl Screen {
     /// # Errors
     /// It can't be made raw, or there is no keyboard.
     pub fn open() -> io::Result<Screen> {
-        let ended = Arc::new(AtomicBool::new(false));
-        for signal in [SIGTERM, SIGINT, SIGHUP] {
-            flag::register(signal, Arc::clone(&ended))?;
-        }
+        end::watch(give_back)?;
         terminal::enable_raw_mode()?;
-        let mut screen = Screen { out: stdout(), ended };
+        let mut screen = Screen { out: stdout() };
         // Where a panic aborts, nothing is dropped.
         let earlier = panic::take_hook();
         panic::set_hook(Box::new(move |panic| {
@@ -96,14 +86,9 @@ impl Screen {
         self.out.flush()
     }
 
-    /// What was asked for by key or signal within a moment; None if nothing was.
+    /// What was asked for by key within a moment; None if nothing was.
     pub fn asked(&mut self) -> io::Result<Option<Asked>> {
-        let has_event = event::poll(LOOK_EVERY)?;
-        // Relaxed: a flag, and nothing goes with it.
-        if self.ended.load(Ordering::Relaxed) {
-            return Ok(Some(Asked::Quit));
-        }
-        if !has_event {
+        if !event::poll(LOOK_EVERY)? {
             return Ok(None);
         }
         Ok(match event::read()? {
@@ -120,9 +105,10 @@ impl Drop for Screen {
     }
 }
 
+/// The mode first: that waits for nobody, as a terminal that was stopped may have a write wait.
 fn give_back() {
-    let _ = execute!(stdout(), EndSynchronizedUpdate, SetAttribute(Attribute::Reset), Show, LeaveAlternateScreen);
     let _ = terminal::disable_raw_mode();
+    let _ = execute!(stdout(), EndSynchronizedUpdate, SetAttribute(Attribute::Reset), Show, LeaveAlternateScreen);
 }
 
 fn meaning(key: KeyEvent) -> Option<Asked> {

@@ -1,0 +1,143 @@
+//! `stentor top` in a terminal: it ends when it is told to, or when the terminal is gone, and gives the terminal back.
+
+use std::{
+    fs::File,
+    io::{Read, Write},
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    process::Child,
+    thread,
+    time::Instant,
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, Signal, kill_process},
+    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
+    termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize},
+};
+
+use crate::{client::PATIENCE, process::stentor};
+
+/// The program in a terminal of 80 columns, of which we are the screen and the keyboard.
+struct Shown {
+    child: Child,
+    /// Gone once it was closed.
+    terminal: Option<File>,
+    /// The program's end of it: kept, so that its mode can be read when the program has ended.
+    end: File,
+}
+
+impl Shown {
+    /// Starts it, and waits until it draws. There is no server at the address: it says that, and tries again.
+    fn start() -> Shown {
+        let terminal: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+        grantpt(&terminal).unwrap();
+        unlockpt(&terminal).unwrap();
+        tcsetwinsize(&terminal, Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
+        let path = ptsname(&terminal, Vec::new()).unwrap();
+        let path = std::path::Path::new(std::ffi::OsStr::from_bytes(path.as_bytes()));
+        let end = File::options().read(true).write(true).open(path).unwrap();
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let copy = || end.try_clone().unwrap();
+        let child = stentor().args(["top", &free]).stdin(copy()).stdout(copy()).stderr(copy()).spawn().unwrap();
+        let mut shown = Shown { child, terminal: Some(File::from(terminal)), end };
+        shown.read_until("q quit");
+        assert!(!shown.echoes(), "the terminal is raw");
+        shown
+    }
+
+    /// What is drawn until this has been.
+    fn read_until(&mut self, text: &str) {
+        let begun = Instant::now();
+        let mut drawn = Vec::new();
+        let mut some = [0; 4096];
+        while !String::from_utf8_lossy(&drawn).contains(text) {
+            let terminal = self.terminal.as_mut().unwrap();
+            let left = PATIENCE.saturating_sub(begun.elapsed());
+            let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: 0 };
+            let ready = poll(&mut [PollFd::new(terminal, PollFlags::IN)], Some(&left)).unwrap();
+            assert!(ready > 0, "waited in vain for {text:?}: {:?}", String::from_utf8_lossy(&drawn));
+            let count = terminal.read(&mut some).unwrap();
+            drawn.extend_from_slice(&some[..count]);
+        }
+    }
+
+    fn press(&mut self, keys: &[u8]) {
+        self.terminal.as_mut().unwrap().write_all(keys).unwrap();
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Whether the terminal shows what is typed, as shells want it.
+    fn echoes(&self) -> bool {
+        tcgetattr(&self.end).unwrap().local_modes.contains(LocalModes::ECHO)
+    }
+
+    /// Waits for its end, which nobody tells but the process itself.
+    fn end(&mut self) -> Option<i32> {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status.code();
+            }
+            assert!(begun.elapsed() < PATIENCE, "it goes on");
+            thread::sleep(std::time::Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_terminal_that_is_closed_ends_it() {
+    let mut shown = Shown::start();
+    drop(shown.terminal.take());
+    assert_eq!(shown.end(), Some(0));
+}
+
+#[test]
+fn signals_end_it_in_the_middle_of_a_key_and_the_terminal_is_as_it_was() {
+    for signal in [Signal::TERM, Signal::HUP, Signal::INT] {
+        let mut shown = Shown::start();
+        // The beginning of an arrow: whoever reads keys waits for the rest.
+        shown.press(b"\x1b[");
+        shown.signal(signal);
+        // The other screen is left.
+        shown.read_until("\x1b[?1049l");
+        assert_eq!(shown.end(), Some(0), "{signal:?}");
+        assert!(shown.echoes(), "{signal:?}");
+    }
+}
+
+#[test]
+fn a_terminal_that_takes_nothing_more_does_not_hold_it_up() {
+    let mut shown = Shown::start();
+    // Each key has it draw again, until nothing more fits: nobody reads.
+    for _ in 0..2000 {
+        shown.press(b"r");
+    }
+    let stuck = format!("/proc/{}/wchan", shown.child.id());
+    let begun = Instant::now();
+    while !std::fs::read_to_string(&stuck).is_ok_and(|at| at.contains("wait_woken")) && begun.elapsed() < PATIENCE / 4 {
+        thread::sleep(std::time::Duration::from_millis(10));
+    }
+    shown.signal(Signal::TERM);
+    assert_eq!(shown.end(), Some(0));
+    assert!(shown.echoes());
+}
+
+#[test]
+fn a_key_ends_it_and_the_terminal_is_as_it_was() {
+    let mut shown = Shown::start();
+    shown.press(b"q");
+    shown.read_until("\x1b[?1049l");
+    assert_eq!(shown.end(), Some(0));
+    assert!(shown.echoes());
+}
