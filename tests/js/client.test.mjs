@@ -137,6 +137,69 @@ test("after a loss, what was published meanwhile is caught up on, for topics and
   assert.deepEqual((await client.list()).map(({ topic }) => topic), ["a", "p.*"]);
 });
 
+test("topics may be called what every object has: they are resumed, and begin anew, like any other", async (t) => {
+  const names = ["__proto__", "constructor", "toString", "hasOwnProperty"];
+  const first = await serve(t);
+  for (const topic of names) await publish(first.port, topic, 1);
+  const wire = await link(t, first.port);
+  const { client, states } = connect(t, wire.port);
+  const exact = subscribe(client, names);
+  const pattern = subscribe(client, "*");
+  for (const { told } of [exact, pattern]) for (const _ of names) await told.until(({ kind }) => kind === "snapshot");
+  wire.stall(true);
+  wire.cut();
+  await states.until(({ state }) => state === "waiting");
+  for (const topic of names) for (const data of [2, 3]) await publish(first.port, topic, data);
+  wire.stall(false);
+  const missed = [];
+  for (const _ of [...names, ...names]) missed.push(await exact.told.until(({ kind }) => kind !== "ack"));
+  assert.deepEqual(missed.map(({ kind, topic, seq }) => `${kind} ${topic} ${seq}`).sort(), names.flatMap((name) => [`update ${name} 2`, `update ${name} 3`]).sort());
+  // Named by a client of another day.
+  const { client: other } = connect(t, first.port);
+  const places = new Map(names.map((name) => [name, [client.place(name)[0], 2]]));
+  for (const from of [places, Object.fromEntries(places)]) {
+    const { subscription, told } = subscribe(other, names, { from });
+    const seen = [];
+    for (const _ of names) seen.push(await told.until(({ kind }) => kind !== "ack"));
+    assert.deepEqual(seen.map(({ kind, topic, seq }) => `${kind} ${topic} ${seq}`), names.map((name) => `update ${name} 3`));
+    subscription.unsubscribe();
+  }
+});
+
+test("a server that was started again says so of every topic, whatever it is called", async (t) => {
+  const names = ["__proto__", "constructor"];
+  const first = await serve(t);
+  for (const topic of names) await publish(first.port, topic, 1);
+  const { client, states } = connect(t, first.port);
+  const { told } = subscribe(client, names);
+  for (const _ of names) await told.until(({ kind }) => kind === "snapshot");
+  await first.end();
+  await serve(t, [], first.port);
+  await states.until(({ state }) => state === "waiting");
+  const resets = [];
+  for (const _ of names) resets.push((await told.until(({ kind }) => kind === "reset")).topic);
+  assert.deepEqual(resets.sort(), names);
+});
+
+test("a payload's own text is there, digit by digit", async (t) => {
+  const { port } = await serve(t);
+  const { client } = connect(t, port);
+  const { told } = subscribe(client, "a");
+  await client.opened();
+  const texts = ['{"id":8389766145050669870,"px":100.10,"big":1e400}', "1.50", '"a } \\" {\\"data\\":1}"', '{"data":{"data":-0}}', "[[1.0],{}]", "null"];
+  for (const text of texts) await client.publishJson("a", text);
+  for (const text of texts) {
+    const { json, data } = await told.until(({ kind }) => kind === "update");
+    assert.equal(json, text);
+    assert.deepEqual(data, JSON.parse(text));
+  }
+  const late = subscribe(connect(t, port).client, "*");
+  assert.equal((await late.told.until(({ kind }) => kind === "snapshot")).json, texts.at(-1));
+  await fetch(`http://127.0.0.1:${port}/publish/a`, { method: "POST", headers: { "content-type": "application/octet-stream" }, body: new Uint8Array([255, 0]) });
+  const { base64, json } = await told.until(({ kind }) => kind === "update");
+  assert.deepEqual([base64, json], ["/wA=", undefined]);
+});
+
 test("a subscription can begin in the past, and others hear nothing twice", async (t) => {
   const { port } = await serve(t);
   for (const data of [1, 2, 3]) await publish(port, "a", data);

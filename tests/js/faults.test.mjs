@@ -19,7 +19,10 @@ function world(t, options = {}) {
     }
     close() {}
     says(message) {
-      this.onmessage({ data: JSON.stringify(message) });
+      this.writes(JSON.stringify(message));
+    }
+    writes(text) {
+      this.onmessage({ data: text });
     }
     hello(limits = { topics: 1024, message: 65536 }) {
       this.says({ type: "hello", version: 1, server: "test", conn: "1", ts: 1, heartbeat: 0, limits });
@@ -64,6 +67,18 @@ test("a gap is an error, and what is missing is asked for on another connection"
   assert.deepEqual((await ack(second, "k", 9)).from, { a: ["k", 6] });
   for (const seq of [7, 8, 9]) second.says(update("a", seq));
   assert.deepEqual(seqs, [5, 6, 7, 8, 9]);
+});
+
+test("a payload's own text is found behind whatever else a server says", async (t) => {
+  const { client, sockets } = world(t);
+  const got = [];
+  client.subscribe("a", { onUpdate: ({ json }) => got.push(json) });
+  const socket = await sockets.next();
+  socket.hello();
+  await ack(socket, "k", 4);
+  socket.writes('{"type":"update","topic":"a","seq":5,"ts":1,"note":{"data":[1,"\\"data\\":2"]},"kind":"data","data" : 0.10 }');
+  socket.writes('{"type":"update","topic":"a","seq":6,"ts":1,"data":{"}":"{"}}');
+  assert.deepEqual(got, ["0.10", '{"}":"{"}']);
 });
 
 test("what comes twice is told once", async (t) => {

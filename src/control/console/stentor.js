@@ -13,7 +13,11 @@
  */
 
 /** @typedef {"all" | "latest"} Mode */
-/** @typedef {{topic: string, seq: number, ts: number, epoch?: string, data?: any, base64?: string}} Update */
+/**
+ * A publication: `json` is the text that was published, digit by digit; `data` is what JSON.parse makes of it, whose numbers are doubles.
+ * @typedef {{topic: string, seq: number, ts: number, epoch?: string, data?: any, json?: string, base64?: string}} Update
+ */
+/** @typedef {Map<string, [string, number]>} Points for some topics, an epoch and a seq. A map: a topic may be called `__proto__` */
 /** @typedef {{topic: string, from: number, to: number, why: string}} Skip publications `from` to `to` are not coming */
 /** @typedef {{topic: string, epoch?: string, seq: number, why: string}} Reset numbering, or history, begins anew behind `seq` */
 /** @typedef {{topic: string, mode: Mode, rate?: number, epoch?: string, seq?: number}} Taken a name as the server took it */
@@ -22,7 +26,7 @@
  * @property {Mode} [mode] "all" (the default) is every publication; "latest" the newest value of each topic
  * @property {number} [rate] with "latest": at most so many updates a second of each topic
  * @property {boolean} [snapshot] whether to begin with the last values; true by default
- * @property {Record<string, [string, number]>} [from] with "all": for some topics, the epoch and seq behind which to begin
+ * @property {Record<string, [string, number]> | Points} [from] with "all": for some topics, the epoch and seq behind which to begin
  * @property {(update: Update) => void} [onUpdate] a publication
  * @property {(update: Update) => void} [onSnapshot] a topic's last value; `onUpdate` gets it where this is left out
  * @property {(skip: Skip) => void} [onSkip] publications were left out
@@ -284,9 +288,9 @@ export class Stentor {
     }
     switch (message.type) {
       case "update":
-        return this.#update(message);
+        return this.#update(published(text, message));
       case "snapshot":
-        return this.#snapshot(message);
+        return this.#snapshot(published(text, message));
       case "ack":
       case "pong":
       case "subscriptions":
@@ -429,14 +433,14 @@ export class Stentor {
     const limits = { ...LIMITS, ...this.hello.limits };
     const wanted = { mode: one.mode, ...(one.rate !== undefined && { rate: one.rate }) };
     const resumed = one.mode === "all" ? this.#left(one, limits.topics) : new Map();
-    for (const [topic, at] of Object.entries(one.options.from ?? {})) if (!resumed.has(topic)) resumed.set(topic, at);
+    for (const [topic, at] of points(one.options.from)) if (!resumed.has(topic)) resumed.set(topic, at);
     const extra = [...resumed.keys()].filter((topic) => !one.names.includes(topic));
     const parts = split([...extra, ...one.names], resumed, limits.message - COMMAND_BYTES);
     parts.forEach(({ topics, from }, nth) => {
       const command = { op: "sub", topics, ...wanted, ...(one.options.snapshot === false && { snapshot: false }) };
       const last = nth === parts.length - 1;
-      this.#ask(from ? { ...command, from } : command, "", {
-        ok: (answer) => this.#taken(one, wanted, from ?? {}, answer, last ? extra : []),
+      this.#ask(from.size ? { ...command, from: Object.fromEntries(from) } : command, "", {
+        ok: (answer) => this.#taken(one, wanted, from, answer, last ? extra : []),
         fail: (error) => this.#refused(one, error),
         publishes: false,
       });
@@ -445,7 +449,7 @@ export class Stentor {
 
   /** Where the topics of a subscription were left, as many as may be named. @param {Subscription} one @param {number} most */
   #left(one, most) {
-    /** @type {Map<string, [string, number]>} */
+    /** @type {Points} */
     const left = new Map();
     let room = most;
     for (const { names } of this.#subscriptions) room -= names.length;
@@ -460,7 +464,7 @@ export class Stentor {
   /**
    * @param {Subscription} one
    * @param {{mode: Mode, rate?: number}} wanted
-   * @param {Record<string, [string, number]>} from where it was to be resumed
+   * @param {Points} from where it was to be resumed
    * @param {any} answer
    * @param {string[]} extra named to be resumed, and covered by patterns from now on
    */
@@ -474,9 +478,10 @@ export class Stentor {
     for (const { topic, epoch, seq } of answer.topics ?? []) {
       if (epoch === undefined) continue;
       const place = this.#place(topic);
-      if (from[topic]) {
+      const at = from.get(topic);
+      if (at) {
         // Goes on from where we said, or with a reset. What others had of it is for this subscription only.
-        const behind = from[topic][0] === epoch ? from[topic][1] : seq;
+        const behind = at[0] === epoch ? at[1] : seq;
         if (place.from === "here" && place.seq !== undefined && behind < place.seq) place.again = { to: place.seq, one };
         Object.assign(place, { epoch, seq: behind, from: "here" });
       } else if (place.from === "before" && place.epoch !== undefined && place.epoch !== epoch) {
@@ -536,10 +541,10 @@ export class Stentor {
     }
   }
 
-  /** @param {Subscription} one @param {object} from */
+  /** @param {Subscription} one @param {Points} from */
   #startAnew(one, from) {
     for (const [topic, place] of this.#places) {
-      if (place.from === "here" && place.subscriptions.includes(one) && !(topic in from)) place.seq = undefined;
+      if (place.from === "here" && place.subscriptions.includes(one) && !from.has(topic)) place.seq = undefined;
     }
   }
 
@@ -643,25 +648,56 @@ export function matches(name, topic) {
 }
 
 /**
+ * What `from` says, as a map or as an object's own fields.
+ * @param {SubscriptionOptions["from"]} from
+ * @returns {Iterable<[string, [string, number]]>}
+ */
+function points(from) {
+  return from instanceof Map ? from : Object.entries(from ?? {});
+}
+
+/** What a message consists of, as far as one has to know to find a field: names and other strings, and brackets. */
+const TOKENS = /"(?:[^"\\]|\\.)*"(\s*:)?|[[\]{}]/g;
+
+/**
+ * A publication with its payload's own text, which is the rest of the message: `data` is the last field.
+ * @param {string} text
+ * @param {Update} message
+ */
+function published(text, message) {
+  if (!("data" in message)) return message;
+  let depth = 0;
+  TOKENS.lastIndex = 0;
+  for (let found; (found = TOKENS.exec(text)); ) {
+    const [token, isName] = found;
+    if (isName && depth === 1 && token.startsWith('"data"')) break;
+    if (token === "{" || token === "[") depth += 1;
+    else if (token === "}" || token === "]") depth -= 1;
+  }
+  message.json = text.slice(TOKENS.lastIndex, text.lastIndexOf("}")).trim();
+  return message;
+}
+
+/**
  * Names in commands of at most so many bytes; names are ASCII.
  * @param {string[]} names
- * @param {Map<string, [string, number]>} resumed
+ * @param {Points} resumed
  * @param {number} bytesMax
  */
 function split(names, resumed, bytesMax) {
-  /** @type {{topics: string[], from?: Record<string, [string, number]>}[]} */
+  /** @type {{topics: string[], from: Points}[]} */
   const parts = [];
   let room = 0;
   for (const name of names) {
     const from = resumed.get(name);
     const bytes = name.length + 3 + (from ? name.length + from[0].length + 30 : 0);
     if (bytes > room) {
-      parts.push({ topics: [] });
+      parts.push({ topics: [], from: new Map() });
       room = bytesMax;
     }
     const part = parts[parts.length - 1];
     part.topics.push(name);
-    if (from) (part.from ??= {})[name] = from;
+    if (from) part.from.set(name, from);
     room -= bytes;
   }
   return parts;
