@@ -28,7 +28,7 @@ const fn file(path: &'static str, content_type: &'static str, text: &'static str
 }
 
 /// All of them.
-pub(super) const FILES: [File; 18] = [
+pub(super) const FILES: [File; 19] = [
     file("/", HTML, include_str!("console/index.html")),
     file("/look.css", STYLE, include_str!("console/look.css")),
     file("/console.css", STYLE, include_str!("console/console.css")),
@@ -41,6 +41,7 @@ pub(super) const FILES: [File; 18] = [
     file("/plot.js", SCRIPT, include_str!("console/plot.js")),
     file("/prometheus.js", SCRIPT, include_str!("console/prometheus.js")),
     file("/publish.js", SCRIPT, include_str!("console/publish.js")),
+    file("/raw.js", SCRIPT, include_str!("console/raw.js")),
     file("/slow.js", SCRIPT, include_str!("console/slow.js")),
     file("/status.js", SCRIPT, include_str!("console/status.js")),
     file("/subscribe.js", SCRIPT, include_str!("console/subscribe.js")),

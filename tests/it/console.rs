@@ -79,11 +79,87 @@ fn what_one_publishes_is_shown_as_text() {
     assert_eq!(browser.evaluate("document.images.length"), "0");
     // What changes is marked, with its direction.
     server.publisher().publish("aaa.news", Payload::Json(br#"{"text": "", "px": 1.5}"#)).unwrap();
-    browser.wait_for("() => document.querySelector('#rows .up.changed')?.textContent === '1.50'");
+    browser.wait_for("() => document.querySelector('#rows .up.changed')?.textContent === '1.5'");
     browser.evaluate("document.getElementById('data').focus()");
     browser.type_over("data", "{px}");
     browser.evaluate("document.querySelector('#publish button').click()");
     browser.wait_for_text("#published", "/is not JSON/.test(text)");
+    browser.assert_clean();
+}
+
+#[test]
+fn numbers_are_shown_with_the_digits_that_were_published() {
+    let server = serve(|_| ());
+    let texts = [
+        r#"{"id":12345678901234567890,"ts_ns":1723161253937085768}"#,
+        r#"{"px":100.10,"p":1e400,"q":-0.0}"#,
+        "8389766145050669870",
+    ];
+    for (nth, text) in texts.iter().enumerate() {
+        server.publisher().publish(&format!("a.{nth}"), Payload::Json(text.as_bytes())).unwrap();
+    }
+    let Some(mut browser) = open(&server, WIDE) else { return };
+    shown(&mut browser, "a.0", "id12345678901234567890ts_ns1723161253937085768");
+    shown(&mut browser, "a.1", "px100.10p1e400q-0.0");
+    shown(&mut browser, "a.2", "8389766145050669870");
+    browser.evaluate("document.getElementById('topics').focus()");
+    for text in texts {
+        browser.press("ArrowDown");
+        browser.wait_for_text("#payload", &format!("text === {text:?}"));
+    }
+    // The line is drawn of doubles, and says what was published all the same.
+    let said = "document.getElementById('chart').ariaLabel";
+    browser.wait_for(&format!("() => /a.2 over time: now 8389766145050669870, between 8389766145050669870 and/.test({said})"));
+    browser.press("ArrowUp");
+    browser.wait_for(&format!("() => /px of a.1 over time: now 100.10, between/.test({said})"));
+    // Nor is it rounded when it comes by an update.
+    server.publisher().publish("a.1", Payload::Json(br#"{"px":100.20,"p":9007199254740993,"q":0}"#)).unwrap();
+    shown(&mut browser, "a.1", "px100.20p9007199254740993q0");
+    browser.assert_clean();
+}
+
+#[test]
+fn no_number_is_cut_and_what_is_left_out_is_marked_and_told() {
+    let server = serve(|_| ());
+    let long = r#"{"bid_price":100.25,"ask_price":100.50,"bid_size":1200,"ask_size":123456789,"last_price":100.25,"last_size":1}"#;
+    let short = r#"{"bid":1,"ask":2}"#;
+    let text = format!("{:?}", "text ".repeat(60));
+    for (name, data) in [("a.long", long), ("a.short", short), ("a.text", &text)] {
+        server.publisher().publish(name, Payload::Json(data.as_bytes())).unwrap();
+    }
+    let Some(mut browser) = open(&server, 1280) else { return };
+    shown(&mut browser, "a.text", "text");
+    let cells = "const cell = name => [...document.querySelectorAll('#rows .row:not([hidden])')]\
+        .find(row => row.children[0].textContent === name).children[1]; \
+        const is = one => one.checkVisibility({ visibilityProperty: true }) ? 'shown' : 'out'; \
+        const fields = name => [...cell(name).querySelectorAll('span')]; \
+        const inside = name => fields(name).filter(one => is(one) === 'shown') \
+            .every(one => one.getBoundingClientRect().right <= cell(name).getBoundingClientRect().right + 0.5); \
+        const mark = name => is(cell(name).querySelector('em'));";
+    let ask = |expression: &str| format!("() => {{ {cells} return {expression}; }}");
+    browser.wait_for(&ask("inside('a.long') && mark('a.long') === 'shown' && fields('a.long').some(one => is(one) === 'out')"));
+    browser.wait_for(&ask("fields('a.short').every(one => is(one) === 'shown') && mark('a.short') === 'out'"));
+    browser.wait_for(&ask("inside('a.text') && getComputedStyle(fields('a.text')[0]).textOverflow === 'ellipsis'"));
+    // Underscores are below the line, and in the cell.
+    browser.wait_for(&ask("cell('a.long').scrollHeight <= cell('a.long').clientHeight"));
+    let over = "document.querySelector('#rows .row').dispatchEvent(new PointerEvent('pointerover', { bubbles: true }))";
+    browser.evaluate(over);
+    browser.wait_for(&ask(&format!("cell('a.long').title === {long:?}")));
+    // A longer number in the same field is not cut either.
+    let grown = long.replace("100.25", "100.2512345678901");
+    server.publisher().publish("a.long", Payload::Json(grown.as_bytes())).unwrap();
+    shown(&mut browser, "a.long", "100.2512345678901");
+    browser.wait_for(&ask("inside('a.long') && mark('a.long') === 'shown'"));
+    browser.assert_clean();
+}
+
+#[test]
+fn at_1280_pixels_the_demo_is_seen_whole() {
+    let server = serve(|config| config.demo = true);
+    let Some(mut browser) = open(&server, 1280) else { return };
+    browser.wait_for("() => document.querySelectorAll('#rows .row:not([hidden]) .value span').length > 40");
+    browser.wait_for("() => [...document.querySelectorAll('#rows .row:not([hidden])')].slice(0, 10) \
+        .every(row => row.querySelectorAll('span.value span').length && !row.querySelector('.out, .alone') && row.querySelector('em').hidden)");
     browser.assert_clean();
 }
 

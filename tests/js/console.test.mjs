@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { bytes, count, decimals, duration } from "../../src/control/console/format.js";
 import { Scrape } from "../../src/control/console/prometheus.js";
+import { at, parts } from "../../src/control/console/raw.js";
 import { Topics } from "../../src/control/console/topics.js";
 import { test } from "./server.mjs";
 
@@ -11,6 +12,24 @@ test("figures have three digits and a unit", () => {
   assert.deepEqual([0, 1023, 1024, 1.5 * 2 ** 30].map(bytes), ["0 B", "1023 B", "1.0 KiB", "1.5 GiB"]);
   assert.deepEqual([0, 42e-6, 0.0123, 90, 600, 86_400].map(duration), ["0 s", "42.0 µs", "12.3 ms", "90.0 s", "10 min", "24 h"]);
   assert.deepEqual([1, 1.25, 1e-7].map(decimals), [0, 2, 0]);
+});
+
+test("a payload is taken apart without touching its digits", () => {
+  const order = '{"id":8389766145050669870, "px" : 100.10,"a b":"x,}\\"","":{"in":[1e400,{"z":-0}]},"__proto__":[],"id":2}';
+  assert.deepEqual(parts(order).fields, [
+    ["id", "8389766145050669870"],
+    ["px", "100.10"],
+    ["a b", '"x,}\\""'],
+    ["", '{"in":[1e400,{"z":-0}]}'],
+    ["__proto__", "[]"],
+    ["id", "2"],
+  ]);
+  assert.deepEqual(parts(order, 2), { fields: [["id", "8389766145050669870"], ["px", "100.10"]], isWhole: false });
+  for (const json of ["{}", "[]", " [ ] ", "7", '"a"', "null"]) assert.deepEqual(parts(json), { fields: [], isWhole: true });
+  assert.deepEqual(parts('{"a":1}', 1), { fields: [["a", "1"]], isWhole: true });
+  const big = `{"a":1,"b":[${"1,".repeat(20_000)}1]}`;
+  assert.deepEqual(parts(big), { fields: [["a", "1"]], isWhole: false });
+  assert.deepEqual([at(order, "px"), at(order, "id"), at('{"a":{"b":[1,2.50]}}', "a.b.1"), at('{"a.b":3}', "a.b"), at("7", ""), at("7", "x")], ["100.10", "2", "2.50", "3", "7", undefined]);
 });
 
 test("metrics are summed over labels, and rates are taken between scrapes", () => {
@@ -34,7 +53,7 @@ test("percentiles are of what was counted between two scrapes", () => {
 
 test("topics are found by a part of their name and by patterns, and a round forgets who wasn't heard of", () => {
   const topics = new Topics();
-  for (const topic of ["q.b", "q.a", "t.a"]) topics.keep({ topic, seq: 1, ts: 1, data: 1 });
+  for (const topic of ["q.b", "q.a", "t.a"]) topics.keep({ topic, seq: 1, ts: 1, json: "1" });
   const names = () => topics.list().map(({ name }) => name);
   assert.deepEqual(names(), ["q.a", "q.b", "t.a"]);
   topics.search = "Q.";
@@ -43,7 +62,7 @@ test("topics are found by a part of their name and by patterns, and a round forg
   assert.deepEqual(names(), ["q.a", "t.a"]);
   topics.search = "";
   topics.begin();
-  topics.keep({ topic: "q.b", seq: 2, ts: 2, data: 2 });
+  topics.keep({ topic: "q.b", seq: 2, ts: 2, json: "2" });
   topics.sweep();
   assert.deepEqual(names(), ["q.b"]);
 });

@@ -1,6 +1,7 @@
-/** One figure of the chosen topic over the last minutes. */
+/** One figure of the chosen topic over the last minutes. Doubles are good enough for a line; what is said in digits is as published. */
 import { clock, decimals } from "./format.js";
 import { line, roundStep, sheet } from "./plot.js";
+import { at } from "./raw.js";
 
 /** Points kept; beyond, the oldest go. */
 const POINTS_MAX = 5000;
@@ -14,12 +15,19 @@ const FIELDS_MAX = 24;
 /** Milliseconds until time has visibly gone on. */
 const STILL_MS = 200;
 
-const [RIGHT, BOTTOM, TOP] = [62, 18, 8];
+const [BOTTOM, TOP] = [18, 10];
+
+/** Room for the axis on the right: at least, and at most as a share of the width; longer figures reach into the chart. */
+const [RIGHT_MIN, RIGHT_SHARE] = [36, 0.4];
+
+const [FONT, FONT_STRONG] = ["11px system-ui, sans-serif", "600 11px system-ui, sans-serif"];
+
+/** @typedef {{ts: number, json: string, data: any}} Point */
 
 export class Chart {
   name = "";
   field = "";
-  /** @type {{ts: number, data: any}[]} */ #points = [];
+  /** @type {Point[]} */ #points = [];
   #seq = -1;
   #fields = "";
   #described = 0;
@@ -63,11 +71,11 @@ export class Chart {
   }
 
   /** @param {import("./stentor.js").Update} update */
-  add({ seq, ts, data }) {
+  add({ seq, ts, json = "", data }) {
     if (seq <= this.#seq) return; // both the table's subscription and the chart's bring it
     this.#seq = seq;
     this.#isNew = true;
-    this.#points.push({ ts, data });
+    this.#points.push({ ts, json, data });
     if (this.#points.length > POINTS_MAX) this.#points.splice(0, POINTS_MAX / 10);
     this.#offer(data);
   }
@@ -99,23 +107,30 @@ export class Chart {
     const read = (/** @type {any} */ data) => pick(data, this.field);
     const end = Date.now() * 1000;
     const begin = Math.max(end - SPAN * 1e6, Math.min(this.#points[0]?.ts ?? end, end - 10e6));
-    const shown = this.#points.filter((point) => point.ts >= begin && typeof read(point.data) === "number");
+    const shown = this.#points.filter((point) => point.ts >= begin && Number.isFinite(read(point.data)));
     if (!shown.length) return;
     const values = shown.map((point) => /** @type {number} */ (read(point.data)));
     const axis = scale(values, on.height - BOTTOM, TOP);
-    const across = (/** @type {number} */ ts) => ((ts - begin) / (end - begin)) * (on.width - RIGHT);
-    this.#grid(on, axis, begin, end, across);
+    const right = on.width - gutter(on, axis, this.#digits(shown[shown.length - 1]));
+    const across = (/** @type {number} */ ts) => ((ts - begin) / (end - begin)) * right;
     /** @type {[number, number][]} */
     const path = shown.map((point, nth) => [across(point.ts), axis.place(values[nth])]);
-    path.push([across(end), path[path.length - 1][1]]);
+    path.push([right, path[path.length - 1][1]]);
+    this.#grid(on, axis, begin, end, across, this.#pointer === null ? path[path.length - 1][1] : -100);
     line(on, path, on.height - BOTTOM, true);
-    this.#point(on, path, shown, values, axis.digits);
-    this.#describe(values, axis.digits);
+    this.#point(on, path, shown);
+    this.#describe(shown, values);
   }
 
-  /** @param {import("./plot.js").Sheet} on @param {ReturnType<typeof scale>} axis @param {number} begin @param {number} end @param {(ts: number) => number} across */
-  #grid({ pen, width, height, colour }, axis, begin, end, across) {
-    pen.font = "11px system-ui, sans-serif";
+  /** The digits that were published. @param {Point} point */
+  #digits(point) {
+    return at(point.json, this.field) ?? String(pick(point.data, this.field));
+  }
+
+  /** @param {import("./plot.js").Sheet} on @param {ReturnType<typeof scale>} axis @param {number} begin @param {number} end @param {(ts: number) => number} across @param {number} taken where the last value stands on the axis */
+  #grid({ pen, width, height, colour }, axis, begin, end, across, taken) {
+    const right = across(end);
+    pen.font = FONT;
     pen.strokeStyle = colour("line");
     pen.fillStyle = colour("soft");
     pen.lineWidth = 1;
@@ -125,57 +140,74 @@ export class Chart {
       const y = Math.round(axis.place(value)) + 0.5;
       pen.beginPath();
       pen.moveTo(0, y);
-      pen.lineTo(width - RIGHT, y);
+      pen.lineTo(right, y);
       pen.stroke();
-      pen.fillText(value.toFixed(axis.digits), width - RIGHT + 6, y);
+      // Not under the last value, and not half of it.
+      if (Math.abs(y - taken) > 13) pen.fillText(value.toFixed(axis.digits), right + 6, y, width - right - 6);
     }
     const step = [2, 5, 10, 20, 30, 60].find((seconds) => (end - begin) / 1e6 / seconds <= 6) ?? 60;
     pen.textAlign = "center";
     for (let ago = step; ago < (end - begin) / 1e6; ago += step) {
       const x = across(end - ago * 1e6);
-      if (x > 18) pen.fillText(`−${ago} s`, x, height - 7);
+      if (x > 18 && x < right - 48) pen.fillText(`−${ago} s`, x, height - 7);
     }
     pen.textAlign = "right";
-    pen.fillText("now", width - RIGHT, height - 7);
+    pen.fillText("now", right, height - 7);
   }
 
-  /** What one points at, or else the last value. @param {import("./plot.js").Sheet} on @param {[number, number][]} path @param {{ts: number}[]} shown @param {number[]} values @param {number} digits */
-  #point({ pen, width, height, colour }, path, shown, values, digits) {
-    let nth = values.length - 1;
+  /** What one points at, or else the last value. @param {import("./plot.js").Sheet} on @param {[number, number][]} path @param {Point[]} shown */
+  #point({ pen, width, height, colour }, path, shown) {
+    let nth = shown.length - 1;
     if (this.#pointer !== null) {
       const at = this.#pointer;
       nth = Math.max(0, shown.findLastIndex((_, one) => path[one][0] <= at));
     }
-    const [x, y] = this.#pointer === null ? path[path.length - 1] : path[nth];
-    const text = values[nth].toFixed(digits);
+    const [x, y] = path[this.#pointer === null ? path.length - 1 : nth];
+    const digits = this.#digits(shown[nth]);
     pen.fillStyle = colour("accent");
     pen.beginPath();
     pen.arc(x, y, 3, 0, 7);
     pen.fill();
-    pen.font = "600 11px system-ui, sans-serif";
+    pen.font = FONT_STRONG;
     pen.textBaseline = "middle";
-    if (this.#pointer === null) {
-      pen.fillStyle = colour("panel");
-      pen.fillRect(width - RIGHT + 3, y - 8, RIGHT, 16);
-      pen.fillStyle = colour("accent");
-      pen.textAlign = "left";
-      pen.fillText(text, width - RIGHT + 6, y);
-    } else {
-      pen.fillStyle = colour("ink");
-      pen.textAlign = x < 90 ? "left" : "right";
-      pen.fillText(`${text} at ${clock(shown[nth].ts)}`, x < 90 ? x + 6 : x - 6, y < height / 2 ? y + 16 : y - 14);
-    }
+    pen.textAlign = "left";
+    const text = this.#pointer === null ? digits : `${digits} at ${clock(shown[nth].ts)}`;
+    const long = pen.measureText(text).width;
+    // Beside it, where it can be read whole, on a ground of its own.
+    let [left, middle] = [x + 6, y];
+    if (this.#pointer !== null) [left, middle] = [x < 90 ? x + 6 : x - 6 - long, y < height / 2 ? y + 16 : y - 14];
+    left = Math.max(2, Math.min(left, width - long - 1));
+    pen.fillStyle = colour("panel");
+    pen.fillRect(left - 2, middle - 8, long + 4, 16);
+    pen.fillStyle = colour(this.#pointer === null ? "accent" : "ink");
+    pen.fillText(text, left, middle);
   }
 
-  /** In words, every few seconds. @param {number[]} values @param {number} digits */
-  #describe(values, digits) {
+  /** In words, every few seconds. @param {Point[]} shown @param {number[]} values */
+  #describe(shown, values) {
     const now = performance.now();
     if (now - this.#described < 5000 && this.#described) return;
     this.#described = now;
-    const [low, high, last] = [Math.min(...values), Math.max(...values), values[values.length - 1]].map((value) => value.toFixed(digits));
+    let [low, high] = [0, 0];
+    values.forEach((value, nth) => {
+      if (value < values[low]) low = nth;
+      if (value > values[high]) high = nth;
+    });
+    const [least, most, last] = [low, high, shown.length - 1].map((nth) => this.#digits(shown[nth]));
     const what = this.field ? `${this.field} of ${this.name}` : this.name;
-    this.canvas.setAttribute("aria-label", `${what} over time: now ${last}, between ${low} and ${high}`);
+    this.canvas.setAttribute("aria-label", `${what} over time: now ${last}, between ${least} and ${most}`);
   }
+}
+
+/** How wide the axis has to be for its figures and the last value. @param {import("./plot.js").Sheet} on @param {ReturnType<typeof scale>} axis @param {string} last */
+function gutter({ pen, width }, axis, last) {
+  const wide = (/** @type {string} */ font, /** @type {string[]} */ texts) => {
+    pen.font = font;
+    return Math.max(...texts.map((text) => pen.measureText(text).width));
+  };
+  const ticks = axis.ticks.map((value) => value.toFixed(axis.digits));
+  const wanted = Math.max(wide(FONT, ticks), wide(FONT_STRONG, [last])) + 10;
+  return Math.min(Math.max(wanted, RIGHT_MIN), width * RIGHT_SHARE);
 }
 
 /** Where numbers are in a payload: "" for the payload itself, `bid`, `book.bid`, `levels.0`. @param {any} data */
@@ -196,8 +228,9 @@ function numbers(data) {
 
 /** @param {any} data @param {string} path */
 function pick(data, path) {
-  if (!path || (data && typeof data === "object" && path in data)) return path ? data[path] : data;
-  return path.split(".").reduce((value, key) => (value === null || value === undefined ? undefined : value[key]), data);
+  const own = (/** @type {any} */ value, /** @type {string} */ key) =>
+    value !== null && typeof value === "object" && Object.hasOwn(value, key) ? value[key] : undefined;
+  return path ? own(data, path) ?? path.split(".").reduce(own, data) : data;
 }
 
 /** The vertical axis. @param {number[]} values @param {number} bottom @param {number} top */

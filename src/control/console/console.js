@@ -111,7 +111,7 @@ function choose(name) {
   chart.open(name);
   const topic = topics.get(name);
   if (!topic) return;
-  chart.add({ topic: name, seq: topic.seq, ts: topic.ts, data: topic.data });
+  chart.add({ topic: name, seq: topic.seq, ts: topic.ts, json: topic.json, data: JSON.parse(topic.json) });
   follow.topic(topic);
 }
 
@@ -125,7 +125,7 @@ function showChosen() {
   if (!topic) return put(at("facts"), chart.name && "It is no more.");
   if (!at("chart").hidden) chart.draw(drawn);
   put(at("facts"), `message ${topic.seq} at ${clock(topic.ts)}, ${topic.rate ? count(topic.rate) : "0"} a second`);
-  put(at("payload"), JSON.stringify(topic.data));
+  put(at("payload"), topic.json);
 }
 
 /** @param {HTMLElement} element @param {string} text */

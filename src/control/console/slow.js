@@ -81,6 +81,6 @@ function row(one) {
 function cell(kind, text, ...below) {
   const element = document.createElement("td");
   element.className = kind;
-  element.append(text, ...below.map((textContent) => Object.assign(document.createElement("small"), { textContent })));
+  element.append(text, ...below.map((textContent) => Object.assign(document.createElement("small"), { textContent, title: textContent })));
   return element;
 }

@@ -11,11 +11,15 @@ import { Value } from "./value.js";
 /** Rows kept ready above and below what is seen. */
 const SPARE = 4;
 
+/** Characters of a value told to who points at it. */
+const TOLD_MAX = 2000;
+
 export class Table {
   /** @type {Topic[]} */ #list = [];
   /** @type {Row[]} */ #rows = [];
   #height = 31;
   #view = 0;
+  /** The row that is pointed at. @type {Element | null} */ #pointed = null;
   /** The chosen topic's name. */
   chosen = "";
 
@@ -37,10 +41,19 @@ export class Table {
       const row = this.#rows.find((one) => one.element === element);
       if (row) this.choose(row.name);
     });
+    body.addEventListener("pointerover", (event) => {
+      this.#pointed = /** @type {HTMLElement} */ (event.target).closest(".row");
+      const row = this.#rows.find((one) => one.element === this.#pointed);
+      if (row) this.#tell(row);
+    });
+    body.addEventListener("pointerleave", () => (this.#pointed = null));
     new ResizeObserver(() => {
       this.#height = parseFloat(getComputedStyle(box).getPropertyValue("--row"));
       this.#view = box.clientHeight;
-      for (const row of this.#rows) row.top = -1;
+      for (const row of this.#rows) {
+        row.top = -1;
+        row.value.again();
+      }
       this.topics.stale = true;
       act.soon();
     }).observe(box);
@@ -67,7 +80,14 @@ export class Table {
       element.hidden = true;
       element.setAttribute("aria-selected", "false");
     }
+    this.#fit();
     return fading;
+  }
+
+  /** Finds out what there is room for: first all questions, then all changes, so that the page is laid out once. */
+  #fit() {
+    const fitting = this.#rows.map((row) => (row.element.hidden ? undefined : row.value.measure()));
+    fitting.forEach((count, nth) => count !== undefined && this.#rows[nth].value.fit(count));
   }
 
   /** @param {string} name */
@@ -75,6 +95,13 @@ export class Table {
     this.chosen = name;
     this.act.choose(name);
     this.act.soon();
+  }
+
+  /** What is cut in a row is told whole to who points at it. @param {Row} row */
+  #tell({ cells, name }) {
+    const json = this.topics.get(name)?.json ?? "";
+    const told = [name, json.length > TOLD_MAX ? `${json.slice(0, TOLD_MAX)}… (choose the topic to see all of it)` : json, "", cells[3].textContent ?? ""];
+    cells.forEach((cell, nth) => cell.title !== told[nth] && (cell.title = told[nth]));
   }
 
   #reorder() {
@@ -120,13 +147,13 @@ export class Table {
     if (row.name !== topic.name) {
       row.name = topic.name;
       put(cells[0], topic.name);
-      cells[0].title = topic.name;
-      row.value.replace(topic.data);
+      row.value.replace(topic.json);
     } else {
-      row.value.show(topic.data, now);
+      row.value.show(topic.json, now);
     }
     put(cells[2], topic.rate ? count(topic.rate) : "");
     put(cells[3], String(topic.seq));
+    if (element === this.#pointed) this.#tell(row);
     const isChosen = topic.name === this.chosen;
     if ((element.getAttribute("aria-selected") === "true") !== isChosen) element.setAttribute("aria-selected", String(isChosen));
     if (isChosen) this.box.setAttribute("aria-activedescendant", element.id);

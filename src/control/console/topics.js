@@ -7,7 +7,7 @@ import { matches } from "./stentor.js";
 /** Topics remembered; further ones are counted and not kept. */
 const TOPICS_MAX = 70_000;
 
-/** @typedef {{name: string, data: any, seq: number, ts: number, rate: number, from: number, round: number}} Topic */
+/** @typedef {{name: string, json: string, seq: number, ts: number, rate: number, from: number, round: number}} Topic */
 
 export class Topics {
   /** @type {Map<string, Topic>} */ #all = new Map();
@@ -38,12 +38,12 @@ export class Topics {
         return;
       }
       const { seq, ts } = update;
-      topic = { name: update.topic, data: undefined, seq, ts, rate: 0, from: seq - (update.epoch === undefined ? 1 : 0), round: 0 };
+      topic = { name: update.topic, json: "", seq, ts, rate: 0, from: seq - (update.epoch === undefined ? 1 : 0), round: 0 };
       this.#all.set(topic.name, topic);
       this.stale = true;
     }
     if (update.seq < topic.from) topic.from = update.seq; // its numbering began anew
-    topic.data = update.base64 === undefined ? update.data : { base64: update.base64 };
+    topic.json = update.json ?? JSON.stringify({ base64: update.base64 });
     topic.seq = update.seq;
     topic.ts = update.ts;
     topic.round = this.#round;
