@@ -42,8 +42,16 @@ struct Target<'a> {
     spec: Spec,
 }
 
-/// Runs what the command line asks for.
-pub fn run(command: &Command, arguments: Vec<String>, stop: &Arc<AtomicBool>) -> Result<Report, Failure> {
+/// Runs what the command line asks for, once the settings can be met and `prepare` has done its part.
+///
+/// # Errors
+/// The settings can't be met, `prepare` failed, or a run could not be made.
+pub fn run(
+    command: &Command,
+    arguments: Vec<String>,
+    stop: &Arc<AtomicBool>,
+    prepare: impl FnOnce() -> Result<()>,
+) -> Result<Report, Failure> {
     let settings = |error| Failure { error, code: exit::SETTINGS, report: None };
     let (spec, capture) = resolve(command).map_err(settings)?;
     let (_, options, ..) = command.scenario().expect("a scenario, as resolved");
@@ -52,6 +60,7 @@ pub fn run(command: &Command, arguments: Vec<String>, stop: &Arc<AtomicBool>) ->
         let dialect = dialect(target, capture.as_deref()).map_err(settings)?;
         session::check(&target.spec, &dialect).map_err(settings)?;
     }
+    prepare().map_err(settings)?;
     let mut report = Report {
         format: FORMAT,
         version: env!("CARGO_PKG_VERSION").into(),

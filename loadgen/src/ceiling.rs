@@ -23,6 +23,7 @@ use socket2::{Domain, Socket, Type};
 
 use crate::{
     frame::{self, Scan},
+    output::terminal::print,
     socket::{self, Interest, Poller, Read},
 };
 
@@ -66,7 +67,7 @@ pub fn serve(listen: SocketAddr) -> Result<()> {
     socket.bind(&listen.into()).with_context(|| format!("listening on {listen}"))?;
     socket.listen(4096)?;
     let listener: TcpListener = socket.into();
-    println!("listening on ws://{}/sub/{{topic}}, publish on /pub/{{topic}}", listener.local_addr()?);
+    print(&format!("listening on ws://{}/sub/{{topic}}, publish on /pub/{{topic}}\n", listener.local_addr()?))?;
     serve_on(listener)
 }
 

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::clock;
+use crate::{clock, output::terminal::print};
 
 /// Time between the agreement to start and the start.
 const LEAD_NS: u64 = 100_000_000;
@@ -139,7 +139,7 @@ impl<R: BufRead> Part<R> {
 
 impl<R: BufRead> Conduct for Part<R> {
     fn ready(&mut self) -> Result<u64> {
-        println!("ready");
+        print("ready\n")?;
         self.line()?.parse().context("reading the moment of the start")
     }
 

@@ -12,15 +12,21 @@ use loadgen::{
     cli::{Cli, Command},
     exit,
     figures::Report,
-    output,
+    output::{
+        self,
+        files::Files,
+        terminal::{print, say},
+    },
 };
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let code = match &cli.command {
-        Command::Compare(compare) => told(output::compared(compare).map(print)),
-        Command::Summary(summary) => told(output::summed(summary).map(print)),
-        Command::Merge(merge) => told(output::merged(&merge.files, merge.json.as_deref()).map(print)),
+        Command::Compare(compare) => told(output::compared(compare).and_then(|text| print(&text))),
+        Command::Summary(summary) => told(output::summed(summary).and_then(|text| print(&text))),
+        Command::Merge(merge) => {
+            told(output::merged(&merge.files, merge.json.as_deref()).and_then(|text| print(&text)))
+        }
         Command::Ceiling(ceiling) => told(loadgen::ceiling::serve(ceiling.listen)),
         scenario => run(scenario),
     };
@@ -35,37 +41,36 @@ fn run(command: &Command) -> u8 {
         let _ = signal_hook::flag::register_conditional_default(signal, Arc::clone(&stop));
         let _ = signal_hook::flag::register(signal, Arc::clone(&stop));
     }
-    match campaign::run(command, asked(), &stop) {
-        Ok(report) => finish(command, &report, campaign::exit_code(&report)),
+    // Opened before the run, which may take an hour.
+    let mut files = Files::default();
+    let open = || output::open(command).map(|opened| files = opened);
+    match campaign::run(command, asked(), &stop, open) {
+        Ok(report) => finish(command, files, &report, campaign::exit_code(&report)),
         Err(Failure { error, code, report }) => {
-            eprintln!("loadgen: {error:#}");
+            say(format_args!("loadgen: {error:#}"));
             match report {
-                Some(report) if !report.runs.is_empty() => exit::worse(code, finish(command, &report, code)),
+                Some(report) if !report.runs.is_empty() => exit::worse(code, finish(command, files, &report, code)),
                 _ => code,
             }
         }
     }
 }
 
-fn finish(command: &Command, report: &Report, code: u8) -> u8 {
-    match output::write(command, report) {
+fn finish(command: &Command, files: Files, report: &Report, code: u8) -> u8 {
+    match output::write(command, files, report) {
         Ok(()) => code,
         Err(error) => {
-            eprintln!("loadgen: {error:#}");
+            say(format_args!("loadgen: {error:#}"));
             exit::worse(code, exit::COULD_NOT)
         }
     }
-}
-
-fn print(text: String) {
-    print!("{text}");
 }
 
 fn told(outcome: Result<()>) -> u8 {
     match outcome {
         Ok(()) => exit::FINE,
         Err(error) => {
-            eprintln!("loadgen: {error:#}");
+            say(format_args!("loadgen: {error:#}"));
             exit::COULD_NOT
         }
     }

@@ -6,7 +6,7 @@ use std::io::{IsTerminal, stderr};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::{figures::IntervalFigures, units};
+use crate::{figures::IntervalFigures, output::terminal::say, units};
 
 /// Is told how far a run is.
 pub trait Watcher {
@@ -45,19 +45,19 @@ pub struct Lines {
 impl Watcher for Lines {
     fn begin(&mut self, title: &str) {
         self.tenths = 0;
-        eprintln!("{title}");
+        say(title);
     }
 
     fn opening(&mut self, live: usize, failed: usize, of: usize) {
         let tenths = 10 * (live + failed) / of.max(1);
         if tenths > self.tenths {
             self.tenths = tenths;
-            eprintln!("{}", ramp_line(live, failed, of));
+            say(ramp_line(live, failed, of));
         }
     }
 
     fn interval(&mut self, figures: &IntervalFigures, with_latency: bool) {
-        eprintln!("{}", interval_line(figures, with_latency));
+        say(interval_line(figures, with_latency));
     }
 }
 
@@ -69,7 +69,7 @@ pub struct Bars {
 
 impl Watcher for Bars {
     fn begin(&mut self, title: &str) {
-        eprintln!("{title}");
+        say(title);
     }
 
     fn opening(&mut self, live: usize, failed: usize, of: usize) {
@@ -86,7 +86,7 @@ impl Watcher for Bars {
     }
 
     fn interval(&mut self, figures: &IntervalFigures, with_latency: bool) {
-        eprintln!("{}", interval_line(figures, with_latency));
+        say(interval_line(figures, with_latency));
     }
 }
 

@@ -11,6 +11,7 @@ use hdrhistogram::{
         interval_log::{IntervalLogIterator, LogEntry},
     },
 };
+use std::process::{Command, Stdio};
 
 struct Written {
     folder: tempfile::TempDir,
@@ -179,4 +180,70 @@ fn what_a_flag_does_is_a_table_and_a_curve(written: &Written, json: &serde_json:
 
 fn cells(row: &str) -> Vec<&str> {
     row.trim_matches('|').split('|').map(str::trim).collect()
+}
+
+/// A short run against a server of its own.
+fn echo(folder: &tempfile::TempDir) -> String {
+    let address = serve(|_, _| Act::Pass);
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    format!(
+        "echo ws://{address}/echo --protocol generic --subs 2 --rate 100/s --duration 1s --warmup 100ms --hgrm {} --report {}",
+        path("r.hgrm"),
+        path("r.html")
+    )
+}
+
+fn assert_written(folder: &tempfile::TempDir) {
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    assert!(read("r.hgrm").contains("#[Mean") && read("r.html").contains("</html>"));
+}
+
+#[test]
+fn nobody_at_standard_output_or_error_costs_no_file() {
+    for one in ["out", "err"] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_loadgen"));
+        command
+            .args(echo(&folder).split_whitespace())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        match one {
+            "out" => drop(child.stdout.take()),
+            _ => drop(child.stderr.take()),
+        }
+        let output = child.wait_with_output().unwrap();
+        assert!(matches!(output.status.code(), Some(0 | 3)), "{one}: {output:?}");
+        assert_written(&folder);
+    }
+}
+
+#[test]
+fn a_file_that_can_not_be_written_is_found_before_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let kept = folder.path().join("r.hgrm");
+    std::fs::write(&kept, "the run before").unwrap();
+    // There is no server: a run would fail otherwise.
+    let outcome = program(&format!(
+        "echo ws://127.0.0.1:1/echo --protocol generic --subs 1 --rate 1/s --hgrm {} --json {}/no/r.json",
+        kept.display(),
+        folder.path().display()
+    ));
+    assert_eq!(outcome.code, 2, "{}", outcome.err);
+    assert!(
+        outcome.err.starts_with("loadgen: --json ") && outcome.err.contains("/no/r.json: expected a file"),
+        "{}",
+        outcome.err
+    );
+    assert_eq!(std::fs::read_to_string(kept).unwrap(), "the run before");
+}
+
+#[test]
+fn a_full_disk_under_one_file_costs_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let outcome = program(&format!("{} --json /dev/full --hlog /dev/full", echo(&folder)));
+    assert_eq!(outcome.code, 4, "{}", outcome.err);
+    assert_eq!(outcome.err.matches("writing /dev/full: No space").count(), 2, "{}", outcome.err);
+    assert_written(&folder);
 }

@@ -2,11 +2,13 @@
 
 pub mod compare;
 pub mod curve;
+pub mod files;
 pub mod hdr;
 pub mod plot;
 pub mod report;
 pub mod summary;
 pub mod table;
+pub mod terminal;
 
 use std::{
     fs,
@@ -15,42 +17,45 @@ use std::{
 
 use anyhow::{Context, Result};
 
+use self::files::Files;
 use crate::{
     cli::{Command, Compare, Summary},
     figures::Report,
     merge,
 };
 
-/// Prints a session's results and writes the files that were asked for.
-pub fn write(command: &Command, report: &Report) -> Result<()> {
+/// Opens the files that a command asks for; a part of a run has none.
+///
+/// # Errors
+/// One can't be written: which, by its flag.
+pub fn open(command: &Command) -> Result<Files> {
+    match command.scenario() {
+        Some((_, options, ..)) if options.part.is_none() => Files::open(options),
+        _ => Ok(Files::default()),
+    }
+}
+
+/// Writes the files that were asked for, and prints a session's results.
+///
+/// # Errors
+/// Everything that could not be written; the rest was.
+pub fn write(command: &Command, files: Files, report: &Report) -> Result<()> {
     let Some((_, options, ..)) = command.scenario() else { return Ok(()) };
     if options.part.is_some() {
         return part(report);
     }
-    print!("{}", table::session(report));
+    let mut text = table::session(report);
     if report.runs.len() > 1 {
-        print!("\n{}", compare::sessions(std::slice::from_ref(report), false));
+        text.push('\n');
+        text.push_str(&compare::sessions(std::slice::from_ref(report), false));
     }
-    if let Some(path) = &options.json {
-        json(path, report)?;
-    }
-    if let Some(path) = &options.hgrm {
-        file(path, &hdr::percentiles(report)?)?;
-    }
-    if let Some(path) = &options.hlog {
-        file(path, &hdr::log(report)?)?;
-    }
-    if let Some(path) = &options.report {
-        file(path, report::page(report)?.as_bytes())?;
-    }
-    Ok(())
+    files::all([files.write(report), terminal::print(&text)])
 }
 
 /// A part of a run tells its conductor, in one line.
 fn part(report: &Report) -> Result<()> {
     let run = report.runs.first().context("this part measured nothing")?;
-    println!("{}", serde_json::to_string(run)?);
-    Ok(())
+    terminal::print(&format!("{}\n", serde_json::to_string(run)?))
 }
 
 /// Puts result files side by side: returns the table, and writes all runs as one result where asked to.
@@ -58,29 +63,27 @@ pub fn compared(compare: &Compare) -> Result<String> {
     let reports = compare.files.iter().map(merge::read).collect::<Result<Vec<_>>>()?;
     let mut all = reports.first().context("no result to compare")?.clone();
     all.runs = reports.iter().flat_map(|report| report.runs.clone()).collect();
-    if let Some(path) = &compare.json {
-        json(path, &all)?;
-    }
-    if let Some(path) = &compare.report {
-        file(path, report::page(&all)?.as_bytes())?;
-    }
+    let written = [
+        compare.json.as_ref().map(|path| json(path, &all)),
+        compare.report.as_ref().map(|path| file(path, report::page(&all)?.as_bytes())),
+    ];
+    files::all(written.into_iter().flatten())?;
     Ok(compare::sessions(&reports, compare.markdown))
 }
 
 /// Makes tables of the results of several questions, and draws what was asked for.
 pub fn summed(summary: &Summary) -> Result<String> {
     let questions = summary.files.iter().map(summary::Question::read).collect::<Result<Vec<_>>>()?;
-    if let Some(path) = &summary.cost {
-        file(path, plot::standalone(&summary::cost(&questions)?).as_bytes())?;
-    }
-    if let Some(path) = &summary.latency {
-        file(path, plot::standalone(&summary::latency(&questions)?).as_bytes())?;
-    }
+    let drawn = |path: &Path, svg: Result<String>| file(path, plot::standalone(&svg?).as_bytes());
+    let mut written = Vec::new();
+    written.extend(summary.cost.as_ref().map(|path| drawn(path, summary::cost(&questions))));
+    written.extend(summary.latency.as_ref().map(|path| drawn(path, summary::latency(&questions))));
     if let Some(folder) = &summary.curves {
         for (flag, svg) in curve::plots(&questions) {
-            file(&folder.join(format!("curve-{flag}.svg")), plot::standalone(&svg).as_bytes())?;
+            written.push(drawn(&folder.join(format!("curve-{flag}.svg")), Ok(svg)));
         }
     }
+    files::all(written)?;
     Ok(summary::tables(&questions))
 }
 
@@ -94,7 +97,11 @@ pub fn merged(paths: &[PathBuf], to: Option<&Path>) -> Result<String> {
 }
 
 fn json(path: &Path, report: &Report) -> Result<()> {
-    file(path, serde_json::to_string_pretty(report)?.as_bytes())
+    file(path, &pretty(report)?)
+}
+
+fn pretty(report: &Report) -> Result<Vec<u8>> {
+    Ok(serde_json::to_vec_pretty(report)?)
 }
 
 fn file(path: &Path, bytes: &[u8]) -> Result<()> {
