@@ -109,7 +109,9 @@ fn numbers_are_shown_with_the_digits_that_were_published() {
     }
     // The line is drawn of doubles, and says what was published all the same.
     let said = "document.getElementById('chart').ariaLabel";
-    browser.wait_for(&format!("() => /a.2 over time: now 8389766145050669870, between 8389766145050669870 and/.test({said})"));
+    browser.wait_for(&format!(
+        "() => /a.2 over time: now 8389766145050669870, between 8389766145050669870 and/.test({said})"
+    ));
     browser.press("ArrowUp");
     browser.wait_for(&format!("() => /px of a.1 over time: now 100.10, between/.test({said})"));
     // Nor is it rounded when it comes by an update.
@@ -137,7 +139,9 @@ fn no_number_is_cut_and_what_is_left_out_is_marked_and_told() {
             .every(one => one.getBoundingClientRect().right <= cell(name).getBoundingClientRect().right + 0.5); \
         const mark = name => is(cell(name).querySelector('em'));";
     let ask = |expression: &str| format!("() => {{ {cells} return {expression}; }}");
-    browser.wait_for(&ask("inside('a.long') && mark('a.long') === 'shown' && fields('a.long').some(one => is(one) === 'out')"));
+    browser.wait_for(&ask(
+        "inside('a.long') && mark('a.long') === 'shown' && fields('a.long').some(one => is(one) === 'out')",
+    ));
     browser.wait_for(&ask("fields('a.short').every(one => is(one) === 'shown') && mark('a.short') === 'out'"));
     browser.wait_for(&ask("inside('a.text') && getComputedStyle(fields('a.text')[0]).textOverflow === 'ellipsis'"));
     // Underscores are below the line, and in the cell.
@@ -164,22 +168,148 @@ fn at_1280_pixels_the_demo_is_seen_whole() {
 }
 
 #[test]
-fn who_may_not_publish_is_told_and_a_wrong_token_is_no_dead_end() {
+fn a_wrong_token_is_told_where_it_was_given_and_takes_nothing_away() {
     let server = serve(|config| config.publish_token = Some("right".parse().unwrap()));
     let Some(mut browser) = open(&server, WIDE) else { return };
     browser.wait_for_text("#state", "text === 'Connected'");
     let publish = "document.querySelector('#publish button').click()";
     browser.evaluate(publish);
-    browser.wait_for_text("#published", "/forbidden/.test(text)");
+    browser.wait_for_text("#published", "/^Not published: .*token/.test(text)");
     browser.evaluate("document.getElementById('token').value = 'wrong'");
     browser.evaluate(publish);
-    browser.wait_for_text("#state", "text === 'Refused'");
-    assert_eq!(browser.wait_for_text("#again", "text"), "Connect without the token");
-    browser.evaluate("document.getElementById('again').click()");
-    browser.wait_for_text("#state", "text === 'Connected'");
+    browser.wait_for_text("#published", "/^Not published: The token is not the right one/.test(text)");
     browser.evaluate("document.getElementById('token').value = 'right'");
     browser.evaluate(publish);
     browser.wait_for_text("#published", "/^Published/.test(text)");
+    // Nothing happened to the viewer meanwhile.
+    assert_eq!(browser.evaluate("document.getElementById('state').textContent"), "Connected");
+    assert!(!browser.evaluate("document.getElementById('events').textContent").contains("again"));
+    browser.assert_clean();
+}
+
+#[test]
+fn a_subscription_that_is_refused_takes_nothing_away() {
+    let server = serve(|_| ());
+    let publish = |topic: &str, data: &str| {
+        server.publisher().publish(topic, Payload::Json(data.as_bytes())).unwrap();
+    };
+    publish("a.one", "1");
+    publish("b.two", "2");
+    let Some(mut browser) = open(&server, WIDE) else { return };
+    shown(&mut browser, "a.one", "1");
+    browser.evaluate("document.getElementById('topics').focus()");
+    browser.press("ArrowDown");
+    let submit = |browser: &mut Browser, names: &str| {
+        browser.type_over("names", names);
+        browser.evaluate("document.getElementById('subscribe').requestSubmit()");
+    };
+    submit(&mut browser, "b.*, a..one");
+    let said = browser.wait_for_text("#problem", "/bad_topic/.test(text)");
+    assert!(said.starts_with("a..one: ") && said.ends_with("Still subscribed to >."), "{said}");
+    // What was shown moves on, what is chosen too, and what was typed is there to be corrected.
+    publish("a.one", "11");
+    shown(&mut browser, "a.one", "11");
+    browser.wait_for_text("#payload", "text === '11'");
+    assert_eq!(browser.evaluate("document.getElementById('names').value"), "b.*, a..one");
+    submit(&mut browser, "b.*");
+    browser.wait_for("() => document.querySelectorAll('#rows .row:not([hidden])').length === 1");
+    assert_eq!(browser.evaluate("document.getElementById('problem').textContent"), "");
+    // The chosen topic isn't in the table any more, and is followed all the same.
+    publish("a.one", "12");
+    browser.wait_for_text("#payload", "text === '12'");
+    browser.wait_for_text("#facts", "/^message 3 at/.test(text)");
+    // Nor does a wrong way of delivery.
+    browser.evaluate("document.getElementById('rate').min = ''");
+    subscribe(&mut browser, "latest", "-1");
+    browser.wait_for_text("#problem", "/bad_command/.test(text)");
+    publish("b.two", "22");
+    shown(&mut browser, "b.two", "22");
+    browser.assert_clean();
+}
+
+#[test]
+fn after_a_restart_the_chosen_topic_lives_again() {
+    // In the table by a pattern, or by its own name.
+    for names in [">", "old.topic"] {
+        let first = Running::listen("127.0.0.1:0", &[]);
+        let address = first.address.clone();
+        let Some(mut browser) = Browser::open(WIDE, &format!("http://{address}/")) else { return };
+        browser.wait_for_text("#events", "/Subscribed to/.test(text)");
+        browser.type_over("names", names);
+        browser.evaluate("document.getElementById('subscribe').requestSubmit()");
+        let publish = |browser: &mut Browser, data: &str| {
+            browser.evaluate(&format!(
+                "fetch('publish/old.topic', {{ method: 'POST', body: '{data}' }}).then(it => it.status)"
+            ));
+        };
+        for data in ["1", "2", "3"] {
+            publish(&mut browser, data);
+        }
+        shown(&mut browser, "old.topic", "3");
+        browser.evaluate("document.getElementById('topics').focus()");
+        browser.press("ArrowDown");
+        browser.wait_for_text("#facts", "/^message 3 at/.test(text)");
+        drop(first);
+        browser.wait_for_text("#state", "text === 'Connection lost'");
+        let _second = Running::listen(&address, &[]);
+        browser.evaluate("document.getElementById('again').click()");
+        browser.wait_for_text("#state", "text === 'Connected'");
+        publish(&mut browser, "7");
+        browser.wait_for_text("#facts", "/^message 1 at/.test(text)");
+        browser.wait_for_text("#payload", "text === '7'");
+        let said = "document.getElementById('chart').ariaLabel";
+        browser.wait_for(&format!("() => /old.topic over time: now 7, between 7 and 7/.test({said})"));
+        browser.assert_clean();
+    }
+}
+
+#[test]
+fn the_distance_is_the_servers_and_not_the_pages() {
+    let server = serve(|_| ());
+    let Some(mut browser) = open(&server, WIDE) else { return };
+    browser.wait_for_text("#detail", "/ ms away/.test(text)");
+    // A page that is busy when the answer comes: the way to the server is no longer for it.
+    browser.evaluate(
+        "(() => { const send = WebSocket.prototype.send; let pings = 0; \
+         WebSocket.prototype.send = function (text) { send.call(this, text); \
+           if (/\"op\":\"ping\"/.test(text)) { pings += 1; const end = performance.now() + 150; while (performance.now() < end); } }; \
+         window.pings = () => pings; })()",
+    );
+    browser.wait_for("() => window.pings() >= 2");
+    let away = browser.wait_for_text("#detail", "/ ms away/.test(text)");
+    let ms: f64 = away.rsplit(", ").next().unwrap().trim_end_matches(" ms away").parse().unwrap();
+    assert!(ms < 100.0, "{away}");
+    browser.assert_clean();
+}
+
+#[test]
+fn under_a_path_prefix_the_page_works() {
+    let server = serve(|config| config.publish_token = None);
+    let proxy = Link::below(server.addresses()[0], "/feeds/stentor");
+    let Some(mut browser) = Browser::open(WIDE, &format!("http://{}/feeds/stentor/", proxy.address)) else { return };
+    browser.wait_for_text("#state", "text === 'Connected'");
+    browser.wait_for_text(".gauge:nth-child(1) strong", "text === '1'");
+    let hint = browser.wait_for_text("#empty code", "text");
+    assert!(hint.ends_with(&format!("http://{}/feeds/stentor/publish/test.hello", proxy.address)), "{hint}");
+    browser.evaluate("document.querySelector('#publish button').click()");
+    browser.wait_for_text("#published", "/^Published: message 1/.test(text)");
+    shown(&mut browser, "test.hello", "1.25");
+    browser.wait_for_text("#slow-help", "/Nobody is behind/.test(text)");
+    let links = "[...document.querySelectorAll('a[href]:not(.jump), link[rel=stylesheet]')].map(one => new URL(one.href).pathname).join()";
+    let paths = browser.evaluate(links);
+    assert!(
+        paths.split(',').count() >= 6 && paths.split(',').all(|path| path.starts_with("/feeds/stentor/")),
+        "{paths}"
+    );
+    browser.assert_clean();
+}
+
+#[test]
+fn who_is_sent_to_at_a_rate_is_not_called_nobody() {
+    let server = serve(|config| config.demo = true);
+    let Some(mut browser) = open(&server, WIDE) else { return };
+    browser.wait_for_text(".gauge:nth-child(3) strong", "parseFloat(text) > 0");
+    browser.wait_for_text(".gauge:nth-child(6) small", "text && !/nobody/.test(text)");
     browser.assert_clean();
 }
 

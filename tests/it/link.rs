@@ -21,6 +21,11 @@ struct Gate {
 
 impl Link {
     pub fn to(server: SocketAddr) -> Link {
+        Link::below(server, "")
+    }
+
+    /// A link that is a proxy: it has the server below this path, and nothing else.
+    pub fn below(server: SocketAddr, prefix: &'static str) -> Link {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let gate = Arc::new(Gate::default());
@@ -30,8 +35,13 @@ impl Link {
                 let Ok(far) = TcpStream::connect(server) else { continue };
                 let (from, to) = (far.try_clone().unwrap(), near.try_clone().unwrap());
                 let gate = Arc::clone(&gate);
-                std::thread::spawn(move || forward(from, to, || gate.pass()));
-                std::thread::spawn(move || forward(near, far, || ()));
+                std::thread::spawn(move || {
+                    forward(from, to, |bytes| {
+                        gate.pass();
+                        Some(bytes.to_vec())
+                    })
+                });
+                std::thread::spawn(move || forward(near, far, |bytes| without(prefix, bytes)));
             }
         });
         link
@@ -50,12 +60,20 @@ impl Gate {
     }
 }
 
-/// Moves bytes until an end closes.
-fn forward(mut from: TcpStream, mut to: TcpStream, pass: impl Fn()) {
+/// What a client sends, without the prefix of a request's path; none for a request elsewhere. Browsers send a head in one piece.
+fn without(prefix: &str, bytes: &[u8]) -> Option<Vec<u8>> {
+    let method = [&b"GET "[..], b"POST "].into_iter().find(|method| bytes.starts_with(method));
+    let Some(method) = method else { return Some(bytes.to_vec()) };
+    let path = bytes[method.len()..].strip_prefix(prefix.as_bytes())?;
+    Some([method, path].concat())
+}
+
+/// Moves bytes until an end closes, or nothing passes.
+fn forward(mut from: TcpStream, mut to: TcpStream, pass: impl Fn(&[u8]) -> Option<Vec<u8>>) {
     let mut bytes = [0; 16 * 1024];
     while let Ok(len @ 1..) = from.read(&mut bytes) {
-        pass();
-        if to.write_all(&bytes[..len]).is_err() {
+        let Some(passed) = pass(&bytes[..len]) else { break };
+        if to.write_all(&passed).is_err() {
             break;
         }
     }

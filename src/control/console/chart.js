@@ -29,6 +29,7 @@ export class Chart {
   field = "";
   /** @type {Point[]} */ #points = [];
   #seq = -1;
+  #ts = 0;
   #fields = "";
   #described = 0;
   #isNew = false;
@@ -66,14 +67,16 @@ export class Chart {
     this.name = name;
     this.#points = [];
     this.#seq = -1;
+    this.#ts = 0;
     this.#fields = "";
     this.#described = 0;
   }
 
   /** @param {import("./stentor.js").Update} update */
   add({ seq, ts, json = "", data }) {
-    if (seq <= this.#seq) return; // both the table's subscription and the chart's bring it
-    this.#seq = seq;
+    if (seq <= this.#seq && ts <= this.#ts) return; // both the table's subscription and the chart's bring it
+    if (seq <= this.#seq) this.open(this.name); // its numbering began anew
+    [this.#seq, this.#ts] = [seq, ts];
     this.#isNew = true;
     this.#points.push({ ts, json, data });
     if (this.#points.length > POINTS_MAX) this.#points.splice(0, POINTS_MAX / 10);

@@ -5,6 +5,7 @@
  * `chart.js`). Once a second the figures are looked at (`gauges.js`, `slow.js`).
  */
 import { Chart } from "./chart.js";
+import { Distance } from "./distance.js";
 import { clock, count } from "./format.js";
 import { Follow } from "./follow.js";
 import { Gauges } from "./gauges.js";
@@ -38,11 +39,16 @@ function moved() {
 }
 
 const topics = new Topics();
-const status = new Status(at, () => (client.state === "refused" ? client.authenticate(undefined) : client.reconnect()));
-const client = new Stentor(new URL("/ws", location.href), {
+const distance = new Distance();
+const status = new Status(at, () => client.reconnect());
+const client = new Stentor(new URL("ws", document.baseURI), {
   onState(state, detail) {
     status.show(state, detail);
-    if (state === "open") slow.ask();
+    if (state === "open") {
+      slow.ask();
+      follow.again();
+      distance.begin(client);
+    }
     if (state === "waiting") subscribing.lost();
     soon();
   },
@@ -50,11 +56,14 @@ const client = new Stentor(new URL("/ws", location.href), {
 });
 const table = new Table(at("topics"), at("rows"), topics, { choose, soon });
 const chart = new Chart(at("chart"), at("field"), soon);
-const follow = new Follow(client, { begin: () => chart.open(chart.name), update: (message) => draws(message) });
+const follow = new Follow(client, { begin: () => chart.open(chart.name), update: (message) => draws(message), reset });
 const gauges = new Gauges(at("gauges"));
 const slow = new Slow(at("slow-help"), at("slow-rows"));
-const subscribing = new Subscribing(at, client, topics, { update, event: (text) => status.event(text) });
-publishing(at, client);
+const subscribing = new Subscribing(at, client, topics, { update, reset, event: (text) => status.event(text) });
+publishing(at);
+
+/** The last message of the chosen topic: it may be followed although the table doesn't show it. @type {{seq: number, ts: number, json: string} | undefined} */
+let last;
 subscribing.apply();
 
 /** @param {import("./stentor.js").Update} message */
@@ -65,8 +74,21 @@ function update(message) {
 
 /** @param {import("./stentor.js").Update} message */
 function draws(message) {
-  if (message.topic === chart.name) chart.add(message);
+  if (message.topic === chart.name) {
+    chart.add(message);
+    last = { seq: message.seq, ts: message.ts, json: message.json ?? JSON.stringify({ base64: message.base64 }) };
+  }
   moved();
+}
+
+/** A topic begins anew, with a server that was started again: so does its panel. @param {import("./stentor.js").Reset} reset */
+function reset({ topic, seq, why }) {
+  if (topic === chart.name) {
+    chart.open(topic);
+    if (!seq) last = undefined;
+  }
+  if (why !== "reconnect") status.event(`${topic} begins anew: ${why}`);
+  soon();
 }
 
 /** @param {number} now */
@@ -102,30 +124,32 @@ function emptiness(state) {
   return [
     make("strong", "Nothing has been published yet"),
     "Publish something on this page or from a shell, or start the server with --demo for a simulated market.",
-    make("code", `curl -d '{"px": 1.25}' ${location.origin}/publish/test.hello`),
+    make("code", `curl -d '{"px": 1.25}' ${new URL("publish/test.hello", document.baseURI)}`),
   ];
 }
 
 /** @param {string} name */
 function choose(name) {
   chart.open(name);
+  last = undefined;
   const topic = topics.get(name);
   if (!topic) return;
-  chart.add({ topic: name, seq: topic.seq, ts: topic.ts, json: topic.json, data: JSON.parse(topic.json) });
+  draws({ topic: name, seq: topic.seq, ts: topic.ts, json: topic.json, data: JSON.parse(topic.json) });
   follow.topic(topic);
 }
 
 function showChosen() {
-  const topic = topics.get(chart.name);
   put(at("chosen-title"), chart.name || "Nothing chosen");
-  at("chosen-help").hidden = Boolean(chart.name) && !chart.isEmpty;
-  if (chart.name && chart.isEmpty) put(at("chosen-help"), "Its messages have no numbers to draw.");
+  at("chosen-help").hidden = Boolean(chart.name) && (!chart.isEmpty || !last);
+  if (last && chart.isEmpty) put(at("chosen-help"), "Its messages have no numbers to draw.");
   at("chart").hidden = at("field-label").hidden = !chart.name || chart.isEmpty;
-  at("payload").hidden = !topic;
-  if (!topic) return put(at("facts"), chart.name && "It is no more.");
+  at("payload").hidden = !last;
+  if (!last) return put(at("facts"), chart.name && "Nothing was published on it since the server was started.");
   if (!at("chart").hidden) chart.draw(drawn);
-  put(at("facts"), `message ${topic.seq} at ${clock(topic.ts)}, ${topic.rate ? count(topic.rate) : "0"} a second`);
-  put(at("payload"), topic.json);
+  const rate = topics.get(chart.name)?.rate;
+  const pace = rate === undefined ? "" : `, ${rate ? count(rate) : "0"} a second`;
+  put(at("facts"), `message ${last.seq} at ${clock(last.ts)}${pace}`);
+  put(at("payload"), last.json);
 }
 
 /** @param {HTMLElement} element @param {string} text */
@@ -140,11 +164,11 @@ setInterval(() => {
   const busiest = chart.name ? undefined : topics.busiest();
   if (busiest) table.choose(busiest.name);
   subscribing.tick();
-  status.tick(client.roundTripMs, client.state === "open" ? client.hello : undefined);
+  status.tick(distance.leastMs, client.state === "open" ? client.hello : undefined);
   if (document.hidden) return;
   gauges.look();
   slow.look();
-  if (client.state === "open") client.ping().catch(() => {});
+  if (client.state === "open") distance.measure(client);
   moved(); // time goes on in the chart
 }, 1000);
 gauges.look();

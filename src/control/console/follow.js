@@ -14,10 +14,11 @@ const PATIENCE_MS = 150;
 export class Follow {
   /** @type {import("./stentor.js").Subscription | undefined} */ #one;
   /** @type {any} */ #timer;
+  /** @type {{name: string, back: number} | undefined} */ #wanted;
 
   /**
    * @param {Stentor} client
-   * @param {{begin: () => void, update: (update: import("./stentor.js").Update) => void}} act
+   * @param {{begin: () => void, update: (update: import("./stentor.js").Update) => void, reset: (reset: import("./stentor.js").Reset) => void}} act
    */
   constructor(client, act) {
     this.client = client;
@@ -30,7 +31,13 @@ export class Follow {
     this.#one = undefined;
     clearTimeout(this.#timer);
     const back = Math.min(MESSAGES_MAX, Math.ceil(topic.rate * SECONDS) + 10);
+    this.#wanted = { name: topic.name, back };
     this.#timer = setTimeout(() => this.#ask(topic.name, back), PATIENCE_MS);
+  }
+
+  /** There is a connection again: asks for what could not be asked for meanwhile. What was followed goes on by itself. */
+  again() {
+    if (this.#wanted && !this.#one) this.#ask(this.#wanted.name, this.#wanted.back);
   }
 
   /** @param {string} name @param {number} back how many messages ago to begin */
@@ -38,7 +45,7 @@ export class Follow {
     const timer = this.#timer;
     let at;
     try {
-      const answer = await fetch(`/topics/${encodeURIComponent(name)}`);
+      const answer = await fetch(`topics/${encodeURIComponent(name)}`);
       at = answer.ok ? await answer.json() : undefined;
     } catch {
       return; // the state of the connection says it
@@ -51,7 +58,7 @@ export class Follow {
         from: { [name]: [at.epoch, Math.max(0, at.seq - back)] },
         onAck: () => this.act.begin(), // what comes from here on is without a gap
         onUpdate: (update) => this.act.update(update),
-        onReset: ({ why }) => this.#reset(name, back, why),
+        onReset: (reset) => this.#reset(back, reset),
         onError: () => {}, // the chart shows what the table gets
       });
     } catch {
@@ -59,12 +66,13 @@ export class Follow {
     }
   }
 
-  /** So much is not there any more, or it begins anew. @param {string} name @param {number} back @param {string} why */
-  #reset(name, back, why) {
+  /** So much is not there any more, or it begins anew. @param {number} back @param {import("./stentor.js").Reset} reset */
+  #reset(back, reset) {
+    if (reset.why !== "history") return this.act.reset(reset);
     this.act.begin();
-    if (why !== "history" || back < 4) return;
+    if (back < 4) return;
     this.#one?.unsubscribe();
     this.#one = undefined;
-    this.#ask(name, back >> 2);
+    this.#ask(reset.topic, back >> 2);
   }
 }

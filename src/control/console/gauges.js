@@ -59,7 +59,10 @@ const GAUGES = [
     show: duration,
     note: (now, then) => {
       const p99 = now.quantile("publish_to_send_seconds", 0.99, then);
-      return p99 === undefined ? "nobody to send to" : `median; 99 % within ${duration(p99)}`;
+      if (p99 !== undefined) return `median; 99 % within ${duration(p99)}`;
+      if (now === then) return "";
+      // It is measured for subscribers of every message, and of newest values that wait for nothing.
+      return now.rate("deliveries_total", then) ? "all is sent at a rate, so nothing at once" : "nobody to send to";
     },
   },
   {
@@ -93,7 +96,7 @@ export class Gauges {
   async look() {
     let scrape;
     try {
-      const answer = await fetch("/metrics", { signal: AbortSignal.timeout(5000) });
+      const answer = await fetch("metrics", { signal: AbortSignal.timeout(5000) });
       if (!answer.ok) return;
       scrape = new Scrape(await answer.text(), performance.now());
     } catch {

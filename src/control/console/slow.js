@@ -32,7 +32,7 @@ export class Slow {
     this.#isAsking = true;
     try {
       const headers = this.#token ? { Authorization: `Bearer ${this.#token}` } : undefined;
-      const answer = await fetch("/debug/slow", { headers, signal: AbortSignal.timeout(5000) });
+      const answer = await fetch("debug/slow", { headers, signal: AbortSignal.timeout(5000) });
       if (answer.ok) this.#show((await answer.json()).connections);
       else {
         this.#asks = false;

@@ -25,7 +25,6 @@ export class Status {
     if (this.at("state").textContent !== word) this.at("state").textContent = word;
     document.body.classList.toggle("open", isOpen);
     this.at("again").hidden = isOpen || state === "connecting";
-    this.at("again").textContent = state === "refused" ? "Connect without the token" : "Try now";
     if (isOpen) {
       this.event(this.#was === "" ? `Connected to ${hello.server}` : "Connected again");
     } else if (state === "refused") {
@@ -37,13 +36,13 @@ export class Status {
     this.tick(undefined, hello);
   }
 
-  /** Once a second: the time to go, or how far the server is. @param {number} [roundTripMs] @param {any} [hello] */
-  tick(roundTripMs, hello) {
+  /** Once a second: the time to go, or how far the server is. @param {number} [awayMs] @param {any} [hello] */
+  tick(awayMs, hello) {
     if (this.#backAt) {
       const seconds = Math.max(0, Math.ceil((this.#backAt - performance.now()) / 1000));
       this.at("detail").textContent = `trying again ${seconds ? `in ${seconds} s` : "now"}`;
     } else if (hello) {
-      const away = roundTripMs === undefined ? "" : `, ${roundTripMs.toFixed(1)} ms away`;
+      const away = awayMs === undefined ? "" : `, ${awayMs.toFixed(1)} ms away`;
       this.at("detail").textContent = `${hello.server} at ${location.host}, connection ${hello.conn}${away}`;
     } else {
       this.at("detail").textContent = "";

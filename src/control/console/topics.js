@@ -66,6 +66,12 @@ export class Topics {
     this.stale = true;
   }
 
+  /** Forgets the topics that are such. @param {(name: string) => boolean} is */
+  forget(is) {
+    for (const name of this.#all.keys()) if (is(name)) this.#all.delete(name);
+    this.stale = true;
+  }
+
   /** Takes the pace of every topic, by its seq: what was published, however much of it came here. Returns the sum. */
   measure() {
     const now = performance.now();
