@@ -72,6 +72,8 @@ pub struct Cli {
     pub config_file: Option<PathBuf>,
 
     /// Print every setting and where it came from, and exit
+    ///
+    /// What is printed is a file that --config takes. What isn't set is a comment in it, and so are secrets.
     #[arg(long, help_heading = ASKING)]
     pub print_config: bool,
 
@@ -141,8 +143,9 @@ where
         command = file::apply(fresh, &given);
         matches = command.try_get_matches_from_mut(args)?;
     }
-    let settings = Settings::of(&command, &matches, &given);
-    Ok(Cli { settings, ..Cli::from_arg_matches(&matches)? })
+    let cli = Cli::from_arg_matches(&matches)?;
+    let settings = Settings::of(&command, &matches, &given).follow(&cli.config);
+    Ok(Cli { settings, ..cli })
 }
 
 /// The flags, with switches that the environment may turn on as people do: `1`, `yes`, `on` or `true`.
@@ -374,7 +377,7 @@ mod tests {
         let error = parse(&["-h"]).unwrap_err();
         assert_eq!((error.kind(), error.exit_code()), (ErrorKind::DisplayHelp, 0));
         let help = error.to_string();
-        assert!(help.lines().count() <= 76, "{} lines", help.lines().count());
+        assert!(help.lines().count() <= 80, "{} lines", help.lines().count());
         let widest = help.lines().map(|line| line.chars().count()).max().unwrap();
         assert!(widest <= COLUMNS_MAX, "{widest} columns");
         let flags = Cli::command();
@@ -437,23 +440,64 @@ mod tests {
 
     #[test]
     fn print_config_lists_every_flag_and_where_it_came_from() {
-        let cli = parse(&["--print-config", "--retain", "8MiB", "--demo", "--publish-token", "s3cret"]).unwrap();
-        let text = cli.settings.to_string();
+        let args = ["--print-config", "--retain", "8MiB", "--demo", "--publish-token", "s3cret", "--pin", "none"];
+        let more = ["--listen", "127.0.0.1:9001", "--listen", "[::1]:9001", "--max-connections", "90", "--sndbuf", "0"];
+        let cli = parse(&[&args[..], &more].concat()).unwrap();
+        let text = format!("\n{}", cli.settings);
+        let count = std::thread::available_parallelism().unwrap();
+        let text = text.replace(&format!("# workers = {count} "), "# workers = 2 ");
         for flag in settings::all(&command()) {
             let start = format!("{} = ", name(flag));
-            assert_eq!(text.lines().filter(|line| line.starts_with(&start)).count(), 1, "{start}");
+            let lines = text.lines().map(|line| line.trim_start_matches("# "));
+            assert_eq!(lines.filter(|line| line.starts_with(&start)).count(), 1, "{start}");
         }
         for line in [
-            "retain = 8MiB  # flag\n",
-            "demo = true  # flag\n",
-            "backlog = 4096  # default\n",
-            "replay = (not set)  # default\n",
-            "publish-token = (hidden)  # flag\n",
+            "\nretain = \"8MiB\"  # flag\n",
+            "\ndemo = true  # flag\n",
+            "\nbacklog = 4096  # default\n",
+            "\nlisten = [\"127.0.0.1:9001\", \"[::1]:9001\"]  # flag\n",
+            "\nlag-limit-age = \"0s\"  # default: 0 for no limit\n",
+            "\nmax-publications = \"0/s\"  # default: 0 for no limit\n",
+            "\nsndbuf = 0  # flag: 0 leaves it to the kernel, up to 4 MiB each\n",
+            "\nflush-interval = \"0s\"  # default: 0 sends at once\n",
+            "\n# replay = (not set)  # default\n",
+            "\n# max-connections-per-ip = 45  # default\n",
+            "\n# max-values-per-ip = \"128.0 MiB\"  # default\n",
+            "\n# workers = 2  # default\n",
+            "\n# publish-token = (hidden)  # flag\n",
         ] {
             assert!(text.contains(line), "{line}{text}");
         }
         assert!(!text.contains("s3cret") && !text.contains("version"));
         assert!(!format!("{cli:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn what_print_config_prints_is_a_file_that_means_the_same() {
+        for args in [
+            &[][..],
+            &["--demo", "--retain=8MiB", "--listen=127.0.0.1:1,[::1]:2", "--speed=2.5", "--spin=0", "--workers=1"],
+            &[
+                "--replay=a \"b\" \\c\u{7f}\n.ndjson",
+                "--allow-origin=https://a,https://b",
+                "--log-level=info,stentor=debug",
+            ],
+            &[
+                "--max-topics-per-ip=0",
+                "--max-commands=2.5/s",
+                "--pin=0,2-3",
+                "--heartbeat=1m 30s",
+                "--loop",
+                "--speed=max",
+            ],
+        ] {
+            let printed = parse(args).unwrap();
+            let read = in_file(&printed.settings.to_string(), &[]).unwrap_or_else(|error| panic!("{args:?}: {error}"));
+            let changes: Vec<_> =
+                printed.settings.0.iter().zip(&read.settings.0).filter(|(a, b)| a.differs(b)).collect();
+            assert!(changes.is_empty(), "{changes:?}");
+            assert_eq!(format!("{:?}", printed.config), format!("{:?}", read.config));
+        }
     }
 
     fn in_file(text: &str, args: &[&str]) -> Result<Cli, clap::Error> {
@@ -474,7 +518,7 @@ mod tests {
         let text = cli.settings.to_string();
         assert!(text.contains("backlog = 9  # flag\n"), "{text}");
         assert!(
-            text.lines().any(|line| line.starts_with("retain = 8MiB  # file ") && line.ends_with(".toml:1")),
+            text.lines().any(|line| line.starts_with("retain = \"8MiB\"  # file ") && line.ends_with(".toml:1")),
             "{text}"
         );
     }

@@ -1,10 +1,15 @@
 //! Every setting with its value and where that came from: what `--print-config` shows, and what a reload compares.
+//!
+//! It is shown as a settings file: what is printed can be read again, and means the same. What a file can't say is a comment in it:
+//! what isn't set, with what follows from that here, and secrets.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
+use bytesize::ByteSize;
 use clap::{Arg, ArgMatches, Command, parser::ValueSource};
 
 use super::{file::Given, name};
+use crate::{config::Config, limits::Bounds, server};
 
 /// One setting.
 #[derive(Clone, PartialEq, Eq)]
@@ -12,9 +17,25 @@ pub struct Setting {
     /// Its flag, without the dashes.
     pub name: String,
     value: Option<String>,
+    kind: Kind,
     is_secret: bool,
+    /// Where nothing is set: what the server takes instead.
+    instead: Option<String>,
+    /// What 0 means, where it means something else than nothing.
+    zero: Option<String>,
     /// `flag`, `environment NAME`, `file FILE:LINE` or `default`.
     pub source: String,
+}
+
+/// How a file writes a value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// `true` or `false`
+    Switch,
+    /// A number or a string
+    Word,
+    /// An array of strings
+    List,
 }
 
 /// All settings, in the order of the help.
@@ -37,6 +58,55 @@ impl Setting {
     }
 }
 
+impl Kind {
+    fn of(flag: &Arg) -> Kind {
+        match flag.get_action().takes_values() {
+            false => Kind::Switch,
+            true if flag.get_value_delimiter().is_some() => Kind::List,
+            true => Kind::Word,
+        }
+    }
+
+    /// A value as TOML has it.
+    fn toml(self, value: &str) -> String {
+        let is_number = value.parse::<i64>().is_ok_and(|number| number.to_string() == value);
+        match self {
+            Kind::Switch => value.to_owned(),
+            Kind::Word if is_number => value.to_owned(),
+            Kind::Word => quoted(value),
+            Kind::List => format!("[{}]", value.split(',').map(quoted).collect::<Vec<_>>().join(", ")),
+        }
+    }
+}
+
+/// A basic string of TOML.
+fn quoted(text: &str) -> String {
+    let mut out = String::from('"');
+    for one in text.chars() {
+        // Writing to a String can't fail.
+        let _ = match one {
+            '"' | '\\' => write!(out, "\\{one}"),
+            one if one.is_control() => write!(out, "\\u{:04X}", u32::from(one)),
+            one => write!(out, "{one}"),
+        };
+    }
+    out.push('"');
+    out
+}
+
+/// Whether a value is 0, of whatever it is measured in.
+fn is_zero(value: &str) -> bool {
+    let number = value.trim_end_matches(|one: char| one.is_ascii_alphabetic() || one == '/');
+    number.trim().parse::<f64>().is_ok_and(|number| number == 0.0)
+}
+
+/// What the help says of 0: `0 for no limit`.
+fn zero(flag: &Arg) -> Option<String> {
+    let help = flag.get_long_help().or(flag.get_help())?.to_string();
+    let said = help.split(['.', ';', '[', '\n']).map(str::trim);
+    said.into_iter().find(|part| part.starts_with("0 ")).map(str::to_owned)
+}
+
 impl fmt::Debug for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
@@ -45,7 +115,15 @@ impl fmt::Debug for Setting {
 
 impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} = {}  # {}", self.name, self.value(), self.source)
+        match (&self.value, &self.instead) {
+            (Some(value), _) if !self.is_secret => {
+                write!(f, "{} = {}  # {}", self.name, self.kind.toml(value), self.source)?;
+                let zero = self.zero.as_ref().filter(|_| is_zero(value));
+                zero.map_or(Ok(()), |means| write!(f, ": {means}"))
+            }
+            (None, Some(instead)) => write!(f, "# {} = {}  # {}", self.name, Kind::Word.toml(instead), self.source),
+            _ => write!(f, "# {} = {}  # {}", self.name, self.value(), self.source),
+        }
     }
 }
 
@@ -61,10 +139,37 @@ impl Settings {
         let settings = all(command).map(|flag| Setting {
             name: name(flag).to_owned(),
             value: value(flag, matches),
+            kind: Kind::of(flag),
             is_secret: flag.is_hide_env_values_set(),
+            instead: None,
+            zero: zero(flag),
             source: source(flag, matches, file),
         });
         Settings(settings.collect())
+    }
+
+    /// Adds what follows, for what isn't set, from what is and from the machine.
+    pub(super) fn follow(mut self, config: &Config) -> Settings {
+        let [connections, subscriptions, topics, values, assembly] = Bounds::of(config).shares;
+        let size = |bytes: usize| ByteSize::b(bytes as u64).to_string();
+        // As many as were asked for may be more than can be.
+        let workers = match config.workers {
+            Some(_) => None,
+            None => server::pick_cores(config).ok().map(|cores| cores.len().to_string()),
+        };
+        for (name, instead) in [
+            ("workers", workers),
+            ("max-connections-per-ip", Some(connections.to_string())),
+            ("max-subscriptions-per-ip", Some(subscriptions.to_string())),
+            ("max-topics-per-ip", Some(topics.to_string())),
+            ("max-values-per-ip", Some(size(values))),
+            ("max-assembly-per-ip", Some(size(assembly))),
+        ] {
+            if let Some(setting) = self.0.iter_mut().find(|setting| setting.name == name) {
+                setting.instead = instead;
+            }
+        }
+        self
     }
 }
 

@@ -18,7 +18,7 @@ fn check_prints_what_would_happen_and_exits_with_0() {
     let (code, text) = said(&args);
     assert_eq!(code, Some(0), "{text}");
     for part in [
-        &format!("retain = 8MiB  # file {}:1\n", file.path())[..],
+        &format!("retain = \"8MiB\"  # file {}:1\n", file.path())[..],
         "workers = 1  # flag\n",
         "publish-token = (hidden)  # file ",
         "note: would listen on 127.0.0.1:0",

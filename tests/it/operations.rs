@@ -83,7 +83,7 @@ fn the_example_of_a_settings_file_would_start() {
     let output = run(&["--check", "--config", &file, "--max-connections", "100", "--listen", "0.0.0.0:0"]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(text.contains("sndbuf = 64KiB  # file "), "{text}");
+    assert!(text.contains("sndbuf = \"64KiB\"  # file "), "{text}");
 }
 
 #[test]
