@@ -433,7 +433,11 @@ pub struct Config {
     #[arg(long, value_name = "RATE", env = "STENTOR_DEMO_RATE", default_value = "1000/s", help_heading = "Feeds")]
     pub demo_rate: Rate,
 
-    /// Publish a recorded feed: newline-delimited JSON, plain or gzip
+    /// Which simulated market: the same number makes the same symbols and prices
+    #[arg(long, value_name = "N", env = "STENTOR_DEMO_SEED", default_value_t = 1, help_heading = "Feeds")]
+    pub demo_seed: u64,
+
+    /// Publish a recorded feed: newline-delimited JSON, plain, gzip or zstd
     ///
     /// Each line is {"ts_ns":…,"topic":…,"data":…}; data is published byte for byte.
     #[arg(long, value_name = "FILE", env = "STENTOR_REPLAY", help_heading = "Feeds")]
@@ -448,6 +452,12 @@ pub struct Config {
     /// So that subscribers can be there first.
     #[arg(long, value_name = "DURATION", env = "STENTOR_REPLAY_DELAY", default_value = "0s", help_heading = "Feeds")]
     pub replay_delay: Span,
+
+    /// Longest gap in the recorded feed; longer ones are cut to it; 0 for any
+    ///
+    /// In the recording's own time, before --speed. So a night that was recorded along, or a damaged timestamp, is not waited for.
+    #[arg(long, value_name = "DURATION", env = "STENTOR_MAX_GAP", default_value = "1h", help_heading = "Feeds")]
+    pub max_gap: Span,
 
     /// Begin again when the recorded feed ends
     #[arg(long = "loop", env = "STENTOR_LOOP", help_heading = "Feeds")]

@@ -59,7 +59,7 @@ impl Market {
 
     /// The market that the server's settings ask for; another one at each start.
     pub fn of(config: &Config) -> Self {
-        Market::new(fastrand::u64(..), config.demo_symbols, config.demo_rate.per_second())
+        Market::new(config.demo_seed, config.demo_symbols, config.demo_rate.per_second())
     }
 
     /// The next publication: first one quote of each instrument, all at the time 0; then what chance brings.

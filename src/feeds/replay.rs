@@ -3,7 +3,8 @@
 //! One line of the recording is `{"ts_ns":…,"topic":…,"data":…}`; `data` is published byte for byte, other fields are
 //! passed over. A publication is due at its own timestamp's distance from the first one, divided by the speed, counted from
 //! the moment of the start: deadlines are absolute, so nothing drifts, and what was late once does not delay what follows.
-//! What is due at the same moment goes out in one batch. A timestamp that goes backwards is sent at once and counted.
+//! What is due at the same moment goes out in one batch. A timestamp that goes backwards is sent at once and counted. A gap longer than
+//! `--max-gap` is cut to that.
 //!
 //! A bad line is skipped and counted, never fatal, and nothing else is lost by it; the first few are logged with their
 //! number and what was wrong. Memory is bounded: one read buffer, one line, one batch, and the set of topics counted.
@@ -42,6 +43,8 @@ pub struct Options {
     pub repeat: bool,
     /// `--replay-delay`: wait before the first publication.
     pub delay: Duration,
+    /// `--max-gap`: gaps of the recording that are longer are cut to this; zero for any.
+    pub gap_max: Duration,
     /// `--max-message`: largest payload, in bytes.
     pub message_max: usize,
     /// `--max-topic-length`, in bytes.
@@ -55,6 +58,7 @@ impl Options {
             speed: config.speed,
             repeat: config.replay_loop,
             delay: config.replay_delay.get(),
+            gap_max: config.max_gap.get(),
             message_max: usize::try_from(config.max_message.as_u64()).unwrap_or(usize::MAX),
             topic_length_max: config.max_topic_length,
         }
@@ -76,7 +80,7 @@ pub struct ReplayError {
 
 impl fmt::Display for ReplayError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "--replay {}: expected a readable file, plain or gzip: {}", self.path.display(), self.cause)
+        write!(f, "--replay {}: expected a readable file, plain, gzip or zstd: {}", self.path.display(), self.cause)
     }
 }
 
@@ -131,6 +135,8 @@ pub struct Summary {
     pub refused: u64,
     /// Publications whose timestamp was before an earlier one's.
     pub backwards: u64,
+    /// Gaps that were cut to `--max-gap`.
+    pub cut_gaps: u64,
     /// How late the latest batch went out; zero with `--speed max`, where nothing is ever due.
     pub late_max: Duration,
     /// Whether the file was damaged on the way.
@@ -157,7 +163,7 @@ impl Replay {
     /// Opens the recording, so that a file that cannot be read is found before the server starts.
     ///
     /// # Errors
-    /// It cannot be opened or read, or begins like gzip and isn't.
+    /// It cannot be opened or read, begins like gzip or zstd and isn't, or is packed otherwise.
     pub fn open(path: &Path, options: Options) -> Result<Replay, ReplayError> {
         let lines =
             Lines::open(path, options.line_max()).map_err(|cause| ReplayError { path: path.to_owned(), cause })?;
@@ -185,7 +191,7 @@ impl Replay {
         }
         let started = Instant::now();
         self.progress.tell(0, self.lines.file_len());
-        let mut schedule = Schedule::new(self.options.speed, started);
+        let mut schedule = Schedule::new(self.options.speed, self.options.gap_max, started);
         loop {
             let before = self.summary.publications;
             match self.pass(&mut schedule, &mut sink, stop) {
@@ -211,6 +217,7 @@ impl Replay {
         self.summary.topics = self.topics.count();
         self.summary.elapsed = started.elapsed();
         self.summary.backwards = schedule.backwards();
+        self.summary.cut_gaps = schedule.cut();
         self.log_summary();
         self.summary
     }
@@ -245,8 +252,13 @@ impl Replay {
                     continue;
                 }
             };
-            let now = Instant::now();
-            if let Some(due) = schedule.due(record.ts_ns)
+            let (now, cut) = (Instant::now(), schedule.cut());
+            let due = schedule.due(record.ts_ns);
+            if schedule.cut() > cut && cut < LOGGED_MAX {
+                let (path, most) = (self.path.display(), humantime::format_duration(self.options.gap_max));
+                tracing::warn!("replay {path}: line {number}: the gap before it was cut to --max-gap {most}");
+            }
+            if let Some(due) = due
                 && due > now
             {
                 if due - now > LONG_WAIT {
@@ -284,6 +296,7 @@ impl Replay {
             skipped_lines = s.skipped,
             refused = s.refused,
             backwards = s.backwards,
+            cut_gaps = s.cut_gaps,
             late_max_us = s.late_max.as_micros() as u64,
             "replay ended"
         );
@@ -366,8 +379,14 @@ mod tests {
     };
     use super::*;
 
-    const OPTIONS: Options =
-        Options { speed: Speed::Max, repeat: false, delay: Duration::ZERO, message_max: 100, topic_length_max: 16 };
+    const OPTIONS: Options = Options {
+        speed: Speed::Max,
+        repeat: false,
+        delay: Duration::ZERO,
+        gap_max: Duration::ZERO,
+        message_max: 100,
+        topic_length_max: 16,
+    };
 
     fn run(content: &[u8], options: Options) -> (Summary, Vec<(String, String, Instant)>, Vec<usize>) {
         let scratch = Scratch::new(content);
@@ -474,6 +493,33 @@ mod tests {
         // Nothing in the file to publish: going on would be a busy loop for ever.
         let (summary, ..) = run(b"hello\n", Options { repeat: true, ..OPTIONS });
         assert_eq!((summary.publications, summary.skipped), (0, 1));
+    }
+
+    #[test]
+    fn a_recording_as_editors_and_disks_leave_it_goes_round_and_round() {
+        let content = ["\u{feff}", &line(1, "a", "1"), &line(2, "b", "2"), &"\0".repeat(5000)].concat();
+        for content in [content.clone().into_bytes(), [gzip(content.as_bytes()), vec![0; 5000]].concat()] {
+            let scratch = Scratch::new(&content);
+            let recorder = Recorder::default();
+            let (tell, stop) = crossbeam_channel::bounded(0);
+            let replay = Replay::open(&scratch.0, Options { repeat: true, ..OPTIONS }).unwrap();
+            let thread = spawn(replay, recorder.clone(), stop);
+            while recorder.0.lock().published.len() < 5 && !thread.is_finished() {
+                std::thread::yield_now();
+            }
+            drop(tell);
+            let summary = thread.join().unwrap();
+            assert_eq!((summary.skipped, summary.broken, summary.topics), (0, false, 2), "{summary:?}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_timestamp_is_not_waited_for() {
+        let content = [line(1, "a", "1"), line(u64::MAX, "a", "2"), line(3, "a", "3"), line(1_000_003, "a", "4")];
+        let options = Options { speed: Speed::Times(1.0), gap_max: Duration::from_millis(20), ..OPTIONS };
+        let (summary, published, _) = run(content.concat().as_bytes(), options);
+        assert_eq!((published.len(), summary.cut_gaps, summary.backwards), (4, 1, 1));
+        assert!(published[1].2 - published[0].2 >= Duration::from_millis(20) && published[3].2 > published[2].2);
     }
 
     #[test]
