@@ -199,9 +199,7 @@ pub fn run(arguments: &str) -> Outcome {
     let folder = tempfile::tempdir().unwrap();
     let json = folder.path().join("result.json");
     let mut outcome = program(&format!("{arguments} --json {}", json.display()));
-    // The file is there from before the run on, and empty if none was made.
-    let written = std::fs::read(&json).ok().filter(|bytes| !bytes.is_empty());
-    outcome.json = written.map_or(Value::Null, |bytes| serde_json::from_slice(&bytes).unwrap());
+    outcome.json = std::fs::read(&json).map_or(Value::Null, |bytes| serde_json::from_slice(&bytes).unwrap());
     outcome
 }
 
