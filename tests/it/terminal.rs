@@ -11,7 +11,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, Signal, kill_process},
+    process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
     termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize},
 };
@@ -75,16 +75,14 @@ impl Shown {
         tcgetattr(&self.end).unwrap().local_modes.contains(LocalModes::ECHO)
     }
 
-    /// Waits for its end, which nobody tells but the process itself.
+    /// Waits for its end.
     fn end(&mut self) -> Option<i32> {
-        let begun = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status.code();
-            }
-            assert!(begun.elapsed() < PATIENCE, "it goes on");
-            thread::sleep(std::time::Duration::from_millis(10));
-        }
+        let process = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty()).unwrap();
+        let most = Timespec { tv_sec: PATIENCE.as_secs() as i64, tv_nsec: 0 };
+        // That it can be read is how the kernel tells that it has ended (pidfd_open(2)).
+        let ended = poll(&mut [PollFd::new(&process, PollFlags::IN)], Some(&most)).unwrap();
+        assert!(ended > 0, "it goes on");
+        self.child.wait().unwrap().code()
     }
 }
 
@@ -125,6 +123,7 @@ fn a_terminal_that_takes_nothing_more_does_not_hold_it_up() {
     }
     let stuck = format!("/proc/{}/wchan", shown.child.id());
     let begun = Instant::now();
+    // Nobody tells that a thread has come to wait in the kernel, and not every kernel shows where: then some time has to do.
     while !std::fs::read_to_string(&stuck).is_ok_and(|at| at.contains("wait_woken")) && begun.elapsed() < PATIENCE / 4 {
         thread::sleep(std::time::Duration::from_millis(10));
     }
