@@ -11,12 +11,13 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
+    io::Errno,
     process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
     termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize},
 };
 
-use crate::{client::PATIENCE, process::stentor};
+use crate::{client::PATIENCE, process::stentor, skip::skip};
 
 /// The program in a terminal of 80 columns, of which we are the screen and the keyboard.
 struct Shown {
@@ -28,9 +29,18 @@ struct Shown {
 }
 
 impl Shown {
-    /// Starts it, and waits until it draws. There is no server at the address: it says that, and tries again.
-    fn start() -> Shown {
-        let terminal: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC).unwrap();
+    /// Starts it, and waits until it draws; none where no terminal can be had. There is no server at the address: it says that,
+    /// and tries again.
+    fn start() -> Option<Shown> {
+        let terminal: OwnedFd = match openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC) {
+            Ok(terminal) => terminal,
+            // Nothing is mounted at /dev/pts.
+            Err(Errno::NODEV | Errno::NOENT) => {
+                skip("terminal", "stentor top in a terminal: there is none to be opened here");
+                return None;
+            }
+            Err(error) => panic!("a terminal: {error}"),
+        };
         grantpt(&terminal).unwrap();
         unlockpt(&terminal).unwrap();
         tcsetwinsize(&terminal, Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 }).unwrap();
@@ -43,7 +53,7 @@ impl Shown {
         let mut shown = Shown { child, terminal: Some(File::from(terminal)), end };
         shown.read_until("q quit");
         assert!(!shown.echoes(), "the terminal is raw");
-        shown
+        Some(shown)
     }
 
     /// What is drawn until this has been.
@@ -95,7 +105,7 @@ impl Drop for Shown {
 
 #[test]
 fn a_terminal_that_is_closed_ends_it() {
-    let mut shown = Shown::start();
+    let Some(mut shown) = Shown::start() else { return };
     drop(shown.terminal.take());
     assert_eq!(shown.end(), Some(0));
 }
@@ -103,7 +113,7 @@ fn a_terminal_that_is_closed_ends_it() {
 #[test]
 fn signals_end_it_in_the_middle_of_a_key_and_the_terminal_is_as_it_was() {
     for signal in [Signal::TERM, Signal::HUP, Signal::INT] {
-        let mut shown = Shown::start();
+        let Some(mut shown) = Shown::start() else { return };
         // The beginning of an arrow: whoever reads keys waits for the rest.
         shown.press(b"\x1b[");
         shown.signal(signal);
@@ -116,7 +126,7 @@ fn signals_end_it_in_the_middle_of_a_key_and_the_terminal_is_as_it_was() {
 
 #[test]
 fn a_terminal_that_takes_nothing_more_does_not_hold_it_up() {
-    let mut shown = Shown::start();
+    let Some(mut shown) = Shown::start() else { return };
     // Each key has it draw again, until nothing more fits: nobody reads.
     for _ in 0..2000 {
         shown.press(b"r");
@@ -134,7 +144,7 @@ fn a_terminal_that_takes_nothing_more_does_not_hold_it_up() {
 
 #[test]
 fn a_key_ends_it_and_the_terminal_is_as_it_was() {
-    let mut shown = Shown::start();
+    let Some(mut shown) = Shown::start() else { return };
     shown.press(b"q");
     shown.read_until("\x1b[?1049l");
     assert_eq!(shown.end(), Some(0));
