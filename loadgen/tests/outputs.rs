@@ -240,6 +240,22 @@ fn a_file_that_can_not_be_written_is_found_before_the_run() {
 }
 
 #[test]
+fn a_run_that_was_not_made_leaves_no_file_and_what_was_there_as_it_was() {
+    let folder = tempfile::tempdir().unwrap();
+    let [kept, made] = ["r.hgrm", "r.json"].map(|name| folder.path().join(name));
+    std::fs::write(&kept, "the run before").unwrap();
+    let address = serve(|_, _| Act::Pass);
+    let outcome = program(&format!(
+        "echo ws://{address}/echo --protocol generic --subs 1 --rate 1/s --server-pid 2147483000 --hgrm {} --json {}",
+        kept.display(),
+        made.display()
+    ));
+    assert_eq!(outcome.code, 4, "{}", outcome.err);
+    assert!(!made.exists());
+    assert_eq!(std::fs::read_to_string(kept).unwrap(), "the run before");
+}
+
+#[test]
 fn a_full_disk_under_one_file_costs_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let outcome = program(&format!("{} --json /dev/full --hlog /dev/full", echo(&folder)));

@@ -73,7 +73,7 @@ impl Lines {
     /// Opens the file and reads its beginning. A line may have `line_max` bytes.
     ///
     /// # Errors
-    /// It cannot be opened or read, or begins like gzip and isn't.
+    /// It cannot be opened or read, begins like gzip or zstd and isn't, or is packed in another way.
     pub fn open(path: &Path, line_max: usize) -> io::Result<Lines> {
         let mut raw = BufReader::with_capacity(BUFFER, Counted { file: File::open(path)?, taken: 0 });
         let mut source = match Packing::of(raw.fill_buf()?)? {

@@ -2,9 +2,9 @@
 //! the others.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::Write,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use anyhow::{Context, Error, Result};
@@ -15,9 +15,17 @@ use crate::{cli::Options, figures::Report};
 /// What is written into a file.
 type Content = fn(&Report) -> Result<Vec<u8>>;
 
-/// Files that can be written to.
+/// Files that can be written to. Those that were not there before go again, if nothing comes to be written.
 #[derive(Default)]
-pub struct Files(Vec<(PathBuf, File, Content)>);
+pub struct Files(Vec<Opened>);
+
+struct Opened {
+    path: PathBuf,
+    file: File,
+    content: Content,
+    /// It was made here, and there is nothing in it yet.
+    is_new: bool,
+}
 
 impl Files {
     /// Opens them all. What is in them stays until there is something new.
@@ -34,10 +42,11 @@ impl Files {
         let mut files = Vec::new();
         for (flag, path, content) in asked {
             let Some(path) = path else { continue };
+            let is_new = !path.exists();
             let file = OpenOptions::new().write(true).create(true).truncate(false).open(path);
             let file =
                 file.with_context(|| format!("{flag} {}: expected a file that can be written", path.display()))?;
-            files.push((path.clone(), file, content));
+            files.push(Opened { path: path.clone(), file, content, is_new });
         }
         Ok(Files(files))
     }
@@ -47,8 +56,29 @@ impl Files {
     /// # Errors
     /// Everything that went wrong.
     pub fn write(self, report: &Report) -> Result<()> {
-        let write = |(path, file, content): (PathBuf, File, Content)| fill(&path, file, &content(report)?);
-        all(self.0.into_iter().map(write))
+        all(self.0.into_iter().map(|opened| opened.fill(report)))
+    }
+}
+
+impl Opened {
+    fn fill(mut self, report: &Report) -> Result<()> {
+        let bytes = (self.content)(report)?;
+        self.is_new = false;
+        let context = || format!("writing {}", self.path.display());
+        // A pipe or a terminal has nothing to cut.
+        if self.file.metadata().with_context(context)?.is_file() {
+            self.file.set_len(0).with_context(context)?;
+        }
+        self.file.write_all(&bytes).with_context(context)
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if self.is_new {
+            // Whoever has taken it away since has done the same.
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -57,13 +87,4 @@ pub fn all(outcomes: impl IntoIterator<Item = Result<()>>) -> Result<()> {
     let wrong: Vec<Error> = outcomes.into_iter().filter_map(Result::err).collect();
     let said: Vec<String> = wrong.iter().map(|error| format!("{error:#}")).collect();
     if said.is_empty() { Ok(()) } else { Err(Error::msg(said.join("; "))) }
-}
-
-fn fill(path: &Path, mut file: File, bytes: &[u8]) -> Result<()> {
-    let context = || format!("writing {}", path.display());
-    // A pipe or a terminal has nothing to cut.
-    if file.metadata().with_context(context)?.is_file() {
-        file.set_len(0).with_context(context)?;
-    }
-    file.write_all(bytes).with_context(context)
 }

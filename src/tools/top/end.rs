@@ -71,9 +71,13 @@ pub(super) fn watch(give_back: fn()) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether this is what the kernel says to whoever writes to a terminal that was hung up: it may be noticed there first.
-pub(super) fn is_of_a_terminal_gone(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+/// Whether the terminal was hung up. Whoever draws may be the first to notice, and each call fails in its own way then: so the kernel
+/// is asked, and not the error.
+pub(super) fn is_terminal_gone() -> bool {
+    let screen = stdout();
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    let mut one = [PollFd::from_borrowed_fd(screen.as_fd(), PollFlags::empty())];
+    poll(&mut one, Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
 /// Waits for a while; says whether a signal has come or the terminal has gone.

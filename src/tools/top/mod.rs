@@ -93,7 +93,7 @@ pub fn run(options: &Options) -> Result<(), FetchError> {
         return Ok(());
     }
     match live(options) {
-        Err(error) if end::is_of_a_terminal_gone(&error) => Ok(()),
+        Err(_) if end::is_terminal_gone() => Ok(()),
         other => other.map_err(FetchError::Terminal),
     }
 }
