@@ -141,8 +141,12 @@ where
         command = file::apply(fresh, &given);
         matches = command.try_get_matches_from_mut(args)?;
     }
-    let settings = Settings::of(&command, &matches, &given);
-    Ok(Cli { settings, ..Cli::from_arg_matches(&matches)? })
+    let mut settings = Settings::of(&command, &matches, &given);
+    let mut cli = Cli::from_arg_matches(&matches)?;
+    for (name, value, of) in cli.config.follow(|name| settings.is_set(name)) {
+        settings.follow(name, value, of);
+    }
+    Ok(Cli { settings, ..cli })
 }
 
 /// The flags, with switches that the environment may turn on as people do: `1`, `yes`, `on` or `true`.
@@ -454,6 +458,20 @@ mod tests {
         }
         assert!(!text.contains("s3cret") && !text.contains("version"));
         assert!(!format!("{cli:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn what_was_not_set_follows_what_was_and_says_so() {
+        let cli = parse(&["--max-message", "32MiB"]).unwrap();
+        cli.config.check().unwrap();
+        let text = cli.settings.to_string();
+        for line in ["segment = 32.0 MiB  # follows max-message\n", "retain = 64MiB  # default\n"] {
+            assert!(text.contains(line), "{line}{text}");
+        }
+        let cli = in_file("max-message = '64MiB'\n", &["--segment", "64MiB"]).unwrap();
+        assert!(cli.settings.to_string().contains("retain = 128.0 MiB  # follows segment\n"));
+        let cli = in_file("max-message = '32MiB'\nsegment = '1MiB'\n", &[]).unwrap();
+        assert!(cli.config.check().is_err_and(|error| error.0.contains("--segment 1.0 MiB")));
     }
 
     fn in_file(text: &str, args: &[&str]) -> Result<Cli, clap::Error> {
