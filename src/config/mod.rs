@@ -8,8 +8,9 @@
 //! relations by the rules.
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::indexing_slicing))]
 
-pub mod page;
 mod follow;
+mod listen;
+pub mod page;
 mod rules;
 mod values;
 
@@ -27,12 +28,15 @@ pub struct Config {
     // ---- Listening -------------------------------------------------------------------------------------------------
     /// Address and port to listen on; repeat for several
     ///
-    /// IPv4 (`127.0.0.1:9001`) or IPv6 (`[::1]:9001`). Port 0 lets the system choose; the log says which it chose.
+    /// IPv4 (`127.0.0.1:9001`), IPv6 (`[::1]:9001`, `[fe80::1%eth0]:9001`), a name (`localhost:9001`: its first address, IPv4
+    /// before IPv6), or a port alone, which is 127.0.0.1. `[::]:9001` takes IPv6 only: repeat it with `0.0.0.0:9001` for
+    /// both. Port 0 lets the system choose; the log says which it chose.
     #[arg(
         long,
         value_name = "ADDR:PORT",
         env = "STENTOR_LISTEN",
         value_delimiter = ',',
+        value_parser = listen::read,
         default_value = "127.0.0.1:9001",
         help_heading = "Listening"
     )]
@@ -42,7 +46,13 @@ pub struct Config {
     ///
     /// Serves /healthz, which is red when a worker stands still (--stall-limit), /readyz, /metrics and /debug/slow, and nothing else.
     /// Whatever happens on the other addresses, it answers.
-    #[arg(long, value_name = "ADDR:PORT", env = "STENTOR_ADMIN_LISTEN", help_heading = "Listening")]
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        env = "STENTOR_ADMIN_LISTEN",
+        value_parser = listen::read,
+        help_heading = "Listening"
+    )]
     pub admin_listen: Option<SocketAddr>,
 
     /// Acceptor threads for each address
