@@ -276,7 +276,6 @@ fn memory(config: &Config, machine: &Machine) -> Vec<(Weight, String)> {
     let (tape, values) = (config.retain.as_u64(), config.max_values.as_u64());
     let idle = connections.saturating_mul(KERNEL_BYTES + OWN_BYTES);
     let all = tape.saturating_add(values).saturating_add(idle);
-    let answers = connections.saturating_mul(config.max_pending.as_u64());
     // The kernel doubles what is asked for, for its own bookkeeping: socket(7).
     let buffers = connections.saturating_mul(config.sndbuf.as_u64()).saturating_mul(2);
     let size = ByteSize::b;
@@ -295,10 +294,9 @@ fn memory(config: &Config, machine: &Machine) -> Vec<(Weight, String)> {
     remarks.push((
         Weight::Note,
         format!(
-            "if every connection stalled: send buffers in the kernel {most}; answers that wait {} (--max-pending each), \
-             given up after --idle-timeout; of plain HTTP {} (--max-http-pending)",
-            size(answers),
-            config.max_http_pending
+            "if every connection stalled: send buffers in the kernel {most}; what is held for them {} (--max-held); answers of \
+             plain HTTP {} (--max-http-pending)",
+            config.max_held, config.max_http_pending
         ),
     ));
     if let Some(limit) = machine.memory.filter(|limit| all > *limit) {

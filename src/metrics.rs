@@ -122,6 +122,8 @@ pub struct WorkerMetrics {
     pub sent_bytes: Figure,
     /// Bytes received.
     pub received_bytes: Figure,
+    /// Connections that stand in line to be read.
+    pub unread: Figure,
     /// Messages received.
     pub messages: Figure,
     /// Groups of subscribers with the same subscription.
@@ -136,6 +138,12 @@ pub struct WorkerMetrics {
     pub pending_bytes: Figure,
     /// Bytes of unfinished messages held.
     pub assembly_bytes: Figure,
+    /// Bytes of memory that its connections hold, of any kind.
+    pub held_bytes: Figure,
+    /// Of those, what the connection holds that would be cut first.
+    pub held_largest: Figure,
+    /// Connections that were cut because all held more than they may.
+    pub held_cut: Figure,
     /// Turns taken.
     pub turns: Figure,
     /// When its present turn began, as a [`Moment`](crate::clock::Moment); 0 while it waits.
@@ -192,6 +200,10 @@ pub enum Refusal {
     AssemblyFull,
     /// More of them than an address may have (`--max-assembly-per-ip`).
     AddressAssemblyFull,
+    /// More asked for than all connections may hold (`--max-held`).
+    HeldFull,
+    /// More than those of an address may (`--max-held-per-ip`).
+    AddressHeldFull,
     /// Commands, pings or publications too often.
     RateLimited,
     /// The same over all connections of an address.
@@ -219,6 +231,8 @@ impl Refusal {
             Refusal::AddressSubscriptionsFull => "address_subscriptions_full",
             Refusal::AssemblyFull => "assembly_full",
             Refusal::AddressAssemblyFull => "address_assembly_full",
+            Refusal::HeldFull => "held_full",
+            Refusal::AddressHeldFull => "address_held_full",
             Refusal::RateLimited => "rate_limited",
             Refusal::AddressRateLimited => "address_rate_limited",
             Refusal::Draining => "draining",
@@ -232,7 +246,7 @@ impl Refusal {
         Refusal::ALL.into_iter()
     }
 
-    const ALL: [Refusal; 18] = [
+    const ALL: [Refusal; 20] = [
         Refusal::ServerFull,
         Refusal::AddressFull,
         Refusal::ConnectsLimited,
@@ -248,6 +262,8 @@ impl Refusal {
         Refusal::AddressSubscriptionsFull,
         Refusal::AssemblyFull,
         Refusal::AddressAssemblyFull,
+        Refusal::HeldFull,
+        Refusal::AddressHeldFull,
         Refusal::RateLimited,
         Refusal::AddressRateLimited,
         Refusal::Draining,
@@ -292,6 +308,52 @@ impl Ending {
     /// All of them.
     pub(crate) fn all() -> impl Iterator<Item = Ending> {
         (0..Ending::COUNT).map(Ending)
+    }
+}
+
+/// By which way publications come, where those who publish may be held back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// WebSocket connections; those of one worker together.
+    WebSocket,
+    /// Bodies of `POST /publish`, each by itself.
+    Http,
+    /// The server's own feeds, each by itself.
+    Feed,
+}
+
+impl Door {
+    /// All of them, by their numbers.
+    pub const ALL: [Door; 3] = [Door::WebSocket, Door::Http, Door::Feed];
+
+    /// The word for it in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Door::WebSocket => "websocket",
+            Door::Http => "http",
+            Door::Feed => "feed",
+        }
+    }
+}
+
+/// How often those who publish by one door were held back, and for how long.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// Times that it began.
+    pub times: Tally,
+    /// How long it has lasted, without what lasts still, in microseconds.
+    pub us: Tally,
+}
+
+/// The same by door.
+#[derive(Debug, Default)]
+pub struct HeldByDoor([Held; Door::ALL.len()]);
+
+impl std::ops::Index<Door> for HeldByDoor {
+    type Output = Held;
+
+    fn index(&self, door: Door) -> &Held {
+        &self.0[door as usize]
     }
 }
 
@@ -343,6 +405,8 @@ pub struct Metrics {
     pub http_publications: Tally,
     /// Publications by feeds and by the embedding program.
     pub own_publications: Tally,
+    /// How often and for how long publishers were held back.
+    pub held: HeldByDoor,
     /// Topics forgotten.
     pub topics_forgotten: Tally,
     refusals: [Tally; Refusal::ALL.len()],

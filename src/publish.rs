@@ -10,18 +10,22 @@
 //!   whoever publishes wakes the workers that sleep, once for all that it has published
 //! ```
 //!
-//! It never waits for a subscriber. What may take long, as a payload is long, is done before the lock, in a buffer of the
+//! It never waits for a subscriber, nor for a worker: whoever publishes asks before whether to wait ([`lead`]). What may take long, as a payload is long, is done before the lock, in a buffer of the
 //! publishing thread's own; what is done under it stands with the tape's writer.
 
-use std::{cell::Cell, sync::Arc};
+mod lead;
+
+use std::{cell::Cell, sync::Arc, time::Duration};
+
+pub use self::lead::{HOLD_PAUSE, Lead};
 
 use crate::{
     access::Holder,
-    clock,
+    clock::{self, Moment},
     io::waker::Waker,
     lane::{Draft, Wanted},
     limits::Account,
-    metrics::Metrics,
+    metrics::{self, Metrics},
     protocol::{ErrorCode, Payload, Topic},
     slack::{KEPT_BY_THREAD, Slack},
     tape::{About, Appended, Appender, Tape},
@@ -198,6 +202,7 @@ fn keep_buffer(mut buffer: Vec<u8>) {
 pub struct Publisher {
     door: Door,
     wakers: Arc<[Arc<Waker>]>,
+    lead: Arc<Lead>,
     metrics: Arc<Metrics>,
     source: Source,
 }
@@ -218,7 +223,8 @@ impl Publisher {
         metrics: Arc<Metrics>,
         topic_length_max: usize,
     ) -> Publisher {
-        Publisher { door: Door::new(tape, topic_length_max), wakers, metrics, source: Source::Own }
+        let lead = Arc::new(Lead::new(metrics.workers.len(), tape.settings().retain));
+        Publisher { door: Door::new(tape, topic_length_max), wakers, lead, metrics, source: Source::Own }
     }
 
     /// The same handle, whose publications are counted as made over HTTP.
@@ -231,7 +237,39 @@ impl Publisher {
         &self.door
     }
 
-    /// Publishes one payload, stamped with the present time.
+    /// How far the workers have come, for them to show it.
+    pub(crate) fn lead(&self) -> &Lead {
+        &self.lead
+    }
+
+    /// Whether whoever publishes should wait, as of `now`.
+    pub(crate) fn holds(&self, now: Moment) -> bool {
+        self.lead.holds(&self.door.tape, now)
+    }
+
+    /// How far each worker is behind, in bytes of the tape.
+    pub(crate) fn behind(&self) -> impl Iterator<Item = u64> {
+        self.lead.behind(&self.door.tape)
+    }
+
+    /// Notes that whoever publishes by this door was held back for so long.
+    pub(crate) fn was_held(&self, door: metrics::Door, length: Duration) {
+        self.metrics.held[door].times.bump();
+        self.metrics.held[door].us.add(length.as_micros() as u64);
+    }
+
+    /// Whether it would be better to wait for a moment before the next publication: a worker is so far behind (a quarter of
+    /// `--retain`, 16 MiB at most) that the tape may come to roll over subscribers that keep up.
+    ///
+    /// [`Publisher::publish`] and batches never wait by themselves: they may be called from anywhere. Who publishes without end
+    /// asks this now and then, every some hundred KiB, and pauses for a millisecond while it says so; feeds, `POST /publish` and
+    /// WebSocket clients are held back in the same way. It costs a load for each worker and a look at the clock.
+    pub fn should_wait(&self) -> bool {
+        self.holds(Moment::now())
+    }
+
+    /// Publishes one payload, stamped with the present time, whether or not it [would be better to
+    /// wait](Publisher::should_wait).
     ///
     /// # Errors
     /// [`PublishError`]: a bad topic name, one topic too many, or a payload that is too large. Nothing was published.
@@ -271,6 +309,11 @@ impl Publisher {
         }
     }
 
+    /// Wakes the workers that sleep, for something other than a publication.
+    pub(crate) fn wake_all(&self) {
+        self.wakers.iter().for_each(|waker| waker.wake());
+    }
+
     fn count(&self, publications: u64) {
         match self.source {
             Source::Own => self.metrics.own_publications.add(publications),
@@ -295,11 +338,12 @@ pub struct Batch<'p> {
     count: u64,
 }
 
-/// After so many bytes, a batch lets others publish: that is some 100 microseconds.
-const HELD_MAX: usize = 256 * 1024;
+/// After so many bytes, a batch lets others publish: that is some 30 microseconds.
+const HELD_MAX: usize = 64 * 1024;
 
-/// What a publication without a payload counts.
+/// What a publication without a payload counts, and what a topic that is made for it counts beside it.
 const HELD_BY_ONE: usize = 512;
+const HELD_BY_TOPIC: usize = 2048;
 
 impl Batch<'_> {
     /// Adds one payload, stamped with the present time.
@@ -330,7 +374,7 @@ impl Batch<'_> {
         let done = appender.append(self.by.account, topic, &mut draft, about, || door.check(topic));
         keep(draft);
         let done = done?;
-        self.held += payload.bytes().len() + HELD_BY_ONE;
+        self.held += payload.bytes().len() + HELD_BY_ONE + if done.seq == 1 { HELD_BY_TOPIC } else { 0 };
         self.count += 1;
         Ok(done)
     }

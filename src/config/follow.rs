@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  --max-message ─► --segment ─► --retain                       a message fits a segment, two segments the tape
-//!               └─► --max-assembly, --max-values, --max-pending, --max-http-pending, --max-body
+//!               └─► --max-assembly, --max-held, --max-values, --max-pending, --max-http-pending, --max-body
 //!  --retain ─────► --segment                                    a small tape has small segments
 //! ```
 //!
@@ -50,6 +50,7 @@ impl Config {
         let double = message.saturating_mul(2);
         // One address has half of these, and a first value seven eighths of that.
         raise(&mut self.max_assembly, "max-assembly", double.saturating_add(2 * 1024), "max-message");
+        raise(&mut self.max_held, "max-held", double.saturating_add(2 * 1024), "max-message");
         raise(&mut self.max_values, "max-values", message.saturating_mul(3), "max-message");
         // What holds an answer that holds a value.
         raise(&mut self.max_pending, "max-pending", double.min(1024 * MIB), "max-message");

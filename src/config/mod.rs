@@ -258,6 +258,17 @@ pub struct Config {
     #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_ASSEMBLY_PER_IP", help_heading = "Limits")]
     pub max_assembly_per_ip: Option<ByteSize>,
 
+    /// Memory for all that clients have the server hold; beyond, asking for more is refused, then the largest is cut
+    ///
+    /// Answers and snapshots that they don't read, unfinished messages, heads of requests, what is noted for slow subscribers. Not
+    /// what the kernel holds for them, see --sndbuf.
+    #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_HELD", default_value = "256MiB", help_heading = "Limits")]
+    pub max_held: ByteSize,
+
+    /// The same for one address; 0 for no limit [default: half]
+    #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_HELD_PER_IP", help_heading = "Limits")]
+    pub max_held_per_ip: Option<ByteSize>,
+
     /// Largest body of one `POST /publish`; its lines are published as they arrive
     #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_BODY", default_value = "64MiB", help_heading = "Limits")]
     pub max_body: ByteSize,
@@ -315,13 +326,14 @@ pub struct Config {
     #[arg(long, value_name = "N", env = "STENTOR_MAX_TOPIC_LENGTH", default_value_t = 128, help_heading = "Limits")]
     pub max_topic_length: usize,
 
-    /// Bytes of acks, snapshots and other answers that may wait for one connection; beyond, it is closed
+    /// Bytes that one connection may hold of acks, snapshots and other answers, beside a message; beyond, it is closed
     #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_PENDING", default_value = "16MiB", help_heading = "Limits")]
     pub max_pending: ByteSize,
 
     /// Commands and pings a second from one connection; beyond, 4003; 0 for no limit
     ///
-    /// Two seconds' worth may come at once. Publications are bounded by --max-publications instead.
+    /// Two seconds' worth may come at once. Pongs count, and so do fragments of messages with less than 256 bytes, but for the last.
+    /// Publications are bounded by --max-publications instead.
     #[arg(long, value_name = "RATE", env = "STENTOR_MAX_COMMANDS", default_value = "1000/s", help_heading = "Limits")]
     pub max_commands: RateLimit,
 
@@ -339,7 +351,8 @@ pub struct Config {
 
     /// Publications a second from one connection; beyond, 4003; 0 for no limit
     ///
-    /// By `pub` on /ws or by a message on /raw; two seconds' worth may come at once. Not for `POST /publish`.
+    /// By `pub` on /ws or by a message on /raw; two seconds' worth may come at once. One counts once for each KiB that its payload
+    /// begins. Not for `POST /publish`. Without a limit, who publishes faster than workers can send waits for them.
     #[arg(long, value_name = "RATE", env = "STENTOR_MAX_PUBLICATIONS", default_value = "0/s", help_heading = "Limits")]
     pub max_publications: RateLimit,
 
@@ -400,7 +413,7 @@ pub struct Config {
     )]
     pub close_timeout: Span,
 
-    /// Time that a plain HTTP connection may be quiet between two requests
+    /// Time that an HTTP client may leave between two requests
     ///
     /// Longer than a load balancer keeps its own (60s in most), or it sends a request to where nobody is any more. Idle
     /// connections give their place up when others need it.
@@ -415,7 +428,7 @@ pub struct Config {
 
     /// Time without a turn of a worker after which /healthz on --admin-listen is red; 0 for never
     ///
-    /// Counts how long it has been in one turn, or has left a wake-up unanswered.
+    /// Counts how long it has been in one turn, or has left a wake-up unanswered. Publishers don't wait for such a worker.
     #[arg(long, value_name = "DURATION", env = "STENTOR_STALL_LIMIT", default_value = "5s", help_heading = "Timeouts")]
     pub stall_limit: Span,
 
@@ -523,7 +536,7 @@ macro_rules! live {
 
 live! {
     allow_origin trusted_proxy proxy_protocol flush_interval turn_sends turn_work lag_limit lag_limit_age
-    max_connections max_connections_per_ip max_connects_per_ip max_assembly max_assembly_per_ip max_topics_per_ip
+    max_connections max_connections_per_ip max_connects_per_ip max_assembly max_assembly_per_ip max_held max_held_per_ip max_topics_per_ip
     max_values_per_ip max_headers max_subscriptions max_subscriptions_per_ip max_pending max_http_pending min_http_rate
     max_commands max_commands_per_ip max_publications max_publications_per_ip slow_list log_limit
     handshake_timeout heartbeat idle_timeout close_timeout keep_alive_timeout stall_limit drain_timeout publish_token anonymous_publish

@@ -102,6 +102,8 @@ pub(super) const RANGES: &[Rule] = &[
     size("--max-values-per-ip", |c| c.max_values_per_ip.unwrap_or(NONE), NONE, MOST),
     size("--max-assembly", |c| c.max_assembly, NONE, MOST),
     size("--max-assembly-per-ip", |c| c.max_assembly_per_ip.unwrap_or(NONE), NONE, MOST),
+    size("--max-held", |c| c.max_held, ByteSize::mib(1), MOST),
+    size("--max-held-per-ip", |c| c.max_held_per_ip.unwrap_or(NONE), NONE, MOST),
     size("--max-pending", |c| c.max_pending, ByteSize::kib(64), ByteSize::gib(1)),
     size("--max-http-pending", |c| c.max_http_pending, ByteSize::mib(4), ByteSize::gib(16)),
     size("--min-http-rate", |c| c.min_http_rate, NONE, ByteSize::mib(1)),
@@ -114,6 +116,7 @@ pub(super) const RELATIONS: &[Rule] = &[
     Rule::Other(the_tape_holds_two_segments),
     Rule::Other(a_message_can_be_assembled),
     Rule::Other(one_address_can_assemble_a_message),
+    Rule::Other(a_message_can_be_held),
     Rule::Other(one_connection_has_no_more_names_than_all),
     Rule::Other(each_worker_has_a_core),
     Rule::NeverOr { flag: "--heartbeat", of: |c| c.heartbeat, least: SECOND },
@@ -186,6 +189,15 @@ fn one_address_can_assemble_a_message(c: &Config) -> Option<String> {
         None => ByteSize::b(c.max_assembly.as_u64().div_ceil(2)),
     };
     holds_a_message(c, "--max-assembly-per-ip", share)
+}
+
+fn a_message_can_be_held(c: &Config) -> Option<String> {
+    let share = match c.max_held_per_ip {
+        Some(share) if share.as_u64() == 0 => c.max_held,
+        Some(share) => share,
+        None => ByteSize::b(c.max_held.as_u64().div_ceil(2)),
+    };
+    holds_a_message(c, "--max-held", c.max_held).or_else(|| holds_a_message(c, "--max-held-per-ip", share))
 }
 
 fn holds_a_message(c: &Config, flag: &str, given: ByteSize) -> Option<String> {

@@ -39,6 +39,10 @@ pub(super) struct Connection<S> {
     pub again: bool,
     /// Its next request waits for room among the answers of all, since then.
     pub waits: Option<Moment>,
+    /// The body that it publishes waits until workers have come on, since then.
+    pub paused: Option<Moment>,
+    /// Meanwhile its socket isn't watched at all: it broke, and would be told of again and again.
+    pub apart: bool,
     /// It has one of the places that are kept for probes.
     pub reserved: bool,
     /// Its socket takes little beyond what is on its way.
@@ -137,6 +141,8 @@ impl<S> Connection<S> {
             ended: false,
             again: false,
             waits: None,
+            paused: None,
+            apart: false,
             reserved: false,
             short: false,
             reads: true,
@@ -172,12 +178,12 @@ impl<S> Connection<S> {
     /// In the middle of something that has a pace: a head, a single payload, or an answer.
     pub fn is_moving(&self) -> bool {
         let in_payload = matches!(&self.stage, Stage::Body(upload) if upload.is_one());
-        !self.is_said() || in_payload || self.is_in_head()
+        !self.is_said() || (in_payload && self.paused.is_none()) || self.is_in_head()
     }
 
     /// Whether its socket should be watched for reading: a client that leaves answers lying is not read from.
     pub fn wants_to_read(&self) -> bool {
-        self.is_said() && !self.ended && !self.again && self.waits.is_none()
+        self.is_said() && !self.ended && !self.again && self.waits.is_none() && self.paused.is_none()
     }
 
     /// When it will have been waited for long enough.
@@ -185,6 +191,7 @@ impl<S> Connection<S> {
         let step = self.heard + patience.step;
         match &self.stage {
             _ if !self.is_said() => self.pace.until,
+            _ if self.paused.is_some() => Moment::NEVER,
             Stage::Head if self.input.is_empty() => self.heard + patience.keep_alive,
             Stage::Head => match self.waits {
                 Some(since) => since + patience.step,

@@ -30,7 +30,7 @@ use super::{
 use crate::{
     clock::{self, Moment},
     http::Request,
-    metrics::{Figure, STEPS, Times, WorkerMetrics},
+    metrics::{Door, Figure, Held, STEPS, Times, WorkerMetrics},
     tape::TapeStatus,
 };
 
@@ -255,6 +255,20 @@ impl Figures {
         self.steps(out, "work", help, |w| &w.work)?;
         let help = "Turns in which a step left something for the next, because its part of --turn-work was used up";
         self.steps(out, "work_put_off", help, |w| &w.put_off)?;
+        let help = "Connections that have sent something and stand in line to be read";
+        self.worker_gauges(out, "unread_connections", help, |w| w.unread.get())?;
+        let behind = self.context.shared.publisher.behind().enumerate().map(|(n, bytes)| (n.to_string(), bytes));
+        let help = "What a worker has still to send to those that keep up, in bytes of the tape";
+        out.gauges("behind", help, Some(Unit::Bytes), "worker", behind)?;
+        let help = "How far the slowest worker may be behind before publishers are held back";
+        out.gauge("behind_max", help, Some(Unit::Bytes), self.context.shared.publisher.lead().bound())?;
+        let held = &self.context.shared.metrics.held;
+        let by_door = |door: Door| (door.name().to_owned(), &held[door]);
+        let help = "How often publishers were held back until workers had come on, by the way that they came";
+        out.counters("holds", help, None, "door", Door::ALL.map(by_door).map(|(door, held)| (door, held.times.get())))?;
+        let help = "How long they were held back";
+        let seconds = |(door, held): (String, &Held)| (door, held.us.get() as f64 / 1e6);
+        out.counters("held", help, Some(Unit::Seconds), "door", Door::ALL.map(by_door).map(seconds))?;
         let help = "Subscribers with a cursor of their own, because their socket was full or they just joined";
         self.worker_gauges(out, "alone_subscribers", help, |w| w.behind.get())?;
         self.worker_gauges(
@@ -269,6 +283,13 @@ impl Figures {
         self.worker_units(out, "assembly", help, Unit::Bytes, |w| w.assembly_bytes.get())?;
         let help = "Memory that they may have, over all workers (--max-assembly)";
         out.gauge("assembly_max", help, Some(Unit::Bytes), self.context.limits.assembly_max())?;
+        let help =
+            "Memory that connections hold: answers, unfinished messages, requests, what is noted for slow subscribers";
+        self.worker_units(out, "held", help, Unit::Bytes, |w| w.held_bytes.get())?;
+        let help = "Memory that they may hold, over all workers (--max-held)";
+        out.gauge("held_max", help, Some(Unit::Bytes), self.context.limits.held_max())?;
+        let help = "Connections that were cut because all held more than --max-held or --max-held-per-ip";
+        self.worker_counters(out, "held_cut", help, None, |w| w.held_cut.get())?;
         let help = "Publications planned and not yet sent to every subscriber at the head, each counted once";
         self.worker_units(out, "planned", help, Unit::Bytes, |w| w.planned_bytes.get())?;
         self.worker_gauges(out, "pinned_segments", "Segments of the tape that a worker reads", |w| {
@@ -422,7 +443,7 @@ impl Writer<'_> {
         help: &str,
         unit: Option<Unit>,
         label: &str,
-        values: impl IntoIterator<Item = (String, u64)>,
+        values: impl IntoIterator<Item = (String, impl EncodeCounterValue)>,
     ) -> fmt::Result {
         let mut family = self.0.encode_descriptor(name, &sentence(help), unit.as_ref(), MetricType::Counter)?;
         for (which, value) in values {

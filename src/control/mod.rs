@@ -68,8 +68,8 @@ use crate::{
     io::{Edge, Ready, Received, Sent, Token, waker::Sleep},
     limits::{Limits, Permit},
     log::{Kind, tell},
-    metrics::Refusal,
-    publish::Publisher,
+    metrics::{Door, Refusal},
+    publish::{HOLD_PAUSE, Publisher},
     shared::{Settings, Shared},
     tape::Tape,
 };
@@ -173,6 +173,8 @@ pub(crate) struct Control<E: Edge> {
     again: VecDeque<Token>,
     /// Connections whose next request waits for room among the answers, in the order in which they came.
     waiting: VecDeque<Token>,
+    /// Connections with bodies that wait until workers have come on.
+    paused: Vec<Token>,
     /// Newcomers for whom there is no place yet, and since when.
     door: VecDeque<(Moment, Newcomer<E::Socket>)>,
     /// The moment of this turn.
@@ -213,6 +215,7 @@ impl<E: Edge> Control<E> {
             pending,
             again: VecDeque::new(),
             waiting: VecDeque::new(),
+            paused: Vec::new(),
             door: VecDeque::new(),
             now,
             worked: 0,
@@ -240,6 +243,7 @@ impl<E: Edge> Control<E> {
         self.attend();
         self.read_all();
         self.serve_waiting();
+        self.let_go_on();
         self.serve_queued();
         self.expire();
         if self.admin.is_none() {
@@ -260,6 +264,11 @@ impl<E: Edge> Control<E> {
             (false, _) => Duration::ZERO,
             (true, false) => due.since(now).min(evict::RETRY),
             (true, true) => due.since(now),
+        };
+        let timeout = match (self.paused.is_empty(), self.publisher.holds(now)) {
+            (true, _) => timeout,
+            (false, true) => timeout.min(HOLD_PAUSE),
+            (false, false) => Duration::ZERO,
         };
         let inbox = &self.inbox;
         self.edge.wait(Some(timeout), Sleep::Deep, &mut || !inbox.is_empty(), &mut self.ready);
@@ -431,6 +440,32 @@ impl<E: Edge> Control<E> {
                 self.waiting.rotate_right(1);
                 break;
             }
+        }
+    }
+
+    /// Lets those publish again that were held back, once workers have come on.
+    fn let_go_on(&mut self) {
+        if self.paused.is_empty() || self.publisher.holds(self.now) {
+            return;
+        }
+        for token in std::mem::take(&mut self.paused) {
+            // One that has gone meanwhile is passed by, and so is another that has its token.
+            let Some(since) = self.connections.get_mut(token as usize).and_then(|connection| connection.paused.take())
+            else {
+                continue;
+            };
+            self.publisher.was_held(Door::Http, self.now.since(since));
+            let connection = &mut self.connections[token as usize];
+            connection.heard = self.now;
+            if std::mem::take(&mut connection.apart) {
+                connection.reads = true;
+                if self.edge.watch(&mut connection.socket, token).is_err() {
+                    self.remove(token);
+                    continue;
+                }
+            }
+            self.begin_pace(token);
+            self.queue(token);
         }
     }
 

@@ -30,6 +30,10 @@ use crate::{
 /// The last answer may go beyond it.
 const OUT_MAX: usize = 256 * 1024;
 
+/// Bytes of a body that are published together: on the tape that is up to some fifteen times as much, where the publications
+/// are small.
+const PIECE: usize = 8 * 1024;
+
 /// What a buffer of a connection keeps in any case.
 const BUFFER_KEPT: usize = 8 * 1024;
 
@@ -45,6 +49,8 @@ enum Next {
     Later,
     /// There is no room for its answer among those of all.
     Waits,
+    /// Workers are to come on before more is published.
+    Held,
     /// The next request is for a worker.
     ForWorker,
     /// The connection is no longer here.
@@ -68,6 +74,9 @@ impl<E: Edge> Control<E> {
     pub(super) fn read_one(&mut self, token: Token) {
         let patience = self.patience();
         let connection = &mut self.connections[token as usize];
+        if connection.paused.is_some() && !std::mem::replace(&mut connection.apart, true) {
+            return self.edge.unwatch(&mut connection.socket);
+        }
         if !connection.reads || connection.again || connection.ended {
             return;
         }
@@ -139,10 +148,15 @@ impl<E: Edge> Control<E> {
                 connection.waits = Some(since.unwrap_or(self.now));
                 self.waiting.push_back(token);
             }
+            Next::Held if connection.paused.is_none() => {
+                connection.paused = Some(self.now);
+                self.paused.push(token);
+            }
             _ => {}
         }
         let connection = &self.connections[token as usize];
-        if connection.ended && connection.is_said() && !connection.again && connection.waits.is_none() {
+        let goes_on = connection.again || connection.waits.is_some() || connection.paused.is_some();
+        if connection.ended && connection.is_said() && !goes_on {
             // Whoever has ended its side has no request to come, and a half of one is none.
             return self.remove(token);
         }
@@ -253,17 +267,22 @@ impl<E: Edge> Control<E> {
 
     /// Takes in what has come of a body, and answers when it is complete.
     fn serve_body(&mut self, token: Token) -> Next {
+        if self.publisher.holds(self.now) {
+            return Next::Held;
+        }
         let connection = &mut self.connections[token as usize];
         let Stage::Body(upload) = &mut connection.stage else { return Next::GoOn };
         let input = std::mem::take(&mut connection.input);
-        let mut rest = &input[..];
+        // A piece at a time, so that it is looked between two whether to go on.
+        let (mut rest, after) = input.split_at(input.len().min(PIECE));
         upload.sender.holder = self.live.access.now(upload.sender.holder);
         upload.sender.comes_too_late = !self.context.shared.welcomes() || self.until.is_some();
         let progress = upload.take_in(&mut rest, &self.publisher, Time { now: self.now, wall_us: self.edge.wall_us() });
-        let used = input.len() - rest.len();
+        let used = input.len() - after.len() - rest.len();
         self.worked += (used / work::BYTES) as u32;
         let keep_alive = upload.keep_alive && self.until.is_none();
         let next = match progress {
+            Ok(Progress::NeedsMore) if !after.is_empty() => Next::GoOn,
             Ok(Progress::NeedsMore) => Next::NeedsInput,
             Ok(Progress::Done(json)) => {
                 connection.stage = Stage::Head;

@@ -6,8 +6,10 @@
 //! beforehand, without the tape's lock, because it takes a look at every pattern. Under the lock it is then enough that no
 //! new name was subscribed to since: a subscriber is counted before it looks at the topics, so whoever comes later finds
 //! the topic gone, and none finds its numbering changed.
+//!
+//! A stretch is one step ([`Sweep::advance`]); between two of them others have their turn.
 
-use std::{collections::HashSet, ops::Range, sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use super::{Context, topics::LOOK_AT_ONCE};
 use crate::{clock::Moment, topic::Topic};
@@ -21,7 +23,11 @@ const PARTS: u32 = 60;
 /// Where the sweep is.
 pub(super) struct Sweep {
     due: Moment,
+    /// When the part that it is in was due.
+    begun: Moment,
     next: u32,
+    /// Where that part ends.
+    end: u32,
     /// What each slot's newest publication was, and since when. By the clock that nobody sets: after a correction of the
     /// wall clock by a day, every topic's `ts` would be a day old.
     seen: Vec<Seen>,
@@ -36,7 +42,7 @@ struct Seen {
 
 impl Sweep {
     pub fn new(now: Moment) -> Sweep {
-        Sweep { due: now + EVERY, next: 0, seen: Vec::new() }
+        Sweep { due: now + EVERY, begun: now, next: 0, end: 0, seen: Vec::new() }
     }
 
     /// When it goes on.
@@ -44,21 +50,23 @@ impl Sweep {
         self.due
     }
 
-    /// Looks at the next part of the table, if it is time.
+    /// Looks at the next stretch of the table, if it is time.
     pub fn advance(&mut self, now: Moment, context: &Context) {
         if now < self.due {
             return;
         }
-        self.due = now + EVERY;
-        context.shared.log.settle(now, false);
         let slots = context.tape.with_topics(|topics, _| topics.slots());
-        let end = slots.min(self.next + (slots / PARTS).max(LOOK_AT_ONCE));
-        for start in (self.next..end).step_by(LOOK_AT_ONCE as usize) {
-            let slots = start..end.min(start + LOOK_AT_ONCE);
-            context.tape.trim_topics(slots.clone());
-            self.forget_some(context, slots, now);
+        if self.next >= self.end {
+            self.begun = now;
+            context.shared.log.settle(now, false);
+            self.next = if self.end < slots { self.end } else { 0 };
+            self.end = slots.min(self.next + (slots / PARTS).max(LOOK_AT_ONCE));
         }
-        self.next = if end < slots { end } else { 0 };
+        let stretch = self.next..self.end.min(self.next + LOOK_AT_ONCE);
+        self.next = stretch.end;
+        context.tape.trim_topics(stretch.clone());
+        self.forget_some(context, stretch, now);
+        self.due = if self.next < self.end { now } else { self.begun + EVERY };
     }
 
     /// Forgets the topics in these slots that nobody needs.
@@ -67,25 +75,26 @@ impl Sweep {
         let expiry = context.settings.topic_expiry;
         let subscriptions = &context.shared.subscriptions;
         let fresh = subscriptions.fresh();
-        let names: Vec<Arc<str>> = context.tape.with_topics(|topics, _| {
-            let there = slots.clone().filter_map(|slot| topics.at(slot));
+        let may_go: (Vec<u32>, Vec<Arc<str>>) = context.tape.with_topics(|topics, _| {
+            let there = slots.filter_map(|slot| topics.at(slot));
             let may_go = there.filter(|topic| {
                 self.see(topic, now);
                 topic.last.is_none() || self.is_old(topic, now, expiry)
             });
-            may_go.map(|topic| Arc::clone(&topic.name)).collect()
+            may_go.map(|topic| (topic.id.slot, Arc::clone(&topic.name))).unzip()
         });
-        if names.is_empty() {
+        let (slots, names) = may_go;
+        if slots.is_empty() {
             return;
         }
-        let listeners = subscriptions.listeners(&names);
-        let unused: HashSet<Arc<str>> =
-            names.into_iter().zip(listeners).filter(|(_, listeners)| *listeners == 0).map(|(name, _)| name).collect();
+        let may_listen = subscriptions.may_listen(&names);
+        let unused = slots.into_iter().zip(may_listen).filter(|(_, may_listen)| !may_listen).map(|(slot, _)| slot);
+        // Nobody else forgets any, so that no slot is another's by now.
         let useless = |topic: &Topic, on_tape: bool| {
             let old = self.is_old(topic, now, expiry) || (topic.last.is_none() && !on_tape);
-            old && unused.contains(&topic.name) && subscriptions.fresh() == fresh
+            old && subscriptions.fresh() == fresh
         };
-        let forgotten = context.tape.forget_topics(slots, useless);
+        let forgotten = context.tape.forget_topics(unused, useless);
         context.shared.metrics.topics_forgotten.add(forgotten as u64);
     }
 

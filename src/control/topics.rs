@@ -1,16 +1,18 @@
 //! `GET /topics` and `GET /topics/TOPIC`: what topics there are, and what was last published on one.
 //!
 //! Everybody who publishes waits for the lock of the table, so it is looked at a stretch at a time, in the order of the names,
-//! and only where names begin like the pattern; the answer is no picture of one moment. A page begins right behind `after`
-//! and ends when it is full. Only the first page says how many match, for which all of them are looked at, over as many
-//! turns as that takes ([`Listing::advance`] is one step).
+//! and only where names begin like the pattern; what is there is taken along, and held against the pattern afterwards. The
+//! answer is no picture of one moment. A page begins right behind `after` and ends when it is full. Only the first page says
+//! how many match, for which all of them are looked at, over as many turns as that takes. Who listens is counted for as many
+//! rows at a time as one short hold of the subscriptions' lock allows. [`Listing::advance`] is one step of either.
 
-use std::{ops::Bound, sync::Arc};
+use std::{collections::VecDeque, ops::Bound, sync::Arc};
 
 use super::{Context, out::Held};
 use crate::{
     http::{Refusal, Request},
     protocol::{Envelope, envelope::push_string, is_pattern, matches, name::check_pattern},
+    topic::Topic,
 };
 
 /// Topics that are looked at under one hold of the tape's lock: some twenty microseconds.
@@ -41,7 +43,11 @@ pub(super) struct Listing {
     /// The last name looked at.
     at: Option<Arc<str>>,
     rows: Vec<u8>,
+    /// Rows whose listeners are still to be counted.
+    waiting: VecDeque<Row>,
     shown: usize,
+    /// Nothing is left to be looked at.
+    is_complete: bool,
     /// The last name on the page.
     last: Option<Arc<str>>,
     has_more: bool,
@@ -100,19 +106,30 @@ impl Listing {
             count,
             at: None,
             rows: Vec::new(),
+            waiting: VecDeque::new(),
             shown: 0,
+            is_complete: false,
             last: None,
             has_more: false,
             _room: room,
         }
     }
 
-    /// Looks at the next stretch. Returns whether the page is complete.
+    /// Looks at the next stretch, or counts who listens to some of it. Returns whether the page is complete.
     pub fn advance(&mut self, context: &Context) -> bool {
-        let (rows, is_complete) = self.look(context);
-        let names: Vec<Arc<str>> = rows.iter().map(|row| Arc::clone(&row.name)).collect();
+        if self.waiting.is_empty() && !self.is_complete {
+            self.look(context);
+        } else {
+            self.write(context);
+        }
+        self.waiting.is_empty() && self.is_complete
+    }
+
+    /// Writes rows for as long as their listeners are counted under one hold of the lock.
+    fn write(&mut self, context: &Context) {
+        let names: Vec<Arc<str>> = self.waiting.iter().map(|row| Arc::clone(&row.name)).collect();
         let listeners = context.shared.subscriptions.listeners(&names);
-        for (row, subscribers) in rows.into_iter().zip(listeners) {
+        for (row, subscribers) in self.waiting.drain(..listeners.len()).zip(listeners) {
             self.rows.extend_from_slice(if self.shown == 0 { b"{\"topic\":" } else { b",{\"topic\":" });
             push_string(&mut self.rows, &row.name);
             let (seq, ts) = (row.seq, row.ts);
@@ -120,53 +137,50 @@ impl Listing {
             self.shown += 1;
             self.last = Some(row.name);
         }
-        is_complete
     }
 
-    /// The rows of the next stretch, and whether there is nothing behind that is to be looked at.
-    fn look(&mut self, context: &Context) -> (Vec<Row>, bool) {
-        let Listing { query, count, at, shown, has_more, .. } = self;
+    /// The next stretch: rows that match wait to be written.
+    fn look(&mut self, context: &Context) {
+        let Listing { query, count, at, waiting, shown, has_more, is_complete, .. } = self;
         let prefix = query.prefix();
         let from = match at {
             Some(at) => Bound::Excluded(&**at),
             None if !query.after.is_empty() && *query.after >= *prefix => Bound::Excluded(&*query.after),
             None => Bound::Included(prefix),
         };
-        let mut rows = Vec::new();
-        let (last, is_complete) = context.tape.with_topics(|topics, _| {
-            let counts_all = query.pattern == ">";
-            if counts_all && let Some(count) = count {
-                *count = topics.len() as u64;
-            }
-            let (mut last, mut looked) = (None, 0);
-            for topic in topics.from(from).take(LOOK_AT_ONCE as usize) {
-                if !topic.name.starts_with(prefix) {
-                    return (None, true);
-                }
-                looked += 1;
-                last = Some(&topic.name);
-                if !matches(&query.pattern, &topic.name) {
-                    continue;
-                }
-                if let Some(count) = count
-                    && !counts_all
-                {
-                    *count += 1;
-                }
-                if *shown + rows.len() < query.limit {
-                    rows.push(Row { name: Arc::clone(&topic.name), seq: topic.seq, ts: topic.ts });
-                } else {
-                    *has_more = true;
-                    if count.is_none() || counts_all {
-                        return (None, true);
-                    }
-                }
-            }
-            let is_last = looked < LOOK_AT_ONCE || !is_pattern(&query.pattern);
-            (last.cloned(), is_last)
+        let (stretch, all) = context.tape.with_topics(|topics, _| {
+            let row = |topic: &Topic| Row { name: Arc::clone(&topic.name), seq: topic.seq, ts: topic.ts };
+            (topics.from(from).take(LOOK_AT_ONCE as usize).map(row).collect::<Vec<Row>>(), topics.len() as u64)
         });
-        *at = last;
-        (rows, is_complete)
+        let counts_all = query.pattern == ">";
+        if counts_all && let Some(count) = count {
+            *count = all;
+        }
+        *is_complete = stretch.len() < LOOK_AT_ONCE as usize || !is_pattern(&query.pattern);
+        *at = stretch.last().map(|row| Arc::clone(&row.name));
+        for row in stretch {
+            if !row.name.starts_with(prefix) {
+                *is_complete = true;
+                return;
+            }
+            if !matches(&query.pattern, &row.name) {
+                continue;
+            }
+            if let Some(count) = count
+                && !counts_all
+            {
+                *count += 1;
+            }
+            if *shown + waiting.len() < query.limit {
+                waiting.push_back(row);
+            } else {
+                *has_more = true;
+                if count.is_none() || counts_all {
+                    *is_complete = true;
+                    return;
+                }
+            }
+        }
     }
 
     /// The page: `{"count":N,"topics":[…]}`, the first one with its count; with `"next"` for `?after=` where there are more.

@@ -12,7 +12,7 @@ use crate::{
     access::Holder,
     clock::Moment,
     http::{Body, BodyDecoder, BodyEvent, Refusal, Request},
-    limits::{Account, Quota},
+    limits::{self, Account, Quota},
     metrics,
     protocol::{DEPTH_MAX, ErrorCode, Payload, envelope::push_string, is_too_deep, ndjson},
     publish::{By, PublishError, Publisher},
@@ -222,8 +222,8 @@ impl Time {
 
 impl Sender {
     /// Counts one publication; returns what it is charged to if that has had too many already.
-    fn is_too_fast(&self, now: Moment) -> Option<&Charged> {
-        self.charged.as_ref().filter(|charged| !charged.may_now(now))
+    fn is_too_fast(&self, len: usize, now: Moment) -> Option<&Charged> {
+        self.charged.as_ref().filter(|charged| !charged.may_now(len, now))
     }
 
     /// What the door wants to know.
@@ -233,9 +233,10 @@ impl Sender {
 }
 
 impl Charged {
-    /// Counts one publication, if it may be now.
-    fn may_now(&self, now: Moment) -> bool {
-        self.quota.is_none() || self.quota.allows_shared(&self.account.publications, now)
+    /// Counts one publication of so many bytes, once for each KiB of it that is begun, if it may be now.
+    fn may_now(&self, len: usize, now: Moment) -> bool {
+        let (spent, weight) = (&self.account.publications, limits::weight(len));
+        self.quota.is_none() || self.quota.allows_several_shared(spent, weight, now)
     }
 
     /// What it is told if not; `sentence` makes a sentence of it.
@@ -290,7 +291,7 @@ fn publish_one(
     if sender.comes_too_late {
         return Err(Fault::of(&PublishError::Draining, false, sentence));
     }
-    if let Some(charged) = sender.is_too_fast(time.now) {
+    if let Some(charged) = sender.is_too_fast(body.len(), time.now) {
         return Err(charged.too_often(sentence));
     }
     let done = publisher.publish_for(sender.by(), topic, payload, time.about());
@@ -366,7 +367,7 @@ impl Lines {
             if sender.comes_too_late {
                 return Err(Fault::of(&PublishError::Draining, true, |why| refused_line(*number, why, self.published)));
             }
-            if let Some(charged) = sender.is_too_fast(time.now) {
+            if let Some(charged) = sender.is_too_fast(data.len(), time.now) {
                 return Err(charged.too_often(|why| refused_line(*number, why, self.published)));
             }
             if let Err(error) = batch.push_as(topic, Payload::Json(data.as_bytes()), time.about()) {

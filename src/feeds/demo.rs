@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Receiver;
 
-use super::{Gathered, Sink, Wait, market::Market, wait};
+use super::{Gathered, Sink, Wait, market::Market, wait, wait_for_room};
 
 /// What the market did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,7 +25,7 @@ pub fn run(mut market: Market, mut sink: impl Sink, stop: &Receiver<()>) -> Summ
     let mut gathered = Gathered::new();
     let mut summary = Summary::default();
     let mut tick = market.next();
-    while wait(stop, pace.deadline(tick.at_us, Instant::now())) == Wait::Go {
+    while wait(stop, pace.deadline(tick.at_us, Instant::now())) == Wait::Go && wait_for_room(&sink, stop) == Wait::Go {
         let now_us = pace.elapsed_us(Instant::now());
         while Pace::due_us(tick.at_us) <= now_us && !gathered.is_full() {
             gathered.add(tick.topic, tick.data, 0);

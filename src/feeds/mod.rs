@@ -2,19 +2,21 @@
 //!
 //! A feed is one thread that publishes like everybody else. It is given a [`Sink`] to publish into, and a channel that it
 //! waits on: an empty wait is its pacing, and a message or the channel's end means to stop now. It holds no lock while it
-//! reads, parses or makes anything: publications that are due are gathered first, then handed over in one batch.
+//! reads, parses or makes anything: publications that are due are gathered first, then handed over in one batch. Before it, the feed
+//! waits if workers are too far behind; what is late for that is published as soon as it can be.
 //!
 //! - [`market`]: the simulated market, made from a seed; [`demo`] plays it against the clock, `--demo`;
 //! - [`lines`]: the lines of a plain or compressed file, in bounded memory; [`replay`] publishes them at their own
 //!   timestamps, `--replay`, when `schedule` says that they are due.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::{
+    metrics::Door,
     protocol::envelope::Payload,
-    publish::{self, Publisher},
+    publish::{self, HOLD_PAUSE, Publisher},
 };
 
 pub mod demo;
@@ -32,6 +34,12 @@ pub trait Sink: Send + 'static {
 
     /// Begins a batch. Feeds keep it for as long as it takes to push what they have gathered.
     fn batch(&mut self) -> Self::Batch<'_>;
+
+    /// Whether a feed has to wait before the next batch.
+    fn holds(&self) -> bool;
+
+    /// It has waited for so long.
+    fn held(&self, length: Duration);
 }
 
 /// Publications that go out together.
@@ -48,6 +56,14 @@ impl Sink for Publisher {
 
     fn batch(&mut self) -> publish::Batch<'_> {
         Publisher::batch(self)
+    }
+
+    fn holds(&self) -> bool {
+        self.should_wait()
+    }
+
+    fn held(&self, length: Duration) {
+        self.was_held(Door::Feed, length);
     }
 }
 
@@ -72,6 +88,20 @@ fn wait(stop: &Receiver<()>, due: Instant) -> Wait {
         Err(RecvTimeoutError::Timeout) => Wait::Go,
         Ok(()) | Err(RecvTimeoutError::Disconnected) => Wait::Stop,
     }
+}
+
+/// Waits until a batch may be published, or until it is time to stop.
+fn wait_for_room(sink: &impl Sink, stop: &Receiver<()>) -> Wait {
+    if !sink.holds() {
+        return Wait::Go;
+    }
+    let begun = Instant::now();
+    let mut ended = Wait::Go;
+    while sink.holds() && ended == Wait::Go {
+        ended = wait(stop, Instant::now() + HOLD_PAUSE);
+    }
+    sink.held(begun.elapsed());
+    ended
 }
 
 /// Publications that are due, kept in one piece of memory until they are pushed together.
@@ -149,7 +179,7 @@ impl Gathered {
 pub(crate) mod tests {
     use super::*;
     use parking_lot::Mutex;
-    use std::{sync::Arc, time::Duration};
+    use std::sync::Arc;
 
     /// Remembers every publication and the size of every batch; refuses topics that begin with `refuse`.
     #[derive(Clone, Default)]
@@ -159,6 +189,10 @@ pub(crate) mod tests {
     pub(crate) struct Record {
         pub(crate) published: Vec<(String, String, Instant)>,
         pub(crate) batches: Vec<usize>,
+        /// So often it says that a feed has to wait.
+        pub(crate) holds: u32,
+        /// So often a feed has waited.
+        pub(crate) held: u32,
     }
 
     impl Sink for Recorder {
@@ -166,6 +200,17 @@ pub(crate) mod tests {
 
         fn batch(&mut self) -> Recording<'_> {
             Recording(&self.0, 0)
+        }
+
+        fn holds(&self) -> bool {
+            let mut record = self.0.lock();
+            let holds = record.holds > 0;
+            record.holds -= u32::from(holds);
+            holds
+        }
+
+        fn held(&self, _: Duration) {
+            self.0.lock().held += 1;
         }
     }
 
@@ -200,6 +245,22 @@ pub(crate) mod tests {
         assert_eq!(wait(&stop, late), Wait::Stop);
         drop(tell);
         assert_eq!(wait(&stop, late), Wait::Stop);
+    }
+
+    #[test]
+    fn whoever_is_held_back_looks_again_until_it_may_go_on_or_is_to_stop() {
+        let recorder = Recorder::default();
+        let (tell, stop) = crossbeam_channel::bounded(1);
+        assert_eq!(wait_for_room(&recorder, &stop), Wait::Go);
+        recorder.0.lock().holds = 5;
+        assert_eq!(wait_for_room(&recorder, &stop), Wait::Go);
+        {
+            let mut record = recorder.0.lock();
+            assert_eq!((record.holds, record.held), (0, 1));
+            record.holds = u32::MAX;
+        }
+        tell.send(()).unwrap();
+        assert_eq!(wait_for_room(&recorder, &stop), Wait::Stop);
     }
 
     #[test]

@@ -26,7 +26,7 @@ use super::{
     Gathered, Sink, Wait,
     lines::{Line, Lines},
     schedule::Schedule,
-    wait,
+    wait, wait_for_room,
 };
 use crate::{
     config::{Config, Speed},
@@ -219,6 +219,9 @@ impl Replay {
     fn pass(&mut self, schedule: &mut Schedule, sink: &mut impl Sink, stop: &Receiver<()>) -> io::Result<Pass> {
         loop {
             if self.gathered.is_full() || !self.lines.is_ready() {
+                if wait_for_room(sink, stop) == Wait::Stop {
+                    return Ok(Pass::Stopped);
+                }
                 self.send(sink);
                 self.progress.tell(self.lines.taken(), self.lines.file_len());
                 if wait(stop, Instant::now()) == Wait::Stop {
@@ -251,6 +254,9 @@ impl Replay {
             {
                 if due - now > LONG_WAIT {
                     tracing::warn!("replay {}: line {number} is due in {:?}", self.path.display(), due - now);
+                }
+                if wait_for_room(sink, stop) == Wait::Stop {
+                    return Ok(Pass::Stopped);
                 }
                 // Not `self.send`: the record still borrows the line.
                 send(&mut self.gathered, self.gathered_due.take(), sink, &mut self.summary, &self.path);

@@ -93,6 +93,22 @@ pub struct Request<'b> {
     headers: Vec<(&'b str, &'b str)>,
 }
 
+/// Whether [`parse`] may come to anything new with what is in `buffer`, of which it has seen `seen` bytes: the head may be whole,
+/// or is too long; or there is twice as much as before, so that what is no HTTP is found out early. So the bytes of a head
+/// that comes in small pieces are looked at a few times each, and not once with each piece.
+pub fn is_worth_parsing(buffer: &[u8], seen: usize, max_head: usize) -> bool {
+    let is_first = seen == 0;
+    let is_twice = seen.checked_ilog2() < buffer.len().checked_ilog2();
+    if is_first || is_twice || buffer.len() >= max_head {
+        return true;
+    }
+    // A line's end behind another one; the pair may have come in two pieces.
+    let from = seen.saturating_sub(2);
+    let ends_behind = |at: usize| matches!(buffer.get(..at), Some([.., b'\n', b'\r'] | [.., b'\n']));
+    let fresh = buffer.get(from..).unwrap_or_default();
+    memchr::memchr_iter(b'\n', fresh).any(|at| ends_behind(from.saturating_add(at)))
+}
+
 /// Parses the head of a request, and says how many bytes it has; `None` while more are needed.
 ///
 /// # Errors

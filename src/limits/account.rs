@@ -36,10 +36,12 @@ pub enum Table {
     Values,
     /// Bytes of unfinished messages (`--max-assembly-per-ip`).
     Assembly,
+    /// Bytes of all that its connections hold (`--max-held-per-ip`).
+    Held,
 }
 
 /// How many tables there are.
-pub const TABLES: usize = 5;
+pub const TABLES: usize = 6;
 
 /// Accounts that nobody holds and that are kept for what they did lately: an attacker with more addresses than this gets
 /// fresh quotas, and has them anyway.
@@ -112,6 +114,16 @@ impl Account {
         take(&self.used[table as usize], n, most)
     }
 
+    /// Takes `n` more of a table, whatever it then has.
+    pub(super) fn take_anyway(&self, table: Table, n: usize) {
+        self.used[table as usize].fetch_add(n, Ordering::Relaxed);
+    }
+
+    /// Whether it could take `n` more of a table.
+    pub(super) fn fits(&self, table: Table, n: usize) -> bool {
+        self.used[table as usize].load(Ordering::Relaxed).saturating_add(n) <= self.most(table)
+    }
+
     /// Gives `n` back.
     pub(super) fn give_back(&self, table: Table, n: usize) {
         let before = self.used[table as usize].fetch_sub(n, Ordering::Relaxed);
@@ -141,6 +153,11 @@ impl Charge {
     /// Charges an account with `n` of a table, if it then has no more than `most`.
     pub fn new(account: &Arc<Account>, table: Table, n: usize, most: usize) -> Option<Charge> {
         account.take(table, n, most).then(|| Charge { account: Arc::clone(account), table, held: n })
+    }
+
+    /// For `n` of a table that the account was charged with before.
+    pub(super) fn taken(account: &Arc<Account>, table: Table, n: usize) -> Charge {
+        Charge { account: Arc::clone(account), table, held: n }
     }
 
     /// Whether it is this account that is charged.

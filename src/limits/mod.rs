@@ -26,7 +26,7 @@ use self::account::{Accounts, Shares, TABLES, take};
 pub use self::{
     account::{Account, Charge, Table},
     prefix::Prefix,
-    quota::{Quota, Spent},
+    quota::{Quota, Spent, weight},
 };
 use crate::{clock::Moment, config::Config, metrics::Refusal};
 
@@ -37,6 +37,8 @@ pub struct Bounds {
     pub connections: usize,
     /// Bytes of unfinished messages.
     pub assembly: usize,
+    /// Bytes of all that connections hold.
+    pub held: usize,
     /// How often one address may connect.
     pub connects: Quota,
     /// What one address may have, by [`Table`].
@@ -49,6 +51,7 @@ impl Bounds {
         Bounds {
             connections: config.max_connections,
             assembly: config.max_assembly.as_u64() as usize,
+            held: config.max_held.as_u64() as usize,
             connects: Quota::new(config.max_connects_per_ip),
             shares: [
                 share(config.max_connections_per_ip, config.max_connections),
@@ -59,6 +62,7 @@ impl Bounds {
                     config.max_assembly_per_ip.map(|size| size.as_u64() as usize),
                     config.max_assembly.as_u64() as usize,
                 ),
+                share(config.max_held_per_ip.map(|size| size.as_u64() as usize), config.max_held.as_u64() as usize),
             ],
         }
     }
@@ -89,6 +93,8 @@ pub struct Limits {
     connections_max: AtomicUsize,
     assembly: AtomicUsize,
     assembly_max: AtomicUsize,
+    held: AtomicUsize,
+    held_max: AtomicUsize,
     shares: Arc<Shares>,
     accounts: Mutex<Accounts>,
     ipv6_len: u8,
@@ -103,6 +109,8 @@ impl Limits {
             connections_max: AtomicUsize::new(bounds.connections),
             assembly: AtomicUsize::new(0),
             assembly_max: AtomicUsize::new(bounds.assembly),
+            held: AtomicUsize::new(0),
+            held_max: AtomicUsize::new(bounds.held),
             accounts: Mutex::new(Accounts::new(&shares, bounds.connects)),
             shares,
             ipv6_len,
@@ -114,13 +122,15 @@ impl Limits {
     pub fn of_connections(connections_max: usize) -> Arc<Limits> {
         let connects = Quota::new("0".parse().expect("no limit"));
         let shares = [usize::MAX; TABLES];
-        Limits::new(&Bounds { connections: connections_max, assembly: usize::MAX, connects, shares }, 64)
+        let (assembly, held) = (usize::MAX, usize::MAX);
+        Limits::new(&Bounds { connections: connections_max, assembly, held, connects, shares }, 64)
     }
 
     /// Sets the bounds anew. Who is there stays, and whoever has more than it may keeps it.
     pub fn set(&self, bounds: &Bounds) {
         self.connections_max.store(bounds.connections, Ordering::Relaxed);
         self.assembly_max.store(bounds.assembly, Ordering::Relaxed);
+        self.held_max.store(bounds.held, Ordering::Relaxed);
         self.shares.set(bounds.shares);
         self.accounts.lock().connects = bounds.connects;
     }
@@ -138,6 +148,11 @@ impl Limits {
     /// Bytes of unfinished messages that there may be.
     pub fn assembly_max(&self) -> usize {
         self.assembly_max.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that connections may hold.
+    pub fn held_max(&self) -> usize {
+        self.held_max.load(Ordering::Relaxed)
     }
 
     /// Addresses that have an account.
@@ -159,7 +174,7 @@ impl Limits {
             return Err(Refusal::ServerFull);
         }
         // From here on the permit gives back what was taken.
-        let mut permit = Permit { limits: Arc::clone(self), account: None, subscriptions: 0, assembly: 0 };
+        let mut permit = Permit { limits: Arc::clone(self), account: None, subscriptions: 0, assembly: 0, held: 0 };
         if let Some(address) = address {
             permit.count(address, now)?;
         }
@@ -175,7 +190,11 @@ pub struct Permit {
     account: Option<Arc<Account>>,
     subscriptions: u32,
     assembly: u32,
+    held: u32,
 }
+
+/// What nobody is refused, nor cut for, however little there is left of what all may hold. An ordinary connection holds less.
+pub const HELD_LEAST: usize = 4096;
 
 impl Permit {
     /// Counts the connection as one of `address` as well. For a proxy's connection, whose client is known later.
@@ -197,6 +216,7 @@ impl Permit {
         if !account.take(Table::Connections, 1, account.most(Table::Connections)) {
             return Err(Refusal::AddressFull);
         }
+        account.take_anyway(Table::Held, self.held());
         self.account = Some(account);
         Ok(())
     }
@@ -230,6 +250,14 @@ impl Permit {
         }
     }
 
+    /// Hands on what `n` of its subscriptions are of its address's share, which may then outlive the connection.
+    pub fn part(&mut self, n: usize) -> Option<Charge> {
+        let account = self.account.as_ref()?;
+        debug_assert!(n <= self.subscriptions as usize, "{n} of {} end", self.subscriptions);
+        self.subscriptions -= n as u32;
+        Some(Charge::taken(account, Table::Subscriptions, n))
+    }
+
     /// From now on the connection holds so many bytes of unfinished messages.
     ///
     /// # Errors
@@ -237,6 +265,7 @@ impl Permit {
     pub fn hold(&mut self, bytes: usize) -> Result<(), Refusal> {
         let before = self.assembly as usize;
         if let Some(more) = bytes.checked_sub(before) {
+            self.may_hold(bytes, more)?;
             if let Some(account) = &self.account
                 && !account.take(Table::Assembly, more, account.most(Table::Assembly))
             {
@@ -254,6 +283,50 @@ impl Permit {
         // A message has at most 512 MiB.
         self.assembly = bytes as u32;
         Ok(())
+    }
+
+    /// Whether there is room for `more` of what all connections hold; none is needed for less than [`HELD_LEAST`] in one piece.
+    ///
+    /// # Errors
+    /// Which bound would be exceeded.
+    pub fn may_hold(&self, piece: usize, more: usize) -> Result<(), Refusal> {
+        if piece < HELD_LEAST {
+            return Ok(());
+        }
+        if self.account.as_ref().is_some_and(|account| !account.fits(Table::Held, more)) {
+            return Err(Refusal::AddressHeldFull);
+        }
+        let held = self.limits.held.load(Ordering::Relaxed);
+        if held.saturating_add(more) > self.limits.held_max() { Err(Refusal::HeldFull) } else { Ok(()) }
+    }
+
+    /// Notes that the connection holds so many bytes, of any kind. That is so whether there is room for it or not.
+    pub fn holds(&mut self, bytes: usize) {
+        // No connection comes near 4 GiB: each kind has a bound well below.
+        let (before, bytes) = (self.held, u32::try_from(bytes).unwrap_or(u32::MAX));
+        self.held = bytes;
+        let (more, less) = (bytes.saturating_sub(before) as usize, before.saturating_sub(bytes) as usize);
+        self.limits.held.fetch_add(more, Ordering::Relaxed);
+        self.limits.held.fetch_sub(less, Ordering::Relaxed);
+        if let Some(account) = &self.account {
+            account.take_anyway(Table::Held, more);
+            account.give_back(Table::Held, less);
+        }
+    }
+
+    /// What it was said to hold last.
+    pub fn held(&self) -> usize {
+        self.held as usize
+    }
+
+    /// Which bound of what connections hold is exceeded, of its address or of all; none if none is.
+    pub fn held_excess(&self) -> Option<Refusal> {
+        self.may_hold(HELD_LEAST, 0).err()
+    }
+
+    /// Whether all connections hold more than they may.
+    pub fn all_hold_too_much(&self) -> bool {
+        self.limits.held.load(Ordering::Relaxed) > self.limits.held_max()
     }
 
     /// It holds none any more.
@@ -274,6 +347,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         self.limits.connections.fetch_sub(1, Ordering::Relaxed);
         self.let_go();
+        self.holds(0);
         if let Some(account) = &self.account {
             account.give_back(Table::Subscriptions, self.subscriptions as usize);
             account.give_back(Table::Connections, 1);
@@ -293,6 +367,7 @@ mod tests {
         Bounds {
             connections,
             assembly: 1000,
+            held: 1_000_000,
             connects: Quota::new("0".parse().unwrap()),
             shares: [per_address; TABLES],
         }
@@ -330,7 +405,7 @@ mod tests {
     fn one_address_has_half_of_each_table_unless_it_was_set() {
         let config = Config { max_connections: 9, max_topics_per_ip: Some(0), ..Config::default() };
         let shares = Bounds::of(&config).shares;
-        assert_eq!(shares, [5, 500_000, usize::MAX, 128 << 20, 128 << 20]);
+        assert_eq!(shares, [5, 500_000, usize::MAX, 128 << 20, 128 << 20, 128 << 20]);
         let config = Config { max_connections_per_ip: Some(7), max_topics: 1, ..config };
         assert_eq!(Bounds::of(&config).shares[..3], [7, 500_000, usize::MAX]);
         assert_eq!(Bounds::of(&Config { max_topics_per_ip: None, ..config }).shares[2], 1, "one is no less than half");
@@ -381,5 +456,29 @@ mod tests {
         assert_eq!(tries("127.0.0.1", NOW + Duration::from_millis(500)), 5);
         let mut by_proxy = limits.admit(None, NOW).unwrap();
         assert_eq!(by_proxy.count(address("127.0.0.2"), NOW), Err(Refusal::ConnectsLimited));
+    }
+
+    #[test]
+    fn what_connections_hold_is_counted_also_beyond_the_bounds_and_only_who_asks_for_more_is_refused() {
+        let limits = Limits::new(&Bounds { held: 100_000, ..bounds(10, 60_000) }, 64);
+        let mut first = limits.admit(Some(address("127.0.0.1")), NOW).unwrap();
+        let mut other = limits.admit(None, NOW).unwrap();
+        first.holds(50_000);
+        assert_eq!(first.may_hold(10_001, 10_001), Err(Refusal::AddressHeldFull));
+        assert_eq!((first.may_hold(10_000, 10_000), first.may_hold(HELD_LEAST - 1, usize::MAX)), (Ok(()), Ok(())));
+        assert_eq!((other.may_hold(50_000, 50_000), other.may_hold(50_001, 50_001)), (Ok(()), Err(Refusal::HeldFull)));
+        first.holds(70_000);
+        assert_eq!((first.held_excess(), other.held_excess()), (Some(Refusal::AddressHeldFull), None));
+        other.holds(40_000);
+        assert_eq!((other.held_excess(), other.hold(5000)), (Some(Refusal::HeldFull), Err(Refusal::HeldFull)));
+        // A proxy's connection takes along what it holds to the address that it turns out to be of.
+        other.count(address("127.0.0.2"), NOW).unwrap();
+        let account = Arc::clone(other.account().unwrap());
+        assert_eq!(account.used(Table::Held), 40_000);
+        other.holds(10_000);
+        drop(first);
+        assert_eq!((account.used(Table::Held), limits.held.load(Ordering::Relaxed)), (10_000, 10_000));
+        drop(other);
+        assert_eq!((account.used(Table::Held), limits.held.load(Ordering::Relaxed)), (0, 0));
     }
 }

@@ -26,6 +26,12 @@ use crate::{
 /// that a client may subscribe to, each in a command of its own, all right after connecting.
 const BURST: Duration = Duration::from_secs(2);
 
+/// What a publication of so many bytes counts as: once for each KiB that is begun, so that a bound on publications bounds what the
+/// tape takes, too.
+pub fn weight(len: usize) -> u32 {
+    u32::try_from(len.div_ceil(1024)).unwrap_or(u32::MAX).max(1)
+}
+
 /// A bound on how often something may be done.
 #[derive(Clone, Copy, Debug)]
 pub struct Quota {
@@ -63,28 +69,39 @@ impl Quota {
 
     /// Counts one, unless it would be one too many; returns whether it may be.
     pub fn allows(&self, spent: &mut Spent, now: Moment) -> bool {
+        self.allows_several(spent, 1, now)
+    }
+
+    /// Counts one thing that counts as `weight`.
+    pub fn allows_several(&self, spent: &mut Spent, weight: u32, now: Moment) -> bool {
         if self.is_none() {
             return true;
         }
-        let next = self.after_one(spent.lasts_until, now);
+        let next = self.after(spent.lasts_until, weight, now);
         if let Some(lasts_until) = next {
             spent.lasts_until = lasts_until;
         }
         next.is_some()
     }
 
-    /// The same for a bucket that several threads share.
+    /// Counts one in a bucket that several threads share.
     pub fn allows_shared(&self, spent: &SharedSpent, now: Moment) -> bool {
+        self.allows_several_shared(spent, 1, now)
+    }
+
+    /// Counts one thing that counts as `weight` in a bucket that several threads share.
+    pub fn allows_several_shared(&self, spent: &SharedSpent, weight: u32, now: Moment) -> bool {
         // Relaxed: nothing but the number itself depends on it.
-        let next = |nanos| self.after_one(Moment(nanos), now).map(|lasts_until| lasts_until.0);
+        let next = |nanos| self.after(Moment(nanos), weight, now).map(|lasts_until| lasts_until.0);
         self.is_none() || spent.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next).is_ok()
     }
 
-    /// Until when it lasts with one more; none if that is one too many.
-    fn after_one(&self, lasts_until: Moment, now: Moment) -> Option<Moment> {
-        let lasts_until = lasts_until.max(now) + self.each;
-        // One is always allowed after a long enough pause, also where it lasts longer than the burst.
-        (lasts_until <= now + BURST.max(self.each)).then_some(lasts_until)
+    /// Until when it lasts with so much more; none if that is too much.
+    fn after(&self, lasts_until: Moment, weight: u32, now: Moment) -> Option<Moment> {
+        let length = self.each.saturating_mul(weight);
+        let lasts_until = lasts_until.max(now) + length;
+        // One thing is always allowed after a long enough pause, also where it lasts longer than the burst.
+        (lasts_until <= now + BURST.max(length)).then_some(lasts_until)
     }
 }
 
@@ -129,6 +146,21 @@ mod tests {
         let mut spent = Spent::default();
         let seconds: Vec<u64> = (1..=30).filter(|s| quota.allows(&mut spent, Moment(s * 1_000_000_000))).collect();
         assert_eq!(seconds, [1, 11, 21]);
+    }
+
+    #[test]
+    fn what_weighs_more_counts_as_more_and_passes_after_a_long_enough_pause() {
+        assert_eq!([0, 1, 1024, 1025, 64 * 1024].map(weight), [1, 1, 1, 2, 64]);
+        let quota = Quota::new("10/s".parse().unwrap());
+        let (mut spent, start) = (Spent::default(), Moment(5_000_000_000));
+        assert!(quota.allows_several(&mut spent, 15, start) && !quota.allows_several(&mut spent, 6, start));
+        assert!(quota.allows_several(&mut spent, 5, start) && !quota.allows(&mut spent, start));
+        // More than ever comes at once.
+        let later = start + Duration::from_secs(1);
+        assert!(!quota.allows_several(&mut spent, 30, later));
+        assert!(quota.allows_several(&mut spent, 30, start + BURST) && !quota.allows(&mut spent, start + BURST));
+        let shared = SharedSpent::default();
+        assert!(quota.allows_several_shared(&shared, 20, start) && !quota.allows_shared(&shared, start));
     }
 
     #[test]

@@ -25,9 +25,9 @@ pub enum ErrorCode {
     TooManySubscriptions,
     /// One topic more than the server keeps, or larger snapshots than it holds for one client.
     TooManyTopics,
-    /// The server as a whole has as many subscriptions as it may.
+    /// The server as a whole has as many subscriptions as it may, or holds as much.
     ServerFull,
-    /// The client's address has as many subscriptions, or has added as many topics, as it may.
+    /// The client's address has as many subscriptions, has added as many topics, or has the server hold as much as it may.
     AddressFull,
     /// The payload is larger than the server takes.
     TooLarge,

@@ -29,5 +29,5 @@ pub use envelope::{Envelope, Payload, update_prefix};
 #[cfg(fuzzing)]
 pub use json::Json;
 pub(crate) use json::{DEPTH_MAX, is_too_deep};
-pub use name::{Topic, is_pattern, matches};
+pub use name::{PATTERN_SEGMENTS_MAX, Topic, is_pattern, matches};
 pub use reply::Reply;

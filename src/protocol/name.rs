@@ -1,7 +1,9 @@
 //! Topic names, and the patterns that match them.
 //!
 //! A name is one or more segments joined by single dots; a segment is one or more of `[A-Za-z0-9_:@+=~-]`. A pattern is a
-//! name in which whole segments may be wildcards: `*` stands for exactly one segment, a last `>` for one or more.
+//! name in which whole segments may be wildcards: `*` stands for exactly one segment, a last `>` for one or more. It has at
+//! most [`PATTERN_SEGMENTS_MAX`] segments: where each may be a name or a wildcard, twice as many patterns stand for a topic with
+//! every segment more, and whoever publishes on it waits until they are found.
 //!
 //! ```text
 //!  q . us . AAPL        a topic
@@ -11,6 +13,9 @@
 //!
 //! Names are ASCII, so every byte offset in an error is also the character's number. All functions here look at each byte
 //! at most once and allocate nothing; only an error that is shown becomes text.
+
+/// Segments of a pattern, wildcards among them. Names of the largest feeds have four or five.
+pub const PATTERN_SEGMENTS_MAX: usize = 10;
 
 /// The rule for the name of a topic that is published on.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +71,12 @@ pub enum NameError {
         /// Its byte.
         at: usize,
     },
+    /// A pattern of more segments than one may have.
+    #[error("a pattern must have at most {PATTERN_SEGMENTS_MAX} segments, found {found}")]
+    TooManySegments {
+        /// Segments found.
+        found: usize,
+    },
 }
 
 impl Topic {
@@ -99,20 +110,25 @@ pub fn is_pattern(name: &str) -> bool {
     memchr::memchr2(b'*', b'>', name.as_bytes()).is_some()
 }
 
-/// Checks that `name` can be subscribed to: a topic's name or a pattern, at most `max_len` bytes.
+/// Checks that `name` can be subscribed to: a topic's name, or a pattern of at most [`PATTERN_SEGMENTS_MAX`] segments, at most
+/// `max_len` bytes.
 ///
 /// # Errors
 /// The first thing that is wrong, read from the left; the length goes first.
 pub fn check_pattern(name: &str, max_len: usize) -> Result<(), NameError> {
     check_length(name, max_len)?;
-    let mut at = 0;
+    let (mut at, mut segments) = (0, 0);
     for segment in name.split('.') {
+        segments += 1;
         let end = at + segment.len();
         check_segment(name, at, end)?;
         if segment == ">" && end < name.len() {
             return Err(NameError::NotLast { at });
         }
         at = end + 1;
+    }
+    if segments > PATTERN_SEGMENTS_MAX && is_pattern(name) {
+        return Err(NameError::TooManySegments { found: segments });
     }
     Ok(())
 }
@@ -241,6 +257,18 @@ mod tests {
         assert_eq!(check_pattern("q.>>", 128), Err(PartOfSegment { found: '>', at: 2 }));
         assert_eq!(check_pattern("q.>.x", 128), Err(NotLast { at: 2 }));
         assert_eq!(check_pattern("*..x", 128), Err(EmptySegment { at: 2 }));
+    }
+
+    #[test]
+    fn a_pattern_has_so_many_segments_and_a_topic_as_many_as_it_likes() {
+        let name = |segments: usize, last: &str| ["a.".repeat(segments - 1).as_str(), last].concat();
+        for last in ["*", ">"] {
+            assert_eq!(check_pattern(&name(10, last), 128), Ok(()));
+            let error = check_pattern(&name(11, last), 128).unwrap_err();
+            assert_eq!(error, NameError::TooManySegments { found: 11 });
+            assert_eq!(error.to_string(), "a pattern must have at most 10 segments, found 11");
+        }
+        assert_eq!(check_pattern(&name(60, "a"), 128), Ok(()));
     }
 
     #[test]

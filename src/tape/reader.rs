@@ -18,6 +18,8 @@ pub struct Reader {
     segments: VecDeque<Arc<Segment>>,
     head: Position,
     floor: Position,
+    /// Bytes of the tape before the head.
+    written: u64,
 }
 
 /// A contiguous piece of one lane of one segment: frames, ready to be sent.
@@ -106,7 +108,7 @@ impl Deref for Published<'_> {
 impl Reader {
     /// A reader that sees nothing until the first [`Reader::refresh`].
     pub fn new(tape: Tape) -> Reader {
-        Reader { tape, segments: VecDeque::new(), head: Position(0), floor: Position(0) }
+        Reader { tape, segments: VecDeque::new(), head: Position(0), floor: Position(0), written: 0 }
     }
 
     /// The head as of the last refresh: everything before it can be read.
@@ -138,13 +140,31 @@ impl Reader {
         } else {
             self.floor = self.floor.max(self.tape.tail().min(head));
         }
+        // After the head: what came in between counts as seen, rather than as missed by a reader that sleeps next.
+        self.written = self.tape.written();
         self.head = head;
         head
     }
 
+    /// Bytes of the tape, as [`Tape::written`] counts them, before `position`; not beyond the head.
+    pub fn written_before(&self, position: Position) -> u64 {
+        if position >= self.head {
+            return self.written;
+        }
+        let frames: u64 = Lane::ALL.into_iter().map(|lane| self.bytes_from(lane, position)).sum();
+        let entries = (self.head.0 - position.0) * size_of::<Entry>() as u64;
+        self.written.saturating_sub(frames + entries)
+    }
+
     /// Lets go of what is before the floor.
+    #[cfg(any(test, fuzzing))]
     pub fn trim(&mut self) {
-        while self.segments.front().is_some_and(|oldest| oldest.end() <= self.floor.0) {
+        self.trim_before(self.floor);
+    }
+
+    /// Lets go of what is before the floor, but for what comes from `kept` on: somebody still has to look at it.
+    pub fn trim_before(&mut self, kept: Position) {
+        while self.segments.front().is_some_and(|oldest| oldest.end() <= kept.min(self.floor).0) {
             self.segments.pop_front();
         }
     }

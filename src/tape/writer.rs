@@ -35,6 +35,9 @@ pub struct TapeSettings {
     pub epoch: u64,
 }
 
+/// Topics that are forgotten under one hold of the lock: each changes three tables, and a microsecond is gone.
+const FORGOTTEN_AT_ONCE: usize = 32;
+
 /// The tape, shared by everybody who publishes or reads.
 #[derive(Clone)]
 pub struct Tape(pub(super) Arc<Shared>);
@@ -43,6 +46,8 @@ pub(super) struct Shared {
     // Written by every publication, read by every worker's turn: a cache line of its own.
     pub(super) head: CachePadded<AtomicU64>,
     pub(super) tail: AtomicU64,
+    /// Bytes written up to the head, ever. (The standard library's, as below.)
+    written: std::sync::atomic::AtomicU64,
     /// The lanes that are wanted. It changes under the lock, and is looked at without it by those who make publications ready,
     /// and then again: whatever they see, nothing goes wrong. So it is the standard library's also under the model checker.
     wanted: AtomicU8,
@@ -57,12 +62,18 @@ pub(super) struct Shared {
 ///   into it, and the payload to the last value. That is bounded by `--max-message`, once for each lane. Nothing is escaped,
 ///   coded or looked through, unless a lane began to be wanted since that was done ([`Draft::prepare`]);
 /// - a lane begins or ceases to be wanted, a reader fetches the segments that it doesn't know: a count, a list of pointers;
-/// - somebody looks at topics ([`Tape::with_topics`], [`Tape::with_changed`], [`Tape::forget_topics`]), some hundred at a time.
+/// - somebody looks at topics ([`Tape::with_topics`], [`Tape::with_changed`]), some hundred at a time, and takes along what he
+///   needs of them: what it means is found out afterwards. Some are forgotten, some dozen at a time, and freed afterwards.
+///
+/// No table moves as a whole to grow, and nothing large is freed. So nobody holds it for longer than some 50 microseconds, and
+/// tests count what is looked at.
 pub(super) struct Writer {
     pub(super) registry: Registry,
     pub(super) store: Store,
     /// The next publication's position; the head, once it is published.
     next: u64,
+    /// Bytes ever written: frames and index entries.
+    written: u64,
     /// How many subscribers each lane has, in units that only [`Tape::want`] knows.
     wanted: [u32; LANES],
     values_dropped: u64,
@@ -118,11 +129,13 @@ impl Tape {
         Tape(Arc::new(Shared {
             head: CachePadded::new(AtomicU64::new(0)),
             tail: AtomicU64::new(0),
+            written: std::sync::atomic::AtomicU64::new(0),
             wanted: AtomicU8::new(0),
             writer: Mutex::new(Writer {
                 registry,
                 store: Store::new(settings.segment, settings.retain),
                 next: 0,
+                written: 0,
                 wanted: [0; LANES],
                 values_dropped: 0,
             }),
@@ -142,9 +155,29 @@ impl Tape {
         Position(self.0.tail.load(Ordering::Relaxed))
     }
 
+    /// Bytes written so far, as of the head or a moment later: frames of all lanes, and index entries.
+    #[inline]
+    pub fn written(&self) -> u64 {
+        // Relaxed: whoever has loaded the head before sees at least what belongs to it.
+        self.0.written.load(Ordering::Relaxed)
+    }
+
     /// Takes the writer's lock, to append one or several publications that are published together when it is dropped.
     pub fn appender(&self) -> Appender<'_> {
-        Appender { shared: &self.0, writer: self.0.writer.lock() }
+        Appender { shared: &self.0, writer: self.lock() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Writer> {
+        let writer = self.0.writer.lock();
+        #[cfg(any(test, fuzzing))]
+        writer.registry.looks.begin();
+        writer
+    }
+
+    /// Topics that were looked at under one hold of the lock, at most.
+    #[cfg(any(test, fuzzing))]
+    pub fn longest_hold(&self) -> usize {
+        self.0.writer.lock().registry.looks.most()
     }
 
     /// What it was made with.
@@ -160,7 +193,7 @@ impl Tape {
 
     /// Says that `lane` has one subscriber (or group of them) more. From the returned position on it is written.
     pub fn want(&self, lane: Lane) -> Position {
-        let mut writer = self.0.writer.lock();
+        let mut writer = self.lock();
         writer.wanted[lane as usize] += 1;
         self.show_wanted(&writer);
         Position(writer.next)
@@ -168,7 +201,7 @@ impl Tape {
 
     /// Takes one [`Tape::want`] back.
     pub fn unwant(&self, lane: Lane) {
-        let mut writer = self.0.writer.lock();
+        let mut writer = self.lock();
         writer.wanted[lane as usize] -= 1;
         self.show_wanted(&writer);
     }
@@ -179,21 +212,33 @@ impl Tape {
         self.0.wanted.store(wanted.bits(), Ordering::Relaxed);
     }
 
-    /// Looks at the topics and at the position that goes with them, under the lock: keep it short.
+    /// Looks at the topics and at the position that goes with them, under the lock: at some hundred, and at nothing but what can
+    /// be taken along at once.
     pub fn with_topics<R>(&self, look: impl FnOnce(&Registry, Position) -> R) -> R {
-        let writer = self.0.writer.lock();
+        let writer = self.lock();
         look(&writer.registry, Position(writer.next))
     }
 
-    /// Looks at the topics that had publications from `since` on, and at the position that goes with them, under the lock.
-    pub fn with_changed<R>(&self, since: Position, look: impl FnOnce(&Registry, Vec<u32>, Position) -> R) -> R {
-        let writer = self.0.writer.lock();
+    /// Looks at the topics that had publications from `since` on, by their slots in order, and at the position that goes with
+    /// them, under the lock. None, and nothing is looked at, if there may be more than `most` such publications: what the tape
+    /// has let go of can be of any topic.
+    pub fn with_changed<R>(
+        &self,
+        since: Position,
+        most: usize,
+        look: impl FnOnce(&Registry, Vec<u32>, Position) -> R,
+    ) -> Option<R> {
+        let writer = self.lock();
+        let is_gone = since.0 < writer.store.tail();
+        let count = if is_gone { writer.registry.slots().into() } else { writer.next.saturating_sub(since.0) };
+        if count > most as u64 {
+            return None;
+        }
         let mut slots = Vec::new();
-        if since.0 < writer.store.tail() {
-            // What the tape has let go of since can't be asked any more: any topic may have changed.
+        if is_gone {
             slots.extend(0..writer.registry.slots());
         }
-        for segment in writer.store.segments().iter().rev() {
+        for segment in writer.store.segments().iter().rev().take_while(|_| !is_gone) {
             let from = since.0.max(segment.base.0);
             for at in from..segment.end().min(writer.next) {
                 // SAFETY: the lock is held, and the entry lies before `next`: it was written by an earlier holder.
@@ -205,29 +250,38 @@ impl Tape {
         }
         slots.sort_unstable();
         slots.dedup();
-        look(&writer.registry, slots, Position(writer.next))
+        Some(look(&writer.registry, slots, Position(writer.next)))
     }
 
     /// Forgets, among the slots `slots`, the topics of which `useless` says so; it is told whether publications of the topic
     /// are still held. Returns how many. What is left of them on the tape is nobody's.
-    pub fn forget_topics(&self, slots: std::ops::Range<u32>, useless: impl Fn(&Topic, bool) -> bool) -> usize {
-        let mut writer = self.0.writer.lock();
-        let tail = writer.store.tail();
-        writer.registry.rest_until(tail);
+    pub fn forget_topics(&self, slots: impl IntoIterator<Item = u32>, useless: impl Fn(&Topic, bool) -> bool) -> usize {
+        let mut slots = slots.into_iter().peekable();
         let mut forgotten = 0;
-        for slot in slots.start..slots.end.min(writer.registry.slots()) {
-            if writer.registry.at(slot).is_some_and(|topic| useless(topic, topic.end > tail)) {
-                writer.registry.forget(slot);
-                forgotten += 1;
+        while slots.peek().is_some() {
+            let mut gone = Vec::with_capacity(FORGOTTEN_AT_ONCE);
+            let mut writer = self.lock();
+            let tail = writer.store.tail();
+            writer.registry.rest_until(tail);
+            for slot in slots.by_ref().take(FORGOTTEN_AT_ONCE) {
+                if writer.registry.at(slot).is_some_and(|topic| useless(topic, topic.end > tail)) {
+                    gone.extend(writer.registry.forget(slot));
+                }
             }
+            // They are freed when nobody waits for it.
+            drop(writer);
+            forgotten += gone.len();
         }
         forgotten
     }
 
     /// Gives back memory of topics in the slots `slots` that was needed once.
     pub fn trim_topics(&self, slots: std::ops::Range<u32>) {
-        let writer = &mut *self.0.writer.lock();
-        writer.registry.trim(slots, writer.store.tail());
+        let mut writer = self.lock();
+        let tail = writer.store.tail();
+        let room = writer.registry.trim(slots, tail);
+        drop(writer);
+        drop(room);
     }
 
     /// What the metrics show, unless somebody is publishing for longer than a moment.
@@ -302,6 +356,7 @@ impl Appender<'_> {
         let entry = Entry { topic: id, seq, ts, origin, previous, ends, opens, kind, flags };
         writer.store.set_entry(position, entry);
         writer.next += 1;
+        writer.written += (len.iter().sum::<usize>() + size_of::<Entry>()) as u64;
         if !writer.registry.keep(id.slot, ts, kind, draft.payload(), account) {
             writer.values_dropped += 1;
         }
@@ -311,6 +366,8 @@ impl Appender<'_> {
 
 impl Drop for Appender<'_> {
     fn drop(&mut self) {
+        // Relaxed: the head's Release follows.
+        self.shared.written.store(self.writer.written, Ordering::Relaxed);
         // Release: pairs with the Acquire loads in `Tape::head` and `Reader::refresh`; all that was written is before it.
         self.shared.head.store(self.writer.next, Ordering::Release);
         // Relaxed: only a hint, and its writers take turns.

@@ -6,6 +6,9 @@
 //! owns it under its lock, so that numbering and tape order can't disagree. [`Subscriptions`] counts, for the whole
 //! server, who is subscribed to which name.
 
+#[cfg(any(test, fuzzing))]
+mod looks;
+mod names;
 mod patterns;
 mod registry;
 #[cfg(all(any(test, fuzzing), not(loom)))]
@@ -13,5 +16,7 @@ mod registry;
 pub mod script;
 mod subscriptions;
 
+#[cfg(any(test, fuzzing))]
+pub(crate) use looks::Looks;
 pub use registry::{LastValue, Registry, RegistryFull, Topic, TopicId};
 pub use subscriptions::{Subscriptions, TooManySubscriptions};

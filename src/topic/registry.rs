@@ -9,7 +9,7 @@
 //! then used again under another generation, and later topics get a new [`Epoch`], because its numbering may restart.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ops::{Bound, Range},
     sync::Arc,
 };
@@ -18,7 +18,8 @@ use crate::{
     lane,
     limits::{Account, Charge, Table},
     publication::{Epoch, Kind, Payload},
-    slack::{KEPT_BY_ONE, KEPT_BY_THREAD, Slack},
+    slack::{KEPT_BY_ONE, Slack},
+    topic::names::Names,
 };
 
 /// A topic's place in the table. The generation tells it from an earlier, forgotten topic in the same slot.
@@ -130,12 +131,14 @@ impl Topic {
     }
 
     /// Lets go of what is known of publications before `tail`, where the tape begins: a topic that has gone quiet would keep it.
-    pub fn trim(&mut self, tail: u64) {
+    /// Returns room that is to be freed where nobody waits.
+    fn trim(&mut self, tail: u64) -> Option<VecDeque<u64>> {
         self.marks.let_go(tail);
-        self.marks.positions.give_back(KEPT_BY_ONE);
         if self.end <= tail {
-            self.marks.positions = VecDeque::new();
+            return Some(std::mem::take(&mut self.marks.positions)).filter(|room| room.capacity() > 0);
         }
+        self.marks.positions.give_back(KEPT_BY_ONE);
+        None
     }
 
     /// Bytes of its last value's buffer.
@@ -159,9 +162,11 @@ impl Topic {
 impl Marks {
     fn let_go(&mut self, tail: u64) {
         let Marks { first, positions } = self;
-        while positions.front().is_some_and(|position| *position < tail) {
-            positions.pop_front();
-            *first += 1;
+        if positions.front().is_some_and(|position| *position < tail) {
+            // All at once: of a topic that had the whole tape to itself there are as many as it holds publications.
+            let gone = positions.partition_point(|position| *position < tail);
+            positions.drain(..gone);
+            *first += gone as u64;
         }
     }
 }
@@ -184,20 +189,28 @@ pub enum RegistryFull {
 /// The table of topics.
 #[derive(Debug)]
 pub struct Registry {
-    /// Clients choose the names, so the hash has a key that they don't know; it is 20 ns of a publication.
-    by_name: HashMap<Arc<str>, u32>,
+    /// The slot of each name.
+    by_name: Names<u32>,
     /// The same in order, for lists of topics. Costs a new topic some hundred nanoseconds, and a publication nothing.
     in_order: BTreeMap<Arc<str>, u32>,
     slots: Vec<Slot>,
     free: Vec<u32>,
-    /// Slots of forgotten topics that the tape still has publications of, with the position after the last: whoever is
+    /// Slots of forgotten topics that the tape still has publications of, by the position after the last: whoever is
     /// behind must not take them for another topic's.
-    resting: Vec<(u64, u32)>,
+    resting: BTreeSet<(u64, u32)>,
     epoch: u64,
     topics_max: usize,
     value_bytes: usize,
     value_bytes_max: usize,
+    #[cfg(any(test, fuzzing))]
+    pub(crate) looks: crate::topic::Looks,
 }
+
+/// Slots that there is room for from the start, at most: 16 MiB of addresses.
+const SLOTS_RESERVED: usize = 1 << 20;
+
+/// Slots that [`Registry::rest_until`] makes available at a time.
+const RESTED_AT_ONCE: usize = 64;
 
 #[derive(Debug)]
 struct Slot {
@@ -210,16 +223,32 @@ impl Registry {
     /// topics' epoch: the start time of the server, so that it differs from any earlier one's.
     pub fn new(topics_max: usize, value_bytes_max: usize, epoch: u64) -> Registry {
         Registry {
-            by_name: HashMap::new(),
+            by_name: Names::default(),
             in_order: BTreeMap::new(),
-            slots: Vec::new(),
+            // It doesn't move to grow, while somebody publishes; room that isn't used is no memory.
+            slots: Vec::with_capacity(topics_max.min(SLOTS_RESERVED)),
             free: Vec::new(),
-            resting: Vec::new(),
+            resting: BTreeSet::new(),
             epoch,
             topics_max,
             value_bytes: 0,
             value_bytes_max,
+            #[cfg(any(test, fuzzing))]
+            looks: Default::default(),
         }
+    }
+
+    /// Counts that it is looked at so many things, for those who hold it against what may be looked at under one lock.
+    #[inline]
+    fn looked(&self, _things: usize) {
+        #[cfg(any(test, fuzzing))]
+        self.looks.add(_things);
+    }
+
+    fn slot_of(&self, name: &str) -> Option<u32> {
+        let Registry { by_name, slots, .. } = self;
+        let is_it = |slot: &u32| slots[*slot as usize].topic.as_deref().is_some_and(|topic| &*topic.name == name);
+        by_name.find(by_name.hash(name), is_it).copied()
     }
 
     /// How many topics there are.
@@ -244,18 +273,20 @@ impl Registry {
 
     /// The topic of this name.
     pub fn find(&self, name: &str) -> Option<&Topic> {
-        self.slots[*self.by_name.get(name)? as usize].topic.as_deref()
+        self.looked(1);
+        self.slots[self.slot_of(name)? as usize].topic.as_deref()
     }
 
     /// The topic in this slot.
     pub fn at(&self, slot: u32) -> Option<&Topic> {
+        self.looked(1);
         self.slots.get(slot as usize)?.topic.as_deref()
     }
 
     /// The topics from this name on, in order.
     pub fn from(&self, name: Bound<&str>) -> impl Iterator<Item = &Topic> {
         let slots = self.in_order.range::<str, _>((name, Bound::Unbounded)).map(|(_, slot)| *slot as usize);
-        slots.filter_map(|slot| self.slots[slot].topic.as_deref())
+        slots.inspect(|_| self.looked(1)).filter_map(|slot| self.slots[slot].topic.as_deref())
     }
 
     /// The topic of this name, made if there was none, and then charged to `account`: if `check` says that there may be one.
@@ -269,8 +300,9 @@ impl Registry {
         account: Option<&Arc<Account>>,
         check: impl FnOnce() -> Result<(), E>,
     ) -> Result<&mut Topic, E> {
-        let slot = match self.by_name.get(name) {
-            Some(slot) => *slot,
+        self.looked(1);
+        let slot = match self.slot_of(name) {
+            Some(slot) => slot,
             None => {
                 check()?;
                 self.make(name, account)?
@@ -310,7 +342,7 @@ impl Registry {
             value_charge: None,
         }));
         self.in_order.insert(Arc::clone(&name), slot);
-        self.by_name.insert(name, slot);
+        self.by_name.insert(self.by_name.hash(&name), slot);
         Ok(slot)
     }
 
@@ -341,37 +373,42 @@ impl Registry {
         true
     }
 
-    /// Forgets the topic in `slot` and its last value.
-    pub fn forget(&mut self, slot: u32) {
+    /// Forgets the topic in `slot` and its last value. What it was is returned, to be freed where nobody waits.
+    pub fn forget(&mut self, slot: u32) -> Option<Box<Topic>> {
+        self.looked(1);
         let entry = &mut self.slots[slot as usize];
-        let Some(topic) = entry.topic.take() else { return };
+        let topic = entry.topic.take()?;
         entry.generation = entry.generation.wrapping_add(1);
         self.value_bytes -= topic.value_room();
-        self.by_name.remove(&topic.name);
+        self.by_name.remove(self.by_name.hash(&topic.name), |other| *other == slot);
         self.in_order.remove(&topic.name);
-        self.resting.push((topic.end, slot));
+        self.resting.insert((topic.end, slot));
         self.epoch += 1;
+        Some(topic)
     }
 
-    /// Makes the slots of forgotten topics available of which nothing is at `tail` or behind it any more.
+    /// Makes slots of forgotten topics available of which nothing is at `tail` or behind it any more, some at a time.
     pub fn rest_until(&mut self, tail: u64) {
-        let Registry { resting, free, .. } = self;
-        free.extend(resting.extract_if(.., |(end, _)| *end <= tail).map(|(_, slot)| slot));
-        resting.give_back(KEPT_BY_THREAD);
+        for _ in 0..RESTED_AT_ONCE {
+            if self.resting.first().is_none_or(|(end, _)| *end > tail) {
+                return;
+            }
+            self.looked(1);
+            self.free.extend(self.resting.pop_first().map(|(_, slot)| slot));
+        }
     }
 
     /// Lets go, for the topics in these slots, of what is known of publications before `tail`, where the tape begins.
-    pub fn trim(&mut self, slots: Range<u32>, tail: u64) {
+    /// Returns room that is to be freed where nobody waits.
+    pub fn trim(&mut self, slots: Range<u32>, tail: u64) -> Vec<VecDeque<u64>> {
         let slots = slots.start as usize..self.slots.len().min(slots.end as usize);
-        self.slots[slots].iter_mut().filter_map(|slot| slot.topic.as_deref_mut()).for_each(|topic| topic.trim(tail));
-        self.by_name.give_back(KEPT_BY_THREAD);
+        self.looked(slots.len());
+        self.slots[slots].iter_mut().filter_map(|slot| slot.topic.as_deref_mut()?.trim(tail)).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::hash::BuildHasher;
-
     use super::*;
     use crate::{
         clock::Moment,
@@ -450,7 +487,7 @@ mod tests {
     /// An account that may have so much of each table.
     fn account(most: usize) -> Arc<Account> {
         let connects = Quota::new("0".parse().unwrap());
-        let bounds = Bounds { connections: 1, assembly: 0, connects, shares: [most; 5] };
+        let bounds = Bounds { connections: 1, assembly: 0, held: 0, connects, shares: [most; 6] };
         Limits::new(&bounds, 64).account("192.0.2.1".parse().unwrap(), Moment::default())
     }
 
@@ -550,12 +587,6 @@ mod tests {
         registry.keep(slot, 2, Kind::Text, b"new", None);
         assert_eq!(held.payload.as_slice(), b"old");
         assert_eq!(registry.find("a").unwrap().last.as_ref().unwrap().payload.as_slice(), b"new");
-    }
-
-    #[test]
-    fn nobody_can_know_where_in_the_table_a_name_comes_to_lie() {
-        let place = || Registry::new(1, 1, 7).by_name.hasher().hash_one("a");
-        assert_ne!(place(), place());
     }
 
     #[test]

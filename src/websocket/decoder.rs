@@ -61,7 +61,22 @@ pub struct Decoder {
     unfinished: Option<Box<Unfinished>>,
     role: Role,
     ended: bool,
+    came: Came,
 }
+
+/// What came since somebody asked, whether it made an event or not. Beyond what 16 bits hold it isn't counted: no read brings so
+/// many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Came {
+    /// Frames.
+    pub frames: u16,
+    /// Of those, such as have little of a message and don't end it (see [`FRAGMENT_LEAST`]).
+    pub fragments: u16,
+}
+
+/// A frame that doesn't end its message brings so many bytes of it at least, or it is work for next to nothing, and counts as a
+/// command. Who sends in pieces has large messages, and pieces of some KiB.
+pub const FRAGMENT_LEAST: usize = 256;
 
 /// What a decoder remembers between two pieces of input.
 #[derive(Debug, Default)]
@@ -107,7 +122,7 @@ enum Found<'i> {
 impl Decoder {
     /// A decoder for the beginning of a connection.
     pub fn new(role: Role) -> Decoder {
-        Decoder { unfinished: None, role, ended: false }
+        Decoder { unfinished: None, role, ended: false, came: Came::default() }
     }
 
     /// The next event in `input`, which it advances past what was read; `None` once the input is used up.
@@ -155,7 +170,18 @@ impl Decoder {
 
     /// Ends it as a violation does: what is unfinished is dropped, and further input unread.
     pub fn end(&mut self) {
-        *self = Decoder { unfinished: None, role: self.role, ended: true };
+        *self = Decoder { unfinished: None, role: self.role, ended: true, came: self.came };
+    }
+
+    /// What came since this was last asked.
+    pub fn take_came(&mut self) -> Came {
+        mem::take(&mut self.came)
+    }
+
+    /// Bytes of the payload that is arriving which are still to come: so many can't be small frames.
+    pub fn missing(&self) -> usize {
+        let frame = self.unfinished.as_ref().and_then(|unfinished| unfinished.frame.as_ref());
+        frame.map_or(0, |frame| frame.len - frame.taken)
     }
 
     /// Frees what the last event was handed out from.
@@ -174,6 +200,7 @@ impl Decoder {
             if self.unfinished.as_ref().is_none_or(|unfinished| unfinished.frame.is_none()) {
                 let Some(header) = self.read_header(input)? else { return Ok(Found::Nothing) };
                 let frame = self.check(header, max_message)?;
+                self.came.count(&frame);
                 if input.len() >= frame.len && self.is_event_alone(&frame) {
                     let payload = take(input, frame.len);
                     frame.unmask(payload);
@@ -254,6 +281,15 @@ impl Decoder {
             Opcode::Pong => Event::Pong(payload),
             Opcode::Close => Event::Close(close::parse(payload)?),
         }))
+    }
+}
+
+impl Came {
+    fn count(&mut self, frame: &Frame) {
+        self.frames = self.frames.saturating_add(1);
+        if !frame.fin && frame.len < FRAGMENT_LEAST {
+            self.fragments = self.fragments.saturating_add(1);
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use super::{cursor::Cursor, rota::Group, timers};
+use super::{cursor::Cursor, out::Backlog, rota::Group, timers};
 use crate::{
     access::Holder,
     clock::Moment,
@@ -42,6 +42,28 @@ pub enum Ping {
     Behind,
     /// The peer's TCP has it: the answer is up to the application.
     Taken,
+    /// It has been waited for long enough, if what came meanwhile is read and was nothing. Also of a request that has not come.
+    Doubted,
+}
+
+/// Whether its socket is watched for what comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// It is.
+    Watched,
+    /// Not for reading: it stands in line for that.
+    Parked,
+    /// Not at all: it broke while it stood in line, and would be told of again and again.
+    Apart,
+}
+
+/// What a connection holds, as the desk counts it (`desk/held.rs`); all of it is known to its permit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Holding {
+    /// Bytes of answers that wait.
+    pub answers: u32,
+    /// Its place among those that may be cut, by what they hold; 0 for none.
+    pub rank: u32,
 }
 
 /// One connection.
@@ -58,6 +80,14 @@ pub struct Connection<S> {
     pub answered: bool,
     /// Before its request comes a PROXY header.
     pub awaits_header: bool,
+    /// It stands in line to be read.
+    pub queued: bool,
+    /// There may be something of it that was not read, or read and not looked at: it isn't judged by its silence.
+    pub unread: bool,
+    /// What was read of it last was published.
+    pub publishes: bool,
+    /// Whether its socket is watched.
+    pub reads: Reads,
     /// Who is at the other end.
     pub holder: Holder,
     /// What has become of a ping, if nothing was heard since it was sent.
@@ -69,7 +99,7 @@ pub struct Connection<S> {
     /// The topic that its messages are published on, where they don't name one.
     pub topic: Option<Arc<str>>,
     /// Answers that are not sent yet: whole frames, but for the first, which may have been sent in part.
-    pub out: Vec<u8>,
+    pub out: Backlog,
     pub decoder: Decoder,
     /// The request so far, until it is complete.
     pub request: Vec<u8>,
@@ -86,6 +116,8 @@ pub struct Connection<S> {
     pub since: Moment,
     /// Publications left out because it was slow.
     pub skipped: u64,
+    /// What it held at the end of the last turn.
+    pub held: Holding,
     /// Its place among the timers; none while it is being looked at because its time has come.
     pub timer: Option<timers::Entry>,
     /// Commands and control frames that came lately.
@@ -115,13 +147,17 @@ impl<S> Connection<S> {
             full: false,
             answered: false,
             awaits_header: false,
+            queued: false,
+            unread: false,
+            publishes: false,
+            reads: Reads::Watched,
             holder,
             ping: Ping::None,
             echo: true,
             skipped: 0,
             lane: Lane::Json,
             topic: None,
-            out: Vec::new(),
+            out: Backlog::default(),
             decoder: Decoder::new(Role::Server),
             request: Vec::new(),
             id,
@@ -129,6 +165,7 @@ impl<S> Connection<S> {
             mark: 0,
             sent: now,
             since: now,
+            held: Holding::default(),
             timer: None,
             commands: Spent::default(),
             publications: Spent::default(),
@@ -138,7 +175,6 @@ impl<S> Connection<S> {
         }
     }
 
-    #[allow(dead_code, reason = "as the rota")]
     /// Whose connections it takes turns with: those of its address, or nobody's.
     pub fn group(&self) -> Group {
         match self.permit.account() {

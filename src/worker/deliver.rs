@@ -10,11 +10,11 @@ use super::{
     connection::{Connection, Phase},
     connections::Connections,
     ground::Ground,
+    work::price,
 };
 use crate::{
     io::{Edge, SEND_MAX, Sent, Token},
     metrics::WorkerMetrics,
-    slack::{KEPT_BY_ONE, Slack},
 };
 
 /// What became of sending all of something.
@@ -100,26 +100,23 @@ pub fn deliver_to_each<E: Edge>(
     Delivered { members: whole as u32 + (stopped.len() - before) as u32, sends }
 }
 
-/// Sends what it can of a connection's answers.
+/// Sends as much of a connection's answers as goes in one send.
 pub fn flush<E: Edge>(ground: &mut Ground<E>, connection: &mut Connection<E::Socket>) -> Outcome {
-    let outcome = deliver(&mut ground.edge, &ground.metrics, &mut connection.socket, &connection.out);
+    let next = connection.out.next();
+    let outcome = deliver(&mut ground.edge, &ground.metrics, &mut connection.socket, next);
     let taken = match outcome {
-        Outcome::All => connection.out.len(),
+        Outcome::All => next.len(),
         Outcome::Full(taken) => taken,
-        Outcome::Broken(_) => return outcome,
+        Outcome::Broken(_) => 0,
     };
+    let moved = connection.out.take(taken);
+    ground.work.charge(price::SEND + price::lines(taken + moved));
     if taken > 0 {
         connection.sent = ground.now;
     }
-    if taken == connection.out.len() {
-        connection.out = Vec::new();
-        if connection.phase == Phase::Ending {
-            ground.edge.finish(&mut connection.socket);
-        }
-    } else {
-        connection.out.drain(..taken);
-        connection.out.give_back(KEPT_BY_ONE);
-        ground.answers_wait = true;
+    let is_whole = outcome == Outcome::All && connection.out.is_empty();
+    if is_whole && connection.phase == Phase::Ending {
+        ground.edge.finish(&mut connection.socket);
     }
     outcome
 }

@@ -33,8 +33,6 @@ pub struct Ground<E: Edge> {
     pub work: Work,
     /// The moment of this turn.
     pub now: Moment,
-    /// Answers were left lying since this was last looked at.
-    pub answers_wait: bool,
 }
 
 /// A worker's own metrics.
@@ -55,7 +53,6 @@ impl<E: Edge> Ground<E> {
             edge,
             reader: Reader::new(tape.clone()),
             tape,
-            answers_wait: false,
         }
     }
 
@@ -65,6 +62,7 @@ impl<E: Edge> Ground<E> {
         self.now = self.edge.now();
         self.work.begin_turn();
         self.metrics.turn_begun.set(self.now.0.max(1));
+        self.shared.publisher.lead().takes_turn(self.index, self.now, self.settings.stall_limit);
         self.now
     }
 

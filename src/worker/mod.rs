@@ -33,14 +33,15 @@ mod deliver;
 mod desk;
 mod fan;
 mod ground;
+mod out;
 #[cfg(all(any(test, fuzzing), not(loom)))]
 #[doc(hidden)]
 pub mod reload_script;
-#[allow(dead_code, reason = "the steps are put on it one after the other")]
 mod rota;
 #[cfg(all(any(test, fuzzing), not(loom)))]
 #[doc(hidden)]
 pub mod script;
+mod standing;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod timers;
@@ -55,10 +56,11 @@ use crossbeam_channel::Receiver;
 use self::cursor::Cursor;
 use self::{
     connections::Connections,
-    cursors::{Came, Cursors, Lagged},
+    cursors::{Came, Cursors},
     desk::{Clerk, Desk},
-    fan::{Fan, Fell, Why},
+    fan::{Fan, Fell, Ticked, Why},
     ground::{Ground, SURVEY_EVERY},
+    standing::Standing,
     work::Step,
 };
 use crate::{
@@ -76,6 +78,7 @@ pub(crate) struct Worker<E: Edge> {
     fan: Fan,
     cursors: Cursors,
     desk: Desk<E::Socket>,
+    standing: Standing,
     survey_due: Moment,
     /// What the edge has found ready in this turn.
     ready: Vec<Ready>,
@@ -100,6 +103,7 @@ impl<E: Edge> Worker<E> {
             fan: Fan::new(now),
             cursors: Cursors::new(now),
             desk: Desk::new(inbox, control, now),
+            standing: Standing::default(),
             survey_due: now,
             ready: Vec::new(),
             read: vec![0; desk::READ_BYTES],
@@ -120,8 +124,25 @@ impl<E: Edge> Worker<E> {
         self.tick();
         self.go();
         self.look_after();
+        self.show_standing();
         self.report(begun);
-        self.clerk().goes_on()
+        let goes_on = self.clerk().goes_on();
+        if !goes_on {
+            self.ground.shared.publisher.lead().show(self.ground.index, None);
+        }
+        goes_on
+    }
+
+    /// Shows those who publish how far this worker has come.
+    fn show_standing(&mut self) {
+        let Worker { ground, fan, standing, .. } = self;
+        let lead = ground.shared.publisher.lead();
+        if fan.interest.is_empty() {
+            standing.rest();
+            return lead.show(ground.index, None);
+        }
+        let planned = ground.reader.written_before(fan.position());
+        lead.show(ground.index, Some(standing.at(planned, fan.on_their_way())));
     }
 
     /// Whoever works at the desk.
@@ -147,7 +168,11 @@ impl<E: Edge> Worker<E> {
         let mut clerk = self.clerk();
         clerk.fail_doomed();
         clerk.expire();
+        clerk.drain();
         clerk.flush_answers();
+        clerk.let_parted_go();
+        clerk.see_whether_all_is_said();
+        clerk.see_to_held();
     }
 
     /// Waits for something to do, unless there is something already.
@@ -155,10 +180,14 @@ impl<E: Edge> Worker<E> {
         let listens = !self.fan.interest.is_empty();
         if !listens {
             // With the last subscription gone there are no more passes that would take the others along to their stages.
-            self.cursors.list_all(&self.connections);
+            self.cursors.list_all();
         }
         let now = self.ground.edge.now();
-        let busy = self.fan.is_busy() || self.cursors.is_busy() || self.desk.is_busy();
+        let fallen = listens && self.cursors.has_fallen(self.ground.reader.floor());
+        if self.desk.reading.awaits_workers() && !self.ground.shared.publisher.holds(now) {
+            self.desk.reading.let_go_on();
+        }
+        let busy = self.fan.is_busy() || self.cursors.is_busy() || fallen || self.desk.is_busy();
         let held = self.fan.pass_due(&self.ground, now).since(now);
         let behind = listens && self.ground.tape.head() > self.fan.position();
         let timeout = if busy {
@@ -186,16 +215,15 @@ impl<E: Edge> Worker<E> {
     fn advance(&mut self) {
         if self.fan.interest.is_empty() {
             self.fan.rest(&mut self.ground);
-            return self.cursors.list_all(&self.connections);
+            return self.cursors.list_all();
         }
         self.ground.reader.refresh();
         self.drop_fallen();
-        let beyond = self.cursors.beyond_limits(&self.ground, &mut self.fan.interest, &self.connections);
-        beyond.iter().for_each(|lagged| self.clerk().lagged(lagged));
-        self.ground.reader.trim();
+        let kept = self.cursors.kept(self.ground.reader.floor());
+        self.ground.reader.trim_before(kept);
         self.ground.begin_step(Step::Plan);
-        if self.fan.plan(&self.ground) {
-            self.cursors.list_all(&self.connections);
+        if self.fan.plan(&mut self.ground) {
+            self.cursors.list_all();
         }
         if self.fan.is_busy() || self.fan.owes() {
             self.ground.begin_step(Step::Serve);
@@ -204,35 +232,46 @@ impl<E: Edge> Worker<E> {
         }
     }
 
-    /// Ends every cursor whose next publication is no longer on the tape, or lets it go on with newest values.
+    /// Ends cursors whose next publication is no longer on the tape, or lets them go on with newest values, and ends those that
+    /// are further behind than is allowed.
     fn drop_fallen(&mut self) {
         let floor = self.ground.reader.floor();
-        if !self.fan.has_rolled_on(floor) {
-            return;
+        self.ground.begin_step(Step::LookAfter);
+        if self.fan.has_rolled_on(floor) {
+            self.fan.drop_fallen(&mut self.connections, floor);
+            self.see_to_fallen();
+            self.fan.jump_to(&self.ground, floor);
         }
-        let fallen = self.cursors.fallen(&mut self.fan.interest, &self.connections, &self.ground.reader);
-        fallen.iter().for_each(|lagged| self.clerk().lagged(lagged));
-        self.fan.drop_fallen(&mut self.connections, floor);
-        self.see_to_fallen();
-        self.fan.jump_to(&self.ground, floor);
+        let Worker { ground, connections, fan, cursors, .. } = self;
+        let beyond = cursors.beyond_limits(ground, &mut fan.interest, connections);
+        beyond.into_iter().for_each(|lagged| self.clerk().lags(lagged));
+        loop {
+            let Worker { ground, connections, fan, cursors, .. } = self;
+            let Some(lagged) = cursors.next_fallen(ground, &mut fan.interest, connections) else { return };
+            self.clerk().lagged(&lagged);
+        }
     }
 
-    /// Makes the ticks that are due.
+    /// Makes the ticks that are due, as far as the turn goes.
     fn tick(&mut self) {
         self.ground.begin_step(Step::Tick);
-        let mut any = false;
-        while self.fan.tick(&mut self.ground, &mut self.connections) {
+        let mut opened = false;
+        loop {
+            match self.fan.tick(&mut self.ground, &mut self.connections) {
+                Ticked::Nothing => break,
+                Ticked::On => {}
+                Ticked::Opened => opened = true,
+            }
             self.see_to_fallen();
-            any = true;
         }
-        if any {
-            self.cursors.list_all(&self.connections);
+        if opened {
+            self.cursors.list_all();
         }
     }
 
     /// Gives those whom the fan couldn't serve to the cursors, or ends them.
     fn see_to_fallen(&mut self) {
-        while let Some(Fell { token, why }) = self.fan.next_fell() {
+        while let Some(Fell { token, why, owed }) = self.fan.next_fell() {
             let Worker { ground, connections, fan, cursors, .. } = self;
             let Some(connection) = connections.get_mut(token) else { continue };
             let interest = &mut fan.interest;
@@ -241,15 +280,17 @@ impl<E: Edge> Worker<E> {
                     cursors.take(ground, interest, connection, token, (position, offset));
                 }
                 Why::FullAtTick(unsent) => cursors.take_at_tick(ground, interest, connection, token, unsent),
-                Why::Missed { missed, in_full: false } => {
-                    cursors.begin(ground, interest, connection, token, missed).conflates = true;
+                Why::Missed { missed, in_full } => {
+                    // Whoever is to be sent every publication of some name ends, when it is its turn.
+                    cursors.begin(ground, interest, connection, token, missed).conflates = !in_full;
                     cursors.list(token, connection);
                 }
-                Why::Missed { missed, in_full: true } => {
-                    let lagged = Lagged::fallen(&ground.reader, token, missed);
-                    self.clerk().lagged(&lagged);
-                }
                 Why::Broken(why) => self.clerk().lost(token, why),
+            }
+            let Worker { connections, cursors, .. } = self;
+            let behind = connections.get(token).and_then(|connection| cursors.of_mut(token, connection));
+            if let Some(behind) = behind {
+                behind.owe(owed);
             }
         }
     }
@@ -285,6 +326,7 @@ impl<E: Edge> Worker<E> {
         self.ground.work.report(&metrics.work, &metrics.put_off);
         metrics.turn.record([(now.since(begun).as_micros() as u64, 1)]);
         metrics.planned_bytes.set(self.fan.planned_bytes() as u64);
+        metrics.unread.set(self.desk.reading.len() as u64);
         metrics.connections.set(self.connections.len() as u64);
         metrics.cohorts.set(self.fan.interest.cohorts() as u64);
         metrics.names.set(self.fan.interest.names() as u64);
@@ -292,11 +334,8 @@ impl<E: Edge> Worker<E> {
         metrics.segments_pinned.set(self.ground.reader.pinned() as u64);
         if now >= self.survey_due {
             self.survey_due = now + SURVEY_EVERY;
-            self.ground.answers_wait = false;
             let Worker { ground, connections, cursors, .. } = self;
             ground.metrics.lag_max.set(cursors.lag_max(connections, &ground.reader));
-            let pending = connections.iter().map(|(token, connection)| cursors.pending(token, connection) as u64).sum();
-            ground.metrics.pending_bytes.set(pending);
             self.give_back();
         }
         let Worker { ground, connections, fan, cursors, .. } = self;
@@ -321,16 +360,15 @@ impl<E: Edge> Worker<E> {
     /// Whether there is something to survey, or the last one found something: then there is another, lest a worker that sleeps
     /// show for long what has ended, or not show what has begun.
     fn survey_is_owed(&self) -> bool {
-        let metrics = &self.ground.metrics;
-        let shown = metrics.pending_bytes.get() > 0 || metrics.lag_max.get() > 0;
-        shown || self.ground.answers_wait || !self.cursors.is_empty()
+        self.ground.metrics.lag_max.get() > 0 || !self.cursors.is_empty()
     }
 }
 
 #[cfg(all(any(test, fuzzing), not(loom)))]
 impl<E: Edge> Worker<E> {
     /// Asserts, between two turns, that what the parts know of each connection agrees.
-    fn invariants(&self) {
+    fn invariants(&mut self) {
+        self.clerk().held_invariants();
         let Worker { connections, fan, cursors, desk, .. } = self;
         desk.invariants(connections);
         fan.invariants(connections);
@@ -341,7 +379,7 @@ impl<E: Edge> Worker<E> {
             assert!(!is_nowhere || connection.cohort.is_none(), "a subscriber has a cursor");
             connection.cohort.into_iter().for_each(|id| *users.entry(id).or_insert(0) += 1);
         }
-        cursors.staged().for_each(|id| *users.entry(id).or_insert(0) += 1);
+        cursors.staged().chain(desk.parted()).for_each(|id| *users.entry(id).or_insert(0) += 1);
         let counted = fan.interest.cohort_ids().into_iter().map(|id| (id, fan.interest.at(id).users)).collect();
         assert_eq!(users, counted, "the users of each cohort");
         let Ground { work, settings, .. } = &self.ground;

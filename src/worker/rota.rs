@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Whose connections take turns together: an address, or one connection that is counted for none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Group(pub u64);
 
 /// See the module's description.
@@ -31,13 +31,19 @@ pub struct Rota {
     ring: VecDeque<Group>,
     // Keys are the server's own numbers, so the hash needs no key.
     waiting: FxHashMap<Group, VecDeque<Token>>,
+    /// Empty ones, for groups that come again and again with one connection: nothing is allocated for these.
+    spare: Vec<VecDeque<Token>>,
     len: usize,
 }
+
+/// How many are kept.
+const SPARE_MAX: usize = 64;
 
 impl Rota {
     /// Puts somebody behind the others of its group.
     pub fn push(&mut self, group: Group, token: Token) {
-        let waiting = self.waiting.entry(group).or_default();
+        let spare = &mut self.spare;
+        let waiting = self.waiting.entry(group).or_insert_with(|| spare.pop().unwrap_or_default());
         if waiting.is_empty() {
             self.ring.push_back(group);
         }
@@ -52,7 +58,11 @@ impl Rota {
         let token = waiting.pop_front();
         debug_assert!(token.is_some(), "a group in the ring has somebody who waits");
         if waiting.is_empty() {
-            self.waiting.remove(&group);
+            let emptied = self.waiting.remove(&group);
+            if let Some(mut emptied) = emptied.filter(|_| self.spare.len() < SPARE_MAX) {
+                emptied.give_back(KEPT_BY_ONE);
+                self.spare.push(emptied);
+            }
         } else {
             waiting.give_back(KEPT_BY_ONE);
             self.ring.push_back(group);

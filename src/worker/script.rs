@@ -21,9 +21,15 @@ use crate::{
     topic::script::stands_for,
 };
 
-pub const TOPICS: [&str; 8] = ["a", "a.b", "a.b.c", "a.c", "b", "b.c", "b.b", "c.b.a"];
-pub const NAMES: [&str; 14] =
-    ["a", "a.b", "a.b.c", "a.c", "b", "b.c", "c.b.a", "*", ">", "a.*", "a.>", "*.b", "*.b.>", "a.*.c"];
+pub const TOPICS: [&str; 11] =
+    ["a", "a.b", "a.b.c", "a.c", "b", "b.c", "b.b", "c.b.a", "a.b.a.b", "a.b.a.c", "a.b.b.b"];
+/// The last ones stand for one topic, all of them.
+pub const NAMES: [&str; 42] = [
+    "a", "a.b", "a.b.c", "a.c", "b", "b.c", "c.b.a", "*", ">", "a.*", "a.>", "*.b", "*.b.>", "a.*.c", "a.b.a.b",
+    "*.b.a.b", "a.*.a.b", "*.*.a.b", "a.b.*.b", "*.b.*.b", "a.*.*.b", "*.*.*.b", "a.b.a.*", "*.b.a.*", "a.*.a.*",
+    "*.*.a.*", "a.b.*.*", "*.b.*.*", "a.*.*.*", "*.*.*.*", "*.>", "a.b.>", "a.*.>", "*.*.>", "a.b.a.>", "*.b.a.>",
+    "a.*.a.>", "*.*.a.>", "a.b.*.>", "*.b.*.>", "a.*.*.>", "*.*.*.>",
+];
 
 /// How many ways of delivery a step may ask for.
 pub const DELIVERIES: usize = 4;
@@ -59,6 +65,11 @@ struct Known {
 }
 
 impl Known {
+    /// Whether some name is delivered in newest values.
+    fn conflates(&self) -> bool {
+        self.names.values().any(|way| delivery(*way) != Delivery::All)
+    }
+
     /// How a topic is delivered: of all names that stand for it, as the strongest says.
     fn strongest(&self, topic: &str) -> Option<Delivery> {
         let standing = self.names.iter().filter(|(name, _)| stands_for(NAMES[**name], topic));
@@ -73,6 +84,8 @@ pub struct Twin {
     interest: Interest,
     passes: Passes,
     cohorts: BTreeMap<CohortId, Known>,
+    /// Topics that were published on while somebody was delivered newest values, the newest last.
+    recent: Vec<u32>,
     token: u32,
 }
 
@@ -89,7 +102,7 @@ impl Default for Twin {
         let tape = Tape::new(settings);
         let reader = Reader::new(tape.clone());
         let (interest, passes) = Default::default();
-        Twin { tape, reader, interest, passes, cohorts: BTreeMap::new(), token: 0 }
+        Twin { tape, reader, interest, passes, cohorts: BTreeMap::new(), recent: Vec::new(), token: 0 }
     }
 }
 
@@ -106,11 +119,35 @@ impl Twin {
             }
         }
         self.interest.invariants();
+        self.check_topics();
         assert_eq!(self.interest.cohorts(), self.cohorts.len());
         let names: BTreeSet<_> = self.cohorts.values().flat_map(|cohort| cohort.names.keys()).collect();
         assert_eq!(self.interest.names(), names.len());
         let ticking: usize = self.cohorts.values().map(|cohort| cohort.changed.len()).sum();
         assert_eq!(self.interest.ticks(), ticking, "a tick for each rate that has something to send, and no other");
+    }
+
+    /// Who wants a topic can be asked at any time, also before it is published on again.
+    fn check_topics(&self) {
+        let topics: Vec<(u32, String)> = self.tape.with_topics(|topics, _| {
+            let all = (0..topics.slots()).filter_map(|slot| topics.at(slot));
+            all.map(|topic| (topic.id.slot, topic.name.to_string())).collect()
+        });
+        for (id, cohort) in &self.cohorts {
+            for (slot, name) in topics.iter().filter(|(slot, _)| self.interest.topic_name(*slot).is_some()) {
+                assert_eq!(self.interest.delivery(*id, *slot), cohort.strongest(name), "{name}");
+            }
+            let all: Vec<u32> =
+                topics.iter().filter(|(_, name)| cohort.strongest(name).is_some()).map(|it| it.0).collect();
+            let known: Vec<u32> = all.into_iter().filter(|slot| self.interest.topic_name(*slot).is_some()).collect();
+            let delivered = self.interest.topics_delivered(*id, |_| true);
+            assert!(known.iter().all(|slot| delivered.contains(slot)), "{known:?} of {delivered:?}");
+        }
+        if self.cohorts.values().any(Known::conflates) {
+            let recent: Vec<u32> = self.interest.recent().map(|(slot, _)| slot).collect();
+            let own: Vec<u32> = self.recent.iter().rev().copied().collect();
+            assert_eq!(recent, own, "the topics by their newest publications");
+        }
     }
 
     /// Everybody leaves.
@@ -149,6 +186,9 @@ impl Twin {
         if cohort.users == 0 {
             self.cohorts.remove(&id);
         }
+        if !self.cohorts.values().any(Known::conflates) {
+            self.recent.clear();
+        }
     }
 
     fn publish(&mut self, topic: &str, origin: u64) {
@@ -166,6 +206,10 @@ impl Twin {
             true
         });
         reader.trim();
+        self.recent.retain(|other| *other != slot);
+        if cohorts.values().any(Known::conflates) {
+            self.recent.push(slot);
+        }
         let (mut now, mut ticking) = (Vec::new(), Vec::new());
         for (id, cohort) in cohorts.iter_mut().filter(|(_, cohort)| cohort.except == 0 || cohort.except != origin) {
             match cohort.strongest(topic) {

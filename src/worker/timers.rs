@@ -5,7 +5,7 @@
 //! heard costs nothing until it comes. Deadlines beyond the wheel are looked at once a round. An entry goes with its
 //! connection: connections that come and go at a high rate leave none behind that would be held for a round.
 
-use std::{collections::VecDeque, num::NonZeroU16, time::Duration};
+use std::{num::NonZeroU16, time::Duration};
 
 use crate::{
     clock::Moment,
@@ -77,22 +77,27 @@ impl Timers {
         (self.entries > 0).then(|| Moment(self.earliest.saturating_mul(TICK.as_nanos() as u64)).since(now))
     }
 
-    /// Adds the entries that are due to `due`.
-    pub fn expire(&mut self, now: Moment, due: &mut VecDeque<Token>) {
+    /// Takes an entry out that is due, those of the earliest tick first. Whoever stops before there is none left goes on where
+    /// it has stopped.
+    pub fn pop(&mut self, now: Moment) -> Option<Token> {
         let current = tick(now);
         if current < self.earliest {
-            self.next = self.next.max(current.min(self.earliest));
-            return;
+            self.next = self.next.max(current);
+            return None;
         }
-        let before = due.len();
         while self.next <= current {
+            let slot = &mut self.slots[self.next as usize % SLOTS];
+            if let Some(token) = slot.pop() {
+                self.entries -= 1;
+                return Some(token);
+            }
             // With its room: whatever comes in one tick comes in other ones later, until each slot had room for everybody.
-            due.extend(std::mem::take(&mut self.slots[self.next as usize % SLOTS]));
+            *slot = Vec::new();
             self.next += 1;
         }
-        self.entries -= due.len() - before;
         let round = self.next..self.next + SLOTS as u64;
         self.earliest = round.into_iter().find(|at| !self.slots[*at as usize % SLOTS].is_empty()).unwrap_or(u64::MAX);
+        None
     }
 }
 
@@ -108,14 +113,31 @@ mod tests {
         Moment(ms * 1_000_000)
     }
 
+    /// All that are due.
+    fn expire(timers: &mut Timers, now: Moment) -> Vec<Token> {
+        std::iter::from_fn(|| timers.pop(now)).collect()
+    }
+
+    #[test]
+    fn entries_that_are_left_for_later_come_before_later_ones_and_may_be_taken_out() {
+        let mut timers = Timers::new(at(0));
+        let mut entries: Vec<Entry> = (0..5).map(|token| timers.set(token, at(500))).collect();
+        timers.set(9, at(700));
+        assert_eq!((timers.pop(at(1000)), timers.pop(at(1000))), (Some(4), Some(3)));
+        assert_eq!(timers.until_next(at(1000)), Some(Duration::ZERO), "the others are due still");
+        let first = entries[0];
+        timers.remove(first, |moved, entry| entries[moved as usize] = entry);
+        timers.set(10, at(1001));
+        assert_eq!(expire(&mut timers, at(1000)), [1, 2, 9]);
+        assert_eq!((expire(&mut timers, at(1200)), timers.len()), (vec![10], 0));
+    }
+
     #[test]
     fn an_entry_is_never_early_and_at_most_a_tick_late() {
         let mut timers = Timers::new(at(0));
-        let mut due = VecDeque::new();
         timers.set(7, at(1234));
         for ms in (0..3000).step_by(50) {
-            timers.expire(at(ms), &mut due);
-            if !due.is_empty() {
+            if timers.pop(at(ms)).is_some() {
                 assert!((1234..=1350).contains(&ms), "{ms}");
                 return;
             }
@@ -128,9 +150,7 @@ mod tests {
     fn a_deadline_beyond_the_wheel_comes_back_within_a_round() {
         let mut timers = Timers::new(at(0));
         timers.set(1, at(10_000_000));
-        let mut due = VecDeque::new();
-        timers.expire(at(200_000), &mut due);
-        assert_eq!(due.len(), 1);
+        assert_eq!(expire(&mut timers, at(200_000)), [1]);
         assert_eq!(timers.until_next(at(200_000)), None);
     }
 
@@ -140,9 +160,7 @@ mod tests {
         for token in 0..100 {
             timers.set(token, at(u64::from(token) * 900));
         }
-        let mut due = VecDeque::new();
-        timers.expire(at(5_000_000), &mut due);
-        assert_eq!(due.len(), 100);
+        assert_eq!(expire(&mut timers, at(5_000_000)).len(), 100);
     }
 
     #[test]
@@ -152,9 +170,8 @@ mod tests {
         let first = entries[0];
         timers.remove(first, |moved, entry| entries[moved as usize] = entry);
         timers.remove(entries[1], |moved, _| panic!("{moved} has the place before it"));
-        let mut due = VecDeque::new();
-        timers.expire(at(1000), &mut due);
-        assert_eq!((due, timers.len(), timers.until_next(at(1000))), (VecDeque::from([2]), 0, None));
+        let due = expire(&mut timers, at(1000));
+        assert_eq!((due, timers.len(), timers.until_next(at(1000))), (vec![2], 0, None));
     }
 
     #[test]
@@ -168,7 +185,7 @@ mod tests {
         for token in 0..10_000 {
             timers.set(token, at(500));
         }
-        timers.expire(at(1000), &mut VecDeque::new());
+        expire(&mut timers, at(1000));
         assert!(room(&timers) <= KEPT_BY_ONE);
     }
 }

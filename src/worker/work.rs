@@ -34,6 +34,11 @@ pub mod price {
     /// A call into the kernel: `send`, `recv`, a question about a socket.
     pub const SEND: u64 = 400;
 
+    /// A connection that comes or ends, without its names and sends: its places in tables and lists.
+    pub const END: u64 = 100;
+    /// One that is put on a list of those who take turns, and comes.
+    pub const TURN: u64 = 8;
+
     /// Of so many bytes.
     pub const fn lines(bytes: usize) -> u64 {
         LINE * (bytes as u64).div_ceil(64)

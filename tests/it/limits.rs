@@ -195,6 +195,26 @@ fn publications_beyond_their_rate_are_closed_with_4003_and_are_no_commands() {
 }
 
 #[test]
+fn a_publication_counts_once_for_each_kilobyte_that_it_begins() {
+    let server = serve(|config| config.max_publications = "10/s".parse().unwrap());
+    let payload = |len| frame(0x82, &vec![b'x'; len]);
+    let sent = |payloads: &[Vec<u8>]| {
+        let client = Client::connect(&server, "/raw/a?echo=0");
+        std::io::Write::write_all(&mut client.socket.get_ref(), &payloads.concat()).unwrap();
+        client
+    };
+    let mut client = sent(&[payload(18 * 1024), payload(1), payload(1025)]);
+    assert_eq!(client.closed().0, 4003);
+    let mut later = Client::hello(&server, "/ws?topics=a");
+    assert_eq!(later.json()["topics"][0]["seq"], 2);
+    // One is never too large for an empty quota.
+    let mut client = sent(&[payload(60 * 1024), payload(0)]);
+    assert_eq!(client.closed().0, 4003);
+    let mut later = Client::hello(&server, "/ws?topics=a");
+    assert_eq!(later.json()["topics"][0]["seq"], 3);
+}
+
+#[test]
 fn answers_that_are_not_taken_for_the_idle_timeout_are_given_up() {
     // Its pongs say that it is alive, and are no reason to end it.
     let mut running =

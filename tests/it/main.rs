@@ -2,6 +2,7 @@
 
 mod activation;
 mod addresses;
+mod admission;
 mod alive;
 mod auth;
 mod binary;

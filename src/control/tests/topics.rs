@@ -98,3 +98,31 @@ fn a_topic_without_value_is_forgotten_without_expiry() {
     let names = context.tape.with_topics(|topics, _| ["kept", "dropped"].map(|name| topics.find(name).is_some()));
     assert_eq!(names, [true, false]);
 }
+
+#[test]
+fn nobody_holds_a_lock_for_longer_than_a_stretch_of_topics_takes() {
+    let server = Server::with(|config| config.topic_expiry = Span::new(Duration::from_secs(60)), |_| {});
+    let (tape, subscriptions) = (&server.context.tape, &server.context.shared.subscriptions);
+    let mut batch = server.context.shared.publisher.batch();
+    for n in 0..5000 {
+        batch.push(&format!("a.a.a.a.a.a.a.a.{n}"), Payload::Text("1")).unwrap();
+    }
+    drop(batch);
+    // Of eight segments any may be a star, so that counting who listens to one topic is as dear as it may be.
+    let star = |bits: usize| (0..8).map(|at| if bits >> at & 1 == 1 { "*" } else { "a" }).collect::<Vec<_>>().join(".");
+    let names: Vec<String> = (0..256).map(|bits| star(bits) + ".*").collect();
+    let held = subscriptions.add(names.iter().map(String::as_str)).unwrap();
+    let page = server.connect().get("/topics?pattern=*.a.%3E").json();
+    assert_eq!((&page["count"], &page["topics"][999]["subscribers"]), (&5000.into(), &256.into()));
+    let (mut sweep, now) = (sweep::Sweep::new(Moment::now()), Moment::now());
+    let mut sweep_at = |after| {
+        (0..5120).step_by(256).for_each(|at| sweep.forget_some(&server.context, at..at + 256, now + after));
+        tape.with_topics(|topics, _| topics.len())
+    };
+    sweep_at(Duration::ZERO);
+    assert_eq!(sweep_at(Duration::from_secs(61)), 5000, "somebody listens to each");
+    subscriptions.remove(held.iter());
+    assert_eq!(sweep_at(Duration::from_secs(61)), 0);
+    let longest = (tape.longest_hold(), subscriptions.longest_hold());
+    assert!(longest.0 <= 256 && longest.1 <= 768, "{longest:?} topics and nodes under one hold");
+}

@@ -274,3 +274,32 @@ fn a_method_that_is_too_long_is_refused_in_whatever_pieces_it_comes() {
     }
     assert!(parse(&head.as_bytes()[1..], 8192).unwrap().is_some());
 }
+
+#[test]
+fn a_head_in_small_pieces_is_looked_at_a_few_times_and_comes_to_the_same() {
+    let good = format!("\r\nGET /a HTTP/1.1\r\nHost: x\r\nX-Long: {}\r\n\r\n", "y".repeat(3000));
+    let bare = good.replace("Host: x\r\n\r\n", "\n\n").replace("\r\n\r\n", "\n\n");
+    let long = format!("GET /a HTTP/1.1\r\nX-Long: {}", "y".repeat(6000));
+    for (text, status) in [(&good, None), (&bare, Some(400)), (&long, Some(431))] {
+        for size in [1, 2, 3, 7, 100] {
+            let (mut seen, mut parses, mut found) = (0, 0, None);
+            for end in (size..text.len()).step_by(size).chain([text.len()]) {
+                let bytes = &text.as_bytes()[..end];
+                if is_worth_parsing(bytes, seen, 5000) {
+                    parses += 1;
+                    found = parse(bytes, 5000).transpose().map(|found| found.map(|(_, len)| len));
+                }
+                seen = end;
+                if found.is_some() {
+                    break;
+                }
+            }
+            assert!(parses < 20, "{parses} looks at {} bytes in pieces of {size}", text.len());
+            match (found.unwrap(), status) {
+                (Ok(len), None) => assert_eq!(len, text.len()),
+                (Err(refusal), Some(status)) => assert_eq!(refusal.status, status),
+                (found, _) => panic!("{found:?}"),
+            }
+        }
+    }
+}

@@ -355,3 +355,42 @@ proptest! {
         prop_assert_eq!((events, violation), (expected, None));
     }
 }
+
+#[test]
+fn frames_are_counted_and_those_that_bring_next_to_nothing_apart() {
+    let key = [0; 4];
+    let mut bytes = Vec::new();
+    for (fin, opcode, len) in [
+        (false, Opcode::Text, 3),
+        (false, Opcode::Continuation, 0),
+        (true, Opcode::Ping, 5),
+        (false, Opcode::Continuation, FRAGMENT_LEAST - 1),
+        (false, Opcode::Continuation, FRAGMENT_LEAST),
+        (true, Opcode::Continuation, 0),
+        (true, Opcode::Text, 1),
+    ] {
+        Header { fin, opcode, key: Some(key), payload_len: len as u64 }.push(&mut bytes);
+        bytes.extend(std::iter::repeat_n(b'x', len));
+    }
+    for size in [1, 7, bytes.len()] {
+        let mut decoder = Decoder::new(Role::Server);
+        let mut came = Came::default();
+        for piece in bytes.clone().chunks_mut(size) {
+            let mut piece = piece;
+            while decoder.next(&mut piece, 10_000).unwrap().is_some() {}
+            let more = decoder.take_came();
+            came = Came { frames: came.frames + more.frames, fragments: came.fragments + more.fragments };
+        }
+        assert_eq!(came, Came { frames: 7, fragments: 3 });
+    }
+}
+
+#[test]
+fn what_is_missing_of_a_payload_is_known() {
+    let mut bytes = Vec::new();
+    Header { fin: true, opcode: Opcode::Binary, key: Some([0; 4]), payload_len: 5000 }.push(&mut bytes);
+    bytes.extend([0; 1000]);
+    let mut decoder = Decoder::new(Role::Server);
+    assert_eq!(decoder.next(&mut &mut bytes[..], 10_000), Ok(None));
+    assert_eq!(decoder.missing(), 4000);
+}

@@ -1,24 +1,44 @@
 //! What is kept of a connection whose cursor is behind: a position, and the changes of its subscription that it has not come
 //! to yet. Whatever its lag, that is all.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use super::{
-    super::{connection::CohortId, fan::Pace},
+    super::{
+        connection::CohortId,
+        fan::{AsOf, Pace, Unserved},
+        out::Backlog,
+    },
+    order::Places,
     resume::Resume,
-    round::{PacedRound, Round, Told},
+    round::{PacedRound, Round},
+    told::Told,
 };
-use crate::{clock::Moment, tape::Position};
+use crate::{clock::Moment, lane::Lane, tape::Position};
+
+/// What a cursor stands still for, or goes on by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stands {
+    /// It waits for room, or goes on just now.
+    #[default]
+    Still,
+    /// It waits for the fan, at this place among those that do.
+    Waiting(u32),
+    /// It is on the list of those to go on this turn.
+    Listed,
+}
 
 /// A cursor that is behind: the socket was full, or the connection has just subscribed.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Behind {
     /// The next publication to look at.
     pub position: Position,
     /// How many bytes of that publication's frame were already sent.
     pub offset: u32,
-    /// It is on the list of those to go on this turn.
-    pub listed: bool,
+    /// What it stands still for, or goes on by.
+    pub stands: Stands,
+    /// Where it is in the order of all that are behind.
+    pub places: Places,
     /// Subscriptions that ended while it was behind: up to `until`, the older cohort counts.
     pub stages: VecDeque<Stage>,
     /// Its socket was full since it is behind: of names that may be, it is sent the newest values.
@@ -50,19 +70,50 @@ pub struct Stage {
     pub cohort: Option<CohortId>,
     /// What to say there: the acknowledgement and the snapshots.
     pub then: Vec<u8>,
-    /// The newest numbers there of topics that are delivered in newest values from there on; none if none are.
-    pub told: Option<Told>,
-    /// Those of them that the client is told, or told again: what was left out of these before needn't be.
-    pub fresh: Vec<(u32, u64)>,
+    /// What is newest there, where names are delivered in newest values up to there or from there on.
+    pub as_of: Option<Arc<AsOf>>,
     /// What it missed before and is sent then.
     pub resume: Option<Resume>,
 }
 
 impl Behind {
     /// At `position` of a cohort with these rates, of which it has been sent everything up to the last tick.
-    pub fn new(position: Position, told: Option<Told>, paces: &[Pace]) -> Behind {
-        let paces = paces.iter().map(|pace| PacedRound::from(pace.tick, pace.ticks)).collect();
-        Behind { position, told, paces, ..Behind::default() }
+    ///
+    /// `as_of` is what was newest at `position`, if it is to be told what is left out for it.
+    pub fn new(position: Position, lane: Lane, as_of: Option<Arc<AsOf>>, paces: &[Pace]) -> Behind {
+        let told = |pace: &Pace| {
+            let before = pace.changes.iter().map(|change| (change.slot, change.before));
+            Some(Told::of(as_of.clone()?).but(before))
+        };
+        let paces = paces.iter().map(|pace| PacedRound::from(pace.tick, pace.ticks, told(pace))).collect();
+        let told = as_of.map(Told::of);
+        Behind {
+            position,
+            offset: 0,
+            stands: Stands::Still,
+            places: Places::none(lane),
+            stages: VecDeque::new(),
+            conflates: false,
+            short: false,
+            full_since: Moment::default(),
+            waited: Duration::ZERO,
+            rest: 0,
+            told,
+            round: Round::default(),
+            paces,
+            resume: None,
+        }
+    }
+
+    /// It was still to be served at these ticks: it is as far as those before.
+    pub fn owe(&mut self, owed: Vec<Unserved>) {
+        for Unserved { rate, from, ticks, changes } in owed {
+            if let Some(paced) = self.paces.get_mut(rate) {
+                let before = changes.iter().map(|change| (change.slot, change.before));
+                let told = paced.told.take().map(|told| told.but(before));
+                *paced = PacedRound::from(from, ticks, told);
+            }
+        }
     }
 
     /// The cohort that counts where it is, of a connection that is subscribed to `cohort` in the end.
@@ -82,9 +133,8 @@ impl Behind {
     }
 
     /// Puts the rest of a publication before everything else that its connection is to be sent.
-    pub fn put_rest(&mut self, out: &mut Vec<u8>, rest: impl IntoIterator<Item = u8>) {
-        let before = out.len();
-        out.splice(..0, rest);
-        self.rest = out.len() - before;
+    pub fn put_rest(&mut self, out: &mut Backlog, rest: Vec<u8>) {
+        self.rest = rest.len();
+        out.put_front(rest);
     }
 }

@@ -5,28 +5,38 @@
 //! newest values in rounds to whoever can't take them all (`round.rs`), and first what somebody missed before it came back
 //! (`resume.rs`). Whoever is too far behind is found here (`lag.rs`), and shown (`slow.rs`).
 //!
+//! Whoever waits for room costs nothing meanwhile: it stands on no list that a turn goes through. Those that wait for the fan stand
+//! on one of their own, and go on after each pass. Among those that can go on, addresses take turns ([`Rota`]), and when the step
+//! has used up its allotment, the others go on in the next turn.
+//!
 //! Others give a cursor to this part ([`Cursors::begin`], [`Cursors::take`]) and take it back ([`Cursors::end`]). Who has caught
 //! up, and whose connection broke on the way, is told as a value ([`Came`]).
 
 mod behind;
+mod held;
 mod lag;
+mod order;
 mod resume;
 mod round;
 mod slow;
+mod told;
 mod walk;
 
 use std::{collections::VecDeque, io::ErrorKind};
 
+use self::{
+    behind::Stands,
+    lag::next_needed,
+    order::Order,
+    round::Piece,
+    slow::Survey,
+    walk::{Plan, Reached, Walk},
+};
 pub use self::{
     behind::{Behind, Stage},
     lag::Lagged,
     resume::Resume,
-    walk::told_at,
-};
-use self::{
-    round::Piece,
-    slow::Survey,
-    walk::{Plan, Reached, Walk},
+    told::as_of,
 };
 #[cfg(all(any(test, fuzzing), not(loom)))]
 use super::connection::CohortId;
@@ -36,6 +46,8 @@ use super::{
     cursor::Cursor,
     fan::{Unsent, interest::Interest},
     ground::Ground,
+    rota::Rota,
+    work::price,
 };
 use crate::{
     clock::Moment,
@@ -48,9 +60,17 @@ use crate::{
 pub struct Cursors {
     all: Vec<One>,
     /// Those of them that can go on this turn.
-    runnable: VecDeque<Token>,
+    runnable: Rota,
+    /// Places in `all` of those that wait for the fan.
+    waiting: Vec<u32>,
+    /// So many of these, the first ones, can go on since it has moved.
+    stirred: usize,
+    /// All of them by where they stand.
+    order: Order,
     /// Those that are none any more, for the worker to see to.
     came: VecDeque<Came>,
+    /// For these something has changed in what is held.
+    touched: Vec<Token>,
     lag_due: Moment,
     slow: Survey,
     buffers: Buffers,
@@ -77,6 +97,7 @@ struct Buffers {
     plan: Plan,
     bytes: Vec<u8>,
     pieces: Vec<Piece>,
+    found: Vec<(Position, u32)>,
     value: Vec<u8>,
 }
 
@@ -84,8 +105,12 @@ impl Cursors {
     pub fn new(now: Moment) -> Cursors {
         Cursors {
             all: Vec::new(),
-            runnable: VecDeque::new(),
+            runnable: Rota::default(),
+            waiting: Vec::new(),
+            stirred: 0,
+            order: Order::default(),
             came: VecDeque::new(),
+            touched: Vec::new(),
             lag_due: now,
             slow: Survey::new(now),
             buffers: Buffers::default(),
@@ -106,7 +131,7 @@ impl Cursors {
     /// Whether some can go on.
     #[inline]
     pub fn is_busy(&self) -> bool {
-        !self.runnable.is_empty()
+        !self.runnable.is_empty() || self.stirred > 0
     }
 
     /// Those that are none any more, the first one first.
@@ -132,17 +157,20 @@ impl Cursors {
     /// `position` is not beyond what the reader sees.
     pub fn begin<E: Edge>(
         &mut self,
-        ground: &Ground<E>,
+        ground: &mut Ground<E>,
         interest: &mut Interest,
         connection: &mut Connection<E::Socket>,
         token: Token,
         position: Position,
     ) -> &mut Behind {
         debug_assert_eq!(connection.cursor, Cursor::None, "it is nobody else's");
-        let told = connection.cohort.and_then(|id| told_at(ground, interest, connection, id, position));
+        let as_of = as_of(ground, interest, [connection.cohort, None], position, &[]);
+        let as_of = as_of.filter(|_| connection.lane.words().tells());
         let paces = connection.cohort.map_or(&[][..], |id| &interest.cohort(id).paces);
-        let behind = Box::new(Behind::new(position, told, paces));
+        let mut behind = Box::new(Behind::new(position, connection.lane, as_of, paces));
         connection.cursor = Cursor::Behind(self.all.len() as u32);
+        self.touch(token);
+        self.order.enter(token, &mut behind.places, position, position);
         self.all.push(One { token, behind });
         &mut self.all.last_mut().expect("it was just put there").behind
     }
@@ -181,17 +209,20 @@ impl Cursors {
         }
         if let Some(paced) = behind.paces.get_mut(unsent.rate) {
             paced.round.items.extend(unsent.values);
-        }
-        if let Some(told) = &mut behind.told {
-            told.extend(unsent.before);
+            paced.told = paced.told.take().map(|told| told.but(unsent.before));
         }
         Walk { ground, interest, connection, behind }.await_room();
     }
 
     /// Adds a change of subscription at `stage.until` to a connection whose cursor is behind.
     pub fn add_stage<S>(&mut self, token: Token, connection: &Connection<S>, stage: Stage) {
-        let Some(behind) = self.of_mut(token, connection) else { return };
+        let Cursor::Behind(place) = connection.cursor else { return };
+        let Cursors { all, order, .. } = self;
+        let Some(One { behind, .. }) = all.get_mut(place as usize).filter(|one| one.token == token) else { return };
+        // What it goes back to may be before where it is.
+        let needed = stage.resume.as_ref().map_or(behind.position, |resume| resume.from.min(behind.position));
         behind.stages.push_back(stage);
+        order.enter(token, &mut behind.places, needed, behind.position);
         self.list(token, connection);
     }
 
@@ -200,9 +231,9 @@ impl Cursors {
         self.of_mut(token, connection)?.stages.back_mut().map(|stage| &mut stage.then)
     }
 
-    /// Bytes of memory beyond the connection itself that wait to be sent to it.
-    pub fn pending<S>(&self, token: Token, connection: &Connection<S>) -> usize {
-        connection.out.len() + self.of(token, connection).map_or(0, Behind::staged)
+    /// Bytes that a connection is to be told at changes of its subscription.
+    pub fn staged_of<S>(&self, token: Token, connection: &Connection<S>) -> usize {
+        self.of(token, connection).map_or(0, Behind::staged)
     }
 
     /// The socket of a connection has room again; returns whether its cursor is behind.
@@ -223,22 +254,66 @@ impl Cursors {
     /// Puts a connection on the list of those to go on this turn, if its cursor is behind and its socket has room. Returns
     /// whether it is behind.
     pub fn list<S>(&mut self, token: Token, connection: &Connection<S>) -> bool {
-        let Some(behind) = self.of_mut(token, connection) else { return false };
-        if !behind.listed && !connection.full {
-            behind.listed = true;
-            self.runnable.push_back(token);
+        let Cursor::Behind(place) = connection.cursor else { return false };
+        let Some(One { behind, .. }) = self.all.get(place as usize).filter(|one| one.token == token) else {
+            return false;
+        };
+        if !connection.full && behind.stands != Stands::Listed {
+            self.stop_waiting(place);
+            self.all[place as usize].behind.stands = Stands::Listed;
+            self.runnable.push(connection.group(), token);
         }
         true
     }
 
-    /// Puts everybody who has room on that list.
+    /// The fan has moved: whoever waited for it can go on.
     #[inline]
-    pub fn list_all<S>(&mut self, connections: &Connections<S>) {
-        for One { token, behind } in self.all.iter_mut().filter(|one| !one.behind.listed) {
-            if connections.get(*token).is_some_and(|connection| !connection.full) {
-                behind.listed = true;
-                self.runnable.push_back(*token);
-            }
+    pub fn list_all(&mut self) {
+        self.stirred = self.waiting.len();
+    }
+
+    /// Puts those on the list of those to go on who waited for the fan, as many as the step has room for.
+    fn list_stirred<E: Edge>(&mut self, ground: &mut Ground<E>, connections: &Connections<E::Socket>) {
+        while self.stirred > 0 && !ground.work.is_over() {
+            ground.work.charge(price::LOOK);
+            let token = self.all[self.waiting[self.stirred - 1] as usize].token;
+            let Some(connection) = connections.get(token).filter(|connection| !connection.full) else {
+                debug_assert!(false, "{token} waits for the fan and not for room");
+                self.stirred -= 1;
+                continue;
+            };
+            self.list(token, connection);
+        }
+    }
+
+    /// A cursor has come to where the fan is and goes on when that does.
+    fn wait_for_fan(&mut self, place: u32) {
+        self.all[place as usize].behind.stands = Stands::Waiting(self.waiting.len() as u32);
+        self.waiting.push(place);
+    }
+
+    /// A cursor waits for the fan no longer, if it did.
+    fn stop_waiting(&mut self, place: u32) {
+        let stands = std::mem::take(&mut self.all[place as usize].behind.stands);
+        let Stands::Waiting(mut at) = stands else {
+            self.all[place as usize].behind.stands = stands;
+            return;
+        };
+        // The stirred ones stay in front: the last of them takes its place, and the last of all that one's.
+        if let Some(last) = self.stirred.checked_sub(1).filter(|last| at as usize <= *last) {
+            self.stirred = last;
+            self.waiting[at as usize] = self.waiting[last];
+            self.note_waiting(at);
+            at = last as u32;
+        }
+        self.waiting.swap_remove(at as usize);
+        self.note_waiting(at);
+    }
+
+    /// Tells whoever is at this place of those that wait where it is.
+    fn note_waiting(&mut self, at: u32) {
+        if let Some(place) = self.waiting.get(at as usize) {
+            self.all[*place as usize].behind.stands = Stands::Waiting(at);
         }
     }
 
@@ -249,31 +324,47 @@ impl Cursors {
         interest: &mut Interest,
         connections: &mut Connections<E::Socket>,
     ) {
-        let most = ground.settings.turn_sends;
-        let sends = ground.metrics.sends.get() + most as u64;
-        for _ in 0..self.runnable.len().min(most) {
-            if ground.metrics.sends.get() >= sends {
-                return;
+        self.list_stirred(ground, connections);
+        let floor = ground.reader.floor();
+        for _ in 0..self.runnable.len() {
+            if ground.work.is_over() {
+                break;
             }
-            let Some(token) = self.runnable.pop_front() else { return };
+            let Some(token) = self.runnable.next() else { break };
+            ground.work.charge(price::LOOK);
             let Some(connection) = connections.get_mut(token) else { continue };
             let Cursor::Behind(place) = connection.cursor else { continue };
-            let Cursors { all, buffers, .. } = self;
-            let one = all.get_mut(place as usize).filter(|one| one.token == token && one.behind.listed);
-            let Some(One { behind, .. }) = one else { continue };
-            behind.listed = false;
+            let Cursors { all, buffers, order, .. } = self;
+            let one = all.get_mut(place as usize).filter(|one| one.token == token);
+            let Some(One { behind, .. }) = one.filter(|one| one.behind.stands == Stands::Listed) else { continue };
+            behind.stands = Stands::Still;
             if connection.full {
                 continue;
             }
-            match (Walk { ground, interest, connection, behind }).go(buffers) {
+            if behind.places.needed.is_some_and(|needed| needed < floor) {
+                // Its next publication may be gone, and then that is seen to first.
+                let needed = next_needed(interest, connection, behind);
+                order.set_needed(token, &mut behind.places, needed);
+                if needed.is_some_and(|needed| needed < floor) {
+                    self.list(token, connection);
+                    continue;
+                }
+            }
+            let reached = (Walk { ground, interest, connection, behind }).go(buffers);
+            self.touch(token);
+            match reached {
                 Reached::Enough => drop(self.list(token, connection)),
-                Reached::Wait => {}
+                Reached::Full => {}
+                Reached::Wait => self.wait_for_fan(place),
                 Reached::Head => {
                     self.end(ground, interest, connections, token);
                     self.came.push_back(Came::Up(token));
                 }
                 Reached::Broken(why) => self.came.push_back(Came::Broken(token, why)),
             }
+        }
+        if self.is_busy() {
+            ground.work.put_off();
         }
     }
 
@@ -288,12 +379,20 @@ impl Cursors {
         let Some(connection) = connections.get_mut(token) else { return };
         let Cursor::Behind(place) = connection.cursor else { return };
         connection.cursor = Cursor::None;
-        let One { behind, .. } = self.all.swap_remove(place as usize);
+        self.touch(token);
+        self.stop_waiting(place);
+        let One { mut behind, .. } = self.all.swap_remove(place as usize);
+        self.order.leave(token, &mut behind.places);
         if behind.short {
             ground.edge.keep_short(&mut connection.socket, false);
         }
-        if let Some(moved) = self.all.get(place as usize).and_then(|one| connections.get_mut(one.token)) {
-            moved.cursor = Cursor::Behind(place);
+        if let Some(One { token, behind }) = self.all.get(place as usize) {
+            if let Stands::Waiting(at) = behind.stands {
+                self.waiting[at as usize] = place;
+            }
+            if let Some(moved) = connections.get_mut(*token) {
+                moved.cursor = Cursor::Behind(place);
+            }
         }
         for cohort in behind.stages.into_iter().filter_map(|stage| stage.cohort) {
             interest.let_go(&ground.tape, &mut ground.reader, cohort);
@@ -313,20 +412,24 @@ impl Cursors {
     /// Whether there is room to be given back, which the worker doesn't sleep over.
     #[inline]
     pub fn has_slack(&self) -> bool {
-        let Buffers { plan, bytes, pieces, value } = &self.buffers;
+        let Buffers { plan, bytes, pieces, found, value } = &self.buffers;
         let scratch = [bytes, value].map(Vec::capacity).into_iter().max();
-        let lists = pieces.capacity() * size_of::<Piece>() + plan.runs.capacity() * size_of::<Run>();
+        let lists = pieces.capacity() * size_of::<Piece>() + found.capacity() * size_of::<(Position, u32)>();
+        let lists = lists + plan.runs.capacity() * size_of::<Run>();
         scratch.is_some_and(|room| room > KEPT_BY_THREAD) || lists > 2 * KEPT_BY_THREAD
     }
 
     /// Gives back room that was needed once: of the buffers, which hold nothing between two uses, and of the lists.
     pub fn give_back(&mut self) {
-        let Buffers { plan, bytes, pieces, value } = &mut self.buffers;
+        let Buffers { plan, bytes, pieces, found, value } = &mut self.buffers;
         [&mut *bytes, &mut *value].into_iter().for_each(|buffer| buffer.clear());
         pieces.clear();
+        let (buffers, touched) = ([bytes, value], &mut self.touched);
+        buffers.into_iter().for_each(|buffer| buffer.give_back(KEPT_BY_THREAD));
         let lists: [&mut dyn Slack; 7] =
-            [bytes, value, pieces, &mut plan.runs, &mut self.all, &mut self.runnable, &mut self.came];
+            [pieces, found, &mut plan.runs, &mut self.all, &mut self.waiting, &mut self.came, touched];
         lists.into_iter().for_each(|list| list.give_back(KEPT_BY_THREAD));
+        self.runnable.give_back();
     }
 }
 
@@ -334,11 +437,18 @@ impl Cursors {
 impl Cursors {
     /// Asserts that the list and the connections agree, between two steps of a turn.
     pub fn invariants<S>(&self, connections: &Connections<S>) {
+        let mut places = 0;
         for (place, One { token, behind }) in self.all.iter().enumerate() {
             let connection = connections.get(*token).expect("whoever is behind is a connection");
             assert_eq!(connection.cursor, Cursor::Behind(place as u32), "whoever is behind knows its place");
-            let listed = self.runnable.iter().filter(|other| *other == token).count();
-            assert!(!behind.listed || listed > 0, "whoever can go on is on the list");
+            let listed = self.runnable.tokens().any(|other| other == *token);
+            match behind.stands {
+                Stands::Listed => assert!(listed, "whoever can go on is on the list"),
+                Stands::Waiting(at) => assert_eq!(self.waiting[at as usize], place as u32, "it knows where it waits"),
+                Stands::Still => assert!(connection.full, "whoever has room goes on or waits for the fan"),
+            }
+            self.order.invariants(*token, &behind.places);
+            places += usize::from(behind.places.needed.is_some()) + usize::from(behind.places.stands.is_some());
             assert!(behind.stages.iter().is_sorted_by_key(|stage| stage.until), "stages in the order of the tape");
             let resumes = behind.resume.iter().chain(behind.stages.iter().filter_map(|stage| stage.resume.as_ref()));
             resumes.for_each(|resume| assert!(resume.from < resume.until, "what was missed comes before"));
@@ -346,6 +456,9 @@ impl Cursors {
         }
         let behind = connections.iter().filter(|(_, it)| matches!(it.cursor, Cursor::Behind(_))).count();
         assert_eq!(self.all.len(), behind, "whoever is behind is on the list");
+        let waiting = self.all.iter().filter(|one| matches!(one.behind.stands, Stands::Waiting(_))).count();
+        assert_eq!((self.waiting.len(), self.order.len()), (waiting, places), "and nobody else stands anywhere");
+        assert!(self.stirred <= self.waiting.len());
         assert!(self.came.is_empty(), "those that came were seen to");
     }
 

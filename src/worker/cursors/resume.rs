@@ -14,8 +14,9 @@ use super::{
         deliver::{Outcome, deliver},
         fan::push_entry,
         ground::Ground,
+        work::price,
     },
-    walk::{STEP_ENTRIES, Step, Walk},
+    walk::{Step, Walk, entries_max},
 };
 use crate::{
     io::{Edge, SEND_MAX},
@@ -37,6 +38,7 @@ impl<E: Edge> Walk<'_, E> {
     /// Sends up to one buffer of what the connection missed.
     pub fn send_missed(&mut self, bytes: &mut Vec<u8>) -> Step {
         let Walk { ground, connection, behind, .. } = self;
+        let most = entries_max(ground);
         let Some(resume) = &behind.resume else { return Step::On };
         let lane = connection.lane;
         bytes.clear();
@@ -45,7 +47,7 @@ impl<E: Edge> Walk<'_, E> {
         let mut steps = 0;
         let mut is_cut = false;
         let reached = ground.reader.scan(behind.position, resume.until, |entry| {
-            if steps == STEP_ENTRIES || bytes.len() >= SEND_MAX {
+            if steps == most || bytes.len() >= SEND_MAX {
                 return false;
             }
             steps += 1;
@@ -59,6 +61,7 @@ impl<E: Edge> Walk<'_, E> {
             }
             true
         });
+        ground.work.charge(price::LOOK * (steps + ends.len()) as u64 + price::lines(bytes.len()));
         if is_cut {
             // It has the beginning of a frame that can't be made again: there is nothing that it could read after that.
             return Step::Broken(ErrorKind::NotFound);
@@ -73,7 +76,7 @@ impl<E: Edge> Walk<'_, E> {
                 if !unsent.is_empty() {
                     connection.sent = ground.now;
                 }
-                if steps == STEP_ENTRIES { Step::Enough } else { Step::On }
+                if steps == most { Step::Enough } else { Step::On }
             }
             Outcome::Full(taken) => {
                 let taken = begun + taken;

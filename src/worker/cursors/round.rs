@@ -5,12 +5,13 @@
 //! in topics, whatever the lag; each topic that changes is served once a round, also one that changes all the time; and
 //! all that the connection is sent stays in the order of the tape. A round that had to wait for long is made anew, once.
 //!
-//! What it was sent last of each topic is kept beside (on lanes that tell), so that a `skip` tells exactly what was left
-//! out. Both are memory in topics; they end when the connection has caught up.
+//! A round costs a look at each topic that has changed since it began, whoever changed it, and is listed piece by piece: what it is
+//! to send does not change any more, since what was newest at its goal can be asked for later ([`AsOf`]). So a round is a few
+//! KiB of memory whatever topics there are, and so is what is known of what the client was told (`told.rs`).
 //!
 //! A frame that the socket takes in part goes on from `out`: of the tape nothing is held for a connection in a round.
 
-use std::{ops::Range, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use rustc_hash::FxHashMap;
 
@@ -18,15 +19,17 @@ use super::{
     super::{
         deliver::{Outcome, begun, deliver},
         fan::{
-            Pace,
+            AsOf, Pace,
             delivery::Delivery,
-            interest::{CohortId, Interest},
+            interest::{CohortId, Interest, Newest},
             newest_for, push_value,
         },
         ground::Ground,
+        work::price,
     },
     Behind, Buffers,
-    walk::{STEP_ENTRIES, Step, Walk},
+    told::Told,
+    walk::{Step, Walk, entries_max},
 };
 use crate::{
     io::{Edge, SEND_MAX},
@@ -38,25 +41,33 @@ use crate::{
 /// A round that had to wait longer than this for room is made anew.
 const RENEW_AFTER: Duration = Duration::from_secs(1);
 
-/// The newest number of each topic that a connection was sent or told of, by slot. The hash has no key: slots are the
-/// server's own numbers, given out in order, and no more than there are topics.
-pub type Told = FxHashMap<u32, u64>;
+/// What is left of a round is listed in pieces of so many topics (16 bytes each), or of an eighth of it where that is more: each
+/// piece costs a look at all that has changed since. (The simulation has few topics, and rounds of several pieces.)
+const PIECE_TOPICS: usize = if cfg!(any(test, fuzzing)) { 3 } else { 1024 };
 
 /// What is left of a round.
 #[derive(Debug, Default)]
 pub struct Round {
-    /// The positions after the publications to be sent, and their topics; the next one is the last of the list.
+    /// A piece of it: the positions after the publications to be sent, and their topics; the next one is the last of the list.
     pub items: Vec<(Position, u32)>,
+    /// There is more of it behind that.
+    more: bool,
+    /// Up to where it was sent.
+    sent: Position,
     /// What was published from here on belongs to the next round.
     pub goal: Position,
+    /// What was newest there, while it is under way.
+    at_goal: Option<Arc<AsOf>>,
     /// It was made anew already.
     renewed: bool,
 }
 
 /// The rounds of one rate.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct PacedRound {
     pub round: Round,
+    /// What it was sent or told of last of the topics of this rate, where that may leave something out.
+    pub told: Option<Told>,
     /// The number of the tick at which it began.
     pub ticks: u64,
     /// It began later than its tick: what was left out is told.
@@ -88,15 +99,37 @@ pub struct Piece {
     pub sent: bool,
 }
 
+impl Round {
+    /// None is under way; everything before `goal` was sent.
+    fn over(goal: Position) -> Round {
+        Round { goal, sent: goal, ..Round::default() }
+    }
+
+    /// From `sent` to `goal`.
+    fn begin(sent: Position, goal: Position, at_goal: Arc<AsOf>) -> Round {
+        Round { sent, goal, more: true, at_goal: Some(at_goal), ..Round::default() }
+    }
+
+    /// Whether everything of it was sent.
+    fn is_over(&self) -> bool {
+        self.items.is_empty() && !self.more
+    }
+
+    /// Bytes of memory that it takes by itself.
+    pub fn held(&self) -> usize {
+        self.items.capacity() * size_of::<(Position, u32)>() + self.at_goal.as_ref().map_or(0, |at_goal| at_goal.held())
+    }
+}
+
 impl PacedRound {
     /// For somebody who was sent everything before `goal`, at a time when there had been so many ticks.
-    pub fn from(goal: Position, ticks: u64) -> PacedRound {
-        PacedRound { round: Round { goal, ..Round::default() }, ticks, late: false }
+    pub fn from(goal: Position, ticks: u64, told: Option<Told>) -> PacedRound {
+        PacedRound { round: Round::over(goal), told, ticks, late: false }
     }
 
     /// Whether it has come as far as the members: the next tick is the same for all.
     pub fn is_even_with(&self, pace: &Pace) -> bool {
-        self.round.items.is_empty() && (self.round.goal == pace.tick || pace.changes.is_empty())
+        self.round.is_over() && (self.round.goal == pace.tick || pace.changes.is_empty())
     }
 }
 
@@ -109,9 +142,15 @@ impl<E: Edge> Walk<'_, E> {
         let has_begun = position < behind.round.goal;
         let renew = has_begun && waited >= RENEW_AFTER && !behind.round.renewed;
         if !has_begun || renew {
-            let is_wanted = |delivery| delivery == Delivery::Latest;
-            let items = changed_since(&self.ground.reader, self.interest, cohort, position..until, is_wanted);
-            behind.round = Round { items, goal: until, renewed: renew };
+            if let (Some(told), Some(at_goal)) = (&mut behind.told, behind.round.at_goal.take()) {
+                if renew {
+                    told.break_off(at_goal, position);
+                } else {
+                    *told = Told::of(at_goal);
+                }
+            }
+            let Some(at_goal) = self.as_of(until) else { return Step::Wait };
+            self.behind.round = Round { renewed: renew, ..Round::begin(position, until, at_goal) };
         }
         self.send_round(buffers, cohort, Which::Live)
     }
@@ -127,23 +166,71 @@ impl<E: Edge> Walk<'_, E> {
         until: Option<Position>,
     ) -> Option<Step> {
         let pace = &self.interest.cohort(cohort).paces[n];
-        let (rate, tick, ticks) = (pace.rate, pace.tick, pace.ticks);
+        let (tick, ticks) = (pace.tick, pace.ticks);
         let upto = until.unwrap_or(self.interest.position);
         let paced = &mut self.behind.paces[n];
-        if paced.round.items.is_empty() {
+        if paced.round.is_over() {
             let goal = paced.round.goal;
+            if let (Some(told), Some(at_goal)) = (&mut paced.told, paced.round.at_goal.take()) {
+                *told = Told::of(at_goal);
+            }
             let is_time = if until.is_some() { goal < upto } else { goal < tick };
             if !is_time {
                 return None;
             }
             let late = ticks > paced.ticks + 1;
-            let is_wanted = |delivery: Delivery| delivery.rate() == Some(rate);
-            let items = changed_since(&self.ground.reader, self.interest, cohort, goal..upto, is_wanted);
-            let round = Round { items, goal: upto, renewed: false };
-            *paced = PacedRound { round, ticks, late };
+            let at_goal = self.as_of(upto)?;
+            let paced = &mut self.behind.paces[n];
+            paced.round = Round::begin(goal, upto, at_goal);
+            (paced.ticks, paced.late) = (ticks, late);
         }
-        let any = !paced.round.items.is_empty();
+        self.list_piece(buffers, cohort, Which::Paced(n));
+        let any = !self.behind.paces[n].round.items.is_empty();
         any.then(|| self.send_round(buffers, cohort, Which::Paced(n)))
+    }
+
+    /// What is newest where a round ends: at the next change of its subscription, or where the fan is.
+    fn as_of(&mut self, until: Position) -> Option<Arc<AsOf>> {
+        let at_stage = self.behind.stages.front().filter(|stage| stage.until == until);
+        if let Some(as_of) = at_stage.and_then(|stage| stage.as_of.clone()) {
+            return Some(as_of);
+        }
+        debug_assert!(until == self.interest.position, "somebody may ask for what was newest at a stage");
+        Some(self.interest.as_of(until, FxHashMap::default))
+    }
+
+    /// Lists the next piece of a round, if there is none.
+    fn list_piece(&mut self, buffers: &mut Buffers, cohort: CohortId, which: Which) {
+        let Walk { ground, interest, behind, .. } = self;
+        let rate = match which {
+            Which::Live => None,
+            Which::Paced(n) => Some(interest.cohort(cohort).paces[n].rate),
+        };
+        let is_wanted = |delivery: Delivery| delivery != Delivery::All && delivery.rate() == rate;
+        let round = behind.round_of(which);
+        let Some(at_goal) = round.at_goal.as_ref().filter(|_| round.items.is_empty() && round.more) else { return };
+        let found = &mut buffers.found;
+        let is_excepting = interest.cohort(cohort).key.except != 0;
+        let looks = changed(
+            &ground.reader,
+            interest,
+            cohort,
+            is_excepting,
+            (round.sent, round.goal),
+            at_goal,
+            is_wanted,
+            found,
+        );
+        ground.work.charge(price::LOOK * (looks + found.len()) as u64);
+        let most = PIECE_TOPICS.max(found.len() / 8);
+        round.more = found.len() > most;
+        if round.more {
+            found.select_nth_unstable(most);
+            found.truncate(most);
+        }
+        found.sort_unstable_by(|a, b| b.cmp(a));
+        round.items = found.as_slice().into();
+        found.clear();
     }
 
     /// Sends up to one buffer of a round that has begun.
@@ -151,6 +238,7 @@ impl<E: Edge> Walk<'_, E> {
         if self.behind.conflates && !std::mem::replace(&mut self.behind.short, true) {
             self.ground.edge.keep_short(&mut self.connection.socket, true);
         }
+        self.list_piece(buffers, cohort, which);
         buffers.bytes.clear();
         buffers.pieces.clear();
         let (reached, enough) = self.gather_round(buffers, cohort, which);
@@ -181,45 +269,69 @@ impl<E: Edge> Walk<'_, E> {
             Which::Live => true,
             Which::Paced(n) => self.behind.paces[n].late,
         };
-        let goal = self.behind.round_of(which).goal;
-        let mut position = if which == Which::Live { self.behind.position } else { goal };
+        let Round { goal, sent, .. } = *self.behind.round_of(which);
+        let mut position = if which == Which::Live { self.behind.position } else { sent };
         let between = which == Which::Live && self.interest.cohort(cohort).has(|delivery| delivery == Delivery::All);
-        let mut steps = 0;
-        loop {
+        let most = entries_max(self.ground);
+        let (mut steps, mut values) = (0, 0);
+        let enough = loop {
             if buffers.bytes.len() >= SEND_MAX {
-                return (position, false);
+                break false;
             }
-            let next = self.behind.round_of(which).items.last().copied();
+            if values >= most {
+                break true;
+            }
+            let round = self.behind.round_of(which);
+            let next = round.items.last().copied();
+            if next.is_none() && round.more {
+                // The next piece is listed first.
+                break false;
+            }
             let target = next.map_or(goal, |(end, _)| Position(end.0 - 1));
             if between && position < target {
-                position = self.gather_between(cohort, lane, position..target, &mut steps, buffers);
+                position = self.gather_between(cohort, lane, position..target, (&mut steps, most), buffers);
                 if position < target {
-                    return (position, steps >= STEP_ENTRIES);
+                    break steps >= most;
                 }
             }
             position = target.max(position);
-            let Some((end, slot)) = next else { return (position, false) };
+            let Some((end, slot)) = next else { break false };
             self.behind.round_of(which).items.pop();
-            self.gather_one(lane, (end, slot), tells, buffers);
+            self.gather_one(lane, (end, slot), (which, tells), buffers);
+            values += 1;
             position = end.max(position);
-        }
+        };
+        let looks = (steps + 2 * values) as u64;
+        self.ground.work.charge(price::LOOK * looks + price::lines(buffers.bytes.len()));
+        (position, enough)
     }
 
     /// Adds one newest value to the buffer, and before it the notice of what was left out.
-    fn gather_one(&mut self, lane: Lane, (position, slot): (Position, u32), tells: bool, buffers: &mut Buffers) {
+    fn gather_one(
+        &mut self,
+        lane: Lane,
+        (position, slot): (Position, u32),
+        (which, tells): (Which, bool),
+        buffers: &mut Buffers,
+    ) {
         let Buffers { bytes, pieces, value, .. } = buffers;
-        let interest = &*self.interest;
+        let (interest, behind) = (&*self.interest, &*self.behind);
+        let (round, told) = match which {
+            Which::Live => (&behind.round, &behind.told),
+            Which::Paced(n) => (&behind.paces[n].round, &behind.paces[n].told),
+        };
         value.clear();
         let sent = push_value(self.ground, interest, lane, slot, position, value);
-        // It may be gone from the tape while a newer one is there that the fan has not come to: that one follows, and
-        // everything up to this one is left out.
-        let gone = || interest.newest(slot).filter(|newest| newest.end == position).map(|newest| newest.seq + 1);
+        // It may be gone from the tape while a newer one is there: that one follows in another round, and everything up to this
+        // one is left out.
+        let gone = || {
+            let newest = interest.newest_as_of(round.at_goal.as_ref()?, slot)?;
+            (newest.end == position).then_some(newest.seq + 1)
+        };
         let Some(next) = sent.or_else(gone) else { return };
-        let told = self.behind.told.as_ref().filter(|_| tells);
-        let first = told.map_or(next, |told| told.get(&slot).copied().unwrap_or(0) + 1);
+        let first = told.as_ref().filter(|_| tells).map_or(next, |told| told.get(interest, slot) + 1);
         let skipped = next.saturating_sub(first);
-        if skipped > 0 {
-            let name = interest.topic_name(slot).expect("its publications came by");
+        if let Some(name) = interest.topic_name(slot).filter(|_| skipped > 0) {
             lane.words().push_reply(bytes, &Reply::Skip { topic: name, from: first, to: next - 1 });
         }
         bytes.extend_from_slice(value);
@@ -235,13 +347,13 @@ impl<E: Edge> Walk<'_, E> {
         cohort: CohortId,
         lane: Lane,
         span: Range<Position>,
-        steps: &mut usize,
+        (steps, most): (&mut usize, usize),
         buffers: &mut Buffers,
     ) -> Position {
         let Buffers { bytes, pieces, .. } = buffers;
         let (interest, Ground { reader, tape, .. }) = (&mut *self.interest, &*self.ground);
         reader.scan(span.start, span.end, |entry| {
-            if *steps >= STEP_ENTRIES || bytes.len() >= SEND_MAX {
+            if *steps >= most || bytes.len() >= SEND_MAX {
                 return false;
             }
             *steps += 1;
@@ -258,8 +370,10 @@ impl<E: Edge> Walk<'_, E> {
     fn settle_round(&mut self, which: Which, pieces: &[Piece]) {
         let mut skipped = 0;
         for piece in pieces {
-            if let (Some(slot), Some(told)) = (piece.slot, &mut self.behind.told) {
-                told.insert(slot, piece.seq);
+            if let (Some(slot), Which::Paced(n)) = (piece.slot, which)
+                && let Some(told) = &mut self.behind.paces[n].told
+            {
+                told.renew(slot, piece.seq);
             }
             skipped += piece.skipped;
         }
@@ -273,6 +387,8 @@ impl<E: Edge> Walk<'_, E> {
     }
 
     fn advance_round(&mut self, which: Which, position: Position) {
+        let round = self.behind.round_of(which);
+        round.sent = round.sent.max(position);
         if which == Which::Live {
             self.behind.position = self.behind.position.max(position);
         }
@@ -283,7 +399,7 @@ impl<E: Edge> Walk<'_, E> {
     fn put_back(&mut self, which: Which, bytes: &[u8], pieces: &[Piece], taken: usize) -> usize {
         let begun = begun(pieces.iter().map(|piece| piece.end), taken);
         if let Some(last) = begun.checked_sub(1).map(|last| pieces[last]).filter(|last| last.end > taken) {
-            self.behind.put_rest(&mut self.connection.out, bytes[taken..last.end].iter().copied());
+            self.behind.put_rest(&mut self.connection.out, bytes[taken..last.end].to_vec());
         }
         let back = pieces[begun..].iter().rev().filter_map(|piece| Some((piece.position, piece.slot?)));
         self.behind.round_of(which).items.extend(back);
@@ -300,18 +416,38 @@ impl Behind {
     }
 }
 
-/// The topics of a cohort's names that are delivered as `wanted` says and whose newest publications are in `span`: the
-/// positions after these, the first one last.
-fn changed_since(
+/// Finds the topics of a cohort's names that are delivered as `wanted` says and whose newest publications as of a round's goal
+/// come after what was sent of it: the positions after these. Returns how many topics were looked at for it: those that have
+/// changed since.
+#[expect(clippy::too_many_arguments, reason = "they are what a round is of")]
+fn changed(
     reader: &Reader,
     interest: &Interest,
     cohort: CohortId,
-    span: Range<Position>,
+    is_excepting: bool,
+    (sent, goal): (Position, Position),
+    at_goal: &AsOf,
     wanted: impl Fn(Delivery) -> bool + Copy,
-) -> Vec<(Position, u32)> {
-    let newest = |slot: u32| newest_for(reader, interest, cohort, slot, span.start, span.end);
-    let topics = interest.topics_delivered(cohort, wanted);
-    let mut items: Vec<(Position, u32)> = topics.into_iter().filter_map(|slot| Some((newest(slot)?, slot))).collect();
-    items.sort_unstable_by(|a, b| b.cmp(a));
-    items
+    found: &mut Vec<(Position, u32)>,
+) -> usize {
+    let end = |slot: u32, newest: Newest| {
+        let at_goal = if newest.end <= goal { newest } else { interest.newest_as_of(at_goal, slot)? };
+        // Where it came from is known to the tables as of now; as of the goal, it may be for the tape to say.
+        let on_tape = || reader.look(Position(at_goal.end.0 - 1)).map(|published| published.origin);
+        let is_own =
+            || interest.excludes(cohort, at_goal.origin) || on_tape().is_some_and(|it| interest.excludes(cohort, it));
+        if is_excepting && at_goal.end > sent && is_own() {
+            return newest_for(reader, interest, cohort, slot, sent, goal);
+        }
+        (sent < at_goal.end && at_goal.end <= goal).then_some(at_goal.end)
+    };
+    found.clear();
+    let mut looks = 0;
+    for (slot, newest) in interest.recent().take_while(|(_, newest)| newest.end > sent) {
+        looks += 1;
+        if interest.delivery(cohort, slot).is_some_and(wanted) {
+            found.extend(end(slot, newest).map(|end| (end, slot)));
+        }
+    }
+    looks
 }

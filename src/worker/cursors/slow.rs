@@ -1,11 +1,11 @@
 //! Showing who is slow: the subscribers furthest behind, for `GET /debug/slow`.
 //!
 //! Once a second at most, and only while somebody is behind, a worker picks the few of those that are furthest
-//! (`--slow-list`), asks the kernel about their sockets, and leaves the list where the control thread finds it. Picking
-//! costs a look at each of those that are behind and keeps no more than it picks; what is costly, it does for the few:
-//! 32 of them take a third of a millisecond.
+//! (`--slow-list`), asks the kernel about their sockets, and leaves the list where the control thread finds it. Those are
+//! the first in the order of those that are behind; what is costly, it does for the few: 32 of them take a third of a
+//! millisecond.
 
-use std::{collections::BinaryHeap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use super::{
     super::{
@@ -17,14 +17,9 @@ use super::{
         },
         ground::Ground,
     },
-    Behind, Cursors, One,
+    Behind, Cursors,
 };
-use crate::{
-    clock::Moment,
-    io::{Edge, Token},
-    shared::SlowClient,
-    tape::Position,
-};
+use crate::{clock::Moment, io::Edge, shared::SlowClient, tape::Position};
 
 /// How often the list is made, at most.
 const EVERY: Duration = Duration::from_secs(1);
@@ -36,13 +31,11 @@ const NAMES_MAX: usize = 8;
 pub struct Survey {
     due: Moment,
     shows_any: bool,
-    /// Those furthest behind so far; used again each time. The least far of them comes first.
-    worst: BinaryHeap<(Position, Token)>,
 }
 
 impl Survey {
     pub fn new(now: Moment) -> Survey {
-        Survey { due: now, shows_any: false, worst: BinaryHeap::new() }
+        Survey { due: now, shows_any: false }
     }
 }
 
@@ -62,29 +55,17 @@ impl Cursors {
         connections: &Connections<E::Socket>,
         now: Moment,
     ) {
-        self.pick_worst(ground, connections);
+        let (most, head) = (ground.settings.slow_list, ground.reader.head());
         let wall_us = ground.edge.wall_us();
-        let mut list = Vec::with_capacity(self.slow.worst.len());
-        while let Some((from, token)) = self.slow.worst.pop() {
-            if let Some((connection, behind)) = connections.get(token).and_then(|it| Some((it, self.of(token, it)?))) {
+        let mut list = Vec::with_capacity(most.min(self.len()));
+        for (from, token) in self.last_standing(connections, most) {
+            let found = connections.get(token).and_then(|it| Some((it, self.of(token, it)?)));
+            if let Some((connection, behind)) = found.filter(|_| from < head) {
                 list.push(describe(ground, interest, connection, behind, from, wall_us));
             }
         }
         (self.slow.due, self.slow.shows_any) = (now + EVERY, !list.is_empty());
         ground.shared.slow.set(ground.index, list);
-    }
-
-    /// Finds those that are furthest behind.
-    fn pick_worst<E: Edge>(&mut self, ground: &Ground<E>, connections: &Connections<E::Socket>) {
-        let Cursors { slow: Survey { worst, .. }, all, .. } = self;
-        for One { token, behind } in all {
-            let at = connections.get(*token).and_then(|connection| behind.subscribed_at(connection.cohort));
-            let Some(from) = at.filter(|from| *from < ground.reader.head()) else { continue };
-            worst.push((from, *token));
-            if worst.len() > ground.settings.slow_list {
-                worst.pop();
-            }
-        }
     }
 }
 

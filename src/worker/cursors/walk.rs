@@ -20,21 +20,26 @@ use super::{
         fan::{
             Pace, contiguous,
             delivery::Delivery,
-            interest::{CohortId, Interest},
-            locate, push_entry,
+            interest::{Cohort, CohortId, Interest},
+            push_entry,
         },
         ground::Ground,
+        work::price,
     },
     Behind, Buffers, Stage,
-    round::{PacedRound, Round, Told},
+    round::{PacedRound, Piece, Round},
+    told::Told,
 };
 use crate::{
     io::{Edge, SEND_MAX},
     tape::{Position, Run},
 };
 
-/// Index entries that one cursor goes through in one turn.
-pub const STEP_ENTRIES: usize = 16 * 1024;
+/// Index entries that one cursor goes through at once, at most.
+const STEP_ENTRIES: usize = 16 * 1024;
+
+/// And so many in any case, lest it never come on.
+const ENTRIES_MIN: usize = 64;
 
 /// Sends for one cursor in one turn.
 const STEP_SENDS: usize = 4;
@@ -86,8 +91,10 @@ pub enum Step {
 pub enum Reached {
     /// It can go on in the next turn.
     Enough,
-    /// It waits, for the fan or for room.
+    /// It waits for the fan.
     Wait,
+    /// It waits for room.
+    Full,
     /// It is at the head.
     Head,
     /// Its connection is broken.
@@ -107,12 +114,19 @@ impl<E: Edge> Walk<'_, E> {
     pub fn go(mut self, buffers: &mut Buffers) -> Reached {
         for _ in 0..STEP_SENDS {
             self.enter_all_here();
-            match self.step(buffers) {
+            let sends = self.ground.metrics.sends.get();
+            let flushes = self.behind.offset == 0 && !self.connection.out.is_empty();
+            let step = self.step(buffers);
+            // What answers cost was charged where they were sent.
+            let sends = if flushes { 0 } else { self.ground.metrics.sends.get() - sends };
+            self.ground.work.charge(price::LOOK + sends * price::SEND);
+            match step {
+                Step::On if self.ground.work.is_over() => break,
                 Step::On => {}
                 Step::Enough => break,
                 Step::Full => {
                     self.await_room();
-                    return Reached::Wait;
+                    return Reached::Full;
                 }
                 Step::Wait => return Reached::Wait,
                 Step::Head => return Reached::Head,
@@ -225,25 +239,31 @@ impl<E: Edge> Walk<'_, E> {
         (position, offset): (Position, u32),
         until: Position,
     ) -> Step {
-        let lane = self.interest.cohort(cohort).key.lane;
-        let plan = &mut buffers.plan;
+        let Cohort { key, .. } = self.interest.cohort(cohort);
+        let (lane, most) = (key.lane, entries_max(self.ground));
+        let Buffers { plan, pieces, bytes, .. } = buffers;
         plan.clear();
-        let (interest, Ground { edge, reader, tape, metrics, .. }) = (&mut *self.interest, &mut *self.ground);
+        pieces.clear();
+        let (interest, Ground { edge, reader, tape, metrics, work, .. }) = (&mut *self.interest, &mut *self.ground);
         let mut steps = 0;
         let reached = reader.scan(position, until, |entry| {
-            if steps == STEP_ENTRIES || plan.bytes >= SEND_MAX {
+            if steps == most || plan.bytes >= SEND_MAX {
                 return false;
             }
             steps += 1;
             let resumed = if entry.position == position { offset } else { 0 };
-            if interest.wants(tape, cohort, entry).is_some() {
+            if let Some(delivery) = interest.wants(tape, cohort, entry) {
                 // A publication from before the lane was written can't be on the way to anybody.
                 debug_assert!(entry.len(lane) > resumed);
                 plan.push(entry.run(lane).after(resumed));
+                let (end, position) = (plan.bytes, Position(entry.position.0 + 1));
+                let slot = (delivery == Delivery::Latest).then_some(entry.topic.slot);
+                pieces.push(Piece { end, position, slot, seq: entry.seq, skipped: 0, sent: true });
             }
             true
         });
-        let bytes = contiguous(reader, lane, plan.runs.iter().copied(), &mut buffers.bytes);
+        let bytes = contiguous(reader, lane, plan.runs.iter().copied(), bytes);
+        work.charge(price::LOOK * (steps + pieces.len()) as u64 + price::lines(bytes.len()));
         match deliver(edge, metrics, &mut self.connection.socket, bytes) {
             Outcome::All => {
                 metrics.deliveries.add(plan.publications);
@@ -251,32 +271,33 @@ impl<E: Edge> Walk<'_, E> {
                     self.connection.sent = self.ground.now;
                 }
                 (self.behind.position, self.behind.offset) = (reached, 0);
-                self.note_told(cohort, position, reached);
-                if steps == STEP_ENTRIES { Step::Enough } else { Step::On }
+                self.note_told(pieces);
+                if steps == most { Step::Enough } else { Step::On }
             }
             Outcome::Full(taken) => {
-                // Positions are counted in whole frames, so the part of the first that went before counts again.
-                let (reached, offset, passed) =
-                    locate(self.ground, self.interest, cohort, position, taken + offset as usize);
-                self.ground.metrics.deliveries.add(passed);
-                self.note_told(cohort, position, reached);
-                self.stop_at(cohort, reached, offset);
+                let whole = pieces.partition_point(|piece| piece.end <= taken);
+                let (sent, begun) = pieces.split_at(whole);
+                metrics.deliveries.add(whole as u64);
+                self.note_told(sent);
+                let Some(begun) = begun.first() else {
+                    debug_assert!(false, "a socket that is full has not taken all");
+                    return Step::On;
+                };
+                // Of the first frame, a part may have gone before.
+                let offset = sent.last().map_or(offset as usize + taken, |last| taken - last.end) as u32;
+                self.stop_at(cohort, Position(begun.position.0 - 1), offset);
                 Step::Full
             }
             Outcome::Broken(why) => Step::Broken(why),
         }
     }
 
-    /// Notes that the connection was sent every publication in `from..to` that its cohort wants.
-    fn note_told(&mut self, cohort: CohortId, from: Position, to: Position) {
+    /// Notes that the connection was sent these publications.
+    fn note_told(&mut self, pieces: &[Piece]) {
         let Some(told) = &mut self.behind.told else { return };
-        let (interest, Ground { reader, tape, .. }) = (&mut *self.interest, &*self.ground);
-        reader.scan(from, to, |entry| {
-            if interest.wants(tape, cohort, entry) == Some(Delivery::Latest) {
-                told.insert(entry.topic.slot, entry.seq);
-            }
-            true
-        });
+        for Piece { slot, seq, .. } in pieces {
+            slot.iter().for_each(|slot| told.note(*slot, *seq));
+        }
     }
 
     /// The socket was full `offset` bytes into the publication at `position`.
@@ -291,23 +312,30 @@ impl<E: Edge> Walk<'_, E> {
         // It was just sent from, so it is there.
         let Some(rest) = rest_of_frame(self.ground, self.connection, behind) else { return };
         behind.put_rest(&mut self.connection.out, rest);
-        let next = Position(position.0 + 1);
-        self.note_told(cohort, position, next);
-        (self.behind.position, self.behind.offset) = (next, 0);
+        let Walk { ground, interest, behind, .. } = self;
+        if let (Some(entry), Some(told)) = (ground.reader.look(position), &mut behind.told)
+            && interest.wants(&ground.tape, cohort, &entry) == Some(Delivery::Latest)
+        {
+            told.note(entry.topic.slot, entry.seq);
+        }
+        (behind.position, behind.offset) = (Position(position.0 + 1), 0);
     }
 
     /// It has come to the next change of its subscription.
     fn enter_next_stage(&mut self) {
         let Walk { ground, interest, connection, behind } = self;
         let Some(stage) = behind.stages.pop_front() else { return };
-        let Stage { until, cohort: older, then, told, fresh, resume } = stage;
-        connection.out.extend_from_slice(&then);
+        let Stage { until, cohort: older, then, as_of, resume } = stage;
+        connection.out.push(then);
         let cohort = behind.cohort(connection.cohort);
-        let before = behind.told.take().unwrap_or_default();
-        behind.told = told.map(|told| merge_told(interest, (older, cohort), before, told, fresh));
+        // Everything before was sent or told.
+        let tells = connection.lane.words().tells();
+        let is_left_out = cohort.filter(|id| tells && interest.cohort(*id).has(|delivery| delivery != Delivery::All));
+        let told = || Some(Told::of(is_left_out.and(as_of.clone())?));
+        behind.told = told();
         behind.round = Round::default();
         let paces = cohort.map_or(&[][..], |cohort| &interest.cohort(cohort).paces);
-        behind.paces = paces.iter().map(|pace| PacedRound::from(until, pace.ticks)).collect();
+        behind.paces = paces.iter().map(|pace| PacedRound::from(until, pace.ticks, told())).collect();
         if let Some(resume) = resume {
             behind.position = resume.from;
             behind.resume = Some(resume);
@@ -318,67 +346,9 @@ impl<E: Edge> Walk<'_, E> {
     }
 }
 
-/// What a client is told last as it comes from the older of two cohorts to the other: of what was told `before` counts on what
-/// is delivered in newest values there and here.
-fn merge_told(
-    interest: &Interest,
-    (older, cohort): (Option<CohortId>, Option<CohortId>),
-    before: Told,
-    mut told: Told,
-    fresh: Vec<(u32, u64)>,
-) -> Told {
-    let conflated = |cohort: Option<CohortId>, slot: u32| {
-        let delivery = cohort.and_then(|cohort| interest.delivery(cohort, slot));
-        delivery.is_some_and(|delivery| delivery != Delivery::All)
-    };
-    for (slot, seq) in &mut told {
-        if conflated(older, *slot) {
-            *seq = before.get(slot).copied().unwrap_or(0);
-        }
-    }
-    let goes_on = |slot: u32| conflated(older, slot) && conflated(cohort, slot);
-    told.extend(before.into_iter().filter(|(slot, _)| goes_on(*slot)));
-    told.extend(fresh);
-    told
-}
-
-/// What the members of a cohort have been sent last, as of `position`, of topics that are delivered in newest values.
-/// None if nothing is left out for this connection, or it isn't told.
-///
-/// `position` is not beyond what the reader sees. It may be before the tape's floor, as long as the reader pins it.
-pub fn told_at<E: Edge>(
-    ground: &Ground<E>,
-    interest: &mut Interest,
-    connection: &Connection<E::Socket>,
-    id: CohortId,
-    position: Position,
-) -> Option<Told> {
-    if !connection.lane.words().tells() || !interest.cohort(id).has(|delivery| delivery != Delivery::All) {
-        return None;
-    }
-    let here = interest.position;
-    let topics = interest.topics_delivered(id, |delivery| delivery != Delivery::All);
-    let newest = |slot: u32| Some((slot, interest.newest(slot)?.seq));
-    let mut told: Told = topics.into_iter().filter_map(newest).collect();
-    // The tables are as of where the fan is.
-    let (from, to) = (position.min(here), position.max(here));
-    let from = if position < here { from } else { from.max(ground.reader.floor()).min(to) };
-    let mut first = Told::default();
-    ground.reader.scan(from, to, |entry| {
-        if position > here {
-            if let Some(seq) = told.get_mut(&entry.topic.slot) {
-                *seq = entry.seq;
-            }
-        } else if told.contains_key(&entry.topic.slot) {
-            first.entry(entry.topic.slot).or_insert(entry.seq - 1);
-        }
-        true
-    });
-    told.extend(first);
-    for pace in &interest.cohort(id).paces {
-        told.extend(pace.changes.iter().map(|change| (change.slot, change.before)));
-    }
-    Some(told)
+/// How many entries of the index a step may still go through.
+pub fn entries_max<E: Edge>(ground: &Ground<E>) -> usize {
+    ((ground.work.left() / price::LOOK) as usize).clamp(ENTRIES_MIN, STEP_ENTRIES)
 }
 
 /// The unsent rest of the frame in which a connection stopped; empty if it stopped between frames, none if it is gone.

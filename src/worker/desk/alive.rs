@@ -9,23 +9,36 @@
 //! | slow | its TCP answers, and the ping stands behind what it has not taken yet | stays: it is behind, and the tape sees to that |
 //!
 //! ```text
-//!   heard          idle/2     idle*3/4                                idle later
-//!     |--------------|----------|---------- … ----|----------------------|
-//!                    ping sent  the first look    ping taken             1008
-//!                               if no pong came, then one every quarter
+//!   heard    idle/4 … idle/2     idle/4 later                            idle later
+//!     |--------[ping sent]---------|------------- … ----|------------------|
+//!                                  the first look       ping taken         1008
+//!                                  if no pong came, then one every quarter
 //! ```
+//!
+//! Each connection has moments of its own for its pings (`expire.rs`), so that those of thousands that were heard at once don't go out
+//! at once.
 //!
 //! A full socket has no ping asked of it: that would stand behind what is there. What its peer asked for and doesn't take is
 //! memory, so its TCP has to take some of that. A stream of events has nobody who answers: only its TCP counts.
 //!
+//! A worker that is busy may not have read what somebody said. Whoever has something that was not read isn't judged: its silence
+//! counts from when it was; and before anybody is closed for silence, or a request refused that did not come in time, it is read
+//! once more (`reading.rs`).
+//!
 //! Nothing of this is counted as bytes are sent. Where a ping ends is found out at the first look, which is after it was sent:
 //! all that the kernel was given until then. A peer that answers its pings is never looked at. Each look is a question to the
-//! kernel, and `expire.rs` bounds how many there are in a turn.
+//! kernel, which a turn has as many of as its work allows.
 
 use std::time::Duration;
 
-use super::{super::connection::Ping, Clerk, closing::Farewell};
+use super::{
+    super::{connection::Ping, work::price},
+    Clerk,
+    closing::Farewell,
+    expire::ping_due,
+};
 use crate::{
+    http,
     io::{Edge, Token, acks::Acks},
     websocket::{CloseCode, frame},
 };
@@ -44,8 +57,13 @@ impl<E: Edge> Clerk<'_, E> {
         if connection.full {
             return self.check_full(token, idle);
         }
+        if connection.unread {
+            // Whether it was silent isn't known: that counts from when it is read.
+            connection.heard = if connection.ping == Ping::Doubted { now - idle } else { now };
+            return;
+        }
         if connection.ping == Ping::None && connection.lane.words().hears() {
-            if now >= connection.heard + idle / 2 {
+            if now >= ping_due(connection, idle) {
                 connection.ping = Ping::Sent;
                 connection.heard = now - idle * 3 / 4;
                 self.answer(token, |out| frame::push_ping(out, b""));
@@ -62,6 +80,7 @@ impl<E: Edge> Clerk<'_, E> {
         let Clerk { ground, connections, .. } = self;
         let socket = &connections.get(token)?.socket;
         let acks = ground.edge.acks(socket);
+        ground.work.charge(price::SEND);
         if acks.is_dead(idle) {
             ground.metrics.dead.add(1);
             let (silent, unanswered) = (acks.silent.as_secs(), acks.unanswered);
@@ -85,6 +104,11 @@ impl<E: Edge> Clerk<'_, E> {
         let soon = now - idle * 3 / 4;
         let answered = soon.max(now - acks.silent);
         if connection.ping == Ping::Taken {
+            // Its answer may have come and not been told of yet.
+            (connection.ping, connection.heard) = (Ping::Doubted, now - idle);
+            return self.stand_in_line(token);
+        }
+        if connection.ping == Ping::Doubted {
             let reason =
                 format!("nothing was heard for {} s after a ping arrived, not even its answer", idle.as_secs());
             return self.close(token, Farewell { code: Some(CloseCode::POLICY), reason: &reason, error: None });
@@ -128,15 +152,34 @@ impl<E: Edge> Clerk<'_, E> {
         }
     }
 
+    /// A request that did not come in time is refused, once all that came of it is read; its time counts from then.
+    pub fn check_request(&mut self, token: Token) {
+        let now = self.ground.now;
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        if connection.unread {
+            connection.since = now;
+        } else if connection.ping == Ping::Doubted {
+            self.refuse(token, &http::Refusal::new(408, "The request did not come in time."));
+        } else {
+            connection.ping = Ping::Doubted;
+            self.stand_in_line(token);
+        }
+    }
+
     /// A connection that is closing, and whose peer has not gone along in time, is dropped: unless its TCP is still taking what
     /// was sent before, a little at a time.
     pub fn check_closing(&mut self, token: Token) {
         let Clerk { ground, connections, .. } = self;
         let Some(connection) = connections.get_mut(token) else { return };
         let acks = ground.edge.acks(&connection.socket);
+        ground.work.charge(price::SEND);
         let takes = acks.acked != std::mem::replace(&mut connection.mark, acks.acked);
         let waits = acks.queued > 0 || !connection.out.is_empty();
         let most = ground.settings.close_timeout * CLOSING_MAX;
+        if connection.unread && ground.now < connection.since + most {
+            // Its answer may be among what wasn't read.
+            return;
+        }
         if !takes || !waits || ground.now >= connection.since + most {
             self.remove(token);
         }

@@ -1,7 +1,10 @@
 //! Answers: what the desk has to say to a connection, between the publications that it is sent.
 
 use super::{
-    super::deliver::{Outcome, flush},
+    super::{
+        deliver::{Outcome, flush},
+        work::price,
+    },
     Clerk,
 };
 use crate::{
@@ -13,20 +16,23 @@ impl<E: Edge> Clerk<'_, E> {
     /// Appends answers to what a connection is to be sent, and sees to it that they are.
     pub fn answer(&mut self, token: Token, write: impl FnOnce(&mut Vec<u8>)) {
         let Some(connection) = self.connections.get_mut(token) else { return };
-        write(&mut connection.out);
+        connection.out.write(write);
         if self.bound_pending(token) {
             return;
         }
         let Some(connection) = self.connections.get_mut(token) else { return };
         if !connection.answered {
             connection.answered = true;
-            self.desk.answered.push(token);
+            self.desk.answered.push(connection.group(), token);
         }
+        self.note_held(token);
     }
 
     /// Bytes that wait to be sent to a connection.
     pub fn pending(&self, token: Token) -> usize {
-        self.connections.get(token).map_or(0, |connection| self.cursors.pending(token, connection))
+        self.connections
+            .get(token)
+            .map_or(0, |connection| connection.out.len() + self.cursors.staged_of(token, connection))
     }
 
     /// Cuts a connection for which more answers wait than may; returns whether it did.
@@ -46,46 +52,54 @@ impl<E: Edge> Clerk<'_, E> {
         let words = connection.lane.words();
         if let Some(then) = self.cursors.last_words(token, connection) {
             words.push_reply(then, reply);
-            self.bound_pending(token);
+            if !self.bound_pending(token) {
+                self.note_held(token);
+            }
         } else {
             self.answer(token, |out| words.push_reply(out, reply));
         }
     }
 
-    /// Sends the answers that were given this turn, before the pass: publications come after them.
+    /// Sends the answers that were given, as many as the step allows, one send to each in turn.
     #[inline]
     pub fn flush_answers(&mut self) {
-        if self.desk.answered.len() > 0 {
-            self.flush_all();
+        while !self.desk.answered.is_empty() {
+            if self.ground.work.is_over() {
+                return self.ground.work.put_off();
+            }
+            let Some(token) = self.desk.answered.next() else { return };
+            self.flush_one(token);
         }
     }
 
-    fn flush_all(&mut self) {
-        let mut left = self.desk.answered.len();
-        while let Some(token) = self.desk.answered.next(&mut left) {
-            let Clerk { ground, connections, fan, cursors, .. } = self;
-            let Some(connection) = connections.get_mut(token) else { continue };
-            if !std::mem::take(&mut connection.answered) || connection.full {
-                continue;
-            }
-            if cursors.list(token, connection) {
-                continue;
-            }
-            match flush(ground, connection) {
-                Outcome::All => {}
-                Outcome::Full(_) => {
-                    let subscribed = connection.cohort.is_some();
-                    let position = fan.part(connections, token);
-                    let Some(connection) = connections.get_mut(token) else { continue };
-                    if subscribed {
-                        cursors.begin(ground, &mut fan.interest, connection, token, position).conflates = true;
-                    }
-                    cursors.is_full(token, connection, ground.now);
-                    connection.full = true;
-                }
-                Outcome::Broken(why) => self.lost(token, why),
-            }
+    fn flush_one(&mut self, token: Token) {
+        let Clerk { desk, ground, connections, fan, cursors } = self;
+        ground.work.charge(price::TURN);
+        let Some(connection) = connections.get_mut(token) else { return };
+        if !std::mem::take(&mut connection.answered) || connection.full || cursors.list(token, connection) {
+            return;
         }
+        match flush(ground, connection) {
+            Outcome::All if connection.out.is_empty() => {}
+            Outcome::All => {
+                connection.answered = true;
+                desk.answered.push(connection.group(), token);
+            }
+            Outcome::Full(_) => {
+                let subscribed = connection.cohort.is_some();
+                let (position, owed) = fan.part(connections, token);
+                let Some(connection) = connections.get_mut(token) else { return };
+                if subscribed {
+                    let behind = cursors.begin(ground, &mut fan.interest, connection, token, position);
+                    behind.owe(owed);
+                    behind.conflates = true;
+                }
+                cursors.is_full(token, connection, ground.now);
+                connection.full = true;
+            }
+            Outcome::Broken(why) => self.lost(token, why),
+        }
+        self.note_held(token);
     }
 
     /// The socket has room again: first for what the edge holds back.
@@ -101,7 +115,7 @@ impl<E: Edge> Clerk<'_, E> {
             return;
         }
         if !cursors.has_room(token, connection, ground.now) && !std::mem::replace(&mut connection.answered, true) {
-            self.desk.answered.push(token);
+            self.desk.answered.push(connection.group(), token);
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Sockets that come and go: from the acceptor and the control thread to a worker, and back to the control thread.
 
-use super::{super::connection::Connection, Clerk, Draining};
+use super::{
+    super::{connection::Connection, work::price},
+    Clerk, Draining,
+};
 use crate::{
     handover::{Arrival, Beginning, Message},
     http,
@@ -8,27 +11,28 @@ use crate::{
     log::{Kind, tell},
 };
 
-/// Sockets taken over in one turn.
-const TAKE_OVER_MAX: usize = 256;
-
 impl<E: Edge> Clerk<'_, E> {
-    /// Takes over what waits in the inbox, as much as one turn takes.
+    /// Takes over what waits in the inbox: for as much as half of what the turn has for reading, and what is left is looked for
+    /// before the worker sleeps.
     pub fn take_all_over(&mut self) {
-        for _ in 0..TAKE_OVER_MAX {
+        let rest = self.spare() / 2;
+        while self.spare() > rest {
             match self.desk.inbox.try_recv() {
                 Ok(Message::Take(arrival)) => drop(self.take_over(arrival)),
-                Ok(Message::Drain { until }) => {
-                    self.announce_drain();
-                    self.desk.draining = Some(Draining { until, closed: false });
-                }
-                Err(_) => break,
+                Ok(Message::Drain { until }) => self.desk.draining = Some(Draining::new(until)),
+                Err(_) => return,
             }
+        }
+        if !self.desk.inbox.is_empty() {
+            self.ground.work.put_off();
         }
     }
 
     /// Makes a connection of a socket. None if the kernel can't watch it.
     fn take_over(&mut self, arrival: Arrival<E::Socket>) -> Option<Token> {
         self.desk.made += 1;
+        // The edge is asked to watch it.
+        self.ground.work.charge(price::END + price::SEND);
         let id = ((self.ground.index as u64 + 1) << 48) | self.desk.made;
         let Arrival { socket, peer, permit, by, beginning } = arrival;
         let (received, is_awaited) = beginning.into_read();
@@ -48,12 +52,14 @@ impl<E: Edge> Clerk<'_, E> {
         } else if !received.is_empty() {
             self.feed_request(token, &received);
         }
+        self.note_held(token);
         Some(token)
     }
 
     /// Hands a connection to the control thread, with what was read from it.
     pub fn give_to_control(&mut self, token: Token, received: Vec<u8>) {
         self.clear_timer(token);
+        self.forget_held(token);
         let Some(connection) = self.connections.remove(token) else { return };
         let Connection { mut socket, peer, permit, by, .. } = connection;
         self.ground.edge.unwatch(&mut socket);

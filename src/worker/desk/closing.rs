@@ -7,7 +7,7 @@
 use std::{fmt::Display, io};
 
 use super::{
-    super::{connection::Phase, cursors::Lagged},
+    super::{connection::Phase, cursors::Lagged, work::price},
     Clerk, Doom,
 };
 use crate::{
@@ -36,12 +36,18 @@ impl<'a> Farewell<'a> {
 }
 
 impl<E: Edge> Clerk<'_, E> {
-    /// Fails the connections whose peers broke the rules in this turn, or sent what there is no room for, after what they
-    /// published before was sent.
+    /// Fails the connections whose peers broke the rules, or sent what there is no room for, after what they published before
+    /// was sent; and closes those that lag too far. As many as a turn allows: nothing more is heard from those that are left.
     ///
     /// RFC 6455, section 7.1.7: the close frame is the last thing, and no answer to it is waited for.
     pub fn fail_doomed(&mut self) {
-        while let Some((handle, doom)) = self.desk.doomed.pop_front() {
+        let rest = self.spare() / 2;
+        while !self.desk.doomed.is_empty() {
+            if self.spare() <= rest {
+                return self.ground.work.put_off();
+            }
+            let Some((handle, doom)) = self.desk.doomed.pop_front() else { return };
+            self.ground.work.charge(price::LOOK);
             if self.connections.named(handle).is_none() {
                 continue;
             }
@@ -52,6 +58,17 @@ impl<E: Edge> Clerk<'_, E> {
                     CloseCode::TRY_AGAIN_LATER,
                     "your address has more unfinished messages than --max-assembly-per-ip allows".to_owned(),
                 ),
+                Doom::Lags(reason) => {
+                    self.close(token, Farewell::after(ErrorCode::Lagged, &reason));
+                    continue;
+                }
+                Doom::Full(Refusal::AddressHeldFull) => (
+                    CloseCode::TRY_AGAIN_LATER,
+                    "your address has more memory held for it than --max-held-per-ip allows".to_owned(),
+                ),
+                Doom::Full(Refusal::HeldFull) => {
+                    (CloseCode::TRY_AGAIN_LATER, "more memory is held for clients than --max-held allows".to_owned())
+                }
                 Doom::Full(_) => (
                     CloseCode::TRY_AGAIN_LATER,
                     "there are more unfinished messages than --max-assembly allows".to_owned(),
@@ -78,24 +95,26 @@ impl<E: Edge> Clerk<'_, E> {
     fn close_as(&mut self, token: Token, farewell: Farewell<'_>, ending: Ending) {
         let Some(connection) = self.connections.get(token).filter(|it| it.phase == Phase::Open) else { return };
         let rest = self.cursors.rest_of_frame(self.ground, token, connection);
+        self.ground.work.charge(price::END + price::lines(rest.as_ref().map_or(0, Vec::len)));
         self.note_end(token, number(farewell.code), ending, &farewell.reason);
         self.unsubscribe_all(token);
-        let Some(mut out) = rest else { return self.remove(token) };
+        let Some(rest) = rest else { return self.remove(token) };
         let Clerk { ground, connections, .. } = self;
         let Some(connection) = connections.get_mut(token) else { return };
         connection.phase = Phase::Closing;
         connection.since = ground.now;
-        out.append(&mut connection.out);
+        connection.out.put_front(rest);
         let words = connection.lane.words();
-        if let Some(code) = farewell.error {
-            words.push_reply(&mut out, &Reply::Error { id: None, code, message: farewell.reason });
-        }
-        words.push_close(&mut out, farewell.code.map(|code| (code, farewell.reason)));
+        connection.out.write(|out| {
+            if let Some(code) = farewell.error {
+                words.push_reply(out, &Reply::Error { id: None, code, message: farewell.reason });
+            }
+            words.push_close(out, farewell.code.map(|code| (code, farewell.reason)));
+        });
         if !words.hears() {
             // The peer has nothing to answer.
             connection.phase = Phase::Ending;
         }
-        connection.out = out;
         self.answer(token, |_| {});
         self.set_timer(token);
     }
@@ -168,14 +187,24 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// Ends every trace of a connection.
     pub fn remove(&mut self, token: Token) {
+        // The kernel is told that it is closed.
+        self.ground.work.charge(price::END + price::SEND);
         self.unsubscribe_all(token);
         self.clear_timer(token);
+        self.forget_held(token);
         let Some(connection) = self.connections.remove(token) else { return };
         let assembly = &self.ground.metrics.assembly_bytes;
         assembly.set(assembly.get().saturating_sub(connection.decoder.buffered() as u64));
     }
 
-    /// Closes a subscriber that is too far behind.
+    /// Has a subscriber closed that is further behind than is allowed, when its turn comes.
+    pub fn lags(&mut self, lagged: Lagged) {
+        if let Some(handle) = self.connections.handle(lagged.token) {
+            self.desk.doomed.push_back((handle, Doom::Lags(lagged.reason)));
+        }
+    }
+
+    /// Closes a subscriber whose next publication is gone: at once, while the rest of the one before is there.
     pub fn lagged(&mut self, lagged: &Lagged) {
         self.close(lagged.token, Farewell::after(ErrorCode::Lagged, &lagged.reason));
     }

@@ -1,74 +1,172 @@
 //! Stopping: everybody is told, what is on its way is sent, and the connections are closed.
+//!
+//! ```text
+//!   telling ──► waiting until all is said, or the time is up ──► closing ──► closed: peers have --close-timeout
+//! ```
+//!
+//! Each of them goes through all connections, as far as a turn allows, and goes on there in the next.
 
 use super::{
-    super::connection::{Connection, Phase},
+    super::{
+        connection::{Connection, Phase},
+        work::price,
+    },
     Clerk,
     closing::Farewell,
 };
-use crate::{clock::Moment, io::Edge, protocol::Reply, websocket::CloseCode};
+use crate::{
+    clock::Moment,
+    io::{Edge, Token},
+    protocol::Reply,
+    websocket::CloseCode,
+};
 
 /// The server is about to stop.
 pub struct Draining {
     /// What is not done by then is not done any more.
-    pub until: Moment,
-    /// The connections were closed.
-    pub closed: bool,
+    until: Moment,
+    stage: Stage,
+    /// Connections below this one were seen to in this stage.
+    next: Token,
+    /// There is more to do at once.
+    is_busy: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Telling,
+    Waiting,
+    Closing,
+    Closed,
+}
+
+impl Draining {
+    /// Until then there is time to send what is on its way.
+    pub fn new(until: Moment) -> Draining {
+        Draining { until, stage: Stage::Telling, next: 0, is_busy: true }
+    }
+
+    /// When it goes on though nothing happens.
+    pub fn until(&self) -> Moment {
+        self.until
+    }
+
+    /// Whether it goes on in the next turn.
+    pub fn is_busy(&self) -> bool {
+        self.is_busy
+    }
+
+    /// Whether connections are closed already.
+    #[cfg(all(test, not(loom)))]
+    pub fn is_closing(&self) -> bool {
+        matches!(self.stage, Stage::Closing | Stage::Closed)
+    }
+
+    fn enter(&mut self, stage: Stage) {
+        (self.stage, self.next) = (stage, 0);
+    }
 }
 
 impl<E: Edge> Clerk<'_, E> {
     /// Whether there will be another turn.
-    pub fn goes_on(&mut self) -> bool {
-        let Clerk { desk, ground, fan, .. } = self;
-        let caught_up = fan.interest.is_empty() || (fan.position() >= ground.tape.head() && !fan.owes());
-        let Some(draining) = &desk.draining else { return true };
-        let (over, closed) = (ground.now >= draining.until, draining.closed);
-        if closed && over {
-            return false;
-        }
-        if !closed && (over || (caught_up && self.all_said())) {
-            let settings = &self.ground.settings;
-            let until = self.ground.now + settings.close_timeout.min(settings.drain_timeout);
-            self.desk.draining = Some(Draining { until, closed: true });
-            self.close_all();
-            self.flush_answers();
-        }
-        !self.connections.is_empty() || self.desk.draining.as_ref().is_some_and(|draining| !draining.closed)
+    pub fn goes_on(&self) -> bool {
+        let Some(draining) = self.desk.draining.as_ref().filter(|draining| draining.stage == Stage::Closed) else {
+            return true;
+        };
+        self.ground.now < draining.until && !self.connections.is_empty()
     }
 
-    /// Whether anything is left to say to anybody.
-    fn all_said(&self) -> bool {
+    /// Goes on stopping, if the server does.
+    pub fn drain(&mut self) {
+        let Some(mut draining) = self.desk.draining.take() else { return };
+        let rest = self.spare() / 2;
+        draining.is_busy = false;
+        loop {
+            let is_over = self.ground.now >= draining.until;
+            let is_through = match draining.stage {
+                Stage::Telling => self.walk(&mut draining, rest, Clerk::tell_draining),
+                Stage::Waiting => is_over || (self.has_caught_up() && self.walk(&mut draining, rest, Clerk::is_said)),
+                Stage::Closing => self.walk(&mut draining, rest, Clerk::go_away),
+                Stage::Closed => false,
+            };
+            if !is_through {
+                break;
+            }
+            match draining.stage {
+                Stage::Telling => draining.enter(Stage::Waiting),
+                Stage::Waiting => draining.enter(Stage::Closing),
+                Stage::Closing | Stage::Closed => {
+                    let settings = &self.ground.settings;
+                    draining.until = self.ground.now + settings.close_timeout.min(settings.drain_timeout);
+                    draining.enter(Stage::Closed);
+                }
+            }
+        }
+        self.desk.draining = Some(draining);
+    }
+
+    /// Before the worker sleeps: what was still to be said when it was looked may have been said since.
+    pub fn see_whether_all_is_said(&mut self) {
+        let waits = |draining: &&Draining| draining.stage == Stage::Waiting;
+        let Some(next) = self.desk.draining.as_ref().filter(waits).map(|draining| draining.next) else { return };
+        let goes_on = self.has_caught_up() && self.is_said(next);
+        self.desk.draining.iter_mut().for_each(|draining| draining.is_busy |= goes_on);
+    }
+
+    /// Goes through the connections from where it stopped, as far as the step allows, while `see_to` says that it may go on.
+    /// Returns whether it has come to the end. Whoever comes meanwhile is refused.
+    fn walk(&mut self, draining: &mut Draining, rest: u64, see_to: impl Fn(&mut Self, Token) -> bool) -> bool {
+        while draining.next < self.connections.end() {
+            if self.spare() <= rest {
+                draining.is_busy = true;
+                self.ground.work.put_off();
+                return false;
+            }
+            self.ground.work.charge(price::LOOK);
+            if !see_to(self, draining.next) {
+                return false;
+            }
+            draining.next += 1;
+        }
+        true
+    }
+
+    /// Whether all that was published was sent to everybody.
+    fn has_caught_up(&self) -> bool {
+        let Clerk { ground, fan, cursors, .. } = self;
+        let is_sent = fan.interest.is_empty() || (fan.position() >= ground.tape.head() && !fan.owes());
+        is_sent && cursors.is_empty()
+    }
+
+    /// Whether nothing is left to say to this one.
+    fn is_said(&mut self, token: Token) -> bool {
         let is_said = |connection: &Connection<E::Socket>| {
             connection.out.is_empty() && self.ground.edge.held(&connection.socket) == 0
         };
-        self.cursors.is_empty() && self.connections.iter().all(|(_, connection)| is_said(connection))
+        self.connections.get(token).is_none_or(is_said)
     }
 
-    /// Tells every client that is told anything that the server is about to stop.
-    pub fn announce_drain(&mut self) {
-        let retry = self.ground.settings.drain_timeout.as_millis() as u64;
-        let draining = Reply::Draining { retry_ms: [0, retry] };
-        for token in self.connections.tokens() {
-            let Some(connection) = self.connections.get(token) else { continue };
-            match connection.phase {
-                // At once, also before the acknowledgement of a subscription that it may not come to any more.
-                Phase::Open if connection.lane.words().tells() => {
-                    let words = connection.lane.words();
-                    self.answer(token, |out| words.push_reply(out, &draining));
-                }
-                // A request that is still on the way would be answered by a server that is gone.
-                Phase::Request => self.remove(token),
-                _ => {}
+    /// Tells a client, if it is told anything, that the server is about to stop.
+    fn tell_draining(&mut self, token: Token) -> bool {
+        let Some(connection) = self.connections.get(token) else { return true };
+        match connection.phase {
+            // At once, also before the acknowledgement of a subscription that it may not come to any more.
+            Phase::Open if connection.lane.words().tells() => {
+                let words = connection.lane.words();
+                let retry = self.ground.settings.drain_timeout.as_millis() as u64;
+                self.answer(token, |out| words.push_reply(out, &Reply::Draining { retry_ms: [0, retry] }));
             }
+            // A request that is still on the way would be answered by a server that is gone.
+            Phase::Request => self.remove(token),
+            _ => {}
         }
+        true
     }
 
-    /// Closes every connection, because the server goes away.
-    fn close_all(&mut self) {
-        for token in self.connections.tokens() {
-            self.close(
-                token,
-                Farewell { code: Some(CloseCode::GOING_AWAY), reason: "the server is stopping", error: None },
-            );
-        }
+    /// Closes a connection, because the server goes away.
+    fn go_away(&mut self, token: Token) -> bool {
+        let going = Farewell { code: Some(CloseCode::GOING_AWAY), reason: "the server is stopping", error: None };
+        self.close(token, going);
+        true
     }
 }

@@ -6,12 +6,12 @@ use super::{
     super::{
         connection::{Connection, Phase, Ping},
         cursor::Cursor,
+        work::price,
     },
-    Clerk, Desk,
+    Clerk,
 };
 use crate::{
     clock::Moment,
-    http,
     io::{Edge, Token},
     protocol::Reply,
 };
@@ -19,31 +19,32 @@ use crate::{
 /// How often, at most, it is looked at how a connection with a full socket does, where there is no idle timeout.
 const FULL_LOOK_EVERY: Duration = Duration::from_secs(4);
 
-/// Connections whose timers are dealt with in one turn: each costs a send or a question to the kernel, some microseconds. The
-/// others are due still in the next turn, which follows at once.
-const DUE_MAX: usize = 256;
-
 impl<E: Edge> Clerk<'_, E> {
-    /// Looks at the connections whose timers have come, as many as a turn allows.
+    /// Looks at the connections whose timers have come, as many as a turn allows: a quarter of what it has is for finding
+    /// out who they are, and addresses take turns.
     pub fn expire(&mut self) {
-        let Desk { timers, due, .. } = &mut *self.desk;
-        let known = due.len();
-        timers.expire(self.ground.now, due);
-        for token in due.iter().skip(known) {
-            if let Some(connection) = self.connections.get_mut(*token) {
+        let (rest, all) = (self.spare() / 2, self.spare());
+        while self.spare() > all - all / 4
+            && let Some(token) = self.desk.timers.pop(self.ground.now)
+        {
+            self.ground.work.charge(price::TURN);
+            if let Some(connection) = self.connections.get_mut(token) {
                 connection.timer = None;
+                self.desk.due.push(connection.group(), token);
             }
         }
-        let mut left = DUE_MAX;
-        while left > 0
-            && let Some(token) = self.desk.due.pop_front()
+        while self.spare() > rest
+            && let Some(token) = self.desk.due.next()
         {
+            self.ground.work.charge(price::TURN);
             // One that has gone meanwhile, or has a new timer, is passed by.
             if self.connections.get(token).is_some_and(|connection| connection.timer.is_none()) {
                 self.time_out(token);
                 self.set_timer(token);
-                left -= 1;
             }
+        }
+        if !self.desk.due.is_empty() || self.desk.timers.until_next(self.ground.now) == Some(Duration::ZERO) {
+            self.ground.work.put_off();
         }
     }
 
@@ -80,12 +81,12 @@ impl<E: Edge> Clerk<'_, E> {
             Phase::Open => {
                 let words = connection.lane.words();
                 let heartbeat = match settings.heartbeat {
-                    beat if !beat.is_zero() && words.tells() => sent + beat,
+                    beat if !beat.is_zero() && words.tells() => in_turn(connection.id, sent, beat),
                     _ => Moment::NEVER,
                 };
                 let idle = match settings.idle_timeout {
                     timeout if timeout.is_zero() => Moment::NEVER,
-                    timeout if connection.ping == Ping::None && words.hears() => connection.heard + timeout / 2,
+                    timeout if connection.ping == Ping::None && words.hears() => ping_due(connection, timeout),
                     timeout => connection.heard + timeout,
                 };
                 // A moment that is past already has been dealt with; look again soon.
@@ -99,7 +100,7 @@ impl<E: Edge> Clerk<'_, E> {
         let Some(connection) = self.connections.get(token) else { return };
         match connection.phase {
             Phase::Request if now >= connection.since + settings.handshake_timeout => {
-                self.refuse(token, &http::Refusal::new(408, "The request did not come in time."));
+                self.check_request(token);
             }
             Phase::Closing | Phase::Ending if now >= connection.since + settings.close_timeout => {
                 self.check_closing(token);
@@ -118,10 +119,10 @@ impl<E: Edge> Clerk<'_, E> {
         let is_due = |connection: &Connection<E::Socket>| {
             connection.phase == Phase::Open && !connection.full && connection.lane.words().tells()
         };
-        if beat.is_zero()
-            || !self.connections.get(token).is_some_and(is_due)
-            || self.last_sent(token).is_none_or(|sent| now < sent + beat)
-        {
+        let Some(id) = self.connections.get(token).filter(|it| is_due(it)).map(|connection| connection.id) else {
+            return;
+        };
+        if beat.is_zero() || self.last_sent(token).is_none_or(|sent| now < in_turn(id, sent, beat)) {
             return;
         }
         let ts = self.ground.edge.wall_us();
@@ -139,5 +140,54 @@ impl<E: Edge> Clerk<'_, E> {
             Some(cohort) => connection.sent.max(self.fan.interest.cohort(cohort).last_sent),
             None => connection.sent,
         })
+    }
+}
+
+/// When a connection is to be pinged of which nothing has been heard since `connection.heard`.
+pub fn ping_due<S>(connection: &Connection<S>, idle: Duration) -> Moment {
+    in_turn(connection.id, connection.heard, idle / 2)
+}
+
+/// A moment at most `period` after `last` and at least half of it, so that those don't all come at once for whom the same
+/// happened at once: each connection has its own moment in every half period, and the last of those is taken. So whatever goes
+/// on from there goes on in whole periods, and just as spread out.
+fn in_turn(id: u64, last: Moment, period: Duration) -> Moment {
+    let (latest, half) = (last + period, (period.as_nanos() as u64 / 2).max(1));
+    // Numbers are given out in order. (The golden ratio's multiples are spread evenly.)
+    let own = ((u128::from(id.wrapping_mul(0x9e37_79b9_7f4a_7c15)) * u128::from(half)) >> 64) as u64;
+    Moment(latest.0 - latest.0.wrapping_sub(own) % half)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PERIOD: Duration = Duration::from_secs(15);
+
+    #[test]
+    fn what_is_due_for_thousands_after_the_same_moment_comes_evenly_over_half_a_period_and_never_late() {
+        let last = Moment(1_234_567_890_123);
+        let mut by_tenth = [0; 10];
+        for id in (1 << 48) + 1..(1 << 48) + 10_001 {
+            let due = in_turn(id, last, PERIOD);
+            let after = due.since(last);
+            assert!(after > PERIOD / 2 && after <= PERIOD, "{after:?}");
+            by_tenth[(after - PERIOD / 2).as_nanos() as usize * 10 / (PERIOD.as_nanos() as usize / 2 + 1)] += 1;
+            // A moment late, and for ever: a whole period, no more and no less.
+            let late = due + Duration::from_millis(90);
+            assert_eq!(in_turn(id, late, PERIOD).since(due), PERIOD);
+        }
+        assert!(by_tenth.iter().all(|count| (900..1100).contains(count)), "{by_tenth:?}");
+    }
+
+    #[test]
+    fn the_shortest_and_the_longest_periods_have_moments() {
+        for period in [1, 2, 500_000_000, u64::MAX / 4] {
+            let after = in_turn(7, Moment(5), Duration::from_nanos(period)).since(Moment(5));
+            assert!(
+                after.as_nanos() as u64 <= period && after.as_nanos() as u64 >= period / 2,
+                "{after:?} of {period}"
+            );
+        }
     }
 }

@@ -98,12 +98,12 @@ impl<E: Edge> Clerk<'_, E> {
     fn obey(&mut self, token: Token, command: Result<Command<'_>, CommandError<'_>>) {
         // Publishing without the right costs an answer like any other command.
         let publishes = match &command {
-            Ok(Command { op: Op::Pub { topic, .. }, .. }) => self.may_publish(token, topic),
-            _ => false,
+            Ok(Command { op: Op::Pub { topic, data }, .. }) => self.may_publish(token, topic).then(|| data.get().len()),
+            _ => None,
         };
         let in_time = match publishes {
-            true => self.may_publish_now(token),
-            false => self.may_ask(token),
+            Some(len) => self.may_publish_now(token, len),
+            None => self.may_ask(token),
         };
         if !in_time {
             return;
@@ -139,7 +139,7 @@ impl<E: Edge> Clerk<'_, E> {
     }
 
     fn publish_raw(&mut self, token: Token, payload: Payload<'_>) {
-        if !self.may_publish_now(token) {
+        if !self.may_publish_now(token, payload.bytes().len()) {
             return;
         }
         let Some(connection) = self.connections.get(token) else { return };

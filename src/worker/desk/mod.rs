@@ -1,6 +1,6 @@
 //! The desk: what connections say and are told, from their requests to their ends.
 //!
-//! It takes sockets over (`arrivals`), reads what comes on them, and does what is asked for: requests and upgrades (`requests`),
+//! It takes sockets over (`arrivals`), reads what comes on them (`reading`), and does what is asked for: requests and upgrades (`requests`),
 //! frames and commands (`messages`), as often as they may come (`quota`), subscriptions with their snapshots and resume points
 //! (`subscribe`, `points`). What it has to say goes out between publications (`answers`), and a connection's end is its affair
 //! whoever found it (`closing`, `draining`). It looks after those of whom nothing is heard (`expire`, `alive`).
@@ -13,9 +13,12 @@ mod arrivals;
 mod closing;
 mod draining;
 mod expire;
+mod held;
+mod leaving;
 mod messages;
 mod points;
 mod quota;
+mod reading;
 mod requests;
 mod subscribe;
 
@@ -23,30 +26,29 @@ use std::{collections::VecDeque, time::Duration};
 
 use crossbeam_channel::Receiver;
 
-use self::draining::Draining;
+pub use self::reading::READ_BYTES;
+#[cfg(all(test, not(loom)))]
+pub use self::reading::READ_TURN_BYTES;
+use self::{draining::Draining, held::Held, leaving::Parted, reading::Reading};
+#[cfg(all(any(test, fuzzing), not(loom)))]
+use super::connection::CohortId;
 use super::{
-    connection::{Phase, Ping},
     connections::{Connections, Handle},
     cursors::Cursors,
     fan::Fan,
     ground::Ground,
+    rota::Rota,
     timers::Timers,
+    work::price,
 };
 use crate::{
     clock::Moment,
     handover::{Inbox, Message},
-    io::{Edge, Ready, Received, Token},
+    io::Edge,
     metrics::Refusal,
     slack::{KEPT_BY_THREAD, Slack},
     websocket::Violation,
 };
-
-/// Bytes taken from one connection in one turn, so that a busy one can't starve the rest.
-pub const READ_BYTES: usize = 128 * 1024;
-
-/// Bytes taken from all connections together in one turn, less what was planned before and is still on its way: what they
-/// publish has to be sent before the tape rolls over it.
-pub const READ_TURN_BYTES: usize = 256 * 1024;
 
 /// See the module's description.
 pub struct Desk<S> {
@@ -56,15 +58,19 @@ pub struct Desk<S> {
     /// Connections made so far.
     made: u64,
     pub timers: Timers,
+    pub reading: Reading,
     /// Connections whose timers have come.
-    due: VecDeque<Token>,
+    due: Rota,
     /// Something was published in this turn, and others are to be woken.
     published: bool,
     pub draining: Option<Draining>,
     /// Connections with answers to flush.
-    answered: Waiting,
-    /// Connections whose peers broke the rules, or sent what there is no room for, in this turn.
+    answered: Rota,
+    /// Connections whose peers broke the rules, sent what there is no room for, or are too far behind.
     doomed: VecDeque<(Handle, Doom)>,
+    /// What those had who have left.
+    parted: VecDeque<Parted>,
+    held: Held,
 }
 
 /// Whoever works at the desk: it, and what it reaches down to.
@@ -81,11 +87,9 @@ enum Doom {
     Violation(Violation),
     /// Its unfinished message is one too many.
     Full(Refusal),
+    /// It is further behind than is allowed; in words for it.
+    Lags(String),
 }
-
-/// Connections that wait for something, the first one first.
-#[derive(Debug, Default)]
-struct Waiting(VecDeque<Token>);
 
 impl<S> Desk<S> {
     pub fn new(inbox: Receiver<Message<S>>, control: Inbox<S>, now: Moment) -> Desk<S> {
@@ -94,69 +98,47 @@ impl<S> Desk<S> {
             control,
             made: 0,
             timers: Timers::new(now),
-            due: VecDeque::new(),
+            reading: Reading::default(),
+            due: Rota::default(),
             published: false,
             draining: None,
-            answered: Waiting::default(),
+            answered: Rota::default(),
             doomed: VecDeque::new(),
+            parted: VecDeque::new(),
+            held: Held::default(),
         }
     }
 
     /// Whether there is something to do at once.
     #[inline]
     pub fn is_busy(&self) -> bool {
-        !self.answered.0.is_empty() || !self.due.is_empty() || !self.doomed.is_empty()
+        let lists = [self.answered.is_empty(), self.due.is_empty(), self.doomed.is_empty(), self.parted.is_empty()];
+        let draining = self.draining.as_ref().is_some_and(Draining::is_busy);
+        lists.contains(&false) || self.held.is_busy() || self.reading.is_busy() || draining
     }
 
     /// How long until there is something to do because nothing happened.
     #[inline]
     pub fn next_due(&self, now: Moment) -> Option<Duration> {
-        let stop = self.draining.as_ref().map(|draining| draining.until.since(now));
-        stop.into_iter().chain(self.timers.until_next(now)).min()
+        let stop = self.draining.as_ref().map(|draining| draining.until().since(now));
+        [stop, self.timers.until_next(now), self.reading.next_due()].into_iter().flatten().min()
     }
 
     /// Gives back room that was needed once.
     pub fn give_back(&mut self) {
-        let lists: [&mut dyn Slack; 3] = [&mut self.due, &mut self.answered.0, &mut self.doomed];
+        [&mut self.due, &mut self.answered].into_iter().for_each(Rota::give_back);
+        self.held.give_back();
+        let lists: [&mut dyn Slack; 2] = [&mut self.doomed, &mut self.parted];
         lists.into_iter().for_each(|list| list.give_back(KEPT_BY_THREAD));
+        self.reading.give_back();
     }
 }
 
 impl<E: Edge> Clerk<'_, E> {
-    /// Reads what has come, as much as one turn takes, into `buffer`, one connection after the other.
-    pub fn read_all(&mut self, ready: &[Ready], buffer: &mut [u8]) {
-        let room = if self.fan.is_crowded() { 0 } else { READ_TURN_BYTES.saturating_sub(self.fan.planned_bytes()) };
-        let most = self.ground.metrics.received_bytes.get() + room as u64;
-        for event in ready {
-            if event.writable {
-                self.has_room(event.token);
-            }
-            // Those that are left out are ready again in the next turn, and come first then.
-            if event.readable && self.ground.metrics.received_bytes.get() < most {
-                self.read_one(event.token, buffer);
-            }
-        }
-    }
-
-    fn read_one(&mut self, token: Token, buffer: &mut [u8]) {
-        let Some(connection) = self.connections.get_mut(token) else { return };
-        match self.ground.edge.receive(&mut connection.socket, buffer) {
-            Received::Bytes(n) => {
-                connection.heard = self.ground.now;
-                connection.ping = Ping::None;
-                self.ground.metrics.received_bytes.add(n as u64);
-                match connection.phase {
-                    Phase::Request => self.feed_request(token, &buffer[..n]),
-                    // What comes on a stream of events is nothing that anybody waits for.
-                    Phase::Open if !connection.lane.words().hears() => {}
-                    Phase::Open | Phase::Closing => self.feed(token, &mut buffer[..n]),
-                    Phase::Ending => {}
-                }
-            }
-            Received::Nothing => {}
-            Received::End => self.ended(token),
-            Received::Broken(why) => self.lost(token, why),
-        }
+    /// What a step may still cost beside the sends of what was said in it. Where several share a step, each takes half of
+    /// what the others have left of it.
+    fn spare(&self) -> u64 {
+        self.ground.work.left().saturating_sub(self.desk.answered.len() as u64 * price::SEND)
     }
 
     /// Wakes the workers that sleep, if this turn has published anything.
@@ -164,22 +146,6 @@ impl<E: Edge> Clerk<'_, E> {
         if std::mem::take(&mut self.desk.published) {
             self.ground.shared.publisher.wake();
         }
-    }
-}
-
-impl Waiting {
-    fn push(&mut self, token: Token) {
-        self.0.push_back(token);
-    }
-
-    /// The next of those that were waiting when there were `left` of them: whoever comes meanwhile stays for the next time.
-    fn next(&mut self, left: &mut usize) -> Option<Token> {
-        *left = left.checked_sub(1)?;
-        self.0.pop_front()
-    }
-
-    fn len(&self) -> usize {
-        self.0.len()
     }
 }
 
@@ -191,34 +157,25 @@ impl<S> Desk<S> {
         for (token, connection) in connections.iter() {
             timed += usize::from(connection.timer.is_some());
             assert!(
-                connection.timer.is_some() || self.due.contains(&token),
+                connection.timer.is_some() || self.due.tokens().any(|due| due == token),
                 "a connection has a timer, or it has come"
             );
-            assert!(!connection.answered || self.answered.0.contains(&token), "whoever has answers is on the list");
+            assert!(!connection.queued || connection.unread, "whoever stands in line has not been read");
+            assert!(
+                !connection.answered || self.answered.tokens().any(|other| other == token),
+                "whoever has answers is on the list"
+            );
             assert!(
                 connection.id > 0 && connection.id & 0xffff_ffff_ffff <= self.made,
                 "numbers are given out in order"
             );
         }
         assert_eq!(self.timers.len(), timed, "a timer for each connection that has one, and no other");
-        assert!(self.doomed.is_empty(), "those that are to be failed were");
+        self.reading.invariants(connections);
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn whoever_is_put_on_a_list_while_it_is_gone_through_stays_on_it() {
-        let mut answered = Waiting::default();
-        (0..3).for_each(|token| answered.push(token));
-        let mut left = answered.len();
-        let mut seen = Vec::new();
-        while let Some(token) = answered.next(&mut left) {
-            seen.push(token);
-            answered.push(token + 10);
-        }
-        assert_eq!((seen, answered.0), (vec![0, 1, 2], VecDeque::from([10, 11, 12])));
+    /// The cohorts of those who have left.
+    pub fn parted(&self) -> impl Iterator<Item = CohortId> {
+        self.parted.iter().map(|parted| parted.cohort)
     }
 }

@@ -4,14 +4,19 @@
 //! whoever comes back has what was left. A connection has a smaller one within that (`--max-commands`,
 //! `--max-publications`), so that one of many behind an address is stopped before it has used up what is the others'.
 //!
+//! A publication counts once for each KiB that it begins, so that the quota bounds what the tape takes. Frames that bring next to
+//! nothing of a message count as commands: they are as much work.
+//!
 //! Whoever goes beyond is told (`error`, code `rate_limited`) and closed with 4003. Whoever subscribes by connecting
 //! (`/ws?topics=`, `/raw`, `/sse`) has asked, too, and is told 429 instead.
 
-use super::{Clerk, closing::Farewell};
+use std::sync::Arc;
+
+use super::{super::work::price, Clerk, closing::Farewell};
 use crate::{
     http,
     io::{Edge, Token},
-    limits::Quota,
+    limits::{self, Account, Quota},
     metrics::Refusal,
     protocol::ErrorCode,
 };
@@ -25,11 +30,30 @@ impl<E: Edge> Clerk<'_, E> {
         if !self.may_be_heard(token) {
             return false;
         }
+        self.ground.work.charge(price::COMMAND);
         let (quota, now) = (self.ground.settings.commands_per_address, self.ground.now);
         let Some(connection) = self.connections.get(token) else { return false };
         let account = connection.permit.account();
         let is_within = account.is_none_or(|account| quota.allows_shared(&account.commands, now));
         is_within || self.too_often(token, quota, "commands and pings from your address", "--max-commands-per-ip")
+    }
+
+    /// Counts frames that bring next to nothing of a message as commands; closes the connection if they are too many.
+    pub fn may_send_fragments(&mut self, token: Token, fragments: u16) {
+        let (own, shared, now) =
+            (self.ground.settings.commands, self.ground.settings.commands_per_address, self.ground.now);
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        let is_within = (0..fragments).all(|_| own.allows(&mut connection.commands, now));
+        if !is_within {
+            self.too_often(token, own, "small fragments of messages, which count as commands", "--max-commands");
+            return;
+        }
+        let account = connection.permit.account();
+        let is_within = |account: &Arc<Account>| (0..fragments).all(|_| shared.allows_shared(&account.commands, now));
+        if !account.is_none_or(is_within) {
+            let what = "small fragments of messages, which count as commands, from your address";
+            self.too_often(token, shared, what, "--max-commands-per-ip");
+        }
     }
 
     /// Counts a pong for the connection alone: it answers a ping of the server's, and costs nothing that others wait for.
@@ -53,16 +77,18 @@ impl<E: Edge> Clerk<'_, E> {
         Err(http::Refusal::new(ErrorCode::RateLimited.status(), text).with(LATER))
     }
 
-    /// Counts a publication; closes the connection and returns false if it is one too many.
-    pub fn may_publish_now(&mut self, token: Token) -> bool {
-        let (quota, now) = (self.ground.settings.publications, self.ground.now);
+    /// Counts a publication of so many bytes, once for each KiB of it that is begun; closes the connection and returns false if that
+    /// is too much.
+    pub fn may_publish_now(&mut self, token: Token, len: usize) -> bool {
+        self.ground.work.charge(price::PUBLICATION + price::lines(len));
+        let (quota, now, weight) = (self.ground.settings.publications, self.ground.now, limits::weight(len));
         let Some(connection) = self.connections.get_mut(token) else { return false };
-        if !quota.allows(&mut connection.publications, now) {
+        if !quota.allows_several(&mut connection.publications, weight, now) {
             return self.too_often(token, quota, "publications", "--max-publications");
         }
         let quota = self.ground.settings.publications_per_address;
-        let is_within =
-            connection.permit.account().is_none_or(|account| quota.allows_shared(&account.publications, now));
+        let account = connection.permit.account();
+        let is_within = account.is_none_or(|account| quota.allows_several_shared(&account.publications, weight, now));
         is_within || self.too_often(token, quota, "publications from your address", "--max-publications-per-ip")
     }
 

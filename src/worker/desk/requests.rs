@@ -6,7 +6,10 @@
 use std::net::SocketAddr;
 
 use super::{
-    super::connection::{Connection, Phase},
+    super::{
+        connection::{Connection, Phase, Ping},
+        work::price,
+    },
     Clerk,
     closing::Farewell,
     quota::LATER,
@@ -32,13 +35,19 @@ impl<E: Edge> Clerk<'_, E> {
     pub fn feed_request(&mut self, token: Token, bytes: &[u8]) {
         let Some(connection) = self.connections.get_mut(token) else { return };
         let mut request = std::mem::take(&mut connection.request);
+        let mut seen = request.len();
         request.extend_from_slice(bytes);
         if connection.awaits_header {
             match self.take_header(token, &request) {
                 Some(len) => drop(request.drain(..len)),
                 None => return self.keep_request(token, request),
             }
+            seen = 0;
         }
+        if !http::head::is_worth_parsing(&request, seen, self.ground.settings.head.bytes) {
+            return self.keep_request(token, request);
+        }
+        self.ground.work.charge(price::COMMAND + price::lines(request.len()));
         match http::head::parse(&request, self.ground.settings.head) {
             Ok(None) => self.keep_request(token, request),
             Ok(Some((head, _))) if !self.see_client(token, &head) => {}
@@ -109,6 +118,8 @@ impl<E: Edge> Clerk<'_, E> {
     /// # Errors
     /// The client has too many, or connects too often.
     fn count_for(&mut self, token: Token, client: SocketAddr) -> Result<(), metrics::Refusal> {
+        // What it holds is counted anew, for that address.
+        self.forget_held(token);
         let Some(connection) = self.connections.get_mut(token) else { return Ok(()) };
         connection.peer = client;
         if self.ground.settings.proxies.trust(client.ip()) {
@@ -236,6 +247,7 @@ impl<E: Edge> Clerk<'_, E> {
         let Some(connection) = self.connections.get_mut(token) else { return };
         connection.phase = Phase::Open;
         connection.since = now;
+        connection.ping = Ping::None;
         connection.lane = lane;
         connection.holder = holder;
         let (conn, peer) = (connection.name(), connection.peer);

@@ -12,7 +12,7 @@ use rustc_hash::FxHashMap;
 use super::{
     super::{
         cursor::Cursor,
-        cursors::{Stage, told_at},
+        cursors::{Stage, as_of},
         fan::{
             delivery::Delivery,
             interest::{CohortKey, NameId},
@@ -96,6 +96,11 @@ impl<E: Edge> Clerk<'_, E> {
             );
             return self.error(token, id, ErrorCode::TooManyTopics, &message);
         }
+        if let Err((code, message)) = self.may_hold(token, then.len()) {
+            self.remove_names(token, &added);
+            self.fan.detach(self.ground, lane);
+            return self.error(token, id, code, &message);
+        }
         for name in &added {
             self.fan.interest.intern(name);
         }
@@ -107,16 +112,8 @@ impl<E: Edge> Clerk<'_, E> {
                 None => set.push((name, delivery)),
             }
         }
-        let fresh = if delivery == Delivery::All { Vec::new() } else { self.note_found(&found, position) };
-        // A number that nobody told the client leaves what it was told before.
-        let told = |topic: &Found| {
-            let by_snapshot = sub.snapshot && topic.last.is_some();
-            by_snapshot || resumed.contains_key(&topic.id.slot) || names.contains(&&*topic.name)
-        };
-        // Also of topics that the tables don't know yet, and come to know only behind a floor.
-        let known = Some(fresh.iter().copied().collect());
-        let fresh = fresh.into_iter().zip(&found).filter(|(_, topic)| told(topic)).map(|(fresh, _)| fresh).collect();
-        self.change(token, set, Stage { until: position, then, fresh, resume, told: known, ..Stage::default() });
+        let known = if delivery == Delivery::All { Vec::new() } else { self.note_found(&found, position) };
+        self.change(token, set, Stage { until: position, then, resume, ..Stage::default() }, &known);
     }
 
     /// `/raw/TOPIC`: the one subscription of the connection, without words.
@@ -129,7 +126,7 @@ impl<E: Edge> Clerk<'_, E> {
         let set = added.iter().map(|name| (self.fan.interest.intern(name), delivery)).collect();
         self.fan.attach(self.ground, lane);
         let until = self.ground.tape.with_topics(|_, position| position);
-        self.change(token, set, Stage { until, ..Stage::default() });
+        self.change(token, set, Stage { until, ..Stage::default() }, &[]);
         Ok(())
     }
 
@@ -146,7 +143,7 @@ impl<E: Edge> Clerk<'_, E> {
         let mut then = Vec::new();
         words.push_reply(&mut then, &Reply::Done { id });
         let until = self.ground.tape.with_topics(|_, position| position);
-        self.change(token, set, Stage { until, then, ..Stage::default() });
+        self.change(token, set, Stage { until, then, ..Stage::default() }, &[]);
         // It may be far behind and never read: its acknowledgements are answers that wait like all others.
         self.bound_pending(token);
     }
@@ -159,19 +156,6 @@ impl<E: Edge> Clerk<'_, E> {
         names.sort_unstable();
         let topics: Vec<_> = names.iter().map(|(topic, delivery)| told(topic, None, *delivery)).collect();
         self.reply(token, &Reply::Subscriptions { id, topics: &topics });
-    }
-
-    /// Ends every subscription of a connection, at once and without a word.
-    pub fn unsubscribe_all(&mut self, token: Token) {
-        let names: Vec<Arc<str>> =
-            self.names_of(token).iter().map(|(name, _)| Arc::clone(self.fan.interest.text(*name))).collect();
-        self.remove_names(token, &names);
-        let Clerk { ground, connections, fan, cursors, .. } = self;
-        fan.leave(connections, token);
-        cursors.end(ground, &mut fan.interest, connections, token);
-        if let Some(cohort) = connections.get_mut(token).and_then(|connection| connection.cohort.take()) {
-            fan.interest.let_go(&ground.tape, &mut ground.reader, cohort);
-        }
     }
 
     /// The names that a connection is subscribed to.
@@ -267,8 +251,8 @@ impl<E: Edge> Clerk<'_, E> {
         }
     }
 
-    /// Puts a connection into the cohort of `set` from the stage's position on.
-    fn change(&mut self, token: Token, mut set: Names, mut stage: Stage) {
+    /// Puts a connection into the cohort of `set` from the stage's position on, where the numbers of some topics are known.
+    fn change(&mut self, token: Token, mut set: Names, stage: Stage, known: &[(u32, u64)]) {
         set.sort_unstable();
         let Clerk { ground, connections, fan, cursors, .. } = self;
         let Some(connection) = connections.get(token) else { return };
@@ -277,19 +261,16 @@ impl<E: Edge> Clerk<'_, E> {
         // Joining comes first: the older cohort's end must not take the names along that both have.
         let key = CohortKey { lane, names: set.into(), except };
         let joined = (!key.names.is_empty()).then(|| fan.interest.join(key, stage.until));
-        let told = joined.and_then(|cohort| {
+        if older.or(joined).is_some() {
             ground.reader.refresh();
-            let told = told_at(ground, &mut fan.interest, connection, cohort, stage.until)?;
-            let mut known = stage.told.take().unwrap_or_default();
-            known.extend(told);
-            Some(known)
-        });
-        let position = fan.part(connections, token);
+        }
+        let as_of = as_of(ground, &mut fan.interest, [older, joined], stage.until, known);
+        let (position, owed) = fan.part(connections, token);
         let Some(connection) = connections.get_mut(token) else { return };
         if connection.cursor == Cursor::None {
-            cursors.begin(ground, &mut fan.interest, connection, token, position);
+            cursors.begin(ground, &mut fan.interest, connection, token, position).owe(owed);
         }
-        cursors.add_stage(token, connection, Stage { cohort: older, told, ..stage });
+        cursors.add_stage(token, connection, Stage { cohort: older, as_of, ..stage });
         connection.cohort = joined;
     }
 
@@ -377,9 +358,10 @@ fn collect(tape: &Tape, names: &[&str], points: &Points<'_>) -> (Position, Vec<F
             found.extend(some.filter_map(|slot| topics.at(slot)).filter(|t| wanted(t)).map(of));
         });
     }
-    tape.with_changed(begun, |topics, changed, position| {
+    let all = tape.with_changed(begun, usize::MAX, |topics, changed, position| {
         found.retain(|topic| changed.binary_search(&topic.id.slot).is_err());
         found.extend(changed.iter().filter_map(|slot| topics.at(*slot)).filter(|topic| wanted(topic)).map(of));
         (position, found)
-    })
+    });
+    all.expect("any number")
 }

@@ -92,7 +92,7 @@ impl Column {
     }
 
     /// All members, in the order of their places.
-    pub fn tokens(&self) -> impl Iterator<Item = Token> {
+    pub fn tokens(&self) -> impl Iterator<Item = Token> + Clone {
         self.members.iter().map(|member| member.token)
     }
 

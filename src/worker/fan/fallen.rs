@@ -3,6 +3,8 @@
 //! Members that were to be sent what is gone are let go, and where the tape's floor has passed the fan itself, it goes on there,
 //! with its tables as of the floor.
 
+use std::sync::Arc;
+
 use rustc_hash::FxHashMap;
 
 use super::{
@@ -45,8 +47,8 @@ impl Fan {
         }
         for (id, token, missed) in fallen {
             let in_full = self.interest.cohort(id).has(|delivery| delivery == Delivery::All);
-            self.leave(connections, token);
-            self.fell.push_back(Fell { token, why: Why::Missed { missed, in_full } });
+            let owed = self.leave(connections, token);
+            self.fell.push_back(Fell { token, why: Why::Missed { missed, in_full }, owed });
         }
     }
 
@@ -66,6 +68,7 @@ impl Fan {
             true
         });
         let slots = tape.with_topics(|topics, _| topics.slots());
+        let mut found = Vec::new();
         for from in (0..slots).step_by(LOOK_AT_ONCE as usize) {
             tape.with_topics(|topics, _| {
                 for topic in (from..slots.min(from + LOOK_AT_ONCE)).filter_map(|slot| topics.at(slot)) {
@@ -73,11 +76,13 @@ impl Fan {
                     if end > missed.0 && end <= floor.0 {
                         let origin = if end == topic.end { topic.origin } else { 0 };
                         let newest = Newest { end: Position(end), seq, origin };
-                        interest.note_missed(topic.id, &topic.name, newest);
+                        found.push((newest.end, topic.id, Arc::clone(&topic.name), newest));
                     }
                 }
             });
         }
+        found.sort_unstable_by_key(|(end, ..)| *end);
+        found.iter().for_each(|(_, id, name, newest)| interest.note_missed(*id, name, *newest));
         for id in interest.cohort_ids() {
             for n in 0..interest.cohort(id).paces.len() {
                 interest.restart(id, n, floor);

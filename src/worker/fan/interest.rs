@@ -17,26 +17,29 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use rustc_hash::FxHashMap;
 use slab::Slab;
 
-pub use super::super::connection::CohortId;
+pub use super::{super::connection::CohortId, names::NameId};
 use super::{
+    super::work::price,
     column::Column,
     delivery::{Delivery, Rate},
+    log::Log,
+    names::{Link, Names},
     pace::{Change, Pace, Ticks},
     passes::PassId,
+    past::{AsOf, Past},
+    recent::Recent,
+    standing::{KEPT_MAX, Standing},
 };
 use crate::{
     clock::Moment,
     lane::{LANES, Lane},
-    protocol::{is_pattern, matches},
-    slack::{KEPT_BY_ONE, KEPT_BY_THREAD, Slack},
+    slack::{KEPT_BY_THREAD, Slack},
     tape::{Entry, Position, Published, Reader, Tape},
     topic::TopicId,
 };
-
-/// A name that somebody on this worker is subscribed to.
-pub type NameId = u32;
 
 /// Connections of one worker with the same subscription.
 pub struct Cohort {
@@ -51,6 +54,8 @@ pub struct Cohort {
     pub last_sent: Moment,
     /// Its rates, the highest first.
     pub paces: Vec<Pace>,
+    /// Of each of its names, its place among the name's cohorts.
+    places: Box<[u32]>,
     /// How all of its names are delivered, where they all are in one way.
     uniform: Option<Delivery>,
     /// One more than the position last planned, so that overlapping names plan it once.
@@ -67,19 +72,11 @@ pub struct CohortKey {
     pub except: u64,
 }
 
-struct Name {
-    text: Arc<str>,
-    cohorts: Vec<CohortId>,
-    /// Slots of the topics whose lists have this name.
-    topics: Vec<u32>,
-}
-
 /// What is known of a topic: nothing until its first publication passes, or somebody subscribes to newest values.
 #[derive(Default)]
 struct TopicState {
     known: Option<(u32, Arc<str>)>,
-    /// The names that it matches.
-    names: Vec<NameId>,
+    standing: Standing,
     newest: Newest,
     /// When `newest` is up to date: as long as the worker has been on the tape since.
     era: u64,
@@ -99,16 +96,27 @@ pub struct Newest {
 /// The tables of one worker.
 #[derive(Default)]
 pub struct Interest {
-    names: Slab<Name>,
-    /// By a hash with a key, as below: clients choose names, rates, and what goes together.
-    by_text: HashMap<Arc<str>, NameId>,
-    patterns: Vec<NameId>,
+    names: Names,
     topics: Vec<TopicState>,
+    /// Bytes that are kept for topics with many names, and the topic from which the next to be forgotten is looked for.
+    kept: usize,
+    hand: usize,
     /// Counts how often the worker came to the tape.
     era: u64,
     cohorts: Slab<Cohort>,
+    /// By a hash with a key: clients choose names, rates, and what goes together.
     by_key: HashMap<Arc<CohortKey>, CohortId>,
+    /// The cohorts that came and went.
+    changes: Log,
+    /// What looking at names and cohorts has cost since that was last asked.
+    cost: u64,
     ticks: Ticks,
+    /// Topics by their newest publications, while cohorts are delivered newest values.
+    recent: Recent,
+    /// What they knew before.
+    past: Past,
+    /// How many cohorts are.
+    conflated: usize,
     /// Everything before it was planned for the members at the head.
     pub position: Position,
     /// Users of cohorts, by lane: while there are any, the lane is written.
@@ -146,30 +154,16 @@ impl Interest {
     }
 
     pub fn text(&self, name: NameId) -> &Arc<str> {
-        &self.names[name as usize].text
+        self.names.text(name)
     }
 
     pub fn find_name(&self, text: &str) -> Option<NameId> {
-        self.by_text.get(text).copied()
+        self.names.find(text)
     }
 
     /// The name with this text, made if there was none. The caller lets a cohort with it follow, whose end takes it along.
     pub fn intern(&mut self, text: &Arc<str>) -> NameId {
-        if let Some(name) = self.by_text.get(text) {
-            return *name;
-        }
-        let id = self.names.insert(Name { text: Arc::clone(text), cohorts: Vec::new(), topics: Vec::new() }) as NameId;
-        self.by_text.insert(Arc::clone(text), id);
-        if is_pattern(text) {
-            self.patterns.push(id);
-        }
-        for (slot, topic) in self.topics.iter_mut().enumerate() {
-            if topic.known.as_ref().is_some_and(|(_, name)| matches(text, name)) {
-                topic.names.push(id);
-                self.names[id as usize].topics.push(slot as u32);
-            }
-        }
-        id
+        self.names.intern(text)
     }
 
     /// Before a subscription is made: sees to it that its lane is written.
@@ -213,14 +207,19 @@ impl Interest {
             uniform: key.names.iter().all(|(_, delivery)| *delivery == first).then_some(first),
             paces: rates.into_iter().map(|rate| Pace::new(rate, position)).collect(),
             key: Arc::clone(&key),
+            places: Box::default(),
             column: Column::default(),
             users: 1,
             ticket: 0,
             last_sent: Moment::default(),
             mark: 0,
         }) as CohortId;
-        for (name, _) in &key.names {
-            self.names[*name as usize].cohorts.push(id);
+        let links = key.names.iter().zip(0..).map(|((name, _), at)| self.names.link(*name, Link { cohort: id, at }));
+        self.cohorts[id as usize].places = links.collect();
+        self.changes.note(id);
+        if key.conflates() {
+            self.recent.begin();
+            self.conflated += 1;
         }
         self.by_key.insert(key, id);
         id
@@ -236,44 +235,38 @@ impl Interest {
             return;
         }
         debug_assert!(cohort.column.is_empty(), "a member is a user");
-        let Cohort { key, mut paces, .. } = self.cohorts.remove(id as usize);
+        let Cohort { key, places, mut paces, .. } = self.cohorts.remove(id as usize);
         for (n, pace) in paces.iter_mut().enumerate() {
             self.ticks.clear(id, n, pace);
         }
         self.by_key.remove(&key);
-        for (name, _) in &key.names {
-            let cohorts = &mut self.names[*name as usize].cohorts;
-            cohorts.retain(|other| *other != id);
-            cohorts.give_back(KEPT_BY_ONE);
-            if cohorts.is_empty() {
-                self.release(*name);
+        if key.conflates() {
+            self.conflated -= 1;
+            if self.conflated == 0 {
+                self.recent.end();
             }
         }
-    }
-
-    fn release(&mut self, id: NameId) {
-        let name = self.names.remove(id as usize);
-        self.by_text.remove(&name.text);
-        self.patterns.retain(|other| *other != id);
-        for slot in name.topics {
-            let names = &mut self.topics[slot as usize].names;
-            names.retain(|other| *other != id);
-            names.give_back(KEPT_BY_ONE);
+        for ((name, _), place) in key.names.iter().zip(places) {
+            if let Some(moved) = self.names.unlink(*name, place) {
+                self.cohorts[moved.cohort as usize].places[moved.at as usize] = place;
+            }
         }
+        self.changes.note(id);
     }
 
     /// Whether there may be room to be given back.
     #[inline]
     pub fn has_slack(&self) -> bool {
-        self.emptied
+        self.emptied || self.past.has_slack()
     }
 
     /// Gives back room that was needed once.
     pub fn give_back(&mut self) {
         self.emptied = false;
-        let tables: [&mut dyn Slack; 5] =
-            [&mut self.names, &mut self.by_text, &mut self.patterns, &mut self.cohorts, &mut self.by_key];
-        tables.into_iter().for_each(|table| table.give_back(KEPT_BY_THREAD));
+        self.past.give_back();
+        self.names.give_back();
+        self.cohorts.give_back(KEPT_BY_THREAD);
+        self.by_key.give_back(KEPT_BY_THREAD);
     }
 
     /// Adds one publication to what the members of each cohort that wants it are to be sent; cohorts that this pass
@@ -288,50 +281,80 @@ impl Interest {
         touched: &mut Vec<CohortId>,
         stirred: &mut Vec<(CohortId, usize)>,
     ) -> usize {
-        let mut most = 0;
         self.learn(tape, entry.topic);
         let (at, slot) = (entry.position, entry.topic.slot);
         let before = self.note(at, entry);
-        let Interest { names, topics, cohorts, .. } = self;
-        let of_topic = &topics[slot as usize].names;
-        for name in of_topic {
-            for id in &names[*name as usize].cohorts {
+        let Interest { names, topics, cohorts, cost, .. } = self;
+        let standing = &topics[slot as usize].standing;
+        let (mut most, mut looks) = (0, 1);
+        let mut plan_for = |cohort: &mut Cohort, id: CohortId, delivery: Option<Delivery>| {
+            if let Some(rate) = delivery.and_then(Delivery::rate) {
+                let told = cohort.key.except == 0;
+                let (n, pace) = cohort.pace(rate);
+                if pace.note(slot, at, before, told) {
+                    stirred.push((id, n));
+                }
+                return;
+            }
+            if cohort.column.is_empty() {
+                return;
+            }
+            let lane = cohort.key.lane;
+            debug_assert!(entry.is_in(lane), "a lane with subscribers is written");
+            let planned = cohort.column.plan(pass, at, entry.run(lane));
+            most = most.max(planned.next);
+            if planned.first {
+                touched.push(id);
+            }
+        };
+        if let Some(wanting) = &standing.cohorts {
+            looks += wanting.all.len() as u64;
+            for (id, delivery) in &wanting.all {
                 let cohort = &mut cohorts[*id as usize];
-                if cohort.mark == at.0 + 1 || cohort.excludes(entry.origin) {
-                    continue;
+                if !cohort.excludes(entry.origin) {
+                    plan_for(cohort, *id, Some(*delivery));
                 }
-                cohort.mark = at.0 + 1;
-                let delivery = cohort.uniform.or_else(|| cohort.strongest(of_topic));
-                if let Some(rate) = delivery.and_then(Delivery::rate) {
-                    let told = cohort.key.except == 0;
-                    let (n, pace) = cohort.pace(rate);
-                    if pace.note(slot, at, before, told) {
-                        stirred.push((*id, n));
+            }
+        } else {
+            for name in &standing.names {
+                let links = names.cohorts(*name);
+                looks += links.len() as u64;
+                for Link { cohort: id, .. } in links {
+                    let cohort = &mut cohorts[*id as usize];
+                    if cohort.mark == at.0 + 1 || cohort.excludes(entry.origin) {
+                        continue;
                     }
-                    continue;
-                }
-                if cohort.column.is_empty() {
-                    continue;
-                }
-                let lane = cohort.key.lane;
-                debug_assert!(entry.is_in(lane), "a lane with subscribers is written");
-                let planned = cohort.column.plan(pass, at, entry.run(lane));
-                most = most.max(planned.next);
-                if planned.first {
-                    touched.push(*id);
+                    cohort.mark = at.0 + 1;
+                    let delivery = cohort.uniform.or_else(|| cohort.strongest(&standing.names));
+                    plan_for(cohort, *id, delivery);
                 }
             }
         }
+        *cost += price::LOOK * 2 * looks;
         most
+    }
+
+    /// What looking at names and cohorts has cost since this was last asked.
+    pub fn take_cost(&mut self) -> u64 {
+        std::mem::take(&mut self.cost)
+    }
+
+    /// The same, to be looked at.
+    #[inline]
+    pub fn cost(&self) -> u64 {
+        self.cost
     }
 
     /// Notes the newest publication of a topic; returns the one before it.
     fn note(&mut self, at: Position, entry: &Entry) -> Newest {
+        self.recent.note(entry.topic.slot);
         let topic = &mut self.topics[entry.topic.slot as usize];
         let stale = std::mem::replace(&mut topic.era, self.era) != self.era;
         let newest = Newest { end: Position(at.0 + 1), seq: entry.seq, origin: entry.origin };
         let before = std::mem::replace(&mut topic.newest, newest);
-        if stale { Newest { end: Position(0), seq: entry.seq - 1, origin: 0 } } else { before }
+        let before = if stale { Newest { end: Position(0), seq: entry.seq - 1, origin: 0 } } else { before };
+        self.past.note(entry.topic.slot, before);
+        before
     }
 
     /// Notes what is known of a topic from elsewhere, if its publications haven't come by: its newest number as of the
@@ -345,9 +368,12 @@ impl Interest {
         }
     }
 
-    /// Notes that a topic's newest publication is `newest`, although it never came by.
+    /// Notes that a topic's newest publication is `newest`, although it never came by: in the order of the tape, and behind
+    /// all that have come by.
     pub fn note_missed(&mut self, id: TopicId, name: &Arc<str>, newest: Newest) {
         self.learn_as(id, Some(Arc::clone(name)));
+        self.recent.note(id.slot);
+        self.past.note(id.slot, self.newest(id.slot).unwrap_or_default());
         let topic = &mut self.topics[id.slot as usize];
         (topic.era, topic.newest) = (self.era, newest);
     }
@@ -365,8 +391,28 @@ impl Interest {
     /// Something is to be sent at the next tick of a cohort's rate.
     pub fn set_tick(&mut self, id: CohortId, n: usize, now: Moment) {
         let pace = &mut self.cohorts[id as usize].paces[n];
-        let due = pace.rate.tick_after(now);
-        self.ticks.set(id, n, pace, due);
+        // While members are still to be served at the last tick, the next one waits.
+        if pace.open.is_none() {
+            let due = pace.rate.tick_after(now);
+            self.ticks.set(id, n, pace, due);
+        }
+    }
+
+    /// A tick with this number begins at `position`. Returns what had changed.
+    pub fn open_tick(&mut self, id: CohortId, n: usize, position: Position, number: u64) -> Vec<Change> {
+        let changes = self.restart(id, n, position);
+        self.cohorts[id as usize].paces[n].open = Some(number);
+        changes
+    }
+
+    /// All members were served at the tick with this number: the next one may come. The cohort may be gone.
+    pub fn close_tick(&mut self, id: CohortId, n: usize, number: u64, now: Moment) {
+        let pace = self.cohorts.get_mut(id as usize).and_then(|cohort| cohort.paces.get_mut(n));
+        let Some(pace) = pace.filter(|pace| pace.open == Some(number)) else { return };
+        pace.open = None;
+        if !pace.changes.is_empty() {
+            self.set_tick(id, n, now);
+        }
     }
 
     /// When the next tick comes, of which cohort, and the number of its rate.
@@ -401,8 +447,38 @@ impl Interest {
 
     /// The newest publication of a topic, if one is known.
     pub fn newest(&self, slot: u32) -> Option<Newest> {
-        let topic = &self.topics[slot as usize];
+        let topic = self.topics.get(slot as usize)?;
         (topic.era == self.era && topic.newest.seq > 0).then_some(topic.newest)
+    }
+
+    /// The topics that have been published on since the first of the cohorts came that are delivered newest values, the
+    /// newest first, each with its newest publication.
+    pub fn recent(&self) -> impl Iterator<Item = (u32, Newest)> {
+        self.recent.slots().map(|slot| (slot, self.topics[slot as usize].newest))
+    }
+
+    /// What is newest at `position`, for whoever will ask later: as the tables have it now, but for what `own` finds.
+    pub fn as_of(&mut self, position: Position, own: impl FnOnce() -> FxHashMap<u32, Newest>) -> Arc<AsOf> {
+        self.past.as_of(self.position, position, own)
+    }
+
+    /// The same, with something that only this one asks for.
+    pub fn own_as_of(&mut self, position: Position, own: impl FnOnce() -> FxHashMap<u32, Newest>) -> Arc<AsOf> {
+        self.past.ask_anew();
+        let as_of = self.past.as_of(self.position, position, own);
+        self.past.ask_anew();
+        as_of
+    }
+
+    /// The newest publication of a topic as of an earlier position, if there was one.
+    pub fn newest_as_of(&self, as_of: &AsOf, slot: u32) -> Option<Newest> {
+        as_of.newest(&self.past, slot, self.newest(slot))
+    }
+
+    /// How many newest publications from before are kept.
+    #[cfg(all(test, not(loom)))]
+    pub fn kept_of_past(&self) -> usize {
+        self.past.kept()
     }
 
     /// The name of a topic whose publications have come by.
@@ -412,44 +488,46 @@ impl Interest {
 
     /// How a topic is delivered to a cohort; none if it isn't.
     pub fn delivery(&self, id: CohortId, slot: u32) -> Option<Delivery> {
-        self.cohorts[id as usize].strongest(&self.topics[slot as usize].names)
-    }
-
-    /// The known topics of a cohort's names that `wanted` says, each at least once, with how its name is delivered.
-    fn topics_of(&self, id: CohortId, wanted: impl Fn(Delivery) -> bool) -> impl Iterator<Item = u32> {
-        let names = self.cohorts[id as usize].key.names.iter().filter(move |(_, delivery)| wanted(*delivery));
-        names.flat_map(|(name, _)| self.names[*name as usize].topics.iter().copied())
+        let cohort = &self.cohorts[id as usize];
+        let TopicState { known, standing, .. } = &self.topics[slot as usize];
+        if standing.is_fresh(&self.names, &self.changes) {
+            return standing.delivery(id, cohort);
+        }
+        let (_, text) = known.as_ref()?;
+        let mut names = Vec::new();
+        self.names.find_all(text, &mut names);
+        cohort.strongest(&names)
     }
 
     /// The known topics that a cohort is delivered as `wanted` says, each once, by their slots.
+    #[cfg(all(any(test, fuzzing), not(loom)))]
     pub fn topics_delivered(&self, id: CohortId, wanted: impl Fn(Delivery) -> bool + Copy) -> Vec<u32> {
-        let mut slots: Vec<u32> = self.topics_of(id, wanted).collect();
-        slots.sort_unstable();
-        slots.dedup();
-        if self.cohorts[id as usize].uniform.is_none() {
-            slots.retain(|slot| self.delivery(id, *slot).is_some_and(wanted));
-        }
-        slots
+        (0..self.topics.len() as u32).filter(|slot| self.delivery(id, *slot).is_some_and(wanted)).collect()
     }
 
     /// Whether members of the cohort are to be sent this publication as it comes: neither left out nor at a rate.
     pub fn wants(&mut self, tape: &Tape, id: CohortId, entry: &Entry) -> Option<Delivery> {
         self.learn(tape, entry.topic);
         let cohort = &self.cohorts[id as usize];
-        let delivery = cohort.strongest(&self.topics[entry.topic.slot as usize].names)?;
+        let delivery = self.topics[entry.topic.slot as usize].standing.delivery(id, cohort)?;
         (delivery.rate().is_none() && !cohort.excludes(entry.origin)).then_some(delivery)
     }
 
-    /// Finds the names that a topic matches, when it is seen for the first time.
+    /// Sees to it that a topic is known, and which names stand for it.
+    #[inline]
     fn learn(&mut self, tape: &Tape, topic: TopicId) {
-        let slot = topic.slot as usize;
-        if matches!(self.topics.get(slot).map(|t| &t.known), Some(Some((known, _))) if *known == topic.generation) {
+        let known = self.topics.get(topic.slot as usize);
+        let is_known = |it: &TopicState| matches!(&it.known, Some((known, _)) if *known == topic.generation);
+        if known.is_some_and(|it| is_known(it) && it.standing.is_fresh(&self.names, &self.changes)) {
             return;
         }
-        let found = tape.with_topics(|topics, _| {
-            topics.at(topic.slot).filter(|found| found.id == topic).map(|found| Arc::clone(&found.name))
-        });
-        self.learn_as(topic, found);
+        if !known.is_some_and(is_known) {
+            let found = tape.with_topics(|topics, _| {
+                topics.at(topic.slot).filter(|found| found.id == topic).map(|found| Arc::clone(&found.name))
+            });
+            self.learn_as(topic, found);
+        }
+        self.refresh(topic.slot as usize);
     }
 
     fn learn_as(&mut self, topic: TopicId, found: Option<Arc<str>>) {
@@ -460,21 +538,51 @@ impl Interest {
         if matches!(&self.topics[slot].known, Some((known, _)) if *known == topic.generation) {
             return;
         }
-        let forgotten = std::mem::take(&mut self.topics[slot]);
-        for name in forgotten.names {
-            let topics = &mut self.names[name as usize].topics;
-            topics.retain(|other| *other as usize != slot);
-            topics.give_back(KEPT_BY_ONE);
-        }
+        self.forget_standing(slot);
+        self.recent.forget(topic.slot);
+        self.past.forget(topic.slot);
         // A topic that is forgotten already had no subscribers.
-        let Some(text) = found else { return };
-        let exact = self.by_text.get(&text).copied();
-        let patterns = self.patterns.iter().copied().filter(|p| matches(&self.names[*p as usize].text, &text));
-        let names: Vec<NameId> = exact.into_iter().chain(patterns).collect();
-        for name in &names {
-            self.names[*name as usize].topics.push(topic.slot);
+        let known = found.map(|text| (topic.generation, text));
+        self.topics[slot] = TopicState { known, ..TopicState::default() };
+    }
+
+    /// Brings up to date which names stand for a topic.
+    #[cold]
+    fn refresh(&mut self, slot: usize) {
+        let Interest { names, topics, cohorts, changes, .. } = self;
+        let TopicState { known: Some((_, text)), standing, .. } = &mut topics[slot] else { return };
+        self.kept -= standing.room();
+        self.cost += standing.refresh(text, names, cohorts, changes);
+        self.kept += standing.room();
+        if self.kept > KEPT_MAX {
+            self.forget_some(slot);
         }
-        self.topics[slot] = TopicState { known: Some((topic.generation, text)), names, ..TopicState::default() };
+    }
+
+    /// Forgets what is kept for other topics, until a quarter of the room is free: they are looked at one after the other, and
+    /// what was kept has cost more than that.
+    fn forget_some(&mut self, but: usize) {
+        for _ in 0..self.topics.len() {
+            if self.kept <= KEPT_MAX / 4 * 3 {
+                return;
+            }
+            self.hand = (self.hand + 1) % self.topics.len();
+            if self.hand != but && self.topics[self.hand].standing.cohorts.is_some() {
+                self.forget_standing(self.hand);
+            }
+        }
+    }
+
+    fn forget_standing(&mut self, slot: usize) {
+        let forgotten = std::mem::take(&mut self.topics[slot].standing);
+        self.kept -= forgotten.room();
+    }
+}
+
+impl CohortKey {
+    /// Whether some name is delivered in newest values.
+    fn conflates(&self) -> bool {
+        self.names.iter().any(|(_, delivery)| *delivery != Delivery::All)
     }
 }
 
@@ -490,9 +598,12 @@ impl Cohort {
     }
 
     /// How a topic with these names is delivered; none if none is among the cohort's.
-    fn strongest(&self, names: &[NameId]) -> Option<Delivery> {
+    pub fn strongest(&self, names: &[NameId]) -> Option<Delivery> {
         let own = &self.key.names;
         let found = |name: &NameId| own.binary_search_by_key(name, |(own, _)| *own).ok();
+        if let Some(uniform) = self.uniform {
+            return names.iter().any(|name| found(name).is_some()).then_some(uniform);
+        }
         names.iter().filter_map(found).map(|at| own[at].1).min()
     }
 
@@ -505,40 +616,48 @@ impl Cohort {
 impl Interest {
     /// Asserts that the tables agree with each other.
     pub fn invariants(&self) {
-        assert_eq!((self.by_text.len(), self.by_key.len()), (self.names.len(), self.cohorts.len()));
+        assert_eq!(self.by_key.len(), self.cohorts.len());
         let mut lanes = [0; LANES];
-        let mut ticks = 0;
+        let (mut ticks, mut links) = (0, 0);
         for (id, cohort) in &self.cohorts {
             let id = id as CohortId;
             assert_eq!(self.by_key.get(&cohort.key), Some(&id), "a cohort is found by its key");
             assert!(cohort.users >= cohort.column.tokens().count(), "a member is a user");
             assert!(cohort.key.names.is_sorted_by(|a, b| a.0 < b.0) && !cohort.key.names.is_empty());
             assert!(cohort.paces.is_sorted_by(|a, b| a.rate > b.rate));
-            for (name, _) in &cohort.key.names {
-                let of_name = &self.names[*name as usize].cohorts;
-                assert_eq!(of_name.iter().filter(|other| **other == id).count(), 1, "a name knows its cohorts");
+            for (((name, _), place), at) in cohort.key.names.iter().zip(&cohort.places).zip(0..) {
+                let link = self.names.cohorts(*name)[*place as usize];
+                assert_eq!(link, Link { cohort: id, at }, "a name knows its cohorts, and they their places");
+                links += 1;
             }
             for pace in &cohort.paces {
-                assert_eq!(pace.due.is_some(), !pace.changes.is_empty(), "a tick where something has changed");
+                let waits = !pace.changes.is_empty() && pace.open.is_none();
+                assert_eq!(pace.due.is_some(), waits, "a tick where something has changed");
                 ticks += usize::from(pace.due.is_some());
             }
             lanes[cohort.key.lane as usize] += cohort.users;
             cohort.column.invariants();
         }
         assert_eq!((self.lanes, self.ticks.len()), (lanes, ticks), "users by lane, and ticks");
-        let (mut patterns, mut links) = (0, 0);
-        for (id, name) in &self.names {
-            assert!(!name.cohorts.is_empty(), "a name that nobody wants");
-            assert_eq!(self.by_text.get(&name.text), Some(&(id as NameId)), "a name is found by its text");
-            assert!(name.cohorts.iter().all(|cohort| self.cohorts.contains(*cohort as usize)));
-            patterns += usize::from(is_pattern(&name.text));
-            links += name.topics.len();
-            for slot in &name.topics {
-                assert!(self.topics[*slot as usize].names.contains(&(id as NameId)), "a topic knows its names");
+        let conflated = self.cohorts.iter().filter(|(_, cohort)| cohort.key.conflates()).count();
+        assert_eq!(self.conflated, conflated, "cohorts that are delivered newest values");
+        let recent: Vec<_> = self.recent().collect();
+        assert!(recent.is_sorted_by(|a, b| a.1.end > b.1.end), "in the order of the tape: {recent:?}");
+        assert!(conflated > 0 || recent.is_empty(), "nobody wants it");
+        self.names.invariants(links);
+        let mut kept = 0;
+        for TopicState { known, standing, .. } in &self.topics {
+            kept += standing.room();
+            if let Some((_, text)) = known.as_ref().filter(|_| standing.is_fresh(&self.names, &self.changes)) {
+                let mut names = Vec::new();
+                self.names.find_all(text, &mut names);
+                assert_eq!(standing.names, names, "the names that stand for {text}");
+                let wanting = |id: &CohortId| standing.delivery(*id, self.at(*id)) == self.at(*id).strongest(&names);
+                assert!(self.cohort_ids().iter().all(wanting), "who wants {text}");
             }
         }
-        assert_eq!(self.patterns.len(), patterns);
-        assert_eq!(self.topics.iter().map(|topic| topic.names.len()).sum::<usize>(), links, "and no others");
+        assert_eq!(self.kept, kept, "bytes kept for topics");
+        assert!(self.kept <= KEPT_MAX || self.topics.iter().any(|it| it.standing.room() > KEPT_MAX / 4));
     }
 }
 
@@ -547,19 +666,105 @@ mod tests {
     use std::hash::BuildHasher;
 
     use super::*;
+    use crate::{
+        protocol::Payload,
+        publish::{By, Door},
+        tape::{About, TapeSettings},
+    };
 
-    #[test]
-    fn nobody_can_know_where_in_the_tables_names_and_cohorts_come_to_lie() {
-        let places = || {
-            let Interest { by_text, by_key, .. } = Interest::default();
-            (by_text.hasher().hash_one("a"), by_key.hasher().hash_one("a"))
-        };
-        let (one, other) = (places(), places());
-        assert!(one.0 != other.0 && one.1 != other.1);
+    /// Tables, and a tape on which they follow.
+    struct Stage {
+        interest: Interest,
+        tape: Tape,
+        reader: Reader,
+    }
+
+    impl Stage {
+        fn new() -> Stage {
+            let tape = Tape::new(TapeSettings {
+                retain: 1 << 20,
+                segment: 4096,
+                message_max: 100,
+                topics_max: 10_000,
+                value_bytes_max: 1 << 20,
+                epoch: 1,
+            });
+            Stage { interest: Interest::default(), reader: Reader::new(tape.clone()), tape }
+        }
+
+        fn join(&mut self, names: impl IntoIterator<Item = String>) -> CohortId {
+            let names = names.into_iter().map(|name| (self.interest.intern(&name.into()), Delivery::All));
+            let mut names: Vec<_> = names.collect();
+            names.sort_unstable();
+            self.interest.join(CohortKey { lane: Lane::Raw, names: names.into(), except: 0 }, Position(0))
+        }
+
+        /// What it costs to plan a publication.
+        fn publish(&mut self, topic: &str) -> u64 {
+            let about = About { ts: 1, ..About::default() };
+            Door::new(self.tape.clone(), 128)
+                .publish(By::SERVER, topic, Payload::Text("x"), about)
+                .expect("there is room");
+            let Stage { interest, tape, reader } = self;
+            let head = reader.refresh();
+            interest.take_cost();
+            reader.scan(Position(head.0 - 1), head, |entry| {
+                interest.plan(tape, 0, entry, &mut Vec::new(), &mut Vec::new());
+                true
+            });
+            interest.take_cost()
+        }
     }
 
     #[test]
-    fn names_and_cohorts_that_have_gone_leave_no_room_behind() {
+    fn a_publication_costs_the_cohorts_that_want_it_and_not_their_names() {
+        let mut stage = Stage::new();
+        // Of ten segments any may be a star; a name of its own makes each a cohort.
+        let star =
+            |name: usize| (0..10).map(|bit| if name >> bit & 1 == 1 { "*" } else { "a" }).collect::<Vec<_>>().join(".");
+        for n in 0..20 {
+            stage.join((0..1023).map(star).chain([format!("own.{n}")]));
+        }
+        let topic = ["a"; 10].join(".");
+        stage.publish(&topic);
+        let cost = stage.publish(&topic);
+        assert!(cost <= 4 * price::LOOK * 20, "{cost}");
+        // One cohort more or less is one that is looked at, with its names.
+        let id = stage.join((0..1023).map(star).chain(["own.more".into()]));
+        let more = stage.publish(&topic);
+        stage.interest.leave(id);
+        let less = stage.publish(&topic);
+        assert!(more.max(less) <= 2 * price::LOOK * 1024, "{more} {less}");
+        stage.interest.invariants();
+    }
+
+    #[test]
+    fn whoever_subscribes_to_new_names_makes_the_next_publications_hardly_dearer() {
+        let mut stage = Stage::new();
+        let topics: Vec<String> = (0..300).map(|n| format!("q.us.{n}")).collect();
+        stage.join(["q.>".into()]);
+        topics.iter().for_each(|topic| _ = stage.publish(topic));
+        let known = stage.publish(&topics[0]);
+        for round in 0..3 {
+            let id = stage.join((0..1000).map(|n| format!("new.{round}.{n}.*")));
+            let dearest = topics.iter().map(|topic| stage.publish(topic)).max().expect("there are some");
+            assert!(dearest <= known + 20 * price::MATCH, "{dearest}, {known} before");
+            let few = stage.join((0..5).map(|n| format!("few.{round}.{n}")));
+            let dearest = topics.iter().map(|topic| stage.publish(topic)).max().expect("there are some");
+            assert!(dearest <= known + 5 * price::MATCH, "{dearest}, {known} before");
+            stage.interest.leave(id);
+            stage.interest.leave(few);
+        }
+    }
+
+    #[test]
+    fn nobody_can_know_where_in_the_table_cohorts_come_to_lie() {
+        let place = || Interest::default().by_key.hasher().hash_one("a");
+        assert!(place() != place());
+    }
+
+    #[test]
+    fn cohorts_that_have_gone_leave_no_room_behind() {
         let mut interest = Interest::default();
         let join = |interest: &mut Interest, names: &[NameId]| {
             let names = names.iter().map(|name| (*name, Delivery::All)).collect();
@@ -575,12 +780,11 @@ mod tests {
             .collect();
         gone.into_iter().for_each(|id| interest.leave(id));
         interest.give_back();
-        let Interest { names, by_text, patterns, cohorts, by_key, .. } = &interest;
-        let rooms = [names.room(), by_text.room(), patterns.room(), cohorts.room(), by_key.room()];
+        let Interest { names, cohorts, by_key, .. } = &interest;
+        let rooms = [cohorts.room(), by_key.room()];
         for (room, _, size) in rooms {
             assert!(room * size <= KEPT_BY_THREAD, "{rooms:?}");
         }
-        assert!(names[shared as usize].cohorts.capacity() * size_of::<CohortId>() <= KEPT_BY_ONE);
         assert_eq!((names.len(), cohorts.contains(stays as usize)), (1, true));
     }
 }

@@ -13,9 +13,16 @@ mod column;
 pub mod delivery;
 mod fallen;
 pub mod interest;
+mod log;
+mod names;
 mod pace;
 pub mod passes;
+mod past;
+mod recent;
 mod serve;
+mod standing;
+mod tick;
+mod tree;
 mod values;
 
 use std::{collections::VecDeque, io::ErrorKind};
@@ -23,9 +30,12 @@ use std::{collections::VecDeque, io::ErrorKind};
 use self::{
     interest::{CohortId, Interest},
     passes::{PassId, Passes},
+    tick::Tick,
 };
 pub use self::{
     pace::Pace,
+    past::AsOf,
+    tick::{Ticked, Unserved},
     values::{contiguous, locate, newest_for, push_entry, push_value},
 };
 use super::{connection::Connection, connections::Connections, cursor::Cursor, ground::Ground};
@@ -53,6 +63,10 @@ pub struct Fan {
     /// Cohorts with members to be served, whoever waits longest first, by their tickets.
     line: VecDeque<(CohortId, u64)>,
     tickets: u64,
+    /// Ticks at which members are still to be served.
+    ticking: VecDeque<Tick>,
+    /// How many there ever were.
+    ticks: u64,
     /// No pass before this.
     pass_due: Moment,
     /// Members that were let go, for the worker to see to.
@@ -68,6 +82,8 @@ pub struct Fan {
 pub struct Fell {
     pub token: Token,
     pub why: Why,
+    /// Ticks at which it was still to be served.
+    pub owed: Vec<Unserved>,
 }
 
 /// Why a member could not be served, and where that leaves it.
@@ -108,6 +124,8 @@ impl Fan {
             crowded: None,
             line: VecDeque::new(),
             tickets: 0,
+            ticking: VecDeque::new(),
+            ticks: 0,
             pass_due: now,
             fell: VecDeque::new(),
             touched: Vec::new(),
@@ -130,16 +148,17 @@ impl Fan {
         };
     }
 
-    /// Lets a connection go, if it is a member.
-    pub fn leave<S>(&mut self, connections: &mut Connections<S>, token: Token) {
-        let Some(connection) = connections.get_mut(token) else { return };
-        let (Cursor::Head(place), Some(id)) = (connection.cursor, connection.cohort) else { return };
+    /// Lets a connection go, if it is a member. Returns the ticks at which it was still to be served.
+    pub fn leave<S>(&mut self, connections: &mut Connections<S>, token: Token) -> Vec<Unserved> {
+        let Some(connection) = connections.get_mut(token) else { return Vec::new() };
+        let (Cursor::Head(place), Some(id)) = (connection.cursor, connection.cohort) else { return Vec::new() };
         connection.cursor = Cursor::None;
         self.interest.cohort(id).column.leave(place, &mut self.passes, |token, place| {
             if let Some(moved) = connections.get_mut(token) {
                 moved.cursor = Cursor::Head(place);
             }
         });
+        self.leave_ticks(id, token)
     }
 
     /// Where a connection that isn't behind has been sent everything before: where the fan is, unless it is still to be sent
@@ -152,11 +171,12 @@ impl Fan {
         owed_from.unwrap_or(self.interest.position)
     }
 
-    /// Lets a connection go, if it is a member, and says where that leaves it.
-    pub fn part<S>(&mut self, connections: &mut Connections<S>, token: Token) -> Position {
+    /// Lets a connection go, if it is a member, and says where that leaves it, also in the ticks at which it was still to be
+    /// served.
+    pub fn part<S>(&mut self, connections: &mut Connections<S>, token: Token) -> (Position, Vec<Unserved>) {
         let position = connections.get(token).map(|connection| self.position_of(connection));
-        self.leave(connections, token);
-        position.unwrap_or(self.interest.position)
+        let owed = self.leave(connections, token);
+        (position.unwrap_or(self.interest.position), owed)
     }
 
     /// Those that were let go, the first one first.
@@ -184,20 +204,27 @@ impl Fan {
     /// in line have gone.
     pub fn rest<E: Edge>(&mut self, ground: &mut Ground<E>) {
         self.line.clear();
+        self.ticking.clear();
         self.settle_passes(ground);
         self.interest.position = ground.tape.head();
     }
 
-    /// Whether members are still to be sent something that was planned.
+    /// Whether members are still to be sent something that was planned, or has ticked.
     #[inline]
     pub fn owes(&self) -> bool {
-        !self.passes.is_empty()
+        !self.passes.is_empty() || !self.ticking.is_empty()
     }
 
-    /// Whether cohorts stand in line.
+    /// The oldest and the newest pass on their way.
+    #[inline]
+    pub fn on_their_way(&self) -> Option<(PassId, PassId)> {
+        self.passes.oldest().zip(self.passes.newest())
+    }
+
+    /// Whether cohorts stand in line, or ticks are open.
     #[inline]
     pub fn is_busy(&self) -> bool {
-        !self.line.is_empty()
+        !self.line.is_empty() || !self.ticking.is_empty()
     }
 
     /// Bytes that were planned and not yet sent to everybody.
@@ -219,7 +246,7 @@ impl Fan {
     }
 
     /// Plans what the tape has gained, as far as there may be something on its way. Returns whether there was a pass.
-    pub fn plan<E: Edge>(&mut self, ground: &Ground<E>) -> bool {
+    pub fn plan<E: Edge>(&mut self, ground: &mut Ground<E>) -> bool {
         let head = ground.reader.head();
         let interval = ground.settings.flush_interval;
         // Where sends are to be saved, a pass waits for the one before.
@@ -238,21 +265,28 @@ impl Fan {
         true
     }
 
-    /// Plans a pass: up to the tape's head, or as far as there may be something on its way.
-    fn plan_pass<E: Edge>(&mut self, ground: &Ground<E>, head: Position) {
+    /// Plans a pass: up to the tape's head, or as far as there may be something on its way, or as the step goes.
+    fn plan_pass<E: Edge>(&mut self, ground: &mut Ground<E>, head: Position) {
         let Fan { interest, passes, touched, stirred, .. } = self;
-        let Ground { reader, tape, settings, .. } = ground;
+        let Ground { reader, tape, settings, work, .. } = ground;
         let pass = passes.begin();
         let mut enough = false;
+        // What was looked at since the last pass was not for one.
+        interest.take_cost();
+        let most = work.left();
         // From here on the tables are as of where it ends.
         interest.position = reader.scan(interest.position, head, |entry| {
-            if enough || passes.bytes() >= PLANNED_BYTES {
+            if enough || passes.bytes() >= PLANNED_BYTES || interest.cost() >= most {
                 return false;
             }
             passes.note(entry.ts, entry.longest());
             enough = interest.plan(tape, pass, entry, touched, stirred) > settings.owed_max;
             true
         });
+        work.charge(interest.take_cost());
+        if work.is_over() && interest.position < head {
+            work.put_off();
+        }
         passes.planned(touched.len());
         self.crowded = passes.oldest().filter(|_| enough);
         for id in touched.drain(..) {
@@ -290,6 +324,7 @@ impl Fan {
             [&mut self.gather, &mut self.touched, &mut self.stirred, &mut self.line, &mut self.fell];
         lists.into_iter().for_each(|list| list.give_back(KEPT_BY_THREAD));
         self.passes.give_back();
+        self.ticking.give_back(KEPT_BY_THREAD);
         self.interest.give_back();
     }
 }
@@ -315,6 +350,7 @@ impl Fan {
         let at_head = connections.iter().filter(|(_, it)| matches!(it.cursor, Cursor::Head(_))).count();
         assert_eq!(members, at_head, "whoever is at the head is a member");
         assert!(self.fell.is_empty(), "those that fell were seen to");
+        self.check_ticks(connections);
         self.passes.invariants(|pass| {
             let waits = |id: &CohortId| self.interest.at(*id).column.passes().any(|other| other == pass);
             self.interest.cohort_ids().iter().filter(|id| waits(id)).count()

@@ -1,23 +1,16 @@
 //! Rates: what changed is noted while publications pass, and sent once a tick.
 //!
 //! All cohorts of one rate tick together, and only if something changed. At a tick the newest publication of each changed
-//! topic is gathered once, in the order of the tape, and every member is sent the same bytes. Those that are behind have rounds
+//! topic is gathered once, in the order of the tape, and every member is sent the same bytes (`tick.rs`). Those that are behind have rounds
 //! of their own (`cursors/round.rs`), which also begin at ticks: nobody is sent a topic twice between two.
 
 use std::collections::BTreeSet;
 
 use super::{
-    super::{
-        connections::Connections,
-        deliver::{Outcome, Parcel, begun, deliver_to_each},
-        ground::Ground,
-    },
-    Fan, Fell, Unsent, Why,
     delivery::Rate,
     interest::{CohortId, Newest},
-    newest_for, push_value,
 };
-use crate::{clock::Moment, io::Edge, tape::Position};
+use crate::{clock::Moment, tape::Position};
 
 /// One rate of a cohort.
 #[derive(Debug)]
@@ -31,6 +24,8 @@ pub struct Pace {
     pub due: Option<Moment>,
     /// What has changed since the last tick.
     pub changes: Vec<Change>,
+    /// The number of the last tick while members are still to be served at it: the next one waits.
+    pub open: Option<u64>,
 }
 
 /// A topic that has changed.
@@ -39,15 +34,6 @@ pub struct Change {
     pub slot: u32,
     /// Its newest number at the last tick.
     pub before: u64,
-}
-
-/// A newest value as a tick has gathered it.
-struct Value {
-    /// Where it ends in the buffer.
-    end: usize,
-    /// The position after it.
-    position: Position,
-    change: Change,
 }
 
 /// When rates tick that have something to send, the next one first: as many entries as there are such rates. An entry goes with
@@ -63,7 +49,7 @@ impl Ticks {
 
     /// Sets the next tick of a cohort's rate, which had none.
     pub fn set(&mut self, id: CohortId, n: usize, pace: &mut Pace, due: Moment) {
-        debug_assert_eq!(pace.due, None, "one tick at a time");
+        debug_assert!(pace.due.is_none() && pace.open.is_none(), "one tick at a time");
         pace.due = Some(due);
         self.0.insert((due, id, n));
     }
@@ -84,7 +70,7 @@ impl Ticks {
 
 impl Pace {
     pub fn new(rate: Rate, tick: Position) -> Pace {
-        Pace { rate, tick, ticks: 0, due: None, changes: Vec::new() }
+        Pace { rate, tick, ticks: 0, due: None, changes: Vec::new(), open: None }
     }
 
     /// Notes that a topic was published on at `at`, whose newest publication was `before` (`told` unless that may have
@@ -103,78 +89,5 @@ impl Pace {
         self.tick = position;
         self.ticks += 1;
         std::mem::take(&mut self.changes)
-    }
-}
-
-impl Fan {
-    /// Makes the next tick that is due, if there is one. Whoever fell behind at it has to be seen to before the next.
-    pub fn tick<E: Edge>(&mut self, ground: &mut Ground<E>, connections: &mut Connections<E::Socket>) -> bool {
-        let Some((_, id, n)) = self.interest.next_tick().filter(|(due, ..)| *due <= ground.now) else { return false };
-        let Fan { interest, gather, .. } = self;
-        let from = interest.cohort(id).paces[n].tick;
-        let until = interest.position;
-        let changes = interest.restart(id, n, until);
-        let cohort = interest.cohort(id);
-        let lane = cohort.key.lane;
-        if cohort.column.is_empty() {
-            return true;
-        }
-        let newest =
-            |change: &Change| Some((newest_for(&ground.reader, interest, id, change.slot, from, until)?, *change));
-        let mut wanted: Vec<(Position, Change)> = changes.iter().filter_map(newest).collect();
-        wanted.sort_unstable_by_key(|(end, _)| *end);
-        gather.clear();
-        let mut values = Vec::with_capacity(wanted.len());
-        for (position, change) in wanted {
-            if push_value(ground, interest, lane, change.slot, position, gather).is_some() {
-                values.push(Value { end: gather.len(), position, change });
-            }
-        }
-        self.send_tick(ground, connections, (id, n), &values);
-        true
-    }
-
-    /// Sends all members what a tick has gathered for them.
-    fn send_tick<E: Edge>(
-        &mut self,
-        ground: &mut Ground<E>,
-        connections: &mut Connections<E::Socket>,
-        (id, rate): (CohortId, usize),
-        values: &[Value],
-    ) {
-        let cohort = self.interest.cohort(id);
-        cohort.last_sent = ground.now;
-        let parcel = Parcel { bytes: &self.gather, publications: values.len() as u64 };
-        let mut tokens = cohort.column.tokens();
-        let mut stopped = Vec::new();
-        let Ground { edge, metrics, .. } = ground;
-        deliver_to_each(edge, metrics, connections, parcel, u64::MAX, || tokens.next(), &mut stopped);
-        drop(tokens);
-        for (token, outcome) in stopped {
-            let position = self.part(connections, token);
-            let why = match outcome {
-                Outcome::All => continue,
-                Outcome::Full(taken) => {
-                    let begun = begun(values.iter().map(|value| value.end), taken);
-                    ground.metrics.deliveries.add(begun as u64);
-                    Why::FullAtTick(self.unsent(position, rate, values, taken, begun))
-                }
-                Outcome::Broken(why) => Why::Broken(why),
-            };
-            self.fell.push_back(Fell { token, why });
-        }
-    }
-
-    /// What is left of a tick after `taken` bytes, in which so many values were begun.
-    fn unsent(&self, position: Position, rate: usize, values: &[Value], taken: usize, begun: usize) -> Unsent {
-        let end = begun.checked_sub(1).map_or(taken, |last| values[last].end.max(taken));
-        let left = &values[begun..];
-        Unsent {
-            position,
-            rate,
-            rest: self.gather[taken..end].to_vec(),
-            values: left.iter().rev().map(|value| (value.position, value.change.slot)).collect(),
-            before: left.iter().map(|value| (value.change.slot, value.change.before)).collect(),
-        }
     }
 }

@@ -54,6 +54,11 @@ impl Passes {
         (!self.is_empty()).then_some(self.first)
     }
 
+    /// The newest pass.
+    pub fn newest(&self) -> Option<PassId> {
+        (!self.is_empty()).then(|| self.first.wrapping_add(self.open.len() as u32 - 1))
+    }
+
     /// Begins a pass.
     pub fn begin(&mut self) -> PassId {
         self.open.push_back(Pass::default());

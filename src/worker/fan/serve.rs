@@ -5,6 +5,7 @@ use super::{
         connections::Connections,
         deliver::{Outcome, Parcel, deliver_to_each},
         ground::Ground,
+        work::price,
     },
     Fan, Fell, Why, contiguous,
     interest::CohortId,
@@ -18,7 +19,9 @@ impl Fan {
         let mut left = ground.settings.turn_sends as u64;
         while let Some((id, ticket)) = self.line.front().copied().filter(|_| left > 0) {
             if self.interest.with_ticket(id, ticket).is_some() {
-                left = left.saturating_sub(self.serve_one(ground, connections, id, left));
+                let sends = self.serve_one(ground, connections, id, left);
+                ground.work.charge(price::SEND * sends);
+                left = left.saturating_sub(sends);
             }
             // The cohort may be gone, with its last member.
             let Some(cohort) = self.interest.with_ticket(id, ticket) else {
@@ -36,6 +39,9 @@ impl Fan {
                 cohort.column.begin_round(false);
                 self.line.push_back((id, self.tickets));
             }
+        }
+        if !self.line.is_empty() {
+            ground.work.put_off();
         }
         self.settle_passes(ground);
     }
@@ -79,8 +85,8 @@ impl Fan {
                 }
                 Outcome::Broken(why) => Why::Broken(why),
             };
-            self.leave(connections, token);
-            self.fell.push_back(Fell { token, why });
+            let owed = self.leave(connections, token);
+            self.fell.push_back(Fell { token, why, owed });
         }
         sends
     }

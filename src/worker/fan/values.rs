@@ -1,6 +1,8 @@
 //! What of the tape is to be sent: runs in one piece, newest values, and single publications, found on it or among the topics'
 //! last values, as a lane has them.
 
+use std::ops::Range;
+
 use super::{
     super::ground::Ground,
     interest::{CohortId, Interest},
@@ -24,13 +26,26 @@ pub fn newest_for(
     from: Position,
     until: Position,
 ) -> Option<Position> {
+    newest_counted(reader, interest, cohort, slot, from..until, &mut 0)
+}
+
+/// The same; counts the publications that were looked at.
+pub fn newest_counted(
+    reader: &Reader,
+    interest: &Interest,
+    cohort: CohortId,
+    slot: u32,
+    span: Range<Position>,
+    looks: &mut u64,
+) -> Option<Position> {
     let newest = interest.newest(slot)?;
     let (mut end, mut origin) = (newest.end, newest.origin);
     for _ in 0..LOOK_BACK_MAX {
-        if end <= from {
+        if end <= span.start {
             break;
         }
-        if end <= until && !interest.excludes(cohort, origin) {
+        *looks += 1;
+        if end <= span.end && !interest.excludes(cohort, origin) {
             return Some(end);
         }
         // Too new, or its own: the one before.
@@ -57,13 +72,13 @@ pub fn push_value<E: Edge>(
     }
     // It has outlived its place on the tape, unless a newer one has followed.
     let newest = interest.newest(slot).filter(|newest| newest.end == position)?;
-    ground.tape.with_topics(|topics, _| {
+    // It is encoded without the lock.
+    let (prefix, epoch, seq, ts, last) = ground.tape.with_topics(|topics, _| {
         let topic = topics.at(slot).filter(|topic| topic.end == position.0)?;
-        let payload = topic.last.as_ref()?.payload();
-        let (epoch, seq, ts) = (topic.epoch, topic.seq, topic.ts);
-        draft::push(lane, &Numbered { prefix: &topic.prefix, epoch, seq, ts }, payload, out);
-        Some(newest.seq)
-    })
+        Some((topic.prefix.clone(), topic.epoch, topic.seq, topic.ts, topic.last.clone()?))
+    })?;
+    draft::push(lane, &Numbered { prefix: &prefix, epoch, seq, ts }, last.payload(), out);
+    Some(newest.seq)
 }
 
 /// Appends a publication that is on the tape, also from a time when nobody wanted the lane: unless its topic was forgotten since,
@@ -75,12 +90,15 @@ pub fn push_entry<E: Edge>(ground: &Ground<E>, lane: Lane, entry: &Published<'_>
         out.extend_from_slice(frame);
         return true;
     }
-    tape.with_topics(|topics, _| {
-        let Some(topic) = topics.at(entry.topic.slot).filter(|topic| topic.id == entry.topic) else { return false };
-        let of = Numbered { prefix: &topic.prefix, epoch: topic.epoch, seq: entry.seq, ts: entry.ts };
-        draft::push_from(lane, &of, entry.kind, frame, out);
-        true
-    })
+    // It is encoded without the lock.
+    let found = tape.with_topics(|topics, _| {
+        let topic = topics.at(entry.topic.slot).filter(|topic| topic.id == entry.topic)?;
+        Some((topic.prefix.clone(), topic.epoch))
+    });
+    let Some((prefix, epoch)) = found else { return false };
+    let of = Numbered { prefix: &prefix, epoch, seq: entry.seq, ts: entry.ts };
+    draft::push_from(lane, &of, entry.kind, frame, out);
+    true
 }
 
 /// The planned bytes in one piece: the tape's own where they are adjacent, else gathered into `gather`.

@@ -165,27 +165,3 @@ fn answers_that_are_taken_slowly_are_waited_for() {
     world.settle();
     world.clients[at].check_complete(world.journal.len(), &world.journal, world.tape.tail().0 as usize);
 }
-
-#[test]
-fn thousands_that_are_due_at_once_are_no_long_turn() {
-    const COUNT: u64 = 1000;
-    let mut world = roomy(quiet());
-    world.limits = Limits::of_connections(COUNT as usize);
-    let metrics = Arc::clone(&world.shared.metrics);
-    for n in 0..COUNT {
-        world.connect(1000, Speech::Json, &[]);
-        // So many are never all quiet at once, and the worker never sleeps.
-        while metrics.workers[0].upgrades.get() <= n {
-            world.posts[0].worker.turn();
-        }
-    }
-    let sends = || metrics.workers[0].sends.get();
-    (0..20).for_each(|_| assert!(world.posts[0].worker.turn()));
-    let begun = sends();
-    world.kernel.advance(Duration::from_secs(35));
-    while sends() - begun < COUNT {
-        let before = sends();
-        world.posts[0].worker.turn();
-        assert!(sends() - before < 500, "{}", sends() - before);
-    }
-}

@@ -178,3 +178,134 @@ fn a_topic_that_is_forgotten_in_the_middle_of_its_frame_costs_that_client_alone(
         world.settle();
     }
 }
+
+/// What the steps for those that are behind, and for those that are to end, have cost so far.
+fn cost(world: &World) -> u64 {
+    let work = &world.shared.metrics.workers[0].work;
+    work[work::Step::Go as usize].get() + work[work::Step::LookAfter as usize].get()
+}
+
+#[test]
+fn clients_that_wait_for_room_cost_a_turn_nothing_however_many() {
+    let cost_with = |stalled: usize| {
+        let mut world = World::new(1, settings(), 4096, 1 << 20);
+        world.subscriber(10 << 20, &["q"]);
+        let wish = Wish { names: vec!["q".into()], way: Way::Latest, snapshot: true, from: BTreeMap::new() };
+        for n in 0..stalled {
+            let at = match n % 2 {
+                0 => world.subscriber(60, &["q"]),
+                _ => world.connect_as(300, Speech::Json, wish.clone()),
+            };
+            world.settle();
+            world.clients[at].stalled = true;
+        }
+        world.publish_some("q", 20, 100);
+        world.settle();
+        let behind = world.posts[0].worker.cursors.len();
+        assert!(behind > stalled / 2, "{behind} of {stalled}");
+        let publish = |world: &mut World| {
+            // Some of them begin a segment.
+            let before = cost(world);
+            world.publish_some("q", 4, 400);
+            world.settle();
+            cost(world) - before
+        };
+        // Sometimes luck lets the socket of the one that reads be full.
+        (0..20).map(|_| publish(&mut world)).min()
+    };
+    assert_eq!([2, 40].map(cost_with), [Some(0); 2]);
+}
+
+#[test]
+fn clients_that_fall_off_the_tape_together_end_over_several_turns_and_are_sent_whole_frames() {
+    let mut world = World::new(1, Settings { turn_work: 1000, turn_sends: 2, ..settings() }, 4096, 16 * 1024);
+    world.limits = Limits::of_connections(1000);
+    let slow: Vec<usize> = (0..40).map(|n| world.subscriber(100 + n, &["q"])).collect();
+    world.settle();
+    for at in &slow {
+        world.clients[*at].stalled = true;
+    }
+    for _ in 0..20 {
+        world.publish_some("q", 5, 400);
+        world.settle();
+    }
+    let put_off = &world.shared.metrics.workers[0].put_off[work::Step::LookAfter as usize];
+    assert!(put_off.get() > 3, "they all end in one turn");
+    for at in &slow {
+        world.clients[*at].stalled = false;
+    }
+    // Each client checks every byte.
+    world.settle();
+    for at in slow {
+        assert_eq!(world.clients[at].state, State::Closed(4100));
+    }
+}
+
+/// A subscriber of newest values of `q.>` that is stalled behind `topics` topics, each of which changes twice.
+fn stalled_behind(topics: usize, clients: usize) -> (World, Vec<usize>) {
+    let mut world = World::new(1, settings(), 1 << 16, 4 << 20);
+    let wish = Wish { names: vec!["q.>".into()], way: Way::Latest, snapshot: true, from: BTreeMap::new() };
+    let names: Vec<String> = (0..topics).map(|n| format!("q.{n}")).collect();
+    names.iter().for_each(|name| world.publish_some(name, 1, 0));
+    let slow: Vec<usize> = (0..clients).map(|_| world.connect_as(200, Speech::Json, wish.clone())).collect();
+    world.settle();
+    for at in &slow {
+        world.clients[*at].stalled = true;
+    }
+    for name in names.iter().chain(&names) {
+        world.publish_some(name, 1, 0);
+        world.settle();
+    }
+    assert_eq!(world.posts[0].worker.cursors.len(), clients);
+    (world, slow)
+}
+
+#[test]
+fn what_a_client_that_stalls_in_newest_values_holds_does_not_grow_with_topics() {
+    let held = |topics: usize| {
+        let (world, _) = stalled_behind(topics, 10);
+        let Worker { connections, cursors, fan, .. } = &world.posts[0].worker;
+        let most = connections.iter().map(|(token, connection)| cursors.held(token, connection)).max().unwrap();
+        // What it was told of topics that have changed since is kept once, for all.
+        assert!(fan.interest.kept_of_past() <= topics * 2, "{} for {topics} topics", fan.interest.kept_of_past());
+        most
+    };
+    let (few, many) = (held(10), held(400));
+    assert!(many < few + 2048, "{few} bytes with 10 topics, {many} with 400");
+}
+
+#[test]
+fn a_round_of_many_topics_is_sent_whole_and_in_order_though_they_all_change_meanwhile() {
+    let (mut world, slow) = stalled_behind(300, 2);
+    for n in 0..4000 {
+        // Each reads a little, while topics change behind and before it.
+        world.kernel.allow(Duration::ZERO);
+        world.turn();
+        world.read_all(150);
+        for at in &slow {
+            world.clients[*at].stalled = false;
+        }
+        if n < 1500 {
+            world.publish_some(&format!("q.{}", n * 7 % 300), 1, 0);
+        }
+    }
+    world.settle();
+    for at in slow {
+        let client = &mut world.clients[at];
+        assert_eq!(client.state, State::Open);
+        client.check_complete(world.journal.len(), &world.journal, 0);
+        assert!(client.book.as_ref().unwrap().skipped > 300, "it was sent everything");
+    }
+}
+
+#[test]
+fn what_was_kept_for_slow_clients_goes_when_they_have_caught_up() {
+    let (mut world, slow) = stalled_behind(50, 3);
+    assert!(world.posts[0].worker.fan.interest.kept_of_past() > 0);
+    for at in slow {
+        world.clients[at].stalled = false;
+    }
+    world.settle();
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.posts[0].worker.fan.interest.kept_of_past(), 0);
+}

@@ -163,7 +163,7 @@ fn answers_that_were_taken_give_their_room_back_before_the_last_of_them_is() {
     world.turn();
     let connection = |world: &World| {
         let (_, connection) = world.posts[0].worker.connections.iter().next().unwrap();
-        (connection.out.len(), connection.out.capacity())
+        (connection.out.len(), connection.out.held())
     };
     let mut rests = 0;
     for _ in 0..1000 {

@@ -363,6 +363,11 @@ impl Client {
         (self.state, self.vanished) = (State::Left, Some(now));
     }
 
+    /// Whether it has the answers to all of its pings.
+    pub fn has_pongs(&self) -> bool {
+        self.pings.is_empty()
+    }
+
     pub fn close(&mut self, code: u16) {
         if matches!(self.speech, Speech::Events) {
             self.state = State::Left;
@@ -515,6 +520,10 @@ impl Client {
                 if !self.overslept && self.book.is_none() {
                     self.nothing_missing(self.served_until.unwrap_or(journal.len()), journal);
                 }
+            }
+            1013 => {
+                assert!(self.overslept && reason.contains("--max-held"), "{reason}");
+                self.publishing.clear();
             }
             1008 => assert!(self.rude || self.overslept, "{reason}"),
             4003 => {

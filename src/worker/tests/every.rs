@@ -30,6 +30,7 @@ impl Script {
             heartbeat: Duration::from_secs(if random.bool() { random.u64(1..20) } else { 0 }),
             idle_timeout: Duration::from_secs(if random.bool() { random.u64(6..90) } else { 0 }),
             flush_interval,
+            turn_work: if random.bool() { random.u64(1000..20_000) } else { 250_000 },
             turn_sends: if random.bool() { random.usize(1..6) } else { 64 },
             owed_max: if random.bool() { random.usize(1..3000) } else { OWED_MAX },
             ..settings()
@@ -39,13 +40,11 @@ impl Script {
         // Clients publish up to eight at a time; the tape has to hold what happens within one turn.
         let retain = if roomy { 1 << 20 } else { 24 * 1024 + segment * random.usize(2..12) };
         let workers = [1, 1, 1, 2, 2, 3][random.usize(..6)];
-        Script {
-            world: World::of(workers, seed, settings, segment, retain),
-            random,
-            tight,
-            flush_interval,
-            reloaded: Reloaded::default(),
+        let mut world = World::of(workers, seed, settings, segment, retain);
+        if tight && random.bool() {
+            world.limits = held::limits(random.usize(4000..30_000), usize::MAX);
         }
+        Script { world, random, tight, flush_interval, reloaded: Reloaded::default() }
     }
 
     fn run(mut self) {
@@ -172,6 +171,14 @@ impl Script {
     }
 
     fn publish(&mut self) {
+        if self.random.u8(..12) == 0 {
+            // More topics than a round lists at once.
+            for n in 0..self.random.usize(1..40) {
+                let body = self.world.body(Kind::Json, 0);
+                self.world.publish(&format!("q.us.{n}"), vec![body]);
+            }
+            return;
+        }
         let most = if self.random.u8(..6) == 0 { 60 } else { 6 };
         for _ in 0..self.random.usize(1..most) {
             let (topic, body) = (self.topic(), self.body());

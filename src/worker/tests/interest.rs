@@ -8,6 +8,7 @@ fn step() -> impl Strategy<Value = Step> {
     let names = prop_oneof![
         2 => prop::collection::btree_map(0..NAMES.len(), Just(0), 1..4),
         1 => prop::collection::btree_map(0..NAMES.len(), 0..DELIVERIES, 1..4),
+        1 => prop::collection::btree_map(0..NAMES.len(), 0..DELIVERIES, 10..40),
     ];
     prop_oneof![
         3 => (names, 0..3u64).prop_map(|(names, except)| Step::Join(names, except)),

@@ -7,6 +7,7 @@ use crate::worker::{
         delivery::Delivery,
         interest::{CohortId, CohortKey},
     },
+    work::Step,
 };
 
 /// A fan and those that are behind, with members that are all sent what is published on `q`.
@@ -53,7 +54,9 @@ impl Stage {
     fn publish(&mut self, count: usize) -> Vec<Fell> {
         self.world.publish_some("q", count, 60);
         self.ground.reader.refresh();
-        assert!(self.fan.plan(&self.ground));
+        self.ground.begin_turn();
+        self.ground.begin_step(Step::Plan);
+        assert!(self.fan.plan(&mut self.ground));
         self.fan.serve(&mut self.ground, &mut self.connections);
         std::iter::from_fn(|| self.fan.next_fell()).collect()
     }
@@ -61,7 +64,7 @@ impl Stage {
     /// Gives those whose sockets were full to the cursors.
     fn take(&mut self, fallen: Vec<Fell>) {
         let Stage { ground, connections, fan, cursors, cohort, .. } = self;
-        for Fell { token, why } in fallen {
+        for Fell { token, why, .. } in fallen {
             let Why::Full { position, offset } = why else { continue };
             let connection = connections.get_mut(token).unwrap();
             cursors.take(ground, &mut fan.interest, connection, token, (position, offset));
@@ -73,10 +76,12 @@ impl Stage {
     /// Lets those that are behind go on, as if their sockets had room, and gives those that have caught up to the fan.
     fn go(&mut self) {
         let Stage { ground, connections, fan, cursors, .. } = self;
-        for token in connections.tokens() {
-            connections.get_mut(token).unwrap().full = false;
+        for token in 0..connections.end() {
+            let Some(connection) = connections.get_mut(token) else { continue };
+            connection.full = false;
+            cursors.has_room(token, connection, ground.now);
         }
-        cursors.list_all(connections);
+        ground.begin_step(work::Step::Go);
         cursors.go(ground, &mut fan.interest, connections);
         while let Some(came) = cursors.next_came() {
             let Came::Up(token) = came else { panic!("{came:?}") };
@@ -124,7 +129,7 @@ fn a_broken_member_is_told_and_is_none_any_more() {
     let mut stage = Stage::new(&[100_000, 100_000]);
     stage.peers[1].reset();
     let fallen = stage.publish(1);
-    assert!(fallen.iter().any(|fell| matches!(fell, Fell { token: 1, why: Why::Broken(_) })), "{fallen:?}");
+    assert!(fallen.iter().any(|fell| matches!(fell, Fell { token: 1, why: Why::Broken(_), .. })), "{fallen:?}");
     stage.take(fallen);
     stage.connections.get_mut(1).unwrap().cohort = None;
     stage.fan.interest.let_go(&stage.ground.tape, &mut stage.ground.reader, stage.cohort);
