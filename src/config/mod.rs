@@ -326,7 +326,7 @@ pub struct Config {
     #[arg(long, value_name = "N", env = "STENTOR_MAX_TOPIC_LENGTH", default_value_t = 128, help_heading = "Limits")]
     pub max_topic_length: usize,
 
-    /// Bytes that one connection may hold of acks, snapshots and other answers, beside a message; beyond, it is closed
+    /// Bytes that one connection may hold of acks, snapshots and other answers (beside a message); beyond, it is closed
     #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_PENDING", default_value = "16MiB", help_heading = "Limits")]
     pub max_pending: ByteSize,
 

@@ -1,7 +1,6 @@
 //! Settings that change at random moments of a script: every one that a reload may change, lower and higher.
 //!
-//! What a client was promised holds all the same: what it is subscribed to stays, who may publish may go on, nothing is lost
-//! in silence. What a limit now ends or refuses is told, with the limit's name; `Reloaded` says which of that a client has
+//! What a client was promised holds all the same: what it is subscribed to stays, nothing is lost in silence. What a limit now ends or refuses is told, with the limit's name; `Reloaded` says which of that a client has
 //! to expect.
 
 use super::*;
@@ -18,20 +17,20 @@ pub struct Reloaded {
     pub names: bool,
     /// Closing may take less time than before: too little for whoever reads slowly.
     pub hasty: bool,
-    /// It came when nobody could publish without a token.
+    /// Nobody can publish without a token, whenever he came.
     pub mute: bool,
 }
 
 impl Reloaded {
-    /// Both, but for what depends on when one came.
+    /// Both, and of what holds for the moment, the other.
     fn and(self, other: Reloaded) -> Reloaded {
-        let Reloaded { rates, lag, names, hasty, mute } = self;
+        let Reloaded { rates, lag, names, hasty, mute: _ } = self;
         Reloaded {
             rates: rates | other.rates,
             lag: lag | other.lag,
             names: names | other.names,
             hasty: hasty | other.hasty,
-            mute,
+            mute: other.mute,
         }
     }
 }
@@ -48,6 +47,9 @@ impl Script {
         let limits = [rate(random), rate(random)];
         let flush_interval = Duration::from_millis(if random.bool() { random.u64(..50) } else { 0 });
         let now = self.world.shared.settings.get();
+        // What is on its way would be refused as well; when nobody is there to say what, it is not told apart from lost.
+        let is_under_way = |client: &Client| client.state != State::Left && !client.publishing.is_empty();
+        let is_quiet = !self.world.clients.iter().any(is_under_way);
         let is_open;
         let wanted = Settings {
             pending_max: if self.tight { random.usize(1000..6000) } else { random.usize(1 << 16..1 << 20) },
@@ -68,7 +70,7 @@ impl Script {
             access: {
                 let origins = if random.bool() { vec!["https://ours.example".parse().unwrap()] } else { Vec::new() };
                 let secret = random.bool().then(|| "s3cret".parse().unwrap());
-                is_open = random.bool();
+                is_open = random.bool() || !is_quiet;
                 Rules::new(secret, origins, is_open)
             },
             ..settings()
@@ -89,8 +91,7 @@ impl Script {
     /// Tells the clients what they have to expect.
     pub(super) fn tell_reloaded(&mut self) {
         for client in &mut self.world.clients {
-            let mute = client.reloaded.mute || (client.state == State::Asking && self.reloaded.mute);
-            client.reloaded = Reloaded { mute, ..client.reloaded.and(self.reloaded) };
+            client.reloaded = client.reloaded.and(self.reloaded);
             client.overslept |= client.reloaded.hasty && client.pace.is_some();
         }
     }
