@@ -195,7 +195,7 @@ mod tests {
             ("workers = true", "s.toml:1: workers: expected a string or a number, found true"),
             ("workers = 'many'", "s.toml:1: workers: expected N, found \"many\": invalid digit"),
             ("listen = 9001", "s.toml:1: listen: expected a string or an array of strings, found the number 9001"),
-            ("listen = ['nowhere']", "s.toml:1: listen: expected ADDR:PORT, found \"nowhere\": invalid socket"),
+            ("listen = ['nowhere']", "s.toml:1: listen: expected ADDR:PORT, found \"nowhere\": expected an address"),
             ("heartbeat = 15", "s.toml:1: heartbeat: expected DURATION, found \"15\": expected a time like"),
             ("log-format = 'xml'", "s.toml:1: log-format: expected FORMAT, found \"xml\": one of text, json"),
             ("publish-token = 's3 cret'", "s.toml:1: publish-token: expected TOKEN, found \"(hidden)\": expected one"),

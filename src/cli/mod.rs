@@ -143,8 +143,12 @@ where
         command = file::apply(fresh, &given);
         matches = command.try_get_matches_from_mut(args)?;
     }
-    let cli = Cli::from_arg_matches(&matches)?;
-    let settings = Settings::of(&command, &matches, &given).follow(&cli.config);
+    let mut settings = Settings::of(&command, &matches, &given);
+    let mut cli = Cli::from_arg_matches(&matches)?;
+    for (name, value, of) in cli.config.follow(|name| settings.is_set(name)) {
+        settings.follow(name, value, of);
+    }
+    let settings = settings.fill(&cli.config);
     Ok(Cli { settings, ..cli })
 }
 
@@ -300,7 +304,7 @@ mod tests {
     #[test]
     fn a_bad_value_names_the_flag_what_was_given_and_what_would_do() {
         for (flag, given, would_do) in [
-            ("--listen", "localhost", "invalid socket address"),
+            ("--listen", "localhost", "localhost:9001"),
             ("--demo-rate", "fast", "50k/s"),
             ("--pin", "3-1", "0,2-3"),
             ("--heartbeat", "15", "10s"),
@@ -377,7 +381,7 @@ mod tests {
         let error = parse(&["-h"]).unwrap_err();
         assert_eq!((error.kind(), error.exit_code()), (ErrorKind::DisplayHelp, 0));
         let help = error.to_string();
-        assert!(help.lines().count() <= 84, "{} lines", help.lines().count());
+        assert!(help.lines().count() <= 86, "{} lines", help.lines().count());
         let widest = help.lines().map(|line| line.chars().count()).max().unwrap();
         assert!(widest <= COLUMNS_MAX, "{widest} columns");
         let flags = Cli::command();
@@ -498,6 +502,20 @@ mod tests {
             assert!(changes.is_empty(), "{changes:?}");
             assert_eq!(format!("{:?}", printed.config), format!("{:?}", read.config));
         }
+    }
+
+    #[test]
+    fn what_was_not_set_follows_what_was_and_says_so() {
+        let cli = parse(&["--max-message", "32MiB"]).unwrap();
+        cli.config.check().unwrap();
+        let text = cli.settings.to_string();
+        for line in ["segment = 32.0 MiB  # follows max-message\n", "retain = 64MiB  # default\n"] {
+            assert!(text.contains(line), "{line}{text}");
+        }
+        let cli = in_file("max-message = '64MiB'\n", &["--segment", "64MiB"]).unwrap();
+        assert!(cli.settings.to_string().contains("retain = 128.0 MiB  # follows segment\n"));
+        let cli = in_file("max-message = '32MiB'\nsegment = '1MiB'\n", &[]).unwrap();
+        assert!(cli.config.check().is_err_and(|error| error.0.contains("--segment 1.0 MiB")));
     }
 
     fn in_file(text: &str, args: &[&str]) -> Result<Cli, clap::Error> {

@@ -11,6 +11,9 @@ use clap::{Arg, ArgMatches, Command, parser::ValueSource};
 use super::{file::Given, name};
 use crate::{config::Config, limits::Bounds, server};
 
+/// Where a value is from that nobody has set.
+const DEFAULT: &str = "default";
+
 /// One setting.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Setting {
@@ -23,7 +26,7 @@ pub struct Setting {
     instead: Option<String>,
     /// What 0 means, where it means something else than nothing.
     zero: Option<String>,
-    /// `flag`, `environment NAME`, `file FILE:LINE` or `default`.
+    /// `flag`, `environment NAME`, `file FILE:LINE`, `default`, or `follows` another setting.
     pub source: String,
 }
 
@@ -134,6 +137,18 @@ impl fmt::Display for Settings {
 }
 
 impl Settings {
+    /// Whether a setting is not as it is by default.
+    pub(super) fn is_set(&self, name: &str) -> bool {
+        self.0.iter().any(|setting| setting.name == name && setting.source != DEFAULT)
+    }
+
+    /// A setting that wasn't set follows another.
+    pub(super) fn follow(&mut self, name: &str, value: impl fmt::Display, of: &str) {
+        if let Some(setting) = self.0.iter_mut().find(|setting| setting.name == name) {
+            (setting.value, setting.source) = (Some(value.to_string()), format!("follows {of}"));
+        }
+    }
+
     /// Reads what the flags, the environment and the file came to.
     pub(super) fn of(command: &Command, matches: &ArgMatches, file: &[Given]) -> Settings {
         let settings = all(command).map(|flag| Setting {
@@ -148,8 +163,8 @@ impl Settings {
         Settings(settings.collect())
     }
 
-    /// Adds what follows, for what isn't set, from what is and from the machine.
-    pub(super) fn follow(mut self, config: &Config) -> Settings {
+    /// Adds what the server takes for what isn't set, from what is and from the machine.
+    pub(super) fn fill(mut self, config: &Config) -> Settings {
         let [connections, subscriptions, topics, values, assembly, held] = Bounds::of(config).shares;
         let size = |bytes: usize| ByteSize::b(bytes as u64).to_string();
         // As many as were asked for may be more than can be.
@@ -197,6 +212,6 @@ fn source(flag: &Arg, matches: &ArgMatches, file: &[Given]) -> String {
             format!("environment {}", flag.get_env().unwrap_or_default().to_string_lossy())
         }
         (_, Some(given)) => format!("file {}", given.place),
-        (_, None) => "default".into(),
+        (_, None) => DEFAULT.into(),
     }
 }

@@ -8,6 +8,8 @@
 //! relations by the rules.
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::indexing_slicing))]
 
+mod follow;
+mod listen;
 pub mod page;
 mod rules;
 mod values;
@@ -26,12 +28,15 @@ pub struct Config {
     // ---- Listening -------------------------------------------------------------------------------------------------
     /// Address and port to listen on; repeat for several
     ///
-    /// IPv4 (`127.0.0.1:9001`) or IPv6 (`[::1]:9001`). Port 0 lets the system choose; the log says which it chose.
+    /// IPv4 (`127.0.0.1:9001`), IPv6 (`[::1]:9001`, `[fe80::1%eth0]:9001`), a name (`localhost:9001`: its first address, IPv4
+    /// before IPv6), or a port alone, which is 127.0.0.1. `[::]:9001` takes IPv6 only: repeat it with `0.0.0.0:9001` for
+    /// both. Port 0 lets the system choose; the log says which it chose.
     #[arg(
         long,
         value_name = "ADDR:PORT",
         env = "STENTOR_LISTEN",
         value_delimiter = ',',
+        value_parser = listen::read,
         default_value = "127.0.0.1:9001",
         help_heading = "Listening"
     )]
@@ -41,7 +46,13 @@ pub struct Config {
     ///
     /// Serves /healthz, which is red when a worker stands still (--stall-limit), /readyz, /metrics and /debug/slow, and nothing else.
     /// Whatever happens on the other addresses, it answers.
-    #[arg(long, value_name = "ADDR:PORT", env = "STENTOR_ADMIN_LISTEN", help_heading = "Listening")]
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        env = "STENTOR_ADMIN_LISTEN",
+        value_parser = listen::read,
+        help_heading = "Listening"
+    )]
     pub admin_listen: Option<SocketAddr>,
 
     /// Acceptor threads for each address
@@ -315,7 +326,7 @@ pub struct Config {
     #[arg(long, value_name = "N", env = "STENTOR_MAX_TOPIC_LENGTH", default_value_t = 128, help_heading = "Limits")]
     pub max_topic_length: usize,
 
-    /// Bytes that one connection may hold of acks, snapshots and other answers, beside a message; beyond, it is closed
+    /// Bytes that one connection may hold of acks, snapshots and other answers (beside a message); beyond, it is closed
     #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_PENDING", default_value = "16MiB", help_heading = "Limits")]
     pub max_pending: ByteSize,
 
@@ -402,7 +413,7 @@ pub struct Config {
     )]
     pub close_timeout: Span,
 
-    /// Time that a plain HTTP connection may be quiet between two requests
+    /// Time that an HTTP client may leave between two requests
     ///
     /// Longer than a load balancer keeps its own (60s in most), or it sends a request to where nobody is any more. Idle
     /// connections give their place up when others need it.

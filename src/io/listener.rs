@@ -116,7 +116,15 @@ fn take(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let (socket, peer) = rustix::net::acceptfrom_with(listener, flags)?;
     let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
-    peer.map(|peer| (socket, peer)).ok_or_else(|| io::ErrorKind::ConnectionAborted.into())
+    peer.map(|peer| (socket, plain(peer))).ok_or_else(|| io::ErrorKind::ConnectionAborted.into())
+}
+
+/// An IPv4 address in the disguise of IPv6, as a socket for both (one that was passed to this process) has it, as what it is.
+fn plain(peer: SocketAddr) -> SocketAddr {
+    match peer.ip().to_canonical() {
+        ip if ip == peer.ip() => peer,
+        ip => SocketAddr::new(ip, peer.port()),
+    }
 }
 
 /// Takes a connection from a listening socket that doesn't wait.

@@ -10,7 +10,7 @@ use std::{
 use rustix::process::Signal;
 
 use crate::{
-    client::Client,
+    client::{Client, exchange},
     process::{Running, stentor},
 };
 
@@ -49,6 +49,19 @@ fn a_socket_that_was_passed_outlives_the_server_and_no_connection_is_lost() {
         assert_eq!(waiting.join().unwrap().json()["type"], "hello");
         drop(second);
     }
+}
+
+#[test]
+fn whoever_comes_by_ipv4_to_a_socket_for_both_is_seen_as_that() {
+    let listener = TcpListener::bind("[::]:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut running = Running::spawn(&mut with_socket(listener, "$$", &["--log-level", "debug"]));
+    let near = SocketAddr::from(([127, 0, 0, 1], port));
+    let answer = exchange(near, b"GET /debug/slow HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let _client = Client::try_connect(near, "/ws", &[]).unwrap();
+    let log = running.logged("opened");
+    assert!(log.contains("127.0.0.1:") && !log.contains("::ffff:"), "{log}");
 }
 
 #[test]

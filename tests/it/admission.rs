@@ -50,7 +50,7 @@ fn a_body_of_many_lines_does_not_lap_a_worker_whose_subscribers_keep_up() {
     let mut client = subscriber(&server);
     for round in 1..=2 {
         let lines = lines(1500);
-        let head = format!("POST /publish HTTP/1.0\r\nHost: x\r\nContent-Length: {}\r\n\r\n", lines.len());
+        let head = format!("POST /publish HTTP/1.0\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n", lines.len());
         let answer = exchange(server.addresses()[0], (head + &lines).as_bytes());
         assert!(answer.ends_with("{\"published\":1501}"), "{answer}");
         let update = client.json();

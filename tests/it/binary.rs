@@ -20,7 +20,7 @@ fn what_cannot_work_is_one_line_and_exit_code_2() {
         (&["--listen", &taken, "--acceptors", "2"], &["--listen", &taken]),
         (&["--listen", "192.0.2.1:0"], &["--listen", "192.0.2.1:0"]),
         (&["--replay", "/no/such/file"], &["--replay", "/no/such/file"]),
-        (&["--max-message", "2MiB"], &["--max-message 2.0 MiB", "--segment"]),
+        (&["--max-message", "2MiB", "--segment", "1MiB"], &["--max-message 2.0 MiB", "--segment"]),
         (&["--pin", "0", "--workers", "2"], &["--workers 2", "--pin 0"]),
         (&["--pin", "4000"], &["--pin 4000", "core 4000"]),
         (&["--max-connections", "2000000000"], &["--max-connections 2000000000", "LimitNOFILE"]),

@@ -47,6 +47,8 @@ fn check_names_everything_that_would_keep_it_from_starting_and_exits_with_1() {
         "2000000000",
         "--retain",
         "1MiB",
+        "--segment",
+        "1MiB",
     ];
     let (code, text) = said(&args);
     assert_eq!(code, Some(1), "{text}");

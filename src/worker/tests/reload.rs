@@ -18,20 +18,20 @@ pub struct Reloaded {
     pub names: bool,
     /// Closing may take less time than before: too little for whoever reads slowly.
     pub hasty: bool,
-    /// Nobody can publish without a token.
+    /// Nobody can publish without a token, whenever he came.
     pub mute: bool,
 }
 
 impl Reloaded {
-    /// Both, but for what depends on when one came.
+    /// Both, and of what holds for the moment, the other.
     fn and(self, other: Reloaded) -> Reloaded {
-        let Reloaded { rates, lag, names, hasty, mute } = self;
+        let Reloaded { rates, lag, names, hasty, mute: _ } = self;
         Reloaded {
             rates: rates | other.rates,
             lag: lag | other.lag,
             names: names | other.names,
             hasty: hasty | other.hasty,
-            mute,
+            mute: other.mute,
         }
     }
 }
@@ -48,9 +48,10 @@ impl Script {
         let limits = [rate(random), rate(random)];
         let flush_interval = Duration::from_millis(if random.bool() { random.u64(..50) } else { 0 });
         let now = self.world.shared.settings.get();
-        // Nobody may publish without a token, unless some have said something already that is on its way.
-        let on_the_way = self.world.clients.iter().any(|client| !client.publishing.is_empty());
-        let is_open = random.bool() || on_the_way;
+        // What is on its way would be refused as well; when nobody is there to say what, it is not told apart from lost.
+        let is_under_way = |client: &Client| client.state != State::Left && !client.publishing.is_empty();
+        let is_quiet = !self.world.clients.iter().any(is_under_way);
+        let is_open;
         let wanted = Settings {
             pending_max: if self.tight { random.usize(1000..6000) } else { random.usize(1 << 16..1 << 20) },
             subscriptions_max: if random.bool() { random.usize(1..6) } else { 1024 },
@@ -70,6 +71,7 @@ impl Script {
             access: {
                 let origins = if random.bool() { vec!["https://ours.example".parse().unwrap()] } else { Vec::new() };
                 let secret = random.bool().then(|| "s3cret".parse().unwrap());
+                is_open = random.bool() || !is_quiet;
                 Rules::new(secret, origins, is_open)
             },
             ..settings()
@@ -90,8 +92,7 @@ impl Script {
     /// Tells the clients what they have to expect.
     pub(super) fn tell_reloaded(&mut self) {
         for client in &mut self.world.clients {
-            // Whoever is connected is bound as well.
-            client.reloaded = Reloaded { mute: self.reloaded.mute, ..client.reloaded.and(self.reloaded) };
+            client.reloaded = client.reloaded.and(self.reloaded);
             client.overslept |= client.reloaded.hasty && client.pace.is_some();
         }
     }

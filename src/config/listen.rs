@@ -1,0 +1,111 @@
+//! Where to listen, as people write it.
+//!
+//! ```text
+//!  127.0.0.1:9001  [::1]:9001     an address and a port
+//!  [fe80::1%eth0]:9001            a link-local address with its zone (RFC 6874 names zones so)
+//!  localhost:9001                 a name: the first address that it has, IPv4 before IPv6
+//!  :9001  9001                    a port alone: 127.0.0.1, since nobody is let in from elsewhere who wasn't named
+//! ```
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
+
+use rustix::net::{AddressFamily, SocketType, netdevice::name_to_index, socket};
+
+/// Reads it. Names are looked up, and interfaces asked for their numbers, once.
+///
+/// # Errors
+/// What is wrong with it, and what would do.
+pub(super) fn read(text: &str) -> Result<SocketAddr, String> {
+    let address = match text.parse() {
+        Ok(address) => address,
+        Err(_) => read_other(text)?,
+    };
+    match address {
+        SocketAddr::V6(six) if six.ip().is_unicast_link_local() && six.scope_id() == 0 => {
+            Err(format!("a link-local address needs its zone, the interface: [{}%eth0]:{}", six.ip(), six.port()))
+        }
+        address => Ok(address),
+    }
+}
+
+fn read_other(text: &str) -> Result<SocketAddr, String> {
+    let wrong = || {
+        "expected an address and a port (127.0.0.1:9001, [::1]:9001, [fe80::1%eth0]:9001), a name and a port \
+         (localhost:9001), or a port (9001) for this machine alone"
+            .to_owned()
+    };
+    let (host, port) = text.rsplit_once(':').unwrap_or(("", text));
+    let is_number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    let port: u16 = port.parse().ok().filter(|_| is_number).ok_or_else(wrong)?;
+    if host.is_empty() {
+        return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port));
+    }
+    if let Some((address, zone)) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')?.split_once('%')) {
+        let address: Ipv6Addr = address.parse().map_err(|_| wrong())?;
+        let zone = index(zone).ok_or_else(|| format!("there is no network interface {zone}"))?;
+        return Ok(SocketAddrV6::new(address, port, 0, zone).into());
+    }
+    let is_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    if !host.bytes().all(is_name) {
+        return Err(wrong());
+    }
+    let found = (host, port).to_socket_addrs().map_err(|error| format!("no address is known for {host}: {error}"))?;
+    // A name often has both, and the programs that connect to it try IPv4 at least.
+    let found: Vec<SocketAddr> = found.collect();
+    let first = found.iter().find(|address| address.is_ipv4()).or(found.first());
+    first.copied().ok_or_else(|| format!("no address is known for {host}"))
+}
+
+/// The number of a network interface.
+fn index(name: &str) -> Option<u32> {
+    let any = socket(AddressFamily::INET6, SocketType::DGRAM, None)
+        .or_else(|_| socket(AddressFamily::INET, SocketType::DGRAM, None));
+    name_to_index(any.ok()?, name).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_a_name_a_zone_or_a_port_alone_is_taken() {
+        let lo = index("lo").expect("every Linux machine has it");
+        for (text, address) in [
+            ("127.0.0.1:9001", "127.0.0.1:9001"),
+            ("[::1]:9001", "[::1]:9001"),
+            ("[::]:0", "[::]:0"),
+            (":9001", "127.0.0.1:9001"),
+            ("9001", "127.0.0.1:9001"),
+            ("localhost:9001", "127.0.0.1:9001"),
+            ("[fe80::1%lo]:9001", &*format!("[fe80::1%{lo}]:9001")),
+            ("[fe80::1%7]:9001", "[fe80::1%7]:9001"),
+        ] {
+            assert_eq!(read(text), Ok(address.parse().unwrap()), "{text}");
+        }
+    }
+
+    #[test]
+    fn anything_else_is_told_what_would_do() {
+        for text in [
+            "",
+            ":",
+            "localhost",
+            "localhost:",
+            "127.0.0.1",
+            "::1:x",
+            "[::1]",
+            "[::1",
+            "a b:1",
+            ":65536",
+            ":+1",
+            "http://a:1",
+        ] {
+            assert!(read(text).is_err_and(|why| why.contains("127.0.0.1:9001")), "{text}");
+        }
+        assert_eq!(
+            read("[fe80::1]:9001").unwrap_err(),
+            "a link-local address needs its zone, the interface: [fe80::1%eth0]:9001"
+        );
+        assert_eq!(read("[fe80::1%none0]:9001").unwrap_err(), "there is no network interface none0");
+    }
+}
