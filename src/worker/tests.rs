@@ -109,6 +109,7 @@ fn settings() -> Settings {
         message_max: 16 * 1024,
         pending_max: 1 << 20,
         topic_length_max: 128,
+        lead_max: 16 << 20,
         subscriptions_max: 1024,
         subscriptions_total_max: 100_000,
         commands: Quota::new(RateLimit::NONE),

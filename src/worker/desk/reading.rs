@@ -265,9 +265,12 @@ impl<E: Edge> Clerk<'_, E> {
         if published {
             self.desk.reading.awaits_workers |= self.some_worker_is_behind();
         }
+        let (publisher, now) = (&self.ground.shared.publisher, self.ground.now);
         let Some(connection) = self.connections.get_mut(token) else { return };
-        // In the middle of a message, it is what it was.
-        connection.publishes = published || (connection.publishes && is_within);
+        let much = || connection.permit.account().is_none_or(|account| account.publishes_much(now));
+        // Whoever publishes little is read a little while the others are held back, unless there are too many of them. In the
+        // middle of a message, it is what it was.
+        connection.publishes = published && (much() || publisher.holds_all(now)) || (connection.publishes && is_within);
         if n == buffer.len() {
             self.stand_in_line(token);
         }
