@@ -256,6 +256,11 @@ impl Permit {
         Ok(())
     }
 
+    /// Bytes of unfinished messages that it holds.
+    pub fn held(&self) -> usize {
+        self.assembly as usize
+    }
+
     /// It holds none any more.
     pub fn let_go(&mut self) {
         let held = std::mem::take(&mut self.assembly);

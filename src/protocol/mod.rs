@@ -4,6 +4,7 @@
 //! and bytes come out. Each file is one noun of the protocol:
 //!
 //! - [`name`]: topic names and patterns, and which pattern matches which name;
+//! - [`name_set`]: many of them, and whether one stands for a topic;
 //! - [`code`]: what can be wrong, as a word, and what follows;
 //! - [`command`]: a client's text frame, read into a [`command::Command`];
 //! - [`ndjson`]: one line of `POST /publish`;
@@ -19,6 +20,7 @@ pub mod envelope;
 pub mod event;
 mod json;
 pub mod name;
+pub mod name_set;
 pub mod ndjson;
 pub(crate) mod object;
 pub mod reply;
@@ -29,4 +31,5 @@ pub use envelope::{Envelope, Payload, update_prefix};
 #[cfg(fuzzing)]
 pub use json::Json;
 pub use name::{Topic, is_pattern, matches};
+pub use name_set::{Look, NameSet};
 pub use reply::Reply;

@@ -5,7 +5,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use super::{cursor::Cursor, rota::Group, timers};
+use super::{cursor::Cursor, desk::Asks, rota::Group, timers};
 use crate::{
     access::Holder,
     clock::Moment,
@@ -56,6 +56,8 @@ pub struct Connection<S> {
     pub full: bool,
     /// It is on the worker's list of connections with answers to send.
     pub answered: bool,
+    /// It is not read: what it has sent before has to be done first.
+    pub unread: bool,
     /// Before its request comes a PROXY header.
     pub awaits_header: bool,
     /// Who is at the other end.
@@ -86,6 +88,8 @@ pub struct Connection<S> {
     pub since: Moment,
     /// Publications left out because it was slow.
     pub skipped: u64,
+    /// What it has asked for and waits to be done; none if nothing does.
+    pub asks: Option<Box<Asks>>,
     /// Its place among the timers; none while it is being looked at because its time has come.
     pub timer: Option<timers::Entry>,
     /// Commands and control frames that came lately.
@@ -114,6 +118,7 @@ impl<S> Connection<S> {
             phase: Phase::Request,
             full: false,
             answered: false,
+            unread: false,
             awaits_header: false,
             holder,
             ping: Ping::None,
@@ -129,6 +134,7 @@ impl<S> Connection<S> {
             mark: 0,
             sent: now,
             since: now,
+            asks: None,
             timer: None,
             commands: Spent::default(),
             publications: Spent::default(),
@@ -138,7 +144,11 @@ impl<S> Connection<S> {
         }
     }
 
-    #[allow(dead_code, reason = "as the rota")]
+    /// Whether what it has asked for waits until it has taken some of its answers.
+    pub fn awaits_ease(&self) -> bool {
+        self.asks.as_ref().is_some_and(|asks| asks.is_parked())
+    }
+
     /// Whose connections it takes turns with: those of its address, or nobody's.
     pub fn group(&self) -> Group {
         match self.permit.account() {

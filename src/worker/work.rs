@@ -131,6 +131,13 @@ impl Work {
         self.left
     }
 
+    /// Whether what costs so much and can't be divided may begin: there is room for it, or the step has only begun, and there
+    /// will never be more.
+    #[inline]
+    pub fn has_room_for(&self, units: u64) -> bool {
+        self.left >= units || self.spent[self.step as usize] == 0
+    }
+
     /// Whether the step has used up its allotment: what is left to do is for the next turn.
     #[inline]
     pub fn is_over(&self) -> bool {

@@ -44,6 +44,11 @@ impl<E: Edge> Clerk<'_, E> {
         if connection.full {
             return self.check_full(token, idle);
         }
+        if connection.unread {
+            // What it says isn't looked at.
+            connection.heard = now;
+            return;
+        }
         if connection.ping == Ping::None && connection.lane.words().hears() {
             if now >= connection.heard + idle / 2 {
                 connection.ping = Ping::Sent;

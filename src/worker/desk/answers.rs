@@ -71,7 +71,8 @@ impl<E: Edge> Clerk<'_, E> {
             if cursors.list(token, connection) {
                 continue;
             }
-            match flush(ground, connection) {
+            let outcome = flush(ground, connection);
+            match outcome {
                 Outcome::All => {}
                 Outcome::Full(_) => {
                     let subscribed = connection.cohort.is_some();
@@ -85,6 +86,7 @@ impl<E: Edge> Clerk<'_, E> {
                 }
                 Outcome::Broken(why) => self.lost(token, why),
             }
+            self.ease(token);
         }
     }
 

@@ -40,7 +40,9 @@ impl<E: Edge> Clerk<'_, E> {
         let is_said = |connection: &Connection<E::Socket>| {
             connection.out.is_empty() && self.ground.edge.held(&connection.socket) == 0
         };
-        self.cursors.is_empty() && self.connections.iter().all(|(_, connection)| is_said(connection))
+        !self.desk.asking.is_busy()
+            && self.cursors.is_empty()
+            && self.connections.iter().all(|(_, connection)| is_said(connection))
     }
 
     /// Tells every client that is told anything that the server is about to stop.

@@ -2,7 +2,7 @@
 //!
 //! It takes sockets over (`arrivals`), reads what comes on them, and does what is asked for: requests and upgrades (`requests`),
 //! frames and commands (`messages`), as often as they may come (`quota`), subscriptions with their snapshots and resume points
-//! (`subscribe`, `points`). What it has to say goes out between publications (`answers`), and a connection's end is its affair
+//! (`subscribe`, `collect`, `points`). What can't be done at once goes on over turns (`asking`). What it has to say goes out between publications (`answers`), and a connection's end is its affair
 //! whoever found it (`closing`, `draining`). It looks after those of whom nothing is heard (`expire`, `alive`).
 //!
 //! It asks the fan and the cursors to take a connection or let it go, and neither of them knows of it.
@@ -10,7 +10,9 @@
 mod alive;
 mod answers;
 mod arrivals;
+mod asking;
 mod closing;
+mod collect;
 mod draining;
 mod expire;
 mod messages;
@@ -23,7 +25,8 @@ use std::{collections::VecDeque, time::Duration};
 
 use crossbeam_channel::Receiver;
 
-use self::draining::Draining;
+pub use self::asking::Asks;
+use self::{asking::Asking, draining::Draining};
 use super::{
     connection::{Phase, Ping},
     connections::{Connections, Handle},
@@ -61,6 +64,8 @@ pub struct Desk<S> {
     /// Something was published in this turn, and others are to be woken.
     published: bool,
     pub draining: Option<Draining>,
+    /// What was asked for and waits to be done.
+    pub asking: Asking,
     /// Connections with answers to flush.
     answered: Waiting,
     /// Connections whose peers broke the rules, or sent what there is no room for, in this turn.
@@ -97,6 +102,7 @@ impl<S> Desk<S> {
             due: VecDeque::new(),
             published: false,
             draining: None,
+            asking: Asking::default(),
             answered: Waiting::default(),
             doomed: VecDeque::new(),
         }
@@ -105,7 +111,7 @@ impl<S> Desk<S> {
     /// Whether there is something to do at once.
     #[inline]
     pub fn is_busy(&self) -> bool {
-        !self.answered.0.is_empty() || !self.due.is_empty() || !self.doomed.is_empty()
+        self.asking.is_busy() || !self.answered.0.is_empty() || !self.due.is_empty() || !self.doomed.is_empty()
     }
 
     /// How long until there is something to do because nothing happened.
@@ -119,6 +125,7 @@ impl<S> Desk<S> {
     pub fn give_back(&mut self) {
         let lists: [&mut dyn Slack; 3] = [&mut self.due, &mut self.answered.0, &mut self.doomed];
         lists.into_iter().for_each(|list| list.give_back(KEPT_BY_THREAD));
+        self.asking.give_back();
     }
 }
 
@@ -154,6 +161,7 @@ impl<E: Edge> Clerk<'_, E> {
                 }
             }
             Received::Nothing => {}
+            Received::End if self.ends_later(token, None) => {}
             Received::End => self.ended(token),
             Received::Broken(why) => self.lost(token, why),
         }
@@ -187,13 +195,19 @@ impl Waiting {
 impl<S> Desk<S> {
     /// Asserts that the lists and the connections agree, between two turns.
     pub fn invariants(&self, connections: &Connections<S>) {
-        let mut timed = 0;
+        let (mut timed, mut asked) = (0, 0);
+        let turns: std::collections::HashSet<Token> = self.asking.tokens().collect();
         for (token, connection) in connections.iter() {
             timed += usize::from(connection.timer.is_some());
             assert!(
                 connection.timer.is_some() || self.due.contains(&token),
                 "a connection has a timer, or it has come"
             );
+            if let Some(asks) = &connection.asks {
+                asked += 1;
+                let listed = turns.contains(&token);
+                assert!(asks.is_parked() || listed, "whoever has something done has a turn, or is waited for");
+            }
             assert!(!connection.answered || self.answered.0.contains(&token), "whoever has answers is on the list");
             assert!(
                 connection.id > 0 && connection.id & 0xffff_ffff_ffff <= self.made,
@@ -201,6 +215,7 @@ impl<S> Desk<S> {
             );
         }
         assert_eq!(self.timers.len(), timed, "a timer for each connection that has one, and no other");
+        assert_eq!(self.asking.waiting().0, asked, "each of those for whom something waits is counted");
         assert!(self.doomed.is_empty(), "those that are to be failed were");
     }
 }
