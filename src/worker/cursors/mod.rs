@@ -204,6 +204,11 @@ impl Cursors {
         self.of_mut(token, connection)?.last_words()
     }
 
+    /// What follows what a connection's subscription begins with, if that is being said.
+    pub fn begun_words<S>(&mut self, token: Token, connection: &Connection<S>) -> Option<&mut Vec<u8>> {
+        self.of_mut(token, connection)?.begins.as_mut().map(|begins| &mut begins.after)
+    }
+
     /// Whether so much waits for a connection that what it asks for has to wait as well.
     pub fn is_laden<S>(&self, token: Token, connection: &Connection<S>, pending_max: usize) -> bool {
         behind::is_laden(&connection.out, self.of(token, connection), pending_max)

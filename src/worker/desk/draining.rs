@@ -55,7 +55,11 @@ impl<E: Edge> Clerk<'_, E> {
                 // At once, also before the acknowledgement of a subscription that it may not come to any more.
                 Phase::Open if connection.lane.words().tells() => {
                     let words = connection.lane.words();
-                    self.answer(token, |out| words.push_reply(out, &draining));
+                    // What its subscription begins with stays in one piece.
+                    match self.cursors.begun_words(token, connection) {
+                        Some(after) => words.push_reply(after, &draining),
+                        None => self.answer(token, |out| words.push_reply(out, &draining)),
+                    }
                 }
                 // A request that is still on the way would be answered by a server that is gone.
                 Phase::Request => self.remove(token),

@@ -31,6 +31,7 @@ impl Script {
             idle_timeout: Duration::from_secs(if random.bool() { random.u64(6..90) } else { 0 }),
             flush_interval,
             turn_sends: if random.bool() { random.usize(1..6) } else { 64 },
+            turn_work: if random.bool() { random.u64(2000..30_000) } else { 250_000 },
             owed_max: if random.bool() { random.usize(1..3000) } else { OWED_MAX },
             ..settings()
         };
@@ -70,7 +71,9 @@ impl Script {
         match self.random.u8(..100) {
             0..12 => self.connect(),
             12..40 => self.publish(),
-            40..75 => self.say(),
+            40..70 => self.say(),
+            // At once, so that what is said later comes behind what goes on.
+            70..75 => (0..self.random.usize(1..12)).for_each(|_| self.say()),
             75..83 => self.stall(),
             83..87 => self.leave(),
             87..92 => {
