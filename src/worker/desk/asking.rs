@@ -322,7 +322,7 @@ impl<E: Edge> Clerk<'_, E> {
             Some((Some(job), times)) => {
                 *times += 1;
                 let restarts = if let Job::Sub(collect) = job { collect.restarts() } else { 0 };
-                step * JOB_TURNS << restarts
+                (step * JOB_TURNS) << restarts
             }
             _ => step / MESSAGES_PART,
         };

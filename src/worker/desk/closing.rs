@@ -50,11 +50,11 @@ impl<E: Edge> Clerk<'_, E> {
                 Doom::Violation(violation) => (violation.code(), violation.to_string()),
                 Doom::Full(Refusal::AddressAssemblyFull) => (
                     CloseCode::TRY_AGAIN_LATER,
-                    "your address has more unfinished messages than --max-assembly-per-ip allows".to_owned(),
+                    "your address has more unfinished messages and commands that wait than --max-assembly-per-ip allows".to_owned(),
                 ),
                 Doom::Full(_) => (
                     CloseCode::TRY_AGAIN_LATER,
-                    "there are more unfinished messages than --max-assembly allows".to_owned(),
+                    "there are more unfinished messages and commands that wait than --max-assembly allows".to_owned(),
                 ),
             };
             self.close(token, Farewell { code: Some(code), reason: &reason, error: None });
