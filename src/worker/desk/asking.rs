@@ -66,6 +66,8 @@ pub struct Asks {
     end: Option<End>,
     /// What is counted of it.
     counted: usize,
+    /// So much waits that its connection isn't read.
+    unread: bool,
 }
 
 /// A command that goes on over turns.
@@ -239,14 +241,13 @@ impl<E: Edge> Clerk<'_, E> {
             self.desk.doomed.push_back((handle, Doom::Full(why)));
             return self.drop_asks(token);
         }
-        if let Some(asks) = &mut connection.asks {
-            self.desk.asking.bytes += waits;
-            self.desk.asking.bytes -= std::mem::replace(&mut asks.counted, waits);
-        }
-        let is_ended = connection.asks.as_ref().is_some_and(|asks| matches!(asks.end, Some(End::Fin)));
-        let unread = is_ended || waits >= if connection.unread { WAITING_MAX / 2 } else { WAITING_MAX };
-        if connection.unread != unread {
-            connection.unread = unread;
+        let Some(asks) = &mut connection.asks else { return };
+        self.desk.asking.bytes += waits;
+        self.desk.asking.bytes -= std::mem::replace(&mut asks.counted, waits);
+        let is_ended = matches!(asks.end, Some(End::Fin));
+        let unread = is_ended || waits >= if asks.unread { WAITING_MAX / 2 } else { WAITING_MAX };
+        if asks.unread != unread {
+            (asks.unread, connection.unread) = (unread, unread);
             self.ground.edge.interest(&mut connection.socket, !unread);
         }
     }
@@ -401,7 +402,10 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// Nothing of what a connection has asked for is done any more.
     pub fn drop_asks(&mut self, token: Token) {
-        if let Some(asks) = self.connections.get_mut(token).and_then(|connection| connection.asks.take()) {
+        let Some(connection) = self.connections.get_mut(token) else { return };
+        if let Some(asks) = connection.asks.take() {
+            // Less than before, so there is room.
+            let _ = connection.permit.hold(connection.decoder.buffered());
             self.discard(token, *asks);
         }
     }
@@ -409,6 +413,10 @@ impl<E: Edge> Clerk<'_, E> {
     fn discard(&mut self, token: Token, asks: Asks) {
         self.desk.asking.connections -= 1;
         self.desk.asking.bytes -= asks.counted;
+        if let Some(connection) = self.connections.get_mut(token).filter(|_| asks.unread) {
+            connection.unread = false;
+            self.ground.edge.interest(&mut connection.socket, true);
+        }
         if let Some(job) = asks.job {
             self.drop_job(token, job);
         }
