@@ -5,7 +5,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use super::{cursor::Cursor, desk::Asks, rota::Group, timers};
+use super::{cursor::Cursor, rota::Group, timers};
 use crate::{
     access::Holder,
     clock::Moment,
@@ -44,6 +44,17 @@ pub enum Ping {
     Taken,
 }
 
+/// What becomes of what a connection has asked for (kept by the desk).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Undone {
+    /// Nothing waits: all of it was done.
+    Nothing,
+    /// Some of it waits, and has its turns.
+    Waits,
+    /// Some of it waits until the client has taken some of its answers.
+    Parked,
+}
+
 /// One connection.
 pub struct Connection<S> {
     // What a pass over the members touches comes first.
@@ -56,6 +67,8 @@ pub struct Connection<S> {
     pub full: bool,
     /// It is on the worker's list of connections with answers to send.
     pub answered: bool,
+    /// Whether something that it has asked for waits to be done.
+    pub undone: Undone,
     /// It is not read: what it has sent before has to be done first.
     pub unread: bool,
     /// Before its request comes a PROXY header.
@@ -88,8 +101,6 @@ pub struct Connection<S> {
     pub since: Moment,
     /// Publications left out because it was slow.
     pub skipped: u64,
-    /// What it has asked for and waits to be done; none if nothing does.
-    pub asks: Option<Box<Asks>>,
     /// Its place among the timers; none while it is being looked at because its time has come.
     pub timer: Option<timers::Entry>,
     /// Commands and control frames that came lately.
@@ -118,6 +129,7 @@ impl<S> Connection<S> {
             phase: Phase::Request,
             full: false,
             answered: false,
+            undone: Undone::Nothing,
             unread: false,
             awaits_header: false,
             holder,
@@ -134,7 +146,6 @@ impl<S> Connection<S> {
             mark: 0,
             sent: now,
             since: now,
-            asks: None,
             timer: None,
             commands: Spent::default(),
             publications: Spent::default(),
@@ -142,11 +153,6 @@ impl<S> Connection<S> {
             permit,
             by,
         }
-    }
-
-    /// Whether what it has asked for waits until it has taken some of its answers.
-    pub fn awaits_ease(&self) -> bool {
-        self.asks.as_ref().is_some_and(|asks| asks.is_parked())
     }
 
     /// Whose connections it takes turns with: those of its address, or nobody's.

@@ -33,7 +33,7 @@ use self::{
 #[cfg(all(any(test, fuzzing), not(loom)))]
 use super::connection::CohortId;
 use super::{
-    connection::Connection,
+    connection::{Connection, Undone},
     connections::Connections,
     cursor::Cursor,
     fan::{Unsent, interest::Interest},
@@ -280,7 +280,8 @@ impl Cursors {
                 continue;
             }
             let reached = (Walk { ground, interest, connection, behind }).go(buffers);
-            if connection.awaits_ease() && !behind::is_laden(&connection.out, Some(behind), ground.settings.pending_max)
+            if connection.undone == Undone::Parked
+                && !behind::is_laden(&connection.out, Some(behind), ground.settings.pending_max)
             {
                 self.came.push_back(Came::On(token));
             }

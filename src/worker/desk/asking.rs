@@ -22,9 +22,11 @@
 
 use std::sync::Arc;
 
+use rustc_hash::FxHashMap;
+
 use super::{
     super::{
-        connection::Phase,
+        connection::{Phase, Undone},
         connections::Handle,
         rota::Rota,
         work::{Step, price},
@@ -55,11 +57,9 @@ const MESSAGES_PART: u64 = 4;
 
 /// What one connection has asked for and waits to be done.
 #[derive(Default)]
-pub struct Asks {
+struct Asks {
     job: Option<Job>,
     messages: Messages,
-    /// It waits until some of its answers were taken.
-    parked: bool,
     /// How often it has used up its time.
     times: u32,
     /// Its client has ended it: only what it publishes is still done.
@@ -94,6 +94,8 @@ struct Messages {
 /// Whose turn it is among those for whom something waits.
 #[derive(Default)]
 pub struct Asking {
+    /// For whom something waits, but for who is being served. Tokens are the server's own, so the hash needs no key.
+    of: FxHashMap<Token, Box<Asks>>,
     rota: Rota,
     /// Who has the step, and what that may still cost before it is somebody else's.
     turn: Option<(Token, u64)>,
@@ -115,10 +117,6 @@ enum Left {
 }
 
 impl Asks {
-    pub fn is_parked(&self) -> bool {
-        self.parked
-    }
-
     /// Bytes that it holds, without what a subscription has found: that is bounded with the answers that it becomes.
     fn held(&self) -> usize {
         let job = match &self.job {
@@ -172,6 +170,15 @@ impl Asking {
     /// Gives back room that was needed once.
     pub fn give_back(&mut self) {
         self.rota.give_back();
+        if self.of.capacity() > 64 && self.of.capacity() / 4 > self.of.len() {
+            self.of.shrink_to(64);
+        }
+    }
+
+    /// For how many something waits.
+    #[cfg(all(any(test, fuzzing), not(loom)))]
+    pub fn len(&self) -> usize {
+        self.of.len()
     }
 
     /// Everybody whose turn comes.
@@ -191,7 +198,7 @@ impl<E: Edge> Clerk<'_, E> {
             self.ground.work.put_off();
         }
         let most = self.ground.settings.pending_max;
-        if connection.asks.is_some() || is_over || self.cursors.is_laden(token, connection, most) {
+        if connection.undone != Undone::Nothing || is_over || self.cursors.is_laden(token, connection, most) {
             if let Some(asks) = self.asks_of(token) {
                 asks.messages.push(message);
             }
@@ -214,14 +221,15 @@ impl<E: Edge> Clerk<'_, E> {
         let is_laden = |connection| self.cursors.is_laden(token, connection, most);
         let parked = self.connections.get(token).is_some_and(is_laden);
         let connection = self.connections.get_mut(token).filter(|connection| connection.phase == Phase::Open)?;
-        if connection.asks.is_none() {
-            connection.asks = Some(Box::new(Asks { parked, ..Asks::default() }));
-            self.desk.asking.connections += 1;
+        let Asking { of, rota, connections, .. } = &mut self.desk.asking;
+        if connection.undone == Undone::Nothing {
+            *connections += 1;
+            connection.undone = if parked { Undone::Parked } else { Undone::Waits };
             if !parked {
-                self.desk.asking.rota.push(connection.group(), token);
+                rota.push(connection.group(), token);
             }
         }
-        connection.asks.as_deref_mut()
+        Some(of.entry(token).or_default())
     }
 
     /// Counts what a connection holds of messages, unfinished ones and those that wait; it is failed if that is too much, and read
@@ -229,7 +237,7 @@ impl<E: Edge> Clerk<'_, E> {
     pub fn count_held(&mut self, token: Token) {
         let Some(handle) = self.connections.handle(token) else { return };
         let Some(connection) = self.connections.get_mut(token) else { return };
-        let waits = connection.asks.as_ref().map_or(0, |asks| asks.held());
+        let waits = self.desk.asking.of.get(&token).map_or(0, |asks| asks.held());
         let held = connection.decoder.buffered() + waits;
         // Nearly always it holds nothing, before and after.
         if held != connection.permit.held()
@@ -241,9 +249,10 @@ impl<E: Edge> Clerk<'_, E> {
             self.desk.doomed.push_back((handle, Doom::Full(why)));
             return self.drop_asks(token);
         }
-        let Some(asks) = &mut connection.asks else { return };
-        self.desk.asking.bytes += waits;
-        self.desk.asking.bytes -= std::mem::replace(&mut asks.counted, waits);
+        let Asking { of, bytes, .. } = &mut self.desk.asking;
+        let Some(asks) = of.get_mut(&token) else { return };
+        *bytes += waits;
+        *bytes -= std::mem::replace(&mut asks.counted, waits);
         let is_ended = matches!(asks.end, Some(End::Fin));
         let unread = is_ended || waits >= if asks.unread { WAITING_MAX / 2 } else { WAITING_MAX };
         if asks.unread != unread {
@@ -255,10 +264,9 @@ impl<E: Edge> Clerk<'_, E> {
     /// The peer says goodbye, or ends the connection, behind something that waits. Returns whether it has to wait: only for what
     /// it publishes, and not if it doesn't read.
     pub fn ends_later(&mut self, token: Token, code: Option<Option<CloseCode>>) -> bool {
-        let Some(asks) = self.connections.get_mut(token).and_then(|connection| connection.asks.as_mut()) else {
-            return false;
-        };
-        if asks.parked || asks.messages.len() == 0 {
+        let parked = self.connections.get(token).is_none_or(|connection| connection.undone == Undone::Parked);
+        let Some(asks) = self.desk.asking.of.get_mut(&token) else { return false };
+        if parked || asks.messages.len() == 0 {
             return false;
         }
         asks.end = Some(code.map_or(End::Fin, End::Close));
@@ -272,16 +280,13 @@ impl<E: Edge> Clerk<'_, E> {
     /// Somebody has taken some of its answers: goes on with what it asked for, if that has waited for it.
     pub fn ease(&mut self, token: Token) {
         let most = self.ground.settings.pending_max;
-        let Some(connection) = self.connections.get(token).filter(|connection| connection.awaits_ease()) else {
-            return;
-        };
+        let Some(connection) = self.connections.get(token).filter(|it| it.undone == Undone::Parked) else { return };
         if self.cursors.is_laden(token, connection, most) {
             return;
         }
-        let group = connection.group();
-        if let Some(asks) = self.connections.get_mut(token).and_then(|connection| connection.asks.as_mut()) {
-            asks.parked = false;
-            self.desk.asking.rota.push(group, token);
+        if let Some(connection) = self.connections.get_mut(token) {
+            connection.undone = Undone::Waits;
+            self.desk.asking.rota.push(connection.group(), token);
         }
     }
 
@@ -300,8 +305,8 @@ impl<E: Edge> Clerk<'_, E> {
                 break;
             }
             let group = connection.group();
-            let first = connection.asks.as_ref().is_some_and(|asks| asks.job.is_some() && asks.times % JOB_TIMES > 0);
-            let rota = &mut self.desk.asking.rota;
+            let Asking { of, rota, .. } = &mut self.desk.asking;
+            let first = of.get(&token).is_some_and(|asks| asks.job.is_some() && asks.times % JOB_TIMES > 0);
             if first { rota.push_first(group, token) } else { rota.push(group, token) }
         }
         self.desk.asking.floor = 0;
@@ -318,7 +323,7 @@ impl<E: Edge> Clerk<'_, E> {
         let token = self.desk.asking.rota.next()?;
         self.ground.work.charge(price::LOOK);
         let step = Step::Ask.allotment(self.ground.settings.turn_work, self.ground.settings.turn_sends);
-        let asks = self.connections.get_mut(token).and_then(|connection| connection.asks.as_deref_mut());
+        let asks = self.desk.asking.of.get_mut(&token).map(|asks| &mut **asks);
         let most = match asks.map(|asks| (&asks.job, &mut asks.times)) {
             Some((Some(job), times)) => {
                 *times += 1;
@@ -333,10 +338,10 @@ impl<E: Edge> Clerk<'_, E> {
     /// Works for one connection, for at most so much. Returns whether it goes on.
     fn serve(&mut self, token: Token, most: u64) -> bool {
         let Some(handle) = self.connections.handle(token) else { return false };
-        let Some(connection) = self.connections.get_mut(token).filter(|connection| !connection.awaits_ease()) else {
+        if self.connections.get(token).is_none_or(|connection| connection.undone != Undone::Waits) {
             return false;
-        };
-        let Some(mut asks) = connection.asks.take() else { return false };
+        }
+        let Some(mut asks) = self.desk.asking.of.remove(&token) else { return false };
         self.desk.asking.floor = self.ground.work.left().saturating_sub(most);
         let left = self.work_off(handle, &mut asks);
         self.desk.asking.floor = 0;
@@ -354,8 +359,8 @@ impl<E: Edge> Clerk<'_, E> {
                 None => {}
             }
         } else {
-            asks.parked = matches!(left, Left::Parked);
-            connection.asks = Some(asks);
+            connection.undone = if matches!(left, Left::Parked) { Undone::Parked } else { Undone::Waits };
+            self.desk.asking.of.insert(token, asks);
         }
         self.count_held(token);
         matches!(left, Left::More)
@@ -402,20 +407,23 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// Nothing of what a connection has asked for is done any more.
     pub fn drop_asks(&mut self, token: Token) {
-        let Some(connection) = self.connections.get_mut(token) else { return };
-        if let Some(asks) = connection.asks.take() {
+        let Some(asks) = self.desk.asking.of.remove(&token) else { return };
+        if let Some(connection) = self.connections.get_mut(token) {
             // Less than before, so there is room.
             let _ = connection.permit.hold(connection.decoder.buffered());
-            self.discard(token, *asks);
         }
+        self.discard(token, *asks);
     }
 
     fn discard(&mut self, token: Token, asks: Asks) {
         self.desk.asking.connections -= 1;
         self.desk.asking.bytes -= asks.counted;
-        if let Some(connection) = self.connections.get_mut(token).filter(|_| asks.unread) {
-            connection.unread = false;
-            self.ground.edge.interest(&mut connection.socket, true);
+        if let Some(connection) = self.connections.get_mut(token) {
+            connection.undone = Undone::Nothing;
+            if asks.unread {
+                connection.unread = false;
+                self.ground.edge.interest(&mut connection.socket, true);
+            }
         }
         if let Some(job) = asks.job {
             self.drop_job(token, job);

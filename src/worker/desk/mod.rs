@@ -25,7 +25,6 @@ use std::{collections::VecDeque, time::Duration};
 
 use crossbeam_channel::Receiver;
 
-pub use self::asking::Asks;
 use self::{asking::Asking, draining::Draining};
 use super::{
     connection::{Phase, Ping},
@@ -195,6 +194,7 @@ impl Waiting {
 impl<S> Desk<S> {
     /// Asserts that the lists and the connections agree, between two turns.
     pub fn invariants(&self, connections: &Connections<S>) {
+        use super::connection::Undone;
         let (mut timed, mut asked) = (0, 0);
         let turns: std::collections::HashSet<Token> = self.asking.tokens().collect();
         for (token, connection) in connections.iter() {
@@ -203,11 +203,9 @@ impl<S> Desk<S> {
                 connection.timer.is_some() || self.due.contains(&token),
                 "a connection has a timer, or it has come"
             );
-            if let Some(asks) = &connection.asks {
-                asked += 1;
-                let listed = turns.contains(&token);
-                assert!(asks.is_parked() || listed, "whoever has something done has a turn, or is waited for");
-            }
+            asked += usize::from(connection.undone != Undone::Nothing);
+            let has_turn = connection.undone != Undone::Waits || turns.contains(&token);
+            assert!(has_turn, "whoever has something to be done has a turn, or is waited for");
             assert!(!connection.answered || self.answered.0.contains(&token), "whoever has answers is on the list");
             assert!(
                 connection.id > 0 && connection.id & 0xffff_ffff_ffff <= self.made,
@@ -215,7 +213,11 @@ impl<S> Desk<S> {
             );
         }
         assert_eq!(self.timers.len(), timed, "a timer for each connection that has one, and no other");
-        assert_eq!(self.asking.waiting().0, asked, "each of those for whom something waits is counted");
+        assert_eq!(
+            (self.asking.waiting().0, self.asking.len()),
+            (asked, asked),
+            "each of those for whom something waits is counted"
+        );
         assert!(self.doomed.is_empty(), "those that are to be failed were");
     }
 }
