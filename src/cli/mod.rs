@@ -509,11 +509,11 @@ mod tests {
         let cli = parse(&["--max-message", "32MiB"]).unwrap();
         cli.config.check().unwrap();
         let text = cli.settings.to_string();
-        for line in ["segment = 32.0 MiB  # follows max-message\n", "retain = 64MiB  # default\n"] {
+        for line in ["segment = \"32.0 MiB\"  # follows max-message\n", "retain = \"64MiB\"  # default\n"] {
             assert!(text.contains(line), "{line}{text}");
         }
         let cli = in_file("max-message = '64MiB'\n", &["--segment", "64MiB"]).unwrap();
-        assert!(cli.settings.to_string().contains("retain = 128.0 MiB  # follows segment\n"));
+        assert!(cli.settings.to_string().contains("retain = \"128.0 MiB\"  # follows segment\n"));
         let cli = in_file("max-message = '32MiB'\nsegment = '1MiB'\n", &[]).unwrap();
         assert!(cli.config.check().is_err_and(|error| error.0.contains("--segment 1.0 MiB")));
     }

@@ -136,6 +136,13 @@ impl Work {
         self.left
     }
 
+    /// Whether what costs so much and can't be divided may begin: there is room for it, or half of the step is left, which is as
+    /// much as there will surely be again.
+    #[inline]
+    pub fn has_room_for(&self, units: u64) -> bool {
+        self.left >= units.min((self.left + self.spent[self.step as usize]) / 2)
+    }
+
     /// Whether the step has used up its allotment: what is left to do is for the next turn.
     #[inline]
     pub fn is_over(&self) -> bool {

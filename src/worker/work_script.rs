@@ -546,7 +546,7 @@ const DOORS: [(&str, bool); 8] = [
 
 fn upgrade(path: &str) -> Vec<u8> {
     let head = format!(
-        "GET {path} HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     );
     head.into_bytes()
@@ -556,7 +556,7 @@ impl Guest {
     fn new(peer: Peer, door: u8) -> Guest {
         let (path, _) = DOORS[usize::from(door) % DOORS.len()];
         peer.write(&if path.starts_with("/sse") {
-            format!("GET {path} HTTP/1.1\r\nHost: sim\r\n\r\n").into_bytes()
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").into_bytes()
         } else {
             upgrade(path)
         });

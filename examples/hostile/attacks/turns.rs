@@ -246,7 +246,7 @@ pub const BYTE_BY_BYTE: Attack = attack(
 
 fn byte_by_byte(attacker: &Attacker) {
     let frame = wire::frame(0x8a, &[b'x'; 125]);
-    let head = [b"GET /ws HTTP/1.1\r\nHost: x\r\nX-Slow: ".to_vec(), vec![b'x'; 8000]].concat();
+    let head = [b"GET /ws HTTP/1.1\r\nHost: localhost\r\nX-Slow: ".to_vec(), vec![b'x'; 8000]].concat();
     let mut slow: Vec<(Option<TcpStream>, usize)> = (0..attacker.count(80)).map(|_| (None, 0)).collect();
     while attacker.goes_on() {
         for (n, (stream, at)) in slow.iter_mut().enumerate() {

@@ -22,7 +22,7 @@
 use super::super::connections::Connections;
 use super::{
     super::{
-        connection::{Phase, Ping, Reads},
+        connection::{Phase, Ping, Reads, Undone},
         rota::{Group, Rota},
         work::price,
     },
@@ -59,6 +59,8 @@ const BEYOND: u64 = 15_000;
 pub struct Reading {
     others: Rota,
     publishers: Rota,
+    /// Publishers of whom something was read before and waits (`asking.rs`).
+    held: Rota,
     /// It is the publishers' turn.
     alternates: bool,
     /// Bytes that may be taken from publishers in this turn.
@@ -73,7 +75,7 @@ impl Reading {
     /// Whether somebody can be read at once.
     #[inline]
     pub fn is_busy(&self) -> bool {
-        !self.others.is_empty() || !(self.publishers.is_empty() || self.awaits_workers)
+        !self.others.is_empty() || (self.has_publishers() && !self.awaits_workers)
     }
 
     /// How many stand in line.
@@ -89,7 +91,11 @@ impl Reading {
 
     /// Whether those who publish wait until workers have come on.
     pub fn awaits_workers(&self) -> bool {
-        self.awaits_workers && !self.publishers.is_empty()
+        self.awaits_workers && self.has_publishers()
+    }
+
+    fn has_publishers(&self) -> bool {
+        !(self.publishers.is_empty() && self.held.is_empty())
     }
 
     /// The workers have come on.
@@ -101,10 +107,21 @@ impl Reading {
     pub fn give_back(&mut self) {
         self.others.give_back();
         self.publishers.give_back();
+        self.held.give_back();
+    }
+
+    /// Puts somebody behind the others who wait until publishers may go on, with what they have published already.
+    pub fn hold(&mut self, group: Group, token: Token) {
+        self.held.push(group, token);
+    }
+
+    /// Takes out one of these.
+    pub fn next_held(&mut self) -> Option<Token> {
+        self.held.next()
     }
 
     /// Whether publishers are held back.
-    fn holds(&self) -> bool {
+    pub fn holds(&self) -> bool {
         self.room == 0 || self.awaits_workers
     }
 
@@ -141,6 +158,7 @@ impl<E: Edge> Clerk<'_, E> {
                 self.is_readable(event.token);
             }
         }
+        self.let_held_go_on();
         self.read_in_turns(buffer);
         self.count_hold();
     }
@@ -163,7 +181,7 @@ impl<E: Edge> Clerk<'_, E> {
                 ground.edge.interest(&mut connection.socket, false);
                 connection.reads = Reads::Parked;
             }
-            Reads::Parked => {
+            Reads::Parked | Reads::Stopped => {
                 ground.edge.unwatch(&mut connection.socket);
                 connection.reads = Reads::Apart;
             }
@@ -213,7 +231,7 @@ impl<E: Edge> Clerk<'_, E> {
         let Some(connection) = connections.get_mut(token) else { return false };
         match std::mem::replace(&mut connection.reads, Reads::Watched) {
             Reads::Watched => {}
-            Reads::Parked => ground.edge.interest(&mut connection.socket, true),
+            Reads::Parked | Reads::Stopped => ground.edge.interest(&mut connection.socket, true),
             Reads::Apart => {
                 if let Err(error) = ground.edge.watch(&mut connection.socket, token) {
                     self.lost(token, error.kind());
@@ -233,9 +251,11 @@ impl<E: Edge> Clerk<'_, E> {
         match received {
             Received::Bytes(n) => self.take_in(token, buffer, n),
             Received::Nothing => {}
+            Received::End if self.ends_later(token, None) => {}
             Received::End => self.ended(token),
             Received::Broken(why) => self.lost(token, why),
         }
+        self.stop_reading(token);
         self.note_held(token);
     }
 
@@ -259,18 +279,24 @@ impl<E: Edge> Clerk<'_, E> {
         self.count_frames(token);
         let published = self.ground.metrics.publications.get() > published;
         let is_within = self.connections.get(token).is_some_and(|connection| connection.decoder.buffered() > 0);
-        if published || is_within {
+        if published {
+            self.note_published(n);
+        } else if is_within {
             self.desk.reading.room = self.desk.reading.room.saturating_sub(n);
         }
-        if published {
-            self.desk.reading.awaits_workers |= self.some_worker_is_behind();
-        }
         let Some(connection) = self.connections.get_mut(token) else { return };
-        // In the middle of a message, it is what it was.
-        connection.publishes = published || (connection.publishes && is_within);
+        // In the middle of a message, it is what it was; and until what it has sent is looked at.
+        let is_unknown = is_within || connection.undone != Undone::Nothing;
+        connection.publishes = published || (connection.publishes && is_unknown);
         if n == buffer.len() {
             self.stand_in_line(token);
         }
+    }
+
+    /// So many bytes were published.
+    pub fn note_published(&mut self, bytes: usize) {
+        self.desk.reading.room = self.desk.reading.room.saturating_sub(bytes);
+        self.desk.reading.awaits_workers |= self.some_worker_is_behind();
     }
 
     /// Charges the frames that a connection has sent, and counts those that have next to nothing in them.
@@ -287,7 +313,7 @@ impl<E: Edge> Clerk<'_, E> {
     fn count_hold(&mut self) {
         let reading = &mut self.desk.reading;
         let held = &self.ground.shared.metrics.held[Door::WebSocket];
-        match (reading.held_since, reading.holds() && !reading.publishers.is_empty()) {
+        match (reading.held_since, reading.holds() && reading.has_publishers()) {
             (None, true) => {
                 reading.held_since = Some(self.ground.now);
                 held.times.bump();
@@ -306,9 +332,12 @@ impl Reading {
     /// Asserts that whoever is to be read stands in line.
     pub fn invariants<S>(&self, connections: &Connections<S>) {
         let in_line: std::collections::HashSet<Token> = self.others.tokens().chain(self.publishers.tokens()).collect();
+        let held: std::collections::HashSet<Token> = self.held.tokens().collect();
         for (token, connection) in connections.iter() {
+            assert!(connection.undone != Undone::Held || held.contains(&token), "whoever is held back is let go on");
             assert!(!connection.queued || in_line.contains(&token), "whoever is to be read stands in line");
-            assert!(connection.queued || connection.reads == Reads::Watched, "whoever isn't watched stands in line");
+            let is_seen = matches!(connection.reads, Reads::Watched | Reads::Stopped);
+            assert!(connection.queued || is_seen, "whoever isn't watched stands in line");
         }
     }
 }

@@ -8,7 +8,7 @@ fn unread(world: &mut World, path: &str) -> Peer {
     let (peer, _) = world.hand_over(600);
     peer.set_window(600);
     let head = format!(
-        "GET {path} HTTP/1.1\r\nHost: sim\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+        "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     );
     peer.write(head.as_bytes());

@@ -71,7 +71,7 @@ fn whoever_sends_without_end_leaves_everybody_else_their_turn() {
             let peer = match &speech {
                 Speech::Events => {
                     let (peer, _) = world.hand_over(100_000);
-                    peer.write(b"GET /sse?topics=q HTTP/1.1\r\nHost: sim\r\n\r\n");
+                    peer.write(b"GET /sse?topics=q HTTP/1.1\r\nHost: localhost\r\n\r\n");
                     peer
                 }
                 Speech::Raw { topic, .. } => {
@@ -159,7 +159,7 @@ fn a_busy_worker_does_not_judge_whom_it_has_not_read() {
             world.clients[*at].peer.write(&frame(0x8a, b""));
         }
         if second == 9 {
-            begun.write(b"Host: sim\r\n\r\n");
+            begun.write(b"Host: localhost\r\n\r\n");
         }
         world.turn_of(0);
         world.kernel.advance(Duration::from_secs(1));
