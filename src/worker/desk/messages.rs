@@ -99,7 +99,7 @@ impl<E: Edge> Clerk<'_, E> {
     /// Does what a message asks for, as the connection's lane reads it; of one that ends, only what it publishes. What goes on over
     /// turns is returned.
     pub fn carry_out(&mut self, token: Token, message: Payload<'_>, ends: bool) -> Option<Job> {
-        self.ground.work.charge(price::COMMAND + READ * price::lines(message.bytes().len()));
+        self.ground.work.charge(READ * price::lines(message.bytes().len()));
         let words = self.connections.get(token)?.lane.words();
         let asked = words.read(message, &self.ground.command_limits());
         let publishes = matches!(&asked, Asked::Publish(_) | Asked::Command(Ok(Command { op: Op::Pub { .. }, .. })));
