@@ -99,6 +99,9 @@ pub struct Collect {
     matched: Vec<u32>,
     /// By their slots.
     pub found: BTreeMap<u32, Found>,
+    /// Those of them that the worker's tables are still to be told of, and for when the tables know the others.
+    untold: Vec<u32>,
+    era: u64,
     /// Those of them that are named themselves, or to be resumed.
     named: HashMap<Arc<str>, u32>,
     /// Every publication before this was seen to.
@@ -173,6 +176,8 @@ impl Collect {
             look: None,
             matched: Vec::new(),
             found: BTreeMap::new(),
+            untold: Vec::new(),
+            era: 0,
             named: HashMap::new(),
             scanned: Position(0),
             changed: BTreeSet::new(),
@@ -262,7 +267,7 @@ impl Collect {
         self.candidates.clear();
         self.matched.clear();
         (self.look, self.after) = (None, None);
-        (self.found, self.named, self.changed, self.strangers) = Default::default();
+        (self.found, self.named, self.changed, self.strangers, self.untold) = Default::default();
         self.bytes = 0;
         self.begin_looking();
         Ok(())
@@ -457,7 +462,49 @@ impl<E: Edge> Clerk<'_, E> {
                 self.ground.work.charge(looks * price::LOOK);
                 found.missed = missed;
             }
+            self.tell_tables(collect, &found);
             collect.keep(found);
+        }
+    }
+
+    /// Notes a topic that was found in the worker's tables, if it is for a subscription of newest values, and the tables have come to
+    /// its newest publication.
+    fn tell_tables(&mut self, collect: &mut Collect, found: &Found) {
+        let interest = &mut self.fan.interest;
+        if collect.delivery == Delivery::All {
+            return;
+        }
+        if collect.found.is_empty() {
+            collect.era = interest.era();
+        }
+        if collect.era == interest.era() && !interest.is_empty() && found.end <= interest.position.0 {
+            interest.note_known(found.id, &found.name, found.seq);
+        } else {
+            collect.untold.push(found.id.slot);
+        }
+    }
+
+    /// Notes the other topics, of a subscription that begins at `position`: with their numbers as of where the tables are.
+    pub fn tell_tables_of_all(&mut self, collect: &mut Collect, position: Position) {
+        let Clerk { ground, fan, .. } = self;
+        let mut untold = std::mem::take(&mut collect.untold);
+        if collect.era != fan.interest.era() {
+            untold = collect.found.keys().copied().collect();
+        }
+        let from = fan.position().max(ground.reader.floor()).min(position);
+        let looks = if untold.is_empty() { 0 } else { position.0 - from.0 };
+        ground.work.charge((looks + 2 * untold.len() as u64) * price::LOOK);
+        let mut first = FxHashMap::default();
+        ground.reader.scan(from, Position(from.0 + looks), |entry| {
+            first.entry(entry.topic.slot).or_insert((entry.previous, entry.seq - 1));
+            true
+        });
+        for topic in untold.into_iter().filter_map(|slot| collect.found.get(&slot)) {
+            let (end, seq) = first.get(&topic.id.slot).copied().unwrap_or((topic.end, topic.seq));
+            // What lies between the worker and the tape's floor is noted when the worker gets there.
+            if end <= fan.position().0 {
+                fan.interest.note_known(topic.id, &topic.name, seq);
+            }
         }
     }
 

@@ -88,7 +88,7 @@ impl<E: Edge> Clerk<'_, E> {
         let mut set = self.names_of(token);
         set.retain(|(name, _)| named.binary_search(name).is_err());
         set.extend(named.into_iter().map(|name| (name, delivery)));
-        let known = if delivery == Delivery::All { Vec::new() } else { self.note_found(collect, at.position) };
+        let known = self.note_found(collect, at.position);
         let says = collect.snapshot || !collect.points.is_empty();
         let begins = says.then(|| {
             let (topics, bytes) = (std::mem::take(&mut collect.found), collect.bytes);
@@ -97,6 +97,20 @@ impl<E: Edge> Clerk<'_, E> {
         let until = at.position;
         self.change(token, set, Stage { until, then, begins, resume, ..Stage::default() }, &known);
         Ok(())
+    }
+
+    /// Sees to it that the tables know the topics that a subscription of newest values has found, which begins at `position`. Returns
+    /// their numbers there, if the tables can't know these.
+    fn note_found(&mut self, collect: &mut Collect, position: Position) -> Vec<(u32, u64)> {
+        if collect.delivery == Delivery::All {
+            return Vec::new();
+        }
+        self.ground.reader.refresh();
+        self.tell_tables_of_all(collect, position);
+        if self.fan.position() >= self.ground.reader.floor() {
+            return Vec::new();
+        }
+        collect.found.values().map(|topic| (topic.id.slot, topic.seq)).collect()
     }
 
     /// Decides what becomes of each topic that is resumed. Returns what has to be sent again, and those that are gone altogether.
@@ -200,27 +214,6 @@ impl<E: Edge> Clerk<'_, E> {
         }
     }
 
-    /// Notes what is known of topics that a subscription of newest values has found at `position`: their numbers as of the
-    /// worker's own position in the tables. Returns their numbers at `position`.
-    fn note_found(&mut self, collect: &Collect, position: Position) -> Vec<(u32, u64)> {
-        self.ground.reader.refresh();
-        let mut first = FxHashMap::default();
-        let from = self.fan.position().max(self.ground.reader.floor()).min(position);
-        self.ground.reader.scan(from, position, |entry| {
-            first.entry(entry.topic.slot).or_insert((entry.previous, entry.seq - 1));
-            true
-        });
-        let slot = |topic: &Found| topic.id.slot;
-        for topic in collect.found.values() {
-            let (end, seq) = first.get(&slot(topic)).copied().unwrap_or((topic.end, topic.seq));
-            // What lies between the worker and the tape's floor is noted when the worker gets there.
-            if end <= self.fan.position().0 {
-                self.fan.interest.note_known(topic.id, &topic.name, seq);
-            }
-        }
-        collect.found.values().map(|topic| (slot(topic), topic.seq)).collect()
-    }
-
     /// Refuses one different rate too many.
     #[warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
     fn check_rates(&mut self, token: Token, delivery: Delivery) -> Result<(), (ErrorCode, String)> {
@@ -312,7 +305,8 @@ impl<E: Edge> Clerk<'_, E> {
         // Joining comes first: the older cohort's end must not take the names along that both have.
         let key = CohortKey { lane, names: set.into(), except };
         let joined = (!key.names.is_empty()).then(|| fan.interest.join(key, stage.until));
-        if older.or(joined).is_some() {
+        // The floor stays where it was when it was looked which numbers the tables can't know.
+        if older.or(joined).is_some() && ground.reader.head() < stage.until {
             ground.reader.refresh();
         }
         let as_of = as_of(ground, &mut fan.interest, [older, joined], stage.until, known);
