@@ -361,3 +361,31 @@ fn a_point_to_resume_from_has_to_be_of_a_topic_that_a_name_stands_for() {
     assert!(frames[0].contains("bad_topic") && frames[0].contains(r#"\"v.1\""#), "{frames:?}");
     assert_eq!(world.shared.subscriptions.total(), 0);
 }
+
+#[test]
+fn what_is_published_behind_a_command_waits_for_workers_like_what_was_not_read() {
+    let (mut world, members, publisher, others) = reading::two_workers_and(1);
+    for _ in 0..30 {
+        world.turn_of(1);
+    }
+    assert!(!world.clients[publisher].publishing.is_empty(), "publishers are held back");
+    let World { clients, journal, .. } = &mut world;
+    let client = &mut clients[others[0]];
+    client.sub(vec!["*.none".into()], true, journal);
+    for n in 0..20 {
+        let body = Body { kind: Kind::Json, bytes: format!("{n}").into_bytes() };
+        client.publish("p", body, false);
+    }
+    let published = |world: &World| world.journal.seq_at("p", world.journal.len());
+    for _ in 0..30 {
+        world.turn_of(1);
+    }
+    assert_eq!(published(&world), 1, "nobody knew before that it publishes");
+    assert_eq!(world.posts[1].worker.desk.asking.waiting().0, 1);
+    assert!(world.kernel.asleep(1), "its worker doesn't turn for it");
+    world.pass(Duration::from_secs(1));
+    assert_eq!(published(&world), 20);
+    for at in members {
+        assert_eq!(world.clients[at].state, State::Open);
+    }
+}
