@@ -4,7 +4,7 @@
 //! message only when there is room for it. So a subscriber that reads nothing costs some hundred bytes a topic and not its
 //! values, and no turn writes more than one buffer of them. What is answered meanwhile comes behind.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{sync::Arc, vec};
 
 use crate::{
     lane::Lane,
@@ -42,8 +42,8 @@ pub enum Resumed {
 /// See the module's description.
 #[derive(Debug)]
 pub struct Beginnings {
-    /// By their slots.
-    pub topics: BTreeMap<u32, Found>,
+    /// In the order in which they are said.
+    pub topics: vec::IntoIter<Found>,
     /// Topics to be resumed that are gone altogether, and the epoch that they would begin in.
     pub gone: Vec<Box<str>>,
     pub epoch: Epoch,
@@ -105,14 +105,14 @@ impl Beginnings {
         let mut topics = 0;
         while out.len() < most
             && topics < topics_most
-            && let Some((_, found)) = self.topics.pop_first()
+            && let Some(found) = self.topics.next()
         {
             found.push(lane, out);
             self.bytes = self.bytes.saturating_sub(found.bytes());
             topics += 1;
         }
         let epoch = self.epoch.to_string();
-        while self.topics.is_empty()
+        while self.topics.as_slice().is_empty()
             && out.len() < most
             && topics < topics_most
             && let Some(topic) = self.gone.pop()
@@ -129,7 +129,7 @@ impl Beginnings {
 
     /// Whether nothing is left of it but what was answered later.
     pub fn is_over(&self) -> bool {
-        self.topics.is_empty() && self.gone.is_empty()
+        self.topics.as_slice().is_empty() && self.gone.is_empty()
     }
 
     /// About how many bytes wait with it.

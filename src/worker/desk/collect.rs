@@ -20,7 +20,7 @@
 //! topics relies on it (`control/sweep.rs`).
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     ops::Bound,
     sync::Arc,
 };
@@ -31,6 +31,7 @@ use super::{
     super::{cursors::Found, fan::delivery::Delivery, work::price},
     Clerk,
     asking::Job,
+    finds::Finds,
     points::{Point, find},
 };
 use crate::{
@@ -97,8 +98,8 @@ pub struct Collect {
     look: Option<Look>,
     /// Topics to be taken.
     matched: Vec<u32>,
-    /// By their slots.
-    pub found: BTreeMap<u32, Found>,
+    /// The topics that are wanted.
+    pub found: Finds,
     /// Those of them that the worker's tables are still to be told of, and for when the tables know the others.
     untold: Vec<u32>,
     era: u64,
@@ -175,7 +176,7 @@ impl Collect {
             candidates: Vec::new(),
             look: None,
             matched: Vec::new(),
-            found: BTreeMap::new(),
+            found: Finds::default(),
             untold: Vec::new(),
             era: 0,
             named: HashMap::new(),
@@ -190,9 +191,8 @@ impl Collect {
     /// Bytes of memory that it takes: what was asked for, and what was found. (The values that were found are others' too; they count
     /// once they wait to be sent.)
     pub fn held(&self) -> usize {
-        let found = self.found.len() * (size_of::<Found>() + size_of::<u32>());
         let listed = (self.candidates.capacity() + self.matched.capacity() + self.changed.len()) * 2 * size_of::<u64>();
-        self.asked_bytes + found + listed + self.strangers.capacity() * 2 * size_of::<u32>()
+        self.asked_bytes + self.found.held() + listed + self.strangers.capacity() * 2 * size_of::<u32>()
     }
 
     /// How often it has begun anew.
@@ -212,12 +212,12 @@ impl Collect {
 
     /// The topic of this name, if it is among those that were named, or that are resumed, and is there.
     pub fn named(&self, name: &str) -> Option<&Found> {
-        self.found.get(self.named.get(name)?)
+        self.found.get(*self.named.get(name)?)
     }
 
     /// The same, to be changed.
     pub fn named_mut(&mut self, name: &str) -> Option<&mut Found> {
-        self.found.get_mut(self.named.get(name)?)
+        self.found.get_mut(*self.named.get(name)?)
     }
 
     /// Whether a topic was named itself.
@@ -248,13 +248,13 @@ impl Collect {
             self.named.insert(Arc::clone(&found.name), slot);
         }
         self.bytes += found.bytes();
-        let before = self.found.insert(slot, found);
+        let before = self.found.insert(found);
         self.bytes -= before.map_or(0, |before| before.bytes());
     }
 
     /// Whether a topic is wanted, as far as that is known without holding it against the names.
     fn knows(&self, id: TopicId) -> bool {
-        self.found.get(&id.slot).is_some_and(|found| found.id == id)
+        self.found.get(id.slot).is_some_and(|found| found.id == id)
     }
 
     /// All that was found is out of date.
@@ -489,7 +489,7 @@ impl<E: Edge> Clerk<'_, E> {
         let Clerk { ground, fan, .. } = self;
         let mut untold = std::mem::take(&mut collect.untold);
         if collect.era != fan.interest.era() {
-            untold = collect.found.keys().copied().collect();
+            untold = collect.found.iter().map(|found| found.id.slot).collect();
         }
         let from = fan.position().max(ground.reader.floor()).min(position);
         let looks = if untold.is_empty() { 0 } else { position.0 - from.0 };
@@ -499,7 +499,7 @@ impl<E: Edge> Clerk<'_, E> {
             first.entry(entry.topic.slot).or_insert((entry.previous, entry.seq - 1));
             true
         });
-        for topic in untold.into_iter().filter_map(|slot| collect.found.get(&slot)) {
+        for topic in untold.into_iter().filter_map(|slot| collect.found.get(slot)) {
             let (end, seq) = first.get(&topic.id.slot).copied().unwrap_or((topic.end, topic.seq));
             // What lies between the worker and the tape's floor is noted when the worker gets there.
             if end <= fan.position().0 {
@@ -546,7 +546,7 @@ impl<E: Edge> Clerk<'_, E> {
             .into_iter()
             .filter(|slot| {
                 // Whatever a name stands for isn't forgotten: its slot is still its own.
-                let is_known = found.contains_key(slot);
+                let is_known = found.get(*slot).is_some();
                 if is_known {
                     matched.push(*slot);
                 }

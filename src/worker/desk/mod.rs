@@ -16,6 +16,7 @@ mod closing;
 mod collect;
 mod draining;
 mod expire;
+mod finds;
 mod held;
 mod leaving;
 mod messages;

@@ -91,8 +91,14 @@ impl<E: Edge> Clerk<'_, E> {
         let known = self.note_found(collect, at.position);
         let says = collect.snapshot || !collect.points.is_empty();
         let begins = says.then(|| {
-            let (topics, bytes) = (std::mem::take(&mut collect.found), collect.bytes);
-            Box::new(Beginnings { topics, gone, epoch: at.epoch, after: Vec::new(), bytes })
+            let (found, bytes) = (std::mem::take(&mut collect.found), collect.bytes);
+            Box::new(Beginnings {
+                topics: found.into_all().into_iter(),
+                gone,
+                epoch: at.epoch,
+                after: Vec::new(),
+                bytes,
+            })
         });
         let until = at.position;
         self.change(token, set, Stage { until, then, begins, resume, ..Stage::default() }, &known);
@@ -110,7 +116,7 @@ impl<E: Edge> Clerk<'_, E> {
         if self.fan.position() >= self.ground.reader.floor() {
             return Vec::new();
         }
-        collect.found.values().map(|topic| (topic.id.slot, topic.seq)).collect()
+        collect.found.iter().map(|topic| (topic.id.slot, topic.seq)).collect()
     }
 
     /// Decides what becomes of each topic that is resumed. Returns what has to be sent again, and those that are gone altogether.
