@@ -45,7 +45,6 @@ mod standing;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod timers;
-#[allow(dead_code, reason = "the steps are priced one after the other")]
 mod work;
 #[cfg(all(any(test, fuzzing), not(loom)))]
 #[doc(hidden)]

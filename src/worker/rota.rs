@@ -83,7 +83,6 @@ impl Rota {
     }
 
     /// How many wait.
-    #[allow(dead_code, reason = "a part that is put on it has a use for it")]
     #[inline]
     pub fn len(&self) -> usize {
         self.len

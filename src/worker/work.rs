@@ -74,6 +74,7 @@ type BySteps<T> = [T; STEPS.len()];
 
 impl Step {
     /// Every step.
+    #[cfg(all(any(test, fuzzing), not(loom)))]
     pub const ALL: BySteps<Step> =
         [Step::Read, Step::Ask, Step::Plan, Step::Serve, Step::Tick, Step::Go, Step::LookAfter];
 
@@ -156,6 +157,7 @@ impl Work {
     }
 
     /// What each step of this turn has cost.
+    #[cfg(all(any(test, fuzzing), not(loom)))]
     pub fn spent(&self) -> BySteps<u64> {
         self.spent
     }

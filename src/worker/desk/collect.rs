@@ -276,7 +276,9 @@ impl Collect {
     fn begin_looking(&mut self) {
         let exact = self.names.iter().filter(|name| !is_pattern(name)).map(|name| Box::from(&**name));
         self.exact = exact.chain(self.points.iter().map(|(topic, _)| topic.clone())).collect();
+        // The first one is taken from the end.
         self.ranges = if self.takes_patterns() { self.set.beginnings() } else { Vec::new() };
+        self.ranges.reverse();
     }
 
     /// What making it costs at once.
@@ -442,7 +444,7 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// Takes some of the topics that are named.
     fn take_exact(&mut self, collect: &mut Collect) {
-        let some = collect.exact.split_off(collect.exact.len().saturating_sub(LOOK_AT_ONCE));
+        let some: Vec<_> = collect.exact.drain(..collect.exact.len().min(LOOK_AT_ONCE)).collect();
         self.ground.work.charge(some.len() as u64 * price::MATCH);
         let taken = self.ground.tape.with_topics(|topics, _| {
             some.iter().filter_map(|name| topics.find(name)).map(|topic| collect.take(topic)).collect()
@@ -534,6 +536,8 @@ impl<E: Edge> Clerk<'_, E> {
             }
             looks
         });
+        // The first one is taken from the end, so that they are found in their order.
+        candidates.reverse();
         self.ground.work.charge(looks as u64 * 2 * price::LOOK);
     }
 

@@ -1,4 +1,5 @@
-//! The topics that a subscription has found so far: in the order in which they were found, and by their slots.
+//! The topics that a subscription has found so far: in the order in which they were found, and by their slots. Those that were named
+//! come first, then those that patterns stand for, by name.
 //!
 //! They are one piece of memory, which goes on as it is to what the subscription begins with (`cursors/beginnings.rs`): thousands of
 //! subscribers may wait with thousands of topics each, and what is in many small pieces is not given back to the system.
