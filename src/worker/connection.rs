@@ -82,12 +82,44 @@ pub enum Undone {
 }
 
 /// One connection.
+///
+/// Its fields lie in memory in this order: what a pass over the members touches is one cache line, which a pass waits for.
+#[repr(C)]
 pub struct Connection<S> {
-    // What a pass over the members touches comes first.
     pub socket: S,
+    /// The request so far, until it is complete. Where its capacity would stand tells a free place of the table from a taken one.
+    pub request: Vec<u8>,
+    /// The topic that its messages are published on, where they don't name one.
+    pub topic: Option<Arc<str>>,
+    /// Answers that are not sent yet: whole frames, but for the first, which may have been sent in part.
+    pub out: Backlog,
+    pub decoder: Decoder,
+    pub permit: Permit,
+    /// Distinguishes it from every other connection of this server; above 0.
+    pub id: u64,
+    /// When it last gave a sign of life, or is taken to have given one (`alive.rs`).
+    pub heard: Moment,
+    /// Bytes that its TCP is to have acknowledged, counted from the connection's beginning: those up to the end of the ping that
+    /// it is behind, or those that it had acknowledged at the last look.
+    pub mark: u64,
+    /// When it was last sent something of its own, or something while it was behind.
+    pub sent: Moment,
+    /// When its phase began.
+    pub since: Moment,
+    /// Publications left out because it was slow.
+    pub skipped: u64,
+    /// Commands and control frames that came lately.
+    pub commands: Spent,
+    /// Publications that came lately.
+    pub publications: Spent,
+    pub peer: SocketAddr,
+    /// What it held at the end of the last turn.
+    pub held: Holding,
     /// The cohort whose names it is subscribed to.
     pub cohort: Option<CohortId>,
     pub cursor: Cursor,
+    /// Its place among the timers; none while it is being looked at because its time has come.
+    pub timer: Option<timers::Entry>,
     pub phase: Phase,
     /// The socket was full; the edge tells when it has room.
     pub full: bool,
@@ -105,44 +137,14 @@ pub struct Connection<S> {
     pub publishes: bool,
     /// Whether its socket is watched.
     pub reads: Reads,
-    /// Who is at the other end.
-    pub holder: Holder,
     /// What has become of a ping, if nothing was heard since it was sent.
     pub ping: Ping,
     /// It is sent its own publications, too.
     pub echo: bool,
+    /// Who is at the other end.
+    pub holder: Holder,
     /// How it is spoken with, and what it is sent from.
     pub lane: Lane,
-    /// The topic that its messages are published on, where they don't name one.
-    pub topic: Option<Arc<str>>,
-    /// Answers that are not sent yet: whole frames, but for the first, which may have been sent in part.
-    pub out: Backlog,
-    pub decoder: Decoder,
-    /// The request so far, until it is complete.
-    pub request: Vec<u8>,
-    /// Distinguishes it from every other connection of this server; above 0.
-    pub id: u64,
-    /// When it last gave a sign of life, or is taken to have given one (`alive.rs`).
-    pub heard: Moment,
-    /// Bytes that its TCP is to have acknowledged, counted from the connection's beginning: those up to the end of the ping that
-    /// it is behind, or those that it had acknowledged at the last look.
-    pub mark: u64,
-    /// When it was last sent something of its own, or something while it was behind.
-    pub sent: Moment,
-    /// When its phase began.
-    pub since: Moment,
-    /// Publications left out because it was slow.
-    pub skipped: u64,
-    /// What it held at the end of the last turn.
-    pub held: Holding,
-    /// Its place among the timers; none while it is being looked at because its time has come.
-    pub timer: Option<timers::Entry>,
-    /// Commands and control frames that came lately.
-    pub commands: Spent,
-    /// Publications that came lately.
-    pub publications: Spent,
-    pub peer: SocketAddr,
-    pub permit: Permit,
     /// The kind of listener that it came by.
     pub by: Listener,
 }
