@@ -131,6 +131,9 @@ enum Phase {
 /// Why a command is refused.
 pub type Refused = (ErrorCode, String);
 
+/// A topic that is wanted, and a position near the first publication that was missed of it.
+type Taken = (Found, Option<u64>);
+
 /// What a piece of the work came to.
 enum Piece {
     /// There is more to do.
@@ -236,8 +239,7 @@ impl Collect {
         Some(&self.points[at].1)
     }
 
-    /// A topic that is wanted, and a position near the first publication that was missed of it.
-    fn take(&self, topic: &Topic) -> (Found, Option<u64>) {
+    fn take(&self, topic: &Topic) -> Taken {
         let point = self.point(&topic.name).filter(|_| self.delivery == Delivery::All);
         (Found::of(topic, self.snapshot), point.and_then(|point| topic.near(point.seq + 1)))
     }
@@ -452,7 +454,7 @@ impl<E: Edge> Clerk<'_, E> {
         self.keep_taken(collect, taken);
     }
 
-    fn keep_taken(&mut self, collect: &mut Collect, taken: Vec<(Found, Option<u64>)>) {
+    fn keep_taken(&mut self, collect: &mut Collect, taken: Vec<Taken>) {
         self.ground.work.charge(taken.len() as u64 * FIND);
         if taken.iter().any(|(_, near)| near.is_some()) {
             self.ground.reader.refresh();
@@ -619,7 +621,7 @@ impl<E: Edge> Clerk<'_, E> {
             self.fan.detach(self.ground, collect.lane);
             return Ok(Piece::On);
         };
-        let wanted = |(found, _): &(Found, Option<u64>)| {
+        let wanted = |(found, _): &Taken| {
             collect.knows(found.id)
                 || if collect.takes_patterns() {
                     collect.set.stands_for(&found.name)
@@ -638,7 +640,7 @@ impl<E: Edge> Clerk<'_, E> {
     }
 
     /// Takes the topics that have changed since all were looked at, together with the position; none if these may be many.
-    fn look_at_last(&self, collect: &Collect) -> Option<(AsOf, Vec<(Found, Option<u64>)>)> {
+    fn look_at_last(&self, collect: &Collect) -> Option<(AsOf, Vec<Taken>)> {
         let tape = &self.ground.tape;
         if !collect.looks() {
             return Some(tape.with_topics(|topics, position| (AsOf { position, epoch: topics.epoch() }, Vec::new())));
