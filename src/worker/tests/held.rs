@@ -146,6 +146,28 @@ fn a_message_that_there_is_no_room_for_is_not_waited_for() {
 }
 
 #[test]
+fn a_command_that_would_have_to_wait_finds_room_or_its_client_is_closed() {
+    for (most, has_room) in [(110_000, false), (130_000, true)] {
+        let mut world = bounded(1, 1, most, usize::MAX);
+        let large = unread(&mut world, "/ws?topics=q.0,q.1");
+        let asks = unread(&mut world, "/ws");
+        let sub = br#"{"op":"sub","id":1,"topics":["*.none"]}"#;
+        let ping = format!(r#"{{"op":"ping","id":2}}{}"#, " ".repeat(9500));
+        let header = [&[0x81, 0x80 | 126][..], &(ping.len() as u16).to_be_bytes(), &[0; 4]].concat();
+        // The first of them takes turns.
+        asks.write(&[&[0x81, 0x80 | sub.len() as u8, 0, 0, 0, 0], &sub[..], &header, ping.as_bytes()].concat());
+        rest(&mut world);
+        let told = read(&mut world, &asks);
+        let is_told = |what: &str| told.contains(what);
+        assert_eq!([is_told("\"ack\",\"id\":1"), is_told("\"pong\",\"id\":2")], [has_room; 2], "{told}");
+        assert_eq!(is_told("more memory is held for clients than --max-held allows"), !has_room, "{told}");
+        assert!(!large.dropped() && cut(&world) == 0);
+        assert_eq!(world.posts[0].worker.desk.asking.waiting(), (0, 0));
+        assert_eq!(world.shared.subscriptions.total(), 2 + usize::from(has_room), "nothing is left of what was not done");
+    }
+}
+
+#[test]
 fn all_that_a_connection_holds_is_given_back_when_it_goes() {
     let mut world = bounded(1, 1, usize::MAX, usize::MAX);
     let account = world.limits.account("127.0.0.1".parse().unwrap(), Moment::default());
