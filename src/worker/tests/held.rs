@@ -163,7 +163,11 @@ fn a_command_that_would_have_to_wait_finds_room_or_its_client_is_closed() {
         assert_eq!(is_told("more memory is held for clients than --max-held allows"), !has_room, "{told}");
         assert!(!large.dropped() && cut(&world) == 0);
         assert_eq!(world.posts[0].worker.desk.asking.waiting(), (0, 0));
-        assert_eq!(world.shared.subscriptions.total(), 2 + usize::from(has_room), "nothing is left of what was not done");
+        assert_eq!(
+            world.shared.subscriptions.total(),
+            2 + usize::from(has_room),
+            "nothing is left of what was not done"
+        );
     }
 }
 
