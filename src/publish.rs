@@ -10,8 +10,8 @@
 //!   whoever publishes wakes the workers that sleep, once for all that it has published
 //! ```
 //!
-//! It never waits for a subscriber, nor for a worker: whoever publishes asks before whether to wait ([`lead`]). What may take long, as a payload is long, is done before the lock, in a buffer of the
-//! publishing thread's own; what is done under it stands with the tape's writer.
+//! It never waits for a subscriber, nor for a worker: whoever publishes asks before whether to wait ([`lead`]). What may take long,
+//! as a payload is long, is done before the lock, in a buffer of the publishing thread's own; what is done under it stands with the tape's writer.
 
 mod lead;
 

@@ -95,7 +95,7 @@ pub struct Account {
 }
 
 /// Whoever publishes more than one KiB in so long, for a second or two, publishes much.
-const MUCH: Duration = Duration::from_millis(1);
+const MUCH: Duration = Duration::from_micros(250);
 
 impl Account {
     fn new(shares: &Arc<Shares>) -> Arc<Account> {

@@ -12,7 +12,7 @@
 //!
 //! What is published has to be sent before the tape rolls over it. So publishers are held back, and not read at all, while this
 //! worker has as much on its way as it can do with ([`READ_TURN_BYTES`]), or while some worker is too far behind
-//! (`publish/lead.rs`). Everybody else has a small share of reading in each turn all the same, so that pings, pongs, closes and
+//! (`publish/lead.rs`). Whoever publishes little is none of them, unless all those together are too much. Everybody else has a small share of reading in each turn all the same, so that pings, pongs, closes and
 //! commands are seen. Who turns out to publish with it is a publisher from then on, until what it sends is something else.
 //!
 //! All that comes is charged, whatever it is and whatever state its connection is in: the call, each frame, each byte. A read is so

@@ -87,6 +87,11 @@ pub struct Owed {
 }
 
 impl Column {
+    /// How many members there are.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.members.is_empty()
     }

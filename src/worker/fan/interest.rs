@@ -272,7 +272,7 @@ impl Interest {
     /// Adds one publication to what the members of each cohort that wants it are to be sent; cohorts that this pass
     /// is the first to plan it for are put on `touched`. For names with a rate the topic is noted; cohorts that have
     /// something to send at their next tick, for the first time since the last, are put on `stirred` with the rate's number.
-    /// Returns how many bytes somebody would be owed with one more like it.
+    /// Returns how many bytes somebody would be owed with one more like it, and how many all members are to be sent.
     pub fn plan(
         &mut self,
         tape: &Tape,
@@ -280,13 +280,13 @@ impl Interest {
         entry: &Published<'_>,
         touched: &mut Vec<CohortId>,
         stirred: &mut Vec<(CohortId, usize)>,
-    ) -> usize {
+    ) -> (usize, u64) {
         self.learn(tape, entry.topic);
         let (at, slot) = (entry.position, entry.topic.slot);
         let before = self.note(at, entry);
         let Interest { names, topics, cohorts, cost, .. } = self;
         let standing = &topics[slot as usize].standing;
-        let (mut most, mut looks) = (0, 1);
+        let (mut most, mut looks, mut to_send) = (0, 1, 0);
         let mut plan_for = |cohort: &mut Cohort, id: CohortId, delivery: Option<Delivery>| {
             if let Some(rate) = delivery.and_then(Delivery::rate) {
                 let told = cohort.key.except == 0;
@@ -301,7 +301,9 @@ impl Interest {
             }
             let lane = cohort.key.lane;
             debug_assert!(entry.is_in(lane), "a lane with subscribers is written");
-            let planned = cohort.column.plan(pass, at, entry.run(lane));
+            let run = entry.run(lane);
+            to_send += u64::from(run.len) * cohort.column.len() as u64;
+            let planned = cohort.column.plan(pass, at, run);
             most = most.max(planned.next);
             if planned.first {
                 touched.push(id);
@@ -331,7 +333,7 @@ impl Interest {
             }
         }
         *cost += price::LOOK * 2 * looks;
-        most
+        (most, to_send)
     }
 
     /// What looking at names and cohorts has cost since this was last asked.

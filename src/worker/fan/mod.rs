@@ -51,6 +51,14 @@ use crate::{
 /// it is sent.
 const PLANNED_BYTES: usize = 512 * 1024;
 
+/// The same for all members together: what is planned next, for whomever, waits until these are sent. Some 50 milliseconds of copying.
+const TO_SEND_BYTES: u64 = 128 << 20;
+
+/// Whether so much is on its way that nothing more is planned.
+fn is_much(passes: &Passes) -> bool {
+    passes.bytes() >= PLANNED_BYTES || passes.to_send() >= TO_SEND_BYTES
+}
+
 /// See the module's description.
 pub struct Fan {
     pub interest: Interest,
@@ -236,7 +244,7 @@ impl Fan {
     /// Whether so much is on its way that nothing more is to be planned, nor read from those that publish.
     #[inline]
     pub fn is_crowded(&self) -> bool {
-        self.passes.bytes() >= PLANNED_BYTES || (self.crowded.is_some() && self.crowded == self.passes.oldest())
+        is_much(&self.passes) || (self.crowded.is_some() && self.crowded == self.passes.oldest())
     }
 
     /// When the next pass may be made. An interval that was lowered meanwhile holds nothing back for as long as the one before.
@@ -276,11 +284,13 @@ impl Fan {
         let most = work.left();
         // From here on the tables are as of where it ends.
         interest.position = reader.scan(interest.position, head, |entry| {
-            if enough || passes.bytes() >= PLANNED_BYTES || interest.cost() >= most {
+            if enough || is_much(passes) || interest.cost() >= most {
                 return false;
             }
             passes.note(entry.ts, entry.longest());
-            enough = interest.plan(tape, pass, entry, touched, stirred) > settings.owed_max;
+            let (owed, to_send) = interest.plan(tape, pass, entry, touched, stirred);
+            passes.note_to_send(to_send);
+            enough = owed > settings.owed_max;
             true
         });
         work.charge(interest.take_cost());

@@ -21,6 +21,8 @@ pub struct Passes {
     /// Those that are over, until they are forgotten.
     over: Vec<PassId>,
     bytes: usize,
+    /// The same, each publication counted once for each member that it is for.
+    to_send: u64,
 }
 
 #[derive(Debug, Default)]
@@ -28,6 +30,7 @@ struct Pass {
     /// Cohorts with members before it.
     cohorts: u32,
     bytes: u32,
+    to_send: u64,
     /// How many of `stamps` are its own.
     stamps: u32,
 }
@@ -47,6 +50,11 @@ impl Passes {
     /// Bytes on their way, each publication counted once.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes on their way, each publication counted for each member that it is for, until its pass is over.
+    pub fn to_send(&self) -> u64 {
+        self.to_send
     }
 
     /// The oldest pass on its way.
@@ -79,6 +87,12 @@ impl Passes {
         }
     }
 
+    /// Counts so many bytes that members are to be sent in the pass that was begun last.
+    pub fn note_to_send(&mut self, bytes: u64) {
+        self.open.back_mut().expect("a pass was begun").to_send += bytes;
+        self.to_send += bytes;
+    }
+
     /// The pass that was begun last is complete, and is for so many cohorts; for none, it was none.
     pub fn planned(&mut self, cohorts: usize) {
         let pass = self.open.back_mut().expect("a pass was begun");
@@ -87,6 +101,7 @@ impl Passes {
             let none = self.open.pop_back().expect("it was just there");
             self.stamps.truncate(self.stamps.len() - none.stamps as usize);
             self.bytes -= none.bytes as usize;
+            self.to_send -= none.to_send;
         }
     }
 
@@ -96,6 +111,7 @@ impl Passes {
         open.cohorts -= 1;
         if open.cohorts == 0 {
             self.bytes -= open.bytes as usize;
+            self.to_send -= open.to_send;
             self.over.push(pass);
         }
     }
