@@ -19,7 +19,7 @@
 //!     access                           who may what
 //!  0  clock, config, limits, live,     ground
 //!     log, metrics, panic,
-//!     publication, slack
+//!     publication, signals, slack
 //! ```
 
 mod acceptor;
@@ -57,6 +57,8 @@ mod publish;
 mod seeds;
 pub mod server;
 mod shared;
+#[cfg(feature = "cli")]
+mod signals;
 #[cfg(test)]
 mod skip;
 mod slack;

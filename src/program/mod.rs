@@ -27,6 +27,7 @@ use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
     flag,
     iterator::Signals,
+    low_level,
 };
 use socket2::Socket;
 
@@ -36,6 +37,7 @@ use crate::{
     cli::{self, Cli, Task},
     config::LIVE,
     server::{Server, StartError},
+    signals,
     tools::top,
 };
 
@@ -106,16 +108,20 @@ fn failed(error: &StartError) -> ExitCode {
 
 fn run(mut cli: Cli, sockets: Vec<Socket>, log: &Log) -> Result<(), StartError> {
     let asked = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT] {
+    let heeded = signals::heeded(&[SIGTERM, SIGINT, SIGHUP]);
+    for signal in [SIGTERM, SIGINT, SIGHUP].iter().filter(|signal| !heeded.contains(signal)) {
+        let name = low_level::signal_name(*signal).unwrap_or_default();
+        tracing::info!(target: TARGET, "{name} is ignored, as whoever started this process has it");
+    }
+    // Without a file there is nothing to read again, and a terminal that is closed ends its programs by the same signal.
+    let reloads = |signal: &i32| *signal == SIGHUP && cli.config_file.is_some();
+    let ends = |signal: &i32| *signal != SIGHUP;
+    for signal in heeded.iter().copied().filter(ends) {
         // In this order: the first signal finds `asked` false and sets it, the second ends the process at once.
         flag::register_conditional_shutdown(signal, 1, Arc::clone(&asked))?;
         flag::register(signal, Arc::clone(&asked))?;
     }
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
-    // Without a file there is nothing to read again, and a terminal that is closed ends its programs by the same signal.
-    if cli.config_file.is_some() {
-        signals.add_signal(SIGHUP)?;
-    }
+    let mut signals = Signals::new(heeded.iter().filter(|signal| ends(signal) || reloads(signal)))?;
     let dropped = log.dropped.clone();
     let builder = Server::builder().config(cli.config.clone()).sockets(sockets);
     let builder = builder.log_dropped(move || dropped.dropped_lines() as u64);

@@ -35,6 +35,7 @@ mod replay;
 mod requests;
 mod scripts;
 mod seeds;
+mod signals;
 #[path = "../../src/skip.rs"]
 mod skip;
 mod slow;
