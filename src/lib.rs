@@ -17,15 +17,17 @@
 //!  2  tape, topic                      shared memory
 //!  1  lane, http, websocket, protocol  bytes and values: no socket, thread, lock or clock
 //!     access                           who may what
-//!  0  clock, config, limits, live,     ground
-//!     log, metrics, panic,
-//!     publication, signals, slack
+//!  0  cgroup, clock, config, cores,    ground
+//!     limits, live, log, metrics,
+//!     panic, publication, signals,
+//!     slack
 //! ```
 
 mod acceptor;
 mod access;
 #[cfg(all(any(feature = "bench", test), not(loom)))]
 mod bench;
+mod cgroup;
 #[cfg(feature = "cli")]
 mod check;
 #[cfg(feature = "cli")]
@@ -33,6 +35,7 @@ mod cli;
 mod clock;
 pub mod config;
 mod control;
+mod cores;
 mod feeds;
 mod handover;
 mod http;

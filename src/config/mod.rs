@@ -101,13 +101,15 @@ pub struct Config {
 
     // ---- Threads ---------------------------------------------------------------------------------------------------
     /// Worker threads; each owns its share of the connections [default: the cores it may use]
+    ///
+    /// Where a control group has a CPU quota, as containers have, as many as there are whole cores in it, and at least one.
     #[arg(long, value_name = "N", env = "STENTOR_WORKERS", help_heading = "Threads")]
     pub workers: Option<usize>,
 
     /// Cores for the workers: `auto`, `none`, or a list like `0,2-3`
     ///
     /// `auto` pins one worker to each core that this process may use, and leaves them unpinned where there are more
-    /// workers than cores.
+    /// workers than cores, or a CPU quota of less than the cores.
     #[arg(long, value_name = "auto|none|LIST", env = "STENTOR_PIN", default_value = "auto", help_heading = "Threads")]
     pub pin: Pin,
 
