@@ -12,7 +12,7 @@
 //!     tools                            its other tasks, clients of a running server: top
 //!  6  control, feeds                   HTTP API, metrics, page; demo and replay
 //!  5  worker, acceptor                 the data plane
-//!  4  publish, shared                  the way onto the tape; what the threads share
+//!  4  publish, pulse, shared           the way onto the tape; what the threads share; whether they go on
 //!  3  io, handover, proxy              the kernel edge, sockets from thread to thread, who is really there
 //!  2  tape, topic                      shared memory
 //!  1  lane, http, websocket, protocol  bytes and values: no socket, thread, lock or clock
@@ -56,6 +56,7 @@ mod protocol;
 mod proxy;
 mod publication;
 mod publish;
+mod pulse;
 #[cfg(all(test, not(loom)))]
 mod seeds;
 pub mod server;
@@ -76,5 +77,6 @@ pub use self::{
     protocol::Payload,
     publication::Kind,
     publish::{Batch, PublishError, Publisher},
+    pulse::Pulse,
     tape::{Appended, Position},
 };

@@ -399,6 +399,8 @@ pub struct Metrics {
     pub http_connections: Figure,
     /// Answers over plain HTTP that clients have not taken, in bytes.
     pub http_pending_bytes: Figure,
+    /// Turns that the control thread has taken.
+    pub control_turns: Figure,
     /// Connections to the admin address now.
     pub admin_connections: Figure,
     /// Publications over HTTP.

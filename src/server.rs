@@ -57,6 +57,7 @@ use crate::{
     log::{Dropped, Log},
     panic::spawn,
     publish::Publisher,
+    pulse::Pulse,
     shared::{Settings, Shared, tape_settings},
     tape::Tape,
     worker::Worker,
@@ -243,6 +244,13 @@ impl Server {
     /// A handle for publishing from this process.
     pub fn publisher(&self) -> Publisher {
         self.publisher.clone()
+    }
+
+    /// Feels whether its workers and its control thread go on, from now on.
+    pub fn pulse(&self) -> Pulse {
+        let workers = self.workers.iter().map(|(inbox, _)| inbox.bell());
+        let control = self.control.iter().map(|(inbox, _)| inbox.bell());
+        Pulse::new(Arc::clone(&self.shared.metrics), workers.chain(control).collect())
     }
 
     fn start(builder: Builder) -> Result<Server, StartError> {

@@ -280,6 +280,7 @@ impl<E: Edge> Control<E> {
         if self.admin.is_some() {
             return metrics.admin_connections.set(connections);
         }
+        metrics.control_turns.add(1);
         metrics.http_connections.set(connections);
         metrics.http_pending_bytes.set(self.pending.bytes() as u64);
     }

@@ -21,6 +21,7 @@ mod leaks;
 mod limits;
 mod link;
 mod malformed;
+mod manager;
 mod manifest;
 mod modes;
 mod operations;
