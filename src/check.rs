@@ -5,7 +5,7 @@
 //! what the kernel allows (`Machine`); the rest asks the system itself.
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::indexing_slicing))]
 
-use std::{fmt, fs, io, net::SocketAddr};
+use std::{fmt, fs, io, net::SocketAddr, time::Duration};
 
 use bytesize::ByteSize;
 use rustix::process::{Resource, getrlimit};
@@ -14,11 +14,11 @@ use socket2::Socket;
 use crate::{
     access,
     cgroup::Share,
-    config::Config,
+    config::{Config, Span},
     cores::Places,
     feeds::replay::{Options, Replay},
     io::listener,
-    server,
+    server, tape,
 };
 
 /// What the kernel needs for an idle connection of this server, its place in the epoll set included. Measured on Linux
@@ -27,6 +27,12 @@ const KERNEL_BYTES: u64 = 4200;
 
 /// What the server itself needs for an idle connection with one subscription. Measured: 220 to 236, and 8 more since.
 const OWN_BYTES: u64 = 248;
+
+/// What a message of `/ws` has beside its payload, of a topic with a dozen letters.
+const ENVELOPE: f64 = 87.0;
+
+/// Publications a second, for an example.
+const RATE: f64 = 1000.0;
 
 /// How much a remark matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -292,6 +298,7 @@ fn memory(config: &Config, machine: &Machine) -> Vec<(Weight, String)> {
             config.max_held, config.max_http_pending
         ),
     ));
+    remarks.push((Weight::Note, stalling(config)));
     if let Some((limit, whose)) = machine.memory.filter(|(limit, _)| all > *limit) {
         let text = format!(
             "--retain, --max-values and {connections} idle connections come to {}, and there is {} {whose}: lower them",
@@ -309,6 +316,20 @@ fn memory(config: &Config, machine: &Machine) -> Vec<(Weight, String)> {
         remarks.push((Weight::Note, text));
     }
     remarks
+}
+
+/// For how long the tape holds what may be published: a program that isn't running knows no rate, so at a round one.
+fn stalling(config: &Config) -> String {
+    let holds = |payload: f64| config.retain.as_u64() as f64 / tape::cost(payload + ENVELOPE, 1);
+    let [small, large] = [100.0, 1000.0].map(holds);
+    let [long, short] = [small, large].map(|count| Span::new(Duration::from_secs((count / RATE) as u64)));
+    let [small, large] = [small / 1000.0, large / 1000.0];
+    format!(
+        "a subscriber may stall for as long as --retain {} holds what is published: for /ws alone about {small:.0} thousand publications of 100 \
+         bytes, {long} at {RATE} a second, or {large:.0} thousand of 1000 bytes, {short}; with /raw and /sse in use, too, two fifths of that. At the \
+         present rate: stentor_tape_holds_seconds, stentor top",
+        config.retain
+    )
 }
 
 #[cfg(test)]
@@ -339,7 +360,12 @@ mod tests {
         let remarks = said(|_, _| {});
         assert!(remarks.iter().all(|(weight, _)| *weight == Weight::Note), "{remarks:?}");
         let text = format!("{remarks:?}");
-        for part in ["10105 descriptors of 1048576", "tape at most 64.0 MiB", "42.4 MiB (4200 bytes"] {
+        for part in [
+            "10105 descriptors of 1048576",
+            "tape at most 64.0 MiB",
+            "239 thousand publications of 100 bytes, 3m 59s at 1000 a second",
+            "42.4 MiB (4200 bytes",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
     }
