@@ -61,6 +61,7 @@ impl Places {
     }
 
     /// How many, and where.
+    #[cfg(any(feature = "cli", test))]
     pub fn sentence(&self) -> String {
         let count = self.workers.len();
         let cores: Option<Vec<String>> = self.workers.iter().map(|core| core.map(|core| core.id.to_string())).collect();

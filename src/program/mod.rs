@@ -114,21 +114,7 @@ fn failed(error: &StartError) -> ExitCode {
 }
 
 fn run(mut cli: Cli, sockets: Vec<Socket>, log: &Log) -> Result<(), StartError> {
-    let asked = Arc::new(AtomicBool::new(false));
-    let heeded = signals::heeded(&[SIGTERM, SIGINT, SIGHUP]);
-    for signal in [SIGTERM, SIGINT, SIGHUP].iter().filter(|signal| !heeded.contains(signal)) {
-        let name = low_level::signal_name(*signal).unwrap_or_default();
-        tracing::info!(target: TARGET, "{name} is ignored, as whoever started this process has it");
-    }
-    // Without a file there is nothing to read again, and a terminal that is closed ends its programs by the same signal.
-    let reloads = |signal: &i32| *signal == SIGHUP && cli.config_file.is_some();
-    let ends = |signal: &i32| *signal != SIGHUP;
-    for signal in heeded.iter().copied().filter(ends) {
-        // In this order: the first signal finds `asked` false and sets it, the second ends the process at once.
-        flag::register_conditional_shutdown(signal, 1, Arc::clone(&asked))?;
-        flag::register(signal, Arc::clone(&asked))?;
-    }
-    let mut signals = Signals::new(heeded.iter().filter(|signal| ends(signal) || reloads(signal)))?;
+    let mut signals = heed(cli.config_file.is_some())?;
     let dropped = log.dropped.clone();
     let builder = Server::builder().config(cli.config.clone()).sockets(sockets);
     let builder = builder.log_dropped(move || dropped.dropped_lines() as u64);
@@ -166,6 +152,26 @@ fn run(mut cli: Cli, sockets: Vec<Socket>, log: &Log) -> Result<(), StartError> 
     server.stop();
     watch.into_iter().for_each(Watch::end);
     Ok(())
+}
+
+/// From now on SIGTERM and SIGINT, and SIGHUP where the settings can be read again, come as values, as far as they were not ignored
+/// when this process started.
+fn heed(reloads: bool) -> io::Result<Signals> {
+    let all = [SIGTERM, SIGINT, SIGHUP];
+    let mut heeded = signals::heeded(&all);
+    for signal in all.iter().filter(|signal| !heeded.contains(signal)) {
+        let name = low_level::signal_name(*signal).unwrap_or_default();
+        tracing::info!(target: TARGET, "{name} is ignored, as whoever started this process has it");
+    }
+    // Without a file there is nothing to read again, and a terminal that is closed ends its programs by the same signal.
+    heeded.retain(|signal| *signal != SIGHUP || reloads);
+    let asked = Arc::new(AtomicBool::new(false));
+    for signal in heeded.iter().copied().filter(|signal| *signal != SIGHUP) {
+        // In this order: the first signal finds `asked` false and sets it, the second ends the process at once.
+        flag::register_conditional_shutdown(signal, 1, Arc::clone(&asked))?;
+        flag::register(signal, Arc::clone(&asked))?;
+    }
+    Signals::new(heeded)
 }
 
 /// How long it may take to stop: clients are sent what is left, then closed, and then the threads for plain HTTP end.
