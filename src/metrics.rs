@@ -136,6 +136,10 @@ pub struct WorkerMetrics {
     pub lag_max: Figure,
     /// Answers that wait for full sockets, in bytes.
     pub pending_bytes: Figure,
+    /// Connections for which commands wait to be done.
+    pub commands_waiting: Figure,
+    /// Bytes of the messages among these that wait.
+    pub commands_waiting_bytes: Figure,
     /// Bytes of unfinished messages held.
     pub assembly_bytes: Figure,
     /// Bytes of memory that its connections hold, of any kind.

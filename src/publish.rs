@@ -222,8 +222,9 @@ impl Publisher {
         wakers: Arc<[Arc<Waker>]>,
         metrics: Arc<Metrics>,
         topic_length_max: usize,
+        lead_max: usize,
     ) -> Publisher {
-        let lead = Arc::new(Lead::new(metrics.workers.len(), tape.settings().retain));
+        let lead = Arc::new(Lead::new(metrics.workers.len(), lead_max, tape.settings().retain));
         Publisher { door: Door::new(tape, topic_length_max), wakers, lead, metrics, source: Source::Own }
     }
 
@@ -242,9 +243,14 @@ impl Publisher {
         &self.lead
     }
 
-    /// Whether whoever publishes should wait, as of `now`.
+    /// Whether whoever publishes much should wait, as of `now`.
     pub(crate) fn holds(&self, now: Moment) -> bool {
         self.lead.holds(&self.door.tape, now)
+    }
+
+    /// Whether everybody who publishes should wait, as of `now`.
+    pub(crate) fn holds_all(&self, now: Moment) -> bool {
+        self.lead.holds_all(&self.door.tape, now)
     }
 
     /// How far each worker is behind, in bytes of the tape.
@@ -258,8 +264,8 @@ impl Publisher {
         self.metrics.held[door].us.add(length.as_micros() as u64);
     }
 
-    /// Whether it would be better to wait for a moment before the next publication: a worker is so far behind (a quarter of
-    /// `--retain`, 16 MiB at most) that the tape may come to roll over subscribers that keep up.
+    /// Whether it would be better to wait for a moment before the next publication: a worker is further behind than
+    /// `--max-lead`, so that others wait longer, and the tape may come to roll over subscribers that keep up.
     ///
     /// [`Publisher::publish`] and batches never wait by themselves: they may be called from anywhere. Who publishes without end
     /// asks this now and then, every some hundred KiB, and pauses for a millisecond while it says so; feeds, `POST /publish` and
@@ -408,7 +414,7 @@ mod tests {
             value_bytes_max: 1 << 20,
             epoch: 1,
         });
-        Publisher::new(tape, Arc::new([]), Arc::new(Metrics::new(1)), 8)
+        Publisher::new(tape, Arc::new([]), Arc::new(Metrics::new(1)), 8, 1 << 20)
     }
 
     /// Whether somebody holds the tape's lock.

@@ -44,6 +44,9 @@ const NEWCOMER_EVERY: Duration = Duration::from_millis(80);
 const POST_EVERY: Duration = Duration::from_millis(100);
 const COMMAND_EVERY: Duration = Duration::from_millis(20);
 
+/// How often a subscriber shows that it is alive: more than twice within the shortest timeout that an attack is made with.
+const SHOWN_EVERY: Duration = Duration::from_secs(1);
+
 /// How long a delivery may be overdue before it counts as lost.
 const GRACE: Duration = Duration::from_secs(4);
 
@@ -243,7 +246,15 @@ impl Healthy {
                 }
                 stream.set_nonblocking(true)?;
                 let topics = if path.starts_with("/raw") { 1 } else { TOPICS };
-                subscribers.push(Subscriber { stream: Some(stream), path, topics, received: 0, rest: Vec::new() });
+                let shown = Instant::now();
+                subscribers.push(Subscriber {
+                    stream: Some(stream),
+                    path,
+                    topics,
+                    received: 0,
+                    rest: Vec::new(),
+                    shown,
+                });
             }
         }
         // Not all of them are told when their subscription is there.
@@ -258,6 +269,7 @@ impl Healthy {
         loop {
             wait(&subscribers);
             for subscriber in &mut subscribers {
+                subscriber.show_alive();
                 let received = subscriber.read(&mut buffer);
                 let now = self.origin.elapsed();
                 let mut waits = self.waits.lock().unwrap();
@@ -302,6 +314,8 @@ struct Subscriber {
     received: usize,
     /// Bytes behind the last whole payload.
     rest: Vec<u8>,
+    /// When it last showed that it is alive.
+    shown: Instant,
 }
 
 /// What a payload begins and ends with.
@@ -309,6 +323,16 @@ const BEGIN: &[u8] = b"{\"at\":";
 const END: &[u8] = b",\"pad\"";
 
 impl Subscriber {
+    /// Says by a pong of its own accord that it is alive (RFC 6455, section 5.5.3): pings need not be found in what comes.
+    fn show_alive(&mut self) {
+        if self.path.starts_with("/sse") || self.shown.elapsed() < SHOWN_EVERY {
+            return;
+        }
+        self.shown = Instant::now();
+        // A socket that is full, or gone, is seen as it is read.
+        let _ = self.stream.as_mut().map(|stream| stream.write_all(&wire::frame(0x8a, b"")));
+    }
+
     /// Reads what is there; returns the planned times of the publications in it.
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<impl Iterator<Item = Duration> + use<>> {
         let mut planned = Vec::new();

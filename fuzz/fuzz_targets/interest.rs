@@ -22,7 +22,8 @@ fn step(u: &mut Unstructured<'_>) -> Result<Step> {
     Ok(match u.int_in_range(0..=12)? {
         0..3 => {
             let ways = if u.arbitrary()? { DELIVERIES } else { 1 };
-            let names = (0..u.int_in_range(1..=if u.ratio(1, 8)? { 40 } else { 4 })?)
+            let most = if u.ratio(1, 8)? { 40 } else { 4 };
+            let names = (0..u.int_in_range(1..=most)?)
                 .map(|_| Ok((u.choose_index(NAMES.len())?, u.choose_index(ways)?)))
                 .collect::<Result<_>>()?;
             Step::Join(names, u.int_in_range(0..=2)?)

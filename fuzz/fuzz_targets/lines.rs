@@ -69,6 +69,12 @@ impl Sink for Recorder {
     fn batch(&mut self) -> Recorder {
         self.clone()
     }
+
+    fn holds(&self) -> bool {
+        false
+    }
+
+    fn held(&self, _: std::time::Duration) {}
 }
 
 impl Batch for Recorder {

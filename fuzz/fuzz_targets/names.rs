@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use stentor::internals::{
     protocol::{
-        Topic, is_pattern, matches,
+        PATTERN_SEGMENTS_MAX, Topic, is_pattern, matches,
         name::{NameError, check_pattern},
     },
     topic::script::stands_for,
@@ -20,6 +20,7 @@ fn is_topic(name: &str) -> bool {
 fn is_name(name: &str) -> bool {
     let segments: Vec<&str> = name.split('.').collect();
     name.len() <= LENGTH_MAX
+        && (segments.len() <= PATTERN_SEGMENTS_MAX || is_topic(name))
         && segments.iter().enumerate().all(|(at, segment)| match *segment {
             "*" => true,
             ">" => at + 1 == segments.len(),
@@ -39,6 +40,7 @@ fn points(name: &str, result: Result<(), NameError>) {
         | NameError::Wildcard { found, at }
         | NameError::PartOfSegment { found, at } => assert!(name[at..].starts_with(found)),
         NameError::NotLast { at } => assert!(name[at..].starts_with('>')),
+        NameError::TooManySegments { found } => assert!(found == name.split('.').count() && found > PATTERN_SEGMENTS_MAX),
     }
 }
 

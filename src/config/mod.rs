@@ -160,6 +160,13 @@ pub struct Config {
     #[arg(long, value_name = "SIZE", env = "STENTOR_RETAIN", default_value = "64MiB", help_heading = "Fan-out")]
     pub retain: ByteSize,
 
+    /// Bytes of tape that a worker may be behind before publishers wait for it
+    ///
+    /// Whoever publishes much waits from then on, feeds too; whoever publishes little, at twice that. More is latency, less makes
+    /// publishers and workers wait for each other. A quarter of --retain at most.
+    #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_LEAD", default_value = "2MiB", help_heading = "Fan-out")]
+    pub max_lead: ByteSize,
+
     /// Furthest that a subscriber of every publication may be behind, in bytes of tape; 0 for as far as the tape reaches
     ///
     /// Beyond it, it is told (`lagged`) and closed with 4100, so that it comes back sooner than the tape would force it to.

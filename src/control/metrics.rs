@@ -279,6 +279,11 @@ impl Figures {
         )?;
         let help = "Acks, snapshots and other answers that wait for full sockets";
         self.worker_units(out, "pending_answers", help, Unit::Bytes, |w| w.pending_bytes.get())?;
+        let help =
+            "Connections with commands that go on over turns, or that wait behind these or until answers were taken";
+        self.worker_gauges(out, "commands_waiting", help, |w| w.commands_waiting.get())?;
+        let help = "Messages among these that wait, as they came";
+        self.worker_units(out, "commands_waiting", help, Unit::Bytes, |w| w.commands_waiting_bytes.get())?;
         let help = "Unfinished messages held, of clients that send them in pieces";
         self.worker_units(out, "assembly", help, Unit::Bytes, |w| w.assembly_bytes.get())?;
         let help = "Memory that they may have, over all workers (--max-assembly)";

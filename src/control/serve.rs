@@ -267,11 +267,13 @@ impl<E: Edge> Control<E> {
 
     /// Takes in what has come of a body, and answers when it is complete.
     fn serve_body(&mut self, token: Token) -> Next {
-        if self.publisher.holds(self.now) {
-            return Next::Held;
-        }
         let connection = &mut self.connections[token as usize];
         let Stage::Body(upload) = &mut connection.stage else { return Next::GoOn };
+        if self.publisher.holds(self.now)
+            && (upload.sender.publishes_much(self.now) || self.publisher.holds_all(self.now))
+        {
+            return Next::Held;
+        }
         let input = std::mem::take(&mut connection.input);
         // A piece at a time, so that it is looked between two whether to go on.
         let (mut rest, after) = input.split_at(input.len().min(PIECE));

@@ -226,6 +226,11 @@ impl Sender {
         self.charged.as_ref().filter(|charged| !charged.may_now(len, now))
     }
 
+    /// Whether it is one of those who wait for workers first.
+    pub fn publishes_much(&self, now: Moment) -> bool {
+        self.charged.as_ref().is_none_or(|charged| charged.account.publishes_much(now))
+    }
+
     /// What the door wants to know.
     fn by(&self) -> By<'_> {
         By { holder: self.holder, account: self.charged.as_ref().map(|charged| &charged.account) }
@@ -236,6 +241,7 @@ impl Charged {
     /// Counts one publication of so many bytes, once for each KiB of it that is begun, if it may be now.
     fn may_now(&self, len: usize, now: Moment) -> bool {
         let (spent, weight) = (&self.account.publications, limits::weight(len));
+        self.account.has_published(weight, now);
         self.quota.is_none() || self.quota.allows_several_shared(spent, weight, now)
     }
 

@@ -16,6 +16,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use super::{
@@ -87,9 +88,14 @@ pub struct Account {
     pub commands: SharedSpent,
     /// Publications that came lately.
     pub publications: SharedSpent,
+    /// KiB that it has published lately, by whatever way.
+    published: SharedSpent,
     /// Connections that came lately.
     pub(super) connects: SharedSpent,
 }
+
+/// Whoever publishes more than one KiB in so long, for a second or two, publishes much.
+const MUCH: Duration = Duration::from_millis(1);
 
 impl Account {
     fn new(shares: &Arc<Shares>) -> Arc<Account> {
@@ -98,8 +104,19 @@ impl Account {
             shares: Arc::clone(shares),
             commands: SharedSpent::default(),
             publications: SharedSpent::default(),
+            published: SharedSpent::default(),
             connects: SharedSpent::default(),
         })
+    }
+
+    /// It has published something that counts as so many KiB.
+    pub fn has_published(&self, weight: u32, now: Moment) {
+        self.published.add(MUCH * weight, now);
+    }
+
+    /// Whether it has published much lately: more than a market's worth, or a few MiB at once.
+    pub fn publishes_much(&self, now: Moment) -> bool {
+        self.published.is_beyond(now)
     }
 
     /// How much it has of a table.
@@ -135,7 +152,7 @@ impl Account {
     }
 
     fn rests(&self, now: Moment) -> bool {
-        [&self.commands, &self.publications, &self.connects].iter().all(|spent| spent.is_over(now))
+        [&self.commands, &self.publications, &self.published, &self.connects].iter().all(|spent| spent.is_over(now))
     }
 }
 

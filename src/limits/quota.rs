@@ -106,6 +106,17 @@ impl Quota {
 }
 
 impl SharedSpent {
+    /// Counts what takes so long to be forgotten again, where it isn't refused. What is beyond twice a burst is not kept.
+    pub fn add(&self, length: Duration, now: Moment) {
+        let next = |nanos| Some((Moment(nanos).max(now) + length).min(now + BURST * 2).0);
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+    }
+
+    /// Whether more than a burst was counted and is not forgotten.
+    pub fn is_beyond(&self, now: Moment) -> bool {
+        self.0.load(Ordering::Relaxed) > (now + BURST).0
+    }
+
     /// Whether all that was done is long enough ago, so that a new bucket would be the same.
     pub fn is_over(&self, now: Moment) -> bool {
         self.0.load(Ordering::Relaxed) <= now.0

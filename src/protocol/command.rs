@@ -14,7 +14,7 @@
 
 use std::{
     borrow::Cow,
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, hash_map::Entry},
     fmt,
     str::FromStr,
 };
@@ -74,7 +74,8 @@ pub struct Sub<'a> {
     pub rate: Option<f64>,
     /// Whether to begin with each topic's last value.
     pub snapshot: bool,
-    /// Where to resume, for some of the topics, also such that a pattern stands for; no patterns.
+    /// Where to resume, for some of the topics, and for no patterns. Where there are patterns among `topics`, one of them has to
+    /// stand for it: that is for the worker to see, which needs them in order for more than this.
     pub from: HashMap<Cow<'a, str>, ResumePoint<'a>>,
 }
 
@@ -127,6 +128,11 @@ impl<'a> Id<'a> {
     /// The JSON text, quotes included.
     pub fn json(self) -> &'a str {
         self.0
+    }
+
+    /// The id whose [`Id::json`] this is: of a command that is answered later.
+    pub fn again(json: &'a str) -> Self {
+        Id(json)
     }
 
     fn new(value: Json<'a>) -> Option<Self> {
@@ -277,16 +283,15 @@ fn check_topics<'a>(names: impl Iterator<Item = Cow<'a, str>>, limits: &Limits) 
         if seen.insert(name.clone()) {
             topics.push(name);
         }
+        // How many there are in all is nothing that is worth finding out.
+        if topics.len() > limits.topics_max {
+            let most = limits.topics_max;
+            let message = format!("topics: expected at most {most} names (--max-subscriptions), found more");
+            return Err(Refusal { code: ErrorCode::TooMany, message });
+        }
     }
     match topics.len() {
         0 => Err(Refusal::command("topics", "expected at least one name, found an empty list")),
-        found if found > limits.topics_max => Err(Refusal {
-            code: ErrorCode::TooMany,
-            message: format!(
-                "topics: expected at most {} names (--max-subscriptions), found {found}",
-                limits.topics_max
-            ),
-        }),
         _ => Ok(topics),
     }
 }
@@ -300,20 +305,17 @@ fn read_rate(text: &str) -> Option<f64> {
     text.parse::<f64>().ok().filter(|rate| rate.is_finite() && *rate > 0.0)
 }
 
-/// Reads `{"TOPIC":["EPOCH",SEQ],…}`, whose topics must be among those subscribed to, by name or by pattern.
+/// Reads `{"TOPIC":["EPOCH",SEQ],…}`, whose topics must be among those subscribed to, unless a pattern may stand for them.
 fn read_from<'a>(value: Json<'a>, topics: &[Cow<'a, str>]) -> Result<HashMap<Cow<'a, str>, ResumePoint<'a>>, Refusal> {
     let Ok(Entries(entries)) = serde_json::from_str(value.get()) else {
         return Err(Refusal::wrong("from", "an object", value));
     };
-    let patterns: Vec<&str> = topics.iter().map(|topic| &**topic).filter(|topic| name::is_pattern(topic)).collect();
+    let has_patterns = topics.iter().any(|topic| name::is_pattern(topic));
     let topics: HashSet<&str> = topics.iter().map(|topic| &**topic).collect();
-    let stands_for = |topic: &str| patterns.iter().any(|pattern| name::matches(pattern, topic));
     let mut points = HashMap::with_capacity(entries.len());
     for (topic, point) in entries {
-        if name::is_pattern(&topic) || !(topics.contains(&*topic) || stands_for(&topic)) {
-            let message =
-                format!("from: expected a topic among those subscribed to, no pattern, found {}", shown(&topic));
-            return Err(Refusal { code: ErrorCode::BadTopic, message });
+        if name::is_pattern(&topic) || !(has_patterns || topics.contains(&*topic)) {
+            return Err(Refusal { code: ErrorCode::BadTopic, message: unrelated(&topic) });
         }
         let point = read_point(point).ok_or_else(|| {
             Refusal::command(
@@ -321,12 +323,20 @@ fn read_from<'a>(value: Json<'a>, topics: &[Cow<'a, str>]) -> Result<HashMap<Cow
                 &format!("expected [epoch, seq] for {}, found {}", shown(&topic), shown(point.get())),
             )
         })?;
-        let name = shown(&topic);
-        if points.insert(topic, point).is_some() {
-            return Err(Refusal::command("from", &format!("expected {name} once, found it twice")));
+        match points.entry(topic) {
+            Entry::Vacant(place) => drop(place.insert(point)),
+            Entry::Occupied(place) => {
+                let name = shown(place.key());
+                return Err(Refusal::command("from", &format!("expected {name} once, found it twice")));
+            }
         }
     }
     Ok(points)
+}
+
+/// What is wrong with a topic to resume that is none of those subscribed to.
+pub fn unrelated(topic: &str) -> String {
+    format!("from: expected a topic among those subscribed to, no pattern, found {}", shown(topic))
 }
 
 fn read_point(value: Json<'_>) -> Option<ResumePoint<'_>> {

@@ -4,6 +4,7 @@
 //! and bytes come out. Each file is one noun of the protocol:
 //!
 //! - [`name`]: topic names and patterns, and which pattern matches which name;
+//! - [`name_set`]: many of them, and whether one stands for a topic;
 //! - [`code`]: what can be wrong, as a word, and what follows;
 //! - [`command`]: a client's text frame, read into a [`command::Command`];
 //! - [`ndjson`]: one line of `POST /publish`;
@@ -19,6 +20,7 @@ pub mod envelope;
 pub mod event;
 mod json;
 pub mod name;
+pub mod name_set;
 pub mod ndjson;
 pub(crate) mod object;
 pub mod reply;
@@ -30,4 +32,5 @@ pub use envelope::{Envelope, Payload, update_prefix};
 pub use json::Json;
 pub(crate) use json::{DEPTH_MAX, is_too_deep};
 pub use name::{PATTERN_SEGMENTS_MAX, Topic, is_pattern, matches};
+pub use name_set::{Look, NameSet};
 pub use reply::Reply;

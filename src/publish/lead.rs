@@ -10,6 +10,9 @@
 //!                            └── the lead: publishers wait while it is beyond the bound
 //! ```
 //!
+//! There are two bounds. Whoever publishes much (`limits/account.rs`) waits at the first, feeds too, and whoever publishes little at the
+//! second, which is twice that: so one who publishes all he can doesn't make the others wait until it is their turn.
+//!
 //! Each worker shows in every turn how many bytes of the tape there are before what it is still to send to those at its head;
 //! whoever wants to publish a piece looks, which is a load for each worker. Nobody is rung: those who wait look again after
 //! [`HOLD_PAUSE`], by which time a worker has sent a part of the bound at most.
@@ -29,8 +32,8 @@ use crate::{clock::Moment, tape::Tape};
 /// How long those who are held back wait before they look again.
 pub const HOLD_PAUSE: Duration = Duration::from_millis(1);
 
-/// The bound is a quarter of `--retain`, or this: what many workers send in a few milliseconds. More would only be latency.
-const LEAD_MAX: u64 = 16 * 1024 * 1024;
+/// The part of `--retain` that the bound is at most, for whoever publishes much; the others' is twice that.
+const PART: u64 = 4;
 
 /// For how long a worker counts that takes no turn, where `--stall-limit` is never.
 const STALL_LIMIT: Duration = Duration::from_secs(5);
@@ -52,10 +55,13 @@ struct Stand {
 }
 
 impl Lead {
-    /// Of so many workers on a tape that holds `retain` bytes.
-    pub fn new(workers: usize, retain: usize) -> Lead {
+    /// Of so many workers, which may be `bound` bytes behind on a tape that holds `retain`.
+    pub fn new(workers: usize, bound: usize, retain: usize) -> Lead {
         let stand = || Stand { sent: AtomicU64::new(u64::MAX), until: AtomicU64::new(0) };
-        Lead { workers: (0..workers).map(|_| stand().into()).collect(), bound: (retain as u64 / 4).min(LEAD_MAX) }
+        Lead {
+            workers: (0..workers).map(|_| stand().into()).collect(),
+            bound: (bound as u64).min(retain as u64 / PART),
+        }
     }
 
     /// A worker takes a turn, so it counts for `--stall-limit` from now on.
@@ -75,10 +81,19 @@ impl Lead {
         self.workers.iter().map(move |stand| written.saturating_sub(stand.sent.load(Ordering::Relaxed)))
     }
 
-    /// Whether publishers have to wait.
+    /// Whether those who publish much have to wait.
     pub fn holds(&self, tape: &Tape, now: Moment) -> bool {
+        self.is_beyond(self.bound, tape, now)
+    }
+
+    /// Whether everybody who publishes has to wait.
+    pub fn holds_all(&self, tape: &Tape, now: Moment) -> bool {
+        self.is_beyond(2 * self.bound, tape, now)
+    }
+
+    fn is_beyond(&self, bound: u64, tape: &Tape, now: Moment) -> bool {
         let counts = |stand: &Stand| stand.until.load(Ordering::Relaxed) > now.0;
-        self.workers.iter().zip(self.behind(tape)).any(|(stand, behind)| behind > self.bound && counts(stand))
+        self.workers.iter().zip(self.behind(tape)).any(|(stand, behind)| behind > bound && counts(stand))
     }
 
     /// The bound, in bytes of the tape.
@@ -116,13 +131,13 @@ mod tests {
 
     #[test]
     fn publishers_wait_for_the_slowest_worker_that_has_listeners_and_for_no_other() {
-        let (tape, lead) = (tape(), Lead::new(3, 64 * 1024));
+        let (tape, lead) = (tape(), Lead::new(3, 1 << 20, 64 * 1024));
         (0..3).for_each(|worker| lead.takes_turn(worker, NOW, Duration::ZERO));
         lead.show(0, Some(0));
         publish(&tape, 14);
         assert!(!lead.holds(&tape, NOW), "14 KB of 16");
         publish(&tape, 4);
-        assert!(lead.holds(&tape, NOW));
+        assert!(lead.holds(&tape, NOW) && !lead.holds_all(&tape, NOW));
         assert_eq!(lead.behind(&tape).collect::<Vec<_>>(), [tape.written(), 0, 0]);
         lead.show(1, Some(tape.written()));
         assert!(lead.holds(&tape, NOW));
@@ -130,6 +145,8 @@ mod tests {
         assert!(!lead.holds(&tape, NOW), "it has come on");
         publish(&tape, 20);
         assert!(lead.holds(&tape, NOW));
+        publish(&tape, 20);
+        assert!(lead.holds_all(&tape, NOW));
         lead.show(1, Some(tape.written()));
         lead.show(0, None);
         assert!(!lead.holds(&tape, NOW), "nobody listens");
@@ -137,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_stands_still_holds_nobody_back_for_ever() {
-        let (tape, lead) = (tape(), Lead::new(1, 64 * 1024));
+        let (tape, lead) = (tape(), Lead::new(1, 16 * 1024, 1 << 20));
         let limit = Duration::from_secs(2);
         lead.takes_turn(0, NOW, limit);
         lead.show(0, Some(0));

@@ -39,6 +39,8 @@ pub(crate) struct Settings {
     pub message_max: usize,
     pub pending_max: usize,
     pub topic_length_max: usize,
+    /// Bytes of the tape that a worker may be behind before whoever publishes much waits; only of the start.
+    pub lead_max: usize,
     pub subscriptions_max: usize,
     pub subscriptions_total_max: usize,
     pub commands: Quota,
@@ -81,6 +83,7 @@ impl Settings {
             message_max: config.max_message.as_u64() as usize,
             pending_max: config.max_pending.as_u64() as usize,
             topic_length_max: config.max_topic_length,
+            lead_max: config.max_lead.0 as usize,
             subscriptions_max: config.max_subscriptions,
             subscriptions_total_max: config.max_subscriptions_total,
             commands: Quota::new(config.max_commands),
@@ -144,7 +147,13 @@ impl Shared {
     ) -> Arc<Shared> {
         let metrics = Arc::new(Metrics::new(workers));
         Arc::new(Shared {
-            publisher: Publisher::new(tape.clone(), wakers, Arc::clone(&metrics), settings.topic_length_max),
+            publisher: Publisher::new(
+                tape.clone(),
+                wakers,
+                Arc::clone(&metrics),
+                settings.topic_length_max,
+                settings.lead_max,
+            ),
             subscriptions: Subscriptions::new(settings.subscriptions_total_max),
             settings: Live::new(settings),
             metrics,

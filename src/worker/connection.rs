@@ -55,6 +55,8 @@ pub enum Reads {
     Parked,
     /// Not at all: it broke while it stood in line, and would be told of again and again.
     Apart,
+    /// Not for reading: so much of what it has asked for waits that this has to be done first (`desk/asking.rs`).
+    Stopped,
 }
 
 /// What a connection holds, as the desk counts it (`desk/held.rs`); all of it is known to its permit.
@@ -64,6 +66,19 @@ pub struct Holding {
     pub answers: u32,
     /// Its place among those that may be cut, by what they hold; 0 for none.
     pub rank: u32,
+}
+
+/// What becomes of what a connection has asked for (kept by the desk).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Undone {
+    /// Nothing waits: all of it was done.
+    Nothing,
+    /// Some of it waits, and has its turns.
+    Waits,
+    /// Some of it waits until the client has taken some of its answers.
+    Parked,
+    /// Some of it waits until those who publish may go on.
+    Held,
 }
 
 /// One connection.
@@ -110,6 +125,8 @@ pub struct Connection<S> {
     pub full: bool,
     /// It is on the worker's list of connections with answers to send.
     pub answered: bool,
+    /// Whether something that it has asked for waits to be done.
+    pub undone: Undone,
     /// Before its request comes a PROXY header.
     pub awaits_header: bool,
     /// It stands in line to be read.
@@ -148,6 +165,7 @@ impl<S> Connection<S> {
             phase: Phase::Request,
             full: false,
             answered: false,
+            undone: Undone::Nothing,
             awaits_header: false,
             queued: false,
             unread: false,

@@ -4,10 +4,10 @@
 //! ([`Worker::turn`]) is a short list of steps:
 //!
 //! ```text
-//!   wait ─► read ────────────► advance ──► tick ──► go ─────► look after ──► report
-//!           sockets, commands, the fan:    rates    those who  timeouts      figures
-//!           acks, pongs        all at the           are behind
-//!                              head
+//!   wait ─► read ────────────► ask ──────► advance ──► tick ──► go ─────► look after ──► report
+//!           sockets, commands, commands    the fan:    rates    those who  timeouts      figures
+//!           acks, pongs        that take   all at the           are behind
+//!                              turns       head
 //! ```
 //!
 //! Three parts do the work, and each keeps what it works with. What one of them has for another is a value, and it is the worker
@@ -45,7 +45,6 @@ mod standing;
 #[cfg(all(test, not(loom)))]
 mod tests;
 mod timers;
-#[allow(dead_code, reason = "the steps are priced one after the other")]
 mod work;
 #[cfg(all(any(test, fuzzing), not(loom)))]
 #[doc(hidden)]
@@ -123,6 +122,7 @@ impl<E: Edge> Worker<E> {
         self.wait();
         let begun = self.ground.begin_turn();
         self.read();
+        self.ask();
         self.advance();
         self.tick();
         self.go();
@@ -161,6 +161,18 @@ impl<E: Edge> Worker<E> {
         clerk.ground.begin_step(Step::Read);
         clerk.take_all_over();
         clerk.read_all(ready, read);
+        clerk.wake_others();
+        clerk.flush_answers();
+    }
+
+    /// Goes on with what was asked for and could not be done at once.
+    fn ask(&mut self) {
+        if !self.desk.asking.is_busy() {
+            return;
+        }
+        self.ground.begin_step(Step::Ask);
+        let mut clerk = self.clerk();
+        clerk.go_on_asking();
         clerk.wake_others();
         clerk.flush_answers();
     }
@@ -310,6 +322,7 @@ impl<E: Edge> Worker<E> {
                         self.fan.join(token, connection);
                     }
                 }
+                Came::On(token) => self.clerk().ease(token),
                 Came::Broken(token, why) => self.clerk().lost(token, why),
             }
         }
@@ -330,6 +343,9 @@ impl<E: Edge> Worker<E> {
         metrics.turn.record([(now.since(begun).as_micros() as u64, 1)]);
         metrics.planned_bytes.set(self.fan.planned_bytes() as u64);
         metrics.unread.set(self.desk.reading.len() as u64);
+        let (waiting, bytes) = self.desk.asking.waiting();
+        metrics.commands_waiting.set(waiting as u64);
+        metrics.commands_waiting_bytes.set(bytes as u64);
         metrics.connections.set(self.connections.len() as u64);
         metrics.cohorts.set(self.fan.interest.cohorts() as u64);
         metrics.names.set(self.fan.interest.names() as u64);

@@ -51,6 +51,17 @@ impl Rota {
         self.len += 1;
     }
 
+    /// Puts somebody before the others of its group, and the group behind the other groups.
+    pub fn push_first(&mut self, group: Group, token: Token) {
+        let spare = &mut self.spare;
+        let waiting = self.waiting.entry(group).or_insert_with(|| spare.pop().unwrap_or_default());
+        if waiting.is_empty() {
+            self.ring.push_back(group);
+        }
+        waiting.push_front(token);
+        self.len += 1;
+    }
+
     /// Takes out who is next; its group's others come when the other groups had their turn.
     pub fn next(&mut self) -> Option<Token> {
         let group = self.ring.pop_front()?;
@@ -117,6 +128,16 @@ mod tests {
         }
         assert_eq!(order, [0, 10, 20, 1, 10, 21, 2, 3, 4]);
         assert!(rota.is_empty() && rota.ring.is_empty() && rota.waiting.is_empty());
+    }
+
+    #[test]
+    fn whoever_goes_on_first_in_its_group_lets_the_other_groups_have_their_turns() {
+        let mut rota = Rota::default();
+        (0..3).for_each(|token| rota.push(Group(1), token));
+        rota.push(Group(2), 10);
+        assert_eq!(rota.next(), Some(0));
+        rota.push_first(Group(1), 0);
+        assert_eq!([(); 4].map(|()| rota.next().unwrap()), [10, 0, 1, 2]);
     }
 
     #[test]

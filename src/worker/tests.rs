@@ -9,6 +9,7 @@
 //! `STENTOR_SEEDS=100000` tries more scripts, `STENTOR_SEED=17` one of them again.
 
 mod alive;
+mod asking;
 mod behind;
 mod book;
 mod bounds;
@@ -75,6 +76,8 @@ struct World {
     shared: Arc<Shared>,
     limits: Arc<Limits>,
     clients: Vec<Client>,
+    /// Where those who connect come from.
+    address: &'static str,
     /// Connections that never become clients.
     strays: Vec<Peer>,
     control: Receiver<Message<Socket>>,
@@ -98,7 +101,7 @@ struct Post {
     handed: u64,
     alive: bool,
     idle_turns: u32,
-    seen: (u64, Position),
+    seen: (u64, Position, u64),
     /// New settings came in its last turn.
     reloaded: bool,
 }
@@ -109,6 +112,7 @@ fn settings() -> Settings {
         message_max: 16 * 1024,
         pending_max: 1 << 20,
         topic_length_max: 128,
+        lead_max: 16 << 20,
         subscriptions_max: 1024,
         subscriptions_total_max: 100_000,
         commands: Quota::new(RateLimit::NONE),
@@ -150,7 +154,7 @@ impl World {
             retain,
             segment,
             message_max,
-            topics_max: 1000,
+            topics_max: 100_000,
             value_bytes_max: 1 << 30,
             epoch: 99,
         });
@@ -164,7 +168,7 @@ impl World {
             let luck = seed.is_multiple_of(2).then_some(seed);
             let (shared, edge) = (Arc::clone(&shared), Holding::new(kernel.edge(waker), luck));
             let worker = Worker::new(index, shared, tape.clone(), edge, receiver, control.clone());
-            Post { worker, inbox, handed: 0, alive: true, idle_turns: 0, seen: (0, Position(0)), reloaded: false }
+            Post { worker, inbox, handed: 0, alive: true, idle_turns: 0, seen: (0, Position(0), 0), reloaded: false }
         };
         let posts = wakers.into_iter().enumerate().map(post).collect();
         // A segment has all lanes and an index; the largest frame may make one larger.
@@ -178,6 +182,7 @@ impl World {
             shared,
             limits: Limits::of_connections(1000),
             clients: Vec::new(),
+            address: "127.0.0.1",
             strays: Vec::new(),
             control: handed_on,
             journal: Journal::default(),
@@ -195,9 +200,10 @@ impl World {
 
     fn hand_over_at(&mut self, room: usize, beginning: Beginning) -> (Peer, u64) {
         let (socket, peer) = self.kernel.connect(room);
-        let address = "127.0.0.1:1".parse().unwrap();
-        let permit = self.limits.admit(Some("127.0.0.1".parse().unwrap()), Moment::default()).unwrap();
-        let arrival = Arrival { socket: socket.into(), peer: address, permit, by: Listener::Clear, beginning };
+        let address = self.address.parse().unwrap();
+        let permit = self.limits.admit(Some(address), Moment::default()).unwrap();
+        let peer_address = (address, 1).into();
+        let arrival = Arrival { socket: socket.into(), peer: peer_address, permit, by: Listener::Clear, beginning };
         let n = self.kernel.pick(self.posts.len());
         let post = &mut self.posts[n];
         assert!(post.inbox.hand_over(arrival).is_ok());
@@ -311,7 +317,8 @@ impl World {
         let asleep = self.kernel.asleep(n);
         let may_oversleep = rolled || changed;
         assert!(may_oversleep || !self.kernel.overslept(n), "worker {n} would have slept with work to do");
-        let now = (self.kernel.progress(), self.tape.head());
+        let asked = post.worker.ground.metrics.work[work::Step::Ask as usize].get();
+        let now = (self.kernel.progress(), self.tape.head(), asked);
         post.idle_turns = if now == post.seen && !asleep { post.idle_turns + 1 } else { 0 };
         post.seen = now;
         assert!(post.idle_turns < IDLE_TURNS_MAX, "worker {n} spins");
@@ -428,6 +435,7 @@ impl World {
                 [0; 3],
                 "websockets, bytes of unfinished messages, bytes held"
             );
+            assert_eq!(worker.desk.asking.waiting(), (0, 0), "commands that wait");
             if *alive {
                 let figures = [&metrics.connections, &metrics.pending_bytes, &metrics.behind, &metrics.segments_pinned];
                 assert_eq!(figures.map(|figure| figure.get()), [0; 4], "connections, pending bytes, behind, pinned");

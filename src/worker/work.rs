@@ -74,6 +74,7 @@ type BySteps<T> = [T; STEPS.len()];
 
 impl Step {
     /// Every step.
+    #[cfg(all(any(test, fuzzing), not(loom)))]
     pub const ALL: BySteps<Step> =
         [Step::Read, Step::Ask, Step::Plan, Step::Serve, Step::Tick, Step::Go, Step::LookAfter];
 
@@ -136,6 +137,13 @@ impl Work {
         self.left
     }
 
+    /// Whether what costs so much and can't be divided may begin: there is room for it, or half of the step is left, which is as
+    /// much as there will surely be again.
+    #[inline]
+    pub fn has_room_for(&self, units: u64) -> bool {
+        self.left >= units.min((self.left + self.spent[self.step as usize]) / 2)
+    }
+
     /// Whether the step has used up its allotment: what is left to do is for the next turn.
     #[inline]
     pub fn is_over(&self) -> bool {
@@ -149,6 +157,7 @@ impl Work {
     }
 
     /// What each step of this turn has cost.
+    #[cfg(all(any(test, fuzzing), not(loom)))]
     pub fn spent(&self) -> BySteps<u64> {
         self.spent
     }

@@ -152,7 +152,7 @@ fn floods(args: &[&str], path: &'static str, flood: Vec<u8>) {
             assert_eq!(flood_until_closed(&address, path, &flood), 4003);
         }
     }));
-    assert_eq!(scene.metric("stentor_refusals_total", "reason=\"rate_limited\""), 5.0);
+    wait_for("refusals", || scene.metric("stentor_refusals_total", "reason=\"rate_limited\"") == 5.0);
     assert_eq!(scene.metric("stentor_websocket_closes_total", "code=\"4003\""), 5.0);
 }
 

@@ -12,8 +12,7 @@ pub const EVERYTHING: Attack = attack(
     "1 address, 1 connection that subscribes to > 1,500 times in 73 KiB beside 20,000 topics, again and again",
     everything,
 )
-.memory(64, 32)
-.later();
+.memory(64, 32);
 
 fn everything(attacker: &Attacker) {
     attacker.publish_topics("attack.list", attacker.count(20_000), "1");
@@ -25,8 +24,7 @@ pub const EVERYTHING_OF_MANY: Attack = attack(
     "2 addresses with 30,000 topics each, 1 connection that subscribes to > 1,500 times in 73 KiB, again and again",
     everything_of_many,
 )
-.memory(96, 64)
-.later();
+.memory(96, 64);
 
 fn everything_of_many(attacker: &Attacker) {
     attacker.publish_topics("attack.list", attacker.count(TOPICS), "1");
@@ -44,8 +42,7 @@ pub const FORTY: Attack = attack(
     "1 address, 40 clients, each of which is a cohort, that come and subscribe to > beside 20,000 topics, again and again",
     forty,
 )
-.memory(64, 32)
-.later();
+.memory(64, 32);
 
 fn forty(attacker: &Attacker) {
     attacker.publish_topics("attack.list", attacker.count(20_000), "1");
@@ -68,8 +65,7 @@ pub const PATTERN_COMMANDS: Attack = attack(
     "1 address, 2 commands with 1,000 patterns each beside 20,000 topics, again and again",
     pattern_commands,
 )
-.memory(64, 32)
-.later();
+.memory(64, 32);
 
 fn pattern_commands(attacker: &Attacker) {
     attacker.publish_topics("attack.list", attacker.count(20_000), "1");
@@ -82,8 +78,7 @@ pub const REFUSED: Attack = attack(
     "1 address, 1 connection with 1,024 names whose further commands with 1,000 patterns each are all refused: what a refusal costs",
     refused,
 )
-.memory(64, 32)
-.later();
+.memory(64, 32);
 
 fn refused(attacker: &Attacker) {
     attacker.publish_topics("attack.list", attacker.count(20_000), "1");
@@ -100,8 +95,7 @@ pub const FROM_PATTERNS: Attack = attack(
      against each",
     from_patterns,
 )
-.memory(64, 32)
-.later();
+.memory(64, 32);
 
 fn from_patterns(attacker: &Attacker) {
     let from: Vec<String> = (0..500).map(|n| format!("\"attack.q.{n}.y\":[\"k\",1]")).collect();
@@ -116,8 +110,7 @@ pub const RESUMES: Attack = attack(
     "1 address, 10 connections that ask for all there was on 1,000 topics, from their first publications, again and again",
     resumes,
 )
-.memory(192, 48)
-.later();
+.memory(192, 48);
 
 fn resumes(attacker: &Attacker) {
     let count = attacker.count(1000);
@@ -143,8 +136,7 @@ pub const FLIPPER: Attack = attack(
      each change is a cohort",
     flipper,
 )
-.memory(64, 32)
-.later();
+.memory(64, 32);
 
 fn flipper(attacker: &Attacker) {
     while attacker.goes_on() {
@@ -173,8 +165,7 @@ pub const UNSUBS: Attack = attack(
      times in 64 KiB: what is noted for each",
     unsubs,
 )
-.memory(96, 48)
-.later();
+.memory(96, 48);
 
 fn unsubs(attacker: &Attacker) {
     attacker.publish_topics("attack.told", attacker.count(5000), "\"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\"");
@@ -190,8 +181,7 @@ pub const SNAPSHOTS_AGAIN: Attack = attack(
      asked whether there is room for it",
     snapshots_again,
 )
-.memory(96, 48)
-.later();
+.memory(96, 48);
 
 fn snapshots_again(attacker: &Attacker) {
     attacker.publish_topics("attack.values", attacker.count(3600), &format!("\"{}\"", "x".repeat(4000)));
@@ -209,8 +199,7 @@ pub const DEEP_PATTERNS: Attack = attack(
     "1 address, 100 connections with 1,000 patterns of ten segments each: what the server keeps for each segment",
     deep_patterns,
 )
-.memory(256, 128)
-.later();
+.memory(256, 128);
 
 fn deep_patterns(attacker: &Attacker) {
     let open = |n: usize| {

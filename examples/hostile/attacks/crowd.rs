@@ -186,7 +186,7 @@ pub const STALLED_CROWD: Attack = attack(
 fn stalled_crowd(attacker: &Attacker) {
     let some = wire::publish_lines((0..40).map(|n| format!("attack.{n}")), &format!("\"{}\"", "x".repeat(4000)));
     let mut published = Instant::now();
-    let open = |_| attacker.upgraded("/ws?topics=attack.%3E");
+    let open = |_| attacker.upgraded("/ws?topics=attack.%3E").inspect(wire::take_little);
     attacker.hold(attacker.count(4500), open, Duration::from_millis(5), |_| {
         if published.elapsed() > Duration::from_millis(20) {
             published = Instant::now();

@@ -53,8 +53,7 @@ pub const SNAPSHOTS: Attack = attack(
     "1 address, 60 connections that each ask for 15 MB of last values and read nothing: memory",
     snapshots,
 )
-.memory(192, 24)
-.later();
+.memory(192, 24);
 
 fn snapshots(attacker: &Attacker) {
     attacker.publish_topics("attack.values", attacker.count(3600), &format!("\"{}\"", "x".repeat(4000)));
@@ -67,8 +66,7 @@ pub const TOLD: Attack = attack(
     "1 address, 300 subscribers of newest values of 20,000 topics that read nothing: what is noted for each of what it was told",
     told,
 )
-.memory(192, 48)
-.later();
+.memory(192, 48);
 
 fn told(attacker: &Attacker) {
     attacker.publish_topics("attack.told", attacker.count(20_000), "1");
@@ -87,8 +85,7 @@ pub const STAGES: Attack = attack(
      what is noted for each change",
     stages,
 )
-.memory(96, 48)
-.later();
+.memory(96, 48);
 
 fn stages(attacker: &Attacker) {
     attacker.publish_topics("attack.told", attacker.count(20_000), "1");

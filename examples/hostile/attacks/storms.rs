@@ -162,8 +162,7 @@ pub const LISTS: Attack = attack(
     "1 address, 10 connections that ask for their 1,024 subscriptions without end, renewed as they are closed",
     lists,
 )
-.memory(64, 16)
-.later();
+.memory(64, 16);
 
 fn lists(attacker: &Attacker) {
     let open = |n: usize| {

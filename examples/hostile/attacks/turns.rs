@@ -25,8 +25,7 @@ pub const PATTERNS: Attack = attack(
     "1 address, 4 connections that subscribe to > again and again beside 20,000 topics: all of them are looked at each time",
     patterns,
 )
-.memory(64, 32)
-.later();
+.memory(64, 32);
 
 fn patterns(attacker: &Attacker) {
     attacker.publish_topics("attack.list", attacker.count(20_000), "1");
@@ -106,8 +105,7 @@ pub const NEW_NAMES: Attack = attack(
      each name is held against all of them",
     new_names,
 )
-.memory(64, 32)
-.later();
+.memory(64, 32);
 
 fn new_names(attacker: &Attacker) {
     let known = attacker.upgraded("/ws?topics=attack.%3E");
@@ -166,8 +164,7 @@ pub const PATTERN_LISTS: Attack = attack(
      pattern, some of them under the tape's lock",
     pattern_lists,
 )
-.memory(64, 32)
-.later();
+.memory(64, 32);
 
 fn pattern_lists(attacker: &Attacker) {
     attacker.publish_topics("attack.list", attacker.count(20_000), "1");

@@ -28,6 +28,12 @@ pub fn reset_at_close(stream: &TcpStream) {
     let _ = SockRef::from(stream).set_linger(Some(Duration::ZERO));
 }
 
+/// From now on its kernel takes little that isn't read. What thousands here leave unread is in the memory of one kernel, which is the
+/// server's as well, and which slows everybody down when its TCP has too much: an attacker who is elsewhere has his own.
+pub fn take_little(stream: &TcpStream) {
+    let _ = SockRef::from(stream).set_recv_buffer_size(16 * 1024);
+}
+
 /// A GET request, with further header lines.
 pub fn get(path: &str, headers: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n").into_bytes()

@@ -9,6 +9,7 @@ use super::{
         fan::{AsOf, Pace, Unserved},
         out::Backlog,
     },
+    beginnings::Beginnings,
     order::Places,
     resume::Resume,
     round::{PacedRound, Round},
@@ -27,6 +28,14 @@ pub enum Stands {
     /// It is on the list of those to go on this turn.
     Listed,
 }
+
+/// Changes of its subscription that a connection has not come to yet. Each keeps a cohort, so there are no more: the next command
+/// waits (`desk/asking.rs`).
+pub const STAGES_MAX: usize = 8;
+
+/// Bytes of answers that a client may leave lying before the next command waits; less if `--max-pending` is less than twice as
+/// much. Four full sends: whoever reads is never asked to wait.
+const LADEN_BYTES: usize = 256 * 1024;
 
 /// A cursor that is behind: the socket was full, or the connection has just subscribed.
 #[derive(Debug)]
@@ -57,6 +66,8 @@ pub struct Behind {
     pub round: Round,
     /// The same for each of its rates, those of the cohort that it is under at `position`.
     pub paces: Vec<PacedRound>,
+    /// What its subscription begins with and is still to be said, before anything from `position` on.
+    pub begins: Option<Box<Beginnings>>,
     /// What it has missed and is sent first; `position` is within that meanwhile.
     pub resume: Option<Resume>,
 }
@@ -68,12 +79,21 @@ pub struct Stage {
     pub until: Position,
     /// The cohort up to there.
     pub cohort: Option<CohortId>,
-    /// What to say there: the acknowledgement and the snapshots.
+    /// What to say there: the acknowledgement, and what was answered since.
     pub then: Vec<u8>,
+    /// What to say behind it, and then what was answered since.
+    pub begins: Option<Box<Beginnings>>,
     /// What is newest there, where names are delivered in newest values up to there or from there on.
     pub as_of: Option<Arc<AsOf>>,
     /// What it missed before and is sent then.
     pub resume: Option<Resume>,
+}
+
+/// Whether so much waits for a client, `out` bytes of answers with it, that what it asks for has to wait as well.
+pub fn is_laden(out: usize, behind: Option<&Behind>, pending_max: usize) -> bool {
+    let said = behind.map_or(0, Behind::said);
+    let changes = behind.map_or(0, |behind| behind.stages.len() + usize::from(behind.begins.is_some()));
+    changes >= STAGES_MAX || out + said >= LADEN_BYTES.min(pending_max / 2)
 }
 
 impl Behind {
@@ -101,6 +121,7 @@ impl Behind {
             told,
             round: Round::default(),
             paces,
+            begins: None,
             resume: None,
         }
     }
@@ -127,9 +148,28 @@ impl Behind {
         subscribed.then_some(self.position)
     }
 
-    /// Bytes that are to be said when it comes to its stages.
+    /// Bytes that were written and are to be said when it comes to its stages, and behind those that it has come to.
+    fn said(&self) -> usize {
+        let begins = self.begins.iter().chain(self.stages.iter().filter_map(|stage| stage.begins.as_ref()));
+        let then: usize = self.stages.iter().map(|stage| stage.then.len()).sum();
+        then + begins.map(|begins| begins.after.len()).sum::<usize>()
+    }
+
+    /// Bytes that are to be said when it comes to its stages, and at those that it has come to.
     pub fn staged(&self) -> usize {
-        self.stages.iter().map(|stage| stage.then.len()).sum()
+        let begins = self.begins.iter().chain(self.stages.iter().filter_map(|stage| stage.begins.as_ref()));
+        let said: usize = self.stages.iter().map(|stage| stage.then.len()).sum();
+        said + begins.map(|begins| begins.waiting()).sum::<usize>()
+    }
+
+    /// Where answers go that may not overtake the acknowledgement of a change, nor what the subscription begins with; none if
+    /// there is nothing to overtake.
+    pub fn last_words(&mut self) -> Option<&mut Vec<u8>> {
+        match self.stages.back_mut() {
+            Some(Stage { begins: Some(begins), .. }) => Some(&mut begins.after),
+            Some(stage) => Some(&mut stage.then),
+            None => self.begins.as_mut().map(|begins| &mut begins.after),
+        }
     }
 
     /// Puts the rest of a publication before everything else that its connection is to be sent.

@@ -12,6 +12,7 @@
 //! Others give a cursor to this part ([`Cursors::begin`], [`Cursors::take`]) and take it back ([`Cursors::end`]). Who has caught
 //! up, and whose connection broke on the way, is told as a value ([`Came`]).
 
+mod beginnings;
 mod behind;
 mod held;
 mod lag;
@@ -24,6 +25,13 @@ mod walk;
 
 use std::{collections::VecDeque, io::ErrorKind};
 
+pub use self::{
+    beginnings::{Beginnings, Found, Resumed},
+    behind::{Behind, Stage},
+    lag::Lagged,
+    resume::Resume,
+    told::as_of,
+};
 use self::{
     behind::Stands,
     lag::next_needed,
@@ -32,16 +40,10 @@ use self::{
     slow::Survey,
     walk::{Plan, Reached, Walk},
 };
-pub use self::{
-    behind::{Behind, Stage},
-    lag::Lagged,
-    resume::Resume,
-    told::as_of,
-};
 #[cfg(all(any(test, fuzzing), not(loom)))]
 use super::connection::CohortId;
 use super::{
-    connection::Connection,
+    connection::{Connection, Undone},
     connections::Connections,
     cursor::Cursor,
     fan::{Unsent, interest::Interest},
@@ -87,6 +89,8 @@ struct One {
 pub enum Came {
     /// It has caught up: it is the fan's from here on.
     Up(Token),
+    /// It is on its way, and what its connection has asked for since can be done.
+    On(Token),
     /// Its connection is broken.
     Broken(Token, ErrorKind),
 }
@@ -226,9 +230,19 @@ impl Cursors {
         self.list(token, connection);
     }
 
-    /// What a connection is to be told at the last change of its subscription, if it has one before it.
+    /// Where answers go that have to wait for changes of the connection's subscription, if they have to.
     pub fn last_words<S>(&mut self, token: Token, connection: &Connection<S>) -> Option<&mut Vec<u8>> {
-        self.of_mut(token, connection)?.stages.back_mut().map(|stage| &mut stage.then)
+        self.of_mut(token, connection)?.last_words()
+    }
+
+    /// What follows what a connection's subscription begins with, if that is being said.
+    pub fn begun_words<S>(&mut self, token: Token, connection: &Connection<S>) -> Option<&mut Vec<u8>> {
+        self.of_mut(token, connection)?.begins.as_mut().map(|begins| &mut begins.after)
+    }
+
+    /// Whether so much waits for a connection that what it asks for has to wait as well.
+    pub fn is_laden<S>(&self, token: Token, connection: &Connection<S>, pending_max: usize) -> bool {
+        behind::is_laden(connection.out.len(), self.of(token, connection), pending_max)
     }
 
     /// Bytes that a connection is to be told at changes of its subscription.
@@ -351,6 +365,11 @@ impl Cursors {
                 }
             }
             let reached = (Walk { ground, interest, connection, behind }).go(buffers);
+            if connection.undone == Undone::Parked
+                && !behind::is_laden(connection.out.len(), Some(behind), ground.settings.pending_max)
+            {
+                self.came.push_back(Came::On(token));
+            }
             self.touch(token);
             match reached {
                 Reached::Enough => drop(self.list(token, connection)),
@@ -453,6 +472,7 @@ impl Cursors {
             let resumes = behind.resume.iter().chain(behind.stages.iter().filter_map(|stage| stage.resume.as_ref()));
             resumes.for_each(|resume| assert!(resume.from < resume.until, "what was missed comes before"));
             assert!(behind.rest <= connection.out.len(), "the rest of a publication waits among the answers");
+            assert!(behind.stages.len() <= behind::STAGES_MAX, "{} changes wait", behind.stages.len());
         }
         let behind = connections.iter().filter(|(_, it)| matches!(it.cursor, Cursor::Behind(_))).count();
         assert_eq!(self.all.len(), behind, "whoever is behind is on the list");

@@ -27,6 +27,7 @@ use super::{
         work::price,
     },
     Behind, Buffers, Stage,
+    behind::STAGES_MAX,
     round::{PacedRound, Piece, Round},
     told::Told,
 };
@@ -44,8 +45,12 @@ const ENTRIES_MIN: usize = 64;
 /// Sends for one cursor in one turn.
 const STEP_SENDS: usize = 4;
 
-/// Stages that one cursor enters before a step.
-const STEP_STAGES: usize = 256;
+/// Stages that one cursor enters before a step: all that there may be.
+const STEP_STAGES: usize = STAGES_MAX;
+
+/// Bytes and topics of what a subscription begins with that are written at once.
+const SAY_BYTES: usize = SEND_MAX / 2;
+const SAY_TOPICS: u64 = 1024;
 
 /// Pieces of the tape to be sent to one connection in this order, adjacent ones merged.
 #[derive(Debug, Default)]
@@ -147,9 +152,8 @@ impl<E: Edge> Walk<'_, E> {
     fn enter_all_here(&mut self) {
         for _ in 0..STEP_STAGES {
             let behind = &mut *self.behind;
-            let Some(stage) = behind.stages.front().filter(|_| behind.offset == 0 && behind.resume.is_none()) else {
-                return;
-            };
+            let is_within = behind.offset > 0 || behind.begins.is_some() || behind.resume.is_some();
+            let Some(stage) = behind.stages.front().filter(|_| !is_within) else { return };
             let until = stage.until;
             let here = match stage.cohort {
                 Some(cohort) => until <= behind.position && self.interest.cohort(cohort).paces.is_empty(),
@@ -169,6 +173,9 @@ impl<E: Edge> Walk<'_, E> {
         let (position, offset) = (behind.position, behind.offset);
         if offset == 0 && !self.connection.out.is_empty() {
             return self.flush();
+        }
+        if behind.begins.is_some() {
+            return self.say();
         }
         if let Some(resume) = &behind.resume {
             if position < resume.until {
@@ -218,6 +225,19 @@ impl<E: Edge> Walk<'_, E> {
             Outcome::Full(_) => Step::Full,
             Outcome::Broken(why) => Step::Broken(why),
         }
+    }
+
+    /// Writes some of what the subscription begins with.
+    fn say(&mut self) -> Step {
+        let Some(begins) = &mut self.behind.begins else { return Step::On };
+        let (lane, out) = (self.connection.lane, &mut self.connection.out);
+        let mut topics = 0;
+        out.write(|out| topics = begins.push_some(lane, out, SAY_BYTES, SAY_TOPICS));
+        self.ground.work.charge(topics * price::MATCH + price::lines(out.len()));
+        if begins.is_over() {
+            self.behind.begins = None;
+        }
+        Step::On
     }
 
     /// Whether it has caught up in everything.
@@ -325,8 +345,9 @@ impl<E: Edge> Walk<'_, E> {
     fn enter_next_stage(&mut self) {
         let Walk { ground, interest, connection, behind } = self;
         let Some(stage) = behind.stages.pop_front() else { return };
-        let Stage { until, cohort: older, then, as_of, resume } = stage;
+        let Stage { until, cohort: older, then, begins, as_of, resume } = stage;
         connection.out.push(then);
+        behind.begins = begins;
         let cohort = behind.cohort(connection.cohort);
         // Everything before was sent or told.
         let tells = connection.lane.words().tells();

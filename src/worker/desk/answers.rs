@@ -99,6 +99,7 @@ impl<E: Edge> Clerk<'_, E> {
             }
             Outcome::Broken(why) => self.lost(token, why),
         }
+        self.ease(token);
         self.note_held(token);
     }
 

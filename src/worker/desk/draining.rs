@@ -131,11 +131,11 @@ impl<E: Edge> Clerk<'_, E> {
         true
     }
 
-    /// Whether all that was published was sent to everybody.
+    /// Whether all that was published was sent to everybody, and what was asked for was done.
     fn has_caught_up(&self) -> bool {
         let Clerk { ground, fan, cursors, .. } = self;
         let is_sent = fan.interest.is_empty() || (fan.position() >= ground.tape.head() && !fan.owes());
-        is_sent && cursors.is_empty()
+        is_sent && cursors.is_empty() && !self.desk.asking.is_busy()
     }
 
     /// Whether nothing is left to say to this one.
@@ -154,7 +154,15 @@ impl<E: Edge> Clerk<'_, E> {
             Phase::Open if connection.lane.words().tells() => {
                 let words = connection.lane.words();
                 let retry = self.ground.settings.drain_timeout.as_millis() as u64;
-                self.answer(token, |out| words.push_reply(out, &Reply::Draining { retry_ms: [0, retry] }));
+                let draining = Reply::Draining { retry_ms: [0, retry] };
+                // What its subscription begins with stays in one piece.
+                match self.cursors.begun_words(token, connection) {
+                    Some(after) => {
+                        words.push_reply(after, &draining);
+                        self.note_held(token);
+                    }
+                    None => self.answer(token, |out| words.push_reply(out, &draining)),
+                }
             }
             // A request that is still on the way would be answered by a server that is gone.
             Phase::Request => self.remove(token),

@@ -66,7 +66,7 @@ impl<E: Edge> Clerk<'_, E> {
     /// Bytes of answers that wait for a connection, and of everything that it holds.
     fn count(&self, token: Token, connection: &Connection<E::Socket>) -> (usize, usize) {
         let answers = connection.out.held() + self.cursors.staged_of(token, connection);
-        let came = connection.request.capacity() + connection.decoder.buffered();
+        let came = connection.request.capacity() + connection.decoder.buffered() + self.desk.asking.held(token);
         (answers, answers + came + self.cursors.held(token, connection))
     }
 
@@ -74,7 +74,7 @@ impl<E: Edge> Clerk<'_, E> {
     fn settle(&mut self, token: Token) {
         let Some(connection) = self.connections.get(token) else { return };
         let (answers, all) = self.count(token, connection);
-        let beside = all - connection.decoder.buffered();
+        let beside = all - connection.decoder.buffered() - self.desk.asking.messages_of(token);
         let group = connection.group();
         let is_large = all >= HELD_LEAST;
         let may_be_cut = is_large && !self.is_conflated(token);

@@ -1,8 +1,12 @@
 //! What clients send: frames, commands, and publications.
 
 use super::{
-    super::connection::{Connection, Phase},
+    super::{
+        connection::{Connection, Phase},
+        work::price,
+    },
     Clerk, Doom,
+    asking::Job,
     closing::Farewell,
 };
 use crate::{
@@ -17,6 +21,9 @@ use crate::{
     tape::{About, Appended},
     websocket::{CloseCode, Decoder, Event, Role, frame},
 };
+
+/// A message that is read, against one that is copied.
+const READ: u64 = 4;
 
 impl<E: Edge> Clerk<'_, E> {
     /// Takes in bytes of a connection that speaks WebSocket.
@@ -37,6 +44,11 @@ impl<E: Edge> Clerk<'_, E> {
                 }
             }
             if self.connections.named(handle).is_none() {
+                break;
+            }
+            if self.desk.doomed.back().is_some_and(|(doomed, _)| *doomed == handle) {
+                // There was no room for a message.
+                decoder.end();
                 break;
             }
         }
@@ -64,7 +76,10 @@ impl<E: Edge> Clerk<'_, E> {
         let phase = *phase;
         match event {
             Event::Close(close) if matches!(phase, Phase::Open | Phase::Closing) => {
-                self.peer_closes(token, close.map(|(code, _)| code));
+                let code = close.map(|(code, _)| code);
+                if !self.ends_later(token, Some(code)) {
+                    self.peer_closes(token, code);
+                }
             }
             _ if phase != Phase::Open => {}
             Event::Ping(payload) => {
@@ -81,21 +96,25 @@ impl<E: Edge> Clerk<'_, E> {
         }
     }
 
-    /// Does what a message asks for, as the connection's lane reads it.
-    fn hear(&mut self, token: Token, message: Payload<'_>) {
-        self.ground.metrics.messages.add(1);
-        let Some(connection) = self.connections.get(token) else { return };
-        let words = connection.lane.words();
-        match words.read(message, &self.ground.command_limits()) {
-            Asked::Command(command) => self.obey(token, command),
+    /// Does what a message asks for, as the connection's lane reads it; of one that ends, only what it publishes. What goes on over
+    /// turns is returned.
+    pub fn carry_out(&mut self, token: Token, message: Payload<'_>, ends: bool) -> Option<Job> {
+        self.ground.work.charge(READ * price::lines(message.bytes().len()));
+        let words = self.connections.get(token)?.lane.words();
+        let asked = words.read(message, &self.ground.command_limits());
+        let publishes = matches!(&asked, Asked::Publish(_) | Asked::Command(Ok(Command { op: Op::Pub { .. }, .. })));
+        match asked {
+            _ if ends && !publishes => {}
+            Asked::Command(command) => return self.obey(token, command),
             Asked::Publish(payload) => self.publish_raw(token, payload),
             Asked::Unfit(code, reason) => self.close(token, Farewell { code: Some(code), reason, error: None }),
             Asked::Nothing => {}
         }
+        None
     }
 
-    /// Does what a command asks for.
-    fn obey(&mut self, token: Token, command: Result<Command<'_>, CommandError<'_>>) {
+    /// Does what a command asks for. What goes on over turns is returned.
+    fn obey(&mut self, token: Token, command: Result<Command<'_>, CommandError<'_>>) -> Option<Job> {
         // Publishing without the right costs an answer like any other command.
         let publishes = match &command {
             Ok(Command { op: Op::Pub { topic, data }, .. }) => self.may_publish(token, topic).then(|| data.get().len()),
@@ -106,14 +125,14 @@ impl<E: Edge> Clerk<'_, E> {
             None => self.may_ask(token),
         };
         if !in_time {
-            return;
+            return None;
         }
         match command {
             Err(refused) => self.error(token, refused.id, refused.code, &refused.message),
             Ok(Command { id, op }) => match op {
                 Op::Pub { topic, data } => self.publish_json(token, id, &topic, data.get()),
-                Op::Sub(sub) => self.subscribe(token, id, &sub),
-                Op::Unsub { topics } => self.unsubscribe(token, id, &topics),
+                Op::Sub(sub) => return self.subscribe(token, id, &sub),
+                Op::Unsub { topics } => return self.unsubscribe(token, id, &topics),
                 Op::List => self.list_subscriptions(token, id),
                 Op::Auth { token: shown } => self.authenticate(token, id, &shown),
                 Op::Ping => {
@@ -122,6 +141,7 @@ impl<E: Edge> Clerk<'_, E> {
                 }
             },
         }
+        None
     }
 
     fn publish_json(&mut self, token: Token, id: Option<Id<'_>>, topic: &str, data: &str) {

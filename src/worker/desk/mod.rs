@@ -1,18 +1,22 @@
 //! The desk: what connections say and are told, from their requests to their ends.
 //!
-//! It takes sockets over (`arrivals`), reads what comes on them (`reading`), and does what is asked for: requests and upgrades (`requests`),
-//! frames and commands (`messages`), as often as they may come (`quota`), subscriptions with their snapshots and resume points
-//! (`subscribe`, `points`). What it has to say goes out between publications (`answers`), and a connection's end is its affair
-//! whoever found it (`closing`, `draining`). It looks after those of whom nothing is heard (`expire`, `alive`).
+//! It takes sockets over (`arrivals`), reads what comes on them (`reading`), and does what is asked for: requests and upgrades
+//! (`requests`), frames and commands (`messages`), as often as they may come (`quota`), subscriptions with their snapshots and
+//! resume points (`subscribe`, `collect`, `points`). What can't be done at once goes on over turns (`asking`). What it has to say
+//! goes out between publications (`answers`), and a connection's end is its affair whoever found it (`closing`, `draining`), also
+//! what it leaves (`leaving`). What they hold is counted (`held`). It looks after those of whom nothing is heard (`expire`, `alive`).
 //!
 //! It asks the fan and the cursors to take a connection or let it go, and neither of them knows of it.
 
 mod alive;
 mod answers;
 mod arrivals;
+mod asking;
 mod closing;
+mod collect;
 mod draining;
 mod expire;
+mod finds;
 mod held;
 mod leaving;
 mod messages;
@@ -29,7 +33,7 @@ use crossbeam_channel::Receiver;
 pub use self::reading::READ_BYTES;
 #[cfg(all(test, not(loom)))]
 pub use self::reading::READ_TURN_BYTES;
-use self::{draining::Draining, held::Held, leaving::Parted, reading::Reading};
+use self::{asking::Asking, draining::Draining, held::Held, leaving::Parted, reading::Reading};
 #[cfg(all(any(test, fuzzing), not(loom)))]
 use super::connection::CohortId;
 use super::{
@@ -64,6 +68,8 @@ pub struct Desk<S> {
     /// Something was published in this turn, and others are to be woken.
     published: bool,
     pub draining: Option<Draining>,
+    /// What was asked for and waits to be done.
+    pub asking: Asking,
     /// Connections with answers to flush.
     answered: Rota,
     /// Connections whose peers broke the rules, sent what there is no room for, or are too far behind.
@@ -102,6 +108,7 @@ impl<S> Desk<S> {
             due: Rota::default(),
             published: false,
             draining: None,
+            asking: Asking::default(),
             answered: Rota::default(),
             doomed: VecDeque::new(),
             parted: VecDeque::new(),
@@ -114,7 +121,7 @@ impl<S> Desk<S> {
     pub fn is_busy(&self) -> bool {
         let lists = [self.answered.is_empty(), self.due.is_empty(), self.doomed.is_empty(), self.parted.is_empty()];
         let draining = self.draining.as_ref().is_some_and(Draining::is_busy);
-        lists.contains(&false) || self.held.is_busy() || self.reading.is_busy() || draining
+        lists.contains(&false) || self.held.is_busy() || self.reading.is_busy() || self.asking.is_busy() || draining
     }
 
     /// How long until there is something to do because nothing happened.
@@ -131,6 +138,7 @@ impl<S> Desk<S> {
         let lists: [&mut dyn Slack; 2] = [&mut self.doomed, &mut self.parted];
         lists.into_iter().for_each(|list| list.give_back(KEPT_BY_THREAD));
         self.reading.give_back();
+        self.asking.give_back();
     }
 }
 
@@ -153,13 +161,18 @@ impl<E: Edge> Clerk<'_, E> {
 impl<S> Desk<S> {
     /// Asserts that the lists and the connections agree, between two turns.
     pub fn invariants(&self, connections: &Connections<S>) {
-        let mut timed = 0;
+        use super::connection::Undone;
+        let (mut timed, mut asked) = (0, 0);
+        let turns: std::collections::HashSet<crate::io::Token> = self.asking.tokens().collect();
         for (token, connection) in connections.iter() {
             timed += usize::from(connection.timer.is_some());
             assert!(
                 connection.timer.is_some() || self.due.tokens().any(|due| due == token),
                 "a connection has a timer, or it has come"
             );
+            asked += usize::from(connection.undone != Undone::Nothing);
+            let has_turn = connection.undone != Undone::Waits || turns.contains(&token);
+            assert!(has_turn, "whoever has something to be done has a turn, or is waited for");
             assert!(!connection.queued || connection.unread, "whoever stands in line has not been read");
             assert!(
                 !connection.answered || self.answered.tokens().any(|other| other == token),
@@ -171,11 +184,16 @@ impl<S> Desk<S> {
             );
         }
         assert_eq!(self.timers.len(), timed, "a timer for each connection that has one, and no other");
+        assert_eq!(
+            (self.asking.waiting().0, self.asking.len()),
+            (asked, asked),
+            "each of those for whom something waits is counted"
+        );
         self.reading.invariants(connections);
     }
 
     /// The cohorts of those who have left.
     pub fn parted(&self) -> impl Iterator<Item = CohortId> {
-        self.parted.iter().map(|parted| parted.cohort)
+        self.parted.iter().filter_map(Parted::cohort)
     }
 }

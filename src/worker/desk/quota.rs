@@ -83,6 +83,9 @@ impl<E: Edge> Clerk<'_, E> {
         self.ground.work.charge(price::PUBLICATION + price::lines(len));
         let (quota, now, weight) = (self.ground.settings.publications, self.ground.now, limits::weight(len));
         let Some(connection) = self.connections.get_mut(token) else { return false };
+        if let Some(account) = connection.permit.account() {
+            account.has_published(weight, now);
+        }
         if !quota.allows_several(&mut connection.publications, weight, now) {
             return self.too_often(token, quota, "publications", "--max-publications");
         }

@@ -22,7 +22,7 @@
 use super::super::connections::Connections;
 use super::{
     super::{
-        connection::{Phase, Ping, Reads},
+        connection::{Phase, Ping, Reads, Undone},
         rota::{Group, Rota},
         work::price,
     },
@@ -45,6 +45,9 @@ pub const READ_TURN_BYTES: usize = 256 * 1024;
 /// Bytes read from one connection at a time while publishers are held back.
 const SHARE: usize = 2048;
 
+/// Publishers of whom it is looked in one turn whether they are to be held back still.
+pub const LOOKS_MAX: usize = 16;
+
 /// The part of the turn's reading that is for shares.
 const SHARES: u64 = 4;
 
@@ -59,6 +62,8 @@ const BEYOND: u64 = 15_000;
 pub struct Reading {
     others: Rota,
     publishers: Rota,
+    /// Publishers of whom something was read before and waits (`asking.rs`).
+    held: Rota,
     /// It is the publishers' turn.
     alternates: bool,
     /// Bytes that may be taken from publishers in this turn.
@@ -73,7 +78,7 @@ impl Reading {
     /// Whether somebody can be read at once.
     #[inline]
     pub fn is_busy(&self) -> bool {
-        !self.others.is_empty() || !(self.publishers.is_empty() || self.awaits_workers)
+        !self.others.is_empty() || (self.has_publishers() && !self.awaits_workers)
     }
 
     /// How many stand in line.
@@ -89,7 +94,11 @@ impl Reading {
 
     /// Whether those who publish wait until workers have come on.
     pub fn awaits_workers(&self) -> bool {
-        self.awaits_workers && !self.publishers.is_empty()
+        self.awaits_workers && self.has_publishers()
+    }
+
+    fn has_publishers(&self) -> bool {
+        !(self.publishers.is_empty() && self.held.is_empty())
     }
 
     /// The workers have come on.
@@ -101,10 +110,26 @@ impl Reading {
     pub fn give_back(&mut self) {
         self.others.give_back();
         self.publishers.give_back();
+        self.held.give_back();
+    }
+
+    /// Puts somebody behind the others who wait until publishers may go on, with what they have published already.
+    pub fn hold(&mut self, group: Group, token: Token) {
+        self.held.push(group, token);
+    }
+
+    /// How many these are.
+    pub fn held_len(&self) -> usize {
+        self.held.len()
+    }
+
+    /// Takes out one of these.
+    pub fn next_held(&mut self) -> Option<Token> {
+        self.held.next()
     }
 
     /// Whether publishers are held back.
-    fn holds(&self) -> bool {
+    pub fn holds(&self) -> bool {
         self.room == 0 || self.awaits_workers
     }
 
@@ -141,6 +166,7 @@ impl<E: Edge> Clerk<'_, E> {
                 self.is_readable(event.token);
             }
         }
+        self.let_held_go_on();
         self.read_in_turns(buffer);
         self.count_hold();
     }
@@ -163,7 +189,7 @@ impl<E: Edge> Clerk<'_, E> {
                 ground.edge.interest(&mut connection.socket, false);
                 connection.reads = Reads::Parked;
             }
-            Reads::Parked => {
+            Reads::Parked | Reads::Stopped => {
                 ground.edge.unwatch(&mut connection.socket);
                 connection.reads = Reads::Apart;
             }
@@ -182,6 +208,9 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// Reads those who stand in line, until nobody does or the work of the turn is done.
     fn read_in_turns(&mut self, buffer: &mut [u8]) {
+        if self.desk.reading.holds() {
+            self.release_small();
+        }
         let whole = self.ground.work.left();
         while !self.ground.work.is_over() {
             let left = self.ground.work.left();
@@ -213,7 +242,7 @@ impl<E: Edge> Clerk<'_, E> {
         let Some(connection) = connections.get_mut(token) else { return false };
         match std::mem::replace(&mut connection.reads, Reads::Watched) {
             Reads::Watched => {}
-            Reads::Parked => ground.edge.interest(&mut connection.socket, true),
+            Reads::Parked | Reads::Stopped => ground.edge.interest(&mut connection.socket, true),
             Reads::Apart => {
                 if let Err(error) = ground.edge.watch(&mut connection.socket, token) {
                     self.lost(token, error.kind());
@@ -233,9 +262,11 @@ impl<E: Edge> Clerk<'_, E> {
         match received {
             Received::Bytes(n) => self.take_in(token, buffer, n),
             Received::Nothing => {}
+            Received::End if self.ends_later(token, None) => {}
             Received::End => self.ended(token),
             Received::Broken(why) => self.lost(token, why),
         }
+        self.stop_reading(token);
         self.note_held(token);
     }
 
@@ -259,17 +290,46 @@ impl<E: Edge> Clerk<'_, E> {
         self.count_frames(token);
         let published = self.ground.metrics.publications.get() > published;
         let is_within = self.connections.get(token).is_some_and(|connection| connection.decoder.buffered() > 0);
-        if published || is_within {
+        if published {
+            self.note_published(n);
+        } else if is_within {
             self.desk.reading.room = self.desk.reading.room.saturating_sub(n);
         }
-        if published {
-            self.desk.reading.awaits_workers |= self.some_worker_is_behind();
-        }
+        let waits_first = published && self.waits_first(token);
         let Some(connection) = self.connections.get_mut(token) else { return };
-        // In the middle of a message, it is what it was.
-        connection.publishes = published || (connection.publishes && is_within);
+        // In the middle of a message, it is what it was; and until what it has sent is looked at.
+        let is_unknown = is_within || connection.undone != Undone::Nothing;
+        connection.publishes = waits_first || (connection.publishes && is_unknown);
         if n == buffer.len() {
             self.stand_in_line(token);
+        }
+    }
+
+    /// So many bytes were published.
+    pub fn note_published(&mut self, bytes: usize) {
+        self.desk.reading.room = self.desk.reading.room.saturating_sub(bytes);
+        self.desk.reading.awaits_workers |= self.some_worker_is_behind();
+    }
+
+    /// Whether somebody who publishes is among those that are held back: whoever publishes little is not, unless there are too many
+    /// of them.
+    pub fn waits_first(&self, token: Token) -> bool {
+        let (publisher, now) = (&self.ground.shared.publisher, self.ground.now);
+        let account = self.connections.get(token).and_then(|connection| connection.permit.account());
+        account.is_none_or(|account| account.publishes_much(now)) || publisher.holds_all(now)
+    }
+
+    /// Some of those who are held back publish little by now: they are read like the others.
+    fn release_small(&mut self) {
+        for _ in 0..self.desk.reading.publishers.len().min(LOOKS_MAX) {
+            let Some(token) = self.desk.reading.publishers.next() else { break };
+            self.ground.work.charge(price::LOOK);
+            let waits_first = self.waits_first(token);
+            let Some(connection) = self.connections.get_mut(token).filter(|connection| connection.queued) else {
+                continue;
+            };
+            connection.publishes &= waits_first;
+            self.desk.reading.push(connection.group(), token, connection.publishes);
         }
     }
 
@@ -287,7 +347,7 @@ impl<E: Edge> Clerk<'_, E> {
     fn count_hold(&mut self) {
         let reading = &mut self.desk.reading;
         let held = &self.ground.shared.metrics.held[Door::WebSocket];
-        match (reading.held_since, reading.holds() && !reading.publishers.is_empty()) {
+        match (reading.held_since, reading.holds() && reading.has_publishers()) {
             (None, true) => {
                 reading.held_since = Some(self.ground.now);
                 held.times.bump();
@@ -306,9 +366,12 @@ impl Reading {
     /// Asserts that whoever is to be read stands in line.
     pub fn invariants<S>(&self, connections: &Connections<S>) {
         let in_line: std::collections::HashSet<Token> = self.others.tokens().chain(self.publishers.tokens()).collect();
+        let held: std::collections::HashSet<Token> = self.held.tokens().collect();
         for (token, connection) in connections.iter() {
+            assert!(connection.undone != Undone::Held || held.contains(&token), "whoever is held back is let go on");
             assert!(!connection.queued || in_line.contains(&token), "whoever is to be read stands in line");
-            assert!(connection.queued || connection.reads == Reads::Watched, "whoever isn't watched stands in line");
+            let is_seen = matches!(connection.reads, Reads::Watched | Reads::Stopped);
+            assert!(connection.queued || is_seen, "whoever isn't watched stands in line");
         }
     }
 }

@@ -166,7 +166,7 @@ impl<E: Edge> Clerk<'_, E> {
         self.open(token, lane, holder, upgrade);
         self.greet(token);
         if let Some(sub) = sub {
-            self.subscribe(token, None, &sub);
+            self.subscribe_first(token, &sub);
         }
         Ok(())
     }
@@ -228,7 +228,7 @@ impl<E: Edge> Clerk<'_, E> {
         }
         self.open(token, Address::Sse.lane(), holder, |out| response.write(out, false));
         self.greet(token);
-        self.subscribe(token, None, &sub);
+        self.subscribe_first(token, &sub);
         Ok(())
     }
 

@@ -1,119 +1,146 @@
 //! Subscribing: from a list of names to a cohort, a position and snapshots that leave no gap and no repeat.
 //!
 //! A subscription begins at one position of the tape. The snapshots are the topics' last values as of exactly that
-//! position: values are collected bit by bit while publishing goes on, and in the end, under the tape's lock for a moment,
-//! the few that changed meanwhile are taken again, together with the position. The connection comes to that position
+//! position: they are collected bit by bit while publishing goes on (`collect.rs`). The connection comes to that position
 //! along the tape under its older subscription, is acknowledged there, and goes on under the new one (`cursors/walk.rs`).
 
-use std::{borrow::Cow, collections::HashMap, sync::Arc};
+use std::{borrow::Cow, sync::Arc};
 
 use rustc_hash::FxHashMap;
 
 use super::{
     super::{
         cursor::Cursor,
-        cursors::{Stage, as_of},
+        cursors::{Beginnings, Found, Resume, Resumed, Stage, as_of},
         fan::{
             delivery::Delivery,
             interest::{CohortKey, NameId},
         },
+        work::price,
     },
     Clerk,
-    points::{Resumed, resume},
+    asking::Job,
+    collect::{AsOf, COUNT_AT_ONCE, Collect, Refused},
 };
 use crate::{
     io::{Edge, Token},
-    lane::Lane,
     metrics::Refusal,
-    protocol::{ErrorCode, Id, Reply, Sub, command::ResumePoint, is_pattern, matches, reply},
-    tape::{Position, Tape},
-    topic::{LastValue, TooManySubscriptions, Topic, TopicId},
+    protocol::{ErrorCode, Id, Reply, Sub, is_pattern, reply},
+    tape::Position,
+    topic::TooManySubscriptions,
 };
-
-/// Topics that are looked at under one hold of the tape's lock.
-const LOOK_AT_ONCE: u32 = 256;
 
 /// Different rates that one connection may ask for; each is a list of its own to every tick.
 const RATES_MAX: usize = 16;
 
-/// A topic as a new subscriber finds it.
-pub struct Found {
-    pub id: TopicId,
-    pub name: Arc<str>,
-    pub epoch: String,
-    pub seq: u64,
-    /// The position after its newest publication.
-    pub end: u64,
-    pub last: Option<LastValue>,
-    /// A position on the tape from which the one to resume from is found.
-    pub near: Option<u64>,
-}
+/// What a name costs that is put into an answer, looked up and in order.
+const TELL: u64 = 3 * price::MATCH;
 
-impl Found {
-    fn of(topic: &Topic, points: &Points<'_>) -> Found {
-        Found {
-            id: topic.id,
-            name: Arc::clone(&topic.name),
-            epoch: topic.epoch.to_string(),
-            seq: topic.seq,
-            end: topic.end,
-            last: topic.last.clone(),
-            near: points.get(&*topic.name).and_then(|point| topic.near(point.seq + 1)),
-        }
-    }
-}
-
-/// Where to resume, for some topics.
-type Points<'a> = HashMap<Cow<'a, str>, ResumePoint<'a>>;
+/// What a name that is listed has around it, at most.
+const LISTED_BYTES: usize = 80;
 
 /// A connection's names and how each is delivered.
 type Names = Vec<(NameId, Delivery)>;
 
 impl<E: Edge> Clerk<'_, E> {
-    /// `sub`: all of its names, or none with an error.
-    pub fn subscribe(&mut self, token: Token, id: Option<Id<'_>>, sub: &Sub<'_>) {
-        let Some(lane) = self.connections.get(token).map(|connection| connection.lane) else { return };
-        let names: Vec<&str> = sub.topics.iter().map(Cow::as_ref).collect();
-        let delivery = Delivery::of(sub);
-        let added = match self.check_rates(token, delivery).and_then(|()| self.add_names(token, &names)) {
-            Ok(added) => added,
-            Err((code, message)) => return self.error(token, id, code, &message),
-        };
-        self.fan.attach(self.ground, lane);
-        let (position, mut found) = collect(&self.ground.tape, &names, &sub.from);
-        found.sort_unstable_by_key(|topic| topic.id.slot);
-        let (resumed, resume) = resume(&mut self.ground.reader, &sub.from, delivery, &found, position);
+    /// `sub`: all of its names, or none with an error. What can't be done at once is returned.
+    pub fn subscribe(&mut self, token: Token, id: Option<Id<'_>>, sub: &Sub<'_>) -> Option<Job> {
+        let lane = self.connections.get(token)?.lane;
+        self.ground.work.charge((sub.topics.len() + sub.from.len()) as u64 * 2 * price::MATCH);
+        let collect = Box::new(Collect::new(id, lane, sub));
+        let job = Job::Sub(collect);
+        match &job {
+            Job::Sub(collect) if !collect.is_small() => Some(job),
+            _ => self.work_on(token, job),
+        }
+    }
+
+    /// The subscription that came with the connection's request.
+    pub fn subscribe_first(&mut self, token: Token, sub: &Sub<'_>) {
+        self.ground.work.charge(price::COMMAND);
+        if let Some(job) = self.subscribe(token, None, sub) {
+            self.put_by(token, job);
+            self.note_held(token);
+        }
+    }
+
+    /// Makes a subscription of which everything is known at this position.
+    ///
+    /// # Errors
+    /// Its answer would be one too many: nothing was changed.
+    pub fn conclude(&mut self, token: Token, collect: &mut Collect, at: &AsOf) -> Result<(), Refused> {
+        let delivery = collect.delivery;
+        let (resume, gone) = self.resume(collect, at);
         let mut then = Vec::new();
-        self.write_ack(lane, &mut then, id, &names, delivery, &found, &resumed);
-        self.write_beginnings(lane, &mut then, sub, &found, &resumed);
-        let pending = self.pending(token) + then.len();
-        if pending > self.ground.settings.pending_max {
-            self.remove_names(token, &added);
-            self.fan.detach(self.ground, lane);
-            let most = self.ground.settings.pending_max;
+        write_ack(collect, at, &mut then);
+        self.ground.work.charge(price::lines(then.len()));
+        let pending = self.pending(token) + then.len() + collect.bytes;
+        let most = self.ground.settings.pending_max;
+        if pending > most {
             let message = format!(
                 "the snapshots need {pending} bytes, --max-pending allows {most}: ask for fewer topics, or for no snapshot"
             );
-            return self.error(token, id, ErrorCode::TooManyTopics, &message);
+            return Err((ErrorCode::TooManyTopics, message));
         }
-        if let Err((code, message)) = self.may_hold(token, then.len()) {
-            self.remove_names(token, &added);
-            self.fan.detach(self.ground, lane);
-            return self.error(token, id, code, &message);
-        }
-        for name in &added {
-            self.fan.interest.intern(name);
-        }
+        self.may_hold(token, then.len() + collect.bytes)?;
+        let mut named: Vec<NameId> = collect.names.iter().map(|name| self.fan.interest.intern(name)).collect();
+        named.sort_unstable();
         let mut set = self.names_of(token);
-        for name in &names {
-            let name = self.fan.interest.find_name(name).expect("it is subscribed to, or was just made");
-            match set.iter_mut().find(|(other, _)| *other == name) {
-                Some((_, other)) => *other = delivery,
-                None => set.push((name, delivery)),
+        set.retain(|(name, _)| named.binary_search(name).is_err());
+        set.extend(named.into_iter().map(|name| (name, delivery)));
+        let known = self.note_found(collect, at.position);
+        let says = collect.snapshot || !collect.points.is_empty();
+        let begins = says.then(|| {
+            let (found, bytes) = (std::mem::take(&mut collect.found), collect.bytes);
+            Box::new(Beginnings {
+                topics: found.into_all().into_iter(),
+                gone,
+                epoch: at.epoch,
+                after: Vec::new(),
+                bytes,
+            })
+        });
+        let until = at.position;
+        self.change(token, set, Stage { until, then, begins, resume, ..Stage::default() }, &known);
+        Ok(())
+    }
+
+    /// Sees to it that the tables know the topics that a subscription of newest values has found, which begins at `position`. Returns
+    /// their numbers there, if the tables can't know these.
+    fn note_found(&mut self, collect: &mut Collect, position: Position) -> Vec<(u32, u64)> {
+        if collect.delivery == Delivery::All {
+            return Vec::new();
+        }
+        self.ground.reader.refresh();
+        self.tell_tables_of_all(collect, position);
+        if self.fan.position() >= self.ground.reader.floor() {
+            return Vec::new();
+        }
+        collect.found.iter().map(|topic| (topic.id.slot, topic.seq)).collect()
+    }
+
+    /// Decides what becomes of each topic that is resumed. Returns what has to be sent again, and those that are gone altogether.
+    fn resume(&mut self, collect: &mut Collect, at: &AsOf) -> (Option<Resume>, Vec<Box<str>>) {
+        let mut resume = Resume { from: at.position, until: at.position, seen: FxHashMap::default() };
+        let (mut gone, epoch) = (Vec::new(), at.epoch.to_string());
+        let (floor, delivery) = (self.ground.reader.floor(), collect.delivery);
+        let points = std::mem::take(&mut collect.points);
+        for (topic, point) in &points {
+            let Some(found) = collect.named_mut(topic) else {
+                if point.seq > 0 || *point.epoch != *epoch {
+                    gone.push(topic.clone());
+                }
+                continue;
+            };
+            found.becomes = point.becomes(found, delivery, floor);
+            let missed = found.missed.filter(|_| point.seq < found.seq);
+            if let (Some(Resumed::Behind(seq)), Some(missed)) = (found.becomes, missed) {
+                resume.from = resume.from.min(missed);
+                resume.seen.insert(found.id.slot, seq);
             }
         }
-        let known = if delivery == Delivery::All { Vec::new() } else { self.note_found(&found, position) };
-        self.change(token, set, Stage { until: position, then, resume, ..Stage::default() }, &known);
+        collect.points = points;
+        ((!resume.seen.is_empty()).then_some(resume), gone)
     }
 
     /// `/raw/TOPIC`: the one subscription of the connection, without words.
@@ -121,8 +148,13 @@ impl<E: Edge> Clerk<'_, E> {
         let Some(connection) = self.connections.get_mut(token) else { return Ok(()) };
         connection.echo = echo;
         let lane = connection.lane;
-        let added = self.add_names(token, &[&*sub.topics[0]]).map_err(|(_, message)| message)?;
-        let delivery = Delivery::of(sub);
+        self.ground.work.charge(price::COMMAND + price::NAME);
+        let (names, delivery) = ([Arc::from(&*sub.topics[0])], Delivery::of(sub));
+        let fresh = self.claim(token, delivery, &names).map_err(|(_, message)| message)?;
+        let added = self.count_names(&fresh, &names, 0).map_err(|(_, message)| {
+            self.unclaim(token, fresh.len());
+            message
+        })?;
         let set = added.iter().map(|name| (self.fan.interest.intern(name), delivery)).collect();
         self.fan.attach(self.ground, lane);
         let until = self.ground.tape.with_topics(|_, position| position);
@@ -130,22 +162,37 @@ impl<E: Edge> Clerk<'_, E> {
         Ok(())
     }
 
-    /// `unsub`: names that it isn't subscribed to are none afterwards either.
-    pub fn unsubscribe(&mut self, token: Token, id: Option<Id<'_>>, topics: &[Cow<'_, str>]) {
-        let Some(words) = self.connections.get(token).map(|connection| connection.lane.words()) else { return };
+    /// `unsub`: names that it isn't subscribed to are none afterwards either. What of it goes on over turns is returned.
+    pub fn unsubscribe(&mut self, token: Token, id: Option<Id<'_>>, topics: &[Cow<'_, str>]) -> Option<Job> {
+        let words = self.connections.get(token)?.lane.words();
         let mut set = self.names_of(token);
-        let is_in = |name: &NameId| set.iter().any(|(other, _)| other == name);
-        let ended: Vec<NameId> =
-            topics.iter().filter_map(|name| self.fan.interest.find_name(name)).filter(is_in).collect();
-        set.retain(|(name, _)| !ended.contains(name));
-        let texts: Vec<Arc<str>> = ended.iter().map(|name| Arc::clone(self.fan.interest.text(*name))).collect();
-        self.remove_names(token, &texts);
+        self.ground.work.charge(topics.len() as u64 * 2 * price::MATCH + set.len() as u64 * 2 * price::LOOK);
+        let is_in = |name: &NameId| set.binary_search_by_key(name, |(other, _)| *other).is_ok();
+        let named = topics.iter().filter_map(|name| self.fan.interest.find_name(name));
+        let mut ended: Vec<NameId> = named.filter(is_in).collect();
+        ended.sort_unstable();
+        set.retain(|(name, _)| ended.binary_search(name).is_err());
+        let texts = ended.iter().map(|name| Arc::clone(self.fan.interest.text(*name))).collect();
         let mut then = Vec::new();
         words.push_reply(&mut then, &Reply::Done { id });
         let until = self.ground.tape.with_topics(|_, position| position);
         self.change(token, set, Stage { until, then, ..Stage::default() }, &[]);
         // It may be far behind and never read: its acknowledgements are answers that wait like all others.
         self.bound_pending(token);
+        self.work_on(token, Job::Uncount(texts))
+    }
+
+    /// Counts names of a connection as ended, as many as there is time for; returns the others.
+    pub fn uncount_some(&mut self, token: Token, mut names: Vec<Arc<str>>) -> Option<Vec<Arc<str>>> {
+        while !names.is_empty() {
+            let some = names.split_off(names.len().saturating_sub(COUNT_AT_ONCE));
+            self.ground.work.charge(some.len() as u64 * price::NAME);
+            self.remove_names(token, &some);
+            if !self.has_time() {
+                break;
+            }
+        }
+        (!names.is_empty()).then_some(names)
     }
 
     /// `list`.
@@ -153,6 +200,13 @@ impl<E: Edge> Clerk<'_, E> {
         let names = self.names_of(token);
         let text = |(name, delivery): &(NameId, Delivery)| (Arc::clone(self.fan.interest.text(*name)), *delivery);
         let mut names: Vec<(Arc<str>, Delivery)> = names.iter().map(text).collect();
+        let bytes: usize = names.iter().map(|(name, _)| name.len() + LISTED_BYTES).sum();
+        self.ground.work.charge(names.len() as u64 * TELL + price::lines(bytes));
+        let (pending, most) = (self.pending(token) + bytes, self.ground.settings.pending_max);
+        if pending > most {
+            let message = format!("the list would make it {pending} bytes of answers, --max-pending allows {most}");
+            return self.error(token, id, ErrorCode::TooManyTopics, &message);
+        }
         names.sort_unstable();
         let topics: Vec<_> = names.iter().map(|(topic, delivery)| told(topic, None, *delivery)).collect();
         self.reply(token, &Reply::Subscriptions { id, topics: &topics });
@@ -164,27 +218,6 @@ impl<E: Edge> Clerk<'_, E> {
             Some(cohort) => self.fan.interest.cohort(cohort).key.names.to_vec(),
             None => Vec::new(),
         }
-    }
-
-    /// Notes what is known of topics that a subscription of newest values has found at `position`: their numbers as of the
-    /// worker's own position in the tables. Returns their numbers at `position`.
-    fn note_found(&mut self, found: &[Found], position: Position) -> Vec<(u32, u64)> {
-        self.ground.reader.refresh();
-        let mut first = FxHashMap::default();
-        let from = self.fan.position().max(self.ground.reader.floor()).min(position);
-        self.ground.reader.scan(from, position, |entry| {
-            first.entry(entry.topic.slot).or_insert((entry.previous, entry.seq - 1));
-            true
-        });
-        let slot = |topic: &Found| topic.id.slot;
-        for topic in found {
-            let (end, seq) = first.get(&slot(topic)).copied().unwrap_or((topic.end, topic.seq));
-            // What lies between the worker and the tape's floor is noted when the worker gets there.
-            if end <= self.fan.position().0 {
-                self.fan.interest.note_known(topic.id, &topic.name, seq);
-            }
-        }
-        found.iter().map(|topic| (slot(topic), topic.seq)).collect()
     }
 
     /// Refuses one different rate too many.
@@ -203,48 +236,65 @@ impl<E: Edge> Clerk<'_, E> {
         Ok(())
     }
 
-    /// Counts those of `names` that the connection doesn't have yet; returns them. Every subscription is made by way of this.
+    /// Finds out whether a connection may have these names, and takes what they come to of the share of its address. Returns
+    /// which of them it doesn't have yet, to be counted. Every subscription is made by way of this.
     #[warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
-    fn add_names(&mut self, token: Token, names: &[&str]) -> Result<Vec<Arc<str>>, (ErrorCode, String)> {
+    pub fn claim(&mut self, token: Token, delivery: Delivery, names: &[Arc<str>]) -> Result<Vec<u32>, Refused> {
+        self.check_rates(token, delivery)?;
         let gone = || (ErrorCode::ServerFull, "the connection has ended".to_owned());
         let holder = self.ground.settings.access.now(self.connections.get(token).ok_or_else(gone)?.holder);
         if let Some(first) = names.iter().find(|name| !holder.may_subscribe(name)) {
             return Err((ErrorCode::Forbidden, format!("{first}: you may not subscribe to that")));
         }
         let set = self.names_of(token);
-        let has = |id: NameId| set.iter().any(|(other, _)| *other == id);
-        let is_new = |name: &&&str| self.fan.interest.find_name(name).is_none_or(|id| !has(id));
-        let fresh: Vec<&str> = names.iter().filter(is_new).copied().collect();
+        let has = |id: NameId| set.binary_search_by_key(&id, |(other, _)| *other).is_ok();
+        let is_new = |name: &Arc<str>| self.fan.interest.find_name(name).is_none_or(|id| !has(id));
+        let fresh: Vec<u32> = (0..).zip(names).filter(|(_, name)| is_new(name)).map(|(at, _)| at).collect();
         let most = self.ground.settings.subscriptions_max;
         let all = set.len().saturating_add(fresh.len());
         // What it has stays, and may be changed, also where it is more than a limit that was lowered since.
-        if let Some(first) = fresh.get(most.saturating_sub(set.len())) {
+        if let Some(first) = fresh.get(most.saturating_sub(set.len())).and_then(|at| names.get(*at as usize)) {
             let message =
                 format!("{first} would be one too many: {all} subscriptions, --max-subscriptions allows {most}");
             self.ground.shared.metrics.refuse(Refusal::SubscriptionsFull);
             return Err((ErrorCode::TooManySubscriptions, message));
         }
         let permit = &mut self.connections.get_mut(token).ok_or_else(gone)?.permit;
-        let metrics = &self.ground.shared.metrics;
         if let Err(most) = permit.subscribe(fresh.len()) {
             let message = format!(
                 "{} more would be too many: --max-subscriptions-per-ip allows {most} over all connections of your address",
                 fresh.len()
             );
-            metrics.refuse(Refusal::AddressSubscriptionsFull);
+            self.ground.shared.metrics.refuse(Refusal::AddressSubscriptionsFull);
             return Err((ErrorCode::AddressFull, message));
         }
-        self.ground.shared.subscriptions.add(fresh.iter().copied()).map_err(|TooManySubscriptions| {
-            permit.unsubscribe(fresh.len());
+        Ok(fresh)
+    }
+
+    /// Counts some more of the names that were claimed, behind the first `counted` of them; returns them as they are shared.
+    #[warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
+    pub fn count_names(&mut self, fresh: &[u32], names: &[Arc<str>], counted: usize) -> Result<Vec<Arc<str>>, Refused> {
+        let rest = fresh.get(counted..).unwrap_or_default();
+        let some = rest.iter().take(COUNT_AT_ONCE).filter_map(|at| names.get(*at as usize));
+        let some: Vec<&str> = some.map(|name| &**name).collect();
+        self.ground.work.charge((some.len() as u64).saturating_mul(price::NAME));
+        self.ground.shared.subscriptions.add(some.into_iter()).map_err(|TooManySubscriptions| {
             let most = self.ground.settings.subscriptions_total_max;
             let message = format!("the server has as many subscriptions as --max-subscriptions-total {most} allows");
-            metrics.refuse(Refusal::SubscriptionsFull);
+            self.ground.shared.metrics.refuse(Refusal::SubscriptionsFull);
             (ErrorCode::ServerFull, message)
         })
     }
 
+    /// Gives back what names that were claimed and not counted have taken.
+    pub fn unclaim(&mut self, token: Token, names: usize) {
+        if let Some(connection) = self.connections.get_mut(token) {
+            connection.permit.unsubscribe(names);
+        }
+    }
+
     /// Counts `names` of a connection as ended.
-    fn remove_names(&mut self, token: Token, names: &[Arc<str>]) {
+    pub fn remove_names(&mut self, token: Token, names: &[Arc<str>]) {
         self.ground.shared.subscriptions.remove(names.iter());
         if let Some(connection) = self.connections.get_mut(token) {
             connection.permit.unsubscribe(names.len());
@@ -261,7 +311,8 @@ impl<E: Edge> Clerk<'_, E> {
         // Joining comes first: the older cohort's end must not take the names along that both have.
         let key = CohortKey { lane, names: set.into(), except };
         let joined = (!key.names.is_empty()).then(|| fan.interest.join(key, stage.until));
-        if older.or(joined).is_some() {
+        // The floor stays where it was when it was looked which numbers the tables can't know.
+        if older.or(joined).is_some() && ground.reader.head() < stage.until {
             ground.reader.refresh();
         }
         let as_of = as_of(ground, &mut fan.interest, [older, joined], stage.until, known);
@@ -273,95 +324,28 @@ impl<E: Edge> Clerk<'_, E> {
         cursors.add_stage(token, connection, Stage { cohort: older, as_of, ..stage });
         connection.cohort = joined;
     }
+}
 
-    #[expect(clippy::too_many_arguments, reason = "they are what an acknowledgement tells")]
-    fn write_ack(
-        &self,
-        lane: Lane,
-        out: &mut Vec<u8>,
-        id: Option<Id<'_>>,
-        names: &[&str],
-        delivery: Delivery,
-        found: &[Found],
-        resumed: &FxHashMap<u32, Resumed>,
-    ) {
-        let fresh = self.ground.tape.with_topics(|topics, _| topics.epoch()).to_string();
-        let of = |topic: &Found| match resumed.get(&topic.id.slot) {
-            Some(Resumed::Behind(seq)) => *seq,
-            _ => topic.seq,
-        };
-        let by_name: HashMap<&str, (&str, u64)> =
-            found.iter().map(|topic| (&*topic.name, (topic.epoch.as_str(), of(topic)))).collect();
-        let topics = names.iter().map(|name| {
+/// Appends the acknowledgement: each topic with where it goes on from.
+fn write_ack(collect: &Collect, at: &AsOf, out: &mut Vec<u8>) {
+    let epoch = |found: &Found| if found.epoch == at.epoch { None } else { Some(found.epoch.to_string()) };
+    let fresh = at.epoch.to_string();
+    let found: Vec<_> = collect.names.iter().map(|name| (name, collect.named(name))).collect();
+    let epochs: Vec<Option<String>> = found.iter().map(|(_, found)| found.and_then(epoch)).collect();
+    let topics = found.iter().zip(&epochs).map(|((name, found), epoch)| {
+        let seq = match found {
+            Some(Found { becomes: Some(Resumed::Behind(seq)), .. }) => *seq,
+            Some(found) => found.seq,
             // A topic that nobody has published on yet will begin in the present epoch.
-            let at = by_name.get(name).copied().unwrap_or((fresh.as_str(), 0));
-            told(name, (!is_pattern(name)).then_some(at), delivery)
-        });
-        let topics: Vec<_> = topics.collect();
-        lane.words().push_reply(out, &Reply::Subscribed { id, topics: &topics });
-    }
-
-    /// Resets and snapshots. A topic that is resumed needs none.
-    fn write_beginnings(
-        &self,
-        lane: Lane,
-        out: &mut Vec<u8>,
-        sub: &Sub<'_>,
-        found: &[Found],
-        resumed: &FxHashMap<u32, Resumed>,
-    ) {
-        let words = lane.words();
-        for topic in found {
-            let becomes = resumed.get(&topic.id.slot);
-            let (name, epoch, seq) = (&*topic.name, &*topic.epoch, topic.seq);
-            if let Some(Resumed::Reset(why)) = becomes {
-                words.push_reply(out, &Reply::Reset { topic: name, epoch, seq, why });
-            }
-            if let (true, Some(last)) = (sub.snapshot && !matches!(becomes, Some(Resumed::Behind(_))), &topic.last) {
-                let (ts, payload) = (last.ts, last.payload());
-                words.push_reply(out, &Reply::Snapshot { topic: name, epoch, seq, ts, payload });
-            }
-        }
-        // Topics that are gone altogether.
-        let fresh = self.ground.tape.with_topics(|topics, _| topics.epoch()).to_string();
-        let is_found = |name: &str| found.iter().any(|topic| *topic.name == *name);
-        for (name, point) in &sub.from {
-            if !is_found(name) && (point.seq > 0 || point.epoch != fresh) {
-                words.push_reply(out, &Reply::Reset { topic: name, epoch: &fresh, seq: 0, why: "epoch" });
-            }
-        }
-    }
+            None => 0,
+        };
+        told(name, (!is_pattern(name)).then_some((epoch.as_deref().unwrap_or(&fresh), seq)), collect.delivery)
+    });
+    let topics: Vec<_> = topics.collect();
+    let id = collect.id.as_deref().map(Id::again);
+    collect.lane.words().push_reply(out, &Reply::Subscribed { id, topics: &topics });
 }
 
 fn told<'a>(topic: &'a str, at: Option<(&'a str, u64)>, delivery: Delivery) -> reply::Subscription<'a> {
     reply::Subscription { topic, at, mode: delivery.mode(), rate: delivery.rate().map(|rate| rate.per_second()) }
-}
-
-/// The topics that match `names`, as of one position of the tape.
-fn collect(tape: &Tape, names: &[&str], points: &Points<'_>) -> (Position, Vec<Found>) {
-    let (patterns, mut exact): (Vec<&str>, Vec<&str>) = names.iter().partition(|name| is_pattern(name));
-    exact.sort_unstable();
-    let wanted = |topic: &Topic| {
-        exact.binary_search(&&*topic.name).is_ok() || patterns.iter().any(|pattern| matches(pattern, &topic.name))
-    };
-    let of = |topic: &Topic| Found::of(topic, points);
-    if patterns.is_empty() {
-        return tape.with_topics(|topics, position| {
-            (position, exact.iter().filter_map(|name| topics.find(name)).map(of).collect())
-        });
-    }
-    let (begun, slots) = tape.with_topics(|topics, position| (position, topics.slots()));
-    let mut found: Vec<Found> = Vec::new();
-    for first in (0..slots).step_by(LOOK_AT_ONCE as usize) {
-        let some = first..slots.min(first + LOOK_AT_ONCE);
-        tape.with_topics(|topics, _| {
-            found.extend(some.filter_map(|slot| topics.at(slot)).filter(|t| wanted(t)).map(of));
-        });
-    }
-    let all = tape.with_changed(begun, usize::MAX, |topics, changed, position| {
-        found.retain(|topic| changed.binary_search(&topic.id.slot).is_err());
-        found.extend(changed.iter().filter_map(|slot| topics.at(*slot)).filter(|topic| wanted(topic)).map(of));
-        (position, found)
-    });
-    all.expect("any number")
 }

@@ -378,6 +378,11 @@ impl Interest {
         (topic.era, topic.newest) = (self.era, newest);
     }
 
+    /// Counts how often the worker came to the tape: what was noted at another time is not known any more.
+    pub fn era(&self) -> u64 {
+        self.era
+    }
+
     /// The worker has come to the tape: of topics that have publications before now nothing is known.
     pub fn begin_era(&mut self) {
         self.era += 1;

@@ -209,7 +209,7 @@ impl Past {
     }
 
     /// How many entries are kept.
-    #[cfg(all(any(test, fuzzing), not(loom)))]
+    #[cfg(all(test, not(loom)))]
     pub fn kept(&self) -> usize {
         self.kept.iter().map(Vec::len).sum()
     }

@@ -13,13 +13,17 @@ use super::{
 };
 use crate::io::Edge;
 
+/// Sends that a cohort is served with before it is the others' turn: however many members one has, and however much each of them is
+/// owed, it doesn't keep the next one waiting.
+const STAY_SENDS: u64 = 64;
+
 impl Fan {
     /// Serves the cohorts that stand in line, as far as one turn goes.
     pub fn serve<E: Edge>(&mut self, ground: &mut Ground<E>, connections: &mut Connections<E::Socket>) {
         let mut left = ground.settings.turn_sends as u64;
         while let Some((id, ticket)) = self.line.front().copied().filter(|_| left > 0) {
             if self.interest.with_ticket(id, ticket).is_some() {
-                let sends = self.serve_one(ground, connections, id, left);
+                let sends = self.serve_one(ground, connections, id, left.min(STAY_SENDS));
                 ground.work.charge(price::SEND * sends);
                 left = left.saturating_sub(sends);
             }
@@ -28,10 +32,11 @@ impl Fan {
                 self.line.pop_front();
                 continue;
             };
+            self.line.pop_front();
             if cohort.column.is_in_round() {
+                self.line.push_back((id, ticket));
                 continue;
             }
-            self.line.pop_front();
             cohort.ticket = 0;
             if cohort.column.is_behind() {
                 self.tickets += 1;

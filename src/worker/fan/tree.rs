@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// What finding the patterns of a topic costs at most.
-#[cfg(all(any(test, fuzzing), not(loom)))]
+#[cfg(all(test, not(loom)))]
 pub const FIND_MAX: u64 = (2 << PATTERN_SEGMENTS_MAX) * price::MATCH;
 
 type NodeId = u32;

@@ -69,7 +69,9 @@ impl Script {
         match self.random.u8(..100) {
             0..12 => self.connect(),
             12..40 => self.publish(),
-            40..75 => self.say(),
+            40..70 => self.say(),
+            // At once, so that what is said later comes behind what goes on.
+            70..75 => (0..self.random.usize(1..12)).for_each(|_| self.say()),
             75..83 => self.stall(),
             83..87 => self.leave(),
             87..92 => {

@@ -97,7 +97,8 @@ fn beyond_what_may_be_held_who_asks_is_refused_then_the_largest_is_cut_that_is_n
         assert_eq!(cut(&world), 1);
         assert!(large.dropped() && !newest.dropped() && small.iter().all(|peer| !peer.dropped()));
         assert!(held(&world) < MOST as u64);
-        let again = unread(&mut world, "/ws?topics=q.2");
+        world.publish_some("q.4", 1, 40_000);
+        let again = unread(&mut world, "/ws?topics=q.4");
         assert!(read(&mut world, &again).contains("\"type\":\"snapshot\""), "there is room again");
     }
 }
@@ -105,9 +106,10 @@ fn beyond_what_may_be_held_who_asks_is_refused_then_the_largest_is_cut_that_is_n
 #[test]
 fn the_largest_is_cut_on_whichever_worker_it_is() {
     for seed in 0..6 {
-        let mut world = bounded(3, seed, 190_000, usize::MAX);
+        let mut world = bounded(3, seed, 210_000, usize::MAX);
         let middle = unread(&mut world, "/ws?topics=q.2");
-        let large = unread(&mut world, "/ws?topics=q.0,q.1");
+        // One of them may be at the edge.
+        let large = unread(&mut world, "/ws?topics=q.0,q.1,q.3");
         let small = [(); 2].map(|()| unread(&mut world, "/ws?topics=q.9"));
         grow(&mut world, [&small[0], &small[1]], 2000);
         assert_eq!(cut(&world), 1);
@@ -141,6 +143,32 @@ fn a_message_that_there_is_no_room_for_is_not_waited_for() {
     let told = read(&mut world, &writes);
     assert!(told.contains("more memory is held for clients than --max-held allows"), "{told}");
     assert!(!large.dropped() && cut(&world) == 0);
+}
+
+#[test]
+fn a_command_that_would_have_to_wait_finds_room_or_its_client_is_closed() {
+    for (most, has_room) in [(110_000, false), (130_000, true)] {
+        let mut world = bounded(1, 1, most, usize::MAX);
+        let large = unread(&mut world, "/ws?topics=q.0,q.1");
+        let asks = unread(&mut world, "/ws");
+        let sub = br#"{"op":"sub","id":1,"topics":["*.none"]}"#;
+        let ping = format!(r#"{{"op":"ping","id":2}}{}"#, " ".repeat(9500));
+        let header = [&[0x81, 0x80 | 126][..], &(ping.len() as u16).to_be_bytes(), &[0; 4]].concat();
+        // The first of them takes turns.
+        asks.write(&[&[0x81, 0x80 | sub.len() as u8, 0, 0, 0, 0], &sub[..], &header, ping.as_bytes()].concat());
+        rest(&mut world);
+        let told = read(&mut world, &asks);
+        let is_told = |what: &str| told.contains(what);
+        assert_eq!([is_told("\"ack\",\"id\":1"), is_told("\"pong\",\"id\":2")], [has_room; 2], "{told}");
+        assert_eq!(is_told("more memory is held for clients than --max-held allows"), !has_room, "{told}");
+        assert!(!large.dropped() && cut(&world) == 0);
+        assert_eq!(world.posts[0].worker.desk.asking.waiting(), (0, 0));
+        assert_eq!(
+            world.shared.subscriptions.total(),
+            2 + usize::from(has_room),
+            "nothing is left of what was not done"
+        );
+    }
 }
 
 #[test]

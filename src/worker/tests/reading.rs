@@ -11,7 +11,7 @@ fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
 
 impl World {
     /// One turn of worker `n`, at a moment.
-    fn turn_of(&mut self, n: usize) {
+    pub fn turn_of(&mut self, n: usize) {
         self.kernel.allow(Duration::ZERO);
         self.posts[n].alive = self.posts[n].worker.turn();
         self.posts[n].worker.invariants();
@@ -197,17 +197,24 @@ fn an_answer_that_came_in_the_last_moment_counts() {
 /// Two workers on one tape of 128 KiB: subscribers of `q` on the first, which is slow, and somebody who publishes on `z` on the
 /// second, more than the tape holds.
 fn two_workers() -> (World, Vec<usize>, usize) {
+    let (world, members, publisher, _) = two_workers_and(0);
+    (world, members, publisher)
+}
+
+/// The same, and so many other clients of the second.
+pub fn two_workers_and(others: usize) -> (World, Vec<usize>, usize, Vec<usize>) {
     let slow = Settings { turn_sends: 1, ..quiet() };
     let mut world = World::of(2, 3, slow, 4096, 128 * 1024);
     let members: Vec<usize> = (0..5).map(|_| world.connect_to(0, 1 << 20, || Speech::Json, &["q"])).collect();
     let publisher = world.connect_to(1, 1000, || raw("z"), &[]);
+    let others = (0..others).map(|_| world.connect_to(1, 1 << 20, || Speech::Json, &[])).collect();
     world.settle();
     for _ in 0..400 {
         let body = world.body(Kind::Text, 1000);
         world.clients[publisher].publish("z", body, false);
     }
     world.publish_some("q", 1, 0);
-    (world, members, publisher)
+    (world, members, publisher, others)
 }
 
 #[test]
