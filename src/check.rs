@@ -5,7 +5,7 @@
 //! what the kernel allows (`Machine`); the rest asks the system itself.
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::indexing_slicing))]
 
-use std::{fmt, fs, io, net::SocketAddr, path::Path};
+use std::{fmt, fs, io, net::SocketAddr, time::Duration};
 
 use bytesize::ByteSize;
 use rustix::process::{Resource, getrlimit};
@@ -13,10 +13,12 @@ use socket2::Socket;
 
 use crate::{
     access,
-    config::Config,
+    cgroup::Share,
+    config::{Config, Span},
+    cores::Places,
     feeds::replay::{Options, Replay},
     io::listener,
-    server,
+    server, tape,
 };
 
 /// What the kernel needs for an idle connection of this server, its place in the epoll set included. Measured on Linux
@@ -25,6 +27,12 @@ const KERNEL_BYTES: u64 = 4200;
 
 /// What the server itself needs for an idle connection with one subscription. Measured: 220 to 236, and 8 more since.
 const OWN_BYTES: u64 = 248;
+
+/// What a message of `/ws` has beside its payload, of a topic with a dozen letters.
+const ENVELOPE: f64 = 87.0;
+
+/// Publications a second, for an example.
+const RATE: f64 = 1000.0;
 
 /// How much a remark matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,16 +91,13 @@ pub fn check(config: &Config, passed: &[Socket]) -> Report {
     }
     remarks.extend(config.admin_listen.map(probe_admin));
     remarks.push(publishing(&config));
-    let workers = match server::pick_cores(&config) {
-        Ok(cores) => {
-            let count = cores.len();
-            let cores: Option<Vec<String>> = cores.iter().map(|core| core.map(|core| core.id.to_string())).collect();
-            let place = cores.map_or("not pinned".to_owned(), |cores| format!("pinned to cores {}", cores.join(",")));
-            remarks.push((
-                Weight::Note,
-                format!("{count} workers, {place}; {} acceptors for each address", config.acceptors),
-            ));
-            count
+    let workers = match Places::pick(&config) {
+        Ok(places) => {
+            let text = format!("{}; {} acceptors for each address", places.sentence(), config.acceptors);
+            remarks.push((Weight::Note, text));
+            remarks.extend(places.by_quota().map(|text| (Weight::Note, text)));
+            remarks.extend(places.too_many().map(|text| (Weight::Warning, text)));
+            places.workers.len()
         }
         Err(error) => {
             remarks.push((Weight::Error, error.to_string()));
@@ -159,7 +164,8 @@ struct Machine {
     receive_buffer_max: Option<u64>,
     ports: Option<(u64, u64)>,
     tcp_memory: Option<u64>,
-    memory: Option<u64>,
+    /// And whose limit it is.
+    memory: Option<(u64, &'static str)>,
 }
 
 impl Machine {
@@ -169,9 +175,10 @@ impl Machine {
         let pages_max = numbers("/proc/sys/net/ipv4/tcp_mem").get(2).copied();
         let total = fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
             let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-            line.split_whitespace().next()?.parse::<u64>().ok()
+            let kib = line.split_whitespace().next()?.parse::<u64>().ok()?;
+            Some((kib.saturating_mul(1024), "on this machine"))
         });
-        let own_share = cgroup_memory();
+        let own_share = Share::own().memory.map(|bytes| (bytes, "for the control group of this process"));
         Machine {
             descriptors_hard: getrlimit(Resource::Nofile).maximum,
             descriptors_system: number("/proc/sys/fs/file-max"),
@@ -183,7 +190,7 @@ impl Machine {
                 _ => None,
             },
             tcp_memory: pages_max.map(|pages| pages.saturating_mul(page)),
-            memory: [total.map(|kib| kib.saturating_mul(1024)), own_share].into_iter().flatten().min(),
+            memory: [total, own_share].into_iter().flatten().min(),
         }
     }
 }
@@ -192,14 +199,6 @@ impl Machine {
 fn numbers(path: &str) -> Vec<u64> {
     let text = fs::read_to_string(path).unwrap_or_default();
     text.split_whitespace().map_while(|word| word.parse().ok()).collect()
-}
-
-/// The memory that the control group of this process may have, where it has a limit.
-fn cgroup_memory() -> Option<u64> {
-    let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
-    let group = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
-    let limit = Path::new("/sys/fs/cgroup").join(group.trim_start_matches('/')).join("memory.max");
-    fs::read_to_string(limit).ok()?.trim().parse().ok()
 }
 
 /// Holds the settings against the machine.
@@ -299,9 +298,10 @@ fn memory(config: &Config, machine: &Machine) -> Vec<(Weight, String)> {
             config.max_held, config.max_http_pending
         ),
     ));
-    if let Some(limit) = machine.memory.filter(|limit| all > *limit) {
+    remarks.push((Weight::Note, stalling(config)));
+    if let Some((limit, whose)) = machine.memory.filter(|(limit, _)| all > *limit) {
         let text = format!(
-            "--retain, --max-values and {connections} idle connections come to {}, and there is {}: lower them",
+            "--retain, --max-values and {connections} idle connections come to {}, and there is {} {whose}: lower them",
             size(all),
             size(limit)
         );
@@ -318,6 +318,20 @@ fn memory(config: &Config, machine: &Machine) -> Vec<(Weight, String)> {
     remarks
 }
 
+/// For how long the tape holds what may be published: a program that isn't running knows no rate, so at a round one.
+fn stalling(config: &Config) -> String {
+    let holds = |payload: f64| config.retain.as_u64() as f64 / tape::cost(payload + ENVELOPE, 1);
+    let [small, large] = [100.0, 1000.0].map(holds);
+    let [long, short] = [small, large].map(|count| Span::new(Duration::from_secs((count / RATE) as u64)));
+    let [small, large] = [small / 1000.0, large / 1000.0];
+    format!(
+        "a subscriber may stall for as long as --retain {} holds what is published: for /ws alone about {small:.0} thousand publications of 100 \
+         bytes, {long} at {RATE} a second, or {large:.0} thousand of 1000 bytes, {short}; with /raw and /sse in use, too, two fifths of that. At the \
+         present rate: stentor_tape_holds_seconds, stentor top",
+        config.retain
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -331,7 +345,7 @@ mod tests {
             receive_buffer_max: Some(4 << 20),
             ports: Some((32768, 60999)),
             tcp_memory: Some(16 << 30),
-            memory: Some(16 << 30),
+            memory: Some((16 << 30, "here")),
         }
     }
 
@@ -346,7 +360,12 @@ mod tests {
         let remarks = said(|_, _| {});
         assert!(remarks.iter().all(|(weight, _)| *weight == Weight::Note), "{remarks:?}");
         let text = format!("{remarks:?}");
-        for part in ["10105 descriptors of 1048576", "tape at most 64.0 MiB", "42.4 MiB (4200 bytes"] {
+        for part in [
+            "10105 descriptors of 1048576",
+            "tape at most 64.0 MiB",
+            "239 thousand publications of 100 bytes, 3m 59s at 1000 a second",
+            "42.4 MiB (4200 bytes",
+        ] {
             assert!(text.contains(part), "{part}: {text}");
         }
     }
@@ -367,7 +386,7 @@ mod tests {
                 &["port 40000", "32768 to 60999"],
             ),
             (Weight::Note, |c, _| c.max_connections = 100_000, &["28232 ports", "--max-connections 100000"]),
-            (Weight::Warning, |_, m| m.memory = Some(256 << 20), &["--retain", "256.0 MiB"]),
+            (Weight::Warning, |_, m| m.memory = Some((256 << 20, "here")), &["--retain", "256.0 MiB here"]),
             (Weight::Note, |_, m| m.tcp_memory = Some(1 << 30), &["net.ipv4.tcp_mem", "1.0 GiB"]),
         ];
         for (weight, change, words) in cases {

@@ -109,6 +109,11 @@ impl<S> Inbox<S> {
         self.waker.wake();
     }
 
+    /// What wakes the owner.
+    pub fn bell(&self) -> Arc<Waker> {
+        Arc::clone(&self.waker)
+    }
+
     /// How many messages wait.
     pub fn waiting(&self) -> usize {
         self.sender.len()

@@ -12,20 +12,22 @@
 //!     tools                            its other tasks, clients of a running server: top
 //!  6  control, feeds                   HTTP API, metrics, page; demo and replay
 //!  5  worker, acceptor                 the data plane
-//!  4  publish, shared                  the way onto the tape; what the threads share
+//!  4  publish, pulse, shared           the way onto the tape; what the threads share; whether they go on
 //!  3  io, handover, proxy              the kernel edge, sockets from thread to thread, who is really there
 //!  2  tape, topic                      shared memory
 //!  1  lane, http, websocket, protocol  bytes and values: no socket, thread, lock or clock
 //!     access                           who may what
-//!  0  clock, config, limits, live,     ground
-//!     log, metrics, panic,
-//!     publication, slack
+//!  0  cgroup, clock, config, cores,    ground
+//!     limits, live, log, metrics,
+//!     panic, publication, signals,
+//!     slack
 //! ```
 
 mod acceptor;
 mod access;
 #[cfg(all(any(feature = "bench", test), not(loom)))]
 mod bench;
+mod cgroup;
 #[cfg(feature = "cli")]
 mod check;
 #[cfg(feature = "cli")]
@@ -33,6 +35,7 @@ mod cli;
 mod clock;
 pub mod config;
 mod control;
+mod cores;
 mod feeds;
 mod handover;
 mod http;
@@ -53,10 +56,13 @@ mod protocol;
 mod proxy;
 mod publication;
 mod publish;
+mod pulse;
 #[cfg(all(test, not(loom)))]
 mod seeds;
 pub mod server;
 mod shared;
+#[cfg(feature = "cli")]
+mod signals;
 #[cfg(test)]
 mod skip;
 mod slack;
@@ -71,5 +77,6 @@ pub use self::{
     protocol::Payload,
     publication::Kind,
     publish::{Batch, PublishError, Publisher},
+    pulse::Pulse,
     tape::{Appended, Position},
 };

@@ -403,6 +403,8 @@ pub struct Metrics {
     pub http_connections: Figure,
     /// Answers over plain HTTP that clients have not taken, in bytes.
     pub http_pending_bytes: Figure,
+    /// Turns that the control thread has taken.
+    pub control_turns: Figure,
     /// Connections to the admin address now.
     pub admin_connections: Figure,
     /// Publications over HTTP.
@@ -411,6 +413,8 @@ pub struct Metrics {
     pub own_publications: Tally,
     /// How often and for how long publishers were held back.
     pub held: HeldByDoor,
+    /// For how long the tape holds what is published now, in microseconds; 0 while nothing is.
+    pub tape_holds_us: Figure,
     /// Topics forgotten.
     pub topics_forgotten: Tally,
     refusals: [Tally; Refusal::ALL.len()],

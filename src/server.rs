@@ -39,8 +39,9 @@ pub use crate::feeds::replay::ReplayError;
 use crate::{
     acceptor::Acceptor,
     clock::{self, Moment},
-    config::{Config, ConfigError, Pin},
+    config::{Config, ConfigError},
     control::{self, Control},
+    cores::{Places, pin},
     feeds::{
         self,
         market::Market,
@@ -56,6 +57,7 @@ use crate::{
     log::{Dropped, Log},
     panic::spawn,
     publish::Publisher,
+    pulse::Pulse,
     shared::{Settings, Shared, tape_settings},
     tape::Tape,
     worker::Worker,
@@ -131,7 +133,7 @@ pub enum StartError {
 impl StartError {
     /// That this thread could not be started, of all those that these settings want.
     pub fn thread(name: String, config: &Config, cause: io::Error) -> StartError {
-        let workers = pick_cores(config).map_or(1, |cores| cores.len());
+        let workers = Places::pick(config).map_or(1, |places| places.workers.len());
         let feeds = usize::from(config.demo) + usize::from(config.replay.is_some());
         let needed = THREADS_BESIDE + workers + config.listen.len() * config.acceptors + feeds;
         StartError::Thread { name, needed, cause }
@@ -244,6 +246,13 @@ impl Server {
         self.publisher.clone()
     }
 
+    /// Feels whether its workers and its control thread go on, from now on.
+    pub fn pulse(&self) -> Pulse {
+        let workers = self.workers.iter().map(|(inbox, _)| inbox.bell());
+        let control = self.control.iter().map(|(inbox, _)| inbox.bell());
+        Pulse::new(Arc::clone(&self.shared.metrics), workers.chain(control).collect())
+    }
+
     fn start(builder: Builder) -> Result<Server, StartError> {
         let Builder { mut config, sockets: passed, dropped, progress } = builder;
         let bell = if passed.is_empty() { None } else { Some(Arc::new(new_bell()?)) };
@@ -252,7 +261,13 @@ impl Server {
             config.listen = addresses_passed(&passed);
         }
         config.check()?;
-        let cores = pick_cores(&config)?;
+        let places = Places::pick(&config)?;
+        if let Some(sentence) = places.too_many() {
+            tracing::warn!("{sentence}");
+        } else if let Some(sentence) = places.by_quota() {
+            tracing::info!("{sentence}");
+        }
+        let cores = places.workers;
         let replay = config.replay.as_ref().map(|path| Replay::open(path, replay::Options::of(&config))).transpose()?;
         let replay = replay.map(|replay| replay.telling(progress));
         let listeners = if passed.is_empty() { listen_all(&config)? } else { adopt_all(&config, passed)? };
@@ -507,37 +522,6 @@ fn reserve_descriptors(config: &Config, listeners: usize, workers: usize) -> Res
         needed,
         limit,
     })
-}
-
-/// Which core each worker is pinned to; as many entries as there are workers.
-pub(crate) fn pick_cores(config: &Config) -> Result<Vec<Option<CoreId>>, ConfigError> {
-    let usable = core_affinity::get_core_ids().unwrap_or_default();
-    let cores = match &config.pin {
-        Pin::None => Vec::new(),
-        Pin::Auto => usable.clone(),
-        Pin::Cores(list) => list.iter().map(|id| CoreId { id: *id }).collect(),
-    };
-    if let Some(missing) = cores.iter().find(|core| !usable.contains(core)) {
-        let names: Vec<String> = usable.iter().map(|core| core.id.to_string()).collect();
-        let names = names.join(",");
-        return Err(ConfigError(format!(
-            "--pin {}: this process may not run on core {}: name cores among {names}",
-            config.pin, missing.id
-        )));
-    }
-    let workers = config.workers.unwrap_or(if cores.is_empty() { usable.len().max(1) } else { cores.len() });
-    if workers > cores.len() {
-        return Ok(vec![None; workers]);
-    }
-    Ok(cores.into_iter().take(workers).map(Some).collect())
-}
-
-fn pin(core: Option<CoreId>, worker: usize) {
-    if let Some(core) = core
-        && !core_affinity::set_for_current(core)
-    {
-        tracing::warn!(worker, core = core.id, "a worker could not be pinned");
-    }
 }
 
 fn listen_options(config: &Config) -> listener::ListenOptions {

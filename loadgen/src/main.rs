@@ -1,5 +1,8 @@
 //! The load generator's program: parses, runs, prints, exits with a code that says how it went.
 
+#[path = "../../src/signals.rs"]
+mod signals;
+
 use std::{
     process::ExitCode,
     sync::{Arc, atomic::AtomicBool},
@@ -36,7 +39,7 @@ fn main() -> ExitCode {
 /// Runs a scenario, and tells what came of it also where it failed.
 fn run(command: &Command) -> u8 {
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+    for signal in signals::heeded(&[signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM]) {
         // A second signal ends the process at once, for a run that does not come to its end.
         let _ = signal_hook::flag::register_conditional_default(signal, Arc::clone(&stop));
         let _ = signal_hook::flag::register(signal, Arc::clone(&stop));

@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 use clap::{Arg, ArgMatches, Command, parser::ValueSource};
 
 use super::{file::Given, name};
-use crate::{config::Config, limits::Bounds, server};
+use crate::{config::Config, cores::Places, limits::Bounds};
 
 /// Where a value is from that nobody has set.
 const DEFAULT: &str = "default";
@@ -170,7 +170,7 @@ impl Settings {
         // As many as were asked for may be more than can be.
         let workers = match config.workers {
             Some(_) => None,
-            None => server::pick_cores(config).ok().map(|cores| cores.len().to_string()),
+            None => Places::pick(config).ok().map(|places| places.workers.len().to_string()),
         };
         for (name, instead) in [
             ("workers", workers),

@@ -101,13 +101,15 @@ pub struct Config {
 
     // ---- Threads ---------------------------------------------------------------------------------------------------
     /// Worker threads; each owns its share of the connections [default: the cores it may use]
+    ///
+    /// Where a control group has a CPU quota, as containers have, as many as there are whole cores in it, and at least one.
     #[arg(long, value_name = "N", env = "STENTOR_WORKERS", help_heading = "Threads")]
     pub workers: Option<usize>,
 
     /// Cores for the workers: `auto`, `none`, or a list like `0,2-3`
     ///
     /// `auto` pins one worker to each core that this process may use, and leaves them unpinned where there are more
-    /// workers than cores.
+    /// workers than cores, or a CPU quota of less than the cores.
     #[arg(long, value_name = "auto|none|LIST", env = "STENTOR_PIN", default_value = "auto", help_heading = "Threads")]
     pub pin: Pin,
 
@@ -152,7 +154,9 @@ pub struct Config {
 
     /// Memory for the tape: how far back a slow subscriber may be
     ///
-    /// The tape holds the newest publications in this much memory; a subscriber that falls off its end is told and closed.
+    /// The tape holds the newest publications in this much memory; a subscriber that falls off its end is told and closed. That is not
+    /// payload alone: each counts once for each format (/ws, /raw, /sse) that has subscribers, with its index. --check says what
+    /// that comes to, and stentor top and stentor_tape_holds_seconds for how many seconds it is at the present rate.
     #[arg(long, value_name = "SIZE", env = "STENTOR_RETAIN", default_value = "64MiB", help_heading = "Fan-out")]
     pub retain: ByteSize,
 

@@ -327,8 +327,14 @@ impl Figures {
         out.gauge("tape", "Memory of the tape's segments", Some(Unit::Bytes), status.bytes)?;
         out.gauge("tape_retain", "Memory that they may have (--retain)", Some(Unit::Bytes), settings.retain_bytes)?;
         out.gauge("tape_segments", "Segments of the tape", None, status.segments)?;
-        let help = "Age of the oldest publication on the tape: how far back a slow subscriber may be";
+        let help = "Age of the oldest publication on the tape: how far back a subscriber can be resumed now";
         out.gauge("tape_oldest_age", help, Some(Unit::Seconds), age_us as f64 / 1e6)?;
+        let help = "How far back the tape reaches when it is full, at the rate of the last ten seconds";
+        let holds = match self.context.shared.metrics.tape_holds_us.get() {
+            0 => f64::INFINITY,
+            us => us as f64 / 1e6,
+        };
+        out.gauge("tape_holds", help, Some(Unit::Seconds), holds)?;
         out.gauge("topics", "Topics that there are", None, status.topics)?;
         out.gauge("topics_max", "Topics that there may be (--max-topics)", None, settings.topics_max)?;
         out.counter("topics_forgotten", "Topics forgotten", None, self.context.shared.metrics.topics_forgotten.get())?;

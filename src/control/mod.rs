@@ -20,6 +20,7 @@
 //! | `topics` | what topics there are, and their last values |
 //! | `metrics` | the figures, for Prometheus |
 //! | `slow` | who is behind, and how far |
+//! | `pace` | for how long the tape holds what is on it |
 //! | `page` | the console, and the JavaScript client |
 //! | `sweep` | forgetting topics |
 //! | `admin`, `stall` | the same on an address of its own, for operators; whether workers take turns |
@@ -35,6 +36,7 @@ mod connection;
 mod evict;
 mod metrics;
 mod out;
+mod pace;
 mod page;
 mod route;
 mod serve;
@@ -58,6 +60,7 @@ use self::{
     evict::is_probe,
     metrics::Exposition,
     out::Pending,
+    pace::Pace,
     sweep::Sweep,
 };
 use crate::{
@@ -184,6 +187,7 @@ pub(crate) struct Control<E: Edge> {
     /// Turns taken.
     turns: usize,
     sweep: Sweep,
+    pace: Pace,
     /// Done by then, once the server stops.
     until: Option<Moment>,
     // Buffers that are used again every turn.
@@ -200,7 +204,7 @@ impl<E: Edge> Control<E> {
         workers: Vec<Inbox<E::Socket>>,
     ) -> Self {
         let now = edge.now();
-        let pending = Pending::default();
+        let (pending, pace) = (Pending::default(), Pace::new(now, context.tape.head().0));
         Control {
             live: context.shared.settings.get(),
             publisher: context.shared.publisher.over_http(),
@@ -221,6 +225,7 @@ impl<E: Edge> Control<E> {
             worked: 0,
             turns: 0,
             sweep: Sweep::new(now),
+            pace,
             until: None,
             read: vec![0; READ_BYTES],
             ready: Vec::new(),
@@ -248,6 +253,7 @@ impl<E: Edge> Control<E> {
         self.expire();
         if self.admin.is_none() {
             self.sweep.advance(self.now, &self.context);
+            self.pace.advance(self.now, &self.context);
         }
         self.report();
         let is_over =
@@ -280,6 +286,7 @@ impl<E: Edge> Control<E> {
         if self.admin.is_some() {
             return metrics.admin_connections.set(connections);
         }
+        metrics.control_turns.add(1);
         metrics.http_connections.set(connections);
         metrics.http_pending_bytes.set(self.pending.bytes() as u64);
     }

@@ -9,17 +9,21 @@
 //! | `panic` | the last words of a server that panics |
 //! | `bar` | how far a replay has come, on a terminal |
 //! | `heap` | what the allocator keeps |
+//! | `manager` | what systemd is told, and its watchdog |
 
 mod bar;
 mod heap;
+mod manager;
 mod panic;
 mod writer;
 
 use std::{
     fmt::Arguments,
     io::{self, Write},
+    net::SocketAddr,
     process::ExitCode,
     sync::{Arc, atomic::AtomicBool},
+    time::Duration,
 };
 
 use listenfd::ListenFd;
@@ -27,15 +31,20 @@ use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
     flag,
     iterator::Signals,
+    low_level,
 };
 use socket2::Socket;
 
-use self::writer::Log;
+use self::{
+    manager::{Manager, News, Watch},
+    writer::Log,
+};
 use crate::{
     check,
     cli::{self, Cli, Task},
-    config::LIVE,
+    config::{Config, LIVE},
     server::{Server, StartError},
+    signals,
     tools::top,
 };
 
@@ -105,52 +114,84 @@ fn failed(error: &StartError) -> ExitCode {
 }
 
 fn run(mut cli: Cli, sockets: Vec<Socket>, log: &Log) -> Result<(), StartError> {
-    let asked = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGINT] {
-        // In this order: the first signal finds `asked` false and sets it, the second ends the process at once.
-        flag::register_conditional_shutdown(signal, 1, Arc::clone(&asked))?;
-        flag::register(signal, Arc::clone(&asked))?;
-    }
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
-    // Without a file there is nothing to read again, and a terminal that is closed ends its programs by the same signal.
-    if cli.config_file.is_some() {
-        signals.add_signal(SIGHUP)?;
-    }
+    let mut signals = heed(cli.config_file.is_some())?;
     let dropped = log.dropped.clone();
     let builder = Server::builder().config(cli.config.clone()).sockets(sockets);
     let builder = builder.log_dropped(move || dropped.dropped_lines() as u64);
-    let mut server = builder.replay_progress(bar::Bar::default().draw()).start()?;
+    let manager = Arc::new(Manager::of_environment());
+    let server = builder.replay_progress(bar::Bar::default().draw()).start();
+    let mut server = server.inspect_err(|error| manager.tell(&News::Failed(&error.to_string())))?;
     for address in server.addresses() {
         tracing::info!(target: TARGET, "listening on http://{address}/ (subscribe at ws://{address}/ws)");
     }
     if let Some(address) = server.admin_address() {
         tracing::info!(target: TARGET, "for operators: http://{address}/ (health, metrics, who is slow)");
     }
+    let mut pulse = server.pulse();
+    let watch = manager.watch(move || pulse.feel());
+    let watch = watch.map_err(|cause| StartError::thread("watchdog".into(), &cli.config, cause))?;
+    let addresses: Vec<String> = server.addresses().iter().map(SocketAddr::to_string).collect();
+    let listens = format!("Listens on {}", addresses.join(", "));
+    manager.tell(&News::Ready(&listens));
     for signal in signals.forever() {
-        match signal {
-            SIGHUP => reload(&mut cli, &mut server, log),
-            _ => break,
+        if signal != SIGHUP {
+            break;
         }
+        manager.tell(&News::Reloading);
+        let outcome = match reload(&mut cli, &mut server, log) {
+            Ok(()) => format!("{listens}; its settings were read again"),
+            Err(why) => {
+                tracing::error!(target: TARGET, "nothing was reloaded: {why}");
+                format!("{listens}; nothing was reloaded: {why}")
+            }
+        };
+        manager.tell(&News::Ready(&outcome));
     }
+    manager.tell(&News::Stopping(stopping_max(&cli.config)));
+    watch.iter().for_each(Watch::let_stop);
     server.stop();
+    watch.into_iter().for_each(Watch::end);
     Ok(())
+}
+
+/// From now on SIGTERM and SIGINT, and SIGHUP where the settings can be read again, come as values, as far as they were not ignored
+/// when this process started.
+fn heed(reloads: bool) -> io::Result<Signals> {
+    let all = [SIGTERM, SIGINT, SIGHUP];
+    let mut heeded = signals::heeded(&all);
+    for signal in all.iter().filter(|signal| !heeded.contains(signal)) {
+        let name = low_level::signal_name(*signal).unwrap_or_default();
+        tracing::info!(target: TARGET, "{name} is ignored, as whoever started this process has it");
+    }
+    // Without a file there is nothing to read again, and a terminal that is closed ends its programs by the same signal.
+    heeded.retain(|signal| *signal != SIGHUP || reloads);
+    let asked = Arc::new(AtomicBool::new(false));
+    for signal in heeded.iter().copied().filter(|signal| *signal != SIGHUP) {
+        // In this order: the first signal finds `asked` false and sets it, the second ends the process at once.
+        flag::register_conditional_shutdown(signal, 1, Arc::clone(&asked))?;
+        flag::register(signal, Arc::clone(&asked))?;
+    }
+    Signals::new(heeded)
+}
+
+/// How long it may take to stop: clients are sent what is left, then closed, and then the threads for plain HTTP end.
+fn stopping_max(config: &Config) -> Duration {
+    config.drain_timeout.get().saturating_add(config.close_timeout.get() * 2).saturating_add(Duration::from_secs(5))
 }
 
 /// Reads flags, environment and file again, and takes over what can change while the server runs. After any mistake nothing
 /// has changed.
-fn reload(cli: &mut Cli, server: &mut Server, log: &Log) {
-    let wanted = match cli::parse_from(std::env::args_os()) {
-        Ok(wanted) => wanted,
-        Err(error) => {
-            let text = error.to_string();
-            let lines = text.lines().take_while(|line| !line.is_empty()).collect::<Vec<_>>();
-            let why = lines.join("; ");
-            return tracing::error!(target: TARGET, "nothing was reloaded: {}", why.trim_start_matches("error: "));
-        }
-    };
-    if let Err(error) = server.reload(&wanted.config) {
-        return tracing::error!(target: TARGET, "nothing was reloaded: {error}");
-    }
+///
+/// # Errors
+/// What is wrong.
+fn reload(cli: &mut Cli, server: &mut Server, log: &Log) -> Result<(), String> {
+    let wanted = cli::parse_from(std::env::args_os()).map_err(|error| {
+        let text = error.to_string();
+        let lines = text.lines().take_while(|line| !line.is_empty()).collect::<Vec<_>>();
+        lines.join("; ").trim_start_matches("error: ").to_owned()
+    })?;
+    server.reload(&wanted.config).map_err(|error| error.to_string())?;
+    cli.config = cli.config.with_live(&wanted.config);
     log.set_level(&wanted.log_level);
     let is_live = |name: &str| name == "log-level" || LIVE.iter().any(|field| field.replace('_', "-") == name);
     let mut in_force = cli.settings.clone();
@@ -168,6 +209,7 @@ fn reload(cli: &mut Cli, server: &mut Server, log: &Log) {
     }
     cli.settings = in_force;
     tracing::info!(target: TARGET, "reloaded");
+    Ok(())
 }
 
 /// The listening sockets that whoever started this process has passed to it: `LISTEN_FDS` and `LISTEN_PID`, as

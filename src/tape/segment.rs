@@ -93,6 +93,19 @@ pub(super) const BLOCKS: usize = 4;
 /// The most blocks of one lane in a segment: all that there may be of all lanes.
 const BLOCKS_MAX: usize = BLOCKS * LANES;
 
+/// A frame of so many bytes for an entry: smaller publications fill a segment's index before its bytes.
+const FRAME: usize = 128;
+
+/// About how much of `--retain` one publication takes whose frames have so many bytes, all lanes together, in so many lanes. What
+/// counts is memory, used or not: a segment has an index of half as many bytes as it has for a lane, and ends when that is full, or
+/// when one lane asks for a block too many while the last blocks of the others are half full.
+pub fn cost(frames: f64, lanes: usize) -> f64 {
+    let (entry, lanes) = (size_of::<Entry>() as f64, lanes.max(1) as f64);
+    let used = 1.0 - (lanes - 1.0) / (2.0 * BLOCKS as f64 * lanes);
+    let index = frames / lanes * (entry / FRAME as f64);
+    (frames + entry.max(index)) / used
+}
+
 /// A piece of the tape. Shared by the writer, which appends, and readers, which see what was published.
 pub(super) struct Segment {
     /// Position of the first entry.
@@ -306,8 +319,7 @@ unsafe impl Sync for Pool {}
 impl Pool {
     /// A pool for segments that have `segment` bytes for a lane.
     pub(super) fn new(segment: usize) -> Pool {
-        // A frame of 128 bytes for an entry: smaller publications fill the index before the bytes.
-        let entries_len = (segment / 128).max(2);
+        let entries_len = (segment / FRAME).max(2);
         Pool { entries_len, block_len: segment.div_ceil(BLOCKS), free: Mutex::default() }
     }
 

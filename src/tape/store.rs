@@ -63,6 +63,11 @@ impl Store {
         &self.segments
     }
 
+    /// The newest of those that are filled no further, if there is one.
+    pub fn newest_whole(&self) -> Option<&Segment> {
+        self.segments.iter().rev().nth(1).map(|segment| &**segment)
+    }
+
     /// The position of the oldest publication held.
     #[inline]
     pub fn tail(&self) -> u64 {

@@ -287,3 +287,41 @@ fn a_readers_floor_is_never_beyond_its_head_however_fast_the_tape_rolls() {
         reader.trim();
     }
 }
+
+/// Publishes until a segment is whole: what each publication of so many bytes has cost of it, and how long its frames were.
+fn cost_in(lanes: &[Lane], payload: usize) -> (f64, f64) {
+    let tape = Tape::new(TapeSettings { message_max: payload, ..*roomy(1 << 20, 16 << 20).settings() });
+    for lane in lanes {
+        tape.want(*lane);
+    }
+    let door = Door::new(tape.clone(), 128);
+    let text = format!("{{\"p\":\"{}\"}}", "7".repeat(payload - 8));
+    let about = About { ts: 1_723_161_253_937_085, ..About::default() };
+    while tape.status().whole.is_none() {
+        door.publish(By::SERVER, "q.nasdaq.AAPL", Payload::Json(text.as_bytes()), about).unwrap();
+    }
+    let (publications, bytes) = tape.status().whole.unwrap();
+    let frames = tape.written() as f64 / tape.head().0 as f64 - size_of::<Entry>() as f64;
+    (bytes as f64 / publications as f64, frames)
+}
+
+#[test]
+fn what_a_publication_costs_is_what_the_operators_document_says() {
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
+    let rows = text.lines().skip_while(|line| !line.starts_with("| payload |")).skip(2);
+    let rows: Vec<Vec<f64>> = rows
+        .take_while(|line| line.starts_with("| "))
+        .map(|line| {
+            line.split('|').map(|cell| cell.trim().replace(',', "")).filter_map(|cell| cell.parse().ok()).collect()
+        })
+        .collect();
+    assert!(rows.len() > 4, "{rows:?}");
+    for row in rows {
+        for (lanes, said) in [&[Lane::Raw][..], &[Lane::Json], &Lane::ALL].into_iter().zip(&row[1..4]) {
+            let (found, frames) = cost_in(lanes, row[0] as usize);
+            assert!((found / said - 1.0).abs() < 0.01, "{} bytes in {lanes:?}: {found:.0}, and not {said}", row[0]);
+            let reckoned = cost(frames, lanes.len());
+            assert!((0.9..1.3).contains(&(found / reckoned)), "{} bytes in {lanes:?}: {found}, {reckoned}", row[0]);
+        }
+    }
+}

@@ -112,6 +112,8 @@ pub struct TapeStatus {
     pub bytes: usize,
     /// Segments held.
     pub segments: usize,
+    /// Publications in the newest segment that is whole, and its memory, in bytes; none before there is one.
+    pub whole: Option<(u64, usize)>,
     /// When the oldest publication held was taken in, in microseconds since the Unix epoch; 0 if there is none.
     pub oldest_ts: u64,
     /// Topics.
@@ -303,6 +305,7 @@ fn status_of(writer: &Writer) -> TapeStatus {
         retained: writer.next - tail,
         bytes: writer.store.footprint(),
         segments: writer.store.segments().len(),
+        whole: writer.store.newest_whole().map(|segment| (segment.end() - segment.base.0, segment.footprint())),
         oldest_ts: writer.oldest_ts(),
         topics: writer.registry.len(),
         value_bytes: writer.registry.value_bytes(),

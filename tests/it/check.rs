@@ -1,8 +1,12 @@
 //! What the program says of itself without starting: `--check`, `--completions`, `--man`.
 
-use std::net::TcpListener;
+use std::{fs, net::TcpListener, path::PathBuf, process::Command};
 
-use crate::{process::run, reload::File};
+use crate::{
+    process::{run, stentor},
+    reload::File,
+    skip::skip,
+};
 
 fn said(args: &[&str]) -> (Option<i32>, String) {
     let output = run(args);
@@ -62,6 +66,47 @@ fn check_names_everything_that_would_keep_it_from_starting_and_exits_with_1() {
     ] {
         assert!(text.contains(part), "{part:?}: {text}");
     }
+}
+
+#[test]
+fn what_its_control_groups_let_it_have_is_seen() {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("cgroup-{}", std::process::id()));
+    let group = folder.join("tree/service");
+    fs::create_dir_all(&group).unwrap();
+    let write = |path: &str, text: &str| fs::write(folder.join(path), text).unwrap();
+    write("cgroup", "0::/service\n");
+    write("mountinfo", &format!("35 22 0:30 / {}/tree rw - cgroup2 cgroup2 rw\n", folder.display()));
+    write("tree/cpu.max", "50000 100000\n");
+    write("tree/service/memory.max", "104857600\n");
+    // In a namespace of its own, what the kernel says of this process is laid over by what is written here.
+    let around =
+        "mount --bind $0/mountinfo /proc/$$/mountinfo && mount --bind $0/cgroup /proc/$$/cgroup && exec \"$@\"";
+    let within = |args: &[&str]| {
+        let mut command = Command::new("unshare");
+        for (name, _) in stentor().get_envs() {
+            command.env_remove(name);
+        }
+        let command = command.args(["--mount", "sh", "-c", around]).arg(&folder).arg(args[0]).args(&args[1..]);
+        command.output().map(|output| (output.status.success(), String::from_utf8(output.stdout).unwrap()))
+    };
+    if within(&["true"]).is_ok_and(|(ok, _)| ok) {
+        let program = stentor().get_program().to_str().unwrap().to_owned();
+        let args = [&program, "--check", "--listen", "127.0.0.1:0", "--max-connections", "100"];
+        let (_, text) = within(&args).unwrap();
+        for part in [
+            "# workers = 1  # default",
+            "note: 1 workers, not pinned; ",
+            "warning: 1 workers have 0.50 cores between them",
+            "and there is 100.0 MiB for the control group of this process",
+        ] {
+            assert!(text.contains(part), "{part:?}: {text}");
+        }
+        let (_, text) = within(&[&args[..], &["--workers", "2", "--pin", "none"]].concat()).unwrap();
+        assert!(text.contains("warning: 2 workers have 0.50 cores") && text.contains("or --workers 1"), "{text}");
+    } else {
+        skip("cgroup", "limits of a control group: nothing can be mounted here");
+    }
+    fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]

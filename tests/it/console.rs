@@ -57,6 +57,9 @@ fn the_page_shows_moving_quotes_and_draws_one() {
     // The figures of the server are read from /metrics.
     browser.wait_for_text(".gauge:nth-child(2) strong", "parseFloat(text) > 0");
     browser.wait_for_text(".gauge:nth-child(3) strong", "parseFloat(text) > 0");
+    // For how long the tape would hold this, long before it is full.
+    browser.wait_for_text(".gauge:nth-child(8) strong", "/^[1-9][0-9.]* (s|min|h)$/.test(text)");
+    browser.wait_for_text(".gauge:nth-child(8) small", "/^at this rate; now .+, [0-9]+ % full$/.test(text)");
     browser.assert_clean();
 }
 
@@ -66,6 +69,7 @@ fn what_one_publishes_is_shown_as_text() {
     let Some(mut browser) = open(&server, WIDE) else { return };
     let hint = browser.wait_for_text("#empty", "/Nothing has been published/.test(text)");
     assert!(hint.contains("curl -d") && hint.contains("--demo"), "{hint}");
+    assert_eq!(browser.wait_for_text(".gauge:nth-child(8) strong", "text"), "–", "at no rate there is nothing to say");
     // With the keyboard alone.
     browser.evaluate("document.getElementById('to').focus()");
     browser.type_over("to", "aaa.news");

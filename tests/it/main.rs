@@ -21,6 +21,7 @@ mod leaks;
 mod limits;
 mod link;
 mod malformed;
+mod manager;
 mod manifest;
 mod modes;
 mod operations;
@@ -35,6 +36,7 @@ mod replay;
 mod requests;
 mod scripts;
 mod seeds;
+mod signals;
 #[path = "../../src/skip.rs"]
 mod skip;
 mod slow;

@@ -87,6 +87,18 @@ fn the_example_of_a_settings_file_would_start() {
 }
 
 #[test]
+fn the_unit_lets_the_program_tell_systemd_how_it_goes() {
+    let unit = read("operations/stentor.service");
+    let set = |name: &str| unit.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    assert_eq!(set("Type"), Some("notify"));
+    assert!(set("WatchdogSec").is_some_and(|seconds| seconds.parse::<u32>().is_ok_and(|seconds| seconds >= 10)));
+    // Its socket is one of these.
+    assert!(
+        set("RestrictAddressFamilies").is_some_and(|families| families.split(' ').any(|family| family == "AF_UNIX"))
+    );
+}
+
+#[test]
 fn the_documents_link_to_files_that_exist() {
     for name in ["operations.md", "proxies.md"] {
         let text = read(name);

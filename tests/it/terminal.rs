@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{Read, Write},
     os::{fd::OwnedFd, unix::ffi::OsStrExt},
-    process::Child,
+    process::{Child, Command},
     thread,
     time::Instant,
 };
@@ -32,6 +32,11 @@ impl Shown {
     /// Starts it, and waits until it draws; none where no terminal can be had. There is no server at the address: it says that,
     /// and tries again.
     fn start() -> Option<Shown> {
+        Shown::started(&mut stentor())
+    }
+
+    /// The same, started as this command does it.
+    fn started(command: &mut Command) -> Option<Shown> {
         let terminal: OwnedFd = match openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC) {
             Ok(terminal) => terminal,
             // Nothing is mounted at /dev/pts.
@@ -49,7 +54,7 @@ impl Shown {
         let end = File::options().read(true).write(true).open(path).unwrap();
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let copy = || end.try_clone().unwrap();
-        let child = stentor().args(["top", &free]).stdin(copy()).stdout(copy()).stderr(copy()).spawn().unwrap();
+        let child = command.args(["top", &free]).stdin(copy()).stdout(copy()).stderr(copy()).spawn().unwrap();
         let mut shown = Shown { child, terminal: Some(File::from(terminal)), end };
         shown.read_until("q quit");
         assert!(!shown.echoes(), "the terminal is raw");
@@ -122,6 +127,19 @@ fn signals_end_it_in_the_middle_of_a_key_and_the_terminal_is_as_it_was() {
         assert_eq!(shown.end(), Some(0), "{signal:?}");
         assert!(shown.echoes(), "{signal:?}");
     }
+}
+
+#[test]
+fn a_signal_that_it_was_started_to_ignore_does_not_end_it() {
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' INT HUP; exec \"$0\" \"$@\""]).arg(stentor().get_program());
+    let Some(mut shown) = Shown::started(&mut command) else { return };
+    shown.signal(Signal::INT);
+    shown.signal(Signal::HUP);
+    shown.press(b" ");
+    shown.read_until("paused");
+    shown.press(b"q");
+    assert_eq!(shown.end(), Some(0));
 }
 
 #[test]

@@ -73,11 +73,14 @@ const GAUGES = [
     hot: (value) => value > 10_000,
   },
   {
-    title: "Tape",
-    read: (now) => percentage(now.get("tape_bytes"), now.get("tape_retain_bytes")),
-    show: (value) => `${Math.round(value)} %`,
-    note: (now) =>
-      `of ${bytes(now.get("tape_retain_bytes") ?? 0)}: it goes back ${duration(now.get("tape_oldest_age_seconds") ?? 0)}`,
+    title: "Tape holds",
+    // Without a rate there is nothing to say.
+    read: (now) => now.get("tape_holds_seconds"),
+    show: duration,
+    note: (now) => {
+      const full = percentage(now.get("tape_bytes"), now.get("tape_retain_bytes")) ?? 0;
+      return `at this rate; now ${duration(now.get("tape_oldest_age_seconds") ?? 0)}, ${Math.round(full)} % full`;
+    },
   },
 ];
 

@@ -4,6 +4,7 @@ mod admin;
 mod connections;
 mod fairness;
 mod metrics;
+mod pace;
 mod page;
 mod publishing;
 mod slow;

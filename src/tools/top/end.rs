@@ -22,6 +22,8 @@ use signal_hook::{
     low_level::pipe,
 };
 
+use crate::signals::heeded;
+
 /// How long until it is looked again whether a terminal is still there: kernels don't wake who waits for nothing but its end.
 const LOOK_EVERY: Timespec = Timespec { tv_sec: 0, tv_nsec: 500_000_000 };
 
@@ -54,13 +56,13 @@ impl Keyboard {
     }
 }
 
-/// From now on SIGTERM, SIGINT, SIGHUP and the end of the terminal call `give_back` and end the process, whatever the other threads do.
+/// From now on SIGTERM, SIGINT, SIGHUP, as far as they were not ignored at the start, and the end of the terminal call `give_back` and end the process, whatever the other threads do.
 ///
 /// # Errors
 /// There is no keyboard, or no thread.
 pub(super) fn watch(give_back: fn()) -> io::Result<()> {
     let (signals, sender) = UnixStream::pair()?;
-    for signal in [SIGTERM, SIGINT, SIGHUP] {
+    for signal in heeded(&[SIGTERM, SIGINT, SIGHUP]) {
         pipe::register(signal, sender.try_clone()?)?;
     }
     let terminal = Terminal { screen: stdout(), keyboard: Keyboard::open()? };

@@ -90,6 +90,8 @@ pub(super) struct Figures {
     pub tape_bytes: f64,
     pub retain_bytes: f64,
     pub oldest: Duration,
+    /// How far back the tape reaches when it is full; none while nothing is published.
+    pub holds: Option<Duration>,
     /// Since the server started: those that fell off the tape.
     pub lagged: f64,
 }
@@ -142,6 +144,7 @@ impl Figures {
             tape_bytes: after.sum("tape_bytes"),
             retain_bytes: after.sum("tape_retain_bytes"),
             oldest: seconds(after.sum("tape_oldest_age_seconds")),
+            holds: Some(after.sum("tape_holds_seconds")).filter(|holds| holds.is_finite() && *holds > 0.0).map(seconds),
             lagged: lagged.map_or(0.0, |sample| sample.value),
         }
     }

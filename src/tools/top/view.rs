@@ -1,5 +1,7 @@
 //! A frame: the figures, and the list of those behind, as lines of text.
 
+use std::time::Duration;
+
 use super::{
     figures::{Figures, Percentiles},
     slow::{Column, Order, Row, SlowList},
@@ -158,7 +160,8 @@ fn summary(f: &Figures) -> [String; 6] {
             percentiles(f.turn),
         ),
         format!(
-            "tape       {} of {} ({fill:.0} %), reaches back {}",
+            "tape       holds {} at this rate; {} of {} ({fill:.0} %), reaches back {}",
+            shown(f.holds),
             bytes(f.tape_bytes),
             bytes(f.retain_bytes),
             span(f.oldest),
@@ -178,11 +181,11 @@ fn summary(f: &Figures) -> [String; 6] {
     ]
 }
 
+fn shown(length: Option<Duration>) -> String {
+    length.map_or("-".into(), span)
+}
+
 fn percentiles(of: Percentiles) -> String {
-    let shown = |value| match value {
-        Some(length) => span(length),
-        None => "-".into(),
-    };
     format!("p50 {} p99 {}", shown(of.p50), shown(of.p99))
 }
 
@@ -193,8 +196,6 @@ fn fitted(text: &str, columns: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn view() -> View {
@@ -219,6 +220,7 @@ mod tests {
             tape_bytes: 48.0 * 1048576.0,
             retain_bytes: 64.0 * 1048576.0,
             oldest: Duration::from_millis(3200),
+            holds: Some(Duration::from_millis(4270)),
             lag_max: 12_345.0,
             ..Figures::default()
         };
@@ -251,7 +253,8 @@ mod tests {
         assert!(lines[2].contains("20.0k/s publications, 40.0M/s deliveries, 5.12 GiB/s out"), "{frame}");
         assert!(lines[2].ends_with("45.20 publications a send"), "{frame}");
         assert!(lines[3].contains("98 % CPU, 34.0 MiB resident; publish to send p50 250 µs p99 -"), "{frame}");
-        assert!(lines[4].contains("48.0 MiB of 64.0 MiB (75 %), reaches back 3.20 s"), "{frame}");
+        let tape = "tape       holds 4.27 s at this rate; 48.0 MiB of 64.0 MiB (75 %), reaches back 3.20 s";
+        assert_eq!(lines[4], tape);
         assert!(lines[5].contains("lag at most 12.3k publications"), "{frame}");
         assert_eq!(lines[7], "");
         assert!(lines[8].starts_with("CONN  ADDRESS         WORKER  CONNECTED  BEHIND▼"), "{frame}");
