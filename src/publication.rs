@@ -7,8 +7,10 @@ use std::fmt;
 pub enum Payload<'a> {
     /// The text of one JSON value, known to be valid.
     Json(&'a [u8]),
-    /// Text that may or may not be JSON.
+    /// Text of which nothing was said: if it is JSON, it is taken for that.
     Text(&'a str),
+    /// Text that is said to be just that, whatever it looks like.
+    Plain(&'a str),
     /// Any bytes.
     Binary(&'a [u8]),
 }
@@ -18,15 +20,16 @@ impl<'a> Payload<'a> {
     pub fn bytes(&self) -> &'a [u8] {
         match self {
             Payload::Json(bytes) | Payload::Binary(bytes) => bytes,
-            Payload::Text(text) => text.as_bytes(),
+            Payload::Text(text) | Payload::Plain(text) => text.as_bytes(),
         }
     }
 
-    /// Which of the three it is.
+    /// Which of the four it is.
     pub fn kind(&self) -> Kind {
         match self {
             Payload::Json(_) => Kind::Json,
             Payload::Text(_) => Kind::Text,
+            Payload::Plain(_) => Kind::Plain,
             Payload::Binary(_) => Kind::Binary,
         }
     }
@@ -38,6 +41,7 @@ impl<'a> Payload<'a> {
         match kind {
             Kind::Json => Payload::Json(bytes),
             Kind::Text => simdutf8::basic::from_utf8(bytes).map_or(Payload::Binary(bytes), Payload::Text),
+            Kind::Plain => simdutf8::basic::from_utf8(bytes).map_or(Payload::Binary(bytes), Payload::Plain),
             Kind::Binary => Payload::Binary(bytes),
         }
     }
@@ -48,8 +52,10 @@ impl<'a> Payload<'a> {
 pub enum Kind {
     /// One valid JSON value.
     Json,
-    /// Text.
+    /// Text that may be JSON.
     Text,
+    /// Text that is not taken for JSON.
+    Plain,
     /// Any bytes.
     Binary,
 }

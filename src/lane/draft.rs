@@ -78,7 +78,7 @@ impl<'a> Draft<'a> {
         self.ready = Wanted::from_bits(self.ready.bits() | lanes.bits());
     }
 
-    /// What sort of payload it is. Text is JSON from when a lane had to know.
+    /// What sort of payload it is. Whether text is JSON is settled from when a lane had to know.
     #[inline]
     pub fn kind(&self) -> Kind {
         self.payload.kind()
@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn an_event_is_the_message_of_the_json_lane_divided_where_it_has_line_ends() {
         let payloads = ["1", "{\r\n\"a\":\n1\r}", "no\njson", "\n1\n", ""].map(Payload::Text);
-        for payload in payloads.into_iter().chain([Payload::Binary(b"\n\xff")]) {
+        for payload in payloads.into_iter().chain([Payload::Binary(b"\n\xff"), Payload::Plain("{\n}")]) {
             let json = pushed(Lane::Json, payload);
             let mut expected = Vec::new();
             expected.extend_from_slice(b"id: a:3\n");
@@ -184,7 +184,7 @@ mod tests {
         let prefix = super::super::prefix("q");
         let of = numbered(&prefix);
         let all = Wanted::of(|_| true);
-        for payload in [Payload::Text("a\"b"), Payload::Text("7"), Payload::Binary(b"\0\n")] {
+        for payload in [Payload::Text("a\"b"), Payload::Text("7"), Payload::Plain("7"), Payload::Binary(b"\0\n")] {
             let mut draft = Draft::new(payload, b"old".to_vec());
             for lane in Lane::ALL {
                 draft.prepare(Wanted::default().with(lane));
@@ -203,7 +203,8 @@ mod tests {
         let prefix = super::super::prefix("q");
         let of = numbered(&prefix);
         let payloads = ["7", " {\r\n}", "\"\\\u{1}\u{7f}é\n", ""].map(Payload::Text);
-        for payload in payloads.into_iter().chain([Payload::Binary(b""), Payload::Binary(b"\"\xff\n")]) {
+        let others = [Payload::Binary(b""), Payload::Binary(b"\"\xff\n"), Payload::Plain("[1]"), Payload::Plain("\"")];
+        for payload in payloads.into_iter().chain(others) {
             for written in (0..1 << LANES).map(|bits| Wanted::from_bits(bits).written()) {
                 let mut draft = Draft::new(payload, Vec::new());
                 draft.prepare(written);

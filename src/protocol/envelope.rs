@@ -9,8 +9,8 @@
 //! caller can reserve exactly that much; [`Envelope::write`] fills it. What takes time, escapes and base64, can be done before
 //! the number is known ([`push_value`]).
 //!
-//! A payload that is known JSON, or text that turns out to be JSON, goes in byte for byte, surrounding white space included;
-//! other text becomes a JSON string; binary becomes `"base64":"…"` in the place of `data`. Whether text is JSON costs one
+//! A payload that is known JSON, or text of which nothing was said and that turns out to be JSON, goes in byte for byte, surrounding
+//! white space included; other text becomes a JSON string; binary becomes `"base64":"…"` in the place of `data`. Whether text is JSON costs one
 //! scan of it (a publication on `/ws` was scanned when its command was read, and isn't again).
 
 use std::borrow::Cow;
@@ -22,11 +22,12 @@ use super::json;
 pub use crate::publication::{Kind, Payload};
 
 impl<'a> Payload<'a> {
-    /// The same payload, with the question settled whether text is JSON: what comes back as [`Payload::Json`] is not
+    /// The same payload, with the question settled whether text of which nothing was said is JSON: what comes back is not
     /// looked at again.
     pub fn settled(self) -> Self {
         match self {
             Payload::Text(text) if is_json(text) => Payload::Json(text.as_bytes()),
+            Payload::Text(text) => Payload::Plain(text),
             other => other,
         }
     }
@@ -74,7 +75,9 @@ pub fn push_value(out: &mut Vec<u8>, payload: Payload<'_>) {
 pub fn read_value(kind: Kind, value: &[u8]) -> Cow<'_, [u8]> {
     match kind {
         Kind::Json => value.into(),
-        Kind::Text => serde_json::from_slice::<String>(value).expect("it is a string").into_bytes().into(),
+        Kind::Text | Kind::Plain => {
+            serde_json::from_slice::<String>(value).expect("it is a string").into_bytes().into()
+        }
         Kind::Binary => STANDARD.decode(&value[1..value.len() - 1]).expect("it is base64").into(),
     }
 }
@@ -103,7 +106,7 @@ impl<'a> Form<'a> {
     fn of_settled(payload: Payload<'a>) -> Form<'a> {
         match payload {
             Payload::Json(bytes) => Form::Verbatim(bytes),
-            Payload::Text(text) => Form::Quoted(text),
+            Payload::Text(text) | Payload::Plain(text) => Form::Quoted(text),
             Payload::Binary(bytes) => Form::Base64(bytes),
         }
     }
@@ -284,6 +287,11 @@ mod tests {
         );
         assert_eq!(written(&prefix, 0, 0, Payload::Text("")), format!(r#"{start}"data":""}}"#));
         assert_eq!(written(&prefix, 0, 0, Payload::Text("1 2")), format!(r#"{start}"data":"1 2"}}"#));
+        for (text, quoted) in [("7", r#""7""#), (r#""asd""#, r#""\"asd\"""#), ("null", r#""null""#), ("{}", r#""{}""#)]
+        {
+            assert_eq!(written(&prefix, 0, 0, Payload::Plain(text)), format!(r#"{start}"data":{quoted}}}"#));
+            assert_eq!(written(&prefix, 0, 0, Payload::Text(text)), format!(r#"{start}"data":{text}}}"#));
+        }
         assert_eq!(written(&prefix, 0, 0, Payload::Binary(b"\xff\x00")), format!(r#"{start}"base64":"/wA="}}"#));
     }
 

@@ -104,7 +104,7 @@ impl Script {
     }
 
     fn body(&mut self) -> Body {
-        let kind = [Kind::Json, Kind::Json, Kind::Text, Kind::Binary][self.random.usize(..4)];
+        let kind = [Kind::Json, Kind::Json, Kind::Text, Kind::Plain, Kind::Binary][self.random.usize(..5)];
         self.body_of(kind)
     }
 
