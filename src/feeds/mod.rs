@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::{
-    metrics::Door,
+    metrics::{Door, Skipped},
     protocol::envelope::Payload,
     publish::{self, HOLD_PAUSE, Publisher},
 };
@@ -40,6 +40,9 @@ pub trait Sink: Send + 'static {
 
     /// It has waited for so long.
     fn held(&self, length: Duration);
+
+    /// A line of a recording is not published as it is.
+    fn skipped(&self, why: Skipped);
 }
 
 /// Publications that go out together.
@@ -64,6 +67,10 @@ impl Sink for Publisher {
 
     fn held(&self, length: Duration) {
         self.was_held(Door::Feed, length);
+    }
+
+    fn skipped(&self, why: Skipped) {
+        self.skip_line(why);
     }
 }
 
@@ -193,6 +200,8 @@ pub(crate) mod tests {
         pub(crate) holds: u32,
         /// So often a feed has waited.
         pub(crate) held: u32,
+        /// What it was told of lines that were left out.
+        pub(crate) skipped: Vec<Skipped>,
     }
 
     impl Sink for Recorder {
@@ -211,6 +220,10 @@ pub(crate) mod tests {
 
         fn held(&self, _: Duration) {
             self.0.lock().held += 1;
+        }
+
+        fn skipped(&self, why: Skipped) {
+            self.0.lock().skipped.push(why);
         }
     }
 

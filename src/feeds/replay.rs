@@ -6,6 +6,9 @@
 //! What is due at the same moment goes out in one batch. A timestamp that goes backwards is sent at once and counted. A gap longer than
 //! `--max-gap` is cut to that.
 //!
+//! What would be a larger message than `--max-replay-message`, with the envelope around it, is left out; what clients may publish has
+//! nothing to do with it: full order books of real sessions are larger than what a client of one's own would be allowed.
+//!
 //! A bad line is skipped and counted, never fatal, and nothing else is lost by it; the first few are logged with their
 //! number and what was wrong. Memory is bounded: one read buffer, one line, one batch, and the set of topics counted.
 //!
@@ -20,6 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytesize::ByteSize;
 use crossbeam_channel::Receiver;
 use rustc_hash::FxBuildHasher;
 
@@ -31,7 +35,8 @@ use super::{
 };
 use crate::{
     config::{Config, Speed},
-    protocol::{name::Topic, ndjson, object::Fields},
+    metrics::Skipped,
+    protocol::{envelope::AROUND_MAX, name::Topic, ndjson, object::Fields},
 };
 
 /// How a recording is replayed.
@@ -45,7 +50,7 @@ pub struct Options {
     pub delay: Duration,
     /// `--max-gap`: gaps of the recording that are longer are cut to this; zero for any.
     pub gap_max: Duration,
-    /// `--max-message`: largest payload, in bytes.
+    /// `--max-replay-message`: largest message that a line may become, in bytes, with all that is around the payload.
     pub message_max: usize,
     /// `--max-topic-length`, in bytes.
     pub topic_length_max: usize,
@@ -59,7 +64,7 @@ impl Options {
             repeat: config.replay_loop,
             delay: config.replay_delay.get(),
             gap_max: config.max_gap.get(),
-            message_max: usize::try_from(config.max_message.as_u64()).unwrap_or(usize::MAX),
+            message_max: usize::try_from(config.max_replay_message.as_u64()).unwrap_or(usize::MAX),
             topic_length_max: config.max_topic_length,
         }
     }
@@ -68,6 +73,23 @@ impl Options {
     fn line_max(&self) -> usize {
         const REST: usize = 1024; // "ts_ns" and its number are 30 bytes; the rest is for fields that we pass over
         self.message_max.saturating_add(self.topic_length_max).saturating_add(REST)
+    }
+
+    /// What is said of a payload that does.
+    fn too_large(&self, len: usize) -> String {
+        let most = ByteSize::b(self.message_max as u64);
+        format!("left out: its data of {len} bytes makes a message larger than --max-replay-message {most}")
+    }
+
+    /// What is said of a line that is not even looked at.
+    fn too_long(&self, len: u64) -> String {
+        let most = ByteSize::b(self.message_max as u64);
+        format!("left out: its {len} bytes are more than makes a message of --max-replay-message {most}")
+    }
+
+    /// Whether a payload makes a larger message than may be, with what is around it.
+    fn is_too_large(&self, topic: &str, len: usize) -> bool {
+        len.saturating_add(topic.len()).saturating_add(AROUND_MAX) > self.message_max
     }
 }
 
@@ -131,6 +153,8 @@ pub struct Summary {
     pub elapsed: Duration,
     /// Lines that were no publication.
     pub skipped: u64,
+    /// Lines that would have been larger messages than `--max-replay-message`.
+    pub too_large: u64,
     /// Publications that the server refused.
     pub refused: u64,
     /// Publications whose timestamp was before an earlier one's.
@@ -240,9 +264,7 @@ impl Replay {
                 Ok(Line::End) => break,
                 Ok(Line::Bytes(b"")) => continue,
                 Ok(Line::Bytes(bytes)) => Record::parse(bytes, &self.options),
-                Ok(Line::TooLong(found)) => {
-                    Err(format!("expected at most {} bytes, found {found}", self.options.line_max()))
-                }
+                Ok(Line::TooLong(found)) => Err(Wrong(Skipped::TooLarge, self.options.too_long(found))),
                 Err(error) => {
                     self.send(sink);
                     return Err(error);
@@ -251,7 +273,7 @@ impl Replay {
             let record = match line {
                 Ok(record) => record,
                 Err(wrong) => {
-                    count_bad(&mut self.summary.skipped, &self.path, number, &wrong);
+                    wrong.note(&mut self.summary, sink, &self.path, number);
                     continue;
                 }
             };
@@ -300,6 +322,7 @@ impl Replay {
             rate_per_s = (s.publications as f64 / seconds.max(1e-6)).round(),
             bytes = s.bytes,
             skipped_lines = s.skipped,
+            too_large = s.too_large,
             refused = s.refused,
             backwards = s.backwards,
             cut_gaps = s.cut_gaps,
@@ -317,14 +340,41 @@ fn send(gathered: &mut Gathered, due: Option<Instant>, sink: &mut impl Sink, sum
     if let Some(due) = due {
         summary.late_max = summary.late_max.max(due.elapsed());
     }
-    let refused = &mut summary.refused;
-    let (publications, bytes) = gathered.push_all(sink, |line, reason| count_bad(refused, path, line, &reason));
+    let mut refused = Vec::new();
+    let (publications, bytes) = gathered.push_all(sink, |line, reason| refused.push((line, reason)));
+    for (line, reason) in refused {
+        Wrong(Skipped::Refused, reason).note(summary, sink, path, line);
+    }
     summary.publications += publications;
     summary.bytes += bytes;
 }
 
-/// Counts a line that was not published, and logs it if it is among the first.
-fn count_bad(count: &mut u64, path: &Path, line: u64, wrong: &str) {
+/// Why a line is not published as it is, and the sentence about it.
+#[derive(Debug, PartialEq)]
+struct Wrong(Skipped, String);
+
+impl Wrong {
+    /// Counts it, and logs it if it is among the first.
+    fn note(&self, summary: &mut Summary, sink: &impl Sink, path: &Path, line: u64) {
+        let Wrong(why, what) = self;
+        let count = match why {
+            Skipped::Bad => &mut summary.skipped,
+            Skipped::TooLarge => &mut summary.too_large,
+            Skipped::Refused => &mut summary.refused,
+        };
+        sink.skipped(*why);
+        note_first(count, path, line, what);
+    }
+}
+
+impl From<String> for Wrong {
+    fn from(what: String) -> Wrong {
+        Wrong(Skipped::Bad, what)
+    }
+}
+
+/// Counts a line, and logs it if it is among the first.
+fn note_first(count: &mut u64, path: &Path, line: u64, wrong: &str) {
     *count += 1;
     match (*count).cmp(&LOGGED_MAX) {
         std::cmp::Ordering::Less => tracing::warn!("replay {}: line {line}: {wrong}", path.display()),
@@ -343,19 +393,19 @@ struct Record<'a> {
 }
 
 impl<'a> Record<'a> {
-    fn parse(line: &'a [u8], options: &Options) -> Result<Self, String> {
+    fn parse(line: &'a [u8], options: &Options) -> Result<Self, Wrong> {
         let text = ndjson::text(line).map_err(|error| error.to_string())?;
         let mut fields = Fields::new(&["ts_ns", "topic", "data"]);
         fields.read(text).map_err(|error| ndjson::LineError::from(error).to_string())?;
-        let ts_ns = fields.get(0).ok_or(r#"expected a field "ts_ns", found none"#)?.get();
+        let ts_ns = fields.get(0).ok_or_else(|| r#"expected a field "ts_ns", found none"#.to_owned())?.get();
         let Ok(ts_ns) = ts_ns.parse() else {
-            return Err(format!(r#"expected "ts_ns" to be a whole number of nanoseconds, found {ts_ns:.40}"#));
+            return Err(format!(r#"expected "ts_ns" to be a whole number of nanoseconds, found {ts_ns:.40}"#).into());
         };
         let topic = ndjson::topic(fields.get(1)).map_err(|error| error.to_string())?;
         Topic::check(&topic, options.topic_length_max).map_err(|error| format!(r#""topic": {error}"#))?;
         let data = ndjson::data(fields.get(2)).map_err(|error| error.to_string())?.get().as_bytes();
-        if data.len() > options.message_max {
-            return Err(format!(r#"expected "data" of at most {} bytes, found {}"#, options.message_max, data.len()));
+        if options.is_too_large(&topic, data.len()) {
+            return Err(Wrong(Skipped::TooLarge, options.too_large(data.len())));
         }
         Ok(Record { ts_ns, topic, data })
     }
@@ -390,7 +440,7 @@ mod tests {
         repeat: false,
         delay: Duration::ZERO,
         gap_max: Duration::ZERO,
-        message_max: 100,
+        message_max: 100 + AROUND_MAX,
         topic_length_max: 16,
     };
 
@@ -439,9 +489,29 @@ mod tests {
             &line(1, "refuse", "1"),
             &line(2, "b", "2"),
         ];
-        let (summary, published, _) = run(content.concat().as_bytes(), OPTIONS);
-        assert_eq!((summary.publications, summary.skipped, summary.refused, summary.broken), (2, 5, 1, false));
+        let (scratch, recorder) = (Scratch::new(content.concat().as_bytes()), Recorder::default());
+        let replay = Replay::open(&scratch.0, OPTIONS).unwrap();
+        let summary = replay.run(recorder.clone(), &crossbeam_channel::never());
+        let published = std::mem::take(&mut recorder.0.lock().published);
+        assert_eq!((summary.publications, summary.skipped, summary.refused, summary.broken), (2, 3, 1, false));
+        assert_eq!(summary.too_large, 2);
+        let told = &recorder.0.lock().skipped;
+        let told =
+            [Skipped::Bad, Skipped::TooLarge, Skipped::Refused].map(|why| told.iter().filter(|it| **it == why).count());
+        assert_eq!(told, [3, 2, 1]);
         assert_eq!((&*published[0].1, &*published[1].1), ("1", "2"));
+    }
+
+    #[test]
+    fn a_line_may_be_as_large_a_message_as_is_said_and_no_larger() {
+        let mebibyte = Options { message_max: 1 << 20, ..OPTIONS };
+        let most = (1 << 20) - AROUND_MAX - "a.b".len();
+        for (len, taken) in [(70_000, 1), (709_000, 1), (most, 1), (most + 1, 0), (2 << 20, 0)] {
+            let data = format!("\"{}\"", "x".repeat(len - 2));
+            let (summary, published, _) = run(line(1, "a.b", &data).as_bytes(), mebibyte);
+            assert_eq!((summary.publications, summary.too_large, summary.skipped), (taken, 1 - taken, 0), "{len}");
+            assert!(published.iter().all(|(_, sent, _)| *sent == data));
+        }
     }
 
     #[test]
@@ -456,13 +526,13 @@ mod tests {
                 "expected \"ts_ns\" to be a whole number of nanoseconds, found 1.5",
             ),
             ("{\"ts_ns\":1,\"topic\":\"a\"}", "expected a field \"data\", found none"),
-            (&long, "expected \"data\" of at most 100 bytes, found 202"),
+            (&long, "left out: its data of 202 bytes makes a message larger than --max-replay-message 228 B"),
         ] {
-            let found = Record::parse(text.trim_end().as_bytes(), &OPTIONS).err().unwrap();
+            let Wrong(_, found) = Record::parse(text.trim_end().as_bytes(), &OPTIONS).err().unwrap();
             assert!(found.starts_with(wrong), "{text}: {found}");
         }
         let found = Record::parse(b"{\"a\":\"\xff\"}", &OPTIONS).err().unwrap();
-        assert_eq!(found, "expected UTF-8, found something else at byte 6");
+        assert_eq!(found, Wrong(Skipped::Bad, "expected UTF-8, found something else at byte 6".into()));
     }
 
     #[test]

@@ -191,6 +191,13 @@ impl<'a> Envelope<'a> {
     }
 }
 
+/// What a message has around a payload and beside the topic's name, at most: that of a snapshot is the longest.
+///
+/// ```text
+///  {"type":"snapshot","topic":"NAME","epoch":"13 digits","seq":16 digits,"ts":16 digits,"base64":…}
+/// ```
+pub const AROUND_MAX: usize = 128;
+
 const TS: &[u8] = b",\"ts\":";
 const DATA: &[u8] = b",\"data\":";
 const BASE64: &[u8] = b",\"base64\":";
@@ -299,6 +306,13 @@ mod tests {
     fn a_snapshot_has_an_epoch() {
         let text = written(&snapshot_prefix("a", "k3"), 5, 6, Payload::Json(b"1"));
         assert_eq!(text, r#"{"type":"snapshot","topic":"a","epoch":"k3","seq":5,"ts":6,"data":1}"#);
+    }
+
+    #[test]
+    fn no_message_has_more_around_a_payload_than_is_said() {
+        let prefix = snapshot_prefix("", &crate::publication::Epoch(u64::MAX).to_string());
+        let longest = written(&prefix, u64::MAX, u64::MAX, Payload::Binary(b""));
+        assert!((AROUND_MAX - 16..=AROUND_MAX).contains(&longest.len()), "{}", longest.len());
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub struct TapeSettings {
     pub retain: usize,
     /// Room in one segment for the frames of each lane that is in it; a lane may take more of it than another.
     pub segment: usize,
-    /// Largest payload.
+    /// Largest payload, where a [`Door`](crate::publish::Door) doesn't say otherwise.
     pub message_max: usize,
     /// Most topics.
     pub topics_max: usize,
@@ -331,7 +331,6 @@ impl Appender<'_> {
         about: About,
         check: impl FnOnce() -> Result<(), E>,
     ) -> Result<Appended, E> {
-        debug_assert!(draft.payload().len() <= self.shared.settings.message_max);
         let writer = &mut *self.writer;
         let About { ts, origin, flags } = about;
         // Under the lock, it is as of now.

@@ -5,7 +5,7 @@ use std::{collections::HashMap, io::Write, path::Path};
 use stentor::config::Speed;
 
 use crate::{
-    client::{Client, serve},
+    client::{Client, exchange, serve},
     skip::skip,
 };
 
@@ -60,6 +60,34 @@ fn every_subscriber_gets_every_publication_byte_for_byte() {
     }
     drop(file);
     replayed(&path);
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn a_full_book_among_changes_is_replayed_by_default_and_what_is_left_out_is_counted() {
+    let path = std::env::temp_dir().join(format!("stentor-replay-books-{}.ndjson", std::process::id()));
+    let book = |len: usize| format!("\"{}\"", "x".repeat(len - 2));
+    let datas = ["1".to_owned(), book(709_000), "2".to_owned(), book(1 << 20), "3".to_owned()];
+    let lines = datas.iter().map(|data| format!("{{\"ts_ns\":1,\"topic\":\"book\",\"data\":{data}}}\n"));
+    std::fs::write(&path, lines.collect::<String>() + "no publication\n").unwrap();
+    let replay = path.clone();
+    let server = serve(|config| {
+        config.replay = Some(replay);
+        config.replay_delay = "2s".parse().unwrap();
+        config.speed = Speed::Max;
+    });
+    let mut client = Client::hello(&server, "/ws?topics=book");
+    assert_eq!(client.json()["type"], "ack");
+    assert_eq!(client.json()["data"], 1);
+    let whole = client.text();
+    assert!(whole.len() <= 1 << 20 && whole.contains(&datas[1]), "{} bytes", whole.len());
+    assert_eq!([client.json()["data"].clone(), client.json()["data"].clone()], [2, 3]);
+    let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let metrics = exchange(server.addresses()[0], request);
+    for (why, lines) in [("too_large", 1), ("refused", 0)] {
+        let line = format!("\nstentor_replay_skipped_lines_total{{why=\"{why}\"}} {lines}\n");
+        assert!(metrics.contains(&line), "{metrics}");
+    }
     std::fs::remove_file(path).unwrap();
 }
 
