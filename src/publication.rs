@@ -13,6 +13,9 @@ pub enum Payload<'a> {
     Plain(&'a str),
     /// Any bytes.
     Binary(&'a [u8]),
+    /// None that could be carried: what there was is too large. It takes its number in the topic, and is no value of it; subscribers
+    /// are told with a `skip`, except on `/raw`.
+    TooLarge,
 }
 
 impl<'a> Payload<'a> {
@@ -21,16 +24,18 @@ impl<'a> Payload<'a> {
         match self {
             Payload::Json(bytes) | Payload::Binary(bytes) => bytes,
             Payload::Text(text) | Payload::Plain(text) => text.as_bytes(),
+            Payload::TooLarge => b"",
         }
     }
 
-    /// Which of the four it is.
+    /// Which of them it is.
     pub fn kind(&self) -> Kind {
         match self {
             Payload::Json(_) => Kind::Json,
             Payload::Text(_) => Kind::Text,
             Payload::Plain(_) => Kind::Plain,
             Payload::Binary(_) => Kind::Binary,
+            Payload::TooLarge => Kind::TooLarge,
         }
     }
 
@@ -43,6 +48,7 @@ impl<'a> Payload<'a> {
             Kind::Text => simdutf8::basic::from_utf8(bytes).map_or(Payload::Binary(bytes), Payload::Text),
             Kind::Plain => simdutf8::basic::from_utf8(bytes).map_or(Payload::Binary(bytes), Payload::Plain),
             Kind::Binary => Payload::Binary(bytes),
+            Kind::TooLarge => Payload::TooLarge,
         }
     }
 }
@@ -58,6 +64,8 @@ pub enum Kind {
     Plain,
     /// Any bytes.
     Binary,
+    /// There is none: it was too large.
+    TooLarge,
 }
 
 /// What else is said of a publication, beside its payload.

@@ -6,7 +6,8 @@
 //! What is due at the same moment goes out in one batch. A timestamp that goes backwards is sent at once and counted. A gap longer than
 //! `--max-gap` is cut to that.
 //!
-//! What would be a larger message than `--max-replay-message`, with the envelope around it, is left out; what clients may publish has
+//! What would be a larger message than `--max-replay-message`, with the envelope around it, is left out: it takes its number, counted
+//! and logged, and subscribers are told. What clients may publish has
 //! nothing to do with it: full order books of real sessions are larger than what a client of one's own would be allowed.
 //!
 //! A bad line is skipped and counted, never fatal, and nothing else is lost by it; the first few are logged with their
@@ -15,6 +16,7 @@
 //! Cost: reading, decompressing and parsing one line, some microseconds; `--speed max` is bound by that.
 
 use std::{
+    borrow::Cow,
     collections::HashSet,
     fmt,
     hash::BuildHasher,
@@ -76,15 +78,17 @@ impl Options {
     }
 
     /// What is said of a payload that does.
-    fn too_large(&self, len: usize) -> String {
+    fn too_large(&self, topic: &str, len: usize) -> String {
         let most = ByteSize::b(self.message_max as u64);
-        format!("left out: its data of {len} bytes makes a message larger than --max-replay-message {most}")
+        format!("left out of {topic}: data of {len} bytes makes a message larger than --max-replay-message {most}")
     }
 
     /// What is said of a line that is not even looked at.
-    fn too_long(&self, len: u64) -> String {
+    fn too_long(&self, len: u64, whose: &str) -> String {
         let most = ByteSize::b(self.message_max as u64);
-        format!("left out: its {len} bytes are more than makes a message of --max-replay-message {most}")
+        format!(
+            "left out of {whose}: a line of {len} bytes is more than makes a message of --max-replay-message {most}"
+        )
     }
 
     /// Whether a payload makes a larger message than may be, with what is around it.
@@ -264,7 +268,7 @@ impl Replay {
                 Ok(Line::End) => break,
                 Ok(Line::Bytes(b"")) => continue,
                 Ok(Line::Bytes(bytes)) => Record::parse(bytes, &self.options),
-                Ok(Line::TooLong(found)) => Err(Wrong(Skipped::TooLarge, self.options.too_long(found))),
+                Ok(Line::TooLong { len, outline }) => Record::of_outline(outline, len, &self.options),
                 Err(error) => {
                     self.send(sink);
                     return Err(error);
@@ -301,7 +305,13 @@ impl Replay {
             }
             self.gathered_due = self.gathered_due.or(schedule.latest_due());
             self.topics.see(&record.topic);
-            self.gathered.add(&record.topic, record.data, number);
+            match record.data {
+                Ok(data) => self.gathered.add(&record.topic, data, number),
+                Err(too_large) => {
+                    too_large.note(&mut self.summary, sink, &self.path, number);
+                    self.gathered.add_too_large(&record.topic, number);
+                }
+            }
         }
         self.send(sink);
         Ok(Pass::End)
@@ -388,12 +398,32 @@ fn note_first(count: &mut u64, path: &Path, line: u64, wrong: &str) {
 /// One line of a recording.
 struct Record<'a> {
     ts_ns: u64,
-    topic: std::borrow::Cow<'a, str>,
-    data: &'a [u8],
+    topic: Cow<'a, str>,
+    /// What is published, or why that is too large: then it takes its number, which subscribers are told.
+    data: Result<&'a [u8], Wrong>,
 }
 
 impl<'a> Record<'a> {
     fn parse(line: &'a [u8], options: &Options) -> Result<Self, Wrong> {
+        let mut record = Record::read(line, options)?;
+        if let Ok(data) = record.data
+            && options.is_too_large(&record.topic, data.len())
+        {
+            record.data = Err(Wrong(Skipped::TooLarge, options.too_large(&record.topic, data.len())));
+        }
+        Ok(record)
+    }
+
+    /// That of a line of `len` bytes, which is too long to be looked at. If not even its outline says whose it is, nobody can be told.
+    fn of_outline(outline: &'a [u8], len: u64, options: &Options) -> Result<Self, Wrong> {
+        let too_long = |whose: &str| Wrong(Skipped::TooLarge, options.too_long(len, whose));
+        match Record::read(outline, options) {
+            Ok(record) => Ok(Record { data: Err(too_long(&record.topic)), ..record }),
+            Err(Wrong(_, why)) => Err(too_long(&format!("a topic that can't be found ({why})"))),
+        }
+    }
+
+    fn read(line: &'a [u8], options: &Options) -> Result<Self, Wrong> {
         let text = ndjson::text(line).map_err(|error| error.to_string())?;
         let mut fields = Fields::new(&["ts_ns", "topic", "data"]);
         fields.read(text).map_err(|error| ndjson::LineError::from(error).to_string())?;
@@ -404,10 +434,7 @@ impl<'a> Record<'a> {
         let topic = ndjson::topic(fields.get(1)).map_err(|error| error.to_string())?;
         Topic::check(&topic, options.topic_length_max).map_err(|error| format!(r#""topic": {error}"#))?;
         let data = ndjson::data(fields.get(2)).map_err(|error| error.to_string())?.get().as_bytes();
-        if options.is_too_large(&topic, data.len()) {
-            return Err(Wrong(Skipped::TooLarge, options.too_large(data.len())));
-        }
-        Ok(Record { ts_ns, topic, data })
+        Ok(Record { ts_ns, topic, data: Ok(data) })
     }
 }
 
@@ -492,7 +519,8 @@ mod tests {
         let (scratch, recorder) = (Scratch::new(content.concat().as_bytes()), Recorder::default());
         let replay = Replay::open(&scratch.0, OPTIONS).unwrap();
         let summary = replay.run(recorder.clone(), &crossbeam_channel::never());
-        let published = std::mem::take(&mut recorder.0.lock().published);
+        let mut published = std::mem::take(&mut recorder.0.lock().published);
+        assert_eq!(published.extract_if(.., |(_, data, _)| data == "too large").count(), 2);
         assert_eq!((summary.publications, summary.skipped, summary.refused, summary.broken), (2, 3, 1, false));
         assert_eq!(summary.too_large, 2);
         let told = &recorder.0.lock().skipped;
@@ -510,8 +538,30 @@ mod tests {
             let data = format!("\"{}\"", "x".repeat(len - 2));
             let (summary, published, _) = run(line(1, "a.b", &data).as_bytes(), mebibyte);
             assert_eq!((summary.publications, summary.too_large, summary.skipped), (taken, 1 - taken, 0), "{len}");
-            assert!(published.iter().all(|(_, sent, _)| *sent == data));
+            let expected = if taken == 1 { &*data } else { "too large" };
+            assert_eq!(published.len(), 1);
+            assert!(published[0].1 == expected, "{len}");
         }
+    }
+
+    #[test]
+    fn what_is_too_large_keeps_its_place_and_its_time_wherever_the_line_says_them() {
+        let book = format!("{{\"bids\":[{}1]}}", "[1,2],".repeat(1000));
+        let content = [
+            &line(1, "a", "1"),
+            &format!("{{\"data\":{book},\"topic\":\"b\",\"ts_ns\":20000001}}\n"),
+            &line(40_000_001, "a", "2"),
+            &line(40_000_001, "a", &book),
+            &format!("{{\"data\":{book},\"topic\":\"no name\"}}\n"),
+            &line(40_000_001, "b", "3"),
+        ];
+        let started = Instant::now();
+        let (summary, published, _) =
+            run(content.map(String::as_str).concat().as_bytes(), Options { speed: Speed::Times(1.0), ..OPTIONS });
+        let told: Vec<_> = published.iter().map(|(topic, data, _)| (&**topic, &**data)).collect();
+        assert_eq!(told, [("a", "1"), ("b", "too large"), ("a", "2"), ("a", "too large"), ("b", "3")]);
+        assert!(published[1].2 - started >= Duration::from_millis(20));
+        assert_eq!((summary.publications, summary.too_large, summary.skipped), (3, 3, 0));
     }
 
     #[test]
@@ -526,9 +576,10 @@ mod tests {
                 "expected \"ts_ns\" to be a whole number of nanoseconds, found 1.5",
             ),
             ("{\"ts_ns\":1,\"topic\":\"a\"}", "expected a field \"data\", found none"),
-            (&long, "left out: its data of 202 bytes makes a message larger than --max-replay-message 228 B"),
+            (&long, "left out of a: data of 202 bytes makes a message larger than --max-replay-message 228 B"),
         ] {
-            let Wrong(_, found) = Record::parse(text.trim_end().as_bytes(), &OPTIONS).err().unwrap();
+            let record = Record::parse(text.trim_end().as_bytes(), &OPTIONS);
+            let Wrong(_, found) = record.and_then(|record| record.data).unwrap_err();
             assert!(found.starts_with(wrong), "{text}: {found}");
         }
         let found = Record::parse(b"{\"a\":\"\xff\"}", &OPTIONS).err().unwrap();

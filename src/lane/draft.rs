@@ -127,8 +127,8 @@ pub fn push(lane: Lane, of: &Numbered<'_>, payload: Payload<'_>, out: &mut Vec<u
     draft.write(lane, of, &mut out[start..]);
 }
 
-/// The same, for a publication that is there in another lane, in one of those that are always [written](Wanted::written):
-/// `frame` says what its frame in a lane is, if there is one.
+/// The same, for a publication that is there in another lane, in one of those that are always [written](Wanted::written), or of which
+/// there is nothing: `frame` says what its frame in a lane is, if there is one.
 pub fn push_from<'f>(
     lane: Lane,
     of: &Numbered<'_>,
@@ -136,6 +136,9 @@ pub fn push_from<'f>(
     frame: impl Fn(Lane) -> Option<&'f [u8]>,
     out: &mut Vec<u8>,
 ) {
+    if kind == Kind::TooLarge {
+        return push(lane, of, Payload::TooLarge, out);
+    }
     let bytes = match frame(Lane::Raw) {
         Some(frame) => raw::payload_of(frame).into(),
         None => json::payload_of(frame(Lane::Json).expect("one of the two is written"), of, kind),
@@ -165,6 +168,25 @@ mod tests {
         assert_eq!(pushed(Lane::Raw, payload), b"\x81\x03[1]");
         assert_eq!(pushed(Lane::Json, payload)[2..], *json.as_bytes());
         assert_eq!(pushed(Lane::Events, payload), format!("id: a:3\ndata: {json}\n\n").as_bytes());
+    }
+
+    #[test]
+    fn what_was_too_large_is_told_in_every_lane_that_has_words() {
+        let json = r#"{"type":"skip","topic":"q","from":3,"to":3,"why":"too_large"}"#;
+        let all = Wanted::of(|_| true);
+        assert_eq!(all.having(Kind::TooLarge).without(all), Wanted::default());
+        for lane in Lane::ALL {
+            let expected = match lane {
+                Lane::Json => [&[0x81, json.len() as u8], json.as_bytes()].concat(),
+                Lane::Events => format!("id: a:3\ndata: {json}\n\n").into_bytes(),
+                Lane::Raw => Vec::new(),
+            };
+            assert_eq!(pushed(lane, Payload::TooLarge), expected);
+            assert_eq!(all.having(Kind::TooLarge).has(lane), !expected.is_empty());
+            let mut made = Vec::new();
+            push_from(lane, &numbered(&super::super::prefix("q")), Kind::TooLarge, |_| None, &mut made);
+            assert_eq!(made, expected);
+        }
     }
 
     #[test]

@@ -35,9 +35,9 @@ impl<'a> Payload<'a> {
 
 /// The beginning of every update of one topic: `{"type":"update","topic":"NAME","seq":`.
 pub fn update_prefix(topic: &str) -> Box<[u8]> {
-    let mut prefix = b"{\"type\":\"update\",\"topic\":".to_vec();
+    let mut prefix = UPDATE.to_vec();
     push_string(&mut prefix, topic);
-    prefix.extend_from_slice(b",\"seq\":");
+    prefix.extend_from_slice(SEQ);
     prefix.into()
 }
 
@@ -74,7 +74,7 @@ pub fn push_value(out: &mut Vec<u8>, payload: Payload<'_>) {
 /// If it wasn't put there so.
 pub fn read_value(kind: Kind, value: &[u8]) -> Cow<'_, [u8]> {
     match kind {
-        Kind::Json => value.into(),
+        Kind::Json | Kind::TooLarge => value.into(),
         Kind::Text | Kind::Plain => {
             serde_json::from_slice::<String>(value).expect("it is a string").into_bytes().into()
         }
@@ -108,6 +108,8 @@ impl<'a> Form<'a> {
             Payload::Json(bytes) => Form::Verbatim(bytes),
             Payload::Text(text) | Payload::Plain(text) => Form::Quoted(text),
             Payload::Binary(bytes) => Form::Base64(bytes),
+            // It has no value: what is said of it is a `LeftOut`.
+            Payload::TooLarge => Form::Verbatim(b""),
         }
     }
 
@@ -190,6 +192,50 @@ impl<'a> Envelope<'a> {
         self.write(&mut out[start..]);
     }
 }
+
+/// What is said in the place of an update whose payload is [`Payload::TooLarge`]: the same beginning, but for the type.
+///
+/// ```text
+///  {"type":"skip","topic":"q.us.AAPL","from":9813,"to":9813,"why":"too_large"}
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct LeftOut<'a> {
+    /// The topic's name, as a JSON string.
+    topic: &'a [u8],
+    seq: u64,
+}
+
+impl<'a> LeftOut<'a> {
+    /// Of a topic whose updates have this [prefix](update_prefix).
+    pub fn new(prefix: &'a [u8], seq: u64) -> Self {
+        LeftOut { topic: &prefix[UPDATE.len()..prefix.len() - SEQ.len()], seq }
+    }
+
+    /// Exactly how many bytes [`LeftOut::write`] writes.
+    #[allow(clippy::len_without_is_empty, reason = "it is never empty")]
+    pub fn len(&self) -> usize {
+        SKIP.len() + self.topic.len() + FROM.len() + digits(self.seq) + TO.len() + digits(self.seq) + TOO_LARGE.len()
+    }
+
+    /// Writes the message; `out` must be [`LeftOut::len`] bytes long.
+    ///
+    /// # Panics
+    /// If `out` is shorter.
+    pub fn write(&self, out: &mut [u8]) {
+        let (mut rest, mut number) = (out, itoa::Buffer::new());
+        let seq = number.format(self.seq).as_bytes();
+        for part in [SKIP, self.topic, FROM, seq, TO, seq, TOO_LARGE] {
+            put(&mut rest, part);
+        }
+    }
+}
+
+const UPDATE: &[u8] = b"{\"type\":\"update\",\"topic\":";
+const SEQ: &[u8] = b",\"seq\":";
+const SKIP: &[u8] = b"{\"type\":\"skip\",\"topic\":";
+const FROM: &[u8] = b",\"from\":";
+const TO: &[u8] = b",\"to\":";
+const TOO_LARGE: &[u8] = b",\"why\":\"too_large\"}";
 
 /// What a message has around a payload and beside the topic's name, at most: that of a snapshot is the longest.
 ///
@@ -306,6 +352,18 @@ mod tests {
     fn a_snapshot_has_an_epoch() {
         let text = written(&snapshot_prefix("a", "k3"), 5, 6, Payload::Json(b"1"));
         assert_eq!(text, r#"{"type":"snapshot","topic":"a","epoch":"k3","seq":5,"ts":6,"data":1}"#);
+    }
+
+    #[test]
+    fn what_was_left_out_is_told_by_its_number() {
+        for seq in [1, 9813, u64::MAX] {
+            let prefix = update_prefix("q.us");
+            let left_out = LeftOut::new(&prefix, seq);
+            let mut out = vec![0; left_out.len()];
+            left_out.write(&mut out);
+            let expected = format!(r#"{{"type":"skip","topic":"q.us","from":{seq},"to":{seq},"why":"too_large"}}"#);
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ fn lane() -> impl Strategy<Value = Lane> {
 fn step() -> impl Strategy<Value = Step> {
     let len = prop_oneof![0..40usize, 0..400usize, 0..=MESSAGE_MAX + 1];
     prop_oneof![
-        12 => (0..NAMES.len(), 0..4u8, len).prop_map(|(topic, kind, len)| Step::Publish { topic, kind, len }),
+        12 => (0..NAMES.len(), 0..5u8, len).prop_map(|(topic, kind, len)| Step::Publish { topic, kind, len }),
         1 => lane().prop_map(Step::Want),
         1 => lane().prop_map(Step::Unwant),
         2 => Just(Step::Read),

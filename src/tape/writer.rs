@@ -338,6 +338,7 @@ impl Appender<'_> {
         let topic = writer.registry.find_or_make(topic, account, check)?;
         // Only what began to be wanted since the draft was made is still to be done.
         draft.prepare(lanes);
+        let lanes = lanes.having(draft.kind());
         let (previous, position) = (topic.end, Position(writer.next));
         topic.number(position.0, ts, origin, writer.store.tail());
         let (id, seq) = (topic.id, topic.seq);

@@ -226,6 +226,7 @@ impl World {
         let bytes = match kind {
             Kind::Json | Kind::Plain => format!(r#"{{"n":{n}, "pad":"{pad}"}}"#).into_bytes(),
             Kind::Text => format!("text {n} \"{pad}\"").into_bytes(),
+            Kind::TooLarge => Vec::new(),
             Kind::Binary => [&[0xff, 0][..], &n.to_be_bytes(), pad.as_bytes()].concat(),
         };
         Body { kind, bytes }
