@@ -513,8 +513,8 @@ pub struct Config {
 
     /// Largest message that a line of the recorded feed may become
     ///
-    /// That is its data and what is put around it. What is larger is left out, which is counted and logged, and subscribers are told. Many WebSocket libraries take no more than 1 MiB
-    /// unless they are told to. At least --max-message unless set.
+    /// That is its data and what is put around it. What is larger is left out: it is counted and logged, and subscribers are told. Many
+    /// WebSocket libraries take no more than 1 MiB unless they are told to. At least --max-message unless set.
     #[arg(
         long,
         value_name = "SIZE",

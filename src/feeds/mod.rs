@@ -134,7 +134,7 @@ struct Entry {
 const TOO_LARGE: usize = 0;
 
 impl Gathered {
-    /// Bounds how long one batch keeps other publishers waiting: some 100 microseconds.
+    /// Bounds how much is gathered, and one payload more; how long others wait is bounded by whoever publishes.
     const ENTRIES_MAX: usize = 512;
     const BYTES_MAX: usize = 256 << 10;
 

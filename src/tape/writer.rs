@@ -59,7 +59,8 @@ pub(super) struct Shared {
 ///
 /// - for a publication ([`Appender::append`]): its topic is looked up by its name, and made if there is none, which checks the
 ///   name; it gets its number; room is found, which may take a block or a segment and let old ones go; its frames are copied
-///   into it, and the payload to the last value. That is bounded by `--max-message`, once for each lane. Nothing is escaped,
+///   into it, and the payload to the last value. That is bounded by `--max-message`, of what is replayed by
+///   `--max-replay-message`, once for each lane. Nothing is escaped,
 ///   coded or looked through, unless a lane began to be wanted since that was done ([`Draft::prepare`]);
 /// - a lane begins or ceases to be wanted, a reader fetches the segments that it doesn't know: a count, a list of pointers;
 /// - somebody looks at topics ([`Tape::with_topics`], [`Tape::with_changed`]), some hundred at a time, and takes along what he
