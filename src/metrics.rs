@@ -388,6 +388,30 @@ impl Eviction {
     }
 }
 
+/// Why a line of a recording was not published as it stands there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Skipped {
+    /// It is no publication.
+    Bad,
+    /// It would be a larger message than `--max-replay-message`.
+    TooLarge,
+    /// The server refused it.
+    Refused,
+}
+
+impl Skipped {
+    const ALL: [Skipped; 3] = [Skipped::Bad, Skipped::TooLarge, Skipped::Refused];
+
+    /// The word for it in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Skipped::Bad => "bad",
+            Skipped::TooLarge => "too_large",
+            Skipped::Refused => "refused",
+        }
+    }
+}
+
 /// What the whole server counts.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -417,6 +441,8 @@ pub struct Metrics {
     pub tape_holds_us: Figure,
     /// Topics forgotten.
     pub topics_forgotten: Tally,
+    /// Lines of a recording that were not published as they are.
+    skipped_lines: [Tally; Skipped::ALL.len()],
     refusals: [Tally; Refusal::ALL.len()],
     closes: [Tally; Ending::COUNT],
     evictions: [Tally; Eviction::ALL.len()],
@@ -426,6 +452,16 @@ impl Metrics {
     /// Counters for so many workers.
     pub fn new(workers: usize) -> Metrics {
         Metrics { workers: (0..workers).map(|_| Default::default()).collect(), ..Metrics::default() }
+    }
+
+    /// Counts a line of a recording.
+    pub fn skip_line(&self, why: Skipped) {
+        self.skipped_lines[why as usize].bump();
+    }
+
+    /// How many there were, by reason.
+    pub fn skipped_lines(&self) -> impl Iterator<Item = (Skipped, u64)> {
+        Skipped::ALL.into_iter().map(|why| (why, self.skipped_lines[why as usize].get()))
     }
 
     /// Counts a refusal.

@@ -7,10 +7,15 @@ use std::fmt;
 pub enum Payload<'a> {
     /// The text of one JSON value, known to be valid.
     Json(&'a [u8]),
-    /// Text that may or may not be JSON.
+    /// Text of which nothing was said: if it is JSON, it is taken for that.
     Text(&'a str),
+    /// Text that is said to be just that, whatever it looks like.
+    Plain(&'a str),
     /// Any bytes.
     Binary(&'a [u8]),
+    /// None that could be carried: what there was is too large. It takes its number in the topic, and is no value of it; subscribers
+    /// are told with a `skip`, except on `/raw`.
+    TooLarge,
 }
 
 impl<'a> Payload<'a> {
@@ -18,16 +23,19 @@ impl<'a> Payload<'a> {
     pub fn bytes(&self) -> &'a [u8] {
         match self {
             Payload::Json(bytes) | Payload::Binary(bytes) => bytes,
-            Payload::Text(text) => text.as_bytes(),
+            Payload::Text(text) | Payload::Plain(text) => text.as_bytes(),
+            Payload::TooLarge => b"",
         }
     }
 
-    /// Which of the three it is.
+    /// Which of them it is.
     pub fn kind(&self) -> Kind {
         match self {
             Payload::Json(_) => Kind::Json,
             Payload::Text(_) => Kind::Text,
+            Payload::Plain(_) => Kind::Plain,
             Payload::Binary(_) => Kind::Binary,
+            Payload::TooLarge => Kind::TooLarge,
         }
     }
 
@@ -38,7 +46,9 @@ impl<'a> Payload<'a> {
         match kind {
             Kind::Json => Payload::Json(bytes),
             Kind::Text => simdutf8::basic::from_utf8(bytes).map_or(Payload::Binary(bytes), Payload::Text),
+            Kind::Plain => simdutf8::basic::from_utf8(bytes).map_or(Payload::Binary(bytes), Payload::Plain),
             Kind::Binary => Payload::Binary(bytes),
+            Kind::TooLarge => Payload::TooLarge,
         }
     }
 }
@@ -48,10 +58,14 @@ impl<'a> Payload<'a> {
 pub enum Kind {
     /// One valid JSON value.
     Json,
-    /// Text.
+    /// Text that may be JSON.
     Text,
+    /// Text that is not taken for JSON.
+    Plain,
     /// Any bytes.
     Binary,
+    /// There is none: it was too large.
+    TooLarge,
 }
 
 /// What else is said of a publication, beside its payload.

@@ -37,6 +37,8 @@ use crate::{
 pub struct Door {
     tape: Tape,
     topic_length_max: usize,
+    /// Largest payload, in bytes.
+    message_max: usize,
 }
 
 /// Who publishes.
@@ -118,7 +120,8 @@ thread_local! {
 impl Door {
     /// The door onto a tape, for topics with names of at most so many bytes.
     pub fn new(tape: Tape, topic_length_max: usize) -> Door {
-        Door { tape, topic_length_max }
+        let message_max = tape.settings().message_max;
+        Door { tape, topic_length_max, message_max }
     }
 
     /// Publishes one payload.
@@ -151,7 +154,7 @@ impl Door {
         if !holder.may_publish(topic) {
             return Err(PublishError::Forbidden(topic.to_owned()));
         }
-        let (len, max) = (payload.bytes().len(), self.tape.settings().message_max);
+        let (len, max) = (payload.bytes().len(), self.message_max);
         if len > max {
             self.check(topic)?;
             return Err(PublishError::TooLarge { len, max });
@@ -231,6 +234,17 @@ impl Publisher {
     /// The same handle, whose publications are counted as made over HTTP.
     pub(crate) fn over_http(&self) -> Publisher {
         Publisher { source: Source::Http, ..self.clone() }
+    }
+
+    /// The same handle for what is replayed, whose payloads have a bound of their own, in bytes.
+    pub(crate) fn for_replay(&self, message_max: usize) -> Publisher {
+        let door = Door { message_max, ..self.door.clone() };
+        Publisher { door, ..self.clone() }
+    }
+
+    /// Counts a line of a recording that was not published as it is.
+    pub(crate) fn skip_line(&self, why: metrics::Skipped) {
+        self.metrics.skip_line(why);
     }
 
     /// The door itself, for whoever counts and wakes by itself.

@@ -483,7 +483,7 @@ impl Server {
             threads.push(spawn("demo".into(), run).map_err(|cause| failed("demo", cause))?);
         }
         if let Some(replay) = replay {
-            let sink = self.publisher.clone();
+            let sink = self.publisher.for_replay(self.config.max_replay_message.as_u64() as usize);
             let run = move || {
                 replay.run(sink, &stopped);
             };

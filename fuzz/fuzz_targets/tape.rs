@@ -29,8 +29,8 @@ impl<'a> Arbitrary<'a> for Script {
 fn step(u: &mut Unstructured<'_>) -> Result<Step> {
     let topic = u.choose_index(NAMES.len())?;
     Ok(match u.int_in_range(0..=15)? {
-        0..6 => Step::Publish { topic, kind: u.int_in_range(0..=2)?, len: u.int_in_range(0..=100)? },
-        6..8 => Step::Publish { topic, kind: u.int_in_range(0..=2)?, len: u.int_in_range(0..=MESSAGE_MAX + 1)? },
+        0..6 => Step::Publish { topic, kind: u.int_in_range(0..=4)?, len: u.int_in_range(0..=100)? },
+        6..8 => Step::Publish { topic, kind: u.int_in_range(0..=4)?, len: u.int_in_range(0..=MESSAGE_MAX + 1)? },
         8 => Step::Want(*u.choose(&Lane::ALL)?),
         9 => Step::Unwant(*u.choose(&Lane::ALL)?),
         10 => Step::Read,

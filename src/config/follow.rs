@@ -2,8 +2,10 @@
 //!
 //! ```text
 //!  --max-message ─► --segment ─► --retain                       a message fits a segment, two segments the tape
+//!               ├─► --max-replay-message                       where something is replayed; which for its part is like it for
+//!               │                                                --segment, --max-values, --max-pending, --max-http-pending
 //!               └─► --max-assembly, --max-held, --max-values, --max-pending, --max-http-pending, --max-body
-//!  --retain ─────► --segment                                    a small tape has small segments
+//!  --retain ─────► --segment ─► --max-replay-message            a small tape has small segments, and small messages
 //! ```
 //!
 //! Only what was left to its default follows, and only as far as it must; two settings that were both given and don't go
@@ -41,8 +43,17 @@ impl Config {
                 followed.push((name, least, of));
             }
         };
-        if message > self.segment.as_u64() {
-            raise(&mut self.segment, "segment", message, "max-message");
+        // What is replayed is larger than what clients publish, and goes the same way to the subscribers.
+        let (mut largest, mut of) = (message, "max-message");
+        if self.replay.is_some() {
+            raise(&mut self.max_replay_message, "max-replay-message", message, "max-message");
+            let replayed = self.max_replay_message.as_u64();
+            if replayed > largest && is_set("max-replay-message") {
+                (largest, of) = (replayed, "max-replay-message");
+            }
+        }
+        if largest > self.segment.as_u64() {
+            raise(&mut self.segment, "segment", largest, of);
         }
         if self.retain.as_u64() < self.segment.as_u64().saturating_mul(2) {
             raise(&mut self.retain, "retain", self.segment.as_u64().saturating_mul(2), "segment");
@@ -51,11 +62,17 @@ impl Config {
         // One address has half of these, and a first value seven eighths of that.
         raise(&mut self.max_assembly, "max-assembly", double.saturating_add(2 * 1024), "max-message");
         raise(&mut self.max_held, "max-held", double.saturating_add(2 * 1024), "max-message");
-        raise(&mut self.max_values, "max-values", message.saturating_mul(3), "max-message");
-        // What holds an answer that holds a value.
-        raise(&mut self.max_pending, "max-pending", double.min(1024 * MIB), "max-message");
-        raise(&mut self.max_http_pending, "max-http-pending", double, "max-message");
         raise(&mut self.max_body, "max-body", message.saturating_add(1024), "max-message");
+        raise(&mut self.max_values, "max-values", largest.saturating_mul(3), of);
+        // What holds an answer that holds a value.
+        let double = largest.saturating_mul(2);
+        raise(&mut self.max_pending, "max-pending", double.min(1024 * MIB), of);
+        raise(&mut self.max_http_pending, "max-http-pending", double, of);
+        if self.replay.is_some() && !is_set("max-replay-message") && self.max_replay_message > self.segment {
+            self.max_replay_message = self.segment;
+            followed.retain(|(other, ..)| *other != "max-replay-message");
+            followed.push(("max-replay-message", self.segment, "segment"));
+        }
         followed
     }
 }
@@ -93,6 +110,31 @@ mod tests {
         let (config, names) = followed(&["retain"], |c| c.retain = ByteSize::mib(1));
         config.check().unwrap();
         assert_eq!((config.segment, names), (ByteSize::kib(512), vec!["segment"]));
+    }
+
+    #[test]
+    fn what_is_replayed_is_as_large_as_what_is_published_and_takes_along_what_must_hold_it() {
+        let replaying = |c: &mut Config| c.replay = Some("a".into());
+        assert_eq!(followed(&["replay"], replaying).1, [""; 0]);
+        let (config, _) =
+            followed(&["replay", "max-message"], |c| (c.replay, c.max_message) = (Some("a".into()), ByteSize::mib(3)));
+        assert_eq!((config.max_replay_message, config.segment), (ByteSize::mib(3), ByteSize::mib(3)));
+        for message in [ByteSize::kib(1), ByteSize::kib(1025), ByteSize::mib(32), ByteSize::mib(512)] {
+            let (config, _) = followed(&["replay", "max-replay-message"], |c| {
+                (c.replay, c.max_replay_message) = (Some("a".into()), message);
+            });
+            config.check().unwrap_or_else(|error| panic!("{message}: {error}"));
+            assert!(config.max_replay_message == message && config.segment >= message && config.max_pending >= message);
+            assert_eq!((config.max_message, config.max_body), (ByteSize::kib(64), ByteSize::mib(64)));
+        }
+        let (config, names) =
+            followed(&["replay", "retain"], |c| (c.replay, c.retain) = (Some("a".into()), ByteSize::mib(1)));
+        config.check().unwrap();
+        assert_eq!((config.max_replay_message, names), (ByteSize::kib(512), vec!["segment", "max-replay-message"]));
+        let (config, _) = followed(&["replay", "max-replay-message", "segment"], |c| {
+            (c.replay, c.max_replay_message) = (Some("a".into()), ByteSize::mib(2));
+        });
+        assert!(config.check().is_err_and(|error| error.0.contains("--max-replay-message 2.0 MiB does not fit")));
     }
 
     #[test]

@@ -522,6 +522,19 @@ pub struct Config {
     #[arg(long, value_name = "DURATION", env = "STENTOR_MAX_GAP", default_value = "1h", help_heading = "Feeds")]
     pub max_gap: Span,
 
+    /// Largest message that a line of the recorded feed may become
+    ///
+    /// That is its data and what is put around it. What is larger is left out: it is counted and logged, and subscribers are told. Many
+    /// WebSocket libraries take no more than 1 MiB unless they are told to. At least --max-message unless set.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "STENTOR_MAX_REPLAY_MESSAGE",
+        default_value = "1MiB",
+        help_heading = "Feeds"
+    )]
+    pub max_replay_message: ByteSize,
+
     /// Begin again when the recorded feed ends
     #[arg(long = "loop", env = "STENTOR_LOOP", help_heading = "Feeds")]
     pub replay_loop: bool,

@@ -96,6 +96,7 @@ pub(super) const RANGES: &[Rule] = &[
     size("--sndbuf", |c| c.sndbuf, NONE, ByteSize::gib(1)),
     size("--rcvbuf", |c| c.rcvbuf, NONE, ByteSize::gib(1)),
     size("--max-message", |c| c.max_message, ByteSize::b(1), ByteSize::mib(512)),
+    size("--max-replay-message", |c| c.max_replay_message, ByteSize::kib(1), ByteSize::mib(512)),
     size("--max-body", |c| c.max_body, ByteSize::b(1), ByteSize::tib(1)),
     size("--max-head", |c| c.max_head, ByteSize::b(512), ByteSize::mib(1)),
     size("--max-values", |c| c.max_values, NONE, MOST),
@@ -113,6 +114,7 @@ pub(super) const RANGES: &[Rule] = &[
 pub(super) const RELATIONS: &[Rule] = &[
     Rule::Other(somewhere_is_listened),
     Rule::Other(a_message_fits_a_segment),
+    Rule::Other(a_replayed_message_fits_a_segment),
     Rule::Other(the_tape_holds_two_segments),
     Rule::Other(a_message_can_be_assembled),
     Rule::Other(one_address_can_assemble_a_message),
@@ -159,6 +161,16 @@ fn a_message_fits_a_segment(c: &Config) -> Option<String> {
         format!(
             "--max-message {} does not fit into --segment {}: raise --segment to at least {0}, or lower --max-message",
             c.max_message, c.segment
+        )
+    })
+}
+
+fn a_replayed_message_fits_a_segment(c: &Config) -> Option<String> {
+    (c.replay.is_some() && c.max_replay_message > c.segment).then(|| {
+        format!(
+            "--max-replay-message {} does not fit into --segment {}: raise --segment to at least {0}, or lower \
+             --max-replay-message",
+            c.max_replay_message, c.segment
         )
     })
 }

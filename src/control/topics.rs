@@ -12,6 +12,7 @@ use super::{Context, out::Held};
 use crate::{
     http::{Refusal, Request},
     protocol::{Envelope, envelope::push_string, is_pattern, matches, name::check_pattern},
+    publication::Kind,
     topic::Topic,
 };
 
@@ -215,6 +216,10 @@ pub(super) fn last_value(context: &Context, topic: &str) -> Result<Vec<u8>, Refu
             "The topic's last value was not kept: there was no room within --max-values or --max-values-per-ip.",
         )
     })?;
+    if last.kind == Kind::TooLarge {
+        let text = "The topic's last value was not kept: it was a larger message than --max-replay-message.";
+        return Err(Refusal::new(404, text));
+    }
     let subscribers = context.shared.subscriptions.listeners(&[name])[0];
     let mut prefix = b"{\"topic\":".to_vec();
     push_string(&mut prefix, topic);

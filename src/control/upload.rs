@@ -6,15 +6,13 @@
 
 use std::{borrow::Cow, fmt::Display, sync::Arc};
 
-use serde::de::IgnoredAny;
-
 use crate::{
     access::Holder,
     clock::Moment,
     http::{Body, BodyDecoder, BodyEvent, Refusal, Request},
     limits::{self, Account, Quota},
     metrics,
-    protocol::{DEPTH_MAX, ErrorCode, Payload, envelope::push_string, is_too_deep, ndjson},
+    protocol::{Declared, ErrorCode, Payload, envelope::push_string, ndjson},
     publish::{By, PublishError, Publisher},
     slack::{KEPT_BY_ONE, Slack},
     tape::{About, Appended},
@@ -64,15 +62,13 @@ enum Target {
     Lines(Lines),
 }
 
-/// What a payload is, by the request's `Content-Type`.
+/// What a payload is, by `?as=`, or else by the request's `Content-Type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
-    /// It must be JSON.
-    Json,
+    /// Text of this sort, and bytes only where nothing is said of it.
+    Text(Declared),
     /// Bytes, whatever they look like.
     Binary,
-    /// Text, if it is that.
-    Any,
 }
 
 /// How far a body is.
@@ -96,17 +92,21 @@ impl Upload {
     /// The body as the payload of one publication.
     ///
     /// # Errors
-    /// It is known to be too large, is coded, or has no length.
+    /// It is known to be too large, is coded, or has no length; or `?as=` says what there isn't.
     pub fn one(head: &Request<'_>, holder: Holder, topic: &str, message_max: usize) -> Result<Upload, Refusal> {
-        let target = Target::One { topic: topic.to_owned(), form: Form::of(head), body: Vec::new() };
+        let target = Target::One { topic: topic.to_owned(), form: Form::of(head)?, body: Vec::new() };
         Upload::new(head, holder, target, message_max as u64)
     }
 
     /// The body as one publication a line.
     ///
     /// # Errors
-    /// It is known to be too large.
+    /// It is known to be too large; or `?as=` says something else of payloads that come within JSON.
     pub fn lines(head: &Request<'_>, holder: Holder, message_max: usize, body_max: u64) -> Result<Upload, Refusal> {
+        if head.choice("as", &Declared::WORDS)? == Some(Declared::Text) {
+            let text = "In the address: as=text is for one payload; a line's data is JSON, and text in it is a string.";
+            return Err(Refusal::new(400, text));
+        }
         let lines = Lines { len_max: message_max + AROUND_PAYLOAD, ..Lines::default() };
         Upload::new(head, holder, Target::Lines(lines), body_max)
     }
@@ -255,32 +255,34 @@ impl Charged {
 }
 
 impl Form {
-    fn of(head: &Request<'_>) -> Form {
-        let media_type = head.header("Content-Type").unwrap_or_default().split(';').next().unwrap_or_default().trim();
-        match media_type.to_ascii_lowercase().as_str() {
-            "application/json" => Form::Json,
-            "application/octet-stream" => Form::Binary,
-            _ => Form::Any,
+    fn of(head: &Request<'_>) -> Result<Form, Refusal> {
+        if let Some(declared) = head.choice("as", &Declared::WORDS)? {
+            return Ok(Form::Text(declared));
         }
+        let media_type = head.header("Content-Type").unwrap_or_default().split(';').next().unwrap_or_default().trim();
+        Ok(match media_type.to_ascii_lowercase().as_str() {
+            // Those that the MIME Sniffing Standard, section 4.6, calls JSON.
+            "application/json" | "text/json" => Form::Text(Declared::Json),
+            json if json.ends_with("+json") => Form::Text(Declared::Json),
+            text if text.starts_with("text/") => Form::Text(Declared::Text),
+            "application/octet-stream" => Form::Binary,
+            // That of forms is what curl says of everything.
+            _ => Form::Text(Declared::Auto),
+        })
     }
 
     /// The payload that a body is.
     fn payload(self, body: &[u8]) -> Result<Payload<'_>, Refusal> {
-        match (self, simdutf8::basic::from_utf8(body)) {
-            (Form::Binary, _) | (Form::Any, Err(_)) => Ok(Payload::Binary(body)),
-            (Form::Any, Ok(text)) => Ok(Payload::Text(text)),
-            (Form::Json, Err(_)) => Err(Refusal::new(400, "The body is said to be JSON, and is not UTF-8 text.")),
-            (Form::Json, Ok(text)) => match serde_json::from_str::<IgnoredAny>(text) {
-                Ok(_) if is_too_deep(text) => {
-                    let text = format!(
-                        "The body is said to be JSON, and has lists and objects nested more than {DEPTH_MAX} deep."
-                    );
-                    Err(Refusal::new(400, text))
-                }
-                Ok(_) => Ok(Payload::Json(body)),
-                Err(error) => Err(Refusal::new(400, format!("The body is said to be JSON, and isn't: {error}."))),
+        let what = match (self, simdutf8::basic::from_utf8(body)) {
+            (Form::Binary, _) | (Form::Text(Declared::Auto), Err(_)) => return Ok(Payload::Binary(body)),
+            (Form::Text(Declared::Json), Err(_)) => "is said to be JSON, and is not UTF-8 text".to_owned(),
+            (Form::Text(Declared::Text), Err(_)) => "is said to be text, and is not UTF-8".to_owned(),
+            (Form::Text(declared), Ok(text)) => match declared.payload(text) {
+                Ok(payload) => return Ok(payload),
+                Err(what) => what,
             },
-        }
+        };
+        Err(Refusal::new(400, format!("The body {what}.")))
     }
 }
 

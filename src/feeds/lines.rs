@@ -2,8 +2,8 @@
 //!
 //! How a file is packed is known by its first bytes, not by its name; several members (gzip) or frames (zstd) behind each other are one
 //! file, and other packings are refused by name. Memory is the two read buffers, the decoder's window (at most 128 MiB with zstd, which
-//! is what its own program takes) and one line of at most the length allowed. A longer line is passed over to its end and reported with
-//! its full length, so that the lines behind it keep their numbers.
+//! is what its own program takes) and one line of at most the length allowed. Of a longer line what is kept is its outline, some KiB
+//! (`outline.rs`); it is reported with its full length, and the lines behind it keep their numbers.
 //!
 //! What disks, editors and tapes leave in files is no part of a line: a byte order mark at its beginning, and zeros at either end, as
 //! of a file that was given its room before it was written. Zeros behind packed data are passed over as well.
@@ -14,6 +14,8 @@ use std::{
     path::Path,
 };
 
+use super::outline::Outline;
+
 use flate2::bufread::GzDecoder;
 use zstd::stream::read::Decoder as ZstdDecoder;
 
@@ -23,6 +25,7 @@ pub struct Lines {
     line_max: usize,
     number: u64,
     line: Vec<u8>,
+    outline: Outline,
 }
 
 /// What the next line is.
@@ -30,8 +33,13 @@ pub struct Lines {
 pub enum Line<'a> {
     /// Its bytes, without the line break.
     Bytes(&'a [u8]),
-    /// It has so many bytes, which is more than allowed.
-    TooLong(u64),
+    /// It has more bytes than allowed.
+    TooLong {
+        /// How many.
+        len: u64,
+        /// The line without what makes objects long; nothing if it isn't one. Bytes that may be JSON, or not.
+        outline: &'a [u8],
+    },
     /// There is none.
     End,
 }
@@ -81,7 +89,7 @@ impl Lines {
             None => Source::Plain(raw),
         };
         source.buffered().fill_buf()?;
-        Ok(Lines { source, line_max, number: 0, line: Vec::new() })
+        Ok(Lines { source, line_max, number: 0, line: Vec::new(), outline: Outline::default() })
     }
 
     /// Reads the next line. A last line needs no line break.
@@ -111,10 +119,17 @@ impl Lines {
             if kept > 0 {
                 let begin = if len == 0 { part.iter().take_while(|byte| **byte == 0).count() } else { 0 };
                 let before = if len == 0 { 0 } else { zeros };
+                let was_long = len > self.line_max as u64;
                 len += before + (kept - begin) as u64;
                 if len <= self.line_max as u64 {
                     self.line.resize(self.line.len() + before as usize, 0);
                     self.line.extend_from_slice(&part[begin..kept]);
+                } else {
+                    if !was_long {
+                        self.outline.begin(self.line.strip_prefix(&BYTE_ORDER_MARK).unwrap_or(&self.line));
+                    }
+                    self.outline.zeros(before);
+                    self.outline.add(&part[begin..kept]);
                 }
                 zeros = 0;
             }
@@ -128,7 +143,7 @@ impl Lines {
         }
         self.number += 1;
         if len > self.line_max as u64 {
-            return Ok(Line::TooLong(len));
+            return Ok(Line::TooLong { len, outline: self.outline.bytes() });
         }
         let line = self.line.strip_prefix(&BYTE_ORDER_MARK).unwrap_or(&self.line);
         Ok(Line::Bytes(line.strip_suffix(b"\r").unwrap_or(line)))
@@ -319,7 +334,7 @@ pub(crate) mod tests {
         loop {
             match lines.read()? {
                 Line::Bytes(bytes) => found.push(Ok(bytes.to_vec())),
-                Line::TooLong(len) => found.push(Err(len)),
+                Line::TooLong { len, .. } => found.push(Err(len)),
                 Line::End => break,
             }
             assert_eq!(lines.number(), found.len() as u64);

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::{
-    metrics::Door,
+    metrics::{Door, Skipped},
     protocol::envelope::Payload,
     publish::{self, HOLD_PAUSE, Publisher},
 };
@@ -22,6 +22,7 @@ use crate::{
 pub mod demo;
 pub mod lines;
 pub mod market;
+mod outline;
 pub mod replay;
 mod schedule;
 
@@ -40,6 +41,9 @@ pub trait Sink: Send + 'static {
 
     /// It has waited for so long.
     fn held(&self, length: Duration);
+
+    /// A line of a recording is not published as it is.
+    fn skipped(&self, why: Skipped);
 }
 
 /// Publications that go out together.
@@ -64,6 +68,10 @@ impl Sink for Publisher {
 
     fn held(&self, length: Duration) {
         self.was_held(Door::Feed, length);
+    }
+
+    fn skipped(&self, why: Skipped) {
+        self.skip_line(why);
     }
 }
 
@@ -108,7 +116,7 @@ fn wait_for_room(sink: &impl Sink, stop: &Receiver<()>) -> Wait {
 ///
 /// ```text
 ///  bytes    topic data topic data …
-///  entries  (end of topic, end of data, tag) …
+///  entries  (end of topic, end of data, tag) …         data that ends before the topic does: none, it was too large
 /// ```
 struct Gathered {
     bytes: Vec<u8>,
@@ -122,8 +130,11 @@ struct Entry {
     tag: u64,
 }
 
+/// Where the data of a publication ends that has none, being too large.
+const TOO_LARGE: usize = 0;
+
 impl Gathered {
-    /// Bounds how long one batch keeps other publishers waiting: some 100 microseconds.
+    /// Bounds how much is gathered, and one payload more; how long others wait is bounded by whoever publishes.
     const ENTRIES_MAX: usize = 512;
     const BYTES_MAX: usize = 256 << 10;
 
@@ -147,9 +158,15 @@ impl Gathered {
         self.entries.push(Entry { topic_end, data_end: self.bytes.len(), tag });
     }
 
+    /// Adds a publication whose data is too large to be carried.
+    fn add_too_large(&mut self, topic: &str, tag: u64) {
+        self.bytes.extend_from_slice(topic.as_bytes());
+        self.entries.push(Entry { topic_end: self.bytes.len(), data_end: TOO_LARGE, tag });
+    }
+
     /// Pushes everything in one batch and forgets it; `refused` is told the tag and the reason of each that was refused.
     ///
-    /// Returns how many were published, and how many bytes of payload.
+    /// Returns how many were published, and how many bytes of payload. Those that were too large are not counted.
     fn push_all(&mut self, sink: &mut impl Sink, mut refused: impl FnMut(u64, String)) -> (u64, u64) {
         if self.is_empty() {
             return (0, 0);
@@ -159,6 +176,13 @@ impl Gathered {
         let mut batch = sink.batch();
         for entry in &self.entries {
             let topic = std::str::from_utf8(&self.bytes[start..entry.topic_end]).expect("it was added as a str");
+            if entry.data_end == TOO_LARGE {
+                if let Err(reason) = batch.push(topic, Payload::TooLarge) {
+                    reasons.push((entry.tag, reason));
+                }
+                start = entry.topic_end;
+                continue;
+            }
             let data = &self.bytes[entry.topic_end..entry.data_end];
             match batch.push(topic, Payload::Json(data)) {
                 Ok(()) => (published, bytes) = (published + 1, bytes + data.len() as u64),
@@ -193,6 +217,8 @@ pub(crate) mod tests {
         pub(crate) holds: u32,
         /// So often a feed has waited.
         pub(crate) held: u32,
+        /// What it was told of lines that were left out.
+        pub(crate) skipped: Vec<Skipped>,
     }
 
     impl Sink for Recorder {
@@ -212,6 +238,10 @@ pub(crate) mod tests {
         fn held(&self, _: Duration) {
             self.0.lock().held += 1;
         }
+
+        fn skipped(&self, why: Skipped) {
+            self.0.lock().skipped.push(why);
+        }
     }
 
     pub(crate) struct Recording<'a>(&'a Mutex<Record>, usize);
@@ -221,7 +251,10 @@ pub(crate) mod tests {
             if topic.starts_with("refuse") {
                 return Err("no room for another topic".into());
             }
-            let data = String::from_utf8(payload.bytes().to_vec()).unwrap();
+            let data = match payload {
+                Payload::TooLarge => "too large".to_owned(),
+                payload => String::from_utf8(payload.bytes().to_vec()).unwrap(),
+            };
             self.0.lock().published.push((topic.to_owned(), data, Instant::now()));
             self.1 += 1;
             Ok(())

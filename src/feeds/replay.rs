@@ -6,12 +6,17 @@
 //! What is due at the same moment goes out in one batch. A timestamp that goes backwards is sent at once and counted. A gap longer than
 //! `--max-gap` is cut to that.
 //!
+//! What would be a larger message than `--max-replay-message`, with the envelope around it, is left out: it takes its number, counted
+//! and logged, and subscribers are told. What clients may publish has
+//! nothing to do with it: full order books of real sessions are larger than what a client of one's own would be allowed.
+//!
 //! A bad line is skipped and counted, never fatal, and nothing else is lost by it; the first few are logged with their
 //! number and what was wrong. Memory is bounded: one read buffer, one line, one batch, and the set of topics counted.
 //!
 //! Cost: reading, decompressing and parsing one line, some microseconds; `--speed max` is bound by that.
 
 use std::{
+    borrow::Cow,
     collections::HashSet,
     fmt,
     hash::BuildHasher,
@@ -20,6 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytesize::ByteSize;
 use crossbeam_channel::Receiver;
 use rustc_hash::FxBuildHasher;
 
@@ -31,7 +37,8 @@ use super::{
 };
 use crate::{
     config::{Config, Speed},
-    protocol::{name::Topic, ndjson, object::Fields},
+    metrics::Skipped,
+    protocol::{envelope::AROUND_MAX, name::Topic, ndjson, object::Fields},
 };
 
 /// How a recording is replayed.
@@ -45,7 +52,7 @@ pub struct Options {
     pub delay: Duration,
     /// `--max-gap`: gaps of the recording that are longer are cut to this; zero for any.
     pub gap_max: Duration,
-    /// `--max-message`: largest payload, in bytes.
+    /// `--max-replay-message`: largest message that a line may become, in bytes, with all that is around the payload.
     pub message_max: usize,
     /// `--max-topic-length`, in bytes.
     pub topic_length_max: usize,
@@ -59,7 +66,7 @@ impl Options {
             repeat: config.replay_loop,
             delay: config.replay_delay.get(),
             gap_max: config.max_gap.get(),
-            message_max: usize::try_from(config.max_message.as_u64()).unwrap_or(usize::MAX),
+            message_max: usize::try_from(config.max_replay_message.as_u64()).unwrap_or(usize::MAX),
             topic_length_max: config.max_topic_length,
         }
     }
@@ -68,6 +75,25 @@ impl Options {
     fn line_max(&self) -> usize {
         const REST: usize = 1024; // "ts_ns" and its number are 30 bytes; the rest is for fields that we pass over
         self.message_max.saturating_add(self.topic_length_max).saturating_add(REST)
+    }
+
+    /// What is said of a payload that does.
+    fn too_large(&self, topic: &str, len: usize) -> String {
+        let most = ByteSize::b(self.message_max as u64);
+        format!("left out of {topic}: data of {len} bytes makes a message larger than --max-replay-message {most}")
+    }
+
+    /// What is said of a line that is not even looked at.
+    fn too_long(&self, len: u64, whose: &str) -> String {
+        let most = ByteSize::b(self.message_max as u64);
+        format!(
+            "left out of {whose}: a line of {len} bytes is more than makes a message of --max-replay-message {most}"
+        )
+    }
+
+    /// Whether a payload makes a larger message than may be, with what is around it.
+    fn is_too_large(&self, topic: &str, len: usize) -> bool {
+        len.saturating_add(topic.len()).saturating_add(AROUND_MAX) > self.message_max
     }
 }
 
@@ -131,6 +157,8 @@ pub struct Summary {
     pub elapsed: Duration,
     /// Lines that were no publication.
     pub skipped: u64,
+    /// Lines that would have been larger messages than `--max-replay-message`.
+    pub too_large: u64,
     /// Publications that the server refused.
     pub refused: u64,
     /// Publications whose timestamp was before an earlier one's.
@@ -240,9 +268,7 @@ impl Replay {
                 Ok(Line::End) => break,
                 Ok(Line::Bytes(b"")) => continue,
                 Ok(Line::Bytes(bytes)) => Record::parse(bytes, &self.options),
-                Ok(Line::TooLong(found)) => {
-                    Err(format!("expected at most {} bytes, found {found}", self.options.line_max()))
-                }
+                Ok(Line::TooLong { len, outline }) => Record::of_outline(outline, len, &self.options),
                 Err(error) => {
                     self.send(sink);
                     return Err(error);
@@ -251,7 +277,7 @@ impl Replay {
             let record = match line {
                 Ok(record) => record,
                 Err(wrong) => {
-                    count_bad(&mut self.summary.skipped, &self.path, number, &wrong);
+                    wrong.note(&mut self.summary, sink, &self.path, number);
                     continue;
                 }
             };
@@ -279,7 +305,13 @@ impl Replay {
             }
             self.gathered_due = self.gathered_due.or(schedule.latest_due());
             self.topics.see(&record.topic);
-            self.gathered.add(&record.topic, record.data, number);
+            match record.data {
+                Ok(data) => self.gathered.add(&record.topic, data, number),
+                Err(too_large) => {
+                    too_large.note(&mut self.summary, sink, &self.path, number);
+                    self.gathered.add_too_large(&record.topic, number);
+                }
+            }
         }
         self.send(sink);
         Ok(Pass::End)
@@ -300,6 +332,7 @@ impl Replay {
             rate_per_s = (s.publications as f64 / seconds.max(1e-6)).round(),
             bytes = s.bytes,
             skipped_lines = s.skipped,
+            too_large = s.too_large,
             refused = s.refused,
             backwards = s.backwards,
             cut_gaps = s.cut_gaps,
@@ -317,14 +350,41 @@ fn send(gathered: &mut Gathered, due: Option<Instant>, sink: &mut impl Sink, sum
     if let Some(due) = due {
         summary.late_max = summary.late_max.max(due.elapsed());
     }
-    let refused = &mut summary.refused;
-    let (publications, bytes) = gathered.push_all(sink, |line, reason| count_bad(refused, path, line, &reason));
+    let mut refused = Vec::new();
+    let (publications, bytes) = gathered.push_all(sink, |line, reason| refused.push((line, reason)));
+    for (line, reason) in refused {
+        Wrong(Skipped::Refused, reason).note(summary, sink, path, line);
+    }
     summary.publications += publications;
     summary.bytes += bytes;
 }
 
-/// Counts a line that was not published, and logs it if it is among the first.
-fn count_bad(count: &mut u64, path: &Path, line: u64, wrong: &str) {
+/// Why a line is not published as it is, and the sentence about it.
+#[derive(Debug, PartialEq)]
+struct Wrong(Skipped, String);
+
+impl Wrong {
+    /// Counts it, and logs it if it is among the first.
+    fn note(&self, summary: &mut Summary, sink: &impl Sink, path: &Path, line: u64) {
+        let Wrong(why, what) = self;
+        let count = match why {
+            Skipped::Bad => &mut summary.skipped,
+            Skipped::TooLarge => &mut summary.too_large,
+            Skipped::Refused => &mut summary.refused,
+        };
+        sink.skipped(*why);
+        note_first(count, path, line, what);
+    }
+}
+
+impl From<String> for Wrong {
+    fn from(what: String) -> Wrong {
+        Wrong(Skipped::Bad, what)
+    }
+}
+
+/// Counts a line, and logs it if it is among the first.
+fn note_first(count: &mut u64, path: &Path, line: u64, wrong: &str) {
     *count += 1;
     match (*count).cmp(&LOGGED_MAX) {
         std::cmp::Ordering::Less => tracing::warn!("replay {}: line {line}: {wrong}", path.display()),
@@ -338,26 +398,43 @@ fn count_bad(count: &mut u64, path: &Path, line: u64, wrong: &str) {
 /// One line of a recording.
 struct Record<'a> {
     ts_ns: u64,
-    topic: std::borrow::Cow<'a, str>,
-    data: &'a [u8],
+    topic: Cow<'a, str>,
+    /// What is published, or why that is too large: then it takes its number, which subscribers are told.
+    data: Result<&'a [u8], Wrong>,
 }
 
 impl<'a> Record<'a> {
-    fn parse(line: &'a [u8], options: &Options) -> Result<Self, String> {
+    fn parse(line: &'a [u8], options: &Options) -> Result<Self, Wrong> {
+        let mut record = Record::read(line, options)?;
+        if let Ok(data) = record.data
+            && options.is_too_large(&record.topic, data.len())
+        {
+            record.data = Err(Wrong(Skipped::TooLarge, options.too_large(&record.topic, data.len())));
+        }
+        Ok(record)
+    }
+
+    /// That of a line of `len` bytes, which is too long to be looked at. If not even its outline says whose it is, nobody can be told.
+    fn of_outline(outline: &'a [u8], len: u64, options: &Options) -> Result<Self, Wrong> {
+        let too_long = |whose: &str| Wrong(Skipped::TooLarge, options.too_long(len, whose));
+        match Record::read(outline, options) {
+            Ok(record) => Ok(Record { data: Err(too_long(&record.topic)), ..record }),
+            Err(Wrong(_, why)) => Err(too_long(&format!("a topic that can't be found ({why})"))),
+        }
+    }
+
+    fn read(line: &'a [u8], options: &Options) -> Result<Self, Wrong> {
         let text = ndjson::text(line).map_err(|error| error.to_string())?;
         let mut fields = Fields::new(&["ts_ns", "topic", "data"]);
         fields.read(text).map_err(|error| ndjson::LineError::from(error).to_string())?;
-        let ts_ns = fields.get(0).ok_or(r#"expected a field "ts_ns", found none"#)?.get();
+        let ts_ns = fields.get(0).ok_or_else(|| r#"expected a field "ts_ns", found none"#.to_owned())?.get();
         let Ok(ts_ns) = ts_ns.parse() else {
-            return Err(format!(r#"expected "ts_ns" to be a whole number of nanoseconds, found {ts_ns:.40}"#));
+            return Err(format!(r#"expected "ts_ns" to be a whole number of nanoseconds, found {ts_ns:.40}"#).into());
         };
         let topic = ndjson::topic(fields.get(1)).map_err(|error| error.to_string())?;
         Topic::check(&topic, options.topic_length_max).map_err(|error| format!(r#""topic": {error}"#))?;
         let data = ndjson::data(fields.get(2)).map_err(|error| error.to_string())?.get().as_bytes();
-        if data.len() > options.message_max {
-            return Err(format!(r#"expected "data" of at most {} bytes, found {}"#, options.message_max, data.len()));
-        }
-        Ok(Record { ts_ns, topic, data })
+        Ok(Record { ts_ns, topic, data: Ok(data) })
     }
 }
 
@@ -390,7 +467,7 @@ mod tests {
         repeat: false,
         delay: Duration::ZERO,
         gap_max: Duration::ZERO,
-        message_max: 100,
+        message_max: 100 + AROUND_MAX,
         topic_length_max: 16,
     };
 
@@ -439,9 +516,52 @@ mod tests {
             &line(1, "refuse", "1"),
             &line(2, "b", "2"),
         ];
-        let (summary, published, _) = run(content.concat().as_bytes(), OPTIONS);
-        assert_eq!((summary.publications, summary.skipped, summary.refused, summary.broken), (2, 5, 1, false));
+        let (scratch, recorder) = (Scratch::new(content.concat().as_bytes()), Recorder::default());
+        let replay = Replay::open(&scratch.0, OPTIONS).unwrap();
+        let summary = replay.run(recorder.clone(), &crossbeam_channel::never());
+        let mut published = std::mem::take(&mut recorder.0.lock().published);
+        assert_eq!(published.extract_if(.., |(_, data, _)| data == "too large").count(), 2);
+        assert_eq!((summary.publications, summary.skipped, summary.refused, summary.broken), (2, 3, 1, false));
+        assert_eq!(summary.too_large, 2);
+        let told = &recorder.0.lock().skipped;
+        let told =
+            [Skipped::Bad, Skipped::TooLarge, Skipped::Refused].map(|why| told.iter().filter(|it| **it == why).count());
+        assert_eq!(told, [3, 2, 1]);
         assert_eq!((&*published[0].1, &*published[1].1), ("1", "2"));
+    }
+
+    #[test]
+    fn a_line_may_be_as_large_a_message_as_is_said_and_no_larger() {
+        let mebibyte = Options { message_max: 1 << 20, ..OPTIONS };
+        let most = (1 << 20) - AROUND_MAX - "a.b".len();
+        for (len, taken) in [(70_000, 1), (709_000, 1), (most, 1), (most + 1, 0), (2 << 20, 0)] {
+            let data = format!("\"{}\"", "x".repeat(len - 2));
+            let (summary, published, _) = run(line(1, "a.b", &data).as_bytes(), mebibyte);
+            assert_eq!((summary.publications, summary.too_large, summary.skipped), (taken, 1 - taken, 0), "{len}");
+            let expected = if taken == 1 { &*data } else { "too large" };
+            assert_eq!(published.len(), 1);
+            assert!(published[0].1 == expected, "{len}");
+        }
+    }
+
+    #[test]
+    fn what_is_too_large_keeps_its_place_and_its_time_wherever_the_line_says_them() {
+        let book = format!("{{\"bids\":[{}1]}}", "[1,2],".repeat(1000));
+        let content = [
+            &line(1, "a", "1"),
+            &format!("{{\"data\":{book},\"topic\":\"b\",\"ts_ns\":20000001}}\n"),
+            &line(40_000_001, "a", "2"),
+            &line(40_000_001, "a", &book),
+            &format!("{{\"data\":{book},\"topic\":\"no name\"}}\n"),
+            &line(40_000_001, "b", "3"),
+        ];
+        let started = Instant::now();
+        let (summary, published, _) =
+            run(content.map(String::as_str).concat().as_bytes(), Options { speed: Speed::Times(1.0), ..OPTIONS });
+        let told: Vec<_> = published.iter().map(|(topic, data, _)| (&**topic, &**data)).collect();
+        assert_eq!(told, [("a", "1"), ("b", "too large"), ("a", "2"), ("a", "too large"), ("b", "3")]);
+        assert!(published[1].2 - started >= Duration::from_millis(20));
+        assert_eq!((summary.publications, summary.too_large, summary.skipped), (3, 3, 0));
     }
 
     #[test]
@@ -456,13 +576,14 @@ mod tests {
                 "expected \"ts_ns\" to be a whole number of nanoseconds, found 1.5",
             ),
             ("{\"ts_ns\":1,\"topic\":\"a\"}", "expected a field \"data\", found none"),
-            (&long, "expected \"data\" of at most 100 bytes, found 202"),
+            (&long, "left out of a: data of 202 bytes makes a message larger than --max-replay-message 228 B"),
         ] {
-            let found = Record::parse(text.trim_end().as_bytes(), &OPTIONS).err().unwrap();
+            let record = Record::parse(text.trim_end().as_bytes(), &OPTIONS);
+            let Wrong(_, found) = record.and_then(|record| record.data).unwrap_err();
             assert!(found.starts_with(wrong), "{text}: {found}");
         }
         let found = Record::parse(b"{\"a\":\"\xff\"}", &OPTIONS).err().unwrap();
-        assert_eq!(found, "expected UTF-8, found something else at byte 6");
+        assert_eq!(found, Wrong(Skipped::Bad, "expected UTF-8, found something else at byte 6".into()));
     }
 
     #[test]

@@ -238,6 +238,20 @@ impl<'b> Request<'b> {
         }
     }
 
+    /// What a parameter chooses among a few words.
+    ///
+    /// # Errors
+    /// It is none of them, or given more than once.
+    pub fn choice<T: Copy>(&self, name: &str, words: &[(&str, T)]) -> Result<Option<T>, Refusal> {
+        let Some(value) = self.parameter(name)? else { return Ok(None) };
+        if let Some((_, chosen)) = words.iter().find(|(word, _)| *word == value) {
+            return Ok(Some(*chosen));
+        }
+        let found: String = value.escape_debug().take(32).collect();
+        let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+        Err(Refusal::new(400, format!("In the address: {name} is one of {}; found \"{found}\".", words.join(", "))))
+    }
+
     /// Names of topics in a parameter, which may be given several times, separated by commas. A plus sign stands for itself: forms encode
     /// spaces so, and names have none.
     pub fn names(&self, name: &str) -> Option<String> {

@@ -78,7 +78,7 @@ impl<'a> Draft<'a> {
         self.ready = Wanted::from_bits(self.ready.bits() | lanes.bits());
     }
 
-    /// What sort of payload it is. Text is JSON from when a lane had to know.
+    /// What sort of payload it is. Whether text is JSON is settled from when a lane had to know.
     #[inline]
     pub fn kind(&self) -> Kind {
         self.payload.kind()
@@ -127,8 +127,8 @@ pub fn push(lane: Lane, of: &Numbered<'_>, payload: Payload<'_>, out: &mut Vec<u
     draft.write(lane, of, &mut out[start..]);
 }
 
-/// The same, for a publication that is there in another lane, in one of those that are always [written](Wanted::written):
-/// `frame` says what its frame in a lane is, if there is one.
+/// The same, for a publication that is there in another lane, in one of those that are always [written](Wanted::written), or of which
+/// there is nothing: `frame` says what its frame in a lane is, if there is one.
 pub fn push_from<'f>(
     lane: Lane,
     of: &Numbered<'_>,
@@ -136,6 +136,9 @@ pub fn push_from<'f>(
     frame: impl Fn(Lane) -> Option<&'f [u8]>,
     out: &mut Vec<u8>,
 ) {
+    if kind == Kind::TooLarge {
+        return push(lane, of, Payload::TooLarge, out);
+    }
     let bytes = match frame(Lane::Raw) {
         Some(frame) => raw::payload_of(frame).into(),
         None => json::payload_of(frame(Lane::Json).expect("one of the two is written"), of, kind),
@@ -168,9 +171,28 @@ mod tests {
     }
 
     #[test]
+    fn what_was_too_large_is_told_in_every_lane_that_has_words() {
+        let json = r#"{"type":"skip","topic":"q","from":3,"to":3,"why":"too_large"}"#;
+        let all = Wanted::of(|_| true);
+        assert_eq!(all.having(Kind::TooLarge).without(all), Wanted::default());
+        for lane in Lane::ALL {
+            let expected = match lane {
+                Lane::Json => [&[0x81, json.len() as u8], json.as_bytes()].concat(),
+                Lane::Events => format!("id: a:3\ndata: {json}\n\n").into_bytes(),
+                Lane::Raw => Vec::new(),
+            };
+            assert_eq!(pushed(lane, Payload::TooLarge), expected);
+            assert_eq!(all.having(Kind::TooLarge).has(lane), !expected.is_empty());
+            let mut made = Vec::new();
+            push_from(lane, &numbered(&super::super::prefix("q")), Kind::TooLarge, |_| None, &mut made);
+            assert_eq!(made, expected);
+        }
+    }
+
+    #[test]
     fn an_event_is_the_message_of_the_json_lane_divided_where_it_has_line_ends() {
         let payloads = ["1", "{\r\n\"a\":\n1\r}", "no\njson", "\n1\n", ""].map(Payload::Text);
-        for payload in payloads.into_iter().chain([Payload::Binary(b"\n\xff")]) {
+        for payload in payloads.into_iter().chain([Payload::Binary(b"\n\xff"), Payload::Plain("{\n}")]) {
             let json = pushed(Lane::Json, payload);
             let mut expected = Vec::new();
             expected.extend_from_slice(b"id: a:3\n");
@@ -184,7 +206,7 @@ mod tests {
         let prefix = super::super::prefix("q");
         let of = numbered(&prefix);
         let all = Wanted::of(|_| true);
-        for payload in [Payload::Text("a\"b"), Payload::Text("7"), Payload::Binary(b"\0\n")] {
+        for payload in [Payload::Text("a\"b"), Payload::Text("7"), Payload::Plain("7"), Payload::Binary(b"\0\n")] {
             let mut draft = Draft::new(payload, b"old".to_vec());
             for lane in Lane::ALL {
                 draft.prepare(Wanted::default().with(lane));
@@ -203,7 +225,8 @@ mod tests {
         let prefix = super::super::prefix("q");
         let of = numbered(&prefix);
         let payloads = ["7", " {\r\n}", "\"\\\u{1}\u{7f}é\n", ""].map(Payload::Text);
-        for payload in payloads.into_iter().chain([Payload::Binary(b""), Payload::Binary(b"\"\xff\n")]) {
+        let others = [Payload::Binary(b""), Payload::Binary(b"\"\xff\n"), Payload::Plain("[1]"), Payload::Plain("\"")];
+        for payload in payloads.into_iter().chain(others) {
             for written in (0..1 << LANES).map(|bits| Wanted::from_bits(bits).written()) {
                 let mut draft = Draft::new(payload, Vec::new());
                 draft.prepare(written);

@@ -25,8 +25,8 @@ impl Encoding for Events {
     }
 
     #[inline]
-    fn may_differ(&self, _: Kind) -> bool {
-        true
+    fn may_differ(&self, kind: Kind) -> bool {
+        kind != Kind::TooLarge
     }
 
     /// JSON may have line ends where it allows white space. They divide the data into lines, and are nowhere else in it.
@@ -38,7 +38,7 @@ impl Encoding for Events {
     }
 
     fn len(&self, of: &Numbered<'_>, kind: Kind, body: &[u8]) -> usize {
-        ID.len() + of.id().len() + DATA.len() + of.envelope(kind, body).len() + END.len()
+        ID.len() + of.id().len() + DATA.len() + of.message_len(kind, body) + END.len()
     }
 
     fn write(&self, of: &Numbered<'_>, kind: Kind, body: &[u8], room: &mut [u8]) {
@@ -49,7 +49,7 @@ impl Encoding for Events {
             message[at..at + part.len()].copy_from_slice(part);
             at += part.len();
         }
-        of.envelope(kind, body).write(&mut message[at..]);
+        of.write_message(kind, body, &mut message[at..]);
     }
 }
 

@@ -7,7 +7,11 @@ use std::borrow::Cow;
 
 use super::{Address, Asked, Encoding, Numbered, Words};
 use crate::{
-    protocol::{Command, Envelope, Reply, command::Limits, envelope},
+    protocol::{
+        Command, Envelope, Reply,
+        command::Limits,
+        envelope::{self, LeftOut},
+    },
     publication::{Kind, Payload},
     websocket::{
         CloseCode,
@@ -28,7 +32,7 @@ impl Encoding for Json {
 
     #[inline]
     fn may_differ(&self, kind: Kind) -> bool {
-        kind != Kind::Json
+        !matches!(kind, Kind::Json | Kind::TooLarge)
     }
 
     fn prepare(&self, payload: Payload<'_>, body: &mut Vec<u8>) {
@@ -37,22 +41,43 @@ impl Encoding for Json {
 
     #[inline]
     fn len(&self, of: &Numbered<'_>, kind: Kind, body: &[u8]) -> usize {
-        let len = of.envelope(kind, body).len();
+        let len = of.message_len(kind, body);
         frame::header_len(len) + len
     }
 
     #[inline]
     fn write(&self, of: &Numbered<'_>, kind: Kind, body: &[u8], room: &mut [u8]) {
         let header = frame::write_header_to_fill(room, Opcode::Text);
-        of.envelope(kind, body).write(&mut room[header..]);
+        of.write_message(kind, body, &mut room[header..]);
     }
 }
 
 impl<'a> Numbered<'a> {
     /// The update, of a payload that is in JSON.
     #[inline]
-    pub(super) fn envelope(&self, kind: Kind, value: &'a [u8]) -> Envelope<'a> {
+    pub(super) fn envelope<'v>(&self, kind: Kind, value: &'v [u8]) -> Envelope<'v>
+    where
+        'a: 'v,
+    {
         Envelope::of_value(self.prefix, self.seq, self.ts, kind, value)
+    }
+
+    /// How long the message is that subscribers are sent: the update, or that there is none that could be carried.
+    #[inline]
+    pub(super) fn message_len(&self, kind: Kind, value: &[u8]) -> usize {
+        match kind {
+            Kind::TooLarge => LeftOut::new(self.prefix, self.seq).len(),
+            kind => self.envelope(kind, value).len(),
+        }
+    }
+
+    /// Writes it.
+    #[inline]
+    pub(super) fn write_message(&self, kind: Kind, value: &[u8], out: &mut [u8]) {
+        match kind {
+            Kind::TooLarge => LeftOut::new(self.prefix, self.seq).write(out),
+            kind => self.envelope(kind, value).write(out),
+        }
     }
 }
 

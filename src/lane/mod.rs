@@ -104,7 +104,8 @@ pub trait Encoding {
     /// Appends the payload as this lane has it, unless that is the payload's own bytes: then nothing.
     fn prepare(&self, payload: Payload<'_>, body: &mut Vec<u8>);
 
-    /// How many bytes the frame has; never none. `body` is what was prepared.
+    /// How many bytes the frame has; none only in a lane that [tells](Words::tells) nothing, of what was too large. `body` is
+    /// what was prepared.
     fn len(&self, of: &Numbered<'_>, kind: Kind, body: &[u8]) -> usize;
 
     /// Writes the frame into `room`, which has that many bytes.
@@ -180,6 +181,16 @@ impl Wanted {
             left &= left - 1;
             Some(lane)
         })
+    }
+
+    /// Those in which such a publication has a frame: what was too large is told where there are words for it.
+    #[inline]
+    #[must_use]
+    pub fn having(self, kind: Kind) -> Wanted {
+        if kind != Kind::TooLarge {
+            return self;
+        }
+        Wanted::of(|lane| self.has(lane) && lane.words().tells())
     }
 
     /// The lanes that are written when these are wanted: one at least, of those from which the others can be made, so that

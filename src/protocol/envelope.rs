@@ -9,8 +9,8 @@
 //! caller can reserve exactly that much; [`Envelope::write`] fills it. What takes time, escapes and base64, can be done before
 //! the number is known ([`push_value`]).
 //!
-//! A payload that is known JSON, or text that turns out to be JSON, goes in byte for byte, surrounding white space included;
-//! other text becomes a JSON string; binary becomes `"base64":"…"` in the place of `data`. Whether text is JSON costs one
+//! A payload that is known JSON, or text of which nothing was said and that turns out to be JSON, goes in byte for byte, surrounding
+//! white space included; other text becomes a JSON string; binary becomes `"base64":"…"` in the place of `data`. Whether text is JSON costs one
 //! scan of it (a publication on `/ws` was scanned when its command was read, and isn't again).
 
 use std::borrow::Cow;
@@ -22,11 +22,12 @@ use super::json;
 pub use crate::publication::{Kind, Payload};
 
 impl<'a> Payload<'a> {
-    /// The same payload, with the question settled whether text is JSON: what comes back as [`Payload::Json`] is not
+    /// The same payload, with the question settled whether text of which nothing was said is JSON: what comes back is not
     /// looked at again.
     pub fn settled(self) -> Self {
         match self {
             Payload::Text(text) if is_json(text) => Payload::Json(text.as_bytes()),
+            Payload::Text(text) => Payload::Plain(text),
             other => other,
         }
     }
@@ -34,9 +35,9 @@ impl<'a> Payload<'a> {
 
 /// The beginning of every update of one topic: `{"type":"update","topic":"NAME","seq":`.
 pub fn update_prefix(topic: &str) -> Box<[u8]> {
-    let mut prefix = b"{\"type\":\"update\",\"topic\":".to_vec();
+    let mut prefix = UPDATE.to_vec();
     push_string(&mut prefix, topic);
-    prefix.extend_from_slice(b",\"seq\":");
+    prefix.extend_from_slice(SEQ);
     prefix.into()
 }
 
@@ -73,8 +74,10 @@ pub fn push_value(out: &mut Vec<u8>, payload: Payload<'_>) {
 /// If it wasn't put there so.
 pub fn read_value(kind: Kind, value: &[u8]) -> Cow<'_, [u8]> {
     match kind {
-        Kind::Json => value.into(),
-        Kind::Text => serde_json::from_slice::<String>(value).expect("it is a string").into_bytes().into(),
+        Kind::Json | Kind::TooLarge => value.into(),
+        Kind::Text | Kind::Plain => {
+            serde_json::from_slice::<String>(value).expect("it is a string").into_bytes().into()
+        }
         Kind::Binary => STANDARD.decode(&value[1..value.len() - 1]).expect("it is base64").into(),
     }
 }
@@ -103,8 +106,10 @@ impl<'a> Form<'a> {
     fn of_settled(payload: Payload<'a>) -> Form<'a> {
         match payload {
             Payload::Json(bytes) => Form::Verbatim(bytes),
-            Payload::Text(text) => Form::Quoted(text),
+            Payload::Text(text) | Payload::Plain(text) => Form::Quoted(text),
             Payload::Binary(bytes) => Form::Base64(bytes),
+            // It has no value: what is said of it is a `LeftOut`.
+            Payload::TooLarge => Form::Verbatim(b""),
         }
     }
 
@@ -187,6 +192,57 @@ impl<'a> Envelope<'a> {
         self.write(&mut out[start..]);
     }
 }
+
+/// What is said in the place of an update whose payload is [`Payload::TooLarge`]: the same beginning, but for the type.
+///
+/// ```text
+///  {"type":"skip","topic":"q.us.AAPL","from":9813,"to":9813,"why":"too_large"}
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct LeftOut<'a> {
+    /// The topic's name, as a JSON string.
+    topic: &'a [u8],
+    seq: u64,
+}
+
+impl<'a> LeftOut<'a> {
+    /// Of a topic whose updates have this [prefix](update_prefix).
+    pub fn new(prefix: &'a [u8], seq: u64) -> Self {
+        LeftOut { topic: &prefix[UPDATE.len()..prefix.len() - SEQ.len()], seq }
+    }
+
+    /// Exactly how many bytes [`LeftOut::write`] writes.
+    #[allow(clippy::len_without_is_empty, reason = "it is never empty")]
+    pub fn len(&self) -> usize {
+        SKIP.len() + self.topic.len() + FROM.len() + digits(self.seq) + TO.len() + digits(self.seq) + TOO_LARGE.len()
+    }
+
+    /// Writes the message; `out` must be [`LeftOut::len`] bytes long.
+    ///
+    /// # Panics
+    /// If `out` is shorter.
+    pub fn write(&self, out: &mut [u8]) {
+        let (mut rest, mut number) = (out, itoa::Buffer::new());
+        let seq = number.format(self.seq).as_bytes();
+        for part in [SKIP, self.topic, FROM, seq, TO, seq, TOO_LARGE] {
+            put(&mut rest, part);
+        }
+    }
+}
+
+const UPDATE: &[u8] = b"{\"type\":\"update\",\"topic\":";
+const SEQ: &[u8] = b",\"seq\":";
+const SKIP: &[u8] = b"{\"type\":\"skip\",\"topic\":";
+const FROM: &[u8] = b",\"from\":";
+const TO: &[u8] = b",\"to\":";
+const TOO_LARGE: &[u8] = b",\"why\":\"too_large\"}";
+
+/// What a message has around a payload and beside the topic's name, at most: that of a snapshot is the longest.
+///
+/// ```text
+///  {"type":"snapshot","topic":"NAME","epoch":"13 digits","seq":16 digits,"ts":16 digits,"base64":…}
+/// ```
+pub const AROUND_MAX: usize = 128;
 
 const TS: &[u8] = b",\"ts\":";
 const DATA: &[u8] = b",\"data\":";
@@ -284,6 +340,11 @@ mod tests {
         );
         assert_eq!(written(&prefix, 0, 0, Payload::Text("")), format!(r#"{start}"data":""}}"#));
         assert_eq!(written(&prefix, 0, 0, Payload::Text("1 2")), format!(r#"{start}"data":"1 2"}}"#));
+        for (text, quoted) in [("7", r#""7""#), (r#""asd""#, r#""\"asd\"""#), ("null", r#""null""#), ("{}", r#""{}""#)]
+        {
+            assert_eq!(written(&prefix, 0, 0, Payload::Plain(text)), format!(r#"{start}"data":{quoted}}}"#));
+            assert_eq!(written(&prefix, 0, 0, Payload::Text(text)), format!(r#"{start}"data":{text}}}"#));
+        }
         assert_eq!(written(&prefix, 0, 0, Payload::Binary(b"\xff\x00")), format!(r#"{start}"base64":"/wA="}}"#));
     }
 
@@ -291,6 +352,25 @@ mod tests {
     fn a_snapshot_has_an_epoch() {
         let text = written(&snapshot_prefix("a", "k3"), 5, 6, Payload::Json(b"1"));
         assert_eq!(text, r#"{"type":"snapshot","topic":"a","epoch":"k3","seq":5,"ts":6,"data":1}"#);
+    }
+
+    #[test]
+    fn what_was_left_out_is_told_by_its_number() {
+        for seq in [1, 9813, u64::MAX] {
+            let prefix = update_prefix("q.us");
+            let left_out = LeftOut::new(&prefix, seq);
+            let mut out = vec![0; left_out.len()];
+            left_out.write(&mut out);
+            let expected = format!(r#"{{"type":"skip","topic":"q.us","from":{seq},"to":{seq},"why":"too_large"}}"#);
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn no_message_has_more_around_a_payload_than_is_said() {
+        let prefix = snapshot_prefix("", &crate::publication::Epoch(u64::MAX).to_string());
+        let longest = written(&prefix, u64::MAX, u64::MAX, Payload::Binary(b""));
+        assert!((AROUND_MAX - 16..=AROUND_MAX).contains(&longest.len()), "{}", longest.len());
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! - [`name_set`]: many of them, and whether one stands for a topic;
 //! - [`code`]: what can be wrong, as a word, and what follows;
 //! - [`command`]: a client's text frame, read into a [`command::Command`];
+//! - [`declared`]: what a bare payload is said to be, and when that is guessed;
 //! - [`ndjson`]: one line of `POST /publish`;
 //! - [`reply`]: what the server says, as a value, and the JSON of it;
 //! - [`envelope`]: a publication as the update that `/ws` subscribers get;
@@ -16,6 +17,7 @@
 
 pub mod code;
 pub mod command;
+pub mod declared;
 pub mod envelope;
 pub mod event;
 mod json;
@@ -27,10 +29,10 @@ pub mod reply;
 
 pub use code::ErrorCode;
 pub use command::{Command, Id, Mode, Op, Sub};
+pub use declared::Declared;
 pub use envelope::{Envelope, Payload, update_prefix};
 #[cfg(fuzzing)]
 pub use json::Json;
-pub(crate) use json::{DEPTH_MAX, is_too_deep};
 pub use name::{PATTERN_SEGMENTS_MAX, Topic, is_pattern, matches};
 pub use name_set::{Look, NameSet};
 pub use reply::Reply;

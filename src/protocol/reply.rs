@@ -90,7 +90,7 @@ pub enum Reply<'a> {
         /// The value.
         payload: Payload<'a>,
     },
-    /// Publications were left out for this subscriber, because it was slow.
+    /// Publications were left out.
     Skip {
         /// Of this topic.
         topic: &'a str,
@@ -98,6 +98,8 @@ pub enum Reply<'a> {
         from: u64,
         /// The number of the last.
         to: u64,
+        /// `slow`, if the subscriber was.
+        why: &'a str,
     },
     /// The point to resume from is gone; the topic goes on live behind `seq`.
     Reset {
@@ -151,12 +153,18 @@ impl Reply<'_> {
             Reply::Subscriptions { id, topics } => {
                 Object::open(out, "subscriptions").id(id).subscriptions(topics).close();
             }
+            // Nothing could be carried that would be its value: it is told where the topic goes on.
+            Reply::Snapshot { topic, epoch, seq, payload: Payload::TooLarge, .. } => {
+                let mut message = Object::open(out, "skip");
+                message.text("topic", topic).text("epoch", epoch).number("from", seq).number("to", seq);
+                message.text("why", "too_large").close();
+            }
             Reply::Snapshot { topic, epoch, seq, ts, payload } => {
                 Envelope::new(&snapshot_prefix(topic, epoch), seq, ts, payload).append(out);
             }
-            Reply::Skip { topic, from, to } => {
+            Reply::Skip { topic, from, to, why } => {
                 let mut message = Object::open(out, "skip");
-                message.text("topic", topic).number("from", from).number("to", to).text("why", "slow").close();
+                message.text("topic", topic).number("from", from).number("to", to).text("why", why).close();
             }
             Reply::Reset { topic, epoch, seq, why } => {
                 let mut message = Object::open(out, "reset");
@@ -281,7 +289,7 @@ mod tests {
             (Reply::Done { id: None }, r#"{"type":"ack"}"#),
             (Reply::Published { id: None, topic: "q", seq: 9, ts: 8 }, r#"{"type":"ack","topic":"q","seq":9,"ts":8}"#),
             (
-                Reply::Skip { topic: "q", from: 9814, to: 9840 },
+                Reply::Skip { topic: "q", from: 9814, to: 9840, why: "slow" },
                 r#"{"type":"skip","topic":"q","from":9814,"to":9840,"why":"slow"}"#,
             ),
             (
@@ -290,6 +298,10 @@ mod tests {
             ),
             (Reply::Heartbeat { ts: 5 }, r#"{"type":"heartbeat","ts":5}"#),
             (Reply::Draining { retry_ms: [0, 8000] }, r#"{"type":"status","code":"draining","retry_ms":[0,8000]}"#),
+            (
+                Reply::Snapshot { topic: "q", epoch: "k3", seq: 7, ts: 2, payload: Payload::TooLarge },
+                r#"{"type":"skip","topic":"q","epoch":"k3","from":7,"to":7,"why":"too_large"}"#,
+            ),
             (
                 Reply::Snapshot { topic: "q", epoch: "k3", seq: 1, ts: 2, payload },
                 r#"{"type":"snapshot","topic":"q","epoch":"k3","seq":1,"ts":2,"base64":"YQ=="}"#,

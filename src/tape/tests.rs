@@ -20,7 +20,7 @@ fn lane() -> impl Strategy<Value = Lane> {
 fn step() -> impl Strategy<Value = Step> {
     let len = prop_oneof![0..40usize, 0..400usize, 0..=MESSAGE_MAX + 1];
     prop_oneof![
-        12 => (0..NAMES.len(), 0..3u8, len).prop_map(|(topic, kind, len)| Step::Publish { topic, kind, len }),
+        12 => (0..NAMES.len(), 0..5u8, len).prop_map(|(topic, kind, len)| Step::Publish { topic, kind, len }),
         1 => lane().prop_map(Step::Want),
         1 => lane().prop_map(Step::Unwant),
         2 => Just(Step::Read),
@@ -185,8 +185,9 @@ fn an_entry_says_what_was_said_of_its_publication_and_its_position_comes_back() 
     let door = Door::new(tape.clone(), 128);
     publish(&tape, 3, "1");
     tape.want(Lane::Json);
-    let payloads = [Payload::Json(b"1"), Payload::Text("1"), Payload::Text("a"), Payload::Binary(b"a")];
-    let kinds = [Kind::Json, Kind::Json, Kind::Text, Kind::Binary];
+    let payloads =
+        [Payload::Json(b"1"), Payload::Text("1"), Payload::Text("a"), Payload::Plain("1"), Payload::Binary(b"a")];
+    let kinds = [Kind::Json, Kind::Json, Kind::Plain, Kind::Plain, Kind::Binary];
     let mut reader = Reader::new(tape);
     for ((payload, kind), flags) in
         payloads.into_iter().zip(kinds).zip([Flags::KEYFRAME, Flags::NOTICE].into_iter().cycle())

@@ -25,7 +25,7 @@ pub struct TapeSettings {
     pub retain: usize,
     /// Room in one segment for the frames of each lane that is in it; a lane may take more of it than another.
     pub segment: usize,
-    /// Largest payload.
+    /// Largest payload, where a [`Door`](crate::publish::Door) doesn't say otherwise.
     pub message_max: usize,
     /// Most topics.
     pub topics_max: usize,
@@ -59,7 +59,8 @@ pub(super) struct Shared {
 ///
 /// - for a publication ([`Appender::append`]): its topic is looked up by its name, and made if there is none, which checks the
 ///   name; it gets its number; room is found, which may take a block or a segment and let old ones go; its frames are copied
-///   into it, and the payload to the last value. That is bounded by `--max-message`, once for each lane. Nothing is escaped,
+///   into it, and the payload to the last value. That is bounded by `--max-message`, of what is replayed by
+///   `--max-replay-message`, once for each lane. Nothing is escaped,
 ///   coded or looked through, unless a lane began to be wanted since that was done ([`Draft::prepare`]);
 /// - a lane begins or ceases to be wanted, a reader fetches the segments that it doesn't know: a count, a list of pointers;
 /// - somebody looks at topics ([`Tape::with_topics`], [`Tape::with_changed`]), some hundred at a time, and takes along what he
@@ -334,7 +335,6 @@ impl Appender<'_> {
         about: About,
         check: impl FnOnce() -> Result<(), E>,
     ) -> Result<Appended, E> {
-        debug_assert!(draft.payload().len() <= self.shared.settings.message_max);
         let writer = &mut *self.writer;
         let About { ts, origin, flags } = about;
         // Under the lock, it is as of now.
@@ -342,6 +342,7 @@ impl Appender<'_> {
         let topic = writer.registry.find_or_make(topic, account, check)?;
         // Only what began to be wanted since the draft was made is still to be done.
         draft.prepare(lanes);
+        let lanes = lanes.having(draft.kind());
         let (previous, position) = (topic.end, Position(writer.next));
         topic.number(position.0, ts, origin, writer.store.tail());
         let (id, seq) = (topic.id, topic.seq);

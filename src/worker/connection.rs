@@ -12,6 +12,7 @@ use crate::{
     handover::Listener,
     lane::Lane,
     limits::{Permit, Spent},
+    protocol::Declared,
     websocket::{Decoder, Role},
 };
 
@@ -141,6 +142,8 @@ pub struct Connection<S> {
     pub ping: Ping,
     /// It is sent its own publications, too.
     pub echo: bool,
+    /// What the text that it publishes without words around it is said to be.
+    pub declared: Declared,
     /// Who is at the other end.
     pub holder: Holder,
     /// How it is spoken with, and what it is sent from.
@@ -174,6 +177,7 @@ impl<S> Connection<S> {
             holder,
             ping: Ping::None,
             echo: true,
+            declared: Declared::default(),
             skipped: 0,
             lane: Lane::Json,
             topic: None,

@@ -230,8 +230,9 @@ impl World {
         self.payloads += 1;
         let (n, pad) = (self.payloads, "x".repeat(pad));
         let bytes = match kind {
-            Kind::Json => format!(r#"{{"n":{n}, "pad":"{pad}"}}"#).into_bytes(),
+            Kind::Json | Kind::Plain => format!(r#"{{"n":{n}, "pad":"{pad}"}}"#).into_bytes(),
             Kind::Text => format!("text {n} \"{pad}\"").into_bytes(),
+            Kind::TooLarge => Vec::new(),
             Kind::Binary => [&[0xff, 0][..], &n.to_be_bytes(), pad.as_bytes()].concat(),
         };
         Body { kind, bytes }

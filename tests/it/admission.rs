@@ -20,6 +20,7 @@ use crate::{
 fn slow(change: impl FnOnce(&mut Config)) -> Server {
     serve(|config| {
         (config.retain, config.segment) = (ByteSize::mib(2), ByteSize::kib(256));
+        config.max_replay_message = config.segment;
         config.flush_interval = "300ms".parse().unwrap();
         change(config);
     })

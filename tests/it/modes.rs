@@ -10,7 +10,7 @@ use bytesize::ByteSize;
 use serde_json::{Value, json};
 use stentor::{Payload, server::Server};
 
-use crate::client::{Client, serve, tcp};
+use crate::client::{Client, exchange, serve, tcp};
 
 fn publish(server: &Server, topic: &str, value: &Value) -> u64 {
     server.publisher().publish(topic, Payload::Json(value.to_string().as_bytes())).unwrap().seq
@@ -394,6 +394,85 @@ fn events_are_the_same_messages_and_resume_from_the_last_id() {
     while let Some((_, message)) = again.next() {
         assert_ne!(message["type"], "update");
     }
+}
+
+/// What is said of a publication that was too large.
+fn left_out(seq: u64) -> Value {
+    json!({ "type": "skip", "topic": "t", "from": seq, "to": seq, "why": "too_large" })
+}
+
+/// The same in the place of a snapshot.
+fn left_out_at_first(epoch: &Value, seq: u64) -> Value {
+    json!({ "type": "skip", "topic": "t", "epoch": epoch, "from": seq, "to": seq, "why": "too_large" })
+}
+
+#[test]
+fn what_is_too_large_is_told_once_to_everybody_who_has_words() {
+    let server = serve(|_| {});
+    let mut raw = Client::connect(&server, "/raw/t");
+    let modes = ["", "&mode=latest", "&mode=latest&rate=1000"];
+    let mut clients = modes.map(|mode| Client::hello(&server, &format!("/ws?topics=t{mode}")));
+    let mut events = modes.map(|mode| Events::open(&server, &format!("topics=t{mode}"), ""));
+    for (client, events) in clients.iter_mut().zip(&mut events) {
+        assert_eq!(client.json()["type"], "ack");
+        assert_eq!([events.data()["type"].clone(), events.data()["type"].clone()], ["hello", "ack"]);
+    }
+    for seq in [1, 3, 5] {
+        publish(&server, "t", &json!(seq));
+        for client in &mut clients {
+            assert_eq!(client.json()["seq"], seq);
+        }
+        for events in &mut events {
+            assert_eq!(events.data()["seq"], seq);
+        }
+        server.publisher().publish("t", Payload::TooLarge).unwrap();
+        for client in &mut clients {
+            assert_eq!(client.json(), left_out(seq + 1));
+        }
+        for events in &mut events {
+            let (id, told) = events.next().unwrap();
+            assert_eq!(told, left_out(seq + 1));
+            assert!(id.unwrap().ends_with(&format!(":{}", seq + 1)));
+        }
+        assert_eq!(raw.text(), seq.to_string(), "and nothing between");
+    }
+}
+
+#[test]
+fn who_comes_later_is_told_of_what_was_too_large_as_those_who_were_there() {
+    // Nobody is there, so that it is on the tape as /raw has it, which is not at all.
+    let server = serve(|_| {});
+    let too_large = || server.publisher().publish("t", Payload::TooLarge).unwrap().seq;
+    for n in [1, 3] {
+        publish(&server, "t", &json!(n));
+        too_large();
+    }
+    let value = exchange(server.addresses()[0], b"GET /topics/t HTTP/1.0\r\nHost: localhost\r\n\r\n");
+    assert!(value.starts_with("HTTP/1.1 404 ") && value.contains("--max-replay-message"), "{value}");
+    let mut client = Client::hello(&server, "/ws?topics=*");
+    client.json();
+    let instead = client.json();
+    let epoch = &instead["epoch"];
+    assert!(epoch.is_string());
+    assert_eq!(instead, left_out_at_first(epoch, 4), "in the place of a snapshot");
+    let mut back = Client::hello(&server, "/ws");
+    back.ask(&format!(r#"{{"op":"sub","topics":["t"],"from":{{"t":[{epoch},1]}}}}"#));
+    assert_eq!((back.json(), back.json()["data"].clone(), back.json()), (left_out(2), json!(3), left_out(4)));
+    let id = format!("Last-Event-ID: {}:3\r\n", epoch.as_str().unwrap());
+    let mut events = Events::open(&server, "topics=t", &id);
+    assert_eq!([events.data()["type"].clone(), events.data()["type"].clone()], ["hello", "ack"]);
+    assert_eq!(events.data(), left_out(4));
+    let mut latest = Client::hello(&server, "/ws");
+    latest.ask(&format!(r#"{{"op":"sub","topics":["t"],"mode":"latest","from":{{"t":[{epoch},1]}}}}"#));
+    assert_eq!(latest.json(), left_out_at_first(epoch, 4));
+    let mut reset = Client::hello(&server, "/ws");
+    reset.ask(r#"{"op":"sub","topics":["t"],"from":{"t":["old",1]}}"#);
+    assert_eq!((reset.json()["seq"].clone(), reset.json()), (json!(4), left_out_at_first(epoch, 4)));
+    let seq = publish(&server, "t", &json!("next"));
+    for client in [&mut client, &mut back, &mut latest, &mut reset] {
+        assert_eq!(client.json()["seq"], seq);
+    }
+    assert_eq!(events.data()["seq"], seq);
 }
 
 #[test]

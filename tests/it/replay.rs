@@ -2,10 +2,10 @@
 
 use std::{collections::HashMap, io::Write, path::Path};
 
-use stentor::config::Speed;
+use stentor::{Payload, config::Speed};
 
 use crate::{
-    client::{Client, serve},
+    client::{Client, exchange, serve},
     skip::skip,
 };
 
@@ -60,6 +60,52 @@ fn every_subscriber_gets_every_publication_byte_for_byte() {
     }
     drop(file);
     replayed(&path);
+    std::fs::remove_file(path).unwrap();
+}
+
+/// A recording of a topic with these data.
+fn recorded(name: &str, datas: &[&str]) -> std::path::PathBuf {
+    let path = std::env::temp_dir().join(format!("stentor-replay-{name}-{}.ndjson", std::process::id()));
+    let line = |data: &&str| format!("{{\"data\":{data},\"topic\":\"book\",\"ts_ns\":1}}\n");
+    std::fs::write(&path, datas.iter().map(line).collect::<String>()).unwrap();
+    path
+}
+
+fn book(len: usize) -> String {
+    format!("\"{}\"", "x".repeat(len - 2))
+}
+
+#[test]
+fn a_full_book_among_changes_is_replayed_and_what_is_too_large_is_told_to_everybody() {
+    let (full, larger) = (book(709_000), book(1 << 20));
+    let path = recorded("books", &["1", &full, "2", &larger, "3", &larger]);
+    let replay = path.clone();
+    let server = serve(|config| {
+        config.replay = Some(replay);
+        config.replay_delay = "3s".parse().unwrap();
+        config.speed = Speed::Max;
+    });
+    let mut all = Client::hello(&server, "/ws?topics=book");
+    let mut raw = Client::connect(&server, "/raw/book");
+    assert_eq!(all.json()["type"], "ack");
+    assert_eq!(all.json()["data"], 1);
+    let whole = all.text();
+    assert!(whole.len() <= 1 << 20 && whole.contains(&full), "{} bytes", whole.len());
+    let skip = |seq: u64| serde_json::json!({ "type": "skip","topic":"book","from":seq,"to":seq,"why":"too_large"});
+    assert_eq!((all.json()["data"].clone(), all.json()), (2.into(), skip(4)));
+    let last = all.json();
+    assert_eq!((&last["data"], &last["seq"], all.json()), (&3.into(), &5.into(), skip(6)));
+    assert_eq!([raw.text().len(), raw.text().len(), raw.text().len(), raw.text().len()], [1, full.len(), 1, 1]);
+    // On /raw nothing came for it.
+    server.publisher().publish("book", Payload::Json(b"7")).unwrap();
+    assert_eq!(raw.text(), "7");
+    assert_eq!(all.json()["seq"], 7);
+    let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let metrics = exchange(server.addresses()[0], request);
+    for (why, lines) in [("bad", 0), ("too_large", 2), ("refused", 0)] {
+        let line = format!("\nstentor_replay_skipped_lines_total{{why=\"{why}\"}} {lines}\n");
+        assert!(metrics.contains(&line), "{metrics}");
+    }
     std::fs::remove_file(path).unwrap();
 }
 

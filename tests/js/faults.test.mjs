@@ -119,6 +119,35 @@ test("a snapshot goes to the subscription that asked for it", async (t) => {
   assert.deepEqual(got, ["all", "one"]);
 });
 
+test("a publication that was too large is told in its place, is no gap, and is where a topic is resumed", async (t) => {
+  const { client, sockets } = world(t);
+  const [got, errors] = [[], []];
+  client.subscribe("a.>", {
+    onUpdate: ({ seq }) => got.push(seq),
+    onSkip: ({ from, to, why }) => got.push(`${from} to ${to} ${why}`),
+    onError: (error) => errors.push(error),
+  });
+  const first = await sockets.next();
+  first.hello();
+  await ack(first);
+  const left = (seq, epoch) => ({ type: "skip", topic: "a.b", ...(epoch && { epoch }), from: seq, to: seq, why: "too_large" });
+  first.says(left(5, "k"));
+  first.says(update("a.b", 6));
+  first.says(left(7));
+  first.says(update("a.b", 8));
+  first.says(left(9));
+  assert.deepEqual(got.splice(0), ["5 to 5 too_large", 6, "7 to 7 too_large", 8, "9 to 9 too_large"]);
+  first.ends(4100, "lagged");
+  const second = await sockets.next();
+  second.hello();
+  const { from } = await ack(second, "k", 9);
+  assert.deepEqual(from, { "a.b": ["k", 9] });
+  second.says(left(10));
+  second.says(update("a.b", 12));
+  assert.deepEqual(got, ["10 to 10 too_large"]);
+  assert.deepEqual(errors.map(({ code, from, to }) => [code, from, to]), [["gap", 11, 11]]);
+});
+
 test("a subscription hears nothing before the server has taken it, though another brings its topic", async (t) => {
   const { client, sockets } = world(t);
   const [first, second] = [[], []];

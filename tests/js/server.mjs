@@ -32,7 +32,8 @@ async function end(child, signal = "SIGKILL") {
 
 /** Publishes over HTTP: not through what is tested. */
 export async function publish(port, topic, data) {
-  const answer = await fetch(`http://127.0.0.1:${port}/publish/${topic}`, { method: "POST", body: JSON.stringify(data) });
+  // A string is text/plain: what else it is has to be said.
+  const answer = await fetch(`http://127.0.0.1:${port}/publish/${topic}?as=json`, { method: "POST", body: JSON.stringify(data) });
   if (!answer.ok) throw new Error(await answer.text());
   return answer.json();
 }

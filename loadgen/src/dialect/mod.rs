@@ -76,6 +76,8 @@ pub enum Heard {
     Snapshot(usize),
     /// Publications of a topic were left out knowingly, and announced: the first and the last, by the server's numbers.
     Skipped(usize, u64, u64),
+    /// A publication of a topic that somebody else made was too large to be sent: its number.
+    TooLarge(usize, u64),
     /// Something that wants this answer.
     Answer(Vec<u8>),
     /// The server is not content, and says so.

@@ -18,6 +18,9 @@ use crate::{
     stamp::{self, Fault, Stamp},
 };
 
+/// So many numbers are kept of one topic.
+const TOO_LARGE_MAX: usize = 1 << 16;
+
 /// One thread's judge.
 pub struct Judge {
     shared: Arc<Shared>,
@@ -26,6 +29,8 @@ pub struct Judge {
     fan: Vec<u32>,
     /// By topic: how far the server's own numbering is ahead of ours.
     offsets: Vec<Option<i64>>,
+    /// The server's numbers of publications of others on our topics that were too large to be sent, in order.
+    too_large: Vec<Vec<u64>>,
     topics: u32,
     gaps: Gaps,
     acknowledges: bool,
@@ -43,6 +48,7 @@ impl Judge {
             recent: Recent::new(recent::room(spec)),
             fan: Shared::fan_of(spec, thread),
             offsets: vec![None; spec.topics],
+            too_large: vec![Vec::new(); spec.topics],
             topics: spec.topics as u32,
             gaps: shared.dialect.gaps(),
             acknowledges: shared.dialect.acknowledges(),
@@ -181,7 +187,8 @@ impl Judge {
     /// Holds the server's own number against ours: they must run in step.
     fn number(&mut self, stamp: &Stamp, number: Option<u64>) {
         let Some(number) = number else { return };
-        let offset = number as i64 - i64::from(stamp.seq);
+        let others = self.too_large[stamp.topic as usize].partition_point(|other| *other < number);
+        let offset = (number - others as u64) as i64 - i64::from(stamp.seq);
         if *self.offsets[stamp.topic as usize].get_or_insert(offset) != offset {
             self.checks.wrong += 1;
             self.checks.remark("an update's seq was out of step with the publications of its topic".into());
@@ -233,6 +240,7 @@ impl Judge {
             Heard::Nothing => {}
             Heard::Unstamped => self.checks.wrong += 1,
             Heard::Skipped(topic, from, to) => self.skipped(conn, topic, from, to),
+            Heard::TooLarge(topic, number) => self.too_large(topic, number),
             Heard::Complaint(text) => self.checks.remark(format!("the server said: {text}")),
             Heard::Answer(answer) => {
                 if let Some(line) = &conn.line {
@@ -253,6 +261,16 @@ impl Judge {
                     self.joined(conn, now);
                 }
             }
+        }
+    }
+
+    /// A publication of somebody else has taken a number, and is not coming: no gap in ours.
+    fn too_large(&mut self, topic: usize, number: u64) {
+        let known = &mut self.too_large[topic];
+        if let Err(at) = known.binary_search(&number)
+            && known.len() < TOO_LARGE_MAX
+        {
+            known.insert(at, number);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    dialect::Dialect,
+    dialect::{Dialect, Protocol},
     flights::Flights,
     ledger::Ledger,
     schedule::Plan,
@@ -15,7 +15,10 @@ use crate::{
 const RUN: u32 = 77;
 
 fn shared() -> Arc<Shared> {
-    let spec = Spec { subs: 2, ..sample() };
+    shared_of(Spec { subs: 2, ..sample() })
+}
+
+fn shared_of(spec: Spec) -> Arc<Shared> {
     let target = "127.0.0.1:1".parse().unwrap();
     let classes = Classes::new(&spec, &Plan::new(&spec, None));
     classes.start(1);
@@ -103,6 +106,29 @@ fn the_second_receipt_of_a_publication_is_verified_like_the_first() {
     }
     feed(&mut judge, &mut second, &good, good.len());
     assert_eq!(judge.checks.received, 2);
+}
+
+#[test]
+fn what_somebody_else_published_and_was_too_large_is_no_gap() {
+    let mut spec = Spec { subs: 2, ..sample() };
+    spec.dialect.protocol = Protocol::Stentor;
+    let mut judge = Judge::new(shared_of(spec), 0, 0);
+    let mut conn = live(0);
+    let update = |number: u32, seq: u64| {
+        let data = String::from_utf8(payload(RUN, number)).unwrap();
+        framed(format!(r#"{{"type":"update","topic":"t0","seq":{seq},"ts":1,"data":{data}}}"#).as_bytes())
+    };
+    let skip = |seq: u64| {
+        framed(format!(r#"{{"type":"skip","topic":"t0","from":{seq},"to":{seq},"why":"too_large"}}"#).as_bytes())
+    };
+    let stream = [update(30, 5), update(31, 6), skip(7), update(32, 8), skip(9), skip(10), update(33, 11)].concat();
+    for piece in [7, stream.len()] {
+        feed(&mut judge, &mut conn, &stream, piece);
+        assert_eq!(judge.checks, Checks { received: 4, ..Checks::default() });
+        (judge.checks, conn) = (Checks::default(), live(0));
+    }
+    feed(&mut judge, &mut conn, &update(34, 13), usize::MAX);
+    assert_eq!(judge.checks.wrong, 1, "a number that nobody has taken");
 }
 
 #[test]

@@ -17,8 +17,9 @@
  * A publication: `json` is the text that was published, digit by digit; `data` is what JSON.parse makes of it, whose numbers are doubles.
  * @typedef {{topic: string, seq: number, ts: number, epoch?: string, data?: any, json?: string, base64?: string}} Update
  */
+/** @typedef {{topic: string, seq: number, epoch?: string}} Mark where a topic stands */
 /** @typedef {Map<string, [string, number]>} Points for some topics, an epoch and a seq. A map: a topic may be called `__proto__` */
-/** @typedef {{topic: string, from: number, to: number, why: string}} Skip publications `from` to `to` are not coming */
+/** @typedef {{topic: string, from: number, to: number, why: string, epoch?: string}} Skip publications `from` to `to` are not coming */
 /** @typedef {{topic: string, epoch?: string, seq: number, why: string}} Reset numbering, or history, begins anew behind `seq` */
 /** @typedef {{topic: string, mode: Mode, rate?: number, epoch?: string, seq?: number}} Taken a name as the server took it */
 /**
@@ -554,8 +555,11 @@ export class Stentor {
     return place.subscriptions.some((one) => one.agreed?.mode === "all");
   }
 
-  /** @param {Update} update */
-  #update(update) {
+  /**
+   * @param {Update | Mark} update
+   * @param {(options: SubscriptionOptions) => void} [tell]
+   */
+  #update(update, tell = (options) => this.#tell(options.onUpdate, update)) {
     const place = this.#place(update.topic);
     if (place.from === "before") this.#rejoin(place, update);
     if (place.seq !== undefined && this.#isGapless(place)) {
@@ -564,24 +568,27 @@ export class Stentor {
     }
     place.seq = update.seq;
     const { again } = place;
-    if (again && update.seq <= again.to) return this.#tell(again.one.options.onUpdate, update);
+    if (again && update.seq <= again.to) return tell(again.one.options);
     // One that the server has not taken yet begins later, though others bring its topics already.
-    for (const one of place.subscriptions) if (one.agreed) this.#tell(one.options.onUpdate, update);
+    for (const one of place.subscriptions) if (one.agreed) tell(one.options);
   }
 
-  /** @param {Update} snapshot */
-  #snapshot(snapshot) {
+  /**
+   * @param {Update | Mark} snapshot
+   * @param {(options: SubscriptionOptions) => void} [tell]
+   */
+  #snapshot(snapshot, tell = (options) => this.#tell(options.onSnapshot ?? options.onUpdate, snapshot)) {
     const place = this.#place(snapshot.topic);
     if (place.from === "before") this.#rejoin(place, snapshot);
     if (place.seq === undefined || place.seq < snapshot.seq || place.epoch !== snapshot.epoch) place.seq = snapshot.seq;
     place.epoch = snapshot.epoch;
     const mine = place.subscriptions.filter((one) => one === this.#acked);
     for (const one of mine.length ? mine : place.subscriptions) {
-      if (one.agreed) this.#tell(one.options.onSnapshot ?? one.options.onUpdate, snapshot);
+      if (one.agreed) tell(one.options);
     }
   }
 
-  /** A topic goes on after a loss, though not where it was left: says what is missing. @param {Place} place @param {Update} next */
+  /** A topic goes on after a loss, though not where it was left: says what is missing. @param {Place} place @param {Mark} next */
   #rejoin(place, next) {
     Object.assign(place, { from: "here", again: undefined });
     const { seq, epoch } = place;
@@ -599,6 +606,12 @@ export class Stentor {
 
   /** @param {Skip} skip */
   #skip(skip) {
+    if (skip.why === "too_large") {
+      // It stands in the place of an update, or of a snapshot, which says the epoch.
+      const mark = { topic: skip.topic, seq: skip.to, epoch: skip.epoch };
+      const tell = (/** @type {SubscriptionOptions} */ options) => this.#tell(options.onSkip, skip);
+      return skip.epoch === undefined ? this.#update(mark, tell) : this.#snapshot(mark, tell);
+    }
     const place = this.#place(skip.topic);
     place.seq = skip.to;
     for (const one of place.subscriptions) if (one.agreed) this.#tell(one.options.onSkip, skip);
@@ -611,7 +624,7 @@ export class Stentor {
     for (const one of place.subscriptions) this.#tell(one.options.onReset, reset);
   }
 
-  /** What must not happen: something is missing in between. Comes back for it. @param {Update} update @param {number} from */
+  /** What must not happen: something is missing in between. Comes back for it. @param {Mark} update @param {number} from */
   #gap(update, from) {
     const what = { topic: update.topic, from, to: update.seq - 1 };
     const error = new StentorError("gap", `${what.topic}: ${from} to ${what.to} did not arrive; subscribing again`, what);

@@ -11,6 +11,8 @@ export class Subscribing {
   /** What the form asks for, and those of its names that the server hasn't answered yet. @type {{names: string[], mode: Mode, rate?: number, added: Map<string, Subscription>, waiting: Set<string>} | undefined} */
   #wanted;
   #left = 0;
+  /** Publications that were too large for anybody, since the last second. */
+  #tooLarge = 0;
   /** Publications that the server left out because this page was slow. */
   skipped = 0;
 
@@ -68,7 +70,7 @@ export class Subscribing {
       rate,
       onUpdate: (update) => this.act.update(update),
       onAck: (taken) => this.#taken(name, taken),
-      onSkip: (skip) => this.#skip(skip.to - skip.from + 1),
+      onSkip: (skip) => this.#skip(skip),
       onReset: (reset) => this.act.reset(reset),
       onError: (error) => this.#refused(name, error),
     });
@@ -133,8 +135,13 @@ export class Subscribing {
     return [...this.#shown.keys()].join(", ");
   }
 
-  /** @param {number} count */
-  #skip(count) {
+  /** @param {import("./stentor.js").Skip} skip */
+  #skip({ from, to, why }) {
+    const count = to - from + 1;
+    if (why === "too_large") {
+      this.#tooLarge += count;
+      return;
+    }
     this.skipped += count;
     this.#left += count;
   }
@@ -142,7 +149,9 @@ export class Subscribing {
   /** Once a second: says what was left out, in one line however much it was. */
   tick() {
     if (this.#left) this.act.event(`${this.#left.toLocaleString()} messages left out, since this page was not fast enough`);
+    if (this.#tooLarge) this.act.event(`${this.#tooLarge.toLocaleString()} messages were too large for anybody (--max-replay-message)`);
     this.#left = 0;
+    this.#tooLarge = 0;
   }
 
   /** Ends what was begun; what is shown stays. */

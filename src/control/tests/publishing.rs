@@ -33,6 +33,73 @@ fn a_body_said_to_be_json_must_be_that() {
 }
 
 #[test]
+fn text_that_is_declared_stays_text_whatever_it_looks_like() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let (plain, form) =
+        ("Content-Type: text/plain;charset=UTF-8\r\n", "Content-Type: application/x-www-form-urlencoded\r\n");
+    let csv = "Content-Type: Text/CSV\r\n";
+    let (vendor, binary) = ("Content-Type: application/vnd.x+json\r\n", "Content-Type: application/octet-stream\r\n");
+    for (text, is_json) in
+        [("7", true), ("08", false), ("asd", false), ("\"asd\"", true), ("null", true), ("1e5", true)]
+    {
+        let as_text = serde_json::Value::from(text);
+        let as_json = serde_json::from_str(text).unwrap_or(as_text.clone());
+        for (asked, headers, expected) in [
+            ("", plain, &as_text),
+            ("", csv, &as_text),
+            ("", form, &as_json),
+            ("", "", &as_json),
+            ("?as=auto", plain, &as_json),
+            ("?as=auto", binary, &as_json),
+            ("?as=text", form, &as_text),
+            ("?as=text", "Content-Type: application/json\r\n", &as_text),
+            ("?x=1&as=text", binary, &as_text),
+        ] {
+            assert_eq!(client.post(&format!("/publish/a{asked}"), headers, text).status, 200);
+            assert_eq!(last(&mut client, "a")["data"], *expected, "{text} {asked} {headers}");
+        }
+        for (asked, headers) in
+            [("?as=json", plain), ("?as=json", ""), ("", vendor), ("", "Content-Type: text/json\r\n")]
+        {
+            let answer = client.post(&format!("/publish/b{asked}"), headers, text);
+            assert_eq!(answer.status, if is_json { 200 } else { 400 }, "{text} {asked} {headers}: {}", answer.body);
+            client = server.connect();
+        }
+    }
+}
+
+#[test]
+fn what_is_said_of_a_payload_is_one_of_three_words_and_true() {
+    let server = Server::start();
+    for (target, headers, body, why) in [
+        ("/publish/a?as=number", "", "1", "In the address: as is one of json, text, auto; found \"number\"."),
+        ("/publish/a?as=", "", "1", "In the address: as is one of json, text, auto; found \"\"."),
+        ("/publish/a?as=text&as=json", "", "1", "In the address: as is given more than once."),
+        ("/publish?as=JSON", "", "", "In the address: as is one of json, text, auto; found \"JSON\"."),
+        (
+            "/publish?as=text",
+            "",
+            "",
+            "In the address: as=text is for one payload; a line's data is JSON, and text in it is a string.",
+        ),
+        ("/publish/a?as=text", "", "\u{1}", ""),
+        ("/publish/a?as=json", "", "asd", "The body is said to be JSON, and isn't: expected value at line 1 column 1."),
+    ] {
+        let answer = server.connect().post(target, headers, body);
+        let (status, why) = if why.is_empty() { (200, answer.body.trim_end()) } else { (400, why) };
+        assert_eq!((answer.status, answer.body.trim_end()), (status, why), "{target}");
+    }
+    for headers in ["Content-Type: text/plain\r\n", "Content-Type: application/json\r\n"] {
+        let answer = server.connect().post("/publish/b", headers, b"\xff");
+        assert_eq!((answer.status, answer.body.contains("not UTF-8")), (400, true), "{}", answer.body);
+    }
+    let line = "{\"topic\":\"a\",\"data\":7}";
+    assert_eq!(server.connect().post("/publish?as=json", "", line).body, r#"{"published":1}"#);
+    assert_eq!(server.connect().get("/topics/b").status, 404);
+}
+
+#[test]
 fn a_topic_that_is_none_and_one_too_many_are_refused() {
     let server = Server::with(|config| (config.max_topics, config.max_topics_per_ip) = (1, Some(0)), |_| {});
     let mut client = server.connect();

@@ -78,7 +78,8 @@ impl Found {
         // Quotes and line ends of text take another byte each.
         let len = match last.kind {
             Kind::Json => len,
-            Kind::Text => len + len / 8,
+            Kind::Text | Kind::Plain => len + len / 8,
+            Kind::TooLarge => 0,
             Kind::Binary => len.div_ceil(3) * 4,
         };
         AROUND + self.name.len() + len

@@ -332,7 +332,7 @@ impl<E: Edge> Walk<'_, E> {
         let first = told.as_ref().filter(|_| tells).map_or(next, |told| told.get(interest, slot) + 1);
         let skipped = next.saturating_sub(first);
         if let Some(name) = interest.topic_name(slot).filter(|_| skipped > 0) {
-            lane.words().push_reply(bytes, &Reply::Skip { topic: name, from: first, to: next - 1 });
+            lane.words().push_reply(bytes, &Reply::Skip { topic: name, from: first, to: next - 1, why: "slow" });
         }
         bytes.extend_from_slice(value);
         if skipped > 0 || sent.is_some() {

@@ -165,6 +165,18 @@ impl<E: Edge> Clerk<'_, E> {
         let Some(connection) = self.connections.get(token) else { return };
         // Whatever has no commands was opened with a topic.
         let Some(topic) = connection.topic.clone() else { return };
+        let payload = match payload {
+            Payload::Text(text) => connection.declared.payload(text),
+            bytes => Ok(bytes),
+        };
+        let payload = match payload {
+            Ok(payload) => payload,
+            Err(what) => {
+                let reason = format!("the message {what}");
+                let farewell = Farewell { code: Some(CloseCode::POLICY), reason: &reason, error: None };
+                return self.close(token, farewell);
+            }
+        };
         if let Err(error) = self.append(token, &topic, payload) {
             let reason = match &error {
                 PublishError::Forbidden(_) => "publishing needs a token: connect with ?token=".to_owned(),

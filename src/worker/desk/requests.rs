@@ -22,7 +22,7 @@ use crate::{
     limits,
     log::{Kind, tell},
     metrics,
-    protocol::{ErrorCode, Reply, Sub, Topic, command::ResumePoint, event, is_pattern, reply::Hello},
+    protocol::{Declared, ErrorCode, Reply, Sub, Topic, command::ResumePoint, event, is_pattern, reply::Hello},
     proxy,
     websocket::{CloseCode, handshake},
 };
@@ -186,8 +186,10 @@ impl<E: Edge> Clerk<'_, E> {
         let sub = self.sub_from_query(head, topic)?;
         self.may_subscribe_now(token)?;
         let echo = head.switch("echo")?.unwrap_or(true);
+        let declared = head.choice("as", &Declared::WORDS)?.unwrap_or_default();
         if let Some(connection) = self.connections.get_mut(token) {
             connection.topic = Some(topic.into());
+            connection.declared = declared;
         }
         self.open(token, lane, holder, upgrade);
         if let Err(reason) = self.subscribe_raw(token, &sub, echo) {

@@ -36,6 +36,7 @@ use super::{
 use crate::{
     clock::Moment,
     lane::{LANES, Lane},
+    publication::Kind,
     slack::{KEPT_BY_THREAD, Slack},
     tape::{Entry, Position, Published, Reader, Tape},
     topic::TopicId,
@@ -300,6 +301,9 @@ impl Interest {
                 return;
             }
             let lane = cohort.key.lane;
+            if is_untold(lane, entry) {
+                return;
+            }
             debug_assert!(entry.is_in(lane), "a lane with subscribers is written");
             let run = entry.run(lane);
             to_send += u64::from(run.len) * cohort.column.len() as u64;
@@ -517,7 +521,8 @@ impl Interest {
         self.learn(tape, entry.topic);
         let cohort = &self.cohorts[id as usize];
         let delivery = self.topics[entry.topic.slot as usize].standing.delivery(id, cohort)?;
-        (delivery.rate().is_none() && !cohort.excludes(entry.origin)).then_some(delivery)
+        let is_left_out = cohort.excludes(entry.origin) || is_untold(cohort.key.lane, entry);
+        (delivery.rate().is_none() && !is_left_out).then_some(delivery)
     }
 
     /// Sees to it that a topic is known, and which names stand for it.
@@ -591,6 +596,12 @@ impl CohortKey {
     fn conflates(&self) -> bool {
         self.names.iter().any(|(_, delivery)| *delivery != Delivery::All)
     }
+}
+
+/// Whether there is nothing of a publication in a lane, though it is written: it was too large, and there are no words to say so.
+#[inline]
+fn is_untold(lane: Lane, entry: &Entry) -> bool {
+    entry.kind == Kind::TooLarge && !lane.words().tells()
 }
 
 impl Cohort {

@@ -68,7 +68,10 @@ pub fn push_value<E: Edge>(
     out: &mut Vec<u8>,
 ) -> Option<u64> {
     if let Some(published) = ground.reader.look(Position(position.0 - 1)) {
-        return push_entry(ground, lane, &published, out).then_some(published.seq);
+        let before = out.len();
+        let is_there = push_entry(ground, lane, &published, out);
+        // What was too large is not told in every lane.
+        return (is_there && out.len() > before).then_some(published.seq);
     }
     // It has outlived its place on the tape, unless a newer one has followed.
     let newest = interest.newest(slot).filter(|newest| newest.end == position)?;
@@ -77,8 +80,9 @@ pub fn push_value<E: Edge>(
         let topic = topics.at(slot).filter(|topic| topic.end == position.0)?;
         Some((topic.prefix.clone(), topic.epoch, topic.seq, topic.ts, topic.last.clone()?))
     })?;
+    let before = out.len();
     draft::push(lane, &Numbered { prefix: &prefix, epoch, seq, ts }, last.payload(), out);
-    Some(newest.seq)
+    (out.len() > before).then_some(newest.seq)
 }
 
 /// Appends a publication that is on the tape, also from a time when nobody wanted the lane: unless its topic was forgotten since,

@@ -106,7 +106,7 @@ impl Script {
     }
 
     fn body(&mut self) -> Body {
-        let kind = [Kind::Json, Kind::Json, Kind::Text, Kind::Binary][self.random.usize(..4)];
+        let kind = [Kind::Json, Kind::Json, Kind::Text, Kind::Plain, Kind::Binary][self.random.usize(..5)];
         self.body_of(kind)
     }
 
@@ -183,7 +183,10 @@ impl Script {
         }
         let most = if self.random.u8(..6) == 0 { 60 } else { 6 };
         for _ in 0..self.random.usize(1..most) {
-            let (topic, body) = (self.topic(), self.body());
+            let (topic, mut body) = (self.topic(), self.body());
+            if self.random.u8(..12) == 0 {
+                body = self.world.body(Kind::TooLarge, 0);
+            }
             self.world.publish(topic, vec![body]);
             if self.random.u8(..10) == 0 {
                 self.world.kernel.allow(Duration::ZERO);
