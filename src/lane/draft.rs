@@ -118,8 +118,11 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Appends the frame that subscribers of `lane` are sent.
+/// Appends the frame that subscribers of `lane` are sent: none, of what was too large, where there are no words to say so.
 pub fn push(lane: Lane, of: &Numbered<'_>, payload: Payload<'_>, out: &mut Vec<u8>) {
+    if !Wanted::default().with(lane).having(payload.kind()).has(lane) {
+        return;
+    }
     let mut draft = Draft::new(payload, Vec::new());
     draft.prepare(Wanted::default().with(lane));
     let start = out.len();

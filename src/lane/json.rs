@@ -66,7 +66,7 @@ impl<'a> Numbered<'a> {
     #[inline]
     pub(super) fn message_len(&self, kind: Kind, value: &[u8]) -> usize {
         match kind {
-            Kind::TooLarge => LeftOut::new(self.prefix, self.seq).len(),
+            Kind::TooLarge => left_out_len(self),
             kind => self.envelope(kind, value).len(),
         }
     }
@@ -75,10 +75,24 @@ impl<'a> Numbered<'a> {
     #[inline]
     pub(super) fn write_message(&self, kind: Kind, value: &[u8], out: &mut [u8]) {
         match kind {
-            Kind::TooLarge => LeftOut::new(self.prefix, self.seq).write(out),
+            Kind::TooLarge => write_left_out(self, out),
             kind => self.envelope(kind, value).write(out),
         }
     }
+}
+
+// Out of the way of what is published by the million.
+
+#[cold]
+#[inline(never)]
+fn left_out_len(of: &Numbered<'_>) -> usize {
+    LeftOut::new(of.prefix, of.seq).len()
+}
+
+#[cold]
+#[inline(never)]
+fn write_left_out(of: &Numbered<'_>, out: &mut [u8]) {
+    LeftOut::new(of.prefix, of.seq).write(out);
 }
 
 /// The payload inside a frame, as it was published.

@@ -104,8 +104,8 @@ pub trait Encoding {
     /// Appends the payload as this lane has it, unless that is the payload's own bytes: then nothing.
     fn prepare(&self, payload: Payload<'_>, body: &mut Vec<u8>);
 
-    /// How many bytes the frame has; none only in a lane that [tells](Words::tells) nothing, of what was too large. `body` is
-    /// what was prepared.
+    /// How many bytes the frame has; never none. `body` is what was prepared. Not asked of what was too large where a lane
+    /// [tells](Words::tells) nothing.
     fn len(&self, of: &Numbered<'_>, kind: Kind, body: &[u8]) -> usize;
 
     /// Writes the frame into `room`, which has that many bytes.
@@ -187,9 +187,11 @@ impl Wanted {
     #[inline]
     #[must_use]
     pub fn having(self, kind: Kind) -> Wanted {
-        if kind != Kind::TooLarge {
-            return self;
-        }
+        if kind == Kind::TooLarge { self.telling() } else { self }
+    }
+
+    #[cold]
+    fn telling(self) -> Wanted {
         Wanted::of(|lane| self.has(lane) && lane.words().tells())
     }
 

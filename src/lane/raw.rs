@@ -32,19 +32,12 @@ impl Encoding for Raw {
     fn prepare(&self, _: Payload<'_>, _: &mut Vec<u8>) {}
 
     #[inline]
-    fn len(&self, _: &Numbered<'_>, kind: Kind, body: &[u8]) -> usize {
-        // There are no words to tell it in.
-        if kind == Kind::TooLarge {
-            return 0;
-        }
+    fn len(&self, _: &Numbered<'_>, _: Kind, body: &[u8]) -> usize {
         frame::header_len(body.len()) + body.len()
     }
 
     #[inline]
     fn write(&self, _: &Numbered<'_>, kind: Kind, body: &[u8], room: &mut [u8]) {
-        if kind == Kind::TooLarge {
-            return;
-        }
         let opcode = if kind == Kind::Binary { Opcode::Binary } else { Opcode::Text };
         let header = frame::write_header_to_fill(room, opcode);
         room[header..].copy_from_slice(body);
