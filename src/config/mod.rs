@@ -163,7 +163,7 @@ pub struct Config {
     /// Bytes of tape that a worker may be behind before publishers wait for it
     ///
     /// Whoever publishes much waits from then on, feeds too; whoever publishes little, at twice that. More is latency, less makes
-    /// publishers and workers wait for each other. A quarter of --retain at most.
+    /// publishers and workers wait for each other. An eighth of --retain at most.
     #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_LEAD", default_value = "2MiB", help_heading = "Fan-out")]
     pub max_lead: ByteSize,
 

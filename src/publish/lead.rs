@@ -33,7 +33,7 @@ use crate::{clock::Moment, tape::Tape};
 pub const HOLD_PAUSE: Duration = Duration::from_millis(1);
 
 /// The part of `--retain` that the bound is at most, for whoever publishes much; the others' is twice that.
-const PART: u64 = 4;
+const PART: u64 = 8;
 
 /// For how long a worker counts that takes no turn, where `--stall-limit` is never.
 const STALL_LIMIT: Duration = Duration::from_secs(5);
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn publishers_wait_for_the_slowest_worker_that_has_listeners_and_for_no_other() {
-        let (tape, lead) = (tape(), Lead::new(3, 1 << 20, 64 * 1024));
+        let (tape, lead) = (tape(), Lead::new(3, 1 << 20, 128 * 1024));
         (0..3).for_each(|worker| lead.takes_turn(worker, NOW, Duration::ZERO));
         lead.show(0, Some(0));
         publish(&tape, 14);

@@ -49,6 +49,25 @@ fn a_publication_that_comes_just_before_sleep_is_not_slept_over() {
 }
 
 #[test]
+fn a_cohort_of_many_does_not_keep_one_of_few_waiting() {
+    let mut world = plain(Settings { turn_sends: 64, ..settings() });
+    let crowd: Vec<usize> = (0..150).map(|_| world.subscriber(100_000, &["q"])).collect();
+    let few = world.subscriber(100_000, &["z"]);
+    world.publish_some("q", 1, 0);
+    world.publish_some("z", 1, 0);
+    let has = |world: &World, at: usize| world.clients[at].peer.arrived() > 0;
+    assert!(!has(&world, few));
+    let mut turns = 0;
+    while !has(&world, few) {
+        world.turn_of(0);
+        turns += 1;
+        assert!(turns < 3, "it waits for all the others");
+    }
+    assert!(crowd.iter().any(|at| !has(&world, *at)), "the others were not all served before");
+    world.settle();
+}
+
+#[test]
 fn subscribers_that_all_vanish_in_the_middle_of_a_round_leave_nothing_to_do() {
     let mut world = plain(Settings { turn_sends: 1, owed_max: 1, ..settings() });
     for _ in 0..3 {

@@ -30,6 +30,12 @@ impl World {
         }
     }
 
+    /// What is published from 127.0.0.1 has been much lately.
+    fn much_was_published(&self) {
+        let now = Moment(self.kernel.now_ns());
+        self.limits.account("127.0.0.1".parse().unwrap(), now).has_published(1_000_000, now);
+    }
+
     /// How many turns it takes until each of `clients` has the answer to a ping.
     fn turns_until_pongs(&mut self, clients: &[usize]) -> usize {
         for at in clients {
@@ -133,6 +139,7 @@ fn small_things_are_heard_while_the_fan_is_crowded_and_publications_are_not() {
         publish(&mut world);
     }
     world.publish_some("q", 3, 0);
+    world.much_was_published();
     while !world.posts[0].worker.fan.is_crowded() {
         world.turn_of(0);
     }
@@ -235,6 +242,43 @@ fn a_publisher_does_not_lap_another_worker_whose_subscribers_keep_up() {
         world.clients[at].check_complete(world.journal.len(), &world.journal, 0);
     }
     assert!(world.shared.metrics.held[metrics::Door::WebSocket].us.get() > 0, "it shows");
+}
+
+#[test]
+fn whoever_publishes_little_does_not_wait_with_those_who_publish_much() {
+    let (mut world, _, flood) = two_workers();
+    world.much_was_published();
+    for _ in 0..30 {
+        world.turn_of(1);
+    }
+    world.address = "127.0.0.2";
+    let market = world.connect_to(1, 1000, || raw("y"), &[]);
+    for _ in 0..3 {
+        let body = world.body(Kind::Text, 1000);
+        world.clients[market].publish("y", body, false);
+        world.turn_of(1);
+        world.turn_of(1);
+        assert!(world.clients[market].publishing.is_empty(), "it is taken in");
+    }
+    assert!(!world.clients[flood].publishing.is_empty(), "those are held back all the while");
+}
+
+#[test]
+fn whoever_has_published_much_is_let_go_on_when_that_is_long_ago() {
+    let (mut world, _, flood) = two_workers();
+    world.much_was_published();
+    for _ in 0..30 {
+        world.turn_of(1);
+    }
+    let before = world.clients[flood].publishing.len();
+    world.turn_of(1);
+    assert_eq!(world.clients[flood].publishing.len(), before, "it is held back");
+    // Half of the time after which a worker that takes no turn would not count any more.
+    world.kernel.advance(Duration::from_millis(2500));
+    for _ in 0..3 {
+        world.turn_of(1);
+    }
+    assert!(world.clients[flood].publishing.len() < before);
 }
 
 #[test]
