@@ -97,6 +97,6 @@ fn a_program_that_publishes_by_itself_is_told_when_to_wait() {
         published += 1;
         assert!(published < 100_000, "it is never told");
     }
-    assert!(metric(server.addresses()[0], "behind_max_bytes") == 512.0 * 1024.0);
+    assert!(metric(server.addresses()[0], "behind_max_bytes") == 256.0 * 1024.0);
     wait_for("the worker", || !publisher.should_wait());
 }
