@@ -256,6 +256,22 @@ fn a_run_that_was_not_made_leaves_no_file_and_what_was_there_as_it_was() {
 }
 
 #[test]
+fn one_file_for_two_results_is_refused_before_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("r").display().to_string();
+    let outcome = program(&format!(
+        "echo ws://127.0.0.1:1/echo --protocol generic --subs 1 --rate 1/s --json {path} --hlog {path}"
+    ));
+    assert_eq!(outcome.code, 2, "{}", outcome.err);
+    assert!(
+        outcome.err.contains(&format!("--hlog {path}: expected another file than --json writes")),
+        "{}",
+        outcome.err
+    );
+    assert!(!folder.path().join("r").exists());
+}
+
+#[test]
 fn a_full_disk_under_one_file_costs_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let outcome = program(&format!("{} --json /dev/full --hlog /dev/full", echo(&folder)));

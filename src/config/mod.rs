@@ -113,7 +113,7 @@ pub struct Config {
     #[arg(long, value_name = "auto|none|LIST", env = "STENTOR_PIN", default_value = "auto", help_heading = "Threads")]
     pub pin: Pin,
 
-    /// Microseconds that a worker looks for work before it sleeps
+    /// Microseconds that a worker looks for work before it sleeps; 0 sleeps at once
     ///
     /// Saves the 30 to 50 microseconds of waking a sleeping core, and burns the core meanwhile.
     #[arg(long, value_name = "MICROSECONDS", env = "STENTOR_SPIN", default_value_t = 0, help_heading = "Threads")]
@@ -367,7 +367,7 @@ pub struct Config {
     #[arg(long, value_name = "RATE", env = "STENTOR_MAX_PUBLICATIONS", default_value = "0/s", help_heading = "Limits")]
     pub max_publications: RateLimit,
 
-    /// The same from one address, by HTTP, too
+    /// The same from one address, by HTTP, too; 0 for no limit
     #[arg(
         long,
         value_name = "RATE",

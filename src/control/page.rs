@@ -31,12 +31,13 @@ const fn file(path: &'static str, content_type: &'static str, text: &'static str
 }
 
 /// All of them.
-pub(super) const FILES: [File; 20] = [
+pub(super) const FILES: [File; 21] = [
     file("/", HTML, include_str!("console/index.html")),
     file("/look.css", STYLE, include_str!("console/look.css")),
     file("/console.css", STYLE, include_str!("console/console.css")),
     file(CLIENT, SCRIPT, include_str!("console/stentor.js")),
     file("/console.js", SCRIPT, include_str!("console/console.js")),
+    file("/anew.js", SCRIPT, include_str!("console/anew.js")),
     file("/chart.js", SCRIPT, include_str!("console/chart.js")),
     file("/distance.js", SCRIPT, include_str!("console/distance.js")),
     file("/follow.js", SCRIPT, include_str!("console/follow.js")),

@@ -232,6 +232,46 @@ fn a_subscription_that_is_refused_takes_nothing_away() {
 }
 
 #[test]
+fn names_that_nothing_is_called_like_are_told_from_a_server_without_topics() {
+    let server = serve(|_| ());
+    for topic in ["a.one", "a.two"] {
+        server.publisher().publish(topic, Payload::Json(b"1")).unwrap();
+    }
+    let Some(mut browser) = open(&server, WIDE) else { return };
+    shown(&mut browser, "a.one", "1");
+    browser.type_over("names", "a.oen");
+    browser.evaluate("document.getElementById('subscribe').requestSubmit()");
+    let said = browser.wait_for_text("#empty", "/2 topics/.test(text)");
+    assert!(said.contains("Nothing is published under these names") && !said.contains("--demo"), "{said}");
+    server.publisher().publish("a.oen", Payload::Json(b"2")).unwrap();
+    shown(&mut browser, "a.oen", "2");
+    browser.type_over("names", "");
+    browser.evaluate("document.getElementById('subscribe').requestSubmit()");
+    browser.wait_for_text("#events", "/Subscribed to nothing/.test(text)");
+    browser.assert_clean();
+}
+
+#[test]
+fn a_chart_without_a_line_says_so_of_the_topic_that_is_chosen() {
+    let server = serve(|_| ());
+    server.publisher().publish("a.1", Payload::Json(b"7")).unwrap();
+    server.publisher().publish("a.2", Payload::Json(b"1e400")).unwrap();
+    server.publisher().publish("a.3", Payload::Json(br#"{"a_name_that_is_too_long_for_its_place":1e-12}"#)).unwrap();
+    let Some(mut browser) = open(&server, WIDE) else { return };
+    shown(&mut browser, "a.2", "1e400");
+    browser.evaluate("document.getElementById('topics').focus()");
+    browser.press("ArrowDown");
+    let said = |text: &str| format!("() => document.getElementById('chart').ariaLabel.startsWith('{text}')");
+    browser.wait_for(&said("a.1 over time: now 7"));
+    browser.press("ArrowDown");
+    browser.wait_for(&said("a.2 over time: nothing that could be drawn"));
+    browser.press("ArrowDown");
+    browser.wait_for(&said("a_name_that_is_too_long_for_its_place of a.3 over time: now 1e-12"));
+    assert_eq!(browser.evaluate("document.getElementById('field').title"), "a_name_that_is_too_long_for_its_place");
+    browser.assert_clean();
+}
+
+#[test]
 fn after_a_restart_the_chosen_topic_lives_again() {
     // In the table by a pattern, or by its own name.
     for names in [">", "old.topic"] {

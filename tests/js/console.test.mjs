@@ -1,7 +1,8 @@
 // The parts of the console that need no browser.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import { bytes, count, decimals, duration } from "../../src/control/console/format.js";
+import { Anew } from "../../src/control/console/anew.js";
+import { bytes, count, decimals, duration, fitting } from "../../src/control/console/format.js";
 import { Scrape } from "../../src/control/console/prometheus.js";
 import { at, parts } from "../../src/control/console/raw.js";
 import { Topics } from "../../src/control/console/topics.js";
@@ -12,6 +13,27 @@ test("figures have three digits and a unit", () => {
   assert.deepEqual([0, 1023, 1024, 1.5 * 2 ** 30].map(bytes), ["0 B", "1023 B", "1.0 KiB", "1.5 GiB"]);
   assert.deepEqual([0, 42e-6, 0.0123, 90, 600, 86_400].map(duration), ["0 s", "42.0 µs", "12.3 ms", "90.0 s", "10 min", "24 h"]);
   assert.deepEqual([1, 1.25, 1e-7].map(decimals), [0, 2, 0]);
+});
+
+test("a figure that there is no room for is cut with a mark, and one that fits is whole", () => {
+  const width = (text) => text.length * 6;
+  assert.equal(fitting("8389766145050669870", 19 * 6, width), "8389766145050669870");
+  assert.equal(fitting("8389766145050669870", 18 * 6 + 5, width), "83897661450506698…");
+  assert.equal(fitting("8389766145050669870", 6, width), "…");
+});
+
+test("topics that begin anew together are told in one line", async () => {
+  const said = [];
+  const anew = new Anew((text) => said.push(text));
+  for (let nth = 0; nth < 600; nth += 1) anew.note(`q.${nth}`, "epoch");
+  anew.note("q.0", "epoch");
+  anew.note("t.a", "history");
+  anew.note("t.b", "reconnect");
+  while (said.length < 2) await new Promise((resolve) => setTimeout(resolve, 20)); // it speaks when nothing more comes
+  assert.deepEqual(said, [
+    "600 topics begin anew: the server was started again, or had forgotten them",
+    "t.a begins anew: the server keeps no more of what was before",
+  ]);
 });
 
 test("a payload is taken apart without touching its digits", () => {

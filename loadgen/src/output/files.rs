@@ -7,7 +7,7 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::{Context, Error, Result};
+use anyhow::{Context, Error, Result, bail};
 
 use super::{hdr, pretty, report};
 use crate::{cli::Options, figures::Report};
@@ -40,8 +40,14 @@ impl Files {
             ("--report", &options.report, |report| report::page(report).map(String::into_bytes)),
         ];
         let mut files = Vec::new();
-        for (flag, path, content) in asked {
-            let Some(path) = path else { continue };
+        for (flag, path, content) in &asked {
+            let (Some(path), flag, content) = (path, *flag, *content) else { continue };
+            let same =
+                asked.iter().take_while(|(other, ..)| *other != flag).find(|(_, one, _)| one.as_ref() == Some(path));
+            // A device takes what several write.
+            if let Some((other, ..)) = same.filter(|_| path.is_file()) {
+                bail!("{flag} {}: expected another file than {other} writes", path.display());
+            }
             let is_new = !path.exists();
             let file = OpenOptions::new().write(true).create(true).truncate(false).open(path);
             let file =

@@ -1,5 +1,5 @@
 /** One figure of the chosen topic over the last minutes. Doubles are good enough for a line; what is said in digits is as published. */
-import { clock, decimals } from "./format.js";
+import { clock, decimals, fitting } from "./format.js";
 import { line, roundStep, sheet } from "./plot.js";
 import { at } from "./raw.js";
 
@@ -49,7 +49,7 @@ export class Chart {
       soon();
     };
     select.addEventListener("change", () => {
-      this.field = select.value;
+      this.field = select.title = select.value;
       again();
     });
     canvas.addEventListener("pointermove", (event) => {
@@ -94,7 +94,7 @@ export class Chart {
       this.select.replaceChildren(...fields.map((field) => new Option(field || "value", field)));
     }
     if (!fields.includes(this.field) && fields.length) this.field = fields[0];
-    this.select.value = this.field;
+    this.select.value = this.select.title = this.field;
   }
 
   get isEmpty() {
@@ -111,7 +111,7 @@ export class Chart {
     const end = Date.now() * 1000;
     const begin = Math.max(end - SPAN * 1e6, Math.min(this.#points[0]?.ts ?? end, end - 10e6));
     const shown = this.#points.filter((point) => point.ts >= begin && Number.isFinite(read(point.data)));
-    if (!shown.length) return;
+    if (!shown.length) return this.#nothing(on);
     const values = shown.map((point) => /** @type {number} */ (read(point.data)));
     const axis = scale(values, on.height - BOTTOM, TOP);
     const right = on.width - gutter(on, axis, this.#digits(shown[shown.length - 1]));
@@ -123,6 +123,21 @@ export class Chart {
     line(on, path, on.height - BOTTOM, true);
     this.#point(on, path, shown);
     this.#describe(shown, values);
+  }
+
+  /** There is no line: the field was empty for that long, or has what no line can be drawn of. @param {import("./plot.js").Sheet} on */
+  #nothing({ pen, width, height, colour }) {
+    pen.font = FONT;
+    pen.fillStyle = colour("soft");
+    [pen.textAlign, pen.textBaseline] = ["center", "middle"];
+    pen.fillText("Nothing that could be drawn in the last two minutes", width / 2, height / 2, width - 8);
+    this.#described = 0;
+    this.canvas.setAttribute("aria-label", `${this.#what()} over time: nothing that could be drawn in the last two minutes`);
+  }
+
+  /** What is drawn. */
+  #what() {
+    return this.field ? `${this.field} of ${this.name}` : this.name;
   }
 
   /** The digits that were published. @param {Point} point */
@@ -146,7 +161,7 @@ export class Chart {
       pen.lineTo(right, y);
       pen.stroke();
       // Not under the last value, and not half of it.
-      if (Math.abs(y - taken) > 13) pen.fillText(value.toFixed(axis.digits), right + 6, y, width - right - 6);
+      if (Math.abs(y - taken) > 13) pen.fillText(axis.text(value), right + 6, y, width - right - 6);
     }
     const step = [2, 5, 10, 20, 30, 60].find((seconds) => (end - begin) / 1e6 / seconds <= 6) ?? 60;
     pen.textAlign = "center";
@@ -174,8 +189,10 @@ export class Chart {
     pen.font = FONT_STRONG;
     pen.textBaseline = "middle";
     pen.textAlign = "left";
-    const text = this.#pointer === null ? digits : `${digits} at ${clock(shown[nth].ts)}`;
-    const long = pen.measureText(text).width;
+    const wide = (/** @type {string} */ text) => pen.measureText(text).width;
+    const time = this.#pointer === null ? "" : ` at ${clock(shown[nth].ts)}`;
+    const text = fitting(digits, width - 6 - wide(time), wide) + time;
+    const long = wide(text);
     // Beside it, where it can be read whole, on a ground of its own.
     let [left, middle] = [x + 6, y];
     if (this.#pointer !== null) [left, middle] = [x < 90 ? x + 6 : x - 6 - long, y < height / 2 ? y + 16 : y - 14];
@@ -197,8 +214,7 @@ export class Chart {
       if (value > values[high]) high = nth;
     });
     const [least, most, last] = [low, high, shown.length - 1].map((nth) => this.#digits(shown[nth]));
-    const what = this.field ? `${this.field} of ${this.name}` : this.name;
-    this.canvas.setAttribute("aria-label", `${what} over time: now ${last}, between ${least} and ${most}`);
+    this.canvas.setAttribute("aria-label", `${this.#what()} over time: now ${last}, between ${least} and ${most}`);
   }
 }
 
@@ -208,7 +224,7 @@ function gutter({ pen, width }, axis, last) {
     pen.font = font;
     return Math.max(...texts.map((text) => pen.measureText(text).width));
   };
-  const ticks = axis.ticks.map((value) => value.toFixed(axis.digits));
+  const ticks = axis.ticks.map(axis.text);
   const wanted = Math.max(wide(FONT, ticks), wide(FONT_STRONG, [last])) + 10;
   return Math.min(Math.max(wanted, RIGHT_MIN), width * RIGHT_SHARE);
 }
@@ -244,13 +260,15 @@ function scale(values, bottom, top) {
     low = Math.min(low, value);
     high = Math.max(high, value);
   }
-  const least = Math.max(Math.abs(high) * 1e-6, 1e-9);
+  // All alike: as much above and below as shows that; of nothing but zeros, any.
+  const least = Math.max(Math.abs(high), Math.abs(low)) * 1e-6 || 1e-9;
   if (high - low < least) [low, high] = [low - least * 5, high + least * 5];
   const room = (high - low) * 0.08;
   [low, high] = [low - room, high + room];
   const step = roundStep((high - low) / 4);
   const ticks = [];
   for (let value = Math.ceil(low / step) * step; value <= high; value += step) ticks.push(value);
-  const digits = Math.min(9, Math.max(0, -Math.floor(Math.log10(step)), ...values.slice(-50).map(decimals)));
-  return { ticks, digits, place: (/** @type {number} */ value) => bottom - ((value - low) / (high - low)) * (bottom - top) };
+  const digits = Math.max(0, -Math.floor(Math.log10(step)), ...values.slice(-50).map(decimals));
+  const text = (/** @type {number} */ value) => (digits > 9 ? value.toExponential(2) : value.toFixed(digits));
+  return { ticks, text, place: (/** @type {number} */ value) => bottom - ((value - low) / (high - low)) * (bottom - top) };
 }

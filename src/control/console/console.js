@@ -6,6 +6,7 @@
  */
 import { Chart } from "./chart.js";
 import { Distance } from "./distance.js";
+import { Anew } from "./anew.js";
 import { clock, count } from "./format.js";
 import { Follow } from "./follow.js";
 import { Gauges } from "./gauges.js";
@@ -62,6 +63,8 @@ const slow = new Slow(at("slow-help"), at("slow-rows"));
 const subscribing = new Subscribing(at, client, topics, { update, reset, event: (text) => status.event(text) });
 publishing(at);
 
+const anew = new Anew((text) => status.event(text));
+
 /** The last message of the chosen topic: it may be followed although the table doesn't show it. @type {{seq: number, ts: number, json: string} | undefined} */
 let last;
 subscribing.apply();
@@ -87,8 +90,18 @@ function reset({ topic, seq, why }) {
     chart.open(topic);
     if (!seq) last = undefined;
   }
-  if (why !== "reconnect") status.event(`${topic} begins anew: ${why}`);
+  anew.note(topic, why);
   soon();
+}
+
+/** Says how many topics there are, to whoever has asked for none of them. @param {HTMLElement} place */
+async function tellTopics(place) {
+  try {
+    const { count: there } = await (await fetch("topics?limit=1")).json();
+    place.textContent = `The server has ${there === 1 ? "one topic" : `${count(there)} topics`}, of other names.`;
+  } catch {
+    // the state of the connection says it
+  }
 }
 
 /** @param {number} now */
@@ -107,7 +120,7 @@ function showCount() {
   put(at("count"), size ? `${found} · ${pace} messages a second${topics.unkept ? "; there are more than are kept here" : ""}` : "None yet");
   const empty = at("empty");
   const isSearch = size > 0 && table.length === 0;
-  let state = client.state !== "open" ? "away" : subscribing.isSubscribed ? "quiet" : "idle";
+  let state = client.state !== "open" ? "away" : !subscribing.isSubscribed ? "idle" : subscribing.isAll ? "quiet" : "unmatched";
   if (size) state = isSearch ? "none" : "";
   if (empty.dataset.state === state) return;
   empty.dataset.state = state;
@@ -120,6 +133,11 @@ function emptiness(state) {
   if (!state) return [];
   if (state === "away") return [make("strong", "Not connected"), "The table fills as soon as the server answers."];
   if (state === "idle") return [make("strong", "Not subscribed"), "Say above which topics are to be shown."];
+  if (state === "unmatched") {
+    const there = make("span", "");
+    tellTopics(there);
+    return [make("strong", "Nothing is published under these names so far"), "It shows here as soon as something is. ", there];
+  }
   if (state === "none") return [make("strong", "No topic is called like that"), "Search for a part of a name, or with * and > for parts."];
   return [
     make("strong", "Nothing has been published yet"),
@@ -168,7 +186,8 @@ setInterval(() => {
   if (document.hidden) return;
   gauges.look();
   slow.look();
-  if (client.state === "open") distance.measure(client);
+  // Not in the midst of all that.
+  setTimeout(() => client.state === "open" && distance.measure(client), 500);
   moved(); // time goes on in the chart
 }, 1000);
 gauges.look();

@@ -1,6 +1,7 @@
 /**
  * How far the server is: the least of the last ten answers to a ping. A page is busy with other things now and then, and then an answer
- * waits for the page; the least of several is the way alone.
+ * waits for the page; the least of several is the way alone. Each ping that counts comes right behind another: the first wakes whoever has
+ * gone to sleep on the way, in the browser as well.
  */
 
 /** Answers that the least is taken of. */
@@ -25,6 +26,7 @@ export class Distance {
   /** @param {Stentor} client */
   async measure(client) {
     try {
+      await client.ping();
       this.#last.push(await client.ping());
       if (this.#last.length > OF) this.#last.shift();
     } catch {

@@ -40,6 +40,18 @@ export function clock(ts) {
   return `${date.toLocaleTimeString([], { hour12: false })}.${String(date.getMilliseconds()).padStart(3, "0")}`;
 }
 
+/** As much of a text as fits, with a mark where some was left out: the beginning of a number would be another one. @param {string} text @param {number} most @param {(text: string) => number} width */
+export function fitting(text, most, width) {
+  if (width(text) <= most) return text;
+  let [fits, tooLong] = [0, text.length];
+  while (tooLong - fits > 1) {
+    const half = (fits + tooLong) >> 1;
+    if (width(`${text.slice(0, half)}…`) <= most) fits = half;
+    else tooLong = half;
+  }
+  return `${text.slice(0, fits)}…`;
+}
+
 /** The decimals that a number is written with. @param {number} value */
 export function decimals(value) {
   const text = String(value);

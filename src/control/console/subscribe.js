@@ -39,6 +39,11 @@ export class Subscribing {
     this.at("rate-label").hidden = this.at("mode").value !== "latest";
   }
 
+  /** Whether there is nothing that isn't asked for. */
+  get isAll() {
+    return this.#shown.has(">");
+  }
+
   get isSubscribed() {
     return this.#shown.size > 0 || this.#wanted !== undefined;
   }
@@ -118,7 +123,7 @@ export class Subscribing {
   async #say() {
     this.#wanted = undefined;
     const [one] = this.#shown.values();
-    if (!one) return;
+    if (!one) return this.act.event("Subscribed to nothing");
     const { mode, rate } = one;
     if (mode !== this.at("mode").value) this.at("mode").value = mode;
     const how = mode === "all" ? "every message" : rate ? `the latest, at most ${rate} a second of each topic` : "the latest";
