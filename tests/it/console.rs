@@ -283,7 +283,7 @@ fn after_a_restart_the_chosen_topic_lives_again() {
         browser.evaluate("document.getElementById('subscribe').requestSubmit()");
         let publish = |browser: &mut Browser, data: &str| {
             browser.evaluate(&format!(
-                "fetch('publish/old.topic', {{ method: 'POST', body: '{data}' }}).then(it => it.status)"
+                "fetch('publish/old.topic?as=json', {{ method: 'POST', body: '{data}' }}).then(it => it.status)"
             ));
         };
         for data in ["1", "2", "3"] {
@@ -357,7 +357,9 @@ fn who_is_sent_to_at_a_rate_is_not_called_nobody() {
     // With a quiet topic chosen, nothing is followed closely: all that moves comes at the table's rate.
     browser.evaluate("document.getElementById('topics').focus()");
     browser.press("ArrowDown");
-    browser.evaluate("setInterval(() => fetch('publish/b', { method: 'POST', body: String(performance.now()) }), 50)");
+    browser.evaluate(
+        "setInterval(() => fetch('publish/b?as=json', { method: 'POST', body: String(performance.now()) }), 50)",
+    );
     // When there are more scrapes than rates look back over, all of them of such a time.
     let scrapes = "performance.getEntriesByType('resource').filter(one => one.name.endsWith('/metrics')).length";
     let then: u32 = browser.evaluate(scrapes).parse().unwrap();
