@@ -38,8 +38,7 @@ pub const TICKS: Attack = attack(
     "1 address, 500 clients that read, each with 16 topics at 16 rates of about 1,000 a second, and a publisher of all of them",
     ticks,
 )
-.memory(64, 32)
-.later();
+.memory(64, 32);
 
 fn ticks(attacker: &Attacker) {
     let rate = |n: usize| {
@@ -59,8 +58,7 @@ pub const ONE_TICK: Attack = attack(
     "1 address, 4,000 clients that read, all with one topic at one rate: all of them tick together",
     one_tick,
 )
-.memory(64, 32)
-.later();
+.memory(64, 32);
 
 fn one_tick(attacker: &Attacker) {
     let sub = wire::command(r#"{"op":"sub","topics":["attack.tick"],"mode":"latest","rate":20}"#);
@@ -77,8 +75,7 @@ pub const TOGETHER: Attack = attack(
     together,
 )
 .memory(32, 16)
-.with(SOON)
-.later();
+.with(SOON);
 
 fn together(attacker: &Attacker) {
     let mut crowd = Crowd::of(attacker, attacker.count(5000), |_| attacker.upgraded("/ws"));
@@ -94,8 +91,7 @@ pub const SILENT_TOGETHER: Attack = attack(
     silent_together,
 )
 .memory(32, 16)
-.with(SOON)
-.later();
+.with(SOON);
 
 fn silent_together(attacker: &Attacker) {
     let come =
@@ -117,8 +113,7 @@ pub const LEAVE_TOGETHER: Attack = attack(
     "1 address, 5,000 subscribers of 20 names each, each of which is a cohort, that all leave at once",
     leave_together,
 )
-.memory(128, 64)
-.later();
+.memory(128, 64);
 
 fn leave_together(attacker: &Attacker) {
     let names: Vec<String> = (0..19).map(|n| format!("attack.name.{n}")).collect();
@@ -137,8 +132,7 @@ pub const BACKLOGS: Attack = attack(
     "1 address, 10 clients that ask for 15 MB of last values and take 40 KB at a time: what is left of them moves each time",
     backlogs,
 )
-.memory(192, 48)
-.later();
+.memory(192, 48);
 
 fn backlogs(attacker: &Attacker) {
     attacker.publish_topics("attack.values", attacker.count(3600), &format!("\"{}\"", "x".repeat(4000)));
@@ -156,8 +150,7 @@ pub const ROUNDS: Attack = attack(
      round looks at all topics for the few that changed",
     rounds,
 )
-.memory(128, 48)
-.later();
+.memory(128, 48);
 
 fn rounds(attacker: &Attacker) {
     attacker.publish_topics("attack.told", attacker.count(20_000), "1");

@@ -151,7 +151,7 @@ fn log(attacker: &Attacker) {
 }
 
 pub const PINGS: Attack =
-    attack("pings", "1 address, 10 connections that ping without end, renewed as they are closed", pings).later();
+    attack("pings", "1 address, 10 connections that ping without end, renewed as they are closed", pings);
 
 fn pings(attacker: &Attacker) {
     attacker.flood(10, |_| attacker.upgraded("/ws"), &wire::frame(0x89, &[b'x'; 125]), true);

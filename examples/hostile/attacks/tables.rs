@@ -18,8 +18,7 @@ pub const SUBSCRIPTIONS: Attack = attack(
     "1 address, 1,100 connections with 1,024 names each that nobody else has: nobody else can subscribe",
     subscriptions,
 )
-.memory(384, 384)
-.later();
+.memory(384, 384);
 
 fn subscriptions(attacker: &Attacker) {
     let open = |n: usize| {

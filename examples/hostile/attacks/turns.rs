@@ -8,8 +8,7 @@ pub const EMPTY_FRAGMENTS: Attack = attack(
     "empty-fragments",
     "1 address, 4 connections that send empty continuations without end: frames that cost work and count for nothing",
     empty_fragments,
-)
-.later();
+);
 
 fn empty_fragments(attacker: &Attacker) {
     let open = |_| {
@@ -38,8 +37,7 @@ pub const PUBLISHERS: Attack = attack(
     "1 address, 2 connections that publish as fast as they can: the worker reads them before it sends to others",
     publishers,
 )
-.memory(32, 12)
-.later();
+.memory(32, 12);
 
 fn publishers(attacker: &Attacker) {
     let publication = wire::command(r#"{"op":"pub","topic":"attack.fast","data":"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"}"#);
@@ -209,8 +207,7 @@ pub const GARBAGE_TO_EVENTS: Attack = attack(
     "garbage-to-events",
     "1 address, 4 streams of events whose clients send garbage without end: bytes that nobody wants, and no quota counts",
     garbage_to_events,
-)
-.later();
+);
 
 fn garbage_to_events(attacker: &Attacker) {
     let open = |_| attacker.sent(&wire::get("/sse?topics=attack.none", ""));
@@ -221,8 +218,7 @@ pub const CLOSING: Attack = attack(
     "closing",
     "1 address, 50 connections that are to be closed for a bad frame and go on to send pings and garbage, renewed as they end",
     closing,
-)
-.later();
+);
 
 fn closing(attacker: &Attacker) {
     let open = |_| {
@@ -238,8 +234,7 @@ pub const BYTE_BY_BYTE: Attack = attack(
     "1 address, 40 connections that send frames, and 40 that send heads of 8 KiB, in packets of one byte",
     byte_by_byte,
 )
-.memory(32, 16)
-.later();
+.memory(32, 16);
 
 fn byte_by_byte(attacker: &Attacker) {
     let frame = wire::frame(0x8a, &[b'x'; 125]);
@@ -267,8 +262,7 @@ pub const ALMOST_JSON: Attack = attack(
     "1 address, 4 publishers of payloads of 64 KiB that turn out not to be JSON in their last byte, beside subscribers of each lane",
     almost_json,
 )
-.memory(64, 32)
-.later();
+.memory(64, 32);
 
 fn almost_json(attacker: &Attacker) {
     let lanes = [attacker.upgraded("/ws?topics=attack.almost"), attacker.upgraded("/raw/attack.almost")];
@@ -285,8 +279,7 @@ pub const LANE_FLIPS: Attack = attack(
      publishers of 60 KB of binary: what was not made ready is made under the tape's lock",
     lane_flips,
 )
-.memory(64, 32)
-.later();
+.memory(64, 32);
 
 fn lane_flips(attacker: &Attacker) {
     let publication = wire::frame(0x82, &[0xff; 60_000]);
@@ -308,8 +301,7 @@ pub const OTHER_WORKER: Attack = attack(
     other_worker,
 )
 .memory(64, 32)
-.with(&["--workers", "2"])
-.later();
+.with(&["--workers", "2"]);
 
 fn other_worker(attacker: &Attacker) {
     let publication = wire::frame(0x81, &[b'x'; 4000]);
@@ -321,8 +313,7 @@ pub const POSTS: Attack = attack(
     "1 address, 20 connections that publish 200 payloads of 4 KB with each POST as fast as they are taken: who lags behind?",
     fast_posts,
 )
-.memory(96, 32)
-.later();
+.memory(96, 32);
 
 fn fast_posts(attacker: &Attacker) {
     let lines =
