@@ -199,8 +199,9 @@ impl<E: Edge> Worker<E> {
         }
         let now = self.ground.edge.now();
         let fallen = listens && self.cursors.has_fallen(self.ground.reader.floor());
-        if self.desk.reading.awaits_workers() && !self.ground.shared.publisher.holds(now) {
-            self.desk.reading.let_go_on();
+        let (reading, publisher) = (&mut self.desk.reading, &self.ground.shared.publisher);
+        if reading.awaits_workers() && (!publisher.holds(now) || (reading.awaits_all() && !publisher.holds_all(now))) {
+            reading.let_go_on();
         }
         let busy = self.fan.is_busy() || self.cursors.is_busy() || fallen || self.desk.is_busy();
         let held = self.fan.pass_due(&self.ground, now).since(now);

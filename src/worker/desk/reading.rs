@@ -70,6 +70,8 @@ pub struct Reading {
     room: usize,
     /// Some worker is too far behind.
     awaits_workers: bool,
+    /// One was so far behind that those who publish little wait as well.
+    awaits_all: bool,
     /// Since when publishers have been held back.
     held_since: Option<Moment>,
 }
@@ -99,6 +101,11 @@ impl Reading {
 
     fn has_publishers(&self) -> bool {
         !(self.publishers.is_empty() && self.held.is_empty())
+    }
+
+    /// Whether those who publish little wait as well.
+    pub fn awaits_all(&self) -> bool {
+        self.awaits_all
     }
 
     /// The workers have come on.
@@ -158,6 +165,7 @@ impl<E: Edge> Clerk<'_, E> {
         self.desk.reading.room =
             if self.fan.is_crowded() { 0 } else { READ_TURN_BYTES.saturating_sub(self.fan.planned_bytes()) };
         self.desk.reading.awaits_workers = self.some_worker_is_behind();
+        self.desk.reading.awaits_all = false;
         for event in ready {
             if event.writable {
                 self.has_room(event.token);
@@ -313,10 +321,15 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// Whether somebody who publishes is among those that are held back: whoever publishes little is not, unless there are too many
     /// of them.
-    pub fn waits_first(&self, token: Token) -> bool {
+    pub fn waits_first(&mut self, token: Token) -> bool {
         let (publisher, now) = (&self.ground.shared.publisher, self.ground.now);
         let account = self.connections.get(token).and_then(|connection| connection.permit.account());
-        account.is_none_or(|account| account.publishes_much(now)) || publisher.holds_all(now)
+        if account.is_none_or(|account| account.publishes_much(now)) {
+            return true;
+        }
+        let holds_all = publisher.holds_all(now);
+        self.desk.reading.awaits_all |= holds_all;
+        holds_all
     }
 
     /// Some of those who are held back publish little by now: they are read like the others.
