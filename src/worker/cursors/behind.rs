@@ -52,6 +52,8 @@ pub struct Behind {
     pub stages: VecDeque<Stage>,
     /// Its socket was full since it is behind: of names that may be, it is sent the newest values.
     pub conflates: bool,
+    /// It is further behind than is allowed, and is closed when its turn comes: it goes no further.
+    pub ends: bool,
     /// Its socket is kept short.
     pub short: bool,
     /// Since when it waits for room.
@@ -114,6 +116,7 @@ impl Behind {
             places: Places::none(lane),
             stages: VecDeque::new(),
             conflates: false,
+            ends: false,
             short: false,
             full_since: Moment::default(),
             waited: Duration::ZERO,

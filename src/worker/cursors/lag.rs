@@ -138,6 +138,9 @@ impl Cursors {
                 ground.work.charge(price::LOOK * ground.reader.pinned() as u64);
                 let Some(reason) = too_far(ground, lane, place, wall_us) else { break };
                 self.settle_needed(token, connections, None);
+                if let Some(behind) = connections.get(token).and_then(|connection| self.of_mut(token, connection)) {
+                    behind.ends = true;
+                }
                 beyond.push(Lagged { token, reason });
             }
         }

@@ -352,7 +352,8 @@ impl Cursors {
             let one = all.get_mut(place as usize).filter(|one| one.token == token);
             let Some(One { behind, .. }) = one.filter(|one| one.behind.stands == Stands::Listed) else { continue };
             behind.stands = Stands::Still;
-            if connection.full {
+            // For whoever ends, when its turn comes, the tape is not kept.
+            if connection.full || behind.ends {
                 continue;
             }
             if behind.places.needed.is_some_and(|needed| needed < floor) {
