@@ -52,7 +52,7 @@ use crate::{
 const PLANNED_BYTES: usize = 512 * 1024;
 
 /// The same for all members together: what is planned next, for whomever, waits until these are sent. Some 50 milliseconds of copying.
-const TO_SEND_BYTES: u64 = 128 << 20;
+const TO_SEND_BYTES: u64 = if cfg!(any(test, fuzzing)) { 64 << 10 } else { 128 << 20 };
 
 /// Whether so much is on its way that nothing more is planned.
 fn is_much(passes: &Passes) -> bool {

@@ -156,6 +156,8 @@ impl Passes {
         let is_open = |pass: &&Pass| pass.cohorts > 0;
         let bytes: usize = self.open.iter().filter(is_open).map(|pass| pass.bytes as usize).sum();
         assert_eq!(self.bytes, bytes, "bytes on their way");
+        let to_send: u64 = self.open.iter().filter(is_open).map(|pass| pass.to_send).sum();
+        assert_eq!(self.to_send, to_send, "bytes on their way to all members");
         let stamps: usize = self.open.iter().map(|pass| pass.stamps as usize).sum();
         assert_eq!(self.stamps.len(), stamps, "each stamp is some pass's");
         assert!(

@@ -68,6 +68,21 @@ fn a_cohort_of_many_does_not_keep_one_of_few_waiting() {
 }
 
 #[test]
+fn what_all_members_are_still_to_be_sent_bounds_what_is_planned() {
+    let mut world = plain(Settings { turn_sends: 1, ..settings() });
+    let members: Vec<usize> = (0..30).map(|_| world.subscriber(100_000, &["q"])).collect();
+    world.settle();
+    world.publish_some("q", 8, 1000);
+    world.turn_of(0);
+    let fan = &world.posts[0].worker.fan;
+    assert!(fan.is_crowded() && fan.position() < world.tape.head(), "30 KB each, and no more than 64 on their way");
+    world.settle();
+    for at in members {
+        world.clients[at].check_complete(world.journal.len(), &world.journal, 0);
+    }
+}
+
+#[test]
 fn subscribers_that_all_vanish_in_the_middle_of_a_round_leave_nothing_to_do() {
     let mut world = plain(Settings { turn_sends: 1, owed_max: 1, ..settings() });
     for _ in 0..3 {
