@@ -79,14 +79,14 @@ impl Told {
 
 /// The newest publications of all topics as of `position`, if somebody in one of these cohorts may ask.
 ///
-/// `found` are numbers of topics there that are known from elsewhere: the tables may come to know them only behind a floor.
+/// `found` are the newest of topics there that are known from elsewhere: the tables may come to know them only behind a floor.
 /// `position` is not beyond what the reader sees. It may be before the tape's floor, as long as the reader pins it.
 pub fn as_of<E: Edge>(
     ground: &mut Ground<E>,
     interest: &mut Interest,
     cohorts: [Option<CohortId>; 2],
     position: Position,
-    found: &[(u32, u64)],
+    found: &[(u32, Newest)],
 ) -> Option<Arc<AsOf>> {
     let conflates = |id: CohortId| interest.cohort(id).has(|delivery| delivery != Delivery::All);
     if !cohorts.into_iter().flatten().any(conflates) {
@@ -109,7 +109,7 @@ pub fn as_of<E: Edge>(
         }
         if here < floor {
             // What lies between is gone.
-            own.extend(found.iter().map(|(slot, seq)| (*slot, Newest { end: position, seq: *seq, origin: 0 })));
+            own.extend(found.iter().copied());
         }
         reader.scan(here.max(floor).min(position), position, |entry| {
             looks += 1;

@@ -14,7 +14,7 @@ use super::{
         cursors::{Beginnings, Found, Resume, Resumed, Stage, as_of},
         fan::{
             delivery::Delivery,
-            interest::{CohortKey, NameId},
+            interest::{CohortKey, NameId, Newest},
         },
         work::price,
     },
@@ -107,7 +107,7 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// Sees to it that the tables know the topics that a subscription of newest values has found, which begins at `position`. Returns
     /// their numbers there, if the tables can't know these.
-    fn note_found(&mut self, collect: &mut Collect, position: Position) -> Vec<(u32, u64)> {
+    fn note_found(&mut self, collect: &mut Collect, position: Position) -> Vec<(u32, Newest)> {
         if collect.delivery == Delivery::All {
             return Vec::new();
         }
@@ -116,7 +116,8 @@ impl<E: Edge> Clerk<'_, E> {
         if self.fan.position() >= self.ground.reader.floor() {
             return Vec::new();
         }
-        collect.found.iter().map(|topic| (topic.id.slot, topic.seq)).collect()
+        let newest = |topic: &Found| Newest { end: Position(topic.end), seq: topic.seq, origin: 0 };
+        collect.found.iter().map(|topic| (topic.id.slot, newest(topic))).collect()
     }
 
     /// Decides what becomes of each topic that is resumed. Returns what has to be sent again, and those that are gone altogether.
@@ -302,7 +303,7 @@ impl<E: Edge> Clerk<'_, E> {
     }
 
     /// Puts a connection into the cohort of `set` from the stage's position on, where the numbers of some topics are known.
-    fn change(&mut self, token: Token, mut set: Names, stage: Stage, known: &[(u32, u64)]) {
+    fn change(&mut self, token: Token, mut set: Names, stage: Stage, known: &[(u32, Newest)]) {
         set.sort_unstable();
         let Clerk { ground, connections, fan, cursors, .. } = self;
         let Some(connection) = connections.get(token) else { return };

@@ -67,7 +67,9 @@ pub fn push_value<E: Edge>(
     position: Position,
     out: &mut Vec<u8>,
 ) -> Option<u64> {
-    if let Some(published) = ground.reader.look(Position(position.0 - 1)) {
+    let published = ground.reader.look(Position(position.0 - 1));
+    debug_assert!(published.as_ref().is_none_or(|published| published.topic.slot == slot), "another topic's");
+    if let Some(published) = published.filter(|published| published.topic.slot == slot) {
         let before = out.len();
         let is_there = push_entry(ground, lane, &published, out);
         // What was too large is not told in every lane.
