@@ -121,6 +121,7 @@ impl<E: Edge> Worker<E> {
     pub(crate) fn turn(&mut self) -> bool {
         self.wait();
         let begun = self.ground.begin_turn();
+        self.catch_up();
         self.read();
         self.ask();
         self.advance();
@@ -225,6 +226,15 @@ impl<E: Edge> Worker<E> {
         metrics.sleeps_for.set(if depth == Sleep::Light { position.0 } else { u64::MAX });
         metrics.turn_begun.set(0);
         edge.wait(timeout, depth, &mut work, ready);
+    }
+
+    /// Where the tape has rolled past the fan, that is seen to before any subscription changes: those who change theirs are told what
+    /// was left out as the tables say, which must not be from before a hole.
+    fn catch_up(&mut self) {
+        if !self.fan.interest.is_empty() && self.ground.tape.tail() > self.fan.position() {
+            self.ground.reader.refresh();
+            self.drop_fallen();
+        }
     }
 
     /// Lets the fan send what the tape has gained to those that want it.
