@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 
 use stentor::{Payload, config::Config, server::Server};
 
-use crate::client::{Client, read_frame, serve, tcp, upgraded};
+use crate::client::{Client, read_frame, serve, tcp, until, upgraded};
 
 const TOKEN: &str = "s3cret-token";
 
@@ -116,17 +116,6 @@ fn ask(server: &Server, start: &str, lines: &str, body: &str) -> String {
         stream.read_to_string(&mut answer).unwrap();
     }
     answer
-}
-
-/// What comes up to these words, and with them.
-fn until(stream: &mut impl Read, end: &str) -> String {
-    let mut text = Vec::new();
-    while !text.ends_with(end.as_bytes()) {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
-        text.push(byte[0]);
-    }
-    String::from_utf8(text).unwrap()
 }
 
 /// What a request is answered for each way of showing this token.

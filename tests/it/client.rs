@@ -32,6 +32,17 @@ pub fn tcp(address: SocketAddr) -> TcpStream {
     stream
 }
 
+/// What comes up to these words, and with them.
+pub fn until(stream: &mut impl Read, end: &str) -> String {
+    let mut text = Vec::new();
+    while !text.ends_with(end.as_bytes()) {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        text.push(byte[0]);
+    }
+    String::from_utf8(text).unwrap()
+}
+
 /// Sends bytes and returns all that comes back until the server ends the connection.
 pub fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
     let mut stream = tcp(address);

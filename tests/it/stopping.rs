@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use stentor::Payload;
 
 use crate::{
-    client::{Client, close_code, serve, tcp, upgraded},
+    client::{Client, close_code, serve, tcp, until, upgraded},
     process::{Running, wait_for},
 };
 
@@ -110,15 +110,4 @@ fn nothing_is_acknowledged_any_more_once_subscribers_are_sent_away() {
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("1 publication went before it"), "{answer}");
     drop((silent, client, raw, kept, feed));
     stopper.join().unwrap();
-}
-
-/// What comes up to these words, and with them.
-fn until(stream: &mut impl Read, end: &str) -> String {
-    let mut text = Vec::new();
-    while !text.ends_with(end.as_bytes()) {
-        let mut byte = [0];
-        stream.read_exact(&mut byte).unwrap();
-        text.push(byte[0]);
-    }
-    String::from_utf8(text).unwrap()
 }
