@@ -13,7 +13,7 @@ pub mod access {
 }
 #[cfg(fuzzing)]
 pub mod feeds {
-    pub use crate::feeds::*;
+    pub use crate::{feeds::*, metrics::Skipped};
 }
 #[cfg(fuzzing)]
 pub mod http {
