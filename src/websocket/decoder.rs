@@ -76,7 +76,7 @@ pub struct Came {
 
 /// A frame that doesn't end its message brings so many bytes of it at least, or it is work for next to nothing, and counts as a
 /// command. Who sends in pieces has large messages, and pieces of some KiB.
-pub const FRAGMENT_LEAST: usize = 256;
+pub const FRAGMENT_LEAST: usize = 64;
 
 /// What a decoder remembers between two pieces of input.
 #[derive(Debug, Default)]
