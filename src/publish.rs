@@ -262,9 +262,9 @@ impl Publisher {
         self.lead.holds(&self.door.tape, now)
     }
 
-    /// Whether everybody who publishes should wait, as of `now`.
-    pub(crate) fn holds_all(&self, now: Moment) -> bool {
-        self.lead.holds_all(&self.door.tape, now)
+    /// Who has published as much lately as is forgotten in this time should wait, as of `now`.
+    pub(crate) fn allowance(&self, now: Moment) -> Duration {
+        self.lead.allowance(&self.door.tape, now)
     }
 
     /// How far each worker is behind, in bytes of the tape.

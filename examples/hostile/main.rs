@@ -47,6 +47,9 @@ type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// Where the healthy come from, and where the attacker does.
 const HEALTHY: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Who fills the tape before: somebody else, since whoever has published much waits first.
+const FILLER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
 const HOSTILE: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
 /// What nobody healthy may wait longer than.

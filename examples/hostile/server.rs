@@ -13,7 +13,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{HEALTHY, Result, attacks::wire};
+use crate::{FILLER, HEALTHY, Result, attacks::wire};
 
 /// How long it may take to start, and to say a line that it was asked for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -85,7 +85,7 @@ impl Server {
         let payload = format!("\"{}\"", "x".repeat(60_000));
         for _ in 0..12 {
             let lines = wire::publish_lines((0..100).map(|n| format!("healthy.fill.{}", n % 4)), &payload);
-            let mut stream = wire::connect(self.address, HEALTHY)?;
+            let mut stream = wire::connect(self.address, FILLER)?;
             stream.write_all(&lines)?;
             if wire::status(&mut stream)? != 200 {
                 return Err("the tape could not be filled".into());

@@ -450,12 +450,18 @@ impl<E: Edge> Control<E> {
         }
     }
 
-    /// Lets those publish again that were held back, once workers have come on.
+    /// Lets those publish again that were held back, once workers have come on: whoever publishes little before the others.
     fn let_go_on(&mut self) {
-        if self.paused.is_empty() || self.publisher.holds(self.now) {
-            return;
-        }
+        let (holds, allowance) = (self.publisher.holds(self.now), self.publisher.allowance(self.now));
         for token in std::mem::take(&mut self.paused) {
+            let waits = |connection: &Connection<E::Socket>| match &connection.stage {
+                connection::Stage::Body(upload) => upload.sender.has_published_much(allowance, self.now),
+                _ => false,
+            };
+            if holds && self.connections.get(token as usize).is_some_and(waits) {
+                self.paused.push(token);
+                continue;
+            }
             // One that has gone meanwhile is passed by, and so is another that has its token.
             let Some(since) = self.connections.get_mut(token as usize).and_then(|connection| connection.paused.take())
             else {

@@ -270,7 +270,7 @@ impl<E: Edge> Control<E> {
         let connection = &mut self.connections[token as usize];
         let Stage::Body(upload) = &mut connection.stage else { return Next::GoOn };
         if self.publisher.holds(self.now)
-            && (upload.sender.publishes_much(self.now) || self.publisher.holds_all(self.now))
+            && upload.sender.has_published_much(self.publisher.allowance(self.now), self.now)
         {
             return Next::Held;
         }

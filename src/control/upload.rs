@@ -4,7 +4,7 @@
 //! under one hold of the tape's lock. What is kept of a body is one payload, or the beginning of one line: never more than
 //! `--max-message` and a kilobyte, beside what one read brings.
 
-use std::{borrow::Cow, fmt::Display, sync::Arc};
+use std::{borrow::Cow, fmt::Display, sync::Arc, time::Duration};
 
 use crate::{
     access::Holder,
@@ -227,8 +227,8 @@ impl Sender {
     }
 
     /// Whether it is one of those who wait for workers first.
-    pub fn publishes_much(&self, now: Moment) -> bool {
-        self.charged.as_ref().is_none_or(|charged| charged.account.publishes_much(now))
+    pub fn has_published_much(&self, allowance: Duration, now: Moment) -> bool {
+        self.charged.as_ref().is_none_or(|charged| charged.account.has_published_much(allowance, now))
     }
 
     /// What the door wants to know.

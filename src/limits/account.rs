@@ -21,7 +21,7 @@ use std::{
 
 use super::{
     Prefix,
-    quota::{Quota, SharedSpent},
+    quota::{self, Quota, SharedSpent},
 };
 use crate::clock::Moment;
 
@@ -94,8 +94,12 @@ pub struct Account {
     pub(super) connects: SharedSpent,
 }
 
-/// Whoever publishes more than one KiB in so long, for a second or two, publishes much.
-const MUCH: Duration = Duration::from_micros(250);
+/// In so long, a KiB that was published is forgotten.
+const EACH: Duration = Duration::from_micros(250);
+
+/// Who has published so much lately that it takes as long until it is forgotten has published much: 8,000 KiB at once, or a second's
+/// more than 4,000 KiB a second.
+pub const MUCH: Duration = quota::BURST;
 
 impl Account {
     fn new(shares: &Arc<Shares>) -> Arc<Account> {
@@ -111,12 +115,12 @@ impl Account {
 
     /// It has published something that counts as so many KiB.
     pub fn has_published(&self, weight: u32, now: Moment) {
-        self.published.add(MUCH * weight, now);
+        self.published.add(EACH * weight, now);
     }
 
-    /// Whether it has published much lately: more than a market's worth, or a few MiB at once.
-    pub fn publishes_much(&self, now: Moment) -> bool {
-        self.published.is_beyond(now)
+    /// Whether it has published so much lately that it takes as long until it is forgotten, or longer.
+    pub fn has_published_much(&self, allowance: Duration, now: Moment) -> bool {
+        self.published.left(now) >= allowance
     }
 
     /// How much it has of a table.

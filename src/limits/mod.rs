@@ -25,7 +25,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use self::account::{Accounts, PARTS, Shares, TABLES, take};
 pub use self::{
-    account::{Account, Charge, Table},
+    account::{Account, Charge, MUCH, Table},
     prefix::Prefix,
     quota::{Quota, Spent, weight},
 };

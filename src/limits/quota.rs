@@ -24,7 +24,7 @@ use crate::{
 
 /// How much may come at once: what the rate allows in this time. With the default rate that is more than the 1024 names
 /// that a client may subscribe to, each in a command of its own, all right after connecting.
-const BURST: Duration = Duration::from_secs(2);
+pub const BURST: Duration = Duration::from_secs(2);
 
 /// What a publication of so many bytes counts as: once for each KiB that is begun, so that a bound on publications bounds what the
 /// tape takes, too.
@@ -106,15 +106,15 @@ impl Quota {
 }
 
 impl SharedSpent {
-    /// Counts what takes so long to be forgotten again, where it isn't refused. What is beyond twice a burst is not kept.
+    /// Counts what takes so long to be forgotten again, where it isn't refused. What is beyond one and a half bursts is not kept.
     pub fn add(&self, length: Duration, now: Moment) {
-        let next = |nanos| Some((Moment(nanos).max(now) + length).min(now + BURST * 2).0);
+        let next = |nanos| Some((Moment(nanos).max(now) + length).min(now + BURST + BURST / 2).0);
         let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
     }
 
-    /// Whether more than a burst was counted and is not forgotten.
-    pub fn is_beyond(&self, now: Moment) -> bool {
-        self.0.load(Ordering::Relaxed) > (now + BURST).0
+    /// How long it takes until what was counted is forgotten.
+    pub fn left(&self, now: Moment) -> Duration {
+        Moment(self.0.load(Ordering::Relaxed)).since(now)
     }
 
     /// Whether all that was done is long enough ago, so that a new bucket would be the same.

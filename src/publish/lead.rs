@@ -10,8 +10,9 @@
 //!                            └── the lead: publishers wait while it is beyond the bound
 //! ```
 //!
-//! There are two bounds. Whoever publishes much (`limits/account.rs`) waits at the first, feeds too, and whoever publishes little at the
-//! second, which is twice that: so one who publishes all he can doesn't make the others wait until it is their turn.
+//! There are two bounds, the second of which is twice the first. At the first, feeds wait, and whoever has published much lately
+//! (`limits/account.rs`); the nearer it is to the second, the less that has to be, and there everybody waits. So one who publishes all he
+//! can doesn't make the others wait until it is their turn.
 //!
 //! Each worker shows in every turn how many bytes of the tape there are before what it is still to send to those at its head;
 //! whoever wants to publish a piece looks, which is a load for each worker. Nobody is rung: those who wait look again after
@@ -27,7 +28,7 @@ use std::{
 
 use crossbeam_utils::CachePadded;
 
-use crate::{clock::Moment, tape::Tape};
+use crate::{clock::Moment, limits::MUCH, tape::Tape};
 
 /// How long those who are held back wait before they look again.
 pub const HOLD_PAUSE: Duration = Duration::from_millis(1);
@@ -83,17 +84,21 @@ impl Lead {
 
     /// Whether those who publish much have to wait.
     pub fn holds(&self, tape: &Tape, now: Moment) -> bool {
-        self.is_beyond(self.bound, tape, now)
+        self.most(tape, now) > self.bound
     }
 
-    /// Whether everybody who publishes has to wait.
-    pub fn holds_all(&self, tape: &Tape, now: Moment) -> bool {
-        self.is_beyond(2 * self.bound, tape, now)
+    /// Who has published as much lately as is forgotten in this time has to wait: nothing, where that is everybody.
+    pub fn allowance(&self, tape: &Tape, now: Moment) -> Duration {
+        let beyond = self.most(tape, now).saturating_sub(self.bound);
+        let left = self.bound.saturating_sub(beyond);
+        MUCH.mul_f64(left as f64 / self.bound.max(1) as f64)
     }
 
-    fn is_beyond(&self, bound: u64, tape: &Tape, now: Moment) -> bool {
+    /// How far the slowest of the workers that count is behind.
+    fn most(&self, tape: &Tape, now: Moment) -> u64 {
         let counts = |stand: &Stand| stand.until.load(Ordering::Relaxed) > now.0;
-        self.workers.iter().zip(self.behind(tape)).any(|(stand, behind)| behind > bound && counts(stand))
+        let behind = self.workers.iter().zip(self.behind(tape)).filter(|(stand, _)| counts(stand));
+        behind.map(|(_, behind)| behind).max().unwrap_or(0)
     }
 
     /// The bound, in bytes of the tape.
@@ -137,7 +142,8 @@ mod tests {
         publish(&tape, 14);
         assert!(!lead.holds(&tape, NOW), "14 KB of 16");
         publish(&tape, 4);
-        assert!(lead.holds(&tape, NOW) && !lead.holds_all(&tape, NOW));
+        let allowance = lead.allowance(&tape, NOW);
+        assert!(lead.holds(&tape, NOW) && allowance < MUCH && !allowance.is_zero());
         assert_eq!(lead.behind(&tape).collect::<Vec<_>>(), [tape.written(), 0, 0]);
         lead.show(1, Some(tape.written()));
         assert!(lead.holds(&tape, NOW));
@@ -145,11 +151,14 @@ mod tests {
         assert!(!lead.holds(&tape, NOW), "it has come on");
         publish(&tape, 20);
         assert!(lead.holds(&tape, NOW));
+        let before = lead.allowance(&tape, NOW);
+        publish(&tape, 1);
+        assert!(lead.allowance(&tape, NOW) < before, "less, the further it is behind");
         publish(&tape, 20);
-        assert!(lead.holds_all(&tape, NOW));
+        assert!(lead.allowance(&tape, NOW).is_zero());
         lead.show(1, Some(tape.written()));
         lead.show(0, None);
-        assert!(!lead.holds(&tape, NOW), "nobody listens");
+        assert!(!lead.holds(&tape, NOW) && lead.allowance(&tape, NOW) == MUCH, "nobody listens");
     }
 
     #[test]

@@ -291,3 +291,22 @@ fn everybody_has_a_turn_in_the_same_number_of_turns() {
     assert_eq!(modest.answer().status, 200);
     assert!(greedy.iter_mut().all(|client| client.answer().status == 200));
 }
+
+#[test]
+fn whoever_publishes_little_goes_on_before_workers_have_caught_up() {
+    let server = Server::with(|_| {}, |_| {});
+    let publisher = &server.context.shared.publisher;
+    let (lead, written) = (publisher.lead(), || server.context.tape.written());
+    lead.takes_turn(0, Moment::now(), Duration::from_secs(60));
+    lead.show(0, Some(written()));
+    let begun = written();
+    while written() - begun <= 2 * lead.bound() {
+        publisher.batch().push("a", Payload::Text(&"x".repeat(1000))).unwrap();
+    }
+    let mut poster = server.connect_after(b"POST /publish/b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n1");
+    let mut probe = server.connect_after(PROBE);
+    assert_eq!(probe.answer().status, 200, "it has been read by now, and waits");
+    lead.show(0, Some(written() - lead.bound() * 3 / 2));
+    assert!(publisher.holds(Moment::now()));
+    assert_eq!(poster.answer().status, 200);
+}

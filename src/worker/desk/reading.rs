@@ -18,6 +18,8 @@
 //! All that comes is charged, whatever it is and whatever state its connection is in: the call, each frame, each byte. A read is so
 //! small that what is in it can't be more than a turn has left, and a little.
 
+use std::time::Duration;
+
 #[cfg(all(any(test, fuzzing), not(loom)))]
 use super::super::connections::Connections;
 use super::{
@@ -31,6 +33,7 @@ use super::{
 use crate::{
     clock::Moment,
     io::{Edge, Ready, Received, Token},
+    limits::MUCH,
     metrics::Door,
     publish::HOLD_PAUSE,
 };
@@ -70,8 +73,8 @@ pub struct Reading {
     room: usize,
     /// Some worker is too far behind.
     awaits_workers: bool,
-    /// One was so far behind that those who publish little wait as well.
-    awaits_all: bool,
+    /// Some who have published little wait as well: as much as this, or more.
+    allowance: Option<Duration>,
     /// Since when publishers have been held back.
     held_since: Option<Moment>,
 }
@@ -103,9 +106,9 @@ impl Reading {
         !(self.publishers.is_empty() && self.held.is_empty())
     }
 
-    /// Whether those who publish little wait as well.
-    pub fn awaits_all(&self) -> bool {
-        self.awaits_all
+    /// What those have published at least who have published little, and wait as well; none if none does.
+    pub fn allowance(&self) -> Option<Duration> {
+        self.allowance
     }
 
     /// The workers have come on.
@@ -165,7 +168,7 @@ impl<E: Edge> Clerk<'_, E> {
         self.desk.reading.room =
             if self.fan.is_crowded() { 0 } else { READ_TURN_BYTES.saturating_sub(self.fan.planned_bytes()) };
         self.desk.reading.awaits_workers = self.some_worker_is_behind();
-        self.desk.reading.awaits_all = false;
+        self.desk.reading.allowance = None;
         for event in ready {
             if event.writable {
                 self.has_room(event.token);
@@ -324,12 +327,13 @@ impl<E: Edge> Clerk<'_, E> {
     pub fn waits_first(&mut self, token: Token) -> bool {
         let (publisher, now) = (&self.ground.shared.publisher, self.ground.now);
         let account = self.connections.get(token).and_then(|connection| connection.permit.account());
-        if account.is_none_or(|account| account.publishes_much(now)) {
-            return true;
+        let Some(account) = account.filter(|account| !account.has_published_much(MUCH, now)) else { return true };
+        let allowance = publisher.allowance(now);
+        let waits = account.has_published_much(allowance, now);
+        if waits {
+            self.desk.reading.allowance = Some(allowance);
         }
-        let holds_all = publisher.holds_all(now);
-        self.desk.reading.awaits_all |= holds_all;
-        holds_all
+        waits
     }
 
     /// Some of those who are held back publish little by now: they are read like the others.
