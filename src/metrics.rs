@@ -128,6 +128,8 @@ pub struct WorkerMetrics {
     pub messages: Figure,
     /// Groups of subscribers with the same subscription.
     pub cohorts: Figure,
+    /// Those of them that trail: they are planned for behind the others.
+    pub cohorts_trailing: Figure,
     /// Distinct names subscribed to.
     pub names: Figure,
     /// Subscribers whose cursors are behind, because their socket was full or they just joined.

@@ -230,6 +230,8 @@ impl Figures {
         out.counters("replay_skipped_lines", help, None, "why", skipped)?;
         self.worker_counters(out, "messages", "Messages received from WebSocket clients", None, |w| w.messages.get())?;
         self.worker_gauges(out, "cohorts", "Groups of subscribers with the same subscriptions", |w| w.cohorts.get())?;
+        let help = "Groups of subscribers that are sent what they want behind the others";
+        self.worker_gauges(out, "cohorts_trailing", help, |w| w.cohorts_trailing.get())?;
         self.worker_gauges(out, "names", "Distinct topics and patterns subscribed to at a worker", |w| w.names.get())?;
         out.gauge(
             "subscriptions",
@@ -313,7 +315,7 @@ impl Figures {
         let help = "How long a worker has been in its present turn; 0 while it waits";
         out.gauges("turn_age", help, Some(Unit::Seconds), "worker", ages)?;
         self.histograms(out, "turn_duration", "How long a worker's turns took, waiting not counted", |w| &w.turn)?;
-        let help = "From a publication until all of a worker's subscribers at the head were sent it";
+        let help = "From a publication until a worker's subscribers at the head were sent it, those that trail apart";
         self.histograms(out, "publish_to_send", help, |w| &w.publish_to_send)
     }
 

@@ -145,7 +145,7 @@ impl<E: Edge> Worker<E> {
             standing.rest();
             return lead.show(ground.index, None);
         }
-        let planned = ground.reader.written_before(fan.position());
+        let planned = ground.reader.written_before(fan.planned_for_all());
         lead.show(ground.index, Some(standing.at(planned, fan.on_their_way())));
     }
 
@@ -201,12 +201,13 @@ impl<E: Edge> Worker<E> {
         let now = self.ground.edge.now();
         let fallen = listens && self.cursors.has_fallen(self.ground.reader.floor());
         let (reading, publisher) = (&mut self.desk.reading, &self.ground.shared.publisher);
-        if reading.awaits_workers() && (!publisher.holds(now) || (reading.awaits_all() && !publisher.holds_all(now))) {
+        let may_go_on = || reading.allowance().is_some_and(|allowance| publisher.allowance(now) > allowance);
+        if reading.awaits_workers() && (!publisher.holds(now) || may_go_on()) {
             reading.let_go_on();
         }
         let busy = self.fan.is_busy() || self.cursors.is_busy() || fallen || self.desk.is_busy();
         let held = self.fan.pass_due(&self.ground, now).since(now);
-        let behind = listens && self.ground.tape.head() > self.fan.position();
+        let behind = listens && self.ground.tape.head() > self.fan.planned_for_all();
         let timeout = if busy {
             Some(Duration::ZERO)
         } else {
@@ -231,7 +232,7 @@ impl<E: Edge> Worker<E> {
     /// Where the tape has rolled past the fan, that is seen to before any subscription changes: those who change theirs are told what
     /// was left out as the tables say, which must not be from before a hole.
     fn catch_up(&mut self) {
-        if !self.fan.interest.is_empty() && self.ground.tape.tail() > self.fan.position() {
+        if !self.fan.interest.is_empty() && self.ground.tape.tail() > self.fan.planned_for_all() {
             self.ground.reader.refresh();
             self.drop_fallen();
         }
@@ -267,6 +268,8 @@ impl<E: Edge> Worker<E> {
             self.fan.drop_fallen(&mut self.connections, floor);
             self.see_to_fallen();
             self.fan.jump_to(&self.ground, floor);
+            // Nobody may trail any more.
+            self.cursors.list_all();
         }
         let Worker { ground, connections, fan, cursors, .. } = self;
         let beyond = cursors.beyond_limits(ground, &mut fan.interest, connections);
@@ -359,6 +362,7 @@ impl<E: Edge> Worker<E> {
         metrics.commands_waiting_bytes.set(bytes as u64);
         metrics.connections.set(self.connections.len() as u64);
         metrics.cohorts.set(self.fan.interest.cohorts() as u64);
+        metrics.cohorts_trailing.set(self.fan.interest.trail.len() as u64);
         metrics.names.set(self.fan.interest.names() as u64);
         metrics.behind.set(self.cursors.len() as u64);
         metrics.segments_pinned.set(self.ground.reader.pinned() as u64);

@@ -11,6 +11,7 @@ use super::fan::{
     delivery::{Delivery, Rate},
     interest::{CohortId, CohortKey, Interest},
     passes::Passes,
+    trail::Bounds,
 };
 use crate::{
     clock::Moment,
@@ -201,7 +202,7 @@ impl Twin {
         let pass = passes.begin();
         reader.scan(Position(head.0 - 1), head, |entry| {
             slot = entry.topic.slot;
-            interest.plan(tape, pass, entry, &mut touched, &mut stirred);
+            interest.plan(tape, pass, entry, Bounds::default(), &mut touched, &mut stirred);
             wanting.extend(cohorts.keys().filter_map(|id| Some((*id, interest.wants(tape, *id, entry)?))));
             true
         });

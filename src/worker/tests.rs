@@ -360,7 +360,7 @@ impl World {
             // It went to sleep with the settings from before, which may have held a pass back; here it has noticed early.
             let held =
                 post.reloaded || worker.fan.interest.is_empty() || !worker.ground.settings.flush_interval.is_zero();
-            assert!(held || worker.fan.position() == head, "worker {n} sleeps over what was published");
+            assert!(held || worker.fan.planned_for_all() == head, "worker {n} sleeps over what was published");
         }
     }
 

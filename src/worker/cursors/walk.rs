@@ -82,7 +82,7 @@ pub enum Step {
     On,
     /// It has done its share of this turn.
     Enough,
-    /// It is where the fan is, but not where its subscription changes: it goes on when the fan does.
+    /// It is where the fan is, but not where its subscription changes, or where its cohort is: it goes on when the fan does.
     Wait,
     /// Its socket is full.
     Full,
@@ -247,6 +247,9 @@ impl<E: Edge> Walk<'_, E> {
             return false;
         }
         let Some(cohort) = self.connection.cohort else { return true };
+        if self.interest.trails(cohort) {
+            return false;
+        }
         let even = |(own, pace): (&PacedRound, &Pace)| own.is_even_with(pace);
         behind.paces.iter().zip(&self.interest.cohort(cohort).paces).all(even)
     }
@@ -369,7 +372,8 @@ impl<E: Edge> Walk<'_, E> {
 
 /// How many entries of the index a step may still go through.
 pub fn entries_max<E: Edge>(ground: &Ground<E>) -> usize {
-    ((ground.work.left() / price::LOOK) as usize).clamp(ENTRIES_MIN, STEP_ENTRIES)
+    // One that is sent is looked at once more.
+    ((ground.work.left() / (2 * price::LOOK)) as usize).clamp(ENTRIES_MIN, STEP_ENTRIES)
 }
 
 /// The unsent rest of the frame in which a connection stopped; empty if it stopped between frames, none if it is gone.

@@ -134,7 +134,7 @@ impl<E: Edge> Clerk<'_, E> {
     /// Whether all that was published was sent to everybody, and what was asked for was done.
     fn has_caught_up(&self) -> bool {
         let Clerk { ground, fan, cursors, .. } = self;
-        let is_sent = fan.interest.is_empty() || (fan.position() >= ground.tape.head() && !fan.owes());
+        let is_sent = fan.interest.is_empty() || (fan.planned_for_all() >= ground.tape.head() && !fan.owes());
         is_sent && cursors.is_empty() && !self.desk.asking.is_busy()
     }
 

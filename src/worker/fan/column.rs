@@ -101,6 +101,18 @@ impl Column {
         self.members.iter().map(|member| member.token)
     }
 
+    /// Bytes that one member is owed at most.
+    #[inline]
+    pub fn owed_most(&self) -> usize {
+        self.cuts.front().map_or(0, |first| self.planned.1.wrapping_sub(first.planned.1) as usize)
+    }
+
+    /// In how many pieces that is.
+    #[inline]
+    pub fn pieces(&self) -> usize {
+        self.runs.len()
+    }
+
     /// Whether anybody is still to be sent something.
     pub fn is_behind(&self) -> bool {
         self.behind > 0
@@ -370,7 +382,7 @@ mod tests {
                 self.bytes += self.random.u32(..2) * 100;
                 let len = self.random.u32(1..5);
                 let base = Position(u64::from(self.bytes) / 1000);
-                self.passes.note(1, len);
+                self.passes.note(1, len, len.into());
                 self.column.plan(pass, Position(self.bytes.into()), Run { base, start: self.bytes, len });
                 self.owed.values_mut().for_each(|owed| owed.extend(self.bytes..self.bytes + len));
                 self.bytes += len;

@@ -30,13 +30,13 @@ impl Fan {
     /// Lets go of every member that was to be sent something that is no longer on the tape.
     pub fn drop_fallen<S>(&mut self, connections: &mut Connections<S>, floor: Position) {
         let mut fallen: Vec<(CohortId, Token, Position)> = Vec::new();
-        if self.interest.position < floor {
-            // The worker itself was held up for longer than the tape holds: nobody got what is gone.
-            let missed = self.interest.position;
+        if self.planned_for_all() < floor {
+            // The worker itself was held up for longer than the tape holds, or those that trail were: nobody got what is gone.
             for id in self.interest.cohort_ids() {
+                let missed = self.interest.planned_for(id);
                 let column = &self.interest.cohort(id).column;
                 let from = |(place, token)| (id, token, column.position(place as u32).unwrap_or(missed));
-                fallen.extend(column.tokens().enumerate().map(from));
+                fallen.extend(column.tokens().enumerate().map(from).filter(|(.., from)| *from < floor));
             }
         } else {
             for (id, ticket) in &self.line {
@@ -56,6 +56,9 @@ impl Fan {
     pub fn jump_to<E: Edge>(&mut self, ground: &Ground<E>, floor: Position) {
         let Ground { reader, tape, .. } = ground;
         let interest = &mut self.interest;
+        if interest.trail.position().is_some_and(|trail| trail < floor) {
+            interest.trail.come_to(floor, interest.position);
+        }
         let missed = interest.position;
         if missed >= floor {
             return;

@@ -23,7 +23,7 @@ use slab::Slab;
 pub use super::{super::connection::CohortId, names::NameId};
 use super::{
     super::work::price,
-    column::Column,
+    column::{Column, Planned},
     delivery::{Delivery, Rate},
     log::Log,
     names::{Link, Names},
@@ -32,6 +32,7 @@ use super::{
     past::{AsOf, Past},
     recent::Recent,
     standing::{KEPT_MAX, Standing},
+    trail::{Bounds, Trail},
 };
 use crate::{
     clock::Moment,
@@ -59,8 +60,11 @@ pub struct Cohort {
     places: Box<[u32]>,
     /// How all of its names are delivered, where they all are in one way.
     uniform: Option<Delivery>,
-    /// One more than the position last planned, so that overlapping names plan it once.
+    /// What was last planned, so that overlapping names plan it once: twice one more than the position, and one more on the trail.
     mark: u64,
+    /// The trail's number, while it is on the trail, and from where on.
+    trail: u64,
+    since: Position,
 }
 
 /// What makes two subscriptions the same.
@@ -81,6 +85,18 @@ struct TopicState {
     newest: Newest,
     /// When `newest` is up to date: as long as the worker has been on the tape since.
     era: u64,
+    /// Where all that want it trail.
+    passed_by: Option<Box<PassedBy>>,
+}
+
+/// Cohorts at a rate that are noted for a topic whose others all trail: with more, all are looked at.
+const PACED_MOST: usize = 16;
+
+/// Of a topic that many cohorts want: all of them trail, as of this number of the trail's and this version of the cohorts.
+struct PassedBy {
+    as_of: (u64, u64),
+    /// But for what is sent at rates.
+    paced: Vec<(CohortId, Rate)>,
 }
 
 /// The newest publication of a topic, as of the tables' position.
@@ -118,8 +134,9 @@ pub struct Interest {
     past: Past,
     /// How many cohorts are.
     conflated: usize,
-    /// Everything before it was planned for the members at the head.
+    /// Everything before it was planned for the members at the head, but for those that trail.
     pub position: Position,
+    pub trail: Trail,
     /// Users of cohorts, by lane: while there are any, the lane is written.
     lanes: [usize; LANES],
     /// Cohorts have gone since room was given back.
@@ -214,6 +231,8 @@ impl Interest {
             ticket: 0,
             last_sent: Moment::default(),
             mark: 0,
+            trail: 0,
+            since: Position(0),
         }) as CohortId;
         let links = key.names.iter().zip(0..).map(|((name, _), at)| self.names.link(*name, Link { cohort: id, at }));
         self.cohorts[id as usize].places = links.collect();
@@ -236,6 +255,9 @@ impl Interest {
             return;
         }
         debug_assert!(cohort.column.is_empty(), "a member is a user");
+        if cohort.trail == self.trail.era() {
+            self.trail.leave();
+        }
         let Cohort { key, places, mut paces, .. } = self.cohorts.remove(id as usize);
         for (n, pace) in paces.iter_mut().enumerate() {
             self.ticks.clear(id, n, pace);
@@ -271,73 +293,135 @@ impl Interest {
     }
 
     /// Adds one publication to what the members of each cohort that wants it are to be sent; cohorts that this pass
-    /// is the first to plan it for are put on `touched`. For names with a rate the topic is noted; cohorts that have
-    /// something to send at their next tick, for the first time since the last, are put on `stirred` with the rate's number.
-    /// Returns how many bytes somebody would be owed with one more like it, and how many all members are to be sent.
+    /// is the first to plan it for are put on `touched`, and what is beyond `bounds` begins to trail. For names with a rate the topic is
+    /// noted; cohorts that have something to send at their next tick, for the first time since the last, are put on `stirred` with the
+    /// rate's number. Returns how many bytes all members are to be sent.
     pub fn plan(
         &mut self,
         tape: &Tape,
         pass: PassId,
         entry: &Published<'_>,
+        bounds: Bounds,
         touched: &mut Vec<CohortId>,
         stirred: &mut Vec<(CohortId, usize)>,
-    ) -> (usize, u64) {
+    ) -> u64 {
         self.learn(tape, entry.topic);
         let (at, slot) = (entry.position, entry.topic.slot);
         let before = self.note(at, entry);
-        let Interest { names, topics, cohorts, cost, .. } = self;
-        let standing = &topics[slot as usize].standing;
-        let (mut most, mut looks, mut to_send) = (0, 1, 0);
-        let mut plan_for = |cohort: &mut Cohort, id: CohortId, delivery: Option<Delivery>| {
-            if let Some(rate) = delivery.and_then(Delivery::rate) {
-                let told = cohort.key.except == 0;
-                let (n, pace) = cohort.pace(rate);
-                if pace.note(slot, at, before, told) {
-                    stirred.push((id, n));
+        let Interest { names, topics, cohorts, cost, trail, changes, .. } = self;
+        let TopicState { standing, passed_by, .. } = &mut topics[slot as usize];
+        let as_of = (trail.era(), changes.version());
+        let mut note = |cohort: &mut Cohort, id, rate| {
+            let told = cohort.key.except == 0;
+            let (n, pace) = cohort.pace(rate);
+            if pace.note(slot, at, before, told) {
+                stirred.push((id, n));
+            }
+        };
+        if let Some(passed_by) = passed_by.as_deref().filter(|it| it.as_of == as_of) {
+            *cost += price::LOOK * 2 * (1 + passed_by.paced.len() as u64);
+            for (id, rate) in &passed_by.paced {
+                let cohort = &mut cohorts[*id as usize];
+                if !cohort.excludes(entry.origin) {
+                    note(cohort, *id, *rate);
                 }
+            }
+            return 0;
+        }
+        let looks = standing.looks(names);
+        *cost += price::LOOK * 2 * (1 + looks);
+        let is_for_many = bounds.is_for_many(looks);
+        let (mut to_send, mut all_trail, mut paced) = (0, looks > 0, Vec::new());
+        standing.look_at_each(names, cohorts, |cohort, id, delivery| {
+            if cohort.is_marked(2 * (at.0 + 1)) {
                 return;
             }
-            if cohort.column.is_empty() {
+            let is_left_out = cohort.excludes(entry.origin);
+            let delivery = delivery.or(cohort.uniform).or_else(|| cohort.strongest(&standing.names));
+            if let Some(rate) = delivery.and_then(Delivery::rate) {
+                if is_for_many {
+                    paced.push((id, rate));
+                }
+                if !is_left_out {
+                    note(cohort, id, rate);
+                }
+            } else if cohort.trail == trail.era() {
+                // It is planned for it there.
+            } else if is_for_many || (!is_left_out && bounds.are_passed(cohort, entry)) {
+                (cohort.trail, cohort.since) = (trail.enter(at), at);
+            } else {
+                all_trail = false;
+                if !is_left_out && let Some((planned, bytes)) = cohort.plan(pass, entry) {
+                    to_send += bytes;
+                    if planned.first {
+                        touched.push(id);
+                    }
+                }
+            }
+        });
+        if is_for_many && all_trail && paced.len() <= PACED_MOST {
+            *passed_by = Some(PassedBy { as_of, paced }.into());
+        }
+        to_send
+    }
+
+    /// The same for the cohorts that trail, and only them. Returns whether somebody would be owed more than `owed_max` bytes with one
+    /// more like it, and how many bytes all members are to be sent.
+    pub fn plan_trail(
+        &mut self,
+        tape: &Tape,
+        pass: PassId,
+        entry: &Published<'_>,
+        owed_max: usize,
+        touched: &mut Vec<CohortId>,
+    ) -> (bool, u64) {
+        self.learn(tape, entry.topic);
+        let Interest { names, topics, cohorts, cost, trail, .. } = self;
+        let standing = &topics[entry.topic.slot as usize].standing;
+        let looks = standing.looks(names);
+        *cost += price::LOOK * 2 * (1 + looks);
+        let (mut to_send, mut is_full) = (0, false);
+        standing.look_at_each(names, cohorts, |cohort, id, delivery| {
+            let is_behind = cohort.trail == trail.era() && cohort.since <= entry.position;
+            if !is_behind || cohort.is_marked(2 * (entry.position.0 + 1) + 1) || cohort.excludes(entry.origin) {
                 return;
             }
-            let lane = cohort.key.lane;
-            if is_untold(lane, entry) {
+            let delivery = delivery.or(cohort.uniform).or_else(|| cohort.strongest(&standing.names));
+            if delivery.and_then(Delivery::rate).is_some() {
                 return;
             }
-            debug_assert!(entry.is_in(lane), "a lane with subscribers is written");
-            let run = entry.run(lane);
-            to_send += u64::from(run.len) * cohort.column.len() as u64;
-            let planned = cohort.column.plan(pass, at, run);
-            most = most.max(planned.next);
+            let Some((planned, bytes)) = cohort.plan(pass, entry) else { return };
+            to_send += bytes;
             if planned.first {
                 touched.push(id);
             }
-        };
-        if let Some(wanting) = &standing.cohorts {
-            looks += wanting.all.len() as u64;
-            for (id, delivery) in &wanting.all {
-                let cohort = &mut cohorts[*id as usize];
-                if !cohort.excludes(entry.origin) {
-                    plan_for(cohort, *id, Some(*delivery));
-                }
+            if planned.next > owed_max {
+                trail.note_full(id);
+                is_full = true;
             }
-        } else {
-            for name in &standing.names {
-                let links = names.cohorts(*name);
-                looks += links.len() as u64;
-                for Link { cohort: id, .. } in links {
-                    let cohort = &mut cohorts[*id as usize];
-                    if cohort.mark == at.0 + 1 || cohort.excludes(entry.origin) {
-                        continue;
-                    }
-                    cohort.mark = at.0 + 1;
-                    let delivery = cohort.uniform.or_else(|| cohort.strongest(&standing.names));
-                    plan_for(cohort, *id, delivery);
-                }
-            }
+        });
+        (is_full, to_send)
+    }
+
+    /// Whether a cohort trails: its members are not where the fan is.
+    #[inline]
+    pub fn trails(&self, id: CohortId) -> bool {
+        self.cohorts[id as usize].trail == self.trail.era()
+    }
+
+    /// Everything before was planned for the members of a cohort.
+    pub fn planned_for(&self, id: CohortId) -> Position {
+        match self.trail.position().filter(|_| self.trails(id)) {
+            Some(position) => position.max(self.cohorts[id as usize].since),
+            None => self.position,
         }
-        *cost += price::LOOK * 2 * looks;
-        (most, to_send)
+    }
+
+    /// Bytes that one member is owed at most, of the cohort that was owed as much as anybody may be.
+    #[inline]
+    pub fn owed_most(&self) -> usize {
+        let full = self.trail.full().and_then(|id| self.cohorts.get(id as usize));
+        full.map_or(0, |cohort| cohort.column.owed_most())
     }
 
     /// What looking at names and cohorts has cost since this was last asked.
@@ -605,6 +689,26 @@ fn is_untold(lane: Lane, entry: &Entry) -> bool {
 }
 
 impl Cohort {
+    /// Whether it has this mark already; now it has.
+    #[inline]
+    fn is_marked(&mut self, mark: u64) -> bool {
+        std::mem::replace(&mut self.mark, mark) == mark
+    }
+
+    /// Adds a publication to what its members are to be sent. Returns what became of it, and how many bytes that is; none if there is
+    /// nothing to be sent to anybody.
+    #[inline]
+    fn plan(&mut self, pass: PassId, entry: &Published<'_>) -> Option<(Planned, u64)> {
+        let lane = self.key.lane;
+        if self.column.is_empty() || is_untold(lane, entry) {
+            return None;
+        }
+        debug_assert!(entry.is_in(lane), "a lane with subscribers is written");
+        let run = entry.run(lane);
+        let to_send = u64::from(run.len) * self.column.len() as u64;
+        Some((self.column.plan(pass, entry.position, run), to_send))
+    }
+
     /// Whether publications of this connection are left out.
     pub fn excludes(&self, origin: u64) -> bool {
         self.key.except != 0 && self.key.except == origin
@@ -727,7 +831,7 @@ mod tests {
             let head = reader.refresh();
             interest.take_cost();
             reader.scan(Position(head.0 - 1), head, |entry| {
-                interest.plan(tape, 0, entry, &mut Vec::new(), &mut Vec::new());
+                interest.plan(tape, 0, entry, Bounds::default(), &mut Vec::new(), &mut Vec::new());
                 true
             });
             interest.take_cost()

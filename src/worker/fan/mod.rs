@@ -22,6 +22,7 @@ mod recent;
 mod serve;
 mod standing;
 mod tick;
+pub mod trail;
 mod tree;
 mod values;
 
@@ -31,6 +32,7 @@ use self::{
     interest::{CohortId, Interest},
     passes::{PassId, Passes},
     tick::Tick,
+    trail::Bounds,
 };
 pub use self::{
     pace::Pace,
@@ -48,13 +50,13 @@ use crate::{
 };
 
 /// Tape bytes that are on their way at once, planned and not yet sent to everybody: whoever publishes is not read faster than
-/// it is sent.
+/// it is sent, and for those that trail nothing more is planned.
 const PLANNED_BYTES: usize = 512 * 1024;
 
-/// The same for all members together: what is planned next, for whomever, waits until these are sent. Some 50 milliseconds of copying.
+/// The same for all members together. Some 50 milliseconds of copying.
 const TO_SEND_BYTES: u64 = if cfg!(any(test, fuzzing)) { 64 << 10 } else { 128 << 20 };
 
-/// Whether so much is on its way that nothing more is planned.
+/// Whether so much is on its way that nothing more is planned for those that trail.
 fn is_much(passes: &Passes) -> bool {
     passes.bytes() >= PLANNED_BYTES || passes.to_send() >= TO_SEND_BYTES
 }
@@ -66,8 +68,10 @@ pub struct Fan {
     floor: Position,
     /// Passes that are on their way.
     passes: Passes,
-    /// As long as this is the oldest of them, somebody is owed enough.
-    crowded: Option<PassId>,
+    /// Bytes that one member may be owed, as of the last plan.
+    owed_max: usize,
+    /// The turn before had no room for all that the tape had gained.
+    is_late: bool,
     /// Cohorts with members to be served, whoever waits longest first, by their tickets.
     line: VecDeque<(CohortId, u64)>,
     tickets: u64,
@@ -129,7 +133,8 @@ impl Fan {
             interest: Interest::default(),
             floor: Position(0),
             passes: Passes::default(),
-            crowded: None,
+            owed_max: usize::MAX,
+            is_late: false,
             line: VecDeque::new(),
             tickets: 0,
             ticking: VecDeque::new(),
@@ -142,10 +147,16 @@ impl Fan {
         }
     }
 
-    /// Everything before it was planned for the members.
+    /// Everything before it was planned for the members, but for those that trail.
     #[inline]
     pub fn position(&self) -> Position {
         self.interest.position
+    }
+
+    /// Everything before it was planned for all members.
+    #[inline]
+    pub fn planned_for_all(&self) -> Position {
+        self.interest.trail.position().unwrap_or(self.interest.position)
     }
 
     /// Takes in a connection that has been sent everything up to where the fan is; without a subscription it is no member.
@@ -169,14 +180,16 @@ impl Fan {
         self.leave_ticks(id, token)
     }
 
-    /// Where a connection that isn't behind has been sent everything before: where the fan is, unless it is still to be sent
-    /// something that was planned.
+    /// Where a connection that isn't behind has been sent everything before: where the fan is, unless it trails, or is still to be
+    /// sent something that was planned.
     pub fn position_of<S>(&mut self, connection: &Connection<S>) -> Position {
-        let owed_from = match (connection.cursor, connection.cohort) {
-            (Cursor::Head(place), Some(id)) => self.interest.cohort(id).column.position(place),
-            _ => None,
-        };
-        owed_from.unwrap_or(self.interest.position)
+        match (connection.cursor, connection.cohort) {
+            (Cursor::Head(place), Some(id)) => {
+                let planned = self.interest.planned_for(id);
+                self.interest.cohort(id).column.position(place).unwrap_or(planned)
+            }
+            _ => self.interest.position,
+        }
     }
 
     /// Lets a connection go, if it is a member, and says where that leaves it, also in the ticks at which it was still to be
@@ -241,10 +254,10 @@ impl Fan {
         self.passes.bytes()
     }
 
-    /// Whether so much is on its way that nothing more is to be planned, nor read from those that publish.
+    /// Whether so much is on its way that nothing more is to be planned for those that trail, nor read from those that publish.
     #[inline]
     pub fn is_crowded(&self) -> bool {
-        is_much(&self.passes) || (self.crowded.is_some() && self.crowded == self.passes.oldest())
+        is_much(&self.passes) || self.interest.owed_most() > self.owed_max
     }
 
     /// When the next pass may be made. An interval that was lowered meanwhile holds nothing back for as long as the one before.
@@ -253,54 +266,66 @@ impl Fan {
         self.pass_due
     }
 
-    /// Plans what the tape has gained, as far as there may be something on its way. Returns whether there was a pass.
+    /// Plans what the tape has gained, and for those that trail what they have been passed by, as far as there may be something on its
+    /// way. Returns whether there was a pass.
     pub fn plan<E: Edge>(&mut self, ground: &mut Ground<E>) -> bool {
         let head = ground.reader.head();
         let interval = ground.settings.flush_interval;
         // Where sends are to be saved, a pass waits for the one before.
         let may = interval.is_zero() || (self.passes.is_empty() && ground.now >= self.pass_due);
-        if !may || self.interest.position >= head || self.is_crowded() {
+        if !may || self.planned_for_all() >= head {
             return false;
         }
-        self.plan_pass(ground, head);
+        self.owed_max = ground.settings.owed_max;
+        let has_gained = self.interest.position < head;
+        if has_gained {
+            self.plan_pass(ground, head);
+        }
         for (id, n) in self.stirred.drain(..) {
             self.interest.set_tick(id, n, ground.now);
         }
+        let has_followed = self.plan_trail(ground);
+        if ground.work.is_over() && self.planned_for_all() < head {
+            ground.work.put_off();
+        }
         // What is left over isn't held back.
-        if self.interest.position == head {
+        if self.planned_for_all() == head {
             self.pass_due = ground.now + interval;
         }
-        true
+        has_gained || has_followed
     }
 
-    /// Plans a pass: up to the tape's head, or as far as there may be something on its way, or as the step goes.
+    /// Plans a pass: up to the tape's head, or as the step goes; of that, half is for those that trail.
     fn plan_pass<E: Edge>(&mut self, ground: &mut Ground<E>, head: Position) {
         let Fan { interest, passes, touched, stirred, .. } = self;
         let Ground { reader, tape, settings, work, .. } = ground;
         let pass = passes.begin();
-        let mut enough = false;
         // What was looked at since the last pass was not for one.
         interest.take_cost();
-        let most = work.left();
+        let most = if interest.trail.len() > 0 { work.left() / 2 } else { work.left() };
+        let mut bounds = Bounds { owed: settings.owed_max, is_late: self.is_late, is_much: false };
         // From here on the tables are as of where it ends.
         interest.position = reader.scan(interest.position, head, |entry| {
-            if enough || is_much(passes) || interest.cost() >= most {
+            if interest.cost() >= most {
                 return false;
             }
-            passes.note(entry.ts, entry.longest());
-            let (owed, to_send) = interest.plan(tape, pass, entry, touched, stirred);
-            passes.note_to_send(to_send);
-            enough = owed > settings.owed_max;
+            bounds.is_much = is_much(passes);
+            let to_send = interest.plan(tape, pass, entry, bounds, touched, stirred);
+            if to_send > 0 {
+                passes.note(entry.ts, entry.longest(), to_send);
+            }
             true
         });
         work.charge(interest.take_cost());
-        if work.is_over() && interest.position < head {
-            work.put_off();
-        }
-        passes.planned(touched.len());
-        self.crowded = passes.oldest().filter(|_| enough);
-        for id in touched.drain(..) {
-            let cohort = interest.cohort(id);
+        self.is_late = interest.position < head;
+        self.line_up();
+    }
+
+    /// The pass that was begun last is complete: the cohorts that it is for stand in line.
+    fn line_up(&mut self) {
+        self.passes.planned(self.touched.len());
+        for id in self.touched.drain(..) {
+            let cohort = self.interest.cohort(id);
             if cohort.ticket == 0 {
                 self.tickets += 1;
                 cohort.ticket = self.tickets;
@@ -357,6 +382,10 @@ impl Fan {
             assert_eq!(in_line, usize::from(cohort.ticket != 0), "a cohort with a ticket stands in line, once");
             assert!(cohort.ticket != 0 || !cohort.column.is_behind(), "whoever is to be served stands in line");
         }
+        let trailing = self.interest.cohort_ids().into_iter().filter(|id| self.interest.trails(*id)).count();
+        assert_eq!(self.interest.trail.len(), trailing, "those that trail");
+        let trail = self.interest.trail.position();
+        assert!(trail.is_none_or(|trail| trail < self.interest.position), "{trail:?} is where the fan is");
         let at_head = connections.iter().filter(|(_, it)| matches!(it.cursor, Cursor::Head(_))).count();
         assert_eq!(members, at_head, "whoever is at the head is a member");
         assert!(self.fell.is_empty(), "those that fell were seen to");

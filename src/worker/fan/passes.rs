@@ -73,11 +73,13 @@ impl Passes {
         self.first.wrapping_add(self.open.len() as u32 - 1)
     }
 
-    /// Counts a publication of so many bytes to the pass that was begun last.
-    pub fn note(&mut self, ts: u64, bytes: u32) {
+    /// Counts a publication of so many bytes to the pass that was begun last, of which all members together are to be sent `to_send`.
+    pub fn note(&mut self, ts: u64, bytes: u32, to_send: u64) {
         let pass = self.open.back_mut().expect("a pass was begun");
         pass.bytes += bytes;
+        pass.to_send += to_send;
         self.bytes += bytes as usize;
+        self.to_send += to_send;
         match self.stamps.back_mut() {
             Some(last) if pass.stamps > 0 && last.ts == ts => last.publications += 1,
             _ => {
@@ -85,12 +87,6 @@ impl Passes {
                 pass.stamps += 1;
             }
         }
-    }
-
-    /// Counts so many bytes that members are to be sent in the pass that was begun last.
-    pub fn note_to_send(&mut self, bytes: u64) {
-        self.open.back_mut().expect("a pass was begun").to_send += bytes;
-        self.to_send += bytes;
     }
 
     /// The pass that was begun last is complete, and is for so many cohorts; for none, it was none.
@@ -185,12 +181,12 @@ mod tests {
     fn a_pass_is_told_when_its_last_cohort_is_through_also_before_older_ones() {
         let mut passes = Passes::default();
         let older = passes.begin();
-        passes.note(1, 10);
+        passes.note(1, 10, 10);
         passes.planned(2);
         let newer = passes.begin();
-        passes.note(2, 20);
-        passes.note(2, 20);
-        passes.note(3, 20);
+        passes.note(2, 20, 20);
+        passes.note(2, 20, 20);
+        passes.note(3, 20, 20);
         passes.planned(1);
         assert_eq!(passes.bytes(), 70);
         passes.release(older);
@@ -207,7 +203,7 @@ mod tests {
     fn a_pass_for_nobody_leaves_nothing() {
         let mut passes = Passes::default();
         passes.begin();
-        passes.note(1, 10);
+        passes.note(1, 10, 10);
         passes.planned(0);
         assert!(passes.is_empty() && passes.bytes() == 0);
         assert_eq!(settled(&mut passes), []);

@@ -17,7 +17,7 @@ use super::{
     delivery::Delivery,
     interest::{Cohort, CohortId},
     log::Log,
-    names::{NameId, Names},
+    names::{Link, NameId, Names},
 };
 use crate::slack::{KEPT_BY_ONE, Slack};
 
@@ -86,6 +86,36 @@ impl Standing {
             }
         }
         cost
+    }
+
+    /// Cohorts that are looked at for a publication, one that has several of the names as often.
+    #[inline]
+    pub fn looks(&self, names: &Names) -> u64 {
+        match &self.cohorts {
+            Some(wanting) => wanting.all.len() as u64,
+            None => self.names.iter().map(|name| names.cohorts(*name).len() as u64).sum(),
+        }
+    }
+
+    /// Looks at each of them, and how the topic is delivered to it, where that is known.
+    #[inline]
+    pub fn look_at_each(
+        &self,
+        names: &Names,
+        cohorts: &mut Slab<Cohort>,
+        mut look: impl FnMut(&mut Cohort, CohortId, Option<Delivery>),
+    ) {
+        if let Some(wanting) = &self.cohorts {
+            for (id, delivery) in &wanting.all {
+                look(&mut cohorts[*id as usize], *id, Some(*delivery));
+            }
+            return;
+        }
+        for name in &self.names {
+            for Link { cohort: id, .. } in names.cohorts(*name) {
+                look(&mut cohorts[*id as usize], *id, None);
+            }
+        }
     }
 
     /// How a topic with these names is delivered to a cohort; none if it isn't.

@@ -75,11 +75,64 @@ fn what_all_members_are_still_to_be_sent_bounds_what_is_planned() {
     world.publish_some("q", 8, 1000);
     world.turn_of(0);
     let fan = &world.posts[0].worker.fan;
-    assert!(fan.is_crowded() && fan.position() < world.tape.head(), "30 KB each, and no more than 64 on their way");
+    let is_all_planned = fan.planned_for_all() == world.tape.head();
+    assert!(fan.is_crowded() && !is_all_planned, "30 KB each, and no more than 64 on their way");
     world.settle();
     for at in members {
         world.clients[at].check_complete(world.journal.len(), &world.journal, 0);
     }
+}
+
+/// Turns until this one is sent something, while not all is planned for the others.
+fn turns_until_sent(world: &mut World, few: usize) -> usize {
+    let mut turns = 0;
+    while world.clients[few].peer.arrived() == 0 {
+        world.turn_of(0);
+        turns += 1;
+        assert!(turns < 1000, "it is sent nothing");
+    }
+    assert!(world.posts[0].worker.fan.planned_for_all() < world.tape.head(), "all of it was planned before");
+    turns
+}
+
+/// All of them get everything, and so does one that comes meanwhile.
+fn check_all(world: &mut World, crowd: &[usize]) {
+    let newcomer = world.subscriber(1 << 20, &["q"]);
+    world.turn_of(0);
+    world.publish_some("q", 2, 10);
+    world.settle();
+    assert_eq!(world.shared.metrics.workers[0].cohorts_trailing.get(), 0, "they have come to where the others are");
+    assert_eq!(world.shared.metrics.workers[0].behind.get(), 0);
+    let World { clients, journal, .. } = world;
+    crowd.iter().chain([&newcomer]).for_each(|at| clients[*at].check_complete(journal.len(), journal, 0));
+}
+
+#[test]
+fn a_crowd_that_is_owed_much_keeps_nobody_waiting_who_wants_something_else() {
+    let mut world = World::new(1, Settings { turn_sends: 4, ..settings() }, 1 << 16, 1 << 20);
+    let crowd: Vec<usize> = (0..60).map(|_| world.subscriber(1 << 20, &["q"])).collect();
+    let few = world.subscriber(100_000, &["z"]);
+    world.settle();
+    world.publish_some("q", 40, 1000);
+    world.publish_some("z", 1, 0);
+    let turns = turns_until_sent(&mut world, few);
+    assert!(turns <= 2, "{turns} turns");
+    assert_eq!(world.shared.metrics.workers[0].cohorts_trailing.get(), 1);
+    check_all(&mut world, &crowd);
+}
+
+#[test]
+fn publications_for_many_cohorts_keep_nobody_waiting_who_wants_something_else() {
+    let mut world = World::new(1, Settings { turn_sends: 64, turn_work: 4000, ..settings() }, 1 << 16, 1 << 20);
+    let crowd: Vec<usize> = (0..60).map(|n| world.subscriber(1 << 20, &["q", &format!("own.{n}")])).collect();
+    let few = world.subscriber(100_000, &["z"]);
+    world.settle();
+    world.publish_some("q", 100, 0);
+    world.publish_some("z", 1, 0);
+    let turns = turns_until_sent(&mut world, few);
+    assert!(turns <= 6, "{turns} turns, and planning all takes thirty");
+    assert_eq!(world.shared.metrics.workers[0].cohorts_trailing.get(), 60);
+    check_all(&mut world, &crowd);
 }
 
 #[test]
