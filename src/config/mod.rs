@@ -20,7 +20,11 @@ use bytesize::ByteSize;
 use clap::{Args, FromArgMatches};
 
 use self::rules::Rule;
-pub use self::values::{LogFormat, Network, Pin, Rate, RateLimit, Secret, Span, Speed};
+pub(crate) use self::values::Exactly;
+pub use self::{
+    follow::Followed,
+    values::{LogFormat, Network, Pin, Rate, RateLimit, Secret, Span, Speed},
+};
 
 /// The settings of one server.
 #[derive(Args, Clone, Debug)]
@@ -597,6 +601,11 @@ impl Config {
         self.keep(rules::RANGES)
     }
 
+    /// What one message may take while it is unfinished, in bytes: what must have room for one has at least that.
+    pub(crate) fn message_room(&self) -> u64 {
+        self.max_message.as_u64().saturating_add(rules::MESSAGE_BESIDE)
+    }
+
     fn keep(&self, rules: &[Rule]) -> Result<(), ConfigError> {
         rules.iter().try_for_each(|rule| rule.check(self).map_err(ConfigError))
     }
@@ -631,7 +640,7 @@ mod tests {
         let text = said(|c| c.allow_origin = vec!["example.com".into()]);
         assert!(text.contains("--allow-origin") && text.contains("https://"), "{text}");
         assert!(said(|c| c.turn_sends = 0).contains("--turn-sends was given as 0: it must be from 1 to 1000000"));
-        let text = said(|c| c.max_assembly = ByteSize::kib(100));
+        let text = said(|c| c.max_assembly_per_ip = Some(ByteSize::kib(50)));
         assert!(text.contains("--max-assembly-per-ip 50.0 KiB") && text.contains("at least 65.0 KiB"), "{text}");
         let text = said(|c| (c.max_assembly, c.max_assembly_per_ip) = (ByteSize::kib(60), Some(ByteSize::b(0))));
         assert!(text.contains("--max-assembly 60.0 KiB does not hold one message of --max-message 64.0 KiB"), "{text}");

@@ -69,6 +69,24 @@ fn check_names_everything_that_would_keep_it_from_starting_and_exits_with_1() {
 }
 
 #[test]
+fn what_was_not_set_follows_what_was_and_two_that_were_set_are_both_named() {
+    for args in [
+        &["--max-message", "2MiB", "--max-held", "4MiB"][..],
+        &["--max-subscriptions", "2000000"],
+        &["--max-subscriptions-total", "10"],
+        &["--max-assembly", "4KiB"],
+        &["--retain", "128KiB"],
+    ] {
+        let (code, text) = said(&[&["--check", "--listen", "127.0.0.1:0"], args].concat());
+        assert_eq!(code, Some(0), "{args:?}: {text}");
+    }
+    let (code, text) = said(&["--check", "--listen=127.0.0.1:0", "--max-message=2MiB", "--max-held=2MiB"]);
+    assert_eq!(code, Some(1), "{text}");
+    let error = "error: --max-held 2.0 MiB does not hold one message of --max-message 2.0 MiB: raise it to at least 2049 KiB";
+    assert!(text.contains(error), "{text}");
+}
+
+#[test]
 fn what_its_control_groups_let_it_have_is_seen() {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("cgroup-{}", std::process::id()));
     let group = folder.join("tree/service");
