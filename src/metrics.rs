@@ -437,7 +437,7 @@ pub struct Metrics {
     pub own_publications: Tally,
     /// How often and for how long publishers were held back.
     pub held: HeldByDoor,
-    /// For how long the tape holds what is published now, in microseconds; 0 while nothing is.
+    /// For how long at least the tape holds what is published now, in microseconds; 0 while nothing is.
     pub tape_holds_us: Figure,
     /// Topics forgotten.
     pub topics_forgotten: Tally,

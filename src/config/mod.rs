@@ -160,7 +160,7 @@ pub struct Config {
     ///
     /// The tape holds the newest publications in this much memory; a subscriber that falls off its end is told and closed. That is not
     /// payload alone: each counts once for each format (/ws, /raw, /sse) that has subscribers, with its index. --check says what
-    /// that comes to, and stentor top and stentor_tape_holds_seconds for how many seconds it is at the present rate.
+    /// that comes to, and stentor top and stentor_tape_holds_seconds for how many seconds it is at least at the present rate.
     #[arg(long, value_name = "SIZE", env = "STENTOR_RETAIN", default_value = "64MiB", help_heading = "Fan-out")]
     pub retain: ByteSize,
 

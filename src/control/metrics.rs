@@ -332,7 +332,7 @@ impl Figures {
         out.gauge("tape_segments", "Segments of the tape", None, status.segments)?;
         let help = "Age of the oldest publication on the tape: how far back a subscriber can be resumed now";
         out.gauge("tape_oldest_age", help, Some(Unit::Seconds), age_us as f64 / 1e6)?;
-        let help = "How far back the tape reaches when it is full, at the rate of the last ten seconds";
+        let help = "How far back the tape reaches at least when it is full, at the rate of the last ten seconds";
         let holds = match self.context.shared.metrics.tape_holds_us.get() {
             0 => f64::INFINITY,
             us => us as f64 / 1e6,
