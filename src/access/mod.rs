@@ -43,6 +43,8 @@ pub struct Rules {
     is_open: bool,
     /// It is open only because nobody but this machine can connect. A page that its visitor's browser has open is somebody else.
     is_near: bool,
+    /// The same of the address for operators: it is on loopback.
+    admin_is_near: bool,
 }
 
 /// Who is there.
@@ -103,7 +105,7 @@ impl Rules {
     /// With this static token, if there is any; for pages of these origins, or all if none are named; and whether whoever
     /// shows nothing may publish.
     pub fn new(token: Option<Secret>, origins: Vec<Named>, is_open: bool) -> Rules {
-        Rules { token, generation: 0, origins, is_open, is_near: false }
+        Rules { token, generation: 0, origins, is_open, is_near: false, admin_is_near: false }
     }
 
     /// Those of the settings.
@@ -112,7 +114,8 @@ impl Rules {
         let origins = config.allow_origin.iter().filter_map(|origin| origin.parse().ok()).collect();
         let is_open = publishing_is_open(config);
         let is_near = is_open && !config.anonymous_publish;
-        Rules { is_near, ..Rules::new(config.publish_token.clone(), origins, is_open) }
+        let admin_is_near = config.admin_listen.is_some_and(|address| address.ip().to_canonical().is_loopback());
+        Rules { is_near, admin_is_near, ..Rules::new(config.publish_token.clone(), origins, is_open) }
     }
 
     /// These, in the place of those before: another token makes that of the others one that was right once.
@@ -223,7 +226,23 @@ impl Rules {
                         --publish-token, --anonymous-publish or --trusted-proxy.";
             return Err(Refusal::new(403, text));
         }
-        if origin::is_allowed(head, &self.origins, self.is_near) {
+        self.check_origin(head, self.is_near)
+    }
+
+    /// The same for the address for operators, on which everybody who can connect sees the figures: on loopback it is this machine's
+    /// alone, whatever token there is.
+    ///
+    /// # Errors
+    /// 403 as above.
+    pub fn check_operator(&self, head: &Request<'_>) -> Result<(), Refusal> {
+        if self.admin_is_near && !origin::was_meant_for_loopback(head) {
+            return Err(Refusal::new(403, "This address is this machine's alone: ask for localhost or a loopback address."));
+        }
+        self.check_origin(head, self.admin_is_near)
+    }
+
+    fn check_origin(&self, head: &Request<'_>, is_near: bool) -> Result<(), Refusal> {
+        if origin::is_allowed(head, &self.origins, is_near) {
             return Ok(());
         }
         Err(Refusal::new(403, "Pages from this origin may not connect here: --allow-origin names those that may."))

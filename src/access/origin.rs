@@ -10,6 +10,8 @@
 //! | names pages (`--allow-origin`) | those, and its own | any |
 //! | names none | all | any |
 //!
+//! The address for operators goes by the first row as long as it is on loopback, and by the others where it isn't.
+//!
 //! Its own page is one whose origin is what the request was sent to: the console. The scheme is not compared, since a proxy may
 //! have ended TLS. A name can be made to lead anywhere by whoever has it (DNS rebinding), so that a page and what it asks seem to be one;
 //! so names count here only as `https`, where a certificate vouches for them, and addresses and `localhost` always.
