@@ -158,10 +158,11 @@ impl Rules {
     /// proxy in between.
     ///
     /// # Errors
-    /// It shows a token that is not the right one.
-    pub fn sender(&self, head: &Request<'_>) -> Result<Holder, Wrong> {
+    /// 401 for a token that is not the right one, 400 for several.
+    pub fn sender(&self, head: &Request<'_>) -> Result<Holder, Refusal> {
+        let shown = shown_token(head)?;
         match self.token {
-            Some(_) => self.holder(shown_token(head).as_deref()),
+            Some(_) => Ok(self.holder(shown.as_deref())?),
             None => Ok(self.anonymous()),
         }
     }
@@ -169,16 +170,16 @@ impl Rules {
     /// Who looks at topics or figures over plain HTTP.
     ///
     /// # Errors
-    /// 403 for a page that may not connect, 401 for a wrong token.
+    /// 403 for a page that may not connect, 401 for a wrong token, 400 for several.
     pub fn reader(&self, head: &Request<'_>) -> Result<Holder, Refusal> {
         self.check_page(head)?;
-        Ok(self.sender(head)?)
+        self.sender(head)
     }
 
     /// Who publishes over plain HTTP.
     ///
     /// # Errors
-    /// 403 for a page that may not connect, 401 for somebody who may not publish.
+    /// 403 for a page that may not connect, 401 for somebody who may not publish, 400 for several tokens.
     pub fn publisher(&self, head: &Request<'_>) -> Result<Holder, Refusal> {
         self.check_page(head)?;
         let holder = self.sender(head)?;
@@ -192,11 +193,12 @@ impl Rules {
     /// page whose own name was made to lead here is kept out by that), and not by way of a proxy that says so.
     ///
     /// # Errors
-    /// 401 or 403 if it may not.
+    /// 401 or 403 if it may not, 400 for several tokens.
     pub fn may_inspect(&self, head: &Request<'_>, peer: SocketAddr) -> Result<(), Refusal> {
         self.check_page(head)?;
+        let sender = self.sender(head)?;
         if self.token.is_some() {
-            return match self.sender(head)? {
+            return match sender {
                 Holder::Token { .. } | Holder::Server => Ok(()),
                 Holder::Anonymous { .. } => Err(missing(head, "Looking at clients")),
             };
@@ -259,7 +261,7 @@ pub fn publishing_is_open(config: &Config) -> bool {
 
 /// The refusal of a request without the token that this takes.
 fn missing(head: &Request<'_>, what: &str) -> Refusal {
-    if shown_token(head).is_some() {
+    if matches!(shown_token(head), Ok(Some(_))) {
         return Wrong.into();
     }
     let text = format!("{what} needs a token: send Authorization: Bearer TOKEN, or ?token=TOKEN.");

@@ -201,11 +201,6 @@ impl<'b> Request<'b> {
         form_urlencoded::parse(query.as_bytes())
     }
 
-    /// The first value of this name in the query.
-    pub fn query_value(&self, name: &str) -> Option<Cow<'b, str>> {
-        self.query().find(|(key, _)| key == name).map(|(_, value)| value)
-    }
-
     /// The value of a parameter that may be given once.
     ///
     /// # Errors

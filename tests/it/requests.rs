@@ -77,6 +77,11 @@ fn a_parameter_with_a_value_that_nobody_knows_or_given_twice_is_refused_and_name
         // Without topics, too: it is meant for something.
         ("/ws?mode=fast", "mode"),
         ("/ws?rate=4", "rate"),
+        ("/ws?token=a&token=a", "token"),
+        ("/ws?topics=a&token=a&token=b", "token"),
+        ("/raw/a?token=a&token=b", "token"),
+        ("/raw/a?snapshot=0&snapshot=0", "snapshot"),
+        ("/raw/a?as=text&as=text", "as"),
     ] {
         let (status, sentence) = opened(at, path);
         assert!(status == "400" && sentence.contains(named), "{path}: {status} {sentence}");
@@ -88,9 +93,17 @@ fn a_parameter_with_a_value_that_nobody_knows_or_given_twice_is_refused_and_name
         ("/topics?limit=all", "limit"),
         ("/topics?pattern=a&pattern=b", "pattern"),
         ("/topics?after=a&after=b", "after"),
+        ("/sse?topics=a&token=a&token=b", "token"),
+        ("/topics?token=a&token=b", "token"),
+        ("/topics/a?token=a&token=b", "token"),
+        ("/debug/slow?token=a&token=b", "token"),
     ] {
         let answer = ask(at, &format!("GET {path} HTTP/1.1"));
         assert!(status(&answer) == "400" && answer.contains(named), "{path}: {answer}");
+    }
+    for path in ["/publish?token=a&token=b", "/publish/a?token=a&token=b", "/publish/a?as=text&as=text"] {
+        let answer = post(at, &format!("POST {path} HTTP/1.1"), "Content-Length: 2\r\n", b"{}");
+        assert!(status(&answer) == "400" && answer.contains("given more than once"), "{path}: {answer}");
     }
 }
 

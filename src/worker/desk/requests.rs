@@ -150,15 +150,17 @@ impl<E: Edge> Clerk<'_, E> {
         self.ground.settings.access.check_page(head)?;
         let (lane, subprotocol) = choose_lane(head, Address::Ws)?;
         let upgrade = |out: &mut Vec<u8>| handshake::push_accepted(out, &accept, subprotocol);
-        let Ok(holder) = self.ground.settings.access.holder(shown_token(head).as_deref()) else {
+        let Ok(holder) = self.ground.settings.access.holder(shown_token(head)?.as_deref()) else {
             self.turn_away(token, lane, upgrade);
             return Ok(());
         };
         let topics = head.names("topics");
         let sub = topics.as_deref().map(|topics| self.sub_from_query(head, topics)).transpose()?;
-        if let (None, Some(name)) = (&sub, ABOUT_TOPICS.iter().find(|name| head.query_value(name).is_some())) {
-            let text = format!("In the address: {name} says how topics are delivered, and topics names none.");
-            return Err(http::Refusal::new(400, text));
+        for name in ABOUT_TOPICS {
+            if head.parameter(name)?.is_some() && sub.is_none() {
+                let text = format!("In the address: {name} says how topics are delivered, and topics names none.");
+                return Err(http::Refusal::new(400, text));
+            }
         }
         if sub.is_some() {
             self.may_subscribe_now(token)?;
@@ -177,7 +179,7 @@ impl<E: Edge> Clerk<'_, E> {
         self.ground.settings.access.check_page(head)?;
         let (lane, subprotocol) = choose_lane(head, Address::Raw)?;
         let upgrade = |out: &mut Vec<u8>| handshake::push_accepted(out, &accept, subprotocol);
-        let Ok(holder) = self.ground.settings.access.holder(shown_token(head).as_deref()) else {
+        let Ok(holder) = self.ground.settings.access.holder(shown_token(head)?.as_deref()) else {
             self.turn_away(token, lane, upgrade);
             return Ok(());
         };
