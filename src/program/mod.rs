@@ -54,13 +54,19 @@ const TARGET: &str = "stentor";
 /// What the program does from its start to its end.
 pub fn main() -> ExitCode {
     heap::give_back();
-    let cli = cli::parse_from(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    let cli = match cli::parse_from(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => error.exit(),
+        Err(help) => return printed(help.print(), 0),
+    };
     if cli.print_config {
         return print(cli.settings.to_string().as_bytes());
     }
     if let Some(Task::Top(options)) = &cli.task {
         return match top::run(options) {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(Some(frame)) => print(frame.as_bytes()),
+            // Nothing is left to be said, and the terminal may be gone.
+            Ok(None) => ExitCode::SUCCESS,
             Err(error) => {
                 complain(format_args!("stentor top: {error}"));
                 ExitCode::FAILURE
@@ -80,8 +86,8 @@ pub fn main() -> ExitCode {
     };
     if cli.check {
         let report = check::check(&cli.config, &sockets);
-        let printed = print(format!("{}\n{report}", cli.settings).as_bytes());
-        return if report.would_start() { printed } else { ExitCode::FAILURE };
+        let text = format!("{}\n{report}", cli.settings);
+        return printed(write(text.as_bytes()), if report.would_start() { 0 } else { 1 });
     }
     let log = Log::start(&cli);
     match run(cli, sockets, &log) {
@@ -90,12 +96,25 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// To standard output; whoever reads it may have gone.
+/// To standard output, which ends the program.
 fn print(text: &[u8]) -> ExitCode {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text).and_then(|()| out.flush()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+    printed(write(text), 0)
+}
+
+fn write(text: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text).and_then(|()| out.flush())
+}
+
+/// What the program ends with when it has printed, if all else was well: `code`. Whoever reads it may have had enough, or may want
+/// the code alone; but what a full disk doesn't take is missing.
+fn printed(written: io::Result<()>, code: u8) -> ExitCode {
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            complain(format_args!("stentor: standard output: {error}"));
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::from(code),
     }
 }
 
