@@ -20,11 +20,8 @@ use std::net::SocketAddr;
 
 use crate::{
     config::page::{Named, Origin, is_loopback, split},
-    http::Request,
+    http::{Request, head::FORWARDED},
 };
-
-/// The headers by which a proxy says that it has passed a request on.
-const FORWARDED: [&str; 3] = ["Forwarded", "X-Forwarded-For", "Via"];
 
 /// Whether the page that a request comes from may connect, of those that are `named`, or, if none are, of all, or of this
 /// machine's. Requests without `Origin` don't come from a page and are let in.

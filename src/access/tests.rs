@@ -222,6 +222,8 @@ fn clients_are_shown_to_this_machine_or_for_the_token() {
         (near, "localhost", "Forwarded: for=192.0.2.7\r\n", false),
         (near, "localhost", "X-Forwarded-For: 192.0.2.7\r\n", false),
         (near, "localhost", "Via: 1.1 proxy\r\n", false),
+        (near, "localhost", "Via: 1.1 é\r\n", false),
+        (near, "localhost", "X-Forwarded-For: é\r\n", false),
         (far, "localhost", "", false),
     ] {
         let lines = format!("Host: {host}\r\n{more}");

@@ -4,7 +4,8 @@
 //! 11.2: whatever a proxy in front and this server could understand differently, so that one request might pass for two,
 //! is refused rather than repaired. Lines end in CR LF and are not folded, one length says where the body ends, one
 //! `Host` says whom it is for, and the values that are read here are visible ASCII. What others are is nobody's business here
-//! (RFC 9110 section 5.5): proxies send the names of cities in them, in whatever letters.
+//! (RFC 9110 section 5.5): proxies send the names of cities in them, in whatever letters. What proxies say of the way that a request has
+//! come ([`FORWARDED`]) is begun by whoever sent it, and read from its end: whatever bytes are before that, the rest counts.
 //!
 //! [`parse`] is called with everything read so far, again and again until the head is whole. What is obviously not HTTP
 //! (a TLS greeting, say) is refused at its first bytes. Values borrow from that buffer.
@@ -64,6 +65,9 @@ const READ: [&str; 22] = [
     "Via",
     "X-Forwarded-For",
 ];
+
+/// The headers by which a proxy says that it has passed a request on. Each appends to what is there.
+pub const FORWARDED: [&str; 3] = ["Forwarded", "X-Forwarded-For", "Via"];
 
 /// How a request's body is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -415,9 +419,13 @@ fn path_and_query<'b>(method: &str, target: &'b str) -> Result<&'b str, Refusal>
 fn visible<'b>(headers: &[httparse::Header<'b>]) -> Result<Vec<(&'b str, &'b str)>, Refusal> {
     let mut visible = Vec::with_capacity(headers.len());
     for header in headers {
-        let is_visible = header.value.iter().all(|&byte| matches!(byte, b'\t' | b' '..=b'~'));
+        let is_visible = header.value.iter().all(|&byte| is_visible(byte));
         match str::from_utf8(header.value) {
             Ok(value) if is_visible => visible.push((header.name, value)),
+            // RFC 7239 section 6.2 calls so whom a proxy doesn't know.
+            _ if is_among(&FORWARDED, header.name) => {
+                visible.extend([(header.name, "unknown"), (header.name, visible_end(header.value))]);
+            }
             _ if !is_read(header.name) => {}
             _ => {
                 let text =
@@ -429,9 +437,24 @@ fn visible<'b>(headers: &[httparse::Header<'b>]) -> Result<Vec<(&'b str, &'b str
     Ok(visible)
 }
 
+fn is_visible(byte: u8) -> bool {
+    matches!(byte, b'\t' | b' '..=b'~')
+}
+
+/// The elements of a list behind the last one that isn't visible ASCII.
+fn visible_end(value: &[u8]) -> &str {
+    let end = value.rsplit(|&byte| !is_visible(byte)).next().unwrap_or_default();
+    let end = str::from_utf8(end).unwrap_or_default();
+    end.split_once(',').map_or("", |(_, elements)| elements)
+}
+
 /// Whether anything here reads this header.
 fn is_read(name: &str) -> bool {
-    READ.iter().any(|read| read.eq_ignore_ascii_case(name))
+    is_among(&READ, name)
+}
+
+fn is_among(names: &[&str], name: &str) -> bool {
+    names.iter().any(|one| one.eq_ignore_ascii_case(name))
 }
 
 /// `httparse` takes a lone line feed for a line's end; others don't.

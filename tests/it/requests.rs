@@ -139,6 +139,22 @@ fn a_header_that_nobody_reads_may_be_of_any_letters() {
 }
 
 #[test]
+fn what_is_said_of_the_way_that_a_request_has_come_may_be_of_any_letters() {
+    let untrusting = serve(|_| {});
+    let trusting = serve(|config| config.trusted_proxy = vec!["127.0.0.1".parse().unwrap()]);
+    for server in [&untrusting, &trusting] {
+        for name in ["X-Forwarded-For", "Forwarded", "Via"] {
+            for start in ["GET /healthz", "GET /topics", "GET /sse?topics=a"] {
+                let start = start.replace("GET /sse", "HEAD /sse");
+                let head = format!("{start} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{name}: São Paulo\r\n\r\n");
+                let answer = exchange(server.addresses()[0], head.as_bytes());
+                assert_eq!(status(&answer), "200", "{name} {start}: {answer}");
+            }
+        }
+    }
+}
+
+#[test]
 fn so_many_headers_are_taken_as_the_flag_says() {
     let server = serve(|config| config.max_headers = 200);
     let head = |n: usize| format!("GET /healthz HTTP/1.1\r\n{}Connection: close", "A: b\r\n".repeat(n - 3));
