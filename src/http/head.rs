@@ -149,7 +149,7 @@ fn parse_later(bytes: &[u8], bounds: Bounds) -> Result<Option<(Request<'_>, usiz
     let line = line.get(start..).and_then(|line| str::from_utf8(line).ok()).ok_or_else(not_http)?;
     let mut words = line.trim_end_matches(['\r', '\n']).split(' ');
     let (Some(method), Some(target), Some(_), None) = (words.next(), words.next(), words.next(), words.next()) else {
-        return Err(not_http());
+        return Err(explain_line(bytes).unwrap_or_else(not_http));
     };
     let mut headers = vec![EMPTY_HEADER; bounds.headers];
     match httparse::parse_headers(rest, &mut headers) {
@@ -496,9 +496,13 @@ fn too_long(bytes: &[u8]) -> Refusal {
 
 /// A sentence for what `httparse` found wrong.
 fn explain(error: Error, bytes: &[u8]) -> Refusal {
+    // It takes what follows a whole line for the next one.
+    let in_line = matches!(error, Error::Version | Error::Token | Error::Status | Error::NewLine);
+    if let Some(refusal) = explain_line(bytes).filter(|_| in_line) {
+        return refusal;
+    }
     match error {
         Error::TooManyHeaders => Refusal::new(431, "There are too many headers."),
-        Error::Version if is_other_version(bytes) => Refusal::new(505, "The versions served here are 1.1 and 1.0."),
         Error::Version | Error::Token | Error::Status => not_http(),
         Error::NewLine => Refusal::new(400, "A line ends in a carriage return without a line feed."),
         Error::HeaderValue => Refusal::new(400, "A header's value has a control character."),
@@ -506,16 +510,59 @@ fn explain(error: Error, bytes: &[u8]) -> Refusal {
     }
 }
 
-/// Whether the request line, as far as it is there, ends like that of another version of HTTP.
-fn is_other_version(bytes: &[u8]) -> bool {
-    version(bytes).is_some_and(|number| number.first().is_some_and(u8::is_ascii_digit))
+/// What is wrong with the request line, as far as it is there (RFC 9112 section 3); none if it is a method, a target and a version that
+/// is served, with a blank between them.
+fn explain_line(bytes: &[u8]) -> Option<Refusal> {
+    let words: Vec<&[u8]> = line(bytes).split(|&byte| byte == b' ').collect();
+    let is_method = |word: &[u8]| !word.is_empty() && word.iter().all(|&byte| is_token(byte));
+    let is_version = |word: &&[u8]| word.get(..5).is_some_and(|name| name.eq_ignore_ascii_case(b"HTTP/"));
+    if !words.first().is_some_and(|method| is_method(method)) {
+        return Some(not_http());
+    }
+    let said = |text: &'static str| Some(Refusal::new(400, text));
+    match (words.iter().rposition(is_version), &words[..]) {
+        (None, [_, [b'/', ..]]) => said("The request line has no version: expected HTTP/1.1 behind the target."),
+        (None, _) => Some(not_http()),
+        (Some(at), _) if at.saturating_add(1) < words.len() => {
+            said("There is something behind the version in the request line.")
+        }
+        (Some(_), [_, _]) => said("The request line has no target: expected one between the method and the version."),
+        (Some(_), [_, _, version]) => explain_version(version),
+        (Some(_), _) => said("The request line has too many blanks: expected one on either side of the target."),
+    }
+}
+
+/// What is wrong with a version, of which each number is one digit (RFC 9112 section 2.3); none if it is served.
+fn explain_version(version: &[u8]) -> Option<Refusal> {
+    match version.strip_prefix(b"HTTP/") {
+        Some([b'1', b'.', minor]) if minor.is_ascii_digit() => None,
+        Some([major, b'.', minor]) if major.is_ascii_digit() && minor.is_ascii_digit() => {
+            Some(Refusal::new(505, "The versions served here are 1.1 and 1.0."))
+        }
+        _ => {
+            let found: String = String::from_utf8_lossy(version).escape_debug().take(32).collect();
+            let text = format!(
+                "The version in the request line is malformed: expected HTTP/1.1 or HTTP/1.0, with one digit on either side of the \
+                 point; found \"{found}\"."
+            );
+            Some(Refusal::new(400, text))
+        }
+    }
+}
+
+/// Whether a method may have it (RFC 9110 section 5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// The request line, as far as it is there.
+fn line(bytes: &[u8]) -> &[u8] {
+    bytes.trim_ascii_start().split(|&byte| byte == b'\r' || byte == b'\n').next().unwrap_or_default()
 }
 
 /// The version in the request line, as far as it is there.
 fn version(bytes: &[u8]) -> Option<&[u8]> {
-    let line = bytes.trim_ascii_start().split(|&byte| byte == b'\r' || byte == b'\n').next().unwrap_or_default();
-    let version = line.rsplit(|&byte| byte == b' ').next().unwrap_or_default();
-    version.strip_prefix(b"HTTP/")
+    line(bytes).rsplit(|&byte| byte == b' ').next().unwrap_or_default().strip_prefix(b"HTTP/")
 }
 
 /// What is wrong with a header's name, from the first line that has something wrong.

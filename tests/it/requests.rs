@@ -146,7 +146,8 @@ fn what_is_said_of_the_way_that_a_request_has_come_may_be_of_any_letters() {
         for name in ["X-Forwarded-For", "Forwarded", "Via"] {
             for start in ["GET /healthz", "GET /topics", "GET /sse?topics=a"] {
                 let start = start.replace("GET /sse", "HEAD /sse");
-                let head = format!("{start} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{name}: São Paulo\r\n\r\n");
+                let head =
+                    format!("{start} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{name}: São Paulo\r\n\r\n");
                 let answer = exchange(server.addresses()[0], head.as_bytes());
                 assert_eq!(status(&answer), "200", "{name} {start}: {answer}");
             }
@@ -280,6 +281,10 @@ fn a_later_version_of_http_1_is_spoken_to_as_1_1() {
     }
     for version in ["2.0", "0.9", "3.1"] {
         assert_eq!(status(&ask(at, &format!("GET /healthz HTTP/{version}"))), "505", "{version}");
+    }
+    for version in ["1.10", "2", "1.1 ", "1.20"] {
+        let answer = ask(at, &format!("GET /healthz HTTP/{version}"));
+        assert!(status(&answer) == "400" && answer.contains("version"), "{version}: {answer}");
     }
 }
 
