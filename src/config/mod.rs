@@ -506,7 +506,8 @@ pub struct Config {
 
     /// Publish a recorded feed: newline-delimited JSON, plain, gzip or zstd
     ///
-    /// Each line is {"ts_ns":…,"topic":…,"data":…}; data is published byte for byte.
+    /// Each line is {"ts_ns":…,"topic":…,"data":…}; data is published byte for byte. What is whole of a file that is cut off is published,
+    /// and the log says where that ends.
     #[arg(long, value_name = "FILE", env = "STENTOR_REPLAY", help_heading = "Feeds")]
     pub replay: Option<PathBuf>,
 

@@ -11,7 +11,8 @@
 //! nothing to do with it: full order books of real sessions are larger than what a client of one's own would be allowed.
 //!
 //! A bad line is skipped and counted, never fatal, and nothing else is lost by it; the first few are logged with their
-//! number and what was wrong. Memory is bounded: one read buffer, one line, one batch, and the set of topics counted.
+//! number and what was wrong. Of a recording that is cut off or damaged what comes before is published, again and again with `--loop`; the
+//! log says once where it breaks off. Memory is bounded: one read buffer, one line, one batch, and the set of topics counted.
 //!
 //! Cost: reading, decompressing and parsing one line, some microseconds; `--speed max` is bound by that.
 
@@ -222,12 +223,16 @@ impl Replay {
         let mut schedule = Schedule::new(self.options.speed, self.options.gap_max, started);
         loop {
             let before = self.summary.publications;
-            match self.pass(&mut schedule, &mut sink, stop) {
-                Ok(Pass::End) if self.options.repeat && self.summary.publications > before => {}
+            let passed = self.pass(&mut schedule, &mut sink, stop);
+            // With nothing in the file to publish, going on would be a busy loop for ever.
+            let repeats = self.options.repeat && self.summary.publications > before;
+            match passed {
+                Ok(Pass::End) if repeats => {}
                 Ok(_) => break,
+                // The same again next time, unlike what a disk says.
+                Err(error) if repeats && error.raw_os_error().is_none() => self.note_break(&error),
                 Err(error) => {
-                    self.summary.broken = true;
-                    tracing::error!("replay {}: behind line {}: {error}", self.path.display(), self.lines.number());
+                    self.note_break(&error);
                     break;
                 }
             }
@@ -277,7 +282,12 @@ impl Replay {
             let record = match line {
                 Ok(record) => record,
                 Err(wrong) => {
-                    wrong.note(&mut self.summary, sink, &self.path, number);
+                    if !self.lines.is_open() {
+                        wrong.note(&mut self.summary, sink, &self.path, number);
+                    } else if !std::mem::replace(&mut self.summary.broken, true) {
+                        let Wrong(why, what) = wrong;
+                        Wrong(why, format!("the file breaks off in it: {what}")).note(&mut self.summary, sink, &self.path, number);
+                    }
                     continue;
                 }
             };
@@ -319,6 +329,18 @@ impl Replay {
 
     fn send(&mut self, sink: &mut impl Sink) {
         send(&mut self.gathered, self.gathered_due.take(), sink, &mut self.summary, &self.path);
+    }
+
+    /// Says once where the recording breaks off.
+    fn note_break(&mut self, error: &io::Error) {
+        if std::mem::replace(&mut self.summary.broken, true) {
+            return;
+        }
+        let (path, line, taken) = (self.path.display(), self.lines.number(), self.lines.taken());
+        let what = if error.kind() == io::ErrorKind::UnexpectedEof { "cut off" } else { "damaged" };
+        tracing::warn!(
+            "replay {path}: it is {what} behind line {line}, in its first {taken} bytes: {error}; what comes before was published"
+        );
     }
 
     fn log_summary(&self) {
@@ -667,6 +689,47 @@ mod tests {
         let (summary, published, _) = run(&packed[..packed.len() - 30], OPTIONS);
         assert!(summary.broken && summary.publications > 10_000, "{summary:?}");
         assert_eq!(published.len() as u64, summary.publications);
+    }
+
+    #[test]
+    fn a_recording_that_is_cut_off_goes_round_with_what_is_whole() {
+        let whole: String = (0..3000).map(|n| line(n, "a", &fastrand::u64(..).to_string())).collect();
+        let plain = [whole.as_bytes(), b"{\"ts_ns\":3000,\"topic\":\"a\",\"da"].concat();
+        let long = [whole.as_bytes(), b"{\"ts_ns\":3000,\"topic\":\"a\",\"data\":[", "1,".repeat(5000).as_bytes()].concat();
+        let (gzip, zstd) = (gzip(whole.as_bytes()), zstd::encode_all(whole.as_bytes(), 1).unwrap());
+        let mut damaged = gzip.clone();
+        let middle = damaged.len() / 2;
+        damaged[middle..middle + 100].fill(0xff);
+        let noise: Vec<u8> = (0..20_000).map(|_| fastrand::u8(b' '..b'~')).collect();
+        let noise = zstd::encode_all(&[whole.as_bytes(), &noise].concat()[..], 1).unwrap();
+        for (content, bad) in [
+            (&plain[..], 1),
+            (&long, 0),
+            (&gzip[..gzip.len() - 9], 0),
+            (&gzip[..gzip.len() / 2], 0),
+            (&damaged, 0),
+            (&zstd[..zstd.len() / 2], 0),
+            (&noise[..noise.len() - 5000], 0),
+        ] {
+            let (scratch, recorder) = (Scratch::new(content), Recorder::default());
+            let (tell, stop) = crossbeam_channel::bounded(0);
+            let replay = Replay::open(&scratch.0, Options { repeat: true, ..OPTIONS }).unwrap();
+            let (once, ..) = run(content, OPTIONS);
+            if once.publications == 0 {
+                // It is one block, and nothing of it can be read.
+                continue;
+            }
+            let thread = spawn(replay, recorder.clone(), stop);
+            while (recorder.0.lock().batches.iter().sum::<usize>() as u64) < 3 * once.publications && !thread.is_finished() {
+                std::thread::yield_now();
+            }
+            drop(tell);
+            let summary = thread.join().unwrap();
+            assert!(summary.publications >= 3 * once.publications && summary.broken, "{summary:?}, once {once:?}");
+            // Told once, however often it goes round.
+            assert_eq!((summary.skipped, once.skipped), (bad, bad), "{summary:?}");
+            assert_eq!(recorder.0.lock().skipped.len(), (summary.skipped + summary.too_large) as usize);
+        }
     }
 
     #[test]
