@@ -14,7 +14,7 @@ use socket2::Socket;
 use crate::{
     access,
     cgroup::Share,
-    config::{Config, Span},
+    config::{Config, Shown, Span},
     cores::Places,
     feeds::replay::{Options, Replay},
     io::listener,
@@ -82,7 +82,7 @@ pub fn check(config: &Config, passed: &[Socket]) -> Report {
     if passed.is_empty() {
         remarks.extend(config.listen.iter().map(|address| probe(*address)));
     } else {
-        let addresses: Vec<String> = config.listen.iter().map(SocketAddr::to_string).collect();
+        let addresses: Vec<String> = config.listen.iter().map(|address| Shown(*address).to_string()).collect();
         let text =
             format!("listens on sockets passed by LISTEN_FDS, on {}; --listen is not used", addresses.join(", "));
         remarks.push((Weight::Note, text));
@@ -113,7 +113,9 @@ pub fn check(config: &Config, passed: &[Socket]) -> Report {
 
 /// Whether an address could be bound. That it is in use may be because the server runs already.
 fn probe(address: SocketAddr) -> (Weight, String) {
-    match listener::probe(address) {
+    let probed = listener::probe(address);
+    let address = Shown(address);
+    match probed {
         Ok(()) => (Weight::Note, format!("would listen on {address}: http://{address}/, ws://{address}/ws")),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             (Weight::Warning, format!("--listen {address}: in use now; fine if that is the server to be restarted"))
@@ -124,8 +126,10 @@ fn probe(address: SocketAddr) -> (Weight, String) {
 
 /// The same for the admin address.
 fn probe_admin(address: SocketAddr) -> (Weight, String) {
-    match listener::probe(address) {
-        Ok(()) if address.ip().is_loopback() => (Weight::Note, format!("for operators: http://{address}/")),
+    let (probed, is_near) = (listener::probe(address), address.ip().to_canonical().is_loopback());
+    let address = Shown(address);
+    match probed {
+        Ok(()) if is_near => (Weight::Note, format!("for operators: http://{address}/")),
         Ok(()) => {
             (Weight::Note, format!("for operators: http://{address}/; whoever can connect there may see the figures"))
         }
@@ -138,8 +142,8 @@ fn probe_admin(address: SocketAddr) -> (Weight, String) {
 }
 
 fn publishing(config: &Config) -> (Weight, String) {
-    let far = config.listen.iter().find(|address| !address.ip().is_loopback());
-    match (access::publishing_is_open(config), config.publish_token.is_some(), far) {
+    let far = config.listen.iter().find(|address| !address.ip().to_canonical().is_loopback());
+    match (access::publishing_is_open(config), config.publish_token.is_some(), far.map(|address| Shown(*address))) {
         (true, _, Some(address)) => {
             (Weight::Warning, format!("anybody who reaches {address} may publish, because of --anonymous-publish"))
         }

@@ -20,11 +20,11 @@ use bytesize::ByteSize;
 use clap::{Args, FromArgMatches};
 
 use self::rules::Rule;
-pub(crate) use self::values::Exactly;
 pub use self::{
     follow::Followed,
     values::{LogFormat, Network, Pin, Rate, RateLimit, Secret, Span, Speed},
 };
+pub(crate) use self::{listen::Shown, values::Exactly};
 
 /// The settings of one server.
 #[derive(Args, Clone, Debug)]

@@ -20,7 +20,6 @@ mod writer;
 use std::{
     fmt::Arguments,
     io::{self, Write},
-    net::SocketAddr,
     process::ExitCode,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
@@ -42,7 +41,7 @@ use self::{
 use crate::{
     check,
     cli::{self, Cli, Task},
-    config::{Config, LIVE},
+    config::{Config, LIVE, Shown},
     server::{Server, StartError},
     signals,
     tools::top,
@@ -140,16 +139,16 @@ fn run(mut cli: Cli, sockets: Vec<Socket>, log: &Log) -> Result<(), StartError> 
     let manager = Arc::new(Manager::of_environment());
     let server = builder.replay_progress(bar::Bar::default().draw()).start();
     let mut server = server.inspect_err(|error| manager.tell(&News::Failed(&error.to_string())))?;
-    for address in server.addresses() {
+    for address in server.addresses().iter().map(|address| Shown(*address)) {
         tracing::info!(target: TARGET, "listening on http://{address}/ (subscribe at ws://{address}/ws)");
     }
-    if let Some(address) = server.admin_address() {
+    if let Some(address) = server.admin_address().map(Shown) {
         tracing::info!(target: TARGET, "for operators: http://{address}/ (health, metrics, who is slow)");
     }
     let mut pulse = server.pulse();
     let watch = manager.watch(move || pulse.feel());
     let watch = watch.map_err(|cause| StartError::thread("watchdog".into(), &cli.config, cause))?;
-    let addresses: Vec<String> = server.addresses().iter().map(SocketAddr::to_string).collect();
+    let addresses: Vec<String> = server.addresses().iter().map(|address| Shown(*address).to_string()).collect();
     let listens = format!("Listens on {}", addresses.join(", "));
     manager.tell(&News::Ready(&listens));
     for signal in signals.forever() {

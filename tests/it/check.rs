@@ -75,6 +75,20 @@ fn check_names_everything_that_would_keep_it_from_starting_and_exits_with_1() {
 }
 
 #[test]
+fn addresses_are_taken_and_shown_as_people_write_them() {
+    let file = File::new("listen = [0]\n");
+    let (code, text) = said(&["--check", "--config", file.path()]);
+    assert!(code == Some(0) && text.contains("note: would listen on 127.0.0.1:0: "), "{text}");
+    let (code, text) = said(&["--check", "--listen", "[::ffff:127.0.0.1]:0"]);
+    assert!(code == Some(0) && text.contains("note: would listen on 127.0.0.1:0: "), "{text}");
+    // There is no such address on it; whether there is IPv6 or not, it is said where.
+    let (code, text) = said(&["--check", "--listen", "[fe80::1%lo]:0"]);
+    assert!(code == Some(1) && text.contains("error: --listen [fe80::1%lo]:0: "), "{text}");
+    let server = serve(|config| config.listen = vec!["[::ffff:127.0.0.1]:0".parse().unwrap()]);
+    assert!(server.addresses()[0].is_ipv4());
+}
+
+#[test]
 fn who_does_not_read_what_is_printed_is_told_by_the_code_all_the_same() {
     let server = serve(|_| {});
     let url = server.addresses()[0].to_string();
@@ -118,7 +132,8 @@ fn what_was_not_set_follows_what_was_and_two_that_were_set_are_both_named() {
     }
     let (code, text) = said(&["--check", "--listen=127.0.0.1:0", "--max-message=2MiB", "--max-held=2MiB"]);
     assert_eq!(code, Some(1), "{text}");
-    let error = "error: --max-held 2.0 MiB does not hold one message of --max-message 2.0 MiB: raise it to at least 2049 KiB";
+    let error =
+        "error: --max-held 2.0 MiB does not hold one message of --max-message 2.0 MiB: raise it to at least 2049 KiB";
     assert!(text.contains(error), "{text}");
 }
 
