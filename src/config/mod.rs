@@ -497,6 +497,8 @@ pub struct Config {
     pub demo_symbols: usize,
 
     /// Publications per second of the simulated market, on average: `500`, `2k/s`
+    ///
+    /// Over each minute: in its last two seconds the market opens, and there are six times as many, which is saved before.
     #[arg(long, value_name = "RATE", env = "STENTOR_DEMO_RATE", default_value = "1000/s", help_heading = "Feeds")]
     pub demo_rate: Rate,
 
