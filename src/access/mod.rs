@@ -27,7 +27,7 @@ use thiserror::Error;
 pub use self::shown::shown_token;
 use crate::{
     config::{Config, Secret, page::Named},
-    http::{Refusal, Request, response::Readers},
+    http::{self, Refusal, Request, response::Readers},
 };
 
 /// What goes with 401, as RFC 9110 section 11.6.1 demands.
@@ -218,6 +218,11 @@ impl Rules {
         }
     }
 
+    /// The same of a request that is refused before it is read as one, of which these bytes are there: as far as they say.
+    pub fn readers_of(&self, begun: &[u8]) -> Readers {
+        self.readers(&http::head::outline(begun))
+    }
+
     /// Whether the page that a browser's request comes from may connect, and whether the request was meant for this server.
     ///
     /// # Errors
@@ -238,7 +243,10 @@ impl Rules {
     /// 403 as above.
     pub fn check_operator(&self, head: &Request<'_>) -> Result<(), Refusal> {
         if self.admin_is_near && !origin::was_meant_for_loopback(head) {
-            return Err(Refusal::new(403, "This address is this machine's alone: ask for localhost or a loopback address."));
+            return Err(Refusal::new(
+                403,
+                "This address is this machine's alone: ask for localhost or a loopback address.",
+            ));
         }
         self.check_origin(head, self.admin_is_near)
     }

@@ -178,6 +178,30 @@ fn is_later_version(bytes: &[u8]) -> bool {
     version(bytes).and_then(|version| version.strip_prefix(b"1.")).is_some_and(|minor| matches!(minor, [b'2'..=b'9']))
 }
 
+/// What is there of a head that was refused, or of which no more came: from which page and for whom, so that it can be said who may
+/// read the refusal. All else is as if it weren't there.
+pub fn outline(bytes: &[u8]) -> Request<'_> {
+    let lines = bytes.trim_ascii_start().split_inclusive(|&byte| byte == b'\n');
+    // The last may not be all of it.
+    let lines = lines.map_while(|line| line.strip_suffix(b"\n")).map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let headers = lines.skip(1).take_while(|line| !line.is_empty()).filter_map(|line| {
+        let colon = memchr::memchr(b':', line)?;
+        let (name, value) = (line.get(..colon)?, line.get(colon.saturating_add(1)..)?);
+        let name = str::from_utf8(name).ok().filter(|name| is_among(&["Host", "Origin"], name))?;
+        let value = str::from_utf8(value).ok().filter(|value| value.bytes().all(is_visible))?;
+        Some((name, value.trim_matches([' ', '\t'])))
+    });
+    Request {
+        method: "",
+        is_http11: false,
+        keep_alive: false,
+        body: Body::None,
+        expect_continue: false,
+        path_and_query: "*",
+        headers: headers.collect(),
+    }
+}
+
 impl<'b> Request<'b> {
     /// The path as sent, from its `/` to before the `?`.
     pub fn path(&self) -> &'b str {
