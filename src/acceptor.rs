@@ -106,16 +106,19 @@ impl Acceptor {
     }
 
     /// Says 503 to a connection that there is no room for, or 429 to one that came too soon. Without waiting: what the client
-    /// has sent so far is read, so that closing doesn't reset the connection before the answer has arrived.
+    /// has sent so far is read, so that closing doesn't reset the connection before the answer has arrived, and so that a page may read it
+    /// that may connect.
     fn refuse(&self, socket: BorrowedFd<'_>, peer: SocketAddr, why: Refusal) {
         self.shared.metrics.refuse(why);
         tell!(self.shared.log, Kind::Refused(why), Moment::now(), INFO, { %peer, why = why.name() }, "refused");
         let (status, text) = limits::told(why);
+        let mut received = [0u8; 4096];
+        let len = rustix::net::recv(socket, &mut received, RecvFlags::DONTWAIT).map_or(0, |(len, _)| len);
+        let readers = self.shared.settings.get().access.readers_of(received.get(..len).unwrap_or_default());
         let mut answer = Vec::new();
         let refusal = refusal(status, text).header("Retry-After", "1").made_at(clock::wall_us());
-        refusal.keep_alive(false).write(&mut answer, false);
+        refusal.keep_alive(false).read_by(&readers).write(&mut answer, false);
         let _ = rustix::net::send(socket, &answer, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
         let _ = rustix::net::shutdown(socket, Shutdown::Write);
-        let _ = rustix::net::recv(socket, &mut [0u8; 4096], RecvFlags::DONTWAIT);
     }
 }

@@ -14,11 +14,12 @@ use socket2::Socket;
 use crate::{
     access,
     cgroup::Share,
-    config::{Config, Span},
+    config::{Config, Shown, Span},
     cores::Places,
     feeds::replay::{Options, Replay},
     io::listener,
-    server, tape,
+    server,
+    tape::{self, Whole},
 };
 
 /// What the kernel needs for an idle connection of this server, its place in the epoll set included. Measured on Linux
@@ -30,9 +31,6 @@ const OWN_BYTES: u64 = 248;
 
 /// What a message of `/ws` has beside its payload, of a topic with a dozen letters.
 const ENVELOPE: f64 = 87.0;
-
-/// Publications a second, for an example.
-const RATE: f64 = 1000.0;
 
 /// How much a remark matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +82,7 @@ pub fn check(config: &Config, passed: &[Socket]) -> Report {
     if passed.is_empty() {
         remarks.extend(config.listen.iter().map(|address| probe(*address)));
     } else {
-        let addresses: Vec<String> = config.listen.iter().map(SocketAddr::to_string).collect();
+        let addresses: Vec<String> = config.listen.iter().map(|address| Shown(*address).to_string()).collect();
         let text =
             format!("listens on sockets passed by LISTEN_FDS, on {}; --listen is not used", addresses.join(", "));
         remarks.push((Weight::Note, text));
@@ -115,7 +113,9 @@ pub fn check(config: &Config, passed: &[Socket]) -> Report {
 
 /// Whether an address could be bound. That it is in use may be because the server runs already.
 fn probe(address: SocketAddr) -> (Weight, String) {
-    match listener::probe(address) {
+    let probed = listener::probe(address);
+    let address = Shown(address);
+    match probed {
         Ok(()) => (Weight::Note, format!("would listen on {address}: http://{address}/, ws://{address}/ws")),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             (Weight::Warning, format!("--listen {address}: in use now; fine if that is the server to be restarted"))
@@ -126,8 +126,10 @@ fn probe(address: SocketAddr) -> (Weight, String) {
 
 /// The same for the admin address.
 fn probe_admin(address: SocketAddr) -> (Weight, String) {
-    match listener::probe(address) {
-        Ok(()) if address.ip().is_loopback() => (Weight::Note, format!("for operators: http://{address}/")),
+    let (probed, is_near) = (listener::probe(address), address.ip().to_canonical().is_loopback());
+    let address = Shown(address);
+    match probed {
+        Ok(()) if is_near => (Weight::Note, format!("for operators: http://{address}/")),
         Ok(()) => {
             (Weight::Note, format!("for operators: http://{address}/; whoever can connect there may see the figures"))
         }
@@ -140,8 +142,8 @@ fn probe_admin(address: SocketAddr) -> (Weight, String) {
 }
 
 fn publishing(config: &Config) -> (Weight, String) {
-    let far = config.listen.iter().find(|address| !address.ip().is_loopback());
-    match (access::publishing_is_open(config), config.publish_token.is_some(), far) {
+    let far = config.listen.iter().find(|address| !address.ip().to_canonical().is_loopback());
+    match (access::publishing_is_open(config), config.publish_token.is_some(), far.map(|address| Shown(*address))) {
         (true, _, Some(address)) => {
             (Weight::Warning, format!("anybody who reaches {address} may publish, because of --anonymous-publish"))
         }
@@ -320,14 +322,20 @@ fn memory(config: &Config, machine: &Machine) -> Vec<(Weight, String)> {
 
 /// For how long the tape holds what may be published: a program that isn't running knows no rate, so at a round one.
 fn stalling(config: &Config) -> String {
-    let holds = |payload: f64| config.retain.as_u64() as f64 / tape::cost(payload + ENVELOPE, 1);
-    let [small, large] = [100.0, 1000.0].map(holds);
-    let [long, short] = [small, large].map(|count| Span::new(Duration::from_secs((count / RATE) as u64)));
-    let [small, large] = [small / 1000.0, large / 1000.0];
+    let [retain, segment] =
+        [config.retain, config.segment].map(|size| usize::try_from(size.as_u64()).unwrap_or(usize::MAX));
+    let holds = |payload: f64| tape::least(retain, segment, Whole::about(segment, payload + ENVELOPE, 1), 1);
+    let said = [100.0, 1000.0].map(holds).map(|count| {
+        let span = if count < 10_000 { Duration::from_millis(count) } else { Duration::from_secs(count / 1000) };
+        let span = Span::new(span);
+        let count = if count < 10_000 { count.to_string() } else { format!("{} thousand", count / 1000) };
+        (count, span)
+    });
+    let [(small, long), (large, short)] = said;
     format!(
-        "a subscriber may stall for as long as --retain {} holds what is published: for /ws alone about {small:.0} thousand publications of 100 \
-         bytes, {long} at {RATE} a second, or {large:.0} thousand of 1000 bytes, {short}; with /raw and /sse in use, too, two fifths of that. At the \
-         present rate: stentor_tape_holds_seconds, stentor top",
+        "a subscriber may stall for as long as --retain {} holds what is published, which is, when the oldest segment has just gone, for /ws \
+         alone about {small} publications of 100 bytes, {long} at 1000 a second, or {large} of 1000 bytes, {short}; with /raw and /sse in use, \
+         too, two fifths of that. At the present rate: stentor_tape_holds_seconds, stentor top",
         config.retain
     )
 }
@@ -363,7 +371,7 @@ mod tests {
         for part in [
             "10105 descriptors of 1048576",
             "tape at most 64.0 MiB",
-            "239 thousand publications of 100 bytes, 3m 59s at 1000 a second",
+            "232 thousand publications of 100 bytes, 3m 52s at 1000 a second",
             "42.4 MiB (4200 bytes",
         ] {
             assert!(text.contains(part), "{part}: {text}");

@@ -397,18 +397,21 @@ pub enum Skipped {
     Bad,
     /// It would be a larger message than `--max-replay-message`.
     TooLarge,
+    /// Its data is nested more deeply than readers take.
+    TooDeep,
     /// The server refused it.
     Refused,
 }
 
 impl Skipped {
-    const ALL: [Skipped; 3] = [Skipped::Bad, Skipped::TooLarge, Skipped::Refused];
+    const ALL: [Skipped; 4] = [Skipped::Bad, Skipped::TooLarge, Skipped::TooDeep, Skipped::Refused];
 
     /// The word for it in metrics.
     pub fn name(self) -> &'static str {
         match self {
             Skipped::Bad => "bad",
             Skipped::TooLarge => "too_large",
+            Skipped::TooDeep => "too_deep",
             Skipped::Refused => "refused",
         }
     }
@@ -439,7 +442,7 @@ pub struct Metrics {
     pub own_publications: Tally,
     /// How often and for how long publishers were held back.
     pub held: HeldByDoor,
-    /// For how long the tape holds what is published now, in microseconds; 0 while nothing is.
+    /// For how long at least the tape holds what is published now, in microseconds; 0 while nothing is.
     pub tape_holds_us: Figure,
     /// Topics forgotten.
     pub topics_forgotten: Tally,

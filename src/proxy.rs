@@ -183,6 +183,34 @@ mod tests {
     }
 
     #[test]
+    fn what_the_client_wrote_before_in_any_bytes_neither_counts_nor_hides_it() {
+        let seen = |peer: &str, lines: &[&[u8]]| {
+            let proxies = Proxies::new(vec!["10.0.0.0/8".parse().unwrap()], false);
+            let mut request = b"GET /ws HTTP/1.1\r\nHost: x\r\n".to_vec();
+            for line in lines {
+                request.extend_from_slice(&[b"X-Forwarded-For: ", *line, b"\r\n"].concat());
+            }
+            request.extend_from_slice(b"\r\n");
+            let (head, _) = http::head::parse(&request, 8192).unwrap().unwrap();
+            proxies.client(peer.parse().unwrap(), &head).to_string()
+        };
+        for (lines, is) in [
+            (&["é, 192.0.2.7".as_bytes()][..], "192.0.2.7:0"),
+            (&[b"\xe9, 192.0.2.7"], "192.0.2.7:0"),
+            (&["é".as_bytes(), b"192.0.2.7"], "192.0.2.7:0"),
+            (&["é,192.0.2.7, 10.0.0.2".as_bytes()], "192.0.2.7:0"),
+            // What can't be read ends it, and so does what is glued to it.
+            (&["192.0.2.7, é, 10.0.0.2".as_bytes()], "10.0.0.2:0"),
+            (&[b"192.0.2.7", "é".as_bytes(), b"10.0.0.2"], "10.0.0.2:0"),
+            (&["é192.0.2.7, 10.0.0.2".as_bytes()], "10.0.0.2:0"),
+            (&["é".as_bytes()], "10.0.0.1:5"),
+        ] {
+            assert_eq!(seen("10.0.0.1:5", lines), is, "{lines:?}");
+            assert_eq!(seen("192.0.2.1:5", lines), "192.0.2.1:5", "{lines:?}");
+        }
+    }
+
+    #[test]
     fn a_trusted_proxy_names_the_client_and_nobody_else_does() {
         for (peer, lines, is) in [
             ("10.0.0.1:5", &["192.0.2.7"][..], "192.0.2.7:0"),

@@ -39,7 +39,7 @@ pub use crate::feeds::replay::ReplayError;
 use crate::{
     acceptor::Acceptor,
     clock::{self, Moment},
-    config::{Config, ConfigError},
+    config::{Config, ConfigError, Shown},
     control::{self, Control},
     cores::{Places, pin},
     feeds::{
@@ -79,7 +79,7 @@ pub enum StartError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// An address that can't be listened on.
-    #[error("{flag} {address}: {cause}: {advice}")]
+    #[error("{flag} {}: {cause}: {advice}", Shown(*address))]
     Listen {
         /// The flag that names it.
         flag: &'static str,

@@ -27,7 +27,7 @@ use thiserror::Error;
 pub use self::shown::shown_token;
 use crate::{
     config::{Config, Secret, page::Named},
-    http::{Refusal, Request, response::Readers},
+    http::{self, Refusal, Request, response::Readers},
 };
 
 /// What goes with 401, as RFC 9110 section 11.6.1 demands.
@@ -43,6 +43,8 @@ pub struct Rules {
     is_open: bool,
     /// It is open only because nobody but this machine can connect. A page that its visitor's browser has open is somebody else.
     is_near: bool,
+    /// The same of the address for operators: it is on loopback.
+    admin_is_near: bool,
 }
 
 /// Who is there.
@@ -103,7 +105,7 @@ impl Rules {
     /// With this static token, if there is any; for pages of these origins, or all if none are named; and whether whoever
     /// shows nothing may publish.
     pub fn new(token: Option<Secret>, origins: Vec<Named>, is_open: bool) -> Rules {
-        Rules { token, generation: 0, origins, is_open, is_near: false }
+        Rules { token, generation: 0, origins, is_open, is_near: false, admin_is_near: false }
     }
 
     /// Those of the settings.
@@ -112,7 +114,8 @@ impl Rules {
         let origins = config.allow_origin.iter().filter_map(|origin| origin.parse().ok()).collect();
         let is_open = publishing_is_open(config);
         let is_near = is_open && !config.anonymous_publish;
-        Rules { is_near, ..Rules::new(config.publish_token.clone(), origins, is_open) }
+        let admin_is_near = config.admin_listen.is_some_and(|address| address.ip().to_canonical().is_loopback());
+        Rules { is_near, admin_is_near, ..Rules::new(config.publish_token.clone(), origins, is_open) }
     }
 
     /// These, in the place of those before: another token makes that of the others one that was right once.
@@ -155,10 +158,11 @@ impl Rules {
     /// proxy in between.
     ///
     /// # Errors
-    /// It shows a token that is not the right one.
-    pub fn sender(&self, head: &Request<'_>) -> Result<Holder, Wrong> {
+    /// 401 for a token that is not the right one, 400 for several.
+    pub fn sender(&self, head: &Request<'_>) -> Result<Holder, Refusal> {
+        let shown = shown_token(head)?;
         match self.token {
-            Some(_) => self.holder(shown_token(head).as_deref()),
+            Some(_) => Ok(self.holder(shown.as_deref())?),
             None => Ok(self.anonymous()),
         }
     }
@@ -166,16 +170,16 @@ impl Rules {
     /// Who looks at topics or figures over plain HTTP.
     ///
     /// # Errors
-    /// 403 for a page that may not connect, 401 for a wrong token.
+    /// 403 for a page that may not connect, 401 for a wrong token, 400 for several.
     pub fn reader(&self, head: &Request<'_>) -> Result<Holder, Refusal> {
         self.check_page(head)?;
-        Ok(self.sender(head)?)
+        self.sender(head)
     }
 
     /// Who publishes over plain HTTP.
     ///
     /// # Errors
-    /// 403 for a page that may not connect, 401 for somebody who may not publish.
+    /// 403 for a page that may not connect, 401 for somebody who may not publish, 400 for several tokens.
     pub fn publisher(&self, head: &Request<'_>) -> Result<Holder, Refusal> {
         self.check_page(head)?;
         let holder = self.sender(head)?;
@@ -189,11 +193,12 @@ impl Rules {
     /// page whose own name was made to lead here is kept out by that), and not by way of a proxy that says so.
     ///
     /// # Errors
-    /// 401 or 403 if it may not.
+    /// 401 or 403 if it may not, 400 for several tokens.
     pub fn may_inspect(&self, head: &Request<'_>, peer: SocketAddr) -> Result<(), Refusal> {
         self.check_page(head)?;
+        let sender = self.sender(head)?;
         if self.token.is_some() {
-            return match self.sender(head)? {
+            return match sender {
                 Holder::Token { .. } | Holder::Server => Ok(()),
                 Holder::Anonymous { .. } => Err(missing(head, "Looking at clients")),
             };
@@ -213,6 +218,11 @@ impl Rules {
         }
     }
 
+    /// The same of a request that is refused before it is read as one, of which these bytes are there: as far as they say.
+    pub fn readers_of(&self, begun: &[u8]) -> Readers {
+        self.readers(&http::head::outline(begun))
+    }
+
     /// Whether the page that a browser's request comes from may connect, and whether the request was meant for this server.
     ///
     /// # Errors
@@ -223,7 +233,26 @@ impl Rules {
                         --publish-token, --anonymous-publish or --trusted-proxy.";
             return Err(Refusal::new(403, text));
         }
-        if origin::is_allowed(head, &self.origins, self.is_near) {
+        self.check_origin(head, self.is_near)
+    }
+
+    /// The same for the address for operators, on which everybody who can connect sees the figures: on loopback it is this machine's
+    /// alone, whatever token there is.
+    ///
+    /// # Errors
+    /// 403 as above.
+    pub fn check_operator(&self, head: &Request<'_>) -> Result<(), Refusal> {
+        if self.admin_is_near && !origin::was_meant_for_loopback(head) {
+            return Err(Refusal::new(
+                403,
+                "This address is this machine's alone: ask for localhost or a loopback address.",
+            ));
+        }
+        self.check_origin(head, self.admin_is_near)
+    }
+
+    fn check_origin(&self, head: &Request<'_>, is_near: bool) -> Result<(), Refusal> {
+        if origin::is_allowed(head, &self.origins, is_near) {
             return Ok(());
         }
         Err(Refusal::new(403, "Pages from this origin may not connect here: --allow-origin names those that may."))
@@ -240,7 +269,7 @@ pub fn publishing_is_open(config: &Config) -> bool {
 
 /// The refusal of a request without the token that this takes.
 fn missing(head: &Request<'_>, what: &str) -> Refusal {
-    if shown_token(head).is_some() {
+    if matches!(shown_token(head), Ok(Some(_))) {
         return Wrong.into();
     }
     let text = format!("{what} needs a token: send Authorization: Bearer TOKEN, or ?token=TOKEN.");

@@ -10,6 +10,8 @@
 //! | names pages (`--allow-origin`) | those, and its own | any |
 //! | names none | all | any |
 //!
+//! The address for operators goes by the first row as long as it is on loopback, and by the others where it isn't.
+//!
 //! Its own page is one whose origin is what the request was sent to: the console. The scheme is not compared, since a proxy may
 //! have ended TLS. A name can be made to lead anywhere by whoever has it (DNS rebinding), so that a page and what it asks seem to be one;
 //! so names count here only as `https`, where a certificate vouches for them, and addresses and `localhost` always.
@@ -18,11 +20,8 @@ use std::net::SocketAddr;
 
 use crate::{
     config::page::{Named, Origin, is_loopback, split},
-    http::Request,
+    http::{Request, head::FORWARDED},
 };
-
-/// The headers by which a proxy says that it has passed a request on.
-const FORWARDED: [&str; 3] = ["Forwarded", "X-Forwarded-For", "Via"];
 
 /// Whether the page that a request comes from may connect, of those that are `named`, or, if none are, of all, or of this
 /// machine's. Requests without `Origin` don't come from a page and are let in.

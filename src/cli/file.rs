@@ -96,17 +96,17 @@ fn words(flag: &Arg, value: &DeValue<'_>) -> Result<Vec<String>, String> {
     let is_list = flag.get_value_delimiter().is_some();
     let expected = match (flag.get_action().takes_values(), is_list) {
         (false, _) => "true or false",
-        (_, true) => "a string or an array of strings",
+        (_, true) => "a string, a number, or an array of them",
         (_, false) => "a string or a number",
     };
     let wrong = |value: &DeValue<'_>| format!("expected {expected}, found {}", kind(value));
     let word = |value: &DeValue<'_>| match value {
         DeValue::String(text) => Ok(text.to_string()),
-        DeValue::Integer(number) if !is_list => match i64::from_str_radix(number.as_str(), number.radix()) {
+        DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
             Ok(number) => Ok(number.to_string()),
             Err(_) => Err(format!("expected a number below 2^63, found {}", number.as_str())),
         },
-        DeValue::Float(number) if !is_list => Ok(number.as_str().to_owned()),
+        DeValue::Float(number) => Ok(number.as_str().to_owned()),
         other => Err(wrong(other)),
     };
     match value {
@@ -186,6 +186,17 @@ mod tests {
     }
 
     #[test]
+    fn a_list_takes_numbers_alone_and_within() {
+        for text in ["listen = 9001", "listen = [9001]", "listen = '9001'", "listen = ['127.0.0.1:9001']"] {
+            let given = parsed(text).unwrap();
+            let listens =
+                super::super::parse_from(["stentor".to_owned(), format!("--listen={}", given[0].1[0])]).unwrap();
+            assert_eq!(listens.config.listen, ["127.0.0.1:9001".parse().unwrap()], "{text}");
+        }
+        assert_eq!(parsed("listen = [9001, '[::1]:2']").unwrap()[0].1, ["9001", "[::1]:2"]);
+    }
+
+    #[test]
     fn a_mistake_names_file_line_key_what_was_expected_and_what_was_found() {
         for (text, said) in [
             ("\nretian = '1MiB'", "s.toml:2: retian: there is no such setting; did you mean retain?"),
@@ -194,7 +205,12 @@ mod tests {
             ("demo = 1", "s.toml:1: demo: expected true or false, found the number 1"),
             ("workers = true", "s.toml:1: workers: expected a string or a number, found true"),
             ("workers = 'many'", "s.toml:1: workers: expected N, found \"many\": invalid digit"),
-            ("listen = 9001", "s.toml:1: listen: expected a string or an array of strings, found the number 9001"),
+            ("listen = true", "s.toml:1: listen: expected a string, a number, or an array of them, found true"),
+            (
+                "listen = [9001, [9002]]",
+                "s.toml:1: listen: expected a string, a number, or an array of them, found an array",
+            ),
+            ("listen = [70000]", "s.toml:1: listen: expected ADDR:PORT, found \"70000\": expected an address"),
             ("listen = ['nowhere']", "s.toml:1: listen: expected ADDR:PORT, found \"nowhere\": expected an address"),
             ("heartbeat = 15", "s.toml:1: heartbeat: expected DURATION, found \"15\": expected a time like"),
             ("log-format = 'xml'", "s.toml:1: log-format: expected FORMAT, found \"xml\": one of text, json"),

@@ -145,8 +145,8 @@ where
     }
     let mut settings = Settings::of(&command, &matches, &given);
     let mut cli = Cli::from_arg_matches(&matches)?;
-    for (name, value, of) in cli.config.follow(|name| settings.is_set(name)) {
-        settings.follow(name, value, of);
+    for followed in cli.config.follow(|name| settings.is_set(name)) {
+        settings.follow(&followed);
     }
     let settings = settings.fill(&cli.config);
     Ok(Cli { settings, ..cli })
@@ -514,6 +514,15 @@ mod tests {
         }
         let cli = in_file("max-message = '64MiB'\n", &["--segment", "64MiB"]).unwrap();
         assert!(cli.settings.to_string().contains("retain = \"128.0 MiB\"  # follows segment\n"));
+        let cli = parse(&["--max-subscriptions-total", "10", "--retain", "1234567B"]).unwrap();
+        cli.config.check().unwrap();
+        let text = cli.settings.to_string();
+        for line in [
+            "max-subscriptions = 10  # follows max-subscriptions-total\n",
+            "segment = \"617283 B\"  # follows retain\n",
+        ] {
+            assert!(text.contains(line), "{line}{text}");
+        }
         let cli = in_file("max-message = '32MiB'\nsegment = '1MiB'\n", &[]).unwrap();
         assert!(cli.config.check().is_err_and(|error| error.0.contains("--segment 1.0 MiB")));
     }

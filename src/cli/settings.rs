@@ -9,7 +9,11 @@ use bytesize::ByteSize;
 use clap::{Arg, ArgMatches, Command, parser::ValueSource};
 
 use super::{file::Given, name};
-use crate::{config::Config, cores::Places, limits::Bounds};
+use crate::{
+    config::{Config, Followed},
+    cores::Places,
+    limits::Bounds,
+};
 
 /// Where a value is from that nobody has set.
 const DEFAULT: &str = "default";
@@ -143,9 +147,9 @@ impl Settings {
     }
 
     /// A setting that wasn't set follows another.
-    pub(super) fn follow(&mut self, name: &str, value: impl fmt::Display, of: &str) {
-        if let Some(setting) = self.0.iter_mut().find(|setting| setting.name == name) {
-            (setting.value, setting.source) = (Some(value.to_string()), format!("follows {of}"));
+    pub(super) fn follow(&mut self, followed: &Followed) {
+        if let Some(setting) = self.0.iter_mut().find(|setting| setting.name == followed.name) {
+            (setting.value, setting.source) = (Some(followed.value.clone()), format!("follows {}", followed.of));
         }
     }
 

@@ -1,4 +1,4 @@
-//! What wasn't set follows what was: one setting that is larger than others allow for by default takes them along.
+//! What wasn't set follows what was: one setting that others don't allow for by default takes them along.
 //!
 //! ```text
 //!  --max-message ─► --segment ─► --retain                       a message fits a segment, two segments the tape
@@ -6,74 +6,156 @@
 //!               │                                                --segment, --max-values, --max-pending, --max-http-pending
 //!               └─► --max-assembly, --max-held, --max-values, --max-pending, --max-http-pending, --max-body
 //!  --retain ─────► --segment ─► --max-replay-message            a small tape has small segments, and small messages
+//!  --max-assembly, --max-held, their shares ─► --max-message    little room is for small messages
+//!  --max-subscriptions ◄─► --max-subscriptions-total            one connection has no more than all
 //! ```
 //!
 //! Only what was left to its default follows, and only as far as it must; two settings that were both given and don't go
-//! together are for the operator to say.
+//! together are for the operator to say (`rules.rs`). The share of one address is no setting of its own as long as it isn't set: it is
+//! half, and one message at least.
+
+use std::fmt;
 
 use bytesize::ByteSize;
 
-use super::{Config, rules::RANGES};
+use super::{
+    Config, Exactly,
+    rules::{MESSAGE_BESIDE, NUMBERED, RANGES, SEGMENT_MIN},
+};
 
 const MIB: u64 = 1 << 20;
 
-/// The least segment.
-const SEGMENT_MIN: u64 = 64 << 10;
+/// A setting that wasn't set and has followed another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Followed {
+    /// Its flag, without the dashes.
+    pub name: &'static str,
+    /// What it has come to, as it is written.
+    pub value: String,
+    /// The flag that it has followed.
+    pub of: &'static str,
+}
+
+/// Settings that follow.
+struct Following<F> {
+    is_set: F,
+    followed: Vec<Followed>,
+}
+
+impl<F: Fn(&str) -> bool> Following<F> {
+    fn is_set(&self, name: &str) -> bool {
+        (self.is_set)(name)
+    }
+
+    /// Notes what a setting has come to, in the place of what it had come to before.
+    fn note(&mut self, name: &'static str, value: impl fmt::Display, of: &'static str) {
+        self.followed.retain(|other| other.name != name);
+        self.followed.push(Followed { name, value: value.to_string(), of });
+    }
+
+    /// What wasn't set, and is less, becomes as much as this, in whole MiB.
+    fn raise(&mut self, size: &mut ByteSize, name: &'static str, least: u64, of: &'static str) {
+        let least = ByteSize::b(least.div_ceil(MIB).saturating_mul(MIB));
+        if !self.is_set(name) && *size < least {
+            *size = least;
+            self.note(name, Exactly(least), of);
+        }
+    }
+
+    /// What wasn't set, and is more, becomes as little as this.
+    fn lower(&mut self, size: &mut ByteSize, name: &'static str, most: u64, of: &'static str) {
+        let most = ByteSize::b(most);
+        if !self.is_set(name) && *size > most {
+            *size = most;
+            self.note(name, Exactly(most), of);
+        }
+    }
+}
 
 impl Config {
     /// Makes the settings that weren't set fit those that were. `is_set` is asked with the names of flags, without dashes.
-    /// Returns the names of those that followed, and of what.
-    pub fn follow(&mut self, is_set: impl Fn(&str) -> bool) -> Vec<(&'static str, ByteSize, &'static str)> {
-        let mut followed = Vec::new();
-        if self.keep(RANGES).is_err() {
-            // The one that was set is at fault, and is what the operator is told of.
-            return followed;
+    /// Returns those that followed.
+    pub fn follow(&mut self, is_set: impl Fn(&str) -> bool) -> Vec<Followed> {
+        let mut following = Following { is_set, followed: Vec::new() };
+        // Otherwise the one that was set is at fault, and is what the operator is told of.
+        if self.keep(RANGES).is_ok() {
+            self.follow_room(&mut following);
+            self.follow_messages(&mut following);
+            self.follow_names(&mut following);
         }
-        let message = self.max_message.as_u64();
-        let retain = self.retain.as_u64();
-        if is_set("retain") && !is_set("segment") && retain < self.segment.as_u64().saturating_mul(2) {
-            self.segment = ByteSize::b((retain / 2).max(SEGMENT_MIN));
-            followed.push(("segment", self.segment, "retain"));
-        }
-        let mut raise = |size: &mut ByteSize, name, least: u64, of| {
-            let least = ByteSize::b(least.div_ceil(MIB).saturating_mul(MIB));
-            if !is_set(name) && *size < least {
-                *size = least;
-                followed.retain(|(other, ..)| *other != name);
-                followed.push((name, least, of));
+        following.followed
+    }
+
+    /// Where there is little room for messages, they are small.
+    fn follow_room(&mut self, following: &mut Following<impl Fn(&str) -> bool>) {
+        let share = |share: Option<ByteSize>| share.filter(|share| share.as_u64() > 0);
+        for (name, room) in [
+            ("max-assembly", Some(self.max_assembly)),
+            ("max-assembly-per-ip", share(self.max_assembly_per_ip)),
+            ("max-held", Some(self.max_held)),
+            ("max-held-per-ip", share(self.max_held_per_ip)),
+        ] {
+            if let Some(room) = room.filter(|_| following.is_set(name)) {
+                following.lower(
+                    &mut self.max_message,
+                    "max-message",
+                    room.as_u64().saturating_sub(MESSAGE_BESIDE),
+                    name,
+                );
             }
-        };
+        }
+    }
+
+    /// Where messages are large, so is what they have to fit into.
+    fn follow_messages(&mut self, following: &mut Following<impl Fn(&str) -> bool>) {
+        let message = self.max_message.as_u64();
         // What is replayed is larger than what clients publish, and goes the same way to the subscribers.
         let (mut largest, mut of) = (message, "max-message");
         if self.replay.is_some() {
-            raise(&mut self.max_replay_message, "max-replay-message", message, "max-message");
+            following.raise(&mut self.max_replay_message, "max-replay-message", message, "max-message");
             let replayed = self.max_replay_message.as_u64();
-            if replayed > largest && is_set("max-replay-message") {
+            if replayed > largest && following.is_set("max-replay-message") {
                 (largest, of) = (replayed, "max-replay-message");
             }
         }
         if largest > self.segment.as_u64() {
-            raise(&mut self.segment, "segment", largest, of);
+            following.raise(&mut self.segment, "segment", largest, of);
         }
-        if self.retain.as_u64() < self.segment.as_u64().saturating_mul(2) {
-            raise(&mut self.retain, "retain", self.segment.as_u64().saturating_mul(2), "segment");
+        if following.is_set("retain") {
+            let half = (self.retain.as_u64() / 2).max(SEGMENT_MIN.as_u64());
+            following.lower(&mut self.segment, "segment", half.max(largest), "retain");
         }
+        let two = self.segment.as_u64().saturating_mul(2);
+        following.raise(&mut self.retain, "retain", two, "segment");
         let double = message.saturating_mul(2);
         // One address has half of these, and a first value seven eighths of that.
-        raise(&mut self.max_assembly, "max-assembly", double.saturating_add(2 * 1024), "max-message");
-        raise(&mut self.max_held, "max-held", double.saturating_add(2 * 1024), "max-message");
-        raise(&mut self.max_body, "max-body", message.saturating_add(1024), "max-message");
-        raise(&mut self.max_values, "max-values", largest.saturating_mul(3), of);
+        following.raise(&mut self.max_assembly, "max-assembly", double.saturating_add(2 * 1024), "max-message");
+        following.raise(&mut self.max_held, "max-held", double.saturating_add(2 * 1024), "max-message");
+        following.raise(&mut self.max_body, "max-body", message.saturating_add(1024), "max-message");
+        following.raise(&mut self.max_values, "max-values", largest.saturating_mul(3), of);
         // What holds an answer that holds a value.
         let double = largest.saturating_mul(2);
-        raise(&mut self.max_pending, "max-pending", double.min(1024 * MIB), of);
-        raise(&mut self.max_http_pending, "max-http-pending", double, of);
-        if self.replay.is_some() && !is_set("max-replay-message") && self.max_replay_message > self.segment {
-            self.max_replay_message = self.segment;
-            followed.retain(|(other, ..)| *other != "max-replay-message");
-            followed.push(("max-replay-message", self.segment, "segment"));
+        following.raise(&mut self.max_pending, "max-pending", double.min(1024 * MIB), of);
+        following.raise(&mut self.max_http_pending, "max-http-pending", double, of);
+        if self.replay.is_some() {
+            following.lower(&mut self.max_replay_message, "max-replay-message", self.segment.as_u64(), "segment");
         }
-        followed
+    }
+
+    /// One connection has no more names than all have.
+    fn follow_names(&mut self, following: &mut Following<impl Fn(&str) -> bool>) {
+        if self.max_subscriptions <= self.max_subscriptions_total {
+            return;
+        }
+        if !following.is_set("max-subscriptions-total") {
+            // One address has half of it.
+            let most = usize::try_from(NUMBERED).unwrap_or(usize::MAX);
+            self.max_subscriptions_total = self.max_subscriptions.saturating_mul(2).min(most);
+            following.note("max-subscriptions-total", self.max_subscriptions_total, "max-subscriptions");
+        } else if !following.is_set("max-subscriptions") {
+            self.max_subscriptions = self.max_subscriptions_total;
+            following.note("max-subscriptions", self.max_subscriptions, "max-subscriptions-total");
+        }
     }
 }
 
@@ -85,7 +167,7 @@ mod tests {
     fn followed(set: &[&str], change: impl FnOnce(&mut Config)) -> (Config, Vec<&'static str>) {
         let mut config = Config::default();
         change(&mut config);
-        let names = config.follow(|name| set.contains(&name)).into_iter().map(|(name, ..)| name).collect();
+        let names = config.follow(|name| set.contains(&name)).into_iter().map(|followed| followed.name).collect();
         (config, names)
     }
 
@@ -135,6 +217,50 @@ mod tests {
             (c.replay, c.max_replay_message) = (Some("a".into()), ByteSize::mib(2));
         });
         assert!(config.check().is_err_and(|error| error.0.contains("--max-replay-message 2.0 MiB does not fit")));
+    }
+
+    #[test]
+    fn little_room_for_messages_is_for_small_ones() {
+        let (config, names) = followed(&["max-assembly"], |c| c.max_assembly = ByteSize::kib(10));
+        config.check().unwrap();
+        assert_eq!((config.max_message, names), (ByteSize::kib(9), vec!["max-message"]));
+        let (config, _) = followed(&["max-held-per-ip", "max-assembly-per-ip"], |c| {
+            (c.max_held_per_ip, c.max_assembly_per_ip) = (Some(ByteSize::kib(20)), Some(ByteSize::kib(30)));
+        });
+        config.check().unwrap();
+        assert_eq!(config.max_message, ByteSize::kib(19));
+        let (config, names) = followed(&["max-held-per-ip"], |c| c.max_held_per_ip = Some(ByteSize::b(0)));
+        assert_eq!((config.max_message, names), (ByteSize::kib(64), vec![]));
+    }
+
+    #[test]
+    fn the_share_that_was_not_set_has_one_message() {
+        let set = ["max-message", "max-held", "max-assembly"];
+        let (config, _) = followed(&set, |c| {
+            (c.max_message, c.max_held, c.max_assembly) = (ByteSize::mib(2), ByteSize::mib(4), ByteSize::mib(3));
+        });
+        config.check().unwrap();
+        let room = (2 << 20) + 1024;
+        assert_eq!(crate::limits::Bounds::of(&config).shares[4..], [room, room]);
+    }
+
+    #[test]
+    fn names_of_one_connection_and_of_all_follow_each_other() {
+        let (config, names) = followed(&["max-subscriptions"], |c| c.max_subscriptions = 2_000_000);
+        config.check().unwrap();
+        assert_eq!((config.max_subscriptions_total, names), (4_000_000, vec!["max-subscriptions-total"]));
+        let (config, names) = followed(&["max-subscriptions-total"], |c| c.max_subscriptions_total = 10);
+        config.check().unwrap();
+        assert_eq!((config.max_subscriptions, names), (10, vec!["max-subscriptions"]));
+    }
+
+    #[test]
+    fn segments_are_no_larger_than_two_of_them_fit_a_tape_that_was_set() {
+        let (config, _) = followed(&["max-message", "retain"], |c| {
+            (c.max_message, c.retain) = (ByteSize::kib(600), ByteSize::kib(1500));
+        });
+        config.check().unwrap();
+        assert_eq!(config.segment, ByteSize::kib(750));
     }
 
     #[test]

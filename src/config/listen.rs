@@ -1,15 +1,44 @@
 //! Where to listen, as people write it.
 //!
 //! ```text
-//!  127.0.0.1:9001  [::1]:9001     an address and a port
+//!  127.0.0.1:9001  [::1]:9001     an address and a port; an IPv4 address in the disguise of IPv6 is what it is
 //!  [fe80::1%eth0]:9001            a link-local address with its zone (RFC 6874 names zones so)
 //!  localhost:9001                 a name: the first address that it has, IPv4 before IPv6
 //!  :9001  9001                    a port alone: 127.0.0.1, since nobody is let in from elsewhere who wasn't named
 //! ```
+//!
+//! And shown as it is written ([`Shown`]): a zone by its name, which means the same after the next start.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs},
+};
 
-use rustix::net::{AddressFamily, SocketType, netdevice::name_to_index, socket};
+use rustix::{
+    fd::OwnedFd,
+    net::{
+        AddressFamily, SocketType,
+        netdevice::{index_to_name, name_to_index},
+        socket,
+    },
+};
+
+/// An address where somebody listens, for people.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shown(pub SocketAddr);
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let zoned = match self.0 {
+            SocketAddr::V6(six) if six.scope_id() != 0 => name(six.scope_id()).map(|zone| (six, zone)),
+            _ => None,
+        };
+        match zoned {
+            Some((six, zone)) => write!(f, "[{}%{zone}]:{}", six.ip(), six.port()),
+            None => self.0.fmt(f),
+        }
+    }
+}
 
 /// Reads it. Names are looked up, and interfaces asked for their numbers, once.
 ///
@@ -23,6 +52,9 @@ pub(super) fn read(text: &str) -> Result<SocketAddr, String> {
     match address {
         SocketAddr::V6(six) if six.ip().is_unicast_link_local() && six.scope_id() == 0 => {
             Err(format!("a link-local address needs its zone, the interface: [{}%eth0]:{}", six.ip(), six.port()))
+        }
+        SocketAddr::V6(six) if six.ip().to_ipv4_mapped().is_some() => {
+            Ok(SocketAddr::new(six.ip().to_canonical(), six.port()))
         }
         address => Ok(address),
     }
@@ -58,9 +90,18 @@ fn read_other(text: &str) -> Result<SocketAddr, String> {
 
 /// The number of a network interface.
 fn index(name: &str) -> Option<u32> {
-    let any = socket(AddressFamily::INET6, SocketType::DGRAM, None)
-        .or_else(|_| socket(AddressFamily::INET, SocketType::DGRAM, None));
-    name_to_index(any.ok()?, name).ok()
+    name_to_index(any_socket()?, name).ok()
+}
+
+/// The name of the network interface with this number.
+fn name(index: u32) -> Option<String> {
+    index_to_name(any_socket()?, index).ok()
+}
+
+/// What the kernel wants to be asked through.
+fn any_socket() -> Option<OwnedFd> {
+    let any = socket(AddressFamily::INET6, SocketType::DGRAM, None);
+    any.or_else(|_| socket(AddressFamily::INET, SocketType::DGRAM, None)).ok()
 }
 
 #[cfg(test)]
@@ -79,9 +120,22 @@ mod tests {
             ("localhost:9001", "127.0.0.1:9001"),
             ("[fe80::1%lo]:9001", &*format!("[fe80::1%{lo}]:9001")),
             ("[fe80::1%7]:9001", "[fe80::1%7]:9001"),
+            ("[::ffff:127.0.0.1]:9001", "127.0.0.1:9001"),
+            ("[::ffff:7f00:1]:9001", "127.0.0.1:9001"),
+            ("[::ffff:0.0.0.0]:0", "0.0.0.0:0"),
         ] {
             assert_eq!(read(text), Ok(address.parse().unwrap()), "{text}");
         }
+    }
+
+    #[test]
+    fn a_zone_is_shown_by_its_name_and_what_is_shown_can_be_read() {
+        for text in ["[fe80::1%lo]:9001", "127.0.0.1:9001", "[::1]:9001"] {
+            assert_eq!(read(text).map(|address| Shown(address).to_string()), Ok(text.to_owned()));
+        }
+        // One that is gone has no name any more.
+        let gone = SocketAddr::from(SocketAddrV6::new("fe80::1".parse().unwrap(), 1, 0, u32::MAX));
+        assert_eq!(Shown(gone).to_string(), "[fe80::1%4294967295]:1");
     }
 
     #[test]

@@ -20,7 +20,11 @@ use bytesize::ByteSize;
 use clap::{Args, FromArgMatches};
 
 use self::rules::Rule;
-pub use self::values::{LogFormat, Network, Pin, Rate, RateLimit, Secret, Span, Speed};
+pub use self::{
+    follow::Followed,
+    values::{LogFormat, Network, Pin, Rate, RateLimit, Secret, Span, Speed},
+};
+pub(crate) use self::{listen::Shown, values::Exactly};
 
 /// The settings of one server.
 #[derive(Args, Clone, Debug)]
@@ -156,7 +160,7 @@ pub struct Config {
     ///
     /// The tape holds the newest publications in this much memory; a subscriber that falls off its end is told and closed. That is not
     /// payload alone: each counts once for each format (/ws, /raw, /sse) that has subscribers, with its index. --check says what
-    /// that comes to, and stentor top and stentor_tape_holds_seconds for how many seconds it is at the present rate.
+    /// that comes to, and stentor top and stentor_tape_holds_seconds for how many seconds it is at least at the present rate.
     #[arg(long, value_name = "SIZE", env = "STENTOR_RETAIN", default_value = "64MiB", help_heading = "Fan-out")]
     pub retain: ByteSize,
 
@@ -493,6 +497,8 @@ pub struct Config {
     pub demo_symbols: usize,
 
     /// Publications per second of the simulated market, on average: `500`, `2k/s`
+    ///
+    /// Over each minute: in its last two seconds the market opens, and there are six times as many, which is saved before.
     #[arg(long, value_name = "RATE", env = "STENTOR_DEMO_RATE", default_value = "1000/s", help_heading = "Feeds")]
     pub demo_rate: Rate,
 
@@ -502,7 +508,8 @@ pub struct Config {
 
     /// Publish a recorded feed: newline-delimited JSON, plain, gzip or zstd
     ///
-    /// Each line is {"ts_ns":…,"topic":…,"data":…}; data is published byte for byte.
+    /// Each line is {"ts_ns":…,"topic":…,"data":…}; data is published byte for byte. What is whole of a file that is cut off is published,
+    /// and the log says where that ends.
     #[arg(long, value_name = "FILE", env = "STENTOR_REPLAY", help_heading = "Feeds")]
     pub replay: Option<PathBuf>,
 
@@ -597,6 +604,11 @@ impl Config {
         self.keep(rules::RANGES)
     }
 
+    /// What one message may take while it is unfinished, in bytes: what must have room for one has at least that.
+    pub(crate) fn message_room(&self) -> u64 {
+        self.max_message.as_u64().saturating_add(rules::MESSAGE_BESIDE)
+    }
+
     fn keep(&self, rules: &[Rule]) -> Result<(), ConfigError> {
         rules.iter().try_for_each(|rule| rule.check(self).map_err(ConfigError))
     }
@@ -631,7 +643,7 @@ mod tests {
         let text = said(|c| c.allow_origin = vec!["example.com".into()]);
         assert!(text.contains("--allow-origin") && text.contains("https://"), "{text}");
         assert!(said(|c| c.turn_sends = 0).contains("--turn-sends was given as 0: it must be from 1 to 1000000"));
-        let text = said(|c| c.max_assembly = ByteSize::kib(100));
+        let text = said(|c| c.max_assembly_per_ip = Some(ByteSize::kib(50)));
         assert!(text.contains("--max-assembly-per-ip 50.0 KiB") && text.contains("at least 65.0 KiB"), "{text}");
         let text = said(|c| (c.max_assembly, c.max_assembly_per_ip) = (ByteSize::kib(60), Some(ByteSize::b(0))));
         assert!(text.contains("--max-assembly 60.0 KiB does not hold one message of --max-message 64.0 KiB"), "{text}");

@@ -1,13 +1,14 @@
 //! The rules that settings must keep, each a line with its flag or a function with its sentence.
 //!
 //! They are asked in order, and the first that is broken is what the operator is told: ranges first, so that what the relations
-//! compute can't overflow.
+//! compute can't overflow. A relation between two settings can be broken only by two that were both set, since what wasn't set has
+//! followed (`follow.rs`): so each names both, with what they were given as.
 
 use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use super::{Config, Pin, SYMBOLS_MAX, Span, page::Named};
+use super::{Config, Exactly, Pin, SYMBOLS_MAX, Span, page::Named};
 
 /// A rule, and how to find what it is about.
 pub(super) enum Rule {
@@ -15,6 +16,8 @@ pub(super) enum Rule {
     Count { flag: &'static str, of: fn(&Config) -> u64, least: u64, most: u64 },
     /// A size from the least to the most.
     Size { flag: &'static str, of: fn(&Config) -> ByteSize, least: ByteSize, most: ByteSize },
+    /// A size that is zero for no limit, or from the least to the most.
+    NoneOr { flag: &'static str, of: fn(&Config) -> ByteSize, least: ByteSize, most: ByteSize },
     /// A time that is zero for never, or no shorter than this.
     NeverOr { flag: &'static str, of: fn(&Config) -> Span, least: Span },
     /// A time that is more than zero.
@@ -38,7 +41,15 @@ impl Rule {
             Rule::Size { flag, of, least, most } => {
                 let given = of(config);
                 let fits = (least..=most).contains(&given);
+                let [given, least, most] = [given, least, most].map(Exactly);
                 (!fits).then(|| format!("{flag} was given as {given}: it must be from {least} to {most}"))
+            }
+            Rule::NoneOr { flag, of, least, most } => {
+                let given = of(config);
+                let fits = given == NONE || (least..=most).contains(&given);
+                let [given, least, most] = [given, least, most].map(Exactly);
+                (!fits)
+                    .then(|| format!("{flag} was given as {given}: it must be 0 (no limit), or from {least} to {most}"))
             }
             Rule::NeverOr { flag, of, least } => {
                 let given = of(config);
@@ -59,10 +70,16 @@ impl Rule {
 }
 
 /// What a descriptor or a name can be numbered with, for numbers that seem to have no bound.
-const NUMBERED: u64 = i32::MAX as u64;
+pub(super) const NUMBERED: u64 = i32::MAX as u64;
 
 const NONE: ByteSize = ByteSize::b(0);
 const MOST: ByteSize = ByteSize::pib(1);
+
+/// The least segment.
+pub(super) const SEGMENT_MIN: ByteSize = ByteSize::kib(64);
+
+/// The least room for messages: one of a KiB, and what it takes beside.
+const ROOM_MIN: ByteSize = ByteSize::b(MESSAGE_BESIDE + 1024);
 
 /// Every number and every size, with the least and the most that it may be. Beyond these bounds memory is reserved that there is
 /// not, or sums overflow.
@@ -90,9 +107,11 @@ pub(super) const RANGES: &[Rule] = &[
     // A second.
     count("--spin", |c| c.spin, 0, 1_000_000),
     count("--demo-symbols", |c| wide(c.demo_symbols), 1, SYMBOLS_MAX as u64),
-    size("--retain", |c| c.retain, NONE, MOST),
+    // Two segments.
+    size("--retain", |c| c.retain, ByteSize::b(2 * SEGMENT_MIN.0), MOST),
+    size("--max-lead", |c| c.max_lead, NONE, MOST),
     size("--lag-limit", |c| c.lag_limit, NONE, MOST),
-    size("--segment", |c| c.segment, ByteSize::kib(64), ByteSize::gib(1)),
+    size("--segment", |c| c.segment, SEGMENT_MIN, ByteSize::gib(1)),
     size("--sndbuf", |c| c.sndbuf, NONE, ByteSize::gib(1)),
     size("--rcvbuf", |c| c.rcvbuf, NONE, ByteSize::gib(1)),
     size("--max-message", |c| c.max_message, ByteSize::b(1), ByteSize::mib(512)),
@@ -101,10 +120,10 @@ pub(super) const RANGES: &[Rule] = &[
     size("--max-head", |c| c.max_head, ByteSize::b(512), ByteSize::mib(1)),
     size("--max-values", |c| c.max_values, NONE, MOST),
     size("--max-values-per-ip", |c| c.max_values_per_ip.unwrap_or(NONE), NONE, MOST),
-    size("--max-assembly", |c| c.max_assembly, NONE, MOST),
-    size("--max-assembly-per-ip", |c| c.max_assembly_per_ip.unwrap_or(NONE), NONE, MOST),
+    size("--max-assembly", |c| c.max_assembly, ROOM_MIN, MOST),
+    room("--max-assembly-per-ip", |c| c.max_assembly_per_ip.unwrap_or(NONE)),
     size("--max-held", |c| c.max_held, ByteSize::mib(1), MOST),
-    size("--max-held-per-ip", |c| c.max_held_per_ip.unwrap_or(NONE), NONE, MOST),
+    room("--max-held-per-ip", |c| c.max_held_per_ip.unwrap_or(NONE)),
     size("--max-pending", |c| c.max_pending, ByteSize::kib(64), ByteSize::gib(1)),
     size("--max-http-pending", |c| c.max_http_pending, ByteSize::mib(4), ByteSize::gib(16)),
     size("--min-http-rate", |c| c.min_http_rate, NONE, ByteSize::mib(1)),
@@ -115,9 +134,10 @@ pub(super) const RELATIONS: &[Rule] = &[
     Rule::Other(somewhere_is_listened),
     Rule::Other(a_message_fits_a_segment),
     Rule::Other(a_replayed_message_fits_a_segment),
+    Rule::Other(the_tape_holds_two_messages),
+    Rule::Other(the_tape_holds_two_replayed_messages),
     Rule::Other(the_tape_holds_two_segments),
     Rule::Other(a_message_can_be_assembled),
-    Rule::Other(one_address_can_assemble_a_message),
     Rule::Other(a_message_can_be_held),
     Rule::Other(one_connection_has_no_more_names_than_all),
     Rule::Other(each_worker_has_a_core),
@@ -144,6 +164,11 @@ const fn size(flag: &'static str, of: fn(&Config) -> ByteSize, least: ByteSize, 
     Rule::Size { flag, of, least, most }
 }
 
+/// Room for the messages of one address.
+const fn room(flag: &'static str, of: fn(&Config) -> ByteSize) -> Rule {
+    Rule::NoneOr { flag, of, least: ROOM_MIN, most: MOST }
+}
+
 fn wide(n: usize) -> u64 {
     n as u64
 }
@@ -157,68 +182,68 @@ fn somewhere_is_listened(c: &Config) -> Option<String> {
 }
 
 fn a_message_fits_a_segment(c: &Config) -> Option<String> {
-    (c.max_message > c.segment).then(|| {
-        format!(
-            "--max-message {} does not fit into --segment {}: raise --segment to at least {0}, or lower --max-message",
-            c.max_message, c.segment
-        )
-    })
+    fits_a_segment(c, "--max-message", c.max_message)
 }
 
 fn a_replayed_message_fits_a_segment(c: &Config) -> Option<String> {
-    (c.replay.is_some() && c.max_replay_message > c.segment).then(|| {
+    c.replay.as_ref().and_then(|_| fits_a_segment(c, "--max-replay-message", c.max_replay_message))
+}
+
+fn fits_a_segment(c: &Config, flag: &str, message: ByteSize) -> Option<String> {
+    let [given, segment] = [message, c.segment].map(Exactly);
+    (message > c.segment).then(|| {
         format!(
-            "--max-replay-message {} does not fit into --segment {}: raise --segment to at least {0}, or lower \
-             --max-replay-message",
-            c.max_replay_message, c.segment
+            "{flag} {given} does not fit into --segment {segment}: raise --segment to at least {given}, or lower {flag}"
         )
     })
 }
 
+fn the_tape_holds_two_messages(c: &Config) -> Option<String> {
+    tape_holds_two(c, "messages of --max-message", c.max_message, "--max-message")
+}
+
+fn the_tape_holds_two_replayed_messages(c: &Config) -> Option<String> {
+    let flag = "--max-replay-message";
+    c.replay.as_ref().and_then(|_| tape_holds_two(c, "messages of --max-replay-message", c.max_replay_message, flag))
+}
+
 fn the_tape_holds_two_segments(c: &Config) -> Option<String> {
-    let segments = c.segment.as_u64().saturating_mul(2);
-    (c.retain.as_u64() < segments).then(|| {
-        format!(
-            "--retain {} holds fewer than two segments of {}: raise it to at least {}, or lower --segment",
-            c.retain,
-            c.segment,
-            ByteSize::b(segments)
-        )
+    tape_holds_two(c, "segments of --segment", c.segment, "--segment")
+}
+
+fn tape_holds_two(c: &Config, what: &str, size: ByteSize, flag: &str) -> Option<String> {
+    let two = ByteSize::b(size.as_u64().saturating_mul(2));
+    let [retain, size, least] = [c.retain, size, two].map(Exactly);
+    (c.retain < two).then(|| {
+        format!("--retain {retain} holds fewer than two {what} {size}: raise it to at least {least}, or lower {flag}")
     })
 }
 
 /// What an unfinished message takes beside its bytes, and more.
-const ASSEMBLY_BESIDE: u64 = 1024;
+pub(super) const MESSAGE_BESIDE: u64 = 1024;
 
 fn a_message_can_be_assembled(c: &Config) -> Option<String> {
     holds_a_message(c, "--max-assembly", c.max_assembly)
-}
-
-fn one_address_can_assemble_a_message(c: &Config) -> Option<String> {
-    let share = match c.max_assembly_per_ip {
-        Some(share) if share.as_u64() == 0 => c.max_assembly,
-        Some(share) => share,
-        None => ByteSize::b(c.max_assembly.as_u64().div_ceil(2)),
-    };
-    holds_a_message(c, "--max-assembly-per-ip", share)
+        .or_else(|| one_address_holds_a_message(c, "--max-assembly-per-ip", c.max_assembly_per_ip))
 }
 
 fn a_message_can_be_held(c: &Config) -> Option<String> {
-    let share = match c.max_held_per_ip {
-        Some(share) if share.as_u64() == 0 => c.max_held,
-        Some(share) => share,
-        None => ByteSize::b(c.max_held.as_u64().div_ceil(2)),
-    };
-    holds_a_message(c, "--max-held", c.max_held).or_else(|| holds_a_message(c, "--max-held-per-ip", share))
+    holds_a_message(c, "--max-held", c.max_held)
+        .or_else(|| one_address_holds_a_message(c, "--max-held-per-ip", c.max_held_per_ip))
+}
+
+/// What wasn't set is as much as one message in any case.
+fn one_address_holds_a_message(c: &Config, flag: &str, given: Option<ByteSize>) -> Option<String> {
+    holds_a_message(c, flag, given.filter(|given| *given > NONE)?)
 }
 
 fn holds_a_message(c: &Config, flag: &str, given: ByteSize) -> Option<String> {
-    let least = ByteSize::b(c.max_message.as_u64().saturating_add(ASSEMBLY_BESIDE));
+    let least = ByteSize::b(c.message_room());
+    let [shown, message, enough] = [given, c.max_message, least].map(Exactly);
     (given < least).then(|| {
         format!(
-            "{flag} {given} does not hold one message of --max-message {}: raise it to at least {least}, or lower \
-             --max-message",
-            c.max_message
+            "{flag} {shown} does not hold one message of --max-message {message}: raise it to at least {enough}, or lower \
+             --max-message"
         )
     })
 }
@@ -226,7 +251,8 @@ fn holds_a_message(c: &Config, flag: &str, given: ByteSize) -> Option<String> {
 fn one_connection_has_no_more_names_than_all(c: &Config) -> Option<String> {
     (c.max_subscriptions > c.max_subscriptions_total).then(|| {
         format!(
-            "--max-subscriptions {} is more than --max-subscriptions-total {}: raise the total",
+            "--max-subscriptions {} is more than --max-subscriptions-total {}: raise --max-subscriptions-total, or lower \
+             --max-subscriptions",
             c.max_subscriptions, c.max_subscriptions_total
         )
     })
@@ -261,7 +287,7 @@ fn a_loop_has_a_replay(c: &Config) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Args;
+    use clap::{Args, FromArgMatches};
 
     use super::*;
 
@@ -270,6 +296,7 @@ mod tests {
         let flag = |rule: &Rule| match *rule {
             Rule::Count { flag, .. }
             | Rule::Size { flag, .. }
+            | Rule::NoneOr { flag, .. }
             | Rule::NeverOr { flag, .. }
             | Rule::Lasts { flag, .. }
             | Rule::Within { flag, .. } => Some(flag),
@@ -318,8 +345,108 @@ mod tests {
             said(|c| c.flush_interval = Span::new(Duration::from_secs(11))),
             "--flush-interval was given as 11s: it must be at most 10s"
         );
+        assert_eq!(
+            said(|c| c.max_held_per_ip = Some(ByteSize::b(2047))),
+            "--max-held-per-ip was given as 2047 B: it must be 0 (no limit), or from 2.0 KiB to 1.0 PiB"
+        );
         let kept =
             Config { topic_expiry: second(60), flush_interval: second(10), heartbeat: second(0), ..Config::default() };
         kept.check().unwrap();
+    }
+
+    /// What flags come to, with what follows them.
+    fn given(args: &[String]) -> Config {
+        let command = Config::augment_args(clap::Command::new("stentor")).mut_args(|arg| arg.env(None::<&str>));
+        let matches = command.get_matches_from(std::iter::once("stentor").chain(args.iter().map(String::as_str)));
+        let mut config = Config::from_arg_matches(&matches).unwrap();
+        config.follow(|name| args.iter().any(|arg| arg.starts_with(&format!("--{name}="))));
+        config
+    }
+
+    /// The ends of what a flag may be given as, and something between.
+    fn ends(rule: &Rule) -> Option<(&'static str, Vec<String>)> {
+        // Evenly in their logarithm: a range is from bytes to pebibytes.
+        let between = |least: u64, most: u64| {
+            let (least, most) = ((least.max(1) as f64).ln(), (most as f64).ln());
+            ((least + fastrand::f64() * (most - least)).exp() as u64).max(1)
+        };
+        let counts = |least: u64, most: u64| [least, most, between(least, most).clamp(least, most)];
+        let sizes = |least: ByteSize, most: ByteSize| counts(least.0, most.0).map(|bytes| format!("{bytes}B"));
+        let [zero, most] = [Span::new(Duration::ZERO), Span::MOST].map(|span| span.to_string());
+        Some(match *rule {
+            Rule::Count { flag, least, most, .. } => {
+                (flag, counts(least, most).map(|count| count.to_string()).to_vec())
+            }
+            Rule::Size { flag, least, most, .. } => (flag, sizes(least, most).to_vec()),
+            Rule::NoneOr { flag, least, most, .. } => (flag, [&["0B".to_owned()][..], &sizes(least, most)].concat()),
+            Rule::NeverOr { flag, least, .. } => (flag, vec![zero, least.to_string(), most]),
+            Rule::Lasts { flag, .. } => (flag, vec!["1ns".to_owned(), most]),
+            Rule::Within { flag, most, .. } => (flag, vec![zero, most.to_string()]),
+            Rule::Other(_) => return None,
+        })
+    }
+
+    #[test]
+    fn each_flag_alone_is_taken_to_the_ends_of_its_range() {
+        for _ in 0..50 {
+            for (flag, values) in RANGES.iter().chain(RELATIONS).filter_map(ends) {
+                for value in values {
+                    for replay in [&[][..], &["--replay=a".to_owned()]] {
+                        let args = [&[format!("{flag}={value}")], replay].concat();
+                        given(&args).check().unwrap_or_else(|error| panic!("{args:?}: {error}"));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn two_that_are_both_set_and_do_not_go_together_are_named_with_what_they_were_given_as() {
+        for (args, said) in [
+            (
+                &["--max-message=2MiB", "--segment=1MiB"][..],
+                "--max-message 2.0 MiB does not fit into --segment 1.0 MiB: raise --segment to at least 2.0 MiB, or lower \
+                 --max-message",
+            ),
+            (
+                &["--replay=a", "--max-replay-message=2049KiB", "--segment=2MiB"],
+                "--max-replay-message 2049 KiB does not fit into --segment 2.0 MiB: ",
+            ),
+            (
+                &["--max-message=32MiB", "--retain=8MiB"],
+                "--retain 8.0 MiB holds fewer than two messages of --max-message 32.0 MiB: raise it to at least 64.0 MiB",
+            ),
+            (
+                &["--replay=a", "--max-replay-message=32MiB", "--retain=8MiB"],
+                "--retain 8.0 MiB holds fewer than two messages of --max-replay-message 32.0 MiB: ",
+            ),
+            (
+                &["--segment=1MiB", "--retain=1MiB"],
+                "--retain 1.0 MiB holds fewer than two segments of --segment 1.0 MiB: ",
+            ),
+            (
+                &["--max-message=2MiB", "--max-held=2MiB"],
+                "--max-held 2.0 MiB does not hold one message of --max-message 2.0 MiB: raise it to at least 2049 KiB, or \
+                 lower --max-message",
+            ),
+            (
+                &["--max-message=2MiB", "--max-held-per-ip=2MiB"],
+                "--max-held-per-ip 2.0 MiB does not hold one message of --max-message 2.0 MiB: ",
+            ),
+            (
+                &["--max-message=8KiB", "--max-assembly=8KiB"],
+                "--max-assembly 8.0 KiB does not hold one message of --max-message 8.0 KiB: raise it to at least 9.0 KiB",
+            ),
+            (&["--max-message=8KiB", "--max-assembly-per-ip=8KiB"], "--max-assembly-per-ip 8.0 KiB does not hold one "),
+            (
+                &["--max-subscriptions=11", "--max-subscriptions-total=10"],
+                "--max-subscriptions 11 is more than --max-subscriptions-total 10: raise --max-subscriptions-total, or ",
+            ),
+            (&["--workers=2", "--pin=0"], "--workers 2 is more than the 1 cores of --pin 0: "),
+        ] {
+            let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+            let error = given(&args).check().expect_err("they don't go together").0;
+            assert!(error.starts_with(said), "{args:?}: {error}");
+        }
     }
 }

@@ -6,6 +6,7 @@
 
 use std::{collections::HashSet, fmt, net::IpAddr, str::FromStr, time::Duration};
 
+use bytesize::ByteSize;
 use clap::ValueEnum;
 use ipnet::IpNet;
 
@@ -268,6 +269,25 @@ impl fmt::Display for Network {
     }
 }
 
+/// A size that is printed as what it is and not rounded, so that what is read from it is the same: `2.0 MiB`, but `2049 KiB`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Exactly(pub ByteSize);
+
+impl fmt::Display for Exactly {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0.to_string();
+        if text.parse::<ByteSize>() == Ok(self.0) {
+            return f.write_str(&text);
+        }
+        let bytes = self.0.as_u64();
+        match bytes.trailing_zeros() {
+            20.. => write!(f, "{} MiB", bytes >> 20),
+            10.. => write!(f, "{} KiB", bytes >> 10),
+            _ => write!(f, "{bytes} B"),
+        }
+    }
+}
+
 /// A token; never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
@@ -342,6 +362,24 @@ mod tests {
             assert!(wrong.parse::<Network>().is_err(), "{wrong}");
         }
         assert_eq!("250ms".parse::<Span>().unwrap().get(), Duration::from_millis(250));
+    }
+
+    #[test]
+    fn a_size_is_printed_as_what_it_is() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (3 << 19, "1.5 MiB"),
+            (64 << 20, "64.0 MiB"),
+            ((2 << 20) + 1024, "2049 KiB"),
+            ((2 << 20) + 1, "2097153 B"),
+            ((3 << 30) + (1 << 20), "3073 MiB"),
+            (u64::MAX - 1, "18446744073709551614 B"),
+        ] {
+            let shown = Exactly(ByteSize::b(bytes)).to_string();
+            assert_eq!(shown, text);
+            assert_eq!(shown.parse::<ByteSize>(), Ok(ByteSize::b(bytes)), "{shown}");
+        }
     }
 
     #[test]

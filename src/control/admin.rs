@@ -158,6 +158,10 @@ impl<E: Edge> Control<E> {
         {
             return Ok(Response::new(204).header("Allow", LOOK.1[0].1).into());
         }
+        // Probes ask by whatever name, and learn nothing that a page could use.
+        if !matches!(head.path(), "/healthz" | "/readyz") {
+            self.live.access.check_operator(head)?;
+        }
         match head.path() {
             "/" => look(head).map(|()| Response::new(200).body(TEXT, INDEX.as_bytes()).into()),
             "/healthz" => {

@@ -226,7 +226,8 @@ impl Figures {
         let help = "Publications taken in: from WebSocket clients, over HTTP, and from feeds or the embedding program";
         out.counters("publications", help, None, "source", by_source)?;
         let skipped = metrics.skipped_lines().map(|(why, lines)| (why.name().to_owned(), lines));
-        let help = "Lines of the recording that were not published as they are: bad, larger than --max-replay-message, refused";
+        let help = "Lines of the recording that were not published as they are: bad, larger than --max-replay-message, nested too deeply, \
+                    refused";
         out.counters("replay_skipped_lines", help, None, "why", skipped)?;
         self.worker_counters(out, "messages", "Messages received from WebSocket clients", None, |w| w.messages.get())?;
         self.worker_gauges(out, "cohorts", "Groups of subscribers with the same subscriptions", |w| w.cohorts.get())?;
@@ -334,7 +335,7 @@ impl Figures {
         out.gauge("tape_segments", "Segments of the tape", None, status.segments)?;
         let help = "Age of the oldest publication on the tape: how far back a subscriber can be resumed now";
         out.gauge("tape_oldest_age", help, Some(Unit::Seconds), age_us as f64 / 1e6)?;
-        let help = "How far back the tape reaches when it is full, at the rate of the last ten seconds";
+        let help = "How far back the tape reaches at least when it is full, at the rate of the last ten seconds";
         let holds = match self.context.shared.metrics.tape_holds_us.get() {
             0 => f64::INFINITY,
             us => us as f64 / 1e6,

@@ -360,14 +360,14 @@ impl<E: Edge> Control<E> {
     /// Says 503 without waiting. What the client has sent is read, so that closing doesn't reset the connection before the
     /// answer has arrived.
     fn turn_away(&mut self, newcomer: Newcomer<E::Socket>) {
-        let Newcomer { mut socket, peer, .. } = newcomer;
+        let Newcomer { mut socket, peer, by, received, .. } = newcomer;
         self.context.shared.metrics.refuse(Refusal::HttpFull);
         let (log, why) = (&self.context.shared.log, Refusal::HttpFull);
         tell!(log, Kind::Refused(why), self.now, INFO, { %peer, why = why.name() }, "refused");
         let mut answer = Vec::new();
         let text = "There are too many HTTP connections: try again later.";
         let refusal = refusal(503, text).header("Retry-After", "1").made_at(self.edge.wall_us());
-        refusal.keep_alive(false).write(&mut answer, false);
+        refusal.keep_alive(false).read_by(&self.readers_of(by, &received)).write(&mut answer, false);
         if let Sent::Took(_) = self.edge.send(&mut socket, &answer) {
             self.edge.finish(&mut socket);
             let _: Received = self.edge.receive(&mut socket, &mut self.read);

@@ -1,16 +1,16 @@
 //! For how long the tape holds what is on it, at the rate at which is published now: how long a subscriber may stall.
 //!
-//! The age of the oldest publication says that only of a tape that is full, and of the rate that there was. So once a second it is noted
-//! how far the tape has come, and its room is divided by what the last ten seconds' publications take of it in a second. What one
-//! takes is what it took in the newest segment that is whole, with all that is left unused in it; before there is one, it is reckoned
-//! from the bytes. At a steady rate, and once the tape is full, this and the age are the same.
+//! The age of the oldest publication says that only of a tape that is full, and of the rate that there was; and it goes up and down, by
+//! a segment, since the oldest goes as a whole. What counts is what is there in any case: what is left just after one has gone. So once a
+//! second it is noted how far the tape has come, and the publications that a full one holds at least are divided by those of a second, over
+//! the last ten. What a segment comes to is what the newest that is whole has; before there is one, it is reckoned from the bytes.
 
 use std::{collections::VecDeque, time::Duration};
 
 use super::Context;
 use crate::{
     clock::Moment,
-    tape::{self, TapeSettings, TapeStatus},
+    tape::{self, Entry, TapeStatus, Whole},
 };
 
 /// How often it is noted how far the tape has come.
@@ -41,10 +41,11 @@ impl Pace {
         let rate = self.rate(now, context.tape.head().0);
         // While somebody holds the tape for long, what it was a second ago is as good.
         let Some(status) = context.tape.try_status() else { return };
-        let lanes = context.tape.wanted().iter().count();
-        let cost = cost(&status, context.tape.written(), lanes);
-        let holds = room(context.tape.settings(), lanes) / (cost * rate);
-        context.shared.metrics.tape_holds_us.set(if holds.is_finite() { (holds * 1e6) as u64 } else { 0 });
+        let (settings, lanes) = (context.tape.settings(), context.tape.wanted().written().iter().count());
+        let whole = status.whole.unwrap_or_else(|| about(&status, context.tape.written(), settings.segment, lanes));
+        let least = tape::least(settings.retain, settings.segment, whole, lanes);
+        let holds = least as f64 / rate;
+        context.shared.metrics.tape_holds_us.set(if holds.is_finite() { ((holds * 1e6) as u64).max(1) } else { 0 });
     }
 
     /// Publications a second.
@@ -58,20 +59,9 @@ impl Pace {
     }
 }
 
-/// What one publication takes of the tape now; `written` is what all of them have, frames and index entries.
-fn cost(status: &TapeStatus, written: u64, lanes: usize) -> f64 {
-    match status.whole {
-        Some((publications, bytes)) => bytes as f64 / publications.max(1) as f64,
-        None => {
-            let each = written as f64 / status.publications.max(1) as f64;
-            tape::cost((each - size_of::<tape::Entry>() as f64).max(0.0), lanes)
-        }
-    }
-}
-
-/// What of `--retain` is filled on average: the oldest segment goes as a whole when there is no room.
-fn room(settings: &TapeSettings, lanes: usize) -> f64 {
-    // The index is half of what there is for a lane.
-    let segment = settings.segment as f64 * (lanes as f64 + 0.5);
-    (settings.retain as f64 - segment / 2.0).max(settings.segment as f64)
+/// What a segment will come to, of publications like those that there were; `written` is what all of them have, frames and index
+/// entries.
+fn about(status: &TapeStatus, written: u64, segment: usize, lanes: usize) -> Whole {
+    let each = written as f64 / status.publications.max(1) as f64;
+    Whole::about(segment, (each - size_of::<Entry>() as f64).max(0.0), lanes)
 }

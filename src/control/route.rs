@@ -109,6 +109,11 @@ impl<E: Edge> Control<E> {
         self.live.access.readers(head)
     }
 
+    /// The same of a refusal to a request that isn't read as one, of which these bytes came.
+    pub(super) fn readers_of(&self, by: Listener, begun: &[u8]) -> Readers {
+        if by == Listener::Admin { Readers::Untold } else { self.live.access.readers_of(begun) }
+    }
+
     /// What may be asked of a path; and what a browser asks before it lets a page ask (a preflight).
     fn options(&self, head: &Request<'_>) -> Result<Response<'static>, Refusal> {
         let methods = match head.path() {

@@ -18,7 +18,7 @@ use crate::{
     handover::{Arrival, Beginning, Listener, hand_to_fewest},
     http::{
         self, Response,
-        response::{CONTINUE, JSON, Readers},
+        response::{CONTINUE, JSON},
     },
     io::{Edge, Flushed, Received, Sent, Token},
     limits::Permit,
@@ -179,7 +179,7 @@ impl<E: Edge> Control<E> {
                 (next, if is_done { len } else { 0 })
             }
             Err(refusal) => {
-                self.connections[token as usize].readers = Readers::default();
+                self.readers_are_of(token, &input);
                 self.refuse(token, &refusal, false, false);
                 (Next::GoOn, input.len())
             }
@@ -363,6 +363,12 @@ impl<E: Edge> Control<E> {
         }
     }
 
+    /// Who reads the refusal of a request that isn't read as one, as far as what came of it says.
+    fn readers_are_of(&mut self, token: Token, begun: &[u8]) {
+        let readers = self.readers_of(self.connections[token as usize].by, begun);
+        self.connections[token as usize].readers = readers;
+    }
+
     /// From now on what is sent or taken has to move.
     pub(super) fn begin_pace(&mut self, token: Token) {
         let patience = self.patience();
@@ -456,6 +462,13 @@ impl<E: Edge> Control<E> {
         if !connection.is_said() {
             return self.evict(token, Eviction::Pace);
         }
+        if matches!(connection.stage, Stage::Head) {
+            // What came of the request says whose it is, not the one before.
+            let input = std::mem::take(&mut self.connections[token as usize].input);
+            self.readers_are_of(token, &input);
+            self.connections[token as usize].input = input;
+        }
+        let connection = &self.connections[token as usize];
         if connection.waits.is_some() {
             let text = "There is no room for one more answer: try again later.";
             self.context.shared.metrics.refuse(metrics::Refusal::HttpFull);
@@ -492,7 +505,7 @@ impl<E: Edge> Control<E> {
         self.edge.unwatch(&mut connection.socket);
         let reserved = std::mem::take(&mut connection.reserved);
         self.reserved -= usize::from(reserved);
-        let Connection { socket, peer, by, .. } = self.connections.remove(token as usize);
+        let Connection { socket, peer, by, readers, .. } = self.connections.remove(token as usize);
         let arrival = Arrival { socket, peer, permit, by, beginning: Beginning::Read(received) };
         let (why, arrival) = if self.is_draining() {
             (metrics::Refusal::Draining, arrival)
@@ -510,6 +523,7 @@ impl<E: Edge> Control<E> {
             return Next::Gone;
         }
         back.held = self.edge.held(&back.socket);
+        back.readers = readers;
         let again = self.connections.insert(back);
         debug_assert_eq!(again, token as usize, "a slab gives the place out first that was freed last");
         self.refuse(token, &http::Refusal::new(503, "The server is full: try again later."), false, false);

@@ -26,6 +26,8 @@ pub struct Lines {
     number: u64,
     line: Vec<u8>,
     outline: Outline,
+    /// The line that was read last has a line break.
+    has_end: bool,
 }
 
 /// What the next line is.
@@ -89,7 +91,7 @@ impl Lines {
             None => Source::Plain(raw),
         };
         source.buffered().fill_buf()?;
-        Ok(Lines { source, line_max, number: 0, line: Vec::new(), outline: Outline::default() })
+        Ok(Lines { source, line_max, number: 0, line: Vec::new(), outline: Outline::default(), has_end: true })
     }
 
     /// Reads the next line. A last line needs no line break.
@@ -114,6 +116,7 @@ impl Lines {
             }
             is_end = false;
             let end = memchr::memchr(b'\n', chunk);
+            self.has_end = end.is_some();
             let part = &chunk[..end.unwrap_or(chunk.len())];
             let kept = part.len() - part.iter().rev().take_while(|byte| **byte == 0).count();
             if kept > 0 {
@@ -152,6 +155,11 @@ impl Lines {
     /// The number of the line that was read last, counted from 1.
     pub fn number(&self) -> u64 {
         self.number
+    }
+
+    /// Whether the line that was read last ends with the file and not with a line break: it may not be all of it.
+    pub fn is_open(&self) -> bool {
+        !self.has_end
     }
 
     /// Whether the next line is here already: if not, reading it may block where the file is a pipe.
@@ -352,6 +360,20 @@ pub(crate) mod tests {
         let members = [gzip(&content[..7]), gzip(&content[7..])].concat();
         assert_eq!(all(&members, 10).unwrap(), expected);
         assert_eq!(all(b"", 10).unwrap(), []);
+    }
+
+    #[test]
+    fn the_last_line_is_open_if_nothing_ends_it() {
+        for (content, open) in
+            [("one\ntwo", true), ("one\ntwo\n", false), ("one\ntwo\0\0", true), ("one\ntwothree", true)]
+        {
+            let scratch = Scratch::new(content.as_bytes());
+            let mut lines = Lines::open(&scratch.0, 5).unwrap();
+            lines.read().unwrap();
+            assert!(!lines.is_open(), "{content:?}");
+            lines.read().unwrap();
+            assert_eq!(lines.is_open(), open, "{content:?}");
+        }
     }
 
     #[test]

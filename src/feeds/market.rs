@@ -2,13 +2,14 @@
 //!
 //! [`Market`] is a generator without clock or thread: from a seed it makes an endless row of [`Tick`]s, each with its own
 //! time. Prices are whole numbers of ticks that walk at random and are pulled back when they stray far; trades happen at the
-//! bid or the ask of the last quote. A few instruments make most of the noise, as in real markets, and once a minute the
-//! market *opens*: for two seconds six times as much happens, while the average stays what `--demo-rate` says.
+//! bid or the ask of the last quote. A few instruments make most of the noise, as in real markets, and at the end of each minute the
+//! market *opens*: for two seconds six times as much happens. That is saved before, so that from its first second on no more has
+//! happened than `--demo-rate` says, and after each minute just that.
 //!
 //! ```text
-//!  rate  6 ┤      ┌┐                                  ┌┐
-//!        1 ┤ ─────┘└──────────────────────────────────┘└────
-//!          0 s    5 7                                 65 67
+//!  rate  6 ┤              ┌┐              ┌┐
+//!        1 ┤ ─────────────┘└──────────────┘└───
+//!          0 s            58 60           118 120
 //! ```
 //!
 //! Cost: some hundred nanoseconds a publication, and 250 bytes an instrument.
@@ -44,7 +45,7 @@ pub struct Tick<'m> {
 
 impl Market {
     /// A market of `symbols` instruments (at least 1, at most [`SYMBOLS_MAX`]) that publishes `rate` times a second on
-    /// average, once each instrument has been quoted.
+    /// average.
     pub fn new(seed: u64, symbols: usize, rate: f64) -> Self {
         let mut random = Rng::with_seed(seed);
         let names = symbol_names(&mut random, symbols.clamp(1, SYMBOLS_MAX));
@@ -62,17 +63,15 @@ impl Market {
         Market::new(config.demo_seed, config.demo_symbols, config.demo_rate.per_second())
     }
 
-    /// The next publication: first one quote of each instrument, all at the time 0; then what chance brings.
+    /// The next publication: first one quote of each instrument, of which the first is at the time 0; then what chance brings.
     pub fn next(&mut self) -> Tick<'_> {
         self.data.clear();
-        let (at, chosen) = if self.opened < self.instruments.len() {
-            self.opened += 1;
-            (0.0, self.opened - 1)
-        } else {
-            (self.clock.advance(&mut self.random), self.draw())
-        };
+        let at = if self.opened == 0 { 0.0 } else { self.clock.advance(&mut self.random) };
+        let is_first = self.opened < self.instruments.len();
+        let chosen = if is_first { self.opened } else { self.draw() };
+        self.opened += usize::from(is_first);
         let instrument = &mut self.instruments[chosen];
-        let topic = if at > 0.0 && self.random.f64() < TRADES {
+        let topic = if !is_first && self.random.f64() < TRADES {
             instrument.trade(&mut self.random, &mut self.data);
             &instrument.trades
         } else {
@@ -106,8 +105,8 @@ struct Clock {
 
 impl Clock {
     const OPENS_EVERY: f64 = 60.0;
-    /// The first one comes soon, so that somebody who has just started the server sees it.
-    const OPENS_AT: f64 = 5.0;
+    /// At the end of the minute: what happens then was saved before.
+    const OPENS_AT: f64 = Self::OPENS_EVERY - Self::OPEN_FOR;
     const OPEN_FOR: f64 = 2.0;
     const OPEN_TIMES: f64 = 6.0;
 
@@ -307,14 +306,14 @@ mod tests {
     fn every_instrument_is_quoted_once_at_the_start() {
         let mut market = Market::new(SEED, 300, 1000.0);
         let mut topics = HashSet::new();
-        for _ in 0..300 {
+        for nth in 0..300 {
             let tick = market.next();
             let symbol = tick.topic.strip_prefix("q.demo.").unwrap();
-            assert_eq!(tick.at_us, 0);
+            assert_eq!(tick.at_us == 0, nth == 0, "one at once, and the others at the rate");
             assert!((2..=5).contains(&symbol.len()) && symbol.bytes().all(|byte| byte.is_ascii_uppercase()));
             assert!(topics.insert(symbol.to_owned()));
         }
-        assert!(market.next().at_us > 0);
+        assert!((200_000..600_000).contains(&market.next().at_us));
     }
 
     #[test]
@@ -350,16 +349,31 @@ mod tests {
     fn the_rate_holds_on_average_and_rises_at_the_open() {
         let mut market = Market::new(SEED, 10, 500.0);
         let mut per_second = vec![0u64; 600];
-        for _ in 0..10 {
-            market.next();
-        }
         while let Some(count) = per_second.get_mut((market.next().at_us / 1_000_000) as usize) {
             *count += 1;
         }
         let total: u64 = per_second.iter().sum();
         assert!(total.abs_diff(300_000) < 3_000, "{total}");
-        assert!(per_second[5] > 2_700 && per_second[6] > 2_700 && per_second[65] > 2_700);
-        assert!((300..500).contains(&per_second[7]) && (300..500).contains(&per_second[4]));
+        assert!(per_second[58] > 2_700 && per_second[59] > 2_700 && per_second[118] > 2_700);
+        assert!((300..500).contains(&per_second[57]) && (300..500).contains(&per_second[60]));
+    }
+
+    #[test]
+    fn from_the_start_on_there_is_never_more_than_the_rate_allows() {
+        for (symbols, rate) in [(10, 500.0), (3000, 500.0), (300, 1000.0), (300, 2.0)] {
+            let mut market = Market::new(SEED, symbols, rate);
+            let (mut count, mut at) = (0.0f64, 0.0);
+            while at < 180.0 {
+                at = market.next().at_us as f64 / 1e6;
+                count += 1.0;
+                let most = rate * at;
+                // Chance may bring a little more: six standard deviations of it.
+                assert!(
+                    count <= 1.0 + most + 6.0 * (most + 1.0).sqrt(),
+                    "{count} in {at} s, of {rate}/s and {symbols} symbols"
+                );
+            }
+        }
     }
 
     #[test]

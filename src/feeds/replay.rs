@@ -7,11 +7,12 @@
 //! `--max-gap` is cut to that.
 //!
 //! What would be a larger message than `--max-replay-message`, with the envelope around it, is left out: it takes its number, counted
-//! and logged, and subscribers are told. What clients may publish has
+//! and logged, and subscribers are told; and so is data that is nested more deeply than readers take. What clients may publish has
 //! nothing to do with it: full order books of real sessions are larger than what a client of one's own would be allowed.
 //!
 //! A bad line is skipped and counted, never fatal, and nothing else is lost by it; the first few are logged with their
-//! number and what was wrong. Memory is bounded: one read buffer, one line, one batch, and the set of topics counted.
+//! number and what was wrong. Of a recording that is cut off or damaged what comes before is published, again and again with `--loop`; the
+//! log says once where it breaks off. Memory is bounded: one read buffer, one line, one batch, and the set of topics counted.
 //!
 //! Cost: reading, decompressing and parsing one line, some microseconds; `--speed max` is bound by that.
 
@@ -38,7 +39,13 @@ use super::{
 use crate::{
     config::{Config, Speed},
     metrics::Skipped,
-    protocol::{envelope::AROUND_MAX, name::Topic, ndjson, object::Fields},
+    protocol::{
+        DEPTH_MAX,
+        envelope::AROUND_MAX,
+        name::Topic,
+        ndjson,
+        object::{Fields, ObjectError},
+    },
 };
 
 /// How a recording is replayed.
@@ -159,6 +166,8 @@ pub struct Summary {
     pub skipped: u64,
     /// Lines that would have been larger messages than `--max-replay-message`.
     pub too_large: u64,
+    /// Lines with data that is nested too deeply.
+    pub too_deep: u64,
     /// Publications that the server refused.
     pub refused: u64,
     /// Publications whose timestamp was before an earlier one's.
@@ -222,12 +231,16 @@ impl Replay {
         let mut schedule = Schedule::new(self.options.speed, self.options.gap_max, started);
         loop {
             let before = self.summary.publications;
-            match self.pass(&mut schedule, &mut sink, stop) {
-                Ok(Pass::End) if self.options.repeat && self.summary.publications > before => {}
+            let passed = self.pass(&mut schedule, &mut sink, stop);
+            // With nothing in the file to publish, going on would be a busy loop for ever.
+            let repeats = self.options.repeat && self.summary.publications > before;
+            match passed {
+                Ok(Pass::End) if repeats => {}
                 Ok(_) => break,
+                // The same again next time, unlike what a disk says.
+                Err(error) if repeats && error.raw_os_error().is_none() => self.note_break(&error),
                 Err(error) => {
-                    self.summary.broken = true;
-                    tracing::error!("replay {}: behind line {}: {error}", self.path.display(), self.lines.number());
+                    self.note_break(&error);
                     break;
                 }
             }
@@ -277,7 +290,17 @@ impl Replay {
             let record = match line {
                 Ok(record) => record,
                 Err(wrong) => {
-                    wrong.note(&mut self.summary, sink, &self.path, number);
+                    if !self.lines.is_open() {
+                        wrong.note(&mut self.summary, sink, &self.path, number);
+                    } else if !std::mem::replace(&mut self.summary.broken, true) {
+                        let Wrong(why, what) = wrong;
+                        Wrong(why, format!("the file breaks off in it: {what}")).note(
+                            &mut self.summary,
+                            sink,
+                            &self.path,
+                            number,
+                        );
+                    }
                     continue;
                 }
             };
@@ -307,8 +330,8 @@ impl Replay {
             self.topics.see(&record.topic);
             match record.data {
                 Ok(data) => self.gathered.add(&record.topic, data, number),
-                Err(too_large) => {
-                    too_large.note(&mut self.summary, sink, &self.path, number);
+                Err(left_out) => {
+                    left_out.note(&mut self.summary, sink, &self.path, number);
                     self.gathered.add_too_large(&record.topic, number);
                 }
             }
@@ -319,6 +342,18 @@ impl Replay {
 
     fn send(&mut self, sink: &mut impl Sink) {
         send(&mut self.gathered, self.gathered_due.take(), sink, &mut self.summary, &self.path);
+    }
+
+    /// Says once where the recording breaks off.
+    fn note_break(&mut self, error: &io::Error) {
+        if std::mem::replace(&mut self.summary.broken, true) {
+            return;
+        }
+        let (path, line, taken) = (self.path.display(), self.lines.number(), self.lines.taken());
+        let what = if error.kind() == io::ErrorKind::UnexpectedEof { "cut off" } else { "damaged" };
+        tracing::warn!(
+            "replay {path}: it is {what} behind line {line}, in its first {taken} bytes: {error}; what comes before was published"
+        );
     }
 
     fn log_summary(&self) {
@@ -333,6 +368,7 @@ impl Replay {
             bytes = s.bytes,
             skipped_lines = s.skipped,
             too_large = s.too_large,
+            too_deep = s.too_deep,
             refused = s.refused,
             backwards = s.backwards,
             cut_gaps = s.cut_gaps,
@@ -370,6 +406,7 @@ impl Wrong {
         let count = match why {
             Skipped::Bad => &mut summary.skipped,
             Skipped::TooLarge => &mut summary.too_large,
+            Skipped::TooDeep => &mut summary.too_deep,
             Skipped::Refused => &mut summary.refused,
         };
         sink.skipped(*why);
@@ -399,7 +436,7 @@ fn note_first(count: &mut u64, path: &Path, line: u64, wrong: &str) {
 struct Record<'a> {
     ts_ns: u64,
     topic: Cow<'a, str>,
-    /// What is published, or why that is too large: then it takes its number, which subscribers are told.
+    /// What is published, or why that can be carried to nobody: then it takes its number, which subscribers are told.
     data: Result<&'a [u8], Wrong>,
 }
 
@@ -426,7 +463,11 @@ impl<'a> Record<'a> {
     fn read(line: &'a [u8], options: &Options) -> Result<Self, Wrong> {
         let text = ndjson::text(line).map_err(|error| error.to_string())?;
         let mut fields = Fields::new(&["ts_ns", "topic", "data"]);
-        fields.read(text).map_err(|error| ndjson::LineError::from(error).to_string())?;
+        let is_too_deep = match fields.read(text) {
+            Ok(()) => false,
+            Err(ObjectError::TooDeep("data")) => true,
+            Err(error) => return Err(ndjson::LineError::from(error).to_string().into()),
+        };
         let ts_ns = fields.get(0).ok_or_else(|| r#"expected a field "ts_ns", found none"#.to_owned())?.get();
         let Ok(ts_ns) = ts_ns.parse() else {
             return Err(format!(r#"expected "ts_ns" to be a whole number of nanoseconds, found {ts_ns:.40}"#).into());
@@ -434,6 +475,11 @@ impl<'a> Record<'a> {
         let topic = ndjson::topic(fields.get(1)).map_err(|error| error.to_string())?;
         Topic::check(&topic, options.topic_length_max).map_err(|error| format!(r#""topic": {error}"#))?;
         let data = ndjson::data(fields.get(2)).map_err(|error| error.to_string())?.get().as_bytes();
+        if is_too_deep {
+            let text =
+                format!("left out of {topic}: data nested more than {DEPTH_MAX} deep, which some readers don't take");
+            return Ok(Record { ts_ns, topic, data: Err(Wrong(Skipped::TooDeep, text)) });
+        }
         Ok(Record { ts_ns, topic, data: Ok(data) })
     }
 }
@@ -565,6 +611,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_nested_too_deeply_keeps_its_place_too_and_names_the_bound() {
+        let nested = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth));
+        let (most, deeper, deepest) = (nested(DEPTH_MAX), nested(DEPTH_MAX + 1), nested(2000));
+        let content = [
+            &line(1, "a", &most),
+            &line(1, "b", &deeper),
+            &line(1, "a", &deepest),
+            &format!("{{\"data\":{deeper},\"topic\":\"no name\",\"ts_ns\":1}}\n"),
+            &format!("{{\"ts_ns\":{deeper},\"topic\":\"a\",\"data\":1}}\n"),
+            &line(1, "b", "2"),
+        ];
+        let content = content.map(String::as_str).concat();
+        let (summary, published, _) = run(content.as_bytes(), Options { message_max: 1 << 20, ..OPTIONS });
+        let told: Vec<_> = published.iter().map(|(topic, data, _)| (&**topic, &**data)).collect();
+        assert_eq!(told, [("a", &*most), ("b", "too large"), ("a", "too large"), ("b", "2")]);
+        assert_eq!((summary.publications, summary.too_deep, summary.too_large, summary.skipped), (2, 2, 0, 2));
+        let bytes = line(1, "b", &deeper);
+        let record = Record::parse(bytes.trim_end().as_bytes(), &Options { message_max: 1 << 20, ..OPTIONS }).unwrap();
+        let said = "left out of b: data nested more than 120 deep, which some readers don't take";
+        assert_eq!(record.data, Err(Wrong(Skipped::TooDeep, said.into())));
+    }
+
+    #[test]
     fn a_bad_line_says_what_was_expected_and_what_was_found() {
         let long = line(1, "a", &format!("\"{}\"", "x".repeat(200)));
         for (text, wrong) in [
@@ -667,6 +736,47 @@ mod tests {
         let (summary, published, _) = run(&packed[..packed.len() - 30], OPTIONS);
         assert!(summary.broken && summary.publications > 10_000, "{summary:?}");
         assert_eq!(published.len() as u64, summary.publications);
+    }
+
+    #[test]
+    fn a_recording_that_is_cut_off_goes_round_with_what_is_whole() {
+        let whole: String = (0..3000).map(|n| line(n, "a", &fastrand::u64(..).to_string())).collect();
+        let plain = [whole.as_bytes(), b"{\"ts_ns\":3000,\"topic\":\"a\",\"da"].concat();
+        let long =
+            [whole.as_bytes(), b"{\"ts_ns\":3000,\"topic\":\"a\",\"data\":[", "1,".repeat(5000).as_bytes()].concat();
+        let (gzip, zstd) = (gzip(whole.as_bytes()), zstd::encode_all(whole.as_bytes(), 1).unwrap());
+        let mut damaged = gzip.clone();
+        // Of its checksum.
+        *damaged.iter_mut().nth_back(6).unwrap() ^= 1;
+        let noise: Vec<u8> = (0..20_000).map(|_| fastrand::u8(b' '..b'~')).collect();
+        let noise = zstd::encode_all(&[whole.as_bytes(), &noise].concat()[..], 1).unwrap();
+        for (content, bad) in [
+            (&plain[..], 1),
+            (&long, 0),
+            (&gzip[..gzip.len() - 9], 0),
+            (&gzip[..gzip.len() / 2], 0),
+            (&damaged, 0),
+            (&zstd[..zstd.len() - 5], 0),
+            (&noise[..noise.len() - 5000], 0),
+        ] {
+            let (scratch, recorder) = (Scratch::new(content), Recorder::default());
+            let (tell, stop) = crossbeam_channel::bounded(0);
+            let replay = Replay::open(&scratch.0, Options { repeat: true, ..OPTIONS }).unwrap();
+            let (once, ..) = run(content, OPTIONS);
+            let thread = spawn(replay, recorder.clone(), stop);
+            while (recorder.0.lock().batches.iter().sum::<usize>() as u64) < 3 * once.publications
+                && !thread.is_finished()
+            {
+                std::thread::yield_now();
+            }
+            drop(tell);
+            let summary = thread.join().unwrap();
+            assert!(once.publications > 100 && summary.publications >= 3 * once.publications, "{summary:?}, {once:?}");
+            assert!(summary.broken && once.broken);
+            // Told once, however often it goes round.
+            assert_eq!((summary.skipped, once.skipped), (bad, bad), "{summary:?}");
+            assert_eq!(recorder.0.lock().skipped.len(), (summary.skipped + summary.too_large) as usize);
+        }
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //! 11.2: whatever a proxy in front and this server could understand differently, so that one request might pass for two,
 //! is refused rather than repaired. Lines end in CR LF and are not folded, one length says where the body ends, one
 //! `Host` says whom it is for, and the values that are read here are visible ASCII. What others are is nobody's business here
-//! (RFC 9110 section 5.5): proxies send the names of cities in them, in whatever letters.
+//! (RFC 9110 section 5.5): proxies send the names of cities in them, in whatever letters. What proxies say of the way that a request has
+//! come ([`FORWARDED`]) is begun by whoever sent it, and read from its end: whatever bytes are before that, the rest counts.
 //!
 //! [`parse`] is called with everything read so far, again and again until the head is whole. What is obviously not HTTP
 //! (a TLS greeting, say) is refused at its first bytes. Values borrow from that buffer.
@@ -64,6 +65,9 @@ const READ: [&str; 22] = [
     "Via",
     "X-Forwarded-For",
 ];
+
+/// The headers by which a proxy says that it has passed a request on. Each appends to what is there.
+pub const FORWARDED: [&str; 3] = ["Forwarded", "X-Forwarded-For", "Via"];
 
 /// How a request's body is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,7 +149,7 @@ fn parse_later(bytes: &[u8], bounds: Bounds) -> Result<Option<(Request<'_>, usiz
     let line = line.get(start..).and_then(|line| str::from_utf8(line).ok()).ok_or_else(not_http)?;
     let mut words = line.trim_end_matches(['\r', '\n']).split(' ');
     let (Some(method), Some(target), Some(_), None) = (words.next(), words.next(), words.next(), words.next()) else {
-        return Err(not_http());
+        return Err(explain_line(bytes).unwrap_or_else(not_http));
     };
     let mut headers = vec![EMPTY_HEADER; bounds.headers];
     match httparse::parse_headers(rest, &mut headers) {
@@ -174,6 +178,30 @@ fn is_later_version(bytes: &[u8]) -> bool {
     version(bytes).and_then(|version| version.strip_prefix(b"1.")).is_some_and(|minor| matches!(minor, [b'2'..=b'9']))
 }
 
+/// What is there of a head that was refused, or of which no more came: from which page and for whom, so that it can be said who may
+/// read the refusal. All else is as if it weren't there.
+pub fn outline(bytes: &[u8]) -> Request<'_> {
+    let lines = bytes.trim_ascii_start().split_inclusive(|&byte| byte == b'\n');
+    // The last may not be all of it.
+    let lines = lines.map_while(|line| line.strip_suffix(b"\n")).map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+    let headers = lines.skip(1).take_while(|line| !line.is_empty()).filter_map(|line| {
+        let colon = memchr::memchr(b':', line)?;
+        let (name, value) = (line.get(..colon)?, line.get(colon.saturating_add(1)..)?);
+        let name = str::from_utf8(name).ok().filter(|name| is_among(&["Host", "Origin"], name))?;
+        let value = str::from_utf8(value).ok().filter(|value| value.bytes().all(is_visible))?;
+        Some((name, value.trim_matches([' ', '\t'])))
+    });
+    Request {
+        method: "",
+        is_http11: false,
+        keep_alive: false,
+        body: Body::None,
+        expect_continue: false,
+        path_and_query: "*",
+        headers: headers.collect(),
+    }
+}
+
 impl<'b> Request<'b> {
     /// The path as sent, from its `/` to before the `?`.
     pub fn path(&self) -> &'b str {
@@ -199,11 +227,6 @@ impl<'b> Request<'b> {
     pub fn query(&self) -> impl Iterator<Item = (Cow<'b, str>, Cow<'b, str>)> + use<'b> {
         let query = self.path_and_query.split_once('?').map_or("", |(_, query)| query);
         form_urlencoded::parse(query.as_bytes())
-    }
-
-    /// The first value of this name in the query.
-    pub fn query_value(&self, name: &str) -> Option<Cow<'b, str>> {
-        self.query().find(|(key, _)| key == name).map(|(_, value)| value)
     }
 
     /// The value of a parameter that may be given once.
@@ -420,9 +443,13 @@ fn path_and_query<'b>(method: &str, target: &'b str) -> Result<&'b str, Refusal>
 fn visible<'b>(headers: &[httparse::Header<'b>]) -> Result<Vec<(&'b str, &'b str)>, Refusal> {
     let mut visible = Vec::with_capacity(headers.len());
     for header in headers {
-        let is_visible = header.value.iter().all(|&byte| matches!(byte, b'\t' | b' '..=b'~'));
+        let is_visible = header.value.iter().all(|&byte| is_visible(byte));
         match str::from_utf8(header.value) {
             Ok(value) if is_visible => visible.push((header.name, value)),
+            // RFC 7239 section 6.2 calls so whom a proxy doesn't know.
+            _ if is_among(&FORWARDED, header.name) => {
+                visible.extend([(header.name, "unknown"), (header.name, visible_end(header.value))]);
+            }
             _ if !is_read(header.name) => {}
             _ => {
                 let text =
@@ -434,9 +461,24 @@ fn visible<'b>(headers: &[httparse::Header<'b>]) -> Result<Vec<(&'b str, &'b str
     Ok(visible)
 }
 
+fn is_visible(byte: u8) -> bool {
+    matches!(byte, b'\t' | b' '..=b'~')
+}
+
+/// The elements of a list behind the last one that isn't visible ASCII.
+fn visible_end(value: &[u8]) -> &str {
+    let end = value.rsplit(|&byte| !is_visible(byte)).next().unwrap_or_default();
+    let end = str::from_utf8(end).unwrap_or_default();
+    end.split_once(',').map_or("", |(_, elements)| elements)
+}
+
 /// Whether anything here reads this header.
 fn is_read(name: &str) -> bool {
-    READ.iter().any(|read| read.eq_ignore_ascii_case(name))
+    is_among(&READ, name)
+}
+
+fn is_among(names: &[&str], name: &str) -> bool {
+    names.iter().any(|one| one.eq_ignore_ascii_case(name))
 }
 
 /// `httparse` takes a lone line feed for a line's end; others don't.
@@ -478,9 +520,13 @@ fn too_long(bytes: &[u8]) -> Refusal {
 
 /// A sentence for what `httparse` found wrong.
 fn explain(error: Error, bytes: &[u8]) -> Refusal {
+    // It takes what follows a whole line for the next one.
+    let in_line = matches!(error, Error::Version | Error::Token | Error::Status | Error::NewLine);
+    if let Some(refusal) = explain_line(bytes).filter(|_| in_line) {
+        return refusal;
+    }
     match error {
         Error::TooManyHeaders => Refusal::new(431, "There are too many headers."),
-        Error::Version if is_other_version(bytes) => Refusal::new(505, "The versions served here are 1.1 and 1.0."),
         Error::Version | Error::Token | Error::Status => not_http(),
         Error::NewLine => Refusal::new(400, "A line ends in a carriage return without a line feed."),
         Error::HeaderValue => Refusal::new(400, "A header's value has a control character."),
@@ -488,16 +534,59 @@ fn explain(error: Error, bytes: &[u8]) -> Refusal {
     }
 }
 
-/// Whether the request line, as far as it is there, ends like that of another version of HTTP.
-fn is_other_version(bytes: &[u8]) -> bool {
-    version(bytes).is_some_and(|number| number.first().is_some_and(u8::is_ascii_digit))
+/// What is wrong with the request line, as far as it is there (RFC 9112 section 3); none if it is a method, a target and a version that
+/// is served, with a blank between them.
+fn explain_line(bytes: &[u8]) -> Option<Refusal> {
+    let words: Vec<&[u8]> = line(bytes).split(|&byte| byte == b' ').collect();
+    let is_method = |word: &[u8]| !word.is_empty() && word.iter().all(|&byte| is_token(byte));
+    let is_version = |word: &&[u8]| word.get(..5).is_some_and(|name| name.eq_ignore_ascii_case(b"HTTP/"));
+    if !words.first().is_some_and(|method| is_method(method)) {
+        return Some(not_http());
+    }
+    let said = |text: &'static str| Some(Refusal::new(400, text));
+    match (words.iter().rposition(is_version), &words[..]) {
+        (None, [_, [b'/', ..]]) => said("The request line has no version: expected HTTP/1.1 behind the target."),
+        (None, _) => Some(not_http()),
+        (Some(at), _) if at.saturating_add(1) < words.len() => {
+            said("There is something behind the version in the request line.")
+        }
+        (Some(_), [_, _]) => said("The request line has no target: expected one between the method and the version."),
+        (Some(_), [_, _, version]) => explain_version(version),
+        (Some(_), _) => said("The request line has too many blanks: expected one on either side of the target."),
+    }
+}
+
+/// What is wrong with a version, of which each number is one digit (RFC 9112 section 2.3); none if it is served.
+fn explain_version(version: &[u8]) -> Option<Refusal> {
+    match version.strip_prefix(b"HTTP/") {
+        Some([b'1', b'.', minor]) if minor.is_ascii_digit() => None,
+        Some([major, b'.', minor]) if major.is_ascii_digit() && minor.is_ascii_digit() => {
+            Some(Refusal::new(505, "The versions served here are 1.1 and 1.0."))
+        }
+        _ => {
+            let found: String = String::from_utf8_lossy(version).escape_debug().take(32).collect();
+            let text = format!(
+                "The version in the request line is malformed: expected HTTP/1.1 or HTTP/1.0, with one digit on either side of the \
+                 point; found \"{found}\"."
+            );
+            Some(Refusal::new(400, text))
+        }
+    }
+}
+
+/// Whether a method may have it (RFC 9110 section 5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// The request line, as far as it is there.
+fn line(bytes: &[u8]) -> &[u8] {
+    bytes.trim_ascii_start().split(|&byte| byte == b'\r' || byte == b'\n').next().unwrap_or_default()
 }
 
 /// The version in the request line, as far as it is there.
 fn version(bytes: &[u8]) -> Option<&[u8]> {
-    let line = bytes.trim_ascii_start().split(|&byte| byte == b'\r' || byte == b'\n').next().unwrap_or_default();
-    let version = line.rsplit(|&byte| byte == b' ').next().unwrap_or_default();
-    version.strip_prefix(b"HTTP/")
+    line(bytes).rsplit(|&byte| byte == b' ').next().unwrap_or_default().strip_prefix(b"HTTP/")
 }
 
 /// What is wrong with a header's name, from the first line that has something wrong.

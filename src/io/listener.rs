@@ -46,6 +46,8 @@ pub fn listen(address: SocketAddr, count: usize, options: ListenOptions) -> io::
 }
 
 fn bind(address: SocketAddr, shared: bool, options: ListenOptions) -> io::Result<Socket> {
+    // A socket of IPv6 alone has no IPv4 address.
+    let address = plain(address);
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // REUSEADDR: a restarted server takes its port back while old connections are still in TIME_WAIT.
     socket.set_reuse_address(true)?;
@@ -119,7 +121,8 @@ fn take(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, SocketAddr)> {
     peer.map(|peer| (socket, plain(peer))).ok_or_else(|| io::ErrorKind::ConnectionAborted.into())
 }
 
-/// An IPv4 address in the disguise of IPv6, as a socket for both (one that was passed to this process) has it, as what it is.
+/// An IPv4 address in the disguise of IPv6, as people write it, or as a socket for both (one that was passed to this process) has it,
+/// as what it is.
 fn plain(peer: SocketAddr) -> SocketAddr {
     match peer.ip().to_canonical() {
         ip if ip == peer.ip() => peer,

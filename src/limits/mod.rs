@@ -21,6 +21,7 @@ use std::{
     },
 };
 
+use bytesize::ByteSize;
 use parking_lot::{Mutex, MutexGuard};
 
 use self::account::{Accounts, PARTS, Shares, TABLES, take};
@@ -49,6 +50,12 @@ pub struct Bounds {
 impl Bounds {
     /// Those of the settings.
     pub fn of(config: &Config) -> Bounds {
+        // An address that was given no share has room for a message, which may be more than half.
+        let room = |set: Option<ByteSize>, whole: ByteSize| {
+            let set = set.map(|size| size.as_u64() as usize);
+            let least = if set.is_none() { config.message_room() as usize } else { 0 };
+            share(set, whole.as_u64() as usize).max(least)
+        };
         Bounds {
             connections: config.max_connections,
             assembly: config.max_assembly.as_u64() as usize,
@@ -59,11 +66,8 @@ impl Bounds {
                 share(config.max_subscriptions_per_ip, config.max_subscriptions_total),
                 share(config.max_topics_per_ip, config.max_topics),
                 share(config.max_values_per_ip.map(|size| size.as_u64() as usize), config.max_values.as_u64() as usize),
-                share(
-                    config.max_assembly_per_ip.map(|size| size.as_u64() as usize),
-                    config.max_assembly.as_u64() as usize,
-                ),
-                share(config.max_held_per_ip.map(|size| size.as_u64() as usize), config.max_held.as_u64() as usize),
+                room(config.max_assembly_per_ip, config.max_assembly),
+                room(config.max_held_per_ip, config.max_held),
             ],
         }
     }

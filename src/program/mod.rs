@@ -20,7 +20,6 @@ mod writer;
 use std::{
     fmt::Arguments,
     io::{self, Write},
-    net::SocketAddr,
     process::ExitCode,
     sync::{Arc, atomic::AtomicBool},
     time::Duration,
@@ -42,7 +41,7 @@ use self::{
 use crate::{
     check,
     cli::{self, Cli, Task},
-    config::{Config, LIVE},
+    config::{Config, LIVE, Shown},
     server::{Server, StartError},
     signals,
     tools::top,
@@ -54,13 +53,19 @@ const TARGET: &str = "stentor";
 /// What the program does from its start to its end.
 pub fn main() -> ExitCode {
     heap::give_back();
-    let cli = cli::parse_from(std::env::args_os()).unwrap_or_else(|error| error.exit());
+    let cli = match cli::parse_from(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => error.exit(),
+        Err(help) => return printed(help.print(), 0),
+    };
     if cli.print_config {
         return print(cli.settings.to_string().as_bytes());
     }
     if let Some(Task::Top(options)) = &cli.task {
         return match top::run(options) {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(Some(frame)) => print(frame.as_bytes()),
+            // Nothing is left to be said, and the terminal may be gone.
+            Ok(None) => ExitCode::SUCCESS,
             Err(error) => {
                 complain(format_args!("stentor top: {error}"));
                 ExitCode::FAILURE
@@ -80,8 +85,8 @@ pub fn main() -> ExitCode {
     };
     if cli.check {
         let report = check::check(&cli.config, &sockets);
-        let printed = print(format!("{}\n{report}", cli.settings).as_bytes());
-        return if report.would_start() { printed } else { ExitCode::FAILURE };
+        let text = format!("{}\n{report}", cli.settings);
+        return printed(write(text.as_bytes()), if report.would_start() { 0 } else { 1 });
     }
     let log = Log::start(&cli);
     match run(cli, sockets, &log) {
@@ -90,12 +95,25 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// To standard output; whoever reads it may have gone.
+/// To standard output, which ends the program.
 fn print(text: &[u8]) -> ExitCode {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(text).and_then(|()| out.flush()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
+    printed(write(text), 0)
+}
+
+fn write(text: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text).and_then(|()| out.flush())
+}
+
+/// What the program ends with when it has printed, if all else was well: `code`. Whoever reads it may have had enough, or may want
+/// the code alone; but what a full disk doesn't take is missing.
+fn printed(written: io::Result<()>, code: u8) -> ExitCode {
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            complain(format_args!("stentor: standard output: {error}"));
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::from(code),
     }
 }
 
@@ -121,16 +139,16 @@ fn run(mut cli: Cli, sockets: Vec<Socket>, log: &Log) -> Result<(), StartError> 
     let manager = Arc::new(Manager::of_environment());
     let server = builder.replay_progress(bar::Bar::default().draw()).start();
     let mut server = server.inspect_err(|error| manager.tell(&News::Failed(&error.to_string())))?;
-    for address in server.addresses() {
+    for address in server.addresses().iter().map(|address| Shown(*address)) {
         tracing::info!(target: TARGET, "listening on http://{address}/ (subscribe at ws://{address}/ws)");
     }
-    if let Some(address) = server.admin_address() {
+    if let Some(address) = server.admin_address().map(Shown) {
         tracing::info!(target: TARGET, "for operators: http://{address}/ (health, metrics, who is slow)");
     }
     let mut pulse = server.pulse();
     let watch = manager.watch(move || pulse.feel());
     let watch = watch.map_err(|cause| StartError::thread("watchdog".into(), &cli.config, cause))?;
-    let addresses: Vec<String> = server.addresses().iter().map(SocketAddr::to_string).collect();
+    let addresses: Vec<String> = server.addresses().iter().map(|address| Shown(*address).to_string()).collect();
     let listens = format!("Listens on {}", addresses.join(", "));
     manager.tell(&News::Ready(&listens));
     for signal in signals.forever() {

@@ -31,6 +31,7 @@ pub use code::ErrorCode;
 pub use command::{Command, Id, Mode, Op, Sub};
 pub use declared::Declared;
 pub use envelope::{Envelope, Payload, update_prefix};
+pub(crate) use json::DEPTH_MAX;
 #[cfg(fuzzing)]
 pub use json::Json;
 pub use name::{PATTERN_SEGMENTS_MAX, Topic, is_pattern, matches};

@@ -33,7 +33,7 @@ mod tests;
 mod writer;
 
 pub use reader::{Published, Reader, Run};
-pub use segment::{Entry, cost};
+pub use segment::{Entry, Whole, least};
 pub use writer::{About, Appended, Appender, Tape, TapeSettings, TapeStatus};
 
 /// A publication's number on the tape, counted from 0; also the number of publications before it.

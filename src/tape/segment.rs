@@ -96,14 +96,60 @@ const BLOCKS_MAX: usize = BLOCKS * LANES;
 /// A frame of so many bytes for an entry: smaller publications fill a segment's index before its bytes.
 const FRAME: usize = 128;
 
-/// About how much of `--retain` one publication takes whose frames have so many bytes, all lanes together, in so many lanes. What
-/// counts is memory, used or not: a segment has an index of half as many bytes as it has for a lane, and ends when that is full, or
-/// when one lane asks for a block too many while the last blocks of the others are half full.
-pub fn cost(frames: f64, lanes: usize) -> f64 {
-    let (entry, lanes) = (size_of::<Entry>() as f64, lanes.max(1) as f64);
-    let used = 1.0 - (lanes - 1.0) / (2.0 * BLOCKS as f64 * lanes);
-    let index = frames / lanes * (entry / FRAME as f64);
-    (frames + entry.max(index)) / used
+/// What a segment has when it is filled no further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Whole {
+    /// Publications.
+    pub publications: u64,
+    /// Its memory, in bytes.
+    pub bytes: u64,
+}
+
+impl Whole {
+    /// About what it will have where segments have `segment` bytes for a lane, of publications whose frames have so many bytes, all
+    /// lanes together, in so many lanes.
+    pub fn about(segment: usize, frames: f64, lanes: usize) -> Whole {
+        let (entries, lanes, block) = (entries_max(segment), lanes.max(1) as f64, block_len(segment) as f64);
+        let (blocks, index) = (BLOCKS as f64 * lanes, (entries * size_of::<Entry>()) as f64);
+        // It ends when one lane asks for a block too many while the last blocks of the others are half full, or when its index is full.
+        let filled = (blocks - (lanes - 1.0) / 2.0) * block;
+        let publications = (filled / frames).floor().clamp(1.0, entries as f64);
+        let taken = (publications * frames / lanes / block).ceil() * lanes;
+        let bytes = index + (taken.min(blocks) * block).max(frames);
+        Whole { publications: publications as u64, bytes: bytes as u64 }
+    }
+}
+
+/// How many publications a tape of `retain` bytes holds at least, once it is full, of segments that have `segment` bytes for a lane and
+/// come to `whole`, in so many lanes.
+///
+/// The oldest segment goes as a whole, when there is no room for what the newest takes: its index, or one more block.
+///
+/// ```text
+///   [ whole ][ whole ][ whole ][ index, block, bl          the tape just before
+///            [ whole ][ whole ][ index, block, block       and after: the last block is empty yet
+/// ```
+pub fn least(retain: usize, segment: usize, whole: Whole, lanes: usize) -> u64 {
+    let (retain, lanes, index) =
+        (retain as u64, lanes.max(1) as u64, (entries_max(segment) * size_of::<Entry>()) as u64);
+    let frames = whole.bytes.saturating_sub(index);
+    // Where a frame is longer than a block, it has one of its own.
+    let blocks = frames.div_ceil(block_len(segment) as u64).min(whole.publications.saturating_mul(lanes)).max(1);
+    let left = (0..=blocks).map(|taken| {
+        let others = retain.saturating_sub(index + frames * taken / blocks) / whole.bytes.max(1);
+        // The last block of each lane may be empty.
+        others * whole.publications + whole.publications * taken.saturating_sub(lanes) / blocks
+    });
+    // The newest is always there.
+    left.min().unwrap_or_default().max(1)
+}
+
+fn entries_max(segment: usize) -> usize {
+    (segment / FRAME).max(2)
+}
+
+fn block_len(segment: usize) -> usize {
+    segment.div_ceil(BLOCKS)
 }
 
 /// A piece of the tape. Shared by the writer, which appends, and readers, which see what was published.
@@ -319,8 +365,7 @@ unsafe impl Sync for Pool {}
 impl Pool {
     /// A pool for segments that have `segment` bytes for a lane.
     pub(super) fn new(segment: usize) -> Pool {
-        let entries_len = (segment / FRAME).max(2);
-        Pool { entries_len, block_len: segment.div_ceil(BLOCKS), free: Mutex::default() }
+        Pool { entries_len: entries_max(segment), block_len: block_len(segment), free: Mutex::default() }
     }
 
     /// How long a block is, unless it is for one frame that is longer.

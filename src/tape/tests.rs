@@ -289,8 +289,8 @@ fn a_readers_floor_is_never_beyond_its_head_however_fast_the_tape_rolls() {
     }
 }
 
-/// Publishes until a segment is whole: what each publication of so many bytes has cost of it, and how long its frames were.
-fn cost_in(lanes: &[Lane], payload: usize) -> (f64, f64) {
+/// Publishes until a segment is whole: what that has of publications of so many bytes, and how long their frames were.
+fn whole_of(lanes: &[Lane], payload: usize) -> (Whole, f64) {
     let tape = Tape::new(TapeSettings { message_max: payload, ..*roomy(1 << 20, 16 << 20).settings() });
     for lane in lanes {
         tape.want(*lane);
@@ -301,9 +301,8 @@ fn cost_in(lanes: &[Lane], payload: usize) -> (f64, f64) {
     while tape.status().whole.is_none() {
         door.publish(By::SERVER, "q.nasdaq.AAPL", Payload::Json(text.as_bytes()), about).unwrap();
     }
-    let (publications, bytes) = tape.status().whole.unwrap();
     let frames = tape.written() as f64 / tape.head().0 as f64 - size_of::<Entry>() as f64;
-    (bytes as f64 / publications as f64, frames)
+    (tape.status().whole.unwrap(), frames)
 }
 
 #[test]
@@ -319,10 +318,15 @@ fn what_a_publication_costs_is_what_the_operators_document_says() {
     assert!(rows.len() > 4, "{rows:?}");
     for row in rows {
         for (lanes, said) in [&[Lane::Raw][..], &[Lane::Json], &Lane::ALL].into_iter().zip(&row[1..4]) {
-            let (found, frames) = cost_in(lanes, row[0] as usize);
+            let (whole, frames) = whole_of(lanes, row[0] as usize);
+            let cost = |whole: Whole| whole.bytes as f64 / whole.publications as f64;
+            let found = cost(whole);
             assert!((found / said - 1.0).abs() < 0.01, "{} bytes in {lanes:?}: {found:.0}, and not {said}", row[0]);
-            let reckoned = cost(frames, lanes.len());
-            assert!((0.9..1.3).contains(&(found / reckoned)), "{} bytes in {lanes:?}: {found}, {reckoned}", row[0]);
+            let reckoned = cost(Whole::about(1 << 20, frames, lanes.len()));
+            assert!((0.9..1.1).contains(&(found / reckoned)), "{} bytes in {lanes:?}: {found}, {reckoned}", row[0]);
         }
+        let (whole, _) = whole_of(&[Lane::Json], row[0] as usize);
+        let seconds = least(64 << 20, 1 << 20, whole, 1) as f64 / 1000.0;
+        assert!((seconds / row[4] - 1.0).abs() < 0.03, "{} bytes: {seconds} s, and not {}", row[0], row[4]);
     }
 }

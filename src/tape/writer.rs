@@ -7,7 +7,7 @@ use crossbeam_utils::CachePadded;
 
 use super::{
     Position,
-    segment::Entry,
+    segment::{Entry, Whole},
     store::Store,
     sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, lock_soon},
 };
@@ -113,8 +113,8 @@ pub struct TapeStatus {
     pub bytes: usize,
     /// Segments held.
     pub segments: usize,
-    /// Publications in the newest segment that is whole, and its memory, in bytes; none before there is one.
-    pub whole: Option<(u64, usize)>,
+    /// The newest segment that is filled no further; none before there is one.
+    pub whole: Option<Whole>,
     /// When the oldest publication held was taken in, in microseconds since the Unix epoch; 0 if there is none.
     pub oldest_ts: u64,
     /// Topics.
@@ -306,7 +306,10 @@ fn status_of(writer: &Writer) -> TapeStatus {
         retained: writer.next - tail,
         bytes: writer.store.footprint(),
         segments: writer.store.segments().len(),
-        whole: writer.store.newest_whole().map(|segment| (segment.end() - segment.base.0, segment.footprint())),
+        whole: writer
+            .store
+            .newest_whole()
+            .map(|segment| Whole { publications: segment.end() - segment.base.0, bytes: segment.footprint() as u64 }),
         oldest_ts: writer.oldest_ts(),
         topics: writer.registry.len(),
         value_bytes: writer.registry.value_bytes(),

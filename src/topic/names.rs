@@ -50,12 +50,12 @@ impl<T> Names<T> {
     /// The value with this hash that is the one.
     #[inline]
     pub fn find(&self, hash: u64, is_it: impl Fn(&T) -> bool) -> Option<&T> {
-        self.parts[part_of(hash)].find(hash, |(_, value)| is_it(value)).map(|(_, value)| value)
+        self.parts[part_of(hash)].find(hash, is_the_one(hash, is_it)).map(|(_, value)| value)
     }
 
     /// The same, to be changed.
     pub fn find_mut(&mut self, hash: u64, is_it: impl Fn(&T) -> bool) -> Option<&mut T> {
-        self.parts[part_of(hash)].find_mut(hash, |(_, value)| is_it(value)).map(|(_, value)| value)
+        self.parts[part_of(hash)].find_mut(hash, is_the_one(hash, is_it)).map(|(_, value)| value)
     }
 
     /// Puts in a value that isn't there.
@@ -67,7 +67,7 @@ impl<T> Names<T> {
     /// Takes out the value with this hash that is the one.
     pub fn remove(&mut self, hash: u64, is_it: impl Fn(&T) -> bool) -> Option<T> {
         let part = &mut self.parts[part_of(hash)];
-        let (found, _) = part.find_entry(hash, |(_, value)| is_it(value)).ok()?.remove();
+        let (found, _) = part.find_entry(hash, is_the_one(hash, is_it)).ok()?.remove();
         let (room, held) = (part.capacity(), part.len());
         if room * mem::size_of::<(u64, T)>() > KEPT && room / 4 > held {
             part.shrink_to(room / 4, |(hash, _)| *hash);
@@ -82,6 +82,13 @@ impl<T> Names<T> {
         let rooms = || self.parts.iter().map(HashTable::capacity);
         (rooms().sum(), rooms().max().unwrap_or_default())
     }
+}
+
+/// A table shows whatever lies near with the same seven bits, which one in a few thousand others has: most are told from the one by
+/// all of the hash, without a look at their names.
+#[inline]
+fn is_the_one<T>(hash: u64, is_it: impl Fn(&T) -> bool) -> impl Fn(&(u64, T)) -> bool {
+    move |(found, value)| *found == hash && is_it(value)
 }
 
 /// Which part: the table itself goes by the lowest bits and by the highest seven.
@@ -111,6 +118,20 @@ mod tests {
         *names.find_mut(hashes[7], |value| *value == 7).unwrap() = 8000;
         assert_eq!(names.remove(hashes[7], |value| *value == 7), None);
         assert_eq!((names.remove(hashes[7], |value| *value == 8000), names.len()), (Some(8000), 4999));
+    }
+
+    #[test]
+    fn nothing_is_found_by_the_hash_of_another() {
+        let (mut names, hashes) = numbers(5000);
+        for hash in &hashes {
+            // Whatever lies near, there is only one that is looked at.
+            let looks = std::cell::Cell::new(0);
+            assert_eq!(names.find(*hash, |_| looks.replace(looks.get() + 1) > 0), None);
+            assert_eq!(looks.get(), 1);
+        }
+        let one = hashes[7];
+        assert_eq!(names.find_mut(one, |value| *value != 7), None);
+        assert_eq!((names.remove(one, |value| *value != 7), names.len()), (None, 5000));
     }
 
     #[test]

@@ -1,8 +1,14 @@
 //! What the program says of itself without starting: `--check`, `--completions`, `--man`.
 
-use std::{fs, net::TcpListener, path::PathBuf, process::Command};
+use std::{
+    fs::{self, File as Opened},
+    net::TcpListener,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
 
 use crate::{
+    client::serve,
     process::{run, stentor},
     reload::File,
     skip::skip,
@@ -66,6 +72,69 @@ fn check_names_everything_that_would_keep_it_from_starting_and_exits_with_1() {
     ] {
         assert!(text.contains(part), "{part:?}: {text}");
     }
+}
+
+#[test]
+fn addresses_are_taken_and_shown_as_people_write_them() {
+    let file = File::new("listen = [0]\n");
+    let (code, text) = said(&["--check", "--config", file.path()]);
+    assert!(code == Some(0) && text.contains("note: would listen on 127.0.0.1:0: "), "{text}");
+    let (code, text) = said(&["--check", "--listen", "[::ffff:127.0.0.1]:0"]);
+    assert!(code == Some(0) && text.contains("note: would listen on 127.0.0.1:0: "), "{text}");
+    // There is no such address on it; whether there is IPv6 or not, it is said where.
+    let (code, text) = said(&["--check", "--listen", "[fe80::1%lo]:0"]);
+    assert!(code == Some(1) && text.contains("error: --listen [fe80::1%lo]:0: "), "{text}");
+    let server = serve(|config| config.listen = vec!["[::ffff:127.0.0.1]:0".parse().unwrap()]);
+    assert!(server.addresses()[0].is_ipv4());
+}
+
+#[test]
+fn who_does_not_read_what_is_printed_is_told_by_the_code_all_the_same() {
+    let server = serve(|_| {});
+    let url = server.addresses()[0].to_string();
+    // A pipe whose other end is closed, as that of `| true` and `| head` is soon.
+    let closed = || Stdio::from(std::io::pipe().unwrap().1);
+    let full = || Stdio::from(Opened::options().write(true).open("/dev/full").unwrap());
+    for (args, code) in [
+        (&["--check", "--listen", "127.0.0.1:0"][..], 0),
+        (&["--check", "--listen", "127.0.0.1:0", "--max-message", "2MiB", "--segment", "1MiB"], 1),
+        (&["--print-config"], 0),
+        (&["--man"], 0),
+        (&["--completions", "bash"], 0),
+        (&["--help"], 0),
+        (&["-h"], 0),
+        (&["--version"], 0),
+        (&["top", "--once", "--interval", "250ms", &url], 0),
+    ] {
+        let output = |out: Stdio| {
+            let child = stentor().args(args).stdout(out).stderr(Stdio::piped()).spawn().unwrap();
+            let output = child.wait_with_output().unwrap();
+            (output.status.code(), String::from_utf8(output.stderr).unwrap())
+        };
+        assert_eq!(output(closed()), (Some(code), String::new()), "{args:?}");
+        // But what was to be kept and is not there is an error.
+        let (code, said) = output(full());
+        assert!(code == Some(1) && said.contains("standard output: No space left"), "{args:?}: {code:?} {said}");
+    }
+}
+
+#[test]
+fn what_was_not_set_follows_what_was_and_two_that_were_set_are_both_named() {
+    for args in [
+        &["--max-message", "2MiB", "--max-held", "4MiB"][..],
+        &["--max-subscriptions", "2000000"],
+        &["--max-subscriptions-total", "10"],
+        &["--max-assembly", "4KiB"],
+        &["--retain", "128KiB"],
+    ] {
+        let (code, text) = said(&[&["--check", "--listen", "127.0.0.1:0"], args].concat());
+        assert_eq!(code, Some(0), "{args:?}: {text}");
+    }
+    let (code, text) = said(&["--check", "--listen=127.0.0.1:0", "--max-message=2MiB", "--max-held=2MiB"]);
+    assert_eq!(code, Some(1), "{text}");
+    let error =
+        "error: --max-held 2.0 MiB does not hold one message of --max-message 2.0 MiB: raise it to at least 2049 KiB";
+    assert!(text.contains(error), "{text}");
 }
 
 #[test]

@@ -59,7 +59,7 @@ fn the_page_shows_moving_quotes_and_draws_one() {
     browser.wait_for_text(".gauge:nth-child(3) strong", "parseFloat(text) > 0");
     // For how long the tape would hold this, long before it is full.
     browser.wait_for_text(".gauge:nth-child(8) strong", "/^[1-9][0-9.]* (s|min|h)$/.test(text)");
-    browser.wait_for_text(".gauge:nth-child(8) small", "/^at this rate; now .+, [0-9]+ % full$/.test(text)");
+    browser.wait_for_text(".gauge:nth-child(8) small", "/^at least, at this rate; now .+, [0-9]+ % full$/.test(text)");
     browser.assert_clean();
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use stentor::{Payload, server::Server};
 
-use crate::client::{exchange, serve, tcp};
+use crate::client::{Client, exchange, serve, tcp};
 
 /// The answer to a request with these lines, and the body that they announce; of a WebSocket or a stream, all up to a goodbye.
 fn ask(at: SocketAddr, start: &str, lines: &[&str]) -> String {
@@ -229,6 +229,79 @@ fn a_page_that_is_named_can_publish_json_and_read_the_answers() {
     // Health is no secret, and stays none of a page's that isn't named.
     let other = ask(at, "GET /healthz", &["Host: x", "Origin: https://evil.example"]);
     assert_eq!((status(&other), header(&other, "Access-Control-Allow-Origin")), ("200", None), "{other}");
+}
+
+/// Whose page may read an answer with this status.
+fn reader<'a>(answer: &'a str, expected: &str) -> Option<&'a str> {
+    assert_eq!(status(answer), expected, "{answer}");
+    assert_eq!(header(answer, "Vary"), Some("Origin"), "{answer}");
+    header(answer, "Access-Control-Allow-Origin")
+}
+
+#[test]
+fn a_page_reads_also_how_a_request_was_refused_that_was_not_read_to_its_end() {
+    let shop = "https://shop.example";
+    let server = serve(|config| {
+        config.allow_origin = vec![shop.into()];
+        config.handshake_timeout = "500ms".parse().unwrap();
+        config.close_timeout = "500ms".parse().unwrap();
+    });
+    let at = server.addresses()[0];
+    let many = "A: b\r\n".repeat(120);
+    let long = format!("A: {}\r\n", "b".repeat(9000));
+    // As the first request, which a worker reads, and as a later one.
+    for before in ["", "GET /topics HTTP/1.1\r\nHost: localhost\r\n\r\n"] {
+        let asked = |origin: &str, start: &str, more: &str, expected: &str| {
+            let request = format!("{before}{start}\r\nHost: localhost\r\nOrigin: {origin}\r\n{more}");
+            let answers = exchange(at, request.as_bytes());
+            let last = answers.rfind(&format!("HTTP/1.1 {expected} "));
+            answers[last.unwrap_or_else(|| panic!("{start}, {expected}: {answers}"))..].to_owned()
+        };
+        for (start, more, expected) in [
+            ("GET /topics HTTP/1.1", &*many, "431"),
+            ("GET /topics HTTP/1.1", &*long, "431"),
+            ("GET /topics HTTP/1.10", "\r\n", "400"),
+            ("GET /topics HTTP/3.0", "\r\n", "505"),
+            ("GET /topics HTTP/1.1", "A: b\u{1}\r\n\r\n", "400"),
+            ("GET /topics HTTP/1.1", "Expect: tea\r\n\r\n", "417"),
+            ("POST /publish/a HTTP/1.1", "Content-Length: 99999999\r\n\r\n", "413"),
+            ("POST /publish/a HTTP/1.1", "Content-Length: x\r\n\r\n", "400"),
+            ("POST /publish/a HTTP/1.1", "Connection: close\r\n\r\n", "411"),
+            // Nothing more comes of it.
+            ("GET /topics HTTP/1.1", "Accept: ", "408"),
+        ] {
+            assert_eq!(reader(&asked(shop, start, more, expected), expected), Some(shop), "{before}{start}");
+            // What was read to its end is refused to others for that they are others.
+            let told = if matches!(expected, "411" | "413") { "403" } else { expected };
+            assert_eq!(reader(&asked("https://evil.example", start, more, told), told), None, "{before}{start}");
+        }
+        // What has not come isn't known, and what stands in a body is none of it.
+        let answers = exchange(at, format!("{before}GET /{}", "a".repeat(9000)).as_bytes());
+        assert_eq!(reader(&answers[answers.rfind("HTTP/1.1 414").unwrap()..], "414"), None);
+        let body = format!("{before}GET / HTTP/9.9\r\nHost: localhost\r\n\r\nOrigin: {shop}\r\n\r\n");
+        let answers = exchange(at, body.as_bytes());
+        assert_eq!(reader(&answers[answers.rfind("HTTP/1.1 505").unwrap()..], "505"), None);
+    }
+}
+
+#[test]
+fn a_page_reads_that_there_is_no_room_for_it() {
+    let shop = "https://shop.example";
+    let request = format!("GET /topics HTTP/1.1\r\nHost: localhost\r\nOrigin: {shop}\r\n\r\n");
+    let full = serve(|config| {
+        config.allow_origin = vec![shop.into()];
+        (config.max_connections, config.max_connections_per_ip) = (1, Some(0));
+    });
+    let _one = Client::hello(&full, "/ws");
+    assert_eq!(reader(&exchange(full.addresses()[0], request.as_bytes()), "503"), Some(shop));
+    let quick = serve(|config| {
+        config.allow_origin = vec![shop.into()];
+        config.max_connects_per_ip = "0.001/s".parse().unwrap();
+    });
+    let at = quick.addresses()[0];
+    let answers: Vec<String> =
+        (0..4).map(|_| exchange(at, request.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n").as_bytes())).collect();
+    assert_eq!(reader(answers.last().unwrap(), "429"), Some(shop));
 }
 
 #[test]

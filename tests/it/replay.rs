@@ -102,10 +102,31 @@ fn a_full_book_among_changes_is_replayed_and_what_is_too_large_is_told_to_everyb
     assert_eq!(all.json()["seq"], 7);
     let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let metrics = exchange(server.addresses()[0], request);
-    for (why, lines) in [("bad", 0), ("too_large", 2), ("refused", 0)] {
+    for (why, lines) in [("bad", 0), ("too_large", 2), ("too_deep", 0), ("refused", 0)] {
         let line = format!("\nstentor_replay_skipped_lines_total{{why=\"{why}\"}} {lines}\n");
         assert!(metrics.contains(&line), "{metrics}");
     }
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn what_is_nested_too_deeply_is_told_to_everybody_and_counted() {
+    let deep = format!("{}{}", "[".repeat(121), "]".repeat(121));
+    let path = recorded("deep", &["1", &deep, "2"]);
+    let replay = path.clone();
+    let server = serve(|config| {
+        config.replay = Some(replay);
+        config.replay_delay = "2s".parse().unwrap();
+    });
+    let mut all = Client::hello(&server, "/ws?topics=book");
+    assert_eq!(all.json()["type"], "ack");
+    let skip = serde_json::json!({ "type": "skip","topic":"book","from":2,"to":2,"why":"too_large"});
+    assert_eq!((all.json()["data"].clone(), all.json()), (1.into(), skip));
+    let last = all.json();
+    assert_eq!((&last["data"], &last["seq"]), (&2.into(), &3.into()));
+    let metrics =
+        exchange(server.addresses()[0], b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    assert!(metrics.contains("\nstentor_replay_skipped_lines_total{why=\"too_deep\"} 1\n"), "{metrics}");
     std::fs::remove_file(path).unwrap();
 }
 

@@ -77,6 +77,11 @@ fn a_parameter_with_a_value_that_nobody_knows_or_given_twice_is_refused_and_name
         // Without topics, too: it is meant for something.
         ("/ws?mode=fast", "mode"),
         ("/ws?rate=4", "rate"),
+        ("/ws?token=a&token=a", "token"),
+        ("/ws?topics=a&token=a&token=b", "token"),
+        ("/raw/a?token=a&token=b", "token"),
+        ("/raw/a?snapshot=0&snapshot=0", "snapshot"),
+        ("/raw/a?as=text&as=text", "as"),
     ] {
         let (status, sentence) = opened(at, path);
         assert!(status == "400" && sentence.contains(named), "{path}: {status} {sentence}");
@@ -88,9 +93,17 @@ fn a_parameter_with_a_value_that_nobody_knows_or_given_twice_is_refused_and_name
         ("/topics?limit=all", "limit"),
         ("/topics?pattern=a&pattern=b", "pattern"),
         ("/topics?after=a&after=b", "after"),
+        ("/sse?topics=a&token=a&token=b", "token"),
+        ("/topics?token=a&token=b", "token"),
+        ("/topics/a?token=a&token=b", "token"),
+        ("/debug/slow?token=a&token=b", "token"),
     ] {
         let answer = ask(at, &format!("GET {path} HTTP/1.1"));
         assert!(status(&answer) == "400" && answer.contains(named), "{path}: {answer}");
+    }
+    for path in ["/publish?token=a&token=b", "/publish/a?token=a&token=b", "/publish/a?as=text&as=text"] {
+        let answer = post(at, &format!("POST {path} HTTP/1.1"), "Content-Length: 2\r\n", b"{}");
+        assert!(status(&answer) == "400" && answer.contains("given more than once"), "{path}: {answer}");
     }
 }
 
@@ -121,6 +134,23 @@ fn a_header_that_nobody_reads_may_be_of_any_letters() {
             let answer = exchange(at, &head.concat());
             let found = if start == "GET /ws" { "426" } else { "200" };
             assert_eq!(status(&answer), found, "{start}: {answer}");
+        }
+    }
+}
+
+#[test]
+fn what_is_said_of_the_way_that_a_request_has_come_may_be_of_any_letters() {
+    let untrusting = serve(|_| {});
+    let trusting = serve(|config| config.trusted_proxy = vec!["127.0.0.1".parse().unwrap()]);
+    for server in [&untrusting, &trusting] {
+        for name in ["X-Forwarded-For", "Forwarded", "Via"] {
+            for start in ["GET /healthz", "GET /topics", "GET /sse?topics=a"] {
+                let start = start.replace("GET /sse", "HEAD /sse");
+                let head =
+                    format!("{start} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{name}: São Paulo\r\n\r\n");
+                let answer = exchange(server.addresses()[0], head.as_bytes());
+                assert_eq!(status(&answer), "200", "{name} {start}: {answer}");
+            }
         }
     }
 }
@@ -251,6 +281,10 @@ fn a_later_version_of_http_1_is_spoken_to_as_1_1() {
     }
     for version in ["2.0", "0.9", "3.1"] {
         assert_eq!(status(&ask(at, &format!("GET /healthz HTTP/{version}"))), "505", "{version}");
+    }
+    for version in ["1.10", "2", "1.1 ", "1.20"] {
+        let answer = ask(at, &format!("GET /healthz HTTP/{version}"));
+        assert!(status(&answer) == "400" && answer.contains("version"), "{version}: {answer}");
     }
 }
 

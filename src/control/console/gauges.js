@@ -79,7 +79,7 @@ const GAUGES = [
     show: duration,
     note: (now) => {
       const full = percentage(now.get("tape_bytes"), now.get("tape_retain_bytes")) ?? 0;
-      return `at this rate; now ${duration(now.get("tape_oldest_age_seconds") ?? 0)}, ${Math.round(full)} % full`;
+      return `at least, at this rate; now ${duration(now.get("tape_oldest_age_seconds") ?? 0)}, ${Math.round(full)} % full`;
     },
   },
 ];

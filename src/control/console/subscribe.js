@@ -154,7 +154,7 @@ export class Subscribing {
   /** Once a second: says what was left out, in one line however much it was. */
   tick() {
     if (this.#left) this.act.event(`${this.#left.toLocaleString()} messages left out, since this page was not fast enough`);
-    if (this.#tooLarge) this.act.event(`${this.#tooLarge.toLocaleString()} messages were too large for anybody (--max-replay-message)`);
+    if (this.#tooLarge) this.act.event(`${this.#tooLarge.toLocaleString()} messages were too large or too deep for anybody (--max-replay-message)`);
     this.#left = 0;
     this.#tooLarge = 0;
   }

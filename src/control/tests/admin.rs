@@ -98,6 +98,49 @@ fn operators_find_what_is_for_them_and_nothing_else() {
 }
 
 #[test]
+fn a_page_that_a_name_was_made_to_lead_here_for_reads_no_figures() {
+    let near = Admin::start(|config| config.admin_listen = Some("127.0.0.1:9002".parse().unwrap()));
+    let guarded = Admin::start(|config| {
+        config.admin_listen = Some("[::1]:9002".parse().unwrap());
+        (config.publish_token, config.anonymous_publish) = (Some("secret".parse().unwrap()), true);
+    });
+    let far = Admin::start(|config| config.admin_listen = Some("192.0.2.1:9002".parse().unwrap()));
+    let named = Admin::start(|config| {
+        config.admin_listen = Some("127.0.0.1:9002".parse().unwrap());
+        config.allow_origin = vec!["https://ops.example".into()];
+    });
+    let status = |admin: &Admin, path: &str, host: &str, origin: &str| {
+        let origin = if origin.is_empty() { String::new() } else { format!("Origin: {origin}\r\n") };
+        let head = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n{origin}\r\n");
+        admin.connect().send(head).answer().status
+    };
+    for (host, origin, expected) in [
+        ("127.0.0.1:9002", "", 200),
+        ("localhost:1", "http://localhost:5173", 200),
+        ("evil.example:9002", "", 403),
+        ("evil.example:9002", "http://evil.example:9002", 403),
+        ("localhost", "http://evil.example", 403),
+        ("localhost", "null", 403),
+        ("localhost:80:evil", "", 403),
+        ("[::1].evil.example", "", 403),
+    ] {
+        for path in ["/metrics", "/"] {
+            for admin in [&near, &guarded] {
+                assert_eq!(status(admin, path, host, origin), expected, "{path} {host} {origin}");
+            }
+            assert_eq!(status(&far, path, host, origin), 200, "{path} {host} {origin}: for whoever can connect there");
+        }
+        for path in ["/healthz", "/readyz"] {
+            assert_eq!(status(&near, path, host, origin), 200, "{path} {host} {origin}");
+        }
+    }
+    let slow = |host: &str, origin: &str| status(&guarded, "/debug/slow?token=secret", host, origin);
+    assert_eq!((slow("localhost", ""), slow("evil.example", "")), (200, 403));
+    let page = |origin: &str| status(&named, "/metrics", "localhost:9002", origin);
+    assert_eq!((page("https://ops.example"), page("http://localhost:5173")), (200, 403));
+}
+
+#[test]
 fn connections_that_say_nothing_keep_no_probe_out() {
     let admin = Admin::start(|_| {});
     let _silent: Vec<Client> = (0..80).map(|_| admin.connect()).collect();

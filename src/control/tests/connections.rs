@@ -193,7 +193,8 @@ fn a_later_upgrade_or_stream_of_events_goes_to_a_worker_with_its_bytes() {
 #[test]
 fn an_upgrade_that_no_worker_takes_is_refused() {
     let server = Server::start();
-    let upgrade = "GET /raw/a HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\n\r\n";
+    let upgrade =
+        "GET /raw/a HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost:5173\r\nUpgrade: websocket\r\n\r\n";
     let mut waiting = Vec::new();
     for _ in 0..4 {
         let mut client = server.connect();
@@ -204,7 +205,8 @@ fn an_upgrade_that_no_worker_takes_is_refused() {
     while server.worker.len() < 4 {
         assert_eq!(client.get("/healthz").status, 200);
     }
-    assert_eq!(client.send(upgrade).answer().status, 503);
+    let answer = client.send(upgrade).answer();
+    assert_eq!((answer.status, answer.reader()), (503, Some("http://localhost:5173")));
     client.assert_ended();
     assert_eq!(server.refused(Refusal::InboxFull), 1);
 }

@@ -32,13 +32,15 @@ fn a_long_list(server: &Server) {
 
 const PROBE: &[u8] = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n";
 const LIST: &[u8] = b"GET /topics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+const PAGES_LIST: &[u8] = b"GET /topics HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost:5173\r\n\r\n";
 
 #[test]
 fn one_connection_too_many_is_told_so_and_a_probe_is_answered() {
     let server = Server::with(|_| {}, |settings| settings.http_connections_max = 2);
     let _busy = [in_a_body(&server), in_a_body(&server)];
-    let mut refused = server.connect_after(LIST);
-    assert_eq!(refused.answer().status, 503);
+    let mut refused = server.connect_after(PAGES_LIST);
+    let answer = refused.answer();
+    assert_eq!((answer.status, answer.reader()), (503, Some("http://localhost:5173")));
     refused.assert_ended();
     assert_eq!(server.refused(Refusal::HttpFull), 1);
     let mut probe = server.connect_after(PROBE);
@@ -150,7 +152,7 @@ fn a_request_for_whose_answer_there_is_no_room_for_long_is_told_so() {
         config.max_http_pending = bytesize::ByteSize::mib(4);
     });
     let _all = control.pending.hold(5 << 20);
-    let mut client = control.connect(LIST);
+    let mut client = control.connect(PAGES_LIST);
     let mut probe = control.connect(PROBE);
     for client in [&mut probe, &mut client] {
         until("an answer", || {
@@ -161,6 +163,7 @@ fn a_request_for_whose_answer_there_is_no_room_for_long_is_told_so() {
     assert_eq!(probe.answer().status, 200);
     let answer = client.answer();
     assert_eq!((answer.status, answer.headers["retry-after"].as_str()), (503, "1"));
+    assert_eq!(answer.reader(), Some("http://localhost:5173"));
 }
 
 #[test]

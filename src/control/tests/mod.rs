@@ -175,6 +175,11 @@ struct Answer {
 }
 
 impl Answer {
+    /// Whose page may read it.
+    fn reader(&self) -> Option<&str> {
+        self.headers.get("access-control-allow-origin").map(String::as_str)
+    }
+
     fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }

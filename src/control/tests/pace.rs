@@ -1,4 +1,4 @@
-//! For how long the tape holds what is published, foretold and held against what happens.
+//! For how long the tape holds what is published in any case, foretold and held against what happens.
 
 use bytesize::ByteSize;
 
@@ -46,32 +46,52 @@ impl Feed {
         self.context.shared.metrics.tape_holds_us.get() as f64 / 1e6
     }
 
-    /// How many publications there are.
-    fn held(&self) -> f64 {
-        (self.context.tape.head().0 - self.context.tape.tail().0) as f64
+    /// How many publications there are, at least, while so many more are published.
+    fn least(&self, count: usize) -> u64 {
+        let door = Door::new(self.context.tape.clone(), 128);
+        let held = (0..count).map(|_| {
+            door.publish(By::SERVER, "q.AAPL", Payload::Text(&self.payload), About::default()).unwrap();
+            self.context.tape.head().0 - self.context.tape.tail().0
+        });
+        held.min().unwrap()
     }
 }
 
 #[test]
-fn what_is_foretold_after_a_second_is_what_a_full_tape_reaches_back() {
-    for (retain, segment) in [(ByteSize::mib(4), ByteSize::kib(64)), (ByteSize::mib(24), ByteSize::mib(1))] {
-        for (lanes, payload) in [(&[Lane::Json][..], 100), (&[Lane::Json], 1000), (&Lane::ALL, 300)] {
+fn what_is_said_is_there_just_after_the_oldest_has_gone() {
+    let (kib, mib) = (ByteSize::kib, ByteSize::mib);
+    for (retain, segment) in
+        [(mib(1), kib(512)), (kib(1400), kib(512)), (mib(3), mib(1)), (mib(4), mib(1)), (mib(4), kib(64))]
+    {
+        for (lanes, payload) in
+            [(&[Lane::Json][..], 10), (&[Lane::Json], 1000), (&[Lane::Json], 30_000), (&Lane::ALL, 300)]
+        {
             let mut feed = Feed::new(retain, segment, lanes, payload);
-            feed.second(400);
+            feed.second(10);
             let foretold = feed.holds();
-            while feed.context.tape.tail().0 < 400 {
-                feed.second(400);
+            while feed.context.tape.tail().0 == 0 {
+                feed.second(100);
             }
-            // The oldest goes in pieces: what it reaches back goes up and down.
-            let reaches = (0..100).map(|_| {
-                feed.second(400);
-                feed.held() / 400.0
+            (0..11).for_each(|_| feed.second(100));
+            let said = feed.holds() * 100.0;
+            // A segment has room for no more.
+            let most = segment.as_u64() / payload.max(128) as u64 * 4;
+            let there = feed.least(3 * most as usize) as f64;
+            // Where two don't fit, there is none.
+            let whole = (0..most).find_map(|_| {
+                feed.second(1);
+                feed.context.tape.status().whole
             });
-            let reaches = reaches.sum::<f64>() / 100.0;
-            let holds = feed.holds();
-            for said in [foretold, holds] {
-                assert!((said / reaches - 1.0).abs() < 0.1, "{said} s were said, and it reaches back {reaches} s");
-            }
+            let whole = whole.map_or(0.0, |whole| whole.publications as f64);
+            let case = format!("{retain}, {segment}, {payload} bytes, {} lanes", lanes.len());
+            assert!(said <= there * 1.01 + 1.0, "{case}: {said} are said, and there are {there}");
+            // A block of each lane, or a few publications.
+            let close = |said: f64| there - said <= whole * 0.35 + 2.0 + there * 0.05;
+            assert!(close(said), "{case}: {said} are said, and there are {there}");
+            assert!(
+                foretold * 10.0 <= there * 1.1 + 2.0,
+                "{case}: {foretold} s were foretold at 10 a second, and there are {there}"
+            );
         }
     }
 }

@@ -24,7 +24,7 @@ mod text;
 mod view;
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal},
     thread,
     time::{Duration, Instant},
 };
@@ -81,20 +81,17 @@ struct Reading {
     slow: Result<SlowList, String>,
 }
 
-/// Runs until it is asked to end, or prints one frame.
+/// Runs until it is asked to end, or makes one frame and returns it, to be printed.
 ///
 /// # Errors
 /// With one frame: the server can't be read. Live, that is shown and tried again; then only the terminal can fail.
-pub fn run(options: &Options) -> Result<(), FetchError> {
+pub fn run(options: &Options) -> Result<Option<String>, FetchError> {
     if options.once || !io::stdout().is_terminal() {
-        let frame = once(options)?;
-        // Whoever reads it may have had enough.
-        let _ = io::stdout().write_all(frame.as_bytes());
-        return Ok(());
+        return once(options).map(Some);
     }
     match live(options) {
-        Err(_) if end::is_terminal_gone() => Ok(()),
-        other => other.map_err(FetchError::Terminal),
+        Err(_) if end::is_terminal_gone() => Ok(None),
+        other => other.map(|()| None).map_err(FetchError::Terminal),
     }
 }
 

@@ -160,7 +160,7 @@ fn summary(f: &Figures) -> [String; 6] {
             percentiles(f.turn),
         ),
         format!(
-            "tape       holds {} at this rate; {} of {} ({fill:.0} %), reaches back {}",
+            "tape       holds at least {} at this rate; {} of {} ({fill:.0} %), reaches back {}",
             shown(f.holds),
             bytes(f.tape_bytes),
             bytes(f.retain_bytes),
@@ -253,7 +253,7 @@ mod tests {
         assert!(lines[2].contains("20.0k/s publications, 40.0M/s deliveries, 5.12 GiB/s out"), "{frame}");
         assert!(lines[2].ends_with("45.20 publications a send"), "{frame}");
         assert!(lines[3].contains("98 % CPU, 34.0 MiB resident; publish to send p50 250 µs p99 -"), "{frame}");
-        let tape = "tape       holds 4.27 s at this rate; 48.0 MiB of 64.0 MiB (75 %), reaches back 3.20 s";
+        let tape = "tape       holds at least 4.27 s at this rate; 48.0 MiB of 64.0 MiB (75 %), reaches back 3.20 s";
         assert_eq!(lines[4], tape);
         assert!(lines[5].contains("lag at most 12.3k publications"), "{frame}");
         assert_eq!(lines[7], "");

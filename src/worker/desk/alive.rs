@@ -159,7 +159,8 @@ impl<E: Edge> Clerk<'_, E> {
         if connection.unread {
             connection.since = now;
         } else if connection.ping == Ping::Doubted {
-            self.refuse(token, &http::Refusal::new(408, "The request did not come in time."));
+            let begun = std::mem::take(&mut connection.request);
+            self.refuse(token, &begun, &http::Refusal::new(408, "The request did not come in time."));
         } else {
             connection.ping = Ping::Doubted;
             self.stand_in_line(token);

@@ -48,7 +48,7 @@ impl<E: Edge> Clerk<'_, E> {
         }
         self.set_timer(token);
         if self.desk.draining.is_some() {
-            self.refuse(token, &http::Refusal::new(503, "The server is stopping."));
+            self.refuse(token, &received, &http::Refusal::new(503, "The server is stopping."));
         } else if !received.is_empty() {
             self.feed_request(token, &received);
         }
@@ -65,9 +65,10 @@ impl<E: Edge> Clerk<'_, E> {
         self.ground.edge.unwatch(&mut socket);
         let arrival = Arrival { socket, peer, permit, by, beginning: Beginning::Read(received) };
         if let Err(mut arrival) = self.desk.control.hand_over(arrival) {
-            arrival.beginning = Beginning::Read(Vec::new());
+            let (received, _) = std::mem::replace(&mut arrival.beginning, Beginning::Read(Vec::new())).into_read();
             if let Some(token) = self.take_over(arrival) {
-                self.refuse(token, &http::Refusal::new(503, "Too many HTTP requests are waiting: try again later."));
+                let text = "Too many HTTP requests are waiting: try again later.";
+                self.refuse(token, &received, &http::Refusal::new(503, text));
             }
         }
     }

@@ -62,7 +62,7 @@ impl<E: Edge> Clerk<'_, E> {
                 Ok(false) => self.give_to_control(token, request),
                 Err(refusal) => self.refuse_request(token, &head, &refusal),
             },
-            Err(refusal) => self.refuse(token, &refusal),
+            Err(refusal) => self.refuse(token, &request, &refusal),
         }
     }
 
@@ -83,12 +83,11 @@ impl<E: Edge> Clerk<'_, E> {
                 let Err(why) = self.count_for(token, client) else { return Some(header.len) };
                 let (status, text) = limits::told(why);
                 let refusal = http::Refusal::new(status, text).with(LATER);
-                let response = refusal.response().keep_alive(false).made_at(self.ground.edge.wall_us());
-                self.end_with(token, &refusal, why, |out| response.write(out, false));
+                self.refuse_begun(token, bytes.get(header.len..).unwrap_or_default(), &refusal, why);
                 None
             }
             Err(why) => {
-                self.refuse(token, &http::Refusal::new(400, why));
+                self.refuse(token, b"", &http::Refusal::new(400, why));
                 None
             }
         }
@@ -150,15 +149,17 @@ impl<E: Edge> Clerk<'_, E> {
         self.ground.settings.access.check_page(head)?;
         let (lane, subprotocol) = choose_lane(head, Address::Ws)?;
         let upgrade = |out: &mut Vec<u8>| handshake::push_accepted(out, &accept, subprotocol);
-        let Ok(holder) = self.ground.settings.access.holder(shown_token(head).as_deref()) else {
+        let Ok(holder) = self.ground.settings.access.holder(shown_token(head)?.as_deref()) else {
             self.turn_away(token, lane, upgrade);
             return Ok(());
         };
         let topics = head.names("topics");
         let sub = topics.as_deref().map(|topics| self.sub_from_query(head, topics)).transpose()?;
-        if let (None, Some(name)) = (&sub, ABOUT_TOPICS.iter().find(|name| head.query_value(name).is_some())) {
-            let text = format!("In the address: {name} says how topics are delivered, and topics names none.");
-            return Err(http::Refusal::new(400, text));
+        for name in ABOUT_TOPICS {
+            if head.parameter(name)?.is_some() && sub.is_none() {
+                let text = format!("In the address: {name} says how topics are delivered, and topics names none.");
+                return Err(http::Refusal::new(400, text));
+            }
         }
         if sub.is_some() {
             self.may_subscribe_now(token)?;
@@ -177,7 +178,7 @@ impl<E: Edge> Clerk<'_, E> {
         self.ground.settings.access.check_page(head)?;
         let (lane, subprotocol) = choose_lane(head, Address::Raw)?;
         let upgrade = |out: &mut Vec<u8>| handshake::push_accepted(out, &accept, subprotocol);
-        let Ok(holder) = self.ground.settings.access.holder(shown_token(head).as_deref()) else {
+        let Ok(holder) = self.ground.settings.access.holder(shown_token(head)?.as_deref()) else {
             self.turn_away(token, lane, upgrade);
             return Ok(());
         };
@@ -283,10 +284,15 @@ impl<E: Edge> Clerk<'_, E> {
         self.close(token, Farewell::after(ErrorCode::Unauthorized, Wrong::REASON));
     }
 
-    /// Answers what is no request with a refusal and ends the connection.
-    pub fn refuse(&mut self, token: Token, refusal: &http::Refusal) {
+    /// Answers what is no request, or not all of one, with a refusal and ends the connection. What there is of it says who reads that.
+    pub fn refuse(&mut self, token: Token, begun: &[u8], refusal: &http::Refusal) {
         let counted = self.counted(refusal.status);
-        let response = refusal.response().keep_alive(false).made_at(self.ground.edge.wall_us());
+        self.refuse_begun(token, begun, refusal, counted);
+    }
+
+    fn refuse_begun(&mut self, token: Token, begun: &[u8], refusal: &http::Refusal, counted: metrics::Refusal) {
+        let readers = self.ground.settings.access.readers_of(begun);
+        let response = refusal.response().keep_alive(false).read_by(&readers).made_at(self.ground.edge.wall_us());
         self.end_with(token, refusal, counted, |out| response.write(out, false));
     }
 
