@@ -30,7 +30,7 @@ pub mod reply;
 pub use code::ErrorCode;
 pub use command::{Command, Id, Mode, Op, Sub};
 pub use declared::Declared;
-pub use envelope::{Envelope, Payload, update_prefix};
+pub use envelope::{Envelope, Payload, first_update_prefix, update_prefix};
 #[cfg(fuzzing)]
 pub use json::Json;
 pub use name::{PATTERN_SEGMENTS_MAX, Topic, is_pattern, matches};

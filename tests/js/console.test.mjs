@@ -93,12 +93,13 @@ test("a topic's pace is that of its seq, however little of it came here", (t) =>
   let now = 0;
   t.mock.method(performance, "now", () => now);
   const topics = new Topics();
-  topics.keep({ topic: "a", epoch: "k", seq: 100, ts: 1, data: 1 });
-  topics.keep({ topic: "b", epoch: "k", seq: 7, ts: 1, data: 1 });
-  topics.keep({ topic: "a", seq: 300, ts: 2, data: 2 });
+  topics.keep({ type: "snapshot", topic: "a", epoch: "k", seq: 100, ts: 1, data: 1 });
+  topics.keep({ type: "snapshot", topic: "b", epoch: "k", seq: 7, ts: 1, data: 1 });
+  topics.keep({ type: "update", topic: "a", seq: 300, ts: 2, data: 2 });
+  topics.keep({ type: "update", topic: "c", epoch: "k", seq: 1, ts: 2, data: 2 });
   now = 2000;
-  assert.equal(topics.measure(), 100);
-  assert.deepEqual([topics.get("a").rate, topics.get("b").rate], [100, 0]);
+  assert.equal(topics.measure(), 100.5);
+  assert.deepEqual(["a", "b", "c"].map((name) => topics.get(name).rate), [100, 0, 0.5]);
   assert.equal(topics.busiest().name, "a");
 });
 
