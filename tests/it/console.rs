@@ -148,8 +148,6 @@ fn no_number_is_cut_and_what_is_left_out_is_marked_and_told() {
     ));
     browser.wait_for(&ask("fields('a.short').every(one => is(one) === 'shown') && mark('a.short') === 'out'"));
     browser.wait_for(&ask("inside('a.text') && getComputedStyle(fields('a.text')[0]).textOverflow === 'ellipsis'"));
-    // Underscores are below the line, and in the cell.
-    browser.wait_for(&ask("cell('a.long').scrollHeight <= cell('a.long').clientHeight"));
     let over = "document.querySelector('#rows .row').dispatchEvent(new PointerEvent('pointerover', { bubbles: true }))";
     browser.evaluate(over);
     browser.wait_for(&ask(&format!("cell('a.long').title === {long:?}")));
@@ -159,6 +157,147 @@ fn no_number_is_cut_and_what_is_left_out_is_marked_and_told() {
     shown(&mut browser, "a.long", "100.2512345678901");
     browser.wait_for(&ask("inside('a.long') && mark('a.long') === 'shown'"));
     browser.assert_clean();
+}
+
+#[test]
+fn nothing_of_a_letter_is_cut_off_in_the_table() {
+    let server = serve(|_| ());
+    let publish = |topic: &str, data: &str| server.publisher().publish(topic, Payload::Json(data.as_bytes())).unwrap();
+    publish("g_.jpq_", r#"{"_gjpq_":"_gjpq_ÁÅ(","b":1}"#);
+    for width in [1280, NARROW] {
+        let Some(mut browser) = open(&server, width) else { return };
+        shown(&mut browser, "g_.jpq_", "_gjpq_");
+        // Where the ink of each text is, by its base line and its font, and where it ends in all that cuts off what is beyond.
+        let cut = "(() => { const pen = document.createElement('canvas').getContext('2d'); const cut = []; \
+            for (const one of document.querySelectorAll('#rows .row:not([hidden]) :is(.name, .number, b, i)')) { \
+              if (!one.checkVisibility()) continue; \
+              const probe = document.createElement('span'); \
+              Object.assign(probe.style, { display: 'inline-block', width: '0', height: '0' }); \
+              const text = one.textContent; one.prepend(probe); const base = probe.getBoundingClientRect().bottom; probe.remove(); \
+              pen.font = getComputedStyle(one).font; const ink = pen.measureText(text); \
+              for (let around = one; around.id !== 'rows'; around = around.parentElement) { \
+                if (getComputedStyle(around).overflow === 'visible') continue; \
+                const { top, bottom } = around.getBoundingClientRect(); \
+                if (base - ink.actualBoundingBoxAscent < top - 0.5 || base + ink.actualBoundingBoxDescent > bottom + 0.5) cut.push(text); \
+              } } \
+            return cut.join(); })()";
+        assert_eq!(browser.evaluate(cut), "", "at {width} pixels");
+        browser.assert_clean();
+    }
+}
+
+#[test]
+fn no_label_of_a_chart_is_cut_or_lies_over_another_or_over_the_line() {
+    let server = serve(|_| ());
+    let Some(mut browser) = open(&server, WIDE) else { return };
+    let jagged: Vec<String> = (0..40).map(|n| format!("{{\"px\":{}.{:02}}}", 100 + n * 7 % 13, n)).collect();
+    let steady = vec!["8389766145050669870".to_owned(); 20];
+    let tiny: Vec<String> = (0..110).map(|n| format!("{{\"p\":{}e-12}}", n % 3 - 1)).collect();
+    let long: Vec<String> =
+        (0..15).map(|n| format!("123456789012345678901234567890.{}12345678901234567890", n % 7)).collect();
+    let falling: Vec<String> = (0..60).map(|n| format!("[{}]", -n * n)).collect();
+    for (json, width) in [&jagged, &steady, &tiny, &long, &falling].into_iter().flat_map(|one| [(one, 420), (one, 280)])
+    {
+        let asked = serde_json::json!({ "json": json, "width": width });
+        let found =
+            browser.evaluate(&format!("({})({asked})", include_str!("../js/labels.js").trim().trim_end_matches(';')));
+        assert_eq!(found, "", "{} at {width} pixels", json[1]);
+    }
+    browser.assert_clean();
+}
+
+#[test]
+fn where_nothing_is_known_no_line_is_drawn_not_even_at_zero() {
+    let server = serve(|_| ());
+    let Some(mut browser) = open(&server, WIDE) else { return };
+    let ink = |nth: u32| {
+        format!(
+            "(() => {{ const canvas = document.querySelector('.gauge:nth-child({nth}) canvas'); \
+             return canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(one => one > 0); }})()"
+        )
+    };
+    // A subscriber there is, and a line of it; nothing was sent to anybody, so there is no time that it took.
+    browser.wait_for(&format!("() => {}", ink(1)));
+    let scrapes = "performance.getEntriesByType('resource').filter(one => one.name.endsWith('/metrics')).length";
+    browser.wait_for(&format!("() => {scrapes} > 4"));
+    assert_eq!(browser.wait_for_text(".gauge:nth-child(6) strong", "text"), "–");
+    assert_eq!(browser.evaluate(&ink(6)), "false");
+    browser.assert_clean();
+}
+
+#[test]
+fn fields_whose_keys_have_dots_are_told_from_those_further_down() {
+    let server = serve(|_| ());
+    let data = r#"{"a.b":1.10,"a":{"b":2.20,"":{"c":3.30}},"a\"":{"b":4.40}}"#;
+    server.publisher().publish("a", Payload::Json(data.as_bytes())).unwrap();
+    let Some(mut browser) = open(&server, WIDE) else { return };
+    shown(&mut browser, "a", "1.10");
+    browser.evaluate("document.getElementById('topics').focus()");
+    browser.press("ArrowDown");
+    let said = "document.getElementById('chart').ariaLabel";
+    for (field, value) in [(r#""a.b""#, "1.10"), ("a.b", "2.20"), (r#"a."".c"#, "3.30"), (r#""a\"".b"#, "4.40")] {
+        browser.evaluate(&format!(
+            "(() => {{ const select = document.getElementById('field'); select.value = {field:?}; \
+             select.dispatchEvent(new Event('change')); }})()"
+        ));
+        let expected = format!("{field} of a over time: now {value}, between {value} and {value}");
+        browser.wait_for(&format!("() => {said} === {expected:?}"));
+    }
+    browser.assert_clean();
+}
+
+#[test]
+fn a_name_that_an_address_would_lose_is_refused_before_it_is_sent() {
+    let server = serve(|_| ());
+    let Some(mut browser) = open(&server, WIDE) else { return };
+    for (name, at) in [("..", 0), (".", 0), ("a..b", 2), ("a.", 2)] {
+        browser.type_over("to", name);
+        browser.evaluate("document.querySelector('#publish button').click()");
+        browser.wait_for_text("#published", &format!("/^Not published: an empty segment at byte {at}:/.test(text)"));
+    }
+    browser.type_over("to", "a/b");
+    browser.evaluate("document.querySelector('#publish button').click()");
+    browser.wait_for_text("#published", "/^Not published: .*at byte 1/.test(text)");
+    browser.assert_clean();
+}
+
+#[test]
+fn a_topic_that_is_gone_leaves_the_panel_or_is_said_to_be_gone() {
+    for chosen_by_hand in [false, true] {
+        let first = Running::listen("127.0.0.1:0", &[]);
+        let address = first.address.clone();
+        let Some(mut browser) = Browser::open(WIDE, &format!("http://{address}/")) else { return };
+        browser.wait_for_text("#events", "/Subscribed to/.test(text)");
+        let publish = |browser: &mut Browser, topic: &str| {
+            browser.evaluate(&format!(
+                "fetch('publish/{topic}?as=json', {{ method: 'POST', body: '7' }}).then(it => it.status)"
+            ));
+        };
+        publish(&mut browser, "old.topic");
+        if chosen_by_hand {
+            shown(&mut browser, "old.topic", "7");
+            browser.evaluate("document.getElementById('topics').focus()");
+            browser.press("ArrowDown");
+        }
+        browser.wait_for_text("#facts", "/^message 1 at/.test(text)");
+        drop(first);
+        browser.wait_for_text("#state", "text === 'Connection lost'");
+        let _second = Running::listen(&address, &[]);
+        browser.evaluate("document.getElementById('again').click()");
+        browser.wait_for_text("#state", "text === 'Connected'");
+        browser.wait_for_text("#chosen-help", "/^The server has no such topic any more/.test(text)");
+        assert_eq!(browser.evaluate("document.getElementById('payload').hidden"), "true");
+        assert_eq!(browser.evaluate("document.getElementById('facts').textContent"), "");
+        publish(&mut browser, "new.topic");
+        if chosen_by_hand {
+            shown(&mut browser, "new.topic", "7");
+            assert_eq!(browser.evaluate("document.getElementById('chosen-title').textContent"), "old.topic");
+        } else {
+            browser.wait_for_text("#chosen-title", "text === 'new.topic'");
+            browser.wait_for_text("#payload", "text === '7'");
+        }
+        browser.assert_clean();
+    }
 }
 
 #[test]
@@ -605,5 +744,34 @@ fn other_pages_of_this_server_can_use_the_client() {
         client.close(); \
         return `${seq} ${update.topic} ${update.data.px} ${client.state}`; })";
     assert_eq!(browser.evaluate(program), "1 x.y 1.5 closed");
+    browser.assert_clean();
+}
+
+#[test]
+fn a_page_catches_up_on_a_topic_that_began_after_it_had_subscribed() {
+    let server = serve(|_| ());
+    let link = Link::to(server.addresses()[0]);
+    let Some(mut browser) = Browser::open(WIDE, &format!("http://{}/", link.address)) else { return };
+    browser.evaluate(
+        "import('/stentor.js').then(async ({ Stentor }) => { \
+         const client = new Stentor(new URL('/ws', location), { backoffMs: [1, 10], onState: state => window.state = state }); \
+         window.told = []; \
+         const onSkip = ({ from, to }) => window.told.push(`${from} to ${to} missed`); \
+         client.subscribe('p.*', { onUpdate: ({ seq }) => window.told.push(seq), onSkip }); \
+         await client.opened(); await client.list(); })",
+    );
+    let publish = |data: &str| {
+        server.publisher().publish("p.new", Payload::Json(data.as_bytes())).unwrap();
+    };
+    publish("1");
+    browser.wait_for("() => String(window.told) === '1'");
+    link.stall(true);
+    link.cut();
+    browser.wait_for("() => window.state !== 'open'");
+    publish("2");
+    publish("3");
+    link.stall(false);
+    browser.wait_for("() => window.told.length > 2 || /missed/.test(window.told)");
+    assert_eq!(browser.evaluate("window.told.join()"), "1,2,3");
     browser.assert_clean();
 }
