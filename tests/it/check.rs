@@ -27,7 +27,8 @@ fn check_prints_what_would_happen_and_exits_with_0() {
         "publish-token = (hidden)  # file ",
         "note: would listen on 127.0.0.1:0",
         "note: publishing needs the token\n",
-        "1 workers, pinned to cores ",
+        "1 worker, pinned to core ",
+        "; 1 acceptor for each address\n",
         "tape at most 8.0 MiB",
         "for --max-connections 100\n",
         "\nIt would start.\n",
@@ -95,8 +96,8 @@ fn what_its_control_groups_let_it_have_is_seen() {
         let (_, text) = within(&args).unwrap();
         for part in [
             "# workers = 1  # default",
-            "note: 1 workers, not pinned; ",
-            "warning: 1 workers have 0.50 cores between them",
+            "note: 1 worker, not pinned; ",
+            "warning: 1 worker has 0.50 cores, by the CPU quota",
             "and there is 100.0 MiB for the control group of this process",
         ] {
             assert!(text.contains(part), "{part:?}: {text}");
