@@ -26,8 +26,8 @@ use crate::{
 /// 6.18; the client's end, where it is on the same machine, takes as much again.
 const KERNEL_BYTES: u64 = 4200;
 
-/// What the server itself needs for an idle connection with one subscription. Measured: 220 to 236, and 8 more since.
-const OWN_BYTES: u64 = 248;
+/// What the server itself needs for an idle connection with one subscription. Measured: `scripts/connections`, results/2026-11-29-connections.
+const OWN_BYTES: u64 = 293;
 
 /// What a message of `/ws` has beside its payload, of a topic with a dozen letters.
 const ENVELOPE: f64 = 87.0;
@@ -369,7 +369,7 @@ mod tests {
             "10105 descriptors of 1048576",
             "tape at most 64.0 MiB",
             "239 thousand publications of 100 bytes, 3m 59s at 1000 a second",
-            "42.4 MiB (4200 bytes",
+            "42.8 MiB (4200 bytes",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }

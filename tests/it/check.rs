@@ -111,6 +111,25 @@ fn what_its_control_groups_let_it_have_is_seen() {
 }
 
 #[test]
+fn what_an_idle_connection_takes_is_one_figure_wherever_it_is_told() {
+    let (_, text) = said(&["--check", "--listen", "127.0.0.1:0"]);
+    let told = text.split(" here)").next().unwrap().rsplit(' ').next().unwrap();
+    assert!(told.parse::<u64>().is_ok(), "{text}");
+    let places = [
+        ("README.md", format!("Idle connections cost {told} bytes each")),
+        ("docs/performance.md", format!("connection is {told} bytes of the process")),
+        ("docs/operations.md", format!("{told} bytes here and")),
+        ("docs/operations.md", format!("**{told} bytes here**")),
+        ("docs/operations.md", format!("idle ({told} B)")),
+        ("results/2026-11-29-connections/README.md", format!("So {told} bytes:")),
+    ];
+    for (file, words) in places {
+        let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
+        assert!(fs::read_to_string(path).unwrap().contains(&words), "{file} doesn't say {words:?}");
+    }
+}
+
+#[test]
 fn check_beside_a_running_server_is_no_error() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
