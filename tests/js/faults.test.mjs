@@ -311,6 +311,17 @@ test("publications without an answer are told so, and are bounded", async (t) =>
   for (const one of waiting) await assert.rejects(one, { code: "disconnected" });
 });
 
+test("nothing is sent on a connection that is closing, and who asks is told when it has closed", async (t) => {
+  const { client, sockets } = world(t);
+  const socket = await sockets.next();
+  socket.hello();
+  socket.readyState = 2;
+  const asked = [client.ping(), client.publish("a", 1)];
+  assert.equal(socket.sent.size, 0);
+  socket.ends(4100, "lagged");
+  for (const one of asked) await assert.rejects(one, { code: "disconnected" });
+});
+
 test("a callback that throws is reported, and stops nothing", async (t) => {
   const thrown = new Told();
   const listeners = process.listeners("uncaughtException");

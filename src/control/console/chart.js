@@ -209,7 +209,16 @@ export class Chart {
   }
 
   /** @param {import("./plot.js").Sheet} on @param {{x: number, y: number, text: string, long: number, left: number, middle: number}} label */
-  #point({ pen, colour }, { x, y, text, long, left, middle }) {
+  #point({ pen, height, colour }, { x, y, text, long, left, middle }) {
+    if (this.#pointer !== null) {
+      // Which it is, and where on the line.
+      pen.strokeStyle = colour("soft");
+      pen.lineWidth = 1;
+      pen.beginPath();
+      pen.moveTo(x, 0);
+      pen.lineTo(x, height - BOTTOM);
+      pen.stroke();
+    }
     pen.fillStyle = colour("accent");
     pen.beginPath();
     pen.arc(x, y, 3, 0, 7);

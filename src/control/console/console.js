@@ -141,7 +141,9 @@ function draw(now) {
 function showCount() {
   const { size } = topics;
   const found = table.length === size ? count(size) : `${count(table.length)} of ${count(size)}`;
-  put(at("count"), size ? `${found} · ${counted(pace, "message")} a second${topics.unkept ? "; there are more than are kept here" : ""}` : "None yet");
+  // Without a connection nobody knows how many there are.
+  const moving = client.state === "open" ? ` · ${counted(pace, "message")} a second` : "";
+  put(at("count"), size ? `${found}${moving}${topics.unkept ? "; there are more than are kept here" : ""}` : "None yet");
   const empty = at("empty");
   const isSearch = size > 0 && table.length === 0;
   let state = client.state !== "open" ? "away" : !subscribing.isSubscribed ? "idle" : subscribing.isAll ? "quiet" : "unmatched";
@@ -202,7 +204,7 @@ function put(element, text) {
 
 let pace = 0;
 setInterval(() => {
-  pace = topics.measure();
+  if (client.state === "open") pace = topics.measure();
   // Somebody who has just come sees a chart at once: the busiest topic's.
   const busiest = chart.name && !(isGone && isOwnChoice) ? undefined : topics.busiest();
   if (busiest) {

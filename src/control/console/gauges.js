@@ -95,14 +95,9 @@ export class Gauges {
 
   /** Looks once. */
   async look() {
-    let scrape;
-    try {
-      const answer = await fetch("metrics", { signal: AbortSignal.timeout(5000) });
-      if (!answer.ok) return;
-      scrape = new Scrape(await answer.text(), performance.now());
-    } catch {
-      return; // the state of the connection says it
-    }
+    const scrape = await read();
+    // The state of the connection says why.
+    if (!scrape) return this.#dials.forEach((one) => trace(one, undefined));
     const last = this.#scrapes[this.#scrapes.length - 1];
     // Another server, or the same one started again: its counters begin anew.
     if (last && last.get("start_time_seconds") !== scrape.get("start_time_seconds")) this.#scrapes = [];
@@ -127,14 +122,31 @@ function dial(gauge, box) {
   return { gauge, box: part, figure, note, canvas: /** @type {HTMLCanvasElement} */ (canvas), past: [] };
 }
 
+/** The figures as they are now; undefined if they can't be had. */
+async function read() {
+  try {
+    const answer = await fetch("metrics", { signal: AbortSignal.timeout(5000) });
+    return answer.ok ? new Scrape(await answer.text(), performance.now()) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 /** @param {Dial} dial @param {Scrape} now @param {Scrape} then */
-function show({ gauge, box, figure, note, canvas, past }, now, then) {
+function show(dial, now, then) {
+  const { gauge, box, figure, note } = dial;
   const value = now === then ? gauge.read(now, now) : gauge.read(now, then);
   const isKnown = value !== undefined && Number.isFinite(value);
   figure.textContent = isKnown ? gauge.show(value) : "–";
-  note.textContent = gauge.note(now, then).replace(/NaN \S+/g, "–");
+  // A number stays with what it is of, where the line breaks.
+  note.textContent = gauge.note(now, then).replace(/NaN \S+/g, "–").replace(/(\d) /g, "$1\u00a0");
   box.classList.toggle("hot", isKnown && (gauge.hot?.(value) ?? false));
-  past.push(isKnown ? value : undefined);
+  trace(dial, isKnown ? value : undefined);
+}
+
+/** Draws the line with one more figure. @param {Dial} dial @param {number | undefined} value */
+function trace({ canvas, past }, value) {
+  past.push(value);
   if (past.length > HISTORY) past.shift();
   const on = sheet(canvas);
   if (!on) return;

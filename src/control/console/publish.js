@@ -11,7 +11,7 @@ export function publishing(at) {
     const [topic, text] = [at("to").value.trim(), at("data").value.trim()];
     const wrong = wrongDots(topic);
     if (wrong) {
-      said.textContent = `Not published: ${wrong}`;
+      said.textContent = `Not published: Not a topic: ${wrong}.`;
       return at("to").focus();
     }
     try {

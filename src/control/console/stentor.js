@@ -73,6 +73,9 @@ const GOOD_AFTER_MS = 10_000;
 /** Bytes left for the rest of a command that carries many names. */
 const COMMAND_BYTES = 256;
 
+/** The state of a WebSocket that takes what is sent. */
+const OPEN = 1;
+
 /** What a server that says nothing else allows: names of one connection, bytes of one message. */
 const LIMITS = { topics: 1024, message: 65_536 };
 
@@ -423,7 +426,8 @@ export class Stentor {
     const id = ++this.#asking;
     this.#asked.set(id, asked);
     if (asked.publishes) this.#publishing += 1;
-    this.#socket.send(`${JSON.stringify({ ...command, id }).slice(0, -1)}${rest}}`);
+    // What is said while the connection closes is lost; a browser complains of it. Its end is told soon.
+    if ((this.#socket.readyState ?? OPEN) === OPEN) this.#socket.send(`${JSON.stringify({ ...command, id }).slice(0, -1)}${rest}}`);
   }
 
   /** @param {any} command @param {string} [rest] @returns {Promise<any>} */

@@ -176,7 +176,9 @@ export class Subscribing {
     const isNew = this.#wanted?.added.has(name) || !one;
     this.#drop();
     const rest = this.#shown.size ? ` Still subscribed to ${this.#names()}.` : "";
-    this.at("problem").textContent = `${isNew ? `${name}: ` : ""}${error.message} (${error.code}).${rest}`;
+    // The server names it too.
+    const what = error.message.replace(`topic "${name}": `, "");
+    this.at("problem").textContent = `${isNew ? `${name}: ` : ""}${what} (${error.code}).${rest}`;
     this.act.event(`Not subscribed${isNew ? ` to ${name}` : ""}: ${error.code}`);
   }
 }
