@@ -5,9 +5,9 @@
 //!  └─────────── prefix: once a topic ──────┘└────── once a publication: head ────┘└─ payload ─┘ }
 //! ```
 //!
-//! The part that never changes is made when the topic is made; only a topic's first update has another, which says the epoch. An [`Envelope`] knows its length to the byte, so that the
-//! caller can reserve exactly that much; [`Envelope::write`] fills it. What takes time, escapes and base64, can be done before
-//! the number is known ([`push_value`]).
+//! The part that never changes is made when the topic is made; only a topic's first update has another, which says the epoch. An
+//! [`Envelope`] knows its length to the byte, so that the caller can reserve exactly that much; [`Envelope::write`] fills it. What
+//! takes time, escapes and base64, can be done before the number is known ([`push_value`]).
 //!
 //! A payload that is known JSON, or text of which nothing was said and that turns out to be JSON, goes in byte for byte, surrounding
 //! white space included; other text becomes a JSON string; binary becomes `"base64":"…"` in the place of `data`. Whether text is JSON costs one

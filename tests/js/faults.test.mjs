@@ -148,6 +148,22 @@ test("a publication that was too large is told in its place, is no gap, and is w
   assert.deepEqual(errors.map(({ code, from, to }) => [code, from, to]), [["gap", 11, 11]]);
 });
 
+test("a first publication says in which epoch its topic has begun, whatever was expected before", async (t) => {
+  const { client, sockets, errors } = world(t);
+  const told = [];
+  client.subscribe("a", { onUpdate: ({ seq }) => told.push(seq), onReset: (reset) => told.push(reset) });
+  const first = await sockets.next();
+  first.hello();
+  await ack(first, "k", 0); // others were forgotten since, so that topics begin in another
+  first.says({ ...update("a", 1), epoch: "k2" });
+  first.says(update("a", 2));
+  assert.deepEqual([told, client.place("a"), errors.size], [[1, 2], ["k2", 2], 0]);
+  first.ends(1006);
+  const second = await sockets.next();
+  second.hello();
+  assert.deepEqual((await ack(second, "k2", 3)).from, { a: ["k2", 2] });
+});
+
 test("a first publication that was too large is told to everybody who has subscribed, and says the epoch", async (t) => {
   const { client, sockets } = world(t);
   const got = [];
