@@ -7,9 +7,11 @@
 //! ```
 //!
 //! All subscribe to `>`. STALLED more subscribe and never read. Prints what was delivered, the server's CPU time for each
-//! delivery and its resident memory, and how busy each side was; exits with 1 if a byte is missing or wrong.
+//! delivery and its resident memory, and how busy each side was; exits with 1 if a byte is missing or wrong. A line that is larger than
+//! the server's --max-replay-message has to be told in its place by a `skip`.
 
 use std::{
+    collections::HashMap,
     error::Error,
     fs,
     io::{BufRead, BufReader, ErrorKind, Read, Write},
@@ -60,10 +62,13 @@ fn main() -> Result<()> {
 
     let watched = watch(&mut witnesses, pid)?;
     let complete = watched.received.iter().all(|received| *received == watched.stream.len());
-    let publications = compare_with(file, &watched.stream)?;
+    let Compared { publications, too_large } = compare(open(file)?, &watched.stream)?;
     let deliveries = publications as u64 * subscribers as u64;
     let seconds = watched.took.as_secs_f64();
     println!("publications         {publications}, each the recording's, byte for byte and in order");
+    println!(
+        "too large            {too_large} of them, of which every subscriber was told the number and nothing else"
+    );
     println!("complete             {complete}: {subscribers} equal streams of {} bytes", watched.stream.len());
     println!("deliveries           {deliveries}, {:.0}/s over {seconds:.1} s", deliveries as f64 / seconds);
     println!("server CPU           {:.1} ns a delivery", watched.server_ns as f64 / deliveries as f64);
@@ -182,37 +187,84 @@ fn watch(witnesses: &mut [TcpStream], pid: &str) -> Result<Watched> {
     Ok(watched)
 }
 
-/// Compares the updates in `stream` with the lines of the recording; returns how many there are.
-fn compare_with(file: &str, stream: &[u8]) -> Result<usize> {
-    #[derive(serde::Deserialize)]
-    struct Line<'l> {
-        topic: &'l str,
-        #[serde(borrow)]
-        data: &'l RawValue,
+fn open(file: &str) -> Result<Box<dyn BufRead>> {
+    let opened = fs::File::open(file)?;
+    Ok(if file.ends_with(".gz") {
+        Box::new(BufReader::new(MultiGzDecoder::new(opened)))
+    } else {
+        Box::new(BufReader::new(opened))
+    })
+}
+
+/// What the stream has of the recording.
+#[derive(Debug, PartialEq)]
+struct Compared {
+    publications: usize,
+    /// Those that the server could carry to nobody.
+    too_large: usize,
+}
+
+/// A line of the recording.
+#[derive(serde::Deserialize)]
+struct Line<'l> {
+    topic: &'l str,
+    #[serde(borrow)]
+    data: &'l RawValue,
+}
+
+/// What came for it.
+#[derive(serde::Deserialize)]
+struct Message<'m> {
+    r#type: &'m str,
+    topic: &'m str,
+    seq: Option<u64>,
+    #[serde(borrow)]
+    data: Option<&'m RawValue>,
+    from: Option<u64>,
+    to: Option<u64>,
+    why: Option<&'m str>,
+}
+
+impl Message<'_> {
+    /// Its number in the topic, if it stands for the line; and whether that was too large to be sent.
+    fn stands_for(&self, line: &Line<'_>) -> Option<(u64, bool)> {
+        let data = self.data.map(RawValue::get);
+        match self.r#type {
+            _ if self.topic != line.topic => None,
+            "update" if data == Some(line.data.get()) => Some((self.seq?, false)),
+            "skip" if self.why == Some("too_large") && self.from == self.to => Some((self.from?, true)),
+            _ => None,
+        }
     }
-    let reader: Box<dyn Read> = match file.ends_with(".gz") {
-        true => Box::new(MultiGzDecoder::new(fs::File::open(file)?)),
-        false => Box::new(fs::File::open(file)?),
-    };
-    let (mut at, mut count) = (0, 0);
-    for line in BufReader::new(reader).lines() {
+}
+
+/// Compares the messages in `stream` with the lines of the recording.
+fn compare(recording: impl BufRead, stream: &[u8]) -> Result<Compared> {
+    let (mut at, mut compared) = (0, Compared { publications: 0, too_large: 0 });
+    let mut numbers: HashMap<String, u64> = HashMap::new();
+    for line in recording.lines() {
         let line = line?;
-        let expected: Line = serde_json::from_str(&line)?;
+        let line: Line = serde_json::from_str(&line)?;
         let (header, len) = match stream.get(at + 1).ok_or("the stream ends before the recording")? {
             126 => (4, usize::from(u16::from_be_bytes([stream[at + 2], stream[at + 3]]))),
             127 => (10, u64::from_be_bytes(stream[at + 2..at + 10].try_into()?) as usize),
             len => (2, usize::from(*len)),
         };
-        let update = std::str::from_utf8(&stream[at + header..at + header + len])?;
-        count += 1;
-        let topic = format!("{{\"type\":\"update\",\"topic\":\"{}\",\"seq\":", expected.topic);
-        let data = format!(",\"data\":{}}}", expected.data.get());
-        if stream[at] != 0x81 || !update.starts_with(&topic) || !update.ends_with(&data) {
-            return Err(format!("publication {count} differs from line {count}: {update}").into());
+        let text = std::str::from_utf8(&stream[at + header..at + header + len])?;
+        compared.publications += 1;
+        let count = compared.publications;
+        let message: Message = serde_json::from_str(text).map_err(|error| format!("{error}: {text}"))?;
+        let found = message.stands_for(&line).filter(|_| stream[at] == 0x81);
+        let (number, is_too_large) =
+            found.ok_or_else(|| format!("publication {count} differs from line {count}: {text}"))?;
+        let before = numbers.insert(line.topic.to_owned(), number);
+        if before.is_some_and(|before| before + 1 != number) {
+            return Err(format!("publication {count} has a number that doesn't follow {before:?}: {text}").into());
         }
+        compared.too_large += usize::from(is_too_large);
         at += header + len;
     }
-    if at == stream.len() { Ok(count) } else { Err("there is more in the stream than in the recording".into()) }
+    if at == stream.len() { Ok(compared) } else { Err("there is more in the stream than in the recording".into()) }
 }
 
 /// CPU time of all threads of a process, in nanoseconds (`/proc/PID/task/*/schedstat`).
@@ -229,4 +281,37 @@ fn cpu(pid: &str) -> Result<u64> {
 fn resident(pid: &str) -> Result<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/statm"))?;
     Ok(text.split(' ').nth(1).unwrap_or("0").parse::<u64>()? * 4096)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compared(messages: &[&str]) -> Result<Compared> {
+        let lines = [r#"{"topic":"a","data":{"px":1.50}}"#, r#"{"topic":"b","data":[0]}"#, r#"{"topic":"a","data":2}"#];
+        let framed = messages.iter().flat_map(|text| [&[0x81, text.len() as u8], text.as_bytes()].concat());
+        compare(lines.join("\n").as_bytes(), &framed.collect::<Vec<u8>>())
+    }
+
+    const FIRST: &str = r#"{"type":"update","topic":"a","epoch":"k3","seq":1,"ts":7,"data":{"px":1.50}}"#;
+    const TOO_LARGE: &str = r#"{"type":"skip","topic":"b","epoch":"k3","from":1,"to":1,"why":"too_large"}"#;
+    const LAST: &str = r#"{"type":"update","topic":"a","seq":2,"ts":8,"data":2}"#;
+
+    #[test]
+    fn what_was_too_large_is_told_in_its_place() {
+        let found = compared(&[FIRST, TOO_LARGE, LAST]).unwrap();
+        assert_eq!(found, Compared { publications: 3, too_large: 1 });
+    }
+
+    #[test]
+    fn what_is_wrong_or_missing_is_found() {
+        let said = |messages: &[&str]| compared(messages).unwrap_err().to_string();
+        let differs = "publication 2 differs from line 2";
+        assert!(said(&[FIRST, LAST, LAST]).starts_with(differs));
+        assert!(said(&[FIRST, &TOO_LARGE.replace("too_large", "slow"), LAST]).starts_with(differs));
+        assert!(said(&[&FIRST.replace("1.50", "1.5")]).starts_with("publication 1 differs from line 1"));
+        assert!(said(&[FIRST, TOO_LARGE, &LAST.replace("\"seq\":2", "\"seq\":3")]).contains("doesn't follow Some(1)"));
+        assert_eq!(said(&[FIRST, TOO_LARGE]), "the stream ends before the recording");
+        assert_eq!(said(&[FIRST, TOO_LARGE, LAST, LAST]), "there is more in the stream than in the recording");
+    }
 }

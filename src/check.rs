@@ -16,6 +16,7 @@ use crate::{
     cgroup::Share,
     config::{Config, Shown, Span},
     cores::Places,
+    counted::counted,
     feeds::replay::{Options, Replay},
     io::listener,
     server,
@@ -26,8 +27,8 @@ use crate::{
 /// 6.18; the client's end, where it is on the same machine, takes as much again.
 const KERNEL_BYTES: u64 = 4200;
 
-/// What the server itself needs for an idle connection with one subscription. Measured: 220 to 236, and 8 more since.
-const OWN_BYTES: u64 = 248;
+/// What the server itself needs for an idle connection with one subscription. Measured: `scripts/connections`, results/2026-11-29-connections.
+const OWN_BYTES: u64 = 293;
 
 /// What a message of `/ws` has beside its payload, of a topic with a dozen letters.
 const ENVELOPE: f64 = 87.0;
@@ -91,7 +92,8 @@ pub fn check(config: &Config, passed: &[Socket]) -> Report {
     remarks.push(publishing(&config));
     let workers = match Places::pick(&config) {
         Ok(places) => {
-            let text = format!("{}; {} acceptors for each address", places.sentence(), config.acceptors);
+            let acceptors = counted(config.acceptors, "acceptor");
+            let text = format!("{}; {acceptors} for each address", places.sentence());
             remarks.push((Weight::Note, text));
             remarks.extend(places.by_quota().map(|text| (Weight::Note, text)));
             remarks.extend(places.too_many().map(|text| (Weight::Warning, text)));
@@ -262,8 +264,9 @@ fn sockets(config: &Config, machine: &Machine) -> Vec<(Weight, String)> {
         let ports = last.saturating_sub(first).saturating_add(1);
         if config.listen.iter().any(|address| address.ip().is_loopback()) && config.max_connections as u64 > ports {
             let text = format!(
-                "a client or proxy on this machine has {ports} ports for each pair of addresses, fewer than \
-                 --max-connections {}: listen on several addresses, or widen net.ipv4.ip_local_port_range",
+                "a client or proxy on this machine has {} for each pair of addresses, fewer than --max-connections {}: listen \
+                 on several addresses, or widen net.ipv4.ip_local_port_range",
+                counted(ports, "port"),
                 config.max_connections
             );
             remarks.push((Weight::Note, text));
@@ -283,10 +286,10 @@ fn memory(config: &Config, machine: &Machine) -> Vec<(Weight, String)> {
     let mut remarks = vec![(
         Weight::Note,
         format!(
-            "memory: tape at most {}, last values at most {}, {connections} idle connections about {} ({KERNEL_BYTES} bytes \
-             each in the kernel, {OWN_BYTES} here)",
+            "memory: tape at most {}, last values at most {}, {} about {} ({KERNEL_BYTES} bytes each in the kernel, {OWN_BYTES} here)",
             size(tape),
             size(values),
+            counted(connections, "idle connection"),
             size(idle)
         ),
     )];
@@ -303,7 +306,8 @@ fn memory(config: &Config, machine: &Machine) -> Vec<(Weight, String)> {
     remarks.push((Weight::Note, stalling(config)));
     if let Some((limit, whose)) = machine.memory.filter(|(limit, _)| all > *limit) {
         let text = format!(
-            "--retain, --max-values and {connections} idle connections come to {}, and there is {} {whose}: lower them",
+            "--retain, --max-values and {} come to {}, and there is {} {whose}: lower them",
+            counted(connections, "idle connection"),
             size(all),
             size(limit)
         );
@@ -311,8 +315,9 @@ fn memory(config: &Config, machine: &Machine) -> Vec<(Weight, String)> {
     }
     if let Some(limit) = machine.tcp_memory.filter(|limit| buffers > *limit) {
         let text = format!(
-            "full send buffers of {connections} connections are more than all of TCP may have ({}, the last number of \
-             net.ipv4.tcp_mem): when many stall at once, the kernel slows everybody",
+            "full send buffers of {} are more than all of TCP may have ({}, the last number of net.ipv4.tcp_mem): when many \
+             stall at once, the kernel slows everybody",
+            counted(connections, "connection"),
             size(limit)
         );
         remarks.push((Weight::Note, text));
@@ -372,7 +377,7 @@ mod tests {
             "10105 descriptors of 1048576",
             "tape at most 64.0 MiB",
             "232 thousand publications of 100 bytes, 3m 52s at 1000 a second",
-            "42.4 MiB (4200 bytes",
+            "42.8 MiB (4200 bytes",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }

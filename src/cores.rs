@@ -11,6 +11,7 @@ use core_affinity::CoreId;
 use crate::{
     cgroup::Share,
     config::{Config, ConfigError, Pin},
+    counted::counted,
 };
 
 /// Where the workers run.
@@ -65,8 +66,10 @@ impl Places {
     pub fn sentence(&self) -> String {
         let count = self.workers.len();
         let cores: Option<Vec<String>> = self.workers.iter().map(|core| core.map(|core| core.id.to_string())).collect();
-        let place = cores.map_or("not pinned".to_owned(), |cores| format!("pinned to cores {}", cores.join(",")));
-        format!("{count} workers, {place}; this process may use {} cores", self.cores)
+        let place = cores.map_or("not pinned".to_owned(), |cores| {
+            format!("pinned to core{} {}", if cores.len() == 1 { "" } else { "s" }, cores.join(","))
+        });
+        format!("{}, {place}; this process may use {}", counted(count, "worker"), counted(self.cores, "core"))
     }
 
     /// What follows from a quota, if there are fewer workers than cores for it.
@@ -74,7 +77,9 @@ impl Places {
         let quota = self.quota.filter(|_| !self.are_stopped() && self.workers.len() < self.cores)?;
         let (workers, cores) = (self.workers.len(), self.cores);
         Some(format!(
-            "{workers} workers on {cores} cores, for the control group of this process has a CPU quota of {quota:.2} cores"
+            "{} on {}, for the control group of this process has a CPU quota of {quota:.2} cores",
+            counted(workers, "worker"),
+            counted(cores, "core")
         ))
     }
 
@@ -82,6 +87,12 @@ impl Places {
     pub fn too_many(&self) -> Option<String> {
         let quota = self.quota.filter(|_| self.are_stopped())?;
         let workers = self.workers.len();
+        if workers == 1 {
+            return Some(format!(
+                "1 worker has {quota:.2} cores, by the CPU quota of its control group: once it is used up, it stands still for some 10 ms \
+                 and more at a time; give it at least 1 (CPUQuota=100% of a unit, --cpus=1 of a container)"
+            ));
+        }
         let pinned = if self.workers.iter().all(Option::is_some) { ", each pinned to a core of its own," } else { "" };
         let fewer = (quota as usize).max(1);
         let lower = if fewer < workers { format!(", or --workers {fewer}") } else { String::new() };
@@ -156,8 +167,18 @@ mod tests {
             assert!(said.contains(part), "{part}: {said}");
         }
         let said = places(0.5, |_| {}).too_many().unwrap();
-        assert!(said.contains("1 workers have 0.50 cores") && !said.contains("--workers"), "{said}");
+        assert!(said.starts_with("1 worker has 0.50 cores") && !said.contains("--workers"), "{said}");
         assert_eq!(places(0.5, |_| {}).by_quota(), None, "one line says it all");
+    }
+
+    #[test]
+    fn one_is_not_called_many() {
+        let said = |quota, workers| places(quota, |c| c.workers = Some(workers));
+        assert_eq!(said(8.0, 1).sentence(), "1 worker, pinned to core 0; this process may use 4 cores");
+        assert_eq!(said(8.0, 2).sentence(), "2 workers, pinned to cores 0,1; this process may use 4 cores");
+        assert!(said(1.0, 1).by_quota().unwrap().starts_with("1 worker on 4 cores"));
+        let alone = Places::among(&Config::default(), vec![CoreId { id: 0 }], None).unwrap().sentence();
+        assert_eq!(alone, "1 worker, pinned to core 0; this process may use 1 core");
     }
 
     #[test]

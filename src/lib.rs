@@ -18,9 +18,9 @@
 //!  1  lane, http, websocket, protocol  bytes and values: no socket, thread, lock or clock
 //!     access                           who may what
 //!  0  cgroup, clock, config, cores,    ground
-//!     limits, live, log, metrics,
-//!     panic, publication, signals,
-//!     slack
+//!     counted, limits, live, log,
+//!     metrics, panic, publication,
+//!     signals, slack
 //! ```
 
 mod acceptor;
@@ -36,6 +36,7 @@ mod clock;
 pub mod config;
 mod control;
 mod cores;
+mod counted;
 mod feeds;
 mod handover;
 mod http;

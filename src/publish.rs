@@ -22,6 +22,7 @@ pub use self::lead::{HOLD_PAUSE, Lead};
 use crate::{
     access::Holder,
     clock::{self, Moment},
+    counted::counted,
     io::waker::Waker,
     lane::{Draft, Wanted},
     limits::Account,
@@ -65,19 +66,19 @@ pub enum PublishError {
     #[error("the server is stopping")]
     Draining,
     /// The topic would be one too many.
-    #[error("there are already {max} topics, as many as --max-topics allows")]
+    #[error("there {} already {}, as many as --max-topics allows", if *.max == 1 { "is" } else { "are" }, counted(*.max, "topic"))]
     TopicsFull {
         /// The bound.
         max: usize,
     },
     /// The topic would be one too many for the address that publishes.
-    #[error("your address has added {max} topics, as many as --max-topics-per-ip allows")]
+    #[error("your address has added {}, as many as --max-topics-per-ip allows", counted(*.max, "topic"))]
     AddressFull {
         /// The bound.
         max: usize,
     },
     /// The payload is larger than `--max-message`.
-    #[error("the payload has {len} bytes, --max-message allows {max}")]
+    #[error("the payload has {}, --max-message allows {max}", counted(*.len, "byte"))]
     TooLarge {
         /// What was given.
         len: usize,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 
 use super::{Config, Exactly, Pin, SYMBOLS_MAX, Span, page::Named};
+use crate::counted::counted;
 
 /// A rule, and how to find what it is about.
 pub(super) enum Rule {
@@ -262,8 +263,8 @@ fn each_worker_has_a_core(c: &Config) -> Option<String> {
     let (Pin::Cores(cores), Some(workers)) = (&c.pin, c.workers) else { return None };
     (workers > cores.len()).then(|| {
         format!(
-            "--workers {workers} is more than the {} cores of --pin {}: name one core for each worker, or use --pin none",
-            cores.len(),
+            "--workers {workers} is more than the {} of --pin {}: name one core for each worker, or use --pin none",
+            counted(cores.len(), "core"),
             c.pin
         )
     })

@@ -9,6 +9,7 @@ use std::{borrow::Cow, fmt::Display, sync::Arc, time::Duration};
 use crate::{
     access::Holder,
     clock::Moment,
+    counted::counted,
     http::{Body, BodyDecoder, BodyEvent, Refusal, Request},
     limits::{self, Account, Quota},
     metrics,
@@ -433,7 +434,6 @@ fn bad_line(number: u64, what: &dyn Display, published: u64) -> String {
 fn before(published: u64) -> String {
     match published {
         0 => "nothing was published before it".to_owned(),
-        1 => "1 publication went before it".to_owned(),
-        n => format!("{n} publications went before it"),
+        n => format!("{} went before it", counted(n, "publication")),
     }
 }

@@ -16,6 +16,7 @@ use std::borrow::Cow;
 use httparse::{EMPTY_HEADER, Error, Status};
 
 use super::response::Refusal;
+use crate::counted::counted;
 
 /// The most headers in a request, unless told otherwise. Browsers send fewer than 20, and each proxy on the way a few.
 pub const HEADERS_MAX: usize = 100;
@@ -502,7 +503,7 @@ fn refuse_no_method(bytes: &[u8]) -> Result<(), Refusal> {
 
 fn too_many(bounds: Bounds) -> Refusal {
     let most = bounds.headers;
-    Refusal::new(431, format!("There are more than {most} headers, as many as --max-headers allows."))
+    Refusal::new(431, format!("There are more than {}, as many as --max-headers allows.", counted(most, "header")))
 }
 
 fn not_http() -> Refusal {

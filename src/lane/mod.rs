@@ -115,7 +115,7 @@ pub trait Encoding {
 /// What a publication has got where it was taken in.
 #[derive(Clone, Copy, Debug)]
 pub struct Numbered<'a> {
-    /// What its topic's updates begin with: [`prefix`].
+    /// What it begins with: its topic's [`prefix`], or [`first_prefix`].
     pub prefix: &'a [u8],
     /// Its topic's numbering.
     pub epoch: Epoch,
@@ -125,9 +125,14 @@ pub struct Numbered<'a> {
     pub ts: u64,
 }
 
-/// What the updates of a topic begin with, in whatever lane: made once for each topic.
+/// What the updates of a topic begin with, but for the first, in whatever lane: made once for each topic.
 pub fn prefix(topic: &str) -> Box<[u8]> {
     crate::protocol::update_prefix(topic)
+}
+
+/// What the first of them begins with, in whatever lane.
+pub fn first_prefix(topic: &str, epoch: Epoch) -> Box<[u8]> {
+    crate::protocol::first_update_prefix(topic, &epoch.to_string())
 }
 
 /// A set of lanes.

@@ -25,6 +25,7 @@ use super::{
     name::{self, NameError, Topic},
     object::{Entries, Fields, ObjectError, Text, kind, shown, string},
 };
+use crate::counted::counted;
 
 /// What a client asks for.
 #[derive(Debug)]
@@ -286,7 +287,8 @@ fn check_topics<'a>(names: impl Iterator<Item = Cow<'a, str>>, limits: &Limits) 
         // How many there are in all is nothing that is worth finding out.
         if topics.len() > limits.topics_max {
             let most = limits.topics_max;
-            let message = format!("topics: expected at most {most} names (--max-subscriptions), found more");
+            let most = counted(most, "name");
+            let message = format!("topics: expected at most {most} (--max-subscriptions), found more");
             return Err(Refusal { code: ErrorCode::TooMany, message });
         }
     }

@@ -5,9 +5,9 @@
 //!  └─────────── prefix: once a topic ──────┘└────── once a publication: head ────┘└─ payload ─┘ }
 //! ```
 //!
-//! The part that never changes is made when the topic is made. An [`Envelope`] knows its length to the byte, so that the
-//! caller can reserve exactly that much; [`Envelope::write`] fills it. What takes time, escapes and base64, can be done before
-//! the number is known ([`push_value`]).
+//! The part that never changes is made when the topic is made; only a topic's first update has another, which says the epoch. An
+//! [`Envelope`] knows its length to the byte, so that the caller can reserve exactly that much; [`Envelope::write`] fills it. What
+//! takes time, escapes and base64, can be done before the number is known ([`push_value`]).
 //!
 //! A payload that is known JSON, or text of which nothing was said and that turns out to be JSON, goes in byte for byte, surrounding
 //! white space included; other text becomes a JSON string; binary becomes `"base64":"…"` in the place of `data`. Whether text is JSON costs one
@@ -33,21 +33,30 @@ impl<'a> Payload<'a> {
     }
 }
 
-/// The beginning of every update of one topic: `{"type":"update","topic":"NAME","seq":`.
+/// The beginning of the updates of one topic: `{"type":"update","topic":"NAME","seq":`.
 pub fn update_prefix(topic: &str) -> Box<[u8]> {
-    let mut prefix = UPDATE.to_vec();
-    push_string(&mut prefix, topic);
-    prefix.extend_from_slice(SEQ);
-    prefix.into()
+    prefix(UPDATE, topic, None)
+}
+
+/// The beginning of the first of them: `{"type":"update","topic":"NAME","epoch":"EPOCH","seq":`. Whoever had subscribed before there was
+/// the topic could not know its epoch.
+pub fn first_update_prefix(topic: &str, epoch: &str) -> Box<[u8]> {
+    prefix(UPDATE, topic, Some(epoch))
 }
 
 /// The beginning of a snapshot: `{"type":"snapshot","topic":"NAME","epoch":"EPOCH","seq":`.
 pub fn snapshot_prefix(topic: &str, epoch: &str) -> Box<[u8]> {
-    let mut prefix = b"{\"type\":\"snapshot\",\"topic\":".to_vec();
+    prefix(SNAPSHOT, topic, Some(epoch))
+}
+
+fn prefix(begin: &[u8], topic: &str, epoch: Option<&str>) -> Box<[u8]> {
+    let mut prefix = begin.to_vec();
     push_string(&mut prefix, topic);
-    prefix.extend_from_slice(b",\"epoch\":");
-    push_string(&mut prefix, epoch);
-    prefix.extend_from_slice(b",\"seq\":");
+    if let Some(epoch) = epoch {
+        prefix.extend_from_slice(EPOCH);
+        push_string(&mut prefix, epoch);
+    }
+    prefix.extend_from_slice(SEQ);
     prefix.into()
 }
 
@@ -200,13 +209,13 @@ impl<'a> Envelope<'a> {
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct LeftOut<'a> {
-    /// The topic's name, as a JSON string.
+    /// The topic's name, as a JSON string; with the epoch, if it is the topic's first.
     topic: &'a [u8],
     seq: u64,
 }
 
 impl<'a> LeftOut<'a> {
-    /// Of a topic whose updates have this [prefix](update_prefix).
+    /// In the place of an update that has this [prefix](update_prefix).
     pub fn new(prefix: &'a [u8], seq: u64) -> Self {
         LeftOut { topic: &prefix[UPDATE.len()..prefix.len() - SEQ.len()], seq }
     }
@@ -231,6 +240,8 @@ impl<'a> LeftOut<'a> {
 }
 
 const UPDATE: &[u8] = b"{\"type\":\"update\",\"topic\":";
+const SNAPSHOT: &[u8] = b"{\"type\":\"snapshot\",\"topic\":";
+const EPOCH: &[u8] = b",\"epoch\":";
 const SEQ: &[u8] = b",\"seq\":";
 const SKIP: &[u8] = b"{\"type\":\"skip\",\"topic\":";
 const FROM: &[u8] = b",\"from\":";
@@ -355,15 +366,25 @@ mod tests {
     }
 
     #[test]
+    fn a_first_update_has_an_epoch() {
+        let text = written(&first_update_prefix("a", "k3"), 1, 6, Payload::Json(b"1"));
+        assert_eq!(text, r#"{"type":"update","topic":"a","epoch":"k3","seq":1,"ts":6,"data":1}"#);
+    }
+
+    #[test]
     fn what_was_left_out_is_told_by_its_number() {
-        for seq in [1, 9813, u64::MAX] {
-            let prefix = update_prefix("q.us");
-            let left_out = LeftOut::new(&prefix, seq);
+        let told = |prefix: &[u8], seq| {
+            let left_out = LeftOut::new(prefix, seq);
             let mut out = vec![0; left_out.len()];
             left_out.write(&mut out);
+            String::from_utf8(out).unwrap()
+        };
+        for seq in [2, 9813, u64::MAX] {
             let expected = format!(r#"{{"type":"skip","topic":"q.us","from":{seq},"to":{seq},"why":"too_large"}}"#);
-            assert_eq!(String::from_utf8(out).unwrap(), expected);
+            assert_eq!(told(&update_prefix("q.us"), seq), expected);
         }
+        let first = r#"{"type":"skip","topic":"q.us","epoch":"k3","from":1,"to":1,"why":"too_large"}"#;
+        assert_eq!(told(&first_update_prefix("q.us", "k3"), 1), first);
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub mod reply;
 pub use code::ErrorCode;
 pub use command::{Command, Id, Mode, Op, Sub};
 pub use declared::Declared;
-pub use envelope::{Envelope, Payload, update_prefix};
+pub use envelope::{Envelope, Payload, first_update_prefix, update_prefix};
 pub(crate) use json::DEPTH_MAX;
 #[cfg(fuzzing)]
 pub use json::Json;

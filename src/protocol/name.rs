@@ -14,6 +14,8 @@
 //! Names are ASCII, so every byte offset in an error is also the character's number. All functions here look at each byte
 //! at most once and allocate nothing; only an error that is shown becomes text.
 
+use crate::counted::counted;
+
 /// Segments of a pattern, wildcards among them. Names of the largest feeds have four or five.
 pub const PATTERN_SEGMENTS_MAX: usize = 10;
 
@@ -28,7 +30,7 @@ pub enum NameError {
     #[error("a name must have at least one character, found none")]
     Empty,
     /// More bytes than the server takes.
-    #[error("a name must have at most {max} bytes, found {len}")]
+    #[error("a name must have at most {}, found {len}", counted(*.max, "byte"))]
     TooLong {
         /// Bytes found.
         len: usize,

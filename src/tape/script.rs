@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::{
     lane::{LANES, Lane},
-    publication::{Flags, Kind, Payload},
+    publication::{Epoch, Flags, Kind, Payload},
     publish::{By, Door, PublishError},
 };
 
@@ -39,6 +39,7 @@ pub enum Step {
 struct Published {
     name: &'static str,
     id: crate::topic::TopicId,
+    epoch: Epoch,
     seq: u64,
     kind: Kind,
     bytes: Vec<u8>,
@@ -136,10 +137,11 @@ impl Twin {
         let seq = self.seqs.entry(name).or_default();
         *seq += 1;
         assert_eq!((done.position, done.seq, done.ts), (Position(ts), *seq, ts));
-        let id = self.tape.with_topics(|topics, _| topics.find(name).unwrap().id);
+        let of = |topic: &crate::topic::Topic| (topic.id, topic.epoch);
+        let (id, epoch) = self.tape.with_topics(|topics, _| of(topics.find(name).unwrap()));
         let [json, raw, events] = self.wanted.map(|count| count > 0);
         let lanes = [json, (raw || !json) && kind != Kind::TooLarge, events];
-        self.all.push(Published { name, id, seq: *seq, kind, bytes, lanes });
+        self.all.push(Published { name, id, epoch, seq: *seq, kind, bytes, lanes });
     }
 
     /// Every publication held reads back in every lane that was wanted, alone and merged with its neighbours.
@@ -271,9 +273,7 @@ fn merge(runs: &mut Vec<Run>, run: Run) {
 fn check_frame(frame: &[u8], lane: Lane, published: &Published, ts: u64) {
     if lane == Lane::Events {
         let event = std::str::from_utf8(frame).unwrap();
-        let json = event.strip_prefix(&format!("id: 1:{}\ndata: ", published.seq));
-        // A topic that came back has another numbering.
-        let json = json.or_else(|| event.split_once("\ndata: ").map(|(_, json)| json)).unwrap();
+        let json = event.strip_prefix(&format!("id: {}:{}\ndata: ", published.epoch, published.seq)).unwrap();
         return check_update(json.strip_suffix("\n\n").unwrap().as_bytes(), published, ts);
     }
     let (len, header) = match frame[1] {
@@ -293,11 +293,12 @@ fn check_frame(frame: &[u8], lane: Lane, published: &Published, ts: u64) {
 
 fn check_update(body: &[u8], published: &Published, ts: u64) {
     let (topic, seq) = (published.name, published.seq);
+    let epoch = if seq == 1 { format!(r#""epoch":"{}","#, published.epoch) } else { String::new() };
     if published.kind == Kind::TooLarge {
-        let told = format!(r#"{{"type":"skip","topic":"{topic}","from":{seq},"to":{seq},"why":"too_large"}}"#);
+        let told = format!(r#"{{"type":"skip","topic":"{topic}",{epoch}"from":{seq},"to":{seq},"why":"too_large"}}"#);
         return assert_eq!(std::str::from_utf8(body), Ok(&*told));
     }
-    let front = format!(r#"{{"type":"update","topic":"{topic}","seq":{seq},"ts":{ts},"#);
+    let front = format!(r#"{{"type":"update","topic":"{topic}",{epoch}"seq":{seq},"ts":{ts},"#);
     assert!(body.starts_with(front.as_bytes()), "{}", String::from_utf8_lossy(body));
     let key: &[u8] = if published.kind == Kind::Binary { b"\"base64\":" } else { b"\"data\":" };
     let value = body[front.len()..].strip_prefix(key).unwrap().strip_suffix(b"}").unwrap();

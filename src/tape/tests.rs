@@ -216,7 +216,7 @@ fn a_lane_that_begins_to_be_wanted_while_a_publication_is_made_ready_has_it() {
     let published = reader.look(done.position).expect("it is there");
     assert_eq!(reader.bytes(Lane::Raw, published.run(Lane::Raw)), b"\x81\x03\"1\n");
     let [json, event] = [Lane::Json, Lane::Events].map(|lane| reader.bytes(lane, published.run(lane)));
-    let message = r#"{"type":"update","topic":"a","seq":1,"ts":0,"data":"\"1\n"}"#;
+    let message = r#"{"type":"update","topic":"a","epoch":"1","seq":1,"ts":0,"data":"\"1\n"}"#;
     assert_eq!(json[2..], *message.as_bytes());
     assert_eq!(event, format!("id: 1:1\ndata: {message}\n\n").as_bytes());
 }

@@ -349,7 +349,7 @@ impl Appender<'_> {
         let (previous, position) = (topic.end, Position(writer.next));
         topic.number(position.0, ts, origin, writer.store.tail());
         let (id, seq) = (topic.id, topic.seq);
-        let numbered = Numbered { prefix: &topic.prefix, epoch: topic.epoch, seq, ts };
+        let numbered = Numbered { prefix: &topic.prefix_of(seq), epoch: topic.epoch, seq, ts };
         let (mut len, mut fits) = ([0; LANES], writer.store.has_entry(position));
         for lane in lanes.iter() {
             len[lane as usize] = draft.len(lane, &numbered);

@@ -9,6 +9,7 @@
 //! then used again under another generation, and later topics get a new [`Epoch`], because its numbering may restart.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, VecDeque},
     ops::{Bound, Range},
     sync::Arc,
@@ -56,8 +57,8 @@ pub struct Topic {
     pub id: TopicId,
     /// Its name.
     pub name: Arc<str>,
-    /// The constant start of its updates in the JSON lane.
-    pub prefix: Box<[u8]>,
+    /// What its updates begin with, but for the first: [`Topic::prefix_of`].
+    prefix: Box<[u8]>,
     /// Its numbering.
     pub epoch: Epoch,
     /// How many publications it has had; the `seq` of the newest.
@@ -115,6 +116,17 @@ impl Topic {
         let most = if self.last.is_none() { most - most / VALUES_SPARE } else { most };
         self.value_charge = Charge::new(account, Table::Values, bytes, most);
         self.value_charge.is_some()
+    }
+
+    /// What the update of this number begins with, as [`lane::Numbered`] has it.
+    #[inline]
+    pub fn prefix_of(&self, seq: u64) -> Cow<'_, [u8]> {
+        if seq == 1 { self.first_prefix() } else { Cow::Borrowed(&self.prefix) }
+    }
+
+    #[cold]
+    fn first_prefix(&self) -> Cow<'_, [u8]> {
+        Cow::Owned(lane::first_prefix(&self.name, self.epoch).into_vec())
     }
 
     /// Numbers a publication by `origin` that goes to tape position `at`; the tape begins at `tail`.

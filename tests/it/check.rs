@@ -33,7 +33,8 @@ fn check_prints_what_would_happen_and_exits_with_0() {
         "publish-token = (hidden)  # file ",
         "note: would listen on 127.0.0.1:0",
         "note: publishing needs the token\n",
-        "1 workers, pinned to cores ",
+        "1 worker, pinned to core ",
+        "; 1 acceptor for each address\n",
         "tape at most 8.0 MiB",
         "for --max-connections 100\n",
         "\nIt would start.\n",
@@ -164,8 +165,8 @@ fn what_its_control_groups_let_it_have_is_seen() {
         let (_, text) = within(&args).unwrap();
         for part in [
             "# workers = 1  # default",
-            "note: 1 workers, not pinned; ",
-            "warning: 1 workers have 0.50 cores between them",
+            "note: 1 worker, not pinned; ",
+            "warning: 1 worker has 0.50 cores, by the CPU quota",
             "and there is 100.0 MiB for the control group of this process",
         ] {
             assert!(text.contains(part), "{part:?}: {text}");
@@ -176,6 +177,25 @@ fn what_its_control_groups_let_it_have_is_seen() {
         skip("cgroup", "limits of a control group: nothing can be mounted here");
     }
     fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn what_an_idle_connection_takes_is_one_figure_wherever_it_is_told() {
+    let (_, text) = said(&["--check", "--listen", "127.0.0.1:0"]);
+    let told = text.split(" here)").next().unwrap().rsplit(' ').next().unwrap();
+    assert!(told.parse::<u64>().is_ok(), "{text}");
+    let places = [
+        ("README.md", format!("Idle connections cost {told} bytes each")),
+        ("docs/performance.md", format!("connection is {told} bytes of the process")),
+        ("docs/operations.md", format!("{told} bytes here and")),
+        ("docs/operations.md", format!("**{told} bytes here**")),
+        ("docs/operations.md", format!("idle ({told} B)")),
+        ("results/2026-11-29-connections/README.md", format!("So {told} bytes:")),
+    ];
+    for (file, words) in places {
+        let path = format!("{}/{file}", env!("CARGO_MANIFEST_DIR"));
+        assert!(fs::read_to_string(path).unwrap().contains(&words), "{file} doesn't say {words:?}");
+    }
 }
 
 #[test]

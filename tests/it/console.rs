@@ -59,7 +59,8 @@ fn the_page_shows_moving_quotes_and_draws_one() {
     browser.wait_for_text(".gauge:nth-child(3) strong", "parseFloat(text) > 0");
     // For how long the tape would hold this, long before it is full.
     browser.wait_for_text(".gauge:nth-child(8) strong", "/^[1-9][0-9.]* (s|min|h)$/.test(text)");
-    browser.wait_for_text(".gauge:nth-child(8) small", "/^at least, at this rate; now .+, [0-9]+ % full$/.test(text)");
+    browser
+        .wait_for_text(".gauge:nth-child(8) small", "/^at least, at this rate; now .+, [0-9]+\\s% full$/.test(text)");
     browser.assert_clean();
 }
 
@@ -148,8 +149,6 @@ fn no_number_is_cut_and_what_is_left_out_is_marked_and_told() {
     ));
     browser.wait_for(&ask("fields('a.short').every(one => is(one) === 'shown') && mark('a.short') === 'out'"));
     browser.wait_for(&ask("inside('a.text') && getComputedStyle(fields('a.text')[0]).textOverflow === 'ellipsis'"));
-    // Underscores are below the line, and in the cell.
-    browser.wait_for(&ask("cell('a.long').scrollHeight <= cell('a.long').clientHeight"));
     let over = "document.querySelector('#rows .row').dispatchEvent(new PointerEvent('pointerover', { bubbles: true }))";
     browser.evaluate(over);
     browser.wait_for(&ask(&format!("cell('a.long').title === {long:?}")));
@@ -162,13 +161,159 @@ fn no_number_is_cut_and_what_is_left_out_is_marked_and_told() {
 }
 
 #[test]
-fn at_1280_pixels_the_demo_is_seen_whole() {
-    let server = serve(|config| config.demo = true);
-    let Some(mut browser) = open(&server, 1280) else { return };
-    browser.wait_for("() => document.querySelectorAll('#rows .row:not([hidden]) .value span').length > 40");
-    browser.wait_for("() => [...document.querySelectorAll('#rows .row:not([hidden])')].slice(0, 10) \
-        .every(row => row.querySelectorAll('span.value span').length && !row.querySelector('.out, .alone') && row.querySelector('em').hidden)");
+fn nothing_of_a_letter_is_cut_off_in_the_table() {
+    let server = serve(|_| ());
+    let publish = |topic: &str, data: &str| server.publisher().publish(topic, Payload::Json(data.as_bytes())).unwrap();
+    publish("g_.jpq_", r#"{"_gjpq_":"_gjpq_ÁÅ(","b":1}"#);
+    for width in [1280, NARROW] {
+        let Some(mut browser) = open(&server, width) else { return };
+        shown(&mut browser, "g_.jpq_", "_gjpq_");
+        // Where the ink of each text is, by its base line and its font, and where it ends in all that cuts off what is beyond.
+        let cut = "(() => { const pen = document.createElement('canvas').getContext('2d'); const cut = []; \
+            for (const one of document.querySelectorAll('#rows .row:not([hidden]) :is(.name, .number, b, i)')) { \
+              if (!one.checkVisibility()) continue; \
+              const probe = document.createElement('span'); \
+              Object.assign(probe.style, { display: 'inline-block', width: '0', height: '0' }); \
+              const text = one.textContent; one.prepend(probe); const base = probe.getBoundingClientRect().bottom; probe.remove(); \
+              pen.font = getComputedStyle(one).font; const ink = pen.measureText(text); \
+              for (let around = one; around.id !== 'rows'; around = around.parentElement) { \
+                if (getComputedStyle(around).overflow === 'visible') continue; \
+                const { top, bottom } = around.getBoundingClientRect(); \
+                if (base - ink.actualBoundingBoxAscent < top - 0.5 || base + ink.actualBoundingBoxDescent > bottom + 0.5) cut.push(text); \
+              } } \
+            return cut.join(); })()";
+        assert_eq!(browser.evaluate(cut), "", "at {width} pixels");
+        browser.assert_clean();
+    }
+}
+
+#[test]
+fn no_label_of_a_chart_is_cut_or_lies_over_another_or_over_the_line() {
+    let server = serve(|_| ());
+    let Some(mut browser) = open(&server, WIDE) else { return };
+    let jagged: Vec<String> = (0..40).map(|n| format!("{{\"px\":{}.{:02}}}", 100 + n * 7 % 13, n)).collect();
+    let steady = vec!["8389766145050669870".to_owned(); 20];
+    let tiny: Vec<String> = (0..110).map(|n| format!("{{\"p\":{}e-12}}", n % 3 - 1)).collect();
+    let long: Vec<String> =
+        (0..15).map(|n| format!("123456789012345678901234567890.{}12345678901234567890", n % 7)).collect();
+    let falling: Vec<String> = (0..60).map(|n| format!("[{}]", -n * n)).collect();
+    for (json, width) in [&jagged, &steady, &tiny, &long, &falling].into_iter().flat_map(|one| [(one, 420), (one, 280)])
+    {
+        let asked = serde_json::json!({ "json": json, "width": width });
+        let found =
+            browser.evaluate(&format!("({})({asked})", include_str!("../js/labels.js").trim().trim_end_matches(';')));
+        assert_eq!(found, "", "{} at {width} pixels", json[1]);
+    }
     browser.assert_clean();
+}
+
+#[test]
+fn where_nothing_is_known_no_line_is_drawn_not_even_at_zero() {
+    let server = serve(|_| ());
+    let Some(mut browser) = open(&server, WIDE) else { return };
+    let ink = |nth: u32| {
+        format!(
+            "(() => {{ const canvas = document.querySelector('.gauge:nth-child({nth}) canvas'); \
+             return canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(one => one > 0); }})()"
+        )
+    };
+    // A subscriber there is, and a line of it; nothing was sent to anybody, so there is no time that it took.
+    browser.wait_for(&format!("() => {}", ink(1)));
+    let scrapes = "performance.getEntriesByType('resource').filter(one => one.name.endsWith('/metrics')).length";
+    browser.wait_for(&format!("() => {scrapes} > 4"));
+    assert_eq!(browser.wait_for_text(".gauge:nth-child(6) strong", "text"), "–");
+    assert_eq!(browser.evaluate(&ink(6)), "false");
+    browser.assert_clean();
+}
+
+#[test]
+fn fields_whose_keys_have_dots_are_told_from_those_further_down() {
+    let server = serve(|_| ());
+    let data = r#"{"a.b":1.10,"a":{"b":2.20,"":{"c":3.30}},"a\"":{"b":4.40}}"#;
+    server.publisher().publish("a", Payload::Json(data.as_bytes())).unwrap();
+    let Some(mut browser) = open(&server, WIDE) else { return };
+    shown(&mut browser, "a", "1.10");
+    browser.evaluate("document.getElementById('topics').focus()");
+    browser.press("ArrowDown");
+    let said = "document.getElementById('chart').ariaLabel";
+    for (field, value) in [(r#""a.b""#, "1.10"), ("a.b", "2.20"), (r#"a."".c"#, "3.30"), (r#""a\"".b"#, "4.40")] {
+        browser.evaluate(&format!(
+            "(() => {{ const select = document.getElementById('field'); select.value = {field:?}; \
+             select.dispatchEvent(new Event('change')); }})()"
+        ));
+        let expected = format!("{field} of a over time: now {value}, between {value} and {value}");
+        browser.wait_for(&format!("() => {said} === {expected:?}"));
+    }
+    browser.assert_clean();
+}
+
+#[test]
+fn a_name_that_an_address_would_lose_is_refused_before_it_is_sent() {
+    let server = serve(|_| ());
+    let Some(mut browser) = open(&server, WIDE) else { return };
+    for (name, at) in [("..", 0), (".", 0), ("a..b", 2), ("a.", 2)] {
+        browser.type_over("to", name);
+        browser.evaluate("document.querySelector('#publish button').click()");
+        browser.wait_for_text(
+            "#published",
+            &format!("/^Not published: Not a topic: an empty segment at byte {at}:/.test(text)"),
+        );
+    }
+    browser.type_over("to", "a/b");
+    browser.evaluate("document.querySelector('#publish button').click()");
+    browser.wait_for_text("#published", "/^Not published: .*at byte 1/.test(text)");
+    browser.assert_clean();
+}
+
+#[test]
+fn a_topic_that_is_gone_leaves_the_panel_or_is_said_to_be_gone() {
+    for chosen_by_hand in [false, true] {
+        let first = Running::listen("127.0.0.1:0", &[]);
+        let address = first.address.clone();
+        let Some(mut browser) = Browser::open(WIDE, &format!("http://{address}/")) else { return };
+        browser.wait_for_text("#events", "/Subscribed to/.test(text)");
+        let publish = |browser: &mut Browser, topic: &str| {
+            browser.evaluate(&format!(
+                "fetch('publish/{topic}?as=json', {{ method: 'POST', body: '7' }}).then(it => it.status)"
+            ));
+        };
+        publish(&mut browser, "old.topic");
+        if chosen_by_hand {
+            shown(&mut browser, "old.topic", "7");
+            browser.evaluate("document.getElementById('topics').focus()");
+            browser.press("ArrowDown");
+        }
+        browser.wait_for_text("#facts", "/^message 1 at/.test(text)");
+        drop(first);
+        browser.wait_for_text("#state", "text === 'Connection lost'");
+        let _second = Running::listen(&address, &[]);
+        browser.evaluate("document.getElementById('again').click()");
+        browser.wait_for_text("#state", "text === 'Connected'");
+        browser.wait_for_text("#chosen-help", "/^The server has no such topic any more/.test(text)");
+        assert_eq!(browser.evaluate("document.getElementById('payload').hidden"), "true");
+        assert_eq!(browser.evaluate("document.getElementById('facts').textContent"), "");
+        publish(&mut browser, "new.topic");
+        if chosen_by_hand {
+            shown(&mut browser, "new.topic", "7");
+            assert_eq!(browser.evaluate("document.getElementById('chosen-title').textContent"), "old.topic");
+        } else {
+            browser.wait_for_text("#chosen-title", "text === 'new.topic'");
+            browser.wait_for_text("#payload", "text === '7'");
+        }
+        browser.assert_clean();
+    }
+}
+
+#[test]
+fn at_1280_pixels_and_on_a_phone_the_demo_is_seen_whole() {
+    let server = serve(|config| config.demo = true);
+    for width in [1280, 400] {
+        let Some(mut browser) = open(&server, width) else { return };
+        browser.wait_for("() => document.querySelectorAll('#rows .row:not([hidden]) .value span').length > 40");
+        browser.wait_for("() => [...document.querySelectorAll('#rows .row:not([hidden])')].slice(0, 10) \
+            .every(row => row.querySelectorAll('span.value span').length && !row.querySelector('.out, .alone') && row.querySelector('em').hidden)");
+        browser.assert_clean();
+    }
 }
 
 #[test]
@@ -209,7 +354,10 @@ fn a_subscription_that_is_refused_takes_nothing_away() {
     };
     submit(&mut browser, "b.*, a..one");
     let said = browser.wait_for_text("#problem", "/bad_topic/.test(text)");
-    assert!(said.starts_with("a..one: ") && said.ends_with("Still subscribed to >."), "{said}");
+    assert!(
+        said.starts_with("a..one: an empty segment at byte 2") && said.ends_with("Still subscribed to >."),
+        "{said}"
+    );
     // What was shown moves on, what is chosen too, and what was typed is there to be corrected.
     publish("a.one", "11");
     shown(&mut browser, "a.one", "11");
@@ -383,8 +531,14 @@ fn a_server_that_is_killed_and_comes_back_is_found_again() {
     drop(first); // killed
     browser.wait_for_text("#state", "text === 'Connection lost'");
     browser.wait_for_text("#detail", "/trying again/.test(text)");
-    // What was there stays to be read.
+    // What was there stays to be read; of what is there now nothing is said.
     shown(&mut browser, "old.topic", "7");
+    browser.wait_for_text("#count", "text === '1'");
+    browser.wait_for(
+        "() => { const canvas = document.querySelector('.gauge canvas'); const pen = canvas.getContext('2d'); \
+         const ink = (left, wide) => pen.getImageData(left, 0, wide, canvas.height).data.some(one => one > 0); \
+         return ink(0, canvas.width) && !ink(canvas.width - 3, 3); }",
+    );
     let _second = Running::listen(&address, &[]);
     browser.evaluate("document.getElementById('again').click()");
     browser.wait_for_text("#state", "text === 'Connected'");
@@ -605,5 +759,34 @@ fn other_pages_of_this_server_can_use_the_client() {
         client.close(); \
         return `${seq} ${update.topic} ${update.data.px} ${client.state}`; })";
     assert_eq!(browser.evaluate(program), "1 x.y 1.5 closed");
+    browser.assert_clean();
+}
+
+#[test]
+fn a_page_catches_up_on_a_topic_that_began_after_it_had_subscribed() {
+    let server = serve(|_| ());
+    let link = Link::to(server.addresses()[0]);
+    let Some(mut browser) = Browser::open(WIDE, &format!("http://{}/", link.address)) else { return };
+    browser.evaluate(
+        "import('/stentor.js').then(async ({ Stentor }) => { \
+         const client = new Stentor(new URL('/ws', location), { backoffMs: [1, 10], onState: state => window.state = state }); \
+         window.told = []; \
+         const onSkip = ({ from, to }) => window.told.push(`${from} to ${to} missed`); \
+         client.subscribe('p.*', { onUpdate: ({ seq }) => window.told.push(seq), onSkip }); \
+         await client.opened(); await client.list(); })",
+    );
+    let publish = |data: &str| {
+        server.publisher().publish("p.new", Payload::Json(data.as_bytes())).unwrap();
+    };
+    publish("1");
+    browser.wait_for("() => String(window.told) === '1'");
+    link.stall(true);
+    link.cut();
+    browser.wait_for("() => window.state !== 'open'");
+    publish("2");
+    publish("3");
+    link.stall(false);
+    browser.wait_for("() => window.told.length > 2 || /missed/.test(window.told)");
+    assert_eq!(browser.evaluate("window.told.join()"), "1,2,3");
     browser.assert_clean();
 }

@@ -17,6 +17,8 @@ pub struct Link {
 struct Gate {
     stalled: Mutex<bool>,
     opened: Condvar,
+    /// Both ends of everything that passes.
+    ends: Mutex<Vec<TcpStream>>,
 }
 
 impl Link {
@@ -35,6 +37,7 @@ impl Link {
                 let Ok(far) = TcpStream::connect(server) else { continue };
                 let (from, to) = (far.try_clone().unwrap(), near.try_clone().unwrap());
                 let gate = Arc::clone(&gate);
+                gate.ends.lock().unwrap().extend([&near, &far].map(|end| end.try_clone().unwrap()));
                 std::thread::spawn(move || {
                     forward(from, to, |bytes| {
                         gate.pass();
@@ -45,6 +48,13 @@ impl Link {
             }
         });
         link
+    }
+
+    /// Ends every connection that there is.
+    pub fn cut(&self) {
+        for end in self.gate.ends.lock().unwrap().drain(..) {
+            let _ = end.shutdown(Shutdown::Both);
+        }
     }
 
     /// Keeps back what the server says, or lets it go on.

@@ -1,9 +1,15 @@
-//! `stentor top` in a terminal: it ends when it is told to, or when the terminal is gone, and gives the terminal back.
+//! `stentor top` in a terminal: it ends or stops when it is told to, or when the terminal is gone, and gives the terminal back.
 
 use std::{
     fs::File,
     io::{Read, Write},
-    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    os::{
+        fd::OwnedFd,
+        unix::{
+            ffi::OsStrExt,
+            process::{CommandExt, ExitStatusExt},
+        },
+    },
     process::{Child, Command},
     thread,
     time::Instant,
@@ -12,9 +18,9 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     io::Errno,
-    process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open},
+    process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process, pidfd_open, waitid},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
-    termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize},
+    termios::{LocalModes, OptionalActions, Winsize, tcgetattr, tcsetattr, tcsetwinsize},
 };
 
 use crate::{client::PATIENCE, process::stentor, skip::skip};
@@ -26,6 +32,8 @@ struct Shown {
     terminal: Option<File>,
     /// The program's end of it: kept, so that its mode can be read when the program has ended.
     end: File,
+    /// What was drawn and not looked at yet.
+    drawn: Vec<u8>,
 }
 
 impl Shown {
@@ -55,26 +63,30 @@ impl Shown {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         let copy = || end.try_clone().unwrap();
         let child = command.args(["top", &free]).stdin(copy()).stdout(copy()).stderr(copy()).spawn().unwrap();
-        let mut shown = Shown { child, terminal: Some(File::from(terminal)), end };
+        let mut shown = Shown { child, terminal: Some(File::from(terminal)), end, drawn: Vec::new() };
         shown.read_until("q quit");
         assert!(!shown.echoes(), "the terminal is raw");
         Some(shown)
     }
 
-    /// What is drawn until this has been.
+    /// Reads what is drawn, up to this.
     fn read_until(&mut self, text: &str) {
         let begun = Instant::now();
-        let mut drawn = Vec::new();
         let mut some = [0; 4096];
-        while !String::from_utf8_lossy(&drawn).contains(text) {
+        let at = loop {
+            let drawn = &self.drawn;
+            if let Some(at) = drawn.windows(text.len()).position(|window| window == text.as_bytes()) {
+                break at;
+            }
             let terminal = self.terminal.as_mut().unwrap();
             let left = PATIENCE.saturating_sub(begun.elapsed());
             let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: 0 };
             let ready = poll(&mut [PollFd::new(terminal, PollFlags::IN)], Some(&left)).unwrap();
-            assert!(ready > 0, "waited in vain for {text:?}: {:?}", String::from_utf8_lossy(&drawn));
+            assert!(ready > 0, "waited in vain for {text:?}: {:?}", String::from_utf8_lossy(drawn));
             let count = terminal.read(&mut some).unwrap();
-            drawn.extend_from_slice(&some[..count]);
-        }
+            self.drawn.extend_from_slice(&some[..count]);
+        };
+        self.drawn.drain(..at + text.len());
     }
 
     fn press(&mut self, keys: &[u8]) {
@@ -88,6 +100,29 @@ impl Shown {
     /// Whether the terminal shows what is typed, as shells want it.
     fn echoes(&self) -> bool {
         tcgetattr(&self.end).unwrap().local_modes.contains(LocalModes::ECHO)
+    }
+
+    /// Waits until it stands still; it has given the terminal back by then.
+    fn stands_still(&mut self) {
+        self.read_until("\x1b[?1049l");
+        let pid = Pid::from_child(&self.child);
+        let stopped = waitid(WaitId::Pid(pid), WaitIdOptions::STOPPED | WaitIdOptions::EXITED).unwrap();
+        assert!(stopped.is_some_and(|status| status.stopped()), "it has ended");
+        assert!(self.echoes(), "the terminal is as it was");
+    }
+
+    /// Has it go on, and waits until it draws again.
+    fn goes_on(&mut self) {
+        self.signal(Signal::CONT);
+        self.read_until("\x1b[?1049h");
+        self.read_until("q quit");
+        assert!(!self.echoes(), "the terminal is raw");
+    }
+
+    /// Waits for its end, and says by which signal that was.
+    fn killed(&mut self) -> Option<i32> {
+        assert_eq!(self.end(), None);
+        self.child.wait().unwrap().signal()
     }
 
     /// Waits for its end.
@@ -127,6 +162,59 @@ fn signals_end_it_in_the_middle_of_a_key_and_the_terminal_is_as_it_was() {
         assert_eq!(shown.end(), Some(0), "{signal:?}");
         assert!(shown.echoes(), "{signal:?}");
     }
+}
+
+#[test]
+fn other_signals_end_it_as_they_do_and_the_terminal_is_as_it_was() {
+    for signal in [Signal::QUIT, Signal::ABORT, Signal::USR1, Signal::ALARM] {
+        let Some(mut shown) = Shown::start() else { return };
+        shown.press(b"\x1b[");
+        shown.signal(signal);
+        shown.read_until("\x1b[?1049l");
+        assert_eq!(shown.killed(), Some(signal.as_raw()), "{signal:?}");
+        assert!(shown.echoes(), "{signal:?}");
+    }
+}
+
+#[test]
+fn it_stands_still_without_the_terminal_and_goes_on_with_it() {
+    let Some(mut shown) = Shown::start() else { return };
+    for _ in 0..2 {
+        shown.signal(Signal::TSTP);
+        shown.stands_still();
+        shown.goes_on();
+    }
+    shown.press(b"q");
+    shown.read_until("\x1b[?1049l");
+    assert_eq!(shown.end(), Some(0));
+    assert!(shown.echoes());
+}
+
+#[test]
+fn the_key_that_stops_programs_stops_it() {
+    // Whoever was started together with it is stopped too, and that is not to be the tests.
+    let Some(mut shown) = Shown::started(stentor().process_group(0)) else { return };
+    shown.press(b"\x1a");
+    shown.stands_still();
+    shown.goes_on();
+    shown.press(b"q");
+    assert_eq!(shown.end(), Some(0));
+}
+
+#[test]
+fn a_terminal_that_was_a_shells_while_it_stood_still_is_taken_again() {
+    let Some(mut shown) = Shown::start() else { return };
+    shown.signal(Signal::STOP);
+    let stopped = waitid(WaitId::Pid(Pid::from_child(&shown.child)), WaitIdOptions::STOPPED).unwrap();
+    assert!(stopped.is_some_and(|status| status.stopped()));
+    let mut mode = tcgetattr(&shown.end).unwrap();
+    mode.make_raw();
+    mode.local_modes |= LocalModes::ECHO | LocalModes::ICANON;
+    tcsetattr(&shown.end, OptionalActions::Now, &mode).unwrap();
+    shown.goes_on();
+    shown.press(b"q");
+    assert_eq!(shown.end(), Some(0));
+    assert!(shown.echoes());
 }
 
 #[test]

@@ -82,7 +82,7 @@ fn top_prints_one_frame_where_there_is_no_terminal() {
         "{text}"
     );
     for words in
-        ["of 10.0k connections", "1 with a cursor of their own, lag at most", "401: Looking at clients needs a token"]
+        ["of 10.0k connections", "1 with a cursor of its own, lag at most", "401: Looking at clients needs a token"]
     {
         assert!(text.contains(words), "{words}\n{text}");
     }

@@ -137,6 +137,64 @@ test("after a loss, what was published meanwhile is caught up on, for topics and
   assert.deepEqual((await client.list()).map(({ topic }) => topic), ["a", "p.*"]);
 });
 
+test("a topic whose first publication came after the subscription is caught up on too", async (t) => {
+  const { port } = await serve(t);
+  const wire = await link(t, port);
+  const { client, states } = connect(t, wire.port);
+  const many = subscribe(client, "p.*");
+  const one = subscribe(client, "a");
+  await client.opened();
+  await client.list(); // both are taken
+  for (const topic of ["p.new", "a"]) await publish(port, topic, 1);
+  for (const { told } of [many, one]) assert.equal((await told.until(({ kind }) => kind === "update")).seq, 1);
+  const places = ["p.new", "a"].map((topic) => client.place(topic));
+  wire.stall(true);
+  wire.cut();
+  await states.until(({ state }) => state === "waiting");
+  for (const topic of ["p.new", "a"]) for (const data of [2, 3]) await publish(port, topic, data);
+  wire.stall(false);
+  for (const [{ told }, topic] of [[many, "p.new"], [one, "a"]]) {
+    for (const seq of [2, 3]) {
+      const update = await told.until(({ kind }) => kind !== "ack");
+      assert.deepEqual([update.kind, update.topic, update.seq, update.data], ["update", topic, seq, seq]);
+    }
+  }
+  assert.deepEqual((await client.list()).map(({ topic }) => topic), ["a", "p.*"]);
+  // What a client of another day is told.
+  for (const [nth, topic] of ["p.new", "a"].entries()) {
+    const { told } = subscribe(connect(t, port).client, topic, { from: { [topic]: places[nth] } });
+    assert.deepEqual((await told.until(({ kind }) => kind !== "ack")).seq, 2);
+  }
+});
+
+test("what can't be resumed says what is missing at once: topics that began meanwhile, and those whose epoch nobody told", async (t) => {
+  const { port } = await serve(t);
+  for (const data of [1, 2]) await publish(port, "s.old", data);
+  const wire = await link(t, port);
+  const { client, states } = connect(t, wire.port);
+  const many = subscribe(client, "p.*");
+  const quiet = subscribe(client, "s.*", { snapshot: false });
+  await client.opened();
+  await client.list();
+  await publish(port, "s.old", 3);
+  assert.equal((await quiet.told.until(({ kind }) => kind === "update")).seq, 3);
+  assert.equal(client.place("s.old"), undefined);
+  wire.stall(true);
+  wire.cut();
+  await states.until(({ state }) => state === "waiting");
+  for (const data of [1, 2, 3]) await publish(port, "p.meanwhile", data);
+  for (const data of [4, 5]) await publish(port, "s.old", data);
+  wire.stall(false);
+  const [skip, last] = [await many.told.until(({ kind }) => kind !== "ack"), await many.told.next()];
+  assert.deepEqual([skip, last.kind, last.seq], [{ kind: "skip", topic: "p.meanwhile", from: 1, to: 2, why: "reconnect", code: undefined }, "snapshot", 3]);
+  const missed = await quiet.told.until(({ kind }) => kind !== "ack");
+  assert.deepEqual([missed.kind, missed.topic, missed.from, missed.to], ["skip", "s.old", 4, 5]);
+  for (const topic of ["p.meanwhile", "s.old"]) await publish(port, topic, 6);
+  assert.deepEqual((await many.told.next()).seq, 4);
+  assert.deepEqual((await quiet.told.until(({ kind }) => kind !== "ack")).seq, 6);
+  assert.equal(client.place("s.old")[1], 6);
+});
+
 test("topics may be called what every object has: they are resumed, and begin anew, like any other", async (t) => {
   const names = ["__proto__", "constructor", "toString", "hasOwnProperty"];
   const first = await serve(t);

@@ -2,9 +2,11 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { Anew } from "../../src/control/console/anew.js";
-import { bytes, count, decimals, duration, fitting } from "../../src/control/console/format.js";
+import { bytes, count, counted, decimals, duration, fitting, named } from "../../src/control/console/format.js";
 import { Scrape } from "../../src/control/console/prometheus.js";
-import { at, parts } from "../../src/control/console/raw.js";
+import { runs } from "../../src/control/console/plot.js";
+import { wrongDots } from "../../src/control/console/publish.js";
+import { at, parts, shownPath } from "../../src/control/console/raw.js";
 import { Topics } from "../../src/control/console/topics.js";
 import { test } from "./server.mjs";
 
@@ -13,6 +15,23 @@ test("figures have three digits and a unit", () => {
   assert.deepEqual([0, 1023, 1024, 1.5 * 2 ** 30].map(bytes), ["0 B", "1023 B", "1.0 KiB", "1.5 GiB"]);
   assert.deepEqual([0, 42e-6, 0.0123, 90, 600, 86_400].map(duration), ["0 s", "42.0 µs", "12.3 ms", "90.0 s", "10 min", "24 h"]);
   assert.deepEqual([1, 1.25, 1e-7].map(decimals), [0, 2, 0]);
+});
+
+test("one is not called many", () => {
+  assert.deepEqual([0, 1, 1.25, 12_345].map((value) => counted(value, "topic")), ["0 topics", "1 topic", "1.25 topics", "12.3 k topics"]);
+  assert.deepEqual([1.001, 2].map((value) => named(value, "message")), ["message", "messages"]);
+});
+
+test("a line has holes where nothing is known, and what is known alone is seen", () => {
+  assert.deepEqual(runs([undefined, 1, 2, undefined, undefined, 3, undefined]), [[[1, 1], [2, 2]], [[4.7, 3], [5, 3]]]);
+  assert.deepEqual(runs([0]), [[[-0.3, 0], [0, 0]]]);
+  assert.deepEqual(runs([undefined]), []);
+});
+
+test("names whose dots an address would take for the way to another page are found", () => {
+  const at = (name) => /at byte (\d+)/.exec(wrongDots(name))?.[1];
+  assert.deepEqual(["..", ".", "a..b", "a.", ".a", "ab.c..", "a.b", "..."].map(at), ["0", "0", "2", "2", "0", "5", undefined, "0"]);
+  assert.match(wrongDots(""), /at least one character/);
 });
 
 test("a figure that there is no room for is cut with a mark, and one that fits is whole", () => {
@@ -51,7 +70,10 @@ test("a payload is taken apart without touching its digits", () => {
   assert.deepEqual(parts('{"a":1}', 1), { fields: [["a", "1"]], isWhole: true });
   const big = `{"a":1,"b":[${"1,".repeat(20_000)}1]}`;
   assert.deepEqual(parts(big), { fields: [["a", "1"]], isWhole: false });
-  assert.deepEqual([at(order, "px"), at(order, "id"), at('{"a":{"b":[1,2.50]}}', "a.b.1"), at('{"a.b":3}', "a.b"), at("7", ""), at("7", "x")], ["100.10", "2", "2.50", "3", "7", undefined]);
+  const found = [at(order, ["px"]), at(order, ["id"]), at('{"a":{"b":[1,2.50]}}', ["a", "b", "1"]), at('{"a":{"b":4},"a.b":3}', ["a.b"]), at('{"a.b":3,"a":{"b":4}}', ["a", "b"]), at("7", []), at("7", ["x"])];
+  assert.deepEqual(found, ["100.10", "2", "2.50", "3", "4", "7", undefined]);
+  const paths = [["a", "b"], ["a.b"], ["a", "", "b"], ['a"', "b"], ["levels", "0"], [], [""]];
+  assert.deepEqual(paths.map(shownPath), ["a.b", '"a.b"', 'a."".b', '"a\\"".b', "levels.0", "", '""']);
 });
 
 test("metrics are summed over labels, and rates are taken between scrapes", () => {
@@ -93,12 +115,13 @@ test("a topic's pace is that of its seq, however little of it came here", (t) =>
   let now = 0;
   t.mock.method(performance, "now", () => now);
   const topics = new Topics();
-  topics.keep({ topic: "a", epoch: "k", seq: 100, ts: 1, data: 1 });
-  topics.keep({ topic: "b", epoch: "k", seq: 7, ts: 1, data: 1 });
-  topics.keep({ topic: "a", seq: 300, ts: 2, data: 2 });
+  topics.keep({ type: "snapshot", topic: "a", epoch: "k", seq: 100, ts: 1, data: 1 });
+  topics.keep({ type: "snapshot", topic: "b", epoch: "k", seq: 7, ts: 1, data: 1 });
+  topics.keep({ type: "update", topic: "a", seq: 300, ts: 2, data: 2 });
+  topics.keep({ type: "update", topic: "c", epoch: "k", seq: 1, ts: 2, data: 2 });
   now = 2000;
-  assert.equal(topics.measure(), 100);
-  assert.deepEqual([topics.get("a").rate, topics.get("b").rate], [100, 0]);
+  assert.equal(topics.measure(), 100.5);
+  assert.deepEqual(["a", "b", "c"].map((name) => topics.get(name).rate), [100, 0, 0.5]);
   assert.equal(topics.busiest().name, "a");
 });
 

@@ -148,6 +148,66 @@ test("a publication that was too large is told in its place, is no gap, and is w
   assert.deepEqual(errors.map(({ code, from, to }) => [code, from, to]), [["gap", 11, 11]]);
 });
 
+test("a first publication says in which epoch its topic has begun, whatever was expected before", async (t) => {
+  const { client, sockets, errors } = world(t);
+  const told = [];
+  client.subscribe("a", { onUpdate: ({ seq }) => told.push(seq), onReset: (reset) => told.push(reset) });
+  const first = await sockets.next();
+  first.hello();
+  await ack(first, "k", 0); // others were forgotten since, so that topics begin in another
+  first.says({ ...update("a", 1), epoch: "k2" });
+  first.says(update("a", 2));
+  assert.deepEqual([told, client.place("a"), errors.size], [[1, 2], ["k2", 2], 0]);
+  first.ends(1006);
+  const second = await sockets.next();
+  second.hello();
+  assert.deepEqual((await ack(second, "k2", 3)).from, { a: ["k2", 2] });
+});
+
+test("a first publication that was too large is told to everybody who has subscribed, and says the epoch", async (t) => {
+  const { client, sockets } = world(t);
+  const got = [];
+  const onSkip = (name) => ({ to, why }) => got.push(`${name} ${to} ${why}`);
+  client.subscribe("a.>", { onSkip: onSkip("pattern") });
+  client.subscribe("a.b", { onSkip: onSkip("exact") });
+  const first = await sockets.next();
+  first.hello();
+  for (const _ of [1, 2]) await ack(first, "k", 0);
+  const skip = { type: "skip", topic: "a.b", epoch: "k", from: 1, to: 1, why: "too_large" };
+  first.says(skip);
+  assert.deepEqual(got.splice(0), ["pattern 1 too_large", "exact 1 too_large"]);
+  assert.deepEqual(client.place("a.b"), ["k", 1]);
+  // Behind an ack it is in the place of a snapshot, and for whom it is.
+  client.subscribe("a.*", { onSkip: onSkip("third") });
+  await ack(first);
+  first.says(skip);
+  assert.deepEqual(got, ["third 1 too_large"]);
+});
+
+test("topics that were there before a loss in the midst of the last values are not taken for new", async (t) => {
+  const { client, sockets } = world(t);
+  const skips = [];
+  client.subscribe(">", { onSkip: (skip) => skips.push(skip) });
+  const snapshot = (topic) => ({ type: "snapshot", topic, epoch: "k", seq: 5, ts: 1, data: 1 });
+  const first = await sockets.next();
+  first.hello();
+  await ack(first);
+  first.says(snapshot("a"));
+  first.ends(1006);
+  const second = await sockets.next();
+  second.hello();
+  await ack(second, "k", 5);
+  for (const topic of ["a", "b"]) second.says(snapshot(topic));
+  second.says({ type: "heartbeat", ts: 1 });
+  assert.deepEqual(skips, []);
+  second.ends(1006);
+  const third = await sockets.next();
+  third.hello();
+  await ack(third, "k", 5);
+  third.says(snapshot("c"));
+  assert.deepEqual(skips, [{ topic: "c", from: 1, to: 4, why: "reconnect" }]);
+});
+
 test("a subscription hears nothing before the server has taken it, though another brings its topic", async (t) => {
   const { client, sockets } = world(t);
   const [first, second] = [[], []];
@@ -265,6 +325,17 @@ test("publications without an answer are told so, and are bounded", async (t) =>
   await assert.rejects(client.publish("a", 3), { code: "busy" });
   socket.ends(1006);
   for (const one of waiting) await assert.rejects(one, { code: "disconnected" });
+});
+
+test("nothing is sent on a connection that is closing, and who asks is told when it has closed", async (t) => {
+  const { client, sockets } = world(t);
+  const socket = await sockets.next();
+  socket.hello();
+  socket.readyState = 2;
+  const asked = [client.ping(), client.publish("a", 1)];
+  assert.equal(socket.sent.size, 0);
+  socket.ends(4100, "lagged");
+  for (const one of asked) await assert.rejects(one, { code: "disconnected" });
 });
 
 test("a callback that throws is reported, and stops nothing", async (t) => {

@@ -106,9 +106,14 @@ pub fn hear(dialect: &Dialect, message: &[u8]) -> Heard {
         ),
         "snapshot" => index(&message.topic).map_or(Heard::Nothing, Heard::Snapshot),
         "update" => index(&message.topic).map_or(Heard::Nothing, |_| Heard::Unstamped),
-        // Somebody else's: ours are stamped, and fit. It stands in the place of an update, or of a snapshot, which says the epoch.
+        // Somebody else's: ours are stamped, and fit. It stands in the place of an update, or of a snapshot, which says the epoch;
+        // a topic's first says it in either place.
         "skip" if message.why == "too_large" => index(&message.topic).map_or(Heard::Nothing, |topic| {
-            if message.epoch.is_empty() { Heard::TooLarge(topic, message.from) } else { Heard::Snapshot(topic) }
+            if message.epoch.is_empty() || message.from == 1 {
+                Heard::TooLarge(topic, message.from)
+            } else {
+                Heard::Snapshot(topic)
+            }
         }),
         "skip" => index(&message.topic).map_or(Heard::Nothing, |topic| Heard::Skipped(topic, message.from, message.to)),
         "error" => Heard::Complaint(format!("{}: {}", message.code, message.message)),
@@ -159,7 +164,9 @@ mod tests {
         assert_eq!(hear(r#"{"type":"skip","topic":"b","from":5,"to":9,"why":"slow"}"#), Heard::Skipped(1, 5, 9));
         let too_large = r#"{"type":"skip","topic":"b","from":5,"to":5,"why":"too_large"}"#;
         assert_eq!(hear(too_large), Heard::TooLarge(1, 5));
-        assert_eq!(hear(&too_large.replace("\"from\"", "\"epoch\":\"k\",\"from\"")), Heard::Snapshot(1));
+        let instead = too_large.replace("\"from\"", "\"epoch\":\"k\",\"from\"");
+        assert_eq!(hear(&instead), Heard::Snapshot(1));
+        assert_eq!(hear(&instead.replace('5', "1")), Heard::TooLarge(1, 1));
         let error = hear(r#"{"type":"error","code":"lagged","message":"fell behind"}"#);
         assert_eq!(error, Heard::Complaint("lagged: fell behind".into()));
         assert_eq!(hear(r#"{"type":"hello","version":1}"#), Heard::Nothing);

@@ -240,7 +240,13 @@ impl Judge {
             Heard::Nothing => {}
             Heard::Unstamped => self.checks.wrong += 1,
             Heard::Skipped(topic, from, to) => self.skipped(conn, topic, from, to),
-            Heard::TooLarge(topic, number) => self.too_large(topic, number),
+            Heard::TooLarge(topic, number) => {
+                self.too_large(topic, number);
+                // The first may stand in the place of a snapshot as well.
+                if let (1, Some(slot)) = (number, slot_of(conn, topic as u32, self.topics)) {
+                    conn.ledger.snapshot_foreign(slot);
+                }
+            }
             Heard::Complaint(text) => self.checks.remark(format!("the server said: {text}")),
             Heard::Answer(answer) => {
                 if let Some(line) = &conn.line {

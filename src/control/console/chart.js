@@ -1,7 +1,7 @@
 /** One figure of the chosen topic over the last minutes. Doubles are good enough for a line; what is said in digits is as published. */
 import { clock, decimals, fitting } from "./format.js";
 import { line, roundStep, sheet } from "./plot.js";
-import { at } from "./raw.js";
+import { at, shownPath } from "./raw.js";
 
 /** Points kept; beyond, the oldest go. */
 const POINTS_MAX = 5000;
@@ -20,6 +20,9 @@ const [BOTTOM, TOP] = [18, 10];
 /** Room for the axis on the right: at least, and at most as a share of the width; longer figures reach into the chart. */
 const [RIGHT_MIN, RIGHT_SHARE] = [36, 0.4];
 
+/** Half of a label's height. */
+const HALF = 8;
+
 const [FONT, FONT_STRONG] = ["11px system-ui, sans-serif", "600 11px system-ui, sans-serif"];
 
 /** @typedef {{ts: number, json: string, data: any}} Point */
@@ -31,6 +34,7 @@ export class Chart {
   #seq = -1;
   #ts = 0;
   #fields = "";
+  /** Where the fields on offer are. @type {Map<string, string[]>} */ #paths = new Map();
   #described = 0;
   #isNew = false;
   #drawn = 0;
@@ -85,13 +89,15 @@ export class Chart {
 
   /** The numbers of a payload become the fields to choose from. @param {any} data */
   #offer(data) {
-    const fields = numbers(data);
-    const key = JSON.stringify(fields);
+    const paths = numbers(data);
+    const key = JSON.stringify(paths);
     if (key === this.#fields) return;
     this.#fields = key;
+    const fields = paths.map(shownPath);
     const isNew = (/** @type {string} */ field) => ![...this.select.options].some((option) => option.value === field);
     if (fields.some(isNew) || this.#points.length === 1) {
       this.select.replaceChildren(...fields.map((field) => new Option(field || "value", field)));
+      this.#paths = new Map(paths.map((path, nth) => [fields[nth], path]));
     }
     if (!fields.includes(this.field) && fields.length) this.field = fields[0];
     this.select.value = this.select.title = this.field;
@@ -107,7 +113,7 @@ export class Chart {
     const on = sheet(this.canvas);
     if (!on) return;
     [this.#isNew, this.#drawn] = [false, now];
-    const read = (/** @type {any} */ data) => pick(data, this.field);
+    const read = (/** @type {any} */ data) => pick(data, this.#path);
     const end = Date.now() * 1000;
     const begin = Math.max(end - SPAN * 1e6, Math.min(this.#points[0]?.ts ?? end, end - 10e6));
     const shown = this.#points.filter((point) => point.ts >= begin && Number.isFinite(read(point.data)));
@@ -119,9 +125,10 @@ export class Chart {
     /** @type {[number, number][]} */
     const path = shown.map((point, nth) => [across(point.ts), axis.place(values[nth])]);
     path.push([right, path[path.length - 1][1]]);
-    this.#grid(on, axis, begin, end, across, this.#pointer === null ? path[path.length - 1][1] : -100);
+    const label = this.#label(on, path, shown, right);
+    this.#grid(on, axis, begin, end, across, label.left + label.long > right ? label.middle : -100);
     line(on, path, on.height - BOTTOM, true);
-    this.#point(on, path, shown);
+    this.#point(on, label);
     this.#describe(shown, values);
   }
 
@@ -142,11 +149,15 @@ export class Chart {
 
   /** The digits that were published. @param {Point} point */
   #digits(point) {
-    return at(point.json, this.field) ?? String(pick(point.data, this.field));
+    return at(point.json, this.#path) ?? String(pick(point.data, this.#path));
   }
 
-  /** @param {import("./plot.js").Sheet} on @param {ReturnType<typeof scale>} axis @param {number} begin @param {number} end @param {(ts: number) => number} across @param {number} taken where the last value stands on the axis */
-  #grid({ pen, width, height, colour }, axis, begin, end, across, taken) {
+  get #path() {
+    return this.#paths.get(this.field) ?? [];
+  }
+
+  /** @param {import("./plot.js").Sheet} on @param {ReturnType<typeof scale>} axis @param {number} begin @param {number} end @param {(ts: number) => number} across @param {number} other where something else stands on the axis */
+  #grid({ pen, width, height, colour }, axis, begin, end, across, other) {
     const right = across(end);
     pen.font = FONT;
     pen.strokeStyle = colour("line");
@@ -160,28 +171,54 @@ export class Chart {
       pen.moveTo(0, y);
       pen.lineTo(right, y);
       pen.stroke();
-      // Not under the last value, and not half of it.
-      if (Math.abs(y - taken) > 13) pen.fillText(axis.text(value), right + 6, y, width - right - 6);
-    }
-    const step = [2, 5, 10, 20, 30, 60].find((seconds) => (end - begin) / 1e6 / seconds <= 6) ?? 60;
-    pen.textAlign = "center";
-    for (let ago = step; ago < (end - begin) / 1e6; ago += step) {
-      const x = across(end - ago * 1e6);
-      if (x > 18 && x < right - 48) pen.fillText(`−${ago} s`, x, height - 7);
+      // Not under the other, and not half of it.
+      if (Math.abs(y - other) > 13) pen.fillText(axis.text(value), right + 6, y, width - right - 6);
     }
     pen.textAlign = "right";
     pen.fillText("now", right, height - 7);
+    let taken = right - pen.measureText("now").width;
+    const step = [2, 5, 10, 20, 30, 60].find((seconds) => (end - begin) / 1e6 / seconds <= 6) ?? 60;
+    pen.textAlign = "center";
+    for (let ago = step; ago < (end - begin) / 1e6; ago += step) {
+      const [x, text] = [across(end - ago * 1e6), `−${ago} s`];
+      const half = pen.measureText(text).width / 2;
+      if (x - half < 1 || x + half > taken - 8) continue;
+      pen.fillText(text, x, height - 7);
+      taken = x - half;
+    }
   }
 
-  /** What one points at, or else the last value. @param {import("./plot.js").Sheet} on @param {[number, number][]} path @param {Point[]} shown */
-  #point({ pen, width, height, colour }, path, shown) {
-    let nth = shown.length - 1;
+  /**
+   * What is said of the value that one points at, or else of the last, and where that can be read whole.
+   * @param {import("./plot.js").Sheet} on @param {[number, number][]} path @param {Point[]} shown @param {number} right where the axis is
+   */
+  #label({ pen, width, height }, path, shown, right) {
+    const pointer = this.#pointer;
+    const nth = pointer === null ? shown.length - 1 : Math.max(0, shown.findLastIndex((_, one) => path[one][0] <= pointer));
+    const [x, y] = path[pointer === null ? path.length - 1 : nth];
+    pen.font = FONT_STRONG;
+    const wide = (/** @type {string} */ text) => pen.measureText(text).width;
+    const time = pointer === null ? "" : ` at ${clock(shown[nth].ts)}`;
+    const text = fitting(this.#digits(shown[nth]), width - 6 - wide(time), wide) + time;
+    const long = wide(text);
+    // The last stands on the axis; another in the chart, as long as there is room for it.
+    const isOnAxis = pointer === null || long > right - 6;
+    const left = Math.max(2, Math.min(pointer === null || x < 90 ? x + 6 : x - 6 - long, (isOnAxis ? width : right - 3) - long - 1));
+    const middle = left - 2 > path[path.length - 1][0] ? y : beside(path, left - 2, left + long + 2, y, height - BOTTOM);
+    return { x, y, text, long, left, middle };
+  }
+
+  /** @param {import("./plot.js").Sheet} on @param {{x: number, y: number, text: string, long: number, left: number, middle: number}} label */
+  #point({ pen, height, colour }, { x, y, text, long, left, middle }) {
     if (this.#pointer !== null) {
-      const at = this.#pointer;
-      nth = Math.max(0, shown.findLastIndex((_, one) => path[one][0] <= at));
+      // Which it is, and where on the line.
+      pen.strokeStyle = colour("soft");
+      pen.lineWidth = 1;
+      pen.beginPath();
+      pen.moveTo(x, 0);
+      pen.lineTo(x, height - BOTTOM);
+      pen.stroke();
     }
-    const [x, y] = path[this.#pointer === null ? path.length - 1 : nth];
-    const digits = this.#digits(shown[nth]);
     pen.fillStyle = colour("accent");
     pen.beginPath();
     pen.arc(x, y, 3, 0, 7);
@@ -189,16 +226,9 @@ export class Chart {
     pen.font = FONT_STRONG;
     pen.textBaseline = "middle";
     pen.textAlign = "left";
-    const wide = (/** @type {string} */ text) => pen.measureText(text).width;
-    const time = this.#pointer === null ? "" : ` at ${clock(shown[nth].ts)}`;
-    const text = fitting(digits, width - 6 - wide(time), wide) + time;
-    const long = wide(text);
-    // Beside it, where it can be read whole, on a ground of its own.
-    let [left, middle] = [x + 6, y];
-    if (this.#pointer !== null) [left, middle] = [x < 90 ? x + 6 : x - 6 - long, y < height / 2 ? y + 16 : y - 14];
-    left = Math.max(2, Math.min(left, width - long - 1));
+    // On a ground of its own: lines of the grid may go through it.
     pen.fillStyle = colour("panel");
-    pen.fillRect(left - 2, middle - 8, long + 4, 16);
+    pen.fillRect(left - 2, middle - HALF, long + 4, 2 * HALF);
     pen.fillStyle = colour(this.#pointer === null ? "accent" : "ink");
     pen.fillText(text, left, middle);
   }
@@ -218,6 +248,20 @@ export class Chart {
   }
 }
 
+/**
+ * The middle of a label that lies above or below all that the line does between `from` and `to`: as near to `y` as that can be.
+ * @param {[number, number][]} path steps, each value until the next @param {number} from @param {number} to @param {number} y @param {number} bottom
+ */
+function beside(path, from, to, y, bottom) {
+  const before = path.findLastIndex(([x]) => x <= from);
+  const there = path.filter(([x], nth) => nth === before || (x > from && x <= to)).map(([, y]) => y);
+  if (!there.length) return Math.max(HALF, Math.min(y, bottom - HALF));
+  // The scale leaves room above the highest: there is always a place there.
+  const above = Math.max(HALF, Math.min(...there) - HALF - 4);
+  const below = Math.max(...there) + HALF + 4;
+  return below + HALF <= bottom && below - y < y - above ? below : above;
+}
+
 /** How wide the axis has to be for its figures and the last value. @param {import("./plot.js").Sheet} on @param {ReturnType<typeof scale>} axis @param {string} last */
 function gutter({ pen, width }, axis, last) {
   const wide = (/** @type {string} */ font, /** @type {string[]} */ texts) => {
@@ -229,27 +273,26 @@ function gutter({ pen, width }, axis, last) {
   return Math.min(Math.max(wanted, RIGHT_MIN), width * RIGHT_SHARE);
 }
 
-/** Where numbers are in a payload: "" for the payload itself, `bid`, `book.bid`, `levels.0`. @param {any} data */
+/** Where numbers are in a payload: the keys that lead to each; none to the payload itself. @param {any} data */
 function numbers(data) {
-  if (typeof data === "number") return [""];
-  /** @type {string[]} */
+  /** @type {string[][]} */
   const found = [];
-  const look = (/** @type {any} */ value, /** @type {string} */ path, /** @type {number} */ depth) => {
+  const look = (/** @type {any} */ value, /** @type {string[]} */ path) => {
     if (found.length >= FIELDS_MAX) return;
     if (typeof value === "number") found.push(path);
-    else if (value && typeof value === "object" && depth < 3) {
-      for (const key of Object.keys(value).slice(0, FIELDS_MAX)) look(value[key], path ? `${path}.${key}` : key, depth + 1);
+    else if (value && typeof value === "object" && path.length < 3) {
+      for (const key of Object.keys(value).slice(0, FIELDS_MAX)) look(value[key], [...path, key]);
     }
   };
-  look(data, "", 0);
+  look(data, []);
   return found;
 }
 
-/** @param {any} data @param {string} path */
+/** @param {any} data @param {string[]} path */
 function pick(data, path) {
   const own = (/** @type {any} */ value, /** @type {string} */ key) =>
     value !== null && typeof value === "object" && Object.hasOwn(value, key) ? value[key] : undefined;
-  return path ? own(data, path) ?? path.split(".").reduce(own, data) : data;
+  return path.reduce(own, data);
 }
 
 /** The vertical axis. @param {number[]} values @param {number} bottom @param {number} top */
@@ -269,6 +312,10 @@ function scale(values, bottom, top) {
   const ticks = [];
   for (let value = Math.ceil(low / step) * step; value <= high; value += step) ticks.push(value);
   const digits = Math.max(0, -Math.floor(Math.log10(step)), ...values.slice(-50).map(decimals));
-  const text = (/** @type {number} */ value) => (digits > 9 ? value.toExponential(2) : value.toFixed(digits));
+  // Figures that would be long have as many digits as tell one tick from the next.
+  const most = Math.max(Math.abs(low), Math.abs(high));
+  const figures = Math.max(0, Math.min(15, Math.ceil(Math.log10(most / step))));
+  const isLong = digits > 9 || most >= 1e15;
+  const text = (/** @type {number} */ value) => (isLong && value ? value.toExponential(figures) : value.toFixed(isLong ? 0 : digits));
   return { ticks, text, place: (/** @type {number} */ value) => bottom - ((value - low) / (high - low)) * (bottom - top) };
 }

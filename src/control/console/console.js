@@ -7,7 +7,7 @@
 import { Chart } from "./chart.js";
 import { Distance } from "./distance.js";
 import { Anew } from "./anew.js";
-import { clock, count } from "./format.js";
+import { clock, count, counted } from "./format.js";
 import { Follow } from "./follow.js";
 import { Gauges } from "./gauges.js";
 import { publishing } from "./publish.js";
@@ -60,13 +60,17 @@ const chart = new Chart(at("chart"), at("field"), soon);
 const follow = new Follow(client, { begin: () => chart.open(chart.name), update: (message) => draws(message), reset });
 const gauges = new Gauges(at("gauges"));
 const slow = new Slow(at("slow-help"), at("slow-rows"));
-const subscribing = new Subscribing(at, client, topics, { update, reset, event: (text) => status.event(text) });
+const subscribing = new Subscribing(at, client, topics, { update, reset, swept, event: (text) => status.event(text) });
 publishing(at);
 
 const anew = new Anew((text) => status.event(text));
 
 /** The last message of the chosen topic: it may be followed although the table doesn't show it. @type {{seq: number, ts: number, json: string} | undefined} */
 let last;
+/** Whether the chosen topic was chosen by nobody but this page. */
+let isOwnChoice = false;
+/** Whether the server has no such topic as the chosen one any more. */
+let isGone = false;
 subscribing.apply();
 
 /** @param {import("./stentor.js").Update} message */
@@ -79,6 +83,7 @@ function update(message) {
 function draws(message) {
   if (message.topic === chart.name) {
     chart.add(message);
+    isGone = false;
     last = { seq: message.seq, ts: message.ts, json: message.json ?? JSON.stringify({ base64: message.base64 }) };
   }
   moved();
@@ -88,9 +93,28 @@ function draws(message) {
 function reset({ topic, seq, why }) {
   if (topic === chart.name) {
     chart.open(topic);
-    if (!seq) last = undefined;
+    if (!seq) begone();
   }
   anew.note(topic, why);
+  soon();
+}
+
+/** The server has told of all that there is: perhaps not of the chosen topic, which it may have all the same. */
+async function swept() {
+  const { name } = chart;
+  if (!name || topics.get(name)) return;
+  try {
+    const { count: there } = await (await fetch(`topics?pattern=${encodeURIComponent(name)}&limit=1`)).json();
+    if (!there && name === chart.name) begone();
+  } catch {
+    // the state of the connection says it
+  }
+}
+
+/** The chosen topic is no more: nothing is shown of it. What the page has chosen by itself, it chooses anew. */
+function begone() {
+  chart.open(chart.name);
+  [last, isGone] = [undefined, true];
   soon();
 }
 
@@ -98,7 +122,7 @@ function reset({ topic, seq, why }) {
 async function tellTopics(place) {
   try {
     const { count: there } = await (await fetch("topics?limit=1")).json();
-    place.textContent = `The server has ${there === 1 ? "one topic" : `${count(there)} topics`}, of other names.`;
+    place.textContent = `The server has ${counted(there, "topic")}, of ${there === 1 ? "another name" : "other names"}.`;
   } catch {
     // the state of the connection says it
   }
@@ -117,7 +141,9 @@ function draw(now) {
 function showCount() {
   const { size } = topics;
   const found = table.length === size ? count(size) : `${count(table.length)} of ${count(size)}`;
-  put(at("count"), size ? `${found} · ${pace} messages a second${topics.unkept ? "; there are more than are kept here" : ""}` : "None yet");
+  // Without a connection nobody knows how many there are.
+  const moving = client.state === "open" ? ` · ${counted(pace, "message")} a second` : "";
+  put(at("count"), size ? `${found}${moving}${topics.unkept ? "; there are more than are kept here" : ""}` : "None yet");
   const empty = at("empty");
   const isSearch = size > 0 && table.length === 0;
   let state = client.state !== "open" ? "away" : !subscribing.isSubscribed ? "idle" : subscribing.isAll ? "quiet" : "unmatched";
@@ -149,7 +175,7 @@ function emptiness(state) {
 /** @param {string} name */
 function choose(name) {
   chart.open(name);
-  last = undefined;
+  [last, isGone, isOwnChoice] = [undefined, false, false];
   const topic = topics.get(name);
   if (!topic) return;
   draws({ topic: name, seq: topic.seq, ts: topic.ts, json: topic.json, data: JSON.parse(topic.json) });
@@ -158,11 +184,12 @@ function choose(name) {
 
 function showChosen() {
   put(at("chosen-title"), chart.name || "Nothing chosen");
-  at("chosen-help").hidden = Boolean(chart.name) && (!chart.isEmpty || !last);
+  at("chosen-help").hidden = Boolean(chart.name) && !isGone && (!chart.isEmpty || !last);
   if (last && chart.isEmpty) put(at("chosen-help"), "Its messages have no numbers to draw.");
   at("chart").hidden = at("field-label").hidden = !chart.name || chart.isEmpty;
   at("payload").hidden = !last;
-  if (!last) return put(at("facts"), chart.name && "Nothing was published on it since the server was started.");
+  if (isGone) put(at("chosen-help"), "The server has no such topic any more. It shows here again as soon as something is published on it.");
+  if (!last) return put(at("facts"), "");
   if (!at("chart").hidden) chart.draw(drawn);
   const rate = topics.get(chart.name)?.rate;
   const pace = rate === undefined ? "" : `, ${rate ? count(rate) : "0"} a second`;
@@ -175,12 +202,15 @@ function put(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-let pace = "0";
+let pace = 0;
 setInterval(() => {
-  pace = count(topics.measure());
+  if (client.state === "open") pace = topics.measure();
   // Somebody who has just come sees a chart at once: the busiest topic's.
-  const busiest = chart.name ? undefined : topics.busiest();
-  if (busiest) table.choose(busiest.name);
+  const busiest = chart.name && !(isGone && isOwnChoice) ? undefined : topics.busiest();
+  if (busiest) {
+    table.choose(busiest.name);
+    isOwnChoice = true;
+  }
   subscribing.tick();
   status.tick(distance.leastMs, client.state === "open" ? client.hello : undefined);
   if (document.hidden) return;

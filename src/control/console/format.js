@@ -11,6 +11,16 @@ export function count(value) {
   return digits(value) + THOUSANDS[nth];
 }
 
+/** So many of something, which is called `one` where there is one. @param {number} value @param {string} one */
+export function counted(value, one) {
+  return `${count(value)} ${named(value, one)}`;
+}
+
+/** Only what they are called. @param {number} value @param {string} one */
+export function named(value, one) {
+  return count(value) === "1" ? one : `${one}s`;
+}
+
 /** @param {number} value */
 export function bytes(value) {
   let nth = 0;

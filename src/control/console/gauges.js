@@ -1,6 +1,6 @@
 /** The server's own figures, from `/metrics`, once a second; with what each means, and its last minute as a line. */
-import { bytes, count, duration } from "./format.js";
-import { line, sheet } from "./plot.js";
+import { bytes, count, counted, duration, named } from "./format.js";
+import { line, runs, sheet } from "./plot.js";
 import { Scrape } from "./prometheus.js";
 
 /** Scrapes that a rate or percentile looks back over: single seconds are too restless to read. */
@@ -24,22 +24,20 @@ const GAUGES = [
     title: "Subscribers",
     read: (now) => now.get("websocket_connections"),
     show: count,
-    note: (now) => {
-      const subscriptions = now.get("subscriptions") ?? 0;
-      return `connected, with ${count(subscriptions)} subscription${subscriptions === 1 ? "" : "s"}`;
-    },
+    note: (now) => `connected, with ${counted(now.get("subscriptions") ?? 0, "subscription")}`,
   },
   {
     title: "Published",
     read: (now, then) => now.rate("publications_total", then),
     show: count,
-    note: (now) => `messages a second, on ${count(now.get("topics") ?? 0)} topics`,
+    note: (now, then) =>
+      `${named(now.rate("publications_total", then) ?? 0, "message")} a second, on ${counted(now.get("topics") ?? 0, "topic")}`,
   },
   {
     title: "Delivered",
     read: (now, then) => now.rate("deliveries_total", then),
     show: count,
-    note: () => "messages a second, to all subscribers",
+    note: (now, then) => `${named(now.rate("deliveries_total", then) ?? 0, "message")} a second, to all subscribers`,
   },
   {
     title: "Sent",
@@ -51,7 +49,7 @@ const GAUGES = [
     title: "Messages per send",
     read: (now, then) => quotient(now.rate("deliveries_total", then), now.rate("sends_total", then)),
     show: count,
-    note: (now, then) => `in ${count(now.rate("sends_total", then) ?? 0)} system calls a second`,
+    note: (now, then) => `in ${counted(now.rate("sends_total", then) ?? 0, "system call")} a second`,
   },
   {
     title: "Publish to send",
@@ -69,7 +67,7 @@ const GAUGES = [
     title: "Slowest subscriber",
     read: (now) => now.get("lag_publications_max"),
     show: count,
-    note: () => "messages behind the newest",
+    note: (now) => `${named(now.get("lag_publications_max") ?? 0, "message")} behind the newest`,
     hot: (value) => value > 10_000,
   },
   {
@@ -84,7 +82,7 @@ const GAUGES = [
   },
 ];
 
-/** @typedef {{gauge: Gauge, box: HTMLElement, figure: HTMLElement, note: HTMLElement, canvas: HTMLCanvasElement, past: number[]}} Dial */
+/** @typedef {{gauge: Gauge, box: HTMLElement, figure: HTMLElement, note: HTMLElement, canvas: HTMLCanvasElement, past: (number | undefined)[]}} Dial */
 
 export class Gauges {
   /** @type {Dial[]} */ #dials;
@@ -97,14 +95,9 @@ export class Gauges {
 
   /** Looks once. */
   async look() {
-    let scrape;
-    try {
-      const answer = await fetch("metrics", { signal: AbortSignal.timeout(5000) });
-      if (!answer.ok) return;
-      scrape = new Scrape(await answer.text(), performance.now());
-    } catch {
-      return; // the state of the connection says it
-    }
+    const scrape = await read();
+    // The state of the connection says why.
+    if (!scrape) return this.#dials.forEach((one) => trace(one, undefined));
     const last = this.#scrapes[this.#scrapes.length - 1];
     // Another server, or the same one started again: its counters begin anew.
     if (last && last.get("start_time_seconds") !== scrape.get("start_time_seconds")) this.#scrapes = [];
@@ -129,20 +122,39 @@ function dial(gauge, box) {
   return { gauge, box: part, figure, note, canvas: /** @type {HTMLCanvasElement} */ (canvas), past: [] };
 }
 
+/** The figures as they are now; undefined if they can't be had. */
+async function read() {
+  try {
+    const answer = await fetch("metrics", { signal: AbortSignal.timeout(5000) });
+    return answer.ok ? new Scrape(await answer.text(), performance.now()) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 /** @param {Dial} dial @param {Scrape} now @param {Scrape} then */
-function show({ gauge, box, figure, note, canvas, past }, now, then) {
+function show(dial, now, then) {
+  const { gauge, box, figure, note } = dial;
   const value = now === then ? gauge.read(now, now) : gauge.read(now, then);
   const isKnown = value !== undefined && Number.isFinite(value);
   figure.textContent = isKnown ? gauge.show(value) : "–";
-  note.textContent = gauge.note(now, then).replace(/NaN \S+/g, "–");
+  // A number stays with what it is of, where the line breaks.
+  note.textContent = gauge.note(now, then).replace(/NaN \S+/g, "–").replace(/(\d) /g, "$1\u00a0");
   box.classList.toggle("hot", isKnown && (gauge.hot?.(value) ?? false));
-  past.push(isKnown ? value : 0);
+  trace(dial, isKnown ? value : undefined);
+}
+
+/** Draws the line with one more figure. @param {Dial} dial @param {number | undefined} value */
+function trace({ canvas, past }, value) {
+  past.push(value);
   if (past.length > HISTORY) past.shift();
   const on = sheet(canvas);
   if (!on) return;
-  const most = Math.max(...past) * 1.1 || 1;
+  const most = Math.max(...past.map((one) => one ?? 0)) * 1.1 || 1;
   const x = (/** @type {number} */ nth) => on.width - ((past.length - 1 - nth) / (HISTORY - 1)) * on.width;
-  line(on, past.map((one, nth) => [x(nth), on.height - 1 - (one / most) * (on.height - 3)]), on.height, false);
+  const y = (/** @type {number} */ one) => on.height - 1 - (one / most) * (on.height - 3);
+  // Where nothing was known there is no line, not even at zero.
+  for (const run of runs(past)) line(on, run.map(([nth, one]) => [x(nth), y(one)]), on.height, false);
 }
 
 /** @param {number | undefined} a @param {number | undefined} b */

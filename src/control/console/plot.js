@@ -2,7 +2,8 @@
 
 /** @typedef {{pen: CanvasRenderingContext2D, width: number, height: number, colour: (name: string) => string}} Sheet */
 
-const styles = getComputedStyle(document.documentElement);
+/** @type {CSSStyleDeclaration | undefined} */
+let styles;
 
 /** An empty sheet; null while it isn't seen. @param {HTMLCanvasElement} canvas @returns {Sheet | null} */
 export function sheet(canvas) {
@@ -14,7 +15,8 @@ export function sheet(canvas) {
   if (canvas.width !== across || canvas.height !== down) [canvas.width, canvas.height] = [across, down];
   pen.setTransform(density, 0, 0, density, 0, 0);
   pen.clearRect(0, 0, width, height);
-  return { pen, width, height, colour: (name) => styles.getPropertyValue(`--${name}`) };
+  const page = (styles ??= getComputedStyle(document.documentElement));
+  return { pen, width, height, colour: (name) => page.getPropertyValue(`--${name}`) };
 }
 
 /**
@@ -38,6 +40,23 @@ export function line({ pen, colour }, points, bottom, steps) {
   pen.globalAlpha = 0.1;
   pen.fill(path);
   pen.globalAlpha = 1;
+}
+
+/**
+ * Figures with the places that they have in a list, as often as they follow each other without a hole; one alone twice, so that it is
+ * seen.
+ * @param {(number | undefined)[]} list
+ */
+export function runs(list) {
+  /** @type {[number, number][][]} */
+  const found = [];
+  list.forEach((one, nth) => {
+    if (one === undefined) return;
+    if (nth === 0 || list[nth - 1] === undefined) found.push([]);
+    found[found.length - 1].push([nth, one]);
+  });
+  for (const run of found) if (run.length === 1) run.unshift([run[0][0] - 0.3, run[0][1]]);
+  return found;
 }
 
 /** The next 1, 2 or 5 of its decade, so that ticks read well. @param {number} step */

@@ -44,17 +44,21 @@ export function parts(json, most = Infinity, look = LOOK_MAX) {
   return { fields, isWhole: false };
 }
 
-/** The text of what lies at `bid`, `book.bid` or `levels.0`; "" is the payload itself. @param {string} json @param {string} path @returns {string | undefined} */
-export function at(json, path) {
-  if (!path) return json;
-  const { fields } = parts(json, Infinity, Infinity);
-  const own = fields.findLast(([key]) => key === path);
-  if (own) return own[1];
-  for (const [key, text] of fields.toReversed()) {
-    const found = path.startsWith(`${key}.`) ? at(text, path.slice(key.length + 1)) : undefined;
-    if (found !== undefined) return found;
-  }
-  return undefined;
+/** The text of what lies at the end of a path of keys; that of none is the payload itself. @param {string} json @param {string[]} path @returns {string | undefined} */
+export function at(json, [key, ...rest]) {
+  if (key === undefined) return json;
+  // As JSON.parse has it: of fields of one name the last.
+  const own = parts(json, Infinity, Infinity).fields.findLast(([name]) => name === key);
+  return own && at(own[1], rest);
+}
+
+/**
+ * A path as it is shown: `bid`, `book.bid`, `levels.0`. What could be taken for several keys, or for none, is in quotes, so that two
+ * paths never look alike.
+ * @param {string[]} path
+ */
+export function shownPath(path) {
+  return path.map((key) => (/^[^."]+$/.test(key) ? key : JSON.stringify(key))).join(".");
 }
 
 /** Whether a value's text is a number. @param {string} text */

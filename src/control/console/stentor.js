@@ -15,7 +15,8 @@
 /** @typedef {"all" | "latest"} Mode */
 /**
  * A publication: `json` is the text that was published, digit by digit; `data` is what JSON.parse makes of it, whose numbers are doubles.
- * @typedef {{topic: string, seq: number, ts: number, epoch?: string, data?: any, json?: string, base64?: string}} Update
+ * A last value has an epoch, and so has a topic's first publication.
+ * @typedef {{type?: "update" | "snapshot", topic: string, seq: number, ts: number, epoch?: string, data?: any, json?: string, base64?: string}} Update
  */
 /** @typedef {{topic: string, seq: number, epoch?: string}} Mark where a topic stands */
 /** @typedef {Map<string, [string, number]>} Points for some topics, an epoch and a seq. A map: a topic may be called `__proto__` */
@@ -72,6 +73,9 @@ const GOOD_AFTER_MS = 10_000;
 /** Bytes left for the rest of a command that carries many names. */
 const COMMAND_BYTES = 256;
 
+/** The state of a WebSocket that takes what is sent. */
+const OPEN = 1;
+
 /** What a server that says nothing else allows: names of one connection, bytes of one message. */
 const LIMITS = { topics: 1024, message: 65_536 };
 
@@ -79,6 +83,10 @@ const LIMITS = { topics: 1024, message: 65_536 };
 export class Subscription {
   /** What the server last agreed to; undefined until it did. @type {{mode: Mode, rate?: number} | undefined} */
   agreed;
+  /** Whether all topics that there were have been heard of: those that are not known are new. */
+  knowsAll = false;
+  /** Every publication was to come, and the connection was lost: what came into being meanwhile is missing. */
+  misses = false;
   #act;
 
   /**
@@ -134,6 +142,11 @@ export class Stentor {
   /** Commands without an answer yet. @type {Map<number, Asked>} */ #asked = new Map();
   #asking = 0;
   /** Whose snapshots are coming. @type {Subscription | undefined} */ #acked;
+  /** The same, until they have come: then comes something else. @type {Subscription | undefined} */ #coming;
+  /** Whether what they show for the first time came into being while the connection was lost. */
+  #wasAway = false;
+  /** There were more topics than are remembered: one that isn't known may be old. */
+  #hasForgotten = false;
   #publishing = 0;
   #failures = 0;
   #greetedAt = 0;
@@ -287,6 +300,10 @@ export class Stentor {
     } catch {
       return this.#giveUp("the server sent what is not JSON");
     }
+    if (this.#coming && message.type !== "snapshot" && message.why !== "too_large") {
+      this.#coming.knowsAll = true;
+      this.#coming = undefined;
+    }
     switch (message.type) {
       case "update":
         return this.#update(published(text, message));
@@ -347,7 +364,10 @@ export class Stentor {
     const lasted = this.#greetedAt ? performance.now() - this.#greetedAt : 0;
     this.#leave();
     for (const place of this.#places.values()) place.from = "before";
-    for (const one of this.#subscriptions) one.agreed = undefined;
+    for (const one of this.#subscriptions) {
+      one.misses ||= one.agreed?.mode === "all" && one.knowsAll;
+      one.agreed = undefined;
+    }
     if (code === 4001) {
       this.#say("refused", { code, why });
       return this.#disappoint(new StentorError("unauthorized", why || "the token is wrong"));
@@ -375,7 +395,7 @@ export class Stentor {
     clearInterval(this.#watch);
     this.#socket = null;
     this.#greetedAt = 0;
-    this.#acked = undefined;
+    this.#acked = this.#coming = undefined;
     const asked = [...this.#asked.values()];
     this.#asked.clear();
     this.#publishing = 0;
@@ -406,7 +426,8 @@ export class Stentor {
     const id = ++this.#asking;
     this.#asked.set(id, asked);
     if (asked.publishes) this.#publishing += 1;
-    this.#socket.send(`${JSON.stringify({ ...command, id }).slice(0, -1)}${rest}}`);
+    // What is said while the connection closes is lost; a browser complains of it. Its end is told soon.
+    if ((this.#socket.readyState ?? OPEN) === OPEN) this.#socket.send(`${JSON.stringify({ ...command, id }).slice(0, -1)}${rest}}`);
   }
 
   /** @param {any} command @param {string} [rest] @returns {Promise<any>} */
@@ -427,39 +448,46 @@ export class Stentor {
 
   /**
    * Asks for a subscription, from where each of its topics was left. Topics that a pattern brought are named for that, and
-   * only until the server has answered.
+   * only until the server has answered. Those whose epoch nobody has told can't be resumed: they are named to hear how much is
+   * missing, where no snapshot says it.
    * @param {Subscription} one
    */
   #askFor(one) {
     const limits = { ...LIMITS, ...this.hello.limits };
     const wanted = { mode: one.mode, ...(one.rate !== undefined && { rate: one.rate }) };
-    const resumed = one.mode === "all" ? this.#left(one, limits.topics) : new Map();
+    const { resumed, unsure } = this.#left(one, limits.topics);
     for (const [topic, at] of points(one.options.from)) if (!resumed.has(topic)) resumed.set(topic, at);
-    const extra = [...resumed.keys()].filter((topic) => !one.names.includes(topic));
+    const extra = [...resumed.keys(), ...unsure].filter((topic) => !one.names.includes(topic));
+    const misses = one.misses && one.mode === "all";
     const parts = split([...extra, ...one.names], resumed, limits.message - COMMAND_BYTES);
     parts.forEach(({ topics, from }, nth) => {
       const command = { op: "sub", topics, ...wanted, ...(one.options.snapshot === false && { snapshot: false }) };
-      const last = nth === parts.length - 1;
+      const isLast = nth === parts.length - 1;
       this.#ask(from.size ? { ...command, from: Object.fromEntries(from) } : command, "", {
-        ok: (answer) => this.#taken(one, wanted, from, answer, last ? extra : []),
+        ok: (answer) => this.#taken(one, wanted, from, answer, { isLast, misses, extra: isLast ? extra : [] }),
         fail: (error) => this.#refused(one, error),
         publishes: false,
       });
     });
   }
 
-  /** Where the topics of a subscription were left, as many as may be named. @param {Subscription} one @param {number} most */
+  /** Where the topics of a subscription were left, and those of which that can't be said; as many as may be named. @param {Subscription} one @param {number} most */
   #left(one, most) {
     /** @type {Points} */
-    const left = new Map();
+    const resumed = new Map();
+    /** @type {string[]} */
+    const unsure = [];
     let room = most;
     for (const { names } of this.#subscriptions) room -= names.length;
-    for (const [topic, place] of this.#places) {
-      if (place.from !== "before" || !place.epoch || place.seq === undefined || !place.subscriptions.includes(one)) continue;
-      if (!one.names.includes(topic) && --room < 0) continue;
-      left.set(topic, [place.epoch, place.seq]);
+    for (const [topic, place] of one.mode === "all" ? this.#places : []) {
+      if (place.from !== "before" || place.seq === undefined || !place.subscriptions.includes(one)) continue;
+      if (place.epoch === undefined) {
+        if (one.options.snapshot === false) unsure.push(topic);
+      } else if (one.names.includes(topic) || --room >= 0) {
+        resumed.set(topic, [place.epoch, place.seq]);
+      }
     }
-    return left;
+    return { resumed, unsure: unsure.slice(0, Math.max(0, room)) };
   }
 
   /**
@@ -467,15 +495,19 @@ export class Stentor {
    * @param {{mode: Mode, rate?: number}} wanted
    * @param {Points} from where it was to be resumed
    * @param {any} answer
-   * @param {string[]} extra named to be resumed, and covered by patterns from now on
+   * @param {{isLast: boolean, misses: boolean, extra: string[]}} how the last of its answers; whether it comes back from a loss; what
+   *   was named to be resumed, and is covered by patterns from now on
    */
-  #taken(one, wanted, from, answer, extra) {
+  #taken(one, wanted, from, answer, { isLast, misses, extra }) {
     if (!this.#subscriptions.has(one)) return;
     // What came so far may have had holes, if it wasn't mode "all".
     if (one.agreed?.mode !== "all") this.#startAnew(one, from);
     one.agreed = wanted;
     one.options.from = undefined;
     this.#acked = one;
+    this.#wasAway = misses;
+    one.misses = misses && !isLast;
+    if (isLast && one.options.snapshot !== false) this.#coming = one;
     for (const { topic, epoch, seq } of answer.topics ?? []) {
       if (epoch === undefined) continue;
       const place = this.#place(topic);
@@ -485,7 +517,10 @@ export class Stentor {
         const behind = at[0] === epoch ? at[1] : seq;
         if (place.from === "here" && place.seq !== undefined && behind < place.seq) place.again = { to: place.seq, one };
         Object.assign(place, { epoch, seq: behind, from: "here" });
-      } else if (place.from === "before" && place.epoch !== undefined && place.epoch !== epoch) {
+      } else if (place.from === "before" && place.epoch === undefined) {
+        this.#rejoin(place, { topic, epoch, seq }, seq);
+        Object.assign(place, { epoch, seq });
+      } else if (place.from === "before" && place.epoch !== epoch) {
         this.#reset({ topic, epoch, seq, why: "reconnect" });
       } else if (place.from === "here") {
         Object.assign(place, { epoch, seq });
@@ -531,6 +566,7 @@ export class Stentor {
     /** @type {Place} */
     const place = { subscriptions: [...this.#subscriptions].filter((one) => one.covers(topic)), from: "here" };
     if (this.#places.size < (this.#options.topicsMax ?? 0)) this.#places.set(topic, place);
+    else this.#hasForgotten = true;
     return place;
   }
 
@@ -562,6 +598,7 @@ export class Stentor {
   #update(update, tell = (options) => this.#tell(options.onUpdate, update)) {
     const place = this.#place(update.topic);
     if (place.from === "before") this.#rejoin(place, update);
+    if (update.epoch !== undefined) place.epoch = update.epoch;
     if (place.seq !== undefined && this.#isGapless(place)) {
       if (update.seq <= place.seq) return; // had before
       if (update.seq > place.seq + 1) return this.#gap(update, place.seq + 1);
@@ -578,8 +615,10 @@ export class Stentor {
    * @param {(options: SubscriptionOptions) => void} [tell]
    */
   #snapshot(snapshot, tell = (options) => this.#tell(options.onSnapshot ?? options.onUpdate, snapshot)) {
+    const isNew = !this.#places.has(snapshot.topic);
     const place = this.#place(snapshot.topic);
     if (place.from === "before") this.#rejoin(place, snapshot);
+    else if (isNew && this.#wasAway && !this.#hasForgotten) this.#missed(place, snapshot);
     if (place.seq === undefined || place.seq < snapshot.seq || place.epoch !== snapshot.epoch) place.seq = snapshot.seq;
     place.epoch = snapshot.epoch;
     const mine = place.subscriptions.filter((one) => one === this.#acked);
@@ -588,8 +627,20 @@ export class Stentor {
     }
   }
 
-  /** A topic goes on after a loss, though not where it was left: says what is missing. @param {Place} place @param {Mark} next */
-  #rejoin(place, next) {
+  /** A topic that came into being during a loss: says what went before its last value. @param {Place} place @param {Mark} snapshot */
+  #missed(place, { topic, seq }) {
+    if (seq < 2) return;
+    const skip = { topic, from: 1, to: seq - 1, why: "reconnect" };
+    for (const one of place.subscriptions) if (one === this.#acked || one.misses) this.#tell(one.options.onSkip, skip);
+  }
+
+  /**
+   * A topic goes on after a loss, though not where it was left: says what is missing.
+   * @param {Place} place
+   * @param {Mark} next
+   * @param {number} [to] the last that is missing
+   */
+  #rejoin(place, next, to = next.seq - 1) {
     Object.assign(place, { from: "here", again: undefined });
     const { seq, epoch } = place;
     place.seq = undefined;
@@ -598,8 +649,8 @@ export class Stentor {
     if (!goesOn) {
       const reset = { topic: next.topic, epoch: next.epoch, seq: next.seq, why: "reconnect" };
       for (const one of place.subscriptions) this.#tell(one.options.onReset, reset);
-    } else if (next.seq > seq + 1 && this.#isGapless(place)) {
-      const skip = { topic: next.topic, from: seq + 1, to: next.seq - 1, why: "reconnect" };
+    } else if (to > seq && this.#isGapless(place)) {
+      const skip = { topic: next.topic, from: seq + 1, to, why: "reconnect" };
       for (const one of place.subscriptions) this.#tell(one.options.onSkip, skip);
     }
   }
@@ -607,10 +658,12 @@ export class Stentor {
   /** @param {Skip} skip */
   #skip(skip) {
     if (skip.why === "too_large") {
-      // It stands in the place of an update, or of a snapshot, which says the epoch.
+      // It stands in the place of an update; or of a snapshot, which says the epoch, as a topic's first publication does.
       const mark = { topic: skip.topic, seq: skip.to, epoch: skip.epoch };
       const tell = (/** @type {SubscriptionOptions} */ options) => this.#tell(options.onSkip, skip);
-      return skip.epoch === undefined ? this.#update(mark, tell) : this.#snapshot(mark, tell);
+      const known = this.#places.get(skip.topic);
+      const isFirst = skip.to === 1 && (!known || (known.from === "here" && known.seq === 0));
+      return skip.epoch === undefined || isFirst ? this.#update(mark, tell) : this.#snapshot(mark, tell);
     }
     const place = this.#place(skip.topic);
     place.seq = skip.to;

@@ -2,6 +2,7 @@
  * The subscription that the table shows, and the form that changes it. Each name is a subscription of its own, so that a change adds
  * and ends single ones: nothing of the old view ends before the server has taken all of the new one.
  */
+import { named } from "./format.js";
 import { matches } from "./stentor.js";
 
 /** @typedef {import("./stentor.js").Stentor} Stentor @typedef {import("./stentor.js").Subscription} Subscription @typedef {import("./stentor.js").Mode} Mode */
@@ -20,7 +21,7 @@ export class Subscribing {
    * @param {(id: string) => any} at
    * @param {Stentor} client
    * @param {import("./topics.js").Topics} topics
-   * @param {{update: (update: import("./stentor.js").Update) => void, reset: (reset: import("./stentor.js").Reset) => void, event: (text: string) => void}} act
+   * @param {{update: (update: import("./stentor.js").Update) => void, reset: (reset: import("./stentor.js").Reset) => void, swept: () => void, event: (text: string) => void}} act
    */
   constructor(at, client, topics, act) {
     this.at = at;
@@ -130,7 +131,9 @@ export class Subscribing {
     this.act.event(`Subscribed to ${this.#names()}: ${how}`);
     try {
       await this.client.ping(); // answered after the snapshots
-      if (!this.#wanted) this.topics.sweep();
+      if (this.#wanted) return;
+      this.topics.sweep();
+      this.act.swept();
     } catch {
       // lost again
     }
@@ -153,8 +156,8 @@ export class Subscribing {
 
   /** Once a second: says what was left out, in one line however much it was. */
   tick() {
-    if (this.#left) this.act.event(`${this.#left.toLocaleString()} messages left out, since this page was not fast enough`);
-    if (this.#tooLarge) this.act.event(`${this.#tooLarge.toLocaleString()} messages were too large or too deep for anybody (--max-replay-message)`);
+    if (this.#left) this.act.event(`${this.#left.toLocaleString()} ${named(this.#left, "message")} left out, since this page was not fast enough`);
+    if (this.#tooLarge) this.act.event(`${this.#tooLarge.toLocaleString()} ${this.#tooLarge === 1 ? "message was" : "messages were"} too large or too deep for anybody (--max-replay-message)`);
     this.#left = 0;
     this.#tooLarge = 0;
   }
@@ -173,7 +176,9 @@ export class Subscribing {
     const isNew = this.#wanted?.added.has(name) || !one;
     this.#drop();
     const rest = this.#shown.size ? ` Still subscribed to ${this.#names()}.` : "";
-    this.at("problem").textContent = `${isNew ? `${name}: ` : ""}${error.message} (${error.code}).${rest}`;
+    // The server names it too.
+    const what = error.message.replace(`topic "${name}": `, "");
+    this.at("problem").textContent = `${isNew ? `${name}: ` : ""}${what} (${error.code}).${rest}`;
     this.act.event(`Not subscribed${isNew ? ` to ${name}` : ""}: ${error.code}`);
   }
 }

@@ -38,7 +38,7 @@ export class Topics {
         return;
       }
       const { seq, ts } = update;
-      topic = { name: update.topic, json: "", seq, ts, rate: 0, from: seq - (update.epoch === undefined ? 1 : 0), round: 0 };
+      topic = { name: update.topic, json: "", seq, ts, rate: 0, from: seq - (update.type === "snapshot" ? 0 : 1), round: 0 };
       this.#all.set(topic.name, topic);
       this.stale = true;
     }

@@ -120,6 +120,7 @@ fn live(options: &Options) -> io::Result<()> {
                 Some(Asked::Next) => view.order.next(),
                 Some(Asked::Previous) => view.order.previous(),
                 Some(Asked::Reverse) => view.order.reverse(),
+                Some(Asked::Stop) => screen::stop(),
                 Some(Asked::Draw) => {}
                 None => match readings.try_recv() {
                     Ok(_) if view.is_paused => continue,

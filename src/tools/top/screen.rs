@@ -3,6 +3,7 @@
 use std::{
     io::{self, Stdout, Write, stdout},
     panic,
+    sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
@@ -16,6 +17,7 @@ use crossterm::{
         LeaveAlternateScreen,
     },
 };
+use rustix::process::{Signal, kill_current_process_group};
 
 use super::{
     end,
@@ -24,6 +26,9 @@ use super::{
 
 /// How long to wait for a key before it is looked whether anything else has happened.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// Whether the terminal was given back and taken again since the last frame.
+static IS_BACK: AtomicBool = AtomicBool::new(false);
 
 /// The last line.
 const KEYS: &str = "q quit   ← → column to sort by   r reverse   space pause";
@@ -36,7 +41,9 @@ pub(super) enum Asked {
     Next,
     Previous,
     Reverse,
-    /// The terminal has another size.
+    /// To stop, as the key for that does where a terminal isn't raw.
+    Stop,
+    /// The terminal has another size, or was somebody else's for a while.
     Draw,
 }
 
@@ -51,7 +58,7 @@ impl Screen {
     /// # Errors
     /// It can't be made raw, or there is no keyboard.
     pub fn open() -> io::Result<Screen> {
-        end::watch(give_back)?;
+        end::watch(give_back, take_back)?;
         terminal::enable_raw_mode()?;
         let mut screen = Screen { out: stdout() };
         // Where a panic aborts, nothing is dropped.
@@ -66,6 +73,10 @@ impl Screen {
 
     /// Draws a frame over the last one: each line and the rest of its row, shown all at once where the terminal can.
     pub fn draw(&mut self, view: &View) -> io::Result<()> {
+        let _held = end::DRAWING.lock();
+        if IS_BACK.swap(false, Ordering::Relaxed) {
+            queue!(self.out, EnterAlternateScreen, Hide, Clear(ClearType::All))?;
+        }
         let (columns, rows) = terminal::size()?;
         let height = usize::from(rows).saturating_sub(1);
         queue!(self.out, BeginSynchronizedUpdate)?;
@@ -89,7 +100,7 @@ impl Screen {
     /// What was asked for by key within a moment; None if nothing was.
     pub fn asked(&mut self) -> io::Result<Option<Asked>> {
         if !event::poll(LOOK_EVERY)? {
-            return Ok(None);
+            return Ok(IS_BACK.load(Ordering::Relaxed).then_some(Asked::Draw));
         }
         Ok(match event::read()? {
             Event::Key(key) if key.kind != KeyEventKind::Release => meaning(key),
@@ -105,6 +116,18 @@ impl Drop for Screen {
     }
 }
 
+/// Stops every program that was started together with this one, as a terminal would: this one too, by the signal.
+pub(super) fn stop() {
+    let _ = kill_current_process_group(Signal::TSTP);
+}
+
+/// Makes the terminal raw again: what it was before is what whoever had it meanwhile has left. The rest is done with the next frame.
+fn take_back() {
+    let _ = terminal::disable_raw_mode();
+    let _ = terminal::enable_raw_mode();
+    IS_BACK.store(true, Ordering::Relaxed);
+}
+
 /// The mode first: that waits for nobody, as a terminal that was stopped may have a write wait.
 fn give_back() {
     let _ = terminal::disable_raw_mode();
@@ -115,6 +138,7 @@ fn meaning(key: KeyEvent) -> Option<Asked> {
     match key.code {
         // A raw terminal makes no signal of it.
         KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => Some(Asked::Quit),
+        KeyCode::Char('z') if key.modifiers.contains(KeyModifiers::CONTROL) => Some(Asked::Stop),
         KeyCode::Char('q') | KeyCode::Esc => Some(Asked::Quit),
         KeyCode::Char(' ') => Some(Asked::Pause),
         KeyCode::Char('r') => Some(Asked::Reverse),

@@ -7,6 +7,13 @@ pub(super) fn count(number: f64) -> String {
     scaled(number, 1000.0, &["", "k", "M", "G", "T"], "")
 }
 
+/// So many of something that is called `one` where there is one: `1 topic`, `1.23k topics`.
+pub(super) fn counted(number: f64, one: &str) -> String {
+    let shown = count(number);
+    let ending = if shown == "1" { "" } else { "s" };
+    format!("{shown} {one}{ending}")
+}
+
 /// A size: `512 B`, `1.23 KiB`, `64.0 MiB`.
 pub(super) fn bytes(number: f64) -> String {
     scaled(number, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB"], " ")
@@ -47,6 +54,10 @@ mod tests {
     fn three_digits_and_a_unit() {
         let numbers = [0.0, 7.0, 0.25, 999.4, 999.6, 1000.0, 1234.0, 45_600.0, 39_999_999.0, 2e15];
         assert_eq!(numbers.map(count), ["0", "7", "0.25", "999", "1.00k", "1.00k", "1.23k", "45.6k", "40.0M", "2000T"]);
+        assert_eq!(
+            [0.0, 1.0, 1.5, 1000.0].map(|n| counted(n, "topic")),
+            ["0 topics", "1 topic", "1.50 topics", "1.00k topics"]
+        );
         assert_eq!([0.0, 512.0, 1024.0, 67_108_864.0].map(bytes), ["0 B", "512 B", "1.00 KiB", "64.0 MiB"]);
         let spans = [0, 250, 1_230, 2_500_000, 192_000_000, 18_420_000_000, 183_600_000_000];
         assert_eq!(

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     figures::{Figures, Percentiles},
     slow::{Column, Order, Row, SlowList},
-    text::{bytes, count, span},
+    text::{bytes, count, counted, span},
 };
 
 /// Columns where the output is no terminal: everything is shown.
@@ -136,13 +136,13 @@ fn summary(f: &Figures) -> [String; 6] {
     let fill = if f.retain_bytes > 0.0 { 100.0 * f.tape_bytes / f.retain_bytes } else { 0.0 };
     [
         format!(
-            "clients    {} of {} connections, {} WebSockets; {} subscriptions, {} cohorts, {} topics",
+            "clients    {} of {}, {}; {}, {}, {}",
             count(f.connections),
-            count(f.connections_max),
-            count(f.websockets),
-            count(f.subscriptions),
-            count(f.cohorts),
-            count(f.topics),
+            counted(f.connections_max, "connection"),
+            counted(f.websockets, "WebSocket"),
+            counted(f.subscriptions, "subscription"),
+            counted(f.cohorts, "cohort"),
+            counted(f.topics, "topic"),
         ),
         format!(
             "flow       {}/s publications, {}/s deliveries, {}/s out, {}/s in, {} publications a send",
@@ -167,9 +167,10 @@ fn summary(f: &Figures) -> [String; 6] {
             span(f.oldest),
         ),
         format!(
-            "slow       {} with a cursor of their own, lag at most {} publications, {}/s full sockets",
+            "slow       {} with a cursor of {} own, lag at most {}, {}/s full sockets",
             count(f.behind),
-            count(f.lag_max),
+            if f.behind == 1.0 { "its" } else { "their" },
+            counted(f.lag_max, "publication"),
             count(f.sends_full),
         ),
         format!(
@@ -262,6 +263,25 @@ mod tests {
         assert!(lines[9].ends_with("1.23 ms  all   q.> t.a and 7 more"), "{frame}");
         assert!(lines[10].starts_with("1-2a") && lines[10].ends_with("-  all   q.> t.a"), "{frame}");
         assert_eq!(lines.len(), 11);
+    }
+
+    #[test]
+    fn one_is_not_called_many() {
+        let mut view = view();
+        let of_one = Figures {
+            connections_max: 1.0,
+            websockets: 1.0,
+            subscriptions: 1.0,
+            cohorts: 1.0,
+            topics: 1.0,
+            behind: 1.0,
+            lag_max: 1.0,
+            ..Figures::default()
+        };
+        view.take(of_one, Ok(SlowList::default()));
+        let frame = view.plain();
+        assert!(frame.contains("0 of 1 connection, 1 WebSocket; 1 subscription, 1 cohort, 1 topic\n"), "{frame}");
+        assert!(frame.contains("1 with a cursor of its own, lag at most 1 publication,"), "{frame}");
     }
 
     #[test]

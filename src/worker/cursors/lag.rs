@@ -24,6 +24,7 @@ use super::{
 };
 use crate::{
     clock::Moment,
+    counted::counted_with,
     io::{Edge, Token},
     lane::Lane,
     tape::{Position, Reader},
@@ -43,7 +44,8 @@ impl Lagged {
     /// Whose next publication at `missed` is no longer on the tape.
     pub fn fallen(reader: &Reader, token: Token, missed: Position) -> Lagged {
         let lost = reader.floor().0 - missed.0;
-        Lagged { token, reason: format!("too slow: {lost} publications are no longer retained; subscribe again") }
+        let lost = counted_with(lost, "publication", ["is", "are"]);
+        Lagged { token, reason: format!("too slow: {lost} no longer retained; subscribe again") }
     }
 }
 

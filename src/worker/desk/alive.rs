@@ -84,9 +84,8 @@ impl<E: Edge> Clerk<'_, E> {
         if acks.is_dead(idle) {
             ground.metrics.dead.add(1);
             let (silent, unanswered) = (acks.silent.as_secs(), acks.unanswered);
-            let why = format!(
-                "nothing was acknowledged for {silent} s, {unanswered} retransmissions or probes were not answered"
-            );
+            let what = if unanswered == 1 { "retransmission or probe was" } else { "retransmissions or probes were" };
+            let why = format!("nothing was acknowledged for {silent} s, {unanswered} {what} not answered");
             self.cut(token, &why);
             return None;
         }

@@ -80,7 +80,7 @@ pub fn push_value<E: Edge>(
     // It is encoded without the lock.
     let (prefix, epoch, seq, ts, last) = ground.tape.with_topics(|topics, _| {
         let topic = topics.at(slot).filter(|topic| topic.end == position.0)?;
-        Some((topic.prefix.clone(), topic.epoch, topic.seq, topic.ts, topic.last.clone()?))
+        Some((topic.prefix_of(topic.seq).into_owned(), topic.epoch, topic.seq, topic.ts, topic.last.clone()?))
     })?;
     let before = out.len();
     draft::push(lane, &Numbered { prefix: &prefix, epoch, seq, ts }, last.payload(), out);
@@ -99,7 +99,7 @@ pub fn push_entry<E: Edge>(ground: &Ground<E>, lane: Lane, entry: &Published<'_>
     // It is encoded without the lock.
     let found = tape.with_topics(|topics, _| {
         let topic = topics.at(entry.topic.slot).filter(|topic| topic.id == entry.topic)?;
-        Some((topic.prefix.clone(), topic.epoch))
+        Some((topic.prefix_of(entry.seq).into_owned(), topic.epoch))
     });
     let Some((prefix, epoch)) = found else { return false };
     let of = Numbered { prefix: &prefix, epoch, seq: entry.seq, ts: entry.ts };

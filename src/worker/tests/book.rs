@@ -173,7 +173,7 @@ impl Book {
     }
 
     pub fn snapshot(&mut self, topic: &str, seq: u64, epoch: &str) {
-        assert!(self.wished.as_ref().is_some_and(|wish| wish.snapshot), "a snapshot unasked");
+        assert!(self.awaits_snapshots(), "a snapshot unasked");
         let seen = self.topics.entry(topic.to_owned()).or_default();
         assert!(seen.last.is_none_or(|last| last <= seq), "snapshot {topic} {seq} after {seen:?}");
         *seen = Seen { last: Some(seq), skip: None, epoch: Some(epoch.to_owned()) };
@@ -202,7 +202,13 @@ impl Book {
         self.skipped += to - from + 1;
     }
 
-    pub fn update(&mut self, topic: &str, seq: u64, journal: &Journal) {
+    /// Whether snapshots may still come.
+    pub fn awaits_snapshots(&self) -> bool {
+        self.wished.as_ref().is_some_and(|wish| wish.snapshot)
+    }
+
+    /// A publication comes; with its epoch, if it is the topic's first.
+    pub fn update(&mut self, topic: &str, seq: u64, epoch: Option<&str>, journal: &Journal) {
         let way = self.way(topic).unwrap_or_else(|| panic!("{topic} {seq} comes unasked"));
         let at = journal.find(topic, seq);
         let seen = self.topics.entry(topic.to_owned()).or_default();
@@ -214,6 +220,7 @@ impl Book {
             "{topic} {seq} comes after {seen:?}: {way:?}"
         );
         (seen.last, seen.skip) = (Some(seq), None);
+        seen.epoch = epoch.map(Into::into).or(seen.epoch.take());
         if !matches!(way, Way::Rate(_)) {
             assert!(at >= self.at, "{topic} {seq} comes out of order");
             self.at = at + 1;
