@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::Quality,
-    machine::Machine,
+    machine::{CoreWork, Machine},
     meter::{Checks, Times},
     server::ServerFigures,
     spec::Spec,
@@ -55,6 +55,9 @@ pub struct Run {
     pub faults: Vec<String>,
     /// Why it ended early.
     pub ended: Option<String>,
+    /// It was stopped from outside.
+    #[serde(default)]
+    pub stopped: bool,
     /// What else a reader should know.
     pub notes: Vec<String>,
     /// Whether publications were due at planned moments, so that latencies mean something.
@@ -127,6 +130,12 @@ pub struct GeneratorFigures {
     pub clock: Quality,
     /// Share of the machine's time that the host took.
     pub steal: f64,
+    /// Share of the machine's time that somebody used.
+    #[serde(default)]
+    pub machine_busy: f64,
+    /// What was done on the cores that it is pinned to, by whomever; none where it is pinned to none.
+    #[serde(default)]
+    pub work: Option<CoreWork>,
 }
 
 /// One second.

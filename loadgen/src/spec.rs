@@ -247,6 +247,12 @@ impl Spec {
         (nth + 1) * count / self.subs > nth * count / self.subs
     }
 
+    /// The core of a receiving thread, where they have any: the threads of all parts take turns.
+    pub fn core_of(&self, thread: usize) -> Option<usize> {
+        let nth = self.part.index * self.threads + thread;
+        self.cores.get(nth % self.cores.len().max(1)).copied()
+    }
+
     /// The first topic of the `nth` subscriber; the others follow it.
     pub fn first_topic(&self, nth: usize) -> usize {
         nth * self.topics_per_sub % self.topics
@@ -330,6 +336,15 @@ pub(crate) mod tests {
         let disturbed: Vec<usize> = (0..100).filter(|&nth| spec.disturbs(nth)).collect();
         assert_eq!(disturbed.len(), 10);
         assert!(disturbed.windows(2).all(|pair| pair[1] - pair[0] == 10));
+    }
+
+    #[test]
+    fn threads_of_all_parts_take_turns_on_the_cores() {
+        let core = |index: usize, thread: usize| {
+            Spec { part: Part { index, of: 2 }, threads: 2, cores: vec![4, 5, 6], ..sample() }.core_of(thread)
+        };
+        assert_eq!([core(0, 0), core(0, 1), core(1, 0), core(1, 1)], [Some(4), Some(5), Some(6), Some(4)]);
+        assert_eq!(sample().core_of(0), None);
     }
 
     #[test]

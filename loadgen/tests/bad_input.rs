@@ -92,6 +92,8 @@ fn settings_that_cannot_be_met_are_refused_with_what_would_do() {
         ("fanout ws://127.0.0.1:1 --subs 1000000 --rate 1/s", "--processes"),
         ("fanout ws://127.0.0.1:1 --processes 2", "needs --rate"),
         ("burst ws://127.0.0.1:1 --burst-length 3s", "--burst-every"),
+        ("fanout ws://127.0.0.1:1 --against ws://127.0.0.1:2 --publish-url ws://127.0.0.1:1", "--against-publish-url"),
+        ("fanout ws://127.0.0.1:1 --against-protocol raw", "--against <URL>"),
         ("replay ws://127.0.0.1:1 --file /nowhere/x.ndjson", "/nowhere/x.ndjson"),
         ("echo ws://127.0.0.1:1 --topics 3", "--topics 3"),
         ("fanout ws://127.0.0.1:1 --protocol generic --publish-template x", "{payload}"),

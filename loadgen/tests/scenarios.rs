@@ -2,7 +2,11 @@
 
 mod common;
 
-use std::io::Write;
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+    thread,
+};
 
 use common::{
     Act,
@@ -27,9 +31,9 @@ fn json_subscribers_of_several_topics_get_everything() {
 
 /// The ceiling, on a thread that ends with the test.
 fn ceiling() -> std::net::SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    std::thread::spawn(|| loadgen::ceiling::serve_on(listener));
+    thread::spawn(|| loadgen::ceiling::serve_on(listener));
     address
 }
 
@@ -171,6 +175,36 @@ fn several_processes_share_a_run_and_merge_exactly() {
     assert_eq!(outcome.run("/classes/0/latency/count").as_u64(), Some(200 * 8));
     assert_eq!(outcome.run("/connected").as_u64(), Some(8));
     assert_eq!(outcome.run("/publications").as_u64(), Some(200));
+}
+
+#[test]
+fn several_processes_speak_each_servers_own_protocol() {
+    let (raw, other) = (serve(|_, _| Act::Pass), json::serve(Flaw::None));
+    let against = format!("--against ws://{other} --against-publish-url ws://{other} --against-protocol stentor");
+    let outcome = loadgen("fanout", raw, &format!("{SHORT} --processes 2 {against}"));
+    assert!(outcome.code == 0 || outcome.code == 3, "{}{}", outcome.out, outcome.err);
+    for run in [0, 1] {
+        let deliveries = outcome.json.pointer(&format!("/runs/{run}/deliveries")).and_then(|count| count.as_u64());
+        assert_eq!(deliveries, Some(200 * 8), "run {run}\n{}{}", outcome.out, outcome.err);
+    }
+}
+
+#[test]
+fn several_processes_leave_the_servers_own_counters_to_the_first() {
+    let counters = TcpListener::bind("127.0.0.1:0").unwrap();
+    let metrics = counters.local_addr().unwrap();
+    thread::spawn(move || {
+        for (nth, mut stream) in counters.incoming().flatten().enumerate() {
+            let _ = stream.read(&mut [0; 1024]);
+            let (sends, deliveries) = (nth * 50, nth * 100);
+            let _ = write!(stream, "HTTP/1.1 200 OK\r\n\r\nx_sends_total {sends}\nx_deliveries_total {deliveries}\n");
+        }
+    });
+    let server = format!("--server-pid {} --server-metrics http://{metrics}/metrics", std::process::id());
+    let outcome = loadgen("fanout", serve(|_, _| Act::Pass), &format!("{SHORT} --processes 2 {server}"));
+    outcome.assert_fine();
+    assert_eq!(outcome.run("/deliveries").as_u64(), Some(200 * 8), "{}{}", outcome.out, outcome.err);
+    assert_eq!(outcome.run("/server/sends_per_delivery").as_f64(), Some(0.5), "{}", outcome.out);
 }
 
 #[test]

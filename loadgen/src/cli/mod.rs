@@ -75,6 +75,9 @@ pub enum Command {
     Merge(Merge),
     /// The ceiling: a bare server that only sends, to measure against
     Ceiling(Ceiling),
+    /// A further process of a run, which hears on its standard input what it is to do
+    #[command(hide = true)]
+    Part,
 }
 
 /// Options of `churn`.
@@ -232,7 +235,7 @@ impl Command {
                 let pace = Pace::Replay { file: replay.file.clone(), speed: replay.speed };
                 (Scenario::Replay, &replay.options, Some(pace), Disturbance::None)
             }
-            Self::Compare(_) | Self::Summary(_) | Self::Merge(_) | Self::Ceiling(_) => return None,
+            Self::Compare(_) | Self::Summary(_) | Self::Merge(_) | Self::Ceiling(_) | Self::Part => return None,
         })
     }
 }

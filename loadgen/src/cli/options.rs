@@ -160,13 +160,6 @@ pub struct Options {
     /// Only count bytes and check nothing: shows what the checking costs
     #[arg(long, hide_short_help = true, help_heading = "Machine")]
     pub bare: bool,
-    /// Which process of several this is
-    #[arg(long, value_name = "I/N", hide = true, value_parser = part)]
-    pub part: Option<Part>,
-
-    /// The number that its payloads carry
-    #[arg(long, value_name = "N", hide = true)]
-    pub run_number: Option<u32>,
 
     // ---- Session ---------------------------------------------------------------------------------------------------
     /// How often to run
@@ -176,11 +169,14 @@ pub struct Options {
     #[arg(long, value_name = "URL", help_heading = "Session")]
     pub against: Option<String>,
     /// The second server's process
-    #[arg(long, value_name = "PID", hide_short_help = true, help_heading = "Session")]
+    #[arg(long, value_name = "PID", requires = "against", hide_short_help = true, help_heading = "Session")]
     pub against_pid: Option<u32>,
     /// How the second server is spoken to [default: as the first]
-    #[arg(long, value_enum, hide_short_help = true, help_heading = "Session")]
+    #[arg(long, value_enum, requires = "against", hide_short_help = true, help_heading = "Session")]
     pub against_protocol: Option<Protocol>,
+    /// Where the second server's publishers connect [default: the same address]
+    #[arg(long, value_name = "URL", requires = "against", hide_short_help = true, help_heading = "Session")]
+    pub against_publish_url: Option<String>,
     /// What the server is called in tables [default: its address]
     #[arg(long, value_name = "NAME", hide_short_help = true, help_heading = "Session")]
     pub name: Option<String>,
@@ -201,12 +197,6 @@ pub struct Options {
     /// Print the results only
     #[arg(long, short, help_heading = "Output")]
     pub quiet: bool,
-}
-
-fn part(text: &str) -> Result<Part, String> {
-    let parse = |text: &str| text.parse().map_err(|_| format!("`{text}` is no number"));
-    let (index, of) = text.split_once('/').ok_or("write it like 1/3")?;
-    Ok(Part { index: parse(index)?, of: parse(of)? })
 }
 
 impl Options {
@@ -246,7 +236,7 @@ impl Options {
         };
         Ok(Spec {
             scenario,
-            dialect: self.settings(self.protocol),
+            dialect: self.settings(self.protocol, self.publish_url.as_ref()),
             subs,
             topics,
             topics_per_sub: self.topics_per_sub.or(every).unwrap_or(1),
@@ -269,16 +259,16 @@ impl Options {
             server_pid: self.server_pid,
             server_metrics: self.server_metrics.clone(),
             bare: self.bare,
-            part: self.part.unwrap_or(Part { index: 0, of: self.processes }),
+            part: Part { index: 0, of: self.processes },
             seed: self.seed,
         })
     }
 
-    /// How a server is spoken to that speaks `protocol`.
-    pub fn settings(&self, protocol: Protocol) -> Settings {
+    /// How a server is spoken to that speaks `protocol`, and takes publications at `publish_url`.
+    pub fn settings(&self, protocol: Protocol, publish_url: Option<&String>) -> Settings {
         Settings {
             protocol,
-            publish_url: self.publish_url.clone(),
+            publish_url: publish_url.cloned(),
             subscribe: self.subscribe_template.clone(),
             subscribe_as: self.subscribe_as.clone(),
             unsubscribe: self.unsubscribe_template.clone(),

@@ -155,9 +155,10 @@ fn sides(spec: &Spec, run: &Run) -> String {
         };
         let _ = writeln!(
             out,
-            "  server    {} CPU per {what}, {:.2} cores; resident {}, at most {}; {} per connection",
+            "  server    {} CPU per {what}, {:.2} cores{}; resident {}, at most {}; {} per connection",
             time(cost),
             server.cores_busy,
+            server.busiest_thread.map_or_else(String::new, |busy| format!(", busiest thread {:.0} %", busy * 100.0)),
             units::bytes(server.resident_before as f64),
             units::bytes(server.resident_max as f64),
             units::bytes(per_connection)

@@ -1,16 +1,16 @@
 //! The tally: adds up what the threads report, second by second and in all, and makes the run's figures of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::is_open_loop;
 use crate::{
     clock::{self, Quality},
-    doubts::{self, Circumstances},
+    doubts,
     figures::{ClassFigures, Distribution, GeneratorFigures, IntervalFigures, Run},
-    machine::Ticks,
+    machine::{CoreWork, Ticks},
     meter::{Checks, Interval, Times, add, times},
     publisher::{Ended, Published},
-    server::{Server, cores_of},
+    server::{Server, ServerFigures, cores_of},
     shared::Shared,
     spec::Spec,
     units,
@@ -40,18 +40,18 @@ pub struct Tally {
 
 /// The machine at one moment.
 struct Mark {
+    at: u64,
     all: Ticks,
-    cores: Vec<(usize, Ticks)>,
+    cores: BTreeMap<usize, Ticks>,
+    /// Processor time of this process.
+    own: u64,
     wall_offset: i64,
 }
 
 impl Mark {
-    fn take(cores: &[usize]) -> Self {
-        Self {
-            all: Ticks::read("cpu"),
-            cores: cores.iter().map(|&core| (core, Ticks::read(&format!("cpu{core}")))).collect(),
-            wall_offset: clock::wall_offset(),
-        }
+    fn take() -> Self {
+        let (all, cores) = Ticks::read();
+        Self { at: clock::now(), all, cores, own: clock::process_cpu(), wall_offset: clock::wall_offset() }
     }
 }
 
@@ -95,7 +95,7 @@ impl Tally {
 
     /// The measured part begins.
     pub fn begin(&mut self) {
-        self.begin = Some(Mark::take(&cores_of(None)));
+        self.begin = Some(Mark::take());
         if let Some(server) = &mut self.server {
             server.begin(clock::now());
         }
@@ -104,7 +104,7 @@ impl Tally {
     /// Everything is in.
     pub fn end(&mut self, stopped: bool) {
         self.stopped |= stopped;
-        self.end = Some(Mark::take(&cores_of(None)));
+        self.end = Some(Mark::take());
         if let Some(server) = &mut self.server {
             server.end(clock::now());
         }
@@ -170,6 +170,7 @@ impl Tally {
             doubts: Vec::new(),
             faults: self.checks.faults(),
             ended: self.ended(shared),
+            stopped: self.stopped,
             notes: Vec::new(),
             open_loop: self.open_loop,
             seconds: self.seconds_measured(shared),
@@ -183,15 +184,12 @@ impl Tally {
             spread_unknown: shared.flights.given_up(),
             joins: Distribution::of(&self.total.joins),
             rejoins: Distribution::of(&self.total.rejoins),
-            server: self.server.as_ref().map(|server| server.figures(deliveries)),
-            generator: self.generator(deliveries),
+            server: self.server.as_ref().map(|server| self.served(server.figures(deliveries))),
+            generator: self.generator(deliveries, &shared.spec),
             intervals: self.seconds.values().map(|(_, sum)| figures_of(sum)).collect(),
             checks: self.checks.clone(),
         };
-        run.doubts = doubts::of(&run, &self.circumstances(&shared.spec));
-        if self.stopped {
-            run.doubts.insert(0, "the run was stopped before its end".into());
-        }
+        run.doubts = doubts::of(&run);
         run.notes = doubts::notes(&run);
         run
     }
@@ -235,16 +233,19 @@ impl Tally {
         }
     }
 
-    fn generator(&self, deliveries: u64) -> GeneratorFigures {
+    fn generator(&self, deliveries: u64, spec: &Spec) -> GeneratorFigures {
         let cpu: u64 = self.seconds.values().map(|(_, sum)| sum.cpu_ns).sum();
         let reads: u64 = self.seconds.values().map(|(_, sum)| sum.reads).sum();
         let published = self.published.as_ref();
         let busy = |&(cpu, wall): &(u64, u64)| cpu as f64 / wall.max(1) as f64;
         let of = |times: Option<&Times>| times.map_or_else(Distribution::default, Distribution::of);
-        let (steal, step) = match (&self.begin, &self.end) {
-            (Some(begin), Some(end)) => (end.all.since(begin.all).shares().1, end.wall_offset - begin.wall_offset),
-            _ => (0.0, 0),
+        let ((machine_busy, steal), step) = match (&self.begin, &self.end) {
+            (Some(begin), Some(end)) => (end.all.since(begin.all).shares(), end.wall_offset - begin.wall_offset),
+            _ => ((0.0, 0.0), 0),
         };
+        // Unpinned, its threads are wherever there is room.
+        let pinned = (!spec.cores.is_empty()).then(|| spec.cores.iter().copied().chain(spec.publisher_core).collect());
+        let own = |begin: &Mark, end: &Mark| (end.own - begin.own) as f64 / (end.at - begin.at).max(1) as f64;
         GeneratorFigures {
             receivers_busy: self.per_thread_busy.iter().map(busy).collect(),
             publisher_busy: published.map_or(0.0, |done| done.cpu_ns as f64 / done.wall_ns.max(1) as f64),
@@ -256,31 +257,25 @@ impl Tally {
             cores: cores_of(None),
             clock: Quality { wall_step_ns: step, ..Quality::measure() },
             steal,
+            machine_busy,
+            work: pinned.and_then(|cores| self.work(cores, own)),
         }
     }
 
-    fn circumstances(&self, spec: &Spec) -> Circumstances {
-        let (Some(begin), Some(end)) = (&self.begin, &self.end) else {
-            return Circumstances { foreign_work: Vec::new(), machine_busy: 0.0 };
-        };
-        let pairs = begin.cores.iter().zip(&end.cores);
-        let busy = pairs.map(|(begin, end)| (end.0, end.1.since(begin.1).shares().0));
-        let pinned = busy.filter(|(core, _)| spec.cores.contains(core));
-        Circumstances {
-            foreign_work: pinned.map(|(core, busy)| (core, busy - self.own_work(spec, core))).collect(),
-            machine_busy: end.all.since(begin.all).shares().0,
-        }
+    /// The server's figures, with what was done on its cores, where those are none of the generator's.
+    fn served(&self, figures: ServerFigures) -> ServerFigures {
+        let (cores, own) = (figures.cores.iter().copied().collect::<BTreeSet<usize>>(), figures.cores_busy);
+        let apart = !cores_of(None).iter().any(|core| cores.contains(core));
+        let work = if apart { self.work(cores, |_, _| own) } else { None };
+        ServerFigures { work, ..figures }
     }
 
-    /// Share of a core's time that threads of the generator used, where they are pinned to it.
-    fn own_work(&self, spec: &Spec, core: usize) -> f64 {
-        let share = |&(cpu, wall): &(u64, u64)| cpu as f64 / wall.max(1) as f64;
-        let threads = self.per_thread_busy.iter().enumerate();
-        let here = threads.filter(|(thread, _)| spec.cores[thread % spec.cores.len()] == core);
-        let publishes_here = spec.publisher_core.map_or(spec.cores.len() == 1, |publisher| publisher == core);
-        let publisher = self.published.as_ref().filter(|_| publishes_here);
-        let publishing = publisher.map_or(0.0, |done| done.cpu_ns as f64 / done.wall_ns.max(1) as f64);
-        here.map(|(_, busy)| share(busy)).sum::<f64>() + publishing
+    /// What was done on these cores in the measured part, `own` being whose they are.
+    fn work(&self, cores: BTreeSet<usize>, own: impl Fn(&Mark, &Mark) -> f64) -> Option<CoreWork> {
+        let (begin, end) = (self.begin.as_ref()?, self.end.as_ref()?);
+        let busy = |core: &usize| Some(end.cores.get(core)?.since(*begin.cores.get(core)?).shares().0);
+        let busy = cores.iter().map(busy).sum::<Option<f64>>()?;
+        Some(CoreWork { cores: cores.into_iter().collect(), busy, own: own(begin, end) })
     }
 }
 
