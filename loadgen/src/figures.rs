@@ -99,6 +99,9 @@ pub struct Run {
 pub struct ClassFigures {
     /// What it is called.
     pub label: String,
+    /// Publications of it. In results of versions that didn't count them so, 0.
+    #[serde(default)]
+    pub publications: u64,
     /// From the planned moment of sending to receipt.
     pub latency: Distribution,
     /// From the actual moment of sending to receipt.
@@ -147,6 +150,9 @@ pub struct IntervalFigures {
     pub seconds: f64,
     /// Deliveries.
     pub deliveries: u64,
+    /// Publications that were made meanwhile.
+    #[serde(default)]
+    pub publications: u64,
     /// Bytes read.
     pub bytes: u64,
     /// Connections that came up.
@@ -194,9 +200,9 @@ impl Distribution {
         times.map_err(|error| anyhow::anyhow!("a stored histogram cannot be read: {error}"))
     }
 
-    /// The columns of a table: median, tails, worst, mean.
-    pub fn columns(&self) -> [u64; 7] {
-        [self.p50_ns, self.p90_ns, self.p99_ns, self.p999_ns, self.p9999_ns, self.max_ns, self.mean_ns as u64]
+    /// The percentiles of [`crate::samples::QUANTILES`].
+    pub fn percentiles(&self) -> [u64; 5] {
+        [self.p50_ns, self.p90_ns, self.p99_ns, self.p999_ns, self.p9999_ns]
     }
 }
 
@@ -235,6 +241,11 @@ impl Run {
             crate::meter::add(&mut sum, &class.latency.times()?);
         }
         Ok(sum)
+    }
+
+    /// Publications of a class.
+    pub fn publications_of(&self, class: &ClassFigures) -> u64 {
+        if self.classes.len() == 1 { self.publications } else { class.publications }
     }
 
     /// The exit code that this run alone asks for; see [`crate::exit`].

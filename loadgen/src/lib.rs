@@ -23,6 +23,7 @@ pub mod meter;
 pub mod output;
 pub mod publisher;
 pub mod receiver;
+pub mod samples;
 pub mod schedule;
 pub mod server;
 pub mod session;

@@ -69,6 +69,7 @@ fn absorb(sum: &mut Run, part: &Run) -> Result<()> {
         merge(&mut sum.latency, &part.latency)?;
         merge(&mut sum.sent, &part.sent)?;
         sum.bytes += part.bytes;
+        sum.publications = sum.publications.max(part.publications);
     }
     merge(&mut sum.joins, &part.joins)?;
     merge(&mut sum.rejoins, &part.rejoins)?;
@@ -117,6 +118,7 @@ fn absorb_intervals(sum: &mut Vec<IntervalFigures>, part: &[IntervalFigures]) ->
                 mine.deliveries += interval.deliveries;
                 mine.bytes += interval.bytes;
                 mine.joined += interval.joined;
+                mine.publications = mine.publications.max(interval.publications);
                 mine.seconds = mine.seconds.max(interval.seconds);
                 merge(&mut mine.latency, &interval.latency)?;
             }
@@ -167,7 +169,7 @@ mod tests {
         }
         let mut sum = Distribution::of(&a);
         merge(&mut sum, &Distribution::of(&b)).unwrap();
-        assert_eq!(sum.columns(), Distribution::of(&all).columns());
+        assert_eq!(sum.percentiles(), Distribution::of(&all).percentiles());
         assert_eq!(sum.times().unwrap(), all);
     }
 }

@@ -36,6 +36,8 @@ pub struct Published {
     pub count: u64,
     /// Those of the measured part.
     pub measured: u64,
+    /// The same by class.
+    pub classes: Vec<u64>,
     /// How late measured publications were sent, for reasons of the generator's.
     pub slip: Times,
     /// How late those were that waited for the server to take earlier ones.
@@ -57,6 +59,7 @@ impl Default for Published {
         Self {
             count: 0,
             measured: 0,
+            classes: Vec::new(),
             slip: times(),
             held_up: times(),
             cpu_ns: 0,
@@ -293,10 +296,12 @@ impl Publisher {
     fn count(&mut self, stamp: &Stamp, held_up: bool) {
         self.number += 1;
         self.report.count += 1;
-        if u64::from(stamp.number) < self.shared.classes.warm() {
-            return;
-        }
+        let Some(class) = self.shared.classes.of(stamp.number, stamp.planned) else { return };
         self.report.measured += 1;
+        self.report.classes.resize(self.shared.classes.labels.len(), 0);
+        self.report.classes[usize::from(class)] += 1;
+        // Relaxed: it is for showing how far the run is.
+        self.shared.made.fetch_add(1, Ordering::Relaxed);
         let late = stamp.sent.saturating_sub(stamp.planned);
         let times = if held_up { &mut self.report.held_up } else { &mut self.report.slip };
         times.saturating_record(late);

@@ -102,6 +102,7 @@ fn prepare(spec: &Spec, setting: &Setting) -> Result<Shared> {
         classes: Classes::new(spec, &plan),
         flights: Flights::new(recent_room(spec)).context("making an event descriptor")?,
         published: (0..spec.topics).map(|_| Default::default()).collect(),
+        made: Default::default(),
         listeners: Shared::listeners_of(spec),
         run: setting.run,
         stop: Default::default(),
@@ -321,7 +322,10 @@ impl Session {
         match report {
             Report::Opened { .. } => {}
             Report::Line(nth, line) => self.lines.push((nth, line)),
-            Report::Interval(thread, interval) => self.tally.interval(thread, *interval, watcher),
+            Report::Interval(thread, interval) => {
+                let made = self.shared.made.load(Ordering::Relaxed);
+                self.tally.interval(thread, *interval, made, watcher);
+            }
             Report::Done(_, checks) => self.tally.checks(&checks),
             Report::Broken(why) => bail!(why),
             Report::Deserted(why) => {

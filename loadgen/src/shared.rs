@@ -29,6 +29,8 @@ pub struct Shared {
     pub flights: Flights,
     /// The last number published, by topic. Written by the publisher alone.
     pub published: Vec<AtomicU32>,
+    /// Publications of the measured part that were made until now.
+    pub made: AtomicU64,
     /// By topic: how many receiving threads have measured subscribers of it.
     pub listeners: Vec<u32>,
     /// What payloads of this run carry.

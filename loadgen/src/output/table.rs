@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::{
     figures::{Distribution, Report, Run},
+    samples::{self, QUANTILES, TooFew},
     spec::{Pace, Scenario, Spec},
     units::{self, count, short, time},
 };
@@ -63,13 +64,25 @@ fn headline(spec: &Spec, run: &Run) -> String {
     )
 }
 
-/// A row of percentiles.
-fn row(out: &mut String, label: &str, times: &Distribution) {
-    let _ = write!(out, "  {label:<26}");
-    for value in times.columns() {
-        let _ = write!(out, " {:>9}", time(value as f64));
+/// Times, and how many samples they are of.
+struct Row<'a> {
+    label: String,
+    times: &'a Distribution,
+    samples: u64,
+}
+
+impl Row<'_> {
+    /// Percentiles, the worst, the mean, the count; what there are too few samples for says so.
+    fn append(&self, out: &mut String) {
+        let Self { label, times, samples } = self;
+        let _ = write!(out, "  {label:<26}");
+        for ((_, quantile), value) in QUANTILES.iter().zip(times.percentiles()) {
+            let figure = samples::enough(*quantile, *samples).map_or("too few".into(), |()| time(value as f64));
+            let _ = write!(out, " {figure:>9}");
+        }
+        let _ = write!(out, " {:>9} {:>9}", time(times.max_ns as f64), time(times.mean_ns));
+        let _ = writeln!(out, " {:>12}", count(times.count));
     }
-    let _ = writeln!(out, " {:>12}", count(times.count));
 }
 
 fn latencies(run: &Run) -> String {
@@ -78,27 +91,51 @@ fn latencies(run: &Run) -> String {
     let mut rows = Vec::new();
     if run.open_loop {
         for class in &run.classes {
-            rows.push((label("latency", &class.label), &class.latency));
-            rows.push((label("from actual send", &class.label), &class.sent));
+            let samples = run.publications_of(class);
+            rows.push(Row { label: label("latency", &class.label), times: &class.latency, samples });
+            rows.push(Row { label: label("from actual send", &class.label), times: &class.sent, samples });
         }
-        rows.push(("first to last subscriber".into(), &run.spread));
     }
-    rows.extend([("connecting".into(), &run.joins), ("coming back".into(), &run.rejoins)]);
-    rows.retain(|(_, times)| times.count > 0);
+    // These have one sample each of a publication, or of a connection.
+    let mut each = |label: &str, times| rows.push(Row { label: label.into(), times, samples: times.count });
+    if run.open_loop {
+        each("first to last subscriber", &run.spread);
+    }
+    each("connecting", &run.joins);
+    each("coming back", &run.rejoins);
+    rows.retain(|row| row.times.count > 0);
     let mut out = String::new();
     if !rows.is_empty() {
         let _ = write!(out, "  {:<26}", "");
-        for column in ["p50", "p90", "p99", "p99.9", "p99.99", "max", "mean"] {
+        for column in QUANTILES.iter().map(|(name, _)| *name).chain(["max", "mean"]) {
             let _ = write!(out, " {column:>9}");
         }
         let _ = writeln!(out, " {:>12}", "count");
     }
-    rows.iter().for_each(|(label, times)| row(&mut out, label, times));
+    rows.iter().for_each(|row| row.append(&mut out));
+    if run.open_loop && run.deliveries > 0 {
+        out += &too_few(run);
+    }
     if !run.open_loop && run.publications > 0 {
         out += "  No latencies: without --rate every publication waits for the window, so what a delivery takes is \
                 decided\n  by the generator's own pressure. Throughput is the figure here; give a --rate for latency.\n";
     }
     out
+}
+
+/// What the percentiles that weren't said would have needed.
+fn too_few(run: &Run) -> String {
+    let least = run.classes.iter().map(|class| run.publications_of(class)).min().unwrap_or(0);
+    let missing = QUANTILES.iter().find_map(|(name, quantile)| Some((name, samples::enough(*quantile, least).err()?)));
+    let Some((name, TooFew { have, need })) = missing else { return String::new() };
+    let seconds = need as f64 / (have as f64 / run.seconds.max(1e-9)).max(1e-9);
+    let longer = if have > 0 { format!(", {} at this rate", time(seconds * 1e9)) } else { String::new() };
+    format!(
+        "  Too few: {} publications, and {name} takes {}{longer} (p99 1,000, p99.9 10,000). All\n  deliveries of one publication \
+         are one sample of its delay.\n",
+        count(have),
+        count(need)
+    )
 }
 
 fn rates(spec: &Spec, run: &Run) -> String {

@@ -29,6 +29,7 @@ fn shared_of(spec: Spec) -> Arc<Shared> {
         classes,
         flights: Flights::new(16).unwrap(),
         published: (0..spec.topics).map(|_| Default::default()).collect(),
+        made: Default::default(),
         listeners: Shared::listeners_of(&spec),
         run: RUN,
         stop: Default::default(),

@@ -8,7 +8,7 @@ use crate::{
     doubts,
     figures::{ClassFigures, Distribution, GeneratorFigures, IntervalFigures, Run},
     machine::{CoreWork, Ticks},
-    meter::{Checks, Interval, Times, add, times},
+    meter::{Checks, Interval, Meter, Times, add, times},
     publisher::{Ended, Published},
     server::{Server, ServerFigures, cores_of},
     shared::Shared,
@@ -20,7 +20,8 @@ use crate::{
 /// What is known so far.
 pub struct Tally {
     total: Interval,
-    seconds: BTreeMap<i64, (usize, Interval)>,
+    seconds: BTreeMap<i64, Second>,
+    made: u64,
     per_thread_busy: Vec<(u64, u64)>,
     checks: Checks,
     published: Option<Published>,
@@ -36,6 +37,15 @@ pub struct Tally {
     looked_at: u64,
     begin: Option<Mark>,
     end: Option<Mark>,
+}
+
+/// What happened in one second.
+struct Second {
+    /// Threads that have told theirs.
+    reported: usize,
+    /// Publications that were made meanwhile, so far as this process makes them.
+    publications: u64,
+    sum: Interval,
 }
 
 /// The machine at one moment.
@@ -62,6 +72,7 @@ impl Tally {
         let mut tally = Self {
             total: Interval::new(-1, u64::MAX, shared.classes.labels.len()),
             seconds: BTreeMap::new(),
+            made: 0,
             per_thread_busy: Vec::new(),
             checks: Checks::default(),
             published: None,
@@ -136,8 +147,8 @@ impl Tally {
         self.checks.add(checks);
     }
 
-    /// One thread's interval; the second is shown when it is complete.
-    pub fn interval(&mut self, thread: usize, interval: Interval, watcher: &mut dyn Watcher) {
+    /// One thread's interval, when so many publications were made; the second is shown when it is complete.
+    pub fn interval(&mut self, thread: usize, interval: Interval, made: u64, watcher: &mut dyn Watcher) {
         self.total.add(&interval);
         let empty = interval.deliveries() + interval.joins.len() + interval.rejoins.len() == 0;
         if interval.index < 0 || (interval.index >= self.measured_seconds && empty) {
@@ -148,14 +159,16 @@ impl Tally {
             *cpu += interval.cpu_ns;
             *wall += interval.end - interval.begin;
         }
-        let (reported, sum) = self
-            .seconds
-            .entry(interval.index)
-            .or_insert_with(|| (0, Interval::new(interval.index, interval.begin, interval.classes.len())));
-        sum.add(&interval);
-        *reported += 1;
-        if *reported == self.threads {
-            watcher.interval(&figures_of(sum), self.open_loop);
+        let second = self.seconds.entry(interval.index).or_insert_with(|| Second {
+            reported: 0,
+            publications: 0,
+            sum: Interval::new(interval.index, interval.begin, interval.classes.len()),
+        });
+        second.sum.add(&interval);
+        second.reported += 1;
+        if second.reported == self.threads {
+            second.publications = made - std::mem::replace(&mut self.made, made);
+            watcher.interval(&figures_of(second), self.open_loop);
         }
     }
 
@@ -186,7 +199,7 @@ impl Tally {
             rejoins: Distribution::of(&self.total.rejoins),
             server: self.server.as_ref().map(|server| self.served(server.figures(deliveries))),
             generator: self.generator(deliveries, &shared.spec),
-            intervals: self.seconds.values().map(|(_, sum)| figures_of(sum)).collect(),
+            intervals: self.seconds.values().map(figures_of).collect(),
             checks: self.checks.clone(),
         };
         run.doubts = doubts::of(&run);
@@ -195,9 +208,11 @@ impl Tally {
     }
 
     fn classes(&self, shared: &Shared) -> Vec<ClassFigures> {
-        let labelled = shared.classes.labels.iter().zip(&self.total.classes);
-        let figures = |(label, meter): (&String, &crate::meter::Meter)| ClassFigures {
+        let labelled = shared.classes.labels.iter().zip(&self.total.classes).enumerate();
+        let made = |class: usize| self.published.as_ref().and_then(|done| done.classes.get(class)).copied();
+        let figures = |(class, (label, meter)): (usize, (&String, &Meter))| ClassFigures {
             label: label.clone(),
+            publications: made(class).unwrap_or(0),
             latency: Distribution::of(&meter.latency),
             sent: Distribution::of(&meter.sent),
             bytes: meter.bytes,
@@ -209,11 +224,15 @@ impl Tally {
     fn seconds_measured(&self, shared: &Shared) -> f64 {
         let begin = shared.classes.measured_at();
         let last =
-            self.seconds.values().filter(|(_, sum)| sum.deliveries() > 0).map(|(_, sum)| sum.last_delivery).max();
-        let end = last.or_else(|| self.seconds.values().map(|(_, sum)| sum.end).max()).unwrap_or(begin);
+            self.sums().filter(|sum| sum.deliveries() > 0).map(|sum| sum.last_delivery).max();
+        let end = last.or_else(|| self.sums().map(|sum| sum.end).max()).unwrap_or(begin);
         let cut_short = self.stopped || self.published.as_ref().is_none_or(|published| published.ended.is_some());
         let end = if cut_short { end } else { end.max(shared.classes.end_at()) };
         end.saturating_sub(begin).max(1) as f64 / 1e9
+    }
+
+    fn sums(&self) -> impl Iterator<Item = &Interval> {
+        self.seconds.values().map(|second| &second.sum)
     }
 
     fn ended(&self, shared: &Shared) -> Option<String> {
@@ -234,8 +253,8 @@ impl Tally {
     }
 
     fn generator(&self, deliveries: u64, spec: &Spec) -> GeneratorFigures {
-        let cpu: u64 = self.seconds.values().map(|(_, sum)| sum.cpu_ns).sum();
-        let reads: u64 = self.seconds.values().map(|(_, sum)| sum.reads).sum();
+        let cpu: u64 = self.sums().map(|sum| sum.cpu_ns).sum();
+        let reads: u64 = self.sums().map(|sum| sum.reads).sum();
         let published = self.published.as_ref();
         let busy = |&(cpu, wall): &(u64, u64)| cpu as f64 / wall.max(1) as f64;
         let of = |times: Option<&Times>| times.map_or_else(Distribution::default, Distribution::of);
@@ -253,7 +272,7 @@ impl Tally {
             deliveries_per_read: deliveries as f64 / reads.max(1) as f64,
             slip: of(published.map(|published| &published.slip)),
             held_up: of(published.map(|published| &published.held_up)),
-            backlog_bytes: self.seconds.values().map(|(_, sum)| sum.backlog_bytes).max().unwrap_or(0),
+            backlog_bytes: self.sums().map(|sum| sum.backlog_bytes).max().unwrap_or(0),
             cores: cores_of(None),
             clock: Quality { wall_step_ns: step, ..Quality::measure() },
             steal,
@@ -279,7 +298,7 @@ impl Tally {
     }
 }
 
-fn figures_of(sum: &Interval) -> IntervalFigures {
+fn figures_of(Second { publications, sum, .. }: &Second) -> IntervalFigures {
     let mut latency = times();
     for class in &sum.classes {
         add(&mut latency, &class.latency);
@@ -288,6 +307,7 @@ fn figures_of(sum: &Interval) -> IntervalFigures {
         index: sum.index.max(0) as u64,
         seconds: (sum.end - sum.begin) as f64 / 1e9,
         deliveries: sum.deliveries(),
+        publications: *publications,
         bytes: sum.wire_bytes,
         joined: sum.joins.len() + sum.rejoins.len(),
         latency: Distribution::of(&latency),
