@@ -22,6 +22,7 @@ use crate::{
     schedule::Capture,
     session::{self, Setting},
     spec::{Pace, Part, Spec},
+    thresholds::{self, Outcome},
     units::Span,
     watch::{Quiet, Watcher, watcher},
 };
@@ -57,6 +58,9 @@ pub fn run(
     let settings = |error| Failure { error, code: exit::SETTINGS, report: None };
     let (spec, capture) = resolve(command).map_err(settings)?;
     let (_, options, ..) = command.scenario().expect("a scenario, as resolved");
+    for condition in &options.fail_if {
+        condition.check(&spec).context("--fail-if").map_err(settings)?;
+    }
     let targets = targets(options, &spec).map_err(settings)?;
     for target in &targets {
         let dialect = dialect(target.url, &target.spec, capture.as_deref()).map_err(settings)?;
@@ -72,12 +76,13 @@ pub fn run(
         machine: Machine::read(),
         spec: spec.clone(),
         runs: Vec::new(),
+        thresholds: Vec::new(),
     };
     let mut watcher = watcher(options.quiet);
     for round in 0..options.repeat {
         for target in &targets {
             if stop.load(Ordering::Relaxed) {
-                return Ok(report);
+                return Ok(judged(report, options));
             }
             watcher.begin(&format!("round {} of {}: {} {}", round + 1, options.repeat, target.label, target.url));
             match one(target, options, capture.clone(), watcher.as_mut(), stop) {
@@ -86,7 +91,13 @@ pub fn run(
             }
         }
     }
-    Ok(report)
+    Ok(judged(report, options))
+}
+
+/// With what came of the thresholds.
+fn judged(mut report: Report, options: &Options) -> Report {
+    report.thresholds = thresholds::judge(&options.fail_if, &report);
+    report
 }
 
 /// The settings of a run, and the captured file where it needs one.
@@ -182,7 +193,8 @@ pub fn part(stop: &Arc<AtomicBool>) -> Result<()> {
 
 /// The exit code of a whole session.
 pub fn exit_code(report: &Report) -> u8 {
-    report.runs.iter().map(Run::exit).fold(exit::FINE, exit::worse)
+    let kept = if report.thresholds.iter().any(Outcome::fails) { exit::THRESHOLDS } else { exit::FINE };
+    report.runs.iter().map(Run::exit).fold(kept, exit::worse)
 }
 
 #[cfg(test)]

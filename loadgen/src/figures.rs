@@ -14,6 +14,7 @@ use crate::{
     meter::{Checks, Times},
     server::ServerFigures,
     spec::Spec,
+    thresholds::Outcome,
 };
 
 /// A result file: one session, with all of its runs.
@@ -35,6 +36,9 @@ pub struct Report {
     pub spec: Spec,
     /// In the order in which they ran.
     pub runs: Vec<Run>,
+    /// What came of `--fail-if`.
+    #[serde(default)]
+    pub thresholds: Vec<Outcome>,
 }
 
 /// The current [`Report::format`].

@@ -32,5 +32,6 @@ pub mod socket;
 pub mod spec;
 pub mod stamp;
 pub mod target;
+pub mod thresholds;
 pub mod units;
 pub mod watch;

@@ -46,6 +46,8 @@ pub fn files(paths: &[PathBuf]) -> Result<Report> {
         }
         sum.spec.subs += report.spec.subs;
     }
+    // They were judged on a part of it.
+    sum.thresholds.clear();
     Ok(sum)
 }
 

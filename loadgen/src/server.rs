@@ -224,7 +224,9 @@ impl Counters {
         let mut stream = TcpStream::connect(url.address()?)?;
         stream.set_read_timeout(patience)?;
         stream.set_write_timeout(patience)?;
-        write!(stream, "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", url.path, url.host)?;
+        // In one piece: a server may answer, and hang up, after the first that it gets.
+        let request = format!("GET {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", url.path, url.host);
+        stream.write_all(request.as_bytes())?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         Counters::parse(&answer).context("its answer holds no line like NAME_sends_total 1 and NAME_deliveries_total 1")

@@ -29,7 +29,8 @@ pub struct Cli {
 }
 
 const AFTER: &str = "\
-Exit codes: 0 fine, 1 something lost or wrong, 2 settings that cannot be met, 3 doubtful figures, 4 could not run.
+Exit codes: 0 fine, 1 something lost or wrong, 2 settings that cannot be met, 3 doubtful figures, 4 could not run,
+  5 a --fail-if held.
 
   loadgen fanout ws://127.0.0.1:9001 --subs 1000 --rate 50/s --server-pid 1234 --cores 1";
 
@@ -40,6 +41,7 @@ Exit codes:
   2  the settings cannot be met; the message says what would do
   3  everything arrived, but the figures may not be the server's: the doubts are printed before them
   4  the run could not be made or finished: refused, no WebSocket, the server died
+  5  a --fail-if held, or its figure could not be given; doubts there are as well are printed before
 
 A benchmark of one's own server, honestly:
   taskset -c 0 ./my-server &

@@ -9,6 +9,7 @@ use crate::{
     dialect::{Protocol, Settings},
     spec::{Disturbance, Pace, Part, Scenario, Spec},
     stamp::Form,
+    thresholds::Condition,
     units::{Bytes, Rate, Span},
 };
 
@@ -177,6 +178,14 @@ pub struct Options {
     /// Where the second server's publishers connect [default: the same address]
     #[arg(long, value_name = "URL", requires = "against", hide_short_help = true, help_heading = "Session")]
     pub against_publish_url: Option<String>,
+    /// Fail, with exit code 5, where a figure is so: 'p99>5ms'; repeat for several
+    ///
+    /// A figure, a comparison (> >= < <=) and a value with its unit; judged on all runs against the first server together. Latency: p50, p90, p99,
+    /// p99.9, p99.99, max, mean. The same percentiles of other times: spread-p99 (first to last subscriber), connecting-p99, returning-p99.
+    /// A second: deliveries, publications, connections, bytes. Counts: missing, doubts. Of the server: cpu (a delivery), cores, memory, sends (a
+    /// delivery). A figure that can't be given, such as p99 of fewer than 1,000 publications, fails as well, and says why.
+    #[arg(long, value_name = "CONDITION", help_heading = "Session")]
+    pub fail_if: Vec<Condition>,
     /// What the server is called in tables [default: its address]
     #[arg(long, value_name = "NAME", hide_short_help = true, help_heading = "Session")]
     pub name: Option<String>,
@@ -186,10 +195,10 @@ pub struct Options {
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub json: Option<PathBuf>,
     /// Write the latency distribution in HdrHistogram's percentile format
-    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = "Output")]
     pub hgrm: Option<PathBuf>,
     /// Write each second's histogram in HdrHistogram's log format
-    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = "Output")]
     pub hlog: Option<PathBuf>,
     /// Write one self-contained HTML page
     #[arg(long, value_name = "FILE", help_heading = "Output")]

@@ -48,6 +48,7 @@ pub fn write(command: &Command, files: Files, report: &Report) -> Result<()> {
         text.push('\n');
         text.push_str(&compare::sessions(std::slice::from_ref(report), false));
     }
+    text += &table::thresholds(report);
     files::all([files.write(report), terminal::print(&text)])
 }
 
@@ -55,6 +56,7 @@ pub fn write(command: &Command, files: Files, report: &Report) -> Result<()> {
 pub fn compared(compare: &Compare) -> Result<String> {
     let reports = compare.files.iter().map(merge::read).collect::<Result<Vec<_>>>()?;
     let mut all = reports.first().context("no result to compare")?.clone();
+    all.thresholds.clear();
     all.runs = reports.iter().flat_map(|report| report.runs.clone()).collect();
     let written = [
         compare.json.as_ref().map(|path| json(path, &all)),

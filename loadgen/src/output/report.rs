@@ -63,7 +63,9 @@ fn verdict(report: &Report, out: &mut String) {
         let all = run.ended.iter().chain(&run.faults).chain(&run.doubts);
         all.map(|text| format!("<li>{}: {}</li>", escape(&run.name), escape(text))).collect::<String>()
     };
-    let items: String = report.runs.iter().map(said).collect();
+    let failed = report.thresholds.iter().filter(|outcome| outcome.fails());
+    let failed = failed.map(|one| format!("<li>failed: {}: {}</li>", escape(&one.condition), escape(&one.found)));
+    let items: String = report.runs.iter().map(said).chain(failed).collect();
     let _ = if items.is_empty() {
         writeln!(out, "<p class=\"fine\">Everything arrived, and nothing speaks against these figures.</p>")
     } else {

@@ -6,6 +6,7 @@ use crate::{
     figures::{Distribution, Report, Run},
     samples::{self, QUANTILES, TooFew},
     spec::{Pace, Scenario, Spec},
+    thresholds::Outcome,
     units::{self, count, short, time},
 };
 
@@ -19,6 +20,16 @@ pub fn session(report: &Report) -> String {
         out += &self::run(&report.spec, run);
     }
     out
+}
+
+/// What came of the thresholds, one line each.
+pub fn thresholds(report: &Report) -> String {
+    let line = |outcome: &Outcome| {
+        let Outcome { condition, found, .. } = outcome;
+        let word = if outcome.fails() { "FAILED" } else { "kept" };
+        format!("{word:<6} --fail-if {condition}: {found}\n")
+    };
+    report.thresholds.iter().map(line).collect()
 }
 
 /// One run.
