@@ -5,7 +5,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -20,10 +20,11 @@ use crate::{
     merge,
     output::terminal::print,
     schedule::Capture,
+    search::{self, Found, Next, Probe, Search},
     session::{self, Setting},
     spec::{Pace, Part, Spec},
-    thresholds::{self, Outcome},
-    units::Span,
+    thresholds::{self, Condition, Outcome},
+    units::{Rate, Span},
     watch::{Quiet, Watcher, watcher},
 };
 
@@ -58,6 +59,9 @@ pub fn run(
     let settings = |error| Failure { error, code: exit::SETTINGS, report: None };
     let (spec, capture) = resolve(command).map_err(settings)?;
     let (_, options, ..) = command.scenario().expect("a scenario, as resolved");
+    if let Some(condition) = &options.find_max {
+        search::check(condition, &spec).context("--find-max").map_err(settings)?;
+    }
     for condition in &options.fail_if {
         condition.check(&spec).context("--fail-if").map_err(settings)?;
     }
@@ -77,8 +81,16 @@ pub fn run(
         spec: spec.clone(),
         runs: Vec::new(),
         thresholds: Vec::new(),
+        search: None,
     };
     let mut watcher = watcher(options.quiet);
+    if let Some(condition) = &options.find_max {
+        let searched = find_max(condition, &targets[0], options, capture, &mut report, watcher.as_mut(), stop);
+        return match searched {
+            Ok(()) => Ok(judged(report, options)),
+            Err(error) => Err(Failure { error, code: exit::COULD_NOT, report: Some(Box::new(report)) }),
+        };
+    }
     for round in 0..options.repeat {
         for target in &targets {
             if stop.load(Ordering::Relaxed) {
@@ -94,6 +106,54 @@ pub fn run(
     Ok(judged(report, options))
 }
 
+/// Probes until the highest rate is found, and keeps its runs.
+fn find_max(
+    condition: &Condition,
+    target: &Target<'_>,
+    options: &Options,
+    capture: Option<Arc<Capture>>,
+    report: &mut Report,
+    watcher: &mut dyn Watcher,
+    stop: &Arc<AtomicBool>,
+) -> Result<()> {
+    let (quantile, asked) = (condition.quantile(), target.spec.duration);
+    let mut search = Search::new(options.rate.unwrap_or(search::FIRST), search::lowest(quantile, asked));
+    let (mut runs, mut found) = (Vec::new(), Found { condition: condition.to_string(), ..Found::default() });
+    while let (Next::Probe(rate), false) = (search.next(), stop.load(Ordering::Relaxed)) {
+        let spec = Spec {
+            pace: Pace::Rate(Rate(rate)),
+            duration: search::length(rate, quantile, asked),
+            ..target.spec.clone()
+        };
+        watcher.begin(&format!("probe {}: {} for {}", found.probes.len() + 1, Rate(rate), spec.duration));
+        let run = one(&Target { spec: spec.clone(), ..*target }, options, capture.clone(), watcher, stop)?;
+        let probe = Probe::of(rate, condition, &run);
+        watcher.begin(&format!("{}: {}", if probe.held { "held" } else { "failed" }, probe.found));
+        search.enter(rate, probe.held);
+        found.probes.push(probe);
+        runs.push((rate, spec, run));
+        pause(stop);
+    }
+    if let Next::Found(rate) = search.next() {
+        found.rate = Some(rate);
+        for (_, spec, run) in runs.into_iter().filter(|(probed, ..)| *probed == rate) {
+            report.spec = spec;
+            report.runs.push(run);
+        }
+    }
+    report.search = Some(found);
+    Ok(())
+}
+
+/// Gives a server that was asked too much the time to be done with it.
+fn pause(stop: &AtomicBool) {
+    for _ in 0..10 {
+        if !stop.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
 /// With what came of the thresholds.
 fn judged(mut report: Report, options: &Options) -> Report {
     report.thresholds = thresholds::judge(&options.fail_if, &report);
@@ -107,7 +167,11 @@ fn resolve(command: &Command) -> Result<(Spec, Option<Arc<Capture>>)> {
     ensure!(options.processes > 0, "--processes 0: at least 1 is needed");
     let capture = pace.as_ref().map_or(Ok(None), |pace| capture(pace, options.duration))?;
     let captured = capture.as_ref().map(|capture| capture.topics.len());
-    Ok((options.spec(scenario, pace, disturbance, captured)?, capture))
+    let mut spec = options.spec(scenario, pace, disturbance, captured)?;
+    if let (Some(_), Pace::Window(_)) = (&options.find_max, &spec.pace) {
+        spec.pace = Pace::Rate(search::FIRST);
+    }
+    Ok((spec, capture))
 }
 
 /// The captured file, where that is what is published.
@@ -193,7 +257,13 @@ pub fn part(stop: &Arc<AtomicBool>) -> Result<()> {
 
 /// The exit code of a whole session.
 pub fn exit_code(report: &Report) -> u8 {
-    let kept = if report.thresholds.iter().any(Outcome::fails) { exit::THRESHOLDS } else { exit::FINE };
+    let nothing = report.search.as_ref().is_some_and(|found| found.rate.is_none());
+    let doubts = report.search.as_ref().is_some_and(|found| !found.doubts().is_empty());
+    let kept = match () {
+        () if nothing || report.thresholds.iter().any(Outcome::fails) => exit::THRESHOLDS,
+        () if doubts => exit::DOUBTS,
+        () => exit::FINE,
+    };
     report.runs.iter().map(Run::exit).fold(kept, exit::worse)
 }
 

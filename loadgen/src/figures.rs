@@ -12,6 +12,7 @@ use crate::{
     clock::Quality,
     machine::{CoreWork, Machine},
     meter::{Checks, Times},
+    search::Found,
     server::ServerFigures,
     spec::Spec,
     thresholds::Outcome,
@@ -39,6 +40,9 @@ pub struct Report {
     /// What came of `--fail-if`.
     #[serde(default)]
     pub thresholds: Vec<Outcome>,
+    /// What came of `--find-max`. The runs are then those at the rate that was found.
+    #[serde(default)]
+    pub search: Option<Found>,
 }
 
 /// The current [`Report::format`].

@@ -25,6 +25,7 @@ pub mod publisher;
 pub mod receiver;
 pub mod samples;
 pub mod schedule;
+pub mod search;
 pub mod server;
 pub mod session;
 pub mod shared;

@@ -48,6 +48,7 @@ pub fn files(paths: &[PathBuf]) -> Result<Report> {
     }
     // They were judged on a part of it.
     sum.thresholds.clear();
+    sum.search = None;
     Ok(sum)
 }
 

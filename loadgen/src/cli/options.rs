@@ -136,7 +136,7 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 1, hide_short_help = true, help_heading = "Machine")]
     pub publishers: usize,
     /// Connections begun a second [default: connect 5k/s, else no limit]
-    #[arg(long, value_name = "RATE", help_heading = "Machine")]
+    #[arg(long, value_name = "RATE", hide_short_help = true, help_heading = "Machine")]
     pub connect_rate: Option<Rate>,
     /// How long a connection may take to be set up
     #[arg(long, value_name = "TIME", default_value = "10s", hide_short_help = true, help_heading = "Machine")]
@@ -166,6 +166,14 @@ pub struct Options {
     /// How often to run
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Session")]
     pub repeat: usize,
+    /// Search for the highest --rate at which this holds, like 'p99<5ms'
+    ///
+    /// Begins at --rate [default: 100/s]. A probe is a run of --duration, or for as long as it takes to make the publications that the
+    /// percentile needs, up to 60s. The rate is doubled until a probe fails, or halved until one holds; then the geometric middle is
+    /// tried, until the highest that held and the lowest that failed are within 5 %. The highest is run again, and given up where it then
+    /// fails. A probe with faults fails. The result is of both runs, and names the side that was saturated above it.
+    #[arg(long, value_name = "CONDITION", conflicts_with_all = ["window", "against", "repeat"], help_heading = "Session")]
+    pub find_max: Option<Condition>,
     /// A second server, run in turns with the first (A B A B)
     #[arg(long, value_name = "URL", help_heading = "Session")]
     pub against: Option<String>,

@@ -43,7 +43,7 @@ pub fn write(command: &Command, files: Files, report: &Report) -> Result<()> {
     if command.scenario().is_none() {
         return Ok(());
     }
-    let mut text = table::session(report);
+    let mut text = table::searched(report) + &table::session(report);
     if report.runs.len() > 1 {
         text.push('\n');
         text.push_str(&compare::sessions(std::slice::from_ref(report), false));
@@ -57,6 +57,7 @@ pub fn compared(compare: &Compare) -> Result<String> {
     let reports = compare.files.iter().map(merge::read).collect::<Result<Vec<_>>>()?;
     let mut all = reports.first().context("no result to compare")?.clone();
     all.thresholds.clear();
+    all.search = None;
     all.runs = reports.iter().flat_map(|report| report.runs.clone()).collect();
     let written = [
         compare.json.as_ref().map(|path| json(path, &all)),

@@ -31,6 +31,9 @@ pub fn page(report: &Report) -> Result<String> {
         escape(&machine(report))
     );
     verdict(report, &mut out);
+    if report.search.is_some() {
+        let _ = writeln!(out, "<section><h2>Search</h2><pre>{}</pre></section>", escape(&table::searched(report)));
+    }
     let runs = format!("<pre>{}</pre>", escape(&table::session(report)));
     if report.runs.len() > 1 {
         // With several runs the comparison is what one came for, and each run is there to be looked up.

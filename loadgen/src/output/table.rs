@@ -22,6 +22,36 @@ pub fn session(report: &Report) -> String {
     out
 }
 
+/// What came of the search: the rate, and how it was found.
+pub fn searched(report: &Report) -> String {
+    let Some(found) = &report.search else { return String::new() };
+    let mut out = String::new();
+    let condition = &found.condition;
+    let _ = match found.rate {
+        Some(rate) => writeln!(out, "highest rate at which {condition} held, twice: {}/s", short(rate)),
+        None => writeln!(out, "no rate at which {condition} held, twice"),
+    };
+    for doubt in found.doubts() {
+        let _ = writeln!(out, "DOUBT: {doubt}");
+    }
+    let _ = writeln!(out, "  {:>10} {:>8} {:>14}  {:<6}  {:<10} found", "rate", "for", "deliveries/s", "", "saturated");
+    for probe in &found.probes {
+        let _ = writeln!(
+            out,
+            "  {:>10} {:>8} {:>14}  {:<6}  {:<10} {}{}",
+            format!("{}/s", short(probe.rate)),
+            time(probe.seconds * 1e9),
+            short(probe.deliveries_per_s),
+            if probe.held { "held" } else { "failed" },
+            probe.saturated,
+            probe.found,
+            if probe.doubts.is_empty() { "" } else { " ?" }
+        );
+    }
+    out += "\n";
+    out
+}
+
 /// What came of the thresholds, one line each.
 pub fn thresholds(report: &Report) -> String {
     let line = |outcome: &Outcome| {
