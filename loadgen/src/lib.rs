@@ -2,6 +2,7 @@
 
 pub mod campaign;
 pub mod ceiling;
+pub mod chance;
 pub mod cli;
 pub mod clock;
 pub mod conduct;

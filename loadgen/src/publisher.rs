@@ -233,7 +233,8 @@ impl Publisher {
         let nth = if place { due.topic as usize } else { due.topic as usize % self.outlets.len() };
         let outlet = &mut self.outlets[nth];
         let held_up = !outlet.line.is_clear();
-        outlet.queue.push_back(outlet::Queued { planned: start + due.at, topic: due.topic, data: due.data, held_up });
+        let Due { at, topic, data, size } = due;
+        outlet.queue.push_back(outlet::Queued { planned: start + at, topic, data, size, held_up });
     }
 
     fn send_queued(&mut self) -> io::Result<()> {
@@ -280,7 +281,7 @@ impl Publisher {
         };
         let body = match (queued.data, &self.capture) {
             (Some(line), Some(capture)) => Body::Data(capture.data(line)),
-            _ => Body::Fill(shared.spec.size),
+            _ => Body::Fill(queued.size),
         };
         self.payload.clear();
         stamp::write(&stamp, shared.dialect.form, body, &mut self.payload);

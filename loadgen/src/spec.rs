@@ -5,13 +5,14 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     dialect::{Dialect, Protocol, Settings},
     stamp::Form,
-    units::{Bytes, Rate, Share, Span},
+    units::{Bytes, Rate, Share, Span, Weighted},
 };
 
 /// The question that a run answers.
@@ -29,13 +30,26 @@ pub enum Scenario {
     Echo,
 }
 
+/// How the publications of a rate follow each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Arrivals {
+    /// At the same distances
+    #[default]
+    Even,
+    /// Independently of each other: a Poisson process
+    Poisson,
+    /// In groups that are due at one moment, of ten on average; groups come independently of each other
+    Bursty,
+}
+
 /// When publications are due.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pace {
     /// Nothing is published.
     Silent,
-    /// So many a second, evenly.
+    /// So many a second; how they follow each other is [`Arrivals`].
     Rate(Rate),
     /// As many as go, with at most so many not yet delivered to everybody.
     Window(usize),
@@ -122,8 +136,17 @@ pub struct Spec {
     pub timeout: Span,
     /// How long servers are given that do not acknowledge subscriptions.
     pub settle: Span,
-    /// Bytes of each payload.
+    /// How the publications of a rate follow each other.
+    #[serde(default)]
+    pub arrivals: Arrivals,
+    /// Exponent of Zipf's law by which publications are spread over topics; 0 is evenly.
+    #[serde(default)]
+    pub topic_skew: f64,
+    /// Bytes of each payload; of a mix, the mean.
     pub size: usize,
+    /// Sizes of payloads that come in a mix; none where all have the same.
+    #[serde(default)]
+    pub sizes: Vec<Weighted>,
     /// Shape of the payloads.
     pub form: Form,
     /// What happens to some of the subscribers.
@@ -179,13 +202,16 @@ impl Spec {
 
     fn check_payload(&self) -> Result<()> {
         let smallest = self.form.smallest();
-        ensure!(
-            self.size >= smallest,
-            "--size {}: too small for its stamp; {smallest} bytes would do{}",
-            self.size,
-            if self.form == Form::Json { ", or 84 with --payload plain" } else { "" }
-        );
-        ensure!(self.size <= 64 << 20, "--size {}: at most 64MiB are possible", Bytes(self.size));
+        let flag = if self.sizes.is_empty() { "--size" } else { "--size-mix" };
+        for size in self.sizes.iter().map(|one| one.bytes.0).chain(self.sizes.is_empty().then_some(self.size)) {
+            ensure!(
+                size >= smallest,
+                "{flag} {size}: too small for its stamp; {smallest} bytes would do{}",
+                if self.form == Form::Json { ", or 84 with --payload plain" } else { "" }
+            );
+            ensure!(size <= 64 << 20, "{flag} {}: at most 64MiB are possible", Bytes(size));
+        }
+        ensure!(!self.bare || self.sizes.is_empty(), "--size-mix: with --bare all have one size, by which they are counted");
         Ok(())
     }
 
@@ -207,6 +233,13 @@ impl Spec {
     }
 
     fn check_pace(&self) -> Result<()> {
+        let skew = self.topic_skew;
+        ensure!((0.0..=10.0).contains(&skew), "--topic-skew {skew}: from 0 to 10 is possible");
+        ensure!(skew == 0.0 || self.topics > 1, "--topic-skew {skew}: there is one topic; give more with --topics");
+        ensure!(
+            self.arrivals == Arrivals::Even || matches!(self.pace, Pace::Rate(_)),
+            "--arrivals: they are of publications that come at a steady --rate; this run has none"
+        );
         match &self.pace {
             Pace::Window(window) => {
                 ensure!((1..=1 << 20).contains(window), "--window {window}: from 1 to 1048576 are possible");
@@ -223,6 +256,9 @@ impl Spec {
             }
             Pace::Bursts { every, length, .. } => {
                 ensure!(length < every, "--burst-length {length}: it must be shorter than --burst-every {every}")
+            }
+            Pace::Replay { .. } if !self.sizes.is_empty() || self.topic_skew > 0.0 => {
+                bail!("--size-mix, --topic-skew: what is replayed has its own sizes and topics; leave them out")
             }
             Pace::Replay { speed, .. } => ensure!(*speed > 0.0, "--speed {speed}: a factor above 0 is needed"),
             Pace::Silent | Pace::Rate(_) => {}
@@ -283,7 +319,10 @@ pub(crate) mod tests {
             drain: Span::s(5),
             timeout: Span::s(5),
             settle: Span::ms(50),
+            arrivals: Arrivals::Even,
+            topic_skew: 0.0,
             size: 128,
+            sizes: Vec::new(),
             form: Form::Json,
             disturbance: Disturbance::None,
             threads: 1,
@@ -323,6 +362,13 @@ pub(crate) mod tests {
         assert!(rate.contains("above 0"), "{rate}");
         let raw_many = refusal(|spec| (spec.topics, spec.topics_per_sub) = (4, 2));
         assert!(raw_many.contains("a connection has 1"), "{raw_many}");
+        let mix = |sizes: &[usize]| sizes.iter().map(|size| Weighted { bytes: Bytes(*size), weight: 1.0 }).collect();
+        assert!(refusal(|spec| spec.sizes = mix(&[128, 50])).contains("--size-mix 50: too small"));
+        assert!(refusal(|spec| (spec.sizes, spec.bare) = (mix(&[128]), true)).contains("with --bare"));
+        assert!(refusal(|spec| spec.topic_skew = 1.0).contains("give more with --topics"));
+        assert!(refusal(|spec| spec.topic_skew = f64::NAN).contains("from 0 to 10"));
+        let arrivals = refusal(|spec| (spec.arrivals, spec.pace) = (Arrivals::Poisson, Pace::Window(4)));
+        assert!(arrivals.contains("steady --rate"), "{arrivals}");
         let windowed = |spec: &mut Spec| {
             spec.pace = Pace::Window(1);
             spec.disturbance = Disturbance::Storm { share: Share(1.0) };

@@ -124,6 +124,22 @@ fn slow_readers_still_read() {
 }
 
 #[test]
+fn what_comes_by_chance_is_the_same_for_every_server() {
+    let chance = "--arrivals bursty --topics 4 --topics-per-sub 4 --topic-skew 1.2 --size-mix 128:3,700:1 --seed 5";
+    let outcomes = [(); 2].map(|()| stentor("fanout", Flaw::None, &format!("{SHORT} {chance}")));
+    let [first, second] = outcomes.each_ref().map(|outcome| {
+        outcome.assert_fine();
+        let figure = |name: &str| outcome.run(name).as_u64().unwrap();
+        // A JSON envelope's length depends on the numbers in it; they are the same, too.
+        (figure("/publications"), figure("/deliveries"), figure("/bytes"))
+    });
+    assert_eq!(first, second);
+    assert!((100..300).contains(&first.0) && first.1 == 8 * first.0, "{first:?}");
+    assert!(outcomes[0].out.contains("200/s, bursty, for 1s"), "{}", outcomes[0].out);
+    assert!(outcomes[0].out.contains("4 topics skewed by 1.2, on average 271 bytes"), "{}", outcomes[0].out);
+}
+
+#[test]
 fn bursts_are_told_apart_from_calm() {
     let bursts = "--subs 4 --rate 20/s --burst-rate 500/s --burst-every 500ms --burst-length 100ms --duration 1s";
     let outcome = loadgen("burst", serve(|_, _| Act::Pass), bursts);

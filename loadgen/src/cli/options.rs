@@ -7,10 +7,10 @@ use clap::{Args, ValueEnum};
 
 use crate::{
     dialect::{Protocol, Settings},
-    spec::{Disturbance, Pace, Part, Scenario, Spec},
+    spec::{Arrivals, Disturbance, Pace, Part, Scenario, Spec},
     stamp::Form,
     thresholds::Condition,
-    units::{Bytes, Rate, Span},
+    units::{Bytes, Rate, Span, Weighted},
 };
 
 /// How a subscription is delivered.
@@ -53,12 +53,21 @@ pub struct Options {
     /// runs flat out in a window and prints throughput only.
     #[arg(long, value_name = "RATE", help_heading = "Load")]
     pub rate: Option<Rate>,
+    /// How they follow each other: even, poisson (independent sources), bursty (groups of ten on average); by --seed
+    #[arg(long, value_enum, default_value = "even", hide_possible_values = true, hide_short_help = true, help_heading = "Load")]
+    pub arrivals: Arrivals,
+    /// Zipf's exponent by which publications are spread over topics, 1 being usual; 0 is evenly
+    #[arg(long, value_name = "S", default_value_t = 0.0, hide_short_help = true, help_heading = "Load")]
+    pub topic_skew: f64,
     /// Without --rate: publications not yet delivered to everybody [default: 256]
     #[arg(long, value_name = "N", conflicts_with = "rate", help_heading = "Load")]
     pub window: Option<usize>,
     /// Bytes of each payload
     #[arg(long, value_name = "SIZE", default_value = "128", help_heading = "Load")]
     pub size: Bytes,
+    /// Several sizes and how often each comes, in proportion, like 128:90,4KiB:9,64KiB:1
+    #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with = "size", hide_short_help = true, help_heading = "Load")]
+    pub size_mix: Vec<Weighted>,
     /// Measured time
     #[arg(long, value_name = "TIME", default_value = "10s", help_heading = "Load")]
     pub duration: Span,
@@ -264,7 +273,10 @@ impl Options {
             drain: self.drain,
             timeout: self.timeout,
             settle: self.settle,
-            size: self.size.0,
+            arrivals: self.arrivals,
+            topic_skew: self.topic_skew,
+            size: self.mean_size(),
+            sizes: self.size_mix.clone(),
             form: if self.payload == Payload::Json { Form::Json } else { Form::Plain },
             disturbance,
             threads: self.threads,
@@ -279,6 +291,13 @@ impl Options {
             part: Part { index: 0, of: self.processes },
             seed: self.seed,
         })
+    }
+
+    /// Bytes of a payload, on average.
+    fn mean_size(&self) -> usize {
+        let weights: f64 = self.size_mix.iter().map(|one| one.weight).sum();
+        let bytes: f64 = self.size_mix.iter().map(|one| one.weight * one.bytes.0 as f64).sum();
+        if self.size_mix.is_empty() { self.size.0 } else { (bytes / weights).round() as usize }
     }
 
     /// How a server is spoken to that speaks `protocol`, and takes publications at `publish_url`.

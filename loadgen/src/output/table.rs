@@ -5,7 +5,7 @@ use std::fmt::Write;
 use crate::{
     figures::{Distribution, Report, Run},
     samples::{self, QUANTILES, TooFew},
-    spec::{Pace, Scenario, Spec},
+    spec::{Arrivals, Pace, Scenario, Spec},
     thresholds::Outcome,
     units::{self, count, short, time},
 };
@@ -88,7 +88,8 @@ pub fn run(spec: &Spec, run: &Run) -> String {
 fn headline(spec: &Spec, run: &Run) -> String {
     let what = match &spec.pace {
         Pace::Silent => format!("held for {}", spec.duration),
-        Pace::Rate(rate) => format!("{rate} for {}", spec.duration),
+        Pace::Rate(rate) if spec.arrivals == Arrivals::Even => format!("{rate} for {}", spec.duration),
+        Pace::Rate(rate) => format!("{rate}, {}, for {}", format!("{:?}", spec.arrivals).to_lowercase(), spec.duration),
         Pace::Window(window) => format!("flat out, {window} in flight, for {}", spec.duration),
         Pace::Bursts { rate, burst, every, length } => {
             format!("{rate}, bursts of {burst} for {length} every {every}, for {}", spec.duration)
@@ -96,11 +97,13 @@ fn headline(spec: &Spec, run: &Run) -> String {
         Pace::Replay { file, speed } => format!("{} at {speed}x", file.display()),
     };
     format!(
-        "{}: {} subscribers, {} topic{}, {} bytes, {what}",
+        "{}: {} subscribers, {} topic{}{}, {}{} bytes, {what}",
         run.target,
         count(spec.subs as u64),
         spec.topics,
         if spec.topics == 1 { "" } else { "s" },
+        if spec.topic_skew > 0.0 { format!(" skewed by {}", spec.topic_skew) } else { String::new() },
+        if spec.sizes.is_empty() { "" } else { "on average " },
         spec.size
     )
 }

@@ -39,6 +39,8 @@ pub struct Queued {
     pub topic: u32,
     /// The captured payload that it carries.
     pub data: Option<u32>,
+    /// Bytes of one that is made up.
+    pub size: usize,
     /// The server had not taken earlier ones when it became due.
     pub held_up: bool,
 }
