@@ -6,7 +6,8 @@
 //! it too. What is late because the server did not take it is told apart from what is late because this thread was.
 //!
 //! In a window run there is no plan: publications go out whenever fewer than so many are under way, and are stamped
-//! with the moment they went.
+//! with the moment they went. Under way is what not everybody has; or, of a window that rolls, as many deliveries as so many
+//! publications make.
 
 mod outlet;
 
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use self::outlet::Outlet;
 use crate::{
     clock,
+    flights::Until,
     line::Line,
     meter::{Checks, Times, times},
     schedule::{Capture, Due, Plan},
@@ -90,10 +92,35 @@ struct Publisher {
     poller: Poller,
     seqs: Vec<u32>,
     number: u32,
+    /// Publications of a window run that are sent or queued, and the deliveries that these make.
+    number_due: u64,
+    owed: u64,
     payload: Vec<u8>,
     message: Vec<u8>,
     report: Published,
     cpu_mark: Option<(u64, u64)>,
+}
+
+/// What may be under way in a run without a rate.
+struct Window {
+    /// Publications that not everybody has.
+    publications: u64,
+    /// Deliveries, where it rolls.
+    deliveries: Option<u64>,
+    /// Deliveries of a publication, on average.
+    fan: u64,
+}
+
+impl Window {
+    fn new(shared: &Shared, publications: u64) -> Self {
+        let fan = shared.fans.iter().map(|fan| u64::from(*fan)).sum::<u64>() / shared.fans.len().max(1) as u64;
+        if !shared.spec.rolling {
+            return Self { publications, deliveries: None, fan };
+        }
+        // Further ahead of the slowest, publications would push each other out of the receivers' memory.
+        let ahead = shared.flights.room() as u64 / 2;
+        Self { publications: ahead, deliveries: Some(publications * fan.max(1)), fan }
+    }
 }
 
 const WAKER: u64 = u64::MAX;
@@ -115,6 +142,8 @@ impl Publisher {
         Ok(Self {
             seqs: vec![0; shared.spec.topics],
             number: 0,
+            number_due: 0,
+            owed: 0,
             payload: Vec::new(),
             message: Vec::new(),
             report: Published::default(),
@@ -171,23 +200,24 @@ impl Publisher {
 
     fn run_window(&mut self, plan: Plan, start: u64) -> io::Result<()> {
         let Pace::Window(window) = self.shared.spec.pace else { return Ok(()) };
-        let window = window as u64;
+        let window = Window::new(&self.shared, window as u64);
         let end = self.shared.classes.end_at();
         let mut plan = plan.peekable();
         let mut moved_at = clock::now();
         loop {
             let now = clock::now();
             self.mark_measured(now);
-            let room = window - (self.report.count - self.shared.flights.done()).min(window);
-            let mut made = 0;
-            while now < end && made < room {
-                // Warm-up is spaced out as planned; after it, a publication is due when there is room for it.
-                let Some(due) = plan.next_if(|due| start + due.at <= now) else { break };
+            let made = self.number_due;
+            // Warm-up is spaced out as planned; after it, a publication is due when there is room for it.
+            while now < end
+                && let Some(due) = plan.next_if(|due| start + due.at <= now && self.has_room(&window, due.topic))
+            {
+                self.number_due += 1;
+                self.owed += u64::from(self.shared.fans[due.topic as usize]);
                 self.enqueue(Due { at: now - start, ..due }, start);
-                made += 1;
             }
             self.send_queued()?;
-            moved_at = if made > 0 { now } else { moved_at };
+            moved_at = if self.number_due > made { now } else { moved_at };
             if now >= end || self.should_end() {
                 return Ok(());
             }
@@ -196,17 +226,33 @@ impl Publisher {
                 return Ok(());
             }
             let next = plan.peek().map_or(end, |due| start + due.at);
-            self.wait_for_room(window, next.max(now), end)?;
+            self.wait_for_room(&window, next.max(now), end)?;
         }
     }
 
-    /// Sleeps until a quarter of the window is free, so that a wake-up is worth several publications.
-    fn wait_for_room(&mut self, window: u64, next: u64, end: u64) -> io::Result<()> {
+    /// Whether a publication on `topic` may go out.
+    fn has_room(&self, window: &Window, topic: u32) -> bool {
+        let under_way = self.number_due - self.shared.flights.done();
+        let Some(deliveries) = window.deliveries else { return under_way < window.publications };
+        let owed = self.owed - self.shared.flights.delivered();
+        let fan = u64::from(self.shared.fans[topic as usize]);
+        under_way < window.publications && (owed == 0 || owed + fan <= deliveries)
+    }
+
+    /// Sleeps until there is room again: for a quarter of a window, so that a wake-up is worth several publications; of a rolling one, for
+    /// one.
+    fn wait_for_room(&mut self, window: &Window, next: u64, end: u64) -> io::Result<()> {
         if next > clock::now() {
             return self.wait(next.min(end));
         }
-        let free = (window / 4).max(1);
-        let wanted = (self.report.count + free).saturating_sub(window);
+        let ahead = self.number_due - self.shared.flights.done();
+        let wanted = match window.deliveries {
+            Some(deliveries) if ahead < window.publications => {
+                Until::Delivered((self.owed + window.fan).saturating_sub(deliveries))
+            }
+            Some(_) => Until::Done((self.number_due + 1).saturating_sub(window.publications)),
+            None => Until::Done((self.number_due + (window.publications / 4).max(1)).saturating_sub(window.publications)),
+        };
         let queued = self.outlets.iter().any(|outlet| !outlet.queue.is_empty());
         if queued || self.shared.flights.sleep(wanted) {
             return self.wait(end.min(clock::now() + 100_000_000));

@@ -104,6 +104,7 @@ fn prepare(spec: &Spec, setting: &Setting) -> Result<Shared> {
         published: (0..spec.topics).map(|_| Default::default()).collect(),
         made: Default::default(),
         listeners: Shared::listeners_of(spec),
+        fans: Shared::fans_of(spec),
         run: setting.run,
         stop: Default::default(),
     })

@@ -33,6 +33,8 @@ pub struct Shared {
     pub made: AtomicU64,
     /// By topic: how many receiving threads have measured subscribers of it.
     pub listeners: Vec<u32>,
+    /// By topic: how many measured subscribers this process has of it.
+    pub fans: Vec<u32>,
     /// What payloads of this run carry.
     pub run: u32,
     /// Set when everything is to end early.
@@ -61,6 +63,15 @@ impl Shared {
             }
         }
         threads
+    }
+
+    /// Counts, by topic, the measured subscribers of all threads.
+    pub fn fans_of(spec: &Spec) -> Vec<u32> {
+        let mut fans = vec![0; spec.topics];
+        for fan in (0..spec.threads).map(|thread| Self::fan_of(spec, thread)) {
+            fans.iter_mut().zip(fan).for_each(|(sum, fan)| *sum += fan);
+        }
+        fans
     }
 
     /// Counts, by topic, the measured subscribers of one thread.

@@ -126,6 +126,9 @@ pub struct Spec {
     pub publishers: usize,
     /// When publications are due.
     pub pace: Pace,
+    /// Of a window: it is counted in deliveries, and not in publications that everybody has.
+    #[serde(default)]
+    pub rolling: bool,
     /// Measured time.
     pub duration: Span,
     /// Time before it that is not measured.
@@ -240,6 +243,8 @@ impl Spec {
             self.arrivals == Arrivals::Even || matches!(self.pace, Pace::Rate(_)),
             "--arrivals: they are of publications that come at a steady --rate; this run has none"
         );
+        let windowed = matches!(self.pace, Pace::Window(_));
+        ensure!(windowed || !self.rolling, "--rolling: it is a window that rolls; leave out --rate, and take fanout or echo");
         match &self.pace {
             Pace::Window(window) => {
                 ensure!((1..=1 << 20).contains(window), "--window {window}: from 1 to 1048576 are possible");
@@ -314,6 +319,7 @@ pub(crate) mod tests {
             topics_per_sub: 1,
             publishers: 1,
             pace: Pace::Rate(Rate(100.0)),
+            rolling: false,
             duration: Span::s(1),
             warmup: Span::ms(200),
             drain: Span::s(5),

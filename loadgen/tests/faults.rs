@@ -104,6 +104,35 @@ fn a_window_run_prints_throughput_and_says_why() {
     assert!(outcome.run("/deliveries").as_u64().unwrap() > 500, "{}", outcome.out);
 }
 
+/// One subscriber takes 20 ms for each, so it has 25 by the end. A window of 64 that waits for everybody goes no further than 64 beyond
+/// those; one that rolls counts deliveries, 320, and the four others don't use up theirs.
+#[test]
+fn a_rolling_window_does_not_wait_for_the_slowest() {
+    let run = |rolling: &str| {
+        let slow = |subscriber, nth| subscriber == 4 && (20..60).contains(&nth);
+        let server = serve(move |subscriber, nth| match slow(subscriber, nth) {
+            true => Act::Stall(Duration::from_millis(20)),
+            false => Act::Pass,
+        });
+        let arguments = format!("--subs 5 --window 64 {rolling} --duration 500ms --warmup 100ms");
+        let outcome = loadgen("fanout", server, &arguments);
+        assert!(outcome.code == 0 || outcome.code == 3, "{}{}", outcome.out, outcome.err);
+        outcome.run("/publications").as_u64().unwrap()
+    };
+    let (whole, rolling) = (run(""), run("--rolling"));
+    assert!(whole <= 100 && rolling > 200, "{whole} {rolling}");
+}
+
+#[test]
+fn a_rolling_window_of_one_is_one_at_a_time() {
+    let server = serve(|_, _| Act::Stall(Duration::from_millis(2)));
+    let outcome = loadgen("fanout", server, "--subs 3 --window 1 --rolling --duration 300ms --warmup 100ms");
+    assert!(outcome.code == 0 || outcome.code == 3, "{}{}", outcome.out, outcome.err);
+    let publications = outcome.run("/publications").as_u64().unwrap();
+    assert!((1..=150).contains(&publications), "{}", outcome.out);
+    assert!(outcome.out.contains("flat out, 1 in flight, rolling, for 300ms"), "{}", outcome.out);
+}
+
 #[test]
 fn a_window_that_stands_still_is_given_up() {
     let server = serve(|subscriber, nth| if subscriber == 2 && nth >= 200 { Act::Drop } else { Act::Pass });

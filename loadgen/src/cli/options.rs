@@ -65,6 +65,12 @@ pub struct Options {
     /// Bytes of each payload
     #[arg(long, value_name = "SIZE", default_value = "128", help_heading = "Load")]
     pub size: Bytes,
+    /// With --window: publish as deliveries come, instead of a quarter of the window whenever everybody has that
+    ///
+    /// A window that waits for everybody refills in batches, which makes half-full sends of full ones. A rolling one bounds the deliveries that
+    /// are under way: N publications' worth. Nobody is further behind than 2,048 publications, or the window where that is more.
+    #[arg(long, conflicts_with = "rate", hide_short_help = true, help_heading = "Load")]
+    pub rolling: bool,
     /// Several sizes and how often each comes, in proportion, like 128:90,4KiB:9,64KiB:1
     #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with = "size", hide_short_help = true, help_heading = "Load")]
     pub size_mix: Vec<Weighted>,
@@ -268,6 +274,7 @@ impl Options {
             topics_per_sub: self.topics_per_sub.or(every).unwrap_or(1),
             publishers: self.publishers,
             pace,
+            rolling: self.rolling,
             duration: self.duration,
             warmup: self.warmup,
             drain: self.drain,

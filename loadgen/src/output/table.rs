@@ -90,7 +90,10 @@ fn headline(spec: &Spec, run: &Run) -> String {
         Pace::Silent => format!("held for {}", spec.duration),
         Pace::Rate(rate) if spec.arrivals == Arrivals::Even => format!("{rate} for {}", spec.duration),
         Pace::Rate(rate) => format!("{rate}, {}, for {}", format!("{:?}", spec.arrivals).to_lowercase(), spec.duration),
-        Pace::Window(window) => format!("flat out, {window} in flight, for {}", spec.duration),
+        Pace::Window(window) => {
+            let rolling = if spec.rolling { ", rolling" } else { "" };
+            format!("flat out, {window} in flight{rolling}, for {}", spec.duration)
+        }
         Pace::Bursts { rate, burst, every, length } => {
             format!("{rate}, bursts of {burst} for {length} every {every}, for {}", spec.duration)
         }

@@ -375,6 +375,7 @@ fn deliver(
         slot.first = now;
     }
     slot.left -= 1;
+    interval.reached += 1;
     if slot.left == 0 {
         let spread = shared.flights.arrive(stamp.number, slot.first, now);
         if let (Some(spread), Some(_)) = (spread, slot.class) {

@@ -31,6 +31,7 @@ fn shared_of(spec: Spec) -> Arc<Shared> {
         published: (0..spec.topics).map(|_| Default::default()).collect(),
         made: Default::default(),
         listeners: Shared::listeners_of(&spec),
+        fans: Shared::fans_of(&spec),
         run: RUN,
         stop: Default::default(),
         spec,

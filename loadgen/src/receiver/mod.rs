@@ -236,8 +236,12 @@ impl Receiver {
                     self.bare.count(&self.buffer[..filled], now, &mut self.judge.interval);
                     return;
                 }
+                let before = self.judge.interval.reached;
                 let taken = self.judge.take(conn, &self.buffer[..filled], now);
                 conn.partial.extend_from_slice(&self.buffer[taken..filled]);
+                if self.shared.spec.rolling {
+                    self.shared.flights.deliver(self.judge.interval.reached - before);
+                }
             }
             Ok(Read::Empty) => conn.partial.extend_from_slice(&self.buffer[..carried]),
             Ok(Read::End) => {
