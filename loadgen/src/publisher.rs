@@ -1,4 +1,5 @@
-//! The publisher: one thread that sends what is due when it is due, and measures by how much it fails to.
+//! The publisher: a thread that sends what is due when it is due, and measures by how much it fails to. Several share the topics out, so
+//! that each topic's publications stay in their order; all go by the same plan, and each leaves out what is the others'.
 //!
 //! Open loop: the plan decides, and nothing that the server does moves it. A publication that is due while its
 //! connection's socket is full waits in a queue with its planned time unchanged, so the wait becomes part of its
@@ -24,7 +25,7 @@ use crate::{
     clock,
     flights::Until,
     line::Line,
-    meter::{Checks, Times, times},
+    meter::{Checks, Times, add, times},
     schedule::{Capture, Due, Plan},
     shared::Shared,
     socket::{Interest, Poller},
@@ -73,6 +74,35 @@ impl Default for Published {
     }
 }
 
+impl Published {
+    /// With what another thread did. Its processor time is that of the busier one.
+    #[must_use]
+    pub fn with(mut self, other: Self) -> Self {
+        self.count += other.count;
+        self.measured += other.measured;
+        self.classes.resize(self.classes.len().max(other.classes.len()), 0);
+        self.classes.iter_mut().zip(&other.classes).for_each(|(sum, count)| *sum += count);
+        add(&mut self.slip, &other.slip);
+        add(&mut self.held_up, &other.held_up);
+        if other.busy() > self.busy() {
+            (self.cpu_ns, self.wall_ns) = (other.cpu_ns, other.wall_ns);
+        }
+        self.checks.add(&other.checks);
+        self.ended = match (self.ended, other.ended) {
+            // One that was stopped was because of the other.
+            (None | Some(Ended::Stopped), Some(why)) => Some(why),
+            (why, _) => why,
+        };
+        self.lines.extend(other.lines);
+        self
+    }
+
+    /// Busy share of the measured part.
+    pub fn busy(&self) -> f64 {
+        self.cpu_ns as f64 / self.wall_ns.max(1) as f64
+    }
+}
+
 /// Why publishing ended before the plan did.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ended {
@@ -90,8 +120,9 @@ struct Publisher {
     capture: Option<Arc<Capture>>,
     outlets: Vec<Outlet>,
     poller: Poller,
+    /// Which of the publishing threads this is, and of how many.
+    turn: (usize, usize),
     seqs: Vec<u32>,
-    number: u32,
     /// Publications of a window run that are sent or queued, and the deliveries that these make.
     number_due: u64,
     owed: u64,
@@ -133,15 +164,20 @@ const STUCK_NS: u64 = 5_000_000_000;
 
 impl Publisher {
     /// A publisher on connections that are up. Topics take turns over the outlets.
-    fn new(shared: Arc<Shared>, capture: Option<Arc<Capture>>, outlets: Vec<Outlet>) -> io::Result<Self> {
+    fn new(
+        shared: Arc<Shared>,
+        capture: Option<Arc<Capture>>,
+        outlets: Vec<Outlet>,
+        turn: (usize, usize),
+    ) -> io::Result<Self> {
         let poller = Poller::new()?;
         for (token, outlet) in outlets.iter().enumerate() {
             poller.add(&outlet.line.fd, token as u64, outlet.interest())?;
         }
         poller.add(&shared.flights.waker, WAKER, Interest::IN)?;
         Ok(Self {
+            turn,
             seqs: vec![0; shared.spec.topics],
-            number: 0,
             number_due: 0,
             owed: 0,
             payload: Vec::new(),
@@ -162,6 +198,9 @@ impl Publisher {
         if let Err(error) = outcome {
             self.report.ended = Some(Ended::Server(format!("publishing: {error}")));
         }
+        if self.report.ended.is_some() {
+            self.shared.unpublished.store(true, Ordering::Relaxed);
+        }
         if let Some((cpu, wall)) = self.cpu_mark {
             self.report.cpu_ns = clock::thread_cpu() - cpu;
             self.report.wall_ns = clock::now() - wall;
@@ -176,7 +215,9 @@ impl Publisher {
             let now = clock::now();
             self.mark_measured(now);
             while let Some(due) = plan.next_if(|due| start + due.at <= now) {
-                self.enqueue(due, start);
+                if self.outlet_of(due.topic) % self.turn.1 == self.turn.0 {
+                    self.enqueue(due, start);
+                }
             }
             self.send_queued()?;
             let queued = self.outlets.iter().any(|outlet| !outlet.queue.is_empty());
@@ -261,7 +302,8 @@ impl Publisher {
     }
 
     fn should_end(&mut self) -> bool {
-        if self.shared.stopped() {
+        // Relaxed: it only has to be noticed soon.
+        if self.shared.stopped() || self.shared.unpublished.load(Ordering::Relaxed) {
             self.report.ended.get_or_insert(Ended::Stopped);
         }
         self.report.ended.is_some()
@@ -274,13 +316,19 @@ impl Publisher {
         }
     }
 
+    /// The connection of a topic, over all publishing threads, which take turns with them.
+    fn outlet_of(&self, topic: u32) -> usize {
+        let spec = &self.shared.spec;
+        let all = if self.shared.dialect.one_topic_per_publisher() || spec.echoes() { spec.topics } else { spec.publishers };
+        topic as usize % all
+    }
+
     fn enqueue(&mut self, due: Due, start: u64) {
-        let place = self.shared.spec.echoes();
-        let nth = if place { due.topic as usize } else { due.topic as usize % self.outlets.len() };
+        let nth = self.outlet_of(due.topic) / self.turn.1;
         let outlet = &mut self.outlets[nth];
         let held_up = !outlet.line.is_clear();
-        let Due { at, topic, data, size } = due;
-        outlet.queue.push_back(outlet::Queued { planned: start + at, topic, data, size, held_up });
+        let Due { at, topic, data, size, number } = due;
+        outlet.queue.push_back(outlet::Queued { planned: start + at, topic, number, data, size, held_up });
     }
 
     fn send_queued(&mut self) -> io::Result<()> {
@@ -321,7 +369,7 @@ impl Publisher {
             run: shared.run,
             topic: queued.topic,
             seq: self.seqs[topic],
-            number: self.number,
+            number: queued.number,
             planned: queued.planned,
             sent,
         };
@@ -332,16 +380,15 @@ impl Publisher {
         self.payload.clear();
         stamp::write(&stamp, shared.dialect.form, body, &mut self.payload);
         self.message.clear();
-        shared.dialect.publish(topic, &self.payload, u64::from(self.number), &mut self.message);
+        shared.dialect.publish(topic, &self.payload, u64::from(queued.number), &mut self.message);
         crate::frame::write(shared.dialect.opcode(), &self.message, batch);
-        shared.flights.depart(self.number, shared.listeners[topic]);
+        shared.flights.depart(queued.number, shared.listeners[topic]);
         // Release: pairs with the load in `receiver::missing_at_end`.
         shared.published[topic].store(stamp.seq, Ordering::Release);
         self.count(&stamp, queued.held_up);
     }
 
     fn count(&mut self, stamp: &Stamp, held_up: bool) {
-        self.number += 1;
         self.report.count += 1;
         let Some(class) = self.shared.classes.of(stamp.number, stamp.planned) else { return };
         self.report.measured += 1;
@@ -376,17 +423,18 @@ impl Publisher {
     }
 }
 
-/// Publishes the plan over `outlets` and sends what was found. An epoll's events do not cross threads, so the publisher
+/// Publishes the plan's part of one of several threads over `outlets` and sends what was found. An epoll's events do not cross threads, so the publisher
 /// is made on the thread that it works on.
 pub fn run(
     shared: Arc<Shared>,
     capture: Option<Arc<Capture>>,
     outlets: Vec<Outlet>,
+    turn: (usize, usize),
     start: u64,
     done: &Sender<Published>,
 ) {
     let plan = Plan::new(&shared.spec, capture.clone());
-    let published = match Publisher::new(shared, capture, outlets) {
+    let published = match Publisher::new(shared, capture, outlets, turn) {
         Ok(publisher) => publisher.run(plan, start),
         Err(error) => Published {
             ended: Some(Ended::Server(format!("setting the publisher up: {error}"))),
@@ -395,4 +443,27 @@ pub fn run(
     };
     // Nobody listens only when the whole run is being given up.
     let _ = done.send(published);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_several_threads_did_adds_up_and_the_reason_for_an_end_is_the_servers() {
+        let of = |count, cpu_ns, ended| Published {
+            count,
+            measured: count,
+            classes: vec![count],
+            cpu_ns,
+            wall_ns: 100,
+            ended,
+            ..Published::default()
+        };
+        let server = || Some(Ended::Server("gone".into()));
+        let sum = of(3, 20, Some(Ended::Stopped)).with(of(4, 50, server())).with(of(5, 30, Some(Ended::Stopped)));
+        assert_eq!((sum.count, sum.measured, sum.classes.as_slice()), (12, 12, &[12][..]));
+        assert_eq!((sum.busy(), sum.ended), (0.5, server()));
+        assert_eq!(of(1, 1, None).with(of(1, 1, None)).ended, None);
+    }
 }

@@ -32,6 +32,8 @@ pub struct Due {
     pub data: Option<u32>,
     /// Bytes of a filler.
     pub size: usize,
+    /// Which of the run's publications it is, from 0.
+    pub number: u32,
 }
 
 /// All publications of a run, in order.
@@ -119,7 +121,7 @@ impl Iterator for Plan {
         if nth < self.warm {
             // On every topic in turn, whatever their shares are.
             let topic = (nth % self.topics) as u32;
-            return Some(Due { at: nth_at(nth, self.warming().0), topic, data: None, size });
+            return Some(Due { at: nth_at(nth, self.warming().0), topic, data: None, size, number: nth as u32 });
         }
         let (after, data) = self.measured(nth - self.warm)?;
         let at = self.measured_at + after;
@@ -127,7 +129,7 @@ impl Iterator for Plan {
             Some(line) => self.capture.as_ref()?.lines[line as usize].topic,
             None => self.on.next(nth),
         };
-        Some(Due { at, topic, data, size }).filter(|due| due.at < self.end_at)
+        Some(Due { at, topic, data, size, number: nth as u32 }).filter(|due| due.at < self.end_at)
     }
 }
 
@@ -293,7 +295,8 @@ mod tests {
         let plan = Plan::new(&spec, Some(Arc::new(capture)));
         let (measured_at, warm) = (plan.measured_at, plan.warm);
         let dues: Vec<Due> = plan.skip(warm as usize).collect();
-        assert_eq!(dues[1], Due { at: measured_at + 1000, topic: 1, data: Some(1), size: 128 });
+        let number = warm as u32 + 1;
+        assert_eq!(dues[1], Due { at: measured_at + 1000, topic: 1, data: Some(1), size: 128, number });
         assert_eq!(dues.len(), 2);
     }
 

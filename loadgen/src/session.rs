@@ -106,6 +106,7 @@ fn prepare(spec: &Spec, setting: &Setting) -> Result<Shared> {
         listeners: Shared::listeners_of(spec),
         fans: Shared::fans_of(spec),
         run: setting.run,
+        unpublished: Default::default(),
         stop: Default::default(),
     })
 }
@@ -229,16 +230,7 @@ impl Session {
         conduct: &mut dyn Conduct,
         watcher: &mut dyn Watcher,
     ) -> Result<()> {
-        let (done, published) = bounded(1);
-        let core = self.shared.spec.publisher_core;
-        let (shared, capture) = (Arc::clone(&self.shared), self.capture.clone());
-        let thread = spawn("publisher", core, move || {
-            // Where it may, the publisher goes first on its core, so that receiving does not make the schedule slip.
-            let _ = rustix::process::setpriority_process(None, PUBLISHER_NICE);
-            publisher::run(shared, capture, outlets, start, &done);
-        })?;
-        let published = self.await_published(&published, watcher)?;
-        let _ = thread.join();
+        let published = self.await_published(&self.publishers(outlets, start)?, watcher)?;
         let mut last: Vec<u32> = self.shared.published.iter().map(|last| last.load(Ordering::Acquire)).collect();
         conduct.published(&mut last)?;
         let ended = published.ended.clone();
@@ -252,11 +244,34 @@ impl Session {
         self.collect(clock::now() + patience, watcher)
     }
 
+    /// Starts the publishing threads, which share the connections out; each tells what it did.
+    fn publishers(&self, outlets: Vec<Outlet>, start: u64) -> Result<Inbox<Published>> {
+        let spec = &self.shared.spec;
+        let threads = spec.publisher_threads;
+        let (done, published) = bounded(threads);
+        let mut shares: Vec<Vec<Outlet>> = (0..threads).map(|_| Vec::new()).collect();
+        outlets.into_iter().enumerate().for_each(|(nth, outlet)| shares[nth % threads].push(outlet));
+        for (thread, outlets) in shares.into_iter().enumerate() {
+            let core = spec.publisher_cores.get(thread % spec.publisher_cores.len().max(1)).copied();
+            let (shared, capture, done) = (Arc::clone(&self.shared), self.capture.clone(), done.clone());
+            spawn(&format!("publisher-{thread}"), core, move || {
+                // Where it may, the publisher goes first on its core, so that receiving does not make the schedule slip.
+                let _ = rustix::process::setpriority_process(None, PUBLISHER_NICE);
+                publisher::run(shared, capture, outlets, (thread, threads), start, &done);
+            })?;
+        }
+        Ok(published)
+    }
+
     fn await_published(&mut self, published: &Inbox<Published>, watcher: &mut dyn Watcher) -> Result<Published> {
         let mut begun = false;
+        let (mut sum, mut ended) = (Published::default(), 0);
         loop {
-            if let Ok(published) = published.try_recv() {
-                return Ok(published);
+            while let Ok(published) = published.try_recv() {
+                (sum, ended) = (if ended == 0 { published } else { sum.with(published) }, ended + 1);
+            }
+            if ended == self.shared.spec.publisher_threads {
+                return Ok(sum);
             }
             if !begun && clock::now() >= self.shared.classes.measured_at() {
                 begun = true;
@@ -271,7 +286,8 @@ impl Session {
                 Err(RecvTimeoutError::Timeout) => {}
                 // The receivers, deserted, have handed in their results before the publisher.
                 Err(RecvTimeoutError::Disconnected) => {
-                    return published.recv_timeout(Duration::from_secs(5)).context("the publisher did not end");
+                    let published = published.recv_timeout(Duration::from_secs(5)).context("the publisher did not end")?;
+                    (sum, ended) = (if ended == 0 { published } else { sum.with(published) }, ended + 1);
                 }
             }
         }

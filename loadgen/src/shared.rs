@@ -37,6 +37,8 @@ pub struct Shared {
     pub fans: Vec<u32>,
     /// What payloads of this run carry.
     pub run: u32,
+    /// Set when one publishing thread has ended early, so that the others do.
+    pub unpublished: AtomicBool,
     /// Set when everything is to end early.
     pub stop: AtomicBool,
 }

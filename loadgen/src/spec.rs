@@ -109,6 +109,10 @@ pub struct Part {
     pub of: usize,
 }
 
+fn one() -> usize {
+    1
+}
+
 /// Every setting of a run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Spec {
@@ -158,8 +162,12 @@ pub struct Spec {
     pub threads: usize,
     /// Cores for them, in turn; none leaves them where the system puts them.
     pub cores: Vec<usize>,
-    /// The publisher's core.
-    pub publisher_core: Option<usize>,
+    /// Threads that publish.
+    #[serde(default = "one")]
+    pub publisher_threads: usize,
+    /// Cores for those, in turn; none leaves them on the receivers'.
+    #[serde(default)]
+    pub publisher_cores: Vec<usize>,
     /// Connections begun a second; none for as fast as it goes.
     pub connect_rate: Option<Rate>,
     /// Source addresses; none for a choice of its own.
@@ -198,6 +206,17 @@ impl Spec {
             self.topics
         );
         ensure!(self.publishers > 0, "--publishers 0: at least 1 is needed");
+        ensure!(
+            (1..=self.topics).contains(&self.publisher_threads),
+            "--publisher-threads {}: from 1 to --topics {} are possible, since a topic's publications go out in order",
+            self.publisher_threads,
+            self.topics
+        );
+        ensure!(
+            self.publisher_threads == 1 || !matches!(self.pace, Pace::Window(_)),
+            "--publisher-threads {}: it needs --rate; a window is one thread's",
+            self.publisher_threads
+        );
         self.check_payload()?;
         self.check_dialect(dialect)?;
         self.check_pace()
@@ -333,7 +352,8 @@ pub(crate) mod tests {
             disturbance: Disturbance::None,
             threads: 1,
             cores: Vec::new(),
-            publisher_core: None,
+            publisher_threads: 1,
+            publisher_cores: Vec::new(),
             connect_rate: None,
             sources: Vec::new(),
             receive_buffer: 0,

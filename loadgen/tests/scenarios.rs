@@ -38,6 +38,25 @@ fn ceiling() -> std::net::SocketAddr {
 }
 
 #[test]
+fn several_threads_publish_each_topic_in_its_order() {
+    let arguments = format!("{SHORT} --topics 5 --topics-per-sub 5 --publisher-threads 3 --publishers 4");
+    let outcome = stentor("fanout", Flaw::None, &arguments);
+    outcome.assert_fine();
+    assert_eq!(outcome.run("/publications").as_u64(), Some(200), "{}", outcome.out);
+    assert_eq!(outcome.run("/deliveries").as_u64(), Some(200 * 8), "{}", outcome.out);
+    assert_eq!(outcome.run("/generator/slip/count").as_u64(), Some(200), "{}", outcome.out);
+}
+
+#[test]
+fn round_trips_are_shared_out_to_several_threads() {
+    let url = format!("ws://{}/echo", serve(|_, _| Act::Pass));
+    let threads = "--subs 5 --rate 200/s --duration 1s --warmup 100ms --publisher-threads 2";
+    let outcome = run(&format!("echo {url} --protocol generic {threads}"));
+    outcome.assert_fine();
+    assert_eq!(outcome.run("/classes/0/latency/count").as_u64(), Some(200), "{}", outcome.out);
+}
+
+#[test]
 fn several_topics_on_a_connection_that_its_address_names() {
     let address = ceiling();
     let outcome = run(&format!(

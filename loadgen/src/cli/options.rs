@@ -144,10 +144,13 @@ pub struct Options {
     /// Cores for them, like 1 or 1,2; keep the server off these
     #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = "Machine")]
     pub cores: Vec<usize>,
-    /// Core for the publishing thread [default: any of --cores]
-    #[arg(long, value_name = "CORE", hide_short_help = true, help_heading = "Machine")]
-    pub publisher_core: Option<usize>,
-    /// Connections that publish
+    /// Cores for the publishing threads, like 1 or 1,2 [default: any of --cores]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', hide_short_help = true, help_heading = "Machine")]
+    pub publisher_core: Vec<usize>,
+    /// Threads that publish, which share the topics out
+    #[arg(long, value_name = "N", default_value_t = 1, hide_short_help = true, help_heading = "Machine")]
+    pub publisher_threads: usize,
+    /// Connections that publish, at least one for each thread
     #[arg(long, value_name = "N", default_value_t = 1, hide_short_help = true, help_heading = "Machine")]
     pub publishers: usize,
     /// Connections begun a second [default: connect 5k/s, else no limit]
@@ -272,7 +275,7 @@ impl Options {
             subs,
             topics,
             topics_per_sub: self.topics_per_sub.or(every).unwrap_or(1),
-            publishers: self.publishers,
+            publishers: self.publishers.max(self.publisher_threads),
             pace,
             rolling: self.rolling,
             duration: self.duration,
@@ -288,7 +291,8 @@ impl Options {
             disturbance,
             threads: self.threads,
             cores: self.cores.clone(),
-            publisher_core: self.publisher_core,
+            publisher_threads: self.publisher_threads,
+            publisher_cores: self.publisher_core.clone(),
             connect_rate: self.connect_rate.or(connect_rate),
             sources: self.source.clone(),
             receive_buffer: self.rcvbuf.0,

@@ -37,6 +37,8 @@ pub struct Queued {
     pub planned: u64,
     /// Index of its topic.
     pub topic: u32,
+    /// Which of the run's publications it is.
+    pub number: u32,
     /// The captured payload that it carries.
     pub data: Option<u32>,
     /// Bytes of one that is made up.

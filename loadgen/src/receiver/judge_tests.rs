@@ -33,6 +33,7 @@ fn shared_of(spec: Spec) -> Arc<Shared> {
         listeners: Shared::listeners_of(&spec),
         fans: Shared::fans_of(&spec),
         run: RUN,
+        unpublished: Default::default(),
         stop: Default::default(),
         spec,
     })

@@ -263,11 +263,11 @@ impl Tally {
             _ => ((0.0, 0.0), 0),
         };
         // Unpinned, its threads are wherever there is room.
-        let pinned = (!spec.cores.is_empty()).then(|| spec.cores.iter().copied().chain(spec.publisher_core).collect());
+        let pinned = (!spec.cores.is_empty()).then(|| spec.cores.iter().copied().chain(spec.publisher_cores.iter().copied()).collect());
         let own = |begin: &Mark, end: &Mark| (end.own - begin.own) as f64 / (end.at - begin.at).max(1) as f64;
         GeneratorFigures {
             receivers_busy: self.per_thread_busy.iter().map(busy).collect(),
-            publisher_busy: published.map_or(0.0, |done| done.cpu_ns as f64 / done.wall_ns.max(1) as f64),
+            publisher_busy: published.map_or(0.0, Published::busy),
             receive_ns: cpu as f64 / deliveries.max(1) as f64,
             deliveries_per_read: deliveries as f64 / reads.max(1) as f64,
             slip: of(published.map(|published| &published.slip)),
