@@ -10,6 +10,7 @@
 //! with the moment they went. Under way is what not everybody has; or, of a window that rolls, as many deliveries as so many
 //! publications make.
 
+mod http;
 mod outlet;
 
 use std::{
@@ -220,7 +221,7 @@ impl Publisher {
                 }
             }
             self.send_queued()?;
-            let queued = self.outlets.iter().any(|outlet| !outlet.queue.is_empty());
+            let queued = self.outlets.iter().any(|outlet| outlet.unanswered || !outlet.queue.is_empty());
             let next = plan.peek().map(|due| start + due.at);
             if (next.is_none() && !queued) || self.should_end() {
                 return Ok(());
@@ -326,14 +327,14 @@ impl Publisher {
     fn enqueue(&mut self, due: Due, start: u64) {
         let nth = self.outlet_of(due.topic) / self.turn.1;
         let outlet = &mut self.outlets[nth];
-        let held_up = !outlet.line.is_clear();
+        let held_up = !outlet.is_ready();
         let Due { at, topic, data, size, number } = due;
         outlet.queue.push_back(outlet::Queued { planned: start + at, topic, number, data, size, held_up });
     }
 
     fn send_queued(&mut self) -> io::Result<()> {
         for nth in 0..self.outlets.len() {
-            while !self.outlets[nth].queue.is_empty() && self.outlets[nth].line.is_clear() {
+            while !self.outlets[nth].queue.is_empty() && self.outlets[nth].is_ready() {
                 self.send_batch(nth)?;
             }
         }
@@ -348,13 +349,19 @@ impl Publisher {
         while batch.len() < BATCH {
             let Some(queued) = self.outlets[nth].queue.pop_front() else { break };
             self.append(&queued, sent, &mut batch);
+            if self.outlets[nth].asks {
+                break;
+            }
         }
         let clear = self.outlets[nth].line.write(&batch)?;
         self.outlets[nth].batch = batch;
-        if !clear {
+        self.outlets[nth].unanswered = self.outlets[nth].asks;
+        if !self.outlets[nth].is_ready() {
             for queued in &mut self.outlets[nth].queue {
                 queued.held_up = true;
             }
+        }
+        if !clear {
             let outlet = &self.outlets[nth];
             self.poller.modify(&outlet.line.fd, nth as u64, outlet.interest() | Interest::OUT)?;
         }
@@ -381,7 +388,11 @@ impl Publisher {
         stamp::write(&stamp, shared.dialect.form, body, &mut self.payload);
         self.message.clear();
         shared.dialect.publish(topic, &self.payload, u64::from(queued.number), &mut self.message);
-        crate::frame::write(shared.dialect.opcode(), &self.message, batch);
+        if shared.dialect.publishes_by_http() {
+            http::request(&shared.dialect, topic, &self.message, batch);
+        } else {
+            crate::frame::write(shared.dialect.opcode(), &self.message, batch);
+        }
         shared.flights.depart(queued.number, shared.listeners[topic]);
         // Release: pairs with the load in `receiver::missing_at_end`.
         shared.published[topic].store(stamp.seq, Ordering::Release);

@@ -210,10 +210,7 @@ pub fn cores_of(thread: Option<Pid>) -> Vec<usize> {
 
 /// Where the counters are, if they are there.
 fn counters_at(text: &str) -> Result<Url> {
-    let rest = text
-        .strip_prefix("http://")
-        .with_context(|| format!("--server-metrics `{text}`: write it like http://127.0.0.1:9001/metrics"))?;
-    let url = Url::parse(&format!("ws://{rest}"))?;
+    let url = Url::parse_http(text).context("--server-metrics")?;
     Counters::read(&url).with_context(|| format!("--server-metrics {text}"))?;
     Ok(url)
 }

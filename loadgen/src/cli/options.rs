@@ -94,7 +94,10 @@ pub struct Options {
     /// How the server is spoken to: stentor, raw or generic
     #[arg(long, value_enum, default_value = "stentor", hide_possible_values = true, help_heading = "Protocol")]
     pub protocol: Protocol,
-    /// Where publishers connect [default: the same address]
+    /// Where publishers connect; http:// is by POST [default: the same]
+    ///
+    /// By HTTP, each publication is a POST of its payload, or of --publish-template, to the address, in which {topic} is its topic. A connection is
+    /// kept, and waits for each answer before it asks again: --publishers gives more of them.
     #[arg(long, value_name = "URL", help_heading = "Protocol")]
     pub publish_url: Option<String>,
     /// All publications, or the newest of each topic (conflation)
@@ -127,7 +130,7 @@ pub struct Options {
     /// Send binary messages
     #[arg(long, hide_short_help = true, help_heading = "Protocol")]
     pub binary: bool,
-    /// Header line of the handshake, like 'Authorization: Bearer x'; repeat for several
+    /// Header line of handshakes and HTTP requests, like 'Authorization: Bearer x'; repeat for several
     #[arg(long, value_name = "LINE", hide_short_help = true, help_heading = "Protocol")]
     pub header: Vec<String>,
     /// Names of topics, {n} being a number

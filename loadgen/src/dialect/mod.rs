@@ -114,6 +114,7 @@ pub struct Dialect {
     settings: Settings,
     subscribe_url: Url,
     publish_url: Url,
+    by_http: bool,
     publish: Template,
     answers: Vec<(Vec<u8>, Vec<u8>)>,
     /// Names of the topics, by index.
@@ -126,29 +127,32 @@ impl Dialect {
     /// Puts a dialect together for the server at `url`; `topics` overrides the names that the settings make.
     pub fn new(url: &str, settings: Settings, form: Form, topics: Vec<String>) -> Result<Self> {
         let mut subscribe_url = Url::parse(url)?;
+        let by_http = settings.publish_url.as_ref().is_some_and(|url| url.starts_with("http"));
         let mut publish_url = match &settings.publish_url {
+            Some(url) if by_http => Url::parse_http(url)?,
             Some(url) => Url::parse(url)?,
             None => subscribe_url.clone(),
         };
         match settings.protocol {
-            Protocol::Stentor => {
-                stentor::complete(&mut subscribe_url);
-                stentor::complete(&mut publish_url);
-            }
-            Protocol::Raw => {
-                generic::complete_raw(&mut subscribe_url, &settings, false);
-                generic::complete_raw(&mut publish_url, &settings, settings.publish_url.is_none());
-            }
+            Protocol::Stentor => stentor::complete(&mut subscribe_url),
+            Protocol::Raw => generic::complete_raw(&mut subscribe_url, &settings, false),
             Protocol::Generic => {}
         }
+        match settings.protocol {
+            Protocol::Generic => {}
+            _ if by_http => stentor::complete_http(&mut publish_url),
+            Protocol::Stentor => stentor::complete(&mut publish_url),
+            Protocol::Raw => generic::complete_raw(&mut publish_url, &settings, settings.publish_url.is_none()),
+        }
         let publish = match settings.protocol {
+            Protocol::Stentor | Protocol::Raw if by_http => Template::parse("{payload}")?,
             Protocol::Stentor => Template::parse(stentor::PUBLISH)?,
             Protocol::Raw => Template::parse("{payload}")?,
             Protocol::Generic => Template::parse(settings.publish.as_deref().unwrap_or("{payload}"))?,
         };
         ensure!(publish.has_payload(), "--publish-template must hold {{payload}}");
         let answers = settings.answers.iter().map(|pair| generic::answer(pair)).collect::<Result<_>>()?;
-        Ok(Self { settings, subscribe_url, publish_url, publish, answers, topics, form })
+        Ok(Self { settings, subscribe_url, publish_url, by_http, publish, answers, topics, form })
     }
 
     /// Where subscribers connect.
@@ -161,7 +165,21 @@ impl Dialect {
         &self.publish_url
     }
 
-    /// Header lines to add to a handshake.
+    /// Whether publications are HTTP requests.
+    pub fn publishes_by_http(&self) -> bool {
+        self.by_http
+    }
+
+    /// What those carry.
+    pub fn content_type(&self) -> &'static str {
+        match (self.settings.binary, self.form) {
+            (true, _) => "application/octet-stream",
+            (false, Form::Json) => "application/json",
+            (false, Form::Plain) => "text/plain",
+        }
+    }
+
+    /// Header lines to add to a handshake, and to a request that publishes.
     pub fn headers(&self) -> &[String] {
         &self.settings.headers
     }
@@ -204,9 +222,9 @@ impl Dialect {
         self.subscribe_url.path.contains("{topic}") && self.settings.subscribe_as.is_none()
     }
 
-    /// The address names the topic, so a publisher has just one.
+    /// The address names the topic, so a publisher has just one. Each HTTP request has an address of its own.
     pub fn one_topic_per_publisher(&self) -> bool {
-        self.publish_url.path.contains("{topic}")
+        self.publish_url.path.contains("{topic}") && !self.by_http
     }
 
     /// Whether unsubscribing without leaving is possible.

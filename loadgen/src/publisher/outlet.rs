@@ -2,10 +2,17 @@
 //!
 //! Set up with plain blocking calls before the run; there are few, and nothing is measured yet.
 
-use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    io,
+    net::{SocketAddr, TcpStream},
+    sync::Arc,
+    time::Duration,
+};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
+use super::http::{self, Answer, Verdict};
 use crate::{
     dial::dial,
     dialect::{Dialect, Heard},
@@ -26,6 +33,10 @@ pub struct Outlet {
     pub batch: Vec<u8>,
     /// Whether what arrives on it is ours to read.
     pub listens: bool,
+    /// Whether publications are requests, of which the next waits for the answer to the one before.
+    pub asks: bool,
+    /// Whether there is one without an answer.
+    pub unanswered: bool,
     pending: Vec<u8>,
     assembly: Assembly,
 }
@@ -53,6 +64,12 @@ const HEARD: usize = 64 * 1024;
 impl Outlet {
     /// Connects as a publisher of `topic`.
     pub fn connect(target: SocketAddr, dialect: &Dialect, topic: usize, timeout: Duration) -> Result<Self> {
+        if dialect.publishes_by_http() {
+            let stream = TcpStream::connect_timeout(&target, timeout).context("connecting")?;
+            stream.set_nodelay(true)?;
+            stream.set_nonblocking(true)?;
+            return Ok(Self { listens: true, asks: true, ..Self::over(Arc::new(Line::new(stream.into()))) });
+        }
         let path = dialect.publish_path(topic);
         let (stream, pending) = dial(target, &dialect.publish_url().host, &path, dialect.headers(), timeout)?;
         stream.set_nonblocking(true)?;
@@ -61,20 +78,26 @@ impl Outlet {
             // A line that is broken shows at the first publication.
             let _ = line.write_frame(dialect.opcode(), message);
         });
-        Ok(Self {
-            line: Arc::new(line),
-            queue: VecDeque::new(),
-            batch: Vec::new(),
-            listens: true,
-            pending,
-            assembly: Assembly::default(),
-        })
+        Ok(Self { listens: true, pending, ..Self::over(Arc::new(line)) })
     }
 
     /// Publishes over a connection that somebody else reads.
     pub fn over(line: Arc<Line>) -> Self {
-        let (pending, assembly) = (Vec::new(), Assembly::default());
-        Self { line, queue: VecDeque::new(), batch: Vec::new(), listens: false, pending, assembly }
+        Self {
+            line,
+            queue: VecDeque::new(),
+            batch: Vec::new(),
+            listens: false,
+            asks: false,
+            unanswered: false,
+            pending: Vec::new(),
+            assembly: Assembly::default(),
+        }
+    }
+
+    /// Whether the next publication may go out.
+    pub fn is_ready(&self) -> bool {
+        !self.unanswered && self.line.is_clear()
     }
 
     /// What to watch it for.
@@ -96,6 +119,22 @@ impl Outlet {
         self.pending.truncate(begin + read);
         let pending = std::mem::take(&mut self.pending);
         let mut at = 0;
+        while self.asks {
+            match http::judge(&pending[at..]) {
+                Answer::Incomplete => {
+                    self.pending = pending[at..].to_vec();
+                    return Ok(());
+                }
+                Answer::Wrong(why) => return Err(io::Error::new(io::ErrorKind::InvalidData, why)),
+                Answer::Whole(len, verdict) => {
+                    at += len;
+                    self.unanswered &= verdict == Verdict::Interim;
+                    if let Verdict::Refused(why) = verdict {
+                        checks.remark(format!("the server answered a publication with {why}"));
+                    }
+                }
+            }
+        }
         loop {
             match frame::scan(&pending[at..]) {
                 Scan::Frame(frame) => {
