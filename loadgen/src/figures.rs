@@ -90,7 +90,7 @@ pub struct Run {
     pub spread_unknown: u64,
     /// From the planned moment of connecting to being subscribed.
     pub joins: Distribution,
-    /// The same for those who came back.
+    /// The same for those who came back, or came late.
     pub rejoins: Distribution,
     /// What was verified, and what was found.
     pub checks: Checks,

@@ -155,7 +155,7 @@ impl Probe {
 /// The condition is none of its kind, or these settings have no rate to vary.
 pub fn check(condition: &Condition, spec: &Spec) -> Result<()> {
     ensure!(condition.is_upper_bound(), "`{condition}`: what has to hold is an upper bound, like 'p99<5ms'");
-    ensure!(matches!(spec.pace, Pace::Rate(_)), "this scenario has no --rate to vary: take fanout, churn, slow, storm or echo");
+    ensure!(matches!(spec.pace, Pace::Rate(_)), "this scenario has no --rate to vary: take fanout, churn, slow, storm, join or echo");
     condition.check(spec)
 }
 

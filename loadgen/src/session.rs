@@ -150,7 +150,8 @@ impl Session {
     fn open(&mut self, watcher: &mut dyn Watcher) -> Result<()> {
         let from = clock::now();
         self.crew.tell(&Order::Connect(from));
-        let of = self.shared.spec.share_of_subs().1;
+        let (first, count) = self.shared.spec.share_of_subs();
+        let of = (first..first + count).filter(|&nth| !self.shared.spec.joins_late(nth)).count();
         let mut progress = vec![(0, 0); self.shared.spec.threads];
         loop {
             self.check_stop()?;

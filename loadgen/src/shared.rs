@@ -119,6 +119,7 @@ impl Classes {
             (Disturbance::Slow { share, read }, _) if read.0 == 0 => two("all read", format!("{share} stalled")),
             (Disturbance::Slow { share, read }, _) => two("all read", format!("{share} read {read}/s")),
             (Disturbance::Churn { rate, .. }, _) => two("calm", format!("churn {rate}")),
+            (Disturbance::Join { share }, _) => two("before", format!("{share} connecting")),
             (Disturbance::Storm { share }, _) => two("before", format!("storm of {share}")),
             (Disturbance::None, Pace::Bursts { every, length, .. }) => {
                 let calm = every.0 - length.0;

@@ -26,6 +26,7 @@ pub enum Scenario {
     Slow,
     Burst,
     Storm,
+    Join,
     Replay,
     Echo,
 }
@@ -92,6 +93,11 @@ pub enum Disturbance {
         share: Share,
         /// Departures a second.
         rate: Rate,
+    },
+    /// They connect only in the second half of the run, evenly.
+    Join {
+        /// How many of the subscribers.
+        share: Share,
     },
     /// In the middle of the run all of them are cut off and reconnect at once.
     Storm {
@@ -301,10 +307,16 @@ impl Spec {
     pub fn disturbs(&self, nth: usize) -> bool {
         let share = match self.disturbance {
             Disturbance::None => return false,
-            Disturbance::Slow { share, .. } | Disturbance::Churn { share, .. } | Disturbance::Storm { share } => share,
+            Disturbance::Slow { share, .. } | Disturbance::Churn { share, .. } => share,
+            Disturbance::Storm { share } | Disturbance::Join { share } => share,
         };
         let count = share.of(self.subs);
         (nth + 1) * count / self.subs > nth * count / self.subs
+    }
+
+    /// Whether the `nth` subscriber connects only when the others are measured.
+    pub fn joins_late(&self, nth: usize) -> bool {
+        matches!(self.disturbance, Disturbance::Join { .. }) && self.disturbs(nth)
     }
 
     /// The core of a receiving thread, where they have any: the threads of all parts take turns.

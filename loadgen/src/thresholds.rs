@@ -136,7 +136,7 @@ impl fmt::Display for Needs {
         f.write_str(match self {
             Self::Nothing => "something that was measured",
             Self::Plan => "publications that are due at planned moments: give a --rate",
-            Self::Return => "subscribers that come back, as with churn and storm",
+            Self::Return => "subscribers that come under load, as with churn, storm and join",
             Self::Server => "--server-pid",
             Self::Counters => "--server-metrics, and a server that counts both",
         })
@@ -240,7 +240,10 @@ impl Condition {
         let given = match self.figure.needs {
             Needs::Nothing => true,
             Needs::Plan => is_open_loop(spec),
-            Needs::Return => matches!(spec.disturbance, Disturbance::Churn { .. } | Disturbance::Storm { .. }),
+            Needs::Return => {
+                use Disturbance::{Churn, Join, Storm};
+                matches!(spec.disturbance, Churn { .. } | Storm { .. } | Join { .. })
+            }
             Needs::Server => spec.server_pid.is_some(),
             Needs::Counters => spec.server_metrics.is_some(),
         };

@@ -125,6 +125,21 @@ fn a_storm_brings_everybody_back() {
 }
 
 #[test]
+fn half_of_them_connect_under_load_and_the_others_are_measured() {
+    let outcome = stentor("join", Flaw::None, &format!("{SHORT} --threads 2"));
+    outcome.assert_fine();
+    let count = |name: &str| outcome.run(name).as_u64();
+    assert_eq!((count("/connected"), count("/rejoins/count")), (Some(4), Some(4)), "{}", outcome.out);
+    assert_eq!(count("/deliveries"), Some(200 * 4), "{}", outcome.out);
+    assert!(outcome.out.contains("connecting under load") && outcome.out.contains("50% connecting"), "{}", outcome.out);
+    // They get what comes after them, the last ones little, and that is checked.
+    let received = outcome.check("received");
+    assert!((300 * 4 + 100..300 * 4 + 400).contains(&received), "{received}");
+    let late = stentor("join", Flaw::NoSnapshot, SHORT);
+    assert!(late.code == 1 && late.check("joints") > 0, "{}", late.out);
+}
+
+#[test]
 fn stalled_subscribers_are_not_measured_and_their_losses_are_no_faults() {
     let outcome = loadgen("slow", serve(|_, _| Act::Pass), &format!("{SHORT} --slow-share 25%"));
     outcome.assert_fine();

@@ -44,7 +44,7 @@ fn what_no_run_of_these_settings_can_tell_is_refused_before_it() {
         ("--fail-if p99>5ms", "--fail-if: `p99>5ms`: that figure takes publications that are due at planned moments"),
         ("--rate 5/s --fail-if cpu>5us", "takes --server-pid"),
         ("--rate 5/s --fail-if sends>1", "takes --server-metrics"),
-        ("--rate 5/s --fail-if returning-p50>1s", "as with churn and storm"),
+        ("--rate 5/s --fail-if returning-p50>1s", "as with churn, storm and join"),
         ("--rate 5/s --fail-if p98>5ms", "`p98` in `p98>5ms` is no figure"),
     ];
     for (arguments, sentence) in refused {

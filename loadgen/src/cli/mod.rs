@@ -65,6 +65,8 @@ pub enum Command {
     Burst(Burst),
     /// How long until all are back when all reconnect at once?
     Storm(Storm),
+    /// How long does connecting take under load, and what do the others notice?
+    Join(Join),
     /// How does a captured session go, at its own timing?
     Replay(Replay),
     /// How long is the way there and back?
@@ -136,6 +138,17 @@ pub struct Storm {
     /// Share of the subscribers that are cut off in the middle of the run and reconnect at once
     #[arg(long, value_name = "SHARE", default_value = "50%", help_heading = "Scenario")]
     pub storm_share: Share,
+}
+
+/// Options of `join`.
+#[derive(Args, Debug)]
+pub struct Join {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub options: Options,
+    /// Share of the subscribers that connect only in the second half of the run, evenly
+    #[arg(long, value_name = "SHARE", default_value = "50%", help_heading = "Scenario")]
+    pub join_share: Share,
 }
 
 /// Options of `replay`.
@@ -227,6 +240,7 @@ impl Command {
             Self::Storm(storm) => {
                 (Scenario::Storm, &storm.options, None, Disturbance::Storm { share: storm.storm_share })
             }
+            Self::Join(join) => (Scenario::Join, &join.options, None, Disturbance::Join { share: join.join_share }),
             Self::Burst(burst) => {
                 let rate = burst.options.rate.unwrap_or(Rate(20.0));
                 let (every, length) = (burst.burst_every, burst.burst_length);
@@ -257,7 +271,7 @@ mod tests {
     fn short_help_fits_a_screen() {
         let mut cli = Cli::command();
         cli.build();
-        for name in ["fanout", "churn", "burst", "replay", "compare", "summary", "ceiling"] {
+        for name in ["fanout", "churn", "burst", "join", "replay", "compare", "summary", "ceiling"] {
             let help = cli.find_subcommand_mut(name).unwrap().render_help().to_string();
             assert!(help.lines().count() <= 50, "{name}: {} lines\n{help}", help.lines().count());
         }

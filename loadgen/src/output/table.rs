@@ -79,7 +79,7 @@ pub fn run(spec: &Spec, run: &Run) -> String {
     section("remarks", &remarks);
     section("notes", &run.notes);
     let _ = writeln!(out, "{}", headline(spec, run));
-    out += &latencies(run);
+    out += &latencies(spec, run);
     out += &rates(spec, run);
     out += &sides(spec, run);
     out
@@ -132,7 +132,7 @@ impl Row<'_> {
     }
 }
 
-fn latencies(run: &Run) -> String {
+fn latencies(spec: &Spec, run: &Run) -> String {
     let several = run.classes.len() > 1;
     let label = |text: &str, class: &str| if several { format!("{text}, {class}") } else { text.to_owned() };
     let mut rows = Vec::new();
@@ -149,7 +149,7 @@ fn latencies(run: &Run) -> String {
         each("first to last subscriber", &run.spread);
     }
     each("connecting", &run.joins);
-    each("coming back", &run.rejoins);
+    each(if spec.scenario == Scenario::Join { "connecting under load" } else { "coming back" }, &run.rejoins);
     rows.retain(|row| row.times.count > 0);
     let mut out = String::new();
     if !rows.is_empty() {

@@ -110,7 +110,13 @@ impl Receiver {
         let spec = &shared.spec;
         let ledger = if shared.dialect.conflates() { Ledger::of_newest } else { Ledger::new };
         let conns = Shared::connections_of(spec, thread)
-            .map(|nth| Connection::new(nth, spec.first_topic(nth), ledger(spec.topics_per_sub), spec.disturbs(nth)))
+            .map(|nth| {
+                let ledger = ledger(spec.topics_per_sub);
+                let mut conn = Connection::new(nth, spec.first_topic(nth), ledger, spec.disturbs(nth));
+                // What was published before it comes is no loss, as for one that comes back.
+                conn.returned = spec.joins_late(nth);
+                conn
+            })
             .collect();
         let poller = Poller::new()?;
         poller.add(&*waker, WAKER, Interest::IN)?;

@@ -58,6 +58,10 @@ impl Receiver {
         }
         while self.opening.running && self.opening.begun < self.conns.len() {
             let index = self.opening.begun;
+            if self.shared.spec.joins_late(self.conns[index].nth) {
+                self.opening.begun += 1;
+                continue;
+            }
             let due = match self.shared.spec.connect_rate {
                 Some(rate) => self.opening.from + self.nth_due(index, rate.0),
                 None if self.opening.under_way >= AT_ONCE => break,
