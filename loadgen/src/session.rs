@@ -128,8 +128,13 @@ impl Session {
         }
         self.open(watcher)?;
         self.tally.joined();
-        if self.shared.spec.scenario == Scenario::Connect {
-            return self.hold(watcher);
+        match self.shared.spec.scenario {
+            Scenario::Connect => return self.hold(watcher),
+            Scenario::Listen => {
+                self.tally.begin();
+                return self.hold(watcher);
+            }
+            _ => {}
         }
         if !self.shared.dialect.acknowledges() {
             // Nothing tells when such a server has taken the subscriptions in; warm-up shows whether it has.
@@ -185,7 +190,7 @@ impl Session {
         }
     }
 
-    /// Keeps the connections for the measured time; what the server closes meanwhile is counted.
+    /// Keeps the connections for the measured time; what the server sends or closes meanwhile is counted.
     fn hold(&mut self, watcher: &mut dyn Watcher) -> Result<()> {
         self.shared.classes.start(clock::now());
         self.crew.tell(&Order::Run);

@@ -29,6 +29,7 @@ pub enum Scenario {
     Join,
     Replay,
     Echo,
+    Listen,
 }
 
 /// How the publications of a rate follow each other.
@@ -176,6 +177,9 @@ pub struct Spec {
     pub publisher_cores: Vec<usize>,
     /// Connections begun a second; none for as fast as it goes.
     pub connect_rate: Option<Rate>,
+    /// How often each subscriber shows that it is there; none for never.
+    #[serde(default)]
+    pub heartbeat: Option<Span>,
     /// Source addresses; none for a choice of its own.
     pub sources: Vec<IpAddr>,
     /// `SO_RCVBUF` of each subscriber; 0 leaves it to the system.
@@ -223,6 +227,7 @@ impl Spec {
             "--publisher-threads {}: it needs --rate; a window is one thread's",
             self.publisher_threads
         );
+        ensure!(self.heartbeat != Some(Span(0)), "--heartbeat 0s: a time above 0 is needed");
         self.check_payload()?;
         self.check_dialect(dialect)?;
         self.check_pace()
@@ -367,6 +372,7 @@ pub(crate) mod tests {
             publisher_threads: 1,
             publisher_cores: Vec::new(),
             connect_rate: None,
+            heartbeat: None,
             sources: Vec::new(),
             receive_buffer: 0,
             server_pid: None,

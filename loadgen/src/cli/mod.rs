@@ -71,6 +71,8 @@ pub enum Command {
     Replay(Replay),
     /// How long is the way there and back?
     Echo(Options),
+    /// What comes on a feed that others publish? Nothing is published or verified
+    Listen(Options),
     /// Put results side by side, as ratios
     Compare(Compare),
     /// Make tables and plots of the results of several questions
@@ -228,6 +230,7 @@ impl Command {
         Some(match self {
             Self::Fanout(options) => (Scenario::Fanout, options, None, Disturbance::None),
             Self::Connect(options) => (Scenario::Connect, options, Some(Pace::Silent), Disturbance::None),
+            Self::Listen(options) => (Scenario::Listen, options, Some(Pace::Silent), Disturbance::None),
             Self::Echo(options) => (Scenario::Echo, options, None, Disturbance::None),
             Self::Churn(churn) => {
                 let disturbance = Disturbance::Churn { share: churn.churn_share, rate: churn.churn_rate };

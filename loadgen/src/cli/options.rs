@@ -38,7 +38,7 @@ pub struct Options {
     pub url: String,
 
     // ---- Load ------------------------------------------------------------------------------------------------------
-    /// Subscribers [default: 1000; connect 10000, echo and replay 100]
+    /// Subscribers [default: 1000; connect 10000, echo, replay 100, listen 1]
     #[arg(long, value_name = "N", help_heading = "Load")]
     pub subs: Option<usize>,
     /// Topics [default: 1; echo one per connection]
@@ -118,6 +118,12 @@ pub struct Options {
     /// generic: message that publishes {payload} on {topic}
     #[arg(long, value_name = "TEXT", help_heading = "Protocol")]
     pub publish_template: Option<String>,
+    /// How often each subscriber shows that it is there, by a ping or --heartbeat-template; they take turns
+    #[arg(long, value_name = "TIME", hide_short_help = true, help_heading = "Protocol")]
+    pub heartbeat: Option<Span>,
+    /// generic: message that does so
+    #[arg(long, value_name = "TEXT", requires = "heartbeat", hide_short_help = true, help_heading = "Protocol")]
+    pub heartbeat_template: Option<String>,
     /// generic: first message of every connection
     #[arg(long, value_name = "TEXT", hide_short_help = true, help_heading = "Protocol")]
     pub greeting_template: Option<String>,
@@ -250,6 +256,7 @@ impl Options {
             Scenario::Connect => (10_000, None, Some(Rate(5_000.0))),
             Scenario::Echo => (100, Some(Rate(1_000.0)), None),
             Scenario::Replay => (100, None, None),
+            Scenario::Listen => (1, None, None),
             Scenario::Fanout => (1_000, None, None),
             _ => (1_000, Some(Rate(50.0)), None),
         };
@@ -297,6 +304,7 @@ impl Options {
             publisher_threads: self.publisher_threads,
             publisher_cores: self.publisher_core.clone(),
             connect_rate: self.connect_rate.or(connect_rate),
+            heartbeat: self.heartbeat,
             sources: self.source.clone(),
             receive_buffer: self.rcvbuf.0,
             server_pid: self.server_pid,
@@ -324,6 +332,7 @@ impl Options {
             unsubscribe: self.unsubscribe_template.clone(),
             publish: self.publish_template.clone(),
             greeting: self.greeting_template.clone(),
+            heartbeat: self.heartbeat_template.clone(),
             ready: self.ready.clone(),
             answers: self.answer.clone(),
             binary: self.binary,

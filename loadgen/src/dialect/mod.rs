@@ -49,6 +49,9 @@ pub struct Settings {
     pub publish: Option<String>,
     /// Message sent first on every connection.
     pub greeting: Option<String>,
+    /// Message that shows that a subscriber is there; a WebSocket ping where none is given.
+    #[serde(default)]
+    pub heartbeat: Option<String>,
     /// What a message contains that shows a subscription to be in force.
     pub ready: Option<String>,
     /// `QUESTION=>ANSWER` pairs: what to send when a message begins with QUESTION.
@@ -246,6 +249,14 @@ impl Dialect {
     pub fn greet(&self, say: &mut dyn FnMut(&[u8])) {
         if let Some(greeting) = &self.settings.greeting {
             say(&template::unescape(greeting));
+        }
+    }
+
+    /// What shows that a subscriber is there.
+    pub fn heartbeat(&self) -> (Opcode, Vec<u8>) {
+        match &self.settings.heartbeat {
+            Some(text) => (self.opcode(), template::unescape(text)),
+            None => (Opcode::Ping, Vec::new()),
         }
     }
 

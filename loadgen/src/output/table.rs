@@ -87,6 +87,7 @@ pub fn run(spec: &Spec, run: &Run) -> String {
 
 fn headline(spec: &Spec, run: &Run) -> String {
     let what = match &spec.pace {
+        Pace::Silent if spec.scenario == Scenario::Listen => format!("listened to for {}", spec.duration),
         Pace::Silent => format!("held for {}", spec.duration),
         Pace::Rate(rate) if spec.arrivals == Arrivals::Even => format!("{rate} for {}", spec.duration),
         Pace::Rate(rate) => format!("{rate}, {}, for {}", format!("{:?}", spec.arrivals).to_lowercase(), spec.duration),
@@ -203,6 +204,12 @@ fn rates(spec: &Spec, run: &Run) -> String {
         let _ = writeln!(out, "  {} connections at {}/s", count(run.connected), short(run.connections_per_s));
     }
     let checks = &run.checks;
+    if spec.scenario == Scenario::Listen {
+        let (rate, bytes) = (short(run.deliveries_per_s()), units::bytes(run.bytes_per_s()));
+        let (all, seconds) = (count(run.deliveries), run.seconds);
+        let _ = writeln!(out, "  {rate} messages/s   {bytes}/s   ({all} messages, {seconds:.2} s); nothing is known of what should have come");
+        return out;
+    }
     let _ = writeln!(
         out,
         "  checked {} messages: {} missing, {} repeated, {} out of order, {} wrong, {} torn, {} joints, {} conflated",

@@ -15,6 +15,7 @@ use crate::{
     message::{Event, PROTOCOL_ERROR, Violation},
     meter::{Checks, Interval},
     shared::Shared,
+    spec::Scenario,
     stamp::{self, Fault, Stamp},
 };
 
@@ -34,6 +35,8 @@ pub struct Judge {
     topics: u32,
     gaps: Gaps,
     acknowledges: bool,
+    /// What comes is somebody else's, to be counted.
+    listens: bool,
     /// What is being measured now.
     pub interval: Interval,
     /// What was found so far.
@@ -52,6 +55,7 @@ impl Judge {
             topics: spec.topics as u32,
             gaps: shared.dialect.gaps(),
             acknowledges: shared.dialect.acknowledges(),
+            listens: spec.scenario == Scenario::Listen,
             interval: Interval::new(-1, now, shared.classes.labels.len()),
             checks: Checks::default(),
             shared,
@@ -112,6 +116,7 @@ impl Judge {
     fn frame_slowly(&mut self, conn: &mut Connection, frame: &Frame<'_>, now: u64) {
         match conn.assembly.take(frame) {
             Ok(Event::Nothing) => {}
+            Ok(Event::Message(_, message)) if self.listens => self.listen(conn, &message, now),
             Ok(Event::Message(_, message)) => {
                 if !self.known(conn, &message, now) {
                     self.message_slowly(conn, &message, now);
@@ -128,6 +133,20 @@ impl Judge {
                 conn.say_goodbye(code);
             }
             Err(violation) => self.broken(conn, violation),
+        }
+    }
+
+    /// Counts a message, unless it is about the connection itself.
+    fn listen(&mut self, conn: &mut Connection, message: &[u8], now: u64) {
+        match self.shared.dialect.hear(message) {
+            Heard::Subscribed(_) | Heard::Answer(_) | Heard::Complaint(_) => self.unstamped(conn, message, now),
+            _ if self.interval.index < 0 => {}
+            _ => {
+                self.checks.received += 1;
+                self.interval.unchecked += 1;
+                self.interval.classes[0].bytes += message.len() as u64;
+                self.interval.last_delivery = now;
+            }
         }
     }
 
