@@ -24,6 +24,11 @@ fn a_faultless_server_has_no_faults() {
     assert_eq!(outcome.run("/deliveries").as_u64(), Some(1500));
     assert_eq!(outcome.run("/classes/0/latency/count").as_u64(), Some(1500));
     assert_eq!(outcome.run("/spread/count").as_u64(), Some(300));
+    let verdict = "It worked: 300 publications reached everybody: 1,500 deliveries, each byte as it was sent.";
+    assert!(outcome.out.starts_with(verdict), "{}", outcome.out);
+    for advice in ["--server-pid PID tells", "--cores 1 here", "--repeat 3", "--duration 5s makes the 1,000 publications"] {
+        assert!(outcome.out.contains(advice), "{advice}: {}", outcome.out);
+    }
 }
 
 #[test]
@@ -31,6 +36,7 @@ fn a_loss_is_caught() {
     let outcome = with(Act::Drop);
     assert_eq!((outcome.code, outcome.check("missing"), outcome.check("gaps")), (1, 1, 1), "{}", outcome.out);
     assert!(outcome.out.contains("1 publications missing"), "{}", outcome.out);
+    assert!(outcome.out.starts_with("It did not work: see the faults.\n"), "{}", outcome.out);
 }
 
 #[test]
@@ -92,6 +98,7 @@ fn a_server_that_dies_is_a_plain_sentence_with_what_was_done() {
     let outcome = loadgen("fanout", server, SHORT);
     assert_eq!(outcome.code, 4, "{}{}", outcome.out, outcome.err);
     assert!(outcome.out.contains("the server was gone before the end"), "{}", outcome.out);
+    assert!(outcome.out.starts_with("It did not come to its end"), "{}", outcome.out);
     assert!(outcome.run("/deliveries").as_u64().unwrap() >= 400, "{}", outcome.out);
 }
 

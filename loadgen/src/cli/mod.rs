@@ -261,6 +261,8 @@ impl Command {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use clap::CommandFactory;
 
     use super::*;
@@ -268,6 +270,35 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    /// The options that a reader of the README finds are those that there are.
+    #[test]
+    fn the_readme_has_every_option_and_no_other() {
+        let mut cli = Cli::command();
+        cli.build();
+        let options = cli.get_subcommands().flat_map(|command| command.get_arguments()).filter(|arg| !arg.is_hide_set());
+        let known: BTreeSet<String> = options.filter_map(|arg| Some(format!("--{}", arg.get_long()?))).collect();
+        let readme = include_str!("../../README.md");
+        let (_, section) = readme.split_once("## All options").unwrap();
+        let section = section.split("\n## ").next().unwrap();
+        let cells = section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('|'));
+        let word = |word: &str| word.trim_matches(['`', ',']).to_owned();
+        let named = cells.flat_map(|(cell, _)| cell.split_whitespace().map(word)).filter(|word| word.starts_with("--"));
+        let named: BTreeSet<String> = named.collect();
+        let expected: BTreeSet<String> = known.into_iter().filter(|name| name != "--help").collect();
+        assert_eq!(named, expected);
+    }
+
+    #[test]
+    fn every_scenario_and_exit_code_is_in_the_readme() {
+        let readme = include_str!("../../README.md");
+        for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            assert!(readme.contains(&format!("`{}`", command.get_name())), "{}", command.get_name());
+        }
+        for code in 0..=crate::exit::THRESHOLDS {
+            assert!(readme.contains(&format!("| {code} |")), "exit code {code}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod report;
 pub mod summary;
 pub mod table;
 pub mod terminal;
+pub mod verdict;
 
 use std::{
     fs,
@@ -44,6 +45,7 @@ pub fn write(command: &Command, files: Files, report: &Report) -> Result<()> {
         return Ok(());
     }
     let mut text = table::searched(report) + &table::session(report);
+    text.push_str(&verdict::advice(report));
     if report.runs.len() > 1 {
         text.push('\n');
         text.push_str(&compare::sessions(std::slice::from_ref(report), false));

@@ -1,7 +1,8 @@
-//! The table that people read: doubts first, then whether all arrived, then figures.
+//! The table that people read: whether it worked, then doubts, then figures.
 
 use std::fmt::Write;
 
+use super::verdict;
 use crate::{
     figures::{Distribution, Report, Run},
     samples::{self, QUANTILES, TooFew},
@@ -64,7 +65,7 @@ pub fn thresholds(report: &Report) -> String {
 
 /// One run.
 pub fn run(spec: &Spec, run: &Run) -> String {
-    let mut out = String::new();
+    let mut out = verdict::of(spec, run);
     let mut section = |title: &str, lines: &[String]| {
         if !lines.is_empty() {
             let _ = writeln!(out, "{title}");
