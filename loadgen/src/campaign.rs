@@ -190,7 +190,7 @@ fn targets<'a>(options: &'a Options, spec: &Spec) -> Result<Vec<Target<'a>>> {
             "--publish-url is of the first server and --against-publish-url of the second: give both or none"
         );
         let protocol = options.against_protocol.unwrap_or(options.protocol);
-        let dialect = options.settings(protocol, options.against_publish_url.as_ref());
+        let dialect = options.settings(protocol, options.against_publish_url.as_ref())?;
         let spec = Spec { server_pid: options.against_pid, server_metrics: None, dialect, ..spec.clone() };
         targets.push(Target { label: "B", url, spec });
     }

@@ -12,8 +12,8 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
-use crossbeam_channel::{Receiver as Inbox, RecvTimeoutError, bounded};
+use anyhow::{Context, Result, bail, ensure};
+use crossbeam_channel::{Receiver as Inbox, RecvTimeoutError, TryRecvError, bounded};
 
 use self::{
     crew::{Crew, spawn, stay_on},
@@ -273,12 +273,15 @@ impl Session {
         let mut begun = false;
         let (mut sum, mut ended) = (Published::default(), 0);
         loop {
-            while let Ok(published) = published.try_recv() {
+            let more = published.try_recv();
+            let gone = matches!(more, Err(TryRecvError::Disconnected));
+            if let Ok(published) = more {
                 (sum, ended) = (if ended == 0 { published } else { sum.with(published) }, ended + 1);
             }
             if ended == self.shared.spec.publisher_threads {
                 return Ok(sum);
             }
+            ensure!(!gone, "a publishing thread broke");
             if !begun && clock::now() >= self.shared.classes.measured_at() {
                 begun = true;
                 self.tally.begin();

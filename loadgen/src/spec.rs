@@ -249,6 +249,8 @@ impl Spec {
     }
 
     fn check_dialect(&self, dialect: &Dialect) -> Result<()> {
+        let (largest, most) = (self.sizes.iter().map(|one| one.bytes.0).max().unwrap_or(self.size), dialect.payload_max());
+        ensure!(largest <= most, "--size {}: the length that is said of a payload holds at most {most} bytes", Bytes(largest));
         ensure!(
             self.topics_per_sub == 1 || !dialect.one_topic_per_subscriber(),
             "--topics-per-sub {}: the address names the topic, so a connection has 1",

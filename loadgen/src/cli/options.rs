@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 
 use crate::{
-    dialect::{Protocol, Settings},
+    dialect::{File, Protocol, Settings},
     spec::{Arrivals, Disturbance, Pace, Part, Scenario, Spec},
     stamp::Form,
     thresholds::Condition,
@@ -106,6 +106,15 @@ pub struct Options {
     /// With --mode latest: at most so many updates a second of each topic, the server's `rate`
     #[arg(long, value_name = "N", hide_short_help = true, help_heading = "Protocol")]
     pub latest_rate: Option<f64>,
+    /// File that says how the server is spoken to, with steps that wait for its answers; see dialects/
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["protocol", "subscribe_template", "unsubscribe_template", "publish_template", "greeting_template", "ready"],
+        hide_short_help = true,
+        help_heading = "Protocol"
+    )]
+    pub dialect: Option<PathBuf>,
     /// generic: message that subscribes to {topic}
     #[arg(long, value_name = "TEXT", help_heading = "Protocol")]
     pub subscribe_template: Option<String>,
@@ -139,9 +148,9 @@ pub struct Options {
     /// Header line of handshakes and HTTP requests, like 'Authorization: Bearer x'; repeat for several
     #[arg(long, value_name = "LINE", hide_short_help = true, help_heading = "Protocol")]
     pub header: Vec<String>,
-    /// Names of topics, {n} being a number
-    #[arg(long, value_name = "TEXT", default_value = "bench.{n}", hide_short_help = true, help_heading = "Protocol")]
-    pub topic: String,
+    /// Names of topics, {n} being a number [default: bench.{n}]
+    #[arg(long, value_name = "TEXT", hide_short_help = true, help_heading = "Protocol")]
+    pub topic: Option<String>,
     /// How long a server is given that does not confirm subscriptions
     #[arg(long, value_name = "TIME", default_value = "300ms", hide_short_help = true, help_heading = "Protocol")]
     pub settle: Span,
@@ -279,9 +288,11 @@ impl Options {
                 None => Pace::Window(self.window.unwrap_or(256)),
             },
         };
+        let file = self.dialect_file()?;
+        let form = if self.payload == Payload::Json { Form::Json } else { Form::Plain };
         Ok(Spec {
             scenario,
-            dialect: self.settings(self.protocol, self.publish_url.as_ref()),
+            dialect: self.settings(self.protocol, self.publish_url.as_ref())?,
             subs,
             topics,
             topics_per_sub: self.topics_per_sub.or(every).unwrap_or(1),
@@ -297,7 +308,7 @@ impl Options {
             topic_skew: self.topic_skew,
             size: self.mean_size(),
             sizes: self.size_mix.clone(),
-            form: if self.payload == Payload::Json { Form::Json } else { Form::Plain },
+            form: file.as_ref().and_then(File::form).unwrap_or(form),
             disturbance,
             threads: self.threads,
             cores: self.cores.clone(),
@@ -323,9 +334,14 @@ impl Options {
     }
 
     /// How a server is spoken to that speaks `protocol`, and takes publications at `publish_url`.
-    pub fn settings(&self, protocol: Protocol, publish_url: Option<&String>) -> Settings {
-        Settings {
-            protocol,
+    ///
+    /// # Errors
+    /// The dialect file can't be read.
+    pub fn settings(&self, protocol: Protocol, publish_url: Option<&String>) -> Result<Settings> {
+        let file = self.dialect_file()?;
+        let topic = self.topic.clone().or_else(|| file.as_ref()?.topic.clone());
+        let settings = Settings {
+            protocol: if file.is_some() { Protocol::Generic } else { protocol },
             publish_url: publish_url.cloned(),
             subscribe: self.subscribe_template.clone(),
             subscribe_as: self.subscribe_as.clone(),
@@ -339,7 +355,13 @@ impl Options {
             latest: self.mode == Mode::Latest,
             latest_rate: self.latest_rate,
             headers: self.header.clone(),
-            topic: self.topic.clone(),
-        }
+            topic: topic.unwrap_or_else(|| "bench.{n}".into()),
+            ..Settings::default()
+        };
+        Ok(file.iter().fold(settings, Settings::with))
+    }
+
+    fn dialect_file(&self) -> Result<Option<File>> {
+        self.dialect.as_deref().map(File::read).transpose()
     }
 }

@@ -4,13 +4,17 @@
 //! what to say after the handshake, how a publication is wrapped, and what the messages mean that carry no stamp. It
 //! holds no socket and keeps no state, so all threads share one.
 
+mod file;
 mod generic;
 mod stentor;
+mod steps;
 mod template;
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
+pub use file::File;
+pub use steps::{Step, Steps};
 pub use template::{Template, Values};
 
 use crate::{
@@ -62,10 +66,35 @@ pub struct Settings {
     pub latest: bool,
     /// With `latest`: so many updates a second.
     pub latest_rate: Option<f64>,
+    /// What subscribers say and wait for, instead of the messages above.
+    #[serde(default)]
+    pub steps: Vec<Step>,
+    /// The same of publishers.
+    #[serde(default)]
+    pub publisher_steps: Vec<Step>,
+    /// Path to ask for where the address names none.
+    #[serde(default)]
+    pub path: Option<String>,
     /// Extra header lines of the handshake.
     pub headers: Vec<String>,
     /// Names of topics, `{n}` being the number.
     pub topic: String,
+}
+
+impl Settings {
+    /// With what a file says.
+    #[must_use]
+    pub fn with(mut self, file: &File) -> Self {
+        self.path.clone_from(&file.path);
+        self.headers.extend(file.headers.iter().cloned());
+        self.binary |= file.binary;
+        self.steps.clone_from(&file.subscriber);
+        self.publisher_steps.clone_from(&file.publisher);
+        self.publish.clone_from(&file.publish);
+        self.answers.extend(file.answers.iter().cloned());
+        self.heartbeat = self.heartbeat.or_else(|| file.heartbeat.clone());
+        self
+    }
 }
 
 /// What a message without a stamp of this run means.
@@ -118,6 +147,8 @@ pub struct Dialect {
     subscribe_url: Url,
     publish_url: Url,
     by_http: bool,
+    steps: Steps,
+    publisher_steps: Steps,
     publish: Template,
     answers: Vec<(Vec<u8>, Vec<u8>)>,
     /// Names of the topics, by index.
@@ -139,10 +170,10 @@ impl Dialect {
         match settings.protocol {
             Protocol::Stentor => stentor::complete(&mut subscribe_url),
             Protocol::Raw => generic::complete_raw(&mut subscribe_url, &settings, false),
-            Protocol::Generic => {}
+            Protocol::Generic => generic::complete(&mut subscribe_url, &settings),
         }
         match settings.protocol {
-            Protocol::Generic => {}
+            Protocol::Generic => generic::complete(&mut publish_url, &settings),
             _ if by_http => stentor::complete_http(&mut publish_url),
             Protocol::Stentor => stentor::complete(&mut publish_url),
             Protocol::Raw => generic::complete_raw(&mut publish_url, &settings, settings.publish_url.is_none()),
@@ -155,7 +186,8 @@ impl Dialect {
         };
         ensure!(publish.has_payload(), "--publish-template must hold {{payload}}");
         let answers = settings.answers.iter().map(|pair| generic::answer(pair)).collect::<Result<_>>()?;
-        Ok(Self { settings, subscribe_url, publish_url, by_http, publish, answers, topics, form })
+        let (steps, publisher_steps) = (Steps::new(&settings.steps)?, Steps::new(&settings.publisher_steps)?);
+        Ok(Self { settings, subscribe_url, publish_url, by_http, steps, publisher_steps, publish, answers, topics, form })
     }
 
     /// Where subscribers connect.
@@ -180,6 +212,26 @@ impl Dialect {
             (false, Form::Json) => "application/json",
             (false, Form::Plain) => "text/plain",
         }
+    }
+
+    /// Whether subscribers have steps to go through.
+    pub fn steps(&self) -> &Steps {
+        &self.steps
+    }
+
+    /// Those of publishers.
+    pub fn publisher_steps(&self) -> &Steps {
+        &self.publisher_steps
+    }
+
+    /// Says what is to be said from a step on; returns the next step that waits, or none where the connection is ready.
+    pub fn go(&self, at: usize, topics: &[usize], say: &mut dyn FnMut(&[u8])) -> Option<usize> {
+        self.steps.go(at, &self.names(topics), say)
+    }
+
+    /// The longest payload that a publication can carry.
+    pub fn payload_max(&self) -> usize {
+        self.publish.payload_max()
     }
 
     /// Header lines to add to a handshake, and to a request that publishes.
@@ -237,7 +289,7 @@ impl Dialect {
 
     /// Whether the server says when a subscription is in force.
     pub fn acknowledges(&self) -> bool {
-        self.settings.protocol == Protocol::Stentor || self.settings.ready.is_some()
+        self.settings.protocol == Protocol::Stentor || self.settings.ready.is_some() || self.steps.wait()
     }
 
     /// The opcode of what is sent.

@@ -4,13 +4,13 @@
 
 use std::{
     collections::VecDeque,
-    io,
+    io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     sync::Arc,
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::http::{self, Answer, Verdict};
 use crate::{
@@ -39,6 +39,42 @@ pub struct Outlet {
     pub unanswered: bool,
     pending: Vec<u8>,
     assembly: Assembly,
+}
+
+/// Goes through the steps of a publisher, waiting for what is to be waited for.
+fn go_through(stream: &mut TcpStream, pending: &mut Vec<u8>, dialect: &Dialect, topic: usize) -> Result<()> {
+    let (steps, mut assembly, mut buffer) = (dialect.publisher_steps(), Assembly::default(), [0; 4096]);
+    let name = dialect.topics[topic].as_str();
+    let mut next = Some(0);
+    loop {
+        let mut said = Vec::new();
+        let say = &mut |message: &[u8]| frame::write(dialect.opcode(), message, &mut said);
+        next = next.and_then(|at| steps.go(at, &[name], say));
+        stream.write_all(&said)?;
+        let Some(waiting) = next else { return Ok(()) };
+        while !heard(pending, &mut assembly, |message| steps.awaits(waiting, message))? {
+            let len = stream.read(&mut buffer).context("waiting for the server")?;
+            ensure!(len > 0, "the server hung up");
+            pending.extend_from_slice(&buffer[..len]);
+        }
+        next = Some(waiting + 1);
+    }
+}
+
+/// Takes whole messages off what came until one is awaited.
+fn heard(pending: &mut Vec<u8>, assembly: &mut Assembly, awaited: impl Fn(&[u8]) -> bool) -> Result<bool> {
+    let (mut at, mut found) = (0, false);
+    while let (Scan::Frame(frame), false) = (frame::scan(&pending[at..]), found) {
+        at += frame.len;
+        match assembly.take(&frame) {
+            Ok(Event::Message(_, message)) => found = awaited(&message),
+            Ok(Event::Close(code, reason)) => bail!("the server closed it with {code} {reason}"),
+            Ok(_) => {}
+            Err(violation) => bail!(violation.why),
+        }
+    }
+    pending.drain(..at);
+    Ok(found)
 }
 
 /// A publication that is due.
@@ -71,7 +107,8 @@ impl Outlet {
             return Ok(Self { listens: true, asks: true, ..Self::over(Arc::new(Line::new(stream.into()))) });
         }
         let path = dialect.publish_path(topic);
-        let (stream, pending) = dial(target, &dialect.publish_url().host, &path, dialect.headers(), timeout)?;
+        let (mut stream, mut pending) = dial(target, &dialect.publish_url().host, &path, dialect.headers(), timeout)?;
+        go_through(&mut stream, &mut pending, dialect, topic).context("getting ready to publish")?;
         stream.set_nonblocking(true)?;
         let line = Line::new(stream.into());
         dialect.greet(&mut |message| {

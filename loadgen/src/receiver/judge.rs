@@ -6,7 +6,10 @@
 
 use std::sync::Arc;
 
-use super::recent::{self, Recent, Slot};
+use super::{
+    open::topics_of,
+    recent::{self, Recent, Slot},
+};
 use crate::{
     connection::{Connection, Stage},
     dialect::{Envelope, Gaps, Heard},
@@ -116,6 +119,7 @@ impl Judge {
     fn frame_slowly(&mut self, conn: &mut Connection, frame: &Frame<'_>, now: u64) {
         match conn.assembly.take(frame) {
             Ok(Event::Nothing) => {}
+            Ok(Event::Message(_, message)) if self.is_awaited(conn, &message) => self.next_step(conn, now),
             Ok(Event::Message(_, message)) if self.listens => self.listen(conn, &message, now),
             Ok(Event::Message(_, message)) => {
                 if !self.known(conn, &message, now) {
@@ -133,6 +137,26 @@ impl Judge {
                 conn.say_goodbye(code);
             }
             Err(violation) => self.broken(conn, violation),
+        }
+    }
+
+    /// Whether a message is what a connection that is being set up waits for.
+    fn is_awaited(&self, conn: &Connection, message: &[u8]) -> bool {
+        conn.stage == Stage::Subscribing && self.shared.dialect.steps().awaits(conn.step, message)
+    }
+
+    /// Goes on with setting a connection up.
+    fn next_step(&mut self, conn: &mut Connection, now: u64) {
+        let Some(line) = conn.line.as_ref().map(Arc::clone) else { return };
+        let dialect = &self.shared.dialect;
+        let topics = topics_of(conn.first_topic, conn.ledger.len(), self.shared.spec.topics);
+        let say = &mut |message: &[u8]| {
+            // A line that is broken shows at the next read.
+            let _ = line.write_frame(dialect.opcode(), message);
+        };
+        match dialect.go(conn.step + 1, &topics, say) {
+            Some(step) => conn.step = step,
+            None => self.joined(conn, now),
         }
     }
 
