@@ -153,8 +153,7 @@ fn backlogged(run: &Run) -> Option<String> {
 fn shared_cores(generator: &GeneratorFigures, server: Option<&ServerFigures>) -> Vec<String> {
     let mut doubts = Vec::new();
     if let Some(server) = server {
-        let common: Vec<usize> =
-            generator.cores.iter().copied().filter(|core| server.cores.contains(core)).collect();
+        let common: Vec<usize> = generator.cores.iter().copied().filter(|core| server.cores.contains(core)).collect();
         if !common.is_empty() {
             doubts.push(format!(
                 "server and generator may both run on cores {common:?}: pin the server (taskset) and give the generator \

@@ -293,7 +293,9 @@ impl Publisher {
                 Until::Delivered((self.owed + window.fan).saturating_sub(deliveries))
             }
             Some(_) => Until::Done((self.number_due + 1).saturating_sub(window.publications)),
-            None => Until::Done((self.number_due + (window.publications / 4).max(1)).saturating_sub(window.publications)),
+            None => {
+                Until::Done((self.number_due + (window.publications / 4).max(1)).saturating_sub(window.publications))
+            }
         };
         let queued = self.outlets.iter().any(|outlet| !outlet.queue.is_empty());
         if queued || self.shared.flights.sleep(wanted) {
@@ -320,7 +322,8 @@ impl Publisher {
     /// The connection of a topic, over all publishing threads, which take turns with them.
     fn outlet_of(&self, topic: u32) -> usize {
         let spec = &self.shared.spec;
-        let all = if self.shared.dialect.one_topic_per_publisher() || spec.echoes() { spec.topics } else { spec.publishers };
+        let all =
+            if self.shared.dialect.one_topic_per_publisher() || spec.echoes() { spec.topics } else { spec.publishers };
         topic as usize % all
     }
 

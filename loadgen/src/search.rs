@@ -155,7 +155,10 @@ impl Probe {
 /// The condition is none of its kind, or these settings have no rate to vary.
 pub fn check(condition: &Condition, spec: &Spec) -> Result<()> {
     ensure!(condition.is_upper_bound(), "`{condition}`: what has to hold is an upper bound, like 'p99<5ms'");
-    ensure!(matches!(spec.pace, Pace::Rate(_)), "this scenario has no --rate to vary: take fanout, churn, slow, storm, join or echo");
+    ensure!(
+        matches!(spec.pace, Pace::Rate(_)),
+        "this scenario has no --rate to vary: take fanout, churn, slow, storm, join or echo"
+    );
     condition.check(spec)
 }
 
@@ -188,7 +191,9 @@ impl Found {
         let nearest = failed.min_by(|a, b| a.rate.total_cmp(&b.rate));
         let doubt = |probe: &Probe| {
             let rate = short(probe.rate);
-            format!("at {rate}/s, where it did not hold, the saturated side was the generator: the server may hold more")
+            format!(
+                "at {rate}/s, where it did not hold, the saturated side was the generator: the server may hold more"
+            )
         };
         nearest.filter(|probe| probe.saturated == "generator").map(doubt).into_iter().collect()
     }

@@ -295,7 +295,8 @@ impl Session {
                 Err(RecvTimeoutError::Timeout) => {}
                 // The receivers, deserted, have handed in their results before the publisher.
                 Err(RecvTimeoutError::Disconnected) => {
-                    let published = published.recv_timeout(Duration::from_secs(5)).context("the publisher did not end")?;
+                    let published =
+                        published.recv_timeout(Duration::from_secs(5)).context("the publisher did not end")?;
                     (sum, ended) = (if ended == 0 { published } else { sum.with(published) }, ended + 1);
                 }
             }

@@ -244,13 +244,21 @@ impl Spec {
             );
             ensure!(size <= 64 << 20, "{flag} {}: at most 64MiB are possible", Bytes(size));
         }
-        ensure!(!self.bare || self.sizes.is_empty(), "--size-mix: with --bare all have one size, by which they are counted");
+        ensure!(
+            !self.bare || self.sizes.is_empty(),
+            "--size-mix: with --bare all have one size, by which they are counted"
+        );
         Ok(())
     }
 
     fn check_dialect(&self, dialect: &Dialect) -> Result<()> {
-        let (largest, most) = (self.sizes.iter().map(|one| one.bytes.0).max().unwrap_or(self.size), dialect.payload_max());
-        ensure!(largest <= most, "--size {}: the length that is said of a payload holds at most {most} bytes", Bytes(largest));
+        let (largest, most) =
+            (self.sizes.iter().map(|one| one.bytes.0).max().unwrap_or(self.size), dialect.payload_max());
+        ensure!(
+            largest <= most,
+            "--size {}: the length that is said of a payload holds at most {most} bytes",
+            Bytes(largest)
+        );
         ensure!(
             self.topics_per_sub == 1 || !dialect.one_topic_per_subscriber(),
             "--topics-per-sub {}: the address names the topic, so a connection has 1",
@@ -276,7 +284,10 @@ impl Spec {
             "--arrivals: they are of publications that come at a steady --rate; this run has none"
         );
         let windowed = matches!(self.pace, Pace::Window(_));
-        ensure!(windowed || !self.rolling, "--rolling: it is a window that rolls; leave out --rate, and take fanout or echo");
+        ensure!(
+            windowed || !self.rolling,
+            "--rolling: it is a window that rolls; leave out --rate, and take fanout or echo"
+        );
         match &self.pace {
             Pace::Window(window) => {
                 ensure!((1..=1 << 20).contains(window), "--window {window}: from 1 to 1048576 are possible");

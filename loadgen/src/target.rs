@@ -40,9 +40,13 @@ impl Url {
 
     /// The same of an `http://` address.
     pub fn parse_http(text: &str) -> Result<Self> {
-        ensure!(!text.starts_with("https://"), "`{text}`: TLS is not spoken here; give the server's plain http:// address");
+        ensure!(
+            !text.starts_with("https://"),
+            "`{text}`: TLS is not spoken here; give the server's plain http:// address"
+        );
         let rest = text.strip_prefix("http://");
-        let rest = rest.with_context(|| format!("`{text}` is no address: write it like http://127.0.0.1:9001/publish"))?;
+        let rest =
+            rest.with_context(|| format!("`{text}` is no address: write it like http://127.0.0.1:9001/publish"))?;
         Self::parse(&format!("ws://{rest}")).with_context(|| format!("`{text}`"))
     }
 

@@ -95,14 +95,44 @@ const FIGURES: [Figure; 16] = [
     Figure { name: "spread-", unit: Unit::Time, of: Of::Times(|run| &run.spread), needs: Needs::Plan },
     Figure { name: "connecting-", unit: Unit::Time, of: Of::Times(|run| &run.joins), needs: Needs::Nothing },
     Figure { name: "returning-", unit: Unit::Time, of: Of::Times(|run| &run.rejoins), needs: Needs::Return },
-    Figure { name: "deliveries", unit: Unit::Rate, of: Of::Each(|run| Some(run.deliveries_per_s())), needs: Needs::Nothing },
-    Figure { name: "publications", unit: Unit::Rate, of: Of::Each(|run| Some(run.publications_per_s())), needs: Needs::Nothing },
+    Figure {
+        name: "deliveries",
+        unit: Unit::Rate,
+        of: Of::Each(|run| Some(run.deliveries_per_s())),
+        needs: Needs::Nothing,
+    },
+    Figure {
+        name: "publications",
+        unit: Unit::Rate,
+        of: Of::Each(|run| Some(run.publications_per_s())),
+        needs: Needs::Nothing,
+    },
     Figure { name: "bytes", unit: Unit::Bytes, of: Of::Each(|run| Some(run.bytes_per_s())), needs: Needs::Nothing },
-    Figure { name: "connections", unit: Unit::Rate, of: Of::Each(|run| Some(run.connections_per_s)), needs: Needs::Nothing },
-    Figure { name: "missing", unit: Unit::Number, of: Of::Each(|run| Some(run.checks.missing as f64)), needs: Needs::Nothing },
-    Figure { name: "doubts", unit: Unit::Number, of: Of::Each(|run| Some(run.doubts.len() as f64)), needs: Needs::Nothing },
+    Figure {
+        name: "connections",
+        unit: Unit::Rate,
+        of: Of::Each(|run| Some(run.connections_per_s)),
+        needs: Needs::Nothing,
+    },
+    Figure {
+        name: "missing",
+        unit: Unit::Number,
+        of: Of::Each(|run| Some(run.checks.missing as f64)),
+        needs: Needs::Nothing,
+    },
+    Figure {
+        name: "doubts",
+        unit: Unit::Number,
+        of: Of::Each(|run| Some(run.doubts.len() as f64)),
+        needs: Needs::Nothing,
+    },
     Figure { name: "cpu", unit: Unit::Time, of: Of::Each(cpu), needs: Needs::Server },
-    Figure { name: "cores", unit: Unit::Number, of: Of::Each(|run| seen(run, |server| server.cores_busy)), needs: Needs::Server },
+    Figure {
+        name: "cores",
+        unit: Unit::Number,
+        of: Of::Each(|run| seen(run, |server| server.cores_busy)),
+        needs: Needs::Server,
+    },
     Figure {
         name: "memory",
         unit: Unit::Bytes,
@@ -322,7 +352,10 @@ mod tests {
     fn a_condition_is_a_figure_a_comparison_and_a_value_with_its_unit() {
         let tail = condition("p99.9 >= 5ms");
         assert_eq!((tail.quantile, tail.comparison, tail.value), (Some(("p99.9", 0.999)), Comparison::AtLeast, 5e6));
-        assert_eq!((condition("spread-p50>1ms").figure.name, condition("memory<64MiB").value), ("spread-", 67_108_864.0));
+        assert_eq!(
+            (condition("spread-p50>1ms").figure.name, condition("memory<64MiB").value),
+            ("spread-", 67_108_864.0)
+        );
         assert_eq!((condition("deliveries<10k/s").value, condition("cores>0.5").value), (10_000.0, 0.5));
     }
 

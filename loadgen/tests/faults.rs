@@ -26,7 +26,9 @@ fn a_faultless_server_has_no_faults() {
     assert_eq!(outcome.run("/spread/count").as_u64(), Some(300));
     let verdict = "It worked: 300 publications reached everybody: 1,500 deliveries, each byte as it was sent.";
     assert!(outcome.out.starts_with(verdict), "{}", outcome.out);
-    for advice in ["--server-pid PID tells", "--cores 1 here", "--repeat 3", "--duration 5s makes the 1,000 publications"] {
+    for advice in
+        ["--server-pid PID tells", "--cores 1 here", "--repeat 3", "--duration 5s makes the 1,000 publications"]
+    {
         assert!(outcome.out.contains(advice), "{advice}: {}", outcome.out);
     }
 }

@@ -56,7 +56,11 @@ fn answered(answer: &'static [u8]) -> Outcome {
 fn a_publication_that_is_refused_is_remarked_on_and_missing() {
     let outcome = answered(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 8\r\n\r\nno entry");
     assert_eq!(outcome.code, 1, "{}{}", outcome.out, outcome.err);
-    assert!(outcome.out.contains("240 times: the server answered a publication with 403 Forbidden no entry"), "{}", outcome.out);
+    assert!(
+        outcome.out.contains("240 times: the server answered a publication with 403 Forbidden no entry"),
+        "{}",
+        outcome.out
+    );
     assert_eq!(outcome.check("missing"), 240 * 4, "{}", outcome.out);
 }
 

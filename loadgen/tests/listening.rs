@@ -42,9 +42,8 @@ fn feed(messages: usize) -> (SocketAddr, Receiver<Message>) {
 #[test]
 fn a_foreign_feed_is_counted_and_not_verified() {
     let (address, _said) = feed(100);
-    let outcome = run(&format!(
-        "listen ws://{address} --protocol generic --subscribe-template SUBSCRIBE --subs 3 --duration 1s"
-    ));
+    let outcome =
+        run(&format!("listen ws://{address} --protocol generic --subscribe-template SUBSCRIBE --subs 3 --duration 1s"));
     assert_eq!(outcome.run("/faults").as_array().unwrap().len(), 0, "{}", outcome.out);
     // The first ones may come before all are there.
     let deliveries = outcome.run("/deliveries").as_u64().unwrap();
@@ -58,12 +57,16 @@ fn subscribers_show_that_they_are_there_each_in_its_turn() {
     let beats = |arguments: &str| {
         let (address, said) = feed(0);
         let arguments = format!("--subs 4 --duration 1s --heartbeat 100ms {arguments}");
-        let outcome = run(&format!("listen ws://{address} --protocol generic --subscribe-template SUBSCRIBE {arguments}"));
+        let outcome =
+            run(&format!("listen ws://{address} --protocol generic --subscribe-template SUBSCRIBE {arguments}"));
         assert_eq!(outcome.run("/faults").as_array().unwrap().len(), 0, "{}", outcome.out);
         said.try_iter().filter(|message| message != &Message::text("SUBSCRIBE")).collect::<Vec<Message>>()
     };
     let pings = beats("");
-    assert!(pings.len() >= 4 * 5 && pings.iter().all(|message| matches!(message, Message::Ping(_) | Message::Close(_))), "{pings:?}");
+    assert!(
+        pings.len() >= 4 * 5 && pings.iter().all(|message| matches!(message, Message::Ping(_) | Message::Close(_))),
+        "{pings:?}"
+    );
     let own = beats("--heartbeat-template {\"op\":\"ping\"}");
     let text = Message::text("{\"op\":\"ping\"}");
     assert!(own.iter().filter(|message| **message == text).count() >= 4 * 5, "{own:?}");

@@ -87,6 +87,7 @@ fn log_holds_every_delivery(log: &str, runs: &[serde_json::Value]) {
 fn distribution_counts_the_first_target(text: &str, deliveries: u64) {
     let total = text.lines().find(|line| line.starts_with("#[Max")).unwrap();
     assert!(total.ends_with(&format!("{deliveries}]")), "{total}");
+    assert!(text.contains("#[Publications = 400, "), "{text}");
     assert!(text.trim_start().starts_with("Value"), "{text}");
 }
 

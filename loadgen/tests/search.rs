@@ -24,7 +24,11 @@ fn the_highest_rate_is_found_and_run_again() {
     let probes = search["probes"].as_array().unwrap();
     let at = |probe: &&serde_json::Value| probe["rate"].as_f64() == Some(rate);
     assert_eq!(probes.iter().filter(at).count(), 2, "{}", outcome.out);
-    assert!(probes.iter().any(|probe| probe["held"] == false && probe["rate"].as_f64() > Some(rate)), "{}", outcome.out);
+    assert!(
+        probes.iter().any(|probe| probe["held"] == false && probe["rate"].as_f64() > Some(rate)),
+        "{}",
+        outcome.out
+    );
     assert_eq!(outcome.json["runs"].as_array().unwrap().len(), 2);
     assert_eq!(outcome.json["spec"]["pace"]["rate"].as_f64(), Some(rate));
     assert!(outcome.out.starts_with("highest rate at which p50<60ms held, twice: "), "{}", outcome.out);
@@ -33,7 +37,11 @@ fn the_highest_rate_is_found_and_run_again() {
 #[test]
 fn where_nothing_holds_that_is_said_and_fails() {
     let server = serve(|_, nth| if nth >= 20 { Act::Drop } else { Act::Pass });
-    let outcome = loadgen("fanout", server, "--subs 1 --duration 100ms --warmup 10ms --drain 50ms --rate 150/s --find-max p50<60ms");
+    let outcome = loadgen(
+        "fanout",
+        server,
+        "--subs 1 --duration 100ms --warmup 10ms --drain 50ms --rate 150/s --find-max p50<60ms",
+    );
     assert_eq!(outcome.code, 5, "{}{}", outcome.out, outcome.err);
     assert!(outcome.out.contains("no rate at which p50<60ms held"), "{}", outcome.out);
     assert!(outcome.out.contains("publications missing"), "{}", outcome.out);

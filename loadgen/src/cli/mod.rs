@@ -41,7 +41,7 @@ Exit codes:
   2  the settings cannot be met; the message says what would do
   3  everything arrived, but the figures may not be the server's: the doubts are printed before them
   4  the run could not be made or finished: refused, no WebSocket, the server died
-  5  a --fail-if held, or its figure could not be given; doubts there are as well are printed before
+  5  a --fail-if held, or its figure could not be given; or --find-max found no rate. Doubts are printed before
 
 A benchmark of one's own server, honestly:
   taskset -c 0 ./my-server &
@@ -277,7 +277,8 @@ mod tests {
     fn the_readme_has_every_option_and_no_other() {
         let mut cli = Cli::command();
         cli.build();
-        let options = cli.get_subcommands().flat_map(|command| command.get_arguments()).filter(|arg| !arg.is_hide_set());
+        let options =
+            cli.get_subcommands().flat_map(|command| command.get_arguments()).filter(|arg| !arg.is_hide_set());
         let known: BTreeSet<String> = options.filter_map(|arg| Some(format!("--{}", arg.get_long()?))).collect();
         let readme = include_str!("../../README.md");
         let (_, section) = readme.split_once("## All options").unwrap();

@@ -54,7 +54,14 @@ pub struct Options {
     #[arg(long, value_name = "RATE", help_heading = "Load")]
     pub rate: Option<Rate>,
     /// How they follow each other: even, poisson (independent sources), bursty (groups of ten on average); by --seed
-    #[arg(long, value_enum, default_value = "even", hide_possible_values = true, hide_short_help = true, help_heading = "Load")]
+    #[arg(
+        long,
+        value_enum,
+        default_value = "even",
+        hide_possible_values = true,
+        hide_short_help = true,
+        help_heading = "Load"
+    )]
     pub arrivals: Arrivals,
     /// Zipf's exponent by which publications are spread over topics, 1 being usual; 0 is evenly
     #[arg(long, value_name = "S", default_value_t = 0.0, hide_short_help = true, help_heading = "Load")]
@@ -72,7 +79,14 @@ pub struct Options {
     #[arg(long, conflicts_with = "rate", hide_short_help = true, help_heading = "Load")]
     pub rolling: bool,
     /// Several sizes and how often each comes, in proportion, like 128:90,4KiB:9,64KiB:1
-    #[arg(long, value_name = "LIST", value_delimiter = ',', conflicts_with = "size", hide_short_help = true, help_heading = "Load")]
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        conflicts_with = "size",
+        hide_short_help = true,
+        help_heading = "Load"
+    )]
     pub size_mix: Vec<Weighted>,
     /// Measured time
     #[arg(long, value_name = "TIME", default_value = "10s", help_heading = "Load")]

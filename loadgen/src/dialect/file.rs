@@ -76,7 +76,9 @@ mod tests {
     fn what_a_file_may_not_say_is_named_with_its_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.toml");
-        for (text, said) in [("subscribe = \'x\'", "subscribe"), ("subscriber = [{ shout = \'x\' }]", "shout"), ("a", "line 1")] {
+        for (text, said) in
+            [("subscribe = \'x\'", "subscribe"), ("subscriber = [{ shout = \'x\' }]", "shout"), ("a", "line 1")]
+        {
             fs::write(&path, text).unwrap();
             let error = format!("{:#}", File::read(&path).unwrap_err());
             assert!(error.contains("--dialect ") && error.contains("x.toml") && error.contains(said), "{error}");

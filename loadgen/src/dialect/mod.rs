@@ -187,7 +187,18 @@ impl Dialect {
         ensure!(publish.has_payload(), "--publish-template must hold {{payload}}");
         let answers = settings.answers.iter().map(|pair| generic::answer(pair)).collect::<Result<_>>()?;
         let (steps, publisher_steps) = (Steps::new(&settings.steps)?, Steps::new(&settings.publisher_steps)?);
-        Ok(Self { settings, subscribe_url, publish_url, by_http, steps, publisher_steps, publish, answers, topics, form })
+        Ok(Self {
+            settings,
+            subscribe_url,
+            publish_url,
+            by_http,
+            steps,
+            publisher_steps,
+            publish,
+            answers,
+            topics,
+            form,
+        })
     }
 
     /// Where subscribers connect.

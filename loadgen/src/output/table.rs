@@ -208,7 +208,10 @@ fn rates(spec: &Spec, run: &Run) -> String {
     if spec.scenario == Scenario::Listen {
         let (rate, bytes) = (short(run.deliveries_per_s()), units::bytes(run.bytes_per_s()));
         let (all, seconds) = (count(run.deliveries), run.seconds);
-        let _ = writeln!(out, "  {rate} messages/s   {bytes}/s   ({all} messages, {seconds:.2} s); nothing is known of what should have come");
+        let _ = writeln!(
+            out,
+            "  {rate} messages/s   {bytes}/s   ({all} messages, {seconds:.2} s); nothing is known of what should have come"
+        );
         return out;
     }
     let _ = writeln!(

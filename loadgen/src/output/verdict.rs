@@ -20,13 +20,19 @@ pub fn of(spec: &Spec, run: &Run) -> String {
         _ => "",
     };
     let what = match spec.scenario {
-        _ if run.ended.is_some() => return "It did not come to its end: these figures are of what was done until then.\n".into(),
+        _ if run.ended.is_some() => {
+            return "It did not come to its end: these figures are of what was done until then.\n".into();
+        }
         _ if !run.faults.is_empty() => return "It did not work: see the faults.\n".into(),
         Scenario::Connect => format!("{} connections were set up and kept", count(run.connected)),
         Scenario::Listen if run.deliveries == 0 => return "Nothing came.\n".into(),
         Scenario::Listen => format!("{deliveries} messages came"),
-        _ if spec.bare => format!("{publications} publications, {deliveries} deliveries, of which nothing was verified (--bare)"),
-        _ => format!("{publications} publications reached everybody{left_out}: {deliveries} deliveries, each byte as it was sent"),
+        _ if spec.bare => {
+            format!("{publications} publications, {deliveries} deliveries, of which nothing was verified (--bare)")
+        }
+        _ => format!(
+            "{publications} publications reached everybody{left_out}: {deliveries} deliveries, each byte as it was sent"
+        ),
     };
     let quotable = if run.doubts.is_empty() { "" } else { " Don't quote the figures, for the doubts below." };
     format!("It worked: {what}.{quotable}\n")
@@ -53,10 +59,14 @@ fn steps(report: &Report) -> Vec<String> {
         steps.push("--server-pid PID tells which side was the limit, and what a delivery costs the server".into());
     }
     if !pinned {
-        steps.push("keep the server and this generator on cores of their own: taskset -c 0 for the server, --cores 1 here".into());
+        steps.push(
+            "keep the server and this generator on cores of their own: taskset -c 0 for the server, --cores 1 here"
+                .into(),
+        );
     }
     if runs < 3 {
-        steps.push("--repeat 3 shows how far runs lie apart; --against URL runs another server in turns with it".into());
+        steps
+            .push("--repeat 3 shows how far runs lie apart; --against URL runs another server in turns with it".into());
     }
     steps.extend(longer(report));
     if matches!(spec.pace, Pace::Window(_)) {

@@ -223,8 +223,7 @@ impl Tally {
     /// From the beginning of the measured part to its planned end, or to the last delivery where that came later.
     fn seconds_measured(&self, shared: &Shared) -> f64 {
         let begin = shared.classes.measured_at();
-        let last =
-            self.sums().filter(|sum| sum.deliveries() > 0).map(|sum| sum.last_delivery).max();
+        let last = self.sums().filter(|sum| sum.deliveries() > 0).map(|sum| sum.last_delivery).max();
         let end = last.or_else(|| self.sums().map(|sum| sum.end).max()).unwrap_or(begin);
         let cut_short = self.stopped || self.published.as_ref().is_none_or(|published| published.ended.is_some());
         let end = if cut_short { end } else { end.max(shared.classes.end_at()) };
@@ -263,7 +262,8 @@ impl Tally {
             _ => ((0.0, 0.0), 0),
         };
         // Unpinned, its threads are wherever there is room.
-        let pinned = (!spec.cores.is_empty()).then(|| spec.cores.iter().copied().chain(spec.publisher_cores.iter().copied()).collect());
+        let pinned = (!spec.cores.is_empty())
+            .then(|| spec.cores.iter().copied().chain(spec.publisher_cores.iter().copied()).collect());
         let own = |begin: &Mark, end: &Mark| (end.own - begin.own) as f64 / (end.at - begin.at).max(1) as f64;
         GeneratorFigures {
             receivers_busy: self.per_thread_busy.iter().map(busy).collect(),
