@@ -58,7 +58,7 @@ impl Moments {
     }
 
     /// When the next publication, which is the `nth`, is due, in nanoseconds after the first could be.
-    pub fn next(&mut self, nth: u64, rate: f64) -> u64 {
+    pub fn draw(&mut self, nth: u64, rate: f64) -> u64 {
         match self.kind {
             // Computed anew for each, so that no error adds up.
             Arrivals::Even => return (nth as f64 * (1e9 / rate)) as u64,
@@ -100,7 +100,7 @@ impl Topics {
     }
 
     /// The topic of the `nth` publication.
-    pub fn next(&mut self, nth: u64) -> u32 {
+    pub fn draw(&mut self, nth: u64) -> u32 {
         if self.sums.is_empty() {
             return (nth % self.count) as u32;
         }
@@ -117,7 +117,7 @@ impl Sizes {
     }
 
     /// The next payload's size.
-    pub fn next(&mut self) -> usize {
+    pub fn draw(&mut self) -> usize {
         if self.mix.is_empty() {
             return self.usual;
         }
@@ -146,7 +146,7 @@ mod tests {
 
     fn moments(arrivals: Arrivals, seed: u64) -> Vec<u64> {
         let mut moments = Moments::new(&Spec { arrivals, seed, ..sample() });
-        (0..50_000).map(|nth| moments.next(nth, RATE)).collect()
+        (0..50_000).map(|nth| moments.draw(nth, RATE)).collect()
     }
 
     /// Mean of the gaps, and their variance as a multiple of the mean's square.
@@ -178,7 +178,7 @@ mod tests {
         let spec = Spec { topics: 100, topic_skew: 1.0, ..sample() };
         let mut topics = Topics::new(&spec);
         let mut counts = vec![0.0f64; 100];
-        (0..200_000).for_each(|nth| counts[topics.next(nth) as usize] += 1.0);
+        (0..200_000).for_each(|nth| counts[topics.draw(nth) as usize] += 1.0);
         counts.sort_by(|a, b| b.total_cmp(a));
         // The harmonic number of 100 is 5.187.
         for (rank, count) in [(1.0, counts[0]), (2.0, counts[1]), (10.0, counts[9])] {
@@ -191,7 +191,7 @@ mod tests {
     #[test]
     fn topics_without_skew_take_turns() {
         let mut topics = Topics::new(&Spec { topics: 3, ..sample() });
-        assert_eq!((0..6).map(|nth| topics.next(nth)).collect::<Vec<u32>>(), [0, 1, 2, 0, 1, 2]);
+        assert_eq!((0..6).map(|nth| topics.draw(nth)).collect::<Vec<u32>>(), [0, 1, 2, 0, 1, 2]);
     }
 
     #[test]
@@ -202,7 +202,7 @@ mod tests {
             Weighted { bytes: Bytes(65536), weight: 1.0 },
         ];
         let mut sizes = Sizes::new(&Spec { sizes, ..sample() });
-        let all: Vec<usize> = (0..100_000).map(|_| sizes.next()).collect();
+        let all: Vec<usize> = (0..100_000).map(|_| sizes.draw()).collect();
         for (size, share) in [(128, 0.9), (4096, 0.09), (65536, 0.01)] {
             let found = all.iter().filter(|one| **one == size).count() as f64 / 1e5;
             assert!((found / share - 1.0).abs() < 0.1, "{size}: {found}");

@@ -98,7 +98,7 @@ impl Plan {
         match &self.pace {
             Pace::Silent => None,
             Pace::Window(_) => Some((0, None)),
-            Pace::Rate(rate) => Some((self.moments.next(nth, rate.0), None)),
+            Pace::Rate(rate) => Some((self.moments.draw(nth, rate.0), None)),
             Pace::Bursts { rate, burst, every, length } => Some((burst_at(nth, *rate, *burst, *every, *length), None)),
             Pace::Replay { speed, .. } => {
                 let line = self.capture.as_ref()?.lines.get(nth as usize)?;
@@ -117,7 +117,7 @@ impl Iterator for Plan {
     fn next(&mut self) -> Option<Due> {
         let nth = self.next;
         self.next += 1;
-        let size = self.sizes.next();
+        let size = self.sizes.draw();
         if nth < self.warm {
             // On every topic in turn, whatever their shares are.
             let topic = (nth % self.topics) as u32;
@@ -127,7 +127,7 @@ impl Iterator for Plan {
         let at = self.measured_at + after;
         let topic = match data {
             Some(line) => self.capture.as_ref()?.lines[line as usize].topic,
-            None => self.on.next(nth),
+            None => self.on.draw(nth),
         };
         Some(Due { at, topic, data, size, number: nth as u32 }).filter(|due| due.at < self.end_at)
     }

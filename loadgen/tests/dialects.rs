@@ -20,12 +20,15 @@ use tungstenite::{
 
 const MQTT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/dialects/mqtt.toml");
 
+/// Each one's topic, and the way to it.
+type Subscribers = Vec<(Vec<u8>, Sender<Message>)>;
+
 /// A broker of MQTT 3.1.1, as far as it is needed: it takes what the standard has, and nothing else. `instead` is said to subscribers instead
 /// of the acknowledgement.
 fn broker(instead: &'static [u8]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let subscribers: Arc<Mutex<Vec<(Vec<u8>, Sender<Message>)>>> = Arc::default();
+    let subscribers: Arc<Mutex<Subscribers>> = Arc::default();
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
             let subscribers = Arc::clone(&subscribers);
@@ -36,7 +39,7 @@ fn broker(instead: &'static [u8]) -> SocketAddr {
 }
 
 #[allow(clippy::result_large_err)]
-fn client(stream: std::net::TcpStream, subscribers: &Mutex<Vec<(Vec<u8>, Sender<Message>)>>, instead: &[u8]) {
+fn client(stream: std::net::TcpStream, subscribers: &Mutex<Subscribers>, instead: &[u8]) {
     let mqtt = |request: &Request, mut response: Response| {
         assert_eq!(
             (request.uri().path(), &request.headers()["Sec-WebSocket-Protocol"]),
