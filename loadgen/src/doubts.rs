@@ -132,7 +132,7 @@ fn behind(run: &Run) -> Option<String> {
     (run.open_loop && held_up.max_ns > BEHIND_NS).then(|| {
         format!(
             "{} publications waited for the server to take earlier ones, the longest {}: so far behind the plan, what it was \
-             offered was not the --rate, and the latencies are of a queue that grew; give a lower --rate",
+             offered was not the --rate, and the latencies are of a queue that grew; give a lower --rate, or --speed",
             units::count(held_up.count),
             units::time(held_up.max_ns as f64)
         )

@@ -276,7 +276,7 @@ impl Publisher {
     fn has_room(&self, window: &Window, topic: u32) -> bool {
         let under_way = self.number_due - self.shared.flights.done();
         let Some(deliveries) = window.deliveries else { return under_way < window.publications };
-        let owed = self.owed - self.shared.flights.delivered();
+        let owed = self.owed.saturating_sub(self.shared.flights.delivered());
         let fan = u64::from(self.shared.fans[topic as usize]);
         under_way < window.publications && (owed == 0 || owed + fan <= deliveries)
     }
@@ -437,8 +437,8 @@ impl Publisher {
     }
 }
 
-/// Publishes the plan's part of one of several threads over `outlets` and sends what was found. An epoll's events do not cross threads, so the publisher
-/// is made on the thread that it works on.
+/// Publishes one thread's part of the plan over `outlets`, and sends what was found. An epoll's events do not cross
+/// threads, so the publisher is made on the thread that it works on.
 pub fn run(
     shared: Arc<Shared>,
     capture: Option<Arc<Capture>>,
