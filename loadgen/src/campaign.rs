@@ -5,23 +5,27 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context, Result, ensure};
 
 use crate::{
     cli::{Command, Options},
-    conduct::{Conduct, Conductor, Part, Solo},
+    conduct::{self, Assignment, Conduct, Conductor, Solo},
     dialect::Dialect,
     exit,
     figures::{FORMAT, Report, Run},
     machine::{self, Machine},
     merge,
+    output::terminal::print,
     schedule::Capture,
+    search::{self, Found, Next, Probe, Search},
     session::{self, Setting},
-    spec::{Pace, Spec},
-    watch::{Watcher, watcher},
+    spec::{Pace, Part, Spec},
+    thresholds::{self, Condition, Outcome},
+    units::{Rate, Span},
+    watch::{Quiet, Watcher, watcher},
 };
 
 /// A failure, and the exit code that it asks for.
@@ -55,9 +59,15 @@ pub fn run(
     let settings = |error| Failure { error, code: exit::SETTINGS, report: None };
     let (spec, capture) = resolve(command).map_err(settings)?;
     let (_, options, ..) = command.scenario().expect("a scenario, as resolved");
-    let targets = targets(options, &spec);
+    if let Some(condition) = &options.find_max {
+        search::check(condition, &spec).context("--find-max").map_err(settings)?;
+    }
+    for condition in &options.fail_if {
+        condition.check(&spec).context("--fail-if").map_err(settings)?;
+    }
+    let targets = targets(options, &spec).map_err(settings)?;
     for target in &targets {
-        let dialect = dialect(target, capture.as_deref()).map_err(settings)?;
+        let dialect = dialect(target.url, &target.spec, capture.as_deref()).map_err(settings)?;
         session::check(&target.spec, &dialect).map_err(settings)?;
     }
     prepare().map_err(settings)?;
@@ -70,21 +80,84 @@ pub fn run(
         machine: Machine::read(),
         spec: spec.clone(),
         runs: Vec::new(),
+        thresholds: Vec::new(),
+        search: None,
     };
-    let mut watcher = watcher(options.quiet || options.part.is_some());
+    let mut watcher = watcher(options.quiet);
+    if let Some(condition) = &options.find_max {
+        let searched = find_max(condition, &targets[0], options, capture, &mut report, watcher.as_mut(), stop);
+        return match searched {
+            Ok(()) => Ok(judged(report, options)),
+            Err(error) => Err(Failure { error, code: exit::COULD_NOT, report: Some(Box::new(report)) }),
+        };
+    }
     for round in 0..options.repeat {
         for target in &targets {
             if stop.load(Ordering::Relaxed) {
-                return Ok(report);
+                return Ok(judged(report, options));
             }
             watcher.begin(&format!("round {} of {}: {} {}", round + 1, options.repeat, target.label, target.url));
-            match one(target, options, capture.clone(), &report.command, watcher.as_mut(), stop) {
+            match one(target, options, capture.clone(), watcher.as_mut(), stop) {
                 Ok(run) => report.runs.push(run),
                 Err(error) => return Err(Failure { error, code: exit::COULD_NOT, report: Some(Box::new(report)) }),
             }
         }
     }
-    Ok(report)
+    Ok(judged(report, options))
+}
+
+/// Probes until the highest rate is found, and keeps its runs.
+fn find_max(
+    condition: &Condition,
+    target: &Target<'_>,
+    options: &Options,
+    capture: Option<Arc<Capture>>,
+    report: &mut Report,
+    watcher: &mut dyn Watcher,
+    stop: &Arc<AtomicBool>,
+) -> Result<()> {
+    let (quantile, asked) = (condition.quantile(), target.spec.duration);
+    let mut search = Search::new(options.rate.unwrap_or(search::FIRST), search::lowest(quantile, asked));
+    let (mut runs, mut found) = (Vec::new(), Found { condition: condition.to_string(), ..Found::default() });
+    while let (Next::Probe(rate), false) = (search.next(), stop.load(Ordering::Relaxed)) {
+        let spec = Spec {
+            pace: Pace::Rate(Rate(rate)),
+            duration: search::length(rate, quantile, asked),
+            ..target.spec.clone()
+        };
+        watcher.begin(&format!("probe {}: {} for {}", found.probes.len() + 1, Rate(rate), spec.duration));
+        let run = one(&Target { spec: spec.clone(), ..*target }, options, capture.clone(), watcher, stop)?;
+        let probe = Probe::of(rate, condition, &run);
+        watcher.begin(&format!("{}: {}", if probe.held { "held" } else { "failed" }, probe.found));
+        search.enter(rate, probe.held);
+        found.probes.push(probe);
+        runs.push((rate, spec, run));
+        pause(stop);
+    }
+    if let Next::Found(rate) = search.next() {
+        found.rate = Some(rate);
+        for (_, spec, run) in runs.into_iter().filter(|(probed, ..)| *probed == rate) {
+            report.spec = spec;
+            report.runs.push(run);
+        }
+    }
+    report.search = Some(found);
+    Ok(())
+}
+
+/// Gives a server that was asked too much the time to be done with it.
+fn pause(stop: &AtomicBool) {
+    for _ in 0..10 {
+        if !stop.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+/// With what came of the thresholds.
+fn judged(mut report: Report, options: &Options) -> Report {
+    report.thresholds = thresholds::judge(&options.fail_if, &report);
+    report
 }
 
 /// The settings of a run, and the captured file where it needs one.
@@ -92,35 +165,44 @@ fn resolve(command: &Command) -> Result<(Spec, Option<Arc<Capture>>)> {
     let (scenario, options, pace, disturbance) = command.scenario().context("this runs nothing")?;
     ensure!(options.repeat > 0, "--repeat 0: at least 1 is needed");
     ensure!(options.processes > 0, "--processes 0: at least 1 is needed");
-    let capture = match &pace {
-        Some(Pace::Replay { file, speed }) => {
-            ensure!(*speed > 0.0, "--speed {speed}: a factor above 0 is needed");
-            let longest = (options.duration.0 as f64 * speed) as u64;
-            Some(Arc::new(Capture::load(file, longest)?))
-        }
-        _ => None,
-    };
+    let capture = pace.as_ref().map_or(Ok(None), |pace| capture(pace, options.duration))?;
     let captured = capture.as_ref().map(|capture| capture.topics.len());
-    Ok((options.spec(scenario, pace, disturbance, captured)?, capture))
+    let mut spec = options.spec(scenario, pace, disturbance, captured)?;
+    if let (Some(_), Pace::Window(_)) = (&options.find_max, &spec.pace) {
+        spec.pace = Pace::Rate(search::FIRST);
+    }
+    Ok((spec, capture))
 }
 
-fn targets<'a>(options: &'a Options, spec: &Spec) -> Vec<Target<'a>> {
+/// The captured file, where that is what is published.
+fn capture(pace: &Pace, duration: Span) -> Result<Option<Arc<Capture>>> {
+    let Pace::Replay { file, speed } = pace else { return Ok(None) };
+    ensure!(*speed > 0.0, "--speed {speed}: a factor above 0 is needed");
+    let longest = (duration.0 as f64 * speed) as u64;
+    Ok(Some(Arc::new(Capture::load(file, longest)?)))
+}
+
+fn targets<'a>(options: &'a Options, spec: &Spec) -> Result<Vec<Target<'a>>> {
     let mut targets = vec![Target { label: "A", url: &options.url, spec: spec.clone() }];
     if let Some(url) = &options.against {
-        let dialect = options.settings(options.against_protocol.unwrap_or(options.protocol));
+        ensure!(
+            options.publish_url.is_some() == options.against_publish_url.is_some(),
+            "--publish-url is of the first server and --against-publish-url of the second: give both or none"
+        );
+        let protocol = options.against_protocol.unwrap_or(options.protocol);
+        let dialect = options.settings(protocol, options.against_publish_url.as_ref())?;
         let spec = Spec { server_pid: options.against_pid, server_metrics: None, dialect, ..spec.clone() };
         targets.push(Target { label: "B", url, spec });
     }
-    targets
+    Ok(targets)
 }
 
-fn dialect(target: &Target<'_>, capture: Option<&Capture>) -> Result<Dialect> {
-    let spec = &target.spec;
+fn dialect(url: &str, spec: &Spec, capture: Option<&Capture>) -> Result<Dialect> {
     let topics = match capture {
         Some(capture) => capture.topics.clone(),
         None => (0..spec.topics).map(|nth| spec.dialect.topic.replace("{n}", &nth.to_string())).collect(),
     };
-    Dialect::new(target.url, spec.dialect.clone(), spec.form, topics)
+    Dialect::new(url, spec.dialect.clone(), spec.form, topics)
 }
 
 /// One run, in as many processes as were asked for.
@@ -128,20 +210,16 @@ fn one(
     target: &Target<'_>,
     options: &Options,
     capture: Option<Arc<Capture>>,
-    arguments: &[String],
     watcher: &mut dyn Watcher,
     stop: &Arc<AtomicBool>,
 ) -> Result<Run> {
     let spec = &target.spec;
-    let number = options.run_number.unwrap_or_else(|| fastrand::u32(1..));
-    let setting = Setting { dialect: dialect(target, capture.as_deref())?, capture, run: number };
+    let setting = Setting { dialect: dialect(target.url, spec, capture.as_deref())?, capture, run: fastrand::u32(1..) };
     let mut go = |conduct: &mut dyn Conduct| session::run(spec, setting.clone(), target.label, conduct, watcher, stop);
-    let mut run = match (options.part, spec.part.of) {
-        (Some(_), _) => go(&mut Part::new(std::io::stdin().lock()))?,
-        (None, 1) => go(&mut Solo)?,
-        (None, parts) => {
-            let child = child_arguments(arguments, &options.url, target, number);
-            let mut conductor = Conductor::start(&child, parts)?;
+    let mut run = match spec.part.of {
+        1 => go(&mut Solo)?,
+        _ => {
+            let mut conductor = Conductor::start(&assignments(target, setting.run))?;
             let run = go(&mut conductor)?;
             merge::with_parts(run, &conductor.results()?)?
         }
@@ -152,42 +230,60 @@ fn one(
     Ok(run)
 }
 
-/// The command line for another process of the same run: without what only the first does.
-fn child_arguments(arguments: &[String], first: &str, target: &Target<'_>, number: u32) -> Vec<String> {
-    const FIRST_ONLY: [&str; 9] =
-        ["--json", "--hgrm", "--hlog", "--report", "--repeat", "--against", "--against-pid", "--server-pid", "--name"];
-    let mut kept = Vec::new();
-    let mut rest = arguments.iter().skip(1);
-    while let Some(argument) = rest.next() {
-        match FIRST_ONLY.iter().find(|&&name| argument == name || argument.starts_with(&format!("{name}="))) {
-            Some(&name) if argument == name => drop(rest.next()),
-            Some(_) => {}
-            None => kept.push(argument.clone()),
-        }
-    }
-    if let Some(url) = kept.iter_mut().find(|argument| *argument == first) {
-        *url = target.url.to_owned();
-    }
-    kept.push(format!("--run-number={number}"));
-    kept
+/// What the other processes of a run are to do: the same against the same server, but to look at it.
+fn assignments(target: &Target<'_>, run: u32) -> Vec<Assignment> {
+    let spec = Spec { server_pid: None, server_metrics: None, ..target.spec.clone() };
+    let of = spec.part.of;
+    let assignment = |index| Assignment {
+        url: target.url.to_owned(),
+        label: target.label.to_owned(),
+        run,
+        spec: Spec { part: Part { index, of }, ..spec.clone() },
+    };
+    (1..of).map(assignment).collect()
+}
+
+/// Does what another process of the same run says on standard input, and tells it the result in one line.
+///
+/// # Errors
+/// Nobody says anything, or the run could not be made.
+pub fn part(stop: &Arc<AtomicBool>) -> Result<()> {
+    let (Assignment { url, label, run, spec }, mut conduct) = conduct::Part::assigned(std::io::stdin().lock())?;
+    let capture = capture(&spec.pace, spec.duration)?;
+    let setting = Setting { dialect: dialect(&url, &spec, capture.as_deref())?, capture, run };
+    let run = session::run(&spec, setting, &label, &mut conduct, &mut Quiet, stop)?;
+    print(&format!("{}\n", serde_json::to_string(&run)?))
 }
 
 /// The exit code of a whole session.
 pub fn exit_code(report: &Report) -> u8 {
-    report.runs.iter().map(Run::exit).fold(exit::FINE, exit::worse)
+    let nothing = report.search.as_ref().is_some_and(|found| found.rate.is_none());
+    let doubts = report.search.as_ref().is_some_and(|found| !found.doubts().is_empty());
+    let kept = match () {
+        () if nothing || report.thresholds.iter().any(Outcome::fails) => exit::THRESHOLDS,
+        () if doubts => exit::DOUBTS,
+        () => exit::FINE,
+    };
+    report.runs.iter().map(Run::exit).fold(kept, exit::worse)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::tests::sample;
+    use crate::{dialect::Protocol, spec::tests::sample};
 
     #[test]
-    fn a_further_process_writes_nothing_and_knows_its_run() {
-        let text = "loadgen fanout ws://a:1 --json x.json --subs 9 --repeat=3 --against ws://b:1 --rate 5/s";
-        let arguments: Vec<String> = text.split(' ').map(str::to_owned).collect();
-        let target = Target { label: "B", url: "ws://b:1", spec: sample() };
-        let child = child_arguments(&arguments, "ws://a:1", &target, 7).join(" ");
-        assert_eq!(child, "fanout ws://b:1 --subs 9 --rate 5/s --run-number=7");
+    fn a_further_process_does_what_its_target_asks_for_and_leaves_the_server_to_the_first() {
+        let mut spec = Spec { part: Part { index: 0, of: 3 }, server_pid: Some(7), ..sample() };
+        spec.dialect.protocol = Protocol::Generic;
+        spec.server_metrics = Some("http://b:1/metrics".into());
+        let given = assignments(&Target { label: "B", url: "ws://b:1", spec }, 9);
+        let parts: Vec<(usize, usize)> = given.iter().map(|one| (one.spec.part.index, one.spec.part.of)).collect();
+        assert_eq!(parts, [(1, 3), (2, 3)]);
+        for one in given {
+            assert_eq!((one.url.as_str(), one.label.as_str(), one.run), ("ws://b:1", "B", 9));
+            assert_eq!((one.spec.dialect.protocol, one.spec.server_pid), (Protocol::Generic, None));
+            assert_eq!(one.spec.server_metrics, None);
+        }
     }
 }

@@ -20,6 +20,11 @@ pub fn thread_cpu() -> u64 {
     nanoseconds(clock_gettime(ClockId::ThreadCPUTime))
 }
 
+/// The same of the whole process, with all threads that it has had.
+pub fn process_cpu() -> u64 {
+    nanoseconds(clock_gettime(ClockId::ProcessCPUTime))
+}
+
 /// The wait until `due`, as a timeout of a system call; zero when it has passed.
 pub fn until(due: u64) -> Timespec {
     let left = due.saturating_sub(now());

@@ -1,8 +1,9 @@
 //! Conducting: how one or several processes of a run agree when it starts and what was published.
 //!
 //! Alone, there is nothing to agree on. With `--processes`, part 0 publishes and conducts: it starts the others as
-//! children, which say one line when their subscribers are up, hear the moment of the start on their standard input,
-//! and at the end the last number of each topic, so that they too know what is missing.
+//! children, which hear on their standard input what they are to do, all of it resolved; say one line when their
+//! subscribers are up; hear the moment of the start, and at the end the last number of each topic, so that they too
+//! know what is missing.
 
 use std::{
     io::{BufRead, BufReader, Lines, Write},
@@ -10,11 +11,25 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
 
-use crate::{clock, output::terminal::print};
+use crate::{clock, output::terminal::print, spec::Spec};
 
 /// Time between the agreement to start and the start.
 const LEAD_NS: u64 = 100_000_000;
+
+/// What a further process of a run is to do.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Assignment {
+    /// The server.
+    pub url: String,
+    /// Which target of the session that is.
+    pub label: String,
+    /// The run's number, which payloads carry.
+    pub run: u32,
+    /// All settings, with the part that it is.
+    pub spec: Spec,
+}
 
 /// Agrees with whoever else takes part.
 pub trait Conduct {
@@ -49,22 +64,23 @@ struct PartProcess {
 }
 
 impl Conductor {
-    /// Starts this very program again, once per further part, with `--part` added to `arguments`.
-    pub fn start(arguments: &[String], parts: usize) -> Result<Self> {
+    /// Starts this very program again, once for each assignment.
+    pub fn start(assignments: &[Assignment]) -> Result<Self> {
         let program = std::env::current_exe().context("looking for this program")?;
-        let start = |index: usize| -> Result<PartProcess> {
+        let start = |assignment: &Assignment| -> Result<PartProcess> {
             let mut child = Command::new(&program)
-                .args(arguments)
-                .arg(format!("--part={index}/{parts}"))
+                .arg("part")
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .spawn()
                 .context("starting a further process")?;
             let say = child.stdin.take().context("a child without standard input")?;
             let hear = BufReader::new(child.stdout.take().context("a child without standard output")?).lines();
-            Ok(PartProcess { child, say, hear })
+            let mut part = PartProcess { child, say, hear };
+            part.tell(&serde_json::to_string(assignment)?)?;
+            Ok(part)
         };
-        Ok(Self { parts: (1..parts).map(start).collect::<Result<_>>()? })
+        Ok(Self { parts: assignments.iter().map(start).collect::<Result<_>>()? })
     }
 
     /// Waits for the results of all parts: one line of JSON each.
@@ -127,9 +143,14 @@ pub struct Part<R> {
 }
 
 impl<R: BufRead> Part<R> {
-    /// Hears the conductor on `hear`, and speaks on standard output.
-    pub fn new(hear: R) -> Self {
-        Self { hear: hear.lines() }
+    /// Hears the conductor on `hear`, and first what it is to do; speaks on standard output.
+    ///
+    /// # Errors
+    /// Nobody is there, or what it says is no assignment.
+    pub fn assigned(hear: R) -> Result<(Assignment, Self)> {
+        let mut part = Self { hear: hear.lines() };
+        let assignment = serde_json::from_str(&part.line()?).context("reading what this process is to do")?;
+        Ok((assignment, part))
     }
 
     fn line(&mut self) -> Result<String> {
@@ -158,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_part_hears_the_start_and_what_was_published() {
-        let mut part = Part::new(&b"12345\n7 9\n"[..]);
+        let mut part = Part { hear: BufRead::lines(&b"12345\n7 9\n"[..]) };
         assert_eq!(part.ready().unwrap(), 12345);
         let mut last = [0, 0];
         part.published(&mut last).unwrap();

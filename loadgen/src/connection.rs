@@ -37,6 +37,8 @@ pub struct Connection {
     pub stalled: bool,
     /// The first of its topics.
     pub first_topic: usize,
+    /// The step that it waits in, while it is subscribing.
+    pub step: usize,
     /// When setting it up was due, on the monotonic clock.
     pub begun: u64,
     /// What it has received.
@@ -62,6 +64,7 @@ impl Connection {
             returned: false,
             stalled: false,
             first_topic,
+            step: 0,
             begun: 0,
             ledger,
             partial: Vec::new(),

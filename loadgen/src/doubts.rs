@@ -3,10 +3,9 @@
 //! Each doubt is one sentence with what was measured and what would help. They are printed before the figures and make
 //! the exit code 3. What only explains a figure is a note and changes nothing.
 
-use std::collections::BTreeSet;
-
 use crate::{
     figures::{GeneratorFigures, Run},
+    machine::CoreWork,
     server::ServerFigures,
     units,
 };
@@ -14,15 +13,15 @@ use crate::{
 /// A receiving thread that is busy for more than this has no reserve: its own queueing is in the figures.
 const BUSY: f64 = 0.90;
 
-/// A server with less than this to spare was itself the limit.
-const SERVER_BUSY: f64 = 0.95;
-
 /// One publication in a hundred sent later than this is more than a timer's inaccuracy: waking a sleeping thread takes
 /// some 50 us on a virtual machine.
 const SLIP_NS: u64 = 1_000_000;
 
 /// A publication sent this late was held up by more than the scheduler.
 const SLIP_WORST_NS: u64 = 20_000_000;
+
+/// Publications that the server took so late were not the load that was asked for.
+const BEHIND_NS: u64 = 1_000_000_000;
 
 /// Unread bytes that amount to this much traffic mean that reading lags behind.
 const BACKLOG_SECONDS: f64 = 0.02;
@@ -33,24 +32,20 @@ const STEAL: f64 = 0.02;
 /// A reading of the clock that costs more is not served from memory.
 const CLOCK_READ_NS: f64 = 200.0;
 
-/// What is known beside the figures.
-pub struct Circumstances {
-    /// Share of each pinned core's time that went to neither this generator nor idleness, with the core's number.
-    pub foreign_work: Vec<(usize, f64)>,
-    /// Whether the machine as a whole had any time left.
-    pub machine_busy: f64,
-}
-
 /// What speaks against the figures of `run`.
-pub fn of(run: &Run, around: &Circumstances) -> Vec<String> {
+pub fn of(run: &Run) -> Vec<String> {
     let mut doubts = Vec::new();
     let generator = &run.generator;
+    if run.stopped {
+        doubts.push("the run was stopped before its end".into());
+    }
     doubts.extend(saturated(generator, run.server.as_ref()));
     if run.open_loop {
         doubts.extend(slipped(generator));
+        doubts.extend(behind(run));
         doubts.extend(backlogged(run));
     }
-    doubts.extend(shared_cores(generator, run.server.as_ref(), around));
+    doubts.extend(shared_cores(generator, run.server.as_ref()));
     doubts.extend(clock(run));
     if generator.steal > STEAL {
         let share = generator.steal * 100.0;
@@ -64,7 +59,7 @@ fn saturated(generator: &GeneratorFigures, server: Option<&ServerFigures>) -> Op
     let busy = busiest * 100.0;
     match server {
         _ if busiest < BUSY => None,
-        Some(server) if server.cores_busy >= SERVER_BUSY => None,
+        Some(server) if server.is_saturated() => None,
         Some(server) => Some(format!(
             "the generator was the saturated side: its busiest thread worked {busy:.0} % of the time, the server {:.2} \
              cores' worth; give it more --threads and --cores",
@@ -80,7 +75,7 @@ fn saturated(generator: &GeneratorFigures, server: Option<&ServerFigures>) -> Op
 /// Which side had no more to give: the figures are that side's.
 pub fn saturated_side(run: &Run) -> &'static str {
     let busiest = run.generator.receivers_busy.iter().copied().fold(run.generator.publisher_busy, f64::max);
-    let server = run.server.as_ref().is_some_and(|server| server.cores_busy >= SERVER_BUSY);
+    let server = run.server.as_ref().is_some_and(ServerFigures::is_saturated);
     match (server, busiest >= BUSY) {
         (true, true) => "both",
         (true, false) => "server",
@@ -94,14 +89,14 @@ pub fn notes(run: &Run) -> Vec<String> {
     let mut notes = Vec::new();
     let busiest = run.generator.receivers_busy.iter().copied().fold(0.0, f64::max);
     match &run.server {
-        Some(server) if busiest >= BUSY && server.cores_busy >= SERVER_BUSY => notes.push(format!(
+        Some(server) if busiest >= BUSY && server.is_saturated() => notes.push(format!(
             "both sides were saturated: the server used {:.2} cores, the busiest receiving thread {:.0} % of one",
             server.cores_busy,
             busiest * 100.0
         )),
         _ => {}
     }
-    if run.generator.held_up.count > 0 {
+    if run.generator.held_up.count > 0 && behind(run).is_none() {
         notes.push(format!(
             "{} publications waited for the server to take earlier ones, the longest {}; it is part of their latency",
             units::count(run.generator.held_up.count),
@@ -132,6 +127,18 @@ fn slipped(generator: &GeneratorFigures) -> Option<String> {
     })
 }
 
+fn behind(run: &Run) -> Option<String> {
+    let held_up = &run.generator.held_up;
+    (run.open_loop && held_up.max_ns > BEHIND_NS).then(|| {
+        format!(
+            "{} publications waited for the server to take earlier ones, the longest {}: so far behind the plan, what it was \
+             offered was not the --rate, and the latencies are of a queue that grew; give a lower --rate, or --speed",
+            units::count(held_up.count),
+            units::time(held_up.max_ns as f64)
+        )
+    })
+}
+
 fn backlogged(run: &Run) -> Option<String> {
     let seconds = run.generator.backlog_bytes as f64 / run.bytes_per_s().max(1.0);
     (seconds > BACKLOG_SECONDS && run.bytes > 0).then(|| {
@@ -143,30 +150,43 @@ fn backlogged(run: &Run) -> Option<String> {
     })
 }
 
-fn shared_cores(generator: &GeneratorFigures, server: Option<&ServerFigures>, around: &Circumstances) -> Vec<String> {
-    /// Others' work on our core that is more than the kernel's housekeeping.
-    const FOREIGN: f64 = 0.10;
+fn shared_cores(generator: &GeneratorFigures, server: Option<&ServerFigures>) -> Vec<String> {
     let mut doubts = Vec::new();
     if let Some(server) = server {
-        let theirs: BTreeSet<usize> = server.cores.iter().copied().collect();
-        let common: Vec<usize> = generator.cores.iter().copied().filter(|core| theirs.contains(core)).collect();
+        let common: Vec<usize> = generator.cores.iter().copied().filter(|core| server.cores.contains(core)).collect();
         if !common.is_empty() {
             doubts.push(format!(
                 "server and generator may both run on cores {common:?}: pin the server (taskset) and give the generator \
                  others with --cores"
             ));
         }
-    } else if around.machine_busy > 0.97 {
-        let busy = around.machine_busy * 100.0;
+        if let Some(work) = server.work.as_ref().filter(|_| server.waited.is_none_or(|waited| waited > WAITED)) {
+            doubts.extend(shared(work, "the server"));
+        }
+    } else if generator.machine_busy > 0.97 {
+        let busy = generator.machine_busy * 100.0;
         doubts.push(format!("the whole machine was busy for {busy:.0} % of the time: somebody waited for a core"));
     }
-    for &(core, share) in &around.foreign_work {
-        if share > FOREIGN {
-            let share = share * 100.0;
-            doubts.push(format!("core {core} was shared: {share:.0} % of its time went to others than the generator"));
-        }
-    }
+    doubts.extend(generator.work.as_ref().and_then(|work| shared(work, "the generator")));
     doubts
+}
+
+/// Others' work on a core that is more than the kernel's housekeeping; and of each further core.
+const FOREIGN: (f64, f64) = (0.10, 0.03);
+
+/// Others' work on a server's core counts as such only where the server has waited for the core so much: kernels that keep the time of
+/// interrupts apart don't charge a server with its own traffic's.
+const WAITED: f64 = 0.01;
+
+fn shared(work: &CoreWork, whose: &str) -> Option<String> {
+    let most = FOREIGN.0 + FOREIGN.1 * work.cores.len().saturating_sub(1) as f64;
+    let (cores, foreign) = (&work.cores, work.foreign());
+    (foreign > most).then(|| {
+        format!(
+            "cores {cores:?} were shared: {foreign:.2} cores' worth of their time went to others than {whose}; stop those, or give \
+             it cores of its own"
+        )
+    })
 }
 
 fn clock(run: &Run) -> Vec<String> {

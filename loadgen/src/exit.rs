@@ -11,9 +11,12 @@ pub const DOUBTS: u8 = 3;
 /// The run could not be made or not be finished.
 pub const COULD_NOT: u8 = 4;
 
+/// Figures did not keep to what was asked of them.
+pub const THRESHOLDS: u8 = 5;
+
 /// The code that stands for both of two runs.
 pub fn worse(a: u8, b: u8) -> u8 {
-    const BY_SEVERITY: [u8; 5] = [COULD_NOT, SETTINGS, FAULTS, DOUBTS, FINE];
+    const BY_SEVERITY: [u8; 6] = [COULD_NOT, SETTINGS, FAULTS, THRESHOLDS, DOUBTS, FINE];
     BY_SEVERITY.into_iter().find(|&code| code == a || code == b).unwrap_or(COULD_NOT)
 }
 
@@ -26,5 +29,6 @@ mod tests {
         assert_eq!(worse(DOUBTS, FAULTS), FAULTS);
         assert_eq!(worse(FAULTS, COULD_NOT), COULD_NOT);
         assert_eq!(worse(FINE, DOUBTS), DOUBTS);
+        assert_eq!((worse(DOUBTS, THRESHOLDS), worse(THRESHOLDS, FAULTS)), (THRESHOLDS, FAULTS));
     }
 }

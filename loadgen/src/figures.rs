@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::Quality,
-    machine::Machine,
+    machine::{CoreWork, Machine},
     meter::{Checks, Times},
+    search::Found,
     server::ServerFigures,
     spec::Spec,
+    thresholds::Outcome,
 };
 
 /// A result file: one session, with all of its runs.
@@ -35,6 +37,12 @@ pub struct Report {
     pub spec: Spec,
     /// In the order in which they ran.
     pub runs: Vec<Run>,
+    /// What came of `--fail-if`.
+    #[serde(default)]
+    pub thresholds: Vec<Outcome>,
+    /// What came of `--find-max`. The runs are then those at the rate that was found.
+    #[serde(default)]
+    pub search: Option<Found>,
 }
 
 /// The current [`Report::format`].
@@ -55,6 +63,9 @@ pub struct Run {
     pub faults: Vec<String>,
     /// Why it ended early.
     pub ended: Option<String>,
+    /// It was stopped from outside.
+    #[serde(default)]
+    pub stopped: bool,
     /// What else a reader should know.
     pub notes: Vec<String>,
     /// Whether publications were due at planned moments, so that latencies mean something.
@@ -79,7 +90,7 @@ pub struct Run {
     pub spread_unknown: u64,
     /// From the planned moment of connecting to being subscribed.
     pub joins: Distribution,
-    /// The same for those who came back.
+    /// The same for those who came back, or came late.
     pub rejoins: Distribution,
     /// What was verified, and what was found.
     pub checks: Checks,
@@ -96,6 +107,9 @@ pub struct Run {
 pub struct ClassFigures {
     /// What it is called.
     pub label: String,
+    /// Publications of it. In results of versions that didn't count them so, 0.
+    #[serde(default)]
+    pub publications: u64,
     /// From the planned moment of sending to receipt.
     pub latency: Distribution,
     /// From the actual moment of sending to receipt.
@@ -127,6 +141,12 @@ pub struct GeneratorFigures {
     pub clock: Quality,
     /// Share of the machine's time that the host took.
     pub steal: f64,
+    /// Share of the machine's time that somebody used.
+    #[serde(default)]
+    pub machine_busy: f64,
+    /// What was done on the cores that it is pinned to, by whomever; none where it is pinned to none.
+    #[serde(default)]
+    pub work: Option<CoreWork>,
 }
 
 /// One second.
@@ -138,6 +158,9 @@ pub struct IntervalFigures {
     pub seconds: f64,
     /// Deliveries.
     pub deliveries: u64,
+    /// Publications that were made meanwhile.
+    #[serde(default)]
+    pub publications: u64,
     /// Bytes read.
     pub bytes: u64,
     /// Connections that came up.
@@ -185,9 +208,9 @@ impl Distribution {
         times.map_err(|error| anyhow::anyhow!("a stored histogram cannot be read: {error}"))
     }
 
-    /// The columns of a table: median, tails, worst, mean.
-    pub fn columns(&self) -> [u64; 7] {
-        [self.p50_ns, self.p90_ns, self.p99_ns, self.p999_ns, self.p9999_ns, self.max_ns, self.mean_ns as u64]
+    /// The percentiles of [`crate::samples::QUANTILES`].
+    pub fn percentiles(&self) -> [u64; 5] {
+        [self.p50_ns, self.p90_ns, self.p99_ns, self.p999_ns, self.p9999_ns]
     }
 }
 
@@ -226,6 +249,11 @@ impl Run {
             crate::meter::add(&mut sum, &class.latency.times()?);
         }
         Ok(sum)
+    }
+
+    /// Publications of a class.
+    pub fn publications_of(&self, class: &ClassFigures) -> u64 {
+        if self.classes.len() == 1 { self.publications } else { class.publications }
     }
 
     /// The exit code that this run alone asks for; see [`crate::exit`].

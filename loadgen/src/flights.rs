@@ -3,7 +3,8 @@
 //! A fixed ring, shared by the publisher and all receiving threads. A thread counts its own subscribers down privately
 //! and comes here once per publication, when its last one is reached; so the ring costs an atomic operation per thread
 //! and publication, nothing per delivery. From it come the spread between the first and the last subscriber, and the
-//! window of throughput runs: how many publications are not yet delivered to everybody.
+//! window of throughput runs: how many publications are not yet delivered to everybody. A rolling window counts deliveries
+//! instead, which costs an atomic operation for each read.
 //!
 //! When more publications are under way than the ring holds, the oldest is given up: its spread is not measured, and
 //! that is counted. A window is never larger than half the ring, so there nothing is given up.
@@ -19,8 +20,10 @@ use crate::socket::Waker;
 pub struct Flights {
     slots: Box<[Flight]>,
     done: AtomicU64,
+    delivered: AtomicU64,
     given_up: AtomicU64,
-    wake_at: AtomicU64,
+    wake_at_done: AtomicU64,
+    wake_at_delivered: AtomicU64,
     sleeping: AtomicBool,
     /// Wakes the publisher when it waits for room in its window.
     pub waker: Waker,
@@ -36,6 +39,15 @@ struct Flight {
     last: AtomicU64,
 }
 
+/// What a publisher waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// So many publications are delivered to everybody.
+    Done(u64),
+    /// So many deliveries have come.
+    Delivered(u64),
+}
+
 /// No number: the slot holds no flight.
 const NONE: u32 = u32::MAX;
 
@@ -49,8 +61,10 @@ impl Flights {
         Ok(Self {
             slots,
             done: AtomicU64::new(0),
+            delivered: AtomicU64::new(0),
             given_up: AtomicU64::new(0),
-            wake_at: AtomicU64::new(u64::MAX),
+            wake_at_done: AtomicU64::new(u64::MAX),
+            wake_at_delivered: AtomicU64::new(u64::MAX),
             sleeping: AtomicBool::new(false),
             waker: Waker::new()?,
         })
@@ -100,7 +114,22 @@ impl Flights {
     fn land(&self) {
         // SeqCst, like `sleep`: either the publisher sees this landing before it sleeps, or this sees that it sleeps.
         let done = self.done.fetch_add(1, Ordering::SeqCst) + 1;
-        if done >= self.wake_at.load(Ordering::SeqCst) && self.sleeping.swap(false, Ordering::SeqCst) {
+        if done >= self.wake_at_done.load(Ordering::SeqCst) {
+            self.wake();
+        }
+    }
+
+    /// A receiver: so many deliveries have come to subscribers that are waited for. Only a rolling window needs it.
+    pub fn deliver(&self, count: u64) {
+        // SeqCst, like `sleep`, for the same reason.
+        let delivered = self.delivered.fetch_add(count, Ordering::SeqCst) + count;
+        if delivered >= self.wake_at_delivered.load(Ordering::SeqCst) {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        if self.sleeping.swap(false, Ordering::SeqCst) {
             self.waker.wake();
         }
     }
@@ -110,11 +139,21 @@ impl Flights {
         self.done.load(Ordering::SeqCst)
     }
 
-    /// The publisher is about to wait until so many are done; false when they already are.
-    pub fn sleep(&self, until_done: u64) -> bool {
-        self.wake_at.store(until_done, Ordering::SeqCst);
+    /// Deliveries that have come, as far as receivers tell.
+    pub fn delivered(&self) -> u64 {
+        self.delivered.load(Ordering::SeqCst)
+    }
+
+    /// The publisher is about to wait; false when what it waits for is already there.
+    pub fn sleep(&self, until: Until) -> bool {
+        let (done, delivered) = match until {
+            Until::Done(done) => (done, u64::MAX),
+            Until::Delivered(delivered) => (u64::MAX, delivered),
+        };
+        self.wake_at_done.store(done, Ordering::SeqCst);
+        self.wake_at_delivered.store(delivered, Ordering::SeqCst);
         self.sleeping.store(true, Ordering::SeqCst);
-        let asleep = self.done() < until_done;
+        let asleep = self.done() < done && self.delivered() < delivered;
         if !asleep {
             self.sleeping.store(false, Ordering::SeqCst);
         }
@@ -159,12 +198,25 @@ mod tests {
         let flights = Flights::new(4).unwrap();
         flights.depart(0, 1);
         flights.depart(1, 1);
-        assert!(flights.sleep(2));
+        assert!(flights.sleep(Until::Done(2)));
+        flights.deliver(1_000);
         flights.arrive(0, 1, 1);
         assert!(flights.sleeping.load(Ordering::SeqCst));
         flights.arrive(1, 1, 1);
         assert!(!flights.sleeping.load(Ordering::SeqCst));
-        assert!(!flights.sleep(2));
+        assert!(!flights.sleep(Until::Done(2)));
+    }
+
+    #[test]
+    fn a_publisher_that_waits_for_deliveries_is_woken_by_the_last_of_them() {
+        let flights = Flights::new(4).unwrap();
+        flights.depart(0, 1);
+        assert!(flights.sleep(Until::Delivered(5)));
+        flights.deliver(4);
+        flights.arrive(0, 1, 1);
+        assert!(flights.sleeping.load(Ordering::SeqCst));
+        flights.deliver(1);
+        assert!(!flights.sleeping.load(Ordering::SeqCst) && !flights.sleep(Until::Delivered(5)));
     }
 
     #[test]

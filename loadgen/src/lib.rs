@@ -2,6 +2,7 @@
 
 pub mod campaign;
 pub mod ceiling;
+pub mod chance;
 pub mod cli;
 pub mod clock;
 pub mod conduct;
@@ -23,7 +24,9 @@ pub mod meter;
 pub mod output;
 pub mod publisher;
 pub mod receiver;
+pub mod samples;
 pub mod schedule;
+pub mod search;
 pub mod server;
 pub mod session;
 pub mod shared;
@@ -31,5 +34,6 @@ pub mod socket;
 pub mod spec;
 pub mod stamp;
 pub mod target;
+pub mod thresholds;
 pub mod units;
 pub mod watch;

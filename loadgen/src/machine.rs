@@ -1,6 +1,6 @@
 //! What a result was measured on: machine, kernel, versions; and what the whole machine did meanwhile.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Result, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -78,17 +78,24 @@ pub struct Ticks {
 }
 
 impl Ticks {
-    /// Of the whole machine (`cpu`), or of one core (`cpu3`).
-    pub fn read(name: &str) -> Self {
-        let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
-        Self::parse(&stat, name).unwrap_or_default()
+    /// Of the whole machine, and of each of its cores by number.
+    pub fn read() -> (Self, BTreeMap<usize, Self>) {
+        Self::parse(&fs::read_to_string("/proc/stat").unwrap_or_default())
     }
 
-    fn parse(stat: &str, name: &str) -> Option<Self> {
-        let line = stat.lines().find(|line| line.split(' ').next() == Some(name))?;
-        let ticks: Vec<u64> = line.split_whitespace().skip(1).filter_map(|field| field.parse().ok()).collect();
-        let at = |nth: usize| ticks.get(nth).copied().unwrap_or(0);
-        Some(Self { busy: at(0) + at(1) + at(2) + at(5) + at(6), idle: at(3) + at(4), steal: at(7) })
+    fn parse(stat: &str) -> (Self, BTreeMap<usize, Self>) {
+        let (mut whole, mut cores) = (Self::default(), BTreeMap::new());
+        for line in stat.lines() {
+            let Some((name, rest)) = line.strip_prefix("cpu").and_then(|rest| rest.split_once(' ')) else { continue };
+            let ticks: Vec<u64> = rest.split_whitespace().filter_map(|field| field.parse().ok()).collect();
+            let at = |nth: usize| ticks.get(nth).copied().unwrap_or(0);
+            let ticks = Self { busy: at(0) + at(1) + at(2) + at(5) + at(6), idle: at(3) + at(4), steal: at(7) };
+            match name.parse() {
+                Ok(core) => drop(cores.insert(core, ticks)),
+                Err(_) => whole = ticks,
+            }
+        }
+        (whole, cores)
     }
 
     /// What passed since `earlier`.
@@ -104,6 +111,24 @@ impl Ticks {
     pub fn shares(self) -> (f64, f64) {
         let all = (self.busy + self.idle + self.steal).max(1) as f64;
         (self.busy as f64 / all, self.steal as f64 / all)
+    }
+}
+
+/// What was done on some cores, in cores' worth of time.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct CoreWork {
+    /// Which.
+    pub cores: Vec<usize>,
+    /// By anybody.
+    pub busy: f64,
+    /// By whom they are meant for.
+    pub own: f64,
+}
+
+impl CoreWork {
+    /// By others.
+    pub fn foreign(&self) -> f64 {
+        (self.busy - self.own).max(0.0)
     }
 }
 
@@ -134,9 +159,9 @@ mod tests {
     #[test]
     fn ticks_are_read_per_core() {
         let stat = "cpu  10 1 5 80 4 1 3 2 0 0\ncpu0 1 2 3 4 5 6 7 8 0 0\n";
-        assert_eq!(Ticks::parse(stat, "cpu"), Some(Ticks { busy: 20, idle: 84, steal: 2 }));
-        assert_eq!(Ticks::parse(stat, "cpu0"), Some(Ticks { busy: 19, idle: 9, steal: 8 }));
-        assert_eq!(Ticks::parse(stat, "cpu1"), None);
+        let (whole, cores) = Ticks::parse(stat);
+        assert_eq!(whole, Ticks { busy: 20, idle: 84, steal: 2 });
+        assert_eq!(cores, BTreeMap::from([(0, Ticks { busy: 19, idle: 9, steal: 8 })]));
     }
 
     #[test]

@@ -31,6 +31,7 @@ fn main() -> ExitCode {
             told(output::merged(&merge.files, merge.json.as_deref()).and_then(|text| print(&text)))
         }
         Command::Ceiling(ceiling) => told(loadgen::ceiling::serve(ceiling.listen)),
+        Command::Part => told(campaign::part(&stopped_by_signals())),
         scenario => run(scenario),
     };
     ExitCode::from(code)
@@ -38,12 +39,7 @@ fn main() -> ExitCode {
 
 /// Runs a scenario, and tells what came of it also where it failed.
 fn run(command: &Command) -> u8 {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in signals::heeded(&[signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM]) {
-        // A second signal ends the process at once, for a run that does not come to its end.
-        let _ = signal_hook::flag::register_conditional_default(signal, Arc::clone(&stop));
-        let _ = signal_hook::flag::register(signal, Arc::clone(&stop));
-    }
+    let stop = stopped_by_signals();
     // Opened before the run, which may take an hour.
     let mut files = Files::default();
     let open = || output::open(command).map(|opened| files = opened);
@@ -57,6 +53,16 @@ fn run(command: &Command) -> u8 {
             }
         }
     }
+}
+
+/// Set by the first signal that asks to end. A second ends the process at once, for a run that does not come to its end.
+fn stopped_by_signals() -> Arc<AtomicBool> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in signals::heeded(&[signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM]) {
+        let _ = signal_hook::flag::register_conditional_default(signal, Arc::clone(&stop));
+        let _ = signal_hook::flag::register(signal, Arc::clone(&stop));
+    }
+    stop
 }
 
 fn finish(command: &Command, files: Files, report: &Report, code: u8) -> u8 {

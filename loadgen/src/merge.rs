@@ -3,24 +3,29 @@
 //! Nothing is averaged: counts add up, histograms add bucket by bucket, so every percentile of the sum is what one
 //! process would have measured.
 
-use std::{fs, io::Read, path::PathBuf};
+use std::{collections::BTreeSet, fs, io::Read, path::PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use flate2::read::GzDecoder;
 
 use crate::{
+    doubts,
     figures::{Distribution, IntervalFigures, Report, Run},
+    machine::CoreWork,
     meter::add,
 };
 
-/// Adds the results of further parts, one JSON text each, to the first part's.
+/// Adds the results of further parts, one JSON text each, to the first part's. What speaks against the sum is said of the sum: a part
+/// knows neither the server's side nor what the others did on the cores that they share.
 pub fn with_parts(mut first: Run, parts: &[String]) -> Result<Run> {
-    if first.spread.count > 0 {
-        first.notes.push("first to last subscriber: of those of the first process".into());
-    }
     for text in parts {
         let part: Run = serde_json::from_str(text).context("reading the result of a part")?;
         absorb(&mut first, &part)?;
+    }
+    first.doubts = doubts::of(&first);
+    first.notes = doubts::notes(&first);
+    if first.spread.count > 0 {
+        first.notes.push("first to last subscriber: of those of the first process".into());
     }
     Ok(first)
 }
@@ -41,6 +46,9 @@ pub fn files(paths: &[PathBuf]) -> Result<Report> {
         }
         sum.spec.subs += report.spec.subs;
     }
+    // They were judged on a part of it.
+    sum.thresholds.clear();
+    sum.search = None;
     Ok(sum)
 }
 
@@ -64,6 +72,7 @@ fn absorb(sum: &mut Run, part: &Run) -> Result<()> {
         merge(&mut sum.latency, &part.latency)?;
         merge(&mut sum.sent, &part.sent)?;
         sum.bytes += part.bytes;
+        sum.publications = sum.publications.max(part.publications);
     }
     merge(&mut sum.joins, &part.joins)?;
     merge(&mut sum.rejoins, &part.rejoins)?;
@@ -75,6 +84,18 @@ fn absorb(sum: &mut Run, part: &Run) -> Result<()> {
         (generator.receive_ns * mine + part.generator.receive_ns * theirs) / (mine + theirs).max(1.0);
     generator.receivers_busy.extend(&part.generator.receivers_busy);
     generator.backlog_bytes += part.generator.backlog_bytes;
+    generator.cores = union(&generator.cores, &part.generator.cores);
+    generator.steal = generator.steal.max(part.generator.steal);
+    generator.machine_busy = generator.machine_busy.max(part.generator.machine_busy);
+    generator.work = match (generator.work.take(), &part.generator.work) {
+        (Some(mine), Some(theirs)) => Some(CoreWork {
+            cores: union(&mine.cores, &theirs.cores),
+            busy: mine.busy.max(theirs.busy),
+            own: mine.own + theirs.own,
+        }),
+        (mine, theirs) => mine.or_else(|| theirs.clone()),
+    };
+    sum.stopped |= part.stopped;
     sum.seconds = sum.seconds.max(part.seconds);
     sum.connected += part.connected;
     sum.connections_per_s += part.connections_per_s;
@@ -100,6 +121,7 @@ fn absorb_intervals(sum: &mut Vec<IntervalFigures>, part: &[IntervalFigures]) ->
                 mine.deliveries += interval.deliveries;
                 mine.bytes += interval.bytes;
                 mine.joined += interval.joined;
+                mine.publications = mine.publications.max(interval.publications);
                 mine.seconds = mine.seconds.max(interval.seconds);
                 merge(&mut mine.latency, &interval.latency)?;
             }
@@ -107,6 +129,11 @@ fn absorb_intervals(sum: &mut Vec<IntervalFigures>, part: &[IntervalFigures]) ->
     }
     sum.sort_by_key(|interval| interval.index);
     Ok(())
+}
+
+/// The numbers of both, in order.
+fn union(a: &[usize], b: &[usize]) -> Vec<usize> {
+    a.iter().chain(b).copied().collect::<BTreeSet<usize>>().into_iter().collect()
 }
 
 /// What several parts say is said once.
@@ -145,7 +172,7 @@ mod tests {
         }
         let mut sum = Distribution::of(&a);
         merge(&mut sum, &Distribution::of(&b)).unwrap();
-        assert_eq!(sum.columns(), Distribution::of(&all).columns());
+        assert_eq!(sum.percentiles(), Distribution::of(&all).percentiles());
         assert_eq!(sum.times().unwrap(), all);
     }
 }

@@ -93,6 +93,8 @@ pub struct Interval {
     pub last_delivery: u64,
     /// Deliveries that were only counted, by their bytes.
     pub unchecked: u64,
+    /// Deliveries, warm-up included, to subscribers that are waited for.
+    pub reached: u64,
 }
 
 impl Interval {
@@ -112,6 +114,7 @@ impl Interval {
             backlog_bytes: 0,
             last_delivery: 0,
             unchecked: 0,
+            reached: 0,
         }
     }
 
@@ -130,6 +133,7 @@ impl Interval {
         self.reads += other.reads;
         self.backlog_bytes += other.backlog_bytes;
         self.unchecked += other.unchecked;
+        self.reached += other.reached;
         self.last_delivery = self.last_delivery.max(other.last_delivery);
     }
 

@@ -1,4 +1,5 @@
-//! The publisher: one thread that sends what is due when it is due, and measures by how much it fails to.
+//! The publisher: a thread that sends what is due when it is due, and measures by how much it fails to. Several share the topics out, so
+//! that each topic's publications stay in their order; all go by the same plan, and each leaves out what is the others'.
 //!
 //! Open loop: the plan decides, and nothing that the server does moves it. A publication that is due while its
 //! connection's socket is full waits in a queue with its planned time unchanged, so the wait becomes part of its
@@ -6,8 +7,10 @@
 //! it too. What is late because the server did not take it is told apart from what is late because this thread was.
 //!
 //! In a window run there is no plan: publications go out whenever fewer than so many are under way, and are stamped
-//! with the moment they went.
+//! with the moment they went. Under way is what not everybody has; or, of a window that rolls, as many deliveries as so many
+//! publications make.
 
+mod http;
 mod outlet;
 
 use std::{
@@ -21,8 +24,9 @@ use serde::{Deserialize, Serialize};
 pub use self::outlet::Outlet;
 use crate::{
     clock,
+    flights::Until,
     line::Line,
-    meter::{Checks, Times, times},
+    meter::{Checks, Times, add, times},
     schedule::{Capture, Due, Plan},
     shared::Shared,
     socket::{Interest, Poller},
@@ -36,6 +40,8 @@ pub struct Published {
     pub count: u64,
     /// Those of the measured part.
     pub measured: u64,
+    /// The same by class.
+    pub classes: Vec<u64>,
     /// How late measured publications were sent, for reasons of the generator's.
     pub slip: Times,
     /// How late those were that waited for the server to take earlier ones.
@@ -57,6 +63,7 @@ impl Default for Published {
         Self {
             count: 0,
             measured: 0,
+            classes: Vec::new(),
             slip: times(),
             held_up: times(),
             cpu_ns: 0,
@@ -65,6 +72,35 @@ impl Default for Published {
             ended: None,
             lines: Vec::new(),
         }
+    }
+}
+
+impl Published {
+    /// With what another thread did. Its processor time is that of the busier one.
+    #[must_use]
+    pub fn with(mut self, other: Self) -> Self {
+        self.count += other.count;
+        self.measured += other.measured;
+        self.classes.resize(self.classes.len().max(other.classes.len()), 0);
+        self.classes.iter_mut().zip(&other.classes).for_each(|(sum, count)| *sum += count);
+        add(&mut self.slip, &other.slip);
+        add(&mut self.held_up, &other.held_up);
+        if other.busy() > self.busy() {
+            (self.cpu_ns, self.wall_ns) = (other.cpu_ns, other.wall_ns);
+        }
+        self.checks.add(&other.checks);
+        self.ended = match (self.ended, other.ended) {
+            // One that was stopped was because of the other.
+            (None | Some(Ended::Stopped), Some(why)) => Some(why),
+            (why, _) => why,
+        };
+        self.lines.extend(other.lines);
+        self
+    }
+
+    /// Busy share of the measured part.
+    pub fn busy(&self) -> f64 {
+        self.cpu_ns as f64 / self.wall_ns.max(1) as f64
     }
 }
 
@@ -85,12 +121,38 @@ struct Publisher {
     capture: Option<Arc<Capture>>,
     outlets: Vec<Outlet>,
     poller: Poller,
+    /// Which of the publishing threads this is, and of how many.
+    turn: (usize, usize),
     seqs: Vec<u32>,
-    number: u32,
+    /// Publications of a window run that are sent or queued, and the deliveries that these make.
+    number_due: u64,
+    owed: u64,
     payload: Vec<u8>,
     message: Vec<u8>,
     report: Published,
     cpu_mark: Option<(u64, u64)>,
+}
+
+/// What may be under way in a run without a rate.
+struct Window {
+    /// Publications that not everybody has.
+    publications: u64,
+    /// Deliveries, where it rolls.
+    deliveries: Option<u64>,
+    /// Deliveries of a publication, on average.
+    fan: u64,
+}
+
+impl Window {
+    fn new(shared: &Shared, publications: u64) -> Self {
+        let fan = shared.fans.iter().map(|fan| u64::from(*fan)).sum::<u64>() / shared.fans.len().max(1) as u64;
+        if !shared.spec.rolling {
+            return Self { publications, deliveries: None, fan };
+        }
+        // Further ahead of the slowest, publications would push each other out of the receivers' memory.
+        let ahead = shared.flights.room() as u64 / 2;
+        Self { publications: ahead, deliveries: Some(publications * fan.max(1)), fan }
+    }
 }
 
 const WAKER: u64 = u64::MAX;
@@ -103,15 +165,22 @@ const STUCK_NS: u64 = 5_000_000_000;
 
 impl Publisher {
     /// A publisher on connections that are up. Topics take turns over the outlets.
-    fn new(shared: Arc<Shared>, capture: Option<Arc<Capture>>, outlets: Vec<Outlet>) -> io::Result<Self> {
+    fn new(
+        shared: Arc<Shared>,
+        capture: Option<Arc<Capture>>,
+        outlets: Vec<Outlet>,
+        turn: (usize, usize),
+    ) -> io::Result<Self> {
         let poller = Poller::new()?;
         for (token, outlet) in outlets.iter().enumerate() {
             poller.add(&outlet.line.fd, token as u64, outlet.interest())?;
         }
         poller.add(&shared.flights.waker, WAKER, Interest::IN)?;
         Ok(Self {
+            turn,
             seqs: vec![0; shared.spec.topics],
-            number: 0,
+            number_due: 0,
+            owed: 0,
             payload: Vec::new(),
             message: Vec::new(),
             report: Published::default(),
@@ -130,6 +199,9 @@ impl Publisher {
         if let Err(error) = outcome {
             self.report.ended = Some(Ended::Server(format!("publishing: {error}")));
         }
+        if self.report.ended.is_some() {
+            self.shared.unpublished.store(true, Ordering::Relaxed);
+        }
         if let Some((cpu, wall)) = self.cpu_mark {
             self.report.cpu_ns = clock::thread_cpu() - cpu;
             self.report.wall_ns = clock::now() - wall;
@@ -144,10 +216,12 @@ impl Publisher {
             let now = clock::now();
             self.mark_measured(now);
             while let Some(due) = plan.next_if(|due| start + due.at <= now) {
-                self.enqueue(due, start);
+                if self.outlet_of(due.topic) % self.turn.1 == self.turn.0 {
+                    self.enqueue(due, start);
+                }
             }
             self.send_queued()?;
-            let queued = self.outlets.iter().any(|outlet| !outlet.queue.is_empty());
+            let queued = self.outlets.iter().any(|outlet| outlet.unanswered || !outlet.queue.is_empty());
             let next = plan.peek().map(|due| start + due.at);
             if (next.is_none() && !queued) || self.should_end() {
                 return Ok(());
@@ -168,23 +242,24 @@ impl Publisher {
 
     fn run_window(&mut self, plan: Plan, start: u64) -> io::Result<()> {
         let Pace::Window(window) = self.shared.spec.pace else { return Ok(()) };
-        let window = window as u64;
+        let window = Window::new(&self.shared, window as u64);
         let end = self.shared.classes.end_at();
         let mut plan = plan.peekable();
         let mut moved_at = clock::now();
         loop {
             let now = clock::now();
             self.mark_measured(now);
-            let room = window - (self.report.count - self.shared.flights.done()).min(window);
-            let mut made = 0;
-            while now < end && made < room {
-                // Warm-up is spaced out as planned; after it, a publication is due when there is room for it.
-                let Some(due) = plan.next_if(|due| start + due.at <= now) else { break };
+            let made = self.number_due;
+            // Warm-up is spaced out as planned; after it, a publication is due when there is room for it.
+            while now < end
+                && let Some(due) = plan.next_if(|due| start + due.at <= now && self.has_room(&window, due.topic))
+            {
+                self.number_due += 1;
+                self.owed += u64::from(self.shared.fans[due.topic as usize]);
                 self.enqueue(Due { at: now - start, ..due }, start);
-                made += 1;
             }
             self.send_queued()?;
-            moved_at = if made > 0 { now } else { moved_at };
+            moved_at = if self.number_due > made { now } else { moved_at };
             if now >= end || self.should_end() {
                 return Ok(());
             }
@@ -193,17 +268,35 @@ impl Publisher {
                 return Ok(());
             }
             let next = plan.peek().map_or(end, |due| start + due.at);
-            self.wait_for_room(window, next.max(now), end)?;
+            self.wait_for_room(&window, next.max(now), end)?;
         }
     }
 
-    /// Sleeps until a quarter of the window is free, so that a wake-up is worth several publications.
-    fn wait_for_room(&mut self, window: u64, next: u64, end: u64) -> io::Result<()> {
+    /// Whether a publication on `topic` may go out.
+    fn has_room(&self, window: &Window, topic: u32) -> bool {
+        let under_way = self.number_due - self.shared.flights.done();
+        let Some(deliveries) = window.deliveries else { return under_way < window.publications };
+        let owed = self.owed.saturating_sub(self.shared.flights.delivered());
+        let fan = u64::from(self.shared.fans[topic as usize]);
+        under_way < window.publications && (owed == 0 || owed + fan <= deliveries)
+    }
+
+    /// Sleeps until there is room again: for a quarter of a window, so that a wake-up is worth several publications; of a rolling one, for
+    /// one.
+    fn wait_for_room(&mut self, window: &Window, next: u64, end: u64) -> io::Result<()> {
         if next > clock::now() {
             return self.wait(next.min(end));
         }
-        let free = (window / 4).max(1);
-        let wanted = (self.report.count + free).saturating_sub(window);
+        let ahead = self.number_due - self.shared.flights.done();
+        let wanted = match window.deliveries {
+            Some(deliveries) if ahead < window.publications => {
+                Until::Delivered((self.owed + window.fan).saturating_sub(deliveries))
+            }
+            Some(_) => Until::Done((self.number_due + 1).saturating_sub(window.publications)),
+            None => {
+                Until::Done((self.number_due + (window.publications / 4).max(1)).saturating_sub(window.publications))
+            }
+        };
         let queued = self.outlets.iter().any(|outlet| !outlet.queue.is_empty());
         if queued || self.shared.flights.sleep(wanted) {
             return self.wait(end.min(clock::now() + 100_000_000));
@@ -212,7 +305,8 @@ impl Publisher {
     }
 
     fn should_end(&mut self) -> bool {
-        if self.shared.stopped() {
+        // Relaxed: it only has to be noticed soon.
+        if self.shared.stopped() || self.shared.unpublished.load(Ordering::Relaxed) {
             self.report.ended.get_or_insert(Ended::Stopped);
         }
         self.report.ended.is_some()
@@ -225,17 +319,25 @@ impl Publisher {
         }
     }
 
+    /// The connection of a topic, over all publishing threads, which take turns with them.
+    fn outlet_of(&self, topic: u32) -> usize {
+        let spec = &self.shared.spec;
+        let all =
+            if self.shared.dialect.one_topic_per_publisher() || spec.echoes() { spec.topics } else { spec.publishers };
+        topic as usize % all
+    }
+
     fn enqueue(&mut self, due: Due, start: u64) {
-        let place = self.shared.spec.echoes();
-        let nth = if place { due.topic as usize } else { due.topic as usize % self.outlets.len() };
+        let nth = self.outlet_of(due.topic) / self.turn.1;
         let outlet = &mut self.outlets[nth];
-        let held_up = !outlet.line.is_clear();
-        outlet.queue.push_back(outlet::Queued { planned: start + due.at, topic: due.topic, data: due.data, held_up });
+        let held_up = !outlet.is_ready();
+        let Due { at, topic, data, size, number } = due;
+        outlet.queue.push_back(outlet::Queued { planned: start + at, topic, number, data, size, held_up });
     }
 
     fn send_queued(&mut self) -> io::Result<()> {
         for nth in 0..self.outlets.len() {
-            while !self.outlets[nth].queue.is_empty() && self.outlets[nth].line.is_clear() {
+            while !self.outlets[nth].queue.is_empty() && self.outlets[nth].is_ready() {
                 self.send_batch(nth)?;
             }
         }
@@ -250,13 +352,19 @@ impl Publisher {
         while batch.len() < BATCH {
             let Some(queued) = self.outlets[nth].queue.pop_front() else { break };
             self.append(&queued, sent, &mut batch);
+            if self.outlets[nth].asks {
+                break;
+            }
         }
         let clear = self.outlets[nth].line.write(&batch)?;
         self.outlets[nth].batch = batch;
-        if !clear {
+        self.outlets[nth].unanswered = self.outlets[nth].asks;
+        if !self.outlets[nth].is_ready() {
             for queued in &mut self.outlets[nth].queue {
                 queued.held_up = true;
             }
+        }
+        if !clear {
             let outlet = &self.outlets[nth];
             self.poller.modify(&outlet.line.fd, nth as u64, outlet.interest() | Interest::OUT)?;
         }
@@ -271,32 +379,37 @@ impl Publisher {
             run: shared.run,
             topic: queued.topic,
             seq: self.seqs[topic],
-            number: self.number,
+            number: queued.number,
             planned: queued.planned,
             sent,
         };
         let body = match (queued.data, &self.capture) {
             (Some(line), Some(capture)) => Body::Data(capture.data(line)),
-            _ => Body::Fill(shared.spec.size),
+            _ => Body::Fill(queued.size),
         };
         self.payload.clear();
         stamp::write(&stamp, shared.dialect.form, body, &mut self.payload);
         self.message.clear();
-        shared.dialect.publish(topic, &self.payload, u64::from(self.number), &mut self.message);
-        crate::frame::write(shared.dialect.opcode(), &self.message, batch);
-        shared.flights.depart(self.number, shared.listeners[topic]);
+        shared.dialect.publish(topic, &self.payload, u64::from(queued.number), &mut self.message);
+        if shared.dialect.publishes_by_http() {
+            http::request(&shared.dialect, topic, &self.message, batch);
+        } else {
+            crate::frame::write(shared.dialect.opcode(), &self.message, batch);
+        }
+        shared.flights.depart(queued.number, shared.listeners[topic]);
         // Release: pairs with the load in `receiver::missing_at_end`.
         shared.published[topic].store(stamp.seq, Ordering::Release);
         self.count(&stamp, queued.held_up);
     }
 
     fn count(&mut self, stamp: &Stamp, held_up: bool) {
-        self.number += 1;
         self.report.count += 1;
-        if u64::from(stamp.number) < self.shared.classes.warm() {
-            return;
-        }
+        let Some(class) = self.shared.classes.of(stamp.number, stamp.planned) else { return };
         self.report.measured += 1;
+        self.report.classes.resize(self.shared.classes.labels.len(), 0);
+        self.report.classes[usize::from(class)] += 1;
+        // Relaxed: it is for showing how far the run is.
+        self.shared.made.fetch_add(1, Ordering::Relaxed);
         let late = stamp.sent.saturating_sub(stamp.planned);
         let times = if held_up { &mut self.report.held_up } else { &mut self.report.slip };
         times.saturating_record(late);
@@ -324,17 +437,18 @@ impl Publisher {
     }
 }
 
-/// Publishes the plan over `outlets` and sends what was found. An epoll's events do not cross threads, so the publisher
-/// is made on the thread that it works on.
+/// Publishes one thread's part of the plan over `outlets`, and sends what was found. An epoll's events do not cross
+/// threads, so the publisher is made on the thread that it works on.
 pub fn run(
     shared: Arc<Shared>,
     capture: Option<Arc<Capture>>,
     outlets: Vec<Outlet>,
+    turn: (usize, usize),
     start: u64,
     done: &Sender<Published>,
 ) {
     let plan = Plan::new(&shared.spec, capture.clone());
-    let published = match Publisher::new(shared, capture, outlets) {
+    let published = match Publisher::new(shared, capture, outlets, turn) {
         Ok(publisher) => publisher.run(plan, start),
         Err(error) => Published {
             ended: Some(Ended::Server(format!("setting the publisher up: {error}"))),
@@ -343,4 +457,27 @@ pub fn run(
     };
     // Nobody listens only when the whole run is being given up.
     let _ = done.send(published);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_several_threads_did_adds_up_and_the_reason_for_an_end_is_the_servers() {
+        let of = |count, cpu_ns, ended| Published {
+            count,
+            measured: count,
+            classes: vec![count],
+            cpu_ns,
+            wall_ns: 100,
+            ended,
+            ..Published::default()
+        };
+        let server = || Some(Ended::Server("gone".into()));
+        let sum = of(3, 20, Some(Ended::Stopped)).with(of(4, 50, server())).with(of(5, 30, Some(Ended::Stopped)));
+        assert_eq!((sum.count, sum.measured, sum.classes.as_slice()), (12, 12, &[12][..]));
+        assert_eq!((sum.busy(), sum.ended), (0.5, server()));
+        assert_eq!(of(1, 1, None).with(of(1, 1, None)).ended, None);
+    }
 }

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::{
+    chance::{Moments, Sizes, Topics},
     spec::{Pace, Spec},
     units::{Rate, Span},
 };
@@ -29,6 +30,10 @@ pub struct Due {
     pub topic: u32,
     /// Which of the captured payloads it carries; none for a filler.
     pub data: Option<u32>,
+    /// Bytes of a filler.
+    pub size: usize,
+    /// Which of the run's publications it is, from 0.
+    pub number: u32,
 }
 
 /// All publications of a run, in order.
@@ -43,6 +48,9 @@ pub struct Plan {
     /// When it ends.
     pub end_at: u64,
     next: u64,
+    moments: Moments,
+    on: Topics,
+    sizes: Sizes,
     capture: Option<Arc<Capture>>,
 }
 
@@ -74,7 +82,8 @@ impl Plan {
             _ => spec.duration.0,
         };
         let end_at = measured_at + length;
-        Self { pace: spec.pace.clone(), topics, warm, measured_at, end_at, next: 0, capture }
+        let (moments, on, sizes) = (Moments::new(spec), Topics::new(spec), Sizes::new(spec));
+        Self { pace: spec.pace.clone(), topics, warm, measured_at, end_at, next: 0, moments, on, sizes, capture }
     }
 
     fn warming(&self) -> Rate {
@@ -85,11 +94,11 @@ impl Plan {
     }
 
     /// When the `nth` measured publication is due after the measured part's beginning, and what it carries.
-    fn measured(&self, nth: u64) -> Option<(u64, Option<u32>)> {
+    fn measured(&mut self, nth: u64) -> Option<(u64, Option<u32>)> {
         match &self.pace {
             Pace::Silent => None,
             Pace::Window(_) => Some((0, None)),
-            Pace::Rate(rate) => Some((nth_at(nth, rate.0), None)),
+            Pace::Rate(rate) => Some((self.moments.draw(nth, rate.0), None)),
             Pace::Bursts { rate, burst, every, length } => Some((burst_at(nth, *rate, *burst, *every, *length), None)),
             Pace::Replay { speed, .. } => {
                 let line = self.capture.as_ref()?.lines.get(nth as usize)?;
@@ -108,17 +117,19 @@ impl Iterator for Plan {
     fn next(&mut self) -> Option<Due> {
         let nth = self.next;
         self.next += 1;
-        let topic = (nth % self.topics) as u32;
+        let size = self.sizes.draw();
         if nth < self.warm {
-            return Some(Due { at: nth_at(nth, self.warming().0), topic, data: None });
+            // On every topic in turn, whatever their shares are.
+            let topic = (nth % self.topics) as u32;
+            return Some(Due { at: nth_at(nth, self.warming().0), topic, data: None, size, number: nth as u32 });
         }
         let (after, data) = self.measured(nth - self.warm)?;
         let at = self.measured_at + after;
         let topic = match data {
             Some(line) => self.capture.as_ref()?.lines[line as usize].topic,
-            None => topic,
+            None => self.on.draw(nth),
         };
-        Some(Due { at, topic, data }).filter(|due| due.at < self.end_at)
+        Some(Due { at, topic, data, size, number: nth as u32 }).filter(|due| due.at < self.end_at)
     }
 }
 
@@ -228,7 +239,10 @@ impl Capture {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::tests::sample;
+    use crate::{
+        spec::{Arrivals, tests::sample},
+        units::{Bytes, Weighted},
+    };
 
     #[test]
     fn a_steady_plan_warms_up_on_every_topic_and_then_keeps_its_rate() {
@@ -239,6 +253,19 @@ mod tests {
         assert_eq!(dues.len(), 1200);
         assert!(dues.windows(2).all(|pair| pair[1].at - pair[0].at == 1_000_000));
         assert_eq!(dues[4].topic, 1);
+    }
+
+    #[test]
+    fn chance_decides_of_the_measured_part_only_and_alike_for_all_who_plan() {
+        let sizes = vec![Weighted { bytes: Bytes(200), weight: 1.0 }, Weighted { bytes: Bytes(300), weight: 1.0 }];
+        let spec = Spec { topics: 7, topic_skew: 1.0, arrivals: Arrivals::Poisson, sizes, ..sample() };
+        let plan = Plan::new(&spec, None);
+        let (warm, begin, end) = (plan.warm as usize, plan.measured_at, plan.end_at);
+        let dues: Vec<Due> = plan.collect();
+        assert_eq!(dues, Plan::new(&spec, None).collect::<Vec<Due>>());
+        assert!(dues[..warm].iter().enumerate().all(|(nth, due)| due.topic as usize == nth % 7 && due.at < begin));
+        assert!(dues[warm..].iter().all(|due| (begin..end).contains(&due.at) && [200, 300].contains(&due.size)));
+        assert!(dues.is_sorted_by_key(|due| due.at) && (60..140).contains(&(dues.len() - warm)));
     }
 
     #[test]
@@ -268,7 +295,8 @@ mod tests {
         let plan = Plan::new(&spec, Some(Arc::new(capture)));
         let (measured_at, warm) = (plan.measured_at, plan.warm);
         let dues: Vec<Due> = plan.skip(warm as usize).collect();
-        assert_eq!(dues[1], Due { at: measured_at + 1000, topic: 1, data: Some(1) });
+        let number = warm as u32 + 1;
+        assert_eq!(dues[1], Due { at: measured_at + 1000, topic: 1, data: Some(1), size: 128, number });
         assert_eq!(dues.len(), 2);
     }
 

@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{Read, Write},
     net::TcpStream,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -17,7 +17,7 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::target::Url;
+use crate::{machine::CoreWork, target::Url};
 
 /// A process under observation.
 pub struct Server {
@@ -25,12 +25,23 @@ pub struct Server {
     /// Where it tells its own counters, and what they were at first and last.
     metrics: Option<Url>,
     counters: Option<(Counters, Counters)>,
-    threads: HashMap<u32, u64>,
-    first: Option<Sample>,
+    threads: Threads,
+    first: Option<(Sample, Threads)>,
     latest: Sample,
     resident_max: u64,
     resident_before: u64,
     resident_joined: u64,
+}
+
+/// What each thread was last seen to have used, by its number. One that has ended keeps that.
+type Threads = HashMap<u32, Work>;
+
+/// What a thread has used since it began.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Work {
+    cpu_ns: u64,
+    /// It could have worked, and had no core; none where the kernel doesn't tell.
+    waited_ns: Option<u64>,
 }
 
 /// What the process had used at one moment.
@@ -60,6 +71,15 @@ pub struct ServerFigures {
     pub cpu_ns_per_delivery: f64,
     /// Cores' worth of processor time.
     pub cores_busy: f64,
+    /// Busy share of its busiest thread; none in results of versions that didn't look.
+    #[serde(default)]
+    pub busiest_thread: Option<f64>,
+    /// Threads' worth of time in which they could have worked and had no core; none where the kernel doesn't tell.
+    #[serde(default)]
+    pub waited: Option<f64>,
+    /// What was done on its cores, by whomever; none where the generator may run on them, too.
+    #[serde(default)]
+    pub work: Option<CoreWork>,
     /// Resident bytes before the first connection.
     pub resident_before: u64,
     /// With all connections up, before anything was published.
@@ -76,7 +96,7 @@ pub struct ServerFigures {
 impl Server {
     /// Observes a process, and what it tells at `metrics`; refused where there is none of that number, or it doesn't.
     pub fn observe(pid: u32, metrics: Option<&str>) -> Result<Self> {
-        let mut threads = HashMap::new();
+        let mut threads = Threads::new();
         let latest = Sample::take(pid, crate::clock::now(), &mut threads);
         ensure!(latest.resident > 0, "--server-pid {pid}: no such process can be seen here");
         let metrics = metrics.map(counters_at).transpose()?;
@@ -102,7 +122,7 @@ impl Server {
     /// The measured part begins.
     pub fn begin(&mut self, now: u64) {
         self.sample(now);
-        self.first = Some(self.latest);
+        self.first = Some((self.latest, self.threads.clone()));
         self.counters = self.count().map(|counters| (counters, counters));
     }
 
@@ -130,13 +150,20 @@ impl Server {
 
     /// The whole measured part's figures.
     pub fn figures(&self, deliveries: u64) -> ServerFigures {
-        let first = self.first.unwrap_or(self.latest);
+        let begun = self.first.as_ref();
+        let first = begun.map_or(self.latest, |(first, _)| *first);
         let cpu_ns = self.latest.cpu_ns.saturating_sub(first.cpu_ns);
+        let wall = self.latest.at.saturating_sub(first.at).max(1) as f64;
+        let share = |ns: u64| ns as f64 / wall;
+        let threads = begun.map(|(_, before)| since(before, &self.threads)).unwrap_or_default();
         ServerFigures {
             pid: self.pid,
             cpu_ns,
             cpu_ns_per_delivery: cpu_ns as f64 / deliveries.max(1) as f64,
-            cores_busy: cpu_ns as f64 / self.latest.at.saturating_sub(first.at).max(1) as f64,
+            cores_busy: share(cpu_ns),
+            busiest_thread: threads.iter().map(|work| share(work.cpu_ns)).reduce(f64::max),
+            waited: threads.iter().map(|work| work.waited_ns).sum::<Option<u64>>().map(share),
+            work: None,
             resident_before: self.resident_before,
             resident_joined: self.resident_joined,
             resident_max: self.resident_max,
@@ -151,6 +178,28 @@ impl Server {
     }
 }
 
+impl ServerFigures {
+    /// Whether it had no more to give: a thread that worked all the time, or no time left on any of its cores. Where nothing is known of
+    /// threads and cores, it is taken to have one.
+    pub fn is_saturated(&self) -> bool {
+        let limit = SATURATED * self.cores.len().max(1) as f64;
+        self.busiest_thread.is_some_and(|busy| busy >= SATURATED) || self.cores_busy >= limit
+    }
+}
+
+/// A thread, or a core, with less than this to spare is a limit.
+const SATURATED: f64 = 0.95;
+
+/// What each thread did after it was `before`; those that began since have done all of theirs.
+fn since(before: &Threads, now: &Threads) -> Vec<Work> {
+    let one = |(task, work): (&u32, &Work)| {
+        let before = before.get(task).copied().unwrap_or_default();
+        let waited = work.waited_ns.map(|waited| waited.saturating_sub(before.waited_ns.unwrap_or(0)));
+        Work { cpu_ns: work.cpu_ns.saturating_sub(before.cpu_ns), waited_ns: waited }
+    };
+    now.iter().map(one).collect()
+}
+
 /// Cores that a thread may run on; none is the calling one.
 pub fn cores_of(thread: Option<Pid>) -> Vec<usize> {
     match sched_getaffinity(thread) {
@@ -161,10 +210,7 @@ pub fn cores_of(thread: Option<Pid>) -> Vec<usize> {
 
 /// Where the counters are, if they are there.
 fn counters_at(text: &str) -> Result<Url> {
-    let rest = text
-        .strip_prefix("http://")
-        .with_context(|| format!("--server-metrics `{text}`: write it like http://127.0.0.1:9001/metrics"))?;
-    let url = Url::parse(&format!("ws://{rest}"))?;
+    let url = Url::parse_http(text).context("--server-metrics")?;
     Counters::read(&url).with_context(|| format!("--server-metrics {text}"))?;
     Ok(url)
 }
@@ -175,7 +221,9 @@ impl Counters {
         let mut stream = TcpStream::connect(url.address()?)?;
         stream.set_read_timeout(patience)?;
         stream.set_write_timeout(patience)?;
-        write!(stream, "GET {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", url.path, url.host)?;
+        // In one piece: a server may answer, and hang up, after the first that it gets.
+        let request = format!("GET {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", url.path, url.host);
+        stream.write_all(request.as_bytes())?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         Counters::parse(&answer).context("its answer holds no line like NAME_sends_total 1 and NAME_deliveries_total 1")
@@ -197,32 +245,39 @@ impl Counters {
 }
 
 impl Sample {
-    fn take(pid: u32, at: u64, threads: &mut HashMap<u32, u64>) -> Self {
+    fn take(pid: u32, at: u64, threads: &mut Threads) -> Self {
         let process = PathBuf::from(format!("/proc/{pid}"));
         let pages = fs::read_to_string(process.join("statm")).unwrap_or_default();
         let resident = pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
-        Self { at, cpu_ns: exact(pid, threads).unwrap_or_else(|| coarse(pid)), resident: resident * page_size() as u64 }
+        for task in tasks(pid) {
+            // One that ends between the listing and here is one that has ended.
+            if let Some(work) = Work::of(&process.join(format!("task/{task}"))) {
+                threads.insert(task, work);
+            }
+        }
+        let cpu_ns = threads.values().map(|work| work.cpu_ns).sum();
+        Self { at, cpu_ns, resident: resident * page_size() as u64 }
     }
 }
 
-/// Processor time in nanoseconds, where the scheduler keeps it for each thread. A thread that has ended counts with what
-/// was last seen of it.
-fn exact(pid: u32, threads: &mut HashMap<u32, u64>) -> Option<u64> {
-    for task in tasks(pid) {
-        // One that ends between the listing and here is one that has ended.
-        let Ok(text) = fs::read_to_string(format!("/proc/{pid}/task/{task}/schedstat")) else { continue };
-        threads.insert(task, text.split(' ').next()?.parse().ok()?);
+impl Work {
+    /// Of the thread with this folder below /proc: to the nanosecond where the scheduler keeps it, else in clock ticks.
+    fn of(task: &Path) -> Option<Self> {
+        let exact = fs::read_to_string(task.join("schedstat")).ok();
+        exact.and_then(|text| Self::exact(&text)).or_else(|| Self::coarse(&fs::read_to_string(task.join("stat")).ok()?))
     }
-    (!threads.is_empty()).then(|| threads.values().sum())
-}
 
-/// Processor time in clock ticks, as every kernel has it.
-fn coarse(pid: u32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The command's name, in brackets, may hold anything: fields are counted from its end.
-    let fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
-    let ticks: u64 = fields.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
-    ticks * (1_000_000_000 / clock_ticks_per_second())
+    fn exact(schedstat: &str) -> Option<Self> {
+        let mut fields = schedstat.split_whitespace().map_while(|field| field.parse().ok());
+        Some(Self { cpu_ns: fields.next()?, waited_ns: Some(fields.next()?) })
+    }
+
+    fn coarse(stat: &str) -> Option<Self> {
+        // The command's name, in brackets, may hold anything: fields are counted from its end.
+        let (_, fields) = stat.rsplit_once(") ")?;
+        let ticks: u64 = fields.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        Some(Self { cpu_ns: ticks * (1_000_000_000 / clock_ticks_per_second()), waited_ns: None })
+    }
 }
 
 fn tasks(pid: u32) -> impl Iterator<Item = u32> {
@@ -247,6 +302,38 @@ mod tests {
         let figures = server.figures(1000);
         assert!(figures.cpu_ns >= 10_000_000, "{figures:?}");
         assert!(figures.resident_max > 0 && !figures.cores.is_empty(), "{figures:?}");
+    }
+
+    #[test]
+    fn a_server_is_saturated_by_one_thread_or_by_all_of_its_cores_and_by_nothing_less() {
+        let saturated = |cores: usize, cores_busy: f64, busiest_thread: Option<f64>| {
+            let cores = (0..cores).collect();
+            ServerFigures { cores, cores_busy, busiest_thread, ..ServerFigures::default() }.is_saturated()
+        };
+        assert!(!saturated(4, 0.96, Some(0.24)) && !saturated(4, 0.96, None));
+        assert!(saturated(4, 1.2, Some(0.97)));
+        // Threads of a runtime that take turns: none works all the time, and no core has any left.
+        assert!(saturated(2, 1.95, Some(0.5)));
+        assert!(saturated(1, 0.96, None) && saturated(0, 0.96, None));
+    }
+
+    #[test]
+    fn what_threads_worked_and_waited_counts_from_the_beginning_and_of_new_ones_all() {
+        let work = |cpu_ns, waited| Work { cpu_ns, waited_ns: Some(waited) };
+        let before = Threads::from([(1, work(100, 10))]);
+        let now = Threads::from([(1, work(150, 10)), (2, work(30, 4))]);
+        let mut done = since(&before, &now);
+        done.sort_by_key(|work| work.cpu_ns);
+        assert_eq!(done, [work(30, 4), work(50, 0)]);
+    }
+
+    #[test]
+    fn a_threads_work_is_read_from_either_of_its_files() {
+        assert_eq!(Work::exact("12 34 5\n"), Some(Work { cpu_ns: 12, waited_ns: Some(34) }));
+        assert_eq!(Work::exact(""), None);
+        let tick = 1_000_000_000 / clock_ticks_per_second();
+        let stat = "7 (a) b) S 1 7 7 0 -1 0 0 0 0 0 30 12 0 0 20 0 1 0";
+        assert_eq!(Work::coarse(stat), Some(Work { cpu_ns: 42 * tick, waited_ns: None }));
     }
 
     #[test]

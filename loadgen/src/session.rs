@@ -12,8 +12,8 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
-use crossbeam_channel::{Receiver as Inbox, RecvTimeoutError, bounded};
+use anyhow::{Context, Result, bail, ensure};
+use crossbeam_channel::{Receiver as Inbox, RecvTimeoutError, TryRecvError, bounded};
 
 use self::{
     crew::{Crew, spawn, stay_on},
@@ -102,8 +102,11 @@ fn prepare(spec: &Spec, setting: &Setting) -> Result<Shared> {
         classes: Classes::new(spec, &plan),
         flights: Flights::new(recent_room(spec)).context("making an event descriptor")?,
         published: (0..spec.topics).map(|_| Default::default()).collect(),
+        made: Default::default(),
         listeners: Shared::listeners_of(spec),
+        fans: Shared::fans_of(spec),
         run: setting.run,
+        unpublished: Default::default(),
         stop: Default::default(),
     })
 }
@@ -125,8 +128,13 @@ impl Session {
         }
         self.open(watcher)?;
         self.tally.joined();
-        if self.shared.spec.scenario == Scenario::Connect {
-            return self.hold(watcher);
+        match self.shared.spec.scenario {
+            Scenario::Connect => return self.hold(watcher),
+            Scenario::Listen => {
+                self.tally.begin();
+                return self.hold(watcher);
+            }
+            _ => {}
         }
         if !self.shared.dialect.acknowledges() {
             // Nothing tells when such a server has taken the subscriptions in; warm-up shows whether it has.
@@ -147,7 +155,8 @@ impl Session {
     fn open(&mut self, watcher: &mut dyn Watcher) -> Result<()> {
         let from = clock::now();
         self.crew.tell(&Order::Connect(from));
-        let of = self.shared.spec.share_of_subs().1;
+        let (first, count) = self.shared.spec.share_of_subs();
+        let of = (first..first + count).filter(|&nth| !self.shared.spec.joins_late(nth)).count();
         let mut progress = vec![(0, 0); self.shared.spec.threads];
         loop {
             self.check_stop()?;
@@ -181,7 +190,7 @@ impl Session {
         }
     }
 
-    /// Keeps the connections for the measured time; what the server closes meanwhile is counted.
+    /// Keeps the connections for the measured time; what the server sends or closes meanwhile is counted.
     fn hold(&mut self, watcher: &mut dyn Watcher) -> Result<()> {
         self.shared.classes.start(clock::now());
         self.crew.tell(&Order::Run);
@@ -227,16 +236,7 @@ impl Session {
         conduct: &mut dyn Conduct,
         watcher: &mut dyn Watcher,
     ) -> Result<()> {
-        let (done, published) = bounded(1);
-        let core = self.shared.spec.publisher_core;
-        let (shared, capture) = (Arc::clone(&self.shared), self.capture.clone());
-        let thread = spawn("publisher", core, move || {
-            // Where it may, the publisher goes first on its core, so that receiving does not make the schedule slip.
-            let _ = rustix::process::setpriority_process(None, PUBLISHER_NICE);
-            publisher::run(shared, capture, outlets, start, &done);
-        })?;
-        let published = self.await_published(&published, watcher)?;
-        let _ = thread.join();
+        let published = self.await_published(&self.publishers(outlets, start)?, watcher)?;
         let mut last: Vec<u32> = self.shared.published.iter().map(|last| last.load(Ordering::Acquire)).collect();
         conduct.published(&mut last)?;
         let ended = published.ended.clone();
@@ -250,12 +250,38 @@ impl Session {
         self.collect(clock::now() + patience, watcher)
     }
 
+    /// Starts the publishing threads, which share the connections out; each tells what it did.
+    fn publishers(&self, outlets: Vec<Outlet>, start: u64) -> Result<Inbox<Published>> {
+        let spec = &self.shared.spec;
+        let threads = spec.publisher_threads;
+        let (done, published) = bounded(threads);
+        let mut shares: Vec<Vec<Outlet>> = (0..threads).map(|_| Vec::new()).collect();
+        outlets.into_iter().enumerate().for_each(|(nth, outlet)| shares[nth % threads].push(outlet));
+        for (thread, outlets) in shares.into_iter().enumerate() {
+            let core = spec.publisher_cores.get(thread % spec.publisher_cores.len().max(1)).copied();
+            let (shared, capture, done) = (Arc::clone(&self.shared), self.capture.clone(), done.clone());
+            spawn(&format!("publisher-{thread}"), core, move || {
+                // Where it may, the publisher goes first on its core, so that receiving does not make the schedule slip.
+                let _ = rustix::process::setpriority_process(None, PUBLISHER_NICE);
+                publisher::run(shared, capture, outlets, (thread, threads), start, &done);
+            })?;
+        }
+        Ok(published)
+    }
+
     fn await_published(&mut self, published: &Inbox<Published>, watcher: &mut dyn Watcher) -> Result<Published> {
         let mut begun = false;
+        let (mut sum, mut ended) = (Published::default(), 0);
         loop {
-            if let Ok(published) = published.try_recv() {
-                return Ok(published);
+            let more = published.try_recv();
+            let gone = matches!(more, Err(TryRecvError::Disconnected));
+            if let Ok(published) = more {
+                (sum, ended) = (if ended == 0 { published } else { sum.with(published) }, ended + 1);
             }
+            if ended == self.shared.spec.publisher_threads {
+                return Ok(sum);
+            }
+            ensure!(!gone, "a publishing thread broke");
             if !begun && clock::now() >= self.shared.classes.measured_at() {
                 begun = true;
                 self.tally.begin();
@@ -269,7 +295,9 @@ impl Session {
                 Err(RecvTimeoutError::Timeout) => {}
                 // The receivers, deserted, have handed in their results before the publisher.
                 Err(RecvTimeoutError::Disconnected) => {
-                    return published.recv_timeout(Duration::from_secs(5)).context("the publisher did not end");
+                    let published =
+                        published.recv_timeout(Duration::from_secs(5)).context("the publisher did not end")?;
+                    (sum, ended) = (if ended == 0 { published } else { sum.with(published) }, ended + 1);
                 }
             }
         }
@@ -321,7 +349,10 @@ impl Session {
         match report {
             Report::Opened { .. } => {}
             Report::Line(nth, line) => self.lines.push((nth, line)),
-            Report::Interval(thread, interval) => self.tally.interval(thread, *interval, watcher),
+            Report::Interval(thread, interval) => {
+                let made = self.shared.made.load(Ordering::Relaxed);
+                self.tally.interval(thread, *interval, made, watcher);
+            }
             Report::Done(_, checks) => self.tally.checks(&checks),
             Report::Broken(why) => bail!(why),
             Report::Deserted(why) => {

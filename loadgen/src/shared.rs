@@ -29,10 +29,16 @@ pub struct Shared {
     pub flights: Flights,
     /// The last number published, by topic. Written by the publisher alone.
     pub published: Vec<AtomicU32>,
+    /// Publications of the measured part that were made until now.
+    pub made: AtomicU64,
     /// By topic: how many receiving threads have measured subscribers of it.
     pub listeners: Vec<u32>,
+    /// By topic: how many measured subscribers this process has of it.
+    pub fans: Vec<u32>,
     /// What payloads of this run carry.
     pub run: u32,
+    /// Set when one publishing thread has ended early, so that the others do.
+    pub unpublished: AtomicBool,
     /// Set when everything is to end early.
     pub stop: AtomicBool,
 }
@@ -59,6 +65,15 @@ impl Shared {
             }
         }
         threads
+    }
+
+    /// Counts, by topic, the measured subscribers of all threads.
+    pub fn fans_of(spec: &Spec) -> Vec<u32> {
+        let mut fans = vec![0; spec.topics];
+        for fan in (0..spec.threads).map(|thread| Self::fan_of(spec, thread)) {
+            fans.iter_mut().zip(fan).for_each(|(sum, fan)| *sum += fan);
+        }
+        fans
     }
 
     /// Counts, by topic, the measured subscribers of one thread.
@@ -104,6 +119,7 @@ impl Classes {
             (Disturbance::Slow { share, read }, _) if read.0 == 0 => two("all read", format!("{share} stalled")),
             (Disturbance::Slow { share, read }, _) => two("all read", format!("{share} read {read}/s")),
             (Disturbance::Churn { rate, .. }, _) => two("calm", format!("churn {rate}")),
+            (Disturbance::Join { share }, _) => two("before", format!("{share} connecting")),
             (Disturbance::Storm { share }, _) => two("before", format!("storm of {share}")),
             (Disturbance::None, Pace::Bursts { every, length, .. }) => {
                 let calm = every.0 - length.0;

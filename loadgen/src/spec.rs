@@ -5,13 +5,14 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     dialect::{Dialect, Protocol, Settings},
     stamp::Form,
-    units::{Bytes, Rate, Share, Span},
+    units::{Bytes, Rate, Share, Span, Weighted},
 };
 
 /// The question that a run answers.
@@ -25,8 +26,23 @@ pub enum Scenario {
     Slow,
     Burst,
     Storm,
+    Join,
     Replay,
     Echo,
+    Listen,
+}
+
+/// How the publications of a rate follow each other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Arrivals {
+    /// At the same distances
+    #[default]
+    Even,
+    /// Independently of each other: a Poisson process
+    Poisson,
+    /// In groups that are due at one moment, of ten on average; groups come independently of each other
+    Bursty,
 }
 
 /// When publications are due.
@@ -35,7 +51,7 @@ pub enum Scenario {
 pub enum Pace {
     /// Nothing is published.
     Silent,
-    /// So many a second, evenly.
+    /// So many a second; how they follow each other is [`Arrivals`].
     Rate(Rate),
     /// As many as go, with at most so many not yet delivered to everybody.
     Window(usize),
@@ -79,6 +95,11 @@ pub enum Disturbance {
         /// Departures a second.
         rate: Rate,
     },
+    /// They connect only in the second half of the run, evenly.
+    Join {
+        /// How many of the subscribers.
+        share: Share,
+    },
     /// In the middle of the run all of them are cut off and reconnect at once.
     Storm {
         /// How many of the subscribers.
@@ -93,6 +114,10 @@ pub struct Part {
     pub index: usize,
     /// Of how many.
     pub of: usize,
+}
+
+fn one() -> usize {
+    1
 }
 
 /// Every setting of a run.
@@ -112,6 +137,9 @@ pub struct Spec {
     pub publishers: usize,
     /// When publications are due.
     pub pace: Pace,
+    /// Of a window: it is counted in deliveries, and not in publications that everybody has.
+    #[serde(default)]
+    pub rolling: bool,
     /// Measured time.
     pub duration: Span,
     /// Time before it that is not measured.
@@ -122,8 +150,17 @@ pub struct Spec {
     pub timeout: Span,
     /// How long servers are given that do not acknowledge subscriptions.
     pub settle: Span,
-    /// Bytes of each payload.
+    /// How the publications of a rate follow each other.
+    #[serde(default)]
+    pub arrivals: Arrivals,
+    /// Exponent of Zipf's law by which publications are spread over topics; 0 is evenly.
+    #[serde(default)]
+    pub topic_skew: f64,
+    /// Bytes of each payload; of a mix, the mean.
     pub size: usize,
+    /// Sizes of payloads that come in a mix; none where all have the same.
+    #[serde(default)]
+    pub sizes: Vec<Weighted>,
     /// Shape of the payloads.
     pub form: Form,
     /// What happens to some of the subscribers.
@@ -132,10 +169,17 @@ pub struct Spec {
     pub threads: usize,
     /// Cores for them, in turn; none leaves them where the system puts them.
     pub cores: Vec<usize>,
-    /// The publisher's core.
-    pub publisher_core: Option<usize>,
+    /// Threads that publish.
+    #[serde(default = "one")]
+    pub publisher_threads: usize,
+    /// Cores for those, in turn; none leaves them on the receivers'.
+    #[serde(default)]
+    pub publisher_cores: Vec<usize>,
     /// Connections begun a second; none for as fast as it goes.
     pub connect_rate: Option<Rate>,
+    /// How often each subscriber shows that it is there; none for never.
+    #[serde(default)]
+    pub heartbeat: Option<Span>,
     /// Source addresses; none for a choice of its own.
     pub sources: Vec<IpAddr>,
     /// `SO_RCVBUF` of each subscriber; 0 leaves it to the system.
@@ -172,6 +216,18 @@ impl Spec {
             self.topics
         );
         ensure!(self.publishers > 0, "--publishers 0: at least 1 is needed");
+        ensure!(
+            (1..=self.topics).contains(&self.publisher_threads),
+            "--publisher-threads {}: from 1 to --topics {} are possible, since a topic's publications go out in order",
+            self.publisher_threads,
+            self.topics
+        );
+        ensure!(
+            self.publisher_threads == 1 || !matches!(self.pace, Pace::Window(_)),
+            "--publisher-threads {}: it needs --rate; a window is one thread's",
+            self.publisher_threads
+        );
+        ensure!(self.heartbeat != Some(Span(0)), "--heartbeat 0s: a time above 0 is needed");
         self.check_payload()?;
         self.check_dialect(dialect)?;
         self.check_pace()
@@ -179,17 +235,30 @@ impl Spec {
 
     fn check_payload(&self) -> Result<()> {
         let smallest = self.form.smallest();
+        let flag = if self.sizes.is_empty() { "--size" } else { "--size-mix" };
+        for size in self.sizes.iter().map(|one| one.bytes.0).chain(self.sizes.is_empty().then_some(self.size)) {
+            ensure!(
+                size >= smallest,
+                "{flag} {size}: too small for its stamp; {smallest} bytes would do{}",
+                if self.form == Form::Json { ", or 84 with --payload plain" } else { "" }
+            );
+            ensure!(size <= 64 << 20, "{flag} {}: at most 64MiB are possible", Bytes(size));
+        }
         ensure!(
-            self.size >= smallest,
-            "--size {}: too small for its stamp; {smallest} bytes would do{}",
-            self.size,
-            if self.form == Form::Json { ", or 84 with --payload plain" } else { "" }
+            !self.bare || self.sizes.is_empty(),
+            "--size-mix: with --bare all have one size, by which they are counted"
         );
-        ensure!(self.size <= 64 << 20, "--size {}: at most 64MiB are possible", Bytes(self.size));
         Ok(())
     }
 
     fn check_dialect(&self, dialect: &Dialect) -> Result<()> {
+        let (largest, most) =
+            (self.sizes.iter().map(|one| one.bytes.0).max().unwrap_or(self.size), dialect.payload_max());
+        ensure!(
+            largest <= most,
+            "--size {}: the length that is said of a payload holds at most {most} bytes",
+            Bytes(largest)
+        );
         ensure!(
             self.topics_per_sub == 1 || !dialect.one_topic_per_subscriber(),
             "--topics-per-sub {}: the address names the topic, so a connection has 1",
@@ -207,6 +276,18 @@ impl Spec {
     }
 
     fn check_pace(&self) -> Result<()> {
+        let skew = self.topic_skew;
+        ensure!((0.0..=10.0).contains(&skew), "--topic-skew {skew}: from 0 to 10 is possible");
+        ensure!(skew == 0.0 || self.topics > 1, "--topic-skew {skew}: there is one topic; give more with --topics");
+        ensure!(
+            self.arrivals == Arrivals::Even || matches!(self.pace, Pace::Rate(_)),
+            "--arrivals: they are of publications that come at a steady --rate; this run has none"
+        );
+        let windowed = matches!(self.pace, Pace::Window(_));
+        ensure!(
+            windowed || !self.rolling,
+            "--rolling: it is a window that rolls; leave out --rate, and take fanout or echo"
+        );
         match &self.pace {
             Pace::Window(window) => {
                 ensure!((1..=1 << 20).contains(window), "--window {window}: from 1 to 1048576 are possible");
@@ -223,6 +304,9 @@ impl Spec {
             }
             Pace::Bursts { every, length, .. } => {
                 ensure!(length < every, "--burst-length {length}: it must be shorter than --burst-every {every}")
+            }
+            Pace::Replay { .. } if !self.sizes.is_empty() || self.topic_skew > 0.0 => {
+                bail!("--size-mix, --topic-skew: what is replayed has its own sizes and topics; leave them out")
             }
             Pace::Replay { speed, .. } => ensure!(*speed > 0.0, "--speed {speed}: a factor above 0 is needed"),
             Pace::Silent | Pace::Rate(_) => {}
@@ -241,10 +325,22 @@ impl Spec {
     pub fn disturbs(&self, nth: usize) -> bool {
         let share = match self.disturbance {
             Disturbance::None => return false,
-            Disturbance::Slow { share, .. } | Disturbance::Churn { share, .. } | Disturbance::Storm { share } => share,
+            Disturbance::Slow { share, .. } | Disturbance::Churn { share, .. } => share,
+            Disturbance::Storm { share } | Disturbance::Join { share } => share,
         };
         let count = share.of(self.subs);
         (nth + 1) * count / self.subs > nth * count / self.subs
+    }
+
+    /// Whether the `nth` subscriber connects only when the others are measured.
+    pub fn joins_late(&self, nth: usize) -> bool {
+        matches!(self.disturbance, Disturbance::Join { .. }) && self.disturbs(nth)
+    }
+
+    /// The core of a receiving thread, where they have any: the threads of all parts take turns.
+    pub fn core_of(&self, thread: usize) -> Option<usize> {
+        let nth = self.part.index * self.threads + thread;
+        self.cores.get(nth % self.cores.len().max(1)).copied()
     }
 
     /// The first topic of the `nth` subscriber; the others follow it.
@@ -272,18 +368,24 @@ pub(crate) mod tests {
             topics_per_sub: 1,
             publishers: 1,
             pace: Pace::Rate(Rate(100.0)),
+            rolling: false,
             duration: Span::s(1),
             warmup: Span::ms(200),
             drain: Span::s(5),
             timeout: Span::s(5),
             settle: Span::ms(50),
+            arrivals: Arrivals::Even,
+            topic_skew: 0.0,
             size: 128,
+            sizes: Vec::new(),
             form: Form::Json,
             disturbance: Disturbance::None,
             threads: 1,
             cores: Vec::new(),
-            publisher_core: None,
+            publisher_threads: 1,
+            publisher_cores: Vec::new(),
             connect_rate: None,
+            heartbeat: None,
             sources: Vec::new(),
             receive_buffer: 0,
             server_pid: None,
@@ -317,6 +419,13 @@ pub(crate) mod tests {
         assert!(rate.contains("above 0"), "{rate}");
         let raw_many = refusal(|spec| (spec.topics, spec.topics_per_sub) = (4, 2));
         assert!(raw_many.contains("a connection has 1"), "{raw_many}");
+        let mix = |sizes: &[usize]| sizes.iter().map(|size| Weighted { bytes: Bytes(*size), weight: 1.0 }).collect();
+        assert!(refusal(|spec| spec.sizes = mix(&[128, 50])).contains("--size-mix 50: too small"));
+        assert!(refusal(|spec| (spec.sizes, spec.bare) = (mix(&[128]), true)).contains("with --bare"));
+        assert!(refusal(|spec| spec.topic_skew = 1.0).contains("give more with --topics"));
+        assert!(refusal(|spec| spec.topic_skew = f64::NAN).contains("from 0 to 10"));
+        let arrivals = refusal(|spec| (spec.arrivals, spec.pace) = (Arrivals::Poisson, Pace::Window(4)));
+        assert!(arrivals.contains("steady --rate"), "{arrivals}");
         let windowed = |spec: &mut Spec| {
             spec.pace = Pace::Window(1);
             spec.disturbance = Disturbance::Storm { share: Share(1.0) };
@@ -330,6 +439,15 @@ pub(crate) mod tests {
         let disturbed: Vec<usize> = (0..100).filter(|&nth| spec.disturbs(nth)).collect();
         assert_eq!(disturbed.len(), 10);
         assert!(disturbed.windows(2).all(|pair| pair[1] - pair[0] == 10));
+    }
+
+    #[test]
+    fn threads_of_all_parts_take_turns_on_the_cores() {
+        let core = |index: usize, thread: usize| {
+            Spec { part: Part { index, of: 2 }, threads: 2, cores: vec![4, 5, 6], ..sample() }.core_of(thread)
+        };
+        assert_eq!([core(0, 0), core(0, 1), core(1, 0), core(1, 1)], [Some(4), Some(5), Some(6), Some(4)]);
+        assert_eq!(sample().core_of(0), None);
     }
 
     #[test]

@@ -38,6 +38,18 @@ impl Url {
         Ok(Self { host: host.to_owned(), path: if path.is_empty() { "/".into() } else { path.to_owned() } })
     }
 
+    /// The same of an `http://` address.
+    pub fn parse_http(text: &str) -> Result<Self> {
+        ensure!(
+            !text.starts_with("https://"),
+            "`{text}`: TLS is not spoken here; give the server's plain http:// address"
+        );
+        let rest = text.strip_prefix("http://");
+        let rest =
+            rest.with_context(|| format!("`{text}` is no address: write it like http://127.0.0.1:9001/publish"))?;
+        Self::parse(&format!("ws://{rest}")).with_context(|| format!("`{text}`"))
+    }
+
     /// The first address that the host resolves to.
     pub fn address(&self) -> Result<SocketAddr> {
         let with_port = match self.host.rsplit_once(':') {

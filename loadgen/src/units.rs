@@ -18,6 +18,15 @@ pub struct Span(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Bytes(pub usize);
 
+/// A size and how often it comes among others, written `4KiB:9`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Weighted {
+    /// The size.
+    pub bytes: Bytes,
+    /// How often, in proportion to the others'.
+    pub weight: f64,
+}
+
 /// A share of a whole, written `10%` or `0.1`.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub struct Share(pub f64);
@@ -94,6 +103,17 @@ impl FromStr for Bytes {
             _ => return Err(wrong()),
         };
         Ok(Self((number * factor) as usize))
+    }
+}
+
+impl FromStr for Weighted {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is no size with its weight: write it like 4KiB:9");
+        let (bytes, weight) = text.split_once(':').ok_or_else(wrong)?;
+        let weight = weight.parse().ok().filter(|weight: &f64| *weight > 0.0 && weight.is_finite());
+        Ok(Self { bytes: bytes.parse()?, weight: weight.ok_or_else(wrong)? })
     }
 }
 
@@ -221,6 +241,9 @@ mod tests {
         assert!("10".parse::<Span>().unwrap_err().contains("10s"));
         assert!("1KB".parse::<Bytes>().unwrap_err().contains("KiB"));
         assert!("150%".parse::<Share>().is_err());
+        for text in ["4KiB", "4KiB:", "4KiB:0", "4KiB:-1", "4KB:1"] {
+            assert!(text.parse::<Weighted>().is_err(), "{text}");
+        }
     }
 
     #[test]

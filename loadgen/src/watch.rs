@@ -6,7 +6,7 @@ use std::io::{IsTerminal, stderr};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::{figures::IntervalFigures, output::terminal::say, units};
+use crate::{figures::IntervalFigures, output::terminal::say, samples, units};
 
 /// Is told how far a run is.
 pub trait Watcher {
@@ -107,12 +107,11 @@ pub fn interval_line(figures: &IntervalFigures, with_latency: bool) -> String {
     );
     if with_latency && latency.count > 0 {
         let time = |ns: u64| units::time(ns as f64);
-        line += &format!(
-            "  p50 {:>8}  p99 {:>8}  max {:>8}",
-            time(latency.p50_ns),
-            time(latency.p99_ns),
-            time(latency.max_ns)
-        );
+        line += &format!("  p50 {:>8}", time(latency.p50_ns));
+        if samples::enough(0.99, figures.publications).is_ok() {
+            line += &format!("  p99 {:>8}", time(latency.p99_ns));
+        }
+        line += &format!("  max {:>8}", time(latency.max_ns));
     }
     if joined > 0 {
         line += &format!("  {} connections", units::count(joined));
@@ -130,12 +129,15 @@ mod tests {
         let mut times = crate::meter::times();
         times.record(1_000_000).unwrap();
         let latency = Distribution::of(&times);
+        let (deliveries, publications) = (50_000, 1_000);
         let figures =
-            IntervalFigures { index: 2, seconds: 1.0, deliveries: 50_000, bytes: 1 << 20, joined: 3, latency };
+            IntervalFigures { index: 2, seconds: 1.0, deliveries, publications, bytes: 1 << 20, joined: 3, latency };
         let line = interval_line(&figures, true);
-        for part in ["3 s", "50k deliveries/s", "1MiB/s", "p50", "3 connections"] {
+        for part in ["3 s", "50k deliveries/s", "1MiB/s", "p50", "p99", "3 connections"] {
             assert!(line.contains(part), "{line}");
         }
         assert!(!line.contains('\n') && !interval_line(&figures, false).contains("p50"));
+        let few = IntervalFigures { publications: 50, ..figures };
+        assert!(!interval_line(&few, true).contains("p99"));
     }
 }

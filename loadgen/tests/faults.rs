@@ -24,6 +24,13 @@ fn a_faultless_server_has_no_faults() {
     assert_eq!(outcome.run("/deliveries").as_u64(), Some(1500));
     assert_eq!(outcome.run("/classes/0/latency/count").as_u64(), Some(1500));
     assert_eq!(outcome.run("/spread/count").as_u64(), Some(300));
+    let verdict = "It worked: 300 publications reached everybody: 1,500 deliveries, each byte as it was sent.";
+    assert!(outcome.out.starts_with(verdict), "{}", outcome.out);
+    for advice in
+        ["--server-pid PID tells", "--cores 1 here", "--repeat 3", "--duration 5s makes the 1,000 publications"]
+    {
+        assert!(outcome.out.contains(advice), "{advice}: {}", outcome.out);
+    }
 }
 
 #[test]
@@ -31,6 +38,7 @@ fn a_loss_is_caught() {
     let outcome = with(Act::Drop);
     assert_eq!((outcome.code, outcome.check("missing"), outcome.check("gaps")), (1, 1, 1), "{}", outcome.out);
     assert!(outcome.out.contains("1 publications missing"), "{}", outcome.out);
+    assert!(outcome.out.starts_with("It did not work: see the faults.\n"), "{}", outcome.out);
 }
 
 #[test]
@@ -92,6 +100,7 @@ fn a_server_that_dies_is_a_plain_sentence_with_what_was_done() {
     let outcome = loadgen("fanout", server, SHORT);
     assert_eq!(outcome.code, 4, "{}{}", outcome.out, outcome.err);
     assert!(outcome.out.contains("the server was gone before the end"), "{}", outcome.out);
+    assert!(outcome.out.starts_with("It did not come to its end"), "{}", outcome.out);
     assert!(outcome.run("/deliveries").as_u64().unwrap() >= 400, "{}", outcome.out);
 }
 
@@ -102,6 +111,35 @@ fn a_window_run_prints_throughput_and_says_why() {
     assert!(outcome.out.contains("No latencies: without --rate"), "{}", outcome.out);
     assert!(!outcome.out.contains("from actual send"), "{}", outcome.out);
     assert!(outcome.run("/deliveries").as_u64().unwrap() > 500, "{}", outcome.out);
+}
+
+/// One subscriber takes 20 ms for each, so it has 25 by the end. A window of 64 that waits for everybody goes no further than 64 beyond
+/// those; one that rolls counts deliveries, 320, and the four others don't use up theirs.
+#[test]
+fn a_rolling_window_does_not_wait_for_the_slowest() {
+    let run = |rolling: &str| {
+        let slow = |subscriber, nth| subscriber == 4 && (20..60).contains(&nth);
+        let server = serve(move |subscriber, nth| match slow(subscriber, nth) {
+            true => Act::Stall(Duration::from_millis(20)),
+            false => Act::Pass,
+        });
+        let arguments = format!("--subs 5 --window 64 {rolling} --duration 500ms --warmup 100ms");
+        let outcome = loadgen("fanout", server, &arguments);
+        assert!(outcome.code == 0 || outcome.code == 3, "{}{}", outcome.out, outcome.err);
+        outcome.run("/publications").as_u64().unwrap()
+    };
+    let (whole, rolling) = (run(""), run("--rolling"));
+    assert!(whole <= 100 && rolling > 200, "{whole} {rolling}");
+}
+
+#[test]
+fn a_rolling_window_of_one_is_one_at_a_time() {
+    let server = serve(|_, _| Act::Stall(Duration::from_millis(2)));
+    let outcome = loadgen("fanout", server, "--subs 3 --window 1 --rolling --duration 300ms --warmup 100ms");
+    assert!(outcome.code == 0 || outcome.code == 3, "{}{}", outcome.out, outcome.err);
+    let publications = outcome.run("/publications").as_u64().unwrap();
+    assert!((1..=150).contains(&publications), "{}", outcome.out);
+    assert!(outcome.out.contains("flat out, 1 in flight, rolling, for 300ms"), "{}", outcome.out);
 }
 
 #[test]

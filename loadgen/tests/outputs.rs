@@ -87,6 +87,7 @@ fn log_holds_every_delivery(log: &str, runs: &[serde_json::Value]) {
 fn distribution_counts_the_first_target(text: &str, deliveries: u64) {
     let total = text.lines().find(|line| line.starts_with("#[Max")).unwrap();
     assert!(total.ends_with(&format!("{deliveries}]")), "{total}");
+    assert!(text.contains("#[Publications = 400, "), "{text}");
     assert!(text.trim_start().starts_with("Value"), "{text}");
 }
 
@@ -104,6 +105,8 @@ fn files_can_be_compared_and_merged(written: &Written) {
     let compared = program(&format!("compare {path} --markdown"));
     assert_eq!(compared.code, 0, "{}", compared.err);
     assert!(compared.out.starts_with("| target | runs |") && compared.out.contains(" x"), "{}", compared.out);
+    // Two runs of 200 publications each are pooled.
+    assert!(compared.out.contains("too few (400 of 1,000)"), "{}", compared.out);
     let sum = written.path("sum.json");
     let merged = program(&format!("merge {path} {path} --json {sum}"));
     assert_eq!(merged.code, 0, "{}", merged.err);
@@ -136,6 +139,7 @@ fn what_a_flag_does_is_a_table_and_a_curve(written: &Written, json: &serde_json:
     let run = |(name, cost, sends): &(&str, f64, Option<f64>)| {
         let mut run = json["runs"][0].clone();
         run["name"] = (*name).into();
+        run["publications"] = 1000.into();
         run["server"] = serde_json::json!({
             "pid": 1, "cpu_ns": 1, "cpu_ns_per_delivery": cost, "cores_busy": 0.1, "resident_before": 1,
             "resident_joined": 1, "resident_max": 1, "cores": [0], "sends_per_delivery": sends,
@@ -161,6 +165,9 @@ fn what_a_flag_does_is_a_table_and_a_curve(written: &Written, json: &serde_json:
     assert_eq!(figures("times ceiling"), ["1.00", "1.00", "0.50", "0.10"]);
     assert_eq!(figures("sends a delivery"), ["-", "1.0000", "0.5000", "0.0500"]);
     assert!(figures("p99").iter().all(|cell| cell.ends_with('s')), "{own}");
+    // It takes ten times as many publications for this, and says so.
+    assert!(figures("p99.9").iter().all(|cell| *cell == "too few"), "{own}");
+    assert!(common.contains(" / too few") && own.contains("under 1,000 publications for p99"), "{}", summary.out);
 
     let plot = written.read("curve-flush-interval.svg");
     // By publications a send and by processor time: two lines each, of three points.

@@ -2,7 +2,11 @@
 
 mod common;
 
-use std::io::Write;
+use std::{
+    io::{Read, Write},
+    net::TcpListener,
+    thread,
+};
 
 use common::{
     Act,
@@ -27,10 +31,29 @@ fn json_subscribers_of_several_topics_get_everything() {
 
 /// The ceiling, on a thread that ends with the test.
 fn ceiling() -> std::net::SocketAddr {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    std::thread::spawn(|| loadgen::ceiling::serve_on(listener));
+    thread::spawn(|| loadgen::ceiling::serve_on(listener));
     address
+}
+
+#[test]
+fn several_threads_publish_each_topic_in_its_order() {
+    let arguments = format!("{SHORT} --topics 5 --topics-per-sub 5 --publisher-threads 3 --publishers 4");
+    let outcome = stentor("fanout", Flaw::None, &arguments);
+    outcome.assert_fine();
+    assert_eq!(outcome.run("/publications").as_u64(), Some(200), "{}", outcome.out);
+    assert_eq!(outcome.run("/deliveries").as_u64(), Some(200 * 8), "{}", outcome.out);
+    assert_eq!(outcome.run("/generator/slip/count").as_u64(), Some(200), "{}", outcome.out);
+}
+
+#[test]
+fn round_trips_are_shared_out_to_several_threads() {
+    let url = format!("ws://{}/echo", serve(|_, _| Act::Pass));
+    let threads = "--subs 5 --rate 200/s --duration 1s --warmup 100ms --publisher-threads 2";
+    let outcome = run(&format!("echo {url} --protocol generic {threads}"));
+    outcome.assert_fine();
+    assert_eq!(outcome.run("/classes/0/latency/count").as_u64(), Some(200), "{}", outcome.out);
 }
 
 #[test]
@@ -102,6 +125,21 @@ fn a_storm_brings_everybody_back() {
 }
 
 #[test]
+fn half_of_them_connect_under_load_and_the_others_are_measured() {
+    let outcome = stentor("join", Flaw::None, &format!("{SHORT} --threads 2"));
+    outcome.assert_fine();
+    let count = |name: &str| outcome.run(name).as_u64();
+    assert_eq!((count("/connected"), count("/rejoins/count")), (Some(4), Some(4)), "{}", outcome.out);
+    assert_eq!(count("/deliveries"), Some(200 * 4), "{}", outcome.out);
+    assert!(outcome.out.contains("connecting under load") && outcome.out.contains("50% connecting"), "{}", outcome.out);
+    // They get what comes after them, the last ones little, and that is checked.
+    let received = outcome.check("received");
+    assert!((300 * 4 + 100..300 * 4 + 400).contains(&received), "{received}");
+    let late = stentor("join", Flaw::NoSnapshot, SHORT);
+    assert!(late.code == 1 && late.check("joints") > 0, "{}", late.out);
+}
+
+#[test]
 fn stalled_subscribers_are_not_measured_and_their_losses_are_no_faults() {
     let outcome = loadgen("slow", serve(|_, _| Act::Pass), &format!("{SHORT} --slow-share 25%"));
     outcome.assert_fine();
@@ -117,6 +155,22 @@ fn slow_readers_still_read() {
     let received = outcome.check("received");
     // All of the six healthy ones', the slow ones' first half, and some of their second half.
     assert!(received > 300 * 6 + 200 * 2 && received < 300 * 8, "{received}");
+}
+
+#[test]
+fn what_comes_by_chance_is_the_same_for_every_server() {
+    let chance = "--arrivals bursty --topics 4 --topics-per-sub 4 --topic-skew 1.2 --size-mix 128:3,700:1 --seed 5";
+    let outcomes = [(); 2].map(|()| stentor("fanout", Flaw::None, &format!("{SHORT} {chance}")));
+    let [first, second] = outcomes.each_ref().map(|outcome| {
+        outcome.assert_fine();
+        let figure = |name: &str| outcome.run(name).as_u64().unwrap();
+        // A JSON envelope's length depends on the numbers in it; they are the same, too.
+        (figure("/publications"), figure("/deliveries"), figure("/bytes"))
+    });
+    assert_eq!(first, second);
+    assert!((100..300).contains(&first.0) && first.1 == 8 * first.0, "{first:?}");
+    assert!(outcomes[0].out.contains("200/s, bursty, for 1s"), "{}", outcomes[0].out);
+    assert!(outcomes[0].out.contains("4 topics skewed by 1.2, on average 271 bytes"), "{}", outcomes[0].out);
 }
 
 #[test]
@@ -171,6 +225,36 @@ fn several_processes_share_a_run_and_merge_exactly() {
     assert_eq!(outcome.run("/classes/0/latency/count").as_u64(), Some(200 * 8));
     assert_eq!(outcome.run("/connected").as_u64(), Some(8));
     assert_eq!(outcome.run("/publications").as_u64(), Some(200));
+}
+
+#[test]
+fn several_processes_speak_each_servers_own_protocol() {
+    let (raw, other) = (serve(|_, _| Act::Pass), json::serve(Flaw::None));
+    let against = format!("--against ws://{other} --against-publish-url ws://{other} --against-protocol stentor");
+    let outcome = loadgen("fanout", raw, &format!("{SHORT} --processes 2 {against}"));
+    assert!(outcome.code == 0 || outcome.code == 3, "{}{}", outcome.out, outcome.err);
+    for run in [0, 1] {
+        let deliveries = outcome.json.pointer(&format!("/runs/{run}/deliveries")).and_then(|count| count.as_u64());
+        assert_eq!(deliveries, Some(200 * 8), "run {run}\n{}{}", outcome.out, outcome.err);
+    }
+}
+
+#[test]
+fn several_processes_leave_the_servers_own_counters_to_the_first() {
+    let counters = TcpListener::bind("127.0.0.1:0").unwrap();
+    let metrics = counters.local_addr().unwrap();
+    thread::spawn(move || {
+        for (nth, mut stream) in counters.incoming().flatten().enumerate() {
+            let _ = stream.read(&mut [0; 1024]);
+            let (sends, deliveries) = (nth * 50, nth * 100);
+            let _ = write!(stream, "HTTP/1.1 200 OK\r\n\r\nx_sends_total {sends}\nx_deliveries_total {deliveries}\n");
+        }
+    });
+    let server = format!("--server-pid {} --server-metrics http://{metrics}/metrics", std::process::id());
+    let outcome = loadgen("fanout", serve(|_, _| Act::Pass), &format!("{SHORT} --processes 2 {server}"));
+    outcome.assert_fine();
+    assert_eq!(outcome.run("/deliveries").as_u64(), Some(200 * 8), "{}{}", outcome.out, outcome.err);
+    assert_eq!(outcome.run("/server/sends_per_delivery").as_f64(), Some(0.5), "{}", outcome.out);
 }
 
 #[test]

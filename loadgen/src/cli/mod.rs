@@ -29,7 +29,8 @@ pub struct Cli {
 }
 
 const AFTER: &str = "\
-Exit codes: 0 fine, 1 something lost or wrong, 2 settings that cannot be met, 3 doubtful figures, 4 could not run.
+Exit codes: 0 fine, 1 something lost or wrong, 2 settings that cannot be met, 3 doubtful figures, 4 could not run,
+  5 a --fail-if held.
 
   loadgen fanout ws://127.0.0.1:9001 --subs 1000 --rate 50/s --server-pid 1234 --cores 1";
 
@@ -40,6 +41,7 @@ Exit codes:
   2  the settings cannot be met; the message says what would do
   3  everything arrived, but the figures may not be the server's: the doubts are printed before them
   4  the run could not be made or finished: refused, no WebSocket, the server died
+  5  a --fail-if held, or its figure could not be given; or --find-max found no rate. Doubts are printed before
 
 A benchmark of one's own server, honestly:
   taskset -c 0 ./my-server &
@@ -63,10 +65,14 @@ pub enum Command {
     Burst(Burst),
     /// How long until all are back when all reconnect at once?
     Storm(Storm),
+    /// How long does connecting take under load, and what do the others notice?
+    Join(Join),
     /// How does a captured session go, at its own timing?
     Replay(Replay),
     /// How long is the way there and back?
     Echo(Options),
+    /// What comes on a feed that others publish? Nothing is published or verified
+    Listen(Options),
     /// Put results side by side, as ratios
     Compare(Compare),
     /// Make tables and plots of the results of several questions
@@ -75,6 +81,9 @@ pub enum Command {
     Merge(Merge),
     /// The ceiling: a bare server that only sends, to measure against
     Ceiling(Ceiling),
+    /// A further process of a run, which hears on its standard input what it is to do
+    #[command(hide = true)]
+    Part,
 }
 
 /// Options of `churn`.
@@ -131,6 +140,17 @@ pub struct Storm {
     /// Share of the subscribers that are cut off in the middle of the run and reconnect at once
     #[arg(long, value_name = "SHARE", default_value = "50%", help_heading = "Scenario")]
     pub storm_share: Share,
+}
+
+/// Options of `join`.
+#[derive(Args, Debug)]
+pub struct Join {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub options: Options,
+    /// Share of the subscribers that connect only in the second half of the run, evenly
+    #[arg(long, value_name = "SHARE", default_value = "50%", help_heading = "Scenario")]
+    pub join_share: Share,
 }
 
 /// Options of `replay`.
@@ -210,6 +230,7 @@ impl Command {
         Some(match self {
             Self::Fanout(options) => (Scenario::Fanout, options, None, Disturbance::None),
             Self::Connect(options) => (Scenario::Connect, options, Some(Pace::Silent), Disturbance::None),
+            Self::Listen(options) => (Scenario::Listen, options, Some(Pace::Silent), Disturbance::None),
             Self::Echo(options) => (Scenario::Echo, options, None, Disturbance::None),
             Self::Churn(churn) => {
                 let disturbance = Disturbance::Churn { share: churn.churn_share, rate: churn.churn_rate };
@@ -222,6 +243,7 @@ impl Command {
             Self::Storm(storm) => {
                 (Scenario::Storm, &storm.options, None, Disturbance::Storm { share: storm.storm_share })
             }
+            Self::Join(join) => (Scenario::Join, &join.options, None, Disturbance::Join { share: join.join_share }),
             Self::Burst(burst) => {
                 let rate = burst.options.rate.unwrap_or(Rate(20.0));
                 let (every, length) = (burst.burst_every, burst.burst_length);
@@ -232,13 +254,15 @@ impl Command {
                 let pace = Pace::Replay { file: replay.file.clone(), speed: replay.speed };
                 (Scenario::Replay, &replay.options, Some(pace), Disturbance::None)
             }
-            Self::Compare(_) | Self::Summary(_) | Self::Merge(_) | Self::Ceiling(_) => return None,
+            Self::Compare(_) | Self::Summary(_) | Self::Merge(_) | Self::Ceiling(_) | Self::Part => return None,
         })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use clap::CommandFactory;
 
     use super::*;
@@ -248,11 +272,41 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// The options that a reader of the README finds are those that there are.
+    #[test]
+    fn the_readme_has_every_option_and_no_other() {
+        let mut cli = Cli::command();
+        cli.build();
+        let options =
+            cli.get_subcommands().flat_map(|command| command.get_arguments()).filter(|arg| !arg.is_hide_set());
+        let known: BTreeSet<String> = options.filter_map(|arg| Some(format!("--{}", arg.get_long()?))).collect();
+        let readme = include_str!("../../README.md");
+        let (_, section) = readme.split_once("## All options").unwrap();
+        let section = section.split("\n## ").next().unwrap();
+        let cells = section.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('|'));
+        let word = |word: &str| word.trim_matches(['`', ',']).to_owned();
+        let named = cells.flat_map(|(cell, _)| cell.split_whitespace().map(word)).filter(|word| word.starts_with("--"));
+        let named: BTreeSet<String> = named.collect();
+        let expected: BTreeSet<String> = known.into_iter().filter(|name| name != "--help").collect();
+        assert_eq!(named, expected);
+    }
+
+    #[test]
+    fn every_scenario_and_exit_code_is_in_the_readme() {
+        let readme = include_str!("../../README.md");
+        for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            assert!(readme.contains(&format!("`{}`", command.get_name())), "{}", command.get_name());
+        }
+        for code in 0..=crate::exit::THRESHOLDS {
+            assert!(readme.contains(&format!("| {code} |")), "exit code {code}");
+        }
+    }
+
     #[test]
     fn short_help_fits_a_screen() {
         let mut cli = Cli::command();
         cli.build();
-        for name in ["fanout", "churn", "burst", "replay", "compare", "summary", "ceiling"] {
+        for name in ["fanout", "churn", "burst", "join", "replay", "compare", "summary", "ceiling"] {
             let help = cli.find_subcommand_mut(name).unwrap().render_help().to_string();
             assert!(help.lines().count() <= 50, "{name}: {} lines\n{help}", help.lines().count());
         }

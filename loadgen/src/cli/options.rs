@@ -6,10 +6,11 @@ use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 
 use crate::{
-    dialect::{Protocol, Settings},
-    spec::{Disturbance, Pace, Part, Scenario, Spec},
+    dialect::{File, Protocol, Settings},
+    spec::{Arrivals, Disturbance, Pace, Part, Scenario, Spec},
     stamp::Form,
-    units::{Bytes, Rate, Span},
+    thresholds::Condition,
+    units::{Bytes, Rate, Span, Weighted},
 };
 
 /// How a subscription is delivered.
@@ -37,7 +38,7 @@ pub struct Options {
     pub url: String,
 
     // ---- Load ------------------------------------------------------------------------------------------------------
-    /// Subscribers [default: 1000; connect 10000, echo and replay 100]
+    /// Subscribers [default: 1000; connect 10000, echo, replay 100, listen 1]
     #[arg(long, value_name = "N", help_heading = "Load")]
     pub subs: Option<usize>,
     /// Topics [default: 1; echo one per connection]
@@ -52,12 +53,41 @@ pub struct Options {
     /// runs flat out in a window and prints throughput only.
     #[arg(long, value_name = "RATE", help_heading = "Load")]
     pub rate: Option<Rate>,
+    /// How they follow each other: even, poisson (independent sources), bursty (groups of ten on average); by --seed
+    #[arg(
+        long,
+        value_enum,
+        default_value = "even",
+        hide_possible_values = true,
+        hide_short_help = true,
+        help_heading = "Load"
+    )]
+    pub arrivals: Arrivals,
+    /// Zipf's exponent by which publications are spread over topics, 1 being usual; 0 is evenly
+    #[arg(long, value_name = "S", default_value_t = 0.0, hide_short_help = true, help_heading = "Load")]
+    pub topic_skew: f64,
     /// Without --rate: publications not yet delivered to everybody [default: 256]
     #[arg(long, value_name = "N", conflicts_with = "rate", help_heading = "Load")]
     pub window: Option<usize>,
     /// Bytes of each payload
     #[arg(long, value_name = "SIZE", default_value = "128", help_heading = "Load")]
     pub size: Bytes,
+    /// With --window: publish as deliveries come, instead of a quarter of the window whenever everybody has that
+    ///
+    /// A window that waits for everybody refills in batches, which makes half-full sends of full ones. A rolling one bounds the deliveries that
+    /// are under way: N publications' worth. Nobody is further behind than 2,048 publications, or the window where that is more.
+    #[arg(long, conflicts_with = "rate", hide_short_help = true, help_heading = "Load")]
+    pub rolling: bool,
+    /// Several sizes and how often each comes, in proportion, like 128:90,4KiB:9,64KiB:1
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        conflicts_with = "size",
+        hide_short_help = true,
+        help_heading = "Load"
+    )]
+    pub size_mix: Vec<Weighted>,
     /// Measured time
     #[arg(long, value_name = "TIME", default_value = "10s", help_heading = "Load")]
     pub duration: Span,
@@ -78,7 +108,10 @@ pub struct Options {
     /// How the server is spoken to: stentor, raw or generic
     #[arg(long, value_enum, default_value = "stentor", hide_possible_values = true, help_heading = "Protocol")]
     pub protocol: Protocol,
-    /// Where publishers connect [default: the same address]
+    /// Where publishers connect; http:// is by POST [default: the same]
+    ///
+    /// By HTTP, each publication is a POST of its payload, or of --publish-template, to the address, in which {topic} is its topic. A connection is
+    /// kept, and waits for each answer before it asks again: --publishers gives more of them.
     #[arg(long, value_name = "URL", help_heading = "Protocol")]
     pub publish_url: Option<String>,
     /// All publications, or the newest of each topic (conflation)
@@ -87,6 +120,15 @@ pub struct Options {
     /// With --mode latest: at most so many updates a second of each topic, the server's `rate`
     #[arg(long, value_name = "N", hide_short_help = true, help_heading = "Protocol")]
     pub latest_rate: Option<f64>,
+    /// File that says how the server is spoken to, with steps that wait for its answers; see dialects/
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["protocol", "subscribe_template", "unsubscribe_template", "publish_template", "greeting_template", "ready"],
+        hide_short_help = true,
+        help_heading = "Protocol"
+    )]
+    pub dialect: Option<PathBuf>,
     /// generic: message that subscribes to {topic}
     #[arg(long, value_name = "TEXT", help_heading = "Protocol")]
     pub subscribe_template: Option<String>,
@@ -99,6 +141,12 @@ pub struct Options {
     /// generic: message that publishes {payload} on {topic}
     #[arg(long, value_name = "TEXT", help_heading = "Protocol")]
     pub publish_template: Option<String>,
+    /// How often each subscriber shows that it is there, by a ping or --heartbeat-template; they take turns
+    #[arg(long, value_name = "TIME", hide_short_help = true, help_heading = "Protocol")]
+    pub heartbeat: Option<Span>,
+    /// generic: message that does so
+    #[arg(long, value_name = "TEXT", requires = "heartbeat", hide_short_help = true, help_heading = "Protocol")]
+    pub heartbeat_template: Option<String>,
     /// generic: first message of every connection
     #[arg(long, value_name = "TEXT", hide_short_help = true, help_heading = "Protocol")]
     pub greeting_template: Option<String>,
@@ -111,12 +159,12 @@ pub struct Options {
     /// Send binary messages
     #[arg(long, hide_short_help = true, help_heading = "Protocol")]
     pub binary: bool,
-    /// Header line of the handshake, like 'Authorization: Bearer x'; repeat for several
+    /// Header line of handshakes and HTTP requests, like 'Authorization: Bearer x'; repeat for several
     #[arg(long, value_name = "LINE", hide_short_help = true, help_heading = "Protocol")]
     pub header: Vec<String>,
-    /// Names of topics, {n} being a number
-    #[arg(long, value_name = "TEXT", default_value = "bench.{n}", hide_short_help = true, help_heading = "Protocol")]
-    pub topic: String,
+    /// Names of topics, {n} being a number [default: bench.{n}]
+    #[arg(long, value_name = "TEXT", hide_short_help = true, help_heading = "Protocol")]
+    pub topic: Option<String>,
     /// How long a server is given that does not confirm subscriptions
     #[arg(long, value_name = "TIME", default_value = "300ms", hide_short_help = true, help_heading = "Protocol")]
     pub settle: Span,
@@ -128,14 +176,17 @@ pub struct Options {
     /// Cores for them, like 1 or 1,2; keep the server off these
     #[arg(long, value_name = "LIST", value_delimiter = ',', help_heading = "Machine")]
     pub cores: Vec<usize>,
-    /// Core for the publishing thread [default: any of --cores]
-    #[arg(long, value_name = "CORE", hide_short_help = true, help_heading = "Machine")]
-    pub publisher_core: Option<usize>,
-    /// Connections that publish
+    /// Cores for the publishing threads, like 1 or 1,2 [default: any of --cores]
+    #[arg(long, value_name = "LIST", value_delimiter = ',', hide_short_help = true, help_heading = "Machine")]
+    pub publisher_core: Vec<usize>,
+    /// Threads that publish, which share the topics out
+    #[arg(long, value_name = "N", default_value_t = 1, hide_short_help = true, help_heading = "Machine")]
+    pub publisher_threads: usize,
+    /// Connections that publish, at least one for each thread
     #[arg(long, value_name = "N", default_value_t = 1, hide_short_help = true, help_heading = "Machine")]
     pub publishers: usize,
     /// Connections begun a second [default: connect 5k/s, else no limit]
-    #[arg(long, value_name = "RATE", help_heading = "Machine")]
+    #[arg(long, value_name = "RATE", hide_short_help = true, help_heading = "Machine")]
     pub connect_rate: Option<Rate>,
     /// How long a connection may take to be set up
     #[arg(long, value_name = "TIME", default_value = "10s", hide_short_help = true, help_heading = "Machine")]
@@ -160,27 +211,39 @@ pub struct Options {
     /// Only count bytes and check nothing: shows what the checking costs
     #[arg(long, hide_short_help = true, help_heading = "Machine")]
     pub bare: bool,
-    /// Which process of several this is
-    #[arg(long, value_name = "I/N", hide = true, value_parser = part)]
-    pub part: Option<Part>,
-
-    /// The number that its payloads carry
-    #[arg(long, value_name = "N", hide = true)]
-    pub run_number: Option<u32>,
 
     // ---- Session ---------------------------------------------------------------------------------------------------
     /// How often to run
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Session")]
     pub repeat: usize,
+    /// Search for the highest --rate at which this holds, like 'p99<5ms'
+    ///
+    /// Begins at --rate [default: 100/s]. A probe is a run of --duration, or for as long as it takes to make the publications that the
+    /// percentile needs, up to 60s. The rate is doubled until a probe fails, or halved until one holds; then the geometric middle is
+    /// tried, until the highest that held and the lowest that failed are within 5 %. The highest is run again, and given up where it then
+    /// fails. A probe with faults fails. The result is of both runs, and names the side that was saturated above it.
+    #[arg(long, value_name = "CONDITION", conflicts_with_all = ["window", "against", "repeat"], help_heading = "Session")]
+    pub find_max: Option<Condition>,
     /// A second server, run in turns with the first (A B A B)
     #[arg(long, value_name = "URL", help_heading = "Session")]
     pub against: Option<String>,
     /// The second server's process
-    #[arg(long, value_name = "PID", hide_short_help = true, help_heading = "Session")]
+    #[arg(long, value_name = "PID", requires = "against", hide_short_help = true, help_heading = "Session")]
     pub against_pid: Option<u32>,
     /// How the second server is spoken to [default: as the first]
-    #[arg(long, value_enum, hide_short_help = true, help_heading = "Session")]
+    #[arg(long, value_enum, requires = "against", hide_short_help = true, help_heading = "Session")]
     pub against_protocol: Option<Protocol>,
+    /// Where the second server's publishers connect [default: the same address]
+    #[arg(long, value_name = "URL", requires = "against", hide_short_help = true, help_heading = "Session")]
+    pub against_publish_url: Option<String>,
+    /// Fail, with exit code 5, where a figure is so: 'p99>5ms'; repeat for several
+    ///
+    /// A figure, a comparison (> >= < <=) and a value with its unit; judged on all runs against the first server together. Latency: p50, p90, p99,
+    /// p99.9, p99.99, max, mean. The same percentiles of other times: spread-p99 (first to last subscriber), connecting-p99, returning-p99.
+    /// A second: deliveries, publications, connections, bytes. Counts: missing, doubts. Of the server: cpu (a delivery), cores, memory, sends (a
+    /// delivery). A figure that can't be given, such as p99 of fewer than 1,000 publications, fails as well, and says why.
+    #[arg(long, value_name = "CONDITION", help_heading = "Session")]
+    pub fail_if: Vec<Condition>,
     /// What the server is called in tables [default: its address]
     #[arg(long, value_name = "NAME", hide_short_help = true, help_heading = "Session")]
     pub name: Option<String>,
@@ -190,10 +253,10 @@ pub struct Options {
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub json: Option<PathBuf>,
     /// Write the latency distribution in HdrHistogram's percentile format
-    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = "Output")]
     pub hgrm: Option<PathBuf>,
     /// Write each second's histogram in HdrHistogram's log format
-    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = "Output")]
     pub hlog: Option<PathBuf>,
     /// Write one self-contained HTML page
     #[arg(long, value_name = "FILE", help_heading = "Output")]
@@ -201,12 +264,6 @@ pub struct Options {
     /// Print the results only
     #[arg(long, short, help_heading = "Output")]
     pub quiet: bool,
-}
-
-fn part(text: &str) -> Result<Part, String> {
-    let parse = |text: &str| text.parse().map_err(|_| format!("`{text}` is no number"));
-    let (index, of) = text.split_once('/').ok_or("write it like 1/3")?;
-    Ok(Part { index: parse(index)?, of: parse(of)? })
 }
 
 impl Options {
@@ -222,6 +279,7 @@ impl Options {
             Scenario::Connect => (10_000, None, Some(Rate(5_000.0))),
             Scenario::Echo => (100, Some(Rate(1_000.0)), None),
             Scenario::Replay => (100, None, None),
+            Scenario::Listen => (1, None, None),
             Scenario::Fanout => (1_000, None, None),
             _ => (1_000, Some(Rate(50.0)), None),
         };
@@ -244,53 +302,80 @@ impl Options {
                 None => Pace::Window(self.window.unwrap_or(256)),
             },
         };
+        let file = self.dialect_file()?;
+        let form = if self.payload == Payload::Json { Form::Json } else { Form::Plain };
         Ok(Spec {
             scenario,
-            dialect: self.settings(self.protocol),
+            dialect: self.settings(self.protocol, self.publish_url.as_ref())?,
             subs,
             topics,
             topics_per_sub: self.topics_per_sub.or(every).unwrap_or(1),
-            publishers: self.publishers,
+            publishers: self.publishers.max(self.publisher_threads),
             pace,
+            rolling: self.rolling,
             duration: self.duration,
             warmup: self.warmup,
             drain: self.drain,
             timeout: self.timeout,
             settle: self.settle,
-            size: self.size.0,
-            form: if self.payload == Payload::Json { Form::Json } else { Form::Plain },
+            arrivals: self.arrivals,
+            topic_skew: self.topic_skew,
+            size: self.mean_size(),
+            sizes: self.size_mix.clone(),
+            form: file.as_ref().and_then(File::form).unwrap_or(form),
             disturbance,
             threads: self.threads,
             cores: self.cores.clone(),
-            publisher_core: self.publisher_core,
+            publisher_threads: self.publisher_threads,
+            publisher_cores: self.publisher_core.clone(),
             connect_rate: self.connect_rate.or(connect_rate),
+            heartbeat: self.heartbeat,
             sources: self.source.clone(),
             receive_buffer: self.rcvbuf.0,
             server_pid: self.server_pid,
             server_metrics: self.server_metrics.clone(),
             bare: self.bare,
-            part: self.part.unwrap_or(Part { index: 0, of: self.processes }),
+            part: Part { index: 0, of: self.processes },
             seed: self.seed,
         })
     }
 
-    /// How a server is spoken to that speaks `protocol`.
-    pub fn settings(&self, protocol: Protocol) -> Settings {
-        Settings {
-            protocol,
-            publish_url: self.publish_url.clone(),
+    /// Bytes of a payload, on average.
+    fn mean_size(&self) -> usize {
+        let weights: f64 = self.size_mix.iter().map(|one| one.weight).sum();
+        let bytes: f64 = self.size_mix.iter().map(|one| one.weight * one.bytes.0 as f64).sum();
+        if self.size_mix.is_empty() { self.size.0 } else { (bytes / weights).round() as usize }
+    }
+
+    /// How a server is spoken to that speaks `protocol`, and takes publications at `publish_url`.
+    ///
+    /// # Errors
+    /// The dialect file can't be read.
+    pub fn settings(&self, protocol: Protocol, publish_url: Option<&String>) -> Result<Settings> {
+        let file = self.dialect_file()?;
+        let topic = self.topic.clone().or_else(|| file.as_ref()?.topic.clone());
+        let settings = Settings {
+            protocol: if file.is_some() { Protocol::Generic } else { protocol },
+            publish_url: publish_url.cloned(),
             subscribe: self.subscribe_template.clone(),
             subscribe_as: self.subscribe_as.clone(),
             unsubscribe: self.unsubscribe_template.clone(),
             publish: self.publish_template.clone(),
             greeting: self.greeting_template.clone(),
+            heartbeat: self.heartbeat_template.clone(),
             ready: self.ready.clone(),
             answers: self.answer.clone(),
             binary: self.binary,
             latest: self.mode == Mode::Latest,
             latest_rate: self.latest_rate,
             headers: self.header.clone(),
-            topic: self.topic.clone(),
-        }
+            topic: topic.unwrap_or_else(|| "bench.{n}".into()),
+            ..Settings::default()
+        };
+        Ok(file.iter().fold(settings, Settings::with))
+    }
+
+    fn dialect_file(&self) -> Result<Option<File>> {
+        self.dialect.as_deref().map(File::read).transpose()
     }
 }

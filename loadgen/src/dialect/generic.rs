@@ -25,6 +25,13 @@ pub fn complete_raw(url: &mut Url, settings: &Settings, publisher: bool) {
     }
 }
 
+/// Fills in the path that a dialect file has, where the address names none.
+pub fn complete(url: &mut Url, settings: &Settings) {
+    if let (Some(path), "/") = (&settings.path, url.path.as_str()) {
+        url.path.clone_from(path);
+    }
+}
+
 /// Takes `QUESTION=>ANSWER` apart.
 pub fn answer(pair: &str) -> Result<(Vec<u8>, Vec<u8>)> {
     let (question, answer) = pair

@@ -4,13 +4,17 @@
 //! what to say after the handshake, how a publication is wrapped, and what the messages mean that carry no stamp. It
 //! holds no socket and keeps no state, so all threads share one.
 
+mod file;
 mod generic;
 mod stentor;
+mod steps;
 mod template;
 
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
+pub use file::File;
+pub use steps::{Step, Steps};
 pub use template::{Template, Values};
 
 use crate::{
@@ -49,6 +53,9 @@ pub struct Settings {
     pub publish: Option<String>,
     /// Message sent first on every connection.
     pub greeting: Option<String>,
+    /// Message that shows that a subscriber is there; a WebSocket ping where none is given.
+    #[serde(default)]
+    pub heartbeat: Option<String>,
     /// What a message contains that shows a subscription to be in force.
     pub ready: Option<String>,
     /// `QUESTION=>ANSWER` pairs: what to send when a message begins with QUESTION.
@@ -59,10 +66,35 @@ pub struct Settings {
     pub latest: bool,
     /// With `latest`: so many updates a second.
     pub latest_rate: Option<f64>,
+    /// What subscribers say and wait for, instead of the messages above.
+    #[serde(default)]
+    pub steps: Vec<Step>,
+    /// The same of publishers.
+    #[serde(default)]
+    pub publisher_steps: Vec<Step>,
+    /// Path to ask for where the address names none.
+    #[serde(default)]
+    pub path: Option<String>,
     /// Extra header lines of the handshake.
     pub headers: Vec<String>,
     /// Names of topics, `{n}` being the number.
     pub topic: String,
+}
+
+impl Settings {
+    /// With what a file says.
+    #[must_use]
+    pub fn with(mut self, file: &File) -> Self {
+        self.path.clone_from(&file.path);
+        self.headers.extend(file.headers.iter().cloned());
+        self.binary |= file.binary;
+        self.steps.clone_from(&file.subscriber);
+        self.publisher_steps.clone_from(&file.publisher);
+        self.publish.clone_from(&file.publish);
+        self.answers.extend(file.answers.iter().cloned());
+        self.heartbeat = self.heartbeat.or_else(|| file.heartbeat.clone());
+        self
+    }
 }
 
 /// What a message without a stamp of this run means.
@@ -114,6 +146,9 @@ pub struct Dialect {
     settings: Settings,
     subscribe_url: Url,
     publish_url: Url,
+    by_http: bool,
+    steps: Steps,
+    publisher_steps: Steps,
     publish: Template,
     answers: Vec<(Vec<u8>, Vec<u8>)>,
     /// Names of the topics, by index.
@@ -126,29 +161,44 @@ impl Dialect {
     /// Puts a dialect together for the server at `url`; `topics` overrides the names that the settings make.
     pub fn new(url: &str, settings: Settings, form: Form, topics: Vec<String>) -> Result<Self> {
         let mut subscribe_url = Url::parse(url)?;
+        let by_http = settings.publish_url.as_ref().is_some_and(|url| url.starts_with("http"));
         let mut publish_url = match &settings.publish_url {
+            Some(url) if by_http => Url::parse_http(url)?,
             Some(url) => Url::parse(url)?,
             None => subscribe_url.clone(),
         };
         match settings.protocol {
-            Protocol::Stentor => {
-                stentor::complete(&mut subscribe_url);
-                stentor::complete(&mut publish_url);
-            }
-            Protocol::Raw => {
-                generic::complete_raw(&mut subscribe_url, &settings, false);
-                generic::complete_raw(&mut publish_url, &settings, settings.publish_url.is_none());
-            }
-            Protocol::Generic => {}
+            Protocol::Stentor => stentor::complete(&mut subscribe_url),
+            Protocol::Raw => generic::complete_raw(&mut subscribe_url, &settings, false),
+            Protocol::Generic => generic::complete(&mut subscribe_url, &settings),
+        }
+        match settings.protocol {
+            Protocol::Generic => generic::complete(&mut publish_url, &settings),
+            _ if by_http => stentor::complete_http(&mut publish_url),
+            Protocol::Stentor => stentor::complete(&mut publish_url),
+            Protocol::Raw => generic::complete_raw(&mut publish_url, &settings, settings.publish_url.is_none()),
         }
         let publish = match settings.protocol {
+            Protocol::Stentor | Protocol::Raw if by_http => Template::parse("{payload}")?,
             Protocol::Stentor => Template::parse(stentor::PUBLISH)?,
             Protocol::Raw => Template::parse("{payload}")?,
             Protocol::Generic => Template::parse(settings.publish.as_deref().unwrap_or("{payload}"))?,
         };
         ensure!(publish.has_payload(), "--publish-template must hold {{payload}}");
         let answers = settings.answers.iter().map(|pair| generic::answer(pair)).collect::<Result<_>>()?;
-        Ok(Self { settings, subscribe_url, publish_url, publish, answers, topics, form })
+        let (steps, publisher_steps) = (Steps::new(&settings.steps)?, Steps::new(&settings.publisher_steps)?);
+        Ok(Self {
+            settings,
+            subscribe_url,
+            publish_url,
+            by_http,
+            steps,
+            publisher_steps,
+            publish,
+            answers,
+            topics,
+            form,
+        })
     }
 
     /// Where subscribers connect.
@@ -161,7 +211,41 @@ impl Dialect {
         &self.publish_url
     }
 
-    /// Header lines to add to a handshake.
+    /// Whether publications are HTTP requests.
+    pub fn publishes_by_http(&self) -> bool {
+        self.by_http
+    }
+
+    /// What those carry.
+    pub fn content_type(&self) -> &'static str {
+        match (self.settings.binary, self.form) {
+            (true, _) => "application/octet-stream",
+            (false, Form::Json) => "application/json",
+            (false, Form::Plain) => "text/plain",
+        }
+    }
+
+    /// Whether subscribers have steps to go through.
+    pub fn steps(&self) -> &Steps {
+        &self.steps
+    }
+
+    /// Those of publishers.
+    pub fn publisher_steps(&self) -> &Steps {
+        &self.publisher_steps
+    }
+
+    /// Says what is to be said from a step on; returns the next step that waits, or none where the connection is ready.
+    pub fn go(&self, at: usize, topics: &[usize], say: &mut dyn FnMut(&[u8])) -> Option<usize> {
+        self.steps.go(at, &self.names(topics), say)
+    }
+
+    /// The longest payload that a publication can carry.
+    pub fn payload_max(&self) -> usize {
+        self.publish.payload_max()
+    }
+
+    /// Header lines to add to a handshake, and to a request that publishes.
     pub fn headers(&self) -> &[String] {
         &self.settings.headers
     }
@@ -204,9 +288,9 @@ impl Dialect {
         self.subscribe_url.path.contains("{topic}") && self.settings.subscribe_as.is_none()
     }
 
-    /// The address names the topic, so a publisher has just one.
+    /// The address names the topic, so a publisher has just one. Each HTTP request has an address of its own.
     pub fn one_topic_per_publisher(&self) -> bool {
-        self.publish_url.path.contains("{topic}")
+        self.publish_url.path.contains("{topic}") && !self.by_http
     }
 
     /// Whether unsubscribing without leaving is possible.
@@ -216,7 +300,7 @@ impl Dialect {
 
     /// Whether the server says when a subscription is in force.
     pub fn acknowledges(&self) -> bool {
-        self.settings.protocol == Protocol::Stentor || self.settings.ready.is_some()
+        self.settings.protocol == Protocol::Stentor || self.settings.ready.is_some() || self.steps.wait()
     }
 
     /// The opcode of what is sent.
@@ -228,6 +312,14 @@ impl Dialect {
     pub fn greet(&self, say: &mut dyn FnMut(&[u8])) {
         if let Some(greeting) = &self.settings.greeting {
             say(&template::unescape(greeting));
+        }
+    }
+
+    /// What shows that a subscriber is there.
+    pub fn heartbeat(&self) -> (Opcode, Vec<u8>) {
+        match &self.settings.heartbeat {
+            Some(text) => (self.opcode(), template::unescape(text)),
+            None => (Opcode::Ping, Vec::new()),
         }
     }
 

@@ -21,6 +21,13 @@ pub fn complete(url: &mut Url) {
     }
 }
 
+/// Fills in the path that takes publications by HTTP where the address names none.
+pub fn complete_http(url: &mut Url) {
+    if url.path == "/" {
+        url.path = "/publish/{topic}".into();
+    }
+}
+
 /// The command that subscribes to `topics`.
 pub fn subscribe(dialect: &Dialect, topics: &[usize]) -> Vec<u8> {
     let mut command = json!({ "op": "sub", "id": 1, "topics": dialect.names(topics) });

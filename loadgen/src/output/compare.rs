@@ -2,7 +2,8 @@
 //!
 //! A figure without its spread invites conclusions that the next run refutes. So every column shows the median of the
 //! runs and, beside the ratio to the first target, how far the runs were apart. The ratio is of medians; in an
-//! interleaved session the runs of both met the same weather.
+//! interleaved session the runs of both met the same weather. Percentiles beyond the median are of all runs together, so far as
+//! these have the publications for it ([`crate::samples`]).
 
 use std::fmt::Write;
 
@@ -10,6 +11,7 @@ use super::plot::escape;
 use crate::{
     doubts,
     figures::{Report, Run},
+    samples::{Pool, TooFew},
     units,
 };
 
@@ -19,43 +21,75 @@ pub(super) struct Group<'a> {
     pub runs: Vec<&'a Run>,
 }
 
+impl Group<'_> {
+    /// A percentile of the latencies of all runs; none where none were measured.
+    pub(super) fn tail(&self, quantile: f64) -> Option<Result<f64, TooFew>> {
+        Some(Pool::of(self.runs.iter().copied())?.quantile(quantile))
+    }
+}
+
 /// A figure that is compared.
 struct Column {
     title: &'static str,
-    of: fn(&Run) -> f64,
+    of: Figure,
     show: fn(f64) -> String,
 }
 
+/// Where a figure comes from.
+enum Figure {
+    /// The median over the runs; 0 where a run has none.
+    Median(fn(&Run) -> f64),
+    /// This percentile of the latencies of all runs.
+    Tail(f64),
+}
+
 const COLUMNS: [Column; 9] = [
-    Column { title: "deliveries/s", of: |run| run.deliveries_per_s(), show: units::short },
-    Column { title: "p50", of: |run| quantile(run, 0.5), show: units::time },
-    Column { title: "p99", of: |run| quantile(run, 0.99), show: units::time },
-    Column { title: "p99.9", of: |run| quantile(run, 0.999), show: units::time },
-    Column { title: "p99.99", of: |run| quantile(run, 0.9999), show: units::time },
-    Column { title: "spread p50", of: |run| run.spread.p50_ns as f64, show: units::time },
+    Column { title: "deliveries/s", of: Figure::Median(|run| run.deliveries_per_s()), show: units::short },
+    Column { title: "p50", of: Figure::Median(middle), show: units::time },
+    Column { title: "p99", of: Figure::Tail(0.99), show: units::time },
+    Column { title: "p99.9", of: Figure::Tail(0.999), show: units::time },
+    Column { title: "p99.99", of: Figure::Tail(0.9999), show: units::time },
+    Column { title: "spread p50", of: Figure::Median(|run| run.spread.p50_ns as f64), show: units::time },
     Column {
         title: "server CPU/delivery",
-        of: |run| run.server.as_ref().map_or(0.0, |server| server.cpu_ns_per_delivery),
+        of: Figure::Median(|run| run.server.as_ref().map_or(0.0, |server| server.cpu_ns_per_delivery)),
         show: units::time,
     },
     Column {
         title: "sends/delivery",
-        of: |run| run.server.as_ref().and_then(|server| server.sends_per_delivery).unwrap_or(0.0),
+        of: Figure::Median(|run| run.server.as_ref().and_then(|server| server.sends_per_delivery).unwrap_or(0.0)),
         show: |value| format!("{value:.4}"),
     },
     Column {
         title: "server memory",
-        of: |run| run.server.as_ref().map_or(0.0, |server| server.resident_max as f64),
+        of: Figure::Median(|run| run.server.as_ref().map_or(0.0, |server| server.resident_max as f64)),
         show: units::bytes,
     },
 ];
 
-/// A latency; 0 where none was measured.
-pub(super) fn quantile(run: &Run, quantile: f64) -> f64 {
-    if !run.open_loop {
-        return 0.0;
+impl Figure {
+    /// The figure of a group; none where nothing of the kind was measured.
+    fn of(&self, group: &Group<'_>) -> Option<Result<f64, TooFew>> {
+        match *self {
+            Self::Tail(quantile) => group.tail(quantile),
+            Self::Median(_) => self.range(group).map(|(_, middle, _)| Ok(middle)),
+        }
     }
-    run.latency().map_or(0.0, |times| times.value_at_quantile(quantile) as f64)
+
+    /// The lowest, the median and the highest of the runs; none where they are none by themselves.
+    fn range(&self, group: &Group<'_>) -> Option<(f64, f64, f64)> {
+        let one = |run: &&Run| match *self {
+            Self::Median(of) => Some(of(run)),
+            Self::Tail(quantile) => Pool::of([*run])?.quantile(quantile).ok(),
+        };
+        let all = spread(group.runs.iter().map(one).collect::<Option<Vec<f64>>>()?);
+        (all.2 > 0.0).then_some(all)
+    }
+}
+
+/// The median latency; 0 where none was measured.
+pub(super) fn middle(run: &Run) -> f64 {
+    Pool::of([run]).map_or(0.0, |pool| pool.latency.value_at_quantile(0.5) as f64)
 }
 
 /// Compares the targets of sessions; runs of the same name belong together.
@@ -139,10 +173,8 @@ impl Cell {
 }
 
 fn rows(groups: &[Group<'_>]) -> Vec<Vec<Cell>> {
-    let used: Vec<&Column> = COLUMNS
-        .iter()
-        .filter(|column| groups.iter().any(|group| group.runs.iter().any(|run| (column.of)(run) > 0.0)))
-        .collect();
+    let used: Vec<&Column> =
+        COLUMNS.iter().filter(|column| groups.iter().any(|group| column.of.of(group).is_some())).collect();
     let mut rows = vec![vec![Cell::plain("target"), Cell::plain("runs")]];
     rows[0].extend(used.iter().map(|column| Cell::plain(column.title)));
     rows[0].extend(["saturated", "doubts"].map(Cell::plain));
@@ -156,17 +188,18 @@ fn rows(groups: &[Group<'_>]) -> Vec<Vec<Cell>> {
 }
 
 fn cell(column: &Column, group: &Group<'_>, first: &Group<'_>) -> Cell {
-    let (low, middle, high) = spread(group.runs.iter().map(|run| (column.of)(run)).collect());
-    if high == 0.0 {
-        return Cell::plain("-");
-    }
-    let mut cell = Cell::plain((column.show)(middle));
-    if group.runs.len() > 1 {
+    let figure = match column.of.of(group) {
+        None => return Cell::plain("-"),
+        Some(Err(few)) => return Cell::plain(few.to_string()),
+        Some(Ok(figure)) => figure,
+    };
+    let mut cell = Cell::plain((column.show)(figure));
+    if let Some((low, _, high)) = column.of.range(group).filter(|_| group.runs.len() > 1) {
         cell.spread = format!("{} to {}", (column.show)(low), (column.show)(high));
     }
-    let (_, base, _) = spread(first.runs.iter().map(|run| (column.of)(run)).collect());
-    if base > 0.0 && !std::ptr::eq(group, first) {
-        cell.ratio = format!("{:.2}", middle / base);
+    match column.of.of(first) {
+        Some(Ok(base)) if base > 0.0 && !std::ptr::eq(group, first) => cell.ratio = format!("{:.2}", figure / base),
+        _ => {}
     }
     cell
 }

@@ -5,9 +5,9 @@
 //! how long it takes; and plots of the latter two against the former. Several flags at once (`FLAG=VALUE+FLAG=VALUE`) make none.
 
 use super::{
-    compare::{Group, as_markdown, quantile},
+    compare::{Group, as_markdown, middle},
     plot::{self, Line, Plot, Scale},
-    summary::{Question, cpu, factor, mark, median},
+    summary::{Question, cpu, factor, mark, median, tail},
 };
 use crate::{
     figures::Run,
@@ -106,9 +106,10 @@ impl Curve<'_> {
             Column { title: format!("times {}", self.first.name), cell: Box::new(ratio) },
         ];
         if self.question.has_latencies() {
-            columns.push(column("p50", |run| quantile(run, 0.5), units::time));
-            columns.push(column("p99", |run| quantile(run, 0.99), units::time));
-            columns.push(column("p99.9", |run| quantile(run, 0.999), units::time));
+            columns.push(column("p50", middle, units::time));
+            for (title, quantile) in [("p99", 0.99), ("p99.9", 0.999)] {
+                columns.push(Column { title: title.into(), cell: Box::new(move |group| tail(group, quantile)) });
+            }
         } else {
             columns.push(column("deliveries/s", |run| run.deliveries_per_s(), units::short));
         }
@@ -123,14 +124,18 @@ impl Curve<'_> {
         if low <= 0.0 || high < low * 1.05 {
             return Vec::new();
         }
-        let line = |(label, share): (&str, f64)| Line {
-            name: format!("{}, {label}", self.name()),
-            points: (at.iter().copied())
-                .zip(self.points.iter().map(|point| median(&point.group, |run| quantile(run, share))))
-                .collect(),
-            labels: self.points.iter().map(|point| point.value.to_owned()).collect(),
+        // A point that has too few publications for the percentile is left out.
+        let line = |(label, quantile): (&str, f64)| {
+            let known = at.iter().zip(&self.points).filter_map(|(&at, point)| {
+                let ns = point.group.tail(quantile)?.ok()?;
+                Some(((at, ns), point.value.to_owned()))
+            });
+            let (points, labels) = known.unzip();
+            Line { name: format!("{}, {label}", self.name()), points, labels }
         };
-        [("p50", 0.5), ("p99", 0.99)].map(line).into()
+        let mut lines: Vec<Line> = [("p50", 0.5), ("p99", 0.99)].map(line).into();
+        lines.retain(|line| !line.points.is_empty());
+        lines
     }
 
     /// Processor time of each value, at the value's place among `values`.

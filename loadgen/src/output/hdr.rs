@@ -27,11 +27,16 @@ const STEPS: u32 = 5;
 
 /// The percentile distribution of all runs against the first target.
 pub fn percentiles(report: &Report) -> Result<Vec<u8>> {
-    let mut sum = times();
+    let (mut sum, mut publications) = (times(), 0);
     for run in report.runs.iter().filter(|run| run.label == "A") {
         add(&mut sum, &run.latency()?);
+        publications += run.publications;
     }
-    Ok(distribution(&sum).into_bytes())
+    // The format goes to the last delivery; how far it can be believed is said beside it.
+    let note = format!(
+        "#[Publications = {publications}, of which ten have to lie beyond a percentile: deliveries of one are one sample]\n"
+    );
+    Ok((distribution(&sum) + &note).into_bytes())
 }
 
 /// One histogram as text.

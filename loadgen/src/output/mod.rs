@@ -9,6 +9,7 @@ pub mod report;
 pub mod summary;
 pub mod table;
 pub mod terminal;
+pub mod verdict;
 
 use std::{
     fs,
@@ -24,14 +25,14 @@ use crate::{
     merge,
 };
 
-/// Opens the files that a command asks for; a part of a run has none.
+/// Opens the files that a command asks for.
 ///
 /// # Errors
 /// One can't be written: which, by its flag.
 pub fn open(command: &Command) -> Result<Files> {
     match command.scenario() {
-        Some((_, options, ..)) if options.part.is_none() => Files::open(options),
-        _ => Ok(Files::default()),
+        Some((_, options, ..)) => Files::open(options),
+        None => Ok(Files::default()),
     }
 }
 
@@ -40,28 +41,25 @@ pub fn open(command: &Command) -> Result<Files> {
 /// # Errors
 /// Everything that could not be written; the rest was.
 pub fn write(command: &Command, files: Files, report: &Report) -> Result<()> {
-    let Some((_, options, ..)) = command.scenario() else { return Ok(()) };
-    if options.part.is_some() {
-        return part(report);
+    if command.scenario().is_none() {
+        return Ok(());
     }
-    let mut text = table::session(report);
+    let mut text = table::searched(report) + &table::session(report);
+    text.push_str(&verdict::advice(report));
     if report.runs.len() > 1 {
         text.push('\n');
         text.push_str(&compare::sessions(std::slice::from_ref(report), false));
     }
+    text += &table::thresholds(report);
     files::all([files.write(report), terminal::print(&text)])
-}
-
-/// A part of a run tells its conductor, in one line.
-fn part(report: &Report) -> Result<()> {
-    let run = report.runs.first().context("this part measured nothing")?;
-    terminal::print(&format!("{}\n", serde_json::to_string(run)?))
 }
 
 /// Puts result files side by side: returns the table, and writes all runs as one result where asked to.
 pub fn compared(compare: &Compare) -> Result<String> {
     let reports = compare.files.iter().map(merge::read).collect::<Result<Vec<_>>>()?;
     let mut all = reports.first().context("no result to compare")?.clone();
+    all.thresholds.clear();
+    all.search = None;
     all.runs = reports.iter().flat_map(|report| report.runs.clone()).collect();
     let written = [
         compare.json.as_ref().map(|path| json(path, &all)),

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     figures::{IntervalFigures, Report, Run},
     meter::{Times, add},
-    units,
+    samples, units,
 };
 
 /// What only reports have.
@@ -31,6 +31,9 @@ pub fn page(report: &Report) -> Result<String> {
         escape(&machine(report))
     );
     verdict(report, &mut out);
+    if report.search.is_some() {
+        let _ = writeln!(out, "<section><h2>Search</h2><pre>{}</pre></section>", escape(&table::searched(report)));
+    }
     let runs = format!("<pre>{}</pre>", escape(&table::session(report)));
     if report.runs.len() > 1 {
         // With several runs the comparison is what one came for, and each run is there to be looked up.
@@ -63,7 +66,9 @@ fn verdict(report: &Report, out: &mut String) {
         let all = run.ended.iter().chain(&run.faults).chain(&run.doubts);
         all.map(|text| format!("<li>{}: {}</li>", escape(&run.name), escape(text))).collect::<String>()
     };
-    let items: String = report.runs.iter().map(said).collect();
+    let failed = report.thresholds.iter().filter(|outcome| outcome.fails());
+    let failed = failed.map(|one| format!("<li>failed: {}: {}</li>", escape(&one.condition), escape(&one.found)));
+    let items: String = report.runs.iter().map(said).chain(failed).collect();
     let _ = if items.is_empty() {
         writeln!(out, "<p class=\"fine\">Everything arrived, and nothing speaks against these figures.</p>")
     } else {
@@ -76,35 +81,48 @@ fn percentiles(report: &Report) -> Result<String> {
     Ok(format!("<section><h2>Latency</h2>\n{plot}</section>\n"))
 }
 
-/// Latency by percentile; the distance to 100 % is what the horizontal axis halves.
+/// Latency by percentile; the distance to 100 % is what the horizontal axis halves. Lines end where the publications do that a
+/// percentile needs.
 pub(super) fn percentile_plot(report: &Report, title: &str) -> Result<String> {
     let nines = [("0", 1.0), ("90%", 10.0), ("99%", 100.0), ("99.9%", 1e3), ("99.99%", 1e4), ("99.999%", 1e5)];
-    let most = report.runs.iter().map(|run| run.deliveries).max().unwrap_or(1).max(10) as f64;
-    let ticks = nines.iter().filter(|tick| tick.1 <= most * 10.0).map(|tick| (tick.1, tick.0.to_owned())).collect();
-    let mut merged: Vec<(String, Times)> = Vec::new();
+    let mut merged: Vec<(String, Times, u64)> = Vec::new();
     for run in report.runs.iter().filter(|run| run.open_loop) {
         for class in &run.classes {
             let name = if run.classes.len() > 1 { format!("{}, {}", run.name, class.label) } else { run.name.clone() };
-            let times = class.latency.times()?;
-            match merged.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, sum)) => add(sum, &times),
-                None => merged.push((name, times)),
+            let (times, publications) = (class.latency.times()?, run.publications_of(class));
+            match merged.iter_mut().find(|(known, ..)| *known == name) {
+                Some((_, sum, pooled)) => {
+                    add(sum, &times);
+                    *pooled += publications;
+                }
+                None => merged.push((name, times, publications)),
             }
         }
     }
-    let lines =
-        merged.into_iter().map(|(name, times)| Line { name, points: points_of(&times), labels: Vec::new() }).collect();
+    let last = merged.iter().map(|(.., publications)| last_place(*publications)).fold(10.0, f64::max);
+    let ticks = nines.iter().filter(|tick| tick.1 <= last * 10.0).map(|tick| (tick.1, tick.0.to_owned())).collect();
+    let line = |(name, times, publications): (String, Times, u64)| {
+        let points = points_of(&times, last_place(publications));
+        Line { name, points, labels: Vec::new() }
+    };
+    let lines = merged.into_iter().map(line).collect();
     let plot = Plot { title, ticks, across: Scale::Log, up: Scale::Log, show: units::time, lines };
     Ok(plot.svg())
 }
 
-/// A histogram's percentiles, by how many times rarer than one in one they are.
-fn points_of(times: &Times) -> Vec<(f64, f64)> {
+/// How rare what is shown may be: one in so many, with ten publications beyond.
+fn last_place(publications: u64) -> f64 {
+    (publications as f64 / 10.0).max(10.0)
+}
+
+/// A histogram's percentiles, by how many times rarer than one in one they are; up to `last`.
+fn points_of(times: &Times, last: f64) -> Vec<(f64, f64)> {
     let steps = times.iter_quantiles(4).filter(|step| step.quantile_iterated_to() < 1.0);
     let place = |quantile: f64| 1.0 / (1.0 - quantile);
     let mut points: Vec<(f64, f64)> =
         steps.map(|step| (place(step.quantile_iterated_to()), step.value_iterated_to() as f64)).collect();
-    points.push((times.len().max(2) as f64, times.max() as f64));
+    points.retain(|(place, _)| *place <= last);
+    points.push((last, times.value_at_quantile(1.0 - 1.0 / last) as f64));
     points.dedup_by(|a, b| a.0 <= b.0);
     points
 }
@@ -123,8 +141,12 @@ fn over_time(report: &Report) -> String {
     if runs.iter().any(|run| run.open_loop) {
         out +=
             &seconds("Latency p50, second by second", Scale::Log, units::time, &runs, |one| one.latency.p50_ns as f64);
-        out +=
-            &seconds("Latency p99, second by second", Scale::Log, units::time, &runs, |one| one.latency.p99_ns as f64);
+        let mut each = runs.iter().flat_map(|run| &run.intervals);
+        if each.all(|one| samples::enough(0.99, one.publications).is_ok()) {
+            out += &seconds("Latency p99, second by second", Scale::Log, units::time, &runs, |one| {
+                one.latency.p99_ns as f64
+            });
+        }
         out += &seconds("Worst latency, second by second", Scale::Log, units::time, &runs, |one| {
             one.latency.max_ns as f64
         });

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 
 use super::{
-    compare::{Group, as_markdown, groups, quantile, spread},
+    compare::{Group, as_markdown, groups, middle, spread},
     curve,
     plot::Bars,
     report::percentile_plot,
@@ -92,6 +92,9 @@ pub fn tables(questions: &[Question]) -> String {
     for curve in questions.iter().flat_map(curve::of) {
         out += &format!("{}\n", curve.table());
     }
+    if out.contains(TOO_FEW) {
+        out += "`too few`: under 1,000 publications for p99, or 10,000 for p99.9. All deliveries of one are one sample of its delay.\n\n";
+    }
     out += "`?`: some of the runs are doubtful, and the question's own table says how many. `!`: some lost or changed something.\n";
     out
 }
@@ -138,8 +141,19 @@ pub(super) fn factor(value: f64) -> String {
 }
 
 fn tails(group: &Group<'_>) -> String {
-    [0.5, 0.99, 0.999].map(|share| units::time(median(group, |run| quantile(run, share)))).join(" / ")
+    [units::time(median(group, middle)), tail(group, 0.99), tail(group, 0.999)].join(" / ")
 }
+
+/// A percentile of all runs together, or that there are too few publications for it.
+pub(super) fn tail(group: &Group<'_>, quantile: f64) -> String {
+    match group.tail(quantile) {
+        None => "-".into(),
+        Some(Ok(ns)) => units::time(ns),
+        Some(Err(_)) => TOO_FEW.into(),
+    }
+}
+
+const TOO_FEW: &str = "too few";
 
 pub(super) fn mark(group: &Group<'_>) -> &'static str {
     match () {

@@ -1,10 +1,13 @@
-//! The table that people read: doubts first, then whether all arrived, then figures.
+//! The table that people read: whether it worked, then doubts, then figures.
 
 use std::fmt::Write;
 
+use super::verdict;
 use crate::{
     figures::{Distribution, Report, Run},
-    spec::{Pace, Scenario, Spec},
+    samples::{self, QUANTILES, TooFew},
+    spec::{Arrivals, Pace, Scenario, Spec},
+    thresholds::Outcome,
     units::{self, count, short, time},
 };
 
@@ -20,9 +23,49 @@ pub fn session(report: &Report) -> String {
     out
 }
 
+/// What came of the search: the rate, and how it was found.
+pub fn searched(report: &Report) -> String {
+    let Some(found) = &report.search else { return String::new() };
+    let mut out = String::new();
+    let condition = &found.condition;
+    let _ = match found.rate {
+        Some(rate) => writeln!(out, "highest rate at which {condition} held, twice: {}/s", short(rate)),
+        None => writeln!(out, "no rate at which {condition} held, twice"),
+    };
+    for doubt in found.doubts() {
+        let _ = writeln!(out, "DOUBT: {doubt}");
+    }
+    let _ = writeln!(out, "  {:>10} {:>8} {:>14}  {:<6}  {:<10} found", "rate", "for", "deliveries/s", "", "saturated");
+    for probe in &found.probes {
+        let _ = writeln!(
+            out,
+            "  {:>10} {:>8} {:>14}  {:<6}  {:<10} {}{}",
+            format!("{}/s", short(probe.rate)),
+            time(probe.seconds * 1e9),
+            short(probe.deliveries_per_s),
+            if probe.held { "held" } else { "failed" },
+            probe.saturated,
+            probe.found,
+            if probe.doubts.is_empty() { "" } else { " ?" }
+        );
+    }
+    out += "\n";
+    out
+}
+
+/// What came of the thresholds, one line each.
+pub fn thresholds(report: &Report) -> String {
+    let line = |outcome: &Outcome| {
+        let Outcome { condition, found, .. } = outcome;
+        let word = if outcome.fails() { "FAILED" } else { "kept" };
+        format!("{word:<6} --fail-if {condition}: {found}\n")
+    };
+    report.thresholds.iter().map(line).collect()
+}
+
 /// One run.
 pub fn run(spec: &Spec, run: &Run) -> String {
-    let mut out = String::new();
+    let mut out = verdict::of(spec, run);
     let mut section = |title: &str, lines: &[String]| {
         if !lines.is_empty() {
             let _ = writeln!(out, "{title}");
@@ -37,7 +80,7 @@ pub fn run(spec: &Spec, run: &Run) -> String {
     section("remarks", &remarks);
     section("notes", &run.notes);
     let _ = writeln!(out, "{}", headline(spec, run));
-    out += &latencies(run);
+    out += &latencies(spec, run);
     out += &rates(spec, run);
     out += &sides(spec, run);
     out
@@ -45,60 +88,103 @@ pub fn run(spec: &Spec, run: &Run) -> String {
 
 fn headline(spec: &Spec, run: &Run) -> String {
     let what = match &spec.pace {
+        Pace::Silent if spec.scenario == Scenario::Listen => format!("listened to for {}", spec.duration),
         Pace::Silent => format!("held for {}", spec.duration),
-        Pace::Rate(rate) => format!("{rate} for {}", spec.duration),
-        Pace::Window(window) => format!("flat out, {window} in flight, for {}", spec.duration),
+        Pace::Rate(rate) if spec.arrivals == Arrivals::Even => format!("{rate} for {}", spec.duration),
+        Pace::Rate(rate) => format!("{rate}, {}, for {}", format!("{:?}", spec.arrivals).to_lowercase(), spec.duration),
+        Pace::Window(window) => {
+            let rolling = if spec.rolling { ", rolling" } else { "" };
+            format!("flat out, {window} in flight{rolling}, for {}", spec.duration)
+        }
         Pace::Bursts { rate, burst, every, length } => {
             format!("{rate}, bursts of {burst} for {length} every {every}, for {}", spec.duration)
         }
         Pace::Replay { file, speed } => format!("{} at {speed}x", file.display()),
     };
     format!(
-        "{}: {} subscribers, {} topic{}, {} bytes, {what}",
+        "{}: {} subscribers, {} topic{}{}, {}{} bytes, {what}",
         run.target,
         count(spec.subs as u64),
         spec.topics,
         if spec.topics == 1 { "" } else { "s" },
+        if spec.topic_skew > 0.0 { format!(" skewed by {}", spec.topic_skew) } else { String::new() },
+        if spec.sizes.is_empty() { "" } else { "on average " },
         spec.size
     )
 }
 
-/// A row of percentiles.
-fn row(out: &mut String, label: &str, times: &Distribution) {
-    let _ = write!(out, "  {label:<26}");
-    for value in times.columns() {
-        let _ = write!(out, " {:>9}", time(value as f64));
-    }
-    let _ = writeln!(out, " {:>12}", count(times.count));
+/// Times, and how many samples they are of.
+struct Row<'a> {
+    label: String,
+    times: &'a Distribution,
+    samples: u64,
 }
 
-fn latencies(run: &Run) -> String {
+impl Row<'_> {
+    /// Percentiles, the worst, the mean, the count; what there are too few samples for says so.
+    fn append(&self, out: &mut String) {
+        let Self { label, times, samples } = self;
+        let _ = write!(out, "  {label:<26}");
+        for ((_, quantile), value) in QUANTILES.iter().zip(times.percentiles()) {
+            let figure = samples::enough(*quantile, *samples).map_or("too few".into(), |()| time(value as f64));
+            let _ = write!(out, " {figure:>9}");
+        }
+        let _ = write!(out, " {:>9} {:>9}", time(times.max_ns as f64), time(times.mean_ns));
+        let _ = writeln!(out, " {:>12}", count(times.count));
+    }
+}
+
+fn latencies(spec: &Spec, run: &Run) -> String {
     let several = run.classes.len() > 1;
     let label = |text: &str, class: &str| if several { format!("{text}, {class}") } else { text.to_owned() };
     let mut rows = Vec::new();
     if run.open_loop {
         for class in &run.classes {
-            rows.push((label("latency", &class.label), &class.latency));
-            rows.push((label("from actual send", &class.label), &class.sent));
+            let samples = run.publications_of(class);
+            rows.push(Row { label: label("latency", &class.label), times: &class.latency, samples });
+            rows.push(Row { label: label("from actual send", &class.label), times: &class.sent, samples });
         }
-        rows.push(("first to last subscriber".into(), &run.spread));
     }
-    rows.extend([("connecting".into(), &run.joins), ("coming back".into(), &run.rejoins)]);
-    rows.retain(|(_, times)| times.count > 0);
+    // These have one sample each of a publication, or of a connection.
+    let mut each = |label: &str, times| rows.push(Row { label: label.into(), times, samples: times.count });
+    if run.open_loop {
+        each("first to last subscriber", &run.spread);
+    }
+    each("connecting", &run.joins);
+    each(if spec.scenario == Scenario::Join { "connecting under load" } else { "coming back" }, &run.rejoins);
+    rows.retain(|row| row.times.count > 0);
     let mut out = String::new();
     if !rows.is_empty() {
         let _ = write!(out, "  {:<26}", "");
-        for column in ["p50", "p90", "p99", "p99.9", "p99.99", "max", "mean"] {
+        for column in QUANTILES.iter().map(|(name, _)| *name).chain(["max", "mean"]) {
             let _ = write!(out, " {column:>9}");
         }
         let _ = writeln!(out, " {:>12}", "count");
     }
-    rows.iter().for_each(|(label, times)| row(&mut out, label, times));
+    rows.iter().for_each(|row| row.append(&mut out));
+    if run.open_loop && run.deliveries > 0 {
+        out += &too_few(run);
+    }
     if !run.open_loop && run.publications > 0 {
         out += "  No latencies: without --rate every publication waits for the window, so what a delivery takes is \
                 decided\n  by the generator's own pressure. Throughput is the figure here; give a --rate for latency.\n";
     }
     out
+}
+
+/// What the percentiles that weren't said would have needed.
+fn too_few(run: &Run) -> String {
+    let least = run.classes.iter().map(|class| run.publications_of(class)).min().unwrap_or(0);
+    let missing = QUANTILES.iter().find_map(|(name, quantile)| Some((name, samples::enough(*quantile, least).err()?)));
+    let Some((name, TooFew { have, need })) = missing else { return String::new() };
+    let seconds = need as f64 / (have as f64 / run.seconds.max(1e-9)).max(1e-9);
+    let longer = if have > 0 { format!(", {} at this rate", time(seconds * 1e9)) } else { String::new() };
+    format!(
+        "  Too few: {} publications, and {name} takes {}{longer} (p99 1,000, p99.9 10,000). All\n  deliveries of one publication \
+         are one sample of its delay.\n",
+        count(have),
+        count(need)
+    )
 }
 
 fn rates(spec: &Spec, run: &Run) -> String {
@@ -119,6 +205,15 @@ fn rates(spec: &Spec, run: &Run) -> String {
         let _ = writeln!(out, "  {} connections at {}/s", count(run.connected), short(run.connections_per_s));
     }
     let checks = &run.checks;
+    if spec.scenario == Scenario::Listen {
+        let (rate, bytes) = (short(run.deliveries_per_s()), units::bytes(run.bytes_per_s()));
+        let (all, seconds) = (count(run.deliveries), run.seconds);
+        let _ = writeln!(
+            out,
+            "  {rate} messages/s   {bytes}/s   ({all} messages, {seconds:.2} s); nothing is known of what should have come"
+        );
+        return out;
+    }
     let _ = writeln!(
         out,
         "  checked {} messages: {} missing, {} repeated, {} out of order, {} wrong, {} torn, {} joints, {} conflated",
@@ -155,9 +250,10 @@ fn sides(spec: &Spec, run: &Run) -> String {
         };
         let _ = writeln!(
             out,
-            "  server    {} CPU per {what}, {:.2} cores; resident {}, at most {}; {} per connection",
+            "  server    {} CPU per {what}, {:.2} cores{}; resident {}, at most {}; {} per connection",
             time(cost),
             server.cores_busy,
+            server.busiest_thread.map_or_else(String::new, |busy| format!(", busiest thread {:.0} %", busy * 100.0)),
             units::bytes(server.resident_before as f64),
             units::bytes(server.resident_max as f64),
             units::bytes(per_connection)

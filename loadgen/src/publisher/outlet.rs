@@ -2,10 +2,17 @@
 //!
 //! Set up with plain blocking calls before the run; there are few, and nothing is measured yet.
 
-use std::{collections::VecDeque, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    io::{self, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    sync::Arc,
+    time::Duration,
+};
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail, ensure};
 
+use super::http::{self, Answer, Verdict};
 use crate::{
     dial::dial,
     dialect::{Dialect, Heard},
@@ -26,8 +33,48 @@ pub struct Outlet {
     pub batch: Vec<u8>,
     /// Whether what arrives on it is ours to read.
     pub listens: bool,
+    /// Whether publications are requests, of which the next waits for the answer to the one before.
+    pub asks: bool,
+    /// Whether there is one without an answer.
+    pub unanswered: bool,
     pending: Vec<u8>,
     assembly: Assembly,
+}
+
+/// Goes through the steps of a publisher, waiting for what is to be waited for.
+fn go_through(stream: &mut TcpStream, pending: &mut Vec<u8>, dialect: &Dialect, topic: usize) -> Result<()> {
+    let (steps, mut assembly, mut buffer) = (dialect.publisher_steps(), Assembly::default(), [0; 4096]);
+    let name = dialect.topics[topic].as_str();
+    let mut next = Some(0);
+    loop {
+        let mut said = Vec::new();
+        let say = &mut |message: &[u8]| frame::write(dialect.opcode(), message, &mut said);
+        next = next.and_then(|at| steps.go(at, &[name], say));
+        stream.write_all(&said)?;
+        let Some(waiting) = next else { return Ok(()) };
+        while !heard(pending, &mut assembly, |message| steps.awaits(waiting, message))? {
+            let len = stream.read(&mut buffer).context("waiting for the server")?;
+            ensure!(len > 0, "the server hung up");
+            pending.extend_from_slice(&buffer[..len]);
+        }
+        next = Some(waiting + 1);
+    }
+}
+
+/// Takes whole messages off what came until one is awaited.
+fn heard(pending: &mut Vec<u8>, assembly: &mut Assembly, awaited: impl Fn(&[u8]) -> bool) -> Result<bool> {
+    let (mut at, mut found) = (0, false);
+    while let (Scan::Frame(frame), false) = (frame::scan(&pending[at..]), found) {
+        at += frame.len;
+        match assembly.take(&frame) {
+            Ok(Event::Message(_, message)) => found = awaited(&message),
+            Ok(Event::Close(code, reason)) => bail!("the server closed it with {code} {reason}"),
+            Ok(_) => {}
+            Err(violation) => bail!(violation.why),
+        }
+    }
+    pending.drain(..at);
+    Ok(found)
 }
 
 /// A publication that is due.
@@ -37,8 +84,12 @@ pub struct Queued {
     pub planned: u64,
     /// Index of its topic.
     pub topic: u32,
+    /// Which of the run's publications it is.
+    pub number: u32,
     /// The captured payload that it carries.
     pub data: Option<u32>,
+    /// Bytes of one that is made up.
+    pub size: usize,
     /// The server had not taken earlier ones when it became due.
     pub held_up: bool,
 }
@@ -49,28 +100,41 @@ const HEARD: usize = 64 * 1024;
 impl Outlet {
     /// Connects as a publisher of `topic`.
     pub fn connect(target: SocketAddr, dialect: &Dialect, topic: usize, timeout: Duration) -> Result<Self> {
+        if dialect.publishes_by_http() {
+            let stream = TcpStream::connect_timeout(&target, timeout).context("connecting")?;
+            stream.set_nodelay(true)?;
+            stream.set_nonblocking(true)?;
+            return Ok(Self { listens: true, asks: true, ..Self::over(Arc::new(Line::new(stream.into()))) });
+        }
         let path = dialect.publish_path(topic);
-        let (stream, pending) = dial(target, &dialect.publish_url().host, &path, dialect.headers(), timeout)?;
+        let (mut stream, mut pending) = dial(target, &dialect.publish_url().host, &path, dialect.headers(), timeout)?;
+        go_through(&mut stream, &mut pending, dialect, topic).context("getting ready to publish")?;
         stream.set_nonblocking(true)?;
         let line = Line::new(stream.into());
         dialect.greet(&mut |message| {
             // A line that is broken shows at the first publication.
             let _ = line.write_frame(dialect.opcode(), message);
         });
-        Ok(Self {
-            line: Arc::new(line),
-            queue: VecDeque::new(),
-            batch: Vec::new(),
-            listens: true,
-            pending,
-            assembly: Assembly::default(),
-        })
+        Ok(Self { listens: true, pending, ..Self::over(Arc::new(line)) })
     }
 
     /// Publishes over a connection that somebody else reads.
     pub fn over(line: Arc<Line>) -> Self {
-        let (pending, assembly) = (Vec::new(), Assembly::default());
-        Self { line, queue: VecDeque::new(), batch: Vec::new(), listens: false, pending, assembly }
+        Self {
+            line,
+            queue: VecDeque::new(),
+            batch: Vec::new(),
+            listens: false,
+            asks: false,
+            unanswered: false,
+            pending: Vec::new(),
+            assembly: Assembly::default(),
+        }
+    }
+
+    /// Whether the next publication may go out.
+    pub fn is_ready(&self) -> bool {
+        !self.unanswered && self.line.is_clear()
     }
 
     /// What to watch it for.
@@ -92,6 +156,22 @@ impl Outlet {
         self.pending.truncate(begin + read);
         let pending = std::mem::take(&mut self.pending);
         let mut at = 0;
+        while self.asks {
+            match http::judge(&pending[at..]) {
+                Answer::Incomplete => {
+                    self.pending = pending[at..].to_vec();
+                    return Ok(());
+                }
+                Answer::Wrong(why) => return Err(io::Error::new(io::ErrorKind::InvalidData, why)),
+                Answer::Whole(len, verdict) => {
+                    at += len;
+                    self.unanswered &= verdict == Verdict::Interim;
+                    if let Verdict::Refused(why) = verdict {
+                        checks.remark(format!("the server answered a publication with {why}"));
+                    }
+                }
+            }
+        }
         loop {
             match frame::scan(&pending[at..]) {
                 Scan::Frame(frame) => {

@@ -1,4 +1,4 @@
-//! Disturbing some subscribers: stalls, slow reading, coming and going, reconnecting all at once.
+//! Disturbing some subscribers: stalls, slow reading, coming and going, coming late, reconnecting all at once.
 //!
 //! Half of the measured time goes by undisturbed, for comparison. Disturbed subscribers are checked like the others but
 //! never measured, so the figures of both halves are of the same, healthy population.
@@ -15,6 +15,7 @@ pub(super) struct Disturber {
     what: Disturbance,
     begun: bool,
     next_at: u64,
+    joined: usize,
     random: Rng,
 }
 
@@ -31,6 +32,7 @@ impl Disturber {
             what: shared.spec.disturbance.clone(),
             begun: false,
             next_at: from,
+            joined: 0,
             random: Rng::with_seed(shared.spec.seed ^ (thread as u64) << 32),
         }
     }
@@ -46,6 +48,7 @@ impl Receiver {
                 Disturbance::None => {}
                 Disturbance::Slow { read, .. } => self.slow(&mut disturber, now, first, read.0),
                 Disturbance::Churn { rate, .. } => self.churn(&mut disturber, now, rate.0),
+                Disturbance::Join { .. } => self.join(&mut disturber, now),
                 Disturbance::Storm { .. } if first => self.storm(),
                 Disturbance::Storm { .. } => {}
             }
@@ -96,6 +99,20 @@ impl Receiver {
                 self.leave(index);
                 self.begin(index, due);
             }
+        }
+    }
+
+    /// Connects those of the late ones that are due; they come evenly.
+    fn join(&mut self, disturber: &mut Disturber, now: u64) {
+        let late: Vec<usize> = (0..self.conns.len()).filter(|&index| self.conns[index].disturbed).collect();
+        let length = disturber.until - disturber.from;
+        while let Some(&index) = late.get(disturber.joined) {
+            let due = disturber.from + length * disturber.joined as u64 / late.len() as u64;
+            if due > now {
+                break;
+            }
+            disturber.joined += 1;
+            self.begin(index, due);
         }
     }
 

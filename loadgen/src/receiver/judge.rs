@@ -6,7 +6,10 @@
 
 use std::sync::Arc;
 
-use super::recent::{self, Recent, Slot};
+use super::{
+    open::topics_of,
+    recent::{self, Recent, Slot},
+};
 use crate::{
     connection::{Connection, Stage},
     dialect::{Envelope, Gaps, Heard},
@@ -15,6 +18,7 @@ use crate::{
     message::{Event, PROTOCOL_ERROR, Violation},
     meter::{Checks, Interval},
     shared::Shared,
+    spec::Scenario,
     stamp::{self, Fault, Stamp},
 };
 
@@ -34,6 +38,8 @@ pub struct Judge {
     topics: u32,
     gaps: Gaps,
     acknowledges: bool,
+    /// What comes is somebody else's, to be counted.
+    listens: bool,
     /// What is being measured now.
     pub interval: Interval,
     /// What was found so far.
@@ -52,6 +58,7 @@ impl Judge {
             topics: spec.topics as u32,
             gaps: shared.dialect.gaps(),
             acknowledges: shared.dialect.acknowledges(),
+            listens: spec.scenario == Scenario::Listen,
             interval: Interval::new(-1, now, shared.classes.labels.len()),
             checks: Checks::default(),
             shared,
@@ -112,6 +119,8 @@ impl Judge {
     fn frame_slowly(&mut self, conn: &mut Connection, frame: &Frame<'_>, now: u64) {
         match conn.assembly.take(frame) {
             Ok(Event::Nothing) => {}
+            Ok(Event::Message(_, message)) if self.is_awaited(conn, &message) => self.next_step(conn, now),
+            Ok(Event::Message(_, message)) if self.listens => self.listen(conn, &message, now),
             Ok(Event::Message(_, message)) => {
                 if !self.known(conn, &message, now) {
                     self.message_slowly(conn, &message, now);
@@ -128,6 +137,40 @@ impl Judge {
                 conn.say_goodbye(code);
             }
             Err(violation) => self.broken(conn, violation),
+        }
+    }
+
+    /// Whether a message is what a connection that is being set up waits for.
+    fn is_awaited(&self, conn: &Connection, message: &[u8]) -> bool {
+        conn.stage == Stage::Subscribing && self.shared.dialect.steps().awaits(conn.step, message)
+    }
+
+    /// Goes on with setting a connection up.
+    fn next_step(&mut self, conn: &mut Connection, now: u64) {
+        let Some(line) = conn.line.as_ref().map(Arc::clone) else { return };
+        let dialect = &self.shared.dialect;
+        let topics = topics_of(conn.first_topic, conn.ledger.len(), self.shared.spec.topics);
+        let say = &mut |message: &[u8]| {
+            // A line that is broken shows at the next read.
+            let _ = line.write_frame(dialect.opcode(), message);
+        };
+        match dialect.go(conn.step + 1, &topics, say) {
+            Some(step) => conn.step = step,
+            None => self.joined(conn, now),
+        }
+    }
+
+    /// Counts a message, unless it is about the connection itself.
+    fn listen(&mut self, conn: &mut Connection, message: &[u8], now: u64) {
+        match self.shared.dialect.hear(message) {
+            Heard::Subscribed(_) | Heard::Answer(_) | Heard::Complaint(_) => self.unstamped(conn, message, now),
+            _ if self.interval.index < 0 => {}
+            _ => {
+                self.checks.received += 1;
+                self.interval.unchecked += 1;
+                self.interval.classes[0].bytes += message.len() as u64;
+                self.interval.last_delivery = now;
+            }
         }
     }
 
@@ -381,6 +424,7 @@ fn deliver(
         slot.first = now;
     }
     slot.left -= 1;
+    interval.reached += 1;
     if slot.left == 0 {
         let spread = shared.flights.arrive(stamp.number, slot.first, now);
         if let (Some(spread), Some(_)) = (spread, slot.class) {

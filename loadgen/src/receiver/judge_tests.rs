@@ -29,8 +29,11 @@ fn shared_of(spec: Spec) -> Arc<Shared> {
         classes,
         flights: Flights::new(16).unwrap(),
         published: (0..spec.topics).map(|_| Default::default()).collect(),
+        made: Default::default(),
         listeners: Shared::listeners_of(&spec),
+        fans: Shared::fans_of(&spec),
         run: RUN,
+        unpublished: Default::default(),
         stop: Default::default(),
         spec,
     })

@@ -6,6 +6,7 @@
 
 mod account;
 mod disturb;
+mod heartbeat;
 mod judge;
 mod open;
 mod recent;
@@ -15,7 +16,7 @@ use std::{io, sync::Arc};
 use crossbeam_channel::{Receiver as Orders, Sender};
 
 pub use self::recent::room as recent_room;
-use self::{account::Bare, disturb::Disturber, judge::Judge};
+use self::{account::Bare, disturb::Disturber, heartbeat::Heartbeats, judge::Judge};
 use crate::{
     clock,
     connection::{Connection, Stage},
@@ -76,6 +77,7 @@ pub struct Receiver {
     judge: Judge,
     opening: open::Opening,
     disturber: Option<Disturber>,
+    heartbeats: Option<Heartbeats>,
     bare: Bare,
     finish_at: Option<u64>,
     sample_at: usize,
@@ -110,13 +112,20 @@ impl Receiver {
         let spec = &shared.spec;
         let ledger = if shared.dialect.conflates() { Ledger::of_newest } else { Ledger::new };
         let conns = Shared::connections_of(spec, thread)
-            .map(|nth| Connection::new(nth, spec.first_topic(nth), ledger(spec.topics_per_sub), spec.disturbs(nth)))
+            .map(|nth| {
+                let ledger = ledger(spec.topics_per_sub);
+                let mut conn = Connection::new(nth, spec.first_topic(nth), ledger, spec.disturbs(nth));
+                // What was published before it comes is no loss, as for one that comes back.
+                conn.returned = spec.joins_late(nth);
+                conn
+            })
             .collect();
         let poller = Poller::new()?;
         poller.add(&*waker, WAKER, Interest::IN)?;
         Ok(Self {
             judge: Judge::new(Arc::clone(&shared), thread, clock::now()),
             disturber: None,
+            heartbeats: None,
             opening: open::Opening::default(),
             buffer: vec![0; BUFFER],
             bare: Bare::default(),
@@ -172,6 +181,7 @@ impl Receiver {
         self.take_orders(now);
         self.open_due(now);
         self.disturb(now);
+        self.beat(now);
         self.sample_backlog();
         self.turn_interval(now);
         self.shared.stopped() || self.finish_at.is_some_and(|at| now >= at || self.has_everything())
@@ -180,7 +190,10 @@ impl Receiver {
     fn take_orders(&mut self, now: u64) {
         while let Ok(order) = self.orders.try_recv() {
             match order {
-                Order::Connect(from) => self.opening.begin(from),
+                Order::Connect(from) => {
+                    self.opening.begin(from);
+                    self.heartbeats = Heartbeats::new(&self.shared.spec, &self.shared.dialect, from);
+                }
                 Order::Run => {
                     self.close_interval(now);
                     self.disturber = match self.shared.spec.disturbance {
@@ -236,8 +249,12 @@ impl Receiver {
                     self.bare.count(&self.buffer[..filled], now, &mut self.judge.interval);
                     return;
                 }
+                let before = self.judge.interval.reached;
                 let taken = self.judge.take(conn, &self.buffer[..filled], now);
                 conn.partial.extend_from_slice(&self.buffer[taken..filled]);
+                if self.shared.spec.rolling {
+                    self.shared.flights.deliver(self.judge.interval.reached - before);
+                }
             }
             Ok(Read::Empty) => conn.partial.extend_from_slice(&self.buffer[..carried]),
             Ok(Read::End) => {

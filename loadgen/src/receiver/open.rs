@@ -58,6 +58,10 @@ impl Receiver {
         }
         while self.opening.running && self.opening.begun < self.conns.len() {
             let index = self.opening.begun;
+            if self.shared.spec.joins_late(self.conns[index].nth) {
+                self.opening.begun += 1;
+                continue;
+            }
             let due = match self.shared.spec.connect_rate {
                 Some(rate) => self.opening.from + self.nth_due(index, rate.0),
                 None if self.opening.under_way >= AT_ONCE => break,
@@ -153,8 +157,10 @@ impl Receiver {
             // A line that is broken shows at the next read.
             let _ = line.write_frame(dialect.opcode(), message);
         };
+        let topics = topics_of(conn.first_topic, conn.ledger.len(), self.shared.spec.topics);
         dialect.greet(&mut say);
-        dialect.subscribe(&topics_of(conn.first_topic, conn.ledger.len(), self.shared.spec.topics), &mut say);
+        dialect.subscribe(&topics, &mut say);
+        conn.step = dialect.go(0, &topics, &mut say).unwrap_or(0);
         let now = clock::now();
         if !dialect.acknowledges() {
             self.judge.joined(conn, now);
@@ -234,6 +240,6 @@ impl Receiver {
 }
 
 /// The topics of a subscriber, as indices.
-fn topics_of(first: usize, count: usize, topics: usize) -> Vec<usize> {
+pub(super) fn topics_of(first: usize, count: usize, topics: usize) -> Vec<usize> {
     (first..first + count).map(|topic| topic % topics).collect()
 }

@@ -46,7 +46,7 @@ pub struct Recent {
 /// Publications remembered, at least: some hundred milliseconds' worth at the rates that one machine reaches.
 const ROOM: usize = 4096;
 
-/// Publications to remember in a run; a window needs twice its size, so that none under way is pushed out.
+/// Publications to remember in a run; a window needs twice its size, so that none under way is pushed out. A rolling one uses half of it.
 pub fn room(spec: &Spec) -> usize {
     match spec.pace {
         Pace::Window(window) => ROOM.max(2 * window).next_power_of_two(),

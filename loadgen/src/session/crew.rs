@@ -30,7 +30,7 @@ impl Crew {
             let (order, orders) = unbounded();
             let waker = Arc::new(Waker::new().context("making an event descriptor")?);
             let (shared, theirs, report) = (Arc::clone(shared), Arc::clone(&waker), report.clone());
-            let core = shared.spec.cores.get(thread % shared.spec.cores.len().max(1)).copied();
+            let core = shared.spec.core_of(thread);
             crew.orders.push(order);
             crew.wakers.push(waker);
             crew.threads.push(spawn(&format!("receiver-{thread}"), core, move || {

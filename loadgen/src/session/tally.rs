@@ -1,16 +1,16 @@
 //! The tally: adds up what the threads report, second by second and in all, and makes the run's figures of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::is_open_loop;
 use crate::{
     clock::{self, Quality},
-    doubts::{self, Circumstances},
+    doubts,
     figures::{ClassFigures, Distribution, GeneratorFigures, IntervalFigures, Run},
-    machine::Ticks,
-    meter::{Checks, Interval, Times, add, times},
+    machine::{CoreWork, Ticks},
+    meter::{Checks, Interval, Meter, Times, add, times},
     publisher::{Ended, Published},
-    server::{Server, cores_of},
+    server::{Server, ServerFigures, cores_of},
     shared::Shared,
     spec::Spec,
     units,
@@ -20,7 +20,8 @@ use crate::{
 /// What is known so far.
 pub struct Tally {
     total: Interval,
-    seconds: BTreeMap<i64, (usize, Interval)>,
+    seconds: BTreeMap<i64, Second>,
+    made: u64,
     per_thread_busy: Vec<(u64, u64)>,
     checks: Checks,
     published: Option<Published>,
@@ -38,20 +39,29 @@ pub struct Tally {
     end: Option<Mark>,
 }
 
+/// What happened in one second.
+struct Second {
+    /// Threads that have told theirs.
+    reported: usize,
+    /// Publications that were made meanwhile, so far as this process makes them.
+    publications: u64,
+    sum: Interval,
+}
+
 /// The machine at one moment.
 struct Mark {
+    at: u64,
     all: Ticks,
-    cores: Vec<(usize, Ticks)>,
+    cores: BTreeMap<usize, Ticks>,
+    /// Processor time of this process.
+    own: u64,
     wall_offset: i64,
 }
 
 impl Mark {
-    fn take(cores: &[usize]) -> Self {
-        Self {
-            all: Ticks::read("cpu"),
-            cores: cores.iter().map(|&core| (core, Ticks::read(&format!("cpu{core}")))).collect(),
-            wall_offset: clock::wall_offset(),
-        }
+    fn take() -> Self {
+        let (all, cores) = Ticks::read();
+        Self { at: clock::now(), all, cores, own: clock::process_cpu(), wall_offset: clock::wall_offset() }
     }
 }
 
@@ -62,6 +72,7 @@ impl Tally {
         let mut tally = Self {
             total: Interval::new(-1, u64::MAX, shared.classes.labels.len()),
             seconds: BTreeMap::new(),
+            made: 0,
             per_thread_busy: Vec::new(),
             checks: Checks::default(),
             published: None,
@@ -95,7 +106,7 @@ impl Tally {
 
     /// The measured part begins.
     pub fn begin(&mut self) {
-        self.begin = Some(Mark::take(&cores_of(None)));
+        self.begin = Some(Mark::take());
         if let Some(server) = &mut self.server {
             server.begin(clock::now());
         }
@@ -104,7 +115,7 @@ impl Tally {
     /// Everything is in.
     pub fn end(&mut self, stopped: bool) {
         self.stopped |= stopped;
-        self.end = Some(Mark::take(&cores_of(None)));
+        self.end = Some(Mark::take());
         if let Some(server) = &mut self.server {
             server.end(clock::now());
         }
@@ -136,8 +147,8 @@ impl Tally {
         self.checks.add(checks);
     }
 
-    /// One thread's interval; the second is shown when it is complete.
-    pub fn interval(&mut self, thread: usize, interval: Interval, watcher: &mut dyn Watcher) {
+    /// One thread's interval, when so many publications were made; the second is shown when it is complete.
+    pub fn interval(&mut self, thread: usize, interval: Interval, made: u64, watcher: &mut dyn Watcher) {
         self.total.add(&interval);
         let empty = interval.deliveries() + interval.joins.len() + interval.rejoins.len() == 0;
         if interval.index < 0 || (interval.index >= self.measured_seconds && empty) {
@@ -148,14 +159,16 @@ impl Tally {
             *cpu += interval.cpu_ns;
             *wall += interval.end - interval.begin;
         }
-        let (reported, sum) = self
-            .seconds
-            .entry(interval.index)
-            .or_insert_with(|| (0, Interval::new(interval.index, interval.begin, interval.classes.len())));
-        sum.add(&interval);
-        *reported += 1;
-        if *reported == self.threads {
-            watcher.interval(&figures_of(sum), self.open_loop);
+        let second = self.seconds.entry(interval.index).or_insert_with(|| Second {
+            reported: 0,
+            publications: 0,
+            sum: Interval::new(interval.index, interval.begin, interval.classes.len()),
+        });
+        second.sum.add(&interval);
+        second.reported += 1;
+        if second.reported == self.threads {
+            second.publications = made - std::mem::replace(&mut self.made, made);
+            watcher.interval(&figures_of(second), self.open_loop);
         }
     }
 
@@ -170,6 +183,7 @@ impl Tally {
             doubts: Vec::new(),
             faults: self.checks.faults(),
             ended: self.ended(shared),
+            stopped: self.stopped,
             notes: Vec::new(),
             open_loop: self.open_loop,
             seconds: self.seconds_measured(shared),
@@ -183,23 +197,22 @@ impl Tally {
             spread_unknown: shared.flights.given_up(),
             joins: Distribution::of(&self.total.joins),
             rejoins: Distribution::of(&self.total.rejoins),
-            server: self.server.as_ref().map(|server| server.figures(deliveries)),
-            generator: self.generator(deliveries),
-            intervals: self.seconds.values().map(|(_, sum)| figures_of(sum)).collect(),
+            server: self.server.as_ref().map(|server| self.served(server.figures(deliveries))),
+            generator: self.generator(deliveries, &shared.spec),
+            intervals: self.seconds.values().map(figures_of).collect(),
             checks: self.checks.clone(),
         };
-        run.doubts = doubts::of(&run, &self.circumstances(&shared.spec));
-        if self.stopped {
-            run.doubts.insert(0, "the run was stopped before its end".into());
-        }
+        run.doubts = doubts::of(&run);
         run.notes = doubts::notes(&run);
         run
     }
 
     fn classes(&self, shared: &Shared) -> Vec<ClassFigures> {
-        let labelled = shared.classes.labels.iter().zip(&self.total.classes);
-        let figures = |(label, meter): (&String, &crate::meter::Meter)| ClassFigures {
+        let labelled = shared.classes.labels.iter().zip(&self.total.classes).enumerate();
+        let made = |class: usize| self.published.as_ref().and_then(|done| done.classes.get(class)).copied();
+        let figures = |(class, (label, meter)): (usize, (&String, &Meter))| ClassFigures {
             label: label.clone(),
+            publications: made(class).unwrap_or(0),
             latency: Distribution::of(&meter.latency),
             sent: Distribution::of(&meter.sent),
             bytes: meter.bytes,
@@ -210,12 +223,15 @@ impl Tally {
     /// From the beginning of the measured part to its planned end, or to the last delivery where that came later.
     fn seconds_measured(&self, shared: &Shared) -> f64 {
         let begin = shared.classes.measured_at();
-        let last =
-            self.seconds.values().filter(|(_, sum)| sum.deliveries() > 0).map(|(_, sum)| sum.last_delivery).max();
-        let end = last.or_else(|| self.seconds.values().map(|(_, sum)| sum.end).max()).unwrap_or(begin);
+        let last = self.sums().filter(|sum| sum.deliveries() > 0).map(|sum| sum.last_delivery).max();
+        let end = last.or_else(|| self.sums().map(|sum| sum.end).max()).unwrap_or(begin);
         let cut_short = self.stopped || self.published.as_ref().is_none_or(|published| published.ended.is_some());
         let end = if cut_short { end } else { end.max(shared.classes.end_at()) };
         end.saturating_sub(begin).max(1) as f64 / 1e9
+    }
+
+    fn sums(&self) -> impl Iterator<Item = &Interval> {
+        self.seconds.values().map(|second| &second.sum)
     }
 
     fn ended(&self, shared: &Shared) -> Option<String> {
@@ -235,56 +251,54 @@ impl Tally {
         }
     }
 
-    fn generator(&self, deliveries: u64) -> GeneratorFigures {
-        let cpu: u64 = self.seconds.values().map(|(_, sum)| sum.cpu_ns).sum();
-        let reads: u64 = self.seconds.values().map(|(_, sum)| sum.reads).sum();
+    fn generator(&self, deliveries: u64, spec: &Spec) -> GeneratorFigures {
+        let cpu: u64 = self.sums().map(|sum| sum.cpu_ns).sum();
+        let reads: u64 = self.sums().map(|sum| sum.reads).sum();
         let published = self.published.as_ref();
         let busy = |&(cpu, wall): &(u64, u64)| cpu as f64 / wall.max(1) as f64;
         let of = |times: Option<&Times>| times.map_or_else(Distribution::default, Distribution::of);
-        let (steal, step) = match (&self.begin, &self.end) {
-            (Some(begin), Some(end)) => (end.all.since(begin.all).shares().1, end.wall_offset - begin.wall_offset),
-            _ => (0.0, 0),
+        let ((machine_busy, steal), step) = match (&self.begin, &self.end) {
+            (Some(begin), Some(end)) => (end.all.since(begin.all).shares(), end.wall_offset - begin.wall_offset),
+            _ => ((0.0, 0.0), 0),
         };
+        // Unpinned, its threads are wherever there is room.
+        let pinned = (!spec.cores.is_empty())
+            .then(|| spec.cores.iter().copied().chain(spec.publisher_cores.iter().copied()).collect());
+        let own = |begin: &Mark, end: &Mark| (end.own - begin.own) as f64 / (end.at - begin.at).max(1) as f64;
         GeneratorFigures {
             receivers_busy: self.per_thread_busy.iter().map(busy).collect(),
-            publisher_busy: published.map_or(0.0, |done| done.cpu_ns as f64 / done.wall_ns.max(1) as f64),
+            publisher_busy: published.map_or(0.0, Published::busy),
             receive_ns: cpu as f64 / deliveries.max(1) as f64,
             deliveries_per_read: deliveries as f64 / reads.max(1) as f64,
             slip: of(published.map(|published| &published.slip)),
             held_up: of(published.map(|published| &published.held_up)),
-            backlog_bytes: self.seconds.values().map(|(_, sum)| sum.backlog_bytes).max().unwrap_or(0),
+            backlog_bytes: self.sums().map(|sum| sum.backlog_bytes).max().unwrap_or(0),
             cores: cores_of(None),
             clock: Quality { wall_step_ns: step, ..Quality::measure() },
             steal,
+            machine_busy,
+            work: pinned.and_then(|cores| self.work(cores, own)),
         }
     }
 
-    fn circumstances(&self, spec: &Spec) -> Circumstances {
-        let (Some(begin), Some(end)) = (&self.begin, &self.end) else {
-            return Circumstances { foreign_work: Vec::new(), machine_busy: 0.0 };
-        };
-        let pairs = begin.cores.iter().zip(&end.cores);
-        let busy = pairs.map(|(begin, end)| (end.0, end.1.since(begin.1).shares().0));
-        let pinned = busy.filter(|(core, _)| spec.cores.contains(core));
-        Circumstances {
-            foreign_work: pinned.map(|(core, busy)| (core, busy - self.own_work(spec, core))).collect(),
-            machine_busy: end.all.since(begin.all).shares().0,
-        }
+    /// The server's figures, with what was done on its cores, where those are none of the generator's.
+    fn served(&self, figures: ServerFigures) -> ServerFigures {
+        let (cores, own) = (figures.cores.iter().copied().collect::<BTreeSet<usize>>(), figures.cores_busy);
+        let apart = !cores_of(None).iter().any(|core| cores.contains(core));
+        let work = if apart { self.work(cores, |_, _| own) } else { None };
+        ServerFigures { work, ..figures }
     }
 
-    /// Share of a core's time that threads of the generator used, where they are pinned to it.
-    fn own_work(&self, spec: &Spec, core: usize) -> f64 {
-        let share = |&(cpu, wall): &(u64, u64)| cpu as f64 / wall.max(1) as f64;
-        let threads = self.per_thread_busy.iter().enumerate();
-        let here = threads.filter(|(thread, _)| spec.cores[thread % spec.cores.len()] == core);
-        let publishes_here = spec.publisher_core.map_or(spec.cores.len() == 1, |publisher| publisher == core);
-        let publisher = self.published.as_ref().filter(|_| publishes_here);
-        let publishing = publisher.map_or(0.0, |done| done.cpu_ns as f64 / done.wall_ns.max(1) as f64);
-        here.map(|(_, busy)| share(busy)).sum::<f64>() + publishing
+    /// What was done on these cores in the measured part, `own` being whose they are.
+    fn work(&self, cores: BTreeSet<usize>, own: impl Fn(&Mark, &Mark) -> f64) -> Option<CoreWork> {
+        let (begin, end) = (self.begin.as_ref()?, self.end.as_ref()?);
+        let busy = |core: &usize| Some(end.cores.get(core)?.since(*begin.cores.get(core)?).shares().0);
+        let busy = cores.iter().map(busy).sum::<Option<f64>>()?;
+        Some(CoreWork { cores: cores.into_iter().collect(), busy, own: own(begin, end) })
     }
 }
 
-fn figures_of(sum: &Interval) -> IntervalFigures {
+fn figures_of(Second { publications, sum, .. }: &Second) -> IntervalFigures {
     let mut latency = times();
     for class in &sum.classes {
         add(&mut latency, &class.latency);
@@ -293,6 +307,7 @@ fn figures_of(sum: &Interval) -> IntervalFigures {
         index: sum.index.max(0) as u64,
         seconds: (sum.end - sum.begin) as f64 / 1e9,
         deliveries: sum.deliveries(),
+        publications: *publications,
         bytes: sum.wire_bytes,
         joined: sum.joins.len() + sum.rejoins.len(),
         latency: Distribution::of(&latency),

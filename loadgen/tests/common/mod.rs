@@ -144,7 +144,7 @@ fn change(message: &Message, how: impl Fn(&mut Vec<u8>)) -> Message {
 }
 
 /// Doubts that a slow or busy machine gives reason for. Deliveries that came before they were sent are not among them.
-const MACHINES_AFFAIR: [&str; 8] = [
+const MACHINES_AFFAIR: [&str; 9] = [
     "reading the clock (",
     "of this machine's time away",
     "the saturated side",
@@ -153,6 +153,7 @@ const MACHINES_AFFAIR: [&str; 8] = [
     "may both run on cores",
     "the whole machine was busy",
     "went to others than the generator",
+    "went to others than the server",
 ];
 
 /// What the program said and how it ended.
