@@ -5,12 +5,16 @@ use std::{
     net::TcpStream,
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
+    time::Instant,
 };
 
 use serde_json::{Value, json};
 use tungstenite::{Message, WebSocket};
 
-use crate::{client::tcp, skip::skip};
+use crate::{
+    client::{PATIENCE, tcp},
+    skip::skip,
+};
 
 /// A headless browser with one open page.
 pub struct Browser {
@@ -118,8 +122,11 @@ impl Browser {
             request["sessionId"] = json!(session);
         }
         self.socket.send(Message::text(request.to_string())).unwrap();
+        let begun = Instant::now();
         loop {
             let answer = self.read();
+            // A page that tells of other things all the time has the socket never wait for long.
+            assert!(begun.elapsed() < 2 * PATIENCE, "waiting for {}", self.doing);
             if answer["id"] == self.asked {
                 assert!(answer.get("error").is_none(), "{answer}");
                 return answer["result"].clone();
