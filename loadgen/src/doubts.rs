@@ -55,7 +55,7 @@ pub fn of(run: &Run) -> Vec<String> {
 }
 
 fn saturated(generator: &GeneratorFigures, server: Option<&ServerFigures>) -> Option<String> {
-    let busiest = generator.receivers_busy.iter().copied().fold(generator.publisher_busy, f64::max);
+    let busiest = generator.busiest();
     let busy = busiest * 100.0;
     match server {
         _ if busiest < BUSY => None,
@@ -74,7 +74,7 @@ fn saturated(generator: &GeneratorFigures, server: Option<&ServerFigures>) -> Op
 
 /// Which side had no more to give: the figures are that side's.
 pub fn saturated_side(run: &Run) -> &'static str {
-    let busiest = run.generator.receivers_busy.iter().copied().fold(run.generator.publisher_busy, f64::max);
+    let busiest = run.generator.busiest();
     let server = run.server.as_ref().is_some_and(ServerFigures::is_saturated);
     match (server, busiest >= BUSY) {
         (true, true) => "both",

@@ -149,6 +149,13 @@ pub struct GeneratorFigures {
     pub work: Option<CoreWork>,
 }
 
+impl GeneratorFigures {
+    /// Busy share of its busiest thread.
+    pub fn busiest(&self) -> f64 {
+        self.receivers_busy.iter().copied().fold(self.publisher_busy, f64::max)
+    }
+}
+
 /// One second.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct IntervalFigures {

@@ -13,6 +13,7 @@ use crate::{
     doubts,
     figures::Run,
     samples,
+    server::ServerFigures,
     spec::{Pace, Spec},
     thresholds::Condition,
     units::{Rate, Span, short},
@@ -70,6 +71,10 @@ pub struct Probe {
     pub found: String,
     /// Which side had no more to give.
     pub saturated: String,
+    /// How near the server was to its limit, from 0 to 1; none where nobody looked.
+    pub server_busy: Option<f64>,
+    /// The same of the generator.
+    pub generator_busy: f64,
     /// What speaks against it.
     pub doubts: Vec<String>,
 }
@@ -144,6 +149,8 @@ impl Probe {
             held: outcome.holds == Some(true) && wrong.is_empty(),
             found: if wrong.is_empty() { outcome.found } else { wrong.join(", ") },
             saturated: doubts::saturated_side(run).into(),
+            server_busy: run.server.as_ref().map(ServerFigures::busy),
+            generator_busy: run.generator.busiest(),
             doubts: run.doubts.clone(),
         }
     }
@@ -267,6 +274,8 @@ mod tests {
             rate,
             held,
             saturated: saturated.into(),
+            server_busy: None,
+            generator_busy: 0.5,
             seconds: 1.0,
             deliveries_per_s: 1.0,
             found: String::new(),

@@ -182,8 +182,13 @@ impl ServerFigures {
     /// Whether it had no more to give: a thread that worked all the time, or no time left on any of its cores. Where nothing is known of
     /// threads and cores, it is taken to have one.
     pub fn is_saturated(&self) -> bool {
-        let limit = SATURATED * self.cores.len().max(1) as f64;
-        self.busiest_thread.is_some_and(|busy| busy >= SATURATED) || self.cores_busy >= limit
+        self.busy() >= SATURATED
+    }
+
+    /// How near it was to its limit: the busy share of its busiest thread, or of all of its cores where that is more.
+    pub fn busy(&self) -> f64 {
+        let cores = self.cores_busy / self.cores.len().max(1) as f64;
+        self.busiest_thread.map_or(cores, |thread| thread.max(cores))
     }
 }
 

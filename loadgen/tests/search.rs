@@ -32,6 +32,7 @@ fn the_highest_rate_is_found_and_run_again() {
     assert_eq!(outcome.json["runs"].as_array().unwrap().len(), 2);
     assert_eq!(outcome.json["spec"]["pace"]["rate"].as_f64(), Some(rate));
     assert!(outcome.out.starts_with("highest rate at which p50<60ms held, twice: "), "{}", outcome.out);
+    assert!(probes.iter().all(|probe| probe["generator_busy"].as_f64() > Some(0.0)), "{}", outcome.out);
 }
 
 #[test]

@@ -35,19 +35,26 @@ pub fn searched(report: &Report) -> String {
     for doubt in found.doubts() {
         let _ = writeln!(out, "DOUBT: {doubt}");
     }
-    let _ = writeln!(out, "  {:>10} {:>8} {:>14}  {:<6}  {:<10} found", "rate", "for", "deliveries/s", "", "saturated");
-    for probe in &found.probes {
-        let _ = writeln!(
-            out,
-            "  {:>10} {:>8} {:>14}  {:<6}  {:<10} {}{}",
-            format!("{}/s", short(probe.rate)),
-            time(probe.seconds * 1e9),
-            short(probe.deliveries_per_s),
-            if probe.held { "held" } else { "failed" },
-            probe.saturated,
-            probe.found,
-            if probe.doubts.is_empty() { "" } else { " ?" }
+    let mut row = |cells: [&str; 8]| {
+        let [rate, length, deliveries, held, server, generator, saturated, found] = cells;
+        let line = format!(
+            "{rate:>10} {length:>8} {deliveries:>14}  {held:<6} {server:>6} {generator:>9}  {saturated:<9}  {found}"
         );
+        let _ = writeln!(out, "  {line}");
+    };
+    row(["rate", "for", "deliveries/s", "", "server", "generator", "saturated", "found"]);
+    let share = |busy: f64| format!("{:.0} %", busy * 100.0);
+    for probe in &found.probes {
+        row([
+            &format!("{}/s", short(probe.rate)),
+            &time(probe.seconds * 1e9),
+            &short(probe.deliveries_per_s),
+            if probe.held { "held" } else { "failed" },
+            &probe.server_busy.map_or("-".into(), share),
+            &share(probe.generator_busy),
+            &probe.saturated,
+            &format!("{}{}", probe.found, if probe.doubts.is_empty() { "" } else { " ?" }),
+        ]);
     }
     out += "\n";
     out
