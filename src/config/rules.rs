@@ -443,7 +443,7 @@ mod tests {
                 &["--max-subscriptions=11", "--max-subscriptions-total=10"],
                 "--max-subscriptions 11 is more than --max-subscriptions-total 10: raise --max-subscriptions-total, or ",
             ),
-            (&["--workers=2", "--pin=0"], "--workers 2 is more than the 1 cores of --pin 0: "),
+            (&["--workers=2", "--pin=0"], "--workers 2 is more than the 1 core of --pin 0: "),
         ] {
             let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
             let error = given(&args).check().expect_err("they don't go together").0;

@@ -4,6 +4,7 @@ mod admin;
 mod connections;
 mod fairness;
 mod metrics;
+#[cfg(not(loom))]
 mod pace;
 mod page;
 mod publishing;
