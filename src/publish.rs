@@ -263,8 +263,8 @@ impl Publisher {
         self.lead.holds(&self.door.tape, now)
     }
 
-    /// Who has published as much lately as is forgotten in this time should wait, as of `now`.
-    pub(crate) fn allowance(&self, now: Moment) -> Duration {
+    /// Who has published so many KiB lately, or more, should wait, as of `now`.
+    pub(crate) fn allowance(&self, now: Moment) -> f32 {
         self.lead.allowance(&self.door.tape, now)
     }
 

@@ -4,7 +4,7 @@
 //! under one hold of the tape's lock. What is kept of a body is one payload, or the beginning of one line: never more than
 //! `--max-message` and a kilobyte, beside what one read brings.
 
-use std::{borrow::Cow, fmt::Display, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt::Display, sync::Arc};
 
 use crate::{
     access::Holder,
@@ -228,7 +228,7 @@ impl Sender {
     }
 
     /// Whether it is one of those who wait for workers first.
-    pub fn has_published_much(&self, allowance: Duration, now: Moment) -> bool {
+    pub fn has_published_much(&self, allowance: f32, now: Moment) -> bool {
         self.charged.as_ref().is_none_or(|charged| charged.account.has_published_much(allowance, now))
     }
 

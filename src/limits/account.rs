@@ -16,12 +16,12 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use super::{
     Prefix,
-    quota::{self, Quota, SharedSpent},
+    lately::Lately,
+    quota::{Quota, SharedSpent},
 };
 use crate::clock::Moment;
 
@@ -89,17 +89,13 @@ pub struct Account {
     /// Publications that came lately.
     pub publications: SharedSpent,
     /// KiB that it has published lately, by whatever way.
-    published: SharedSpent,
+    published: Lately,
     /// Connections that came lately.
     pub(super) connects: SharedSpent,
 }
 
-/// In so long, a KiB that was published is forgotten.
-const EACH: Duration = Duration::from_micros(250);
-
-/// Who has published so much lately that it takes as long until it is forgotten has published much: 8,000 KiB at once, or a second's
-/// more than 4,000 KiB a second.
-pub const MUCH: Duration = quota::BURST;
+/// KiB: who has published as much [`Lately`] has published much. That is so much at once, or 11 MiB a second all the time.
+pub const MUCH: f32 = 4096.0;
 
 impl Account {
     fn new(shares: &Arc<Shares>) -> Arc<Account> {
@@ -108,19 +104,19 @@ impl Account {
             shares: Arc::clone(shares),
             commands: SharedSpent::default(),
             publications: SharedSpent::default(),
-            published: SharedSpent::default(),
+            published: Lately::default(),
             connects: SharedSpent::default(),
         })
     }
 
     /// It has published something that counts as so many KiB.
     pub fn has_published(&self, weight: u32, now: Moment) {
-        self.published.add(EACH * weight, now);
+        self.published.add(weight as f32, 4.0 * MUCH, now);
     }
 
-    /// Whether it has published so much lately that it takes as long until it is forgotten, or longer.
-    pub fn has_published_much(&self, allowance: Duration, now: Moment) -> bool {
-        self.published.left(now) >= allowance
+    /// Whether it has published so many KiB lately, or more.
+    pub fn has_published_much(&self, allowance: f32, now: Moment) -> bool {
+        self.published.amount(now) >= allowance
     }
 
     /// How much it has of a table.
@@ -156,7 +152,8 @@ impl Account {
     }
 
     fn rests(&self, now: Moment) -> bool {
-        [&self.commands, &self.publications, &self.published, &self.connects].iter().all(|spent| spent.is_over(now))
+        let spent = [&self.commands, &self.publications, &self.connects];
+        spent.iter().all(|spent| spent.is_over(now)) && self.published.is_over(now)
     }
 }
 

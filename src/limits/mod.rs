@@ -9,6 +9,7 @@
 //! afterwards is an atomic operation or two. All of it is given back when the permit is dropped, whatever the connection came to.
 
 mod account;
+mod lately;
 mod prefix;
 mod quota;
 

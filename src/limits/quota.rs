@@ -24,7 +24,7 @@ use crate::{
 
 /// How much may come at once: what the rate allows in this time. With the default rate that is more than the 1024 names
 /// that a client may subscribe to, each in a command of its own, all right after connecting.
-pub const BURST: Duration = Duration::from_secs(2);
+const BURST: Duration = Duration::from_secs(2);
 
 /// What a publication of so many bytes counts as: once for each KiB that is begun, so that a bound on publications bounds what the
 /// tape takes, too.
@@ -106,17 +106,6 @@ impl Quota {
 }
 
 impl SharedSpent {
-    /// Counts what takes so long to be forgotten again, where it isn't refused. What is beyond one and a half bursts is not kept.
-    pub fn add(&self, length: Duration, now: Moment) {
-        let next = |nanos| Some((Moment(nanos).max(now) + length).min(now + BURST + BURST / 2).0);
-        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
-    }
-
-    /// How long it takes until what was counted is forgotten.
-    pub fn left(&self, now: Moment) -> Duration {
-        Moment(self.0.load(Ordering::Relaxed)).since(now)
-    }
-
     /// Whether all that was done is long enough ago, so that a new bucket would be the same.
     pub fn is_over(&self, now: Moment) -> bool {
         self.0.load(Ordering::Relaxed) <= now.0

@@ -11,8 +11,9 @@
 //! ```
 //!
 //! There are two bounds, the second of which is twice the first. At the first, feeds wait, and whoever has published much lately
-//! (`limits/account.rs`); the nearer it is to the second, the less that has to be, and there everybody waits. So one who publishes all he
-//! can doesn't make the others wait until it is their turn.
+//! (`limits/account.rs`). With each tenth of the way to the second, half as much is enough, and there everybody waits. So all who publish
+//! are let on with as much, as far as there is room; who wants less than that doesn't notice, and who publishes all he can makes
+//! nobody else wait.
 //!
 //! Each worker shows in every turn how many bytes of the tape there are before what it is still to send to those at its head;
 //! whoever wants to publish a piece looks, which is a load for each worker. Nobody is rung: those who wait look again after
@@ -32,6 +33,9 @@ use crate::{clock::Moment, limits::MUCH, tape::Tape};
 
 /// How long those who are held back wait before they look again.
 pub const HOLD_PAUSE: Duration = Duration::from_millis(1);
+
+/// How often what one may have published is halved from the first bound to the second: to a few publications.
+const HALVINGS: f32 = 10.0;
 
 /// The part of `--retain` that the bound is at most, for whoever publishes much; the others' is twice that.
 const PART: u64 = 8;
@@ -87,11 +91,13 @@ impl Lead {
         self.most(tape, now) > self.bound
     }
 
-    /// Who has published as much lately as is forgotten in this time has to wait: nothing, where that is everybody.
-    pub fn allowance(&self, tape: &Tape, now: Moment) -> Duration {
+    /// Who has published so many KiB lately, or more, has to wait: nothing, where that is everybody.
+    pub fn allowance(&self, tape: &Tape, now: Moment) -> f32 {
         let beyond = self.most(tape, now).saturating_sub(self.bound);
-        let left = self.bound.saturating_sub(beyond);
-        MUCH.mul_f64(left as f64 / self.bound.max(1) as f64)
+        match beyond < self.bound {
+            true => MUCH * (-HALVINGS * beyond as f32 / self.bound as f32).exp2(),
+            false => 0.0,
+        }
     }
 
     /// How far the slowest of the workers that count is behind.
@@ -143,7 +149,7 @@ mod tests {
         assert!(!lead.holds(&tape, NOW), "14 KB of 16");
         publish(&tape, 4);
         let allowance = lead.allowance(&tape, NOW);
-        assert!(lead.holds(&tape, NOW) && allowance < MUCH && !allowance.is_zero());
+        assert!(lead.holds(&tape, NOW) && allowance < MUCH && allowance > 0.0);
         assert_eq!(lead.behind(&tape).collect::<Vec<_>>(), [tape.written(), 0, 0]);
         lead.show(1, Some(tape.written()));
         assert!(lead.holds(&tape, NOW));
@@ -155,7 +161,7 @@ mod tests {
         publish(&tape, 1);
         assert!(lead.allowance(&tape, NOW) < before, "less, the further it is behind");
         publish(&tape, 20);
-        assert!(lead.allowance(&tape, NOW).is_zero());
+        assert_eq!(lead.allowance(&tape, NOW), 0.0);
         lead.show(1, Some(tape.written()));
         lead.show(0, None);
         assert!(!lead.holds(&tape, NOW) && lead.allowance(&tape, NOW) == MUCH, "nobody listens");

@@ -18,8 +18,6 @@
 //! All that comes is charged, whatever it is and whatever state its connection is in: the call, each frame, each byte. A read is so
 //! small that what is in it can't be more than a turn has left, and a little.
 
-use std::time::Duration;
-
 #[cfg(all(any(test, fuzzing), not(loom)))]
 use super::super::connections::Connections;
 use super::{
@@ -74,7 +72,7 @@ pub struct Reading {
     /// Some worker is too far behind.
     awaits_workers: bool,
     /// Some who have published little wait as well: as much as this, or more.
-    allowance: Option<Duration>,
+    allowance: Option<f32>,
     /// Since when publishers have been held back.
     held_since: Option<Moment>,
 }
@@ -107,7 +105,7 @@ impl Reading {
     }
 
     /// What those have published at least who have published little, and wait as well; none if none does.
-    pub fn allowance(&self) -> Option<Duration> {
+    pub fn allowance(&self) -> Option<f32> {
         self.allowance
     }
 
