@@ -1,13 +1,14 @@
 //! Who goes when there is no room: for one more connection, for a probe, or for one more answer.
 //!
-//! Never by address: behind a trusted proxy, everybody has the same. Places go from whoever waits for nothing (the longest idle
+//! Hardly by address: behind a trusted proxy, everybody has the same, and it counts for none. Otherwise addresses take turns at the door,
+//! and one that has half of all places makes room for others at once. Places go from whoever waits for nothing (the longest idle
 //! first), then from whoever moves most slowly in the middle of a head, of a single payload or of an answer. Memory goes from
 //! whoever takes its answer most slowly. What began within the last 150 milliseconds is let be, so that a crowd of quick
 //! clients doesn't push each other out: a newcomer stands at the door for that time instead, and a little longer. A byte now and then is no better than none.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
-use super::{Connection, Control};
+use super::{Connection, Control, address_of};
 use crate::{
     io::{Edge, Token},
     metrics::Eviction,
@@ -16,6 +17,9 @@ use crate::{
 /// How long something must have lasted at least to be taken for slow: several round trips within a continent, and little enough
 /// that whoever waits for its place is served within a quarter of a second.
 pub(super) const GRACE: Duration = Duration::from_millis(150);
+
+/// Connections that an address has at least that makes room for others at once.
+const CROWD_LEAST: usize = 16;
 
 /// How long a newcomer waits for a place.
 pub(super) const WAIT_MAX: Duration = Duration::from_millis(250);
@@ -34,8 +38,8 @@ pub(super) fn is_probe(received: &[u8]) -> bool {
 }
 
 impl<E: Edge> Control<E> {
-    /// Makes a place for a new connection. Returns whether there is one.
-    pub(super) fn make_place(&mut self) -> bool {
+    /// Makes a place for a new connection from this address. Returns whether there is one.
+    pub(super) fn make_place(&mut self, address: usize) -> bool {
         while let Some(token) = self.longest_idle() {
             // Its next request may be there already; then it is not idle.
             self.read_one(token);
@@ -48,9 +52,23 @@ impl<E: Edge> Control<E> {
                 None => return true,
             }
         }
-        let Some(token) = self.slowest(Connection::is_moving) else { return false };
+        let Some(token) = self.slowest(GRACE, Connection::is_moving).or_else(|| self.slowest_of_crowd(address)) else {
+            return false;
+        };
         self.evict(token, Eviction::Slow);
         true
+    }
+
+    /// Whoever moves most slowly of an address that has half of all places or more, if that isn't this one.
+    fn slowest_of_crowd(&self, but: usize) -> Option<Token> {
+        let mut counts: HashMap<usize, usize> = HashMap::new();
+        let addresses = self.connections.iter().map(|(_, connection)| address_of(connection.permit.as_ref()));
+        addresses.for_each(|address| *counts.entry(address).or_default() += 1);
+        let is_crowd = |(address, count): &(usize, usize)| {
+            ![0, but].contains(address) && *count >= CROWD_LEAST && 2 * count >= self.connections.len()
+        };
+        let (crowd, _) = counts.into_iter().find(is_crowd)?;
+        self.slowest(Duration::ZERO, |it| it.is_moving() && address_of(it.permit.as_ref()) == crowd)
     }
 
     /// Makes a place for a probe: there is one always.
@@ -67,7 +85,7 @@ impl<E: Edge> Control<E> {
     /// Makes room for so many bytes of an answer for a connection that has taken all before. Returns whether there is.
     pub(super) fn make_room(&mut self, token: Token, bytes: usize) -> bool {
         while self.pending.bytes() + bytes > self.pending_max() {
-            let slowest = self.slowest(|connection| connection.out.takes_memory());
+            let slowest = self.slowest(GRACE, |connection| connection.out.takes_memory());
             let Some(slowest) = slowest.filter(|slowest| *slowest != token) else { return false };
             self.evict(slowest, Eviction::Memory);
         }
@@ -75,7 +93,7 @@ impl<E: Edge> Control<E> {
     }
 
     /// Whoever has been idle, or done and not gone, for longest.
-    fn longest_idle(&self) -> Option<Token> {
+    pub(super) fn longest_idle(&self) -> Option<Token> {
         let idle = self.connections.iter().filter(|(_, connection)| {
             !connection.reserved && !connection.again && (connection.is_idle() || connection.is_over())
         });
@@ -83,9 +101,9 @@ impl<E: Edge> Control<E> {
     }
 
     /// Whoever of those moves most slowly.
-    fn slowest(&self, is_one: impl Fn(&Connection<E::Socket>) -> bool) -> Option<Token> {
+    fn slowest(&self, grace: Duration, is_one: impl Fn(&Connection<E::Socket>) -> bool) -> Option<Token> {
         let slow = self.connections.iter().filter(|(_, connection)| {
-            !connection.reserved && connection.pace.lasted(self.now) >= GRACE && is_one(connection)
+            !connection.reserved && connection.pace.lasted(self.now) >= grace && is_one(connection)
         });
         slow.min_by_key(|(_, connection)| connection.pace.rate(self.now)).map(|(token, _)| token as Token)
     }

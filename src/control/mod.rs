@@ -48,7 +48,12 @@ mod tests;
 mod topics;
 mod upload;
 
-use std::{collections::VecDeque, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use crossbeam_channel::Receiver;
 use slab::Slab;
@@ -95,6 +100,18 @@ struct Newcomer<S> {
     by: Listener,
     /// What was read of its next request.
     received: Vec<u8>,
+}
+
+impl<S> Newcomer<S> {
+    /// Names its address among those that have connections; all that come from a proxy have none, 0.
+    fn address(&self) -> usize {
+        address_of(self.permit.as_ref())
+    }
+}
+
+/// Names the address that a connection is counted for.
+fn address_of(permit: Option<&Permit>) -> usize {
+    permit.and_then(Permit::account).map_or(0, |account| Arc::as_ptr(account) as usize)
 }
 
 /// What things cost, in about microseconds. Constants and not a clock, so that tests know what happens.
@@ -180,6 +197,8 @@ pub(crate) struct Control<E: Edge> {
     paused: Vec<Token>,
     /// Newcomers for whom there is no place yet, and since when.
     door: VecDeque<(Moment, Newcomer<E::Socket>)>,
+    /// The address of whoever was let in last.
+    let_in: usize,
     /// The moment of this turn.
     now: Moment,
     /// What was done in this turn, in [`work`].
@@ -221,6 +240,7 @@ impl<E: Edge> Control<E> {
             waiting: VecDeque::new(),
             paused: Vec::new(),
             door: VecDeque::new(),
+            let_in: 0,
             now,
             worked: 0,
             turns: 0,
@@ -266,7 +286,8 @@ impl<E: Edge> Control<E> {
         let due = self.connections.iter().map(|(_, connection)| connection.due).min().unwrap_or(Moment::NEVER);
         let sweep = if self.admin.is_none() { self.sweep.due() } else { self.admin_due() };
         let due = due.min(sweep).min(self.until.unwrap_or(Moment::NEVER));
-        let timeout = match (self.again.is_empty(), self.waiting.is_empty() && self.door.is_empty()) {
+        let lets_in = !self.door.is_empty() && (self.has_place() || self.longest_idle().is_some());
+        let timeout = match (self.again.is_empty() && !lets_in, self.waiting.is_empty() && self.door.is_empty()) {
             (false, _) => Duration::ZERO,
             (true, false) => due.since(now).min(evict::RETRY),
             (true, true) => due.since(now),
@@ -311,27 +332,54 @@ impl<E: Edge> Control<E> {
         } else if is_probe(&newcomer.received) {
             self.make_place_for_probe();
             self.take_in(newcomer, true);
-        } else if self.door.is_empty() && self.make_place() {
+        } else if self.door.is_empty() && self.make_place(newcomer.address()) {
             self.take_in(newcomer, false);
-        } else if self.door.len() < DOOR_MAX && !self.is_draining() {
+        } else if !self.is_draining() {
             self.door.push_back((self.now, newcomer));
+            if self.door.len() > DOOR_MAX {
+                self.clear_door();
+            }
         } else {
             self.turn_away(newcomer);
         }
+    }
+
+    /// Turns away whoever has come last from the address that has most at the door.
+    fn clear_door(&mut self) {
+        let mut counts: HashMap<usize, usize> = HashMap::new();
+        let addresses = self.door.iter().map(|(_, newcomer)| newcomer.address());
+        addresses.clone().for_each(|address| *counts.entry(address).or_default() += 1);
+        let most = addresses.enumerate().max_by_key(|(at, address)| (counts[address], *at));
+        if let Some((_, newcomer)) = most.and_then(|(at, _)| self.door.remove(at)) {
+            self.turn_away(newcomer);
+        }
+    }
+
+    /// Who is let in next: the first from another address than the one before, if there is one, or else from the same; none if there is
+    /// no place for either.
+    fn next_at_door(&mut self) -> Option<usize> {
+        let from = |at: &usize| self.door[*at].1.address();
+        let first = |wanted: &dyn Fn(usize) -> bool| (0..self.door.len()).find(|at| wanted(from(at)));
+        let let_in = self.let_in;
+        let turns = [first(&|address| address != let_in), first(&|address| address == let_in)];
+        let after = turns[0].and_then(|turn| first(&|address| ![let_in, from(&turn)].contains(&address)));
+        let turns = [turns[0], after, turns[1]].map(|turn| turn.map(|turn| (turn, from(&turn))));
+        let mut turns = turns.into_iter().flatten();
+        turns.find(|(_, address)| self.has_place() || self.make_place(*address)).map(|(at, _)| at)
     }
 
     /// Lets those at the door in, as far as there are places now; who has stood there for long enough is told that there are none.
     fn open_door(&mut self) {
         while let Some((came, _)) = self.door.front() {
             let is_late = self.is_draining() || self.now.since(*came) >= evict::WAIT_MAX;
-            let has_place = self.has_place() || self.make_place();
-            if !has_place && !is_late {
+            if let Some(next) = self.next_at_door() {
+                let Some((_, newcomer)) = self.door.remove(next) else { return };
+                self.let_in = newcomer.address();
+                self.take_in(newcomer, false);
+            } else if is_late && let Some((_, newcomer)) = self.door.pop_front() {
+                self.turn_away(newcomer);
+            } else {
                 return;
-            }
-            let Some((_, newcomer)) = self.door.pop_front() else { return };
-            match has_place {
-                true => self.take_in(newcomer, false),
-                false => self.turn_away(newcomer),
             }
         }
     }

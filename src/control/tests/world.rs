@@ -208,10 +208,24 @@ impl World {
 
     /// Hands a socket over of which so much was read. Returns whether there is room for it.
     fn hand_over(&self, socket: sim::Socket, received: Vec<u8>) -> bool {
-        let peer = "127.0.0.1:1".parse().unwrap();
-        let permit = self.context.limits.admit(Some("127.0.0.1".parse().unwrap()), Moment::default()).unwrap();
+        self.hand_over_from(1, socket, received)
+    }
+
+    /// The same, where the last byte of the client's address is another.
+    fn hand_over_from(&self, address: u8, socket: sim::Socket, received: Vec<u8>) -> bool {
+        let peer = SocketAddr::from(([127, 0, 0, address], 1));
+        let permit = self.context.limits.admit(Some(peer.ip()), Moment::default()).unwrap();
         let (by, beginning) = (Listener::Clear, Beginning::Read(received));
         self.inbox.hand_over(Arrival { socket: socket.into(), peer, permit, by, beginning }).is_ok()
+    }
+
+    /// Somebody comes from this address with a request, and all is done that can be done for now.
+    fn come_from(&mut self, address: u8, request: &str) -> Peer {
+        let (socket, peer) = self.kernel.connect(100_000);
+        assert!(self.hand_over_from(address, socket, request.as_bytes().to_vec()));
+        self.kernel.allow(Duration::ZERO);
+        while self.turn() {}
+        peer
     }
 
     /// A client that asked for something that isn't there, and has not taken the answer.
@@ -601,4 +615,33 @@ fn an_answer_that_the_edge_holds_back_is_sent_before_the_server_stops() {
         world.clients.push(client);
         world.drain();
     }
+}
+
+#[test]
+fn a_crowd_that_waits_for_a_place_does_not_keep_another_address_out() {
+    let mut world = World::of(fastrand::Rng::with_seed(1), 1, true, false, 1);
+    let busy = world.come_from(1, "POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n");
+    let list = "GET /topics HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let crowd: Vec<Peer> = (0..300).map(|_| world.come_from(2, list)).collect();
+    let other = world.come_from(3, list);
+    busy.reset();
+    world.kernel.allow(Duration::ZERO);
+    while world.turn() {}
+    let answer = String::from_utf8_lossy(&other.read(usize::MAX)).into_owned();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let refused = world.context.shared.metrics.refusals().find(|(why, _)| *why == Refusal::HttpFull).unwrap().1;
+    assert_eq!((crowd.len(), refused), (300, 45), "there is room for 256 at the door");
+}
+
+#[test]
+fn an_address_with_most_places_makes_room_for_another_at_once() {
+    let mut world = World::of(fastrand::Rng::with_seed(1), 1, true, false, 20);
+    let crowd: Vec<Peer> = (0..20).map(|_| world.come_from(2, "GET /topics HTTP/1.1\r\nHost: lo")).collect();
+    let same = world.come_from(2, "GET /topics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    assert!(same.read(usize::MAX).is_empty(), "it waits: the others have just begun");
+    let other = world.come_from(3, "GET /topics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    world.kernel.allow(Duration::ZERO);
+    while world.turn() {}
+    assert!(other.read(usize::MAX).starts_with(b"HTTP/1.1 200"));
+    assert_eq!(crowd.iter().filter(|peer| peer.dropped()).count(), 1);
 }
