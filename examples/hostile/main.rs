@@ -104,28 +104,21 @@ struct Options {
     /// Says what attacks there are.
     #[arg(long)]
     list: bool,
-    /// The attacks to be made; all but those that are for later, if none is named.
+    /// The attacks to be made; all, if none is named.
     names: Vec<String>,
     /// Further flags of the server.
     #[arg(last = true)]
     flags: Vec<String>,
 }
 
-const NONE: Attack = Attack {
-    name: "calm",
-    text: "nobody attacks",
-    peak: 8 << 20,
-    left: 8 << 20,
-    later: false,
-    flags: &[],
-    run: |_| {},
-};
+const NONE: Attack =
+    Attack { name: "calm", text: "nobody attacks", peak: 8 << 20, left: 8 << 20, flags: &[], run: |_| {} };
 
 fn main() -> ExitCode {
     let options = Options::parse();
     if options.list {
         for attack in attacks::ALL {
-            println!("{:25} {}{}", attack.name, attack.text, if attack.later { " (by name only)" } else { "" });
+            println!("{:25} {}", attack.name, attack.text);
         }
         return ExitCode::SUCCESS;
     }
@@ -177,7 +170,7 @@ fn run(options: &Options) -> Result<bool> {
 fn choose(names: &[String]) -> Result<Vec<Attack>> {
     let mut chosen = vec![NONE];
     if names.is_empty() {
-        chosen.extend(attacks::ALL.iter().filter(|attack| !attack.later));
+        chosen.extend(attacks::ALL);
     }
     for name in names {
         let found = attacks::ALL.iter().find(|attack| attack.name == name);

@@ -23,8 +23,7 @@ pub const CROWD: Attack = attack(
     crowd,
 )
 .memory(64, 32)
-.with(SOON)
-.later();
+.with(SOON);
 
 fn crowd(attacker: &Attacker) {
     let count = attacker.count(3000);
@@ -173,8 +172,7 @@ pub const STALLED_CROWD: Attack = attack(
     "1 address, 4,500 subscribers of everything that read nothing, and 8 MB/s for them: who walks those that are behind, and how often",
     stalled_crowd,
 )
-.memory(64, 32)
-.later();
+.memory(64, 48);
 
 fn stalled_crowd(attacker: &Attacker) {
     let some = wire::publish_lines((0..40).map(|n| format!("attack.{n}")), &format!("\"{}\"", "x".repeat(4000)));

@@ -40,7 +40,7 @@ pub const UNREAD: Attack = attack(
     "1 address, 600 connections that ask for 10,000 topics and read nothing, renewed as they end: memory, and every place",
     unread,
 )
-.memory(96, 16);
+.memory(96, 48);
 
 fn unread(attacker: &Attacker) {
     let long = format!("attack.list.{}", "x".repeat(80));
@@ -108,7 +108,7 @@ pub const SLOW_TAKERS: Attack = attack(
     "1 address, 600 connections that take their answer a kilobyte at a time: every place of plain HTTP, and memory",
     slow_takers,
 )
-.memory(96, 16);
+.memory(96, 48);
 
 fn slow_takers(attacker: &Attacker) {
     let long = format!("attack.list.{}", "x".repeat(80));

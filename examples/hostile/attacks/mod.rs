@@ -42,10 +42,8 @@ pub struct Attack {
     /// Bytes that the server may grow by while it lasts.
     pub peak: u64,
     /// Bytes that may be left of that afterwards. Where that is as much, what is left is the allocator's: room between what
-    /// is still used, which is used again.
+    /// is still used, which is used again: no more is left after an attack that lasts four times as long.
     pub left: u64,
-    /// The bounds of today don't hold against it; it runs only by name.
-    pub later: bool,
     /// Further flags of the server that it attacks.
     pub flags: &'static [&'static str],
     /// Carries it out.
@@ -53,17 +51,13 @@ pub struct Attack {
 }
 
 const fn attack(name: &'static str, text: &'static str, run: fn(&Attacker)) -> Attack {
-    Attack { name, text, peak: 16 * MIB, left: 8 * MIB, later: false, flags: &[], run }
+    Attack { name, text, peak: 16 * MIB, left: 8 * MIB, flags: &[], run }
 }
 
 impl Attack {
     /// With other bounds of memory, in MiB.
     const fn memory(self, peak: u64, left: u64) -> Attack {
         Attack { peak: peak * MIB, left: left * MIB, ..self }
-    }
-
-    const fn later(self) -> Attack {
-        Attack { later: true, ..self }
     }
 
     /// Against a server with these flags.

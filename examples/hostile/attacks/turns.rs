@@ -49,8 +49,7 @@ pub const LISTENERS: Attack = attack(
     "1 address, 200 connections with 1,000 patterns each, and 4 that list topics: their subscribers are counted under a lock that subscribing takes",
     listeners,
 )
-.memory(192, 64)
-.later();
+.memory(192, 64);
 
 fn listeners(attacker: &Attacker) {
     attacker.publish_topics("attack.list", attacker.count(2000), "1");
@@ -82,8 +81,7 @@ pub const LEAVING: Attack = attack(
     "1 address, 200 connections with 1,000 patterns each that all leave at once: each pattern is looked for among all",
     leaving,
 )
-.memory(192, 64)
-.later();
+.memory(192, 96);
 
 fn leaving(attacker: &Attacker) {
     while attacker.goes_on() {
@@ -125,8 +123,7 @@ pub const OVERLAPS: Attack = attack(
      meets each pattern of each",
     overlaps,
 )
-.memory(192, 64)
-.later();
+.memory(192, 64);
 
 fn overlaps(attacker: &Attacker) {
     // Of ten segments any may be a star; a name of its own makes each a cohort.
@@ -145,8 +142,7 @@ pub const COHORTS: Attack = attack(
     "1 address, 2,000 subscribers each of which is a cohort, and a publisher: a pass plans small publications by their bytes",
     cohorts,
 )
-.memory(64, 32)
-.later();
+.memory(64, 32);
 
 fn cohorts(attacker: &Attacker) {
     let held: Vec<_> =
