@@ -52,15 +52,18 @@ impl<E: Edge> Control<E> {
                 None => return true,
             }
         }
-        let Some(token) = self.slowest(GRACE, Connection::is_moving).or_else(|| self.slowest_of_crowd(address)) else {
+        let slowest = self.slowest(GRACE, Connection::is_moving);
+        // Those that wait for room take a place as well.
+        let is_one = |connection: &Connection<E::Socket>| connection.is_moving() || connection.waits.is_some();
+        let Some(token) = slowest.or_else(|| self.slowest_of_crowd(address, is_one)) else {
             return false;
         };
         self.evict(token, Eviction::Slow);
         true
     }
 
-    /// Whoever moves most slowly of an address that has half of all places or more, if that isn't this one.
-    fn slowest_of_crowd(&self, but: usize) -> Option<Token> {
+    /// Whoever of those moves most slowly of an address that has half of all places or more, if that isn't this one.
+    fn slowest_of_crowd(&self, but: usize, is_one: impl Fn(&Connection<E::Socket>) -> bool) -> Option<Token> {
         let mut counts: HashMap<usize, usize> = HashMap::new();
         let addresses = self.connections.iter().map(|(_, connection)| address_of(connection.permit.as_ref()));
         addresses.for_each(|address| *counts.entry(address).or_default() += 1);
@@ -68,7 +71,7 @@ impl<E: Edge> Control<E> {
             ![0, but].contains(address) && *count >= CROWD_LEAST && 2 * count >= self.connections.len()
         };
         let (crowd, _) = counts.into_iter().find(is_crowd)?;
-        self.slowest(Duration::ZERO, |it| it.is_moving() && address_of(it.permit.as_ref()) == crowd)
+        self.slowest(Duration::ZERO, |it| is_one(it) && address_of(it.permit.as_ref()) == crowd)
     }
 
     /// Makes a place for a probe: there is one always.
@@ -85,7 +88,9 @@ impl<E: Edge> Control<E> {
     /// Makes room for so many bytes of an answer for a connection that has taken all before. Returns whether there is.
     pub(super) fn make_room(&mut self, token: Token, bytes: usize) -> bool {
         while self.pending.bytes() + bytes > self.pending_max() {
-            let slowest = self.slowest(GRACE, |connection| connection.out.takes_memory());
+            let address = address_of(self.connections[token as usize].permit.as_ref());
+            let takes_memory = |connection: &Connection<E::Socket>| connection.out.takes_memory();
+            let slowest = self.slowest(GRACE, takes_memory).or_else(|| self.slowest_of_crowd(address, takes_memory));
             let Some(slowest) = slowest.filter(|slowest| *slowest != token) else { return false };
             self.evict(slowest, Eviction::Memory);
         }
