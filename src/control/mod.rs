@@ -49,7 +49,7 @@ mod topics;
 mod upload;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     net::SocketAddr,
     sync::Arc,
     time::Duration,
@@ -90,6 +90,9 @@ const TAKE_OVER_MAX: usize = 256;
 
 /// Newcomers that may wait for a place, for a quarter of a second each.
 const DOOR_MAX: usize = 256;
+
+/// Addresses of them for which a place is looked for in one go.
+const ADDRESSES_MAX: usize = 3;
 
 /// A socket that is to become a connection.
 struct Newcomer<S> {
@@ -355,17 +358,14 @@ impl<E: Edge> Control<E> {
         }
     }
 
-    /// Who is let in next: the first from another address than the one before, if there is one, or else from the same; none if there is
-    /// no place for either.
+    /// Who is let in next, if there is a place: the first of some address, rather not of that of the one before.
     fn next_at_door(&mut self) -> Option<usize> {
-        let from = |at: &usize| self.door[*at].1.address();
-        let first = |wanted: &dyn Fn(usize) -> bool| (0..self.door.len()).find(|at| wanted(from(at)));
-        let let_in = self.let_in;
-        let turns = [first(&|address| address != let_in), first(&|address| address == let_in)];
-        let after = turns[0].and_then(|turn| first(&|address| ![let_in, from(&turn)].contains(&address)));
-        let turns = [turns[0], after, turns[1]].map(|turn| turn.map(|turn| (turn, from(&turn))));
-        let mut turns = turns.into_iter().flatten();
-        turns.find(|(_, address)| self.has_place() || self.make_place(*address)).map(|(at, _)| at)
+        let mut seen = HashSet::new();
+        let addresses = self.door.iter().map(|(_, newcomer)| newcomer.address());
+        let mut firsts: Vec<(usize, usize)> = addresses.enumerate().filter(|(_, it)| seen.insert(*it)).collect();
+        firsts.sort_by_key(|(_, address)| *address == self.let_in);
+        let mut firsts = firsts.into_iter().take(ADDRESSES_MAX);
+        firsts.find(|(_, address)| self.has_place() || self.make_place(*address)).map(|(at, _)| at)
     }
 
     /// Lets those at the door in, as far as there are places now; who has stood there for long enough is told that there are none.
