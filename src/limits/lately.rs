@@ -47,8 +47,12 @@ fn millis(now: Moment) -> u32 {
 
 fn left(packed: u64, now: Moment) -> f32 {
     // Another thread's moment may be a little later than this one's.
-    let passed = (millis(now).wrapping_sub(packed as u32) as i32).max(0);
-    f32::from_bits((packed >> 32) as u32) * (-(passed as f32) / HALF.as_millis() as f32).exp2()
+    let passed = millis(now).wrapping_sub(packed as u32) as i32;
+    let sum = f32::from_bits((packed >> 32) as u32);
+    match passed > 0 {
+        true => sum * (-(passed as f32) / HALF.as_millis() as f32).exp2(),
+        false => sum,
+    }
 }
 
 #[cfg(test)]

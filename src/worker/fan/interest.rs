@@ -65,6 +65,8 @@ pub struct Cohort {
     /// The trail's number, while it is on the trail, and from where on.
     trail: u64,
     since: Position,
+    /// As of its last publication, with one more like it its members would be owed too much.
+    may_be_full: bool,
 }
 
 /// What makes two subscriptions the same.
@@ -233,6 +235,7 @@ impl Interest {
             mark: 0,
             trail: 0,
             since: Position(0),
+            may_be_full: false,
         }) as CohortId;
         let links = key.names.iter().zip(0..).map(|((name, _), at)| self.names.link(*name, Link { cohort: id, at }));
         self.cohorts[id as usize].places = links.collect();
@@ -328,11 +331,9 @@ impl Interest {
             }
             return 0;
         }
-        let looks = standing.looks(names);
-        *cost += price::LOOK * 2 * (1 + looks);
-        let is_for_many = bounds.is_for_many(looks);
-        let (mut to_send, mut all_trail, mut paced) = (0, looks > 0, Vec::new());
-        standing.look_at_each(names, cohorts, |cohort, id, delivery| {
+        let is_for_many = bounds.is_late && bounds.is_for_many(standing.looks(names));
+        let (mut to_send, mut all_trail, mut paced) = (0, is_for_many, Vec::new());
+        let looks = standing.look_at_each(names, cohorts, |cohort, id, delivery| {
             if cohort.is_marked(2 * (at.0 + 1)) {
                 return;
             }
@@ -347,7 +348,7 @@ impl Interest {
                 }
             } else if cohort.trail == trail.era() {
                 // It is planned for it there.
-            } else if is_for_many || (!is_left_out && bounds.are_passed(cohort, entry)) {
+            } else if is_for_many || (!is_left_out && cohort.may_be_full && cohort.is_full(entry, bounds)) {
                 (cohort.trail, cohort.since) = (trail.enter(at), at);
             } else {
                 all_trail = false;
@@ -356,10 +357,12 @@ impl Interest {
                     if planned.first {
                         touched.push(id);
                     }
+                    cohort.may_be_full = bounds.are_passed(&cohort.column, planned.next);
                 }
             }
         });
-        if is_for_many && all_trail && paced.len() <= PACED_MOST {
+        *cost += price::LOOK * 2 * (1 + looks);
+        if all_trail && paced.len() <= PACED_MOST {
             *passed_by = Some(PassedBy { as_of, paced }.into());
         }
         to_send
@@ -378,10 +381,8 @@ impl Interest {
         self.learn(tape, entry.topic);
         let Interest { names, topics, cohorts, cost, trail, .. } = self;
         let standing = &topics[entry.topic.slot as usize].standing;
-        let looks = standing.looks(names);
-        *cost += price::LOOK * 2 * (1 + looks);
         let (mut to_send, mut is_full) = (0, false);
-        standing.look_at_each(names, cohorts, |cohort, id, delivery| {
+        let looks = standing.look_at_each(names, cohorts, |cohort, id, delivery| {
             let is_behind = cohort.trail == trail.era() && cohort.since <= entry.position;
             if !is_behind || cohort.is_marked(2 * (entry.position.0 + 1) + 1) || cohort.excludes(entry.origin) {
                 return;
@@ -400,6 +401,7 @@ impl Interest {
                 is_full = true;
             }
         });
+        *cost += price::LOOK * 2 * (1 + looks);
         (is_full, to_send)
     }
 
@@ -693,6 +695,13 @@ impl Cohort {
     #[inline]
     fn is_marked(&mut self, mark: u64) -> bool {
         std::mem::replace(&mut self.mark, mark) == mark
+    }
+
+    /// Whether its members are owed too much for this publication.
+    #[cold]
+    fn is_full(&self, entry: &Published<'_>, bounds: Bounds) -> bool {
+        let owed = self.column.owed_most();
+        owed > 0 && bounds.are_passed(&self.column, owed + entry.len(self.key.lane) as usize)
     }
 
     /// Adds a publication to what its members are to be sent. Returns what became of it, and how many bytes that is; none if there is

@@ -89,7 +89,6 @@ impl Standing {
     }
 
     /// Cohorts that are looked at for a publication, one that has several of the names as often.
-    #[inline]
     pub fn looks(&self, names: &Names) -> u64 {
         match &self.cohorts {
             Some(wanting) => wanting.all.len() as u64,
@@ -97,25 +96,29 @@ impl Standing {
         }
     }
 
-    /// Looks at each of them, and how the topic is delivered to it, where that is known.
+    /// Looks at each of them, and how the topic is delivered to it, where that is known. Returns how many looks that took.
     #[inline]
     pub fn look_at_each(
         &self,
         names: &Names,
         cohorts: &mut Slab<Cohort>,
         mut look: impl FnMut(&mut Cohort, CohortId, Option<Delivery>),
-    ) {
+    ) -> u64 {
         if let Some(wanting) = &self.cohorts {
             for (id, delivery) in &wanting.all {
                 look(&mut cohorts[*id as usize], *id, Some(*delivery));
             }
-            return;
+            return wanting.all.len() as u64;
         }
+        let mut looks = 0;
         for name in &self.names {
-            for Link { cohort: id, .. } in names.cohorts(*name) {
+            let links = names.cohorts(*name);
+            looks += links.len() as u64;
+            for Link { cohort: id, .. } in links {
                 look(&mut cohorts[*id as usize], *id, None);
             }
         }
+        looks
     }
 
     /// How a topic with these names is delivered to a cohort; none if it isn't.

@@ -14,23 +14,13 @@
 //! the fan is goes on by itself, since the cohort's members are elsewhere. Publishers wait by where the trail is, so that
 //! nobody falls off the tape who is only one of many.
 
-use super::{
-    super::ground::Ground,
-    Fan, PLANNED_BYTES, TO_SEND_BYTES,
-    interest::{Cohort, CohortId},
-    is_much,
-};
-use crate::{
-    io::Edge,
-    tape::{Position, Published},
-};
+use super::{super::ground::Ground, Fan, PLANNED_BYTES, TO_SEND_BYTES, column::Column, interest::CohortId, is_much};
+use crate::{io::Edge, tape::Position};
 
-/// Bytes that the members of one cohort are owed, all together, from which on it trails: some milliseconds of copying.
-const COHORT_BYTES: u64 = TO_SEND_BYTES / 16;
-
-/// The same while there is much on the way to others, and what one member is owed.
-const SMALL_COHORT_BYTES: u64 = TO_SEND_BYTES / 512;
-const SMALL_MEMBER_BYTES: u64 = PLANNED_BYTES as u64 / 32;
+/// Bytes that the members of one cohort are owed, all together, and that one of them is owed, from which on it trails while there is
+/// much on the way.
+const COHORT_BYTES: u64 = TO_SEND_BYTES / 512;
+const MEMBER_BYTES: usize = PLANNED_BYTES / 32;
 
 /// Pieces that one cohort is owed.
 const COHORT_RUNS: usize = if cfg!(any(test, fuzzing)) { 16 } else { 1024 };
@@ -140,19 +130,11 @@ impl Bounds {
         self.is_late && looks > LOOKS_MANY
     }
 
-    /// Whether a cohort is to trail from this publication on, which is more than its members can be owed beside what they are.
+    /// Whether a cohort's members may be owed no more than they are, `most` bytes each at most, with one more publication.
     #[inline]
-    pub fn are_passed(&self, cohort: &Cohort, entry: &Published<'_>) -> bool {
-        let owed = cohort.column.owed_most();
-        if owed == 0 {
-            return false;
-        }
-        let most = owed + entry.len(cohort.key.lane) as usize;
-        let all = (most * cohort.column.len()) as u64;
-        most > self.owed
-            || all > COHORT_BYTES
-            || cohort.column.pieces() > COHORT_RUNS
-            || (self.is_much && (all > SMALL_COHORT_BYTES || most as u64 > SMALL_MEMBER_BYTES))
+    pub fn are_passed(&self, column: &Column, most: usize) -> bool {
+        let is_enough = || most > MEMBER_BYTES || (most * column.len()) as u64 > COHORT_BYTES;
+        most > self.owed || column.pieces() > COHORT_RUNS || (self.is_much && is_enough())
     }
 }
 
