@@ -329,7 +329,13 @@ impl<E: Edge> Walk<'_, E> {
             (newest.end == position).then_some(newest.seq + 1)
         };
         let Some(next) = sent.or_else(gone) else { return };
-        let first = told.as_ref().filter(|_| tells).map_or(next, |told| told.get(interest, slot) + 1);
+        // What a rate leaves out isn't told, but for a value that was to be sent and is gone.
+        let untold = |told: &Told| told.get(interest, slot) + 1;
+        let first = match told {
+            Some(told) if tells => untold(told),
+            Some(told) if sent.is_none() => untold(told).max(next - 1),
+            _ => next,
+        };
         let skipped = next.saturating_sub(first);
         if let Some(name) = interest.topic_name(slot).filter(|_| skipped > 0) {
             lane.words().push_reply(bytes, &Reply::Skip { topic: name, from: first, to: next - 1, why: "slow" });
