@@ -4,7 +4,8 @@
 //! merged. Cohorts with something to send stand in line; each is served for a round of its members, a bounded number of sends
 //! a turn, and then stands at the end of the line again if more was planned meanwhile (`column.rs`). Members at the same place
 //! get the same bytes, gathered once where they are scattered, with one `send` each (`serve.rs`). Beyond that call a delivery
-//! costs a look at the connection. Names with a rate are sent at their ticks (`pace.rs`).
+//! costs a look at the connection. Names with a rate are sent at their ticks (`pace.rs`). A cohort that is owed too much keeps nobody
+//! waiting: it is planned for behind the others (`trail.rs`).
 //!
 //! The fan takes in who has caught up ([`Fan::join`]) and lets go who leaves ([`Fan::leave`]). Whom it can't serve it lets go by
 //! itself, and tells as a value ([`Fell`]): where the member stands, for the cursors to go on from the very byte.
