@@ -1,7 +1,7 @@
 //! Honest load generation for WebSocket broadcast servers.
 
+pub mod bare_loop;
 pub mod campaign;
-pub mod ceiling;
 pub mod chance;
 pub mod cli;
 pub mod clock;

@@ -127,10 +127,10 @@ fn a_summary_has_tables_and_plots(written: &Written) {
     assert!(refused.code == 4 && refused.err.contains("--window"), "{} {}", refused.code, refused.err);
 }
 
-/// The same runs, as if they were of a ceiling, of a server with three values of a flag, and of another that nothing is known of.
+/// The same runs, as if they were of the bare loop, of a server with three values of a flag, and of another that nothing is known of.
 fn what_a_flag_does_is_a_table_and_a_curve(written: &Written, json: &serde_json::Value) {
     let measured = [
-        ("ceiling", 4000.0, None),
+        ("bare-loop", 4000.0, None),
         ("s:flush-interval=10ms", 400.0, Some(0.05)),
         ("s:flush-interval=500us", 2000.0, Some(0.5)),
         ("s:flush-interval=0s", 4000.0, Some(1.0)),
@@ -154,15 +154,15 @@ fn what_a_flag_does_is_a_table_and_a_curve(written: &Written, json: &serde_json:
     assert_eq!(summary.code, 0, "{}", summary.err);
 
     let (common, own) = summary.out.split_once("`--flush-interval` of s at tuned:").expect(&summary.out);
-    assert!(common.contains("|  | ceiling | other |") && !common.contains("s:flush"), "{common}");
+    assert!(common.contains("|  | bare-loop | other |") && !common.contains("s:flush"), "{common}");
     let rows: Vec<Vec<&str>> = own.lines().filter(|line| line.starts_with('|')).map(cells).collect();
     let column =
         |title: &str| rows[0].iter().position(|cell| *cell == title).unwrap_or_else(|| panic!("{title}: {own}"));
     let values: Vec<&str> = rows[2..].iter().map(|row| row[0].trim_end_matches(" ?")).collect();
-    assert_eq!(values, ["ceiling", "0s", "500us", "10ms"]);
+    assert_eq!(values, ["bare-loop", "0s", "500us", "10ms"]);
     let figures = |title: &str| rows[2..].iter().map(|row| row[column(title)]).collect::<Vec<&str>>();
     assert_eq!(figures("publications a send"), ["-", "1.00", "2.00", "20"]);
-    assert_eq!(figures("times ceiling"), ["1.00", "1.00", "0.50", "0.10"]);
+    assert_eq!(figures("times bare-loop"), ["1.00", "1.00", "0.50", "0.10"]);
     assert_eq!(figures("sends a delivery"), ["-", "1.0000", "0.5000", "0.0500"]);
     assert!(figures("p99").iter().all(|cell| cell.ends_with('s')), "{own}");
     // It takes ten times as many publications for this, and says so.
@@ -174,7 +174,7 @@ fn what_a_flag_does_is_a_table_and_a_curve(written: &Written, json: &serde_json:
     assert!(plot.starts_with("<svg xmlns=") && plot.matches("<circle").count() == 12, "{plot}");
     assert!(plot.contains(">500us</text>") && plot.contains("tuned, s, p99") && !plot.contains("NaN"), "{plot}");
 
-    // Without planned moments there are no latencies: what is left is throughput and processor time, beside the ceiling's.
+    // Without planned moments there are no latencies: what is left is throughput and processor time, beside the bare loop's.
     report["runs"].as_array_mut().unwrap().iter_mut().for_each(|run| run["open_loop"] = false.into());
     std::fs::write(&path, report.to_string()).unwrap();
     let summary = program(&format!("summary {path} --curves {folder}"));
@@ -182,7 +182,7 @@ fn what_a_flag_does_is_a_table_and_a_curve(written: &Written, json: &serde_json:
     let (_, own) = summary.out.split_once("`--flush-interval` of s at tuned:").expect(&summary.out);
     assert!(own.contains("| deliveries/s |") && !own.contains("p99"), "{own}");
     let plot = written.read("curve-flush-interval.svg");
-    assert!(plot.matches("<circle").count() == 3 && plot.contains("tuned, ceiling"), "{plot}");
+    assert!(plot.matches("<circle").count() == 3 && plot.contains("tuned, bare-loop"), "{plot}");
 }
 
 fn cells(row: &str) -> Vec<&str> {

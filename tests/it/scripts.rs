@@ -132,7 +132,7 @@ fn a_comparison_says_which_servers_did_not_start_and_why_and_fails() {
     let root = luckless_project();
     let path = format!("{}:{}", root.join("bin").display(), std::env::var("PATH").unwrap());
     let output = Command::new(root.join("scripts/compare"))
-        .args(["--only", "10x128-w1", "--servers", "ceiling,stentor", "--rounds", "1", "--seconds", "1"])
+        .args(["--only", "10x128-w1", "--servers", "bare-loop,stentor", "--rounds", "1", "--seconds", "1"])
         .env("PATH", path)
         .output()
         .unwrap();
@@ -140,7 +140,7 @@ fn a_comparison_says_which_servers_did_not_start_and_why_and_fails() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     // The second was tried though the first had failed.
-    for (server, program) in [("ceiling", "loadgen"), ("stentor", "stentor")] {
+    for (server, program) in [("bare-loop", "loadgen"), ("stentor", "stentor")] {
         let line = format!("missing: 10x128-w1 round 1 {server}: it did not start: {program} has no luck");
         assert!(said.contains(&line), "{said}");
     }

@@ -79,8 +79,8 @@ pub enum Command {
     Summary(Summary),
     /// Add up the results of several processes of one run, exactly
     Merge(Merge),
-    /// The ceiling: a bare server that only sends, to measure against
-    Ceiling(Ceiling),
+    /// The bare loop: a server that only sends, to measure against
+    BareLoop(BareLoop),
     /// A further process of a run, which hears on its standard input what it is to do
     #[command(hide = true)]
     Part,
@@ -215,9 +215,9 @@ pub struct Merge {
     pub json: Option<PathBuf>,
 }
 
-/// Arguments of `ceiling`.
+/// Arguments of `bare-loop`.
 #[derive(Args, Debug)]
-pub struct Ceiling {
+pub struct BareLoop {
     /// Address and port to listen on
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,
@@ -254,7 +254,7 @@ impl Command {
                 let pace = Pace::Replay { file: replay.file.clone(), speed: replay.speed };
                 (Scenario::Replay, &replay.options, Some(pace), Disturbance::None)
             }
-            Self::Compare(_) | Self::Summary(_) | Self::Merge(_) | Self::Ceiling(_) | Self::Part => return None,
+            Self::Compare(_) | Self::Summary(_) | Self::Merge(_) | Self::BareLoop(_) | Self::Part => return None,
         })
     }
 }
@@ -306,7 +306,7 @@ mod tests {
     fn short_help_fits_a_screen() {
         let mut cli = Cli::command();
         cli.build();
-        for name in ["fanout", "churn", "burst", "join", "replay", "compare", "summary", "ceiling"] {
+        for name in ["fanout", "churn", "burst", "join", "replay", "compare", "summary", "bare-loop"] {
             let help = cli.find_subcommand_mut(name).unwrap().render_help().to_string();
             assert!(help.lines().count() <= 50, "{name}: {} lines\n{help}", help.lines().count());
         }
