@@ -27,6 +27,7 @@ pub mod receiver;
 pub mod samples;
 pub mod schedule;
 pub mod search;
+pub mod segments;
 pub mod server;
 pub mod session;
 pub mod shared;

@@ -99,6 +99,8 @@ fn churning_subscribers_join_without_gap_or_repeat() {
     let labels: Vec<&str> =
         outcome.run("/classes").as_array().unwrap().iter().map(|class| class["label"].as_str().unwrap()).collect();
     assert_eq!(labels, ["calm", "churn 100/s"]);
+    // A connection that ends takes its count of segments with it.
+    assert!(outcome.run("/segments").is_null());
 }
 
 #[test]
