@@ -57,6 +57,11 @@ fn all_outputs_of_a_session_agree() {
     let labels: Vec<&str> = runs.iter().map(|run| run["label"].as_str().unwrap()).collect();
     assert_eq!(labels, ["A", "B", "A", "B"]);
     assert!(json["machine"]["kernel"].as_str().unwrap().starts_with("Linux"));
+    // The server doesn't tell how often it sends; the subscribers' kernels do.
+    for run in runs {
+        let (segments, deliveries) = (run["segments"].as_u64().unwrap(), run["deliveries"].as_u64().unwrap());
+        assert!((deliveries / 2..deliveries * 2).contains(&segments), "{segments} of {deliveries}");
+    }
     log_holds_every_delivery(&written.read("r.hlog"), runs);
     distribution_counts_the_first_target(&written.read("r.hgrm"), 400);
     page_is_whole(&written.read("r.html"));
@@ -64,6 +69,49 @@ fn all_outputs_of_a_session_agree() {
     files_can_be_compared_and_merged(&written);
     a_summary_has_tables_and_plots(&written);
     what_a_flag_does_is_a_table_and_a_curve(&written, &json);
+    closed_windows_have_a_computed_floor(&written, &json);
+    servers_are_put_side_by_side_at_each_rate(&written, runs);
+}
+
+/// Sixteen in flight can share a send, which costs the bare loop 4 us where it carries one.
+fn closed_windows_have_a_computed_floor(written: &Written, json: &serde_json::Value) {
+    let mut paths = Vec::new();
+    for (window, cost) in [(1, 4000.0), (16, 900.0)] {
+        let mut report = json.clone();
+        report["spec"]["pace"] = serde_json::json!({ "window": window });
+        (report["spec"]["topics"], report["spec"]["topics_per_sub"]) = (1.into(), 1.into());
+        let run = &mut report["runs"][0];
+        (run["name"], run["open_loop"]) = ("bare-loop".into(), false.into());
+        run["server"] = serde_json::json!({
+            "pid": 1, "cpu_ns": 1, "cpu_ns_per_delivery": cost, "cores_busy": 0.1, "resident_before": 1,
+            "resident_joined": 1, "resident_max": 1, "cores": [0],
+        });
+        let path = written.path(&format!("w{window}.json"));
+        std::fs::write(&path, report.to_string()).unwrap();
+        paths.push(path);
+    }
+    let summary = program(&format!("summary {}", paths.join(" ")));
+    assert_eq!(summary.code, 0, "{}", summary.err);
+    assert!(summary.out.contains("| w16 | 16 | 4us | 250ns |"), "{}", summary.out);
+    assert!(!summary.out.contains("At the same offered load"), "{}", summary.out);
+}
+
+/// Both targets of a round have its number, so that they can be paired.
+fn servers_are_put_side_by_side_at_each_rate(written: &Written, runs: &[serde_json::Value]) {
+    let rounds: Vec<Option<u64>> = runs.iter().map(|run| run["round"].as_u64()).collect();
+    assert_eq!(rounds, [1, 1, 2, 2].map(Some));
+    let (path, plot) = (written.path("r.json"), written.path("sweep.svg"));
+    let name = runs[1]["name"].as_str().unwrap();
+    let swept = program(&format!("sweep {path} --against {name} --plot {plot}"));
+    assert_eq!(swept.code, 0, "{}", swept.err);
+    let row = swept.out.lines().find(|line| line.starts_with(&format!("| {name} |"))).expect(&swept.out);
+    assert!(swept.out.contains(&format!("| × {name} |")) && row.contains("too few (400 of 1,000)"), "{}", swept.out);
+    assert!(written.read("sweep.svg").starts_with("<svg xmlns="));
+    let refused = program(&format!("sweep {path} {path}"));
+    assert!(refused.code == 4 && refused.err.contains("same rate"), "{} {}", refused.code, refused.err);
+    let conditions = program(&format!("conditions {path} {path}"));
+    assert!(conditions.out.contains("congestion control ") && conditions.out.contains(", nice "), "{}", conditions.out);
+    assert_eq!(conditions.out.matches("- machine: ").count(), 1, "{}", conditions.out);
 }
 
 fn log_holds_every_delivery(log: &str, runs: &[serde_json::Value]) {
@@ -140,6 +188,8 @@ fn what_a_flag_does_is_a_table_and_a_curve(written: &Written, json: &serde_json:
         let mut run = json["runs"][0].clone();
         run["name"] = (*name).into();
         run["publications"] = 1000.into();
+        // What the server counts itself is taken where nobody else counted.
+        run["segments"] = serde_json::Value::Null;
         run["server"] = serde_json::json!({
             "pid": 1, "cpu_ns": 1, "cpu_ns_per_delivery": cost, "cores_busy": 0.1, "resident_before": 1,
             "resident_joined": 1, "resident_max": 1, "cores": [0], "sends_per_delivery": sends,

@@ -77,6 +77,10 @@ pub enum Command {
     Compare(Compare),
     /// Make tables and plots of the results of several questions
     Summary(Summary),
+    /// Put servers side by side at one grid of offered loads: what each holds, and what it takes
+    Sweep(Sweep),
+    /// Say what results were measured on: machine, kernel, congestion control, commit
+    Conditions(Conditions),
     /// Add up the results of several processes of one run, exactly
     Merge(Merge),
     /// The bare loop: a server that only sends, to measure against
@@ -204,6 +208,28 @@ pub struct Summary {
     pub curves: Option<PathBuf>,
 }
 
+/// Arguments of `sweep`.
+#[derive(Args, Debug)]
+pub struct Sweep {
+    /// Result files, one for each --rate, as `compare --json` writes them, and those of --find-max, one for each server
+    #[arg(required = true, value_name = "RESULT.json")]
+    pub files: Vec<PathBuf>,
+    /// Whom the others are compared with, round by round [default: the first target]
+    #[arg(long, value_name = "NAME")]
+    pub against: Option<String>,
+    /// Draw processor time, sends, p50 and p99 over the offered load
+    #[arg(long, value_name = "FILE.svg")]
+    pub plot: Option<PathBuf>,
+}
+
+/// Arguments of `conditions`.
+#[derive(Args, Debug)]
+pub struct Conditions {
+    /// Result files
+    #[arg(required = true, value_name = "RESULT.json")]
+    pub files: Vec<PathBuf>,
+}
+
 /// Arguments of `merge`.
 #[derive(Args, Debug)]
 pub struct Merge {
@@ -254,7 +280,13 @@ impl Command {
                 let pace = Pace::Replay { file: replay.file.clone(), speed: replay.speed };
                 (Scenario::Replay, &replay.options, Some(pace), Disturbance::None)
             }
-            Self::Compare(_) | Self::Summary(_) | Self::Merge(_) | Self::BareLoop(_) | Self::Part => return None,
+            Self::Compare(_)
+            | Self::Summary(_)
+            | Self::Sweep(_)
+            | Self::Conditions(_)
+            | Self::Merge(_)
+            | Self::BareLoop(_)
+            | Self::Part => return None,
         })
     }
 }
@@ -306,7 +338,7 @@ mod tests {
     fn short_help_fits_a_screen() {
         let mut cli = Cli::command();
         cli.build();
-        for name in ["fanout", "churn", "burst", "join", "replay", "compare", "summary", "bare-loop"] {
+        for name in ["fanout", "churn", "burst", "join", "replay", "compare", "summary", "sweep", "bare-loop"] {
             let help = cli.find_subcommand_mut(name).unwrap().render_help().to_string();
             assert!(help.lines().count() <= 50, "{name}: {} lines\n{help}", help.lines().count());
         }
