@@ -107,9 +107,10 @@ fn rounds(point: &Point<'_>) -> String {
     let mut text = if sound == all { sound.to_string() } else { format!("{sound} of {all}") };
     if !behind.is_empty() {
         let share = spread(behind.iter().map(|run| run.delivered().unwrap_or(0.0)).collect()).1;
-        text += &match behind.iter().any(|run| matches!(run.exit(), 1 | 4)) {
-            true => ", lost something".to_owned(),
-            false => format!(", fell behind: {:.0} % delivered", share * 100.0),
+        // What has not come by the end of a run counts as missing there; who is late is not said to have lost it.
+        text += &match share < DELIVERED {
+            true => format!(", fell behind: {:.0} % delivered in time", share * 100.0),
+            false => ", lost something".to_owned(),
         };
     }
     if point.count(Standing::Doubtful) > 0 {

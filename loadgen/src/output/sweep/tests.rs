@@ -172,7 +172,7 @@ fn tables_say_what_was_held_and_what_it_took() {
         "### 100 publications a second, 1000 deliveries",
         "| a | 2 | 1us | 1 | 0.500 | 2.001ms | 1 | 6.001ms | 1 |",
         "| b | 2 | 3us | 3.00 (3.00 to 3.00) | 0.500 | ",
-        "| b | 0 of 2, fell behind: 67 % delivered | - | - | - | - | - | - | - |",
+        "| b | 0 of 2, fell behind: 67 % delivered in time | - | - | - | - | - | - | - |",
     ] {
         assert!(tables.contains(line), "{line}\n{tables}");
     }
