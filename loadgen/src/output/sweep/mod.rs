@@ -286,14 +286,20 @@ impl<'a> Point<'a> {
         let behind: Vec<&Run> =
             self.rounds.iter().filter(|round| round.standing == Standing::Behind).map(|round| round.run).collect();
         if behind.is_empty() {
-            let why = self.rounds.iter().flat_map(|round| round.run.doubts.first()).next_back();
-            let why = why.map_or_else(String::new, |why| why.split([':', ';']).next().unwrap_or_default().to_owned());
+            let why = self.doubt();
             return Above::Doubtful { rate, why };
         }
         match behind.iter().all(|run| doubts::saturated_side(run) == "generator") {
             true => Above::Generator { rate },
             false => Above::Behind { rate, behind: behind.len(), rounds: self.rounds.len() },
         }
+    }
+
+    /// What speaks against it first, in the last of its doubtful rounds; empty where nothing does.
+    fn doubt(&self) -> String {
+        let doubtful = self.rounds.iter().rfind(|round| round.standing == Standing::Doubtful);
+        let first = doubtful.and_then(|round| round.run.doubts.first());
+        first.map_or_else(String::new, |why| why.split([':', ';']).next().unwrap_or_default().to_owned())
     }
 
     fn sound(&self) -> impl Iterator<Item = &Round<'a>> {

@@ -114,7 +114,7 @@ fn rounds(point: &Point<'_>) -> String {
         };
     }
     if point.count(Standing::Doubtful) > 0 {
-        text += &format!(", {} doubtful", point.count(Standing::Doubtful));
+        text += &format!(", {} doubtful: {}", point.count(Standing::Doubtful), point.doubt());
     }
     text
 }

@@ -125,6 +125,7 @@ fn a_doubtful_round_has_no_figures_and_most_rounds_being_so_a_rate_is_not_held()
     assert_eq!(few.capacity("a").held, Some(100.0));
     let cpu = few.point(0, "a").unwrap().figure(&FIGURES[0]);
     assert_eq!(cpu, Some(Ok(1e3)));
+    assert!(few.tables().contains("| a | 1 of 2, 1 doubtful: the schedule slipped | 1us |"), "{}", few.tables());
 }
 
 #[test]
