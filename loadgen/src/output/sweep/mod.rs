@@ -6,7 +6,7 @@
 //! doubtful, or the generator's limit, or not tried, that is said beside it: then it is at least so much.
 //!
 //! Only sound rounds have figures. Times and processor time are medians over rounds, percentiles beyond the median of all rounds together
-//! ([`crate::samples`]); ratios are paired by round ([`paired`]).
+//! ([`crate::samples`]); ratios are paired by round (`paired.rs`).
 
 mod paired;
 mod plot;
