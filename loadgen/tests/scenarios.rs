@@ -29,11 +29,11 @@ fn json_subscribers_of_several_topics_get_everything() {
     assert_eq!(outcome.run("/deliveries").as_u64(), Some(200 * 8 * 3 / 4));
 }
 
-/// The ceiling, on a thread that ends with the test.
-fn ceiling() -> std::net::SocketAddr {
+/// The bare loop, on a thread that ends with the test.
+fn bare_loop() -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    thread::spawn(|| loadgen::ceiling::serve_on(listener));
+    thread::spawn(|| loadgen::bare_loop::serve_on(listener));
     address
 }
 
@@ -58,7 +58,7 @@ fn round_trips_are_shared_out_to_several_threads() {
 
 #[test]
 fn several_topics_on_a_connection_that_its_address_names() {
-    let address = ceiling();
+    let address = bare_loop();
     let outcome = run(&format!(
         "fanout ws://{address}/sub/{{topics}} --protocol generic --publish-url ws://{address}/pub --publish-template \
          {{topic}}\\x20{{payload}} {SHORT} --topics 4 --topics-per-sub 3"
@@ -69,7 +69,7 @@ fn several_topics_on_a_connection_that_its_address_names() {
 
 #[test]
 fn one_name_that_stands_for_all_topics() {
-    let address = ceiling();
+    let address = bare_loop();
     let outcome = run(&format!(
         "fanout ws://{address}/sub/{{topics}} --protocol generic --publish-url ws://{address}/pub --publish-template \
          {{topic}}\\x20{{payload}} {SHORT} --topics 4 --subscribe-as >"
@@ -99,6 +99,8 @@ fn churning_subscribers_join_without_gap_or_repeat() {
     let labels: Vec<&str> =
         outcome.run("/classes").as_array().unwrap().iter().map(|class| class["label"].as_str().unwrap()).collect();
     assert_eq!(labels, ["calm", "churn 100/s"]);
+    // A connection that ends takes its count of segments with it.
+    assert!(outcome.run("/segments").is_null());
 }
 
 #[test]
