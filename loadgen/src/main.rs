@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         Command::Merge(merge) => {
             told(output::merged(&merge.files, merge.json.as_deref()).and_then(|text| print(&text)))
         }
-        Command::Ceiling(ceiling) => told(loadgen::ceiling::serve(ceiling.listen)),
+        Command::Ceiling(ceiling) => told(loadgen::ceiling::serve(ceiling.listen, ceiling.tell_sent)),
         Command::Part => told(campaign::part(&stopped_by_signals())),
         scenario => run(scenario),
     };
