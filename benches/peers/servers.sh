@@ -46,7 +46,7 @@ version_of() {
     gobwas | centrifugo) "$program" version ;;
     sockudo | nats) "$program" --version ;;
     nchan) echo "Nchan ${version[nchan]#*:} in $("$program" -v 2>&1)" ;;
-    mosquitto) LD_LIBRARY_PATH=$(mosquitto_libraries) "$program" -h | head -n 1 ;;
+    mosquitto) LD_LIBRARY_PATH=$(mosquitto_libraries) "$program" -h | sed -n 1p || true ;;
   esac
 }
 

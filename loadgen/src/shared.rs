@@ -93,6 +93,8 @@ pub struct Classes {
     /// What the classes are called.
     pub labels: Vec<String>,
     warm: u64,
+    /// Without a rate, what is planned for warm-up may be so much for a server that it reaches into the measured part: it counts there.
+    warms_by_time: bool,
     measured_after: u64,
     end_after: u64,
     start: AtomicU64,
@@ -130,6 +132,7 @@ impl Classes {
         Self {
             labels,
             warm: plan.warm,
+            warms_by_time: matches!(spec.pace, Pace::Window(_)),
             measured_after: plan.measured_at,
             end_after: plan.end_at,
             start: AtomicU64::new(0),
@@ -177,7 +180,8 @@ impl Classes {
 
     /// The class of a publication; none for those that are not measured.
     pub fn of(&self, number: u32, planned: u64) -> Option<u8> {
-        if u64::from(number) < self.warm {
+        let warming = if self.warms_by_time { planned < self.measured_at() } else { u64::from(number) < self.warm };
+        if warming {
             return None;
         }
         let after = planned.saturating_sub(self.measured_at());
@@ -208,6 +212,16 @@ mod tests {
         assert_eq!(classes.of(plan.warm as u32 - 1, measured), None);
         assert_eq!(classes.of(plan.warm as u32, measured), Some(0));
         assert_eq!(classes.of(900, classes.split_at()), Some(1));
+    }
+
+    #[test]
+    fn a_window_is_measured_on_time_however_slowly_the_server_took_what_was_to_warm_it_up() {
+        let spec = Spec { pace: Pace::Window(1), ..sample() };
+        let plan = Plan::new(&spec, None);
+        let classes = Classes::new(&spec, &plan);
+        classes.start(1_000);
+        let measured = classes.measured_at();
+        assert_eq!((classes.of(7, measured - 1), classes.of(7, measured)), (None, Some(0)));
     }
 
     #[test]
