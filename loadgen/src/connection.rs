@@ -49,6 +49,8 @@ pub struct Connection {
     pub needs: usize,
     /// The message whose last fragment has not come.
     pub assembly: Assembly,
+    /// When the server handed over what comes, on the monotonic clock, where it tells; else 0.
+    pub handed: u64,
     /// Why the server ended it, or why it has to be ended.
     pub ended: Option<String>,
 }
@@ -70,6 +72,7 @@ impl Connection {
             partial: Vec::new(),
             needs: 0,
             assembly: Assembly::default(),
+            handed: 0,
             ended: None,
         }
     }
@@ -94,5 +97,6 @@ impl Connection {
         self.partial = Vec::new();
         self.assembly = Assembly::default();
         self.needs = 0;
+        self.handed = 0;
     }
 }

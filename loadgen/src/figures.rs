@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     clock::Quality,
     machine::{CoreWork, Machine, Nice},
-    meter::{Checks, Times},
+    meter::{Checks, Handed, Times},
     search::Found,
     server::ServerFigures,
     spec::Spec,
@@ -127,8 +127,29 @@ pub struct ClassFigures {
     pub latency: Distribution,
     /// From the actual moment of sending to receipt.
     pub sent: Distribution,
+    /// Both parts of the latter, at servers that tell when they hand over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handed: Option<HandedFigures>,
     /// Bytes received.
     pub bytes: u64,
+}
+
+/// What is the server's part of the latency of a class, and what isn't.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct HandedFigures {
+    /// From the actual moment of sending until the server has handed it over.
+    pub until: Distribution,
+    /// From then to receipt: the kernel's way, and the generator.
+    pub since: Distribution,
+}
+
+impl ClassFigures {
+    /// What of the median latency, in nanoseconds, would not be there if publishing and receiving took no time: all but the server's part.
+    /// None where the server does not tell.
+    pub fn not_the_servers_p50(&self) -> Option<u64> {
+        let until = self.handed.as_ref()?.until.p50_ns;
+        Some(self.latency.p50_ns.saturating_sub(until))
+    }
 }
 
 /// What the generator itself took and suffered.
@@ -234,6 +255,13 @@ impl Distribution {
     /// The percentiles of [`crate::samples::QUANTILES`].
     pub fn percentiles(&self) -> [u64; 5] {
         [self.p50_ns, self.p90_ns, self.p99_ns, self.p999_ns, self.p9999_ns]
+    }
+}
+
+impl HandedFigures {
+    /// The figures of both histograms.
+    pub fn of(handed: &Handed) -> Self {
+        Self { until: Distribution::of(&handed.until), since: Distribution::of(&handed.since) }
     }
 }
 

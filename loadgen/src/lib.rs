@@ -14,6 +14,7 @@ pub mod exit;
 pub mod figures;
 pub mod flights;
 pub mod frame;
+pub mod handover;
 pub mod handshake;
 pub mod ledger;
 pub mod line;

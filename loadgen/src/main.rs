@@ -32,7 +32,7 @@ fn main() -> ExitCode {
         Command::Merge(merge) => {
             told(output::merged(&merge.files, merge.json.as_deref()).and_then(|text| print(&text)))
         }
-        Command::BareLoop(bare) => told(loadgen::bare_loop::serve(bare.listen)),
+        Command::BareLoop(bare) => told(loadgen::bare_loop::serve(bare.listen, bare.tell_sent)),
         Command::Part => told(campaign::part(&stopped_by_signals())),
         scenario => run(scenario),
     };

@@ -71,6 +71,11 @@ fn absorb(sum: &mut Run, part: &Run) -> Result<()> {
     for (sum, part) in sum.classes.iter_mut().zip(&part.classes) {
         merge(&mut sum.latency, &part.latency)?;
         merge(&mut sum.sent, &part.sent)?;
+        if let Some(part) = &part.handed {
+            let sum = sum.handed.get_or_insert_default();
+            merge(&mut sum.until, &part.until)?;
+            merge(&mut sum.since, &part.since)?;
+        }
         sum.bytes += part.bytes;
         sum.publications = sum.publications.max(part.publications);
     }

@@ -25,13 +25,30 @@ pub struct Meter {
     pub latency: Times,
     /// From the actual moment of sending to receipt.
     pub sent: Times,
+    /// Both parts of the latter, of servers that tell.
+    pub handed: Option<Box<Handed>>,
     /// Bytes of messages, envelopes included.
     pub bytes: u64,
 }
 
+/// What is the server's part of a latency, and what isn't; see [`crate::handover`].
+#[derive(Clone, Debug)]
+pub struct Handed {
+    /// From the actual moment of sending until the server has handed it over.
+    pub until: Times,
+    /// From then to receipt.
+    pub since: Times,
+}
+
 impl Default for Meter {
     fn default() -> Self {
-        Self { latency: times(), sent: times(), bytes: 0 }
+        Self { latency: times(), sent: times(), handed: None, bytes: 0 }
+    }
+}
+
+impl Default for Handed {
+    fn default() -> Self {
+        Self { until: times(), since: times() }
     }
 }
 
@@ -44,10 +61,22 @@ impl Meter {
         self.bytes += bytes as u64;
     }
 
+    /// Enters both parts of a delivery, at a server that has told when it handed it over.
+    pub fn enter_handed(&mut self, now: u64, sent: u64, handed: u64) {
+        let parts = self.handed.get_or_insert_default();
+        parts.until.saturating_record(handed.saturating_sub(sent));
+        parts.since.saturating_record(now.saturating_sub(handed));
+    }
+
     /// Adds another's.
     pub fn add(&mut self, other: &Self) {
         add(&mut self.latency, &other.latency);
         add(&mut self.sent, &other.sent);
+        if let Some(parts) = &other.handed {
+            let sum = self.handed.get_or_insert_default();
+            add(&mut sum.until, &parts.until);
+            add(&mut sum.since, &parts.since);
+        }
         self.bytes += other.bytes;
     }
 
@@ -280,9 +309,16 @@ mod tests {
             let meter = if nth % 3 == 0 { &mut a } else { &mut b };
             meter.enter(nth * 1000, 0, nth * 500, 10);
             all.enter(nth * 1000, 0, nth * 500, 10);
+            // One of the parts may have seen none of a server that tells.
+            if nth % 3 != 0 {
+                meter.enter_handed(nth * 1000, nth * 500, nth * 700);
+                all.enter_handed(nth * 1000, nth * 500, nth * 700);
+            }
         }
         a.add(&b);
         assert_eq!((&a.latency, &a.sent, a.bytes), (&all.latency, &all.sent, all.bytes));
+        let (parts, whole) = (a.handed.unwrap(), all.handed.unwrap());
+        assert_eq!((parts.until, parts.since), (whole.until, whole.since));
     }
 
     #[test]

@@ -249,6 +249,9 @@ pub struct BareLoop {
     /// Address and port to listen on
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,
+    /// Tell each subscriber when it was sent what: the generator then says what part of the latency was its own
+    #[arg(long)]
+    pub tell_sent: bool,
 }
 
 impl Command {

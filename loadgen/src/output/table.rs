@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::verdict;
 use crate::{
-    figures::{Distribution, Report, Run},
+    figures::{ClassFigures, Distribution, Report, Run},
     samples::{self, QUANTILES, TooFew},
     spec::{Arrivals, Pace, Scenario, Spec},
     thresholds::Outcome,
@@ -150,6 +150,10 @@ fn latencies(spec: &Spec, run: &Run) -> String {
             let samples = run.publications_of(class);
             rows.push(Row { label: label("latency", &class.label), times: &class.latency, samples });
             rows.push(Row { label: label("from actual send", &class.label), times: &class.sent, samples });
+            if let Some(handed) = &class.handed {
+                rows.push(Row { label: label("until handed over", &class.label), times: &handed.until, samples });
+                rows.push(Row { label: label("from then to receipt", &class.label), times: &handed.since, samples });
+            }
         }
     }
     // These have one sample each of a publication, or of a connection.
@@ -170,6 +174,7 @@ fn latencies(spec: &Spec, run: &Run) -> String {
     }
     rows.iter().for_each(|row| row.append(&mut out));
     if run.open_loop && run.deliveries > 0 {
+        out += &own_share(run);
         out += &too_few(run);
     }
     if !run.open_loop && run.publications > 0 {
@@ -177,6 +182,21 @@ fn latencies(spec: &Spec, run: &Run) -> String {
                 decided\n  by the generator's own pressure. Throughput is the figure here; give a --rate for latency.\n";
     }
     out
+}
+
+/// What of the median is the generator's own, at servers that tell.
+fn own_share(run: &Run) -> String {
+    let line = |class: &ClassFigures| {
+        let (own, all) = (class.not_the_servers_p50()? as f64, class.latency.p50_ns as f64);
+        let of = if run.classes.len() > 1 { format!(", {}", class.label) } else { String::new() };
+        Some(format!(
+            "  Of p50{of}, {}, {} ({:.0} %) are not the server's: publishing late, the kernel's way, and this generator's receiving.\n",
+            time(all),
+            time(own),
+            100.0 * own / all.max(1.0)
+        ))
+    };
+    run.classes.iter().filter_map(line).collect()
 }
 
 /// What the percentiles that weren't said would have needed.

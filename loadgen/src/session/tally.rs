@@ -6,7 +6,7 @@ use super::is_open_loop;
 use crate::{
     clock::{self, Quality},
     doubts,
-    figures::{ClassFigures, Distribution, GeneratorFigures, IntervalFigures, Run},
+    figures::{ClassFigures, Distribution, GeneratorFigures, HandedFigures, IntervalFigures, Run},
     machine::{CoreWork, Nice, Ticks},
     meter::{Checks, Interval, Meter, Times, add, times},
     publisher::{Ended, Published},
@@ -219,6 +219,7 @@ impl Tally {
             publications: made(class).unwrap_or(0),
             latency: Distribution::of(&meter.latency),
             sent: Distribution::of(&meter.sent),
+            handed: meter.handed.as_deref().map(HandedFigures::of),
             bytes: meter.bytes,
         };
         labelled.map(figures).collect()
