@@ -326,6 +326,16 @@ impl Condition {
     }
 }
 
+/// A figure of runs against one target, by the name that it has in conditions: in nanoseconds, bytes, a second, or as a number.
+///
+/// # Errors
+/// There is no such figure, or these runs can't tell it: why.
+pub fn measure(name: &str, runs: &[&Run]) -> Result<f64, String> {
+    let (figure, quantile) = named(name).ok_or_else(|| format!("`{name}` is no figure: write {GRAMMAR}"))?;
+    let condition = Condition { figure, quantile, comparison: Comparison::Above, value: 0.0, text: name.to_owned() };
+    condition.measure(runs)
+}
+
 impl fmt::Display for Condition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)

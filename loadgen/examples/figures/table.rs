@@ -1,0 +1,197 @@
+//! Tables that are made from results of the generator, so that nobody types a figure.
+//!
+//! ```md
+//! <!-- figures from results/2026-11-29-sweep -->
+//! <!-- table:
+//! row bare-loop = a bare loop of sends
+//! row stentor-raw = **Stentor**, `/raw`
+//! maybe gobwas = gobwas (Go)
+//! column CPU a delivery at 50k/s = 1000x128-r50 cpu
+//! column p50 / p99 = 1000x128-r50 p50 p99
+//! column highest rate held = 1000x128-r* held
+//! -->
+//! (the table)
+//! <!-- end of table -->
+//! ```
+//!
+//! A column names a file and figures of it as `--fail-if` does, or `held`: the highest rate of several files, in deliveries a second, that was held: in every
+//! round all of it was delivered, in the time that it was offered in, and nothing speaks against half of them at least. `≥` stands before it where more may be held. Where a server didn't hold a rate, that stands in place of what survived; `–` stands
+//! where too few runs were sound, or too few publications made for a percentile. Whoever was measured in one of the files has a row, and whoever has a row was
+//! measured, but that `maybe` is for those who need not be. The best of each column is set in bold, and who can't be told from it; the first row, what the others are measured by, is not among them.
+
+use crate::{
+    data::Data,
+    figure::{Kind, Quantity},
+    source::Of,
+};
+
+/// What can't be told.
+const NONE: &str = "–";
+
+struct Column<'a> {
+    title: &'a str,
+    path: String,
+    names: Vec<&'a str>,
+}
+
+/// A table in Markdown, and how many figures are in it.
+///
+/// # Errors
+/// A rule that is not understood, or servers that have no row or no runs.
+pub fn made(rules: &str, folder: &str, data: &Data) -> Result<(String, usize), String> {
+    let (mut rows, mut some, mut columns) = (Vec::new(), Vec::new(), Vec::new());
+    for rule in rules.lines().map(str::trim).filter(|rule| !rule.is_empty()) {
+        let wrong =
+            || format!("`{rule}` is not understood: expected `row SERVER = TITLE` or `column TITLE = FILE FIGURE …`");
+        let (what, value) = rule.split_once(" = ").ok_or_else(wrong)?;
+        match what.split_once(' ').ok_or_else(wrong)? {
+            ("row", server) => rows.push((server, value)),
+            ("maybe", server) => some.push((server, value)),
+            ("column", title) => {
+                let mut words = value.split_whitespace();
+                let path = words.next().ok_or_else(wrong)?;
+                let path = if path.starts_with("results/") { path.to_owned() } else { format!("{folder}/{path}") };
+                columns.push(Column { title, path, names: words.collect() });
+            }
+            _ => return Err(wrong()),
+        }
+    }
+    complete(&mut rows, some, &columns, data)?;
+    let titles: String = columns.iter().map(|column| format!(" {} |", column.title)).collect();
+    let mut table = format!("| |{titles}\n|{}\n", " --- |".repeat(columns.len() + 1));
+    let mut lines: Vec<String> = rows.iter().map(|(_, title)| format!("| {title} |")).collect();
+    let mut figures = 0;
+    for column in &columns {
+        let cells = rows.iter().map(|(server, _)| column.cell(server, data)).collect::<Result<Vec<Cell>, String>>()?;
+        let best = best(&cells, column.is_more_better());
+        figures += cells.iter().map(|cell| cell.figures).sum::<usize>();
+        for (nth, (line, cell)) in lines.iter_mut().zip(&cells).enumerate() {
+            let is_best = nth > 0 && best.is_some_and(|best| cell.is_near(best));
+            let mark = if is_best { "**" } else { "" };
+            line.push_str(&format!(" {mark}{}{mark} |", cell.text));
+        }
+    }
+    lines.iter().for_each(|line| table += &format!("{line}\n"));
+    Ok((table, figures))
+}
+
+/// One cell.
+struct Cell {
+    text: String,
+    /// The first figure in it.
+    value: Option<f64>,
+    /// How many are in it.
+    figures: usize,
+}
+
+/// Who is no farther from the best than this can't be told from it.
+const NEAR: f64 = 0.05;
+
+impl Cell {
+    fn without(text: &str) -> Self {
+        Self { text: text.to_owned(), value: None, figures: 0 }
+    }
+
+    fn is_near(&self, best: f64) -> bool {
+        self.value.is_some_and(|value| (value / best - 1.0).abs() <= NEAR)
+    }
+}
+
+/// The best of a column, beside the first row, which is what others are measured by.
+fn best(cells: &[Cell], is_more_better: bool) -> Option<f64> {
+    let values = cells.iter().skip(1).filter_map(|cell| cell.value);
+    values.reduce(|best, value| if is_more_better { best.max(value) } else { best.min(value) })
+}
+
+/// Nobody who was measured is left out, and nobody is there who wasn't. Those who may be there or not come last.
+fn complete<'a>(
+    rows: &mut Vec<(&'a str, &'a str)>,
+    some: Vec<(&'a str, &'a str)>,
+    columns: &[Column<'_>],
+    data: &Data,
+) -> Result<(), String> {
+    let mut measured = Vec::new();
+    for column in columns {
+        measured.extend(data.servers(&column.path)?);
+    }
+    if let Some((row, _)) = rows.iter().find(|(row, _)| !measured.iter().any(|server| server == row)) {
+        return Err(format!("{row} has a row and was not measured"));
+    }
+    rows.extend(some.into_iter().filter(|(row, _)| measured.iter().any(|server| server == row)));
+    match measured.iter().find(|server| !rows.iter().any(|(row, _)| row == server)) {
+        Some(server) => Err(format!("{server} was measured and has no row")),
+        None => Ok(()),
+    }
+}
+
+impl Column<'_> {
+    fn is_more_better(&self) -> bool {
+        matches!(self.names[..], ["held" | "deliveries" | "publications" | "bytes", ..])
+    }
+
+    fn cell(&self, server: &str, data: &Data) -> Result<Cell, String> {
+        if self.names == ["held"] {
+            let Some((rate, fell_behind)) = data.highest_held(&self.path, server)? else {
+                return Ok(Cell::without(NONE));
+            };
+            // What was doubtful above it, or not tried, may be held as well.
+            let least = if fell_behind { "" } else { "≥ " };
+            let text = format!("{least}{}/s", loadgen::units::short(rate));
+            return Ok(Cell { text, value: Some(rate), figures: 1 });
+        }
+        if !data.servers(&self.path)?.iter().any(|name| name == server) {
+            return Ok(Cell::without(NONE));
+        }
+        if !data.kept_up(&self.path, server)? {
+            return Ok(Cell::without("not held"));
+        }
+        let of = |name: &&str| data.measured(&self.path, server, name, Of::All).ok();
+        let values: Vec<Option<Quantity>> = self.names.iter().map(of).collect();
+        let figures = values.iter().flatten().count();
+        if figures == 0 {
+            return Ok(Cell::without(NONE));
+        }
+        Ok(Cell { text: together(&values), value: values[0].map(|first| first.value), figures })
+    }
+}
+
+/// Quantities of a kind in one unit, that of the largest.
+fn together(values: &[Option<Quantity>]) -> String {
+    let largest = values.iter().flatten().fold(0f64, |most, one| most.max(one.value));
+    let kind = values.iter().flatten().next().map(|one| one.kind);
+    let (scale, unit) = match kind {
+        Some(Kind { seconds: 1, bytes: 0 }) => {
+            scale_of(largest, &[(1e-9, " ns"), (1e-6, " µs"), (1e-3, " ms"), (1.0, " s")])
+        }
+        Some(Kind { seconds: 0, bytes: 1 }) => {
+            scale_of(largest, &[(1.0, " B"), (1024.0, " KiB"), (1_048_576.0, " MiB")])
+        }
+        Some(Kind { seconds: -1, .. }) => scale_of(largest, &[(1.0, "/s"), (1e3, "k/s"), (1e6, "M/s")]),
+        _ => (1.0, ""),
+    };
+    let shown = |value: &Option<Quantity>| value.map_or_else(|| NONE.into(), |one| two_digits(one.value / scale));
+    format!("{}{unit}", values.iter().map(shown).collect::<Vec<_>>().join(" / "))
+}
+
+/// The largest unit of which there is one at least.
+fn scale_of(value: f64, units: &[(f64, &'static str)]) -> (f64, &'static str) {
+    units.iter().rev().find(|(scale, _)| value >= *scale).copied().unwrap_or(units[0])
+}
+
+/// Two significant digits: more than that, two sessions don't agree in. Whole numbers stay.
+fn two_digits(value: f64) -> String {
+    if value < 9.95 { format!("{value:.1}") } else { format!("{value:.0}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantities_stand_in_the_unit_of_the_largest() {
+        let time = |value| Some(Quantity { value, kind: Kind { seconds: 1, bytes: 0 } });
+        assert_eq!(together(&[time(0.000_94), time(0.0142)]), "0.9 / 14 ms");
+        assert_eq!(together(&[time(3.85e-6)]), "3.9 µs");
+        assert_eq!(together(&[time(0.002), None]), "2.0 / – ms");
+    }
+}
