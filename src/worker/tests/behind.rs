@@ -309,3 +309,30 @@ fn what_was_kept_for_slow_clients_goes_when_they_have_caught_up() {
     world.pass(Duration::from_secs(1));
     assert_eq!(world.posts[0].worker.fan.interest.kept_of_past(), 0);
 }
+
+#[test]
+fn a_value_at_a_rate_that_is_gone_before_it_was_sent_is_told_to_whoever_changes_to_newest_values() {
+    let mut world = plain(settings());
+    // A pattern's acknowledgement tells no numbers: nothing but skips says what is missing.
+    let wish = |way| Wish { names: vec!["q.*".into()], way, snapshot: false, from: BTreeMap::new() };
+    let at = world.connect_as(200, Speech::Json, wish(Way::Rate(1)));
+    world.settle();
+    world.clients[at].stalled = true;
+    // It has begun to be sent the first, at a tick; the second is to be sent before the subscription changes.
+    world.publish_some("q.a", 1, 400);
+    world.pass(Duration::from_millis(1100));
+    world.publish_some("q.a", 1, 0);
+    world.clients[at].sub_as(wish(Way::Latest));
+    world.settle();
+    for _ in 0..60 {
+        world.publish_some("q.a", 5, 400);
+        world.settle();
+    }
+    assert!(world.tail() > 2, "the second is gone");
+    world.clients[at].stalled = false;
+    world.settle();
+    let client = &mut world.clients[at];
+    assert_eq!(client.state, State::Open);
+    client.check_complete(world.journal.len(), &world.journal, 0);
+    assert_eq!(client.book.as_ref().unwrap().skipped, 300, "all but the first and the last");
+}
