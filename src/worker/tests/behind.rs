@@ -336,3 +336,34 @@ fn a_value_at_a_rate_that_is_gone_before_it_was_sent_is_told_to_whoever_changes_
     client.check_complete(world.journal.len(), &world.journal, 0);
     assert_eq!(client.book.as_ref().unwrap().skipped, 300, "all but the first and the last");
 }
+
+#[test]
+fn a_cursor_far_behind_goes_through_the_tape_a_piece_at_a_time() {
+    for mixed in [false, true] {
+        let mut world = World::new(1, Settings { turn_work: 5000, turn_sends: 1, ..settings() }, 1 << 16, 8 << 20);
+        let wish = |name: &str, way| Wish { names: vec![name.into()], way, snapshot: false, from: BTreeMap::new() };
+        let at = world.connect_as(300, Speech::Json, wish("q", Way::All));
+        world.settle();
+        if mixed {
+            world.clients[at].sub_as(wish("p", Way::Latest));
+            world.settle();
+        }
+        world.clients[at].stalled = true;
+        world.publish_some("q", 1, 2000);
+        world.settle();
+        world.publish_some("x", 5000, 0);
+        world.publish_some("q", 1, 0);
+        world.settle();
+        assert_eq!(world.posts[0].worker.cursors.len(), 1);
+        world.clients[at].stalled = false;
+        let mut turns = 0;
+        while !world.posts[0].worker.cursors.is_empty() {
+            world.read_all(usize::MAX);
+            world.turn_of(0);
+            turns += 1;
+        }
+        assert!(turns > 20, "{turns} turns");
+        world.settle();
+        world.clients[at].check_complete(world.journal.len(), &world.journal, 0);
+    }
+}
