@@ -150,6 +150,35 @@ fn whoever_is_further_behind_than_the_limit_is_told_and_closed() {
 }
 
 #[test]
+fn whoever_falls_off_the_tape_is_told_how_many_publications_are_gone() {
+    let mut world = plain(settings());
+    let (peer, _) = world.hand_over(2000);
+    peer.write(
+        b"GET /ws?topics=q HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    );
+    world.settle();
+    world.publish_some("q", 30, 100);
+    world.settle();
+    world.publish_some("q", 300, 400);
+    let mut told = Vec::new();
+    for _ in 0..50 {
+        world.settle();
+        told.extend(peer.read(usize::MAX));
+    }
+    let told = String::from_utf8_lossy(&told);
+    let updates = told.matches(r#""type":"update""#).count();
+    let (_, lost) = told.split_once("too slow: ").expect("it has fallen off");
+    let lost: usize = lost.split(' ').next().unwrap().parse().unwrap();
+    // The one that it had begun to be sent is among those that are gone.
+    assert!(
+        updates > 5 && (0..=1).contains(&(lost + updates - world.tail())),
+        "{lost} and {updates} of {}",
+        world.tail()
+    );
+}
+
+#[test]
 fn a_topic_that_is_forgotten_in_the_middle_of_its_frame_costs_that_client_alone() {
     for reads_on in [false, true] {
         let mut world = plain(settings());

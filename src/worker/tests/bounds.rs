@@ -225,6 +225,22 @@ fn a_turn_takes_in_no_more_than_its_share_however_many_publish() {
 }
 
 #[test]
+fn turns_that_leave_nothing_are_not_counted_as_turns_that_do() {
+    let mut world = roomy(settings());
+    let at = world.subscriber(100_000, &["q"]);
+    let wish = Wish { names: vec!["q".into()], way: Way::Rate(2), snapshot: true, from: BTreeMap::new() };
+    let slow = world.connect_as(300, Speech::Json, wish);
+    world.clients[slow].pace = Some(100);
+    for _ in 0..10 {
+        world.publish_some("q", 3, 100);
+        world.pass(Duration::from_secs(20));
+    }
+    world.clients[at].check_complete(world.journal.len(), &world.journal, 0);
+    let metrics = &world.shared.metrics.workers[0];
+    assert_eq!(metrics.put_off.each_ref().map(|figure| figure.get()), [0; 7]);
+}
+
+#[test]
 fn connections_and_rates_that_come_and_go_leave_no_timers_behind() {
     let mut world = plain(Settings { idle_timeout: Duration::ZERO, ..settings() });
     let stays = world.subscriber(100_000, &["q"]);
