@@ -396,3 +396,25 @@ fn a_cursor_far_behind_goes_through_the_tape_a_piece_at_a_time() {
         world.clients[at].check_complete(world.journal.len(), &world.journal, 0);
     }
 }
+
+#[test]
+fn what_a_rate_leaves_out_is_not_told_to_whoever_is_behind_and_not_late() {
+    let mut world = plain(settings());
+    let wish =
+        |name: &str| Wish { names: vec![name.into()], way: Way::Rate(1), snapshot: false, from: BTreeMap::new() };
+    let at = world.connect_as(200, Speech::Json, wish("q"));
+    world.settle();
+    world.clients[at].stalled = true;
+    world.publish_some("q", 1, 400);
+    world.pass(Duration::from_millis(1100));
+    // Of these the last is due when the subscription changes.
+    world.publish_some("q", 4, 0);
+    world.clients[at].sub_as(wish("x"));
+    world.settle();
+    assert_eq!(world.posts[0].worker.cursors.len(), 1);
+    world.clients[at].stalled = false;
+    world.settle();
+    let client = &mut world.clients[at];
+    client.check_complete(world.journal.len(), &world.journal, 0);
+    assert_eq!(client.book.as_ref().unwrap().skipped, 0);
+}
