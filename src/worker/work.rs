@@ -192,6 +192,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_dearer_than_a_step_begins_when_half_of_one_is_left_and_not_later() {
+        let mut work = Work::new();
+        work.begin_turn();
+        work.begin(Step::Ask, 1000, 1);
+        assert!(work.has_room_for(1_000_000));
+        work.charge(90);
+        assert!(work.has_room_for(1_000_000) && work.has_room_for(110));
+        work.charge(20);
+        assert!(!work.has_room_for(1_000_000) && work.has_room_for(90) && !work.has_room_for(95));
+    }
+
+    #[test]
     fn the_shares_are_the_whole_turn() {
         let whole: u64 = Step::ALL.iter().map(|step| step.share().0).sum();
         assert_eq!(whole, 100);
