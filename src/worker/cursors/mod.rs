@@ -48,7 +48,6 @@ use super::{
     cursor::Cursor,
     fan::{Unsent, interest::Interest},
     ground::Ground,
-    rota::Rota,
     work::price,
 };
 use crate::{
@@ -56,6 +55,7 @@ use crate::{
     io::{Edge, Token},
     slack::{KEPT_BY_THREAD, Slack},
     tape::{Position, Run},
+    rota::Rota,
 };
 
 /// See the module's description.

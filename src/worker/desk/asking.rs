@@ -30,7 +30,6 @@ use super::{
     super::{
         connection::{Phase, Reads, Undone},
         connections::Handle,
-        rota::Rota,
         work::{Step, price},
     },
     Clerk, Doom,
@@ -42,6 +41,7 @@ use crate::{
     protocol::Payload,
     slack::{KEPT_BY_ONE, Slack},
     websocket::CloseCode,
+    rota::Rota,
 };
 
 /// Bytes of messages that wait for one connection before it is read no further. What was read before may be more: what one read

@@ -17,7 +17,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    super::{connection::Connection, fan::delivery::Delivery, rota::Group, work::price},
+    super::{connection::Connection, fan::delivery::Delivery, work::price},
     Clerk,
 };
 use crate::{
@@ -27,6 +27,7 @@ use crate::{
     metrics::Refusal,
     protocol::ErrorCode,
     slack::{KEPT_BY_THREAD, Slack},
+    rota::Group,
 };
 
 /// What changes by more than this is counted at once.

@@ -41,7 +41,6 @@ use super::{
     cursors::Cursors,
     fan::Fan,
     ground::Ground,
-    rota::Rota,
     timers::Timers,
     work::price,
 };
@@ -52,6 +51,7 @@ use crate::{
     metrics::Refusal,
     slack::{KEPT_BY_THREAD, Slack},
     websocket::Violation,
+    rota::Rota,
 };
 
 /// See the module's description.
