@@ -9,7 +9,6 @@ use std::{fmt, fs, io, net::SocketAddr, time::Duration};
 
 use bytesize::ByteSize;
 use rustix::process::{Resource, getrlimit};
-use socket2::Socket;
 
 use crate::{
     access,
@@ -19,7 +18,7 @@ use crate::{
     counted::counted,
     feeds::replay::{Options, Replay},
     io::listener,
-    server,
+    server::{self, Passed},
     tape::{self, Whole},
 };
 
@@ -67,11 +66,9 @@ impl fmt::Display for Report {
 }
 
 /// Checks everything that can be checked without starting. `passed` are listening sockets that this process was given.
-pub fn check(config: &Config, passed: &[Socket]) -> Report {
+pub fn check(config: &Config, passed: &Passed) -> Report {
     let mut config = config.clone();
-    if !passed.is_empty() {
-        config.listen = server::addresses_passed(passed);
-    }
+    passed.tell(&mut config);
     let mut remarks = Vec::new();
     if let Err(error) = config.check() {
         remarks.push((Weight::Error, error.to_string()));
@@ -81,11 +78,15 @@ pub fn check(config: &Config, passed: &[Socket]) -> Report {
         }
     }
     if passed.is_empty() {
-        remarks.extend(config.listen.iter().map(|address| probe(*address)));
+        remarks.extend(config.listen.iter().map(|address| probe(CLEAR, *address)));
+        remarks.extend(config.tls_listen.iter().map(|address| probe(TLS, *address)));
     } else {
-        let addresses: Vec<String> = config.listen.iter().map(|address| Shown(*address).to_string()).collect();
-        let text =
-            format!("listens on sockets passed by LISTEN_FDS, on {}; --listen is not used", addresses.join(", "));
+        let tls = config.tls_listen.iter().map(|address| format!("{} (TLS)", Shown(*address)));
+        let addresses: Vec<String> = config.listen.iter().map(|it| Shown(*it).to_string()).chain(tls).collect();
+        let text = format!(
+            "listens on sockets passed by LISTEN_FDS, on {}; --listen and --tls-listen are not used",
+            addresses.join(", ")
+        );
         remarks.push((Weight::Note, text));
     }
     remarks.extend(config.admin_listen.map(probe_admin));
@@ -113,16 +114,22 @@ pub fn check(config: &Config, passed: &[Socket]) -> Report {
     Report(remarks)
 }
 
+/// A flag that names addresses, and what is spoken there.
+type Door = (&'static str, [&'static str; 2]);
+
+const CLEAR: Door = ("--listen", ["http", "ws"]);
+const TLS: Door = ("--tls-listen", ["https", "wss"]);
+
 /// Whether an address could be bound. That it is in use may be because the server runs already.
-fn probe(address: SocketAddr) -> (Weight, String) {
+fn probe((flag, [http, ws]): Door, address: SocketAddr) -> (Weight, String) {
     let probed = listener::probe(address);
     let address = Shown(address);
     match probed {
-        Ok(()) => (Weight::Note, format!("would listen on {address}: http://{address}/, ws://{address}/ws")),
+        Ok(()) => (Weight::Note, format!("would listen on {address}: {http}://{address}/, {ws}://{address}/ws")),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            (Weight::Warning, format!("--listen {address}: in use now; fine if that is the server to be restarted"))
+            (Weight::Warning, format!("{flag} {address}: in use now; fine if that is the server to be restarted"))
         }
-        Err(error) => (Weight::Error, format!("--listen {address}: {error}")),
+        Err(error) => (Weight::Error, format!("{flag} {address}: {error}")),
     }
 }
 
@@ -144,8 +151,8 @@ fn probe_admin(address: SocketAddr) -> (Weight, String) {
 }
 
 fn publishing(config: &Config) -> (Weight, String) {
-    let far = config.listen.iter().find(|address| !address.ip().to_canonical().is_loopback());
-    match (access::publishing_is_open(config), config.publish_token.is_some(), far.map(|address| Shown(*address))) {
+    let far = config.addresses().find(|address| !address.ip().to_canonical().is_loopback());
+    match (access::publishing_is_open(config), config.publish_token.is_some(), far.map(Shown)) {
         (true, _, Some(address)) => {
             (Weight::Warning, format!("anybody who reaches {address} may publish, because of --anonymous-publish"))
         }
@@ -215,7 +222,8 @@ fn judge(config: &Config, workers: usize, machine: &Machine) -> Vec<(Weight, Str
 
 fn descriptors(config: &Config, workers: usize, machine: &Machine) -> Vec<(Weight, String)> {
     let connections = config.max_connections;
-    let needed = server::descriptors_needed(config, config.listen.len().saturating_mul(config.acceptors), workers);
+    let needed =
+        server::descriptors_needed(config, config.addresses().count().saturating_mul(config.acceptors), workers);
     let short = |what: &str, limit: u64, how: &str| {
         format!("--max-connections {connections} needs {needed} descriptors, and {what} is {limit}: {how}")
     };
@@ -252,7 +260,7 @@ fn sockets(config: &Config, machine: &Machine) -> Vec<(Weight, String)> {
     capped("--sndbuf", config.sndbuf.as_u64(), "net.core.wmem_max", machine.send_buffer_max);
     capped("--rcvbuf", config.rcvbuf.as_u64(), "net.core.rmem_max", machine.receive_buffer_max);
     if let Some((first, last)) = machine.ports {
-        for port in config.listen.iter().map(SocketAddr::port) {
+        for port in config.addresses().map(|address| address.port()) {
             if (first..=last).contains(&u64::from(port)) {
                 let text = format!(
                     "port {port} is among those that outgoing connections take ({first} to {last}), and may be taken at a \
@@ -262,7 +270,7 @@ fn sockets(config: &Config, machine: &Machine) -> Vec<(Weight, String)> {
             }
         }
         let ports = last.saturating_sub(first).saturating_add(1);
-        if config.listen.iter().any(|address| address.ip().is_loopback()) && config.max_connections as u64 > ports {
+        if config.addresses().any(|address| address.ip().is_loopback()) && config.max_connections as u64 > ports {
             let text = format!(
                 "a client or proxy on this machine has {} for each pair of addresses, fewer than --max-connections {}: listen \
                  on several addresses, or widen net.ipv4.ip_local_port_range",
@@ -395,7 +403,7 @@ mod tests {
             (Weight::Warning, |c, _| c.rcvbuf = ByteSize::mib(8), &["--rcvbuf 8388608", "net.core.rmem_max"]),
             (
                 Weight::Warning,
-                |c, _| c.listen = vec!["127.0.0.1:40000".parse().unwrap()],
+                |c, _| c.listen = vec!["127.0.0.1:40000".parse().unwrap()].into(),
                 &["port 40000", "32768 to 60999"],
             ),
             (Weight::Note, |c, _| c.max_connections = 100_000, &["28232 ports", "--max-connections 100000"]),

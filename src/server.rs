@@ -105,7 +105,10 @@ pub enum StartError {
         limit: u64,
     },
     /// Something else than listening sockets was passed to this process.
-    #[error("LISTEN_FDS: {0}: pass listening TCP sockets (ListenStream= in a systemd socket unit), or none")]
+    #[error(
+        "LISTEN_FDS: {0}: pass listening TCP sockets (ListenStream= in a systemd socket unit), those for TLS by the name tls \
+         (FileDescriptorName=), or none"
+    )]
     Passed(#[source] io::Error),
     /// The recording can't be read.
     #[error(transparent)]
@@ -135,7 +138,7 @@ impl StartError {
     pub fn thread(name: String, config: &Config, cause: io::Error) -> StartError {
         let workers = Places::pick(config).map_or(1, |places| places.workers.len());
         let feeds = usize::from(config.demo) + usize::from(config.replay.is_some());
-        let needed = THREADS_BESIDE + workers + config.listen.len() * config.acceptors + feeds;
+        let needed = THREADS_BESIDE + workers + config.addresses().count() * config.acceptors + feeds;
         StartError::Thread { name, needed, cause }
     }
 }
@@ -144,7 +147,7 @@ impl StartError {
 #[derive(Debug, Default)]
 pub struct Builder {
     config: Config,
-    sockets: Vec<Socket>,
+    passed: Passed,
     dropped: Dropped,
     progress: Progress,
 }
@@ -158,7 +161,7 @@ impl Builder {
 
     /// Listens on this address, and no other. Port 0 lets the system choose; [`Server::addresses`] tells.
     pub fn listen(mut self, address: SocketAddr) -> Builder {
-        self.config.listen = vec![address];
+        self.config.listen = vec![address].into();
         self
     }
 
@@ -171,7 +174,13 @@ impl Builder {
     /// Listens on these sockets, which listen already, in place of any address; on none, the addresses stand. They are
     /// not shut down when the server stops.
     pub fn sockets(mut self, sockets: Vec<Socket>) -> Builder {
-        self.sockets = sockets;
+        self.passed.clear = sockets;
+        self
+    }
+
+    /// The same for TLS. With sockets of either kind, no address of `--listen` and `--tls-listen` is listened on.
+    pub fn tls_sockets(mut self, sockets: Vec<Socket>) -> Builder {
+        self.passed.tls = sockets;
         self
     }
 
@@ -200,6 +209,30 @@ impl Builder {
     /// [`StartError`]: nothing is left running.
     pub fn start(self) -> Result<Server, StartError> {
         Server::start(self)
+    }
+}
+
+/// Listening sockets that were passed to this process.
+#[derive(Debug, Default)]
+pub(crate) struct Passed {
+    pub clear: Vec<Socket>,
+    pub tls: Vec<Socket>,
+}
+
+impl Passed {
+    pub fn is_empty(&self) -> bool {
+        self.clear.is_empty() && self.tls.is_empty()
+    }
+
+    /// Puts where they listen in the place of all addresses, if there are any: whether publishing is open depends on where the server
+    /// really listens.
+    pub fn tell(&self, config: &mut Config) {
+        let addresses = |sockets: &[Socket]| -> Vec<SocketAddr> {
+            sockets.iter().filter_map(|socket| socket.local_addr().ok()?.as_socket()).collect()
+        };
+        if !self.is_empty() {
+            (config.listen, config.tls_listen) = (addresses(&self.clear).into(), addresses(&self.tls));
+        }
     }
 }
 
@@ -254,12 +287,9 @@ impl Server {
     }
 
     fn start(builder: Builder) -> Result<Server, StartError> {
-        let Builder { mut config, sockets: passed, dropped, progress } = builder;
+        let Builder { mut config, passed, dropped, progress } = builder;
         let bell = if passed.is_empty() { None } else { Some(Arc::new(new_bell()?)) };
-        if !passed.is_empty() {
-            // Whether publishing is open depends on where the server really listens.
-            config.listen = addresses_passed(&passed);
-        }
+        passed.tell(&mut config);
         config.check()?;
         let places = Places::pick(&config)?;
         if let Some(sentence) = places.too_many() {
@@ -270,7 +300,7 @@ impl Server {
         let cores = places.workers;
         let replay = config.replay.as_ref().map(|path| Replay::open(path, replay::Options::of(&config))).transpose()?;
         let replay = replay.map(|replay| replay.telling(progress));
-        let listeners = if passed.is_empty() { listen_all(&config)? } else { adopt_all(&config, passed)? };
+        let listeners = if passed.is_empty() { listen_all(&config)? } else { adopt_all(&config, passed.clear)? };
         let admin = config.admin_listen.map(|address| listen_admin(address, &config)).transpose()?;
         reserve_descriptors(&config, listeners.len(), cores.len())?;
         let addresses = addresses_of(&config, &listeners);
@@ -543,17 +573,13 @@ fn adopt_all(config: &Config, passed: Vec<Socket>) -> Result<Vec<Arc<Socket>>, S
     Ok(listeners)
 }
 
-pub(crate) fn addresses_passed(passed: &[Socket]) -> Vec<SocketAddr> {
-    passed.iter().filter_map(|socket| socket.local_addr().ok()?.as_socket()).collect()
-}
-
 fn new_bell() -> io::Result<OwnedFd> {
     Ok(rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?)
 }
 
 fn listen_all(config: &Config) -> Result<Vec<Arc<Socket>>, StartError> {
     let mut listeners = Vec::new();
-    for address in &config.listen {
+    for address in config.listen.iter() {
         let sockets = listener::listen(*address, config.acceptors, listen_options(config));
         let sockets = sockets.map_err(|cause| no_listening("--listen", *address, cause))?;
         listeners.extend(sockets.into_iter().map(Arc::new));
