@@ -30,7 +30,7 @@ use crate::{
     http::{head, response::refusal},
     io::{
         Edge, Ready, Received, Token,
-        tls::{Buffers, Shaken, Socket, Tls},
+        tls::{Buffers, FIRST_BYTE, Shaken, Socket, Tls},
         waker::Sleep,
     },
     limits::{self, Permit},
@@ -58,9 +58,6 @@ pub(crate) const NO_ROOM: &[u8] = &[21, 3, 3, 0, 2, 2, 80];
 
 /// The same, `unexpected_message`: for what is neither TLS nor HTTP.
 const NO_TLS: &[u8] = &[21, 3, 3, 0, 2, 2, 10];
-
-/// The first byte of every handshake: a record of that type (RFC 8446, section 5.1).
-pub(crate) const FIRST_BYTE: u8 = 22;
 
 /// What handshakes are done with.
 #[derive(Clone)]

@@ -47,10 +47,13 @@ use crate::{
         market::Market,
         replay::{self, Progress, Replay},
     },
-    handover::{Inbox, Message},
+    handover::{Inbox, Listener, Message},
+    handshakes::{Handshakes, Means},
     io::{
+        Line,
         epoll::{self, Epoll},
         listener,
+        tls::Tls,
         waker::Waker,
     },
     limits::{Bounds, Limits},
@@ -60,11 +63,12 @@ use crate::{
     pulse::Pulse,
     shared::{Settings, Shared, tape_settings},
     tape::Tape,
+    tls::{Keys, KeysError},
     worker::Worker,
 };
 
 /// Descriptors that are not connections: standard streams, epoll sets, bells, files, refusals on their way.
-const DESCRIPTORS_BESIDE: u64 = 96;
+const DESCRIPTORS_BESIDE: u64 = 128;
 
 /// Threads that every server has: the main one, that of the log, and the control thread.
 const THREADS_BESIDE: usize = 3;
@@ -104,6 +108,9 @@ pub enum StartError {
         /// What there is.
         limit: u64,
     },
+    /// A certificate or a key that can't be used.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// Something else than listening sockets was passed to this process.
     #[error(
         "LISTEN_FDS: {0}: pass listening TCP sockets (ListenStream= in a systemd socket unit), those for TLS by the name tls \
@@ -139,6 +146,7 @@ impl StartError {
         let workers = Places::pick(config).map_or(1, |places| places.workers.len());
         let feeds = usize::from(config.demo) + usize::from(config.replay.is_some());
         let needed = THREADS_BESIDE + workers + config.addresses().count() * config.acceptors + feeds;
+        let needed = needed + if config.tls_listen.is_empty() { 0 } else { config.handshake_threads };
         StartError::Thread { name, needed, cause }
     }
 }
@@ -243,15 +251,21 @@ pub struct Server {
     config: Config,
     shared: Arc<Shared>,
     limits: Arc<Limits>,
+    keys: Option<Keys>,
     stopping: Arc<AtomicBool>,
-    listeners: Vec<Arc<Socket>>,
+    tls_addresses: Vec<SocketAddr>,
+    listeners: Vec<Entrance>,
     bell: Option<Arc<OwnedFd>>,
     acceptors: Vec<JoinHandle<()>>,
-    workers: Vec<(Inbox<epoll::Socket>, JoinHandle<()>)>,
-    control: Option<(Inbox<epoll::Socket>, JoinHandle<()>)>,
+    handshakes: Vec<(Inbox<Line>, JoinHandle<()>)>,
+    workers: Vec<(Inbox<Line>, JoinHandle<()>)>,
+    control: Option<(Inbox<Line>, JoinHandle<()>)>,
     admin: Option<(SocketAddr, Inbox<epoll::Socket>, JoinHandle<()>)>,
     feeds: Option<Feeds>,
 }
+
+/// A listening socket, and what is spoken there.
+type Entrance = (Arc<Socket>, Listener);
 
 struct Feeds {
     stop: Sender<()>,
@@ -267,6 +281,11 @@ impl Server {
     /// The addresses that it listens on, with the ports that the system chose.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Those of them where TLS is spoken.
+    pub fn tls_addresses(&self) -> &[SocketAddr] {
+        &self.tls_addresses
     }
 
     /// The address for operators, with the port that the system chose, if there is one.
@@ -300,12 +319,13 @@ impl Server {
         let cores = places.workers;
         let replay = config.replay.as_ref().map(|path| Replay::open(path, replay::Options::of(&config))).transpose()?;
         let replay = replay.map(|replay| replay.telling(progress));
-        let listeners = if passed.is_empty() { listen_all(&config)? } else { adopt_all(&config, passed.clear)? };
+        let listeners = if passed.is_empty() { listen_all(&config)? } else { adopt_all(&config, passed)? };
         let admin = config.admin_listen.map(|address| listen_admin(address, &config)).transpose()?;
         reserve_descriptors(&config, listeners.len(), cores.len())?;
-        let addresses = addresses_of(&config, &listeners);
         let parts = Parts::new(&config, cores.len(), dropped)?;
-        let doors = Doors { listeners, bell, addresses, admin };
+        parts.shared.tls.set(config.tls_buffers.as_u64());
+        let keys = Keys::load(&config)?;
+        let doors = Doors { listeners, bell, admin, keys };
         parts.spawn(config, cores, doors, replay)
     }
 
@@ -323,6 +343,7 @@ impl Server {
             reserve_descriptors(&config, self.listeners.len(), self.workers.len())?;
         }
         self.limits.set(&Bounds::of(&config));
+        self.shared.tls.set(config.tls_buffers.as_u64());
         let mut settings = Settings::new(&config);
         settings.access = settings.access.after(&self.shared.settings.get().access);
         self.shared.settings.set(settings);
@@ -354,7 +375,7 @@ impl Server {
         if let Some(bell) = &self.bell {
             let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
         }
-        for listener in self.listeners.iter().filter(|_| self.bell.is_none()) {
+        for (listener, _) in self.listeners.iter().filter(|_| self.bell.is_none()) {
             // Ends a waiting `accept4(2)` with EINVAL.
             let _ = listener.shutdown(std::net::Shutdown::Both);
         }
@@ -362,6 +383,11 @@ impl Server {
             acceptor.thread().unpark();
         }
         join(self.acceptors.drain(..));
+        for (inbox, thread) in self.handshakes.drain(..) {
+            // What is not done by now ends.
+            inbox.drain(Moment::now());
+            join([thread]);
+        }
         let until = Moment::now() + self.config.drain_timeout.get();
         let (inboxes, threads): (Vec<_>, Vec<_>) = self.workers.drain(..).unzip();
         for inbox in &inboxes {
@@ -389,11 +415,11 @@ impl Drop for Server {
 
 /// Where clients come in.
 struct Doors {
-    listeners: Vec<Arc<Socket>>,
+    listeners: Vec<Entrance>,
     /// Ends acceptors whose sockets must not be shut down.
     bell: Option<Arc<OwnedFd>>,
-    addresses: Vec<SocketAddr>,
     admin: Option<Socket>,
+    keys: Option<Keys>,
 }
 
 /// What the threads share, made before any of them runs.
@@ -402,11 +428,11 @@ struct Parts {
     shared: Arc<Shared>,
     limits: Arc<Limits>,
     wakers: Vec<Arc<Waker>>,
-    inboxes: Vec<Inbox<epoll::Socket>>,
-    receivers: Vec<crossbeam_channel::Receiver<Message<epoll::Socket>>>,
+    inboxes: Vec<Inbox<Line>>,
+    receivers: Vec<crossbeam_channel::Receiver<Message<Line>>>,
     control_waker: Arc<Waker>,
-    control: Inbox<epoll::Socket>,
-    control_receiver: crossbeam_channel::Receiver<Message<epoll::Socket>>,
+    control: Inbox<Line>,
+    control_receiver: crossbeam_channel::Receiver<Message<Line>>,
 }
 
 impl Parts {
@@ -443,7 +469,7 @@ impl Parts {
         let start = |name: String, run: Box<dyn FnOnce() + Send>| {
             spawn(name.clone(), run).map_err(|cause| StartError::thread(name, &settings, cause))
         };
-        let Doors { listeners, bell, addresses, admin } = doors;
+        let Doors { listeners, bell, admin, keys } = doors;
         let spin = Duration::from_micros(config.spin);
         let stopping = Arc::new(AtomicBool::new(false));
         let context = control::Context {
@@ -454,11 +480,12 @@ impl Parts {
             inboxes: self.inboxes.iter().map(Inbox::level).collect(),
             started: Moment::now(),
         };
-        let edge = Epoll::new(self.control_waker, Duration::ZERO)?;
+        let edge = Tls::new(Epoll::new(self.control_waker, Duration::ZERO)?);
         let control = Control::new(context.clone(), edge, self.control_receiver, self.inboxes.clone());
         let control_thread = start("control".into(), Box::new(move || control.run()))?;
         let mut server = Server {
-            addresses,
+            addresses: addresses_of(&config, &listeners, None),
+            tls_addresses: addresses_of(&config, &listeners, Some(Listener::Tls)),
             publisher: self.shared.publisher.clone(),
             config,
             shared: Arc::clone(&self.shared),
@@ -467,6 +494,8 @@ impl Parts {
             listeners: listeners.clone(),
             bell: bell.clone(),
             acceptors: Vec::new(),
+            handshakes: Vec::new(),
+            keys,
             workers: Vec::new(),
             control: Some((self.control.clone(), control_thread)),
             admin: None,
@@ -475,7 +504,7 @@ impl Parts {
         server.admin = admin.map(|socket| start_admin(context, socket)).transpose()?;
         let each = self.inboxes.iter().zip(self.receivers).zip(self.wakers).zip(cores).enumerate();
         for (index, (((inbox, receiver), waker), core)) in each {
-            let edge = Epoll::new(waker, spin)?;
+            let edge = Tls::new(Epoll::new(waker, spin)?);
             let (shared, tape, control) = (Arc::clone(&self.shared), self.tape.clone(), self.control.clone());
             let run = move || {
                 pin(core, index);
@@ -484,12 +513,15 @@ impl Parts {
             let thread = start(format!("worker-{index}"), Box::new(run))?;
             server.workers.push((inbox.clone(), thread));
         }
-        for (index, listener) in listeners.into_iter().enumerate() {
+        server.start_handshakes(&self.inboxes)?;
+        for (index, (listener, by)) in listeners.into_iter().enumerate() {
+            let handshakes = || server.handshakes.iter().map(|(inbox, _)| inbox.clone()).collect();
             let acceptor = Acceptor {
                 listener,
                 limits: Arc::clone(&self.limits),
                 shared: Arc::clone(&self.shared),
-                workers: self.inboxes.clone(),
+                by,
+                takers: if by == Listener::Tls { handshakes() } else { self.inboxes.clone() },
                 stopping: Arc::clone(&stopping),
                 bell: bell.clone(),
             };
@@ -501,6 +533,24 @@ impl Parts {
 }
 
 impl Server {
+    /// Starts the threads that do handshakes, if there is TLS; they hand on to `workers`.
+    fn start_handshakes(&mut self, workers: &[Inbox<Line>]) -> Result<(), StartError> {
+        let Some(keys) = &self.keys else { return Ok(()) };
+        let means = Means { config: keys.server_config(), buffers: Arc::clone(&self.shared.tls) };
+        let places = self.config.handshakes.div_ceil(self.config.handshake_threads);
+        for index in 0..self.config.handshake_threads {
+            let waker = Arc::new(Waker::new()?);
+            let (inbox, receiver) = Inbox::new(self.config.inbox, Arc::clone(&waker));
+            let edge = Epoll::new(waker, Duration::ZERO)?;
+            let (shared, means, workers) = (Arc::clone(&self.shared), means.clone(), workers.to_vec());
+            let name = format!("handshake-{index}");
+            let run = move || Handshakes::new(edge, shared, means, receiver, workers, places).run();
+            let thread = spawn(name.clone(), run).map_err(|cause| StartError::thread(name, &self.config, cause))?;
+            self.handshakes.push((inbox, thread));
+        }
+        Ok(())
+    }
+
     fn start_feeds(&mut self, replay: Option<Replay>) -> Result<(), StartError> {
         let (stop, stopped) = crossbeam_channel::bounded(0);
         let mut threads = Vec::new();
@@ -563,12 +613,13 @@ fn listen_options(config: &Config) -> listener::ListenOptions {
 }
 
 /// Sockets that were passed to this process, each once for every acceptor.
-fn adopt_all(config: &Config, passed: Vec<Socket>) -> Result<Vec<Arc<Socket>>, StartError> {
+fn adopt_all(config: &Config, passed: Passed) -> Result<Vec<Entrance>, StartError> {
     let mut listeners = Vec::new();
-    for socket in passed {
+    let clear = passed.clear.into_iter().map(|socket| (socket, Listener::Clear));
+    for (socket, by) in clear.chain(passed.tls.into_iter().map(|socket| (socket, Listener::Tls))) {
         listener::adopt(&socket, listen_options(config)).map_err(StartError::Passed)?;
         let socket = Arc::new(socket);
-        listeners.extend((0..config.acceptors).map(|_| Arc::clone(&socket)));
+        listeners.extend((0..config.acceptors).map(|_| (Arc::clone(&socket), by)));
     }
     Ok(listeners)
 }
@@ -577,12 +628,14 @@ fn new_bell() -> io::Result<OwnedFd> {
     Ok(rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?)
 }
 
-fn listen_all(config: &Config) -> Result<Vec<Arc<Socket>>, StartError> {
+fn listen_all(config: &Config) -> Result<Vec<Entrance>, StartError> {
     let mut listeners = Vec::new();
-    for address in config.listen.iter() {
+    let clear = config.listen.iter().map(|address| (address, Listener::Clear, "--listen"));
+    let tls = config.tls_listen.iter().map(|address| (address, Listener::Tls, "--tls-listen"));
+    for (address, by, flag) in clear.chain(tls) {
         let sockets = listener::listen(*address, config.acceptors, listen_options(config));
-        let sockets = sockets.map_err(|cause| no_listening("--listen", *address, cause))?;
-        listeners.extend(sockets.into_iter().map(Arc::new));
+        let sockets = sockets.map_err(|cause| no_listening(flag, *address, cause))?;
+        listeners.extend(sockets.into_iter().map(|socket| (Arc::new(socket), by)));
     }
     Ok(listeners)
 }
@@ -603,9 +656,9 @@ fn no_listening(flag: &'static str, address: SocketAddr, cause: io::Error) -> St
     StartError::Listen { flag, address, cause, advice }
 }
 
-fn addresses_of(config: &Config, listeners: &[Arc<Socket>]) -> Vec<SocketAddr> {
-    let firsts = listeners.iter().step_by(config.acceptors);
-    firsts.filter_map(|listener| listener.local_addr().ok()?.as_socket()).collect()
+fn addresses_of(config: &Config, listeners: &[Entrance], only: Option<Listener>) -> Vec<SocketAddr> {
+    let firsts = listeners.iter().step_by(config.acceptors).filter(|(_, by)| only.is_none_or(|only| *by == only));
+    firsts.filter_map(|(listener, _)| listener.local_addr().ok()?.as_socket()).collect()
 }
 
 fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {

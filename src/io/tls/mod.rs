@@ -23,6 +23,8 @@
 
 pub mod session;
 #[cfg(all(test, not(loom)))]
+pub mod testing;
+#[cfg(all(test, not(loom)))]
 mod tests;
 
 use std::{
@@ -41,6 +43,9 @@ use rustls::{Error, ServerConfig};
 use self::session::{RECORD_MAX, RECORD_OVERHEAD, Session, Stage, WIRE_RECORD_MAX, records};
 use super::{Edge, Flushed, Ready, Received, SEND_MAX, Sent, Token, acks::Acks, path::Path, waker::Sleep};
 use crate::clock::Moment;
+
+/// The first byte of every handshake: a record of that type (RFC 8446, section 5.1).
+pub const FIRST_BYTE: u8 = 22;
 
 /// Plaintext of the records for who may be slow.
 pub const SMALL_RECORD: usize = 4096;
@@ -144,6 +149,12 @@ impl<S> Socket<S> {
     /// The session on it.
     pub fn session(&self) -> Option<&Session> {
         self.tls.as_ref().map(|tls| &tls.session)
+    }
+
+    /// With a session whose handshake is done.
+    #[cfg(all(test, not(loom)))]
+    pub fn secured(socket: S, session: Session, buffers: Arc<Buffers>) -> Socket<S> {
+        Socket { socket, tls: Some(Box::new(Secured::new(session, buffers))) }
     }
 
     /// The socket beneath.
