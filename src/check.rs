@@ -20,6 +20,7 @@ use crate::{
     io::listener,
     server::{self, Passed},
     tape::{self, Whole},
+    tls::Inspection,
 };
 
 /// What the kernel needs for an idle connection of this server, its place in the epoll set included. Measured on Linux
@@ -91,6 +92,7 @@ pub fn check(config: &Config, passed: &Passed) -> Report {
     }
     remarks.extend(config.admin_listen.map(probe_admin));
     remarks.push(publishing(&config));
+    remarks.extend(certificates(&config));
     let workers = match Places::pick(&config) {
         Ok(places) => {
             let acceptors = counted(config.acceptors, "acceptor");
@@ -148,6 +150,14 @@ fn probe_admin(address: SocketAddr) -> (Weight, String) {
         }
         Err(error) => (Weight::Error, format!("--admin-listen {address}: {error}")),
     }
+}
+
+/// What is wrong with certificates, and what would be shown.
+fn certificates(config: &Config) -> impl Iterator<Item = (Weight, String)> {
+    let Inspection { errors, warnings, notes } = Inspection::of(config);
+    let errors = errors.into_iter().map(|text| (Weight::Error, text));
+    let warnings = warnings.into_iter().map(|text| (Weight::Warning, text));
+    errors.chain(warnings).chain(notes.into_iter().map(|text| (Weight::Note, text)))
 }
 
 fn publishing(config: &Config) -> (Weight, String) {

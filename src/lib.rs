@@ -15,6 +15,7 @@
 //!  4  publish, pulse, rota, shared     the way onto the tape; what the threads share; whether they go on; who is next
 //!  3  io, handover, proxy              the kernel edge, sockets from thread to thread, who is really there
 //!  2  tape, topic                      shared memory
+//!     tls                              certificates, and what is said of TLS
 //!  1  lane, http, websocket, protocol  bytes and values: no socket, thread, lock or clock
 //!     access                           who may what
 //!  0  cgroup, clock, config, cores,    ground
@@ -70,6 +71,7 @@ mod signals;
 mod skip;
 mod slack;
 mod tape;
+mod tls;
 #[cfg(feature = "cli")]
 mod tools;
 mod topic;

@@ -35,7 +35,6 @@ use crossbeam_channel::Sender;
 use rustix::fd::OwnedFd;
 use socket2::Socket;
 
-pub use crate::feeds::replay::ReplayError;
 use crate::{
     acceptor::Acceptor,
     clock::{self, Moment},
@@ -63,9 +62,10 @@ use crate::{
     pulse::Pulse,
     shared::{Settings, Shared, tape_settings},
     tape::Tape,
-    tls::{Keys, KeysError},
+    tls::Keys,
     worker::Worker,
 };
+pub use crate::{feeds::replay::ReplayError, tls::KeysError};
 
 /// Descriptors that are not connections: standard streams, epoll sets, bells, files, refusals on their way.
 const DESCRIPTORS_BESIDE: u64 = 128;
@@ -108,9 +108,6 @@ pub enum StartError {
         /// What there is.
         limit: u64,
     },
-    /// A certificate or a key that can't be used.
-    #[error(transparent)]
-    Keys(#[from] KeysError),
     /// Something else than listening sockets was passed to this process.
     #[error(
         "LISTEN_FDS: {0}: pass listening TCP sockets (ListenStream= in a systemd socket unit), those for TLS by the name tls \
@@ -120,6 +117,9 @@ pub enum StartError {
     /// The recording can't be read.
     #[error(transparent)]
     Replay(#[from] ReplayError),
+    /// A certificate or its key can't be used.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// The system has no thread left.
     #[error(
         "the thread {name} could not be started: {cause}: this server needs {needed} threads; raise the limit (TasksMax= in \
@@ -145,8 +145,8 @@ impl StartError {
     pub fn thread(name: String, config: &Config, cause: io::Error) -> StartError {
         let workers = Places::pick(config).map_or(1, |places| places.workers.len());
         let feeds = usize::from(config.demo) + usize::from(config.replay.is_some());
-        let needed = THREADS_BESIDE + workers + config.addresses().count() * config.acceptors + feeds;
-        let needed = needed + if config.tls_listen.is_empty() { 0 } else { config.handshake_threads };
+        let tls = if config.tls_listen.is_empty() { 0 } else { 1 + config.handshake_threads };
+        let needed = THREADS_BESIDE + workers + config.addresses().count() * config.acceptors + feeds + tls;
         StartError::Thread { name, needed, cause }
     }
 }
@@ -251,7 +251,7 @@ pub struct Server {
     config: Config,
     shared: Arc<Shared>,
     limits: Arc<Limits>,
-    keys: Option<Keys>,
+    keys: Option<Arc<Keys>>,
     stopping: Arc<AtomicBool>,
     tls_addresses: Vec<SocketAddr>,
     listeners: Vec<Entrance>,
@@ -267,6 +267,7 @@ pub struct Server {
 /// A listening socket, and what is spoken there.
 type Entrance = (Arc<Socket>, Listener);
 
+/// The threads that end when they are told to: feeds, and the one that looks after certificates.
 struct Feeds {
     stop: Sender<()>,
     threads: Vec<JoinHandle<()>>,
@@ -319,28 +320,32 @@ impl Server {
         let cores = places.workers;
         let replay = config.replay.as_ref().map(|path| Replay::open(path, replay::Options::of(&config))).transpose()?;
         let replay = replay.map(|replay| replay.telling(progress));
+        let keys = Keys::load(&config)?.map(Arc::new);
         let listeners = if passed.is_empty() { listen_all(&config)? } else { adopt_all(&config, passed)? };
         let admin = config.admin_listen.map(|address| listen_admin(address, &config)).transpose()?;
         reserve_descriptors(&config, listeners.len(), cores.len())?;
-        let parts = Parts::new(&config, cores.len(), dropped)?;
+        let parts = Parts::new(&config, cores.len(), dropped, keys)?;
         parts.shared.tls.set(config.tls_buffers.as_u64());
-        let keys = Keys::load(&config)?;
-        let doors = Doors { listeners, bell, admin, keys };
+        let doors = Doors { listeners, bell, admin };
         parts.spawn(config, cores, doors, replay)
     }
 
-    /// Takes over those of the `wanted` settings that can change while the server runs ([`LIVE`](crate::config::LIVE)); the others stay
+    /// Reads certificates again, and takes over those of the `wanted` settings that can change while the server runs ([`LIVE`](crate::config::LIVE)); the others stay
     /// as they were at the start. Connections see new timeouts when their next one comes. Who may publish is asked anew for each
     /// publication: of those who are connected, only who has shown the token that is set now may, where one is needed.
     ///
     /// # Errors
-    /// What is wrong with the settings, or that there are too few descriptors for the connections: nothing has changed.
+    /// What is wrong with the settings or with a certificate, or that there are too few descriptors for the connections: nothing has
+    /// changed.
     pub fn reload(&mut self, wanted: &Config) -> Result<(), StartError> {
         wanted.check()?;
         let config = self.config.with_live(wanted);
         config.check()?;
         if config.max_connections > self.config.max_connections {
             reserve_descriptors(&config, self.listeners.len(), self.workers.len())?;
+        }
+        if let Some(keys) = &self.keys {
+            keys.reload(&config)?;
         }
         self.limits.set(&Bounds::of(&config));
         self.shared.tls.set(config.tls_buffers.as_u64());
@@ -419,7 +424,6 @@ struct Doors {
     /// Ends acceptors whose sockets must not be shut down.
     bell: Option<Arc<OwnedFd>>,
     admin: Option<Socket>,
-    keys: Option<Keys>,
 }
 
 /// What the threads share, made before any of them runs.
@@ -427,6 +431,7 @@ struct Parts {
     tape: Tape,
     shared: Arc<Shared>,
     limits: Arc<Limits>,
+    keys: Option<Arc<Keys>>,
     wakers: Vec<Arc<Waker>>,
     inboxes: Vec<Inbox<Line>>,
     receivers: Vec<crossbeam_channel::Receiver<Message<Line>>>,
@@ -436,7 +441,7 @@ struct Parts {
 }
 
 impl Parts {
-    fn new(config: &Config, workers: usize, dropped: Dropped) -> io::Result<Parts> {
+    fn new(config: &Config, workers: usize, dropped: Dropped, keys: Option<Arc<Keys>>) -> io::Result<Parts> {
         let tape = Tape::new(tape_settings(config, clock::wall_us()));
         let wakers = (0..workers).map(|_| Ok(Arc::new(Waker::new()?))).collect::<io::Result<Vec<_>>>()?;
         let log = Log::new(config.log_limit, dropped);
@@ -448,6 +453,7 @@ impl Parts {
             tape,
             shared,
             limits: Limits::new(&Bounds::of(config), config.ipv6_prefix),
+            keys,
             wakers,
             inboxes,
             receivers,
@@ -469,13 +475,14 @@ impl Parts {
         let start = |name: String, run: Box<dyn FnOnce() + Send>| {
             spawn(name.clone(), run).map_err(|cause| StartError::thread(name, &settings, cause))
         };
-        let Doors { listeners, bell, admin, keys } = doors;
+        let Doors { listeners, bell, admin } = doors;
         let spin = Duration::from_micros(config.spin);
         let stopping = Arc::new(AtomicBool::new(false));
         let context = control::Context {
             shared: Arc::clone(&self.shared),
             tape: self.tape.clone(),
             limits: Arc::clone(&self.limits),
+            keys: self.keys.clone(),
             settings: control::HttpSettings::new(&config),
             inboxes: self.inboxes.iter().map(Inbox::level).collect(),
             started: Moment::now(),
@@ -490,12 +497,12 @@ impl Parts {
             config,
             shared: Arc::clone(&self.shared),
             limits: Arc::clone(&self.limits),
+            keys: self.keys,
             stopping: Arc::clone(&stopping),
             listeners: listeners.clone(),
             bell: bell.clone(),
             acceptors: Vec::new(),
             handshakes: Vec::new(),
-            keys,
             workers: Vec::new(),
             control: Some((self.control.clone(), control_thread)),
             admin: None,
@@ -563,11 +570,16 @@ impl Server {
             threads.push(spawn("demo".into(), run).map_err(|cause| failed("demo", cause))?);
         }
         if let Some(replay) = replay {
-            let sink = self.publisher.for_replay(self.config.max_replay_message.as_u64() as usize);
+            let (sink, stopped) =
+                (self.publisher.for_replay(self.config.max_replay_message.as_u64() as usize), stopped.clone());
             let run = move || {
                 replay.run(sink, &stopped);
             };
             threads.push(spawn("replay".into(), run).map_err(|cause| failed("replay", cause))?);
+        }
+        if let Some(keys) = self.keys.clone() {
+            let run = move || keys.watch(&stopped);
+            threads.push(spawn("certificates".into(), run).map_err(|cause| failed("certificates", cause))?);
         }
         self.feeds = Some(Feeds { stop, threads });
         Ok(())

@@ -225,7 +225,20 @@ impl Figures {
         let help = "Log lines dropped because they came faster than they could be written";
         out.counter("log_lines_dropped", help, None, context.shared.log.dropped())?;
         let inboxes = context.inboxes.iter().enumerate().map(|(n, inbox)| (n.to_string(), inbox.get() as u64));
-        out.gauges("inbox_length", "Sockets that wait for a worker to take them over", None, "worker", inboxes)
+        out.gauges("inbox_length", "Sockets that wait for a worker to take them over", None, "worker", inboxes)?;
+        self.certificates(out)
+    }
+
+    fn certificates(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let keys = self.context.keys.as_ref();
+        let help = "When a certificate that is shown expires, or another of its chain, since the Unix epoch, by its first name and its file";
+        let shown = keys.map(|keys| keys.shown()).unwrap_or_default();
+        let shown = shown.into_iter().map(|it| ([("name", it.name), ("file", it.file)], it.expires));
+        out.labelled("tls_certificate_expiry_timestamp", help, Some(Unit::Seconds), shown)?;
+        let [taken, failed] = keys.map_or([0, 0], |keys| [keys.reloads.get(), keys.failures.get()]);
+        let help = "How often certificates were read again, and whether they were taken or the old ones kept";
+        let outcomes = [("taken", taken), ("failed", failed)].map(|(outcome, times)| (outcome.to_owned(), times));
+        out.counters("tls_certificate_reloads", help, None, "outcome", outcomes)
     }
 
     fn publications(&self, out: &mut Writer<'_>) -> fmt::Result {
@@ -478,6 +491,20 @@ impl Writer<'_> {
         let mut family = self.0.encode_descriptor(name, &sentence(help), unit.as_ref(), MetricType::Counter)?;
         for (which, value) in values {
             family.encode_family(&[(label, which)])?.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
+        }
+        Ok(())
+    }
+
+    fn labelled(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<Unit>,
+        values: impl IntoIterator<Item = ([(&'static str, String); 2], impl EncodeGaugeValue)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, &sentence(help), unit.as_ref(), MetricType::Gauge)?;
+        for (labels, value) in values {
+            family.encode_family(&labels)?.encode_gauge(&value)?;
         }
         Ok(())
     }

@@ -80,6 +80,7 @@ use crate::{
     publish::{HOLD_PAUSE, Publisher},
     shared::{Settings, Shared},
     tape::Tape,
+    tls::Keys,
 };
 
 /// Bytes taken from one connection in one turn: a few hundred lines of a feed. Also what a connection can hold beyond a head.
@@ -168,6 +169,8 @@ pub(crate) struct Context {
     pub shared: Arc<Shared>,
     pub tape: Tape,
     pub limits: Arc<Limits>,
+    /// Where there is TLS.
+    pub keys: Option<Arc<Keys>>,
     /// Those of the workers.
     pub inboxes: Vec<Level>,
     /// When the server started.

@@ -37,13 +37,10 @@ pub mod waker;
 
 use std::{io, time::Duration};
 
-use self::{acks::Acks, epoll::Epoll, path::Path, tls::Tls, waker::Sleep};
+use self::{acks::Acks, path::Path, waker::Sleep};
 use crate::clock::Moment;
 
-/// The edge that a server's threads have.
-pub type Net = Tls<Epoll>;
-
-/// And its sockets.
+/// The sockets of a server's threads.
 pub type Line = tls::Socket<epoll::Socket>;
 
 /// Names a socket towards the edge: the owner's index of it.

@@ -149,6 +149,7 @@ fn context_alone(change: impl FnOnce(&mut Config), change_settings: impl FnOnce(
     let log = Log::new(config.log_limit, Dropped::default());
     let shared = Shared::new(Settings::new(&config), log, &tape, 1, Arc::new([]));
     Context {
+        keys: None,
         settings,
         shared,
         tape,

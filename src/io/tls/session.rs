@@ -9,10 +9,10 @@
 //!   plain   to be sent ─────────► encrypt ──► records
 //! ```
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use rustls::{
-    Error, HandshakeKind, ProtocolVersion, ServerConfig,
+    Error, HandshakeKind, ServerConfig,
     server::UnbufferedServerConnection,
     unbuffered::{ConnectionState, EncodeError, UnbufferedStatus},
 };
@@ -39,10 +39,15 @@ pub enum Stage {
 }
 
 /// See the module's description.
-#[derive(Debug)]
 pub struct Session {
     tls: UnbufferedServerConnection,
     stage: Stage,
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session").field("stage", &self.stage).finish_non_exhaustive()
+    }
 }
 
 impl Session {
@@ -59,15 +64,6 @@ impl Session {
     /// Whether the handshake resumed an earlier session; none before its end.
     pub fn is_resumed(&self) -> Option<bool> {
         self.tls.handshake_kind().map(|kind| kind == HandshakeKind::Resumed)
-    }
-
-    /// The version that is spoken, by its name; empty before that is known.
-    pub fn version(&self) -> &'static str {
-        match self.tls.protocol_version() {
-            Some(ProtocolVersion::TLSv1_2) => "1.2",
-            Some(ProtocolVersion::TLSv1_3) => "1.3",
-            _ => "",
-        }
     }
 
     /// Takes in what has come: whole records are decrypted, and `plain` is given what they say. Returns how many bytes are done with;

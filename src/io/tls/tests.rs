@@ -328,7 +328,7 @@ fn a_socket_that_was_full_is_sent_small_records_until_it_keeps_up() {
         }
         most
     };
-    let mut sent = |pair: &mut Pair| {
+    let sent = |pair: &mut Pair| {
         while pair.edge.send(&mut pair.socket, &bytes) == Sent::Full {
             pair.edge.flush(&mut pair.socket);
         }
