@@ -32,6 +32,8 @@ pub enum Listener {
     Clear,
     /// The admin address.
     Admin,
+    /// The address for challenges.
+    Acme,
 }
 
 /// How far a connection is that is handed over.
