@@ -5,7 +5,7 @@
 //! what the kernel allows (`Machine`); the rest asks the system itself.
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::indexing_slicing))]
 
-use std::{fmt, fs, io, net::SocketAddr, time::Duration};
+use std::{fmt, fs, io, net::SocketAddr, path::Path, time::Duration};
 
 use bytesize::ByteSize;
 use rustix::process::{Resource, getrlimit};
@@ -91,6 +91,7 @@ pub fn check(config: &Config, passed: &Passed) -> Report {
         remarks.push((Weight::Note, text));
     }
     remarks.extend(config.admin_listen.map(probe_admin));
+    remarks.extend(config.acme_listen.map(|address| probe_acme(address, &config)));
     remarks.push(publishing(&config));
     remarks.extend(certificates(&config));
     let workers = match Places::pick(&config) {
@@ -149,6 +150,24 @@ fn probe_admin(address: SocketAddr) -> (Weight, String) {
             (Weight::Warning, text)
         }
         Err(error) => (Weight::Error, format!("--admin-listen {address}: {error}")),
+    }
+}
+
+/// The same for the address for challenges, and whether there is a folder for them.
+fn probe_acme(address: SocketAddr, config: &Config) -> (Weight, String) {
+    let webroot = config.acme_webroot.as_deref().unwrap_or(Path::new(""));
+    if !webroot.is_dir() {
+        return (Weight::Warning, format!("--acme-webroot {}: there is no such folder yet", webroot.display()));
+    }
+    let probed = listener::probe(address);
+    let address = Shown(address);
+    match probed {
+        Ok(()) => (Weight::Note, format!("answers ACME challenges on {address}, from {}", webroot.display())),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let text = format!("--acme-listen {address}: in use now; fine if that is the server to be restarted");
+            (Weight::Warning, text)
+        }
+        Err(error) => (Weight::Error, format!("--acme-listen {address}: {error}")),
     }
 }
 

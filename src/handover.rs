@@ -34,6 +34,8 @@ pub enum Listener {
     Tls,
     /// The admin address.
     Admin,
+    /// The address for challenges.
+    Acme,
 }
 
 /// How far a connection is that is handed over.

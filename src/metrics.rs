@@ -480,6 +480,12 @@ pub struct Metrics {
     pub control_turns: Figure,
     /// Connections to the admin address now.
     pub admin_connections: Figure,
+    /// Connections to the address for challenges now.
+    pub acme_connections: Figure,
+    /// Challenges that were answered.
+    pub challenges_answered: Tally,
+    /// Those that were asked for and are not there.
+    pub challenges_missing: Tally,
     /// Publications over HTTP.
     pub http_publications: Tally,
     /// Publications by feeds and by the embedding program.

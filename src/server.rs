@@ -16,8 +16,8 @@
 //! A panic in one of these threads ends the process (`panic.rs`).
 //!
 //! To stop: readiness goes red, feeds and acceptors end, workers tell their clients, send what is on the tape and close,
-//! and the control thread goes last. Beside all of them stands the thread `probe`, if there is an `--admin-listen`: it accepts by
-//! itself and is there until the very end.
+//! and the control thread goes last. Beside all of them stand the thread `probe`, if there is an `--admin-listen`, and `acme`, if there
+//! is an `--acme-listen`: they accept by themselves and are there until the very end. `certificates` looks after the files of TLS.
 
 use std::{
     io,
@@ -145,8 +145,10 @@ impl StartError {
     pub fn thread(name: String, config: &Config, cause: io::Error) -> StartError {
         let workers = Places::pick(config).map_or(1, |places| places.workers.len());
         let feeds = usize::from(config.demo) + usize::from(config.replay.is_some());
+        let own = [config.admin_listen, config.acme_listen].iter().flatten().count();
         let tls = if config.tls_listen.is_empty() { 0 } else { 1 + config.handshake_threads };
-        let needed = THREADS_BESIDE + workers + config.addresses().count() * config.acceptors + feeds + tls;
+        let beside = THREADS_BESIDE + own + tls;
+        let needed = beside + workers + config.addresses().count() * config.acceptors + feeds;
         StartError::Thread { name, needed, cause }
     }
 }
@@ -260,12 +262,20 @@ pub struct Server {
     handshakes: Vec<(Inbox<Line>, JoinHandle<()>)>,
     workers: Vec<(Inbox<Line>, JoinHandle<()>)>,
     control: Option<(Inbox<Line>, JoinHandle<()>)>,
-    admin: Option<(SocketAddr, Inbox<epoll::Socket>, JoinHandle<()>)>,
+    admin: Option<Own>,
+    acme: Option<Own>,
     feeds: Option<Feeds>,
 }
 
 /// A listening socket, and what is spoken there.
 type Entrance = (Arc<Socket>, Listener);
+
+/// A thread with an address of its own.
+struct Own {
+    address: SocketAddr,
+    inbox: Inbox<epoll::Socket>,
+    thread: JoinHandle<()>,
+}
 
 /// The threads that end when they are told to: feeds, and the one that looks after certificates.
 struct Feeds {
@@ -291,7 +301,12 @@ impl Server {
 
     /// The address for operators, with the port that the system chose, if there is one.
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.admin.as_ref().map(|(address, ..)| *address)
+        self.admin.as_ref().map(|admin| admin.address)
+    }
+
+    /// The address for ACME challenges, with the port that the system chose, if there is one.
+    pub fn acme_address(&self) -> Option<SocketAddr> {
+        self.acme.as_ref().map(|acme| acme.address)
     }
 
     /// A handle for publishing from this process.
@@ -323,10 +338,11 @@ impl Server {
         let keys = Keys::load(&config)?.map(Arc::new);
         let listeners = if passed.is_empty() { listen_all(&config)? } else { adopt_all(&config, passed)? };
         let admin = config.admin_listen.map(|address| listen_admin(address, &config)).transpose()?;
+        let acme = config.acme_listen.map(|address| listen_acme(address, &config)).transpose()?;
         reserve_descriptors(&config, listeners.len(), cores.len())?;
         let parts = Parts::new(&config, cores.len(), dropped, keys)?;
         parts.shared.tls.set(config.tls_buffers.as_u64());
-        let doors = Doors { listeners, bell, admin };
+        let doors = Doors { listeners, bell, admin, acme };
         parts.spawn(config, cores, doors, replay)
     }
 
@@ -401,7 +417,7 @@ impl Server {
         join(threads);
         control.drain(Moment::now() + CONTROL_DRAIN);
         join([control_thread]);
-        if let Some((_, inbox, thread)) = self.admin.take() {
+        for Own { inbox, thread, .. } in [self.acme.take(), self.admin.take()].into_iter().flatten() {
             inbox.drain(Moment::now() + CONTROL_DRAIN);
             join([thread]);
         }
@@ -424,6 +440,7 @@ struct Doors {
     /// Ends acceptors whose sockets must not be shut down.
     bell: Option<Arc<OwnedFd>>,
     admin: Option<Socket>,
+    acme: Option<Socket>,
 }
 
 /// What the threads share, made before any of them runs.
@@ -475,7 +492,7 @@ impl Parts {
         let start = |name: String, run: Box<dyn FnOnce() + Send>| {
             spawn(name.clone(), run).map_err(|cause| StartError::thread(name, &settings, cause))
         };
-        let Doors { listeners, bell, admin } = doors;
+        let Doors { listeners, bell, admin, acme } = doors;
         let spin = Duration::from_micros(config.spin);
         let stopping = Arc::new(AtomicBool::new(false));
         let context = control::Context {
@@ -506,9 +523,17 @@ impl Parts {
             workers: Vec::new(),
             control: Some((self.control.clone(), control_thread)),
             admin: None,
+            acme: None,
             feeds: None,
         };
-        server.admin = admin.map(|socket| start_admin(context, socket)).transpose()?;
+        let start_own = |name: &str, socket: Socket, make: &dyn Fn(control::OwnParts) -> io::Result<Control<Epoll>>| {
+            start_own(name, context.clone(), socket, make)
+                .map_err(|cause| StartError::thread(name.into(), &settings, cause))
+        };
+        server.admin = admin.map(|socket| start_own("probe", socket, &Control::admin)).transpose()?;
+        let https = settings.tls_listen.first().map(SocketAddr::port);
+        let acme_of = |parts| Control::acme(parts, &settings, https);
+        server.acme = acme.map(|socket| start_own("acme", socket, &acme_of)).transpose()?;
         let each = self.inboxes.iter().zip(self.receivers).zip(self.wakers).zip(cores).enumerate();
         for (index, (((inbox, receiver), waker), core)) in each {
             let edge = Tls::new(Epoll::new(waker, spin)?);
@@ -586,24 +611,27 @@ impl Server {
     }
 }
 
-/// Starts the thread of the admin address.
-fn start_admin(
+/// Starts a thread with an address of its own.
+fn start_own(
+    name: &str,
     context: control::Context,
     socket: Socket,
-) -> io::Result<(SocketAddr, Inbox<epoll::Socket>, JoinHandle<()>)> {
+    make: impl FnOnce(control::OwnParts) -> io::Result<Control<Epoll>>,
+) -> io::Result<Own> {
     let address = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
     let waker = Arc::new(Waker::new()?);
     // For the word to stop.
     let (inbox, receiver) = Inbox::new(1, Arc::clone(&waker));
-    let control = Control::admin(context, Epoll::new(waker, Duration::ZERO)?, receiver, socket)?;
-    Ok((address, inbox, spawn("probe".into(), move || control.run())?))
+    let control =
+        make(control::OwnParts { context, edge: Epoll::new(waker, Duration::ZERO)?, inbox: receiver, socket })?;
+    Ok(Own { address, inbox, thread: spawn(name.into(), move || control.run())? })
 }
 
 /// A descriptor for each connection, and what there is beside them.
 pub(crate) fn descriptors_needed(config: &Config, listeners: usize, workers: usize) -> u64 {
-    // The admin address has its listening socket, epoll set and bell beside its connections.
-    let admin = config.admin_listen.map_or(0, |_| control::ADMIN_CONNECTIONS_MAX + 3);
-    config.max_connections as u64 + DESCRIPTORS_BESIDE + (listeners + 4 * workers + admin) as u64
+    // The addresses of operators and of challenges have each a listening socket, epoll set and bell beside their connections.
+    let own = [config.admin_listen, config.acme_listen].iter().flatten().count() * (control::OWN_CONNECTIONS_MAX + 3);
+    config.max_connections as u64 + DESCRIPTORS_BESIDE + (listeners + 4 * workers + own) as u64
 }
 
 /// Makes room for the descriptors of all connections.
@@ -658,11 +686,19 @@ fn listen_admin(address: SocketAddr, config: &Config) -> Result<Socket, StartErr
     Ok(sockets.swap_remove(0))
 }
 
+fn listen_acme(address: SocketAddr, config: &Config) -> Result<Socket, StartError> {
+    let socket = listener::listen_for_all(address, listen_options(config));
+    socket.map_err(|cause| no_listening("--acme-listen", address, cause))
+}
+
 fn no_listening(flag: &'static str, address: SocketAddr, cause: io::Error) -> StartError {
     let advice = match cause.kind() {
         io::ErrorKind::AddrInUse => "another program listens there; stop it or choose another port",
         io::ErrorKind::AddrNotAvailable => "this machine has no such address; choose one of its own",
-        io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege; choose a higher one",
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need a privilege (AmbientCapabilities=CAP_NET_BIND_SERVICE in a systemd unit); have it, or choose a \
+             higher one"
+        }
         _ => "choose another address",
     };
     StartError::Listen { flag, address, cause, advice }

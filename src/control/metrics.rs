@@ -238,7 +238,19 @@ impl Figures {
         let [taken, failed] = keys.map_or([0, 0], |keys| [keys.reloads.get(), keys.failures.get()]);
         let help = "How often certificates were read again, and whether they were taken or the old ones kept";
         let outcomes = [("taken", taken), ("failed", failed)].map(|(outcome, times)| (outcome.to_owned(), times));
-        out.counters("tls_certificate_reloads", help, None, "outcome", outcomes)
+        out.counters("tls_certificate_reloads", help, None, "outcome", outcomes)?;
+        let metrics = &self.context.shared.metrics;
+        let help = "Connections to the address for ACME challenges (--acme-listen)";
+        out.gauge("acme_connections", help, None, metrics.acme_connections.get())?;
+        let outcomes = [("answered", &metrics.challenges_answered), ("missing", &metrics.challenges_missing)];
+        let outcomes = outcomes.map(|(outcome, times)| (outcome.to_owned(), times.get()));
+        out.counters(
+            "acme_challenges",
+            "ACME challenges asked for, and whether they were there",
+            None,
+            "outcome",
+            outcomes,
+        )
     }
 
     fn publications(&self, out: &mut Writer<'_>) -> fmt::Result {

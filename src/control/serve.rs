@@ -216,6 +216,7 @@ impl<E: Edge> Control<E> {
         self.connections[token as usize].readers = self.readers(token, head);
         let outcome = match self.connections[token as usize].by {
             Listener::Admin => self.route_admin(head, direct).map(Outcome::Answer),
+            Listener::Acme => self.route_acme(head).map(Outcome::Answer),
             Listener::Clear | Listener::Tls => self.route(head, direct),
         };
         match outcome {

@@ -145,6 +145,9 @@ fn run(mut cli: Cli, passed: Passed, log: &Log) -> Result<(), StartError> {
     if let Some(address) = server.admin_address().map(Shown) {
         tracing::info!(target: TARGET, "for operators: http://{address}/ (health, metrics, who is slow)");
     }
+    if let Some(address) = server.acme_address().map(Shown) {
+        tracing::info!(target: TARGET, "ACME challenges: http://{address}/, everything else is sent on to https");
+    }
     let mut pulse = server.pulse();
     let watch = manager.watch(move || pulse.feel());
     let watch = watch.map_err(|cause| StartError::thread("watchdog".into(), &cli.config, cause))?;

@@ -142,7 +142,10 @@ impl Client {
     fn speaking(pem: &str, name: &str, versions: &[&'static SupportedProtocolVersion]) -> Client {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).unwrap();
-        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+        // Its order is the other way round, and doesn't count.
+        let cipher_suites = SUITES.iter().rev().copied().collect();
+        let provider = CryptoProvider { cipher_suites, ..aws_lc_rs::default_provider() };
+        let config = ClientConfig::builder_with_provider(Arc::new(provider));
         let config = config.with_protocol_versions(versions).unwrap();
         let mut config = config.with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -192,18 +195,7 @@ fn a_client_that_knows_the_authority_is_served_by_either_version_in_the_servers_
         (&TLS13, ProtocolVersion::TLSv1_3, "TLS13_AES_128_GCM_SHA256"),
         (&TLS12, ProtocolVersion::TLSv1_2, "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"),
     ] {
-        // The other way round: what the client prefers doesn't count.
-        let mut client = Client::speaking(&root.pem(), "example.com", &[version]);
-        let provider =
-            CryptoProvider { cipher_suites: SUITES.iter().rev().copied().collect(), ..aws_lc_rs::default_provider() };
-        let config = ClientConfig::builder_with_provider(Arc::new(provider));
-        let config = config.with_protocol_versions(&[version]).unwrap();
-        let mut roots = RootCertStore::empty();
-        roots.add(der(&root.pem())).unwrap();
-        client.config = ClientConfig {
-            alpn_protocols: client.config.alpn_protocols.clone(),
-            ..config.with_root_certificates(roots).with_no_client_auth()
-        };
+        let client = Client::speaking(&root.pem(), "example.com", &[version]);
         let met = client.meet(&keys).unwrap();
         assert_eq!((met.version, met.suite.as_str()), (name, suite));
         assert_eq!((met.alpn.as_deref(), met.kind), (Some(&b"http/1.1"[..]), HandshakeKind::Full));
@@ -360,7 +352,8 @@ fn a_key_that_everybody_can_read_is_warned_of_and_so_is_a_certificate_without_a_
     for (mode, is_warned) in [(0o600, false), (0o640, false), (0o644, true), (0o602, true)] {
         fs::set_permissions(&files[1], fs::Permissions::from_mode(mode)).unwrap();
         let keys = loaded(&[(&files[0], &files[1])]);
-        let warnings = &keys.table.get().pairs()[0].warnings;
+        let table = keys.table.get();
+        let warnings = &table.pairs()[0].warnings;
         let said = format!("everybody on this machine can read the key (mode {mode:04o})");
         assert_eq!(warnings.iter().any(|warning| warning.contains(&said)), is_warned, "{warnings:?}");
         assert!(warnings.last().unwrap().contains("it names no host"), "{warnings:?}");
