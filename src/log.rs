@@ -43,14 +43,16 @@ pub(crate) enum Kind {
     Unwatched,
     /// A challenge for a certificate was asked for.
     Challenge,
+    /// A TLS handshake came to nothing.
+    NoHandshake,
 }
 
 impl Kind {
-    const COUNT: usize = Refusal::COUNT + Ending::COUNT + 4;
+    const COUNT: usize = Refusal::COUNT + Ending::COUNT + 5;
 
     fn all() -> impl Iterator<Item = Kind> {
         let refused = Refusal::all().map(Kind::Refused);
-        let others = [Kind::WrongToken, Kind::NotAccepted, Kind::Unwatched, Kind::Challenge];
+        let others = [Kind::WrongToken, Kind::NotAccepted, Kind::Unwatched, Kind::Challenge, Kind::NoHandshake];
         refused.chain(Ending::all().map(Kind::Closed)).chain(others)
     }
 
@@ -58,10 +60,11 @@ impl Kind {
         match self {
             Kind::Refused(why) => why as usize,
             Kind::Closed(ending) => Refusal::COUNT + ending.index(),
-            Kind::WrongToken => Kind::COUNT - 4,
-            Kind::NotAccepted => Kind::COUNT - 3,
-            Kind::Unwatched => Kind::COUNT - 2,
-            Kind::Challenge => Kind::COUNT - 1,
+            Kind::WrongToken => Kind::COUNT - 5,
+            Kind::NotAccepted => Kind::COUNT - 4,
+            Kind::Unwatched => Kind::COUNT - 3,
+            Kind::Challenge => Kind::COUNT - 2,
+            Kind::NoHandshake => Kind::COUNT - 1,
         }
     }
 
@@ -74,6 +77,7 @@ impl Kind {
             Kind::NotAccepted => "not_accepted".to_owned(),
             Kind::Unwatched => "unwatched".to_owned(),
             Kind::Challenge => "challenge".to_owned(),
+            Kind::NoHandshake => "no_handshake".to_owned(),
         }
     }
 }

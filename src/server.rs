@@ -46,10 +46,13 @@ use crate::{
         market::Market,
         replay::{self, Progress, Replay},
     },
-    handover::{Inbox, Message},
+    handover::{Inbox, Listener, Message},
+    handshakes::{Handshakes, Means},
     io::{
+        Line,
         epoll::{self, Epoll},
         listener,
+        tls::Tls,
         waker::Waker,
     },
     limits::{Bounds, Limits},
@@ -65,7 +68,7 @@ use crate::{
 pub use crate::{feeds::replay::ReplayError, tls::KeysError};
 
 /// Descriptors that are not connections: standard streams, epoll sets, bells, files, refusals on their way.
-const DESCRIPTORS_BESIDE: u64 = 96;
+const DESCRIPTORS_BESIDE: u64 = 128;
 
 /// Threads that every server has: the main one, that of the log, and the control thread.
 const THREADS_BESIDE: usize = 3;
@@ -143,8 +146,9 @@ impl StartError {
         let workers = Places::pick(config).map_or(1, |places| places.workers.len());
         let feeds = usize::from(config.demo) + usize::from(config.replay.is_some());
         let own = [config.admin_listen, config.acme_listen].iter().flatten().count();
-        let beside = THREADS_BESIDE + own + usize::from(!config.tls_listen.is_empty());
-        let needed = beside + workers + config.addresses().count() * config.acceptors + feeds;
+        let tls = if config.tls_listen.is_empty() { 0 } else { 1 + config.handshake_threads };
+        let acceptors = config.addresses().count() * config.acceptors;
+        let needed = THREADS_BESIDE + own + workers + acceptors + feeds + tls;
         StartError::Thread { name, needed, cause }
     }
 }
@@ -251,15 +255,20 @@ pub struct Server {
     limits: Arc<Limits>,
     keys: Option<Arc<Keys>>,
     stopping: Arc<AtomicBool>,
-    listeners: Vec<Arc<Socket>>,
+    tls_addresses: Vec<SocketAddr>,
+    listeners: Vec<Entrance>,
     bell: Option<Arc<OwnedFd>>,
     acceptors: Vec<JoinHandle<()>>,
-    workers: Vec<(Inbox<epoll::Socket>, JoinHandle<()>)>,
-    control: Option<(Inbox<epoll::Socket>, JoinHandle<()>)>,
+    handshakes: Vec<(Inbox<Line>, JoinHandle<()>)>,
+    workers: Vec<(Inbox<Line>, JoinHandle<()>)>,
+    control: Option<(Inbox<Line>, JoinHandle<()>)>,
     admin: Option<Own>,
     acme: Option<Own>,
     feeds: Option<Feeds>,
 }
+
+/// A listening socket, and what is spoken there.
+type Entrance = (Arc<Socket>, Listener);
 
 /// A thread with an address of its own.
 struct Own {
@@ -283,6 +292,11 @@ impl Server {
     /// The addresses that it listens on, with the ports that the system chose.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Those of them where TLS is spoken.
+    pub fn tls_addresses(&self) -> &[SocketAddr] {
+        &self.tls_addresses
     }
 
     /// The address for operators, with the port that the system chose, if there is one.
@@ -322,13 +336,13 @@ impl Server {
         let replay = config.replay.as_ref().map(|path| Replay::open(path, replay::Options::of(&config))).transpose()?;
         let replay = replay.map(|replay| replay.telling(progress));
         let keys = Keys::load(&config)?.map(Arc::new);
-        let listeners = if passed.is_empty() { listen_all(&config)? } else { adopt_all(&config, passed.clear)? };
+        let listeners = if passed.is_empty() { listen_all(&config)? } else { adopt_all(&config, passed)? };
         let admin = config.admin_listen.map(|address| listen_admin(address, &config)).transpose()?;
         let acme = config.acme_listen.map(|address| listen_acme(address, &config)).transpose()?;
         reserve_descriptors(&config, listeners.len(), cores.len())?;
-        let addresses = addresses_of(&config, &listeners);
         let parts = Parts::new(&config, cores.len(), dropped, keys)?;
-        let doors = Doors { listeners, bell, addresses, admin, acme };
+        parts.shared.tls.set(config.tls_buffers.as_u64());
+        let doors = Doors { listeners, bell, admin, acme };
         parts.spawn(config, cores, doors, replay)
     }
 
@@ -350,6 +364,7 @@ impl Server {
             keys.reload(&config)?;
         }
         self.limits.set(&Bounds::of(&config));
+        self.shared.tls.set(config.tls_buffers.as_u64());
         let mut settings = Settings::new(&config);
         settings.access = settings.access.after(&self.shared.settings.get().access);
         self.shared.settings.set(settings);
@@ -381,7 +396,7 @@ impl Server {
         if let Some(bell) = &self.bell {
             let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
         }
-        for listener in self.listeners.iter().filter(|_| self.bell.is_none()) {
+        for (listener, _) in self.listeners.iter().filter(|_| self.bell.is_none()) {
             // Ends a waiting `accept4(2)` with EINVAL.
             let _ = listener.shutdown(std::net::Shutdown::Both);
         }
@@ -389,6 +404,11 @@ impl Server {
             acceptor.thread().unpark();
         }
         join(self.acceptors.drain(..));
+        for (inbox, thread) in self.handshakes.drain(..) {
+            // What is not done by now ends.
+            inbox.drain(Moment::now());
+            join([thread]);
+        }
         let until = Moment::now() + self.config.drain_timeout.get();
         let (inboxes, threads): (Vec<_>, Vec<_>) = self.workers.drain(..).unzip();
         for inbox in &inboxes {
@@ -416,10 +436,9 @@ impl Drop for Server {
 
 /// Where clients come in.
 struct Doors {
-    listeners: Vec<Arc<Socket>>,
+    listeners: Vec<Entrance>,
     /// Ends acceptors whose sockets must not be shut down.
     bell: Option<Arc<OwnedFd>>,
-    addresses: Vec<SocketAddr>,
     admin: Option<Socket>,
     acme: Option<Socket>,
 }
@@ -431,11 +450,11 @@ struct Parts {
     limits: Arc<Limits>,
     keys: Option<Arc<Keys>>,
     wakers: Vec<Arc<Waker>>,
-    inboxes: Vec<Inbox<epoll::Socket>>,
-    receivers: Vec<crossbeam_channel::Receiver<Message<epoll::Socket>>>,
+    inboxes: Vec<Inbox<Line>>,
+    receivers: Vec<crossbeam_channel::Receiver<Message<Line>>>,
     control_waker: Arc<Waker>,
-    control: Inbox<epoll::Socket>,
-    control_receiver: crossbeam_channel::Receiver<Message<epoll::Socket>>,
+    control: Inbox<Line>,
+    control_receiver: crossbeam_channel::Receiver<Message<Line>>,
 }
 
 impl Parts {
@@ -473,7 +492,7 @@ impl Parts {
         let start = |name: String, run: Box<dyn FnOnce() + Send>| {
             spawn(name.clone(), run).map_err(|cause| StartError::thread(name, &settings, cause))
         };
-        let Doors { listeners, bell, addresses, admin, acme } = doors;
+        let Doors { listeners, bell, admin, acme } = doors;
         let spin = Duration::from_micros(config.spin);
         let stopping = Arc::new(AtomicBool::new(false));
         let context = control::Context {
@@ -485,11 +504,12 @@ impl Parts {
             inboxes: self.inboxes.iter().map(Inbox::level).collect(),
             started: Moment::now(),
         };
-        let edge = Epoll::new(self.control_waker, Duration::ZERO)?;
+        let edge = Tls::new(Epoll::new(self.control_waker, Duration::ZERO)?);
         let control = Control::new(context.clone(), edge, self.control_receiver, self.inboxes.clone());
         let control_thread = start("control".into(), Box::new(move || control.run()))?;
         let mut server = Server {
-            addresses,
+            addresses: addresses_of(&config, &listeners, None),
+            tls_addresses: addresses_of(&config, &listeners, Some(Listener::Tls)),
             publisher: self.shared.publisher.clone(),
             config,
             shared: Arc::clone(&self.shared),
@@ -499,6 +519,7 @@ impl Parts {
             listeners: listeners.clone(),
             bell: bell.clone(),
             acceptors: Vec::new(),
+            handshakes: Vec::new(),
             workers: Vec::new(),
             control: Some((self.control.clone(), control_thread)),
             admin: None,
@@ -510,12 +531,12 @@ impl Parts {
                 .map_err(|cause| StartError::thread(name.into(), &settings, cause))
         };
         server.admin = admin.map(|socket| start_own("probe", socket, &Control::admin)).transpose()?;
-        let https = settings.tls_listen.first().map(SocketAddr::port);
+        let https = server.tls_addresses.first().map(SocketAddr::port);
         let acme_of = |parts| Control::acme(parts, &settings, https);
         server.acme = acme.map(|socket| start_own("acme", socket, &acme_of)).transpose()?;
         let each = self.inboxes.iter().zip(self.receivers).zip(self.wakers).zip(cores).enumerate();
         for (index, (((inbox, receiver), waker), core)) in each {
-            let edge = Epoll::new(waker, spin)?;
+            let edge = Tls::new(Epoll::new(waker, spin)?);
             let (shared, tape, control) = (Arc::clone(&self.shared), self.tape.clone(), self.control.clone());
             let run = move || {
                 pin(core, index);
@@ -524,12 +545,15 @@ impl Parts {
             let thread = start(format!("worker-{index}"), Box::new(run))?;
             server.workers.push((inbox.clone(), thread));
         }
-        for (index, listener) in listeners.into_iter().enumerate() {
+        server.start_handshakes(&self.inboxes)?;
+        for (index, (listener, by)) in listeners.into_iter().enumerate() {
+            let handshakes = || server.handshakes.iter().map(|(inbox, _)| inbox.clone()).collect();
             let acceptor = Acceptor {
                 listener,
                 limits: Arc::clone(&self.limits),
                 shared: Arc::clone(&self.shared),
-                workers: self.inboxes.clone(),
+                by,
+                takers: if by == Listener::Tls { handshakes() } else { self.inboxes.clone() },
                 stopping: Arc::clone(&stopping),
                 bell: bell.clone(),
             };
@@ -541,6 +565,24 @@ impl Parts {
 }
 
 impl Server {
+    /// Starts the threads that do handshakes, if there is TLS; they hand on to `workers`.
+    fn start_handshakes(&mut self, workers: &[Inbox<Line>]) -> Result<(), StartError> {
+        let Some(keys) = &self.keys else { return Ok(()) };
+        let means = Means { config: keys.server_config(), buffers: Arc::clone(&self.shared.tls) };
+        let places = self.config.handshakes.div_ceil(self.config.handshake_threads);
+        for index in 0..self.config.handshake_threads {
+            let waker = Arc::new(Waker::new()?);
+            let (inbox, receiver) = Inbox::new(self.config.inbox, Arc::clone(&waker));
+            let edge = Epoll::new(waker, Duration::ZERO)?;
+            let (shared, means, workers) = (Arc::clone(&self.shared), means.clone(), workers.to_vec());
+            let name = format!("handshake-{index}");
+            let run = move || Handshakes::new(edge, shared, means, receiver, workers, places).run();
+            let thread = spawn(name.clone(), run).map_err(|cause| StartError::thread(name, &self.config, cause))?;
+            self.handshakes.push((inbox, thread));
+        }
+        Ok(())
+    }
+
     fn start_feeds(&mut self, replay: Option<Replay>) -> Result<(), StartError> {
         let (stop, stopped) = crossbeam_channel::bounded(0);
         let mut threads = Vec::new();
@@ -611,12 +653,13 @@ fn listen_options(config: &Config) -> listener::ListenOptions {
 }
 
 /// Sockets that were passed to this process, each once for every acceptor.
-fn adopt_all(config: &Config, passed: Vec<Socket>) -> Result<Vec<Arc<Socket>>, StartError> {
+fn adopt_all(config: &Config, passed: Passed) -> Result<Vec<Entrance>, StartError> {
     let mut listeners = Vec::new();
-    for socket in passed {
+    let clear = passed.clear.into_iter().map(|socket| (socket, Listener::Clear));
+    for (socket, by) in clear.chain(passed.tls.into_iter().map(|socket| (socket, Listener::Tls))) {
         listener::adopt(&socket, listen_options(config)).map_err(StartError::Passed)?;
         let socket = Arc::new(socket);
-        listeners.extend((0..config.acceptors).map(|_| Arc::clone(&socket)));
+        listeners.extend((0..config.acceptors).map(|_| (Arc::clone(&socket), by)));
     }
     Ok(listeners)
 }
@@ -625,12 +668,14 @@ fn new_bell() -> io::Result<OwnedFd> {
     Ok(rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?)
 }
 
-fn listen_all(config: &Config) -> Result<Vec<Arc<Socket>>, StartError> {
+fn listen_all(config: &Config) -> Result<Vec<Entrance>, StartError> {
     let mut listeners = Vec::new();
-    for address in config.listen.iter() {
+    let clear = config.listen.iter().map(|address| (address, Listener::Clear, "--listen"));
+    let tls = config.tls_listen.iter().map(|address| (address, Listener::Tls, "--tls-listen"));
+    for (address, by, flag) in clear.chain(tls) {
         let sockets = listener::listen(*address, config.acceptors, listen_options(config));
-        let sockets = sockets.map_err(|cause| no_listening("--listen", *address, cause))?;
-        listeners.extend(sockets.into_iter().map(Arc::new));
+        let sockets = sockets.map_err(|cause| no_listening(flag, *address, cause))?;
+        listeners.extend(sockets.into_iter().map(|socket| (Arc::new(socket), by)));
     }
     Ok(listeners)
 }
@@ -659,9 +704,9 @@ fn no_listening(flag: &'static str, address: SocketAddr, cause: io::Error) -> St
     StartError::Listen { flag, address, cause, advice }
 }
 
-fn addresses_of(config: &Config, listeners: &[Arc<Socket>]) -> Vec<SocketAddr> {
-    let firsts = listeners.iter().step_by(config.acceptors);
-    firsts.filter_map(|listener| listener.local_addr().ok()?.as_socket()).collect()
+fn addresses_of(config: &Config, listeners: &[Entrance], only: Option<Listener>) -> Vec<SocketAddr> {
+    let firsts = listeners.iter().step_by(config.acceptors).filter(|(_, by)| only.is_none_or(|only| *by == only));
+    firsts.filter_map(|(listener, _)| listener.local_addr().ok()?.as_socket()).collect()
 }
 
 fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {

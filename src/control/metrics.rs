@@ -190,6 +190,19 @@ impl Figures {
             "Plain HTTP connections ended because others needed the room, or because their client was too slow, by why";
         let evictions = metrics.evictions().map(|(why, count)| (why.name().to_owned(), count));
         out.counters("http_evictions", help, None, "why", evictions)?;
+        let shaken = metrics.handshakes().map(|(what, count)| (what.name().to_owned(), count));
+        out.counters("tls_handshakes", "TLS handshakes that are over, by what became of them", None, "result", shaken)?;
+        let over: u64 = metrics.handshakes().map(|(_, count)| count).sum();
+        let going = metrics.handshakes_begun.get().saturating_sub(over);
+        out.gauge("tls_handshakes_going", "TLS handshakes that are not over (--handshakes)", None, going)?;
+        let tls = &context.shared.tls;
+        out.gauge("tls_sessions", "TLS sessions, those in their handshake included", None, tls.sessions())?;
+        let help = "Encrypted bytes that the kernel has not taken (--tls-buffers)";
+        out.gauge("tls_held", help, Some(Unit::Bytes), tls.held())?;
+        let help = "Bytes of records that are not whole, or not read yet (--tls-buffers)";
+        out.gauge("tls_kept", help, Some(Unit::Bytes), tls.kept())?;
+        let help = "TLS connections closed because there was no room for what they had sent of a record";
+        out.counter("tls_cut", help, None, tls.cut())?;
         out.counter("http_requests", "HTTP requests taken by the control thread", None, metrics.http_requests.get())?;
         out.counter("accepted_connections", "Sockets accepted", None, metrics.accepted.get())?;
         out.counter(

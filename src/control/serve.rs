@@ -217,7 +217,7 @@ impl<E: Edge> Control<E> {
         let outcome = match self.connections[token as usize].by {
             Listener::Admin => self.route_admin(head, direct).map(Outcome::Answer),
             Listener::Acme => self.route_acme(head).map(Outcome::Answer),
-            Listener::Clear => self.route(head, direct),
+            Listener::Clear | Listener::Tls => self.route(head, direct),
         };
         match outcome {
             Ok(Outcome::WebSocket) => {

@@ -200,6 +200,10 @@ impl<E: Edge> Edge for Holding<E> {
         self.edge.keep_asking(&socket.socket, timeout);
     }
 
+    fn take_records(&mut self) -> u32 {
+        self.edge.take_records()
+    }
+
     fn path(&mut self, socket: &Self::Socket) -> Option<Path> {
         self.edge.path(&socket.socket)
     }

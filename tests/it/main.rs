@@ -43,5 +43,6 @@ mod slow;
 mod stopping;
 mod terminal;
 mod threads;
+mod tls;
 mod top;
 mod workers;
