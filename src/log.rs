@@ -41,10 +41,10 @@ pub(crate) enum Kind {
     NotAccepted,
     /// The kernel doesn't watch a socket.
     Unwatched,
-    /// A challenge for a certificate was asked for.
-    Challenge,
     /// A TLS handshake came to nothing.
     NoHandshake,
+    /// A challenge for a certificate was asked for.
+    Challenge,
 }
 
 impl Kind {
@@ -52,7 +52,7 @@ impl Kind {
 
     fn all() -> impl Iterator<Item = Kind> {
         let refused = Refusal::all().map(Kind::Refused);
-        let others = [Kind::WrongToken, Kind::NotAccepted, Kind::Unwatched, Kind::Challenge, Kind::NoHandshake];
+        let others = [Kind::WrongToken, Kind::NotAccepted, Kind::Unwatched, Kind::NoHandshake, Kind::Challenge];
         refused.chain(Ending::all().map(Kind::Closed)).chain(others)
     }
 
@@ -60,11 +60,11 @@ impl Kind {
         match self {
             Kind::Refused(why) => why as usize,
             Kind::Closed(ending) => Refusal::COUNT + ending.index(),
-            Kind::WrongToken => Kind::COUNT - 5,
-            Kind::NotAccepted => Kind::COUNT - 4,
-            Kind::Unwatched => Kind::COUNT - 3,
-            Kind::Challenge => Kind::COUNT - 2,
-            Kind::NoHandshake => Kind::COUNT - 1,
+            Kind::WrongToken => Kind::COUNT - 4,
+            Kind::NotAccepted => Kind::COUNT - 3,
+            Kind::Unwatched => Kind::COUNT - 2,
+            Kind::NoHandshake => Kind::COUNT - 5,
+            Kind::Challenge => Kind::COUNT - 1,
         }
     }
 
@@ -76,8 +76,8 @@ impl Kind {
             Kind::WrongToken => "wrong_token".to_owned(),
             Kind::NotAccepted => "not_accepted".to_owned(),
             Kind::Unwatched => "unwatched".to_owned(),
-            Kind::Challenge => "challenge".to_owned(),
             Kind::NoHandshake => "no_handshake".to_owned(),
+            Kind::Challenge => "challenge".to_owned(),
         }
     }
 }

@@ -147,8 +147,8 @@ impl StartError {
         let feeds = usize::from(config.demo) + usize::from(config.replay.is_some());
         let own = [config.admin_listen, config.acme_listen].iter().flatten().count();
         let tls = if config.tls_listen.is_empty() { 0 } else { 1 + config.handshake_threads };
-        let acceptors = config.addresses().count() * config.acceptors;
-        let needed = THREADS_BESIDE + own + workers + acceptors + feeds + tls;
+        let beside = THREADS_BESIDE + own + tls;
+        let needed = beside + workers + config.addresses().count() * config.acceptors + feeds;
         StartError::Thread { name, needed, cause }
     }
 }

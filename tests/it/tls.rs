@@ -282,7 +282,7 @@ fn a_server_that_stops_says_so_and_sends_what_is_on_the_tape() {
     let mut subscriber = secure.subscribe("/raw/q");
     let publisher = secure.server.publisher();
     for n in 0..100 {
-        publisher.publish("q", stentor::Payload::text(&n.to_string())).unwrap();
+        publisher.publish("q", stentor::Payload::Plain(&n.to_string())).unwrap();
     }
     let stopping = {
         let Secure { server, _folder, .. } = secure;
@@ -309,7 +309,7 @@ fn one_that_reads_nothing_costs_a_send_and_the_others_have_everything() {
     let body = "x".repeat(1000);
     for n in 0..5000 {
         let text = format!("{n} {body}");
-        publisher.publish("q", stentor::Payload::text(&text)).unwrap();
+        publisher.publish("q", stentor::Payload::Plain(&text)).unwrap();
         assert_eq!(healthy.read().unwrap(), Message::text(text));
     }
     let held = secure.metric("stentor_tls_held_bytes");

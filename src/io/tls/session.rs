@@ -42,6 +42,8 @@ pub enum Stage {
 pub struct Session {
     tls: UnbufferedServerConnection,
     stage: Stage,
+    /// The peer has broken the rules: nothing goes on.
+    failed: bool,
 }
 
 impl fmt::Debug for Session {
@@ -54,7 +56,7 @@ impl Session {
     /// # Errors
     /// The settings can't be used, which they were checked for.
     pub fn new(config: Arc<ServerConfig>) -> Result<Session, Error> {
-        Ok(Session { tls: UnbufferedServerConnection::new(config)?, stage: Stage::Shaking })
+        Ok(Session { tls: UnbufferedServerConnection::new(config)?, stage: Stage::Shaking, failed: false })
     }
 
     pub fn stage(&self) -> Stage {
@@ -77,6 +79,9 @@ impl Session {
         mut plain: impl FnMut(&[u8]),
         answer: &mut Vec<u8>,
     ) -> (usize, Result<(), Error>) {
+        if self.failed {
+            return (input.len(), Err(Error::General("the session has failed".into())));
+        }
         let mut done = 0;
         let result = loop {
             let UnbufferedStatus { mut discard, state } = self.tls.process_tls_records(&mut input[done..]);
@@ -139,7 +144,10 @@ impl Session {
 
     /// The alert that tells the peer what was wrong.
     fn take_alert(&mut self, rest: &mut [u8], answer: &mut Vec<u8>) {
-        while let Ok(ConnectionState::EncodeTlsData(mut data)) = self.tls.process_tls_records(rest).state {
+        self.failed = true;
+        while self.tls.wants_write()
+            && let Ok(ConnectionState::EncodeTlsData(mut data)) = self.tls.process_tls_records(rest).state
+        {
             encode(|room| data.encode(room), answer);
         }
     }
@@ -148,11 +156,16 @@ impl Session {
     ///
     /// # Errors
     /// So much was encrypted that these keys may encrypt no more, or nothing may be sent (any more).
-    pub fn encrypt(&mut self, input: &mut [u8], plain: &[u8], record: usize, room: &mut [u8]) -> Result<usize, Error> {
+    pub fn encrypt(
+        &mut self,
+        input: &mut [u8],
+        plain: &[u8],
+        record: usize,
+        room: &mut [u8],
+    ) -> Result<usize, Error> {
         let mut len = 0;
         for part in plain.chunks(record) {
-            len +=
-                self.write(input, |traffic| traffic.encrypt(part, &mut room[len..]).map_err(|why| why.to_string()))?;
+            len += self.write(input, |traffic| traffic.encrypt(part, &mut room[len..]).map_err(|why| why.to_string()))?;
         }
         Ok(len)
     }
@@ -168,10 +181,11 @@ impl Session {
     fn write(
         &mut self,
         input: &mut [u8],
-        act: impl FnOnce(
-            &mut rustls::unbuffered::WriteTraffic<'_, rustls::server::ServerConnectionData>,
-        ) -> Result<usize, String>,
+        act: impl FnOnce(&mut rustls::unbuffered::WriteTraffic<'_, rustls::server::ServerConnectionData>) -> Result<usize, String>,
     ) -> Result<usize, Error> {
+        if self.failed {
+            return Err(Error::General("the session has failed".into()));
+        }
         loop {
             let UnbufferedStatus { discard, state } = self.tls.process_tls_records(input);
             debug_assert_eq!(discard, 0, "what came was taken in");
