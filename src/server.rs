@@ -531,7 +531,7 @@ impl Parts {
                 .map_err(|cause| StartError::thread(name.into(), &settings, cause))
         };
         server.admin = admin.map(|socket| start_own("probe", socket, &Control::admin)).transpose()?;
-        let https = settings.tls_listen.first().map(SocketAddr::port);
+        let https = server.tls_addresses.first().map(SocketAddr::port);
         let acme_of = |parts| Control::acme(parts, &settings, https);
         server.acme = acme.map(|socket| start_own("acme", socket, &acme_of)).transpose()?;
         let each = self.inboxes.iter().zip(self.receivers).zip(self.wakers).zip(cores).enumerate();

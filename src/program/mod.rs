@@ -139,8 +139,10 @@ fn run(mut cli: Cli, passed: Passed, log: &Log) -> Result<(), StartError> {
     let manager = Arc::new(Manager::of_environment());
     let server = builder.replay_progress(bar::Bar::default().draw()).start();
     let mut server = server.inspect_err(|error| manager.tell(&News::Failed(&error.to_string())))?;
-    for address in server.addresses().iter().map(|address| Shown(*address)) {
-        tracing::info!(target: TARGET, "listening on http://{address}/ (subscribe at ws://{address}/ws)");
+    for address in server.addresses() {
+        let tls = if server.tls_addresses().contains(address) { "s" } else { "" };
+        let address = Shown(*address);
+        tracing::info!(target: TARGET, "listening on http{tls}://{address}/ (subscribe at ws{tls}://{address}/ws)");
     }
     if let Some(address) = server.admin_address().map(Shown) {
         tracing::info!(target: TARGET, "for operators: http://{address}/ (health, metrics, who is slow)");

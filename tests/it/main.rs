@@ -8,6 +8,7 @@ mod auth;
 mod binary;
 mod browser;
 mod check;
+mod certificates;
 mod client;
 mod console;
 mod faults;
