@@ -159,11 +159,7 @@ pub fn hand_to_idlest<S>(takers: &[Inbox<S>], arrival: Arrival<S>) -> Result<(),
     hand_by(takers, |n| takers[n].waiting(), arrival)
 }
 
-fn hand_by<S>(
-    takers: &[Inbox<S>],
-    load: impl Fn(usize) -> usize,
-    mut arrival: Arrival<S>,
-) -> Result<(), Arrival<S>> {
+fn hand_by<S>(takers: &[Inbox<S>], load: impl Fn(usize) -> usize, mut arrival: Arrival<S>) -> Result<(), Arrival<S>> {
     let mut order: Vec<usize> = (0..takers.len()).collect();
     order.sort_by_key(|n| load(*n));
     for n in order {

@@ -26,14 +26,14 @@ use std::{
     time::Duration,
 };
 
+#[cfg(test)]
+use super::tls::testing::Client;
 use super::{
     Edge, Flushed, Ready, Received, Sent, Token,
     acks::Acks,
     path::Path,
     waker::{Sleep, Waker},
 };
-#[cfg(test)]
-use super::tls::testing::Client;
 use crate::clock::Moment;
 
 /// What the workers' edges and the test share.
@@ -157,12 +157,15 @@ impl Kernel {
             finished: false,
             dropped: false,
         }));
-        (Socket { wire: Rc::clone(&wire), kernel: Rc::clone(self) }, Peer {
-            wire,
-            kernel: Rc::clone(self),
-            #[cfg(test)]
-            tls: None,
-        })
+        (
+            Socket { wire: Rc::clone(&wire), kernel: Rc::clone(self) },
+            Peer {
+                wire,
+                kernel: Rc::clone(self),
+                #[cfg(test)]
+                tls: None,
+            },
+        )
     }
 
     /// Lets so much time pass at once.

@@ -98,7 +98,8 @@ impl Secure {
 
     fn metric(&self, name: &str) -> f64 {
         let metrics = self.ask("GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-        let line = metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name}: {metrics}"));
+        let line =
+            metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{name}: {metrics}"));
         line.trim().parse().unwrap()
     }
 }
@@ -199,7 +200,8 @@ fn clear_on_a_port_for_tls_and_tls_on_a_clear_one_are_told_so() {
     stream.write_all(b"\0\x01\x02what is this").unwrap();
     let _ = stream.read_to_end(&mut alert);
     assert_eq!(alert, [21, 3, 3, 0, 2, 2, 10], "a fatal alert: unexpected_message");
-    let mut tls = ClientConnection::new(Arc::clone(&secure.client), ServerName::try_from("localhost").unwrap()).unwrap();
+    let mut tls =
+        ClientConnection::new(Arc::clone(&secure.client), ServerName::try_from("localhost").unwrap()).unwrap();
     let mut hello = Vec::new();
     tls.write_tls(&mut hello).unwrap();
     let answer = client::exchange(secure.server.addresses()[0], &hello);
@@ -210,7 +212,9 @@ fn clear_on_a_port_for_tls_and_tls_on_a_clear_one_are_told_so() {
 fn garbage_in_the_middle_is_answered_by_an_alert_and_hurts_nobody_else() {
     let secure = secure(|_| {});
     let mut other = secure.subscribe("/ws?topics=q");
-    for garbage in [&[22, 3, 1, 0xff, 0xff, 1][..], &[22, 3, 1, 0, 4, 1, 0, 0, 0], &[22, 9, 9, 0, 1, 0], b"\x16\x03\x01"] {
+    for garbage in
+        [&[22, 3, 1, 0xff, 0xff, 1][..], &[22, 3, 1, 0, 4, 1, 0, 0, 0], &[22, 9, 9, 0, 1, 0], b"\x16\x03\x01"]
+    {
         let mut stream = tcp(secure.address());
         stream.write_all(garbage).unwrap();
         stream.shutdown(std::net::Shutdown::Write).unwrap();

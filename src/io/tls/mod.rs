@@ -23,6 +23,7 @@
 
 pub mod session;
 #[cfg(all(test, not(loom)))]
+#[allow(missing_docs)]
 pub mod testing;
 #[cfg(all(test, not(loom)))]
 mod tests;

@@ -55,12 +55,15 @@ impl fmt::Debug for Session {
 }
 
 impl Session {
+    /// One that waits for the client's hello.
+    ///
     /// # Errors
     /// The settings can't be used, which they were checked for.
     pub fn new(config: Arc<ServerConfig>) -> Result<Session, Error> {
         Ok(Session { tls: UnbufferedServerConnection::new(config)?, stage: Stage::Shaking, failed: false, records: 0 })
     }
 
+    /// How far it is.
     pub fn stage(&self) -> Stage {
         self.stage
     }
@@ -168,17 +171,12 @@ impl Session {
     ///
     /// # Errors
     /// So much was encrypted that these keys may encrypt no more, or nothing may be sent (any more).
-    pub fn encrypt(
-        &mut self,
-        input: &mut [u8],
-        plain: &[u8],
-        record: usize,
-        room: &mut [u8],
-    ) -> Result<usize, Error> {
+    pub fn encrypt(&mut self, input: &mut [u8], plain: &[u8], record: usize, room: &mut [u8]) -> Result<usize, Error> {
         let mut len = 0;
         for part in plain.chunks(record) {
             self.records += 1;
-            len += self.write(input, |traffic| traffic.encrypt(part, &mut room[len..]).map_err(|why| why.to_string()))?;
+            len +=
+                self.write(input, |traffic| traffic.encrypt(part, &mut room[len..]).map_err(|why| why.to_string()))?;
         }
         Ok(len)
     }
@@ -194,7 +192,9 @@ impl Session {
     fn write(
         &mut self,
         input: &mut [u8],
-        act: impl FnOnce(&mut rustls::unbuffered::WriteTraffic<'_, rustls::server::ServerConnectionData>) -> Result<usize, String>,
+        act: impl FnOnce(
+            &mut rustls::unbuffered::WriteTraffic<'_, rustls::server::ServerConnectionData>,
+        ) -> Result<usize, String>,
     ) -> Result<usize, Error> {
         if self.failed {
             return Err(Error::General("the session has failed".into()));

@@ -80,7 +80,7 @@ fn weak(common: &CipherSuiteCommon) -> CipherSuiteCommon {
 pub struct Client(ClientConnection);
 
 impl Client {
-    pub fn new() -> Client {
+    pub fn any() -> Client {
         Client::of(&CLIENT)
     }
 

@@ -124,7 +124,7 @@ fn whatever_comes_is_read_in_its_order_in_whichever_records_and_pieces() {
 
 #[test]
 fn what_a_full_socket_left_over_goes_out_though_nothing_is_sent_behind_it() {
-    let mut pair = Pair::new(1, 1000, Client::new());
+    let mut pair = Pair::new(1, 1000, Client::any());
     let bytes = noise(1, 4000);
     assert_eq!(pair.edge.send(&mut pair.socket, &bytes), Sent::Took(4000));
     assert!(pair.edge.held(&pair.socket) > 2000);
@@ -146,7 +146,7 @@ fn what_a_full_socket_left_over_goes_out_though_nothing_is_sent_behind_it() {
 fn what_is_held_of_all_sockets_together_is_bounded_however_many_are_full() {
     let buffers = Buffers::new(1 << 20);
     let bytes = noise(2, SEND_MAX);
-    let mut pairs: Vec<Pair> = (0..200).map(|seed| Pair::within(seed, 100, Client::new(), &buffers)).collect();
+    let mut pairs: Vec<Pair> = (0..200).map(|seed| Pair::within(seed, 100, Client::any(), &buffers)).collect();
     for pair in &mut pairs {
         while let Sent::Took(_) = pair.edge.send(&mut pair.socket, &bytes) {}
     }
@@ -161,7 +161,7 @@ fn what_is_held_of_all_sockets_together_is_bounded_however_many_are_full() {
 #[test]
 fn beginnings_of_records_are_kept_as_far_as_there_is_room_and_who_sends_more_is_closed() {
     let buffers = Buffers::new(512 << 10);
-    let mut pairs: Vec<Pair> = (0..100).map(|seed| Pair::within(seed, 1 << 20, Client::new(), &buffers)).collect();
+    let mut pairs: Vec<Pair> = (0..100).map(|seed| Pair::within(seed, 1 << 20, Client::any(), &buffers)).collect();
     let mut broken = 0;
     for pair in &mut pairs {
         let record = pair.client.encrypt([&[7; RECORD_MAX][..]]);
@@ -204,7 +204,7 @@ fn both_say_that_they_send_no_more() {
 
 #[test]
 fn an_end_behind_a_full_socket_waits_for_what_is_held() {
-    let mut pair = Pair::new(4, 500, Client::new());
+    let mut pair = Pair::new(4, 500, Client::any());
     let bytes = noise(4, 3000);
     assert_eq!(pair.edge.send(&mut pair.socket, &bytes), Sent::Took(3000));
     pair.edge.finish(&mut pair.socket);
@@ -235,7 +235,7 @@ impl Pair {
 #[test]
 fn who_breaks_the_rules_is_told_by_an_alert_and_is_broken() {
     for seed in 0..20 {
-        let mut pair = Pair::new(seed, 1 << 16, Client::new());
+        let mut pair = Pair::new(seed, 1 << 16, Client::any());
         let mut record = pair.client.encrypt([&b"something"[..]]);
         *record.last_mut().unwrap() ^= 1;
         pair.peer.write(&record);
@@ -256,7 +256,7 @@ fn who_breaks_the_rules_is_told_by_an_alert_and_is_broken() {
 
 #[test]
 fn each_record_is_counted_whatever_is_in_it() {
-    let mut pair = Pair::new(5, 1 << 16, Client::new());
+    let mut pair = Pair::new(5, 1 << 16, Client::any());
     let bytes = [1; 500];
     pair.peer.write(&pair.client.encrypt(bytes.chunks(1)));
     assert!(pair.receive_all(4096, bytes.len()) == bytes);
@@ -289,7 +289,7 @@ fn keys_may_change_in_between_and_who_asks_for_that_again_and_again_is_closed() 
 
 #[test]
 fn whoever_leaves_something_unread_is_told_of_it_again_also_by_another_edge() {
-    let mut pair = Pair::new(7, 1 << 16, Client::new());
+    let mut pair = Pair::new(7, 1 << 16, Client::any());
     pair.peer.write(&pair.client.encrypt([&[9; 3000][..]]));
     let mut buffer = [0; 100];
     while pair.edge.receive(&mut pair.socket, &mut buffer) == Received::Nothing {}
@@ -317,7 +317,7 @@ fn whoever_leaves_something_unread_is_told_of_it_again_also_by_another_edge() {
 
 #[test]
 fn of_a_socket_that_is_gone_nothing_is_told() {
-    let mut pair = Pair::new(8, 1 << 16, Client::new());
+    let mut pair = Pair::new(8, 1 << 16, Client::any());
     pair.peer.write(&pair.client.encrypt([&[9; 3000][..]]));
     let mut buffer = [0; 100];
     while pair.edge.receive(&mut pair.socket, &mut buffer) == Received::Nothing {}
@@ -329,7 +329,7 @@ fn of_a_socket_that_is_gone_nothing_is_told() {
 
 #[test]
 fn a_socket_that_was_full_is_sent_small_records_until_it_keeps_up() {
-    let mut pair = Pair::new(9, 1 << 24, Client::new());
+    let mut pair = Pair::new(9, 1 << 24, Client::any());
     let bytes = noise(9, SEND_MAX);
     let largest = |bytes: &[u8]| {
         let (mut at, mut most) = (0, 0);

@@ -53,9 +53,9 @@ use super::{
 use crate::{
     clock::Moment,
     io::{Edge, Token},
+    rota::Rota,
     slack::{KEPT_BY_THREAD, Slack},
     tape::{Position, Run},
-    rota::Rota,
 };
 
 /// See the module's description.

@@ -39,9 +39,9 @@ use super::{
 use crate::{
     io::{Edge, Token},
     protocol::Payload,
+    rota::Rota,
     slack::{KEPT_BY_ONE, Slack},
     websocket::CloseCode,
-    rota::Rota,
 };
 
 /// Bytes of messages that wait for one connection before it is read no further. What was read before may be more: what one read

@@ -26,8 +26,8 @@ use crate::{
     log::{Kind, tell},
     metrics::Refusal,
     protocol::ErrorCode,
-    slack::{KEPT_BY_THREAD, Slack},
     rota::Group,
+    slack::{KEPT_BY_THREAD, Slack},
 };
 
 /// What changes by more than this is counted at once.

@@ -49,9 +49,9 @@ use crate::{
     handover::{Inbox, Message},
     io::Edge,
     metrics::Refusal,
+    rota::Rota,
     slack::{KEPT_BY_THREAD, Slack},
     websocket::Violation,
-    rota::Rota,
 };
 
 /// See the module's description.
