@@ -22,6 +22,7 @@ use tungstenite::client::IntoClientRequest;
 use crate::{
     client::{exchange, tcp},
     process::{Running, run},
+    reload::File,
 };
 
 /// Somebody who trusts one certificate, and whatever it has signed.
@@ -142,6 +143,23 @@ fn sighup_reads_certificates_again_without_a_settings_file_and_keeps_the_old_one
     running.signal(Signal::HUP);
     running.logged("reloaded");
     assert_eq!(visitor.sees(address), new);
+}
+
+#[test]
+fn tls_that_is_added_to_the_settings_file_waits_for_a_restart_and_holds_nothing_else_up() {
+    let authority = Authority::new();
+    authority.issue();
+    let file = File::new("heartbeat = '20s'\n");
+    let mut running = Running::start(&["--config", file.path()]);
+    let [cert, key] = ["cert", "key"].map(|name| authority.path(name).display().to_string());
+    file.write(&format!("heartbeat = '30s'\ntls-listen = '127.0.0.1:0'\ntls-cert = '{cert}'\ntls-key = '{key}'\n"));
+    running.signal(Signal::HUP);
+    let log = running.logged("reloaded");
+    let line = |name: &str| log.lines().find(|line| line.contains(&format!("\"{name}\""))).unwrap_or_default();
+    assert!(line("heartbeat").contains("changed"), "{log}");
+    for name in ["tls-listen", "tls-cert", "tls-key"] {
+        assert!(line(name).contains("needs a restart"), "{name}: {log}");
+    }
 }
 
 #[test]
