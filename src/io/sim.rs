@@ -321,7 +321,8 @@ impl Peer {
     pub fn write(&self, bytes: &[u8]) {
         #[cfg(test)]
         if let Some(tls) = &self.tls {
-            let most = 1 + self.kernel.pick(2 * bytes.len());
+            // In one record, or in pieces down to a byte.
+            let most = if self.kernel.one_in(4) { 1 + self.kernel.pick(2 * bytes.len()) } else { bytes.len().max(1) };
             return self.put(&tls.borrow_mut().encrypt(bytes.chunks(most)));
         }
         self.put(bytes);
@@ -338,6 +339,12 @@ impl Peer {
     #[cfg(test)]
     pub fn secure(&mut self, client: Client) {
         self.tls = Some(RefCell::new(client));
+    }
+
+    /// Whether it speaks TLS.
+    #[cfg(test)]
+    pub fn is_secure(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// Is gone: from now on nothing arrives, from here or there, and nothing is acknowledged.

@@ -126,9 +126,11 @@ fn everything_that_is_spoken_in_clear_is_spoken_over_tls() {
     let mut events = secure.connect();
     events.write_all(b"GET /sse?topics=q HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
     assert!(until(&mut events, "\r\n\r\n").starts_with("HTTP/1.1 200"));
-    let answer = secure.ask(
-        "POST /publish?topic=q HTTP/1.1\r\nHost: localhost\r\nContent-Length: 7\r\nConnection: close\r\n\r\n{\"n\":1}",
-    );
+    let line = r#"{"topic":"q","data":{"n":1}}"#;
+    let answer = secure.ask(&format!(
+        "POST /publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{line}",
+        line.len()
+    ));
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert_eq!(json(&mut subscriber)["data"], json!({"n": 1}));
     assert_eq!(raw.read().unwrap(), Message::text(r#"{"n":1}"#));
