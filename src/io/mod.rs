@@ -165,6 +165,11 @@ pub trait Edge {
     /// Has the kernel ask a peer that is silent, often enough to know after `timeout` whether it is gone.
     fn keep_asking(&mut self, socket: &Self::Socket, timeout: Duration);
 
+    /// Whether a socket can't be sent to for much longer, and its peer should come back by another one. To be asked now and then.
+    fn is_worn(&self, _: &Self::Socket) -> bool {
+        false
+    }
+
     /// How many records came since this was last asked, on all sockets: of an edge whose bytes come in records, which cost something
     /// whatever is in them.
     fn take_records(&mut self) -> u32 {

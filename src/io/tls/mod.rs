@@ -689,6 +689,10 @@ impl<E: Edge> Edge for Tls<E> {
         self.edge.path(&socket.socket)
     }
 
+    fn is_worn(&self, socket: &Self::Socket) -> bool {
+        socket.session().is_some_and(Session::is_worn)
+    }
+
     fn take_records(&mut self) -> u32 {
         std::mem::take(&mut self.records)
     }

@@ -12,7 +12,7 @@
 use std::{fmt, sync::Arc};
 
 use rustls::{
-    Error, HandshakeKind, ServerConfig,
+    Error, HandshakeKind, ServerConfig, SupportedCipherSuite,
     server::UnbufferedServerConnection,
     unbuffered::{ConnectionState, EncodeError, UnbufferedStatus},
 };
@@ -44,6 +44,8 @@ pub struct Session {
     stage: Stage,
     /// The peer has broken the rules: nothing goes on.
     failed: bool,
+    /// Records that were encrypted.
+    records: u64,
 }
 
 impl fmt::Debug for Session {
@@ -56,7 +58,7 @@ impl Session {
     /// # Errors
     /// The settings can't be used, which they were checked for.
     pub fn new(config: Arc<ServerConfig>) -> Result<Session, Error> {
-        Ok(Session { tls: UnbufferedServerConnection::new(config)?, stage: Stage::Shaking, failed: false })
+        Ok(Session { tls: UnbufferedServerConnection::new(config)?, stage: Stage::Shaking, failed: false, records: 0 })
     }
 
     pub fn stage(&self) -> Stage {
@@ -66,6 +68,16 @@ impl Session {
     /// Whether the handshake resumed an earlier session; none before its end.
     pub fn is_resumed(&self) -> Option<bool> {
         self.tls.handshake_kind().map(|kind| kind == HandshakeKind::Resumed)
+    }
+
+    /// Whether nearly as many records were encrypted as one key may (RFC 8446, section 5.5), where it can't be changed: TLS 1.2 has no
+    /// way to, and its AES-GCM ends after 2^24.
+    pub fn is_worn(&self) -> bool {
+        let most = match self.tls.negotiated_cipher_suite() {
+            Some(SupportedCipherSuite::Tls12(suite)) => suite.common.confidentiality_limit,
+            _ => u64::MAX,
+        };
+        self.records >= most - most / 16
     }
 
     /// Takes in what has come: whole records are decrypted, and `plain` is given what they say. Returns how many bytes are done with;
@@ -165,6 +177,7 @@ impl Session {
     ) -> Result<usize, Error> {
         let mut len = 0;
         for part in plain.chunks(record) {
+            self.records += 1;
             len += self.write(input, |traffic| traffic.encrypt(part, &mut room[len..]).map_err(|why| why.to_string()))?;
         }
         Ok(len)

@@ -6,7 +6,8 @@ use std::{
 };
 
 use rustls::{
-    ALL_VERSIONS, ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedProtocolVersion,
+    ALL_VERSIONS, CipherSuiteCommon, ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedCipherSuite,
+    SupportedProtocolVersion, Tls12CipherSuite, Tls13CipherSuite,
     crypto::aws_lc_rs,
     pki_types::{PrivateKeyDer, ServerName},
 };
@@ -43,6 +44,36 @@ fn client(versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
 /// Settings for sessions of the server.
 pub fn server() -> Arc<ServerConfig> {
     Arc::clone(&SERVER.0)
+}
+
+/// The same, where keys may encrypt no more than so many records.
+pub fn server_of_weak_keys(records: u64) -> Arc<ServerConfig> {
+    let mut provider = aws_lc_rs::default_provider();
+    let weaken = |suite: SupportedCipherSuite| match suite {
+        SupportedCipherSuite::Tls12(suite) => {
+            let common = CipherSuiteCommon { confidentiality_limit: records, ..weak(&suite.common) };
+            SupportedCipherSuite::Tls12(Box::leak(Box::new(Tls12CipherSuite { common, ..*suite })))
+        }
+        SupportedCipherSuite::Tls13(suite) => {
+            let common = CipherSuiteCommon { confidentiality_limit: records, ..weak(&suite.common) };
+            SupportedCipherSuite::Tls13(Box::leak(Box::new(Tls13CipherSuite { common, ..*suite })))
+        }
+    };
+    provider.cipher_suites = provider.cipher_suites.into_iter().map(weaken).collect();
+    let config = ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::clone(&SERVER.0.cert_resolver));
+    Arc::new(config)
+}
+
+fn weak(common: &CipherSuiteCommon) -> CipherSuiteCommon {
+    CipherSuiteCommon {
+        suite: common.suite,
+        hash_provider: common.hash_provider,
+        confidentiality_limit: common.confidentiality_limit,
+    }
 }
 
 /// A client.
@@ -118,7 +149,11 @@ impl Client {
 
     /// Does the handshake with a session of the server's, in memory.
     pub fn agree(&mut self) -> Session {
-        let mut session = Session::new(server()).unwrap();
+        self.agree_with(server())
+    }
+
+    pub fn agree_with(&mut self, config: Arc<ServerConfig>) -> Session {
+        let mut session = Session::new(config).unwrap();
         let mut input = Vec::new();
         while self.is_shaking() || session.stage() != Stage::Open {
             input.extend(self.says());

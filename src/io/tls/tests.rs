@@ -2,7 +2,10 @@
 
 use rustls::version::{TLS12, TLS13};
 
-use super::{testing::Client, *};
+use super::{
+    testing::{Client, server_of_weak_keys},
+    *,
+};
 use crate::io::sim::{self, Kernel, Peer, SimEdge};
 use crate::io::waker::Waker;
 
@@ -24,10 +27,15 @@ impl Pair {
     }
 
     fn within(seed: u64, room: usize, mut client: Client, buffers: &Arc<Buffers>) -> Pair {
+        let session = client.agree();
+        Pair::of(seed, room, client, session, buffers)
+    }
+
+    fn of(seed: u64, room: usize, client: Client, session: Session, buffers: &Arc<Buffers>) -> Pair {
         let kernel = Kernel::new(seed);
         let mut edge = Tls::new(kernel.edge(Arc::new(Waker::new().unwrap())));
         let (socket, peer) = kernel.connect(room);
-        let mut socket = Socket::secured(socket, client.agree(), Arc::clone(buffers));
+        let mut socket = Socket::secured(socket, session, Arc::clone(buffers));
         edge.watch(&mut socket, TOKEN).unwrap();
         Pair { kernel, edge, socket, peer, client, buffers: Arc::clone(buffers) }
     }
@@ -347,4 +355,36 @@ fn a_socket_that_was_full_is_sent_small_records_until_it_keeps_up() {
     pair.socket.tls.as_mut().unwrap().went = SWIFT_AFTER;
     pair.kernel.advance(PAUSE + Duration::from_millis(1));
     assert!(sent(&mut pair) < SMALL_RECORD + 64, "after a pause");
+}
+
+#[test]
+fn keys_that_have_encrypted_as_much_as_they_may_change_by_themselves_where_there_is_a_way_to() {
+    let mut client = Client::speaking(&TLS13);
+    let session = client.agree_with(server_of_weak_keys(50));
+    let mut pair = Pair::of(1, 1 << 20, client, session, &Buffers::new(1 << 30));
+    for n in 0..1000 {
+        let bytes = noise(n, 100);
+        assert!(pair.send_all(&bytes) == bytes);
+        assert!(!pair.edge.is_worn(&pair.socket));
+    }
+}
+
+#[test]
+fn where_there_is_no_way_to_change_keys_a_socket_says_so_in_time_and_ends_there() {
+    let mut client = Client::speaking(&TLS12);
+    let session = client.agree_with(server_of_weak_keys(160));
+    let mut pair = Pair::of(1, 1 << 20, client, session, &Buffers::new(1 << 30));
+    for n in 0..149 {
+        let bytes = noise(n, 100);
+        assert!(pair.send_all(&bytes) == bytes);
+        assert!(!pair.edge.is_worn(&pair.socket), "{n}");
+    }
+    let mut sent = 0;
+    while let Sent::Took(100) = pair.edge.send(&mut pair.socket, &[1; 100]) {
+        sent += 1;
+        assert!(pair.edge.is_worn(&pair.socket), "{sent}");
+        while pair.edge.flush(&mut pair.socket) == Flushed::Held {}
+    }
+    assert!((5..=11).contains(&sent), "{sent}");
+    assert_eq!(pair.edge.send(&mut pair.socket, &[1]), Sent::Broken(io::ErrorKind::ConnectionAborted));
 }
