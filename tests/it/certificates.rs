@@ -116,15 +116,20 @@ fn a_certificate_is_replaced_and_nobody_who_is_connected_notices() {
     let (mut running, address) = authority.start(&[]);
     let visitor = authority.visitor();
     assert_eq!(visitor.sees(address), old);
-    let request = "wss://localhost/raw/a".into_client_request().unwrap();
-    let (mut subscriber, _) = tungstenite::client(request, visitor.open(address)).unwrap();
+    let subscribe = |_| {
+        let request = "wss://localhost/raw/a".into_client_request().unwrap();
+        tungstenite::client(request, visitor.open(address)).unwrap().0
+    };
+    let mut subscribers: Vec<_> = (0..50).map(subscribe).collect();
     let new = authority.issue();
     let log = running.logged("certificate ");
     assert!(log.contains("for localhost, expires ") && log.contains("SHA-256 "), "{log}");
     assert_eq!(visitor.sees(address), new);
     let publish = "POST /publish/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nConnection: close\r\n\r\n1";
     assert!(exchange(running.at(), publish.as_bytes()).starts_with("HTTP/1.1 200"));
-    assert_eq!(subscriber.read().unwrap(), tungstenite::Message::text("1"));
+    for subscriber in &mut subscribers {
+        assert_eq!(subscriber.read().unwrap(), tungstenite::Message::text("1"));
+    }
     assert_eq!(running.metric("tls_certificate_reloads_total{outcome=\"taken\"}"), 1.0);
 }
 
