@@ -411,7 +411,7 @@ mod tests {
         assert!(remarks.iter().all(|(weight, _)| *weight == Weight::Note), "{remarks:?}");
         let text = format!("{remarks:?}");
         for part in [
-            "10105 descriptors of 1048576",
+            "10137 descriptors of 1048576",
             "tape at most 64.0 MiB",
             "232 thousand publications of 100 bytes, 3m 52s at 1000 a second",
             "42.8 MiB (4200 bytes",
@@ -425,7 +425,7 @@ mod tests {
     #[test]
     fn each_limit_of_the_machine_is_held_against_its_setting() {
         let cases: [(Weight, Change, &[&str]); 9] = [
-            (Weight::Error, |_, m| m.descriptors_hard = Some(1024), &["10105", "1024", "LimitNOFILE=10105"]),
+            (Weight::Error, |_, m| m.descriptors_hard = Some(1024), &["10137", "1024", "LimitNOFILE=10137"]),
             (Weight::Warning, |_, m| m.descriptors_system = Some(5000), &["fs.file-max", "5000"]),
             (Weight::Warning, |_, m| m.backlog_max = Some(128), &["--backlog 4096", "128", "net.core.somaxconn=4096"]),
             (Weight::Warning, |_, m| m.send_buffer_max = Some(65_536), &["--sndbuf 131072", "net.core.wmem_max"]),

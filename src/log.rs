@@ -60,10 +60,10 @@ impl Kind {
         match self {
             Kind::Refused(why) => why as usize,
             Kind::Closed(ending) => Refusal::COUNT + ending.index(),
-            Kind::WrongToken => Kind::COUNT - 4,
-            Kind::NotAccepted => Kind::COUNT - 3,
-            Kind::Unwatched => Kind::COUNT - 2,
-            Kind::NoHandshake => Kind::COUNT - 5,
+            Kind::WrongToken => Kind::COUNT - 5,
+            Kind::NotAccepted => Kind::COUNT - 4,
+            Kind::Unwatched => Kind::COUNT - 3,
+            Kind::NoHandshake => Kind::COUNT - 2,
             Kind::Challenge => Kind::COUNT - 1,
         }
     }

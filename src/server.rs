@@ -354,8 +354,13 @@ impl Server {
     /// What is wrong with the settings or with a certificate, or that there are too few descriptors for the connections: nothing has
     /// changed.
     pub fn reload(&mut self, wanted: &Config) -> Result<(), StartError> {
+        let mut wanted = wanted.clone();
+        if self.bell.is_some() {
+            // It listens on sockets that were passed, whatever addresses there are.
+            (wanted.listen, wanted.tls_listen) = (self.config.listen.clone(), self.config.tls_listen.clone());
+        }
         wanted.check()?;
-        let config = self.config.with_live(wanted);
+        let config = self.config.with_live(&wanted);
         config.check()?;
         if config.max_connections > self.config.max_connections {
             reserve_descriptors(&config, self.listeners.len(), self.workers.len())?;

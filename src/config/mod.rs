@@ -623,16 +623,21 @@ macro_rules! live {
         pub const LIVE: &[&str] = &[$(stringify!($field)),*];
 
         impl Config {
-            /// These settings, with those of `wanted` that can change while the server runs.
+            /// These settings, with those of `wanted` that can change while the server runs. Where TLS begins or ends with them, which
+            /// needs a restart, certificates wait for that, too.
             pub fn with_live(&self, wanted: &Config) -> Config {
-                Config { $($field: wanted.$field.clone(),)* ..self.clone() }
+                let config = Config { $($field: wanted.$field.clone(),)* ..self.clone() };
+                if self.tls_listen.is_empty() == wanted.tls_listen.is_empty() {
+                    return config;
+                }
+                Config { tls_cert: self.tls_cert.clone(), tls_key: self.tls_key.clone(), ..config }
             }
         }
     };
 }
 
 live! {
-    allow_origin trusted_proxy proxy_protocol tls_cert tls_key flush_interval turn_sends turn_work lag_limit lag_limit_age
+    allow_origin trusted_proxy proxy_protocol tls_cert tls_key tls_buffers flush_interval turn_sends turn_work lag_limit lag_limit_age
     max_connections max_connections_per_ip max_connects_per_ip max_assembly max_assembly_per_ip max_held max_held_per_ip max_topics_per_ip
     max_values_per_ip max_headers max_subscriptions max_subscriptions_per_ip max_pending max_http_pending min_http_rate
     max_commands max_commands_per_ip max_publications max_publications_per_ip slow_list log_limit
@@ -711,6 +716,23 @@ mod tests {
         assert!(said(|c| c.slow_list = 1001).contains("--slow-list was given as 1001"));
         assert!(said(|c| c.workers = Some(0)).contains("--workers"));
         assert!(said(|c| c.proxy_protocol = true).contains("--trusted-proxy"));
+    }
+
+    #[test]
+    fn certificates_wait_for_the_restart_that_tls_begins_or_ends_with() {
+        let clear = Config::default();
+        let tls = Config {
+            tls_listen: vec!["127.0.0.1:443".parse().unwrap()],
+            tls_cert: vec!["a".into()],
+            tls_key: vec!["b".into()],
+            ..Config::default()
+        };
+        let other = Config { tls_cert: vec!["c".into()], ..tls.clone() };
+        for (now, wanted, shown) in [(&clear, &tls, None), (&tls, &clear, Some("a")), (&tls, &other, Some("c"))] {
+            let config = now.with_live(wanted);
+            config.check().unwrap();
+            assert_eq!(config.tls_cert.first().and_then(|file| file.to_str()), shown);
+        }
     }
 
     #[test]

@@ -214,9 +214,13 @@ fn reload(cli: &mut Cli, server: &mut Server, log: &Log) -> Result<(), String> {
         lines.join("; ").trim_start_matches("error: ").to_owned()
     })?;
     server.reload(&wanted.config).map_err(|error| error.to_string())?;
+    // As `with_live` has it.
+    let tls_waits = cli.config.tls_listen.is_empty() != wanted.config.tls_listen.is_empty();
     cli.config = cli.config.with_live(&wanted.config);
     log.set_level(&wanted.log_level);
-    let is_live = |name: &str| name == "log-level" || LIVE.iter().any(|field| field.replace('_', "-") == name);
+    let waits = |name: &str| tls_waits && matches!(name, "tls-cert" | "tls-key");
+    let is_live =
+        |name: &str| name == "log-level" || !waits(name) && LIVE.iter().any(|field| field.replace('_', "-") == name);
     let mut in_force = cli.settings.clone();
     for (setting, (now, wanted)) in in_force.0.iter_mut().zip(cli.settings.0.iter().zip(&wanted.settings.0)) {
         if is_live(&wanted.name) {

@@ -181,9 +181,9 @@ impl Keys {
             (state.read, state.seen) = (stamps.clone(), stamps);
         }
         let table = read.inspect_err(|_| self.failures.bump())?;
-        table.tell();
         self.table.set(table);
         self.reloads.bump();
+        self.table.get().tell();
         (state.sources, state.told) = (sources, false);
         Ok(())
     }

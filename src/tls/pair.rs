@@ -8,6 +8,7 @@ use std::{
     fmt,
     fs::{self, File},
     io::Read,
+    net::IpAddr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -18,7 +19,7 @@ use rustls::{
     Error, InconsistentKeys, SignatureAlgorithm,
     crypto::aws_lc_rs::{cipher_suite::TLS13_AES_128_GCM_SHA256, default_provider},
     pki_types::{
-        CertificateDer, PrivateKeyDer,
+        CertificateDer, PrivateKeyDer, SubjectPublicKeyInfoDer,
         pem::{self, PemObject},
     },
     sign::CertifiedKey,
@@ -65,7 +66,7 @@ pub(super) struct Pair {
     pub key: Arc<CertifiedKey>,
     /// Whether the key is of RSA, which costs ten times as much as others.
     pub is_rsa: bool,
-    /// The DNS names that it is for, in lower case, `*.` in front where it is for all below.
+    /// The names that it is for, in lower case, `*.` in front where it is for all below; and addresses, which nobody asks for by name.
     pub names: Vec<String>,
     /// When it or another of the chain expires, in seconds since the Unix epoch.
     pub expires: u64,
@@ -115,7 +116,7 @@ pub(super) fn read_as(cert: Origin<'_>, key: Origin<'_>, now: u64) -> Result<Pai
     match certified.keys_match() {
         Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
         Err(Error::InconsistentKeys(_)) => {
-            return Err(key.error(format!("it is not the key of the certificate in {}", cert.file.display())));
+            return Err(mismatch(cert, key, &certified));
         }
         Err(error) => return Err(cert.error(format!("its certificate can't be used: {error}"))),
     }
@@ -133,6 +134,24 @@ pub(super) fn read_as(cert: Origin<'_>, key: Origin<'_>, now: u64) -> Result<Pai
         file: cert.file.to_owned(),
         warnings: warning.into_iter().chain(unnamed).collect(),
     })
+}
+
+/// That a key isn't that of a certificate; or that it is, and of another one than the first of its file.
+fn mismatch(cert: Origin<'_>, key: Origin<'_>, certified: &CertifiedKey) -> KeysError {
+    let file = cert.file.display();
+    let public = certified.key.public_key().unwrap_or(SubjectPublicKeyInfoDer::from(&[][..]));
+    let is_its = |der: &CertificateDer<'_>| {
+        X509Certificate::from_der(der).is_ok_and(|(_, other)| other.public_key().raw == public.as_ref())
+    };
+    match certified.cert.iter().position(is_its) {
+        None => key.error(format!("it is not the key of the certificate in {file}")),
+        Some(index) => cert.error(format!(
+            "the key in {} is that of its {} certificate: expected the server's own first, then each followed by the one that \
+             signed it",
+            key.file.display(),
+            nth(index)
+        )),
+    }
 }
 
 /// Whether there is a certificate, and it has expired.
@@ -176,9 +195,12 @@ fn read_key(from: Origin<'_>) -> Result<(PrivateKeyDer<'static>, Option<String>)
         })
     })?;
     let mode = fs::metadata(from.file).map_or(0, |found| found.permissions().mode() & 0o777);
-    let warning = (mode & 0o007 != 0).then(|| {
+    let warning = (mode & 0o006 != 0).then(|| {
         let file = from.file.display();
-        format!("{} {file}: everybody on this machine can read the key (mode {mode:04o}): chmod o= {file}", from.flag)
+        format!(
+            "{} {file}: everybody on this machine can read or change the key (mode {mode:04o}): chmod o= {file}",
+            from.flag
+        )
     });
     Ok((key, warning))
 }
@@ -261,18 +283,24 @@ fn nth(index: usize) -> String {
     }
 }
 
-/// The DNS names that a certificate is for, in lower case.
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    let four = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+    four.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from)).ok()
+}
+
+/// The names and addresses that a certificate is for, in lower case.
 fn names(certificate: &X509Certificate<'_>) -> Vec<String> {
     let extensions = certificate.extensions().iter();
     let names = extensions.filter_map(|extension| match extension.parsed_extension() {
         ParsedExtension::SubjectAlternativeName(names) => Some(&names.general_names),
         _ => None,
     });
-    let dns = names.flatten().filter_map(|name| match name {
+    let names = names.flatten().filter_map(|name| match name {
         GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
+        GeneralName::IPAddress(bytes) => address(bytes).map(|address| address.to_string()),
         _ => None,
     });
-    dns.collect()
+    names.collect()
 }
 
 /// SHA-256 as people compare it: `AB:CD:…`.

@@ -60,6 +60,13 @@ fn passed_sockets_are_told_apart_by_their_names() {
         stream.read_to_string(&mut answer).unwrap();
         assert!(answer.ends_with("ok\n"), "{names}: {answer}");
     }
+    // Made above; read again where these sockets are in the place of any address.
+    let [cert, key] = ["certificate.pem", "key.pem"].map(|name| format!("{own}/{name}"));
+    let mut command = with_sockets([&sockets[0], &sockets[1]], "clear:tls", &["--tls-cert", &cert, "--tls-key", &key]);
+    let mut running = Running::spawn(&mut command);
+    running.signal(Signal::HUP);
+    running.logged("reloaded");
+    drop(running);
     for (names, said) in [
         ("clear:https", "socket 1 is named \"https\", and not clear or tls (LISTEN_FDNAMES)"),
         ("tls", "2 sockets have 1 names (LISTEN_FDNAMES)"),

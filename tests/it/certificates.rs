@@ -22,6 +22,7 @@ use tungstenite::client::IntoClientRequest;
 use crate::{
     client::{exchange, tcp},
     process::{Running, run},
+    reload::File,
 };
 
 /// Somebody who trusts one certificate, and whatever it has signed.
@@ -115,15 +116,20 @@ fn a_certificate_is_replaced_and_nobody_who_is_connected_notices() {
     let (mut running, address) = authority.start(&[]);
     let visitor = authority.visitor();
     assert_eq!(visitor.sees(address), old);
-    let request = "wss://localhost/raw/a".into_client_request().unwrap();
-    let (mut subscriber, _) = tungstenite::client(request, visitor.open(address)).unwrap();
+    let subscribe = |_| {
+        let request = "wss://localhost/raw/a".into_client_request().unwrap();
+        tungstenite::client(request, visitor.open(address)).unwrap().0
+    };
+    let mut subscribers: Vec<_> = (0..50).map(subscribe).collect();
     let new = authority.issue();
     let log = running.logged("certificate ");
     assert!(log.contains("for localhost, expires ") && log.contains("SHA-256 "), "{log}");
     assert_eq!(visitor.sees(address), new);
     let publish = "POST /publish/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nConnection: close\r\n\r\n1";
     assert!(exchange(running.at(), publish.as_bytes()).starts_with("HTTP/1.1 200"));
-    assert_eq!(subscriber.read().unwrap(), tungstenite::Message::text("1"));
+    for subscriber in &mut subscribers {
+        assert_eq!(subscriber.read().unwrap(), tungstenite::Message::text("1"));
+    }
     assert_eq!(running.metric("tls_certificate_reloads_total{outcome=\"taken\"}"), 1.0);
 }
 
@@ -142,6 +148,23 @@ fn sighup_reads_certificates_again_without_a_settings_file_and_keeps_the_old_one
     running.signal(Signal::HUP);
     running.logged("reloaded");
     assert_eq!(visitor.sees(address), new);
+}
+
+#[test]
+fn tls_that_is_added_to_the_settings_file_waits_for_a_restart_and_holds_nothing_else_up() {
+    let authority = Authority::new();
+    authority.issue();
+    let file = File::new("heartbeat = '20s'\n");
+    let mut running = Running::start(&["--config", file.path()]);
+    let [cert, key] = ["cert", "key"].map(|name| authority.path(name).display().to_string());
+    file.write(&format!("heartbeat = '30s'\ntls-listen = '127.0.0.1:0'\ntls-cert = '{cert}'\ntls-key = '{key}'\n"));
+    running.signal(Signal::HUP);
+    let log = running.logged("reloaded");
+    let line = |name: &str| log.lines().find(|line| line.contains(&format!("\"{name}\""))).unwrap_or_default();
+    assert!(line("heartbeat").contains("changed"), "{log}");
+    for name in ["tls-listen", "tls-cert", "tls-key"] {
+        assert!(line(name).contains("needs a restart"), "{name}: {log}");
+    }
 }
 
 #[test]
