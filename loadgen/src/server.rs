@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeSet, HashMap},
     fs,
     io::{Read, Write},
-    net::TcpStream,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -17,13 +16,18 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{machine::CoreWork, target::Url};
+use crate::{
+    dial::Stream,
+    machine::CoreWork,
+    target::Url,
+    tls::{self, Peer},
+};
 
 /// A process under observation.
 pub struct Server {
     pid: u32,
     /// Where it tells its own counters, and what they were at first and last.
-    metrics: Option<Url>,
+    metrics: Option<(Url, Option<Peer>)>,
     counters: Option<(Counters, Counters)>,
     threads: Threads,
     first: Option<(Sample, Threads)>,
@@ -95,11 +99,11 @@ pub struct ServerFigures {
 
 impl Server {
     /// Observes a process, and what it tells at `metrics`; refused where there is none of that number, or it doesn't.
-    pub fn observe(pid: u32, metrics: Option<&str>) -> Result<Self> {
+    pub fn observe(pid: u32, metrics: Option<&str>, tls: &tls::Settings) -> Result<Self> {
         let mut threads = Threads::new();
         let latest = Sample::take(pid, crate::clock::now(), &mut threads);
         ensure!(latest.resident > 0, "--server-pid {pid}: no such process can be seen here");
-        let metrics = metrics.map(counters_at).transpose()?;
+        let metrics = metrics.map(|text| counters_at(text, tls)).transpose()?;
         Ok(Self {
             pid,
             metrics,
@@ -135,7 +139,8 @@ impl Server {
     }
 
     fn count(&self) -> Option<Counters> {
-        Counters::read(self.metrics.as_ref()?).ok()
+        let (url, peer) = self.metrics.as_ref()?;
+        Counters::read(url, peer.as_ref()).ok()
     }
 
     /// Looks again.
@@ -214,18 +219,16 @@ pub fn cores_of(thread: Option<Pid>) -> Vec<usize> {
 }
 
 /// Where the counters are, if they are there.
-fn counters_at(text: &str) -> Result<Url> {
+fn counters_at(text: &str, tls: &tls::Settings) -> Result<(Url, Option<Peer>)> {
     let url = Url::parse_http(text).context("--server-metrics")?;
-    Counters::read(&url).with_context(|| format!("--server-metrics {text}"))?;
-    Ok(url)
+    let [peer] = Peer::of(tls, [Some(&url)])?;
+    Counters::read(&url, peer.as_ref()).with_context(|| format!("--server-metrics {text}"))?;
+    Ok((url, peer))
 }
 
 impl Counters {
-    fn read(url: &Url) -> Result<Counters> {
-        let patience = Some(Duration::from_secs(2));
-        let mut stream = TcpStream::connect(url.address()?)?;
-        stream.set_read_timeout(patience)?;
-        stream.set_write_timeout(patience)?;
+    fn read(url: &Url, peer: Option<&Peer>) -> Result<Counters> {
+        let mut stream = Stream::connect(url.address()?, peer, Duration::from_secs(2))?;
         // In one piece: a server may answer, and hang up, after the first that it gets.
         let request = format!("GET {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", url.path, url.host);
         stream.write_all(request.as_bytes())?;
@@ -297,7 +300,7 @@ mod tests {
 
     #[test]
     fn work_and_memory_of_a_process_are_seen() {
-        let mut server = Server::observe(std::process::id(), None).unwrap();
+        let mut server = Server::observe(std::process::id(), None, &tls::Settings::default()).unwrap();
         server.begin(clock::now());
         let begin = clock::thread_cpu();
         while clock::thread_cpu() < begin + 30_000_000 {
@@ -343,7 +346,7 @@ mod tests {
 
     #[test]
     fn a_process_that_is_not_there_is_refused() {
-        assert!(Server::observe(u32::MAX >> 1, None).is_err());
+        assert!(Server::observe(u32::MAX >> 1, None, &tls::Settings::default()).is_err());
     }
 
     #[test]
