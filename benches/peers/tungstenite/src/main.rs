@@ -2,6 +2,10 @@
 //!
 //! `/sub/TOPIC` subscribes, what is sent on `/pub/TOPIC` is published. Usage: `peer-tungstenite PORT`. Received messages
 //! that are already there go out with one flush, as a careful author would do it.
+//!
+//! One core is given, so tokio's scheduler of one thread is taken, which its documentation has for that ("Multi-threaded and current-thread runtimes").
+//! Reading buffers are 4 KiB, as tungstenite's documentation advises for many connections that say little (`WebSocketConfig::read_buffer_size`);
+//! those for writing stay at 128 KiB, which are only taken where there is so much to write.
 
 use std::{
     collections::HashMap,
@@ -14,10 +18,11 @@ use tokio::{
     sync::broadcast::{self, error::RecvError},
 };
 use tokio_tungstenite::{
-    accept_hdr_async,
+    accept_hdr_async_with_config,
     tungstenite::{
         Message,
         handshake::server::{Request, Response},
+        protocol::WebSocketConfig,
     },
 };
 
@@ -26,7 +31,7 @@ type Topics = Arc<Mutex<HashMap<String, broadcast::Sender<Message>>>>;
 /// Publications that a slow subscriber may be behind.
 const CAPACITY: usize = 65_536;
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 1)]
+#[tokio::main(flavor = "current_thread")]
 async fn main() {
     let port = std::env::args().nth(1).and_then(|port| port.parse().ok()).expect("usage: peer-tungstenite PORT");
     let socket = TcpSocket::new_v4().expect("a socket");
@@ -49,7 +54,8 @@ async fn client(stream: TcpStream, topics: Topics) {
         path = request.uri().path().to_owned();
         Ok(response)
     };
-    let Ok(mut socket) = accept_hdr_async(stream, note).await else { return };
+    let config = WebSocketConfig::default().read_buffer_size(4096);
+    let Ok(mut socket) = accept_hdr_async_with_config(stream, note, Some(config)).await else { return };
     let mut parts = path.split('/').skip(1);
     let (role, topic) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let channel =
