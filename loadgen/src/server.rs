@@ -1,4 +1,5 @@
-//! The server's side of a run, as far as the system shows it: processor time, memory, cores.
+//! The server's side of a run, as far as the system shows it: processor time, memory, cores. Of the process that is named and all that it has started: a
+//! server with processes for its workers, or with a proxy before it, is all of them.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -67,7 +68,7 @@ struct Counters {
 /// What the server used during the measured part.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ServerFigures {
-    /// The observed process.
+    /// The observed process, with those that it has started.
     pub pid: u32,
     /// Processor time, all threads together.
     pub cpu_ns: u64,
@@ -179,7 +180,8 @@ impl Server {
 
     /// Cores that any of its threads may run on.
     pub fn cores(&self) -> BTreeSet<usize> {
-        tasks(self.pid).filter_map(|task| Pid::from_raw(task as i32)).flat_map(|task| cores_of(Some(task))).collect()
+        let tasks = family(self.pid).into_iter().flat_map(tasks);
+        tasks.filter_map(|task| Pid::from_raw(task as i32)).flat_map(|task| cores_of(Some(task))).collect()
     }
 }
 
@@ -254,13 +256,16 @@ impl Counters {
 
 impl Sample {
     fn take(pid: u32, at: u64, threads: &mut Threads) -> Self {
-        let process = PathBuf::from(format!("/proc/{pid}"));
-        let pages = fs::read_to_string(process.join("statm")).unwrap_or_default();
-        let resident = pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
-        for task in tasks(pid) {
-            // One that ends between the listing and here is one that has ended.
-            if let Some(work) = Work::of(&process.join(format!("task/{task}"))) {
-                threads.insert(task, work);
+        let mut resident = 0;
+        for pid in family(pid) {
+            let process = PathBuf::from(format!("/proc/{pid}"));
+            let pages = fs::read_to_string(process.join("statm")).unwrap_or_default();
+            resident += pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
+            for task in tasks(pid) {
+                // One that ends between the listing and here is one that has ended.
+                if let Some(work) = Work::of(&process.join(format!("task/{task}"))) {
+                    threads.insert(task, work);
+                }
             }
         }
         let cpu_ns = threads.values().map(|work| work.cpu_ns).sum();
@@ -288,6 +293,25 @@ impl Work {
     }
 }
 
+/// Processes that are looked at, at most.
+const FAMILY_MAX: usize = 256;
+
+/// A process and all that it has started, and these in turn; it alone where the kernel doesn't tell.
+fn family(pid: u32) -> Vec<u32> {
+    let mut all = vec![pid];
+    let mut at = 0;
+    while at < all.len() && all.len() < FAMILY_MAX {
+        let children = |task| fs::read_to_string(format!("/proc/{}/task/{task}/children", all[at]));
+        let found: Vec<u32> = tasks(all[at])
+            .filter_map(|task| children(task).ok())
+            .flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>())
+            .collect();
+        all.extend(found);
+        at += 1;
+    }
+    all
+}
+
 fn tasks(pid: u32) -> impl Iterator<Item = u32> {
     let listing = fs::read_dir(format!("/proc/{pid}/task"));
     listing.into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
@@ -295,6 +319,8 @@ fn tasks(pid: u32) -> impl Iterator<Item = u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::{Command, Stdio};
+
     use super::*;
     use crate::clock;
 
@@ -310,6 +336,25 @@ mod tests {
         let figures = server.figures(1000);
         assert!(figures.cpu_ns >= 10_000_000, "{figures:?}");
         assert!(figures.resident_max > 0 && !figures.cores.is_empty(), "{figures:?}");
+    }
+
+    #[test]
+    fn what_a_process_has_started_is_seen_with_it() {
+        let script = "sh -c 'echo up; while :; do :; done' & wait";
+        let mut child = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut up = [0; 3];
+        child.stdout.as_mut().unwrap().read_exact(&mut up).unwrap();
+        let mut server = Server::observe(child.id(), None, &tls::Settings::default()).unwrap();
+        server.begin(clock::now());
+        let family = family(child.id());
+        while server.figures(1).cpu_ns < 10_000_000 {
+            server.sample(clock::now());
+        }
+        for pid in family.iter().skip(1).filter_map(|pid| Pid::from_raw(*pid as i32)) {
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        }
+        child.wait().unwrap();
+        assert!(family.len() == 2, "{family:?}");
     }
 
     #[test]

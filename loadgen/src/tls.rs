@@ -4,8 +4,9 @@
 //! reads is the beginning of a record whose rest has not come, and nothing else; a receiving thread reads ciphertext into one buffer for all of its
 //! connections, as it does without TLS.
 //!
-//! What TLS costs here is the generator's, not the server's, so it is measured: each thread adds up what it spent ([`work`]). That is time on the
-//! clock around each step, which counts what else ran meanwhile where the thread had no core of its own.
+//! What TLS costs here is the generator's, not the server's, so it is measured: each thread adds up what it spent ([`work`]). Handshakes are timed by
+//! the thread's own processor time, whose reading is a system call; records, which take less than that, by the clock, which counts what else ran
+//! meanwhile where the thread had no core of its own.
 //!
 //! With [`Settings::resume`] each connection has a ticket box of its own, so that a subscriber that comes back resumes its own session, and one that
 //! comes for the first time never somebody else's.
@@ -66,6 +67,7 @@ pub struct Session {
     /// The beginning of a record.
     held: Vec<u8>,
     is_open: bool,
+    has_failed: bool,
 }
 
 /// What taking records in came to.
@@ -115,11 +117,11 @@ pub fn work() -> Work {
     WORK.get()
 }
 
-/// Adds to it what `step` takes.
-fn worked<T>(step: impl FnOnce(&mut Work) -> T) -> T {
-    let (begin, mut work) = (clock::now(), WORK.get());
+/// Adds to it what `step` takes, by a clock.
+fn worked<T>(clock: fn() -> u64, step: impl FnOnce(&mut Work) -> T) -> T {
+    let (begin, mut work) = (clock(), WORK.get());
     let done = step(&mut work);
-    work.ns += clock::now() - begin;
+    work.ns += clock() - begin;
     WORK.set(work);
     done
 }
@@ -174,7 +176,7 @@ impl Peer {
 
     /// A new session, which resumes the one that `ticket` is of.
     pub fn session(&self, ticket: Option<&Arc<Ticket>>) -> Result<Session> {
-        worked(|_| {
+        worked(clock::thread_cpu, |_| {
             let config = match ticket {
                 None => Arc::clone(&self.config),
                 Some(ticket) => {
@@ -184,7 +186,7 @@ impl Peer {
                 }
             };
             let conn = UnbufferedClientConnection::new(config, self.name.clone()).context("beginning TLS")?;
-            Ok(Session { conn, held: Vec::new(), is_open: false })
+            Ok(Session { conn, held: Vec::new(), is_open: false, has_failed: false })
         })
     }
 }
@@ -210,7 +212,8 @@ impl Session {
         mut plain: impl FnMut(&[u8]) -> io::Result<()>,
         out: &mut Vec<u8>,
     ) -> io::Result<Taken> {
-        worked(|work| {
+        self.check()?;
+        let taken = worked(if self.is_open { clock::now } else { clock::thread_cpu }, |work| {
             let (mut at, mut taken) = (0, Taken::Open);
             loop {
                 let UnbufferedStatus { discard, state } = self.conn.process_tls_records(&mut records[at..]);
@@ -250,14 +253,16 @@ impl Session {
                     }
                     Next::Wait => break,
                     Next::Broken(error) => {
-                        self.alert(out);
+                        self.alert(&mut records[at..], out);
                         return Err(error);
                     }
                 }
             }
             self.hold(&records[at..])?;
             Ok(taken)
-        })
+        });
+        self.has_failed |= taken.is_err();
+        taken
     }
 
     fn opened(&mut self, work: &mut Work) {
@@ -269,11 +274,18 @@ impl Session {
         }
     }
 
-    /// What is queued when something was wrong.
-    fn alert(&mut self, out: &mut Vec<u8>) {
-        while let Ok(ConnectionState::EncodeTlsData(mut data)) = self.conn.process_tls_records(&mut []).state {
+    /// What is queued when something was wrong; nothing comes after it. rustls remembers where in `records` a message is that it has not taken yet, and
+    /// panics where it finds others; and also where it comes upon the same mistake once more.
+    fn alert(&mut self, records: &mut [u8], out: &mut Vec<u8>) {
+        while self.conn.wants_write()
+            && let Ok(ConnectionState::EncodeTlsData(mut data)) = self.conn.process_tls_records(records).state
+        {
             encode(&mut data, out);
         }
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.has_failed { Err(io::Error::new(io::ErrorKind::NotConnected, "TLS has failed")) } else { Ok(()) }
     }
 
     fn hold(&mut self, rest: &[u8]) -> io::Result<()> {
@@ -290,7 +302,8 @@ impl Session {
     /// # Errors
     /// The handshake isn't done, or the session has ended.
     pub fn encrypt(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
-        worked(|_| {
+        self.check()?;
+        worked(clock::now, |_| {
             loop {
                 let discard = {
                     let UnbufferedStatus { discard, state } = self.conn.process_tls_records(&mut self.held);

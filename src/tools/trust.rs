@@ -63,7 +63,7 @@ fn of_the_system() -> Result<RootCertStore, String> {
 pub fn explain(error: &Error) -> String {
     const TRUST: &str = "give its CA, or the certificate itself where it is self-signed, with --tls-ca FILE, or don't look with --insecure";
     match error {
-        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             format!("its certificate is signed by nobody who is trusted here: {TRUST}")
         }
         Error::InvalidCertificate(CertificateError::NotValidForNameContext { expected, presented }) => {

@@ -35,7 +35,7 @@ pub enum Payload {
 /// What all scenarios can be told.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// The server, like ws://127.0.0.1:9001, or wss:// for TLS; {topic} in the path gives each connection its topic, {topics} all of its topics
+    /// The server, like ws://127.0.0.1:9001 or wss://…; {topic} in the path is each connection's topic, {topics} all of its topics
     pub url: String,
 
     // ---- Load ------------------------------------------------------------------------------------------------------
@@ -109,9 +109,9 @@ pub struct Options {
     /// How the server is spoken to: stentor, raw or generic
     #[arg(long, value_enum, default_value = "stentor", hide_possible_values = true, help_heading = "Protocol")]
     pub protocol: Protocol,
-    /// Where publishers connect; http:// and https:// are by POST [default: the same]
+    /// Where publishers connect; http:// is by POST [default: the same]
     ///
-    /// By HTTP, each publication is a POST of its payload, or of --publish-template, to the address, in which {topic} is its topic. A connection is
+    /// By HTTP or HTTPS, each publication is a POST of its payload, or of --publish-template, to the address, in which {topic} is its topic. A connection is
     /// kept, and waits for each answer before it asks again: --publishers gives more of them.
     #[arg(long, value_name = "URL", help_heading = "Protocol")]
     pub publish_url: Option<String>,
@@ -213,6 +213,8 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Machine")]
     pub processes: usize,
     /// The server's process: shows its CPU per delivery and its memory
+    ///
+    /// With those of all processes that it has started: workers, or a shell's children.
     #[arg(long, value_name = "PID", help_heading = "Machine")]
     pub server_pid: Option<u32>,
     /// Where it tells its own counters, like http://127.0.0.1:9001/metrics: shows its sends per delivery
