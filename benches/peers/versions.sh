@@ -12,6 +12,7 @@ declare -A version=(
   [centrifugo]=6.9.1                 # Go module proxy: github.com/centrifugal/centrifugo/v6
   [sockudo]=5.2.0                    # crates.io
   [nginx]=1.22.1-9+deb12u11          # Debian 12
+  [haproxy]=2.6.12-1+deb12u4         # Debian 12
   [nchan]=1:1.3.6+dfsg-2             # Debian 12: libnginx-mod-nchan
   [mosquitto]=2.0.11-1.2+deb12u2     # Debian 12
 )
@@ -29,7 +30,8 @@ program_of() {
     nats) echo "$(home nats)/nats-server" ;;
     centrifugo) echo "$(home centrifugo)/centrifugo" ;;
     sockudo) echo "$(home sockudo)/bin/sockudo" ;;
-    nchan) echo "$(home nchan)/usr/sbin/nginx" ;;
+    nchan | nginx) echo "$(home nchan)/usr/sbin/nginx" ;;
+    haproxy) echo "$(home haproxy)/usr/sbin/haproxy" ;;
     mosquitto) echo "$(home mosquitto)/usr/sbin/mosquitto" ;;
   esac
 }
