@@ -475,8 +475,13 @@ mod tests {
             panic!("it is a task")
         };
         assert_eq!((options.url.to_string().as_str(), options.once), ("http://localhost:80", true));
+        let Some(Task::Top(options)) = task(&["top", "https://localhost", "--tls-ca", "x"]) else {
+            panic!("it is a task")
+        };
+        assert_eq!(options.url.to_string(), "https://localhost:443");
         for (args, words) in [
-            (&["top", "https://a"][..], "https is not spoken here"),
+            (&["top", "wss://a"][..], "expected an address"),
+            (&["top", "--insecure", "--tls-ca", "x"], "cannot be used with"),
             (&["top", "--interval", "0"], "250ms to 1h"),
             (&["top", "--sort", "speed"], "conn, address"),
             (&["top", "--demo"], "--demo"),
