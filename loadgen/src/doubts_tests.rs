@@ -34,6 +34,7 @@ fn fine() -> Run {
         spread_unknown: 0,
         joins: Distribution::default(),
         rejoins: Distribution::default(),
+        phases: None,
         checks: Checks::default(),
         server: Some(ServerFigures { cores: vec![0], cores_busy: 0.5, ..ServerFigures::default() }),
         generator: GeneratorFigures {

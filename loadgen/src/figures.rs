@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     clock::Quality,
     machine::{CoreWork, Machine, Nice},
-    meter::{Checks, Handed, Times},
+    meter::{Checks, Handed, Phases, Times},
     search::Found,
     server::ServerFigures,
     spec::Spec,
@@ -105,6 +105,9 @@ pub struct Run {
     pub joins: Distribution,
     /// The same for those who came back, or came late.
     pub rejoins: Distribution,
+    /// What setting connections up took, step by step; none in results of versions that didn't look.
+    #[serde(default)]
+    pub phases: Option<PhaseFigures>,
     /// What was verified, and what was found.
     pub checks: Checks,
     /// The server's side.
@@ -184,6 +187,48 @@ pub struct GeneratorFigures {
     /// What was done on the cores that it is pinned to, by whomever; none where it is pinned to none.
     #[serde(default)]
     pub work: Option<CoreWork>,
+    /// The most that a receiving thread was busy while it set connections up whose time is measured.
+    #[serde(default)]
+    pub connecting_busy: f64,
+    /// What TLS took of it; none where nothing was spoken with it.
+    #[serde(default)]
+    pub tls: Option<TlsFigures>,
+}
+
+/// What TLS took of the generator's own time: that is none of the server's.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct TlsFigures {
+    /// Share of the receiving threads' processor time.
+    pub receivers: f64,
+    /// Share of the publishing thread's.
+    pub publisher: f64,
+    /// Time for each delivery, handshakes included; 0 where there was none.
+    pub ns_per_delivery: f64,
+    /// Records for each read that brought something.
+    pub records_per_read: f64,
+    /// Handshakes that were made anew, of subscribers.
+    pub full: u64,
+    /// Those that resumed a session.
+    pub resumed: u64,
+}
+
+/// What the steps of setting connections up took: TCP from the planned moment, TLS, the WebSocket's upgrade.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PhaseFigures {
+    /// Of those who came for the first time.
+    pub first: [Distribution; 3],
+    /// Of those who came back, or came late.
+    pub again: [Distribution; 3],
+}
+
+impl PhaseFigures {
+    /// The figures of what was timed.
+    pub fn of(phases: &Phases) -> Self {
+        Self {
+            first: phases.first.each_ref().map(Distribution::of),
+            again: phases.again.each_ref().map(Distribution::of),
+        }
+    }
 }
 
 impl GeneratorFigures {

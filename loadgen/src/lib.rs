@@ -37,5 +37,8 @@ pub mod spec;
 pub mod stamp;
 pub mod target;
 pub mod thresholds;
+pub mod tls;
+#[path = "../../src/tools/trust.rs"]
+mod trust;
 pub mod units;
 pub mod watch;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::Receipt;
+use crate::{connection::Connection, ledger::Receipt, tls::Work};
 
 /// Times in nanoseconds, up to an hour, in three significant figures.
 pub type Times = Histogram<u64>;
@@ -93,6 +93,41 @@ pub fn add(sum: &mut Times, other: &Times) {
     }
 }
 
+/// A step of setting a connection up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// From the planned moment of connecting to TCP's being up.
+    Tcp,
+    /// The handshake of TLS.
+    Tls,
+    /// The handshake of the WebSocket.
+    Upgrade,
+}
+
+/// What the steps took, in their order.
+#[derive(Clone, Debug)]
+pub struct Phases {
+    /// Of those who came for the first time.
+    pub first: [Times; 3],
+    /// Of those who came back, or came late.
+    pub again: [Times; 3],
+}
+
+impl Default for Phases {
+    fn default() -> Self {
+        let three = || [times(), times(), times()];
+        Self { first: three(), again: three() }
+    }
+}
+
+impl Phases {
+    /// Adds another's.
+    pub fn add(&mut self, other: &Self) {
+        let sums = self.first.iter_mut().chain(&mut self.again);
+        sums.zip(other.first.iter().chain(&other.again)).for_each(|(sum, times)| add(sum, times));
+    }
+}
+
 /// What a thread measured between two moments.
 #[derive(Clone, Debug)]
 pub struct Interval {
@@ -112,7 +147,11 @@ pub struct Interval {
     pub joins: Times,
     /// The same for those who came back.
     pub rejoins: Times,
-    /// Bytes read.
+    /// What setting connections up took, step by step; none where none was set up.
+    pub phases: Option<Box<Phases>>,
+    /// What the thread spent on TLS.
+    pub tls: Work,
+    /// Bytes read; with TLS, what they said.
     pub wire_bytes: u64,
     /// Reads that brought something.
     pub reads: u64,
@@ -140,6 +179,8 @@ impl Interval {
             spread: times(),
             joins: times(),
             rejoins: times(),
+            phases: None,
+            tls: Work::default(),
             wire_bytes: 0,
             reads: 0,
             backlog_bytes: 0,
@@ -158,6 +199,10 @@ impl Interval {
         add(&mut self.spread, &other.spread);
         add(&mut self.joins, &other.joins);
         add(&mut self.rejoins, &other.rejoins);
+        if let Some(phases) = &other.phases {
+            self.phases.get_or_insert_default().add(phases);
+        }
+        self.tls.add(other.tls);
         self.begin = self.begin.min(other.begin);
         self.end = self.end.max(other.end);
         self.cpu_ns += other.cpu_ns;
@@ -168,6 +213,14 @@ impl Interval {
         self.reached += other.reached;
         self.segments = sum(self.segments, other.segments);
         self.last_delivery = self.last_delivery.max(other.last_delivery);
+    }
+
+    /// A connection that is being set up has done another step.
+    pub fn reached(&mut self, conn: &mut Connection, phase: Phase, now: u64) {
+        let took = now.saturating_sub(std::mem::replace(&mut conn.reached, now));
+        let phases = self.phases.get_or_insert_default();
+        let times = if conn.returned { &mut phases.again } else { &mut phases.first };
+        times[phase as usize].saturating_record(took);
     }
 
     /// Deliveries of all classes.

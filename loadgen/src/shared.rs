@@ -11,6 +11,7 @@ use crate::{
     schedule::Plan,
     spec::{Disturbance, Pace, Scenario, Spec},
     target::Sources,
+    tls::Peer,
 };
 
 /// Read by all threads of a run.
@@ -21,6 +22,8 @@ pub struct Shared {
     pub dialect: Dialect,
     /// Where subscribers connect.
     pub target: SocketAddr,
+    /// What they are to speak to it with; none where that is in clear.
+    pub peer: Option<Peer>,
     /// From where.
     pub sources: Sources,
     /// Which publications are measured, and as what.
@@ -51,15 +54,17 @@ impl Shared {
     }
 
     /// Which connections a thread has, as numbers over all parts.
-    pub fn connections_of(spec: &Spec, thread: usize) -> impl Iterator<Item = usize> + use<> {
+    pub fn connections_of(spec: &Spec, thread: usize) -> Vec<usize> {
         let (first, count) = spec.share_of_subs();
-        (first..first + count).skip(thread).step_by(spec.threads)
+        let (apart, among): (Vec<usize>, Vec<usize>) =
+            (first..first + count).partition(|&nth| spec.apart && spec.disturbs(nth));
+        if thread == spec.threads { apart } else { among.into_iter().skip(thread).step_by(spec.threads).collect() }
     }
 
     /// Counts, by topic, the threads that have measured subscribers of it.
     pub fn listeners_of(spec: &Spec) -> Vec<u32> {
         let mut threads = vec![0; spec.topics];
-        for thread in 0..spec.threads {
+        for thread in 0..spec.receivers() {
             for (topic, fan) in Self::fan_of(spec, thread).into_iter().enumerate() {
                 threads[topic] += u32::from(fan > 0);
             }
@@ -70,7 +75,7 @@ impl Shared {
     /// Counts, by topic, the measured subscribers of all threads.
     pub fn fans_of(spec: &Spec) -> Vec<u32> {
         let mut fans = vec![0; spec.topics];
-        for fan in (0..spec.threads).map(|thread| Self::fan_of(spec, thread)) {
+        for fan in (0..spec.receivers()).map(|thread| Self::fan_of(spec, thread)) {
             fans.iter_mut().zip(fan).for_each(|(sum, fan)| *sum += fan);
         }
         fans
@@ -79,7 +84,7 @@ impl Shared {
     /// Counts, by topic, the measured subscribers of one thread.
     pub fn fan_of(spec: &Spec, thread: usize) -> Vec<u32> {
         let mut fan = vec![0; spec.topics];
-        for nth in Self::connections_of(spec, thread).filter(|&nth| !spec.disturbs(nth)) {
+        for nth in Self::connections_of(spec, thread).into_iter().filter(|&nth| !spec.disturbs(nth)) {
             for topic in 0..spec.topics_per_sub {
                 fan[(spec.first_topic(nth) + topic) % spec.topics] += 1;
             }
@@ -232,6 +237,23 @@ mod tests {
         classes.start(1);
         let at = |ms: u64| classes.of(1_000, classes.measured_at() + ms * 1_000_000);
         assert_eq!((at(0), at(899), at(900), at(999), at(1000)), (Some(0), Some(0), Some(1), Some(1), Some(0)));
+    }
+
+    #[test]
+    fn the_disturbed_have_the_last_thread_to_themselves_where_they_are_apart() {
+        let spec = Spec {
+            subs: 20,
+            threads: 2,
+            apart: true,
+            disturbance: Disturbance::Storm { share: Share(0.3) },
+            ..sample()
+        };
+        let of: Vec<Vec<usize>> = (0..spec.receivers()).map(|thread| Shared::connections_of(&spec, thread)).collect();
+        assert_eq!(of.iter().map(Vec::len).collect::<Vec<_>>(), [7, 7, 6]);
+        assert!(of[2].iter().all(|&nth| spec.disturbs(nth)));
+        let mut all = of.concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..20).collect::<Vec<_>>());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::verdict;
 use crate::{
-    figures::{ClassFigures, Distribution, Report, Run},
+    figures::{ClassFigures, Distribution, PhaseFigures, Report, Run},
     samples::{self, QUANTILES, TooFew},
     spec::{Arrivals, Pace, Scenario, Spec},
     thresholds::Outcome,
@@ -162,7 +162,9 @@ fn latencies(spec: &Spec, run: &Run) -> String {
         each("first to last subscriber", &run.spread);
     }
     each("connecting", &run.joins);
+    phases(run, |phases| &phases.first).for_each(|(label, times)| each(label, times));
     each(if spec.scenario == Scenario::Join { "connecting under load" } else { "coming back" }, &run.rejoins);
+    phases(run, |phases| &phases.again).for_each(|(label, times)| each(label, times));
     rows.retain(|row| row.times.count > 0);
     let mut out = String::new();
     if !rows.is_empty() {
@@ -197,6 +199,15 @@ fn own_share(run: &Run) -> String {
         ))
     };
     run.classes.iter().filter_map(line).collect()
+}
+
+/// The steps of setting connections up, where TLS is one of them.
+fn phases(
+    run: &Run,
+    of: fn(&PhaseFigures) -> &[Distribution; 3],
+) -> impl Iterator<Item = (&'static str, &Distribution)> {
+    let times = run.phases.as_ref().map(of).filter(|[_, tls, _]| tls.count > 0);
+    times.into_iter().flat_map(|times| ["  of which TCP", "  TLS", "  upgrade"].into_iter().zip(times))
 }
 
 /// What the percentiles that weren't said would have needed.

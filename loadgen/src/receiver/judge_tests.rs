@@ -25,6 +25,7 @@ fn shared_of(spec: Spec) -> Arc<Shared> {
     Arc::new(Shared {
         dialect: Dialect::new("ws://127.0.0.1:1", spec.dialect.clone(), spec.form, vec!["t0".into()]).unwrap(),
         target,
+        peer: None,
         sources: Sources::plan(target, &[], 0, 2).unwrap(),
         classes,
         flights: Flights::new(16).unwrap(),
