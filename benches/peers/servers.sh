@@ -6,13 +6,13 @@
 . benches/peers/versions.sh
 
 # By these names they are asked for. What one needs is in the file that `configuration_of` names, and where its settings come from.
-all=ceiling,stentor-raw,stentor,bun,tungstenite,ws,nats,nchan
+all=bare-loop,stentor-raw,stentor,bun,tungstenite,ws,nats,nchan
 everybody=$all,stentor-raw-2,stentor-2,fastwebsockets,gobwas,centrifugo,sockudo,mosquitto,socketio
 
 # Whether a server can be asked a question: not all have patterns, or several topics on one connection.
 can() {
   case $topics:${1%%:*} in
-    one:* | *:ceiling | *:stentor | *:stentor-2 | *:nats | *:mosquitto) return 0 ;;
+    one:* | *:bare-loop | *:stentor | *:stentor-2 | *:nats | *:mosquitto) return 0 ;;
     t1000:bun | t1000:ws | t1000:gobwas | t1000:centrifugo | t1000:sockudo | t1000:socketio) return 0 ;;
     *) return 1 ;;
   esac
@@ -37,7 +37,7 @@ version_of() {
   local kind=${1%%:*} program
   program=$(program_of "$kind")
   case $kind in
-    ceiling) "$loadgen" --version ;;
+    bare-loop) "$loadgen" --version ;;
     stentor*) "$stentor" --version ;;
     bun) echo "Bun $("$program" --version)" ;;
     ws) echo "$(module_of ws ws), Node $("$program" --version)" ;;
@@ -119,7 +119,7 @@ start() {
     target=("$base/sub/{topics}" --protocol generic --publish-url "$base/pub" --publish-template '{topic} {payload}')
   fi
   case $kind in
-    ceiling) taskset -c "${server_cores%%,*}" "$loadgen" ceiling --listen "127.0.0.1:$port" >"$work/log" 2>&1 & ;;
+    bare-loop) taskset -c "${server_cores%%,*}" "$loadgen" bare-loop --listen "127.0.0.1:$port" >"$work/log" 2>&1 & ;;
     stentor*)
       flags_of "$1"
       case $kind in *-2) start_stentor 2 "${flags[@]}" ;; *) start_stentor 1 "${flags[@]}" ;; esac

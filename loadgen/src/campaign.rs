@@ -98,7 +98,7 @@ pub fn run(
             }
             watcher.begin(&format!("round {} of {}: {} {}", round + 1, options.repeat, target.label, target.url));
             match one(target, options, capture.clone(), watcher.as_mut(), stop) {
-                Ok(run) => report.runs.push(run),
+                Ok(run) => report.runs.push(Run { round: Some(options.round + round as u32), ..run }),
                 Err(error) => return Err(Failure { error, code: exit::COULD_NOT, report: Some(Box::new(report)) }),
             }
         }
@@ -226,6 +226,9 @@ fn one(
     };
     if let Some(name) = options.name.as_ref().filter(|_| target.label == "A") {
         run.name = name.clone();
+    }
+    if target.label == "A" {
+        run.version = options.server_version.clone();
     }
     Ok(run)
 }

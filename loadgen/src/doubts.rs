@@ -7,6 +7,7 @@ use crate::{
     figures::{GeneratorFigures, Run},
     machine::CoreWork,
     server::ServerFigures,
+    target::Url,
     units,
 };
 
@@ -111,6 +112,11 @@ pub fn notes(run: &Run) -> Vec<String> {
     if run.generator.clock.wall_step_ns.abs() > 1_000_000 {
         let step = units::time(run.generator.clock.wall_step_ns as f64);
         notes.push(format!("the wall clock was stepped by {step}; nothing here is measured with it"));
+    }
+    if run.server.is_some() && Url::parse(&run.target).is_ok_and(|url| url.is_loopback()) {
+        notes.push(
+            "over loopback the server's processor time holds the kernel's receiving as well as its sending".into(),
+        );
     }
     notes
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::Quality,
-    machine::{CoreWork, Machine},
+    machine::{CoreWork, Machine, Nice},
     meter::{Checks, Handed, Times},
     search::Found,
     server::ServerFigures,
@@ -57,6 +57,9 @@ pub struct Run {
     pub label: String,
     /// What the server is called in tables.
     pub name: String,
+    /// The server's version, as --server-version said it.
+    #[serde(default)]
+    pub version: Option<String>,
     /// What makes it doubtful, first of all.
     pub doubts: Vec<String>,
     /// What makes it a failure.
@@ -72,6 +75,9 @@ pub struct Run {
     pub open_loop: bool,
     /// From the beginning of the measured part to its last delivery.
     pub seconds: f64,
+    /// How long it was planned to be; none in results of versions that didn't say.
+    #[serde(default)]
+    pub planned_seconds: Option<f64>,
     /// Connections that were set up, and how fast.
     pub connected: u64,
     /// Connections set up per second, from the first to the last.
@@ -82,6 +88,13 @@ pub struct Run {
     pub deliveries: u64,
     /// Bytes of those, envelopes included.
     pub bytes: u64,
+    /// Segments with data in which they came, as the subscribers' kernels count; none where somebody came or went, and in results of
+    /// versions that didn't look.
+    #[serde(default)]
+    pub segments: Option<u64>,
+    /// Which round of several commands' this is, given by --round; runs of one round belong side by side.
+    #[serde(default)]
+    pub round: Option<u32>,
     /// Latencies, by class of publication.
     pub classes: Vec<ClassFigures>,
     /// From the first subscriber reached to the last, per publication.
@@ -158,6 +171,9 @@ pub struct GeneratorFigures {
     pub backlog_bytes: u64,
     /// Cores that its threads may run on.
     pub cores: Vec<usize>,
+    /// How it was favoured by the scheduler.
+    #[serde(default)]
+    pub nice: Option<Nice>,
     /// The clock.
     pub clock: Quality,
     /// Share of the machine's time that the host took.
@@ -275,6 +291,20 @@ impl Run {
     /// Bytes of messages per second.
     pub fn bytes_per_s(&self) -> f64 {
         self.bytes as f64 / self.seconds.max(1e-9)
+    }
+
+    /// Calls of `send` for each delivery: those that the subscribers' kernels saw, which is the same measure for all servers; else
+    /// those that the server counts.
+    pub fn sends_per_delivery(&self) -> Option<f64> {
+        let seen = self.segments.filter(|_| self.deliveries > 0).map(|sends| sends as f64 / self.deliveries as f64);
+        seen.or_else(|| self.server.as_ref()?.sends_per_delivery)
+    }
+
+    /// The share of what was offered a second that was delivered: less than 1 where the last deliveries came after the planned end. None
+    /// where nothing was due at planned moments.
+    pub fn delivered(&self) -> Option<f64> {
+        let planned = self.planned_seconds.filter(|_| self.open_loop)?;
+        Some((planned / self.seconds.max(1e-9)).min(1.0))
     }
 
     /// Latencies of all classes together.

@@ -1,7 +1,7 @@
 //! The handover: when a server gave what follows to its kernel, told by the server itself.
 //!
 //! From a publication's planned moment to its receipt, time is the server's until it has handed the frames for a subscriber to the kernel, and from
-//! then on the kernel's and this generator's. A server that tells when that was makes the two parts known apart: `ceiling --tell-sent` does, and any
+//! then on the kernel's and this generator's. A server that tells when that was makes the two parts known apart: `bare-loop --tell-sent` does, and any
 //! server may. It says so in a pong that nobody asked for (RFC 6455, section 5.5.3), which other clients overlook, in the same send and right before
 //! the frames. Those stay as they are, so that everything is verified on the same path as ever.
 //!

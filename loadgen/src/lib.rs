@@ -1,7 +1,7 @@
 //! Honest load generation for WebSocket broadcast servers.
 
+pub mod bare_loop;
 pub mod campaign;
-pub mod ceiling;
 pub mod chance;
 pub mod cli;
 pub mod clock;
@@ -28,6 +28,7 @@ pub mod receiver;
 pub mod samples;
 pub mod schedule;
 pub mod search;
+pub mod segments;
 pub mod server;
 pub mod session;
 pub mod shared;

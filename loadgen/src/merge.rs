@@ -107,6 +107,7 @@ fn absorb(sum: &mut Run, part: &Run) -> Result<()> {
     sum.publications = sum.publications.max(part.publications);
     sum.deliveries += part.deliveries;
     sum.bytes += part.bytes;
+    sum.segments = sum.segments.zip(part.segments).map(|(mine, theirs)| mine + theirs);
     sum.checks.add(&part.checks);
     sum.faults = sum.checks.faults();
     sum.ended = sum.ended.take().or_else(|| part.ended.clone());

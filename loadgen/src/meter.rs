@@ -124,6 +124,8 @@ pub struct Interval {
     pub unchecked: u64,
     /// Deliveries, warm-up included, to subscribers that are waited for.
     pub reached: u64,
+    /// Segments that brought what was measured; told at the very end.
+    pub segments: Option<u64>,
 }
 
 impl Interval {
@@ -144,6 +146,7 @@ impl Interval {
             last_delivery: 0,
             unchecked: 0,
             reached: 0,
+            segments: None,
         }
     }
 
@@ -163,6 +166,7 @@ impl Interval {
         self.backlog_bytes += other.backlog_bytes;
         self.unchecked += other.unchecked;
         self.reached += other.reached;
+        self.segments = sum(self.segments, other.segments);
         self.last_delivery = self.last_delivery.max(other.last_delivery);
     }
 
@@ -170,6 +174,11 @@ impl Interval {
     pub fn deliveries(&self) -> u64 {
         self.classes.iter().map(Meter::deliveries).sum::<u64>() + self.unchecked
     }
+}
+
+/// The sum of those that are known.
+pub fn sum(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    a.zip(b).map(|(a, b)| a + b).or(a).or(b)
 }
 
 /// What was found wrong, or just remarkable, over a whole run.

@@ -17,7 +17,10 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{machine::CoreWork, target::Url};
+use crate::{
+    machine::{CoreWork, Nice},
+    target::Url,
+};
 
 /// A process under observation.
 pub struct Server {
@@ -88,6 +91,9 @@ pub struct ServerFigures {
     pub resident_max: u64,
     /// Cores that its threads may run on.
     pub cores: Vec<usize>,
+    /// How it was favoured by the scheduler.
+    #[serde(default)]
+    pub nice: Option<Nice>,
     /// Calls of `send` for each delivery, as the server counts them; none where it doesn't tell.
     #[serde(default)]
     pub sends_per_delivery: Option<f64>,
@@ -168,6 +174,7 @@ impl Server {
             resident_joined: self.resident_joined,
             resident_max: self.resident_max,
             cores: self.cores().into_iter().collect(),
+            nice: Nice::of(self.pid),
             sends_per_delivery: self.counters.and_then(|(first, last)| first.sends_per_delivery(last)),
         }
     }

@@ -50,6 +50,17 @@ impl Url {
         Self::parse(&format!("ws://{rest}")).with_context(|| format!("`{text}`"))
     }
 
+    /// Whether the host is this machine itself, by its name or number; nothing is looked up.
+    pub fn is_loopback(&self) -> bool {
+        let host = self
+            .host
+            .rsplit_once(':')
+            .filter(|(_, port)| port.parse::<u16>().is_ok())
+            .map_or(&*self.host, |(host, _)| host);
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
+
     /// The first address that the host resolves to.
     pub fn address(&self) -> Result<SocketAddr> {
         let with_port = match self.host.rsplit_once(':') {

@@ -221,7 +221,8 @@ pub struct Options {
     /// Begins at --rate [default: 100/s]. A probe is a run of --duration, or for as long as it takes to make the publications that the
     /// percentile needs, up to 60s. The rate is doubled until a probe fails, or halved until one holds; then the geometric middle is
     /// tried, until the highest that held and the lowest that failed are within 5 %. The highest is run again, and given up where it then
-    /// fails. A probe with faults fails. The result is of both runs, and names the side that was saturated above it.
+    /// fails. A probe with faults fails. 'delivered>95%' searches for what the server can take at all. The result is of both runs, and names
+    /// the side that was saturated above it.
     #[arg(long, value_name = "CONDITION", conflicts_with_all = ["window", "against", "repeat"], help_heading = "Session")]
     pub find_max: Option<Condition>,
     /// A second server, run in turns with the first (A B A B)
@@ -240,13 +241,19 @@ pub struct Options {
     ///
     /// A figure, a comparison (> >= < <=) and a value with its unit; judged on all runs against the first server together. Latency: p50, p90, p99,
     /// p99.9, p99.99, max, mean. The same percentiles of other times: spread-p99 (first to last subscriber), connecting-p99, returning-p99.
-    /// A second: deliveries, publications, connections, bytes. Counts: missing, doubts. Of the server: cpu (a delivery), cores, memory, sends (a
-    /// delivery). A figure that can't be given, such as p99 of fewer than 1,000 publications, fails as well, and says why.
+    /// A second: deliveries, publications, connections, bytes; delivered, the share of what was offered a second. Counts: missing, doubts. Of
+    /// the server: cpu (a delivery), cores, memory, sends (a delivery). A figure that can't be given, such as p99 of fewer than 1,000 publications, fails as well, and says why.
     #[arg(long, value_name = "CONDITION", help_heading = "Session")]
     pub fail_if: Vec<Condition>,
     /// What the server is called in tables [default: its address]
     #[arg(long, value_name = "NAME", hide_short_help = true, help_heading = "Session")]
     pub name: Option<String>,
+    /// Its version, for the record
+    #[arg(long, value_name = "TEXT", hide_short_help = true, help_heading = "Session")]
+    pub server_version: Option<String>,
+    /// Which round this is, where a session is made of several commands; `sweep` pairs the runs of a round
+    #[arg(long, value_name = "N", default_value_t = 1, hide_short_help = true, help_heading = "Session")]
+    pub round: u32,
 
     // ---- Output ----------------------------------------------------------------------------------------------------
     /// Write everything as JSON, histograms included

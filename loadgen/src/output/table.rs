@@ -292,9 +292,11 @@ fn sides(spec: &Spec, run: &Run) -> String {
         0 => write!(out, "  generator receivers {} busy", busy.join(", ")),
         _ => write!(
             out,
-            "  generator {} CPU per delivery ({:.1} a read), receivers {} busy, publisher {:.0} %",
+            "  generator {} CPU per delivery ({:.1} a read{}), receivers {} busy, publisher {:.0} %",
             time(generator.receive_ns),
             generator.deliveries_per_read,
+            run.segments
+                .map_or_else(String::new, |all| format!(", {:.3} segments each", all as f64 / run.deliveries as f64)),
             busy.join(", "),
             generator.publisher_busy * 100.0
         ),

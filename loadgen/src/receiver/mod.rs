@@ -11,7 +11,7 @@ mod judge;
 mod open;
 mod recent;
 
-use std::{io, sync::Arc};
+use std::{io, os::fd::AsFd, sync::Arc};
 
 use crossbeam_channel::{Receiver as Orders, Sender};
 
@@ -23,6 +23,7 @@ use crate::{
     ledger::Ledger,
     line::Line,
     meter::{Checks, Interval},
+    segments,
     shared::Shared,
     socket::{self, Interest, Poller, Read, Waker},
     spec::Disturbance,
@@ -82,6 +83,8 @@ pub struct Receiver {
     finish_at: Option<u64>,
     sample_at: usize,
     samples: Vec<u64>,
+    /// Segments received before the measured part; none where they aren't counted.
+    segments_before: Option<u64>,
     cpu_mark: u64,
 }
 
@@ -132,6 +135,7 @@ impl Receiver {
             finish_at: None,
             sample_at: 0,
             samples: Vec::new(),
+            segments_before: None,
             cpu_mark: clock::thread_cpu(),
             shared,
             thread,
@@ -149,6 +153,8 @@ impl Receiver {
             self.report(Report::Broken(format!("receiving: {error}")));
         }
         self.judge.checks.missing += self.conns.iter().map(|conn| self.missing(conn)).sum::<u64>();
+        self.judge.interval.segments =
+            self.segments().zip(self.segments_before).map(|(now, before)| now.saturating_sub(before));
         self.close_interval(clock::now());
         let checks = Box::new(std::mem::take(&mut self.judge.checks));
         self.report(Report::Done(self.thread, checks));
@@ -314,9 +320,20 @@ impl Receiver {
         }
         let index = ((now - measured_at) / INTERVAL_NS) as i64;
         if index != self.judge.interval.index {
+            if self.judge.interval.index < 0 {
+                self.segments_before = self.segments();
+            }
             self.close_interval(now);
             self.judge.interval = Interval::new(index, now, self.shared.classes.labels.len());
         }
+    }
+
+    /// Segments that all connections have received; none where one is gone, or some come and go.
+    fn segments(&self) -> Option<u64> {
+        if self.shared.spec.disturbance != Disturbance::None {
+            return None;
+        }
+        self.conns.iter().map(|conn| segments::received(conn.line.as_ref()?.fd.as_fd())).sum()
     }
 
     fn close_interval(&mut self, now: u64) {

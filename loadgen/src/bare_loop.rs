@@ -1,10 +1,12 @@
-//! The ceiling: a bare server that does what no server can avoid, and nothing else.
+//! The bare loop: a server that reads and sends, and does nothing else.
 //!
 //! One thread reads what publishers send on `/pub/TOPIC`, puts what one read brought into one contiguous run of frames,
 //! and sends that run to every subscriber of `/sub/TOPIC`. On `/pub` each message is a topic, a blank, and the payload;
 //! then what one read brought for each subscriber of `/sub/TOPIC,TOPIC,…` (or of `/sub/>`, all topics) is one run of its own. It keeps no history, checks nothing, and when a subscriber's
-//! socket is full it waits for that one. What a server takes beyond this is its own; a server near it is near what the
-//! kernel allows. It is a yardstick, not a server: one slow subscriber stops all.
+//! socket is full it waits for that one. It is a yardstick, not a server: one slow subscriber stops all.
+//!
+//! One publication at a time it shows what a `send` costs, which nobody avoids; what a server takes beyond that is its own. With more under way it
+//! is no bound: it goes round with what it has read, and who gathers more for each `send` makes fewer of them.
 //!
 //! Where it is to tell when it sent, each run has the moment before it ([`crate::handover`]): one more reading of the clock and eight more bytes to
 //! write for each send. So the part of a latency that is not the server's can be measured, at a server whose work for each subscriber is always the same.
