@@ -65,7 +65,8 @@ fn passed_sockets_are_told_apart_by_their_names() {
     let mut command = with_sockets([&sockets[0], &sockets[1]], "clear:tls", &["--tls-cert", &cert, "--tls-key", &key]);
     let mut running = Running::spawn(&mut command);
     running.signal(Signal::HUP);
-    running.logged("reloaded");
+    let log = running.logged("reloaded");
+    assert!(!log.contains("nothing was reloaded"), "{log}");
     drop(running);
     for (names, said) in [
         ("clear:https", "socket 1 is named \"https\", and not clear or tls (LISTEN_FDNAMES)"),
