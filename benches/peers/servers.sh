@@ -122,7 +122,7 @@ mosquitto_libraries() { echo "$(home mosquitto)/usr/lib/x86_64-linux-gnu"; }
 # Starts Stentor in clear, and what ends TLS in front of it, on one core. The two are children of a shell, whose processor time and memory count as the
 # server's with theirs.
 start_behind() { # KIND, COMMAND that runs it …
-  local behind configuration=$work/$1.conf
+  local behind configuration=$PWD/$work/$1.conf
   behind=$(free_port)
   sed "s#FRONT#$port#; s#BEHIND#$behind#; s#FOLDER#$PWD/$work#" "$(configuration_of "$1")" >"$configuration"
   cat "$work/certificates/certificate.pem" "$work/certificates/key.pem" >"$work/certificates/both.pem"

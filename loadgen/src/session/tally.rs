@@ -157,7 +157,7 @@ impl Tally {
     /// One thread's interval, when so many publications were made; the second is shown when it is complete.
     pub fn interval(&mut self, thread: usize, interval: Interval, made: u64, watcher: &mut dyn Watcher) {
         self.total.add(&interval);
-        if interval.rejoins.len() > 0 || (self.connects && interval.joins.len() > 0) {
+        if !interval.rejoins.is_empty() || (self.connects && !interval.joins.is_empty()) {
             let wall = (interval.end - interval.begin).max(1) as f64;
             self.connecting_busy = self.connecting_busy.max(interval.cpu_ns as f64 / wall);
         }
