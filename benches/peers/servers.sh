@@ -7,13 +7,13 @@
 
 # By these names they are asked for. What one needs is in the file that `configuration_of` names, and where its settings come from.
 all=ceiling,stentor-raw,stentor,bun,tungstenite,ws,nats,nchan
-everybody=$all,stentor-raw-2,stentor-2,fastwebsockets,gobwas,mosquitto,socketio
+everybody=$all,stentor-raw-2,stentor-2,fastwebsockets,gobwas,centrifugo,mosquitto,socketio
 
 # Whether a server can be asked a question: not all have patterns, or several topics on one connection.
 can() {
   case $topics:${1%%:*} in
     one:* | *:ceiling | *:stentor | *:stentor-2 | *:nats | *:mosquitto) return 0 ;;
-    t1000:bun | t1000:ws | t1000:gobwas | t1000:socketio) return 0 ;;
+    t1000:bun | t1000:ws | t1000:gobwas | t1000:centrifugo | t1000:socketio) return 0 ;;
     *) return 1 ;;
   esac
 }
@@ -24,6 +24,7 @@ configuration_of() {
   case ${1%%:*} in
     bun | ws | socketio) file+=.js ;;
     nats | nchan | mosquitto) file+=.conf ;;
+    centrifugo) file+=.toml ;;
     tungstenite | fastwebsockets) file+=/src/main.rs ;;
     gobwas) file+=/main.go ;;
     *) return 0 ;;
@@ -42,7 +43,7 @@ version_of() {
     ws) echo "$(module_of ws ws), Node $("$program" --version)" ;;
     socketio) echo "$(module_of socketio socket.io) on $(module_of socketio ws), Node $("$program" --version)" ;;
     tungstenite | fastwebsockets) echo "$(locked_in "$kind" "$kind"), $(locked_in "$kind" tokio)" ;;
-    gobwas) "$program" version ;;
+    gobwas | centrifugo) "$program" version ;;
     nats) "$program" --version ;;
     nchan) echo "Nchan ${version[nchan]#*:} in $("$program" -v 2>&1)" ;;
     mosquitto) LD_LIBRARY_PATH=$(mosquitto_libraries) "$program" -h | sed -n 1p || true ;;
@@ -127,6 +128,7 @@ start() {
     ws | socketio) NODE_ENV=production NODE_PATH=$(home "$kind")/node_modules "${run[@]}" "benches/peers/$kind.js" "$port" >"$work/log" 2>&1 & ;;
     tungstenite | fastwebsockets | gobwas) "${run[@]}" "$port" >"$work/log" 2>&1 & ;;
     nats) PORT=$port "${run[@]}" -c benches/peers/nats.conf >"$work/log" 2>&1 & ;;
+    centrifugo) CENTRIFUGO_HTTP_SERVER_PORT=$port "${run[@]}" -c benches/peers/centrifugo.toml >"$work/log" 2>&1 & ;;
     nchan)
       sed "s#PORT#$port#; s#MODULE#$(home nchan)/usr/lib/nginx/modules/ngx_nchan_module.so#; s#FOLDER#$PWD/$work#" benches/peers/nchan.conf >"$work/nginx.conf"
       "${run[@]}" -p "$PWD/$work" -c "$PWD/$work/nginx.conf" >"$work/log" 2>&1 & ;;
@@ -140,7 +142,7 @@ start() {
       target=("$base" --protocol generic --binary --publish-url "$base" --greeting-template 'CONNECT {"verbose":false}\r\n'
         --subscribe-template 'SUB {topic} {id}\r\nPING\r\n' --unsubscribe-template 'UNSUB {id}\r\n' --ready PONG
         --publish-template 'PUB {topic} {bytes}\r\n{payload}\r\n' --answer 'PING=>PONG\r\n') ;;
-    socketio) target=("$base" --dialect loadgen/dialects/socketio.toml) ;;
+    centrifugo | socketio) target=("$base" --dialect "loadgen/dialects/$kind.toml") ;;
     mosquitto) target=("$base" --dialect loadgen/dialects/mqtt.toml) ;;
   esac
   case $topics:$kind in

