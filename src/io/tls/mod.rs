@@ -472,7 +472,7 @@ impl<E: Edge> Tls<E> {
         }
     }
 
-    #[cold]
+    #[inline(never)]
     fn send_all(&mut self, socket: &mut Socket<E::Socket>, bytes: &[u8]) -> Sent {
         let Tls { edge, scratch, .. } = self;
         let Socket { socket, tls: Some(tls) } = socket else { return Sent::Full };
