@@ -16,7 +16,7 @@ use rustls::{
 };
 use stentor::internals::io::{
     Edge, Received,
-    sim::Kernel,
+    sim::{Kernel, SimEdge},
     tls::{Buffers, Shaken, Socket, Tls},
     waker::{Sleep, Waker},
 };
@@ -67,7 +67,7 @@ libfuzzer_sys::fuzz_target!(|script: Script| {
     let (socket, peer) = kernel.connect(100_000);
     let mut socket = Socket::from(socket);
     edge.watch(&mut socket, 0).unwrap();
-    Tls::begin(&mut socket, 0, (&BOTH.0, &buffers), b"").unwrap();
+    Tls::<SimEdge>::begin(&mut socket, 0, (&BOTH.0, &buffers), b"").unwrap();
     let mut client = ClientConnection::new(Arc::clone(&BOTH.1), ServerName::try_from("localhost").unwrap()).unwrap();
     let mut is_done = false;
     let mut said = Vec::new();
