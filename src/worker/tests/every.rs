@@ -45,7 +45,7 @@ impl Script {
             world.limits = held::limits(random.usize(4000..30_000), usize::MAX);
         }
         // Encrypting takes time.
-        if seed.is_multiple_of(10) {
+        if seed.is_multiple_of(20) {
             world.secures = Some(fastrand::Rng::with_seed(seed));
         }
         Script { world, random, tight, flush_interval, reloaded: Reloaded::default() }
