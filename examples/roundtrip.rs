@@ -2,21 +2,28 @@
 //! for what the server sends by itself, and closes.
 //!
 //! ```text
-//! roundtrip ADDRESS TOKEN [SOURCE]
+//! roundtrip ADDRESS TOKEN [SOURCE [CA]]
 //! ```
 //!
 //! TOKEN is the server's `--publish-token`. SOURCE is the address to connect from; on a machine alone, 127.0.0.2 can be
-//! told from a proxy on 127.0.0.1. Prints what worked, or exits with 1 and says what didn't.
+//! told from a proxy on 127.0.0.1. With CA, a PEM file, it is TLS, and whoever answers has to be `localhost` by a certificate of whom that file names.
+//! Prints what worked, or exits with 1 and says what didn't.
 
 use std::{
     error::Error,
     io::{BufRead, BufReader, Read, Write},
     net::{IpAddr, SocketAddr, TcpStream},
+    sync::Arc,
     time::Duration,
 };
 
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, pem::PemObject},
+};
 use serde_json::Value;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, Type};
 use tungstenite::{Message, WebSocket, client::IntoClientRequest};
 
 /// No step takes longer, unless something is wrong.
@@ -31,7 +38,13 @@ struct Target {
     address: SocketAddr,
     source: Option<IpAddr>,
     token: String,
+    tls: Option<Arc<ClientConfig>>,
 }
+
+/// A connection, with TLS or without.
+trait Stream: Read + Write {}
+impl<S: Read + Write> Stream for S {}
+type Socket = WebSocket<Box<dyn Stream>>;
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -45,9 +58,10 @@ fn main() {
 }
 
 fn run(args: &[String]) -> Result<String> {
-    let [address, token, rest @ ..] = args else { return Err("usage: roundtrip ADDRESS TOKEN [SOURCE]".into()) };
+    let [address, token, rest @ ..] = args else { return Err("usage: roundtrip ADDRESS TOKEN [SOURCE [CA]]".into()) };
     let source = rest.first().map(|source| source.parse()).transpose()?;
-    let target = Target { address: address.parse()?, source, token: token.clone() };
+    let tls = rest.get(1).map(|ca| trusting(ca)).transpose()?;
+    let target = Target { address: address.parse()?, source, token: token.clone(), tls };
     let fail = |step: &'static str| move |error: Box<dyn Error>| format!("{step}: {error}");
 
     let mut subscriber = target.websocket("/ws?topics=roundtrip.*").map_err(fail("subscribing"))?;
@@ -64,9 +78,27 @@ fn run(args: &[String]) -> Result<String> {
     Ok(format!("WebSocket, bare topics, HTTP{events}"))
 }
 
+fn trusting(ca: &str) -> Result<Arc<ClientConfig>> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(ca)? {
+        roots.add(certificate?)?;
+    }
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
 impl Target {
-    fn connect(&self) -> Result<TcpStream> {
-        let socket = Socket::new(Domain::for_address(self.address), Type::STREAM, None)?;
+    fn connect(&self) -> Result<Box<dyn Stream>> {
+        let tcp = self.connect_tcp()?;
+        let Some(config) = &self.tls else { return Ok(Box::new(tcp)) };
+        Ok(Box::new(StreamOwned::new(ClientConnection::new(Arc::clone(config), "localhost".try_into()?)?, tcp)))
+    }
+
+    fn connect_tcp(&self) -> Result<TcpStream> {
+        let socket = socket2::Socket::new(Domain::for_address(self.address), Type::STREAM, None)?;
         if let Some(source) = self.source {
             socket.bind(&SocketAddr::new(source, 0).into())?;
         }
@@ -75,7 +107,7 @@ impl Target {
         Ok(socket.into())
     }
 
-    fn websocket(&self, path: &str) -> Result<WebSocket<TcpStream>> {
+    fn websocket(&self, path: &str) -> Result<Socket> {
         let mut request = format!("ws://{}{path}", self.address).into_client_request()?;
         let headers = request.headers_mut();
         headers.insert("X-Forwarded-For", PRETENDED.parse()?);
@@ -106,7 +138,7 @@ impl Target {
     }
 }
 
-fn publish_by_command(target: &Target, socket: &mut WebSocket<TcpStream>) -> Result<()> {
+fn publish_by_command(target: &Target, socket: &mut Socket) -> Result<()> {
     let token = &target.token;
     socket.send(Message::text(format!(r#"{{"op":"auth","id":1,"token":"{token}"}}"#)))?;
     expect(&json(socket)?, "type", "ack")?;
@@ -114,12 +146,12 @@ fn publish_by_command(target: &Target, socket: &mut WebSocket<TcpStream>) -> Res
     expect(&update(socket, "roundtrip.command")?["data"], "n", 1)
 }
 
-fn publish_bytes(raw: &mut WebSocket<TcpStream>, socket: &mut WebSocket<TcpStream>) -> Result<()> {
+fn publish_bytes(raw: &mut Socket, socket: &mut Socket) -> Result<()> {
     raw.send(Message::binary(vec![0, 255, 1]))?;
     expect(&update(socket, "roundtrip.raw")?, "base64", "AP8B")
 }
 
-fn publish_over_http(target: &Target, socket: &mut WebSocket<TcpStream>) -> Result<()> {
+fn publish_over_http(target: &Target, socket: &mut Socket) -> Result<()> {
     let (status, body) = target.request("POST /publish/roundtrip.http", r#"{"n":2}"#)?;
     if status != 200 {
         return Err(format!("status {status}: {}", body.map_while(|line| line.ok()).collect::<String>()).into());
@@ -139,7 +171,7 @@ fn read_events(target: &Target) -> Result<&'static str> {
     lines.find(is_event).map(|_| ", Server-Sent Events").ok_or_else(|| "the last value did not come".into())
 }
 
-fn close(socket: &mut WebSocket<TcpStream>) -> Result<()> {
+fn close(socket: &mut Socket) -> Result<()> {
     socket.close(None)?;
     loop {
         match socket.read() {
@@ -154,7 +186,7 @@ fn close(socket: &mut WebSocket<TcpStream>) -> Result<()> {
 }
 
 /// The next update, of whatever topic, which has to be this.
-fn update(socket: &mut WebSocket<TcpStream>, topic: &str) -> Result<Value> {
+fn update(socket: &mut Socket, topic: &str) -> Result<Value> {
     loop {
         let message = json(socket)?;
         if message["type"] == "update" {
@@ -164,7 +196,7 @@ fn update(socket: &mut WebSocket<TcpStream>, topic: &str) -> Result<Value> {
     }
 }
 
-fn json(socket: &mut WebSocket<TcpStream>) -> Result<Value> {
+fn json(socket: &mut Socket) -> Result<Value> {
     loop {
         if let Message::Text(text) = socket.read()? {
             return Ok(serde_json::from_str(&text)?);

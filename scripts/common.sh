@@ -178,25 +178,49 @@ have_browser() {
   have chromium && browser=$(type -P chromium)
 }
 
+# ---- Certificates --------------------------------------------------------------------------------------------------------
+
+# Makes an authority of its own and a certificate of it, for localhost and 127.0.0.1: ca.pem, certificate.pem and key.pem in a folder. If not, `why` says
+# why not.
+make_certificates() { # FOLDER
+  have openssl || return 1
+  mkdir -p "$1"
+  local key=(-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes)
+  if ! {
+    openssl req -x509 "${key[@]}" -days 2 -subj '/CN=an authority for tests' -keyout "$1/ca.key" -out "$1/ca.pem" &&
+      openssl req "${key[@]}" -subj /CN=localhost -keyout "$1/key.pem" -out "$1/request.pem" &&
+      openssl x509 -req -in "$1/request.pem" -CA "$1/ca.pem" -CAkey "$1/ca.key" -CAcreateserial -days 2 -out "$1/certificate.pem" \
+        -extfile <(printf 'subjectAltName=DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth\n')
+  } >"$1/openssl.log" 2>&1; then
+    why="openssl made no certificates: $(tail -n 1 "$1/openssl.log")"
+    return 1
+  fi
+}
+
 # ---- A server ------------------------------------------------------------------------------------------------------------
 
-# Starts the server $stentor with further flags, on a port of its own; sets server (its process) and address.
-# Its log goes to the file named by $log.
+# Starts the server $stentor with further flags, on a port of its own; sets server (its process) and address, and tls_address where it is to listen with
+# TLS as well. Its log goes to the file named by $log.
+# shellcheck disable=SC2034 # tls_address is the caller's
 start_stentor() {
-  local lines line
+  local lines line found=0 wanted=1
+  case " $* " in *' --tls-listen '*) wanted=2 ;; esac
   # The caller's own settings are none of its business.
   # shellcheck disable=SC2154 # the caller's variables
   exec {lines}< <(unset "${!STENTOR_@}" && exec "$stentor" --listen 127.0.0.1:0 "$@" 2>&1)
-  server=$! address=
+  server=$! address='' tls_address=
   # shellcheck disable=SC2154
   : >"$log"
-  while [ -z "$address" ] && read -r -t 30 -u "$lines" line; do
+  while [ "$found" -lt "$wanted" ] && read -r -t 30 -u "$lines" line; do
     printf '%s\n' "$line" >>"$log"
-    case $line in *"listening on http://"*) address=${line#*listening on http://} address=${address%%/*} ;; esac
+    case $line in
+      *"listening on http://"*) address=${line#*listening on http://} address=${address%%/*} found=$((found + 1)) ;;
+      *"listening on https://"*) tls_address=${line#*listening on https://} tls_address=${tls_address%%/*} found=$((found + 1)) ;;
+    esac
   done
   cat <&"$lines" >>"$log" &
   exec {lines}<&-
-  [ -n "$address" ] || { echo "the server did not start: $(tail -n 1 "$log")" >&2; return 1; }
+  [ "$found" = "$wanted" ] || { echo "the server did not start: $(tail -n 1 "$log")" >&2; return 1; }
 }
 
 # Ends it as an operator would; what it had to say is in $log.

@@ -25,9 +25,10 @@ use socket2::Socket;
 
 use crate::{
     clock::{self, Moment},
-    handover::{Arrival, Beginning, Inbox, Listener, hand_to_fewest},
+    handover::{Arrival, Beginning, Inbox, Listener, hand_to_fewest, hand_to_idlest},
+    handshakes,
     http::response::refusal,
-    io::{epoll, listener},
+    io::{Line, epoll, listener},
     limits::{self, Limits},
     log::{Kind, tell},
     metrics::Refusal,
@@ -42,7 +43,9 @@ pub(crate) struct Acceptor {
     pub listener: Arc<Socket>,
     pub limits: Arc<Limits>,
     pub shared: Arc<Shared>,
-    pub workers: Vec<Inbox<epoll::Socket>>,
+    pub by: Listener,
+    /// The workers; of a listener for TLS, those who do handshakes.
+    pub takers: Vec<Inbox<Line>>,
     pub stopping: Arc<AtomicBool>,
     /// Rung to end it, where the listening socket was passed to this process and can't be shut down.
     pub bell: Option<Arc<OwnedFd>>,
@@ -95,10 +98,14 @@ impl Acceptor {
         let is_proxy = self.shared.settings.get().proxies.trust(peer.ip());
         match self.limits.admit((!is_proxy).then_some(peer.ip()), Moment::now()) {
             Ok(permit) => {
-                let arrival =
-                    Arrival { socket: socket.into(), peer, permit, by: Listener::Clear, beginning: Beginning::Awaited };
-                if let Err(back) = hand_to_fewest(&self.workers, &self.shared.metrics, arrival) {
-                    self.refuse(back.socket.as_fd(), peer, Refusal::InboxFull);
+                let socket = Line::from(epoll::Socket::from(socket));
+                let arrival = Arrival { socket, peer, permit, by: self.by, beginning: Beginning::Awaited };
+                let handed = match self.by {
+                    Listener::Tls => hand_to_idlest(&self.takers, arrival),
+                    _ => hand_to_fewest(&self.takers, &self.shared.metrics, arrival),
+                };
+                if let Err(back) = handed {
+                    self.refuse(back.socket.inner().as_fd(), peer, Refusal::InboxFull);
                 }
             }
             Err(why) => self.refuse(socket.as_fd(), peer, why),
@@ -114,6 +121,11 @@ impl Acceptor {
         let (status, text) = limits::told(why);
         let mut received = [0u8; 4096];
         let len = rustix::net::recv(socket, &mut received, RecvFlags::DONTWAIT).map_or(0, |(len, _)| len);
+        if self.by == Listener::Tls {
+            let _ = rustix::net::send(socket, handshakes::NO_ROOM, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+            let _ = rustix::net::shutdown(socket, Shutdown::Write);
+            return;
+        }
         let readers = self.shared.settings.get().access.readers_of(received.get(..len).unwrap_or_default());
         let mut answer = Vec::new();
         let refusal = refusal(status, text).header("Retry-After", "1").made_at(clock::wall_us());

@@ -5,11 +5,10 @@
 //! what the kernel allows (`Machine`); the rest asks the system itself.
 #![cfg_attr(not(test), warn(clippy::arithmetic_side_effects, clippy::indexing_slicing))]
 
-use std::{fmt, fs, io, net::SocketAddr, time::Duration};
+use std::{fmt, fs, io, net::SocketAddr, path::Path, time::Duration};
 
 use bytesize::ByteSize;
 use rustix::process::{Resource, getrlimit};
-use socket2::Socket;
 
 use crate::{
     access,
@@ -19,8 +18,9 @@ use crate::{
     counted::counted,
     feeds::replay::{Options, Replay},
     io::listener,
-    server,
+    server::{self, Passed},
     tape::{self, Whole},
+    tls::Inspection,
 };
 
 /// What the kernel needs for an idle connection of this server, its place in the epoll set included. Measured on Linux
@@ -67,11 +67,9 @@ impl fmt::Display for Report {
 }
 
 /// Checks everything that can be checked without starting. `passed` are listening sockets that this process was given.
-pub fn check(config: &Config, passed: &[Socket]) -> Report {
+pub fn check(config: &Config, passed: &Passed) -> Report {
     let mut config = config.clone();
-    if !passed.is_empty() {
-        config.listen = server::addresses_passed(passed);
-    }
+    passed.tell(&mut config);
     let mut remarks = Vec::new();
     if let Err(error) = config.check() {
         remarks.push((Weight::Error, error.to_string()));
@@ -81,15 +79,21 @@ pub fn check(config: &Config, passed: &[Socket]) -> Report {
         }
     }
     if passed.is_empty() {
-        remarks.extend(config.listen.iter().map(|address| probe(*address)));
+        remarks.extend(config.listen.iter().map(|address| probe(CLEAR, *address)));
+        remarks.extend(config.tls_listen.iter().map(|address| probe(TLS, *address)));
     } else {
-        let addresses: Vec<String> = config.listen.iter().map(|address| Shown(*address).to_string()).collect();
-        let text =
-            format!("listens on sockets passed by LISTEN_FDS, on {}; --listen is not used", addresses.join(", "));
+        let tls = config.tls_listen.iter().map(|address| format!("{} (TLS)", Shown(*address)));
+        let addresses: Vec<String> = config.listen.iter().map(|it| Shown(*it).to_string()).chain(tls).collect();
+        let text = format!(
+            "listens on sockets passed by LISTEN_FDS, on {}; --listen and --tls-listen are not used",
+            addresses.join(", ")
+        );
         remarks.push((Weight::Note, text));
     }
     remarks.extend(config.admin_listen.map(probe_admin));
+    remarks.extend(config.acme_listen.map(|address| probe_acme(address, &config)));
     remarks.push(publishing(&config));
+    remarks.extend(certificates(&config));
     let workers = match Places::pick(&config) {
         Ok(places) => {
             let acceptors = counted(config.acceptors, "acceptor");
@@ -113,16 +117,22 @@ pub fn check(config: &Config, passed: &[Socket]) -> Report {
     Report(remarks)
 }
 
+/// A flag that names addresses, and what is spoken there.
+type Door = (&'static str, [&'static str; 2]);
+
+const CLEAR: Door = ("--listen", ["http", "ws"]);
+const TLS: Door = ("--tls-listen", ["https", "wss"]);
+
 /// Whether an address could be bound. That it is in use may be because the server runs already.
-fn probe(address: SocketAddr) -> (Weight, String) {
+fn probe((flag, [http, ws]): Door, address: SocketAddr) -> (Weight, String) {
     let probed = listener::probe(address);
     let address = Shown(address);
     match probed {
-        Ok(()) => (Weight::Note, format!("would listen on {address}: http://{address}/, ws://{address}/ws")),
+        Ok(()) => (Weight::Note, format!("would listen on {address}: {http}://{address}/, {ws}://{address}/ws")),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            (Weight::Warning, format!("--listen {address}: in use now; fine if that is the server to be restarted"))
+            (Weight::Warning, format!("{flag} {address}: in use now; fine if that is the server to be restarted"))
         }
-        Err(error) => (Weight::Error, format!("--listen {address}: {error}")),
+        Err(error) => (Weight::Error, format!("{flag} {address}: {error}")),
     }
 }
 
@@ -143,9 +153,35 @@ fn probe_admin(address: SocketAddr) -> (Weight, String) {
     }
 }
 
+/// The same for the address for challenges, and whether there is a folder for them.
+fn probe_acme(address: SocketAddr, config: &Config) -> (Weight, String) {
+    let webroot = config.acme_webroot.as_deref().unwrap_or(Path::new(""));
+    if !webroot.is_dir() {
+        return (Weight::Warning, format!("--acme-webroot {}: there is no such folder yet", webroot.display()));
+    }
+    let probed = listener::probe(address);
+    let address = Shown(address);
+    match probed {
+        Ok(()) => (Weight::Note, format!("answers ACME challenges on {address}, from {}", webroot.display())),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            let text = format!("--acme-listen {address}: in use now; fine if that is the server to be restarted");
+            (Weight::Warning, text)
+        }
+        Err(error) => (Weight::Error, format!("--acme-listen {address}: {error}")),
+    }
+}
+
+/// What is wrong with certificates, and what would be shown.
+fn certificates(config: &Config) -> impl Iterator<Item = (Weight, String)> {
+    let Inspection { errors, warnings, notes } = Inspection::of(config);
+    let errors = errors.into_iter().map(|text| (Weight::Error, text));
+    let warnings = warnings.into_iter().map(|text| (Weight::Warning, text));
+    errors.chain(warnings).chain(notes.into_iter().map(|text| (Weight::Note, text)))
+}
+
 fn publishing(config: &Config) -> (Weight, String) {
-    let far = config.listen.iter().find(|address| !address.ip().to_canonical().is_loopback());
-    match (access::publishing_is_open(config), config.publish_token.is_some(), far.map(|address| Shown(*address))) {
+    let far = config.addresses().find(|address| !address.ip().to_canonical().is_loopback());
+    match (access::publishing_is_open(config), config.publish_token.is_some(), far.map(Shown)) {
         (true, _, Some(address)) => {
             (Weight::Warning, format!("anybody who reaches {address} may publish, because of --anonymous-publish"))
         }
@@ -215,7 +251,8 @@ fn judge(config: &Config, workers: usize, machine: &Machine) -> Vec<(Weight, Str
 
 fn descriptors(config: &Config, workers: usize, machine: &Machine) -> Vec<(Weight, String)> {
     let connections = config.max_connections;
-    let needed = server::descriptors_needed(config, config.listen.len().saturating_mul(config.acceptors), workers);
+    let needed =
+        server::descriptors_needed(config, config.addresses().count().saturating_mul(config.acceptors), workers);
     let short = |what: &str, limit: u64, how: &str| {
         format!("--max-connections {connections} needs {needed} descriptors, and {what} is {limit}: {how}")
     };
@@ -252,7 +289,7 @@ fn sockets(config: &Config, machine: &Machine) -> Vec<(Weight, String)> {
     capped("--sndbuf", config.sndbuf.as_u64(), "net.core.wmem_max", machine.send_buffer_max);
     capped("--rcvbuf", config.rcvbuf.as_u64(), "net.core.rmem_max", machine.receive_buffer_max);
     if let Some((first, last)) = machine.ports {
-        for port in config.listen.iter().map(SocketAddr::port) {
+        for port in config.addresses().map(|address| address.port()) {
             if (first..=last).contains(&u64::from(port)) {
                 let text = format!(
                     "port {port} is among those that outgoing connections take ({first} to {last}), and may be taken at a \
@@ -262,7 +299,7 @@ fn sockets(config: &Config, machine: &Machine) -> Vec<(Weight, String)> {
             }
         }
         let ports = last.saturating_sub(first).saturating_add(1);
-        if config.listen.iter().any(|address| address.ip().is_loopback()) && config.max_connections as u64 > ports {
+        if config.addresses().any(|address| address.ip().is_loopback()) && config.max_connections as u64 > ports {
             let text = format!(
                 "a client or proxy on this machine has {} for each pair of addresses, fewer than --max-connections {}: listen \
                  on several addresses, or widen net.ipv4.ip_local_port_range",
@@ -374,7 +411,7 @@ mod tests {
         assert!(remarks.iter().all(|(weight, _)| *weight == Weight::Note), "{remarks:?}");
         let text = format!("{remarks:?}");
         for part in [
-            "10105 descriptors of 1048576",
+            "10137 descriptors of 1048576",
             "tape at most 64.0 MiB",
             "232 thousand publications of 100 bytes, 3m 52s at 1000 a second",
             "39.0 MiB (3800 bytes",
@@ -388,14 +425,14 @@ mod tests {
     #[test]
     fn each_limit_of_the_machine_is_held_against_its_setting() {
         let cases: [(Weight, Change, &[&str]); 9] = [
-            (Weight::Error, |_, m| m.descriptors_hard = Some(1024), &["10105", "1024", "LimitNOFILE=10105"]),
+            (Weight::Error, |_, m| m.descriptors_hard = Some(1024), &["10137", "1024", "LimitNOFILE=10137"]),
             (Weight::Warning, |_, m| m.descriptors_system = Some(5000), &["fs.file-max", "5000"]),
             (Weight::Warning, |_, m| m.backlog_max = Some(128), &["--backlog 4096", "128", "net.core.somaxconn=4096"]),
             (Weight::Warning, |_, m| m.send_buffer_max = Some(65_536), &["--sndbuf 131072", "net.core.wmem_max"]),
             (Weight::Warning, |c, _| c.rcvbuf = ByteSize::mib(8), &["--rcvbuf 8388608", "net.core.rmem_max"]),
             (
                 Weight::Warning,
-                |c, _| c.listen = vec!["127.0.0.1:40000".parse().unwrap()],
+                |c, _| c.listen = vec!["127.0.0.1:40000".parse().unwrap()].into(),
                 &["port 40000", "32768 to 60999"],
             ),
             (Weight::Note, |c, _| c.max_connections = 100_000, &["28232 ports", "--max-connections 100000"]),

@@ -30,8 +30,12 @@ pub struct Arrival<S> {
 pub enum Listener {
     /// One for clients, who speak in clear.
     Clear,
+    /// One for clients, who speak TLS.
+    Tls,
     /// The admin address.
     Admin,
+    /// The address for challenges.
+    Acme,
 }
 
 /// How far a connection is that is handed over.
@@ -143,12 +147,23 @@ impl<S: Send + 'static> Inbox<S> {
 ///
 /// # Errors
 /// The socket itself, when every inbox is full.
-pub fn hand_to_fewest<S>(workers: &[Inbox<S>], metrics: &Metrics, mut arrival: Arrival<S>) -> Result<(), Arrival<S>> {
-    let load = |n: &usize| metrics.workers[*n].connections.get() as usize + workers[*n].waiting();
-    let mut order: Vec<usize> = (0..workers.len()).collect();
-    order.sort_by_key(load);
+pub fn hand_to_fewest<S>(workers: &[Inbox<S>], metrics: &Metrics, arrival: Arrival<S>) -> Result<(), Arrival<S>> {
+    hand_by(workers, |n| metrics.workers[n].connections.get() as usize + workers[n].waiting(), arrival)
+}
+
+/// Hands a socket to whom the fewest wait for; to the next, if its inbox is full.
+///
+/// # Errors
+/// The socket itself, when every inbox is full.
+pub fn hand_to_idlest<S>(takers: &[Inbox<S>], arrival: Arrival<S>) -> Result<(), Arrival<S>> {
+    hand_by(takers, |n| takers[n].waiting(), arrival)
+}
+
+fn hand_by<S>(takers: &[Inbox<S>], load: impl Fn(usize) -> usize, mut arrival: Arrival<S>) -> Result<(), Arrival<S>> {
+    let mut order: Vec<usize> = (0..takers.len()).collect();
+    order.sort_by_key(|n| load(*n));
     for n in order {
-        match workers[n].hand_over(arrival) {
+        match takers[n].hand_over(arrival) {
             Ok(()) => return Ok(()),
             Err(back) => arrival = back,
         }

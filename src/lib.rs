@@ -11,10 +11,11 @@
 //!     program, cli, check              the program around it: flags, log, signals
 //!     tools                            its other tasks, clients of a running server: top
 //!  6  control, feeds                   HTTP API, metrics, page; demo and replay
-//!  5  worker, acceptor                 the data plane
-//!  4  publish, pulse, shared           the way onto the tape; what the threads share; whether they go on
+//!  5  worker, acceptor, handshakes     the data plane
+//!  4  publish, pulse, rota, shared     the way onto the tape; what the threads share; whether they go on; who is next
 //!  3  io, handover, proxy              the kernel edge, sockets from thread to thread, who is really there
 //!  2  tape, topic                      shared memory
+//!     tls                              certificates, and what is said of TLS
 //!  1  lane, http, websocket, protocol  bytes and values: no socket, thread, lock or clock
 //!     access                           who may what
 //!  0  cgroup, clock, config, cores,    ground
@@ -39,6 +40,7 @@ mod cores;
 mod counted;
 mod feeds;
 mod handover;
+mod handshakes;
 mod http;
 #[cfg(any(feature = "bench", fuzzing))]
 #[doc(hidden)]
@@ -58,6 +60,7 @@ mod proxy;
 mod publication;
 mod publish;
 mod pulse;
+mod rota;
 #[cfg(all(test, not(loom)))]
 mod seeds;
 pub mod server;
@@ -68,6 +71,7 @@ mod signals;
 mod skip;
 mod slack;
 mod tape;
+mod tls;
 #[cfg(feature = "cli")]
 mod tools;
 mod topic;

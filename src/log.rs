@@ -41,14 +41,18 @@ pub(crate) enum Kind {
     NotAccepted,
     /// The kernel doesn't watch a socket.
     Unwatched,
+    /// A TLS handshake came to nothing.
+    NoHandshake,
+    /// A challenge for a certificate was asked for.
+    Challenge,
 }
 
 impl Kind {
-    const COUNT: usize = Refusal::COUNT + Ending::COUNT + 3;
+    const COUNT: usize = Refusal::COUNT + Ending::COUNT + 5;
 
     fn all() -> impl Iterator<Item = Kind> {
         let refused = Refusal::all().map(Kind::Refused);
-        let others = [Kind::WrongToken, Kind::NotAccepted, Kind::Unwatched];
+        let others = [Kind::WrongToken, Kind::NotAccepted, Kind::Unwatched, Kind::NoHandshake, Kind::Challenge];
         refused.chain(Ending::all().map(Kind::Closed)).chain(others)
     }
 
@@ -56,9 +60,11 @@ impl Kind {
         match self {
             Kind::Refused(why) => why as usize,
             Kind::Closed(ending) => Refusal::COUNT + ending.index(),
-            Kind::WrongToken => Kind::COUNT - 3,
-            Kind::NotAccepted => Kind::COUNT - 2,
-            Kind::Unwatched => Kind::COUNT - 1,
+            Kind::WrongToken => Kind::COUNT - 5,
+            Kind::NotAccepted => Kind::COUNT - 4,
+            Kind::Unwatched => Kind::COUNT - 3,
+            Kind::NoHandshake => Kind::COUNT - 2,
+            Kind::Challenge => Kind::COUNT - 1,
         }
     }
 
@@ -70,6 +76,8 @@ impl Kind {
             Kind::WrongToken => "wrong_token".to_owned(),
             Kind::NotAccepted => "not_accepted".to_owned(),
             Kind::Unwatched => "unwatched".to_owned(),
+            Kind::NoHandshake => "no_handshake".to_owned(),
+            Kind::Challenge => "challenge".to_owned(),
         }
     }
 }

@@ -390,6 +390,50 @@ impl Eviction {
     }
 }
 
+/// What became of a TLS handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    /// It was done, from the beginning.
+    Full,
+    /// It resumed an earlier session.
+    Resumed,
+    /// The peer broke the rules, or speaks nothing that is spoken here.
+    Failed,
+    /// The peer spoke in clear.
+    Clear,
+    /// It took longer than `--handshake-timeout`.
+    TimedOut,
+    /// Its place was needed, and it had waited for its peer for longest.
+    Crowded,
+    /// The peer went.
+    Gone,
+}
+
+impl Handshake {
+    const ALL: [Handshake; 7] = [
+        Handshake::Full,
+        Handshake::Resumed,
+        Handshake::Failed,
+        Handshake::Clear,
+        Handshake::TimedOut,
+        Handshake::Crowded,
+        Handshake::Gone,
+    ];
+
+    /// The word for it in metrics and events.
+    pub fn name(self) -> &'static str {
+        match self {
+            Handshake::Full => "full",
+            Handshake::Resumed => "resumed",
+            Handshake::Failed => "failed",
+            Handshake::Clear => "clear",
+            Handshake::TimedOut => "timed_out",
+            Handshake::Crowded => "crowded",
+            Handshake::Gone => "gone",
+        }
+    }
+}
+
 /// Why a line of a recording was not published as it stands there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Skipped {
@@ -436,6 +480,12 @@ pub struct Metrics {
     pub control_turns: Figure,
     /// Connections to the admin address now.
     pub admin_connections: Figure,
+    /// Connections to the address for challenges now.
+    pub acme_connections: Figure,
+    /// Challenges that were answered.
+    pub challenges_answered: Tally,
+    /// Those that were asked for and are not there.
+    pub challenges_missing: Tally,
     /// Publications over HTTP.
     pub http_publications: Tally,
     /// Publications by feeds and by the embedding program.
@@ -451,6 +501,9 @@ pub struct Metrics {
     refusals: [Tally; Refusal::ALL.len()],
     closes: [Tally; Ending::COUNT],
     evictions: [Tally; Eviction::ALL.len()],
+    /// TLS handshakes begun.
+    pub handshakes_begun: Tally,
+    handshakes: [Tally; Handshake::ALL.len()],
 }
 
 impl Metrics {
@@ -487,6 +540,16 @@ impl Metrics {
     /// Every reason to end one, with its count.
     pub fn evictions(&self) -> impl Iterator<Item = (Eviction, u64)> {
         Eviction::ALL.into_iter().map(|why| (why, self.evictions[why as usize].get()))
+    }
+
+    /// Counts a TLS handshake that is over.
+    pub fn shake(&self, what: Handshake) {
+        self.handshakes[what as usize].bump();
+    }
+
+    /// Everything that can become of one, with its count.
+    pub fn handshakes(&self) -> impl Iterator<Item = (Handshake, u64)> {
+        Handshake::ALL.into_iter().map(|what| (what, self.handshakes[what as usize].get()))
     }
 
     /// Counts a WebSocket connection that ended.

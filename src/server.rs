@@ -16,8 +16,8 @@
 //! A panic in one of these threads ends the process (`panic.rs`).
 //!
 //! To stop: readiness goes red, feeds and acceptors end, workers tell their clients, send what is on the tape and close,
-//! and the control thread goes last. Beside all of them stands the thread `probe`, if there is an `--admin-listen`: it accepts by
-//! itself and is there until the very end.
+//! and the control thread goes last. Beside all of them stand the thread `probe`, if there is an `--admin-listen`, and `acme`, if there
+//! is an `--acme-listen`: they accept by themselves and are there until the very end. `certificates` looks after the files of TLS.
 
 use std::{
     io,
@@ -35,7 +35,6 @@ use crossbeam_channel::Sender;
 use rustix::fd::OwnedFd;
 use socket2::Socket;
 
-pub use crate::feeds::replay::ReplayError;
 use crate::{
     acceptor::Acceptor,
     clock::{self, Moment},
@@ -47,10 +46,13 @@ use crate::{
         market::Market,
         replay::{self, Progress, Replay},
     },
-    handover::{Inbox, Message},
+    handover::{Inbox, Listener, Message},
+    handshakes::{Handshakes, Means},
     io::{
+        Line,
         epoll::{self, Epoll},
         listener,
+        tls::Tls,
         waker::Waker,
     },
     limits::{Bounds, Limits},
@@ -60,11 +62,13 @@ use crate::{
     pulse::Pulse,
     shared::{Settings, Shared, tape_settings},
     tape::Tape,
+    tls::Keys,
     worker::Worker,
 };
+pub use crate::{feeds::replay::ReplayError, tls::KeysError};
 
 /// Descriptors that are not connections: standard streams, epoll sets, bells, files, refusals on their way.
-const DESCRIPTORS_BESIDE: u64 = 96;
+const DESCRIPTORS_BESIDE: u64 = 128;
 
 /// Threads that every server has: the main one, that of the log, and the control thread.
 const THREADS_BESIDE: usize = 3;
@@ -105,11 +109,17 @@ pub enum StartError {
         limit: u64,
     },
     /// Something else than listening sockets was passed to this process.
-    #[error("LISTEN_FDS: {0}: pass listening TCP sockets (ListenStream= in a systemd socket unit), or none")]
+    #[error(
+        "LISTEN_FDS: {0}: pass listening TCP sockets (ListenStream= in a systemd socket unit), those for TLS by the name tls \
+         (FileDescriptorName=), or none"
+    )]
     Passed(#[source] io::Error),
     /// The recording can't be read.
     #[error(transparent)]
     Replay(#[from] ReplayError),
+    /// A certificate or its key can't be used.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// The system has no thread left.
     #[error(
         "the thread {name} could not be started: {cause}: this server needs {needed} threads; raise the limit (TasksMax= in \
@@ -135,7 +145,10 @@ impl StartError {
     pub fn thread(name: String, config: &Config, cause: io::Error) -> StartError {
         let workers = Places::pick(config).map_or(1, |places| places.workers.len());
         let feeds = usize::from(config.demo) + usize::from(config.replay.is_some());
-        let needed = THREADS_BESIDE + workers + config.listen.len() * config.acceptors + feeds;
+        let own = [config.admin_listen, config.acme_listen].iter().flatten().count();
+        let tls = if config.tls_listen.is_empty() { 0 } else { 1 + config.handshake_threads };
+        let beside = THREADS_BESIDE + own + tls;
+        let needed = beside + workers + config.addresses().count() * config.acceptors + feeds;
         StartError::Thread { name, needed, cause }
     }
 }
@@ -144,7 +157,7 @@ impl StartError {
 #[derive(Debug, Default)]
 pub struct Builder {
     config: Config,
-    sockets: Vec<Socket>,
+    passed: Passed,
     dropped: Dropped,
     progress: Progress,
 }
@@ -158,7 +171,7 @@ impl Builder {
 
     /// Listens on this address, and no other. Port 0 lets the system choose; [`Server::addresses`] tells.
     pub fn listen(mut self, address: SocketAddr) -> Builder {
-        self.config.listen = vec![address];
+        self.config.listen = vec![address].into();
         self
     }
 
@@ -171,7 +184,13 @@ impl Builder {
     /// Listens on these sockets, which listen already, in place of any address; on none, the addresses stand. They are
     /// not shut down when the server stops.
     pub fn sockets(mut self, sockets: Vec<Socket>) -> Builder {
-        self.sockets = sockets;
+        self.passed.clear = sockets;
+        self
+    }
+
+    /// The same for TLS. With sockets of either kind, no address of `--listen` and `--tls-listen` is listened on.
+    pub fn tls_sockets(mut self, sockets: Vec<Socket>) -> Builder {
+        self.passed.tls = sockets;
         self
     }
 
@@ -203,6 +222,30 @@ impl Builder {
     }
 }
 
+/// Listening sockets that were passed to this process.
+#[derive(Debug, Default)]
+pub(crate) struct Passed {
+    pub clear: Vec<Socket>,
+    pub tls: Vec<Socket>,
+}
+
+impl Passed {
+    pub fn is_empty(&self) -> bool {
+        self.clear.is_empty() && self.tls.is_empty()
+    }
+
+    /// Puts where they listen in the place of all addresses, if there are any: whether publishing is open depends on where the server
+    /// really listens.
+    pub fn tell(&self, config: &mut Config) {
+        let addresses = |sockets: &[Socket]| -> Vec<SocketAddr> {
+            sockets.iter().filter_map(|socket| socket.local_addr().ok()?.as_socket()).collect()
+        };
+        if !self.is_empty() {
+            (config.listen, config.tls_listen) = (addresses(&self.clear).into(), addresses(&self.tls));
+        }
+    }
+}
+
 /// A running server. Dropping it stops it, like [`Server::stop`].
 pub struct Server {
     addresses: Vec<SocketAddr>,
@@ -210,16 +253,31 @@ pub struct Server {
     config: Config,
     shared: Arc<Shared>,
     limits: Arc<Limits>,
+    keys: Option<Arc<Keys>>,
     stopping: Arc<AtomicBool>,
-    listeners: Vec<Arc<Socket>>,
+    tls_addresses: Vec<SocketAddr>,
+    listeners: Vec<Entrance>,
     bell: Option<Arc<OwnedFd>>,
     acceptors: Vec<JoinHandle<()>>,
-    workers: Vec<(Inbox<epoll::Socket>, JoinHandle<()>)>,
-    control: Option<(Inbox<epoll::Socket>, JoinHandle<()>)>,
-    admin: Option<(SocketAddr, Inbox<epoll::Socket>, JoinHandle<()>)>,
+    handshakes: Vec<(Inbox<Line>, JoinHandle<()>)>,
+    workers: Vec<(Inbox<Line>, JoinHandle<()>)>,
+    control: Option<(Inbox<Line>, JoinHandle<()>)>,
+    admin: Option<Own>,
+    acme: Option<Own>,
     feeds: Option<Feeds>,
 }
 
+/// A listening socket, and what is spoken there.
+type Entrance = (Arc<Socket>, Listener);
+
+/// A thread with an address of its own.
+struct Own {
+    address: SocketAddr,
+    inbox: Inbox<epoll::Socket>,
+    thread: JoinHandle<()>,
+}
+
+/// The threads that end when they are told to: feeds, and the one that looks after certificates.
 struct Feeds {
     stop: Sender<()>,
     threads: Vec<JoinHandle<()>>,
@@ -236,9 +294,19 @@ impl Server {
         &self.addresses
     }
 
+    /// Those of them where TLS is spoken.
+    pub fn tls_addresses(&self) -> &[SocketAddr] {
+        &self.tls_addresses
+    }
+
     /// The address for operators, with the port that the system chose, if there is one.
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.admin.as_ref().map(|(address, ..)| *address)
+        self.admin.as_ref().map(|admin| admin.address)
+    }
+
+    /// The address for ACME challenges, with the port that the system chose, if there is one.
+    pub fn acme_address(&self) -> Option<SocketAddr> {
+        self.acme.as_ref().map(|acme| acme.address)
     }
 
     /// A handle for publishing from this process.
@@ -254,12 +322,9 @@ impl Server {
     }
 
     fn start(builder: Builder) -> Result<Server, StartError> {
-        let Builder { mut config, sockets: passed, dropped, progress } = builder;
+        let Builder { mut config, passed, dropped, progress } = builder;
         let bell = if passed.is_empty() { None } else { Some(Arc::new(new_bell()?)) };
-        if !passed.is_empty() {
-            // Whether publishing is open depends on where the server really listens.
-            config.listen = addresses_passed(&passed);
-        }
+        passed.tell(&mut config);
         config.check()?;
         let places = Places::pick(&config)?;
         if let Some(sentence) = places.too_many() {
@@ -270,29 +335,41 @@ impl Server {
         let cores = places.workers;
         let replay = config.replay.as_ref().map(|path| Replay::open(path, replay::Options::of(&config))).transpose()?;
         let replay = replay.map(|replay| replay.telling(progress));
+        let keys = Keys::load(&config)?.map(Arc::new);
         let listeners = if passed.is_empty() { listen_all(&config)? } else { adopt_all(&config, passed)? };
         let admin = config.admin_listen.map(|address| listen_admin(address, &config)).transpose()?;
+        let acme = config.acme_listen.map(|address| listen_acme(address, &config)).transpose()?;
         reserve_descriptors(&config, listeners.len(), cores.len())?;
-        let addresses = addresses_of(&config, &listeners);
-        let parts = Parts::new(&config, cores.len(), dropped)?;
-        let doors = Doors { listeners, bell, addresses, admin };
+        let parts = Parts::new(&config, cores.len(), dropped, keys)?;
+        parts.shared.tls.set(config.tls_buffers.as_u64());
+        let doors = Doors { listeners, bell, admin, acme };
         parts.spawn(config, cores, doors, replay)
     }
 
-    /// Takes over those of the `wanted` settings that can change while the server runs ([`LIVE`](crate::config::LIVE)); the others stay
+    /// Reads certificates again, and takes over those of the `wanted` settings that can change while the server runs ([`LIVE`](crate::config::LIVE)); the others stay
     /// as they were at the start. Connections see new timeouts when their next one comes. Who may publish is asked anew for each
     /// publication: of those who are connected, only who has shown the token that is set now may, where one is needed.
     ///
     /// # Errors
-    /// What is wrong with the settings, or that there are too few descriptors for the connections: nothing has changed.
+    /// What is wrong with the settings or with a certificate, or that there are too few descriptors for the connections: nothing has
+    /// changed.
     pub fn reload(&mut self, wanted: &Config) -> Result<(), StartError> {
+        let mut wanted = wanted.clone();
+        if self.bell.is_some() {
+            // It listens on sockets that were passed, whatever addresses there are.
+            (wanted.listen, wanted.tls_listen) = (self.config.listen.clone(), self.config.tls_listen.clone());
+        }
         wanted.check()?;
-        let config = self.config.with_live(wanted);
+        let config = self.config.with_live(&wanted);
         config.check()?;
         if config.max_connections > self.config.max_connections {
             reserve_descriptors(&config, self.listeners.len(), self.workers.len())?;
         }
+        if let Some(keys) = &self.keys {
+            keys.reload(&config)?;
+        }
         self.limits.set(&Bounds::of(&config));
+        self.shared.tls.set(config.tls_buffers.as_u64());
         let mut settings = Settings::new(&config);
         settings.access = settings.access.after(&self.shared.settings.get().access);
         self.shared.settings.set(settings);
@@ -324,7 +401,7 @@ impl Server {
         if let Some(bell) = &self.bell {
             let _ = rustix::io::write(bell, &1u64.to_ne_bytes());
         }
-        for listener in self.listeners.iter().filter(|_| self.bell.is_none()) {
+        for (listener, _) in self.listeners.iter().filter(|_| self.bell.is_none()) {
             // Ends a waiting `accept4(2)` with EINVAL.
             let _ = listener.shutdown(std::net::Shutdown::Both);
         }
@@ -332,6 +409,11 @@ impl Server {
             acceptor.thread().unpark();
         }
         join(self.acceptors.drain(..));
+        for (inbox, thread) in self.handshakes.drain(..) {
+            // What is not done by now ends.
+            inbox.drain(Moment::now());
+            join([thread]);
+        }
         let until = Moment::now() + self.config.drain_timeout.get();
         let (inboxes, threads): (Vec<_>, Vec<_>) = self.workers.drain(..).unzip();
         for inbox in &inboxes {
@@ -340,7 +422,7 @@ impl Server {
         join(threads);
         control.drain(Moment::now() + CONTROL_DRAIN);
         join([control_thread]);
-        if let Some((_, inbox, thread)) = self.admin.take() {
+        for Own { inbox, thread, .. } in [self.acme.take(), self.admin.take()].into_iter().flatten() {
             inbox.drain(Moment::now() + CONTROL_DRAIN);
             join([thread]);
         }
@@ -359,11 +441,11 @@ impl Drop for Server {
 
 /// Where clients come in.
 struct Doors {
-    listeners: Vec<Arc<Socket>>,
+    listeners: Vec<Entrance>,
     /// Ends acceptors whose sockets must not be shut down.
     bell: Option<Arc<OwnedFd>>,
-    addresses: Vec<SocketAddr>,
     admin: Option<Socket>,
+    acme: Option<Socket>,
 }
 
 /// What the threads share, made before any of them runs.
@@ -371,16 +453,17 @@ struct Parts {
     tape: Tape,
     shared: Arc<Shared>,
     limits: Arc<Limits>,
+    keys: Option<Arc<Keys>>,
     wakers: Vec<Arc<Waker>>,
-    inboxes: Vec<Inbox<epoll::Socket>>,
-    receivers: Vec<crossbeam_channel::Receiver<Message<epoll::Socket>>>,
+    inboxes: Vec<Inbox<Line>>,
+    receivers: Vec<crossbeam_channel::Receiver<Message<Line>>>,
     control_waker: Arc<Waker>,
-    control: Inbox<epoll::Socket>,
-    control_receiver: crossbeam_channel::Receiver<Message<epoll::Socket>>,
+    control: Inbox<Line>,
+    control_receiver: crossbeam_channel::Receiver<Message<Line>>,
 }
 
 impl Parts {
-    fn new(config: &Config, workers: usize, dropped: Dropped) -> io::Result<Parts> {
+    fn new(config: &Config, workers: usize, dropped: Dropped, keys: Option<Arc<Keys>>) -> io::Result<Parts> {
         let tape = Tape::new(tape_settings(config, clock::wall_us()));
         let wakers = (0..workers).map(|_| Ok(Arc::new(Waker::new()?))).collect::<io::Result<Vec<_>>>()?;
         let log = Log::new(config.log_limit, dropped);
@@ -392,6 +475,7 @@ impl Parts {
             tape,
             shared,
             limits: Limits::new(&Bounds::of(config), config.ipv6_prefix),
+            keys,
             wakers,
             inboxes,
             receivers,
@@ -413,39 +497,51 @@ impl Parts {
         let start = |name: String, run: Box<dyn FnOnce() + Send>| {
             spawn(name.clone(), run).map_err(|cause| StartError::thread(name, &settings, cause))
         };
-        let Doors { listeners, bell, addresses, admin } = doors;
+        let Doors { listeners, bell, admin, acme } = doors;
         let spin = Duration::from_micros(config.spin);
         let stopping = Arc::new(AtomicBool::new(false));
         let context = control::Context {
             shared: Arc::clone(&self.shared),
             tape: self.tape.clone(),
             limits: Arc::clone(&self.limits),
+            keys: self.keys.clone(),
             settings: control::HttpSettings::new(&config),
             inboxes: self.inboxes.iter().map(Inbox::level).collect(),
             started: Moment::now(),
         };
-        let edge = Epoll::new(self.control_waker, Duration::ZERO)?;
+        let edge = Tls::new(Epoll::new(self.control_waker, Duration::ZERO)?);
         let control = Control::new(context.clone(), edge, self.control_receiver, self.inboxes.clone());
         let control_thread = start("control".into(), Box::new(move || control.run()))?;
         let mut server = Server {
-            addresses,
+            addresses: addresses_of(&config, &listeners, None),
+            tls_addresses: addresses_of(&config, &listeners, Some(Listener::Tls)),
             publisher: self.shared.publisher.clone(),
             config,
             shared: Arc::clone(&self.shared),
             limits: Arc::clone(&self.limits),
+            keys: self.keys,
             stopping: Arc::clone(&stopping),
             listeners: listeners.clone(),
             bell: bell.clone(),
             acceptors: Vec::new(),
+            handshakes: Vec::new(),
             workers: Vec::new(),
             control: Some((self.control.clone(), control_thread)),
             admin: None,
+            acme: None,
             feeds: None,
         };
-        server.admin = admin.map(|socket| start_admin(context, socket)).transpose()?;
+        let start_own = |name: &str, socket: Socket, make: &dyn Fn(control::OwnParts) -> io::Result<Control<Epoll>>| {
+            start_own(name, context.clone(), socket, make)
+                .map_err(|cause| StartError::thread(name.into(), &settings, cause))
+        };
+        server.admin = admin.map(|socket| start_own("probe", socket, &Control::admin)).transpose()?;
+        let https = server.tls_addresses.first().map(SocketAddr::port);
+        let acme_of = |parts| Control::acme(parts, &settings, https);
+        server.acme = acme.map(|socket| start_own("acme", socket, &acme_of)).transpose()?;
         let each = self.inboxes.iter().zip(self.receivers).zip(self.wakers).zip(cores).enumerate();
         for (index, (((inbox, receiver), waker), core)) in each {
-            let edge = Epoll::new(waker, spin)?;
+            let edge = Tls::new(Epoll::new(waker, spin)?);
             let (shared, tape, control) = (Arc::clone(&self.shared), self.tape.clone(), self.control.clone());
             let run = move || {
                 pin(core, index);
@@ -454,12 +550,15 @@ impl Parts {
             let thread = start(format!("worker-{index}"), Box::new(run))?;
             server.workers.push((inbox.clone(), thread));
         }
-        for (index, listener) in listeners.into_iter().enumerate() {
+        server.start_handshakes(&self.inboxes)?;
+        for (index, (listener, by)) in listeners.into_iter().enumerate() {
+            let handshakes = || server.handshakes.iter().map(|(inbox, _)| inbox.clone()).collect();
             let acceptor = Acceptor {
                 listener,
                 limits: Arc::clone(&self.limits),
                 shared: Arc::clone(&self.shared),
-                workers: self.inboxes.clone(),
+                by,
+                takers: if by == Listener::Tls { handshakes() } else { self.inboxes.clone() },
                 stopping: Arc::clone(&stopping),
                 bell: bell.clone(),
             };
@@ -471,6 +570,24 @@ impl Parts {
 }
 
 impl Server {
+    /// Starts the threads that do handshakes, if there is TLS; they hand on to `workers`.
+    fn start_handshakes(&mut self, workers: &[Inbox<Line>]) -> Result<(), StartError> {
+        let Some(keys) = &self.keys else { return Ok(()) };
+        let means = Means { config: keys.server_config(), buffers: Arc::clone(&self.shared.tls) };
+        let places = self.config.handshakes.div_ceil(self.config.handshake_threads);
+        for index in 0..self.config.handshake_threads {
+            let waker = Arc::new(Waker::new()?);
+            let (inbox, receiver) = Inbox::new(self.config.inbox, Arc::clone(&waker));
+            let edge = Epoll::new(waker, Duration::ZERO)?;
+            let (shared, means, workers) = (Arc::clone(&self.shared), means.clone(), workers.to_vec());
+            let name = format!("handshake-{index}");
+            let run = move || Handshakes::new(edge, shared, means, receiver, workers, places).run();
+            let thread = spawn(name.clone(), run).map_err(|cause| StartError::thread(name, &self.config, cause))?;
+            self.handshakes.push((inbox, thread));
+        }
+        Ok(())
+    }
+
     fn start_feeds(&mut self, replay: Option<Replay>) -> Result<(), StartError> {
         let (stop, stopped) = crossbeam_channel::bounded(0);
         let mut threads = Vec::new();
@@ -483,35 +600,43 @@ impl Server {
             threads.push(spawn("demo".into(), run).map_err(|cause| failed("demo", cause))?);
         }
         if let Some(replay) = replay {
-            let sink = self.publisher.for_replay(self.config.max_replay_message.as_u64() as usize);
+            let (sink, stopped) =
+                (self.publisher.for_replay(self.config.max_replay_message.as_u64() as usize), stopped.clone());
             let run = move || {
                 replay.run(sink, &stopped);
             };
             threads.push(spawn("replay".into(), run).map_err(|cause| failed("replay", cause))?);
+        }
+        if let Some(keys) = self.keys.clone() {
+            let run = move || keys.watch(&stopped);
+            threads.push(spawn("certificates".into(), run).map_err(|cause| failed("certificates", cause))?);
         }
         self.feeds = Some(Feeds { stop, threads });
         Ok(())
     }
 }
 
-/// Starts the thread of the admin address.
-fn start_admin(
+/// Starts a thread with an address of its own.
+fn start_own(
+    name: &str,
     context: control::Context,
     socket: Socket,
-) -> io::Result<(SocketAddr, Inbox<epoll::Socket>, JoinHandle<()>)> {
+    make: impl FnOnce(control::OwnParts) -> io::Result<Control<Epoll>>,
+) -> io::Result<Own> {
     let address = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::Unsupported)?;
     let waker = Arc::new(Waker::new()?);
     // For the word to stop.
     let (inbox, receiver) = Inbox::new(1, Arc::clone(&waker));
-    let control = Control::admin(context, Epoll::new(waker, Duration::ZERO)?, receiver, socket)?;
-    Ok((address, inbox, spawn("probe".into(), move || control.run())?))
+    let control =
+        make(control::OwnParts { context, edge: Epoll::new(waker, Duration::ZERO)?, inbox: receiver, socket })?;
+    Ok(Own { address, inbox, thread: spawn(name.into(), move || control.run())? })
 }
 
 /// A descriptor for each connection, and what there is beside them.
 pub(crate) fn descriptors_needed(config: &Config, listeners: usize, workers: usize) -> u64 {
-    // The admin address has its listening socket, epoll set and bell beside its connections.
-    let admin = config.admin_listen.map_or(0, |_| control::ADMIN_CONNECTIONS_MAX + 3);
-    config.max_connections as u64 + DESCRIPTORS_BESIDE + (listeners + 4 * workers + admin) as u64
+    // The addresses of operators and of challenges have each a listening socket, epoll set and bell beside their connections.
+    let own = [config.admin_listen, config.acme_listen].iter().flatten().count() * (control::OWN_CONNECTIONS_MAX + 3);
+    config.max_connections as u64 + DESCRIPTORS_BESIDE + (listeners + 4 * workers + own) as u64
 }
 
 /// Makes room for the descriptors of all connections.
@@ -533,30 +658,29 @@ fn listen_options(config: &Config) -> listener::ListenOptions {
 }
 
 /// Sockets that were passed to this process, each once for every acceptor.
-fn adopt_all(config: &Config, passed: Vec<Socket>) -> Result<Vec<Arc<Socket>>, StartError> {
+fn adopt_all(config: &Config, passed: Passed) -> Result<Vec<Entrance>, StartError> {
     let mut listeners = Vec::new();
-    for socket in passed {
+    let clear = passed.clear.into_iter().map(|socket| (socket, Listener::Clear));
+    for (socket, by) in clear.chain(passed.tls.into_iter().map(|socket| (socket, Listener::Tls))) {
         listener::adopt(&socket, listen_options(config)).map_err(StartError::Passed)?;
         let socket = Arc::new(socket);
-        listeners.extend((0..config.acceptors).map(|_| Arc::clone(&socket)));
+        listeners.extend((0..config.acceptors).map(|_| (Arc::clone(&socket), by)));
     }
     Ok(listeners)
-}
-
-pub(crate) fn addresses_passed(passed: &[Socket]) -> Vec<SocketAddr> {
-    passed.iter().filter_map(|socket| socket.local_addr().ok()?.as_socket()).collect()
 }
 
 fn new_bell() -> io::Result<OwnedFd> {
     Ok(rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?)
 }
 
-fn listen_all(config: &Config) -> Result<Vec<Arc<Socket>>, StartError> {
+fn listen_all(config: &Config) -> Result<Vec<Entrance>, StartError> {
     let mut listeners = Vec::new();
-    for address in &config.listen {
+    let clear = config.listen.iter().map(|address| (address, Listener::Clear, "--listen"));
+    let tls = config.tls_listen.iter().map(|address| (address, Listener::Tls, "--tls-listen"));
+    for (address, by, flag) in clear.chain(tls) {
         let sockets = listener::listen(*address, config.acceptors, listen_options(config));
-        let sockets = sockets.map_err(|cause| no_listening("--listen", *address, cause))?;
-        listeners.extend(sockets.into_iter().map(Arc::new));
+        let sockets = sockets.map_err(|cause| no_listening(flag, *address, cause))?;
+        listeners.extend(sockets.into_iter().map(|socket| (Arc::new(socket), by)));
     }
     Ok(listeners)
 }
@@ -567,19 +691,27 @@ fn listen_admin(address: SocketAddr, config: &Config) -> Result<Socket, StartErr
     Ok(sockets.swap_remove(0))
 }
 
+fn listen_acme(address: SocketAddr, config: &Config) -> Result<Socket, StartError> {
+    let socket = listener::listen_for_all(address, listen_options(config));
+    socket.map_err(|cause| no_listening("--acme-listen", address, cause))
+}
+
 fn no_listening(flag: &'static str, address: SocketAddr, cause: io::Error) -> StartError {
     let advice = match cause.kind() {
         io::ErrorKind::AddrInUse => "another program listens there; stop it or choose another port",
         io::ErrorKind::AddrNotAvailable => "this machine has no such address; choose one of its own",
-        io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege; choose a higher one",
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need a privilege (AmbientCapabilities=CAP_NET_BIND_SERVICE in a systemd unit); have it, or choose a \
+             higher one"
+        }
         _ => "choose another address",
     };
     StartError::Listen { flag, address, cause, advice }
 }
 
-fn addresses_of(config: &Config, listeners: &[Arc<Socket>]) -> Vec<SocketAddr> {
-    let firsts = listeners.iter().step_by(config.acceptors);
-    firsts.filter_map(|listener| listener.local_addr().ok()?.as_socket()).collect()
+fn addresses_of(config: &Config, listeners: &[Entrance], only: Option<Listener>) -> Vec<SocketAddr> {
+    let firsts = listeners.iter().step_by(config.acceptors).filter(|(_, by)| only.is_none_or(|only| *by == only));
+    firsts.filter_map(|(listener, _)| listener.local_addr().ok()?.as_socket()).collect()
 }
 
 fn join(threads: impl IntoIterator<Item = JoinHandle<()>>) {

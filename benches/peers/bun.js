@@ -1,8 +1,13 @@
 // Bun's built-in publish/subscribe: /sub/TOPIC,TOPIC subscribes, what is sent on /pub/TOPIC is published; on /pub each message
-// begins with its topic and a blank. Usage: bun bun.js PORT
+// begins with its topic and a blank. Usage: bun bun.js PORT [CERT KEY]
+//
+// From Bun's documentation of WebSockets: its native publish, which is uWebSockets', and no compression, as by default. backpressureLimit is what a
+// subscriber may be behind; it is raised from 16 MiB so that nobody loses any, as elsewhere.
+const [, , port, cert, key] = process.argv;
 const server = Bun.serve({
   hostname: "127.0.0.1",
-  port: Number(process.argv[2]),
+  port: Number(port),
+  tls: cert && { cert: Bun.file(cert), key: Bun.file(key) },
   fetch(request, server) {
     const [, role, topic] = new URL(request.url).pathname.split("/");
     if (server.upgrade(request, { data: { role, topic } })) return;

@@ -3,21 +3,25 @@
 //!
 //! ```sh
 //! cargo run -p loadgen --example autobahn -- ws://127.0.0.1:9001
+//! cargo run -p loadgen --example autobahn -- wss://127.0.0.1:9443 ca.pem
 //! ```
+//!
+//! With TLS the second argument is a file of who is trusted; without it, whom the system trusts.
 
 use std::{
     io::{ErrorKind, Read, Write},
-    net::{SocketAddr, TcpStream},
+    net::SocketAddr,
     process::ExitCode,
     time::Duration,
 };
 
 use anyhow::{Context, Result};
 use loadgen::{
-    dial::dial,
+    dial::{self, dial},
     frame::{self, Opcode, Scan},
     message::{Assembly, Event, PROTOCOL_ERROR, Violation},
     target::Url,
+    tls::{Peer, Settings},
 };
 
 /// The name in the suite's reports.
@@ -31,7 +35,8 @@ fn main() -> ExitCode {
         eprintln!("autobahn: expected the fuzzing server's address, like ws://127.0.0.1:9001");
         return ExitCode::from(2);
     };
-    match run(&url) {
+    let tls = Settings { ca: std::env::args_os().nth(2).map(Into::into), ..Settings::default() };
+    match run(&url, &tls) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("autobahn: {error:#}");
@@ -40,21 +45,23 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(url: &str) -> Result<()> {
-    let host = Url::parse(url)?.host;
-    let server = Url::parse(url)?.address()?;
-    let count = Session::open(server, &host, "/getCaseCount")?.hold(false)?;
+fn run(url: &str, tls: &Settings) -> Result<()> {
+    let url = Url::parse(url)?;
+    let [peer] = Peer::of(tls, [Some(&url)])?;
+    let server = url.address()?;
+    let open = |path: &str| Session::open(server, peer.as_ref(), &url.host, path);
+    let count = open("/getCaseCount")?.hold(false)?;
     let count: u32 = String::from_utf8(count)?.parse().context("the server's number of cases")?;
     for case in 1..=count {
         let path = format!("/runCase?case={case}&agent={AGENT}");
-        Session::open(server, &host, &path)?.hold(true).with_context(|| format!("case {case} of {count}"))?;
+        open(&path)?.hold(true).with_context(|| format!("case {case} of {count}"))?;
     }
-    Session::open(server, &host, &format!("/updateReports?agent={AGENT}"))?.hold(false).map(drop)
+    open(&format!("/updateReports?agent={AGENT}"))?.hold(false).map(drop)
 }
 
 /// One connection, from its handshake to its end.
 struct Session {
-    stream: TcpStream,
+    stream: dial::Stream,
     pending: Vec<u8>,
     assembly: Assembly,
     /// The latest message.
@@ -64,8 +71,8 @@ struct Session {
 }
 
 impl Session {
-    fn open(server: SocketAddr, host: &str, path: &str) -> Result<Self> {
-        let (stream, pending) = dial(server, host, path, &[], TIMEOUT)?;
+    fn open(server: SocketAddr, peer: Option<&Peer>, host: &str, path: &str) -> Result<Self> {
+        let (stream, pending) = dial(server, peer, host, path, &[], TIMEOUT)?;
         Ok(Self { stream, pending, assembly: Assembly::default(), latest: Vec::new(), closed: false })
     }
 

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
     cli::{Command, Options},
@@ -24,6 +24,7 @@ use crate::{
     session::{self, Setting},
     spec::{Pace, Part, Spec},
     thresholds::{self, Condition, Outcome},
+    tls,
     units::{Rate, Span},
     watch::{Quiet, Watcher, watcher},
 };
@@ -66,10 +67,13 @@ pub fn run(
         condition.check(&spec).context("--fail-if").map_err(settings)?;
     }
     let targets = targets(options, &spec).map_err(settings)?;
+    let mut has_tls = spec.server_metrics.as_ref().is_some_and(|url| url.starts_with("https://"));
     for target in &targets {
         let dialect = dialect(target.url, &target.spec, capture.as_deref()).map_err(settings)?;
         session::check(&target.spec, &dialect).map_err(settings)?;
+        has_tls |= dialect.subscribe_url().tls || dialect.publish_url().tls;
     }
+    check_tls(&spec.tls, has_tls).map_err(settings)?;
     prepare().map_err(settings)?;
     let mut report = Report {
         format: FORMAT,
@@ -98,12 +102,23 @@ pub fn run(
             }
             watcher.begin(&format!("round {} of {}: {} {}", round + 1, options.repeat, target.label, target.url));
             match one(target, options, capture.clone(), watcher.as_mut(), stop) {
-                Ok(run) => report.runs.push(run),
+                Ok(run) => report.runs.push(Run { round: Some(options.round + round as u32), ..run }),
                 Err(error) => return Err(Failure { error, code: exit::COULD_NOT, report: Some(Box::new(report)) }),
             }
         }
     }
     Ok(judged(report, options))
+}
+
+/// Refuses what is said of TLS where there is none.
+fn check_tls(tls: &tls::Settings, has_tls: bool) -> Result<()> {
+    let given = [(tls.ca.is_some(), "--tls-ca"), (tls.insecure, "--insecure"), (tls.resume, "--tls-resume")];
+    match given.iter().find(|(given, _)| *given && !has_tls) {
+        Some((_, flag)) => {
+            bail!("{flag}: no address here is spoken to with TLS: write wss:// or https://, or leave it out")
+        }
+        None => Ok(()),
+    }
 }
 
 /// Probes until the highest rate is found, and keeps its runs.
@@ -226,6 +241,9 @@ fn one(
     };
     if let Some(name) = options.name.as_ref().filter(|_| target.label == "A") {
         run.name = name.clone();
+    }
+    if target.label == "A" {
+        run.version = options.server_version.clone();
     }
     Ok(run)
 }

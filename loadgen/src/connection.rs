@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{ledger::Ledger, line::Line, message::Assembly};
+use crate::{ledger::Ledger, line::Line, message::Assembly, tls::Ticket};
 
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,7 +11,9 @@ pub enum Stage {
     Idle,
     /// TCP is connecting.
     Connecting,
-    /// The handshake with this key is under way.
+    /// TLS is being set up.
+    Securing,
+    /// The handshake of the WebSocket, with this key, is under way.
     Upgrading([u8; 16]),
     /// The subscription is sent and not yet acknowledged.
     Subscribing,
@@ -41,6 +43,10 @@ pub struct Connection {
     pub step: usize,
     /// When setting it up was due, on the monotonic clock.
     pub begun: u64,
+    /// When it reached its stage, while it is being set up.
+    pub reached: u64,
+    /// What resumes its TLS session when it comes back; none where sessions are not resumed.
+    pub ticket: Option<Arc<Ticket>>,
     /// What it has received.
     pub ledger: Ledger,
     /// The beginning of a frame whose rest has not come.
@@ -49,6 +55,8 @@ pub struct Connection {
     pub needs: usize,
     /// The message whose last fragment has not come.
     pub assembly: Assembly,
+    /// When the server handed over what comes, on the monotonic clock, where it tells; else 0.
+    pub handed: u64,
     /// Why the server ended it, or why it has to be ended.
     pub ended: Option<String>,
 }
@@ -66,17 +74,20 @@ impl Connection {
             first_topic,
             step: 0,
             begun: 0,
+            reached: 0,
+            ticket: None,
             ledger,
             partial: Vec::new(),
             needs: 0,
             assembly: Assembly::default(),
+            handed: 0,
             ended: None,
         }
     }
 
     /// Whether it is being set up.
     pub fn is_opening(&self) -> bool {
-        matches!(self.stage, Stage::Connecting | Stage::Upgrading(_) | Stage::Subscribing)
+        matches!(self.stage, Stage::Connecting | Stage::Securing | Stage::Upgrading(_) | Stage::Subscribing)
     }
 
     /// Closes its side with this code.
@@ -94,5 +105,6 @@ impl Connection {
         self.partial = Vec::new();
         self.assembly = Assembly::default();
         self.needs = 0;
+        self.handed = 0;
     }
 }

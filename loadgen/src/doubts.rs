@@ -4,9 +4,10 @@
 //! the exit code 3. What only explains a figure is a note and changes nothing.
 
 use crate::{
-    figures::{GeneratorFigures, Run},
+    figures::{GeneratorFigures, Run, TlsFigures},
     machine::CoreWork,
     server::ServerFigures,
+    target::Url,
     units,
 };
 
@@ -103,6 +104,15 @@ pub fn notes(run: &Run) -> Vec<String> {
             units::time(run.generator.held_up.max_ns as f64)
         ));
     }
+    notes.extend(run.generator.tls.as_ref().map(tls));
+    let connecting = run.generator.connecting_busy;
+    if connecting >= BUSY {
+        notes.push(format!(
+            "while connections were set up, a receiving thread worked {:.0} % of the time: how long that took may be the generator's; give \
+             it more --threads and --cores, or --processes",
+            connecting * 100.0
+        ));
+    }
     if run.spread_unknown > 0 {
         let unknown = units::count(run.spread_unknown);
         let why = if run.checks.conflated > 0 { "some were not sent them" } else { "too many were under way" };
@@ -112,7 +122,27 @@ pub fn notes(run: &Run) -> Vec<String> {
         let step = units::time(run.generator.clock.wall_step_ns as f64);
         notes.push(format!("the wall clock was stepped by {step}; nothing here is measured with it"));
     }
+    if run.server.is_some() && Url::parse(&run.target).is_ok_and(|url| url.is_loopback()) {
+        notes.push(
+            "over loopback the server's processor time holds the kernel's receiving as well as its sending".into(),
+        );
+    }
     notes
+}
+
+/// What TLS took of the generator's time. Who is saturated by it shows as ever.
+fn tls(tls: &TlsFigures) -> String {
+    let delivery = match tls.ns_per_delivery {
+        0.0 => String::new(),
+        ns => format!(", {} a delivery, {:.1} records a read", units::time(ns), tls.records_per_read),
+    };
+    format!(
+        "TLS is {:.0} % of what the receiving threads did{delivery}, {:.0} % of what the publisher did; handshakes: {} full, {} resumed",
+        tls.receivers * 100.0,
+        tls.publisher * 100.0,
+        units::count(tls.full),
+        units::count(tls.resumed)
+    )
 }
 
 fn slipped(generator: &GeneratorFigures) -> Option<String> {

@@ -13,6 +13,7 @@ fn fine() -> Run {
         target: "ws://h".into(),
         label: "A".into(),
         name: "h".into(),
+        version: None,
         doubts: Vec::new(),
         faults: Vec::new(),
         ended: None,
@@ -20,16 +21,20 @@ fn fine() -> Run {
         notes: Vec::new(),
         open_loop: true,
         seconds: 10.0,
+        planned_seconds: Some(10.0),
         connected: 10,
         connections_per_s: 1.0,
         publications: 100,
         deliveries: 1000,
         bytes: 1 << 20,
+        segments: None,
+        round: None,
         classes: Vec::new(),
         spread: Distribution::default(),
         spread_unknown: 0,
         joins: Distribution::default(),
         rejoins: Distribution::default(),
+        phases: None,
         checks: Checks::default(),
         server: Some(ServerFigures { cores: vec![0], cores_busy: 0.5, ..ServerFigures::default() }),
         generator: GeneratorFigures {
@@ -144,6 +149,16 @@ fn waiting_for_the_server_is_a_note_and_no_doubt() {
     run.generator.held_up = all_at(50_000_000);
     assert!(of(&run).is_empty());
     assert!(notes(&run)[0].contains("waited for the server"));
+}
+
+#[test]
+fn over_loopback_it_is_said_whose_bill_receiving_is_on() {
+    let mut run = fine();
+    assert!(notes(&run).is_empty());
+    run.target = "ws://127.0.0.1:1/x".into();
+    assert!(notes(&run)[0].contains("holds the kernel's receiving"), "{:?}", notes(&run));
+    run.server = None;
+    assert!(notes(&run).is_empty());
 }
 
 #[test]

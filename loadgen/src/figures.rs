@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     clock::Quality,
-    machine::{CoreWork, Machine},
-    meter::{Checks, Times},
+    machine::{CoreWork, Machine, Nice},
+    meter::{Checks, Handed, Phases, Times},
     search::Found,
     server::ServerFigures,
     spec::Spec,
@@ -57,6 +57,9 @@ pub struct Run {
     pub label: String,
     /// What the server is called in tables.
     pub name: String,
+    /// The server's version, as --server-version said it.
+    #[serde(default)]
+    pub version: Option<String>,
     /// What makes it doubtful, first of all.
     pub doubts: Vec<String>,
     /// What makes it a failure.
@@ -72,6 +75,9 @@ pub struct Run {
     pub open_loop: bool,
     /// From the beginning of the measured part to its last delivery.
     pub seconds: f64,
+    /// How long it was planned to be; none in results of versions that didn't say.
+    #[serde(default)]
+    pub planned_seconds: Option<f64>,
     /// Connections that were set up, and how fast.
     pub connected: u64,
     /// Connections set up per second, from the first to the last.
@@ -82,6 +88,13 @@ pub struct Run {
     pub deliveries: u64,
     /// Bytes of those, envelopes included.
     pub bytes: u64,
+    /// Segments with data in which they came, as the subscribers' kernels count; none where somebody came or went, and in results of
+    /// versions that didn't look.
+    #[serde(default)]
+    pub segments: Option<u64>,
+    /// Which round of several commands' this is, given by --round; runs of one round belong side by side.
+    #[serde(default)]
+    pub round: Option<u32>,
     /// Latencies, by class of publication.
     pub classes: Vec<ClassFigures>,
     /// From the first subscriber reached to the last, per publication.
@@ -92,6 +105,9 @@ pub struct Run {
     pub joins: Distribution,
     /// The same for those who came back, or came late.
     pub rejoins: Distribution,
+    /// What setting connections up took, step by step; none in results of versions that didn't look.
+    #[serde(default)]
+    pub phases: Option<PhaseFigures>,
     /// What was verified, and what was found.
     pub checks: Checks,
     /// The server's side.
@@ -114,8 +130,29 @@ pub struct ClassFigures {
     pub latency: Distribution,
     /// From the actual moment of sending to receipt.
     pub sent: Distribution,
+    /// Both parts of the latter, at servers that tell when they hand over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handed: Option<HandedFigures>,
     /// Bytes received.
     pub bytes: u64,
+}
+
+/// What is the server's part of the latency of a class, and what isn't.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct HandedFigures {
+    /// From the actual moment of sending until the server has handed it over.
+    pub until: Distribution,
+    /// From then to receipt: the kernel's way, and the generator.
+    pub since: Distribution,
+}
+
+impl ClassFigures {
+    /// What of the median latency, in nanoseconds, would not be there if publishing and receiving took no time: all but the server's part.
+    /// None where the server does not tell.
+    pub fn not_the_servers_p50(&self) -> Option<u64> {
+        let until = self.handed.as_ref()?.until.p50_ns;
+        Some(self.latency.p50_ns.saturating_sub(until))
+    }
 }
 
 /// What the generator itself took and suffered.
@@ -137,6 +174,9 @@ pub struct GeneratorFigures {
     pub backlog_bytes: u64,
     /// Cores that its threads may run on.
     pub cores: Vec<usize>,
+    /// How it was favoured by the scheduler.
+    #[serde(default)]
+    pub nice: Option<Nice>,
     /// The clock.
     pub clock: Quality,
     /// Share of the machine's time that the host took.
@@ -147,6 +187,48 @@ pub struct GeneratorFigures {
     /// What was done on the cores that it is pinned to, by whomever; none where it is pinned to none.
     #[serde(default)]
     pub work: Option<CoreWork>,
+    /// The most that a receiving thread was busy while it set connections up whose time is measured.
+    #[serde(default)]
+    pub connecting_busy: f64,
+    /// What TLS took of it; none where nothing was spoken with it.
+    #[serde(default)]
+    pub tls: Option<TlsFigures>,
+}
+
+/// What TLS took of the generator's own time: that is none of the server's.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct TlsFigures {
+    /// Share of the receiving threads' processor time.
+    pub receivers: f64,
+    /// Share of the publishing thread's.
+    pub publisher: f64,
+    /// Time for each delivery, handshakes included; 0 where there was none.
+    pub ns_per_delivery: f64,
+    /// Records for each read that brought something.
+    pub records_per_read: f64,
+    /// Handshakes that were made anew, of subscribers.
+    pub full: u64,
+    /// Those that resumed a session.
+    pub resumed: u64,
+}
+
+/// What the steps of setting connections up took: TCP from the planned moment, TLS, the WebSocket's upgrade.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct PhaseFigures {
+    /// Of those who came for the first time.
+    pub first: [Distribution; 3],
+    /// Of those who came back, or came late.
+    pub again: [Distribution; 3],
+}
+
+impl PhaseFigures {
+    /// The figures of what was timed.
+    pub fn of(phases: &Phases) -> Self {
+        Self {
+            first: phases.first.each_ref().map(Distribution::of),
+            again: phases.again.each_ref().map(Distribution::of),
+        }
+    }
 }
 
 impl GeneratorFigures {
@@ -221,6 +303,13 @@ impl Distribution {
     }
 }
 
+impl HandedFigures {
+    /// The figures of both histograms.
+    pub fn of(handed: &Handed) -> Self {
+        Self { until: Distribution::of(&handed.until), since: Distribution::of(&handed.since) }
+    }
+}
+
 impl Default for Distribution {
     fn default() -> Self {
         Self::of(&crate::meter::times())
@@ -247,6 +336,20 @@ impl Run {
     /// Bytes of messages per second.
     pub fn bytes_per_s(&self) -> f64 {
         self.bytes as f64 / self.seconds.max(1e-9)
+    }
+
+    /// Calls of `send` for each delivery: those that the subscribers' kernels saw, which is the same measure for all servers; else
+    /// those that the server counts.
+    pub fn sends_per_delivery(&self) -> Option<f64> {
+        let seen = self.segments.filter(|_| self.deliveries > 0).map(|sends| sends as f64 / self.deliveries as f64);
+        seen.or_else(|| self.server.as_ref()?.sends_per_delivery)
+    }
+
+    /// The share of what was offered a second that was delivered: less than 1 where the last deliveries came after the planned end. None
+    /// where nothing was due at planned moments.
+    pub fn delivered(&self) -> Option<f64> {
+        let planned = self.planned_seconds.filter(|_| self.open_loop)?;
+        Some((planned / self.seconds.max(1e-9)).min(1.0))
     }
 
     /// Latencies of all classes together.

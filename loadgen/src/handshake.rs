@@ -48,6 +48,8 @@ pub fn judge(bytes: &[u8], key: &[u8; 16]) -> Answer {
         },
         Ok(httparse::Status::Partial) if bytes.len() < HEAD_MAX => Answer::Incomplete,
         Ok(httparse::Status::Partial) => Answer::Refused("its answer has no end".into()),
+        // An alert, which is what TLS has to say to who doesn't speak it (RFC 8446, section 6).
+        Err(_) if bytes.starts_with(&[21, 3]) => Answer::Refused("it speaks TLS there: write wss://".into()),
         Err(_) => Answer::Refused(format!("it speaks no HTTP, let alone WebSocket: it answered {}", quote(bytes))),
     }
 }
@@ -113,6 +115,7 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert!(refused(judge(b"SSH-2.0-OpenSSH_9\r\n", &key)).contains("speaks no HTTP"));
+        assert_eq!(refused(judge(&[21, 3, 3, 0, 2, 2, 10], &key)), "it speaks TLS there: write wss://");
         let busy = refused(judge(b"HTTP/1.1 503 Busy\r\n\r\nfull", &key));
         assert!(busy.contains("503 Busy") && busy.contains("`full`"), "{busy}");
         assert!(refused(answer("", &key)).contains("without Sec-WebSocket-Accept"));

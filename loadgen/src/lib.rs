@@ -1,7 +1,7 @@
 //! Honest load generation for WebSocket broadcast servers.
 
+pub mod bare_loop;
 pub mod campaign;
-pub mod ceiling;
 pub mod chance;
 pub mod cli;
 pub mod clock;
@@ -14,6 +14,7 @@ pub mod exit;
 pub mod figures;
 pub mod flights;
 pub mod frame;
+pub mod handover;
 pub mod handshake;
 pub mod ledger;
 pub mod line;
@@ -27,6 +28,7 @@ pub mod receiver;
 pub mod samples;
 pub mod schedule;
 pub mod search;
+pub mod segments;
 pub mod server;
 pub mod session;
 pub mod shared;
@@ -35,5 +37,8 @@ pub mod spec;
 pub mod stamp;
 pub mod target;
 pub mod thresholds;
+pub mod tls;
+#[path = "../../src/tools/trust.rs"]
+mod trust;
 pub mod units;
 pub mod watch;

@@ -1,6 +1,6 @@
 //! What a result was measured on: machine, kernel, versions; and what the whole machine did meanwhile.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fmt, fs, path::Path};
 
 use anyhow::{Result, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -37,6 +37,38 @@ impl Machine {
             cores: cpu.lines().filter(|line| line.starts_with("processor")).count(),
             memory: memory * 1024,
             congestion: text("/proc/sys/net/ipv4/tcp_congestion_control").trim().to_owned(),
+        }
+    }
+}
+
+/// How the scheduler favours a process, from -20 (most) to 19.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nice {
+    /// The process's own.
+    pub own: i32,
+    /// That of its session's group (`sched(7)`, autogroups): between groups only this one counts. None where there are none.
+    pub group: Option<i32>,
+}
+
+impl Nice {
+    /// Of a process; none where it isn't there.
+    pub fn of(pid: u32) -> Option<Self> {
+        let text = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        Self::parse(&text("stat"), &text("autogroup"))
+    }
+
+    fn parse(stat: &str, group: &str) -> Option<Self> {
+        // The command's name, in brackets, may hold anything: fields are counted from its end.
+        let own = stat.rsplit_once(") ")?.1.split(' ').nth(16)?.parse().ok()?;
+        Some(Self { own, group: group.rsplit_once(" nice ").and_then(|(_, nice)| nice.trim().parse().ok()) })
+    }
+}
+
+impl fmt::Display for Nice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.group {
+            Some(group) => write!(f, "nice {} in a session of nice {group}", self.own),
+            None => write!(f, "nice {}", self.own),
         }
     }
 }
@@ -154,6 +186,16 @@ mod tests {
     fn this_machine_is_described() {
         let machine = Machine::read();
         assert!(machine.kernel.starts_with("Linux ") && machine.cores > 0 && machine.memory > 0, "{machine:?}");
+    }
+
+    #[test]
+    fn a_process_and_its_session_are_nice_by_themselves() {
+        let stat = "7 (a) b) S 1 7 7 0 -1 0 0 0 0 0 30 12 0 0 20 -5 1 0";
+        let nice = Nice::parse(stat, "/autogroup-2036 nice 3\n").unwrap();
+        assert_eq!(nice, Nice { own: -5, group: Some(3) });
+        assert_eq!(nice.to_string(), "nice -5 in a session of nice 3");
+        assert_eq!(Nice::parse(stat, "").unwrap().to_string(), "nice -5");
+        assert!(Nice::of(std::process::id()).is_some() && Nice::parse("", "").is_none());
     }
 
     #[test]

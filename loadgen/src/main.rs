@@ -27,10 +27,12 @@ fn main() -> ExitCode {
     let code = match &cli.command {
         Command::Compare(compare) => told(output::compared(compare).and_then(|text| print(&text))),
         Command::Summary(summary) => told(output::summed(summary).and_then(|text| print(&text))),
+        Command::Sweep(sweep) => told(output::swept(sweep).and_then(|text| print(&text))),
+        Command::Conditions(of) => told(output::conditions(&of.files).and_then(|text| print(&text))),
         Command::Merge(merge) => {
             told(output::merged(&merge.files, merge.json.as_deref()).and_then(|text| print(&text)))
         }
-        Command::Ceiling(ceiling) => told(loadgen::ceiling::serve(ceiling.listen)),
+        Command::BareLoop(bare) => told(loadgen::bare_loop::serve(bare.listen, bare.tell_sent)),
         Command::Part => told(campaign::part(&stopped_by_signals())),
         scenario => run(scenario),
     };

@@ -10,7 +10,7 @@ use flate2::read::GzDecoder;
 
 use crate::{
     doubts,
-    figures::{Distribution, IntervalFigures, Report, Run},
+    figures::{Distribution, IntervalFigures, Report, Run, TlsFigures},
     machine::CoreWork,
     meter::add,
 };
@@ -71,19 +71,46 @@ fn absorb(sum: &mut Run, part: &Run) -> Result<()> {
     for (sum, part) in sum.classes.iter_mut().zip(&part.classes) {
         merge(&mut sum.latency, &part.latency)?;
         merge(&mut sum.sent, &part.sent)?;
+        if let Some(part) = &part.handed {
+            let sum = sum.handed.get_or_insert_default();
+            merge(&mut sum.until, &part.until)?;
+            merge(&mut sum.since, &part.since)?;
+        }
         sum.bytes += part.bytes;
         sum.publications = sum.publications.max(part.publications);
     }
     merge(&mut sum.joins, &part.joins)?;
     merge(&mut sum.rejoins, &part.rejoins)?;
+    match (&mut sum.phases, &part.phases) {
+        (Some(mine), Some(theirs)) => {
+            let times = theirs.first.iter().chain(&theirs.again);
+            for (sum, part) in mine.first.iter_mut().chain(&mut mine.again).zip(times) {
+                merge(sum, part)?;
+            }
+        }
+        (mine, theirs) => *mine = mine.take().or_else(|| theirs.clone()),
+    }
     merge(&mut sum.spread, &part.spread)?;
     sum.spread_unknown += part.spread_unknown;
     let (mine, theirs) = (sum.deliveries as f64, part.deliveries as f64);
     let generator = &mut sum.generator;
-    generator.receive_ns =
-        (generator.receive_ns * mine + part.generator.receive_ns * theirs) / (mine + theirs).max(1.0);
+    // Of what is said of each delivery.
+    let mean = |a: f64, b: f64| (a * mine + b * theirs) / (mine + theirs).max(1.0);
+    generator.receive_ns = mean(generator.receive_ns, part.generator.receive_ns);
     generator.receivers_busy.extend(&part.generator.receivers_busy);
     generator.backlog_bytes += part.generator.backlog_bytes;
+    generator.connecting_busy = generator.connecting_busy.max(part.generator.connecting_busy);
+    generator.tls = match (generator.tls.take(), &part.generator.tls) {
+        (Some(mine), Some(theirs)) => Some(TlsFigures {
+            receivers: mine.receivers.max(theirs.receivers),
+            publisher: mine.publisher.max(theirs.publisher),
+            ns_per_delivery: mean(mine.ns_per_delivery, theirs.ns_per_delivery),
+            records_per_read: mean(mine.records_per_read, theirs.records_per_read),
+            full: mine.full + theirs.full,
+            resumed: mine.resumed + theirs.resumed,
+        }),
+        (mine, theirs) => mine.or_else(|| theirs.clone()),
+    };
     generator.cores = union(&generator.cores, &part.generator.cores);
     generator.steal = generator.steal.max(part.generator.steal);
     generator.machine_busy = generator.machine_busy.max(part.generator.machine_busy);
@@ -102,6 +129,7 @@ fn absorb(sum: &mut Run, part: &Run) -> Result<()> {
     sum.publications = sum.publications.max(part.publications);
     sum.deliveries += part.deliveries;
     sum.bytes += part.bytes;
+    sum.segments = sum.segments.zip(part.segments).map(|(mine, theirs)| mine + theirs);
     sum.checks.add(&part.checks);
     sum.faults = sum.checks.faults();
     sum.ended = sum.ended.take().or_else(|| part.ended.clone());

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use crate::ledger::Receipt;
+use crate::{connection::Connection, ledger::Receipt, tls::Work};
 
 /// Times in nanoseconds, up to an hour, in three significant figures.
 pub type Times = Histogram<u64>;
@@ -25,13 +25,30 @@ pub struct Meter {
     pub latency: Times,
     /// From the actual moment of sending to receipt.
     pub sent: Times,
+    /// Both parts of the latter, of servers that tell.
+    pub handed: Option<Box<Handed>>,
     /// Bytes of messages, envelopes included.
     pub bytes: u64,
 }
 
+/// What is the server's part of a latency, and what isn't; see [`crate::handover`].
+#[derive(Clone, Debug)]
+pub struct Handed {
+    /// From the actual moment of sending until the server has handed it over.
+    pub until: Times,
+    /// From then to receipt.
+    pub since: Times,
+}
+
 impl Default for Meter {
     fn default() -> Self {
-        Self { latency: times(), sent: times(), bytes: 0 }
+        Self { latency: times(), sent: times(), handed: None, bytes: 0 }
+    }
+}
+
+impl Default for Handed {
+    fn default() -> Self {
+        Self { until: times(), since: times() }
     }
 }
 
@@ -44,10 +61,22 @@ impl Meter {
         self.bytes += bytes as u64;
     }
 
+    /// Enters both parts of a delivery, at a server that has told when it handed it over.
+    pub fn enter_handed(&mut self, now: u64, sent: u64, handed: u64) {
+        let parts = self.handed.get_or_insert_default();
+        parts.until.saturating_record(handed.saturating_sub(sent));
+        parts.since.saturating_record(now.saturating_sub(handed));
+    }
+
     /// Adds another's.
     pub fn add(&mut self, other: &Self) {
         add(&mut self.latency, &other.latency);
         add(&mut self.sent, &other.sent);
+        if let Some(parts) = &other.handed {
+            let sum = self.handed.get_or_insert_default();
+            add(&mut sum.until, &parts.until);
+            add(&mut sum.since, &parts.since);
+        }
         self.bytes += other.bytes;
     }
 
@@ -61,6 +90,41 @@ impl Meter {
 pub fn add(sum: &mut Times, other: &Times) {
     if !other.is_empty() {
         sum.add(other).expect("all have the same bounds");
+    }
+}
+
+/// A step of setting a connection up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// From the planned moment of connecting to TCP's being up.
+    Tcp,
+    /// The handshake of TLS.
+    Tls,
+    /// The handshake of the WebSocket.
+    Upgrade,
+}
+
+/// What the steps took, in their order.
+#[derive(Clone, Debug)]
+pub struct Phases {
+    /// Of those who came for the first time.
+    pub first: [Times; 3],
+    /// Of those who came back, or came late.
+    pub again: [Times; 3],
+}
+
+impl Default for Phases {
+    fn default() -> Self {
+        let three = || [times(), times(), times()];
+        Self { first: three(), again: three() }
+    }
+}
+
+impl Phases {
+    /// Adds another's.
+    pub fn add(&mut self, other: &Self) {
+        let sums = self.first.iter_mut().chain(&mut self.again);
+        sums.zip(other.first.iter().chain(&other.again)).for_each(|(sum, times)| add(sum, times));
     }
 }
 
@@ -83,7 +147,11 @@ pub struct Interval {
     pub joins: Times,
     /// The same for those who came back.
     pub rejoins: Times,
-    /// Bytes read.
+    /// What setting connections up took, step by step; none where none was set up.
+    pub phases: Option<Box<Phases>>,
+    /// What the thread spent on TLS.
+    pub tls: Work,
+    /// Bytes read; with TLS, what they said.
     pub wire_bytes: u64,
     /// Reads that brought something.
     pub reads: u64,
@@ -95,6 +163,8 @@ pub struct Interval {
     pub unchecked: u64,
     /// Deliveries, warm-up included, to subscribers that are waited for.
     pub reached: u64,
+    /// Segments that brought what was measured; told at the very end.
+    pub segments: Option<u64>,
 }
 
 impl Interval {
@@ -109,12 +179,15 @@ impl Interval {
             spread: times(),
             joins: times(),
             rejoins: times(),
+            phases: None,
+            tls: Work::default(),
             wire_bytes: 0,
             reads: 0,
             backlog_bytes: 0,
             last_delivery: 0,
             unchecked: 0,
             reached: 0,
+            segments: None,
         }
     }
 
@@ -126,6 +199,10 @@ impl Interval {
         add(&mut self.spread, &other.spread);
         add(&mut self.joins, &other.joins);
         add(&mut self.rejoins, &other.rejoins);
+        if let Some(phases) = &other.phases {
+            self.phases.get_or_insert_default().add(phases);
+        }
+        self.tls.add(other.tls);
         self.begin = self.begin.min(other.begin);
         self.end = self.end.max(other.end);
         self.cpu_ns += other.cpu_ns;
@@ -134,13 +211,27 @@ impl Interval {
         self.backlog_bytes += other.backlog_bytes;
         self.unchecked += other.unchecked;
         self.reached += other.reached;
+        self.segments = sum(self.segments, other.segments);
         self.last_delivery = self.last_delivery.max(other.last_delivery);
+    }
+
+    /// A connection that is being set up has done another step.
+    pub fn reached(&mut self, conn: &mut Connection, phase: Phase, now: u64) {
+        let took = now.saturating_sub(std::mem::replace(&mut conn.reached, now));
+        let phases = self.phases.get_or_insert_default();
+        let times = if conn.returned { &mut phases.again } else { &mut phases.first };
+        times[phase as usize].saturating_record(took);
     }
 
     /// Deliveries of all classes.
     pub fn deliveries(&self) -> u64 {
         self.classes.iter().map(Meter::deliveries).sum::<u64>() + self.unchecked
     }
+}
+
+/// The sum of those that are known.
+pub fn sum(a: Option<u64>, b: Option<u64>) -> Option<u64> {
+    a.zip(b).map(|(a, b)| a + b).or(a).or(b)
 }
 
 /// What was found wrong, or just remarkable, over a whole run.
@@ -271,9 +362,16 @@ mod tests {
             let meter = if nth % 3 == 0 { &mut a } else { &mut b };
             meter.enter(nth * 1000, 0, nth * 500, 10);
             all.enter(nth * 1000, 0, nth * 500, 10);
+            // One of the parts may have seen none of a server that tells.
+            if nth % 3 != 0 {
+                meter.enter_handed(nth * 1000, nth * 500, nth * 700);
+                all.enter_handed(nth * 1000, nth * 500, nth * 700);
+            }
         }
         a.add(&b);
         assert_eq!((&a.latency, &a.sent, a.bytes), (&all.latency, &all.sent, all.bytes));
+        let (parts, whole) = (a.handed.unwrap(), all.handed.unwrap());
+        assert_eq!((parts.until, parts.since), (whole.until, whole.since));
     }
 
     #[test]

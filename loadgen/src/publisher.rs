@@ -32,6 +32,7 @@ use crate::{
     socket::{Interest, Poller},
     spec::Pace,
     stamp::{self, Body, Stamp},
+    tls,
 };
 
 /// What the publisher tells when it is done.
@@ -50,6 +51,8 @@ pub struct Published {
     pub cpu_ns: u64,
     /// The measured part's actual length.
     pub wall_ns: u64,
+    /// What was spent on TLS in it.
+    pub tls: tls::Work,
     /// What its connections had to say.
     pub checks: Checks,
     /// Why it ended early, where it did.
@@ -68,6 +71,7 @@ impl Default for Published {
             held_up: times(),
             cpu_ns: 0,
             wall_ns: 0,
+            tls: tls::Work::default(),
             checks: Checks::default(),
             ended: None,
             lines: Vec::new(),
@@ -86,7 +90,7 @@ impl Published {
         add(&mut self.slip, &other.slip);
         add(&mut self.held_up, &other.held_up);
         if other.busy() > self.busy() {
-            (self.cpu_ns, self.wall_ns) = (other.cpu_ns, other.wall_ns);
+            (self.cpu_ns, self.wall_ns, self.tls) = (other.cpu_ns, other.wall_ns, other.tls);
         }
         self.checks.add(&other.checks);
         self.ended = match (self.ended, other.ended) {
@@ -129,8 +133,11 @@ struct Publisher {
     owed: u64,
     payload: Vec<u8>,
     message: Vec<u8>,
+    /// What comes over connections with TLS, before it is decrypted.
+    records: Vec<u8>,
     report: Published,
-    cpu_mark: Option<(u64, u64)>,
+    /// Processor time, the clock, and what was spent on TLS, when the measured part began.
+    mark: Option<(u64, u64, tls::Work)>,
 }
 
 /// What may be under way in a run without a rate.
@@ -183,8 +190,9 @@ impl Publisher {
             owed: 0,
             payload: Vec::new(),
             message: Vec::new(),
+            records: Vec::new(),
             report: Published::default(),
-            cpu_mark: None,
+            mark: None,
             shared,
             capture,
             outlets,
@@ -202,9 +210,10 @@ impl Publisher {
         if self.report.ended.is_some() {
             self.shared.unpublished.store(true, Ordering::Relaxed);
         }
-        if let Some((cpu, wall)) = self.cpu_mark {
+        if let Some((cpu, wall, work)) = self.mark {
             self.report.cpu_ns = clock::thread_cpu() - cpu;
             self.report.wall_ns = clock::now() - wall;
+            self.report.tls = tls::work().since(work);
         }
         self.report.lines = self.outlets.into_iter().map(|outlet| outlet.line).collect();
         self.report
@@ -314,8 +323,8 @@ impl Publisher {
 
     /// The measured part begins: processor time counts from here.
     fn mark_measured(&mut self, now: u64) {
-        if self.cpu_mark.is_none() && now >= self.shared.classes.measured_at() {
-            self.cpu_mark = Some((clock::thread_cpu(), now));
+        if self.mark.is_none() && now >= self.shared.classes.measured_at() {
+            self.mark = Some((clock::thread_cpu(), now, tls::work()));
         }
     }
 
@@ -428,7 +437,7 @@ impl Publisher {
                 self.poller.modify(&outlet.line.fd, token, outlet.interest())?;
             }
             if outlet.listens && what.intersects(Interest::IN | Interest::HUP | Interest::ERR) {
-                outlet.listen(&self.shared.dialect, &mut self.report.checks)?;
+                outlet.listen(&self.shared.dialect, &mut self.report.checks, &mut self.records)?;
             } else if what.intersects(Interest::HUP | Interest::ERR) {
                 return Err(io::Error::new(io::ErrorKind::ConnectionReset, "the server hung up"));
             }

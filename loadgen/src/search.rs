@@ -161,7 +161,10 @@ impl Probe {
 /// # Errors
 /// The condition is none of its kind, or these settings have no rate to vary.
 pub fn check(condition: &Condition, spec: &Spec) -> Result<()> {
-    ensure!(condition.is_upper_bound(), "`{condition}`: what has to hold is an upper bound, like 'p99<5ms'");
+    ensure!(
+        condition.holds_below(),
+        "`{condition}`: what has to hold is an upper bound, like 'p99<5ms', or 'delivered>95%'"
+    );
     ensure!(
         matches!(spec.pace, Pace::Rate(_)),
         "this scenario has no --rate to vary: take fanout, churn, slow, storm, join or echo"

@@ -1,10 +1,10 @@
-//! The server's side of a run, as far as the system shows it: processor time, memory, cores.
+//! The server's side of a run, as far as the system shows it: processor time, memory, cores. Of the process that is named and all that it has started: a
+//! server with processes for its workers, or with a proxy before it, is all of them.
 
 use std::{
     collections::{BTreeSet, HashMap},
     fs,
     io::{Read, Write},
-    net::TcpStream,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -17,13 +17,18 @@ use rustix::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{machine::CoreWork, target::Url};
+use crate::{
+    dial::Stream,
+    machine::{CoreWork, Nice},
+    target::Url,
+    tls::{self, Peer},
+};
 
 /// A process under observation.
 pub struct Server {
     pid: u32,
     /// Where it tells its own counters, and what they were at first and last.
-    metrics: Option<Url>,
+    metrics: Option<(Url, Option<Peer>)>,
     counters: Option<(Counters, Counters)>,
     threads: Threads,
     first: Option<(Sample, Threads)>,
@@ -63,7 +68,7 @@ struct Counters {
 /// What the server used during the measured part.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct ServerFigures {
-    /// The observed process.
+    /// The observed process, with those that it has started.
     pub pid: u32,
     /// Processor time, all threads together.
     pub cpu_ns: u64,
@@ -88,6 +93,9 @@ pub struct ServerFigures {
     pub resident_max: u64,
     /// Cores that its threads may run on.
     pub cores: Vec<usize>,
+    /// How it was favoured by the scheduler.
+    #[serde(default)]
+    pub nice: Option<Nice>,
     /// Calls of `send` for each delivery, as the server counts them; none where it doesn't tell.
     #[serde(default)]
     pub sends_per_delivery: Option<f64>,
@@ -95,11 +103,11 @@ pub struct ServerFigures {
 
 impl Server {
     /// Observes a process, and what it tells at `metrics`; refused where there is none of that number, or it doesn't.
-    pub fn observe(pid: u32, metrics: Option<&str>) -> Result<Self> {
+    pub fn observe(pid: u32, metrics: Option<&str>, tls: &tls::Settings) -> Result<Self> {
         let mut threads = Threads::new();
         let latest = Sample::take(pid, crate::clock::now(), &mut threads);
         ensure!(latest.resident > 0, "--server-pid {pid}: no such process can be seen here");
-        let metrics = metrics.map(counters_at).transpose()?;
+        let metrics = metrics.map(|text| counters_at(text, tls)).transpose()?;
         Ok(Self {
             pid,
             metrics,
@@ -135,7 +143,8 @@ impl Server {
     }
 
     fn count(&self) -> Option<Counters> {
-        Counters::read(self.metrics.as_ref()?).ok()
+        let (url, peer) = self.metrics.as_ref()?;
+        Counters::read(url, peer.as_ref()).ok()
     }
 
     /// Looks again.
@@ -168,13 +177,15 @@ impl Server {
             resident_joined: self.resident_joined,
             resident_max: self.resident_max,
             cores: self.cores().into_iter().collect(),
+            nice: Nice::of(self.pid),
             sends_per_delivery: self.counters.and_then(|(first, last)| first.sends_per_delivery(last)),
         }
     }
 
     /// Cores that any of its threads may run on.
     pub fn cores(&self) -> BTreeSet<usize> {
-        tasks(self.pid).filter_map(|task| Pid::from_raw(task as i32)).flat_map(|task| cores_of(Some(task))).collect()
+        let tasks = family(self.pid).into_iter().flat_map(tasks);
+        tasks.filter_map(|task| Pid::from_raw(task as i32)).flat_map(|task| cores_of(Some(task))).collect()
     }
 }
 
@@ -214,18 +225,16 @@ pub fn cores_of(thread: Option<Pid>) -> Vec<usize> {
 }
 
 /// Where the counters are, if they are there.
-fn counters_at(text: &str) -> Result<Url> {
+fn counters_at(text: &str, tls: &tls::Settings) -> Result<(Url, Option<Peer>)> {
     let url = Url::parse_http(text).context("--server-metrics")?;
-    Counters::read(&url).with_context(|| format!("--server-metrics {text}"))?;
-    Ok(url)
+    let [peer] = Peer::of(tls, [Some(&url)])?;
+    Counters::read(&url, peer.as_ref()).with_context(|| format!("--server-metrics {text}"))?;
+    Ok((url, peer))
 }
 
 impl Counters {
-    fn read(url: &Url) -> Result<Counters> {
-        let patience = Some(Duration::from_secs(2));
-        let mut stream = TcpStream::connect(url.address()?)?;
-        stream.set_read_timeout(patience)?;
-        stream.set_write_timeout(patience)?;
+    fn read(url: &Url, peer: Option<&Peer>) -> Result<Counters> {
+        let mut stream = Stream::connect(url.address()?, peer, Duration::from_secs(2))?;
         // In one piece: a server may answer, and hang up, after the first that it gets.
         let request = format!("GET {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", url.path, url.host);
         stream.write_all(request.as_bytes())?;
@@ -251,13 +260,16 @@ impl Counters {
 
 impl Sample {
     fn take(pid: u32, at: u64, threads: &mut Threads) -> Self {
-        let process = PathBuf::from(format!("/proc/{pid}"));
-        let pages = fs::read_to_string(process.join("statm")).unwrap_or_default();
-        let resident = pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
-        for task in tasks(pid) {
-            // One that ends between the listing and here is one that has ended.
-            if let Some(work) = Work::of(&process.join(format!("task/{task}"))) {
-                threads.insert(task, work);
+        let mut resident = 0;
+        for pid in family(pid) {
+            let process = PathBuf::from(format!("/proc/{pid}"));
+            let pages = fs::read_to_string(process.join("statm")).unwrap_or_default();
+            resident += pages.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).unwrap_or(0);
+            for task in tasks(pid) {
+                // One that ends between the listing and here is one that has ended.
+                if let Some(work) = Work::of(&process.join(format!("task/{task}"))) {
+                    threads.insert(task, work);
+                }
             }
         }
         let cpu_ns = threads.values().map(|work| work.cpu_ns).sum();
@@ -285,6 +297,25 @@ impl Work {
     }
 }
 
+/// Processes that are looked at, at most.
+const FAMILY_MAX: usize = 256;
+
+/// A process and all that it has started, and these in turn; it alone where the kernel doesn't tell.
+fn family(pid: u32) -> Vec<u32> {
+    let mut all = vec![pid];
+    let mut at = 0;
+    while at < all.len() && all.len() < FAMILY_MAX {
+        let children = |task| fs::read_to_string(format!("/proc/{}/task/{task}/children", all[at]));
+        let found: Vec<u32> = tasks(all[at])
+            .filter_map(|task| children(task).ok())
+            .flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>())
+            .collect();
+        all.extend(found);
+        at += 1;
+    }
+    all
+}
+
 fn tasks(pid: u32) -> impl Iterator<Item = u32> {
     let listing = fs::read_dir(format!("/proc/{pid}/task"));
     listing.into_iter().flatten().flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok())
@@ -292,12 +323,14 @@ fn tasks(pid: u32) -> impl Iterator<Item = u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::{Command, Stdio};
+
     use super::*;
     use crate::clock;
 
     #[test]
     fn work_and_memory_of_a_process_are_seen() {
-        let mut server = Server::observe(std::process::id(), None).unwrap();
+        let mut server = Server::observe(std::process::id(), None, &tls::Settings::default()).unwrap();
         server.begin(clock::now());
         let begin = clock::thread_cpu();
         while clock::thread_cpu() < begin + 30_000_000 {
@@ -307,6 +340,25 @@ mod tests {
         let figures = server.figures(1000);
         assert!(figures.cpu_ns >= 10_000_000, "{figures:?}");
         assert!(figures.resident_max > 0 && !figures.cores.is_empty(), "{figures:?}");
+    }
+
+    #[test]
+    fn what_a_process_has_started_is_seen_with_it() {
+        let script = "sh -c 'echo up; while :; do :; done' & wait";
+        let mut child = Command::new("sh").args(["-c", script]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut up = [0; 3];
+        child.stdout.as_mut().unwrap().read_exact(&mut up).unwrap();
+        let mut server = Server::observe(child.id(), None, &tls::Settings::default()).unwrap();
+        server.begin(clock::now());
+        let family = family(child.id());
+        while server.figures(1).cpu_ns < 10_000_000 {
+            server.sample(clock::now());
+        }
+        for pid in family.iter().skip(1).filter_map(|pid| Pid::from_raw(*pid as i32)) {
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        }
+        child.wait().unwrap();
+        assert!(family.len() == 2, "{family:?}");
     }
 
     #[test]
@@ -343,7 +395,7 @@ mod tests {
 
     #[test]
     fn a_process_that_is_not_there_is_refused() {
-        assert!(Server::observe(u32::MAX >> 1, None).is_err());
+        assert!(Server::observe(u32::MAX >> 1, None, &tls::Settings::default()).is_err());
     }
 
     #[test]

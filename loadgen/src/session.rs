@@ -34,6 +34,7 @@ use crate::{
     shared::{Classes, Shared},
     spec::{Pace, Scenario, Spec},
     target::Sources,
+    tls::Peer,
     watch::Watcher,
 };
 
@@ -59,7 +60,8 @@ pub fn run(
 ) -> Result<Run> {
     let shared = Arc::new(prepare(spec, &setting)?);
     stay_on(&spec.cores)?;
-    let server = spec.server_pid.map(|pid| Server::observe(pid, spec.server_metrics.as_deref())).transpose()?;
+    let server =
+        spec.server_pid.map(|pid| Server::observe(pid, spec.server_metrics.as_deref(), &spec.tls)).transpose()?;
     let crew = Crew::start(&shared)?;
     let mut session = Session {
         tally: Tally::new(&shared, server),
@@ -73,8 +75,7 @@ pub fn run(
     let outcome = session.conduct(conduct, watcher);
     session.shared.stop.store(true, Ordering::Relaxed);
     session.crew.end();
-    let url =
-        format!("ws://{}{}", session.shared.dialect.subscribe_url().host, session.shared.dialect.subscribe_url().path);
+    let url = session.shared.dialect.subscribe_url().to_string();
     outcome.with_context(|| format!("against {url}"))?;
     Ok(session.tally.run(&session.shared, url, label))
 }
@@ -83,6 +84,7 @@ pub fn run(
 pub fn check(spec: &Spec, dialect: &Dialect) -> Result<()> {
     spec.check(dialect)?;
     let (first, count) = spec.share_of_subs();
+    Peer::of(&spec.tls, [Some(dialect.subscribe_url()), Some(dialect.publish_url())])?;
     let outlets = if dialect.one_topic_per_publisher() { spec.topics } else { spec.publishers };
     machine::raise_descriptors((count + outlets) as u64, spec.part.of)?;
     Sources::plan(dialect.subscribe_url().address()?, &spec.sources, first, count).map(|_| ())
@@ -94,10 +96,12 @@ fn prepare(spec: &Spec, setting: &Setting) -> Result<Shared> {
     let (first, count) = spec.share_of_subs();
     let target = setting.dialect.subscribe_url().address()?;
     let plan = Plan::new(spec, setting.capture.clone());
+    let [peer] = Peer::of(&spec.tls, [Some(setting.dialect.subscribe_url())])?;
     Ok(Shared {
         spec: spec.clone(),
         dialect: setting.dialect.clone(),
         target,
+        peer,
         sources: Sources::plan(target, &spec.sources, first, count)?,
         classes: Classes::new(spec, &plan),
         flights: Flights::new(recent_room(spec)).context("making an event descriptor")?,
@@ -157,7 +161,7 @@ impl Session {
         self.crew.tell(&Order::Connect(from));
         let (first, count) = self.shared.spec.share_of_subs();
         let of = (first..first + count).filter(|&nth| !self.shared.spec.joins_late(nth)).count();
-        let mut progress = vec![(0, 0); self.shared.spec.threads];
+        let mut progress = vec![(0, 0); self.shared.spec.receivers()];
         loop {
             self.check_stop()?;
             match self.crew.reports.recv_timeout(Duration::from_millis(200)) {
@@ -210,9 +214,10 @@ impl Session {
     fn connect_outlets(&self) -> Result<Vec<Outlet>> {
         let (spec, dialect) = (&self.shared.spec, &self.shared.dialect);
         let target = dialect.publish_url().address()?;
+        let [peer] = Peer::of(&spec.tls, [Some(dialect.publish_url())])?;
         let count = if dialect.one_topic_per_publisher() { spec.topics } else { spec.publishers };
         let timeout = Duration::from_nanos(spec.timeout.0);
-        let connect = |nth| Outlet::connect(target, dialect, nth % spec.topics, timeout);
+        let connect = |nth| Outlet::connect(target, peer.as_ref(), dialect, nth % spec.topics, timeout);
         (0..count).map(connect).collect::<Result<_>>().context("connecting a publisher")
     }
 
@@ -286,7 +291,7 @@ impl Session {
                 begun = true;
                 self.tally.begin();
             }
-            if self.stop.load(Ordering::Relaxed) || self.deserted == self.shared.spec.threads {
+            if self.stop.load(Ordering::Relaxed) || self.deserted == self.shared.spec.receivers() {
                 self.shared.stop.store(true, Ordering::Relaxed);
             }
             self.tally.look();
@@ -319,7 +324,7 @@ impl Session {
     fn listen_until(&mut self, until: u64, watcher: &mut dyn Watcher) {
         loop {
             let left = until.saturating_sub(clock::now());
-            if left == 0 || self.stop.load(Ordering::Relaxed) || self.deserted == self.shared.spec.threads {
+            if left == 0 || self.stop.load(Ordering::Relaxed) || self.deserted == self.shared.spec.receivers() {
                 return;
             }
             self.tally.look();
@@ -334,7 +339,7 @@ impl Session {
     /// Has the threads finish, and takes in what they found.
     fn collect(&mut self, until: u64, watcher: &mut dyn Watcher) -> Result<()> {
         self.crew.tell(&Order::Finish(until));
-        while self.tally.done < self.shared.spec.threads {
+        while self.tally.done < self.shared.spec.receivers() {
             let patience = until.saturating_sub(clock::now()) + 5_000_000_000;
             match self.crew.reports.recv_timeout(Duration::from_nanos(patience)) {
                 Ok(report) => self.take(report, watcher)?,
@@ -357,7 +362,7 @@ impl Session {
             Report::Broken(why) => bail!(why),
             Report::Deserted(why) => {
                 self.deserted += 1;
-                if self.deserted == self.shared.spec.threads {
+                if self.deserted == self.shared.spec.receivers() {
                     self.tally.deserted(why);
                 }
             }

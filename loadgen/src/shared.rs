@@ -11,6 +11,7 @@ use crate::{
     schedule::Plan,
     spec::{Disturbance, Pace, Scenario, Spec},
     target::Sources,
+    tls::Peer,
 };
 
 /// Read by all threads of a run.
@@ -21,6 +22,8 @@ pub struct Shared {
     pub dialect: Dialect,
     /// Where subscribers connect.
     pub target: SocketAddr,
+    /// What they are to speak to it with; none where that is in clear.
+    pub peer: Option<Peer>,
     /// From where.
     pub sources: Sources,
     /// Which publications are measured, and as what.
@@ -51,15 +54,17 @@ impl Shared {
     }
 
     /// Which connections a thread has, as numbers over all parts.
-    pub fn connections_of(spec: &Spec, thread: usize) -> impl Iterator<Item = usize> + use<> {
+    pub fn connections_of(spec: &Spec, thread: usize) -> Vec<usize> {
         let (first, count) = spec.share_of_subs();
-        (first..first + count).skip(thread).step_by(spec.threads)
+        let (apart, among): (Vec<usize>, Vec<usize>) =
+            (first..first + count).partition(|&nth| spec.apart && spec.disturbs(nth));
+        if thread == spec.threads { apart } else { among.into_iter().skip(thread).step_by(spec.threads).collect() }
     }
 
     /// Counts, by topic, the threads that have measured subscribers of it.
     pub fn listeners_of(spec: &Spec) -> Vec<u32> {
         let mut threads = vec![0; spec.topics];
-        for thread in 0..spec.threads {
+        for thread in 0..spec.receivers() {
             for (topic, fan) in Self::fan_of(spec, thread).into_iter().enumerate() {
                 threads[topic] += u32::from(fan > 0);
             }
@@ -70,7 +75,7 @@ impl Shared {
     /// Counts, by topic, the measured subscribers of all threads.
     pub fn fans_of(spec: &Spec) -> Vec<u32> {
         let mut fans = vec![0; spec.topics];
-        for fan in (0..spec.threads).map(|thread| Self::fan_of(spec, thread)) {
+        for fan in (0..spec.receivers()).map(|thread| Self::fan_of(spec, thread)) {
             fans.iter_mut().zip(fan).for_each(|(sum, fan)| *sum += fan);
         }
         fans
@@ -79,7 +84,7 @@ impl Shared {
     /// Counts, by topic, the measured subscribers of one thread.
     pub fn fan_of(spec: &Spec, thread: usize) -> Vec<u32> {
         let mut fan = vec![0; spec.topics];
-        for nth in Self::connections_of(spec, thread).filter(|&nth| !spec.disturbs(nth)) {
+        for nth in Self::connections_of(spec, thread).into_iter().filter(|&nth| !spec.disturbs(nth)) {
             for topic in 0..spec.topics_per_sub {
                 fan[(spec.first_topic(nth) + topic) % spec.topics] += 1;
             }
@@ -93,6 +98,8 @@ pub struct Classes {
     /// What the classes are called.
     pub labels: Vec<String>,
     warm: u64,
+    /// Without a rate, what is planned for warm-up may be so much for a server that it reaches into the measured part: it counts there.
+    warms_by_time: bool,
     measured_after: u64,
     end_after: u64,
     start: AtomicU64,
@@ -130,6 +137,7 @@ impl Classes {
         Self {
             labels,
             warm: plan.warm,
+            warms_by_time: matches!(spec.pace, Pace::Window(_)),
             measured_after: plan.measured_at,
             end_after: plan.end_at,
             start: AtomicU64::new(0),
@@ -177,7 +185,8 @@ impl Classes {
 
     /// The class of a publication; none for those that are not measured.
     pub fn of(&self, number: u32, planned: u64) -> Option<u8> {
-        if u64::from(number) < self.warm {
+        let warming = if self.warms_by_time { planned < self.measured_at() } else { u64::from(number) < self.warm };
+        if warming {
             return None;
         }
         let after = planned.saturating_sub(self.measured_at());
@@ -211,6 +220,16 @@ mod tests {
     }
 
     #[test]
+    fn a_window_is_measured_on_time_however_slowly_the_server_took_what_was_to_warm_it_up() {
+        let spec = Spec { pace: Pace::Window(1), ..sample() };
+        let plan = Plan::new(&spec, None);
+        let classes = Classes::new(&spec, &plan);
+        classes.start(1_000);
+        let measured = classes.measured_at();
+        assert_eq!((classes.of(7, measured - 1), classes.of(7, measured)), (None, Some(0)));
+    }
+
+    #[test]
     fn bursts_are_a_class_of_their_own() {
         let pace = Pace::Bursts { rate: Rate(10.0), burst: Rate(100.0), every: Span::s(1), length: Span::ms(100) };
         let spec = Spec { pace, ..sample() };
@@ -218,6 +237,23 @@ mod tests {
         classes.start(1);
         let at = |ms: u64| classes.of(1_000, classes.measured_at() + ms * 1_000_000);
         assert_eq!((at(0), at(899), at(900), at(999), at(1000)), (Some(0), Some(0), Some(1), Some(1), Some(0)));
+    }
+
+    #[test]
+    fn the_disturbed_have_the_last_thread_to_themselves_where_they_are_apart() {
+        let spec = Spec {
+            subs: 20,
+            threads: 2,
+            apart: true,
+            disturbance: Disturbance::Storm { share: Share(0.3) },
+            ..sample()
+        };
+        let of: Vec<Vec<usize>> = (0..spec.receivers()).map(|thread| Shared::connections_of(&spec, thread)).collect();
+        assert_eq!(of.iter().map(Vec::len).collect::<Vec<_>>(), [7, 7, 6]);
+        assert!(of[2].iter().all(|&nth| spec.disturbs(nth)));
+        let mut all = of.concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..20).collect::<Vec<_>>());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     dialect::{Dialect, Protocol, Settings},
     stamp::Form,
+    tls,
     units::{Bytes, Rate, Share, Span, Weighted},
 };
 
@@ -127,6 +128,9 @@ pub struct Spec {
     pub scenario: Scenario,
     /// How the server is spoken to.
     pub dialect: Settings,
+    /// With TLS, how.
+    #[serde(default)]
+    pub tls: tls::Settings,
     /// Subscribers, over all parts.
     pub subs: usize,
     /// Topics.
@@ -167,6 +171,9 @@ pub struct Spec {
     pub disturbance: Disturbance,
     /// Event-loop threads.
     pub threads: usize,
+    /// Those who are disturbed have a further one of their own, so that what setting them up costs the generator is in nobody else's latencies.
+    #[serde(default)]
+    pub apart: bool,
     /// Cores for them, in turn; none leaves them where the system puts them.
     pub cores: Vec<usize>,
     /// Threads that publish.
@@ -198,6 +205,11 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// Receiving threads: those of all, and of the disturbed where these have one of their own, which is the last.
+    pub fn receivers(&self) -> usize {
+        self.threads + usize::from(self.apart)
+    }
+
     /// Refuses settings that cannot be met.
     pub fn check(&self, dialect: &Dialect) -> Result<()> {
         ensure!(self.subs > 0, "--subs 0: at least 1 subscriber is needed");
@@ -339,7 +351,7 @@ impl Spec {
 
     /// The core of a receiving thread, where they have any: the threads of all parts take turns.
     pub fn core_of(&self, thread: usize) -> Option<usize> {
-        let nth = self.part.index * self.threads + thread;
+        let nth = self.part.index * self.receivers() + thread;
         self.cores.get(nth % self.cores.len().max(1)).copied()
     }
 
@@ -363,6 +375,7 @@ pub(crate) mod tests {
         Spec {
             scenario: Scenario::Fanout,
             dialect: Settings { protocol: Protocol::Raw, topic: "t{n}".into(), ..Settings::default() },
+            tls: tls::Settings::default(),
             subs: 10,
             topics: 1,
             topics_per_sub: 1,
@@ -381,6 +394,7 @@ pub(crate) mod tests {
             form: Form::Json,
             disturbance: Disturbance::None,
             threads: 1,
+            apart: false,
             cores: Vec::new(),
             publisher_threads: 1,
             publisher_cores: Vec::new(),

@@ -7,18 +7,21 @@
 //! addresses as keep each below [`PER_SOURCE`].
 
 use std::{
-    fs,
+    fmt, fs,
     net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs},
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use rustls::pki_types::ServerName;
 
 /// Connections from one source address; see above for where it comes from.
 pub const PER_SOURCE: usize = 4_000;
 
-/// A `ws://` address taken apart.
+/// A `ws://` or `wss://` address taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Url {
+    /// Whether it is spoken to with TLS.
+    pub tls: bool,
     /// Host and port as the `Host` header has them.
     pub host: String,
     /// Path and query; may hold `{topic}`.
@@ -28,36 +31,75 @@ pub struct Url {
 impl Url {
     /// Takes `text` apart, or says what would be accepted.
     pub fn parse(text: &str) -> Result<Self> {
-        ensure!(!text.starts_with("wss://"), "`{text}`: TLS is not spoken here; give the server's plain ws:// address");
-        let rest = text.strip_prefix("ws://").with_context(|| {
-            format!("`{text}` is no address of a WebSocket server: write it like ws://127.0.0.1:9001/ws")
-        })?;
-        let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        ensure!(!host.is_empty(), "`{text}` names no host: write it like ws://127.0.0.1:9001/ws");
-        ensure!(path.is_ascii() && !path.contains(' '), "`{text}` has a path with blanks or letters beyond ASCII");
-        Ok(Self { host: host.to_owned(), path: if path.is_empty() { "/".into() } else { path.to_owned() } })
+        Self::of(text, ["ws", "wss"], "ws://127.0.0.1:9001/ws", "a WebSocket server")
     }
 
-    /// The same of an `http://` address.
+    /// The same of an `http://` or `https://` address.
     pub fn parse_http(text: &str) -> Result<Self> {
-        ensure!(
-            !text.starts_with("https://"),
-            "`{text}`: TLS is not spoken here; give the server's plain http:// address"
-        );
-        let rest = text.strip_prefix("http://");
-        let rest =
-            rest.with_context(|| format!("`{text}` is no address: write it like http://127.0.0.1:9001/publish"))?;
-        Self::parse(&format!("ws://{rest}")).with_context(|| format!("`{text}`"))
+        Self::of(text, ["http", "https"], "http://127.0.0.1:9001/publish", "an HTTP server")
+    }
+
+    fn of(text: &str, [clear, tls]: [&str; 2], example: &str, whose: &str) -> Result<Self> {
+        let after = |scheme: &str| text.strip_prefix(scheme)?.strip_prefix("://");
+        let (tls, rest) = match (after(clear), after(tls)) {
+            (Some(rest), _) => (false, rest),
+            (None, Some(rest)) => (true, rest),
+            (None, None) => {
+                bail!("`{text}` is no address of {whose}: write it like {example}, or with {tls}:// for TLS")
+            }
+        };
+        let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        ensure!(!host.is_empty(), "`{text}` names no host: write it like {example}");
+        ensure!(path.is_ascii() && !path.contains(' '), "`{text}` has a path with blanks or letters beyond ASCII");
+        let path = if path.is_empty() { "/".into() } else { path.to_owned() };
+        let url = Self { tls, host: host.to_owned(), path };
+        if tls {
+            url.server_name().with_context(|| format!("`{text}`"))?;
+        }
+        Ok(url)
+    }
+
+    /// The name that the server's certificate has to be for.
+    pub fn server_name(&self) -> Result<ServerName<'static>> {
+        let name = match self.port() {
+            Some(_) => self.host.rsplit_once(':').map_or("", |(name, _)| name),
+            None => &self.host,
+        };
+        let name = name.trim_start_matches('[').trim_end_matches(']');
+        ServerName::try_from(name.to_owned())
+            .with_context(|| format!("`{name}` is no name that a certificate can be for"))
+    }
+
+    fn port(&self) -> Option<u16> {
+        self.host.rsplit_once(':')?.1.parse().ok()
+    }
+
+    /// Whether the host is this machine itself, by its name or number; nothing is looked up.
+    pub fn is_loopback(&self) -> bool {
+        let host = self
+            .host
+            .rsplit_once(':')
+            .filter(|(_, port)| port.parse::<u16>().is_ok())
+            .map_or(&*self.host, |(host, _)| host);
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
     }
 
     /// The first address that the host resolves to.
     pub fn address(&self) -> Result<SocketAddr> {
-        let with_port = match self.host.rsplit_once(':') {
-            Some((_, port)) if port.parse::<u16>().is_ok() => self.host.clone(),
-            _ => format!("{}:80", self.host),
+        let with_port = match self.port() {
+            Some(_) => self.host.clone(),
+            None => format!("{}:{}", self.host, if self.tls { 443 } else { 80 }),
         };
         let mut found = with_port.to_socket_addrs().with_context(|| format!("looking up `{}`", self.host))?;
         found.next().with_context(|| format!("looking up `{}`: no address", self.host))
+    }
+}
+
+impl fmt::Display for Url {
+    /// As subscribers write it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}{}", if self.tls { "wss" } else { "ws" }, self.host, self.path)
     }
 }
 
@@ -143,11 +185,28 @@ mod tests {
     }
 
     #[test]
+    fn an_address_with_tls_has_a_port_and_a_name_of_its_own() {
+        let url = Url::parse("wss://127.0.0.1/ws").unwrap();
+        assert_eq!((url.tls, url.address().unwrap()), (true, "127.0.0.1:443".parse().unwrap()));
+        for (text, name) in [
+            ("wss://feed.example.com:9443/ws", "feed.example.com"),
+            ("wss://feed.example.com", "feed.example.com"),
+            ("wss://127.0.0.1:1/", "127.0.0.1"),
+            ("wss://[::1]:1/", "::1"),
+            ("wss://[::1]/", "::1"),
+        ] {
+            assert_eq!(Url::parse(text).unwrap().server_name().unwrap().to_str(), name, "{text}");
+        }
+        assert!(Url::parse_http("https://a:1/x").unwrap().tls && !Url::parse_http("http://a:1/x").unwrap().tls);
+    }
+
+    #[test]
     fn what_is_no_address_is_refused_with_an_example() {
-        for text in ["127.0.0.1:9001", "http://x/", "ws:///x", "wss://x/", "ws://x/a b"] {
+        for text in ["127.0.0.1:9001", "http://x/", "ws:///x", "wss:///x", "wss://a b/x", "ws://x/a b"] {
             let error = Url::parse(text).unwrap_err().to_string();
             assert!(error.contains(text) || error.contains("ws://"), "{error}");
         }
+        assert!(Url::parse_http("ws://x").unwrap_err().to_string().contains("https:// for TLS"));
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::{
     server::ServerFigures,
     session::is_open_loop,
     spec::{Disturbance, Spec},
-    units::{self, Bytes, Rate, Span},
+    units::{self, Bytes, Rate, Share, Span},
 };
 
 /// A comparison that must not hold, or one that has to.
@@ -85,10 +85,11 @@ enum Unit {
     Time,
     Rate,
     Bytes,
+    Share,
     Number,
 }
 
-const FIGURES: [Figure; 16] = [
+const FIGURES: [Figure; 17] = [
     Figure { name: "", unit: Unit::Time, of: Of::Latency, needs: Needs::Plan },
     Figure { name: "max", unit: Unit::Time, of: Of::Worst, needs: Needs::Plan },
     Figure { name: "mean", unit: Unit::Time, of: Of::Mean, needs: Needs::Plan },
@@ -107,6 +108,7 @@ const FIGURES: [Figure; 16] = [
         of: Of::Each(|run| Some(run.publications_per_s())),
         needs: Needs::Nothing,
     },
+    Figure { name: "delivered", unit: Unit::Share, of: Of::Each(Run::delivered), needs: Needs::Plan },
     Figure { name: "bytes", unit: Unit::Bytes, of: Of::Each(|run| Some(run.bytes_per_s())), needs: Needs::Nothing },
     Figure {
         name: "connections",
@@ -183,8 +185,8 @@ fn cpu(run: &Run) -> Option<f64> {
 
 /// What can be compared with what, in one sentence.
 pub const GRAMMAR: &str = "FIGURE, then > >= < or <=, then a value, like 'p99>5ms'. Figures: p50 p90 p99 p99.9 p99.99 max mean (latency), the \
-     same percentiles after spread- connecting- returning-, deliveries publications connections (a second), bytes (a second), missing, \
-     doubts, cpu (a delivery), cores, memory, sends (a delivery)";
+     same percentiles after spread- connecting- returning-, deliveries publications connections (a second), bytes (a second), delivered \
+     (the share of what was offered a second), missing, doubts, cpu (a delivery), cores, memory, sends (a delivery)";
 
 impl FromStr for Condition {
     type Err = String;
@@ -226,6 +228,7 @@ impl Unit {
             Self::Time => text.parse::<Span>().map(|span| span.0 as f64),
             Self::Rate => text.parse::<Rate>().map(|rate| rate.0),
             Self::Bytes => text.parse::<Bytes>().map(|bytes| bytes.0 as f64),
+            Self::Share => text.parse::<Share>().map(|share| share.0),
             Self::Number => text.parse::<f64>().map_err(|_| format!("`{text}` is no number")),
         }
     }
@@ -235,6 +238,7 @@ impl Unit {
             Self::Time => units::time(value),
             Self::Rate => format!("{}/s", units::short(value)),
             Self::Bytes => units::bytes(value),
+            Self::Share => Share(value).to_string(),
             Self::Number => format!("{value:.4}").trim_end_matches('0').trim_end_matches('.').to_owned(),
         }
     }
@@ -287,9 +291,10 @@ impl Condition {
         matches!(self.figure.of, Of::Latency).then_some(quantile)
     }
 
-    /// Whether a smaller figure is the better one: it is an upper bound that is asked for.
-    pub fn is_upper_bound(&self) -> bool {
-        matches!(self.comparison, Comparison::Below | Comparison::AtMost)
+    /// Whether it holds at low rates rather than at high ones: an upper bound, or a lower one of the share that was delivered.
+    pub fn holds_below(&self) -> bool {
+        let upper = matches!(self.comparison, Comparison::Below | Comparison::AtMost);
+        upper != (self.figure.name == "delivered")
     }
 
     fn measure(&self, runs: &[&Run]) -> Result<f64, String> {
@@ -377,6 +382,20 @@ mod tests {
         }
         assert!(refused("p99>5").contains("`5` is no length of time"), "{}", refused("p99>5"));
         assert!(refused("memory>5ms").contains("in `memory>5ms`"));
+    }
+
+    #[test]
+    fn what_holds_at_low_rates_can_be_searched_for() {
+        for text in ["p99<5ms", "cpu<=4us", "delivered>95%", "delivered>=0.95"] {
+            assert!(condition(text).holds_below(), "{text}");
+        }
+        for text in ["p99>5ms", "deliveries>5/s", "delivered<95%"] {
+            assert!(!condition(text).holds_below(), "{text}");
+        }
+        assert_eq!(
+            (condition("delivered<95%").value, condition("delivered<95%").figure.unit.show(0.5)),
+            (0.95, "50%".into())
+        );
     }
 
     #[test]

@@ -86,7 +86,7 @@ fn settings_that_cannot_be_met_are_refused_with_what_would_do() {
         ("fanout ws://127.0.0.1:1 --size 50", "92 bytes would do"),
         ("fanout ws://192.0.2.1:80 --subs 15000 --source 192.0.2.9 --topics 0", "--topics 0"),
         ("fanout 127.0.0.1:1", "ws://127.0.0.1:9001"),
-        ("fanout wss://127.0.0.1:1", "TLS"),
+        ("fanout wss:///ws", "names no host"),
         ("fanout ws://127.0.0.1:1 --rate 50", "50k/s"),
         ("fanout ws://127.0.0.1:1 --rate 5/s --window 5", "cannot be used with"),
         ("fanout ws://127.0.0.1:1 --subs 1000000 --rate 1/s", "--processes"),

@@ -57,6 +57,11 @@ fn all_outputs_of_a_session_agree() {
     let labels: Vec<&str> = runs.iter().map(|run| run["label"].as_str().unwrap()).collect();
     assert_eq!(labels, ["A", "B", "A", "B"]);
     assert!(json["machine"]["kernel"].as_str().unwrap().starts_with("Linux"));
+    // The server doesn't tell how often it sends; the subscribers' kernels do.
+    for run in runs {
+        let (segments, deliveries) = (run["segments"].as_u64().unwrap(), run["deliveries"].as_u64().unwrap());
+        assert!((deliveries / 2..deliveries * 2).contains(&segments), "{segments} of {deliveries}");
+    }
     log_holds_every_delivery(&written.read("r.hlog"), runs);
     distribution_counts_the_first_target(&written.read("r.hgrm"), 400);
     page_is_whole(&written.read("r.html"));
@@ -64,6 +69,55 @@ fn all_outputs_of_a_session_agree() {
     files_can_be_compared_and_merged(&written);
     a_summary_has_tables_and_plots(&written);
     what_a_flag_does_is_a_table_and_a_curve(&written, &json);
+    closed_windows_have_a_computed_floor(&written, &json);
+    servers_are_put_side_by_side_at_each_rate(&written, &json);
+}
+
+/// Sixteen in flight can share a send, which costs the bare loop 4 us where it carries one.
+fn closed_windows_have_a_computed_floor(written: &Written, json: &serde_json::Value) {
+    let mut paths = Vec::new();
+    for (window, cost) in [(1, 4000.0), (16, 900.0)] {
+        let mut report = json.clone();
+        report["spec"]["pace"] = serde_json::json!({ "window": window });
+        (report["spec"]["topics"], report["spec"]["topics_per_sub"]) = (1.into(), 1.into());
+        let run = &mut report["runs"][0];
+        (run["name"], run["open_loop"]) = ("bare-loop".into(), false.into());
+        run["server"] = serde_json::json!({
+            "pid": 1, "cpu_ns": 1, "cpu_ns_per_delivery": cost, "cores_busy": 0.1, "resident_before": 1,
+            "resident_joined": 1, "resident_max": 1, "cores": [0],
+        });
+        let path = written.path(&format!("w{window}.json"));
+        std::fs::write(&path, report.to_string()).unwrap();
+        paths.push(path);
+    }
+    let summary = program(&format!("summary {}", paths.join(" ")));
+    assert_eq!(summary.code, 0, "{}", summary.err);
+    assert!(summary.out.contains("| w16 | 16 | 4us | 250ns |"), "{}", summary.out);
+    assert!(!summary.out.contains("At the same offered load"), "{}", summary.out);
+}
+
+/// Both targets of a round have its number, so that they can be paired. Nothing is to speak against them, whatever the machine did meanwhile.
+fn servers_are_put_side_by_side_at_each_rate(written: &Written, json: &serde_json::Value) {
+    let mut report = json.clone();
+    for run in report["runs"].as_array_mut().unwrap() {
+        (run["doubts"], run["seconds"]) = (serde_json::json!([]), run["planned_seconds"].clone());
+    }
+    std::fs::write(written.path("sound.json"), report.to_string()).unwrap();
+    let runs = report["runs"].as_array().unwrap();
+    let rounds: Vec<Option<u64>> = runs.iter().map(|run| run["round"].as_u64()).collect();
+    assert_eq!(rounds, [1, 1, 2, 2].map(Some));
+    let (path, plot) = (written.path("sound.json"), written.path("sweep.svg"));
+    let name = runs[1]["name"].as_str().unwrap();
+    let swept = program(&format!("sweep {path} --against {name} --plot {plot}"));
+    assert_eq!(swept.code, 0, "{}", swept.err);
+    let row = swept.out.lines().find(|line| line.starts_with(&format!("| {name} |"))).expect(&swept.out);
+    assert!(swept.out.contains(&format!("| × {name} |")) && row.contains("too few (400 of 1,000)"), "{}", swept.out);
+    assert!(written.read("sweep.svg").starts_with("<svg xmlns="));
+    let refused = program(&format!("sweep {path} {path}"));
+    assert!(refused.code == 4 && refused.err.contains("same rate"), "{} {}", refused.code, refused.err);
+    let conditions = program(&format!("conditions {path} {path}"));
+    assert!(conditions.out.contains("congestion control ") && conditions.out.contains(", nice "), "{}", conditions.out);
+    assert_eq!(conditions.out.matches("- machine: ").count(), 1, "{}", conditions.out);
 }
 
 fn log_holds_every_delivery(log: &str, runs: &[serde_json::Value]) {
@@ -127,10 +181,10 @@ fn a_summary_has_tables_and_plots(written: &Written) {
     assert!(refused.code == 4 && refused.err.contains("--window"), "{} {}", refused.code, refused.err);
 }
 
-/// The same runs, as if they were of a ceiling, of a server with three values of a flag, and of another that nothing is known of.
+/// The same runs, as if they were of the bare loop, of a server with three values of a flag, and of another that nothing is known of.
 fn what_a_flag_does_is_a_table_and_a_curve(written: &Written, json: &serde_json::Value) {
     let measured = [
-        ("ceiling", 4000.0, None),
+        ("bare-loop", 4000.0, None),
         ("s:flush-interval=10ms", 400.0, Some(0.05)),
         ("s:flush-interval=500us", 2000.0, Some(0.5)),
         ("s:flush-interval=0s", 4000.0, Some(1.0)),
@@ -140,6 +194,8 @@ fn what_a_flag_does_is_a_table_and_a_curve(written: &Written, json: &serde_json:
         let mut run = json["runs"][0].clone();
         run["name"] = (*name).into();
         run["publications"] = 1000.into();
+        // What the server counts itself is taken where nobody else counted.
+        run["segments"] = serde_json::Value::Null;
         run["server"] = serde_json::json!({
             "pid": 1, "cpu_ns": 1, "cpu_ns_per_delivery": cost, "cores_busy": 0.1, "resident_before": 1,
             "resident_joined": 1, "resident_max": 1, "cores": [0], "sends_per_delivery": sends,
@@ -154,15 +210,15 @@ fn what_a_flag_does_is_a_table_and_a_curve(written: &Written, json: &serde_json:
     assert_eq!(summary.code, 0, "{}", summary.err);
 
     let (common, own) = summary.out.split_once("`--flush-interval` of s at tuned:").expect(&summary.out);
-    assert!(common.contains("|  | ceiling | other |") && !common.contains("s:flush"), "{common}");
+    assert!(common.contains("|  | bare-loop | other |") && !common.contains("s:flush"), "{common}");
     let rows: Vec<Vec<&str>> = own.lines().filter(|line| line.starts_with('|')).map(cells).collect();
     let column =
         |title: &str| rows[0].iter().position(|cell| *cell == title).unwrap_or_else(|| panic!("{title}: {own}"));
     let values: Vec<&str> = rows[2..].iter().map(|row| row[0].trim_end_matches(" ?")).collect();
-    assert_eq!(values, ["ceiling", "0s", "500us", "10ms"]);
+    assert_eq!(values, ["bare-loop", "0s", "500us", "10ms"]);
     let figures = |title: &str| rows[2..].iter().map(|row| row[column(title)]).collect::<Vec<&str>>();
     assert_eq!(figures("publications a send"), ["-", "1.00", "2.00", "20"]);
-    assert_eq!(figures("times ceiling"), ["1.00", "1.00", "0.50", "0.10"]);
+    assert_eq!(figures("times bare-loop"), ["1.00", "1.00", "0.50", "0.10"]);
     assert_eq!(figures("sends a delivery"), ["-", "1.0000", "0.5000", "0.0500"]);
     assert!(figures("p99").iter().all(|cell| cell.ends_with('s')), "{own}");
     // It takes ten times as many publications for this, and says so.
@@ -174,7 +230,7 @@ fn what_a_flag_does_is_a_table_and_a_curve(written: &Written, json: &serde_json:
     assert!(plot.starts_with("<svg xmlns=") && plot.matches("<circle").count() == 12, "{plot}");
     assert!(plot.contains(">500us</text>") && plot.contains("tuned, s, p99") && !plot.contains("NaN"), "{plot}");
 
-    // Without planned moments there are no latencies: what is left is throughput and processor time, beside the ceiling's.
+    // Without planned moments there are no latencies: what is left is throughput and processor time, beside the bare loop's.
     report["runs"].as_array_mut().unwrap().iter_mut().for_each(|run| run["open_loop"] = false.into());
     std::fs::write(&path, report.to_string()).unwrap();
     let summary = program(&format!("summary {path} --curves {folder}"));
@@ -182,7 +238,7 @@ fn what_a_flag_does_is_a_table_and_a_curve(written: &Written, json: &serde_json:
     let (_, own) = summary.out.split_once("`--flush-interval` of s at tuned:").expect(&summary.out);
     assert!(own.contains("| deliveries/s |") && !own.contains("p99"), "{own}");
     let plot = written.read("curve-flush-interval.svg");
-    assert!(plot.matches("<circle").count() == 3 && plot.contains("tuned, ceiling"), "{plot}");
+    assert!(plot.matches("<circle").count() == 3 && plot.contains("tuned, bare-loop"), "{plot}");
 }
 
 fn cells(row: &str) -> Vec<&str> {

@@ -29,12 +29,54 @@ fn json_subscribers_of_several_topics_get_everything() {
     assert_eq!(outcome.run("/deliveries").as_u64(), Some(200 * 8 * 3 / 4));
 }
 
-/// The ceiling, on a thread that ends with the test.
-fn ceiling() -> std::net::SocketAddr {
+/// The bare loop, on a thread that ends with the test.
+fn bare_loop() -> std::net::SocketAddr {
+    bare_loop_that_tells(false)
+}
+
+/// The same, telling when it sent what, or not.
+fn bare_loop_that_tells(tells: bool) -> std::net::SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    thread::spawn(|| loadgen::ceiling::serve_on(listener));
+    thread::spawn(move || loadgen::bare_loop::serve_telling(listener, tells));
     address
+}
+
+#[test]
+fn a_server_that_tells_when_it_sent_shows_what_part_of_a_latency_is_not_its_own() {
+    let bare_loop = |tells| {
+        let address = bare_loop_that_tells(tells);
+        run(&format!(
+            "fanout ws://{address}/sub/{{topic}} --protocol generic --publish-url ws://{address}/pub/{{topic}} {SHORT} --processes 2"
+        ))
+    };
+    let told = bare_loop(true);
+    told.assert_fine();
+    for part in ["until", "since"] {
+        let count = told.run(&format!("/classes/0/handed/{part}/count")).as_u64();
+        assert_eq!(count, Some(200 * 8), "{part}: {}", told.out);
+    }
+    // Both parts together are the whole.
+    let mean = |of: &str| told.run(&format!("/classes/0/{of}/mean_ns")).as_f64().unwrap();
+    let (parts, whole) = (mean("handed/until") + mean("handed/since"), mean("sent"));
+    assert!((parts - whole).abs() < 0.01 * whole, "{parts} {whole}");
+    assert!(told.out.contains("until handed over") && told.out.contains(" are not the server's"), "{}", told.out);
+
+    let silent = bare_loop(false);
+    silent.assert_fine();
+    assert!(silent.run("/classes/0").get("handed").is_none() && !silent.out.contains("handed over"), "{}", silent.out);
+}
+
+#[test]
+fn it_tells_where_connections_have_several_topics_too() {
+    let address = bare_loop_that_tells(true);
+    let outcome = run(&format!(
+        "fanout ws://{address}/sub/{{topics}} --protocol generic --publish-url ws://{address}/pub --publish-template \
+         {{topic}}\\x20{{payload}} {SHORT} --topics 4 --topics-per-sub 3"
+    ));
+    outcome.assert_fine();
+    assert_eq!(outcome.run("/classes/0/handed/until/count").as_u64(), Some(200 * 8 * 3 / 4), "{}", outcome.out);
+    assert_eq!(outcome.run("/classes/0/handed/until/max_ns").as_u64().map(|max| max > 0), Some(true));
 }
 
 #[test]
@@ -58,7 +100,7 @@ fn round_trips_are_shared_out_to_several_threads() {
 
 #[test]
 fn several_topics_on_a_connection_that_its_address_names() {
-    let address = ceiling();
+    let address = bare_loop();
     let outcome = run(&format!(
         "fanout ws://{address}/sub/{{topics}} --protocol generic --publish-url ws://{address}/pub --publish-template \
          {{topic}}\\x20{{payload}} {SHORT} --topics 4 --topics-per-sub 3"
@@ -69,7 +111,7 @@ fn several_topics_on_a_connection_that_its_address_names() {
 
 #[test]
 fn one_name_that_stands_for_all_topics() {
-    let address = ceiling();
+    let address = bare_loop();
     let outcome = run(&format!(
         "fanout ws://{address}/sub/{{topics}} --protocol generic --publish-url ws://{address}/pub --publish-template \
          {{topic}}\\x20{{payload}} {SHORT} --topics 4 --subscribe-as >"
@@ -99,6 +141,8 @@ fn churning_subscribers_join_without_gap_or_repeat() {
     let labels: Vec<&str> =
         outcome.run("/classes").as_array().unwrap().iter().map(|class| class["label"].as_str().unwrap()).collect();
     assert_eq!(labels, ["calm", "churn 100/s"]);
+    // A connection that ends takes its count of segments with it.
+    assert!(outcome.run("/segments").is_null());
 }
 
 #[test]

@@ -262,8 +262,8 @@ impl Rules {
 /// Whether a client needs no token to publish: it was said so, or only this machine can connect. Behind a proxy, who
 /// connects from this machine may be anybody.
 pub fn publishing_is_open(config: &Config) -> bool {
-    let local = config.trusted_proxy.is_empty()
-        && config.listen.iter().all(|address| address.ip().to_canonical().is_loopback());
+    let local =
+        config.trusted_proxy.is_empty() && config.addresses().all(|address| address.ip().to_canonical().is_loopback());
     config.anonymous_publish || (config.publish_token.is_none() && local)
 }
 

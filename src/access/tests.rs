@@ -150,7 +150,10 @@ fn publishing_is_open_on_loopback_only() {
     };
     assert!(open(&|_| {}));
     assert!(!open(&|c| c.listen.push("0.0.0.0:9001".parse().unwrap())));
-    assert!(open(&|c| (c.listen, c.anonymous_publish) = (vec!["0.0.0.0:9001".parse().unwrap()], true)));
+    assert!(!open(&|c| c.tls_listen.push("[::]:443".parse().unwrap())));
+    assert!(open(&|c| c.tls_listen.push("[::1]:443".parse().unwrap())));
+    assert!(!open(&|c| (c.listen, c.tls_listen) = (Vec::new().into(), vec!["192.0.2.1:443".parse().unwrap()])));
+    assert!(open(&|c| (c.listen, c.anonymous_publish) = (vec!["0.0.0.0:9001".parse().unwrap()].into(), true)));
     assert!(!open(&|c| c.trusted_proxy = vec!["127.0.0.1".parse().unwrap()]));
     assert!(!open(&|c| c.publish_token = Some("s3cret".parse().unwrap())));
 }

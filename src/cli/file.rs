@@ -191,7 +191,7 @@ mod tests {
             let given = parsed(text).unwrap();
             let listens =
                 super::super::parse_from(["stentor".to_owned(), format!("--listen={}", given[0].1[0])]).unwrap();
-            assert_eq!(listens.config.listen, ["127.0.0.1:9001".parse().unwrap()], "{text}");
+            assert_eq!(*listens.config.listen, ["127.0.0.1:9001".parse().unwrap()], "{text}");
         }
         assert_eq!(parsed("listen = [9001, '[::1]:2']").unwrap()[0].1, ["9001", "[::1]:2"]);
     }

@@ -305,6 +305,8 @@ mod tests {
     fn a_bad_value_names_the_flag_what_was_given_and_what_would_do() {
         for (flag, given, would_do) in [
             ("--listen", "localhost", "localhost:9001"),
+            ("--listen", "nobody", "or none"),
+            ("--tls-listen", "none", "127.0.0.1:9001"),
             ("--demo-rate", "fast", "50k/s"),
             ("--pin", "3-1", "0,2-3"),
             ("--heartbeat", "15", "10s"),
@@ -349,7 +351,7 @@ mod tests {
             for value in values {
                 let given = format!("--{}={value}", name(flag));
                 let Ok(cli) = parse(&["--listen=127.0.0.1:0", &given]) else { continue };
-                let _ = check::check(&cli.config, &[]);
+                let _ = check::check(&cli.config, &server::Passed::default());
                 match cli.config.check() {
                     Ok(()) => {
                         let _ = crate::shared::Settings::new(&cli.config);
@@ -367,6 +369,41 @@ mod tests {
     }
 
     #[test]
+    fn listening_in_clear_can_be_switched_off_where_there_is_tls() {
+        let tls = ["--tls-self-signed", "dir"];
+        let cli = parse(&[&tls[..], &["--listen", "none"]].concat()).unwrap();
+        cli.config.check().unwrap();
+        assert!(cli.config.listen.is_empty());
+        let text = cli.settings.to_string();
+        for line in ["listen = [\"none\"]  # flag\n", "tls-listen = [\"127.0.0.1:9443\"]  # follows tls-self-signed\n"]
+        {
+            assert!(text.contains(line), "{line}{text}");
+        }
+        let alone = parse(&["--listen", "none"]).unwrap().config.check().unwrap_err();
+        assert!(alone.0.contains("--tls-listen"), "{alone}");
+        assert!(refused(&["--listen", "none,127.0.0.1:1"]).contains("as none and as 127.0.0.1:1"));
+    }
+
+    #[test]
+    fn certificates_and_keys_are_counted_and_the_one_without_the_other_is_named() {
+        let said = |args: &[&str]| parse(args).unwrap().config.check().err().map(|error| error.0);
+        let tls = "--tls-listen=127.0.0.1:0";
+        assert_eq!(said(&[tls, "--tls-cert=a,b", "--tls-key=x", "--tls-key=y"]), None);
+        for (args, words) in [
+            (&[tls][..], "--tls-listen 127.0.0.1:0 has no certificate"),
+            (&[tls, "--tls-cert=a"], "--tls-cert a has no --tls-key"),
+            (&[tls, "--tls-cert=a,b", "--tls-key=x"], "--tls-cert b has no --tls-key"),
+            (&[tls, "--tls-cert=a", "--tls-key=x", "--tls-key=y"], "--tls-key y has no --tls-cert"),
+            (&["--tls-cert=a", "--tls-key=x"], "--tls-cert a was given, and nothing listens for TLS"),
+            (&["--acme-listen=:80"], "--acme-listen [::]:80 was given without --acme-webroot"),
+            (&["--acme-webroot=a"], "--acme-webroot a was given without --acme-listen"),
+        ] {
+            let error = said(args).unwrap_or_default();
+            assert!(error.starts_with(words), "{args:?}: {error}");
+        }
+    }
+
+    #[test]
     fn a_log_filter_may_name_parts_of_the_program() {
         for text in ["warn", "DEBUG", "info,stentor::worker=debug", "off"] {
             assert_eq!(text.parse::<LogLevel>().unwrap().to_string(), text);
@@ -381,7 +418,7 @@ mod tests {
         let error = parse(&["-h"]).unwrap_err();
         assert_eq!((error.kind(), error.exit_code()), (ErrorKind::DisplayHelp, 0));
         let help = error.to_string();
-        assert!(help.lines().count() <= 86, "{} lines", help.lines().count());
+        assert!(help.lines().count() <= 96, "{} lines", help.lines().count());
         let widest = help.lines().map(|line| line.chars().count()).max().unwrap();
         assert!(widest <= COLUMNS_MAX, "{widest} columns");
         let flags = Cli::command();
@@ -391,9 +428,18 @@ mod tests {
             let usage = of_all.map_or_else(|| format!("--{}", name(flag)), |of_all| format!("--{of_all}[{PER_IP}]"));
             assert!(help.contains(&usage), "{usage}");
         }
-        for group in
-            ["Listening:", "Threads:", "Fan-out:", "Limits:", "Timeouts:", "Publishing:", "Feeds:", "Log:", "Program:"]
-        {
+        for group in [
+            "Listening:",
+            "TLS:",
+            "Threads:",
+            "Fan-out:",
+            "Limits:",
+            "Timeouts:",
+            "Publishing:",
+            "Feeds:",
+            "Log:",
+            "Program:",
+        ] {
             assert_eq!(help.matches(&format!("\n{group}\n")).count(), 1, "{group}");
         }
     }
@@ -429,8 +475,13 @@ mod tests {
             panic!("it is a task")
         };
         assert_eq!((options.url.to_string().as_str(), options.once), ("http://localhost:80", true));
+        let Some(Task::Top(options)) = task(&["top", "https://localhost", "--tls-ca", "x"]) else {
+            panic!("it is a task")
+        };
+        assert_eq!(options.url.to_string(), "https://localhost:443");
         for (args, words) in [
-            (&["top", "https://a"][..], "https is not spoken here"),
+            (&["top", "wss://a"][..], "expected an address"),
+            (&["top", "--insecure", "--tls-ca", "x"], "cannot be used with"),
             (&["top", "--interval", "0"], "250ms to 1h"),
             (&["top", "--sort", "speed"], "conn, address"),
             (&["top", "--demo"], "--demo"),

@@ -8,13 +8,17 @@
 //!  --retain ─────► --segment ─► --max-replay-message            a small tape has small segments, and small messages
 //!  --max-assembly, --max-held, their shares ─► --max-message    little room is for small messages
 //!  --max-subscriptions ◄─► --max-subscriptions-total            one connection has no more than all
+//!  --tls-self-signed ─► --tls-listen                            who tries TLS out has it
 //! ```
 //!
 //! Only what was left to its default follows, and only as far as it must; two settings that were both given and don't go
 //! together are for the operator to say (`rules.rs`). The share of one address is no setting of its own as long as it isn't set: it is
 //! half, and one message at least.
 
-use std::fmt;
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
 use bytesize::ByteSize;
 
@@ -24,6 +28,9 @@ use super::{
 };
 
 const MIB: u64 = 1 << 20;
+
+/// Where TLS is tried out: the port that is most often used beside 443.
+const TRYING_OUT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9443);
 
 /// A setting that wasn't set and has followed another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +89,7 @@ impl Config {
             self.follow_room(&mut following);
             self.follow_messages(&mut following);
             self.follow_names(&mut following);
+            self.follow_trying_out(&mut following);
         }
         following.followed
     }
@@ -155,6 +163,14 @@ impl Config {
         } else if !following.is_set("max-subscriptions") {
             self.max_subscriptions = self.max_subscriptions_total;
             following.note("max-subscriptions", self.max_subscriptions, "max-subscriptions-total");
+        }
+    }
+
+    /// A certificate for trying out alone is shown on this machine.
+    fn follow_trying_out(&mut self, following: &mut Following<impl Fn(&str) -> bool>) {
+        if self.tls_self_signed.is_some() && self.tls_listen.is_empty() && !following.is_set("tls-listen") {
+            self.tls_listen = vec![TRYING_OUT];
+            following.note("tls-listen", TRYING_OUT, "tls-self-signed");
         }
     }
 }
@@ -252,6 +268,19 @@ mod tests {
         let (config, names) = followed(&["max-subscriptions-total"], |c| c.max_subscriptions_total = 10);
         config.check().unwrap();
         assert_eq!((config.max_subscriptions, names), (10, vec!["max-subscriptions"]));
+    }
+
+    #[test]
+    fn a_certificate_for_trying_out_alone_is_shown_on_this_machine() {
+        let trying = |c: &mut Config| c.tls_self_signed = Some("dir".into());
+        let (config, names) = followed(&["tls-self-signed"], trying);
+        config.check().unwrap();
+        assert_eq!((config.tls_listen, names), (vec!["127.0.0.1:9443".parse().unwrap()], vec!["tls-listen"]));
+        let (config, names) = followed(&["tls-self-signed", "tls-listen"], |c| {
+            trying(c);
+            c.tls_listen = vec!["0.0.0.0:443".parse().unwrap()];
+        });
+        assert_eq!((config.tls_listen.len(), names), (1, vec![]));
     }
 
     #[test]

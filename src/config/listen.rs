@@ -5,6 +5,7 @@
 //!  [fe80::1%eth0]:9001            a link-local address with its zone (RFC 6874 names zones so)
 //!  localhost:9001                 a name: the first address that it has, IPv4 before IPv6
 //!  :9001  9001                    a port alone: 127.0.0.1, since nobody is let in from elsewhere who wasn't named
+//!  none                           nowhere (`--listen`)
 //! ```
 //!
 //! And shown as it is written ([`Shown`]): a zone by its name, which means the same after the next start.
@@ -12,8 +13,10 @@
 use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs},
+    ops::{Deref, DerefMut},
 };
 
+use clap::{ArgMatches, Args, Command, FromArgMatches, error::ErrorKind};
 use rustix::{
     fd::OwnedFd,
     net::{
@@ -38,6 +41,104 @@ impl fmt::Display for Shown {
             None => self.0.fmt(f),
         }
     }
+}
+
+/// The addresses of `--listen`; none for `--listen none`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses(Vec<SocketAddr>);
+
+impl From<Vec<SocketAddr>> for Addresses {
+    fn from(addresses: Vec<SocketAddr>) -> Addresses {
+        Addresses(addresses)
+    }
+}
+
+impl Deref for Addresses {
+    type Target = Vec<SocketAddr>;
+
+    fn deref(&self) -> &Vec<SocketAddr> {
+        &self.0
+    }
+}
+
+impl DerefMut for Addresses {
+    fn deref_mut(&mut self) -> &mut Vec<SocketAddr> {
+        &mut self.0
+    }
+}
+
+/// The flag itself.
+#[derive(Args)]
+struct Flag {
+    /// Address and port to listen on; repeat for several, or none
+    ///
+    /// IPv4 (`127.0.0.1:9001`), IPv6 (`[::1]:9001`, `[fe80::1%eth0]:9001`), a name (`localhost:9001`: its first address, IPv4
+    /// before IPv6), or a port alone, which is 127.0.0.1. `[::]:9001` takes IPv6 only: repeat it with `0.0.0.0:9001` for
+    /// both. Port 0 lets the system choose; the log says which it chose. `none` where TLS alone is wanted (--tls-listen).
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        env = "STENTOR_LISTEN",
+        value_delimiter = ',',
+        value_parser = word,
+        default_value = "127.0.0.1:9001",
+        help_heading = "Listening"
+    )]
+    listen: Vec<Word>,
+}
+
+/// One of its values.
+#[derive(Clone, Copy, Debug)]
+enum Word {
+    None,
+    At(SocketAddr),
+}
+
+fn word(text: &str) -> Result<Word, String> {
+    match text {
+        "none" => Ok(Word::None),
+        _ => read(text).map(Word::At).map_err(|why| format!("{why}; or none")),
+    }
+}
+
+impl Args for Addresses {
+    fn augment_args(command: Command) -> Command {
+        Flag::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Flag::augment_args_for_update(command)
+    }
+}
+
+impl FromArgMatches for Addresses {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Addresses, clap::Error> {
+        Addresses::from_arg_matches_mut(&mut matches.clone())
+    }
+
+    fn from_arg_matches_mut(matches: &mut ArgMatches) -> Result<Addresses, clap::Error> {
+        let words = Flag::from_arg_matches_mut(matches)?.listen;
+        let addresses =
+            words.iter().filter_map(|word| if let Word::At(address) = word { Some(*address) } else { None });
+        let addresses: Vec<SocketAddr> = addresses.collect();
+        if let Some(beside) = addresses.first().filter(|_| addresses.len() < words.len()) {
+            let text = format!("--listen was given as none and as {}: one of them is meant\n", Shown(*beside));
+            return Err(clap::Error::raw(ErrorKind::ArgumentConflict, text));
+        }
+        Ok(Addresses(addresses))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Addresses::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// Reads an address that strangers are to find: a port alone is every address of this machine.
+pub(super) fn read_everywhere(text: &str) -> Result<SocketAddr, String> {
+    let address = read(text)?;
+    let is_port_alone = text.strip_prefix(':').unwrap_or(text).bytes().all(|byte| byte.is_ascii_digit());
+    Ok(if is_port_alone { SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), address.port()) } else { address })
 }
 
 /// Reads it. Names are looked up, and interfaces asked for their numbers, once.
@@ -136,6 +237,14 @@ mod tests {
         // One that is gone has no name any more.
         let gone = SocketAddr::from(SocketAddrV6::new("fe80::1".parse().unwrap(), 1, 0, u32::MAX));
         assert_eq!(Shown(gone).to_string(), "[fe80::1%4294967295]:1");
+    }
+
+    #[test]
+    fn a_port_alone_is_every_address_where_strangers_are_to_find_it() {
+        for (text, address) in [("80", "[::]:80"), (":80", "[::]:80"), ("127.0.0.1:80", "127.0.0.1:80")] {
+            assert_eq!(read_everywhere(text), Ok(address.parse().unwrap()), "{text}");
+        }
+        assert!(read_everywhere(":").is_err() && read_everywhere("65536").is_err());
     }
 
     #[test]

@@ -22,6 +22,7 @@ use clap::{Args, FromArgMatches};
 use self::rules::Rule;
 pub use self::{
     follow::Followed,
+    listen::Addresses,
     values::{LogFormat, Network, Pin, Rate, RateLimit, Secret, Span, Speed},
 };
 pub(crate) use self::{listen::Shown, values::Exactly};
@@ -30,21 +31,9 @@ pub(crate) use self::{listen::Shown, values::Exactly};
 #[derive(Args, Clone, Debug)]
 pub struct Config {
     // ---- Listening -------------------------------------------------------------------------------------------------
-    /// Address and port to listen on; repeat for several
-    ///
-    /// IPv4 (`127.0.0.1:9001`), IPv6 (`[::1]:9001`, `[fe80::1%eth0]:9001`), a name (`localhost:9001`: its first address, IPv4
-    /// before IPv6), or a port alone, which is 127.0.0.1. `[::]:9001` takes IPv6 only: repeat it with `0.0.0.0:9001` for
-    /// both. Port 0 lets the system choose; the log says which it chose.
-    #[arg(
-        long,
-        value_name = "ADDR:PORT",
-        env = "STENTOR_LISTEN",
-        value_delimiter = ',',
-        value_parser = listen::read,
-        default_value = "127.0.0.1:9001",
-        help_heading = "Listening"
-    )]
-    pub listen: Vec<SocketAddr>,
+    /// Where to listen for clients in clear; its help is beside its type, since it may be `none`.
+    #[command(flatten)]
+    pub listen: Addresses,
 
     /// Address and port for operators: health, metrics, who is slow; a thread of its own
     ///
@@ -102,6 +91,73 @@ pub struct Config {
     /// Those without one are refused, and from other addresses none is taken.
     #[arg(long, env = "STENTOR_PROXY_PROTOCOL", help_heading = "Listening")]
     pub proxy_protocol: bool,
+
+    // ---- TLS -------------------------------------------------------------------------------------------------------
+    /// Address and port to listen on for TLS (https, wss); repeat for several
+    ///
+    /// Written as --listen is, and beside it, or in its place with --listen none. Needs a certificate: --tls-cert and --tls-key, or
+    /// --tls-self-signed.
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        env = "STENTOR_TLS_LISTEN",
+        value_delimiter = ',',
+        value_parser = listen::read,
+        help_heading = "TLS"
+    )]
+    pub tls_listen: Vec<SocketAddr>,
+
+    /// Certificate to show, and behind it those that signed it (PEM); repeat for several
+    ///
+    /// Each has its --tls-key, in the same order. The names in them say which is shown to whom; who asks for none of them, or names
+    /// nothing, is shown the first. Read again at SIGHUP, and when a file changes: after any mistake the old ones stay.
+    #[arg(long, value_name = "FILE", env = "STENTOR_TLS_CERT", value_delimiter = ',', help_heading = "TLS")]
+    pub tls_cert: Vec<PathBuf>,
+
+    /// Private key of the certificate (PEM); repeat for several
+    #[arg(long, value_name = "FILE", env = "STENTOR_TLS_KEY", value_delimiter = ',', help_heading = "TLS")]
+    pub tls_key: Vec<PathBuf>,
+
+    /// Make a certificate for trying out, and keep it in this folder
+    ///
+    /// For localhost, 127.0.0.1, ::1 and this machine's name. It is there after a restart, and made anew when it has expired. Browsers
+    /// warn of it; the log says its fingerprint. Alone it puts TLS on 127.0.0.1:9443.
+    #[arg(long, value_name = "DIR", env = "STENTOR_TLS_SELF_SIGNED", help_heading = "TLS")]
+    pub tls_self_signed: Option<PathBuf>,
+
+    /// TLS handshakes at once; beyond, the one that has been idle for longest goes
+    ///
+    /// Places, over all --handshake-threads: most wait for a client's next bytes. Shared out by address.
+    #[arg(long, value_name = "N", env = "STENTOR_HANDSHAKES", default_value_t = 1024, help_heading = "TLS")]
+    pub handshakes: usize,
+
+    /// Threads for TLS handshakes, which are nobody else's work
+    ///
+    /// At low priority. A handshake takes 0.14 to 0.4 ms of CPU, so that one thread makes some thousand a second.
+    #[arg(long, value_name = "N", env = "STENTOR_HANDSHAKE_THREADS", default_value_t = 1, help_heading = "TLS")]
+    pub handshake_threads: usize,
+
+    /// Memory for encrypted bytes that wait, to and from all clients
+    ///
+    /// What a full socket has left of a send that is encrypted already, and records of which a part has come.
+    #[arg(long, value_name = "SIZE", env = "STENTOR_TLS_BUFFERS", default_value = "64MiB", help_heading = "TLS")]
+    pub tls_buffers: ByteSize,
+
+    /// Address and port (80) for ACME challenges; whatever else is asked there is sent on to https
+    ///
+    /// A port alone, or `[::]:80`, takes IPv4 and IPv6. A thread of its own, which serves --acme-webroot and nothing else.
+    #[arg(
+        long,
+        value_name = "ADDR:PORT",
+        env = "STENTOR_ACME_LISTEN",
+        value_parser = listen::read_everywhere,
+        help_heading = "TLS"
+    )]
+    pub acme_listen: Option<SocketAddr>,
+
+    /// Folder in which the ACME client puts .well-known/acme-challenge/TOKEN
+    #[arg(long, value_name = "DIR", env = "STENTOR_ACME_WEBROOT", help_heading = "TLS")]
+    pub acme_webroot: Option<PathBuf>,
 
     // ---- Threads ---------------------------------------------------------------------------------------------------
     /// Worker threads; each owns its share of the connections [default: the cores it may use]
@@ -394,7 +450,7 @@ pub struct Config {
     pub log_limit: RateLimit,
 
     // ---- Timeouts --------------------------------------------------------------------------------------------------
-    /// Time for a client to send its request
+    /// Time for a client to send its request, and for its TLS handshake before
     #[arg(
         long,
         value_name = "DURATION",
@@ -482,8 +538,8 @@ pub struct Config {
 
     /// Let anyone publish, also from other machines
     ///
-    /// Without this and without --publish-token, publishing is open only while every --listen address is loopback and there
-    /// is no --trusted-proxy; then, only requests to localhost or a loopback address are taken.
+    /// Without this and without --publish-token, publishing is open only while every --listen and --tls-listen address is loopback
+    /// and there is no --trusted-proxy; then, only requests to localhost or a loopback address are taken.
     #[arg(long, env = "STENTOR_ANONYMOUS_PUBLISH", help_heading = "Publishing")]
     pub anonymous_publish: bool,
 
@@ -567,16 +623,21 @@ macro_rules! live {
         pub const LIVE: &[&str] = &[$(stringify!($field)),*];
 
         impl Config {
-            /// These settings, with those of `wanted` that can change while the server runs.
+            /// These settings, with those of `wanted` that can change while the server runs. Where TLS begins or ends with them, which
+            /// needs a restart, certificates wait for that, too.
             pub fn with_live(&self, wanted: &Config) -> Config {
-                Config { $($field: wanted.$field.clone(),)* ..self.clone() }
+                let config = Config { $($field: wanted.$field.clone(),)* ..self.clone() };
+                if self.tls_listen.is_empty() == wanted.tls_listen.is_empty() {
+                    return config;
+                }
+                Config { tls_cert: self.tls_cert.clone(), tls_key: self.tls_key.clone(), ..config }
             }
         }
     };
 }
 
 live! {
-    allow_origin trusted_proxy proxy_protocol flush_interval turn_sends turn_work lag_limit lag_limit_age
+    allow_origin trusted_proxy proxy_protocol tls_cert tls_key tls_buffers flush_interval turn_sends turn_work lag_limit lag_limit_age
     max_connections max_connections_per_ip max_connects_per_ip max_assembly max_assembly_per_ip max_held max_held_per_ip max_topics_per_ip
     max_values_per_ip max_headers max_subscriptions max_subscriptions_per_ip max_pending max_http_pending min_http_rate
     max_commands max_commands_per_ip max_publications max_publications_per_ip slow_list log_limit
@@ -602,6 +663,11 @@ impl Config {
     #[cfg(feature = "cli")]
     pub(crate) fn check_ranges(&self) -> Result<(), ConfigError> {
         self.keep(rules::RANGES)
+    }
+
+    /// All addresses that clients may come to, in clear and by TLS.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        self.listen.iter().chain(&self.tls_listen).copied()
     }
 
     /// What one message may take while it is unfinished, in bytes: what must have room for one has at least that.
@@ -650,6 +716,23 @@ mod tests {
         assert!(said(|c| c.slow_list = 1001).contains("--slow-list was given as 1001"));
         assert!(said(|c| c.workers = Some(0)).contains("--workers"));
         assert!(said(|c| c.proxy_protocol = true).contains("--trusted-proxy"));
+    }
+
+    #[test]
+    fn certificates_wait_for_the_restart_that_tls_begins_or_ends_with() {
+        let clear = Config::default();
+        let tls = Config {
+            tls_listen: vec!["127.0.0.1:443".parse().unwrap()],
+            tls_cert: vec!["a".into()],
+            tls_key: vec!["b".into()],
+            ..Config::default()
+        };
+        let other = Config { tls_cert: vec!["c".into()], ..tls.clone() };
+        for (now, wanted, shown) in [(&clear, &tls, None), (&tls, &clear, Some("a")), (&tls, &other, Some("c"))] {
+            let config = now.with_live(wanted);
+            config.check().unwrap();
+            assert_eq!(config.tls_cert.first().and_then(|file| file.to_str()), shown);
+        }
     }
 
     #[test]

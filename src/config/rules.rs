@@ -4,11 +4,11 @@
 //! compute can't overflow. A relation between two settings can be broken only by two that were both set, since what wasn't set has
 //! followed (`follow.rs`): so each names both, with what they were given as.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use bytesize::ByteSize;
 
-use super::{Config, Exactly, Pin, SYMBOLS_MAX, Span, page::Named};
+use super::{Config, Exactly, Pin, SYMBOLS_MAX, Shown, Span, page::Named};
 use crate::counted::counted;
 
 /// A rule, and how to find what it is about.
@@ -89,6 +89,8 @@ pub(super) const RANGES: &[Rule] = &[
     count("--workers", |c| wide(c.workers.unwrap_or(1)), 1, 4096),
     count("--backlog", |c| c.backlog.into(), 1, NUMBERED),
     count("--inbox", |c| wide(c.inbox), 1, 1 << 20),
+    count("--handshakes", |c| wide(c.handshakes), 1, 1 << 20),
+    count("--handshake-threads", |c| wide(c.handshake_threads), 1, 1024),
     count("--max-connections", |c| wide(c.max_connections), 1, NUMBERED),
     count("--max-connections-per-ip", |c| share(c.max_connections_per_ip), 0, NUMBERED),
     count("--max-topics-per-ip", |c| share(c.max_topics_per_ip), 0, NUMBERED),
@@ -127,12 +129,17 @@ pub(super) const RANGES: &[Rule] = &[
     room("--max-held-per-ip", |c| c.max_held_per_ip.unwrap_or(NONE)),
     size("--max-pending", |c| c.max_pending, ByteSize::kib(64), ByteSize::gib(1)),
     size("--max-http-pending", |c| c.max_http_pending, ByteSize::mib(4), ByteSize::gib(16)),
+    size("--tls-buffers", |c| c.tls_buffers, ByteSize::mib(1), MOST),
     size("--min-http-rate", |c| c.min_http_rate, NONE, ByteSize::mib(1)),
 ];
 
 /// What holds between settings, and what is no range.
 pub(super) const RELATIONS: &[Rule] = &[
     Rule::Other(somewhere_is_listened),
+    Rule::Other(each_certificate_has_its_key),
+    Rule::Other(tls_has_a_certificate),
+    Rule::Other(a_certificate_is_for_tls),
+    Rule::Other(challenges_have_a_folder),
     Rule::Other(a_message_fits_a_segment),
     Rule::Other(a_replayed_message_fits_a_segment),
     Rule::Other(the_tape_holds_two_messages),
@@ -179,7 +186,58 @@ fn share(n: Option<usize>) -> u64 {
 }
 
 fn somewhere_is_listened(c: &Config) -> Option<String> {
-    c.listen.is_empty().then(|| "--listen names no address: give at least one, such as 127.0.0.1:9001".into())
+    (c.listen.is_empty() && c.tls_listen.is_empty()).then(|| {
+        "--listen names no address, and there is no --tls-listen: give at least one, such as 127.0.0.1:9001".into()
+    })
+}
+
+fn each_certificate_has_its_key(c: &Config) -> Option<String> {
+    let (certs, keys) = (c.tls_cert.len(), c.tls_key.len());
+    let without = |flag: &str, files: &[PathBuf], other: &str, others: usize| {
+        let file = files.get(others)?.display();
+        Some(format!(
+            "{flag} {file} has no {other}: each {flag} needs one, in the same order, and there {} of {}",
+            if others == 1 { "is 1".to_owned() } else { format!("are {others}") },
+            files.len()
+        ))
+    };
+    without("--tls-cert", &c.tls_cert, "--tls-key", keys)
+        .or_else(|| without("--tls-key", &c.tls_key, "--tls-cert", certs))
+}
+
+fn tls_has_a_certificate(c: &Config) -> Option<String> {
+    let address = c.tls_listen.first().filter(|_| c.tls_cert.is_empty() && c.tls_self_signed.is_none())?;
+    Some(format!(
+        "--tls-listen {} has no certificate: name one with --tls-cert and --tls-key, or make one for trying out with \
+         --tls-self-signed DIR",
+        Shown(*address)
+    ))
+}
+
+fn a_certificate_is_for_tls(c: &Config) -> Option<String> {
+    let cert = c.tls_cert.first().map(|file| ("--tls-cert", file));
+    let (flag, path) = cert.or(c.tls_self_signed.as_ref().map(|dir| ("--tls-self-signed", dir)))?;
+    c.tls_listen.is_empty().then(|| {
+        format!(
+            "{flag} {} was given, and nothing listens for TLS: name an address with --tls-listen, such as 0.0.0.0:443, or \
+             call a passed socket tls (FileDescriptorName=)",
+            path.display()
+        )
+    })
+}
+
+fn challenges_have_a_folder(c: &Config) -> Option<String> {
+    match (&c.acme_listen, &c.acme_webroot) {
+        (Some(address), None) => Some(format!(
+            "--acme-listen {} was given without --acme-webroot: name the folder into which the ACME client puts its files",
+            Shown(*address)
+        )),
+        (None, Some(dir)) => Some(format!(
+            "--acme-webroot {} was given without --acme-listen: name where challenges come in, such as :80",
+            dir.display()
+        )),
+        _ => None,
+    }
 }
 
 fn a_message_fits_a_segment(c: &Config) -> Option<String> {

@@ -190,6 +190,19 @@ impl Figures {
             "Plain HTTP connections ended because others needed the room, or because their client was too slow, by why";
         let evictions = metrics.evictions().map(|(why, count)| (why.name().to_owned(), count));
         out.counters("http_evictions", help, None, "why", evictions)?;
+        let shaken = metrics.handshakes().map(|(what, count)| (what.name().to_owned(), count));
+        out.counters("tls_handshakes", "TLS handshakes that are over, by what became of them", None, "result", shaken)?;
+        let over: u64 = metrics.handshakes().map(|(_, count)| count).sum();
+        let going = metrics.handshakes_begun.get().saturating_sub(over);
+        out.gauge("tls_handshakes_going", "TLS handshakes that are not over (--handshakes)", None, going)?;
+        let tls = &context.shared.tls;
+        out.gauge("tls_sessions", "TLS sessions, those in their handshake included", None, tls.sessions())?;
+        let help = "Encrypted bytes that the kernel has not taken (--tls-buffers)";
+        out.gauge("tls_held", help, Some(Unit::Bytes), tls.held())?;
+        let help = "Bytes of records that are not whole, or not read yet (--tls-buffers)";
+        out.gauge("tls_kept", help, Some(Unit::Bytes), tls.kept())?;
+        let help = "TLS connections closed because there was no room for what they had sent of a record";
+        out.counter("tls_cut", help, None, tls.cut())?;
         out.counter("http_requests", "HTTP requests taken by the control thread", None, metrics.http_requests.get())?;
         out.counter("accepted_connections", "Sockets accepted", None, metrics.accepted.get())?;
         out.counter(
@@ -212,7 +225,32 @@ impl Figures {
         let help = "Log lines dropped because they came faster than they could be written";
         out.counter("log_lines_dropped", help, None, context.shared.log.dropped())?;
         let inboxes = context.inboxes.iter().enumerate().map(|(n, inbox)| (n.to_string(), inbox.get() as u64));
-        out.gauges("inbox_length", "Sockets that wait for a worker to take them over", None, "worker", inboxes)
+        out.gauges("inbox_length", "Sockets that wait for a worker to take them over", None, "worker", inboxes)?;
+        self.certificates(out)
+    }
+
+    fn certificates(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let keys = self.context.keys.as_ref();
+        let help = "When a certificate that is shown expires, or another of its chain, since the Unix epoch, by its first name and its file";
+        let shown = keys.map(|keys| keys.shown()).unwrap_or_default();
+        let shown = shown.into_iter().map(|it| ([("name", it.name), ("file", it.file)], it.expires));
+        out.labelled("tls_certificate_expiry_timestamp", help, Some(Unit::Seconds), shown)?;
+        let [taken, failed] = keys.map_or([0, 0], |keys| [keys.reloads.get(), keys.failures.get()]);
+        let help = "How often certificates were read again, and whether they were taken or the old ones kept";
+        let outcomes = [("taken", taken), ("failed", failed)].map(|(outcome, times)| (outcome.to_owned(), times));
+        out.counters("tls_certificate_reloads", help, None, "outcome", outcomes)?;
+        let metrics = &self.context.shared.metrics;
+        let help = "Connections to the address for ACME challenges (--acme-listen)";
+        out.gauge("acme_connections", help, None, metrics.acme_connections.get())?;
+        let outcomes = [("answered", &metrics.challenges_answered), ("missing", &metrics.challenges_missing)];
+        let outcomes = outcomes.map(|(outcome, times)| (outcome.to_owned(), times.get()));
+        out.counters(
+            "acme_challenges",
+            "ACME challenges asked for, and whether they were there",
+            None,
+            "outcome",
+            outcomes,
+        )
     }
 
     fn publications(&self, out: &mut Writer<'_>) -> fmt::Result {
@@ -465,6 +503,20 @@ impl Writer<'_> {
         let mut family = self.0.encode_descriptor(name, &sentence(help), unit.as_ref(), MetricType::Counter)?;
         for (which, value) in values {
             family.encode_family(&[(label, which)])?.encode_counter::<NoLabelSet, _, f64>(&value, None)?;
+        }
+        Ok(())
+    }
+
+    fn labelled(
+        &mut self,
+        name: &str,
+        help: &str,
+        unit: Option<Unit>,
+        values: impl IntoIterator<Item = ([(&'static str, String); 2], impl EncodeGaugeValue)>,
+    ) -> fmt::Result {
+        let mut family = self.0.encode_descriptor(name, &sentence(help), unit.as_ref(), MetricType::Gauge)?;
+        for (labels, value) in values {
+            family.encode_family(&labels)?.encode_gauge(&value)?;
         }
         Ok(())
     }

@@ -23,7 +23,9 @@
 //! | `pace` | for how long the tape holds what is on it |
 //! | `page` | the console, and the JavaScript client |
 //! | `sweep` | forgetting topics |
-//! | `admin`, `stall` | the same on an address of its own, for operators; whether workers take turns |
+//! | `own` | the same on an address of its own |
+//! | `admin`, `stall` | for operators; whether workers take turns |
+//! | `acme` | for challenges of those who give certificates out |
 //!
 //! Everything is bounded: the connections by `--max-http-connections`, a head by `--max-head`, a body by `--max-body` and
 //! what is kept of it by `--max-message`, the answers of all by `--max-http-pending`. A client with answers that it has not taken is
@@ -31,11 +33,13 @@
 //! for so much in one turn and then stands behind the others, and a turn ends after so much, to look who has come. Probes are
 //! answered where they are found.
 
+mod acme;
 mod admin;
 mod connection;
 mod evict;
 mod metrics;
 mod out;
+mod own;
 mod pace;
 mod page;
 mod route;
@@ -58,13 +62,13 @@ use std::{
 use crossbeam_channel::Receiver;
 use slab::Slab;
 
-pub(crate) use self::admin::CONNECTIONS_MAX as ADMIN_CONNECTIONS_MAX;
+pub(crate) use self::own::{CONNECTIONS_MAX as OWN_CONNECTIONS_MAX, OwnParts};
 use self::{
-    admin::Admin,
     connection::{Connection, Patience},
     evict::is_probe,
     metrics::Exposition,
     out::Pending,
+    own::{Duty, Own},
     pace::Pace,
     sweep::Sweep,
 };
@@ -80,6 +84,7 @@ use crate::{
     publish::{HOLD_PAUSE, Publisher},
     shared::{Settings, Shared},
     tape::Tape,
+    tls::Keys,
 };
 
 /// Bytes taken from one connection in one turn: a few hundred lines of a feed. Also what a connection can hold beyond a head.
@@ -98,7 +103,7 @@ const ADDRESSES_MAX: usize = 3;
 struct Newcomer<S> {
     socket: S,
     peer: SocketAddr,
-    /// None on the admin address.
+    /// None on the addresses of operators and of challenges.
     permit: Option<Permit>,
     by: Listener,
     /// What was read of its next request.
@@ -168,6 +173,8 @@ pub(crate) struct Context {
     pub shared: Arc<Shared>,
     pub tape: Tape,
     pub limits: Arc<Limits>,
+    /// Where there is TLS.
+    pub keys: Option<Arc<Keys>>,
     /// Those of the workers.
     pub inboxes: Vec<Level>,
     /// When the server started.
@@ -185,8 +192,8 @@ pub(crate) struct Control<E: Edge> {
     inbox: Receiver<Message<E::Socket>>,
     /// To whom upgrades go.
     workers: Vec<Inbox<E::Socket>>,
-    /// Only in the thread of the admin address.
-    admin: Option<Admin<E::Socket>>,
+    /// Only in a thread with an address of its own.
+    own: Option<Own<E::Socket>>,
     connections: Slab<Connection<E::Socket>>,
     /// How many of them have a place that is kept for probes.
     reserved: usize,
@@ -235,7 +242,7 @@ impl<E: Edge> Control<E> {
             edge,
             inbox,
             workers,
-            admin: None,
+            own: None,
             connections: Slab::new(),
             reserved: 0,
             pending,
@@ -274,7 +281,7 @@ impl<E: Edge> Control<E> {
         self.let_go_on();
         self.serve_queued();
         self.expire();
-        if self.admin.is_none() {
+        if self.own.is_none() {
             self.sweep.advance(self.now, &self.context);
             self.pace.advance(self.now, &self.context);
         }
@@ -287,7 +294,7 @@ impl<E: Edge> Control<E> {
     fn wait(&mut self) {
         let now = self.edge.now();
         let due = self.connections.iter().map(|(_, connection)| connection.due).min().unwrap_or(Moment::NEVER);
-        let sweep = if self.admin.is_none() { self.sweep.due() } else { self.admin_due() };
+        let sweep = if self.own.is_none() { self.sweep.due() } else { self.own_due() };
         let due = due.min(sweep).min(self.until.unwrap_or(Moment::NEVER));
         let lets_in = !self.door.is_empty() && (self.has_place() || self.longest_idle().is_some());
         let timeout = match (self.again.is_empty() && !lets_in, self.waiting.is_empty() && self.door.is_empty()) {
@@ -307,8 +314,10 @@ impl<E: Edge> Control<E> {
     fn report(&self) {
         let metrics = &self.context.shared.metrics;
         let connections = self.connections.len() as u64;
-        if self.admin.is_some() {
-            return metrics.admin_connections.set(connections);
+        match self.own.as_ref().map(|own| &own.duty) {
+            Some(Duty::Operators(_)) => return metrics.admin_connections.set(connections),
+            Some(Duty::Challenges(_)) => return metrics.acme_connections.set(connections),
+            None => {}
         }
         metrics.control_turns.add(1);
         metrics.http_connections.set(connections);

@@ -102,8 +102,8 @@ impl<E: Edge> Control<E> {
 
     /// Which pages may read the answer to a request. The console's files are for its own page, and the client is anybody's.
     pub(super) fn readers(&self, token: Token, head: &Request<'_>) -> Readers {
-        let is_admin = self.connections[token as usize].by == Listener::Admin;
-        if is_admin || page::find(head.path()).is_some() {
+        let by = self.connections[token as usize].by;
+        if is_apart(by) || page::find(head.path()).is_some() {
             return Readers::Untold;
         }
         self.live.access.readers(head)
@@ -111,7 +111,7 @@ impl<E: Edge> Control<E> {
 
     /// The same of a refusal to a request that isn't read as one, of which these bytes came.
     pub(super) fn readers_of(&self, by: Listener, begun: &[u8]) -> Readers {
-        if by == Listener::Admin { Readers::Untold } else { self.live.access.readers_of(begun) }
+        if is_apart(by) { Readers::Untold } else { self.live.access.readers_of(begun) }
     }
 
     /// What may be asked of a path; and what a browser asks before it lets a page ask (a preflight).
@@ -183,6 +183,11 @@ impl<E: Edge> Control<E> {
         };
         upload.map(|upload| Outcome::Upload(Box::new(upload)))
     }
+}
+
+/// Whether a connection came where there is nothing for foreign pages.
+fn is_apart(by: Listener) -> bool {
+    matches!(by, Listener::Admin | Listener::Acme)
 }
 
 fn nothing_here() -> Refusal {

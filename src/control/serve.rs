@@ -216,7 +216,8 @@ impl<E: Edge> Control<E> {
         self.connections[token as usize].readers = self.readers(token, head);
         let outcome = match self.connections[token as usize].by {
             Listener::Admin => self.route_admin(head, direct).map(Outcome::Answer),
-            Listener::Clear => self.route(head, direct),
+            Listener::Acme => self.route_acme(head).map(Outcome::Answer),
+            Listener::Clear | Listener::Tls => self.route(head, direct),
         };
         match outcome {
             Ok(Outcome::WebSocket) => {

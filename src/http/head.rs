@@ -209,6 +209,11 @@ impl<'b> Request<'b> {
         self.path_and_query.split_once('?').map_or(self.path_and_query, |(path, _)| path)
     }
 
+    /// The path and the query as sent; `*` of a request for the options of the whole server.
+    pub fn target(&self) -> &'b str {
+        self.path_and_query
+    }
+
     /// The topic behind the beginning of a path, its percent escapes resolved; `None` if the path doesn't begin like that.
     ///
     /// The beginning has to be there as it is, and what needs no escape must have none: a proxy in front has rules for paths, and

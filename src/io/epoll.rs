@@ -1,7 +1,7 @@
 //! The real edge: level-triggered epoll, `recv` and `send` that don't wait.
 //!
-//! Measured on the kernels that this was written for, no form of io_uring sends is more than 3 % cheaper than this, and
-//! zero-copy, bundles and sendfile cost more.
+//! Plain calls, since what a send costs is the kernel's way to the peer, which every interface to it has to go; the call itself is a
+//! small part of it (`benches/kernel`).
 //!
 //! It holds nothing back: what the kernel doesn't take is not taken. Room is asked for when a socket turns out to be full, and no
 //! longer once it was told of, so a socket that is never full costs no call but its sends.

@@ -200,6 +200,14 @@ impl<E: Edge> Edge for Holding<E> {
         self.edge.keep_asking(&socket.socket, timeout);
     }
 
+    fn is_worn(&self, socket: &Self::Socket) -> bool {
+        self.edge.is_worn(&socket.socket)
+    }
+
+    fn take_records(&mut self) -> u32 {
+        self.edge.take_records()
+    }
+
     fn path(&mut self, socket: &Self::Socket) -> Option<Path> {
         self.edge.path(&socket.socket)
     }

@@ -1,6 +1,9 @@
 //! Listening sockets, their options, and the descriptor table.
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+};
 
 use rustix::{
     event::{PollFd, PollFlags, poll},
@@ -30,7 +33,7 @@ pub struct ListenOptions {
 /// # Errors
 /// The address is in use, is not of this machine, or needs a right that the process doesn't have.
 pub fn listen(address: SocketAddr, count: usize, options: ListenOptions) -> io::Result<Vec<Socket>> {
-    let first = bind(address, false, options)?;
+    let first = bind(address, Taking::Plain, options)?;
     if count == 1 {
         first.listen(backlog(options))?;
         return Ok(vec![first]);
@@ -38,22 +41,51 @@ pub fn listen(address: SocketAddr, count: usize, options: ListenOptions) -> io::
     // SO_REUSEPORT would also let another server of the same user join in unnoticed, so the address was bound alone once.
     let address = first.local_addr()?.as_socket().expect("an internet socket has an internet address");
     drop(first);
-    let sockets: Vec<Socket> = (0..count).map(|_| bind(address, true, options)).collect::<io::Result<_>>()?;
+    let sockets: Vec<Socket> = (0..count).map(|_| bind(address, Taking::Shared, options)).collect::<io::Result<_>>()?;
     for socket in &sockets {
         socket.listen(backlog(options))?;
     }
     Ok(sockets)
 }
 
-fn bind(address: SocketAddr, shared: bool, options: ListenOptions) -> io::Result<Socket> {
+/// Binds `address` and listens on one socket, which on `[::]` takes IPv4, too. Where there is no IPv6, IPv4 alone.
+///
+/// # Errors
+/// As [`listen`].
+pub fn listen_for_all(address: SocketAddr, options: ListenOptions) -> io::Result<Socket> {
+    let is_any = address.is_ipv6() && address.ip().is_unspecified();
+    let bound = bind(address, Taking::Both, options).or_else(|error| {
+        match error.raw_os_error().map(Errno::from_raw_os_error) {
+            Some(Errno::AFNOSUPPORT | Errno::ADDRNOTAVAIL) if is_any => {
+                bind((Ipv4Addr::UNSPECIFIED, address.port()).into(), Taking::Plain, options)
+            }
+            _ => Err(error),
+        }
+    })?;
+    bound.listen(backlog(options))?;
+    Ok(bound)
+}
+
+/// How a socket has its address.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Taking {
+    /// Alone, and of its own family.
+    Plain,
+    /// With others (SO_REUSEPORT).
+    Shared,
+    /// IPv4 as well as IPv6, where that is any address.
+    Both,
+}
+
+fn bind(address: SocketAddr, taking: Taking, options: ListenOptions) -> io::Result<Socket> {
     // A socket of IPv6 alone has no IPv4 address.
     let address = plain(address);
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // REUSEADDR: a restarted server takes its port back while old connections are still in TIME_WAIT.
     socket.set_reuse_address(true)?;
-    socket.set_reuse_port(shared)?;
+    socket.set_reuse_port(taking == Taking::Shared)?;
     if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+        socket.set_only_v6(taking != Taking::Both)?;
     }
     set_options(&socket, options)?;
     socket.bind(&address.into())?;
@@ -78,7 +110,7 @@ fn set_options(socket: &Socket, options: ListenOptions) -> io::Result<()> {
 /// As [`listen`].
 #[cfg(feature = "cli")]
 pub fn probe(address: SocketAddr) -> io::Result<()> {
-    bind(address, false, ListenOptions { backlog: 0, send_buffer: 0, receive_buffer: 0 }).map(drop)
+    bind(address, Taking::Plain, ListenOptions { backlog: 0, send_buffer: 0, receive_buffer: 0 }).map(drop)
 }
 
 fn backlog(options: ListenOptions) -> i32 {

@@ -31,6 +31,7 @@ pub mod listener;
 pub mod path;
 #[cfg(all(any(test, fuzzing), not(loom)))]
 pub mod sim;
+pub mod tls;
 pub mod unsent;
 pub mod waker;
 
@@ -39,15 +40,19 @@ use std::{io, time::Duration};
 use self::{acks::Acks, path::Path, waker::Sleep};
 use crate::clock::Moment;
 
+/// The sockets of a server's threads.
+pub type Line = tls::Socket<epoll::Socket>;
+
 /// Names a socket towards the edge: the owner's index of it.
 pub type Token = u32;
 
 /// The greatest of them: so many sockets would take a terabyte of the kernel. The bits above are for what an edge notes beside.
 pub const TOKEN_MAX: Token = (1 << 29) - 1;
 
-/// Most bytes in one call of `send`: one segment of the loopback path (its MTU less the headers). A few bytes more cost
-/// 60 % more there, twice as many gain nothing; on a network card the kernel cuts at 64 KiB as well.
-pub const SEND_MAX: usize = 65_483;
+/// Most bytes in one call of `send`: one segment of the loopback path (its MTU less the headers), less what the records of TLS add
+/// to so many bytes. A few bytes more cost 60 % more there, twice as many gain nothing; on a network card the kernel cuts at 64 KiB
+/// as well.
+pub const SEND_MAX: usize = 65_483 - 4 * 29;
 
 /// What became of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,6 +164,17 @@ pub trait Edge {
 
     /// Has the kernel ask a peer that is silent, often enough to know after `timeout` whether it is gone.
     fn keep_asking(&mut self, socket: &Self::Socket, timeout: Duration);
+
+    /// Whether a socket can't be sent to for much longer, and its peer should come back by another one. To be asked now and then.
+    fn is_worn(&self, _: &Self::Socket) -> bool {
+        false
+    }
+
+    /// How many records came since this was last asked, on all sockets: of an edge whose bytes come in records, which cost something
+    /// whatever is in them.
+    fn take_records(&mut self) -> u32 {
+        0
+    }
 
     /// What the kernel knows of the way to a socket's peer, which is nothing of what is held back. For looking at a few sockets now
     /// and then.

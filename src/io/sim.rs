@@ -26,6 +26,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(test)]
+use super::tls::testing::Client;
 use super::{
     Edge, Flushed, Ready, Received, Sent, Token,
     acks::Acks,
@@ -155,7 +157,15 @@ impl Kernel {
             finished: false,
             dropped: false,
         }));
-        (Socket { wire: Rc::clone(&wire), kernel: Rc::clone(self) }, Peer { wire, kernel: Rc::clone(self) })
+        (
+            Socket { wire: Rc::clone(&wire), kernel: Rc::clone(self) },
+            Peer {
+                wire,
+                kernel: Rc::clone(self),
+                #[cfg(test)]
+                tls: None,
+            },
+        )
     }
 
     /// Lets so much time pass at once.
@@ -304,15 +314,40 @@ impl Drop for Socket {
 pub struct Peer {
     wire: Rc<RefCell<Wire>>,
     kernel: Rc<Kernel>,
+    /// It speaks TLS.
+    #[cfg(test)]
+    tls: Option<RefCell<Client>>,
 }
 
 impl Peer {
     /// Sends; the worker's receive queue has room for everything.
     pub fn write(&self, bytes: &[u8]) {
+        #[cfg(test)]
+        if let Some(tls) = &self.tls {
+            // In one record, or in pieces down to a byte.
+            let most = if self.kernel.one_in(4) { 1 + self.kernel.pick(2 * bytes.len()) } else { bytes.len().max(1) };
+            return self.put(&tls.borrow_mut().encrypt(bytes.chunks(most)));
+        }
+        self.put(bytes);
+    }
+
+    fn put(&self, bytes: &[u8]) {
         let mut wire = self.wire.borrow_mut();
         if !wire.vanished {
             wire.to_worker.extend(bytes);
         }
+    }
+
+    /// What it writes and reads is encrypted from now on; the handshake is done.
+    #[cfg(test)]
+    pub fn secure(&mut self, client: Client) {
+        self.tls = Some(RefCell::new(client));
+    }
+
+    /// Whether it speaks TLS.
+    #[cfg(test)]
+    pub fn is_secure(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// Is gone: from now on nothing arrives, from here or there, and nothing is acknowledged.
@@ -340,6 +375,15 @@ impl Peer {
 
     /// Takes up to `most` bytes of what has arrived.
     pub fn read(&self, most: usize) -> Vec<u8> {
+        let bytes = self.take(most);
+        #[cfg(test)]
+        if let Some(tls) = &self.tls {
+            return tls.borrow_mut().decrypt(&bytes).expect("what arrives is encrypted as it should be");
+        }
+        bytes
+    }
+
+    fn take(&self, most: usize) -> Vec<u8> {
         let mut wire = self.wire.borrow_mut();
         if wire.vanished {
             return Vec::new();
@@ -359,6 +403,10 @@ impl Peer {
 
     /// Sends no more.
     pub fn end(&self) {
+        #[cfg(test)]
+        if let Some(tls) = self.tls.as_ref().filter(|_| self.kernel.one_in(2)) {
+            self.put(&tls.borrow_mut().end());
+        }
         self.wire.borrow_mut().peer_ended = true;
     }
 

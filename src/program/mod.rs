@@ -42,7 +42,7 @@ use crate::{
     check,
     cli::{self, Cli, Task},
     config::{Config, LIVE, Shown},
-    server::{Server, StartError},
+    server::{Passed, Server, StartError},
     signals,
     tools::top,
 };
@@ -79,17 +79,17 @@ pub fn main() -> ExitCode {
         return print(&cli::manual());
     }
     // Before there are threads: it takes what it reads out of the environment.
-    let sockets = match passed() {
-        Ok(sockets) => sockets,
+    let passed = match passed() {
+        Ok(passed) => passed,
         Err(error) => return failed(&StartError::Passed(error)),
     };
     if cli.check {
-        let report = check::check(&cli.config, &sockets);
+        let report = check::check(&cli.config, &passed);
         let text = format!("{}\n{report}", cli.settings);
         return printed(write(text.as_bytes()), if report.would_start() { 0 } else { 1 });
     }
     let log = Log::start(&cli);
-    match run(cli, sockets, &log) {
+    match run(cli, passed, &log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }
@@ -131,19 +131,24 @@ fn failed(error: &StartError) -> ExitCode {
     }
 }
 
-fn run(mut cli: Cli, sockets: Vec<Socket>, log: &Log) -> Result<(), StartError> {
-    let mut signals = heed(cli.config_file.is_some())?;
+fn run(mut cli: Cli, passed: Passed, log: &Log) -> Result<(), StartError> {
+    let mut signals = heed(cli.config_file.is_some() || !cli.config.tls_cert.is_empty())?;
     let dropped = log.dropped.clone();
-    let builder = Server::builder().config(cli.config.clone()).sockets(sockets);
+    let builder = Server::builder().config(cli.config.clone()).sockets(passed.clear).tls_sockets(passed.tls);
     let builder = builder.log_dropped(move || dropped.dropped_lines() as u64);
     let manager = Arc::new(Manager::of_environment());
     let server = builder.replay_progress(bar::Bar::default().draw()).start();
     let mut server = server.inspect_err(|error| manager.tell(&News::Failed(&error.to_string())))?;
-    for address in server.addresses().iter().map(|address| Shown(*address)) {
-        tracing::info!(target: TARGET, "listening on http://{address}/ (subscribe at ws://{address}/ws)");
+    for address in server.addresses() {
+        let tls = if server.tls_addresses().contains(address) { "s" } else { "" };
+        let address = Shown(*address);
+        tracing::info!(target: TARGET, "listening on http{tls}://{address}/ (subscribe at ws{tls}://{address}/ws)");
     }
     if let Some(address) = server.admin_address().map(Shown) {
         tracing::info!(target: TARGET, "for operators: http://{address}/ (health, metrics, who is slow)");
+    }
+    if let Some(address) = server.acme_address().map(Shown) {
+        tracing::info!(target: TARGET, "ACME challenges: http://{address}/, everything else is sent on to https");
     }
     let mut pulse = server.pulse();
     let watch = manager.watch(move || pulse.feel());
@@ -181,7 +186,7 @@ fn heed(reloads: bool) -> io::Result<Signals> {
         let name = low_level::signal_name(*signal).unwrap_or_default();
         tracing::info!(target: TARGET, "{name} is ignored, as whoever started this process has it");
     }
-    // Without a file there is nothing to read again, and a terminal that is closed ends its programs by the same signal.
+    // Without a file, of settings or of certificates, there is nothing to read again, and a terminal that is closed ends its programs by the same signal.
     heeded.retain(|signal| *signal != SIGHUP || reloads);
     let asked = Arc::new(AtomicBool::new(false));
     for signal in heeded.iter().copied().filter(|signal| *signal != SIGHUP) {
@@ -209,9 +214,13 @@ fn reload(cli: &mut Cli, server: &mut Server, log: &Log) -> Result<(), String> {
         lines.join("; ").trim_start_matches("error: ").to_owned()
     })?;
     server.reload(&wanted.config).map_err(|error| error.to_string())?;
+    // As `with_live` has it.
+    let tls_waits = cli.config.tls_listen.is_empty() != wanted.config.tls_listen.is_empty();
     cli.config = cli.config.with_live(&wanted.config);
     log.set_level(&wanted.log_level);
-    let is_live = |name: &str| name == "log-level" || LIVE.iter().any(|field| field.replace('_', "-") == name);
+    let waits = |name: &str| tls_waits && matches!(name, "tls-cert" | "tls-key");
+    let is_live =
+        |name: &str| name == "log-level" || !waits(name) && LIVE.iter().any(|field| field.replace('_', "-") == name);
     let mut in_force = cli.settings.clone();
     for (setting, (now, wanted)) in in_force.0.iter_mut().zip(cli.settings.0.iter().zip(&wanted.settings.0)) {
         if is_live(&wanted.name) {
@@ -230,22 +239,66 @@ fn reload(cli: &mut Cli, server: &mut Server, log: &Log) -> Result<(), String> {
     Ok(())
 }
 
-/// The listening sockets that whoever started this process has passed to it: `LISTEN_FDS` and `LISTEN_PID`, as
-/// `sd_listen_fds(3)` has them. Takes them out of the environment, so it must be called before there are other threads.
+/// The listening sockets that whoever started this process has passed to it: `LISTEN_FDS`, `LISTEN_PID` and `LISTEN_FDNAMES`, as
+/// `sd_listen_fds_with_names(3)` has them. Takes them out of the environment, so it must be called before there are other threads.
 ///
 /// # Errors
-/// What was passed is no listening TCP socket.
-fn passed() -> io::Result<Vec<Socket>> {
-    let mut passed = ListenFd::from_env();
-    let mut sockets = Vec::new();
-    for index in 0..passed.len() {
-        if let Some(listener) = passed.take_tcp_listener(index)? {
+/// What was passed is no listening TCP socket, or it is not clear what for.
+fn passed() -> io::Result<Passed> {
+    let mut fds = ListenFd::from_env();
+    // Without a name, for whoever knows none: all are clear.
+    let names = std::env::var("LISTEN_FDNAMES").ok().filter(|_| fds.len() > 0);
+    let names: Option<Vec<&str>> = names.as_ref().map(|names| names.split(':').collect());
+    if let Some(names) = names.as_ref().filter(|names| names.len() != fds.len()) {
+        return Err(io::Error::other(format!("{} sockets have {} names (LISTEN_FDNAMES)", fds.len(), names.len())));
+    }
+    let mut passed = Passed::default();
+    for index in 0..fds.len() {
+        if let Some(listener) = fds.take_tcp_listener(index)? {
             let socket = Socket::from(listener);
             if !socket.is_listener()? {
                 return Err(io::Error::other(format!("socket {index} is not listening")));
             }
-            sockets.push(socket);
+            let name = names.as_ref().and_then(|names| names.get(index).copied()).unwrap_or_default();
+            match is_tls(name) {
+                Some(true) => passed.tls.push(socket),
+                Some(false) => passed.clear.push(socket),
+                None => {
+                    let text = format!("socket {index} is named {name:?}, and not clear or tls (LISTEN_FDNAMES)");
+                    return Err(io::Error::other(text));
+                }
+            }
         }
     }
-    Ok(sockets)
+    Ok(passed)
+}
+
+/// Whether a socket of this name is one for TLS, if the name says so or nothing. A unit that gives none has its own, and systemd
+/// calls what it knows no name of `unknown`.
+fn is_tls(name: &str) -> Option<bool> {
+    match name {
+        "tls" => Some(true),
+        "" | "clear" | "unknown" => Some(false),
+        name => name.ends_with(".socket").then_some(false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_is_told_by_its_name_and_is_clear_without_one() {
+        for (name, tls) in [
+            ("tls", Some(true)),
+            ("clear", Some(false)),
+            ("", Some(false)),
+            ("unknown", Some(false)),
+            ("stentor.socket", Some(false)),
+            ("TLS", None),
+            ("https", None),
+        ] {
+            assert_eq!(is_tls(name), tls, "{name}");
+        }
+    }
 }

@@ -18,7 +18,7 @@ use crate::{
     access::Rules,
     config::Config,
     http::head::Bounds,
-    io::{SEND_MAX, waker::Waker},
+    io::{SEND_MAX, tls::Buffers, waker::Waker},
     limits::Quota,
     live::Live,
     log::Log,
@@ -32,6 +32,9 @@ use crate::{
 /// Most bytes that a member is to be owed: two full sends. More would save nothing, and fill the sockets of peers that aren't
 /// slow.
 pub(crate) const OWED_MAX: usize = 2 * SEND_MAX;
+
+/// What may be held of encrypted bytes, unless the settings say otherwise.
+const TLS_BUFFERS: u64 = 64 << 20;
 
 /// What a worker and the control thread need to know of the configuration, in plain numbers. A reload replaces all of it.
 pub(crate) struct Settings {
@@ -132,6 +135,8 @@ pub(crate) struct Shared {
     pub metrics: Arc<Metrics>,
     pub log: Log,
     pub slow: SlowClients,
+    /// What is held of encrypted bytes.
+    pub tls: Arc<Buffers>,
     /// False from when the server is asked to stop: then no client publishes any more, and readiness is red.
     welcomes: AtomicBool,
 }
@@ -159,6 +164,7 @@ impl Shared {
             metrics,
             log,
             slow: SlowClients::new(workers),
+            tls: Buffers::new(TLS_BUFFERS),
             welcomes: AtomicBool::new(true),
         })
     }

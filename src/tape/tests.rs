@@ -74,6 +74,20 @@ fn what_a_reader_has_pinned_outlives_the_tape() {
 }
 
 #[test]
+fn a_publication_is_as_long_as_its_longest_frame_wherever_that_is() {
+    let mut twin = Twin::new(2000, 20_000);
+    for len in 0..40 {
+        twin.publish("q.a", 0, len);
+    }
+    twin.reader.refresh();
+    for position in 0..40 {
+        let published = twin.reader.look(Position(position)).expect("the tape has it");
+        let longest = Lane::ALL.map(|lane| published.len(lane)).into_iter().max().unwrap();
+        assert!(longest > 0 && (longest..=longest + 1).contains(&published.longest()), "{position}");
+    }
+}
+
+#[test]
 fn a_tape_with_nothing_on_it_has_no_oldest_publication() {
     let settings = TapeSettings {
         retain: 1 << 20,

@@ -4,3 +4,4 @@
 //! with the feature `cli`.
 
 pub mod top;
+mod trust;

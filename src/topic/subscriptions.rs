@@ -236,6 +236,19 @@ mod tests {
     }
 
     #[test]
+    fn whoever_is_the_first_to_have_a_name_is_noticed_and_nobody_else_is() {
+        let table = Subscriptions::new(10);
+        let held = table.add(["a", "q.>"].into_iter()).unwrap();
+        let fresh = table.fresh();
+        let also = table.add(["q.>", "a"].into_iter()).unwrap();
+        table.remove(also.iter());
+        assert_eq!(table.fresh(), fresh);
+        table.remove(held.iter());
+        table.add(["a"].into_iter()).unwrap();
+        assert_ne!(table.fresh(), fresh);
+    }
+
+    #[test]
     fn names_that_nobody_is_subscribed_to_any_more_leave_no_room_behind() {
         let table = Subscriptions::new(100_000);
         let names: Vec<String> = (0..100_000).map(|n| n.to_string()).collect();

@@ -5,7 +5,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use super::{cursor::Cursor, out::Backlog, rota::Group, timers};
+use super::{cursor::Cursor, out::Backlog, timers};
 use crate::{
     access::Holder,
     clock::Moment,
@@ -13,6 +13,7 @@ use crate::{
     lane::Lane,
     limits::{Permit, Spent},
     protocol::Declared,
+    rota::Group,
     websocket::{Decoder, Role},
 };
 

@@ -46,6 +46,7 @@ use crate::{
     io::{
         holding::{self, Holding},
         sim::{self, Kernel, Peer, SimEdge},
+        tls::{self, Tls},
         waker::Waker,
     },
     lane::{LANES, Lane},
@@ -61,7 +62,7 @@ use crate::{
 };
 
 /// Scripts in an ordinary run: a minute or two.
-const SEEDS: u64 = 1500;
+const SEEDS: u64 = 500;
 
 /// Turns in which nothing moves, in a row, before it counts as a loop that never sleeps. Simulated waits hold events
 /// back one time in eight, and a worker may need some turns to find out that there is nothing to do.
@@ -76,6 +77,8 @@ struct World {
     shared: Arc<Shared>,
     limits: Arc<Limits>,
     clients: Vec<Client>,
+    /// Decides who speaks TLS; none where nobody does.
+    secures: Option<fastrand::Rng>,
     /// Where those who connect come from.
     address: &'static str,
     /// Connections that never become clients.
@@ -91,11 +94,11 @@ struct World {
     anybody_publishes: bool,
 }
 
-type Socket = holding::Socket<sim::Socket>;
+type Socket = holding::Socket<tls::Socket<sim::Socket>>;
 
 /// A worker, and what is its own.
 struct Post {
-    worker: Worker<Holding<SimEdge>>,
+    worker: Worker<Holding<Tls<SimEdge>>>,
     inbox: Inbox<Socket>,
     /// Sockets handed over so far.
     handed: u64,
@@ -166,7 +169,7 @@ impl World {
             let (inbox, receiver) = Inbox::new(64, Arc::clone(&waker));
             // Every other seed's edges hold back some of what they take, and of what they read.
             let luck = seed.is_multiple_of(2).then_some(seed);
-            let (shared, edge) = (Arc::clone(&shared), Holding::new(kernel.edge(waker), luck));
+            let (shared, edge) = (Arc::clone(&shared), Holding::new(Tls::new(kernel.edge(waker)), luck));
             let worker = Worker::new(index, shared, tape.clone(), edge, receiver, control.clone());
             Post { worker, inbox, handed: 0, alive: true, idle_turns: 0, seen: (0, Position(0), 0), reloaded: false }
         };
@@ -182,6 +185,7 @@ impl World {
             shared,
             limits: Limits::of_connections(1000),
             clients: Vec::new(),
+            secures: None,
             address: "127.0.0.1",
             strays: Vec::new(),
             control: handed_on,
@@ -199,7 +203,17 @@ impl World {
     }
 
     fn hand_over_at(&mut self, room: usize, beginning: Beginning) -> (Peer, u64) {
-        let (socket, peer) = self.kernel.connect(room);
+        let secures = self.secures.as_mut().is_some_and(fastrand::Rng::bool);
+        // A record of a few bytes is many times as long: by single bytes it would take minutes.
+        let (socket, mut peer) = self.kernel.connect(if secures { room.max(200) } else { room });
+        let socket = if secures {
+            let mut client = tls::testing::Client::any();
+            let session = client.agree();
+            peer.secure(client);
+            tls::Socket::secured(socket, session, Arc::clone(&self.shared.tls))
+        } else {
+            tls::Socket::from(socket)
+        };
         let address = self.address.parse().unwrap();
         let permit = self.limits.admit(Some(address), Moment::default()).unwrap();
         let peer_address = (address, 1).into();
@@ -397,6 +411,8 @@ impl World {
         let tail = self.tail();
         for client in self.clients.iter_mut().filter(|client| !client.stalled) {
             if let Some(pace) = client.pace {
+                // What it has to read is longer by what makes it records.
+                let pace = if client.peer.is_secure() { pace + 200 } else { pace };
                 client.read(pace, &self.journal, tail);
             }
         }

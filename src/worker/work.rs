@@ -23,6 +23,8 @@ pub mod price {
     pub const MATCH: u64 = 5;
     /// Sixty-four bytes copied, looked through, unmasked or written as text.
     pub const LINE: u64 = 1;
+    /// A record of TLS that came in, whatever is in it.
+    pub const RECORD: u64 = 60;
     /// A frame that came in, whatever is in it.
     pub const FRAME: u64 = 5;
     /// A command, without what it asks for: it is read, and answered.
@@ -189,6 +191,18 @@ mod tests {
         work.begin_turn();
         work.begin(Step::Read, 1000, 1);
         assert_eq!(work.left(), 400, "what went beyond is not owed");
+    }
+
+    #[test]
+    fn what_is_dearer_than_a_step_begins_when_half_of_one_is_left_and_not_later() {
+        let mut work = Work::new();
+        work.begin_turn();
+        work.begin(Step::Ask, 1000, 1);
+        assert!(work.has_room_for(1_000_000));
+        work.charge(90);
+        assert!(work.has_room_for(1_000_000) && work.has_room_for(110));
+        work.charge(20);
+        assert!(!work.has_room_for(1_000_000) && work.has_room_for(90) && !work.has_room_for(95));
     }
 
     #[test]

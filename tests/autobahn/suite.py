@@ -1,9 +1,9 @@
 """Runs sections 1 to 10 of Autobahn|Testsuite against a server, or against the client that comes; for Python 2.7.
 
-    suite.py client FOLDER URL    connects to the echo at URL, case after case
-    suite.py server FOLDER        prints where it listens, and serves until it gets SIGTERM
+    suite.py client FOLDER URL          connects to the echo at URL, case after case
+    suite.py server FOLDER [KEY CERT]   prints where it listens, and serves until it gets SIGTERM; with a key and its certificate, over TLS
 
-Either way FOLDER/results has a line for each case: its number, how the other end behaved in it and how it closed.
+A wss:// URL's certificate has to be for localhost, of somebody whom SSL_CERT_FILE names. Either way FOLDER/results has a line for each case: its number, how the other end behaved in it and how it closed.
 """
 from __future__ import print_function
 
@@ -12,24 +12,33 @@ import os
 import sys
 
 from autobahntestsuite import choosereactor  # has to come before the reactor
-from twisted.internet import reactor
+from twisted.internet import reactor, ssl
 from autobahntestsuite.fuzzing import FuzzingClientFactory, FuzzingServerFactory
 
 # 12 and 13 are compression; there is no 8 and no 11.
 SECTIONS = ["%d.*" % section for section in (1, 2, 3, 4, 5, 6, 7, 9, 10)]
 
 
-def run(role, folder, url=None):
+def run(role, folder, *arguments):
     spec = {"outdir": folder, "cases": SECTIONS, "exclude-cases": []}
     out, sys.stdout = sys.stdout, sys.stderr  # The suite tells of each case.
     if role == "client":
-        spec["servers"] = [{"url": url, "agent": "stentor"}]
+        server = {"url": arguments[0], "agent": "stentor"}
+        if server["url"].startswith("wss:"):
+            server["hostname"] = u"localhost"
+        spec["servers"] = [server]
         FuzzingClientFactory(spec)
     else:
         # Port 0 in the address also means that the port in the client's Host header isn't compared with it.
-        spec["url"] = "ws://127.0.0.1:0"
-        port = reactor.listenTCP(0, FuzzingServerFactory(spec), interface="127.0.0.1")
-        print("ws://127.0.0.1:%d" % port.getHost().port, file=out)
+        scheme = "wss" if arguments else "ws"
+        spec["url"] = scheme + "://127.0.0.1:0"
+        factory = FuzzingServerFactory(spec)
+        if arguments:
+            context = ssl.DefaultOpenSSLContextFactory(*arguments)
+            port = reactor.listenSSL(0, factory, context, interface="127.0.0.1")
+        else:
+            port = reactor.listenTCP(0, factory, interface="127.0.0.1")
+        print("%s://127.0.0.1:%d" % (scheme, port.getHost().port), file=out)
         out.flush()
     reactor.run()
 

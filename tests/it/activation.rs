@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    io::{Read, Write},
     net::{SocketAddr, TcpListener, UdpSocket},
     os::fd::OwnedFd,
     process::{Command, Stdio},
@@ -10,6 +11,7 @@ use std::{
 use rustix::process::Signal;
 
 use crate::{
+    certificates::Visitor,
     client::{Client, exchange},
     process::{Running, stentor},
 };
@@ -25,6 +27,58 @@ fn with_socket(socket: impl Into<OwnedFd>, pid: &str, args: &[&str]) -> Command 
     }
     command.args(["-c", &script]).arg(program.get_program()).args(args).stdin(Stdio::from(socket.into()));
     command
+}
+
+/// The same with two sockets, and what they are called.
+fn with_sockets(sockets: [&TcpListener; 2], names: &str, args: &[&str]) -> Command {
+    let program = stentor();
+    let script = format!(
+        "exec 3<&0 4<&1 0</dev/null 1>/dev/null; LISTEN_FDS=2 LISTEN_PID=$$ LISTEN_FDNAMES={names} exec \"$0\" \"$@\""
+    );
+    let mut command = Command::new("sh");
+    for (name, _) in program.get_envs() {
+        command.env_remove(name);
+    }
+    let [first, second] = sockets.map(|socket| Stdio::from(OwnedFd::from(socket.try_clone().unwrap())));
+    command.args(["-c", &script]).arg(program.get_program()).args(args).stdin(first).stdout(second);
+    command
+}
+
+#[test]
+fn passed_sockets_are_told_apart_by_their_names() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let own = folder.path().to_str().unwrap();
+    let sockets = [TcpListener::bind("127.0.0.1:0").unwrap(), TcpListener::bind("127.0.0.1:0").unwrap()];
+    let [first, second] = [0, 1].map(|n| sockets[n].local_addr().unwrap());
+    for (names, clear, tls) in [("clear:tls", first, second), ("tls:stentor.socket", second, first)] {
+        let mut command = with_sockets([&sockets[0], &sockets[1]], names, &["--tls-self-signed", own]);
+        let running = Running::spawn(&mut command);
+        assert_eq!(running.address, clear.to_string(), "{names}");
+        let mut stream = Visitor::trusting(folder.path().join("certificate.pem")).open(tls);
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.ends_with("ok\n"), "{names}: {answer}");
+    }
+    // Made above; read again where these sockets are in the place of any address.
+    let [cert, key] = ["certificate.pem", "key.pem"].map(|name| format!("{own}/{name}"));
+    let mut command = with_sockets([&sockets[0], &sockets[1]], "clear:tls", &["--tls-cert", &cert, "--tls-key", &key]);
+    let mut running = Running::spawn(&mut command);
+    running.signal(Signal::HUP);
+    let log = running.logged("reloaded");
+    assert!(!log.contains("nothing was reloaded"), "{log}");
+    drop(running);
+    for (names, said) in [
+        ("clear:https", "socket 1 is named \"https\", and not clear or tls (LISTEN_FDNAMES)"),
+        ("tls", "2 sockets have 1 names (LISTEN_FDNAMES)"),
+        ("clear:clear", "nothing listens for TLS"),
+        ("clear:tls", "has no certificate"),
+    ] {
+        let args: &[&str] = if names == "clear:tls" { &[] } else { &["--tls-self-signed", own] };
+        let output = with_sockets([&sockets[0], &sockets[1]], names, args).output().unwrap();
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && text.contains(said), "{names}: {text}");
+    }
 }
 
 #[test]

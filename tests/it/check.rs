@@ -85,7 +85,7 @@ fn addresses_are_taken_and_shown_as_people_write_them() {
     // There is no such address on it; whether there is IPv6 or not, it is said where.
     let (code, text) = said(&["--check", "--listen", "[fe80::1%lo]:0"]);
     assert!(code == Some(1) && text.contains("error: --listen [fe80::1%lo]:0: "), "{text}");
-    let server = serve(|config| config.listen = vec!["[::ffff:127.0.0.1]:0".parse().unwrap()]);
+    let server = serve(|config| config.listen = vec!["[::ffff:127.0.0.1]:0".parse().unwrap()].into());
     assert!(server.addresses()[0].is_ipv4());
 }
 

@@ -16,7 +16,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// A server on a port of its own, with one worker.
 pub fn serve(change: impl FnOnce(&mut Config)) -> Server {
     let set = |config: &mut Config| {
-        config.listen = vec!["127.0.0.1:0".parse().unwrap()];
+        config.listen = vec!["127.0.0.1:0".parse().unwrap()].into();
         config.workers = Some(1);
         config.pin = stentor::config::Pin::None;
         config.max_connections = 1000;

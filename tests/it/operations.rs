@@ -100,7 +100,7 @@ fn the_unit_lets_the_program_tell_systemd_how_it_goes() {
 
 #[test]
 fn the_documents_link_to_files_that_exist() {
-    for name in ["operations.md", "proxies.md"] {
+    for name in ["operations.md", "proxies.md", "tls.md"] {
         let text = read(name);
         for link in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
             let file = link.split('#').next().unwrap();

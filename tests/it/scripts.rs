@@ -105,43 +105,129 @@ fn every_script_explains_itself_and_refuses_what_it_does_not_know() {
     }
 }
 
-/// A project's folder in which nothing is built and every server fails.
-fn luckless_project() -> std::path::PathBuf {
-    let root = tempdir();
-    let program = |path: &str, text: &str| {
-        let path = root.join(path);
+/// A project's folder in which nothing is built, and every program is what it is said to be.
+struct Project(std::path::PathBuf);
+
+impl Project {
+    fn new() -> Self {
+        let project = Self(tempdir());
+        for folder in ["scripts", "benches/peers"] {
+            fs::create_dir_all(project.0.join(folder)).unwrap();
+            for entry in fs::read_dir(format!("{}/{folder}", env!("CARGO_MANIFEST_DIR"))).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_file() {
+                    fs::copy(&path, project.0.join(folder).join(path.file_name().unwrap())).unwrap();
+                }
+            }
+        }
+        for name in ["bin/cargo", "bin/git", "target/release/loadgen", "target/release/stentor"] {
+            project.program(name, "exit 0");
+        }
+        project
+    }
+
+    fn program(&self, path: &str, text: &str) {
+        let path = self.0.join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-    };
-    for name in ["cargo", "git"] {
-        program(&format!("bin/{name}"), "exit 0");
     }
-    for name in ["loadgen", "stentor"] {
-        program(&format!("target/release/{name}"), &format!("echo {name} has no luck; exit 1"));
+
+    fn compare(&self, arguments: &str) -> Output {
+        let path = format!("{}:{}", self.0.join("bin").display(), std::env::var("PATH").unwrap());
+        let mut command = Command::new(self.0.join("scripts/compare"));
+        command.args(arguments.split_whitespace()).env("PATH", path).output().unwrap()
     }
-    fs::create_dir(root.join("scripts")).unwrap();
-    for name in ["compare", "common.sh"] {
-        fs::copy(format!("{}/scripts/{name}", env!("CARGO_MANIFEST_DIR")), root.join("scripts").join(name)).unwrap();
+}
+
+impl Drop for Project {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
     }
-    root
 }
 
 #[test]
 fn a_comparison_says_which_servers_did_not_start_and_why_and_fails() {
-    let root = luckless_project();
-    let path = format!("{}:{}", root.join("bin").display(), std::env::var("PATH").unwrap());
-    let output = Command::new(root.join("scripts/compare"))
-        .args(["--only", "10x128-w1", "--servers", "ceiling,stentor", "--rounds", "1", "--seconds", "1"])
-        .env("PATH", path)
-        .output()
-        .unwrap();
-    fs::remove_dir_all(root).unwrap();
+    let project = Project::new();
+    for name in ["loadgen", "stentor"] {
+        project.program(&format!("target/release/{name}"), &format!("echo {name} has no luck; exit 1"));
+    }
+    let output = project.compare("--only 10x128-w1 --servers bare-loop,stentor --rounds 1 --seconds 1");
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     // The second was tried though the first had failed.
-    for (server, program) in [("ceiling", "loadgen"), ("stentor", "stentor")] {
+    for (server, program) in [("bare-loop", "loadgen"), ("stentor", "stentor")] {
         let line = format!("missing: 10x128-w1 round 1 {server}: it did not start: {program} has no luck");
         assert!(said.contains(&line), "{said}");
     }
+}
+
+/// Loads up to 30 a second are delivered, more are not; the first run at 20 is doubtful.
+const GENERATOR: &str = r#"
+command=$1
+while [ $# -gt 0 ]; do
+  case $1 in --json) json=$2 ;; --plot) : >"$2" ;; --rate) rate=${2%/s} ;; esac
+  shift
+done
+case $command in
+  fanout)
+    echo '{}' >"$json"
+    echo '1 deliveries/s'
+    if [ "$rate" -gt 30 ]; then exit 5; fi
+    if [ "$rate" = 20 ] && mkdir doubted 2>/dev/null; then exit 3; fi ;;
+  compare) echo '{}' >"$json"; echo '| compared |' ;;
+  *) echo "| $command |" ;;
+esac
+"#;
+
+#[test]
+fn a_sweep_makes_doubtful_runs_again_and_asks_no_more_of_who_fell_behind_twice() {
+    let project = Project::new();
+    project.program("target/release/loadgen", GENERATOR);
+    project.program("target/release/stentor", &format!("exec {} \"$@\"", env!("CARGO_BIN_EXE_stentor")));
+    let arguments = "--subs 10 --servers stentor --rates 10,20,40,80 --windows none --rounds 2 --seconds 1 --into out";
+    let output = project.compare(&format!("sweep {arguments} --minutes 60"));
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{output:?}");
+    let run = |line: &str| {
+        let (_, line) = line.split_once(' ')?;
+        let (what, how) = line.split_once(" stentor: ")?;
+        let (rate, round) = what.strip_prefix("10x128-r")?.split_once("-poisson round ")?;
+        Some(format!("{rate} {round} {}", how.split(',').next()?))
+    };
+    let runs: Vec<String> = said.lines().filter_map(run).collect();
+    assert_eq!(
+        runs,
+        ["10 1 exit 0", "20 1 exit 3", "20 1 exit 0", "40 1 exit 5", "80 1 exit 5"]
+            .into_iter()
+            .chain(["10 2 exit 0", "20 2 exit 0", "40 2 not asked", "80 2 not asked"])
+            .collect::<Vec<&str>>(),
+        "{said}"
+    );
+    let page = fs::read_to_string(project.0.join("out/README.md")).unwrap();
+    assert!(page.contains("| conditions |") && page.contains("| sweep |") && page.contains("](sweep.svg)"), "{page}");
+    // All of it is kept, also what was doubtful; nothing is measured twice.
+    let again = project.compare(&format!("sweep {arguments}"));
+    assert!(again.status.success() && !String::from_utf8_lossy(&again.stdout).contains("exit"), "{again:?}");
+}
+
+#[test]
+fn a_row_is_measured_beside_stentor_and_the_bare_loop_and_says_where_its_data_is() {
+    let project = Project::new();
+    let plan = project.compare("row bun,stentor 1000x128-r500 --plan");
+    let said = String::from_utf8_lossy(&plan.stdout).into_owned();
+    let servers: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("5 x 1000x128-r500 ")).collect();
+    assert_eq!(servers, ["bare-loop", "stentor", "bun"], "{said}");
+    for refused in ["row bun", "row bun 1000x128", "row nobody 1000x128-r500", "sweep --kinds x", "sweep --only slow"] {
+        assert_eq!(project.compare(refused).status.code(), Some(2), "{refused}");
+    }
+    project.program("target/release/loadgen", GENERATOR);
+    project.program("target/release/stentor", &format!("exec {} \"$@\"", env!("CARGO_BIN_EXE_stentor")));
+    // The bare loop is nothing but a name here.
+    let output = project.compare("row stentor 10x128-r20 --rounds 1 --seconds 1");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        said.contains("| sweep |") && said.contains("raw data: .cache/rows/stentor-10x128-r20/10x128-r20.json.gz"),
+        "{said}"
+    );
 }

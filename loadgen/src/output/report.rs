@@ -190,5 +190,7 @@ fn set_up(report: &Report, out: &mut String) {
 /// What it ran on.
 fn machine(report: &Report) -> String {
     let machine = &report.machine;
-    format!("{}, {} cores, {}, {}", machine.cpu, machine.cores, units::bytes(machine.memory as f64), machine.kernel)
+    let memory = units::bytes(machine.memory as f64);
+    let (cpu, cores, kernel, congestion) = (&machine.cpu, machine.cores, &machine.kernel, &machine.congestion);
+    format!("{cpu}, {cores} cores, {memory}, {kernel}, congestion control {congestion}")
 }

@@ -17,9 +17,15 @@ use super::{
 use crate::{
     figures::{Report, Run},
     merge,
-    spec::{Pace, Spec},
+    spec::Pace,
     units,
 };
+
+/// What the bare loop is called in results, after its subcommand.
+const BARE_LOOP: &str = "bare-loop";
+
+/// Bytes of one segment over loopback: up to here a send costs nearly what the smallest does, and twice as much just beyond.
+const SEGMENT: f64 = 65_483.0;
 
 /// The runs that answer one question.
 pub struct Question {
@@ -68,6 +74,27 @@ impl Question {
         }
     }
 
+    /// What tells questions apart, but for their loads.
+    fn shape(&self) -> (usize, usize, usize, usize) {
+        let spec = &self.report.spec;
+        (spec.subs, spec.size, spec.topics, spec.topics_per_sub)
+    }
+
+    /// Processor time of one send by the bare loop, if this is where it makes one for each delivery, and like `other` in all else.
+    fn send_like(&self, other: &Self) -> Option<f64> {
+        let alike = self.window() == Some(1) && self.shape() == other.shape();
+        let groups = self.groups();
+        let bare = groups.iter().find(|group| alike && group.name == BARE_LOOP)?;
+        Some(median(bare, cpu)).filter(|send| *send > 0.0)
+    }
+
+    /// How many publications a send can carry at most: all that are under way to one subscriber, as far as a segment holds them.
+    fn in_a_send(&self) -> f64 {
+        let spec = &self.report.spec;
+        let own = self.window().unwrap_or(1) as f64 * spec.topics_per_sub as f64 / spec.topics.max(1) as f64;
+        own.min(SEGMENT / spec.size as f64).max(1.0)
+    }
+
     pub(super) fn has_latencies(&self) -> bool {
         self.report.runs.iter().any(|run| run.open_loop)
     }
@@ -82,13 +109,21 @@ pub fn tables(questions: &[Question]) -> String {
             out += &format!("{title}\n\n{}\n", as_markdown(&rows(&asked, cell)));
         }
     };
-    let cost = "Server CPU for each delivery: the first column's, and the others' as multiples of it; less is better.";
-    table(cost, &|_| true, &|group, first| ratio(group, first, cpu, units::time));
-    let rate = "Deliveries a second, likewise; more is better.";
-    table(rate, &|question| question.window().is_some(), &|group, first| {
-        ratio(group, first, |run| run.deliveries_per_s(), units::short)
-    });
+    let open = |question: &Question| question.window().is_none();
+    let closed = |question: &Question| question.window().is_some();
+    let cost = "At the same offered load, server CPU for each delivery: the first column's, and the others' as multiples of it; less is better.";
+    table(cost, &open, &|group, first| ratio(group, first, cpu, units::time));
     table("Latency from the planned send time: p50, p99, p99.9.", &Question::has_latencies, &|group, _| tails(group));
+    let cost = "Closed windows, as fast as it goes with so many publications not yet delivered to everybody. Server CPU for each delivery: the first column's, and the others' as multiples of it.";
+    table(cost, &closed, &|group, first| ratio(group, first, cpu, units::time));
+    let rate = "Closed windows, deliveries a second: likewise; more is better.";
+    table(rate, &closed, &|group, first| ratio(group, first, |run| run.deliveries_per_s(), units::short));
+    let knows = |question: &Question| closed(question) && question.report.runs.iter().any(|run| sends(run) > 0.0);
+    table("Closed windows, sends for each delivery.", &knows, &|group, _| match median(group, sends) {
+        known if known > 0.0 => format!("{known:.4}"),
+        _ => "-".into(),
+    });
+    out += &floors(questions);
     for curve in questions.iter().flat_map(curve::of) {
         out += &format!("{}\n", curve.table());
     }
@@ -97,6 +132,27 @@ pub fn tables(questions: &[Question]) -> String {
     }
     out += "`?`: some of the runs are doubtful, and the question's own table says how many. `!`: some lost or changed something.\n";
     out
+}
+
+/// What closed windows cost at least, computed: the sends that have to be made, at what one costs. Empty where nothing is known of that.
+fn floors(questions: &[Question]) -> String {
+    let mut rows = vec![
+        ["", "publications in a send, at most", "the bare loop's CPU for a send", "floor of a delivery"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    for question in questions.iter().filter(|question| question.window().is_some_and(|window| window > 1)) {
+        let Some(send) = questions.iter().find_map(|one| one.send_like(question)) else { continue };
+        let most = question.in_a_send();
+        rows.push(vec![question.name.clone(), factor(most), units::time(send), units::time(send / most)]);
+    }
+    let of = "Closed windows, the floor: computed from how many publications a send of up to 65,483 bytes can carry, and from what a send of the \
+              bare loop's costs in the same session where it carries one.";
+    if rows.len() > 1 { format!("{of}\n\n{}\n", as_markdown(&rows)) } else { String::new() }
+}
+
+fn sends(run: &Run) -> f64 {
+    run.sends_per_delivery().unwrap_or(0.0)
 }
 
 fn rows(questions: &[&Question], cell: &dyn Fn(&Group<'_>, &Group<'_>) -> String) -> Vec<Vec<String>> {
@@ -175,8 +231,7 @@ pub(super) fn cpu(run: &Run) -> f64 {
 pub fn cost(questions: &[Question]) -> Result<String> {
     let first = questions.iter().find(|question| question.window().is_some());
     let first = first.context("--cost: none of the results is of a run with a --window")?;
-    let shape = |spec: &Spec| (spec.subs, spec.size, spec.topics, spec.topics_per_sub);
-    let alike = |question: &&Question| shape(&question.report.spec) == shape(&first.report.spec);
+    let alike = |question: &&Question| question.shape() == first.shape();
     let mut windows: Vec<&Question> =
         questions.iter().filter(|question| question.window().is_some()).filter(alike).collect();
     windows.sort_by_key(|question| question.window());

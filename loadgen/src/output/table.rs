@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::verdict;
 use crate::{
-    figures::{Distribution, Report, Run},
+    figures::{ClassFigures, Distribution, PhaseFigures, Report, Run},
     samples::{self, QUANTILES, TooFew},
     spec::{Arrivals, Pace, Scenario, Spec},
     thresholds::Outcome,
@@ -150,6 +150,10 @@ fn latencies(spec: &Spec, run: &Run) -> String {
             let samples = run.publications_of(class);
             rows.push(Row { label: label("latency", &class.label), times: &class.latency, samples });
             rows.push(Row { label: label("from actual send", &class.label), times: &class.sent, samples });
+            if let Some(handed) = &class.handed {
+                rows.push(Row { label: label("until handed over", &class.label), times: &handed.until, samples });
+                rows.push(Row { label: label("from then to receipt", &class.label), times: &handed.since, samples });
+            }
         }
     }
     // These have one sample each of a publication, or of a connection.
@@ -158,7 +162,9 @@ fn latencies(spec: &Spec, run: &Run) -> String {
         each("first to last subscriber", &run.spread);
     }
     each("connecting", &run.joins);
+    phases(run, |phases| &phases.first).for_each(|(label, times)| each(label, times));
     each(if spec.scenario == Scenario::Join { "connecting under load" } else { "coming back" }, &run.rejoins);
+    phases(run, |phases| &phases.again).for_each(|(label, times)| each(label, times));
     rows.retain(|row| row.times.count > 0);
     let mut out = String::new();
     if !rows.is_empty() {
@@ -170,6 +176,7 @@ fn latencies(spec: &Spec, run: &Run) -> String {
     }
     rows.iter().for_each(|row| row.append(&mut out));
     if run.open_loop && run.deliveries > 0 {
+        out += &own_share(run);
         out += &too_few(run);
     }
     if !run.open_loop && run.publications > 0 {
@@ -177,6 +184,30 @@ fn latencies(spec: &Spec, run: &Run) -> String {
                 decided\n  by the generator's own pressure. Throughput is the figure here; give a --rate for latency.\n";
     }
     out
+}
+
+/// What of the median is the generator's own, at servers that tell.
+fn own_share(run: &Run) -> String {
+    let line = |class: &ClassFigures| {
+        let (own, all) = (class.not_the_servers_p50()? as f64, class.latency.p50_ns as f64);
+        let of = if run.classes.len() > 1 { format!(", {}", class.label) } else { String::new() };
+        Some(format!(
+            "  Of p50{of}, {}, {} ({:.0} %) are not the server's: publishing late, the kernel's way, and this generator's receiving.\n",
+            time(all),
+            time(own),
+            100.0 * own / all.max(1.0)
+        ))
+    };
+    run.classes.iter().filter_map(line).collect()
+}
+
+/// The steps of setting connections up, where TLS is one of them.
+fn phases(
+    run: &Run,
+    of: fn(&PhaseFigures) -> &[Distribution; 3],
+) -> impl Iterator<Item = (&'static str, &Distribution)> {
+    let times = run.phases.as_ref().map(of).filter(|[_, tls, _]| tls.count > 0);
+    times.into_iter().flat_map(|times| ["  of which TCP", "  TLS", "  upgrade"].into_iter().zip(times))
 }
 
 /// What the percentiles that weren't said would have needed.
@@ -272,9 +303,11 @@ fn sides(spec: &Spec, run: &Run) -> String {
         0 => write!(out, "  generator receivers {} busy", busy.join(", ")),
         _ => write!(
             out,
-            "  generator {} CPU per delivery ({:.1} a read), receivers {} busy, publisher {:.0} %",
+            "  generator {} CPU per delivery ({:.1} a read{}), receivers {} busy, publisher {:.0} %",
             time(generator.receive_ns),
             generator.deliveries_per_read,
+            run.segments
+                .map_or_else(String::new, |all| format!(", {:.3} segments each", all as f64 / run.deliveries as f64)),
             busy.join(", "),
             generator.publisher_busy * 100.0
         ),

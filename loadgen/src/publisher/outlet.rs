@@ -5,7 +5,7 @@
 use std::{
     collections::VecDeque,
     io::{self, Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -14,13 +14,14 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::http::{self, Answer, Verdict};
 use crate::{
-    dial::dial,
+    dial::{Stream, dial},
     dialect::{Dialect, Heard},
     frame::{self, Frame, Opcode, Scan},
-    line::Line,
+    line::{Arrival, Line},
     message::{Assembly, Event},
     meter::Checks,
-    socket::{self, Interest, Read},
+    socket::Interest,
+    tls::Peer,
 };
 
 /// A connection to publish over.
@@ -42,7 +43,7 @@ pub struct Outlet {
 }
 
 /// Goes through the steps of a publisher, waiting for what is to be waited for.
-fn go_through(stream: &mut TcpStream, pending: &mut Vec<u8>, dialect: &Dialect, topic: usize) -> Result<()> {
+fn go_through(stream: &mut Stream, pending: &mut Vec<u8>, dialect: &Dialect, topic: usize) -> Result<()> {
     let (steps, mut assembly, mut buffer) = (dialect.publisher_steps(), Assembly::default(), [0; 4096]);
     let name = dialect.topics[topic].as_str();
     let mut next = Some(0);
@@ -99,18 +100,22 @@ const HEARD: usize = 64 * 1024;
 
 impl Outlet {
     /// Connects as a publisher of `topic`.
-    pub fn connect(target: SocketAddr, dialect: &Dialect, topic: usize, timeout: Duration) -> Result<Self> {
+    pub fn connect(
+        target: SocketAddr,
+        peer: Option<&Peer>,
+        dialect: &Dialect,
+        topic: usize,
+        timeout: Duration,
+    ) -> Result<Self> {
         if dialect.publishes_by_http() {
-            let stream = TcpStream::connect_timeout(&target, timeout).context("connecting")?;
-            stream.set_nodelay(true)?;
-            stream.set_nonblocking(true)?;
-            return Ok(Self { listens: true, asks: true, ..Self::over(Arc::new(Line::new(stream.into()))) });
+            let (line, pending) = Stream::connect(target, peer, timeout)?.into_line()?;
+            return Ok(Self { listens: true, asks: true, pending, ..Self::over(Arc::new(line)) });
         }
-        let path = dialect.publish_path(topic);
-        let (mut stream, mut pending) = dial(target, &dialect.publish_url().host, &path, dialect.headers(), timeout)?;
+        let (path, host) = (dialect.publish_path(topic), &dialect.publish_url().host);
+        let (mut stream, mut pending) = dial(target, peer, host, &path, dialect.headers(), timeout)?;
         go_through(&mut stream, &mut pending, dialect, topic).context("getting ready to publish")?;
-        stream.set_nonblocking(true)?;
-        let line = Line::new(stream.into());
+        let (line, more) = stream.into_line()?;
+        pending.extend_from_slice(&more);
         dialect.greet(&mut |message| {
             // A line that is broken shows at the first publication.
             let _ = line.write_frame(dialect.opcode(), message);
@@ -143,14 +148,14 @@ impl Outlet {
     }
 
     /// Reads what the server says: answers its questions, notes its complaints, skips all else.
-    pub fn listen(&mut self, dialect: &Dialect, checks: &mut Checks) -> io::Result<()> {
+    pub fn listen(&mut self, dialect: &Dialect, checks: &mut Checks, records: &mut Vec<u8>) -> io::Result<()> {
         let begin = self.pending.len();
-        self.pending.resize(begin + HEARD, 0);
-        let outcome = socket::recv(&self.line.fd, &mut self.pending[begin..]);
+        self.pending.resize(begin + HEARD + self.line.reserve(), 0);
+        let outcome = self.line.recv(&mut self.pending[begin..], records);
         let read = match outcome {
-            Ok(Read::Data(len)) => len,
-            Ok(Read::Empty) => 0,
-            Ok(Read::End) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server hung up")),
+            Ok(Arrival::Data(len, _)) => len,
+            Ok(Arrival::Empty) => 0,
+            Ok(Arrival::End) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server hung up")),
             Err(error) => return Err(error),
         };
         self.pending.truncate(begin + read);

@@ -14,6 +14,7 @@ use crate::{
     connection::{Connection, Stage},
     dialect::{Envelope, Gaps, Heard},
     frame::{self, Frame, Opcode, Scan},
+    handover,
     ledger::Receipt,
     message::{Event, PROTOCOL_ERROR, Violation},
     meter::{Checks, Interval},
@@ -117,6 +118,9 @@ impl Judge {
     #[cold]
     #[inline(never)]
     fn frame_slowly(&mut self, conn: &mut Connection, frame: &Frame<'_>, now: u64) {
+        if frame.opcode == Opcode::Pong {
+            conn.handed = handover::read(frame.payload).unwrap_or(conn.handed);
+        }
         match conn.assembly.take(frame) {
             Ok(Event::Nothing) => {}
             Ok(Event::Message(_, message)) if self.is_awaited(conn, &message) => self.next_step(conn, now),
@@ -416,6 +420,9 @@ fn deliver(
         checks.too_early += u64::from(now < stamp.sent);
         interval.last_delivery = now;
         interval.classes[class as usize].enter(now, stamp.planned, stamp.sent, bytes);
+        if conn.handed > 0 {
+            interval.classes[class as usize].enter_handed(now, stamp.sent, conn.handed);
+        }
     }
     if slot.left == 0 || receipt == Receipt::Repeat {
         return;

@@ -25,6 +25,7 @@ fn shared_of(spec: Spec) -> Arc<Shared> {
     Arc::new(Shared {
         dialect: Dialect::new("ws://127.0.0.1:1", spec.dialect.clone(), spec.form, vec!["t0".into()]).unwrap(),
         target,
+        peer: None,
         sources: Sources::plan(target, &[], 0, 2).unwrap(),
         classes,
         flights: Flights::new(16).unwrap(),
@@ -204,4 +205,25 @@ fn frames_out_of_order_and_text_that_is_none_end_the_connection() {
         assert!(conn.ended.unwrap().contains("no WebSocket stream"));
         assert_eq!(judge.checks, Checks { wrong: 1, ..Checks::default() });
     }
+}
+
+#[test]
+fn what_a_server_tells_of_its_sending_parts_the_latency_of_what_follows() {
+    let shared = shared();
+    let (mut judge, mut conn) = (Judge::new(Arc::clone(&shared), 0, 0), live(0));
+    let (first, second) = (framed(&payload(RUN, 30)), framed(&payload(RUN, 31)));
+    let parts = |judge: &Judge| {
+        let handed = judge.interval.classes[0].handed.as_ref()?;
+        Some((handed.until.len(), handed.until.max(), handed.since.len(), handed.since.max()))
+    };
+    judge.take(&mut conn, &first, 9_000);
+    assert_eq!(parts(&judge), None);
+    // Sent at 2,000: 500 until it was handed over, 100 from then on.
+    judge.take(&mut conn, &[&handover::frame(2_500)[..], &second].concat(), 2_600);
+    assert_eq!(parts(&judge), Some((1, 500, 1, 100)));
+    // A pong that tells nothing changes nothing, and a connection that is new has heard nothing.
+    judge.take(&mut conn, &[0x8A, 2, b'h', b'i'], 2_700);
+    assert_eq!(conn.handed, 2_500);
+    conn.hang_up(Stage::Idle);
+    assert_eq!(conn.handed, 0);
 }

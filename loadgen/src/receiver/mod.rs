@@ -3,6 +3,9 @@
 //! The loop is: wait, read what is ready and judge it, and every few milliseconds look at the clock: begin connections
 //! that are due, close an interval, disturb whom the scenario disturbs, take orders, see whether everything has come.
 //! Nothing in it waits for anything but the one wait.
+//!
+//! A delivery's moment of receipt is when the read that completed it returned; with TLS, before what was read is decrypted. So what a read's own
+//! decrypting takes is in no latency; what is read behind it waits for it, as it does for the judging.
 
 mod account;
 mod disturb;
@@ -11,7 +14,7 @@ mod judge;
 mod open;
 mod recent;
 
-use std::{io, sync::Arc};
+use std::{io, os::fd::AsFd, sync::Arc};
 
 use crossbeam_channel::{Receiver as Orders, Sender};
 
@@ -21,11 +24,13 @@ use crate::{
     clock,
     connection::{Connection, Stage},
     ledger::Ledger,
-    line::Line,
+    line::{Arrival, Line},
     meter::{Checks, Interval},
+    segments,
     shared::Shared,
-    socket::{self, Interest, Poller, Read, Waker},
+    socket::{self, Interest, Poller, Waker},
     spec::Disturbance,
+    tls::{self, Peer},
 };
 
 /// What a receiving thread is told.
@@ -74,6 +79,8 @@ pub struct Receiver {
     reports: Sender<Report>,
     conns: Vec<Connection>,
     buffer: Vec<u8>,
+    /// What comes of connections with TLS, before it is decrypted.
+    records: Vec<u8>,
     judge: Judge,
     opening: open::Opening,
     disturber: Option<Disturber>,
@@ -82,7 +89,10 @@ pub struct Receiver {
     finish_at: Option<u64>,
     sample_at: usize,
     samples: Vec<u64>,
+    /// Segments received before the measured part; none where they aren't counted.
+    segments_before: Option<u64>,
     cpu_mark: u64,
+    tls_mark: tls::Work,
 }
 
 /// Token of the waker; connections have their index.
@@ -112,11 +122,13 @@ impl Receiver {
         let spec = &shared.spec;
         let ledger = if shared.dialect.conflates() { Ledger::of_newest } else { Ledger::new };
         let conns = Shared::connections_of(spec, thread)
+            .into_iter()
             .map(|nth| {
                 let ledger = ledger(spec.topics_per_sub);
                 let mut conn = Connection::new(nth, spec.first_topic(nth), ledger, spec.disturbs(nth));
                 // What was published before it comes is no loss, as for one that comes back.
                 conn.returned = spec.joins_late(nth);
+                conn.ticket = shared.peer.as_ref().and_then(Peer::ticket);
                 conn
             })
             .collect();
@@ -128,10 +140,13 @@ impl Receiver {
             heartbeats: None,
             opening: open::Opening::default(),
             buffer: vec![0; BUFFER],
+            records: Vec::new(),
+            tls_mark: tls::work(),
             bare: Bare::default(),
             finish_at: None,
             sample_at: 0,
             samples: Vec::new(),
+            segments_before: None,
             cpu_mark: clock::thread_cpu(),
             shared,
             thread,
@@ -149,6 +164,8 @@ impl Receiver {
             self.report(Report::Broken(format!("receiving: {error}")));
         }
         self.judge.checks.missing += self.conns.iter().map(|conn| self.missing(conn)).sum::<u64>();
+        self.judge.interval.segments =
+            self.segments().zip(self.segments_before).map(|(now, before)| now.saturating_sub(before));
         self.close_interval(clock::now());
         let checks = Box::new(std::mem::take(&mut self.judge.checks));
         self.report(Report::Done(self.thread, checks));
@@ -214,6 +231,7 @@ impl Receiver {
         match self.conns[index].stage {
             Stage::Idle | Stage::Over => {}
             Stage::Connecting => self.connected(index),
+            Stage::Securing => self.securing(index),
             Stage::Upgrading(_) => self.upgrading(index),
             Stage::Subscribing | Stage::Live => {
                 if what.contains(Interest::OUT) {
@@ -231,17 +249,16 @@ impl Receiver {
         let conn = &mut self.conns[index];
         let Some(line) = conn.line.as_ref().map(Arc::clone) else { return };
         let carried = conn.partial.len();
-        let room = carried + most.clamp(1, BUFFER);
-        let wanted = room.max(conn.needs);
+        let room = carried + most.clamp(1, BUFFER) + line.reserve();
+        let wanted = room.max(conn.needs + line.reserve());
         if self.buffer.len() < wanted {
             self.buffer.resize(wanted, 0);
         }
         let end = if most == usize::MAX { self.buffer.len() } else { room };
         self.buffer[..carried].copy_from_slice(&conn.partial);
         conn.partial.clear();
-        match socket::recv(&line.fd, &mut self.buffer[carried..end]) {
-            Ok(Read::Data(len)) => {
-                let now = clock::now();
+        match line.recv(&mut self.buffer[carried..end], &mut self.records) {
+            Ok(Arrival::Data(len, now)) => {
                 let filled = carried + len;
                 self.judge.interval.reads += 1;
                 self.judge.interval.wire_bytes += len as u64;
@@ -256,8 +273,8 @@ impl Receiver {
                     self.shared.flights.deliver(self.judge.interval.reached - before);
                 }
             }
-            Ok(Read::Empty) => conn.partial.extend_from_slice(&self.buffer[..carried]),
-            Ok(Read::End) => {
+            Ok(Arrival::Empty) => conn.partial.extend_from_slice(&self.buffer[..carried]),
+            Ok(Arrival::End) => {
                 conn.ended.get_or_insert("the server ended it without a close frame".into());
             }
             Err(error) => {
@@ -314,9 +331,20 @@ impl Receiver {
         }
         let index = ((now - measured_at) / INTERVAL_NS) as i64;
         if index != self.judge.interval.index {
+            if self.judge.interval.index < 0 {
+                self.segments_before = self.segments();
+            }
             self.close_interval(now);
             self.judge.interval = Interval::new(index, now, self.shared.classes.labels.len());
         }
+    }
+
+    /// Segments that all connections have received; none where one is gone, or some come and go.
+    fn segments(&self) -> Option<u64> {
+        if self.shared.spec.disturbance != Disturbance::None {
+            return None;
+        }
+        self.conns.iter().map(|conn| segments::received(conn.line.as_ref()?.fd.as_fd())).sum()
     }
 
     fn close_interval(&mut self, now: u64) {
@@ -325,6 +353,7 @@ impl Receiver {
         let cpu = clock::thread_cpu();
         interval.end = now;
         interval.cpu_ns = cpu - std::mem::replace(&mut self.cpu_mark, cpu);
+        interval.tls = tls::work().since(std::mem::replace(&mut self.tls_mark, tls::work()));
         let samples = std::mem::take(&mut self.samples);
         let mean = samples.iter().sum::<u64>() / samples.len().max(1) as u64;
         interval.backlog_bytes = mean * self.conns.len() as u64;

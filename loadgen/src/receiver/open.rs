@@ -10,8 +10,9 @@ use crate::{
     clock,
     connection::Stage,
     handshake::{self, Answer},
-    line::Line,
-    socket::{self, Interest, Read},
+    line::{Arrival, Line},
+    meter::Phase,
+    socket::{self, Interest},
     units,
 };
 
@@ -63,7 +64,7 @@ impl Receiver {
                 continue;
             }
             let due = match self.shared.spec.connect_rate {
-                Some(rate) => self.opening.from + self.nth_due(index, rate.0),
+                Some(rate) => self.opening.from + self.due(index, rate.0),
                 None if self.opening.under_way >= AT_ONCE => break,
                 None => clock::now(),
             };
@@ -80,10 +81,10 @@ impl Receiver {
         self.report_opening(now);
     }
 
-    /// When a connection is due, all threads and parts taking turns.
-    fn nth_due(&self, index: usize, rate: f64) -> u64 {
+    /// When a connection is due after the first: by its number, all parts taking turns.
+    fn due(&self, index: usize, rate: f64) -> u64 {
         let spec = &self.shared.spec;
-        let nth = (index * spec.threads + self.thread) * spec.part.of + spec.part.index;
+        let nth = (self.conns[index].nth - spec.share_of_subs().0) * spec.part.of + spec.part.index;
         (nth as f64 * 1e9 / rate) as u64
     }
 
@@ -92,31 +93,61 @@ impl Receiver {
         let shared = &self.shared;
         let nth = self.conns[index].nth - shared.spec.share_of_subs().0;
         let source = shared.sources.of(nth);
-        self.conns[index].begun = due;
+        (self.conns[index].begun, self.conns[index].reached) = (due, due);
         self.opening.under_way += 1;
         self.conns[index].stage = Stage::Connecting;
         let begun = socket::connect(shared.target, source, shared.spec.receive_buffer).and_then(|fd| {
             self.poller.add(&fd, index as u64, Interest::OUT)?;
             Ok(fd)
         });
-        match begun {
-            Ok(fd) => self.conns[index].line = Some(Arc::new(Line::new(fd))),
-            Err(error) => self.failed(index, format!("connecting: {error}")),
+        let session = shared.peer.as_ref().map(|peer| peer.session(self.conns[index].ticket.as_ref())).transpose();
+        match (begun, session) {
+            (Ok(fd), Ok(session)) => self.conns[index].line = Some(Arc::new(Line::over(fd, session))),
+            (Err(error), _) => self.failed(index, format!("connecting: {error}")),
+            (_, Err(error)) => self.failed(index, format!("{error:#}")),
         }
     }
 
-    /// TCP is done: asks for the upgrade.
+    /// TCP is done: begins TLS, or asks for the upgrade.
     pub(super) fn connected(&mut self, index: usize) {
-        let Some(line) = self.conns[index].line.as_ref().map(Arc::clone) else { return };
+        let conn = &mut self.conns[index];
+        let Some(line) = conn.line.as_ref().map(Arc::clone) else { return };
+        if let Err(error) = socket::connected(&line.fd) {
+            return self.failed(index, format!("connecting: {error}"));
+        }
+        self.judge.interval.reached(conn, Phase::Tcp, clock::now());
+        if !line.has_tls() {
+            return self.ask(index, &line);
+        }
+        match line.greet().and_then(|()| self.poller.modify(&line.fd, index as u64, Interest::IN)) {
+            Ok(()) => self.conns[index].stage = Stage::Securing,
+            Err(error) => self.failed(index, format!("in the TLS handshake: {error}")),
+        }
+    }
+
+    /// Some of the server's part of TLS is there.
+    pub(super) fn securing(&mut self, index: usize) {
+        let conn = &mut self.conns[index];
+        let Some(line) = conn.line.as_ref().map(Arc::clone) else { return };
+        match line.shake(&mut self.records) {
+            Ok(true) => {
+                self.judge.interval.reached(conn, Phase::Tls, clock::now());
+                self.ask(index, &line);
+            }
+            Ok(false) => {}
+            Err(error) => self.failed(index, format!("in the TLS handshake: {error}")),
+        }
+    }
+
+    /// Asks for the upgrade.
+    fn ask(&mut self, index: usize, line: &Line) {
         let dialect = &self.shared.dialect;
         let mut request = Vec::new();
         let conn = &self.conns[index];
         let path = dialect.subscribe_path(&topics_of(conn.first_topic, conn.ledger.len(), self.shared.spec.topics));
         let host = &dialect.subscribe_url().host;
         let key = handshake::request(host, &path, dialect.headers(), &mut request);
-        let sent = socket::connected(&line.fd)
-            .and_then(|()| line.write(&request))
-            .and_then(|_| self.poller.modify(&line.fd, index as u64, Interest::IN));
+        let sent = line.write(&request).and_then(|_| self.poller.modify(&line.fd, index as u64, Interest::IN));
         match sent {
             Ok(()) => self.conns[index].stage = Stage::Upgrading(key),
             Err(error) => self.failed(index, format!("connecting: {error}")),
@@ -127,13 +158,13 @@ impl Receiver {
     pub(super) fn upgrading(&mut self, index: usize) {
         let conn = &mut self.conns[index];
         let (Some(line), Stage::Upgrading(key)) = (conn.line.as_ref().map(Arc::clone), conn.stage) else { return };
-        let ended = match socket::recv(&line.fd, &mut self.buffer) {
-            Ok(Read::Data(len)) => {
+        let ended = match line.recv(&mut self.buffer, &mut self.records) {
+            Ok(Arrival::Data(len, _)) => {
                 conn.partial.extend_from_slice(&self.buffer[..len]);
                 false
             }
-            Ok(Read::Empty) => return,
-            Ok(Read::End) => true,
+            Ok(Arrival::Empty) => return,
+            Ok(Arrival::End) => true,
             Err(error) => return self.failed(index, format!("in the handshake: {error}")),
         };
         match handshake::judge(&conn.partial, &key) {
@@ -142,6 +173,7 @@ impl Receiver {
             Answer::Refused(why) => self.failed(index, why),
             Answer::Accepted(len) => {
                 conn.partial.drain(..len);
+                self.judge.interval.reached(conn, Phase::Upgrade, clock::now());
                 self.subscribe(index);
             }
         }
@@ -216,6 +248,7 @@ impl Receiver {
                 _ if now > self.conns[index].begun.saturating_add(limit.0) => {
                     let why = match self.conns[index].stage {
                         Stage::Connecting => "connecting",
+                        Stage::Securing => "the TLS handshake",
                         Stage::Upgrading(_) => "the handshake",
                         _ => "the subscription",
                     };

@@ -26,14 +26,19 @@ impl Crew {
     pub fn start(shared: &Arc<Shared>) -> Result<Self> {
         let (report, reports) = unbounded();
         let mut crew = Self { orders: Vec::new(), wakers: Vec::new(), reports, threads: Vec::new() };
-        for thread in 0..shared.spec.threads {
+        for thread in 0..shared.spec.receivers() {
             let (order, orders) = unbounded();
             let waker = Arc::new(Waker::new().context("making an event descriptor")?);
             let (shared, theirs, report) = (Arc::clone(shared), Arc::clone(&waker), report.clone());
             let core = shared.spec.core_of(thread);
             crew.orders.push(order);
             crew.wakers.push(waker);
+            let apart = thread == shared.spec.threads;
             crew.threads.push(spawn(&format!("receiver-{thread}"), core, move || {
+                if apart {
+                    // On a core that it shares, it lets those go first who are measured.
+                    let _ = rustix::process::setpriority_process(None, APART_NICE);
+                }
                 match Receiver::new(shared, thread, theirs, orders, report.clone()) {
                     Ok(receiver) => receiver.run(),
                     // The inbox is gone only when the run is being given up.
@@ -61,6 +66,9 @@ impl Crew {
         }
     }
 }
+
+/// The niceness of the thread that has the disturbed.
+const APART_NICE: i32 = 10;
 
 /// Keeps this thread, and those that it starts, on the cores given.
 pub fn stay_on(cores: &[usize]) -> Result<()> {

@@ -6,14 +6,16 @@ use super::is_open_loop;
 use crate::{
     clock::{self, Quality},
     doubts,
-    figures::{ClassFigures, Distribution, GeneratorFigures, IntervalFigures, Run},
-    machine::{CoreWork, Ticks},
+    figures::{
+        ClassFigures, Distribution, GeneratorFigures, HandedFigures, IntervalFigures, PhaseFigures, Run, TlsFigures,
+    },
+    machine::{CoreWork, Nice, Ticks},
     meter::{Checks, Interval, Meter, Times, add, times},
     publisher::{Ended, Published},
     server::{Server, ServerFigures, cores_of},
     shared::Shared,
-    spec::Spec,
-    units,
+    spec::{Scenario, Spec},
+    tls, units,
     watch::Watcher,
 };
 
@@ -23,6 +25,9 @@ pub struct Tally {
     seconds: BTreeMap<i64, Second>,
     made: u64,
     per_thread_busy: Vec<(u64, u64)>,
+    /// The most that a thread worked while it set connections up whose time is measured.
+    connecting_busy: f64,
+    connects: bool,
     checks: Checks,
     published: Option<Published>,
     server: Option<Server>,
@@ -74,11 +79,13 @@ impl Tally {
             seconds: BTreeMap::new(),
             made: 0,
             per_thread_busy: Vec::new(),
+            connecting_busy: 0.0,
+            connects: spec.scenario == Scenario::Connect,
             checks: Checks::default(),
             published: None,
             server,
             done: 0,
-            threads: spec.threads,
+            threads: spec.receivers(),
             open_loop: is_open_loop(spec),
             measured_seconds: (spec.duration.seconds().floor() as i64).max(1),
             connected: (0, 0),
@@ -88,7 +95,7 @@ impl Tally {
             begin: None,
             end: None,
         };
-        tally.per_thread_busy.resize(spec.threads, (0, 0));
+        tally.per_thread_busy.resize(spec.receivers(), (0, 0));
         tally
     }
 
@@ -150,6 +157,10 @@ impl Tally {
     /// One thread's interval, when so many publications were made; the second is shown when it is complete.
     pub fn interval(&mut self, thread: usize, interval: Interval, made: u64, watcher: &mut dyn Watcher) {
         self.total.add(&interval);
+        if !interval.rejoins.is_empty() || (self.connects && !interval.joins.is_empty()) {
+            let wall = (interval.end - interval.begin).max(1) as f64;
+            self.connecting_busy = self.connecting_busy.max(interval.cpu_ns as f64 / wall);
+        }
         let empty = interval.deliveries() + interval.joins.len() + interval.rejoins.len() == 0;
         if interval.index < 0 || (interval.index >= self.measured_seconds && empty) {
             return;
@@ -178,6 +189,7 @@ impl Tally {
         let deliveries = self.total.deliveries();
         let mut run = Run {
             name: url.clone(),
+            version: None,
             target: url,
             label: label.to_owned(),
             doubts: Vec::new(),
@@ -187,16 +199,20 @@ impl Tally {
             notes: Vec::new(),
             open_loop: self.open_loop,
             seconds: self.seconds_measured(shared),
+            planned_seconds: Some((shared.classes.end_at() - shared.classes.measured_at()) as f64 / 1e9),
             connected: self.connected.0 as u64,
             connections_per_s: self.connected.0 as f64 * 1e9 / self.connected.1.max(1) as f64,
             publications: self.published.as_ref().map_or(0, |published| published.measured),
             deliveries,
             bytes: self.total.classes.iter().map(|class| class.bytes).sum(),
+            segments: self.total.segments,
+            round: None,
             classes,
             spread: Distribution::of(&self.total.spread),
             spread_unknown: shared.flights.given_up(),
             joins: Distribution::of(&self.total.joins),
             rejoins: Distribution::of(&self.total.rejoins),
+            phases: self.total.phases.as_deref().map(PhaseFigures::of),
             server: self.server.as_ref().map(|server| self.served(server.figures(deliveries))),
             generator: self.generator(deliveries, &shared.spec),
             intervals: self.seconds.values().map(figures_of).collect(),
@@ -215,6 +231,7 @@ impl Tally {
             publications: made(class).unwrap_or(0),
             latency: Distribution::of(&meter.latency),
             sent: Distribution::of(&meter.sent),
+            handed: meter.handed.as_deref().map(HandedFigures::of),
             bytes: meter.bytes,
         };
         labelled.map(figures).collect()
@@ -274,11 +291,37 @@ impl Tally {
             held_up: of(published.map(|published| &published.held_up)),
             backlog_bytes: self.sums().map(|sum| sum.backlog_bytes).max().unwrap_or(0),
             cores: cores_of(None),
+            nice: Nice::of(std::process::id()),
             clock: Quality { wall_step_ns: step, ..Quality::measure() },
             steal,
             machine_busy,
             work: pinned.and_then(|cores| self.work(cores, own)),
+            connecting_busy: self.connecting_busy,
+            tls: self.tls(deliveries),
         }
+    }
+
+    /// What TLS took here; none where nothing was spoken with it.
+    fn tls(&self, deliveries: u64) -> Option<TlsFigures> {
+        let publisher = self.published.as_ref().map_or(0.0, |published| share(published.tls.ns, published.cpu_ns));
+        let all = self.total.tls;
+        if all.full + all.resumed == 0 && publisher == 0.0 {
+            return None;
+        }
+        // Where nothing is delivered, setting up is what is measured, which comes before.
+        let measured = self.sums().fold((tls::Work::default(), 0, 0), |(mut work, cpu, reads), sum| {
+            work.add(sum.tls);
+            (work, cpu + sum.cpu_ns, reads + sum.reads)
+        });
+        let (work, cpu, reads) = if deliveries > 0 { measured } else { (all, self.total.cpu_ns, self.total.reads) };
+        Some(TlsFigures {
+            receivers: share(work.ns, cpu),
+            publisher,
+            ns_per_delivery: if deliveries > 0 { work.ns as f64 / deliveries as f64 } else { 0.0 },
+            records_per_read: work.records as f64 / reads.max(1) as f64,
+            full: all.full,
+            resumed: all.resumed,
+        })
     }
 
     /// The server's figures, with what was done on its cores, where those are none of the generator's.
@@ -296,6 +339,11 @@ impl Tally {
         let busy = cores.iter().map(busy).sum::<Option<f64>>()?;
         Some(CoreWork { cores: cores.into_iter().collect(), busy, own: own(begin, end) })
     }
+}
+
+/// Of a time on the clock, so never more than all of it.
+fn share(ns: u64, cpu_ns: u64) -> f64 {
+    (ns as f64 / cpu_ns.max(1) as f64).min(1.0)
 }
 
 fn figures_of(Second { publications, sum, .. }: &Second) -> IntervalFigures {

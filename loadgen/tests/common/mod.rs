@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 pub mod json;
+pub mod relay;
 
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},

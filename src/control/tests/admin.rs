@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 
 use super::*;
 
-/// An admin thread, on an address of its own.
-struct Admin {
+/// A thread with an address of its own.
+pub(super) struct Admin {
     address: SocketAddr,
-    context: Context,
+    pub(super) context: Context,
     inbox: Inbox<Socket>,
     workers: Inbox<Socket>,
     _worker: Receiver<Message<Socket>>,
@@ -16,18 +16,27 @@ struct Admin {
 
 impl Admin {
     fn start(config: impl FnOnce(&mut Config)) -> Admin {
+        Admin::with(config, Control::admin)
+    }
+
+    /// One that does something else.
+    pub(super) fn with(
+        config: impl FnOnce(&mut Config),
+        make: impl FnOnce(OwnParts) -> std::io::Result<Control<Epoll>>,
+    ) -> Admin {
         let (context, workers, worker) = context(config, |_| {});
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let waker = Arc::new(Waker::new().unwrap());
         let (inbox, receiver) = Inbox::new(1, Arc::clone(&waker));
         let edge = Epoll::new(waker, Duration::ZERO).unwrap();
-        let control = Control::admin(context.clone(), edge, receiver, listener.into()).unwrap();
+        let parts = OwnParts { context: context.clone(), edge, inbox: receiver, socket: listener.into() };
+        let control = make(parts).unwrap();
         let thread = std::thread::spawn(move || control.run());
         Admin { address, context, inbox, workers, _worker: worker, thread: Some(thread) }
     }
 
-    fn connect(&self) -> Client {
+    pub(super) fn connect(&self) -> Client {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         Client(BufReader::new(stream))

@@ -1,5 +1,6 @@
 //! A control thread on real sockets, spoken to in plain HTTP.
 
+mod acme;
 mod admin;
 mod connections;
 mod fairness;
@@ -26,7 +27,7 @@ use crossbeam_channel::Receiver;
 use rustix::fd::OwnedFd;
 use serde_json::Value;
 
-use super::{Context, Control, HttpSettings, sweep};
+use super::{Context, Control, HttpSettings, OwnParts, sweep};
 use crate::{
     clock::Moment,
     config::{Config, Span},
@@ -149,6 +150,7 @@ fn context_alone(change: impl FnOnce(&mut Config), change_settings: impl FnOnce(
     let log = Log::new(config.log_limit, Dropped::default());
     let shared = Shared::new(Settings::new(&config), log, &tape, 1, Arc::new([]));
     Context {
+        keys: None,
         settings,
         shared,
         tape,

@@ -1,6 +1,6 @@
 //! `stentor top`: a running server, live in a terminal.
 //!
-//! Reads `/metrics` and `/debug/slow` of a server over plain HTTP, as anybody could, and shows what happens between two
+//! Reads `/metrics` and `/debug/slow` of a server over HTTP, with TLS or without, as anybody could, and shows what happens between two
 //! readings and who is behind. A thread fetches, so that a server that doesn't answer never holds up the keys; the
 //! terminal is drawn when something has changed. Where the output is no terminal, or with `--once`, one frame is printed as
 //! plain text.
@@ -25,6 +25,7 @@ mod view;
 
 use std::{
     io::{self, IsTerminal},
+    path::PathBuf,
     thread,
     time::{Duration, Instant},
 };
@@ -32,22 +33,23 @@ use std::{
 use clap::Args;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-pub use self::{
-    fetch::{FetchError, Target},
-    slow::Column,
-};
 use self::{
+    fetch::Asker,
     figures::{Figures, Scrape},
     screen::{Asked, Screen},
     slow::{Order, SlowList},
     view::View,
+};
+pub use self::{
+    fetch::{FetchError, Target},
+    slow::Column,
 };
 use crate::config::{Secret, Span};
 
 /// What `stentor top` is told.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// The server
+    /// The server; https:// for its --tls-listen
     #[arg(value_name = "URL", default_value = "http://127.0.0.1:9001/")]
     pub url: Target,
 
@@ -66,6 +68,20 @@ pub struct Options {
     /// The server's --publish-token, without which a server that has one shows no clients
     #[arg(long, value_name = "TOKEN", env = "STENTOR_PUBLISH_TOKEN", hide_env_values = true)]
     pub token: Option<Secret>,
+
+    /// With https://: PEM file of certificates that are trusted, such as its --tls-self-signed has [default: the system's]
+    #[arg(long, value_name = "FILE")]
+    pub tls_ca: Option<PathBuf>,
+
+    /// With https://: trust whoever answers. Don't show a token then
+    #[arg(long, conflicts_with = "tls_ca")]
+    pub insecure: bool,
+}
+
+impl Options {
+    fn asker(&self) -> Result<Asker, FetchError> {
+        Asker::new(self.url.clone(), self.token.clone(), self.tls_ca.as_deref(), self.insecure)
+    }
 }
 
 /// A server makes its figures four times a second at most.
@@ -89,7 +105,8 @@ pub fn run(options: &Options) -> Result<Option<String>, FetchError> {
     if options.once || !io::stdout().is_terminal() {
         return once(options).map(Some);
     }
-    match live(options) {
+    // Whom to trust is known before the terminal is touched.
+    match live(options, options.asker()?) {
         Err(_) if end::is_terminal_gone() => Ok(None),
         other => other.map(|()| None).map_err(FetchError::Terminal),
     }
@@ -97,17 +114,18 @@ pub fn run(options: &Options) -> Result<Option<String>, FetchError> {
 
 /// One frame as text: what happened within one interval.
 fn once(options: &Options) -> Result<String, FetchError> {
-    let before = read_figures(options)?;
+    let asker = options.asker()?;
+    let before = read_figures(&asker)?;
     thread::sleep(options.interval.get());
-    let after = read_figures(options)?;
+    let after = read_figures(&asker)?;
     let mut view = View::new(options.url.to_string(), Order::by(options.sort));
-    view.take(Figures::between(&before, &after), read_slow(options)?);
+    view.take(Figures::between(&before, &after), read_slow(&asker)?);
     Ok(view.plain())
 }
 
 /// Draws until somebody has seen enough.
-fn live(options: &Options) -> io::Result<()> {
-    let readings = start_reading(options)?;
+fn live(options: &Options, asker: Asker) -> io::Result<()> {
+    let readings = start_reading(asker, options.interval)?;
     let mut screen = Screen::open()?;
     let mut view = View::new(options.url.to_string(), Order::by(options.sort));
     let mut before: Option<Scrape> = None;
@@ -141,43 +159,42 @@ fn live(options: &Options) -> io::Result<()> {
 }
 
 /// Reads in a thread of its own, which ends with the process, or when nobody takes its readings.
-fn start_reading(options: &Options) -> io::Result<Receiver<Result<Reading, FetchError>>> {
+fn start_reading(asker: Asker, interval: Span) -> io::Result<Receiver<Result<Reading, FetchError>>> {
     let (sender, receiver) = bounded(1);
-    let options = options.clone();
-    let started = thread::Builder::new().name("top-read".into()).spawn(move || read_on(&options, &sender));
+    let started = thread::Builder::new().name("top-read".into()).spawn(move || read_on(&asker, interval, &sender));
     started.map_err(|cause| io::Error::other(format!("the thread that reads could not be started: {cause}")))?;
     Ok(receiver)
 }
 
-fn read_on(options: &Options, sender: &Sender<Result<Reading, FetchError>>) {
+fn read_on(asker: &Asker, interval: Span, sender: &Sender<Result<Reading, FetchError>>) {
     let mut due = Instant::now();
     let mut refused = None;
-    while sender.send(read(options, &mut refused)).is_ok() {
+    while sender.send(read(asker, &mut refused)).is_ok() {
         // At its times, and without hurry after a delay.
-        due = (due + options.interval.get()).max(Instant::now());
+        due = (due + interval.get()).max(Instant::now());
         thread::sleep(due - Instant::now());
     }
 }
 
 /// Reads both. Where the list was once refused, it is not asked for again: each time would count as one more refusal.
-fn read(options: &Options, refused: &mut Option<String>) -> Result<Reading, FetchError> {
-    let scrape = read_figures(options)?;
+fn read(asker: &Asker, refused: &mut Option<String>) -> Result<Reading, FetchError> {
+    let scrape = read_figures(asker)?;
     let slow = match refused {
         Some(why) => Err(why.clone()),
-        None => read_slow(options)?,
+        None => read_slow(asker)?,
     };
     *refused = slow.as_ref().err().cloned();
     Ok(Reading { scrape, slow })
 }
 
-fn read_figures(options: &Options) -> Result<Scrape, FetchError> {
-    let text = options.url.get("/metrics", options.token.as_ref())?;
+fn read_figures(asker: &Asker) -> Result<Scrape, FetchError> {
+    let text = asker.get("/metrics")?;
     Ok(Scrape::parse(&text, Instant::now()))
 }
 
 /// The list, or why there is none: the figures are for everybody, the clients are not.
-fn read_slow(options: &Options) -> Result<Result<SlowList, String>, FetchError> {
-    match options.url.get("/debug/slow", options.token.as_ref()) {
+fn read_slow(asker: &Asker) -> Result<Result<SlowList, String>, FetchError> {
+    match asker.get("/debug/slow") {
         Ok(json) => Ok(SlowList::parse(&json)),
         Err(FetchError::Status { status, sentence, .. }) => Ok(Err(format!("{status}: {sentence}"))),
         Err(other) => Err(other),

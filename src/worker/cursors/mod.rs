@@ -48,12 +48,12 @@ use super::{
     cursor::Cursor,
     fan::{Unsent, interest::Interest},
     ground::Ground,
-    rota::Rota,
     work::price,
 };
 use crate::{
     clock::Moment,
     io::{Edge, Token},
+    rota::Rota,
     slack::{KEPT_BY_THREAD, Slack},
     tape::{Position, Run},
 };

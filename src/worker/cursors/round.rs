@@ -457,3 +457,15 @@ fn changed(
     }
     looks
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_round_holds_at_least_what_it_lists() {
+        let items = vec![(Position(1), 1); 1000];
+        let round = Round { items, ..Round::default() };
+        assert!(round.held() >= 16_000, "{}", round.held());
+    }
+}

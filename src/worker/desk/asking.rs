@@ -30,7 +30,6 @@ use super::{
     super::{
         connection::{Phase, Reads, Undone},
         connections::Handle,
-        rota::Rota,
         work::{Step, price},
     },
     Clerk, Doom,
@@ -40,6 +39,7 @@ use super::{
 use crate::{
     io::{Edge, Token},
     protocol::Payload,
+    rota::Rota,
     slack::{KEPT_BY_ONE, Slack},
     websocket::CloseCode,
 };

@@ -147,7 +147,7 @@ impl<E: Edge> Clerk<'_, E> {
     }
 
     /// Tells a client, if it is told anything, that the server is about to stop.
-    fn tell_draining(&mut self, token: Token) -> bool {
+    pub fn tell_draining(&mut self, token: Token) -> bool {
         let Some(connection) = self.connections.get(token) else { return true };
         match connection.phase {
             // At once, also before the acknowledgement of a subscription that it may not come to any more.

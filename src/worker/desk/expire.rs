@@ -9,11 +9,13 @@ use super::{
         work::price,
     },
     Clerk,
+    closing::Farewell,
 };
 use crate::{
     clock::Moment,
     io::{Edge, Token},
     protocol::Reply,
+    websocket::CloseCode,
 };
 
 /// How often, at most, it is looked at how a connection with a full socket does, where there is no idle timeout.
@@ -105,12 +107,20 @@ impl<E: Edge> Clerk<'_, E> {
             Phase::Closing | Phase::Ending if now >= connection.since + settings.close_timeout => {
                 self.check_closing(token);
             }
+            Phase::Open if self.ground.edge.is_worn(&connection.socket) => self.end_worn(token),
             Phase::Open => {
                 self.check_alive(token);
                 self.beat(token);
             }
             _ => {}
         }
+    }
+
+    /// Sends a client away, and back, whose socket can't be sent to for much longer.
+    fn end_worn(&mut self, token: Token) {
+        self.tell_draining(token);
+        let reason = "as much was encrypted for this connection as may be: come back";
+        self.close(token, Farewell { code: Some(CloseCode::GOING_AWAY), reason, error: None });
     }
 
     /// Sends a heartbeat, if nothing was sent for so long.

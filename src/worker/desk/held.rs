@@ -17,7 +17,7 @@
 use std::collections::BTreeSet;
 
 use super::{
-    super::{connection::Connection, fan::delivery::Delivery, rota::Group, work::price},
+    super::{connection::Connection, fan::delivery::Delivery, work::price},
     Clerk,
 };
 use crate::{
@@ -26,6 +26,7 @@ use crate::{
     log::{Kind, tell},
     metrics::Refusal,
     protocol::ErrorCode,
+    rota::Group,
     slack::{KEPT_BY_THREAD, Slack},
 };
 

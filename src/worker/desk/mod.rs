@@ -41,7 +41,6 @@ use super::{
     cursors::Cursors,
     fan::Fan,
     ground::Ground,
-    rota::Rota,
     timers::Timers,
     work::price,
 };
@@ -50,6 +49,7 @@ use crate::{
     handover::{Inbox, Message},
     io::Edge,
     metrics::Refusal,
+    rota::Rota,
     slack::{KEPT_BY_THREAD, Slack},
     websocket::Violation,
 };

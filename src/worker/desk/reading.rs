@@ -23,7 +23,6 @@ use super::super::connections::Connections;
 use super::{
     super::{
         connection::{Phase, Ping, Reads, Undone},
-        rota::{Group, Rota},
         work::price,
     },
     Clerk,
@@ -34,6 +33,7 @@ use crate::{
     limits::MUCH,
     metrics::Door,
     publish::HOLD_PAUSE,
+    rota::{Group, Rota},
 };
 
 /// Bytes read from one connection at a time, at most: those of a large message, which can't be many small ones.
@@ -267,7 +267,8 @@ impl<E: Edge> Clerk<'_, E> {
     fn read_one(&mut self, token: Token, buffer: &mut [u8]) {
         let Some(connection) = self.connections.get_mut(token) else { return };
         let received = self.ground.edge.receive(&mut connection.socket, buffer);
-        self.ground.work.charge(price::SEND);
+        let records = self.ground.edge.take_records();
+        self.ground.work.charge(price::SEND + price::RECORD * u64::from(records));
         match received {
             Received::Bytes(n) => self.take_in(token, buffer, n),
             Received::Nothing => {}

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     access::{Holder, Wrong, shown_token},
     http::{self, Request},
-    io::{Edge, Token},
+    io::{Edge, Token, tls},
     lane::{Address, Lane},
     limits,
     log::{Kind, tell},
@@ -43,6 +43,10 @@ impl<E: Edge> Clerk<'_, E> {
                 None => return self.keep_request(token, request),
             }
             seen = 0;
+        }
+        if request.first() == Some(&tls::FIRST_BYTE) {
+            let text = "This port speaks in clear, not TLS: http:// or ws://, or another port (--tls-listen).";
+            return self.refuse(token, b"", &http::Refusal::new(400, text));
         }
         if !http::head::is_worth_parsing(&request, seen, self.ground.settings.head.bytes) {
             return self.keep_request(token, request);

@@ -221,6 +221,13 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn a_state_holds_at_least_what_is_different_in_it() {
+        let own = (0..1000).map(|slot| (slot, Newest::default())).collect();
+        let as_of = AsOf::new(Past::default().mark(Position(0)), own);
+        assert!(as_of.held() >= 1000 * size_of::<Newest>(), "{}", as_of.held());
+    }
+
     proptest! {
         #[test]
         fn every_mark_shows_the_topics_as_they_were(steps in prop::collection::vec((0_u8..10, 0_u32..5), 0..300)) {

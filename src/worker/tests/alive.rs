@@ -87,6 +87,26 @@ fn a_subscriber_that_has_stopped_reading_is_kept_while_its_kernel_answers() {
 }
 
 #[test]
+fn a_subscriber_of_newest_values_that_stops_in_the_middle_of_a_frame_is_kept() {
+    let mut world = roomy(quiet());
+    let wish = Wish { names: vec!["q".into()], way: Way::Latest, snapshot: true, from: BTreeMap::new() };
+    let at = world.connect_as(3000, Speech::Json, wish);
+    world.clients[at].peer.set_window(1000);
+    world.settle();
+    world.clients[at].stalled = true;
+    world.publish_some("q", 1, 10_000);
+    world.settle();
+    // It takes some of what is left of the frame, and then nothing for long: that is no answer which it asked for.
+    let World { clients, journal, .. } = &mut world;
+    clients[at].read(2000, journal, 0);
+    world.pass(Duration::from_secs(1000));
+    (world.clients[at].stalled, world.clients[at].overslept) = (false, false);
+    world.settle();
+    assert_eq!(world.clients[at].state, State::Open);
+    world.clients[at].check_complete(1, &world.journal, 0);
+}
+
+#[test]
 fn whoever_is_gone_without_a_word_is_given_up_on_every_kind_of_connection() {
     // Nothing to be sent, something, and more than the socket holds.
     for count in [0, 1, 100] {

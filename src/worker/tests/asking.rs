@@ -177,6 +177,52 @@ fn snapshots_that_are_more_than_may_wait_are_refused_before_all_of_them_were_fou
     assert_eq!(world.shared.subscriptions.total(), 0);
 }
 
+/// A world with a short tape, and a client that asks for many topics there: some of them are found in the first turns, and then so
+/// often the tape rolls on between two turns over all that was published since.
+fn asking_while_the_tape_rolls_on(found: usize, floods: usize) -> (World, usize) {
+    let mut world = World::new(1, Settings { turn_work: 2000, ..ample() }, 4096, 16 * 1024);
+    for n in 0..600 {
+        world.publish_some(&format!("t.{n:x}.v"), 1, 20);
+    }
+    let at = world.connect(10 << 20, Speech::Json, &[]);
+    world.settle();
+    let World { clients, journal, .. } = &mut world;
+    clients[at].sub(vec!["t.>".into()], true, journal);
+    world.turns(found);
+    for flood in 0..floods {
+        for n in 0..60 {
+            world.publish_some(&format!("t.{:x}.v", (flood * 60 + n) * 7 % 600), 1, 400);
+        }
+        world.turns(1);
+    }
+    (world, at)
+}
+
+#[test]
+fn a_subscription_that_the_tape_rolls_on_over_begins_anew_and_has_what_is_newest() {
+    for found in [10, 17, 24, 31] {
+        let (mut world, at) = asking_while_the_tape_rolls_on(found, 1 + found % 3);
+        // The client checks each snapshot.
+        world.settle();
+        let end = world.journal.len();
+        world.clients[at].check_complete(end, &world.journal, 0);
+        assert_eq!(world.shared.subscriptions.total(), 1);
+    }
+}
+
+#[test]
+fn a_subscription_that_the_tape_rolls_on_over_again_and_again_is_refused_and_leaves_nothing() {
+    let (mut world, at) = asking_while_the_tape_rolls_on(5, 200);
+    let told = world.clients[at].peer.read(usize::MAX);
+    let told = String::from_utf8_lossy(&told);
+    assert!(told.contains("too_many_topics") && told.contains("more is published than"), "{told}");
+    assert_eq!(world.shared.subscriptions.total(), 0);
+    world.clients[at].state = State::Left;
+    world.clients[at].peer.end();
+    world.settle();
+    world.check_nothing_left();
+}
+
 #[test]
 fn names_that_are_refused_cost_no_look_at_a_topic() {
     let mut world = with_topics(5000, Settings { subscriptions_max: 1, ..settings() });
@@ -218,6 +264,38 @@ fn a_client_that_reads_nothing_and_changes_its_subscription_holds_a_few_changes(
         }
         assert_eq!(world.posts[0].worker.desk.asking.waiting(), (0, 0), "{how}");
     }
+}
+
+#[test]
+fn what_is_published_while_a_command_goes_on_is_read_a_piece_at_a_time() {
+    let mut world = with_topics(3000, Settings { turn_work: 5000, ..ample() });
+    let mut guest = world.guest(10 << 20);
+    world.settle();
+    guest.read();
+    guest.say(ALL);
+    world.turns(4);
+    assert_eq!(world.posts[0].worker.desk.asking.waiting().0, 1);
+    world.publish_some("t.0.v", 20_000, 0);
+    // No step of a turn goes beyond what it may cost.
+    let (turns, _) = turns_until(&mut world, &mut guest, "ack");
+    assert!(turns > 5, "{turns}");
+}
+
+#[test]
+fn what_a_command_has_found_so_far_is_held_for_its_client() {
+    let mut world = with_topics(20_000, ample());
+    let guest = world.guest(10 << 20);
+    world.settle();
+    guest.say(ALL);
+    let mut most = 0;
+    loop {
+        world.turns(1);
+        if world.posts[0].worker.desk.asking.waiting().0 == 0 {
+            break;
+        }
+        most = most.max(world.shared.metrics.workers[0].held_bytes.get());
+    }
+    assert!(most > 20_000 * 16, "{most}");
 }
 
 #[test]

@@ -150,6 +150,35 @@ fn whoever_is_further_behind_than_the_limit_is_told_and_closed() {
 }
 
 #[test]
+fn whoever_falls_off_the_tape_is_told_how_many_publications_are_gone() {
+    let mut world = plain(settings());
+    let (peer, _) = world.hand_over(2000);
+    peer.write(
+        b"GET /ws?topics=q HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    );
+    world.settle();
+    world.publish_some("q", 30, 100);
+    world.settle();
+    world.publish_some("q", 300, 400);
+    let mut told = Vec::new();
+    for _ in 0..50 {
+        world.settle();
+        told.extend(peer.read(usize::MAX));
+    }
+    let told = String::from_utf8_lossy(&told);
+    let updates = told.matches(r#""type":"update""#).count();
+    let (_, lost) = told.split_once("too slow: ").expect("it has fallen off");
+    let lost: usize = lost.split(' ').next().unwrap().parse().unwrap();
+    // The one that it had begun to be sent is among those that are gone.
+    assert!(
+        updates > 5 && (0..=1).contains(&(lost + updates - world.tail())),
+        "{lost} and {updates} of {}",
+        world.tail()
+    );
+}
+
+#[test]
 fn a_topic_that_is_forgotten_in_the_middle_of_its_frame_costs_that_client_alone() {
     for reads_on in [false, true] {
         let mut world = plain(settings());
@@ -308,4 +337,84 @@ fn what_was_kept_for_slow_clients_goes_when_they_have_caught_up() {
     world.settle();
     world.pass(Duration::from_secs(1));
     assert_eq!(world.posts[0].worker.fan.interest.kept_of_past(), 0);
+}
+
+#[test]
+fn a_value_at_a_rate_that_is_gone_before_it_was_sent_is_told_to_whoever_changes_to_newest_values() {
+    let mut world = plain(settings());
+    // A pattern's acknowledgement tells no numbers: nothing but skips says what is missing.
+    let wish = |way| Wish { names: vec!["q.*".into()], way, snapshot: false, from: BTreeMap::new() };
+    let at = world.connect_as(200, Speech::Json, wish(Way::Rate(1)));
+    world.settle();
+    world.clients[at].stalled = true;
+    // It has begun to be sent the first, at a tick; the second is to be sent before the subscription changes.
+    world.publish_some("q.a", 1, 400);
+    world.pass(Duration::from_millis(1100));
+    world.publish_some("q.a", 1, 0);
+    world.clients[at].sub_as(wish(Way::Latest));
+    world.settle();
+    for _ in 0..60 {
+        world.publish_some("q.a", 5, 400);
+        world.settle();
+    }
+    assert!(world.tail() > 2, "the second is gone");
+    world.clients[at].stalled = false;
+    world.settle();
+    let client = &mut world.clients[at];
+    assert_eq!(client.state, State::Open);
+    client.check_complete(world.journal.len(), &world.journal, 0);
+    assert_eq!(client.book.as_ref().unwrap().skipped, 300, "all but the first and the last");
+}
+
+#[test]
+fn a_cursor_far_behind_goes_through_the_tape_a_piece_at_a_time() {
+    for mixed in [false, true] {
+        let mut world = World::new(1, Settings { turn_work: 5000, turn_sends: 1, ..settings() }, 1 << 16, 8 << 20);
+        let wish = |name: &str, way| Wish { names: vec![name.into()], way, snapshot: false, from: BTreeMap::new() };
+        let at = world.connect_as(300, Speech::Json, wish("q", Way::All));
+        world.settle();
+        if mixed {
+            world.clients[at].sub_as(wish("p", Way::Latest));
+            world.settle();
+        }
+        world.clients[at].stalled = true;
+        world.publish_some("q", 1, 2000);
+        world.settle();
+        world.publish_some("x", 5000, 0);
+        world.publish_some("q", 1, 0);
+        world.settle();
+        assert_eq!(world.posts[0].worker.cursors.len(), 1);
+        world.clients[at].stalled = false;
+        let mut turns = 0;
+        while !world.posts[0].worker.cursors.is_empty() {
+            world.read_all(usize::MAX);
+            world.turn_of(0);
+            turns += 1;
+        }
+        assert!(turns > 20, "{turns} turns");
+        world.settle();
+        world.clients[at].check_complete(world.journal.len(), &world.journal, 0);
+    }
+}
+
+#[test]
+fn what_a_rate_leaves_out_is_not_told_to_whoever_is_behind_and_not_late() {
+    let mut world = plain(settings());
+    let wish =
+        |name: &str| Wish { names: vec![name.into()], way: Way::Rate(1), snapshot: false, from: BTreeMap::new() };
+    let at = world.connect_as(200, Speech::Json, wish("q"));
+    world.settle();
+    world.clients[at].stalled = true;
+    world.publish_some("q", 1, 400);
+    world.pass(Duration::from_millis(1100));
+    // Of these the last is due when the subscription changes.
+    world.publish_some("q", 4, 0);
+    world.clients[at].sub_as(wish("x"));
+    world.settle();
+    assert_eq!(world.posts[0].worker.cursors.len(), 1);
+    world.clients[at].stalled = false;
+    world.settle();
+    let client = &mut world.clients[at];
+    client.check_complete(world.journal.len(), &world.journal, 0);
+    assert_eq!(client.book.as_ref().unwrap().skipped, 0);
 }

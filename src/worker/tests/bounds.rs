@@ -136,6 +136,48 @@ fn publications_for_many_cohorts_keep_nobody_waiting_who_wants_something_else() 
 }
 
 #[test]
+fn a_cohort_that_leaves_while_others_trail_takes_nothing_from_them() {
+    let mut world = World::new(1, Settings { turn_sends: 4, ..settings() }, 1 << 16, 1 << 20);
+    let crowds =
+        [["q", "r"], ["q", "s"]].map(|names| (0..60).map(|_| world.subscriber(1 << 20, &names)).collect::<Vec<_>>());
+    world.settle();
+    world.publish_some("q", 40, 1000);
+    let trailing = |world: &World| world.shared.metrics.workers[0].cohorts_trailing.get();
+    let mut turns = 0;
+    while trailing(&world) < 2 {
+        world.turn_of(0);
+        turns += 1;
+        assert!(turns < 100, "not both of them trail");
+    }
+    for at in &crowds[0] {
+        world.clients[*at].state = State::Left;
+        world.clients[*at].peer.reset();
+    }
+    while trailing(&world) > 1 {
+        world.turn_of(0);
+    }
+    check_all(&mut world, &crowds[1]);
+}
+
+#[test]
+fn those_who_are_owed_little_do_not_trail_with_those_who_are_owed_much() {
+    let mut world = World::new(1, Settings { turn_sends: 4, ..settings() }, 1 << 16, 1 << 20);
+    let crowd: Vec<usize> = (0..60).map(|_| world.subscriber(1 << 20, &["q"])).collect();
+    let few = world.connect(100_000, Speech::Raw { topic: "z".into(), echo: true }, &[]);
+    world.settle();
+    world.clients[few].read(usize::MAX, &world.journal, 0);
+    // It is owed one already when the next comes, and there is much on its way.
+    for _ in 0..4 {
+        world.publish_some("q", 10, 1000);
+        world.publish_some("z", 1, 0);
+    }
+    turns_until_sent(&mut world, few);
+    assert_eq!(world.shared.metrics.workers[0].cohorts_trailing.get(), 1);
+    check_all(&mut world, &crowd);
+    world.clients[few].check_complete(world.journal.len(), &world.journal, 0);
+}
+
+#[test]
 fn subscribers_that_all_vanish_in_the_middle_of_a_round_leave_nothing_to_do() {
     let mut world = plain(Settings { turn_sends: 1, owed_max: 1, ..settings() });
     for _ in 0..3 {
@@ -180,6 +222,22 @@ fn a_turn_takes_in_no_more_than_its_share_however_many_publish() {
     }
     world.settle();
     world.clients[reader].check_complete(240, &world.journal, 0);
+}
+
+#[test]
+fn turns_that_leave_nothing_are_not_counted_as_turns_that_do() {
+    let mut world = roomy(settings());
+    let at = world.subscriber(100_000, &["q"]);
+    let wish = Wish { names: vec!["q".into()], way: Way::Rate(2), snapshot: true, from: BTreeMap::new() };
+    let slow = world.connect_as(300, Speech::Json, wish);
+    world.clients[slow].pace = Some(100);
+    for _ in 0..10 {
+        world.publish_some("q", 3, 100);
+        world.pass(Duration::from_secs(20));
+    }
+    world.clients[at].check_complete(world.journal.len(), &world.journal, 0);
+    let metrics = &world.shared.metrics.workers[0];
+    assert_eq!(metrics.put_off.each_ref().map(|figure| figure.get()), [0; 7]);
 }
 
 #[test]

@@ -398,7 +398,10 @@ impl Client {
 
     /// Reads up to `most` bytes and does with them what a client does. Returns whether there were any.
     pub fn read(&mut self, most: usize, journal: &Journal, tail: usize) -> bool {
+        // What is encrypted may say nothing yet.
+        let before = self.peer.arrived();
         let bytes = self.peer.read(most);
+        let any = self.peer.arrived() < before;
         self.input.extend_from_slice(&bytes);
         if matches!(self.state, State::Left) {
             self.input.clear();
@@ -445,7 +448,7 @@ impl Client {
         if end && !self.peer.dropped() {
             self.peer.end();
         }
-        !bytes.is_empty()
+        any
     }
 
     /// The data of the next event; its id must be that of the update that it holds.

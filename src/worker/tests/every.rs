@@ -44,6 +44,10 @@ impl Script {
         if tight && random.bool() {
             world.limits = held::limits(random.usize(4000..30_000), usize::MAX);
         }
+        // Encrypting takes time.
+        if seed.is_multiple_of(10) {
+            world.secures = Some(fastrand::Rng::with_seed(seed));
+        }
         Script { world, random, tight, flush_interval, reloaded: Reloaded::default() }
     }
 

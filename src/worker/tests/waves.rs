@@ -101,7 +101,7 @@ fn timeouts_of_one_address_do_not_keep_those_of_another_waiting() {
     world.limits = Limits::of_connections(COUNT);
     let permit = world.limits.admit(Some(address), Moment::default()).unwrap();
     let arrival = Arrival {
-        socket: socket.into(),
+        socket: tls::Socket::from(socket).into(),
         peer: "127.0.0.2:1".parse().unwrap(),
         permit,
         by: Listener::Clear,

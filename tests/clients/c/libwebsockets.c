@@ -23,6 +23,7 @@ struct socket {
 
 static struct lws_context *context;
 static struct socket json, raw;
+static int tls;
 
 static void fail(const char *expected, const char *found)
 {
@@ -108,6 +109,7 @@ static void dial(struct socket *s, char *address, const char *path, const char *
 	info.address = host;
 	info.port = atoi(colon + 1);
 	info.path = path;
+	info.ssl_connection = tls ? LCCSCF_USE_SSL : 0;
 	info.host = address;
 	info.protocol = protocol;
 	info.local_protocol_name = protocols[0].name;
@@ -172,14 +174,19 @@ int main(int count, char **arguments)
 	int beats;
 
 	if (count != 2)
-		fail("HOST:PORT", "no address");
-	address = arguments[1];
+		fail("ws://HOST:PORT or wss://HOST:PORT", "no address");
+	tls = strncmp(arguments[1], "wss://", 6) == 0;
+	address = strstr(arguments[1], "//") + 2;
 	alarm(PATIENCE_S);
 	printf("libwebsockets %.*s (C)\n", (int)strcspn(lws_get_library_version(), "-"), lws_get_library_version());
 	fflush(stdout);
 	lws_set_log_level(LLL_ERR, NULL);
 	info.port = CONTEXT_PORT_NO_LISTEN;
 	info.protocols = protocols;
+	if (tls) {
+		info.options = LWS_SERVER_OPTION_DO_SSL_GLOBAL_INIT;
+		info.client_ssl_ca_filepath = getenv("SSL_CERT_FILE");
+	}
 	context = lws_create_context(&info);
 	if (!context)
 		fail("a context", "none");

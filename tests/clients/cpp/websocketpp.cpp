@@ -1,8 +1,13 @@
-// The conversation of ../README.md with WebSocket++, whose loop has a thread of its own.
+// The conversation of ../README.md with WebSocket++, whose loop has a thread of its own. With TLS it is another type of client, so another program:
+// compiled with -DWITH_TLS.
 
 #define ASIO_STANDALONE
 #include <websocketpp/client.hpp>
+#ifdef WITH_TLS
+#include <websocketpp/config/asio_client.hpp>
+#else
 #include <websocketpp/config/asio_no_tls_client.hpp>
+#endif
 #include <websocketpp/version.hpp>
 
 #include <condition_variable>
@@ -15,7 +20,11 @@
 #include <string>
 #include <thread>
 
+#ifdef WITH_TLS
+using Client = websocketpp::client<websocketpp::config::asio_tls_client>;
+#else
 using Client = websocketpp::client<websocketpp::config::asio_client>;
+#endif
 using websocketpp::connection_hdl;
 namespace opcode = websocketpp::frame::opcode;
 
@@ -117,25 +126,35 @@ class Socket {
 };
 
 int main(int count, char **arguments) {
-    check(count == 2, "HOST:PORT", "no address");
-    std::string address = arguments[1], topic = "clients.cpp";
+    check(count == 2, "ws://HOST:PORT or wss://HOST:PORT", "no address");
+    std::string base = arguments[1], topic = "clients.cpp";
     std::cout << "WebSocket++ " << websocketpp::major_version << '.' << websocketpp::minor_version << '.'
               << websocketpp::patch_version << " (C++)" << std::endl;
     Client client;
     client.clear_access_channels(websocketpp::log::alevel::all);
     client.clear_error_channels(websocketpp::log::elevel::all);
     client.init_asio();
+#ifdef WITH_TLS
+    client.set_tls_init_handler([](connection_hdl) {
+        using namespace websocketpp::lib::asio;
+        auto context = websocketpp::lib::make_shared<ssl::context>(ssl::context::tls_client);
+        context->set_default_verify_paths();
+        context->set_verify_mode(ssl::verify_peer);
+        context->set_verify_callback(ssl::rfc2818_verification("127.0.0.1"));
+        return context;
+    });
+#endif
     client.start_perpetual();
     std::thread loop([&client] { client.run(); });
 
-    Socket ws(client, "ws://" + address + "/ws", "stentor.v1.json");
+    Socket ws(client, base + "/ws", "stentor.v1.json");
     ws.until("hello", "\"version\":1");
     ws.send(R"({"op":"sub","id":1,"topics":[")" + topic + R"("]})");
     ws.until("ack", "\"id\":1");
     ws.send(R"({"op":"pub","topic":")" + topic + R"(","data":{"bid":1.5}})");
     ws.until("update", R"("data":{"bid":1.5})");
 
-    Socket raw(client, "ws://" + address + "/raw/" + topic, "");
+    Socket raw(client, base + "/raw/" + topic, "");
     raw.returns("gr\u00fc\u00dfe", opcode::text);
     ws.until("update", "\"data\":\"gr\u00fc\u00dfe\"");
     const std::string bytes("\x00\xff\x01\x02", 4);

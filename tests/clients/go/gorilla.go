@@ -101,9 +101,9 @@ func (s *socket) closedWith(code int) {
 
 func main() {
 	fmt.Printf("gorilla/websocket %s (%s)\n", os.Getenv("GORILLA_VERSION"), runtime.Version())
-	address, topic := os.Args[1], "clients.go"
+	base, topic := os.Args[1], "clients.go"
 
-	ws := open("ws://"+address+"/ws", "stentor.v1.json")
+	ws := open(base+"/ws", "stentor.v1.json")
 	check(ws.until("hello")["version"] == 1.0, "version 1", "another")
 	ws.say(map[string]any{"op": "sub", "id": 1, "topics": []string{topic}})
 	check(ws.until("ack")["id"] == 1.0, "id 1", "another")
@@ -111,7 +111,7 @@ func main() {
 	data := ws.until("update")["data"].(map[string]any)
 	check(data["bid"] == 1.5, 1.5, data["bid"])
 
-	raw := open("ws://" + address + "/raw/" + topic)
+	raw := open(base + "/raw/" + topic)
 	must(raw.WriteMessage(websocket.TextMessage, []byte("grüße")))
 	text := raw.next()
 	check(text.kind == websocket.TextMessage && string(text.data) == "grüße", "grüße", text)

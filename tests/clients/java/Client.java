@@ -103,18 +103,18 @@ public class Client {
 
     public static void main(String[] arguments) throws Exception {
         System.out.println("java.net.http (Java " + System.getProperty("java.version") + ")");
-        String address = arguments[0];
+        String base = arguments[0];
         String topic = "clients.java";
         HttpClient client = HttpClient.newHttpClient();
 
-        Socket ws = new Socket(client, "ws://" + address + "/ws", "stentor.v1.json");
+        Socket ws = new Socket(client, base + "/ws", "stentor.v1.json");
         ws.until("hello", "\"version\":1");
         ws.say("{\"op\":\"sub\",\"id\":1,\"topics\":[\"" + topic + "\"]}");
         ws.until("ack", "\"id\":1");
         ws.say("{\"op\":\"pub\",\"topic\":\"" + topic + "\",\"data\":{\"bid\":1.5}}");
         ws.until("update", "\"data\":{\"bid\":1.5}");
 
-        Socket raw = new Socket(client, "ws://" + address + "/raw/" + topic, null);
+        Socket raw = new Socket(client, base + "/raw/" + topic, null);
         raw.say("gr\u00fc\u00dfe");
         check(raw.next().equals("gr\u00fc\u00dfe"), "the text", "another");
         ws.until("update", "\"data\":\"gr\u00fc\u00dfe\"");

@@ -1,5 +1,6 @@
 // A headless Chromium, named by the variable CHROMIUM: on the server's page it holds the conversation, driven through its
-// debugging protocol.
+// debugging protocol. With TLS it takes the certificate whose key has the SHA-256 in CHROMIUM_KEY (base64 of its SubjectPublicKeyInfo), and no
+// other that it doesn't trust.
 'use strict';
 const { spawn } = require('node:child_process');
 const fs = require('node:fs');
@@ -9,7 +10,7 @@ const readline = require('node:readline');
 const WebSocket = require('ws');
 const { end } = require('./conversation.js');
 
-const address = process.argv[2];
+const base = process.argv[2];
 
 // What to evaluate: the files for Node, with as much of its modules as they use.
 function script() {
@@ -22,7 +23,7 @@ function script() {
     const require = (name) => modules[name];
     ${module('conversation.js')}
     ${module('standard.js')}
-    return modules['./conversation.js'].converse(modules['./standard.js'].open, location.host, 'clients.chromium');
+    return modules['./conversation.js'].converse(modules['./standard.js'].open, location.origin.replace('http', 'ws'), 'clients.chromium');
   })()`;
 }
 
@@ -31,6 +32,7 @@ async function start(profile) {
   const browser = spawn(process.env.CHROMIUM, [
     '--headless', '--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking',
     '--disable-component-update', '--disable-sync', '--remote-debugging-port=0', `--user-data-dir=${profile}`,
+    `--ignore-certificate-errors-spki-list=${process.env.CHROMIUM_KEY ?? ''}`,
   ], { stdio: ['ignore', 'ignore', 'pipe'] });
   const url = await new Promise((resolve, reject) => {
     readline.createInterface(browser.stderr).on('line', (line) => {
@@ -67,7 +69,7 @@ async function drive(url) {
   const { targetId } = await ask('Target.createTarget', { url: 'about:blank' });
   const { sessionId } = await ask('Target.attachToTarget', { targetId, flatten: true });
   await ask('Page.enable', {}, sessionId);
-  await ask('Page.navigate', { url: `http://${address}/` }, sessionId);
+  await ask('Page.navigate', { url: `${base.replace('ws', 'http')}/` }, sessionId);
   await load;
   const { exceptionDetails } = await ask('Runtime.evaluate', { expression: script(), awaitPromise: true }, sessionId);
   if (exceptionDetails) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text);

@@ -22,8 +22,8 @@ function expect(found, expected) {
   if (found !== expected) throw new Error(`expected ${expected}, found ${found}`);
 }
 
-async function converse(open, address, topic) {
-  const ws = await open(`ws://${address}/ws`, 'stentor.v1.json');
+async function converse(open, base, topic) {
+  const ws = await open(`${base}/ws`, 'stentor.v1.json');
   const until = async (type) => {
     for (;;) {
       const message = JSON.parse(await ws.next());
@@ -39,7 +39,7 @@ async function converse(open, address, topic) {
   say({ op: 'pub', topic, data: { bid: 1.5 } });
   expect((await until('update')).data.bid, 1.5);
 
-  const raw = await open(`ws://${address}/raw/${topic}`);
+  const raw = await open(`${base}/raw/${topic}`);
   raw.send('grüße');
   expect(await raw.next(), 'grüße');
   expect((await until('update')).data, 'grüße');

@@ -13,8 +13,8 @@ import sys
 PATIENCE = 20
 
 
-async def converse(open, address, topic):
-    ws = await open("ws://%s/ws" % address, ["stentor.v1.json"])
+async def converse(open, base, topic):
+    ws = await open(base + "/ws", ["stentor.v1.json"])
 
     async def until(kind):
         while True:
@@ -32,7 +32,7 @@ async def converse(open, address, topic):
     await say(op="pub", topic=topic, data={"bid": 1.5})
     assert (await until("update"))["data"] == {"bid": 1.5}
 
-    raw = await open("ws://%s/raw/%s" % (address, topic), [])
+    raw = await open("%s/raw/%s" % (base, topic), [])
     await raw.send("grüße")
     assert await raw.next() == "grüße"
     assert (await until("update"))["data"] == "grüße"

@@ -25,7 +25,7 @@ const WORKER: &str = "
  3  fan
  2  deliver
  1  connections, ground
- 0  connection, cursor, out, rota, standing, timers, work
+ 0  connection, cursor, out, standing, timers, work
 ";
 
 fn shipped() -> House {

@@ -1,7 +1,11 @@
 //! A broadcast server as it is usually written on tokio: one task a connection, a broadcast channel per topic.
 //!
-//! `/sub/TOPIC` subscribes, what is sent on `/pub/TOPIC` is published. Usage: `peer-tungstenite PORT`. Received messages
-//! that are already there go out with one flush, as a careful author would do it.
+//! `/sub/TOPIC` subscribes, what is sent on `/pub/TOPIC` is published. Usage: `peer-tungstenite PORT [CERT KEY]`. Received messages
+//! that are already there go out with one flush, as a careful author would do it. With a certificate it speaks TLS, by tokio-rustls as its documentation has it.
+//!
+//! One core is given, so tokio's scheduler of one thread is taken, which its documentation has for that ("Multi-threaded and current-thread runtimes").
+//! Reading buffers are 4 KiB, as tungstenite's documentation advises for many connections that say little (`WebSocketConfig::read_buffer_size`);
+//! those for writing stay at 128 KiB, which are only taken where there is so much to write.
 
 use std::{
     collections::HashMap,
@@ -10,14 +14,23 @@ use std::{
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::{
-    net::{TcpSocket, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::TcpSocket,
     sync::broadcast::{self, error::RecvError},
 };
+use tokio_rustls::{
+    TlsAcceptor,
+    rustls::{
+        ServerConfig,
+        pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    },
+};
 use tokio_tungstenite::{
-    accept_hdr_async,
+    accept_hdr_async_with_config,
     tungstenite::{
         Message,
         handshake::server::{Request, Response},
+        protocol::WebSocketConfig,
     },
 };
 
@@ -26,9 +39,11 @@ type Topics = Arc<Mutex<HashMap<String, broadcast::Sender<Message>>>>;
 /// Publications that a slow subscriber may be behind.
 const CAPACITY: usize = 65_536;
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 1)]
+#[tokio::main(flavor = "current_thread")]
 async fn main() {
-    let port = std::env::args().nth(1).and_then(|port| port.parse().ok()).expect("usage: peer-tungstenite PORT");
+    let mut arguments = std::env::args().skip(1);
+    let port = arguments.next().and_then(|port| port.parse().ok()).expect("usage: peer-tungstenite PORT [CERT KEY]");
+    let tls = arguments.next().zip(arguments.next()).map(|(certificate, key)| acceptor(&certificate, &key));
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_reuseaddr(true).expect("its options");
     socket.bind(([127, 0, 0, 1], port).into()).expect("the port");
@@ -37,19 +52,35 @@ async fn main() {
     loop {
         if let Ok((stream, _)) = listener.accept().await {
             let _ = stream.set_nodelay(true);
-            tokio::spawn(client(stream, Arc::clone(&topics)));
+            let topics = Arc::clone(&topics);
+            match tls.clone() {
+                None => drop(tokio::spawn(client(stream, topics))),
+                Some(tls) => drop(tokio::spawn(async move {
+                    if let Ok(stream) = tls.accept(stream).await {
+                        client(stream, topics).await;
+                    }
+                })),
+            }
         }
     }
 }
 
+fn acceptor(certificate: &str, key: &str) -> TlsAcceptor {
+    let chain = CertificateDer::pem_file_iter(certificate).expect("the certificate").map(|one| one.expect("a certificate"));
+    let key = PrivateKeyDer::from_pem_file(key).expect("the key");
+    let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain.collect(), key);
+    TlsAcceptor::from(Arc::new(config.expect("a certificate and its key")))
+}
+
 #[allow(clippy::result_large_err)]
-async fn client(stream: TcpStream, topics: Topics) {
+async fn client(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, topics: Topics) {
     let mut path = String::new();
     let note = |request: &Request, response: Response| {
         path = request.uri().path().to_owned();
         Ok(response)
     };
-    let Ok(mut socket) = accept_hdr_async(stream, note).await else { return };
+    let config = WebSocketConfig::default().read_buffer_size(4096);
+    let Ok(mut socket) = accept_hdr_async_with_config(stream, note, Some(config)).await else { return };
     let mut parts = path.split('/').skip(1);
     let (role, topic) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let channel =

@@ -1,10 +1,15 @@
-//! The ceiling: a bare server that does what no server can avoid, and nothing else.
+//! The bare loop: a server that reads and sends, and does nothing else.
 //!
 //! One thread reads what publishers send on `/pub/TOPIC`, puts what one read brought into one contiguous run of frames,
 //! and sends that run to every subscriber of `/sub/TOPIC`. On `/pub` each message is a topic, a blank, and the payload;
 //! then what one read brought for each subscriber of `/sub/TOPIC,TOPIC,…` (or of `/sub/>`, all topics) is one run of its own. It keeps no history, checks nothing, and when a subscriber's
-//! socket is full it waits for that one. What a server takes beyond this is its own; a server near it is near what the
-//! kernel allows. It is a yardstick, not a server: one slow subscriber stops all.
+//! socket is full it waits for that one. It is a yardstick, not a server: one slow subscriber stops all.
+//!
+//! One publication at a time it shows what a `send` costs, which nobody avoids; what a server takes beyond that is its own. With more under way it
+//! is no bound: it goes round with what it has read, and who gathers more for each `send` makes fewer of them.
+//!
+//! Where it is to tell when it sent, each run has the moment before it ([`crate::handover`]): one more reading of the clock and eight more bytes to
+//! write for each send. So the part of a latency that is not the server's can be measured, at a server whose work for each subscriber is always the same.
 
 use std::{
     collections::HashMap,
@@ -22,7 +27,9 @@ use sha1::{Digest, Sha1};
 use socket2::{Domain, Socket, Type};
 
 use crate::{
+    clock,
     frame::{self, Scan},
+    handover,
     output::terminal::print,
     socket::{self, Interest, Poller, Read},
 };
@@ -53,6 +60,10 @@ struct Server {
     clients: HashMap<u64, Client>,
     subscribers: HashMap<String, Vec<u64>>,
     next: u64,
+    /// Tells each subscriber when it was sent what follows.
+    tells: bool,
+    /// A run with its moment before it.
+    run: Vec<u8>,
 }
 
 const LISTENER: u64 = 0;
@@ -60,24 +71,29 @@ const LISTENER: u64 = 0;
 /// Who subscribes to this is sent everything.
 const ALL: &str = ">";
 
-/// Serves until it is killed; prints the address that it listens on.
-pub fn serve(listen: SocketAddr) -> Result<()> {
+/// Serves until it is killed; prints the address that it listens on. Tells when it sent what, if it is to.
+pub fn serve(listen: SocketAddr, tells: bool) -> Result<()> {
     let socket = Socket::new(Domain::for_address(listen), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.bind(&listen.into()).with_context(|| format!("listening on {listen}"))?;
     socket.listen(4096)?;
     let listener: TcpListener = socket.into();
     print(&format!("listening on ws://{}/sub/{{topic}}, publish on /pub/{{topic}}\n", listener.local_addr()?))?;
-    serve_on(listener)
+    serve_telling(listener, tells)
 }
 
 /// Serves the connections of a listener.
 pub fn serve_on(listener: TcpListener) -> Result<()> {
+    serve_telling(listener, false)
+}
+
+/// The same, telling when it sent what, if it is to.
+pub fn serve_telling(listener: TcpListener, tells: bool) -> Result<()> {
     crate::machine::raise_descriptors(rlimit_room(), 1)?;
     listener.set_nonblocking(true)?;
     let mut poller = Poller::new()?;
     poller.add(&listener, LISTENER, Interest::IN)?;
-    let mut server = Server { next: 1, ..Server::default() };
+    let mut server = Server { next: 1, tells, ..Server::default() };
     let mut buffer = vec![0; 256 * 1024];
     loop {
         let ready = poller.wait(None)?;
@@ -142,8 +158,20 @@ impl Server {
             return;
         }
         let mut gone = Vec::new();
+        self.run.clear();
+        if self.tells {
+            self.run.extend_from_slice(&handover::frame(0));
+            self.run.extend_from_slice(frames);
+        }
         for &token in self.subscribers.get(topic).map_or(&[][..], Vec::as_slice) {
-            if self.clients.get(&token).is_none_or(|client| send_all(&client.fd, frames).is_err()) {
+            let sent = self.clients.get(&token).map(|client| match self.run.first_chunk_mut() {
+                None => send_all(&client.fd, frames),
+                Some(moment) => {
+                    *moment = handover::frame(clock::now());
+                    send_all(&client.fd, &self.run)
+                }
+            });
+            if sent.is_none_or(|sent| sent.is_err()) {
                 gone.push(token);
             }
         }
@@ -158,12 +186,18 @@ impl Server {
                 let Some(client) = self.clients.get_mut(token) else { continue };
                 if client.out.is_empty() {
                     touched.push(*token);
+                    if self.tells {
+                        client.out.extend_from_slice(&handover::frame(0));
+                    }
                 }
                 client.out.extend_from_slice(&frames[range.clone()]);
             }
         }
         for token in touched {
             let Some(client) = self.clients.get_mut(&token) else { continue };
+            if let (true, Some(moment)) = (self.tells, client.out.first_chunk_mut()) {
+                *moment = handover::frame(clock::now());
+            }
             let sent = send_all(&client.fd, &client.out);
             client.out.clear();
             if sent.is_err() {

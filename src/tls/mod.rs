@@ -1,0 +1,296 @@
+//! The certificates that the server shows, and what it says of TLS.
+//!
+//! ```text
+//!  --tls-cert, --tls-key ─┐ read, checked                    ┌─► who asks for a name that is in a certificate: that one
+//!                         ├────────────────► pairs ──► table ┤
+//!  --tls-self-signed ─────┘ made, if it isn't there          └─► everybody else: the first
+//! ```
+//!
+//! There is one [`Keys`] for the life of a server, with one `rustls::ServerConfig` for all of its threads. Certificates change under it: its
+//! resolver looks at the newest table, so that a new handshake is shown the new certificate, while nobody who is connected
+//! notices. Tickets are encrypted by one ticketer, whose own keys are renewed every few hours; it outlives every change of
+//! certificates, so that clients resume across it, at whichever thread they come to. A ticket proves that its client has seen a certificate of
+//! this server, and rights are not in it.
+//!
+//! Certificates are read again when their files change, and when somebody says so (SIGHUP). All of them are read and checked
+//! before any is shown: after any mistake the old ones stay, and the log names the file and what is wrong with it.
+//!
+//! | file | holds |
+//! | --- | --- |
+//! | `pair` | a certificate and its key: read from files and checked |
+//! | `table` | which of them is shown to whom |
+//! | `self_signed` | a certificate for trying out |
+//! | `files` | whether files have changed |
+
+mod files;
+mod pair;
+mod self_signed;
+mod table;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use parking_lot::Mutex;
+use rustls::{
+    ServerConfig, SupportedCipherSuite,
+    crypto::{
+        CryptoProvider,
+        aws_lc_rs::{self, Ticketer, cipher_suite},
+    },
+    server::NoServerSessionStorage,
+    version::{TLS12, TLS13},
+};
+
+pub use self::pair::KeysError;
+use self::{files::Stamp, pair::Pair, table::Table};
+use crate::{clock, config::Config, live::Live, metrics::Tally};
+
+/// How often it is looked whether files have changed.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long it takes at least, in seconds, until the certificate for trying out is made anew once more, should that not help.
+const RENEWAL: u64 = 3600;
+
+/// Suites in the order in which they are preferred, whatever the client prefers. TLS 1.2 has ChaCha20 first: rustls ends a connection
+/// with AES-GCM of that version after 2^24 records, which a busy subscriber has had within a day, and 1.2 can't renew its keys.
+const SUITES: &[SupportedCipherSuite] = &[
+    cipher_suite::TLS13_AES_128_GCM_SHA256,
+    cipher_suite::TLS13_AES_256_GCM_SHA384,
+    cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+    cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+    cipher_suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+    cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+    cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+];
+
+/// See the module's description.
+pub(crate) struct Keys {
+    table: Arc<Live<Table>>,
+    config: Arc<ServerConfig>,
+    state: Mutex<State>,
+    /// How often certificates were read again, and how often that led to nothing.
+    pub reloads: Tally,
+    pub failures: Tally,
+}
+
+/// Where certificates come from, and what has been seen there. Under a lock that is held while they are read, so that
+/// two who read them again do so one after the other.
+struct State {
+    sources: Sources,
+    /// What the files were when they were last read, well or badly.
+    read: Vec<Stamp>,
+    /// What they were at the last look.
+    seen: Vec<Stamp>,
+    /// Whether it was said that one of those shown has expired.
+    told: bool,
+    /// When the one for trying out was last made anew, or that was tried.
+    renewed: u64,
+}
+
+/// The settings that name certificates.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Sources {
+    /// Certificates and keys.
+    pairs: Vec<(PathBuf, PathBuf)>,
+    self_signed: Option<PathBuf>,
+}
+
+impl Sources {
+    fn of(config: &Config) -> Sources {
+        let pairs = config.tls_cert.iter().cloned().zip(config.tls_key.iter().cloned());
+        Sources { pairs: pairs.collect(), self_signed: config.tls_self_signed.clone() }
+    }
+
+    /// All files, but for those that are made here.
+    fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        self.pairs.iter().flat_map(|(cert, key)| [cert, key])
+    }
+
+    fn stamps(&self) -> Vec<Stamp> {
+        self.files().map(|file| Stamp::of(file)).collect()
+    }
+
+    /// Reads and checks all of them; makes the one for trying out, unless it is there.
+    fn read(&self, now: u64) -> Result<Table, KeysError> {
+        let pairs = self.pairs.iter().map(|(cert, key)| pair::read(cert, key, now));
+        let mut pairs = pairs.collect::<Result<Vec<Pair>, KeysError>>()?;
+        if let Some(dir) = &self.self_signed {
+            pairs.push(self_signed::keep(dir, now)?);
+        }
+        Ok(Table::new(pairs))
+    }
+}
+
+/// A certificate that is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Shown {
+    /// The first of its names.
+    pub name: String,
+    /// Its file.
+    pub file: String,
+    /// When it or another of its chain expires, in seconds since the Unix epoch.
+    pub expires: u64,
+}
+
+impl Keys {
+    /// Reads and checks all pairs, and makes the one for trying out if it isn't there. None where nothing listens for TLS.
+    ///
+    /// # Errors
+    /// The first mistake: the flag, the file, and what is wrong with it.
+    pub fn load(config: &Config) -> Result<Option<Keys>, KeysError> {
+        if config.tls_listen.is_empty() {
+            return Ok(None);
+        }
+        let sources = Sources::of(config);
+        // Looked at before they are read: what changes meanwhile is read again.
+        let stamps = sources.stamps();
+        let table = sources.read(now())?;
+        table.tell();
+        let table = Arc::new(Live::new(table));
+        let state = State { sources, read: stamps.clone(), seen: stamps, told: false, renewed: 0 };
+        Ok(Some(Keys {
+            config: Arc::new(server_config(Arc::clone(&table))),
+            table,
+            state: Mutex::new(state),
+            reloads: Tally::default(),
+            failures: Tally::default(),
+        }))
+    }
+
+    /// For a new session.
+    pub fn server_config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.config)
+    }
+
+    /// Reads all files again, those that are named now. On any mistake the old ones stay.
+    ///
+    /// # Errors
+    /// As [`Keys::load`].
+    pub fn reload(&self, config: &Config) -> Result<(), KeysError> {
+        self.read_again(&mut self.state.lock(), Sources::of(config), now())
+    }
+
+    fn read_again(&self, state: &mut State, sources: Sources, now: u64) -> Result<(), KeysError> {
+        let stamps = sources.stamps();
+        let read = sources.read(now);
+        if read.is_ok() || sources == state.sources {
+            (state.read, state.seen) = (stamps.clone(), stamps);
+        }
+        let table = read.inspect_err(|_| self.failures.bump())?;
+        self.table.set(table);
+        self.reloads.bump();
+        self.table.get().tell();
+        (state.sources, state.told) = (sources, false);
+        Ok(())
+    }
+
+    /// The certificates that are shown now.
+    pub fn shown(&self) -> Vec<Shown> {
+        self.table.get().pairs().iter().map(Pair::shown).collect()
+    }
+
+    /// Looks every second whether files have changed, until `stop` has no sender any more.
+    pub fn watch(&self, stop: &Receiver<()>) {
+        while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(LOOK) {
+            self.look(now());
+        }
+    }
+
+    /// Reads everything again if files have changed since they were read, and not since the last look: certificate and key are seldom
+    /// replaced in the same moment. Also if the certificate for trying out has expired.
+    fn look(&self, now: u64) {
+        let state = &mut *self.state.lock();
+        let stamps = state.sources.stamps();
+        let is_new = stamps != state.read && stamps == state.seen;
+        state.seen = stamps;
+        let is_due = self.needs_renewal(&state.sources, now) && now >= state.renewed.saturating_add(RENEWAL);
+        if is_due {
+            state.renewed = now;
+        }
+        if is_new || is_due {
+            let sources = state.sources.clone();
+            if let Err(error) = self.read_again(state, sources, now) {
+                tracing::error!("the certificates stay as they are: {error}");
+            }
+        }
+        let table = self.table.get();
+        let mut expired = table.pairs().iter().filter(|pair| pair.expires <= now);
+        if let Some(Shown { name, file, .. }) = expired.next().filter(|_| !state.told).map(Pair::shown) {
+            tracing::error!(name, file, "a certificate has expired, and clients refuse it");
+            state.told = true;
+        }
+    }
+
+    fn needs_renewal(&self, sources: &Sources, now: u64) -> bool {
+        let Some(dir) = &sources.self_signed else { return false };
+        self.table.get().pairs().iter().any(|pair| pair.expires <= now && self_signed::is_in(dir, &pair.file))
+    }
+}
+
+/// What `--check` says of certificates: the mistakes, the warnings and the rest, each a sentence. Makes nothing.
+#[cfg(feature = "cli")]
+#[derive(Debug, Default)]
+pub(crate) struct Inspection {
+    pub errors: Vec<String>,
+    pub warnings: Vec<String>,
+    pub notes: Vec<String>,
+}
+
+#[cfg(feature = "cli")]
+impl Inspection {
+    /// Reads and checks everything that the settings name.
+    pub fn of(config: &Config) -> Inspection {
+        let (sources, now) = (Sources::of(config), now());
+        let mut inspection = Inspection::default();
+        for (cert, key) in &sources.pairs {
+            inspection.add(pair::read(cert, key, now));
+        }
+        if let Some(dir) = &sources.self_signed {
+            match self_signed::find(dir, now) {
+                Ok(Some(pair)) => inspection.add(Ok(pair)),
+                Ok(None) => {
+                    let text = format!("--tls-self-signed: a certificate would be made in {}", dir.display());
+                    inspection.notes.push(text);
+                }
+                Err(error) => inspection.add(Err(error)),
+            }
+        }
+        inspection
+    }
+
+    fn add(&mut self, read: Result<Pair, KeysError>) {
+        match read {
+            Ok(pair) => {
+                self.notes.push(pair.to_string());
+                self.warnings.extend(pair.warnings);
+            }
+            Err(error) => self.errors.push(error.to_string()),
+        }
+    }
+}
+
+/// Seconds since the Unix epoch.
+fn now() -> u64 {
+    clock::wall_us() / 1_000_000
+}
+
+/// What the server says of TLS, with certificates from this table.
+fn server_config(table: Arc<Live<Table>>) -> ServerConfig {
+    let provider = CryptoProvider { cipher_suites: SUITES.to_vec(), ..aws_lc_rs::default_provider() };
+    let config = ServerConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(&[&TLS13, &TLS12]);
+    let config = config.expect("there are suites for both versions");
+    let mut config = config.with_no_client_auth().with_cert_resolver(Arc::new(table::Resolver(table)));
+    config.ignore_client_order = true;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // Tickets alone, which any thread can open: a store of sessions would be memory for each client that was ever here, and a lock.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.ticketer = Ticketer::new().expect("the system has random bytes");
+    // What is said before the handshake is done could be said again by whoever has heard it (RFC 8446 section 8), and published twice.
+    config.max_early_data_size = 0;
+    config.send_half_rtt_data = false;
+    config
+}

@@ -1,0 +1,273 @@
+//! Certificates of the running program: replaced under connections, read again, checked, asked for.
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustix::process::Signal;
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use tempfile::TempDir;
+use tungstenite::client::IntoClientRequest;
+
+use crate::{
+    client::{exchange, tcp},
+    process::{Running, run},
+    reload::File,
+};
+
+/// Somebody who trusts one certificate, and whatever it has signed.
+pub struct Visitor(Arc<ClientConfig>);
+
+impl Visitor {
+    pub fn trusting(file: impl AsRef<Path>) -> Visitor {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(file).unwrap()).unwrap();
+        let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
+        let config = config.with_safe_default_protocol_versions().unwrap();
+        let mut config = config.with_root_certificates(roots).with_no_client_auth();
+        // Each looks at the certificate.
+        config.resumption = rustls::client::Resumption::disabled();
+        Visitor(Arc::new(config))
+    }
+
+    /// A connection to `localhost` there.
+    pub fn open(&self, address: SocketAddr) -> StreamOwned<ClientConnection, TcpStream> {
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut stream = StreamOwned::new(ClientConnection::new(Arc::clone(&self.0), name).unwrap(), tcp(address));
+        while stream.conn.is_handshaking() {
+            stream.conn.complete_io(&mut stream.sock).unwrap();
+        }
+        stream
+    }
+
+    /// The certificate that is shown there.
+    fn sees(&self, address: SocketAddr) -> CertificateDer<'static> {
+        self.open(address).conn.peer_certificates().unwrap()[0].clone().into_owned()
+    }
+}
+
+/// An authority, and a folder for its files.
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    folder: TempDir,
+}
+
+impl Authority {
+    fn new() -> Authority {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        let authority = Authority { issuer, folder: TempDir::new().unwrap() };
+        authority.write("root", &authority.issuer.pem());
+        authority
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Renames it there, as a deploy hook does.
+    fn write(&self, name: &str, text: &str) {
+        let new = self.path(".new");
+        fs::write(&new, text).unwrap();
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::rename(new, self.path(name)).unwrap();
+    }
+
+    /// Makes a certificate for `localhost`, in `cert` and `key`.
+    fn issue(&self) -> CertificateDer<'static> {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        let cert = params.signed_by(&key, &self.issuer).unwrap();
+        self.write("key", &key.serialize_pem());
+        self.write("cert", &cert.pem());
+        cert.der().clone()
+    }
+
+    /// The program with these files, and where it speaks TLS.
+    fn start(&self, args: &[&str]) -> (Running, SocketAddr) {
+        let [cert, key] = ["cert", "key"].map(|name| self.path(name).to_str().unwrap().to_owned());
+        let tls = ["--tls-listen", "127.0.0.1:0", "--tls-cert", &cert, "--tls-key", &key];
+        let mut running = Running::start(&[&tls[..], args].concat());
+        let log = running.logged("listening on https://");
+        let address = log.split("listening on https://").nth(1).unwrap().split('/').next().unwrap().parse().unwrap();
+        (running, address)
+    }
+
+    fn visitor(&self) -> Visitor {
+        Visitor::trusting(self.path("root"))
+    }
+}
+
+#[test]
+fn a_certificate_is_replaced_and_nobody_who_is_connected_notices() {
+    let authority = Authority::new();
+    let old = authority.issue();
+    let (mut running, address) = authority.start(&[]);
+    let visitor = authority.visitor();
+    assert_eq!(visitor.sees(address), old);
+    let subscribe = |_| {
+        let request = "wss://localhost/raw/a".into_client_request().unwrap();
+        tungstenite::client(request, visitor.open(address)).unwrap().0
+    };
+    let mut subscribers: Vec<_> = (0..50).map(subscribe).collect();
+    let new = authority.issue();
+    let log = running.logged("certificate ");
+    assert!(log.contains("for localhost, expires ") && log.contains("SHA-256 "), "{log}");
+    assert_eq!(visitor.sees(address), new);
+    let publish = "POST /publish/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nConnection: close\r\n\r\n1";
+    assert!(exchange(running.at(), publish.as_bytes()).starts_with("HTTP/1.1 200"));
+    for subscriber in &mut subscribers {
+        assert_eq!(subscriber.read().unwrap(), tungstenite::Message::text("1"));
+    }
+    assert_eq!(running.metric("tls_certificate_reloads_total{outcome=\"taken\"}"), 1.0);
+}
+
+#[test]
+fn sighup_reads_certificates_again_without_a_settings_file_and_keeps_the_old_ones_after_a_mistake() {
+    let authority = Authority::new();
+    let old = authority.issue();
+    let (mut running, address) = authority.start(&[]);
+    let visitor = authority.visitor();
+    authority.write("key", "nothing");
+    running.signal(Signal::HUP);
+    let log = running.logged("nothing was reloaded");
+    assert!(log.contains("--tls-key ") && log.contains("it holds no private key"), "{log}");
+    assert_eq!(visitor.sees(address), old);
+    let new = authority.issue();
+    running.signal(Signal::HUP);
+    running.logged("reloaded");
+    assert_eq!(visitor.sees(address), new);
+}
+
+#[test]
+fn tls_that_is_added_to_the_settings_file_waits_for_a_restart_and_holds_nothing_else_up() {
+    let authority = Authority::new();
+    authority.issue();
+    let file = File::new("heartbeat = '20s'\n");
+    let mut running = Running::start(&["--config", file.path()]);
+    let [cert, key] = ["cert", "key"].map(|name| authority.path(name).display().to_string());
+    file.write(&format!("heartbeat = '30s'\ntls-listen = '127.0.0.1:0'\ntls-cert = '{cert}'\ntls-key = '{key}'\n"));
+    running.signal(Signal::HUP);
+    let log = running.logged("reloaded");
+    let line = |name: &str| log.lines().find(|line| line.contains(&format!("\"{name}\""))).unwrap_or_default();
+    assert!(line("heartbeat").contains("changed"), "{log}");
+    for name in ["tls-listen", "tls-cert", "tls-key"] {
+        assert!(line(name).contains("needs a restart"), "{name}: {log}");
+    }
+}
+
+#[test]
+fn a_program_with_a_certificate_that_clients_would_refuse_does_not_start_and_says_why() {
+    let authority = Authority::new();
+    authority.issue();
+    let key = authority.path("key");
+    let key = key.to_str().unwrap();
+    let output = run(&["--listen=127.0.0.1:0", "--tls-listen=127.0.0.1:0", "--tls-cert", key, "--tls-key", key]);
+    let text = String::from_utf8(output.stderr).unwrap();
+    let said = format!("stentor: --tls-cert {key}: it holds a private key and no certificate");
+    assert!(output.status.code() == Some(2) && text.contains(&said), "{text}");
+}
+
+#[test]
+fn check_reads_all_certificates_and_makes_none() {
+    let authority = Authority::new();
+    authority.issue();
+    let [cert, key, none] = ["cert", "key", "none"].map(|name| authority.path(name).to_str().unwrap().to_owned());
+    let said = |args: &[&str]| {
+        let output = run(&[&["--check", "--listen", "none", "--tls-listen", "127.0.0.1:0"], args].concat());
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, text) = said(&["--tls-cert", &cert, "--tls-key", &key, "--tls-self-signed", &none]);
+    assert_eq!(code, Some(0), "{text}");
+    for part in [
+        "note: would listen on 127.0.0.1:0: https://127.0.0.1:0/, wss://127.0.0.1:0/ws\n",
+        &format!("note: certificate {cert}: for localhost, expires "),
+        "Z, SHA-256 ",
+        &format!("note: --tls-self-signed: a certificate would be made in {none}\n"),
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert!(!fs::exists(&none).unwrap());
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+    let (code, text) = said(&["--tls-cert", &cert, "--tls-key", &key]);
+    assert!(code == Some(0) && text.contains(&format!("warning: --tls-key {key}: everybody")), "{text}");
+    let (code, text) = said(&["--tls-cert", &cert, "--tls-cert", &none, "--tls-key", &cert, "--tls-key", &key]);
+    assert_eq!(code, Some(1), "{text}");
+    for part in [
+        &format!("error: --tls-key {cert}: it holds a certificate and no private key"),
+        &format!("error: --tls-cert {none}: No such file"),
+    ] {
+        assert!(text.contains(part), "each is said: {part}: {text}");
+    }
+}
+
+#[test]
+fn a_listener_for_tls_that_others_can_reach_closes_publishing() {
+    let folder = TempDir::new().unwrap();
+    let own = folder.path().to_str().unwrap();
+    let running = Running::start(&["--tls-listen", "0.0.0.0:0", "--tls-self-signed", own]);
+    let mut client = running.client("/ws");
+    assert_eq!(client.json()["type"], "hello");
+    assert_eq!(client.ask(r#"{"op":"pub","id":1,"topic":"a","data":1}"#)["code"], "forbidden");
+}
+
+#[test]
+fn a_certificate_for_trying_out_is_the_same_after_a_restart() {
+    let folder = TempDir::new().unwrap();
+    let own = folder.path().to_str().unwrap();
+    let fingerprint = || {
+        let mut command = crate::process::stentor();
+        command.args(["--listen=127.0.0.1:0", "--tls-listen=127.0.0.1:0", "--tls-self-signed", own]);
+        let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+        let mut log = std::io::BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        while !line.contains("SHA-256 ") {
+            line.clear();
+            assert!(std::io::BufRead::read_line(&mut log, &mut line).unwrap() > 0, "it ended");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        line.split("SHA-256 ").nth(1).unwrap().to_owned()
+    };
+    assert_eq!(fingerprint(), fingerprint());
+}
+
+#[test]
+fn challenges_are_answered_and_all_else_is_sent_on_to_where_tls_is() {
+    let authority = Authority::new();
+    authority.issue();
+    let folder = authority.path("webroot/.well-known/acme-challenge");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("token_-1"), "token.key").unwrap();
+    let webroot = authority.path("webroot");
+    let args = ["--acme-listen", "127.0.0.1:0", "--acme-webroot", webroot.to_str().unwrap()];
+    let (mut running, tls) = authority.start(&args);
+    let log = running.logged("ACME challenges: http://");
+    let address: SocketAddr =
+        log.split("ACME challenges: http://").nth(1).unwrap().split('/').next().unwrap().parse().unwrap();
+    let ask = |path: &str| {
+        let mut stream = tcp(address);
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    assert!(ask("/.well-known/acme-challenge/token_-1").ends_with("\r\n\r\ntoken.key"));
+    let log = running.logged("a challenge was answered");
+    assert!(log.contains("token_-1"), "{log}");
+    let answer = ask("/metrics");
+    assert!(answer.starts_with("HTTP/1.1 301 Moved Permanently\r\n"), "{answer}");
+    assert!(answer.contains(&format!("Location: https://127.0.0.1:{}/metrics\r\n", tls.port())), "{answer}");
+    assert_eq!(running.metric("acme_challenges_total{outcome=\"answered\"}"), 1.0);
+}
