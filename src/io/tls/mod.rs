@@ -306,8 +306,9 @@ pub struct Tls<E> {
     answer: Vec<u8>,
     /// Sockets of which something was read that is not handed out yet, as far as their owners read from them; and whether they are
     /// still there.
-    unread: FxHashMap<Token, Weak<()>>,
-    /// In which order they are told of; some may be told of no more.
+    /// None for one that was read since. Each is in `told` once.
+    unread: FxHashMap<Token, Option<Weak<()>>>,
+    /// In which order they are told of.
     told: VecDeque<Token>,
     /// Records that came since somebody asked.
     records: u32,
@@ -384,16 +385,16 @@ impl<E: Edge> Tls<E> {
             return;
         }
         let there = Arc::downgrade(tls.there.get_or_insert_default());
-        if self.unread.insert(token, there).is_none() {
+        if self.unread.insert(token, Some(there)).is_none() {
             self.told.push_back(token);
         }
     }
 
     fn forget_unread(&mut self, tls: &Secured) {
         if tls.there.is_some()
-            && let Some(token) = tls.token
+            && let Some(waits) = tls.token.and_then(|token| self.unread.get_mut(&token))
         {
-            self.unread.remove(&token);
+            *waits = None;
         }
     }
 
@@ -574,12 +575,11 @@ impl<E: Edge> Edge for Tls<E> {
         for _ in 0..self.told.len().min(TOLD_MAX) {
             let Some(token) = self.told.pop_front() else { break };
             match self.unread.get(&token) {
-                Some(there) if there.strong_count() > 0 => {
+                Some(Some(there)) if there.strong_count() > 0 => {
                     self.told.push_back(token);
                     ready.push(Ready { token, readable: true, writable: false });
                 }
-                Some(_) => drop(self.unread.remove(&token)),
-                None => {}
+                _ => drop(self.unread.remove(&token)),
             }
         }
         // Both may have told of one; it is told of once.
