@@ -17,6 +17,9 @@ kind_of() {
   echo "${kind%-tls}"
 }
 
+# Of servers' names, a line each, those of benches/peers/install.
+peers_of() { sed 's/:.*//; s/-tls$//' | grep -vE '^(bare-loop|stentor.*)$' | sort -u; }
+
 # Whether a server can be asked a question: not all have patterns, or several topics on one connection.
 can() {
   case $topics:$(kind_of "$1") in
