@@ -30,7 +30,7 @@ use crate::{
     http::{head, response::refusal},
     io::{
         Edge, Ready, Received, Token,
-        tls::{Buffers, FIRST_BYTE, Shaken, Socket, Tls},
+        tls::{Buffers, FIRST_BYTE, Room, Shaken, Socket, Tls},
         waker::Sleep,
     },
     limits::{self, Permit},
@@ -317,7 +317,7 @@ impl<E: Edge> Handshakes<E> {
             _ => return Next::Waits,
         }
         let come = place.beginning.take().unwrap_or_default();
-        let means = (&self.means.config, &self.means.buffers);
+        let means = (&self.means.config, Room::new(&self.means.buffers, place.permit.account()));
         if let Err(error) = Tls::<E>::begin(&mut place.socket, token, means, &come) {
             tracing::error!(%error, "no TLS session can be begun");
             return Next::Over(Handshake::Failed);
