@@ -723,6 +723,10 @@ impl<E: Edge> Edge for Tls<E> {
         self.edge.held(&socket.socket) + socket.tls.as_ref().map_or(0, |tls| tls.unsent().len())
     }
 
+    fn encrypted(&self, socket: &Self::Socket) -> Option<usize> {
+        socket.tls.as_ref().map(|tls| tls.unsent().len())
+    }
+
     fn finish(&mut self, socket: &mut Self::Socket) {
         let Socket { socket, tls } = socket;
         let Some(tls) = tls else { return self.edge.finish(socket) };
