@@ -236,16 +236,17 @@ fn names() -> Vec<&'static str> {
     OPERATIONS.iter().filter(|one| one.counted).map(|one| one.name).collect()
 }
 
-/// What the figures depend on beside the source: the compiler, the counter, and the vector instructions that libraries
-/// choose by.
+/// What the figures depend on beside the source: the compilers (that of C makes the ciphers), the counter, and the vector instructions
+/// that libraries choose by.
 fn tools() -> Vec<String> {
     let version = |program: &str| {
         let said = Command::new(program).arg("--version").output();
-        said.map_or_else(|_| program.to_owned(), |said| String::from_utf8_lossy(&said.stdout).trim().to_owned())
+        let said = said.map(|said| String::from_utf8_lossy(&said.stdout).into_owned());
+        said.ok().and_then(|said| said.lines().next().map(str::to_owned)).unwrap_or_else(|| program.to_owned())
     };
     #[cfg(target_arch = "x86_64")]
     let vectors = if std::arch::is_x86_feature_detected!("avx2") { "with AVX2" } else { "without AVX2" };
     #[cfg(not(target_arch = "x86_64"))]
     let vectors = "";
-    vec![version("rustc"), version("valgrind"), format!("{} {vectors}", env::consts::ARCH)]
+    vec![version("rustc"), version("cc"), version("valgrind"), format!("{} {vectors}", env::consts::ARCH)]
 }

@@ -4,8 +4,8 @@
 //! takes microseconds and a delivery's own share is nanoseconds. So here is the very worker on an edge whose sends are
 //! taken and forgotten, whose clock ticks once a turn, and whose sockets hold what a client is to have sent.
 //!
-//! Everything goes through what a server has: sockets come by the inbox, clients speak HTTP and WebSocket, publications
-//! go onto the tape. Whatever the worker is made of, this needs no change.
+//! Everything goes through what a server has: sockets come by the inbox, clients speak HTTP and WebSocket, in clear or over TLS,
+//! publications go onto the tape. Whatever the worker is made of, this needs no change.
 
 use std::{
     cell::{Cell, RefCell},
@@ -28,6 +28,7 @@ use crate::{
         Edge, Flushed, Ready, Received, Sent, Token,
         acks::Acks,
         path::Path,
+        tls::{self, Tls},
         waker::{Sleep, Waker},
     },
     limits::Limits,
@@ -46,14 +47,17 @@ mod tests;
 
 /// One worker with its clients, and its tape.
 pub struct Bench {
-    worker: Worker<FreeEdge>,
+    worker: Worker<Tls<FreeEdge>>,
     wires: Rc<Wires>,
     door: Door,
     metrics: Arc<Metrics>,
     limits: Arc<Limits>,
-    inbox: Inbox<Socket>,
+    inbox: Inbox<tls::Socket<Socket>>,
     // Nobody reads it, but it has to be open.
-    _control: Receiver<Message<Socket>>,
+    _control: Receiver<Message<tls::Socket<Socket>>>,
+    /// What it says of TLS, and in which room.
+    #[cfg(feature = "bench")]
+    secures: (Arc<rustls::ServerConfig>, tls::Room),
 }
 
 /// A client of a [`Bench`].
@@ -78,9 +82,23 @@ impl Bench {
         let (inbox, received) = Inbox::new(1, Arc::clone(&waker));
         let (control, kept) = Inbox::new(1, waker);
         let wires = Rc::new(Wires::default());
-        let worker = Worker::new(0, shared, tape.clone(), FreeEdge(Rc::clone(&wires)), received, control);
-        let limits = Limits::of_connections(usize::MAX);
-        Bench { worker, wires, door: Door::new(tape, 128), metrics, limits, inbox, _control: kept }
+        #[cfg(feature = "bench")]
+        let secures = {
+            let config = crate::tls::server_config(Arc::clone(&tls::testing::server().cert_resolver));
+            (Arc::new(config), tls::Room::new(&shared.tls, None))
+        };
+        let worker = Worker::new(0, shared, tape.clone(), Tls::new(FreeEdge(Rc::clone(&wires))), received, control);
+        Bench {
+            worker,
+            wires,
+            door: Door::new(tape, 128),
+            metrics,
+            limits: Limits::of_connections(usize::MAX),
+            inbox,
+            _control: kept,
+            #[cfg(feature = "bench")]
+            secures,
+        }
     }
 
     /// Connects a client with an upgrade request for `target`, such as `/raw/a` or `/ws?topics=a,b`.
@@ -88,14 +106,39 @@ impl Bench {
     /// # Panics
     /// If the worker doesn't take it.
     pub fn connect(&mut self, target: &str) -> Client {
+        self.connect_by(target, |_, socket, _| socket.into())
+    }
+
+    /// The same over TLS, as the server speaks it; the handshake is done before.
+    ///
+    /// # Panics
+    /// If the worker doesn't take it.
+    #[cfg(feature = "bench")]
+    pub fn connect_secured(&mut self, target: &str) -> Client {
+        self.connect_by(target, |bench, socket, request| {
+            let (config, room) = bench.secures.clone();
+            let mut client = tls::testing::Client::any();
+            let session = client.agree_with(config);
+            *request = client.encrypt([&request[..]]);
+            tls::Socket::secured(socket, session, room)
+        })
+    }
+
+    /// Connects a client, whose socket and request are made what they are to be by `secure`.
+    fn connect_by(
+        &mut self,
+        target: &str,
+        secure: impl FnOnce(&Bench, Socket, &mut Vec<u8>) -> tls::Socket<Socket>,
+    ) -> Client {
         let mut request = Vec::new();
         client::push_request(&mut request, "localhost", target, "dGhlIHNhbXBsZSBub25jZQ==", &[]);
         let client = Client(self.wires.clients.borrow().len());
         self.wires.clients.borrow_mut().push(Wire::default());
+        let socket = secure(self, Socket(client.0), &mut request);
         let peer = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1);
         let permit = self.limits.admit(Some(peer.ip()), Moment::default()).expect("there is no limit");
-        let arrival =
-            Arrival { socket: Socket(client.0), peer, permit, by: Listener::Clear, beginning: Beginning::Awaited };
+        let (by, beginning) = (Listener::Clear, Beginning::Awaited);
+        let arrival = Arrival { socket, peer, permit, by, beginning };
         assert!(self.inbox.hand_over(arrival).is_ok(), "the inbox is empty between turns");
         self.turn();
         let before = self.upgrades();

@@ -13,11 +13,14 @@
 //! # Bounds
 //!
 //! There are so many places (`--handshakes`), each for no longer than `--handshake-timeout`. Whoever comes when all are taken has
-//! the place of somebody who waits for its peer: of the address that has most of them, the one that has waited for longest. A place is no
-//! right to compute: those who have sent something stand in a line in which addresses take turns, each for one step, and a turn has a few
-//! steps.
+//! the place of somebody who waits for its peer: of the address that has most of them, the one that has been there for longest, whatever
+//! has come of it meanwhile. A place is no right to compute: those who have sent something stand in a line in which addresses take turns,
+//! each for one step, and a turn has a few steps.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+use std::{cmp::Reverse, collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use crossbeam_channel::Receiver;
 use rustc_hash::FxHashMap;
@@ -30,7 +33,7 @@ use crate::{
     http::{head, response::refusal},
     io::{
         Edge, Ready, Received, Token,
-        tls::{Buffers, FIRST_BYTE, Shaken, Socket, Tls},
+        tls::{Buffers, FIRST_BYTE, Room, Shaken, Socket, Tls},
         waker::Sleep,
     },
     limits::{self, Permit},
@@ -101,8 +104,6 @@ struct Place<S> {
     awaits_header: bool,
     /// It stands in line.
     queued: bool,
-    /// When something came of it last.
-    heard: Moment,
     /// When its time is over.
     until: Moment,
 }
@@ -218,7 +219,6 @@ impl<E: Edge> Handshakes<E> {
             beginning: Some(Vec::new()),
             awaits_header: settings.proxies.announce(peer.ip()),
             queued: false,
-            heard: self.now,
             until: self.now + settings.handshake_timeout,
         };
         let group = place.group();
@@ -236,13 +236,13 @@ impl<E: Edge> Handshakes<E> {
         }
     }
 
-    /// Takes the place of somebody who waits for its peer: of the address that has most of them, and of those the one that has waited
-    /// for longest. Where nobody waits, of somebody who stands in line.
+    /// Takes the place of somebody who waits for its peer: of the address that has most of them, and of those the one that came first:
+    /// who sends a byte now and then has it for no longer than who says nothing. Where nobody waits, of somebody who stands in line.
     fn make_room(&mut self, newcomer: Group) {
         let victim = self.places.iter().max_by_key(|(_, place)| {
             let group = place.group();
             let crowd = self.crowds.get(&group).copied().unwrap_or_default();
-            (!place.queued, crowd, group == newcomer, self.now.since(place.heard))
+            (!place.queued, crowd, group == newcomer, Reverse(place.id))
         });
         if let Some((token, _)) = victim {
             self.end(token as Token, Handshake::Crowded);
@@ -291,7 +291,6 @@ impl<E: Edge> Handshakes<E> {
             Received::Nothing => return Next::Waits,
             Received::End | Received::Broken(_) => return Next::Over(Handshake::Gone),
         }
-        place.heard = self.now;
         if place.awaits_header {
             match proxy::read_header(beginning) {
                 Ok(None) => return Next::Waits,
@@ -317,7 +316,7 @@ impl<E: Edge> Handshakes<E> {
             _ => return Next::Waits,
         }
         let come = place.beginning.take().unwrap_or_default();
-        let means = (&self.means.config, &self.means.buffers);
+        let means = (&self.means.config, Room::new(&self.means.buffers, place.permit.account()));
         if let Err(error) = Tls::<E>::begin(&mut place.socket, token, means, &come) {
             tracing::error!(%error, "no TLS session can be begun");
             return Next::Over(Handshake::Failed);
@@ -343,7 +342,6 @@ impl<E: Edge> Handshakes<E> {
     /// Goes on with the handshake.
     fn shake(&mut self, token: Token) -> Next {
         let place = &mut self.places[token as usize];
-        place.heard = self.now;
         match self.edge.shake(&mut place.socket) {
             Shaken::Going => Next::Waits,
             Shaken::Done => match place.socket.session().and_then(|session| session.is_resumed()) {

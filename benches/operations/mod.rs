@@ -84,6 +84,8 @@ pub const OPERATIONS: &[Operation] = &[
     counted("turn/1-to-10000", (10_000, "delivery"), || turn(1, 10_000)),
     timed("turn/1-to-100000", (100_000, "delivery"), || turn(1, 100_000)),
     counted("turn/256-to-1000", (256_000, "delivery"), || turn(256, 1_000)),
+    counted("turn/1-to-200-tls", (200, "delivery"), || turn_secured(1)),
+    counted("turn/256-to-200-tls", (51_200, "delivery"), || turn_secured(256)),
     counted("turn/1000-topics", (400, "delivery"), turn_topics),
     counted("turn/read-16-raw", (16, "publication"), || turn_read("/raw/a", push_raw)),
     counted("turn/read-16-json", (16, "publication"), || turn_read("/ws?topics=a", push_command)),
@@ -244,6 +246,22 @@ fn crowd(subscribers: u64) -> Bench {
         bench.connect("/raw/a");
     }
     bench
+}
+
+/// So many publications to 200 subscribers over TLS, who have kept up for long enough to be sent records of full size.
+fn turn_secured(publications: u64) -> Work {
+    let mut bench = Bench::new();
+    for _ in 0..200 {
+        bench.connect_secured("/raw/a");
+    }
+    for _ in 0..10 {
+        (0..256).for_each(|_| bench.publish("a", Payload::Text(JSON)));
+        bench.turn();
+    }
+    turns(bench, move |bench| {
+        (0..publications).for_each(|_| bench.publish("a", Payload::Text(JSON)));
+        publications * 200
+    })
 }
 
 /// Finds out what each cohort is to be sent of 256 publications on 1,000 topics, with next to nobody to send it to: one

@@ -21,7 +21,10 @@ use serde_json::{Value, json};
 
 use crate::{
     HEALTHY, Result,
-    attacks::wire::{self, command, connect, get, read_frame, status, upgrade},
+    attacks::{
+        tls::Secure,
+        wire::{self, command, connect, get, read_frame, status, upgrade},
+    },
     server::Server,
 };
 
@@ -99,6 +102,7 @@ impl Waits {
 pub struct Healthy {
     server: SocketAddr,
     admin: Option<SocketAddr>,
+    secure: Option<Secure>,
     /// Planned times count from here.
     origin: Instant,
     stop: AtomicBool,
@@ -113,6 +117,7 @@ impl Healthy {
         Healthy {
             server: server.address,
             admin: server.admin,
+            secure: server.secure.clone(),
             origin: Instant::now(),
             stop: AtomicBool::new(false),
             publishing: AtomicBool::new(true),
@@ -135,6 +140,11 @@ impl Healthy {
         scope.spawn(|| {
             self.now_and_then("posts", POST_EVERY, |_| expect(post(self.server, "healthy.post", "1")?, 200));
         });
+        if let Some(secure) = &self.secure {
+            scope.spawn(move || self.keep("tls-commands", || self.ask_securely(secure)));
+            let newcomer = |_: usize| secure_newcomer(secure);
+            scope.spawn(move || self.now_and_then("tls-newcomers", NEWCOMER_EVERY, newcomer));
+        }
         if let Some(admin) = self.admin {
             scope.spawn(move || {
                 self.now_and_then("admin", PROBE_EVERY, |n| probe(admin, ["/healthz", "/metrics"][n % 2]))
@@ -223,6 +233,20 @@ impl Healthy {
             stream.write_all(&command(r#"{"op":"ping"}"#))?;
             until(&mut stream, "\"pong\"")?;
             self.note("commands", Ok(begun.elapsed()));
+            thread::sleep(COMMAND_EVERY);
+        }
+        Ok(())
+    }
+
+    /// The same over TLS, by somebody who is sent everything as well.
+    fn ask_securely(&self, secure: &Secure) -> io::Result<()> {
+        let mut stream = secure.connect(HEALTHY)?;
+        upgrade(&mut stream, "/ws?topics=healthy.p.*")?;
+        while self.goes_on() {
+            let begun = Instant::now();
+            stream.write_all(&command(r#"{"op":"ping"}"#))?;
+            until(&mut stream, "\"pong\"")?;
+            self.note("tls-commands", Ok(begun.elapsed()));
             thread::sleep(COMMAND_EVERY);
         }
         Ok(())
@@ -403,8 +427,21 @@ fn newcomer(server: SocketAddr, n: usize) -> io::Result<()> {
     stream.write_all(&wire::frame(0x88, &1000_u16.to_be_bytes()))
 }
 
+/// The same over TLS: a handshake, a subscription, a last value, and a record of full size that comes in several pieces.
+fn secure_newcomer(secure: &Secure) -> io::Result<()> {
+    let mut stream = secure.connect(HEALTHY)?;
+    upgrade(&mut stream, "/ws")?;
+    until(&mut stream, "\"hello\"")?;
+    stream.write_all(&command(r#"{"op":"sub","id":1,"topics":["healthy.still"]}"#))?;
+    until(&mut stream, "\"snapshot\"")?;
+    let large = "x".repeat(40_000);
+    stream.write_all(&command(&format!(r#"{{"op":"pub","id":2,"topic":"healthy.large","data":"{large}"}}"#)))?;
+    until(&mut stream, "\"ack\"")?;
+    stream.write_all(&wire::frame(0x88, &1000_u16.to_be_bytes()))
+}
+
 /// Reads messages until one has this in it; an error is what the server says of it.
-fn until(stream: &mut TcpStream, text: &str) -> io::Result<()> {
+fn until(stream: &mut impl Read, text: &str) -> io::Result<()> {
     loop {
         let (first, payload) = read_frame(stream).map_err(|error| match error.kind() {
             ErrorKind::WouldBlock => io::Error::other(format!("no {text} in time")),

@@ -10,7 +10,7 @@
 //! from 127.0.0.2. Each attack is described in `attacks`, who is healthy in `healthy`.
 //!
 //! For each attack the server starts anew and its tape is filled; then the healthy have a quiet second, the attack comes and
-//! goes, and the server has some seconds to come to rest. It has passed if nobody healthy waited longer than 250 ms or was
+//! goes, and the server has some seconds to come to rest. Where TLS is attacked, some of the healthy come by TLS as well. It has passed if nobody healthy waited longer than 250 ms or was
 //! turned away, if memory stayed within the attack's bound, and if everything was given back. The first attack is none at all,
 //! `calm`: if that fails, this machine can't tell.
 //!
@@ -84,6 +84,10 @@ const RESTING: &[(&str, f64)] = &[
     ("pending_answers_bytes", 65_536.0),
     ("assembly_bytes", 0.0),
     ("inbox_length", 5.0),
+    ("tls_sessions", 10.0),
+    ("tls_handshakes_going", 10.0),
+    ("tls_held_bytes", 65_536.0),
+    ("tls_kept_bytes", 65_536.0),
 ];
 
 /// How often memory is looked at.
@@ -112,7 +116,7 @@ struct Options {
 }
 
 const NONE: Attack =
-    Attack { name: "calm", text: "nobody attacks", peak: 8 << 20, left: 8 << 20, flags: &[], run: |_| {} };
+    Attack { name: "calm", text: "nobody attacks", peak: 8 << 20, left: 8 << 20, flags: &[], tls: false, run: |_| {} };
 
 fn main() -> ExitCode {
     let options = Options::parse();
@@ -206,9 +210,9 @@ struct Outcome {
 /// Starts a server and the healthy, and makes one attack.
 fn beside(options: &Options, attack: &Attack, core: Option<core_affinity::CoreId>) -> Result<Outcome> {
     let flags: Vec<&str> = attack.flags.iter().copied().chain(options.flags.iter().map(String::as_str)).collect();
-    let mut server = Server::start(&options.server, &flags, core)?;
+    let mut server = Server::start(&options.server, &flags, attack.tls, core)?;
     let healthy = Healthy::new(&server);
-    let attacker = Attacker::new(server.address, HOSTILE, 1);
+    let attacker = Attacker::new(server.address, HOSTILE, 1).over(server.secure.clone());
     let outcome = thread::scope(|scope| {
         // Whatever happens here, those threads must come to their end.
         let outcome = observe(scope, options, attack, &server, &healthy, &attacker);

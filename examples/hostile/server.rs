@@ -13,7 +13,10 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{FILLER, HEALTHY, Result, attacks::wire};
+use crate::{
+    FILLER, HEALTHY, Result,
+    attacks::{tls::Secure, wire},
+};
 
 /// How long it may take to start, and to say a line that it was asked for.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -23,8 +26,11 @@ pub struct Server {
     pub address: SocketAddr,
     /// Where probes are answered by a thread of their own, if this build has such an address.
     pub admin: Option<SocketAddr>,
+    /// Where it speaks TLS, if it was asked to.
+    pub secure: Option<Secure>,
     log: Arc<Mutex<Log>>,
     config: PathBuf,
+    certificates: PathBuf,
 }
 
 /// What it has logged.
@@ -32,21 +38,27 @@ pub struct Server {
 struct Log {
     lines: usize,
     listening: Option<SocketAddr>,
+    listening_by_tls: Option<SocketAddr>,
     /// When it said that it had reloaded.
     reloaded: Vec<Instant>,
     last: String,
 }
 
 impl Server {
-    /// Starts it with its defaults and `flags` on `core`, and fills its tape, so that what it grows by later is not that.
-    pub fn start(program: &Path, flags: &[&str], core: Option<core_affinity::CoreId>) -> Result<Server> {
-        let config = std::env::temp_dir().join(format!("stentor-hostile-{}.toml", std::process::id()));
+    /// Starts it with its defaults and `flags` on `core`, by TLS as well if it is to, and fills its tape, so that what it grows by later is
+    /// not that.
+    pub fn start(program: &Path, flags: &[&str], tls: bool, core: Option<core_affinity::CoreId>) -> Result<Server> {
+        let own = |end: &str| std::env::temp_dir().join(format!("stentor-hostile-{}{end}", std::process::id()));
+        let (config, certificates) = (own(".toml"), own(""));
         fs::write(&config, "")?;
         let mut command = Command::new(program);
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("STENTOR_")) {
             command.env_remove(name);
         }
         command.args(["--listen", "127.0.0.1:0", "--config"]).arg(&config).args(flags);
+        if tls {
+            command.args(["--tls-listen", "127.0.0.1:0", "--tls-self-signed"]).arg(&certificates);
+        }
         let admin = if has_admin(program)? { Some(free_address()?) } else { None };
         if let Some(admin) = admin {
             command.arg("--admin-listen").arg(admin.to_string());
@@ -75,7 +87,17 @@ impl Server {
             }
             thread::sleep(Duration::from_millis(5));
         };
-        let server = Server { child, address, admin, log, config };
+        // It is said first where it listens in clear.
+        let mut secure = None;
+        while tls && secure.is_none() {
+            let by_tls = log.lock().unwrap().listening_by_tls;
+            secure = by_tls.map(|address| Secure::new(address, &certificates)).transpose()?;
+            if begun.elapsed() > PATIENCE {
+                return Err("the server doesn't say where it speaks TLS".into());
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        let server = Server { child, address, admin, secure, log, config, certificates };
         server.fill()?;
         Ok(server)
     }
@@ -148,16 +170,16 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
         let _ = fs::remove_file(&self.config);
+        let _ = fs::remove_dir_all(&self.certificates);
     }
 }
 
 impl Log {
     fn keep(&mut self, line: String) {
         self.lines += 1;
-        if let Some((_, rest)) = line.split_once("listening on http://") {
-            let address = rest.split('/').next().and_then(|address| address.parse().ok());
-            self.listening = self.listening.or(address);
-        }
+        let said = |scheme: &str| line.split_once(scheme)?.1.split('/').next()?.parse().ok();
+        self.listening = self.listening.or_else(|| said("listening on http://"));
+        self.listening_by_tls = self.listening_by_tls.or_else(|| said("listening on https://"));
         if line.ends_with("reloaded") && !line.contains("nothing") {
             self.reloaded.push(Instant::now());
         }

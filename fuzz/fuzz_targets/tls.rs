@@ -17,7 +17,7 @@ use rustls::{
 use stentor::internals::io::{
     Edge, Received,
     sim::{Kernel, SimEdge},
-    tls::{Buffers, Shaken, Socket, Tls},
+    tls::{Buffers, Room, Shaken, Socket, Tls},
     waker::{Sleep, Waker},
 };
 
@@ -39,6 +39,10 @@ enum Piece {
     Wrong(u16, u8),
     /// What the client says to the application.
     Right(Vec<u8>),
+    /// The same, in a record for each byte.
+    Each(Vec<u8>),
+    /// It changes its keys, and asks for others.
+    Keys,
     /// The server sends something.
     Send(u16),
     /// The peer ends.
@@ -67,7 +71,7 @@ libfuzzer_sys::fuzz_target!(|script: Script| {
     let (socket, peer) = kernel.connect(100_000);
     let mut socket = Socket::from(socket);
     edge.watch(&mut socket, 0).unwrap();
-    Tls::<SimEdge>::begin(&mut socket, 0, (&BOTH.0, &buffers), b"").unwrap();
+    Tls::<SimEdge>::begin(&mut socket, 0, (&BOTH.0, Room::new(&buffers, None)), b"").unwrap();
     let mut client = ClientConnection::new(Arc::clone(&BOTH.1), ServerName::try_from("localhost").unwrap()).unwrap();
     let mut is_done = false;
     let mut said = Vec::new();
@@ -119,9 +123,20 @@ libfuzzer_sys::fuzz_target!(|script: Script| {
                 said.extend_from_slice(bytes);
                 peer.write(&says(&mut client));
             }
+            Piece::Each(bytes) if is_done && is_honest => {
+                for byte in bytes {
+                    client.writer().write_all(&[*byte]).unwrap();
+                    peer.write(&says(&mut client));
+                }
+                said.extend_from_slice(bytes);
+            }
+            Piece::Keys if is_done && is_honest => {
+                client.refresh_traffic_keys().unwrap();
+                peer.write(&says(&mut client));
+            }
             Piece::Send(len) if is_done => drop(edge.send(&mut socket, &vec![7; usize::from(*len)])),
             Piece::End => peer.end(),
-            Piece::Right(_) | Piece::Send(_) => {}
+            Piece::Right(_) | Piece::Each(_) | Piece::Keys | Piece::Send(_) => {}
         }
         for _ in 0..30 {
             if !is_done {

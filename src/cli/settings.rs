@@ -169,7 +169,7 @@ impl Settings {
 
     /// Adds what the server takes for what isn't set, from what is and from the machine.
     pub(super) fn fill(mut self, config: &Config) -> Settings {
-        let [connections, subscriptions, topics, values, assembly, held] = Bounds::of(config).shares;
+        let [connections, subscriptions, topics, values, assembly, held, ..] = Bounds::of(config).shares;
         let size = |bytes: usize| ByteSize::b(bytes as u64).to_string();
         // As many as were asked for may be more than can be.
         let workers = match config.workers {

@@ -125,7 +125,7 @@ pub struct Config {
     #[arg(long, value_name = "DIR", env = "STENTOR_TLS_SELF_SIGNED", help_heading = "TLS")]
     pub tls_self_signed: Option<PathBuf>,
 
-    /// TLS handshakes at once; beyond, the one that has been idle for longest goes
+    /// TLS handshakes at once; beyond, the oldest that waits for its client goes
     ///
     /// Places, over all --handshake-threads: most wait for a client's next bytes. Shared out by address.
     #[arg(long, value_name = "N", env = "STENTOR_HANDSHAKES", default_value_t = 1024, help_heading = "TLS")]

@@ -180,6 +180,10 @@ impl<E: Edge> Edge for Holding<E> {
         socket.out.len() + self.edge.held(&socket.socket)
     }
 
+    fn encrypted(&self, socket: &Self::Socket) -> Option<usize> {
+        self.edge.encrypted(&socket.socket)
+    }
+
     fn finish(&mut self, socket: &mut Self::Socket) {
         socket.finished = true;
         if socket.out.is_empty() {

@@ -152,6 +152,11 @@ pub trait Edge {
     /// How many bytes are held back: taken, and not given to the kernel yet. A wrapper counts them as the kernel will.
     fn held(&self, socket: &Self::Socket) -> usize;
 
+    /// How many of them are encrypted; none for a socket that is in clear.
+    fn encrypted(&self, _: &Self::Socket) -> Option<usize> {
+        None
+    }
+
     /// Tells the peer that nothing more will be sent, once it was sent what is held back. Telling it twice is telling it once.
     fn finish(&mut self, socket: &mut Self::Socket);
 

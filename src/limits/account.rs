@@ -40,10 +40,14 @@ pub enum Table {
     Assembly,
     /// Bytes of all that its connections hold (`--max-held-per-ip`).
     Held,
+    /// Bytes that were encrypted for its connections, and that the kernel hasn't taken (half of `--tls-buffers`).
+    TlsHeld,
+    /// Bytes that have come of it and are not whole records, or not read (half of `--tls-buffers`).
+    TlsKept,
 }
 
 /// How many tables there are.
-pub const TABLES: usize = 6;
+pub const TABLES: usize = 8;
 
 /// Accounts that nobody holds and that are kept for what they did lately: an attacker with more addresses than this gets
 /// fresh quotas, and has them anyway.
@@ -135,8 +139,13 @@ impl Account {
         take(&self.used[table as usize], n, most)
     }
 
+    /// How much more it may have of a table.
+    pub fn left(&self, table: Table) -> usize {
+        self.most(table).saturating_sub(self.used[table as usize].load(Ordering::Relaxed))
+    }
+
     /// Takes `n` more of a table, whatever it then has.
-    pub(super) fn take_anyway(&self, table: Table, n: usize) {
+    pub fn take_anyway(&self, table: Table, n: usize) {
         self.used[table as usize].fetch_add(n, Ordering::Relaxed);
     }
 
@@ -146,7 +155,7 @@ impl Account {
     }
 
     /// Gives `n` back.
-    pub(super) fn give_back(&self, table: Table, n: usize) {
+    pub fn give_back(&self, table: Table, n: usize) {
         let before = self.used[table as usize].fetch_sub(n, Ordering::Relaxed);
         debug_assert!(before >= n, "{table:?}: {n} of {before} given back");
     }

@@ -69,6 +69,8 @@ impl Bounds {
                 share(config.max_values_per_ip.map(|size| size.as_u64() as usize), config.max_values.as_u64() as usize),
                 room(config.max_assembly_per_ip, config.max_assembly),
                 room(config.max_held_per_ip, config.max_held),
+                share(None, config.tls_buffers.as_u64() as usize),
+                share(None, config.tls_buffers.as_u64() as usize),
             ],
         }
     }
@@ -421,7 +423,7 @@ mod tests {
     fn one_address_has_half_of_each_table_unless_it_was_set() {
         let config = Config { max_connections: 9, max_topics_per_ip: Some(0), ..Config::default() };
         let shares = Bounds::of(&config).shares;
-        assert_eq!(shares, [5, 500_000, usize::MAX, 128 << 20, 128 << 20, 128 << 20]);
+        assert_eq!(shares, [5, 500_000, usize::MAX, 128 << 20, 128 << 20, 128 << 20, 32 << 20, 32 << 20]);
         let config = Config { max_connections_per_ip: Some(7), max_topics: 1, ..config };
         assert_eq!(Bounds::of(&config).shares[..3], [7, 500_000, usize::MAX]);
         assert_eq!(Bounds::of(&Config { max_topics_per_ip: None, ..config }).shares[2], 1, "one is no less than half");

@@ -132,7 +132,8 @@ fn failed(error: &StartError) -> ExitCode {
 }
 
 fn run(mut cli: Cli, passed: Passed, log: &Log) -> Result<(), StartError> {
-    let mut signals = heed(cli.config_file.is_some() || !cli.config.tls_cert.is_empty())?;
+    let has_certificates = !cli.config.tls_cert.is_empty() || cli.config.tls_self_signed.is_some();
+    let mut signals = heed(cli.config_file.is_some() || has_certificates)?;
     let dropped = log.dropped.clone();
     let builder = Server::builder().config(cli.config.clone()).sockets(passed.clear).tls_sockets(passed.tls);
     let builder = builder.log_dropped(move || dropped.dropped_lines() as u64);

@@ -24,6 +24,8 @@ pub(crate) struct SlowClient {
     pub skips: u64,
     /// Answers that wait for it.
     pub pending_bytes: usize,
+    /// What is encrypted and waits for room in its socket; None for one in clear.
+    pub tls_held_bytes: Option<usize>,
     /// What the kernel knows; None where it doesn't tell.
     pub path: Option<Path>,
     /// The first of its subscriptions.

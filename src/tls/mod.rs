@@ -39,7 +39,7 @@ use rustls::{
         CryptoProvider,
         aws_lc_rs::{self, Ticketer, cipher_suite},
     },
-    server::NoServerSessionStorage,
+    server::{NoServerSessionStorage, ResolvesServerCert},
     version::{TLS12, TLS13},
 };
 
@@ -153,7 +153,7 @@ impl Keys {
         let table = Arc::new(Live::new(table));
         let state = State { sources, read: stamps.clone(), seen: stamps, told: false, renewed: 0 };
         Ok(Some(Keys {
-            config: Arc::new(server_config(Arc::clone(&table))),
+            config: Arc::new(server_config(Arc::new(table::Resolver(Arc::clone(&table))))),
             table,
             state: Mutex::new(state),
             reloads: Tally::default(),
@@ -278,12 +278,12 @@ fn now() -> u64 {
     clock::wall_us() / 1_000_000
 }
 
-/// What the server says of TLS, with certificates from this table.
-fn server_config(table: Arc<Live<Table>>) -> ServerConfig {
+/// What the server says of TLS, with certificates from there.
+pub(crate) fn server_config(certificates: Arc<dyn ResolvesServerCert>) -> ServerConfig {
     let provider = CryptoProvider { cipher_suites: SUITES.to_vec(), ..aws_lc_rs::default_provider() };
     let config = ServerConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(&[&TLS13, &TLS12]);
     let config = config.expect("there are suites for both versions");
-    let mut config = config.with_no_client_auth().with_cert_resolver(Arc::new(table::Resolver(table)));
+    let mut config = config.with_no_client_auth().with_cert_resolver(certificates);
     config.ignore_client_order = true;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     // Tickets alone, which any thread can open: a store of sessions would be memory for each client that was ever here, and a lock.

@@ -11,8 +11,9 @@ use std::{
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, Issuer, KeyPair, PKCS_RSA_SHA256};
 use rustls::{
-    ClientConfig, ClientConnection, HandshakeKind, ProtocolVersion, RootCertStore, ServerConnection, SignatureScheme,
+    ClientConfig, ClientConnection, HandshakeKind, NamedGroup, ProtocolVersion, RootCertStore, ServerConnection, SignatureScheme,
     SupportedProtocolVersion,
+    crypto::aws_lc_rs::kx_group,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 
@@ -131,6 +132,8 @@ struct Met {
     version: ProtocolVersion,
     kind: HandshakeKind,
     suite: String,
+    /// None where TLS 1.2 has resumed a session.
+    group: Option<NamedGroup>,
     alpn: Option<Vec<u8>>,
 }
 
@@ -176,6 +179,7 @@ impl Client {
             version: client.protocol_version().unwrap(),
             kind: client.handshake_kind().unwrap(),
             suite: format!("{:?}", client.negotiated_cipher_suite().unwrap().suite()),
+            group: client.negotiated_key_exchange_group().map(|group| group.name()),
             alpn: client.alpn_protocol().map(<[u8]>::to_vec),
         })
     }
@@ -203,6 +207,26 @@ fn a_client_that_knows_the_authority_is_served_by_either_version_in_the_servers_
     }
     let config = keys.server_config();
     assert_eq!((config.max_early_data_size, config.send_half_rtt_data), (0, false));
+}
+
+#[test]
+fn keys_are_exchanged_by_what_the_client_would_rather_have() {
+    let (root, folder) = (authority(), Folder::new());
+    let made = made(&root, &["example.com"]);
+    let files = [folder.write("cert", &made.cert), folder.write("key", &made.key)];
+    let keys = loaded(&[(&files[0], &files[1])]);
+    // The first as browsers have it, the last as who wants nothing else.
+    let (hybrid, classic) = (kx_group::X25519MLKEM768, kx_group::X25519);
+    for groups in [vec![hybrid, classic], vec![classic, hybrid], vec![kx_group::SECP256R1, classic], vec![hybrid]] {
+        let first = groups[0].name();
+        let provider = CryptoProvider { kx_groups: groups, ..aws_lc_rs::default_provider() };
+        let mut client = Client::trusting(&root.pem(), "example.com");
+        let config = ClientConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(&[&TLS13]);
+        let mut roots = RootCertStore::empty();
+        roots.add(der(&root.pem())).unwrap();
+        client.config = config.unwrap().with_root_certificates(roots).with_no_client_auth();
+        assert_eq!(client.meet(&keys).unwrap().group, Some(first));
+    }
 }
 
 #[test]

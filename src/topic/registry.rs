@@ -499,7 +499,7 @@ mod tests {
     /// An account that may have so much of each table.
     fn account(most: usize) -> Arc<Account> {
         let connects = Quota::new("0".parse().unwrap());
-        let bounds = Bounds { connections: 1, assembly: 0, held: 0, connects, shares: [most; 6] };
+        let bounds = Bounds { connections: 1, assembly: 0, held: 0, connects, shares: [most; 8] };
         Limits::new(&bounds, 64).account("192.0.2.1".parse().unwrap(), Moment::default())
     }
 

@@ -204,18 +204,18 @@ impl World {
 
     fn hand_over_at(&mut self, room: usize, beginning: Beginning) -> (Peer, u64) {
         let secures = self.secures.as_mut().is_some_and(fastrand::Rng::bool);
+        let address = self.address.parse().unwrap();
+        let permit = self.limits.admit(Some(address), Moment::default()).unwrap();
         // A record of a few bytes is many times as long: by single bytes it would take minutes.
         let (socket, mut peer) = self.kernel.connect(if secures { room.max(200) } else { room });
         let socket = if secures {
             let mut client = tls::testing::Client::any();
             let session = client.agree();
             peer.secure(client);
-            tls::Socket::secured(socket, session, Arc::clone(&self.shared.tls))
+            tls::Socket::secured(socket, session, tls::Room::new(&self.shared.tls, permit.account()))
         } else {
             tls::Socket::from(socket)
         };
-        let address = self.address.parse().unwrap();
-        let permit = self.limits.admit(Some(address), Moment::default()).unwrap();
         let peer_address = (address, 1).into();
         let arrival = Arrival { socket: socket.into(), peer: peer_address, permit, by: Listener::Clear, beginning };
         let n = self.kernel.pick(self.posts.len());
@@ -464,9 +464,10 @@ impl World {
         assert_eq!(self.shared.subscriptions.total(), 0);
         assert_eq!(self.limits.connections(), 0);
         let account = self.limits.account("127.0.0.1".parse().unwrap(), Moment::default());
-        let tables = [Table::Connections, Table::Subscriptions, Table::Assembly, Table::Held];
+        let tables =
+            [Table::Connections, Table::Subscriptions, Table::Assembly, Table::Held, Table::TlsHeld, Table::TlsKept];
         let used = tables.map(|table| account.used(table));
-        assert_eq!(used, [0; 4], "connections, subscriptions, unfinished messages, bytes held");
+        assert_eq!(used, [0; 6], "connections, subscriptions, unfinished messages, bytes held, those of TLS either way");
         assert_eq!(self.lanes_written(), [false, true, false], "nobody wants the JSON lane");
         self.tape.want(Lane::Json);
         assert_eq!(self.lanes_written(), [true, false, false], "nobody wants the raw lane");

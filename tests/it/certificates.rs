@@ -4,23 +4,32 @@ use std::{
     fs,
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
 };
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustix::process::Signal;
+use rustix::process::{Resource, Signal, getrlimit, setrlimit};
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 use tempfile::TempDir;
-use tungstenite::client::IntoClientRequest;
+use tungstenite::{
+    Message, WebSocket,
+    client::{IntoClientRequest, client_with_config},
+    protocol::WebSocketConfig,
+};
 
 use crate::{
-    client::{exchange, tcp},
+    client::{PATIENCE, exchange, tcp, until},
     process::{Running, run},
     reload::File,
 };
@@ -30,14 +39,23 @@ pub struct Visitor(Arc<ClientConfig>);
 
 impl Visitor {
     pub fn trusting(file: impl AsRef<Path>) -> Visitor {
+        let mut config = Visitor::settings(file);
+        // Each looks at the certificate.
+        config.resumption = rustls::client::Resumption::disabled();
+        Visitor(Arc::new(config))
+    }
+
+    /// One that resumes its sessions.
+    fn returning(file: impl AsRef<Path>) -> Visitor {
+        Visitor(Arc::new(Visitor::settings(file)))
+    }
+
+    fn settings(file: impl AsRef<Path>) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(file).unwrap()).unwrap();
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
         let config = config.with_safe_default_protocol_versions().unwrap();
-        let mut config = config.with_root_certificates(roots).with_no_client_auth();
-        // Each looks at the certificate.
-        config.resumption = rustls::client::Resumption::disabled();
-        Visitor(Arc::new(config))
+        config.with_root_certificates(roots).with_no_client_auth()
     }
 
     /// A connection to `localhost` there.
@@ -86,27 +104,49 @@ impl Authority {
 
     /// Makes a certificate for `localhost`, in `cert` and `key`.
     fn issue(&self) -> CertificateDer<'static> {
+        self.issue_in(".")
+    }
+
+    /// The same in this folder.
+    fn issue_in(&self, folder: &str) -> CertificateDer<'static> {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         let cert = params.signed_by(&key, &self.issuer).unwrap();
-        self.write("key", &key.serialize_pem());
-        self.write("cert", &cert.pem());
+        self.write(&format!("{folder}/key"), &key.serialize_pem());
+        self.write(&format!("{folder}/cert"), &cert.pem());
         cert.der().clone()
+    }
+
+    /// The same as Kubernetes does: in a folder that is new, to which `..data` leads from now on, and through that `cert` and `key`.
+    fn mount(&self, version: &str) -> CertificateDer<'static> {
+        fs::create_dir(self.path(version)).unwrap();
+        let issued = self.issue_in(version);
+        symlink(version, self.path("..new")).unwrap();
+        fs::rename(self.path("..new"), self.path("..data")).unwrap();
+        for name in ["cert", "key"] {
+            let _ = symlink(format!("..data/{name}"), self.path(name));
+        }
+        issued
     }
 
     /// The program with these files, and where it speaks TLS.
     fn start(&self, args: &[&str]) -> (Running, SocketAddr) {
         let [cert, key] = ["cert", "key"].map(|name| self.path(name).to_str().unwrap().to_owned());
         let tls = ["--tls-listen", "127.0.0.1:0", "--tls-cert", &cert, "--tls-key", &key];
-        let mut running = Running::start(&[&tls[..], args].concat());
-        let log = running.logged("listening on https://");
-        let address = log.split("listening on https://").nth(1).unwrap().split('/').next().unwrap().parse().unwrap();
-        (running, address)
+        started(&[&tls[..], args].concat())
     }
 
     fn visitor(&self) -> Visitor {
         Visitor::trusting(self.path("root"))
     }
+}
+
+/// The program, and where it speaks TLS.
+fn started(args: &[&str]) -> (Running, SocketAddr) {
+    let mut running = Running::start(args);
+    let log = running.logged("listening on https://");
+    let address = log.split("listening on https://").nth(1).unwrap().split('/').next().unwrap().parse().unwrap();
+    (running, address)
 }
 
 #[test]
@@ -131,6 +171,118 @@ fn a_certificate_is_replaced_and_nobody_who_is_connected_notices() {
         assert_eq!(subscriber.read().unwrap(), tungstenite::Message::text("1"));
     }
     assert_eq!(running.metric("tls_certificate_reloads_total{outcome=\"taken\"}"), 1.0);
+}
+
+type Subscriber = WebSocket<StreamOwned<ClientConnection, TcpStream>>;
+
+/// What is published next, in raw.
+fn text(subscriber: &mut Subscriber) -> String {
+    loop {
+        if let Message::Text(text) = subscriber.read().unwrap() {
+            return text.to_string();
+        }
+    }
+}
+
+#[test]
+fn a_thousand_who_are_sent_something_all_the_time_miss_nothing_of_it_while_the_certificate_is_replaced() {
+    const READERS: usize = 4;
+    allow_descriptors();
+    let authority = Authority::new();
+    let old = authority.mount("..1");
+    let (mut running, address) = authority.start(&[]);
+    let (visitor, returning) = (authority.visitor(), Visitor::returning(authority.path("root")));
+    let comes_back = || {
+        let mut stream = returning.open(address);
+        // Tickets come behind the handshake.
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        until(&mut stream, "ok\n");
+        stream.conn.handshake_kind()
+    };
+    assert_eq!((visitor.sees(address), comes_back()), (old, Some(HandshakeKind::Full)));
+    let subscribers = Visitor::returning(authority.path("root"));
+    let subscribe = || {
+        let request = "wss://localhost/raw/a".into_client_request().unwrap();
+        let config = WebSocketConfig::default().read_buffer_size(4096);
+        client_with_config(request, subscribers.open(address), Some(config)).unwrap().0
+    };
+    let mut publisher = running.client("/ws");
+    assert_eq!(publisher.json()["type"], "hello");
+    let (is_over, (done, dones), (next, published)) = (AtomicBool::new(false), mpsc::channel(), mpsc::channel());
+    thread::scope(|scope| {
+        for _ in 0..READERS {
+            let (done, subscribe) = (done.clone(), &subscribe);
+            scope.spawn(move || {
+                let mut subscribers: Vec<Subscriber> = (0..1000 / READERS).map(|_| subscribe()).collect();
+                done.send(()).unwrap();
+                for n in 0.. {
+                    let texts: Vec<String> = subscribers.iter_mut().map(text).collect();
+                    if texts.iter().all(|text| text == "null") {
+                        return;
+                    }
+                    assert!(texts.iter().all(|text| *text == n.to_string()), "{n} came to all of them next");
+                    done.send(()).unwrap();
+                }
+            });
+        }
+        let is_over = &is_over;
+        scope.spawn(move || {
+            let mut publish = |data: &str| {
+                // Whoever has the one before has the next: all are busy, and none is behind.
+                (0..READERS).for_each(|_| dones.recv_timeout(PATIENCE).unwrap());
+                let ack = publisher.ask(&format!(r#"{{"op":"pub","id":1,"topic":"a","data":{data}}}"#));
+                assert_eq!(ack["type"], "ack");
+            };
+            for n in 0_u64.. {
+                if is_over.load(Ordering::Relaxed) {
+                    return publish("null");
+                }
+                publish(&n.to_string());
+                if next.send(n).is_err() {
+                    return publish("null");
+                }
+            }
+        });
+        let ends = Ends(is_over);
+        assert_eq!(published.iter().take(10).count(), 10);
+        let new = authority.mount("..2");
+        running.signal(Signal::HUP);
+        running.logged("reloaded");
+        assert_eq!((visitor.sees(address), comes_back()), (new, Some(HandshakeKind::Resumed)));
+        while published.try_recv().is_ok() {}
+        assert_eq!(published.iter().take(10).count(), 10);
+        drop(ends);
+    });
+}
+
+/// Also if the test fails.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// As many descriptors as there may be.
+fn allow_descriptors() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).unwrap();
+}
+
+#[test]
+fn sighup_reads_a_certificate_for_trying_out_again_where_no_other_file_is_named() {
+    let folder = TempDir::new().unwrap();
+    let own = |name: &str| folder.path().join(name);
+    let (mut running, address) =
+        started(&["--tls-listen", "127.0.0.1:0", "--tls-self-signed", folder.path().to_str().unwrap()]);
+    let old = Visitor::trusting(own("certificate.pem")).sees(address);
+    // It is made anew where there is none.
+    fs::remove_file(own("certificate.pem")).unwrap();
+    running.signal(Signal::HUP);
+    running.logged("reloaded");
+    assert_ne!(Visitor::trusting(own("certificate.pem")).sees(address), old);
 }
 
 #[test]

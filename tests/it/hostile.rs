@@ -7,10 +7,13 @@ use bytesize::ByteSize;
 use rustix::process::Signal;
 use stentor::{Payload, config::Config, server::Server};
 
+use tungstenite::Message;
+
 use self::attacks::{ALL, Attack, Attacker};
 use crate::{
     client::{Client, exchange, serve},
     process::{Running, metric, wait_for},
+    tls::{json, secure},
 };
 
 #[path = "../../examples/hostile/attacks/mod.rs"]
@@ -28,11 +31,14 @@ fn named(name: &str) -> &'static Attack {
 
 /// Runs an attack, its numbers divided by `scale`, and what somebody else does meanwhile once it holds its position.
 fn during<T>(server: SocketAddr, name: &str, scale: usize, meanwhile: impl FnOnce() -> T) -> T {
-    let attacker = Attacker::new(server, HOSTILE.parse().unwrap(), scale);
+    attacked(&Attacker::new(server, HOSTILE.parse().unwrap(), scale), name, meanwhile)
+}
+
+fn attacked<T>(attacker: &Attacker, name: &str, meanwhile: impl FnOnce() -> T) -> T {
     thread::scope(|scope| {
-        let attacking = scope.spawn(|| (named(name).run)(&attacker));
+        let attacking = scope.spawn(|| (named(name).run)(attacker));
         // Also if what somebody else does fails.
-        let stops = StopsAtLast(&attacker);
+        let stops = StopsAtLast(attacker);
         attacker.wait_settled();
         let result = meanwhile();
         drop(stops);
@@ -71,6 +77,41 @@ fn beside(name: &str, scale: usize, change: impl FnOnce(&mut Config)) {
     }
     // Those of many names go over several turns, behind their connections.
     wait_for("subscriptions", || metric(address, "subscriptions") == 1.0);
+}
+
+/// The same for TLS: somebody who was there before is sent everything and answered, and somebody new comes.
+fn beside_tls(name: &str, scale: usize, change: impl FnOnce(&mut Config)) {
+    let secure = secure(change);
+    let address = secure.server.addresses()[0];
+    let mut before = secure.subscribe("/ws?topics=healthy.still");
+    for first in ["hello", "ack"] {
+        assert_eq!(json(&mut before)["type"], first);
+    }
+    let attacker = Attacker::new(address, HOSTILE.parse().unwrap(), scale);
+    let attacker = attacker.over(Some(attacks::tls::Secure::new(secure.address(), secure.folder()).unwrap()));
+    let publisher = secure.server.publisher();
+    attacked(&attacker, name, || {
+        for n in 1..=OFTEN as u64 {
+            publisher.publish("healthy.still", Payload::Json(b"1")).unwrap();
+            assert_eq!(json(&mut before)["seq"], n);
+            before.send(Message::text(r#"{"op":"ping"}"#)).unwrap();
+            assert_eq!(json(&mut before)["type"], "pong");
+            let mut new = secure.subscribe("/ws?topics=healthy.still");
+            for first in ["hello", "ack", "snapshot"] {
+                assert_eq!(json(&mut new)["type"], first);
+            }
+            // More than a record, and so it comes in pieces.
+            let large = "x".repeat(40_000);
+            new.send(Message::text(format!(r#"{{"op":"pub","id":2,"topic":"healthy.large","data":"{large}"}}"#))).unwrap();
+            assert_eq!(json(&mut new)["type"], "ack");
+            new.close(None).unwrap();
+        }
+    });
+    for (given_back, most) in
+        [("tls_sessions", 1.0), ("tls_held_bytes", 0.0), ("tls_kept_bytes", 0.0), ("assembly_bytes", 0.0)]
+    {
+        wait_for(given_back, || metric(address, given_back) <= most);
+    }
 }
 
 fn probe(server: &Server, path: &str) {
@@ -192,6 +233,61 @@ fn a_flood_of_refusals_is_logged_in_few_lines_and_loses_no_other_line() {
     std::fs::remove_file(settings).unwrap();
     let lines = log.lines().count();
     assert!(lines < 1000, "{lines} lines for some 3000 refusals");
+}
+
+#[test]
+fn records_of_one_byte_hurt_nobody_else() {
+    beside_tls("tls-tiny-records", 2, |_| {});
+}
+
+#[test]
+fn records_with_nothing_in_them_hurt_nobody_else() {
+    beside_tls("tls-empty-records", 2, |_| {});
+}
+
+#[test]
+fn changes_of_keys_without_end_hurt_nobody_else() {
+    beside_tls("tls-key-updates", 2, |_| {});
+}
+
+#[test]
+fn who_asks_for_another_handshake_hurts_nobody_else() {
+    beside_tls("tls-renegotiations", 2, |_| {});
+}
+
+#[test]
+fn alerts_and_garbage_in_the_middle_hurt_nobody_else() {
+    beside_tls("tls-alerts", 2, |_| {});
+}
+
+#[test]
+fn handshakes_that_never_end_leave_others_a_place() {
+    beside_tls("tls-silent", 50, |config| config.handshakes = 16);
+}
+
+#[test]
+fn handshakes_that_come_byte_by_byte_leave_others_a_place() {
+    beside_tls("tls-trickling", 50, |config| config.handshakes = 16);
+}
+
+#[test]
+fn a_first_message_of_the_greatest_length_in_records_of_one_byte_hurts_nobody_else() {
+    beside_tls("tls-fragments", 4, |_| {});
+}
+
+#[test]
+fn beginnings_of_records_leave_others_the_room_that_they_need() {
+    beside_tls("tls-half-records", 40, |config| config.tls_buffers = ByteSize::mib(1));
+}
+
+#[test]
+fn who_reads_nothing_of_what_is_encrypted_leaves_others_theirs() {
+    beside_tls("tls-stalled", 50, |config| config.tls_buffers = ByteSize::mib(1));
+}
+
+#[test]
+fn connections_of_which_one_half_has_ended_are_given_back() {
+    beside_tls("tls-half-closed", 20, |_| {});
 }
 
 /// An empty settings file.

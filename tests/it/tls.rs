@@ -19,15 +19,15 @@ use stentor::{config::Config, server::Server};
 use tempfile::TempDir;
 use tungstenite::{Message, WebSocket, client::IntoClientRequest};
 
-use crate::client::{self, PATIENCE, tcp, until};
+use crate::client::{self, Client, PATIENCE, tcp, until};
 
-type Stream = StreamOwned<ClientConnection, TcpStream>;
+pub type Stream = StreamOwned<ClientConnection, TcpStream>;
 
 /// A server that speaks TLS beside clear, and what a client needs to trust it.
 pub struct Secure {
     pub server: Server,
     client: Arc<ClientConfig>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// Settings of a client that trusts the certificate in a folder of `--tls-self-signed`.
@@ -54,12 +54,17 @@ pub fn secure(change: impl FnOnce(&mut Config)) -> Secure {
         change(config);
     });
     let client = trusting(folder.path());
-    Secure { server, client, _folder: folder }
+    Secure { server, client, folder }
 }
 
 impl Secure {
     pub fn address(&self) -> SocketAddr {
         self.server.tls_addresses()[0]
+    }
+
+    /// Where its certificate is.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// A connection whose handshake is done.
@@ -83,7 +88,7 @@ impl Secure {
         Ok(StreamOwned::new(tls, stream))
     }
 
-    fn subscribe(&self, path: &str) -> WebSocket<Stream> {
+    pub fn subscribe(&self, path: &str) -> WebSocket<Stream> {
         upgrade(self.connect(), path)
     }
 
@@ -109,7 +114,7 @@ fn upgrade(stream: Stream, path: &str) -> WebSocket<Stream> {
     tungstenite::client(request, stream).unwrap_or_else(|error| panic!("{error}")).0
 }
 
-fn json(socket: &mut WebSocket<Stream>) -> serde_json::Value {
+pub fn json(socket: &mut WebSocket<Stream>) -> serde_json::Value {
     loop {
         if let Message::Text(text) = socket.read().unwrap() {
             return serde_json::from_str(&text).unwrap();
@@ -287,7 +292,7 @@ fn a_server_that_stops_says_so_and_sends_what_is_on_the_tape() {
         publisher.publish("q", stentor::Payload::Plain(&n.to_string())).unwrap();
     }
     let stopping = {
-        let Secure { server, _folder, .. } = secure;
+        let Secure { server, folder: _folder, .. } = secure;
         thread::spawn(move || server.stop())
     };
     for n in 0..100 {
@@ -300,6 +305,33 @@ fn a_server_that_stops_says_so_and_sends_what_is_on_the_tape() {
     let mut rest = Vec::new();
     subscriber.get_mut().read_to_end(&mut rest).unwrap();
     stopping.join().unwrap();
+}
+
+#[test]
+fn what_is_encrypted_for_somebody_who_reads_nothing_is_shown_with_its_name() {
+    let secure = secure(|config| config.retain = "8MiB".parse().unwrap());
+    let mut stalled = secure.subscribe("/ws?topics=q");
+    let name = json(&mut stalled)["conn"].clone();
+    let mut in_clear = Client::hello(&secure.server, "/ws?topics=q");
+    assert_eq!(in_clear.json()["type"], "ack");
+    let publisher = secure.server.publisher();
+    let body = "x".repeat(10_000);
+    let begun = Instant::now();
+    let rows = loop {
+        (0..100).for_each(|_| drop(publisher.publish("q", stentor::Payload::Plain(&body))));
+        let answer = secure.ask("GET /debug/slow HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        let list: serde_json::Value = serde_json::from_str(body).unwrap_or_else(|_| panic!("{answer}"));
+        let rows = list["connections"].as_array().unwrap().clone();
+        if rows.len() == 2 {
+            break rows;
+        }
+        assert!(begun.elapsed() < PATIENCE, "{list}");
+    };
+    let (own, clear): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row["conn"] == name);
+    let held = secure.metric("stentor_tls_held_bytes");
+    assert!(held > 0.0 && own[0]["tls_held_bytes"].as_f64() == Some(held), "{held}: {own:?}");
+    assert_eq!((&clear[0]["tls_held_bytes"], &own[0]["pending_bytes"]), (&json!(null), &json!(0)));
 }
 
 #[test]

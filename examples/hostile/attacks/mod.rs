@@ -11,6 +11,7 @@ mod names;
 mod readers;
 mod storms;
 mod tables;
+pub mod tls;
 mod turns;
 pub mod wire;
 
@@ -46,12 +47,14 @@ pub struct Attack {
     pub left: u64,
     /// Further flags of the server that it attacks.
     pub flags: &'static [&'static str],
+    /// The server speaks TLS as well, and some of the healthy do.
+    pub tls: bool,
     /// Carries it out.
     pub run: fn(&Attacker),
 }
 
 const fn attack(name: &'static str, text: &'static str, run: fn(&Attacker)) -> Attack {
-    Attack { name, text, peak: 16 * MIB, left: 8 * MIB, flags: &[], run }
+    Attack { name, text, peak: 16 * MIB, left: 8 * MIB, flags: &[], tls: false, run }
 }
 
 impl Attack {
@@ -63,6 +66,11 @@ impl Attack {
     /// Against a server with these flags.
     const fn with(self, flags: &'static [&'static str]) -> Attack {
         Attack { flags, ..self }
+    }
+
+    /// Against a server that speaks TLS.
+    const fn over_tls(self) -> Attack {
+        Attack { tls: true, ..self }
     }
 }
 
@@ -134,12 +142,26 @@ pub const ALL: &[Attack] = &[
     crowd::BACKLOGS,
     crowd::ROUNDS,
     crowd::STALLED_CROWD,
+    tls::TINY_RECORDS,
+    tls::EMPTY_RECORDS,
+    tls::KEY_UPDATES,
+    tls::RENEGOTIATIONS,
+    tls::ALERTS,
+    tls::HANDSHAKES,
+    tls::SILENT,
+    tls::TRICKLING,
+    tls::FRAGMENTS,
+    tls::HALF_RECORDS,
+    tls::STALLED,
+    tls::HALF_CLOSED,
 ];
 
 /// Whoever attacks: one address, and what it has done so far.
 pub struct Attacker {
     pub server: SocketAddr,
     pub source: IpAddr,
+    /// Where it speaks TLS, if it does.
+    secure: Option<tls::Secure>,
     /// Numbers are divided by this.
     scale: usize,
     stop: AtomicBool,
@@ -158,6 +180,7 @@ impl Attacker {
         Attacker {
             server,
             source,
+            secure: None,
             scale,
             stop: AtomicBool::new(false),
             settled: Mutex::new(false),

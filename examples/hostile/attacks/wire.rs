@@ -62,7 +62,7 @@ pub fn status(stream: &mut impl Read) -> io::Result<u16> {
 ///
 /// # Errors
 /// What broke, or the status that was not 101.
-pub fn upgrade(stream: &mut TcpStream, path: &str) -> io::Result<()> {
+pub fn upgrade(stream: &mut (impl Read + Write), path: &str) -> io::Result<()> {
     stream.write_all(&upgrade_request(path))?;
     match status(stream)? {
         101 => Ok(()),

@@ -15,6 +15,7 @@ fn client(conn: &str, lag_ms: u64, path: Option<Path>) -> SlowClient {
         lag: Duration::from_millis(lag_ms),
         skips: 3,
         pending_bytes: 40,
+        tls_held_bytes: path.map(|_| 4121),
         path,
         subscriptions: vec![Arc::from("q.>")],
         more: 2,
@@ -34,11 +35,12 @@ fn slow_clients_are_listed_worst_first() {
     let listed = &answer.json()["connections"];
     let expected = concat!(
         r#""connections":[{"conn":"1-2a","address":"192.0.2.7:5555","worker":0,"connected_s":61,"lag_bytes":7000,"#,
-        r#""lag_ms":2500,"skips":3,"pending_bytes":40,"unacked_bytes":11,"unsent_bytes":12,"kernel_bytes":4352,"#,
-        r#""rtt_us":250,"subscriptions":["q.>"],"more":2,"mode":"all"},{"conn":"1-1","#
+        r#""lag_ms":2500,"skips":3,"pending_bytes":40,"tls_held_bytes":4121,"unacked_bytes":11,"unsent_bytes":12,"#,
+        r#""kernel_bytes":4352,"rtt_us":250,"subscriptions":["q.>"],"more":2,"mode":"all"},{"conn":"1-1","#
     );
     assert!(text.starts_with("{\"ts\":1") && text.contains(expected), "{text}");
     assert_eq!((&listed[1]["conn"], &listed[1]["rtt_us"]), (&"1-1".into(), &Value::Null));
+    assert_eq!(listed[1]["tls_held_bytes"], Value::Null, "it is in clear");
     assert_eq!(http.ask("POST", "/debug/slow").status, 405);
 }
 

@@ -16,13 +16,16 @@
 //!
 //! # Bounds
 //!
-//! What is held for one connection is a send at most, what is kept of what it has sent at most a record or two (and one handshake
-//! message). For all of them together, [`Buffers`] has the bound: the less is left of it, the less each is held for; what a session then still takes
-//! is [`LEAST`]. Who sends the beginning of a record and not its end while there is no room for it is told so and closed. Records cost work
-//! whatever is in them: the owner charges them ([`Edge::take_records`]).
+//! What is held for one connection is a send at most, what is kept of what it has sent at most a read and the beginning of a record (or
+//! of one handshake message). For all of them together, [`Buffers`] has the bound, of which one address has half: the less is left of
+//! it, the less each is held for, and the less is read at a time; what a session then still takes is [`LEAST`]. Who sends the beginning
+//! of a record and not its end while there is no room for it is told so and closed.
+//!
+//! Records cost work whatever is in them: the owner charges them ([`Edge::take_records`]), and [`RECORDS_MAX`] are taken in at a time.
+//! What has come behind them is kept, and told of as what can be read.
 
 pub mod session;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(any(test, feature = "bench"), not(loom)))]
 #[allow(missing_docs)]
 pub mod testing;
 #[cfg(all(test, not(loom)))]
@@ -43,7 +46,10 @@ use rustls::{Error, ServerConfig};
 
 use self::session::{RECORD_MAX, RECORD_OVERHEAD, Session, Stage, WIRE_RECORD_MAX, records};
 use super::{Edge, Flushed, Ready, Received, SEND_MAX, Sent, Token, acks::Acks, path::Path, waker::Sleep};
-use crate::clock::Moment;
+use crate::{
+    clock::Moment,
+    limits::{Account, Table},
+};
 
 /// The first byte of every handshake: a record of that type (RFC 8446, section 5.1).
 pub const FIRST_BYTE: u8 = 22;
@@ -71,6 +77,12 @@ const READ: std::ops::RangeInclusive<usize> = 1024..=64 * 1024;
 
 /// Bytes of a handshake message that isn't whole, at most: a chain of certificates, with room to spare.
 const MESSAGE_MAX: usize = 64 * 1024;
+
+/// Records taken in at a time: what one read may cost, however small they are.
+const RECORDS_MAX: usize = 64;
+
+/// What a record costs that says nothing to the owner, in those that do: a change of keys is computing.
+const DULL: u32 = 5;
 
 /// Sockets that one wait tells of because something of theirs is kept here.
 const TOLD_MAX: usize = 1024;
@@ -126,10 +138,45 @@ impl Buffers {
         self.cut.load(Ordering::Relaxed)
     }
 
-    /// What may be held for one session, given what is held for all.
-    fn share(&self, used: &AtomicU64) -> usize {
-        let left = self.most.load(Ordering::Relaxed).saturating_sub(used.load(Ordering::Relaxed));
+    /// What is counted for all, of this kind.
+    fn used(&self, table: Table) -> &AtomicU64 {
+        if table == Table::TlsHeld { &self.held } else { &self.kept }
+    }
+}
+
+/// The room that a session has: of that for all, and of its address's part of that.
+#[derive(Clone, Debug)]
+pub struct Room {
+    buffers: Arc<Buffers>,
+    account: Option<Arc<Account>>,
+}
+
+impl Room {
+    /// In `buffers`, for somebody whose address has this account; none where it isn't counted for one.
+    pub fn new(buffers: &Arc<Buffers>, account: Option<&Arc<Account>>) -> Room {
+        Room { buffers: Arc::clone(buffers), account: account.cloned() }
+    }
+
+    /// What may be held, or kept, for one session, given what is for all and for those of its address.
+    fn share(&self, table: Table) -> usize {
+        let used = self.buffers.used(table).load(Ordering::Relaxed);
+        let left = self.buffers.most.load(Ordering::Relaxed).saturating_sub(used);
+        let left = self.account.as_ref().map_or(left, |account| left.min(account.left(table) as u64));
         usize::try_from(left / SHARE).unwrap_or(usize::MAX).max(LEAST)
+    }
+
+    fn add(&self, table: Table, bytes: usize) {
+        self.buffers.used(table).fetch_add(bytes as u64, Ordering::Relaxed);
+        if let Some(account) = &self.account {
+            account.take_anyway(table, bytes);
+        }
+    }
+
+    fn give_back(&self, table: Table, bytes: usize) {
+        self.buffers.used(table).fetch_sub(bytes as u64, Ordering::Relaxed);
+        if let Some(account) = &self.account {
+            account.give_back(table, bytes);
+        }
     }
 }
 
@@ -153,9 +200,9 @@ impl<S> Socket<S> {
     }
 
     /// With a session whose handshake is done.
-    #[cfg(all(test, not(loom)))]
-    pub fn secured(socket: S, session: Session, buffers: Arc<Buffers>) -> Socket<S> {
-        Socket { socket, tls: Some(Box::new(Secured::new(session, buffers))) }
+    #[cfg(all(any(test, feature = "bench"), not(loom)))]
+    pub fn secured(socket: S, session: Session, room: Room) -> Socket<S> {
+        Socket { socket, tls: Some(Box::new(Secured::new(session, room))) }
     }
 
     /// The socket beneath.
@@ -168,10 +215,10 @@ impl<S> Socket<S> {
 #[derive(Debug)]
 struct Secured {
     session: Session,
-    buffers: Arc<Buffers>,
+    room: Room,
     /// None while its socket isn't watched.
     token: Option<Token>,
-    /// The beginning of a record, or of a handshake message in several.
+    /// The beginning of a record, or of a handshake message in several; and whole ones, if it is `fresh`.
     input: Vec<u8>,
     /// What was decrypted, and not read; read from `plain_at`.
     plain: Vec<u8>,
@@ -185,18 +232,20 @@ struct Secured {
     sent: Moment,
     /// Nothing follows what is held.
     finished: bool,
-    /// What is in `input` wasn't looked at yet.
+    /// What is in `input`, or a part of it, wasn't looked at yet.
     fresh: bool,
+    /// So much of `input` is of records that were taken in, whose handshake message isn't whole.
+    begun: u32,
     /// Goes with it, where something of it waits to be read.
     there: Option<Arc<()>>,
 }
 
 impl Secured {
-    fn new(session: Session, buffers: Arc<Buffers>) -> Secured {
-        buffers.sessions.fetch_add(1, Ordering::Relaxed);
+    fn new(session: Session, room: Room) -> Secured {
+        room.buffers.sessions.fetch_add(1, Ordering::Relaxed);
         Secured {
             session,
-            buffers,
+            room,
             token: None,
             input: Vec::new(),
             plain: Vec::new(),
@@ -207,6 +256,7 @@ impl Secured {
             sent: Moment::default(),
             finished: false,
             fresh: false,
+            begun: 0,
             there: None,
         }
     }
@@ -221,7 +271,7 @@ impl Secured {
 
     /// Holds more of what is encrypted.
     fn hold(&mut self, bytes: &[u8]) {
-        self.buffers.held.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.room.add(Table::TlsHeld, bytes.len());
         if self.held.is_empty() {
             self.held = bytes.to_vec();
         } else {
@@ -232,7 +282,7 @@ impl Secured {
 
     /// So many bytes of what is held were taken.
     fn let_go(&mut self, len: usize) {
-        self.buffers.held.fetch_sub(len as u64, Ordering::Relaxed);
+        self.room.give_back(Table::TlsHeld, len);
         self.held_at += len as u32;
         if self.unsent().is_empty() {
             (self.held, self.held_at) = (Vec::new(), 0);
@@ -248,9 +298,9 @@ impl Secured {
     fn note_kept(&self, before: usize) {
         let now = self.keeps();
         if now > before {
-            self.buffers.kept.fetch_add((now - before) as u64, Ordering::Relaxed);
+            self.room.add(Table::TlsKept, now - before);
         } else {
-            self.buffers.kept.fetch_sub((before - now) as u64, Ordering::Relaxed);
+            self.room.give_back(Table::TlsKept, before - now);
         }
     }
 
@@ -259,7 +309,7 @@ impl Secured {
         if now.since(self.sent) > PAUSE {
             self.went = 0;
         }
-        let share = self.buffers.share(&self.buffers.held);
+        let share = self.room.share(Table::TlsHeld);
         let (send, record) = if self.went < SWIFT_AFTER { (SMALL_SEND, SMALL_RECORD) } else { (SEND_MAX, RECORD_MAX) };
         (send.min(share), record)
     }
@@ -278,9 +328,9 @@ impl Secured {
 
 impl Drop for Secured {
     fn drop(&mut self) {
-        self.buffers.sessions.fetch_sub(1, Ordering::Relaxed);
-        self.buffers.held.fetch_sub(self.unsent().len() as u64, Ordering::Relaxed);
-        self.buffers.kept.fetch_sub(self.keeps() as u64, Ordering::Relaxed);
+        self.room.buffers.sessions.fetch_sub(1, Ordering::Relaxed);
+        self.room.give_back(Table::TlsHeld, self.unsent().len());
+        self.room.give_back(Table::TlsKept, self.keeps());
     }
 }
 
@@ -344,11 +394,11 @@ impl<E: Edge> Tls<E> {
     pub fn begin(
         socket: &mut Socket<E::Socket>,
         token: Token,
-        (config, buffers): (&Arc<ServerConfig>, &Arc<Buffers>),
+        (config, room): (&Arc<ServerConfig>, Room),
         come: &[u8],
     ) -> Result<(), Error> {
         let session = Session::new(Arc::clone(config))?;
-        let mut tls = Secured::new(session, Arc::clone(buffers));
+        let mut tls = Secured::new(session, room);
         tls.token = Some(token);
         tls.input = come.to_vec();
         tls.fresh = !come.is_empty();
@@ -363,15 +413,19 @@ impl<E: Edge> Tls<E> {
         if tls.session.stage() == Stage::Open {
             return Shaken::Done;
         }
+        self.forget_unread(tls);
         // Of what comes behind the handshake, nothing is handed out here.
         match self.take(socket, &mut []) {
             Ok(Took::Something(_) | Took::Nothing) => {}
             Ok(Took::End) | Err(Broken::Kernel(_)) => return Shaken::Gone,
             Err(Broken::Rules(error)) => return Shaken::Refused(error),
         }
-        let Some(tls) = &socket.tls else { return Shaken::Done };
+        let Some(tls) = &mut socket.tls else { return Shaken::Done };
         match tls.session.stage() {
-            Stage::Shaking => Shaken::Going,
+            Stage::Shaking => {
+                self.tell_unread(tls);
+                Shaken::Going
+            }
             // What is held goes along.
             Stage::Open => Shaken::Done,
             Stage::Ended => Shaken::Gone,
@@ -381,7 +435,7 @@ impl<E: Edge> Tls<E> {
     /// Says that there is something to read.
     fn tell_unread(&mut self, tls: &mut Secured) {
         let Some(token) = tls.token else { return };
-        if tls.unread().is_empty() && tls.session.stage() != Stage::Ended {
+        if tls.unread().is_empty() && !tls.fresh && tls.session.stage() != Stage::Ended {
             return;
         }
         let there = Arc::downgrade(tls.there.get_or_insert_default());
@@ -423,34 +477,43 @@ impl<E: Edge> Tls<E> {
             scratch.resize(SCRATCH, 0);
         }
         let before = tls.keeps();
-        let begun = tls.input.len();
-        scratch[..begun].copy_from_slice(&tls.input);
-        let most = buffer.len().clamp(*READ.start(), *READ.end());
+        let kept = tls.input.len();
+        scratch[..kept].copy_from_slice(&tls.input);
+        let room = tls.room.share(Table::TlsKept).max(*READ.start());
+        let most = buffer.len().clamp(*READ.start(), *READ.end()).min(room);
         let len = if std::mem::take(&mut tls.fresh) {
             0
         } else {
-            match edge.receive(socket, &mut scratch[begun..begun + most]) {
+            match edge.receive(socket, &mut scratch[kept..kept + most]) {
                 Received::Bytes(len) => len,
                 Received::Nothing => return Ok(Took::Nothing),
                 Received::End => return Ok(Took::End),
                 Received::Broken(why) => return Err(Broken::Kernel(why)),
             }
         };
-        let input = &mut scratch[..begun + len];
-        if tls.session.stage() == Stage::Open {
-            *came += records(input);
-        }
-        let (mut read, plain) = (0, &mut tls.plain);
+        let (all, begun) = (&mut scratch[..kept + len], tls.begun as usize);
+        let found = records(&all[begun..], RECORDS_MAX);
+        let (input, rest) = all.split_at_mut(begun + found.len);
+        let (mut read, mut heard, plain) = (0, 0, &mut tls.plain);
         let sink = |bytes: &[u8]| {
+            heard += u32::from(!bytes.is_empty());
             let fits = bytes.len().min(buffer.len() - read);
             buffer[read..read + fits].copy_from_slice(&bytes[..fits]);
             read += fits;
             plain.extend_from_slice(&bytes[fits..]);
         };
         answer.clear();
+        let was_open = tls.session.stage() == Stage::Open;
         let (done, result) = tls.session.take_in(input, sink, answer);
+        if was_open {
+            *came += found.begun + found.whole.saturating_sub(heard) * (DULL - 1);
+        }
+        // Nothing counts behind the peer's end (RFC 8446, section 6.1), nor behind what broke the rules.
+        let rest = if result.is_ok() && tls.session.stage() != Stage::Ended { rest } else { &mut [] };
+        tls.fresh = !rest.is_empty();
+        tls.begun = (begun + found.whole_len).saturating_sub(done) as u32;
         // Exactly as much as is there: it may lie there for long.
-        tls.input = input[done..].to_vec();
+        tls.input = [&input[done..], &*rest].concat();
         tls.note_kept(before);
         let pushed = Self::push(edge, socket, tls, answer);
         if let Err(error) = result {
@@ -462,8 +525,9 @@ impl<E: Edge> Tls<E> {
         // Answers to key updates, one for each; whoever asks for them and doesn't read them wants to fill memory.
         let answers_too_much = tls.unsent().len() > SEND_MAX + MESSAGE_MAX;
         let most = if tls.session.stage() == Stage::Shaking { MESSAGE_MAX } else { WIRE_RECORD_MAX };
-        if answers_too_much || tls.input.len() > most.min(tls.buffers.share(&tls.buffers.kept)) {
-            tls.buffers.cut.fetch_add(1, Ordering::Relaxed);
+        let keeps_too_much = !tls.fresh && tls.input.len() > most.min(tls.room.share(Table::TlsKept));
+        if answers_too_much || keeps_too_much {
+            tls.room.buffers.cut.fetch_add(1, Ordering::Relaxed);
             return Err(Broken::Rules(Error::General("there is no room for what isn't whole".into())));
         }
         match (read, tls.session.stage()) {
@@ -489,7 +553,8 @@ impl<E: Edge> Tls<E> {
         while taken < bytes.len() {
             let (send, record) = tls.sizes(now);
             let part = &bytes[taken..bytes.len().min(taken + send)];
-            let Ok(len) = tls.session.encrypt(&mut tls.input, part, record, scratch) else {
+            let begun = &mut tls.input[..tls.begun as usize];
+            let Ok(len) = tls.session.encrypt(begun, part, record, scratch) else {
                 // So much was encrypted with these keys that nothing more may be.
                 return Sent::Broken(io::ErrorKind::ConnectionAborted);
             };
@@ -615,7 +680,7 @@ impl<E: Edge> Edge for Tls<E> {
                 Err(Broken::Rules(_)) => Received::Broken(io::ErrorKind::InvalidData),
             }
         };
-        if let (Some(tls), Received::Bytes(_)) = (&mut socket.tls, received) {
+        if let (Some(tls), Received::Bytes(_) | Received::Nothing) = (&mut socket.tls, received) {
             self.tell_unread(tls);
         }
         received
@@ -658,6 +723,10 @@ impl<E: Edge> Edge for Tls<E> {
         self.edge.held(&socket.socket) + socket.tls.as_ref().map_or(0, |tls| tls.unsent().len())
     }
 
+    fn encrypted(&self, socket: &Self::Socket) -> Option<usize> {
+        socket.tls.as_ref().map(|tls| tls.unsent().len())
+    }
+
     fn finish(&mut self, socket: &mut Self::Socket) {
         let Socket { socket, tls } = socket;
         let Some(tls) = tls else { return self.edge.finish(socket) };
@@ -665,7 +734,7 @@ impl<E: Edge> Edge for Tls<E> {
             return;
         }
         let mut room = [0; 256];
-        let len = tls.session.end(&mut tls.input, &mut room).unwrap_or(0);
+        let len = tls.session.end(&mut tls.input[..tls.begun as usize], &mut room).unwrap_or(0);
         if let Pushed::All = Self::push(&mut self.edge, socket, tls, &room[..len])
             && tls.unsent().is_empty()
         {

@@ -167,7 +167,8 @@ impl Session {
         }
     }
 
-    /// Encrypts `plain` into `room`, in records of at most `record` bytes; returns how long they are. `input` is what was left of what came.
+    /// Encrypts `plain` into `room`, in records of at most `record` bytes; returns how long they are. `input` is what was left of the
+    /// records that were taken in, and nothing that comes behind them.
     ///
     /// # Errors
     /// So much was encrypted that these keys may encrypt no more, or nothing may be sent (any more).
@@ -223,13 +224,33 @@ fn encode(mut into: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>, answer:
     debug_assert!(encoded.is_ok_and(|n| n == len), "it has said how much room it needs");
 }
 
-/// How many records begin within `bytes`, whose first byte begins one.
-pub fn records(bytes: &[u8]) -> u32 {
-    let (mut at, mut count) = (0, 0);
-    while at < bytes.len() {
-        count += 1;
-        let Some(&[high, low]) = bytes.get(at + 3..at + 5).and_then(|length| length.first_chunk::<2>()) else { break };
-        at += 5 + usize::from(u16::from_be_bytes([high, low]));
+/// Records that were found among bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// How many begin there.
+    pub begun: u32,
+    /// How many of them are whole.
+    pub whole: u32,
+    /// Bytes of these.
+    pub whole_len: usize,
+    /// The same, and those of one that isn't whole.
+    pub len: usize,
+}
+
+/// The first records within `bytes`, whose first byte begins one: `most` at most.
+pub fn records(bytes: &[u8], most: usize) -> Found {
+    let (mut begun, mut whole, mut at) = (0, 0, 0);
+    while at < bytes.len() && begun < most {
+        begun += 1;
+        let rest = &bytes[at..];
+        let Some(&[high, low]) = rest.get(3..5).and_then(|length| length.first_chunk::<2>()) else { break };
+        let len = 5 + usize::from(u16::from_be_bytes([high, low]));
+        if len > rest.len() {
+            break;
+        }
+        whole += 1;
+        at += len;
     }
-    count
+    let len = if begun > whole { bytes.len() } else { at };
+    Found { begun: begun as u32, whole: whole as u32, whole_len: at, len }
 }

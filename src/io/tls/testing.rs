@@ -1,4 +1,4 @@
-//! The other end of a TLS session, for tests: rustls' client, which knows nothing of what is tested.
+//! The other end of a TLS session, for tests and benches: rustls' client, which knows nothing of what is tested.
 
 use std::{
     io::{Read, Write},

@@ -1,13 +1,20 @@
 //! The edge that encrypts, on a simulated one, beside rustls' client.
 
+use bytesize::ByteSize;
 use rustls::version::{TLS12, TLS13};
 
 use super::{
     testing::{Client, server_of_weak_keys},
     *,
 };
-use crate::io::sim::{self, Kernel, Peer, SimEdge};
-use crate::io::waker::Waker;
+use crate::{
+    config::Config,
+    io::{
+        sim::{self, Kernel, Peer, SimEdge},
+        waker::Waker,
+    },
+    limits::{Bounds, Limits},
+};
 
 /// One socket and its peer.
 struct Pair {
@@ -26,18 +33,24 @@ impl Pair {
         Pair::within(seed, room, client, &Buffers::new(1 << 30))
     }
 
-    fn within(seed: u64, room: usize, mut client: Client, buffers: &Arc<Buffers>) -> Pair {
-        let session = client.agree();
-        Pair::of(seed, room, client, session, buffers)
+    fn within(seed: u64, room: usize, client: Client, buffers: &Arc<Buffers>) -> Pair {
+        Pair::at(seed, room, client, Room::new(buffers, None))
     }
 
-    fn of(seed: u64, room: usize, client: Client, session: Session, buffers: &Arc<Buffers>) -> Pair {
+    /// Of an address.
+    fn at(seed: u64, room: usize, mut client: Client, has: Room) -> Pair {
+        let session = client.agree();
+        Pair::of(seed, room, client, session, has)
+    }
+
+    fn of(seed: u64, room: usize, client: Client, session: Session, has: Room) -> Pair {
         let kernel = Kernel::new(seed);
         let mut edge = Tls::new(kernel.edge(Arc::new(Waker::new().unwrap())));
         let (socket, peer) = kernel.connect(room);
-        let mut socket = Socket::secured(socket, session, Arc::clone(buffers));
+        let buffers = Arc::clone(&has.buffers);
+        let mut socket = Socket::secured(socket, session, has);
         edge.watch(&mut socket, TOKEN).unwrap();
-        Pair { kernel, edge, socket, peer, client, buffers: Arc::clone(buffers) }
+        Pair { kernel, edge, socket, peer, client, buffers }
     }
 
     /// What the peer is sent by now, decrypted.
@@ -183,6 +196,68 @@ fn beginnings_of_records_are_kept_as_far_as_there_is_room_and_who_sends_more_is_
     assert!(buffers.kept() <= (512 << 10) + 100 * (LEAST + 4096) as u64, "{}", buffers.kept());
 }
 
+/// Room for two addresses, of which each may have half.
+fn two_addresses(most: u64) -> (Arc<Buffers>, [Room; 2]) {
+    let buffers = Buffers::new(most);
+    let config = Config { tls_buffers: ByteSize::b(most), ..Config::default() };
+    let limits = Limits::new(&Bounds::of(&config), 64);
+    let room = |address: &str| {
+        let account = limits.account(address.parse().unwrap(), Moment::default());
+        Room::new(&buffers, Some(&account))
+    };
+    let rooms = ["192.0.2.1", "192.0.2.2"].map(room);
+    (buffers, rooms)
+}
+
+#[test]
+fn those_of_one_address_that_read_nothing_leave_the_sends_of_others_as_large_as_they_were() {
+    let (buffers, [hostile, other]) = two_addresses(4 << 20);
+    let bytes = noise(2, SEND_MAX);
+    let mut stalled: Vec<Pair> =
+        (0..400).map(|seed| Pair::at(seed, 100, Client::any(), hostile.clone())).collect();
+    for pair in &mut stalled {
+        while let Sent::Took(_) = pair.edge.send(&mut pair.socket, &bytes) {}
+    }
+    assert!(buffers.held() >= 1 << 20, "they have what they may: {}", buffers.held());
+    let mut pair = Pair::at(1000, 1 << 20, Client::any(), other);
+    assert!(pair.send_all(&bytes) == bytes);
+    pair.edge.send(&mut pair.socket, &bytes);
+    let records = session::records(&pair.peer.read(usize::MAX), usize::MAX);
+    assert!(records.begun <= (SEND_MAX / SMALL_RECORD + 1) as u32, "{} records", records.begun);
+    drop(stalled);
+    drop(pair);
+    assert_eq!((buffers.held(), buffers.kept()), (0, 0));
+}
+
+#[test]
+fn beginnings_of_records_from_one_address_leave_room_for_those_of_others() {
+    let (buffers, [hostile, other]) = two_addresses(4 << 20);
+    let mut begun: Vec<Pair> =
+        (0..500).map(|seed| Pair::at(seed, 1 << 20, Client::any(), hostile.clone())).collect();
+    for pair in &mut begun {
+        let record = pair.client.encrypt([&[7; RECORD_MAX][..]]);
+        pair.peer.write(&record[..record.len() - 1]);
+        let mut buffer = vec![0; 4096];
+        for _ in 0..30 {
+            if let Received::Broken(_) = pair.edge.receive(&mut pair.socket, &mut buffer) {
+                break;
+            }
+        }
+    }
+    assert!(buffers.kept() >= 1 << 20, "they have what they may: {}", buffers.kept());
+    let mut pair = Pair::at(1000, 1 << 20, Client::any(), other);
+    let bytes = noise(1, RECORD_MAX);
+    let record = pair.client.encrypt([&bytes[..]]);
+    let (first, second) = record.split_at(record.len() - 1);
+    pair.peer.write(first);
+    for _ in 0..30 {
+        let mut buffer = vec![0; 4096];
+        assert_eq!(pair.edge.receive(&mut pair.socket, &mut buffer), Received::Nothing);
+    }
+    pair.peer.write(second);
+    assert!(pair.receive_all(4096, bytes.len()) == bytes);
+}
+
 #[test]
 fn both_say_that_they_send_no_more() {
     for version in [&TLS12, &TLS13] {
@@ -263,6 +338,48 @@ fn each_record_is_counted_whatever_is_in_it() {
     let counted = pair.edge.take_records();
     assert!((500..600).contains(&counted), "{counted}: some were looked at twice, when they weren't whole");
     assert_eq!(pair.edge.take_records(), 0);
+}
+
+#[test]
+fn however_small_records_are_one_read_takes_so_many_and_the_rest_is_told_of() {
+    let mut pair = Pair::new(11, 1 << 20, Client::any());
+    let bytes = noise(11, 3000);
+    pair.peer.write(&pair.client.encrypt(bytes.chunks(1)));
+    let (mut read, mut buffer) = (Vec::new(), vec![0; 1 << 16]);
+    while read.len() < bytes.len() {
+        match pair.edge.receive(&mut pair.socket, &mut buffer) {
+            Received::Bytes(len) => read.extend_from_slice(&buffer[..len]),
+            Received::Nothing => {}
+            other => panic!("{other:?}"),
+        }
+        let most = RECORDS_MAX as u32;
+        assert!(pair.edge.take_records() <= most, "one read took more");
+        // Whatever the kernel has, there is some more here.
+        let is_told = pair.wait().iter().any(|ready| ready.readable);
+        assert!(is_told || read.len() == bytes.len(), "{} of {}", read.len(), bytes.len());
+        // What is sent meanwhile has nothing to do with it.
+        assert_ne!(pair.edge.send(&mut pair.socket, b"x"), Sent::Broken(io::ErrorKind::ConnectionAborted));
+        pair.edge.flush(&mut pair.socket);
+    }
+    assert!(read == bytes);
+    assert!(pair.arrives().iter().all(|byte| *byte == b'x'));
+    assert_eq!(pair.buffers.kept(), 0);
+}
+
+#[test]
+fn a_record_that_says_nothing_costs_more_than_one_that_does() {
+    let mut pair = Pair::new(12, 1 << 20, Client::speaking(&TLS13));
+    let said = pair.client.encrypt([&b"a"[..]; 10]);
+    let mut dull: Vec<u8> = (0..10).flat_map(|_| pair.client.change_keys()).collect();
+    dull.extend(pair.client.encrypt([&b"a"[..]]));
+    let mut charge = |records: &[u8]| {
+        pair.peer.write(records);
+        let mut buffer = [0; 4096];
+        while pair.edge.receive(&mut pair.socket, &mut buffer) == Received::Nothing {}
+        pair.edge.take_records()
+    };
+    let (said, dull) = (charge(&said), charge(&dull));
+    assert!(dull >= 4 * said, "{said} for ten that say something, {dull} for ten changes of keys");
 }
 
 #[test]
@@ -374,7 +491,7 @@ fn a_socket_that_was_full_is_sent_small_records_until_it_keeps_up() {
 fn keys_that_have_encrypted_as_much_as_they_may_change_by_themselves_where_there_is_a_way_to() {
     let mut client = Client::speaking(&TLS13);
     let session = client.agree_with(server_of_weak_keys(50));
-    let mut pair = Pair::of(1, 1 << 20, client, session, &Buffers::new(1 << 30));
+    let mut pair = Pair::of(1, 1 << 20, client, session, Room::new(&Buffers::new(1 << 30), None));
     for n in 0..1000 {
         let bytes = noise(n, 100);
         assert!(pair.send_all(&bytes) == bytes);
@@ -386,7 +503,7 @@ fn keys_that_have_encrypted_as_much_as_they_may_change_by_themselves_where_there
 fn where_there_is_no_way_to_change_keys_a_socket_says_so_in_time_and_ends_there() {
     let mut client = Client::speaking(&TLS12);
     let session = client.agree_with(server_of_weak_keys(160));
-    let mut pair = Pair::of(1, 1 << 20, client, session, &Buffers::new(1 << 30));
+    let mut pair = Pair::of(1, 1 << 20, client, session, Room::new(&Buffers::new(1 << 30), None));
     for n in 0..149 {
         let bytes = noise(n, 100);
         assert!(pair.send_all(&bytes) == bytes);

@@ -24,6 +24,7 @@ pub(super) struct Row {
     pub lag_ms: u64,
     pub skips: u64,
     pub pending_bytes: u64,
+    pub tls_held_bytes: Option<u64>,
     pub unacked_bytes: Option<u64>,
     pub unsent_bytes: Option<u64>,
     pub kernel_bytes: Option<u64>,
@@ -62,6 +63,8 @@ pub enum Column {
     Skips,
     /// Answers that wait.
     Pending,
+    /// Encrypted, and without room in its socket.
+    Encrypted,
     /// Sent and not acknowledged.
     Unacked,
     /// Waiting in the kernel.
@@ -78,7 +81,7 @@ pub enum Column {
 
 impl Column {
     /// As they are shown, from the left.
-    pub(super) const ALL: [Column; 14] = [
+    pub(super) const ALL: [Column; 15] = [
         Column::Conn,
         Column::Address,
         Column::Worker,
@@ -87,6 +90,7 @@ impl Column {
         Column::Lag,
         Column::Skips,
         Column::Pending,
+        Column::Encrypted,
         Column::Unacked,
         Column::Unsent,
         Column::Kernel,
@@ -106,6 +110,7 @@ impl Column {
             Column::Lag => "lag",
             Column::Skips => "skips",
             Column::Pending => "pending",
+            Column::Encrypted => "encrypted",
             Column::Unacked => "unacked",
             Column::Unsent => "unsent",
             Column::Kernel => "kernel",
@@ -133,6 +138,7 @@ impl Column {
             Column::Lag => size(row.lag_bytes),
             Column::Skips => text::count(row.skips as f64),
             Column::Pending => size(row.pending_bytes),
+            Column::Encrypted => known(row.tls_held_bytes, &size),
             Column::Unacked => known(row.unacked_bytes, &size),
             Column::Unsent => known(row.unsent_bytes, &size),
             Column::Kernel => known(row.kernel_bytes, &size),
@@ -154,6 +160,7 @@ impl Column {
             Column::Lag => (row.lag_bytes, String::new()),
             Column::Skips => (row.skips, String::new()),
             Column::Pending => (row.pending_bytes, String::new()),
+            Column::Encrypted => (row.tls_held_bytes.unwrap_or_default(), String::new()),
             Column::Unacked => (row.unacked_bytes.unwrap_or_default(), String::new()),
             Column::Unsent => (row.unsent_bytes.unwrap_or_default(), String::new()),
             Column::Kernel => (row.kernel_bytes.unwrap_or_default(), String::new()),

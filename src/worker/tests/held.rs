@@ -54,7 +54,7 @@ fn bounded(workers: usize, seed: u64, held: usize, of_address: usize) -> World {
 
 pub fn limits(held: usize, of_address: usize) -> Arc<Limits> {
     let (connects, most) = (Quota::new(RateLimit::NONE), usize::MAX);
-    let shares = [most, most, most, most, most, of_address];
+    let shares = [most, most, most, most, most, of_address, most, most];
     Limits::new(&Bounds { connections: 1000, assembly: most, held, connects, shares }, 64)
 }
 
