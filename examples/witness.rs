@@ -8,7 +8,7 @@
 //!
 //! All subscribe to `>`. STALLED more subscribe and never read. Prints what was delivered, the server's CPU time for each
 //! delivery and its resident memory, and how busy each side was; exits with 1 if a byte is missing or wrong. A line that is larger than
-//! the server's --max-replay-message has to be told in its place by a `skip`.
+//! the server's --max-replay-message, or a gap, has to be told in its place by a `skip`.
 
 use std::{
     collections::HashMap,
@@ -25,6 +25,7 @@ use rustix::{
     event::{Timespec, epoll},
     net::{AddressFamily, SocketType},
 };
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 /// How often the processes are looked at: the last look comes at most this much before the last byte.
@@ -204,12 +205,19 @@ struct Compared {
     too_large: usize,
 }
 
-/// A line of the recording.
+/// A line of the recording; what it publishes is one of the fields behind the topic, and a gap has none.
 #[derive(serde::Deserialize)]
 struct Line<'l> {
     topic: &'l str,
-    #[serde(borrow)]
-    data: &'l RawValue,
+    #[serde(borrow, default, deserialize_with = "present")]
+    data: Option<&'l RawValue>,
+    text: Option<String>,
+    base64: Option<String>,
+}
+
+/// A field that is there has a value, be it `null`.
+fn present<'d, D: Deserializer<'d>>(value: D) -> std::result::Result<Option<&'d RawValue>, D::Error> {
+    Deserialize::deserialize(value).map(Some)
 }
 
 /// What came for it.
@@ -218,8 +226,9 @@ struct Message<'m> {
     r#type: &'m str,
     topic: &'m str,
     seq: Option<u64>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "present")]
     data: Option<&'m RawValue>,
+    base64: Option<&'m str>,
     from: Option<u64>,
     to: Option<u64>,
     why: Option<&'m str>,
@@ -229,9 +238,16 @@ impl Message<'_> {
     /// Its number in the topic, if it stands for the line; and whether that was too large to be sent.
     fn stands_for(&self, line: &Line<'_>) -> Option<(u64, bool)> {
         let data = self.data.map(RawValue::get);
+        let is_it = match (line.data, &line.text, line.base64.as_deref()) {
+            (Some(line), ..) => data == Some(line.get()),
+            (_, Some(text), _) => {
+                data.is_some_and(|data| serde_json::from_str(data).is_ok_and(|data: String| data == *text))
+            }
+            (.., base64) => base64.is_some() && self.base64 == base64,
+        };
         match self.r#type {
             _ if self.topic != line.topic => None,
-            "update" if data == Some(line.data.get()) => Some((self.seq?, false)),
+            "update" if is_it => Some((self.seq?, false)),
             "skip" if self.why == Some("too_large") && self.from == self.to => Some((self.from?, true)),
             _ => None,
         }
@@ -288,30 +304,43 @@ mod tests {
     use super::*;
 
     fn compared(messages: &[&str]) -> Result<Compared> {
-        let lines = [r#"{"topic":"a","data":{"px":1.50}}"#, r#"{"topic":"b","data":[0]}"#, r#"{"topic":"a","data":2}"#];
+        let lines = [
+            r#"{"topic":"a","data":{"px":1.50}}"#,
+            r#"{"topic":"b","gap":{"from":7,"to":9}}"#,
+            r#"{"topic":"a","text":"2"}"#,
+            r#"{"topic":"a","base64":"\/wA="}"#,
+            r#"{"topic":"a","data":null}"#,
+        ];
         let framed = messages.iter().flat_map(|text| [&[0x81, text.len() as u8], text.as_bytes()].concat());
         compare(lines.join("\n").as_bytes(), &framed.collect::<Vec<u8>>())
     }
 
     const FIRST: &str = r#"{"type":"update","topic":"a","epoch":"k3","seq":1,"ts":7,"data":{"px":1.50}}"#;
     const TOO_LARGE: &str = r#"{"type":"skip","topic":"b","epoch":"k3","from":1,"to":1,"why":"too_large"}"#;
-    const LAST: &str = r#"{"type":"update","topic":"a","seq":2,"ts":8,"data":2}"#;
+    const TEXT: &str = r#"{"type":"update","topic":"a","seq":2,"ts":8,"data":"2"}"#;
+    const BYTES: &str = r#"{"type":"update","topic":"a","seq":3,"ts":9,"base64":"/wA="}"#;
+    const LAST: &str = r#"{"type":"update","topic":"a","seq":4,"ts":9,"data":null}"#;
 
     #[test]
     fn what_was_too_large_is_told_in_its_place() {
-        let found = compared(&[FIRST, TOO_LARGE, LAST]).unwrap();
-        assert_eq!(found, Compared { publications: 3, too_large: 1 });
+        let found = compared(&[FIRST, TOO_LARGE, TEXT, BYTES, LAST]).unwrap();
+        assert_eq!(found, Compared { publications: 5, too_large: 1 });
     }
 
     #[test]
     fn what_is_wrong_or_missing_is_found() {
         let said = |messages: &[&str]| compared(messages).unwrap_err().to_string();
         let differs = "publication 2 differs from line 2";
-        assert!(said(&[FIRST, LAST, LAST]).starts_with(differs));
-        assert!(said(&[FIRST, &TOO_LARGE.replace("too_large", "slow"), LAST]).starts_with(differs));
+        assert!(said(&[FIRST, TEXT, LAST]).starts_with(differs));
+        assert!(said(&[FIRST, &TOO_LARGE.replace("too_large", "slow"), TEXT]).starts_with(differs));
         assert!(said(&[&FIRST.replace("1.50", "1.5")]).starts_with("publication 1 differs from line 1"));
-        assert!(said(&[FIRST, TOO_LARGE, &LAST.replace("\"seq\":2", "\"seq\":3")]).contains("doesn't follow Some(1)"));
-        assert_eq!(said(&[FIRST, TOO_LARGE]), "the stream ends before the recording");
-        assert_eq!(said(&[FIRST, TOO_LARGE, LAST, LAST]), "there is more in the stream than in the recording");
+        assert!(said(&[FIRST, TOO_LARGE, &TEXT.replace("\"2\"", "2")]).starts_with("publication 3 differs"));
+        assert!(said(&[FIRST, TOO_LARGE, TEXT, &BYTES.replace("/wA=", "/wE=")]).starts_with("publication 4 differs"));
+        assert!(said(&[FIRST, TOO_LARGE, &TEXT.replace("\"seq\":2", "\"seq\":3")]).contains("doesn't follow Some(1)"));
+        assert_eq!(said(&[FIRST, TOO_LARGE, TEXT, BYTES]), "the stream ends before the recording");
+        assert_eq!(
+            said(&[FIRST, TOO_LARGE, TEXT, BYTES, LAST, LAST]),
+            "there is more in the stream than in the recording"
+        );
     }
 }

@@ -443,12 +443,14 @@ pub enum Skipped {
     TooLarge,
     /// Its data is nested more deeply than readers take.
     TooDeep,
+    /// It says that there is nothing: that publications are missing.
+    Gap,
     /// The server refused it.
     Refused,
 }
 
 impl Skipped {
-    const ALL: [Skipped; 4] = [Skipped::Bad, Skipped::TooLarge, Skipped::TooDeep, Skipped::Refused];
+    const ALL: [Skipped; 5] = [Skipped::Bad, Skipped::TooLarge, Skipped::TooDeep, Skipped::Gap, Skipped::Refused];
 
     /// The word for it in metrics.
     pub fn name(self) -> &'static str {
@@ -456,6 +458,7 @@ impl Skipped {
             Skipped::Bad => "bad",
             Skipped::TooLarge => "too_large",
             Skipped::TooDeep => "too_deep",
+            Skipped::Gap => "gap",
             Skipped::Refused => "refused",
         }
     }

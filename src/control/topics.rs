@@ -217,7 +217,7 @@ pub(super) fn last_value(context: &Context, topic: &str) -> Result<Vec<u8>, Refu
         )
     })?;
     if last.kind == Kind::TooLarge {
-        let text = "The topic's last value was not kept: it was a larger message than --max-replay-message.";
+        let text = "The topic has no last value: its newest publication is one of a recording that is too large, too deep or missing.";
         return Err(Refusal::new(404, text));
     }
     let subscribers = context.shared.subscriptions.listeners(&[name])[0];

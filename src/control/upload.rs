@@ -13,7 +13,11 @@ use crate::{
     http::{Body, BodyDecoder, BodyEvent, Refusal, Request},
     limits::{self, Account, Quota},
     metrics,
-    protocol::{Declared, ErrorCode, Payload, envelope::push_string, ndjson},
+    protocol::{
+        Declared, ErrorCode, Payload,
+        envelope::push_string,
+        ndjson::{self, Value},
+    },
     publish::{By, PublishError, Publisher},
     slack::{KEPT_BY_ONE, Slack},
     tape::{About, Appended},
@@ -105,7 +109,7 @@ impl Upload {
     /// It is known to be too large; or `?as=` says something else of payloads that come within JSON.
     pub fn lines(head: &Request<'_>, holder: Holder, message_max: usize, body_max: u64) -> Result<Upload, Refusal> {
         if head.choice("as", &Declared::WORDS)? == Some(Declared::Text) {
-            let text = "In the address: as=text is for one payload; a line's data is JSON, and text in it is a string.";
+            let text = "In the address: as=text is for one payload; a line says by itself what is text, by \"text\".";
             return Err(Refusal::new(400, text));
         }
         let lines = Lines { len_max: message_max + AROUND_PAYLOAD, ..Lines::default() };
@@ -327,7 +331,7 @@ struct Lines {
 struct Line<'b> {
     number: u64,
     topic: Cow<'b, str>,
-    data: &'b str,
+    value: Value<'b>,
 }
 
 /// A line that isn't, and what is wrong with it.
@@ -372,14 +376,15 @@ impl Lines {
             return Ok(());
         }
         let mut batch = publisher.batch_for(sender.by());
-        for Line { number, topic, data } in lines {
+        for Line { number, topic, value } in lines {
+            let payload = value.payload();
             if sender.comes_too_late {
                 return Err(Fault::of(&PublishError::Draining, true, |why| refused_line(*number, why, self.published)));
             }
-            if let Some(charged) = sender.is_too_fast(data.len(), time.now) {
+            if let Some(charged) = sender.is_too_fast(payload.bytes().len(), time.now) {
                 return Err(charged.too_often(|why| refused_line(*number, why, self.published)));
             }
-            if let Err(error) = batch.push_as(topic, Payload::Json(data.as_bytes()), time.about()) {
+            if let Err(error) = batch.push_as(topic, payload, time.about()) {
                 return Err(Fault::of(&error, true, |error| bad_line(*number, error, self.published)));
             }
             self.published += 1;
@@ -400,20 +405,19 @@ impl Lines {
                 continue;
             }
             match self.read_line(line) {
-                Ok((topic, data)) => read.push(Line { number, topic, data }),
+                Ok((topic, value)) => read.push(Line { number, topic, value }),
                 Err(what) => return (read, Some(BadLine { number, what })),
             }
         }
         (read, None)
     }
 
-    fn read_line<'b>(&self, line: &'b [u8]) -> Result<(Cow<'b, str>, &'b str), String> {
+    fn read_line<'b>(&self, line: &'b [u8]) -> Result<(Cow<'b, str>, Value<'b>), String> {
         if line.len() > self.len_max {
             return Err(self.too_long());
         }
         let line = simdutf8::basic::from_utf8(line).map_err(|_| "expected UTF-8 text, found other bytes".to_owned())?;
-        let (topic, data) = ndjson::parse(line).map_err(|error| error.to_string())?;
-        Ok((topic, data.get()))
+        ndjson::parse(line).map_err(|error| error.to_string())
     }
 
     fn too_long(&self) -> String {

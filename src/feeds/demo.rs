@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 
 use super::{Gathered, Sink, Wait, market::Market, wait, wait_for_room};
+use crate::publication::Payload;
 
 /// What the market did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,7 +29,7 @@ pub fn run(mut market: Market, mut sink: impl Sink, stop: &Receiver<()>) -> Summ
     while wait(stop, pace.deadline(tick.at_us, Instant::now())) == Wait::Go && wait_for_room(&sink, stop) == Wait::Go {
         let now_us = pace.elapsed_us(Instant::now());
         while Pace::due_us(tick.at_us) <= now_us && !gathered.is_full() {
-            gathered.add(tick.topic, tick.data, 0);
+            gathered.add(tick.topic, Payload::Json(tick.data), 0);
             tick = market.next();
         }
         let (published, _) = gathered.push_all(&mut sink, |_, reason| {

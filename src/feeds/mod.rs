@@ -15,7 +15,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use crate::{
     metrics::{Door, Skipped},
-    protocol::envelope::Payload,
+    publication::{Kind, Payload},
     publish::{self, HOLD_PAUSE, Publisher},
 };
 
@@ -115,8 +115,8 @@ fn wait_for_room(sink: &impl Sink, stop: &Receiver<()>) -> Wait {
 /// Publications that are due, kept in one piece of memory until they are pushed together.
 ///
 /// ```text
-///  bytes    topic data topic data …
-///  entries  (end of topic, end of data, tag) …         data that ends before the topic does: none, it was too large
+///  bytes    topic payload topic payload …
+///  entries  (end of topic, end of payload, what it is, tag) …
 /// ```
 struct Gathered {
     bytes: Vec<u8>,
@@ -125,13 +125,11 @@ struct Gathered {
 
 struct Entry {
     topic_end: usize,
-    data_end: usize,
+    end: usize,
+    kind: Kind,
     /// The feed's own name for this publication, for errors.
     tag: u64,
 }
-
-/// Where the data of a publication ends that has none, being too large.
-const TOO_LARGE: usize = 0;
 
 impl Gathered {
     /// Bounds how much is gathered, and one payload more; how long others wait is bounded by whoever publishes.
@@ -150,23 +148,17 @@ impl Gathered {
         self.entries.len() >= Self::ENTRIES_MAX || self.bytes.len() >= Self::BYTES_MAX
     }
 
-    /// Adds one publication; `data` is valid JSON text.
-    fn add(&mut self, topic: &str, data: &[u8], tag: u64) {
+    /// Adds one publication.
+    fn add(&mut self, topic: &str, payload: Payload<'_>, tag: u64) {
         self.bytes.extend_from_slice(topic.as_bytes());
         let topic_end = self.bytes.len();
-        self.bytes.extend_from_slice(data);
-        self.entries.push(Entry { topic_end, data_end: self.bytes.len(), tag });
-    }
-
-    /// Adds a publication whose data is too large to be carried.
-    fn add_too_large(&mut self, topic: &str, tag: u64) {
-        self.bytes.extend_from_slice(topic.as_bytes());
-        self.entries.push(Entry { topic_end: self.bytes.len(), data_end: TOO_LARGE, tag });
+        self.bytes.extend_from_slice(payload.bytes());
+        self.entries.push(Entry { topic_end, end: self.bytes.len(), kind: payload.kind(), tag });
     }
 
     /// Pushes everything in one batch and forgets it; `refused` is told the tag and the reason of each that was refused.
     ///
-    /// Returns how many were published, and how many bytes of payload. Those that were too large are not counted.
+    /// Returns how many were published, and how many bytes of payload. Those that have none, being too large, are not counted.
     fn push_all(&mut self, sink: &mut impl Sink, mut refused: impl FnMut(u64, String)) -> (u64, u64) {
         if self.is_empty() {
             return (0, 0);
@@ -176,19 +168,13 @@ impl Gathered {
         let mut batch = sink.batch();
         for entry in &self.entries {
             let topic = std::str::from_utf8(&self.bytes[start..entry.topic_end]).expect("it was added as a str");
-            if entry.data_end == TOO_LARGE {
-                if let Err(reason) = batch.push(topic, Payload::TooLarge) {
-                    reasons.push((entry.tag, reason));
-                }
-                start = entry.topic_end;
-                continue;
-            }
-            let data = &self.bytes[entry.topic_end..entry.data_end];
-            match batch.push(topic, Payload::Json(data)) {
-                Ok(()) => (published, bytes) = (published + 1, bytes + data.len() as u64),
+            let payload = Payload::from_parts(entry.kind, &self.bytes[entry.topic_end..entry.end]);
+            match batch.push(topic, payload) {
+                Ok(()) if payload == Payload::TooLarge => {}
+                Ok(()) => (published, bytes) = (published + 1, bytes + payload.bytes().len() as u64),
                 Err(reason) => reasons.push((entry.tag, reason)),
             }
-            start = entry.data_end;
+            start = entry.end;
         }
         drop(batch);
         // Whoever is told may write to a log: never while the batch is held.
@@ -253,6 +239,8 @@ pub(crate) mod tests {
             }
             let data = match payload {
                 Payload::TooLarge => "too large".to_owned(),
+                Payload::Plain(text) => format!("text {text}"),
+                Payload::Binary(bytes) => format!("bytes {bytes:?}"),
                 payload => String::from_utf8(payload.bytes().to_vec()).unwrap(),
             };
             self.0.lock().published.push((topic.to_owned(), data, Instant::now()));
@@ -299,16 +287,20 @@ pub(crate) mod tests {
     #[test]
     fn gathered_publications_go_out_in_order_in_one_batch() {
         let (mut gathered, mut recorder, mut refused) = (Gathered::new(), Recorder::default(), Vec::new());
-        gathered.add("a", b"1", 10);
-        gathered.add("refuse.b", b"2", 11);
-        gathered.add("c", b"\"3\"", 12);
+        gathered.add("a", Payload::Json(b"1"), 10);
+        gathered.add("refuse.b", Payload::Json(b"2"), 11);
+        gathered.add("c", Payload::Json(b"\"3\""), 12);
+        for (payload, tag) in [(Payload::Plain("3"), 13), (Payload::TooLarge, 14), (Payload::Binary(b"\xff"), 15)] {
+            gathered.add("c", payload, tag);
+        }
         let sent = gathered.push_all(&mut recorder, |tag, reason| refused.push((tag, reason)));
-        assert_eq!(sent, (2, 4));
+        assert_eq!(sent, (4, 6));
         assert_eq!(refused, [(11, "no room for another topic".to_owned())]);
         let record = recorder.0.lock();
         let published: Vec<_> = record.published.iter().map(|(topic, data, _)| (&**topic, &**data)).collect();
-        assert_eq!(published, [("a", "1"), ("c", "\"3\"")]);
-        assert_eq!(record.batches, [2]);
+        let expected = [("a", "1"), ("c", "\"3\""), ("c", "text 3"), ("c", "too large"), ("c", "bytes [255]")];
+        assert_eq!(published, expected);
+        assert_eq!(record.batches, [5]);
         assert!(gathered.is_empty());
     }
 }

@@ -82,10 +82,12 @@ impl Outline {
             return;
         }
         self.bytes.push(byte);
-        if let InString::From(from, _) = self.string
+        if let InString::From(from, is_escape) = self.string
             && self.bytes.len() > from + STRING_MAX
         {
             self.bytes.truncate(from);
+            // What it escapes is still to come, and may be a quote.
+            self.bytes.extend(is_escape.then_some(b'\\'));
         }
     }
 }
@@ -110,6 +112,7 @@ mod tests {
             "[[1,\"]}\\\"\"],{\"topic\":\"no\",\"ts_ns\":1}]".to_owned(),
             format!("{{\"a\":{{\"topic\":[{}]}}}}", "\"x\\\\\",".repeat(50_000) + "1"),
             format!("\"{}\\\"é\"", "\\\"€".repeat(50_000)),
+            format!("\"{}\"", "\\\"".repeat(50_000)),
         ];
         for data in books {
             for line in [

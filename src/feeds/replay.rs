@@ -1,7 +1,18 @@
 //! A recorded feed, published again.
 //!
-//! One line of the recording is `{"ts_ns":…,"topic":…,"data":…}`; `data` is published byte for byte, other fields are
-//! passed over. A publication is due at its own timestamp's distance from the first one, divided by the speed, counted from
+//! A line of the recording is one of these:
+//!
+//! ```text
+//!   {"ts_ns":…,"topic":…,"data":…}                      a JSON value, published byte for byte
+//!   {"ts_ns":…,"topic":…,"text":"…"}                    text, whatever it looks like
+//!   {"ts_ns":…,"topic":…,"base64":"…"}                  bytes
+//!   {"ts_ns":…,"topic":…,"gap":{"from":5,"to":9}}       5 to 9 are missing from the recording; `{}`: it is not known how many are
+//! ```
+//!
+//! Other fields are passed over, among them the `seq` and `epoch` that a publication had where it was recorded: here it is given
+//! numbers of the server's own, whatever else is published on its topic, and however often the recording goes round.
+//!
+//! A publication is due at its own timestamp's distance from the first one, divided by the speed, counted from
 //! the moment of the start: deadlines are absolute, so nothing drifts, and what was late once does not delay what follows.
 //! What is due at the same moment goes out in one batch. A timestamp that goes backwards is sent at once and counted. A gap longer than
 //! `--max-gap` is cut to that.
@@ -9,6 +20,10 @@
 //! What would be a larger message than `--max-replay-message`, with the envelope around it, is left out: it takes its number, counted
 //! and logged, and subscribers are told; and so is data that is nested more deeply than readers take. What clients may publish has
 //! nothing to do with it: full order books of real sessions are larger than what a client of one's own would be allowed.
+//!
+//! A gap is told to subscribers in the same way, and takes one number however wide it is. That is what they have to know: what they
+//! keep of the topic is no longer good. As many numbers as are missing would let one line roll over the whole tape, and be right only
+//! as long as nobody else publishes on the topic; how many they were stands in the recording.
 //!
 //! A bad line is skipped and counted, never fatal, and nothing else is lost by it; the first few are logged with their
 //! number and what was wrong. Of a recording that is cut off or damaged what comes before is published, again and again with `--loop`; the
@@ -40,11 +55,11 @@ use crate::{
     config::{Config, Speed},
     metrics::Skipped,
     protocol::{
-        DEPTH_MAX,
-        envelope::AROUND_MAX,
+        DEPTH_MAX, Json, Payload,
+        envelope::{AROUND_MAX, value_len},
         name::Topic,
-        ndjson,
-        object::{Fields, ObjectError},
+        ndjson::{self, LineError, Value},
+        object::{Fields, ObjectError, kind, shown},
     },
 };
 
@@ -84,7 +99,7 @@ impl Options {
         self.message_max.saturating_add(self.topic_length_max).saturating_add(REST)
     }
 
-    /// What is said of a payload that does.
+    /// What is said of a payload that makes a larger message than may be.
     fn too_large(&self, topic: &str, len: usize) -> String {
         let most = ByteSize::b(self.message_max as u64);
         format!("left out of {topic}: data of {len} bytes makes a message larger than --max-replay-message {most}")
@@ -168,6 +183,8 @@ pub struct Summary {
     pub too_large: u64,
     /// Lines with data that is nested too deeply.
     pub too_deep: u64,
+    /// Lines that say that publications are missing.
+    pub gaps: u64,
     /// Publications that the server refused.
     pub refused: u64,
     /// Publications whose timestamp was before an earlier one's.
@@ -328,11 +345,11 @@ impl Replay {
             }
             self.gathered_due = self.gathered_due.or(schedule.latest_due());
             self.topics.see(&record.topic);
-            match record.data {
-                Ok(data) => self.gathered.add(&record.topic, data, number),
+            match record.value {
+                Ok(value) => self.gathered.add(&record.topic, value.payload(), number),
                 Err(left_out) => {
                     left_out.note(&mut self.summary, sink, &self.path, number);
-                    self.gathered.add_too_large(&record.topic, number);
+                    self.gathered.add(&record.topic, Payload::TooLarge, number);
                 }
             }
         }
@@ -369,6 +386,7 @@ impl Replay {
             skipped_lines = s.skipped,
             too_large = s.too_large,
             too_deep = s.too_deep,
+            gaps = s.gaps,
             refused = s.refused,
             backwards = s.backwards,
             cut_gaps = s.cut_gaps,
@@ -407,10 +425,17 @@ impl Wrong {
             Skipped::Bad => &mut summary.skipped,
             Skipped::TooLarge => &mut summary.too_large,
             Skipped::TooDeep => &mut summary.too_deep,
+            Skipped::Gap => &mut summary.gaps,
             Skipped::Refused => &mut summary.refused,
         };
         sink.skipped(*why);
         note_first(count, path, line, what);
+    }
+}
+
+impl From<LineError> for Wrong {
+    fn from(error: LineError) -> Wrong {
+        error.to_string().into()
     }
 }
 
@@ -436,51 +461,82 @@ fn note_first(count: &mut u64, path: &Path, line: u64, wrong: &str) {
 struct Record<'a> {
     ts_ns: u64,
     topic: Cow<'a, str>,
-    /// What is published, or why that can be carried to nobody: then it takes its number, which subscribers are told.
-    data: Result<&'a [u8], Wrong>,
+    /// What is published, or why that can be carried to nobody: then it takes a number, which subscribers are told.
+    value: Result<Value<'a>, Wrong>,
+}
+
+/// One line of a recording, without a look at what it publishes.
+struct Head<'a> {
+    ts_ns: u64,
+    topic: Cow<'a, str>,
+    /// Which of the fields it has that say what it is, and the field's value.
+    form: (&'static str, Json<'a>),
+    is_too_deep: bool,
 }
 
 impl<'a> Record<'a> {
     fn parse(line: &'a [u8], options: &Options) -> Result<Self, Wrong> {
-        let mut record = Record::read(line, options)?;
-        if let Ok(data) = record.data
-            && options.is_too_large(&record.topic, data.len())
-        {
-            record.data = Err(Wrong(Skipped::TooLarge, options.too_large(&record.topic, data.len())));
-        }
-        Ok(record)
+        let Head { ts_ns, topic, form: (name, value), is_too_deep } = Head::read(line, options)?;
+        let value = if is_too_deep {
+            let text =
+                format!("left out of {topic}: data nested more than {DEPTH_MAX} deep, which some readers don't take");
+            Err(Wrong(Skipped::TooDeep, text))
+        } else if name == "gap" {
+            Err(Wrong(Skipped::Gap, format!("left out of {topic}: {}", gap(value)?)))
+        } else {
+            let value = ndjson::value(name, value)?;
+            let len = value_len(value.payload());
+            match options.is_too_large(&topic, len) {
+                true => Err(Wrong(Skipped::TooLarge, options.too_large(&topic, len))),
+                false => Ok(value),
+            }
+        };
+        Ok(Record { ts_ns, topic, value })
     }
 
     /// That of a line of `len` bytes, which is too long to be looked at. If not even its outline says whose it is, nobody can be told.
     fn of_outline(outline: &'a [u8], len: u64, options: &Options) -> Result<Self, Wrong> {
         let too_long = |whose: &str| Wrong(Skipped::TooLarge, options.too_long(len, whose));
-        match Record::read(outline, options) {
-            Ok(record) => Ok(Record { data: Err(too_long(&record.topic)), ..record }),
+        match Head::read(outline, options) {
+            Ok(Head { ts_ns, topic, .. }) => Ok(Record { ts_ns, value: Err(too_long(&topic)), topic }),
             Err(Wrong(_, why)) => Err(too_long(&format!("a topic that can't be found ({why})"))),
         }
     }
+}
 
+impl<'a> Head<'a> {
     fn read(line: &'a [u8], options: &Options) -> Result<Self, Wrong> {
-        let text = ndjson::text(line).map_err(|error| error.to_string())?;
-        let mut fields = Fields::new(&["ts_ns", "topic", "data"]);
-        let is_too_deep = match fields.read(text) {
+        let mut fields = Fields::new(&["ts_ns", "topic", "data", "text", "base64", "gap"]);
+        let is_too_deep = match fields.read(ndjson::text(line)?) {
             Ok(()) => false,
             Err(ObjectError::TooDeep("data")) => true,
-            Err(error) => return Err(ndjson::LineError::from(error).to_string().into()),
+            Err(error) => return Err(LineError::from(error).into()),
         };
         let ts_ns = fields.get(0).ok_or_else(|| r#"expected a field "ts_ns", found none"#.to_owned())?.get();
         let Ok(ts_ns) = ts_ns.parse() else {
             return Err(format!(r#"expected "ts_ns" to be a whole number of nanoseconds, found {ts_ns:.40}"#).into());
         };
-        let topic = ndjson::topic(fields.get(1)).map_err(|error| error.to_string())?;
+        let topic = ndjson::topic(fields.get(1))?;
         Topic::check(&topic, options.topic_length_max).map_err(|error| format!(r#""topic": {error}"#))?;
-        let data = ndjson::data(fields.get(2)).map_err(|error| error.to_string())?.get().as_bytes();
-        if is_too_deep {
-            let text =
-                format!("left out of {topic}: data nested more than {DEPTH_MAX} deep, which some readers don't take");
-            return Ok(Record { ts_ns, topic, data: Err(Wrong(Skipped::TooDeep, text)) });
+        Ok(Head { ts_ns, topic, form: ndjson::one_of(fields.from(2))?, is_too_deep })
+    }
+}
+
+/// What is said of a gap.
+fn gap(value: Json<'_>) -> Result<String, Wrong> {
+    let wrong = |found: &str| format!(r#"expected "gap" to be {{"from":N,"to":N}}, or {{}}, found {found}"#);
+    if !value.get().starts_with('{') {
+        return Err(wrong(kind(value.get())).into());
+    }
+    let mut fields = Fields::new(&["from", "to"]);
+    fields.read(value.get()).map_err(|error| format!("\"gap\": {error}"))?;
+    let number = |field: usize| fields.get(field).and_then(|number| number.get().parse::<u64>().ok());
+    match (number(0), number(1)) {
+        (Some(from), Some(to)) if (1..=to).contains(&from) => Ok(format!("{from} to {to}, missing from the recording")),
+        (None, None) if fields.get(0).or(fields.get(1)).is_none() => {
+            Ok("nobody knows how many, missing from the recording".to_owned())
         }
-        Ok(Record { ts_ns, topic, data: Ok(data) })
+        _ => Err(wrong(&shown(value.get())).into()),
     }
 }
 
@@ -630,7 +686,62 @@ mod tests {
         let bytes = line(1, "b", &deeper);
         let record = Record::parse(bytes.trim_end().as_bytes(), &Options { message_max: 1 << 20, ..OPTIONS }).unwrap();
         let said = "left out of b: data nested more than 120 deep, which some readers don't take";
-        assert_eq!(record.data, Err(Wrong(Skipped::TooDeep, said.into())));
+        assert_eq!(record.value, Err(Wrong(Skipped::TooDeep, said.into())));
+    }
+
+    #[test]
+    fn text_stays_text_bytes_stay_bytes_and_a_gap_takes_one_number() {
+        let content = concat!(
+            r#"{"ts_ns":1,"topic":"a","epoch":"k3","seq":8,"data":"7"}"#,
+            "\n",
+            r#"{"ts_ns":1,"topic":"a","epoch":"k3","seq":9,"text":"7"}"#,
+            "\n",
+            r#"{"ts_ns":1,"topic":"a","gap":{"from":10,"to":4000000,"why":"slow"},"epoch":"k3"}"#,
+            "\n",
+            r#"{"base64":"/wA=","topic":"b","ts_ns":1,"seq":"of another sort"}"#,
+            "\n",
+            r#"{"ts_ns":1,"topic":"a","text":"{\"n\":1}\u0000é"}"#,
+            "\n",
+            r#"{"ts_ns":1,"topic":"b","gap":{}}"#,
+        );
+        let (summary, published, _) = run(content.as_bytes(), OPTIONS);
+        let told: Vec<_> = published.iter().map(|(topic, data, _)| (&**topic, &**data)).collect();
+        let expected = [
+            ("a", "\"7\""),
+            ("a", "text 7"),
+            ("a", "too large"),
+            ("b", "bytes [255, 0]"),
+            ("a", "text {\"n\":1}\0é"),
+            ("b", "too large"),
+        ];
+        assert_eq!(told, expected);
+        assert_eq!((summary.publications, summary.gaps, summary.skipped, summary.too_large), (4, 2, 0, 0));
+    }
+
+    #[test]
+    fn whatever_a_line_publishes_is_measured_as_it_stands_in_a_message() {
+        // A message has room for 100 bytes of them, and for a name.
+        for (form, value, taken) in [
+            ("text", format!("\"{}\"", "\\u0041".repeat(97)), true),
+            ("text", format!("\"{}\"", "x".repeat(98)), false),
+            ("text", format!("\"{}\"", "\\n".repeat(48)), true),
+            ("text", format!("\"{}\"", "\\u0001".repeat(17)), false),
+            ("base64", format!("\"{}\"", "A".repeat(96)), true),
+            ("base64", format!("\"{}\"", "A".repeat(100)), false),
+        ] {
+            let line = format!("{{\"ts_ns\":1,\"topic\":\"a\",\"{form}\":{value}}}");
+            let (summary, published, _) = run(line.as_bytes(), OPTIONS);
+            assert_eq!((summary.publications, summary.too_large), (u64::from(taken), u64::from(!taken)), "{line}");
+            assert_eq!(published.len(), 1);
+        }
+        // One that is too long to be looked at, wherever its value is cut.
+        for value in ["\\ud83d\\ude00".repeat(3000), "\\\"".repeat(9001), "abc".repeat(9001)] {
+            for form in ["text", "base64", "data"] {
+                let line = format!("{{\"{form}\":\"{value}\",\"topic\":\"a\",\"ts_ns\":1}}");
+                let (summary, published, _) = run(line.as_bytes(), OPTIONS);
+                assert_eq!((summary.too_large, summary.skipped, published.len()), (1, 0, 1), "{form}");
+            }
+        }
     }
 
     #[test]
@@ -645,10 +756,34 @@ mod tests {
                 "expected \"ts_ns\" to be a whole number of nanoseconds, found 1.5",
             ),
             ("{\"ts_ns\":1,\"topic\":\"a\"}", "expected a field \"data\", found none"),
+            (r#"{"ts_ns":1,"topic":"a","data":1,"gap":{}}"#, "expected one of \"data\" and \"gap\", found both"),
+            (r#"{"ts_ns":1,"topic":"a","text":{}}"#, "expected \"text\" to be a string, found an object"),
+            (
+                r#"{"ts_ns":1,"topic":"a","base64":"????"}"#,
+                "expected \"base64\" to be base64 with its padding, found \"????\": Invalid symbol 63, offset 0.",
+            ),
+            (
+                r#"{"ts_ns":1,"topic":"a","gap":[5,9]}"#,
+                "expected \"gap\" to be {\"from\":N,\"to\":N}, or {}, found a list",
+            ),
+            (
+                r#"{"ts_ns":1,"topic":"a","gap":{"from":9,"to":5}}"#,
+                r#"expected "gap" to be {"from":N,"to":N}, or {}, found "{\"from\":9,\"to\":5}""#,
+            ),
+            (
+                r#"{"ts_ns":1,"topic":"a","gap":{"from":0,"to":5}}"#,
+                r#"expected "gap" to be {"from":N,"to":N}, or {}, found"#,
+            ),
+            (r#"{"ts_ns":1,"topic":"a","gap":{"from":5}}"#, r#"expected "gap" to be {"from":N,"to":N}, or {}, found"#),
+            (
+                r#"{"ts_ns":1,"topic":"a","gap":{"from":5,"to":9,"to":9}}"#,
+                "\"gap\": expected the field \"to\" once, found it twice",
+            ),
+            (r#"{"ts_ns":1,"topic":"a","gap":{"from":5,"to":9}}"#, "left out of a: 5 to 9, missing from the recording"),
             (&long, "left out of a: data of 202 bytes makes a message larger than --max-replay-message 228 B"),
         ] {
             let record = Record::parse(text.trim_end().as_bytes(), &OPTIONS);
-            let Wrong(_, found) = record.and_then(|record| record.data).unwrap_err();
+            let Wrong(_, found) = record.and_then(|record| record.value).unwrap_err();
             assert!(found.starts_with(wrong), "{text}: {found}");
         }
         let found = Record::parse(b"{\"a\":\"\xff\"}", &OPTIONS).err().unwrap();

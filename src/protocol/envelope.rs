@@ -77,6 +77,11 @@ pub fn push_value(out: &mut Vec<u8>, payload: Payload<'_>) {
     form.put(&mut &mut out[start..]);
 }
 
+/// How many bytes a payload that is [settled](Payload::settled) has in a message.
+pub fn value_len(payload: Payload<'_>) -> usize {
+    Form::of_settled(payload).len()
+}
+
 /// The payload of this kind that stands in JSON as [`push_value`] has put it.
 ///
 /// # Panics

@@ -32,7 +32,6 @@ pub use command::{Command, Id, Mode, Op, Sub};
 pub use declared::Declared;
 pub use envelope::{Envelope, Payload, first_update_prefix, update_prefix};
 pub(crate) use json::DEPTH_MAX;
-#[cfg(fuzzing)]
 pub use json::Json;
 pub use name::{PATTERN_SEGMENTS_MAX, Topic, is_pattern, matches};
 pub use name_set::{Look, NameSet};

@@ -108,6 +108,11 @@ impl<'a, const N: usize> Fields<'a, N> {
     pub(crate) fn get(&self, field: usize) -> Option<Json<'a>> {
         self.values[field]
     }
+
+    /// The known fields from one on, and the text of the value of each that is there.
+    pub(crate) fn from(&self, field: usize) -> impl Iterator<Item = (&'static str, Option<Json<'a>>)> {
+        self.names.iter().copied().zip(self.values).skip(field)
+    }
 }
 
 impl<'a, const N: usize> DeserializeSeed<'a> for &mut Fields<'a, N> {

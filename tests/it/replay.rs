@@ -3,6 +3,7 @@
 use std::{collections::HashMap, io::Write, path::Path};
 
 use stentor::{Payload, config::Speed};
+use tungstenite::Message;
 
 use crate::{
     client::{Client, exchange, serve},
@@ -127,6 +128,42 @@ fn what_is_nested_too_deeply_is_told_to_everybody_and_counted() {
     let metrics =
         exchange(server.addresses()[0], b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     assert!(metrics.contains("\nstentor_replay_skipped_lines_total{why=\"too_deep\"} 1\n"), "{metrics}");
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn text_bytes_and_gaps_of_a_recording_arrive_as_what_they_were() {
+    let path = std::env::temp_dir().join(format!("stentor-replay-kinds-{}.ndjson", std::process::id()));
+    let lines = [
+        r#"{"ts_ns":1,"topic":"a","epoch":"k3","seq":7,"data":"7"}"#,
+        r#"{"ts_ns":1,"topic":"a","epoch":"k3","seq":8,"text":"7"}"#,
+        r#"{"ts_ns":1,"topic":"a","gap":{"from":9,"to":20}}"#,
+        r#"{"ts_ns":1,"topic":"a","base64":"/wA="}"#,
+        r#"{"ts_ns":1,"topic":"a","text":"{\"n\":1}"}"#,
+    ];
+    std::fs::write(&path, lines.join("\n")).unwrap();
+    let replay = path.clone();
+    let server = serve(|config| {
+        config.replay = Some(replay);
+        config.replay_delay = "3s".parse().unwrap();
+    });
+    let mut all = Client::hello(&server, "/ws?topics=a");
+    let mut raw = Client::connect(&server, "/raw/a");
+    assert_eq!(all.json()["type"], "ack");
+    let told = [(); 5].map(|()| all.json());
+    assert_eq!(
+        told.each_ref().map(|told| told["data"].as_str()),
+        [Some("7"), Some("7"), None, None, Some("{\"n\":1}")]
+    );
+    assert_eq!(told[2], serde_json::json!({ "type": "skip","topic":"a","from":3,"to":3,"why":"too_large"}));
+    assert_eq!((&told[3]["base64"], &told[4]["seq"]), (&"/wA=".into(), &5.into()));
+    // Where there is nothing around it, a text is that text, and a JSON string has its quotes.
+    assert_eq!([raw.text(), raw.text()], ["\"7\"", "7"]);
+    assert_eq!(raw.message(), Message::binary(&b"\xff\0"[..]));
+    assert_eq!(raw.text(), "{\"n\":1}");
+    let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let metrics = exchange(server.addresses()[0], request);
+    assert!(metrics.contains("\nstentor_replay_skipped_lines_total{why=\"gap\"} 1\n"), "{metrics}");
     std::fs::remove_file(path).unwrap();
 }
 

@@ -1,6 +1,7 @@
 //! Publishing over HTTP.
 
 use super::*;
+use crate::publication::Kind;
 
 #[test]
 fn a_body_is_the_payload_of_one_publication() {
@@ -81,7 +82,7 @@ fn what_is_said_of_a_payload_is_one_of_three_words_and_true() {
             "/publish?as=text",
             "",
             "",
-            "In the address: as=text is for one payload; a line's data is JSON, and text in it is a string.",
+            "In the address: as=text is for one payload; a line says by itself what is text, by \"text\".",
         ),
         ("/publish/a?as=text", "", "\u{1}", ""),
         ("/publish/a?as=json", "", "asd", "The body is said to be JSON, and isn't: expected value at line 1 column 1."),
@@ -151,6 +152,28 @@ fn lines_are_published_before_the_body_has_ended() {
     let mut client = server.connect();
     while client.get("/topics/a").status == 404 {}
     assert_eq!(last(&mut client, "a")["data"], 1);
+}
+
+#[test]
+fn lines_may_hold_text_and_bytes_and_a_recording_is_taken_but_for_its_gaps() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let body = concat!(
+        r#"{"ts_ns":1,"topic":"a","text":"7"}"#,
+        "\n",
+        r#"{"topic":"b","base64":"/wA=","seq":7}"#,
+        "\n",
+        r#"{"topic":"c","data":"7"}"#,
+    );
+    assert_eq!(client.post("/publish", "", body).body, r#"{"published":3}"#);
+    assert_eq!((&last(&mut client, "a")["data"], &last(&mut client, "b")["base64"]), (&"7".into(), &"/wA=".into()));
+    let kind = |topic: &str| {
+        server.context.tape.with_topics(|topics, _| topics.find(topic).and_then(|t| t.last.clone())).unwrap().kind
+    };
+    assert_eq!(["a", "b", "c"].map(kind), [Kind::Plain, Kind::Binary, Kind::Json]);
+    let gap = client.post("/publish", "", r#"{"ts_ns":1,"topic":"a","gap":{}}"#);
+    let what = "Line 1 is bad: expected a field \"data\", found none; nothing was published before it.\n";
+    assert_eq!((gap.status, &*gap.body), (400, what));
 }
 
 #[test]
