@@ -13,9 +13,10 @@
 //! # Bounds
 //!
 //! There are so many places (`--handshakes`), each for no longer than `--handshake-timeout`. Whoever comes when all are taken has
-//! the place of somebody who waits for its peer: of the address that has most of them, the one that has been there for longest, whatever
-//! has come of it meanwhile. A place is no right to compute: those who have sent something stand in a line in which addresses take turns,
-//! each for one step, and a turn has a few steps.
+//! the place of somebody who waits for its peer: of the address that has most of them; where none has more than others, of somebody
+//! whose hello isn't whole, which cost its peer nothing; and of these the one that has been there for longest, whatever has come of it
+//! meanwhile. A place is no right to compute: those who have sent something stand in a line in which addresses take turns, each for one
+//! step, and a turn has a few steps.
 
 #[cfg(all(test, not(loom)))]
 mod tests;
@@ -33,7 +34,7 @@ use crate::{
     http::{head, response::refusal},
     io::{
         Edge, Ready, Received, Token,
-        tls::{Buffers, FIRST_BYTE, Room, Shaken, Socket, Tls},
+        tls::{Buffers, FIRST_BYTE, Room, Shaken, Socket, Tls, session::Session},
         waker::Sleep,
     },
     limits::{self, Permit},
@@ -236,13 +237,15 @@ impl<E: Edge> Handshakes<E> {
         }
     }
 
-    /// Takes the place of somebody who waits for its peer: of the address that has most of them, and of those the one that came first:
-    /// who sends a byte now and then has it for no longer than who says nothing. Where nobody waits, of somebody who stands in line.
+    /// Takes the place of somebody who waits for its peer: of the address that has most of them, and of those the one that came first,
+    /// of whom the hello isn't whole if there is one: who sends a byte now and then has it for no longer than who says nothing. Where
+    /// nobody waits, of somebody who stands in line.
     fn make_room(&mut self, newcomer: Group) {
         let victim = self.places.iter().max_by_key(|(_, place)| {
             let group = place.group();
             let crowd = self.crowds.get(&group).copied().unwrap_or_default();
-            (!place.queued, crowd, group == newcomer, Reverse(place.id))
+            let is_answered = place.socket.session().is_some_and(Session::is_answered);
+            (!place.queued, crowd, !is_answered, group == newcomer, Reverse(place.id))
         });
         if let Some((token, _)) = victim {
             self.end(token as Token, Handshake::Crowded);
@@ -349,7 +352,8 @@ impl<E: Edge> Handshakes<E> {
                 _ => Next::Over(Handshake::Full),
             },
             Shaken::Refused(error) => {
-                tell!(self.shared.log, Kind::NoHandshake, self.now, INFO, { peer = %place.peer, %error }, "no TLS handshake");
+                let error = in_words(&error);
+                tell!(self.shared.log, Kind::NoHandshake, self.now, INFO, { peer = %place.peer, error }, "no TLS handshake");
                 Next::Over(Handshake::Failed)
             }
             Shaken::Gone => Next::Over(Handshake::Gone),
@@ -441,6 +445,17 @@ impl<E: Edge> Handshakes<E> {
         {
             self.end(token, Handshake::TimedOut);
         }
+    }
+}
+
+/// What went wrong with a handshake; where it is our certificate, that.
+fn in_words(error: &rustls::Error) -> String {
+    use rustls::AlertDescription as Alert;
+    match error {
+        rustls::Error::AlertReceived(
+            Alert::UnknownCA | Alert::BadCertificate | Alert::CertificateUnknown | Alert::CertificateExpired,
+        ) => format!("the client doesn't trust the certificate ({error})"),
+        _ => error.to_string(),
     }
 }
 

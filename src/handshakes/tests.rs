@@ -78,6 +78,23 @@ fn who_sends_a_byte_now_and_then_has_a_place_for_no_longer_than_who_says_nothing
 }
 
 #[test]
+fn who_waits_for_a_round_trip_stays_as_long_as_there_are_others_whose_hello_is_not_whole() {
+    let mut world = World::new(2);
+    let hello = testing::Client::any().says();
+    let distant = world.come("192.0.2.1");
+    distant.write(&hello);
+    world.pass();
+    assert!(distant.arrived() > 0, "it was answered");
+    for n in 2..10 {
+        let silent = world.come(&format!("192.0.2.{n}"));
+        silent.write(&hello[..100]);
+        world.pass();
+        assert!(!silent.dropped(), "there was another before");
+    }
+    assert!(!distant.dropped());
+}
+
+#[test]
 fn of_an_address_with_many_places_the_oldest_goes_first() {
     let mut world = World::new(4);
     let alone = world.come("192.0.2.1");

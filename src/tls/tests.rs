@@ -11,8 +11,8 @@ use std::{
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, Issuer, KeyPair, PKCS_RSA_SHA256};
 use rustls::{
-    ClientConfig, ClientConnection, HandshakeKind, NamedGroup, ProtocolVersion, RootCertStore, ServerConnection, SignatureScheme,
-    SupportedProtocolVersion,
+    ClientConfig, ClientConnection, HandshakeKind, NamedGroup, ProtocolVersion, RootCertStore, ServerConnection,
+    SignatureScheme, SupportedProtocolVersion,
     crypto::aws_lc_rs::kx_group,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };

@@ -467,7 +467,10 @@ impl World {
         let tables =
             [Table::Connections, Table::Subscriptions, Table::Assembly, Table::Held, Table::TlsHeld, Table::TlsKept];
         let used = tables.map(|table| account.used(table));
-        assert_eq!(used, [0; 6], "connections, subscriptions, unfinished messages, bytes held, those of TLS either way");
+        assert_eq!(
+            used, [0; 6],
+            "connections, subscriptions, unfinished messages, bytes held, those of TLS either way"
+        );
         assert_eq!(self.lanes_written(), [false, true, false], "nobody wants the JSON lane");
         self.tape.want(Lane::Json);
         assert_eq!(self.lanes_written(), [true, false, false], "nobody wants the raw lane");

@@ -53,6 +53,10 @@ impl Visitor {
     fn settings(file: impl AsRef<Path>) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(file).unwrap()).unwrap();
+        Visitor::settings_of(roots)
+    }
+
+    fn settings_of(roots: RootCertStore) -> ClientConfig {
         let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
         let config = config.with_safe_default_protocol_versions().unwrap();
         config.with_root_certificates(roots).with_no_client_auth()
@@ -300,6 +304,19 @@ fn sighup_reads_certificates_again_without_a_settings_file_and_keeps_the_old_one
     running.signal(Signal::HUP);
     running.logged("reloaded");
     assert_eq!(visitor.sees(address), new);
+}
+
+#[test]
+fn a_client_that_does_not_trust_the_certificate_is_told_of_in_these_words() {
+    let authority = Authority::new();
+    authority.issue();
+    let (mut running, address) = authority.start(&[]);
+    let trusts_nobody = Visitor::settings_of(RootCertStore::empty());
+    let name = ServerName::try_from("localhost").unwrap();
+    let mut stream = StreamOwned::new(ClientConnection::new(Arc::new(trusts_nobody), name).unwrap(), tcp(address));
+    assert!(stream.write_all(b"GET / HTTP/1.1\r\n\r\n").is_err());
+    let log = running.logged("no TLS handshake");
+    assert!(log.contains("the client doesn't trust the certificate (received fatal alert: "), "{log}");
 }
 
 #[test]

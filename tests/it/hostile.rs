@@ -102,7 +102,8 @@ fn beside_tls(name: &str, scale: usize, change: impl FnOnce(&mut Config)) {
             }
             // More than a record, and so it comes in pieces.
             let large = "x".repeat(40_000);
-            new.send(Message::text(format!(r#"{{"op":"pub","id":2,"topic":"healthy.large","data":"{large}"}}"#))).unwrap();
+            new.send(Message::text(format!(r#"{{"op":"pub","id":2,"topic":"healthy.large","data":"{large}"}}"#)))
+                .unwrap();
             assert_eq!(json(&mut new)["type"], "ack");
             new.close(None).unwrap();
         }
@@ -262,12 +263,12 @@ fn alerts_and_garbage_in_the_middle_hurt_nobody_else() {
 
 #[test]
 fn handshakes_that_never_end_leave_others_a_place() {
-    beside_tls("tls-silent", 50, |config| config.handshakes = 16);
+    beside_tls("tls-silent", 20, |config| config.handshakes = 64);
 }
 
 #[test]
 fn handshakes_that_come_byte_by_byte_leave_others_a_place() {
-    beside_tls("tls-trickling", 50, |config| config.handshakes = 16);
+    beside_tls("tls-trickling", 20, |config| config.handshakes = 64);
 }
 
 #[test]

@@ -12,8 +12,8 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, ClientConnection, ConnectionTrafficSecrets, ContentType, ProtocolVersion, RootCertStore,
-    StreamOwned, SupportedCipherSuite, SupportedProtocolVersion,
+    ClientConfig, ClientConnection, ConnectionTrafficSecrets, ContentType, ProtocolVersion, RootCertStore, StreamOwned,
+    SupportedCipherSuite, SupportedProtocolVersion,
     crypto::{
         aws_lc_rs,
         cipher::{MessageEncrypter, OutboundChunks, OutboundPlainMessage},
@@ -162,12 +162,7 @@ impl Attacker {
 
     /// Has `count` connections send, as fast as it is taken, what `more` makes of each; reads away what comes. Those that end are made
     /// anew.
-    fn pour<T: AsMut<TcpStream>>(
-        &self,
-        count: usize,
-        open: impl Fn() -> Option<T>,
-        more: impl Fn(&mut T) -> Vec<u8>,
-    ) {
+    fn pour<T: AsMut<TcpStream>>(&self, count: usize, open: impl Fn() -> Option<T>, more: impl Fn(&mut T) -> Vec<u8>) {
         let mut hoses: Vec<Option<(T, Vec<u8>)>> = (0..count).map(|_| None).collect();
         let mut buffer = vec![0; 64 * 1024];
         while self.goes_on() {

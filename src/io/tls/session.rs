@@ -68,6 +68,11 @@ impl Session {
         self.stage
     }
 
+    /// Whether the peer's first message has come whole: it was answered.
+    pub fn is_answered(&self) -> bool {
+        self.tls.protocol_version().is_some()
+    }
+
     /// Whether the handshake resumed an earlier session; none before its end.
     pub fn is_resumed(&self) -> Option<bool> {
         self.tls.handshake_kind().map(|kind| kind == HandshakeKind::Resumed)
