@@ -8,7 +8,7 @@ use std::{fs, path::Path};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use super::steps::Step;
+use super::{sign::Sign, steps::Step};
 use crate::stamp::Form;
 
 /// What a file may say. TOML, where `\'…\'` keeps backslashes for the templates.
@@ -17,6 +17,10 @@ use crate::stamp::Form;
 pub struct File {
     /// Path to ask for where the address names none.
     pub path: Option<String>,
+    /// The same of publishers, where theirs is another.
+    pub publish_path: Option<String>,
+    /// How requests that publish are signed.
+    pub sign: Option<Sign>,
     /// Header lines of the handshake.
     pub headers: Vec<String>,
     /// Binary messages.
@@ -65,7 +69,8 @@ mod tests {
         assert!(!files.is_empty());
         for path in files {
             let file = File::read(&path).unwrap();
-            let settings = Settings { protocol: Protocol::Generic, ..Settings::default() }.with(&file);
+            let publish_url = file.sign.as_ref().map(|_| "http://h".to_owned());
+            let settings = Settings { protocol: Protocol::Generic, publish_url, ..Settings::default() }.with(&file);
             let dialect = Dialect::new("ws://h", settings, Form::Json, vec!["t".into()]).unwrap();
             assert!(dialect.acknowledges(), "{}: subscribers don't wait to be told", path.display());
             assert!(fs::read_to_string(&path).unwrap().contains("Tried against "), "{}", path.display());

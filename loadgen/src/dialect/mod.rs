@@ -6,6 +6,7 @@
 
 mod file;
 mod generic;
+mod sign;
 mod stentor;
 mod steps;
 mod template;
@@ -14,6 +15,7 @@ use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 pub use file::File;
+pub use sign::Sign;
 pub use steps::{Step, Steps};
 pub use template::{Template, Values};
 
@@ -75,6 +77,12 @@ pub struct Settings {
     /// Path to ask for where the address names none.
     #[serde(default)]
     pub path: Option<String>,
+    /// The same of publishers, where theirs is another.
+    #[serde(default)]
+    pub publish_path: Option<String>,
+    /// How requests that publish are signed.
+    #[serde(default)]
+    pub sign: Option<Sign>,
     /// Extra header lines of the handshake.
     pub headers: Vec<String>,
     /// Names of topics, `{n}` being the number.
@@ -86,6 +94,8 @@ impl Settings {
     #[must_use]
     pub fn with(mut self, file: &File) -> Self {
         self.path.clone_from(&file.path);
+        self.publish_path.clone_from(&file.publish_path);
+        self.sign.clone_from(&file.sign);
         self.headers.extend(file.headers.iter().cloned());
         self.binary |= file.binary;
         self.steps.clone_from(&file.subscriber);
@@ -170,10 +180,12 @@ impl Dialect {
         match settings.protocol {
             Protocol::Stentor => stentor::complete(&mut subscribe_url),
             Protocol::Raw => generic::complete_raw(&mut subscribe_url, &settings, false),
-            Protocol::Generic => generic::complete(&mut subscribe_url, &settings),
+            Protocol::Generic => generic::complete(&mut subscribe_url, settings.path.as_ref()),
         }
         match settings.protocol {
-            Protocol::Generic => generic::complete(&mut publish_url, &settings),
+            Protocol::Generic => {
+                generic::complete(&mut publish_url, settings.publish_path.as_ref().or(settings.path.as_ref()));
+            }
             _ if by_http => stentor::complete_http(&mut publish_url),
             Protocol::Stentor => stentor::complete(&mut publish_url),
             Protocol::Raw => generic::complete_raw(&mut publish_url, &settings, settings.publish_url.is_none()),
@@ -185,6 +197,10 @@ impl Dialect {
             Protocol::Generic => Template::parse(settings.publish.as_deref().unwrap_or("{payload}"))?,
         };
         ensure!(publish.has_payload(), "--publish-template must hold {{payload}}");
+        ensure!(
+            by_http || settings.sign.is_none(),
+            "publications of this dialect are signed requests: say where by --publish-url http://HOST:PORT"
+        );
         let answers = settings.answers.iter().map(|pair| generic::answer(pair)).collect::<Result<_>>()?;
         let (steps, publisher_steps) = (Steps::new(&settings.steps)?, Steps::new(&settings.publisher_steps)?);
         Ok(Self {
@@ -214,6 +230,11 @@ impl Dialect {
     /// Whether publications are HTTP requests.
     pub fn publishes_by_http(&self) -> bool {
         self.by_http
+    }
+
+    /// How those are signed.
+    pub fn sign(&self) -> Option<&Sign> {
+        self.settings.sign.as_ref()
     }
 
     /// What those carry.
@@ -415,6 +436,25 @@ mod tests {
         };
         assert_eq!(path(None), "/b,a");
         assert_eq!(path(Some(">")), "/>");
+    }
+
+    #[test]
+    fn publishers_may_have_a_path_of_their_own_but_what_is_signed_is_a_request() {
+        let sign = Some(Sign { key: "k".into(), secret: "s".into() });
+        let path = |path: &str| Some(path.to_owned());
+        let settings = |publish_url| Settings {
+            protocol: Protocol::Generic,
+            path: path("/app"),
+            publish_path: path("/apps/1/events"),
+            sign: sign.clone(),
+            publish_url,
+            ..Settings::default()
+        };
+        let made = |settings| Dialect::new("ws://h", settings, Form::Plain, vec!["a".into()]);
+        let dialect = made(settings(path("http://h"))).unwrap();
+        assert_eq!((dialect.subscribe_path(&[0]), dialect.publish_path(0)), ("/app".into(), "/apps/1/events".into()));
+        let error = made(settings(None)).unwrap_err().to_string();
+        assert!(error.contains("--publish-url http://"), "{error}");
     }
 
     #[test]
