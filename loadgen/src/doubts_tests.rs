@@ -2,50 +2,9 @@
 
 use super::*;
 use crate::{
-    clock::Quality,
-    figures::Distribution,
-    meter::{Checks, times},
+    figures::{Distribution, tests::sample as fine},
+    meter::times,
 };
-
-/// A run that nothing speaks against.
-fn fine() -> Run {
-    Run {
-        target: "ws://h".into(),
-        label: "A".into(),
-        name: "h".into(),
-        version: None,
-        doubts: Vec::new(),
-        faults: Vec::new(),
-        ended: None,
-        stopped: false,
-        notes: Vec::new(),
-        open_loop: true,
-        seconds: 10.0,
-        planned_seconds: Some(10.0),
-        connected: 10,
-        connections_per_s: 1.0,
-        publications: 100,
-        deliveries: 1000,
-        bytes: 1 << 20,
-        segments: None,
-        round: None,
-        classes: Vec::new(),
-        spread: Distribution::default(),
-        spread_unknown: 0,
-        joins: Distribution::default(),
-        rejoins: Distribution::default(),
-        phases: None,
-        checks: Checks::default(),
-        server: Some(ServerFigures { cores: vec![0], cores_busy: 0.5, ..ServerFigures::default() }),
-        generator: GeneratorFigures {
-            receivers_busy: vec![0.4],
-            cores: vec![1],
-            clock: Quality { read_ns: 20.0, ..Quality::default() },
-            ..GeneratorFigures::default()
-        },
-        intervals: Vec::new(),
-    }
-}
 
 /// Work on one core.
 fn on(core: usize, busy: f64, own: f64) -> Option<CoreWork> {

@@ -32,7 +32,7 @@ use crate::{
     schedule::{Capture, Plan},
     server::Server,
     shared::{Classes, Shared},
-    spec::{Pace, Scenario, Spec},
+    spec::{Scenario, Spec},
     target::Sources,
     tls::Peer,
     watch::Watcher,
@@ -380,8 +380,3 @@ impl Session {
 
 /// The publishing thread's niceness; raising it needs a privilege, and is done without where that is missing.
 const PUBLISHER_NICE: i32 = -10;
-
-/// Whether a run of `spec` has planned moments of sending.
-pub(crate) fn is_open_loop(spec: &Spec) -> bool {
-    !matches!(spec.pace, Pace::Window(_) | Pace::Silent)
-}

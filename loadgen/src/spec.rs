@@ -210,6 +210,11 @@ impl Spec {
         self.threads + usize::from(self.apart)
     }
 
+    /// Whether publications have planned moments of sending.
+    pub fn is_open_loop(&self) -> bool {
+        !matches!(self.pace, Pace::Window(_) | Pace::Silent)
+    }
+
     /// Refuses settings that cannot be met.
     pub fn check(&self, dialect: &Dialect) -> Result<()> {
         ensure!(self.subs > 0, "--subs 0: at least 1 subscriber is needed");

@@ -7,13 +7,11 @@
 use std::{fmt, str::FromStr};
 
 use anyhow::{Result, ensure};
-use serde::{Deserialize, Serialize};
 
 use crate::{
-    figures::{Distribution, Report, Run},
+    figures::{Distribution, Outcome, Report, Run},
     samples::{self, Pool, QUANTILES},
     server::ServerFigures,
-    session::is_open_loop,
     spec::{Disturbance, Spec},
     units::{self, Bytes, Rate, Share, Span},
 };
@@ -27,17 +25,6 @@ pub struct Condition {
     comparison: Comparison,
     value: f64,
     text: String,
-}
-
-/// What came of a condition.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Outcome {
-    /// The condition, as it was written.
-    pub condition: String,
-    /// Whether it holds; none where the figure can't be given.
-    pub holds: Option<bool>,
-    /// The figure, or why there is none.
-    pub found: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -273,7 +260,7 @@ impl Condition {
     pub fn check(&self, spec: &Spec) -> Result<()> {
         let given = match self.figure.needs {
             Needs::Nothing => true,
-            Needs::Plan => is_open_loop(spec),
+            Needs::Plan => spec.is_open_loop(),
             Needs::Return => {
                 use Disturbance::{Churn, Join, Storm};
                 matches!(spec.disturbance, Churn { .. } | Storm { .. } | Join { .. })
@@ -346,13 +333,6 @@ impl fmt::Display for Condition {
 pub fn judge(conditions: &[Condition], report: &Report) -> Vec<Outcome> {
     let runs: Vec<&Run> = report.runs.iter().filter(|run| run.label == "A").collect();
     conditions.iter().map(|condition| condition.judge(&runs)).collect()
-}
-
-impl Outcome {
-    /// As a condition under which to fail: it holds, or nobody knows.
-    pub fn fails(&self) -> bool {
-        self.holds != Some(false)
-    }
 }
 
 #[cfg(test)]
