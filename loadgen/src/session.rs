@@ -217,7 +217,9 @@ impl Session {
         let [peer] = Peer::of(&spec.tls, [Some(dialect.publish_url())])?;
         let count = if dialect.one_topic_per_publisher() { spec.topics } else { spec.publishers };
         let timeout = Duration::from_nanos(spec.timeout.0);
-        let connect = |nth| Outlet::connect(target, peer.as_ref(), dialect, nth % spec.topics, timeout);
+        // Topics take turns with the connections.
+        let topics = |nth: usize| (nth % spec.topics..spec.topics).step_by(count).collect::<Vec<usize>>();
+        let connect = |nth| Outlet::connect(target, peer.as_ref(), dialect, &topics(nth), timeout);
         (0..count).map(connect).collect::<Result<_>>().context("connecting a publisher")
     }
 

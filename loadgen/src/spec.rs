@@ -285,6 +285,15 @@ impl Spec {
             self.form == Form::Json || self.dialect.protocol != Protocol::Stentor,
             "--payload plain: Stentor's JSON protocol carries JSON; leave it out, or take --protocol raw"
         );
+        let publishes = !matches!(self.pace, Pace::Silent);
+        ensure!(
+            !publishes || !self.dialect.listens_only,
+            "--dialect: the file has no `publish`, so it is to `listen` and to `connect` with"
+        );
+        ensure!(
+            !publishes || self.dialect.sign.is_none() || dialect.publishes_by_http(),
+            "publications of this dialect are signed requests: say where by --publish-url http://HOST:PORT"
+        );
         if let Some(rate) = self.dialect.latest_rate {
             ensure!(rate > 0.0 && rate.is_finite(), "--latest-rate {rate}: a number above 0 is needed");
             ensure!(self.dialect.latest, "--latest-rate {rate}: it needs --mode latest");

@@ -9,7 +9,6 @@ use std::{
 };
 
 use common::{Act, Outcome, run, serve};
-use md5::{Digest, Md5};
 use stentor::server::Server;
 
 const SHORT: &str = "--subs 4 --rate 200/s --duration 1s --warmup 200ms --drain 500ms";
@@ -70,28 +69,4 @@ fn an_answer_without_an_end_is_a_plain_sentence() {
     let outcome = answered(b"HTTP/1.1 200 OK\r\n\r\n");
     assert_eq!(outcome.code, 4, "{}{}", outcome.out, outcome.err);
     assert!(outcome.out.contains("doesn't say how long it is"), "{}", outcome.out);
-}
-
-#[test]
-fn a_dialect_that_signs_says_where_each_request_goes_and_who_asks() {
-    let folder = tempfile::tempdir().unwrap();
-    let dialect = folder.path().join("signed.toml");
-    let text = "path = '/app'\npublish-path = '/apps/7/events'\nsign = { key = 'k', secret = 's' }\n\
-                publish = '{\"channel\":\"{topic}\",\"data\":{payload}}'";
-    std::fs::write(&dialect, text).unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let publish: SocketAddr = listener.local_addr().unwrap();
-    let first = thread::spawn(move || {
-        let mut stream = listener.accept().unwrap().0;
-        let mut bytes = vec![0; 4096];
-        let len = stream.read(&mut bytes).unwrap();
-        String::from_utf8(bytes[..len].to_vec()).unwrap()
-    });
-    let subscribe = serve(|_, _| Act::Pass);
-    run(&format!("fanout ws://{subscribe} --dialect {} --publish-url http://{publish} {SHORT}", dialect.display()));
-    let request = first.join().unwrap();
-    let body = request.split_once("\r\n\r\n").unwrap().1;
-    let digest: String = Md5::digest(body).iter().map(|byte| format!("{byte:02x}")).collect();
-    assert!(request.starts_with("POST /apps/7/events?auth_key=k&auth_timestamp="), "{request}");
-    assert!(request.contains(&format!("&auth_version=1.0&body_md5={digest}&auth_signature=")), "{request}");
 }

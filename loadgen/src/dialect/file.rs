@@ -1,7 +1,7 @@
 //! Dialect files: how to speak with a kind of server, written down once.
 //!
-//! What the options of the generic protocol say, and steps that wait for answers, which they can't. Those that come with this
-//! program were tried against the server that they name.
+//! What the options of the generic protocol say, and steps that wait for answers, which they can't. Each that comes with this
+//! program says what it was tried against: the server itself, or, where that can't be had, one of the tests that follows its documentation.
 
 use std::{fs, path::Path};
 
@@ -33,7 +33,7 @@ pub struct File {
     pub subscriber: Vec<Step>,
     /// The same of publishers.
     pub publisher: Vec<Step>,
-    /// Message that publishes.
+    /// Message that publishes; none where others do.
     pub publish: Option<String>,
     /// `QUESTION=>ANSWER` pairs.
     pub answers: Vec<String>,
@@ -69,11 +69,22 @@ mod tests {
         assert!(!files.is_empty());
         for path in files {
             let file = File::read(&path).unwrap();
-            let publish_url = file.sign.as_ref().map(|_| "http://h".to_owned());
-            let settings = Settings { protocol: Protocol::Generic, publish_url, ..Settings::default() }.with(&file);
+            let settings = Settings { protocol: Protocol::Generic, ..Settings::default() }.with(&file);
             let dialect = Dialect::new("ws://h", settings, Form::Json, vec!["t".into()]).unwrap();
             assert!(dialect.acknowledges(), "{}: subscribers don't wait to be told", path.display());
             assert!(fs::read_to_string(&path).unwrap().contains("Tried against "), "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn the_readme_has_everything_that_a_file_may_say() {
+        let error = toml::from_str::<File>("x = 1").unwrap_err().to_string();
+        let (_, known) = error.split_once("expected one of ").unwrap();
+        let (readme, known): (_, Vec<&str>) =
+            (include_str!("../../README.md"), known.split('`').skip(1).step_by(2).collect());
+        assert!(known.len() >= 12, "{known:?}");
+        for key in known {
+            assert!(readme.contains(&format!("`{key}`")), "{key}");
         }
     }
 

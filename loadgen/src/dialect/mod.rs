@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use file::File;
 pub use sign::Sign;
-pub use steps::{Step, Steps};
+pub use steps::{Step, Steps, Waiting};
 pub use template::{Template, Values};
 
 use crate::{
@@ -83,6 +83,9 @@ pub struct Settings {
     /// How requests that publish are signed.
     #[serde(default)]
     pub sign: Option<Sign>,
+    /// A dialect file that has no words for publishing.
+    #[serde(default)]
+    pub listens_only: bool,
     /// Extra header lines of the handshake.
     pub headers: Vec<String>,
     /// Names of topics, `{n}` being the number.
@@ -101,6 +104,7 @@ impl Settings {
         self.steps.clone_from(&file.subscriber);
         self.publisher_steps.clone_from(&file.publisher);
         self.publish.clone_from(&file.publish);
+        self.listens_only = file.publish.is_none();
         self.answers.extend(file.answers.iter().cloned());
         self.heartbeat = self.heartbeat.or_else(|| file.heartbeat.clone());
         self
@@ -197,10 +201,6 @@ impl Dialect {
             Protocol::Generic => Template::parse(settings.publish.as_deref().unwrap_or("{payload}"))?,
         };
         ensure!(publish.has_payload(), "--publish-template must hold {{payload}}");
-        ensure!(
-            by_http || settings.sign.is_none(),
-            "publications of this dialect are signed requests: say where by --publish-url http://HOST:PORT"
-        );
         let answers = settings.answers.iter().map(|pair| generic::answer(pair)).collect::<Result<_>>()?;
         let (steps, publisher_steps) = (Steps::new(&settings.steps)?, Steps::new(&settings.publisher_steps)?);
         Ok(Self {
@@ -256,8 +256,8 @@ impl Dialect {
         &self.publisher_steps
     }
 
-    /// Says what is to be said from a step on; returns the next step that waits, or none where the connection is ready.
-    pub fn go(&self, at: usize, topics: &[usize], say: &mut dyn FnMut(&[u8])) -> Option<usize> {
+    /// Says what is to be said from a step on; returns what is waited for next, or none where the connection is ready.
+    pub fn go(&self, at: usize, topics: &[usize], say: &mut dyn FnMut(&[u8])) -> Option<Waiting> {
         self.steps.go(at, &self.names(topics), say)
     }
 
@@ -439,22 +439,15 @@ mod tests {
     }
 
     #[test]
-    fn publishers_may_have_a_path_of_their_own_but_what_is_signed_is_a_request() {
-        let sign = Some(Sign { key: "k".into(), secret: "s".into() });
-        let path = |path: &str| Some(path.to_owned());
-        let settings = |publish_url| Settings {
-            protocol: Protocol::Generic,
-            path: path("/app"),
-            publish_path: path("/apps/1/events"),
-            sign: sign.clone(),
-            publish_url,
+    fn publishers_may_have_a_path_of_their_own() {
+        let settings = Settings {
+            path: Some("/app".into()),
+            publish_path: Some("/apps/1/events".into()),
+            publish_url: Some("http://h".into()),
             ..Settings::default()
         };
-        let made = |settings| Dialect::new("ws://h", settings, Form::Plain, vec!["a".into()]);
-        let dialect = made(settings(path("http://h"))).unwrap();
+        let dialect = dialect(Protocol::Generic, settings);
         assert_eq!((dialect.subscribe_path(&[0]), dialect.publish_path(0)), ("/app".into(), "/apps/1/events".into()));
-        let error = made(settings(None)).unwrap_err().to_string();
-        assert!(error.contains("--publish-url http://"), "{error}");
     }
 
     #[test]
