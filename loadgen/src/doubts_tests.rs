@@ -121,6 +121,21 @@ fn over_loopback_it_is_said_whose_bill_receiving_is_on() {
 }
 
 #[test]
+fn two_counts_of_sends_that_are_apart_are_a_note() {
+    let counts = |segments, counted| {
+        let mut run = fine();
+        run.segments = Some(segments);
+        run.server.as_mut().unwrap().sends_per_delivery = Some(counted);
+        assert!(of(&run).is_empty());
+        notes(&run)
+    };
+    assert_eq!(counts(980, 1.0), Vec::<String>::new());
+    for (segments, counted) in [(500, 1.0), (1000, 0.5)] {
+        assert!(counts(segments, counted)[0].contains("sends a delivery"), "{:?}", counts(segments, counted));
+    }
+}
+
+#[test]
 fn a_backlog_worth_of_time_is_doubtful() {
     assert!(doubt(|run| run.generator.backlog_bytes = 10_000).contains("lay unread"));
 }

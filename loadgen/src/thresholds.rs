@@ -128,12 +128,7 @@ const FIGURES: [Figure; 17] = [
         of: Of::Each(|run| seen(run, |server| server.resident_max as f64)),
         needs: Needs::Server,
     },
-    Figure {
-        name: "sends",
-        unit: Unit::Number,
-        of: Of::Each(|run| run.server.as_ref()?.sends_per_delivery),
-        needs: Needs::Counters,
-    },
+    Figure { name: "sends", unit: Unit::Number, of: Of::Each(Run::sends_per_delivery), needs: Needs::Counts },
 ];
 
 /// What a figure takes, beside a run.
@@ -146,8 +141,8 @@ enum Needs {
     Return,
     /// The server's process.
     Server,
-    /// What it counts itself.
-    Counters,
+    /// Who counts sends: kernels of subscribers that stay, or the server.
+    Counts,
 }
 
 impl fmt::Display for Needs {
@@ -157,7 +152,7 @@ impl fmt::Display for Needs {
             Self::Plan => "publications that are due at planned moments: give a --rate",
             Self::Return => "subscribers that come under load, as with churn, storm and join",
             Self::Server => "--server-pid",
-            Self::Counters => "--server-metrics, and a server that counts both",
+            Self::Counts => "subscribers that stay, or --server-metrics and a server that counts both",
         })
     }
 }
@@ -266,7 +261,7 @@ impl Condition {
                 matches!(spec.disturbance, Churn { .. } | Storm { .. } | Join { .. })
             }
             Needs::Server => spec.server_pid.is_some(),
-            Needs::Counters => spec.server_metrics.is_some(),
+            Needs::Counts => spec.disturbance == Disturbance::None || spec.server_metrics.is_some(),
         };
         ensure!(given, "`{}`: that figure takes {}", self.text, self.figure.needs);
         Ok(())
