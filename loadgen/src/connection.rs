@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{ledger::Ledger, line::Line, message::Assembly, tls::Ticket};
+use crate::{dialect::Waiting, ledger::Ledger, line::Line, message::Assembly, tls::Ticket};
 
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,8 +39,8 @@ pub struct Connection {
     pub stalled: bool,
     /// The first of its topics.
     pub first_topic: usize,
-    /// The step that it waits in, while it is subscribing.
-    pub step: usize,
+    /// What it waits for, while it is subscribing by steps.
+    pub waiting: Waiting,
     /// When setting it up was due, on the monotonic clock.
     pub begun: u64,
     /// When it reached its stage, while it is being set up.
@@ -72,7 +72,7 @@ impl Connection {
             returned: false,
             stalled: false,
             first_topic,
-            step: 0,
+            waiting: Waiting::default(),
             begun: 0,
             reached: 0,
             ticket: None,

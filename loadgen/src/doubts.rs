@@ -122,6 +122,7 @@ pub fn notes(run: &Run) -> Vec<String> {
         let step = units::time(run.generator.clock.wall_step_ns as f64);
         notes.push(format!("the wall clock was stepped by {step}; nothing here is measured with it"));
     }
+    notes.extend(sends_apart(run));
     if run.server.is_some() && Url::parse(&run.target).is_ok_and(|url| url.is_loopback()) {
         notes.push(
             "over loopback the server's processor time holds the kernel's receiving as well as its sending".into(),
@@ -143,6 +144,20 @@ fn tls(tls: &TlsFigures) -> String {
         units::count(tls.full),
         units::count(tls.resumed)
     )
+}
+
+/// How far apart the two counts of sends may be, as a share: the server's own, and segments that came. Where nothing is kept back they are one.
+const SENDS_APART: f64 = 0.05;
+
+fn sends_apart(run: &Run) -> Option<String> {
+    let seen = run.segments.filter(|_| run.deliveries > 0)? as f64 / run.deliveries as f64;
+    let counted = run.server.as_ref()?.sends_per_delivery.filter(|counted| *counted > 0.0)?;
+    ((seen / counted - 1.0).abs() > SENDS_APART).then(|| {
+        format!(
+            "the server counts {counted:.4} sends a delivery, and {seen:.4} segments came: sends were kept back and came together, or were \
+             longer than a segment"
+        )
+    })
 }
 
 fn slipped(generator: &GeneratorFigures) -> Option<String> {

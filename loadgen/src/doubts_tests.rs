@@ -2,50 +2,9 @@
 
 use super::*;
 use crate::{
-    clock::Quality,
-    figures::Distribution,
-    meter::{Checks, times},
+    figures::{Distribution, tests::sample as fine},
+    meter::times,
 };
-
-/// A run that nothing speaks against.
-fn fine() -> Run {
-    Run {
-        target: "ws://h".into(),
-        label: "A".into(),
-        name: "h".into(),
-        version: None,
-        doubts: Vec::new(),
-        faults: Vec::new(),
-        ended: None,
-        stopped: false,
-        notes: Vec::new(),
-        open_loop: true,
-        seconds: 10.0,
-        planned_seconds: Some(10.0),
-        connected: 10,
-        connections_per_s: 1.0,
-        publications: 100,
-        deliveries: 1000,
-        bytes: 1 << 20,
-        segments: None,
-        round: None,
-        classes: Vec::new(),
-        spread: Distribution::default(),
-        spread_unknown: 0,
-        joins: Distribution::default(),
-        rejoins: Distribution::default(),
-        phases: None,
-        checks: Checks::default(),
-        server: Some(ServerFigures { cores: vec![0], cores_busy: 0.5, ..ServerFigures::default() }),
-        generator: GeneratorFigures {
-            receivers_busy: vec![0.4],
-            cores: vec![1],
-            clock: Quality { read_ns: 20.0, ..Quality::default() },
-            ..GeneratorFigures::default()
-        },
-        intervals: Vec::new(),
-    }
-}
 
 /// Work on one core.
 fn on(core: usize, busy: f64, own: f64) -> Option<CoreWork> {
@@ -159,6 +118,21 @@ fn over_loopback_it_is_said_whose_bill_receiving_is_on() {
     assert!(notes(&run)[0].contains("holds the kernel's receiving"), "{:?}", notes(&run));
     run.server = None;
     assert!(notes(&run).is_empty());
+}
+
+#[test]
+fn two_counts_of_sends_that_are_apart_are_a_note() {
+    let counts = |segments, counted| {
+        let mut run = fine();
+        run.segments = Some(segments);
+        run.server.as_mut().unwrap().sends_per_delivery = Some(counted);
+        assert!(of(&run).is_empty());
+        notes(&run)
+    };
+    assert_eq!(counts(980, 1.0), Vec::<String>::new());
+    for (segments, counted) in [(500, 1.0), (1000, 0.5)] {
+        assert!(counts(segments, counted)[0].contains("sends a delivery"), "{:?}", counts(segments, counted));
+    }
 }
 
 #[test]

@@ -12,10 +12,8 @@ use crate::{
     clock::Quality,
     machine::{CoreWork, Machine, Nice},
     meter::{Checks, Handed, Phases, Times},
-    search::Found,
     server::ServerFigures,
     spec::Spec,
-    thresholds::Outcome,
 };
 
 /// A result file: one session, with all of its runs.
@@ -47,6 +45,58 @@ pub struct Report {
 
 /// The current [`Report::format`].
 pub const FORMAT: u32 = 1;
+
+/// What came of a condition, such as those of `--fail-if`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The condition, as it was written.
+    pub condition: String,
+    /// Whether it holds; none where the figure can't be given.
+    pub holds: Option<bool>,
+    /// The figure, or why there is none.
+    pub found: String,
+}
+
+impl Outcome {
+    /// As a condition under which to fail: it holds, or nobody knows.
+    pub fn fails(&self) -> bool {
+        self.holds != Some(false)
+    }
+}
+
+/// One probe of a search.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Probe {
+    /// Publications a second.
+    pub rate: f64,
+    /// Its measured time.
+    pub seconds: f64,
+    /// Deliveries a second.
+    pub deliveries_per_s: f64,
+    /// Whether it held.
+    pub held: bool,
+    /// The figure of the condition, or why there is none, or the faults.
+    pub found: String,
+    /// Which side had no more to give.
+    pub saturated: String,
+    /// How near the server was to its limit, from 0 to 1; none where nobody looked.
+    pub server_busy: Option<f64>,
+    /// The same of the generator.
+    pub generator_busy: f64,
+    /// What speaks against it.
+    pub doubts: Vec<String>,
+}
+
+/// What a search came to.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Found {
+    /// What had to hold.
+    pub condition: String,
+    /// Publications a second; none where nothing held.
+    pub rate: Option<f64>,
+    /// In their order.
+    pub probes: Vec<Probe>,
+}
 
 /// What one run came to.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -378,8 +428,48 @@ impl Run {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// A run that nothing speaks against, for tests to change: 100 publications to ten subscribers in ten seconds.
+    pub fn sample() -> Run {
+        Run {
+            target: "ws://h".into(),
+            label: "A".into(),
+            name: "h".into(),
+            version: None,
+            doubts: Vec::new(),
+            faults: Vec::new(),
+            ended: None,
+            stopped: false,
+            notes: Vec::new(),
+            open_loop: true,
+            seconds: 10.0,
+            planned_seconds: Some(10.0),
+            connected: 10,
+            connections_per_s: 1.0,
+            publications: 100,
+            deliveries: 1000,
+            bytes: 1 << 20,
+            segments: None,
+            round: None,
+            classes: Vec::new(),
+            spread: Distribution::default(),
+            spread_unknown: 0,
+            joins: Distribution::default(),
+            rejoins: Distribution::default(),
+            phases: None,
+            checks: Checks::default(),
+            server: Some(ServerFigures { cores: vec![0], cores_busy: 0.5, ..ServerFigures::default() }),
+            generator: GeneratorFigures {
+                receivers_busy: vec![0.4],
+                cores: vec![1],
+                clock: Quality { read_ns: 20.0, ..Quality::default() },
+                ..GeneratorFigures::default()
+            },
+            intervals: Vec::new(),
+        }
+    }
 
     #[test]
     fn a_distribution_keeps_its_whole_histogram() {

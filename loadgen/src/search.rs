@@ -7,11 +7,10 @@
 //! condition's percentile needs.
 
 use anyhow::{Result, ensure};
-use serde::{Deserialize, Serialize};
 
 use crate::{
     doubts,
-    figures::Run,
+    figures::{Found, Probe, Run},
     samples,
     server::ServerFigures,
     spec::{Pace, Spec},
@@ -54,40 +53,6 @@ pub enum Next {
     Found(f64),
     /// Nothing: no rate held twice; this is the lowest that failed.
     Nothing(f64),
-}
-
-/// One probe, for the record.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Probe {
-    /// Publications a second.
-    pub rate: f64,
-    /// Its measured time.
-    pub seconds: f64,
-    /// Deliveries a second.
-    pub deliveries_per_s: f64,
-    /// Whether it held.
-    pub held: bool,
-    /// The figure of the condition, or why there is none, or the faults.
-    pub found: String,
-    /// Which side had no more to give.
-    pub saturated: String,
-    /// How near the server was to its limit, from 0 to 1; none where nobody looked.
-    pub server_busy: Option<f64>,
-    /// The same of the generator.
-    pub generator_busy: f64,
-    /// What speaks against it.
-    pub doubts: Vec<String>,
-}
-
-/// What a search came to.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Found {
-    /// What had to hold.
-    pub condition: String,
-    /// Publications a second; none where nothing held.
-    pub rate: Option<f64>,
-    /// In their order.
-    pub probes: Vec<Probe>,
 }
 
 impl Search {

@@ -32,7 +32,7 @@ use crate::{
     schedule::{Capture, Plan},
     server::Server,
     shared::{Classes, Shared},
-    spec::{Pace, Scenario, Spec},
+    spec::{Scenario, Spec},
     target::Sources,
     tls::Peer,
     watch::Watcher,
@@ -217,7 +217,9 @@ impl Session {
         let [peer] = Peer::of(&spec.tls, [Some(dialect.publish_url())])?;
         let count = if dialect.one_topic_per_publisher() { spec.topics } else { spec.publishers };
         let timeout = Duration::from_nanos(spec.timeout.0);
-        let connect = |nth| Outlet::connect(target, peer.as_ref(), dialect, nth % spec.topics, timeout);
+        // Topics take turns with the connections.
+        let topics = |nth: usize| (nth % spec.topics..spec.topics).step_by(count).collect::<Vec<usize>>();
+        let connect = |nth| Outlet::connect(target, peer.as_ref(), dialect, &topics(nth), timeout);
         (0..count).map(connect).collect::<Result<_>>().context("connecting a publisher")
     }
 
@@ -380,8 +382,3 @@ impl Session {
 
 /// The publishing thread's niceness; raising it needs a privilege, and is done without where that is missing.
 const PUBLISHER_NICE: i32 = -10;
-
-/// Whether a run of `spec` has planned moments of sending.
-pub(crate) fn is_open_loop(spec: &Spec) -> bool {
-    !matches!(spec.pace, Pace::Window(_) | Pace::Silent)
-}

@@ -210,6 +210,11 @@ impl Spec {
         self.threads + usize::from(self.apart)
     }
 
+    /// Whether publications have planned moments of sending.
+    pub fn is_open_loop(&self) -> bool {
+        !matches!(self.pace, Pace::Window(_) | Pace::Silent)
+    }
+
     /// Refuses settings that cannot be met.
     pub fn check(&self, dialect: &Dialect) -> Result<()> {
         ensure!(self.subs > 0, "--subs 0: at least 1 subscriber is needed");
@@ -279,6 +284,15 @@ impl Spec {
         ensure!(
             self.form == Form::Json || self.dialect.protocol != Protocol::Stentor,
             "--payload plain: Stentor's JSON protocol carries JSON; leave it out, or take --protocol raw"
+        );
+        let publishes = !matches!(self.pace, Pace::Silent);
+        ensure!(
+            !publishes || !self.dialect.listens_only,
+            "--dialect: the file has no `publish`, so it is to `listen` and to `connect` with"
+        );
+        ensure!(
+            !publishes || self.dialect.sign.is_none() || dialect.publishes_by_http(),
+            "publications of this dialect are signed requests: say where by --publish-url http://HOST:PORT"
         );
         if let Some(rate) = self.dialect.latest_rate {
             ensure!(rate > 0.0 && rate.is_finite(), "--latest-rate {rate}: a number above 0 is needed");

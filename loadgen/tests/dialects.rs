@@ -3,15 +3,14 @@
 mod common;
 
 use std::{
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     sync::{
-        Arc, Mutex,
+        Mutex,
         mpsc::{Sender, channel},
     },
-    thread,
 };
 
-use common::{program, run};
+use common::{listen, program, run};
 use tungstenite::{
     Message, accept_hdr,
     handshake::server::{Request, Response},
@@ -26,16 +25,8 @@ type Subscribers = Vec<(Vec<u8>, Sender<Message>)>;
 /// A broker of MQTT 3.1.1, as far as it is needed: it takes what the standard has, and nothing else. `instead` is said to subscribers instead
 /// of the acknowledgement.
 fn broker(instead: &'static [u8]) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let subscribers: Arc<Mutex<Subscribers>> = Arc::default();
-    thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let subscribers = Arc::clone(&subscribers);
-            thread::spawn(move || client(stream, &subscribers, instead));
-        }
-    });
-    address
+    let subscribers: Mutex<Subscribers> = Mutex::default();
+    listen(move |stream| client(stream, &subscribers, instead))
 }
 
 #[allow(clippy::result_large_err)]

@@ -41,14 +41,18 @@ fn a_loss_outweighs_a_threshold() {
 #[test]
 fn what_no_run_of_these_settings_can_tell_is_refused_before_it() {
     let refused = [
-        ("--fail-if p99>5ms", "--fail-if: `p99>5ms`: that figure takes publications that are due at planned moments"),
-        ("--rate 5/s --fail-if cpu>5us", "takes --server-pid"),
-        ("--rate 5/s --fail-if sends>1", "takes --server-metrics"),
-        ("--rate 5/s --fail-if returning-p50>1s", "as with churn, storm and join"),
-        ("--rate 5/s --fail-if p98>5ms", "`p98` in `p98>5ms` is no figure"),
+        (
+            "fanout",
+            "--fail-if p99>5ms",
+            "--fail-if: `p99>5ms`: that figure takes publications that are due at planned moments",
+        ),
+        ("fanout", "--rate 5/s --fail-if cpu>5us", "takes --server-pid"),
+        ("churn", "--rate 5/s --fail-if sends>1", "or --server-metrics"),
+        ("fanout", "--rate 5/s --fail-if returning-p50>1s", "as with churn, storm and join"),
+        ("fanout", "--rate 5/s --fail-if p98>5ms", "`p98` in `p98>5ms` is no figure"),
     ];
-    for (arguments, sentence) in refused {
-        let outcome = program(&format!("fanout ws://127.0.0.1:1 {arguments}"));
+    for (scenario, arguments, sentence) in refused {
+        let outcome = program(&format!("{scenario} ws://127.0.0.1:1 {arguments}"));
         assert_eq!(outcome.code, 2, "{}{}", outcome.out, outcome.err);
         assert!(outcome.err.contains(sentence), "expected `{sentence}` in: {}", outcome.err);
     }

@@ -88,6 +88,20 @@ fn a_publication_is_as_long_as_its_longest_frame_wherever_that_is() {
 }
 
 #[test]
+fn what_was_written_before_a_position_is_what_was_written_when_it_was_the_head() {
+    let mut twin = Twin::new(500, 1 << 20);
+    let mut written = Vec::new();
+    for len in 0..40 {
+        written.push(twin.tape.written());
+        twin.publish("q.a", 0, len);
+    }
+    twin.reader.refresh();
+    let before = |position| twin.reader.written_before(Position(position));
+    assert_eq!((0..40).map(before).collect::<Vec<u64>>(), written);
+    assert_eq!((before(40), before(41)), (twin.tape.written(), twin.tape.written()));
+}
+
+#[test]
 fn a_tape_with_nothing_on_it_has_no_oldest_publication() {
     let settings = TapeSettings {
         retain: 1 << 20,

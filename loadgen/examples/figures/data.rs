@@ -26,10 +26,7 @@ use loadgen::{
 };
 use serde::Deserialize;
 
-use crate::{
-    figure::{self, Kind, PLAIN, Quantity},
-    source::Of,
-};
+use crate::figure::{self, Kind, PLAIN, Quantity};
 
 /// Sound runs that a figure takes.
 const SOUND_MIN: usize = 2;
@@ -265,6 +262,37 @@ fn unit_of(name: &str) -> (f64, Kind) {
         "memory" => (1.0, kind(0, 1)),
         "missing" | "doubts" | "cores" | "sends" | "delivered" => (1.0, PLAIN),
         _ => (1e-9, kind(1, 0)),
+    }
+}
+
+/// Which of several figures is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// That of all runs together, or the only one.
+    All,
+    Least,
+    Median,
+    Most,
+    Mean,
+}
+
+impl Of {
+    /// The one that goes by a name.
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [("least", Self::Least), ("median", Self::Median), ("most", Self::Most), ("mean", Self::Mean)];
+        all.into_iter().find_map(|(own, of)| (own == name).then_some(of))
+    }
+
+    /// One of some values, of which there is one at least.
+    pub fn pick(self, mut values: Vec<f64>) -> f64 {
+        values.sort_by(f64::total_cmp);
+        let last = values.len() - 1;
+        match self {
+            Self::Least => values[0],
+            Self::Most => values[last],
+            Self::All | Self::Median => (values[last / 2] + values[last.div_ceil(2)]) / 2.0,
+            Self::Mean => values.iter().sum::<f64>() / values.len() as f64,
+        }
     }
 }
 

@@ -16,39 +16,9 @@
 //! ```
 
 use crate::{
-    data::{Data, Place},
+    data::{Data, Of, Place},
     figure::{self, PLAIN, Quantity},
 };
-
-/// Which of several figures is meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Of {
-    /// That of all runs together, or the only one.
-    All,
-    Least,
-    Median,
-    Most,
-    Mean,
-}
-
-impl Of {
-    fn named(name: &str) -> Option<Self> {
-        let all = [("least", Self::Least), ("median", Self::Median), ("most", Self::Most), ("mean", Self::Mean)];
-        all.into_iter().find_map(|(own, of)| (own == name).then_some(of))
-    }
-
-    /// One of some values, of which there is one at least.
-    pub fn pick(self, mut values: Vec<f64>) -> f64 {
-        values.sort_by(f64::total_cmp);
-        let last = values.len() - 1;
-        match self {
-            Self::Least => values[0],
-            Self::Most => values[last],
-            Self::All | Self::Median => (values[last / 2] + values[last.div_ceil(2)]) / 2.0,
-            Self::Mean => values.iter().sum::<f64>() / values.len() as f64,
-        }
-    }
-}
 
 /// The sources of a comment: separated by `;`, which may stand within quotes.
 pub fn split(text: &str) -> Vec<String> {

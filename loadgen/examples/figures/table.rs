@@ -20,9 +20,8 @@
 //! measured, but that `maybe` is for those who need not be. The best of each column is set in bold, and who can't be told from it; the first row, what the others are measured by, is not among them.
 
 use crate::{
-    data::Data,
+    data::{Data, Of},
     figure::{Kind, Quantity},
-    source::Of,
 };
 
 /// What can't be told.

@@ -1,14 +1,14 @@
 //! Dialect files: how to speak with a kind of server, written down once.
 //!
-//! What the options of the generic protocol say, and steps that wait for answers, which they can't. Those that come with this
-//! program were tried against the server that they name.
+//! What the options of the generic protocol say, and steps that wait for answers, which they can't. Each that comes with this
+//! program says what it was tried against: the server itself, or, where that can't be had, one of the tests that follows its documentation.
 
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
-use super::steps::Step;
+use super::{sign::Sign, steps::Step};
 use crate::stamp::Form;
 
 /// What a file may say. TOML, where `\'…\'` keeps backslashes for the templates.
@@ -17,6 +17,10 @@ use crate::stamp::Form;
 pub struct File {
     /// Path to ask for where the address names none.
     pub path: Option<String>,
+    /// The same of publishers, where theirs is another.
+    pub publish_path: Option<String>,
+    /// How requests that publish are signed.
+    pub sign: Option<Sign>,
     /// Header lines of the handshake.
     pub headers: Vec<String>,
     /// Binary messages.
@@ -29,7 +33,7 @@ pub struct File {
     pub subscriber: Vec<Step>,
     /// The same of publishers.
     pub publisher: Vec<Step>,
-    /// Message that publishes.
+    /// Message that publishes; none where others do.
     pub publish: Option<String>,
     /// `QUESTION=>ANSWER` pairs.
     pub answers: Vec<String>,
@@ -69,6 +73,18 @@ mod tests {
             let dialect = Dialect::new("ws://h", settings, Form::Json, vec!["t".into()]).unwrap();
             assert!(dialect.acknowledges(), "{}: subscribers don't wait to be told", path.display());
             assert!(fs::read_to_string(&path).unwrap().contains("Tried against "), "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn the_readme_has_everything_that_a_file_may_say() {
+        let error = toml::from_str::<File>("x = 1").unwrap_err().to_string();
+        let (_, known) = error.split_once("expected one of ").unwrap();
+        let (readme, known): (_, Vec<&str>) =
+            (include_str!("../../README.md"), known.split('`').skip(1).step_by(2).collect());
+        assert!(known.len() >= 12, "{known:?}");
+        for key in known {
+            assert!(readme.contains(&format!("`{key}`")), "{key}");
         }
     }
 

@@ -26,8 +26,8 @@ pub fn complete_raw(url: &mut Url, settings: &Settings, publisher: bool) {
 }
 
 /// Fills in the path that a dialect file has, where the address names none.
-pub fn complete(url: &mut Url, settings: &Settings) {
-    if let (Some(path), "/") = (&settings.path, url.path.as_str()) {
+pub fn complete(url: &mut Url, path: Option<&String>) {
+    if let (Some(path), "/") = (path, url.path.as_str()) {
         url.path.clone_from(path);
     }
 }

@@ -6,6 +6,7 @@
 
 mod file;
 mod generic;
+mod sign;
 mod stentor;
 mod steps;
 mod template;
@@ -14,7 +15,8 @@ use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
 pub use file::File;
-pub use steps::{Step, Steps};
+pub use sign::Sign;
+pub use steps::{Step, Steps, Waiting};
 pub use template::{Template, Values};
 
 use crate::{
@@ -75,6 +77,15 @@ pub struct Settings {
     /// Path to ask for where the address names none.
     #[serde(default)]
     pub path: Option<String>,
+    /// The same of publishers, where theirs is another.
+    #[serde(default)]
+    pub publish_path: Option<String>,
+    /// How requests that publish are signed.
+    #[serde(default)]
+    pub sign: Option<Sign>,
+    /// A dialect file that has no words for publishing.
+    #[serde(default)]
+    pub listens_only: bool,
     /// Extra header lines of the handshake.
     pub headers: Vec<String>,
     /// Names of topics, `{n}` being the number.
@@ -86,11 +97,14 @@ impl Settings {
     #[must_use]
     pub fn with(mut self, file: &File) -> Self {
         self.path.clone_from(&file.path);
+        self.publish_path.clone_from(&file.publish_path);
+        self.sign.clone_from(&file.sign);
         self.headers.extend(file.headers.iter().cloned());
         self.binary |= file.binary;
         self.steps.clone_from(&file.subscriber);
         self.publisher_steps.clone_from(&file.publisher);
         self.publish.clone_from(&file.publish);
+        self.listens_only = file.publish.is_none();
         self.answers.extend(file.answers.iter().cloned());
         self.heartbeat = self.heartbeat.or_else(|| file.heartbeat.clone());
         self
@@ -170,10 +184,12 @@ impl Dialect {
         match settings.protocol {
             Protocol::Stentor => stentor::complete(&mut subscribe_url),
             Protocol::Raw => generic::complete_raw(&mut subscribe_url, &settings, false),
-            Protocol::Generic => generic::complete(&mut subscribe_url, &settings),
+            Protocol::Generic => generic::complete(&mut subscribe_url, settings.path.as_ref()),
         }
         match settings.protocol {
-            Protocol::Generic => generic::complete(&mut publish_url, &settings),
+            Protocol::Generic => {
+                generic::complete(&mut publish_url, settings.publish_path.as_ref().or(settings.path.as_ref()));
+            }
             _ if by_http => stentor::complete_http(&mut publish_url),
             Protocol::Stentor => stentor::complete(&mut publish_url),
             Protocol::Raw => generic::complete_raw(&mut publish_url, &settings, settings.publish_url.is_none()),
@@ -216,6 +232,11 @@ impl Dialect {
         self.by_http
     }
 
+    /// How those are signed.
+    pub fn sign(&self) -> Option<&Sign> {
+        self.settings.sign.as_ref()
+    }
+
     /// What those carry.
     pub fn content_type(&self) -> &'static str {
         match (self.settings.binary, self.form) {
@@ -235,8 +256,8 @@ impl Dialect {
         &self.publisher_steps
     }
 
-    /// Says what is to be said from a step on; returns the next step that waits, or none where the connection is ready.
-    pub fn go(&self, at: usize, topics: &[usize], say: &mut dyn FnMut(&[u8])) -> Option<usize> {
+    /// Says what is to be said from a step on; returns what is waited for next, or none where the connection is ready.
+    pub fn go(&self, at: usize, topics: &[usize], say: &mut dyn FnMut(&[u8])) -> Option<Waiting> {
         self.steps.go(at, &self.names(topics), say)
     }
 
@@ -415,6 +436,18 @@ mod tests {
         };
         assert_eq!(path(None), "/b,a");
         assert_eq!(path(Some(">")), "/>");
+    }
+
+    #[test]
+    fn publishers_may_have_a_path_of_their_own() {
+        let settings = Settings {
+            path: Some("/app".into()),
+            publish_path: Some("/apps/1/events".into()),
+            publish_url: Some("http://h".into()),
+            ..Settings::default()
+        };
+        let dialect = dialect(Protocol::Generic, settings);
+        assert_eq!((dialect.subscribe_path(&[0]), dialect.publish_path(0)), ("/app".into(), "/apps/1/events".into()));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use super::{
     compare::{Group, as_markdown, middle},
     plot::{self, Line, Plot, Scale},
-    summary::{Question, cpu, factor, mark, median, tail},
+    question::{Question, cpu, factor, mark, median, sends, tail},
 };
 use crate::{
     figures::Run,
@@ -164,11 +164,6 @@ fn column(title: &str, of: fn(&Run) -> f64, show: fn(f64) -> String) -> Column {
         _ => "-".into(),
     };
     Column { title: title.into(), cell: Box::new(cell) }
-}
-
-/// Calls of `send` for each delivery; 0 where nobody knows.
-fn sends(run: &Run) -> f64 {
-    run.sends_per_delivery().unwrap_or(0.0)
 }
 
 /// Publications that a send carries.

@@ -6,6 +6,7 @@ pub mod curve;
 pub mod files;
 pub mod hdr;
 pub mod plot;
+pub mod question;
 pub mod report;
 pub mod summary;
 pub mod sweep;
@@ -73,7 +74,7 @@ pub fn compared(compare: &Compare) -> Result<String> {
 
 /// Makes tables of the results of several questions, and draws what was asked for.
 pub fn summed(summary: &Summary) -> Result<String> {
-    let questions = summary.files.iter().map(summary::Question::read).collect::<Result<Vec<_>>>()?;
+    let questions = summary.files.iter().map(question::Question::read).collect::<Result<Vec<_>>>()?;
     let drawn = |path: &Path, svg: Result<String>| file(path, plot::standalone(&svg?).as_bytes());
     let mut written = Vec::new();
     written.extend(summary.cost.as_ref().map(|path| drawn(path, summary::cost(&questions))));

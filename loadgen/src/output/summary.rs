@@ -4,107 +4,22 @@
 //! their own question: its runs met the same weather as the others'. Targets that differ in one flag have tables and plots
 //! of their own ([`curve`]).
 
-use std::path::PathBuf;
-
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use super::{
-    compare::{Group, as_markdown, groups, middle, spread},
+    compare::{Group, as_markdown, middle},
     curve,
     plot::Bars,
+    question::{Question, TOO_FEW, cpu, factor, mark, median, sends, tail},
     report::percentile_plot,
 };
-use crate::{
-    figures::{Report, Run},
-    merge,
-    spec::Pace,
-    units,
-};
-
-/// What the bare loop is called in results, after its subcommand.
-const BARE_LOOP: &str = "bare-loop";
-
-/// Bytes of one segment over loopback: up to here a send costs nearly what the smallest does, and twice as much just beyond.
-const SEGMENT: f64 = 65_483.0;
-
-/// The runs that answer one question.
-pub struct Question {
-    /// What it is called: the file's name.
-    pub(super) name: String,
-    report: Report,
-}
-
-impl Question {
-    /// Reads a file.
-    pub fn read(path: &PathBuf) -> Result<Self> {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let report = merge::read(path)?;
-        ensure!(!report.runs.is_empty(), "{} holds no runs", path.display());
-        Ok(Self { name: name.split('.').next().unwrap_or_default().to_owned(), report })
-    }
-
-    /// The runs of each target.
-    pub(super) fn groups(&self) -> Vec<Group<'_>> {
-        groups(std::slice::from_ref(&self.report))
-    }
-
-    /// What the others are measured against.
-    pub(super) fn first(&self) -> Group<'_> {
-        self.groups().swap_remove(0)
-    }
-
-    /// The first target, and the others that are no points of a curve.
-    fn apart(&self) -> Vec<Group<'_>> {
-        let curves = curve::of(self);
-        let first = self.first().name;
-        let mut groups = self.groups();
-        groups.retain(|group| group.name == first || !curves.iter().any(|curve| curve.holds(group.name)));
-        groups
-    }
-
-    /// Whether there is more to see than curves.
-    fn compares(&self) -> bool {
-        self.apart().len() > 1 || curve::of(self).is_empty()
-    }
-
-    fn window(&self) -> Option<usize> {
-        match self.report.spec.pace {
-            Pace::Window(window) => Some(window),
-            _ => None,
-        }
-    }
-
-    /// What tells questions apart, but for their loads.
-    fn shape(&self) -> (usize, usize, usize, usize) {
-        let spec = &self.report.spec;
-        (spec.subs, spec.size, spec.topics, spec.topics_per_sub)
-    }
-
-    /// Processor time of one send by the bare loop, if this is where it makes one for each delivery, and like `other` in all else.
-    fn send_like(&self, other: &Self) -> Option<f64> {
-        let alike = self.window() == Some(1) && self.shape() == other.shape();
-        let groups = self.groups();
-        let bare = groups.iter().find(|group| alike && group.name == BARE_LOOP)?;
-        Some(median(bare, cpu)).filter(|send| *send > 0.0)
-    }
-
-    /// How many publications a send can carry at most: all that are under way to one subscriber, as far as a segment holds them.
-    fn in_a_send(&self) -> f64 {
-        let spec = &self.report.spec;
-        let own = self.window().unwrap_or(1) as f64 * spec.topics_per_sub as f64 / spec.topics.max(1) as f64;
-        own.min(SEGMENT / spec.size as f64).max(1.0)
-    }
-
-    pub(super) fn has_latencies(&self) -> bool {
-        self.report.runs.iter().any(|run| run.open_loop)
-    }
-}
+use crate::{figures::Run, spec::Pace, units};
 
 /// One table a figure: a row for each question, a column for each target; then one table a curve.
 pub fn tables(questions: &[Question]) -> String {
     let mut out = String::new();
     let mut table = |title: &str, of: &dyn Fn(&Question) -> bool, cell: &dyn Fn(&Group<'_>, &Group<'_>) -> String| {
-        let asked: Vec<&Question> = questions.iter().filter(|question| of(question) && question.compares()).collect();
+        let asked: Vec<&Question> = questions.iter().filter(|question| of(question) && compares(question)).collect();
         if !asked.is_empty() {
             out += &format!("{title}\n\n{}\n", as_markdown(&rows(&asked, cell)));
         }
@@ -134,6 +49,20 @@ pub fn tables(questions: &[Question]) -> String {
     out
 }
 
+/// The first target, and the others that are no points of a curve.
+fn apart(question: &Question) -> Vec<Group<'_>> {
+    let curves = curve::of(question);
+    let first = question.first().name;
+    let mut groups = question.groups();
+    groups.retain(|group| group.name == first || !curves.iter().any(|curve| curve.holds(group.name)));
+    groups
+}
+
+/// Whether there is more to see than curves.
+fn compares(question: &Question) -> bool {
+    apart(question).len() > 1 || curve::of(question).is_empty()
+}
+
 /// What closed windows cost at least, computed: the sends that have to be made, at what one costs. Empty where nothing is known of that.
 fn floors(questions: &[Question]) -> String {
     let mut rows = vec![
@@ -151,16 +80,12 @@ fn floors(questions: &[Question]) -> String {
     if rows.len() > 1 { format!("{of}\n\n{}\n", as_markdown(&rows)) } else { String::new() }
 }
 
-fn sends(run: &Run) -> f64 {
-    run.sends_per_delivery().unwrap_or(0.0)
-}
-
 fn rows(questions: &[&Question], cell: &dyn Fn(&Group<'_>, &Group<'_>) -> String) -> Vec<Vec<String>> {
     let names = names(questions);
     let mut rows = vec![vec![String::new()]];
     rows[0].extend(names.iter().map(|name| name.to_string()));
     for question in questions {
-        let groups = question.apart();
+        let groups = apart(question);
         let mut row = vec![question.name.clone()];
         for name in &names {
             let group = groups.iter().find(|group| group.name == *name);
@@ -174,7 +99,7 @@ fn rows(questions: &[&Question], cell: &dyn Fn(&Group<'_>, &Group<'_>) -> String
 /// All targets but the points of curves, in the order in which they first appear.
 fn names<'a>(questions: &[&'a Question]) -> Vec<&'a str> {
     let mut names: Vec<&str> = Vec::new();
-    for group in questions.iter().flat_map(|question| question.apart()) {
+    for group in questions.iter().flat_map(|question| apart(question)) {
         if !names.contains(&group.name) {
             names.push(group.name);
         }
@@ -191,40 +116,8 @@ fn ratio(group: &Group<'_>, first: &Group<'_>, of: fn(&Run) -> f64, show: fn(f64
     }
 }
 
-/// A factor with as many places as mean something.
-pub(super) fn factor(value: f64) -> String {
-    if value < 10.0 { format!("{value:.2}") } else { format!("{value:.0}") }
-}
-
 fn tails(group: &Group<'_>) -> String {
     [units::time(median(group, middle)), tail(group, 0.99), tail(group, 0.999)].join(" / ")
-}
-
-/// A percentile of all runs together, or that there are too few publications for it.
-pub(super) fn tail(group: &Group<'_>, quantile: f64) -> String {
-    match group.tail(quantile) {
-        None => "-".into(),
-        Some(Ok(ns)) => units::time(ns),
-        Some(Err(_)) => TOO_FEW.into(),
-    }
-}
-
-const TOO_FEW: &str = "too few";
-
-pub(super) fn mark(group: &Group<'_>) -> &'static str {
-    match () {
-        () if group.runs.iter().any(|run| matches!(run.exit(), 1 | 4)) => " !",
-        () if group.runs.iter().any(|run| !run.doubts.is_empty()) => " ?",
-        () => "",
-    }
-}
-
-pub(super) fn median(group: &Group<'_>, of: impl Fn(&Run) -> f64) -> f64 {
-    spread(group.runs.iter().map(|run| of(run)).collect()).1
-}
-
-pub(super) fn cpu(run: &Run) -> f64 {
-    run.server.as_ref().filter(|_| run.deliveries > 0).map_or(0.0, |server| server.cpu_ns_per_delivery)
 }
 
 /// Processor time for each delivery as a multiple of the first target's, by window.

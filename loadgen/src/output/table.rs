@@ -4,10 +4,9 @@ use std::fmt::Write;
 
 use super::verdict;
 use crate::{
-    figures::{ClassFigures, Distribution, PhaseFigures, Report, Run},
+    figures::{ClassFigures, Distribution, Outcome, PhaseFigures, Report, Run},
     samples::{self, QUANTILES, TooFew},
     spec::{Arrivals, Pace, Scenario, Spec},
-    thresholds::Outcome,
     units::{self, count, short, time},
 };
 

@@ -6,7 +6,6 @@
 use crate::{
     figures::{Report, Run},
     samples::{self, Pool},
-    session::is_open_loop,
     spec::{Disturbance, Pace, Scenario, Spec},
     units::{Span, count},
 };
@@ -78,7 +77,7 @@ fn steps(report: &Report) -> Vec<String> {
 /// How long a session has to be for p99.
 fn longer(report: &Report) -> Option<String> {
     let (spec, runs) = (&report.spec, report.runs.iter().filter(|run| run.label == "A"));
-    let pool = Pool::of(runs.clone()).filter(|_| is_open_loop(spec))?;
+    let pool = Pool::of(runs.clone()).filter(|_| spec.is_open_loop())?;
     let few = samples::enough(0.99, pool.publications).err()?;
     let seconds = spec.duration.seconds() * few.need as f64 / few.have.max(1) as f64;
     let duration = Span::s(seconds.ceil() as u64);

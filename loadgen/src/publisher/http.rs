@@ -4,6 +4,8 @@
 //! publications keep their order. What waits for an answer waits for the server. An answer that is no 2xx is remarked on; what it
 //! should have published is then missing. Enough of HTTP/1.1 (RFC 9112) for answers: their status, and where they end.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use crate::dialect::Dialect;
 
 /// The longest answer that is waited for.
@@ -33,7 +35,11 @@ pub enum Verdict {
 
 /// Appends the request that publishes `body` on a topic.
 pub fn request(dialect: &Dialect, topic: usize, body: &[u8], out: &mut Vec<u8>) {
-    let (host, path) = (&dialect.publish_url().host, dialect.publish_path(topic));
+    let (host, mut path) = (&dialect.publish_url().host, dialect.publish_path(topic));
+    if let Some(sign) = dialect.sign() {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        path += &sign.query(&path, body, now);
+    }
     let mut head = format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {}\r\n", body.len());
     let typed = |line: &String| line.get(..13).is_some_and(|name| name.eq_ignore_ascii_case("content-type:"));
     if !dialect.headers().iter().any(typed) {

@@ -42,28 +42,30 @@ pub struct Outlet {
     assembly: Assembly,
 }
 
-/// Goes through the steps of a publisher, waiting for what is to be waited for.
-fn go_through(stream: &mut Stream, pending: &mut Vec<u8>, dialect: &Dialect, topic: usize) -> Result<()> {
+/// Goes through the steps of a publisher of these topics, waiting for what is to be waited for.
+fn go_through(stream: &mut Stream, pending: &mut Vec<u8>, dialect: &Dialect, topics: &[usize]) -> Result<()> {
     let (steps, mut assembly, mut buffer) = (dialect.publisher_steps(), Assembly::default(), [0; 4096]);
-    let name = dialect.topics[topic].as_str();
-    let mut next = Some(0);
+    let names: Vec<&str> = topics.iter().map(|&topic| dialect.topics[topic].as_str()).collect();
+    let mut at = 0;
     loop {
         let mut said = Vec::new();
         let say = &mut |message: &[u8]| frame::write(dialect.opcode(), message, &mut said);
-        next = next.and_then(|at| steps.go(at, &[name], say));
+        let next = steps.go(at, &names, say);
         stream.write_all(&said)?;
-        let Some(waiting) = next else { return Ok(()) };
-        while !heard(pending, &mut assembly, |message| steps.awaits(waiting, message))? {
-            let len = stream.read(&mut buffer).context("waiting for the server")?;
-            ensure!(len > 0, "the server hung up");
-            pending.extend_from_slice(&buffer[..len]);
+        let Some(mut waiting) = next else { return Ok(()) };
+        while !waiting.is_over() {
+            if !heard(pending, &mut assembly, |message| steps.take(&mut waiting, message))? {
+                let len = stream.read(&mut buffer).context("waiting for the server")?;
+                ensure!(len > 0, "the server hung up");
+                pending.extend_from_slice(&buffer[..len]);
+            }
         }
-        next = Some(waiting + 1);
+        at = waiting.next();
     }
 }
 
 /// Takes whole messages off what came until one is awaited.
-fn heard(pending: &mut Vec<u8>, assembly: &mut Assembly, awaited: impl Fn(&[u8]) -> bool) -> Result<bool> {
+fn heard(pending: &mut Vec<u8>, assembly: &mut Assembly, mut awaited: impl FnMut(&[u8]) -> bool) -> Result<bool> {
     let (mut at, mut found) = (0, false);
     while let (Scan::Frame(frame), false) = (frame::scan(&pending[at..]), found) {
         at += frame.len;
@@ -99,21 +101,21 @@ pub struct Queued {
 const HEARD: usize = 64 * 1024;
 
 impl Outlet {
-    /// Connects as a publisher of `topic`.
+    /// Connects as a publisher of these topics, of which there is one at least.
     pub fn connect(
         target: SocketAddr,
         peer: Option<&Peer>,
         dialect: &Dialect,
-        topic: usize,
+        topics: &[usize],
         timeout: Duration,
     ) -> Result<Self> {
         if dialect.publishes_by_http() {
             let (line, pending) = Stream::connect(target, peer, timeout)?.into_line()?;
             return Ok(Self { listens: true, asks: true, pending, ..Self::over(Arc::new(line)) });
         }
-        let (path, host) = (dialect.publish_path(topic), &dialect.publish_url().host);
+        let (path, host) = (dialect.publish_path(topics[0]), &dialect.publish_url().host);
         let (mut stream, mut pending) = dial(target, peer, host, &path, dialect.headers(), timeout)?;
-        go_through(&mut stream, &mut pending, dialect, topic).context("getting ready to publish")?;
+        go_through(&mut stream, &mut pending, dialect, topics).context("getting ready to publish")?;
         let (line, more) = stream.into_line()?;
         pending.extend_from_slice(&more);
         dialect.greet(&mut |message| {

@@ -144,13 +144,16 @@ impl Judge {
         }
     }
 
-    /// Whether a message is what a connection that is being set up waits for.
-    fn is_awaited(&self, conn: &Connection, message: &[u8]) -> bool {
-        conn.stage == Stage::Subscribing && self.shared.dialect.steps().awaits(conn.step, message)
+    /// Whether a message has in it what a connection that is being set up waits for.
+    fn is_awaited(&self, conn: &mut Connection, message: &[u8]) -> bool {
+        conn.stage == Stage::Subscribing && self.shared.dialect.steps().take(&mut conn.waiting, message)
     }
 
-    /// Goes on with setting a connection up.
+    /// Goes on with setting a connection up, if all that it waited for has come.
     fn next_step(&mut self, conn: &mut Connection, now: u64) {
+        if !conn.waiting.is_over() {
+            return;
+        }
         let Some(line) = conn.line.as_ref().map(Arc::clone) else { return };
         let dialect = &self.shared.dialect;
         let topics = topics_of(conn.first_topic, conn.ledger.len(), self.shared.spec.topics);
@@ -158,8 +161,8 @@ impl Judge {
             // A line that is broken shows at the next read.
             let _ = line.write_frame(dialect.opcode(), message);
         };
-        match dialect.go(conn.step + 1, &topics, say) {
-            Some(step) => conn.step = step,
+        match dialect.go(conn.waiting.next(), &topics, say) {
+            Some(waiting) => conn.waiting = waiting,
             None => self.joined(conn, now),
         }
     }

@@ -192,7 +192,7 @@ impl Receiver {
         let topics = topics_of(conn.first_topic, conn.ledger.len(), self.shared.spec.topics);
         dialect.greet(&mut say);
         dialect.subscribe(&topics, &mut say);
-        conn.step = dialect.go(0, &topics, &mut say).unwrap_or(0);
+        conn.waiting = dialect.go(0, &topics, &mut say).unwrap_or_default();
         let now = clock::now();
         if !dialect.acknowledges() {
             self.judge.joined(conn, now);

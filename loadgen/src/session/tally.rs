@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::is_open_loop;
 use crate::{
     clock::{self, Quality},
     doubts,
@@ -86,7 +85,7 @@ impl Tally {
             server,
             done: 0,
             threads: spec.receivers(),
-            open_loop: is_open_loop(spec),
+            open_loop: spec.is_open_loop(),
             measured_seconds: (spec.duration.seconds().floor() as i64).max(1),
             connected: (0, 0),
             deserted: None,

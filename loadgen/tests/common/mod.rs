@@ -19,8 +19,9 @@ use std::{
 
 use serde_json::Value;
 use tungstenite::{
-    Message, accept_hdr,
+    Message, WebSocket, accept_hdr,
     handshake::server::{Request, Response},
+    protocol::Role,
 };
 
 /// What the server does to a publication on its way to one subscriber.
@@ -55,23 +56,36 @@ struct State {
     published: AtomicUsize,
 }
 
-/// Starts a server: `/pub/…` and `/pub-slow/…` publish, `/echo` echoes, any other path subscribes. It lives as long as the test.
-pub fn serve(fault: impl Fn(usize, usize) -> Act + Send + Sync + 'static) -> SocketAddr {
+/// Takes connections, each on a thread of its own, as long as the test lives.
+pub fn listen(client: impl Fn(TcpStream) + Send + Sync + 'static) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let (state, fault): (Arc<State>, Arc<Fault>) = (Arc::default(), Arc::new(fault));
+    let (address, client) = (listener.local_addr().unwrap(), Arc::new(client));
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let (state, fault) = (Arc::clone(&state), Arc::clone(&fault));
-            thread::spawn(move || client(stream, &state, &fault));
+            let client = Arc::clone(&client);
+            stream.set_nodelay(true).unwrap();
+            thread::spawn(move || client(stream));
         }
     });
     address
 }
 
+/// A WebSocket that is read here, and written to by a thread that has its own hold of it, for as long as anybody may send it something.
+pub fn split(socket: WebSocket<TcpStream>) -> (WebSocket<TcpStream>, Sender<Message>) {
+    let mut writer = WebSocket::from_raw_socket(socket.get_ref().try_clone().unwrap(), Role::Server, None);
+    let (to, from) = channel();
+    thread::spawn(move || from.into_iter().all(|message| writer.send(message).is_ok()));
+    (socket, to)
+}
+
+/// Starts a server: `/pub/…` and `/pub-slow/…` publish, `/echo` echoes, any other path subscribes. It lives as long as the test.
+pub fn serve(fault: impl Fn(usize, usize) -> Act + Send + Sync + 'static) -> SocketAddr {
+    let (state, fault): (State, Arc<Fault>) = (State::default(), Arc::new(fault));
+    listen(move |stream| client(stream, &state, &fault))
+}
+
 #[allow(clippy::result_large_err)]
 fn client(stream: TcpStream, state: &State, fault: &Arc<Fault>) {
-    stream.set_nodelay(true).unwrap();
     let mut path = String::new();
     let hear = |request: &Request, response: Response| {
         path = request.uri().path().to_owned();

@@ -282,6 +282,20 @@ fn what_is_published_while_a_command_goes_on_is_read_a_piece_at_a_time() {
 }
 
 #[test]
+fn the_tables_of_newest_values_are_told_of_topics_as_these_are_found_and_not_of_all_at_once() {
+    let mut world = with_topics(8000, Settings { turn_work: 20_000, ..ample() });
+    let (other, mut guest) = (world.guest(1 << 20), world.guest(10 << 20));
+    // The tables are kept for whoever is there.
+    other.say(r#"{"op":"sub","topics":["x"],"mode":"latest"}"#);
+    world.settle();
+    guest.read();
+    guest.say(r#"{"op":"sub","topics":[">"],"mode":"latest","snapshot":false}"#);
+    // No step of a turn goes beyond what it may cost.
+    let (turns, _) = turns_until(&mut world, &mut guest, "ack");
+    assert!(turns > 5, "{turns}");
+}
+
+#[test]
 fn what_a_command_has_found_so_far_is_held_for_its_client() {
     let mut world = with_topics(20_000, ample());
     let guest = world.guest(10 << 20);

@@ -325,6 +325,8 @@ fn a_round_of_many_topics_is_sent_whole_and_in_order_though_they_all_change_mean
         client.check_complete(world.journal.len(), &world.journal, 0);
         assert!(client.book.as_ref().unwrap().skipped > 300, "it was sent everything");
     }
+    let told: u64 = world.clients.iter().filter_map(|client| Some(client.book.as_ref()?.skipped)).sum();
+    assert_eq!(world.shared.metrics.workers[0].skipped.get(), told, "what the metric says, and what clients were told");
 }
 
 #[test]

@@ -36,7 +36,7 @@ impl Ratio {
 impl fmt::Display for Ratio {
     /// `1.13 (1.05 to 1.21)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let show = super::super::summary::factor;
+        let show = super::super::question::factor;
         f.write_str(&show(self.mean))?;
         match self.interval {
             Some((low, high)) => write!(f, " ({} to {})", show(low), show(high)),

@@ -2,9 +2,9 @@
 
 use super::*;
 use crate::{
-    figures::{ClassFigures, Distribution, GeneratorFigures},
+    figures::{self, ClassFigures, Distribution, GeneratorFigures},
     machine::Machine,
-    meter::{Checks, times},
+    meter::times,
     server::ServerFigures,
     spec::tests::sample,
     units::Rate,
@@ -16,43 +16,25 @@ fn run(name: &str, round: u32, cpu_ns: f64, ms: u64) -> Run {
     latency.record_n(ms * 1_000_000, 500).unwrap();
     latency.record_n(3 * ms * 1_000_000, 100).unwrap();
     let latency = Distribution::of(&latency);
+    let class = ClassFigures {
+        label: "all".into(),
+        publications: 600,
+        latency: latency.clone(),
+        sent: latency,
+        handed: None,
+        bytes: 1 << 20,
+    };
     Run {
-        target: "ws://127.0.0.1:1".into(),
-        label: "A".into(),
         name: name.into(),
-        version: None,
-        doubts: Vec::new(),
-        faults: Vec::new(),
-        ended: None,
-        stopped: false,
-        notes: Vec::new(),
-        open_loop: true,
         seconds: 4.0,
         planned_seconds: Some(4.0),
-        connected: 10,
-        connections_per_s: 1.0,
         publications: 600,
         deliveries: 600,
-        bytes: 1 << 20,
         segments: Some(300),
         round: Some(round),
-        classes: vec![ClassFigures {
-            label: "all".into(),
-            publications: 600,
-            latency: latency.clone(),
-            sent: latency,
-            handed: None,
-            bytes: 1 << 20,
-        }],
-        spread: Distribution::default(),
-        spread_unknown: 0,
-        joins: Distribution::default(),
-        rejoins: Distribution::default(),
-        phases: None,
-        checks: Checks::default(),
+        classes: vec![class],
         server: Some(ServerFigures { cpu_ns_per_delivery: cpu_ns, ..ServerFigures::default() }),
-        generator: GeneratorFigures::default(),
-        intervals: Vec::new(),
+        ..figures::tests::sample()
     }
 }
 
@@ -194,7 +176,7 @@ fn the_plot_has_four_panels_and_every_line_ends_as_its_capacity_is_known() {
 #[test]
 fn a_search_refines_what_the_grid_found() {
     let mut found = report(150.0, vec![run("b", 1, 1.0, 1)]);
-    found.search = Some(crate::search::Found { rate: Some(150.0), ..Default::default() });
+    found.search = Some(figures::Found { rate: Some(150.0), ..Default::default() });
     let grid = report(100.0, vec![run("a", 1, 1.0, 1), run("b", 1, 1.0, 1)]);
     let sweep = Sweep::of(vec![found, grid], Some("b")).unwrap();
     assert_eq!((sweep.searched("b"), sweep.searched("a"), &*sweep.against), (Some(150.0), None, "b"));
