@@ -6,8 +6,9 @@ import random
 from typing import Any
 
 import pytest
-from stentor import Event, Gap, Reset, StentorError, Status, Update
-from stentor._inbox import EVENT_BYTES, Inbox, WhenSlow
+from stentor import Gap, Reset, StentorError, Status, Update
+from stentor._events import Mark
+from stentor._inbox import EVENT_BYTES, Inbox, Item, WhenSlow
 from world import Book
 
 
@@ -48,6 +49,13 @@ def test_gaps_and_resets_are_kept_in_their_places() -> None:
         ]
     )
     assert everything(box) == [Reset("a", "k", 1, "epoch"), Gap("a", 2, 5, "slow"), ("a", 6), ("b", 1), Gap("b", 2, 3, "too_large")]
+
+
+def test_of_the_marks_the_newest_stays_in_its_place() -> None:
+    box = inbox(6)
+    box.put([update("a", 1), Mark("C1"), update("b", 1), Mark("C2"), Status("stale"), update("c", 1)])
+    box.put([update("d", 1), Status("stale")])
+    assert everything(box) == [("a", 1), ("b", 1), Mark("C2"), ("c", 1), ("d", 1), Status("stale")]
 
 
 def test_changes_stay_from_the_newest_keyframe_on_as_long_as_there_is_room() -> None:
@@ -95,12 +103,12 @@ def test_whatever_is_left_out_is_told_and_the_last_values_are_there(seed: int) -
 
     def take() -> None:
         for event in box.take() or []:
-            assert not isinstance(event, StentorError)
+            assert not isinstance(event, (StentorError, Mark))
             book.take(event)
 
     for _ in range(chance.randint(1, 400)):
         topic = chance.choice(topics)
-        events: list[Event] = [Status("draining")] if chance.random() < 0.05 else []
+        events: list[Item] = [Status("draining")] if chance.random() < 0.05 else []
         if chance.random() < 0.05:
             newest.pop(topic, None)
             seqs[topic] = 0

@@ -10,7 +10,6 @@ from typing import Any, TypedDict
 from ._engine import Engine, Options, Token
 from ._events import Subscribed
 from ._inbox import Inbox, WhenSlow
-from ._names import Point
 
 
 class Settings(TypedDict, total=False):
@@ -36,6 +35,7 @@ class Base:
     def __init__(self, options: Options, inbox: Inbox) -> None:
         self._options = options
         self._inbox = inbox
+        self._cursor: str | None = None
         self._engine = Engine(options, inbox, self._has_changed)
 
     @property
@@ -50,12 +50,8 @@ class Base:
 
     @property
     def cursor(self) -> str | None:
-        """A place of the whole feed for `subscribe(…, start=…)` on another day, if the server gives any. Everything before it has come; what is in `pending` too."""
-        return self._engine.core.cursor
-
-    def point(self, topic: str) -> Point | None:
-        """Where a topic stands, epoch and number, for `subscribe(…, start={topic: point})` on another day; `None` until its epoch is known."""
-        return self._engine.core.point(topic)
+        """A place for `subscribe(…, start=…)` on another day, if the server gives any: what was to be told before it, this program has fetched."""
+        return self._cursor
 
     def _check(self) -> None:
         """Raises why there will be no connection any more, if that is so."""

@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, cast
 
-from ._events import Event, Gap, Receipt, Reset, StentorError, Status, Subscribed, Update
+from ._events import Gap, Mark, Receipt, Reset, StentorError, Status, Subscribed, Update
+from ._inbox import Item
 from ._names import Point, is_pattern, matches, split
 
 #: What is said of an answer that came, or didn't.
@@ -44,7 +45,7 @@ class Broken(Exception):
 class Want:
     """A name that the program has subscribed to."""
 
-    __slots__ = ("agreed", "is_old", "knows_all", "misses", "mode", "name", "rate", "snapshot", "start")
+    __slots__ = ("agreed", "is_old", "is_told", "knows_all", "misses", "mode", "name", "rate", "snapshot", "start")
 
     def __init__(self, name: str, mode: str, rate: float | None, snapshot: bool, start: str | Mapping[str, Point] | None) -> None:
         self.name = name
@@ -56,14 +57,16 @@ class Want:
         self.agreed: Subscribed | None = None
         #: A server has agreed to it before.
         self.is_old = False
+        #: Its last values have come.
+        self.is_told = False
         #: All topics that there were have been heard of: those that are not known are new.
         self.knows_all = False
         #: Every publication was to come, and the connection was lost: what came into being meanwhile is missing.
         self.misses = False
 
-    def how(self) -> tuple[str, float | None, bool, bool, str]:
+    def how(self) -> tuple[str, float | None, bool, bool, bool, str]:
         """What has to be the same for names to go in one command."""
-        return self.mode, self.rate, self.snapshot, self.is_old, self.start if isinstance(self.start, str) else ""
+        return self.mode, self.rate, self.snapshot, self.is_old, self.is_told, self.start if isinstance(self.start, str) else ""
 
 
 class Place:
@@ -90,7 +93,7 @@ class Core:
     def __init__(
         self,
         *,
-        emit: Callable[[Event | StentorError], None],
+        emit: Callable[[Item], None],
         send: Callable[[bytes], None],
         loads: Callable[[bytes], Any],
         topics_max: int,
@@ -134,7 +137,7 @@ class Core:
         for want in wants:
             known = self.wants.get(want.name)
             if known is not None:
-                want.agreed, want.is_old, want.knows_all = known.agreed, known.is_old, known.knows_all
+                want.agreed, want.is_old, want.is_told, want.knows_all = known.agreed, known.is_old, known.is_told, known.knows_all
             self.wants[want.name] = want
         self._reroute()
         if self.hello is not None and wants:
@@ -169,10 +172,6 @@ class Core:
         self._asking += 1
         self._asked[self._asking] = answered
         self._send(json.dumps({**command, "id": self._asking}, separators=(",", ":")).encode())
-
-    def point(self, topic: str) -> Point | None:
-        place = self.places.get(topic.encode())
-        return (place.epoch, place.seq) if place and place.epoch is not None and place.seq is not None else None
 
     # ---- What the connection says ------------------------------------------------------------------------------------------------
 
@@ -225,7 +224,6 @@ class Core:
             if kind == "error":
                 self.farewell = message["message"]
             return
-        self.cursor = message.get("cursor", self.cursor)
         if kind == "update":
             self._arrive(message["topic"], message["seq"], message.get("epoch"), self._published(message, text))
         elif kind == "snapshot":
@@ -242,6 +240,14 @@ class Core:
             self._reset(message)
         elif kind == "status":
             self._status(message)
+        if "cursor" in message and kind in ("pong", "heartbeat"):
+            self._mark(message["cursor"])
+
+    def _mark(self, cursor: str) -> None:
+        """Everything up to a place has come: of names whose last values have, too."""
+        if cursor != self.cursor and all(want.is_told for want in self.wants.values()):
+            self.cursor = cursor
+            self._emit(Mark(cursor))
 
     def _greet(self, hello: dict[str, Any]) -> None:
         self.hello = hello
@@ -295,7 +301,7 @@ class Core:
         cursor = first.start if isinstance(first.start, str) else None
         points: dict[str, Point] = {}
         if again and first.is_old and first.mode == "all":
-            cursor = self.cursor
+            cursor = self.cursor if first.is_told else None
             points = self._left(wants, limits["topics"]) if cursor is None else {}
             self._by_cursor = self._by_cursor or cursor is not None
         for want in wants:
@@ -408,6 +414,7 @@ class Core:
     def _know(self, wants: list[Want]) -> None:
         self._was_away = False
         for want in wants:
+            want.is_told = True
             want.knows_all = want.snapshot and not self._has_forgotten
 
     def _synced(self, wants: list[Want]) -> None:

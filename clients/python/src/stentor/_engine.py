@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._core import Broken, Core
-from ._events import Event, StentorError, Status, Update
-from ._inbox import Inbox, WhenSlow
+from ._events import StentorError, Status, Update
+from ._inbox import Inbox, Item, WhenSlow
 from ._json import loads_of
 from ._wire import Refused, Wire, address, open_wire
 
@@ -73,7 +73,7 @@ class Engine:
         self.options = options
         self.inbox = inbox
         self._changed = changed
-        self._batch: list[Event | StentorError] = []
+        self._batch: list[Item] = []
         self._wire: Wire | None = None
         self.core = Core(emit=self._batch.append, send=self._send, loads=loads_of(options.parse_float), topics_max=options.topics_max)
         inbox.keyed = self.core.keyed
@@ -339,7 +339,7 @@ async def _fetch(url: str, options: Options, names: Sequence[str]) -> dict[str, 
     values: dict[str, Any] = {}
     wires: list[Wire] = []
 
-    def emit(event: Event | StentorError) -> None:
+    def emit(event: Item) -> None:
         if isinstance(event, Update):
             values[event.topic] = event.data
         elif isinstance(event, StentorError) and not done.done():

@@ -124,6 +124,13 @@ Event = Update | Gap | Reset | Status
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """Between two events, for this client alone: up to here everything has come, as the server says."""
+
+    cursor: str
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """The server took a publication in: its number and its time, in microseconds since the Unix epoch."""
 

@@ -17,7 +17,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
-from ._events import Event, Gap, Reset, StentorError, Update
+from ._events import Event, Gap, Mark, Reset, StentorError, Update
+
+#: What is between two events, too, and what ends them.
+Item = Event | Mark | StentorError
 
 WhenSlow = Literal["wait", "latest", "error"]
 
@@ -38,7 +41,7 @@ class Inbox:
         self._wake = wake
         self._room = room
         self._lock = threading.Lock()
-        self._events: deque[Event | StentorError] = deque()
+        self._events: deque[Item] = deque()
         self._bytes = 0
         self._compact_at = bytes_max
         self._ended = False
@@ -47,7 +50,7 @@ class Inbox:
         #: Nothing more is to be put, until there is room.
         self.is_full = False
 
-    def put(self, events: list[Event | StentorError]) -> None:
+    def put(self, events: list[Item]) -> None:
         """Takes what has come. Whether more may come is `is_full`."""
         with self._lock:
             if self._ended:
@@ -66,7 +69,7 @@ class Inbox:
             self._ended = True
         self._wake()
 
-    def take(self) -> list[Event | StentorError] | None:
+    def take(self) -> list[Item] | None:
         """Some of what has come, in order; nothing if there is nothing now, `None` if there will be nothing more."""
         with self._lock:
             events = self._events
@@ -113,7 +116,7 @@ class Inbox:
 
     def _compact(self, keep_changes: bool) -> None:
         """Leaves of each topic the newest value, behind the `Gap` of what it replaces, behind the newest `Reset`; and of everything else one of a kind."""
-        kept: list[Event | StentorError] = []
+        kept: list[Item] = []
         #: From the newest event backwards: what is known of each topic.
         topics: dict[str, _Kept] = {}
         others: set[object] = set()
@@ -141,8 +144,10 @@ class Inbox:
             elif isinstance(event, Reset):
                 topic = topics.setdefault(event.topic, _Kept())
                 topic.reset = topic.reset or event
-            elif isinstance(event, StentorError) or event not in others:
-                others.add(event)
+            elif isinstance(event, StentorError):
+                kept.append(event)
+            elif (kind := Mark if isinstance(event, Mark) else event) not in others:
+                others.add(kind)
                 kept.append(event)
         self._events = deque()
         told: set[str] = set()
@@ -199,5 +204,5 @@ class _Kept:
         return events
 
 
-def _cost(event: Event | StentorError) -> int:
+def _cost(event: Item) -> int:
     return EVENT_BYTES + len(event._raw) if type(event) is Update else EVENT_BYTES

@@ -13,8 +13,8 @@ from typing import Any, Literal, TypeVar, Unpack
 
 from ._client import Base, Settings, names_of, options_of, wanted
 from ._engine import Options, fetch_snapshot
-from ._events import Event, Receipt, StentorError
-from ._inbox import Inbox
+from ._events import Event, Mark, Receipt, StentorError
+from ._inbox import Inbox, Item
 from ._json import dumps
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ class Client(Base):
         self._ready = threading.Condition()
         self._settled = threading.Event()
         self._room = threading.Semaphore(options.publishes_max)
-        self._taken: list[Event | StentorError] = []
+        self._taken: list[Item] = []
         self._sending = threading.Lock()
         self._publications: list[tuple[str, bytes, Future[Receipt]]] = []
         self._loop = asyncio.new_event_loop()
@@ -99,20 +99,28 @@ class Client(Base):
         return events
 
     def _next(self, until: float | None) -> Event | None:
-        while not self._taken:
-            taken = self._inbox.take()
-            if taken is None:
+        while True:
+            if not self._taken and not self._take(until):
                 return None
-            taken.reverse()
-            self._taken = taken
-            if not taken:
-                with self._ready:
-                    if self._inbox.is_empty and not self._ready.wait(None if until is None else max(0.0, until - time.monotonic())):
-                        raise TimeoutError("no event in this time")
-        event = self._taken.pop()
-        if isinstance(event, StentorError):
-            raise event
-        return event
+            event = self._taken.pop()
+            if isinstance(event, Mark):
+                self._cursor = event.cursor
+            elif isinstance(event, StentorError):
+                raise event
+            else:
+                return event
+
+    def _take(self, until: float | None) -> bool:
+        """Waits until there is something; whether there will be."""
+        while (taken := self._inbox.take()) is not None:
+            if taken:
+                taken.reverse()
+                self._taken = taken
+                return True
+            with self._ready:
+                if self._inbox.is_empty and not self._ready.wait(None if until is None else max(0.0, until - time.monotonic())):
+                    raise TimeoutError("no event in this time")
+        return False
 
     # ---- Subscribing, publishing -------------------------------------------------------------------------------------------------
 
@@ -128,7 +136,8 @@ class Client(Base):
         """Subscribes to topics and patterns, now or as soon as there is a connection, and again after every loss. A name that one has gets a new mode or rate.
 
         `mode`: `"all"`, every publication, or `"latest"`, the newest value of each topic when one is slow; with `rate` at most so many a second of each.
-        `snapshot`: whether to begin with the last values. `start`: where to begin instead: what `cursor` was, or the `point` of topics.
+        `snapshot`: whether to begin with the last values. `start`: where to begin instead: what `cursor` was, or of topics the `epoch` and `seq` of
+        an update.
         What the server refuses is raised by iterating.
         """
         self._check()
@@ -201,6 +210,9 @@ class Client(Base):
     def _run(self) -> None:
         try:
             self._loop.run_until_complete(self._live())
+        except BaseException as error:  # A fault of ours: who iterates must not wait for ever.
+            self._inbox.end(StentorError("internal", repr(error)))
+            raise
         finally:
             self._loop.close()
 

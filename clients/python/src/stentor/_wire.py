@@ -116,6 +116,8 @@ class Wire(asyncio.Protocol):
             return
         if self._protocol.state is State.CONNECTING:
             data = self._handshake(data)
+            if self._protocol.state is State.CONNECTING:
+                return  # What there is of an answer is no frames.
         try:
             self._frames(data)
         except Exception as error:  # Whatever it is, this connection is of no use any more; its owner says it.
@@ -129,8 +131,7 @@ class Wire(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._writable.set()
-        if not self._protocol.reader.eof:
-            self._protocol.receive_eof()
+        self._protocol.receive_eof()
         code, reason = self._protocol.close_code, self._protocol.close_reason
         self._end(code or ABNORMAL, reason or (str(exc) if exc else ""))
 

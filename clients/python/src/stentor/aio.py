@@ -19,8 +19,8 @@ from typing import Any, Literal, Unpack
 
 from ._client import Base, Settings, names_of, options_of, wanted
 from ._engine import Options, fetch_snapshot
-from ._events import Event, Gap, Receipt, Reset, StentorError, Status, Subscribed, Update
-from ._inbox import Inbox
+from ._events import Event, Gap, Mark, Receipt, Reset, StentorError, Status, Subscribed, Update
+from ._inbox import Inbox, Item
 from ._json import dumps
 
 __all__ = [
@@ -50,7 +50,7 @@ class Client(Base):
         self._ready = asyncio.Event()
         self._settled = asyncio.Event()
         self._room = asyncio.Semaphore(options.publishes_max)
-        self._taken: list[Event | StentorError] = []
+        self._taken: list[Item] = []
         super().__init__(options, Inbox(options.buffer_bytes, options.when_slow, self._ready.set, self._has_room))
         self._engine.start()
 
@@ -61,17 +61,18 @@ class Client(Base):
 
     async def __anext__(self) -> Event:
         """The next event; waits for it. Raises `StentorError` for what the server refused, and can go on after it; ends when the client is closed."""
-        if not self._taken and not await self._take():
+        event = await self._next()
+        if event is None:
             raise StopAsyncIteration
-        return self._first()
+        return event
 
     async def receive(self, timeout: float | None = None) -> Event:
         """The next event, within so many seconds, or `TimeoutError`. `StentorError` with `closed` when there will be none."""
-        if not self._taken:
-            async with asyncio.timeout(timeout):
-                if not await self._take():
-                    raise StentorError("closed", "this client was closed")
-        return self._first()
+        async with asyncio.timeout(timeout):
+            event = await self._next()
+        if event is None:
+            raise StentorError("closed", "this client was closed")
+        return event
 
     def pending(self) -> list[Event]:
         """What has come until now, without waiting."""
@@ -79,13 +80,25 @@ class Client(Base):
         while self._taken or self._refill():
             if isinstance(self._taken[-1], StentorError) and events:
                 break
-            events.append(self._first())
+            event = self._first()
+            if event is not None:
+                events.append(event)
         return events
 
-    def _first(self) -> Event:
+    async def _next(self) -> Event | None:
+        while self._taken or await self._take():
+            event = self._first()
+            if event is not None:
+                return event
+        return None
+
+    def _first(self) -> Event | None:
         event = self._taken.pop()
         if isinstance(event, StentorError):
             raise event
+        if isinstance(event, Mark):
+            self._cursor = event.cursor
+            return None
         return event
 
     def _refill(self) -> bool:
@@ -117,7 +130,8 @@ class Client(Base):
         """Subscribes to topics and patterns, now or as soon as there is a connection, and again after every loss. A name that one has gets a new mode or rate.
 
         `mode`: `"all"`, every publication, or `"latest"`, the newest value of each topic when one is slow; with `rate` at most so many a second of each.
-        `snapshot`: whether to begin with the last values. `start`: where to begin instead: what `cursor` was, or the `point` of topics.
+        `snapshot`: whether to begin with the last values. `start`: where to begin instead: what `cursor` was, or of topics the `epoch` and `seq` of
+        an update.
         What the server refuses is raised by iterating.
         """
         self._check()
