@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
+import ssl
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -221,6 +226,29 @@ def test_a_token_is_shown_and_a_wrong_one_ends_it() -> None:
             until(md, lambda event: False)
 
 
+def test_over_tls_a_certificate_is_checked(tmp_path: Path) -> None:
+    with Server("--tls-listen", "127.0.0.1:0", "--tls-self-signed", str(tmp_path)) as server:
+        url = f"https://localhost:{server.secure_port}"
+        with pytest.raises(StentorError, match="unreachable.*certificate"):
+            connect(url, timeout=0.3)
+        with connect(url, tls=ssl.create_default_context(cafile=tmp_path / "certificate.pem")) as md:
+            md.subscribe("a")
+            md.publish("a", "x" * 50_000)
+            until(md, value("a", "x" * 50_000))
+
+
+def test_ctrl_c_ends_a_program_at_once_and_says_nothing_but_that(server: Server) -> None:
+    program = f"import signal, stentor\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nwith stentor.connect({server.url!r}) as md:\n  md.subscribe('a')\n  for event in md: print(event, flush=True)\n"
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    server.publish("a", "there")
+    while "there" not in process.stdout.readline():
+        pass
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=10)
+    assert said.splitlines()[-1] == "KeyboardInterrupt" and said.count("Traceback") == 1
+
+
 def test_publications_wait_for_room_and_for_a_connection(server: Server) -> None:
     with Link(server.port) as link, connect(link.url, publishes_max=3, backoff=SOON) as md:
         link.stall()
@@ -307,7 +335,7 @@ def test_the_client_for_asyncio_does_the_same(server: Server) -> None:
     asyncio.run(program())
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("SEEDS", "6"))))
 def test_after_any_faults_the_book_is_the_publishers(seed: int) -> None:
     """Cuts, stalls, restarts, bursts that make a slow reader lag; in the end what a program has made of the events is what the server has."""
     chance = random.Random(seed)

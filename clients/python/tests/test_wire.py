@@ -49,7 +49,7 @@ class World:
         )
         protocol.send_request(protocol.connect())
         self.protocol = protocol
-        self.wire = Wire(protocol, lambda wire: None, lambda message: self.messages.append(bytes(message)), lambda: None)
+        self.wire = Wire(protocol, message_max, lambda wire: None, lambda message: self.messages.append(bytes(message)), lambda: None)
         self.wire.connection_made(self.pipe)
         self.server = ServerProtocol(extensions=[ServerPerMessageDeflateFactory()] if compression else None)
         self.server.receive_data(bytes(self.pipe.written))

@@ -29,13 +29,21 @@ class Server:
         self._process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment)
         assert self._process.stderr is not None
         self.port = 0
+        #: The port for TLS, if it listens there.
+        self.secure_port = 0
+        wanted = 2 if "--tls-listen" in args else 1
         said = ""
         for line in self._process.stderr:
             said += line
-            if found := re.search(r"listening on http://127\.0\.0\.1:(\d+)/", line):
-                self.port = int(found[1])
-                break
-        if not self.port:
+            if found := re.search(r"listening on (https?)://127\.0\.0\.1:(\d+)/", line):
+                if found[1] == "https":
+                    self.secure_port = int(found[2])
+                else:
+                    self.port = int(found[2])
+                wanted -= 1
+                if not wanted:
+                    break
+        if wanted:
             raise RuntimeError(f"it ended before it listened: {said}")
         # Read on, or its log blocks it.
         threading.Thread(target=self._process.stderr.read, daemon=True).start()

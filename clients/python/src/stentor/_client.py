@@ -46,7 +46,7 @@ class Base:
     @property
     def subscriptions(self) -> dict[str, Subscribed | None]:
         """The names that are subscribed to, and what the server has agreed to, if it has by now."""
-        return {name: want.agreed for name, want in list(self._engine.core.wants.items())}
+        return {name: want.agreed for name, want in list(self._engine.core.topics.wants.items())}
 
     @property
     def cursor(self) -> str | None:

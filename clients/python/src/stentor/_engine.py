@@ -14,10 +14,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ._core import Broken, Core
+from ._core import Core
 from ._events import StentorError, Status, Update
 from ._inbox import Inbox, Item, WhenSlow
 from ._json import loads_of
+from ._topics import Broken
 from ._wire import Refused, Wire, address, open_wire
 
 log = logging.getLogger("stentor")
@@ -76,7 +77,7 @@ class Engine:
         self._batch: list[Item] = []
         self._wire: Wire | None = None
         self.core = Core(emit=self._batch.append, send=self._send, loads=loads_of(options.parse_float), topics_max=options.topics_max)
-        inbox.keyed = self.core.keyed
+        inbox.keyed = self.core.topics.keyed
         self._task: asyncio.Task[None] | None = None
         self._failures = 0
         self._wrong_tokens = 0

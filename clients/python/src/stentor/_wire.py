@@ -44,10 +44,16 @@ class Wire(asyncio.Protocol):
     """A connection; made by `open_wire`."""
 
     def __init__(
-        self, protocol: ClientProtocol, made: Callable[[Wire], None], read: Callable[[bytes | bytearray], None], batch: Callable[[], None]
+        self,
+        protocol: ClientProtocol,
+        message_max: int,
+        made: Callable[[Wire], None],
+        read: Callable[[bytes | bytearray], None],
+        batch: Callable[[], None],
     ) -> None:
         """`made` is called before anything comes, `read` with each message, `batch` after some. What `read` raises ends the connection, and is `broken`."""
         self._protocol = protocol
+        self._message_max = message_max
         self._made = made
         self._read = read
         self._batch = batch
@@ -180,7 +186,7 @@ class Wire(asyncio.Protocol):
                 if body > end:
                     break
                 length = int.from_bytes(rest[at + 2 : body])
-            if length > (self._protocol.max_message_size or length):
+            if length > self._message_max:
                 self._pass(bytes(rest[at:body]))  # It knows what to say to that.
                 at = end
                 break
@@ -205,8 +211,7 @@ class Wire(asyncio.Protocol):
             if isinstance(event, Frame) and event.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
                 self._fragments += event.data
                 self._is_fragmented = not event.fin
-                limit = self._protocol.max_message_size
-                if limit is not None and len(self._fragments) > limit:
+                if len(self._fragments) > self._message_max:
                     self._protocol.fail(1009, "a message in fragments that is too large")
                 elif event.fin:
                     message, self._fragments = self._fragments, bytearray()
@@ -281,7 +286,7 @@ async def open_wire(
     loop = asyncio.get_running_loop()
     secure = tls or ssl.create_default_context() if uri.secure else None
     _, wire = await loop.create_connection(
-        lambda: Wire(protocol, made, read, batch), uri.host, uri.port, ssl=secure, server_hostname=uri.host if uri.secure else None
+        lambda: Wire(protocol, message_max, made, read, batch), uri.host, uri.port, ssl=secure, server_hostname=uri.host if uri.secure else None
     )
     try:
         await wire.opened
