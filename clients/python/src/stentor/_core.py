@@ -257,14 +257,24 @@ class Core:
             where: str | dict[str, Point] | None = cursor or start or None
             self.ask(
                 {**command, "topics": topics, **({"from": where} if where else {})},
-                partial(self._answered, wants, start, misses, extra if is_last else []),
+                partial(self._answered, wants, start, cursor, misses, extra if is_last else []),
             )
         return len(extra)
 
     def _answered(
-        self, wants: list[Want], points: Mapping[str, Point], misses: bool, extra: list[str], answer: dict[str, Any] | None, error: StentorError | None
+        self,
+        wants: list[Want],
+        points: Mapping[str, Point],
+        cursor: str | None,
+        misses: bool,
+        extra: list[str],
+        answer: dict[str, Any] | None,
+        error: StentorError | None,
     ) -> None:
         if answer is not None:
+            # The answer says where it begins: elsewhere, if the cursor was good no more.
+            if cursor is not None and answer.get("cursor", cursor) != cursor:
+                self.topics.is_void = True
             self._taken(wants, points, answer, misses, extra)
         elif error is not None and error.code != "disconnected":
             self._refused(wants, error)

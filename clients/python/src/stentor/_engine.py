@@ -36,7 +36,7 @@ WRONG_TOKENS = 3
 HOPELESS = (400, 401, 403, 404, 405, 426)
 
 #: Seconds of much traffic after which the server is asked how far one has come, once it has shown that it gives cursors.
-CURSOR_EVERY = 1.0
+CURSOR_EVERY = 3.0
 
 
 @dataclass(frozen=True)

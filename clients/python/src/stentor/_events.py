@@ -100,7 +100,8 @@ class Reset:
     epoch: str | None = None
     #: It goes on behind this number.
     seq: int = 0
-    #: `epoch`: the numbering has begun anew, as by a restart; `history`: too long ago; `reconnect`: either of them, found after a loss.
+    #: `epoch`: the numbering has begun anew, as by a restart; `history`: too long ago; `cursor`: the place that one stood at is good no more, for either reason;
+    #: `reconnect`: this client has found so after a loss.
     why: str = ""
 
 

@@ -185,8 +185,8 @@ class Topics:
             place.epoch, place.seq, place.before = epoch, point[1] if point[0] == epoch else seq, False
         elif place.before:
             want = self.wants.get(topic)
-            if self.by_cursor and place.epoch == epoch:
-                return
+            if self.by_cursor:
+                return  # It goes on, or there will be a reset.
             if place.epoch != epoch:
                 self._rejoin(place, seq, epoch)
                 place.epoch, place.seq = epoch, seq
