@@ -214,6 +214,8 @@ class Core:
             answered(None, error)
         else:
             self.farewell = message["message"]
+            if error.code != "unauthorized":
+                self._emit(Status(error.code, message=self.farewell))
 
     def _status(self, message: dict[str, Any]) -> None:
         code = message["code"]

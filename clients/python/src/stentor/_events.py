@@ -110,7 +110,7 @@ class Status:
     """Something to know of the connection, or of the sources of topics."""
 
     #: `connected`, `lost`, `gap` (numbers are missing that should have come: they are being fetched on another connection) from this client; `draining`,
-    #: `stale`, `fresh`, `token_expiring` and whatever comes later from the server.
+    #: `stale`, `fresh`, `token_expiring` and whatever comes later from the server, also errors that answer nothing, such as `lagged`.
     code: str
     #: The names that it is about, if it is about some.
     topics: tuple[str, ...] = ()
