@@ -106,6 +106,24 @@ def test_a_first_publication_says_in_which_epoch_its_topic_has_begun() -> None:
     assert world.news() == [Reset("p.a", "k2", 0, "epoch"), ("p.a", 1)]
 
 
+def test_what_stands_in_the_place_of_several_publications_is_no_gap_that_must_not_be() -> None:
+    world = subscribed("a", "b")
+    world.update("a", 5)
+    world.says(type="skip", topic="a", **{"from": 6}, to=9, why="too_large")
+    world.update("a", 10)
+    assert world.news() == [("a", 5), Gap("a", 6, 9, "too_large"), ("a", 10)]
+    # In the place of a last value, of which a part was had.
+    world.core.subscribe(["a"], "latest", None, True, None)
+    world.ack("k", 10)
+    world.lost()
+    world.hello()
+    world.ack("k", 14)
+    world.says(type="skip", topic="a", epoch="k", **{"from": 9}, to=14, why="too_large")
+    world.ack("k", 9)
+    world.says(type="skip", topic="b", epoch="k", **{"from": 7}, to=9, why="too_large")
+    assert world.news() == [Gap("a", 11, 14, "too_large"), Gap("b", 7, 9, "too_large")]
+
+
 def test_a_pattern_has_as_many_topics_resumed_as_there_is_room_and_the_others_tell_what_is_missing() -> None:
     world = subscribed("p.*")
     for n in range(100):

@@ -139,9 +139,9 @@ class Core:
         topic, word = name.decode(), epoch.decode() if epoch else None
         if kind == b"update":
             known = place.epoch if place is not None else None
-            self.topics.arrive(topic, seq, word, Update(topic, seq, int(ts), word or known, raw, self._loads))
+            self.topics.arrive(topic, seq, seq, word, Update(topic, seq, int(ts), word or known, raw, self._loads))
         elif word is not None:
-            self.topics.stand(topic, seq, word, Update(topic, seq, int(ts), word, raw, self._loads, is_snapshot=True))
+            self.topics.stand(topic, seq, seq, word, Update(topic, seq, int(ts), word, raw, self._loads, is_snapshot=True))
 
     def _read(self, text: bytes | bytearray) -> None:
         try:
@@ -162,9 +162,9 @@ class Core:
                 self.farewell = message["message"]
             return
         if kind == "update":
-            self.topics.arrive(message["topic"], message["seq"], message.get("epoch"), self._published(message, text))
+            self.topics.arrive(message["topic"], message["seq"], message["seq"], message.get("epoch"), self._published(message, text))
         elif kind == "snapshot":
-            self.topics.stand(message["topic"], message["seq"], message["epoch"], self._published(message, text))
+            self.topics.stand(message["topic"], message["seq"], message["seq"], message["epoch"], self._published(message, text))
         elif kind in ("ack", "pong", "subscriptions"):
             answered = self._asked.pop(message.get("id", 0), None)
             if answered is not None:

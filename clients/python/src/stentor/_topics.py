@@ -84,43 +84,48 @@ class Topics:
 
     # ---- What comes ---------------------------------------------------------------------------------------------------------------
 
-    def arrive(self, topic: str, seq: int, epoch: str | None, event: Update | Gap) -> None:
-        """A publication, or what stands in its place."""
+    def arrive(self, topic: str, first: int, last: int, epoch: str | None, event: Update | Gap) -> None:
+        """A publication; or what stands in the place of one, or of some."""
         place = self._place(topic)
         if place.topic not in self.wants and not self._wants_of(topic):
             return  # It was on its way when we left.
         if place.before:
-            self._rejoin(place, seq, epoch)
+            self._rejoin(place, first, last, epoch)
         if epoch is not None and place.epoch != epoch:
             if place.epoch is not None and place.seq:
-                self._emit(Reset(topic, epoch, seq - 1, "epoch"))
+                self._emit(Reset(topic, epoch, first - 1, "epoch"))
             place.epoch, place.seq = epoch, None
         if place.seq is not None:
-            if seq <= place.seq:
+            if last <= place.seq:
                 return  # Had before.
-            if place.gapless and seq > place.seq + 1:
-                self._gap(place, seq)
-        place.seq = seq
+            if place.gapless and first > place.seq + 1:
+                self._gap(place, first)
+            if isinstance(event, Gap) and first <= place.seq:
+                event = Gap(topic, place.seq + 1, last, event.why)
+        place.seq = last
         if isinstance(event, Update) and event.is_key:
             self.keyed.add(topic)
         self._emit(event)
 
-    def stand(self, topic: str, seq: int, epoch: str, event: Update | Gap) -> None:
-        """A last value, or what stands in its place."""
+    def stand(self, topic: str, first: int, last: int, epoch: str, event: Update | Gap) -> None:
+        """A last value, or what stands in its place: the last ones that are not coming."""
         is_key = isinstance(event, Update) and event.is_key
         is_new = topic.encode() not in self.places
         place = self._place(topic)
         if not self._wants_of(topic):
             return
         if place.before:
-            self._rejoin(place, seq, epoch)
-            if place.seq == seq and not is_key:
+            had = place.seq if place.epoch == epoch else None
+            self._rejoin(place, first, last, epoch)
+            if place.seq == last and not is_key:
                 return  # As it was left.
-        elif is_new and self.was_away and not self.has_forgotten and seq > 1:
-            self._emit(Gap(topic, 1, seq - 1, "reconnect"))
-        if place.seq is not None and place.epoch == epoch and seq < place.seq and not is_key:
+            if isinstance(event, Gap) and had is not None and first <= had < last:
+                event = Gap(topic, had + 1, last, event.why)
+        elif is_new and self.was_away and not self.has_forgotten and first > 1:
+            self._emit(Gap(topic, 1, first - 1, "reconnect"))
+        if place.seq is not None and place.epoch == epoch and last < place.seq and not is_key:
             return  # Newer ones came already.
-        place.epoch, place.seq = epoch, seq
+        place.epoch, place.seq = epoch, last
         if is_key:
             self.keyed.add(topic)
         self._emit(event)
@@ -130,17 +135,17 @@ class Topics:
         gap = Gap(topic, first, last, skip.get("why", ""))
         epoch = skip.get("epoch")
         if gap.why == "too_large":
-            # In the place of an update; or of a snapshot, which says the epoch, as a topic's first publication does.
+            # In the place of updates; or of a snapshot, which says the epoch, as a topic's first publication does.
             place = self.places.get(topic.encode())
-            is_first = last == 1 and (place is None or (not place.before and place.seq == 0))
+            is_first = first == 1 and (place is None or (not place.before and place.seq == 0))
             if epoch is None or is_first:
-                return self.arrive(topic, last, epoch, gap)
-            return self.stand(topic, last, epoch, gap)
+                return self.arrive(topic, first, last, epoch, gap)
+            return self.stand(topic, first, last, epoch, gap)
         if not self._wants_of(topic):
             return
         place = self._place(topic)
         if place.before:
-            self._rejoin(place, first, epoch)
+            self._rejoin(place, first, last, epoch)
         place.seq = last
         self._emit(gap)
 
@@ -188,10 +193,10 @@ class Topics:
             if self.by_cursor:
                 return  # It goes on, or there will be a reset.
             if place.epoch != epoch:
-                self._rejoin(place, seq, epoch)
+                self._rejoin(place, seq + 1, seq, epoch)
                 place.epoch, place.seq = epoch, seq
             elif want is not None and not want.snapshot:
-                self._rejoin(place, seq + 1, epoch)
+                self._rejoin(place, seq + 1, seq, epoch)
                 place.seq = seq
         else:
             place.epoch, place.seq = epoch, seq
@@ -247,24 +252,24 @@ class Topics:
 
     # ---- One topic ----------------------------------------------------------------------------------------------------------------
 
-    def _rejoin(self, place: Place, seq: int, epoch: str | None) -> None:
+    def _rejoin(self, place: Place, first: int, last: int, epoch: str | None) -> None:
         """Something of a topic comes after a loss: says what is missing, or that it can't be known."""
         place.before = False
         had = place.seq
         if had is None or (self.by_cursor and not self.is_void and place.gapless and epoch in (None, place.epoch)):
             return
-        if epoch is None or epoch != place.epoch or seq < had:
+        if epoch is None or epoch != place.epoch or last < had:
             place.seq = None
-            self._emit(Reset(place.topic, epoch, max(0, seq - 1) if epoch is None else seq, "reconnect"))
-        elif seq > had:
+            self._emit(Reset(place.topic, epoch, first - 1, "reconnect"))
+        elif last > had:
             place.seq = None
-            if seq > had + 1 and place.gapless:
-                self._emit(Gap(place.topic, had + 1, seq - 1, "reconnect"))
+            if first > had + 1 and place.gapless:
+                self._emit(Gap(place.topic, had + 1, first - 1, "reconnect"))
 
-    def _gap(self, place: Place, seq: int) -> None:
-        """What must not happen: something is missing in between. Comes back for it; if it isn't there then either, it is a gap."""
+    def _gap(self, place: Place, behind: int) -> None:
+        """What must not happen: something is missing before a number. Comes back for it; if it isn't there then either, it is a gap."""
         assert place.seq is not None
-        first, last = place.seq + 1, seq - 1
+        first, last = place.seq + 1, behind - 1
         if place.gap == first:
             place.gap = None
             return self._emit(Gap(place.topic, first, last, "missing"))
