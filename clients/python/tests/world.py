@@ -163,9 +163,10 @@ def _end(one: socket.socket) -> None:
 
 
 class Book:
-    """What a program knows of a feed: values, and which of them are not good. It holds the events to what they promise in mode `all`."""
+    """What a program knows of a feed: values, as far as they are good. It holds the events to what they promise: in mode `all` each number, else never an older one."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_gapless: bool = True) -> None:
+        self._is_gapless = is_gapless
         self.values: dict[str, Any] = {}
         self._at: dict[str, tuple[str | None, int]] = {}
         self.gaps: list[Gap] = []
@@ -175,16 +176,13 @@ class Book:
     def take(self, event: Event) -> None:
         match event:
             case Update(topic, seq, data):
-                _, last = self._at.get(topic, (None, None))
-                if last is not None and not event.is_snapshot:
-                    assert seq == last + 1, f"{topic}: {seq} behind {last}, and no gap was told"
+                self._follows(event, topic, seq)
                 self._at[topic] = (event.epoch, seq)
                 self.values[topic] = data
                 self.seen.append((topic, seq))
             case Gap(topic, first, last, _):
-                epoch, before = self._at.get(topic, (None, None))
-                assert before is None or first == before + 1, f"{event} behind {before}"
-                self._at[topic] = (epoch, last)
+                self._follows(event, topic, first)
+                self._at[topic] = (self._at.get(topic, (None,))[0], last)
                 self.values.pop(topic, None)
                 self.gaps.append(event)
             case Reset(topic):
@@ -193,6 +191,11 @@ class Book:
                 self.resets.append(event)
             case _:
                 pass
+
+
+    def _follows(self, event: Event, topic: str, seq: int) -> None:
+        _, before = self._at.get(topic, (None, None))
+        assert before is None or seq == before + 1 or (seq > before and not self._is_gapless), f"{event} behind {before}"
 
 
 @contextmanager
