@@ -74,6 +74,20 @@ def test_a_payload_is_the_text_that_was_published_wherever_it_stands() -> None:
     assert payload('{"topic":"a","data":"grüße"}'.encode()) == '"grüße"'.encode()
 
 
+def test_topics_that_have_keyframes_are_known() -> None:
+    world = subscribed("a", "b", "c")
+    world.update("a", 5)
+    world.update("b", 5, key=True)
+    world.says(type="snapshot", topic="c", epoch="k", seq=5, ts=1, key=True, data=1)
+    assert world.core.topics.keyed == {"b", "c"}
+    # Its last keyframe comes again, and what followed it, for who asks again.
+    world.says(type="update", topic="c", seq=6, ts=1, data=1)
+    world.news()
+    world.says(type="snapshot", topic="c", epoch="k", seq=5, ts=1, key=True, data=1)
+    world.update("c", 6)
+    assert world.news() == [("c", 5), ("c", 6)]
+
+
 def test_numbers_with_a_point_become_what_one_wants() -> None:
     world = World(loads=loads_of(Decimal))
     world.hello()

@@ -51,6 +51,12 @@ def test_gaps_and_resets_are_kept_in_their_places() -> None:
     assert everything(box) == [Reset("a", "k", 1, "epoch"), Gap("a", 2, 5, "slow"), ("a", 6), ("b", 1), Gap("b", 2, 3, "too_large")]
 
 
+def test_a_value_that_comes_again_is_no_gap() -> None:
+    box = inbox(2)
+    box.put([update("a", 5), update("a", 5, is_snapshot=True)])
+    assert everything(box) == [("a", 5)]
+
+
 def test_of_the_marks_the_newest_stays_in_its_place() -> None:
     box = inbox(6)
     box.put([update("a", 1), Mark("C1"), update("b", 1), Mark("C2"), Status("stale"), update("c", 1)])

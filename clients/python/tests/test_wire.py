@@ -121,8 +121,8 @@ def test_nothing_behind_a_goodbye_is_read() -> None:
 
 @pytest.mark.parametrize(
     "frames",
-    [b"\x81\x7f\x00\x00\x00\x00\x7f\xff\xff\xff", b"\x01\x7e\xff\xff" + b"x" * 65_535 + b"\x00\x7e\xff\xff" + b"x" * 65_535, b"\xf1\x01x", b"\x81\x81mask!", b"\x83\x00"],
-    ids=["a message too large", "fragments too large", "reserved bits", "masked", "no such opcode"],
+    [b"\x81\x7f\x00\x00\x00\x00\x7f\xff\xff\xff", b"\x01\x7e\xff\xff" + b"x" * 65_535 + b"\x00\x7e\xff\xff" + b"x" * 65_535, b"\xf1\x01x", b"\x81\x81mask!", b"\x83\x00", b"\x01\x01a\x81\x01b"],
+    ids=["a message too large", "fragments too large", "reserved bits", "masked", "no such opcode", "a message within another"],
 )
 def test_what_breaks_the_rules_is_refused_and_never_read(frames: bytes) -> None:
     def test() -> None:

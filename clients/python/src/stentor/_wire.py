@@ -211,9 +211,7 @@ class Wire(asyncio.Protocol):
             if isinstance(event, Frame) and event.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
                 self._fragments += event.data
                 self._is_fragmented = not event.fin
-                if len(self._fragments) > self._message_max:
-                    self._protocol.fail(1009, "a message in fragments that is too large")
-                elif event.fin:
+                if event.fin:
                     message, self._fragments = self._fragments, bytearray()
                     self.heard_at = self._loop.time()
                     self._read(message)
