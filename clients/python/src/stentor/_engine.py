@@ -35,6 +35,9 @@ WRONG_TOKENS = 3
 #: Answers to the handshake that another try won't change.
 HOPELESS = (400, 401, 403, 404, 405, 426)
 
+#: Seconds that a server may send one away for.
+AWAY_MAX = 600.0
+
 #: Seconds of much traffic after which the server is asked how far one has come, once it has shown that it gives cursors.
 CURSOR_EVERY = 3.0
 
@@ -179,7 +182,7 @@ class Engine:
             self.trouble = f"{url}: {refused}"
             if not self._was_open and refused.status in HOPELESS:
                 self._finish(StentorError("refused", self.trouble))
-            return max(self._delay(0), refused.retry_after)
+            return _bounded(refused.retry_after) + self._delay(0)
         except Exception as error:  # A token's function may raise anything; a network nearly so.
             self._wire = None
             self.trouble = f"{url}: {'no answer' if isinstance(error, TimeoutError) else error}"
@@ -215,7 +218,7 @@ class Engine:
             log.error("a message could not be read", exc_info=wire.broken)
         delay = self._delay(code)
         if window is not None:
-            delay = random.uniform(window[0], window[1]) / 1000
+            delay = random.uniform(_bounded(window[0] / 1000), _bounded(window[1] / 1000))
             self.core.window = None
         return delay
 
@@ -309,6 +312,11 @@ class Engine:
         self._changed()
 
 
+def _bounded(seconds: float) -> float:
+    """What a server says, if it is a time at all."""
+    return min(max(0.0, seconds), AWAY_MAX)
+
+
 async def ask_token(token: Token | None) -> str | None:
     """The word to show. A plain function is called in a thread, since it may take its time; one that is `async` here."""
     if not callable(token):
@@ -369,7 +377,7 @@ async def _fetch(url: str, options: Options, names: Sequence[str]) -> dict[str, 
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if not done.done():
             code, why = wire.closed.result()
-            raise StentorError("disconnected", f"{why or core.farewell or 'the connection ended'} ({code})")
+            raise StentorError("unauthorized" if code == 4001 else "disconnected", f"{why or core.farewell or 'the connection ended'} ({code})")
         done.result()
         return values
     finally:
