@@ -1,0 +1,45 @@
+"""How long a client stays away."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from stentor._engine import AWAY_MAX, Engine, Options, _bounded
+from stentor._inbox import Inbox
+
+
+@pytest.fixture
+def bounds(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, float]]:
+    """Within which delays were random."""
+    asked: list[tuple[float, float]] = []
+
+    def uniform(first: float, last: float) -> float:
+        asked.append((first, last))
+        return last
+
+    monkeypatch.setattr(random, "uniform", uniform)
+    return asked
+
+
+def engine() -> Engine:
+    return Engine(Options(["ws://test/ws"]), Inbox(1000, "wait", lambda: None, lambda: None), lambda: None)
+
+
+def test_delays_are_random_below_a_bound_that_doubles(bounds: list[tuple[float, float]]) -> None:
+    one = engine()
+    for _ in range(7):
+        one._delay(1006)
+    assert bounds == [(0, 0.5), (0, 1), (0, 2), (0, 4), (0, 8), (0, 15), (0, 15)]
+
+
+def test_who_asked_too_much_or_found_no_room_stays_away_for_long(bounds: list[tuple[float, float]]) -> None:
+    for code in (1013, 4003):
+        engine()._delay(code)
+    assert bounds == [(7.5, 15)] * 2
+
+
+@pytest.mark.parametrize(("said", "taken"), [(7.0, 7.0), (-1.0, 0.0), (1e18, AWAY_MAX), (math.inf, AWAY_MAX), (math.nan, 0.0)])
+def test_a_server_sends_nobody_away_for_ever(said: float, taken: float) -> None:
+    assert _bounded(said) == taken
