@@ -104,6 +104,8 @@ pub struct WorkerMetrics {
     pub dead: Figure,
     /// Connections that were upgraded to WebSocket.
     pub upgrades: Figure,
+    /// Requests for a topic's history.
+    pub histories: Figure,
     /// Publications that came in over its connections.
     pub publications: Figure,
     /// Publications that it sent, once for each subscriber.

@@ -215,6 +215,7 @@ impl Figures {
         let refusals = metrics.refusals().map(|(why, count)| (why.name().to_owned(), count));
         out.counters("refusals", help, None, "reason", refusals)?;
         self.worker_counters(out, "upgrades", "Connections that became WebSocket", None, |w| w.upgrades.get())?;
+        self.worker_counters(out, "history_requests", "Requests for the history of a topic", None, |w| w.histories.get())?;
         let help = "WebSocket connections that ended, by close code; 1006 where no close frame was seen";
         let closes = metrics.closes().map(|(ending, count)| (ending.name(), count));
         out.counters("websocket_closes", help, None, "code", closes)?;

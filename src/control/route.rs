@@ -8,7 +8,7 @@
 //! | `/debug/slow` | GET, HEAD | who is behind; to this machine, or with the token |
 //! | `/topics`, `/topics/TOPIC` | GET, HEAD | what topics there are; a last value |
 //! | `/publish`, `/publish/TOPIC` | POST | publishing |
-//! | `/ws`, `/raw/TOPIC`, `/sse` | | for a worker |
+//! | `/ws`, `/raw/TOPIC`, `/sse`, `/history/TOPIC` | | for a worker |
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -57,7 +57,7 @@ impl<E: Edge> Control<E> {
         }
         let answer = match head.path() {
             "/ws" | "/ws/" | "/sse" | "/sse/" => return Ok(Outcome::WebSocket),
-            raw if raw.starts_with("/raw/") => return Ok(Outcome::WebSocket),
+            path if path.starts_with("/raw/") || path.starts_with("/history/") => return Ok(Outcome::WebSocket),
             "/publish" => {
                 only(head, PUBLISH)?;
                 let holder = self.live.access.publisher(head)?;
@@ -123,7 +123,7 @@ impl<E: Edge> Control<E> {
             "/sse" | "/sse/" | "/healthz" | "/readyz" | "/metrics" | "/debug/slow" | "/topics" => LOOK.1[0].1,
             path if path.starts_with("/raw/") => "GET, OPTIONS",
             path if path.starts_with("/publish/") => PUBLISH.1[0].1,
-            path if path.starts_with("/topics/") || page::find(path).is_some() => LOOK.1[0].1,
+            path if path.starts_with("/topics/") || path.starts_with("/history/") || page::find(path).is_some() => LOOK.1[0].1,
             _ => return Err(nothing_here()),
         };
         let answer = Response::new(204).header("Allow", methods);

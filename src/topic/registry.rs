@@ -84,6 +84,11 @@ const VALUES_SPARE: usize = 8;
 /// Every so many publications of a topic, the tape position is noted.
 const MARK_EVERY: u64 = 16;
 
+/// The last number of those that are found from the same mark as this one.
+pub fn block_end(seq: u64) -> u64 {
+    seq.div_ceil(MARK_EVERY) * MARK_EVERY
+}
+
 /// Where on the tape some of a topic's retained publications are: those whose number is a multiple of [`MARK_EVERY`].
 /// A subscriber that resumes finds its place from there, in a few steps back along the topic's entries.
 #[derive(Debug, Default)]
@@ -168,6 +173,14 @@ impl Topic {
         let mark = seq.div_ceil(MARK_EVERY).max(marks.first);
         let noted = marks.positions.get((mark - marks.first) as usize);
         Some(noted.copied().unwrap_or(self.end - 1))
+    }
+
+    /// A tape position at which there is the topic's oldest publication that isn't before `tail`, or one a few numbers later; none if
+    /// there is no such publication.
+    pub fn oldest_near(&self, tail: u64) -> Option<u64> {
+        let positions = &self.marks.positions;
+        let first = positions.partition_point(|position| *position < tail);
+        positions.get(first).copied().or_else(|| self.end.checked_sub(1)).filter(|position| *position >= tail)
     }
 }
 
