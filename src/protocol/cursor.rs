@@ -273,7 +273,7 @@ mod tests {
             let cursor = Cursor { tape: Instance(tape), at };
             let word = cursor.word();
             prop_assert_eq!(Cursor::parse(word.as_str()), Ok(cursor));
-            prop_assert_eq!(word.as_bytes(), Words::new(Instance(tape)).word(at).as_bytes());
+            prop_assert_eq!(word, Words::new(Instance(tape)).word(at));
             prop_assert!(word.as_str().len() <= LETTERS_MAX && word.as_bytes().iter().copied().all(is_letter));
         }
 
