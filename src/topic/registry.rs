@@ -224,6 +224,8 @@ pub struct Registry {
     /// behind must not take them for another topic's.
     resting: BTreeSet<(u64, u32)>,
     epoch: u64,
+    /// The position after the newest publication of all forgotten topics.
+    forgotten: u64,
     topics_max: usize,
     value_bytes: usize,
     value_bytes_max: usize,
@@ -255,6 +257,7 @@ impl Registry {
             free: Vec::new(),
             resting: BTreeSet::new(),
             epoch,
+            forgotten: 0,
             topics_max,
             value_bytes: 0,
             value_bytes_max,
@@ -289,6 +292,11 @@ impl Registry {
     /// Bytes that last values take: the room of their buffers.
     pub fn value_bytes(&self) -> usize {
         self.value_bytes
+    }
+
+    /// The tape position after the newest publication of all topics that were forgotten; 0 if none was.
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten
     }
 
     /// The epoch that a topic made now would have.
@@ -408,6 +416,7 @@ impl Registry {
         self.by_name.remove(self.by_name.hash(&topic.name), |other| *other == slot);
         self.in_order.remove(&topic.name);
         self.resting.insert((topic.end, slot));
+        self.forgotten = self.forgotten.max(topic.end);
         self.epoch += 1;
         Some(topic)
     }

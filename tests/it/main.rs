@@ -29,6 +29,7 @@ mod manifest;
 mod modes;
 mod operations;
 mod pages;
+mod polls;
 mod probes;
 mod process;
 mod protocol;

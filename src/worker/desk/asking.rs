@@ -36,6 +36,7 @@ use super::{
     collect::Collect,
     exchange::Pack,
     history::History,
+    poll::Poll,
     reading,
 };
 use crate::{
@@ -78,6 +79,8 @@ pub enum Job {
     Sub(Box<Collect>),
     /// Names whose subscriptions have ended, and that are still counted.
     Uncount(Vec<Arc<str>>),
+    /// What there is for a poll.
+    Poll(Box<Poll>),
     /// What the tape has of a topic, for an answer over plain HTTP.
     History(Box<History>),
     /// Such an answer, to be compressed.
@@ -130,6 +133,7 @@ impl Asks {
     fn held(&self) -> usize {
         let job = match &self.job {
             Some(Job::Sub(collect)) => collect.held(),
+            Some(Job::Poll(poll)) => poll.held(),
             Some(Job::History(history)) => history.held(),
             Some(Job::Pack(pack)) => pack.held(),
             Some(Job::Uncount(_)) | None => 0,
@@ -490,7 +494,12 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// Whether whoever has the step may go on.
     pub fn has_time(&self) -> bool {
-        self.ground.work.left() > self.desk.asking.floor
+        self.time_left() > 0
+    }
+
+    /// What it may still cost.
+    pub fn time_left(&self) -> u64 {
+        self.ground.work.left().saturating_sub(self.desk.asking.floor)
     }
 
     /// Goes on with a command; returns it if there is more to do.
@@ -503,6 +512,7 @@ impl<E: Edge> Clerk<'_, E> {
         // What is answered over plain HTTP goes on a piece at a time.
         while self.has_time() {
             job = match job {
+                Job::Poll(poll) => self.go_on_polling(token, poll)?,
                 Job::History(history) => self.go_on_reading_back(token, history)?,
                 Job::Pack(pack) => self.go_on_packing(token, pack)?,
                 other => return Some(other),
@@ -539,7 +549,7 @@ impl<E: Edge> Clerk<'_, E> {
             }
             Job::Uncount(names) => self.part_with(token, names),
             Job::History(_) => self.let_go_of_tape(),
-            Job::Pack(_) => {}
+            Job::Poll(_) | Job::Pack(_) => {}
         }
     }
 }

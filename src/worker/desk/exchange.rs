@@ -13,6 +13,8 @@
 
 use rustc_hash::FxHashMap;
 
+#[cfg(all(any(test, fuzzing), not(loom)))]
+use super::super::{connection::Undone, connections::Connections, cursor::Cursor};
 use super::{
     super::{
         connection::{Connection, Phase, Ping, Reads},
@@ -21,6 +23,7 @@ use super::{
     },
     Clerk,
     asking::Job,
+    poll::Poll,
 };
 use crate::{
     clock::Moment,
@@ -55,7 +58,9 @@ pub struct Terms {
 /// See the module's description.
 #[derive(Default)]
 pub struct Exchanges {
-    /// Answers on their way. Tokens are the server's own, so the hash needs no key.
+    /// Polls that wait for something to come. Tokens are the server's own, so the hash needs no key.
+    waiting: FxHashMap<Token, Box<Poll>>,
+    /// Answers on their way.
     sending: FxHashMap<Token, Sending>,
     /// One for all answers, once there was one to compress.
     compressor: Option<Compressor>,
@@ -98,11 +103,31 @@ impl Exchanges {
         if !self.sending.is_empty() {
             self.sending.remove(&token);
         }
+        if !self.waiting.is_empty() {
+            self.waiting.remove(&token);
+        }
+    }
+
+    /// A poll waits from now on.
+    pub fn wait(&mut self, token: Token, poll: Box<Poll>) {
+        self.waiting.insert(token, poll);
+    }
+
+    /// A poll waits no longer, if it did.
+    pub fn wake(&mut self, token: Token) -> Option<Box<Poll>> {
+        self.waiting.remove(&token)
+    }
+
+    /// How many polls wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     /// When it is to be looked at a connection whose request is being answered.
     pub fn next_due(&self, token: Token, step: std::time::Duration) -> Moment {
-        self.sending.get(&token).map_or(Moment::NEVER, |sending| sending.looked + step)
+        let poll = self.waiting.get(&token).map(|poll| poll.due);
+        let sending = || self.sending.get(&token).map(|sending| sending.looked + step);
+        poll.or_else(sending).unwrap_or(Moment::NEVER)
     }
 
     /// The socket of a connection is full: if it is being sent an answer, room is told of when a few KiB have gone, so that a slow
@@ -128,6 +153,28 @@ impl Exchanges {
         if self.sending.capacity() > 64 && self.sending.capacity() / 4 > self.sending.len() {
             self.sending.shrink_to(64);
         }
+        if self.waiting.capacity() > 64 && self.waiting.capacity() / 4 > self.waiting.len() {
+            self.waiting.shrink_to(64);
+        }
+    }
+}
+
+#[cfg(all(any(test, fuzzing), not(loom)))]
+impl Exchanges {
+    /// Asserts that whoever waits or is sent an answer is a connection that has asked for it.
+    pub fn invariants<S>(&self, connections: &Connections<S>) {
+        for token in self.waiting.keys() {
+            let connection = connections.get(*token).expect("whoever waits is a connection");
+            assert!(matches!(connection.cursor, Cursor::Head(_)), "a poll that waits is a member of its cohort");
+            assert_eq!(connection.phase, Phase::Answering, "a poll that waits may");
+        }
+        for (token, connection) in connections.iter().filter(|(_, it)| it.phase.is_answering()) {
+            let (waits, is_sent) = (self.waiting.contains_key(&token), self.sending.contains_key(&token));
+            let states = [waits, is_sent, connection.undone != Undone::Nothing];
+            assert_eq!(states.map(usize::from).iter().sum::<usize>(), 1, "a request is in one state: {states:?}");
+            assert!(connection.cohort.is_none() || !is_sent, "an answer is made when nothing more is to come");
+        }
+        assert!(self.sending.keys().all(|token| connections.get(*token).is_some_and(|it| it.phase.is_answering())));
     }
 }
 
@@ -208,6 +255,7 @@ impl<E: Edge> Clerk<'_, E> {
         if let Some(connection) = self.connections.get_mut(token) {
             connection.phase = Phase::AnsweringLast;
         }
+        self.end_wait(token);
     }
 
     /// Answers with a body, which is compressed before if that pays. What goes on over turns is returned.
@@ -295,6 +343,9 @@ impl<E: Edge> Clerk<'_, E> {
     /// It is time to look at a connection whose request is being answered.
     pub fn check_exchange(&mut self, token: Token) {
         let (settings, now) = (&self.ground.settings, self.ground.now);
+        if self.desk.exchanges.waiting.get(&token).is_some_and(|poll| now >= poll.due) {
+            return self.end_wait(token);
+        }
         let Some(connection) = self.connections.get(token) else { return };
         let Some(sending) = self.desk.exchanges.sending.get_mut(&token) else { return };
         let lasted = now.since(sending.looked);

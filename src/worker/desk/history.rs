@@ -213,12 +213,13 @@ impl<E: Edge> Clerk<'_, E> {
     }
 
     /// Sees what the tape has now.
-    fn refresh_reader(&mut self) {
-        self.ground.reader.refresh();
+    pub fn refresh_reader(&mut self) -> Position {
+        let head = self.ground.reader.refresh();
         if self.fan.interest.is_empty() {
             // Nobody else is sent anything from here.
             self.ground.reader.trim_before(self.ground.reader.floor());
         }
+        head
     }
 
     /// Nothing is read from the tape any more, unless somebody is subscribed.

@@ -3,7 +3,7 @@
 //! It takes sockets over (`arrivals`), reads what comes on them (`reading`), and does what is asked for: requests and upgrades
 //! (`requests`), frames and commands (`messages`), as often as they may come (`quota`), subscriptions with their snapshots and
 //! resume points (`subscribe`, `collect`, `points`). What can't be done at once goes on over turns (`asking`). Over plain HTTP it answers
-//! requests that only a worker can (`exchange`): what the tape has of a topic (`history`). What it has to say
+//! requests that only a worker can (`exchange`): polls (`poll`), and what the tape has of a topic (`history`). What it has to say
 //! goes out between publications (`answers`), and a connection's end is its affair whoever found it (`closing`, `draining`), also
 //! what it leaves (`leaving`). What they hold is counted (`held`). It looks after those of whom nothing is heard (`expire`, `alive`).
 //!
@@ -24,6 +24,7 @@ mod history;
 mod leaving;
 mod messages;
 mod points;
+mod poll;
 mod quota;
 mod reading;
 mod requests;
@@ -197,6 +198,7 @@ impl<S> Desk<S> {
             "each of those for whom something waits is counted"
         );
         self.reading.invariants(connections);
+        self.exchanges.invariants(connections);
     }
 
     /// The cohorts of those who have left.

@@ -1,7 +1,7 @@
 //! The first thing on a connection: its HTTP request.
 //!
-//! An upgrade on `/ws` or `/raw/TOPIC` becomes a WebSocket here, and a `GET /sse` a stream of events; `GET /history` is answered from the
-//! tape (`exchange.rs`). Everything else goes to the control thread together with what was read, so that a scrape or a slow page never
+//! An upgrade on `/ws` or `/raw/TOPIC` becomes a WebSocket here, and a `GET /sse` a stream of events; `GET /poll` and `GET /history`
+//! are answered from the tape (`exchange.rs`). Everything else goes to the control thread together with what was read, so that a scrape or a slow page never
 //! lengthens a worker's turn.
 
 use std::net::SocketAddr;
@@ -143,6 +143,7 @@ impl<E: Edge> Clerk<'_, E> {
             // A slash behind is added by clients that join addresses.
             "/ws" | "/ws/" => self.open_json(token, head)?,
             "/sse" | "/sse/" => self.open_events(token, head)?,
+            "/poll" | "/poll/" => self.open_poll(token, head, is_passed_on)?,
             _ => match (head.topic_behind("/raw/"), head.topic_behind("/history/")) {
                 (Some(topic), _) => self.open_raw(token, head, &topic?)?,
                 (_, Some(topic)) => self.open_history(token, head, &topic?, is_passed_on)?,
@@ -245,7 +246,7 @@ impl<E: Edge> Clerk<'_, E> {
     }
 
     /// `?topics=a,b&mode=…&rate=…&snapshot=…`
-    fn sub_from_query<'q>(&self, head: &Request<'_>, topics: &'q str) -> Result<Sub<'q>, http::Refusal> {
+    pub fn sub_from_query<'q>(&self, head: &Request<'_>, topics: &'q str) -> Result<Sub<'q>, http::Refusal> {
         let (mode, rate) = (head.parameter("mode")?, head.parameter("rate")?);
         let sub = Sub::from_query(topics, mode.as_deref(), rate.as_deref(), &self.ground.command_limits());
         let refused = |message| format!("In the address: {message}.");
@@ -363,7 +364,7 @@ impl<E: Edge> Clerk<'_, E> {
 
 /// Whether a request at this path is answered by a worker, over plain HTTP.
 fn is_answered_here(path: &str) -> bool {
-    path.starts_with("/history/")
+    matches!(path, "/poll" | "/poll/") || path.starts_with("/history/")
 }
 
 /// The lane that a WebSocket speaks, and the subprotocol that the answer names.
