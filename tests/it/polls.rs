@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 use stentor::{Payload, server::Server};
 
 use crate::{
-    client::{Client, exchange, serve},
+    client::{Client, exchange, serve, tcp},
     http::{Answer, Http},
     process::{metric, wait_for},
+    skip::skip,
 };
 
 fn publish(server: &Server, topic: &str, value: &Value) -> u64 {
@@ -342,4 +343,106 @@ fn a_server_that_stops_answers_those_that_wait() {
     assert_eq!(told(&answer).1.len(), 0);
     assert!(http.is_ended());
     stopping.join().unwrap();
+}
+
+#[test]
+fn polls_that_a_proxy_passes_on_count_for_their_clients() {
+    let server = serve(|config| {
+        config.trusted_proxy = vec!["127.0.0.1".parse().unwrap()];
+        config.max_connections_per_ip = Some(1);
+    });
+    let (cursor, _) = told(&connect(&server).get("/poll?topics=a"));
+    let ask = |client: &str| {
+        let mut http = connect(&server);
+        http.ask(&format!("/poll?topics=a&cursor={cursor}"), &[&format!("X-Forwarded-For: {client}")]);
+        http
+    };
+    let mut first = ask("192.0.2.1");
+    is_waiting(&server, 1.0);
+    let mut second = ask("192.0.2.2");
+    is_waiting(&server, 2.0);
+    assert_eq!(ask("192.0.2.1").answer().status, 503);
+    publish(&server, "a", &json!(1));
+    for http in [&mut first, &mut second] {
+        let answer = http.answer();
+        assert_eq!(answer.header("Connection"), Some("close"), "the next may be another client's");
+        assert_eq!(told(&answer).1.len(), 1);
+        assert!(http.is_ended());
+    }
+}
+
+/// nginx in front of a server, which collects answers before it passes them on.
+struct Nginx {
+    child: std::process::Child,
+    folder: std::path::PathBuf,
+    address: std::net::SocketAddr,
+}
+
+impl Nginx {
+    /// None where there is none to be started.
+    fn start(server: std::net::SocketAddr) -> Option<Nginx> {
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let folder = std::env::temp_dir().join(format!("stentor-polls-{}-{}", std::process::id(), address.port()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let at = folder.display();
+        let config = format!(
+            "daemon off; worker_processes 1; pid {at}/pid; error_log {at}/error;\n\
+             events {{ worker_connections 200; }}\n\
+             http {{ access_log off; client_body_temp_path {at}/a; proxy_temp_path {at}/b; fastcgi_temp_path {at}/c;\n\
+               uwsgi_temp_path {at}/d; scgi_temp_path {at}/e;\n\
+               upstream stentor {{ server {server}; keepalive 4; }}\n\
+               server {{ listen {address}; location / {{\n\
+                 proxy_pass http://stentor; proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_buffering on;\n\
+                 proxy_set_header Host localhost; proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for; }} }} }}\n"
+        );
+        std::fs::write(folder.join("conf"), config).unwrap();
+        let mut command = std::process::Command::new("nginx");
+        let child = command.arg("-p").arg(&folder).arg("-e").arg(folder.join("error")).arg("-c").arg(folder.join("conf"));
+        let child = child.spawn().ok()?;
+        let nginx = Nginx { child, folder, address };
+        wait_for("nginx", || std::net::TcpStream::connect(address).is_ok());
+        drop(tcp(address));
+        Some(nginx)
+    }
+}
+
+impl Drop for Nginx {
+    fn drop(&mut self) {
+        // It ends its own workers.
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+#[test]
+fn polling_works_behind_a_proxy_that_collects_answers() {
+    let server = serve(|config| config.trusted_proxy = vec!["127.0.0.1".parse().unwrap()]);
+    let Some(nginx) = Nginx::start(server.addresses()[0]) else {
+        return skip("nginx", "polling behind nginx: it is not installed");
+    };
+    let (mut cursor, mut seen) = (String::new(), 0);
+    let mut http = Http::connect(nginx.address);
+    for round in 0..200 {
+        if round % 10 == 9 {
+            http = Http::connect(nginx.address);
+        }
+        let waits = round % 3 == 0 && round > 0;
+        if !waits {
+            (0..round % 5 + 1).for_each(|_| drop(publish(&server, "t.a", &json!(round))));
+        }
+        http.ask(&format!("/poll?topics=t.*&cursor={cursor}"), &[]);
+        if waits {
+            is_waiting(&server, 1.0);
+            publish(&server, "t.a", &json!(round));
+        }
+        let (next, messages) = told(&http.answer());
+        for message in messages.iter().filter(|message| message["type"] != "status") {
+            seen += 1;
+            assert_eq!(message["seq"], seen, "round {round}: {message}");
+        }
+        cursor = next;
+    }
+    assert!(seen > 200);
 }
