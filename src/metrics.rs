@@ -104,6 +104,12 @@ pub struct WorkerMetrics {
     pub dead: Figure,
     /// Connections that were upgraded to WebSocket.
     pub upgrades: Figure,
+    /// Polls that were asked for.
+    pub polls: Figure,
+    /// Polls that wait for something to come.
+    pub polls_waiting: Figure,
+    /// Requests for a topic's history.
+    pub histories: Figure,
     /// Publications that came in over its connections.
     pub publications: Figure,
     /// Publications that it sent, once for each subscriber.

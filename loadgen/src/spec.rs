@@ -282,7 +282,7 @@ impl Spec {
             self.topics_per_sub
         );
         ensure!(
-            self.form == Form::Json || self.dialect.protocol != Protocol::Stentor,
+            self.form == Form::Json || !matches!(self.dialect.protocol, Protocol::Stentor | Protocol::Poll),
             "--payload plain: Stentor's JSON protocol carries JSON; leave it out, or take --protocol raw"
         );
         let publishes = !matches!(self.pace, Pace::Silent);
@@ -294,6 +294,9 @@ impl Spec {
             !publishes || self.dialect.sign.is_none() || dialect.publishes_by_http(),
             "publications of this dialect are signed requests: say where by --publish-url http://HOST:PORT"
         );
+        let only_polls = dialect.polls() && (self.bare || self.echoes() || self.heartbeat.is_some());
+        ensure!(!only_polls, "--protocol poll: there is no --bare, no echo and no --heartbeat of a poll");
+        ensure!(!dialect.polls() || self.dialect.latest_rate.is_none(), "--latest-rate: a poll has none");
         if let Some(rate) = self.dialect.latest_rate {
             ensure!(rate > 0.0 && rate.is_finite(), "--latest-rate {rate}: a number above 0 is needed");
             ensure!(self.dialect.latest, "--latest-rate {rate}: it needs --mode latest");

@@ -37,6 +37,19 @@ fn publications_go_by_http_to_both_of_stentors_protocols() {
     }
 }
 
+#[test]
+fn subscribers_that_poll_get_all_that_is_published_and_of_newest_values_the_newest() {
+    let server = stentor();
+    let address = server.addresses()[0];
+    let outcome = run(&format!("fanout ws://{address} --protocol poll --topics 4 --topics-per-sub 4 {SHORT}"));
+    outcome.assert_fine();
+    assert_eq!(outcome.run("/deliveries").as_u64(), Some(200 * 4), "{}", outcome.out);
+    let outcome = run(&format!("fanout ws://{address} --protocol poll --topic newest.{{n}} --mode latest {SHORT}"));
+    outcome.assert_fine();
+    let outcome = run(&format!("fanout ws://{address}/nothing --protocol poll {SHORT}"));
+    assert!(outcome.code == 4 && outcome.err.contains("it answered 404"), "{}{}", outcome.out, outcome.err);
+}
+
 /// Subscribers that hear nothing, while publications are answered so.
 fn answered(answer: &'static [u8]) -> Outcome {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -76,7 +76,7 @@ use crate::{
     clock::Moment,
     config::Config,
     handover::{Arrival, Inbox, Level, Listener, Message},
-    http::response::refusal,
+    http::{gzip::Compressor, response::refusal},
     io::{Edge, Ready, Received, Sent, Token, waker::Sleep},
     limits::{Limits, Permit},
     log::{Kind, tell},
@@ -188,6 +188,8 @@ pub(crate) struct Control<E: Edge> {
     live: Arc<Settings>,
     publisher: Publisher,
     exposition: Exposition,
+    /// For lists of topics, once one was compressed.
+    compressor: Option<Compressor>,
     edge: E,
     inbox: Receiver<Message<E::Socket>>,
     /// To whom upgrades go.
@@ -238,6 +240,7 @@ impl<E: Edge> Control<E> {
             live: context.shared.settings.get(),
             publisher: context.shared.publisher.over_http(),
             exposition: Exposition::new(context.clone(), pending.clone()),
+            compressor: None,
             context,
             edge,
             inbox,

@@ -8,7 +8,7 @@
 //! | `/debug/slow` | GET, HEAD | who is behind; to this machine, or with the token |
 //! | `/topics`, `/topics/TOPIC` | GET, HEAD | what topics there are; a last value |
 //! | `/publish`, `/publish/TOPIC` | POST | publishing |
-//! | `/ws`, `/raw/TOPIC`, `/sse` | | for a worker |
+//! | `/ws`, `/raw/TOPIC`, `/sse`, `/poll`, `/history/TOPIC` | | for a worker |
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -56,8 +56,8 @@ impl<E: Edge> Control<E> {
             return self.options(head).map(|answer| Outcome::Answer(answer.into()));
         }
         let answer = match head.path() {
-            "/ws" | "/ws/" | "/sse" | "/sse/" => return Ok(Outcome::WebSocket),
-            raw if raw.starts_with("/raw/") => return Ok(Outcome::WebSocket),
+            "/ws" | "/ws/" | "/sse" | "/sse/" | "/poll" | "/poll/" => return Ok(Outcome::WebSocket),
+            path if path.starts_with("/raw/") || path.starts_with("/history/") => return Ok(Outcome::WebSocket),
             "/publish" => {
                 only(head, PUBLISH)?;
                 let holder = self.live.access.publisher(head)?;
@@ -120,10 +120,11 @@ impl<E: Edge> Control<E> {
             "*" => "GET, HEAD, POST, OPTIONS",
             "/ws" | "/ws/" => "GET, OPTIONS",
             "/publish" => PUBLISH.1[0].1,
-            "/sse" | "/sse/" | "/healthz" | "/readyz" | "/metrics" | "/debug/slow" | "/topics" => LOOK.1[0].1,
+            "/sse" | "/sse/" | "/poll" | "/poll/" => LOOK.1[0].1,
+            "/healthz" | "/readyz" | "/metrics" | "/debug/slow" | "/topics" => LOOK.1[0].1,
             path if path.starts_with("/raw/") => "GET, OPTIONS",
             path if path.starts_with("/publish/") => PUBLISH.1[0].1,
-            path if path.starts_with("/topics/") || page::find(path).is_some() => LOOK.1[0].1,
+            path if path.starts_with("/topics/") || path.starts_with("/history/") || page::find(path).is_some() => LOOK.1[0].1,
             _ => return Err(nothing_here()),
         };
         let answer = Response::new(204).header("Allow", methods);

@@ -18,6 +18,7 @@ use crate::{
     handover::{Arrival, Beginning, Listener, hand_to_fewest},
     http::{
         self, Response,
+        gzip::{self, Compressor},
         response::{CONTINUE, JSON},
     },
     io::{Edge, Flushed, Received, Sent, Token},
@@ -234,7 +235,8 @@ impl<E: Edge> Control<E> {
                 if !self.has_room_for(token, room) {
                     return Next::Waits;
                 }
-                let listing = Listing::new(query, is_head, keep_alive, self.pending.hold(room));
+                let about = (is_head, keep_alive, gzip::is_taken(head));
+                let listing = Listing::new(query, about, self.pending.hold(room));
                 self.connections[token as usize].stage = Stage::Listing(Box::new(listing));
             }
             Ok(Outcome::Upload(mut upload)) => {
@@ -317,7 +319,15 @@ impl<E: Edge> Control<E> {
         let stage = std::mem::replace(&mut connection.stage, Stage::Head);
         let Stage::Listing(listing) = stage else { return Next::GoOn };
         let (is_head, keep_alive) = (listing.is_head, listing.keep_alive && self.until.is_none());
-        let answer = Response::new(200).body(JSON, listing.finish()).header("Cache-Control", "no-store");
+        let takes_gzip = listing.gzip;
+        let mut body = listing.finish();
+        let mut answer = Response::new(200).header("Cache-Control", "no-store").header("Vary", "Accept-Encoding");
+        if takes_gzip && body.len() >= gzip::LEAST {
+            self.worked += (body.len() / work::BYTES) as u32;
+            body = self.compressor.get_or_insert_with(Compressor::new).whole(&body);
+            answer = answer.header("Content-Encoding", "gzip");
+        }
+        let answer = answer.body(JSON, body);
         self.answer(token, answer.into(), is_head, keep_alive);
         Next::GoOn
     }

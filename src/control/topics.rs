@@ -39,6 +39,8 @@ pub(super) struct Listing {
     pub is_head: bool,
     /// The client wants to send another request afterwards.
     pub keep_alive: bool,
+    /// It takes gzip.
+    pub gzip: bool,
     /// How many match, where that is asked.
     count: Option<u64>,
     /// The last name looked at.
@@ -98,12 +100,13 @@ impl Query {
 
 impl Listing {
     /// A page with nothing on it yet, and `room` for it.
-    pub fn new(query: Query, is_head: bool, keep_alive: bool, room: Held) -> Listing {
+    pub fn new(query: Query, (is_head, keep_alive, gzip): (bool, bool, bool), room: Held) -> Listing {
         let count = query.after.is_empty().then_some(0);
         Listing {
             query,
             is_head,
             keep_alive,
+            gzip,
             count,
             at: None,
             rows: Vec::new(),

@@ -42,8 +42,9 @@ const METHOD_MAX: usize = 32;
 
 /// The headers that something here reads: refused if they aren't ASCII, where another is passed over. Whoever reads one that
 /// isn't among them fails its tests.
-const READ: [&str; 22] = [
+const READ: [&str; 23] = [
     "Accept",
+    "Accept-Encoding",
     "Access-Control-Request-Headers",
     "Access-Control-Request-Method",
     "Authorization",

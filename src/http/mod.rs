@@ -4,9 +4,11 @@
 //! | --- | --- |
 //! | [`head`] | a request's head, read strictly: whatever two readers could understand differently is refused |
 //! | [`body`] | a request's body, by length or in chunks, as it arrives |
+//! | [`gzip`] | the body of an answer, compressed |
 //! | [`response`] | answers, and refusals with one plain sentence |
 
 pub mod body;
+pub mod gzip;
 pub mod head;
 pub mod response;
 

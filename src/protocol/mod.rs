@@ -6,6 +6,7 @@
 //! - [`name`]: topic names and patterns, and which pattern matches which name;
 //! - [`name_set`]: many of them, and whether one stands for a topic;
 //! - [`code`]: what can be wrong, as a word, and what follows;
+//! - [`cursor`]: a place on a tape, as a word that clients hold;
 //! - [`command`]: a client's text frame, read into a [`command::Command`];
 //! - [`declared`]: what a bare payload is said to be, and when that is guessed;
 //! - [`ndjson`]: one line of `POST /publish`;
@@ -17,6 +18,8 @@
 
 pub mod code;
 pub mod command;
+#[allow(dead_code, reason = "what says and reads it comes next")]
+pub mod cursor;
 pub mod declared;
 pub mod envelope;
 pub mod event;

@@ -122,6 +122,11 @@ pub enum Reply<'a> {
         /// The window of milliseconds within which to come back at a random time.
         retry_ms: [u64; 2],
     },
+    /// How things are.
+    Status {
+        /// `current` if that was all that there is now, `more` if there is more.
+        code: &'a str,
+    },
     /// A command was refused, or the connection is about to be closed.
     Error {
         /// The command's.
@@ -176,6 +181,7 @@ impl Reply<'_> {
                 message.text("code", "draining").key("retry_ms").push(b"[").digits(from).push(b",").digits(to);
                 message.push(b"]").close();
             }
+            Reply::Status { code } => Object::open(out, "status").text("code", code).close(),
             Reply::Error { id, code, message } => {
                 Object::open(out, "error").id(id).text("code", code.as_str()).text("message", message).close();
             }

@@ -18,5 +18,5 @@ mod subscriptions;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use looks::Looks;
-pub use registry::{LastValue, Registry, RegistryFull, Topic, TopicId};
+pub use registry::{LastValue, Registry, RegistryFull, Topic, TopicId, block_end};
 pub use subscriptions::{Subscriptions, TooManySubscriptions};

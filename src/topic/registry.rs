@@ -84,6 +84,11 @@ const VALUES_SPARE: usize = 8;
 /// Every so many publications of a topic, the tape position is noted.
 const MARK_EVERY: u64 = 16;
 
+/// The last number of those that are found from the same mark as this one.
+pub fn block_end(seq: u64) -> u64 {
+    seq.div_ceil(MARK_EVERY) * MARK_EVERY
+}
+
 /// Where on the tape some of a topic's retained publications are: those whose number is a multiple of [`MARK_EVERY`].
 /// A subscriber that resumes finds its place from there, in a few steps back along the topic's entries.
 #[derive(Debug, Default)]
@@ -169,6 +174,14 @@ impl Topic {
         let noted = marks.positions.get((mark - marks.first) as usize);
         Some(noted.copied().unwrap_or(self.end - 1))
     }
+
+    /// A tape position at which there is the topic's oldest publication that isn't before `tail`, or one a few numbers later; none if
+    /// there is no such publication.
+    pub fn oldest_near(&self, tail: u64) -> Option<u64> {
+        let positions = &self.marks.positions;
+        let first = positions.partition_point(|position| *position < tail);
+        positions.get(first).copied().or_else(|| self.end.checked_sub(1)).filter(|position| *position >= tail)
+    }
 }
 
 impl Marks {
@@ -211,6 +224,8 @@ pub struct Registry {
     /// behind must not take them for another topic's.
     resting: BTreeSet<(u64, u32)>,
     epoch: u64,
+    /// The position after the newest publication of all forgotten topics.
+    forgotten: u64,
     topics_max: usize,
     value_bytes: usize,
     value_bytes_max: usize,
@@ -242,6 +257,7 @@ impl Registry {
             free: Vec::new(),
             resting: BTreeSet::new(),
             epoch,
+            forgotten: 0,
             topics_max,
             value_bytes: 0,
             value_bytes_max,
@@ -276,6 +292,11 @@ impl Registry {
     /// Bytes that last values take: the room of their buffers.
     pub fn value_bytes(&self) -> usize {
         self.value_bytes
+    }
+
+    /// The tape position after the newest publication of all topics that were forgotten; 0 if none was.
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten
     }
 
     /// The epoch that a topic made now would have.
@@ -395,6 +416,7 @@ impl Registry {
         self.by_name.remove(self.by_name.hash(&topic.name), |other| *other == slot);
         self.in_order.remove(&topic.name);
         self.resting.insert((topic.end, slot));
+        self.forgotten = self.forgotten.max(topic.end);
         self.epoch += 1;
         Some(topic)
     }

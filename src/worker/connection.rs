@@ -25,12 +25,25 @@ pub type CohortId = u32;
 pub enum Phase {
     /// Its request is on the way.
     Request,
+    /// Its request is being answered, over plain HTTP (`desk/exchange.rs`).
+    Answering,
+    /// The same, and then it ends: its client has ended its side, or the server is about to stop.
+    AnsweringLast,
+    /// It was answered, and nothing of another request has come.
+    Between,
     /// It speaks WebSocket.
     Open,
     /// A close frame was sent, or waits to be; the peer's is awaited.
     Closing,
     /// Both sides are done; what still comes is thrown away until the peer ends the connection.
     Ending,
+}
+
+impl Phase {
+    /// Whether a request is being answered over plain HTTP.
+    pub fn is_answering(self) -> bool {
+        matches!(self, Phase::Answering | Phase::AnsweringLast)
+    }
 }
 
 /// What has become of a ping.

@@ -303,7 +303,10 @@ impl<E: Edge> Worker<E> {
             let Worker { ground, connections, fan, cursors, .. } = self;
             let Some(connection) = connections.get_mut(token) else { continue };
             let interest = &mut fan.interest;
+            let polls = connection.phase.is_answering();
             match why {
+                Why::Woken { from } => self.clerk().wake_poll(token, from),
+                Why::Missed { missed, .. } if polls => self.clerk().wake_poll(token, missed),
                 Why::Full { position, offset } => {
                     cursors.take(ground, interest, connection, token, (position, offset));
                 }
@@ -358,6 +361,7 @@ impl<E: Edge> Worker<E> {
         metrics.unread.set(self.desk.reading.len() as u64);
         let (waiting, bytes) = self.desk.asking.waiting();
         metrics.commands_waiting.set(waiting as u64);
+        metrics.polls_waiting.set(self.desk.exchanges.waiting() as u64);
         metrics.commands_waiting_bytes.set(bytes as u64);
         metrics.connections.set(self.connections.len() as u64);
         metrics.cohorts.set(self.fan.interest.cohorts() as u64);
@@ -408,7 +412,7 @@ impl<E: Edge> Worker<E> {
         cursors.invariants(connections);
         let mut users = std::collections::BTreeMap::new();
         for (_, connection) in connections.iter() {
-            let is_nowhere = connection.cursor == Cursor::None;
+            let is_nowhere = connection.cursor == Cursor::None && !connection.phase.is_answering();
             assert!(!is_nowhere || connection.cohort.is_none(), "a subscriber has a cursor");
             connection.cohort.into_iter().for_each(|id| *users.entry(id).or_insert(0) += 1);
         }

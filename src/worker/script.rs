@@ -163,7 +163,7 @@ impl Twin {
         let mut keys: Vec<_> =
             names.iter().map(|(name, way)| (self.interest.intern(&Arc::from(NAMES[*name])), delivery(*way))).collect();
         keys.sort_unstable();
-        let key = CohortKey { lane: Lane::Raw, names: keys.into(), except };
+        let key = CohortKey { lane: Lane::Raw, names: keys.into(), except, polls: false };
         let id = self.interest.join(key, self.reader.head());
         self.interest.cohort(id).column.join(self.token);
         self.token += 1;

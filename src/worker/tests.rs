@@ -20,6 +20,7 @@ mod expensive;
 mod held;
 mod interest;
 mod parts;
+mod polls;
 mod reading;
 mod reload;
 mod shares;
@@ -36,6 +37,7 @@ use self::{
     book::{Way, Wish},
     client::{Body, Client, Journal, Publication, Speech, State},
     every::Script,
+    polls::Poller,
     reload::Reloaded,
 };
 use super::*;
@@ -81,6 +83,7 @@ struct World {
     secures: Option<fastrand::Rng>,
     /// Where those who connect come from.
     address: &'static str,
+    pollers: Vec<Poller>,
     /// Connections that never become clients.
     strays: Vec<Peer>,
     control: Receiver<Message<Socket>>,
@@ -135,7 +138,8 @@ fn settings() -> Settings {
         close_timeout: Duration::from_secs(5),
         keep_alive_timeout: Duration::from_secs(75),
         drain_timeout: Duration::from_secs(8),
-        http_rate_min: 0,
+        // Whoever takes nothing of an answer is given up.
+        http_rate_min: 1,
         http_pending_max: 1 << 20,
         stall_limit: Duration::ZERO,
         access: Rules::new(None, Vec::new(), true),
@@ -187,6 +191,7 @@ impl World {
             clients: Vec::new(),
             secures: None,
             address: "127.0.0.1",
+            pollers: Vec::new(),
             strays: Vec::new(),
             control: handed_on,
             journal: Journal::default(),
@@ -384,7 +389,7 @@ impl World {
         for client in self.clients.iter_mut().filter(|client| !client.stalled && client.pace.is_none()) {
             any |= client.read(most, &self.journal, tail);
         }
-        any
+        self.read_polls(most) | any
     }
 
     /// Lets time pass, in steps in which clients get to answer.

@@ -23,6 +23,8 @@ pub mod price {
     pub const MATCH: u64 = 5;
     /// Sixty-four bytes copied, looked through, unmasked or written as text.
     pub const LINE: u64 = 1;
+    /// The same compressed, as fast as it goes.
+    pub const GZIP_LINE: u64 = 16;
     /// A record of TLS that came in, whatever is in it.
     pub const RECORD: u64 = 60;
     /// A frame that came in, whatever is in it.

@@ -6,6 +6,7 @@
 
 mod file;
 mod generic;
+pub mod poll;
 mod sign;
 mod stentor;
 mod steps;
@@ -33,6 +34,8 @@ pub enum Protocol {
     Stentor,
     /// The bare topic on /raw/TOPIC: messages are payloads
     Raw,
+    /// Stentor's long polling on /poll; publications go to /ws
+    Poll,
     /// Templates given on the command line
     Generic,
 }
@@ -179,10 +182,12 @@ impl Dialect {
         let mut publish_url = match &settings.publish_url {
             Some(url) if by_http => Url::parse_http(url)?,
             Some(url) => Url::parse(url)?,
+            None if settings.protocol == Protocol::Poll => Url { path: "/".into(), ..subscribe_url.clone() },
             None => subscribe_url.clone(),
         };
         match settings.protocol {
             Protocol::Stentor => stentor::complete(&mut subscribe_url),
+            Protocol::Poll => poll::complete(&mut subscribe_url),
             Protocol::Raw => generic::complete_raw(&mut subscribe_url, &settings, false),
             Protocol::Generic => generic::complete(&mut subscribe_url, settings.path.as_ref()),
         }
@@ -191,12 +196,12 @@ impl Dialect {
                 generic::complete(&mut publish_url, settings.publish_path.as_ref().or(settings.path.as_ref()));
             }
             _ if by_http => stentor::complete_http(&mut publish_url),
-            Protocol::Stentor => stentor::complete(&mut publish_url),
+            Protocol::Stentor | Protocol::Poll => stentor::complete(&mut publish_url),
             Protocol::Raw => generic::complete_raw(&mut publish_url, &settings, settings.publish_url.is_none()),
         }
         let publish = match settings.protocol {
-            Protocol::Stentor | Protocol::Raw if by_http => Template::parse("{payload}")?,
-            Protocol::Stentor => Template::parse(stentor::PUBLISH)?,
+            Protocol::Stentor | Protocol::Raw | Protocol::Poll if by_http => Template::parse("{payload}")?,
+            Protocol::Stentor | Protocol::Poll => Template::parse(stentor::PUBLISH)?,
             Protocol::Raw => Template::parse("{payload}")?,
             Protocol::Generic => Template::parse(settings.publish.as_deref().unwrap_or("{payload}"))?,
         };
@@ -280,7 +285,7 @@ impl Dialect {
     pub fn gaps(&self) -> Gaps {
         match (self.settings.latest, self.settings.latest_rate, self.settings.protocol) {
             (false, ..) => Gaps::Never,
-            (true, None, Protocol::Stentor) => Gaps::Announced,
+            (true, None, Protocol::Stentor | Protocol::Poll) => Gaps::Announced,
             (true, ..) => Gaps::Silent,
         }
     }
@@ -319,9 +324,14 @@ impl Dialect {
         self.settings.protocol == Protocol::Stentor || self.settings.unsubscribe.is_some()
     }
 
+    /// Whether subscribers poll.
+    pub fn polls(&self) -> bool {
+        self.settings.protocol == Protocol::Poll
+    }
+
     /// Whether the server says when a subscription is in force.
     pub fn acknowledges(&self) -> bool {
-        self.settings.protocol == Protocol::Stentor || self.settings.ready.is_some() || self.steps.wait()
+        self.settings.protocol == Protocol::Stentor || self.polls() || self.settings.ready.is_some() || self.steps.wait()
     }
 
     /// The opcode of what is sent.
@@ -348,7 +358,7 @@ impl Dialect {
     pub fn subscribe(&self, topics: &[usize], say: &mut dyn FnMut(&[u8])) {
         match self.settings.protocol {
             Protocol::Stentor => say(&stentor::subscribe(self, topics)),
-            Protocol::Raw => {}
+            Protocol::Raw | Protocol::Poll => {}
             Protocol::Generic => self.say_each(&self.settings.subscribe, topics, say),
         }
     }
@@ -357,7 +367,7 @@ impl Dialect {
     pub fn unsubscribe(&self, topics: &[usize], say: &mut dyn FnMut(&[u8])) {
         match self.settings.protocol {
             Protocol::Stentor => say(&stentor::unsubscribe(self, topics)),
-            Protocol::Raw => {}
+            Protocol::Raw | Protocol::Poll => {}
             Protocol::Generic => self.say_each(&self.settings.unsubscribe, topics, say),
         }
     }
@@ -381,6 +391,7 @@ impl Dialect {
     pub fn hear(&self, message: &[u8]) -> Heard {
         match self.settings.protocol {
             Protocol::Stentor => stentor::hear(self, message),
+            Protocol::Poll => poll::hear(self, message),
             Protocol::Raw => Heard::Unstamped,
             Protocol::Generic => self.hear_generic(message),
         }
@@ -390,7 +401,7 @@ impl Dialect {
     pub fn envelope(&self, stamp: &Stamp, message: &[u8], at: usize, len: usize) -> Envelope {
         let (head, tail) = (&message[..at], &message[at + len..]);
         match self.settings.protocol {
-            Protocol::Stentor => stentor::envelope(self, stamp, head, tail),
+            Protocol::Stentor | Protocol::Poll => stentor::envelope(self, stamp, head, tail),
             Protocol::Raw if head == self.form.head() && tail.is_empty() => Envelope::Update(None),
             Protocol::Raw => Envelope::Wrong,
             Protocol::Generic => Envelope::Update(None),

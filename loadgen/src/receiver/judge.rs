@@ -88,6 +88,20 @@ impl Judge {
         }
     }
 
+    /// Takes a message that came by itself.
+    pub fn message(&mut self, conn: &mut Connection, message: &[u8], now: u64) {
+        if self.listens {
+            self.listen(conn, message, now);
+        } else if !self.known(conn, message, now) {
+            self.message_slowly(conn, message, now);
+        }
+    }
+
+    /// What is known of the run.
+    pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     #[inline]
     fn frame(&mut self, conn: &mut Connection, frame: &Frame<'_>, now: u64) {
         let whole = frame.fin && matches!(frame.opcode, Opcode::Text | Opcode::Binary) && conn.assembly.is_empty();

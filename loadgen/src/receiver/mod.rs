@@ -12,6 +12,7 @@ mod disturb;
 mod heartbeat;
 mod judge;
 mod open;
+mod polls;
 mod recent;
 
 use std::{io, os::fd::AsFd, sync::Arc};
@@ -267,7 +268,11 @@ impl Receiver {
                     return;
                 }
                 let before = self.judge.interval.reached;
-                let taken = self.judge.take(conn, &self.buffer[..filled], now);
+                let taken = if self.shared.dialect.polls() {
+                    self.judge.take_answers(conn, &self.buffer[..filled], now)
+                } else {
+                    self.judge.take(conn, &self.buffer[..filled], now)
+                };
                 conn.partial.extend_from_slice(&self.buffer[taken..filled]);
                 if self.shared.spec.rolling {
                     self.shared.flights.deliver(self.judge.interval.reached - before);

@@ -141,6 +141,9 @@ impl Receiver {
 
     /// Asks for the upgrade.
     fn ask(&mut self, index: usize, line: &Line) {
+        if self.shared.dialect.polls() {
+            return self.poll(index, line, clock::now());
+        }
         let dialect = &self.shared.dialect;
         let mut request = Vec::new();
         let conn = &self.conns[index];

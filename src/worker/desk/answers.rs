@@ -80,7 +80,7 @@ impl<E: Edge> Clerk<'_, E> {
             return;
         }
         match flush(ground, connection) {
-            Outcome::All if connection.out.is_empty() => {}
+            Outcome::All if connection.out.is_empty() => self.is_all_said(token),
             Outcome::All => {
                 connection.answered = true;
                 desk.answered.push(connection.group(), token);
@@ -96,6 +96,7 @@ impl<E: Edge> Clerk<'_, E> {
                 }
                 cursors.is_full(token, connection, ground.now);
                 connection.full = true;
+                desk.exchanges.keep_short(ground, token, connection);
             }
             Outcome::Broken(why) => self.lost(token, why),
         }

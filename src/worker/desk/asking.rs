@@ -34,6 +34,9 @@ use super::{
     },
     Clerk, Doom,
     collect::Collect,
+    exchange::Pack,
+    history::History,
+    poll::Poll,
     reading,
 };
 use crate::{
@@ -76,6 +79,12 @@ pub enum Job {
     Sub(Box<Collect>),
     /// Names whose subscriptions have ended, and that are still counted.
     Uncount(Vec<Arc<str>>),
+    /// What there is for a poll.
+    Poll(Box<Poll>),
+    /// What the tape has of a topic, for an answer over plain HTTP.
+    History(Box<History>),
+    /// Such an answer, to be compressed.
+    Pack(Box<Pack>),
 }
 
 /// How a client has ended its connection.
@@ -124,7 +133,10 @@ impl Asks {
     fn held(&self) -> usize {
         let job = match &self.job {
             Some(Job::Sub(collect)) => collect.held(),
-            _ => 0,
+            Some(Job::Poll(poll)) => poll.held(),
+            Some(Job::History(history)) => history.held(),
+            Some(Job::Pack(pack)) => pack.held(),
+            Some(Job::Uncount(_)) | None => 0,
         };
         job + self.messages.bytes.capacity()
     }
@@ -250,7 +262,7 @@ impl<E: Edge> Clerk<'_, E> {
         let most = self.ground.settings.pending_max;
         let is_laden = |connection| self.cursors.is_laden(token, connection, most);
         let parked = self.connections.get(token).is_some_and(is_laden);
-        let connection = self.connections.get_mut(token).filter(|connection| connection.phase == Phase::Open)?;
+        let connection = self.connections.get_mut(token).filter(|connection| may_ask(connection.phase))?;
         let Asking { of, rota, connections, .. } = &mut self.desk.asking;
         if connection.undone == Undone::Nothing {
             *connections += 1;
@@ -285,7 +297,9 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// After something that waited was done: a connection that isn't read because of that goes on.
     fn go_on_reading(&mut self, token: Token) {
-        let stopped = self.connections.get(token).is_some_and(|connection| connection.reads == Reads::Stopped);
+        let stopped = self.connections.get(token).is_some_and(|connection| {
+            connection.reads == Reads::Stopped && !connection.phase.is_answering()
+        });
         let asks = self.desk.asking.of.get(&token);
         if stopped && asks.is_none_or(|asks| asks.messages.len() < WAITING_MAX / 2 && asks.end.is_none()) {
             self.stand_in_line(token);
@@ -406,8 +420,7 @@ impl<E: Edge> Clerk<'_, E> {
         self.desk.asking.floor = self.ground.work.left().saturating_sub(most);
         let left = self.work_off(handle, &mut asks);
         self.desk.asking.floor = 0;
-        let Some(connection) = self.connections.named(handle).filter(|connection| connection.phase == Phase::Open)
-        else {
+        let Some(connection) = self.connections.named(handle).filter(|connection| may_ask(connection.phase)) else {
             self.discard(token, *asks);
             return false;
         };
@@ -467,7 +480,7 @@ impl<E: Edge> Clerk<'_, E> {
                     connection.publishes = waits_first;
                 }
             }
-            if self.connections.named(handle).is_none_or(|connection| connection.phase != Phase::Open) {
+            if self.connections.named(handle).is_none_or(|connection| !may_ask(connection.phase)) {
                 return Left::Nothing;
             }
         }
@@ -481,15 +494,31 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// Whether whoever has the step may go on.
     pub fn has_time(&self) -> bool {
-        self.ground.work.left() > self.desk.asking.floor
+        self.time_left() > 0
+    }
+
+    /// What it may still cost.
+    pub fn time_left(&self) -> u64 {
+        self.ground.work.left().saturating_sub(self.desk.asking.floor)
     }
 
     /// Goes on with a command; returns it if there is more to do.
     pub fn work_on(&mut self, token: Token, job: Job) -> Option<Job> {
-        match job {
-            Job::Sub(collect) => self.go_on_collecting(token, collect),
-            Job::Uncount(names) => self.uncount_some(token, names).map(Job::Uncount),
+        let mut job = match job {
+            Job::Sub(collect) => self.go_on_collecting(token, collect)?,
+            Job::Uncount(names) => self.uncount_some(token, names).map(Job::Uncount)?,
+            answer => answer,
+        };
+        // What is answered over plain HTTP goes on a piece at a time.
+        while self.has_time() {
+            job = match job {
+                Job::Poll(poll) => self.go_on_polling(token, poll)?,
+                Job::History(history) => self.go_on_reading_back(token, history)?,
+                Job::Pack(pack) => self.go_on_packing(token, pack)?,
+                other => return Some(other),
+            };
         }
+        Some(job)
     }
 
     /// Nothing of what a connection has asked for is done any more.
@@ -519,8 +548,15 @@ impl<E: Edge> Clerk<'_, E> {
                 self.part_with(token, names);
             }
             Job::Uncount(names) => self.part_with(token, names),
+            Job::History(_) => self.let_go_of_tape(),
+            Job::Poll(_) | Job::Pack(_) => {}
         }
     }
+}
+
+/// Whether anything is done for a connection.
+fn may_ask(phase: Phase) -> bool {
+    phase == Phase::Open || phase.is_answering()
 }
 
 #[cfg(test)]

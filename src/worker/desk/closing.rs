@@ -192,6 +192,7 @@ impl<E: Edge> Clerk<'_, E> {
         self.unsubscribe_all(token);
         self.clear_timer(token);
         self.forget_held(token);
+        self.desk.exchanges.forget(token);
         let Some(connection) = self.connections.remove(token) else { return };
         let assembly = &self.ground.metrics.assembly_bytes;
         assembly.set(assembly.get().saturating_sub(connection.decoder.buffered() as u64));

@@ -33,6 +33,7 @@ use super::{
     asking::Job,
     finds::Finds,
     points::{Point, find},
+    poll::Poll,
 };
 use crate::{
     io::{Edge, Token},
@@ -74,6 +75,8 @@ const FIND: u64 = 2 * price::MATCH;
 /// See the module's description.
 pub struct Collect {
     pub id: Option<Box<str>>,
+    /// Whose subscription it is, if a poll's.
+    pub poll: Option<Box<Poll>>,
     pub lane: Lane,
     pub delivery: Delivery,
     pub snapshot: bool,
@@ -161,6 +164,7 @@ impl Collect {
         let point_bytes = |(topic, point): &(Box<str>, Point)| 2 * topic.len() + point.epoch.len() + 64;
         Collect {
             id: id.map(|id| id.json().into()),
+            poll: None,
             lane,
             delivery,
             snapshot: sub.snapshot,
@@ -301,9 +305,14 @@ impl<E: Edge> Clerk<'_, E> {
             match self.collect_some(token, &mut collect) {
                 Ok(Piece::On) if self.has_time() => {}
                 Ok(Piece::On | Piece::Later) => return Some(Job::Sub(collect)),
-                Ok(Piece::Done) => return None,
+                Ok(Piece::Done) => return collect.poll.take().map(Job::Poll),
                 Err((code, message)) => {
                     let names = self.give_up(token, &mut collect);
+                    if let Some(poll) = &collect.poll {
+                        self.refuse_poll(token, poll, code, &message);
+                        self.part_with(token, names);
+                        return None;
+                    }
                     let id = collect.id.as_deref().map(Id::again);
                     self.reply(token, &Reply::Error { id, code, message: &message });
                     return self.work_on(token, Job::Uncount(names));
@@ -632,7 +641,11 @@ impl<E: Edge> Clerk<'_, E> {
         let taken: Vec<_> = taken.into_iter().filter(wanted).collect();
         self.keep_taken(collect, taken);
         self.ground.work.charge(cost);
-        if let Err(refused) = self.check_bytes(token, collect).and_then(|()| self.conclude(token, collect, &as_of)) {
+        let concluded = self.check_bytes(token, collect).and_then(|()| match collect.poll {
+            Some(_) => self.conclude_poll(token, collect, &as_of),
+            None => self.conclude(token, collect, &as_of),
+        });
+        if let Err(refused) = concluded {
             self.fan.detach(self.ground, collect.lane);
             return Err(refused);
         }

@@ -165,7 +165,8 @@ impl<E: Edge> Clerk<'_, E> {
                 }
             }
             // A request that is still on the way would be answered by a server that is gone.
-            Phase::Request => self.remove(token),
+            Phase::Request | Phase::Between => self.remove(token),
+            Phase::Answering | Phase::AnsweringLast => self.end_exchange(token),
             _ => {}
         }
         true
@@ -173,6 +174,9 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// Closes a connection, because the server goes away.
     fn go_away(&mut self, token: Token) -> bool {
+        if self.connections.get(token).is_some_and(|connection| connection.phase.is_answering()) {
+            self.remove(token);
+        }
         let going = Farewell { code: Some(CloseCode::GOING_AWAY), reason: "the server is stopping", error: None };
         self.close(token, going);
         true

@@ -76,6 +76,8 @@ impl<E: Edge> Clerk<'_, E> {
         let connection = self.connections.get(token)?;
         Some(match connection.phase {
             Phase::Request => connection.since + settings.handshake_timeout,
+            Phase::Between => connection.since + settings.keep_alive_timeout,
+            Phase::Answering | Phase::AnsweringLast => self.desk.exchanges.next_due(token, settings.close_timeout).max(self.ground.now),
             Phase::Closing | Phase::Ending => {
                 (connection.since + settings.close_timeout).max(self.ground.now + settings.close_timeout / 4)
             }
@@ -104,6 +106,8 @@ impl<E: Edge> Clerk<'_, E> {
             Phase::Request if now >= connection.since + settings.handshake_timeout => {
                 self.check_request(token);
             }
+            Phase::Between if now >= connection.since + settings.keep_alive_timeout => self.end_kept(token),
+            Phase::Answering | Phase::AnsweringLast => self.check_exchange(token),
             Phase::Closing | Phase::Ending if now >= connection.since + settings.close_timeout => {
                 self.check_closing(token);
             }

@@ -2,7 +2,8 @@
 //!
 //! It takes sockets over (`arrivals`), reads what comes on them (`reading`), and does what is asked for: requests and upgrades
 //! (`requests`), frames and commands (`messages`), as often as they may come (`quota`), subscriptions with their snapshots and
-//! resume points (`subscribe`, `collect`, `points`). What can't be done at once goes on over turns (`asking`). What it has to say
+//! resume points (`subscribe`, `collect`, `points`). What can't be done at once goes on over turns (`asking`). Over plain HTTP it answers
+//! requests that only a worker can (`exchange`): polls (`poll`), and what the tape has of a topic (`history`). What it has to say
 //! goes out between publications (`answers`), and a connection's end is its affair whoever found it (`closing`, `draining`), also
 //! what it leaves (`leaving`). What they hold is counted (`held`). It looks after those of whom nothing is heard (`expire`, `alive`).
 //!
@@ -15,12 +16,15 @@ mod asking;
 mod closing;
 mod collect;
 mod draining;
+mod exchange;
 mod expire;
 mod finds;
 mod held;
+mod history;
 mod leaving;
 mod messages;
 mod points;
+mod poll;
 mod quota;
 mod reading;
 mod requests;
@@ -33,7 +37,7 @@ use crossbeam_channel::Receiver;
 pub use self::reading::READ_BYTES;
 #[cfg(all(test, not(loom)))]
 pub use self::reading::READ_TURN_BYTES;
-use self::{asking::Asking, draining::Draining, held::Held, leaving::Parted, reading::Reading};
+use self::{asking::Asking, draining::Draining, exchange::Exchanges, held::Held, leaving::Parted, reading::Reading};
 #[cfg(all(any(test, fuzzing), not(loom)))]
 use super::connection::CohortId;
 use super::{
@@ -70,6 +74,8 @@ pub struct Desk<S> {
     pub draining: Option<Draining>,
     /// What was asked for and waits to be done.
     pub asking: Asking,
+    /// Requests over plain HTTP that are being answered.
+    pub exchanges: Exchanges,
     /// Connections with answers to flush.
     answered: Rota,
     /// Connections whose peers broke the rules, sent what there is no room for, or are too far behind.
@@ -109,6 +115,7 @@ impl<S> Desk<S> {
             published: false,
             draining: None,
             asking: Asking::default(),
+            exchanges: Exchanges::default(),
             answered: Rota::default(),
             doomed: VecDeque::new(),
             parted: VecDeque::new(),
@@ -139,6 +146,7 @@ impl<S> Desk<S> {
         lists.into_iter().for_each(|list| list.give_back(KEPT_BY_THREAD));
         self.reading.give_back();
         self.asking.give_back();
+        self.exchanges.give_back();
     }
 }
 
@@ -190,6 +198,7 @@ impl<S> Desk<S> {
             "each of those for whom something waits is counted"
         );
         self.reading.invariants(connections);
+        self.exchanges.invariants(connections);
     }
 
     /// The cohorts of those who have left.

@@ -272,7 +272,7 @@ impl<E: Edge> Clerk<'_, E> {
         match received {
             Received::Bytes(n) => self.take_in(token, buffer, n),
             Received::Nothing => {}
-            Received::End if self.ends_later(token, None) => {}
+            Received::End if self.ends_later(token, None) || self.ends_answered(token) => {}
             Received::End => self.ended(token),
             Received::Broken(why) => self.lost(token, why),
         }
@@ -292,6 +292,8 @@ impl<E: Edge> Clerk<'_, E> {
         let published = self.ground.metrics.publications.get();
         match connection.phase {
             Phase::Request => self.feed_request(token, &buffer[..n]),
+            Phase::Between => self.begin_request(token, &buffer[..n]),
+            Phase::Answering | Phase::AnsweringLast => self.keep_for_later(token, &buffer[..n]),
             // What comes on a stream of events is nothing that anybody waits for.
             Phase::Open if !connection.lane.words().hears() => {}
             Phase::Open | Phase::Closing => self.feed(token, &mut buffer[..n]),

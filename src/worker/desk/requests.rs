@@ -1,7 +1,8 @@
 //! The first thing on a connection: its HTTP request.
 //!
-//! An upgrade on `/ws` or `/raw/TOPIC` becomes a WebSocket here, and a `GET /sse` a stream of events. Everything else goes to the control thread together with
-//! what was read, so that a scrape or a slow page never lengthens a worker's turn.
+//! An upgrade on `/ws` or `/raw/TOPIC` becomes a WebSocket here, and a `GET /sse` a stream of events; `GET /poll` and `GET /history`
+//! are answered from the tape (`exchange.rs`). Everything else goes to the control thread together with what was read, so that a scrape or a slow page never
+//! lengthens a worker's turn.
 
 use std::net::SocketAddr;
 
@@ -54,17 +55,19 @@ impl<E: Edge> Clerk<'_, E> {
         self.ground.work.charge(price::COMMAND + price::lines(request.len()));
         match http::head::parse(&request, self.ground.settings.head) {
             Ok(None) => self.keep_request(token, request),
-            Ok(Some((head, _))) if !self.see_client(token, &head) => {}
-            Ok(Some((head, len))) => match self.route(token, &head) {
-                Ok(true) => {
+            Ok(Some((head, len))) => match self.see_client(token, &head).map(|passed_on| self.route(token, &head, passed_on)) {
+                None => {}
+                Some(Ok(true)) => {
                     // What came behind the request without waiting for the answer, where anything is listened to.
-                    let connection = self.connections.get(token);
-                    if request.len() > len && connection.is_some_and(|connection| connection.lane.words().hears()) {
-                        self.feed(token, &mut request[len..]);
+                    let connection = self.connections.get(token).filter(|_| request.len() > len);
+                    match connection.map(|connection| (connection.phase, connection.lane.words().hears())) {
+                        Some((phase, _)) if phase.is_answering() => self.keep_for_later(token, &request[len..]),
+                        Some((_, true)) => self.feed(token, &mut request[len..]),
+                        _ => {}
                     }
                 }
-                Ok(false) => self.give_to_control(token, request),
-                Err(refusal) => self.refuse_request(token, &head, &refusal),
+                Some(Ok(false)) => self.give_to_control(token, request),
+                Some(Err(refusal)) => self.refuse_request(token, &head, &refusal),
             },
             Err(refusal) => self.refuse(token, &request, &refusal),
         }
@@ -97,21 +100,22 @@ impl<E: Edge> Clerk<'_, E> {
         }
     }
 
-    /// Finds out which client an upgrade or a stream of events comes from that a trusted proxy has passed on. Returns false
-    /// if it was refused. Other requests stay the proxy's: it may send those of many clients on one connection.
-    fn see_client(&mut self, token: Token, head: &Request<'_>) -> bool {
-        let Some(peer) = self.connections.get(token).map(|connection| connection.peer) else { return false };
-        let stays = head.is_upgrade() || matches!(head.path(), "/sse" | "/sse/");
+    /// Finds out which client an upgrade, a stream of events or what a worker answers comes from that a trusted proxy has passed on.
+    /// Returns whether one has; none if it was refused. Other requests stay the proxy's: it may send those of many clients on one
+    /// connection.
+    fn see_client(&mut self, token: Token, head: &Request<'_>) -> Option<bool> {
+        let peer = self.connections.get(token).map(|connection| connection.peer)?;
+        let stays = head.is_upgrade() || matches!(head.path(), "/sse" | "/sse/") || is_answered_here(head.path());
         let client = if stays { self.ground.settings.proxies.client(peer, head) } else { peer };
         if client == peer {
-            return true;
+            return Some(false);
         }
         match self.count_for(token, client) {
-            Ok(()) => true,
+            Ok(()) => Some(true),
             Err(why) => {
                 let (status, text) = limits::told(why);
                 self.refuse_because(token, head, &http::Refusal::new(status, text).with(LATER), why);
-                false
+                None
             }
         }
     }
@@ -132,16 +136,18 @@ impl<E: Edge> Clerk<'_, E> {
     }
 
     /// Opens the connection, or returns false for a request that is not for a worker.
-    fn route(&mut self, token: Token, head: &Request<'_>) -> Result<bool, http::Refusal> {
+    fn route(&mut self, token: Token, head: &Request<'_>, is_passed_on: bool) -> Result<bool, http::Refusal> {
         match head.path() {
             // What may be asked is for the control thread to say.
             _ if head.method == "OPTIONS" => return Ok(false),
             // A slash behind is added by clients that join addresses.
             "/ws" | "/ws/" => self.open_json(token, head)?,
             "/sse" | "/sse/" => self.open_events(token, head)?,
-            _ => match head.topic_behind("/raw/") {
-                Some(topic) => self.open_raw(token, head, &topic?)?,
-                None => return Ok(false),
+            "/poll" | "/poll/" => self.open_poll(token, head, is_passed_on)?,
+            _ => match (head.topic_behind("/raw/"), head.topic_behind("/history/")) {
+                (Some(topic), _) => self.open_raw(token, head, &topic?)?,
+                (_, Some(topic)) => self.open_history(token, head, &topic?, is_passed_on)?,
+                _ => return Ok(false),
             },
         }
         Ok(true)
@@ -240,7 +246,7 @@ impl<E: Edge> Clerk<'_, E> {
     }
 
     /// `?topics=a,b&mode=…&rate=…&snapshot=…`
-    fn sub_from_query<'q>(&self, head: &Request<'_>, topics: &'q str) -> Result<Sub<'q>, http::Refusal> {
+    pub fn sub_from_query<'q>(&self, head: &Request<'_>, topics: &'q str) -> Result<Sub<'q>, http::Refusal> {
         let (mode, rate) = (head.parameter("mode")?, head.parameter("rate")?);
         let sub = Sub::from_query(topics, mode.as_deref(), rate.as_deref(), &self.ground.command_limits());
         let refused = |message| format!("In the address: {message}.");
@@ -306,7 +312,7 @@ impl<E: Edge> Clerk<'_, E> {
         self.refuse_because(token, head, refusal, counted);
     }
 
-    fn counted(&self, status: u16) -> metrics::Refusal {
+    pub fn counted(&self, status: u16) -> metrics::Refusal {
         match status {
             503 if self.desk.draining.is_some() => metrics::Refusal::Draining,
             503 => metrics::Refusal::InboxFull,
@@ -325,7 +331,7 @@ impl<E: Edge> Clerk<'_, E> {
     }
 
     /// Says this, and ends the connection.
-    fn end_with(
+    pub fn end_with(
         &mut self,
         token: Token,
         refusal: &http::Refusal,
@@ -354,6 +360,11 @@ impl<E: Edge> Clerk<'_, E> {
         self.answer(token, say);
         self.set_timer(token);
     }
+}
+
+/// Whether a request at this path is answered by a worker, over plain HTTP.
+fn is_answered_here(path: &str) -> bool {
+    matches!(path, "/poll" | "/poll/") || path.starts_with("/history/")
 }
 
 /// The lane that a WebSocket speaks, and the subprotocol that the answer names.

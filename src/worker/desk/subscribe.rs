@@ -310,7 +310,7 @@ impl<E: Edge> Clerk<'_, E> {
         let (lane, older) = (connection.lane, connection.cohort);
         let except = if connection.echo { 0 } else { connection.id };
         // Joining comes first: the older cohort's end must not take the names along that both have.
-        let key = CohortKey { lane, names: set.into(), except };
+        let key = CohortKey { lane, names: set.into(), except, polls: false };
         let joined = (!key.names.is_empty()).then(|| fan.interest.join(key, stage.until));
         // The floor stays where it was when it was looked which numbers the tables can't know.
         if older.or(joined).is_some() && ground.reader.head() < stage.until {

@@ -77,6 +77,8 @@ pub struct CohortKey {
     pub names: Box<[(NameId, Delivery)]>,
     /// The connection whose own publications are left out; 0 for none.
     pub except: u64,
+    /// Its members are woken by what is planned for them, and not sent it.
+    pub polls: bool,
 }
 
 /// What is known of a topic: nothing until its first publication passes, or somebody subscribes to newest values.
@@ -827,7 +829,7 @@ mod tests {
             let names = names.into_iter().map(|name| (self.interest.intern(&name.into()), Delivery::All));
             let mut names: Vec<_> = names.collect();
             names.sort_unstable();
-            self.interest.join(CohortKey { lane: Lane::Raw, names: names.into(), except: 0 }, Position(0))
+            self.interest.join(CohortKey { lane: Lane::Raw, names: names.into(), except: 0, polls: false }, Position(0))
         }
 
         /// What it costs to plan a publication.
@@ -899,7 +901,7 @@ mod tests {
         let mut interest = Interest::default();
         let join = |interest: &mut Interest, names: &[NameId]| {
             let names = names.iter().map(|name| (*name, Delivery::All)).collect();
-            interest.join(CohortKey { lane: Lane::Raw, names, except: 0 }, Position(0))
+            interest.join(CohortKey { lane: Lane::Raw, names, except: 0, polls: false }, Position(0))
         };
         let shared = interest.intern(&"shared".into());
         let stays = join(&mut interest, &[shared]);

@@ -106,6 +106,8 @@ pub enum Why {
     Full { position: Position, offset: u32 },
     /// Its socket was full within what a tick had for it.
     FullAtTick(Unsent),
+    /// It polls, and something has come from here on.
+    Woken { from: Position },
     /// What comes from `missed` on is gone from the tape before it was sent. `in_full` if it is to be sent every publication
     /// of some name.
     Missed { missed: Position, in_full: bool },

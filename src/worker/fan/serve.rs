@@ -62,6 +62,9 @@ impl Fan {
         let Fan { interest, passes, gather, .. } = self;
         let Ground { edge, reader, metrics, .. } = ground;
         let cohort = interest.cohort(id);
+        if cohort.key.polls {
+            return self.wake_some(ground, connections, id, most);
+        }
         cohort.last_sent = ground.now;
         let lane = cohort.key.lane;
         let column = &mut cohort.column;
@@ -94,5 +97,37 @@ impl Fan {
             self.fell.push_back(Fell { token, why, owed });
         }
         sends
+    }
+
+    /// Lets go of members of a cohort that polls, each from where it stands on, until its round is over or there were `most`. Returns how
+    /// many: an answer is sent to each, so they count as so many sends.
+    fn wake_some<E: Edge>(
+        &mut self,
+        ground: &mut Ground<E>,
+        connections: &mut Connections<E::Socket>,
+        id: CohortId,
+        most: u64,
+    ) -> u64 {
+        let Fan { interest, passes, .. } = self;
+        let column = &mut interest.cohort(id).column;
+        let mut woken = Vec::new();
+        while (woken.len() as u64) < most
+            && let Some(cut) = column.next_cut()
+        {
+            let (from, before) = (column.owed(cut).from, woken.len());
+            while (woken.len() as u64) < most
+                && let Some(token) = column.serve_at(cut)
+            {
+                woken.push((token, from));
+            }
+            column.settle(cut, (woken.len() - before) as u32, passes);
+        }
+        let count = woken.len() as u64;
+        ground.work.charge(count * price::TURN);
+        for (token, from) in woken {
+            let owed = self.leave(connections, token);
+            self.fell.push_back(Fell { token, why: Why::Woken { from }, owed });
+        }
+        count
     }
 }

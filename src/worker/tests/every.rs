@@ -70,7 +70,7 @@ impl Script {
     }
 
     fn act(&mut self) {
-        match self.random.u8(..100) {
+        match self.random.u8(..110) {
             0..12 => self.connect(),
             12..40 => self.publish(),
             40..70 => self.say(),
@@ -88,7 +88,8 @@ impl Script {
             }
             94..96 => self.world.kernel.step_wall_clock(self.random.i64(-5_000_000..5_000_000)),
             96..98 => self.reload(),
-            _ => self.world.settle(),
+            98..100 => self.world.settle(),
+            _ => self.poll(),
         }
     }
 
@@ -254,6 +255,49 @@ impl Script {
         }
     }
 
+    /// Somebody polls, or asks for history; or doesn't read, or is cut.
+    fn poll(&mut self) {
+        if !self.world.alive() {
+            return;
+        }
+        if self.world.pollers.len() < 4 && self.random.u8(..3) == 0 {
+            let names = self.names().into_iter().map(Into::into).collect();
+            let mut poller = Poller::new(names, self.random.bool());
+            poller.lenient = self.tight;
+            self.world.pollers.push(poller);
+        }
+        if self.world.pollers.is_empty() {
+            return;
+        }
+        let at = self.random.usize(..self.world.pollers.len());
+        if self.world.pollers[at].waits() {
+            match self.random.u8(..3) {
+                0 => {
+                    let poller = &mut self.world.pollers[at];
+                    (poller.stalled, poller.was_stalled) = (!poller.stalled, true);
+                }
+                1 => {
+                    let peer = self.world.pollers[at].cut();
+                    let is_rough = self.random.bool();
+                    peer.iter().for_each(|peer| if is_rough { peer.reset() } else { peer.end() });
+                    self.world.strays.extend(peer);
+                }
+                _ => {}
+            }
+            return;
+        }
+        self.world.connect_poller(at, [17, 200, 1000, 100_000][self.random.usize(..4)]);
+        let (topic, wait) = (self.topic(), [0, 1, 5, 25, 100][self.random.usize(..5)]);
+        let (from, limit) = (self.random.u64(..20), self.random.usize(1..40));
+        let World { pollers, journal, .. } = &mut self.world;
+        if self.random.u8(..4) == 0 {
+            let newest = journal.seq_at(topic, journal.len());
+            pollers[at].look_back(topic, newest.saturating_sub(from) + u64::from(from == 7), limit, journal);
+        } else {
+            pollers[at].poll(wait, journal);
+        }
+    }
+
     fn stall(&mut self) {
         let Some(at) = self.someone() else { return };
         let client = &mut self.world.clients[at];
@@ -288,6 +332,7 @@ impl Script {
             (client.stalled, client.pace) = (false, None);
         }
         self.world.pass(self.flush_interval * 3);
+        self.world.finish_polls();
         // Long enough for the ticks of every rate.
         self.world.pass(Duration::from_millis(610));
         let tail = self.world.tail();
@@ -317,6 +362,7 @@ impl Script {
             }
             client.overslept |= client.stalled || client.pace.is_some();
         }
+        self.world.pollers.iter_mut().for_each(|poller| poller.lenient = true);
         let until = Moment(self.world.kernel.now_ns()) + Duration::from_secs(8);
         self.world.posts.iter().for_each(|post| post.inbox.drain(until));
         self.world.pass(Duration::from_secs(30));

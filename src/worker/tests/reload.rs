@@ -91,6 +91,9 @@ impl Script {
 
     /// Tells the clients what they have to expect.
     pub(super) fn tell_reloaded(&mut self) {
+        for poller in &mut self.world.pollers {
+            poller.lenient |= self.world.reloaded;
+        }
         for client in &mut self.world.clients {
             client.reloaded = client.reloaded.and(self.reloaded);
             client.overslept |= client.reloaded.hasty && client.pace.is_some();
