@@ -459,7 +459,7 @@ pub const STALLED: Attack = attack(
     "1 address, 1,000 subscribers over TLS of everything it publishes that read nothing: what is encrypted can't be taken back",
     stalled,
 )
-.memory(80, 24)
+.memory(80, 48)
 .over_tls();
 
 fn stalled(attacker: &Attacker) {
@@ -495,7 +495,7 @@ fn half_closed(attacker: &Attacker) {
             1 => attacker.by_hand(&TLS13, None)?,
             _ => attacker.by_hand(&TLS13, Some("/ws?topics=attack.%3E"))?,
         };
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             records.stream.shutdown(Shutdown::Write).ok()?;
         } else {
             let mut sealed = Vec::new();
