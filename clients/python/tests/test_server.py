@@ -192,6 +192,20 @@ def test_a_program_that_is_slow_holds_no_more_than_it_wants_to(server: Server, w
         assert len(book.values) == 50
 
 
+def test_a_program_that_waits_has_the_server_wait_too(server: Server) -> None:
+    with connect(server.url, buffer_bytes=100_000) as md, connect(server.url) as other:
+        md.subscribe("t.*", mode="latest")
+        other.subscribe("t.*", mode="latest")
+        md.ping()
+        for _ in range(40):
+            server.publish_many([(f"t.{n}", "x" * 500) for n in range(1000)])
+        server.publish("t.last", 1)
+        until(other, value("t.last", 1))
+        # One read of a socket beyond: 256 KiB of messages.
+        assert md._inbox.is_full and md._inbox.bytes < 600_000
+        until(md, value("t.last", 1))
+
+
 def test_newest_values_at_a_rate(server: Server) -> None:
     with connect(server.url) as md:
         md.subscribe("t.a", mode="latest", rate=5)
@@ -278,6 +292,14 @@ def test_what_was_published_before_closing_is_published(server: Server) -> None:
         for n in range(500):
             md.publish("a", n)
     assert server.values() == {"a": 499}
+
+
+def test_closing_does_not_wait_for_a_server_that_takes_nothing(server: Server) -> None:
+    with Link(server.port) as link, connect(link.url) as md:
+        link.stall()
+        futures = [md.publish("a", raw='"' + "x" * 60_000 + '"') for _ in range(300)]
+        md.close()
+        assert {type(future.exception(timeout=0)) for future in futures} == {StentorError}
 
 
 def test_a_closed_client_ends_the_loop_and_refuses(server: Server) -> None:

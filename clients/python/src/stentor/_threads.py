@@ -19,6 +19,9 @@ from ._json import dumps
 
 T = TypeVar("T")
 
+#: Seconds that the last publications may take when a client is closed.
+GOODBYE = 1.0
+
 
 def connect(url: str | Sequence[str], **settings: Unpack[Settings]) -> Client:
     """Connects to a server, and stays connected until it is closed.
@@ -219,7 +222,11 @@ class Client(Base):
     async def _live(self) -> None:
         self._engine.start()
         await self._stopping.wait()
-        await self._send()
+        try:
+            async with asyncio.timeout(GOODBYE):
+                await self._send()
+        except TimeoutError:
+            pass  # The server takes nothing: what waits is told so.
         await self._engine.close()
         await self._send()
 
