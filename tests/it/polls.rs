@@ -47,7 +47,10 @@ fn a_poll_begins_with_last_values_and_the_next_ones_go_on_exactly_there() {
     assert_eq!(answer.header("Cache-Control"), Some("no-store"));
     let (cursor, messages) = told(&answer);
     assert_eq!(messages.len(), 3);
-    assert_eq!((&messages[0]["type"], &messages[0]["topic"], &messages[0]["data"]), (&json!("snapshot"), &json!("t.a"), &json!(3)));
+    assert_eq!(
+        (&messages[0]["type"], &messages[0]["topic"], &messages[0]["data"]),
+        (&json!("snapshot"), &json!("t.a"), &json!(3))
+    );
     assert_eq!((&messages[1]["type"], &messages[1]["topic"]), (&json!("snapshot"), &json!("t.b")));
     assert_eq!(messages[2], json!({ "type": "status", "code": "current" }));
     // What comes before the next poll, of topics that are new, too.
@@ -56,7 +59,8 @@ fn a_poll_begins_with_last_values_and_the_next_ones_go_on_exactly_there() {
     publish(&server, "t.c", &json!("c"));
     publish(&server, "t.a", &json!(5));
     let (next, messages) = told(&http.get(&format!("/poll?topics=t.*&cursor={cursor}")));
-    let found: Vec<_> = messages.iter().map(|it| (it["type"].as_str(), it["topic"].as_str(), it["seq"].as_u64())).collect();
+    let found: Vec<_> =
+        messages.iter().map(|it| (it["type"].as_str(), it["topic"].as_str(), it["seq"].as_u64())).collect();
     let update = |topic, seq| (Some("update"), Some(topic), Some(seq));
     assert_eq!(found, [update("t.a", 4), update("t.c", 1), update("t.a", 5)]);
     assert!(messages[1]["epoch"].is_string(), "a topic's first says in which epoch it begins");
@@ -122,7 +126,8 @@ fn a_poller_that_is_cut_two_hundred_times_has_exactly_the_sequence_of_each_topic
     let server = serve(|_| {});
     let topics: Vec<String> = (0..30).map(|n| format!("t.{}.{n}", n % 3)).collect();
     let names = "t.0.*,t.1.>,t.2.2,t.2.5,none.*";
-    let wanted = |topic: &str| topic.starts_with("t.0.") || topic.starts_with("t.1.") || matches!(topic, "t.2.2" | "t.2.5");
+    let wanted =
+        |topic: &str| topic.starts_with("t.0.") || topic.starts_with("t.1.") || matches!(topic, "t.2.2" | "t.2.5");
     let mut random = fastrand::Rng::with_seed(7);
     let (mut cursor, mut seen) = (None::<String>, BTreeMap::<String, u64>::new());
     let mut http = connect(&server);
@@ -148,7 +153,10 @@ fn a_poller_that_is_cut_two_hundred_times_has_exactly_the_sequence_of_each_topic
             }
             let (topic, seq) = (message["topic"].as_str().unwrap(), message["seq"].as_u64().unwrap());
             let last = seen.entry(topic.to_owned()).or_default();
-            assert!(wanted(topic) && (kind == "snapshot" && round == 0 || kind == "update" && seq == *last + 1), "{message} after {last}");
+            assert!(
+                wanted(topic) && (kind == "snapshot" && round == 0 || kind == "update" && seq == *last + 1),
+                "{message} after {last}"
+            );
             *last = seq;
         }
         cursor = Some(next);
@@ -181,7 +189,13 @@ fn a_cursor_that_is_good_no_more_resets_each_topic_and_gives_their_values() {
     for cursor in [&*old, &foreign, &garbled, "k3:7", "x", "%20"] {
         let (next, messages) = told(&http.get(&format!("/poll?topics=a,b&cursor={cursor}")));
         let found: Vec<_> = messages.iter().map(|it| (it["type"].as_str().unwrap(), it["topic"].as_str())).collect();
-        let expected = [("reset", Some("a")), ("snapshot", Some("a")), ("reset", Some("b")), ("snapshot", Some("b")), ("status", None)];
+        let expected = [
+            ("reset", Some("a")),
+            ("snapshot", Some("a")),
+            ("reset", Some("b")),
+            ("snapshot", Some("b")),
+            ("status", None),
+        ];
         assert_eq!(found, expected, "{cursor}");
         assert_eq!((&messages[0]["why"], &messages[0]["seq"]), (&json!("cursor"), &json!(10_001)));
         assert_eq!((&messages[1]["data"], &messages[4]["code"]), (&json!(9_999), &json!("current")));
@@ -292,7 +306,12 @@ fn what_is_wrong_with_a_poll_is_said() {
         ("/poll?topics=a&token=wrong", 401, "token"),
     ] {
         let answer = Http::connect(at).get(path);
-        assert!(answer.status == status && answer.text().contains(named), "{path}: {} {}", answer.status, answer.text());
+        assert!(
+            answer.status == status && answer.text().contains(named),
+            "{path}: {} {}",
+            answer.status,
+            answer.text()
+        );
     }
     let answer = exchange(at, b"POST /poll?topics=a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 405 ") && answer.contains("\r\nAllow: GET, HEAD, OPTIONS\r\n"), "{answer}");
@@ -397,7 +416,8 @@ impl Nginx {
         );
         std::fs::write(folder.join("conf"), config).unwrap();
         let mut command = std::process::Command::new("nginx");
-        let child = command.arg("-p").arg(&folder).arg("-e").arg(folder.join("error")).arg("-c").arg(folder.join("conf"));
+        let child =
+            command.arg("-p").arg(&folder).arg("-e").arg(folder.join("error")).arg("-c").arg(folder.join("conf"));
         let child = child.spawn().ok()?;
         let nginx = Nginx { child, folder, address };
         wait_for("nginx", || std::net::TcpStream::connect(address).is_ok());

@@ -243,7 +243,7 @@ impl<E: Edge> Clerk<'_, E> {
         }
         let head = self.refresh_reader();
         if poll.is_lost || poll.from < self.ground.reader.floor() {
-            return Some(self.begin_anew(token, poll));
+            return Some(self.begin_anew(token, *poll));
         }
         let most = bytes_max(self.ground.settings.pending_max);
         let wanted = self.look_on(token, &mut poll, head, most)?;
@@ -322,10 +322,12 @@ impl<E: Edge> Clerk<'_, E> {
         while let Some(newest) = poll.writing.as_mut().and_then(Iterator::next) {
             if newest.at < self.ground.reader.floor() {
                 // The tape has rolled on over it.
-                return Some(self.begin_anew(token, poll));
+                return Some(self.begin_anew(token, *poll));
             }
             let (from, to) = (newest.before + 1, newest.seq - 1);
-            if from <= to && let Some(topic) = self.fan.interest.topic_name(newest.topic.slot) {
+            if from <= to
+                && let Some(topic) = self.fan.interest.topic_name(newest.topic.slot)
+            {
                 poll.push(&Reply::Skip { topic: &Arc::clone(topic), from, to, why: "slow" });
                 self.ground.metrics.skipped.add(to - from + 1);
             }
@@ -353,10 +355,10 @@ impl<E: Edge> Clerk<'_, E> {
     }
 
     /// The place of a poll is gone: it begins with last values, and says so of each topic.
-    fn begin_anew(&mut self, token: Token, poll: Box<Poll>) -> Job {
+    fn begin_anew(&mut self, token: Token, poll: Poll) -> Job {
         let names: Vec<NameId> = self.names_of(token).into_iter().map(|(name, _)| name).collect();
         let topics = names.iter().map(|name| Cow::Owned(self.fan.interest.text(*name).to_string())).collect();
-        let Poll { terms, latest, due, .. } = *poll;
+        let Poll { terms, latest, due, .. } = poll;
         let lost = Poll {
             terms,
             latest,
@@ -375,7 +377,7 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// A poll for which there is nothing waits until there is, if it may.
     fn let_wait(&mut self, token: Token, poll: Box<Poll>) -> Option<Job> {
-        let Some(connection) = self.connections.get_mut(token) else { return None };
+        let connection = self.connections.get_mut(token)?;
         if self.ground.now >= poll.due || connection.phase == Phase::AnsweringLast {
             return self.answer_poll(token, *poll);
         }
