@@ -12,9 +12,8 @@ use super::{
     sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, lock_soon},
 };
 use crate::{
-    lane::{Draft, LANES, Lane, Numbered, Wanted},
+    lane::{Cursors, Draft, LANES, Lane, Numbered, Wanted},
     limits::Account,
-    protocol::cursor::{Instance, Words},
     publication::Flags,
     topic::{Registry, RegistryFull, Topic},
 };
@@ -54,7 +53,7 @@ pub(super) struct Shared {
     wanted: AtomicU8,
     pub(super) writer: Mutex<Writer>,
     settings: TapeSettings,
-    words: Words,
+    words: Cursors,
 }
 
 /// What the writer's lock guards. Under it is done, and nothing else:
@@ -145,12 +144,12 @@ impl Tape {
                 values_dropped: 0,
             }),
             settings,
-            words: Words::new(Instance::random()),
+            words: Cursors::random(),
         }))
     }
 
     /// What its cursors are made with. No other tape has the same.
-    pub fn words(&self) -> &Words {
+    pub fn words(&self) -> &Cursors {
         &self.0.words
     }
 

@@ -292,12 +292,14 @@ impl<E: Edge> Clerk<'_, E> {
         let mut response = Response::new(200)
             .content_type(content_type)
             .header("Cache-Control", "no-store")
-            .header("Vary", "Accept-Encoding")
             .keep_alive(keep_alive)
             .read_by(&terms.readers)
             .made_at(self.ground.edge.wall_us());
         if is_packed {
             response = response.header("Content-Encoding", "gzip");
+        }
+        if is_packed || body.len() >= gzip::LEAST {
+            response = response.header("Vary", "Accept-Encoding");
         }
         self.ground.work.charge(price::COMMAND);
         connection.out.write(|out| response.write_head(out, body.len()));
