@@ -13,8 +13,6 @@ pub use address::Address;
 pub use draft::Draft;
 pub use words::{Asked, Words};
 
-/// What the cursors of a tape are made with, of which some lanes have one for each publication.
-pub use crate::protocol::cursor::Words as Cursors;
 use crate::publication::{Epoch, Kind, Payload};
 
 /// Makes [`Lane`] of the list of lanes.

@@ -12,7 +12,7 @@ use super::{
     sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, lock_soon},
 };
 use crate::{
-    lane::{Cursors, Draft, LANES, Lane, Numbered, Wanted},
+    lane::{Draft, LANES, Lane, Numbered, Wanted},
     limits::Account,
     publication::Flags,
     topic::{Registry, RegistryFull, Topic},
@@ -53,7 +53,6 @@ pub(super) struct Shared {
     wanted: AtomicU8,
     pub(super) writer: Mutex<Writer>,
     settings: TapeSettings,
-    words: Cursors,
 }
 
 /// What the writer's lock guards. Under it is done, and nothing else:
@@ -144,13 +143,7 @@ impl Tape {
                 values_dropped: 0,
             }),
             settings,
-            words: Cursors::random(),
         }))
-    }
-
-    /// What its cursors are made with. No other tape has the same.
-    pub fn words(&self) -> &Cursors {
-        &self.0.words
     }
 
     /// The position of the next publication.

@@ -167,7 +167,7 @@ impl<E: Edge> Clerk<'_, E> {
     /// Where on the tape a cursor stands; none if that is gone, or nowhere.
     fn place(&self, word: &str) -> Option<Position> {
         let (tape, cursor) = (&self.ground.tape, Cursor::parse(word).ok()?);
-        let is_here = cursor.tape == tape.words().tape() && cursor.at <= tape.head().0;
+        let is_here = cursor.tape == self.ground.shared.words.tape() && cursor.at <= tape.head().0;
         (is_here && cursor.at >= tape.tail().0).then_some(Position(cursor.at))
     }
 
@@ -407,7 +407,7 @@ impl<E: Edge> Clerk<'_, E> {
 
     fn answer_poll(&mut self, token: Token, poll: Poll) -> Option<Job> {
         let Poll { terms, from, messages, publications, .. } = poll;
-        let word = self.ground.tape.words().word(from.0);
+        let word = self.ground.shared.words.word(from.0);
         let mut body = Vec::with_capacity(messages.len() + 64);
         // The first message has a comma before it.
         let messages = messages.get(1..).unwrap_or_default();
