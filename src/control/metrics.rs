@@ -217,7 +217,9 @@ impl Figures {
         self.worker_counters(out, "upgrades", "Connections that became WebSocket", None, |w| w.upgrades.get())?;
         self.worker_gauges(out, "polls_waiting", "Polls that wait for something to come", |w| w.polls_waiting.get())?;
         self.worker_counters(out, "polls", "Polls taken", None, |w| w.polls.get())?;
-        self.worker_counters(out, "history_requests", "Requests for the history of a topic", None, |w| w.histories.get())?;
+        self.worker_counters(out, "history_requests", "Requests for the history of a topic", None, |w| {
+            w.histories.get()
+        })?;
         let help = "WebSocket connections that ended, by close code; 1006 where no close frame was seen";
         let closes = metrics.closes().map(|(ending, count)| (ending.name(), count));
         out.counters("websocket_closes", help, None, "code", closes)?;

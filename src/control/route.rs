@@ -124,7 +124,9 @@ impl<E: Edge> Control<E> {
             "/healthz" | "/readyz" | "/metrics" | "/debug/slow" | "/topics" => LOOK.1[0].1,
             path if path.starts_with("/raw/") => "GET, OPTIONS",
             path if path.starts_with("/publish/") => PUBLISH.1[0].1,
-            path if path.starts_with("/topics/") || path.starts_with("/history/") || page::find(path).is_some() => LOOK.1[0].1,
+            path if path.starts_with("/topics/") || path.starts_with("/history/") || page::find(path).is_some() => {
+                LOOK.1[0].1
+            }
             _ => return Err(nothing_here()),
         };
         let answer = Response::new(204).header("Allow", methods);

@@ -321,7 +321,10 @@ impl<E: Edge> Control<E> {
         let (is_head, keep_alive) = (listing.is_head, listing.keep_alive && self.until.is_none());
         let takes_gzip = listing.gzip;
         let mut body = listing.finish();
-        let mut answer = Response::new(200).header("Cache-Control", "no-store").header("Vary", "Accept-Encoding");
+        let mut answer = Response::new(200).header("Cache-Control", "no-store");
+        if body.len() >= gzip::LEAST {
+            answer = answer.header("Vary", "Accept-Encoding");
+        }
         if takes_gzip && body.len() >= gzip::LEAST {
             self.worked += (body.len() / work::BYTES) as u32;
             body = self.compressor.get_or_insert_with(Compressor::new).whole(&body);

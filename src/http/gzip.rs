@@ -153,7 +153,8 @@ mod tests {
 
     #[test]
     fn rows_that_are_alike_come_to_a_fraction() {
-        let body: Vec<u8> = (0..20_000).flat_map(|n| format!("{{\"topic\":\"q.us.{n}\",\"seq\":{n}}}\n").into_bytes()).collect();
+        let body: Vec<u8> =
+            (0..20_000).flat_map(|n| format!("{{\"topic\":\"q.us.{n}\",\"seq\":{n}}}\n").into_bytes()).collect();
         let packed = Compressor::new().whole(&body);
         assert!(packed.len() * 3 < body.len(), "{} of {}", packed.len(), body.len());
     }

@@ -171,6 +171,11 @@ impl Words {
         Words { tape, begin, check }
     }
 
+    /// For those of a tape that is made now.
+    pub fn random() -> Words {
+        Words::new(Instance::random())
+    }
+
     /// Whose words they are.
     pub fn tape(&self) -> Instance {
         self.tape

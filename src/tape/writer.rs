@@ -14,7 +14,6 @@ use super::{
 use crate::{
     lane::{Draft, LANES, Lane, Numbered, Wanted},
     limits::Account,
-    protocol::cursor::{Instance, Words},
     publication::Flags,
     topic::{Registry, RegistryFull, Topic},
 };
@@ -54,7 +53,6 @@ pub(super) struct Shared {
     wanted: AtomicU8,
     pub(super) writer: Mutex<Writer>,
     settings: TapeSettings,
-    words: Words,
 }
 
 /// What the writer's lock guards. Under it is done, and nothing else:
@@ -145,13 +143,7 @@ impl Tape {
                 values_dropped: 0,
             }),
             settings,
-            words: Words::new(Instance::random()),
         }))
-    }
-
-    /// What its cursors are made with. No other tape has the same.
-    pub fn words(&self) -> &Words {
-        &self.0.words
     }
 
     /// The position of the next publication.

@@ -99,11 +99,12 @@ fn pages_and_ends_come_to_exactly_what_there_is() {
 fn payloads_of_every_kind_come_as_on_a_websocket() {
     let server = serve(|_| {});
     // Nobody has wanted JSON when these came, and somebody when those did.
-    let payloads = [Payload::Text("asd"), Payload::Text("7"), Payload::Binary(b"\xff\x00"), Payload::Json(b"[1, 2.50]")];
-    payloads.iter().for_each(|payload| drop(server.publisher().publish("a", *payload).unwrap()));
+    let payloads =
+        [Payload::Text("asd"), Payload::Text("7"), Payload::Binary(b"\xff\x00"), Payload::Json(b"[1, 2.50]")];
+    payloads.iter().for_each(|payload| { server.publisher().publish("a", *payload).unwrap(); });
     let mut client = Client::hello(&server, "/ws?topics=a&snapshot=0");
     client.json();
-    payloads.iter().for_each(|payload| drop(server.publisher().publish("a", *payload).unwrap()));
+    payloads.iter().for_each(|payload| { server.publisher().publish("a", *payload).unwrap(); });
     let live: Vec<Value> = payloads.iter().map(|_| client.json()).collect();
     let lines = Http::connect(server.addresses()[0]).get("/history/a").lines();
     for (n, live) in live.iter().enumerate() {
@@ -138,7 +139,10 @@ fn what_the_tape_no_longer_has_is_told_by_a_reset() {
     }
     // Nothing is left of a topic that has gone quiet.
     let lines = http.get("/history/rare").lines();
-    assert_eq!((&lines[0]["type"], &lines[0]["seq"], &lines[1]["code"]), (&json!("reset"), &json!(1), &json!("current")));
+    assert_eq!(
+        (&lines[0]["type"], &lines[0]["seq"], &lines[1]["code"]),
+        (&json!("reset"), &json!(1), &json!("current"))
+    );
 }
 
 #[test]
@@ -206,7 +210,12 @@ fn what_is_wrong_with_a_request_is_said() {
         ("/history", 404, "nothing at this path"),
     ] {
         let answer = Http::connect(at).get(path);
-        assert!(answer.status == status && answer.text().contains(named), "{path}: {} {}", answer.status, answer.text());
+        assert!(
+            answer.status == status && answer.text().contains(named),
+            "{path}: {} {}",
+            answer.status,
+            answer.text()
+        );
     }
     let post = exchange(at, b"POST /history/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
     assert!(post.starts_with("HTTP/1.1 405 ") && post.contains("\r\nAllow: GET, HEAD, OPTIONS\r\n"), "{post}");
@@ -247,7 +256,7 @@ fn whoever_takes_an_answer_too_slowly_is_cut_off() {
         config.close_timeout = stentor::config::Span::new(Duration::from_millis(300));
     });
     let pad = json!("x".repeat(10_000)).to_string();
-    (0..100).for_each(|_| drop(server.publisher().publish("a", Payload::Json(pad.as_bytes())).unwrap()));
+    (0..100).for_each(|_| { server.publisher().publish("a", Payload::Json(pad.as_bytes())).unwrap(); });
     let mut http = Http::connect(server.addresses()[0]);
     http.ask("/history/a", &[]);
     let at = server.addresses()[0];

@@ -38,7 +38,7 @@ fn is_waiting(server: &Server, polls: f64) {
 #[test]
 fn a_poll_begins_with_last_values_and_the_next_ones_go_on_exactly_there() {
     let server = serve(|_| {});
-    (1..=3).for_each(|n| drop(publish(&server, "t.a", &json!(n))));
+    (1..=3).for_each(|n| { publish(&server, "t.a", &json!(n)); });
     publish(&server, "t.b", &json!("b"));
     publish(&server, "other", &json!(0));
     let mut http = connect(&server);
@@ -47,7 +47,10 @@ fn a_poll_begins_with_last_values_and_the_next_ones_go_on_exactly_there() {
     assert_eq!(answer.header("Cache-Control"), Some("no-store"));
     let (cursor, messages) = told(&answer);
     assert_eq!(messages.len(), 3);
-    assert_eq!((&messages[0]["type"], &messages[0]["topic"], &messages[0]["data"]), (&json!("snapshot"), &json!("t.a"), &json!(3)));
+    assert_eq!(
+        (&messages[0]["type"], &messages[0]["topic"], &messages[0]["data"]),
+        (&json!("snapshot"), &json!("t.a"), &json!(3))
+    );
     assert_eq!((&messages[1]["type"], &messages[1]["topic"]), (&json!("snapshot"), &json!("t.b")));
     assert_eq!(messages[2], json!({ "type": "status", "code": "current" }));
     // What comes before the next poll, of topics that are new, too.
@@ -56,7 +59,8 @@ fn a_poll_begins_with_last_values_and_the_next_ones_go_on_exactly_there() {
     publish(&server, "t.c", &json!("c"));
     publish(&server, "t.a", &json!(5));
     let (next, messages) = told(&http.get(&format!("/poll?topics=t.*&cursor={cursor}")));
-    let found: Vec<_> = messages.iter().map(|it| (it["type"].as_str(), it["topic"].as_str(), it["seq"].as_u64())).collect();
+    let found: Vec<_> =
+        messages.iter().map(|it| (it["type"].as_str(), it["topic"].as_str(), it["seq"].as_u64())).collect();
     let update = |topic, seq| (Some("update"), Some(topic), Some(seq));
     assert_eq!(found, [update("t.a", 4), update("t.c", 1), update("t.a", 5)]);
     assert!(messages[1]["epoch"].is_string(), "a topic's first says in which epoch it begins");
@@ -122,7 +126,8 @@ fn a_poller_that_is_cut_two_hundred_times_has_exactly_the_sequence_of_each_topic
     let server = serve(|_| {});
     let topics: Vec<String> = (0..30).map(|n| format!("t.{}.{n}", n % 3)).collect();
     let names = "t.0.*,t.1.>,t.2.2,t.2.5,none.*";
-    let wanted = |topic: &str| topic.starts_with("t.0.") || topic.starts_with("t.1.") || matches!(topic, "t.2.2" | "t.2.5");
+    let wanted =
+        |topic: &str| topic.starts_with("t.0.") || topic.starts_with("t.1.") || matches!(topic, "t.2.2" | "t.2.5");
     let mut random = fastrand::Rng::with_seed(7);
     let (mut cursor, mut seen) = (None::<String>, BTreeMap::<String, u64>::new());
     let mut http = connect(&server);
@@ -148,7 +153,10 @@ fn a_poller_that_is_cut_two_hundred_times_has_exactly_the_sequence_of_each_topic
             }
             let (topic, seq) = (message["topic"].as_str().unwrap(), message["seq"].as_u64().unwrap());
             let last = seen.entry(topic.to_owned()).or_default();
-            assert!(wanted(topic) && (kind == "snapshot" && round == 0 || kind == "update" && seq == *last + 1), "{message} after {last}");
+            assert!(
+                wanted(topic) && (kind == "snapshot" && round == 0 || kind == "update" && seq == *last + 1),
+                "{message} after {last}"
+            );
             *last = seq;
         }
         cursor = Some(next);
@@ -174,14 +182,20 @@ fn a_cursor_that_is_good_no_more_resets_each_topic_and_gives_their_values() {
     let mut http = connect(&server);
     let (old, _) = told(&http.get("/poll?topics=a,b"));
     let other = serve(|_| {});
-    (0..10).for_each(|_| drop(publish(&other, "a", &json!(1))));
+    (0..10).for_each(|_| { publish(&other, "a", &json!(1)); });
     let (foreign, _) = told(&connect(&other).get("/poll?topics=a"));
-    (0..10_000).for_each(|n| drop(publish(&server, "a", &json!(n))));
+    (0..10_000).for_each(|n| { publish(&server, "a", &json!(n)); });
     let garbled = format!("{}A", &old[..old.len() - 1]);
     for cursor in [&*old, &foreign, &garbled, "k3:7", "x", "%20"] {
         let (next, messages) = told(&http.get(&format!("/poll?topics=a,b&cursor={cursor}")));
         let found: Vec<_> = messages.iter().map(|it| (it["type"].as_str().unwrap(), it["topic"].as_str())).collect();
-        let expected = [("reset", Some("a")), ("snapshot", Some("a")), ("reset", Some("b")), ("snapshot", Some("b")), ("status", None)];
+        let expected = [
+            ("reset", Some("a")),
+            ("snapshot", Some("a")),
+            ("reset", Some("b")),
+            ("snapshot", Some("b")),
+            ("status", None),
+        ];
         assert_eq!(found, expected, "{cursor}");
         assert_eq!((&messages[0]["why"], &messages[0]["seq"]), (&json!("cursor"), &json!(10_001)));
         assert_eq!((&messages[1]["data"], &messages[4]["code"]), (&json!(9_999), &json!("current")));
@@ -205,7 +219,7 @@ fn a_waiting_poll_whose_place_is_gone_has_missed_nothing_that_it_wants() {
     let mut client = Client::hello(&server, "/ws?topics=busy");
     client.json();
     for _ in 0..20 {
-        (0..500).for_each(|n| drop(publish(&server, "busy", &json!(n))));
+        (0..500).for_each(|n| { publish(&server, "busy", &json!(n)); });
         (0..500).for_each(|_| assert_eq!(client.json()["topic"], "busy"));
     }
     publish(&server, "quiet", &json!(2));
@@ -240,7 +254,7 @@ fn an_answer_is_bounded_in_bytes_and_the_cursor_stands_in_the_middle() {
     let mut http = connect(&server);
     let (mut cursor, _) = told(&http.get("/poll?topics=a"));
     let pad = "x".repeat(10_000);
-    (0..300).for_each(|_| drop(publish(&server, "a", &json!(pad))));
+    (0..300).for_each(|_| { publish(&server, "a", &json!(pad)); });
     let (mut seen, mut answers) = (0, 0);
     while seen < 300 {
         let answer = http.get(&format!("/poll?topics=a&cursor={cursor}"));
@@ -259,7 +273,7 @@ fn an_answer_is_bounded_in_bytes_and_the_cursor_stands_in_the_middle() {
 #[test]
 fn gzip_is_for_a_poll_that_takes_it() {
     let server = serve(|_| {});
-    (0..300).for_each(|n| drop(publish(&server, &format!("q.{n}"), &json!({ "bid": 1.5, "ask": 1.6 }))));
+    (0..300).for_each(|n| { publish(&server, &format!("q.{n}"), &json!({ "bid": 1.5, "ask": 1.6 })); });
     let mut http = connect(&server);
     let plain = http.get("/poll?topics=q.*");
     http.ask("/poll?topics=q.*", &["Accept-Encoding: gzip, deflate, br"]);
@@ -292,7 +306,12 @@ fn what_is_wrong_with_a_poll_is_said() {
         ("/poll?topics=a&token=wrong", 401, "token"),
     ] {
         let answer = Http::connect(at).get(path);
-        assert!(answer.status == status && answer.text().contains(named), "{path}: {} {}", answer.status, answer.text());
+        assert!(
+            answer.status == status && answer.text().contains(named),
+            "{path}: {} {}",
+            answer.status,
+            answer.text()
+        );
     }
     let answer = exchange(at, b"POST /poll?topics=a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n");
     assert!(answer.starts_with("HTTP/1.1 405 ") && answer.contains("\r\nAllow: GET, HEAD, OPTIONS\r\n"), "{answer}");
@@ -397,7 +416,8 @@ impl Nginx {
         );
         std::fs::write(folder.join("conf"), config).unwrap();
         let mut command = std::process::Command::new("nginx");
-        let child = command.arg("-p").arg(&folder).arg("-e").arg(folder.join("error")).arg("-c").arg(folder.join("conf"));
+        let child =
+            command.arg("-p").arg(&folder).arg("-e").arg(folder.join("error")).arg("-c").arg(folder.join("conf"));
         let child = child.spawn().ok()?;
         let nginx = Nginx { child, folder, address };
         wait_for("nginx", || std::net::TcpStream::connect(address).is_ok());
@@ -430,7 +450,7 @@ fn polling_works_behind_a_proxy_that_collects_answers() {
         }
         let waits = round % 3 == 0 && round > 0;
         if !waits {
-            (0..round % 5 + 1).for_each(|_| drop(publish(&server, "t.a", &json!(round))));
+            (0..round % 5 + 1).for_each(|_| { publish(&server, "t.a", &json!(round)); });
         }
         http.ask(&format!("/poll?topics=t.*&cursor={cursor}"), &[]);
         if waits {

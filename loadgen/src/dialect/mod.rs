@@ -331,7 +331,10 @@ impl Dialect {
 
     /// Whether the server says when a subscription is in force.
     pub fn acknowledges(&self) -> bool {
-        self.settings.protocol == Protocol::Stentor || self.polls() || self.settings.ready.is_some() || self.steps.wait()
+        self.settings.protocol == Protocol::Stentor
+            || self.polls()
+            || self.settings.ready.is_some()
+            || self.steps.wait()
     }
 
     /// The opcode of what is sent.

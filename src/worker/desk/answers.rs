@@ -80,7 +80,8 @@ impl<E: Edge> Clerk<'_, E> {
             return;
         }
         match flush(ground, connection) {
-            Outcome::All if connection.out.is_empty() => self.is_all_said(token),
+            Outcome::All if connection.out.is_empty() && connection.phase.is_answering() => self.is_all_said(token),
+            Outcome::All if connection.out.is_empty() => {}
             Outcome::All => {
                 connection.answered = true;
                 desk.answered.push(connection.group(), token);

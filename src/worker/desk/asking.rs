@@ -297,9 +297,10 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// After something that waited was done: a connection that isn't read because of that goes on.
     fn go_on_reading(&mut self, token: Token) {
-        let stopped = self.connections.get(token).is_some_and(|connection| {
-            connection.reads == Reads::Stopped && !connection.phase.is_answering()
-        });
+        let stopped = self
+            .connections
+            .get(token)
+            .is_some_and(|connection| connection.reads == Reads::Stopped && !connection.phase.is_answering());
         let asks = self.desk.asking.of.get(&token);
         if stopped && asks.is_none_or(|asks| asks.messages.len() < WAITING_MAX / 2 && asks.end.is_none()) {
             self.stand_in_line(token);

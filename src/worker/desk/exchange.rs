@@ -289,16 +289,15 @@ impl<E: Edge> Clerk<'_, E> {
         let Some(connection) = self.connections.get_mut(token) else { return };
         let is_last = connection.phase == Phase::AnsweringLast || !self.ground.shared.welcomes();
         let keep_alive = terms.keep_alive && !is_last && !self.ground.edge.is_worn(&connection.socket);
-        let mut response = Response::new(200)
-            .content_type(content_type)
-            .header("Cache-Control", "no-store")
-            .header("Vary", "Accept-Encoding")
-            .keep_alive(keep_alive)
-            .read_by(&terms.readers)
-            .made_at(self.ground.edge.wall_us());
+        let mut response = Response::new(200).content_type(content_type).header("Cache-Control", "no-store");
         if is_packed {
             response = response.header("Content-Encoding", "gzip");
         }
+        if is_packed || body.len() >= gzip::LEAST {
+            response = response.header("Vary", "Accept-Encoding");
+        }
+        let wall = self.ground.edge.wall_us();
+        let response = response.keep_alive(keep_alive).read_by(&terms.readers).made_at(wall);
         self.ground.work.charge(price::COMMAND);
         connection.out.write(|out| response.write_head(out, body.len()));
         if !terms.is_head {

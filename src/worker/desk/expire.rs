@@ -77,7 +77,9 @@ impl<E: Edge> Clerk<'_, E> {
         Some(match connection.phase {
             Phase::Request => connection.since + settings.handshake_timeout,
             Phase::Between => connection.since + settings.keep_alive_timeout,
-            Phase::Answering | Phase::AnsweringLast => self.desk.exchanges.next_due(token, settings.close_timeout).max(self.ground.now),
+            Phase::Answering | Phase::AnsweringLast => {
+                self.desk.exchanges.next_due(token, settings.close_timeout).max(self.ground.now)
+            }
             Phase::Closing | Phase::Ending => {
                 (connection.since + settings.close_timeout).max(self.ground.now + settings.close_timeout / 4)
             }

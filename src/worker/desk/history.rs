@@ -120,9 +120,12 @@ impl<E: Edge> Clerk<'_, E> {
         Topic::check(topic, self.ground.settings.topic_length_max)
             .map_err(|error| http::Refusal::new(400, format!("Not a topic: {error}.")))?;
         let from = head.parameter("from")?;
-        let from = from.as_deref().map(|text| read_point(text).ok_or_else(|| bad("from", "EPOCH:SEQ", text))).transpose()?;
+        let from =
+            from.as_deref().map(|text| read_point(text).ok_or_else(|| bad("from", "EPOCH:SEQ", text))).transpose()?;
         let to = head.parameter("to")?;
-        let to = to.as_deref().map(|text| read_end(text, from).ok_or_else(|| bad("to", "SEQ, or EPOCH:SEQ with the epoch of from", text)));
+        let to = to.as_deref().map(|text| {
+            read_end(text, from).ok_or_else(|| bad("to", "SEQ, or EPOCH:SEQ with the epoch of from", text))
+        });
         let to = to.transpose()?.unwrap_or(u64::MAX);
         let limit = match head.parameter("limit")? {
             None => LIMIT,
@@ -268,8 +271,9 @@ impl<E: Edge> Clerk<'_, E> {
                 }
                 frame.clear();
                 let published = self.ground.reader.look(position);
-                let is_there = published
-                    .is_some_and(|published| super::super::fan::push_entry(self.ground, Lane::Json, &published, &mut frame));
+                let is_there = published.is_some_and(|published| {
+                    super::super::fan::push_entry(self.ground, Lane::Json, &published, &mut frame)
+                });
                 if !is_there {
                     return Some(End::More);
                 }

@@ -167,7 +167,7 @@ impl<E: Edge> Clerk<'_, E> {
     /// Where on the tape a cursor stands; none if that is gone, or nowhere.
     fn place(&self, word: &str) -> Option<Position> {
         let (tape, cursor) = (&self.ground.tape, Cursor::parse(word).ok()?);
-        let is_here = cursor.tape == tape.words().tape() && cursor.at <= tape.head().0;
+        let is_here = cursor.tape == self.ground.shared.words.tape() && cursor.at <= tape.head().0;
         (is_here && cursor.at >= tape.tail().0).then_some(Position(cursor.at))
     }
 
@@ -243,7 +243,7 @@ impl<E: Edge> Clerk<'_, E> {
         }
         let head = self.refresh_reader();
         if poll.is_lost || poll.from < self.ground.reader.floor() {
-            return Some(self.begin_anew(token, poll));
+            return Some(self.begin_anew(token, *poll));
         }
         let most = bytes_max(self.ground.settings.pending_max);
         let wanted = self.look_on(token, &mut poll, head, most)?;
@@ -322,10 +322,12 @@ impl<E: Edge> Clerk<'_, E> {
         while let Some(newest) = poll.writing.as_mut().and_then(Iterator::next) {
             if newest.at < self.ground.reader.floor() {
                 // The tape has rolled on over it.
-                return Some(self.begin_anew(token, poll));
+                return Some(self.begin_anew(token, *poll));
             }
             let (from, to) = (newest.before + 1, newest.seq - 1);
-            if from <= to && let Some(topic) = self.fan.interest.topic_name(newest.topic.slot) {
+            if from <= to
+                && let Some(topic) = self.fan.interest.topic_name(newest.topic.slot)
+            {
                 poll.push(&Reply::Skip { topic: &Arc::clone(topic), from, to, why: "slow" });
                 self.ground.metrics.skipped.add(to - from + 1);
             }
@@ -353,10 +355,10 @@ impl<E: Edge> Clerk<'_, E> {
     }
 
     /// The place of a poll is gone: it begins with last values, and says so of each topic.
-    fn begin_anew(&mut self, token: Token, poll: Box<Poll>) -> Job {
+    fn begin_anew(&mut self, token: Token, poll: Poll) -> Job {
         let names: Vec<NameId> = self.names_of(token).into_iter().map(|(name, _)| name).collect();
         let topics = names.iter().map(|name| Cow::Owned(self.fan.interest.text(*name).to_string())).collect();
-        let Poll { terms, latest, due, .. } = *poll;
+        let Poll { terms, latest, due, .. } = poll;
         let lost = Poll {
             terms,
             latest,
@@ -375,7 +377,7 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// A poll for which there is nothing waits until there is, if it may.
     fn let_wait(&mut self, token: Token, poll: Box<Poll>) -> Option<Job> {
-        let Some(connection) = self.connections.get_mut(token) else { return None };
+        let connection = self.connections.get_mut(token)?;
         if self.ground.now >= poll.due || connection.phase == Phase::AnsweringLast {
             return self.answer_poll(token, *poll);
         }
@@ -405,7 +407,7 @@ impl<E: Edge> Clerk<'_, E> {
 
     fn answer_poll(&mut self, token: Token, poll: Poll) -> Option<Job> {
         let Poll { terms, from, messages, publications, .. } = poll;
-        let word = self.ground.tape.words().word(from.0);
+        let word = self.ground.shared.words.word(from.0);
         let mut body = Vec::with_capacity(messages.len() + 64);
         // The first message has a comma before it.
         let messages = messages.get(1..).unwrap_or_default();

@@ -55,20 +55,22 @@ impl<E: Edge> Clerk<'_, E> {
         self.ground.work.charge(price::COMMAND + price::lines(request.len()));
         match http::head::parse(&request, self.ground.settings.head) {
             Ok(None) => self.keep_request(token, request),
-            Ok(Some((head, len))) => match self.see_client(token, &head).map(|passed_on| self.route(token, &head, passed_on)) {
-                None => {}
-                Some(Ok(true)) => {
-                    // What came behind the request without waiting for the answer, where anything is listened to.
-                    let connection = self.connections.get(token).filter(|_| request.len() > len);
-                    match connection.map(|connection| (connection.phase, connection.lane.words().hears())) {
-                        Some((phase, _)) if phase.is_answering() => self.keep_for_later(token, &request[len..]),
-                        Some((_, true)) => self.feed(token, &mut request[len..]),
-                        _ => {}
+            Ok(Some((head, len))) => {
+                match self.see_client(token, &head).map(|passed_on| self.route(token, &head, passed_on)) {
+                    None => {}
+                    Some(Ok(true)) => {
+                        // What came behind the request without waiting for the answer, where anything is listened to.
+                        let connection = self.connections.get(token).filter(|_| request.len() > len);
+                        match connection.map(|connection| (connection.phase, connection.lane.words().hears())) {
+                            Some((phase, _)) if phase.is_answering() => self.keep_for_later(token, &request[len..]),
+                            Some((_, true)) => self.feed(token, &mut request[len..]),
+                            _ => {}
+                        }
                     }
+                    Some(Ok(false)) => self.give_to_control(token, request),
+                    Some(Err(refusal)) => self.refuse_request(token, &head, &refusal),
                 }
-                Some(Ok(false)) => self.give_to_control(token, request),
-                Some(Err(refusal)) => self.refuse_request(token, &head, &refusal),
-            },
+            }
             Err(refusal) => self.refuse(token, &request, &refusal),
         }
     }

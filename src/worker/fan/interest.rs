@@ -39,7 +39,7 @@ use crate::{
     lane::{LANES, Lane},
     publication::Kind,
     slack::{KEPT_BY_THREAD, Slack},
-    tape::{Entry, Position, Published, Reader, Tape},
+    tape::{Entry, Position, Published, Reader, Run, Tape},
     topic::TopicId,
 };
 
@@ -713,6 +713,11 @@ impl Cohort {
         let lane = self.key.lane;
         if self.column.is_empty() || is_untold(lane, entry) {
             return None;
+        }
+        if self.key.polls {
+            // They look for themselves what there is, whatever it is written in; some of it may be from before they came.
+            let nothing = Run { base: Position(0), start: 0, len: 0 };
+            return Some((self.column.plan(pass, entry.position, nothing), 0));
         }
         debug_assert!(entry.is_in(lane), "a lane with subscribers is written");
         let run = entry.run(lane);

@@ -128,14 +128,20 @@ impl Poller {
         let ended = self.peer.as_ref().is_some_and(|peer| peer.at_end());
         if ended {
             assert!(self.asked.is_none() || self.lenient || self.was_stalled, "the connection of a poll just ends");
-            self.cut().into_iter().for_each(|peer| if !peer.dropped() { peer.end() });
+            self.cut().into_iter().for_each(|peer| {
+                if !peer.dropped() {
+                    peer.end()
+                }
+            });
         }
         any
     }
 
     /// Takes the answer in, if it is whole.
     fn take_answer(&mut self, journal: &Journal, tail: usize) -> bool {
-        let Some(end) = self.input.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4) else { return false };
+        let Some(end) = self.input.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4) else {
+            return false;
+        };
         let head = std::str::from_utf8(&self.input[..end]).unwrap();
         let len = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).expect("a length");
         let (status, len) = (head[9..12].to_owned(), len.parse::<usize>().unwrap());
@@ -407,6 +413,37 @@ fn a_poll_is_woken_for_what_it_wants_and_for_nothing_else() {
     let (waiting, deliveries, _) = metrics(&world);
     assert_eq!((waiting, deliveries), (0, 50), "each is told of it once");
     world.finish_polls();
+    world.pass(Duration::from_secs(1));
+    world.check_nothing_left();
+}
+
+#[test]
+fn a_poll_that_waits_before_the_pass_of_what_came_before_it_is_told_nothing_twice() {
+    let mut world = plain(Settings { flush_interval: Duration::from_millis(50), ..quiet() });
+    world.connect(1000, Speech::Raw { topic: "q.a".to_owned(), echo: true }, &[]);
+    world.pollers.push(Poller::new(vec!["q.*".to_owned()], false));
+    world.settle();
+    world.publish_some("q.a", 1, 0);
+    let poll = |world: &mut World| {
+        world.connect_poller(0, 1000);
+        let World { pollers, journal, .. } = world;
+        pollers[0].poll(25, journal);
+        world.settle();
+        world.pollers[0].waits()
+    };
+    assert!(!poll(&mut world), "it begins");
+    // Nobody wants JSON now, and the pass is held back.
+    world.publish_some("q.a", 1, 0);
+    assert!(!poll(&mut world), "that is there");
+    assert!(poll(&mut world));
+    world.pass(Duration::from_millis(100));
+    assert!(world.pollers[0].waits(), "what the pass has for it, it was told");
+    world.publish_some("q.b", 1, 0);
+    world.pass(Duration::from_millis(100));
+    assert!(!world.pollers[0].waits());
+    world.finish_polls();
+    world.clients[0].state = State::Left;
+    world.clients[0].peer.end();
     world.pass(Duration::from_secs(1));
     world.check_nothing_left();
 }
