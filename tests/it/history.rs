@@ -101,10 +101,14 @@ fn payloads_of_every_kind_come_as_on_a_websocket() {
     // Nobody has wanted JSON when these came, and somebody when those did.
     let payloads =
         [Payload::Text("asd"), Payload::Text("7"), Payload::Binary(b"\xff\x00"), Payload::Json(b"[1, 2.50]")];
-    payloads.iter().for_each(|payload| { server.publisher().publish("a", *payload).unwrap(); });
+    payloads.iter().for_each(|payload| {
+        server.publisher().publish("a", *payload).unwrap();
+    });
     let mut client = Client::hello(&server, "/ws?topics=a&snapshot=0");
     client.json();
-    payloads.iter().for_each(|payload| { server.publisher().publish("a", *payload).unwrap(); });
+    payloads.iter().for_each(|payload| {
+        server.publisher().publish("a", *payload).unwrap();
+    });
     let live: Vec<Value> = payloads.iter().map(|_| client.json()).collect();
     let lines = Http::connect(server.addresses()[0]).get("/history/a").lines();
     for (n, live) in live.iter().enumerate() {
@@ -256,7 +260,9 @@ fn whoever_takes_an_answer_too_slowly_is_cut_off() {
         config.close_timeout = stentor::config::Span::new(Duration::from_millis(300));
     });
     let pad = json!("x".repeat(10_000)).to_string();
-    (0..100).for_each(|_| { server.publisher().publish("a", Payload::Json(pad.as_bytes())).unwrap(); });
+    (0..100).for_each(|_| {
+        server.publisher().publish("a", Payload::Json(pad.as_bytes())).unwrap();
+    });
     let mut http = Http::connect(server.addresses()[0]);
     http.ask("/history/a", &[]);
     let at = server.addresses()[0];

@@ -38,7 +38,9 @@ fn is_waiting(server: &Server, polls: f64) {
 #[test]
 fn a_poll_begins_with_last_values_and_the_next_ones_go_on_exactly_there() {
     let server = serve(|_| {});
-    (1..=3).for_each(|n| { publish(&server, "t.a", &json!(n)); });
+    (1..=3).for_each(|n| {
+        publish(&server, "t.a", &json!(n));
+    });
     publish(&server, "t.b", &json!("b"));
     publish(&server, "other", &json!(0));
     let mut http = connect(&server);
@@ -182,9 +184,13 @@ fn a_cursor_that_is_good_no_more_resets_each_topic_and_gives_their_values() {
     let mut http = connect(&server);
     let (old, _) = told(&http.get("/poll?topics=a,b"));
     let other = serve(|_| {});
-    (0..10).for_each(|_| { publish(&other, "a", &json!(1)); });
+    (0..10).for_each(|_| {
+        publish(&other, "a", &json!(1));
+    });
     let (foreign, _) = told(&connect(&other).get("/poll?topics=a"));
-    (0..10_000).for_each(|n| { publish(&server, "a", &json!(n)); });
+    (0..10_000).for_each(|n| {
+        publish(&server, "a", &json!(n));
+    });
     let garbled = format!("{}A", &old[..old.len() - 1]);
     for cursor in [&*old, &foreign, &garbled, "k3:7", "x", "%20"] {
         let (next, messages) = told(&http.get(&format!("/poll?topics=a,b&cursor={cursor}")));
@@ -219,7 +225,9 @@ fn a_waiting_poll_whose_place_is_gone_has_missed_nothing_that_it_wants() {
     let mut client = Client::hello(&server, "/ws?topics=busy");
     client.json();
     for _ in 0..20 {
-        (0..500).for_each(|n| { publish(&server, "busy", &json!(n)); });
+        (0..500).for_each(|n| {
+            publish(&server, "busy", &json!(n));
+        });
         (0..500).for_each(|_| assert_eq!(client.json()["topic"], "busy"));
     }
     publish(&server, "quiet", &json!(2));
@@ -254,7 +262,9 @@ fn an_answer_is_bounded_in_bytes_and_the_cursor_stands_in_the_middle() {
     let mut http = connect(&server);
     let (mut cursor, _) = told(&http.get("/poll?topics=a"));
     let pad = "x".repeat(10_000);
-    (0..300).for_each(|_| { publish(&server, "a", &json!(pad)); });
+    (0..300).for_each(|_| {
+        publish(&server, "a", &json!(pad));
+    });
     let (mut seen, mut answers) = (0, 0);
     while seen < 300 {
         let answer = http.get(&format!("/poll?topics=a&cursor={cursor}"));
@@ -273,7 +283,9 @@ fn an_answer_is_bounded_in_bytes_and_the_cursor_stands_in_the_middle() {
 #[test]
 fn gzip_is_for_a_poll_that_takes_it() {
     let server = serve(|_| {});
-    (0..300).for_each(|n| { publish(&server, &format!("q.{n}"), &json!({ "bid": 1.5, "ask": 1.6 })); });
+    (0..300).for_each(|n| {
+        publish(&server, &format!("q.{n}"), &json!({ "bid": 1.5, "ask": 1.6 }));
+    });
     let mut http = connect(&server);
     let plain = http.get("/poll?topics=q.*");
     http.ask("/poll?topics=q.*", &["Accept-Encoding: gzip, deflate, br"]);
@@ -450,7 +462,9 @@ fn polling_works_behind_a_proxy_that_collects_answers() {
         }
         let waits = round % 3 == 0 && round > 0;
         if !waits {
-            (0..round % 5 + 1).for_each(|_| { publish(&server, "t.a", &json!(round)); });
+            (0..round % 5 + 1).for_each(|_| {
+                publish(&server, "t.a", &json!(round));
+            });
         }
         http.ask(&format!("/poll?topics=t.*&cursor={cursor}"), &[]);
         if waits {
