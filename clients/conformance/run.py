@@ -82,8 +82,6 @@ class Play:
             self.fail(f"connection {self.began}: {failed}")
         except ConnectionClosed:
             self.fail(f"connection {self.began}: it left before the end")
-        finally:
-            self.ended_at = self.loop.time()
 
     def fail(self, why: str) -> None:
         if not self.done.done():
@@ -170,10 +168,12 @@ class Talk:
                 return True
             case {"close": code}:
                 await self.sync()
+                self.play.ended_at = self.play.loop.time()
                 await self.socket.close(code, step.get("reason", ""))
                 return True
             case {"cut": _}:
                 await self.sync()
+                self.play.ended_at = self.play.loop.time()
                 self.socket.transport.abort()
                 return True
             case _:
