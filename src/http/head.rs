@@ -54,7 +54,7 @@ const READ: [&str; 22] = [
     "Expect",
     "Forwarded",
     "Host",
-    "Last-Event-ID",
+    LAST_EVENT_ID,
     "Origin",
     "Sec-WebSocket-Extensions",
     "Sec-WebSocket-Key",
@@ -66,6 +66,9 @@ const READ: [&str; 22] = [
     "Via",
     "X-Forwarded-For",
 ];
+
+/// The header that another server may have made, and that is passed over where it is nothing of ours.
+const LAST_EVENT_ID: &str = "Last-Event-ID";
 
 /// The headers by which a proxy says that it has passed a request on. Each appends to what is there.
 pub const FORWARDED: [&str; 3] = ["Forwarded", "X-Forwarded-For", "Via"];
@@ -456,7 +459,8 @@ fn visible<'b>(headers: &[httparse::Header<'b>]) -> Result<Vec<(&'b str, &'b str
             _ if is_among(&FORWARDED, header.name) => {
                 visible.extend([(header.name, "unknown"), (header.name, visible_end(header.value))]);
             }
-            _ if !is_read(header.name) => {}
+            // A browser shows what it was last told by whatever server was there.
+            _ if !is_read(header.name) || header.name.eq_ignore_ascii_case(LAST_EVENT_ID) => {}
             _ => {
                 let text =
                     format!("The value of the header {} has characters that are not visible ASCII.", header.name);

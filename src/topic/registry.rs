@@ -158,6 +158,14 @@ impl Topic {
         self.last.as_ref().map_or(0, |last| last.payload.capacity())
     }
 
+    /// A tape position at which there is the topic's first publication from `at` on, or one a few numbers later; none if there is
+    /// no such publication. The tape may have let go of it.
+    pub fn near_from(&self, at: u64) -> Option<u64> {
+        let noted = &self.marks.positions;
+        let mark = || noted.get(noted.partition_point(|position| *position < at)).copied();
+        (at < self.end).then(|| mark().unwrap_or(self.end - 1))
+    }
+
     /// A tape position at which there is the topic's publication number `seq`, or one a few numbers later;
     /// none if there is no such number. The tape may have let go of it.
     pub fn near(&self, seq: u64) -> Option<u64> {
@@ -211,6 +219,8 @@ pub struct Registry {
     /// behind must not take them for another topic's.
     resting: BTreeSet<(u64, u32)>,
     epoch: u64,
+    /// The position after the newest publication of all forgotten topics.
+    forgotten: u64,
     topics_max: usize,
     value_bytes: usize,
     value_bytes_max: usize,
@@ -242,6 +252,7 @@ impl Registry {
             free: Vec::new(),
             resting: BTreeSet::new(),
             epoch,
+            forgotten: 0,
             topics_max,
             value_bytes: 0,
             value_bytes_max,
@@ -276,6 +287,11 @@ impl Registry {
     /// Bytes that last values take: the room of their buffers.
     pub fn value_bytes(&self) -> usize {
         self.value_bytes
+    }
+
+    /// The tape position after the newest publication of all topics that were forgotten; 0 if none was.
+    pub fn forgotten(&self) -> u64 {
+        self.forgotten
     }
 
     /// The epoch that a topic made now would have.
@@ -395,6 +411,7 @@ impl Registry {
         self.by_name.remove(self.by_name.hash(&topic.name), |other| *other == slot);
         self.in_order.remove(&topic.name);
         self.resting.insert((topic.end, slot));
+        self.forgotten = self.forgotten.max(topic.end);
         self.epoch += 1;
         Some(topic)
     }

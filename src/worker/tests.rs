@@ -20,6 +20,7 @@ mod expensive;
 mod held;
 mod interest;
 mod parts;
+mod place;
 mod reading;
 mod reload;
 mod shares;
@@ -36,6 +37,7 @@ use self::{
     book::{Way, Wish},
     client::{Body, Client, Journal, Publication, Speech, State},
     every::Script,
+    place::Place,
     reload::Reloaded,
 };
 use super::*;
