@@ -116,6 +116,8 @@ pub struct WorkerMetrics {
     pub deliveries: Figure,
     /// Publications left out because a subscriber was slow.
     pub skipped: Figure,
+    /// Subscriptions that resumed by a cursor, and those of which that was good no more.
+    pub resumed: [Figure; 2],
     /// What each of the [`STEPS`] of its turns has cost, in units of some ten nanoseconds.
     pub work: [Figure; STEPS.len()],
     /// Turns in which each of them left something for the next.

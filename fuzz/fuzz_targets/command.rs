@@ -8,7 +8,7 @@ use libfuzzer_sys::fuzz_target;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::{Value, value::RawValue};
 use stentor::internals::protocol::{
-    Command, Envelope, Mode, Op, Payload, Sub, command::Limits, event::push_event, name::check_pattern, update_prefix,
+    Command, Envelope, Mode, Op, Payload, Sub, command::Limits, cursor::Cursor, event::push_event, name::check_pattern, update_prefix,
 };
 
 const LIMITS: Limits = Limits { topic_length_max: 64, topics_max: 8 };
@@ -26,7 +26,10 @@ fn compare(command: &Command<'_>, frame: &str, value: &Value) {
             assert_eq!(sub.rate, value.get("rate").map(|rate| rate.as_f64().expect("it was taken")));
             assert!(sub.rate.is_none_or(|rate| sub.mode == Mode::Latest && rate.is_finite() && rate > 0.0));
             assert_eq!(Some(sub.snapshot), value.get("snapshot").map_or(Some(true), Value::as_bool));
-            assert_eq!(sub.from.len(), value.get("from").map_or(0, |from| from.as_object().expect("taken").len()));
+            let cursor = value.get("from").and_then(Value::as_str);
+            assert_eq!(sub.cursor, cursor.map(Cursor::parse));
+            let points = value.get("from").filter(|_| cursor.is_none());
+            assert_eq!(sub.from.len(), points.map_or(0, |from| from.as_object().expect("taken").len()));
             for (topic, point) in &sub.from {
                 assert!(sub.topics.contains(topic) && point.seq < 1 << 53);
                 assert_eq!(value["from"][&**topic], serde_json::json!([point.epoch, point.seq]));

@@ -21,7 +21,7 @@ fuzz_target!(|text: &str| {
     }
     // Any place of any tape has a word, and with one letter changed it is none.
     let [tape, at] = [0, 8].map(|from| u64::from_le_bytes(std::array::from_fn(|n| *text.as_bytes().get(from + n).unwrap_or(&0))));
-    let cursor = Cursor { tape: Instance(tape), at };
+    let cursor = Cursor { tape: Instance(tape), at, begins: at % 2 == 1 };
     let mut word = cursor.to_string();
     assert_eq!(Cursor::parse(&word), Ok(cursor));
     let place = (tape % LETTERS as u64) as usize;

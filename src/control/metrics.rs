@@ -292,6 +292,12 @@ impl Figures {
         self.worker_counters(out, "deliveries", help, None, |w| w.deliveries.get())?;
         let help = "Publications left out, and told to be, because a subscriber of newest values was slow";
         self.worker_counters(out, "skipped", help, None, |w| w.skipped.get())?;
+        let help = "Subscriptions that resumed by a cursor, by whether it was good still";
+        let resumed = ["good", "lost"].into_iter().enumerate().map(|(n, cursor)| {
+            let subscriptions = self.context.shared.metrics.workers.iter().map(|worker| worker.resumed[n].get());
+            (cursor.to_owned(), subscriptions.sum::<u64>())
+        });
+        out.counters("resumed", help, None, "cursor", resumed)?;
         let help = "Calls of send, the unit of what delivery costs; see stentor_deliveries for how full they are";
         self.worker_counters(out, "sends", help, None, |w| w.sends.get())?;
         let help = "Sends of which the kernel did not take all, because the subscriber's buffer was full";

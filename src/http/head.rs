@@ -55,7 +55,7 @@ const READ: [&str; 23] = [
     "Expect",
     "Forwarded",
     "Host",
-    "Last-Event-ID",
+    LAST_EVENT_ID,
     "Origin",
     "Sec-WebSocket-Extensions",
     "Sec-WebSocket-Key",
@@ -67,6 +67,9 @@ const READ: [&str; 23] = [
     "Via",
     "X-Forwarded-For",
 ];
+
+/// The header that another server may have made, and that is passed over where it is nothing of ours.
+const LAST_EVENT_ID: &str = "Last-Event-ID";
 
 /// The headers by which a proxy says that it has passed a request on. Each appends to what is there.
 pub const FORWARDED: [&str; 3] = ["Forwarded", "X-Forwarded-For", "Via"];
@@ -457,7 +460,8 @@ fn visible<'b>(headers: &[httparse::Header<'b>]) -> Result<Vec<(&'b str, &'b str
             _ if is_among(&FORWARDED, header.name) => {
                 visible.extend([(header.name, "unknown"), (header.name, visible_end(header.value))]);
             }
-            _ if !is_read(header.name) => {}
+            // A browser shows what it was last told by whatever server was there.
+            _ if !is_read(header.name) || header.name.eq_ignore_ascii_case(LAST_EVENT_ID) => {}
             _ => {
                 let text =
                     format!("The value of the header {} has characters that are not visible ASCII.", header.name);

@@ -151,11 +151,26 @@ pub fn push_from<'f>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use super::*;
-    use crate::{protocol::event, publication::Epoch};
+    use crate::{
+        lane::Cursors,
+        protocol::{
+            cursor::{Cursor, Instance, Words},
+            event,
+        },
+    };
+
+    static WORDS: LazyLock<Cursors> = LazyLock::new(|| Cursors(Words::new(Instance(7))));
 
     fn numbered(prefix: &[u8]) -> Numbered<'_> {
-        Numbered { prefix, epoch: Epoch(10), seq: 3, ts: 4 }
+        Numbered { prefix, at: 8, words: &WORDS, seq: 3, ts: 4 }
+    }
+
+    /// The id of its event: behind it.
+    fn id() -> String {
+        format!("id: {}\n", Cursor { tape: Instance(7), at: 9, begins: false })
     }
 
     fn pushed(lane: Lane, payload: Payload<'_>) -> Vec<u8> {
@@ -170,7 +185,7 @@ mod tests {
         let payload = Payload::Text("[1]");
         assert_eq!(pushed(Lane::Raw, payload), b"\x81\x03[1]");
         assert_eq!(pushed(Lane::Json, payload)[2..], *json.as_bytes());
-        assert_eq!(pushed(Lane::Events, payload), format!("id: a:3\ndata: {json}\n\n").as_bytes());
+        assert_eq!(pushed(Lane::Events, payload), format!("{}data: {json}\n\n", id()).as_bytes());
     }
 
     #[test]
@@ -181,7 +196,7 @@ mod tests {
         for lane in Lane::ALL {
             let expected = match lane {
                 Lane::Json => [&[0x81, json.len() as u8], json.as_bytes()].concat(),
-                Lane::Events => format!("id: a:3\ndata: {json}\n\n").into_bytes(),
+                Lane::Events => format!("{}data: {json}\n\n", id()).into_bytes(),
                 Lane::Raw => Vec::new(),
             };
             assert_eq!(pushed(lane, Payload::TooLarge), expected);
@@ -198,7 +213,7 @@ mod tests {
         for payload in payloads.into_iter().chain([Payload::Binary(b"\n\xff"), Payload::Plain("{\n}")]) {
             let json = pushed(Lane::Json, payload);
             let mut expected = Vec::new();
-            expected.extend_from_slice(b"id: a:3\n");
+            expected.extend_from_slice(id().as_bytes());
             event::push_event(&mut expected, |out| out.extend_from_slice(&json[2..]));
             assert_eq!(pushed(Lane::Events, payload), expected, "{payload:?}");
         }

@@ -4,7 +4,12 @@
 
 use super::{Address, Asked, Encoding, Numbered, Words};
 use crate::{
-    protocol::{Reply, command::Limits, envelope, event},
+    protocol::{
+        Reply,
+        command::Limits,
+        cursor::{self, LETTERS},
+        envelope, event,
+    },
     publication::{Kind, Payload},
     websocket::CloseCode,
 };
@@ -15,6 +20,7 @@ use crate::{
 pub struct Events;
 
 const ID: &[u8] = b"id: ";
+const RETRY: &[u8] = b"retry: ";
 const DATA: &[u8] = b"\ndata: ";
 const END: &[u8] = b"\n\n";
 
@@ -38,14 +44,14 @@ impl Encoding for Events {
     }
 
     fn len(&self, of: &Numbered<'_>, kind: Kind, body: &[u8]) -> usize {
-        ID.len() + of.id().len() + DATA.len() + of.message_len(kind, body) + END.len()
+        ID.len() + LETTERS + DATA.len() + of.message_len(kind, body) + END.len()
     }
 
     fn write(&self, of: &Numbered<'_>, kind: Kind, body: &[u8], room: &mut [u8]) {
         let (message, end) = room.split_at_mut(room.len() - END.len());
         end.copy_from_slice(END);
         let mut at = 0;
-        for part in [ID, of.id().bytes(), DATA] {
+        for part in [ID, of.id().as_bytes(), DATA] {
             message[at..at + part.len()].copy_from_slice(part);
             at += part.len();
         }
@@ -53,33 +59,10 @@ impl Encoding for Events {
     }
 }
 
-/// The id of an event: the numbering and the number.
-struct Id {
-    bytes: [u8; Id::MAX],
-    len: usize,
-}
-
-impl Id {
-    /// 13 digits in base 36, a colon, 20 digits.
-    const MAX: usize = 34;
-
-    fn len(&self) -> usize {
-        self.len
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
-}
-
 impl Numbered<'_> {
-    fn id(&self) -> Id {
-        use std::io::Write;
-        let mut bytes = [0; Id::MAX];
-        let mut rest = &mut bytes[..];
-        write!(rest, "{}:{}", self.epoch, self.seq).expect("it has room for the longest");
-        let len = Id::MAX - rest.len();
-        Id { bytes, len }
+    /// The id of its event: whoever has taken that was told everything up to behind it.
+    fn id(&self) -> cursor::Word {
+        self.words.word(self.at + 1)
     }
 }
 
@@ -107,8 +90,18 @@ impl Words for Events {
     }
 
     fn push_reply(&self, out: &mut Vec<u8>, reply: &Reply<'_>) {
+        if let Some(cursor) = reply.cursor() {
+            push_field(out, ID, cursor.as_bytes());
+        }
+        if let Reply::Draining { retry, .. } = reply {
+            push_field(out, RETRY, itoa::Buffer::new().format(*retry).as_bytes());
+        }
         event::push_event(out, |out| reply.push_json(out));
     }
 
     fn push_close(&self, _: &mut Vec<u8>, _: Option<(CloseCode, &str)>) {}
+}
+
+fn push_field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    [name, value, b"\n"].into_iter().for_each(|part| out.extend_from_slice(part));
 }

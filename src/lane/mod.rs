@@ -13,7 +13,12 @@ pub use address::Address;
 pub use draft::Draft;
 pub use words::{Asked, Words};
 
-use crate::publication::{Epoch, Kind, Payload};
+use std::ops::Deref;
+
+use crate::{
+    protocol::cursor,
+    publication::{Epoch, Kind, Payload},
+};
 
 /// Makes [`Lane`] of the list of lanes.
 macro_rules! lanes {
@@ -117,12 +122,33 @@ pub trait Encoding {
 pub struct Numbered<'a> {
     /// What it begins with: its topic's [`prefix`], or [`first_prefix`].
     pub prefix: &'a [u8],
-    /// Its topic's numbering.
-    pub epoch: Epoch,
+    /// Its number on the tape.
+    pub at: u64,
+    /// What the cursors of the tape are made with.
+    pub words: &'a Cursors,
     /// Its number within the topic.
     pub seq: u64,
     /// When it was taken in, in microseconds since the Unix epoch.
     pub ts: u64,
+}
+
+/// What the cursors of a tape are made with, of which some lanes say one for each publication.
+#[derive(Debug)]
+pub struct Cursors(cursor::Words);
+
+impl Cursors {
+    /// For those of a tape that is made now.
+    pub fn random() -> Cursors {
+        Cursors(cursor::Words::new(cursor::Instance::random()))
+    }
+}
+
+impl Deref for Cursors {
+    type Target = cursor::Words;
+
+    fn deref(&self) -> &cursor::Words {
+        &self.0
+    }
 }
 
 /// What the updates of a topic begin with, but for the first, in whatever lane: made once for each topic.

@@ -55,7 +55,13 @@ pub enum Asked<'m> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{lane::Lane, protocol::ErrorCode};
+    use crate::{
+        lane::Lane,
+        protocol::{
+            ErrorCode,
+            cursor::{Cursor, Instance},
+        },
+    };
 
     fn pushed(lane: Lane, push: impl Fn(&dyn Words, &mut Vec<u8>)) -> Vec<u8> {
         let mut out = b"before".to_vec();
@@ -87,8 +93,16 @@ mod tests {
     #[test]
     fn line_ends_of_a_last_value_stay_within_its_event() {
         let payload = Payload::Json(b"{\n1\r\n2\r3}");
-        let reply = Reply::Snapshot { topic: "q", epoch: "k3", seq: 1, ts: 2, payload };
-        let event = "data: {\"type\":\"snapshot\",\"topic\":\"q\",\"epoch\":\"k3\",\"seq\":1,\"ts\":2,\"data\":{\ndata: 1\ndata: 2\ndata: 3}}\n\n";
+        let cursor = Cursor { tape: Instance(0x0123_4567_89ab_cdef), at: 42, begins: false }.word();
+        let reply = Reply::Snapshot { topic: "q", epoch: "k3", seq: 1, ts: 2, payload, cursor };
+        let event = "id: AQEjRWeJq83vAAAAAAAAACpTRNCS\ndata: {\"type\":\"snapshot\",\"topic\":\"q\",\"epoch\":\"k3\",\"seq\":1,\"ts\":2,\"data\":{\ndata: 1\ndata: 2\ndata: 3}}\n\n";
+        assert_eq!(pushed(Lane::Events, |words, out| words.push_reply(out, &reply)), event.as_bytes());
+    }
+
+    #[test]
+    fn an_event_tells_a_browser_when_to_come_back() {
+        let reply = Reply::Draining { retry_ms: [0, 8000], retry: 4711 };
+        let event = "retry: 4711\ndata: {\"type\":\"status\",\"code\":\"draining\",\"retry_ms\":[0,8000]}\n\n";
         assert_eq!(pushed(Lane::Events, |words, out| words.push_reply(out, &reply)), event.as_bytes());
     }
 

@@ -21,6 +21,7 @@ use std::{
 
 use super::{
     code::ErrorCode,
+    cursor::{Cursor, Garbled},
     json::Json,
     name::{self, NameError, Topic},
     object::{Entries, Fields, ObjectError, Text, kind, shown, string},
@@ -78,6 +79,8 @@ pub struct Sub<'a> {
     /// Where to resume, for some of the topics, and for no patterns. Where there are patterns among `topics`, one of them has to
     /// stand for it: that is for the worker to see, which needs them in order for more than this.
     pub from: HashMap<Cow<'a, str>, ResumePoint<'a>>,
+    /// Where to resume all of them; instead of `from`. What is no cursor is one that is good no more.
+    pub cursor: Option<Result<Cursor, Garbled>>,
 }
 
 /// The last publication of a topic that a subscriber has seen.
@@ -236,7 +239,7 @@ impl<'a> Sub<'a> {
             let topics = check_topics(topics.split(',').map(Cow::Borrowed), limits)?;
             let mode = mode.map_or(Ok(Mode::All), read_mode)?;
             let rate = rate.map(|rate| read_rate(rate).ok_or_else(|| Refusal::rate(&shown(rate)))).transpose()?;
-            Sub { topics, mode, rate, snapshot: true, from: HashMap::new() }.checked()
+            Sub { topics, mode, rate, snapshot: true, from: HashMap::new(), cursor: None }.checked()
         };
         read().map_err(|Refusal { code, message }| CommandError { id: None, code, message })
     }
@@ -256,8 +259,12 @@ impl<'a> Sub<'a> {
             Some((_, "false")) => false,
             Some((value, _)) => return Err(Refusal::wrong("snapshot", "true or false", value)),
         };
-        let from = fields.get(FROM).map_or_else(|| Ok(HashMap::new()), |from| read_from(from, &topics))?;
-        Sub { topics, mode, rate, snapshot, from }.checked()
+        let (from, cursor) = match fields.get(FROM).map(|value| (value, string(value))) {
+            None => (HashMap::new(), None),
+            Some((_, Some(word))) => (HashMap::new(), Some(Cursor::parse(&word))),
+            Some((value, None)) => (read_from(value, &topics)?, None),
+        };
+        Sub { topics, mode, rate, snapshot, from, cursor }.checked()
     }
 
     /// Checks what no field can be wrong about alone.
@@ -310,7 +317,7 @@ fn read_rate(text: &str) -> Option<f64> {
 /// Reads `{"TOPIC":["EPOCH",SEQ],…}`, whose topics must be among those subscribed to, unless a pattern may stand for them.
 fn read_from<'a>(value: Json<'a>, topics: &[Cow<'a, str>]) -> Result<HashMap<Cow<'a, str>, ResumePoint<'a>>, Refusal> {
     let Ok(Entries(entries)) = serde_json::from_str(value.get()) else {
-        return Err(Refusal::wrong("from", "an object", value));
+        return Err(Refusal::wrong("from", "an object or a cursor", value));
     };
     let has_patterns = topics.iter().any(|topic| name::is_pattern(topic));
     let topics: HashSet<&str> = topics.iter().map(|topic| &**topic).collect();
@@ -410,11 +417,12 @@ const FROM: usize = 8;
 const TOKEN: usize = 9;
 
 /// Numbers stay below this so that a client whose only numbers are doubles can count them.
-pub(super) const SEQ_END: u64 = 1 << 53;
+const SEQ_END: u64 = 1 << 53;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::cursor::Instance;
     use proptest::prelude::*;
 
     const LIMITS: Limits = Limits { topic_length_max: 16, topics_max: 4 };
@@ -457,6 +465,22 @@ mod tests {
         let Op::Sub(sub) = parse(frame).op else { panic!() };
         assert_eq!((sub.mode, sub.rate, sub.snapshot), (Mode::Latest, Some(2.5), false));
         assert_eq!(sub.from["a"], ResumePoint { epoch: "k3".into(), seq: 9 });
+        assert_eq!(sub.cursor, None);
+    }
+
+    #[test]
+    fn a_subscription_resumes_by_a_cursor_whatever_its_names_and_what_is_none_is_no_error() {
+        let parsed = |from: &str| {
+            let frame = format!(r#"{{"op":"sub","topics":["a","t.>"],"from":"{from}"}}"#);
+            let Op::Sub(sub) = parse(&frame).op else { panic!() };
+            assert!(sub.from.is_empty());
+            sub.cursor.unwrap()
+        };
+        let cursor = Cursor { tape: Instance(1), at: 2, begins: false };
+        assert_eq!(parsed(&cursor.to_string()), Ok(cursor));
+        for none in ["", "k3:7", "\\u00e9", &"x".repeat(4000)] {
+            assert!(parsed(none).is_err(), "{none}");
+        }
     }
 
     #[test]

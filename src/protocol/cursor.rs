@@ -8,10 +8,16 @@
 //! ```text
 //!   byte  0      1         9         17     21      as base64url without padding
 //!         | form | tape    | at      | CRC-32 |     (RFC 4648, section 5): 28 letters
-//!         |   1  | 8 bytes | 8 bytes | 4 bytes|     the first 12 are the tape's own
+//!         | 1, 2 | 8 bytes | 8 bytes | 4 bytes|     the first 12 are the tape's own
 //! ```
 //!
 //! Numbers are big-endian, the checksum is of all before it. Another form may be longer, up to [`LETTERS_MAX`].
+//!
+//! ```text
+//!   form  everything before `at`
+//!   1     was told
+//!   2     was told or is in what the subscription begins with (snapshots), of which some may be missing yet
+//! ```
 
 use std::{
     fmt,
@@ -27,6 +33,13 @@ pub struct Cursor {
     pub tape: Instance,
     /// How many of its publications come before the place: all of them were told, as far as they were wanted.
     pub at: u64,
+    /// A subscription begins there, and what it begins with may not all have been told.
+    pub begins: bool,
+}
+
+impl Cursor {
+    /// A place that no tape comes to, for whoever was told nothing that would be worth keeping: what it knows is reset.
+    pub const NOWHERE: u64 = u64::MAX;
 }
 
 /// Which tape it is: a number that no other has.
@@ -42,8 +55,9 @@ pub const LETTERS_MAX: usize = 32;
 /// The fewest, in the same sense: what is shorter is something else.
 const LETTERS_MIN: usize = 20;
 
-/// What the words begin with whose bytes are as drawn above.
-const FORM: u8 = 1;
+/// What the words begin with whose bytes are as drawn above, and those of them that say that a subscription begins.
+const TOLD: u8 = 1;
+const BEGINS: u8 = 2;
 
 /// Where the tape's number ends, and with it what all of its words have in common.
 const TAPE_END: usize = 9;
@@ -63,7 +77,7 @@ const _: () = assert!(LETTERS_MIN <= LETTERS && LETTERS <= LETTERS_MAX);
 impl Instance {
     /// A number by chance, of the system's own randomness.
     pub fn random() -> Instance {
-        Instance(RandomState::new().hash_one(FORM))
+        Instance(RandomState::new().hash_one(()))
     }
 }
 
@@ -84,11 +98,13 @@ impl Cursor {
         if check != crc32fast::hash(said).to_be_bytes() {
             return Err(Garbled::Check);
         }
-        if said[0] != FORM {
-            return Err(Garbled::Form { found: said[0] });
-        }
+        let begins = match said[0] {
+            TOLD => false,
+            BEGINS => true,
+            found => return Err(Garbled::Form { found }),
+        };
         let number = |from: usize| u64::from_be_bytes(std::array::from_fn(|n| said[from + n]));
-        Ok(Cursor { tape: Instance(number(1)), at: number(TAPE_END) })
+        Ok(Cursor { tape: Instance(number(1)), at: number(TAPE_END), begins })
     }
 
     /// Whether text may be a word, of whatever form, or what became of one: letters only, and not too few or too many.
@@ -98,7 +114,8 @@ impl Cursor {
 
     /// Its word.
     pub fn word(self) -> Word {
-        Words::new(self.tape).word(self.at)
+        let words = Words::new(self.tape);
+        if self.begins { words.beginning(self.at) } else { words.word(self.at) }
     }
 }
 
@@ -144,7 +161,7 @@ impl fmt::Display for Garbled {
             }
             Garbled::Length { found } => write!(f, "cursor: expected {LETTERS} letters, found {found}"),
             Garbled::Check => f.write_str("cursor: its checksum is that of another"),
-            Garbled::Form { found } => write!(f, "cursor: expected one of form {FORM}, found {found}"),
+            Garbled::Form { found } => write!(f, "cursor: expected form {TOLD} or {BEGINS}, found {found}"),
         }
     }
 }
@@ -153,8 +170,15 @@ impl fmt::Display for Garbled {
 #[derive(Clone, Debug)]
 pub struct Words {
     tape: Instance,
+    told: Form,
+    begins: Form,
+}
+
+/// What all words of one form have in common.
+#[derive(Clone, Debug)]
+struct Form {
     /// What they begin with, and then letters that are to be replaced.
-    begin: Word,
+    letters: Word,
     /// The checksum as far as the place.
     check: crc32fast::Hasher,
 }
@@ -162,18 +186,7 @@ pub struct Words {
 impl Words {
     /// For the words of this tape.
     pub fn new(tape: Instance) -> Words {
-        let mut bytes = [FORM; TAPE_END];
-        bytes[1..].copy_from_slice(&tape.0.to_be_bytes());
-        let mut begin = Word([b'A'; LETTERS]);
-        encode(&bytes, &mut begin.0[..TAPE_LETTERS]);
-        let mut check = crc32fast::Hasher::new();
-        check.update(&bytes);
-        Words { tape, begin, check }
-    }
-
-    /// For those of a tape that is made now.
-    pub fn random() -> Words {
-        Words::new(Instance::random())
+        Words { tape, told: Form::new(tape, TOLD), begins: Form::new(tape, BEGINS) }
     }
 
     /// Whose words they are.
@@ -181,14 +194,35 @@ impl Words {
         self.tape
     }
 
-    /// The word of the place that has so many publications before it.
+    /// The word of the place that has so many publications before it, all of which were told.
     pub fn word(&self, at: u64) -> Word {
+        self.told.word(at)
+    }
+
+    /// The word of such a place where a subscription begins, for as long as not all was told that it begins with.
+    pub fn beginning(&self, at: u64) -> Word {
+        self.begins.word(at)
+    }
+}
+
+impl Form {
+    fn new(tape: Instance, form: u8) -> Form {
+        let mut bytes = [form; TAPE_END];
+        bytes[1..].copy_from_slice(&tape.0.to_be_bytes());
+        let mut letters = Word([b'A'; LETTERS]);
+        encode(&bytes, &mut letters.0[..TAPE_LETTERS]);
+        let mut check = crc32fast::Hasher::new();
+        check.update(&bytes);
+        Form { letters, check }
+    }
+
+    fn word(&self, at: u64) -> Word {
         let mut bytes = [0; BYTES - TAPE_END];
         bytes[..8].copy_from_slice(&at.to_be_bytes());
         let mut check = self.check.clone();
         check.update(&bytes[..8]);
         bytes[8..].copy_from_slice(&check.finalize().to_be_bytes());
-        let mut word = self.begin;
+        let mut word = self.letters;
         encode(&bytes, &mut word.0[TAPE_LETTERS..]);
         word
     }
@@ -223,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_word_stays_the_same_from_version_to_version() {
-        let cursor = Cursor { tape: Instance(0x0123_4567_89ab_cdef), at: 42 };
+        let cursor = Cursor { tape: Instance(0x0123_4567_89ab_cdef), at: 42, begins: false };
         assert_eq!(cursor.to_string(), "AQEjRWeJq83vAAAAAAAAACpTRNCS");
         assert_eq!(Cursor::parse("AQEjRWeJq83vAAAAAAAAACpTRNCS"), Ok(cursor));
     }
@@ -235,9 +269,9 @@ mod tests {
 
     #[test]
     fn what_is_no_word_is_said_in_a_sentence() {
-        let word = Cursor { tape: Instance(7), at: 9 }.to_string();
+        let word = Cursor { tape: Instance(7), at: 9, begins: true }.to_string();
         let other_form = {
-            let mut bytes = [2; BYTES];
+            let mut bytes = [3; BYTES];
             let check = crc32fast::hash(&bytes[..AT_END]).to_be_bytes();
             bytes[AT_END..].copy_from_slice(&check);
             URL_SAFE_NO_PAD.encode(bytes)
@@ -249,7 +283,7 @@ mod tests {
             (&word[1..], "cursor: expected 28 letters, found 27"),
             (&format!("{word}A"), "cursor: expected 28 letters, found 29"),
             (&format!("{}A", &word[1..]), "cursor: its checksum is that of another"),
-            (&other_form, "cursor: expected one of form 1, found 2"),
+            (&other_form, "cursor: expected form 1 or 2, found 3"),
         ] {
             assert_eq!(Cursor::parse(text).unwrap_err().to_string(), said, "{text}");
         }
@@ -257,7 +291,7 @@ mod tests {
 
     #[test]
     fn the_shape_is_that_of_any_form_and_of_no_epoch_and_number() {
-        assert!(Cursor::has_shape(Cursor { tape: Instance(7), at: 9 }.word().as_str()));
+        assert!(Cursor::has_shape(Cursor { tape: Instance(7), at: 9, begins: false }.word().as_str()));
         for (text, has) in [
             ("k3:9812", false),
             ("3w5e11264sgsf:9007199254740991", false),
@@ -274,17 +308,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_word_is_read_back_and_needs_no_escapes(tape: u64, at: u64) {
-            let cursor = Cursor { tape: Instance(tape), at };
+        fn a_word_is_read_back_and_needs_no_escapes(tape: u64, at: u64, begins: bool) {
+            let cursor = Cursor { tape: Instance(tape), at, begins };
             let word = cursor.word();
             prop_assert_eq!(Cursor::parse(word.as_str()), Ok(cursor));
-            prop_assert_eq!(word, Words::new(Instance(tape)).word(at));
+            let words = Words::new(Instance(tape));
+            prop_assert_eq!(word, if begins { words.beginning(at) } else { words.word(at) });
             prop_assert!(word.as_str().len() <= LETTERS_MAX && word.as_bytes().iter().copied().all(is_letter));
         }
 
         #[test]
         fn a_word_with_one_other_letter_is_none(tape: u64, at: u64, place in 0..LETTERS, other in "[A-Za-z0-9_-]") {
-            let word = Cursor { tape: Instance(tape), at }.to_string();
+            let word = Cursor { tape: Instance(tape), at, begins: at % 2 == 0 }.to_string();
             let mut changed = word.clone();
             changed.replace_range(place..=place, &other);
             prop_assert_eq!(Cursor::parse(&changed).is_ok(), changed == word);

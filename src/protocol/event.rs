@@ -1,7 +1,7 @@
 //! Server-Sent Events: the same messages for clients that speak nothing but HTTP.
 //!
-//! One message is one event, `data:` and the JSON of the WebSocket protocol, ended by an empty line. Updates carry an id from
-//! which a browser resumes by itself (HTML Standard, "Server-sent events", section 9.2.5). A payload may have line ends
+//! One message is one event, `data:` and the JSON of the WebSocket protocol, ended by an empty line. What says how far everything was
+//! told has that as its id, from which a browser resumes by itself (HTML Standard, "Server-sent events", section 9.2.5). A payload may have line ends
 //! where JSON allows white space; they divide the data into lines, which the client joins again with line feeds.
 
 /// Appends one event without an id, which leaves the client's as it is; `write` appends its JSON.
@@ -33,17 +33,6 @@ pub fn push_lines(out: &mut Vec<u8>, text: &[u8]) {
     }
 }
 
-/// Reads a `Last-Event-ID` back: the epoch and the number.
-///
-/// # Errors
-/// What was expected and found, as a sentence.
-pub fn read_id(text: &str) -> Result<(&str, u64), String> {
-    let parts = text.split_once(':').filter(|(epoch, _)| !epoch.is_empty());
-    parts
-        .and_then(|(epoch, seq)| Some((epoch, seq.parse().ok().filter(|seq| *seq < super::command::SEQ_END)?)))
-        .ok_or_else(|| format!("Last-Event-ID: expected EPOCH:SEQ, found {}", super::object::shown(text)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,13 +52,5 @@ mod tests {
     fn line_ends_within_a_payload_divide_the_data_and_nothing_else() {
         assert_eq!(event("{\n1\r\n2\r3}"), "data: {\ndata: 1\ndata: 2\ndata: 3}\n\n");
         assert_eq!(event("1\n"), "data: 1\ndata: \n\n");
-    }
-
-    #[test]
-    fn an_id_is_read_back_or_named() {
-        assert_eq!(read_id("k3:7"), Ok(("k3", 7)));
-        for bad in ["", "k3", ":7", "k3:", "k3:-1", "k3:x", "k3:9007199254740992"] {
-            assert!(read_id(bad).unwrap_err().contains("expected EPOCH:SEQ"), "{bad}");
-        }
     }
 }

@@ -18,7 +18,6 @@
 
 pub mod code;
 pub mod command;
-#[allow(dead_code, reason = "what says and reads it comes next")]
 pub mod cursor;
 pub mod declared;
 pub mod envelope;

@@ -9,6 +9,7 @@ use std::io::Write;
 use super::{
     code::ErrorCode,
     command::{Id, Mode},
+    cursor::Word,
     envelope::{Envelope, Payload, push_string, snapshot_prefix},
 };
 
@@ -58,6 +59,8 @@ pub enum Reply<'a> {
         id: Option<Id<'a>>,
         /// Each topic with its epoch and last seq, each pattern without.
         topics: &'a [Subscription<'a>],
+        /// From where everything is told that the subscription begins with, and what comes then.
+        cursor: Word,
     },
     /// A `pub` that has an id was carried out.
     Published {
@@ -89,6 +92,13 @@ pub enum Reply<'a> {
         ts: u64,
         /// The value.
         payload: Payload<'a>,
+        /// Up to where everything was told with it, where a lane says that beside the message.
+        cursor: Word,
+    },
+    /// All values that a subscription begins with were told, and all that was missed.
+    Current {
+        /// Up to where everything was told, where a lane says that beside the message.
+        cursor: Word,
     },
     /// Publications were left out.
     Skip {
@@ -109,18 +119,22 @@ pub enum Reply<'a> {
         epoch: &'a str,
         /// The number that it goes on behind.
         seq: u64,
-        /// `history` or `epoch`.
+        /// `history`, `epoch` or `cursor`.
         why: &'a str,
     },
     /// Nothing happened for a while.
     Heartbeat {
         /// Now, in microseconds since the Unix epoch.
         ts: u64,
+        /// Up to where everything was told.
+        cursor: Word,
     },
     /// The server is about to close.
     Draining {
         /// The window of milliseconds within which to come back at a random time.
         retry_ms: [u64; 2],
+        /// Such a time, for a client that doesn't choose one by itself.
+        retry: u64,
     },
     /// How things are.
     Status {
@@ -142,16 +156,32 @@ pub enum Reply<'a> {
         id: Option<Id<'a>>,
         /// Now, in microseconds since the Unix epoch.
         ts: u64,
+        /// Up to where everything was told.
+        cursor: Word,
     },
 }
 
 impl Reply<'_> {
+    /// Up to where everything was told, once this message was.
+    pub fn cursor(&self) -> Option<&Word> {
+        match self {
+            Reply::Subscribed { cursor, .. }
+            | Reply::Snapshot { cursor, .. }
+            | Reply::Current { cursor }
+            | Reply::Heartbeat { cursor, .. }
+            | Reply::Pong { cursor, .. } => Some(cursor),
+            _ => None,
+        }
+    }
+
     /// Appends it as one JSON object, and nothing else.
     pub fn push_json(&self, out: &mut Vec<u8>) {
         match *self {
             Reply::Hello(hello) => push_hello(out, &hello),
             Reply::Done { id } => Object::open(out, "ack").id(id).close(),
-            Reply::Subscribed { id, topics } => Object::open(out, "ack").id(id).subscriptions(topics).close(),
+            Reply::Subscribed { id, topics, cursor } => {
+                Object::open(out, "ack").id(id).subscriptions(topics).text("cursor", cursor.as_str()).close();
+            }
             Reply::Published { id, topic, seq, ts } => {
                 Object::open(out, "ack").id(id).text("topic", topic).number("seq", seq).number("ts", ts).close();
             }
@@ -164,7 +194,7 @@ impl Reply<'_> {
                 message.text("topic", topic).text("epoch", epoch).number("from", seq).number("to", seq);
                 message.text("why", "too_large").close();
             }
-            Reply::Snapshot { topic, epoch, seq, ts, payload } => {
+            Reply::Snapshot { topic, epoch, seq, ts, payload, .. } => {
                 Envelope::new(&snapshot_prefix(topic, epoch), seq, ts, payload).append(out);
             }
             Reply::Skip { topic, from, to, why } => {
@@ -175,8 +205,11 @@ impl Reply<'_> {
                 let mut message = Object::open(out, "reset");
                 message.text("topic", topic).text("epoch", epoch).number("seq", seq).text("why", why).close();
             }
-            Reply::Heartbeat { ts } => Object::open(out, "heartbeat").number("ts", ts).close(),
-            Reply::Draining { retry_ms: [from, to] } => {
+            Reply::Current { .. } => Object::open(out, "status").text("code", "current").close(),
+            Reply::Heartbeat { ts, cursor } => {
+                Object::open(out, "heartbeat").number("ts", ts).text("cursor", cursor.as_str()).close();
+            }
+            Reply::Draining { retry_ms: [from, to], .. } => {
                 let mut message = Object::open(out, "status");
                 message.text("code", "draining").key("retry_ms").push(b"[").digits(from).push(b",").digits(to);
                 message.push(b"]").close();
@@ -185,7 +218,9 @@ impl Reply<'_> {
             Reply::Error { id, code, message } => {
                 Object::open(out, "error").id(id).text("code", code.as_str()).text("message", message).close();
             }
-            Reply::Pong { id, ts } => Object::open(out, "pong").id(id).number("ts", ts).close(),
+            Reply::Pong { id, ts, cursor } => {
+                Object::open(out, "pong").id(id).number("ts", ts).text("cursor", cursor.as_str()).close();
+            }
         }
     }
 }
@@ -266,7 +301,14 @@ impl<'o> Object<'o> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::command::{Command, Limits};
+    use crate::protocol::{
+        command::{Command, Limits},
+        cursor::{Cursor, Instance},
+    };
+
+    fn word() -> Word {
+        Cursor { tape: Instance(0x0123_4567_89ab_cdef), at: 42, begins: false }.word()
+    }
 
     fn written(reply: Reply<'_>) -> String {
         let mut out = b"before".to_vec();
@@ -302,21 +344,31 @@ mod tests {
                 Reply::Reset { topic: "q", epoch: "k4", seq: 7, why: "history" },
                 r#"{"type":"reset","topic":"q","epoch":"k4","seq":7,"why":"history"}"#,
             ),
-            (Reply::Heartbeat { ts: 5 }, r#"{"type":"heartbeat","ts":5}"#),
-            (Reply::Draining { retry_ms: [0, 8000] }, r#"{"type":"status","code":"draining","retry_ms":[0,8000]}"#),
             (
-                Reply::Snapshot { topic: "q", epoch: "k3", seq: 7, ts: 2, payload: Payload::TooLarge },
+                Reply::Heartbeat { ts: 5, cursor: word() },
+                r#"{"type":"heartbeat","ts":5,"cursor":"AQEjRWeJq83vAAAAAAAAACpTRNCS"}"#,
+            ),
+            (
+                Reply::Draining { retry_ms: [0, 8000], retry: 7 },
+                r#"{"type":"status","code":"draining","retry_ms":[0,8000]}"#,
+            ),
+            (Reply::Current { cursor: word() }, r#"{"type":"status","code":"current"}"#),
+            (
+                Reply::Snapshot { topic: "q", epoch: "k3", seq: 7, ts: 2, payload: Payload::TooLarge, cursor: word() },
                 r#"{"type":"skip","topic":"q","epoch":"k3","from":7,"to":7,"why":"too_large"}"#,
             ),
             (
-                Reply::Snapshot { topic: "q", epoch: "k3", seq: 1, ts: 2, payload },
+                Reply::Snapshot { topic: "q", epoch: "k3", seq: 1, ts: 2, payload, cursor: word() },
                 r#"{"type":"snapshot","topic":"q","epoch":"k3","seq":1,"ts":2,"base64":"YQ=="}"#,
             ),
             (
                 Reply::Error { id: None, code: ErrorCode::Lagged, message: "too slow" },
                 r#"{"type":"error","code":"lagged","message":"too slow"}"#,
             ),
-            (Reply::Pong { id: None, ts: 5 }, r#"{"type":"pong","ts":5}"#),
+            (
+                Reply::Pong { id: None, ts: 5, cursor: word() },
+                r#"{"type":"pong","ts":5,"cursor":"AQEjRWeJq83vAAAAAAAAACpTRNCS"}"#,
+            ),
         ] {
             assert_eq!(written(reply), json);
         }
@@ -326,13 +378,19 @@ mod tests {
     fn answers_echo_the_id_as_it_was_written() {
         with_id("7.50", |id| {
             for (reply, json) in [
-                (Reply::Pong { id, ts: 5 }, r#"{"type":"pong","id":7.50,"ts":5}"#),
+                (
+                    Reply::Pong { id, ts: 5, cursor: word() },
+                    r#"{"type":"pong","id":7.50,"ts":5,"cursor":"AQEjRWeJq83vAAAAAAAAACpTRNCS"}"#,
+                ),
                 (Reply::Done { id }, r#"{"type":"ack","id":7.50}"#),
                 (
                     Reply::Published { id, topic: "q", seq: 9, ts: 8 },
                     r#"{"type":"ack","id":7.50,"topic":"q","seq":9,"ts":8}"#,
                 ),
-                (Reply::Subscribed { id, topics: &[] }, r#"{"type":"ack","id":7.50,"topics":[]}"#),
+                (
+                    Reply::Subscribed { id, topics: &[], cursor: word() },
+                    r#"{"type":"ack","id":7.50,"topics":[],"cursor":"AQEjRWeJq83vAAAAAAAAACpTRNCS"}"#,
+                ),
                 (Reply::Subscriptions { id, topics: &[] }, r#"{"type":"subscriptions","id":7.50,"topics":[]}"#),
             ] {
                 assert_eq!(written(reply), json);
@@ -351,13 +409,25 @@ mod tests {
         let topic = Subscription { topic: "q.us", at: Some(("k3", 9)), mode: Mode::All, rate: None };
         let pattern = Subscription { topic: "q.>", at: None, mode: Mode::Latest, rate: Some(4.0) };
         assert_eq!(
-            written(Reply::Subscribed { id: None, topics: &[topic, pattern] }),
-            r#"{"type":"ack","topics":[{"topic":"q.us","epoch":"k3","seq":9,"mode":"all"},{"topic":"q.>","mode":"latest","rate":4}]}"#
+            written(Reply::Subscribed { id: None, topics: &[topic, pattern], cursor: word() }),
+            r#"{"type":"ack","topics":[{"topic":"q.us","epoch":"k3","seq":9,"mode":"all"},{"topic":"q.>","mode":"latest","rate":4}],"cursor":"AQEjRWeJq83vAAAAAAAAACpTRNCS"}"#
         );
         assert_eq!(
             written(Reply::Subscriptions { id: None, topics: &[Subscription { rate: Some(0.25), ..pattern }] }),
             r#"{"type":"subscriptions","topics":[{"topic":"q.>","mode":"latest","rate":0.25}]}"#
         );
         assert_eq!(written(Reply::Subscriptions { id: None, topics: &[] }), r#"{"type":"subscriptions","topics":[]}"#);
+    }
+
+    #[test]
+    fn the_payload_is_the_last_field() {
+        for (payload, end) in [
+            (Payload::Json(b" {\"a\":1}"), r#","data": {"a":1}}"#),
+            (Payload::Plain("a"), r#","data":"a"}"#),
+            (Payload::Binary(b"a"), r#","base64":"YQ=="}"#),
+        ] {
+            let reply = Reply::Snapshot { topic: "q", epoch: "k3", seq: 1, ts: 2, payload, cursor: word() };
+            assert!(written(reply).ends_with(end), "{end}");
+        }
     }
 }

@@ -23,7 +23,6 @@ use crate::{
     live::Live,
     log::Log,
     metrics::Metrics,
-    protocol::cursor::Words,
     proxy::Proxies,
     publish::Publisher,
     tape::{Tape, TapeSettings},
@@ -136,8 +135,6 @@ pub(crate) struct Shared {
     pub metrics: Arc<Metrics>,
     pub log: Log,
     pub slow: SlowClients,
-    /// What the cursors of its tape are made with. No other tape has the same.
-    pub words: Words,
     /// What is held of encrypted bytes.
     pub tls: Arc<Buffers>,
     /// False from when the server is asked to stop: then no client publishes any more, and readiness is red.
@@ -167,7 +164,6 @@ impl Shared {
             metrics,
             log,
             slow: SlowClients::new(workers),
-            words: Words::random(),
             tls: Buffers::new(TLS_BUFFERS),
             welcomes: AtomicBool::new(true),
         })

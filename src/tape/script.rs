@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::*;
 use crate::{
     lane::{LANES, Lane},
+    protocol::cursor::Word,
     publication::{Epoch, Flags, Kind, Payload},
     publish::{By, Door, PublishError},
 };
@@ -173,7 +174,7 @@ impl Twin {
                 if published.lanes[lane] {
                     let run = entry.run(which);
                     let frame = self.reader.bytes(which, run);
-                    check_frame(frame, which, published, at.0);
+                    check_frame(frame, which, published, at.0, self.tape.words().word(at.0 + 1));
                     alone[lane].extend_from_slice(frame);
                     merge(&mut merged[lane], run);
                 }
@@ -270,10 +271,10 @@ fn merge(runs: &mut Vec<Run>, run: Run) {
     }
 }
 
-fn check_frame(frame: &[u8], lane: Lane, published: &Published, ts: u64) {
+fn check_frame(frame: &[u8], lane: Lane, published: &Published, ts: u64, id: Word) {
     if lane == Lane::Events {
         let event = std::str::from_utf8(frame).unwrap();
-        let json = event.strip_prefix(&format!("id: {}:{}\ndata: ", published.epoch, published.seq)).unwrap();
+        let json = event.strip_prefix(&format!("id: {}\ndata: ", id.as_str())).unwrap();
         return check_update(json.strip_suffix("\n\n").unwrap().as_bytes(), published, ts);
     }
     let (len, header) = match frame[1] {

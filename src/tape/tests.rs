@@ -239,6 +239,7 @@ fn a_lane_that_begins_to_be_wanted_while_a_publication_is_made_ready_has_it() {
     });
     let named = || Ok::<_, RegistryFull>(());
     let done = tape.appender().append(None, "a", &mut draft, About::default(), named).unwrap();
+    let id = tape.words().word(1);
     let mut reader = Reader::new(tape);
     reader.refresh();
     let published = reader.look(done.position).expect("it is there");
@@ -246,7 +247,7 @@ fn a_lane_that_begins_to_be_wanted_while_a_publication_is_made_ready_has_it() {
     let [json, event] = [Lane::Json, Lane::Events].map(|lane| reader.bytes(lane, published.run(lane)));
     let message = r#"{"type":"update","topic":"a","epoch":"1","seq":1,"ts":0,"data":"\"1\n"}"#;
     assert_eq!(json[2..], *message.as_bytes());
-    assert_eq!(event, format!("id: 1:1\ndata: {message}\n\n").as_bytes());
+    assert_eq!(event, format!("id: {}\ndata: {message}\n\n", id.as_str()).as_bytes());
 }
 
 #[test]

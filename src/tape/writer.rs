@@ -12,7 +12,7 @@ use super::{
     sync::{Arc, AtomicU64, Mutex, MutexGuard, Ordering, lock_soon},
 };
 use crate::{
-    lane::{Draft, LANES, Lane, Numbered, Wanted},
+    lane::{Cursors, Draft, LANES, Lane, Numbered, Wanted},
     limits::Account,
     publication::Flags,
     topic::{Registry, RegistryFull, Topic},
@@ -53,6 +53,7 @@ pub(super) struct Shared {
     wanted: AtomicU8,
     pub(super) writer: Mutex<Writer>,
     settings: TapeSettings,
+    words: Cursors,
 }
 
 /// What the writer's lock guards. Under it is done, and nothing else:
@@ -143,7 +144,13 @@ impl Tape {
                 values_dropped: 0,
             }),
             settings,
+            words: Cursors::random(),
         }))
+    }
+
+    /// What its cursors are made with. No other tape has the same.
+    pub fn words(&self) -> &Cursors {
+        &self.0.words
     }
 
     /// The position of the next publication.
@@ -349,7 +356,8 @@ impl Appender<'_> {
         let (previous, position) = (topic.end, Position(writer.next));
         topic.number(position.0, ts, origin, writer.store.tail());
         let (id, seq) = (topic.id, topic.seq);
-        let numbered = Numbered { prefix: &topic.prefix_of(seq), epoch: topic.epoch, seq, ts };
+        let (at, words) = (position.0, &self.shared.words);
+        let numbered = Numbered { prefix: &topic.prefix_of(seq), at, words, seq, ts };
         let (mut len, mut fits) = ([0; LANES], writer.store.has_entry(position));
         for lane in lanes.iter() {
             len[lane as usize] = draft.len(lane, &numbered);

@@ -163,6 +163,14 @@ impl Topic {
         self.last.as_ref().map_or(0, |last| last.payload.capacity())
     }
 
+    /// A tape position at which there is the topic's first publication from `at` on, or one a few numbers later; none if there is
+    /// no such publication. The tape may have let go of it.
+    pub fn near_from(&self, at: u64) -> Option<u64> {
+        let noted = &self.marks.positions;
+        let mark = || noted.get(noted.partition_point(|position| *position < at)).copied();
+        (at < self.end).then(|| mark().unwrap_or(self.end - 1))
+    }
+
     /// A tape position at which there is the topic's publication number `seq`, or one a few numbers later;
     /// none if there is no such number. The tape may have let go of it.
     pub fn near(&self, seq: u64) -> Option<u64> {

@@ -51,6 +51,8 @@ pub struct Twin {
     numberings: HashSet<(&'static str, u64)>,
     /// Slots that rest, with the position after the last publication of their topic.
     resting: Vec<(u32, u64)>,
+    /// The position after the last publication of all that were forgotten.
+    forgotten: u64,
     head: u64,
     tail: u64,
     held: Vec<(Arc<Vec<u8>>, Vec<u8>)>,
@@ -69,6 +71,7 @@ impl Twin {
             ids: HashSet::new(),
             numberings: HashSet::new(),
             resting: Vec::new(),
+            forgotten: 0,
             head: 0,
             tail: 0,
             held: Vec::new(),
@@ -140,6 +143,7 @@ impl Twin {
         let Some(known) = self.topics.remove(name) else { return };
         self.registry.forget(known.id.slot);
         self.resting.push((known.id.slot, known.end));
+        self.forgotten = self.forgotten.max(known.end);
     }
 
     fn subscribe(&mut self, names: u8) {
@@ -155,7 +159,7 @@ impl Twin {
     }
 
     fn compare(&self) {
-        assert_eq!(self.registry.len(), self.topics.len());
+        assert_eq!((self.registry.len(), self.registry.forgotten()), (self.topics.len(), self.forgotten));
         assert_eq!(self.registry.value_bytes(), self.rooms(None));
         assert!(self.registry.value_bytes() <= self.values_max);
         for (name, known) in &self.topics {
@@ -166,6 +170,12 @@ impl Twin {
                 let near = topic.near(at as u64 + 1).expect("there is such a number");
                 let after = known.positions[at..].iter().position(|later| *later == near);
                 assert!(after.is_some_and(|after| after <= 16), "number {} at {position}, near {near}", at + 1);
+            }
+            for place in self.tail..=self.head {
+                let later = || known.positions.iter().filter(|position| **position >= place);
+                let near = topic.near_from(place);
+                assert_eq!(near.is_some(), later().next().is_some(), "from {place}");
+                assert!(near.is_none_or(|near| later().position(|at| *at == near).is_some_and(|after| after <= 16)));
             }
             assert_eq!((topic.near(0), topic.near(known.seq + 1)), (None, None));
             assert_eq!(topic.last.as_ref().map(|last| &*last.payload), known.value.as_ref());

@@ -20,6 +20,7 @@ mod expensive;
 mod held;
 mod interest;
 mod parts;
+mod place;
 mod polls;
 mod reading;
 mod reload;
@@ -37,6 +38,7 @@ use self::{
     book::{Way, Wish},
     client::{Body, Client, Journal, Publication, Speech, State},
     every::Script,
+    place::Place,
     polls::Poller,
     reload::Reloaded,
 };

@@ -11,6 +11,7 @@ mod certificates;
 mod check;
 mod client;
 mod console;
+mod cursors;
 mod faults;
 mod floors;
 mod guard;

@@ -2,13 +2,14 @@
 //!
 //! A topic is held as it was found, with a reference to its last value, which others share who hold the same; it becomes a
 //! message only when there is room for it. So a subscriber that reads nothing costs some hundred bytes a topic and not its
-//! values, and no turn writes more than one buffer of them. What is answered meanwhile comes behind.
+//! values, and no turn writes more than one buffer of them. What is answered meanwhile comes behind. Who can't ask
+//! whether all is there (`/sse`) is told when it is, behind what was missed as well (`resume.rs`).
 
 use std::{sync::Arc, vec};
 
 use crate::{
     lane::Lane,
-    protocol::Reply,
+    protocol::{Reply, cursor::Word},
     publication::{Epoch, Kind},
     tape::Position,
     topic::{LastValue, Topic, TopicId},
@@ -35,6 +36,8 @@ pub struct Found {
 pub enum Resumed {
     /// It goes on behind this number.
     Behind(u64),
+    /// From this number on it was missed, and its newest value stands for all of that.
+    Newest(u64),
     /// That is gone, for this reason.
     Reset(&'static str),
 }
@@ -47,6 +50,8 @@ pub struct Beginnings {
     /// Topics to be resumed that are gone altogether, and the epoch that they would begin in.
     pub gone: Vec<Box<str>>,
     pub epoch: Epoch,
+    /// Up to where everything was told before the last of them, and with it.
+    pub cursors: [Word; 2],
     /// What was answered to later commands.
     pub after: Vec<u8>,
     /// What is left of it will come to about so many bytes.
@@ -85,16 +90,25 @@ impl Found {
         AROUND + self.name.len() + len
     }
 
-    /// Appends the messages with which it begins. A topic that is resumed needs no snapshot.
-    fn push(&self, lane: Lane, out: &mut Vec<u8>) {
+    /// Appends the messages with which it begins. A topic that is resumed in full needs no snapshot.
+    fn push(&self, lane: Lane, cursor: Word, out: &mut Vec<u8>) {
         let words = lane.words();
         let (topic, epoch, seq) = (&*self.name, &*self.epoch.to_string(), self.seq);
-        if let Some(Resumed::Reset(why)) = self.becomes {
-            words.push_reply(out, &Reply::Reset { topic, epoch, seq, why });
+        match self.becomes {
+            Some(Resumed::Behind(_)) => return,
+            Some(Resumed::Reset(why)) => words.push_reply(out, &Reply::Reset { topic, epoch, seq, why }),
+            Some(Resumed::Newest(from)) => {
+                // Where its value was not kept, that is left out as well.
+                let to = if self.last.is_some() { seq - 1 } else { seq };
+                if from <= to {
+                    words.push_reply(out, &Reply::Skip { topic, from, to, why: "slow" });
+                }
+            }
+            None => {}
         }
-        if let (Some(last), None | Some(Resumed::Reset(_))) = (&self.last, self.becomes) {
+        if let Some(last) = &self.last {
             let (ts, payload) = (last.ts, last.payload());
-            words.push_reply(out, &Reply::Snapshot { topic, epoch, seq, ts, payload });
+            words.push_reply(out, &Reply::Snapshot { topic, epoch, seq, ts, payload, cursor });
         }
     }
 }
@@ -108,7 +122,8 @@ impl Beginnings {
             && topics < topics_most
             && let Some(found) = self.topics.next()
         {
-            found.push(lane, out);
+            let is_last = self.is_over();
+            found.push(lane, self.cursors[usize::from(is_last)], out);
             self.bytes = self.bytes.saturating_sub(found.bytes());
             topics += 1;
         }
@@ -123,12 +138,13 @@ impl Beginnings {
             topics += 1;
         }
         if self.is_over() {
-            out.append(&mut self.after);
+            // To send what was missed may take long.
+            self.topics = Vec::new().into_iter();
         }
         topics
     }
 
-    /// Whether nothing is left of it but what was answered later.
+    /// Whether nothing is left of it but what comes behind.
     pub fn is_over(&self) -> bool {
         self.topics.as_slice().is_empty() && self.gone.is_empty()
     }

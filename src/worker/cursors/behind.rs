@@ -175,6 +175,30 @@ impl Behind {
         }
     }
 
+    /// Up to where everything was told to whoever has come to what is answered now.
+    pub fn told_when_answered(&self) -> Position {
+        let missed = |resume: &Resume| if self.is_told_when_current() { resume.until } else { resume.from };
+        if let Some(stage) = self.stages.back() {
+            return stage.resume.as_ref().map_or(stage.until, missed);
+        }
+        if self.begins.is_some() {
+            return self.resume.as_ref().map_or(self.position, missed);
+        }
+        // The rest of a frame comes before any answer.
+        let live = Position(self.position.0 + u64::from(self.offset > 0));
+        self.paces.iter().map(PacedRound::told).fold(live, Position::min)
+    }
+
+    /// Whether its client can't ask if everything is there, and is told so when it is.
+    fn is_told_when_current(&self) -> bool {
+        !self.places.lane.words().hears()
+    }
+
+    /// Whether what follows what its subscription begins with also waits for what it has missed.
+    pub fn answers_wait_for_missed(&self) -> bool {
+        self.resume.is_some() && self.is_told_when_current()
+    }
+
     /// Puts the rest of a publication before everything else that its connection is to be sent.
     pub fn put_rest(&mut self, out: &mut Backlog, rest: Vec<u8>) {
         self.rest = rest.len();

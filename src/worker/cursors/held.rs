@@ -39,7 +39,6 @@ fn of_told(told: &Option<Told>) -> usize {
     told.as_ref().map_or(0, Told::held)
 }
 
-/// A hash table is an array with a byte beside each place.
 fn of_resume(resume: &Option<Resume>) -> usize {
-    resume.as_ref().map_or(0, |resume| resume.seen.capacity() * (size_of::<(u32, u64)>() + 1))
+    resume.as_ref().map_or(0, Resume::held)
 }

@@ -237,7 +237,8 @@ impl Cursors {
 
     /// What follows what a connection's subscription begins with, if that is being said.
     pub fn begun_words<S>(&mut self, token: Token, connection: &Connection<S>) -> Option<&mut Vec<u8>> {
-        self.of_mut(token, connection)?.begins.as_mut().map(|begins| &mut begins.after)
+        let begins = self.of_mut(token, connection)?.begins.as_mut();
+        begins.filter(|begins| !begins.is_over()).map(|begins| &mut begins.after)
     }
 
     /// Whether so much waits for a connection that what it asks for has to wait as well.

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// What a subscriber has missed.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Resume {
     /// The first publication missed.
     pub from: Position,
@@ -32,6 +32,19 @@ pub struct Resume {
     pub until: Position,
     /// The last number seen of each topic, by its slot.
     pub seen: FxHashMap<u32, u64>,
+}
+
+impl Resume {
+    /// The first publication that was missed of a topic, and its number.
+    pub fn note(&mut self, slot: u32, missed: Position, seq: u64) {
+        self.from = if self.seen.is_empty() { missed } else { self.from.min(missed) };
+        self.seen.insert(slot, seq - 1);
+    }
+
+    /// Bytes of memory that it takes by itself. (A hash table is an array with a byte beside each place.)
+    pub fn held(&self) -> usize {
+        self.seen.capacity() * (size_of::<(u32, u64)>() + 1)
+    }
 }
 
 impl<E: Edge> Walk<'_, E> {

@@ -127,6 +127,11 @@ impl PacedRound {
         PacedRound { round: Round::over(goal), told, ticks, late: false }
     }
 
+    /// Up to where everything was told.
+    pub fn told(&self) -> Position {
+        if self.round.is_over() { self.round.goal } else { self.round.sent }
+    }
+
     /// Whether it has come as far as the members: the next tick is the same for all.
     pub fn is_even_with(&self, pace: &Pace) -> bool {
         self.round.is_over() && (self.round.goal == pace.tick || pace.changes.is_empty())

@@ -174,8 +174,15 @@ impl<E: Edge> Walk<'_, E> {
         if offset == 0 && !self.connection.out.is_empty() {
             return self.flush();
         }
-        if behind.begins.is_some() {
+        if behind.begins.as_ref().is_some_and(|begins| !begins.is_over()) {
             return self.say();
+        }
+        if !behind.answers_wait_for_missed()
+            && let Some(begins) = behind.begins.take()
+            && !begins.after.is_empty()
+        {
+            self.connection.out.push(begins.after);
+            return Step::On;
         }
         if let Some(resume) = &behind.resume {
             if position < resume.until {
@@ -234,9 +241,6 @@ impl<E: Edge> Walk<'_, E> {
         let mut topics = 0;
         out.write(|out| topics = begins.push_some(lane, out, SAY_BYTES, SAY_TOPICS));
         self.ground.work.charge(topics * price::MATCH + price::lines(out.len()));
-        if begins.is_over() {
-            self.behind.begins = None;
-        }
         Step::On
     }
 

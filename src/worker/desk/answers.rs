@@ -9,7 +9,10 @@ use super::{
 };
 use crate::{
     io::{Edge, Flushed, Token},
-    protocol::Reply,
+    protocol::{
+        Reply,
+        cursor::{Cursor, Word},
+    },
 };
 
 impl<E: Edge> Clerk<'_, E> {
@@ -43,6 +46,18 @@ impl<E: Edge> Clerk<'_, E> {
             self.cut(token, &format!("more than --max-pending {most} bytes of answers wait for it"));
         }
         over
+    }
+
+    /// The cursor of a connection that has come to what is answered now.
+    pub fn cursor(&mut self, token: Token) -> Word {
+        let words = self.ground.tape.words();
+        let Some(connection) = self.connections.get(token) else { return words.word(Cursor::NOWHERE) };
+        let told = match self.cursors.of(token, connection) {
+            Some(behind) => behind.told_when_answered(),
+            None if connection.cohort.is_none() => self.ground.tape.head(),
+            None => self.fan.told(connection),
+        };
+        words.word(told.0)
     }
 
     /// Answers in the words of the connection's lane. It doesn't overtake the acknowledgement of a subscription that the

@@ -14,7 +14,8 @@
 //! with more time at once, and no more than [`RESTARTS_MAX`] times.
 //!
 //! A subscription to every publication that wants no snapshots needs nothing of its patterns' topics: only the topics that it names
-//! are looked up.
+//! are looked up. One that resumes by a cursor takes those that had publications since; while it is looked where the first of these
+//! are, the tape may roll on over the cursor's place. Then it begins anew as one that resets what the names stand for.
 //!
 //! What is refused is refused as soon as that is known, and names are counted before the first topic is looked at: the sweep of
 //! topics relies on it (`control/sweep.rs`).
@@ -28,11 +29,15 @@ use std::{
 use rustc_hash::FxHashMap;
 
 use super::{
-    super::{cursors::Found, fan::delivery::Delivery, work::price},
+    super::{
+        cursors::{Found, Resume, Resumed},
+        fan::delivery::Delivery,
+        work::price,
+    },
     Clerk,
     asking::Job,
     finds::Finds,
-    points::{Point, find},
+    points::{Point, Since, find, first_from},
     poll::Poll,
 };
 use crate::{
@@ -87,6 +92,10 @@ pub struct Collect {
     set: NameSet,
     /// Where to resume, by the topics' names.
     pub points: Vec<(Box<str>, Point)>,
+    /// Where to resume all of them.
+    pub since: Since,
+    /// What was missed since then, of the topics that were found.
+    pub missed: Resume,
     phase: Phase,
     /// Those of the names that the connection doesn't have yet, and how many of these are counted.
     fresh: Vec<u32>,
@@ -155,7 +164,7 @@ pub struct AsOf {
 
 impl Collect {
     /// A subscription as it was asked for.
-    pub fn new(id: Option<Id<'_>>, lane: Lane, sub: &Sub<'_>) -> Collect {
+    pub fn new(id: Option<Id<'_>>, lane: Lane, sub: &Sub<'_>, since: Since) -> Collect {
         let names: Vec<Arc<str>> = sub.topics.iter().map(|name| Arc::from(&**name)).collect();
         let delivery = Delivery::of(sub);
         let mut points: Vec<_> =
@@ -174,6 +183,8 @@ impl Collect {
             names,
             set: NameSet::default(),
             points,
+            since,
+            missed: Resume::default(),
             phase: Phase::Sort,
             fresh: Vec::new(),
             counted: 0,
@@ -199,7 +210,11 @@ impl Collect {
     /// once they wait to be sent.)
     pub fn held(&self) -> usize {
         let listed = (self.candidates.capacity() + self.matched.capacity() + self.changed.len()) * 2 * size_of::<u64>();
-        self.asked_bytes + self.found.held() + listed + self.strangers.capacity() * 2 * size_of::<u32>()
+        self.asked_bytes
+            + self.found.held()
+            + self.missed.held()
+            + listed
+            + self.strangers.capacity() * 2 * size_of::<u32>()
     }
 
     /// How often it has begun anew.
@@ -214,7 +229,7 @@ impl Collect {
 
     /// Whether anything is wanted of the topics that a pattern stands for.
     fn takes_patterns(&self) -> bool {
-        self.patterns > 0 && (self.snapshot || self.delivery != Delivery::All)
+        self.patterns > 0 && (self.snapshot || self.delivery != Delivery::All || self.since != Since::Now)
     }
 
     /// The topic of this name, if it is among those that were named, or that are resumed, and is there.
@@ -243,9 +258,25 @@ impl Collect {
         Some(&self.points[at].1)
     }
 
-    fn take(&self, topic: &Topic) -> Taken {
-        let point = self.point(&topic.name).filter(|_| self.delivery == Delivery::All);
-        (Found::of(topic, self.snapshot), point.and_then(|point| topic.near(point.seq + 1)))
+    /// Takes a topic, if there is anything to be said or known of it.
+    fn take(&self, topic: &Topic) -> Option<Taken> {
+        let in_full = self.delivery == Delivery::All;
+        if let Since::Place { at, begins } = self.since {
+            let near = topic.near_from(at.0);
+            if in_full && !begins && near.is_none() && !self.names_it(&topic.name) {
+                return None;
+            }
+            // What follows in full needs no value; of what doesn't, the newest is all that was missed.
+            let wants_value = if near.is_none() { begins && self.snapshot } else { !in_full };
+            return Some((Found::of(topic, wants_value), near));
+        }
+        let point = self.point(&topic.name).filter(|_| in_full);
+        Some((Found::of(topic, self.snapshot), point.and_then(|point| topic.near(point.seq + 1))))
+    }
+
+    /// Whether the place to resume from is gone from a tape with this floor.
+    fn is_beyond(&self, floor: Position) -> bool {
+        matches!(self.since, Since::Place { at, .. } if at < floor)
     }
 
     fn keep(&mut self, found: Found) {
@@ -275,6 +306,7 @@ impl Collect {
         (self.look, self.after) = (None, None);
         (self.found, self.named, self.changed, self.strangers, self.untold) = Default::default();
         self.bytes = 0;
+        self.missed = Resume::default();
         self.begin_looking();
         Ok(())
     }
@@ -363,6 +395,12 @@ impl<E: Edge> Clerk<'_, E> {
                 if collect.counted == collect.fresh.len() {
                     collect.phase = Phase::Gather;
                     collect.scanned = self.ground.reader.refresh();
+                    // From here on no topic is forgotten that a name stands for.
+                    if let Since::Place { at, .. } = collect.since
+                        && at.0 < self.ground.tape.with_topics(|topics, _| topics.forgotten())
+                    {
+                        collect.since = Since::Lost;
+                    }
                     collect.begin_looking();
                     return Ok(Piece::On);
                 }
@@ -396,7 +434,12 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// One piece of looking at topics.
     fn gather(&mut self, token: Token, collect: &mut Collect) -> Result<Piece, Refused> {
-        if collect.scanned < self.ground.reader.floor() {
+        let floor = self.ground.reader.floor();
+        if collect.is_beyond(floor) {
+            collect.since = Since::Lost;
+            collect.restart()?;
+            collect.scanned = self.ground.reader.refresh();
+        } else if collect.scanned < floor {
             collect.restart()?;
             collect.scanned = self.ground.reader.refresh();
         } else if !collect.candidates.is_empty() {
@@ -448,7 +491,7 @@ impl<E: Edge> Clerk<'_, E> {
     fn take_matched(&mut self, collect: &mut Collect) {
         let some = collect.matched.split_off(collect.matched.len().saturating_sub(LOOK_AT_ONCE));
         let taken = self.ground.tape.with_topics(|topics, _| {
-            some.iter().filter_map(|slot| topics.at(*slot)).map(|topic| collect.take(topic)).collect()
+            some.iter().filter_map(|slot| topics.at(*slot)).filter_map(|topic| collect.take(topic)).collect()
         });
         self.keep_taken(collect, taken);
     }
@@ -458,7 +501,7 @@ impl<E: Edge> Clerk<'_, E> {
         let some: Vec<_> = collect.exact.drain(..collect.exact.len().min(LOOK_AT_ONCE)).collect();
         self.ground.work.charge(some.len() as u64 * price::MATCH);
         let taken = self.ground.tape.with_topics(|topics, _| {
-            some.iter().filter_map(|name| topics.find(name)).map(|topic| collect.take(topic)).collect()
+            some.iter().filter_map(|name| topics.find(name)).filter_map(|topic| collect.take(topic)).collect()
         });
         self.keep_taken(collect, taken);
     }
@@ -469,7 +512,13 @@ impl<E: Edge> Clerk<'_, E> {
             self.ground.reader.refresh();
         }
         for (mut found, near) in taken {
-            let point = near.and_then(|near| Some((near, collect.point(&found.name)?.seq + 1)));
+            match collect.since {
+                Since::Place { at, begins } => self.place(collect, &mut found, near, (at, begins)),
+                Since::Lost => found.becomes = Some(Resumed::Reset("cursor")),
+                Since::Now => {}
+            }
+            let point = near.filter(|_| collect.since == Since::Now);
+            let point = point.and_then(|near| Some((near, collect.point(&found.name)?.seq + 1)));
             if let Some((near, seq)) = point {
                 let (looks, missed) = find(&self.ground.reader, Position(near), seq);
                 self.ground.work.charge(looks * price::LOOK);
@@ -478,6 +527,26 @@ impl<E: Edge> Clerk<'_, E> {
             self.tell_tables(collect, &found);
             collect.keep(found);
         }
+    }
+
+    /// Decides what becomes of a topic that is resumed from a place on the tape; `near` the first publication that was missed, if
+    /// there is one.
+    fn place(&mut self, collect: &mut Collect, found: &mut Found, near: Option<u64>, (at, begins): (Position, bool)) {
+        let Some(near) = near else {
+            found.becomes = (!begins).then_some(Resumed::Behind(found.seq));
+            return;
+        };
+        let (looks, first) = first_from(&self.ground.reader, Position(near), at);
+        self.ground.work.charge(looks * price::LOOK);
+        found.becomes = match first {
+            // With it the place itself is gone, and all begins anew.
+            None => Some(Resumed::Reset("cursor")),
+            Some((missed, seq)) if collect.delivery == Delivery::All => {
+                collect.missed.note(found.id.slot, missed, seq);
+                Some(Resumed::Behind(seq - 1))
+            }
+            Some((_, seq)) => (!begins).then_some(Resumed::Newest(seq)),
+        };
     }
 
     /// Notes a topic that was found in the worker's tables, if it is for a subscription of newest values, and the tables have come to
@@ -641,6 +710,10 @@ impl<E: Edge> Clerk<'_, E> {
         let taken: Vec<_> = taken.into_iter().filter(wanted).collect();
         self.keep_taken(collect, taken);
         self.ground.work.charge(cost);
+        if collect.is_beyond(self.ground.reader.floor()) {
+            self.fan.detach(self.ground, collect.lane);
+            return Ok(Piece::On);
+        }
         let concluded = self.check_bytes(token, collect).and_then(|()| match collect.poll {
             Some(_) => self.conclude_poll(token, collect, &as_of),
             None => self.conclude(token, collect, &as_of),
@@ -659,7 +732,7 @@ impl<E: Edge> Clerk<'_, E> {
             return Some(tape.with_topics(|topics, position| (AsOf { position, epoch: topics.epoch() }, Vec::new())));
         }
         tape.with_changed(collect.scanned, LAST_MAX, |topics, slots, position| {
-            let taken = slots.iter().filter_map(|slot| topics.at(*slot)).map(|topic| collect.take(topic));
+            let taken = slots.iter().filter_map(|slot| topics.at(*slot)).filter_map(|topic| collect.take(topic));
             (AsOf { position, epoch: topics.epoch() }, taken.collect())
         })
     }

@@ -154,7 +154,9 @@ impl<E: Edge> Clerk<'_, E> {
             Phase::Open if connection.lane.words().tells() => {
                 let words = connection.lane.words();
                 let retry = self.ground.settings.drain_timeout.as_millis() as u64;
-                let draining = Reply::Draining { retry_ms: [0, retry] };
+                // Numbers are given out in order. (The golden ratio's multiples are spread evenly.)
+                let own = connection.id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+                let draining = Reply::Draining { retry_ms: [0, retry], retry: (own * (retry & 0xffff_ffff)) >> 32 };
                 // What its subscription begins with stays in one piece.
                 match self.cursors.begun_words(token, connection) {
                     Some(after) => {

@@ -142,7 +142,8 @@ impl<E: Edge> Clerk<'_, E> {
             return;
         }
         let ts = self.ground.edge.wall_us();
-        self.reply(token, &Reply::Heartbeat { ts });
+        let cursor = self.cursor(token);
+        self.reply(token, &Reply::Heartbeat { ts, cursor });
         // Sent at the next flush; until then it counts as sent, so that no second one follows.
         if let Some(connection) = self.connections.get_mut(token) {
             connection.sent = now;

@@ -137,7 +137,8 @@ impl<E: Edge> Clerk<'_, E> {
                 Op::Auth { token: shown } => self.authenticate(token, id, &shown),
                 Op::Ping => {
                     let ts = self.ground.edge.wall_us();
-                    self.reply(token, &Reply::Pong { id, ts });
+                    let cursor = self.cursor(token);
+                    self.reply(token, &Reply::Pong { id, ts, cursor });
                 }
             },
         }

@@ -39,6 +39,7 @@ use super::{
     asking::Job,
     collect::{AsOf, Collect, Refused},
     exchange::{Terms, bytes_max, push_messages},
+    points::Since,
     quota::LATER,
 };
 use crate::{
@@ -136,7 +137,7 @@ impl<E: Edge> Clerk<'_, E> {
         let wait = read_wait(head)?;
         let cursor = head.parameter("cursor")?;
         self.may_subscribe_now(token)?;
-        let place = cursor.filter(|word| !word.is_empty()).map(|word| self.place(&word));
+        let place = cursor.filter(|word| !word.is_empty()).map(|word| self.poll_place(&word));
         let terms = self.begin_exchange(token, head, is_passed_on);
         if let Some(connection) = self.connections.get_mut(token) {
             connection.holder = holder;
@@ -164,11 +165,14 @@ impl<E: Edge> Clerk<'_, E> {
         Ok(())
     }
 
-    /// Where on the tape a cursor stands; none if that is gone, or nowhere.
-    fn place(&self, word: &str) -> Option<Position> {
-        let (tape, cursor) = (&self.ground.tape, Cursor::parse(word).ok()?);
-        let is_here = cursor.tape == self.ground.shared.words.tape() && cursor.at <= tape.head().0;
-        (is_here && cursor.at >= tape.tail().0).then_some(Position(cursor.at))
+    /// Where on the tape a cursor stands; none if that is gone, or nowhere, or a subscription began there of whose values some may
+    /// not have been told.
+    fn poll_place(&self, word: &str) -> Option<Position> {
+        let tape = &self.ground.tape;
+        match Since::of(Some(Cursor::parse(word)), tape) {
+            Since::Place { at, begins: false } if at >= tape.tail() => Some(at),
+            _ => None,
+        }
     }
 
     /// The subscription of a poll, which begins with last values, if there are to be any, or is only to look at what followed.
@@ -176,8 +180,8 @@ impl<E: Edge> Clerk<'_, E> {
         if begins {
             poll.from = Position(u64::MAX);
         }
-        let sub = Sub { topics, mode: Mode::All, rate: None, snapshot, from: HashMap::new() };
-        let mut collect = Box::new(Collect::new(None, Lane::Json, &sub));
+        let sub = Sub { topics, mode: Mode::All, rate: None, snapshot, from: HashMap::new(), cursor: None };
+        let mut collect = Box::new(Collect::new(None, Lane::Json, &sub, Since::Now));
         collect.poll = Some(poll);
         Job::Sub(collect)
     }
@@ -227,6 +231,8 @@ impl<E: Edge> Clerk<'_, E> {
             topics: topics.into_iter(),
             gone: Vec::new(),
             epoch: at.epoch,
+            // The answer as a whole has one.
+            cursors: [self.ground.tape.words().word(at.position.0); 2],
             after: Vec::new(),
             bytes: collect.bytes,
         }));
@@ -407,7 +413,7 @@ impl<E: Edge> Clerk<'_, E> {
 
     fn answer_poll(&mut self, token: Token, poll: Poll) -> Option<Job> {
         let Poll { terms, from, messages, publications, .. } = poll;
-        let word = self.ground.shared.words.word(from.0);
+        let word = self.ground.tape.words().word(from.0);
         let mut body = Vec::with_capacity(messages.len() + 64);
         // The first message has a comma before it.
         let messages = messages.get(1..).unwrap_or_default();

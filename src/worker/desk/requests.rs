@@ -23,13 +23,13 @@ use crate::{
     limits,
     log::{Kind, tell},
     metrics,
-    protocol::{Declared, ErrorCode, Reply, Sub, Topic, command::ResumePoint, event, is_pattern, reply::Hello},
+    protocol::{Declared, ErrorCode, Reply, Sub, Topic, cursor::Cursor, reply::Hello},
     proxy,
     websocket::{CloseCode, handshake},
 };
 
 /// The parameters of an address that are about topics which it names.
-const ABOUT_TOPICS: [&str; 3] = ["mode", "rate", "snapshot"];
+const ABOUT_TOPICS: [&str; 4] = ["mode", "rate", "snapshot", "cursor"];
 
 impl<E: Edge> Clerk<'_, E> {
     /// Takes in bytes of a connection whose request isn't complete.
@@ -222,12 +222,9 @@ impl<E: Edge> Clerk<'_, E> {
         let topics = head.names("topics");
         let topics = topics.as_deref().ok_or_else(|| http::Refusal::new(400, "Which events? Ask for ?topics=…"))?;
         let mut sub = self.sub_from_query(head, topics)?;
-        if let ([topic], Some(last)) = (&sub.topics[..], head.header("Last-Event-ID").filter(|last| !last.is_empty()))
-            && !is_pattern(topic)
-        {
-            let point = event::read_id(last).map_err(|error| http::Refusal::new(400, format!("{error}.")))?;
-            let point = ResumePoint { epoch: point.0.to_owned().into(), seq: point.1 };
-            sub.from.insert(topic.clone(), point);
+        // What a browser has taken last is newer than the address of its page, and may be another server's.
+        if let Some(last) = head.header("Last-Event-ID").filter(|last| Cursor::has_shape(last)) {
+            sub.cursor = Some(Cursor::parse(last));
         }
         self.may_subscribe_now(token)?;
         let response = http::Response::new(200)
@@ -247,13 +244,14 @@ impl<E: Edge> Clerk<'_, E> {
         Ok(())
     }
 
-    /// `?topics=a,b&mode=…&rate=…&snapshot=…`
+    /// `?topics=a,b&mode=…&rate=…&snapshot=…&cursor=…`
     pub fn sub_from_query<'q>(&self, head: &Request<'_>, topics: &'q str) -> Result<Sub<'q>, http::Refusal> {
         let (mode, rate) = (head.parameter("mode")?, head.parameter("rate")?);
         let sub = Sub::from_query(topics, mode.as_deref(), rate.as_deref(), &self.ground.command_limits());
         let refused = |message| format!("In the address: {message}.");
         let sub = sub.map_err(|error| http::Refusal::new(error.code.status(), refused(error.message)))?;
-        Ok(Sub { snapshot: head.switch("snapshot")?.unwrap_or(true), ..sub })
+        let cursor = head.parameter("cursor")?.filter(|word| !word.is_empty()).map(|word| Cursor::parse(&word));
+        Ok(Sub { snapshot: head.switch("snapshot")?.unwrap_or(true), cursor, ..sub })
     }
 
     fn open(&mut self, token: Token, lane: Lane, holder: Holder, accept: impl FnOnce(&mut Vec<u8>)) {

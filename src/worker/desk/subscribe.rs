@@ -21,11 +21,16 @@ use super::{
     Clerk,
     asking::Job,
     collect::{AsOf, COUNT_AT_ONCE, Collect, Refused},
+    points::Since,
 };
 use crate::{
     io::{Edge, Token},
     metrics::Refusal,
-    protocol::{ErrorCode, Id, Reply, Sub, is_pattern, reply},
+    protocol::{
+        ErrorCode, Id, Reply, Sub,
+        cursor::{self, Word, Words},
+        is_pattern, reply,
+    },
     tape::Position,
     topic::TooManySubscriptions,
 };
@@ -47,7 +52,8 @@ impl<E: Edge> Clerk<'_, E> {
     pub fn subscribe(&mut self, token: Token, id: Option<Id<'_>>, sub: &Sub<'_>) -> Option<Job> {
         let lane = self.connections.get(token)?.lane;
         self.ground.work.charge((sub.topics.len() + sub.from.len()) as u64 * 2 * price::MATCH);
-        let collect = Box::new(Collect::new(id, lane, sub));
+        let since = Since::of(sub.cursor, &self.ground.tape);
+        let collect = Box::new(Collect::new(id, lane, sub, since));
         let job = Job::Sub(collect);
         match &job {
             Job::Sub(collect) if !collect.is_small() => Some(job),
@@ -71,8 +77,13 @@ impl<E: Edge> Clerk<'_, E> {
     pub fn conclude(&mut self, token: Token, collect: &mut Collect, at: &AsOf) -> Result<(), Refused> {
         let delivery = collect.delivery;
         let (resume, gone) = self.resume(collect, at);
+        let words = self.ground.tape.words();
+        let is_current = words.word(at.position.0);
+        // What was missed comes behind what else it begins with.
+        let begun = resume.as_ref().map_or(is_current, |resume| words.word(resume.from.0));
+        let again = told_again(words, collect, at, resume.as_ref(), &gone);
         let mut then = Vec::new();
-        write_ack(collect, at, &mut then);
+        write_ack(collect, at, again, &mut then);
         self.ground.work.charge(price::lines(then.len()));
         let pending = self.pending(token) + then.len() + collect.bytes;
         let most = self.ground.settings.pending_max;
@@ -89,17 +100,26 @@ impl<E: Edge> Clerk<'_, E> {
         set.retain(|(name, _)| named.binary_search(name).is_err());
         set.extend(named.into_iter().map(|name| (name, delivery)));
         let known = self.note_found(collect, at.position);
-        let says = collect.snapshot || !collect.points.is_empty();
-        let begins = says.then(|| {
+        let mut after = Vec::new();
+        if !collect.lane.words().hears() {
+            // Who can ask is answered when all is there.
+            collect.lane.words().push_reply(&mut after, &Reply::Current { cursor: is_current });
+        }
+        let resumes = !collect.points.is_empty() || collect.since != Since::Now;
+        let begins = (collect.snapshot || resumes || !after.is_empty()).then(|| {
             let (found, bytes) = (std::mem::take(&mut collect.found), collect.bytes);
             Box::new(Beginnings {
                 topics: found.into_all().into_iter(),
                 gone,
                 epoch: at.epoch,
-                after: Vec::new(),
+                cursors: [again, begun],
+                after,
                 bytes,
             })
         });
+        if collect.since != Since::Now {
+            self.ground.metrics.resumed[usize::from(collect.since == Since::Lost)].add(1);
+        }
         let until = at.position;
         self.change(token, set, Stage { until, then, begins, resume, ..Stage::default() }, &known);
         Ok(())
@@ -122,6 +142,10 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// Decides what becomes of each topic that is resumed. Returns what has to be sent again, and those that are gone altogether.
     fn resume(&mut self, collect: &mut Collect, at: &AsOf) -> (Option<Resume>, Vec<Box<str>>) {
+        let missed = std::mem::take(&mut collect.missed);
+        if !missed.seen.is_empty() {
+            return (Some(Resume { until: at.position, ..missed }), Vec::new());
+        }
         let mut resume = Resume { from: at.position, until: at.position, seen: FxHashMap::default() };
         let (mut gone, epoch) = (Vec::new(), at.epoch.to_string());
         let (floor, delivery) = (self.ground.reader.floor(), collect.delivery);
@@ -327,8 +351,23 @@ impl<E: Edge> Clerk<'_, E> {
     }
 }
 
+/// The cursor from which everything is told that a subscription begins with: of one that resets something, that can be no place.
+fn told_again(words: &Words, collect: &Collect, at: &AsOf, resume: Option<&Resume>, gone: &[Box<str>]) -> Word {
+    let is_reset = |found: &Found| matches!(found.becomes, Some(Resumed::Reset(_)));
+    let resets = || collect.points.iter().filter_map(|(topic, _)| collect.named(topic)).any(is_reset);
+    let from = resume.map_or(at.position, |resume| resume.from).0;
+    match collect.since {
+        Since::Place { at, begins: true } => words.beginning(at.0),
+        Since::Place { at, begins: false } => words.word(at.0),
+        Since::Lost => words.word(cursor::Cursor::NOWHERE),
+        Since::Now if !gone.is_empty() || resets() => words.word(cursor::Cursor::NOWHERE),
+        Since::Now if collect.snapshot || !collect.points.is_empty() => words.beginning(from),
+        Since::Now => words.word(from),
+    }
+}
+
 /// Appends the acknowledgement: each topic with where it goes on from.
-fn write_ack(collect: &Collect, at: &AsOf, out: &mut Vec<u8>) {
+fn write_ack(collect: &Collect, at: &AsOf, cursor: Word, out: &mut Vec<u8>) {
     let epoch = |found: &Found| if found.epoch == at.epoch { None } else { Some(found.epoch.to_string()) };
     let fresh = at.epoch.to_string();
     let found: Vec<_> = collect.names.iter().map(|name| (name, collect.named(name))).collect();
@@ -344,7 +383,7 @@ fn write_ack(collect: &Collect, at: &AsOf, out: &mut Vec<u8>) {
     });
     let topics: Vec<_> = topics.collect();
     let id = collect.id.as_deref().map(Id::again);
-    collect.lane.words().push_reply(out, &Reply::Subscribed { id, topics: &topics });
+    collect.lane.words().push_reply(out, &Reply::Subscribed { id, topics: &topics, cursor });
 }
 
 fn told<'a>(topic: &'a str, at: Option<(&'a str, u64)>, delivery: Delivery) -> reply::Subscription<'a> {

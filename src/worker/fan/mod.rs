@@ -195,6 +195,13 @@ impl Fan {
         }
     }
 
+    /// Up to where everything was told to a connection that isn't behind: less where a rate has something for its next tick.
+    pub fn told<S>(&mut self, connection: &Connection<S>) -> Position {
+        let position = self.position_of(connection);
+        let (Cursor::Head(_), Some(id)) = (connection.cursor, connection.cohort) else { return position };
+        self.interest.cohort(id).paces.iter().filter_map(Pace::untold_from).fold(position, Position::min)
+    }
+
     /// Lets a connection go, if it is a member, and says where that leaves it, also in the ticks at which it was still to be
     /// served.
     pub fn part<S>(&mut self, connections: &mut Connections<S>, token: Token) -> (Position, Vec<Unserved>) {

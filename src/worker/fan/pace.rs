@@ -26,6 +26,8 @@ pub struct Pace {
     pub changes: Vec<Change>,
     /// The number of the last tick while members are still to be served at it: the next one waits.
     pub open: Option<u64>,
+    /// Where the tick before that one stood.
+    pub before: Position,
 }
 
 /// A topic that has changed.
@@ -70,7 +72,7 @@ impl Ticks {
 
 impl Pace {
     pub fn new(rate: Rate, tick: Position) -> Pace {
-        Pace { rate, tick, ticks: 0, due: None, changes: Vec::new(), open: None }
+        Pace { rate, tick, ticks: 0, due: None, changes: Vec::new(), open: None, before: tick }
     }
 
     /// Notes that a topic was published on at `at`, whose newest publication was `before` (`told` unless that may have
@@ -84,9 +86,17 @@ impl Pace {
         self.changes.len() == 1
     }
 
+    /// From where on something may not have been told to a member; none if all was.
+    pub fn untold_from(&self) -> Option<Position> {
+        match self.open {
+            Some(_) => Some(self.before),
+            None => (!self.changes.is_empty()).then_some(self.tick),
+        }
+    }
+
     /// Begins anew at `position`, as if everything before had been sent. Returns what had changed.
     pub fn restart(&mut self, position: Position) -> Vec<Change> {
-        self.tick = position;
+        (self.before, self.tick) = (self.tick, position);
         self.ticks += 1;
         std::mem::take(&mut self.changes)
     }

@@ -78,12 +78,13 @@ pub fn push_value<E: Edge>(
     // It has outlived its place on the tape, unless a newer one has followed.
     let newest = interest.newest(slot).filter(|newest| newest.end == position)?;
     // It is encoded without the lock.
-    let (prefix, epoch, seq, ts, last) = ground.tape.with_topics(|topics, _| {
+    let (prefix, seq, ts, last) = ground.tape.with_topics(|topics, _| {
         let topic = topics.at(slot).filter(|topic| topic.end == position.0)?;
-        Some((topic.prefix_of(topic.seq).into_owned(), topic.epoch, topic.seq, topic.ts, topic.last.clone()?))
+        Some((topic.prefix_of(topic.seq).into_owned(), topic.seq, topic.ts, topic.last.clone()?))
     })?;
     let before = out.len();
-    draft::push(lane, &Numbered { prefix: &prefix, epoch, seq, ts }, last.payload(), out);
+    let of = Numbered { prefix: &prefix, at: position.0 - 1, words: ground.tape.words(), seq, ts };
+    draft::push(lane, &of, last.payload(), out);
     (out.len() > before).then_some(newest.seq)
 }
 
@@ -99,10 +100,10 @@ pub fn push_entry<E: Edge>(ground: &Ground<E>, lane: Lane, entry: &Published<'_>
     // It is encoded without the lock.
     let found = tape.with_topics(|topics, _| {
         let topic = topics.at(entry.topic.slot).filter(|topic| topic.id == entry.topic)?;
-        Some((topic.prefix_of(entry.seq).into_owned(), topic.epoch))
+        Some(topic.prefix_of(entry.seq).into_owned())
     });
-    let Some((prefix, epoch)) = found else { return false };
-    let of = Numbered { prefix: &prefix, epoch, seq: entry.seq, ts: entry.ts };
+    let Some(prefix) = found else { return false };
+    let of = Numbered { prefix: &prefix, at: entry.position.0, words: tape.words(), seq: entry.seq, ts: entry.ts };
     draft::push_from(lane, &of, entry.kind, frame, out);
     true
 }

@@ -5,7 +5,7 @@ use super::*;
 impl World {
     /// A client of this kind that is subscribed to every publication on `q`, with so much room, so many bytes of it at its side.
     fn client_of(&mut self, speech: Speech, room: usize, window: usize) -> usize {
-        let wish = Wish { names: vec!["q".into()], way: Way::All, snapshot: true, from: BTreeMap::new() };
+        let wish = Wish { names: vec!["q".into()], way: Way::All, snapshot: true, from: BTreeMap::new(), cursor: None };
         let at = self.connect_as(room, speech, wish);
         self.clients[at].peer.set_window(window);
         self.settle();
@@ -89,7 +89,7 @@ fn a_subscriber_that_has_stopped_reading_is_kept_while_its_kernel_answers() {
 #[test]
 fn a_subscriber_of_newest_values_that_stops_in_the_middle_of_a_frame_is_kept() {
     let mut world = roomy(quiet());
-    let wish = Wish { names: vec!["q".into()], way: Way::Latest, snapshot: true, from: BTreeMap::new() };
+    let wish = Wish { names: vec!["q".into()], way: Way::Latest, snapshot: true, from: BTreeMap::new(), cursor: None };
     let at = world.connect_as(3000, Speech::Json, wish);
     world.clients[at].peer.set_window(1000);
     world.settle();

@@ -133,7 +133,7 @@ fn whoever_is_further_behind_than_the_limit_is_told_and_closed() {
     for (limits, way) in [(bytes, Way::All), (age, Way::All), (Settings { lag_limit: 2000, ..settings() }, Way::Latest)]
     {
         let mut world = plain(limits);
-        let wish = Wish { names: vec!["q".into()], way, snapshot: true, from: BTreeMap::new() };
+        let wish = Wish { names: vec!["q".into()], way, snapshot: true, from: BTreeMap::new(), cursor: None };
         let slow = world.connect_as(300, Speech::Json, wish);
         world.settle();
         world.clients[slow].stalled = true;
@@ -219,7 +219,8 @@ fn clients_that_wait_for_room_cost_a_turn_nothing_however_many() {
     let cost_with = |stalled: usize| {
         let mut world = World::new(1, settings(), 4096, 1 << 20);
         world.subscriber(10 << 20, &["q"]);
-        let wish = Wish { names: vec!["q".into()], way: Way::Latest, snapshot: true, from: BTreeMap::new() };
+        let wish =
+            Wish { names: vec!["q".into()], way: Way::Latest, snapshot: true, from: BTreeMap::new(), cursor: None };
         for n in 0..stalled {
             let at = match n % 2 {
                 0 => world.subscriber(60, &["q"]),
@@ -273,7 +274,8 @@ fn clients_that_fall_off_the_tape_together_end_over_several_turns_and_are_sent_w
 /// A subscriber of newest values of `q.>` that is stalled behind `topics` topics, each of which changes twice.
 fn stalled_behind(topics: usize, clients: usize) -> (World, Vec<usize>) {
     let mut world = World::new(1, settings(), 1 << 16, 4 << 20);
-    let wish = Wish { names: vec!["q.>".into()], way: Way::Latest, snapshot: true, from: BTreeMap::new() };
+    let wish =
+        Wish { names: vec!["q.>".into()], way: Way::Latest, snapshot: true, from: BTreeMap::new(), cursor: None };
     let names: Vec<String> = (0..topics).map(|n| format!("q.{n}")).collect();
     names.iter().for_each(|name| world.publish_some(name, 1, 0));
     let slow: Vec<usize> = (0..clients).map(|_| world.connect_as(200, Speech::Json, wish.clone())).collect();
@@ -345,7 +347,7 @@ fn what_was_kept_for_slow_clients_goes_when_they_have_caught_up() {
 fn a_value_at_a_rate_that_is_gone_before_it_was_sent_is_told_to_whoever_changes_to_newest_values() {
     let mut world = plain(settings());
     // A pattern's acknowledgement tells no numbers: nothing but skips says what is missing.
-    let wish = |way| Wish { names: vec!["q.*".into()], way, snapshot: false, from: BTreeMap::new() };
+    let wish = |way| Wish { names: vec!["q.*".into()], way, snapshot: false, from: BTreeMap::new(), cursor: None };
     let at = world.connect_as(200, Speech::Json, wish(Way::Rate(1)));
     world.settle();
     world.clients[at].stalled = true;
@@ -353,7 +355,7 @@ fn a_value_at_a_rate_that_is_gone_before_it_was_sent_is_told_to_whoever_changes_
     world.publish_some("q.a", 1, 400);
     world.pass(Duration::from_millis(1100));
     world.publish_some("q.a", 1, 0);
-    world.clients[at].sub_as(wish(Way::Latest));
+    world.clients[at].sub_as(wish(Way::Latest), &world.journal);
     world.settle();
     for _ in 0..60 {
         world.publish_some("q.a", 5, 400);
@@ -372,11 +374,17 @@ fn a_value_at_a_rate_that_is_gone_before_it_was_sent_is_told_to_whoever_changes_
 fn a_cursor_far_behind_goes_through_the_tape_a_piece_at_a_time() {
     for mixed in [false, true] {
         let mut world = World::new(1, Settings { turn_work: 5000, turn_sends: 1, ..settings() }, 1 << 16, 8 << 20);
-        let wish = |name: &str, way| Wish { names: vec![name.into()], way, snapshot: false, from: BTreeMap::new() };
+        let wish = |name: &str, way| Wish {
+            names: vec![name.into()],
+            way,
+            snapshot: false,
+            from: BTreeMap::new(),
+            cursor: None,
+        };
         let at = world.connect_as(300, Speech::Json, wish("q", Way::All));
         world.settle();
         if mixed {
-            world.clients[at].sub_as(wish("p", Way::Latest));
+            world.clients[at].sub_as(wish("p", Way::Latest), &world.journal);
             world.settle();
         }
         world.clients[at].stalled = true;
@@ -402,8 +410,13 @@ fn a_cursor_far_behind_goes_through_the_tape_a_piece_at_a_time() {
 #[test]
 fn what_a_rate_leaves_out_is_not_told_to_whoever_is_behind_and_not_late() {
     let mut world = plain(settings());
-    let wish =
-        |name: &str| Wish { names: vec![name.into()], way: Way::Rate(1), snapshot: false, from: BTreeMap::new() };
+    let wish = |name: &str| Wish {
+        names: vec![name.into()],
+        way: Way::Rate(1),
+        snapshot: false,
+        from: BTreeMap::new(),
+        cursor: None,
+    };
     let at = world.connect_as(200, Speech::Json, wish("q"));
     world.settle();
     world.clients[at].stalled = true;
@@ -411,7 +424,7 @@ fn what_a_rate_leaves_out_is_not_told_to_whoever_is_behind_and_not_late() {
     world.pass(Duration::from_millis(1100));
     // Of these the last is due when the subscription changes.
     world.publish_some("q", 4, 0);
-    world.clients[at].sub_as(wish("x"));
+    world.clients[at].sub_as(wish("x"), &world.journal);
     world.settle();
     assert_eq!(world.posts[0].worker.cursors.len(), 1);
     world.clients[at].stalled = false;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::Value;
 
-use super::client::Journal;
+use super::{client::Journal, place::Place};
 use crate::topic::script::stands_for;
 
 /// How a name is delivered; the strongest first.
@@ -45,12 +45,17 @@ pub struct Wish {
     pub snapshot: bool,
     /// Where to resume, for some of the topics.
     pub from: BTreeMap<String, (String, u64)>,
+    /// Where to resume all of them, instead.
+    pub cursor: Option<Place>,
 }
 
 impl Wish {
     pub fn command(&self, id: u64) -> String {
         let names = serde_json::to_string(&self.names).unwrap();
-        let from = serde_json::to_string(&self.from).unwrap();
+        let from = match &self.cursor {
+            Some(place) => serde_json::to_string(&place.word).unwrap(),
+            None => serde_json::to_string(&self.from).unwrap(),
+        };
         let (way, snapshot) = (self.way.fields(), self.snapshot);
         format!(r#"{{"op":"sub","id":{id},"topics":{names},{way},"snapshot":{snapshot},"from":{from}}}"#)
     }
@@ -77,6 +82,9 @@ pub struct Book {
     acked_at: usize,
     /// Topics that it has been told to have begun anew since the last acknowledgement.
     wished: Option<Wish>,
+    /// Topics that have to be reset before anything else of them, and whether any was.
+    lost: BTreeSet<String>,
+    has_reset: bool,
     pub skipped: u64,
 }
 
@@ -111,10 +119,12 @@ impl Book {
 
     /// Whether it was promised what it missed.
     pub fn resumes(&self) -> bool {
-        self.wished.as_ref().is_some_and(|wish| wish.way == Way::All && !wish.from.is_empty())
+        let is_from = |wish: &Wish| !wish.from.is_empty() || wish.cursor.is_some();
+        self.wished.as_ref().is_some_and(|wish| wish.way == Way::All && is_from(wish))
     }
 
-    pub fn acked(&mut self, wish: Wish, topics: &Value, text: &str, journal: &Journal) {
+    /// `asked_at` is how long the journal was when it was asked.
+    pub fn acked(&mut self, wish: Wish, topics: &Value, text: &str, journal: &Journal, asked_at: usize) {
         let topics = topics.as_array().unwrap();
         assert_eq!(topics.len(), wish.names.len(), "{text}");
         let before: Vec<(String, Option<Way>)> =
@@ -134,7 +144,9 @@ impl Book {
             assert_eq!(told["rate"].as_f64(), if let Way::Rate(rate) = wish.way { Some(rate.into()) } else { None });
             let Some(seq) = told["seq"].as_u64() else { continue };
             let seen = self.topics.entry(name.clone()).or_default();
-            let resumed = wish.way == Way::All && wish.from.get(name).is_some_and(|(_, from)| *from == seq);
+            let from = wish.from.get(name).map(|(_, from)| *from);
+            let from = from.or(wish.cursor.as_ref().map(|place| journal.seq_at(name, place.at as usize)));
+            let resumed = wish.way == Way::All && from == Some(seq);
             assert!(resumed || seen.last.is_none_or(|last| last <= seq), "{text} after {seen:?}");
             *seen = Seen { last: Some(seq), skip: None, epoch: told["epoch"].as_str().map(Into::into) };
             assert!(seq <= journal.seq_at(name, journal.len()), "{text}");
@@ -145,6 +157,9 @@ impl Book {
             for (topic, (_, seq)) in &wish.from {
                 self.topics.entry(topic.clone()).or_default().last = Some(*seq);
             }
+        }
+        if let Some(place) = &wish.cursor {
+            self.resumed(&wish, place, journal, asked_at);
         }
         if wish.snapshot {
             // Whatever has a value comes as a snapshot now; what has none begins with number 1.
@@ -161,6 +176,43 @@ impl Book {
         self.wished = Some(wish);
     }
 
+    /// It goes on from a place of the journal, if that is one.
+    fn resumed(&mut self, wish: &Wish, place: &Place, journal: &Journal, asked_at: usize) {
+        if wish.way == Way::All {
+            self.at = 0;
+        }
+        self.has_reset = false;
+        let wanted = |topic: &&String| wish.names.iter().any(|name| stands_for(name, topic));
+        for topic in journal.topics().filter(wanted) {
+            if place.sound && place.at != u64::MAX {
+                let seen = self.topics.entry(topic.clone()).or_default();
+                (seen.last, seen.skip) = (Some(journal.seq_at(topic, place.at as usize)), None);
+            } else if journal.seq_at(topic, asked_at) > 0 {
+                self.lost.insert(topic.clone());
+            }
+        }
+    }
+
+    /// Everything that comes before this place was told: nothing older is to come.
+    pub fn is_told(&self, place: &Place, journal: &Journal, text: &str) {
+        for (topic, seen) in &self.topics {
+            let (Some(way), Some(last)) = (self.way(topic), seen.last) else { continue };
+            let last = seen.skip.map_or(last, |(_, to)| to);
+            let (before, newest) = (journal.seq_at(topic, place.at as usize), journal.seq_at(topic, journal.len()));
+            let follows = way != Way::All && before < newest;
+            assert!(last >= before || follows, "{topic} {before} wasn't told at {}: {seen:?}, {text}", place.at);
+        }
+        assert!(self.lost.is_empty(), "{:?} weren't reset: {text}", self.lost);
+    }
+
+    /// All values were told that there were.
+    pub fn current(&mut self) {
+        assert!(self.lost.is_empty(), "{:?} weren't reset", self.lost);
+        if let Some(wish) = &mut self.wished {
+            (wish.snapshot, wish.cursor) = (false, None);
+        }
+    }
+
     pub fn ended(&mut self, names: &[String]) {
         for name in names {
             self.names.remove(name);
@@ -174,18 +226,33 @@ impl Book {
 
     pub fn snapshot(&mut self, topic: &str, seq: u64, epoch: &str) {
         assert!(self.awaits_snapshots(), "a snapshot unasked");
+        assert!(!self.lost.contains(topic), "{topic} wasn't reset");
+        let cursor = self.wished.as_ref().and_then(|wish| Some((wish.way, wish.cursor.as_ref()?)));
+        if let Some((way, place)) = cursor.filter(|_| !self.has_reset) {
+            assert!(way != Way::All || place.begins, "a snapshot of {topic}, which is resumed in full");
+            let from = self.topics.get(topic).and_then(|seen| Some(seen.skip.map_or(seen.last?, |(_, to)| to)));
+            let is_next = from.is_some_and(|from| seq == from + 1);
+            assert!(place.begins || is_next, "snapshot {topic} {seq} after {from:?}");
+        }
         let seen = self.topics.entry(topic.to_owned()).or_default();
         assert!(seen.last.is_none_or(|last| last <= seq), "snapshot {topic} {seq} after {seen:?}");
         *seen = Seen { last: Some(seq), skip: None, epoch: Some(epoch.to_owned()) };
     }
 
     pub fn reset(&mut self, topic: &str, seq: u64, epoch: &str, why: &str, journal: &Journal, tail: usize) {
-        let point = self.wished.as_ref().and_then(|wish| wish.from.get(topic));
-        let (asked, from) = point.expect("a reset of something that was resumed");
-        match why {
-            "epoch" => assert_ne!(asked, epoch),
-            "history" => assert!(journal.find(topic, from + 1) < tail, "{topic} {from} is still on the tape"),
-            _ => panic!("{why}"),
+        let wish = self.wished.as_ref().expect("a reset of something that was resumed");
+        match (&wish.cursor, wish.from.get(topic), why) {
+            (Some(place), _, "cursor") => {
+                let is_good = place.sound && place.at != u64::MAX && place.at as usize >= tail;
+                assert!(!is_good, "{place:?} is good, the tape begins at {tail}");
+                self.has_reset = true;
+                self.lost.remove(topic);
+            }
+            (None, Some((asked, _)), "epoch") => assert_ne!(asked, epoch),
+            (None, Some((_, from)), "history") => {
+                assert!(journal.find(topic, from + 1) < tail, "{topic} {from} is still on the tape");
+            }
+            _ => panic!("{topic} is reset for {why}"),
         }
         self.topics.insert(topic.to_owned(), Seen { last: Some(seq), skip: None, epoch: Some(epoch.to_owned()) });
     }
@@ -204,7 +271,8 @@ impl Book {
 
     /// Whether snapshots may still come.
     pub fn awaits_snapshots(&self) -> bool {
-        self.wished.as_ref().is_some_and(|wish| wish.snapshot)
+        let newest = |wish: &Wish| wish.cursor.is_some() && wish.way != Way::All;
+        self.wished.as_ref().is_some_and(|wish| wish.snapshot || newest(wish))
     }
 
     /// A publication comes; with its epoch, if it is the topic's first.
@@ -227,8 +295,9 @@ impl Book {
         }
         // Snapshots come before.
         if let Some(wish) = &mut self.wished {
-            wish.snapshot = false;
+            (wish.snapshot, wish.cursor) = (false, None);
         }
+        assert!(!self.lost.contains(topic), "{topic} {seq} comes without a reset");
     }
 
     /// As [`Book::update`], where nobody tells of gaps.
@@ -254,6 +323,7 @@ impl Book {
                 None => assert!(journal.find(topic, newest) < self.acked_at, "{topic} {newest} was never sent"),
             }
         }
+        assert!(self.lost.is_empty(), "{:?} weren't reset", self.lost);
         let skips: BTreeSet<&String> =
             self.topics.iter().filter(|(_, seen)| seen.skip.is_some()).map(|(topic, _)| topic).collect();
         assert!(skips.is_empty(), "a skip without its update: {skips:?}");

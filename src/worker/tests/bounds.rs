@@ -228,7 +228,7 @@ fn a_turn_takes_in_no_more_than_its_share_however_many_publish() {
 fn turns_that_leave_nothing_are_not_counted_as_turns_that_do() {
     let mut world = roomy(settings());
     let at = world.subscriber(100_000, &["q"]);
-    let wish = Wish { names: vec!["q".into()], way: Way::Rate(2), snapshot: true, from: BTreeMap::new() };
+    let wish = Wish { names: vec!["q".into()], way: Way::Rate(2), snapshot: true, from: BTreeMap::new(), cursor: None };
     let slow = world.connect_as(300, Speech::Json, wish);
     world.clients[slow].pace = Some(100);
     for _ in 0..10 {
@@ -245,7 +245,8 @@ fn connections_and_rates_that_come_and_go_leave_no_timers_behind() {
     let mut world = plain(Settings { idle_timeout: Duration::ZERO, ..settings() });
     let stays = world.subscriber(100_000, &["q"]);
     for rate in 1..=40 {
-        let wish = Wish { names: vec!["q".into()], way: Way::Rate(rate), snapshot: true, from: BTreeMap::new() };
+        let wish =
+            Wish { names: vec!["q".into()], way: Way::Rate(rate), snapshot: true, from: BTreeMap::new(), cursor: None };
         let guest = world.connect_as(100_000, Speech::Json, wish);
         world.settle();
         world.publish_some("q", 1, 0);
@@ -264,7 +265,8 @@ fn buffers_and_tables_give_their_room_back_once_what_was_large_has_gone() {
     let quiet = Settings { heartbeat: Duration::ZERO, idle_timeout: Duration::ZERO, ..settings() };
     let mut world = World::new(1, quiet, 1 << 20, 16 << 20);
     world.limits = Limits::of_connections(5000);
-    let wish = Wish { names: vec!["q.*".into()], way: Way::Rate(4), snapshot: true, from: BTreeMap::new() };
+    let wish =
+        Wish { names: vec!["q.*".into()], way: Way::Rate(4), snapshot: true, from: BTreeMap::new(), cursor: None };
     world.connect_as(8 << 20, Speech::Json, wish);
     world.settle();
     for n in 0..50 {
@@ -325,7 +327,7 @@ fn answers_that_were_taken_give_their_room_back_before_the_last_of_them_is() {
 fn a_greeting_that_is_more_than_may_wait_ends_its_own_connection_and_nobody_else() {
     for bound in (1..600).step_by(7) {
         let mut world = plain(Settings { pending_max: bound, ..settings() });
-        let wish = Wish { names: vec!["q".into()], way: Way::All, snapshot: true, from: BTreeMap::new() };
+        let wish = Wish { names: vec!["q".into()], way: Way::All, snapshot: true, from: BTreeMap::new(), cursor: None };
         let guests = [Speech::Json, Speech::Events, Speech::Raw { topic: "q".into(), echo: true }]
             .map(|speech| world.connect_as(100_000, speech, wish.clone()));
         for at in guests {

@@ -11,6 +11,7 @@ use serde_json::{Value, value::RawValue};
 
 use super::{
     book::{Book, Wish},
+    place::Place,
     reload::Reloaded,
 };
 use crate::{io::sim::Peer, publication::Kind, topic::script::stands_for};
@@ -83,7 +84,7 @@ impl Journal {
 /// What it asked for and has no answer to yet.
 enum Asked {
     Sub { names: Vec<String>, snapshot: bool, from: usize },
-    Wish(Wish),
+    Wish { wish: Wish, from: usize },
     Unsub { names: Vec<String>, from: usize },
     List { expected: Option<Vec<String>> },
     Ping,
@@ -164,6 +165,8 @@ pub struct Client {
     lagged: bool,
     told_draining: bool,
     told_limited: bool,
+    /// The cursors that it was told.
+    pub places: Vec<Place>,
     input: Vec<u8>,
     next_id: u64,
 }
@@ -185,6 +188,7 @@ struct Message<'a> {
     why: Option<&'a str>,
     from: Option<u64>,
     to: Option<u64>,
+    cursor: Option<&'a str>,
 }
 
 impl Message<'_> {
@@ -224,7 +228,8 @@ impl Client {
     /// Connects, subscribed from the start as wished, and checks topic by topic.
     pub fn wish(peer: Peer, id: u64, speech: Speech, wish: Wish, journal: &Journal) -> Client {
         let names = wish.names.join(",").replace('>', "%3E");
-        let query = wish.way.query();
+        let cursor = wish.cursor.as_ref().map_or_else(String::new, |place| format!("&cursor={}", place.word));
+        let query = wish.way.query() + &cursor;
         let path = match &speech {
             Speech::Json => format!("/ws?topics={names}&{query}"),
             Speech::Events => format!("/sse?topics={names}&{query}"),
@@ -233,7 +238,7 @@ impl Client {
         let mut client = Client::ask(peer, id, speech, &path, journal);
         let mut book = Book::default();
         if client.is_json() {
-            client.asked.insert(0, Asked::Wish(wish));
+            client.asked.insert(0, Asked::Wish { wish, from: journal.len() });
             client.changes.push_back(0);
         } else {
             book.begin(&wish);
@@ -278,6 +283,7 @@ impl Client {
             lagged: false,
             told_draining: false,
             told_limited: false,
+            places: Vec::new(),
             input: Vec::new(),
             next_id: 1,
         }
@@ -306,7 +312,7 @@ impl Client {
     fn command(&mut self, asked: Asked, text: impl FnOnce(u64) -> String) {
         let id = self.next_id;
         self.next_id += 1;
-        if matches!(asked, Asked::Sub { .. } | Asked::Wish(_) | Asked::Unsub { .. }) {
+        if matches!(asked, Asked::Sub { .. } | Asked::Wish { .. } | Asked::Unsub { .. }) {
             self.changes.push_back(id);
         }
         self.asked.insert(id, asked);
@@ -322,9 +328,9 @@ impl Client {
     }
 
     /// Subscribes, or changes how, checked topic by topic.
-    pub fn sub_as(&mut self, wish: Wish) {
+    pub fn sub_as(&mut self, wish: Wish, journal: &Journal) {
         self.asked_names.extend(wish.names.iter().cloned());
-        self.command(Asked::Wish(wish.clone()), |id| wish.command(id));
+        self.command(Asked::Wish { wish: wish.clone(), from: journal.len() }, |id| wish.command(id));
     }
 
     pub fn unsub(&mut self, names: Vec<String>, journal: &Journal) {
@@ -456,24 +462,26 @@ impl Client {
         let end = self.input.windows(2).position(|two| two == b"\n\n")?;
         let event: Vec<u8> = self.input.drain(..end + 2).collect();
         let event = String::from_utf8(event).unwrap();
-        let (mut id, mut data) = (None, Vec::new());
+        let (mut id, mut data): (Option<&str>, _) = (None, Vec::new());
         for line in event.trim_end_matches('\n').split('\n') {
             match line.split_once(": ").unwrap_or_else(|| panic!("{line:?} is no field")) {
                 ("id", value) => id = Some(value),
                 ("data", value) => data.push(value),
+                ("retry", value) => assert!(value.parse::<u64>().is_ok() && self.drained, "{event}"),
                 _ => panic!("{line}"),
             }
         }
         let data = data.join("\n");
         let message: Message = serde_json::from_str(&data).unwrap();
-        // A topic's first says the epoch as well as what stands in the place of a snapshot.
-        let is_first = message.from == Some(1) && id.is_some();
-        let left_out = message.why == Some("too_large") && (message.epoch.is_none() || is_first);
-        assert_eq!(id.is_some(), message.kind == "update" || left_out, "{event}");
-        if let Some((epoch, seq)) = id.map(|id| id.split_once(':').unwrap()) {
-            let told = message.seq.or(message.from).unwrap();
-            assert_eq!((epoch, seq), (EPOCH, told.to_string().as_str()));
-            assert!(journal.find(message.topic.unwrap(), told) < journal.len());
+        let tells = ["ack", "snapshot", "update", "heartbeat"].contains(&message.kind)
+            || [message.why, message.code].iter().any(|it| matches!(it, Some("too_large" | "current")));
+        assert_eq!(id.is_some(), tells, "{event}");
+        if let Some(place) = id.map(Place::read) {
+            if message.kind == "update" {
+                let at = journal.find(message.topic.unwrap(), message.seq.unwrap());
+                assert_eq!((place.at, place.begins), (at as u64 + 1, false), "{event}");
+            }
+            self.places.push(place);
         }
         Some(data)
     }
@@ -523,7 +531,7 @@ impl Client {
         let ours = self.closing == Some(code);
         match code {
             4100 => {
-                let asked = self.asked.values().any(|asked| matches!(asked, Asked::Sub { .. } | Asked::Wish(_)));
+                let asked = self.asked.values().any(|asked| matches!(asked, Asked::Sub { .. } | Asked::Wish { .. }));
                 if let Some(book) = &self.book {
                     assert!(asked || book.in_full() || book.resumes(), "newest values never lag");
                 }
@@ -576,7 +584,13 @@ impl Client {
             self.settle_join(journal, ends);
         }
         match message.kind {
-            "hello" | "heartbeat" => {}
+            "hello" => {}
+            "heartbeat" => self.is_told(&message, text, journal),
+            "status" if message.code == Some("current") => {
+                assert!(matches!(self.speech, Speech::Events));
+                self.book.as_mut().expect("events are kept in a book").current();
+                self.is_told_by_id(text, journal);
+            }
             "status" => {
                 assert!(self.drained);
                 self.told_draining = true;
@@ -613,7 +627,7 @@ impl Client {
                 let many = message.code == Some("too_many") && self.reloaded.names;
                 let may = match asked {
                     Asked::Nonsense => message.code == Some("unknown_op"),
-                    Asked::Sub { .. } | Asked::Wish(_) => {
+                    Asked::Sub { .. } | Asked::Wish { .. } => {
                         self.changes.retain(|other| *other != id);
                         let full = ["too_many_subscriptions", "server_full", "too_many_topics"];
                         (many || full.contains(&message.code.unwrap())) && text.contains("--max-")
@@ -648,7 +662,10 @@ impl Client {
     fn answered(&mut self, message: &Message, text: &str, journal: &Journal) {
         let id = message.id.unwrap_or(0);
         let asked = self.asked.remove(&id).unwrap_or_else(|| panic!("an answer to nothing: {text}"));
-        if matches!(asked, Asked::Sub { .. } | Asked::Wish(_) | Asked::Unsub { .. }) {
+        if matches!(asked, Asked::Sub { .. } | Asked::Wish { .. }) {
+            self.places.push(Place::read(message.cursor.expect("the ack of a sub has a cursor")));
+        }
+        if matches!(asked, Asked::Sub { .. } | Asked::Wish { .. } | Asked::Unsub { .. }) {
             assert_eq!(self.changes.pop_front(), Some(id), "changes are acknowledged in order");
         }
         match asked {
@@ -664,9 +681,9 @@ impl Client {
                 let until = journal.len();
                 self.joining = Some(Joining { names, acked, snapshot, snapshots: Vec::new(), from, until });
             }
-            Asked::Wish(wish) => {
+            Asked::Wish { wish, from } => {
                 let book = self.book.as_mut().expect("a wish is kept in a book");
-                book.acked(wish, message.topics.as_ref().unwrap(), text, journal);
+                book.acked(wish, message.topics.as_ref().unwrap(), text, journal, from);
             }
             Asked::Unsub { names, .. } if self.book.is_some() => self.book.as_mut().unwrap().ended(&names),
             Asked::Unsub { names, from } => {
@@ -686,7 +703,10 @@ impl Client {
                     assert_eq!(names, expected);
                 }
             }
-            Asked::Ping => assert_eq!(message.kind, "pong"),
+            Asked::Ping => {
+                assert_eq!(message.kind, "pong");
+                self.is_told(message, text, journal);
+            }
             Asked::Pub { topic, bytes } => {
                 assert_eq!(message.topic, Some(topic.as_str()));
                 let publication = &journal.all[journal.find(&topic, message.seq.unwrap())];
@@ -696,6 +716,24 @@ impl Client {
             }
             Asked::Nonsense => panic!("{text}"),
         }
+    }
+
+    /// Everything before the cursor of this message was told.
+    fn is_told(&mut self, message: &Message, text: &str, journal: &Journal) {
+        let place = Place::read(message.cursor.expect("it says how far all was told"));
+        assert!(place.at <= journal.len() as u64 && !place.begins, "{text}");
+        match &self.book {
+            Some(book) => book.is_told(&place, journal, text),
+            None => self.nothing_missing(place.at as usize, journal),
+        }
+        self.places.push(place);
+    }
+
+    /// Everything before the id of the last event was told.
+    fn is_told_by_id(&self, text: &str, journal: &Journal) {
+        let (Some(place), Some(book)) = (self.places.last(), &self.book) else { panic!("{text}") };
+        assert!(place.at <= journal.len() as u64 && !place.begins, "{text}");
+        book.is_told(place, journal, text);
     }
 
     /// All snapshots of a subscription are there, or no more will come because the connection ends: finds the position that it

@@ -107,7 +107,22 @@ impl Script {
     fn wish(&mut self) -> Wish {
         let names = self.names().into_iter().map(Into::into).collect();
         let way = [Way::All, Way::Latest, Way::Latest, Way::Rate(4), Way::Rate(50)][self.random.usize(..5)];
-        Wish { names, way, snapshot: self.random.bool(), from: BTreeMap::new() }
+        Wish { names, way, snapshot: self.random.bool(), from: BTreeMap::new(), cursor: None }
+    }
+
+    /// Some place that somebody was told, also one who is gone by now, or what looks like one.
+    fn place(&mut self) -> Option<Place> {
+        let World { clients, .. } = &self.world;
+        let told: Vec<usize> = (0..clients.len()).filter(|at| !clients[*at].places.is_empty()).collect();
+        let places = &clients[*self.random.choice(&told)?].places;
+        // The last ones mostly: others have fallen off.
+        let back = if self.random.bool() {
+            self.random.usize(..places.len().min(4))
+        } else {
+            self.random.usize(..places.len())
+        };
+        let place = &places[places.len() - 1 - back];
+        Some(if self.random.u8(..8) == 0 { place.broken(&mut self.random) } else { place.clone() })
     }
 
     fn body(&mut self) -> Body {
@@ -160,6 +175,9 @@ impl Script {
                     1 => Speech::Events,
                     _ => Speech::Json,
                 };
+                if self.random.bool() && !matches!(speech, Speech::Raw { .. }) {
+                    wish.cursor = self.place();
+                }
                 self.world.connect_as(room, speech, wish)
             }
             0 | 1 => {
@@ -239,13 +257,20 @@ impl Script {
             if self.random.u8(..8) == 0 {
                 wish.from.values_mut().for_each(|(epoch, _)| *epoch = "gone".into());
             }
+            // What is told of names that it has by another way is no gap.
+            if self.random.u8(..4) == 0 && (wish.way == Way::All || self.world.clients[at].asked_names.is_empty()) {
+                wish.cursor = self.place();
+                if wish.cursor.is_some() {
+                    wish.from.clear();
+                }
+            }
         }
         let ping = vec![b'p'; self.random.usize(..126)];
         let snapshot = self.random.bool();
         let World { clients, journal, .. } = &mut self.world;
         let client = &mut clients[at];
         match what {
-            0..4 if json && client.book.is_some() => client.sub_as(wish),
+            0..4 if json && client.book.is_some() => client.sub_as(wish, journal),
             0..4 if json => client.sub(names, snapshot, journal),
             4..7 if json => client.unsub(names, journal),
             10 => client.list(sure && client.book.is_none()),

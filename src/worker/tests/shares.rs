@@ -5,7 +5,7 @@ use crate::{metrics::WorkerMetrics, worker::work::Step};
 
 fn rated(names: &[&str], rate: u32) -> Wish {
     let names = names.iter().map(|name| (*name).to_owned()).collect();
-    Wish { names, way: Way::Rate(rate), snapshot: true, from: BTreeMap::new() }
+    Wish { names, way: Way::Rate(rate), snapshot: true, from: BTreeMap::new(), cursor: None }
 }
 
 /// A world whose turns are small: of a tick two sends go in one, and a pass has some twenty publications.
@@ -80,7 +80,7 @@ fn whoever_leaves_joins_or_stalls_in_the_middle_of_a_tick_has_every_value_once()
         let (mixed, both) = (rated(&["q.a", "q.b"], 1), rated(&["t"], 1));
         for _ in 0..3 {
             let at = world.connect_as(100_000, Speech::Json, mixed.clone());
-            world.clients[at].sub_as(both.clone());
+            world.clients[at].sub_as(both.clone(), &world.journal);
         }
         world.settle();
         for topic in ["q.a", "q.b", "q.c", "t"] {
@@ -103,9 +103,9 @@ fn whoever_leaves_joins_or_stalls_in_the_middle_of_a_tick_has_every_value_once()
         for n in 0..8 {
             let World { clients, journal, .. } = &mut world;
             match (n as u64 + seed) % 5 {
-                0 => clients[n].sub_as(Wish { way: Way::Latest, ..rated(&["t"], 1) }),
+                0 => clients[n].sub_as(Wish { way: Way::Latest, ..rated(&["t"], 1) }, journal),
                 1 => clients[n].unsub(vec!["q.>".into()], journal),
-                2 => clients[n].sub_as(rated(&["q.b"], 50)),
+                2 => clients[n].sub_as(rated(&["q.b"], 50), journal),
                 3 => {
                     clients[n].state = State::Left;
                     clients[n].peer.reset();
