@@ -275,6 +275,15 @@ impl Book {
         self.wished.as_ref().is_some_and(|wish| wish.snapshot || newest(wish))
     }
 
+    /// Whether a value that was published at this place of the journal may come as a snapshot, and not as what was missed.
+    pub fn awaits_snapshot_at(&self, at: usize) -> bool {
+        let follows = |wish: &Wish| {
+            let place = wish.cursor.as_ref().filter(|place| place.sound && !self.has_reset);
+            wish.way == Way::All && place.is_some_and(|place| at as u64 >= place.at)
+        };
+        self.awaits_snapshots() && !self.wished.as_ref().is_some_and(follows)
+    }
+
     /// A publication comes; with its epoch, if it is the topic's first.
     pub fn update(&mut self, topic: &str, seq: u64, epoch: Option<&str>, journal: &Journal) {
         let way = self.way(topic).unwrap_or_else(|| panic!("{topic} {seq} comes unasked"));

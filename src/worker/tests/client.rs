@@ -821,7 +821,9 @@ impl Client {
             }
             "snapshot" => book.snapshot(topic, message.seq.unwrap(), message.epoch.unwrap()),
             "skip" if message.why == Some("too_large") => match (message.too_large(journal), message.epoch) {
-                ((topic, seq), Some(epoch)) if seq > 1 || book.awaits_snapshots() => book.snapshot(topic, seq, epoch),
+                ((topic, seq), Some(epoch)) if seq > 1 || book.awaits_snapshot_at(journal.find(topic, seq)) => {
+                    book.snapshot(topic, seq, epoch);
+                }
                 ((topic, seq), epoch) => {
                     message.says_epoch(seq, text);
                     book.update(topic, seq, epoch, journal);
