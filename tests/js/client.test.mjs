@@ -167,7 +167,7 @@ test("a topic whose first publication came after the subscription is caught up o
   }
 });
 
-test("what can't be resumed says what is missing at once: topics that began meanwhile, and those whose epoch nobody told", async (t) => {
+test("topics that began meanwhile, and those whose epoch nobody told, are caught up on as well", async (t) => {
   const { port } = await serve(t);
   for (const data of [1, 2]) await publish(port, "s.old", data);
   const wire = await link(t, port);
@@ -178,21 +178,19 @@ test("what can't be resumed says what is missing at once: topics that began mean
   await client.list();
   await publish(port, "s.old", 3);
   assert.equal((await quiet.told.until(({ kind }) => kind === "update")).seq, 3);
-  assert.equal(client.place("s.old"), undefined);
+  await client.ping(); // behind the one that asks for the cursor
   wire.stall(true);
   wire.cut();
   await states.until(({ state }) => state === "waiting");
   for (const data of [1, 2, 3]) await publish(port, "p.meanwhile", data);
   for (const data of [4, 5]) await publish(port, "s.old", data);
   wire.stall(false);
-  const [skip, last] = [await many.told.until(({ kind }) => kind !== "ack"), await many.told.next()];
-  assert.deepEqual([skip, last.kind, last.seq], [{ kind: "skip", topic: "p.meanwhile", from: 1, to: 2, why: "reconnect", code: undefined }, "snapshot", 3]);
-  const missed = await quiet.told.until(({ kind }) => kind !== "ack");
-  assert.deepEqual([missed.kind, missed.topic, missed.from, missed.to], ["skip", "s.old", 4, 5]);
-  for (const topic of ["p.meanwhile", "s.old"]) await publish(port, topic, 6);
-  assert.deepEqual((await many.told.next()).seq, 4);
-  assert.deepEqual((await quiet.told.until(({ kind }) => kind !== "ack")).seq, 6);
-  assert.equal(client.place("s.old")[1], 6);
+  for (const [{ told }, seqs] of [[many, [1, 2, 3]], [quiet, [4, 5]]]) {
+    for (const seq of seqs) {
+      const next = await told.until(({ kind }) => kind !== "ack");
+      assert.deepEqual([next.kind, next.seq], ["update", seq]);
+    }
+  }
 });
 
 test("topics may be called what every object has: they are resumed, and begin anew, like any other", async (t) => {

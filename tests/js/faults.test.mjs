@@ -34,6 +34,7 @@ function world(t, options = {}) {
   const client = new Stentor("ws://test/ws", {
     WebSocket: FakeSocket,
     backoffMs: [1, 4],
+    transports: ["websocket"],
     onState: (state, detail) => states.push({ state, ...detail }),
     onError: (error) => errors.push(error),
     ...options,

@@ -38,12 +38,12 @@ export async function publish(port, topic, data) {
   return answer.json();
 }
 
-/** A TCP link to a port. */
+/** A TCP link to a port, or to that which a function says of each connection. */
 export async function link(t, to) {
   const pairs = new Set();
   let stalled = false;
   const server = net.createServer((near) => {
-    const far = net.connect(to, "127.0.0.1");
+    const far = net.connect(typeof to === "function" ? to() : to, "127.0.0.1");
     const pair = [near, far];
     pairs.add(pair);
     for (const [one, other] of [pair, [far, near]]) {

@@ -26,7 +26,7 @@ export class Status {
     document.body.classList.toggle("open", isOpen);
     this.at("again").hidden = isOpen || state === "connecting";
     if (isOpen) {
-      this.event(this.#was === "" ? `Connected to ${hello.server}` : "Connected again");
+      this.event(this.#was === "" ? `Connected to ${hello.server ?? location.host}` : "Connected again");
     } else if (state === "refused") {
       this.event(`Refused: ${reason}`);
     } else if (state === "waiting" && (this.#was === "open" || this.#was === "")) {
@@ -43,7 +43,9 @@ export class Status {
       this.at("detail").textContent = `trying again ${seconds ? `in ${seconds} s` : "now"}`;
     } else if (hello) {
       const away = awayMs === undefined ? "" : `, ${awayMs.toFixed(1)} ms away`;
-      this.at("detail").textContent = `${hello.server} at ${location.host}, connection ${hello.conn}${away}`;
+      // A poll is greeted by nobody.
+      const what = hello.conn ? `${hello.server} at ${location.host}, connection ${hello.conn}` : `${location.host}, by polling`;
+      this.at("detail").textContent = `${what}${away}`;
     } else {
       this.at("detail").textContent = "";
     }

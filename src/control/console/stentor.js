@@ -7,12 +7,18 @@
  *     await client.opened();
  *     await client.publish("news", { headline: "hello" });
  *
- * It stays connected: after a loss it comes back after a random and growing delay, subscribes again, and goes on where each
- * topic was left, or says what is missing. It keeps one small record for each topic seen, up to `topicsMax`. What it does in
+ * It stays connected: after a loss it comes back after a random and growing delay, subscribes again, and goes on where it was
+ * left, or says what is missing. Where no WebSocket can be had it takes a stream of events, and where what is streamed doesn't
+ * come through it polls; it goes back up by itself. It keeps one small record for each topic seen, up to `topicsMax`. What it does in
  * which case is in docs/javascript.md.
+ *
+ *     Stentor   subscriptions, and where each of their topics stands; which way to the server
+ *     Socket    a WebSocket: commands and messages
+ *     Requests  plain HTTP: streams of events, or polls, of some names each
  */
 
 /** @typedef {"all" | "latest"} Mode */
+/** @typedef {"websocket" | "events" | "polling"} Transport a way to the server, from the best to the one that passes everywhere */
 /**
  * A publication: `json` is the text that was published, digit by digit; `data` is what JSON.parse makes of it, whose numbers are doubles.
  * A last value has an epoch, and so has a topic's first publication.
@@ -28,7 +34,8 @@
  * @property {Mode} [mode] "all" (the default) is every publication; "latest" the newest value of each topic
  * @property {number} [rate] with "latest": at most so many updates a second of each topic
  * @property {boolean} [snapshot] whether to begin with the last values; true by default
- * @property {Record<string, [string, number]> | Points} [from] with "all": for some topics, the epoch and seq behind which to begin
+ * @property {string | Record<string, [string, number]> | Points} [from] the cursor to go on from; or with "all", for some topics, the epoch
+ *   and seq behind which to begin
  * @property {(update: Update) => void} [onUpdate] a publication
  * @property {(update: Update) => void} [onSnapshot] a topic's last value; `onUpdate` gets it where this is left out
  * @property {(skip: Skip) => void} [onSkip] publications were left out
@@ -41,16 +48,42 @@
  * @property {string} [token] what the server wants to see before one may publish
  * @property {(state: State, detail: Detail) => void} [onState] the connection's state changed
  * @property {(error: StentorError) => void} [onError] an error that belongs to no subscription and no call
- * @property {number} [topicsMax] topics whose place is remembered; further ones come without resume. 20,000 by default
+ * @property {Transport[]} [transports] which ways may be taken, best first; all of them by default
+ * @property {number} [upgradeMs] how long it stays below the best of them before it looks for a better one; 60,000
+ * @property {number} [topicsMax] topics whose place is remembered; further ones are not checked. 20,000 by default
  * @property {number} [publishesMax] publications that may wait for their answer; 1,000 by default
  * @property {[number, number]} [backoffMs] first and last bound of the random delay before coming back; [500, 15000]
  * @property {number} [patienceMs] how long the server's greeting may take; 10,000
  * @property {any} [WebSocket] a constructor like the browser's, where there is none, or for tests
+ * @property {typeof globalThis.fetch} [fetch] the same for `fetch`
  */
 /** @typedef {"connecting" | "open" | "waiting" | "refused" | "closed"} State */
-/** @typedef {{code?: number, why?: string, retryMs?: number, hello?: any}} Detail */
-/** @typedef {{subscriptions: Subscription[], seq?: number, epoch?: string, from: "here" | "before", again?: {to: number, one: Subscription}}} Place */
-/** @typedef {{ok: (answer: any) => void, fail: (error: StentorError) => void, publishes: boolean}} Asked */
+/** @typedef {{transport?: Transport, code?: number, why?: string, retryMs?: number, hello?: any}} Detail */
+/**
+ * Where a topic stands for one subscription.
+ * @typedef {{one: Subscription, seq?: number, epoch?: string, from: "here" | "before", toldAnew?: boolean}} Place
+ */
+/**
+ * Some names of a subscription, as many as fit into an address, and where they stand together: everything before the cursor has come.
+ * @typedef {{one: Subscription, names: string[], cursor?: string, isTaken: boolean, isWhole: boolean}} Part
+ */
+/** Whom something is for that has come by one request. @typedef {{parts: Part[], isResumed: boolean}} Scope */
+/**
+ * One request after the other, for parts that stand at the same place: `isBare` without last values, `isResumed` behind a cursor; `isTaken`
+ * once the server has answered; `stop` ends the one that is under way.
+ * @typedef {Scope & {mode: Mode, rate?: number, isBare: boolean, cursor?: string, isTaken: boolean, isOver: boolean, stop: () => void}} Channel
+ */
+/** @typedef {{ok: (answer: any) => void, fail: (error: StentorError) => void, kind: "pub" | "sub" | ""}} Asked */
+/**
+ * How a connection tells what becomes of it. Of one that is no longer in use nothing is heard.
+ * @typedef {object} Ear
+ * @property {(hello: any) => void} greeted it works
+ * @property {(text: string, scope?: Scope) => void} said a message, for these or for all
+ * @property {(scope: Scope, topics: Taken[]) => void} took the server delivers these now
+ * @property {(scope: Scope, cursor: string) => void} came everything before this place has come
+ * @property {(one: Subscription, error: StentorError) => void} refused
+ * @property {(code: number, why: string, how?: {retryMs?: number, isUnfit?: boolean}) => void} lost it has ended; unfit: this way doesn't lead there
+ */
 
 /** What the server, or this client, refused. `code` is for programs and stays the same. */
 export class StentorError extends Error {
@@ -67,17 +100,42 @@ export class StentorError extends Error {
   }
 }
 
+/** All ways there are, best first. @type {Transport[]} */
+const TRANSPORTS = ["websocket", "events", "polling"];
+
 /** A connection of this long was a good one: the next loss begins with short delays again. */
 const GOOD_AFTER_MS = 10_000;
 
+/** So often in a row a way that has worked before may fail to, before a lower one is tried: servers are started again, too. */
+const VAIN_MAX = 3;
+
+/** Events that have fallen silent so often are not tried again: something lets their beginning through, and no more. */
+const SILENCES_MAX = 2;
+
+/** A server that sends much has no heartbeat to tell its cursor by: it is asked so often. What came since is sent again after a loss. */
+const CURSOR_MS = 5_000;
+
 /** Bytes left for the rest of a command that carries many names. */
 const COMMAND_BYTES = 256;
+
+/** Names in one address, in bytes: servers and proxies take 8 KiB of head, and a name may take three times its letters. */
+const ADDRESS_BYTES = 4_096;
+
+/** Requests at once: browsers have six connections to a host, and publishing takes one. */
+const REQUESTS_MAX = 4;
+
+/** How long a poll waits, in seconds, and one that others wait behind. */
+const WAIT_S = 25;
+const WAIT_CROWDED_S = 1;
 
 /** The state of a WebSocket that takes what is sent. */
 const OPEN = 1;
 
 /** What a server that says nothing else allows: names of one connection, bytes of one message. */
 const LIMITS = { topics: 1024, message: 65_536 };
+
+/** What a cursor looks like. An event's `id` may be something else, with a server that has none. */
+const CURSOR = /^[\w-]{8,32}$/;
 
 /** Some names for one subscription, and what to do with what comes. */
 export class Subscription {
@@ -87,6 +145,8 @@ export class Subscription {
   knowsAll = false;
   /** Every publication was to come, and the connection was lost: what came into being meanwhile is missing. */
   misses = false;
+  /** The same, of what is coming now. */
+  isBack = false;
   #act;
 
   /**
@@ -101,7 +161,16 @@ export class Subscription {
     /** @type {Mode} */
     this.mode = options.mode ?? "all";
     this.rate = options.rate;
+    const cursor = typeof options.from === "string" ? options.from : undefined;
+    /** @type {Part[]} */
+    this.parts = split(names, new Map(), ADDRESS_BYTES).map(({ topics }) => ({ one: this, names: topics, cursor, isTaken: false, isWhole: false }));
     this.#act = act;
+  }
+
+  /** The place up to which everything has come, if that can be said in a word: what `from` takes, in another program's life. */
+  get cursor() {
+    const [first, ...others] = this.parts.map(({ cursor }) => cursor);
+    return others.every((cursor) => cursor === first) ? first : undefined;
   }
 
   /**
@@ -129,30 +198,37 @@ export class Subscription {
 export class Stentor {
   /** @type {State} */
   state = "connecting";
-  /** The server's greeting. @type {any} */
+  /** The server's greeting; empty where it has none, by polling. @type {any} */
   hello = null;
   /** Milliseconds between a ping and its answer. @type {number | undefined} */
   roundTripMs;
 
   /** @type {Options} */ #options;
   #url;
-  /** @type {any} */ #socket = null;
+  /** @type {Transport[]} */ #transports;
+  /** What is in use, or being made. @type {Socket | Requests | null} */ #link = null;
+  /** What may take its place. @type {Socket | Requests | null} */ #trial = null;
   /** @type {Set<Subscription>} */ #subscriptions = new Set();
-  /** Where each topic stands. @type {Map<string, Place>} */ #places = new Map();
+  /** Where each topic stands, for each subscription that it belongs to. @type {Map<string, Place[]>} */ #places = new Map();
   /** Commands without an answer yet. @type {Map<number, Asked>} */ #asked = new Map();
   #asking = 0;
   /** Whose snapshots are coming. @type {Subscription | undefined} */ #acked;
   /** The same, until they have come: then comes something else. @type {Subscription | undefined} */ #coming;
-  /** Whether what they show for the first time came into being while the connection was lost. */
-  #wasAway = false;
   /** There were more topics than are remembered: one that isn't known may be old. */
   #hasForgotten = false;
   #publishing = 0;
   #failures = 0;
+  /** How often in a row each way has led nowhere; no entry for one that never led anywhere. @type {Map<Transport, number>} */ #vain = new Map();
   #greetedAt = 0;
   #heardAt = 0;
-  /** @type {any} */ #timer;
+  /** How often a stream of events has begun well and fallen silent. */
+  #silences = 0;
+  /** Something has come that the last cursor doesn't say. */
+  #hasNews = false;
+  /** Until the next attempt, or the greeting. @type {any} */ #timer;
+  /** Until one looks for a better way, or the greeting there. @type {any} */ #trialTimer;
   /** @type {any} */ #watch;
+  /** @type {any} */ #cursors;
   /** @type {[number, number] | undefined} */ #window;
   /** @type {Set<{resolve: () => void, reject: (error: StentorError) => void}>} */ #hopes = new Set();
 
@@ -163,8 +239,17 @@ export class Stentor {
    */
   constructor(url, options = {}) {
     this.#url = String(url).replace(/^http/, "ws");
-    this.#options = { topicsMax: 20_000, publishesMax: 1000, backoffMs: [500, 15_000], patienceMs: 10_000, ...options };
-    this.#connect();
+    this.#options = { topicsMax: 20_000, publishesMax: 1000, backoffMs: [500, 15_000], patienceMs: 10_000, upgradeMs: 60_000, ...options };
+    const has = { websocket: options.WebSocket ?? globalThis.WebSocket, events: options.fetch ?? globalThis.fetch };
+    const wanted = options.transports ?? TRANSPORTS;
+    this.#transports = wanted.filter((way) => (way === "websocket" ? has.websocket : has.events));
+    if (!this.#transports.length) throw new StentorError("no_websocket", "there is no WebSocket here: pass one as options.WebSocket");
+    this.#connect(this.#transports[0]);
+  }
+
+  /** The way that is in use. @returns {Transport | undefined} */
+  get transport() {
+    return this.state === "open" ? this.#link?.way : undefined;
   }
 
   /**
@@ -209,6 +294,10 @@ export class Stentor {
     if (this.#publishing >= most) {
       return Promise.reject(new StentorError("busy", `${most} publications wait for their answer: wait for some`));
     }
+    if (this.state === "open" && this.#link instanceof Requests) {
+      this.#publishing += 1;
+      return this.#link.publish(topic, json).finally(() => (this.#publishing -= 1));
+    }
     return this.#promise({ op: "pub", topic }, `,"data":${json}`);
   }
 
@@ -220,7 +309,10 @@ export class Stentor {
    */
   authenticate(token) {
     this.#options.token = token;
-    if (this.state === "open") return token === undefined ? Promise.resolve() : this.#promise({ op: "auth", token });
+    if (this.state === "open") {
+      const isShown = token === undefined || this.#link instanceof Requests;
+      return isShown ? Promise.resolve() : this.#promise({ op: "auth", token });
+    }
     this.reconnect();
     return this.opened();
   }
@@ -231,19 +323,28 @@ export class Stentor {
    * @returns {[string, number] | undefined}
    */
   place(topic) {
-    const { epoch, seq } = this.#places.get(topic) ?? {};
-    return epoch === undefined || seq === undefined ? undefined : [epoch, seq];
+    /** @type {[string, number] | undefined} */
+    let most;
+    for (const { epoch, seq } of this.#places.get(topic) ?? []) {
+      if (epoch !== undefined && seq !== undefined && !(most && most[1] > seq)) most = [epoch, seq];
+    }
+    return most;
   }
 
-  /** What the server says we are subscribed to. @returns {Promise<Taken[]>} */
-  list() {
-    return this.#promise({ op: "list" }).then((answer) => answer.topics);
+  /** What the server says we are subscribed to; without a WebSocket, what it has taken. @returns {Promise<Taken[]>} */
+  async list() {
+    if (this.state === "open" && this.#link instanceof Requests) {
+      const taken = [...this.#subscriptions].filter(({ agreed }) => agreed);
+      return taken.flatMap(({ names, agreed }) => names.map((topic) => ({ topic, .../** @type {any} */ (agreed) })));
+    }
+    return (await this.#promise({ op: "list" })).topics;
   }
 
   /** Milliseconds to the server and back. @returns {Promise<number>} */
   async ping() {
     const began = performance.now();
-    await this.#promise({ op: "ping" });
+    if (this.state === "open" && this.#link instanceof Requests) await this.#link.ping();
+    else await this.#promise({ op: "ping" });
     return (this.roundTripMs = performance.now() - began);
   }
 
@@ -257,15 +358,15 @@ export class Stentor {
   /** Doesn't wait for the delay to be over. */
   reconnect() {
     if (this.state !== "waiting" && this.state !== "refused") return;
-    this.#connect();
+    this.#connect(this.#transports[0]);
   }
 
   /** Says goodbye, and stays away. */
   close() {
     if (this.state === "closed") return;
-    const socket = this.#socket;
+    const link = this.#link;
     this.#leave();
-    if (socket) socket.close(1000);
+    link?.close(1000);
     this.#subscriptions.clear();
     this.#places.clear();
     this.#say("closed", { code: 1000 });
@@ -274,110 +375,157 @@ export class Stentor {
 
   // ---- The connection --------------------------------------------------------------------------------------------------
 
-  #connect() {
+  /** @param {Transport} way */
+  #connect(way) {
     clearTimeout(this.#timer);
-    const Socket = this.#options.WebSocket ?? globalThis.WebSocket;
-    if (!Socket) throw new StentorError("no_websocket", "there is no WebSocket here: pass one as options.WebSocket");
-    const socket = new Socket(this.#url, "stentor.v1.json");
-    this.#socket = socket;
+    const link = this.#open(way);
+    this.#link = link;
     this.hello = null;
-    this.#say("connecting", {});
-    // From a socket that was given up nothing more is heard: some take minutes until they notice that they are closed.
-    const current = () => this.#socket === socket;
-    socket.onmessage = (/** @type {any} */ event) => current() && this.#read(event.data);
-    socket.onclose = (/** @type {any} */ event) => current() && this.#lost(event.code, event.reason);
-    // A close follows, except that Node's own WebSocket says nothing more when it could not connect.
-    socket.onerror = () => current() && !this.hello && this.#lost(1006, "");
-    this.#timer = setTimeout(() => current() && this.#giveUp("the server did not greet"), this.#options.patienceMs);
+    this.#say("connecting", { transport: way });
+    if (this.#link !== link) return;
+    this.#timer = setTimeout(() => this.#link === link && this.#giveUp("the server did not greet"), this.#options.patienceMs);
+    // Once whoever made this client has subscribed.
+    if (link instanceof Requests) queueMicrotask(() => this.#link === link && link.open([...this.#subscriptions]));
   }
 
-  /** @param {any} text */
-  #read(text) {
-    this.#heardAt = performance.now();
+  /** Begins a connection. @param {Transport} way @returns {Socket | Requests} */
+  #open(way) {
+    /** @type {Ear} */
+    const ear = {
+      greeted: (hello) => this.#isOurs(link) && this.#greet(link, hello),
+      said: (text, scope) => this.#isOurs(link) && this.#read(link, text, scope),
+      took: (scope, topics) => this.#isOurs(link) && this.#took(scope, topics),
+      came: ({ parts }, cursor) => this.#isOurs(link) && parts.forEach((part) => (part.cursor = cursor)),
+      refused: (one, error) => this.#isOurs(link) && (link === this.#trial ? this.#missedOut(link) : this.#refused(one, error)),
+      lost: (code, why, how) => this.#isOurs(link) && (link === this.#trial ? this.#missedOut(link) : this.#lost(code, why, how)),
+    };
+    const { WebSocket = globalThis.WebSocket, fetch = globalThis.fetch, patienceMs = 0 } = this.#options;
+    /** @type {Socket | Requests} */
+    const link =
+      way === "websocket"
+        ? new Socket(new WebSocket(this.#url, "stentor.v1.json"), ear)
+        : new Requests(way, this.#url, { fetch, patienceMs, token: () => this.#options.token }, ear);
+    return link;
+  }
+
+  /** From a connection that was given up nothing more is heard: some take minutes until they notice that they are closed. @param {Socket | Requests} link */
+  #isOurs(link) {
+    return link === this.#link || link === this.#trial;
+  }
+
+  /** @param {Socket | Requests} link @param {string} text @param {Scope} [scope] */
+  #read(link, text, scope) {
+    if (link === this.#link) this.#heardAt = performance.now();
     let message;
     try {
       message = JSON.parse(text);
     } catch {
-      return this.#giveUp("the server sent what is not JSON");
+      return link === this.#trial ? this.#missedOut(link) : this.#giveUp("the server sent what is not JSON");
     }
+    // One that is tried says nothing of use before its greeting, which puts it into use.
+    if (link === this.#trial && message.type !== "hello") return;
     if (this.#coming && message.type !== "snapshot" && message.why !== "too_large") {
       this.#coming.knowsAll = true;
       this.#coming = undefined;
     }
     switch (message.type) {
       case "update":
-        return this.#update(published(text, message));
+        this.#hasNews = true;
+        return this.#update(published(text, message), scope);
       case "snapshot":
-        return this.#snapshot(published(text, message));
+        return this.#snapshot(published(text, message), scope);
       case "ack":
+        return scope ? this.#took(scope, message.topics ?? []) : this.#settle(message.id, (asked) => asked.ok(message));
       case "pong":
       case "subscriptions":
         return this.#settle(message.id, (asked) => asked.ok(message));
+      case "heartbeat":
+        if (!scope) this.#cameAll(message.cursor, (part) => part.isWhole);
+        return;
       case "error": {
         const error = new StentorError(message.code, message.message);
         if (!this.#settle(message.id, (asked) => asked.fail(error))) this.#tell(this.#options.onError, error);
         return;
       }
       case "skip":
-        return this.#skip(message);
+        this.#hasNews = true;
+        return this.#skip(message, scope);
       case "reset":
-        return this.#reset(message);
+        return this.#reset(message, scope);
       case "hello":
-        return this.#greet(message);
+        return this.#greet(link, message);
       case "status":
         if (message.code === "draining") this.#window = message.retry_ms;
+        if (message.code === "current") for (const { one } of scope?.parts ?? []) one.knowsAll = true;
     }
   }
 
-  /** @param {any} hello */
-  #greet(hello) {
+  /** @param {Socket | Requests} link @param {any} hello */
+  #greet(link, hello) {
+    if (link === this.#trial) this.#goOver(link);
+    else if (this.state === "open") return; // one of several requests
     clearTimeout(this.#timer);
     this.hello = hello;
-    this.#greetedAt = performance.now();
+    this.#vain.set(link.way, 0);
+    this.#greetedAt = this.#heardAt = performance.now();
     const silenceMs = hello.heartbeat * 2000;
     if (silenceMs > 0) this.#watch = setInterval(() => this.#listen(silenceMs), silenceMs / 8);
-    if (this.#options.token !== undefined) {
+    if (this.#options.token !== undefined && link instanceof Socket) {
       const fail = (/** @type {StentorError} */ error) => this.#tell(this.#options.onError, error);
-      this.#ask({ op: "auth", token: this.#options.token }, "", { ok: () => {}, fail, publishes: false });
+      this.#ask({ op: "auth", token: this.#options.token }, "", { ok: () => {}, fail, kind: "" });
     }
     const before = [...this.#subscriptions];
-    this.#say("open", { hello });
+    this.#say("open", { hello, transport: link.way });
+    if (this.#link !== link) return;
     for (const one of before) if (this.#subscriptions.has(one)) this.#askFor(one);
     for (const hope of this.#hopes) hope.resolve();
     this.#hopes.clear();
+    // A way that is known to lead there did not for other reasons, which may have passed.
+    const isKnown = this.#betterThan(link.way).some((way) => this.#vain.has(way));
+    this.#lookUp(isKnown ? this.#options.backoffMs?.[1] : this.#options.upgradeMs);
   }
 
   /** The watchdog: a server has said something, if only a heartbeat, or it is gone. @param {number} silenceMs */
   #listen(silenceMs) {
-    if (performance.now() - this.#heardAt > silenceMs) this.#giveUp(`nothing was heard for ${silenceMs / 1000} s`);
+    if (performance.now() - this.#heardAt <= silenceMs) return;
+    // What streams, and isn't heard, is held back by something in between; or the network was away.
+    const isUnfit = this.#link?.way === "events";
+    if (isUnfit) this.#silences += 1;
+    this.#giveUp(`nothing was heard for ${silenceMs / 1000} s`, { isUnfit });
   }
 
-  /** Ends a connection that is of no use, without waiting for anybody's consent. @param {string} why */
-  #giveUp(why) {
-    const socket = this.#socket;
-    this.#lost(1006, why);
-    socket.close();
+  /** Ends a connection that is of no use, without waiting for anybody's consent. @param {string} why @param {{isUnfit?: boolean}} [how] */
+  #giveUp(why, how) {
+    const link = this.#link;
+    this.#lost(1006, why, how);
+    link?.close();
   }
 
-  /** @param {number} code @param {string} why */
-  #lost(code, why) {
-    const lasted = this.#greetedAt ? performance.now() - this.#greetedAt : 0;
+  /** @param {number} code @param {string} why @param {{retryMs?: number, isUnfit?: boolean}} [how] */
+  #lost(code, why, { retryMs, isUnfit = false } = {}) {
+    const way = this.#link?.way ?? this.#transports[0];
+    const wasOpen = this.#greetedAt !== 0;
+    const lasted = wasOpen ? performance.now() - this.#greetedAt : 0;
     this.#leave();
-    for (const place of this.#places.values()) place.from = "before";
-    for (const one of this.#subscriptions) {
-      one.misses ||= one.agreed?.mode === "all" && one.knowsAll;
-      one.agreed = undefined;
-    }
+    this.#leaveTopics();
     if (code === 4001) {
       this.#say("refused", { code, why });
       return this.#disappoint(new StentorError("unauthorized", why || "the token is wrong"));
     }
     if (lasted > GOOD_AFTER_MS) this.#failures = 0;
-    const retryMs = this.#delay(code);
+    // A code of the server's own says that this way leads there; so does its greeting.
+    const isVain = isUnfit || (!wasOpen && code === 1006);
+    const vain = this.#vain.get(way);
+    if (isVain && vain !== undefined) this.#vain.set(way, vain + 1);
+    const lower = this.#transports[this.#transports.indexOf(way) + 1];
+    if (isVain && lower && (isUnfit || vain === undefined || vain + 1 >= VAIN_MAX)) return this.#connect(lower);
+    const delayMs = Math.max(this.#delay(code), retryMs ?? 0);
     this.#failures += 1;
     this.#window = undefined;
-    this.#timer = setTimeout(() => this.#connect(), retryMs);
-    this.#say("waiting", { code, why, retryMs });
+    // Where nothing leads there, it is not for the way.
+    const next = wasOpen ? way : isVain && !lower ? this.#transports[0] : way;
+    this.#timer = setTimeout(() => this.#connect(next), delayMs);
+    this.#say("waiting", { code, why, retryMs: delayMs });
   }
 
   /** How long to stay away: random, so that many clients don't come back at one moment. @param {number} code */
@@ -389,18 +537,83 @@ export class Stentor {
     return Math.random() * Math.min(most, least * 2 ** this.#failures);
   }
 
-  /** Forgets the socket, and what was asked of it. */
+  /** Forgets the connection, and what was asked of it. */
   #leave() {
     clearTimeout(this.#timer);
     clearInterval(this.#watch);
-    this.#socket = null;
+    clearInterval(this.#cursors);
+    this.#cursors = undefined;
+    this.#forgetTrial();
+    this.#link = null;
     this.#greetedAt = 0;
     this.#acked = this.#coming = undefined;
     const asked = [...this.#asked.values()];
     this.#asked.clear();
-    this.#publishing = 0;
     const error = new StentorError("disconnected", "the connection ended before the answer came");
-    for (const one of asked) one.fail(error);
+    for (const one of asked) {
+      if (one.kind === "pub") this.#publishing -= 1;
+      one.fail(error);
+    }
+  }
+
+  /** Whatever comes from now on comes behind a hole, unless the server says otherwise. */
+  #leaveTopics() {
+    for (const places of this.#places.values()) for (const place of places) place.from = "before";
+    for (const one of this.#subscriptions) {
+      one.misses ||= one.agreed?.mode === "all" && one.knowsAll;
+      one.agreed = undefined;
+      for (const part of one.parts) part.isTaken = part.isWhole = false;
+    }
+  }
+
+  // ---- Back to a better way --------------------------------------------------------------------------------------------
+
+  /** @param {Transport} way */
+  #betterThan(way) {
+    const better = this.#transports.slice(0, this.#transports.indexOf(way));
+    return better.filter((way) => way !== "events" || this.#silences < SILENCES_MAX);
+  }
+
+  /** Tries better ways after about so long, one after the other, while the present one goes on. @param {number} [afterMs] */
+  #lookUp(afterMs = 0) {
+    clearTimeout(this.#trialTimer);
+    const better = this.#link ? this.#betterThan(this.#link.way) : [];
+    if (better.length) this.#trialTimer = setTimeout(() => this.#try(better), afterMs * (0.5 + Math.random()));
+  }
+
+  /** @param {Transport[]} ways */
+  #try([way, ...others]) {
+    this.#forgetTrial();
+    if (way === undefined) return this.#lookUp(this.#options.upgradeMs);
+    const link = this.#open(way);
+    this.#trial = link;
+    this.#untried = others;
+    this.#trialTimer = setTimeout(() => this.#missedOut(link), this.#options.patienceMs);
+    if (link instanceof Requests) link.open([...this.#subscriptions]);
+  }
+
+  /** Not yet tried. @type {Transport[]} */ #untried = [];
+
+  /** @param {Socket | Requests} link */
+  #missedOut(link) {
+    if (link === this.#trial) this.#try(this.#untried);
+  }
+
+  #forgetTrial() {
+    clearTimeout(this.#trialTimer);
+    const trial = this.#trial;
+    this.#trial = null;
+    trial?.close();
+  }
+
+  /** The better way works: what was sent by the other up to now has come, and the rest is asked for here. @param {Socket | Requests} link */
+  #goOver(link) {
+    const old = this.#link;
+    this.#trial = null;
+    this.#leave();
+    this.#leaveTopics();
+    old?.close(1000);
+    this.#link = link;
   }
 
   /** @param {StentorError} error */
@@ -425,15 +638,14 @@ export class Stentor {
   #ask(command, rest, asked) {
     const id = ++this.#asking;
     this.#asked.set(id, asked);
-    if (asked.publishes) this.#publishing += 1;
-    // What is said while the connection closes is lost; a browser complains of it. Its end is told soon.
-    if ((this.#socket.readyState ?? OPEN) === OPEN) this.#socket.send(`${JSON.stringify({ ...command, id }).slice(0, -1)}${rest}}`);
+    if (asked.kind === "pub") this.#publishing += 1;
+    if (this.#link instanceof Socket) this.#link.send(`${JSON.stringify({ ...command, id }).slice(0, -1)}${rest}}`);
   }
 
   /** @param {any} command @param {string} [rest] @returns {Promise<any>} */
   #promise(command, rest = "") {
     if (this.state !== "open") return Promise.reject(new StentorError("not_connected", "there is no connection now"));
-    return new Promise((ok, fail) => this.#ask(command, rest, { ok, fail, publishes: command.op === "pub" }));
+    return new Promise((ok, fail) => this.#ask(command, rest, { ok, fail, kind: command.op === "pub" ? "pub" : "" }));
   }
 
   /** @param {number} id @param {(asked: Asked) => void} how */
@@ -441,109 +653,185 @@ export class Stentor {
     const asked = this.#asked.get(id);
     if (!asked) return false;
     this.#asked.delete(id);
-    if (asked.publishes) this.#publishing -= 1;
+    if (asked.kind === "pub") this.#publishing -= 1;
     how(asked);
     return true;
   }
 
   /**
-   * Asks for a subscription, from where each of its topics was left. Topics that a pattern brought are named for that, and
-   * only until the server has answered. Those whose epoch nobody has told can't be resumed: they are named to hear how much is
-   * missing, where no snapshot says it.
+   * Asks for a subscription, from where it was left: by its cursor; with a server that has none, from where each of its topics was.
+   * Topics that a pattern brought are named for that, and only until the server has answered. Those whose epoch nobody has told can't
+   * be resumed: they are named to hear how much is missing, where no snapshot says it.
    * @param {Subscription} one
    */
   #askFor(one) {
+    const link = this.#link;
+    if (link instanceof Requests) return link.take(one);
     const limits = { ...LIMITS, ...this.hello.limits };
+    const bytesMax = limits.message - COMMAND_BYTES;
+    // What is changed while it runs goes on by itself.
+    const cursors = new Set(one.agreed ? [] : one.parts.map(({ cursor }) => cursor));
+    /** @type {{topics: string[], from: Points | string, extra: string[]}[]} */
+    const commands = [];
+    for (const cursor of cursors) {
+      const topics = one.parts.filter((part) => part.cursor === cursor).flatMap(({ names }) => names);
+      if (cursor !== undefined) for (const part of split(topics, new Map(), bytesMax)) commands.push({ topics: part.topics, from: cursor, extra: [] });
+    }
+    const unplaced = one.parts.filter(({ cursor }) => one.agreed || cursor === undefined).flatMap(({ names }) => names);
+    if (unplaced.length) {
+      const { resumed, unsure } = this.#left(one, unplaced, limits.topics);
+      for (const [topic, at] of points(one.options.from)) if (!resumed.has(topic)) resumed.set(topic, at);
+      const extra = [...resumed.keys(), ...unsure].filter((topic) => !one.names.includes(topic));
+      for (const part of split([...extra, ...unplaced], resumed, bytesMax)) commands.push({ ...part, extra: [] });
+      commands[commands.length - 1].extra = extra;
+    }
     const wanted = { mode: one.mode, ...(one.rate !== undefined && { rate: one.rate }) };
-    const { resumed, unsure } = this.#left(one, limits.topics);
-    for (const [topic, at] of points(one.options.from)) if (!resumed.has(topic)) resumed.set(topic, at);
-    const extra = [...resumed.keys(), ...unsure].filter((topic) => !one.names.includes(topic));
     const misses = one.misses && one.mode === "all";
-    const parts = split([...extra, ...one.names], resumed, limits.message - COMMAND_BYTES);
-    parts.forEach(({ topics, from }, nth) => {
+    commands.forEach(({ topics, from, extra }, nth) => {
       const command = { op: "sub", topics, ...wanted, ...(one.options.snapshot === false && { snapshot: false }) };
-      const isLast = nth === parts.length - 1;
-      this.#ask(from.size ? { ...command, from: Object.fromEntries(from) } : command, "", {
-        ok: (answer) => this.#taken(one, wanted, from, answer, { isLast, misses, extra: isLast ? extra : [] }),
-        fail: (error) => this.#refused(one, error),
-        publishes: false,
+      const isLast = nth === commands.length - 1;
+      const where = typeof from === "string" ? from : from.size ? Object.fromEntries(from) : undefined;
+      this.#ask(where === undefined ? command : { ...command, from: where }, "", {
+        ok: (answer) => {
+          this.#taken(one, wanted, { names: topics, from, misses, extra, isLast }, answer.topics ?? []);
+          if (typeof answer.cursor === "string") this.#useCursors();
+        },
+        fail: (error) => this.#refused(one, error, from),
+        kind: "sub",
       });
     });
   }
 
-  /** Where the topics of a subscription were left, and those of which that can't be said; as many as may be named. @param {Subscription} one @param {number} most */
-  #left(one, most) {
+  /** The server has cursors: the answer to a ping comes behind all last values, and has the place up to which everything was sent. */
+  #useCursors() {
+    const ask = () => {
+      this.#hasNews = false;
+      this.#ask({ op: "ping" }, "", { ok: ({ cursor }) => this.#cameAll(cursor, (part) => part.isTaken), fail: () => {}, kind: "" });
+    };
+    if (![...this.#asked.values()].some(({ kind }) => kind === "sub")) ask();
+    this.#cursors ??= setInterval(() => this.#hasNews && ask(), CURSOR_MS);
+  }
+
+  /** @param {unknown} cursor @param {(part: Part) => boolean | undefined} which */
+  #cameAll(cursor, which) {
+    if (typeof cursor !== "string") return;
+    for (const { parts } of this.#subscriptions) {
+      for (const part of parts) if (which(part)) Object.assign(part, { cursor, isWhole: true });
+    }
+  }
+
+  /** Where those topics of a subscription were left that these names cover, and those of which that can't be said; as many as may be named. @param {Subscription} one @param {string[]} names @param {number} most */
+  #left(one, names, most) {
     /** @type {Points} */
     const resumed = new Map();
     /** @type {string[]} */
     const unsure = [];
     let room = most;
     for (const { names } of this.#subscriptions) room -= names.length;
-    for (const [topic, place] of one.mode === "all" ? this.#places : []) {
-      if (place.from !== "before" || place.seq === undefined || !place.subscriptions.includes(one)) continue;
-      if (place.epoch === undefined) {
+    for (const [topic, { from, epoch, seq }] of one.mode === "all" ? this.#placesOf(one, names) : []) {
+      if (from !== "before" || seq === undefined) continue;
+      if (epoch === undefined) {
         if (one.options.snapshot === false) unsure.push(topic);
       } else if (one.names.includes(topic) || --room >= 0) {
-        resumed.set(topic, [place.epoch, place.seq]);
+        resumed.set(topic, [epoch, seq]);
       }
     }
     return { resumed, unsure: unsure.slice(0, Math.max(0, room)) };
   }
 
+  /** By a request, the server delivers these now. @param {Scope} scope @param {Taken[]} topics */
+  #took({ parts, isResumed }, topics) {
+    for (const part of parts) {
+      const { one } = part;
+      if (part.isTaken) continue;
+      const mine = topics.filter(({ topic }) => part.names.includes(topic));
+      const isLast = one.parts.every((other) => other === part || other.isTaken);
+      const wanted = { mode: one.mode, ...(one.rate !== undefined && { rate: one.rate }) };
+      const from = isResumed ? (part.cursor ?? "") : new Map();
+      // An address has no room for topics' own numbers: what lies between them and the last values is told as missing.
+      if (!isResumed) for (const [topic, [epoch, seq]] of points(one.options.from)) Object.assign(this.#place(topic, one), { epoch, seq, from: "before" });
+      this.#taken(one, wanted, { names: part.names, from, misses: one.misses && one.mode === "all", extra: [], isLast }, mine);
+    }
+    this.#acked = this.#coming = undefined;
+  }
+
   /**
    * @param {Subscription} one
    * @param {{mode: Mode, rate?: number}} wanted
-   * @param {Points} from where it was to be resumed
-   * @param {any} answer
-   * @param {{isLast: boolean, misses: boolean, extra: string[]}} how the last of its answers; whether it comes back from a loss; what
-   *   was named to be resumed, and is covered by patterns from now on
+   * @param {{names: string[], from: Points | string, misses: boolean, extra: string[], isLast: boolean}} how where these names were to be
+   *   resumed; whether it comes back from a loss; what was named to be resumed, and is covered by patterns from now on; whether all
+   *   names have been taken now
+   * @param {Taken[]} topics
    */
-  #taken(one, wanted, from, answer, { isLast, misses, extra }) {
+  #taken(one, wanted, { names, from, misses, extra, isLast }, topics) {
     if (!this.#subscriptions.has(one)) return;
+    const isResumed = typeof from === "string";
+    /** @type {Points} */
+    const left = isResumed ? new Map() : from;
     // What came so far may have had holes, if it wasn't mode "all".
-    if (one.agreed?.mode !== "all") this.#startAnew(one, from);
+    if (one.agreed && one.agreed.mode !== "all") this.#startAnew(one, left);
     one.agreed = wanted;
-    one.options.from = undefined;
+    if (isLast) one.options.from = undefined;
+    for (const part of one.parts) part.isTaken ||= isLast || part.names.every((name) => names.includes(name));
     this.#acked = one;
-    this.#wasAway = misses;
+    one.isBack = misses && !isResumed;
     one.misses = misses && !isLast;
-    if (isLast && one.options.snapshot !== false) this.#coming = one;
-    for (const { topic, epoch, seq } of answer.topics ?? []) {
-      if (epoch === undefined) continue;
-      const place = this.#place(topic);
-      const at = from.get(topic);
+    if (isLast && !isResumed && one.options.snapshot !== false) this.#coming = one;
+    if (isResumed) for (const [, place] of this.#placesOf(one, names)) place.from = "here";
+    for (const { topic, epoch, seq } of topics) {
+      if (epoch === undefined || seq === undefined) continue;
+      const place = this.#place(topic, one);
+      const at = left.get(topic);
       if (at) {
-        // Goes on from where we said, or with a reset. What others had of it is for this subscription only.
-        const behind = at[0] === epoch ? at[1] : seq;
-        if (place.from === "here" && place.seq !== undefined && behind < place.seq) place.again = { to: place.seq, one };
-        Object.assign(place, { epoch, seq: behind, from: "here" });
+        // Goes on from where we said, or with a reset.
+        Object.assign(place, { epoch, seq: at[0] === epoch ? at[1] : seq, from: "here" });
+      } else if (isResumed) {
+        this.#goesOn(place, { topic, epoch, seq });
       } else if (place.from === "before" && place.epoch === undefined) {
         this.#rejoin(place, { topic, epoch, seq }, seq);
         Object.assign(place, { epoch, seq });
       } else if (place.from === "before" && place.epoch !== epoch) {
-        this.#reset({ topic, epoch, seq, why: "reconnect" });
+        this.#beginAnew(place, { topic, epoch, seq, why: "reconnect" });
       } else if (place.from === "here") {
         Object.assign(place, { epoch, seq });
       }
     }
-    this.#tell(one.options.onAck, answer.topics ?? []);
+    this.#tell(one.options.onAck, topics);
     this.#unsubscribe(extra.filter((topic) => ![...this.#subscriptions].some(({ names }) => names.includes(topic))));
+  }
+
+  /** A topic that was named goes on behind a cursor. If it has begun anew, the server says so, unless there is nothing of it yet. @param {Place} place @param {Mark} mark */
+  #goesOn(place, { topic, epoch, seq }) {
+    if (place.epoch === undefined || place.epoch === epoch) {
+      place.epoch = epoch;
+    } else if (seq > 0) {
+      place.from = "before";
+    } else {
+      this.#beginAnew(place, { topic, epoch, seq, why: "reconnect" });
+      place.toldAnew = true;
+    }
   }
 
   /** @param {string[]} names */
   #unsubscribe(names) {
     const { message } = { ...LIMITS, ...this.hello.limits };
     for (const { topics } of split(names, new Map(), message - COMMAND_BYTES)) {
-      this.#ask({ op: "unsub", topics }, "", { ok: () => {}, fail: () => {}, publishes: false });
+      this.#ask({ op: "unsub", topics }, "", { ok: () => {}, fail: () => {}, kind: "" });
     }
   }
 
-  /** @param {Subscription} one @param {StentorError} error */
-  #refused(one, error) {
+  /** @param {Subscription} one @param {StentorError} error @param {Points | string} [from] */
+  #refused(one, error, from) {
     if (error.code === "disconnected" || !this.#subscriptions.has(one)) return;
+    if (typeof from === "string" && error.code === "bad_command" && one.parts.some(({ cursor }) => cursor === from)) {
+      // Another server, which has no cursors: by topics, then.
+      for (const part of one.parts) part.cursor = undefined;
+      return this.#askFor(one);
+    }
     if (one.agreed) {
       one.mode = one.agreed.mode;
       one.rate = one.agreed.rate;
+      if (this.#link instanceof Requests) this.#link.take(one);
     } else {
       this.#end(one); // some of its names may have been taken, if it took several commands
     }
@@ -554,84 +842,124 @@ export class Stentor {
   #end(one) {
     if (!this.#subscriptions.delete(one)) return;
     this.#reroute();
-    if (this.state === "open") this.#unsubscribe(one.names);
+    if (this.#trial instanceof Requests) this.#trial.drop(one);
+    if (this.#link instanceof Requests) this.#link.drop(one);
+    else if (this.state === "open") this.#unsubscribe(one.names);
   }
 
   // ---- Topics ----------------------------------------------------------------------------------------------------------
 
-  /** Who gets a topic, and where it stands. @param {string} topic @returns {Place} */
-  #place(topic) {
+  /** Where a topic stands for those who get it. @param {string} topic @returns {Place[]} */
+  #route(topic) {
     const known = this.#places.get(topic);
     if (known) return known;
-    /** @type {Place} */
-    const place = { subscriptions: [...this.#subscriptions].filter((one) => one.covers(topic)), from: "here" };
-    if (this.#places.size < (this.#options.topicsMax ?? 0)) this.#places.set(topic, place);
+    /** @type {Place[]} */
+    const places = [...this.#subscriptions].filter((one) => one.covers(topic)).map((one) => ({ one, from: "here" }));
+    if (!places.length) return places;
+    if (this.#places.size < (this.#options.topicsMax ?? 0)) this.#places.set(topic, places);
     else this.#hasForgotten = true;
-    return place;
+    return places;
+  }
+
+  /** Where a topic of its own stands for a subscription. @param {string} topic @param {Subscription} one @returns {Place} */
+  #place(topic, one) {
+    return this.#route(topic).find((place) => place.one === one) ?? { one, from: "here" };
+  }
+
+  /** Those who are meant by what has come, of those who get it. @param {string} topic @param {Scope} [scope] */
+  #meant(topic, scope) {
+    const places = this.#route(topic);
+    return scope ? places.filter(({ one }) => scope.parts.some((part) => part.one === one)) : places;
+  }
+
+  /** The topics of a subscription that some of its names cover. @param {Subscription} one @param {string[]} names @returns {Iterable<[string, Place]>} */
+  *#placesOf(one, names) {
+    const isAll = one.names.every((name) => names.includes(name));
+    for (const [topic, places] of this.#places) {
+      for (const place of places) {
+        if (place.one === one && (isAll || names.some((name) => matches(name, topic)))) yield [topic, place];
+      }
+    }
   }
 
   /** Subscriptions have changed: finds out anew who gets what. */
   #reroute() {
-    for (const [topic, place] of this.#places) {
-      place.subscriptions = [...this.#subscriptions].filter((one) => one.covers(topic));
-      if (!place.subscriptions.length) this.#places.delete(topic);
+    for (const [topic, places] of this.#places) {
+      /** @type {Place[]} */
+      const now = [];
+      for (const one of this.#subscriptions) {
+        if (one.covers(topic)) now.push(places.find((place) => place.one === one) ?? { one, from: "here" });
+      }
+      if (now.length) this.#places.set(topic, now);
+      else this.#places.delete(topic);
     }
   }
 
   /** @param {Subscription} one @param {Points} from */
   #startAnew(one, from) {
-    for (const [topic, place] of this.#places) {
-      if (place.from === "here" && place.subscriptions.includes(one) && !from.has(topic)) place.seq = undefined;
+    for (const [topic, place] of this.#placesOf(one, one.names)) {
+      if (place.from === "here" && !from.has(topic)) place.seq = undefined;
     }
   }
 
-  /** @param {Place} place */
-  #isGapless(place) {
-    // Where names overlap, the server delivers the most of what they say.
-    return place.subscriptions.some((one) => one.agreed?.mode === "all");
+  /** @param {Update | Mark} update @param {Scope} [scope] */
+  #update(update, scope) {
+    const tell = (/** @type {SubscriptionOptions} */ options) => this.#tell(options.onUpdate, update);
+    for (const place of this.#meant(update.topic, scope)) this.#next(place, update, tell);
   }
 
   /**
+   * @param {Place} place
    * @param {Update | Mark} update
-   * @param {(options: SubscriptionOptions) => void} [tell]
+   * @param {(options: SubscriptionOptions) => void} tell
    */
-  #update(update, tell = (options) => this.#tell(options.onUpdate, update)) {
-    const place = this.#place(update.topic);
+  #next(place, update, tell) {
+    const { one } = place;
+    // One that the server has not taken yet begins later, though others bring its topics already.
+    if (!one.agreed || !this.#subscriptions.has(one)) return;
     if (place.from === "before") this.#rejoin(place, update);
+    else if (isAnew(place, update)) this.#beginAnew(place, { ...update, seq: update.seq - 1, why: "reconnect" });
     if (update.epoch !== undefined) place.epoch = update.epoch;
-    if (place.seq !== undefined && this.#isGapless(place)) {
+    place.toldAnew = false;
+    if (place.seq !== undefined) {
       if (update.seq <= place.seq) return; // had before
-      if (update.seq > place.seq + 1) return this.#gap(update, place.seq + 1);
+      if (update.seq > place.seq + 1 && one.agreed.mode === "all") return this.#gap(place, update, place.seq + 1);
     }
     place.seq = update.seq;
-    const { again } = place;
-    if (again && update.seq <= again.to) return tell(again.one.options);
-    // One that the server has not taken yet begins later, though others bring its topics already.
-    for (const one of place.subscriptions) if (one.agreed) tell(one.options);
+    tell(one.options);
   }
 
   /**
    * @param {Update | Mark} snapshot
+   * @param {Scope} [scope]
    * @param {(options: SubscriptionOptions) => void} [tell]
    */
-  #snapshot(snapshot, tell = (options) => this.#tell(options.onSnapshot ?? options.onUpdate, snapshot)) {
-    const isNew = !this.#places.has(snapshot.topic);
-    const place = this.#place(snapshot.topic);
-    if (place.from === "before") this.#rejoin(place, snapshot);
-    else if (isNew && this.#wasAway && !this.#hasForgotten) this.#missed(place, snapshot);
-    if (place.seq === undefined || place.seq < snapshot.seq || place.epoch !== snapshot.epoch) place.seq = snapshot.seq;
-    place.epoch = snapshot.epoch;
-    const mine = place.subscriptions.filter((one) => one === this.#acked);
-    for (const one of mine.length ? mine : place.subscriptions) {
-      if (one.agreed) tell(one.options);
+  #snapshot(snapshot, scope, tell = (options) => this.#tell(options.onSnapshot ?? options.onUpdate, snapshot)) {
+    for (const place of this.#askers(snapshot.topic, scope)) {
+      const { one, from, seq, epoch } = place;
+      if (!one.agreed || !this.#subscriptions.has(one)) continue;
+      const isNew = seq === undefined && epoch === undefined;
+      if (from === "before") this.#rejoin(place, snapshot);
+      else if (isNew && one.isBack && !this.#hasForgotten) this.#missed(place, snapshot.topic, 1, snapshot.seq - 1);
+      else if (isAnew(place, snapshot)) this.#beginAnew(place, { ...snapshot, why: "reconnect" });
+      else if (seq !== undefined && one.agreed.mode === "all") this.#missed(place, snapshot.topic, seq + 1, snapshot.seq - 1);
+      if (place.seq === undefined || place.seq < snapshot.seq || place.epoch !== snapshot.epoch) place.seq = snapshot.seq;
+      place.epoch = snapshot.epoch;
+      place.toldAnew = false;
+      tell(one.options);
     }
   }
 
-  /** A topic that came into being during a loss: says what went before its last value. @param {Place} place @param {Mark} snapshot */
-  #missed(place, { topic, seq }) {
-    if (seq < 2) return;
-    const skip = { topic, from: 1, to: seq - 1, why: "reconnect" };
-    for (const one of place.subscriptions) if (one === this.#acked || one.misses) this.#tell(one.options.onSkip, skip);
+  /** Those to whom a last value is told: who has asked for it, if that can be known. @param {string} topic @param {Scope | undefined} scope */
+  #askers(topic, scope) {
+    const places = this.#meant(topic, scope);
+    const askers = places.filter(({ one }) => one === this.#acked);
+    return askers.length ? askers : places;
+  }
+
+  /** Publications that a subscription to all of them doesn't get. @param {Place} place @param {string} topic @param {number} from @param {number} to */
+  #missed({ one }, topic, from, to) {
+    if (to >= from) this.#tell(one.options.onSkip, { topic, from, to, why: "reconnect" });
   }
 
   /**
@@ -641,50 +969,59 @@ export class Stentor {
    * @param {number} [to] the last that is missing
    */
   #rejoin(place, next, to = next.seq - 1) {
-    Object.assign(place, { from: "here", again: undefined });
-    const { seq, epoch } = place;
+    const { one, seq, epoch } = place;
+    place.from = "here";
     place.seq = undefined;
     if (seq === undefined) return;
     const goesOn = next.seq >= seq && (next.epoch === undefined || epoch === undefined || next.epoch === epoch);
     if (!goesOn) {
-      const reset = { topic: next.topic, epoch: next.epoch, seq: next.seq, why: "reconnect" };
-      for (const one of place.subscriptions) this.#tell(one.options.onReset, reset);
-    } else if (to > seq && this.#isGapless(place)) {
-      const skip = { topic: next.topic, from: seq + 1, to, why: "reconnect" };
-      for (const one of place.subscriptions) this.#tell(one.options.onSkip, skip);
+      this.#tell(one.options.onReset, { topic: next.topic, epoch: next.epoch, seq: next.seq, why: "reconnect" });
+    } else if (one.agreed?.mode === "all") {
+      this.#missed(place, next.topic, seq + 1, to);
     }
   }
 
-  /** @param {Skip} skip */
-  #skip(skip) {
+  /** @param {Skip} skip @param {Scope} [scope] */
+  #skip(skip, scope) {
+    const tell = (/** @type {SubscriptionOptions} */ options) => this.#tell(options.onSkip, skip);
     if (skip.why === "too_large") {
       // It stands in the place of an update; or of a snapshot, which says the epoch, as a topic's first publication does.
       const mark = { topic: skip.topic, seq: skip.to, epoch: skip.epoch };
-      const tell = (/** @type {SubscriptionOptions} */ options) => this.#tell(options.onSkip, skip);
-      const known = this.#places.get(skip.topic);
-      const isFirst = skip.to === 1 && (!known || (known.from === "here" && known.seq === 0));
-      return skip.epoch === undefined || isFirst ? this.#update(mark, tell) : this.#snapshot(mark, tell);
+      const isFirst = skip.to === 1 && this.#meant(skip.topic, scope).every(({ from, seq }) => from === "here" && !seq);
+      if (skip.epoch !== undefined && !isFirst) return this.#snapshot(mark, scope, tell);
+      for (const place of this.#meant(skip.topic, scope)) this.#next(place, mark, tell);
+      return;
     }
-    const place = this.#place(skip.topic);
-    place.seq = skip.to;
-    for (const one of place.subscriptions) if (one.agreed) this.#tell(one.options.onSkip, skip);
+    for (const place of this.#meant(skip.topic, scope)) {
+      if (!place.one.agreed || (place.from === "here" && place.seq !== undefined && skip.to <= place.seq)) continue;
+      Object.assign(place, { seq: skip.to, from: "here" });
+      tell(place.one.options);
+    }
   }
 
-  /** @param {Reset} reset */
-  #reset(reset) {
-    const place = this.#place(reset.topic);
-    Object.assign(place, { epoch: reset.epoch, seq: reset.seq, from: "here", again: undefined });
-    for (const one of place.subscriptions) this.#tell(one.options.onReset, reset);
+  /** @param {Reset} reset @param {Scope} [scope] */
+  #reset(reset, scope) {
+    for (const place of this.#askers(reset.topic, scope)) {
+      const isTold = place.toldAnew && place.epoch === reset.epoch;
+      if (isTold) Object.assign(place, { seq: reset.seq, toldAnew: false });
+      else this.#beginAnew(place, reset);
+    }
   }
 
-  /** What must not happen: something is missing in between. Comes back for it. @param {Mark} update @param {number} from */
-  #gap(update, from) {
+  /** @param {Place} place @param {Reset} reset */
+  #beginAnew(place, { topic, epoch, seq, why }) {
+    Object.assign(place, { epoch, seq, from: "here", toldAnew: false });
+    this.#tell(place.one.options.onReset, { topic, epoch, seq, why });
+  }
+
+  /** What must not happen: something is missing in between. Comes back for it. @param {Place} place @param {Mark} update @param {number} from */
+  #gap({ one }, update, from) {
     const what = { topic: update.topic, from, to: update.seq - 1 };
     const error = new StentorError("gap", `${what.topic}: ${from} to ${what.to} did not arrive; subscribing again`, what);
-    for (const one of this.#place(update.topic).subscriptions) {
-      this.#tell(one.options.onError ?? this.#options.onError, error);
-    }
-    if (this.#socket) this.#giveUp("a gap");
+    // The server believes that it has sent everything: only the topic's own number says otherwise.
+    for (const part of one.parts) part.cursor = undefined;
+    this.#tell(one.options.onError ?? this.#options.onError, error);
+    if (this.#link) this.#giveUp("a gap");
   }
 
   /** Calls back. What a callback throws is its owner's to see, and doesn't end the connection. */
@@ -696,6 +1033,332 @@ export class Stentor {
         throw error;
       });
     }
+  }
+}
+
+/** Whether a topic's numbering has begun anew, as far as both say. @param {Place} place @param {Mark} mark */
+function isAnew(place, mark) {
+  return !!place.seq && place.epoch !== undefined && mark.epoch !== undefined && mark.epoch !== place.epoch;
+}
+
+/** A WebSocket. */
+class Socket {
+  /** @type {Transport} */ way = "websocket";
+  #socket;
+
+  /** @param {any} socket @param {Ear} ear */
+  constructor(socket, ear) {
+    this.#socket = socket;
+    let isHeard = false;
+    socket.onmessage = (/** @type {any} */ event) => {
+      isHeard = true;
+      ear.said(event.data);
+    };
+    socket.onclose = (/** @type {any} */ event) => ear.lost(event.code, event.reason);
+    // A close follows, except that Node's own WebSocket says nothing more when it could not connect.
+    socket.onerror = () => !isHeard && ear.lost(1006, "");
+  }
+
+  /** What is said while the connection closes is lost; a browser complains of it. Its end is told soon. @param {string} text */
+  send(text) {
+    if ((this.#socket.readyState ?? OPEN) === OPEN) this.#socket.send(text);
+  }
+
+  /** @param {number} [code] */
+  close(code) {
+    this.#socket.close(code);
+  }
+}
+
+/** A request that was answered with something else than was asked for. */
+class Unanswered extends Error {
+  /** @param {number} status @param {string} text @param {number} [retryMs] */
+  constructor(status, text, retryMs) {
+    super(text.trim().slice(0, 200) || `status ${status}`);
+    this.status = status;
+    this.retryMs = retryMs;
+  }
+
+  /** The answer, if it is one that was hoped for. @param {Response} response */
+  static async check(response) {
+    if (response.ok) return response;
+    const retryMs = Number(response.headers.get("Retry-After")) * 1000 || undefined;
+    throw new Unanswered(response.status, await response.text(), retryMs);
+  }
+}
+
+/** What refusals over HTTP are called, where the protocol has a code for them. @type {Record<number, string>} */
+const CODES = { 400: "bad_command", 401: "unauthorized", 403: "forbidden", 413: "too_large", 414: "too_many", 429: "rate_limited", 431: "too_many", 503: "server_full" };
+
+/** That the names, and not the way, are to blame. */
+const REFUSALS = [400, 403, 414, 431];
+
+/** Plain HTTP: each channel is a stream of events, or one poll after the other, for parts that stand at the same place. */
+class Requests {
+  way;
+  #base;
+  #settings;
+  #ear;
+  /** @type {Set<Channel>} */ #channels = new Set();
+  /** Requests that are under way; and who waits to be one of them. */
+  #busy = 0;
+  /** @type {(() => void)[]} */ #waiting = [];
+  #isClosed = false;
+
+  /**
+   * @param {Transport} way
+   * @param {string} url that of the WebSocket
+   * @param {{fetch: typeof globalThis.fetch, patienceMs: number, token: () => string | undefined}} settings
+   * @param {Ear} ear
+   */
+  constructor(way, url, settings, ear) {
+    this.way = way;
+    this.#base = new URL(url.replace(/^ws/, "http"));
+    this.#base.pathname = this.#base.pathname.replace(/[^/]*\/?$/, "");
+    this.#settings = settings;
+    this.#ear = ear;
+  }
+
+  /** Begins with these. @param {Subscription[]} subscriptions */
+  open(subscriptions) {
+    this.#add(subscriptions.flatMap(({ parts }) => parts));
+    // With nothing to hear, all there is to know is whether the server is there.
+    if (!this.#channels.size) this.ping().then(() => this.#ear.greeted({}), (error) => this.#failed(undefined, error));
+  }
+
+  /** Hears of this one, too; or in another way than before. @param {Subscription} one */
+  take(one) {
+    const heard = [...this.#channels].filter(({ parts }) => parts.some((part) => part.one === one));
+    if (heard.length && heard.every(({ mode, rate }) => mode === one.mode && rate === one.rate)) return;
+    this.drop(one);
+    for (const part of one.parts) part.isTaken = false;
+    this.#add(one.parts);
+  }
+
+  /** @param {Subscription} one */
+  drop(one) {
+    for (const channel of this.#channels) {
+      channel.parts = channel.parts.filter((part) => part.one !== one);
+      if (!channel.parts.length) this.#end(channel);
+    }
+  }
+
+  close() {
+    this.#isClosed = true;
+    for (const channel of this.#channels) this.#end(channel);
+  }
+
+  /** @param {string} topic @param {string} json */
+  async publish(topic, json) {
+    let response;
+    try {
+      const url = this.#url(`publish/${encodeURIComponent(topic)}`, [["as", "json"]]);
+      response = await Unanswered.check(await this.#settings.fetch(url, { method: "POST", body: json, headers: this.#headers() }));
+      return await response.json();
+    } catch (error) {
+      if (error instanceof Unanswered) throw new StentorError(CODES[error.status] ?? "refused", error.message);
+      throw new StentorError("disconnected", "the connection ended before the answer came");
+    }
+  }
+
+  async ping() {
+    await Unanswered.check(await this.#settings.fetch(this.#url("healthz", []), { cache: "no-store" }));
+  }
+
+  /** Channels for parts: one for all that are to be delivered alike and stand at the same place, as far as one address has room. @param {Part[]} parts */
+  #add(parts) {
+    /** @type {Map<string, {channel: Channel, bytes: number}>} */
+    const open = new Map();
+    for (const part of parts) {
+      const { mode, rate, options } = part.one;
+      const isBare = options.snapshot === false;
+      const key = JSON.stringify([mode, rate, part.cursor, isBare]);
+      const bytes = part.names.reduce((sum, name) => sum + name.length + 3, 0);
+      let last = open.get(key);
+      if (!last || last.bytes + bytes > ADDRESS_BYTES) {
+        /** @type {Channel} */
+        const channel = { parts: [], mode, rate, isBare, cursor: part.cursor, isResumed: part.cursor !== undefined, isTaken: false, isOver: false, stop: () => {} };
+        last = { channel, bytes: 0 };
+        open.set(key, last);
+        this.#channels.add(channel);
+        // Once all are there.
+        queueMicrotask(() => this.#run(channel));
+      }
+      last.channel.parts.push(part);
+      last.bytes += bytes;
+    }
+  }
+
+  /** @param {Channel} channel */
+  #end(channel) {
+    channel.isOver = true;
+    this.#channels.delete(channel);
+    channel.stop();
+  }
+
+  /** @param {Channel} channel */
+  async #run(channel) {
+    try {
+      if (this.way === "polling") while (!channel.isOver) await this.#poll(channel);
+      else await this.#stream(channel);
+    } catch (error) {
+      if (!channel.isOver) this.#failed(channel, error);
+    }
+  }
+
+  /** @param {Channel | undefined} channel @param {any} error */
+  #failed(channel, error) {
+    if (this.#isClosed) return;
+    const { message, status, retryMs } = error;
+    if (channel && REFUSALS.includes(status)) return this.#refused(channel, status, message);
+    const code = status === 401 ? 4001 : status === 429 || status === 503 ? 1013 : 1006;
+    // What is no server of this sort, or not up to this way, won't be the next time.
+    const isUnfit = [404, 405, 406, 426, 501].includes(status) || error instanceof Unfit;
+    this.#ear.lost(code, message, { retryMs, isUnfit });
+    this.close();
+  }
+
+  /** One of its names is to blame: whose, they find out each for itself. @param {Channel} channel @param {number} status @param {string} text */
+  #refused(channel, status, text) {
+    this.#end(channel);
+    const subscriptions = new Set(channel.parts.map(({ one }) => one));
+    for (const one of subscriptions) {
+      if (subscriptions.size > 1) {
+        this.#add(channel.parts.filter((part) => part.one === one));
+      } else {
+        this.drop(one);
+        this.#ear.refused(one, new StentorError(CODES[status], text));
+      }
+    }
+    // If none is left, the server is there all the same.
+    if (!this.#channels.size) this.#ear.greeted({});
+  }
+
+  /** @param {Channel} channel */
+  async #stream(channel) {
+    if (this.#channels.size > REQUESTS_MAX) throw new Unfit("more streams would be needed than may be");
+    const headers = { Accept: "text/event-stream", ...(channel.cursor !== undefined && { "Last-Event-ID": channel.cursor }) };
+    const response = await this.#ask(channel, "sse", [], headers);
+    if (!response.headers.get("Content-Type")?.startsWith("text/event-stream") || !response.body) throw new Unfit("what answered has no events");
+    const reader = response.body.getReader();
+    const [decoder, events] = [new TextDecoder(), new Events()];
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (channel.isOver) return;
+      if (done) throw new Error("the stream ended");
+      for (const { data, id } of events.read(decoder.decode(value, { stream: true }))) {
+        this.#ear.said(data, channel);
+        if (channel.isOver) return;
+        if (CURSOR.test(id)) this.#ear.came(channel, id);
+      }
+    }
+  }
+
+  /** @param {Channel} channel */
+  async #poll(channel) {
+    while (this.#busy >= REQUESTS_MAX) await new Promise((/** @type {(_: void) => void} */ ok) => this.#waiting.push(ok));
+    if (channel.isOver) return this.#waiting.shift()?.();
+    this.#busy += 1;
+    const began = performance.now();
+    let text;
+    try {
+      // The first finds out at once whether there is anybody.
+      const waitS = !channel.isTaken ? 0 : this.#channels.size > REQUESTS_MAX ? WAIT_CROWDED_S : WAIT_S;
+      const from = channel.cursor === undefined ? [] : [["cursor", channel.cursor]];
+      const response = await this.#ask(channel, "poll", [...from, ["wait", `${waitS}`]], {}, waitS * 1000 + this.#settings.patienceMs);
+      text = await response.text();
+    } finally {
+      channel.stop(); // and what waits for its patience to end
+      this.#busy -= 1;
+      this.#waiting.shift()?.();
+    }
+    if (channel.isOver) return;
+    const { cursor } = JSON.parse(text);
+    if (!CURSOR.test(cursor)) throw new Unfit("what answered has no cursor");
+    this.#ear.greeted({});
+    if (channel.isOver) return;
+    if (!channel.isTaken) {
+      const { mode, rate } = channel;
+      this.#ear.took(channel, channel.parts.flatMap(({ names }) => names.map((topic) => ({ topic, mode, rate }))));
+      channel.isTaken = true;
+    }
+    const messages = messagesIn(text);
+    for (const message of messages) {
+      if (channel.isOver) return;
+      this.#ear.said(message, channel);
+    }
+    if (channel.isOver) return;
+    channel.cursor = cursor;
+    this.#ear.came(channel, cursor);
+    // A poll has no rate: it is made as often as one wants to be told. Nor is who answers at once that there is nothing asked at once again.
+    const everyMs = messages.length ? 1000 / (channel.rate ?? Infinity) : 1000;
+    const pauseMs = everyMs - (performance.now() - began);
+    if (pauseMs > 0) await new Promise((ok) => setTimeout(ok, pauseMs));
+  }
+
+  /**
+   * @param {Channel} channel
+   * @param {string} path
+   * @param {string[][]} query
+   * @param {Record<string, string>} headers
+   * @param {number} [patienceMs] for the whole of the answer
+   */
+  async #ask(channel, path, query, headers, patienceMs) {
+    const control = new AbortController();
+    const timer = patienceMs === undefined ? undefined : setTimeout(() => control.abort(), patienceMs);
+    channel.stop = () => {
+      clearTimeout(timer);
+      control.abort();
+    };
+    const { mode, rate, isBare, parts } = channel;
+    const topics = parts.flatMap(({ names }) => names).join(",");
+    const how = [["topics", topics], ...(mode === "all" ? [] : [["mode", mode]]), ...(rate === undefined || this.way === "polling" ? [] : [["rate", `${rate}`]]), ...(isBare ? [["snapshot", "0"]] : [])];
+    const url = this.#url(path, [...how, ...query]);
+    return Unanswered.check(await this.#settings.fetch(url, { headers: { ...headers, ...this.#headers() }, cache: "no-store", signal: control.signal }));
+  }
+
+  /** @param {string} path @param {string[][]} query */
+  #url(path, query) {
+    const url = new URL(path, this.#base);
+    url.search = new URLSearchParams([...new URLSearchParams(this.#base.search), ...query]).toString();
+    return url.href;
+  }
+
+  #headers() {
+    const token = this.#settings.token();
+    /** @type {Record<string, string>} */
+    const headers = token === undefined ? {} : { Authorization: `Bearer ${token}` };
+    return headers;
+  }
+}
+
+/** That another way has to be taken. */
+class Unfit extends Error {}
+
+/** Server-Sent Events (the HTML standard, section 9.2.6), as far as this server's have fields: `id` and `data`. */
+class Events {
+  #rest = "";
+  /** @type {string[]} */ #data = [];
+  #id = "";
+
+  /** What has become complete with this piece. @param {string} text */
+  read(text) {
+    const lines = (this.#rest + text).split("\n");
+    this.#rest = lines.pop() ?? "";
+    const found = [];
+    for (const ended of lines) {
+      const line = ended.endsWith("\r") ? ended.slice(0, -1) : ended;
+      if (line === "") {
+        if (this.#data.length) found.push({ data: this.#data.join("\n"), id: this.#id });
+        [this.#data, this.#id] = [[], ""];
+        continue;
+      }
+      const colon = line.indexOf(":");
+      const value = line.slice(colon + (line[colon + 1] === " " ? 2 : 1));
+      if (line.startsWith("data:")) this.#data.push(value);
+      else if (line.startsWith("id:")) this.#id = value;
+    }
+    return found;
   }
 }
 
@@ -719,7 +1382,7 @@ export function matches(name, topic) {
  * @returns {Iterable<[string, [string, number]]>}
  */
 function points(from) {
-  return from instanceof Map ? from : Object.entries(from ?? {});
+  return from instanceof Map ? from : typeof from === "string" ? [] : Object.entries(from ?? {});
 }
 
 /** What a message consists of, as far as one has to know to find a field: names and other strings, and brackets. */
@@ -742,6 +1405,20 @@ function published(text, message) {
   }
   message.json = text.slice(TOKENS.lastIndex, text.lastIndexOf("}")).trim();
   return message;
+}
+
+/** The texts of the messages in a poll's answer: what its one list holds. @param {string} text */
+function messagesIn(text) {
+  const found = [];
+  let depth = 0;
+  let begin = 0;
+  TOKENS.lastIndex = 0;
+  for (let token; (token = TOKENS.exec(text)); ) {
+    const [bracket] = token;
+    if ((bracket === "{" || bracket === "[") && (depth += 1) === 3) begin = token.index;
+    if ((bracket === "}" || bracket === "]") && (depth -= 1) === 2) found.push(text.slice(begin, TOKENS.lastIndex));
+  }
+  return found;
 }
 
 /**
