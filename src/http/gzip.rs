@@ -51,6 +51,7 @@ pub struct Gzip {
 }
 
 impl Compressor {
+    /// With room for one body after another.
     pub fn new() -> Compressor {
         // Of what the server sends, higher levels leave two thirds of the bytes for five times the work.
         Compressor(Compress::new(Compression::fast(), false))
