@@ -257,7 +257,7 @@ mod tests {
         });
         config.check().unwrap();
         let room = (2 << 20) + 1024;
-        assert_eq!(crate::limits::Bounds::of(&config).shares[4..], [room, room]);
+        assert_eq!(crate::limits::Bounds::of(&config).shares[4..6], [room, room]);
     }
 
     #[test]

@@ -220,7 +220,7 @@ pub(super) fn last_value(context: &Context, topic: &str) -> Result<Vec<u8>, Refu
         )
     })?;
     if last.kind == Kind::TooLarge {
-        let text = "The topic has no last value: its newest publication is one of a recording that is too large, too deep or missing.";
+        let text = "The topic has no last value: its newest publication is one of a recording that is larger than --max-replay-message, too deep, or missing.";
         return Err(Refusal::new(404, text));
     }
     let subscribers = context.shared.subscriptions.listeners(&[name])[0];

@@ -399,7 +399,8 @@ export class Stentor {
       refused: (one, error) => this.#isOurs(link) && (link === this.#trial ? this.#missedOut(link) : this.#refused(one, error)),
       lost: (code, why, how) => this.#isOurs(link) && (link === this.#trial ? this.#missedOut(link) : this.#lost(code, why, how)),
     };
-    const { WebSocket = globalThis.WebSocket, fetch = globalThis.fetch, patienceMs = 0 } = this.#options;
+    // A page's own `fetch` wants to be called of the page.
+    const { WebSocket = globalThis.WebSocket, fetch = (...what) => globalThis.fetch(...what), patienceMs = 0 } = this.#options;
     /** @type {Socket | Requests} */
     const link =
       way === "websocket"
@@ -1038,7 +1039,9 @@ export class Stentor {
 
 /** Whether a topic's numbering has begun anew, as far as both say. @param {Place} place @param {Mark} mark */
 function isAnew(place, mark) {
-  return !!place.seq && place.epoch !== undefined && mark.epoch !== undefined && mark.epoch !== place.epoch;
+  if (!place.seq || mark.epoch === undefined) return false;
+  // Whoever hasn't been told its epoch was not sent its number 1.
+  return place.epoch === undefined ? mark.seq === 1 && place.seq > 1 : mark.epoch !== place.epoch;
 }
 
 /** A WebSocket. */
