@@ -158,7 +158,7 @@ def test_the_next_address_is_tried(server: Server) -> None:
         server.end()
         other.publish("a", 2)
         events = until(md, value("a", 2))
-        assert [event for event in events if isinstance(event, (Gap, Reset))] == [Reset("a", events[-1].epoch, 1, "epoch")]  # type: ignore[union-attr]
+        assert [event for event in events if isinstance(event, (Gap, Reset))] == [Reset("a", events[-1].epoch, 1, "cursor")]  # type: ignore[union-attr]
 
 
 def test_who_lags_comes_back_and_is_told_what_is_gone() -> None:
