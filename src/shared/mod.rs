@@ -16,13 +16,14 @@ use std::{
 pub(crate) use self::slow::{SlowClient, SlowClients};
 use crate::{
     access::Rules,
-    config::Config,
+    config::{Client, Compression, Config},
     http::head::Bounds,
     io::{SEND_MAX, tls::Buffers, waker::Waker},
     limits::Quota,
     live::Live,
     log::Log,
     metrics::Metrics,
+    packs::{PackSettings, Packs},
     proxy::Proxies,
     publish::Publisher,
     tape::{Tape, TapeSettings},
@@ -77,6 +78,16 @@ pub(crate) struct Settings {
     /// Who may do what.
     pub access: Rules,
     pub proxies: Proxies,
+    pub compression: Compressing,
+}
+
+/// What is to be compressed, and for whom.
+pub(crate) struct Compressing {
+    pub is_on: bool,
+    /// Clients for whom nothing is.
+    pub deny: Vec<Client>,
+    /// Only of the start.
+    pub packs: PackSettings,
 }
 
 impl Settings {
@@ -111,6 +122,15 @@ impl Settings {
             stall_limit: config.stall_limit.get(),
             access: Rules::of(config),
             proxies: Proxies::new(config.trusted_proxy.clone(), config.proxy_protocol),
+            compression: Compressing {
+                is_on: config.compression != Compression::Off,
+                deny: config.compression_deny.clone(),
+                packs: PackSettings {
+                    level: config.compression_level,
+                    least: config.compression_min_bytes as usize,
+                    memory: config.compression_memory.as_u64() as usize,
+                },
+            },
         }
     }
 }
@@ -135,6 +155,8 @@ pub(crate) struct Shared {
     pub metrics: Arc<Metrics>,
     pub log: Log,
     pub slow: SlowClients,
+    /// Compressed frames.
+    pub packs: Arc<Packs>,
     /// What is held of encrypted bytes.
     pub tls: Arc<Buffers>,
     /// False from when the server is asked to stop: then no client publishes any more, and readiness is red.
@@ -159,6 +181,7 @@ impl Shared {
                 settings.topic_length_max,
                 settings.lead_max,
             ),
+            packs: Packs::new(tape.clone(), settings.compression.packs),
             subscriptions: Subscriptions::new(settings.subscriptions_total_max),
             settings: Live::new(settings),
             metrics,

@@ -9,6 +9,7 @@ use crate::{
     clock::Moment,
     io::Edge,
     metrics::WorkerMetrics,
+    packs::{Frames, Packer},
     protocol::command,
     shared::{Settings, Shared},
     tape::{Reader, Tape},
@@ -27,6 +28,8 @@ pub struct Ground<E: Edge> {
     pub edge: E,
     pub tape: Tape,
     pub reader: Reader,
+    /// The way to compressed frames.
+    pub packer: Packer,
     /// What the worker counts.
     pub metrics: Counts,
     /// What this turn has cost.
@@ -46,6 +49,7 @@ impl<E: Edge> Ground<E> {
         Ground {
             index,
             settings: shared.settings.get(),
+            packer: Packer::new(Arc::clone(&shared.packs)),
             metrics: Counts { shared: Arc::clone(&shared), index },
             shared,
             work: Work::new(),
@@ -64,6 +68,11 @@ impl<E: Edge> Ground<E> {
         self.metrics.turn_begun.set(self.now.0.max(1));
         self.shared.publisher.lead().takes_turn(self.index, self.now, self.settings.stall_limit);
         self.now
+    }
+
+    /// The frames of what the reader sees, and what they have cost since that was last asked.
+    pub fn frames(&mut self) -> Frames<'_> {
+        Frames { reader: &self.reader, packer: &mut self.packer }
     }
 
     /// A step of the turn begins.

@@ -25,6 +25,10 @@ pub mod price {
     pub const LINE: u64 = 1;
     /// The same compressed, as fast as it goes.
     pub const GZIP_LINE: u64 = 16;
+    /// Sixty-four bytes that a compressed message comes to; and one of its own bytes, since a few of them can be a table to be made,
+    /// and nothing more.
+    pub const INFLATED_LINE: u64 = 8;
+    pub const DEFLATED_BYTE: u64 = 8;
     /// A record of TLS that came in, whatever is in it.
     pub const RECORD: u64 = 60;
     /// A frame that came in, whatever is in it.
