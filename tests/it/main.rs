@@ -12,6 +12,7 @@ mod check;
 mod client;
 mod console;
 mod cursors;
+mod deflate;
 mod faults;
 mod floors;
 mod guard;
