@@ -74,6 +74,9 @@ pub struct PackSettings {
 /// Publications that have places on a page. (Few in tests, where there are few.)
 const PAGE: u64 = if cfg!(any(test, fuzzing)) { 8 } else { 64 };
 
+/// Pages that are let go at a time: more than begin at a time, so that they become no more; and few enough to be freed in some microseconds.
+const LET_GO_MOST: usize = 8;
+
 /// What compressing costs, in the units of a worker's work, of ten nanoseconds: a frame, whatever is in it, since a window is cleared for
 /// it; and sixty-four bytes of it, by levels. (Measured with quotes of some 340 bytes, and larger.)
 const FRAME_COST: u64 = 150;
@@ -138,12 +141,17 @@ impl Packs {
         self.held.load(Ordering::Relaxed)
     }
 
-    /// Lets go of what the tape has rolled over.
+    /// Lets go of what the tape has rolled over, of some pages at a time.
     pub fn let_go(&self) {
         let tail = self.tape.tail().0;
-        let mut pages = self.pages.lock();
-        while let Some(oldest) = pages.first_entry().filter(|oldest| (oldest.key().0 + 1) * PAGE <= tail) {
-            let page = oldest.remove();
+        for _ in 0..LET_GO_MOST {
+            let oldest = {
+                let mut pages = self.pages.lock();
+                let oldest = pages.first_entry().filter(|oldest| (oldest.key().0 + 1) * PAGE <= tail);
+                oldest.map(|oldest| oldest.remove())
+            };
+            // Whoever compresses for it is not waited for by those who look for others.
+            let Some(page) = oldest else { return };
             self.forget(&page);
         }
     }

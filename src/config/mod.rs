@@ -253,9 +253,9 @@ pub struct Config {
     pub rcvbuf: ByteSize,
 
     // ---- Compression -----------------------------------------------------------------------------------------------
-    /// Whether subscribers are sent compressed messages: `off` or `once` each publication
+    /// Compression for WebSocket clients that offer it
     ///
-    /// To those WebSocket clients that offer permessage-deflate, as browsers do. Each publication is compressed by itself, once for all of them.
+    /// That is permessage-deflate, which browsers offer. With `once` each publication is compressed by itself, once for all of them.
     /// Quotes come to 55 to 70 % of their bytes; it costs the server some microseconds for each publication, and clients one or
     /// two for each message. `?compress=0` in an address declines it.
     #[arg(
@@ -304,18 +304,16 @@ pub struct Config {
     )]
     pub compression_memory: ByteSize,
 
-    /// Clients that are sent nothing compressed, by pieces of their User-Agent, `*` between; or `none`
+    /// Clients that get none, by pieces of their User-Agent [default: Safari 15 before 15.4]
     ///
-    /// By default those of Apple's releases of which it is known that they fail with compression: Safari 15 before 15.4, and whatever else shows
-    /// pages on iOS 15 before 15.4 (uWebSockets' issue 1347, gorilla/websocket's issue 731). With a list of your own, they are not denied unless
-    /// it names them.
+    /// Pieces that stand there one behind the other are written with `*` between them; `none` denies it to nobody. By default those are denied of
+    /// whom it is known that they fail with it: Safari 15 before 15.4, and whatever else shows pages on iOS 15 before 15.4 (issue 1347 of
+    /// uWebSockets, and 731 of gorilla/websocket). A list of your own stands in place of that.
     #[arg(
         long,
         value_name = "CLIENT",
         env = "STENTOR_COMPRESSION_DENY",
         value_delimiter = ',',
-        default_values = DENIED,
-        hide_default_value = true,
         help_heading = "Compression"
     )]
     pub compression_deny: Vec<Client>,
@@ -681,7 +679,7 @@ impl Default for Config {
 }
 
 /// Clients that fail with compression: those of WebKit's releases that have it from the system, and get it wrong.
-const DENIED: [&str; 8] =
+pub(crate) const DENIED: [&str; 8] =
     ["Version/15.0", "Version/15.1", "Version/15.2", "Version/15.3", " OS 15_0", " OS 15_1", " OS 15_2", " OS 15_3"];
 
 /// The most instruments of the simulated market: names for more would run out.

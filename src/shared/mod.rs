@@ -16,7 +16,7 @@ use std::{
 pub(crate) use self::slow::{SlowClient, SlowClients};
 use crate::{
     access::Rules,
-    config::{Client, Compression, Config},
+    config::{Client, Compression, Config, DENIED},
     http::head::Bounds,
     io::{SEND_MAX, tls::Buffers, waker::Waker},
     limits::Quota,
@@ -124,7 +124,7 @@ impl Settings {
             proxies: Proxies::new(config.trusted_proxy.clone(), config.proxy_protocol),
             compression: Compressing {
                 is_on: config.compression != Compression::Off,
-                deny: config.compression_deny.clone(),
+                deny: denied(config),
                 packs: PackSettings {
                     level: config.compression_level,
                     least: config.compression_min_bytes as usize,
@@ -132,6 +132,14 @@ impl Settings {
                 },
             },
         }
+    }
+}
+
+/// Clients for whom nothing is compressed.
+fn denied(config: &Config) -> Vec<Client> {
+    match &config.compression_deny[..] {
+        [] => DENIED.iter().filter_map(|client| client.parse().ok()).collect(),
+        denied => denied.to_vec(),
     }
 }
 

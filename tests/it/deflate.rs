@@ -68,7 +68,12 @@ fn whoever_offers_it_is_sent_compressed_publications_and_others_the_same_in_clea
         ("/raw/a?compress=0", OFFER.to_owned(), None, false),
         ("/raw/a?compress=1", OFFER.to_owned(), Some(plain.to_owned()), true),
         ("/raw/a", format!("{OFFER}{safari}"), None, false),
-        ("/raw/a", "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=8\r\n".to_owned(), None, false),
+        (
+            "/raw/a",
+            "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=8\r\n".to_owned(),
+            None,
+            false,
+        ),
     ];
     let mut clients = Vec::new();
     for (path, headers, answer, is_compressed) in cases {
@@ -178,10 +183,8 @@ fn the_metrics_show_what_was_compressed_and_inflated() {
     let (_, mut stream) = offered(&server, "/raw/a", OFFER);
     stream.write_all(&compressed(0x81, quote(1).as_bytes())).unwrap();
     assert_eq!(next(&mut stream), (0xc1, quote(1).into_bytes()));
-    let metrics = exchange(
-        server.addresses()[0],
-        b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
-    );
+    let metrics =
+        exchange(server.addresses()[0], b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     let value = |name: &str| -> f64 {
         let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix([' ', '{']));
         line.unwrap_or_else(|| panic!("{name}")).split(' ').next_back().unwrap().parse().unwrap()
