@@ -408,8 +408,12 @@ mod tests {
 
     impl World {
         fn new(memory: usize) -> World {
+            World::with(memory, 1 << 20)
+        }
+
+        fn with(memory: usize, retain: usize) -> World {
             let settings = TapeSettings {
-                retain: 64 << 10,
+                retain,
                 segment: 16 << 10,
                 message_max: 4096,
                 topics_max: 10,
@@ -482,7 +486,8 @@ mod tests {
         assert!(all == again && narrow.gathered(0) == all);
         let packs = narrow.packer.packs();
         assert!(packs.held() <= 2 * size_of::<Page>() + 100, "{}", packs.held());
-        assert!(packs.counts.evicted.get() >= 60 && packs.counts.frames.get() > 60);
+        let (evicted, frames) = (packs.counts.evicted.get(), packs.counts.frames.get());
+        assert!(evicted > 30 && frames > 60, "{evicted} of {frames}");
         assert_eq!(packs.held(), narrow.counted());
         assert_eq!(wide.packer.packs().counts.evicted.get(), 0);
         // So little that nothing stays.
@@ -494,7 +499,7 @@ mod tests {
 
     #[test]
     fn what_the_tape_has_rolled_over_is_let_go() {
-        let mut world = World::new(1 << 20);
+        let mut world = World::with(1 << 20, 64 << 10);
         for _ in 0..20 {
             (0..20).for_each(|_| world.publish(1000));
             let from = world.reader.refresh().0 - 20;

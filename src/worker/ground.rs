@@ -9,7 +9,7 @@ use crate::{
     clock::Moment,
     io::Edge,
     metrics::WorkerMetrics,
-    packs::{Frames, Packer},
+    packs::Packer,
     protocol::command,
     shared::{Settings, Shared},
     tape::{Reader, Tape},
@@ -68,11 +68,6 @@ impl<E: Edge> Ground<E> {
         self.metrics.turn_begun.set(self.now.0.max(1));
         self.shared.publisher.lead().takes_turn(self.index, self.now, self.settings.stall_limit);
         self.now
-    }
-
-    /// The frames of what the reader sees, and what they have cost since that was last asked.
-    pub fn frames(&mut self) -> Frames<'_> {
-        Frames { reader: &self.reader, packer: &mut self.packer }
     }
 
     /// A step of the turn begins.
