@@ -14,6 +14,7 @@ mod behind;
 mod book;
 mod bounds;
 mod client;
+mod deflate;
 mod edge;
 mod every;
 mod expensive;
