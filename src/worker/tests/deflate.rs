@@ -19,7 +19,7 @@ impl World {
 /// Settings under which nothing is let go of what was compressed.
 fn ample() -> Settings {
     let settings = settings();
-    let packs = PackSettings { memory: 1 << 20, ..settings.compression.packs };
+    let packs = PackSettings { least: 150, memory: 1 << 20, ..settings.compression.packs };
     Settings { compression: Compressing { packs, ..settings.compression }, ..settings }
 }
 
