@@ -49,7 +49,7 @@ use crate::{
     lane::Lane,
     protocol::{ErrorCode, Mode, Reply, Sub, cursor::Cursor},
     tape::Position,
-    topic::TopicId,
+    topic::{Topic, TopicId},
 };
 
 /// How long a poll waits, unless `?wait=` says otherwise, and at most.
@@ -334,7 +334,10 @@ impl<E: Edge> Clerk<'_, E> {
             if from <= to
                 && let Some(topic) = self.fan.interest.topic_name(newest.topic.slot)
             {
-                poll.push(&Reply::Skip { topic: &Arc::clone(topic), from, to, why: "slow" });
+                let topic = Arc::clone(topic);
+                // The update that says in which epoch the topic has begun is among what is left out.
+                let epoch = if from == 1 { self.epoch_of(newest.topic) } else { None };
+                poll.push(&Reply::Skip { topic: &topic, epoch: epoch.as_deref(), from, to, why: "slow" });
                 self.ground.metrics.skipped.add(to - from + 1);
             }
             self.push_publication(&mut poll, newest.at);
@@ -343,6 +346,12 @@ impl<E: Edge> Clerk<'_, E> {
             }
         }
         self.answer_poll(token, *poll)
+    }
+
+    fn epoch_of(&mut self, id: TopicId) -> Option<String> {
+        self.ground.work.charge(price::MATCH);
+        let epoch = |topic: &Topic| topic.epoch.to_string();
+        self.ground.tape.with_topics(|topics, _| topics.at(id.slot).filter(|topic| topic.id == id).map(epoch))
     }
 
     /// Writes some of what a poll begins with, and answers it when that is all.
@@ -411,7 +420,10 @@ impl<E: Edge> Clerk<'_, E> {
         }
     }
 
-    fn answer_poll(&mut self, token: Token, poll: Poll) -> Option<Job> {
+    fn answer_poll(&mut self, token: Token, mut poll: Poll) -> Option<Job> {
+        if let Some(connection) = self.connections.get(token).filter(|_| !self.ground.shared.welcomes()) {
+            poll.push(&self.draining_of(connection));
+        }
         let Poll { terms, from, messages, publications, .. } = poll;
         let word = self.ground.tape.words().word(from.0);
         let mut body = Vec::with_capacity(messages.len() + 64);
