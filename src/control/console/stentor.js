@@ -1058,14 +1058,14 @@ export class Stentor {
   #reset(reset, scope) {
     for (const place of this.#askers(reset.topic, scope)) {
       const isTold = place.toldAnew && place.epoch === reset.epoch;
-      if (isTold) Object.assign(place, { seq: reset.seq, toldAnew: false });
+      if (isTold) Object.assign(place, { seq: reset.seq, toldAnew: false, isUntold: true });
       else this.#beginAnew(place, reset);
     }
   }
 
   /** @param {Place} place @param {Reset} reset */
   #beginAnew(place, { topic, epoch, seq, why }) {
-    Object.assign(place, { epoch, seq, from: "here", toldAnew: false });
+    Object.assign(place, { epoch, seq, from: "here", toldAnew: false, isUntold: true });
     this.#tell(place.one.options.onReset, { topic, epoch, seq, why });
   }
 
