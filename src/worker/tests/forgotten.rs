@@ -214,13 +214,15 @@ impl Town {
             11..13 => self.world.turn_of(0),
             13 => self.read(),
             14 => self.come_back(at),
-            _ => {
-                self.holders[at].waits = false;
-                if let Some(peer) = self.holders[at].peer.take() {
-                    peer.end();
-                    self.world.strays.push(peer);
-                }
-            }
+            _ => self.cut(at),
+        }
+    }
+
+    fn cut(&mut self, at: usize) {
+        self.holders[at].waits = false;
+        if let Some(peer) = self.holders[at].peer.take() {
+            peer.end();
+            self.world.strays.push(peer);
         }
     }
 
@@ -229,6 +231,8 @@ impl Town {
         self.read();
         assert!(self.holders.iter().all(|holder| !holder.waits), "whoever waits is answered");
         for at in 0..self.holders.len() {
+            // The server doesn't keep one that is quiet for long.
+            self.cut(at);
             self.poll(at);
             self.world.pass(Duration::from_secs(26));
             self.read();
