@@ -69,7 +69,7 @@
  * comes again. `isVoid`: it is a word that stands for no place, until what begins anew has come.
  * @typedef {{one: Subscription, names: string[], cursor?: string, isTaken: boolean, isWhole: boolean, isVoid?: boolean}} Part
  */
-/** Whom something is for that has come by one request. @typedef {{parts: Part[], isResumed: boolean}} Scope */
+/** Whom something is for that has come by one request, and where they were to go on. @typedef {{parts: Part[], isResumed: boolean, cursor?: string}} Scope */
 /**
  * One request after the other, for parts that stand at the same place: `isBare` without last values, `isResumed` behind a cursor; `isTaken`
  * once the server has answered; `stop` ends the one that is under way.
@@ -450,7 +450,7 @@ export class Stentor {
         return this.#snapshot(published(text, message), scope);
       case "ack":
         if (!scope) return this.#settle(message.id, (asked) => asked.ok(message));
-        return this.#took(scope, message.topics ?? [], isVoid(scope.parts, message.cursor));
+        return this.#took(scope, message.topics ?? [], isVoid(scope.parts, scope.cursor, message.cursor));
       case "pong":
       case "subscriptions":
         return this.#settle(message.id, (asked) => asked.ok(message));
@@ -719,7 +719,7 @@ export class Stentor {
         ok: (answer) => {
           const isChanged = one.agreed !== undefined && one.parts.every(({ isTaken }) => isTaken);
           const parts = one.parts.filter(({ names }) => names.every((name) => topics.includes(name)));
-          this.#taken(one, wanted, { names: topics, from, misses, extra, isLast, isVoid: typeof from === "string" && isVoid(parts, answer.cursor) }, answer.topics ?? []);
+          this.#taken(one, wanted, { names: topics, from, misses, extra, isLast, isVoid: typeof from === "string" && isVoid(parts, from, answer.cursor) }, answer.topics ?? []);
           if (typeof answer.cursor !== "string") return;
           // Where it begins: who is cut before all of its last values have come goes on there. One that is changed has an older place.
           if (!isChanged) for (const part of parts) part.cursor = answer.cursor;
@@ -1095,12 +1095,13 @@ export class Stentor {
  * Whether the cursor that these were to go on from is good no more: then the answer has another one, a word that stands for no place, which
  * they show if they have to come back before everything that begins anew has come.
  * @param {Part[]} parts
+ * @param {string | undefined} asked
  * @param {unknown} said
  */
-function isVoid(parts, said) {
+function isVoid(parts, asked, said) {
   if (typeof said !== "string") return false;
   for (const part of parts) {
-    part.isVoid ||= part.cursor !== undefined && part.cursor !== said;
+    part.isVoid ||= asked !== undefined && asked !== said;
     if (part.isVoid) part.cursor = said;
   }
   return parts.some((part) => part.isVoid);

@@ -62,6 +62,7 @@ fn what_the_tables_are_told_for_the_first_subscriber_of_newest_values_is_shared_
     let mut turns = 0;
     while world.shared.metrics.workers[0].cohorts.get() == 0 {
         world.turn_of(0);
+        world.read_all(usize::MAX);
         // What comes meanwhile is known as well.
         world.publish_some(&format!("q.{}", turns * 7 % TOPICS), 1, 0);
         turns += 1;
