@@ -141,7 +141,9 @@ fn kernel() -> u64 {
     let (mut sum, mut files, mut name) = (0, 0, 0);
     for line in text.lines() {
         let mut words = line.split_whitespace();
-        let (Some(kind), Some(count)) = (words.next(), words.next().and_then(|word| word.parse::<u64>().ok())) else { continue };
+        let (Some(kind), Some(count)) = (words.next(), words.next().and_then(|word| word.parse::<u64>().ok())) else {
+            continue;
+        };
         let size = words.nth(1).and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
         match kind {
             "TCP" | "sock_inode_cache" | "eventpoll_epi" => sum += count * size,
@@ -207,7 +209,9 @@ fn resuming(server: &Server, topics: usize, times: usize, rounds: usize) -> Resu
         server.publish(names.iter().cloned())?;
     }
     thread::sleep(Duration::from_secs(1).saturating_sub(begun.elapsed()));
-    println!("{topics} topics, {times} publications on each while it was away, {PAYLOAD} bytes; {rounds} rounds, in turns: median (least to most)");
+    println!(
+        "{topics} topics, {times} publications on each while it was away, {PAYLOAD} bytes; {rounds} rounds, in turns: median (least to most)"
+    );
     let ways = [
         ("by cursor", Way::Cursor),
         ("by names", Way::Names),
@@ -239,13 +243,21 @@ fn resuming(server: &Server, topics: usize, times: usize, rounds: usize) -> Resu
 
 /// Subscribes, takes everything, and leaves.
 fn go_away(server: &Server, names: &[String]) -> Result<Had> {
-    let back = said(server, vec![vec![r#"{"op":"sub","topics":["t.us.*"]}"#.to_owned(), PING.to_owned()]], names.len(), "snapshot")?;
+    let back = said(
+        server,
+        vec![vec![r#"{"op":"sub","topics":["t.us.*"]}"#.to_owned(), PING.to_owned()]],
+        names.len(),
+        "snapshot",
+    )?;
     let (mut seqs, mut epoch, mut cursor) = (HashMap::new(), String::new(), String::new());
     for message in &back.messages {
         match message["type"].as_str() {
             Some("snapshot") => {
                 epoch = message["epoch"].as_str().unwrap_or_default().to_owned();
-                seqs.insert(message["topic"].as_str().unwrap_or_default().to_owned(), message["seq"].as_u64().unwrap_or(0));
+                seqs.insert(
+                    message["topic"].as_str().unwrap_or_default().to_owned(),
+                    message["seq"].as_u64().unwrap_or(0),
+                );
             }
             Some("pong") => cursor = message["cursor"].as_str().unwrap_or_default().to_owned(),
             _ => {}
@@ -261,15 +273,29 @@ const PING: &str = r#"{"op":"ping"}"#;
 
 fn come_back(server: &Server, way: Way, had: &Had, names: &[String], times: usize) -> Result<Back> {
     let all = names.len() * times;
-    let by_cursor = |more: &str| json!({ "op": "sub", "topics": ["t.us.*"], "from": had.cursor }).to_string().replacen('{', &format!("{{{more}"), 1);
+    let by_cursor = |more: &str| {
+        json!({ "op": "sub", "topics": ["t.us.*"], "from": had.cursor }).to_string().replacen(
+            '{',
+            &format!("{{{more}"),
+            1,
+        )
+    };
     let batch = |names: &[String]| {
-        let from: HashMap<&String, (&String, u64)> = names.iter().map(|name| (name, (&had.epoch, had.seqs[name]))).collect();
+        let from: HashMap<&String, (&String, u64)> =
+            names.iter().map(|name| (name, (&had.epoch, had.seqs[name]))).collect();
         vec![json!({ "op": "sub", "topics": names, "from": from }).to_string(), PING.to_owned()]
     };
     match way {
         Way::Cursor => said(server, vec![vec![by_cursor(""), PING.to_owned()]], all, "update"),
-        Way::CursorLatest => said(server, vec![vec![by_cursor(r#""mode":"latest","#), PING.to_owned()]], names.len(), "snapshot"),
-        Way::Snapshots => said(server, vec![vec![r#"{"op":"sub","topics":["t.us.*"]}"#.to_owned(), PING.to_owned()]], names.len(), "snapshot"),
+        Way::CursorLatest => {
+            said(server, vec![vec![by_cursor(r#""mode":"latest","#), PING.to_owned()]], names.len(), "snapshot")
+        }
+        Way::Snapshots => said(
+            server,
+            vec![vec![r#"{"op":"sub","topics":["t.us.*"]}"#.to_owned(), PING.to_owned()]],
+            names.len(),
+            "snapshot",
+        ),
         Way::Names => said(server, names.chunks(BATCH).map(batch).collect(), all, "update"),
     }
 }
@@ -286,7 +312,8 @@ fn said(server: &Server, lists: Vec<Vec<String>>, wanted: usize, kind: &str) -> 
         wire::upgrade(&mut stream, "/ws")?;
         let frames: Vec<u8> = list.iter().flat_map(|text| wire::command(text)).collect();
         stream.write_all(&frames)?;
-        (commands, commands_bytes) = (commands + list.len(), commands_bytes + list.iter().map(String::len).sum::<usize>());
+        (commands, commands_bytes) =
+            (commands + list.len(), commands_bytes + list.iter().map(String::len).sum::<usize>());
         stream.set_nonblocking(true)?;
         streams.push((stream, Frames::default()));
     }
@@ -377,7 +404,8 @@ fn frame_at(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
 
 /// Waits until one of them can be read, or a moment.
 fn wait<'a>(streams: impl Iterator<Item = &'a TcpStream>) {
-    let mut fds: Vec<PollFd<'_>> = streams.map(|stream| PollFd::from_borrowed_fd(stream.as_fd(), PollFlags::IN)).collect();
+    let mut fds: Vec<PollFd<'_>> =
+        streams.map(|stream| PollFd::from_borrowed_fd(stream.as_fd(), PollFlags::IN)).collect();
     let _ = poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 20_000_000 }));
 }
 
@@ -397,7 +425,10 @@ fn waiting(server: &Server, polls: bool, count: usize, rounds: usize) -> Result<
     thread::sleep(Duration::from_millis(500));
     let each = (server.resident()?.saturating_sub(before.0), kernel().saturating_sub(before.1));
     println!("{count} {what} wait: {} bytes each in the server", each.0 / count as u64);
-    println!("each end of one of {count} {what} in the kernel: {} bytes (socket, inode, file, name, epoll entry)", each.1 / 2 / count as u64);
+    println!(
+        "each end of one of {count} {what} in the kernel: {} bytes (socket, inode, file, name, epoll entry)",
+        each.1 / 2 / count as u64
+    );
     let (mut woken, mut took, mut asked) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..=rounds {
         let (cpu, begun) = (server.cpu()?, Instant::now());

@@ -128,7 +128,8 @@ fn newcomer(server: &Server, n: usize) {
     assert_eq!(ack["type"], "ack", "{ack}");
     let snapshot = client.json();
     assert_eq!((&snapshot["type"], &snapshot["data"]), (&"snapshot".into(), &1.into()), "{snapshot}");
-    let mut both = [client.ask(&format!(r#"{{"op":"pub","id":2,"topic":"healthy.new.{n}","data":{n}}}"#)), client.json()];
+    let mut both =
+        [client.ask(&format!(r#"{{"op":"pub","id":2,"topic":"healthy.new.{n}","data":{n}}}"#)), client.json()];
     // Where commands wait, the update may come before the answer.
     both.sort_by_key(|message| message["type"] != "ack");
     let [published, update] = both;

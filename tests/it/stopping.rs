@@ -69,7 +69,8 @@ fn a_stream_of_events_is_told_when_to_come_back() {
     events.read_to_string(&mut said).unwrap();
     stopper.join().unwrap();
     let event = said.split("\n\n").find(|event| event.contains("draining")).unwrap_or_else(|| panic!("{said}"));
-    let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{event}"));
+    let field =
+        |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{event}"));
     let data: serde_json::Value = serde_json::from_str(field("data: ")).unwrap();
     let window = &data["retry_ms"];
     let retry: u64 = field("retry: ").parse().unwrap();

@@ -180,7 +180,8 @@ pub const GARBLED: Attack = attack(
 
 fn garbled(attacker: &Attacker) {
     attacker.publish_topics("attack.list", attacker.count(20_000), "1");
-    let words = ["AoEjn2erms3vAAAAAAAAEmdHGwRD", "A", "%00", &"A".repeat(2000), "k3:9812", "-_-_-_-_-_-_-_-_-_-_-_-_-_-_"];
+    let words =
+        ["AoEjn2erms3vAAAAAAAAEmdHGwRD", "A", "%00", &"A".repeat(2000), "k3:9812", "-_-_-_-_-_-_-_-_-_-_-_-_-_-_"];
     let requests: Vec<u8> =
         words.iter().flat_map(|word| wire::get(&format!("/poll?topics=%3E&cursor={word}&wait=0"), GZIP)).collect();
     attacker.flood(10, |_| attacker.connect(), &requests, true);

@@ -130,7 +130,11 @@ impl Town {
             for message in messages.iter().filter(|message| message["type"] == "snapshot") {
                 let (topic, epoch) = (message["topic"].as_str().unwrap(), message["epoch"].as_str().unwrap());
                 let last = self.past[..to].iter().rfind(|(other, ..)| *other == topic);
-                assert_eq!(last.map(|(_, epoch, seq)| (&**epoch, *seq)), Some((epoch, message["seq"].as_u64().unwrap())), "{body}");
+                assert_eq!(
+                    last.map(|(_, epoch, seq)| (&**epoch, *seq)),
+                    Some((epoch, message["seq"].as_u64().unwrap())),
+                    "{body}"
+                );
             }
         }
     }
@@ -191,7 +195,9 @@ impl Town {
             let epoch = message["epoch"].as_str().map(str::to_owned);
             match message["type"].as_str().unwrap() {
                 "reset" => assert!(last.is_none() && message["why"] == "cursor", "{message}"),
-                "snapshot" => assert_eq!(last, Some(&(epoch.clone().unwrap(), seq)), "its reset comes before: {message}"),
+                "snapshot" => {
+                    assert_eq!(last, Some(&(epoch.clone().unwrap(), seq)), "its reset comes before: {message}")
+                }
                 _ => assert_eq!(last.map_or(0, |(_, seq)| *seq) + 1, seq, "{message}"),
             }
             let epoch = epoch.or_else(|| last.map(|(epoch, _)| epoch.clone())).unwrap();
