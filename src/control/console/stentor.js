@@ -721,8 +721,10 @@ export class Stentor {
           const parts = one.parts.filter(({ names }) => names.every((name) => topics.includes(name)));
           this.#taken(one, wanted, { names: topics, from, misses, extra, isLast, isVoid: typeof from === "string" && isVoid(parts, from, answer.cursor) }, answer.topics ?? []);
           if (typeof answer.cursor !== "string") return;
-          // Where it begins: who is cut before all of its last values have come goes on there. One that is changed has an older place.
-          if (!isChanged) for (const part of parts) part.cursor = answer.cursor;
+          // Where it begins: who is cut before all of its last values have come goes on there. One that is changed has an older place, and one that
+          // goes on by its topics' numbers has these.
+          const isPlaced = typeof from === "string" || from.size === 0;
+          if (isPlaced && !isChanged) for (const part of parts) part.cursor = answer.cursor;
           this.#useCursors();
         },
         fail: (error) => this.#refused(one, error, from),
