@@ -52,7 +52,7 @@ fn a_publication_that_comes_just_before_sleep_is_not_slept_over() {
 fn what_the_tables_are_told_for_the_first_subscriber_of_newest_values_is_shared_out_over_turns() {
     // Each turn is held to its allotment (`Worker::invariants`), which telling of all of these at once would be far beyond.
     const TOPICS: usize = 20_000;
-    let mut world = World::new(1, settings(), 1 << 16, 8 << 20);
+    let mut world = World::new(1, Settings { pending_max: 16 << 20, ..settings() }, 1 << 16, 8 << 20);
     for n in 0..TOPICS {
         world.publish_some(&format!("q.{n}"), 1, 0);
     }
