@@ -76,12 +76,13 @@ class Play:
             return
         steps = script[self.began]
         self.began += 1
+        number = self.began
         try:
-            await Talk(self, socket).follow(steps)
+            await Talk(self, socket, is_last=number == len(script)).follow(steps)
         except Failed as failed:
-            self.fail(f"connection {self.began}: {failed}")
+            self.fail(f"connection {number}: {failed}")
         except ConnectionClosed:
-            self.fail(f"connection {self.began}: it left before the end")
+            self.fail(f"connection {number}: it left before the end")
 
     def fail(self, why: str) -> None:
         if not self.done.done():
@@ -113,9 +114,10 @@ class Play:
 class Talk:
     """One connection: its script, step by step. Pings of the protocol are answered at `sync`, and at the end: behind what was sent before."""
 
-    def __init__(self, play: Play, socket: ServerConnection) -> None:
+    def __init__(self, play: Play, socket: ServerConnection, is_last: bool) -> None:
         self.play = play
         self.socket = socket
+        self.is_last = is_last
         self.commands: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self.pings: list[dict[str, Any]] = []
         self.cursor: str | None = None
@@ -131,7 +133,7 @@ class Talk:
             if not is_over:
                 self.answers_at_once = True
                 await self.sync()
-            if self.play.began == len(self.play.scenario["connections"]):
+            if self.is_last:
                 await self.play.heard()
                 if not is_over:
                     await self.sync()
