@@ -111,8 +111,9 @@ func (d *driver) run(order order) {
 		publication, err := client.PublishRaw(ctx, one.Topic, one.Data)
 		if err == nil {
 			go func() {
-				if _, err := publication.Wait(context.Background()); errors.As(err, &refused) {
-					d.tell(order.ID, lineOf(refused))
+				var lost *stentor.Error
+				if _, err := publication.Wait(context.Background()); errors.As(err, &lost) {
+					d.tell(order.ID, lineOf(lost))
 				}
 			}()
 		}
