@@ -85,7 +85,8 @@ fn the_table_of_what_every_client_does_has_all_scenarios() {
     let scenarios: Vec<HashMap<String, Value>> =
         serde_json::from_str(&read("clients/conformance/scenarios.json")).unwrap();
     let columns: Vec<&str> = CLIENTS.iter().map(|(name, _)| *name).collect();
-    let mut expected = format!("| scenario | promise | {} |\n| --- | --- |{}\n", columns.join(" | "), " --- |".repeat(columns.len()));
+    let mut expected =
+        format!("| scenario | promise | {} |\n| --- | --- |{}\n", columns.join(" | "), " --- |".repeat(columns.len()));
     for scenario in &scenarios {
         let (name, promise) = (scenario["name"].as_str().unwrap(), scenario["promise"].as_str().unwrap());
         expected += &format!("| {name} | {promise} |{}\n", " ● |".repeat(columns.len()));
