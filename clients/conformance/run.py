@@ -165,6 +165,10 @@ class Talk:
                 self.cursor = cursor
             case {"sync": _}:
                 await self.sync()
+            case {"gone": _, "or": steps} if not await self.leaves():
+                self.is_last = True
+                for other in steps:
+                    await self.take(other)
             case {"gone": _}:
                 await asyncio.wait_for(self.socket.wait_closed(), PATIENCE)
                 return True
@@ -195,6 +199,13 @@ class Talk:
         except ConnectionClosed:
             pass
         self.commands.put_nowait(None)
+
+    async def leaves(self) -> bool:
+        """Waits for what the client does next: whether it leaves. What it says instead is for the next step."""
+        async with asyncio.timeout(PATIENCE):
+            command = await self.commands.get()
+        self.commands.put_nowait(command)
+        return command is None
 
     async def expect(self, wanted: dict[str, Any], name: str | None) -> None:
         async with asyncio.timeout(PATIENCE / 2):

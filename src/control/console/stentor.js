@@ -80,13 +80,15 @@
 /** @typedef {{transport?: Transport, code?: number, why?: string, retryMs?: number, hello?: any}} Detail */
 /**
  * Where a topic stands for one subscription.
- * @typedef {{one: Subscription, seq?: number, epoch?: string, from: "here" | "before", toldAnew?: boolean}} Place
+ * `isUntold`: that number is the server's word, and no publication has come with it.
+ * @typedef {{one: Subscription, seq?: number, epoch?: string, from: "here" | "before", toldAnew?: boolean, isUntold?: boolean}} Place
  */
 /**
- * Some names of a subscription, as many as fit into an address, and where they stand together: everything before the cursor has come.
- * @typedef {{one: Subscription, names: string[], cursor?: string, isTaken: boolean, isWhole: boolean}} Part
+ * Some names of a subscription, as many as fit into an address, and where they stand together: everything before the cursor has come, or
+ * comes again. `isVoid`: it is a word that stands for no place, until what begins anew has come.
+ * @typedef {{one: Subscription, names: string[], cursor?: string, isTaken: boolean, isWhole: boolean, isVoid?: boolean}} Part
  */
-/** Whom something is for that has come by one request. @typedef {{parts: Part[], isResumed: boolean}} Scope */
+/** Whom something is for that has come by one request, and where they were to go on. @typedef {{parts: Part[], isResumed: boolean, cursor?: string}} Scope */
 /**
  * One request after the other, for parts that stand at the same place: `isBare` without last values, `isResumed` behind a cursor; `isTaken`
  * once the server has answered; `stop` ends the one that is under way.
@@ -98,7 +100,7 @@
  * @typedef {object} Ear
  * @property {(hello: any) => void} greeted it works
  * @property {(text: string, scope?: Scope) => void} said a message, for these or for all
- * @property {(scope: Scope, topics: Taken[]) => void} took the server delivers these now
+ * @property {(scope: Scope, topics: Taken[], isVoid?: boolean) => void} took the server delivers these now; from anew, if the cursor was good no more
  * @property {(scope: Scope, cursor: string) => void} came everything before this place has come
  * @property {(one: Subscription, error: StentorError) => void} refused
  * @property {(code: number, why: string, how?: {retryMs?: number, isUnfit?: boolean}) => void} lost it has ended; unfit: this way doesn't lead there
@@ -128,9 +130,6 @@ const GOOD_AFTER_MS = 10_000;
 /** So many wrong tokens in a row, from a function that was asked for each, end it. */
 const WRONG_TOKENS = 3;
 
-/** Refusals that are about this moment: a name that was taken before will be taken again. */
-const PASSING = ["server_full", "address_full", "draining"];
-
 /** So often in a row a way that has worked before may fail to, before a lower one is tried: servers are started again, too. */
 const VAIN_MAX = 3;
 
@@ -149,6 +148,9 @@ const ADDRESS_BYTES = 4_096;
 /** Requests at once: browsers have six connections to a host, and publishing takes one. */
 const REQUESTS_MAX = 4;
 
+/** Refusals that time may mend. A subscription that is refused so when it comes back asks again. */
+const PASSING = ["server_full", "address_full"];
+
 /** How long a poll waits, in seconds, and one that others wait behind. */
 const WAIT_S = 25;
 const WAIT_CROWDED_S = 1;
@@ -166,14 +168,18 @@ const CURSOR = /^[\w-]{8,32}$/;
 export class Subscription {
   /** What the server last agreed to; undefined until it did. @type {{mode: Mode, rate?: number} | undefined} */
   agreed;
-  /** It was taken once. */
-  isOld = false;
   /** Whether all topics that there were have been heard of: those that are not known are new. */
   knowsAll = false;
   /** Every publication was to come, and the connection was lost: what came into being meanwhile is missing. */
   misses = false;
   /** The same, of what is coming now. */
   isBack = false;
+  /** What is coming now goes on behind a cursor: last values among it may have come before. */
+  isAgain = false;
+  /** The server has taken all of it once. */
+  wasTaken = false;
+  /** Until it is asked for again. @type {any} */
+  later;
   #act;
 
   /**
@@ -484,8 +490,10 @@ export class Stentor {
     const ear = {
       greeted: (hello) => this.#isOurs(link) && this.#greet(link, hello),
       said: (text, scope) => this.#isOurs(link) && this.#read(link, text, scope),
-      took: (scope, topics) => this.#isOurs(link) && this.#took(scope, topics),
-      came: ({ parts }, cursor) => this.#isOurs(link) && parts.forEach((part) => (part.cursor = cursor)),
+      took: (scope, topics, isVoid) => this.#isOurs(link) && this.#took(scope, topics, isVoid),
+      came: ({ parts }, cursor) => {
+        if (this.#isOurs(link)) for (const part of parts) Object.assign(part, { cursor, isVoid: part.isVoid && part.cursor === cursor });
+      },
       refused: (one, error) => this.#isOurs(link) && (link === this.#trial ? this.#missedOut(link) : this.#refused(one, error)),
       lost: (code, why, how) => this.#isOurs(link) && (link === this.#trial ? this.#missedOut(link) : this.#lost(code, why, how)),
     };
@@ -526,7 +534,8 @@ export class Stentor {
       case "snapshot":
         return this.#snapshot(published(text, message), scope);
       case "ack":
-        return scope ? this.#took(scope, message.topics ?? []) : this.#settle(message.id, (asked) => asked.ok(message));
+        if (!scope) return this.#settle(message.id, (asked) => asked.ok(message));
+        return this.#took(scope, message.topics ?? [], isVoid(scope.parts, scope.cursor, message.cursor));
       case "pong":
       case "subscriptions":
         return this.#settle(message.id, (asked) => asked.ok(message));
@@ -673,11 +682,20 @@ export class Stentor {
   /** Whatever comes from now on comes behind a hole, unless the server says otherwise. */
   #leaveTopics() {
     for (const places of this.#places.values()) for (const place of places) place.from = "before";
-    for (const one of this.#subscriptions) {
-      one.misses ||= one.agreed?.mode === "all" && one.knowsAll;
-      one.agreed = undefined;
-      for (const part of one.parts) part.isTaken = part.isWhole = false;
-    }
+    for (const one of this.#subscriptions) this.#leaveParts(one);
+  }
+
+  /** The same of one subscription. @param {Subscription} one */
+  #leaveOne(one) {
+    for (const [, place] of this.#placesOf(one, one.names)) place.from = "before";
+    this.#leaveParts(one);
+  }
+
+  /** @param {Subscription} one */
+  #leaveParts(one) {
+    one.misses ||= one.agreed?.mode === "all" && one.knowsAll;
+    one.agreed = undefined;
+    for (const part of one.parts) part.isTaken = part.isWhole = false;
   }
 
   /**
@@ -826,10 +844,13 @@ export class Stentor {
       const where = typeof from === "string" ? from : from.size ? Object.fromEntries(from) : undefined;
       this.#ask(where === undefined ? command : { ...command, from: where }, "", {
         ok: (answer) => {
-          // The answer says where it begins: elsewhere, if the cursor was good no more.
-          const isVoid = typeof from === "string" && typeof answer.cursor === "string" && answer.cursor !== from;
-          this.#taken(one, wanted, { names: topics, from, isVoid, misses, extra, isLast }, answer.topics ?? []);
-          if (typeof answer.cursor === "string") this.#useCursors();
+          const isChanged = one.agreed !== undefined && one.parts.every(({ isTaken }) => isTaken);
+          const parts = one.parts.filter(({ names }) => names.every((name) => topics.includes(name)));
+          this.#taken(one, wanted, { names: topics, from, misses, extra, isLast, isVoid: typeof from === "string" && isVoid(parts, from, answer.cursor) }, answer.topics ?? []);
+          if (typeof answer.cursor !== "string") return;
+          // Where it begins: who is cut before all of its last values have come goes on there. One that is changed has an older place.
+          if (!isChanged) for (const part of parts) part.cursor = answer.cursor;
+          this.#useCursors();
         },
         fail: (error) => this.#refused(one, error, from),
         kind: "sub",
@@ -851,7 +872,7 @@ export class Stentor {
   #cameAll(cursor, which) {
     if (typeof cursor !== "string") return;
     for (const { parts } of this.#subscriptions) {
-      for (const part of parts) if (which(part)) Object.assign(part, { cursor, isWhole: true });
+      for (const part of parts) if (which(part)) Object.assign(part, { cursor, isWhole: true, isVoid: false });
     }
   }
 
@@ -874,8 +895,8 @@ export class Stentor {
     return { resumed, unsure: unsure.slice(0, Math.max(0, room)) };
   }
 
-  /** By a request, the server delivers these now. @param {Scope} scope @param {Taken[]} topics */
-  #took({ parts, isResumed }, topics) {
+  /** By a request, the server delivers these now. @param {Scope} scope @param {Taken[]} topics @param {boolean} [isVoid] */
+  #took({ parts, isResumed }, topics, isVoid = false) {
     for (const part of parts) {
       const { one } = part;
       if (part.isTaken) continue;
@@ -885,7 +906,7 @@ export class Stentor {
       const from = isResumed ? (part.cursor ?? "") : new Map();
       // An address has no room for topics' own numbers: what lies between them and the last values is told as missing.
       if (!isResumed) for (const [topic, [epoch, seq]] of points(one.options.from)) Object.assign(this.#place(topic, one), { epoch, seq, from: "before" });
-      this.#taken(one, wanted, { names: part.names, from, misses: one.misses && one.mode === "all", extra: [], isLast }, mine);
+      this.#taken(one, wanted, { names: part.names, from, misses: one.misses && one.mode === "all", extra: [], isLast, isVoid }, mine);
     }
     this.#acked = this.#coming = undefined;
   }
@@ -893,12 +914,12 @@ export class Stentor {
   /**
    * @param {Subscription} one
    * @param {{mode: Mode, rate?: number}} wanted
-   * @param {{names: string[], from: Points | string, isVoid?: boolean, misses: boolean, extra: string[], isLast: boolean}} how where these names were to be
-   *   resumed; whether the server can't; whether it comes back from a loss; what was named to be resumed, and is covered by patterns from now on; whether all
-   *   names have been taken now
+   * @param {{names: string[], from: Points | string, misses: boolean, extra: string[], isLast: boolean, isVoid: boolean}} how where these names
+   *   were to be resumed; whether it comes back from a loss; what was named to be resumed, and is covered by patterns from now on; whether all
+   *   names have been taken now; whether the cursor to be resumed from is good no more, so that each topic there is will be reset
    * @param {Taken[]} topics
    */
-  #taken(one, wanted, { names, from, isVoid = false, misses, extra, isLast }, topics) {
+  #taken(one, wanted, { names, from, misses, extra, isLast, isVoid }, topics) {
     if (!this.#subscriptions.has(one)) return;
     const isResumed = typeof from === "string";
     /** @type {Points} */
@@ -906,14 +927,16 @@ export class Stentor {
     // What came so far may have had holes, if it wasn't mode "all".
     if (one.agreed && one.agreed.mode !== "all") this.#startAnew(one, left);
     one.agreed = wanted;
-    one.isOld = true;
     if (isLast) one.options.from = undefined;
+    one.wasTaken ||= isLast;
+    one.isAgain = isResumed && !isVoid;
     for (const part of one.parts) part.isTaken ||= isLast || part.names.every((name) => names.includes(name));
     this.#acked = one;
     one.isBack = misses && !isResumed;
     one.misses = misses && !isLast;
     if (isLast && !isResumed && one.options.snapshot !== false) this.#coming = one;
-    if (isResumed && !isVoid) for (const [, place] of this.#placesOf(one, names)) place.from = "here";
+    // Of a topic that isn't reset, because there is none any more, the next publication says that it has begun anew.
+    if (one.isAgain) for (const [, place] of this.#placesOf(one, names)) place.from = "here";
     for (const { topic, epoch, seq } of topics) {
       if (epoch === undefined || seq === undefined) continue;
       const place = this.#place(topic, one);
@@ -921,26 +944,31 @@ export class Stentor {
       if (at) {
         // Goes on from where we said, or with a reset.
         Object.assign(place, { epoch, seq: at[0] === epoch ? at[1] : seq, from: "here" });
-      } else if (isVoid) {
-        continue; // It is told by a reset, or nothing of it is left.
+      } else if (isVoid && this.#link instanceof Socket) {
+        continue; // There will be a reset; or there is nothing of it any more, which the answer to the ping shows.
       } else if (isResumed) {
-        this.#goesOn(place, { topic, epoch, seq });
+        this.#goesOn(place, { topic, epoch, seq }, isVoid);
       } else if (place.from === "before" && place.epoch === undefined) {
         this.#rejoin(place, { topic, epoch, seq }, seq);
-        Object.assign(place, { epoch, seq });
+        Object.assign(place, { epoch, seq, isUntold: true });
       } else if (place.from === "before" && place.epoch !== epoch) {
         this.#beginAnew(place, { topic, epoch, seq, why: "reconnect" });
       } else if (place.from === "here") {
-        Object.assign(place, { epoch, seq });
+        Object.assign(place, { epoch, seq, isUntold: place.isUntold || place.seq !== seq || place.epoch !== epoch });
       }
     }
     this.#tell(one.options.onAck, topics);
     this.#unsubscribe(extra.filter((topic) => ![...this.#subscriptions].some(({ names }) => names.includes(topic))));
   }
 
-  /** A topic that was named goes on behind a cursor. If it has begun anew, the server says so, unless there is nothing of it yet. @param {Place} place @param {Mark} mark */
-  #goesOn(place, { topic, epoch, seq }) {
-    if (place.epoch === undefined || place.epoch === epoch) {
+  /**
+   * A topic that was named goes on behind a cursor. If it has begun anew, the server says so, unless there is nothing of it yet.
+   * @param {Place} place
+   * @param {Mark} mark
+   * @param {boolean} isVoid the cursor was good no more
+   */
+  #goesOn(place, { topic, epoch, seq }, isVoid) {
+    if (isVoid ? !place.seq : place.epoch === undefined || place.epoch === epoch) {
       place.epoch = epoch;
     } else if (seq > 0) {
       place.from = "before";
@@ -961,13 +989,14 @@ export class Stentor {
   /** @param {Subscription} one @param {StentorError} error @param {Points | string} [from] */
   #refused(one, error, from) {
     if (error.code === "disconnected" || !this.#subscriptions.has(one)) return;
-    if (one.isOld && !one.agreed && PASSING.includes(error.code)) return this.#giveUp(error.message);
     if (typeof from === "string" && error.code === "bad_command" && one.parts.some(({ cursor }) => cursor === from)) {
       // Another server, which has no cursors: by topics, then.
       for (const part of one.parts) part.cursor = undefined;
       return this.#askFor(one);
     }
-    if (one.agreed) {
+    if (one.wasTaken && PASSING.includes(error.code) && !one.parts.every(({ isTaken }) => isTaken)) {
+      this.#askLater(one);
+    } else if (one.agreed) {
       one.mode = one.agreed.mode;
       one.rate = one.agreed.rate;
       if (this.#link instanceof Requests) this.#link.take(one);
@@ -977,9 +1006,24 @@ export class Stentor {
     this.#tell(one.options.onError ?? this.#options.onError, error);
   }
 
+  /** There was no room for one that comes back: it asks again when there may be, from where it was left. @param {Subscription} one */
+  #askLater(one) {
+    const link = this.#link;
+    this.#leaveOne(one);
+    clearTimeout(one.later);
+    one.later = setTimeout(() => {
+      if (this.#link !== link || !this.#subscriptions.has(one)) return;
+      // Some of its names may have been taken, if it took several commands.
+      this.#unsubscribe(one.names);
+      this.#leaveOne(one);
+      this.#askFor(one);
+    }, this.#delay(1013));
+  }
+
   /** @param {Subscription} one */
   #end(one) {
     if (!this.#subscriptions.delete(one)) return;
+    clearTimeout(one.later);
     this.#reroute();
     if (this.#trial instanceof Requests) this.#trial.drop(one);
     if (this.#link instanceof Requests) this.#link.drop(one);
@@ -1065,7 +1109,7 @@ export class Stentor {
       if (update.seq <= place.seq) return; // had before
       if (first > place.seq + 1 && one.agreed.mode === "all") return this.#gap(place, { ...update, seq: first }, place.seq + 1);
     }
-    place.seq = update.seq;
+    Object.assign(place, { seq: update.seq, isUntold: false });
     tell(one.options);
   }
 
@@ -1080,14 +1124,15 @@ export class Stentor {
       if (!one.agreed || !this.#subscriptions.has(one)) continue;
       const isNew = seq === undefined && epoch === undefined;
       const isHad = from === "before" && seq === snapshot.seq && epoch === snapshot.epoch && !snapshot.key;
+      // Who was cut among the last values is sent them again.
+      if (one.isAgain && from === "here" && !place.isUntold && seq !== undefined && epoch === snapshot.epoch && snapshot.seq <= seq && !snapshot.key) continue;
       if (from === "before") this.#rejoin(place, snapshot);
       else if (isNew && one.isBack && !this.#hasForgotten) this.#missed(place, snapshot.topic, 1, snapshot.seq - 1);
       else if (isAnew(place, snapshot)) this.#beginAnew(place, { ...snapshot, why: "reconnect" });
       else if (seq !== undefined && one.agreed.mode === "all") this.#missed(place, snapshot.topic, seq + 1, snapshot.seq - 1);
       // What followed a keyframe comes behind it once more.
       if (place.seq === undefined || place.seq < snapshot.seq || place.epoch !== snapshot.epoch || snapshot.key) place.seq = snapshot.seq;
-      place.epoch = snapshot.epoch;
-      place.toldAnew = false;
+      Object.assign(place, { epoch: snapshot.epoch, toldAnew: false, isUntold: false });
       if (!isHad) tell(one.options);
     }
   }
@@ -1137,7 +1182,7 @@ export class Stentor {
     }
     for (const place of this.#meant(skip.topic, scope)) {
       if (!place.one.agreed || (place.from === "here" && place.seq !== undefined && skip.to <= place.seq)) continue;
-      Object.assign(place, { seq: skip.to, from: "here" });
+      Object.assign(place, { seq: skip.to, from: "here", isUntold: false, ...(skip.epoch !== undefined && { epoch: skip.epoch }) });
       tell(place.one.options);
     }
   }
@@ -1146,14 +1191,14 @@ export class Stentor {
   #reset(reset, scope) {
     for (const place of this.#askers(reset.topic, scope)) {
       const isTold = place.toldAnew && place.epoch === reset.epoch;
-      if (isTold) Object.assign(place, { seq: reset.seq, toldAnew: false });
+      if (isTold) Object.assign(place, { seq: reset.seq, toldAnew: false, isUntold: true });
       else this.#beginAnew(place, reset);
     }
   }
 
   /** @param {Place} place @param {Reset} reset */
   #beginAnew(place, { topic, epoch, seq, why }) {
-    Object.assign(place, { epoch, seq, from: "here", toldAnew: false });
+    Object.assign(place, { epoch, seq, from: "here", toldAnew: false, isUntold: true });
     this.#tell(place.one.options.onReset, { topic, epoch, seq, why });
   }
 
@@ -1349,6 +1394,22 @@ function compact(events, keyed) {
     if (behind) told.push({ ...behind, type: "skip" });
   }
   return told;
+}
+
+/**
+ * Whether the cursor that these were to go on from is good no more: then the answer has another one, a word that stands for no place, which
+ * they show if they have to come back before everything that begins anew has come.
+ * @param {Part[]} parts
+ * @param {string | undefined} asked
+ * @param {unknown} said
+ */
+function isVoid(parts, asked, said) {
+  if (typeof said !== "string") return false;
+  for (const part of parts) {
+    part.isVoid ||= asked !== undefined && asked !== said;
+    if (part.isVoid) part.cursor = said;
+  }
+  return parts.some((part) => part.isVoid);
 }
 
 /** Whether a topic's numbering has begun anew, as far as both say. @param {Place} place @param {Mark} mark */
@@ -1601,12 +1662,14 @@ class Requests {
     if (!CURSOR.test(cursor)) throw new Unfit("what answered has no cursor");
     this.#ear.greeted({});
     if (channel.isOver) return;
+    const messages = messagesIn(text);
     if (!channel.isTaken) {
       const { mode, rate } = channel;
-      this.#ear.took(channel, channel.parts.flatMap(({ names }) => names.map((topic) => ({ topic, mode, rate }))));
+      // What has a place to go on from begins only if that is good no more.
+      const isAnew = channel.isResumed && /"code":"current"}$/.test(messages.at(-1) ?? "");
+      this.#ear.took(channel, channel.parts.flatMap(({ names }) => names.map((topic) => ({ topic, mode, rate }))), isAnew);
       channel.isTaken = true;
     }
-    const messages = messagesIn(text);
     for (const message of messages) {
       if (channel.isOver) return;
       this.#ear.said(message, channel);
