@@ -330,7 +330,7 @@ export class Stentor {
       onError: (error) => {
         const { code, topic = "", from = 0, to = 0 } = /** @type {StentorError & Partial<Skip>} */ (error);
         if (code === "gap") feed.put({ type: "gap", topic, from, to });
-        else if (one.agreed) this.#tell(this.#options.onError, error); // a change of it was refused
+        else if (this.#subscriptions.has(one)) this.#tell(this.#options.onError, error); // it stays as it was, or is asked for again
         else feed.end(error);
       },
     });
