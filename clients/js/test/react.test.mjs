@@ -10,6 +10,8 @@ import { Stentor } from "stentor-client";
 const { window } = new JSDOM("<main></main>", { pretendToBeVisual: true });
 // Frames are the test's: none comes before it is asked for.
 const frames = [];
+// Node from version 21 on has one of its own.
+globalThis.navigator ??= window.navigator;
 Object.assign(globalThis, {
   window,
   document: window.document,
