@@ -515,9 +515,13 @@ export class Stentor {
   /** @param {Socket | Requests} link @param {string} text @param {Scope} [scope] */
   #read(link, text, scope) {
     if (link === this.#link) this.#heardAt = performance.now();
+    /** @type {any} */
     let message;
+    /** @type {any} */
+    let whole;
     try {
-      message = JSON.parse(text);
+      whole = publication(text);
+      message = whole ?? JSON.parse(text);
     } catch {
       return link === this.#trial ? this.#missedOut(link) : this.#giveUp("the server sent what is not JSON");
     }
@@ -530,9 +534,9 @@ export class Stentor {
     switch (message.type) {
       case "update":
         this.#hasNews = true;
-        return this.#update(published(text, message), scope);
+        return this.#update(whole ?? published(text, message), scope);
       case "snapshot":
-        return this.#snapshot(published(text, message), scope);
+        return this.#snapshot(whole ?? published(text, message), scope);
       case "ack":
         if (!scope) return this.#settle(message.id, (asked) => asked.ok(message));
         return this.#took(scope, message.topics ?? [], isVoid(scope.parts, scope.cursor, message.cursor));
@@ -1774,6 +1778,19 @@ function points(from) {
 
 /** What a message consists of, as far as one has to know to find a field: names and other strings, and brackets. */
 const TOKENS = /"(?:[^"\\]|\\.)*"(\s*:)?|[[\]{}]/g;
+
+/** A publication as nearly all are written. Those that have other fields, or others' order, are taken apart the long way. */
+const PUBLICATION = /^\{"type":"(update|snapshot)","topic":"([^"\\]+)",(?:"epoch":"([^"\\]+)",)?"seq":(\d+),"ts":(\d+),"data":/;
+
+/** A publication that is written so, at less than it costs to look for its payload beside what JSON.parse makes of the whole. @param {string} text */
+function publication(text) {
+  const found = PUBLICATION.exec(text);
+  if (!found || !text.endsWith("}")) return undefined;
+  const [head, type, topic, epoch, seq, ts] = found;
+  const json = text.slice(head.length, -1).trim();
+  const data = JSON.parse(json);
+  return epoch === undefined ? { type, topic, seq: Number(seq), ts: Number(ts), data, json } : { type, topic, epoch, seq: Number(seq), ts: Number(ts), data, json };
+}
 
 /**
  * A publication with its payload's own text, which is the rest of the message: `data` is the last field.
