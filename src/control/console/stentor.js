@@ -1788,7 +1788,12 @@ function publication(text) {
   if (!found || !text.endsWith("}")) return undefined;
   const [head, type, topic, epoch, seq, ts] = found;
   const json = text.slice(head.length, -1).trim();
-  const data = JSON.parse(json);
+  let data;
+  try {
+    data = JSON.parse(json);
+  } catch {
+    return undefined; // Something is behind it.
+  }
   return epoch === undefined ? { type, topic, seq: Number(seq), ts: Number(ts), data, json } : { type, topic, epoch, seq: Number(seq), ts: Number(ts), data, json };
 }
 
