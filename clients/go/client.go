@@ -177,6 +177,11 @@ func (c *Client) waitOpen(ctx context.Context) error {
 		select {
 		case <-opened:
 			return nil
+		default:
+		}
+		select {
+		case <-opened:
+			return nil
 		case <-c.ctx.Done():
 			if c.failed() == nil {
 				return errClosed
@@ -359,11 +364,22 @@ func (c *Client) Publish(ctx context.Context, topic string, value any) (*Publica
 
 // PublishRaw publishes JSON text as it is, so that 1.50 stays 1.50; else as Publish.
 func (c *Client) PublishRaw(ctx context.Context, topic string, raw []byte) (*Publication, error) {
+	// Room that there is, is taken whatever the context says: what it ends is waiting.
 	select {
 	case c.room <- struct{}{}:
+		return c.publish(ctx, topic, raw)
+	default:
+	}
+	select {
+	case c.room <- struct{}{}:
+		return c.publish(ctx, topic, raw)
 	case <-ctx.Done():
 		return nil, fmt.Errorf("%d publications wait for their answer: %w", cap(c.room), ctx.Err())
 	}
+}
+
+// publish has room.
+func (c *Client) publish(ctx context.Context, topic string, raw []byte) (*Publication, error) {
 	if err := c.waitOpen(ctx); err != nil {
 		<-c.room
 		if ctx.Err() != nil {
