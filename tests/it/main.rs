@@ -10,6 +10,7 @@ mod browser;
 mod certificates;
 mod check;
 mod client;
+mod clients;
 mod console;
 mod cursors;
 mod faults;
