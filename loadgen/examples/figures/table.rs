@@ -17,7 +17,8 @@
 //! A column names a file and figures of it as `--fail-if` does, or `held`: the highest rate of several files, in deliveries a second, that was held: in every
 //! round all of it was delivered, in the time that it was offered in, and nothing speaks against half of them at least. `≥` stands before it where more may be held. Where a server didn't hold a rate, that stands in place of what survived; `–` stands
 //! where too few runs were sound, or too few publications made for a percentile. Whoever was measured in one of the files has a row, and whoever has a row was
-//! measured, but that `maybe` is for those who need not be. The best of each column is set in bold, and who can't be told from it; the first row, what the others are measured by, is not among them.
+//! measured, but that `maybe` is for those who need not be. Of each figure the best is set in bold, and who can't be told from it: whose ratio to it, paired by round, has an interval (95 %) that holds 1, or who was
+//! never sound in the same round. The first row, what the others are measured by, is not among them.
 
 use crate::{
     data::{Data, Of},
@@ -26,6 +27,9 @@ use crate::{
 
 /// What can't be told.
 const NONE: &str = "–";
+
+/// A column of the highest rates that were held.
+const HELD: &str = "held";
 
 struct Column<'a> {
     title: &'a str,
@@ -62,12 +66,10 @@ pub fn made(rules: &str, folder: &str, data: &Data) -> Result<(String, usize), S
     let mut figures = 0;
     for column in &columns {
         let cells = rows.iter().map(|(server, _)| column.cell(server, data)).collect::<Result<Vec<Cell>, String>>()?;
-        let best = best(&cells, column.is_more_better());
-        figures += cells.iter().map(|cell| cell.figures).sum::<usize>();
+        let bold = column.bold(&rows, &cells, data);
         for (nth, (line, cell)) in lines.iter_mut().zip(&cells).enumerate() {
-            let is_best = nth > 0 && best.is_some_and(|best| cell.is_near(best));
-            let mark = if is_best { "**" } else { "" };
-            line.push_str(&format!(" {mark}{}{mark} |", cell.text));
+            figures += cell.values.iter().flatten().count();
+            line.push_str(&format!(" {} |", cell.text(&bold[nth])));
         }
     }
     lines.iter().for_each(|line| table += &format!("{line}\n"));
@@ -76,30 +78,27 @@ pub fn made(rules: &str, folder: &str, data: &Data) -> Result<(String, usize), S
 
 /// One cell.
 struct Cell {
-    text: String,
-    /// The first figure in it.
-    value: Option<f64>,
-    /// How many are in it.
-    figures: usize,
+    /// What stands there; empty where it is the figures.
+    words: String,
+    /// The figures of it; none where one can't be told.
+    values: Vec<Option<Quantity>>,
 }
-
-/// Who is no farther from the best than this can't be told from it.
-const NEAR: f64 = 0.05;
 
 impl Cell {
-    fn without(text: &str) -> Self {
-        Self { text: text.to_owned(), value: None, figures: 0 }
+    fn without(words: &str) -> Self {
+        Self { words: words.to_owned(), values: Vec::new() }
     }
 
-    fn is_near(&self, best: f64) -> bool {
-        self.value.is_some_and(|value| (value / best - 1.0).abs() <= NEAR)
+    /// With those figures in bold that are to be.
+    fn text(&self, bold: &[bool]) -> String {
+        let all = !bold.is_empty() && bold.iter().all(|bold| *bold);
+        match () {
+            () if !self.words.is_empty() && all => format!("**{}**", self.words),
+            () if !self.words.is_empty() => self.words.clone(),
+            () if all => format!("**{}**", together(&self.values, &[])),
+            () => together(&self.values, bold),
+        }
     }
-}
-
-/// The best of a column, beside the first row, which is what others are measured by.
-fn best(cells: &[Cell], is_more_better: bool) -> Option<f64> {
-    let values = cells.iter().skip(1).filter_map(|cell| cell.value);
-    values.reduce(|best, value| if is_more_better { best.max(value) } else { best.min(value) })
 }
 
 /// Nobody who was measured is left out, and nobody is there who wasn't. Those who may be there or not come last.
@@ -125,18 +124,38 @@ fn complete<'a>(
 
 impl Column<'_> {
     fn is_more_better(&self) -> bool {
-        matches!(self.names[..], ["held" | "deliveries" | "publications" | "bytes", ..])
+        matches!(self.names[..], [HELD | "deliveries" | "publications" | "bytes", ..])
+    }
+
+    /// Which figures of each cell are the best, or can't be told from it.
+    fn bold(&self, rows: &[(&str, &str)], cells: &[Cell], data: &Data) -> Vec<Vec<bool>> {
+        let mut bold: Vec<Vec<bool>> = cells.iter().map(|cell| vec![false; cell.values.len()]).collect();
+        for (at, name) in self.names.iter().enumerate() {
+            let value = |nth: usize| cells[nth].values.get(at).copied().flatten().map(|one| one.value);
+            let known = (1..cells.len()).filter_map(|nth| Some((nth, value(nth)?)));
+            let better = |a: &(usize, f64), b: &(usize, f64)| if self.is_more_better() { b.1.total_cmp(&a.1) } else { a.1.total_cmp(&b.1) };
+            let Some((best, most)) = known.clone().min_by(better) else { continue };
+            for (nth, own) in known {
+                // What was held are steps of a grid, which are equal or not.
+                bold[nth][at] = match *name {
+                    HELD => own == most,
+                    name => nth == best || !data.differ(&self.path, rows[nth].0, rows[best].0, name).unwrap_or(true),
+                };
+            }
+        }
+        bold
     }
 
     fn cell(&self, server: &str, data: &Data) -> Result<Cell, String> {
-        if self.names == ["held"] {
+        if self.names == [HELD] {
             let Some((rate, fell_behind)) = data.highest_held(&self.path, server)? else {
                 return Ok(Cell::without(NONE));
             };
             // What was doubtful above it, or not tried, may be held as well.
             let least = if fell_behind { "" } else { "≥ " };
             let text = format!("{least}{}/s", loadgen::units::short(rate));
-            return Ok(Cell { text, value: Some(rate), figures: 1 });
+            let rate = Quantity { value: rate, kind: Kind { seconds: -1, bytes: 0 } };
+            return Ok(Cell { words: text, values: vec![Some(rate)] });
         }
         if !data.servers(&self.path)?.iter().any(|name| name == server) {
             return Ok(Cell::without(NONE));
@@ -146,30 +165,11 @@ impl Column<'_> {
         }
         let of = |name: &&str| data.measured(&self.path, server, name, Of::All).ok();
         let values: Vec<Option<Quantity>> = self.names.iter().map(of).collect();
-        let figures = values.iter().flatten().count();
-        if figures == 0 {
+        if values.iter().flatten().count() == 0 {
             return Ok(Cell::without(NONE));
         }
-        Ok(Cell { text: together(&values), value: values[0].map(|first| first.value), figures })
+        Ok(Cell { words: String::new(), values })
     }
-}
-
-/// Quantities of a kind in one unit, that of the largest.
-fn together(values: &[Option<Quantity>]) -> String {
-    let largest = values.iter().flatten().fold(0f64, |most, one| most.max(one.value));
-    let kind = values.iter().flatten().next().map(|one| one.kind);
-    let (scale, unit) = match kind {
-        Some(Kind { seconds: 1, bytes: 0 }) => {
-            scale_of(largest, &[(1e-9, " ns"), (1e-6, " µs"), (1e-3, " ms"), (1.0, " s")])
-        }
-        Some(Kind { seconds: 0, bytes: 1 }) => {
-            scale_of(largest, &[(1.0, " B"), (1024.0, " KiB"), (1_048_576.0, " MiB")])
-        }
-        Some(Kind { seconds: -1, .. }) => scale_of(largest, &[(1.0, "/s"), (1e3, "k/s"), (1e6, "M/s")]),
-        _ => (1.0, ""),
-    };
-    let shown = |value: &Option<Quantity>| value.map_or_else(|| NONE.into(), |one| two_digits(one.value / scale));
-    format!("{}{unit}", values.iter().map(shown).collect::<Vec<_>>().join(" / "))
 }
 
 /// The largest unit of which there is one at least.
@@ -189,8 +189,8 @@ mod tests {
     #[test]
     fn quantities_stand_in_the_unit_of_the_largest() {
         let time = |value| Some(Quantity { value, kind: Kind { seconds: 1, bytes: 0 } });
-        assert_eq!(together(&[time(0.000_94), time(0.0142)]), "0.9 / 14 ms");
-        assert_eq!(together(&[time(3.85e-6)]), "3.9 µs");
-        assert_eq!(together(&[time(0.002), None]), "2.0 / – ms");
+        assert_eq!(together(&[time(0.000_94), time(0.0142)], &[]), "0.9 / 14 ms");
+        assert_eq!(together(&[time(3.85e-6)], &[]), "3.9 µs");
+        assert_eq!(together(&[time(0.002), None], &[true, false]), "**2.0** / – ms");
     }
 }

@@ -103,6 +103,21 @@ fn a_percentile_of_too_few_publications_fails() {
 }
 
 #[test]
+fn a_ratio_is_paired_by_round_and_has_an_interval() {
+    let judge = |figures: &str, ends: &str| {
+        judged(&format!("Bun takes {figures} of it. <!-- figures: results/day/1000x128-w16 bun cpu paired ceiling{ends} -->\n"))
+    };
+    let mean = judge("9.99", "").problems.remove(0);
+    assert!(mean.contains("`results/day/1000x128-w16 bun cpu paired ceiling` says 1.10"), "{mean}");
+    let of = "; results/day/1000x128-w16 bun cpu paired ceiling";
+    let said = judge("1.10 (9.99 to 0.01)", &format!("{of} low{of} high")).problems;
+    let low_and_high = said.iter().filter(|problem| problem.contains(" low` says 1.0") || problem.contains(" high` says 1.1"));
+    assert!(said.len() == 2 && low_and_high.count() == 2, "{said:?}");
+    let few = problem("It takes 0.50. <!-- figures: results/day/1000x128-r500 stentor p50 paired ws -->\n");
+    assert!(few.contains("sound"), "{few}");
+}
+
+#[test]
 fn as_many_sources_as_figures() {
     let said = problem("From 3 to 528 ns. <!-- figures: results/day/1000x128-w16 bun cpu -->\n");
     assert!(said.contains("1 sources for 2 figures: `3 ns`; `528 ns`"), "{said}");
