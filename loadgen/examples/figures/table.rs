@@ -172,6 +172,27 @@ impl Column<'_> {
     }
 }
 
+/// Quantities of a kind in one unit, that of the largest; those in bold that are to be.
+fn together(values: &[Option<Quantity>], bold: &[bool]) -> String {
+    let largest = values.iter().flatten().fold(0f64, |most, one| most.max(one.value));
+    let kind = values.iter().flatten().next().map(|one| one.kind);
+    let (scale, unit) = match kind {
+        Some(Kind { seconds: 1, bytes: 0 }) => {
+            scale_of(largest, &[(1e-9, " ns"), (1e-6, " µs"), (1e-3, " ms"), (1.0, " s")])
+        }
+        Some(Kind { seconds: 0, bytes: 1 }) => {
+            scale_of(largest, &[(1.0, " B"), (1024.0, " KiB"), (1_048_576.0, " MiB")])
+        }
+        Some(Kind { seconds: -1, .. }) => scale_of(largest, &[(1.0, "/s"), (1e3, "k/s"), (1e6, "M/s")]),
+        _ => (1.0, ""),
+    };
+    let shown = |(at, value): (usize, &Option<Quantity>)| {
+        let mark = if bold.get(at).is_some_and(|bold| *bold) { "**" } else { "" };
+        value.map_or_else(|| NONE.into(), |one| format!("{mark}{}{mark}", two_digits(one.value / scale)))
+    };
+    format!("{}{unit}", values.iter().enumerate().map(shown).collect::<Vec<String>>().join(" / "))
+}
+
 /// The largest unit of which there is one at least.
 fn scale_of(value: f64, units: &[(f64, &'static str)]) -> (f64, &'static str) {
     units.iter().rev().find(|(scale, _)| value >= *scale).copied().unwrap_or(units[0])
