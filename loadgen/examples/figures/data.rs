@@ -4,7 +4,7 @@
 //!   offered in its time. There have to be two of them at least, and as many of them as of others; else there is no figure. Where a round was run again
 //!   because of a doubt, the last sound run of it counts, as in a sweep. Percentiles take as many publications as the generator itself asks for before it
 //!   prints them.
-//! - The ratio of two servers is of rounds in which both were sound ([`Ratio`]): what moved the machine meanwhile is in both. It takes three of them.
+//! - The ratio of two servers is of rounds in which both were sound ([`Ratio`]): what moved the machine meanwhile is in both. It takes two of them.
 //! - Any other text: a number behind words that stand on one line of it, or, where lowest, highest or median is asked for, on several. Where the text is what
 //!   the generator printed, its doubts count as well.
 
@@ -34,8 +34,8 @@ use crate::figure::{self, Kind, PLAIN, Quantity};
 /// Sound runs that a figure takes.
 const SOUND_MIN: usize = 2;
 
-/// Rounds that a quoted ratio takes: of two, Student's interval is so wide that it says nothing.
-const PAIRS_MIN: usize = 3;
+/// Rounds that a quoted ratio takes. Of two the interval is very wide, which is what two rounds are worth.
+const PAIRS_MIN: usize = 2;
 
 /// How what the generator prints begins where it doubts a run, or where something was lost.
 const SAYS_DOUBTFUL: [&str; 2] = ["DOUBTS:", "FAULTS"];
