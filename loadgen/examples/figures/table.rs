@@ -17,8 +17,9 @@
 //! A column names a file and figures of it as `--fail-if` does, or `held`: the highest rate of several files, in deliveries a second, that was held: in every
 //! round all of it was delivered, in the time that it was offered in, and nothing speaks against half of them at least. `≥` stands before it where more may be held. Where a server didn't hold a rate, that stands in place of what survived; `–` stands
 //! where too few runs were sound, or too few publications made for a percentile. Whoever was measured in one of the files has a row, and whoever has a row was
-//! measured, but that `maybe` is for those who need not be. Of each figure the best is set in bold, and who can't be told from it: whose ratio to it, paired by round, has an interval (95 %) that holds 1, or who was
-//! never sound in the same round. The first row, what the others are measured by, is not among them.
+//! measured, but that `maybe` is for those who need not be. In bold is what is ahead of everybody else's in its column, as far
+//! as rounds tell: of the ratio to each of them, paired by round, the interval (95 %) doesn't hold 1. Servers of one make (`stentor`, `stentor-raw`) are not held against each other; the first
+//! row, what the others are measured by, takes no part.
 
 use crate::{
     data::{Data, Of},
@@ -30,6 +31,15 @@ const NONE: &str = "–";
 
 /// A column of the highest rates that were held.
 const HELD: &str = "held";
+
+/// What stands where a server didn't hold the rate, and before a rate where more may be held.
+const NOT_HELD: &str = "not held";
+const LEAST: &str = "≥ ";
+
+/// Whose a server is, whatever its lane, workers and flags.
+fn kind_of(server: &str) -> &str {
+    server.split(['-', ':']).next().unwrap_or(server)
+}
 
 struct Column<'a> {
     title: &'a str,
@@ -85,6 +95,10 @@ struct Cell {
 }
 
 impl Cell {
+    fn value(&self, at: usize) -> Option<f64> {
+        self.values.get(at).copied().flatten().map(|one| one.value)
+    }
+
     fn without(words: &str) -> Self {
         Self { words: words.to_owned(), values: Vec::new() }
     }
@@ -127,23 +141,29 @@ impl Column<'_> {
         matches!(self.names[..], [HELD | "deliveries" | "publications" | "bytes", ..])
     }
 
-    /// Which figures of each cell are the best, or can't be told from it.
+    /// Which figures of each cell are ahead of everybody else's, as far as the rounds tell.
     fn bold(&self, rows: &[(&str, &str)], cells: &[Cell], data: &Data) -> Vec<Vec<bool>> {
-        let mut bold: Vec<Vec<bool>> = cells.iter().map(|cell| vec![false; cell.values.len()]).collect();
-        for (at, name) in self.names.iter().enumerate() {
-            let value = |nth: usize| cells[nth].values.get(at).copied().flatten().map(|one| one.value);
-            let known = (1..cells.len()).filter_map(|nth| Some((nth, value(nth)?)));
-            let better = |a: &(usize, f64), b: &(usize, f64)| if self.is_more_better() { b.1.total_cmp(&a.1) } else { a.1.total_cmp(&b.1) };
-            let Some((best, most)) = known.clone().min_by(better) else { continue };
-            for (nth, own) in known {
-                // What was held are steps of a grid, which are equal or not.
-                bold[nth][at] = match *name {
-                    HELD => own == most,
-                    name => nth == best || !data.differ(&self.path, rows[nth].0, rows[best].0, name).unwrap_or(true),
-                };
-            }
+        let is_ahead = |nth: usize, at: usize| {
+            nth > 0
+                && cells[nth].value(at).is_some()
+                && (1..cells.len())
+                    .filter(|other| kind_of(rows[*other].0) != kind_of(rows[nth].0))
+                    .all(|other| self.is_ahead(at, (rows[nth].0, &cells[nth]), (rows[other].0, &cells[other]), data))
+        };
+        (0..cells.len()).map(|nth| (0..cells[nth].values.len()).map(|at| is_ahead(nth, at)).collect()).collect()
+    }
+
+    /// Whether a server's figure is better than another's, and their rounds tell it.
+    fn is_ahead(&self, at: usize, (server, own): (&str, &Cell), (other, theirs): (&str, &Cell), data: &Data) -> bool {
+        let (name, Some(value)) = (self.names[at], own.value(at)) else { return false };
+        match theirs.value(at) {
+            // Who fell behind is; of who has no figure for other reasons, nobody knows, unless it wasn't asked.
+            None if theirs.words == NOT_HELD => true,
+            None => name != HELD && data.servers(&self.path).is_ok_and(|all| !all.iter().any(|name| name == other)),
+            Some(less) if name == HELD => value > less && !theirs.words.starts_with(LEAST),
+            Some(theirs) if (value > theirs) != self.is_more_better() => false,
+            Some(_) => data.differ(&self.path, server, other, name).unwrap_or(false),
         }
-        bold
     }
 
     fn cell(&self, server: &str, data: &Data) -> Result<Cell, String> {
@@ -152,7 +172,7 @@ impl Column<'_> {
                 return Ok(Cell::without(NONE));
             };
             // What was doubtful above it, or not tried, may be held as well.
-            let least = if fell_behind { "" } else { "≥ " };
+            let least = if fell_behind { "" } else { LEAST };
             let text = format!("{least}{}/s", loadgen::units::short(rate));
             let rate = Quantity { value: rate, kind: Kind { seconds: -1, bytes: 0 } };
             return Ok(Cell { words: text, values: vec![Some(rate)] });
@@ -161,7 +181,7 @@ impl Column<'_> {
             return Ok(Cell::without(NONE));
         }
         if !data.kept_up(&self.path, server)? {
-            return Ok(Cell::without("not held"));
+            return Ok(Cell::without(NOT_HELD));
         }
         let of = |name: &&str| data.measured(&self.path, server, name, Of::All).ok();
         let values: Vec<Option<Quantity>> = self.names.iter().map(of).collect();
