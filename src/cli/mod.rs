@@ -20,7 +20,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     config::{Config, LogFormat},
     tools::{
-        client::{ping, publish, record, sub},
+        client::{ping, publish, record, replay, sub},
         top,
     },
 };
@@ -112,6 +112,8 @@ pub enum Task {
     Pub(publish::Options),
     /// Write what is published on topics as a recording, for --replay
     Record(record::Options),
+    /// Play a recording to a server
+    Replay(replay::Options),
     /// Measure how long a server's answers take
     Ping(ping::Options),
 }
@@ -238,7 +240,7 @@ fn short_help(command: &Command) -> String {
     let flags: Vec<&Arg> = all.iter().copied().filter(|flag| !is_beside(flag)).collect();
     let width = flags.iter().map(|flag| usage(flag).len()).max().unwrap_or(0);
     let mut help =
-        format!("{}\nUsage: stentor [OPTIONS], or stentor top|sub|pub|record|ping (each has -h)   (--help explains each)\n", about(command));
+        format!("{}\nUsage: stentor [OPTIONS], or stentor top|sub|pub|record|replay|ping (each has -h)   (--help explains each)\n", about(command));
     let mut group = None;
     for flag in flags {
         if flag.get_help_heading() != group {

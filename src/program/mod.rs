@@ -45,7 +45,7 @@ use crate::{
     server::{Passed, Server, StartError},
     signals,
     tools::{
-        client::{ping, publish, record, sub},
+        client::{ping, publish, record, replay, sub},
         top,
     },
 };
@@ -107,6 +107,7 @@ fn beside(task: &Task) -> ExitCode {
         Task::Sub(options) => ("sub", sub::run(options)),
         Task::Pub(options) => ("pub", publish::run(options)),
         Task::Record(options) => ("record", record::run(options)),
+        Task::Replay(options) => ("replay", replay::run(options)),
         Task::Ping(options) => ("ping", ping::run(options)),
     };
     match outcome {

@@ -274,6 +274,7 @@ impl Topics {
             gone.extend(place.seq.is_some().then(|| topic.clone()));
             false
         });
+        gone.sort_unstable();
         for topic in gone {
             self.reset_to(&topic, None, 0, "reconnect");
         }

@@ -1,4 +1,4 @@
-//! `stentor sub`, `pub`, `record` and `ping`: a client for a shell.
+//! `stentor sub`, `pub`, `record`, `replay` and `ping`: a client for a shell.
 //!
 //! They speak to a server as the crate `stentor-client` does, which is in this project as well: they come back after a loss, go on where they were, and say what didn't come. What they
 //! print goes to standard output; what they have to say about it to standard error.
@@ -8,6 +8,7 @@
 //! | `sub` | what is published, as lines or a table |
 //! | `publish` | publishing an argument, lines, a file |
 //! | `record` | a recording for `--replay` |
+//! | `replay` | playing one to a server |
 //! | `ping` | there and back |
 //! | `line` | a publication as a line of text |
 //!
@@ -18,6 +19,7 @@ mod line;
 pub mod ping;
 pub mod publish;
 pub mod record;
+pub mod replay;
 pub mod sub;
 
 use std::{
