@@ -42,6 +42,7 @@ mod replay;
 mod requests;
 mod scripts;
 mod seeds;
+mod shell;
 mod signals;
 #[path = "../../src/skip.rs"]
 mod skip;
