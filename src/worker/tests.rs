@@ -18,6 +18,7 @@ mod deflate;
 mod edge;
 mod every;
 mod expensive;
+mod forgotten;
 mod held;
 mod interest;
 mod parts;
