@@ -244,8 +244,10 @@ fn short_help(command: &Command) -> String {
     let (details, flags): (Vec<&Arg>, Vec<&Arg>) = flags.into_iter().partition(|flag| name(flag).starts_with(DETAILS));
     let details: Vec<String> = details.into_iter().map(usage).collect();
     let width = flags.iter().map(|flag| usage(flag).len()).max().unwrap_or(0);
-    let mut help =
-        format!("{}\nUsage: stentor [OPTIONS], or stentor top|sub|pub|record|replay|ping (each has -h)   (--help explains each)\n", about(command));
+    let mut help = format!(
+        "{}\nUsage: stentor [OPTIONS], or stentor top|sub|pub|record|replay|ping (each has -h)   (--help explains each)\n",
+        about(command)
+    );
     let mut group = None;
     for flag in flags {
         if flag.get_help_heading() != group {

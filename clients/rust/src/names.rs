@@ -55,10 +55,21 @@ mod tests {
 
     #[test]
     fn a_star_is_one_segment_and_a_last_arrow_one_or_more() {
-        for (name, topic) in [("a", "a"), ("*", "a"), ("a.*", "a.b"), ("a.>", "a.b.c"), (">", "a"), ("*.b.>", "a.b.c.d"), ("*.*", "a.b")] {
+        for (name, topic) in
+            [("a", "a"), ("*", "a"), ("a.*", "a.b"), ("a.>", "a.b.c"), (">", "a"), ("*.b.>", "a.b.c.d"), ("*.*", "a.b")]
+        {
             assert!(matches(name, topic), "{name} {topic}");
         }
-        for (name, topic) in [("a", "b"), ("*", "a.b"), ("a.>", "a"), ("a.*", "a"), ("*.c", "a.b"), ("a.b", "a"), ("a", "a.b"), ("x>", "x.y")] {
+        for (name, topic) in [
+            ("a", "b"),
+            ("*", "a.b"),
+            ("a.>", "a"),
+            ("a.*", "a"),
+            ("*.c", "a.b"),
+            ("a.b", "a"),
+            ("a", "a.b"),
+            ("x>", "x.y"),
+        ] {
             assert!(!matches(name, topic), "{name} {topic}");
         }
     }
@@ -71,7 +82,8 @@ mod tests {
         assert_eq!(all.len(), 500);
         assert!(parts.len() > 30 && parts.iter().all(|(topics, start)| topics.len() == start.len()));
         for (topics, start) in &parts {
-            let points: serde_json::Map<_, _> = start.iter().map(|(name, point)| ((*name).to_owned(), serde_json::json!(point))).collect();
+            let points: serde_json::Map<_, _> =
+                start.iter().map(|(name, point)| ((*name).to_owned(), serde_json::json!(point))).collect();
             assert!(serde_json::json!({"topics": topics, "from": points}).to_string().len() < 1000);
         }
     }
