@@ -76,10 +76,11 @@ fn the_page_that_echoes_has_back_what_is_said() {
 }
 
 /// A column of the table, and what runs every scenario with that client.
-const CLIENTS: [(&str, &str); 3] = [
+const CLIENTS: [(&str, &str); 4] = [
     ("Python", "clients/python/tests/test_conformance.py"),
     ("JavaScript", "scripts/clients-js"),
     ("Go", "scripts/go"),
+    ("Rust", "scripts/rust"),
 ];
 
 #[test]
