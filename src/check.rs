@@ -12,6 +12,7 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::{
     access,
+    audit,
     cgroup::Share,
     config::{Config, Shown, Span},
     cores::Places,
@@ -94,6 +95,12 @@ pub fn check(config: &Config, passed: &Passed) -> Report {
     remarks.extend(config.acme_listen.map(|address| probe_acme(address, &config)));
     remarks.push(publishing(&config));
     remarks.extend(certificates(&config));
+    if let Some(path) = &config.audit {
+        remarks.push(match audit::inspect(path) {
+            Ok(()) => (Weight::Note, format!("the audit is appended to {}", path.display())),
+            Err(error) => (Weight::Error, format!("--audit {}: {error}", path.display())),
+        });
+    }
     let workers = match Places::pick(&config) {
         Ok(places) => {
             let acceptors = counted(config.acceptors, "acceptor");

@@ -449,6 +449,33 @@ pub struct Config {
     #[arg(long, value_name = "RATE", env = "STENTOR_LOG_LIMIT", default_value = "5/s", help_heading = "Limits")]
     pub log_limit: RateLimit,
 
+    // ---- Audit -----------------------------------------------------------------------------------------------------
+    /// Append who connects, subscribes, is refused and ends to this file, as lines of JSON
+    ///
+    /// With the holder, the address and the bytes sent, and a line a minute for each who is there. In a thread of its own: nobody
+    /// waits for the disk. What can't be written is counted, and said in the file. Opened anew at SIGHUP, and when it was moved.
+    #[arg(long, value_name = "FILE", env = "STENTOR_AUDIT", help_heading = "Audit")]
+    pub audit: Option<PathBuf>,
+
+    /// Size at which FILE is moved to FILE.1, FILE.1 to FILE.2 and so on; 0 leaves that to others
+    #[arg(long, value_name = "SIZE", env = "STENTOR_AUDIT_SIZE", default_value = "64MiB", help_heading = "Audit")]
+    pub audit_size: ByteSize,
+
+    /// So many files are kept beside it; what is older is removed
+    #[arg(long, value_name = "N", env = "STENTOR_AUDIT_FILES", default_value_t = 16, help_heading = "Audit")]
+    pub audit_files: usize,
+
+    /// Bytes a second that one address may have of it; 0 for no limit
+    ///
+    /// A minute's worth may come at once. The next line of the address says how many were left out. Lines about who came, went and is
+    /// there are always written.
+    #[arg(long, value_name = "SIZE", env = "STENTOR_AUDIT_LIMIT", default_value = "128KiB", help_heading = "Audit")]
+    pub audit_limit: ByteSize,
+
+    /// Memory for events that wait to be written; beyond, they are dropped and counted
+    #[arg(long, value_name = "SIZE", env = "STENTOR_AUDIT_QUEUE", default_value = "16MiB", help_heading = "Audit")]
+    pub audit_queue: ByteSize,
+
     // ---- Timeouts --------------------------------------------------------------------------------------------------
     /// Time for a client to send its request, and for its TLS handshake before
     #[arg(
@@ -640,7 +667,8 @@ live! {
     allow_origin trusted_proxy proxy_protocol tls_cert tls_key tls_buffers flush_interval turn_sends turn_work lag_limit lag_limit_age
     max_connections max_connections_per_ip max_connects_per_ip max_assembly max_assembly_per_ip max_held max_held_per_ip max_topics_per_ip
     max_values_per_ip max_headers max_subscriptions max_subscriptions_per_ip max_pending max_http_pending min_http_rate
-    max_commands max_commands_per_ip max_publications max_publications_per_ip slow_list log_limit
+    max_commands max_commands_per_ip max_publications max_publications_per_ip slow_list log_limit audit_size
+    audit_files audit_limit
     handshake_timeout heartbeat idle_timeout close_timeout keep_alive_timeout stall_limit drain_timeout publish_token anonymous_publish
 }
 

@@ -105,6 +105,7 @@ pub(super) const RANGES: &[Rule] = &[
     count("--max-topic-length", |c| wide(c.max_topic_length), 1, 1024),
     count("--slow-list", |c| wide(c.slow_list), 0, 1000),
     count("--turn-sends", |c| wide(c.turn_sends), 1, 1_000_000),
+    count("--audit-files", |c| wide(c.audit_files), 1, 1000),
     // From ten microseconds to ten seconds.
     count("--turn-work", |c| c.turn_work, 1000, 1_000_000_000),
     // A second.
@@ -130,6 +131,9 @@ pub(super) const RANGES: &[Rule] = &[
     size("--max-pending", |c| c.max_pending, ByteSize::kib(64), ByteSize::gib(1)),
     size("--max-http-pending", |c| c.max_http_pending, ByteSize::mib(4), ByteSize::gib(16)),
     size("--tls-buffers", |c| c.tls_buffers, ByteSize::mib(1), MOST),
+    Rule::NoneOr { flag: "--audit-size", of: |c| c.audit_size, least: ByteSize::mib(1), most: MOST },
+    Rule::NoneOr { flag: "--audit-limit", of: |c| c.audit_limit, least: ByteSize::kib(1), most: MOST },
+    size("--audit-queue", |c| c.audit_queue, ByteSize::kib(64), ByteSize::gib(4)),
     size("--min-http-rate", |c| c.min_http_rate, NONE, ByteSize::mib(1)),
 ];
 

@@ -229,6 +229,20 @@ impl Figures {
         out.counters("log_lines_left_out", help, None, "kind", context.shared.log.left_out())?;
         let help = "Log lines dropped because they came faster than they could be written";
         out.counter("log_lines_dropped", help, None, context.shared.log.dropped())?;
+        let audit = context.shared.audit.figures().unwrap_or_default();
+        let help = "1 while the file of the audit takes what comes, 0 while it doesn't, or there is none (--audit)";
+        out.gauge("audit_writing", help, None, u64::from(audit.is_writing))?;
+        out.counter("audit_lines", "Lines of the audit that were written", None, audit.lines)?;
+        let help = "Events that are missing in the audit, because they came faster than they could be written";
+        out.counter("audit_dropped", help, None, audit.dropped)?;
+        let help = "Lines left out of the audit because their address had its share (--audit-limit)";
+        out.counter("audit_left_out", help, None, audit.left_out)?;
+        let help = "How often the file of the audit could not be written, opened or moved aside";
+        out.counter("audit_failures", help, None, audit.failures)?;
+        let help = "Events that wait to be written into the audit";
+        out.gauge("audit_queued", help, Some(Unit::Bytes), audit.queued)?;
+        let help = "Memory that they may have (--audit-queue)";
+        out.gauge("audit_queued_max", help, Some(Unit::Bytes), audit.queue_max)?;
         let inboxes = context.inboxes.iter().enumerate().map(|(n, inbox)| (n.to_string(), inbox.get() as u64));
         out.gauges("inbox_length", "Sockets that wait for a worker to take them over", None, "worker", inboxes)?;
         self.certificates(out)

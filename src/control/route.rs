@@ -15,6 +15,7 @@ use std::{net::SocketAddr, sync::Arc};
 use super::{Control, out::Text, page, serve::Outcome, slow, topics, upload::Upload, work};
 use crate::{
     access::Holder,
+    audit::{Event, What},
     handover::Listener,
     http::{
         Refusal, Request, Response,
@@ -86,10 +87,13 @@ impl<E: Edge> Control<E> {
                 }
                 if let Some(topic) = head.topic_behind("/topics/") {
                     look(head)?;
-                    self.live.access.reader(head)?;
+                    let holder = self.live.access.reader(head)?;
                     let topic = topic?;
                     self.check_topic(&topic)?;
                     let found = topics::last_value(&self.context, &topic);
+                    if found.is_ok() {
+                        self.note_look(head, peer, holder, &topic);
+                    }
                     found.map(|json| Response::new(200).body(JSON, json).header("Cache-Control", "no-store").into())
                 } else {
                     let page = page::find(path).ok_or_else(nothing_here)?;
@@ -169,6 +173,13 @@ impl<E: Edge> Control<E> {
         self.worked += work::SLOW;
         let json = slow::answer(&self.context.shared.slow, self.edge.wall_us());
         Ok(Response::new(200).body(JSON, json).header("Cache-Control", "no-store").into())
+    }
+
+    /// Notes for the audit that somebody looks at a topic's last value.
+    fn note_look(&self, head: &Request<'_>, peer: SocketAddr, holder: Holder, topic: &str) {
+        let address = self.live.proxies.client(peer, head);
+        let what = || What::Read { door: "topics", names: vec![topic.into()] };
+        self.context.shared.audit.note(|| Event { ts: self.edge.wall_us(), conn: 0, address, holder, what: what() });
     }
 
     fn check_topic(&self, topic: &str) -> Result<(), Refusal> {

@@ -15,6 +15,7 @@ use super::{
     work,
 };
 use crate::{
+    audit::{Event, What, shortened},
     handover::{Arrival, Beginning, Listener, hand_to_fewest},
     http::{
         self, Response,
@@ -250,6 +251,7 @@ impl<E: Edge> Control<E> {
             }
             Err(refusal) => {
                 tracing::debug!(%peer, method, path, %refusal, "refused");
+                self.note_refusal(peer, &refusal);
                 self.refuse(token, &refusal, is_head, keep_alive);
             }
         }
@@ -296,7 +298,9 @@ impl<E: Edge> Control<E> {
             }
             Err(fault) => {
                 connection.stage = Stage::Head;
-                tracing::debug!(peer = %connection.peer, refusal = %fault.refusal, "refused");
+                let peer = connection.peer;
+                tracing::debug!(%peer, refusal = %fault.refusal, "refused");
+                self.note_refusal(peer, &fault.refusal);
                 if let Some(why) = fault.why {
                     self.context.shared.metrics.refuse(why);
                 }
@@ -389,6 +393,20 @@ impl<E: Edge> Control<E> {
         let connection = &mut self.connections[token as usize];
         connection.pace = Pace::new(self.now, patience);
         connection.due = connection.deadline(patience);
+    }
+
+    /// Notes a refusal for the audit, if it is one: what is malformed, or isn't there, was not refused.
+    fn note_refusal(&self, address: SocketAddr, refusal: &http::Refusal) {
+        let why = match refusal.status {
+            401 => "unauthorized",
+            403 => "forbidden",
+            429 => "rate_limited",
+            503 => "unavailable",
+            _ => return,
+        };
+        let holder = self.live.access.anonymous();
+        let what = || What::Refused { why, message: shortened(&refusal.message) };
+        self.context.shared.audit.note(|| Event { ts: self.edge.wall_us(), conn: 0, address, holder, what: what() });
     }
 
     /// Answers with a refusal.

@@ -16,6 +16,7 @@ use std::{
 pub(crate) use self::slow::{SlowClient, SlowClients};
 use crate::{
     access::Rules,
+    audit::Audit,
     config::Config,
     http::head::Bounds,
     io::{SEND_MAX, tls::Buffers, waker::Waker},
@@ -134,6 +135,8 @@ pub(crate) struct Shared {
     pub subscriptions: Subscriptions,
     pub metrics: Arc<Metrics>,
     pub log: Log,
+    /// Who was there, and what they asked for.
+    pub audit: Audit,
     pub slow: SlowClients,
     /// What is held of encrypted bytes.
     pub tls: Arc<Buffers>,
@@ -146,6 +149,17 @@ impl Shared {
     pub(crate) fn new(
         settings: Settings,
         log: Log,
+        tape: &Tape,
+        workers: usize,
+        wakers: Arc<[Arc<Waker>]>,
+    ) -> Arc<Shared> {
+        Shared::audited(settings, (log, Audit::default()), tape, workers, wakers)
+    }
+
+    /// The same, of whom is noted who was there and what they asked for.
+    pub(crate) fn audited(
+        settings: Settings,
+        (log, audit): (Log, Audit),
         tape: &Tape,
         workers: usize,
         wakers: Arc<[Arc<Waker>]>,
@@ -163,6 +177,7 @@ impl Shared {
             settings: Live::new(settings),
             metrics,
             log,
+            audit,
             slow: SlowClients::new(workers),
             tls: Buffers::new(TLS_BUFFERS),
             welcomes: AtomicBool::new(true),

@@ -346,7 +346,7 @@ impl<E: Edge> Clerk<'_, E> {
                         return None;
                     }
                     let id = collect.id.as_deref().map(Id::again);
-                    self.reply(token, &Reply::Error { id, code, message: &message });
+                    self.error(token, id, code, &message);
                     return self.work_on(token, Job::Uncount(names));
                 }
             }

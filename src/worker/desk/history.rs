@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     access::Holder,
+    audit::What,
     http::{self, Request},
     io::{Edge, Token},
     lane::Lane,
@@ -147,7 +148,10 @@ impl<E: Edge> Clerk<'_, E> {
     pub fn go_on_reading_back(&mut self, token: Token, mut history: Box<History>) -> Option<Job> {
         let Some(reading) = history.reading else {
             return match self.begin_history(&mut history) {
-                Ok(()) => Some(Job::History(history)),
+                Ok(()) => {
+                    self.note_names(token, &[Arc::from(&*history.topic)], |names| What::Read { door: "history", names });
+                    Some(Job::History(history))
+                }
                 Err(refusal) => {
                     self.let_go_of_tape();
                     self.refuse_exchange(token, &history.terms, &refusal);

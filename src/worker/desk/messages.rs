@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     access::Wrong,
+    audit::What,
     io::{Edge, Token},
     lane::Asked,
     log::{Kind, tell},
@@ -224,6 +225,7 @@ impl<E: Edge> Clerk<'_, E> {
         if let Ok(holder) = self.ground.settings.access.holder(Some(shown)) {
             let Some(connection) = self.connections.get_mut(token) else { return };
             connection.holder = holder;
+            self.note(token, |_| What::Auth);
             self.reply(token, &Reply::Done { id });
         } else {
             let Some(connection) = self.connections.get(token) else { return };
@@ -245,6 +247,10 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// Answers that a command was refused.
     pub fn error(&mut self, token: Token, id: Option<Id<'_>>, code: ErrorCode, message: &str) {
+        // What is malformed is no refusal.
+        if matches!(code.status(), 401 | 403 | 429 | 503) {
+            self.note_refusal(token, code.as_str(), message);
+        }
         self.reply(token, &Reply::Error { id, code, message });
     }
 }

@@ -43,6 +43,7 @@ use super::{
     quota::LATER,
 };
 use crate::{
+    audit::What,
     clock::Moment,
     http::{self, Request, response::JSON},
     io::{Edge, SEND_MAX, Token},
@@ -202,6 +203,7 @@ impl<E: Edge> Clerk<'_, E> {
         self.may_hold(token, collect.bytes)?;
         let has_joined = self.connections.get(token).is_none_or(|connection| connection.cohort.is_some());
         if !has_joined {
+            self.note_names(token, &collect.names, |names| What::Read { door: "poll", names });
             let name = |name: &Arc<str>| (self.fan.interest.intern(name), Delivery::All);
             let mut names: Vec<(NameId, Delivery)> = collect.names.iter().map(name).collect();
             names.sort_unstable();

@@ -268,6 +268,7 @@ impl<E: Edge> Clerk<'_, E> {
         let metrics = &self.ground.metrics;
         metrics.upgrades.add(u64::from(!events));
         metrics.open(events).add(1);
+        self.note_open(token);
         self.answer(token, accept);
         self.set_timer(token);
     }
@@ -291,6 +292,7 @@ impl<E: Edge> Clerk<'_, E> {
         self.open(token, lane, self.ground.settings.access.anonymous(), accept);
         self.greet(token);
         self.ground.shared.metrics.refuse(metrics::Refusal::Forbidden);
+        self.note_refusal(token, ErrorCode::Unauthorized.as_str(), Wrong::REASON);
         self.close(token, Farewell::after(ErrorCode::Unauthorized, Wrong::REASON));
     }
 
@@ -349,6 +351,7 @@ impl<E: Edge> Clerk<'_, E> {
             "refused"
         );
         self.ground.shared.metrics.refuse(counted);
+        self.note_refusal(token, counted.name(), why);
         self.finish_with(token, say);
     }
 
