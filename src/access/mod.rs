@@ -8,6 +8,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | [`shown`] | the token that a request shows |
+//! | [`operators`] | what is for operators, and who is one |
 //! | [`origin`] | which page a request comes from, and whether it was meant for this machine |
 //!
 //! Rules change while connections last. So a holder says who is there and not what it may: before it acts, it is held against
@@ -17,14 +18,14 @@
 //! Values only: no socket, thread, lock or clock. What it costs is a comparison for each connection or request that shows a
 //! token, in a time that doesn't tell where the two differ, and nothing for a publication but a comparison of numbers.
 
+mod operators;
 pub mod origin;
 pub mod shown;
 
-use std::net::SocketAddr;
-
 use thiserror::Error;
 
-pub use self::shown::shown_token;
+use self::operators::Operators;
+pub use self::{operators::Viewer, shown::shown_token};
 use crate::{
     config::{Config, Secret, page::Named},
     http::{self, Refusal, Request, response::Readers},
@@ -45,6 +46,7 @@ pub struct Rules {
     is_near: bool,
     /// The same of the address for operators: it is on loopback.
     admin_is_near: bool,
+    operators: Operators,
 }
 
 /// Who is there.
@@ -105,7 +107,7 @@ impl Rules {
     /// With this static token, if there is any; for pages of these origins, or all if none are named; and whether whoever
     /// shows nothing may publish.
     pub fn new(token: Option<Secret>, origins: Vec<Named>, is_open: bool) -> Rules {
-        Rules { token, generation: 0, origins, is_open, is_near: false, admin_is_near: false }
+        Rules { token, origins, is_open, ..Rules::default() }
     }
 
     /// Those of the settings.
@@ -115,7 +117,12 @@ impl Rules {
         let is_open = publishing_is_open(config);
         let is_near = is_open && !config.anonymous_publish;
         let admin_is_near = config.admin_listen.is_some_and(|address| address.ip().to_canonical().is_loopback());
-        Rules { is_near, admin_is_near, ..Rules::new(config.publish_token.clone(), origins, is_open) }
+        Rules {
+            is_near,
+            admin_is_near,
+            operators: Operators::of(config),
+            ..Rules::new(config.publish_token.clone(), origins, is_open)
+        }
     }
 
     /// These, in the place of those before: another token makes that of the others one that was right once.
@@ -186,30 +193,6 @@ impl Rules {
         if holder.publishes() { Ok(holder) } else { Err(missing(head, "Publishing")) }
     }
 
-    /// Whether a request may see who the clients are: their addresses, and what each is subscribed to.
-    ///
-    /// Where a token is set, it takes the token, from wherever it comes: a proxy on this machine makes all the world look
-    /// like this machine. Where none is, the request has to come from this machine, to this machine by name or number (a
-    /// page whose own name was made to lead here is kept out by that), and not by way of a proxy that says so.
-    ///
-    /// # Errors
-    /// 401 or 403 if it may not, 400 for several tokens.
-    pub fn may_inspect(&self, head: &Request<'_>, peer: SocketAddr) -> Result<(), Refusal> {
-        self.check_page(head)?;
-        let sender = self.sender(head)?;
-        if self.token.is_some() {
-            return match sender {
-                Holder::Token { .. } | Holder::Server => Ok(()),
-                Holder::Anonymous { .. } => Err(missing(head, "Looking at clients")),
-            };
-        }
-        if origin::is_local(head, peer) {
-            return Ok(());
-        }
-        let text = "Clients are shown to this machine only, at localhost or 127.0.0.1, unless --publish-token is set.";
-        Err(Refusal::new(403, text))
-    }
-
     /// Which page may read the answer to a request.
     pub fn readers(&self, head: &Request<'_>) -> Readers {
         match head.header("Origin") {
@@ -236,8 +219,7 @@ impl Rules {
         self.check_origin(head, self.is_near)
     }
 
-    /// The same for the address for operators, on which everybody who can connect sees the figures: on loopback it is this machine's
-    /// alone, whatever token there is.
+    /// The same for the address for operators: on loopback it is this machine's alone, whatever token there is.
     ///
     /// # Errors
     /// 403 as above.

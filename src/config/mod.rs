@@ -48,6 +48,19 @@ pub struct Config {
     )]
     pub admin_listen: Option<SocketAddr>,
 
+    /// Secret that a request must show for what is for operators (`Authorization: Bearer`, or `?token=`)
+    ///
+    /// /metrics, /debug/slow, and all of /topics, on every address, --admin-listen too. Without it they are for this machine alone, and /topics
+    /// shows what whoever asks may subscribe to. It opens nothing else.
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "STENTOR_ADMIN_TOKEN",
+        hide_env_values = true,
+        help_heading = "Listening"
+    )]
+    pub admin_token: Option<Secret>,
+
     /// Acceptor threads for each address
     ///
     /// Each has a listening socket of its own (SO_REUSEPORT). One accepts some 50,000 connections a second.
@@ -670,6 +683,7 @@ live! {
     max_commands max_commands_per_ip max_publications max_publications_per_ip slow_list log_limit audit_size
     audit_files audit_limit
     handshake_timeout heartbeat idle_timeout close_timeout keep_alive_timeout stall_limit drain_timeout publish_token anonymous_publish
+    admin_token
 }
 
 /// A setting, or a relation between settings, that cannot work; the text is one sentence for the operator.

@@ -4,9 +4,9 @@
 //! | --- | --- | --- |
 //! | `/`, `/stentor.js`, … (`page.rs`) | GET, HEAD | the console, and the JavaScript client |
 //! | `/healthz`, `/readyz` | GET, HEAD | alive; welcoming |
-//! | `/metrics` | GET, HEAD | figures for Prometheus |
-//! | `/debug/slow` | GET, HEAD | who is behind; to this machine, or with the token |
-//! | `/topics`, `/topics/TOPIC` | GET, HEAD | what topics there are; a last value |
+//! | `/metrics` | GET, HEAD | figures for Prometheus; for operators |
+//! | `/debug/slow` | GET, HEAD | who is behind; for operators |
+//! | `/topics`, `/topics/TOPIC` | GET, HEAD | what topics there are, of those that one may see; a last value |
 //! | `/publish`, `/publish/TOPIC` | POST | publishing |
 //! | `/ws`, `/raw/TOPIC`, `/sse`, `/poll`, `/history/TOPIC` | | for a worker |
 
@@ -14,7 +14,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use super::{Control, out::Text, page, serve::Outcome, slow, topics, upload::Upload, work};
 use crate::{
-    access::Holder,
+    access::{Holder, Viewer},
     audit::{Event, What},
     handover::Listener,
     http::{
@@ -69,13 +69,17 @@ impl<E: Edge> Control<E> {
             "/metrics" => {
                 look(head)?;
                 self.live.access.check_page(head)?;
-                Ok(self.metrics(head))
+                self.metrics(head, peer)
             }
-            "/debug/slow" => look(head).and_then(|()| self.slow(head, peer)),
+            "/debug/slow" => {
+                look(head)?;
+                self.live.access.check_page(head)?;
+                self.slow(head, peer)
+            }
             "/topics" => {
                 look(head)?;
-                self.live.access.reader(head)?;
-                return topics::Query::read(head, self.live.topic_length_max).map(Outcome::Listing);
+                let viewer = self.live.access.viewer(head)?;
+                return topics::Query::read(head, viewer, self.live.topic_length_max).map(Outcome::Listing);
             }
             path => {
                 if let Some(topic) = head.topic_behind("/publish/") {
@@ -87,12 +91,15 @@ impl<E: Edge> Control<E> {
                 }
                 if let Some(topic) = head.topic_behind("/topics/") {
                     look(head)?;
-                    let holder = self.live.access.reader(head)?;
+                    let viewer = self.live.access.viewer(head)?;
                     let topic = topic?;
                     self.check_topic(&topic)?;
+                    if !self.live.access.sees(viewer, &topic) {
+                        return Err(Refusal::new(403, format!("{topic}: you may not look at that.")));
+                    }
                     let found = topics::last_value(&self.context, &topic);
                     if found.is_ok() {
-                        self.note_look(head, peer, holder, &topic);
+                        self.note_look(head, peer, viewer, &topic);
                     }
                     found.map(|json| Response::new(200).body(JSON, json).header("Cache-Control", "no-store").into())
                 } else {
@@ -161,11 +168,12 @@ impl<E: Edge> Control<E> {
         Err(Refusal::new(503, "Nothing was published: the server is stopping.").with(&[("Retry-After", "1")]))
     }
 
-    pub(super) fn metrics(&mut self, head: &Request<'_>) -> Answer {
+    pub(super) fn metrics(&mut self, head: &Request<'_>, peer: SocketAddr) -> Result<Answer, Refusal> {
+        self.live.access.may_operate(head, peer)?;
         let (content_type, text, is_new) = self.exposition.render(head, self.now);
         self.worked += if is_new { work::SCRAPE } else { 0 };
         let head = Response::new(200).content_type(content_type).header("Cache-Control", "no-store");
-        Answer { head, text: Some(text) }
+        Ok(Answer { head, text: Some(text) })
     }
 
     pub(super) fn slow(&mut self, head: &Request<'_>, peer: SocketAddr) -> Result<Answer, Refusal> {
@@ -176,8 +184,12 @@ impl<E: Edge> Control<E> {
     }
 
     /// Notes for the audit that somebody looks at a topic's last value.
-    fn note_look(&self, head: &Request<'_>, peer: SocketAddr, holder: Holder, topic: &str) {
-        let address = self.live.proxies.client(peer, head);
+    fn note_look(&self, head: &Request<'_>, peer: SocketAddr, viewer: Viewer, topic: &str) {
+        let (address, holder) = match viewer {
+            Viewer::Holder(holder) => (self.live.proxies.client(peer, head), holder),
+            // Who looks after the server is none of those it is for.
+            Viewer::Operator => return,
+        };
         let what = || What::Read { door: "topics", names: vec![topic.into()] };
         self.context.shared.audit.note(|| Event { ts: self.edge.wall_us(), conn: 0, address, holder, what: what() });
     }

@@ -317,7 +317,7 @@ impl<E: Edge> Control<E> {
         let connection = &mut self.connections[token as usize];
         let Stage::Listing(listing) = &mut connection.stage else { return Next::GoOn };
         self.worked += work::STRETCH;
-        if !listing.advance(&self.context) {
+        if !listing.advance(&self.context, &self.live.access) {
             return Next::GoOn;
         }
         let stage = std::mem::replace(&mut connection.stage, Stage::Head);

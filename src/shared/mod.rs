@@ -1,6 +1,6 @@
 //! What the threads of one server share, and the settings as they use them.
 //!
-//! [`Shared::new`] is the one place where it is put together, for a server, for the bench and for every test. Tests vary what they
+//! [`Shared::audited`] is the one place where it is put together, for a server, for the bench and for every test. Tests vary what they
 //! hand in: the settings, the tape, who is woken.
 
 mod slow;
@@ -145,7 +145,8 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// What so many workers on one tape share. Whoever publishes wakes those of `wakers`.
+    /// What so many workers on one tape share. Whoever publishes wakes those of `wakers`. Nothing is noted for an audit.
+    #[cfg(any(feature = "bench", test, fuzzing))]
     pub(crate) fn new(
         settings: Settings,
         log: Log,
@@ -156,7 +157,7 @@ impl Shared {
         Shared::audited(settings, (log, Audit::default()), tape, workers, wakers)
     }
 
-    /// The same, of whom is noted who was there and what they asked for.
+    /// What so many workers on one tape share. Whoever publishes wakes those of `wakers`; `audit` takes who was there.
     pub(crate) fn audited(
         settings: Settings,
         (log, audit): (Log, Audit),

@@ -4,6 +4,7 @@ mod activation;
 mod addresses;
 mod admission;
 mod alive;
+mod audit;
 mod auth;
 mod binary;
 mod browser;

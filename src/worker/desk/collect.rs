@@ -43,7 +43,7 @@ use super::{
 use crate::{
     io::{Edge, Token},
     lane::Lane,
-    protocol::{ErrorCode, Id, Look, NameSet, Reply, Sub, command::unrelated, is_pattern},
+    protocol::{ErrorCode, Id, Look, NameSet, Sub, command::unrelated, is_pattern},
     publication::Epoch,
     tape::Position,
     topic::{Topic, TopicId},
