@@ -593,7 +593,7 @@ impl Server {
     /// Starts the threads that do handshakes, if there is TLS; they hand on to `workers`.
     fn start_handshakes(&mut self, workers: &[Inbox<Line>]) -> Result<(), StartError> {
         let Some(keys) = &self.keys else { return Ok(()) };
-        let means = Means { config: keys.server_config(), buffers: Arc::clone(&self.shared.tls) };
+        let means = Means { terms: keys.terms(), buffers: Arc::clone(&self.shared.tls) };
         let places = self.config.handshakes.div_ceil(self.config.handshake_threads);
         for index in 0..self.config.handshake_threads {
             let waker = Arc::new(Waker::new()?);

@@ -23,7 +23,7 @@ use self::rules::Rule;
 pub use self::{
     follow::Followed,
     listen::Addresses,
-    values::{LogFormat, Network, Pin, Rate, RateLimit, Secret, Span, Speed},
+    values::{ClientAuth, LogFormat, Network, Pin, Rate, RateLimit, Secret, Span, Speed},
 };
 pub(crate) use self::{listen::Shown, values::Exactly};
 
@@ -137,6 +137,29 @@ pub struct Config {
     /// warn of it; the log says its fingerprint. Alone it puts TLS on 127.0.0.1:9443.
     #[arg(long, value_name = "DIR", env = "STENTOR_TLS_SELF_SIGNED", help_heading = "TLS")]
     pub tls_self_signed: Option<PathBuf>,
+
+    /// Authorities whose certificates clients may show (PEM); each certificate names a holder
+    ///
+    /// By one DNS name or URI among its alternative names. Read again at SIGHUP, and when it changes, as its lists are.
+    #[arg(long, value_name = "FILE", env = "STENTOR_TLS_CLIENT_CA", help_heading = "TLS")]
+    pub tls_client_ca: Option<PathBuf>,
+
+    /// Whether clients must show a certificate of --tls-client-ca, or may
+    #[arg(
+        long,
+        value_name = "HOW",
+        value_enum,
+        env = "STENTOR_TLS_CLIENT_AUTH",
+        default_value = "require",
+        help_heading = "TLS"
+    )]
+    pub tls_client_auth: ClientAuth,
+
+    /// Lists of clients' certificates that were taken back (PEM); repeat for several
+    ///
+    /// Of each authority of a chain there must be one, and none may be out of date: otherwise its certificates are refused.
+    #[arg(long, value_name = "FILE", env = "STENTOR_TLS_CLIENT_CRL", value_delimiter = ',', help_heading = "TLS")]
+    pub tls_client_crl: Vec<PathBuf>,
 
     /// TLS handshakes at once; beyond, the oldest that waits for its client goes
     ///
@@ -670,14 +693,20 @@ macro_rules! live {
                 if self.tls_listen.is_empty() == wanted.tls_listen.is_empty() {
                     return config;
                 }
-                Config { tls_cert: self.tls_cert.clone(), tls_key: self.tls_key.clone(), ..config }
+                Config {
+                    tls_cert: self.tls_cert.clone(),
+                    tls_key: self.tls_key.clone(),
+                    tls_client_ca: self.tls_client_ca.clone(),
+                    tls_client_crl: self.tls_client_crl.clone(),
+                    ..config
+                }
             }
         }
     };
 }
 
 live! {
-    allow_origin trusted_proxy proxy_protocol tls_cert tls_key tls_buffers flush_interval turn_sends turn_work lag_limit lag_limit_age
+    allow_origin trusted_proxy proxy_protocol tls_cert tls_key tls_buffers tls_client_ca tls_client_auth tls_client_crl flush_interval turn_sends turn_work lag_limit lag_limit_age
     max_connections max_connections_per_ip max_connects_per_ip max_assembly max_assembly_per_ip max_held max_held_per_ip max_topics_per_ip
     max_values_per_ip max_headers max_subscriptions max_subscriptions_per_ip max_pending max_http_pending min_http_rate
     max_commands max_commands_per_ip max_publications max_publications_per_ip slow_list log_limit audit_size

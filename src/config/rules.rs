@@ -143,6 +143,7 @@ pub(super) const RELATIONS: &[Rule] = &[
     Rule::Other(each_certificate_has_its_key),
     Rule::Other(tls_has_a_certificate),
     Rule::Other(a_certificate_is_for_tls),
+    Rule::Other(clients_certificates_are_for_tls),
     Rule::Other(challenges_have_a_folder),
     Rule::Other(a_message_fits_a_segment),
     Rule::Other(a_replayed_message_fits_a_segment),
@@ -228,6 +229,20 @@ fn a_certificate_is_for_tls(c: &Config) -> Option<String> {
             path.display()
         )
     })
+}
+
+fn clients_certificates_are_for_tls(c: &Config) -> Option<String> {
+    match (&c.tls_client_ca, c.tls_client_crl.first()) {
+        (Some(file), _) if c.tls_listen.is_empty() => Some(format!(
+            "--tls-client-ca {} was given, and nothing listens for TLS: name an address with --tls-listen, such as 0.0.0.0:443",
+            file.display()
+        )),
+        (None, Some(file)) => Some(format!(
+            "--tls-client-crl {} was given without --tls-client-ca: name the authorities that sign clients' certificates",
+            file.display()
+        )),
+        _ => None,
+    }
 }
 
 fn challenges_have_a_folder(c: &Config) -> Option<String> {

@@ -258,6 +258,9 @@ impl Figures {
         let help = "How often certificates were read again, and whether they were taken or the old ones kept";
         let outcomes = [("taken", taken), ("failed", failed)].map(|(outcome, times)| (outcome.to_owned(), times));
         out.counters("tls_certificate_reloads", help, None, "outcome", outcomes)?;
+        let lists = keys.map(|keys| keys.lists()).unwrap_or_default();
+        let help = "When the next list of clients' certificates that were taken back is due, since the Unix epoch, by the file of the last";
+        out.gauges("tls_client_crl_expiry_timestamp", help, Some(Unit::Seconds), "file", lists)?;
         let metrics = &self.context.shared.metrics;
         let help = "Connections to the address for ACME challenges (--acme-listen)";
         out.gauge("acme_connections", help, None, metrics.acme_connections.get())?;
