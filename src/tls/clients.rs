@@ -146,7 +146,10 @@ impl Clients {
             1 => "by one list of what was taken back".to_owned(),
             more => format!("by {more} lists of what was taken back"),
         };
-        let authorities = crate::counted::counted_as(self.authorities, "authority", "authorities");
+        let authorities = match self.authorities {
+            1 => "one authority".to_owned(),
+            more => format!("{more} authorities"),
+        };
         format!("TLS clients {how} of {authorities}, {lists}")
     }
 }
