@@ -60,7 +60,7 @@ impl<E: Edge> Control<E> {
             path if path.starts_with("/raw/") || path.starts_with("/history/") => return Ok(Outcome::WebSocket),
             "/publish" => {
                 only(head, PUBLISH)?;
-                let holder = self.live.access.publisher(head)?;
+                let holder = self.live.access.publisher(head, self.edge.wall_us())?;
                 return self.upload(head, holder, None);
             }
             "/healthz" => look(head).map(|()| Response::new(200).body(TEXT, &b"ok\n"[..]).into()),
@@ -73,20 +73,20 @@ impl<E: Edge> Control<E> {
             "/debug/slow" => look(head).and_then(|()| self.slow(head, peer)),
             "/topics" => {
                 look(head)?;
-                self.live.access.reader(head)?;
+                self.live.access.reader(head, self.edge.wall_us())?;
                 return topics::Query::read(head, self.live.topic_length_max).map(Outcome::Listing);
             }
             path => {
                 if let Some(topic) = head.topic_behind("/publish/") {
                     only(head, PUBLISH)?;
-                    let holder = self.live.access.publisher(head)?;
+                    let holder = self.live.access.publisher(head, self.edge.wall_us())?;
                     let topic = topic?;
                     self.check_topic(&topic)?;
                     return self.upload(head, holder, Some(&topic));
                 }
                 if let Some(topic) = head.topic_behind("/topics/") {
                     look(head)?;
-                    self.live.access.reader(head)?;
+                    self.live.access.reader(head, self.edge.wall_us())?;
                     let topic = topic?;
                     self.check_topic(&topic)?;
                     let found = topics::last_value(&self.context, &topic);
@@ -165,7 +165,7 @@ impl<E: Edge> Control<E> {
     }
 
     pub(super) fn slow(&mut self, head: &Request<'_>, peer: SocketAddr) -> Result<Answer, Refusal> {
-        self.live.access.may_inspect(head, peer)?;
+        self.live.access.may_inspect(head, peer, self.edge.wall_us())?;
         self.worked += work::SLOW;
         let json = slow::answer(&self.context.shared.slow, self.edge.wall_us());
         Ok(Response::new(200).body(JSON, json).header("Cache-Control", "no-store").into())

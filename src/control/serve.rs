@@ -280,9 +280,10 @@ impl<E: Edge> Control<E> {
         let input = std::mem::take(&mut connection.input);
         // A piece at a time, so that it is looked between two whether to go on.
         let (mut rest, after) = input.split_at(input.len().min(PIECE));
-        upload.sender.holder = self.live.access.now(upload.sender.holder);
+        let (holder, wall_us) = (upload.sender.holder.clone(), self.edge.wall_us());
+        let may = self.live.access.now(&holder, wall_us);
         upload.sender.comes_too_late = !self.context.shared.welcomes() || self.until.is_some();
-        let progress = upload.take_in(&mut rest, &self.publisher, Time { now: self.now, wall_us: self.edge.wall_us() });
+        let progress = upload.take_in(&mut rest, &self.publisher, Time { now: self.now, wall_us, may });
         let used = input.len() - after.len() - rest.len();
         self.worked += (used / work::BYTES) as u32;
         let keep_alive = upload.keep_alive && self.until.is_none();
