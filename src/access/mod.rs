@@ -50,7 +50,7 @@ pub mod revoked;
 pub mod rights;
 pub mod seen;
 pub mod shown;
-#[cfg(any(feature = "cli", test))]
+#[cfg(any(feature = "cli", feature = "bench", test, fuzzing))]
 pub mod sign;
 pub mod token;
 
