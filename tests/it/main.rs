@@ -49,5 +49,6 @@ mod stopping;
 mod terminal;
 mod threads;
 mod tls;
+mod tokens;
 mod top;
 mod workers;
