@@ -38,6 +38,7 @@ use socket2::Socket;
 
 use crate::{
     acceptor::Acceptor,
+    access::Rules,
     audit::{self, Audit},
     clock::{self, Moment},
     config::{Config, ConfigError, Shown},
@@ -67,7 +68,7 @@ use crate::{
     tls::Keys,
     worker::Worker,
 };
-pub use crate::{audit::AuditError, feeds::replay::ReplayError, tls::KeysError};
+pub use crate::{access::RulesError, audit::AuditError, feeds::replay::ReplayError, tls::KeysError};
 
 /// Descriptors that are not connections: standard streams, epoll sets, bells, files, refusals on their way.
 const DESCRIPTORS_BESIDE: u64 = 128;
@@ -125,6 +126,9 @@ pub enum StartError {
     /// The file of the audit can't be opened.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// A file of keys, rights or revocations can't be used.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
     /// The system has no thread left.
     #[error(
         "the thread {name} could not be started: {cause}: this server needs {needed} threads; raise the limit (TasksMax= in \
@@ -347,9 +351,10 @@ impl Server {
         let admin = config.admin_listen.map(|address| listen_admin(address, &config)).transpose()?;
         let acme = config.acme_listen.map(|address| listen_acme(address, &config)).transpose()?;
         reserve_descriptors(&config, listeners.len(), cores.len())?;
+        let rules = read_rules(&config)?;
         let (audit, writer) = Audit::open(&config)?.unzip();
         let log = Log::new(config.log_limit, dropped);
-        let parts = Parts::new(&config, cores.len(), (log, audit.unwrap_or_default()), keys)?;
+        let parts = Parts::new(&config, rules, cores.len(), (log, audit.unwrap_or_default()), keys)?;
         parts.shared.tls.set(config.tls_buffers.as_u64());
         let doors = Doors { listeners, bell, admin, acme };
         parts.spawn(config, cores, doors, (replay, writer))
@@ -374,13 +379,14 @@ impl Server {
         if config.max_connections > self.config.max_connections {
             reserve_descriptors(&config, self.listeners.len(), self.workers.len())?;
         }
+        let rules = read_rules(&config)?;
         if let Some(keys) = &self.keys {
             keys.reload(&config)?;
         }
         self.limits.set(&Bounds::of(&config));
         self.shared.tls.set(config.tls_buffers.as_u64());
         let mut settings = Settings::new(&config);
-        settings.access = settings.access.after(&self.shared.settings.get().access);
+        settings.access = rules.after(&self.shared.settings.get().access);
         self.shared.settings.set(settings);
         self.shared.log.set_limit(config.log_limit);
         self.shared.audit.set(&config);
@@ -478,11 +484,26 @@ struct Parts {
     control_receiver: crossbeam_channel::Receiver<Message<Line>>,
 }
 
+/// Who may do what, with the files that say it; what an operator wants to know of them is logged.
+fn read_rules(config: &Config) -> Result<Rules, RulesError> {
+    let (rules, notes) = Rules::read(config, clock::wall_us())?;
+    notes.iter().for_each(|note| tracing::warn!("{note}"));
+    rules.sentence().iter().for_each(|sentence| tracing::info!("{sentence}"));
+    Ok(rules)
+}
+
 impl Parts {
-    fn new(config: &Config, workers: usize, told: (Log, Audit), keys: Option<Arc<Keys>>) -> io::Result<Parts> {
+    fn new(
+        config: &Config,
+        rules: Rules,
+        workers: usize,
+        told: (Log, Audit),
+        keys: Option<Arc<Keys>>,
+    ) -> io::Result<Parts> {
         let tape = Tape::new(tape_settings(config, clock::wall_us()));
         let wakers = (0..workers).map(|_| Ok(Arc::new(Waker::new()?))).collect::<io::Result<Vec<_>>>()?;
-        let shared = Shared::audited(Settings::new(config), told, &tape, workers, wakers.clone().into());
+        let settings = Settings { access: rules, ..Settings::new(config) };
+        let shared = Shared::audited(settings, told, &tape, workers, wakers.clone().into());
         let (inboxes, receivers) = wakers.iter().map(|waker| Inbox::new(config.inbox, Arc::clone(waker))).unzip();
         let control_waker = Arc::new(Waker::new()?);
         let (control, control_receiver) = Inbox::new(config.inbox, Arc::clone(&control_waker));

@@ -2,6 +2,7 @@
 //!
 //! | `--admin-token` | a request from | is let in |
 //! | --- | --- | --- |
+//! | set or not | anywhere | if it shows a token whose holder is an operator (`"admin":true`) |
 //! | set | anywhere, this machine too | if it shows that token |
 //! | not set | this machine, to it by name or number, and not by way of a proxy that says so | always; to see who the clients are, with `--publish-token`, where there is one |
 //! | not set | anywhere else | never: 403 names the flag |
@@ -36,12 +37,12 @@ impl Operators {
     /// 400 for several tokens.
     fn are_shown(&self, head: &Request<'_>) -> Result<bool, Refusal> {
         let shown = shown_token(head)?;
-        Ok(matches!((&self.token, shown), (Some(token), Some(shown)) if token.matches(&shown)))
+        Ok(matches!((&self.token, shown), (Some(token), Some(shown)) if token.matches(&shown.text)))
     }
 }
 
 /// Who looks at topics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Viewer {
     /// An operator, who sees all of them.
     Operator,
@@ -54,13 +55,13 @@ impl Rules {
     ///
     /// # Errors
     /// 401 if it needs the token, 403 if it would have to come from this machine, 400 for several tokens.
-    pub fn may_operate(&self, head: &Request<'_>, peer: SocketAddr) -> Result<(), Refusal> {
-        if self.operators.are_shown(head)? {
+    pub fn may_operate(&self, head: &Request<'_>, peer: SocketAddr, wall_us: u64) -> Result<(), Refusal> {
+        if self.is_operator(head, wall_us)? {
             return Ok(());
         }
         if self.operators.token.is_some() {
             if shown_token(head)?.is_some() {
-                return Err(Wrong.into());
+                return Err(Wrong::Unknown.into());
             }
             let text = "This is for operators: send Authorization: Bearer TOKEN, with the server's --admin-token.";
             return Err(Refusal::new(401, text).with(CHALLENGE));
@@ -77,14 +78,14 @@ impl Rules {
     ///
     /// # Errors
     /// As [`Rules::may_operate`].
-    pub fn may_inspect(&self, head: &Request<'_>, peer: SocketAddr) -> Result<(), Refusal> {
-        self.may_operate(head, peer)?;
-        if self.operators.token.is_some() || self.token.is_none() {
+    pub fn may_inspect(&self, head: &Request<'_>, peer: SocketAddr, wall_us: u64) -> Result<(), Refusal> {
+        self.may_operate(head, peer, wall_us)?;
+        if self.operators.token.is_some() || self.token.is_none() || self.is_operator(head, wall_us)? {
             return Ok(());
         }
-        match self.sender(head)? {
-            Holder::Token { .. } | Holder::Server => Ok(()),
-            Holder::Anonymous { .. } => Err(super::missing(head, "Looking at clients")),
+        match self.sender(head, wall_us)? {
+            Holder::Publisher { .. } | Holder::Server => Ok(()),
+            sender => Err(super::missing(head, &sender, "Looking at clients")),
         }
     }
 
@@ -92,27 +93,37 @@ impl Rules {
     ///
     /// # Errors
     /// As [`Rules::reader`].
-    pub fn viewer(&self, head: &Request<'_>) -> Result<Viewer, Refusal> {
+    pub fn viewer(&self, head: &Request<'_>, wall_us: u64) -> Result<Viewer, Refusal> {
         self.check_page(head)?;
         if self.operators.are_shown(head)? {
             return Ok(Viewer::Operator);
         }
-        self.sender(head).map(Viewer::Holder)
+        let holder = self.sender(head, wall_us)?;
+        Ok(if self.now(&holder, wall_us).is_admin() { Viewer::Operator } else { Viewer::Holder(holder) })
     }
 
-    /// Whether somebody who looks sees this topic, or all that a pattern stands for.
-    pub fn sees(&self, viewer: Viewer, name: &str) -> bool {
+    /// Whether somebody who looks sees this topic, or all that a pattern stands for, at this moment by the wall clock in microseconds.
+    pub fn sees(&self, viewer: &Viewer, name: &str, wall_us: u64) -> bool {
         match viewer {
             Viewer::Operator => true,
-            Viewer::Holder(holder) => self.now(holder).may_subscribe(name),
+            Viewer::Holder(holder) => self.now(holder, wall_us).may_subscribe(name),
         }
+    }
+
+    /// Whether a request shows the token of operators, or one whose holder is one (`"admin":true`). What else it shows may be meant for somebody else.
+    fn is_operator(&self, head: &Request<'_>, wall_us: u64) -> Result<bool, Refusal> {
+        if self.operators.are_shown(head)? {
+            return Ok(true);
+        }
+        let is_admin = |holder: Holder| holder.known().is_some() && self.now(&holder, wall_us).is_admin();
+        Ok(shown_token(head)?.is_some() && self.sender(head, wall_us).is_ok_and(is_admin))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::head::parse;
+    use crate::{access::Shown, http::head::parse};
 
     fn rules(admin: Option<&str>, publish: Option<&str>) -> Rules {
         let secret = |token: Option<&str>| token.map(|token| token.parse().unwrap());
@@ -125,8 +136,11 @@ mod tests {
         let (request, _) = parse(head.as_bytes(), 8192).unwrap_or_else(|why| panic!("{why}: {head}")).unwrap();
         let status = |judged: Result<(), Refusal>| judged.map_or_else(|why| why.status, |()| 200);
         let peer = peer.parse().unwrap();
-        (status(rules.may_operate(&request, peer)), status(rules.may_inspect(&request, peer)))
+        (status(rules.may_operate(&request, peer, NOW)), status(rules.may_inspect(&request, peer, NOW)))
     }
+
+    /// A moment; nothing here lasts only so long.
+    const NOW: u64 = 1_700_000_000_000_000;
 
     const HERE: &str = "127.0.0.1:1";
     const THERE: &str = "192.0.2.1:1";
@@ -170,11 +184,11 @@ mod tests {
         let rules = rules(Some("boss"), Some("pub"));
         let head = b"GET /topics HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer boss\r\n\r\n";
         let (request, _) = parse(head, 8192).unwrap().unwrap();
-        assert_eq!(rules.viewer(&request).unwrap(), Viewer::Operator);
-        assert!(rules.sees(Viewer::Operator, ">"));
-        assert_eq!(rules.publisher(&request).unwrap_err().status, 401);
-        assert_eq!(rules.reader(&request).unwrap_err().status, 401);
-        assert_eq!(rules.holder(Some("boss")), Err(Wrong));
+        assert!(matches!(rules.viewer(&request, NOW).unwrap(), Viewer::Operator));
+        assert!(rules.sees(&Viewer::Operator, ">", NOW));
+        assert_eq!(rules.publisher(&request, NOW).unwrap_err().status, 401);
+        assert_eq!(rules.reader(&request, NOW).unwrap_err().status, 401);
+        assert!(rules.holder(Some(&Shown::new("boss")), NOW).is_err());
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(super) fn write(event: &Event, left_out: u64, out: &mut Vec<u8>) {
         put(out, format_args!(",\"conn\":\"{:x}-{:x}\"", event.conn >> 48, event.conn & 0xffff_ffff_ffff));
     }
     put(out, format_args!(",\"address\":\"{}\"", Shown(event.address)));
-    write_holder(out, event.holder);
+    write_holder(out, &event.holder);
     match &event.what {
         What::Connect { door, tls } => put(out, format_args!(",\"door\":\"{door}\",\"tls\":{tls}")),
         What::Auth => {}
@@ -97,15 +97,23 @@ fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
     debug_assert!(written.is_ok(), "a Vec takes everything");
 }
 
-/// Who it is, and how that is known.
-fn write_holder(out: &mut Vec<u8>, holder: Holder) {
+/// Who it is, and how that is known; of a token its id, if it has one, and who has issued it.
+fn write_holder(out: &mut Vec<u8>, holder: &Holder) {
     let (name, source) = match holder {
-        Holder::Anonymous { .. } => ("anonymous", "none"),
-        Holder::Token { .. } => ("token", "static"),
+        Holder::Anonymous => ("anonymous", "none"),
+        Holder::Publisher { .. } => ("publisher", "publish-token"),
         Holder::Server => ("server", "server"),
+        Holder::Known(known) => (&*known.key.name, known.key.source.as_str()),
     };
     write_text(out, "holder", name);
     write_text(out, "source", source);
+    let Some(known) = holder.known() else { return };
+    if !known.key.issuer.is_empty() {
+        write_text(out, "issuer", &known.key.issuer);
+    }
+    if let Some(id) = &known.id {
+        write_text(out, "token", id);
+    }
 }
 
 fn write_been(out: &mut Vec<u8>, been: Been) {
@@ -167,7 +175,7 @@ mod tests {
             ts: 17,
             conn: (3 << 48) + 0x2a,
             address: "[::1]:7".parse().unwrap(),
-            holder: Holder::Anonymous { publishes: true },
+            holder: Holder::Anonymous,
             what,
         };
         let mut out = Vec::new();

@@ -61,7 +61,7 @@ impl<E: Edge> Control<E> {
             path if path.starts_with("/raw/") || path.starts_with("/history/") => return Ok(Outcome::WebSocket),
             "/publish" => {
                 only(head, PUBLISH)?;
-                let holder = self.live.access.publisher(head)?;
+                let holder = self.live.access.publisher(head, self.edge.wall_us())?;
                 return self.upload(head, holder, None);
             }
             "/healthz" => look(head).map(|()| Response::new(200).body(TEXT, &b"ok\n"[..]).into()),
@@ -78,23 +78,24 @@ impl<E: Edge> Control<E> {
             }
             "/topics" => {
                 look(head)?;
-                let viewer = self.live.access.viewer(head)?;
+                let viewer = self.live.access.viewer(head, self.edge.wall_us())?;
                 return topics::Query::read(head, viewer, self.live.topic_length_max).map(Outcome::Listing);
             }
             path => {
                 if let Some(topic) = head.topic_behind("/publish/") {
                     only(head, PUBLISH)?;
-                    let holder = self.live.access.publisher(head)?;
+                    let holder = self.live.access.publisher(head, self.edge.wall_us())?;
                     let topic = topic?;
                     self.check_topic(&topic)?;
                     return self.upload(head, holder, Some(&topic));
                 }
                 if let Some(topic) = head.topic_behind("/topics/") {
                     look(head)?;
-                    let viewer = self.live.access.viewer(head)?;
+                    let wall_us = self.edge.wall_us();
+                    let viewer = self.live.access.viewer(head, wall_us)?;
                     let topic = topic?;
                     self.check_topic(&topic)?;
-                    if !self.live.access.sees(viewer, &topic) {
+                    if !self.live.access.sees(&viewer, &topic, wall_us) {
                         return Err(Refusal::new(403, format!("{topic}: you may not look at that.")));
                     }
                     let found = topics::last_value(&self.context, &topic);
@@ -169,7 +170,7 @@ impl<E: Edge> Control<E> {
     }
 
     pub(super) fn metrics(&mut self, head: &Request<'_>, peer: SocketAddr) -> Result<Answer, Refusal> {
-        self.live.access.may_operate(head, peer)?;
+        self.live.access.may_operate(head, peer, self.edge.wall_us())?;
         let (content_type, text, is_new) = self.exposition.render(head, self.now);
         self.worked += if is_new { work::SCRAPE } else { 0 };
         let head = Response::new(200).content_type(content_type).header("Cache-Control", "no-store");
@@ -177,7 +178,7 @@ impl<E: Edge> Control<E> {
     }
 
     pub(super) fn slow(&mut self, head: &Request<'_>, peer: SocketAddr) -> Result<Answer, Refusal> {
-        self.live.access.may_inspect(head, peer)?;
+        self.live.access.may_inspect(head, peer, self.edge.wall_us())?;
         self.worked += work::SLOW;
         let json = slow::answer(&self.context.shared.slow, self.edge.wall_us());
         Ok(Response::new(200).body(JSON, json).header("Cache-Control", "no-store").into())

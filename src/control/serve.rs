@@ -15,6 +15,7 @@ use super::{
     work,
 };
 use crate::{
+    access::Holder,
     audit::{Event, What, shortened},
     handover::{Arrival, Beginning, Listener, hand_to_fewest},
     http::{
@@ -282,9 +283,10 @@ impl<E: Edge> Control<E> {
         let input = std::mem::take(&mut connection.input);
         // A piece at a time, so that it is looked between two whether to go on.
         let (mut rest, after) = input.split_at(input.len().min(PIECE));
-        upload.sender.holder = self.live.access.now(upload.sender.holder);
+        let (holder, wall_us) = (upload.sender.holder.clone(), self.edge.wall_us());
+        let may = self.live.access.now(&holder, wall_us);
         upload.sender.comes_too_late = !self.context.shared.welcomes() || self.until.is_some();
-        let progress = upload.take_in(&mut rest, &self.publisher, Time { now: self.now, wall_us: self.edge.wall_us() });
+        let progress = upload.take_in(&mut rest, &self.publisher, Time { now: self.now, wall_us, may });
         let used = input.len() - after.len() - rest.len();
         self.worked += (used / work::BYTES) as u32;
         let keep_alive = upload.keep_alive && self.until.is_none();
@@ -317,7 +319,7 @@ impl<E: Edge> Control<E> {
         let connection = &mut self.connections[token as usize];
         let Stage::Listing(listing) = &mut connection.stage else { return Next::GoOn };
         self.worked += work::STRETCH;
-        if !listing.advance(&self.context, &self.live.access) {
+        if !listing.advance(&self.context, &self.live.access, self.edge.wall_us()) {
             return Next::GoOn;
         }
         let stage = std::mem::replace(&mut connection.stage, Stage::Head);
@@ -404,7 +406,7 @@ impl<E: Edge> Control<E> {
             503 => "unavailable",
             _ => return,
         };
-        let holder = self.live.access.anonymous();
+        let holder = Holder::Anonymous;
         let what = || What::Refused { why, message: shortened(&refusal.message) };
         self.context.shared.audit.note(|| Event { ts: self.edge.wall_us(), conn: 0, address, holder, what: what() });
     }

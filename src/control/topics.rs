@@ -123,9 +123,9 @@ impl Listing {
     }
 
     /// Looks at the next stretch, or counts who listens to some of it. Returns whether the page is complete.
-    pub fn advance(&mut self, context: &Context, rules: &Rules) -> bool {
+    pub fn advance(&mut self, context: &Context, rules: &Rules, wall_us: u64) -> bool {
         if self.waiting.is_empty() && !self.is_complete {
-            self.look(context, rules);
+            self.look(context, rules, wall_us);
         } else {
             self.write(context);
         }
@@ -147,7 +147,7 @@ impl Listing {
     }
 
     /// The next stretch: rows that match wait to be written.
-    fn look(&mut self, context: &Context, rules: &Rules) {
+    fn look(&mut self, context: &Context, rules: &Rules, wall_us: u64) {
         let Listing { query, count, at, waiting, shown, has_more, is_complete, .. } = self;
         let prefix = query.prefix();
         let from = match at {
@@ -159,7 +159,7 @@ impl Listing {
             let row = |topic: &Topic| Row { name: Arc::clone(&topic.name), seq: topic.seq, ts: topic.ts };
             (topics.from(from).take(LOOK_AT_ONCE as usize).map(row).collect::<Vec<Row>>(), topics.len() as u64)
         });
-        let sees_all = rules.sees(query.viewer, ">");
+        let sees_all = rules.sees(&query.viewer, ">", wall_us);
         let counts_all = query.pattern == ">" && sees_all;
         if counts_all && let Some(count) = count {
             *count = all;
@@ -171,7 +171,7 @@ impl Listing {
                 *is_complete = true;
                 return;
             }
-            if !matches(&query.pattern, &row.name) || !(sees_all || rules.sees(query.viewer, &row.name)) {
+            if !matches(&query.pattern, &row.name) || !(sees_all || rules.sees(&query.viewer, &row.name, wall_us)) {
                 continue;
             }
             if let Some(count) = count

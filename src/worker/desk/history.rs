@@ -117,7 +117,7 @@ impl<E: Edge> Clerk<'_, E> {
             let allowed = &[("Allow", "GET, HEAD, OPTIONS")];
             return Err(http::Refusal::new(405, "History is read with GET.").with(allowed));
         }
-        let holder = self.ground.settings.access.reader(head)?;
+        let holder = self.ground.settings.access.reader(head, self.ground.edge.wall_us())?;
         Topic::check(topic, self.ground.settings.topic_length_max)
             .map_err(|error| http::Refusal::new(400, format!("Not a topic: {error}.")))?;
         let from = head.parameter("from")?;
@@ -176,7 +176,8 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// Finds out where the answer begins, and says so if that isn't right behind what the client has.
     fn begin_history(&mut self, history: &mut History) -> Result<(), http::Refusal> {
-        if !self.ground.settings.access.now(history.holder).may_subscribe(&history.topic) {
+        let wall_us = self.ground.edge.wall_us();
+        if !self.ground.settings.access.now(&history.holder, wall_us).may_subscribe(&history.topic) {
             let text = format!("{}: you may not look at that.", history.topic);
             return Err(http::Refusal::new(ErrorCode::Forbidden.status(), text));
         }

@@ -10,7 +10,7 @@ use super::{
     closing::Farewell,
 };
 use crate::{
-    access::Wrong,
+    access::Shown,
     audit::What,
     io::{Edge, Token},
     lane::Asked,
@@ -191,8 +191,8 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// Whether the holder may publish on this topic.
     fn may_publish(&self, token: Token, topic: &str) -> bool {
-        let rules = &self.ground.settings.access;
-        self.connections.get(token).is_some_and(|connection| rules.now(connection.holder).may_publish(topic))
+        let (rules, wall_us) = (&self.ground.settings.access, self.ground.edge.wall_us());
+        self.connections.get(token).is_some_and(|connection| rules.now(&connection.holder, wall_us).may_publish(topic))
     }
 
     fn append(&mut self, token: Token, topic: &str, payload: Payload<'_>) -> Result<Appended, PublishError> {
@@ -205,8 +205,8 @@ impl<E: Edge> Clerk<'_, E> {
         }
         let ts = self.ground.edge.wall_us();
         let about = About { ts, origin: connection.id, flags: Flags::default() };
-        let holder = self.ground.settings.access.now(connection.holder);
-        let by = By { holder, account: connection.permit.account() };
+        let may = self.ground.settings.access.now(&connection.holder, ts);
+        let by = By { may, account: connection.permit.account() };
         let done = self.ground.shared.publisher.door().publish(by, topic, payload, about);
         match &done {
             Ok(_) => {
@@ -222,26 +222,31 @@ impl<E: Edge> Clerk<'_, E> {
     }
 
     fn authenticate(&mut self, token: Token, id: Option<Id<'_>>, shown: &str) {
-        if let Ok(holder) = self.ground.settings.access.holder(Some(shown)) {
-            let Some(connection) = self.connections.get_mut(token) else { return };
-            connection.holder = holder;
-            self.note(token, |_| What::Auth);
-            self.reply(token, &Reply::Done { id });
-        } else {
-            let Some(connection) = self.connections.get(token) else { return };
-            tell!(
-                self.ground.shared.log,
-                Kind::WrongToken,
-                self.ground.now,
-                WARN,
-                { conn = connection.name(), peer = %connection.peer },
-                "a wrong token was shown"
-            );
-            self.ground.shared.metrics.refuse(Refusal::Forbidden);
-            let reason = Wrong::REASON;
-            self.error(token, id, ErrorCode::Unauthorized, reason);
-            // Told already, with the command's id.
-            self.close(token, Farewell { error: None, ..Farewell::after(ErrorCode::Unauthorized, reason) });
+        let wall_us = self.ground.edge.wall_us();
+        let judged = self.ground.settings.access.holder(Some(&Shown::new(shown)), wall_us);
+        match judged {
+            Ok(holder) => {
+                let Some(connection) = self.connections.get_mut(token) else { return };
+                connection.holder = holder;
+                self.note(token, |_| What::Auth);
+                self.reply(token, &Reply::Done { id });
+            }
+            Err(wrong) => {
+                let Some(connection) = self.connections.get(token) else { return };
+                tell!(
+                    self.ground.shared.log,
+                    Kind::WrongToken,
+                    self.ground.now,
+                    WARN,
+                    { conn = connection.name(), peer = %connection.peer, %wrong },
+                    "a wrong token was shown"
+                );
+                self.ground.shared.metrics.refuse(Refusal::Forbidden);
+                let reason = wrong.to_string();
+                self.error(token, id, ErrorCode::Unauthorized, &reason);
+                // Told already, with the command's id.
+                self.close(token, Farewell { error: None, ..Farewell::after(ErrorCode::Unauthorized, &reason) });
+            }
         }
     }
 

@@ -61,7 +61,7 @@ impl<E: Edge> Clerk<'_, E> {
         self.ground.work.charge(price::NAME);
         let ts = self.ground.edge.wall_us();
         let Some(connection) = self.connections.get(token) else { return };
-        let (conn, address, holder) = (connection.id, connection.peer, connection.holder);
+        let (conn, address, holder) = (connection.id, connection.peer, connection.holder.clone());
         self.ground.shared.audit.note(|| Event { ts, conn, address, holder, what: what(connection) });
     }
 

@@ -127,7 +127,7 @@ impl<E: Edge> Clerk<'_, E> {
             let allowed = &[("Allow", "GET, HEAD, OPTIONS")];
             return Err(http::Refusal::new(405, "Polls are made with GET.").with(allowed));
         }
-        let holder = self.ground.settings.access.reader(head)?;
+        let holder = self.ground.settings.access.reader(head, self.ground.edge.wall_us())?;
         let topics = head.names("topics");
         let topics = topics.as_deref().ok_or_else(|| http::Refusal::new(400, "Which topics? Ask for ?topics=…"))?;
         let sub = self.sub_from_query(head, topics)?;

@@ -161,9 +161,13 @@ impl<E: Edge> Clerk<'_, E> {
         self.ground.settings.access.check_page(head)?;
         let (lane, subprotocol) = choose_lane(head, Address::Ws)?;
         let upgrade = |out: &mut Vec<u8>| handshake::push_accepted(out, &accept, subprotocol);
-        let Ok(holder) = self.ground.settings.access.holder(shown_token(head)?.as_deref()) else {
-            self.turn_away(token, lane, upgrade);
-            return Ok(());
+        let judged = self.ground.settings.access.holder(shown_token(head)?.as_ref(), self.ground.edge.wall_us());
+        let holder = match judged {
+            Ok(holder) => holder,
+            Err(wrong) => {
+                self.turn_away(token, lane, &wrong, upgrade);
+                return Ok(());
+            }
         };
         let topics = head.names("topics");
         let sub = topics.as_deref().map(|topics| self.sub_from_query(head, topics)).transpose()?;
@@ -190,9 +194,13 @@ impl<E: Edge> Clerk<'_, E> {
         self.ground.settings.access.check_page(head)?;
         let (lane, subprotocol) = choose_lane(head, Address::Raw)?;
         let upgrade = |out: &mut Vec<u8>| handshake::push_accepted(out, &accept, subprotocol);
-        let Ok(holder) = self.ground.settings.access.holder(shown_token(head)?.as_deref()) else {
-            self.turn_away(token, lane, upgrade);
-            return Ok(());
+        let judged = self.ground.settings.access.holder(shown_token(head)?.as_ref(), self.ground.edge.wall_us());
+        let holder = match judged {
+            Ok(holder) => holder,
+            Err(wrong) => {
+                self.turn_away(token, lane, &wrong, upgrade);
+                return Ok(());
+            }
         };
         Topic::check(topic, self.ground.settings.topic_length_max)
             .map_err(|error| http::Refusal::new(400, format!("Not a topic: {error}.")))?;
@@ -218,7 +226,7 @@ impl<E: Edge> Clerk<'_, E> {
             return Err(http::Refusal::new(405, "Events are read with GET.").with(allowed));
         }
         self.ground.settings.access.check_page(head)?;
-        let holder = self.ground.settings.access.sender(head)?;
+        let holder = self.ground.settings.access.sender(head, self.ground.edge.wall_us())?;
         let topics = head.names("topics");
         let topics = topics.as_deref().ok_or_else(|| http::Refusal::new(400, "Which events? Ask for ?topics=…"))?;
         let mut sub = self.sub_from_query(head, topics)?;
@@ -288,12 +296,13 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// Opens a WebSocket whose request shows a wrong token, only to say so and to close it: of a handshake that fails, a page
     /// is told nothing.
-    fn turn_away(&mut self, token: Token, lane: Lane, accept: impl FnOnce(&mut Vec<u8>)) {
-        self.open(token, lane, self.ground.settings.access.anonymous(), accept);
+    fn turn_away(&mut self, token: Token, lane: Lane, wrong: &Wrong, accept: impl FnOnce(&mut Vec<u8>)) {
+        self.open(token, lane, Holder::Anonymous, accept);
         self.greet(token);
         self.ground.shared.metrics.refuse(metrics::Refusal::Forbidden);
-        self.note_refusal(token, ErrorCode::Unauthorized.as_str(), Wrong::REASON);
-        self.close(token, Farewell::after(ErrorCode::Unauthorized, Wrong::REASON));
+        let why = wrong.to_string();
+        self.note_refusal(token, ErrorCode::Unauthorized.as_str(), &why);
+        self.close(token, Farewell::after(ErrorCode::Unauthorized, &why));
     }
 
     /// Answers what is no request, or not all of one, with a refusal and ends the connection. What there is of it says who reads that.

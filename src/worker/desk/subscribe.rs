@@ -271,8 +271,10 @@ impl<E: Edge> Clerk<'_, E> {
     pub fn claim(&mut self, token: Token, delivery: Delivery, names: &[Arc<str>]) -> Result<Vec<u32>, Refused> {
         self.check_rates(token, delivery)?;
         let gone = || (ErrorCode::ServerFull, "the connection has ended".to_owned());
-        let holder = self.ground.settings.access.now(self.connections.get(token).ok_or_else(gone)?.holder);
-        if let Some(first) = names.iter().find(|name| !holder.may_subscribe(name)) {
+        let wall_us = self.ground.edge.wall_us();
+        let holder = &self.connections.get(token).ok_or_else(gone)?.holder;
+        let may = self.ground.settings.access.now(holder, wall_us);
+        if let Some(first) = names.iter().find(|name| !may.may_subscribe(name)) {
             return Err((ErrorCode::Forbidden, format!("{first}: you may not subscribe to that")));
         }
         let set = self.names_of(token);
