@@ -3,6 +3,7 @@
 //! [`Shared::new`] is the one place where it is put together, for a server, for the bench and for every test. Tests vary what they
 //! hand in: the settings, the tape, who is woken.
 
+mod holders;
 mod slow;
 
 use std::{
@@ -13,7 +14,10 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use self::slow::{SlowClient, SlowClients};
+pub(crate) use self::{
+    holders::{Holders, Seat},
+    slow::{SlowClient, SlowClients},
+};
 use crate::{
     access::Rules,
     config::Config,
@@ -50,6 +54,10 @@ pub(crate) struct Settings {
     pub commands_per_address: Quota,
     pub publications: Quota,
     pub publications_per_address: Quota,
+    /// Tokens that are to be judged.
+    pub tokens_per_address: Quota,
+    /// How long a connection may be there without any right.
+    pub auth_timeout: Duration,
     pub slow_list: usize,
     pub flush_interval: Duration,
     pub turn_sends: usize,
@@ -93,6 +101,8 @@ impl Settings {
             commands_per_address: Quota::new(config.max_commands_per_ip),
             publications: Quota::new(config.max_publications),
             publications_per_address: Quota::new(config.max_publications_per_ip),
+            tokens_per_address: Quota::new(config.max_tokens_per_ip),
+            auth_timeout: config.auth_timeout.get(),
             slow_list: config.slow_list,
             flush_interval: config.flush_interval.get(),
             turn_sends: config.turn_sends,
@@ -135,6 +145,8 @@ pub(crate) struct Shared {
     pub metrics: Arc<Metrics>,
     pub log: Log,
     pub slow: SlowClients,
+    /// How often holders are connected.
+    pub holders: Holders,
     /// What is held of encrypted bytes.
     pub tls: Arc<Buffers>,
     /// False from when the server is asked to stop: then no client publishes any more, and readiness is red.
@@ -164,6 +176,7 @@ impl Shared {
             metrics,
             log,
             slow: SlowClients::new(workers),
+            holders: Holders::new(workers),
             tls: Buffers::new(TLS_BUFFERS),
             welcomes: AtomicBool::new(true),
         })
