@@ -420,6 +420,12 @@ pub struct Config {
     )]
     pub max_commands_per_ip: RateLimit,
 
+    /// Tokens a second from one address whose signature has to be verified; beyond, 429 or 4003
+    ///
+    /// Two seconds' worth may come at once. Those that were found to be genuine before, and static ones, don't count.
+    #[arg(long, value_name = "RATE", env = "STENTOR_MAX_TOKENS_PER_IP", default_value = "500/s", help_heading = "Limits")]
+    pub max_tokens_per_ip: RateLimit,
+
     /// Publications a second from one connection; beyond, 4003; 0 for no limit
     ///
     /// By `pub` on /ws or by a message on /raw; two seconds' worth may come at once. One counts once for each KiB that its payload
@@ -640,7 +646,7 @@ live! {
     allow_origin trusted_proxy proxy_protocol tls_cert tls_key tls_buffers flush_interval turn_sends turn_work lag_limit lag_limit_age
     max_connections max_connections_per_ip max_connects_per_ip max_assembly max_assembly_per_ip max_held max_held_per_ip max_topics_per_ip
     max_values_per_ip max_headers max_subscriptions max_subscriptions_per_ip max_pending max_http_pending min_http_rate
-    max_commands max_commands_per_ip max_publications max_publications_per_ip slow_list log_limit
+    max_commands max_commands_per_ip max_tokens_per_ip max_publications max_publications_per_ip slow_list log_limit
     handshake_timeout heartbeat idle_timeout close_timeout keep_alive_timeout stall_limit drain_timeout publish_token anonymous_publish
 }
 

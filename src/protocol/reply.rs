@@ -173,6 +173,13 @@ pub enum Reply<'a> {
         /// One sentence for people.
         message: &'a str,
     },
+    /// A subscription has ended, because rights don't cover it any more.
+    Ended {
+        /// The name, as it was subscribed to.
+        topic: &'a str,
+        /// One sentence for people.
+        message: &'a str,
+    },
     /// The answer to `ping`.
     Pong {
         /// The command's.
@@ -244,6 +251,10 @@ impl Reply<'_> {
             }
             Reply::Error { id, code, message } => {
                 Object::open(out, "error").id(id).text("code", code.as_str()).text("message", message).close();
+            }
+            Reply::Ended { topic, message } => {
+                let mut error = Object::open(out, "error");
+                error.text("code", ErrorCode::Forbidden.as_str()).text("topic", topic).text("message", message).close();
             }
             Reply::Pong { id, ts, cursor } => {
                 Object::open(out, "pong").id(id).number("ts", ts).text("cursor", cursor.as_str()).close();
@@ -381,6 +392,10 @@ mod tests {
             (
                 Reply::Authenticated { id: None, holder: Some(Who { exp: None, ..known }) },
                 r#"{"type":"ack","holder":{"sub":"u \"42\""}}"#,
+            ),
+            (
+                Reply::Ended { topic: "q", message: "no" },
+                r#"{"type":"error","code":"forbidden","topic":"q","message":"no"}"#,
             ),
             (Reply::Expiring { within: 60 }, r#"{"type":"status","code":"token_expiring","in":60}"#),
             (Reply::Published { id: None, topic: "q", seq: 9, ts: 8 }, r#"{"type":"ack","topic":"q","seq":9,"ts":8}"#),

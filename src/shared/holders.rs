@@ -17,7 +17,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::io::Token;
+use crate::{access::Key, io::Token};
 
 /// Tables in which holders lie, by a hash of their keys.
 const PARTS: usize = 64;
@@ -37,7 +37,7 @@ pub struct Seat {
 }
 
 /// Seats by the keys of holders, the oldest one first.
-type ByKey = HashMap<Arc<str>, Vec<Seat>>;
+type ByKey = HashMap<Arc<Key>, Vec<Seat>>;
 
 /// See the module's description.
 #[derive(Debug)]
@@ -64,13 +64,13 @@ impl Holders {
         }
     }
 
-    fn part(&self, key: &str) -> &Mutex<ByKey> {
+    fn part(&self, key: &Key) -> &Mutex<ByKey> {
         &self.parts[self.hash.hash_one(key) as usize % PARTS]
     }
 
     /// A connection of the holder of this `key` takes a seat, the newest, of at most `most`. Returns whether others have lost theirs by
     /// that; their workers are to be woken.
-    pub fn sit(&self, key: &Arc<str>, seat: Seat, most: usize) -> bool {
+    pub fn sit(&self, key: &Arc<Key>, seat: Seat, most: usize) -> bool {
         let most = most.clamp(1, CONNS_MAX);
         let mut part = self.part(key).lock();
         let seats = match part.get_mut(key) {
@@ -91,7 +91,7 @@ impl Holders {
     }
 
     /// A connection gives its seat up, if it still has it.
-    pub fn rise(&self, key: &str, id: u64) {
+    pub fn rise(&self, key: &Key, id: u64) {
         let mut part = self.part(key).lock();
         let Some(seats) = part.get_mut(key) else { return };
         seats.retain(|seat| seat.id != id);
@@ -129,6 +129,11 @@ impl Holders {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::Source;
+
+    fn key(name: &str) -> Arc<Key> {
+        Arc::new(Key { source: Source::Token, issuer: "a".into(), name: name.into() })
+    }
 
     fn seat(worker: usize, id: u64) -> Seat {
         Seat { worker, token: id as Token, id }
@@ -137,7 +142,7 @@ mod tests {
     #[test]
     fn the_newest_wins_and_the_oldest_is_told_to_its_own_worker() {
         let holders = Holders::new(2);
-        let (one, other): (Arc<str>, Arc<str>) = ("jwt a u1".into(), "jwt a u2".into());
+        let (one, other) = (key("u1"), key("u2"));
         assert!(!holders.sit(&one, seat(0, 1), 2));
         assert!(!holders.sit(&one, seat(1, 2), 2));
         assert!(!holders.sit(&other, seat(0, 3), 1));
@@ -154,7 +159,7 @@ mod tests {
     #[test]
     fn whoever_has_gone_leaves_nothing() {
         let holders = Holders::new(1);
-        let key: Arc<str> = "k".into();
+        let key = key("u1");
         (0..1000).for_each(|id| drop(holders.sit(&key, seat(0, id), usize::MAX)));
         holders.rise(&key, 5000);
         (0..1000).for_each(|id| holders.rise(&key, id));

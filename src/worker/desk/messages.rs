@@ -10,10 +10,8 @@ use super::{
     closing::Farewell,
 };
 use crate::{
-    access::Wrong,
     io::{Edge, Token},
     lane::Asked,
-    log::{Kind, tell},
     metrics::Refusal,
     protocol::{Command, ErrorCode, Id, Op, Payload, Reply, command::CommandError},
     publication::Flags,
@@ -188,12 +186,6 @@ impl<E: Edge> Clerk<'_, E> {
         }
     }
 
-    /// Whether the holder may publish on this topic.
-    fn may_publish(&self, token: Token, topic: &str) -> bool {
-        let rules = &self.ground.settings.access;
-        self.connections.get(token).is_some_and(|connection| rules.now(connection.holder).may_publish(topic))
-    }
-
     fn append(&mut self, token: Token, topic: &str, payload: Payload<'_>) -> Result<Appended, PublishError> {
         let Some(connection) = self.connections.get(token) else {
             return Err(PublishError::Forbidden(topic.to_owned()));
@@ -204,7 +196,7 @@ impl<E: Edge> Clerk<'_, E> {
         }
         let ts = self.ground.edge.wall_us();
         let about = About { ts, origin: connection.id, flags: Flags::default() };
-        let holder = self.ground.settings.access.now(connection.holder);
+        let holder = self.standing(connection);
         let by = By { holder, account: connection.permit.account() };
         let done = self.ground.shared.publisher.door().publish(by, topic, payload, about);
         match &done {
@@ -218,29 +210,6 @@ impl<E: Edge> Clerk<'_, E> {
             Err(_) => {}
         }
         done
-    }
-
-    fn authenticate(&mut self, token: Token, id: Option<Id<'_>>, shown: &str) {
-        if let Ok(holder) = self.ground.settings.access.holder(Some(shown)) {
-            let Some(connection) = self.connections.get_mut(token) else { return };
-            connection.holder = holder;
-            self.reply(token, &Reply::Done { id });
-        } else {
-            let Some(connection) = self.connections.get(token) else { return };
-            tell!(
-                self.ground.shared.log,
-                Kind::WrongToken,
-                self.ground.now,
-                WARN,
-                { conn = connection.name(), peer = %connection.peer },
-                "a wrong token was shown"
-            );
-            self.ground.shared.metrics.refuse(Refusal::Forbidden);
-            let reason = Wrong::REASON;
-            self.error(token, id, ErrorCode::Unauthorized, reason);
-            // Told already, with the command's id.
-            self.close(token, Farewell { error: None, ..Farewell::after(ErrorCode::Unauthorized, reason) });
-        }
     }
 
     /// Answers that a command was refused.
