@@ -14,7 +14,7 @@ use super::{
     Clerk,
     closing::Farewell,
     quota::LATER,
-    rights::INSUFFICIENT,
+    rights::{INSUFFICIENT, TOKENS_LATER},
 };
 use crate::{
     access::{Beyond, Holder},
@@ -340,6 +340,7 @@ impl<E: Edge> Clerk<'_, E> {
             403 if refusal.headers == INSUFFICIENT => metrics::Refusal::Forbidden,
             403 => metrics::Refusal::Origin,
             408 => metrics::Refusal::HandshakeTimeout,
+            429 if refusal.headers == TOKENS_LATER => metrics::Refusal::TokensLimited,
             429 => metrics::Refusal::AddressRateLimited,
             _ => metrics::Refusal::BadRequest,
         }

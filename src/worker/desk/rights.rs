@@ -32,7 +32,6 @@ use super::{
     asking::Job,
     closing::Farewell,
     collect::Refused,
-    quota::LATER,
 };
 use crate::{
     access::{Beyond, Ended, Holder, Shown, Source, Standing, shown_token},
@@ -135,7 +134,6 @@ impl<E: Edge> Clerk<'_, E> {
             self.ground.work.charge(price::TOKEN);
             return Ok(());
         }
-        self.ground.shared.metrics.refuse(Refusal::TokensLimited);
         Err(format!("too many tokens from your address: --max-tokens-per-ip allows {}", quota.limit()))
     }
 
@@ -156,7 +154,6 @@ impl<E: Edge> Clerk<'_, E> {
             { conn = connection.name(), peer = %connection.peer, why = %wrong },
             "a wrong token was shown"
         );
-        self.ground.shared.metrics.refuse(Refusal::Forbidden);
     }
 
     /// Who opens a WebSocket; or, in words for it, why what it shows is not the right token.
@@ -167,7 +164,10 @@ impl<E: Edge> Clerk<'_, E> {
         let shown = shown_token(head)?;
         match self.judge(token, shown.as_ref()) {
             Judged::Good(holder) => Ok(Ok(holder)),
-            Judged::Wrong(why) => Ok(Err(why)),
+            Judged::Wrong(why) => {
+                self.ground.shared.metrics.refuse(Refusal::Forbidden);
+                Ok(Err(why))
+            }
             Judged::TooMany(why) => Err(too_many(&why)),
         }
     }
@@ -271,8 +271,14 @@ impl<E: Edge> Clerk<'_, E> {
         let shown = Shown::new(text);
         let holder = match self.judge(token, Some(&shown)) {
             Judged::Good(holder) => holder,
-            Judged::Wrong(why) => return self.refuse_token(token, id, (ErrorCode::Unauthorized, &why)),
-            Judged::TooMany(why) => return self.refuse_token(token, id, (ErrorCode::RateLimited, &why)),
+            Judged::Wrong(why) => {
+                self.ground.shared.metrics.refuse(Refusal::Forbidden);
+                return self.refuse_token(token, id, (ErrorCode::Unauthorized, &why));
+            }
+            Judged::TooMany(why) => {
+                self.ground.shared.metrics.refuse(Refusal::TokensLimited);
+                return self.refuse_token(token, id, (ErrorCode::RateLimited, &why));
+            }
         };
         let Some(connection) = self.connections.get_mut(token) else { return };
         if connection.holder.has_shown() && !connection.holder.is_same(&holder) {
@@ -631,8 +637,11 @@ fn forbidden(is_known: bool, why: &str) -> http::Refusal {
     }
 }
 
+/// What goes with 429 for tokens.
+pub const TOKENS_LATER: &[(&str, &str)] = &[("Retry-After", "2")];
+
 fn too_many(why: &str) -> http::Refusal {
-    http::Refusal::new(429, format!("{}.", sentence(why))).with(LATER)
+    http::Refusal::new(429, format!("{}.", sentence(why))).with(TOKENS_LATER)
 }
 
 /// With a capital letter, unless it begins with a name.
