@@ -244,7 +244,13 @@ impl Figures {
         let losses = metrics.losses().map(|(why, count)| (why.name().to_owned(), count));
         out.counters("rights_lost", help, None, "why", losses)?;
         let help = "Connections looked at because something about rights had changed";
-        out.counter("rights_judged", help, None, metrics.rights_judged.get())
+        out.counter("rights_judged", help, None, metrics.rights_judged.get())?;
+        let shared = &self.context.shared;
+        let (revoked, most) = shared.settings.get().access.revoked().count();
+        out.gauge("revocations", "Revocations that there are", None, revoked)?;
+        out.gauge("revocations_max", "Revocations that there may be (--max-revoked)", None, most)?;
+        let help = "Connections of holders that may have only so many";
+        out.gauge("holder_seats", help, None, shared.holders.len())
     }
 
     fn certificates(&self, out: &mut Writer<'_>) -> fmt::Result {
