@@ -20,7 +20,7 @@ use std::{cell::Cell, sync::Arc, time::Duration};
 pub use self::lead::{HOLD_PAUSE, Lead};
 
 use crate::{
-    access::Holder,
+    access::Standing,
     clock::{self, Moment},
     counted::counted,
     io::waker::Waker,
@@ -45,15 +45,15 @@ pub struct Door {
 /// Who publishes.
 #[derive(Clone, Copy, Debug)]
 pub struct By<'a> {
-    /// What it may.
-    pub holder: Holder,
+    /// What it may at this moment.
+    pub may: Standing<'a>,
     /// What its new topics and their values are charged to; nothing for the server itself, and whom a trusted proxy doesn't name.
     pub account: Option<&'a Arc<Account>>,
 }
 
 impl By<'_> {
     /// The server's own feeds, and the program that it is part of.
-    pub const SERVER: By<'static> = By { holder: Holder::Server, account: None };
+    pub const SERVER: By<'static> = By { may: Standing::SERVER, account: None };
 }
 
 /// Why a publication was refused. Nothing of it was kept.
@@ -136,7 +136,7 @@ impl Door {
         payload: Payload<'_>,
         about: About,
     ) -> Result<Appended, PublishError> {
-        self.admit(by.holder, topic, payload)?;
+        self.admit(by.may, topic, payload)?;
         let mut draft = ready(payload, self.lanes());
         let done = self.tape.appender().append(by.account, topic, &mut draft, about, || self.check(topic));
         keep(draft);
@@ -151,8 +151,8 @@ impl Door {
 
     /// Asks what can be asked without the lock.
     #[inline]
-    fn admit(&self, holder: Holder, topic: &str, payload: Payload<'_>) -> Result<(), PublishError> {
-        if !holder.may_publish(topic) {
+    fn admit(&self, may: Standing<'_>, topic: &str, payload: Payload<'_>) -> Result<(), PublishError> {
+        if !may.may_publish(topic) {
             return Err(PublishError::Forbidden(topic.to_owned()));
         }
         let (len, max) = (payload.bytes().len(), self.message_max);
@@ -415,6 +415,7 @@ impl Drop for Batch<'_> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::access::Rules;
     use crate::{
         lane::Lane,
         tape::{Position, TapeSettings},
@@ -506,7 +507,8 @@ mod tests {
     #[test]
     fn who_may_not_publish_leaves_nothing_not_even_the_topic() {
         let publisher = publisher(1000);
-        let by = By { holder: Holder::Anonymous { publishes: false }, account: None };
+        let rules = Rules::default();
+        let by = By { may: rules.nobody(), account: None };
         let refused = publisher.publish_for(by, "a", Payload::Text("1"), now());
         assert_eq!(refused, Err(PublishError::Forbidden("a".to_owned())));
         assert_eq!(publisher.batch_for(by).push("a", Payload::Text("1")), refused);

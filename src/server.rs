@@ -37,6 +37,7 @@ use socket2::Socket;
 
 use crate::{
     acceptor::Acceptor,
+    access::Rules,
     clock::{self, Moment},
     config::{Config, ConfigError, Shown},
     control::{self, Control},
@@ -65,7 +66,7 @@ use crate::{
     tls::Keys,
     worker::Worker,
 };
-pub use crate::{feeds::replay::ReplayError, tls::KeysError};
+pub use crate::{access::RulesError, feeds::replay::ReplayError, tls::KeysError};
 
 /// Descriptors that are not connections: standard streams, epoll sets, bells, files, refusals on their way.
 const DESCRIPTORS_BESIDE: u64 = 128;
@@ -120,6 +121,9 @@ pub enum StartError {
     /// A certificate or its key can't be used.
     #[error(transparent)]
     Keys(#[from] KeysError),
+    /// A file of keys, rights or revocations can't be used.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
     /// The system has no thread left.
     #[error(
         "the thread {name} could not be started: {cause}: this server needs {needed} threads; raise the limit (TasksMax= in \
@@ -340,7 +344,8 @@ impl Server {
         let admin = config.admin_listen.map(|address| listen_admin(address, &config)).transpose()?;
         let acme = config.acme_listen.map(|address| listen_acme(address, &config)).transpose()?;
         reserve_descriptors(&config, listeners.len(), cores.len())?;
-        let parts = Parts::new(&config, cores.len(), dropped, keys)?;
+        let rules = read_rules(&config)?;
+        let parts = Parts::new(&config, rules, cores.len(), dropped, keys)?;
         parts.shared.tls.set(config.tls_buffers.as_u64());
         let doors = Doors { listeners, bell, admin, acme };
         parts.spawn(config, cores, doors, replay)
@@ -365,14 +370,17 @@ impl Server {
         if config.max_connections > self.config.max_connections {
             reserve_descriptors(&config, self.listeners.len(), self.workers.len())?;
         }
+        let rules = read_rules(&config)?;
         if let Some(keys) = &self.keys {
             keys.reload(&config)?;
         }
         self.limits.set(&Bounds::of(&config));
         self.shared.tls.set(config.tls_buffers.as_u64());
         let mut settings = Settings::new(&config);
-        settings.access = settings.access.after(&self.shared.settings.get().access);
+        settings.access = rules.after(&self.shared.settings.get().access);
         self.shared.settings.set(settings);
+        // Who is subscribed to what it may see no more isn't to have it until something else wakes its worker.
+        self.shared.publisher.wake_all();
         self.shared.log.set_limit(config.log_limit);
         self.config = config;
         Ok(())
@@ -462,12 +470,20 @@ struct Parts {
     control_receiver: crossbeam_channel::Receiver<Message<Line>>,
 }
 
+/// Who may do what, with the files that say it; what an operator wants to know of them is logged.
+fn read_rules(config: &Config) -> Result<Rules, RulesError> {
+    let (rules, notes) = Rules::read(config, clock::wall_us())?;
+    notes.iter().for_each(|note| tracing::warn!("{note}"));
+    Ok(rules)
+}
+
 impl Parts {
-    fn new(config: &Config, workers: usize, dropped: Dropped, keys: Option<Arc<Keys>>) -> io::Result<Parts> {
+    fn new(config: &Config, rules: Rules, workers: usize, dropped: Dropped, keys: Option<Arc<Keys>>) -> io::Result<Parts> {
         let tape = Tape::new(tape_settings(config, clock::wall_us()));
         let wakers = (0..workers).map(|_| Ok(Arc::new(Waker::new()?))).collect::<io::Result<Vec<_>>>()?;
         let log = Log::new(config.log_limit, dropped);
-        let shared = Shared::new(Settings::new(config), log, &tape, workers, wakers.clone().into());
+        let settings = Settings { access: rules, ..Settings::new(config) };
+        let shared = Shared::new(settings, log, &tape, workers, wakers.clone().into());
         let (inboxes, receivers) = wakers.iter().map(|waker| Inbox::new(config.inbox, Arc::clone(waker))).unzip();
         let control_waker = Arc::new(Waker::new()?);
         let (control, control_receiver) = Inbox::new(config.inbox, Arc::clone(&control_waker));

@@ -549,6 +549,77 @@ pub struct Config {
     #[arg(long, env = "STENTOR_ANONYMOUS_PUBLISH", help_heading = "Publishing")]
     pub anonymous_publish: bool,
 
+    // ---- Rights ----------------------------------------------------------------------------------------------------
+    /// Keys of those who issue tokens (JWT), as a JWKS
+    ///
+    /// With this, or --rights, whoever shows nothing may only what --anonymous-subscribe and --anonymous-publish name. Read again at SIGHUP: after
+    /// a mistake the old keys stay.
+    #[arg(long, value_name = "FILE", env = "STENTOR_JWT_KEYS", help_heading = "Rights")]
+    pub jwt_keys: Option<PathBuf>,
+
+    /// Who must have issued a token (`iss`) [default: anybody whose key is in --jwt-keys]
+    #[arg(long, value_name = "ISSUER", env = "STENTOR_JWT_ISSUER", help_heading = "Rights")]
+    pub jwt_issuer: Option<String>,
+
+    /// For whom a token must be (`aud`): one of these; repeat for several
+    #[arg(
+        long,
+        value_name = "AUDIENCE",
+        env = "STENTOR_JWT_AUDIENCE",
+        default_value = "stentor",
+        value_delimiter = ',',
+        help_heading = "Rights"
+    )]
+    pub jwt_audience: Vec<String>,
+
+    /// How far the issuer's clock may be from this one; also how long after `exp` a connection is closed
+    #[arg(long, value_name = "DURATION", env = "STENTOR_JWT_LEEWAY", default_value = "5s", help_heading = "Rights")]
+    pub jwt_leeway: Span,
+
+    /// Longest token; --max-head, unless set, has room for it
+    #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_TOKEN", default_value = "4KiB", help_heading = "Rights")]
+    pub max_token: ByteSize,
+
+    /// Tokens that are remembered as genuine, so that a signature is checked once; 0 for none
+    ///
+    /// Some 500 bytes each, and what patterns it has.
+    #[arg(long, value_name = "N", env = "STENTOR_TOKEN_CACHE", default_value_t = 10_000, help_heading = "Rights")]
+    pub token_cache: usize,
+
+    /// Roles, static tokens and names of client certificates with what they may: TOML
+    ///
+    /// See docs/rights.md. Read again at SIGHUP: after a mistake what it said before stays.
+    #[arg(long, value_name = "FILE", env = "STENTOR_RIGHTS", help_heading = "Rights")]
+    pub rights: Option<PathBuf>,
+
+    /// What whoever shows nothing may subscribe to; repeat for several [default: all, or nothing with --jwt-keys or --rights]
+    #[arg(
+        long,
+        value_name = "PATTERN",
+        env = "STENTOR_ANONYMOUS_SUBSCRIBE",
+        value_delimiter = ',',
+        help_heading = "Rights"
+    )]
+    pub anonymous_subscribe: Vec<String>,
+
+    /// Take tokens in addresses (`?token=`) that are valid for longer than five minutes
+    ///
+    /// Addresses are logged, by proxies and elsewhere.
+    #[arg(long, env = "STENTOR_TOKEN_IN_URL", help_heading = "Rights")]
+    pub token_in_url: bool,
+
+    /// Time for a client without any right to show a token; beyond, 4001
+    #[arg(long, value_name = "DURATION", env = "STENTOR_AUTH_TIMEOUT", default_value = "10s", help_heading = "Rights")]
+    pub auth_timeout: Span,
+
+    /// Who was revoked: a JSON line each, appended to by `POST /revoke`, read again at SIGHUP
+    #[arg(long, value_name = "FILE", env = "STENTOR_REVOKED", help_heading = "Rights")]
+    pub revoked: Option<PathBuf>,
+
+    /// Revocations at once; one more is refused
+    #[arg(long, value_name = "N", env = "STENTOR_MAX_REVOKED", default_value_t = 100_000, help_heading = "Rights")]
+    pub max_revoked: usize,
+
     // ---- Feeds -----------------------------------------------------------------------------------------------------
     /// Publish a simulated market on q.demo.SYMBOL and t.demo.SYMBOL
     #[arg(long, env = "STENTOR_DEMO", help_heading = "Feeds")]
@@ -648,6 +719,7 @@ live! {
     max_values_per_ip max_headers max_subscriptions max_subscriptions_per_ip max_pending max_http_pending min_http_rate
     max_commands max_commands_per_ip max_tokens_per_ip max_publications max_publications_per_ip slow_list log_limit
     handshake_timeout heartbeat idle_timeout close_timeout keep_alive_timeout stall_limit drain_timeout publish_token anonymous_publish
+    jwt_keys jwt_issuer jwt_audience jwt_leeway max_token token_cache rights anonymous_subscribe token_in_url auth_timeout revoked max_revoked
 }
 
 /// A setting, or a relation between settings, that cannot work; the text is one sentence for the operator.

@@ -459,7 +459,7 @@ fn whoever_is_revoked_is_gone_from_every_worker_and_stays_out() {
     poll.ask(&format!("/poll?topics=a&cursor={}", cursor["cursor"].as_str().unwrap()), &[&bearer]);
     wait_for("a poll that waits", || metric(world.server.addresses()[0], "polls_waiting") == 1.0);
     // Nobody but an operator.
-    assert_eq!(world.post("/revoke", &victim, r#"{"sub":"u2"}"#).0, 401);
+    assert_eq!(world.post("/revoke", &victim, r#"{"sub":"u2"}"#).0, 403);
     let (status, text) = world.post("/revoke", &admin, r#"{"sub":"u1"}"#);
     assert_eq!(status, 200, "{text}");
     for client in &mut victims {

@@ -196,8 +196,7 @@ impl<E: Edge> Clerk<'_, E> {
         }
         let ts = self.ground.edge.wall_us();
         let about = About { ts, origin: connection.id, flags: Flags::default() };
-        let holder = self.standing(connection);
-        let by = By { holder, account: connection.permit.account() };
+        let by = By { may: self.standing(connection), account: connection.permit.account() };
         let done = self.ground.shared.publisher.door().publish(by, topic, payload, about);
         match &done {
             Ok(_) => {
