@@ -294,7 +294,7 @@ impl<E: Edge> Control<E> {
             tracing::error!(%why, "somebody could not be revoked");
             http::Refusal::new(503, format!("Nobody was revoked: {why}."))
         })?;
-        tracing::info!(whom = one.line(), "revoked");
+        tracing::info!(whom = %one.line(), "revoked");
         // Those who sleep see it now, too.
         self.context.shared.publisher.wake_all();
         Ok(one.line().into_bytes())

@@ -37,10 +37,14 @@ impl Cursors {
         if !behind.stages.is_empty() || behind.begins.is_some() || behind.resume.is_some() || behind.rest > 0 {
             return false;
         }
+        if behind.offset == 0 {
+            return true;
+        }
         // A frame that has begun to be sent goes on if its topic is still wanted.
-        let is_wanted = |cohort, entry| interest.wants(tape, cohort, entry).is_some();
-        let begun = || reader.look(behind.position);
-        behind.offset == 0 || narrower.zip(begun()).is_some_and(|(cohort, entry)| is_wanted(cohort, &entry))
+        match (narrower, reader.look(behind.position)) {
+            (Some(cohort), Some(begun)) => interest.wants(tape, cohort, &begun).is_some(),
+            _ => false,
+        }
     }
 
     /// A connection whose cursor is behind, and which was in the cohort `older`, is now in one with fewer names.

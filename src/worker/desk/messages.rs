@@ -149,7 +149,7 @@ impl<E: Edge> Clerk<'_, E> {
                 self.reply(token, &Reply::Published { id, topic, seq: done.seq, ts: done.ts });
             }
             Ok(_) => {}
-            Err(PublishError::Forbidden(_)) => {
+            Err(PublishError::Forbidden(_)) if !self.has_name(token) => {
                 let how = "publishing needs a token: send {\"op\":\"auth\",\"token\":…} first";
                 self.error(token, id, ErrorCode::Forbidden, how);
             }
@@ -178,7 +178,9 @@ impl<E: Edge> Clerk<'_, E> {
         };
         if let Err(error) = self.append(token, &topic, payload) {
             let reason = match &error {
-                PublishError::Forbidden(_) => "publishing needs a token: connect with ?token=".to_owned(),
+                PublishError::Forbidden(_) if !self.has_name(token) => {
+                    "publishing needs a token: connect with ?token=".to_owned()
+                }
                 error => error.to_string(),
             };
             let code = if error == PublishError::Draining { CloseCode::GOING_AWAY } else { CloseCode::POLICY };

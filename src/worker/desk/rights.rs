@@ -109,6 +109,11 @@ impl<E: Edge> Clerk<'_, E> {
         self.connections.get(token).is_some_and(|connection| self.standing(connection).may_publish(topic))
     }
 
+    /// Whether a connection has shown whose it is.
+    pub fn has_name(&self, token: Token) -> bool {
+        self.connections.get(token).is_some_and(|connection| connection.holder.known().is_some())
+    }
+
     /// Judges what a connection shows, whose holder it isn't yet.
     fn judge(&mut self, token: Token, shown: Option<&Shown<'_>>) -> Judged {
         let Some(shown) = shown else { return Judged::Good(Holder::Anonymous) };
@@ -229,9 +234,8 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// What a request is told that is refused with this code while it is answered.
     pub fn refusal_of(&self, token: Token, code: ErrorCode, message: &str) -> http::Refusal {
-        let is_known = self.connections.get(token).is_some_and(|connection| connection.holder.known().is_some());
         match code {
-            ErrorCode::Forbidden => forbidden(is_known, message),
+            ErrorCode::Forbidden => forbidden(self.has_name(token), message),
             code => http::Refusal::new(code.status(), format!("Refused: {message}.")),
         }
     }
@@ -395,11 +399,11 @@ impl<E: Edge> Clerk<'_, E> {
             Some(Job::Pack(pack)) => self.refuse_exchange(token, pack.terms(), refusal),
             Some(Job::Sub(mut collect)) => {
                 let names = self.give_up(token, &mut collect);
+                self.part_with(token, names);
                 match collect.poll {
                     Some(poll) => self.refuse_exchange(token, poll.terms(), refusal),
                     None => self.cut(token, &refusal.message),
                 }
-                self.part_with(token, names);
             }
             Some(Job::Uncount(names)) => {
                 self.part_with(token, names);
