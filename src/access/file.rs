@@ -23,10 +23,7 @@
 
 use std::{collections::HashMap, fmt, fs::File as Opened, io::Read, path::Path, sync::Arc};
 
-use toml::{
-    de::{DeTable, DeValue},
-    value::{Datetime, Offset},
-};
+use toml::de::{DeTable, DeValue};
 
 use super::{
     patterns::Patterns,
@@ -238,7 +235,7 @@ impl Reader {
         let mut expires = None;
         if let Some(value) = entry.get("expires") {
             match value.get_ref() {
-                DeValue::Datetime(moment) => match seconds(moment) {
+                DeValue::Datetime(moment) => match seconds(&moment.to_string()) {
                     Some(moment) => expires = Some(moment),
                     None => self.wrong(value.span().start, format!("{whole}: expires: {EXPIRES}, found {moment}")),
                 },
@@ -310,16 +307,20 @@ impl Reader {
 
 const EXPIRES: &str = "expected a moment like 2027-01-31T00:00:00Z";
 
-/// The seconds since the Unix epoch at a moment; none for one without a date, a time and a zone.
-fn seconds(moment: &Datetime) -> Option<u64> {
-    let (Some(_), Some(_), Some(offset)) = (moment.date, moment.time, moment.offset) else { return None };
-    let minutes = match offset {
-        Offset::Z => 0,
-        Offset::Custom { minutes } => i64::from(minutes),
+/// The seconds since the Unix epoch at a moment as TOML has it; none for one without a date, a time and a zone.
+fn seconds(moment: &str) -> Option<u64> {
+    let zone = moment.rfind(['Z', 'z', '+']).or_else(|| moment.rfind('-')).filter(|at| *at > 10)?;
+    let (there, zone) = moment.split_at(zone);
+    let minutes = match zone {
+        "Z" | "z" => 0,
+        zone => {
+            let (hours, minutes) = zone.get(1..)?.split_once(':')?;
+            let minutes = hours.parse::<i64>().ok()? * 60 + minutes.parse::<i64>().ok()?;
+            if zone.starts_with('-') { -minutes } else { minutes }
+        }
     };
-    let there = humantime::parse_rfc3339_weak(&Datetime { offset: None, ..*moment }.to_string()).ok()?;
-    let there = there.duration_since(std::time::UNIX_EPOCH).ok()?.as_secs();
-    there.checked_add_signed(-60 * minutes)
+    let there = humantime::parse_rfc3339_weak(there).ok()?;
+    there.duration_since(std::time::UNIX_EPOCH).ok()?.as_secs().checked_add_signed(-60 * minutes)
 }
 
 fn words(value: &DeValue<'_>) -> Result<Vec<String>, String> {

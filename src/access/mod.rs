@@ -24,6 +24,7 @@
 //! | [`holder`] | who is there, and what it may at a moment |
 //! | [`revoked`] | who was revoked |
 //! | [`seen`] | tokens whose signature was right |
+//! | `sign` | makes keys and tokens, for trying out; only with the feature `cli` |
 //!
 //! Rules change while connections last. So a holder says who is there and not what it may: before it acts, it is held against
 //! the rules of that moment ([`Rules::now`]), and whoever has shown something that isn't good any more may nothing; of the static token for
@@ -49,6 +50,8 @@ pub mod revoked;
 pub mod rights;
 pub mod seen;
 pub mod shown;
+#[cfg(any(feature = "cli", test))]
+pub mod sign;
 pub mod token;
 
 use std::{
@@ -493,7 +496,7 @@ impl Rules {
     pub fn publisher(&self, head: &Request<'_>, wall_us: u64) -> Result<Holder, Refusal> {
         self.check_page(head)?;
         let holder = self.sender(head, wall_us)?;
-        if self.now(&holder, wall_us).publishes() { Ok(holder) } else { Err(missing(head, "Publishing")) }
+        if self.now(&holder, wall_us).publishes() { Ok(holder) } else { Err(missing(head, &holder, "Publishing")) }
     }
 
     /// Whether a request may see who the clients are: their addresses, and what each is subscribed to.
@@ -512,7 +515,7 @@ impl Rules {
             return Ok(());
         }
         if self.token.is_some() {
-            return Err(missing(head, "Looking at clients"));
+            return Err(missing(head, &sender, "Looking at clients"));
         }
         if origin::is_local(head, peer) {
             return Ok(());
@@ -604,10 +607,13 @@ fn text(path: &Path, most: u64) -> Result<String, String> {
     Ok(text)
 }
 
-/// The refusal of a request without the token that this takes.
-fn missing(head: &Request<'_>, what: &str) -> Refusal {
+/// The refusal of a request without the token that this takes, or with one that doesn't give it.
+fn missing(head: &Request<'_>, holder: &Holder, what: &str) -> Refusal {
+    if holder.has_shown() {
+        return Refusal::new(403, format!("{what} is nothing that this token gives."));
+    }
     if matches!(shown_token(head), Ok(Some(_))) {
-        return Wrong.into();
+        return Wrong::Unknown.into();
     }
     let text = format!("{what} needs a token: send Authorization: Bearer TOKEN, or ?token=TOKEN.");
     Refusal::new(401, text).with(CHALLENGE)
