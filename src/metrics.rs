@@ -208,6 +208,8 @@ pub enum Refusal {
     TopicsFull,
     /// Publishing on one topic more than an address may add (`--max-topics-per-ip`).
     AddressTopicsFull,
+    /// Publishing on one topic more than a holder may add (`--max-topics-per-holder`).
+    HolderTopicsFull,
     /// One subscription too many.
     SubscriptionsFull,
     /// One subscription too many for an address (`--max-subscriptions-per-ip`).
@@ -244,6 +246,7 @@ impl Refusal {
             Refusal::TokensLimited => "tokens_limited",
             Refusal::TopicsFull => "topics_full",
             Refusal::AddressTopicsFull => "address_topics_full",
+            Refusal::HolderTopicsFull => "holder_topics_full",
             Refusal::SubscriptionsFull => "subscriptions_full",
             Refusal::AddressSubscriptionsFull => "address_subscriptions_full",
             Refusal::AssemblyFull => "assembly_full",
@@ -263,7 +266,7 @@ impl Refusal {
         Refusal::ALL.into_iter()
     }
 
-    const ALL: [Refusal; 21] = [
+    const ALL: [Refusal; 22] = [
         Refusal::ServerFull,
         Refusal::AddressFull,
         Refusal::ConnectsLimited,
@@ -276,6 +279,7 @@ impl Refusal {
         Refusal::TokensLimited,
         Refusal::TopicsFull,
         Refusal::AddressTopicsFull,
+        Refusal::HolderTopicsFull,
         Refusal::SubscriptionsFull,
         Refusal::AddressSubscriptionsFull,
         Refusal::AssemblyFull,

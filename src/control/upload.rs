@@ -220,6 +220,7 @@ impl Fault {
     fn of(error: &PublishError, line: bool, sentence: impl FnOnce(&dyn Display) -> String) -> Fault {
         let why = match error {
             PublishError::TopicsFull { .. } => Some(metrics::Refusal::TopicsFull),
+            PublishError::HolderFull { .. } => Some(metrics::Refusal::HolderTopicsFull),
             PublishError::AddressFull { .. } => Some(metrics::Refusal::AddressTopicsFull),
             PublishError::Forbidden(_) => Some(metrics::Refusal::Forbidden),
             PublishError::Draining => Some(metrics::Refusal::Draining),
@@ -254,7 +255,8 @@ impl Sender {
 
     /// What the door wants to know.
     fn by<'s>(&'s self, time: Time<'s>) -> By<'s> {
-        By { may: time.may, account: self.charged.as_ref().map(|charged| &charged.account) }
+        let account = self.charged.as_ref().map(|charged| &charged.account);
+        By { may: time.may, account, holder: self.holder.key() }
     }
 }
 

@@ -23,7 +23,7 @@ use crate::{
     config::Config,
     http::head::Bounds,
     io::{SEND_MAX, tls::Buffers, waker::Waker},
-    limits::Quota,
+    limits::{Quota, share},
     live::Live,
     log::Log,
     metrics::Metrics,
@@ -46,6 +46,8 @@ pub(crate) struct Settings {
     pub message_max: usize,
     pub pending_max: usize,
     pub topic_length_max: usize,
+    /// Topics that each holder with a name may add.
+    pub topics_per_holder: usize,
     /// Bytes of the tape that a worker may be behind before whoever publishes much waits; only of the start.
     pub lead_max: usize,
     pub subscriptions_max: usize,
@@ -94,6 +96,7 @@ impl Settings {
             message_max: config.max_message.as_u64() as usize,
             pending_max: config.max_pending.as_u64() as usize,
             topic_length_max: config.max_topic_length,
+            topics_per_holder: share(config.max_topics_per_holder, config.max_topics),
             lead_max: config.max_lead.0 as usize,
             subscriptions_max: config.max_subscriptions,
             subscriptions_total_max: config.max_subscriptions_total,
@@ -163,14 +166,11 @@ impl Shared {
         wakers: Arc<[Arc<Waker>]>,
     ) -> Arc<Shared> {
         let metrics = Arc::new(Metrics::new(workers));
+        let (length_max, lead_max) = (settings.topic_length_max, settings.lead_max);
+        let publisher = Publisher::new(tape.clone(), wakers, Arc::clone(&metrics), length_max, lead_max);
+        publisher.set_topics_per_holder(settings.topics_per_holder);
         Arc::new(Shared {
-            publisher: Publisher::new(
-                tape.clone(),
-                wakers,
-                Arc::clone(&metrics),
-                settings.topic_length_max,
-                settings.lead_max,
-            ),
+            publisher,
             subscriptions: Subscriptions::new(settings.subscriptions_total_max),
             settings: Live::new(settings),
             metrics,

@@ -250,6 +250,24 @@ fn publishing_is_asked_for_each_topic_and_each_line() {
 }
 
 #[test]
+fn a_holder_adds_only_so_many_topics_from_wherever_it_comes() {
+    let world = World::new(|config| config.max_topics_per_holder = Some(3));
+    let mine = token("p1", json!({ "pub": ["t.>"] }));
+    let (mut client, _) = world.open("/ws", &mine);
+    for topic in ["t.1", "t.2", "t.1"] {
+        assert_eq!(client.ask(&json!({ "op": "pub", "id": 1, "topic": topic, "data": 1 }).to_string())["type"], "ack");
+    }
+    assert_eq!(world.post("/publish/t.3", &mine, "1").0, 200);
+    let (status, text) = world.post("/publish/t.4", &mine, "1");
+    assert!(status == 503 && text.contains("3 topics, as many as --max-topics-per-holder allows"), "{status} {text}");
+    let refused = client.ask(r#"{"op":"pub","id":2,"topic":"t.5","data":1}"#);
+    assert_eq!(refused["code"], "too_many_topics", "{refused}");
+    assert_eq!(world.post("/publish/t.3", &mine, "2").0, 200);
+    // Another's are its own.
+    assert_eq!(world.post("/publish/t.4", &token("p2", json!({ "pub": ["t.>"] })), "1").0, 200);
+}
+
+#[test]
 fn a_mode_or_rate_above_the_right_is_refused_and_what_is_allowed_is_named() {
     let world = World::new(|_| {});
     let mine = token("u1", json!({ "sub": ["q.>", "t.>"], "rate": { "q.us.>": 4 } }));

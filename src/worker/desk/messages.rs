@@ -198,7 +198,8 @@ impl<E: Edge> Clerk<'_, E> {
         }
         let ts = self.ground.edge.wall_us();
         let about = About { ts, origin: connection.id, flags: Flags::default() };
-        let by = By { may: self.standing(connection), account: connection.permit.account() };
+        let (account, holder) = (connection.permit.account(), connection.holder.key());
+        let by = By { may: self.standing(connection), account, holder };
         let done = self.ground.shared.publisher.door().publish(by, topic, payload, about);
         match &done {
             Ok(_) => {
@@ -207,6 +208,7 @@ impl<E: Edge> Clerk<'_, E> {
             }
             Err(PublishError::Forbidden(_)) => self.ground.shared.metrics.refuse(Refusal::Forbidden),
             Err(PublishError::TopicsFull { .. }) => self.ground.shared.metrics.refuse(Refusal::TopicsFull),
+            Err(PublishError::HolderFull { .. }) => self.ground.shared.metrics.refuse(Refusal::HolderTopicsFull),
             Err(PublishError::AddressFull { .. }) => self.ground.shared.metrics.refuse(Refusal::AddressTopicsFull),
             Err(_) => {}
         }

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use super::{
     super::{
-        connection::{Connection, Phase, Ping},
+        connection::{Phase, Ping},
         work::price,
     },
     Clerk,
