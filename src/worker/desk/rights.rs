@@ -54,9 +54,6 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// What holding a name against rights costs: some branches of a tree, and its bounds.
 pub const RIGHT: u64 = 6 * price::MATCH;
 
-/// A rate is kept as the time between two ticks, which is rounded.
-const ROUNDED: f64 = 1.0 - 1e-6;
-
 /// What goes with 401, as RFC 9110 section 11.6.1 demands.
 const CHALLENGE: &[(&str, &str)] = &[("WWW-Authenticate", "Bearer realm=\"stentor\"")];
 
@@ -614,7 +611,7 @@ impl<E: Edge> Clerk<'_, E> {
 
 /// How a name is delivered, as it is held against rights.
 pub fn asked(delivery: Delivery) -> (Mode, Option<f64>) {
-    (delivery.mode(), delivery.rate().map(|rate| rate.per_second() * ROUNDED))
+    (delivery.mode(), delivery.rate().map(|rate| rate.per_second()))
 }
 
 /// Whether all are delivered in the same way, so that no topic can go over from one to another; as it is where none are kept.
