@@ -199,7 +199,8 @@ impl<E: Edge> Clerk<'_, E> {
         let ts = self.ground.edge.wall_us();
         let about = About { ts, origin: connection.id, flags: Flags::default() };
         let (account, holder) = (connection.permit.account(), connection.holder.key());
-        let by = By { may: self.standing(connection), account, holder };
+        let may = self.ground.settings.access.now(&connection.holder, ts);
+        let by = By { may, account, holder };
         let done = self.ground.shared.publisher.door().publish(by, topic, payload, about);
         match &done {
             Ok(_) => {
