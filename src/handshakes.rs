@@ -43,7 +43,7 @@ use crate::{
     proxy,
     rota::{Group, Rota},
     shared::Shared,
-    tls::{Certified, Nameless, Terms},
+    tls::{Nameless, Terms},
 };
 
 /// How much these threads leave to the others (`nice(2)`): a weight of 110 beside a worker's 1024 (`sched(7)`).
@@ -109,8 +109,6 @@ struct Place<S> {
     queued: bool,
     /// When its time is over.
     until: Moment,
-    /// Whose certificate it has shown.
-    certified: Option<Certified>,
 }
 
 impl<S> Place<S> {
@@ -225,7 +223,6 @@ impl<E: Edge> Handshakes<E> {
             awaits_header: settings.proxies.announce(peer.ip()),
             queued: false,
             until: self.now + settings.handshake_timeout,
-            certified: None,
         };
         let group = place.group();
         *self.crowds.entry(group).or_default() += 1;
@@ -371,7 +368,7 @@ impl<E: Edge> Handshakes<E> {
         let resumed = session.is_resumed() == Some(true);
         match self.means.terms.get().judge(session.certificates()) {
             Ok(certified) => {
-                place.certified = certified;
+                place.socket.certify(certified);
                 Next::Over(if resumed { Handshake::Resumed } else { Handshake::Full })
             }
             Err(error) => {

@@ -19,10 +19,10 @@
 //!     audit                            who was there, and what they asked for
 //!  1  lane, http, websocket, protocol  bytes and values: no socket, thread, lock or clock
 //!     access                           who may what
-//!  0  cgroup, clock, config, cores,    ground
-//!     counted, limits, live, log,
-//!     metrics, panic, publication,
-//!     signals, slack
+//!  0  certified, cgroup, clock,        ground
+//!     config, cores, counted, limits,
+//!     live, log, metrics, panic,
+//!     publication, signals, slack
 //! ```
 
 mod acceptor;
@@ -30,6 +30,7 @@ mod access;
 mod audit;
 #[cfg(all(any(feature = "bench", test), not(loom)))]
 mod bench;
+mod certified;
 mod cgroup;
 #[cfg(feature = "cli")]
 mod check;

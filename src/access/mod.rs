@@ -83,6 +83,7 @@ use self::{
     token::{Expected, IN_ADDRESS_MAX, Token},
 };
 use crate::{
+    certified::Certified,
     config::{Config, Secret, page::Named},
     counted::counted,
     http::{self, Refusal, Request, response::Readers},
@@ -501,11 +502,23 @@ impl Rules {
     /// # Errors
     /// 401 for a token that is not the right one, 400 for several.
     pub fn sender(&self, head: &Request<'_>, wall_us: u64) -> Result<Holder, Refusal> {
-        let shown = shown_token(head)?;
-        match self.has_tokens() {
-            true => Ok(self.holder(shown.as_ref(), wall_us)?),
-            false => Ok(Holder::Anonymous),
+        self.sender_or(head, Holder::Anonymous, wall_us)
+    }
+
+    /// The same on a connection that is `of` somebody already, by a certificate: a token that a request shows goes before.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn sender_or(&self, head: &Request<'_>, of: Holder, wall_us: u64) -> Result<Holder, Refusal> {
+        match shown_token(head)? {
+            Some(shown) if self.has_tokens() => Ok(self.holder(Some(&shown), wall_us)?),
+            _ => Ok(of),
         }
+    }
+
+    /// Who a connection is of, by the certificate that its client has shown, if any.
+    pub fn certified(&self, shown: Option<&Certified>) -> Holder {
+        shown.map_or(Holder::Anonymous, |shown| self.from_certificate(&shown.name, Some(shown.expires)))
     }
 
     /// Who looks at topics or figures over plain HTTP.
@@ -522,8 +535,16 @@ impl Rules {
     /// # Errors
     /// 403 for a page that may not connect, 401 for somebody who may not publish, 400 for several tokens.
     pub fn publisher(&self, head: &Request<'_>, wall_us: u64) -> Result<Holder, Refusal> {
+        self.publisher_or(head, Holder::Anonymous, wall_us)
+    }
+
+    /// The same on a connection that is `of` somebody already, by a certificate.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn publisher_or(&self, head: &Request<'_>, of: Holder, wall_us: u64) -> Result<Holder, Refusal> {
         self.check_page(head)?;
-        let holder = self.sender(head, wall_us)?;
+        let holder = self.sender_or(head, of, wall_us)?;
         if self.now(&holder, wall_us).publishes() { Ok(holder) } else { Err(missing(head, &holder, "Publishing")) }
     }
 

@@ -51,12 +51,13 @@ pub enum Viewer {
 }
 
 impl Rules {
-    /// Whether a request may see the figures. Which page it comes from was looked at.
+    /// Whether a request may see the figures: from there, on a connection that is `of` somebody by a certificate, or of nobody. Which page it comes from
+    /// was looked at.
     ///
     /// # Errors
     /// 401 if it needs the token, 403 if it would have to come from this machine, 400 for several tokens.
-    pub fn may_operate(&self, head: &Request<'_>, peer: SocketAddr, wall_us: u64) -> Result<(), Refusal> {
-        if self.is_operator(head, wall_us)? {
+    pub fn may_operate(&self, head: &Request<'_>, (peer, of): (SocketAddr, &Holder), wall_us: u64) -> Result<(), Refusal> {
+        if self.is_operator(head, of, wall_us)? {
             return Ok(());
         }
         if self.operators.token.is_some() {
@@ -78,9 +79,9 @@ impl Rules {
     ///
     /// # Errors
     /// As [`Rules::may_operate`].
-    pub fn may_inspect(&self, head: &Request<'_>, peer: SocketAddr, wall_us: u64) -> Result<(), Refusal> {
-        self.may_operate(head, peer, wall_us)?;
-        if self.operators.token.is_some() || self.token.is_none() || self.is_operator(head, wall_us)? {
+    pub fn may_inspect(&self, head: &Request<'_>, from: (SocketAddr, &Holder), wall_us: u64) -> Result<(), Refusal> {
+        self.may_operate(head, from, wall_us)?;
+        if self.operators.token.is_some() || self.token.is_none() || self.is_operator(head, from.1, wall_us)? {
             return Ok(());
         }
         match self.sender(head, wall_us)? {
@@ -93,12 +94,12 @@ impl Rules {
     ///
     /// # Errors
     /// As [`Rules::reader`].
-    pub fn viewer(&self, head: &Request<'_>, wall_us: u64) -> Result<Viewer, Refusal> {
+    pub fn viewer(&self, head: &Request<'_>, of: Holder, wall_us: u64) -> Result<Viewer, Refusal> {
         self.check_page(head)?;
         if self.operators.are_shown(head)? {
             return Ok(Viewer::Operator);
         }
-        let holder = self.sender(head, wall_us)?;
+        let holder = self.sender_or(head, of, wall_us)?;
         Ok(if self.now(&holder, wall_us).is_admin() { Viewer::Operator } else { Viewer::Holder(holder) })
     }
 
@@ -111,12 +112,14 @@ impl Rules {
     }
 
     /// Whether a request shows the token of operators, or one whose holder is one (`"admin":true`). What else it shows may be meant for somebody else.
-    fn is_operator(&self, head: &Request<'_>, wall_us: u64) -> Result<bool, Refusal> {
+    fn is_operator(&self, head: &Request<'_>, of: &Holder, wall_us: u64) -> Result<bool, Refusal> {
         if self.operators.are_shown(head)? {
             return Ok(true);
         }
         let is_admin = |holder: Holder| holder.known().is_some() && self.now(&holder, wall_us).is_admin();
-        Ok(shown_token(head)?.is_some() && self.sender(head, wall_us).is_ok_and(is_admin))
+        // A wrong token is no reason to refuse what takes none.
+        shown_token(head)?;
+        Ok(self.sender_or(head, of.clone(), wall_us).is_ok_and(is_admin))
     }
 }
 
@@ -136,7 +139,8 @@ mod tests {
         let (request, _) = parse(head.as_bytes(), 8192).unwrap_or_else(|why| panic!("{why}: {head}")).unwrap();
         let status = |judged: Result<(), Refusal>| judged.map_or_else(|why| why.status, |()| 200);
         let peer = peer.parse().unwrap();
-        (status(rules.may_operate(&request, peer, NOW)), status(rules.may_inspect(&request, peer, NOW)))
+        let from = (peer, &Holder::Anonymous);
+        (status(rules.may_operate(&request, from, NOW)), status(rules.may_inspect(&request, from, NOW)))
     }
 
     /// A moment; nothing here lasts only so long.
@@ -184,7 +188,7 @@ mod tests {
         let rules = rules(Some("boss"), Some("pub"));
         let head = b"GET /topics HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer boss\r\n\r\n";
         let (request, _) = parse(head, 8192).unwrap().unwrap();
-        assert!(matches!(rules.viewer(&request, NOW).unwrap(), Viewer::Operator));
+        assert!(matches!(rules.viewer(&request, Holder::Anonymous, NOW).unwrap(), Viewer::Operator));
         assert!(rules.sees(&Viewer::Operator, ">", NOW));
         assert_eq!(rules.publisher(&request, NOW).unwrap_err().status, 401);
         assert_eq!(rules.reader(&request, NOW).unwrap_err().status, 401);

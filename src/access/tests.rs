@@ -86,7 +86,7 @@ fn of_several_tokens_none_is_taken() {
         for rules in [rules(Some("s3cret"), false), rules(None, true)] {
             of(target, &lines, |head| {
                 assert_eq!((status(rules.reader(head, NOW)), status(rules.publisher(head, NOW))), (400, 400), "{target}");
-                assert_eq!(status(rules.may_inspect(head, local, NOW)), 400, "{target}");
+                assert_eq!(status(rules.may_inspect(head, (local, &Holder::Anonymous), NOW)), 400, "{target}");
             });
         }
     }
@@ -259,7 +259,7 @@ fn clients_are_shown_to_this_machine_or_for_the_token() {
         (far, "localhost", "", false),
     ] {
         let lines = format!("Host: {host}\r\n{more}");
-        let found = of("/debug/slow", &lines, |head| status(open.may_inspect(head, peer, NOW)));
+        let found = of("/debug/slow", &lines, |head| status(open.may_inspect(head, (peer, &Holder::Anonymous), NOW)));
         assert_eq!(found, if may { 200 } else { 403 }, "{peer} {lines}");
     }
     let guarded = rules(Some("s3cret"), true);
@@ -270,7 +270,7 @@ fn clients_are_shown_to_this_machine_or_for_the_token() {
         ("/debug/slow?token=s3cret", far, 200),
     ] {
         let lines = "Host: feed.example.com\r\nVia: 1.1 proxy\r\n";
-        assert_eq!(of(target, lines, |head| status(guarded.may_inspect(head, peer, NOW))), found, "{target} {peer}");
+        assert_eq!(of(target, lines, |head| status(guarded.may_inspect(head, (peer, &Holder::Anonymous), NOW))), found, "{target} {peer}");
     }
 }
 

@@ -8,9 +8,10 @@
 //! | `/debug/slow` | GET, HEAD | who is behind; for operators |
 //! | `/topics`, `/topics/TOPIC` | GET, HEAD | what topics there are, of those that one may see; a last value |
 //! | `/publish`, `/publish/TOPIC` | POST | publishing |
+//! | `/revoke` | POST | revoking a token or a holder; to operators |
 //! | `/ws`, `/raw/TOPIC`, `/sse`, `/poll`, `/history/TOPIC` | | for a worker |
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{borrow::Cow, net::SocketAddr, sync::Arc};
 
 use super::{Control, out::Text, page, serve::Outcome, slow, topics, upload::Upload, work};
 use crate::{
@@ -57,12 +58,19 @@ impl<E: Edge> Control<E> {
             return self.options(head).map(|answer| Outcome::Answer(answer.into()));
         }
         let answer = match head.path() {
-            "/ws" | "/ws/" | "/sse" | "/sse/" | "/poll" | "/poll/" => return Ok(Outcome::WebSocket),
-            path if path.starts_with("/raw/") || path.starts_with("/history/") => return Ok(Outcome::WebSocket),
+            path if is_for_worker(path) => return Ok(Outcome::WebSocket),
             "/publish" => {
                 only(head, PUBLISH)?;
-                let holder = self.live.access.publisher(head, self.edge.wall_us())?;
+                let holder = self.live.access.publisher_or(head, self.certified(), self.edge.wall_us())?;
                 return self.upload(head, holder, None);
+            }
+            "/revoke" => {
+                only(head, PUBLISH)?;
+                let wall_us = self.edge.wall_us();
+                self.live.access.check_page(head)?;
+                self.live.access.may_operate(head, (peer, &self.certified()), wall_us)?;
+                let holder = self.live.access.sender(head, wall_us).unwrap_or(Holder::Anonymous);
+                return Upload::revocation(head, holder).map(|upload| Outcome::Upload(Box::new(upload)));
             }
             "/healthz" => look(head).map(|()| Response::new(200).body(TEXT, &b"ok\n"[..]).into()),
             "/readyz" => look(head).and_then(|()| self.readiness()),
@@ -78,13 +86,13 @@ impl<E: Edge> Control<E> {
             }
             "/topics" => {
                 look(head)?;
-                let viewer = self.live.access.viewer(head, self.edge.wall_us())?;
+                let viewer = self.live.access.viewer(head, self.certified(), self.edge.wall_us())?;
                 return topics::Query::read(head, viewer, self.live.topic_length_max).map(Outcome::Listing);
             }
             path => {
                 if let Some(topic) = head.topic_behind("/publish/") {
                     only(head, PUBLISH)?;
-                    let holder = self.live.access.publisher(head, self.edge.wall_us())?;
+                    let holder = self.live.access.publisher_or(head, self.certified(), self.edge.wall_us())?;
                     let topic = topic?;
                     self.check_topic(&topic)?;
                     return self.upload(head, holder, Some(&topic));
@@ -92,11 +100,11 @@ impl<E: Edge> Control<E> {
                 if let Some(topic) = head.topic_behind("/topics/") {
                     look(head)?;
                     let wall_us = self.edge.wall_us();
-                    let viewer = self.live.access.viewer(head, wall_us)?;
+                    let viewer = self.live.access.viewer(head, self.certified(), wall_us)?;
                     let topic = topic?;
                     self.check_topic(&topic)?;
-                    if !self.live.access.sees(&viewer, &topic, wall_us) {
-                        return Err(Refusal::new(403, format!("{topic}: you may not look at that.")));
+                    if let Viewer::Holder(holder) = &viewer {
+                        self.may_look_at(holder, &topic)?;
                     }
                     let found = topics::last_value(&self.context, &topic);
                     if found.is_ok() {
@@ -131,7 +139,7 @@ impl<E: Edge> Control<E> {
         let methods = match head.path() {
             "*" => "GET, HEAD, POST, OPTIONS",
             "/ws" | "/ws/" => "GET, OPTIONS",
-            "/publish" => PUBLISH.1[0].1,
+            "/publish" | "/revoke" => PUBLISH.1[0].1,
             "/sse" | "/sse/" | "/poll" | "/poll/" => LOOK.1[0].1,
             "/healthz" | "/readyz" | "/metrics" | "/debug/slow" | "/topics" => LOOK.1[0].1,
             path if path.starts_with("/raw/") => "GET, OPTIONS",
@@ -170,7 +178,7 @@ impl<E: Edge> Control<E> {
     }
 
     pub(super) fn metrics(&mut self, head: &Request<'_>, peer: SocketAddr) -> Result<Answer, Refusal> {
-        self.live.access.may_operate(head, peer, self.edge.wall_us())?;
+        self.live.access.may_operate(head, (peer, &self.certified()), self.edge.wall_us())?;
         let (content_type, text, is_new) = self.exposition.render(head, self.now);
         self.worked += if is_new { work::SCRAPE } else { 0 };
         let head = Response::new(200).content_type(content_type).header("Cache-Control", "no-store");
@@ -178,10 +186,15 @@ impl<E: Edge> Control<E> {
     }
 
     pub(super) fn slow(&mut self, head: &Request<'_>, peer: SocketAddr) -> Result<Answer, Refusal> {
-        self.live.access.may_inspect(head, peer, self.edge.wall_us())?;
+        self.live.access.may_inspect(head, (peer, &self.certified()), self.edge.wall_us())?;
         self.worked += work::SLOW;
         let json = slow::answer(&self.context.shared.slow, self.edge.wall_us());
         Ok(Response::new(200).body(JSON, json).header("Cache-Control", "no-store").into())
+    }
+
+    /// Who the connection of the present request is of, by the certificate that its client has shown; nobody's without.
+    fn certified(&self) -> Holder {
+        self.live.access.certified(self.certified.as_ref())
     }
 
     /// Notes for the audit that somebody looks at a topic's last value.
@@ -193,6 +206,14 @@ impl<E: Edge> Control<E> {
         };
         let what = || What::Read { door: "topics", names: vec![topic.into()] };
         self.context.shared.audit.note(|| Event { ts: self.edge.wall_us(), conn: 0, address, holder, what: what() });
+    }
+
+    /// Whether somebody may see a topic's last value, be there one or not.
+    fn may_look_at(&self, holder: &Holder, topic: &str) -> Result<(), Refusal> {
+        if self.live.access.now(holder, self.edge.wall_us()).may_subscribe(topic) {
+            return Ok(());
+        }
+        Err(insufficient(holder, format!("{topic}: you may not look at that.")))
     }
 
     fn check_topic(&self, topic: &str) -> Result<(), Refusal> {
@@ -209,6 +230,25 @@ impl<E: Edge> Control<E> {
             None => Upload::lines(head, holder, message_max, self.context.settings.body_max),
         };
         upload.map(|upload| Outcome::Upload(Box::new(upload)))
+    }
+}
+
+/// Whether a request at this path is for a worker.
+pub(super) fn is_for_worker(path: &str) -> bool {
+    matches!(path, "/ws" | "/ws/" | "/sse" | "/sse/" | "/poll" | "/poll/")
+        || path.starts_with("/raw/")
+        || path.starts_with("/history/")
+}
+
+/// Somebody's rights don't cover what is asked for: who has shown nothing is to show something (401).
+fn insufficient(holder: &Holder, text: impl Into<Cow<'static, str>>) -> Refusal {
+    match holder.known() {
+        // RFC 6750 section 3.1.
+        Some(_) => Refusal::new(403, text).with(&[(
+            "WWW-Authenticate",
+            "Bearer realm=\"stentor\", error=\"insufficient_scope\"",
+        )]),
+        None => Refusal::new(401, text).with(&[("WWW-Authenticate", "Bearer realm=\"stentor\"")]),
     }
 }
 

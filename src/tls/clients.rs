@@ -36,7 +36,10 @@ use x509_parser::{
 };
 
 use super::pair::{KeysError, Origin, date, not_pem, read_file};
-use crate::config::{ClientAuth, Config};
+use crate::{
+    certified::Certified,
+    config::{ClientAuth, Config},
+};
 
 /// Longest name of a holder, in bytes.
 const NAME_MAX: usize = 255;
@@ -191,15 +194,6 @@ fn read_lists(from: Origin<'_>, bytes: &[u8]) -> Result<Vec<List>, KeysError> {
         return Err(from.error("it holds no list: expected PEM, which begins with -----BEGIN X509 CRL-----"));
     }
     Ok(lists)
-}
-
-/// Whose certificate a client has shown.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Certified {
-    /// Its name: the one DNS name, in lower case, or the one URI.
-    pub name: String,
-    /// When it expires, or another of its path, in seconds since the Unix epoch.
-    pub expires: u64,
 }
 
 /// Why a certificate names nobody.

@@ -47,7 +47,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-pub(crate) use self::clients::{Certified, Nameless};
+pub(crate) use self::clients::Nameless;
 pub use self::pair::KeysError;
 use self::{
     clients::{ClientSources, Clients, Judge},
@@ -55,7 +55,7 @@ use self::{
     pair::Pair,
     table::Table,
 };
-use crate::{clock, config::Config, live::Live, metrics::Tally};
+use crate::{certified::Certified, clock, config::Config, live::Live, metrics::Tally};
 
 /// How often it is looked whether files have changed.
 const LOOK: Duration = Duration::from_secs(1);
@@ -378,7 +378,7 @@ fn tell_of(clients: Option<&Clients>) {
 }
 
 /// What the server says of TLS, with certificates from there, to clients that are asked for none.
-#[cfg(all(any(feature = "bench", test), not(loom)))]
+#[cfg(all(feature = "bench", not(loom)))]
 pub(crate) fn server_config(certificates: Arc<dyn ResolvesServerCert>) -> ServerConfig {
     server_config_for(certificates, None)
 }

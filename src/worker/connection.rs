@@ -154,6 +154,8 @@ pub struct Connection<S> {
     pub reads: Reads,
     /// What has become of a ping, if nothing was heard since it was sent.
     pub ping: Ping,
+    /// It was told that its token expires soon.
+    pub told_expiring: bool,
     /// It is sent its own publications, too.
     pub echo: bool,
     /// What the text that it publishes without words around it is said to be.
@@ -188,6 +190,7 @@ impl<S> Connection<S> {
             unread: false,
             publishes: false,
             reads: Reads::Watched,
+            told_expiring: false,
             holder,
             ping: Ping::None,
             echo: true,
