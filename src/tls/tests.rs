@@ -1,6 +1,8 @@
 //! Certificates as operators have them: made by an authority of the test's own, replaced, mixed up, out of date; and shown to
 //! clients that know that authority, in memory.
 
+mod clients;
+
 use std::{
     fs,
     io::{Read, Write},

@@ -9,6 +9,7 @@ mod auth;
 mod binary;
 mod browser;
 mod certificates;
+mod certified;
 mod check;
 mod client;
 mod console;
