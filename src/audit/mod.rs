@@ -46,7 +46,7 @@ use std::{
     },
 };
 
-use crossbeam_channel::{Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
 #[cfg(feature = "cli")]
 pub(crate) use self::file::inspect;
@@ -253,25 +253,16 @@ impl Audit {
     pub fn open(config: &Config) -> Result<Option<(Audit, Writer)>, AuditError> {
         let Some(path) = &config.audit else { return Ok(None) };
         let file = AuditFile::open(path).map_err(|cause| AuditError { path: path.clone(), cause })?;
-        let queue_max = config.audit_queue.as_u64();
-        // A queue of so many places takes no more memory before it is used.
-        let (sender, queue) = bounded(usize::try_from(queue_max / EVENT_BYTES).unwrap_or(usize::MAX).max(1));
-        let trail = Arc::new(Trail {
-            sender,
-            queued: AtomicU64::new(0),
-            queue_max,
-            reopens: AtomicBool::new(false),
-            live: Bounds::default(),
-            dropped: Tally::default(),
-            lines: Figure::default(),
-            left_out: Figure::default(),
-            failures: Figure::default(),
-            is_writing: Figure::default(),
-        });
-        trail.live.set(config);
-        trail.is_writing.set(1);
+        let (trail, queue) = Trail::new(config);
         let writer = Writer::new(Arc::clone(&trail), queue, file, Shares::new(config.ipv6_prefix));
         Ok(Some((Audit(Some(trail)), writer)))
+    }
+
+    /// One whose events nobody writes: they are to be looked at.
+    #[cfg(test)]
+    pub fn watched() -> (Audit, Receiver<Event>) {
+        let (trail, queue) = Trail::new(&Config::default());
+        (Audit(Some(trail)), queue)
     }
 
     /// Whether anything is noted.
@@ -318,6 +309,28 @@ impl Audit {
 }
 
 impl Trail {
+    /// With a queue of its own.
+    fn new(config: &Config) -> (Arc<Trail>, Receiver<Event>) {
+        let queue_max = config.audit_queue.as_u64();
+        // A queue of so many places takes no more memory before it is used.
+        let (sender, queue) = bounded(usize::try_from(queue_max / EVENT_BYTES).unwrap_or(usize::MAX).max(1));
+        let trail = Arc::new(Trail {
+            sender,
+            queued: AtomicU64::new(0),
+            queue_max,
+            reopens: AtomicBool::new(false),
+            live: Bounds::default(),
+            dropped: Tally::default(),
+            lines: Figure::default(),
+            left_out: Figure::default(),
+            failures: Figure::default(),
+            is_writing: Figure::default(),
+        });
+        trail.live.set(config);
+        trail.is_writing.set(1);
+        (trail, queue)
+    }
+
     fn put(&self, event: Event) {
         let bytes = event.bytes();
         // Relaxed, here and where it is taken back: it is a count, and what goes with an event goes through the queue.

@@ -19,6 +19,7 @@ mod every;
 mod expensive;
 mod held;
 mod interest;
+mod noting;
 mod parts;
 mod place;
 mod polls;
@@ -46,6 +47,7 @@ use self::{
 use super::*;
 use crate::{
     access::Rules,
+    audit::Audit,
     config::RateLimit,
     handover::{Arrival, Beginning, Listener},
     io::{
@@ -161,6 +163,17 @@ impl World {
 
     /// With so many workers.
     fn of(workers: usize, seed: u64, settings: Settings, segment: usize, retain: usize) -> World {
+        World::audited(workers, seed, (settings, Audit::default()), segment, retain)
+    }
+
+    /// The same, where it is noted who is there.
+    fn audited(
+        workers: usize,
+        seed: u64,
+        (settings, audit): (Settings, Audit),
+        segment: usize,
+        retain: usize,
+    ) -> World {
         let kernel = Kernel::new(seed);
         let message_max = settings.message_max;
         let tape = Tape::new(TapeSettings {
@@ -173,7 +186,7 @@ impl World {
         });
         let wakers: Vec<Arc<Waker>> = (0..workers).map(|_| Arc::new(Waker::new().unwrap())).collect();
         let log = Log::new("5/s".parse().expect("it is a rate"), Dropped::default());
-        let shared = Shared::new(settings, log, &tape, workers, wakers.clone().into());
+        let shared = Shared::audited(settings, (log, audit), &tape, workers, wakers.clone().into());
         let (control, handed_on) = Inbox::new(1000, Arc::new(Waker::new().unwrap()));
         let post = |(index, waker): (usize, Arc<Waker>)| {
             let (inbox, receiver) = Inbox::new(64, Arc::clone(&waker));
