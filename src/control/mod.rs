@@ -135,6 +135,8 @@ mod work {
     pub const TOKEN: u32 = 60;
     /// A look at some hundred topics, for the list.
     pub const STRETCH: u32 = 60;
+    /// Holding these against rights, if not all may be seen.
+    pub const RIGHTS: u32 = 80;
     /// Making the figures anew.
     pub const SCRAPE: u32 = 1_000;
     /// Making the list of slow subscribers.

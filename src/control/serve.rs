@@ -372,7 +372,9 @@ impl<E: Edge> Control<E> {
         let connection = &mut self.connections[token as usize];
         let Stage::Listing(listing) = &mut connection.stage else { return Next::GoOn };
         self.worked += work::STRETCH;
-        if !listing.advance(&self.context, &self.live.access, self.edge.wall_us()) {
+        let is_complete = listing.advance(&self.context, &self.live.access, self.edge.wall_us());
+        self.worked += if listing.filters { work::RIGHTS } else { 0 };
+        if !is_complete {
             return Next::GoOn;
         }
         let stage = std::mem::replace(&mut connection.stage, Stage::Head);

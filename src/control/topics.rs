@@ -44,6 +44,8 @@ pub(super) struct Listing {
     pub keep_alive: bool,
     /// It takes gzip.
     pub gzip: bool,
+    /// Whoever looks may not see all there is.
+    pub filters: bool,
     /// How many match, where that is asked.
     count: Option<u64>,
     /// The last name looked at.
@@ -110,6 +112,7 @@ impl Listing {
             is_head,
             keep_alive,
             gzip,
+            filters: false,
             count,
             at: None,
             rows: Vec::new(),
@@ -148,7 +151,7 @@ impl Listing {
 
     /// The next stretch: rows that match wait to be written.
     fn look(&mut self, context: &Context, rules: &Rules, wall_us: u64) {
-        let Listing { query, count, at, waiting, shown, has_more, is_complete, .. } = self;
+        let Listing { query, filters, count, at, waiting, shown, has_more, is_complete, .. } = self;
         let prefix = query.prefix();
         let from = match at {
             Some(at) => Bound::Excluded(&**at),
@@ -160,6 +163,7 @@ impl Listing {
             (topics.from(from).take(LOOK_AT_ONCE as usize).map(row).collect::<Vec<Row>>(), topics.len() as u64)
         });
         let sees_all = rules.sees(&query.viewer, ">", wall_us);
+        *filters = !sees_all;
         let counts_all = query.pattern == ">" && sees_all;
         if counts_all && let Some(count) = count {
             *count = all;
