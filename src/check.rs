@@ -11,8 +11,9 @@ use bytesize::ByteSize;
 use rustix::process::{Resource, getrlimit};
 
 use crate::{
-    access,
+    access::{self, Rules},
     cgroup::Share,
+    clock,
     config::{Config, Shown, Span},
     cores::Places,
     counted::counted,
@@ -93,6 +94,7 @@ pub fn check(config: &Config, passed: &Passed) -> Report {
     remarks.extend(config.admin_listen.map(probe_admin));
     remarks.extend(config.acme_listen.map(|address| probe_acme(address, &config)));
     remarks.push(publishing(&config));
+    remarks.extend(rights(&config));
     remarks.extend(certificates(&config));
     let workers = match Places::pick(&config) {
         Ok(places) => {
@@ -179,6 +181,17 @@ fn certificates(config: &Config) -> impl Iterator<Item = (Weight, String)> {
     errors.chain(warnings).chain(notes.into_iter().map(|text| (Weight::Note, text)))
 }
 
+/// What is wrong with keys, roles and so on, and what there would be of them.
+fn rights(config: &Config) -> Vec<(Weight, String)> {
+    match Rules::read(config, clock::wall_us()) {
+        Ok((rules, notes)) => {
+            let notes = notes.into_iter().map(|text| (Weight::Warning, text));
+            notes.chain(rules.sentence().map(|text| (Weight::Note, text))).collect()
+        }
+        Err(error) => error.to_string().lines().map(|line| (Weight::Error, line.to_owned())).collect(),
+    }
+}
+
 fn publishing(config: &Config) -> (Weight, String) {
     let far = config.addresses().find(|address| !address.ip().to_canonical().is_loopback());
     match (access::publishing_is_open(config), config.publish_token.is_some(), far.map(Shown)) {
@@ -187,6 +200,9 @@ fn publishing(config: &Config) -> (Weight, String) {
         }
         (true, ..) => (Weight::Note, "anybody may publish, which is anybody on this machine".into()),
         (false, true, _) => (Weight::Note, "publishing needs the token".into()),
+        (false, false, _) if config.jwt_keys.is_some() || config.rights.is_some() => {
+            (Weight::Note, "publishing needs a right: of a token, or by the rights file".into())
+        }
         (false, false, _) => {
             let text = "no client may publish: it listens for other machines, and there is neither --publish-token nor --anonymous-publish";
             (Weight::Warning, text.into())

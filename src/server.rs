@@ -475,6 +475,7 @@ struct Parts {
 fn read_rules(config: &Config) -> Result<Rules, RulesError> {
     let (rules, notes) = Rules::read(config, clock::wall_us())?;
     notes.iter().for_each(|note| tracing::warn!("{note}"));
+    rules.sentence().iter().for_each(|sentence| tracing::info!("{sentence}"));
     Ok(rules)
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::AtomicU64};
 
 use super::{
     file::Gives,
-    rights::{Beyond, Sum},
+    rights::{Beyond, Rights, Sum},
 };
 use crate::protocol::command::Mode;
 
@@ -224,6 +224,15 @@ impl Standing<'_> {
             What::Ended(why) => Some(why),
             What::All | What::Sum(_) => None,
         }
+    }
+
+    /// What it has its rights from, to be shown: its token or entry, and its role. Nothing of that where it has all rights, or none.
+    pub fn parts(&self) -> impl Iterator<Item = &Rights> {
+        let parts = match &self.what {
+            What::Sum(Sum(parts)) => *parts,
+            What::All | What::Ended(_) => [None, None],
+        };
+        parts.into_iter().flatten()
     }
 
     /// What gives it its rights; none where it has all.

@@ -50,7 +50,7 @@ pub mod revoked;
 pub mod rights;
 pub mod seen;
 pub mod shown;
-#[cfg(any(feature = "cli", test))]
+#[cfg(any(feature = "cli", feature = "bench", test, fuzzing))]
 pub mod sign;
 pub mod token;
 
@@ -80,7 +80,9 @@ use self::{
 };
 use crate::{
     config::{Config, Secret, page::Named},
+    counted::counted,
     http::{self, Refusal, Request, response::Readers},
+    protocol::name::check_pattern,
 };
 
 /// What goes with 401, as RFC 9110 section 11.6.1 demands.
@@ -198,9 +200,13 @@ impl Rules {
     /// Those of the settings with their files, which are read and checked. Returns what an operator wants to know of them, too.
     ///
     /// # Errors
-    /// A file that can't be read or has a mistake.
+    /// A file that can't be read or has a mistake, or a name for everybody that is no pattern.
     pub fn read(config: &Config, wall_us: u64) -> Result<(Rules, Vec<String>), RulesError> {
         let (mut rules, mut notes) = (Rules { read_us: wall_us, ..Rules::of(config) }, Vec::new());
+        for name in &config.anonymous_subscribe {
+            check_pattern(name, config.max_topic_length)
+                .map_err(|error| RulesError(format!("--anonymous-subscribe was given as {name}: {error}")))?;
+        }
         if let Some(path) = &config.jwt_keys {
             let named = |why: String| RulesError(format!("--jwt-keys {}: {why}", path.display()));
             let text = text(path, keys::FILE_BYTES_MAX).map_err(named)?;
@@ -462,6 +468,21 @@ impl Rules {
         (self.keys.as_ref().map_or(0, |keys| keys.iter().count()), self.file.counts())
     }
 
+    /// What there is of keys, roles and so on, as a sentence for the operator; none where there is nothing of it.
+    pub fn sentence(&self) -> Option<String> {
+        let (keys, [roles, tokens, certificates]) = self.counts();
+        let (revoked, _) = self.revoked.count();
+        let all = [
+            (self.keys.is_some(), counted(keys, "key")),
+            (roles > 0, counted(roles, "role")),
+            (tokens > 0, counted(tokens, "static token")),
+            (certificates > 0, counted(certificates, "certificate")),
+            (self.revoked_file.is_some(), format!("{revoked} revoked")),
+        ];
+        let said: Vec<String> = all.into_iter().filter_map(|(is_there, text)| is_there.then_some(text)).collect();
+        (!said.is_empty()).then(|| format!("rights: {}", said.join(", ")))
+    }
+
     /// Whether there is any token that could be right.
     fn has_tokens(&self) -> bool {
         self.token.is_some() || self.keys.is_some() || self.file.counts()[1] > 0
@@ -619,5 +640,7 @@ fn missing(head: &Request<'_>, holder: &Holder, what: &str) -> Refusal {
     Refusal::new(401, text).with(CHALLENGE)
 }
 
+#[cfg(all(test, not(loom)))]
+mod judging;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 use super::*;
 use crate::http::head::parse;
 
-/// When tests are: 2026-11-29.
+/// When tests are: in November 2026.
 const NOW: u64 = 1_795_900_000_000_000;
 
 /// Asks something of a request with this target and these lines.

@@ -19,7 +19,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     config::{Config, LogFormat},
-    tools::top,
+    tools::{token, top},
 };
 pub use settings::Settings;
 
@@ -103,6 +103,8 @@ pub struct Cli {
 pub enum Task {
     /// Show a running server live in the terminal: rates, latency, and who is slow
     Top(top::Options),
+    /// Make a key or a token for trying out, or say what a token allows
+    Token(token::Options),
 }
 
 const LONG_ABOUT: &str = "\
@@ -227,7 +229,7 @@ fn short_help(command: &Command) -> String {
     let flags: Vec<&Arg> = all.iter().copied().filter(|flag| !is_beside(flag)).collect();
     let width = flags.iter().map(|flag| usage(flag).len()).max().unwrap_or(0);
     let mut help =
-        format!("{}\nUsage: stentor [OPTIONS], or stentor top [URL]   (--help explains each)\n", about(command));
+        format!("{}\nUsage: stentor [OPTIONS], or stentor top [URL], stentor token   (--help explains each)\n", about(command));
     let mut group = None;
     for flag in flags {
         if flag.get_help_heading() != group {

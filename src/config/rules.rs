@@ -157,11 +157,15 @@ pub(super) const RELATIONS: &[Rule] = &[
     Rule::NeverOr { flag: "--idle-timeout", of: |c| c.idle_timeout, least: SECOND },
     Rule::NeverOr { flag: "--stall-limit", of: |c| c.stall_limit, least: SECOND },
     Rule::Lasts { flag: "--handshake-timeout", of: |c| c.handshake_timeout },
+    Rule::Lasts { flag: "--auth-timeout", of: |c| c.auth_timeout },
+    Rule::Within { flag: "--jwt-leeway", of: |c| c.jwt_leeway, most: Span::new(Duration::from_secs(300)) },
     Rule::Lasts { flag: "--close-timeout", of: |c| c.close_timeout },
     Rule::Lasts { flag: "--keep-alive-timeout", of: |c| c.keep_alive_timeout },
     Rule::NeverOr { flag: "--topic-expiry", of: |c| c.topic_expiry, least: Span::new(Duration::from_secs(60)) },
     Rule::Within { flag: "--flush-interval", of: |c| c.flush_interval, most: Span::new(Duration::from_secs(10)) },
     Rule::Other(origins_look_like_origins),
+    Rule::Other(tokens_are_for_somebody),
+    Rule::Other(a_head_holds_a_token),
     Rule::Other(the_proxy_protocol_has_proxies),
     Rule::Other(a_loop_has_a_replay),
 ];
@@ -336,6 +340,21 @@ fn origins_look_like_origins(c: &Config) -> Option<String> {
     c.allow_origin.iter().find_map(|origin| {
         let wrong = origin.parse::<Named>().err()?;
         Some(format!("--allow-origin was given as {origin}: {wrong}"))
+    })
+}
+
+fn tokens_are_for_somebody(c: &Config) -> Option<String> {
+    if c.jwt_audience.is_empty() || c.jwt_audience.iter().any(String::is_empty) {
+        return Some("--jwt-audience was given as nothing: a token must be for somebody, such as stentor".into());
+    }
+    let nobody = c.jwt_issuer.as_ref().is_some_and(String::is_empty);
+    nobody.then(|| "--jwt-issuer was given as nothing: leave it out where anybody may issue tokens".into())
+}
+
+fn a_head_holds_a_token(c: &Config) -> Option<String> {
+    let [given, token] = [c.max_head, c.max_token].map(Exactly);
+    (c.jwt_keys.is_some() && c.max_head <= c.max_token).then(|| {
+        format!("--max-head {given} does not hold one token of --max-token {token}: raise --max-head, or lower --max-token")
     })
 }
 

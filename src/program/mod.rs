@@ -44,7 +44,7 @@ use crate::{
     config::{Config, LIVE, Shown},
     server::{Passed, Server, StartError},
     signals,
-    tools::top,
+    tools::{token, top},
 };
 
 /// What events of the program are said to be from.
@@ -69,6 +69,15 @@ pub fn main() -> ExitCode {
             Err(error) => {
                 complain(format_args!("stentor top: {error}"));
                 ExitCode::FAILURE
+            }
+        };
+    }
+    if let Some(Task::Token(options)) = &cli.task {
+        return match token::run(options) {
+            Ok(outcome) => printed(write(outcome.text.as_bytes()), u8::from(outcome.is_refusal)),
+            Err(error) => {
+                complain(format_args!("stentor token: {error}"));
+                ExitCode::from(2)
             }
         };
     }
@@ -133,7 +142,8 @@ fn failed(error: &StartError) -> ExitCode {
 
 fn run(mut cli: Cli, passed: Passed, log: &Log) -> Result<(), StartError> {
     let has_certificates = !cli.config.tls_cert.is_empty() || cli.config.tls_self_signed.is_some();
-    let mut signals = heed(cli.config_file.is_some() || has_certificates)?;
+    let has_rules = [&cli.config.jwt_keys, &cli.config.rights, &cli.config.revoked].iter().any(|file| file.is_some());
+    let mut signals = heed(cli.config_file.is_some() || has_certificates || has_rules)?;
     let dropped = log.dropped.clone();
     let builder = Server::builder().config(cli.config.clone()).sockets(passed.clear).tls_sockets(passed.tls);
     let builder = builder.log_dropped(move || dropped.dropped_lines() as u64);
@@ -187,7 +197,7 @@ fn heed(reloads: bool) -> io::Result<Signals> {
         let name = low_level::signal_name(*signal).unwrap_or_default();
         tracing::info!(target: TARGET, "{name} is ignored, as whoever started this process has it");
     }
-    // Without a file, of settings or of certificates, there is nothing to read again, and a terminal that is closed ends its programs by the same signal.
+    // Without a file, of settings, of certificates or of rights, there is nothing to read again, and a terminal that is closed ends its programs by the same signal.
     heeded.retain(|signal| *signal != SIGHUP || reloads);
     let asked = Arc::new(AtomicBool::new(false));
     for signal in heeded.iter().copied().filter(|signal| *signal != SIGHUP) {

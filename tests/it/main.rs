@@ -50,5 +50,6 @@ mod stopping;
 mod terminal;
 mod threads;
 mod tls;
+mod tokens;
 mod top;
 mod workers;
