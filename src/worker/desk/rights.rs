@@ -568,6 +568,7 @@ impl<E: Edge> Clerk<'_, E> {
         self.part_with_cohort(older);
         self.drop_sub(token);
         self.ground.shared.metrics.lose(Loss::Names, texts.len());
+        self.note_names(token, &texts, |names| What::Unsubscribe { names });
         for name in &texts {
             let message = format!("{name}: your rights don't cover that any more, and the subscription has ended");
             self.reply(token, &Reply::Ended { topic: name, message: &message });
