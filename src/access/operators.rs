@@ -80,6 +80,7 @@ impl Rules {
     /// # Errors
     /// As [`Rules::may_operate`].
     pub fn may_inspect(&self, head: &Request<'_>, from: (SocketAddr, &Holder), wall_us: u64) -> Result<(), Refusal> {
+        self.check_page(head)?;
         self.may_operate(head, from, wall_us)?;
         if self.operators.token.is_some() || self.token.is_none() || self.is_operator(head, from.1, wall_us)? {
             return Ok(());

@@ -79,11 +79,7 @@ impl<E: Edge> Control<E> {
                 self.live.access.check_page(head)?;
                 self.metrics(head, peer)
             }
-            "/debug/slow" => {
-                look(head)?;
-                self.live.access.check_page(head)?;
-                self.slow(head, peer)
-            }
+            "/debug/slow" => look(head).and_then(|()| self.slow(head, peer)),
             "/topics" => {
                 look(head)?;
                 let viewer = self.live.access.viewer(head, self.certified(), self.edge.wall_us())?;

@@ -28,10 +28,12 @@ fn word(event: &Event) -> &'static str {
 
 #[test]
 fn each_who_is_there_has_a_line_a_minute_and_they_come_spread_over_it() {
-    let (mut world, events) = noted(Settings { heartbeat: Duration::ZERO, idle_timeout: Duration::ZERO, ..settings() });
-    let count = 300;
+    // Room for two lines in a turn: many connections, or few and a little room, are alike.
+    let little = Settings { turn_work: 1000, turn_sends: 1, ..settings() };
+    let (mut world, events) = noted(Settings { heartbeat: Duration::ZERO, idle_timeout: Duration::ZERO, ..little });
+    let count = 20;
     for _ in 0..count {
-        world.connect(1000, Speech::Json, &["q"]);
+        world.connect(10_000, Speech::Json, &["q"]);
         world.settle();
     }
     assert_eq!(events.try_iter().filter(|event| word(event) == "connect").count(), count);
@@ -50,8 +52,7 @@ fn each_who_is_there_has_a_line_a_minute_and_they_come_spread_over_it() {
     }
     assert_eq!(lines.len(), count);
     assert!(lines.values().all(|lines| (1..=3).contains(lines)), "{lines:?}");
-    // A sixtieth of them a second, four times a second; and the table has room for more than there are.
-    assert!(most <= 8, "{most} in one turn");
+    assert!(most <= 2, "{most} in one turn");
 }
 
 #[test]
