@@ -151,7 +151,9 @@ fn probe_admin(address: SocketAddr, has_token: bool) -> (Weight, String) {
     let address = Shown(address);
     match probed {
         Ok(()) if is_near => (Weight::Note, format!("for operators: http://{address}/")),
-        Ok(()) if has_token => (Weight::Note, format!("for operators: http://{address}/; the figures take the --admin-token")),
+        Ok(()) if has_token => {
+            (Weight::Note, format!("for operators: http://{address}/; the figures take the --admin-token"))
+        }
         Ok(()) => {
             let text = format!(
                 "for operators: http://{address}/; without an --admin-token the figures are for this machine only, and health for \

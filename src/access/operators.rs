@@ -56,7 +56,12 @@ impl Rules {
     ///
     /// # Errors
     /// 401 if it needs the token, 403 if it would have to come from this machine, 400 for several tokens.
-    pub fn may_operate(&self, head: &Request<'_>, (peer, of): (SocketAddr, &Holder), wall_us: u64) -> Result<(), Refusal> {
+    pub fn may_operate(
+        &self,
+        head: &Request<'_>,
+        (peer, of): (SocketAddr, &Holder),
+        wall_us: u64,
+    ) -> Result<(), Refusal> {
         if self.is_operator(head, of, wall_us)? {
             return Ok(());
         }
@@ -70,7 +75,8 @@ impl Rules {
         if origin::is_local(head, peer) {
             return Ok(());
         }
-        let text = "This is for operators, on this machine only, at localhost or 127.0.0.1, unless --admin-token is set.";
+        let text =
+            "This is for operators, on this machine only, at localhost or 127.0.0.1, unless --admin-token is set.";
         Err(Refusal::new(403, text))
     }
 

@@ -47,7 +47,9 @@ fn a_token_is_shown_by_the_header_the_subprotocol_or_the_address() {
         ("/ws?token=address", "Bearer", Some("address")),
     ] {
         let lines = if header.is_empty() { String::new() } else { format!("Authorization: {header}\r\n") };
-        let found = of(target, &format!("Host: x\r\n{lines}"), |head| shown_token(head).unwrap().map(|shown| shown.text.into_owned()));
+        let found = of(target, &format!("Host: x\r\n{lines}"), |head| {
+            shown_token(head).unwrap().map(|shown| shown.text.into_owned())
+        });
         assert_eq!(found.as_deref(), shown, "{target} {lines}");
     }
     for (target, offered, shown) in [
@@ -59,7 +61,8 @@ fn a_token_is_shown_by_the_header_the_subprotocol_or_the_address() {
         ("/ws", "stentor.v1.json, Stentor.Bearer.a", None),
     ] {
         let lines = format!("Host: x\r\nSec-WebSocket-Protocol: {offered}\r\n");
-        let found = of(target, &lines, |head| shown_token(head).unwrap().map(|it| (it.text.into_owned(), it.in_address)));
+        let found =
+            of(target, &lines, |head| shown_token(head).unwrap().map(|it| (it.text.into_owned(), it.in_address)));
         assert_eq!(found.as_ref().map(|(text, place)| (&**text, *place)), shown, "{target} {offered}");
     }
 }
@@ -85,7 +88,11 @@ fn of_several_tokens_none_is_taken() {
         let local = "127.0.0.1:1".parse().unwrap();
         for rules in [rules(Some("s3cret"), false), rules(None, true)] {
             of(target, &lines, |head| {
-                assert_eq!((status(rules.reader(head, NOW)), status(rules.publisher(head, NOW))), (400, 400), "{target}");
+                assert_eq!(
+                    (status(rules.reader(head, NOW)), status(rules.publisher(head, NOW))),
+                    (400, 400),
+                    "{target}"
+                );
                 assert_eq!(status(rules.may_inspect(head, (local, &Holder::Anonymous), NOW)), 400, "{target}");
             });
         }
@@ -270,7 +277,11 @@ fn clients_are_shown_to_this_machine_or_for_the_token() {
         ("/debug/slow?token=s3cret", near, "Host: feed.example.com\r\nVia: 1.1 proxy\r\n", 403),
         ("/debug/slow?token=s3cret", far, "Host: localhost\r\n", 403),
     ] {
-        assert_eq!(of(target, lines, |head| status(guarded.may_inspect(head, (peer, &Holder::Anonymous), NOW))), found, "{target} {peer}");
+        assert_eq!(
+            of(target, lines, |head| status(guarded.may_inspect(head, (peer, &Holder::Anonymous), NOW))),
+            found,
+            "{target} {peer}"
+        );
     }
 }
 

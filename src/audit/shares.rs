@@ -128,7 +128,11 @@ mod tests {
         assert_eq!(written(&mut shares, ONE, at(10)), 10);
         assert!(shares.admit(TWO, 1_000_000, 100, at(10), false).is_some(), "a line that is larger than a share");
         assert_eq!(written(&mut shares, TWO, at(20)), 0);
-        assert_eq!((0..1000).filter(|_| shares.admit(ONE, 1 << 20, 0, at(0), false).is_some()).count(), 1000, "no limit");
+        assert_eq!(
+            (0..1000).filter(|_| shares.admit(ONE, 1 << 20, 0, at(0), false).is_some()).count(),
+            1000,
+            "no limit"
+        );
     }
 
     #[test]

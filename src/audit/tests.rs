@@ -134,7 +134,12 @@ fn a_full_file_is_moved_aside_and_so_many_are_kept() {
         config.audit_queue = ByteSize::mib(64);
     });
     let named = |n: u64| event(n, What::Read { door: "poll", names: vec!["x".repeat(1000).into()] });
-    audit.set(&Config { audit_limit: ByteSize::b(0), audit_size: ByteSize::mib(1), audit_files: 2, ..Config::default() });
+    audit.set(&Config {
+        audit_limit: ByteSize::b(0),
+        audit_size: ByteSize::mib(1),
+        audit_files: 2,
+        ..Config::default()
+    });
     for n in 1..=5000 {
         audit.note(|| named(n));
     }

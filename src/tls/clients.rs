@@ -162,10 +162,13 @@ fn read_roots(from: Origin<'_>, bytes: &[u8]) -> Result<RootCertStore, KeysError
     for der in CertificateDer::pem_slice_iter(bytes) {
         let der = der.map_err(|error| from.error(not_pem(&error)))?;
         let nth = roots.len().saturating_add(1);
-        roots.add(der).map_err(|error| from.error(format!("its certificate number {nth} can't be an authority: {error}")))?;
+        roots
+            .add(der)
+            .map_err(|error| from.error(format!("its certificate number {nth} can't be an authority: {error}")))?;
     }
     if roots.is_empty() {
-        let why = "it holds no certificate: expected PEM, with those of the authorities that sign clients' certificates";
+        let why =
+            "it holds no certificate: expected PEM, with those of the authorities that sign clients' certificates";
         return Err(from.error(why));
     }
     Ok(roots)
@@ -181,7 +184,8 @@ fn read_lists(from: Origin<'_>, bytes: &[u8]) -> Result<Vec<List>, KeysError> {
         let nth = lists.len().saturating_add(1);
         let (issuer, next) = {
             let parsed = CertificateRevocationList::from_der(&der);
-            let (_, list) = parsed.map_err(|error| from.error(format!("its list number {nth} can't be read: {error}")))?;
+            let (_, list) =
+                parsed.map_err(|error| from.error(format!("its list number {nth} can't be read: {error}")))?;
             // RFC 5280, section 5.1.2.5: there always is one.
             let next = list.next_update().ok_or_else(|| {
                 from.error(format!("its list number {nth} doesn't say when the next one is due (nextUpdate)"))
@@ -270,7 +274,9 @@ fn read_name(certificate: &X509Certificate<'_>) -> Result<String, Nameless> {
         })
         .collect();
     match <[String; 1]>::try_from(names) {
-        Ok([name]) if (1..=NAME_MAX).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic()) => Ok(name),
+        Ok([name]) if (1..=NAME_MAX).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic()) => {
+            Ok(name)
+        }
         Ok(_) => Err(Nameless::Odd),
         Err(names) if names.is_empty() => Err(Nameless::None),
         Err(names) => Err(Nameless::Several(names.len())),

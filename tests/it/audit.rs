@@ -113,7 +113,8 @@ fn what_is_read_over_plain_http_and_what_is_refused_is_there_and_no_secret() {
         let head = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         exchange(server.addresses()[0], head.as_bytes())
     };
-    for (target, door) in [("/poll?topics=q.*&wait=0", "poll"), ("/history/q.a", "history"), ("/topics/q.a", "topics")] {
+    for (target, door) in [("/poll?topics=q.*&wait=0", "poll"), ("/history/q.a", "history"), ("/topics/q.a", "topics")]
+    {
         assert!(get(target).starts_with("HTTP/1.1 200 "));
         let found = line(&path, door, |line| line["door"] == door);
         let topics = if door == "poll" { r#"["q.*"]"# } else { r#"["q.a"]"# };
@@ -174,7 +175,18 @@ fn a_disk_that_takes_no_more_stops_nobody_and_is_told() {
     for (name, _) in stentor().get_envs() {
         command.env_remove(name);
     }
-    command.args(["--listen", "127.0.0.1:0", "--audit-queue", "64KiB", "--max-commands", "0", "--max-commands-per-ip", "0"]).arg(folder.flag());
+    command
+        .args([
+            "--listen",
+            "127.0.0.1:0",
+            "--audit-queue",
+            "64KiB",
+            "--max-commands",
+            "0",
+            "--max-commands-per-ip",
+            "0",
+        ])
+        .arg(folder.flag());
     let mut running = Running::spawn(&mut command);
     let path = folder.file();
     let mut client = running.client("/ws");

@@ -223,5 +223,9 @@ fn a_token_goes_before_the_certificate_and_a_wrong_one_is_no_way_back_to_it() {
         head.split(' ').nth(1).unwrap().to_owned()
     };
     assert_eq!(status(""), "200");
-    assert_eq!(status("Authorization: Bearer s3cret\r\n"), "401", "the token for publishing reads nothing, and it was shown");
+    assert_eq!(
+        status("Authorization: Bearer s3cret\r\n"),
+        "401",
+        "the token for publishing reads nothing, and it was shown"
+    );
 }

@@ -353,7 +353,8 @@ fn figures_that_are_for_operators_are_shown_once_their_token_is_given() {
     browser.wait_for_text("#slow-help", "/not the right one/.test(text)");
     browser.evaluate(&give("boss"));
     browser.wait_for_text("#slow-help", "/Nobody is behind/.test(text)");
-    browser.wait_for("() => [...document.querySelectorAll('#gauges strong')].some(one => /[0-9]/.test(one.textContent))");
+    browser
+        .wait_for("() => [...document.querySelectorAll('#gauges strong')].some(one => /[0-9]/.test(one.textContent))");
 }
 
 #[test]

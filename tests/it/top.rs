@@ -105,9 +105,11 @@ fn top_shows_the_token_of_operators_by_flag_or_from_the_environment() {
     };
     let (code, text) = top(None, &[]);
     assert!(code == Some(1) && text.contains("/metrics: 401: This is for operators"), "{text}");
-    for (variable, args) in
-        [(None, &["--token", "boss"][..]), (Some(("STENTOR_ADMIN_TOKEN", "boss")), &[]), (Some(("STENTOR_PUBLISH_TOKEN", "boss")), &[])]
-    {
+    for (variable, args) in [
+        (None, &["--token", "boss"][..]),
+        (Some(("STENTOR_ADMIN_TOKEN", "boss")), &[]),
+        (Some(("STENTOR_PUBLISH_TOKEN", "boss")), &[]),
+    ] {
         let (code, text) = top(variable, args);
         assert!(code == Some(0) && text.contains("of 10.0k connections"), "{text}");
         assert!(!text.contains("401"), "{text}");

@@ -85,7 +85,9 @@ fn whoever_looks_sees_what_it_may_subscribe_to_and_an_operator_all() {
     }
     let expected = (0..1500).step_by(3).map(|n| format!("q.{n:04}.x")).chain(["t.7".to_owned()]);
     assert_eq!(names, expected.collect::<Vec<_>>());
-    for (query, rows, count) in [("pattern=t.%3E", 1, 1), ("pattern=q.*.y", 0, 0), ("pattern=t.8", 0, 0), ("pattern=t.7", 1, 1)] {
+    for (query, rows, count) in
+        [("pattern=t.%3E", 1, 1), ("pattern=q.*.y", 0, 0), ("pattern=t.8", 0, 0), ("pattern=t.7", 1, 1)]
+    {
         let page = client.get(&format!("/topics?{query}")).json();
         assert_eq!((page["topics"].as_array().unwrap().len(), &page["count"]), (rows, &count.into()), "{query}");
     }

@@ -168,7 +168,8 @@ fn a_certificate_without_one_name_is_refused_in_the_handshake_and_told_why() {
         let mine = world.mine(names, 7, 30);
         let refused = meet(&world.client(Some(&mine), &TLS13), &keys).unwrap_err();
         assert!(refused.contains("invalid peer certificate"), "{refused}");
-        let judge = Clients::read(&ClientSources::of(&world.config(|_| {})).unwrap(), &provider(), now()).unwrap().judge;
+        let judge =
+            Clients::read(&ClientSources::of(&world.config(|_| {})).unwrap(), &provider(), now()).unwrap().judge;
         let Err(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(rustls::OtherError(why)))) =
             judge.judge(Some(&mine.chain), now())
         else {
@@ -321,7 +322,10 @@ fn what_is_unwise_is_said_an_authority_without_a_list_and_a_list_out_of_date() {
     };
     let good = inspect(&world.lists(&[], 10));
     assert_eq!(good.warnings, Vec::<String>::new());
-    assert_eq!(good.sentence(), "TLS clients must show a certificate of one authority, by 2 lists of what was taken back");
+    assert_eq!(
+        good.sentence(),
+        "TLS clients must show a certificate of one authority, by 2 lists of what was taken back"
+    );
     let old = inspect(&world.lists(&[], -1)).warnings.join("\n");
     assert!(old.contains("was to be replaced by"), "{old}");
     let all = world.lists(&[], 10);
