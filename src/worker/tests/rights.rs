@@ -197,7 +197,8 @@ fn script(seed: u64, outcomes: &mut Outcomes) {
         assert!(told <= 1, "it is told once");
         let has_ended = closed.is_some() || is_broken_off || reader.peer.dropped();
         if has_ended {
-            assert!(!reader.is_quick, "who has had everything goes on");
+            let how = (reader.way, reader.wants, closed, is_broken_off, reader.peer.dropped(), messages.last());
+            assert!(!reader.is_quick, "who has had everything goes on: {how:?}");
             assert!(closed.is_none_or(|code| code == 1013), "{closed:?}");
             outcomes.ended += 1;
             continue;
