@@ -480,7 +480,13 @@ fn read_rules(config: &Config) -> Result<Rules, RulesError> {
 }
 
 impl Parts {
-    fn new(config: &Config, rules: Rules, workers: usize, dropped: Dropped, keys: Option<Arc<Keys>>) -> io::Result<Parts> {
+    fn new(
+        config: &Config,
+        rules: Rules,
+        workers: usize,
+        dropped: Dropped,
+        keys: Option<Arc<Keys>>,
+    ) -> io::Result<Parts> {
         let tape = Tape::new(tape_settings(config, clock::wall_us()));
         let wakers = (0..workers).map(|_| Ok(Arc::new(Waker::new()?))).collect::<io::Result<Vec<_>>>()?;
         let log = Log::new(config.log_limit, dropped);

@@ -45,7 +45,9 @@ fn a_token_is_shown_by_the_header_the_subprotocol_or_the_address() {
         ("/ws?token=address", "Bearer", Some("address")),
     ] {
         let lines = if header.is_empty() { String::new() } else { format!("Authorization: {header}\r\n") };
-        let found = of(target, &format!("Host: x\r\n{lines}"), |head| shown_token(head).unwrap().map(|shown| shown.text.into_owned()));
+        let found = of(target, &format!("Host: x\r\n{lines}"), |head| {
+            shown_token(head).unwrap().map(|shown| shown.text.into_owned())
+        });
         assert_eq!(found.as_deref(), shown, "{target} {lines}");
     }
     for (target, offered, shown) in [
@@ -57,7 +59,8 @@ fn a_token_is_shown_by_the_header_the_subprotocol_or_the_address() {
         ("/ws", "stentor.v1.json, Stentor.Bearer.a", None),
     ] {
         let lines = format!("Host: x\r\nSec-WebSocket-Protocol: {offered}\r\n");
-        let found = of(target, &lines, |head| shown_token(head).unwrap().map(|it| (it.text.into_owned(), it.in_address)));
+        let found =
+            of(target, &lines, |head| shown_token(head).unwrap().map(|it| (it.text.into_owned(), it.in_address)));
         assert_eq!(found.as_ref().map(|(text, place)| (&**text, *place)), shown, "{target} {offered}");
     }
 }
@@ -83,7 +86,11 @@ fn of_several_tokens_none_is_taken() {
         let local = "127.0.0.1:1".parse().unwrap();
         for rules in [rules(Some("s3cret"), false), rules(None, true)] {
             of(target, &lines, |head| {
-                assert_eq!((status(rules.reader(head, NOW)), status(rules.publisher(head, NOW))), (400, 400), "{target}");
+                assert_eq!(
+                    (status(rules.reader(head, NOW)), status(rules.publisher(head, NOW))),
+                    (400, 400),
+                    "{target}"
+                );
                 assert_eq!(status(rules.may_inspect(head, local, NOW)), 400, "{target}");
             });
         }

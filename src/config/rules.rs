@@ -354,7 +354,9 @@ fn tokens_are_for_somebody(c: &Config) -> Option<String> {
 fn a_head_holds_a_token(c: &Config) -> Option<String> {
     let [given, token] = [c.max_head, c.max_token].map(Exactly);
     (c.jwt_keys.is_some() && c.max_head <= c.max_token).then(|| {
-        format!("--max-head {given} does not hold one token of --max-token {token}: raise --max-head, or lower --max-token")
+        format!(
+            "--max-head {given} does not hold one token of --max-token {token}: raise --max-head, or lower --max-token"
+        )
     })
 }
 
