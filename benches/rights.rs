@@ -34,7 +34,9 @@ fn main() {
         let signer = Signer::make(algorithm).expect("a key").0;
         let config = Config { jwt_keys: Some(write("keys.json", &signer.jwks())), token_cache: 0, ..Config::default() };
         let rules = Rules::read(&config, us).expect("rules").0;
-        let token = |n: usize| signer.sign(&json!({"aud": "stentor", "sub": format!("u{n}"), "exp": NOW + 60, "stentor": {"sub": ["q.us.>", "t.us.>"]}})).expect("a token");
+        let token = |n: usize| {
+            signer.sign(&json!({"aud": "stentor", "sub": format!("u{n}"), "exp": NOW + 60, "stentor": {"sub": ["q.us.>", "t.us.>"]}})).expect("a token")
+        };
         let tokens: Vec<String> = (0..200).map(token).collect();
         let name = format!("{algorithm:?}");
         each(&format!("judging a token, {name}, tokens a second and core"), tokens.len(), |n| {
@@ -44,8 +46,13 @@ fn main() {
             let cached = Rules::read(&Config { token_cache: 10_000, ..config.clone() }, us).expect("rules").0;
             let all: Vec<String> = (0..10_000).map(token).collect();
             let begun = Instant::now();
-            all.iter().for_each(|token| drop(black_box(cached.holder(Some(&Shown::new(&**token)), us).expect("it is right"))));
-            println!("10,000 tokens that were not seen before, one after the other: {:.0} ms of one core", begun.elapsed().as_secs_f64() * 1e3);
+            all.iter().for_each(|token| {
+                drop(black_box(cached.holder(Some(&Shown::new(&**token)), us).expect("it is right")))
+            });
+            println!(
+                "10,000 tokens that were not seen before, one after the other: {:.0} ms of one core",
+                begun.elapsed().as_secs_f64() * 1e3
+            );
             each("judging a token that was seen, tokens a second and core", 10_000, |n| {
                 black_box(cached.holder(Some(&Shown::new(&*all[n])), us).expect("it is right"));
             });
@@ -62,8 +69,13 @@ fn main() {
 
 fn patterns(write: &dyn Fn(&str, &str) -> std::path::PathBuf, us: u64) {
     let names: Vec<String> = (0..1000).map(|n| format!("\"q.v{n}.>\"")).collect();
-    let text = format!("[roles.many]\nsub = [{0}]\npub = [{0}]\n[tokens.a]\nsha256 = \"{1}\"\nrole = \"many\"\n", names.join(","), hex("a"));
-    let rules = Rules::read(&Config { rights: Some(write("rights.toml", &text)), ..Config::default() }, us).expect("rules").0;
+    let text = format!(
+        "[roles.many]\nsub = [{0}]\npub = [{0}]\n[tokens.a]\nsha256 = \"{1}\"\nrole = \"many\"\n",
+        names.join(","),
+        hex("a")
+    );
+    let rules =
+        Rules::read(&Config { rights: Some(write("rights.toml", &text)), ..Config::default() }, us).expect("rules").0;
     let holder = rules.holder(Some(&Shown::new("a")), us).expect("it is right");
     let asked: Vec<String> = (0..1000).map(|n| format!("q.v{n}.A")).collect();
     each("a name within 1,000 patterns, names a second and core", 1000, |n| {
@@ -90,9 +102,15 @@ fn holders(write: &dyn Fn(&str, &str) -> std::path::PathBuf, us: u64) {
     let rules = Rules::read(&config, us).expect("rules").0;
     let took = begun.elapsed();
     let held = resident().saturating_sub(before);
-    println!("100,000 static tokens of a rights file: read in {:.0} ms, {} bytes resident for each, with what reading has left", took.as_secs_f64() * 1e3, held / 100_000);
+    println!(
+        "100,000 static tokens of a rights file: read in {:.0} ms, {} bytes resident for each, with what reading has left",
+        took.as_secs_f64() * 1e3,
+        held / 100_000
+    );
     let before = resident();
-    let all: Vec<Holder> = (0..100_000).map(|n| rules.holder(Some(&Shown::new(format!("secret {n}"))), us).expect("it is right")).collect();
+    let all: Vec<Holder> = (0..100_000)
+        .map(|n| rules.holder(Some(&Shown::new(format!("secret {n}"))), us).expect("it is right"))
+        .collect();
     println!("100,000 of them there: {} bytes resident for each", resident().saturating_sub(before) / 100_000);
     drop(all);
 }

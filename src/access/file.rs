@@ -280,13 +280,15 @@ impl Reader {
                     rights.latest_only = !latest_and_all(&words)?;
                     Ok(())
                 }),
-                "conns" => match integer(value).and_then(|number| u32::try_from(number).ok()).filter(|most| *most > 0) {
-                    Some(most) => {
-                        rights.conns = Some(most);
-                        Ok(())
+                "conns" => {
+                    match integer(value).and_then(|number| u32::try_from(number).ok()).filter(|most| *most > 0) {
+                        Some(most) => {
+                            rights.conns = Some(most);
+                            Ok(())
+                        }
+                        None => Err(format!("expected a number from 1 to {}", u32::MAX)),
                     }
-                    None => Err(format!("expected a number from 1 to {}", u32::MAX)),
-                },
+                }
                 "admin" => match value {
                     DeValue::Boolean(admin) => {
                         rights.admin = *admin;
@@ -295,7 +297,10 @@ impl Reader {
                     _ => Err("expected true or false".into()),
                 },
                 name if beside.contains(&name) => Ok(()),
-                _ => Err(format!("expected {}sub, pub, delay, rate, modes, conns or admin", beside.iter().map(|name| format!("{name}, ")).collect::<String>())),
+                _ => Err(format!(
+                    "expected {}sub, pub, delay, rate, modes, conns or admin",
+                    beside.iter().map(|name| format!("{name}, ")).collect::<String>()
+                )),
             };
             if let Err(why) = taken {
                 self.wrong(at, wrong(why));

@@ -13,8 +13,7 @@ use crate::protocol::command::Mode;
 /// When tests are, in seconds since the Unix epoch: in November 2026.
 const NOW: u64 = 1_795_900_000;
 
-const ALL: [Algorithm; 5] =
-    [Algorithm::EdDSA, Algorithm::ES256, Algorithm::RS256, Algorithm::PS256, Algorithm::HS256];
+const ALL: [Algorithm; 5] = [Algorithm::EdDSA, Algorithm::ES256, Algorithm::RS256, Algorithm::PS256, Algorithm::HS256];
 
 /// One of each kind; made once, since an RSA key takes its time.
 static SIGNERS: LazyLock<Vec<Signer>> =
@@ -33,7 +32,8 @@ struct Stage {
 impl Stage {
     /// With the keys of all signers.
     fn new() -> Stage {
-        let keys: Vec<Value> = SIGNERS.iter().map(|it| serde_json::from_str::<Value>(&it.jwks()).unwrap()["keys"][0].clone()).collect();
+        let keys: Vec<Value> =
+            SIGNERS.iter().map(|it| serde_json::from_str::<Value>(&it.jwks()).unwrap()["keys"][0].clone()).collect();
         let mut stage = Stage { dir: tempfile::tempdir().unwrap(), config: Config::default() };
         stage.config.jwt_keys = Some(stage.write("keys.json", &json!({ "keys": keys }).to_string()));
         stage
@@ -130,7 +130,10 @@ fn each_thing_that_may_be_wrong_with_a_token_is_told_and_none_is_let_in() {
     let mut flipped = signature.to_owned();
     flipped.replace_range(..1, if signature.starts_with('A') { "B" } else { "A" });
     for (token, said) in [
-        (format!("{}.{payload}.", part(&json!({"alg": "none", "kid": kid(0)}).to_string())), "signed by \"none\", its key is for EdDSA"),
+        (
+            format!("{}.{payload}.", part(&json!({"alg": "none", "kid": kid(0)}).to_string())),
+            "signed by \"none\", its key is for EdDSA",
+        ),
         (format!("{}.{payload}.{signature}", part(r#"{"alg":"none"}"#)), "it names none (kid), and there are several"),
         // The public key of somebody, taken for a shared secret.
         (signed(4, json!({"alg": "HS256", "kid": kid(2)})), "signed by \"HS256\", its key is for RS256"),
@@ -197,9 +200,11 @@ fn where_an_issuer_is_expected_another_is_none() {
 
 #[test]
 fn a_holder_is_who_vouches_for_it_who_issued_it_and_its_name() {
-    let stage = Stage::new().with_rights(&format!("[tokens.u42]\nsha256 = '{}'\n[certificates.u42]\nsub = ['q.>']\n", hex("s3cret")));
+    let stage = Stage::new()
+        .with_rights(&format!("[tokens.u42]\nsha256 = '{}'\n[certificates.u42]\nsub = ['q.>']\n", hex("s3cret")));
     let rules = stage.rules();
-    let (one, other) = (show(&rules, &token(json!({"iss": "a"}))).unwrap(), show(&rules, &token(json!({"iss": "b"}))).unwrap());
+    let (one, other) =
+        (show(&rules, &token(json!({"iss": "a"}))).unwrap(), show(&rules, &token(json!({"iss": "b"}))).unwrap());
     let again = show(&rules, &token(json!({"iss": "a", "exp": NOW + 90}))).unwrap();
     let (fixed, certificate) = (show(&rules, "s3cret").unwrap(), rules.from_certificate("u42", None));
     assert!(one.is_same(&again));
@@ -245,10 +250,19 @@ fn rights() -> String {
 #[test]
 fn what_a_token_and_its_role_give_adds_up_and_every_bound_of_both_counts() {
     let rules = Stage::new().with_rights(&rights()).rules();
-    let holder = show(&rules, &token(json!({"stentor": {"role": "pro", "sub": ["q.*", "q.*.*", "q.*.*.>"], "conns": 5, "rate": {"q.us.>": 3}}}))).unwrap();
+    let holder = show(
+        &rules,
+        &token(
+            json!({"stentor": {"role": "pro", "sub": ["q.*", "q.*.*", "q.*.*.>"], "conns": 5, "rate": {"q.us.>": 3}}}),
+        ),
+    )
+    .unwrap();
     let may = rules.now(&holder, us(NOW));
     assert!(may.may_subscribe("q.>") && may.may_subscribe("t.us.A") && !may.may_subscribe("t.>"));
-    assert_eq!((may.rate("q.us.B"), may.rate("q.us.A"), may.rate("q.>"), may.rate("t.us.A")), (Some(3.0), Some(2.5), Some(2.5), None));
+    assert_eq!(
+        (may.rate("q.us.B"), may.rate("q.us.A"), may.rate("q.>"), may.rate("t.us.A")),
+        (Some(3.0), Some(2.5), Some(2.5), None)
+    );
     assert_eq!((may.conns(), may.is_admin(), may.latest_only()), (Some(2), false, false));
     let told = |names: &[&str], mode, rate| may.check(names.iter().copied(), mode, rate).map_err(|why| why.to_string());
     assert_eq!(told(&["t.us.A"], Mode::All, None), Ok(()));
@@ -301,7 +315,10 @@ fn a_token_ends_at_its_moment_and_the_leeway_whatever_the_clock_does() {
     let rules = Stage::new().rules();
     let holder = show(&rules, &token(json!({}))).unwrap();
     let ended = |seconds: u64| rules.now(&holder, us(seconds)).ended();
-    assert_eq!([ended(NOW + 64), ended(NOW + 65), ended(u64::MAX / 1_000_000)], [None, Some(Ended::Expired), Some(Ended::Expired)]);
+    assert_eq!(
+        [ended(NOW + 64), ended(NOW + 65), ended(u64::MAX / 1_000_000)],
+        [None, Some(Ended::Expired), Some(Ended::Expired)]
+    );
     // A clock that is set back: the same token at the same time is the same answer.
     assert_eq!([ended(NOW), ended(0)], [None, None]);
     let may = rules.now(&holder, us(NOW + 65));
@@ -408,7 +425,11 @@ fn what_is_no_revocation_is_refused_with_what_is_expected() {
     // A last line that was cut off when it was written.
     let path = stage.write("revoked", "{\"sub\":\"a\",\"until\":1}\n{\"sub\":\"b\",\"un");
     revoked::append(&path, &Revocation::parse(r#"{"sub":"c \"\n","iss":"d"}"#, 7).unwrap()).unwrap();
-    assert!(revoked::read(&path).is_err_and(|error| error.contains("revoked:2: ")), "with another behind it, it is no last line");
+    let found = || revoked::read(&path).unwrap().iter().map(|one| one.until).collect::<Vec<_>>();
+    assert_eq!(found(), [1, 7], "what was cut off is gone");
+    stage.write("revoked", r#"{"sub":"a","until":1}"#);
+    revoked::append(&path, &Revocation::parse(r#"{"jti":"b"}"#, 8).unwrap()).unwrap();
+    assert_eq!(found(), [1, 8], "somebody left out the end of the line");
     stage.write("revoked", "{\"sub\":\"a\",\"until\":1}\n{\"sub\":\"b\",\"un");
     assert_eq!(revoked::read(&path).unwrap().len(), 1);
 }
@@ -447,7 +468,9 @@ fn a_signature_is_checked_once_for_those_who_come_again() {
     }
     assert!(needs(&tokens[0]) && !needs(&tokens[5]));
     // What is known is judged all the same.
-    assert!(rules.holder(Some(&Shown::new(&*tokens[5])), us(NOW + 65)).is_err_and(|why| why == Wrong::Expired { ago: 5 }));
+    assert!(
+        rules.holder(Some(&Shown::new(&*tokens[5])), us(NOW + 65)).is_err_and(|why| why == Wrong::Expired { ago: 5 })
+    );
     stage.config.token_cache = 0;
     let rules = stage.rules();
     show(&rules, &tokens[0]).unwrap();
@@ -460,7 +483,10 @@ fn a_jwks_that_is_broken_is_told_with_its_line_and_key() {
     let good = SIGNERS[0].jwks();
     let one: Value = serde_json::from_str::<Value>(&good).unwrap()["keys"][0].clone();
     let two = |key: Value| json!({"keys": [one, key]}).to_string();
-    let rsa = |bytes: usize| json!({"keys": [{"kty": "RSA", "kid": "r", "n": URL_SAFE_NO_PAD.encode(vec![0xff; bytes]), "e": "AQAB"}]}).to_string();
+    let rsa = |bytes: usize| {
+        json!({"keys": [{"kty": "RSA", "kid": "r", "n": URL_SAFE_NO_PAD.encode(vec![0xff; bytes]), "e": "AQAB"}]})
+            .to_string()
+    };
     for (text, said) in [
         ("".into(), "line 1: expected a JWKS"),
         ("{\"keys\":[\n{\"kty\":\"OKP\",}]}".into(), "line 2: expected a JWKS"),
@@ -470,14 +496,23 @@ fn a_jwks_that_is_broken_is_told_with_its_line_and_key() {
         (two(json!({"kty": "oct", "kid": "s", "k": short})), "key 2: k: expected 32 to 1024 bytes, found 31"),
         (two(json!({"kty": "oct", "k": URL_SAFE_NO_PAD.encode([7; 32])})), "a key has no kid"),
         (two(one.clone()), "there is one with the kid "),
-        (two(json!({"kty": "OKP", "crv": "Ed25519", "kid": "p", "x": one["x"], "d": one["x"]})), "key 2: it is private (d)"),
+        (
+            two(json!({"kty": "OKP", "crv": "Ed25519", "kid": "p", "x": one["x"], "d": one["x"]})),
+            "key 2: it is private (d)",
+        ),
         (two(json!({"kty": "OKP", "crv": "Ed25519", "kid": "p", "x": "AA=="})), "x is not base64url"),
-        (two(json!({"kty": "EC", "crv": "P-256", "kid": "p", "x": one["x"], "y": "AA"})), "y: expected 32 bytes, found 1"),
+        (
+            two(json!({"kty": "EC", "crv": "P-256", "kid": "p", "x": one["x"], "y": "AA"})),
+            "y: expected 32 bytes, found 1",
+        ),
         (two(json!({"kid": "p"})), "key 2: missing field `kty`"),
         (rsa(255), "expected an RSA key of 2048 to 8192 bits, found 2040"),
         (rsa(1025), "found 8200"),
         (json!({"keys": vec![json!({}); 65]}).to_string(), "expected at most 64 keys, found 65"),
-        (json!({"keys": [{"kty": "RSA", "use": "enc"}]}).to_string(), "found none: line 1: key 1 is left out: its use is not sig"),
+        (
+            json!({"keys": [{"kty": "RSA", "use": "enc"}]}).to_string(),
+            "found none: line 1: key 1 is left out: its use is not sig",
+        ),
     ] {
         let error = Keys::parse(&text).unwrap_err();
         assert!(error.contains(said), "expected {said:?}, found {error:?}");
@@ -514,7 +549,10 @@ fn a_mistake_in_the_rights_file_is_told_with_its_line_and_nothing_secret_is_show
         ("[roles.pro]\nadmin = 'yes'", "2: roles.pro: admin: expected true or false"),
         ("[roles.pro]\nmodes = []", "2: roles.pro: modes: expected all or latest, found none"),
         ("[tokens.a]\nrole = 'pro'", "1: tokens.a: has no sha256"),
-        ("[tokens.a]\nsha256 = 's3cret'", "2: tokens.a: sha256: expected the SHA-256 of the token, 64 hexadecimal digits"),
+        (
+            "[tokens.a]\nsha256 = 's3cret'",
+            "2: tokens.a: sha256: expected the SHA-256 of the token, 64 hexadecimal digits",
+        ),
         ("[certificates.a]\nrole = 'pro'", "2: certificates.\"a\": role: there is no [roles.pro]"),
         ("[certificates.a]\nsha256 = ''", "2: certificates.\"a\": sha256: expected role, expires, sub"),
         ("[certificates.a]\nexpires = 2026-11-29", "2: certificates.\"a\": expires: expected a moment like"),
@@ -531,7 +569,11 @@ fn a_mistake_in_the_rights_file_is_told_with_its_line_and_nothing_secret_is_show
     assert!(File::parse(&twice).unwrap_err()[0].1.contains("same sha256 as tokens.a"));
     let stage = Stage::new().with_rights("[roles.a]\nx = 1\n[roles.b]\ny = 1\n");
     let error = Rules::read(&stage.config, us(NOW)).unwrap_err().0;
-    assert_eq!(error.lines().filter(|line| line.starts_with("--rights ") && line.contains("rights.toml:")).count(), 2, "{error}");
+    assert_eq!(
+        error.lines().filter(|line| line.starts_with("--rights ") && line.contains("rights.toml:")).count(),
+        2,
+        "{error}"
+    );
 }
 
 #[test]
@@ -574,9 +616,16 @@ fn a_signer_reads_what_it_has_written_and_openssl_too() {
             assert!(!made.jwks().contains("\"d\"") && text.starts_with("-----BEGIN PRIVATE KEY-----\n"));
         }
     }
-    for wrong in ["", "{}", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", r#"{"kty":"oct","k":"c2hvcnQ"}"#] {
-        assert!(Signer::parse(wrong, None).is_err_and(|why| why.starts_with("expected a private key in PEM")), "{wrong}");
+    for wrong in
+        ["", "{}", "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n", r#"{"kty":"oct","k":"c2hvcnQ"}"#]
+    {
+        assert!(
+            Signer::parse(wrong, None).is_err_and(|why| why.starts_with("expected a private key in PEM")),
+            "{wrong}"
+        );
     }
     let (_, text) = Signer::make(Algorithm::ES256).unwrap();
-    assert!(Signer::parse(&text, Some(Algorithm::RS256)).is_err_and(|why| why == "the key is for ES256, and not for RS256"));
+    assert!(
+        Signer::parse(&text, Some(Algorithm::RS256)).is_err_and(|why| why == "the key is for ES256, and not for RS256")
+    );
 }

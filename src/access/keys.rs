@@ -90,11 +90,6 @@ impl Key {
         self.algorithm
     }
 
-    /// Its name, if it has one.
-    pub fn kid(&self) -> Option<&str> {
-        self.kid.as_deref()
-    }
-
     /// SHA-256 of what it is made of.
     pub fn print(&self) -> &[u8; 32] {
         &self.print

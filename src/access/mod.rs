@@ -64,15 +64,6 @@ use std::{
     sync::{Arc, atomic::AtomicU64},
 };
 
-pub use self::{
-    holder::{Ended, Holder, Key, Known, Source, Standing},
-    operators::Viewer,
-    patterns::Patterns,
-    revoked::{Revocation, Revoked, Whom},
-    rights::{Beyond, Rights},
-    shown::{Shown, shown_token},
-    token::Wrong,
-};
 use self::{
     file::{File, Gives},
     holder::What,
@@ -81,6 +72,15 @@ use self::{
     rights::Sum,
     seen::Seen,
     token::{Expected, IN_ADDRESS_MAX, Token},
+};
+pub use self::{
+    holder::{Ended, Holder, Key, Known, Source, Standing},
+    operators::Viewer,
+    patterns::Patterns,
+    revoked::{Revocation, Revoked, Whom},
+    rights::{Beyond, Rights},
+    shown::{Shown, shown_token},
+    token::Wrong,
 };
 use crate::{
     certified::Certified,
@@ -243,6 +243,8 @@ impl Rules {
             generation: before.generation.wrapping_add(is_new.into()),
             version: before.version.wrapping_add(1),
             revoked: Arc::clone(&before.revoked),
+            // What was found genuine stays so; whose key is gone is found to have none.
+            seen: if self.seen.count().1 == before.seen.count().1 { Arc::clone(&before.seen) } else { self.seen },
             ..self
         }
     }
@@ -325,7 +327,9 @@ impl Rules {
                 let role = known.role.as_ref().and_then(|name| self.file.role(name)).cloned();
                 (Gives { own: known.gives.own.clone(), role }, known.expires)
             }
-            Source::Static => self.file.token(&known.hash).map(|entry| (entry.gives.clone(), entry.expires)).unwrap_or_default(),
+            Source::Static => {
+                self.file.token(&known.hash).map(|entry| (entry.gives.clone(), entry.expires)).unwrap_or_default()
+            }
             Source::Certificate => match self.file.certificate(&known.key.name) {
                 // The entry's own moment may change; that of the certificate stays.
                 Some(entry) => (entry.gives.clone(), known.expires),

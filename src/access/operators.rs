@@ -7,6 +7,8 @@
 //! | not set | this machine, to it by name or number, and not by way of a proxy that says so | always; to see who the clients are, with `--publish-token`, where there is one |
 //! | not set | anywhere else | never: 403 names the flag |
 //!
+//! | set or not | anywhere | never, if it shows a holder that isn't one |
+//!
 //! A token that is set is asked for on this machine as well: a proxy here makes all the world look like this machine. It opens nothing else:
 //! no publishing and no subscribing. On the address for operators (`--admin-listen`) the same holds, but for health, which says nothing that
 //! is worth hiding.
@@ -50,6 +52,16 @@ pub enum Viewer {
     Holder(Holder),
 }
 
+/// Who asks for what is for operators.
+enum Asker {
+    /// Whoever shows the token of operators, or one whose holder is one (`"admin":true`).
+    Operator,
+    /// A holder that isn't.
+    Somebody,
+    /// Whoever shows nothing that has a name.
+    Nobody,
+}
+
 impl Rules {
     /// Whether a request may see the figures: from there, on a connection that is `of` somebody by a certificate, or of nobody. Which page it comes from
     /// was looked at.
@@ -62,8 +74,17 @@ impl Rules {
         (peer, of): (SocketAddr, &Holder),
         wall_us: u64,
     ) -> Result<(), Refusal> {
-        if self.is_operator(head, of, wall_us)? {
-            return Ok(());
+        let is_known = match self.asker(head, of, wall_us)? {
+            Asker::Operator => return Ok(()),
+            Asker::Somebody => true,
+            Asker::Nobody => false,
+        };
+        if is_known {
+            // Who has a name isn't an operator for being on this machine.
+            return Err(Refusal::new(
+                403,
+                "This is for operators: \"admin\":true in the token, or in the rights file.",
+            ));
         }
         if self.operators.token.is_some() {
             if shown_token(head)?.is_some() {
@@ -88,7 +109,10 @@ impl Rules {
     pub fn may_inspect(&self, head: &Request<'_>, from: (SocketAddr, &Holder), wall_us: u64) -> Result<(), Refusal> {
         self.check_page(head)?;
         self.may_operate(head, from, wall_us)?;
-        if self.operators.token.is_some() || self.token.is_none() || self.is_operator(head, from.1, wall_us)? {
+        if self.operators.token.is_some()
+            || self.token.is_none()
+            || matches!(self.asker(head, from.1, wall_us)?, Asker::Operator)
+        {
             return Ok(());
         }
         match self.sender(head, wall_us)? {
@@ -118,15 +142,17 @@ impl Rules {
         }
     }
 
-    /// Whether a request shows the token of operators, or one whose holder is one (`"admin":true`). What else it shows may be meant for somebody else.
-    fn is_operator(&self, head: &Request<'_>, of: &Holder, wall_us: u64) -> Result<bool, Refusal> {
+    /// Who asks for what is for operators. A token that is wrong may be meant for somebody else.
+    fn asker(&self, head: &Request<'_>, of: &Holder, wall_us: u64) -> Result<Asker, Refusal> {
         if self.operators.are_shown(head)? {
-            return Ok(true);
+            return Ok(Asker::Operator);
         }
-        let is_admin = |holder: Holder| holder.known().is_some() && self.now(&holder, wall_us).is_admin();
-        // A wrong token is no reason to refuse what takes none.
-        shown_token(head)?;
-        Ok(self.sender_or(head, of.clone(), wall_us).is_ok_and(is_admin))
+        Ok(match self.sender_or(head, of.clone(), wall_us) {
+            Ok(holder) if holder.known().is_none() => Asker::Nobody,
+            Ok(holder) if self.now(&holder, wall_us).is_admin() => Asker::Operator,
+            Ok(_) => Asker::Somebody,
+            Err(_) => Asker::Nobody,
+        })
     }
 }
 

@@ -76,11 +76,6 @@ impl Patterns {
         self.0.first().is_some_and(|first| &**first == ">")
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
     /// Each of them, in order.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|name| &**name)
@@ -326,7 +321,9 @@ mod tests {
             let found = patterns.root().covers(name, &mut lengths) || lengths.is_whole();
             (found, lengths.steps)
         };
-        for (asked, expected) in [(name(0, "*", "a"), true), (name(1023, "*", "a"), false), (name(1022, "a", "b"), true)] {
+        for (asked, expected) in
+            [(name(0, "*", "a"), true), (name(1023, "*", "a"), false), (name(1022, "a", "b"), true)]
+        {
             let (found, steps) = steps(&all, &asked);
             assert_eq!(found, expected, "{asked}");
             assert!(steps < Patterns::STEPS_MAX, "{asked}: {steps} steps");

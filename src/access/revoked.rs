@@ -82,10 +82,9 @@ impl Revocation {
             len => Err(format!("{field}: expected 1 to {NAME_MAX} bytes, found {len}")),
         };
         let whom = match (line.sub, line.jti, line.iss) {
-            (Some(sub), None, issuer) => Whom::Name {
-                name: name("sub", &sub)?,
-                issuer: issuer.map(|issuer| name("iss", &issuer)).transpose()?,
-            },
+            (Some(sub), None, issuer) => {
+                Whom::Name { name: name("sub", &sub)?, issuer: issuer.map(|issuer| name("iss", &issuer)).transpose()? }
+            }
             (None, Some(jti), None) => Whom::Id(name("jti", &jti)?),
             (None, Some(_), Some(_)) => return Err("iss goes with sub, and not with jti".into()),
             (Some(_), Some(_), _) => return Err("expected either sub or jti, found both".into()),
@@ -100,7 +99,12 @@ impl Revocation {
             Whom::Name { name, issuer } => (Some(&**name), issuer.as_deref(), None),
             Whom::Id(id) => (None, None, Some(&**id)),
         };
-        let line = Line { sub: sub.map(Into::into), iss: iss.map(Into::into), jti: jti.map(Into::into), until: Some(self.until) };
+        let line = Line {
+            sub: sub.map(Into::into),
+            iss: iss.map(Into::into),
+            jti: jti.map(Into::into),
+            until: Some(self.until),
+        };
         // Text and a number are always written.
         serde_json::to_string(&line).unwrap_or_default()
     }
@@ -116,6 +120,9 @@ pub struct Revoked {
     order: Mutex<()>,
 }
 
+/// The next generation of whichever table changes, so that what was found in one is never taken for what is in another.
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
 /// There is no room for one more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there are {most} revocations already, which --max-revoked allows: nobody was revoked")]
@@ -127,10 +134,15 @@ pub struct Full {
 impl Revoked {
     /// Room for so many.
     pub fn new(most: usize) -> Revoked {
-        Revoked { table: Mutex::default(), generation: AtomicU64::new(1), most: most.into(), order: Mutex::default() }
+        Revoked {
+            table: Mutex::default(),
+            generation: NEXT.fetch_add(1, Ordering::Relaxed).into(),
+            most: most.into(),
+            order: Mutex::default(),
+        }
     }
 
-    /// How often it was changed; never 0.
+    /// Another number after each change; never 0, and never that of another table.
     #[inline]
     pub fn generation(&self) -> u64 {
         // Acquire: pairs with the Release in `change`, so that who finds a generation finds what it came with.
@@ -230,8 +242,11 @@ impl Revoked {
     fn change(&self, change: impl FnOnce(&mut HashMap<Whom, u64>) -> Result<(), Full>) -> Result<u64, Full> {
         let mut table = self.table.lock();
         change(&mut table)?;
+        // Relaxed: what others have done with their tables is nothing to this one.
+        let generation = NEXT.fetch_add(1, Ordering::Relaxed);
         // Release: pairs with the Acquire in `generation`.
-        Ok(self.generation.fetch_add(1, Ordering::Release) + 1)
+        self.generation.store(generation, Ordering::Release);
+        Ok(generation)
     }
 
     /// Whether somebody is revoked at this moment, in seconds since the Unix epoch.
@@ -296,16 +311,26 @@ pub fn read(path: &Path) -> Result<Vec<Revocation>, String> {
 /// Those of the file: it may have a part of the line then, which is no mistake in it.
 pub fn append(path: &Path, one: &Revocation) -> io::Result<()> {
     let mut file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
-    // A line that was cut off before must not take this one with it.
-    let mut last = [b'\n'];
-    if file.seek(SeekFrom::End(0))? > 0 {
-        file.seek(SeekFrom::End(-1))?;
-        file.read_exact(&mut last)?;
+    let length = file.seek(SeekFrom::End(0))?;
+    let from = length.saturating_sub(LINE_MAX);
+    file.seek(SeekFrom::Start(from))?;
+    let mut tail = Vec::new();
+    file.read_to_end(&mut tail)?;
+    let last = memchr::memrchr(b'\n', &tail).map_or(&*tail, |end| &tail[end + 1..]);
+    let mut end = "";
+    if !last.is_empty() {
+        // Somebody has left out the end of the last line; or it was cut off, and must not take this one with it.
+        match std::str::from_utf8(last).is_ok_and(|line| Revocation::parse(line.trim(), 0).is_ok()) {
+            true => end = "\n",
+            false => file.set_len(length - last.len() as u64)?,
+        }
     }
-    let end = if last == [b'\n'] { "" } else { "\n" };
     file.write_all(format!("{end}{}\n", one.line()).as_bytes())?;
     file.sync_data()
 }
+
+/// More than a line has: two names, each of their bytes escaped.
+const LINE_MAX: u64 = 8192;
 
 /// Half a million lines.
 const FILE_BYTES_MAX: u64 = 64 << 20;

@@ -53,13 +53,6 @@ pub enum Beyond {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sum<'r>(pub [Option<&'r Rights>; 2]);
 
-impl Rights {
-    /// Everything.
-    pub fn all() -> Rights {
-        Rights { sub: Patterns::all(), publ: Patterns::all(), ..Rights::default() }
-    }
-}
-
 impl<'r> Sum<'r> {
     fn parts(self) -> impl Iterator<Item = &'r Rights> {
         self.0.into_iter().flatten()

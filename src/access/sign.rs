@@ -82,7 +82,8 @@ impl Signer {
     }
 
     fn of_secret(text: &str) -> Result<Signer, String> {
-        let expected = "expected a private key in PEM, or {\"kty\":\"oct\",\"k\":\"…\"} with at least 32 bytes in base64url";
+        let expected =
+            "expected a private key in PEM, or {\"kty\":\"oct\",\"k\":\"…\"} with at least 32 bytes in base64url";
         let jwk: Value = serde_json::from_str(text).map_err(|_| expected)?;
         let secret = jwk.get("k").and_then(Value::as_str).and_then(|k| URL_SAFE_NO_PAD.decode(k).ok());
         let secret = secret.filter(|secret| secret.len() >= 32).ok_or(expected)?;

@@ -216,7 +216,10 @@ impl Token {
         }
         let garbled = |why: &str| Wrong::Garbled(why.to_owned());
         let (message, signature) = text.rsplit_once('.').ok_or_else(|| garbled("expected three parts"))?;
-        let (head, claims) = message.split_once('.').filter(|(_, claims)| !claims.contains('.')).ok_or_else(|| garbled("expected three parts"))?;
+        let (head, claims) = message
+            .split_once('.')
+            .filter(|(_, claims)| !claims.contains('.'))
+            .ok_or_else(|| garbled("expected three parts"))?;
         let bytes = decoded(head, "head")?;
         let head: Head<'_> = json(&bytes, "head")?;
         if head.crit {
@@ -237,11 +240,6 @@ impl Token {
         let claims: Claims = json(&bytes, "claims")?;
         claims.judge(expected, now, *key.print())
     }
-
-    /// The last second at which it is taken.
-    pub fn until(&self, expected: &Expected) -> u64 {
-        self.expires.saturating_add(expected.leeway)
-    }
 }
 
 impl Claims {
@@ -250,7 +248,9 @@ impl Claims {
         if now >= exp.saturating_add(expected.leeway) {
             return Err(Wrong::Expired { ago: now.saturating_sub(exp) });
         }
-        if let Some(ahead) = self.nbf.and_then(|nbf| nbf.0.checked_sub(now.saturating_add(expected.leeway))).filter(|ahead| *ahead > 0) {
+        if let Some(ahead) =
+            self.nbf.and_then(|nbf| nbf.0.checked_sub(now.saturating_add(expected.leeway))).filter(|ahead| *ahead > 0)
+        {
             return Err(Wrong::Early { ahead });
         }
         let audiences = self.aud.ok_or(Wrong::Missing("aud"))?.0;

@@ -228,8 +228,10 @@ fn short_help(command: &Command) -> String {
     };
     let flags: Vec<&Arg> = all.iter().copied().filter(|flag| !is_beside(flag)).collect();
     let width = flags.iter().map(|flag| usage(flag).len()).max().unwrap_or(0);
-    let mut help =
-        format!("{}\nUsage: stentor [OPTIONS], or stentor top [URL], stentor token   (--help explains each)\n", about(command));
+    let mut help = format!(
+        "{}\nUsage: stentor [OPTIONS], or stentor top [URL], stentor token   (--help explains each)\n",
+        about(command)
+    );
     let mut group = None;
     for flag in flags {
         if flag.get_help_heading() != group {

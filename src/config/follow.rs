@@ -102,7 +102,12 @@ impl Config {
             self.follow_room(&mut following);
             self.follow_messages(&mut following);
             self.follow_names(&mut following);
-            following.raise_kib(&mut self.max_head, "max-head", self.max_token.as_u64().saturating_add(HEAD_BESIDE), "max-token");
+            following.raise_kib(
+                &mut self.max_head,
+                "max-head",
+                self.max_token.as_u64().saturating_add(HEAD_BESIDE),
+                "max-token",
+            );
             self.follow_trying_out(&mut following);
         }
         following.followed

@@ -389,7 +389,13 @@ impl Lines {
     }
 
     /// Appends lines to the tape, under one hold of its lock, up to the first that it refuses.
-    fn append(&mut self, publisher: &Publisher, sender: &Sender, time: Time<'_>, lines: &[Line<'_>]) -> Result<(), Fault> {
+    fn append(
+        &mut self,
+        publisher: &Publisher,
+        sender: &Sender,
+        time: Time<'_>,
+        lines: &[Line<'_>],
+    ) -> Result<(), Fault> {
         if lines.is_empty() {
             return Ok(());
         }

@@ -160,12 +160,13 @@ mod tests {
     fn whoever_has_gone_leaves_nothing() {
         let holders = Holders::new(1);
         let key = key("u1");
-        (0..1000).for_each(|id| drop(holders.sit(&key, seat(0, id), usize::MAX)));
+        (0..1000).for_each(|id| assert!(!holders.sit(&key, seat(0, id), usize::MAX)));
         holders.rise(&key, 5000);
         (0..1000).for_each(|id| holders.rise(&key, id));
         assert_eq!((holders.len(), holders.parts.iter().map(|part| part.lock().len()).sum::<usize>()), (0, 0));
         assert_eq!(Arc::strong_count(&key), 1);
-        (0..CONNS_MAX as u64 + 10).for_each(|id| drop(holders.sit(&key, seat(0, id), usize::MAX)));
+        let beyond = (0..CONNS_MAX as u64 + 10).filter(|id| holders.sit(&key, seat(0, *id), usize::MAX));
+        assert_eq!(beyond.count(), 10);
         assert_eq!((holders.len(), holders.lost(0).len()), (CONNS_MAX, 10));
     }
 }

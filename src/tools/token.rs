@@ -228,7 +228,8 @@ fn claims(options: &Options, now: u64) -> Value {
 fn explain(token: &str, options: &Options, wall_us: u64) -> Result<Outcome, String> {
     let mut text = String::new();
     let parts: Vec<&str> = token.split('.').collect();
-    let read = |part: &str| URL_SAFE_NO_PAD.decode(part).ok().and_then(|json| serde_json::from_slice::<Value>(&json).ok());
+    let read =
+        |part: &str| URL_SAFE_NO_PAD.decode(part).ok().and_then(|json| serde_json::from_slice::<Value>(&json).ok());
     if let [head, claims, _] = &parts[..] {
         for (name, part) in [("head", head), ("claims", claims)] {
             // Writing to a String can't fail.
@@ -289,9 +290,11 @@ fn moment(wall_us: u64) -> String {
 }
 
 fn describe(rights: &Rights, text: &mut String) {
-    for (what, patterns) in
-        [("subscribe to", &rights.sub), ("publish on", &rights.publ), ("not yet have, since it is to be delayed:", &rights.delayed)]
-    {
+    for (what, patterns) in [
+        ("subscribe to", &rights.sub),
+        ("publish on", &rights.publ),
+        ("not yet have, since it is to be delayed:", &rights.delayed),
+    ] {
         if !patterns.is_empty() {
             let _ = writeln!(text, "  {what} {}", patterns.iter().collect::<Vec<_>>().join(" "));
         }
@@ -334,13 +337,16 @@ mod tests {
             let (key, keys) = (path(&format!("key{n}")), path("keys.json"));
             fs::write(&keys, text(&["--new-key", &key, "--alg", algorithm])).unwrap();
             assert_eq!(text(&["--key", &key, "--public", "--alg", algorithm]), fs::read_to_string(&keys).unwrap());
-            let token = text(&["--key", &key, "--alg", algorithm, "--sub", "q.us.>,t.>", "--name", "u42", "--conns", "2"]);
+            let token =
+                text(&["--key", &key, "--alg", algorithm, "--sub", "q.us.>,t.>", "--name", "u42", "--conns", "2"]);
             let outcome = run(&given(&["--explain", &token, "--jwt-keys", &keys]).unwrap()).unwrap();
-            for said in ["subscribe to q.us.> t.>\n", "u42 may, until 20", "have 2 connections", "It would be taken.\n"] {
+            for said in ["subscribe to q.us.> t.>\n", "u42 may, until 20", "have 2 connections", "It would be taken.\n"]
+            {
                 assert!(outcome.text.contains(said), "{said}: {}", outcome.text);
             }
             assert!(!outcome.is_refusal && !outcome.text.contains(token.trim().rsplit_once('.').unwrap().1));
-            let outcome = run(&given(&["--explain", &token, "--jwt-keys", &keys, "--jwt-audience", "b"]).unwrap()).unwrap();
+            let outcome =
+                run(&given(&["--explain", &token, "--jwt-keys", &keys, "--jwt-audience", "b"]).unwrap()).unwrap();
             assert!(outcome.is_refusal && outcome.text.contains("It would be refused: the token is for somebody else"));
             let error = run(&given(&["--new-key", &key]).unwrap()).unwrap_err();
             assert!(error.contains("exists"), "a key that is there is not lost: {error}");
@@ -353,7 +359,10 @@ mod tests {
     fn without_keys_it_says_what_a_token_says_and_that_nobody_was_asked() {
         let claims = URL_SAFE_NO_PAD.encode(r#"{"sub":"u42"}"#);
         let said = text(&["--explain", &format!("{}.{claims}.c2lnbmF0dXJl", URL_SAFE_NO_PAD.encode("{}"))]);
-        assert!(said.contains("claims: {\"sub\":\"u42\"}\nNobody was asked") && !said.contains("c2lnbmF0dXJl"), "{said}");
+        assert!(
+            said.contains("claims: {\"sub\":\"u42\"}\nNobody was asked") && !said.contains("c2lnbmF0dXJl"),
+            "{said}"
+        );
         assert!(text(&["--explain", "s3cret"]).contains("no three parts"));
     }
 

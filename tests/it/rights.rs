@@ -373,7 +373,7 @@ fn a_connection_ends_with_its_token_whatever_it_is() {
 fn rights_that_become_less_end_what_they_no_longer_cover_name_by_name() {
     let world = World::new(|_| {});
     let wide = token("u1", sees(&["q.>", "t.>"]));
-    let (mut client, _) = world.open("/ws?topics=q.us.A,q.us.*,q.eu.A,t.>", &wide);
+    let (mut client, _) = world.open("/ws?topics=q.us.A,q.us.*,q.eu.A,t.%3E", &wide);
     assert_eq!(client.json()["type"], "ack");
     world.publish("q.eu.A", 1);
     assert_eq!(client.json()["topic"], "q.eu.A");
@@ -405,7 +405,7 @@ fn rights_that_become_less_end_what_they_no_longer_cover_name_by_name() {
 fn what_a_slow_subscriber_has_not_had_yet_of_a_topic_that_it_lost_it_never_gets() {
     let dir = tempfile::tempdir().unwrap();
     let roles = dir.path().join("rights.toml");
-    let role = |names: &str| std::fs::write(&roles, format!("[role.pro]\nsub = [{names}]\n")).unwrap();
+    let role = |names: &str| std::fs::write(&roles, format!("[roles.pro]\nsub = [{names}]\n")).unwrap();
     role("\"a\", \"b\"");
     let mut kept = Config::default();
     let mut world = World::new(|config| {

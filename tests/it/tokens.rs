@@ -57,7 +57,8 @@ fn subscribes(server: &Running, token: &str, names: &str) -> String {
     let headers: &[(&str, &str)] = if token.is_empty() { &[] } else { &[("Authorization", &authorization)] };
     let mut client = Client::try_connect(server.at(), "/ws", headers).unwrap();
     assert_eq!(client.json()["type"], "hello");
-    let asked = serde_json::json!({"op": "sub", "id": 1, "topics": names.split(' ').collect::<Vec<_>>(), "snapshot": false});
+    let asked =
+        serde_json::json!({"op": "sub", "id": 1, "topics": names.split(' ').collect::<Vec<_>>(), "snapshot": false});
     let answer = client.ask(&asked.to_string());
     answer["code"].as_str().or(answer["type"].as_str()).unwrap_or_default().to_owned()
 }
@@ -122,7 +123,9 @@ fn who_is_revoked_in_the_file_is_so_from_the_start_and_at_sighup() {
     let (one, two) = (folder.token(&["--name", "u1", "--sub", ">"]), folder.token(&["--name", "u2", "--sub", ">"]));
     let is_taken = |server: &Running, token: &str| {
         let authorization = format!("Bearer {token}");
-        let request = format!("GET /topics HTTP/1.1\r\nHost: localhost\r\nAuthorization: {authorization}\r\nConnection: close\r\n\r\n");
+        let request = format!(
+            "GET /topics HTTP/1.1\r\nHost: localhost\r\nAuthorization: {authorization}\r\nConnection: close\r\n\r\n"
+        );
         crate::client::exchange(server.at(), request.as_bytes()).starts_with("HTTP/1.1 200")
     };
     assert!(!is_taken(&server, &one) && is_taken(&server, &two));
@@ -138,7 +141,17 @@ fn check_reads_the_files_and_names_every_mistake_with_its_line() {
     folder.write("rights.toml", "[roles.pro]\nsub = 'q.>'\n[certificates.a]\nrole = 'pro'\n");
     let check = |folder: &Folder| {
         let (keys, rights) = (folder.path("keys.json"), folder.path("rights.toml"));
-        let args = ["--check", "--listen", "127.0.0.1:0", "--max-connections", "100", "--jwt-keys", &keys, "--rights", &rights];
+        let args = [
+            "--check",
+            "--listen",
+            "127.0.0.1:0",
+            "--max-connections",
+            "100",
+            "--jwt-keys",
+            &keys,
+            "--rights",
+            &rights,
+        ];
         let output = run(&args);
         (output.status.code(), String::from_utf8(output.stdout).unwrap())
     };
@@ -148,7 +161,10 @@ fn check_reads_the_files_and_names_every_mistake_with_its_line() {
     folder.write("rights.toml", "[roles.pro]\nsubs = 'q.>'\n[certificates.a]\nrole = 'other'\n");
     let (code, text) = check(&folder);
     assert_eq!(code, Some(1), "{text}");
-    for said in ["rights.toml:2: roles.pro: subs: expected", "rights.toml:4: certificates.\"a\": role: there is no [roles.other]"] {
+    for said in [
+        "rights.toml:2: roles.pro: subs: expected",
+        "rights.toml:4: certificates.\"a\": role: there is no [roles.other]",
+    ] {
         assert!(text.lines().any(|line| line.starts_with("error: --rights ") && line.contains(said)), "{said}: {text}");
     }
 }

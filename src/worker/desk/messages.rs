@@ -163,7 +163,7 @@ impl<E: Edge> Clerk<'_, E> {
         }
         let Some(connection) = self.connections.get(token) else { return };
         // Whatever has no commands was opened with a topic.
-        let Some(topic) = connection.topic.clone() else { return };
+        let Some(topic) = connection.topic.as_deref().cloned() else { return };
         let payload = match payload {
             Payload::Text(text) => connection.declared.payload(text),
             bytes => Ok(bytes),

@@ -212,7 +212,7 @@ impl<E: Edge> Clerk<'_, E> {
         let echo = head.switch("echo")?.unwrap_or(true);
         let declared = head.choice("as", &Declared::WORDS)?.unwrap_or_default();
         if let Some(connection) = self.connections.get_mut(token) {
-            connection.topic = Some(topic.into());
+            connection.topic = Some(Box::new(topic.into()));
             connection.declared = declared;
         }
         self.open(token, lane, holder, upgrade);

@@ -586,7 +586,7 @@ impl<E: Edge> Clerk<'_, E> {
     /// Where nothing can be told, whoever may neither see nor say anything is sent away.
     fn end_raw(&mut self, token: Token) {
         let Some(connection) = self.connections.get(token).filter(|it| !it.lane.words().tells()) else { return };
-        let topic = connection.topic.clone().unwrap_or_default();
+        let topic = connection.topic.as_deref().cloned().unwrap_or_default();
         if connection.cohort.is_none() && !self.may_publish(token, &topic) {
             let reason = format!("{topic}: your rights don't cover that any more");
             self.end_for(token, Loss::Narrowed, ErrorCode::Unauthorized, &reason);

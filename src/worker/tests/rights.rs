@@ -153,6 +153,11 @@ fn script(seed: u64, outcomes: &mut Outcomes) {
             readers[at].subscribe();
         }
     }
+    // Else a send that the edge took in part may leave even those that read at once within a publication.
+    let is_calm = rng.bool();
+    if is_calm {
+        world.read_quick(&mut readers, &mut rng);
+    }
     let behind: Vec<bool> = readers.iter().map(|reader| reader.peer.arrived() > 0).collect();
     world.shared.settings.set(Settings { access: after, ..settings() });
     world.shared.publisher.wake_all();
@@ -197,7 +202,8 @@ fn script(seed: u64, outcomes: &mut Outcomes) {
         assert!(told <= 1, "it is told once");
         let has_ended = closed.is_some() || is_broken_off || reader.peer.dropped();
         if has_ended {
-            assert!(!reader.is_quick, "who has had everything goes on");
+            let how = (reader.way, reader.wants, closed, is_broken_off, reader.peer.dropped(), messages.last());
+            assert!(!is_calm || !reader.is_quick, "who has had everything goes on: {how:?}");
             assert!(closed.is_none_or(|code| code == 1013), "{closed:?}");
             outcomes.ended += 1;
             continue;
