@@ -5,9 +5,8 @@
 //! | set or not | anywhere | if it shows a token whose holder is an operator (`"admin":true`) |
 //! | set | anywhere, this machine too | if it shows that token |
 //! | not set | this machine, to it by name or number, and not by way of a proxy that says so | always; to see who the clients are, with `--publish-token`, where there is one |
+//! | set or not | anywhere | never, if it is a holder's that isn't one |
 //! | not set | anywhere else | never: 403 names the flag |
-//!
-//! | set or not | anywhere | never, if it shows a holder that isn't one |
 //!
 //! A token that is set is asked for on this machine as well: a proxy here makes all the world look like this machine. It opens nothing else:
 //! no publishing and no subscribing. On the address for operators (`--admin-listen`) the same holds, but for health, which says nothing that
