@@ -121,19 +121,23 @@ pub(crate) struct Terms {
     /// For a new session.
     pub config: Arc<ServerConfig>,
     judge: Option<Arc<Judge>>,
+    /// Lists of what was taken back, by their files, with when the next ones are due.
+    lists: Vec<(String, u64)>,
 }
 
 impl Terms {
     /// Those of a server that asks clients for no certificate.
     #[cfg(test)]
     pub fn of(config: Arc<ServerConfig>) -> Terms {
-        Terms { config, judge: None }
+        Terms { config, judge: None, lists: Vec::new() }
     }
 
     /// With certificates from there, and clients judged so.
     fn new(certificates: Arc<dyn ResolvesServerCert>, clients: Option<&Clients>) -> Terms {
         let judge = clients.map(|clients| Arc::clone(&clients.judge));
-        Terms { config: Arc::new(server_config_for(certificates, judge.clone())), judge }
+        let lists = clients.iter().flat_map(|clients| &clients.lists);
+        let lists = lists.map(|(file, next)| (file.display().to_string(), *next)).collect();
+        Terms { config: Arc::new(server_config_for(certificates, judge.clone())), judge, lists }
     }
 
     /// Who somebody is whose handshake is done, by the certificates that it has shown, now or in the session that it resumes. None where clients are
@@ -295,10 +299,9 @@ impl Keys {
     }
 
     /// Each list of clients' certificates that were taken back, by its file, with when the next one is due, in seconds since the Unix epoch.
+    /// Waits for nobody who reads files.
     pub fn lists(&self) -> Vec<(String, u64)> {
-        let state = self.state.lock();
-        let lists = state.clients.iter().flat_map(|clients| &clients.lists);
-        lists.map(|(file, next)| (file.display().to_string(), *next)).collect()
+        self.terms.get().lists.clone()
     }
 
     fn needs_renewal(&self, sources: &Sources, now: u64) -> bool {
