@@ -74,10 +74,11 @@ pub(super) struct Clients {
     pub judge: Arc<Judge>,
     /// What it is made of: of two that are alike in this, tickets go on.
     pub made_of: (ClientAuth, Vec<Vec<u8>>),
-    /// Each list of what was taken back, by its file, with when its next one is due, in seconds since the Unix epoch.
+    /// Each file with lists of what was taken back, with when the first of their next ones is due, in seconds since the Unix epoch.
     pub lists: Vec<(PathBuf, u64)>,
-    /// How many authorities there are.
+    /// How many authorities there are, and how many lists.
     authorities: usize,
+    listed: usize,
     /// Sentences about what is allowed and unwise.
     pub warnings: Vec<String>,
 }
@@ -95,7 +96,7 @@ impl Clients {
         let (mut lists, mut ders, mut issuers, mut warnings) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for file in &sources.crls {
             let from = Origin { flag: "--tls-client-crl", file };
-            let bytes = read_file(from)?;
+            let (bytes, mut earliest) = (read_file(from)?, u64::MAX);
             for (der, issuer, next) in read_lists(from, &bytes)? {
                 if next <= now {
                     let (file, date) = (file.display(), date(next.cast_signed()));
@@ -104,10 +105,11 @@ impl Clients {
                          refused"
                     ));
                 }
-                lists.push((file.clone(), next));
+                earliest = earliest.min(next);
                 issuers.push(issuer);
                 ders.push(der);
             }
+            lists.push((file.clone(), earliest));
             made_of.push(bytes);
         }
         if !ders.is_empty() {
@@ -121,7 +123,7 @@ impl Clients {
                 ));
             }
         }
-        let authorities = roots.len();
+        let (authorities, listed) = (roots.len(), ders.len());
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
             // For the whole chain, as it is unless said otherwise; what no list is about is refused, and a list that is out of date says nothing.
             .with_crls(ders)
@@ -135,7 +137,7 @@ impl Clients {
             from.error(format!("certificates can't be judged by it: {error}"))
         })?;
         let judge = Arc::new(Judge { inner });
-        Ok(Clients { judge, made_of: (sources.auth, made_of), lists, authorities, warnings })
+        Ok(Clients { judge, made_of: (sources.auth, made_of), lists, authorities, listed, warnings })
     }
 
     /// What is said of them at the start.
@@ -144,7 +146,7 @@ impl Clients {
             ClientAuth::Request => "may show a certificate",
             ClientAuth::Require => "must show a certificate",
         };
-        let lists = match self.lists.len() {
+        let lists = match self.listed {
             0 => "none of which can be taken back (--tls-client-crl)".to_owned(),
             1 => "by one list of what was taken back".to_owned(),
             more => format!("by {more} lists of what was taken back"),
