@@ -59,7 +59,6 @@ pub mod token;
 use std::{
     fs,
     io::{self, Read},
-    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicU64},
 };
