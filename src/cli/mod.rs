@@ -21,7 +21,7 @@ use crate::{
     config::{Config, LogFormat},
     tools::{
         client::{ping, publish, record, replay, sub},
-        top,
+        token, top,
     },
 };
 pub use settings::Settings;
@@ -116,6 +116,8 @@ pub enum Task {
     Replay(replay::Options),
     /// Measure how long a server's answers take
     Ping(ping::Options),
+    /// Make a key or a token for trying out, or say what a token allows
+    Token(token::Options),
 }
 
 const LONG_ABOUT: &str = "\
@@ -239,8 +241,12 @@ fn short_help(command: &Command) -> String {
     };
     let flags: Vec<&Arg> = all.iter().copied().filter(|flag| !is_beside(flag)).collect();
     let width = flags.iter().map(|flag| usage(flag).len()).max().unwrap_or(0);
-    let mut help =
-        format!("{}\nUsage: stentor [OPTIONS], or stentor top|sub|pub|record|replay|ping (each has -h)   (--help explains each)\n", about(command));
+    let tasks: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
+    let mut help = format!(
+        "{}\nUsage: stentor [OPTIONS], or stentor {} (each has -h)   (--help explains each)\n",
+        about(command),
+        tasks.join("|")
+    );
     let mut group = None;
     for flag in flags {
         if flag.get_help_heading() != group {

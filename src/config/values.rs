@@ -329,6 +329,15 @@ impl fmt::Display for Secret {
     }
 }
 
+/// Whether clients show a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ClientAuth {
+    /// They may.
+    Request,
+    /// They must.
+    Require,
+}
+
 /// How events are written to standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {

@@ -13,6 +13,7 @@ use std::{fmt, sync::Arc};
 
 use rustls::{
     Error, HandshakeKind, ServerConfig, SupportedCipherSuite,
+    pki_types::CertificateDer,
     server::UnbufferedServerConnection,
     unbuffered::{ConnectionState, EncodeError, UnbufferedStatus},
 };
@@ -76,6 +77,12 @@ impl Session {
     /// Whether the handshake resumed an earlier session; none before its end.
     pub fn is_resumed(&self) -> Option<bool> {
         self.tls.handshake_kind().map(|kind| kind == HandshakeKind::Resumed)
+    }
+
+    /// The certificates that the peer has shown, its own first: in this handshake, or in that of the session that it resumes. None before the
+    /// handshake's end, and none of somebody who has shown none.
+    pub fn certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        self.tls.peer_certificates().filter(|shown| !shown.is_empty())
     }
 
     /// Whether nearly as many records were encrypted as one key may (RFC 8446, section 5.5), where it can't be changed: TLS 1.2 has no
