@@ -14,7 +14,7 @@
 //!  5  worker, acceptor, handshakes     the data plane
 //!  4  publish, pulse, rota, shared     the way onto the tape; what the threads share; whether they go on; who is next
 //!  3  io, handover, proxy              the kernel edge, sockets from thread to thread, who is really there
-//!  2  tape, topic                      shared memory
+//!  2  tape, topic, packs               shared memory
 //!     tls                              certificates, and what is said of TLS
 //!     audit                            who was there, and what they asked for
 //!  1  lane, http, websocket, protocol  bytes and values: no socket, thread, lock or clock
@@ -54,6 +54,7 @@ mod limits;
 mod live;
 mod log;
 mod metrics;
+mod packs;
 mod panic;
 #[cfg(feature = "cli")]
 #[doc(hidden)]

@@ -229,6 +229,9 @@ impl fmt::Display for LogLevel {
 /// What the name of a flag ends in that bounds for one address what another bounds for all.
 const PER_IP: &str = "-per-ip";
 
+/// What the names of flags begin with that are about details of another: they stand on one line behind it.
+const DETAILS: &str = "compression-";
+
 /// Every flag on one line, in its group, with what it is for one address on the same; no blank lines, so that all of it fits a
 /// screen.
 fn short_help(command: &Command) -> String {
@@ -240,6 +243,8 @@ fn short_help(command: &Command) -> String {
         false => usage(flag),
     };
     let flags: Vec<&Arg> = all.iter().copied().filter(|flag| !is_beside(flag)).collect();
+    let (details, flags): (Vec<&Arg>, Vec<&Arg>) = flags.into_iter().partition(|flag| name(flag).starts_with(DETAILS));
+    let details: Vec<String> = details.into_iter().map(usage).collect();
     let width = flags.iter().map(|flag| usage(flag).len()).max().unwrap_or(0);
     let tasks: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
     let mut help = format!(
@@ -258,6 +263,9 @@ fn short_help(command: &Command) -> String {
         let default = default.map(|value| format!(" [{}]", value.to_string_lossy())).unwrap_or_default();
         let text = shortened(&text, COLUMNS_MAX.saturating_sub(4).saturating_sub(width).saturating_sub(default.len()));
         let _ = writeln!(help, "  {:width$}  {text}{default}", usage(flag));
+        if DETAILS.strip_suffix('-') == Some(name(flag)) {
+            let _ = writeln!(help, "  {}", details.join(", "));
+        }
     }
     let _ = writeln!(help, "  {:width$}  This, or --help for more; --version", "-h");
     let _ = write!(help, "{}", command.get_after_help().map(ToString::to_string).unwrap_or_default());

@@ -109,11 +109,15 @@ pub(super) const RANGES: &[Rule] = &[
     count("--audit-files", |c| wide(c.audit_files), 1, 1000),
     // From ten microseconds to ten seconds.
     count("--turn-work", |c| c.turn_work, 1000, 1_000_000_000),
+    count("--compression-level", |c| c.compression_level.into(), 1, 9),
+    // A segment of the largest frames.
+    count("--compression-min-bytes", |c| c.compression_min_bytes.into(), 0, 1 << 20),
     // A second.
     count("--spin", |c| c.spin, 0, 1_000_000),
     count("--demo-symbols", |c| wide(c.demo_symbols), 1, SYMBOLS_MAX as u64),
     // Two segments.
     size("--retain", |c| c.retain, ByteSize::b(2 * SEGMENT_MIN.0), MOST),
+    size("--compression-memory", |c| c.compression_memory, NONE, MOST),
     size("--max-lead", |c| c.max_lead, NONE, MOST),
     size("--lag-limit", |c| c.lag_limit, NONE, MOST),
     size("--segment", |c| c.segment, SEGMENT_MIN, ByteSize::gib(1)),

@@ -151,6 +151,7 @@ impl Collector for Figures {
         self.connections(&mut out)?;
         self.publications(&mut out)?;
         self.sending(&mut out)?;
+        self.compression(&mut out)?;
         self.times(&mut out)?;
         self.tape(&mut out)?;
         self.process(&mut out)
@@ -321,6 +322,32 @@ impl Figures {
         )?;
         let help = "Subscriptions that there may be (--max-subscriptions-total)";
         out.gauge("subscriptions_max", help, None, context.shared.settings.get().subscriptions_total_max)
+    }
+
+    fn compression(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let help = "Open WebSocket connections that are sent compressed publications";
+        self.worker_gauges(out, "compressed_connections", help, |w| w.packed.get())?;
+        let help = "WebSocket connections that agreed on compression";
+        self.worker_counters(out, "compressed_upgrades", help, None, |w| w.upgrades_deflated.get())?;
+        let packs = &self.context.shared.packs;
+        let (counts, bytes) = (&packs.counts, || Some(Unit::Bytes));
+        let help = "Publications compressed, once for each format: packed, and longer, which got no shorter and are sent as they are";
+        let frames = [("packed", counts.frames.get()), ("longer", counts.refused.get())];
+        out.counters("compressed_frames", help, None, "result", frames.map(|(how, frames)| (how.to_owned(), frames)))?;
+        let help = "Bytes of the publications that were compressed, as they were; see stentor_compressed_bytes for what became of them";
+        out.counter("compressed_from", help, bytes(), counts.bytes_in.get())?;
+        out.counter("compressed", "Bytes that they came to", bytes(), counts.bytes_out.get())?;
+        let help = "Compressed publications let go for want of room (--compression-memory), and made again when somebody wants them";
+        out.counter("compressed_evicted", help, None, counts.evicted.get())?;
+        let help = "Memory of compressed publications (--compression-memory)";
+        out.gauge("compressed_held", help, bytes(), packs.held() as u64)?;
+        let help = "Bytes that subscribers were not sent because publications were compressed, but for those at a rate";
+        self.worker_counters(out, "compression_saved", help, bytes(), |w| w.packed_saved_bytes.get())?;
+        let help = "Compressed messages received";
+        self.worker_counters(out, "inflated_messages", help, None, |w| w.inflated.messages.get())?;
+        let help = "Bytes of compressed messages received; see stentor_inflated_bytes for what they came to";
+        self.worker_counters(out, "inflated_from", help, bytes(), |w| w.inflated.bytes_in.get())?;
+        self.worker_counters(out, "inflated", "Bytes that they came to", bytes(), |w| w.inflated.bytes_out.get())
     }
 
     fn sending(&self, out: &mut Writer<'_>) -> fmt::Result {

@@ -21,13 +21,14 @@ pub(crate) use self::{
 use crate::{
     access::Rules,
     audit::Audit,
-    config::Config,
+    config::{Client, Compression, Config, DENIED},
     http::head::Bounds,
     io::{SEND_MAX, tls::Buffers, waker::Waker},
     limits::{Quota, share},
     live::Live,
     log::Log,
     metrics::Metrics,
+    packs::{PackSettings, Packs},
     proxy::Proxies,
     publish::Publisher,
     tape::{Tape, TapeSettings},
@@ -88,6 +89,16 @@ pub(crate) struct Settings {
     /// Who may do what.
     pub access: Rules,
     pub proxies: Proxies,
+    pub compression: Compressing,
+}
+
+/// What is to be compressed, and for whom.
+pub(crate) struct Compressing {
+    pub is_on: bool,
+    /// Clients for whom nothing is.
+    pub deny: Vec<Client>,
+    /// Only of the start.
+    pub packs: PackSettings,
 }
 
 impl Settings {
@@ -125,7 +136,24 @@ impl Settings {
             stall_limit: config.stall_limit.get(),
             access: Rules::of(config),
             proxies: Proxies::new(config.trusted_proxy.clone(), config.proxy_protocol),
+            compression: Compressing {
+                is_on: config.compression != Compression::Off,
+                deny: denied(config),
+                packs: PackSettings {
+                    level: config.compression_level,
+                    least: config.compression_min_bytes as usize,
+                    memory: config.compression_memory.as_u64() as usize,
+                },
+            },
         }
+    }
+}
+
+/// Clients for whom nothing is compressed.
+fn denied(config: &Config) -> Vec<Client> {
+    match &config.compression_deny[..] {
+        [] => DENIED.iter().filter_map(|client| client.parse().ok()).collect(),
+        denied => denied.to_vec(),
     }
 }
 
@@ -153,6 +181,8 @@ pub(crate) struct Shared {
     pub slow: SlowClients,
     /// How often holders are connected.
     pub holders: Holders,
+    /// Compressed frames.
+    pub packs: Arc<Packs>,
     /// What is held of encrypted bytes.
     pub tls: Arc<Buffers>,
     /// False from when the server is asked to stop: then no client publishes any more, and readiness is red.
@@ -186,6 +216,7 @@ impl Shared {
         publisher.set_topics_per_holder(settings.topics_per_holder);
         Arc::new(Shared {
             publisher,
+            packs: Packs::new(tape.clone(), settings.compression.packs),
             subscriptions: Subscriptions::new(settings.subscriptions_total_max),
             settings: Live::new(settings),
             metrics,

@@ -358,6 +358,7 @@ impl<E: Edge> Worker<E> {
         let metrics = &self.ground.metrics;
         let now = self.ground.edge.now();
         metrics.turns.add(1);
+        metrics.packed_saved_bytes.add(self.ground.packer.take_saved());
         self.ground.work.report(&metrics.work, &metrics.put_off);
         metrics.turn.record([(now.since(begun).as_micros() as u64, 1)]);
         metrics.planned_bytes.set(self.fan.planned_bytes() as u64);
@@ -392,6 +393,7 @@ impl<E: Edge> Worker<E> {
     /// Gives back room that was needed once.
     fn give_back(&mut self) {
         self.connections.give_back();
+        self.ground.packer.give_back();
         self.fan.give_back();
         self.cursors.give_back();
         self.desk.give_back();

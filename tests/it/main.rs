@@ -15,6 +15,7 @@ mod client;
 mod clients;
 mod console;
 mod cursors;
+mod deflate;
 mod faults;
 mod floors;
 mod guard;

@@ -43,7 +43,11 @@ const GAUGES = [
     title: "Sent",
     read: (now, then) => now.rate("sent_bytes_total", then),
     show: (value) => `${bytes(value)}/s`,
-    note: (now, then) => `${bytes(now.rate("received_bytes_total", then) ?? 0)}/s received`,
+    note: (now, then) => {
+      const received = `${bytes(now.rate("received_bytes_total", then) ?? 0)}/s received`;
+      const saved = now.rate("compression_saved_bytes_total", then) ?? 0;
+      return saved > 0 ? `compression saves ${bytes(saved)}/s; ${received}` : received;
+    },
   },
   {
     title: "Messages per send",

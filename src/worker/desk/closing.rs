@@ -176,6 +176,8 @@ impl<E: Edge> Clerk<'_, E> {
         self.ground.shared.metrics.close(ending);
         let open = self.ground.metrics.open(!connection.lane.words().hears());
         open.set(open.get() - 1);
+        let packed = &self.ground.metrics.packed;
+        packed.set(packed.get() - u64::from(connection.packed));
         match code {
             1000 | 1001 | 1005 | 1006 => {
                 tracing::debug!(conn = connection.name(), peer = %connection.peer, code, %reason, "closed");

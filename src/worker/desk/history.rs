@@ -16,7 +16,7 @@
 use std::sync::Arc;
 
 use super::{
-    super::work::price,
+    super::{fan::push_entry, ground::Ground, work::price},
     Clerk,
     asking::Job,
     exchange::{Terms, bytes_max, push_messages},
@@ -26,6 +26,7 @@ use crate::{
     http::{self, Request},
     io::{Edge, Token},
     lane::Lane,
+    packs::Frames,
     protocol::{Mode, Reply, Topic},
     publication::Epoch,
     tape::{Position, Reader},
@@ -281,9 +282,10 @@ impl<E: Edge> Clerk<'_, E> {
                     return Some(End::More);
                 }
                 frame.clear();
-                let published = self.ground.reader.look(position);
+                let Ground { reader, packer, tape, .. } = &mut *self.ground;
+                let published = reader.look(position);
                 let is_there = published.is_some_and(|published| {
-                    super::super::fan::push_entry(self.ground, Lane::Json, &published, &mut frame)
+                    push_entry(&mut Frames { reader, packer }, tape, Lane::Json.into(), &published, &mut frame)
                 });
                 if !is_there {
                     return Some(End::More);

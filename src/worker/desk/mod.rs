@@ -1,7 +1,7 @@
 //! The desk: what connections say and are told, from their requests to their ends.
 //!
 //! It takes sockets over (`arrivals`), reads what comes on them (`reading`), and does what is asked for: requests and upgrades
-//! (`requests`), frames and commands (`messages`), as often as they may come (`quota`), subscriptions with their snapshots and
+//! (`requests`), frames and commands (`messages`), compressed ones, too (`inflating`), as often as they may come (`quota`), subscriptions with their snapshots and
 //! resume points (`subscribe`, `collect`, `points`). What can't be done at once goes on over turns (`asking`). Over plain HTTP it answers
 //! requests that only a worker can (`exchange`): polls (`poll`), and what the tape has of a topic (`history`). What it has to say
 //! goes out between publications (`answers`), and a connection's end is its affair whoever found it (`closing`, `draining`), also
@@ -21,6 +21,7 @@ mod expire;
 mod finds;
 mod held;
 mod history;
+mod inflating;
 mod leaving;
 mod messages;
 mod noting;
@@ -40,8 +41,8 @@ pub use self::{noting::Round, reading::READ_BYTES};
 #[cfg(all(test, not(loom)))]
 pub use self::reading::READ_TURN_BYTES;
 use self::{
-    asking::Asking, draining::Draining, exchange::Exchanges, held::Held, leaving::Parted, reading::Reading,
-    rights::Rights,
+    asking::Asking, draining::Draining, exchange::Exchanges, held::Held, inflating::Inflating, leaving::Parted,
+    reading::Reading, rights::Rights,
 };
 #[cfg(all(any(test, fuzzing), not(loom)))]
 use super::connection::CohortId;
@@ -92,6 +93,7 @@ pub struct Desk<S> {
     pub round: Round,
     /// Who is to be looked at because of rights.
     rights: Rights,
+    inflating: Inflating,
 }
 
 /// Whoever works at the desk: it, and what it reaches down to.
@@ -131,6 +133,7 @@ impl<S> Desk<S> {
             held: Held::default(),
             round,
             rights: Rights::default(),
+            inflating: Inflating::default(),
         }
     }
 
@@ -159,6 +162,7 @@ impl<S> Desk<S> {
         self.reading.give_back();
         self.asking.give_back();
         self.exchanges.give_back();
+        self.inflating.give_back();
     }
 }
 

@@ -33,6 +33,7 @@ use super::{
             interest::{CohortKey, NameId},
             push_entry,
         },
+        ground::Ground,
         work::price,
     },
     Clerk,
@@ -48,6 +49,7 @@ use crate::{
     http::{self, Request, response::JSON},
     io::{Edge, SEND_MAX, Token},
     lane::Lane,
+    packs::Frames,
     protocol::{ErrorCode, Mode, Reply, Sub, cursor::Cursor},
     tape::Position,
     topic::{Topic, TopicId},
@@ -249,7 +251,7 @@ impl<E: Edge> Clerk<'_, E> {
             let name = |name: &Arc<str>| (self.fan.interest.intern(name), Delivery::All);
             let mut names: Vec<(NameId, Delivery)> = collect.names.iter().map(name).collect();
             names.sort_unstable();
-            let key = CohortKey { lane: Lane::Json, names: names.into(), except: 0, polls: true };
+            let key = CohortKey { lane: Lane::Json, packed: false, names: names.into(), except: 0, polls: true };
             let cohort = self.fan.interest.join(key, at.position);
             if let Some(connection) = self.connections.get_mut(token) {
                 connection.cohort = Some(cohort);
@@ -358,8 +360,11 @@ impl<E: Edge> Clerk<'_, E> {
     /// Writes a publication that the tape has. Returns whether it still does.
     fn push_publication(&mut self, poll: &mut Poll, position: Position) -> bool {
         let mut frame = Vec::new();
-        let published = self.ground.reader.look(position);
-        let is_there = published.is_some_and(|published| push_entry(self.ground, Lane::Json, &published, &mut frame));
+        let Ground { reader, packer, tape, .. } = &mut *self.ground;
+        let published = reader.look(position);
+        let is_there = published.is_some_and(|published| {
+            push_entry(&mut Frames { reader, packer }, tape, Lane::Json.into(), &published, &mut frame)
+        });
         self.ground.work.charge(price::LOOK + 2 * price::lines(frame.len()));
         push_messages(&frame, (b",", b""), &mut poll.messages);
         poll.publications += u64::from(is_there);

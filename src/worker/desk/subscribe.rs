@@ -27,6 +27,7 @@ use crate::{
     audit::What,
     io::{Edge, Token},
     metrics::Refusal,
+    packs::Form,
     protocol::{
         ErrorCode, Id, Reply, Sub,
         cursor::{self, Word, Words},
@@ -332,10 +333,10 @@ impl<E: Edge> Clerk<'_, E> {
         set.sort_unstable();
         let Clerk { ground, connections, fan, cursors, .. } = self;
         let Some(connection) = connections.get(token) else { return };
-        let (lane, older) = (connection.lane, connection.cohort);
+        let (Form { lane, packed }, older) = (connection.form(), connection.cohort);
         let except = if connection.echo { 0 } else { connection.id };
         // Joining comes first: the older cohort's end must not take the names along that both have.
-        let key = CohortKey { lane, names: set.into(), except, polls: false };
+        let key = CohortKey { lane, packed, names: set.into(), except, polls: false };
         let joined = (!key.names.is_empty()).then(|| fan.interest.join(key, stage.until));
         // The floor stays where it was when it was looked which numbers the tables can't know.
         if older.or(joined).is_some() && ground.reader.head() < stage.until {
