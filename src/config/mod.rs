@@ -52,13 +52,7 @@ pub struct Config {
     ///
     /// /metrics, /debug/slow, and all of /topics, on every address, --admin-listen too. Without it they are for this machine alone, and /topics
     /// shows what whoever asks may subscribe to. It opens nothing else.
-    #[arg(
-        long,
-        value_name = "TOKEN",
-        env = "STENTOR_ADMIN_TOKEN",
-        hide_env_values = true,
-        help_heading = "Listening"
-    )]
+    #[arg(long, value_name = "TOKEN", env = "STENTOR_ADMIN_TOKEN", hide_env_values = true, help_heading = "Listening")]
     pub admin_token: Option<Secret>,
 
     /// Acceptor threads for each address
@@ -531,7 +525,13 @@ pub struct Config {
     /// Tokens a second from one address whose signature has to be verified; beyond, 429 or 4003
     ///
     /// Two seconds' worth may come at once. Those that were found to be genuine before, and static ones, don't count.
-    #[arg(long, value_name = "RATE", env = "STENTOR_MAX_TOKENS_PER_IP", default_value = "500/s", help_heading = "Limits")]
+    #[arg(
+        long,
+        value_name = "RATE",
+        env = "STENTOR_MAX_TOKENS_PER_IP",
+        default_value = "500/s",
+        help_heading = "Limits"
+    )]
     pub max_tokens_per_ip: RateLimit,
 
     /// Publications a second from one connection; beyond, 4003; 0 for no limit

@@ -19,7 +19,8 @@ struct Task {
 
 impl Task {
     fn start(args: &[&str]) -> Task {
-        let mut child = stentor().args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child =
+            stentor().args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         Task { child, out }
     }
@@ -79,7 +80,10 @@ fn what_one_shell_publishes_another_prints() {
     let mut publisher = Task::start(&["pub", &url, "q.a", "--receipts"]);
     publisher.child.stdin.as_mut().unwrap().write_all(b"7\nseven\n{\"a\": [1,\t2]}\n").unwrap();
     let given: Vec<Value> = (0..3).map(|_| sub.json()).collect();
-    assert_eq!(given.iter().map(|line| line["data"].clone()).collect::<Vec<_>>(), [json!(7), json!("seven"), json!({"a": [1, 2]})]);
+    assert_eq!(
+        given.iter().map(|line| line["data"].clone()).collect::<Vec<_>>(),
+        [json!(7), json!("seven"), json!({"a": [1, 2]})]
+    );
     drop(publisher.child.stdin.take());
     let receipts: Vec<Value> = (0..3).map(|_| publisher.json()).collect();
     for (receipt, line) in receipts.iter().zip(&given) {
@@ -164,7 +168,13 @@ fn what_was_recorded_is_replayed_byte_for_byte() {
         // It is there when it has a subscription.
         server.until("subscriptions", |count| count >= 1.0);
         let mut publisher = Task::start(&["pub", &url, "in.a"]);
-        publisher.child.stdin.as_mut().unwrap().write_all("{\"px\": 1.50, \"s\": \"\u{e9}\"}\n\"text\"\n7e2\n".as_bytes()).unwrap();
+        publisher
+            .child
+            .stdin
+            .as_mut()
+            .unwrap()
+            .write_all("{\"px\": 1.50, \"s\": \"\u{e9}\"}\n\"text\"\n7e2\n".as_bytes())
+            .unwrap();
         assert_eq!(publisher.end().0, Some(0));
         let (code, text) = recorder.end();
         assert_eq!(code, Some(0), "{text}");

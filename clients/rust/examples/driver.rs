@@ -41,7 +41,8 @@ fn line_of(event: Event) -> Option<Value> {
     Some(match event {
         Event::Update(update) => {
             let mut line = json!({"update": update.topic, "seq": update.seq, "data": update.data::<Value>().ok()?});
-            for (name, there) in [("snapshot", update.is_snapshot), ("key", update.is_key), ("stale", update.is_stale)] {
+            for (name, there) in [("snapshot", update.is_snapshot), ("key", update.is_key), ("stale", update.is_stale)]
+            {
                 if there {
                     line[name] = true.into();
                 }

@@ -76,7 +76,12 @@ impl Options {
 enum State {
     /// There will be another then.
     Away(Instant),
-    Open { wire: Box<Wire>, since: Instant, heard: Instant, is_greeted: bool },
+    Open {
+        wire: Box<Wire>,
+        since: Instant,
+        heard: Instant,
+        is_greeted: bool,
+    },
     /// There will be none any more.
     Ended(Error),
 }
@@ -206,7 +211,10 @@ impl Client {
                 }
                 State::Open { .. } => {
                     self.read(until);
-                    if self.core.topics.events.is_empty() && Instant::now() >= until && matches!(self.state, State::Open { .. }) {
+                    if self.core.topics.events.is_empty()
+                        && Instant::now() >= until
+                        && matches!(self.state, State::Open { .. })
+                    {
                         return Ok(None);
                     }
                 }

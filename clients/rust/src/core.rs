@@ -104,7 +104,13 @@ impl How {
 
 /// What waits for its answer.
 enum Asked {
-    Sub { names: Vec<String>, points: HashMap<String, Point>, cursor: Option<String>, misses: bool, extra: Vec<String> },
+    Sub {
+        names: Vec<String>,
+        points: HashMap<String, Point>,
+        cursor: Option<String>,
+        misses: bool,
+        extra: Vec<String>,
+    },
     /// Last values of these have come.
     Known(Vec<String>),
     /// The same, behind a greeting.
@@ -225,7 +231,8 @@ impl Core {
     }
 
     pub fn unsubscribe(&mut self, names: &[String]) {
-        let ended: Vec<String> = names.iter().filter(|name| self.topics.wants.remove(*name).is_some()).cloned().collect();
+        let ended: Vec<String> =
+            names.iter().filter(|name| self.topics.wants.remove(*name).is_some()).cloned().collect();
         self.topics.forget(&ended);
         if self.hello.is_some() {
             self.leave(&ended);
@@ -337,7 +344,8 @@ impl Core {
             }
             "error" => self.error(&message)?,
             "skip" => {
-                let (first, last) = (message.from.ok_or_else(|| lacks("from"))?, message.to.ok_or_else(|| lacks("to"))?);
+                let (first, last) =
+                    (message.from.ok_or_else(|| lacks("from"))?, message.to.ok_or_else(|| lacks("to"))?);
                 let why = message.why.as_deref().unwrap_or_default();
                 self.topics.skip(topic()?, first, last, message.epoch.as_deref(), why)?;
             }
@@ -499,9 +507,11 @@ impl Core {
                 }
             }
         }
-        let mut extra: Vec<String> = points.keys().filter(|topic| !self.topics.wants.contains_key(*topic)).cloned().collect();
+        let mut extra: Vec<String> =
+            points.keys().filter(|topic| !self.topics.wants.contains_key(*topic)).cloned().collect();
         extra.sort_unstable();
-        let misses = cursor.is_none() && names.iter().any(|name| self.topics.wants.get(name).is_some_and(|want| want.misses));
+        let misses =
+            cursor.is_none() && names.iter().any(|name| self.topics.wants.get(name).is_some_and(|want| want.misses));
         let mut command = json!({"op": "sub", "mode": first.how.mode.word()});
         if let Some(rate) = first.how.rate {
             command["rate"] = rate.into();
@@ -510,13 +520,14 @@ impl Core {
             command["snapshot"] = false.into();
         }
         let all = extra.iter().chain(names).map(String::as_str);
-        let parts: Vec<(Vec<String>, HashMap<String, Point>)> = split(all, |name| points.get(name).cloned(), self.message_max())
-            .into_iter()
-            .map(|(topics, start)| {
-                let start = start.into_iter().map(|(name, point)| (name.to_owned(), point)).collect();
-                (topics.into_iter().map(str::to_owned).collect(), start)
-            })
-            .collect();
+        let parts: Vec<(Vec<String>, HashMap<String, Point>)> =
+            split(all, |name| points.get(name).cloned(), self.message_max())
+                .into_iter()
+                .map(|(topics, start)| {
+                    let start = start.into_iter().map(|(name, point)| (name.to_owned(), point)).collect();
+                    (topics.into_iter().map(str::to_owned).collect(), start)
+                })
+                .collect();
         let last = parts.len().saturating_sub(1);
         for (nth, (topics, start)) in parts.into_iter().enumerate() {
             let mut command = command.clone();
@@ -547,13 +558,17 @@ impl Core {
             entries.push((topic, entry));
         }
         let is_named = |name: &&String| entries.iter().any(|(topic, _)| topic == name);
-        let taken: Vec<String> = names.iter().filter(is_named).filter(|name| self.topics.wants.contains_key(*name)).cloned().collect();
+        let taken: Vec<String> =
+            names.iter().filter(is_named).filter(|name| self.topics.wants.contains_key(*name)).cloned().collect();
         // What came so far may have had holes, if it wasn't mode `all`.
         let anew: Vec<String> =
             taken.iter().filter(|name| self.topics.wants[*name].agreed != Some(Mode::All)).cloned().collect();
         self.topics.start_anew(&anew, points);
         for (topic, entry) in &entries {
-            let Some(want) = self.topics.wants.get_mut(*topic).filter(|_| taken.iter().any(|name| name == topic)) else { continue };
+            let Some(want) = self.topics.wants.get_mut(*topic).filter(|_| taken.iter().any(|name| name == topic))
+            else {
+                continue;
+            };
             want.agreed = Some(match entry.get("mode").and_then(Value::as_str) {
                 Some("latest") => Mode::Latest,
                 Some(_) => Mode::All,

@@ -24,12 +24,15 @@ pub fn is_pattern(name: &str) -> bool {
     name.split('.').any(|part| part == "*" || part == ">")
 }
 
+/// Names of one command, and where to resume some of them.
+pub(crate) type Part<'a> = (Vec<&'a str>, Vec<(&'a str, Point)>);
+
 /// Names, and where to resume them, in parts of at most so many bytes of JSON. Names are ASCII.
 pub(crate) fn split<'a>(
     names: impl IntoIterator<Item = &'a str>,
     point: impl Fn(&str) -> Option<Point>,
     bytes_max: usize,
-) -> Vec<(Vec<&'a str>, Vec<(&'a str, Point)>)> {
+) -> Vec<Part<'a>> {
     let mut parts = Vec::new();
     let (mut topics, mut start, mut room) = (Vec::new(), Vec::new(), bytes_max);
     for name in names {
@@ -55,10 +58,21 @@ mod tests {
 
     #[test]
     fn a_star_is_one_segment_and_a_last_arrow_one_or_more() {
-        for (name, topic) in [("a", "a"), ("*", "a"), ("a.*", "a.b"), ("a.>", "a.b.c"), (">", "a"), ("*.b.>", "a.b.c.d"), ("*.*", "a.b")] {
+        for (name, topic) in
+            [("a", "a"), ("*", "a"), ("a.*", "a.b"), ("a.>", "a.b.c"), (">", "a"), ("*.b.>", "a.b.c.d"), ("*.*", "a.b")]
+        {
             assert!(matches(name, topic), "{name} {topic}");
         }
-        for (name, topic) in [("a", "b"), ("*", "a.b"), ("a.>", "a"), ("a.*", "a"), ("*.c", "a.b"), ("a.b", "a"), ("a", "a.b"), ("x>", "x.y")] {
+        for (name, topic) in [
+            ("a", "b"),
+            ("*", "a.b"),
+            ("a.>", "a"),
+            ("a.*", "a"),
+            ("*.c", "a.b"),
+            ("a.b", "a"),
+            ("a", "a.b"),
+            ("x>", "x.y"),
+        ] {
             assert!(!matches(name, topic), "{name} {topic}");
         }
     }
@@ -71,7 +85,8 @@ mod tests {
         assert_eq!(all.len(), 500);
         assert!(parts.len() > 30 && parts.iter().all(|(topics, start)| topics.len() == start.len()));
         for (topics, start) in &parts {
-            let points: serde_json::Map<_, _> = start.iter().map(|(name, point)| ((*name).to_owned(), serde_json::json!(point))).collect();
+            let points: serde_json::Map<_, _> =
+                start.iter().map(|(name, point)| ((*name).to_owned(), serde_json::json!(point))).collect();
             assert!(serde_json::json!({"topics": topics, "from": points}).to_string().len() < 1000);
         }
     }

@@ -106,7 +106,14 @@ impl Topics {
     // ---- What comes ----------------------------------------------------------------------------------------------------
 
     /// Publications `first` to `last` of a topic, or what stands in their place.
-    pub fn arrive(&mut self, topic: &str, first: u64, last: u64, epoch: Option<&str>, mut what: Arrival) -> Result<(), Broken> {
+    pub fn arrive(
+        &mut self,
+        topic: &str,
+        first: u64,
+        last: u64,
+        epoch: Option<&str>,
+        mut what: Arrival,
+    ) -> Result<(), Broken> {
         let Some(mut place) = self.take(topic) else { return Ok(()) };
         if place.before {
             self.rejoin(topic, &mut place, first, last, epoch);
@@ -176,7 +183,8 @@ impl Topics {
         };
         if why == "too_large" {
             // In the place of updates; or of a snapshot, which says the epoch, as a topic's first publication does.
-            let is_first = first == 1 && self.places.get(topic).is_none_or(|place| !place.before && place.seq == Some(0));
+            let is_first =
+                first == 1 && self.places.get(topic).is_none_or(|place| !place.before && place.seq == Some(0));
             return match epoch {
                 Some(epoch) if !is_first => {
                     self.stand(topic, first, last, epoch, Arrival::Gap(gap(Some(epoch))));
@@ -222,7 +230,9 @@ impl Topics {
     pub fn left(&self, names: &[String], room: &mut i64) -> HashMap<String, Point> {
         let mut points = HashMap::new();
         for topic in self.covered(names) {
-            let Some(Place { before: true, seq: Some(seq), epoch: Some(epoch), .. }) = self.places.get(&topic) else { continue };
+            let Some(Place { before: true, seq: Some(seq), epoch: Some(epoch), .. }) = self.places.get(&topic) else {
+                continue;
+            };
             if !self.wants.contains_key(&topic) {
                 *room -= 1;
                 if *room < 0 {
@@ -374,7 +384,8 @@ impl Topics {
         }
         (place.gap, self.has_gap) = (Some(first), true);
         let why = format!("{topic}: {first} to {last} did not arrive; they are asked for again");
-        let status = Status { code: "gap".into(), topics: vec![topic.into()], message: why.clone(), ..Status::default() };
+        let status =
+            Status { code: "gap".into(), topics: vec![topic.into()], message: why.clone(), ..Status::default() };
         self.events.push_back(Event::Status(status));
         Err(Broken(why))
     }

@@ -45,7 +45,10 @@ pub(crate) enum Read1 {
     /// Nothing within the time.
     Nothing,
     /// It is over.
-    End { code: u16, why: String },
+    End {
+        code: u16,
+        why: String,
+    },
 }
 
 enum Stream {
@@ -108,7 +111,8 @@ pub fn address(url: &str) -> Result<String, Error> {
     if uri.path() != "/" {
         return Ok(url.to_owned());
     }
-    let (scheme, authority) = (uri.scheme_str().unwrap_or("ws"), uri.authority().map_or("", |authority| authority.as_str()));
+    let (scheme, authority) =
+        (uri.scheme_str().unwrap_or("ws"), uri.authority().map_or("", |authority| authority.as_str()));
     let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     Ok(format!("{scheme}://{authority}/ws{query}"))
 }
@@ -139,9 +143,8 @@ impl Wire {
         let port = uri.port_u16().unwrap_or(if is_tls { 443 } else { 80 });
         let tcp = connect(&host, port, until).map_err(Refused::silent)?;
         let _ = tcp.set_nodelay(true);
-        let timeout = |tcp: &TcpStream| {
-            tcp.set_read_timeout(Some(patience)).and_then(|()| tcp.set_write_timeout(Some(patience)))
-        };
+        let timeout =
+            |tcp: &TcpStream| tcp.set_read_timeout(Some(patience)).and_then(|()| tcp.set_write_timeout(Some(patience)));
         timeout(&tcp).map_err(Refused::silent)?;
         let stream = match is_tls {
             false => Stream::Clear(tcp),
@@ -160,7 +163,8 @@ impl Wire {
             Ok((socket, _)) => Ok(Wire(socket)),
             Err(HandshakeError::Interrupted(_)) => Err(Refused::silent("no answer")),
             Err(HandshakeError::Failure(WsError::Http(answer))) => {
-                let after = answer.headers().get("Retry-After").and_then(|after| after.to_str().ok()?.parse::<f64>().ok());
+                let after =
+                    answer.headers().get("Retry-After").and_then(|after| after.to_str().ok()?.parse::<f64>().ok());
                 let body = answer.body().as_deref().unwrap_or_default();
                 let body = String::from_utf8_lossy(body).trim().to_owned();
                 let reason = answer.status().canonical_reason().unwrap_or_default().to_owned();
@@ -193,7 +197,8 @@ impl Wire {
         match self.0.read() {
             Ok(Message::Text(text)) => Read1::Text(text.as_str().to_owned()),
             Ok(Message::Close(frame)) => {
-                let (code, why) = frame.map_or((1005, String::new()), |frame| (frame.code.into(), frame.reason.to_string()));
+                let (code, why) =
+                    frame.map_or((1005, String::new()), |frame| (frame.code.into(), frame.reason.to_string()));
                 let _ = self.0.flush();
                 Read1::End { code, why }
             }

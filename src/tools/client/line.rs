@@ -25,8 +25,13 @@ enum Field {
 }
 
 impl Field {
-    const ALL: [(&str, Field); 5] =
-        [("topic", Field::Topic), ("seq", Field::Seq), ("ts", Field::Ts), ("epoch", Field::Epoch), ("data", Field::Data)];
+    const ALL: [(&str, Field); 5] = [
+        ("topic", Field::Topic),
+        ("seq", Field::Seq),
+        ("ts", Field::Ts),
+        ("epoch", Field::Epoch),
+        ("data", Field::Data),
+    ];
 }
 
 impl FromStr for Format {
@@ -44,8 +49,9 @@ impl FromStr for Format {
                 '{' => {
                     let name: String = left.by_ref().take_while(|&letter| letter != '}').collect();
                     let field = Field::ALL.iter().find(|(known, _)| *known == name);
-                    let (_, field) = field
-                        .ok_or_else(|| format!("expected {{topic}}, {{seq}}, {{ts}}, {{epoch}} or {{data}}; found {{{name}}}"))?;
+                    let (_, field) = field.ok_or_else(|| {
+                        format!("expected {{topic}}, {{seq}}, {{ts}}, {{epoch}} or {{data}}; found {{{name}}}")
+                    })?;
                     parts.push(Part::Text(std::mem::take(&mut plain)));
                     parts.push(Part::Field(*field));
                 }
@@ -53,7 +59,12 @@ impl FromStr for Format {
                     Some('n') => plain.push('\n'),
                     Some('t') => plain.push('\t'),
                     Some('\\') => plain.push('\\'),
-                    other => return Err(format!("expected \\n, \\t or \\\\; found \\{}", other.map(String::from).unwrap_or_default())),
+                    other => {
+                        return Err(format!(
+                            "expected \\n, \\t or \\\\; found \\{}",
+                            other.map(String::from).unwrap_or_default()
+                        ));
+                    }
                 },
                 other => plain.push(other),
             }
@@ -143,7 +154,9 @@ mod tests {
     fn a_format_says_what_it_knows() {
         let format = |text: &str| text.parse::<Format>();
         assert_eq!(format("{topic} {{{seq}}}\\n").unwrap().0.len(), 4);
-        for (text, found) in [("{nothing}", "found {nothing}"), ("{", "found {}"), ("\\x", "found \\x"), ("\\", "found \\")] {
+        for (text, found) in
+            [("{nothing}", "found {nothing}"), ("{", "found {}"), ("\\x", "found \\x"), ("\\", "found \\")]
+        {
             let said = format(text).unwrap_err();
             assert!(said.contains(found), "{said}");
         }

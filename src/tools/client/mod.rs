@@ -164,13 +164,18 @@ impl Session {
                 return Ok(Next::Interrupted);
             }
             let look = Instant::now() + LOOK_EVERY;
-            let event = self.client.next_until(until.map_or(look, |until| until.min(look))).map_err(|error| match error.code.as_str() {
-                "unauthorized" | "refused" => Failure::Refused(error.message),
-                _ => Failure::Unreachable(error.to_string()),
-            })?;
+            let event =
+                self.client.next_until(until.map_or(look, |until| until.min(look))).map_err(|error| {
+                    match error.code.as_str() {
+                        "unauthorized" | "refused" => Failure::Refused(error.message),
+                        _ => Failure::Unreachable(error.to_string()),
+                    }
+                })?;
             match event {
                 Some(Event::Status(status)) => self.tell(&status),
-                Some(Event::Refused { error, names }) => return Err(Failure::Refused(format!("{error} ({})", names.join(", ")))),
+                Some(Event::Refused { error, names }) => {
+                    return Err(Failure::Refused(format!("{error} ({})", names.join(", "))));
+                }
                 Some(event) => return Ok(Next::Event(event)),
                 None => {
                     let trouble = self.client.trouble();
@@ -204,7 +209,8 @@ impl Session {
             // What the token is to be is for whoever started this to say.
             "token_expiring" | "gap" => {}
             code => {
-                let topics = if status.topics.is_empty() { String::new() } else { format!(" {}", status.topics.join(", ")) };
+                let topics =
+                    if status.topics.is_empty() { String::new() } else { format!(" {}", status.topics.join(", ")) };
                 let message = if status.message.is_empty() { String::new() } else { format!(": {}", status.message) };
                 self.say(&format!("{code}{topics}{message}"));
             }

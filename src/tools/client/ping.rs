@@ -77,11 +77,17 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     times.sort_by(f64::total_cmp);
     if let (Some(least), Some(most)) = (times.first(), times.last()) {
         let middle = times[times.len() / 2];
-        writeln!(io::stdout(), "{} answers: least {least:.3} ms, median {middle:.3} ms, most {most:.3} ms", times.len())?;
+        writeln!(
+            io::stdout(),
+            "{} answers: least {least:.3} ms, median {middle:.3} ms, most {most:.3} ms",
+            times.len()
+        )?;
     }
     session.client.close();
     match (times.len() as u64, interrupted) {
-        (answers, false) if answers < options.count => Err(Failure::TooFew(format!("{answers} of {} answers came", options.count))),
+        (answers, false) if answers < options.count => {
+            Err(Failure::TooFew(format!("{answers} of {} answers came", options.count)))
+        }
         _ => Ok(()),
     }
 }

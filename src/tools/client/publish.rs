@@ -148,7 +148,9 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     let (topic, data) = match (rest, &options.file) {
         ([topic], _) => (topic, None),
         ([topic, data], None) => (topic, Some(data.as_str()).filter(|data| *data != "-")),
-        ([_, _], Some(_)) => return Err(Failure::Usage("--file: what to publish was given on the command line as well".into())),
+        ([_, _], Some(_)) => {
+            return Err(Failure::Usage("--file: what to publish was given on the command line as well".into()));
+        }
         _ => return Err(Failure::Usage("expected [URL] TOPIC [DATA|-]".into())),
     };
     let mut one = data.map(str::to_owned);
@@ -158,7 +160,8 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         one = Some(String::from_utf8(bytes).map_err(|error| wrong(&format!("expected text (UTF-8): {error}")))?);
     }
     let session = Session::open(url, &options.connect, "pub")?;
-    let mut sent = Sent { session, waiting: BTreeMap::new(), receipts: options.receipts, until: None, refused: 0, unknown: 0 };
+    let mut sent =
+        Sent { session, waiting: BTreeMap::new(), receipts: options.receipts, until: None, refused: 0, unknown: 0 };
     if let Some(text) = one {
         sent.publish(topic, &payload(&text, options.text), 1)?;
         return sent.end();

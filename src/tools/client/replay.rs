@@ -299,7 +299,11 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     handle.close();
     let _ = waiter.join();
     let left_out = summary.skipped + summary.too_large + summary.too_deep;
-    let gaps = if summary.gaps == 0 { String::new() } else { format!(", {} gaps that only --replay can tell of", summary.gaps) };
+    let gaps = if summary.gaps == 0 {
+        String::new()
+    } else {
+        format!(", {} gaps that only --replay can tell of", summary.gaps)
+    };
     let lines = if left_out == 0 { String::new() } else { format!(", {left_out} lines left out") };
     let text = format!(
         "{}: {} publications in {:.1} s{lines}{gaps}",
@@ -310,7 +314,9 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     let _ = writeln!(io::stderr(), "stentor replay: {}", shown(&text));
     match outcome.lock().take() {
         Some(failure) => Err(failure),
-        None if summary.broken => Err(Failure::Usage(format!("{}: the file is damaged from there on", options.file.display()))),
+        None if summary.broken => {
+            Err(Failure::Usage(format!("{}: the file is damaged from there on", options.file.display())))
+        }
         None => Ok(()),
     }
 }

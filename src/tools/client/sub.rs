@@ -245,7 +245,8 @@ impl Table {
         let (width, height) = (usize::from(width), usize::from(height));
         let name = self.rows.keys().map(String::len).max().unwrap_or(0).clamp(5, 40);
         queue!(self.out, MoveTo(0, 0))?;
-        let head = format!("{:name$} {:>10} {:>5}  data   ({} topics, Ctrl-C ends)", "topic", "seq", "age", self.rows.len());
+        let head =
+            format!("{:name$} {:>10} {:>5}  data   ({} topics, Ctrl-C ends)", "topic", "seq", "age", self.rows.len());
         let rows = self.rows.iter().take(height.saturating_sub(1)).map(|(topic, row)| {
             format!("{topic:name$} {:>10} {:>4}s  {}", row.seq, row.since.elapsed().as_secs(), row.data)
         });

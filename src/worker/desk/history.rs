@@ -161,7 +161,10 @@ impl<E: Edge> Clerk<'_, E> {
         let Some(reading) = history.reading else {
             return match self.begin_history(&mut history) {
                 Ok(()) => {
-                    self.note_names(token, &[Arc::from(&*history.topic)], |names| What::Read { door: "history", names });
+                    self.note_names(token, &[Arc::from(&*history.topic)], |names| What::Read {
+                        door: "history",
+                        names,
+                    });
                     Some(Job::History(history))
                 }
                 Err(refusal) => {

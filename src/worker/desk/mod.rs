@@ -37,13 +37,13 @@ use std::{collections::VecDeque, time::Duration};
 
 use crossbeam_channel::Receiver;
 
-pub use self::{noting::Round, reading::READ_BYTES};
 #[cfg(all(test, not(loom)))]
 pub use self::reading::READ_TURN_BYTES;
 use self::{
     asking::Asking, draining::Draining, exchange::Exchanges, held::Held, inflating::Inflating, leaving::Parted,
     reading::Reading, rights::Rights,
 };
+pub use self::{noting::Round, reading::READ_BYTES};
 #[cfg(all(any(test, fuzzing), not(loom)))]
 use super::connection::CohortId;
 use super::{
@@ -142,7 +142,12 @@ impl<S> Desk<S> {
     pub fn is_busy(&self) -> bool {
         let lists = [self.answered.is_empty(), self.due.is_empty(), self.doomed.is_empty(), self.parted.is_empty()];
         let draining = self.draining.as_ref().is_some_and(Draining::is_busy);
-        lists.contains(&false) || self.held.is_busy() || self.rights.is_busy() || self.reading.is_busy() || self.asking.is_busy() || draining
+        lists.contains(&false)
+            || self.held.is_busy()
+            || self.rights.is_busy()
+            || self.reading.is_busy()
+            || self.asking.is_busy()
+            || draining
     }
 
     /// How long until there is something to do because nothing happened.
