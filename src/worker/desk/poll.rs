@@ -316,7 +316,7 @@ impl<E: Edge> Clerk<'_, E> {
         if !is_all {
             return Some(Job::Poll(poll));
         }
-        self.let_wait(token, poll)
+        self.let_wait(token, *poll)
     }
 
     /// Looks at what the tape has for a poll up to `head`, as much as there is room and time for. Returns what is to be told at once;
@@ -428,10 +428,10 @@ impl<E: Edge> Clerk<'_, E> {
     }
 
     /// A poll for which there is nothing waits until there is, if it may.
-    fn let_wait(&mut self, token: Token, poll: Box<Poll>) -> Option<Job> {
+    fn let_wait(&mut self, token: Token, poll: Poll) -> Option<Job> {
         let connection = self.connections.get_mut(token)?;
         if self.ground.now >= poll.due || connection.phase == Phase::AnsweringLast {
-            return self.answer_poll(token, *poll);
+            return self.answer_poll(token, poll);
         }
         self.fan.join(token, connection);
         self.desk.exchanges.wait(token, poll.wait());
