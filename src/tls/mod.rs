@@ -21,15 +21,21 @@
 //! | `table` | which of them is shown to whom |
 //! | `self_signed` | a certificate for trying out |
 //! | `files` | whether files have changed |
+//! | `seal` | records of data, encrypted by keys that rustls made |
 
 mod files;
 mod pair;
+pub mod seal;
 mod self_signed;
 mod table;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use parking_lot::Mutex;
@@ -66,6 +72,9 @@ const SUITES: &[SupportedCipherSuite] = &[
     cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
     cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
 ];
+
+/// The same, as sessions have them.
+static SHARED: LazyLock<Vec<SupportedCipherSuite>> = LazyLock::new(|| seal::suites(SUITES));
 
 /// See the module's description.
 pub(crate) struct Keys {
@@ -280,7 +289,7 @@ fn now() -> u64 {
 
 /// What the server says of TLS, with certificates from there.
 pub(crate) fn server_config(certificates: Arc<dyn ResolvesServerCert>) -> ServerConfig {
-    let provider = CryptoProvider { cipher_suites: SUITES.to_vec(), ..aws_lc_rs::default_provider() };
+    let provider = CryptoProvider { cipher_suites: SHARED.clone(), ..aws_lc_rs::default_provider() };
     let config = ServerConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(&[&TLS13, &TLS12]);
     let config = config.expect("there are suites for both versions");
     let mut config = config.with_no_client_auth().with_cert_resolver(certificates);
