@@ -52,6 +52,8 @@ pub struct Session {
     stage: Stage,
     /// The peer has broken the rules: nothing goes on.
     failed: bool,
+    /// It was said that nothing more is sent.
+    finished: bool,
     /// The same of a key that rustls has made, and hasn't sealed data by.
     made: Option<Arc<Sealer>>,
     /// Records that were encrypted by rustls.
@@ -77,6 +79,7 @@ impl Session {
             most: 0,
             stage: Stage::Shaking,
             failed: false,
+            finished: false,
             made: None,
             records: 0,
             tls: Box::new(UnbufferedServerConnection::new(config)?),
@@ -218,6 +221,9 @@ impl Session {
 
     /// Encrypts one record by rustls, behind what it has to say itself; from then on it needn't.
     fn encrypt_by_rustls(&mut self, input: &mut [u8], part: &[u8], room: &mut [u8]) -> Result<usize, Error> {
+        if self.finished {
+            return Err(Error::General("nothing may be sent behind the end".into()));
+        }
         self.records += 1;
         let made = self.made.take();
         let len = self.write(input, |mut traffic| traffic.encrypt(part, room).map_err(|why| why.to_string()))?;
@@ -263,7 +269,7 @@ impl Session {
     /// # Errors
     /// Nothing may be sent (any more).
     pub fn end(&mut self, input: &mut [u8], room: &mut [u8]) -> Result<usize, Error> {
-        (self.sealer, self.made) = (None, None);
+        (self.finished, self.sealer, self.made) = (true, None, None);
         self.write(input, |mut traffic| traffic.queue_close_notify(room).map_err(|why| why.to_string()))
     }
 
