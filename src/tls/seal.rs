@@ -24,10 +24,11 @@ use std::{cell::Cell, fmt, sync::Arc};
 use aws_lc_rs::aead::{self, Aad, TlsProtocolId, TlsRecordSealingKey};
 use parking_lot::Mutex;
 use rustls::{
-    CipherSuiteCommon, ConnectionTrafficSecrets, ContentType, Error, ProtocolVersion, SupportedCipherSuite, Tls13CipherSuite,
+    CipherSuiteCommon, ConnectionTrafficSecrets, ContentType, Error, ProtocolVersion, SupportedCipherSuite,
+    Tls13CipherSuite,
     crypto::cipher::{
-        AeadKey, Iv, MessageDecrypter, MessageEncrypter, Nonce, OutboundOpaqueMessage, OutboundPlainMessage, PrefixedPayload,
-        Tls13AeadAlgorithm, UnsupportedOperationError, make_tls13_aad,
+        AeadKey, Iv, MessageDecrypter, MessageEncrypter, Nonce, OutboundOpaqueMessage, OutboundPlainMessage,
+        PrefixedPayload, Tls13AeadAlgorithm, UnsupportedOperationError, make_tls13_aad,
     },
 };
 
@@ -97,7 +98,14 @@ impl Sealer {
         let nonce = state.next();
         state
             .key
-            .seal_out_of_place_scatter(nonce, Aad::from(*header), plain, data, &[u8::from(ContentType::ApplicationData)], end)
+            .seal_out_of_place_scatter(
+                nonce,
+                Aad::from(*header),
+                plain,
+                data,
+                &[u8::from(ContentType::ApplicationData)],
+                end,
+            )
             .map_err(|_| Error::EncryptError)?;
         Ok(Some(len))
     }
@@ -222,7 +230,8 @@ mod tests {
         let (mut through, sealer) = ours();
         let mut theirs = theirs().encrypter(AeadKey::from(KEY), Iv::from(IV));
         let mut room = vec![0; 20_000];
-        for (number, len) in [0, 1, 15, 16, 17, 128, 129, 1000, 16_383, 16_384].into_iter().cycle().take(40).enumerate() {
+        for (number, len) in [0, 1, 15, 16, 17, 128, 129, 1000, 16_383, 16_384].into_iter().cycle().take(40).enumerate()
+        {
             let plain: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(len).collect();
             let typ = if random.bool() { ContentType::ApplicationData } else { ContentType::Handshake };
             let expected = theirs.encrypt(message(typ, &plain), number as u64).unwrap().encode();
