@@ -23,16 +23,22 @@
 //! | `self_signed` | a certificate for trying out |
 //! | `clients` | certificates that clients show |
 //! | `files` | whether files have changed |
+//! | `seal` | records of data, encrypted by keys that rustls made |
 
 mod clients;
 mod files;
 mod pair;
+pub mod seal;
 mod self_signed;
 mod table;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use parking_lot::Mutex;
@@ -76,6 +82,9 @@ const SUITES: &[SupportedCipherSuite] = &[
     cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
     cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
 ];
+
+/// The same, as sessions have them.
+static SHARED: LazyLock<Vec<SupportedCipherSuite>> = LazyLock::new(|| seal::suites(SUITES));
 
 /// See the module's description.
 pub(crate) struct Keys {
@@ -367,7 +376,7 @@ fn now() -> u64 {
 }
 
 fn provider() -> Arc<CryptoProvider> {
-    Arc::new(CryptoProvider { cipher_suites: SUITES.to_vec(), ..aws_lc_rs::default_provider() })
+    Arc::new(CryptoProvider { cipher_suites: SHARED.clone(), ..aws_lc_rs::default_provider() })
 }
 
 /// Says how clients' certificates are judged from now on, and what is unwise about it.

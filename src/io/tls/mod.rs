@@ -315,14 +315,15 @@ impl Secured {
         }
     }
 
-    /// How much is encrypted at once, and in records of which size.
-    fn sizes(&mut self, now: Moment) -> (usize, usize) {
+    /// How much is encrypted at once of `wanted` bytes, and in records of which size.
+    fn sizes(&mut self, now: Moment, wanted: usize) -> (usize, usize) {
         if now.since(self.sent) > PAUSE {
             self.went = 0;
         }
-        let share = self.room.share(Table::TlsHeld);
         let (send, record) = if self.went < SWIFT_AFTER { (SMALL_SEND, SMALL_RECORD) } else { (SEND_MAX, RECORD_MAX) };
-        (send.min(share), record)
+        // What everybody may have anyway needs no look at what there is for all, and for those of its address.
+        let share = if wanted <= LEAST { LEAST } else { self.room.share(Table::TlsHeld) };
+        (wanted.min(send).min(share), record)
     }
 
     /// Hands out what was decrypted before; returns how many bytes.
@@ -562,8 +563,8 @@ impl<E: Edge> Tls<E> {
         let now = edge.now();
         let mut taken = 0;
         while taken < bytes.len() {
-            let (send, record) = tls.sizes(now);
-            let part = &bytes[taken..bytes.len().min(taken + send)];
+            let (send, record) = tls.sizes(now, bytes.len() - taken);
+            let part = &bytes[taken..taken + send];
             let begun = &mut tls.input[..tls.begun as usize];
             let Ok(len) = tls.session.encrypt(begun, part, record, scratch) else {
                 // So much was encrypted with these keys that nothing more may be.

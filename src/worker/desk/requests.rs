@@ -305,9 +305,9 @@ impl<E: Edge> Clerk<'_, E> {
         let metrics = &self.ground.metrics;
         metrics.upgrades.add(u64::from(!events));
         metrics.open(events).add(1);
-        self.note_open(token);
         metrics.upgrades_deflated.add(u64::from(deflate.is_some()));
         metrics.packed.add(u64::from(packed));
+        self.note_open(token);
         self.answer(token, accept);
         self.sit(token);
         self.set_timer(token);

@@ -32,6 +32,7 @@ use super::{
     asking::Job,
     closing::Farewell,
     collect::Refused,
+    poll::Waiting,
 };
 use crate::{
     access::{Beyond, Ended, Holder, Shown, Source, Standing, shown_token},
@@ -41,6 +42,7 @@ use crate::{
     io::{Edge, Token},
     log::{Kind, tell},
     metrics::{Loss, Refusal},
+    packs::Form,
     protocol::{ErrorCode, Id, Mode, Reply, Sub, reply::Who},
     shared::Seat,
     websocket::CloseCode,
@@ -516,12 +518,10 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// In which way a poll is told; where there is none, as history is.
     fn poll_mode(&self, token: Token) -> Mode {
-        let waiting = self.desk.exchanges.waits(token);
-        let poll = waiting.or_else(|| match self.job_of(token) {
-            Some(Job::Poll(poll)) => Some(&**poll),
-            _ => None,
-        });
-        if poll.is_some_and(|poll| poll.is_latest()) { Mode::Latest } else { Mode::All }
+        let waiting = self.desk.exchanges.waits(token).map(Waiting::is_latest);
+        let is_latest =
+            waiting.unwrap_or_else(|| matches!(self.job_of(token), Some(Job::Poll(poll)) if poll.is_latest()));
+        if is_latest { Mode::Latest } else { Mode::All }
     }
 
     /// Ends those names of an open connection that its rights don't cover any more, at its own cursor.
@@ -532,7 +532,8 @@ impl<E: Edge> Clerk<'_, E> {
         }
         self.ground.work.charge(names.len() as u64 * RIGHT);
         let Some(connection) = self.connections.get(token) else { return };
-        let (lane, echo, id, older) = (connection.lane, connection.echo, connection.id, connection.cohort);
+        let (Form { lane, packed }, echo, id, older) =
+            (connection.form(), connection.echo, connection.id, connection.cohort);
         let standing = self.standing(connection);
         let is_covered = |(name, delivery): &(NameId, Delivery)| {
             let text = self.fan.interest.text(*name);
@@ -548,7 +549,7 @@ impl<E: Edge> Clerk<'_, E> {
         let except = if echo { 0 } else { id };
         // Joining comes first: the older cohort's end must not take the names along that both have.
         let position = self.fan.position();
-        let key = CohortKey { lane, names: kept.into(), except, polls: false };
+        let key = CohortKey { lane, packed, names: kept.into(), except, polls: false };
         let joined = (!key.names.is_empty()).then(|| self.fan.interest.join(key, position));
         if !self.can_narrow(token, joined) {
             joined.into_iter().for_each(|joined| self.part_with_cohort(joined));
