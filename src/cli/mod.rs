@@ -19,7 +19,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     config::{Config, LogFormat},
-    tools::top,
+    tools::{
+        client::{ping, publish, record, replay, sub},
+        top,
+    },
 };
 pub use settings::Settings;
 
@@ -103,6 +106,16 @@ pub struct Cli {
 pub enum Task {
     /// Show a running server live in the terminal: rates, latency, and who is slow
     Top(top::Options),
+    /// Print what is published on topics
+    Sub(sub::Options),
+    /// Publish an argument, lines of standard input, or a file
+    Pub(publish::Options),
+    /// Write what is published on topics as a recording, for --replay
+    Record(record::Options),
+    /// Play a recording to a server
+    Replay(replay::Options),
+    /// Measure how long a server's answers take
+    Ping(ping::Options),
 }
 
 const LONG_ABOUT: &str = "\
@@ -227,7 +240,7 @@ fn short_help(command: &Command) -> String {
     let flags: Vec<&Arg> = all.iter().copied().filter(|flag| !is_beside(flag)).collect();
     let width = flags.iter().map(|flag| usage(flag).len()).max().unwrap_or(0);
     let mut help =
-        format!("{}\nUsage: stentor [OPTIONS], or stentor top [URL]   (--help explains each)\n", about(command));
+        format!("{}\nUsage: stentor [OPTIONS], or stentor top|sub|pub|record|replay|ping (each has -h)   (--help explains each)\n", about(command));
     let mut group = None;
     for flag in flags {
         if flag.get_help_heading() != group {

@@ -10,6 +10,7 @@ mod browser;
 mod certificates;
 mod check;
 mod client;
+mod clients;
 mod console;
 mod cursors;
 mod faults;
@@ -41,6 +42,7 @@ mod replay;
 mod requests;
 mod scripts;
 mod seeds;
+mod shell;
 mod signals;
 #[path = "../../src/skip.rs"]
 mod skip;
