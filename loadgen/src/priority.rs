@@ -23,7 +23,8 @@ pub fn suits(spec: &Spec) -> bool {
 pub fn real_time() -> bool {
     let parameters = libc::sched_param { sched_priority: 1 };
     // SAFETY: the parameters live until the call returns, and the kernel only reads them. 0 is the calling thread. No crate of ours has this call.
-    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, &raw const parameters) };
+    let result =
+        unsafe { libc::sched_setscheduler(0, libc::SCHED_RR | libc::SCHED_RESET_ON_FORK, &raw const parameters) };
     result == 0
 }
 

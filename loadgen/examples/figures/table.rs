@@ -236,6 +236,9 @@ mod tests {
         let cell = |words: &str| Cell { words: words.into(), values: vec![time(0.002), time(0.004)] };
         assert_eq!(cell("").text(&[true, true]), "**2.0 / 4.0 ms**");
         assert_eq!(cell("").text(&[false, true]), "2.0 / **4.0** ms");
-        assert_eq!((cell("50k/s").text(&[true, true]), Cell::without(NONE).text(&[])), ("**50k/s**".into(), NONE.into()));
+        assert_eq!(
+            (cell("50k/s").text(&[true, true]), Cell::without(NONE).text(&[])),
+            ("**50k/s**".into(), NONE.into())
+        );
     }
 }

@@ -105,7 +105,9 @@ fn a_percentile_of_too_few_publications_fails() {
 #[test]
 fn a_ratio_is_paired_by_round_and_has_an_interval() {
     let judge = |figures: &str, ends: &str| {
-        judged(&format!("Bun takes {figures} of it. <!-- figures: results/day/1000x128-w16 bun cpu paired ceiling{ends} -->\n"))
+        judged(&format!(
+            "Bun takes {figures} of it. <!-- figures: results/day/1000x128-w16 bun cpu paired ceiling{ends} -->\n"
+        ))
     };
     let mean = judge("9.99", "").problems.remove(0);
     assert!(mean.contains("`results/day/1000x128-w16 bun cpu paired ceiling` says 1.09"), "{mean}");
