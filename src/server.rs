@@ -378,7 +378,10 @@ impl Server {
         self.shared.tls.set(config.tls_buffers.as_u64());
         let mut settings = Settings::new(&config);
         settings.access = rules.after(&self.shared.settings.get().access);
+        self.shared.publisher.set_topics_per_holder(settings.topics_per_holder);
         self.shared.settings.set(settings);
+        // Who is subscribed to what it may see no more isn't to have it until something else wakes its worker.
+        self.shared.publisher.wake_all();
         self.shared.log.set_limit(config.log_limit);
         self.config = config;
         Ok(())

@@ -362,6 +362,12 @@ pub struct Config {
     #[arg(long, value_name = "N", env = "STENTOR_MAX_TOPICS_PER_IP", help_heading = "Limits")]
     pub max_topics_per_ip: Option<usize>,
 
+    /// Topics that one holder of a token or certificate may add, from whatever addresses; 0 for no limit [default: half]
+    ///
+    /// Half of --max-topics. Counts beside --max-topics-per-ip, until the topic is forgotten.
+    #[arg(long, value_name = "N", env = "STENTOR_MAX_TOPICS_PER_HOLDER", help_heading = "Limits")]
+    pub max_topics_per_holder: Option<usize>,
+
     /// Memory for the last values of all topics
     ///
     /// Beyond it, a topic's newest value is delivered and not kept: later subscribers get no snapshot of it. An eighth is for
@@ -419,6 +425,12 @@ pub struct Config {
         help_heading = "Limits"
     )]
     pub max_commands_per_ip: RateLimit,
+
+    /// Tokens a second from one address whose signature has to be verified; beyond, 429 or 4003
+    ///
+    /// Two seconds' worth may come at once. Those that were found to be genuine before, and static ones, don't count.
+    #[arg(long, value_name = "RATE", env = "STENTOR_MAX_TOKENS_PER_IP", default_value = "500/s", help_heading = "Limits")]
+    pub max_tokens_per_ip: RateLimit,
 
     /// Publications a second from one connection; beyond, 4003; 0 for no limit
     ///
@@ -710,8 +722,8 @@ macro_rules! live {
 live! {
     allow_origin trusted_proxy proxy_protocol tls_cert tls_key tls_buffers flush_interval turn_sends turn_work lag_limit lag_limit_age
     max_connections max_connections_per_ip max_connects_per_ip max_assembly max_assembly_per_ip max_held max_held_per_ip max_topics_per_ip
-    max_values_per_ip max_headers max_subscriptions max_subscriptions_per_ip max_pending max_http_pending min_http_rate
-    max_commands max_commands_per_ip max_publications max_publications_per_ip slow_list log_limit
+    max_topics_per_holder     max_values_per_ip max_headers max_subscriptions max_subscriptions_per_ip max_pending max_http_pending min_http_rate
+    max_commands max_commands_per_ip max_tokens_per_ip max_publications max_publications_per_ip slow_list log_limit
     handshake_timeout heartbeat idle_timeout close_timeout keep_alive_timeout stall_limit drain_timeout publish_token anonymous_publish
     jwt_keys jwt_issuer jwt_audience jwt_leeway max_token token_cache rights anonymous_subscribe token_in_url auth_timeout revoked max_revoked
 }

@@ -94,6 +94,7 @@ pub(super) const RANGES: &[Rule] = &[
     count("--max-connections", |c| wide(c.max_connections), 1, NUMBERED),
     count("--max-connections-per-ip", |c| share(c.max_connections_per_ip), 0, NUMBERED),
     count("--max-topics-per-ip", |c| share(c.max_topics_per_ip), 0, NUMBERED),
+    count("--max-topics-per-holder", |c| share(c.max_topics_per_holder), 0, NUMBERED),
     count("--max-subscriptions-per-ip", |c| share(c.max_subscriptions_per_ip), 0, NUMBERED),
     count("--ipv6-prefix", |c| c.ipv6_prefix.into(), 1, 128),
     count("--max-http-connections", |c| wide(c.max_http_connections), 1, NUMBERED),

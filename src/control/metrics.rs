@@ -231,7 +231,26 @@ impl Figures {
         out.counter("log_lines_dropped", help, None, context.shared.log.dropped())?;
         let inboxes = context.inboxes.iter().enumerate().map(|(n, inbox)| (n.to_string(), inbox.get() as u64));
         out.gauges("inbox_length", "Sockets that wait for a worker to take them over", None, "worker", inboxes)?;
+        self.rights(out)?;
         self.certificates(out)
+    }
+
+    fn rights(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let metrics = &self.context.shared.metrics;
+        let help = "Tokens that were shown, by whether they were the right ones";
+        let judged = ["good", "wrong"].into_iter().zip(&metrics.tokens);
+        out.counters("tokens", help, None, "result", judged.map(|(result, times)| (result.to_owned(), times.get())))?;
+        let help = "What was ended for somebody's rights: connections by why, and subscriptions (names) that rights don't cover any more";
+        let losses = metrics.losses().map(|(why, count)| (why.name().to_owned(), count));
+        out.counters("rights_lost", help, None, "why", losses)?;
+        let help = "Connections looked at because something about rights had changed";
+        out.counter("rights_judged", help, None, metrics.rights_judged.get())?;
+        let shared = &self.context.shared;
+        let (revoked, most) = shared.settings.get().access.revoked().count();
+        out.gauge("revocations", "Revocations that there are", None, revoked)?;
+        out.gauge("revocations_max", "Revocations that there may be (--max-revoked)", None, most)?;
+        let help = "Connections of holders that may have only so many";
+        out.gauge("holder_seats", help, None, shared.holders.len())
     }
 
     fn certificates(&self, out: &mut Writer<'_>) -> fmt::Result {

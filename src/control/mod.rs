@@ -130,6 +130,8 @@ mod work {
     pub const TURN: u32 = 2_000;
     /// A request, whatever it is.
     pub const REQUEST: u32 = 10;
+    /// A token whose signature is verified.
+    pub const TOKEN: u32 = 60;
     /// A look at some hundred topics, for the list.
     pub const STRETCH: u32 = 60;
     /// Making the figures anew.

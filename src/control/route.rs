@@ -8,9 +8,10 @@
 //! | `/debug/slow` | GET, HEAD | who is behind; to this machine, or with the token |
 //! | `/topics`, `/topics/TOPIC` | GET, HEAD | what topics there are; a last value |
 //! | `/publish`, `/publish/TOPIC` | POST | publishing |
+//! | `/revoke` | POST | revoking a token or a holder; to operators |
 //! | `/ws`, `/raw/TOPIC`, `/sse`, `/poll`, `/history/TOPIC` | | for a worker |
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{borrow::Cow, net::SocketAddr, sync::Arc};
 
 use super::{Control, out::Text, page, serve::Outcome, slow, topics, upload::Upload, work};
 use crate::{
@@ -56,12 +57,16 @@ impl<E: Edge> Control<E> {
             return self.options(head).map(|answer| Outcome::Answer(answer.into()));
         }
         let answer = match head.path() {
-            "/ws" | "/ws/" | "/sse" | "/sse/" | "/poll" | "/poll/" => return Ok(Outcome::WebSocket),
-            path if path.starts_with("/raw/") || path.starts_with("/history/") => return Ok(Outcome::WebSocket),
+            path if is_for_worker(path) => return Ok(Outcome::WebSocket),
             "/publish" => {
                 only(head, PUBLISH)?;
                 let holder = self.live.access.publisher(head, self.edge.wall_us())?;
                 return self.upload(head, holder, None);
+            }
+            "/revoke" => {
+                only(head, PUBLISH)?;
+                let holder = self.operator(head)?;
+                return Upload::revocation(head, holder).map(|upload| Outcome::Upload(Box::new(upload)));
             }
             "/healthz" => look(head).map(|()| Response::new(200).body(TEXT, &b"ok\n"[..]).into()),
             "/readyz" => look(head).and_then(|()| self.readiness()),
@@ -86,9 +91,10 @@ impl<E: Edge> Control<E> {
                 }
                 if let Some(topic) = head.topic_behind("/topics/") {
                     look(head)?;
-                    self.live.access.reader(head, self.edge.wall_us())?;
+                    let holder = self.live.access.reader(head, self.edge.wall_us())?;
                     let topic = topic?;
                     self.check_topic(&topic)?;
+                    self.may_look_at(&holder, &topic)?;
                     let found = topics::last_value(&self.context, &topic);
                     found.map(|json| Response::new(200).body(JSON, json).header("Cache-Control", "no-store").into())
                 } else {
@@ -119,7 +125,7 @@ impl<E: Edge> Control<E> {
         let methods = match head.path() {
             "*" => "GET, HEAD, POST, OPTIONS",
             "/ws" | "/ws/" => "GET, OPTIONS",
-            "/publish" => PUBLISH.1[0].1,
+            "/publish" | "/revoke" => PUBLISH.1[0].1,
             "/sse" | "/sse/" | "/poll" | "/poll/" => LOOK.1[0].1,
             "/healthz" | "/readyz" | "/metrics" | "/debug/slow" | "/topics" => LOOK.1[0].1,
             path if path.starts_with("/raw/") => "GET, OPTIONS",
@@ -171,6 +177,24 @@ impl<E: Edge> Control<E> {
         Ok(Response::new(200).body(JSON, json).header("Cache-Control", "no-store").into())
     }
 
+    /// Who asks for what only operators may.
+    fn operator(&self, head: &Request<'_>) -> Result<Holder, Refusal> {
+        let wall_us = self.edge.wall_us();
+        let holder = self.live.access.reader(head, wall_us)?;
+        if self.live.access.now(&holder, wall_us).is_admin() {
+            return Ok(holder);
+        }
+        Err(insufficient(&holder, "That takes a token of an operator (\"admin\":true)."))
+    }
+
+    /// Whether somebody may see a topic's last value, be there one or not.
+    fn may_look_at(&self, holder: &Holder, topic: &str) -> Result<(), Refusal> {
+        if self.live.access.now(holder, self.edge.wall_us()).may_subscribe(topic) {
+            return Ok(());
+        }
+        Err(insufficient(holder, format!("{topic}: you may not look at that.")))
+    }
+
     fn check_topic(&self, topic: &str) -> Result<(), Refusal> {
         Topic::check(topic, self.live.topic_length_max)
             .map_err(|error| Refusal::new(400, format!("Not a topic: {error}.")))
@@ -185,6 +209,25 @@ impl<E: Edge> Control<E> {
             None => Upload::lines(head, holder, message_max, self.context.settings.body_max),
         };
         upload.map(|upload| Outcome::Upload(Box::new(upload)))
+    }
+}
+
+/// Whether a request at this path is for a worker.
+pub(super) fn is_for_worker(path: &str) -> bool {
+    matches!(path, "/ws" | "/ws/" | "/sse" | "/sse/" | "/poll" | "/poll/")
+        || path.starts_with("/raw/")
+        || path.starts_with("/history/")
+}
+
+/// Somebody's rights don't cover what is asked for: who has shown nothing is to show something (401).
+fn insufficient(holder: &Holder, text: impl Into<Cow<'static, str>>) -> Refusal {
+    match holder.known() {
+        // RFC 6750 section 3.1.
+        Some(_) => Refusal::new(403, text).with(&[(
+            "WWW-Authenticate",
+            "Bearer realm=\"stentor\", error=\"insufficient_scope\"",
+        )]),
+        None => Refusal::new(401, text).with(&[("WWW-Authenticate", "Bearer realm=\"stentor\"")]),
     }
 }
 

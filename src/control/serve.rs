@@ -15,6 +15,7 @@ use super::{
     work,
 };
 use crate::{
+    access::{Revocation, shown_token},
     handover::{Arrival, Beginning, Listener, hand_to_fewest},
     http::{
         self, Response,
@@ -34,6 +35,9 @@ const OUT_MAX: usize = 256 * 1024;
 /// Bytes of a body that are published together: on the tape that is up to some fifteen times as much, where the publications
 /// are small.
 const PIECE: usize = 8 * 1024;
+
+/// For how long somebody is revoked, unless it is said: a day, in seconds. Tokens that last longer are rare.
+const REVOKED_FOR_S: u64 = 24 * 60 * 60;
 
 /// What a buffer of a connection keeps in any case.
 const BUFFER_KEPT: usize = 8 * 1024;
@@ -218,7 +222,7 @@ impl<E: Edge> Control<E> {
         let outcome = match self.connections[token as usize].by {
             Listener::Admin => self.route_admin(head, direct).map(Outcome::Answer),
             Listener::Acme => self.route_acme(head).map(Outcome::Answer),
-            Listener::Clear | Listener::Tls => self.route(head, direct),
+            Listener::Clear | Listener::Tls => self.may_show(token, head, peer).and_then(|()| self.route(head, direct)),
         };
         match outcome {
             Ok(Outcome::WebSocket) => {
@@ -257,6 +261,45 @@ impl<E: Edge> Control<E> {
         Next::GoOn
     }
 
+    /// Counts a token whose signature is to be verified, where it will be: workers count those of what is for them.
+    ///
+    /// # Errors
+    /// 429: it is one too many from that address.
+    fn may_show(&mut self, token: Token, head: &http::Request<'_>, peer: SocketAddr) -> Result<(), http::Refusal> {
+        // What else is wrong with it is said where it is asked for.
+        let Ok(Some(shown)) = shown_token(head) else { return Ok(()) };
+        if super::route::is_for_worker(head.path()) || !self.live.access.needs_signature(&shown) {
+            return Ok(());
+        }
+        let quota = self.live.tokens_per_address;
+        let charged = self.publishes_for(token, peer);
+        if charged.is_none_or(|charged| quota.allows_shared(&charged.account.tokens, self.now)) {
+            self.worked += work::TOKEN;
+            return Ok(());
+        }
+        self.context.shared.metrics.refuse(metrics::Refusal::TokensLimited);
+        let limit = quota.limit();
+        let text = format!("Too many tokens from your address: --max-tokens-per-ip allows {limit}.");
+        Err(http::Refusal::new(429, text).with(&[("Retry-After", "2")]))
+    }
+
+    /// Revokes whom a body names, everywhere from now on.
+    fn revoke(&mut self, body: &[u8]) -> Result<Vec<u8>, http::Refusal> {
+        let wall_us = self.edge.wall_us();
+        let text = simdutf8::basic::from_utf8(body).map_err(|_| http::Refusal::new(400, "The body is not UTF-8 text."))?;
+        let otherwise = wall_us / 1_000_000 + REVOKED_FOR_S;
+        let one = Revocation::parse(text, otherwise)
+            .map_err(|why| http::Refusal::new(400, format!("Nobody was revoked: {why}.")))?;
+        self.live.access.revoke(&one, wall_us).map_err(|why| {
+            tracing::error!(%why, "somebody could not be revoked");
+            http::Refusal::new(503, format!("Nobody was revoked: {why}."))
+        })?;
+        tracing::info!(whom = %one.line(), "revoked");
+        // Those who sleep see it now, too.
+        self.context.shared.publisher.wake_all();
+        Ok(one.line().into_bytes())
+    }
+
     /// Whom a publication is charged to: whoever the connection is counted for, or the client that a trusted proxy names.
     fn publishes_for(&self, token: Token, client: SocketAddr) -> Option<Charged> {
         let settings = self.context.shared.settings.get();
@@ -290,6 +333,16 @@ impl<E: Edge> Control<E> {
         let next = match progress {
             Ok(Progress::NeedsMore) if !after.is_empty() => Next::GoOn,
             Ok(Progress::NeedsMore) => Next::NeedsInput,
+            Ok(Progress::Revocation(body)) => {
+                connection.stage = Stage::Head;
+                match self.revoke(&body) {
+                    Ok(json) => {
+                        self.answer(token, Response::new(200).body(JSON, json).into(), false, keep_alive);
+                    }
+                    Err(refusal) => self.refuse(token, &refusal, false, keep_alive),
+                }
+                Next::GoOn
+            }
             Ok(Progress::Done(json)) => {
                 connection.stage = Stage::Head;
                 self.answer(token, Response::new(200).body(JSON, json).into(), false, keep_alive);
@@ -397,7 +450,8 @@ impl<E: Edge> Control<E> {
         let metrics = &self.context.shared.metrics;
         match refusal.status {
             401 => metrics.refuse(metrics::Refusal::Forbidden),
-            403 => metrics.refuse(metrics::Refusal::Origin),
+            403 if refusal.headers.is_empty() => metrics.refuse(metrics::Refusal::Origin),
+            403 => metrics.refuse(metrics::Refusal::Forbidden),
             408 => metrics.refuse(metrics::Refusal::HandshakeTimeout),
             // Full, draining or not ready: counted by who says so, if it is a refusal at all.
             429 | 503 => {}

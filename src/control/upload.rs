@@ -66,7 +66,11 @@ pub(super) struct Charged {
 enum Target {
     One { topic: String, form: Form, body: Vec<u8> },
     Lines(Lines),
+    Revocation(Vec<u8>),
 }
+
+/// Bytes of a body that revokes somebody: names have 256 at most, and each of them may be written as six.
+const REVOCATION_BYTES: u64 = 4096;
 
 /// What a payload is, by `?as=`, or else by the request's `Content-Type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +87,8 @@ pub(super) enum Progress {
     NeedsMore,
     /// Published; the answer is this JSON.
     Done(Vec<u8>),
+    /// This says who is to be revoked.
+    Revocation(Vec<u8>),
 }
 
 /// Why a body was refused.
@@ -115,6 +121,14 @@ impl Upload {
         }
         let lines = Lines { len_max: message_max + AROUND_PAYLOAD, ..Lines::default() };
         Upload::new(head, holder, Target::Lines(lines), body_max)
+    }
+
+    /// The body as what revokes somebody.
+    ///
+    /// # Errors
+    /// It is known to be too large, is coded, or has no length.
+    pub fn revocation(head: &Request<'_>, holder: Holder) -> Result<Upload, Refusal> {
+        Upload::new(head, holder, Target::Revocation(Vec::new()), REVOCATION_BYTES)
     }
 
     fn new(head: &Request<'_>, holder: Holder, target: Target, body_max: u64) -> Result<Upload, Refusal> {
@@ -150,7 +164,8 @@ impl Upload {
         let sender = &self.sender;
         match &mut self.target {
             Target::Lines(lines) => lines.publish(publisher, sender, time, is_complete),
-            Target::One { .. } if !is_complete => return Ok(Progress::NeedsMore),
+            Target::One { .. } | Target::Revocation(_) if !is_complete => return Ok(Progress::NeedsMore),
+            Target::Revocation(body) => return Ok(Progress::Revocation(std::mem::take(body))),
             Target::One { topic, form, body } => publish_one(publisher, sender, time, topic, *form, body),
         }
         .map(|json| json.map_or(Progress::NeedsMore, Progress::Done))
@@ -159,7 +174,7 @@ impl Upload {
 
     /// Whether the body is one payload, which has an end in sight; lines may go on for hours.
     pub fn is_one(&self) -> bool {
-        matches!(self.target, Target::One { .. })
+        matches!(self.target, Target::One { .. } | Target::Revocation(_))
     }
 
     /// What to say of a body that never ended.
@@ -182,7 +197,7 @@ impl Upload {
 impl Target {
     fn keep(&mut self, data: &[u8]) {
         match self {
-            Target::One { body, .. } => body.extend_from_slice(data),
+            Target::One { body, .. } | Target::Revocation(body) => body.extend_from_slice(data),
             Target::Lines(lines) => lines.buffer.extend_from_slice(data),
         }
     }
@@ -190,7 +205,7 @@ impl Target {
     /// The end of a sentence: how many publications went before.
     fn before(&self) -> String {
         match self {
-            Target::One { .. } => String::new(),
+            Target::One { .. } | Target::Revocation(_) => String::new(),
             Target::Lines(lines) => format!("; {}", before(lines.published)),
         }
     }
@@ -205,6 +220,7 @@ impl Fault {
     fn of(error: &PublishError, line: bool, sentence: impl FnOnce(&dyn Display) -> String) -> Fault {
         let why = match error {
             PublishError::TopicsFull { .. } => Some(metrics::Refusal::TopicsFull),
+            PublishError::HolderFull { .. } => Some(metrics::Refusal::HolderTopicsFull),
             PublishError::AddressFull { .. } => Some(metrics::Refusal::AddressTopicsFull),
             PublishError::Forbidden(_) => Some(metrics::Refusal::Forbidden),
             PublishError::Draining => Some(metrics::Refusal::Draining),
@@ -239,7 +255,8 @@ impl Sender {
 
     /// What the door wants to know.
     fn by<'s>(&'s self, time: Time<'s>) -> By<'s> {
-        By { may: time.may, account: self.charged.as_ref().map(|charged| &charged.account) }
+        let account = self.charged.as_ref().map(|charged| &charged.account);
+        By { may: time.may, account, holder: self.holder.key() }
     }
 }
 

@@ -182,6 +182,7 @@ impl<E: Edge> Worker<E> {
         self.ground.begin_step(Step::LookAfter);
         let mut clerk = self.clerk();
         clerk.fail_doomed();
+        clerk.see_to_holders();
         clerk.expire();
         clerk.drain();
         clerk.flush_answers();

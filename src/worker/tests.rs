@@ -24,6 +24,7 @@ mod place;
 mod polls;
 mod reading;
 mod reload;
+mod rights;
 mod shares;
 mod waves;
 
@@ -127,6 +128,9 @@ fn settings() -> Settings {
         commands_per_address: Quota::new(RateLimit::NONE),
         publications: Quota::new(RateLimit::NONE),
         publications_per_address: Quota::new(RateLimit::NONE),
+        tokens_per_address: Quota::new(RateLimit::NONE),
+        auth_timeout: Duration::from_secs(10),
+        topics_per_holder: usize::MAX,
         slow_list: 4,
         flush_interval: Duration::ZERO,
         turn_sends: 64,

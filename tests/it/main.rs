@@ -39,6 +39,7 @@ mod raw;
 mod reload;
 mod replay;
 mod requests;
+mod rights;
 mod scripts;
 mod seeds;
 mod signals;

@@ -45,7 +45,8 @@
  */
 /**
  * @typedef {object} Options
- * @property {string} [token] what the server wants to see before one may publish
+ * @property {string | (() => string | undefined | Promise<string | undefined>)} [token] what the server wants to see of who one is; a function is asked
+ *   for one before each connecting, and in time before the last one expires
  * @property {(state: State, detail: Detail) => void} [onState] the connection's state changed
  * @property {(error: StentorError) => void} [onError] an error that belongs to no subscription and no call
  * @property {Transport[]} [transports] which ways may be taken, best first; all of them by default
@@ -225,6 +226,10 @@ export class Stentor {
   #silences = 0;
   /** Something has come that the last cursor doesn't say. */
   #hasNews = false;
+  /** The token that is shown. @type {string | undefined} */ #token;
+  /** The server has taken it. */ #isTokenTaken = false;
+  /** Whoever waits for the next one. @type {object | undefined} */ #renewing;
+  /** Until one is asked for. @type {any} */ #renewal;
   /** Until the next attempt, or the greeting. @type {any} */ #timer;
   /** Until one looks for a better way, or the greeting there. @type {any} */ #trialTimer;
   /** @type {any} */ #watch;
@@ -304,12 +309,14 @@ export class Stentor {
   /**
    * Shows a token, now and after every loss; none, to go on without. Where a wrong one ended the connection, this connects
    * again.
-   * @param {string | undefined} token
+   * @param {Options["token"]} token
    * @returns {Promise<any>}
    */
   authenticate(token) {
     this.#options.token = token;
-    if (this.state === "open") {
+    if (this.state === "open" && typeof token === "function") return this.#renew();
+    if (this.state === "open" && typeof token !== "function") {
+      this.#token = token;
       const isShown = token === undefined || this.#link instanceof Requests;
       return isShown ? Promise.resolve() : this.#promise({ op: "auth", token });
     }
@@ -378,6 +385,54 @@ export class Stentor {
   /** @param {Transport} way */
   #connect(way) {
     clearTimeout(this.#timer);
+    const { token } = this.#options;
+    this.#isTokenTaken = false;
+    if (typeof token !== "function") {
+      this.#token = token;
+      return this.#begin(way);
+    }
+    this.hello = null;
+    this.#say("connecting", { transport: way });
+    this.#fetchToken(() => this.#begin(way), (error) => this.#lost(1006, `no token could be had: ${error}`));
+  }
+
+  /** Asks for a token; of several who wait for one, the last is told. @param {() => void} got @param {(error: unknown) => void} failed */
+  #fetchToken(got, failed) {
+    const mine = (this.#renewing = {});
+    const isMine = () => this.#renewing === mine && typeof this.#options.token === "function";
+    new Promise((ok) => ok(/** @type {Function} */ (this.#options.token)())).then(
+      (token) => {
+        if (!isMine()) return;
+        this.#token = token;
+        got();
+      },
+      (error) => isMine() && failed(error),
+    );
+  }
+
+  /** Shows another token where one is connected, and goes on there. @returns {Promise<any>} */
+  #renew() {
+    clearTimeout(this.#renewal);
+    return new Promise((ok, fail) => {
+      const failed = (/** @type {unknown} */ error) => fail(new StentorError("no_token", `no token could be had: ${error}`));
+      this.#fetchToken(() => {
+        if (this.#link instanceof Requests) ok(this.#link.renew());
+        else this.#promise({ op: "auth", token: this.#token }).then(ok, fail);
+      }, failed);
+    });
+  }
+
+  /** The token expires so soon, as the server sees it. @param {number} seconds */
+  #expires(seconds) {
+    if (typeof this.#options.token !== "function") return;
+    clearTimeout(this.#renewal);
+    // Not all at once, where all were given out at once.
+    const afterMs = seconds * 1000 * (0.25 + Math.random() / 4);
+    this.#renewal = setTimeout(() => this.#renew().catch((error) => this.#tell(this.#options.onError, error)), afterMs);
+  }
+
+  /** @param {Transport} way */
+  #begin(way) {
     const link = this.#open(way);
     this.#link = link;
     this.hello = null;
@@ -405,7 +460,7 @@ export class Stentor {
     const link =
       way === "websocket"
         ? new Socket(new WebSocket(this.#url, "stentor.v1.json"), ear)
-        : new Requests(way, this.#url, { fetch, patienceMs, token: () => this.#options.token }, ear);
+        : new Requests(way, this.#url, { fetch, patienceMs, token: () => this.#token }, ear);
     return link;
   }
 
@@ -444,7 +499,8 @@ export class Stentor {
         if (!scope) this.#cameAll(message.cursor, (part) => part.isWhole);
         return;
       case "error": {
-        const error = new StentorError(message.code, message.message);
+        const error = new StentorError(message.code, message.message, message.topic === undefined ? {} : { topic: message.topic });
+        if (message.topic !== undefined) return this.#narrowed(message.topic, error);
         if (!this.#settle(message.id, (asked) => asked.fail(error))) this.#tell(this.#options.onError, error);
         return;
       }
@@ -457,6 +513,7 @@ export class Stentor {
         return this.#greet(link, message);
       case "status":
         if (message.code === "draining") this.#window = message.retry_ms;
+        if (message.code === "token_expiring") this.#expires(message.in);
         if (message.code === "current") for (const { one } of scope?.parts ?? []) one.knowsAll = true;
     }
   }
@@ -471,9 +528,10 @@ export class Stentor {
     this.#greetedAt = this.#heardAt = performance.now();
     const silenceMs = hello.heartbeat * 2000;
     if (silenceMs > 0) this.#watch = setInterval(() => this.#listen(silenceMs), silenceMs / 8);
-    if (this.#options.token !== undefined && link instanceof Socket) {
+    if (link instanceof Requests) this.#isTokenTaken = true;
+    if (this.#token !== undefined && link instanceof Socket) {
       const fail = (/** @type {StentorError} */ error) => this.#tell(this.#options.onError, error);
-      this.#ask({ op: "auth", token: this.#options.token }, "", { ok: () => {}, fail, kind: "" });
+      this.#ask({ op: "auth", token: this.#token }, "", { ok: () => (this.#isTokenTaken = true), fail, kind: "" });
     }
     const before = [...this.#subscriptions];
     this.#say("open", { hello, transport: link.way });
@@ -509,9 +567,11 @@ export class Stentor {
     const lasted = wasOpen ? performance.now() - this.#greetedAt : 0;
     this.#leave();
     this.#leaveTopics();
-    if (code === 4001) {
+    // One that was taken has expired, or was taken back: there may be another. Whom another connection has replaced would replace that in turn.
+    const mayHaveAnother = typeof this.#options.token === "function" && this.#isTokenTaken;
+    if (code === 4002 || (code === 4001 && !mayHaveAnother)) {
       this.#say("refused", { code, why });
-      return this.#disappoint(new StentorError("unauthorized", why || "the token is wrong"));
+      return this.#disappoint(new StentorError(code === 4002 ? "replaced" : "unauthorized", why || "the token is wrong"));
     }
     if (lasted > GOOD_AFTER_MS) this.#failures = 0;
     // A code of the server's own says that this way leads there; so does its greeting.
@@ -541,6 +601,8 @@ export class Stentor {
   /** Forgets the connection, and what was asked of it. */
   #leave() {
     clearTimeout(this.#timer);
+    clearTimeout(this.#renewal);
+    this.#renewing = undefined;
     clearInterval(this.#watch);
     clearInterval(this.#cursors);
     this.#cursors = undefined;
@@ -837,6 +899,19 @@ export class Stentor {
       this.#end(one); // some of its names may have been taken, if it took several commands
     }
     this.#tell(one.options.onError ?? this.#options.onError, error);
+  }
+
+  /** Rights don't cover a name any more, and the server has ended it. @param {string} name @param {StentorError} error */
+  #narrowed(name, error) {
+    for (const one of this.#subscriptions) {
+      if (!one.names.includes(name)) continue;
+      one.names = one.names.filter((other) => other !== name);
+      for (const part of one.parts) part.names = part.names.filter((other) => other !== name);
+      one.parts = one.parts.filter(({ names }) => names.length);
+      if (!one.names.length) this.#subscriptions.delete(one);
+      this.#tell(one.options.onError ?? this.#options.onError, error);
+    }
+    this.#reroute();
   }
 
   /** @param {Subscription} one */
@@ -1146,6 +1221,15 @@ class Requests {
     }
   }
 
+  /** Streams begin anew with another token, each where it is; polls show it by themselves. */
+  renew() {
+    if (this.way !== "events") return;
+    for (const channel of [...this.#channels]) {
+      this.#end(channel);
+      this.#add(channel.parts);
+    }
+  }
+
   close() {
     this.#isClosed = true;
     for (const channel of this.#channels) this.#end(channel);
@@ -1214,7 +1298,7 @@ class Requests {
     if (this.#isClosed) return;
     const { message, status, retryMs } = error;
     if (channel && REFUSALS.includes(status)) return this.#refused(channel, status, message);
-    const code = status === 401 ? 4001 : status === 429 || status === 503 ? 1013 : 1006;
+    const code = status === 401 ? 4001 : status === 409 ? 4002 : status === 429 || status === 503 ? 1013 : 1006;
     // What is no server of this sort, or not up to this way, won't be the next time.
     const isUnfit = [404, 405, 406, 426, 501].includes(status) || error instanceof Unfit;
     this.#ear.lost(code, message, { retryMs, isUnfit });

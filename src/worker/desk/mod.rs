@@ -5,7 +5,7 @@
 //! resume points (`subscribe`, `collect`, `points`). What can't be done at once goes on over turns (`asking`). Over plain HTTP it answers
 //! requests that only a worker can (`exchange`): polls (`poll`), and what the tape has of a topic (`history`). What it has to say
 //! goes out between publications (`answers`), and a connection's end is its affair whoever found it (`closing`, `draining`), also
-//! what it leaves (`leaving`). What they hold is counted (`held`). It looks after those of whom nothing is heard (`expire`, `alive`).
+//! what it leaves (`leaving`). What somebody may is asked and looked after in `rights`. What they hold is counted (`held`). It looks after those of whom nothing is heard (`expire`, `alive`).
 //!
 //! It asks the fan and the cursors to take a connection or let it go, and neither of them knows of it.
 
@@ -28,6 +28,7 @@ mod poll;
 mod quota;
 mod reading;
 mod requests;
+mod rights;
 mod subscribe;
 
 use std::{collections::VecDeque, time::Duration};
@@ -37,7 +38,10 @@ use crossbeam_channel::Receiver;
 pub use self::reading::READ_BYTES;
 #[cfg(all(test, not(loom)))]
 pub use self::reading::READ_TURN_BYTES;
-use self::{asking::Asking, draining::Draining, exchange::Exchanges, held::Held, leaving::Parted, reading::Reading};
+use self::{
+    asking::Asking, draining::Draining, exchange::Exchanges, held::Held, leaving::Parted, reading::Reading,
+    rights::Rights,
+};
 #[cfg(all(any(test, fuzzing), not(loom)))]
 use super::connection::CohortId;
 use super::{
@@ -83,6 +87,8 @@ pub struct Desk<S> {
     /// What those had who have left.
     parted: VecDeque<Parted>,
     held: Held,
+    /// Who is to be looked at because of rights.
+    rights: Rights,
 }
 
 /// Whoever works at the desk: it, and what it reaches down to.
@@ -120,6 +126,7 @@ impl<S> Desk<S> {
             doomed: VecDeque::new(),
             parted: VecDeque::new(),
             held: Held::default(),
+            rights: Rights::default(),
         }
     }
 
@@ -128,7 +135,7 @@ impl<S> Desk<S> {
     pub fn is_busy(&self) -> bool {
         let lists = [self.answered.is_empty(), self.due.is_empty(), self.doomed.is_empty(), self.parted.is_empty()];
         let draining = self.draining.as_ref().is_some_and(Draining::is_busy);
-        lists.contains(&false) || self.held.is_busy() || self.reading.is_busy() || self.asking.is_busy() || draining
+        lists.contains(&false) || self.held.is_busy() || self.rights.is_busy() || self.reading.is_busy() || self.asking.is_busy() || draining
     }
 
     /// How long until there is something to do because nothing happened.

@@ -108,6 +108,16 @@ impl Poll {
         self.messages.capacity() + (self.newest.capacity() + writing) * size_of::<(TopicId, Newest)>()
     }
 
+    /// What is known of its request.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// Whether it is told the newest of each topic alone.
+    pub fn is_latest(&self) -> bool {
+        self.latest
+    }
+
     fn push(&mut self, reply: &Reply<'_>) {
         self.messages.push(b',');
         reply.push_json(&mut self.messages);
@@ -126,7 +136,7 @@ impl<E: Edge> Clerk<'_, E> {
             let allowed = &[("Allow", "GET, HEAD, OPTIONS")];
             return Err(http::Refusal::new(405, "Polls are made with GET.").with(allowed));
         }
-        let holder = self.ground.settings.access.reader(head, self.ground.edge.wall_us())?;
+        let holder = self.reader_of(token, head)?;
         let topics = head.names("topics");
         let topics = topics.as_deref().ok_or_else(|| http::Refusal::new(400, "Which topics? Ask for ?topics=…"))?;
         let sub = self.sub_from_query(head, topics)?;
@@ -136,12 +146,14 @@ impl<E: Edge> Clerk<'_, E> {
         }
         let wait = read_wait(head)?;
         let cursor = head.parameter("cursor")?;
+        self.check_request_rights(&holder, sub.topics.iter().map(|name| &**name), (sub.mode, None))?;
         self.may_subscribe_now(token)?;
         let place = cursor.filter(|word| !word.is_empty()).map(|word| self.poll_place(&word));
         let terms = self.begin_exchange(token, head, is_passed_on);
         if let Some(connection) = self.connections.get_mut(token) {
             connection.holder = holder;
         }
+        self.sit(token);
         let wait = if terms.is_head { Duration::ZERO } else { wait };
         let poll = Box::new(Poll {
             terms,
@@ -427,9 +439,8 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// Refuses a poll whose subscription can't be made.
     pub fn refuse_poll(&mut self, token: Token, poll: &Poll, code: ErrorCode, message: &str) {
-        let status = code.status();
-        let refusal = http::Refusal::new(status, format!("Refused: {message}."));
-        let refusal = if matches!(status, 429 | 503) { refusal.with(LATER) } else { refusal };
+        let refusal = self.refusal_of(token, code, message);
+        let refusal = if matches!(refusal.status, 429 | 503) { refusal.with(LATER) } else { refusal };
         self.refuse_exchange(token, &poll.terms, &refusal);
     }
 }

@@ -262,17 +262,12 @@ impl<E: Edge> Clerk<'_, E> {
     }
 
     /// Finds out whether a connection may have these names, and takes what they come to of the share of its address. Returns
-    /// which of them it doesn't have yet, to be counted. Every subscription is made by way of this.
+    /// which of them it doesn't have yet, to be counted. Every subscription is made by way of this, once its rights were asked for
+    /// (`rights.rs`).
     #[warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
     pub fn claim(&mut self, token: Token, delivery: Delivery, names: &[Arc<str>]) -> Result<Vec<u32>, Refused> {
         self.check_rates(token, delivery)?;
         let gone = || (ErrorCode::ServerFull, "the connection has ended".to_owned());
-        let wall_us = self.ground.edge.wall_us();
-        let holder = &self.connections.get(token).ok_or_else(gone)?.holder;
-        let may = self.ground.settings.access.now(holder, wall_us);
-        if let Some(first) = names.iter().find(|name| !may.may_subscribe(name)) {
-            return Err((ErrorCode::Forbidden, format!("{first}: you may not subscribe to that")));
-        }
         let set = self.names_of(token);
         let has = |id: NameId| set.binary_search_by_key(&id, |(other, _)| *other).is_ok();
         let is_new = |name: &Arc<str>| self.fan.interest.find_name(name).is_none_or(|id| !has(id));
