@@ -429,7 +429,13 @@ pub struct Config {
     /// Tokens a second from one address whose signature has to be verified; beyond, 429 or 4003
     ///
     /// Two seconds' worth may come at once. Those that were found to be genuine before, and static ones, don't count.
-    #[arg(long, value_name = "RATE", env = "STENTOR_MAX_TOKENS_PER_IP", default_value = "500/s", help_heading = "Limits")]
+    #[arg(
+        long,
+        value_name = "RATE",
+        env = "STENTOR_MAX_TOKENS_PER_IP",
+        default_value = "500/s",
+        help_heading = "Limits"
+    )]
     pub max_tokens_per_ip: RateLimit,
 
     /// Publications a second from one connection; beyond, 4003; 0 for no limit
