@@ -227,16 +227,31 @@ fn short_help(command: &Command) -> String {
         false => usage(flag),
     };
     let flags: Vec<&Arg> = all.iter().copied().filter(|flag| !is_beside(flag)).collect();
-    let width = flags.iter().map(|flag| usage(flag).len()).max().unwrap_or(0);
+    let is_listed = |flag: &Arg| flag.get_help_heading().is_some_and(|group| LISTED.contains(&group));
+    let told = flags.iter().filter(|flag| !is_listed(flag));
+    let width = told.map(|flag| usage(flag).len()).max().unwrap_or(0);
     let mut help = format!(
         "{}\nUsage: stentor [OPTIONS], or stentor top [URL], stentor token   (--help explains each)\n",
         about(command)
     );
-    let mut group = None;
+    // How far a line is that goes on.
+    let (mut group, mut column) = (None, 0);
     for flag in flags {
         if flag.get_help_heading() != group {
             group = flag.get_help_heading();
-            let _ = writeln!(help, "{}:", group.unwrap_or("Options"));
+            let end = if std::mem::take(&mut column) > 0 { "\n" } else { "" };
+            let _ = writeln!(help, "{end}{}:", group.unwrap_or("Options"));
+        }
+        if is_listed(flag) {
+            let word = usage(flag);
+            let before = match column {
+                0 => "  ",
+                _ if column + word.len() + 3 > COLUMNS_MAX => ",\n  ",
+                _ => ", ",
+            };
+            column = if before.ends_with("  ") { 0 } else { column } + before.trim_start_matches([',', '\n']).len() + word.len() + 1;
+            let _ = write!(help, "{before}{word}");
+            continue;
         }
         let text = flag.get_help().map(ToString::to_string).unwrap_or_default();
         let default = flag.get_default_values().first().filter(|_| flag.get_action().takes_values());
@@ -244,10 +259,16 @@ fn short_help(command: &Command) -> String {
         let text = shortened(&text, COLUMNS_MAX.saturating_sub(4).saturating_sub(width).saturating_sub(default.len()));
         let _ = writeln!(help, "  {:width$}  {text}{default}", usage(flag));
     }
+    if column > 0 {
+        help.push('\n');
+    }
     let _ = writeln!(help, "  {:width$}  This, or --help for more; --version", "-h");
     let _ = write!(help, "{}", command.get_after_help().map(ToString::to_string).unwrap_or_default());
     help
 }
+
+/// Groups of which the short help names the flags and no more: a page of its own explains them.
+const LISTED: &[&str] = &["Rights"];
 
 /// A terminal is rarely wider than this.
 const COLUMNS_MAX: usize = 120;

@@ -223,10 +223,8 @@ pub(super) fn is_for_worker(path: &str) -> bool {
 fn insufficient(holder: &Holder, text: impl Into<Cow<'static, str>>) -> Refusal {
     match holder.known() {
         // RFC 6750 section 3.1.
-        Some(_) => Refusal::new(403, text).with(&[(
-            "WWW-Authenticate",
-            "Bearer realm=\"stentor\", error=\"insufficient_scope\"",
-        )]),
+        Some(_) => Refusal::new(403, text)
+            .with(&[("WWW-Authenticate", "Bearer realm=\"stentor\", error=\"insufficient_scope\"")]),
         None => Refusal::new(401, text).with(&[("WWW-Authenticate", "Bearer realm=\"stentor\"")]),
     }
 }

@@ -374,8 +374,15 @@ mod tests {
 
     #[test]
     fn every_message_has_the_words_of_the_protocol() {
-        let greeting =
-            Hello { server: "stentor/1", conn: "1-2", ts: 3, heartbeat: 15, topics_max: 1024, message_max: 65536, holder: None };
+        let greeting = Hello {
+            server: "stentor/1",
+            conn: "1-2",
+            ts: 3,
+            heartbeat: 15,
+            topics_max: 1024,
+            message_max: 65536,
+            holder: None,
+        };
         let known = Who { sub: "u \"42\"", exp: Some(1_700_000_000) };
         let payload = Payload::Binary(b"a");
         for (reply, json) in [

@@ -18,6 +18,7 @@ mod edge;
 mod every;
 mod expensive;
 mod held;
+mod holders;
 mod interest;
 mod parts;
 mod place;
