@@ -244,12 +244,13 @@ fn short_help(command: &Command) -> String {
         }
         if is_listed(flag) {
             let word = usage(flag);
-            let before = match column {
-                0 => "  ",
-                _ if column + word.len() + 3 > COLUMNS_MAX => ",\n  ",
-                _ => ", ",
+            let (before, at) = match column {
+                0 => ("  ", 2),
+                // With the comma behind it.
+                _ if column + word.len() + 3 > COLUMNS_MAX => (",\n  ", 2),
+                _ => (", ", column + 2),
             };
-            column = if before.ends_with("  ") { 0 } else { column } + before.trim_start_matches([',', '\n']).len() + word.len() + 1;
+            column = at + word.len();
             let _ = write!(help, "{before}{word}");
             continue;
         }
