@@ -19,7 +19,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     config::{Config, LogFormat},
-    tools::{token, top},
+    tools::{
+        client::{ping, publish, record, replay, sub},
+        token, top,
+    },
 };
 pub use settings::Settings;
 
@@ -103,6 +106,16 @@ pub struct Cli {
 pub enum Task {
     /// Show a running server live in the terminal: rates, latency, and who is slow
     Top(top::Options),
+    /// Print what is published on topics
+    Sub(sub::Options),
+    /// Publish an argument, lines of standard input, or a file
+    Pub(publish::Options),
+    /// Write what is published on topics as a recording, for --replay
+    Record(record::Options),
+    /// Play a recording to a server
+    Replay(replay::Options),
+    /// Measure how long a server's answers take
+    Ping(ping::Options),
     /// Make a key or a token for trying out, or say what a token allows
     Token(token::Options),
 }
@@ -231,7 +244,7 @@ fn short_help(command: &Command) -> String {
     let told = flags.iter().filter(|flag| !is_listed(flag));
     let width = told.map(|flag| usage(flag).len()).max().unwrap_or(0);
     let mut help = format!(
-        "{}\nUsage: stentor [OPTIONS], or stentor top [URL], stentor token   (--help explains each)\n",
+        "{}\nUsage: stentor [OPTIONS], or stentor top|sub|pub|record|replay|ping|token (each has -h)   (--help explains each)\n",
         about(command)
     );
     // How far a line is that goes on.

@@ -17,6 +17,7 @@ mod client;
 mod edge;
 mod every;
 mod expensive;
+mod forgotten;
 mod held;
 mod holders;
 mod interest;

@@ -10,6 +10,7 @@ mod browser;
 mod certificates;
 mod check;
 mod client;
+mod clients;
 mod console;
 mod cursors;
 mod faults;
@@ -42,6 +43,7 @@ mod requests;
 mod rights;
 mod scripts;
 mod seeds;
+mod shell;
 mod signals;
 #[path = "../../src/skip.rs"]
 mod skip;
