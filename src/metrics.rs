@@ -424,8 +424,7 @@ pub enum Loss {
 }
 
 impl Loss {
-    const ALL: [Loss; 6] =
-        [Loss::Expired, Loss::Revoked, Loss::Nothing, Loss::Replaced, Loss::Narrowed, Loss::Names];
+    const ALL: [Loss; 6] = [Loss::Expired, Loss::Revoked, Loss::Nothing, Loss::Replaced, Loss::Narrowed, Loss::Names];
 
     /// The word for it in metrics.
     pub fn name(self) -> &'static str {

@@ -76,12 +76,13 @@ class Play:
             return
         steps = script[self.began]
         self.began += 1
+        number = self.began
         try:
-            await Talk(self, socket).follow(steps)
+            await Talk(self, socket, is_last=number == len(script)).follow(steps)
         except Failed as failed:
-            self.fail(f"connection {self.began}: {failed}")
+            self.fail(f"connection {number}: {failed}")
         except ConnectionClosed:
-            self.fail(f"connection {self.began}: it left before the end")
+            self.fail(f"connection {number}: it left before the end")
 
     def fail(self, why: str) -> None:
         if not self.done.done():
@@ -113,9 +114,10 @@ class Play:
 class Talk:
     """One connection: its script, step by step. Pings of the protocol are answered at `sync`, and at the end: behind what was sent before."""
 
-    def __init__(self, play: Play, socket: ServerConnection) -> None:
+    def __init__(self, play: Play, socket: ServerConnection, is_last: bool) -> None:
         self.play = play
         self.socket = socket
+        self.is_last = is_last
         self.commands: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self.pings: list[dict[str, Any]] = []
         self.cursor: str | None = None
@@ -131,7 +133,7 @@ class Talk:
             if not is_over:
                 self.answers_at_once = True
                 await self.sync()
-            if self.play.began == len(self.play.scenario["connections"]):
+            if self.is_last:
                 await self.play.heard()
                 if not is_over:
                     await self.sync()
@@ -163,6 +165,10 @@ class Talk:
                 self.cursor = cursor
             case {"sync": _}:
                 await self.sync()
+            case {"gone": _, "or": steps} if not await self.leaves():
+                self.is_last = True
+                for other in steps:
+                    await self.take(other)
             case {"gone": _}:
                 await asyncio.wait_for(self.socket.wait_closed(), PATIENCE)
                 return True
@@ -194,9 +200,18 @@ class Talk:
             pass
         self.commands.put_nowait(None)
 
+    async def leaves(self) -> bool:
+        """Waits for what the client does next: whether it leaves. What it says instead is for the next step."""
+        async with asyncio.timeout(PATIENCE):
+            command = await self.commands.get()
+        self.commands.put_nowait(command)
+        return command is None
+
     async def expect(self, wanted: dict[str, Any], name: str | None) -> None:
         async with asyncio.timeout(PATIENCE / 2):
             command = await self.commands.get()
+            while command is not None and command.get("op") == "unsub" != wanted["op"]:
+                command = await self.commands.get()  # Of topics that were named to be resumed; nobody's business.
         if command is None:
             raise Failed(f"it left, expected {json.dumps(wanted)}")
         if not covers(wanted, command) or ("from" in command and "from" not in wanted and wanted["op"] == "sub"):

@@ -227,6 +227,9 @@ pub struct GeneratorFigures {
     /// How it was favoured by the scheduler.
     #[serde(default)]
     pub nice: Option<Nice>,
+    /// Whether its publisher went before its receivers, in real time ([`crate::priority`]).
+    #[serde(default)]
+    pub publisher_real_time: bool,
     /// The clock.
     pub clock: Quality,
     /// Share of the machine's time that the host took.

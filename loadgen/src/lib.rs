@@ -23,6 +23,7 @@ pub mod merge;
 pub mod message;
 pub mod meter;
 pub mod output;
+pub mod priority;
 pub mod publisher;
 pub mod receiver;
 pub mod samples;

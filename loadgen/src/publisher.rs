@@ -27,6 +27,7 @@ use crate::{
     flights::Until,
     line::Line,
     meter::{Checks, Times, add, times},
+    priority,
     schedule::{Capture, Due, Plan},
     shared::Shared,
     socket::{Interest, Poller},
@@ -55,6 +56,8 @@ pub struct Published {
     pub tls: tls::Work,
     /// What its connections had to say.
     pub checks: Checks,
+    /// Whether it went before all others on its core.
+    pub real_time: bool,
     /// Why it ended early, where it did.
     pub ended: Option<Ended>,
     /// Its connections. A server may drop what it has not read of one that closes, so they stay open to the end.
@@ -73,6 +76,7 @@ impl Default for Published {
             wall_ns: 0,
             tls: tls::Work::default(),
             checks: Checks::default(),
+            real_time: false,
             ended: None,
             lines: Vec::new(),
         }
@@ -93,6 +97,7 @@ impl Published {
             (self.cpu_ns, self.wall_ns, self.tls) = (other.cpu_ns, other.wall_ns, other.tls);
         }
         self.checks.add(&other.checks);
+        self.real_time &= other.real_time;
         self.ended = match (self.ended, other.ended) {
             // One that was stopped was because of the other.
             (None | Some(Ended::Stopped), Some(why)) => Some(why),
@@ -457,13 +462,15 @@ pub fn run(
     done: &Sender<Published>,
 ) {
     let plan = Plan::new(&shared.spec, capture.clone());
-    let published = match Publisher::new(shared, capture, outlets, turn) {
+    let real_time = capture.is_none() && priority::suits(&shared.spec) && priority::real_time();
+    let mut published = match Publisher::new(shared, capture, outlets, turn) {
         Ok(publisher) => publisher.run(plan, start),
         Err(error) => Published {
             ended: Some(Ended::Server(format!("setting the publisher up: {error}"))),
             ..Published::default()
         },
     };
+    published.real_time = real_time;
     // Nobody listens only when the whole run is being given up.
     let _ = done.send(published);
 }

@@ -268,7 +268,7 @@ impl Session {
             let core = spec.publisher_cores.get(thread % spec.publisher_cores.len().max(1)).copied();
             let (shared, capture, done) = (Arc::clone(&self.shared), self.capture.clone(), done.clone());
             spawn(&format!("publisher-{thread}"), core, move || {
-                // Where it may, the publisher goes first on its core, so that receiving does not make the schedule slip.
+                // Where it may, the publisher goes first on its core, so that receiving does not make the schedule slip; see `priority.rs` for more.
                 let _ = rustix::process::setpriority_process(None, PUBLISHER_NICE);
                 publisher::run(shared, capture, outlets, (thread, threads), start, &done);
             })?;

@@ -19,7 +19,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     config::{Config, LogFormat},
-    tools::{token, top},
+    tools::{
+        client::{ping, publish, record, replay, sub},
+        token, top,
+    },
 };
 pub use settings::Settings;
 
@@ -103,6 +106,16 @@ pub struct Cli {
 pub enum Task {
     /// Show a running server live in the terminal: rates, latency, and who is slow
     Top(top::Options),
+    /// Print what is published on topics
+    Sub(sub::Options),
+    /// Publish an argument, lines of standard input, or a file
+    Pub(publish::Options),
+    /// Write what is published on topics as a recording, for --replay
+    Record(record::Options),
+    /// Play a recording to a server
+    Replay(replay::Options),
+    /// Measure how long a server's answers take
+    Ping(ping::Options),
     /// Make a key or a token for trying out, or say what a token allows
     Token(token::Options),
 }
@@ -227,16 +240,32 @@ fn short_help(command: &Command) -> String {
         false => usage(flag),
     };
     let flags: Vec<&Arg> = all.iter().copied().filter(|flag| !is_beside(flag)).collect();
-    let width = flags.iter().map(|flag| usage(flag).len()).max().unwrap_or(0);
+    let is_listed = |flag: &Arg| flag.get_help_heading().is_some_and(|group| LISTED.contains(&group));
+    let told = flags.iter().filter(|flag| !is_listed(flag));
+    let width = told.map(|flag| usage(flag).len()).max().unwrap_or(0);
     let mut help = format!(
-        "{}\nUsage: stentor [OPTIONS], or stentor top [URL], stentor token   (--help explains each)\n",
+        "{}\nUsage: stentor [OPTIONS], or stentor top|sub|pub|record|replay|ping|token (each has -h)   (--help explains each)\n",
         about(command)
     );
-    let mut group = None;
+    // How far a line is that goes on.
+    let (mut group, mut column) = (None, 0);
     for flag in flags {
         if flag.get_help_heading() != group {
             group = flag.get_help_heading();
-            let _ = writeln!(help, "{}:", group.unwrap_or("Options"));
+            let end = if std::mem::take(&mut column) > 0 { "\n" } else { "" };
+            let _ = writeln!(help, "{end}{}:", group.unwrap_or("Options"));
+        }
+        if is_listed(flag) {
+            let word = usage(flag);
+            let (before, at) = match column {
+                0 => ("  ", 2),
+                // With the comma behind it.
+                _ if column + word.len() + 3 > COLUMNS_MAX => (",\n  ", 2),
+                _ => (", ", column + 2),
+            };
+            column = at + word.len();
+            let _ = write!(help, "{before}{word}");
+            continue;
         }
         let text = flag.get_help().map(ToString::to_string).unwrap_or_default();
         let default = flag.get_default_values().first().filter(|_| flag.get_action().takes_values());
@@ -244,10 +273,16 @@ fn short_help(command: &Command) -> String {
         let text = shortened(&text, COLUMNS_MAX.saturating_sub(4).saturating_sub(width).saturating_sub(default.len()));
         let _ = writeln!(help, "  {:width$}  {text}{default}", usage(flag));
     }
+    if column > 0 {
+        help.push('\n');
+    }
     let _ = writeln!(help, "  {:width$}  This, or --help for more; --version", "-h");
     let _ = write!(help, "{}", command.get_after_help().map(ToString::to_string).unwrap_or_default());
     help
 }
+
+/// Groups of which the short help names the flags and no more: a page of its own explains them.
+const LISTED: &[&str] = &["Rights"];
 
 /// A terminal is rarely wider than this.
 const COLUMNS_MAX: usize = 120;

@@ -289,7 +289,8 @@ impl<E: Edge> Control<E> {
     /// Revokes whom a body names, everywhere from now on.
     fn revoke(&mut self, body: &[u8]) -> Result<Vec<u8>, http::Refusal> {
         let wall_us = self.edge.wall_us();
-        let text = simdutf8::basic::from_utf8(body).map_err(|_| http::Refusal::new(400, "The body is not UTF-8 text."))?;
+        let text =
+            simdutf8::basic::from_utf8(body).map_err(|_| http::Refusal::new(400, "The body is not UTF-8 text."))?;
         let otherwise = wall_us / 1_000_000 + REVOKED_FOR_S;
         let one = Revocation::parse(text, otherwise)
             .map_err(|why| http::Refusal::new(400, format!("Nobody was revoked: {why}.")))?;

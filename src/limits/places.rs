@@ -40,7 +40,10 @@ pub struct Place(Arc<AtomicUsize>);
 impl<K: Hash + Eq + Clone> Places<K> {
     /// So many for each key; `usize::MAX` for any number.
     pub fn new(most: usize) -> Places<K> {
-        Places { most: AtomicUsize::new(most), taken: Mutex::new(Taken { by_key: HashMap::new(), sweep_at: SWEEP_LEAST }) }
+        Places {
+            most: AtomicUsize::new(most),
+            taken: Mutex::new(Taken { by_key: HashMap::new(), sweep_at: SWEEP_LEAST }),
+        }
     }
 
     /// Sets the bound anew. Who has more keeps it.

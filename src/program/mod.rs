@@ -44,7 +44,10 @@ use crate::{
     config::{Config, LIVE, Shown},
     server::{Passed, Server, StartError},
     signals,
-    tools::{token, top},
+    tools::{
+        client::{ping, publish, record, replay, sub},
+        token, top,
+    },
 };
 
 /// What events of the program are said to be from.
@@ -61,25 +64,8 @@ pub fn main() -> ExitCode {
     if cli.print_config {
         return print(cli.settings.to_string().as_bytes());
     }
-    if let Some(Task::Top(options)) = &cli.task {
-        return match top::run(options) {
-            Ok(Some(frame)) => print(frame.as_bytes()),
-            // Nothing is left to be said, and the terminal may be gone.
-            Ok(None) => ExitCode::SUCCESS,
-            Err(error) => {
-                complain(format_args!("stentor top: {error}"));
-                ExitCode::FAILURE
-            }
-        };
-    }
-    if let Some(Task::Token(options)) = &cli.task {
-        return match token::run(options) {
-            Ok(outcome) => printed(write(outcome.text.as_bytes()), u8::from(outcome.is_refusal)),
-            Err(error) => {
-                complain(format_args!("stentor token: {error}"));
-                ExitCode::from(2)
-            }
-        };
+    if let Some(task) = &cli.task {
+        return beside(task);
     }
     if let Some(shell) = cli.completions {
         return print(&cli::completions(shell));
@@ -101,6 +87,41 @@ pub fn main() -> ExitCode {
     match run(cli, passed, &log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
+    }
+}
+
+/// What the program does beside serving.
+fn beside(task: &Task) -> ExitCode {
+    let (name, outcome) = match task {
+        Task::Top(options) => {
+            return match top::run(options) {
+                Ok(Some(frame)) => print(frame.as_bytes()),
+                // Nothing is left to be said, and the terminal may be gone.
+                Ok(None) => ExitCode::SUCCESS,
+                Err(error) => {
+                    complain(format_args!("stentor top: {error}"));
+                    ExitCode::FAILURE
+                }
+            };
+        }
+        Task::Token(options) => {
+            return match token::run(options) {
+                Ok(outcome) => printed(write(outcome.text.as_bytes()), u8::from(outcome.is_refusal)),
+                Err(error) => {
+                    complain(format_args!("stentor token: {error}"));
+                    ExitCode::from(2)
+                }
+            };
+        }
+        Task::Sub(options) => ("sub", sub::run(options)),
+        Task::Pub(options) => ("pub", publish::run(options)),
+        Task::Record(options) => ("record", record::run(options)),
+        Task::Replay(options) => ("replay", replay::run(options)),
+        Task::Ping(options) => ("ping", ping::run(options)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.end(name),
     }
 }
 

@@ -122,6 +122,8 @@ pub enum Reply<'a> {
     Skip {
         /// Of this topic.
         topic: &'a str,
+        /// Its numbering, where nothing else says it.
+        epoch: Option<&'a str>,
         /// The number of the first.
         from: u64,
         /// The number of the last.
@@ -228,9 +230,13 @@ impl Reply<'_> {
             Reply::Snapshot { topic, epoch, seq, ts, payload, .. } => {
                 Envelope::new(&snapshot_prefix(topic, epoch), seq, ts, payload).append(out);
             }
-            Reply::Skip { topic, from, to, why } => {
+            Reply::Skip { topic, epoch, from, to, why } => {
                 let mut message = Object::open(out, "skip");
-                message.text("topic", topic).number("from", from).number("to", to).text("why", why).close();
+                message.text("topic", topic);
+                if let Some(epoch) = epoch {
+                    message.text("epoch", epoch);
+                }
+                message.number("from", from).number("to", to).text("why", why).close();
             }
             Reply::Reset { topic, epoch, seq, why } => {
                 let mut message = Object::open(out, "reset");
@@ -374,8 +380,15 @@ mod tests {
 
     #[test]
     fn every_message_has_the_words_of_the_protocol() {
-        let greeting =
-            Hello { server: "stentor/1", conn: "1-2", ts: 3, heartbeat: 15, topics_max: 1024, message_max: 65536, holder: None };
+        let greeting = Hello {
+            server: "stentor/1",
+            conn: "1-2",
+            ts: 3,
+            heartbeat: 15,
+            topics_max: 1024,
+            message_max: 65536,
+            holder: None,
+        };
         let known = Who { sub: "u \"42\"", exp: Some(1_700_000_000) };
         let payload = Payload::Binary(b"a");
         for (reply, json) in [
@@ -400,7 +413,7 @@ mod tests {
             (Reply::Expiring { within: 60 }, r#"{"type":"status","code":"token_expiring","in":60}"#),
             (Reply::Published { id: None, topic: "q", seq: 9, ts: 8 }, r#"{"type":"ack","topic":"q","seq":9,"ts":8}"#),
             (
-                Reply::Skip { topic: "q", from: 9814, to: 9840, why: "slow" },
+                Reply::Skip { topic: "q", epoch: None, from: 9814, to: 9840, why: "slow" },
                 r#"{"type":"skip","topic":"q","from":9814,"to":9840,"why":"slow"}"#,
             ),
             (

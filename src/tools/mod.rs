@@ -4,6 +4,7 @@
 //! Clients speak to a server as anybody could, and nothing of the server uses them. They and what they need for a terminal are there only
 //! with the feature `cli`.
 
+pub mod client;
 pub mod token;
 pub mod top;
 mod trust;

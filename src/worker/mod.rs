@@ -422,6 +422,7 @@ impl<E: Edge> Worker<E> {
         cursors.staged().chain(desk.parted()).for_each(|id| *users.entry(id).or_insert(0) += 1);
         let counted = fan.interest.cohort_ids().into_iter().map(|id| (id, fan.interest.at(id).users)).collect();
         assert_eq!(users, counted, "the users of each cohort");
+        assert_eq!(fan.interest.keepers(), desk.asking.keepers(), "who keeps the tables is on his way");
         let Ground { work, settings, .. } = &self.ground;
         for (step, spent) in Step::ALL.into_iter().zip(work.spent()) {
             let most = step.allotment(settings.turn_work, settings.turn_sends) + work::INDIVISIBLE_MAX;

@@ -250,16 +250,22 @@ fn a_heartbeat_says_how_far_everything_was_told() {
     assert!(exactly(&mut back, 0).0.is_empty(), "what isn't for it was told as well");
 }
 
-const TOPICS: usize = 500;
-const CUTS: usize = 60;
+/// How often whoever is cut again and again is cut: `STENTOR_CUTS=200` takes as many topics as a large server has, and a minute for each.
+pub fn cuts() -> usize {
+    std::env::var("STENTOR_CUTS").map_or(60, |text| text.parse().expect("STENTOR_CUTS is a number"))
+}
+
+fn topics() -> usize {
+    if cuts() >= 200 { 10_000 } else { 500 }
+}
 
 /// The last number of each topic that a subscriber has, whatever connections it had.
 #[derive(Default)]
-struct Known(HashMap<String, u64>);
+pub struct Known(HashMap<String, u64>);
 
 impl Known {
     /// Takes a message in. What it has already may come again where it knows only an older place.
-    fn take(&mut self, message: &Value, may_repeat: bool) {
+    pub fn take(&mut self, message: &Value, may_repeat: bool) {
         let (Some(topic), Some(seq)) = (message["topic"].as_str(), message["seq"].as_u64()) else { return };
         let last = self.0.get(topic).copied();
         match message["type"].as_str().unwrap() {
@@ -271,30 +277,36 @@ impl Known {
         self.0.insert(topic.to_owned(), seq);
     }
 
-    fn has_all(&self, numbers: &[u64]) -> bool {
-        self.0.len() == TOPICS && numbers.iter().enumerate().all(|(n, seq)| self.0[&format!("t.{n}")] == *seq)
+    pub fn has_all(&self, numbers: &[u64]) -> bool {
+        self.0.len() == numbers.len() && numbers.iter().enumerate().all(|(n, seq)| self.0[&format!("t.{n}")] == *seq)
     }
 }
 
 /// What is published on all topics, and the last number of each.
-struct Feed<'s> {
+pub struct Feed<'s> {
     server: &'s Server,
-    numbers: Vec<u64>,
-    random: fastrand::Rng,
+    pub numbers: Vec<u64>,
+    pub random: fastrand::Rng,
 }
 
 impl<'s> Feed<'s> {
-    fn new(server: &'s Server, seed: u64) -> Feed<'s> {
-        let numbers = (0..TOPICS).map(|n| publish(server, &format!("t.{n}"), 0)).collect();
+    pub fn new(server: &'s Server, seed: u64) -> Feed<'s> {
+        let numbers = (0..topics()).map(|n| publish(server, &format!("t.{n}"), 0)).collect();
         Feed { server, numbers, random: fastrand::Rng::with_seed(seed) }
     }
 
     /// So many more publications, some of them on a topic again and again.
-    fn publish(&mut self, count: usize) {
+    pub fn publish(&mut self, count: usize) {
         for _ in 0..count {
-            let n = if self.random.bool() { self.random.usize(..TOPICS) } else { self.random.usize(..5) };
+            let n = if self.random.bool() { self.random.usize(..self.numbers.len()) } else { self.random.usize(..5) };
             self.numbers[n] = publish(self.server, &format!("t.{n}"), n as u64);
         }
+    }
+
+    /// How many messages somebody takes before it is cut: often among those that its subscription begins with, and now and then behind.
+    fn until_cut(&mut self) -> usize {
+        let most = if self.random.u8(..10) == 0 { 3 * self.numbers.len() } else { 800 };
+        self.random.usize(..most)
     }
 }
 
@@ -303,14 +315,14 @@ fn a_subscriber_of_everything_that_is_cut_again_and_again_has_every_number_of_ev
     let server = serve(|_| {});
     let mut feed = Feed::new(&server, 1);
     let (mut known, mut place) = (Known::default(), None::<String>);
-    for cut in 0..CUTS {
+    for cut in 0..cuts() {
         let mut client = match &place {
             Some(place) if cut % 2 == 0 => Client::hello(&server, &format!("/ws?topics=%3E&cursor={place}")),
             Some(place) => resumed(&server, &json!([">"]), place, &json!({})),
             None => Client::hello(&server, "/ws?topics=%3E"),
         };
         client.send(r#"{"op":"ping"}"#);
-        for _ in 0..feed.random.usize(..800) {
+        for _ in 0..feed.until_cut() {
             feed.publish(1);
             let message = client.json();
             known.take(&message, true);
@@ -336,9 +348,9 @@ fn a_stream_of_everything_that_is_cut_again_and_again_has_every_number_of_every_
     let server = serve(|_| {});
     let mut feed = Feed::new(&server, 2);
     let (mut known, mut place) = (Known::default(), String::new());
-    for _ in 0..CUTS {
+    for _ in 0..cuts() {
         let mut events = Events::open(&server, "topics=%3E", &format!("Last-Event-ID: {place}\r\n"));
-        for _ in 0..feed.random.usize(..800) {
+        for _ in 0..feed.until_cut() {
             feed.publish(1);
             let (id, message) = events.next().unwrap();
             known.take(&message, false);

@@ -128,9 +128,12 @@ fn newcomer(server: &Server, n: usize) {
     assert_eq!(ack["type"], "ack", "{ack}");
     let snapshot = client.json();
     assert_eq!((&snapshot["type"], &snapshot["data"]), (&"snapshot".into(), &1.into()), "{snapshot}");
-    let published = client.ask(&format!(r#"{{"op":"pub","id":2,"topic":"healthy.new.{n}","data":{n}}}"#));
+    let mut both =
+        [client.ask(&format!(r#"{{"op":"pub","id":2,"topic":"healthy.new.{n}","data":{n}}}"#)), client.json()];
+    // Where commands wait, the update may come before the answer.
+    both.sort_by_key(|message| message["type"] != "ack");
+    let [published, update] = both;
     assert_eq!((&published["type"], &published["seq"]), (&"ack".into(), &1.into()), "{published}");
-    let update = client.json();
     assert_eq!((&update["type"], &update["data"]), (&"update".into(), &n.into()), "{update}");
     // And its value is kept for whoever comes later.
     client.ask(&format!(r#"{{"op":"sub","topics":["healthy.new.{n}"]}}"#));
@@ -197,6 +200,51 @@ fn one_address_does_not_take_every_topic() {
 #[test]
 fn one_address_does_not_take_the_room_of_others_last_values() {
     beside("values", 100, |config| config.max_values = ByteSize::mib(1));
+}
+
+#[test]
+fn polls_of_everything_without_end_leave_others_their_turn() {
+    beside("poll-everything", 20, |_| {});
+}
+
+#[test]
+fn polls_whose_answers_nobody_reads_give_their_room_back() {
+    beside("poll-unread", 20, |_| {});
+}
+
+#[test]
+fn polls_from_an_old_cursor_without_end_leave_others_their_turn() {
+    beside("poll-latest", 20, |_| {});
+}
+
+#[test]
+fn polls_that_wait_together_and_are_woken_together_leave_others_their_turn() {
+    beside("polls-woken", 20, |_| {});
+}
+
+#[test]
+fn polls_that_are_each_a_cohort_leave_others_their_turn() {
+    beside("polls-cohorts", 20, |_| {});
+}
+
+#[test]
+fn polls_that_are_given_up_at_once_leave_nothing() {
+    beside("polls-dropped", 20, |_| {});
+}
+
+#[test]
+fn cursors_that_are_none_leave_others_their_turn() {
+    beside("cursors-garbled", 20, |_| {});
+}
+
+#[test]
+fn history_that_nobody_reads_gives_its_room_back() {
+    beside("history-unread", 20, |_| {});
+}
+
+#[test]
+fn who_comes_back_by_a_cursor_again_and_again_leaves_others_their_turn() {
+    beside("cursor-resumes", 20, |_| {});
 }
 
 #[test]

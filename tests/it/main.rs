@@ -12,6 +12,7 @@ mod certificates;
 mod certified;
 mod check;
 mod client;
+mod clients;
 mod console;
 mod cursors;
 mod faults;
@@ -44,6 +45,7 @@ mod requests;
 mod rights;
 mod scripts;
 mod seeds;
+mod shell;
 mod signals;
 #[path = "../../src/skip.rs"]
 mod skip;

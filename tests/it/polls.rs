@@ -8,6 +8,7 @@ use stentor::{Payload, server::Server};
 
 use crate::{
     client::{Client, exchange, serve, tcp},
+    cursors::{Feed, Known, cuts},
     http::{Answer, Http},
     process::{metric, wait_for},
     skip::skip,
@@ -371,7 +372,7 @@ fn a_server_that_stops_answers_those_that_wait() {
     let stopping = std::thread::spawn(move || server.stop());
     let answer = http.answer();
     assert_eq!(answer.header("Connection"), Some("close"));
-    assert_eq!(told(&answer).1.len(), 0);
+    assert_eq!(told(&answer).1, [json!({"type":"status","code":"draining","retry_ms":[0,8000]})]);
     assert!(http.is_ended());
     stopping.join().unwrap();
 }
@@ -479,4 +480,69 @@ fn polling_works_behind_a_proxy_that_collects_answers() {
         cursor = next;
     }
     assert!(seen > 200);
+}
+
+/// Polls everything from an address, and loses every second answer, before it comes or when it does: it ends with every number of every topic.
+fn is_cut_again_and_again(server: &Server, address: std::net::SocketAddr, seed: u64) {
+    let mut feed = Feed::new(server, seed);
+    let (mut known, mut place) = (Known::default(), String::new());
+    let mut http = Http::connect(address);
+    let (mut lost, mut empty) = (0, 0);
+    while lost < cuts() || empty == 0 {
+        let is_over = lost == cuts();
+        let missed = if is_over { 0 } else { feed.random.usize(..400) };
+        feed.publish(missed);
+        http.ask(&format!("/poll?topics=%3E&wait=0&cursor={place}"), &[]);
+        if !is_over && feed.random.bool() {
+            if feed.random.bool() {
+                http.head();
+            }
+            http = Http::connect(address);
+            lost += 1;
+            continue;
+        }
+        let (next, messages) = told(&http.answer());
+        empty += usize::from(is_over && messages.is_empty());
+        messages.iter().filter(|message| message["type"] != "status").for_each(|message| known.take(message, false));
+        place = next;
+    }
+    assert!(known.has_all(&feed.numbers));
+}
+
+#[test]
+fn a_poller_of_everything_that_is_cut_again_and_again_has_every_number_of_every_topic_once() {
+    let server = serve(|_| {});
+    is_cut_again_and_again(&server, server.addresses()[0], 3);
+}
+
+#[test]
+fn a_poller_behind_a_proxy_that_collects_answers_is_cut_again_and_again_and_has_every_number_once() {
+    let server = serve(|config| config.trusted_proxy = vec!["127.0.0.1".parse().unwrap()]);
+    let Some(nginx) = Nginx::start(server.addresses()[0]) else {
+        return skip("nginx", "polling behind nginx: it is not installed");
+    };
+    is_cut_again_and_again(&server, nginx.address, 4);
+}
+
+#[test]
+fn what_is_left_out_from_a_topics_beginning_on_says_in_which_epoch_it_began() {
+    let server = serve(|_| {});
+    let mut http = connect(&server);
+    let (cursor, _) = told(&http.get("/poll?topics=q.*&mode=latest"));
+    (1..=3).for_each(|n| {
+        publish(&server, "q.new", &json!(n));
+    });
+    publish(&server, "q.one", &json!(1));
+    let (cursor, messages) = told(&http.get(&format!("/poll?topics=q.*&mode=latest&cursor={cursor}")));
+    let epoch = http.get("/topics/q.new").json()["epoch"].clone();
+    let skip = json!({ "type": "skip", "topic": "q.new", "epoch": epoch, "from": 1, "to": 2, "why": "slow" });
+    assert_eq!(messages[0], skip);
+    assert_eq!((&messages[1]["seq"], &messages[1]["epoch"]), (&json!(3), &Value::Null));
+    assert_eq!((&messages[2]["seq"], &messages[2]["epoch"]), (&json!(1), &epoch), "the first says it by itself");
+    // Later ones need not say it again.
+    (4..=6).for_each(|n| {
+        publish(&server, "q.new", &json!(n));
+    });
+    let (_, messages) = told(&http.get(&format!("/poll?topics=q.*&mode=latest&cursor={cursor}")));
+    assert_eq!(messages[0], json!({ "type": "skip", "topic": "q.new", "from": 4, "to": 5, "why": "slow" }));
 }

@@ -74,8 +74,7 @@ impl World {
     /// A client of `/ws` that has shown this in its request, and has read its greeting.
     fn open(&self, path: &str, token: &str) -> (Client, Value) {
         let bearer = format!("Bearer {token}");
-        let mut client =
-            Client::try_connect(self.server.addresses()[0], path, &[("Authorization", &bearer)]).unwrap();
+        let mut client = Client::try_connect(self.server.addresses()[0], path, &[("Authorization", &bearer)]).unwrap();
         let hello = client.json();
         assert_eq!(hello["type"], "hello");
         (client, hello)
@@ -200,13 +199,22 @@ fn what_is_not_covered_is_refused_the_same_whether_it_exists_or_not() {
     assert_eq!(client.ask(r#"{"op":"sub","id":8,"topics":["q.us.>","t.*","q.us.*"]}"#)["type"], "ack");
     for name in ["q.eu.there", "q.eu.nowhere"] {
         let told = |path: &str| world.get(path, &mine);
-        for path in [format!("/sse?topics={name}"), format!("/poll?topics={name}"), format!("/history/{name}"), format!("/topics/{name}")] {
+        for path in [
+            format!("/sse?topics={name}"),
+            format!("/poll?topics={name}"),
+            format!("/history/{name}"),
+            format!("/topics/{name}"),
+        ] {
             let (status, text) = told(&path);
             assert_eq!(status, 403, "{path}: {text}");
-            assert_eq!(text.replace(name, "NAME"), told(&path.replace(name, "q.eu.other")).1.replace("q.eu.other", "NAME"));
+            assert_eq!(
+                text.replace(name, "NAME"),
+                told(&path.replace(name, "q.eu.other")).1.replace("q.eu.other", "NAME")
+            );
         }
         let bearer = format!("Bearer {mine}");
-        let raw = Client::try_connect(world.server.addresses()[0], &format!("/raw/{name}"), &[("Authorization", &bearer)]);
+        let raw =
+            Client::try_connect(world.server.addresses()[0], &format!("/raw/{name}"), &[("Authorization", &bearer)]);
         let (code, reason) = raw.unwrap().closed();
         assert_eq!((code, reason), (4001, format!("{name}: you may not subscribe to that")));
     }
@@ -236,10 +244,14 @@ fn publishing_is_asked_for_each_topic_and_each_line() {
     assert_eq!(client.ask(r#"{"op":"pub","id":2,"topic":"q.eu.A","data":1}"#)["code"], "forbidden");
     assert_eq!(world.post("/publish/q.us.A", &mine, "2").0, 200);
     assert_eq!(world.post("/publish/q.eu.A", &mine, "2").0, 401);
-    let lines = "{\"topic\":\"q.us.A\",\"data\":3}\n{\"topic\":\"q.eu.A\",\"data\":3}\n{\"topic\":\"q.us.A\",\"data\":4}\n";
+    let lines =
+        "{\"topic\":\"q.us.A\",\"data\":3}\n{\"topic\":\"q.eu.A\",\"data\":3}\n{\"topic\":\"q.us.A\",\"data\":4}\n";
     let (status, text) = world.post("/publish", &mine, lines);
     assert_eq!(status, 401, "{text}");
-    assert!(text.contains("Line 2") && text.contains("q.eu.A") && text.contains("1 publication went before it"), "{text}");
+    assert!(
+        text.contains("Line 2") && text.contains("q.eu.A") && text.contains("1 publication went before it"),
+        "{text}"
+    );
     // On /raw it says what it may, and isn't sent what it may not see.
     let bearer = format!("Bearer {}", token("p2", json!({ "pub": ["r"], "sub": ["s"] })));
     let mut raw = Client::try_connect(world.server.addresses()[0], "/raw/r", &[("Authorization", &bearer)]).unwrap();

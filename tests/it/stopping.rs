@@ -10,7 +10,7 @@ use stentor::Payload;
 
 use crate::{
     client::{Client, close_code, serve, tcp, until, upgraded},
-    process::{Running, wait_for},
+    process::{Running, metric, wait_for},
 };
 
 #[test]
@@ -55,6 +55,26 @@ fn clients_are_told_sent_everything_and_closed_with_1001() {
     drop((json, raw));
     stopper.join().unwrap();
     assert!(TcpStream::connect(address).is_err());
+}
+
+#[test]
+fn a_stream_of_events_is_told_when_to_come_back() {
+    let server = serve(|_| {});
+    let address = server.addresses()[0];
+    let mut events = tcp(address);
+    events.write_all(b"GET /sse?topics=a HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+    wait_for("the stream", || metric(address, "event_streams") == 1.0);
+    let stopper = std::thread::spawn(move || server.stop());
+    let mut said = String::new();
+    events.read_to_string(&mut said).unwrap();
+    stopper.join().unwrap();
+    let event = said.split("\n\n").find(|event| event.contains("draining")).unwrap_or_else(|| panic!("{said}"));
+    let field =
+        |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("{event}"));
+    let data: serde_json::Value = serde_json::from_str(field("data: ")).unwrap();
+    let window = &data["retry_ms"];
+    let retry: u64 = field("retry: ").parse().unwrap();
+    assert!((window[0].as_u64().unwrap()..=window[1].as_u64().unwrap()).contains(&retry), "{event}");
 }
 
 #[test]

@@ -79,7 +79,10 @@ test("a payload's own text is found behind whatever else a server says", async (
   await ack(socket, "k", 4);
   socket.writes('{"type":"update","topic":"a","seq":5,"ts":1,"note":{"data":[1,"\\"data\\":2"]},"kind":"data","data" : 0.10 }');
   socket.writes('{"type":"update","topic":"a","seq":6,"ts":1,"data":{"}":"{"}}');
-  assert.deepEqual(got, ["0.10", '{"}":"{"}']);
+  socket.writes('{"type":"update","topic":"a","seq":7,"ts":1,"data": 1.50 }');
+  socket.writes('{"type":"update","topic":"a","seq":8,"ts":1,"json":"no","data":8}');
+  socket.writes('{"json":"no","type":"update","topic":"\\u0061","seq":9,"ts":1,"data":"\\u0061"}');
+  assert.deepEqual(got, ["0.10", '{"}":"{"}', "1.50", "8", '"\\u0061"']);
 });
 
 test("what comes twice is told once", async (t) => {
@@ -367,6 +370,16 @@ test("what is not JSON ends the connection, which is made anew", async (t) => {
   socket.onmessage({ data: "<html>" });
   assert.match((await states.until(({ state }) => state === "waiting")).why, /not JSON/);
   await sockets.next();
+});
+
+test("a publication with something behind it is not JSON either", async (t) => {
+  const { client, sockets, states } = world(t);
+  client.subscribe("a");
+  const socket = await sockets.next();
+  socket.hello();
+  await ack(socket, "k", 4);
+  socket.writes('{"type":"update","topic":"a","seq":5,"ts":1,"data":5}}');
+  assert.match((await states.until(({ state }) => state === "waiting")).why, /not JSON/);
 });
 
 test("names match as the server has it", () => {

@@ -135,8 +135,8 @@ const update = (topic, seq, epoch) => ({ type: "update", topic, ...(epoch && { e
 const snapshot = (topic, seq, epoch = "k") => ({ type: "snapshot", topic, epoch, seq, ts: seq, data: seq });
 const cursor = (n) => `cursor-${String(n).padStart(4, "0")}`;
 
-/** Acknowledges a sub, as a server with cursors does: exact names with what they have. */
-function take(socket, { id, topics }, epoch, seq, at = cursor(0)) {
+/** Acknowledges a sub, as a server with cursors does: exact names with what they have, and the cursor that was asked for. */
+function take(socket, { id, topics, from }, epoch, seq, at = typeof from === "string" ? from : cursor(0)) {
   const taken = topics.map((topic) => ({ topic, mode: "all", ...(!/[*>]/.test(topic) && { epoch, seq }) }));
   socket.says({ type: "ack", id, cursor: at, topics: taken });
 }
@@ -182,7 +182,7 @@ test("the cursor of a heartbeat counts only once all last values have come", asy
   take(socket, await nextOf(socket, "sub"));
   socket.says(snapshot("a", 5));
   socket.says({ type: "heartbeat", ts: 1, cursor: cursor(7) });
-  assert.equal(one.cursor, undefined);
+  assert.equal(one.cursor, cursor(0), "where it began");
   await place(socket, cursor(8));
   assert.equal(one.cursor, cursor(8));
   socket.says({ type: "heartbeat", ts: 1, cursor: cursor(9) });
@@ -226,8 +226,111 @@ test("a cursor that is good no more begins every topic anew, once", async (t) =>
   second.says(snapshot("p.x", 2, "k2"));
   second.says(update("a", 10));
   second.says(update("b", 1, "k2"));
-  await expect(told, "b anew behind 0: reconnect", "a anew behind 9: cursor", "p.x anew behind 2: cursor", "a is 9", "p.x is 2", "a 10", "b 1");
+  await expect(told, "a anew behind 9: cursor", "b anew behind 0: cursor", "p.x anew behind 2: cursor", "a is 9", "p.x is 2", "a 10", "b 1");
   assert.equal(told.size, 0);
+});
+
+test("who is cut among the last values comes back to where they began, and is told each once", async (t) => {
+  const { client, sockets } = world(t);
+  const { told } = hear(client, ["a", "b", "p.*"]);
+  const first = await sockets.next();
+  first.hello();
+  take(first, await nextOf(first, "sub"), "k", 4, cursor(5));
+  for (const topic of ["a", "p.x"]) first.says(snapshot(topic, 4));
+  await expect(told, "a is 4", "p.x is 4");
+  first.ends(1006);
+  const second = await sockets.next();
+  second.hello();
+  const sub = await nextOf(second, "sub");
+  assert.equal(sub.from, cursor(5));
+  take(second, sub, "k", 4);
+  // What has not changed comes as it came, and of what has, what followed.
+  for (const topic of ["a", "b", "p.y"]) second.says(snapshot(topic, 4));
+  second.says(update("p.x", 5));
+  second.says(update("a", 5));
+  await expect(told, "b is 4", "p.y is 4", "p.x 5", "a 5");
+  assert.equal(told.size, 0);
+});
+
+test("who is cut while everything begins anew shows the word that it was answered with, and begins anew again", async (t) => {
+  const { client, sockets } = world(t);
+  const { told } = hear(client, ["p.*", "q.*"]);
+  const first = await sockets.next();
+  first.hello();
+  take(first, await nextOf(first, "sub"));
+  for (const topic of ["p.x", "q.gone"]) first.says(snapshot(topic, 4));
+  await place(first, cursor(1));
+  first.ends(1006);
+  await expect(told, "p.x is 4", "q.gone is 4");
+  const second = await sockets.next();
+  second.hello();
+  take(second, await nextOf(second, "sub"), "k2", 0, cursor(9999));
+  second.ends(1006);
+  const third = await sockets.next();
+  third.hello();
+  const sub = await nextOf(third, "sub");
+  assert.equal(sub.from, cursor(9999));
+  take(third, sub);
+  third.says({ type: "reset", topic: "p.x", epoch: "k2", seq: 2, why: "cursor" });
+  third.says(snapshot("p.x", 2, "k2"));
+  // Of the other there was nothing in this life of the server's.
+  third.says(update("q.gone", 1, "k2"));
+  await place(third, cursor(3));
+  await expect(told, "p.x anew behind 2: cursor", "p.x is 2", "q.gone anew behind 0: reconnect", "q.gone 1");
+  third.ends(1006);
+  const fourth = await sockets.next();
+  fourth.hello();
+  assert.equal((await nextOf(fourth, "sub")).from, cursor(3));
+});
+
+test("who finds a full server when it comes back asks again, from where it was left", async (t) => {
+  const { client, sockets } = world(t);
+  const { one, told } = hear(client, "p.*");
+  const first = await sockets.next();
+  first.hello();
+  take(first, await nextOf(first, "sub"));
+  first.says(snapshot("p.x", 4));
+  await place(first, cursor(1));
+  first.ends(1006);
+  await expect(told, "p.x is 4");
+  const second = await sockets.next();
+  second.hello();
+  for (const code of ["server_full", "address_full"]) {
+    const { id, from } = await nextOf(second, "sub");
+    assert.equal(from, cursor(1));
+    second.says({ type: "error", id, code, message: "full" });
+    // What isn't subscribed to has no part in what the connection is told.
+    second.says({ type: "heartbeat", ts: 1, cursor: cursor(8) });
+    await expect(told, `error ${code}`);
+  }
+  const sub = await nextOf(second, "sub");
+  assert.deepEqual([sub.topics, sub.from], [["p.*"], cursor(1)]);
+  take(second, sub);
+  second.says(update("p.x", 5));
+  await place(second, cursor(9));
+  await expect(told, "p.x 5");
+  assert.deepEqual([one.cursor, told.size], [cursor(9), 0]);
+});
+
+test("a subscription that is ended while it waits for a full server is not asked for again", async (t) => {
+  t.mock.timers.enable({ apis: ["setTimeout"] });
+  const { client, sockets } = world(t);
+  const { one } = hear(client, "p.*");
+  const first = await sockets.next();
+  first.hello();
+  take(first, await nextOf(first, "sub"));
+  await place(first, cursor(1));
+  first.ends(1006);
+  t.mock.timers.tick(100);
+  const second = await sockets.next();
+  second.hello();
+  const { id } = await nextOf(second, "sub");
+  second.says({ type: "error", id, code: "server_full", message: "full" });
+  one.unsubscribe();
+  t.mock.timers.tick(1000);
+  await client.opened();
+  assert.equal(await second.sent.next().then(({ op }) => op), "unsub");
+  assert.equal(second.sent.size, 0);
 });
 
 test("a topic that has begun anew meanwhile says so, whatever numbers it had", async (t) => {

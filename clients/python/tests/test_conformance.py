@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,9 +19,3 @@ def test_every_scenario_is_answered_as_the_script_has_it(loop: tuple[str, ...]) 
     command = [sys.executable, str(CONFORMANCE / "run.py"), sys.executable, str(HERE / "driver.py"), *loop]
     ran = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}, check=False)
     assert ran.returncode == 0, "\n".join(line for line in ran.stdout.splitlines() if not line.startswith("passed")) + ran.stderr
-
-
-def test_the_table_of_scenarios_has_them_all() -> None:
-    scenarios = [(one["name"], one["promise"]) for one in json.loads((CONFORMANCE / "scenarios.json").read_text())]
-    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|", (CONFORMANCE / "README.md").read_text(), re.MULTILINE)
-    assert [row for row in rows if row in scenarios] == scenarios

@@ -8,6 +8,7 @@ mod commands;
 mod crowd;
 mod http;
 mod names;
+mod polls;
 mod readers;
 mod storms;
 mod tables;
@@ -144,6 +145,20 @@ pub const ALL: &[Attack] = &[
     crowd::BACKLOGS,
     crowd::ROUNDS,
     crowd::STALLED_CROWD,
+    polls::EVERYTHING,
+    polls::UNREAD,
+    polls::BACK_AGAIN,
+    polls::LATEST,
+    polls::RARE,
+    polls::WOKEN,
+    polls::COHORTS,
+    polls::DROPPED,
+    polls::GARBLED,
+    polls::LONG_NAMES,
+    polls::HISTORY,
+    polls::HISTORY_UNREAD,
+    polls::RESUMES,
+    polls::EVENTS,
     tls::TINY_RECORDS,
     tls::EMPTY_RECORDS,
     tls::KEY_UPDATES,

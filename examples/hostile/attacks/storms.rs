@@ -222,7 +222,9 @@ fn tokens_at_handshakes(attacker: &Attacker) {
 fn forged(n: usize) -> String {
     let part = |json: &str| URL_SAFE_NO_PAD.encode(json);
     let head = part(r#"{"alg":"ES256","kid":"one","typ":"JWT"}"#);
-    let claims = part(&format!(r#"{{"aud":"stentor","sub":"attacker","jti":"{n}","exp":4102444800,"stentor":{{"sub":[">"]}}}}"#));
+    let claims = part(&format!(
+        r#"{{"aud":"stentor","sub":"attacker","jti":"{n}","exp":4102444800,"stentor":{{"sub":[">"]}}}}"#
+    ));
     // Two numbers of the curve's size, neither of them nought.
     let signature: Vec<u8> = (1..=64_u64).map(|byte| (byte.wrapping_mul(n as u64 + 37) % 251) as u8 + 1).collect();
     format!("{head}.{claims}.{}", URL_SAFE_NO_PAD.encode(signature))

@@ -4,6 +4,7 @@
 //!   offered in its time. There have to be two of them at least, and as many of them as of others; else there is no figure. Where a round was run again
 //!   because of a doubt, the last sound run of it counts, as in a sweep. Percentiles take as many publications as the generator itself asks for before it
 //!   prints them.
+//! - The ratio of two servers is of rounds in which both were sound ([`Ratio`]): what moved the machine meanwhile is in both. It takes two of them.
 //! - Any other text: a number behind words that stand on one line of it, or, where lowest, highest or median is asked for, on several. Where the text is what
 //!   the generator printed, its doubts count as well.
 
@@ -21,6 +22,8 @@ use loadgen::{
     exit,
     figures::{Report, Run},
     merge,
+    output::sweep::Ratio,
+    samples::{Pool, QUANTILES},
     spec::Pace,
     thresholds,
 };
@@ -30,6 +33,9 @@ use crate::figure::{self, Kind, PLAIN, Quantity};
 
 /// Sound runs that a figure takes.
 const SOUND_MIN: usize = 2;
+
+/// Rounds that a quoted ratio takes. Of two the interval is very wide, which is what two rounds are worth.
+const PAIRS_MIN: usize = 2;
 
 /// How what the generator prints begins where it doubts a run, or where something was lost.
 const SAYS_DOUBTFUL: [&str; 2] = ["DOUBTS:", "FAULTS"];
@@ -72,6 +78,44 @@ impl Data {
         };
         let (scale, kind) = unit_of(name);
         Ok(Quantity { value: value * scale, kind })
+    }
+
+    /// What a server took to what another took, by rounds in which both were sound.
+    ///
+    /// # Errors
+    /// One of the two has no such figure, or there are too few rounds of both.
+    pub fn paired(&self, path: &str, server: &str, base: &str, name: &str) -> Result<Ratio, String> {
+        let pairs = self.pairs(path, server, base, name)?;
+        let ratio = Ratio::of(&pairs).filter(|ratio| ratio.rounds >= PAIRS_MIN);
+        ratio.ok_or_else(|| {
+            format!("both {server} and {base} were sound in {} rounds, and a ratio takes {PAIRS_MIN}", pairs.len())
+        })
+    }
+
+    /// Whether the rounds tell two servers apart: the interval of their ratio doesn't hold 1. Without rounds of both, nothing does.
+    ///
+    /// # Errors
+    /// One of the two has no such figure.
+    pub fn differ(&self, path: &str, server: &str, base: &str, name: &str) -> Result<bool, String> {
+        let interval = Ratio::of(&self.pairs(path, server, base, name)?).and_then(|ratio| ratio.interval);
+        Ok(interval.is_some_and(|(low, high)| low > 1.0 || high < 1.0))
+    }
+
+    /// The figures of two servers, of each round in which both were sound.
+    fn pairs(&self, path: &str, server: &str, base: &str, name: &str) -> Result<Vec<(f64, f64)>, String> {
+        // Percentiles need their publications on either side.
+        self.measured(path, server, name, Of::All)?;
+        self.measured(path, base, name, Of::All)?;
+        let reports = self.results(path)?;
+        let (own, bases) = (rounds_of(&reports, server)?, rounds_of(&reports, base)?);
+        let mut pairs = Vec::new();
+        for round in own.iter().filter(|round| round.standing == Standing::Sound) {
+            let same = |other: &&Round<'_>| other.nth == round.nth && other.standing == Standing::Sound;
+            if let Some(other) = bases.iter().find(same) {
+                pairs.push((of_one(name, round.run)?, of_one(name, other.run)?));
+            }
+        }
+        Ok(pairs)
     }
 
     /// Whether a server has delivered what was offered, in every round.
@@ -251,6 +295,13 @@ fn sound<'a>(rounds: &[Round<'a>]) -> Result<Vec<&'a Run>, String> {
     let said = said.map_or(String::new(), |said| format!("; one says: {said}"));
     let (sound, all) = (sound.len(), rounds.len());
     Err(format!("{sound} of {all} runs are sound, and a figure takes {SOUND_MIN}, and half of them{said}"))
+}
+
+/// A figure of one round, for a ratio: a percentile whatever the number of its publications, since only all rounds together have to have enough.
+fn of_one(name: &str, run: &Run) -> Result<f64, String> {
+    let percentile = QUANTILES.into_iter().find(|(own, _)| *own == name);
+    let of_pool = |(_, quantile)| Some(Pool::of([run])?.latency.value_at_quantile(quantile) as f64);
+    percentile.and_then(of_pool).map_or_else(|| thresholds::measure(name, &[run]), Ok)
 }
 
 /// What a figure of the generator's is one of, and its factor.

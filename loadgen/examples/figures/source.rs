@@ -4,6 +4,8 @@
 //! results/2026-11-21/1000x128-w16 bun cpu                     a server's figure in results of the generator; its name is one of `--fail-if`
 //! results/2026-11-21/1000x128-w16 bun cpu least               the lowest of the runs; or most, mean, median
 //! 1000x128-w16 bun cpu                                        the same, behind a comment `figures from results/2026-11-21`
+//! 1000x128-w16 bun cpu paired bare                            its ratio to another server, by rounds: the geometric mean; with `low` or `high`, an end of
+//!                                                             its interval at 95 %
 //! results/2026-11-21/kernel.txt "| 4096 " ns                  the number behind these words in a text, and its unit where none stands there
 //! kernel.txt "| 4096 " 3                                      the third number behind them
 //! kernel.txt "One send" "| 4096 " ns                          under the heading that has the first words in it
@@ -159,6 +161,17 @@ impl Reading<'_> {
         }
         let server = self.word("a server's name, or words in quotes")?;
         let name = self.word("a figure's name")?;
+        if self.take_word("paired") {
+            let base = self.word("another server's name")?;
+            let ratio = self.data.paired(&path, &server, &base, &name).map_err(|why| format!("{path}: {why}"))?;
+            let (low, high) = ratio.interval.expect("of several rounds");
+            let end = self.take(|word| match word {
+                "low" => Some(low),
+                "high" => Some(high),
+                _ => None,
+            });
+            return Ok(Quantity { value: end.unwrap_or(ratio.mean), kind: PLAIN });
+        }
         let of = self.take(Of::named).unwrap_or(Of::All);
         self.data.measured(&path, &server, &name, of).map_err(|why| format!("{path}: {why}"))
     }

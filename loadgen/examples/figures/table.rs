@@ -17,7 +17,9 @@
 //! A column names a file and figures of it as `--fail-if` does, or `held`: the highest rate of several files, in deliveries a second, that was held: in every
 //! round all of it was delivered, in the time that it was offered in, and nothing speaks against half of them at least. `≥` stands before it where more may be held. Where a server didn't hold a rate, that stands in place of what survived; `–` stands
 //! where too few runs were sound, or too few publications made for a percentile. Whoever was measured in one of the files has a row, and whoever has a row was
-//! measured, but that `maybe` is for those who need not be. The best of each column is set in bold, and who can't be told from it; the first row, what the others are measured by, is not among them.
+//! measured, but that `maybe` is for those who need not be. In bold is what is ahead of everybody else's in its column, as far
+//! as rounds tell: of the ratio to each of them, paired by round, the interval (95 %) doesn't hold 1. Servers of one make (`stentor`, `stentor-raw`) are not held against each other; the first
+//! row, what the others are measured by, takes no part.
 
 use crate::{
     data::{Data, Of},
@@ -26,6 +28,18 @@ use crate::{
 
 /// What can't be told.
 const NONE: &str = "–";
+
+/// A column of the highest rates that were held.
+const HELD: &str = "held";
+
+/// What stands where a server didn't hold the rate, and before a rate where more may be held.
+const NOT_HELD: &str = "not held";
+const LEAST: &str = "≥ ";
+
+/// Whose a server is, whatever its lane, workers and flags.
+fn kind_of(server: &str) -> &str {
+    server.split(['-', ':']).next().unwrap_or(server)
+}
 
 struct Column<'a> {
     title: &'a str,
@@ -62,12 +76,10 @@ pub fn made(rules: &str, folder: &str, data: &Data) -> Result<(String, usize), S
     let mut figures = 0;
     for column in &columns {
         let cells = rows.iter().map(|(server, _)| column.cell(server, data)).collect::<Result<Vec<Cell>, String>>()?;
-        let best = best(&cells, column.is_more_better());
-        figures += cells.iter().map(|cell| cell.figures).sum::<usize>();
+        let bold = column.bold(&rows, &cells, data);
         for (nth, (line, cell)) in lines.iter_mut().zip(&cells).enumerate() {
-            let is_best = nth > 0 && best.is_some_and(|best| cell.is_near(best));
-            let mark = if is_best { "**" } else { "" };
-            line.push_str(&format!(" {mark}{}{mark} |", cell.text));
+            figures += cell.values.iter().flatten().count();
+            line.push_str(&format!(" {} |", cell.text(&bold[nth])));
         }
     }
     lines.iter().for_each(|line| table += &format!("{line}\n"));
@@ -76,30 +88,31 @@ pub fn made(rules: &str, folder: &str, data: &Data) -> Result<(String, usize), S
 
 /// One cell.
 struct Cell {
-    text: String,
-    /// The first figure in it.
-    value: Option<f64>,
-    /// How many are in it.
-    figures: usize,
+    /// What stands there; empty where it is the figures.
+    words: String,
+    /// The figures of it; none where one can't be told.
+    values: Vec<Option<Quantity>>,
 }
-
-/// Who is no farther from the best than this can't be told from it.
-const NEAR: f64 = 0.05;
 
 impl Cell {
-    fn without(text: &str) -> Self {
-        Self { text: text.to_owned(), value: None, figures: 0 }
+    fn value(&self, at: usize) -> Option<f64> {
+        self.values.get(at).copied().flatten().map(|one| one.value)
     }
 
-    fn is_near(&self, best: f64) -> bool {
-        self.value.is_some_and(|value| (value / best - 1.0).abs() <= NEAR)
+    fn without(words: &str) -> Self {
+        Self { words: words.to_owned(), values: Vec::new() }
     }
-}
 
-/// The best of a column, beside the first row, which is what others are measured by.
-fn best(cells: &[Cell], is_more_better: bool) -> Option<f64> {
-    let values = cells.iter().skip(1).filter_map(|cell| cell.value);
-    values.reduce(|best, value| if is_more_better { best.max(value) } else { best.min(value) })
+    /// With those figures in bold that are to be.
+    fn text(&self, bold: &[bool]) -> String {
+        let all = !bold.is_empty() && bold.iter().all(|bold| *bold);
+        match () {
+            () if !self.words.is_empty() && all => format!("**{}**", self.words),
+            () if !self.words.is_empty() => self.words.clone(),
+            () if all => format!("**{}**", together(&self.values, &[])),
+            () => together(&self.values, bold),
+        }
+    }
 }
 
 /// Nobody who was measured is left out, and nobody is there who wasn't. Those who may be there or not come last.
@@ -125,37 +138,62 @@ fn complete<'a>(
 
 impl Column<'_> {
     fn is_more_better(&self) -> bool {
-        matches!(self.names[..], ["held" | "deliveries" | "publications" | "bytes", ..])
+        matches!(self.names[..], [HELD | "deliveries" | "publications" | "bytes", ..])
+    }
+
+    /// Which figures of each cell are ahead of everybody else's, as far as the rounds tell.
+    fn bold(&self, rows: &[(&str, &str)], cells: &[Cell], data: &Data) -> Vec<Vec<bool>> {
+        let is_ahead = |nth: usize, at: usize| {
+            nth > 0
+                && cells[nth].value(at).is_some()
+                && (1..cells.len())
+                    .filter(|other| kind_of(rows[*other].0) != kind_of(rows[nth].0))
+                    .all(|other| self.is_ahead(at, (rows[nth].0, &cells[nth]), (rows[other].0, &cells[other]), data))
+        };
+        (0..cells.len()).map(|nth| (0..cells[nth].values.len()).map(|at| is_ahead(nth, at)).collect()).collect()
+    }
+
+    /// Whether a server's figure is better than another's, and their rounds tell it.
+    fn is_ahead(&self, at: usize, (server, own): (&str, &Cell), (other, theirs): (&str, &Cell), data: &Data) -> bool {
+        let (name, Some(value)) = (self.names[at], own.value(at)) else { return false };
+        match theirs.value(at) {
+            // Who fell behind is; of who has no figure for other reasons, nobody knows, unless it wasn't asked.
+            None if theirs.words == NOT_HELD => true,
+            None => name != HELD && data.servers(&self.path).is_ok_and(|all| !all.iter().any(|name| name == other)),
+            Some(less) if name == HELD => value > less && !theirs.words.starts_with(LEAST),
+            Some(theirs) if (value > theirs) != self.is_more_better() => false,
+            Some(_) => data.differ(&self.path, server, other, name).unwrap_or(false),
+        }
     }
 
     fn cell(&self, server: &str, data: &Data) -> Result<Cell, String> {
-        if self.names == ["held"] {
+        if self.names == [HELD] {
             let Some((rate, fell_behind)) = data.highest_held(&self.path, server)? else {
                 return Ok(Cell::without(NONE));
             };
             // What was doubtful above it, or not tried, may be held as well.
-            let least = if fell_behind { "" } else { "≥ " };
+            let least = if fell_behind { "" } else { LEAST };
             let text = format!("{least}{}/s", loadgen::units::short(rate));
-            return Ok(Cell { text, value: Some(rate), figures: 1 });
+            let rate = Quantity { value: rate, kind: Kind { seconds: -1, bytes: 0 } };
+            return Ok(Cell { words: text, values: vec![Some(rate)] });
         }
         if !data.servers(&self.path)?.iter().any(|name| name == server) {
             return Ok(Cell::without(NONE));
         }
         if !data.kept_up(&self.path, server)? {
-            return Ok(Cell::without("not held"));
+            return Ok(Cell::without(NOT_HELD));
         }
         let of = |name: &&str| data.measured(&self.path, server, name, Of::All).ok();
         let values: Vec<Option<Quantity>> = self.names.iter().map(of).collect();
-        let figures = values.iter().flatten().count();
-        if figures == 0 {
+        if values.iter().flatten().count() == 0 {
             return Ok(Cell::without(NONE));
         }
-        Ok(Cell { text: together(&values), value: values[0].map(|first| first.value), figures })
+        Ok(Cell { words: String::new(), values })
     }
 }
 
-/// Quantities of a kind in one unit, that of the largest.
-fn together(values: &[Option<Quantity>]) -> String {
+/// Quantities of a kind in one unit, that of the largest; those in bold that are to be.
+fn together(values: &[Option<Quantity>], bold: &[bool]) -> String {
     let largest = values.iter().flatten().fold(0f64, |most, one| most.max(one.value));
     let kind = values.iter().flatten().next().map(|one| one.kind);
     let (scale, unit) = match kind {
@@ -168,8 +206,11 @@ fn together(values: &[Option<Quantity>]) -> String {
         Some(Kind { seconds: -1, .. }) => scale_of(largest, &[(1.0, "/s"), (1e3, "k/s"), (1e6, "M/s")]),
         _ => (1.0, ""),
     };
-    let shown = |value: &Option<Quantity>| value.map_or_else(|| NONE.into(), |one| two_digits(one.value / scale));
-    format!("{}{unit}", values.iter().map(shown).collect::<Vec<_>>().join(" / "))
+    let shown = |(at, value): (usize, &Option<Quantity>)| {
+        let mark = if bold.get(at).is_some_and(|bold| *bold) { "**" } else { "" };
+        value.map_or_else(|| NONE.into(), |one| format!("{mark}{}{mark}", two_digits(one.value / scale)))
+    };
+    format!("{}{unit}", values.iter().enumerate().map(shown).collect::<Vec<String>>().join(" / "))
 }
 
 /// The largest unit of which there is one at least.
@@ -189,8 +230,8 @@ mod tests {
     #[test]
     fn quantities_stand_in_the_unit_of_the_largest() {
         let time = |value| Some(Quantity { value, kind: Kind { seconds: 1, bytes: 0 } });
-        assert_eq!(together(&[time(0.000_94), time(0.0142)]), "0.9 / 14 ms");
-        assert_eq!(together(&[time(3.85e-6)]), "3.9 µs");
-        assert_eq!(together(&[time(0.002), None]), "2.0 / – ms");
+        assert_eq!(together(&[time(0.000_94), time(0.0142)], &[]), "0.9 / 14 ms");
+        assert_eq!(together(&[time(3.85e-6)], &[]), "3.9 µs");
+        assert_eq!(together(&[time(0.002), None], &[true, false]), "**2.0** / – ms");
     }
 }

@@ -57,7 +57,8 @@ fn generator(run: &Run) -> String {
     let generator = &run.generator;
     let cores = generator.work.as_ref().map_or(&generator.cores, |work| &work.cores);
     let nice = generator.nice.map_or_else(String::new, |nice| format!(", {nice}"));
-    format!("cores {cores:?}{nice}")
+    let publisher = if generator.publisher_real_time { ", its publisher in real time" } else { "" };
+    format!("cores {cores:?}{nice}{publisher}")
 }
 
 fn over_loopback(run: &Run) -> bool {

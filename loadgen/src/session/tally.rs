@@ -291,6 +291,7 @@ impl Tally {
             backlog_bytes: self.sums().map(|sum| sum.backlog_bytes).max().unwrap_or(0),
             cores: cores_of(None),
             nice: Nice::of(std::process::id()),
+            publisher_real_time: published.is_some_and(|published| published.real_time),
             clock: Quality { wall_step_ns: step, ..Quality::measure() },
             steal,
             machine_busy,

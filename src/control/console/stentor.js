@@ -13,6 +13,7 @@
  * which case is in docs/javascript.md.
  *
  *     Stentor   subscriptions, and where each of their topics stands; which way to the server
+ *     Feed      what comes of a subscription, for `for await`
  *     Socket    a WebSocket: commands and messages
  *     Requests  plain HTTP: streams of events, or polls, of some names each
  */
@@ -21,14 +22,15 @@
 /** @typedef {"websocket" | "events" | "polling"} Transport a way to the server, from the best to the one that passes everywhere */
 /**
  * A publication: `json` is the text that was published, digit by digit; `data` is what JSON.parse makes of it, whose numbers are doubles.
- * A last value has an epoch, and so has a topic's first publication.
- * @typedef {{type?: "update" | "snapshot", topic: string, seq: number, ts: number, epoch?: string, data?: any, json?: string, base64?: string}} Update
+ * A last value has an epoch, and so has a topic's first publication. A `key` one says everything about its topic, the source of a `stale` one is gone.
+ * @typedef {{type?: "update" | "snapshot", topic: string, seq: number, ts: number, epoch?: string, data?: any, json?: string, base64?: string, key?: boolean, stale?: boolean}} Update
  */
-/** @typedef {{topic: string, seq: number, epoch?: string}} Mark where a topic stands */
+/** @typedef {{topic: string, seq: number, first?: number, epoch?: string, key?: boolean}} Mark where a topic stands; `first` of several that are told of at once */
 /** @typedef {Map<string, [string, number]>} Points for some topics, an epoch and a seq. A map: a topic may be called `__proto__` */
 /** @typedef {{topic: string, from: number, to: number, why: string, epoch?: string}} Skip publications `from` to `to` are not coming */
 /** @typedef {{topic: string, epoch?: string, seq: number, why: string}} Reset numbering, or history, begins anew behind `seq` */
 /** @typedef {{topic: string, mode: Mode, rate?: number, epoch?: string, seq?: number}} Taken a name as the server took it */
+/** @typedef {{code: string, message?: string, topics?: string[], since?: number, retry_ms?: [number, number]}} Status `draining`, `stale`, `fresh`, `token_expiring`, … */
 /**
  * @typedef {object} SubscriptionOptions
  * @property {Mode} [mode] "all" (the default) is every publication; "latest" the newest value of each topic
@@ -44,31 +46,49 @@
  * @property {(error: StentorError) => void} [onError] it refused; the client's `onError` hears of it where this is left out
  */
 /**
+ * What a loop is given; a `gap` is numbers that should have come, and are being fetched. A `status` may be an error that answers nothing, such as `lagged`.
+ * @typedef {(Update & {type: "update" | "snapshot"}) | (Skip & {type: "skip"}) | (Reset & {type: "reset"}) | (Status & {type: "status"}) | {type: "gap", topic: string, from: number, to: number}} FeedEvent
+ */
+/**
+ * @typedef {object} FeedOptions
+ * @property {Mode} [mode] as for a subscription, and so are `rate`, `snapshot` and `from`
+ * @property {number} [rate]
+ * @property {boolean} [snapshot]
+ * @property {SubscriptionOptions["from"]} [from]
+ * @property {number} [bufferBytes] what may wait for the loop; 32 MiB by default
+ * @property {"latest" | "error"} [whenSlow] what happens then: of each topic only the newest value stays, behind a skip (the default); or the loop
+ *   ends with the error `too_slow`
+ */
+/**
  * @typedef {object} Options
- * @property {string | (() => string | undefined | Promise<string | undefined>)} [token] what the server wants to see of who one is; a function is asked
- *   for one before each connecting, and in time before the last one expires
+ * @property {string | (() => string | Promise<string>)} [token] what the server wants to see before one may publish; or a function that is asked for it
+ *   at each connecting, when the server has found the old one wrong, and when it says that it expires
  * @property {(state: State, detail: Detail) => void} [onState] the connection's state changed
  * @property {(error: StentorError) => void} [onError] an error that belongs to no subscription and no call
+ * @property {(status: Status) => void} [onStatus] something to know of the server, or of where topics come from
  * @property {Transport[]} [transports] which ways may be taken, best first; all of them by default
  * @property {number} [upgradeMs] how long it stays below the best of them before it looks for a better one; 60,000
  * @property {number} [topicsMax] topics whose place is remembered; further ones are not checked. 20,000 by default
  * @property {number} [publishesMax] publications that may wait for their answer; 1,000 by default
  * @property {[number, number]} [backoffMs] first and last bound of the random delay before coming back; [500, 15000]
  * @property {number} [patienceMs] how long the server's greeting may take; 10,000
- * @property {any} [WebSocket] a constructor like the browser's, where there is none, or for tests
+ * @property {any} [WebSocket] a constructor like the browser's, where there is none, or for tests. What browsers hide, its sockets may have as
+ *   `refusal`: the `{status, text, retryMs}` of an answer that is no WebSocket
  * @property {typeof globalThis.fetch} [fetch] the same for `fetch`
  */
 /** @typedef {"connecting" | "open" | "waiting" | "refused" | "closed"} State */
 /** @typedef {{transport?: Transport, code?: number, why?: string, retryMs?: number, hello?: any}} Detail */
 /**
  * Where a topic stands for one subscription.
- * @typedef {{one: Subscription, seq?: number, epoch?: string, from: "here" | "before", toldAnew?: boolean}} Place
+ * `isUntold`: that number is the server's word, and no publication has come with it.
+ * @typedef {{one: Subscription, seq?: number, epoch?: string, from: "here" | "before", toldAnew?: boolean, isUntold?: boolean}} Place
  */
 /**
- * Some names of a subscription, as many as fit into an address, and where they stand together: everything before the cursor has come.
- * @typedef {{one: Subscription, names: string[], cursor?: string, isTaken: boolean, isWhole: boolean}} Part
+ * Some names of a subscription, as many as fit into an address, and where they stand together: everything before the cursor has come, or
+ * comes again. `isVoid`: it is a word that stands for no place, until what begins anew has come.
+ * @typedef {{one: Subscription, names: string[], cursor?: string, isTaken: boolean, isWhole: boolean, isVoid?: boolean}} Part
  */
-/** Whom something is for that has come by one request. @typedef {{parts: Part[], isResumed: boolean}} Scope */
+/** Whom something is for that has come by one request, and where they were to go on. @typedef {{parts: Part[], isResumed: boolean, cursor?: string}} Scope */
 /**
  * One request after the other, for parts that stand at the same place: `isBare` without last values, `isResumed` behind a cursor; `isTaken`
  * once the server has answered; `stop` ends the one that is under way.
@@ -80,7 +100,7 @@
  * @typedef {object} Ear
  * @property {(hello: any) => void} greeted it works
  * @property {(text: string, scope?: Scope) => void} said a message, for these or for all
- * @property {(scope: Scope, topics: Taken[]) => void} took the server delivers these now
+ * @property {(scope: Scope, topics: Taken[], isVoid?: boolean) => void} took the server delivers these now; from anew, if the cursor was good no more
  * @property {(scope: Scope, cursor: string) => void} came everything before this place has come
  * @property {(one: Subscription, error: StentorError) => void} refused
  * @property {(code: number, why: string, how?: {retryMs?: number, isUnfit?: boolean}) => void} lost it has ended; unfit: this way doesn't lead there
@@ -107,6 +127,9 @@ const TRANSPORTS = ["websocket", "events", "polling"];
 /** A connection of this long was a good one: the next loss begins with short delays again. */
 const GOOD_AFTER_MS = 10_000;
 
+/** So many wrong tokens in a row, from a function that was asked for each, end it. */
+const WRONG_TOKENS = 3;
+
 /** So often in a row a way that has worked before may fail to, before a lower one is tried: servers are started again, too. */
 const VAIN_MAX = 3;
 
@@ -124,6 +147,9 @@ const ADDRESS_BYTES = 4_096;
 
 /** Requests at once: browsers have six connections to a host, and publishing takes one. */
 const REQUESTS_MAX = 4;
+
+/** Refusals that time may mend. A subscription that is refused so when it comes back asks again. */
+const PASSING = ["server_full", "address_full"];
 
 /** How long a poll waits, in seconds, and one that others wait behind. */
 const WAIT_S = 25;
@@ -148,6 +174,12 @@ export class Subscription {
   misses = false;
   /** The same, of what is coming now. */
   isBack = false;
+  /** What is coming now goes on behind a cursor: last values among it may have come before. */
+  isAgain = false;
+  /** The server has taken all of it once. */
+  wasTaken = false;
+  /** Until it is asked for again. @type {any} */
+  later;
   #act;
 
   /**
@@ -210,6 +242,7 @@ export class Stentor {
   /** What is in use, or being made. @type {Socket | Requests | null} */ #link = null;
   /** What may take its place. @type {Socket | Requests | null} */ #trial = null;
   /** @type {Set<Subscription>} */ #subscriptions = new Set();
+  /** @type {Set<Feed>} */ #feeds = new Set();
   /** Where each topic stands, for each subscription that it belongs to. @type {Map<string, Place[]>} */ #places = new Map();
   /** Commands without an answer yet. @type {Map<number, Asked>} */ #asked = new Map();
   #asking = 0;
@@ -219,6 +252,10 @@ export class Stentor {
   #hasForgotten = false;
   #publishing = 0;
   #failures = 0;
+  /** Which attempt to connect this is: of earlier ones nothing is waited for any more. */
+  #attempt = 0;
+  /** The token that is shown. @type {string | undefined} */ #word;
+  #wrongTokens = 0;
   /** How often in a row each way has led nowhere; no entry for one that never led anywhere. @type {Map<Transport, number>} */ #vain = new Map();
   #greetedAt = 0;
   #heardAt = 0;
@@ -226,10 +263,6 @@ export class Stentor {
   #silences = 0;
   /** Something has come that the last cursor doesn't say. */
   #hasNews = false;
-  /** The token that is shown. @type {string | undefined} */ #token;
-  /** The server has taken it. */ #isTokenTaken = false;
-  /** Whoever waits for the next one. @type {object | undefined} */ #renewing;
-  /** Until one is asked for. @type {any} */ #renewal;
   /** Until the next attempt, or the greeting. @type {any} */ #timer;
   /** Until one looks for a better way, or the greeting there. @type {any} */ #trialTimer;
   /** @type {any} */ #watch;
@@ -278,6 +311,35 @@ export class Stentor {
   }
 
   /**
+   * Subscribes, and gives what comes to a loop: `for await (const event of client.events("q.demo.*"))`. Leaving the loop ends the subscription; what
+   * the server refuses, it throws.
+   * @param {string | string[]} names topics and patterns
+   * @param {FeedOptions} [options]
+   * @returns {Feed}
+   */
+  events(names, { bufferBytes = 32 * 2 ** 20, whenSlow = "latest", ...options } = {}) {
+    const feed = new Feed(bufferBytes, whenSlow, () => {
+      this.#feeds.delete(feed);
+      one.unsubscribe();
+    });
+    const one = this.subscribe(names, {
+      ...options,
+      onUpdate: (update) => feed.put({ ...update, type: update.type ?? "update" }),
+      onSkip: (skip) => feed.put({ ...skip, type: "skip" }),
+      onReset: (reset) => feed.put({ ...reset, type: "reset" }),
+      onError: (error) => {
+        const { code, topic = "", from = 0, to = 0 } = /** @type {StentorError & Partial<Skip>} */ (error);
+        if (code === "gap") feed.put({ type: "gap", topic, from, to });
+        else if (this.#subscriptions.has(one)) this.#tell(this.#options.onError, error); // it stays as it was, or is asked for again
+        else feed.end(error);
+      },
+    });
+    feed.subscription = one;
+    this.#feeds.add(feed);
+    return feed;
+  }
+
+  /**
    * Publishes a value as JSON.
    * @param {string} topic
    * @param {any} data
@@ -314,12 +376,7 @@ export class Stentor {
    */
   authenticate(token) {
     this.#options.token = token;
-    if (this.state === "open" && typeof token === "function") return this.#renew();
-    if (this.state === "open" && typeof token !== "function") {
-      this.#token = token;
-      const isShown = token === undefined || this.#link instanceof Requests;
-      return isShown ? Promise.resolve() : this.#promise({ op: "auth", token });
-    }
+    if (this.state === "open") return this.#show();
     this.reconnect();
     return this.opened();
   }
@@ -374,6 +431,7 @@ export class Stentor {
     const link = this.#link;
     this.#leave();
     link?.close(1000);
+    for (const feed of this.#feeds) feed.end();
     this.#subscriptions.clear();
     this.#places.clear();
     this.#say("closed", { code: 1000 });
@@ -385,62 +443,45 @@ export class Stentor {
   /** @param {Transport} way */
   #connect(way) {
     clearTimeout(this.#timer);
-    const { token } = this.#options;
-    this.#isTokenTaken = false;
-    if (typeof token !== "function") {
-      this.#token = token;
-      return this.#begin(way);
-    }
+    const { token, patienceMs } = this.#options;
+    if (typeof token !== "function") return this.#begin(way, token);
+    const attempt = ++this.#attempt;
     this.hello = null;
     this.#say("connecting", { transport: way });
-    this.#fetchToken(() => this.#begin(way), (error) => this.#lost(1006, `no token could be had: ${error}`));
+    const isOurs = () => attempt === this.#attempt;
+    const fail = (/** @type {any} */ error) => isOurs() && this.#lost(0, `there is no token: ${error?.message ?? error}`);
+    if (isOurs()) this.#timer = setTimeout(() => fail("none came in time"), patienceMs);
+    this.#askToken(token).then((word) => isOurs() && this.#begin(way, word), fail);
   }
 
-  /** Asks for a token; of several who wait for one, the last is told. @param {() => void} got @param {(error: unknown) => void} failed */
-  #fetchToken(got, failed) {
-    const mine = (this.#renewing = {});
-    const isMine = () => this.#renewing === mine && typeof this.#options.token === "function";
-    new Promise((ok) => ok(/** @type {Function} */ (this.#options.token)())).then(
-      (token) => {
-        if (!isMine()) return;
-        this.#token = token;
-        got();
-      },
-      (error) => isMine() && failed(error),
-    );
-  }
-
-  /** Shows another token where one is connected, and goes on there. @returns {Promise<any>} */
-  #renew() {
-    clearTimeout(this.#renewal);
-    return new Promise((ok, fail) => {
-      const failed = (/** @type {unknown} */ error) => fail(new StentorError("no_token", `no token could be had: ${error}`));
-      this.#fetchToken(() => {
-        if (this.#link instanceof Requests) ok(this.#link.renew());
-        else this.#promise({ op: "auth", token: this.#token }).then(ok, fail);
-      }, failed);
-    });
-  }
-
-  /** The token expires so soon, as the server sees it. @param {number} seconds */
-  #expires(seconds) {
-    if (typeof this.#options.token !== "function") return;
-    clearTimeout(this.#renewal);
-    // Not all at once, where all were given out at once.
-    const afterMs = seconds * 1000 * (0.25 + Math.random() / 4);
-    this.#renewal = setTimeout(() => this.#renew().catch((error) => this.#tell(this.#options.onError, error)), afterMs);
-  }
-
-  /** @param {Transport} way */
-  #begin(way) {
+  /** @param {Transport} way @param {string | undefined} word the token */
+  #begin(way, word) {
+    clearTimeout(this.#timer);
+    this.#word = word;
     const link = this.#open(way);
     this.#link = link;
     this.hello = null;
-    this.#say("connecting", { transport: way });
+    if (typeof this.#options.token !== "function") this.#say("connecting", { transport: way });
     if (this.#link !== link) return;
     this.#timer = setTimeout(() => this.#link === link && this.#giveUp("the server did not greet"), this.#options.patienceMs);
     // Once whoever made this client has subscribed.
     if (link instanceof Requests) queueMicrotask(() => this.#link === link && link.open([...this.#subscriptions]));
+  }
+
+  /** @param {() => string | Promise<string>} token */
+  async #askToken(token) {
+    return token();
+  }
+
+  /** Shows the token on the connection that there is. @returns {Promise<any>} */
+  #show() {
+    const { token } = this.#options;
+    const link = this.#link;
+    const tell = (/** @type {string | undefined} */ word) => {
+      this.#word = word;
+      return word === undefined || !(link instanceof Socket) || link !== this.#link ? Promise.resolve() : this.#promise({ op: "auth", token: word });
+    };
+    return typeof token === "function" ? this.#askToken(token).then(tell) : tell(token);
   }
 
   /** Begins a connection. @param {Transport} way @returns {Socket | Requests} */
@@ -449,8 +490,10 @@ export class Stentor {
     const ear = {
       greeted: (hello) => this.#isOurs(link) && this.#greet(link, hello),
       said: (text, scope) => this.#isOurs(link) && this.#read(link, text, scope),
-      took: (scope, topics) => this.#isOurs(link) && this.#took(scope, topics),
-      came: ({ parts }, cursor) => this.#isOurs(link) && parts.forEach((part) => (part.cursor = cursor)),
+      took: (scope, topics, isVoid) => this.#isOurs(link) && this.#took(scope, topics, isVoid),
+      came: ({ parts }, cursor) => {
+        if (this.#isOurs(link)) for (const part of parts) Object.assign(part, { cursor, isVoid: part.isVoid && part.cursor === cursor });
+      },
       refused: (one, error) => this.#isOurs(link) && (link === this.#trial ? this.#missedOut(link) : this.#refused(one, error)),
       lost: (code, why, how) => this.#isOurs(link) && (link === this.#trial ? this.#missedOut(link) : this.#lost(code, why, how)),
     };
@@ -460,7 +503,7 @@ export class Stentor {
     const link =
       way === "websocket"
         ? new Socket(new WebSocket(this.#url, "stentor.v1.json"), ear)
-        : new Requests(way, this.#url, { fetch, patienceMs, token: () => this.#token }, ear);
+        : new Requests(way, this.#url, { fetch, patienceMs, token: () => this.#word }, ear);
     return link;
   }
 
@@ -472,9 +515,13 @@ export class Stentor {
   /** @param {Socket | Requests} link @param {string} text @param {Scope} [scope] */
   #read(link, text, scope) {
     if (link === this.#link) this.#heardAt = performance.now();
+    /** @type {any} */
     let message;
+    /** @type {any} */
+    let whole;
     try {
-      message = JSON.parse(text);
+      whole = publication(text);
+      message = whole ?? JSON.parse(text);
     } catch {
       return link === this.#trial ? this.#missedOut(link) : this.#giveUp("the server sent what is not JSON");
     }
@@ -487,11 +534,12 @@ export class Stentor {
     switch (message.type) {
       case "update":
         this.#hasNews = true;
-        return this.#update(published(text, message), scope);
+        return this.#update(whole ?? published(text, message), scope);
       case "snapshot":
-        return this.#snapshot(published(text, message), scope);
+        return this.#snapshot(whole ?? published(text, message), scope);
       case "ack":
-        return scope ? this.#took(scope, message.topics ?? []) : this.#settle(message.id, (asked) => asked.ok(message));
+        if (!scope) return this.#settle(message.id, (asked) => asked.ok(message));
+        return this.#took(scope, message.topics ?? [], isVoid(scope.parts, scope.cursor, message.cursor));
       case "pong":
       case "subscriptions":
         return this.#settle(message.id, (asked) => asked.ok(message));
@@ -501,7 +549,7 @@ export class Stentor {
       case "error": {
         const error = new StentorError(message.code, message.message, message.topic === undefined ? {} : { topic: message.topic });
         if (message.topic !== undefined) return this.#narrowed(message.topic, error);
-        if (!this.#settle(message.id, (asked) => asked.fail(error))) this.#tell(this.#options.onError, error);
+        if (!this.#settle(message.id, (asked) => asked.fail(error))) this.#complain(error);
         return;
       }
       case "skip":
@@ -512,10 +560,28 @@ export class Stentor {
       case "hello":
         return this.#greet(link, message);
       case "status":
-        if (message.code === "draining") this.#window = message.retry_ms;
-        if (message.code === "token_expiring") this.#expires(message.in);
-        if (message.code === "current") for (const { one } of scope?.parts ?? []) one.knowsAll = true;
+        return this.#status(message, scope);
     }
+  }
+
+  /** An error that answers nothing. @param {StentorError} error */
+  #complain(error) {
+    this.#tell(this.#options.onError, error);
+    if (error.code !== "unauthorized") for (const feed of this.#feeds) feed.put({ type: "status", code: error.code, message: error.message });
+  }
+
+  /** @param {any} status @param {Scope} [scope] */
+  #status(status, scope) {
+    const { code, retry_ms } = status;
+    if (code === "current") {
+      for (const { one } of scope?.parts ?? []) one.knowsAll = true;
+      return;
+    }
+    if (code === "draining") this.#window = retry_ms;
+    this.#tell(this.#options.onStatus, status);
+    for (const feed of this.#feeds) feed.put({ ...status, type: "status" });
+    if (code !== "token_expiring" || typeof this.#options.token !== "function" || !this.#link) return;
+    this.#show().catch((error) => error.code !== "disconnected" && this.#tell(this.#options.onError, new StentorError("no_token", `${error?.message ?? error}`)));
   }
 
   /** @param {Socket | Requests} link @param {any} hello */
@@ -528,15 +594,16 @@ export class Stentor {
     this.#greetedAt = this.#heardAt = performance.now();
     const silenceMs = hello.heartbeat * 2000;
     if (silenceMs > 0) this.#watch = setInterval(() => this.#listen(silenceMs), silenceMs / 8);
-    if (link instanceof Requests) this.#isTokenTaken = true;
-    if (this.#token !== undefined && link instanceof Socket) {
-      const fail = (/** @type {StentorError} */ error) => this.#tell(this.#options.onError, error);
-      this.#ask({ op: "auth", token: this.#token }, "", { ok: () => (this.#isTokenTaken = true), fail, kind: "" });
+    if (this.#word !== undefined && link instanceof Socket) {
+      const fail = (/** @type {StentorError} */ error) => error.code !== "disconnected" && this.#tell(this.#options.onError, error);
+      this.#ask({ op: "auth", token: this.#word }, "", { ok: () => {}, fail, kind: "" });
     }
     const before = [...this.#subscriptions];
     this.#say("open", { hello, transport: link.way });
     if (this.#link !== link) return;
     for (const one of before) if (this.#subscriptions.has(one)) this.#askFor(one);
+    // Its answer comes behind all last values.
+    if (link instanceof Socket && this.#places.size) this.#ask({ op: "ping" }, "", { ok: ({ cursor }) => this.#cameBack(before, cursor), fail: () => {}, kind: "" });
     for (const hope of this.#hopes) hope.resolve();
     this.#hopes.clear();
     // A way that is known to lead there did not for other reasons, which may have passed.
@@ -567,13 +634,17 @@ export class Stentor {
     const lasted = wasOpen ? performance.now() - this.#greetedAt : 0;
     this.#leave();
     this.#leaveTopics();
-    // One that was taken has expired, or was taken back: there may be another. Whom another connection has replaced would replace that in turn.
-    const mayHaveAnother = typeof this.#options.token === "function" && this.#isTokenTaken;
-    if (code === 4002 || (code === 4001 && !mayHaveAnother)) {
+    if (lasted > GOOD_AFTER_MS) this.#failures = this.#wrongTokens = 0;
+    if (code === 4002) {
+      // Whom another connection of its holder's has replaced would replace that in turn.
       this.#say("refused", { code, why });
-      return this.#disappoint(new StentorError(code === 4002 ? "replaced" : "unauthorized", why || "the token is wrong"));
+      return this.#disappoint(new StentorError("replaced", why || "the same holder has connected again"));
     }
-    if (lasted > GOOD_AFTER_MS) this.#failures = 0;
+    if (code === 4001 && (typeof this.#options.token !== "function" || ++this.#wrongTokens >= WRONG_TOKENS)) {
+      this.#wrongTokens = 0;
+      this.#say("refused", { code, why });
+      return this.#disappoint(new StentorError("unauthorized", why || "the token is wrong"));
+    }
     // A code of the server's own says that this way leads there; so does its greeting.
     const isVain = isUnfit || (!wasOpen && code === 1006);
     const vain = this.#vain.get(way);
@@ -600,9 +671,8 @@ export class Stentor {
 
   /** Forgets the connection, and what was asked of it. */
   #leave() {
+    this.#attempt += 1;
     clearTimeout(this.#timer);
-    clearTimeout(this.#renewal);
-    this.#renewing = undefined;
     clearInterval(this.#watch);
     clearInterval(this.#cursors);
     this.#cursors = undefined;
@@ -622,10 +692,37 @@ export class Stentor {
   /** Whatever comes from now on comes behind a hole, unless the server says otherwise. */
   #leaveTopics() {
     for (const places of this.#places.values()) for (const place of places) place.from = "before";
-    for (const one of this.#subscriptions) {
-      one.misses ||= one.agreed?.mode === "all" && one.knowsAll;
-      one.agreed = undefined;
-      for (const part of one.parts) part.isTaken = part.isWhole = false;
+    for (const one of this.#subscriptions) this.#leaveParts(one);
+  }
+
+  /** The same of one subscription. @param {Subscription} one */
+  #leaveOne(one) {
+    for (const [, place] of this.#placesOf(one, one.names)) place.from = "before";
+    this.#leaveParts(one);
+  }
+
+  /** @param {Subscription} one */
+  #leaveParts(one) {
+    one.misses ||= one.agreed?.mode === "all" && one.knowsAll;
+    one.agreed = undefined;
+    for (const part of one.parts) part.isTaken = part.isWhole = false;
+  }
+
+  /**
+   * After a loss all last values have come: of whom nothing was heard, is gone.
+   * @param {Subscription[]} subscriptions
+   * @param {unknown} cursor
+   */
+  #cameBack(subscriptions, cursor) {
+    this.#cameAll(cursor, (part) => part.isTaken);
+    const whole = new Set(subscriptions.filter(({ agreed, options }) => agreed && options.snapshot !== false));
+    for (const [topic, places] of this.#places) {
+      for (const place of places) {
+        if (place.from === "here" || !whole.has(place.one)) continue;
+        const isKnown = place.seq !== undefined || place.epoch !== undefined;
+        Object.assign(place, { seq: undefined, epoch: undefined, from: "here" });
+        if (isKnown) this.#tell(place.one.options.onReset, { topic, epoch: undefined, seq: 0, why: "reconnect" });
+      }
     }
   }
 
@@ -681,6 +778,7 @@ export class Stentor {
 
   /** @param {StentorError} error */
   #disappoint(error) {
+    for (const feed of this.#feeds) feed.end(error);
     for (const hope of this.#hopes) hope.reject(error);
     this.#hopes.clear();
   }
@@ -756,8 +854,15 @@ export class Stentor {
       const where = typeof from === "string" ? from : from.size ? Object.fromEntries(from) : undefined;
       this.#ask(where === undefined ? command : { ...command, from: where }, "", {
         ok: (answer) => {
-          this.#taken(one, wanted, { names: topics, from, misses, extra, isLast }, answer.topics ?? []);
-          if (typeof answer.cursor === "string") this.#useCursors();
+          const isChanged = one.agreed !== undefined && one.parts.every(({ isTaken }) => isTaken);
+          const parts = one.parts.filter(({ names }) => names.every((name) => topics.includes(name)));
+          this.#taken(one, wanted, { names: topics, from, misses, extra, isLast, isVoid: typeof from === "string" && isVoid(parts, from, answer.cursor) }, answer.topics ?? []);
+          if (typeof answer.cursor !== "string") return;
+          // Where it begins: who is cut before all of its last values have come goes on there. One that is changed has an older place, and one that
+          // goes on by its topics' numbers has these.
+          const isPlaced = typeof from === "string" || from.size === 0;
+          if (isPlaced && !isChanged) for (const part of parts) part.cursor = answer.cursor;
+          this.#useCursors();
         },
         fail: (error) => this.#refused(one, error, from),
         kind: "sub",
@@ -779,7 +884,7 @@ export class Stentor {
   #cameAll(cursor, which) {
     if (typeof cursor !== "string") return;
     for (const { parts } of this.#subscriptions) {
-      for (const part of parts) if (which(part)) Object.assign(part, { cursor, isWhole: true });
+      for (const part of parts) if (which(part)) Object.assign(part, { cursor, isWhole: true, isVoid: false });
     }
   }
 
@@ -802,8 +907,8 @@ export class Stentor {
     return { resumed, unsure: unsure.slice(0, Math.max(0, room)) };
   }
 
-  /** By a request, the server delivers these now. @param {Scope} scope @param {Taken[]} topics */
-  #took({ parts, isResumed }, topics) {
+  /** By a request, the server delivers these now. @param {Scope} scope @param {Taken[]} topics @param {boolean} [isVoid] */
+  #took({ parts, isResumed }, topics, isVoid = false) {
     for (const part of parts) {
       const { one } = part;
       if (part.isTaken) continue;
@@ -813,7 +918,7 @@ export class Stentor {
       const from = isResumed ? (part.cursor ?? "") : new Map();
       // An address has no room for topics' own numbers: what lies between them and the last values is told as missing.
       if (!isResumed) for (const [topic, [epoch, seq]] of points(one.options.from)) Object.assign(this.#place(topic, one), { epoch, seq, from: "before" });
-      this.#taken(one, wanted, { names: part.names, from, misses: one.misses && one.mode === "all", extra: [], isLast }, mine);
+      this.#taken(one, wanted, { names: part.names, from, misses: one.misses && one.mode === "all", extra: [], isLast, isVoid }, mine);
     }
     this.#acked = this.#coming = undefined;
   }
@@ -821,12 +926,12 @@ export class Stentor {
   /**
    * @param {Subscription} one
    * @param {{mode: Mode, rate?: number}} wanted
-   * @param {{names: string[], from: Points | string, misses: boolean, extra: string[], isLast: boolean}} how where these names were to be
-   *   resumed; whether it comes back from a loss; what was named to be resumed, and is covered by patterns from now on; whether all
-   *   names have been taken now
+   * @param {{names: string[], from: Points | string, misses: boolean, extra: string[], isLast: boolean, isVoid: boolean}} how where these names
+   *   were to be resumed; whether it comes back from a loss; what was named to be resumed, and is covered by patterns from now on; whether all
+   *   names have been taken now; whether the cursor to be resumed from is good no more, so that each topic there is will be reset
    * @param {Taken[]} topics
    */
-  #taken(one, wanted, { names, from, misses, extra, isLast }, topics) {
+  #taken(one, wanted, { names, from, misses, extra, isLast, isVoid }, topics) {
     if (!this.#subscriptions.has(one)) return;
     const isResumed = typeof from === "string";
     /** @type {Points} */
@@ -835,12 +940,15 @@ export class Stentor {
     if (one.agreed && one.agreed.mode !== "all") this.#startAnew(one, left);
     one.agreed = wanted;
     if (isLast) one.options.from = undefined;
+    one.wasTaken ||= isLast;
+    one.isAgain = isResumed && !isVoid;
     for (const part of one.parts) part.isTaken ||= isLast || part.names.every((name) => names.includes(name));
     this.#acked = one;
     one.isBack = misses && !isResumed;
     one.misses = misses && !isLast;
     if (isLast && !isResumed && one.options.snapshot !== false) this.#coming = one;
-    if (isResumed) for (const [, place] of this.#placesOf(one, names)) place.from = "here";
+    // Of a topic that isn't reset, because there is none any more, the next publication says that it has begun anew.
+    if (one.isAgain) for (const [, place] of this.#placesOf(one, names)) place.from = "here";
     for (const { topic, epoch, seq } of topics) {
       if (epoch === undefined || seq === undefined) continue;
       const place = this.#place(topic, one);
@@ -848,24 +956,31 @@ export class Stentor {
       if (at) {
         // Goes on from where we said, or with a reset.
         Object.assign(place, { epoch, seq: at[0] === epoch ? at[1] : seq, from: "here" });
+      } else if (isVoid && this.#link instanceof Socket) {
+        continue; // There will be a reset; or there is nothing of it any more, which the answer to the ping shows.
       } else if (isResumed) {
-        this.#goesOn(place, { topic, epoch, seq });
+        this.#goesOn(place, { topic, epoch, seq }, isVoid);
       } else if (place.from === "before" && place.epoch === undefined) {
         this.#rejoin(place, { topic, epoch, seq }, seq);
-        Object.assign(place, { epoch, seq });
+        Object.assign(place, { epoch, seq, isUntold: true });
       } else if (place.from === "before" && place.epoch !== epoch) {
         this.#beginAnew(place, { topic, epoch, seq, why: "reconnect" });
       } else if (place.from === "here") {
-        Object.assign(place, { epoch, seq });
+        Object.assign(place, { epoch, seq, isUntold: place.isUntold || place.seq !== seq || place.epoch !== epoch });
       }
     }
     this.#tell(one.options.onAck, topics);
     this.#unsubscribe(extra.filter((topic) => ![...this.#subscriptions].some(({ names }) => names.includes(topic))));
   }
 
-  /** A topic that was named goes on behind a cursor. If it has begun anew, the server says so, unless there is nothing of it yet. @param {Place} place @param {Mark} mark */
-  #goesOn(place, { topic, epoch, seq }) {
-    if (place.epoch === undefined || place.epoch === epoch) {
+  /**
+   * A topic that was named goes on behind a cursor. If it has begun anew, the server says so, unless there is nothing of it yet.
+   * @param {Place} place
+   * @param {Mark} mark
+   * @param {boolean} isVoid the cursor was good no more
+   */
+  #goesOn(place, { topic, epoch, seq }, isVoid) {
+    if (isVoid ? !place.seq : place.epoch === undefined || place.epoch === epoch) {
       place.epoch = epoch;
     } else if (seq > 0) {
       place.from = "before";
@@ -891,7 +1006,9 @@ export class Stentor {
       for (const part of one.parts) part.cursor = undefined;
       return this.#askFor(one);
     }
-    if (one.agreed) {
+    if (one.wasTaken && PASSING.includes(error.code) && !one.parts.every(({ isTaken }) => isTaken)) {
+      this.#askLater(one);
+    } else if (one.agreed) {
       one.mode = one.agreed.mode;
       one.rate = one.agreed.rate;
       if (this.#link instanceof Requests) this.#link.take(one);
@@ -899,6 +1016,20 @@ export class Stentor {
       this.#end(one); // some of its names may have been taken, if it took several commands
     }
     this.#tell(one.options.onError ?? this.#options.onError, error);
+  }
+
+  /** There was no room for one that comes back: it asks again when there may be, from where it was left. @param {Subscription} one */
+  #askLater(one) {
+    const link = this.#link;
+    this.#leaveOne(one);
+    clearTimeout(one.later);
+    one.later = setTimeout(() => {
+      if (this.#link !== link || !this.#subscriptions.has(one)) return;
+      // Some of its names may have been taken, if it took several commands.
+      this.#unsubscribe(one.names);
+      this.#leaveOne(one);
+      this.#askFor(one);
+    }, this.#delay(1013));
   }
 
   /** Rights don't cover a name any more, and the server has ended it. @param {string} name @param {StentorError} error */
@@ -917,6 +1048,7 @@ export class Stentor {
   /** @param {Subscription} one */
   #end(one) {
     if (!this.#subscriptions.delete(one)) return;
+    clearTimeout(one.later);
     this.#reroute();
     if (this.#trial instanceof Requests) this.#trial.drop(one);
     if (this.#link instanceof Requests) this.#link.drop(one);
@@ -993,15 +1125,16 @@ export class Stentor {
     const { one } = place;
     // One that the server has not taken yet begins later, though others bring its topics already.
     if (!one.agreed || !this.#subscriptions.has(one)) return;
-    if (place.from === "before") this.#rejoin(place, update);
+    const first = ("first" in update ? update.first : undefined) ?? update.seq;
+    if (place.from === "before") this.#rejoin(place, update, first - 1, first - 1);
     else if (isAnew(place, update)) this.#beginAnew(place, { ...update, seq: update.seq - 1, why: "reconnect" });
     if (update.epoch !== undefined) place.epoch = update.epoch;
     place.toldAnew = false;
     if (place.seq !== undefined) {
       if (update.seq <= place.seq) return; // had before
-      if (update.seq > place.seq + 1 && one.agreed.mode === "all") return this.#gap(place, update, place.seq + 1);
+      if (first > place.seq + 1 && one.agreed.mode === "all") return this.#gap(place, { ...update, seq: first }, place.seq + 1);
     }
-    place.seq = update.seq;
+    Object.assign(place, { seq: update.seq, isUntold: false });
     tell(one.options);
   }
 
@@ -1015,14 +1148,17 @@ export class Stentor {
       const { one, from, seq, epoch } = place;
       if (!one.agreed || !this.#subscriptions.has(one)) continue;
       const isNew = seq === undefined && epoch === undefined;
+      const isHad = from === "before" && seq === snapshot.seq && epoch === snapshot.epoch && !snapshot.key;
+      // Who was cut among the last values is sent them again.
+      if (one.isAgain && from === "here" && !place.isUntold && seq !== undefined && epoch === snapshot.epoch && snapshot.seq <= seq && !snapshot.key) continue;
       if (from === "before") this.#rejoin(place, snapshot);
       else if (isNew && one.isBack && !this.#hasForgotten) this.#missed(place, snapshot.topic, 1, snapshot.seq - 1);
       else if (isAnew(place, snapshot)) this.#beginAnew(place, { ...snapshot, why: "reconnect" });
       else if (seq !== undefined && one.agreed.mode === "all") this.#missed(place, snapshot.topic, seq + 1, snapshot.seq - 1);
-      if (place.seq === undefined || place.seq < snapshot.seq || place.epoch !== snapshot.epoch) place.seq = snapshot.seq;
-      place.epoch = snapshot.epoch;
-      place.toldAnew = false;
-      tell(one.options);
+      // What followed a keyframe comes behind it once more.
+      if (place.seq === undefined || place.seq < snapshot.seq || place.epoch !== snapshot.epoch || snapshot.key) place.seq = snapshot.seq;
+      Object.assign(place, { epoch: snapshot.epoch, toldAnew: false, isUntold: false });
+      if (!isHad) tell(one.options);
     }
   }
 
@@ -1043,15 +1179,16 @@ export class Stentor {
    * @param {Place} place
    * @param {Mark} next
    * @param {number} [to] the last that is missing
+   * @param {number} [behind] where it begins anew, if it does
    */
-  #rejoin(place, next, to = next.seq - 1) {
+  #rejoin(place, next, to = next.seq - 1, behind = next.seq) {
     const { one, seq, epoch } = place;
     place.from = "here";
     place.seq = undefined;
     if (seq === undefined) return;
     const goesOn = next.seq >= seq && (next.epoch === undefined || epoch === undefined || next.epoch === epoch);
     if (!goesOn) {
-      this.#tell(one.options.onReset, { topic: next.topic, epoch: next.epoch, seq: next.seq, why: "reconnect" });
+      this.#tell(one.options.onReset, { topic: next.topic, epoch: next.epoch, seq: behind, why: "reconnect" });
     } else if (one.agreed?.mode === "all") {
       this.#missed(place, next.topic, seq + 1, to);
     }
@@ -1062,7 +1199,7 @@ export class Stentor {
     const tell = (/** @type {SubscriptionOptions} */ options) => this.#tell(options.onSkip, skip);
     if (skip.why === "too_large") {
       // It stands in the place of an update; or of a snapshot, which says the epoch, as a topic's first publication does.
-      const mark = { topic: skip.topic, seq: skip.to, epoch: skip.epoch };
+      const mark = { topic: skip.topic, seq: skip.to, first: skip.from, epoch: skip.epoch };
       const isFirst = skip.to === 1 && this.#meant(skip.topic, scope).every(({ from, seq }) => from === "here" && !seq);
       if (skip.epoch !== undefined && !isFirst) return this.#snapshot(mark, scope, tell);
       for (const place of this.#meant(skip.topic, scope)) this.#next(place, mark, tell);
@@ -1070,7 +1207,7 @@ export class Stentor {
     }
     for (const place of this.#meant(skip.topic, scope)) {
       if (!place.one.agreed || (place.from === "here" && place.seq !== undefined && skip.to <= place.seq)) continue;
-      Object.assign(place, { seq: skip.to, from: "here" });
+      Object.assign(place, { seq: skip.to, from: "here", isUntold: false, ...(skip.epoch !== undefined && { epoch: skip.epoch }) });
       tell(place.one.options);
     }
   }
@@ -1079,14 +1216,14 @@ export class Stentor {
   #reset(reset, scope) {
     for (const place of this.#askers(reset.topic, scope)) {
       const isTold = place.toldAnew && place.epoch === reset.epoch;
-      if (isTold) Object.assign(place, { seq: reset.seq, toldAnew: false });
+      if (isTold) Object.assign(place, { seq: reset.seq, toldAnew: false, isUntold: true });
       else this.#beginAnew(place, reset);
     }
   }
 
   /** @param {Place} place @param {Reset} reset */
   #beginAnew(place, { topic, epoch, seq, why }) {
-    Object.assign(place, { epoch, seq, from: "here", toldAnew: false });
+    Object.assign(place, { epoch, seq, from: "here", toldAnew: false, isUntold: true });
     this.#tell(place.one.options.onReset, { topic, epoch, seq, why });
   }
 
@@ -1112,6 +1249,194 @@ export class Stentor {
   }
 }
 
+/** What an event is counted as, and each letter of its payload: the text, and what was parsed of it. */
+const EVENT_BYTES = 500;
+const LETTER_BYTES = 8;
+
+/** What comes of a subscription and was not taken by a loop yet, in bounded memory. Made by {@link Stentor.events}. */
+export class Feed {
+  /** To change it while it runs. @type {Subscription | undefined} */
+  subscription;
+  /** @type {FeedEvent[]} */ #events = [];
+  /** The first of them that was not taken. */
+  #at = 0;
+  #bytes = 0;
+  #bytesMax;
+  #compactAt;
+  #whenSlow;
+  #leave;
+  /** Topics that have keyframes: what follows one may be changes to it. @type {Set<string>} */ #keyed = new Set();
+  /** Who waits for the next. @type {{ok: (step: IteratorResult<FeedEvent, undefined>) => void, fail: (error: Error) => void}[]} */ #waiting = [];
+  #isOver = false;
+  /** Why, if that is still to be told. @type {Error | undefined} */ #error;
+
+  /** @param {number} bytesMax @param {"latest" | "error"} whenSlow @param {() => void} leave ends the subscription */
+  constructor(bytesMax, whenSlow, leave) {
+    this.#bytesMax = this.#compactAt = bytesMax;
+    this.#whenSlow = whenSlow;
+    this.#leave = leave;
+  }
+
+  /** Held at this moment, in bytes. */
+  get bytes() {
+    return this.#bytes;
+  }
+
+  [Symbol.asyncIterator]() {
+    return this;
+  }
+
+  /** @returns {Promise<IteratorResult<FeedEvent, undefined>>} */
+  next() {
+    if (this.#at < this.#events.length) return Promise.resolve({ value: this.#take(), done: false });
+    const error = this.#error;
+    this.#error = undefined;
+    if (error) return Promise.reject(error);
+    if (this.#isOver) return Promise.resolve({ value: undefined, done: true });
+    return new Promise((ok, fail) => this.#waiting.push({ ok, fail }));
+  }
+
+  /** The loop was left. @returns {Promise<IteratorResult<FeedEvent, undefined>>} */
+  return() {
+    this.#events = [];
+    this.#at = this.#bytes = 0;
+    this.end();
+    this.#error = undefined;
+    return Promise.resolve({ value: undefined, done: true });
+  }
+
+  /** @param {FeedEvent} event */
+  put(event) {
+    if (this.#isOver) return;
+    if ("key" in event && event.key) this.#keyed.add(event.topic);
+    const waiting = this.#waiting.shift();
+    if (waiting) return waiting.ok({ value: event, done: false });
+    this.#events.push(event);
+    this.#bytes += cost(event);
+    if (this.#bytes > this.#compactAt) this.#overflow();
+  }
+
+  /** Nothing more comes; what is there can still be taken. @param {Error} [error] */
+  end(error) {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    this.#error = error;
+    for (const { ok, fail } of this.#waiting.splice(0)) {
+      const told = this.#error;
+      this.#error = undefined;
+      if (told) fail(told);
+      else ok({ value: undefined, done: true });
+    }
+    this.#leave();
+  }
+
+  #take() {
+    const event = this.#events[this.#at++];
+    this.#bytes -= cost(event);
+    if (this.#at > 1000 && this.#at * 2 > this.#events.length) {
+      this.#events = this.#events.slice(this.#at);
+      this.#at = 0;
+    }
+    if (this.#bytes < this.#bytesMax / 2) this.#compactAt = this.#bytesMax;
+    return event;
+  }
+
+  #overflow() {
+    if (this.#whenSlow === "error") return this.end(new StentorError("too_slow", `the program has left ${this.#bytes} bytes of events lying`));
+    this.#events = compact(this.#events.slice(this.#at), this.#keyed);
+    this.#at = 0;
+    this.#count();
+    if (this.#bytes > this.#bytesMax / 2) this.#events = compact(this.#events, new Set());
+    this.#count();
+    // Many topics: their newest values may be more than the bound. Each time again would be no work but this.
+    this.#compactAt = Math.max(this.#bytesMax, 2 * this.#bytes);
+  }
+
+  #count() {
+    this.#bytes = this.#events.reduce((sum, event) => sum + cost(event), 0);
+  }
+}
+
+/** @param {FeedEvent} event */
+function cost(event) {
+  const payload = "seq" in event && "ts" in event ? (event.json ?? event.base64 ?? "") : "";
+  return EVENT_BYTES + LETTER_BYTES * payload.length;
+}
+
+/**
+ * Leaves of each topic the newest value, behind a skip of what it replaces, behind the newest reset; of keyed ones what came since the newest keyframe.
+ * @param {FeedEvent[]} events
+ * @param {Set<string>} keyed
+ * @returns {FeedEvent[]}
+ */
+function compact(events, keyed) {
+  /** @type {Map<string, {oldest?: number, hasKey: boolean, reset?: FeedEvent, left?: Skip, behind?: Skip}>} */
+  const topics = new Map();
+  /** @type {FeedEvent[]} */
+  const kept = [];
+  const around = (/** @type {Skip | undefined} */ old, /** @type {Skip} */ { topic, from, to, why }) =>
+    old ? { topic, from: Math.min(from, old.from), to: Math.max(to, old.to), why: why === "slow" ? why : old.why } : { topic, from, to, why };
+  /** @type {Set<string>} */
+  const codes = new Set();
+  for (const event of [...events].reverse()) {
+    if (event.type === "status") {
+      if (!codes.has(event.code)) kept.push(event);
+      codes.add(event.code);
+      continue;
+    }
+    const { topic } = event;
+    const known = topics.get(topic) ?? { hasKey: false };
+    topics.set(topic, known);
+    if (known.reset || event.type === "gap") continue;
+    if (event.type === "reset") known.reset = event;
+    else if (event.type === "skip" && known.oldest === undefined) known.behind = around(known.behind, event);
+    else if (event.type === "skip") known.left = around(known.left, event);
+    else if (known.oldest === undefined || (keyed.has(topic) && !known.hasKey && !known.left)) {
+      kept.push(event);
+      known.oldest = event.seq;
+      known.hasKey = event.key === true;
+    } else {
+      known.left = around(known.left, { topic, from: event.seq, to: event.seq, why: "slow" });
+    }
+  }
+  /** @type {FeedEvent[]} */
+  const told = [];
+  const before = (/** @type {string} */ topic) => {
+    const { reset, left, oldest = Infinity } = topics.get(topic) ?? {};
+    if (reset) told.push(reset);
+    if (left && left.from < oldest) told.push({ ...left, type: "skip", to: Math.min(left.to, oldest - 1) });
+  };
+  const begun = new Set();
+  for (const event of kept.reverse()) {
+    if (event.type !== "status") {
+      if (!begun.has(event.topic)) before(event.topic);
+      begun.add(event.topic);
+    }
+    told.push(event);
+  }
+  for (const [topic, { behind }] of topics) {
+    if (!begun.has(topic)) before(topic);
+    if (behind) told.push({ ...behind, type: "skip" });
+  }
+  return told;
+}
+
+/**
+ * Whether the cursor that these were to go on from is good no more: then the answer has another one, a word that stands for no place, which
+ * they show if they have to come back before everything that begins anew has come.
+ * @param {Part[]} parts
+ * @param {string | undefined} asked
+ * @param {unknown} said
+ */
+function isVoid(parts, asked, said) {
+  if (typeof said !== "string") return false;
+  for (const part of parts) {
+    part.isVoid ||= asked !== undefined && asked !== said;
+    if (part.isVoid) part.cursor = said;
+  }
+  return parts.some((part) => part.isVoid);
+}
+
 /** Whether a topic's numbering has begun anew, as far as both say. @param {Place} place @param {Mark} mark */
 function isAnew(place, mark) {
   if (!place.seq || mark.epoch === undefined) return false;
@@ -1132,9 +1457,13 @@ class Socket {
       isHeard = true;
       ear.said(event.data);
     };
-    socket.onclose = (/** @type {any} */ event) => ear.lost(event.code, event.reason);
+    const refused = () => {
+      const { status, text, retryMs } = socket.refusal;
+      ear.lost(endOf(status), text, { retryMs, isUnfit: ELSEWHERE.includes(status) });
+    };
+    socket.onclose = (/** @type {any} */ event) => (socket.refusal ? refused() : ear.lost(event.code, event.reason));
     // A close follows, except that Node's own WebSocket says nothing more when it could not connect.
-    socket.onerror = () => !isHeard && ear.lost(1006, "");
+    socket.onerror = () => !isHeard && (socket.refusal ? refused() : ear.lost(1006, ""));
   }
 
   /** What is said while the connection closes is lost; a browser complains of it. Its end is told soon. @param {string} text */
@@ -1167,6 +1496,12 @@ class Unanswered extends Error {
 
 /** What refusals over HTTP are called, where the protocol has a code for them. @type {Record<number, string>} */
 const CODES = { 400: "bad_command", 401: "unauthorized", 403: "forbidden", 413: "too_large", 414: "too_many", 429: "rate_limited", 431: "too_many", 503: "server_full" };
+
+/** What is no server of this sort, or not up to this way, won't be the next time. */
+const ELSEWHERE = [404, 405, 406, 426, 501];
+
+/** What a connection would have been closed with, had there been one. @param {number} status */
+const endOf = (status) => (status === 401 ? 4001 : status === 409 ? 4002 : status === 429 || status === 503 ? 1013 : 1006);
 
 /** That the names, and not the way, are to blame. */
 const REFUSALS = [400, 403, 414, 431];
@@ -1218,15 +1553,6 @@ class Requests {
     for (const channel of this.#channels) {
       channel.parts = channel.parts.filter((part) => part.one !== one);
       if (!channel.parts.length) this.#end(channel);
-    }
-  }
-
-  /** Streams begin anew with another token, each where it is; polls show it by themselves. */
-  renew() {
-    if (this.way !== "events") return;
-    for (const channel of [...this.#channels]) {
-      this.#end(channel);
-      this.#add(channel.parts);
     }
   }
 
@@ -1298,10 +1624,7 @@ class Requests {
     if (this.#isClosed) return;
     const { message, status, retryMs } = error;
     if (channel && REFUSALS.includes(status)) return this.#refused(channel, status, message);
-    const code = status === 401 ? 4001 : status === 409 ? 4002 : status === 429 || status === 503 ? 1013 : 1006;
-    // What is no server of this sort, or not up to this way, won't be the next time.
-    const isUnfit = [404, 405, 406, 426, 501].includes(status) || error instanceof Unfit;
-    this.#ear.lost(code, message, { retryMs, isUnfit });
+    this.#ear.lost(endOf(status), message, { retryMs, isUnfit: ELSEWHERE.includes(status) || error instanceof Unfit });
     this.close();
   }
 
@@ -1364,12 +1687,14 @@ class Requests {
     if (!CURSOR.test(cursor)) throw new Unfit("what answered has no cursor");
     this.#ear.greeted({});
     if (channel.isOver) return;
+    const messages = messagesIn(text);
     if (!channel.isTaken) {
       const { mode, rate } = channel;
-      this.#ear.took(channel, channel.parts.flatMap(({ names }) => names.map((topic) => ({ topic, mode, rate }))));
+      // What has a place to go on from begins only if that is good no more.
+      const isAnew = channel.isResumed && /"code":"current"}$/.test(messages.at(-1) ?? "");
+      this.#ear.took(channel, channel.parts.flatMap(({ names }) => names.map((topic) => ({ topic, mode, rate }))), isAnew);
       channel.isTaken = true;
     }
-    const messages = messagesIn(text);
     for (const message of messages) {
       if (channel.isOver) return;
       this.#ear.said(message, channel);
@@ -1474,6 +1799,24 @@ function points(from) {
 
 /** What a message consists of, as far as one has to know to find a field: names and other strings, and brackets. */
 const TOKENS = /"(?:[^"\\]|\\.)*"(\s*:)?|[[\]{}]/g;
+
+/** A publication as nearly all are written. Those that have other fields, or others' order, are taken apart the long way. */
+const PUBLICATION = /^\{"type":"(update|snapshot)","topic":"([^"\\]+)",(?:"epoch":"([^"\\]+)",)?"seq":(\d+),"ts":(\d+),"data":/;
+
+/** A publication that is written so, at less than it costs to look for its payload beside what JSON.parse makes of the whole. @param {string} text */
+function publication(text) {
+  const found = PUBLICATION.exec(text);
+  if (!found || !text.endsWith("}")) return undefined;
+  const [head, type, topic, epoch, seq, ts] = found;
+  const json = text.slice(head.length, -1).trim();
+  let data;
+  try {
+    data = JSON.parse(json);
+  } catch {
+    return undefined; // Something is behind it.
+  }
+  return epoch === undefined ? { type, topic, seq: Number(seq), ts: Number(ts), data, json } : { type, topic, epoch, seq: Number(seq), ts: Number(ts), data, json };
+}
 
 /**
  * A publication with its payload's own text, which is the rest of the message: `data` is the last field.

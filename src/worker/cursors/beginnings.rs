@@ -101,7 +101,7 @@ impl Found {
                 // Where its value was not kept, that is left out as well.
                 let to = if self.last.is_some() { seq - 1 } else { seq };
                 if from <= to {
-                    words.push_reply(out, &Reply::Skip { topic, from, to, why: "slow" });
+                    words.push_reply(out, &Reply::Skip { topic, epoch: None, from, to, why: "slow" });
                 }
             }
             None => {}

@@ -348,7 +348,8 @@ impl<E: Edge> Walk<'_, E> {
         };
         let skipped = next.saturating_sub(first);
         if let Some(name) = interest.topic_name(slot).filter(|_| skipped > 0) {
-            lane.words().push_reply(bytes, &Reply::Skip { topic: name, from: first, to: next - 1, why: "slow" });
+            let skip = Reply::Skip { topic: name, epoch: None, from: first, to: next - 1, why: "slow" };
+            lane.words().push_reply(bytes, &skip);
         }
         bytes.extend_from_slice(value);
         if skipped > 0 || sent.is_some() {

@@ -207,6 +207,12 @@ impl Asking {
         self.of.len()
     }
 
+    /// How many subscriptions on their way keep the tables at the tape.
+    #[cfg(all(any(test, fuzzing), not(loom)))]
+    pub fn keepers(&self) -> usize {
+        self.of.values().filter(|asks| matches!(&asks.job, Some(Job::Sub(collect)) if collect.keeps())).count()
+    }
+
     /// Everybody whose turn comes.
     #[cfg(all(any(test, fuzzing), not(loom)))]
     pub fn tokens(&self) -> impl Iterator<Item = Token> {

@@ -13,6 +13,10 @@
 //! the subscription begins exactly there (`subscribe.rs`). If the tape rolls on over what is still to be read, all begins anew,
 //! with more time at once, and no more than [`RESTARTS_MAX`] times.
 //!
+//! For a subscription of newest values the worker's tables have to know the number of each topic at that position. They are told of the
+//! topics as these are found, and so come to the tape, and stay there, from when it is looked for the first one; they learn by themselves
+//! what is published from there on.
+//!
 //! A subscription to every publication that wants no snapshots needs nothing of its patterns' topics: only the topics that it names
 //! are looked up. One that resumes by a cursor takes those that had publications since; while it is looked where the first of these
 //! are, the tape may roll on over the cursor's place. Then it begins anew as one that resets what the names stand for.
@@ -66,6 +70,10 @@ pub const LAST_MAX: usize = 64;
 /// Publications that are gone through at once.
 const SCAN_AT_ONCE: usize = 2048;
 
+/// For how many turns a subscription of newest values waits until the tables have come to what it found, so that few topics are left to
+/// tell them of at once. A worker that doesn't come on for so long has more to do than it can, and nothing is gained by more.
+const WAITS_MAX: u32 = 32;
+
 /// How often collecting begins anew, with twice the time of the last. After that nobody could collect so much while so much is
 /// published.
 const RESTARTS_MAX: u32 = 4;
@@ -114,9 +122,14 @@ pub struct Collect {
     matched: Vec<u32>,
     /// The topics that are wanted.
     pub found: Finds,
-    /// Those of them that the worker's tables are still to be told of, and for when the tables know the others.
+    /// Those of them that the worker's tables are still to be told of; those of these that they have not come to when it was last looked; and
+    /// for when the tables know the others.
     untold: Vec<u32>,
+    late: Vec<u32>,
+    waits: u32,
     era: u64,
+    /// It keeps the tables at the tape.
+    keeps: bool,
     /// Those of them that are named themselves, or to be resumed.
     named: HashMap<Arc<str>, u32>,
     /// Every publication before this was seen to.
@@ -200,7 +213,10 @@ impl Collect {
             matched: Vec::new(),
             found: Finds::default(),
             untold: Vec::new(),
+            late: Vec::new(),
+            waits: 0,
             era: 0,
+            keeps: false,
             named: HashMap::new(),
             scanned: Position(0),
             changed: BTreeSet::new(),
@@ -215,11 +231,18 @@ impl Collect {
     /// once they wait to be sent.)
     pub fn held(&self) -> usize {
         let listed = (self.candidates.capacity() + self.matched.capacity() + self.changed.len()) * 2 * size_of::<u64>();
+        let listed = listed + (self.untold.capacity() + self.late.capacity()) * size_of::<u32>();
         self.asked_bytes
             + self.found.held()
             + self.missed.held()
             + listed
             + self.strangers.capacity() * 2 * size_of::<u32>()
+    }
+
+    /// Whether it keeps the tables at the tape.
+    #[cfg(all(any(test, fuzzing), not(loom)))]
+    pub fn keeps(&self) -> bool {
+        self.keeps
     }
 
     /// How often it has begun anew.
@@ -309,7 +332,7 @@ impl Collect {
         self.candidates.clear();
         self.matched.clear();
         (self.look, self.after) = (None, None);
-        (self.found, self.named, self.changed, self.strangers, self.untold) = Default::default();
+        (self.found, self.named, self.changed, self.strangers, self.untold, self.late) = Default::default();
         self.bytes = 0;
         self.missed = Resume::default();
         self.begin_looking();
@@ -364,6 +387,9 @@ impl<E: Edge> Clerk<'_, E> {
         self.unclaim(token, fresh.len() - *counted);
         let held = fresh.drain(..).take(std::mem::take(counted));
         let names: Vec<Arc<str>> = held.map(|name| Arc::clone(&names[name as usize])).collect();
+        if std::mem::take(&mut collect.keeps) {
+            self.fan.interest.let_go_of_tables();
+        }
         if self.fan.interest.is_empty() {
             self.ground.reader.detach();
         }
@@ -400,6 +426,11 @@ impl<E: Edge> Clerk<'_, E> {
             Phase::Count => {
                 if collect.counted == collect.fresh.len() {
                     collect.phase = Phase::Gather;
+                    if collect.delivery != Delivery::All {
+                        self.fan.come(self.ground);
+                        self.fan.interest.keep();
+                        collect.keeps = true;
+                    }
                     collect.scanned = self.ground.reader.refresh();
                     // From here on no topic is forgotten that a name stands for.
                     if let Since::Place { at, .. } = collect.since
@@ -594,6 +625,35 @@ impl<E: Edge> Clerk<'_, E> {
         }
     }
 
+    /// Tells the tables of topics that they have come to meanwhile, until few are left that have to be told of at once, or it has waited for
+    /// long enough. Returns whether there is more to do before, and at once or in another turn.
+    fn bring_tables_near(&mut self, collect: &mut Collect) -> Option<Piece> {
+        if collect.delivery == Delivery::All || collect.waits == WAITS_MAX {
+            return None;
+        }
+        let Clerk { ground, fan, .. } = self;
+        let position = fan.position();
+        if collect.untold.len() > SCAN_AT_ONCE {
+            let some = collect.untold.split_off(collect.untold.len().saturating_sub(LOOK_AT_ONCE));
+            ground.work.charge(some.len() as u64 * 2 * price::LOOK);
+            for topic in some.into_iter().filter_map(|slot| collect.found.get(slot)) {
+                if topic.end <= position.0 {
+                    fan.interest.note_known(topic.id, &topic.name, topic.seq);
+                } else {
+                    collect.late.push(topic.id.slot);
+                }
+            }
+            return Some(Piece::On);
+        }
+        collect.untold.append(&mut collect.late);
+        let is_near = ground.tape.head().0.saturating_sub(position.0) <= SCAN_AT_ONCE as u64;
+        if is_near && collect.untold.len() <= SCAN_AT_ONCE {
+            return None;
+        }
+        collect.waits += 1;
+        Some(Piece::Later)
+    }
+
     /// Notes the other topics, of a subscription that begins at `position`: with their numbers as of where the tables are.
     pub fn tell_tables_of_all(&mut self, collect: &mut Collect, position: Position) {
         let Clerk { ground, fan, .. } = self;
@@ -722,6 +782,9 @@ impl<E: Edge> Clerk<'_, E> {
         if !self.ground.work.has_room_for(cost) {
             return Ok(Piece::Later);
         }
+        if let Some(piece) = self.bring_tables_near(collect) {
+            return Ok(piece);
+        }
         self.fan.attach(self.ground, collect.lane);
         let Some((as_of, taken)) = self.look_at_last(collect) else {
             self.fan.detach(self.ground, collect.lane);
@@ -750,6 +813,9 @@ impl<E: Edge> Clerk<'_, E> {
         if let Err(refused) = concluded {
             self.fan.detach(self.ground, collect.lane);
             return Err(refused);
+        }
+        if std::mem::take(&mut collect.keeps) {
+            self.fan.interest.let_go_of_tables();
         }
         Ok(Piece::Done)
     }

@@ -146,6 +146,14 @@ impl<E: Edge> Clerk<'_, E> {
         self.connections.get(token).is_none_or(is_said)
     }
 
+    /// What a client is told of it, with a time of its own to come back.
+    pub fn draining_of(&self, connection: &Connection<E::Socket>) -> Reply<'static> {
+        let retry = self.ground.settings.drain_timeout.as_millis() as u64;
+        // Numbers are given out in order. (The golden ratio's multiples are spread evenly.)
+        let own = connection.id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        Reply::Draining { retry_ms: [0, retry], retry: (own * (retry & 0xffff_ffff)) >> 32 }
+    }
+
     /// Tells a client, if it is told anything, that the server is about to stop.
     pub fn tell_draining(&mut self, token: Token) -> bool {
         let Some(connection) = self.connections.get(token) else { return true };
@@ -153,10 +161,7 @@ impl<E: Edge> Clerk<'_, E> {
             // At once, also before the acknowledgement of a subscription that it may not come to any more.
             Phase::Open if connection.lane.words().tells() => {
                 let words = connection.lane.words();
-                let retry = self.ground.settings.drain_timeout.as_millis() as u64;
-                // Numbers are given out in order. (The golden ratio's multiples are spread evenly.)
-                let own = connection.id.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-                let draining = Reply::Draining { retry_ms: [0, retry], retry: (own * (retry & 0xffff_ffff)) >> 32 };
+                let draining = self.draining_of(connection);
                 // What its subscription begins with stays in one piece.
                 match self.cursors.begun_words(token, connection) {
                     Some(after) => {

@@ -23,7 +23,7 @@ use super::{
     },
     Clerk,
     asking::Job,
-    poll::Poll,
+    poll::{Poll, Waiting},
 };
 use crate::{
     clock::Moment,
@@ -59,7 +59,7 @@ pub struct Terms {
 #[derive(Default)]
 pub struct Exchanges {
     /// Polls that wait for something to come. Tokens are the server's own, so the hash needs no key.
-    waiting: FxHashMap<Token, Box<Poll>>,
+    waiting: FxHashMap<Token, Box<Waiting>>,
     /// Answers on their way.
     sending: FxHashMap<Token, Sending>,
     /// One for all answers, once there was one to compress.
@@ -114,13 +114,13 @@ impl Exchanges {
     }
 
     /// A poll waits from now on.
-    pub fn wait(&mut self, token: Token, poll: Box<Poll>) {
-        self.waiting.insert(token, poll);
+    pub fn wait(&mut self, token: Token, poll: Waiting) {
+        self.waiting.insert(token, Box::new(poll));
     }
 
     /// A poll waits no longer, if it did.
-    pub fn wake(&mut self, token: Token) -> Option<Box<Poll>> {
-        self.waiting.remove(&token)
+    pub fn wake(&mut self, token: Token) -> Option<Poll> {
+        self.waiting.remove(&token).map(|waiting| waiting.wake())
     }
 
     /// A poll that waits.

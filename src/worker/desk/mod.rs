@@ -139,7 +139,12 @@ impl<S> Desk<S> {
     pub fn is_busy(&self) -> bool {
         let lists = [self.answered.is_empty(), self.due.is_empty(), self.doomed.is_empty(), self.parted.is_empty()];
         let draining = self.draining.as_ref().is_some_and(Draining::is_busy);
-        lists.contains(&false) || self.held.is_busy() || self.rights.is_busy() || self.reading.is_busy() || self.asking.is_busy() || draining
+        lists.contains(&false)
+            || self.held.is_busy()
+            || self.rights.is_busy()
+            || self.reading.is_busy()
+            || self.asking.is_busy()
+            || draining
     }
 
     /// How long until there is something to do because nothing happened.

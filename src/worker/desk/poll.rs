@@ -50,7 +50,7 @@ use crate::{
     lane::Lane,
     protocol::{ErrorCode, Mode, Reply, Sub, cursor::Cursor},
     tape::Position,
-    topic::TopicId,
+    topic::{Topic, TopicId},
 };
 
 /// How long a poll waits, unless `?wait=` says otherwise, and at most.
@@ -76,7 +76,7 @@ pub struct Poll {
     /// It has come with a cursor that is good no more.
     is_lost: bool,
     /// When it is answered, with nothing if there is nothing.
-    pub due: Moment,
+    due: Moment,
     /// Everything before was seen to.
     from: Position,
     /// What it begins with and is still to be written.
@@ -102,7 +102,47 @@ struct Newest {
     bytes: usize,
 }
 
+/// A poll that waits: what there is of it then. Many may wait for long.
+pub struct Waiting {
+    terms: Terms,
+    /// When it is answered, with nothing if there is nothing.
+    pub due: Moment,
+    from: Position,
+    latest: bool,
+}
+
+impl Waiting {
+    /// It goes on.
+    pub fn wake(self) -> Poll {
+        let Waiting { terms, due, from, latest } = self;
+        Poll::new(terms, latest, due, from)
+    }
+}
+
 impl Poll {
+    fn new(terms: Terms, latest: bool, due: Moment, from: Position) -> Poll {
+        Poll {
+            terms,
+            latest,
+            is_lost: false,
+            due,
+            from,
+            begins: None,
+            newest: FxHashMap::default(),
+            writing: None,
+            bytes: 0,
+            messages: Vec::new(),
+            publications: 0,
+        }
+    }
+
+    /// There is nothing for it yet.
+    pub fn wait(self) -> Waiting {
+        debug_assert!(self.messages.is_empty() && self.newest.is_empty() && self.begins.is_none() && !self.is_lost);
+        let Poll { terms, due, from, latest, .. } = self;
+        Waiting { terms, due, from, latest }
+    }
+
     /// Bytes that it holds.
     pub fn held(&self) -> usize {
         let writing = self.writing.as_ref().map_or(0, |writing| writing.as_slice().len());
@@ -156,19 +196,9 @@ impl<E: Edge> Clerk<'_, E> {
         }
         self.sit(token);
         let wait = if terms.is_head { Duration::ZERO } else { wait };
-        let poll = Box::new(Poll {
-            terms,
-            latest: sub.mode == Mode::Latest,
-            is_lost: place == Some(None),
-            due: self.ground.now + wait,
-            from: place.flatten().unwrap_or_default(),
-            begins: None,
-            newest: FxHashMap::default(),
-            writing: None,
-            bytes: 0,
-            messages: Vec::new(),
-            publications: 0,
-        });
+        let (latest, due) = (sub.mode == Mode::Latest, self.ground.now + wait);
+        let mut poll = Box::new(Poll::new(terms, latest, due, place.flatten().unwrap_or_default()));
+        poll.is_lost = place == Some(None);
         self.ground.work.charge(price::COMMAND);
         self.ground.metrics.polls.add(1);
         let looks = matches!(place, Some(Some(_)));
@@ -348,7 +378,10 @@ impl<E: Edge> Clerk<'_, E> {
             if from <= to
                 && let Some(topic) = self.fan.interest.topic_name(newest.topic.slot)
             {
-                poll.push(&Reply::Skip { topic: &Arc::clone(topic), from, to, why: "slow" });
+                let topic = Arc::clone(topic);
+                // The update that says in which epoch the topic has begun is among what is left out.
+                let epoch = if from == 1 { self.epoch_of(newest.topic) } else { None };
+                poll.push(&Reply::Skip { topic: &topic, epoch: epoch.as_deref(), from, to, why: "slow" });
                 self.ground.metrics.skipped.add(to - from + 1);
             }
             self.push_publication(&mut poll, newest.at);
@@ -357,6 +390,12 @@ impl<E: Edge> Clerk<'_, E> {
             }
         }
         self.answer_poll(token, *poll)
+    }
+
+    fn epoch_of(&mut self, id: TopicId) -> Option<String> {
+        self.ground.work.charge(price::MATCH);
+        let epoch = |topic: &Topic| topic.epoch.to_string();
+        self.ground.tape.with_topics(|topics, _| topics.at(id.slot).filter(|topic| topic.id == id).map(epoch))
     }
 
     /// Writes some of what a poll begins with, and answers it when that is all.
@@ -379,19 +418,7 @@ impl<E: Edge> Clerk<'_, E> {
         let names: Vec<NameId> = self.names_of(token).into_iter().map(|(name, _)| name).collect();
         let topics = names.iter().map(|name| Cow::Owned(self.fan.interest.text(*name).to_string())).collect();
         let Poll { terms, latest, due, .. } = poll;
-        let lost = Poll {
-            terms,
-            latest,
-            is_lost: true,
-            due,
-            from: Position::default(),
-            begins: None,
-            newest: FxHashMap::default(),
-            writing: None,
-            bytes: 0,
-            messages: Vec::new(),
-            publications: 0,
-        };
+        let lost = Poll { is_lost: true, ..Poll::new(terms, latest, due, Position::default()) };
         self.collect_for(topics, true, true, Box::new(lost))
     }
 
@@ -402,7 +429,7 @@ impl<E: Edge> Clerk<'_, E> {
             return self.answer_poll(token, *poll);
         }
         self.fan.join(token, connection);
-        self.desk.exchanges.wait(token, poll);
+        self.desk.exchanges.wait(token, poll.wait());
         self.set_timer(token);
         None
     }
@@ -411,7 +438,7 @@ impl<E: Edge> Clerk<'_, E> {
     pub fn wake_poll(&mut self, token: Token, from: Position) {
         let Some(mut poll) = self.desk.exchanges.wake(token) else { return };
         poll.comes_to(from);
-        self.put_by(token, Job::Poll(poll));
+        self.put_by(token, Job::Poll(Box::new(poll)));
         self.set_timer(token);
     }
 
@@ -420,12 +447,15 @@ impl<E: Edge> Clerk<'_, E> {
         let Some(mut poll) = self.desk.exchanges.wake(token) else { return };
         let (position, _) = self.fan.part(self.connections, token);
         poll.comes_to(position);
-        if let Some(job) = self.answer_poll(token, *poll) {
+        if let Some(job) = self.answer_poll(token, poll) {
             self.put_by(token, job);
         }
     }
 
-    fn answer_poll(&mut self, token: Token, poll: Poll) -> Option<Job> {
+    fn answer_poll(&mut self, token: Token, mut poll: Poll) -> Option<Job> {
+        if let Some(connection) = self.connections.get(token).filter(|_| !self.ground.shared.welcomes()) {
+            poll.push(&self.draining_of(connection));
+        }
         let Poll { terms, from, messages, publications, .. } = poll;
         let word = self.ground.tape.words().word(from.0);
         let mut body = Vec::with_capacity(messages.len() + 64);

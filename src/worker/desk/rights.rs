@@ -554,8 +554,7 @@ impl<E: Edge> Clerk<'_, E> {
             joined.into_iter().for_each(|joined| self.part_with_cohort(joined));
             return self.end_narrowed(token);
         }
-        let texts: Vec<Arc<str>> =
-            ended.iter().map(|(name, _)| Arc::clone(self.fan.interest.text(*name))).collect();
+        let texts: Vec<Arc<str>> = ended.iter().map(|(name, _)| Arc::clone(self.fan.interest.text(*name))).collect();
         let Clerk { ground, connections, fan, cursors, .. } = self;
         let (position, owed) = fan.part(connections, token);
         let Some(connection) = connections.get_mut(token) else { return };

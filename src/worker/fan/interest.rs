@@ -138,6 +138,8 @@ pub struct Interest {
     past: Past,
     /// How many cohorts are.
     conflated: usize,
+    /// How many subscriptions are on their way that the tables learn of topics for.
+    keepers: usize,
     /// Everything before it was planned for the members at the head, but for those that trail.
     pub position: Position,
     pub trail: Trail,
@@ -150,7 +152,23 @@ pub struct Interest {
 impl Interest {
     #[inline]
     pub fn is_empty(&self) -> bool {
-        self.cohorts.is_empty()
+        self.cohorts.is_empty() && self.keepers == 0
+    }
+
+    /// The tables stay at the tape though there is no cohort, until they are let go of as often.
+    pub fn keep(&mut self) {
+        self.keepers += 1;
+    }
+
+    /// Takes one [`Interest::keep`] back.
+    pub fn let_go_of_tables(&mut self) {
+        self.keepers -= 1;
+    }
+
+    /// How many keep the tables.
+    #[cfg(all(any(test, fuzzing), not(loom)))]
+    pub fn keepers(&self) -> usize {
+        self.keepers
     }
 
     pub fn cohorts(&self) -> usize {

@@ -219,6 +219,11 @@ impl Fan {
     /// Before a subscription is made: sees to it that the lane is written, and that the worker reads the tape, from now on.
     pub fn attach<E: Edge>(&mut self, ground: &mut Ground<E>, lane: Lane) {
         self.interest.want_lane(&ground.tape, lane);
+        self.come(ground);
+    }
+
+    /// Sees to it that the worker reads the tape, and that the tables are as of where it is.
+    pub fn come<E: Edge>(&mut self, ground: &mut Ground<E>) {
         if self.interest.is_empty() {
             self.interest.position = ground.reader.refresh();
             self.floor = ground.reader.floor();

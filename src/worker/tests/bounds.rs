@@ -49,6 +49,35 @@ fn a_publication_that_comes_just_before_sleep_is_not_slept_over() {
 }
 
 #[test]
+fn what_the_tables_are_told_for_the_first_subscriber_of_newest_values_is_shared_out_over_turns() {
+    // Each turn is held to its allotment (`Worker::invariants`), which telling of all of these at once would be far beyond.
+    const TOPICS: usize = 20_000;
+    let mut world = World::new(1, Settings { pending_max: 16 << 20, ..settings() }, 1 << 16, 8 << 20);
+    for n in 0..TOPICS {
+        world.publish_some(&format!("q.{n}"), 1, 0);
+    }
+    world.settle();
+    let wish = Wish { names: vec![">".into()], way: Way::Latest, snapshot: false, from: BTreeMap::new(), cursor: None };
+    let at = world.connect_as(1 << 20, Speech::Json, wish);
+    let mut turns = 0;
+    while world.shared.metrics.workers[0].cohorts.get() == 0 {
+        world.turn_of(0);
+        world.read_all(usize::MAX);
+        // What comes meanwhile is known as well.
+        world.publish_some(&format!("q.{}", turns * 7 % TOPICS), 1, 0);
+        turns += 1;
+        assert!(turns < 1000, "it never begins");
+    }
+    assert!(turns > 1, "all of it is done in one turn");
+    world.clients[at].stalled = true;
+    world.publish_some("q.1", 300, 1000);
+    world.settle();
+    world.clients[at].stalled = false;
+    world.settle();
+    world.clients[at].check_complete(world.journal.len(), &world.journal, 0);
+}
+
+#[test]
 fn a_cohort_of_many_does_not_keep_one_of_few_waiting() {
     let mut world = plain(Settings { turn_sends: 64, ..settings() });
     let crowd: Vec<usize> = (0..150).map(|_| world.subscriber(100_000, &["q"])).collect();

@@ -167,8 +167,10 @@ impl Poller {
 
     fn told(&mut self, body: &str, asked: usize, journal: &Journal, tail: usize) {
         let answer: Answer = serde_json::from_str(body).unwrap_or_else(|error| panic!("{error}: {body}"));
-        let messages: Vec<Message> =
+        let mut messages: Vec<Message> =
             answer.messages.iter().map(|text| serde_json::from_str(text.get()).unwrap()).collect();
+        // Whoever is answered while the server stops is told so, behind everything else.
+        messages.pop_if(|last| last.code == Some("draining"));
         self.is_empty = messages.is_empty();
         if messages.last().is_some_and(|last| last.code == Some("current")) {
             self.begins(&messages[..messages.len() - 1], asked, journal, tail, body);
@@ -221,6 +223,7 @@ impl Poller {
                 assert!(self.latest && skipped.is_none(), "{body}");
                 let (from, to) = (message.from.unwrap(), message.to.unwrap());
                 assert!(from == last + 1 && from <= to, "{body}");
+                assert_eq!(message.epoch, (from == 1).then_some(EPOCH), "its first update isn't coming: {body}");
                 skipped = Some((topic, to));
                 continue;
             }

@@ -208,12 +208,12 @@ class Engine:
             self._batch.append(Status("lost", message=self.trouble))
         self._deliver()
         self._changed()
+        if was_open and loop.time() - began > GOOD_AFTER:
+            self._failures = self._wrong_tokens = 0  # It was a right one, and has expired.
         if code == 4001:
             self._unauthorized(why)
         elif was_open:
             self._wrong_tokens = 0
-        if was_open and loop.time() - began > GOOD_AFTER:
-            self._failures = 0
         if wire.broken is not None and not isinstance(wire.broken, Broken):
             log.error("a message could not be read", exc_info=wire.broken)
         delay = self._delay(code)

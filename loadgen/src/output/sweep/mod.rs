@@ -14,7 +14,7 @@ mod table;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use self::paired::Ratio;
+pub use self::paired::Ratio;
 use super::compare::{middle, spread};
 use crate::{
     doubts,

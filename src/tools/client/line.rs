@@ -1,0 +1,166 @@
+//! A publication as a line of text.
+
+use std::{fmt::Write, str::FromStr};
+
+use serde_json::Value;
+use stentor_client::Update;
+
+/// How a publication is written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Format(Vec<Part>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Part {
+    Text(String),
+    Field(Field),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Field {
+    Topic,
+    Seq,
+    Ts,
+    Epoch,
+    Data,
+}
+
+impl Field {
+    const ALL: [(&str, Field); 5] = [
+        ("topic", Field::Topic),
+        ("seq", Field::Seq),
+        ("ts", Field::Ts),
+        ("epoch", Field::Epoch),
+        ("data", Field::Data),
+    ];
+}
+
+impl FromStr for Format {
+    type Err = String;
+
+    /// Reads text with `{topic}`, `{seq}`, `{ts}`, `{epoch}` and `{data}` in it; `{{` and `}}` are braces, `\n` and `\t` what they are elsewhere.
+    fn from_str(text: &str) -> Result<Format, String> {
+        let mut parts = Vec::new();
+        let mut plain = String::new();
+        let mut left = text.chars().peekable();
+        while let Some(next) = left.next() {
+            match next {
+                '{' if left.next_if_eq(&'{').is_some() => plain.push('{'),
+                '}' if left.next_if_eq(&'}').is_some() => plain.push('}'),
+                '{' => {
+                    let name: String = left.by_ref().take_while(|&letter| letter != '}').collect();
+                    let field = Field::ALL.iter().find(|(known, _)| *known == name);
+                    let (_, field) = field.ok_or_else(|| {
+                        format!("expected {{topic}}, {{seq}}, {{ts}}, {{epoch}} or {{data}}; found {{{name}}}")
+                    })?;
+                    parts.push(Part::Text(std::mem::take(&mut plain)));
+                    parts.push(Part::Field(*field));
+                }
+                '\\' => match left.next() {
+                    Some('n') => plain.push('\n'),
+                    Some('t') => plain.push('\t'),
+                    Some('\\') => plain.push('\\'),
+                    other => {
+                        return Err(format!(
+                            "expected \\n, \\t or \\\\; found \\{}",
+                            other.map(String::from).unwrap_or_default()
+                        ));
+                    }
+                },
+                other => plain.push(other),
+            }
+        }
+        parts.push(Part::Text(plain));
+        parts.retain(|part| *part != Part::Text(String::new()));
+        Ok(Format(parts))
+    }
+}
+
+impl Format {
+    /// Writes a publication, with an end of line.
+    pub fn write(&self, update: &Update, terminal: bool, line: &mut String) {
+        for part in &self.0 {
+            match part {
+                Part::Text(text) => line.push_str(text),
+                Part::Field(Field::Topic) => line.push_str(&update.topic),
+                Part::Field(Field::Seq) => _ = write!(line, "{}", update.seq),
+                Part::Field(Field::Ts) => _ = write!(line, "{}", update.ts),
+                Part::Field(Field::Epoch) => line.push_str(&update.epoch),
+                Part::Field(Field::Data) => json(update.raw(), terminal, line),
+            }
+        }
+        line.push('\n');
+    }
+}
+
+/// A publication as a JSON object on a line of its own.
+pub fn ndjson(update: &Update, terminal: bool, line: &mut String) {
+    let _ = write!(line, r#"{{"topic":{},"seq":{},"ts":{}"#, Value::from(update.topic.as_str()), update.seq, update.ts);
+    if !update.epoch.is_empty() {
+        let _ = write!(line, r#","epoch":{}"#, Value::from(update.epoch.as_str()));
+    }
+    for (name, is_so) in [("snapshot", update.is_snapshot), ("key", update.is_key), ("stale", update.is_stale)] {
+        if is_so {
+            let _ = write!(line, r#","{name}":true"#);
+        }
+    }
+    match update.is_binary {
+        true => _ = write!(line, r#","base64":{}"#, Value::from(update.raw())),
+        false => {
+            line.push_str(r#","data":"#);
+            json(update.raw(), terminal, line);
+        }
+    }
+    line.push_str("}\n");
+}
+
+/// JSON on one line: the ends of lines that it may have between its parts become spaces. For a terminal, what it may have in strings and a terminal would heed is escaped.
+pub fn json(text: &str, terminal: bool, line: &mut String) {
+    for letter in text.chars() {
+        match letter {
+            '\n' | '\r' | '\t' => line.push(' '),
+            _ if terminal && letter.is_control() => _ = write!(line, "\\u{:04x}", u32::from(letter)),
+            _ => line.push(letter),
+        }
+    }
+}
+
+/// Text with its control characters escaped.
+pub fn escaped(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_control() { shown.extend(letter.escape_unicode()) } else { shown.push(letter) }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(text: &str, terminal: bool) -> String {
+        let mut line = String::new();
+        json(text, terminal, &mut line);
+        line
+    }
+
+    #[test]
+    fn json_stays_on_one_line_and_says_nothing_to_a_terminal() {
+        assert_eq!(written("{\n\t\"a\": \"\u{7f}\u{9b}31m\"\r\n}", true), r#"{  "a": "\u007f\u009b31m"  }"#);
+        assert_eq!(written("[\"\u{9b}\"]", false), "[\"\u{9b}\"]");
+        assert_eq!(escaped("a\x1b[31m\n"), r"a\u{1b}[31m\u{a}");
+    }
+
+    #[test]
+    fn a_format_says_what_it_knows() {
+        let format = |text: &str| text.parse::<Format>();
+        assert_eq!(format("{topic} {{{seq}}}\\n").unwrap().0.len(), 5);
+        for (text, found) in
+            [("{nothing}", "found {nothing}"), ("{topic", "found {topic"), ("\\x", "found \\x"), ("\\", "found \\")]
+        {
+            match format(text) {
+                Err(said) => assert!(said.contains(found), "{said}"),
+                Ok(read) => assert_eq!((text, read.0.len()), ("{topic", 1)),
+            }
+        }
+    }
+}
