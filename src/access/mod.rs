@@ -101,7 +101,6 @@ pub struct Rules {
     /// How often the rules have.
     version: u64,
     origins: Vec<Named>,
-    is_open: bool,
     /// It is open only because nobody but this machine can connect. A page that its visitor's browser has open is somebody else.
     is_near: bool,
     /// The same of the address for operators: it is on loopback.
@@ -156,7 +155,6 @@ impl Rules {
             generation: 0,
             version: 1,
             origins,
-            is_open,
             is_near: false,
             admin_is_near: false,
             operators: Operators::default(),

@@ -229,9 +229,6 @@ impl fmt::Display for LogLevel {
 /// What the name of a flag ends in that bounds for one address what another bounds for all.
 const PER_IP: &str = "-per-ip";
 
-/// What the names of flags begin with that are about details of another: they stand on one line behind it.
-const DETAILS: &str = "compression-";
-
 /// Every flag on one line, in its group, with what it is for one address on the same; no blank lines, so that all of it fits a
 /// screen.
 fn short_help(command: &Command) -> String {
@@ -243,34 +240,49 @@ fn short_help(command: &Command) -> String {
         false => usage(flag),
     };
     let flags: Vec<&Arg> = all.iter().copied().filter(|flag| !is_beside(flag)).collect();
-    let (details, flags): (Vec<&Arg>, Vec<&Arg>) = flags.into_iter().partition(|flag| name(flag).starts_with(DETAILS));
-    let details: Vec<String> = details.into_iter().map(usage).collect();
-    let width = flags.iter().map(|flag| usage(flag).len()).max().unwrap_or(0);
-    let tasks: Vec<&str> = command.get_subcommands().map(Command::get_name).collect();
+    let is_listed = |flag: &Arg| flag.get_help_heading().is_some_and(|group| LISTED.contains(&group));
+    let told = flags.iter().filter(|flag| !is_listed(flag));
+    let width = told.map(|flag| usage(flag).len()).max().unwrap_or(0);
     let mut help = format!(
-        "{}\nUsage: stentor [OPTIONS], or stentor {} (each has -h)   (--help explains each)\n",
-        about(command),
-        tasks.join("|")
+        "{}\nUsage: stentor [OPTIONS], or stentor top|sub|pub|record|replay|ping|token (each has -h)   (--help explains each)\n",
+        about(command)
     );
-    let mut group = None;
+    // How far a line is that goes on.
+    let (mut group, mut column) = (None, 0);
     for flag in flags {
         if flag.get_help_heading() != group {
             group = flag.get_help_heading();
-            let _ = writeln!(help, "{}:", group.unwrap_or("Options"));
+            let end = if std::mem::take(&mut column) > 0 { "\n" } else { "" };
+            let _ = writeln!(help, "{end}{}:", group.unwrap_or("Options"));
+        }
+        if is_listed(flag) {
+            let word = usage(flag);
+            let (before, at) = match column {
+                0 => ("  ", 2),
+                // With the comma behind it.
+                _ if column + word.len() + 3 > COLUMNS_MAX => (",\n  ", 2),
+                _ => (", ", column + 2),
+            };
+            column = at + word.len();
+            let _ = write!(help, "{before}{word}");
+            continue;
         }
         let text = flag.get_help().map(ToString::to_string).unwrap_or_default();
         let default = flag.get_default_values().first().filter(|_| flag.get_action().takes_values());
         let default = default.map(|value| format!(" [{}]", value.to_string_lossy())).unwrap_or_default();
         let text = shortened(&text, COLUMNS_MAX.saturating_sub(4).saturating_sub(width).saturating_sub(default.len()));
         let _ = writeln!(help, "  {:width$}  {text}{default}", usage(flag));
-        if DETAILS.strip_suffix('-') == Some(name(flag)) {
-            let _ = writeln!(help, "  {}", details.join(", "));
-        }
+    }
+    if column > 0 {
+        help.push('\n');
     }
     let _ = writeln!(help, "  {:width$}  This, or --help for more; --version", "-h");
     let _ = write!(help, "{}", command.get_after_help().map(ToString::to_string).unwrap_or_default());
     help
 }
+
+/// Groups of which the short help names the flags and no more: a page of its own explains them.
+const LISTED: &[&str] = &["Rights", "Compression"];
 
 /// A terminal is rarely wider than this.
 const COLUMNS_MAX: usize = 120;

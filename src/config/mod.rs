@@ -458,12 +458,6 @@ pub struct Config {
     #[arg(long, value_name = "N", env = "STENTOR_MAX_TOPICS_PER_IP", help_heading = "Limits")]
     pub max_topics_per_ip: Option<usize>,
 
-    /// Topics that one holder of a token or certificate may add, from whatever addresses; 0 for no limit [default: half]
-    ///
-    /// Half of --max-topics. Counts beside --max-topics-per-ip, until the topic is forgotten.
-    #[arg(long, value_name = "N", env = "STENTOR_MAX_TOPICS_PER_HOLDER", help_heading = "Limits")]
-    pub max_topics_per_holder: Option<usize>,
-
     /// Memory for the last values of all topics
     ///
     /// Beyond it, a topic's newest value is delivered and not kept: later subscribers get no snapshot of it. An eighth is for
@@ -521,18 +515,6 @@ pub struct Config {
         help_heading = "Limits"
     )]
     pub max_commands_per_ip: RateLimit,
-
-    /// Tokens a second from one address whose signature has to be verified; beyond, 429 or 4003
-    ///
-    /// Two seconds' worth may come at once. Those that were found to be genuine before, and static ones, don't count.
-    #[arg(
-        long,
-        value_name = "RATE",
-        env = "STENTOR_MAX_TOKENS_PER_IP",
-        default_value = "500/s",
-        help_heading = "Limits"
-    )]
-    pub max_tokens_per_ip: RateLimit,
 
     /// Publications a second from one connection; beyond, 4003; 0 for no limit
     ///
@@ -754,6 +736,24 @@ pub struct Config {
     /// Revocations at once; one more is refused
     #[arg(long, value_name = "N", env = "STENTOR_MAX_REVOKED", default_value_t = 100_000, help_heading = "Rights")]
     pub max_revoked: usize,
+
+    /// Tokens a second from one address whose signature has to be verified; beyond, 429 or 4003
+    ///
+    /// Two seconds' worth may come at once. Those that were found to be genuine before, and static ones, don't count.
+    #[arg(
+        long,
+        value_name = "RATE",
+        env = "STENTOR_MAX_TOKENS_PER_IP",
+        default_value = "500/s",
+        help_heading = "Rights"
+    )]
+    pub max_tokens_per_ip: RateLimit,
+
+    /// Topics that one holder of a token or certificate may add, from whatever addresses; 0 for no limit [default: half]
+    ///
+    /// Half of --max-topics. Counts beside --max-topics-per-ip, until the topic is forgotten.
+    #[arg(long, value_name = "N", env = "STENTOR_MAX_TOPICS_PER_HOLDER", help_heading = "Rights")]
+    pub max_topics_per_holder: Option<usize>,
 
     // ---- Feeds -----------------------------------------------------------------------------------------------------
     /// Publish a simulated market on q.demo.SYMBOL and t.demo.SYMBOL

@@ -20,6 +20,7 @@ mod every;
 mod expensive;
 mod forgotten;
 mod held;
+mod holders;
 mod interest;
 mod noting;
 mod parts;

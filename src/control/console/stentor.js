@@ -644,7 +644,7 @@ export class Stentor {
     if (code === 4002 || (code === 4001 && (typeof this.#options.token !== "function" || ++this.#wrongTokens >= WRONG_TOKENS))) {
       this.#wrongTokens = 0;
       this.#say("refused", { code, why });
-      return this.#disappoint(new StentorError(code === 4002 ? "replaced" : "unauthorized", why || "the token is wrong"));
+      return this.#disappoint(new StentorError("unauthorized", why || "the token is wrong"));
     }
     // A code of the server's own says that this way leads there; so does its greeting.
     const isVain = isUnfit || (!wasOpen && code === 1006);
@@ -1555,15 +1555,6 @@ class Requests {
     for (const channel of this.#channels) {
       channel.parts = channel.parts.filter((part) => part.one !== one);
       if (!channel.parts.length) this.#end(channel);
-    }
-  }
-
-  /** Streams begin anew with another token, each where it is; polls show it by themselves. */
-  renew() {
-    if (this.way !== "events") return;
-    for (const channel of [...this.#channels]) {
-      this.#end(channel);
-      this.#add(channel.parts);
     }
   }
 

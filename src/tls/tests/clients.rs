@@ -31,7 +31,7 @@ fn uri(name: &str) -> SanType {
 /// So many days from now.
 macro_rules! day {
     ($days:expr) => {
-        date_time_ymd(1970, 1, 1) + Duration::from_secs(now().checked_add_signed($days * 86_400).unwrap())
+        date_time_ymd(1970, 1, 1) + Duration::from_secs(now().checked_add_signed(i64::from($days) * 86_400).unwrap())
     };
 }
 
@@ -57,7 +57,7 @@ impl World {
     }
 
     /// A certificate of the intermediate authority, with these names, this serial number, valid for so many days.
-    fn mine(&self, names: &[SanType], serial: u64, days: i64) -> Mine {
+    fn mine(&self, names: &[SanType], serial: u64, days: i32) -> Mine {
         let mut params = params(&[]);
         params.subject_alt_names = names.to_vec();
         params.serial_number = Some(SerialNumber::from(serial));
@@ -67,7 +67,7 @@ impl World {
     }
 
     /// Lists of both authorities, of which the intermediate one's has these serial numbers, and is to be replaced in so many days.
-    fn lists(&self, revoked: &[u64], days: i64) -> String {
+    fn lists(&self, revoked: &[u64], days: i32) -> String {
         let list = |serials: &[u64], by: &Authority| {
             let revoked = |serial: &u64| RevokedCertParams {
                 serial_number: SerialNumber::from(*serial),
@@ -242,7 +242,8 @@ fn tickets_go_on_while_nothing_changes_by_which_they_were_given_and_not_beyond()
         assert_eq!(kind(&keys), Ok(HandshakeKind::Resumed));
         // Another certificate of the server's is no reason.
         let other = made(&world.root, &["localhost"]);
-        (world.folder.write("cert", &other.cert), world.folder.write("key", &other.key));
+        world.folder.write("cert", &other.cert);
+        world.folder.write("key", &other.key);
         keys.reload(&config).unwrap();
         assert_eq!(kind(&keys), Ok(HandshakeKind::Resumed));
         world.folder.write("crl", &world.lists(&[8], 10));

@@ -118,11 +118,9 @@ impl<E: Edge> Clerk<'_, E> {
                 self.check_closing(token);
             }
             Phase::Open if self.ground.edge.is_worn(&connection.socket) => self.end_worn(token),
-            Phase::Open => {
-                if !self.see_to_rights(token) {
-                    self.check_alive(token);
-                    self.beat(token);
-                }
+            Phase::Open if !self.see_to_rights(token) => {
+                self.check_alive(token);
+                self.beat(token);
             }
             _ => {}
         }

