@@ -124,7 +124,7 @@ impl Exchanges {
     }
 
     /// A poll that waits.
-    pub fn waits(&self, token: Token) -> Option<&Poll> {
+    pub fn waits(&self, token: Token) -> Option<&Waiting> {
         self.waiting.get(&token).map(|poll| &**poll)
     }
 

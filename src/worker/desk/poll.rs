@@ -111,6 +111,11 @@ pub struct Waiting {
 }
 
 impl Waiting {
+    /// Whether it is told the newest of each topic alone.
+    pub fn is_latest(&self) -> bool {
+        self.latest
+    }
+
     /// It goes on.
     pub fn wake(self) -> Poll {
         let Waiting { terms, due, from, latest } = self;

@@ -32,6 +32,7 @@ use super::{
     asking::Job,
     closing::Farewell,
     collect::Refused,
+    poll::Waiting,
 };
 use crate::{
     access::{Beyond, Ended, Holder, Shown, Source, Standing, shown_token},
@@ -507,12 +508,12 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// In which way a poll is told; where there is none, as history is.
     fn poll_mode(&self, token: Token) -> Mode {
-        let waiting = self.desk.exchanges.waits(token);
-        let poll = waiting.or_else(|| match self.job_of(token) {
-            Some(Job::Poll(poll)) => Some(&**poll),
+        let waiting = self.desk.exchanges.waits(token).map(Waiting::is_latest);
+        let is_latest = waiting.or_else(|| match self.job_of(token) {
+            Some(Job::Poll(poll)) => Some(poll.is_latest()),
             _ => None,
         });
-        if poll.is_some_and(|poll| poll.is_latest()) { Mode::Latest } else { Mode::All }
+        if is_latest == Some(true) { Mode::Latest } else { Mode::All }
     }
 
     /// Ends those names of an open connection that its rights don't cover any more, at its own cursor.
