@@ -98,15 +98,15 @@ pub struct Options {
     pub jwt_issuer: Option<String>,
 
     /// With --explain: the server's keys
-    #[arg(long, value_name = "FILE", requires = "explain")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["key", "new_key", "hash"])]
     pub jwt_keys: Option<PathBuf>,
 
     /// With --explain: the server's rights file
-    #[arg(long, value_name = "FILE", requires = "explain")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["key", "new_key", "hash"])]
     pub rights: Option<PathBuf>,
 
     /// With --explain: the server's file of who was revoked
-    #[arg(long, value_name = "FILE", requires = "explain")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["key", "new_key", "hash"])]
     pub revoked: Option<PathBuf>,
 }
 
@@ -368,7 +368,13 @@ mod tests {
 
     #[test]
     fn one_thing_is_asked_for_at_a_time() {
-        for args in [&[][..], &["--key", "a", "--hash"], &["--sub", "a"], &["--key", "a", "--jwt-keys", "b"]] {
+        for args in [
+            &[][..],
+            &["--key", "a", "--hash"],
+            &["--sub", "a"],
+            &["--key", "a", "--jwt-keys", "b"],
+            &["--jwt-keys", "b"],
+        ] {
             assert!(given(args).is_err(), "{args:?}");
         }
         let missing = run(&given(&["--key", "/no/such/file"]).unwrap()).unwrap_err();

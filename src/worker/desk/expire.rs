@@ -118,11 +118,16 @@ impl<E: Edge> Clerk<'_, E> {
                 self.check_closing(token);
             }
             Phase::Open if self.ground.edge.is_worn(&connection.socket) => self.end_worn(token),
-            Phase::Open if !self.see_to_rights(token) => {
-                self.check_alive(token);
-                self.beat(token);
-            }
+            Phase::Open => self.see_to_open(token),
             _ => {}
+        }
+    }
+
+    /// Looks at an open connection: whether it still may, and is there, and has something to say.
+    fn see_to_open(&mut self, token: Token) {
+        if !self.see_to_rights(token) {
+            self.check_alive(token);
+            self.beat(token);
         }
     }
 

@@ -519,9 +519,11 @@ impl<E: Edge> Clerk<'_, E> {
     /// In which way a poll is told; where there is none, as history is.
     fn poll_mode(&self, token: Token) -> Mode {
         let waiting = self.desk.exchanges.waits(token).map(Waiting::is_latest);
-        let is_latest =
-            waiting.unwrap_or_else(|| matches!(self.job_of(token), Some(Job::Poll(poll)) if poll.is_latest()));
-        if is_latest { Mode::Latest } else { Mode::All }
+        let is_latest = waiting.or_else(|| match self.job_of(token) {
+            Some(Job::Poll(poll)) => Some(poll.is_latest()),
+            _ => None,
+        });
+        if is_latest == Some(true) { Mode::Latest } else { Mode::All }
     }
 
     /// Ends those names of an open connection that its rights don't cover any more, at its own cursor.

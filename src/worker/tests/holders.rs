@@ -13,6 +13,9 @@ use crate::{
     config::Config,
 };
 
+/// How exactly a connection ends at its moment: timers have ticks of a tenth of a second, and are rounded up.
+const GRAIN_US: u64 = 200_000;
+
 const TOPICS: [&str; 3] = ["a", "b", "c"];
 
 /// Which of the topics.
@@ -197,7 +200,7 @@ impl Script {
     }
 
     fn may(&self, shower: &Shower) -> Mask {
-        let is_over = shower.is_revoked || shower.until_us <= self.world.kernel.wall_us();
+        let is_over = shower.is_revoked || shower.until_us + GRAIN_US <= self.world.kernel.wall_us();
         [0, 1, 2].map(|n| !is_over && (shower.own[n] || shower.role && self.role[n]))
     }
 
@@ -294,7 +297,7 @@ impl Script {
     /// Time passes, to the moment at which somebody's rights end if there is one.
     fn pass(&mut self) {
         let wall_us = self.world.kernel.wall_us();
-        let next = self.showers.iter().map(|it| it.until_us).filter(|until| *until > wall_us).min();
+        let next = self.showers.iter().map(|it| it.until_us + GRAIN_US).filter(|until| *until > wall_us).min();
         let length = Duration::from_millis(self.rng.u64(1..6000));
         let until = next.map(|until| Duration::from_micros(until - wall_us)).filter(|until| *until <= length);
         self.world.pass(until.unwrap_or(length));
