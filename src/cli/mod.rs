@@ -231,6 +231,8 @@ const PER_IP: &str = "-per-ip";
 
 /// Flags that short help names and doesn't explain: finer points of others, which few have to set.
 const NAMED_ONLY: &[&str] = &[
+    "max-tokens-per-ip",
+    "max-topics-per-holder",
     "handshakes",
     "handshake-threads",
     "tls-buffers",
@@ -270,42 +272,18 @@ fn short_help(command: &Command) -> String {
         false => usage(flag),
     };
     let flags: Vec<&Arg> = all.iter().copied().filter(|flag| !is_beside(flag)).collect();
-<<<<<<< HEAD
-    let is_listed = |flag: &Arg| flag.get_help_heading().is_some_and(|group| LISTED.contains(&group));
-    let told = flags.iter().filter(|flag| !is_listed(flag));
-    let width = told.map(|flag| usage(flag).len()).max().unwrap_or(0);
-=======
     let explained = flags.iter().filter(|flag| !NAMED_ONLY.contains(&name(flag)));
     let width = explained.map(|flag| usage(flag).len()).max().unwrap_or(0);
->>>>>>> rights
     let mut help = format!(
         "{}\nUsage: stentor [OPTIONS], or stentor top|sub|pub|record|replay|ping|token (each has -h)   (--help explains each)\n",
         about(command)
     );
-<<<<<<< HEAD
-    // How far a line is that goes on.
-    let (mut group, mut column) = (None, 0);
-=======
     let (mut group, mut finer) = (None, Vec::new());
->>>>>>> rights
     for flag in flags {
         if flag.get_help_heading() != group {
             help.push_str(&named(&mut finer));
             group = flag.get_help_heading();
-            let end = if std::mem::take(&mut column) > 0 { "\n" } else { "" };
-            let _ = writeln!(help, "{end}{}:", group.unwrap_or("Options"));
-        }
-        if is_listed(flag) {
-            let word = usage(flag);
-            let (before, at) = match column {
-                0 => ("  ", 2),
-                // With the comma behind it.
-                _ if column + word.len() + 3 > COLUMNS_MAX => (",\n  ", 2),
-                _ => (", ", column + 2),
-            };
-            column = at + word.len();
-            let _ = write!(help, "{before}{word}");
-            continue;
+            let _ = writeln!(help, "{}:", group.unwrap_or("Options"));
         }
         if NAMED_ONLY.contains(&name(flag)) {
             finer.push(format!("--{}", name(flag)));
@@ -317,22 +295,12 @@ fn short_help(command: &Command) -> String {
         let text = shortened(&text, COLUMNS_MAX.saturating_sub(4).saturating_sub(width).saturating_sub(default.len()));
         let _ = writeln!(help, "  {:width$}  {text}{default}", usage(flag));
     }
-<<<<<<< HEAD
-    if column > 0 {
-        help.push('\n');
-    }
-=======
     help.push_str(&named(&mut finer));
->>>>>>> rights
     let _ = writeln!(help, "  {:width$}  This, or --help for more; --version", "-h");
     let _ = write!(help, "{}", command.get_after_help().map(ToString::to_string).unwrap_or_default());
     help
 }
 
-<<<<<<< HEAD
-/// Groups of which the short help names the flags and no more: a page of its own explains them.
-const LISTED: &[&str] = &["Rights"];
-=======
 /// Flags by their names alone, in as many lines as they take.
 fn named(flags: &mut Vec<String>) -> String {
     let (mut lines, mut line) = (String::new(), String::new());
@@ -348,7 +316,6 @@ fn named(flags: &mut Vec<String>) -> String {
     }
     lines
 }
->>>>>>> rights
 
 /// A terminal is rarely wider than this.
 const COLUMNS_MAX: usize = 120;
