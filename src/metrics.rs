@@ -110,7 +110,7 @@ pub struct WorkerMetrics {
     pub packed: Figure,
     /// Compressed messages received.
     pub inflated: Inflated,
-    /// Bytes that compression has saved so far, of what was sent.
+    /// Bytes that compression has saved so far, of what was planned for those that keep up.
     pub packed_saved_bytes: Figure,
     /// Polls that were asked for.
     pub polls: Figure,

@@ -341,7 +341,7 @@ impl Figures {
         out.counter("compressed_evicted", help, None, counts.evicted.get())?;
         let help = "Memory of compressed publications (--compression-memory)";
         out.gauge("compressed_held", help, bytes(), packs.held() as u64)?;
-        let help = "Bytes that subscribers were not sent because publications were compressed, but for those at a rate";
+        let help = "Bytes that subscribers who keep up, and ask for no rate, were not sent because publications were compressed";
         self.worker_counters(out, "compression_saved", help, bytes(), |w| w.packed_saved_bytes.get())?;
         let help = "Compressed messages received";
         self.worker_counters(out, "inflated_messages", help, None, |w| w.inflated.messages.get())?;

@@ -103,6 +103,7 @@ impl Header {
     /// # Errors
     ///
     /// As [`Header::parse`].
+    #[inline]
     pub fn parse_with(bytes: &[u8], may_deflate: bool) -> Result<Option<(Header, usize)>, Violation> {
         let Some((&first, rest)) = bytes.split_first() else { return Ok(None) };
         let (fin, deflated) = (first & FIN != 0, first & DEFLATED != 0);

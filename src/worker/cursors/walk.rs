@@ -288,7 +288,6 @@ impl<E: Edge> Walk<'_, E> {
                 let run = frames.run(form, entry);
                 debug_assert!(run.len > resumed);
                 packing += frames.packer.take_cost();
-                frames.packer.note_saved(u64::from(entry.len(form.lane) - run.len));
                 plan.push(run.after(resumed));
                 let (end, position) = (plan.bytes, Position(entry.position.0 + 1));
                 let slot = (delivery == Delivery::Latest).then_some(entry.topic.slot);

