@@ -11,8 +11,10 @@ use bytesize::ByteSize;
 use rustix::process::{Resource, getrlimit};
 
 use crate::{
-    access,
+    access::{self, Rules},
+    audit,
     cgroup::Share,
+    clock,
     config::{Config, Shown, Span},
     cores::Places,
     counted::counted,
@@ -90,10 +92,17 @@ pub fn check(config: &Config, passed: &Passed) -> Report {
         );
         remarks.push((Weight::Note, text));
     }
-    remarks.extend(config.admin_listen.map(probe_admin));
+    remarks.extend(config.admin_listen.map(|address| probe_admin(address, config.admin_token.is_some())));
     remarks.extend(config.acme_listen.map(|address| probe_acme(address, &config)));
     remarks.push(publishing(&config));
+    remarks.extend(rights(&config));
     remarks.extend(certificates(&config));
+    if let Some(path) = &config.audit {
+        remarks.push(match audit::inspect(path) {
+            Ok(()) => (Weight::Note, format!("the audit is appended to {}", path.display())),
+            Err(error) => (Weight::Error, format!("--audit {}: {error}", path.display())),
+        });
+    }
     let workers = match Places::pick(&config) {
         Ok(places) => {
             let acceptors = counted(config.acceptors, "acceptor");
@@ -137,13 +146,20 @@ fn probe((flag, [http, ws]): Door, address: SocketAddr) -> (Weight, String) {
 }
 
 /// The same for the admin address.
-fn probe_admin(address: SocketAddr) -> (Weight, String) {
+fn probe_admin(address: SocketAddr, has_token: bool) -> (Weight, String) {
     let (probed, is_near) = (listener::probe(address), address.ip().to_canonical().is_loopback());
     let address = Shown(address);
     match probed {
         Ok(()) if is_near => (Weight::Note, format!("for operators: http://{address}/")),
+        Ok(()) if has_token => {
+            (Weight::Note, format!("for operators: http://{address}/; the figures take the --admin-token"))
+        }
         Ok(()) => {
-            (Weight::Note, format!("for operators: http://{address}/; whoever can connect there may see the figures"))
+            let text = format!(
+                "for operators: http://{address}/; without an --admin-token the figures are for this machine only, and health for \
+                 whoever can connect there"
+            );
+            (Weight::Warning, text)
         }
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             let text = format!("--admin-listen {address}: in use now; fine if that is the server to be restarted");
@@ -179,6 +195,17 @@ fn certificates(config: &Config) -> impl Iterator<Item = (Weight, String)> {
     errors.chain(warnings).chain(notes.into_iter().map(|text| (Weight::Note, text)))
 }
 
+/// What is wrong with keys, roles and so on, and what there would be of them.
+fn rights(config: &Config) -> Vec<(Weight, String)> {
+    match Rules::read(config, clock::wall_us()) {
+        Ok((rules, notes)) => {
+            let notes = notes.into_iter().map(|text| (Weight::Warning, text));
+            notes.chain(rules.sentence().map(|text| (Weight::Note, text))).collect()
+        }
+        Err(error) => error.to_string().lines().map(|line| (Weight::Error, line.to_owned())).collect(),
+    }
+}
+
 fn publishing(config: &Config) -> (Weight, String) {
     let far = config.addresses().find(|address| !address.ip().to_canonical().is_loopback());
     match (access::publishing_is_open(config), config.publish_token.is_some(), far.map(Shown)) {
@@ -187,6 +214,9 @@ fn publishing(config: &Config) -> (Weight, String) {
         }
         (true, ..) => (Weight::Note, "anybody may publish, which is anybody on this machine".into()),
         (false, true, _) => (Weight::Note, "publishing needs the token".into()),
+        (false, false, _) if config.jwt_keys.is_some() || config.rights.is_some() => {
+            (Weight::Note, "publishing needs a right: of a token, or by the rights file".into())
+        }
         (false, false, _) => {
             let text = "no client may publish: it listens for other machines, and there is neither --publish-token nor --anonymous-publish";
             (Weight::Warning, text.into())

@@ -7,7 +7,6 @@
 pub mod bench {
     pub use crate::bench::{Bench, Client};
 }
-#[cfg(fuzzing)]
 pub mod access {
     pub use crate::access::*;
 }

@@ -218,12 +218,16 @@ pub enum Refusal {
     HandshakeTimeout,
     /// The page's origin is not allowed.
     Origin,
-    /// Publishing without the right.
+    /// Subscribing or publishing without the right, or with a token that is not the right one.
     Forbidden,
+    /// Tokens shown too often by one address (`--max-tokens-per-ip`).
+    TokensLimited,
     /// Publishing on one topic too many.
     TopicsFull,
     /// Publishing on one topic more than an address may add (`--max-topics-per-ip`).
     AddressTopicsFull,
+    /// Publishing on one topic more than a holder may add (`--max-topics-per-holder`).
+    HolderTopicsFull,
     /// One subscription too many.
     SubscriptionsFull,
     /// One subscription too many for an address (`--max-subscriptions-per-ip`).
@@ -257,8 +261,10 @@ impl Refusal {
             Refusal::HandshakeTimeout => "handshake_timeout",
             Refusal::Origin => "origin",
             Refusal::Forbidden => "forbidden",
+            Refusal::TokensLimited => "tokens_limited",
             Refusal::TopicsFull => "topics_full",
             Refusal::AddressTopicsFull => "address_topics_full",
+            Refusal::HolderTopicsFull => "holder_topics_full",
             Refusal::SubscriptionsFull => "subscriptions_full",
             Refusal::AddressSubscriptionsFull => "address_subscriptions_full",
             Refusal::AssemblyFull => "assembly_full",
@@ -278,7 +284,7 @@ impl Refusal {
         Refusal::ALL.into_iter()
     }
 
-    const ALL: [Refusal; 20] = [
+    const ALL: [Refusal; 22] = [
         Refusal::ServerFull,
         Refusal::AddressFull,
         Refusal::ConnectsLimited,
@@ -288,8 +294,10 @@ impl Refusal {
         Refusal::HandshakeTimeout,
         Refusal::Origin,
         Refusal::Forbidden,
+        Refusal::TokensLimited,
         Refusal::TopicsFull,
         Refusal::AddressTopicsFull,
+        Refusal::HolderTopicsFull,
         Refusal::SubscriptionsFull,
         Refusal::AddressSubscriptionsFull,
         Refusal::AssemblyFull,
@@ -309,8 +317,8 @@ impl Refusal {
 pub struct Ending(usize);
 
 impl Ending {
-    const CODES: [u16; 17] =
-        [1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 4001, 4003, 4100];
+    const CODES: [u16; 18] =
+        [1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 4001, 4002, 4003, 4100];
 
     /// How many there are.
     pub(crate) const COUNT: usize = Ending::CODES.len() + 1;
@@ -412,6 +420,39 @@ impl Eviction {
             Eviction::Slow => "slow",
             Eviction::Memory => "memory",
             Eviction::Pace => "pace",
+        }
+    }
+}
+
+/// Why a connection was ended, or some of its subscriptions, for its rights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// Its token has expired.
+    Expired,
+    /// Its token, or whoever that is for, was revoked.
+    Revoked,
+    /// It has shown nothing that gives it any right within `--auth-timeout`.
+    Nothing,
+    /// Its holder has connected more often than it may at once, and it was the oldest.
+    Replaced,
+    /// Its rights became less, and what it was to be sent could not be told apart.
+    Narrowed,
+    /// Subscriptions that its rights don't cover any more; each counts.
+    Names,
+}
+
+impl Loss {
+    const ALL: [Loss; 6] = [Loss::Expired, Loss::Revoked, Loss::Nothing, Loss::Replaced, Loss::Narrowed, Loss::Names];
+
+    /// The word for it in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Loss::Expired => "expired",
+            Loss::Revoked => "revoked",
+            Loss::Nothing => "nothing",
+            Loss::Replaced => "replaced",
+            Loss::Narrowed => "narrowed",
+            Loss::Names => "names",
         }
     }
 }
@@ -530,6 +571,11 @@ pub struct Metrics {
     refusals: [Tally; Refusal::ALL.len()],
     closes: [Tally; Ending::COUNT],
     evictions: [Tally; Eviction::ALL.len()],
+    losses: [Tally; Loss::ALL.len()],
+    /// Tokens that were judged: found good, and found not to be.
+    pub tokens: [Tally; 2],
+    /// Connections whose rights workers have judged anew, because something about rights had changed.
+    pub rights_judged: Tally,
     /// TLS handshakes begun.
     pub handshakes_begun: Tally,
     handshakes: [Tally; Handshake::ALL.len()],
@@ -569,6 +615,16 @@ impl Metrics {
     /// Every reason to end one, with its count.
     pub fn evictions(&self) -> impl Iterator<Item = (Eviction, u64)> {
         Eviction::ALL.into_iter().map(|why| (why, self.evictions[why as usize].get()))
+    }
+
+    /// Counts what was ended for somebody's rights.
+    pub fn lose(&self, why: Loss, n: usize) {
+        self.losses[why as usize].add(n as u64);
+    }
+
+    /// Every reason, with its count.
+    pub fn losses(&self) -> impl Iterator<Item = (Loss, u64)> {
+        Loss::ALL.into_iter().map(|why| (why, self.losses[why as usize].get()))
     }
 
     /// Counts a TLS handshake that is over.

@@ -20,12 +20,12 @@ use std::{cell::Cell, sync::Arc, time::Duration};
 pub use self::lead::{HOLD_PAUSE, Lead};
 
 use crate::{
-    access::Holder,
+    access::{Key, Standing},
     clock::{self, Moment},
     counted::counted,
     io::waker::Waker,
     lane::{Draft, Wanted},
-    limits::Account,
+    limits::{Account, Place, Places},
     metrics::{self, Metrics},
     protocol::{ErrorCode, Payload, Topic},
     slack::{KEPT_BY_THREAD, Slack},
@@ -40,20 +40,24 @@ pub struct Door {
     topic_length_max: usize,
     /// Largest payload, in bytes.
     message_max: usize,
+    /// Topics that holders with a name have added.
+    places: Arc<Places<Arc<Key>>>,
 }
 
 /// Who publishes.
 #[derive(Clone, Copy, Debug)]
 pub struct By<'a> {
-    /// What it may.
-    pub holder: Holder,
+    /// What it may at this moment.
+    pub may: Standing<'a>,
     /// What its new topics and their values are charged to; nothing for the server itself, and whom a trusted proxy doesn't name.
     pub account: Option<&'a Arc<Account>>,
+    /// Who it is, if it has a name: its new topics are counted for it, too.
+    pub holder: Option<&'a Arc<Key>>,
 }
 
 impl By<'_> {
     /// The server's own feeds, and the program that it is part of.
-    pub const SERVER: By<'static> = By { holder: Holder::Server, account: None };
+    pub const SERVER: By<'static> = By { may: Standing::SERVER, account: None, holder: None };
 }
 
 /// Why a publication was refused. Nothing of it was kept.
@@ -77,6 +81,12 @@ pub enum PublishError {
         /// The bound.
         max: usize,
     },
+    /// The topic would be one too many for the holder that publishes.
+    #[error("you have added {}, as many as --max-topics-per-holder allows", counted(*.max, "topic"))]
+    HolderFull {
+        /// The bound.
+        max: usize,
+    },
     /// The payload is larger than `--max-message`.
     #[error("the payload has {}, --max-message allows {max}", counted(*.len, "byte"))]
     TooLarge {
@@ -96,7 +106,7 @@ impl PublishError {
         match self {
             PublishError::Forbidden(_) => ErrorCode::Forbidden,
             PublishError::Draining => ErrorCode::Draining,
-            PublishError::TopicsFull { .. } => ErrorCode::TooManyTopics,
+            PublishError::TopicsFull { .. } | PublishError::HolderFull { .. } => ErrorCode::TooManyTopics,
             PublishError::AddressFull { .. } => ErrorCode::AddressFull,
             PublishError::TooLarge { .. } => ErrorCode::TooLarge,
             PublishError::BadTopic(_) => ErrorCode::BadTopic,
@@ -122,7 +132,7 @@ impl Door {
     /// The door onto a tape, for topics with names of at most so many bytes.
     pub fn new(tape: Tape, topic_length_max: usize) -> Door {
         let message_max = tape.settings().message_max;
-        Door { tape, topic_length_max, message_max }
+        Door { tape, topic_length_max, message_max, places: Arc::new(Places::new(usize::MAX)) }
     }
 
     /// Publishes one payload.
@@ -136,9 +146,9 @@ impl Door {
         payload: Payload<'_>,
         about: About,
     ) -> Result<Appended, PublishError> {
-        self.admit(by.holder, topic, payload)?;
+        self.admit(by.may, topic, payload)?;
         let mut draft = ready(payload, self.lanes());
-        let done = self.tape.appender().append(by.account, topic, &mut draft, about, || self.check(topic));
+        let done = self.tape.appender().append(by.account, topic, &mut draft, about, || self.place(by, topic));
         keep(draft);
         done
     }
@@ -151,8 +161,8 @@ impl Door {
 
     /// Asks what can be asked without the lock.
     #[inline]
-    fn admit(&self, holder: Holder, topic: &str, payload: Payload<'_>) -> Result<(), PublishError> {
-        if !holder.may_publish(topic) {
+    fn admit(&self, may: Standing<'_>, topic: &str, payload: Payload<'_>) -> Result<(), PublishError> {
+        if !may.may_publish(topic) {
             return Err(PublishError::Forbidden(topic.to_owned()));
         }
         let (len, max) = (payload.bytes().len(), self.message_max);
@@ -161,6 +171,14 @@ impl Door {
             return Err(PublishError::TooLarge { len, max });
         }
         Ok(())
+    }
+
+    /// Asks whether a topic may be made, and takes its holder's place for it.
+    #[cold]
+    fn place(&self, by: By<'_>, topic: &str) -> Result<Option<Place>, PublishError> {
+        self.check(topic)?;
+        let full = |max| PublishError::HolderFull { max };
+        by.holder.map(|holder| self.places.take(holder).map_err(full)).transpose()
     }
 
     #[cold]
@@ -251,6 +269,11 @@ impl Publisher {
     /// The door itself, for whoever counts and wakes by itself.
     pub(crate) fn door(&self) -> &Door {
         &self.door
+    }
+
+    /// Sets how many topics each holder with a name may add; `usize::MAX` for any number.
+    pub(crate) fn set_topics_per_holder(&self, most: usize) {
+        self.door.places.set(most);
     }
 
     /// How far the workers have come, for them to show it.
@@ -383,7 +406,7 @@ impl Batch<'_> {
         about: About,
     ) -> Result<Appended, PublishError> {
         let door = &self.publisher.door;
-        door.admit(self.by.holder, topic, payload)?;
+        door.admit(self.by.may, topic, payload)?;
         let lanes = door.lanes();
         // Nobody waits while this one is encoded.
         if self.held >= HELD_MAX || Draft::takes_time(payload, lanes) {
@@ -392,7 +415,7 @@ impl Batch<'_> {
         }
         let mut draft = ready(payload, lanes);
         let appender = self.appender.get_or_insert_with(|| door.tape.appender());
-        let done = appender.append(self.by.account, topic, &mut draft, about, || door.check(topic));
+        let done = appender.append(self.by.account, topic, &mut draft, about, || door.place(self.by, topic));
         keep(draft);
         let done = done?;
         self.held += payload.bytes().len() + HELD_BY_ONE + if done.seq == 1 { HELD_BY_TOPIC } else { 0 };
@@ -415,6 +438,7 @@ impl Drop for Batch<'_> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use crate::access::Rules;
     use crate::{
         lane::Lane,
         tape::{Position, TapeSettings},
@@ -506,7 +530,8 @@ mod tests {
     #[test]
     fn who_may_not_publish_leaves_nothing_not_even_the_topic() {
         let publisher = publisher(1000);
-        let by = By { holder: Holder::Anonymous { publishes: false }, account: None };
+        let rules = Rules::default();
+        let by = By { may: rules.nobody(), account: None, holder: None };
         let refused = publisher.publish_for(by, "a", Payload::Text("1"), now());
         assert_eq!(refused, Err(PublishError::Forbidden("a".to_owned())));
         assert_eq!(publisher.batch_for(by).push("a", Payload::Text("1")), refused);

@@ -3,23 +3,43 @@
 //! | what is sent | what it shows |
 //! | --- | --- |
 //! | `Authorization: Bearer T` | `T`: the scheme in any case of letters, white space around it left out |
-//! | `?token=T` | `T`, decoded as forms encode it: all that a page can give |
-//! | both | what the header has |
-//! | another scheme, or a header with no space in it | what the address has, if anything |
+//! | `Sec-WebSocket-Protocol: …, stentor.bearer.T` | `T`: all that a page can give without an address that is logged |
+//! | `?token=T` | `T`, decoded as forms encode it |
+//! | several of these, alike | that |
+//! | another scheme, or a header with no space in it | what the others have, if anything |
 //!
-//! What is there and empty is a token, too, and never the right one. Of several headers, or several `token` in the address, nobody knows
+//! What is there and empty is a token, too, and never the right one. Of two that differ, of several headers, or several `token` in the address, nobody knows
 //! which was meant, and a proxy in front may have looked at another: such a request is refused.
 
 use std::borrow::Cow;
 
 use crate::http::{Refusal, Request};
 
+/// What the subprotocol begins with that is a token.
+pub const SUBPROTOCOL: &str = "stentor.bearer.";
+
+/// A token that was shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown<'b> {
+    /// The token.
+    pub text: Cow<'b, str>,
+    /// It came in an address, which proxies log.
+    pub in_address: bool,
+}
+
+impl<'b> Shown<'b> {
+    /// One that a command says, or a header.
+    pub fn new(text: impl Into<Cow<'b, str>>) -> Shown<'b> {
+        Shown { text: text.into(), in_address: false }
+    }
+}
+
 /// The token that a request shows, if any.
 ///
 /// # Errors
-/// 400 for several headers or several `token` in the address.
-pub fn shown_token<'b>(head: &Request<'b>) -> Result<Option<Cow<'b, str>>, Refusal> {
-    let in_address = head.parameter("token")?;
+/// 400 for two that differ, for several headers or several `token` in the address.
+pub fn shown_token<'b>(head: &Request<'b>) -> Result<Option<Shown<'b>>, Refusal> {
+    let in_address = head.parameter("token")?.map(|text| Shown { text, in_address: true });
     let mut headers = head.headers("Authorization");
     let header = headers.next();
     if headers.next().is_some() {
@@ -27,7 +47,17 @@ pub fn shown_token<'b>(head: &Request<'b>) -> Result<Option<Cow<'b, str>>, Refus
     }
     let bearer = header.and_then(|value| {
         let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| Cow::Borrowed(token.trim()))
+        scheme.eq_ignore_ascii_case("bearer").then(|| Shown::new(token.trim()))
     });
-    Ok(bearer.or(in_address))
+    let offered = head.headers("Sec-WebSocket-Protocol").flat_map(|value| value.split(','));
+    let offered = offered.filter_map(|word| word.trim().strip_prefix(SUBPROTOCOL)).map(Shown::new);
+    let mut all = bearer.into_iter().chain(offered).chain(in_address);
+    // What isn't in the address goes first: where it is shown there as well, it was shown elsewhere, too.
+    let first = all.next();
+    if let Some(first) = &first
+        && all.any(|other| other.text != first.text)
+    {
+        return Err(Refusal::new(400, "There are two tokens that differ: show one."));
+    }
+    Ok(first)
 }

@@ -1,5 +1,10 @@
+use std::net::SocketAddr;
+
 use super::*;
 use crate::http::head::parse;
+
+/// When tests are: in November 2026.
+const NOW: u64 = 1_795_900_000_000_000;
 
 /// Asks something of a request with this target and these lines.
 fn of<T>(target: &str, lines: &str, ask: impl FnOnce(&Request<'_>) -> T) -> T {
@@ -17,7 +22,7 @@ fn status<T>(judged: Result<T, impl Into<Refusal>>) -> u16 {
 }
 
 #[test]
-fn a_token_is_shown_by_the_header_or_the_address_and_the_header_wins() {
+fn a_token_is_shown_by_the_header_the_subprotocol_or_the_address() {
     let long = format!("Bearer {}", "x".repeat(4000));
     for (target, header, shown) in [
         ("/ws", "", None),
@@ -37,13 +42,28 @@ fn a_token_is_shown_by_the_header_or_the_address_and_the_header_wins() {
         ("/ws?token", "", Some("")),
         ("/ws?token=%ff", "", Some("\u{fffd}")),
         ("/ws?TOKEN=s3cret", "", None),
-        ("/ws?token=address", "Bearer header", Some("header")),
+        ("/ws?token=same", "Bearer same", Some("same")),
         ("/ws?token=address", "Basic header", Some("address")),
         ("/ws?token=address", "Bearer", Some("address")),
     ] {
         let lines = if header.is_empty() { String::new() } else { format!("Authorization: {header}\r\n") };
-        let found = of(target, &format!("Host: x\r\n{lines}"), |head| shown_token(head).unwrap().map(String::from));
+        let found = of(target, &format!("Host: x\r\n{lines}"), |head| {
+            shown_token(head).unwrap().map(|shown| shown.text.into_owned())
+        });
         assert_eq!(found.as_deref(), shown, "{target} {lines}");
+    }
+    for (target, offered, shown) in [
+        ("/ws", "stentor.v1.json, stentor.bearer.a.b.c", Some(("a.b.c", false))),
+        ("/ws", "stentor.bearer.a.b.c,stentor.v1.raw", Some(("a.b.c", false))),
+        ("/ws?token=a.b.c", "stentor.bearer.a.b.c", Some(("a.b.c", false))),
+        ("/ws?token=a.b.c", "stentor.v1.json", Some(("a.b.c", true))),
+        ("/ws", "stentor.bearer.", Some(("", false))),
+        ("/ws", "stentor.v1.json, Stentor.Bearer.a", None),
+    ] {
+        let lines = format!("Host: x\r\nSec-WebSocket-Protocol: {offered}\r\n");
+        let found =
+            of(target, &lines, |head| shown_token(head).unwrap().map(|it| (it.text.into_owned(), it.in_address)));
+        assert_eq!(found.as_ref().map(|(text, place)| (&**text, *place)), shown, "{target} {offered}");
     }
 }
 
@@ -54,6 +74,10 @@ fn of_several_tokens_none_is_taken() {
         ("/ws?token=s3cret&token=s3cret", "", "token is given more than once"),
         ("/ws?token=s3cret&topics=a&tok%65n=", "", "token is given more than once"),
         ("/ws?token=one&token=two", authorization, "token is given more than once"),
+        ("/ws?token=one", authorization, "two tokens that differ"),
+        ("/ws", &format!("{authorization}Sec-WebSocket-Protocol: stentor.bearer.one\r\n"), "two tokens that differ"),
+        ("/ws", "Sec-WebSocket-Protocol: stentor.bearer.one, stentor.bearer.two\r\n", "two tokens that differ"),
+        ("/ws?token=two", "Sec-WebSocket-Protocol: stentor.bearer.one\r\n", "two tokens that differ"),
         ("/ws", &authorization.repeat(2), "more than one Authorization header"),
         ("/ws", &format!("Authorization: Basic one\r\n{authorization}"), "more than one Authorization header"),
     ] {
@@ -64,33 +88,43 @@ fn of_several_tokens_none_is_taken() {
         let local = "127.0.0.1:1".parse().unwrap();
         for rules in [rules(Some("s3cret"), false), rules(None, true)] {
             of(target, &lines, |head| {
-                assert_eq!((status(rules.reader(head)), status(rules.publisher(head))), (400, 400), "{target}");
-                assert_eq!(status(rules.may_inspect(head, local)), 400, "{target}");
+                assert_eq!(
+                    (status(rules.reader(head, NOW)), status(rules.publisher(head, NOW))),
+                    (400, 400),
+                    "{target}"
+                );
+                assert_eq!(status(rules.may_inspect(head, (local, &Holder::Anonymous), NOW)), 400, "{target}");
             });
         }
     }
 }
 
+/// Who shows this in a header.
+fn shows(rules: &Rules, token: &str) -> Result<Holder, Wrong> {
+    rules.holder(Some(&Shown::new(token)), NOW)
+}
+
 #[test]
 fn a_holder_is_whoever_shows_the_token_or_nothing() {
     let guarded = rules(Some("s3cret"), false);
-    assert_eq!(guarded.holder(None), Ok(Holder::Anonymous { publishes: false }));
-    assert_eq!(guarded.holder(Some("s3cret")), Ok(Holder::Token { generation: 0 }));
-    for wrong in ["", "s3cre", "s3cret ", "S3CRET", "s3cret\0"] {
-        assert_eq!(guarded.holder(Some(wrong)), Err(Wrong), "{wrong:?}");
+    assert!(matches!(guarded.holder(None, NOW), Ok(Holder::Anonymous)));
+    assert!(matches!(shows(&guarded, "s3cret"), Ok(Holder::Publisher { generation: 0 })));
+    for wrong in ["", "s3cre", "s3cret ", "S3CRET", "s3cret\0", "a.b.c", ".."] {
+        assert!(matches!(shows(&guarded, wrong), Err(Wrong::Unknown)), "{wrong:?}");
     }
-    assert_eq!(rules(None, true).holder(None), Ok(Holder::Anonymous { publishes: true }));
-    assert_eq!(rules(None, true).holder(Some("")), Err(Wrong), "where none is set, none is right");
+    assert!(matches!(shows(&rules(None, true), ""), Err(Wrong::Unknown)), "where none is set, none is right");
 }
 
 #[test]
 fn the_token_publishes_and_the_anonymous_where_anybody_may() {
     let (open, closed) = (rules(Some("s3cret"), true), rules(Some("s3cret"), false));
-    let token = closed.holder(Some("s3cret")).unwrap();
-    assert!(token.may_publish("a") && Holder::Server.may_publish("a"));
-    assert!(open.anonymous().may_publish("a"));
-    assert!(!closed.anonymous().may_publish("a"));
-    assert!([token, open.anonymous(), closed.anonymous()].iter().all(|it| it.may_subscribe("a.>")));
+    let token = shows(&closed, "s3cret").unwrap();
+    let token = closed.now(&token, NOW);
+    assert!(token.may_publish("a") && Standing::SERVER.may_publish("a"));
+    assert!(open.nobody().may_publish("a"));
+    assert!(!closed.nobody().may_publish("a"));
+    assert!([token, open.nobody(), closed.nobody()].iter().all(|it| it.may_subscribe("a.>")));
+    assert!(!token.is_admin() && Standing::SERVER.is_admin());
 }
 
 #[test]
@@ -101,31 +135,33 @@ fn a_change_of_the_rules_is_for_those_who_are_there_already() {
     let second = rules(Some("second"), false).after(&again);
     let back = rules(Some("first"), false).after(&second);
     let none = rules(None, true).after(&back);
-    let (nobody, holder) = (open.anonymous(), first.holder(Some("first")).unwrap());
-    let may = |holder, rules: &[&Rules]| Vec::from_iter(rules.iter().map(|rules| rules.now(holder).publishes()));
+    let holder = shows(&first, "first").unwrap();
+    let may = |holder: &Holder, rules: &[&Rules]| {
+        Vec::from_iter(rules.iter().map(|rules| rules.now(holder, NOW).publishes()))
+    };
     let all = [&open, &first, &again, &second, &back, &none];
-    assert_eq!(may(nobody, &all), [true, false, false, false, false, true], "whoever never showed one");
+    assert_eq!(may(&Holder::Anonymous, &all), [true, false, false, false, false, true], "whoever never showed one");
     // A token that was taken back is not given again by being the right one again.
-    assert_eq!(may(holder, &all[1..]), [true, true, false, false, true], "whoever showed the first");
-    assert_eq!(may(Holder::Server, &all), [true; 6]);
+    assert_eq!(may(&holder, &all[1..]), [true, true, false, false, true], "whoever showed the first");
+    assert_eq!(may(&Holder::Server, &all), [true; 6]);
 }
 
 #[test]
-fn a_holder_takes_eight_bytes() {
-    assert_eq!(size_of::<Holder>(), 8);
+fn a_holder_takes_sixteen_bytes() {
+    assert_eq!(size_of::<Holder>(), 16);
 }
 
 #[test]
 fn publishing_over_http_asks_for_the_page_and_the_token() {
     let judge = |rules: &Rules, target: &str, lines: &str| {
-        of(target, &format!("Host: x\r\n{lines}"), |head| rules.publisher(head))
+        of(target, &format!("Host: x\r\n{lines}"), |head| rules.publisher(head, NOW))
     };
     let guarded = rules(Some("s3cret"), false);
     let refusal = judge(&guarded, "/publish", "").unwrap_err();
     assert!(refusal.status == 401 && refusal.message.contains("needs a token") && refusal.headers == CHALLENGE);
     let refusal = judge(&guarded, "/publish?token=guess", "").unwrap_err();
     assert!(refusal.status == 401 && refusal.message.contains("not the right one") && refusal.headers == CHALLENGE);
-    assert_eq!(judge(&guarded, "/publish?token=s3cret", ""), Ok(Holder::Token { generation: 0 }));
+    assert!(matches!(judge(&guarded, "/publish?token=s3cret", ""), Ok(Holder::Publisher { generation: 0 })));
     let foreign = "Origin: https://theirs.example\r\n";
     assert_eq!(status(judge(&guarded, "/publish?token=s3cret", foreign)), 403);
     assert_eq!(
@@ -133,7 +169,7 @@ fn publishing_over_http_asks_for_the_page_and_the_token() {
         403,
         "a page elsewhere is told nothing of tokens"
     );
-    assert_eq!(judge(&rules(None, true), "/publish?token=any", ""), Ok(Holder::Anonymous { publishes: true }));
+    assert!(matches!(judge(&rules(None, true), "/publish?token=any", ""), Ok(Holder::Anonymous)));
     // Nobody can publish on such a server.
     let refusal = judge(&rules(None, false), "/publish?token=any", "").unwrap_err();
     assert!(refusal.status == 401 && refusal.message.contains("not the right one"));
@@ -230,18 +266,22 @@ fn clients_are_shown_to_this_machine_or_for_the_token() {
         (far, "localhost", "", false),
     ] {
         let lines = format!("Host: {host}\r\n{more}");
-        let found = of("/debug/slow", &lines, |head| status(open.may_inspect(head, peer)));
+        let found = of("/debug/slow", &lines, |head| status(open.may_inspect(head, (peer, &Holder::Anonymous), NOW)));
         assert_eq!(found, if may { 200 } else { 403 }, "{peer} {lines}");
     }
     let guarded = rules(Some("s3cret"), true);
-    for (target, peer, found) in [
-        ("/debug/slow", near, 401),
-        ("/debug/slow?token=guess", near, 401),
-        ("/debug/slow?token=s3cret", near, 200),
-        ("/debug/slow?token=s3cret", far, 200),
+    for (target, peer, lines, found) in [
+        ("/debug/slow", near, "Host: localhost\r\n", 401),
+        ("/debug/slow?token=guess", near, "Host: localhost\r\n", 401),
+        ("/debug/slow?token=s3cret", near, "Host: localhost\r\n", 200),
+        ("/debug/slow?token=s3cret", near, "Host: feed.example.com\r\nVia: 1.1 proxy\r\n", 403),
+        ("/debug/slow?token=s3cret", far, "Host: localhost\r\n", 403),
     ] {
-        let lines = "Host: feed.example.com\r\nVia: 1.1 proxy\r\n";
-        assert_eq!(of(target, lines, |head| status(guarded.may_inspect(head, peer))), found, "{target} {peer}");
+        assert_eq!(
+            of(target, lines, |head| status(guarded.may_inspect(head, (peer, &Holder::Anonymous), NOW))),
+            found,
+            "{target} {peer}"
+        );
     }
 }
 

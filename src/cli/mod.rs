@@ -21,7 +21,7 @@ use crate::{
     config::{Config, LogFormat},
     tools::{
         client::{ping, publish, record, replay, sub},
-        top,
+        token, top,
     },
 };
 pub use settings::Settings;
@@ -116,6 +116,8 @@ pub enum Task {
     Replay(replay::Options),
     /// Measure how long a server's answers take
     Ping(ping::Options),
+    /// Make a key or a token for trying out, or say what a token allows
+    Token(token::Options),
 }
 
 const LONG_ABOUT: &str = "\
@@ -227,11 +229,33 @@ impl fmt::Display for LogLevel {
 /// What the name of a flag ends in that bounds for one address what another bounds for all.
 const PER_IP: &str = "-per-ip";
 
-/// What the names of flags begin with that are about details of another: they stand on one line behind it.
-const DETAILS: &str = "compression-";
+/// Flags that short help names and doesn't explain: finer points of others, which few have to set.
+const NAMED_ONLY: &[&str] = &[
+    "max-tokens-per-ip",
+    "max-topics-per-holder",
+    "handshakes",
+    "handshake-threads",
+    "tls-buffers",
+    "acme-webroot",
+    "ipv6-prefix",
+    "max-http-pending",
+    "min-http-rate",
+    "max-headers",
+    "max-topic-length",
+    "slow-list",
+    "log-limit",
+    "demo-symbols",
+    "demo-rate",
+    "demo-seed",
+    "speed",
+    "replay-delay",
+    "max-gap",
+    "max-replay-message",
+    "loop",
+];
 
-/// Every flag on one line, in its group, with what it is for one address on the same; no blank lines, so that all of it fits a
-/// screen.
+/// Every flag on one line, in its group, with what it is for one address on the same, and finer points by their names alone; no blank lines, so
+/// that all of it fits a screen.
 fn short_help(command: &Command) -> String {
     let all: Vec<&Arg> = command.get_arguments().collect();
     let has = |wanted: &str| all.iter().any(|flag| name(flag) == wanted);
@@ -241,31 +265,57 @@ fn short_help(command: &Command) -> String {
         false => usage(flag),
     };
     let flags: Vec<&Arg> = all.iter().copied().filter(|flag| !is_beside(flag)).collect();
-    let (details, flags): (Vec<&Arg>, Vec<&Arg>) = flags.into_iter().partition(|flag| name(flag).starts_with(DETAILS));
-    let details: Vec<String> = details.into_iter().map(usage).collect();
-    let width = flags.iter().map(|flag| usage(flag).len()).max().unwrap_or(0);
+    let explained = flags.iter().filter(|flag| !is_named_only(flag));
+    let width = explained.map(|flag| usage(flag).len()).max().unwrap_or(0);
     let mut help = format!(
-        "{}\nUsage: stentor [OPTIONS], or stentor top|sub|pub|record|replay|ping (each has -h)   (--help explains each)\n",
+        "{}\nUsage: stentor [OPTIONS], or stentor top|sub|pub|record|replay|ping|token (each has -h)   (--help explains each)\n",
         about(command)
     );
-    let mut group = None;
+    let (mut group, mut finer) = (None, Vec::new());
     for flag in flags {
         if flag.get_help_heading() != group {
+            help.push_str(&named(&mut finer));
             group = flag.get_help_heading();
             let _ = writeln!(help, "{}:", group.unwrap_or("Options"));
+        }
+        if is_named_only(flag) {
+            finer.push(usage(flag));
+            continue;
         }
         let text = flag.get_help().map(ToString::to_string).unwrap_or_default();
         let default = flag.get_default_values().first().filter(|_| flag.get_action().takes_values());
         let default = default.map(|value| format!(" [{}]", value.to_string_lossy())).unwrap_or_default();
         let text = shortened(&text, COLUMNS_MAX.saturating_sub(4).saturating_sub(width).saturating_sub(default.len()));
         let _ = writeln!(help, "  {:width$}  {text}{default}", usage(flag));
-        if DETAILS.strip_suffix('-') == Some(name(flag)) {
-            let _ = writeln!(help, "  {}", details.join(", "));
-        }
     }
+    help.push_str(&named(&mut finer));
     let _ = writeln!(help, "  {:width$}  This, or --help for more; --version", "-h");
     let _ = write!(help, "{}", command.get_after_help().map(ToString::to_string).unwrap_or_default());
     help
+}
+
+/// Groups of which the short help names the flags and no more: a page of its own explains them.
+const LISTED: &[&str] = &["Rights", "Compression"];
+
+/// Whether short help names a flag and no more.
+fn is_named_only(flag: &Arg) -> bool {
+    NAMED_ONLY.contains(&name(flag)) || flag.get_help_heading().is_some_and(|group| LISTED.contains(&group))
+}
+
+/// Flags by their names alone, in as many lines as they take.
+fn named(flags: &mut Vec<String>) -> String {
+    let (mut lines, mut line) = (String::new(), String::new());
+    for flag in flags.drain(..) {
+        if line.len().saturating_add(flag.len()).saturating_add(4) > COLUMNS_MAX {
+            let _ = writeln!(lines, "  {}", std::mem::take(&mut line));
+        }
+        line.push_str(if line.is_empty() { "" } else { ", " });
+        line.push_str(&flag);
+    }
+    if !line.is_empty() {
+        let _ = writeln!(lines, "  {line}");
+    }
+    lines
 }
 
 /// A terminal is rarely wider than this.

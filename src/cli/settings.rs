@@ -12,7 +12,7 @@ use super::{file::Given, name};
 use crate::{
     config::{Config, Followed},
     cores::Places,
-    limits::Bounds,
+    limits::{Bounds, share},
 };
 
 /// Where a value is from that nobody has set.
@@ -170,6 +170,7 @@ impl Settings {
     /// Adds what the server takes for what isn't set, from what is and from the machine.
     pub(super) fn fill(mut self, config: &Config) -> Settings {
         let [connections, subscriptions, topics, values, assembly, held, ..] = Bounds::of(config).shares;
+        let per_holder = share(config.max_topics_per_holder, config.max_topics);
         let size = |bytes: usize| ByteSize::b(bytes as u64).to_string();
         // As many as were asked for may be more than can be.
         let workers = match config.workers {
@@ -181,6 +182,7 @@ impl Settings {
             ("max-connections-per-ip", Some(connections.to_string())),
             ("max-subscriptions-per-ip", Some(subscriptions.to_string())),
             ("max-topics-per-ip", Some(topics.to_string())),
+            ("max-topics-per-holder", Some(per_holder.to_string())),
             ("max-values-per-ip", Some(size(values))),
             ("max-assembly-per-ip", Some(size(assembly))),
             ("max-held-per-ip", Some(size(held))),

@@ -8,6 +8,7 @@
 //!  --retain ─────► --segment ─► --max-replay-message            a small tape has small segments, and small messages
 //!  --max-assembly, --max-held, their shares ─► --max-message    little room is for small messages
 //!  --max-subscriptions ◄─► --max-subscriptions-total            one connection has no more than all
+//!  --max-token ─► --max-head                                    a head holds a token
 //!  --tls-self-signed ─► --tls-listen                            who tries TLS out has it
 //! ```
 //!
@@ -28,6 +29,9 @@ use super::{
 };
 
 const MIB: u64 = 1 << 20;
+
+/// What a request has beside its token: what browsers send, and proxies add.
+const HEAD_BESIDE: u64 = 4096;
 
 /// Where TLS is tried out: the port that is most often used beside 443.
 const TRYING_OUT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9443);
@@ -69,6 +73,15 @@ impl<F: Fn(&str) -> bool> Following<F> {
         }
     }
 
+    /// The same in whole KiB.
+    fn raise_kib(&mut self, size: &mut ByteSize, name: &'static str, least: u64, of: &'static str) {
+        let least = ByteSize::kib(least.div_ceil(1024));
+        if !self.is_set(name) && *size < least {
+            *size = least;
+            self.note(name, Exactly(least), of);
+        }
+    }
+
     /// What wasn't set, and is more, becomes as little as this.
     fn lower(&mut self, size: &mut ByteSize, name: &'static str, most: u64, of: &'static str) {
         let most = ByteSize::b(most);
@@ -89,6 +102,12 @@ impl Config {
             self.follow_room(&mut following);
             self.follow_messages(&mut following);
             self.follow_names(&mut following);
+            following.raise_kib(
+                &mut self.max_head,
+                "max-head",
+                self.max_token.as_u64().saturating_add(HEAD_BESIDE),
+                "max-token",
+            );
             self.follow_trying_out(&mut following);
         }
         following.followed
@@ -268,6 +287,15 @@ mod tests {
         let (config, names) = followed(&["max-subscriptions-total"], |c| c.max_subscriptions_total = 10);
         config.check().unwrap();
         assert_eq!((config.max_subscriptions, names), (10, vec!["max-subscriptions"]));
+    }
+
+    #[test]
+    fn a_head_holds_the_longest_token_that_is_taken() {
+        let (config, names) = followed(&["max-token"], |c| c.max_token = ByteSize::kib(16));
+        config.check().unwrap();
+        assert_eq!((config.max_head, names), (ByteSize::kib(20), vec!["max-head"]));
+        let (config, names) = followed(&["max-token", "max-head"], |c| c.max_token = ByteSize::kib(16));
+        assert_eq!((config.max_head, names), (ByteSize::kib(8), vec![]));
     }
 
     #[test]

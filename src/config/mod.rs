@@ -23,7 +23,7 @@ use self::rules::Rule;
 pub use self::{
     follow::Followed,
     listen::Addresses,
-    values::{Client, Compression, LogFormat, Network, Pin, Rate, RateLimit, Secret, Span, Speed},
+    values::{Client, ClientAuth, Compression, LogFormat, Network, Pin, Rate, RateLimit, Secret, Span, Speed},
 };
 pub(crate) use self::{listen::Shown, values::Exactly};
 
@@ -47,6 +47,13 @@ pub struct Config {
         help_heading = "Listening"
     )]
     pub admin_listen: Option<SocketAddr>,
+
+    /// Secret that a request must show for what is for operators (`Authorization: Bearer`, or `?token=`)
+    ///
+    /// /metrics, /debug/slow, and all of /topics, on every address, --admin-listen too. Without it they are for this machine alone, and /topics
+    /// shows what whoever asks may subscribe to. It opens nothing else.
+    #[arg(long, value_name = "TOKEN", env = "STENTOR_ADMIN_TOKEN", hide_env_values = true, help_heading = "Listening")]
+    pub admin_token: Option<Secret>,
 
     /// Acceptor threads for each address
     ///
@@ -124,6 +131,29 @@ pub struct Config {
     /// warn of it; the log says its fingerprint. Alone it puts TLS on 127.0.0.1:9443.
     #[arg(long, value_name = "DIR", env = "STENTOR_TLS_SELF_SIGNED", help_heading = "TLS")]
     pub tls_self_signed: Option<PathBuf>,
+
+    /// Authorities whose certificates clients may show (PEM); each certificate names a holder
+    ///
+    /// By one DNS name or URI among its alternative names. Read again at SIGHUP, and when it changes, as its lists are.
+    #[arg(long, value_name = "FILE", env = "STENTOR_TLS_CLIENT_CA", help_heading = "TLS")]
+    pub tls_client_ca: Option<PathBuf>,
+
+    /// Whether clients must show a certificate of --tls-client-ca, or may
+    #[arg(
+        long,
+        value_name = "HOW",
+        value_enum,
+        env = "STENTOR_TLS_CLIENT_AUTH",
+        default_value = "require",
+        help_heading = "TLS"
+    )]
+    pub tls_client_auth: ClientAuth,
+
+    /// Lists of clients' certificates that were taken back (PEM); repeat for several
+    ///
+    /// Of each authority of a chain there must be one, and none may be out of date: otherwise its certificates are refused.
+    #[arg(long, value_name = "FILE", env = "STENTOR_TLS_CLIENT_CRL", value_delimiter = ',', help_heading = "TLS")]
+    pub tls_client_crl: Vec<PathBuf>,
 
     /// TLS handshakes at once; beyond, the oldest that waits for its client goes
     ///
@@ -515,6 +545,33 @@ pub struct Config {
     #[arg(long, value_name = "RATE", env = "STENTOR_LOG_LIMIT", default_value = "5/s", help_heading = "Limits")]
     pub log_limit: RateLimit,
 
+    // ---- Audit -----------------------------------------------------------------------------------------------------
+    /// Append who connects, subscribes, is refused and ends to this file, as lines of JSON
+    ///
+    /// With the holder, the address and the bytes sent, and a line a minute for each who is there. In a thread of its own: nobody
+    /// waits for the disk. What can't be written is counted, and said in the file. Opened anew at SIGHUP, and when it was moved.
+    #[arg(long, value_name = "FILE", env = "STENTOR_AUDIT", help_heading = "Audit")]
+    pub audit: Option<PathBuf>,
+
+    /// Size at which FILE is moved to FILE.1, FILE.1 to FILE.2 and so on; 0 leaves that to others
+    #[arg(long, value_name = "SIZE", env = "STENTOR_AUDIT_SIZE", default_value = "64MiB", help_heading = "Audit")]
+    pub audit_size: ByteSize,
+
+    /// So many files are kept beside it; what is older is removed
+    #[arg(long, value_name = "N", env = "STENTOR_AUDIT_FILES", default_value_t = 16, help_heading = "Audit")]
+    pub audit_files: usize,
+
+    /// Bytes a second that one address may have of it; 0 for no limit
+    ///
+    /// A minute's worth may come at once. The next line of the address says how many were left out. Lines about who came, went and is
+    /// there are always written.
+    #[arg(long, value_name = "SIZE", env = "STENTOR_AUDIT_LIMIT", default_value = "128KiB", help_heading = "Audit")]
+    pub audit_limit: ByteSize,
+
+    /// Memory for events that wait to be written; beyond, they are dropped and counted
+    #[arg(long, value_name = "SIZE", env = "STENTOR_AUDIT_QUEUE", default_value = "16MiB", help_heading = "Audit")]
+    pub audit_queue: ByteSize,
+
     // ---- Timeouts --------------------------------------------------------------------------------------------------
     /// Time for a client to send its request, and for its TLS handshake before
     #[arg(
@@ -609,6 +666,95 @@ pub struct Config {
     #[arg(long, env = "STENTOR_ANONYMOUS_PUBLISH", help_heading = "Publishing")]
     pub anonymous_publish: bool,
 
+    // ---- Rights ----------------------------------------------------------------------------------------------------
+    /// Keys of those who issue tokens (JWT), as a JWKS
+    ///
+    /// With this, or --rights, whoever shows nothing may only what --anonymous-subscribe and --anonymous-publish name. Read again at SIGHUP: after
+    /// a mistake the old keys stay.
+    #[arg(long, value_name = "FILE", env = "STENTOR_JWT_KEYS", help_heading = "Rights")]
+    pub jwt_keys: Option<PathBuf>,
+
+    /// Who must have issued a token (`iss`) [default: anybody whose key is in --jwt-keys]
+    #[arg(long, value_name = "ISSUER", env = "STENTOR_JWT_ISSUER", help_heading = "Rights")]
+    pub jwt_issuer: Option<String>,
+
+    /// For whom a token must be (`aud`): one of these; repeat for several
+    #[arg(
+        long,
+        value_name = "AUDIENCE",
+        env = "STENTOR_JWT_AUDIENCE",
+        default_value = "stentor",
+        value_delimiter = ',',
+        help_heading = "Rights"
+    )]
+    pub jwt_audience: Vec<String>,
+
+    /// How far the issuer's clock may be from this one; also how long after `exp` a connection is closed
+    #[arg(long, value_name = "DURATION", env = "STENTOR_JWT_LEEWAY", default_value = "5s", help_heading = "Rights")]
+    pub jwt_leeway: Span,
+
+    /// Longest token; --max-head, unless set, has room for it
+    #[arg(long, value_name = "SIZE", env = "STENTOR_MAX_TOKEN", default_value = "4KiB", help_heading = "Rights")]
+    pub max_token: ByteSize,
+
+    /// Tokens that are remembered as genuine, so that a signature is checked once; 0 for none
+    ///
+    /// Some 500 bytes each, and what patterns it has.
+    #[arg(long, value_name = "N", env = "STENTOR_TOKEN_CACHE", default_value_t = 10_000, help_heading = "Rights")]
+    pub token_cache: usize,
+
+    /// Roles, static tokens and names of client certificates with what they may: TOML
+    ///
+    /// See docs/rights.md. Read again at SIGHUP: after a mistake what it said before stays.
+    #[arg(long, value_name = "FILE", env = "STENTOR_RIGHTS", help_heading = "Rights")]
+    pub rights: Option<PathBuf>,
+
+    /// What whoever shows nothing may subscribe to; repeat for several [default: all, or nothing with --jwt-keys or --rights]
+    #[arg(
+        long,
+        value_name = "PATTERN",
+        env = "STENTOR_ANONYMOUS_SUBSCRIBE",
+        value_delimiter = ',',
+        help_heading = "Rights"
+    )]
+    pub anonymous_subscribe: Vec<String>,
+
+    /// Take tokens in addresses (`?token=`) that are valid for longer than five minutes
+    ///
+    /// Addresses are logged, by proxies and elsewhere.
+    #[arg(long, env = "STENTOR_TOKEN_IN_URL", help_heading = "Rights")]
+    pub token_in_url: bool,
+
+    /// Time for a client without any right to show a token; beyond, 4001
+    #[arg(long, value_name = "DURATION", env = "STENTOR_AUTH_TIMEOUT", default_value = "10s", help_heading = "Rights")]
+    pub auth_timeout: Span,
+
+    /// Who was revoked: a JSON line each, appended to by `POST /revoke`, read again at SIGHUP
+    #[arg(long, value_name = "FILE", env = "STENTOR_REVOKED", help_heading = "Rights")]
+    pub revoked: Option<PathBuf>,
+
+    /// Revocations at once; one more is refused
+    #[arg(long, value_name = "N", env = "STENTOR_MAX_REVOKED", default_value_t = 100_000, help_heading = "Rights")]
+    pub max_revoked: usize,
+
+    /// Tokens a second from one address whose signature has to be verified; beyond, 429 or 4003
+    ///
+    /// Two seconds' worth may come at once. Those that were found to be genuine before, and static ones, don't count.
+    #[arg(
+        long,
+        value_name = "RATE",
+        env = "STENTOR_MAX_TOKENS_PER_IP",
+        default_value = "500/s",
+        help_heading = "Rights"
+    )]
+    pub max_tokens_per_ip: RateLimit,
+
+    /// Topics that one holder of a token or certificate may add, from whatever addresses; 0 for no limit [default: half]
+    ///
+    /// Half of --max-topics. Counts beside --max-topics-per-ip, until the topic is forgotten.
+    #[arg(long, value_name = "N", env = "STENTOR_MAX_TOPICS_PER_HOLDER", help_heading = "Rights")]
+    pub max_topics_per_holder: Option<usize>,
+
     // ---- Feeds -----------------------------------------------------------------------------------------------------
     /// Publish a simulated market on q.demo.SYMBOL and t.demo.SYMBOL
     #[arg(long, env = "STENTOR_DEMO", help_heading = "Feeds")]
@@ -700,18 +846,27 @@ macro_rules! live {
                 if self.tls_listen.is_empty() == wanted.tls_listen.is_empty() {
                     return config;
                 }
-                Config { tls_cert: self.tls_cert.clone(), tls_key: self.tls_key.clone(), ..config }
+                Config {
+                    tls_cert: self.tls_cert.clone(),
+                    tls_key: self.tls_key.clone(),
+                    tls_client_ca: self.tls_client_ca.clone(),
+                    tls_client_crl: self.tls_client_crl.clone(),
+                    ..config
+                }
             }
         }
     };
 }
 
 live! {
-    compression compression_deny allow_origin trusted_proxy proxy_protocol tls_cert tls_key tls_buffers flush_interval turn_sends turn_work lag_limit lag_limit_age
+    compression compression_deny allow_origin trusted_proxy proxy_protocol tls_cert tls_key tls_buffers tls_client_ca tls_client_auth tls_client_crl flush_interval turn_sends turn_work lag_limit lag_limit_age
     max_connections max_connections_per_ip max_connects_per_ip max_assembly max_assembly_per_ip max_held max_held_per_ip max_topics_per_ip
-    max_values_per_ip max_headers max_subscriptions max_subscriptions_per_ip max_pending max_http_pending min_http_rate
-    max_commands max_commands_per_ip max_publications max_publications_per_ip slow_list log_limit
+    max_topics_per_holder max_values_per_ip max_headers max_subscriptions max_subscriptions_per_ip max_pending max_http_pending min_http_rate
+    max_commands max_commands_per_ip max_tokens_per_ip max_publications max_publications_per_ip slow_list log_limit audit_size
+    audit_files audit_limit
     handshake_timeout heartbeat idle_timeout close_timeout keep_alive_timeout stall_limit drain_timeout publish_token anonymous_publish
+    admin_token
+    jwt_keys jwt_issuer jwt_audience jwt_leeway max_token token_cache rights anonymous_subscribe token_in_url auth_timeout revoked max_revoked
 }
 
 /// A setting, or a relation between settings, that cannot work; the text is one sentence for the operator.

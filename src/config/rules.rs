@@ -94,6 +94,7 @@ pub(super) const RANGES: &[Rule] = &[
     count("--max-connections", |c| wide(c.max_connections), 1, NUMBERED),
     count("--max-connections-per-ip", |c| share(c.max_connections_per_ip), 0, NUMBERED),
     count("--max-topics-per-ip", |c| share(c.max_topics_per_ip), 0, NUMBERED),
+    count("--max-topics-per-holder", |c| share(c.max_topics_per_holder), 0, NUMBERED),
     count("--max-subscriptions-per-ip", |c| share(c.max_subscriptions_per_ip), 0, NUMBERED),
     count("--ipv6-prefix", |c| c.ipv6_prefix.into(), 1, 128),
     count("--max-http-connections", |c| wide(c.max_http_connections), 1, NUMBERED),
@@ -105,6 +106,7 @@ pub(super) const RANGES: &[Rule] = &[
     count("--max-topic-length", |c| wide(c.max_topic_length), 1, 1024),
     count("--slow-list", |c| wide(c.slow_list), 0, 1000),
     count("--turn-sends", |c| wide(c.turn_sends), 1, 1_000_000),
+    count("--audit-files", |c| wide(c.audit_files), 1, 1000),
     // From ten microseconds to ten seconds.
     count("--turn-work", |c| c.turn_work, 1000, 1_000_000_000),
     count("--compression-level", |c| c.compression_level.into(), 1, 9),
@@ -125,6 +127,9 @@ pub(super) const RANGES: &[Rule] = &[
     size("--max-replay-message", |c| c.max_replay_message, ByteSize::kib(1), ByteSize::mib(512)),
     size("--max-body", |c| c.max_body, ByteSize::b(1), ByteSize::tib(1)),
     size("--max-head", |c| c.max_head, ByteSize::b(512), ByteSize::mib(1)),
+    count("--token-cache", |c| wide(c.token_cache), 0, 1 << 24),
+    count("--max-revoked", |c| wide(c.max_revoked), 0, 1 << 24),
+    size("--max-token", |c| c.max_token, ByteSize::b(64), ByteSize::kib(512)),
     size("--max-values", |c| c.max_values, NONE, MOST),
     size("--max-values-per-ip", |c| c.max_values_per_ip.unwrap_or(NONE), NONE, MOST),
     size("--max-assembly", |c| c.max_assembly, ROOM_MIN, MOST),
@@ -134,6 +139,9 @@ pub(super) const RANGES: &[Rule] = &[
     size("--max-pending", |c| c.max_pending, ByteSize::kib(64), ByteSize::gib(1)),
     size("--max-http-pending", |c| c.max_http_pending, ByteSize::mib(4), ByteSize::gib(16)),
     size("--tls-buffers", |c| c.tls_buffers, ByteSize::mib(1), MOST),
+    Rule::NoneOr { flag: "--audit-size", of: |c| c.audit_size, least: ByteSize::mib(1), most: MOST },
+    Rule::NoneOr { flag: "--audit-limit", of: |c| c.audit_limit, least: ByteSize::kib(1), most: MOST },
+    size("--audit-queue", |c| c.audit_queue, ByteSize::kib(64), ByteSize::gib(4)),
     size("--min-http-rate", |c| c.min_http_rate, NONE, ByteSize::mib(1)),
 ];
 
@@ -143,6 +151,7 @@ pub(super) const RELATIONS: &[Rule] = &[
     Rule::Other(each_certificate_has_its_key),
     Rule::Other(tls_has_a_certificate),
     Rule::Other(a_certificate_is_for_tls),
+    Rule::Other(clients_certificates_are_for_tls),
     Rule::Other(challenges_have_a_folder),
     Rule::Other(a_message_fits_a_segment),
     Rule::Other(a_replayed_message_fits_a_segment),
@@ -157,11 +166,15 @@ pub(super) const RELATIONS: &[Rule] = &[
     Rule::NeverOr { flag: "--idle-timeout", of: |c| c.idle_timeout, least: SECOND },
     Rule::NeverOr { flag: "--stall-limit", of: |c| c.stall_limit, least: SECOND },
     Rule::Lasts { flag: "--handshake-timeout", of: |c| c.handshake_timeout },
+    Rule::Lasts { flag: "--auth-timeout", of: |c| c.auth_timeout },
+    Rule::Within { flag: "--jwt-leeway", of: |c| c.jwt_leeway, most: Span::new(Duration::from_secs(300)) },
     Rule::Lasts { flag: "--close-timeout", of: |c| c.close_timeout },
     Rule::Lasts { flag: "--keep-alive-timeout", of: |c| c.keep_alive_timeout },
     Rule::NeverOr { flag: "--topic-expiry", of: |c| c.topic_expiry, least: Span::new(Duration::from_secs(60)) },
     Rule::Within { flag: "--flush-interval", of: |c| c.flush_interval, most: Span::new(Duration::from_secs(10)) },
     Rule::Other(origins_look_like_origins),
+    Rule::Other(tokens_are_for_somebody),
+    Rule::Other(a_head_holds_a_token),
     Rule::Other(the_proxy_protocol_has_proxies),
     Rule::Other(a_loop_has_a_replay),
 ];
@@ -228,6 +241,20 @@ fn a_certificate_is_for_tls(c: &Config) -> Option<String> {
             path.display()
         )
     })
+}
+
+fn clients_certificates_are_for_tls(c: &Config) -> Option<String> {
+    match (&c.tls_client_ca, c.tls_client_crl.first()) {
+        (Some(file), _) if c.tls_listen.is_empty() => Some(format!(
+            "--tls-client-ca {} was given, and nothing listens for TLS: name an address with --tls-listen, such as 0.0.0.0:443",
+            file.display()
+        )),
+        (None, Some(file)) => Some(format!(
+            "--tls-client-crl {} was given without --tls-client-ca: name the authorities that sign clients' certificates",
+            file.display()
+        )),
+        _ => None,
+    }
 }
 
 fn challenges_have_a_folder(c: &Config) -> Option<String> {
@@ -336,6 +363,23 @@ fn origins_look_like_origins(c: &Config) -> Option<String> {
     c.allow_origin.iter().find_map(|origin| {
         let wrong = origin.parse::<Named>().err()?;
         Some(format!("--allow-origin was given as {origin}: {wrong}"))
+    })
+}
+
+fn tokens_are_for_somebody(c: &Config) -> Option<String> {
+    if c.jwt_audience.is_empty() || c.jwt_audience.iter().any(String::is_empty) {
+        return Some("--jwt-audience was given as nothing: a token must be for somebody, such as stentor".into());
+    }
+    let nobody = c.jwt_issuer.as_ref().is_some_and(String::is_empty);
+    nobody.then(|| "--jwt-issuer was given as nothing: leave it out where anybody may issue tokens".into())
+}
+
+fn a_head_holds_a_token(c: &Config) -> Option<String> {
+    let [given, token] = [c.max_head, c.max_token].map(Exactly);
+    (c.jwt_keys.is_some() && c.max_head <= c.max_token).then(|| {
+        format!(
+            "--max-head {given} does not hold one token of --max-token {token}: raise --max-head, or lower --max-token"
+        )
     })
 }
 

@@ -329,6 +329,15 @@ impl fmt::Display for Secret {
     }
 }
 
+/// Whether clients show a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ClientAuth {
+    /// They may.
+    Request,
+    /// They must.
+    Require,
+}
+
 /// Whether what subscribers are sent is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Compression {

@@ -230,9 +230,42 @@ impl Figures {
         out.counters("log_lines_left_out", help, None, "kind", context.shared.log.left_out())?;
         let help = "Log lines dropped because they came faster than they could be written";
         out.counter("log_lines_dropped", help, None, context.shared.log.dropped())?;
+        let audit = context.shared.audit.figures().unwrap_or_default();
+        let help = "1 while the file of the audit takes what comes, 0 while it doesn't, or there is none (--audit)";
+        out.gauge("audit_writing", help, None, u64::from(audit.is_writing))?;
+        out.counter("audit_lines", "Lines of the audit that were written", None, audit.lines)?;
+        let help = "Events that are missing in the audit, because they came faster than they could be written";
+        out.counter("audit_dropped", help, None, audit.dropped)?;
+        let help = "Lines left out of the audit because their address had its share (--audit-limit)";
+        out.counter("audit_left_out", help, None, audit.left_out)?;
+        let help = "How often the file of the audit could not be written, opened or moved aside";
+        out.counter("audit_failures", help, None, audit.failures)?;
+        let help = "Events that wait to be written into the audit";
+        out.gauge("audit_queued", help, Some(Unit::Bytes), audit.queued)?;
+        let help = "Memory that they may have (--audit-queue)";
+        out.gauge("audit_queued_max", help, Some(Unit::Bytes), audit.queue_max)?;
         let inboxes = context.inboxes.iter().enumerate().map(|(n, inbox)| (n.to_string(), inbox.get() as u64));
         out.gauges("inbox_length", "Sockets that wait for a worker to take them over", None, "worker", inboxes)?;
+        self.rights(out)?;
         self.certificates(out)
+    }
+
+    fn rights(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let metrics = &self.context.shared.metrics;
+        let help = "Tokens that were shown, by whether they were the right ones";
+        let judged = ["good", "wrong"].into_iter().zip(&metrics.tokens);
+        out.counters("tokens", help, None, "result", judged.map(|(result, times)| (result.to_owned(), times.get())))?;
+        let help = "What was ended for somebody's rights: connections by why, and subscriptions (names) that rights don't cover any more";
+        let losses = metrics.losses().map(|(why, count)| (why.name().to_owned(), count));
+        out.counters("rights_lost", help, None, "why", losses)?;
+        let help = "Connections looked at because something about rights had changed";
+        out.counter("rights_judged", help, None, metrics.rights_judged.get())?;
+        let shared = &self.context.shared;
+        let (revoked, most) = shared.settings.get().access.revoked().count();
+        out.gauge("revocations", "Revocations that there are", None, revoked)?;
+        out.gauge("revocations_max", "Revocations that there may be (--max-revoked)", None, most)?;
+        let help = "Connections of holders that may have only so many";
+        out.gauge("holder_seats", help, None, shared.holders.len())
     }
 
     fn certificates(&self, out: &mut Writer<'_>) -> fmt::Result {
@@ -245,6 +278,9 @@ impl Figures {
         let help = "How often certificates were read again, and whether they were taken or the old ones kept";
         let outcomes = [("taken", taken), ("failed", failed)].map(|(outcome, times)| (outcome.to_owned(), times));
         out.counters("tls_certificate_reloads", help, None, "outcome", outcomes)?;
+        let lists = keys.map(|keys| keys.lists()).unwrap_or_default();
+        let help = "When the next list of clients' certificates that were taken back is due, since the Unix epoch, by the file of the last";
+        out.gauges("tls_client_crl_expiry_timestamp", help, Some(Unit::Seconds), "file", lists)?;
         let metrics = &self.context.shared.metrics;
         let help = "Connections to the address for ACME challenges (--acme-listen)";
         out.gauge("acme_connections", help, None, metrics.acme_connections.get())?;

@@ -4,17 +4,19 @@
 //! | --- | --- | --- |
 //! | `/`, `/stentor.js`, … (`page.rs`) | GET, HEAD | the console, and the JavaScript client |
 //! | `/healthz`, `/readyz` | GET, HEAD | alive; welcoming |
-//! | `/metrics` | GET, HEAD | figures for Prometheus |
-//! | `/debug/slow` | GET, HEAD | who is behind; to this machine, or with the token |
-//! | `/topics`, `/topics/TOPIC` | GET, HEAD | what topics there are; a last value |
+//! | `/metrics` | GET, HEAD | figures for Prometheus; for operators |
+//! | `/debug/slow` | GET, HEAD | who is behind; for operators |
+//! | `/topics`, `/topics/TOPIC` | GET, HEAD | what topics there are, of those that one may see; a last value |
 //! | `/publish`, `/publish/TOPIC` | POST | publishing |
+//! | `/revoke` | POST | revoking a token or a holder; to operators |
 //! | `/ws`, `/raw/TOPIC`, `/sse`, `/poll`, `/history/TOPIC` | | for a worker |
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{borrow::Cow, net::SocketAddr, sync::Arc};
 
 use super::{Control, out::Text, page, serve::Outcome, slow, topics, upload::Upload, work};
 use crate::{
-    access::Holder,
+    access::{Holder, Viewer},
+    audit::{Event, What},
     handover::Listener,
     http::{
         Refusal, Request, Response,
@@ -56,40 +58,54 @@ impl<E: Edge> Control<E> {
             return self.options(head).map(|answer| Outcome::Answer(answer.into()));
         }
         let answer = match head.path() {
-            "/ws" | "/ws/" | "/sse" | "/sse/" | "/poll" | "/poll/" => return Ok(Outcome::WebSocket),
-            path if path.starts_with("/raw/") || path.starts_with("/history/") => return Ok(Outcome::WebSocket),
+            path if is_for_worker(path) => return Ok(Outcome::WebSocket),
             "/publish" => {
                 only(head, PUBLISH)?;
-                let holder = self.live.access.publisher(head)?;
+                let holder = self.live.access.publisher_or(head, self.certified(), self.edge.wall_us())?;
                 return self.upload(head, holder, None);
+            }
+            "/revoke" => {
+                only(head, PUBLISH)?;
+                let wall_us = self.edge.wall_us();
+                self.live.access.check_page(head)?;
+                self.live.access.may_operate(head, (peer, &self.certified()), wall_us)?;
+                let holder = self.live.access.sender(head, wall_us).unwrap_or(Holder::Anonymous);
+                return Upload::revocation(head, holder).map(|upload| Outcome::Upload(Box::new(upload)));
             }
             "/healthz" => look(head).map(|()| Response::new(200).body(TEXT, &b"ok\n"[..]).into()),
             "/readyz" => look(head).and_then(|()| self.readiness()),
             "/metrics" => {
                 look(head)?;
                 self.live.access.check_page(head)?;
-                Ok(self.metrics(head))
+                self.metrics(head, peer)
             }
             "/debug/slow" => look(head).and_then(|()| self.slow(head, peer)),
             "/topics" => {
                 look(head)?;
-                self.live.access.reader(head)?;
-                return topics::Query::read(head, self.live.topic_length_max).map(Outcome::Listing);
+                let viewer = self.live.access.viewer(head, self.certified(), self.edge.wall_us())?;
+                return topics::Query::read(head, viewer, self.live.topic_length_max).map(Outcome::Listing);
             }
             path => {
                 if let Some(topic) = head.topic_behind("/publish/") {
                     only(head, PUBLISH)?;
-                    let holder = self.live.access.publisher(head)?;
+                    let holder = self.live.access.publisher_or(head, self.certified(), self.edge.wall_us())?;
                     let topic = topic?;
                     self.check_topic(&topic)?;
                     return self.upload(head, holder, Some(&topic));
                 }
                 if let Some(topic) = head.topic_behind("/topics/") {
                     look(head)?;
-                    self.live.access.reader(head)?;
+                    let wall_us = self.edge.wall_us();
+                    let viewer = self.live.access.viewer(head, self.certified(), wall_us)?;
                     let topic = topic?;
                     self.check_topic(&topic)?;
+                    if let Viewer::Holder(holder) = &viewer {
+                        self.may_look_at(holder, &topic)?;
+                    }
                     let found = topics::last_value(&self.context, &topic);
+                    if found.is_ok() {
+                        self.note_look(head, peer, viewer, &topic);
+                    }
                     found.map(|json| Response::new(200).body(JSON, json).header("Cache-Control", "no-store").into())
                 } else {
                     let page = page::find(path).ok_or_else(nothing_here)?;
@@ -119,7 +135,7 @@ impl<E: Edge> Control<E> {
         let methods = match head.path() {
             "*" => "GET, HEAD, POST, OPTIONS",
             "/ws" | "/ws/" => "GET, OPTIONS",
-            "/publish" => PUBLISH.1[0].1,
+            "/publish" | "/revoke" => PUBLISH.1[0].1,
             "/sse" | "/sse/" | "/poll" | "/poll/" => LOOK.1[0].1,
             "/healthz" | "/readyz" | "/metrics" | "/debug/slow" | "/topics" => LOOK.1[0].1,
             path if path.starts_with("/raw/") => "GET, OPTIONS",
@@ -157,18 +173,43 @@ impl<E: Edge> Control<E> {
         Err(Refusal::new(503, "Nothing was published: the server is stopping.").with(&[("Retry-After", "1")]))
     }
 
-    pub(super) fn metrics(&mut self, head: &Request<'_>) -> Answer {
+    pub(super) fn metrics(&mut self, head: &Request<'_>, peer: SocketAddr) -> Result<Answer, Refusal> {
+        self.live.access.may_operate(head, (peer, &self.certified()), self.edge.wall_us())?;
         let (content_type, text, is_new) = self.exposition.render(head, self.now);
         self.worked += if is_new { work::SCRAPE } else { 0 };
         let head = Response::new(200).content_type(content_type).header("Cache-Control", "no-store");
-        Answer { head, text: Some(text) }
+        Ok(Answer { head, text: Some(text) })
     }
 
     pub(super) fn slow(&mut self, head: &Request<'_>, peer: SocketAddr) -> Result<Answer, Refusal> {
-        self.live.access.may_inspect(head, peer)?;
+        self.live.access.may_inspect(head, (peer, &self.certified()), self.edge.wall_us())?;
         self.worked += work::SLOW;
         let json = slow::answer(&self.context.shared.slow, self.edge.wall_us());
         Ok(Response::new(200).body(JSON, json).header("Cache-Control", "no-store").into())
+    }
+
+    /// Who the connection of the present request is of, by the certificate that its client has shown; nobody's without.
+    fn certified(&self) -> Holder {
+        self.live.access.certified(self.certified.as_ref())
+    }
+
+    /// Notes for the audit that somebody looks at a topic's last value.
+    fn note_look(&self, head: &Request<'_>, peer: SocketAddr, viewer: Viewer, topic: &str) {
+        let (address, holder) = match viewer {
+            Viewer::Holder(holder) => (self.live.proxies.client(peer, head), holder),
+            // Who looks after the server is none of those it is for.
+            Viewer::Operator => return,
+        };
+        let what = || What::Read { door: "topics", names: vec![topic.into()] };
+        self.context.shared.audit.note(|| Event { ts: self.edge.wall_us(), conn: 0, address, holder, what: what() });
+    }
+
+    /// Whether somebody may see a topic's last value, be there one or not.
+    fn may_look_at(&self, holder: &Holder, topic: &str) -> Result<(), Refusal> {
+        if self.live.access.now(holder, self.edge.wall_us()).may_subscribe(topic) {
+            return Ok(());
+        }
+        Err(insufficient(holder, format!("{topic}: you may not look at that.")))
     }
 
     fn check_topic(&self, topic: &str) -> Result<(), Refusal> {
@@ -185,6 +226,23 @@ impl<E: Edge> Control<E> {
             None => Upload::lines(head, holder, message_max, self.context.settings.body_max),
         };
         upload.map(|upload| Outcome::Upload(Box::new(upload)))
+    }
+}
+
+/// Whether a request at this path is for a worker.
+pub(super) fn is_for_worker(path: &str) -> bool {
+    matches!(path, "/ws" | "/ws/" | "/sse" | "/sse/" | "/poll" | "/poll/")
+        || path.starts_with("/raw/")
+        || path.starts_with("/history/")
+}
+
+/// Somebody's rights don't cover what is asked for: who has shown nothing is to show something (401).
+fn insufficient(holder: &Holder, text: impl Into<Cow<'static, str>>) -> Refusal {
+    match holder.known() {
+        // RFC 6750 section 3.1.
+        Some(_) => Refusal::new(403, text)
+            .with(&[("WWW-Authenticate", "Bearer realm=\"stentor\", error=\"insufficient_scope\"")]),
+        None => Refusal::new(401, text).with(&[("WWW-Authenticate", "Bearer realm=\"stentor\"")]),
     }
 }
 

@@ -15,6 +15,8 @@ use super::{
     work,
 };
 use crate::{
+    access::{Holder, Revocation, shown_token},
+    audit::{Event, What, shortened},
     handover::{Arrival, Beginning, Listener, hand_to_fewest},
     http::{
         self, Response,
@@ -34,6 +36,9 @@ const OUT_MAX: usize = 256 * 1024;
 /// Bytes of a body that are published together: on the tape that is up to some fifteen times as much, where the publications
 /// are small.
 const PIECE: usize = 8 * 1024;
+
+/// For how long somebody is revoked, unless it is said: a day, in seconds. Tokens that last longer are rare.
+const REVOKED_FOR_S: u64 = 24 * 60 * 60;
 
 /// What a buffer of a connection keeps in any case.
 const BUFFER_KEPT: usize = 8 * 1024;
@@ -215,10 +220,11 @@ impl<E: Edge> Control<E> {
         let peer = self.live.proxies.client(direct, head);
         let (method, path) = (head.method, head.path());
         self.connections[token as usize].readers = self.readers(token, head);
+        self.certified = self.edge.certified(&self.connections[token as usize].socket).cloned();
         let outcome = match self.connections[token as usize].by {
             Listener::Admin => self.route_admin(head, direct).map(Outcome::Answer),
             Listener::Acme => self.route_acme(head).map(Outcome::Answer),
-            Listener::Clear | Listener::Tls => self.route(head, direct),
+            Listener::Clear | Listener::Tls => self.may_show(token, head, peer).and_then(|()| self.route(head, direct)),
         };
         match outcome {
             Ok(Outcome::WebSocket) => {
@@ -250,11 +256,52 @@ impl<E: Edge> Control<E> {
             }
             Err(refusal) => {
                 tracing::debug!(%peer, method, path, %refusal, "refused");
+                self.note_refusal(peer, &refusal);
                 self.refuse(token, &refusal, is_head, keep_alive);
             }
         }
         self.context.shared.metrics.http_requests.bump();
         Next::GoOn
+    }
+
+    /// Counts a token whose signature is to be verified, where it will be: workers count those of what is for them.
+    ///
+    /// # Errors
+    /// 429: it is one too many from that address.
+    fn may_show(&mut self, token: Token, head: &http::Request<'_>, peer: SocketAddr) -> Result<(), http::Refusal> {
+        // What else is wrong with it is said where it is asked for.
+        let Ok(Some(shown)) = shown_token(head) else { return Ok(()) };
+        if super::route::is_for_worker(head.path()) || !self.live.access.needs_signature(&shown) {
+            return Ok(());
+        }
+        let quota = self.live.tokens_per_address;
+        let charged = self.publishes_for(token, peer);
+        if charged.is_none_or(|charged| quota.allows_shared(&charged.account.tokens, self.now)) {
+            self.worked += work::TOKEN;
+            return Ok(());
+        }
+        self.context.shared.metrics.refuse(metrics::Refusal::TokensLimited);
+        let limit = quota.limit();
+        let text = format!("Too many tokens from your address: --max-tokens-per-ip allows {limit}.");
+        Err(http::Refusal::new(429, text).with(&[("Retry-After", "2")]))
+    }
+
+    /// Revokes whom a body names, everywhere from now on.
+    fn revoke(&mut self, body: &[u8]) -> Result<Vec<u8>, http::Refusal> {
+        let wall_us = self.edge.wall_us();
+        let text =
+            simdutf8::basic::from_utf8(body).map_err(|_| http::Refusal::new(400, "The body is not UTF-8 text."))?;
+        let otherwise = wall_us / 1_000_000 + REVOKED_FOR_S;
+        let one = Revocation::parse(text, otherwise)
+            .map_err(|why| http::Refusal::new(400, format!("Nobody was revoked: {why}.")))?;
+        self.live.access.revoke(&one, wall_us).map_err(|why| {
+            tracing::error!(%why, "somebody could not be revoked");
+            http::Refusal::new(503, format!("Nobody was revoked: {why}."))
+        })?;
+        tracing::info!(whom = %one.line(), "revoked");
+        // Those who sleep see it now, too.
+        self.context.shared.publisher.wake_all();
+        Ok(one.line().into_bytes())
     }
 
     /// Whom a publication is charged to: whoever the connection is counted for, or the client that a trusted proxy names.
@@ -280,15 +327,26 @@ impl<E: Edge> Control<E> {
         let input = std::mem::take(&mut connection.input);
         // A piece at a time, so that it is looked between two whether to go on.
         let (mut rest, after) = input.split_at(input.len().min(PIECE));
-        upload.sender.holder = self.live.access.now(upload.sender.holder);
+        let (holder, wall_us) = (upload.sender.holder.clone(), self.edge.wall_us());
+        let may = self.live.access.now(&holder, wall_us);
         upload.sender.comes_too_late = !self.context.shared.welcomes() || self.until.is_some();
-        let progress = upload.take_in(&mut rest, &self.publisher, Time { now: self.now, wall_us: self.edge.wall_us() });
+        let progress = upload.take_in(&mut rest, &self.publisher, Time { now: self.now, wall_us, may });
         let used = input.len() - after.len() - rest.len();
         self.worked += (used / work::BYTES) as u32;
         let keep_alive = upload.keep_alive && self.until.is_none();
         let next = match progress {
             Ok(Progress::NeedsMore) if !after.is_empty() => Next::GoOn,
             Ok(Progress::NeedsMore) => Next::NeedsInput,
+            Ok(Progress::Revocation(body)) => {
+                connection.stage = Stage::Head;
+                match self.revoke(&body) {
+                    Ok(json) => {
+                        self.answer(token, Response::new(200).body(JSON, json).into(), false, keep_alive);
+                    }
+                    Err(refusal) => self.refuse(token, &refusal, false, keep_alive),
+                }
+                Next::GoOn
+            }
             Ok(Progress::Done(json)) => {
                 connection.stage = Stage::Head;
                 self.answer(token, Response::new(200).body(JSON, json).into(), false, keep_alive);
@@ -296,7 +354,9 @@ impl<E: Edge> Control<E> {
             }
             Err(fault) => {
                 connection.stage = Stage::Head;
-                tracing::debug!(peer = %connection.peer, refusal = %fault.refusal, "refused");
+                let peer = connection.peer;
+                tracing::debug!(%peer, refusal = %fault.refusal, "refused");
+                self.note_refusal(peer, &fault.refusal);
                 if let Some(why) = fault.why {
                     self.context.shared.metrics.refuse(why);
                 }
@@ -313,7 +373,9 @@ impl<E: Edge> Control<E> {
         let connection = &mut self.connections[token as usize];
         let Stage::Listing(listing) = &mut connection.stage else { return Next::GoOn };
         self.worked += work::STRETCH;
-        if !listing.advance(&self.context) {
+        let is_complete = listing.advance(&self.context, &self.live.access, self.edge.wall_us());
+        self.worked += if listing.filters { work::RIGHTS } else { 0 };
+        if !is_complete {
             return Next::GoOn;
         }
         let stage = std::mem::replace(&mut connection.stage, Stage::Head);
@@ -391,12 +453,27 @@ impl<E: Edge> Control<E> {
         connection.due = connection.deadline(patience);
     }
 
+    /// Notes a refusal for the audit, if it is one: what is malformed, or isn't there, was not refused.
+    fn note_refusal(&self, address: SocketAddr, refusal: &http::Refusal) {
+        let why = match refusal.status {
+            401 => "unauthorized",
+            403 => "forbidden",
+            429 => "rate_limited",
+            503 => "unavailable",
+            _ => return,
+        };
+        let holder = Holder::Anonymous;
+        let what = || What::Refused { why, message: shortened(&refusal.message) };
+        self.context.shared.audit.note(|| Event { ts: self.edge.wall_us(), conn: 0, address, holder, what: what() });
+    }
+
     /// Answers with a refusal.
     fn refuse(&mut self, token: Token, refusal: &http::Refusal, is_head: bool, keep_alive: bool) {
         let metrics = &self.context.shared.metrics;
         match refusal.status {
             401 => metrics.refuse(metrics::Refusal::Forbidden),
-            403 => metrics.refuse(metrics::Refusal::Origin),
+            403 if refusal.headers.is_empty() => metrics.refuse(metrics::Refusal::Origin),
+            403 => metrics.refuse(metrics::Refusal::Forbidden),
             408 => metrics.refuse(metrics::Refusal::HandshakeTimeout),
             // Full, draining or not ready: counted by who says so, if it is a refusal at all.
             429 | 503 => {}

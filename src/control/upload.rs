@@ -7,7 +7,7 @@
 use std::{borrow::Cow, fmt::Display, sync::Arc};
 
 use crate::{
-    access::Holder,
+    access::{Holder, Standing},
     clock::Moment,
     counted::counted,
     http::{Body, BodyDecoder, BodyEvent, Refusal, Request},
@@ -39,7 +39,7 @@ pub(super) struct Upload {
 
 /// The client that publishes.
 pub(super) struct Sender {
-    /// Whoever it is now: bodies last, and rules change.
+    /// Who it is; what it may is asked for anew with each piece: bodies last, and rules change.
     pub holder: Holder,
     /// The server stops: nothing is taken any more.
     pub comes_too_late: bool,
@@ -47,11 +47,12 @@ pub(super) struct Sender {
     pub charged: Option<Charged>,
 }
 
-/// When it is, by both clocks of the edge.
+/// When it is, by both clocks of the edge, and what the sender may then.
 #[derive(Clone, Copy)]
-pub(super) struct Time {
+pub(super) struct Time<'r> {
     pub now: Moment,
     pub wall_us: u64,
+    pub may: Standing<'r>,
 }
 
 /// What a client's publications are counted for.
@@ -65,7 +66,11 @@ pub(super) struct Charged {
 enum Target {
     One { topic: String, form: Form, body: Vec<u8> },
     Lines(Lines),
+    Revocation(Vec<u8>),
 }
+
+/// Bytes of a body that revokes somebody: names have 256 at most, and each of them may be written as six.
+const REVOCATION_BYTES: u64 = 4096;
 
 /// What a payload is, by `?as=`, or else by the request's `Content-Type`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +87,8 @@ pub(super) enum Progress {
     NeedsMore,
     /// Published; the answer is this JSON.
     Done(Vec<u8>),
+    /// This says who is to be revoked.
+    Revocation(Vec<u8>),
 }
 
 /// Why a body was refused.
@@ -116,6 +123,14 @@ impl Upload {
         Upload::new(head, holder, Target::Lines(lines), body_max)
     }
 
+    /// The body as what revokes somebody.
+    ///
+    /// # Errors
+    /// It is known to be too large, is coded, or has no length.
+    pub fn revocation(head: &Request<'_>, holder: Holder) -> Result<Upload, Refusal> {
+        Upload::new(head, holder, Target::Revocation(Vec::new()), REVOCATION_BYTES)
+    }
+
     fn new(head: &Request<'_>, holder: Holder, target: Target, body_max: u64) -> Result<Upload, Refusal> {
         if head.list("Content-Encoding").any(|coding| !coding.eq_ignore_ascii_case("identity")) {
             let text = "The body has a Content-Encoding, and payloads are published as they come: send it without.";
@@ -137,7 +152,7 @@ impl Upload {
     }
 
     /// Takes in what has come, which it advances past what was read.
-    pub fn take_in(&mut self, input: &mut &[u8], publisher: &Publisher, time: Time) -> Result<Progress, Fault> {
+    pub fn take_in(&mut self, input: &mut &[u8], publisher: &Publisher, time: Time<'_>) -> Result<Progress, Fault> {
         let is_complete = loop {
             match self.decoder.next(input) {
                 Ok(Some(BodyEvent::Data(data))) => self.target.keep(data),
@@ -149,7 +164,8 @@ impl Upload {
         let sender = &self.sender;
         match &mut self.target {
             Target::Lines(lines) => lines.publish(publisher, sender, time, is_complete),
-            Target::One { .. } if !is_complete => return Ok(Progress::NeedsMore),
+            Target::One { .. } | Target::Revocation(_) if !is_complete => return Ok(Progress::NeedsMore),
+            Target::Revocation(body) => return Ok(Progress::Revocation(std::mem::take(body))),
             Target::One { topic, form, body } => publish_one(publisher, sender, time, topic, *form, body),
         }
         .map(|json| json.map_or(Progress::NeedsMore, Progress::Done))
@@ -158,7 +174,7 @@ impl Upload {
 
     /// Whether the body is one payload, which has an end in sight; lines may go on for hours.
     pub fn is_one(&self) -> bool {
-        matches!(self.target, Target::One { .. })
+        matches!(self.target, Target::One { .. } | Target::Revocation(_))
     }
 
     /// What to say of a body that never ended.
@@ -167,7 +183,7 @@ impl Upload {
     }
 
     /// The body can't be read on; the lines before are published still, as they would have been if it had come more slowly.
-    fn broken(&mut self, refusal: Refusal, publisher: &Publisher, time: Time) -> Fault {
+    fn broken(&mut self, refusal: Refusal, publisher: &Publisher, time: Time<'_>) -> Fault {
         if let Target::Lines(lines) = &mut self.target
             && let Err(fault) = lines.publish(publisher, &self.sender, time, false)
         {
@@ -181,7 +197,7 @@ impl Upload {
 impl Target {
     fn keep(&mut self, data: &[u8]) {
         match self {
-            Target::One { body, .. } => body.extend_from_slice(data),
+            Target::One { body, .. } | Target::Revocation(body) => body.extend_from_slice(data),
             Target::Lines(lines) => lines.buffer.extend_from_slice(data),
         }
     }
@@ -189,7 +205,7 @@ impl Target {
     /// The end of a sentence: how many publications went before.
     fn before(&self) -> String {
         match self {
-            Target::One { .. } => String::new(),
+            Target::One { .. } | Target::Revocation(_) => String::new(),
             Target::Lines(lines) => format!("; {}", before(lines.published)),
         }
     }
@@ -204,6 +220,7 @@ impl Fault {
     fn of(error: &PublishError, line: bool, sentence: impl FnOnce(&dyn Display) -> String) -> Fault {
         let why = match error {
             PublishError::TopicsFull { .. } => Some(metrics::Refusal::TopicsFull),
+            PublishError::HolderFull { .. } => Some(metrics::Refusal::HolderTopicsFull),
             PublishError::AddressFull { .. } => Some(metrics::Refusal::AddressTopicsFull),
             PublishError::Forbidden(_) => Some(metrics::Refusal::Forbidden),
             PublishError::Draining => Some(metrics::Refusal::Draining),
@@ -218,7 +235,7 @@ impl Fault {
     }
 }
 
-impl Time {
+impl Time<'_> {
     /// What is said of what comes now over HTTP: no connection, since none is to be spared its own publications.
     fn about(self) -> About {
         About { ts: self.wall_us, ..About::default() }
@@ -237,8 +254,9 @@ impl Sender {
     }
 
     /// What the door wants to know.
-    fn by(&self) -> By<'_> {
-        By { holder: self.holder, account: self.charged.as_ref().map(|charged| &charged.account) }
+    fn by<'s>(&'s self, time: Time<'s>) -> By<'s> {
+        let account = self.charged.as_ref().map(|charged| &charged.account);
+        By { may: time.may, account, holder: self.holder.key() }
     }
 }
 
@@ -294,7 +312,7 @@ impl Form {
 fn publish_one(
     publisher: &Publisher,
     sender: &Sender,
-    time: Time,
+    time: Time<'_>,
     topic: &str,
     form: Form,
     body: &[u8],
@@ -307,7 +325,7 @@ fn publish_one(
     if let Some(charged) = sender.is_too_fast(body.len(), time.now) {
         return Err(charged.too_often(sentence));
     }
-    let done = publisher.publish_for(sender.by(), topic, payload, time.about());
+    let done = publisher.publish_for(sender.by(time), topic, payload, time.about());
     let Appended { seq, ts, .. } = done.map_err(|error| Fault::of(&error, false, sentence))?;
     let mut json = b"{\"topic\":".to_vec();
     push_string(&mut json, topic);
@@ -346,7 +364,7 @@ impl Lines {
         &mut self,
         publisher: &Publisher,
         sender: &Sender,
-        time: Time,
+        time: Time<'_>,
         is_complete: bool,
     ) -> Result<Option<Vec<u8>>, Fault> {
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -371,11 +389,17 @@ impl Lines {
     }
 
     /// Appends lines to the tape, under one hold of its lock, up to the first that it refuses.
-    fn append(&mut self, publisher: &Publisher, sender: &Sender, time: Time, lines: &[Line<'_>]) -> Result<(), Fault> {
+    fn append(
+        &mut self,
+        publisher: &Publisher,
+        sender: &Sender,
+        time: Time<'_>,
+        lines: &[Line<'_>],
+    ) -> Result<(), Fault> {
         if lines.is_empty() {
             return Ok(());
         }
-        let mut batch = publisher.batch_for(sender.by());
+        let mut batch = publisher.batch_for(sender.by(time));
         for Line { number, topic, value } in lines {
             let payload = value.payload();
             if sender.comes_too_late {

@@ -94,6 +94,8 @@ pub struct Account {
     pub publications: SharedSpent,
     /// KiB that it has published lately, by whatever way.
     published: Lately,
+    /// Tokens that it has shown lately, and that had to be judged.
+    pub tokens: SharedSpent,
     /// Connections that came lately.
     pub(super) connects: SharedSpent,
 }
@@ -109,6 +111,7 @@ impl Account {
             commands: SharedSpent::default(),
             publications: SharedSpent::default(),
             published: Lately::default(),
+            tokens: SharedSpent::default(),
             connects: SharedSpent::default(),
         })
     }
@@ -161,7 +164,7 @@ impl Account {
     }
 
     fn rests(&self, now: Moment) -> bool {
-        let spent = [&self.commands, &self.publications, &self.connects];
+        let spent = [&self.commands, &self.publications, &self.tokens, &self.connects];
         spent.iter().all(|spent| spent.is_over(now)) && self.published.is_over(now)
     }
 }

@@ -10,6 +10,7 @@
 
 mod account;
 mod lately;
+mod places;
 mod prefix;
 mod quota;
 
@@ -28,6 +29,7 @@ use parking_lot::{Mutex, MutexGuard};
 use self::account::{Accounts, PARTS, Shares, TABLES, take};
 pub use self::{
     account::{Account, Charge, MUCH, Table},
+    places::{Place, Places},
     prefix::Prefix,
     quota::{Quota, Spent, weight},
 };
@@ -77,7 +79,7 @@ impl Bounds {
 }
 
 /// What one address may have of a table: what was set, where 0 is any number; half of the table, if nothing was.
-fn share(set: Option<usize>, whole: usize) -> usize {
+pub fn share(set: Option<usize>, whole: usize) -> usize {
     match set {
         Some(0) => usize::MAX,
         Some(most) => most,

@@ -33,12 +33,16 @@ pub enum ErrorCode {
     TooLarge,
     /// The payload's lists and objects are nested more deeply than the server takes.
     TooDeep,
-    /// No right to publish.
+    /// No right to subscribe to that, or to publish there.
     Forbidden,
     /// The server is about to stop, and takes no publications any more.
     Draining,
-    /// The token is wrong.
+    /// The token is wrong or has expired, or none was shown where one is needed.
     Unauthorized,
+    /// The token, or whoever it is for, was revoked.
+    Revoked,
+    /// The holder has connected again, as often as it may at once.
+    Replaced,
     /// More different rates than a connection may ask for.
     TooManyRates,
     /// Commands, pings or publications came too often.
@@ -50,7 +54,7 @@ pub enum ErrorCode {
 impl ErrorCode {
     /// Every code, in the order of the page for client authors.
     #[cfg(test)]
-    const ALL: [ErrorCode; 17] = [
+    const ALL: [ErrorCode; 19] = [
         ErrorCode::BadJson,
         ErrorCode::BadCommand,
         ErrorCode::UnknownOp,
@@ -65,6 +69,8 @@ impl ErrorCode {
         ErrorCode::Forbidden,
         ErrorCode::Draining,
         ErrorCode::Unauthorized,
+        ErrorCode::Revoked,
+        ErrorCode::Replaced,
         ErrorCode::TooManyRates,
         ErrorCode::RateLimited,
         ErrorCode::Lagged,
@@ -101,6 +107,8 @@ impl ErrorCode {
             ErrorCode::Forbidden => ("forbidden", 401, None),
             ErrorCode::Draining => ("draining", 503, None),
             ErrorCode::Unauthorized => ("unauthorized", 401, Some(CloseCode::UNAUTHENTICATED)),
+            ErrorCode::Revoked => ("revoked", 401, Some(CloseCode::UNAUTHENTICATED)),
+            ErrorCode::Replaced => ("replaced", 409, Some(CloseCode::REPLACED)),
             ErrorCode::TooManyRates => ("too_many_rates", 400, None),
             ErrorCode::RateLimited => ("rate_limited", 429, Some(CloseCode::TOO_OFTEN)),
             ErrorCode::Lagged => ("lagged", 400, Some(CloseCode::LAGGED)),

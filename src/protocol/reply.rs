@@ -13,6 +13,15 @@ use super::{
     envelope::{Envelope, Payload, push_string, snapshot_prefix},
 };
 
+/// Who a client is, as it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Who<'a> {
+    /// The subject of its token, or the name that its rights stand under.
+    pub sub: &'a str,
+    /// When its token expires, in seconds since the Unix epoch; none for what doesn't.
+    pub exp: Option<u64>,
+}
+
 /// What a client is told first.
 #[derive(Clone, Copy, Debug)]
 pub struct Hello<'a> {
@@ -28,6 +37,8 @@ pub struct Hello<'a> {
     pub topics_max: usize,
     /// Bytes of the largest message that it may send.
     pub message_max: u64,
+    /// Who it is, if it has shown that.
+    pub holder: Option<Who<'a>>,
 }
 
 /// One subscription, as it is told in an ack or a list.
@@ -48,10 +59,17 @@ pub struct Subscription<'a> {
 pub enum Reply<'a> {
     /// The greeting.
     Hello(Hello<'a>),
-    /// `unsub` or `auth` was carried out.
+    /// `unsub` was carried out.
     Done {
         /// The command's.
         id: Option<Id<'a>>,
+    },
+    /// `auth` was carried out.
+    Authenticated {
+        /// The command's.
+        id: Option<Id<'a>>,
+        /// Who the client is from now on.
+        holder: Option<Who<'a>>,
     },
     /// `sub` was carried out.
     Subscribed {
@@ -143,12 +161,24 @@ pub enum Reply<'a> {
         /// `current` if that was all that there is now, `more` if there is more.
         code: &'a str,
     },
+    /// The token expires soon: another is to be shown.
+    Expiring {
+        /// Seconds until then.
+        within: u64,
+    },
     /// A command was refused, or the connection is about to be closed.
     Error {
         /// The command's.
         id: Option<Id<'a>>,
         /// For programs.
         code: ErrorCode,
+        /// One sentence for people.
+        message: &'a str,
+    },
+    /// A subscription has ended, because rights don't cover it any more.
+    Ended {
+        /// The name, as it was subscribed to.
+        topic: &'a str,
         /// One sentence for people.
         message: &'a str,
     },
@@ -181,6 +211,7 @@ impl Reply<'_> {
         match *self {
             Reply::Hello(hello) => push_hello(out, &hello),
             Reply::Done { id } => Object::open(out, "ack").id(id).close(),
+            Reply::Authenticated { id, holder } => Object::open(out, "ack").id(id).holder(holder).close(),
             Reply::Subscribed { id, topics, cursor } => {
                 Object::open(out, "ack").id(id).subscriptions(topics).text("cursor", cursor.as_str()).close();
             }
@@ -221,8 +252,15 @@ impl Reply<'_> {
                 message.push(b"]").close();
             }
             Reply::Status { code } => Object::open(out, "status").text("code", code).close(),
+            Reply::Expiring { within } => {
+                Object::open(out, "status").text("code", "token_expiring").number("in", within).close();
+            }
             Reply::Error { id, code, message } => {
                 Object::open(out, "error").id(id).text("code", code.as_str()).text("message", message).close();
+            }
+            Reply::Ended { topic, message } => {
+                let mut error = Object::open(out, "error");
+                error.text("code", ErrorCode::Forbidden.as_str()).text("topic", topic).text("message", message).close();
             }
             Reply::Pong { id, ts, cursor } => {
                 Object::open(out, "pong").id(id).number("ts", ts).text("cursor", cursor.as_str()).close();
@@ -236,7 +274,7 @@ fn push_hello(out: &mut Vec<u8>, hello: &Hello<'_>) {
     message.number("version", 1).text("server", hello.server).text("conn", hello.conn).number("ts", hello.ts);
     message.number("heartbeat", hello.heartbeat);
     message.key("limits").push(b"{\"topics\":").digits(hello.topics_max as u64);
-    message.number("message", hello.message_max).push(b"}").close();
+    message.number("message", hello.message_max).push(b"}").holder(hello.holder).close();
 }
 
 /// A message being written: an object whose first field is its type.
@@ -283,6 +321,16 @@ impl<'o> Object<'o> {
             Some(id) => self.key("id").push(id.json().as_bytes()),
             None => self,
         }
+    }
+
+    fn holder(&mut self, holder: Option<Who<'_>>) -> &mut Self {
+        let Some(Who { sub, exp }) = holder else { return self };
+        self.key("holder").push(b"{\"sub\":");
+        push_string(self.out, sub);
+        if let Some(exp) = exp {
+            self.number("exp", exp);
+        }
+        self.push(b"}")
     }
 
     fn subscriptions(&mut self, topics: &[Subscription<'_>]) -> &mut Self {
@@ -332,15 +380,37 @@ mod tests {
 
     #[test]
     fn every_message_has_the_words_of_the_protocol() {
-        let greeting =
-            Hello { server: "stentor/1", conn: "1-2", ts: 3, heartbeat: 15, topics_max: 1024, message_max: 65536 };
+        let greeting = Hello {
+            server: "stentor/1",
+            conn: "1-2",
+            ts: 3,
+            heartbeat: 15,
+            topics_max: 1024,
+            message_max: 65536,
+            holder: None,
+        };
+        let known = Who { sub: "u \"42\"", exp: Some(1_700_000_000) };
         let payload = Payload::Binary(b"a");
         for (reply, json) in [
             (
                 Reply::Hello(greeting),
                 r#"{"type":"hello","version":1,"server":"stentor/1","conn":"1-2","ts":3,"heartbeat":15,"limits":{"topics":1024,"message":65536}}"#,
             ),
+            (
+                Reply::Hello(Hello { holder: Some(known), ..greeting }),
+                r#"{"type":"hello","version":1,"server":"stentor/1","conn":"1-2","ts":3,"heartbeat":15,"limits":{"topics":1024,"message":65536},"holder":{"sub":"u \"42\"","exp":1700000000}}"#,
+            ),
             (Reply::Done { id: None }, r#"{"type":"ack"}"#),
+            (Reply::Authenticated { id: None, holder: None }, r#"{"type":"ack"}"#),
+            (
+                Reply::Authenticated { id: None, holder: Some(Who { exp: None, ..known }) },
+                r#"{"type":"ack","holder":{"sub":"u \"42\""}}"#,
+            ),
+            (
+                Reply::Ended { topic: "q", message: "no" },
+                r#"{"type":"error","code":"forbidden","topic":"q","message":"no"}"#,
+            ),
+            (Reply::Expiring { within: 60 }, r#"{"type":"status","code":"token_expiring","in":60}"#),
             (Reply::Published { id: None, topic: "q", seq: 9, ts: 8 }, r#"{"type":"ack","topic":"q","seq":9,"ts":8}"#),
             (
                 Reply::Skip { topic: "q", epoch: None, from: 9814, to: 9840, why: "slow" },

@@ -1,8 +1,9 @@
 //! What the threads of one server share, and the settings as they use them.
 //!
-//! [`Shared::new`] is the one place where it is put together, for a server, for the bench and for every test. Tests vary what they
+//! [`Shared::audited`] is the one place where it is put together, for a server, for the bench and for every test. Tests vary what they
 //! hand in: the settings, the tape, who is woken.
 
+mod holders;
 mod slow;
 
 use std::{
@@ -13,13 +14,17 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use self::slow::{SlowClient, SlowClients};
+pub(crate) use self::{
+    holders::{Holders, Seat},
+    slow::{SlowClient, SlowClients},
+};
 use crate::{
     access::Rules,
+    audit::Audit,
     config::{Client, Compression, Config, DENIED},
     http::head::Bounds,
     io::{SEND_MAX, tls::Buffers, waker::Waker},
-    limits::Quota,
+    limits::{Quota, share},
     live::Live,
     log::Log,
     metrics::Metrics,
@@ -43,6 +48,8 @@ pub(crate) struct Settings {
     pub message_max: usize,
     pub pending_max: usize,
     pub topic_length_max: usize,
+    /// Topics that each holder with a name may add.
+    pub topics_per_holder: usize,
     /// Bytes of the tape that a worker may be behind before whoever publishes much waits; only of the start.
     pub lead_max: usize,
     pub subscriptions_max: usize,
@@ -51,6 +58,10 @@ pub(crate) struct Settings {
     pub commands_per_address: Quota,
     pub publications: Quota,
     pub publications_per_address: Quota,
+    /// Tokens that are to be judged.
+    pub tokens_per_address: Quota,
+    /// How long a connection may be there without any right.
+    pub auth_timeout: Duration,
     pub slow_list: usize,
     pub flush_interval: Duration,
     pub turn_sends: usize,
@@ -97,6 +108,7 @@ impl Settings {
             message_max: config.max_message.as_u64() as usize,
             pending_max: config.max_pending.as_u64() as usize,
             topic_length_max: config.max_topic_length,
+            topics_per_holder: share(config.max_topics_per_holder, config.max_topics),
             lead_max: config.max_lead.0 as usize,
             subscriptions_max: config.max_subscriptions,
             subscriptions_total_max: config.max_subscriptions_total,
@@ -104,6 +116,8 @@ impl Settings {
             commands_per_address: Quota::new(config.max_commands_per_ip),
             publications: Quota::new(config.max_publications),
             publications_per_address: Quota::new(config.max_publications_per_ip),
+            tokens_per_address: Quota::new(config.max_tokens_per_ip),
+            auth_timeout: config.auth_timeout.get(),
             slow_list: config.slow_list,
             flush_interval: config.flush_interval.get(),
             turn_sends: config.turn_sends,
@@ -162,7 +176,11 @@ pub(crate) struct Shared {
     pub subscriptions: Subscriptions,
     pub metrics: Arc<Metrics>,
     pub log: Log,
+    /// Who was there, and what they asked for.
+    pub audit: Audit,
     pub slow: SlowClients,
+    /// How often holders are connected.
+    pub holders: Holders,
     /// Compressed frames.
     pub packs: Arc<Packs>,
     /// What is held of encrypted bytes.
@@ -172,7 +190,8 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// What so many workers on one tape share. Whoever publishes wakes those of `wakers`.
+    /// What so many workers on one tape share. Whoever publishes wakes those of `wakers`. Nothing is noted for an audit.
+    #[cfg(any(feature = "bench", test, fuzzing))]
     pub(crate) fn new(
         settings: Settings,
         log: Log,
@@ -180,21 +199,31 @@ impl Shared {
         workers: usize,
         wakers: Arc<[Arc<Waker>]>,
     ) -> Arc<Shared> {
+        Shared::audited(settings, (log, Audit::default()), tape, workers, wakers)
+    }
+
+    /// What so many workers on one tape share. Whoever publishes wakes those of `wakers`; `audit` takes who was there.
+    pub(crate) fn audited(
+        settings: Settings,
+        (log, audit): (Log, Audit),
+        tape: &Tape,
+        workers: usize,
+        wakers: Arc<[Arc<Waker>]>,
+    ) -> Arc<Shared> {
         let metrics = Arc::new(Metrics::new(workers));
+        let (length_max, lead_max) = (settings.topic_length_max, settings.lead_max);
+        let publisher = Publisher::new(tape.clone(), wakers, Arc::clone(&metrics), length_max, lead_max);
+        publisher.set_topics_per_holder(settings.topics_per_holder);
         Arc::new(Shared {
-            publisher: Publisher::new(
-                tape.clone(),
-                wakers,
-                Arc::clone(&metrics),
-                settings.topic_length_max,
-                settings.lead_max,
-            ),
+            publisher,
             packs: Packs::new(tape.clone(), settings.compression.packs),
             subscriptions: Subscriptions::new(settings.subscriptions_total_max),
             settings: Live::new(settings),
             metrics,
             log,
+            audit,
             slow: SlowClients::new(workers),
+            holders: Holders::new(workers),
             tls: Buffers::new(TLS_BUFFERS),
             welcomes: AtomicBool::new(true),
         })

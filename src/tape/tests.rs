@@ -237,7 +237,7 @@ fn a_lane_that_begins_to_be_wanted_while_a_publication_is_made_ready_has_it() {
     Lane::ALL.into_iter().for_each(|lane| {
         tape.want(lane);
     });
-    let named = || Ok::<_, RegistryFull>(());
+    let named = || Ok::<_, RegistryFull>(None);
     let done = tape.appender().append(None, "a", &mut draft, About::default(), named).unwrap();
     let id = tape.words().word(1);
     let mut reader = Reader::new(tape);

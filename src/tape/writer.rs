@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     lane::{Cursors, Draft, LANES, Lane, Numbered, Wanted},
-    limits::Account,
+    limits::{Account, Place},
     publication::Flags,
     topic::{Registry, RegistryFull, Topic},
 };
@@ -332,7 +332,8 @@ pub struct Appender<'t> {
 
 impl Appender<'_> {
     /// Numbers one publication and appends it, in the lanes that are wanted. The topic and the value that are kept are charged
-    /// to `account`; none for the server's own. `check` says whether a topic may have this name, if it is to be made.
+    /// to `account`; none for the server's own. `check` says whether a topic may have this name, if it is to be made, and whose place it
+    /// takes.
     ///
     /// # Errors
     /// What `check` says, or that the topic is one too many, for all or for the account. Nothing of the publication was kept.
@@ -343,7 +344,7 @@ impl Appender<'_> {
         topic: &str,
         draft: &mut Draft<'_>,
         about: About,
-        check: impl FnOnce() -> Result<(), E>,
+        check: impl FnOnce() -> Result<Option<Place>, E>,
     ) -> Result<Appended, E> {
         let writer = &mut *self.writer;
         let About { ts, origin, flags } = about;

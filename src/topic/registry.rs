@@ -17,7 +17,7 @@ use std::{
 
 use crate::{
     lane,
-    limits::{Account, Charge, Table},
+    limits::{Account, Charge, Place, Table},
     publication::{Epoch, Kind, Payload},
     slack::{KEPT_BY_ONE, Slack},
     topic::names::Names,
@@ -74,6 +74,8 @@ pub struct Topic {
     marks: Marks,
     /// What it takes of the share of whoever was the first to publish on it; none for the server's own topics.
     _charge: Option<Charge>,
+    /// The same of what its holder may add, if that has a name.
+    _place: Option<Place>,
     /// The same for the last value, of whoever published that.
     value_charge: Option<Charge>,
 }
@@ -330,7 +332,8 @@ impl Registry {
         slots.inspect(|_| self.looked(1)).filter_map(|slot| self.slots[slot].topic.as_deref())
     }
 
-    /// The topic of this name, made if there was none, and then charged to `account`: if `check` says that there may be one.
+    /// The topic of this name, made if there was none, and then charged to `account`: if `check` says that there may be one, and whose place
+    /// it takes.
     ///
     /// # Errors
     /// What `check` says, or [`RegistryFull`] when it would be one more than the table may hold, or the account.
@@ -339,20 +342,20 @@ impl Registry {
         &mut self,
         name: &str,
         account: Option<&Arc<Account>>,
-        check: impl FnOnce() -> Result<(), E>,
+        check: impl FnOnce() -> Result<Option<Place>, E>,
     ) -> Result<&mut Topic, E> {
         self.looked(1);
         let slot = match self.slot_of(name) {
             Some(slot) => slot,
             None => {
-                check()?;
-                self.make(name, account)?
+                let place = check()?;
+                self.make(name, account, place)?
             }
         };
         Ok(self.slots[slot as usize].topic.as_deref_mut().expect("a named slot holds a topic"))
     }
 
-    fn make(&mut self, name: &str, account: Option<&Arc<Account>>) -> Result<u32, RegistryFull> {
+    fn make(&mut self, name: &str, account: Option<&Arc<Account>>, place: Option<Place>) -> Result<u32, RegistryFull> {
         if self.by_name.len() >= self.topics_max {
             return Err(RegistryFull::Table { max: self.topics_max });
         }
@@ -380,6 +383,7 @@ impl Registry {
             last: None,
             marks: Marks::default(),
             _charge: charge,
+            _place: place,
             value_charge: None,
         }));
         self.in_order.insert(Arc::clone(&name), slot);
@@ -459,7 +463,7 @@ mod tests {
 
     impl Registry {
         fn get(&mut self, name: &str, account: Option<&Arc<Account>>) -> Result<&mut Topic, RegistryFull> {
-            self.find_or_make(name, account, || Ok(()))
+            self.find_or_make(name, account, || Ok(None))
         }
     }
 

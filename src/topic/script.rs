@@ -108,7 +108,7 @@ impl Twin {
 
     fn publish(&mut self, name: &'static str, len: usize) {
         let is_new = !self.topics.contains_key(name);
-        let topic = match self.registry.find_or_make::<super::RegistryFull>(name, None, || Ok(())) {
+        let topic = match self.registry.find_or_make::<super::RegistryFull>(name, None, || Ok(None)) {
             Err(_) => return assert!(is_new && self.topics.len() == self.topics_max),
             Ok(topic) => topic,
         };

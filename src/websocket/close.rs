@@ -38,6 +38,8 @@ impl CloseCode {
     pub const TRY_AGAIN_LATER: CloseCode = CloseCode(1013);
     /// 4001: authentication missing, wrong or expired; don't retry unchanged.
     pub const UNAUTHENTICATED: CloseCode = CloseCode(4001);
+    /// 4002: the same holder has connected again; don't come back by yourself.
+    pub const REPLACED: CloseCode = CloseCode(4002);
     /// 4003: sent too often what may not be sent that often.
     pub const TOO_OFTEN: CloseCode = CloseCode(4003);
     /// 4100: fell behind what the server retains; resubscribe.

@@ -106,7 +106,7 @@ pub struct Connection<S> {
     /// The request so far, until it is complete. Where its capacity would stand tells a free place of the table from a taken one.
     pub request: Vec<u8>,
     /// The topic that its messages are published on, where they don't name one.
-    pub topic: Option<Arc<str>>,
+    pub topic: Option<Box<Arc<str>>>,
     /// Answers that are not sent yet: whole frames, but for the first, which may have been sent in part.
     pub out: Backlog,
     pub decoder: Decoder,
@@ -136,6 +136,8 @@ pub struct Connection<S> {
     pub cursor: Cursor,
     /// Its place among the timers; none while it is being looked at because its time has come.
     pub timer: Option<timers::Entry>,
+    /// Who is at the other end.
+    pub holder: Holder,
     pub phase: Phase,
     /// The socket was full; the edge tells when it has room.
     pub full: bool,
@@ -155,12 +157,12 @@ pub struct Connection<S> {
     pub reads: Reads,
     /// What has become of a ping, if nothing was heard since it was sent.
     pub ping: Ping,
+    /// It was told that its token expires soon.
+    pub told_expiring: bool,
     /// It is sent its own publications, too.
     pub echo: bool,
     /// What the text that it publishes without words around it is said to be.
     pub declared: Declared,
-    /// Who is at the other end.
-    pub holder: Holder,
     /// How it is spoken with, and what it is sent from.
     pub lane: Lane,
     /// It is sent compressed frames, where those are shorter.
@@ -191,6 +193,7 @@ impl<S> Connection<S> {
             unread: false,
             publishes: false,
             reads: Reads::Watched,
+            told_expiring: false,
             holder,
             ping: Ping::None,
             echo: true,

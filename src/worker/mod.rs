@@ -98,12 +98,13 @@ impl<E: Edge> Worker<E> {
     ) -> Self {
         let ground = Ground::new(index, shared, tape, edge);
         let now = ground.now;
+        let round = desk::Round::new(now, ground.shared.audit.is_on());
         Worker {
             ground,
             connections: Connections::new(),
             fan: Fan::new(now),
             cursors: Cursors::new(now),
-            desk: Desk::new(inbox, control, now),
+            desk: Desk::new(inbox, control, round, now),
             standing: Standing::default(),
             survey_due: now,
             ready: Vec::new(),
@@ -182,7 +183,9 @@ impl<E: Edge> Worker<E> {
         self.ground.begin_step(Step::LookAfter);
         let mut clerk = self.clerk();
         clerk.fail_doomed();
+        clerk.see_to_holders();
         clerk.expire();
+        clerk.note_those_who_are_there();
         clerk.drain();
         clerk.flush_answers();
         clerk.let_parted_go();

@@ -20,12 +20,15 @@ mod every;
 mod expensive;
 mod forgotten;
 mod held;
+mod holders;
 mod interest;
+mod noting;
 mod parts;
 mod place;
 mod polls;
 mod reading;
 mod reload;
+mod rights;
 mod shares;
 mod waves;
 
@@ -47,6 +50,7 @@ use self::{
 use super::*;
 use crate::{
     access::Rules,
+    audit::Audit,
     config::RateLimit,
     handover::{Arrival, Beginning, Listener},
     io::{
@@ -132,6 +136,9 @@ fn settings() -> Settings {
         commands_per_address: Quota::new(RateLimit::NONE),
         publications: Quota::new(RateLimit::NONE),
         publications_per_address: Quota::new(RateLimit::NONE),
+        tokens_per_address: Quota::new(RateLimit::NONE),
+        auth_timeout: Duration::from_secs(10),
+        topics_per_holder: usize::MAX,
         slow_list: 4,
         flush_interval: Duration::ZERO,
         turn_sends: 64,
@@ -168,6 +175,17 @@ impl World {
 
     /// With so many workers.
     fn of(workers: usize, seed: u64, settings: Settings, segment: usize, retain: usize) -> World {
+        World::audited(workers, seed, (settings, Audit::default()), segment, retain)
+    }
+
+    /// The same, where it is noted who is there.
+    fn audited(
+        workers: usize,
+        seed: u64,
+        (settings, audit): (Settings, Audit),
+        segment: usize,
+        retain: usize,
+    ) -> World {
         let kernel = Kernel::new(seed);
         let message_max = settings.message_max;
         let tape = Tape::new(TapeSettings {
@@ -180,7 +198,7 @@ impl World {
         });
         let wakers: Vec<Arc<Waker>> = (0..workers).map(|_| Arc::new(Waker::new().unwrap())).collect();
         let log = Log::new("5/s".parse().expect("it is a rate"), Dropped::default());
-        let shared = Shared::new(settings, log, &tape, workers, wakers.clone().into());
+        let shared = Shared::audited(settings, (log, audit), &tape, workers, wakers.clone().into());
         let (control, handed_on) = Inbox::new(1000, Arc::new(Waker::new().unwrap()));
         let post = |(index, waker): (usize, Arc<Waker>)| {
             let (inbox, receiver) = Inbox::new(64, Arc::clone(&waker));

@@ -339,6 +339,23 @@ fn connections_of_which_one_half_has_ended_are_given_back() {
     beside_tls("tls-half-closed", 20, |_| {});
 }
 
+/// Takes tokens, and lets everybody in without.
+fn knows_tokens(config: &mut Config) {
+    config.jwt_keys = Some(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/hostile/keys.json").into());
+    config.anonymous_subscribe = vec![">".into()];
+    config.anonymous_publish = true;
+}
+
+#[test]
+fn forged_tokens_over_plain_http_hurt_nobody_else() {
+    beside("tokens", 1, knows_tokens);
+}
+
+#[test]
+fn forged_tokens_at_handshakes_hurt_nobody_else() {
+    beside("tokens-at-handshakes", 1, knows_tokens);
+}
+
 /// An empty settings file.
 fn tempfile() -> String {
     let path = std::env::temp_dir().join(format!("stentor-hostile-test-{}.toml", std::process::id()));

@@ -99,6 +99,8 @@ pub const ALL: &[Attack] = &[
     storms::LOG,
     storms::PINGS,
     storms::LISTS,
+    storms::TOKENS,
+    storms::TOKENS_AT_HANDSHAKES,
     readers::STALLED_ALL,
     readers::STALLED_LATEST,
     readers::STALLED_EVENTS,

@@ -2,6 +2,8 @@
 
 use std::{io::Write, net::TcpStream, time::Duration};
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+
 use super::{Attack, Attacker, MIB, attack, wire};
 
 pub const RECONNECTS: Attack = attack(
@@ -173,4 +175,57 @@ fn lists(attacker: &Attacker) {
         Some(stream)
     };
     attacker.flood(10, open, &wire::command(r#"{"op":"list"}"#), true);
+}
+
+/// A server that knows tokens, and lets the healthy in without.
+const WITH_TOKENS: &[&str] =
+    &["--jwt-keys", "examples/hostile/keys.json", "--anonymous-subscribe", ">", "--anonymous-publish"];
+
+pub const TOKENS: Attack = attack(
+    "tokens",
+    "1 address, 10 connections over which forged tokens are shown by plain HTTP, some ten thousand a second: a signature each",
+    tokens,
+)
+.with(WITH_TOKENS);
+
+fn tokens(attacker: &Attacker) {
+    let request = wire::get("/topics/attack.none", &format!("Authorization: Bearer {}\r\n", forged(0)));
+    attacker.flood(10, |_| attacker.connect(), &request, true);
+}
+
+pub const TOKENS_AT_HANDSHAKES: Attack = attack(
+    "tokens-at-handshakes",
+    "1 address that shows another forged token with each WebSocket, stream and poll, as fast as it can: signatures in a worker's turn",
+    tokens_at_handshakes,
+)
+.with(WITH_TOKENS);
+
+fn tokens_at_handshakes(attacker: &Attacker) {
+    attacker.settled();
+    let mut n = 0;
+    while attacker.goes_on() {
+        n += 1;
+        let token = forged(n);
+        let request = match n % 3 {
+            0 => wire::upgrade_request(&format!("/ws?topics=attack.a&token={token}")),
+            1 => wire::get("/sse?topics=attack.a", &format!("Authorization: Bearer {token}\r\n")),
+            _ => wire::get("/poll?topics=attack.a", &format!("Authorization: Bearer {token}\r\n")),
+        };
+        // Until its answer begins, or the server would see it leave before it has read the request.
+        if let Some(mut stream) = attacker.sent(&request) {
+            let _ = wire::status(&mut stream);
+        }
+    }
+}
+
+/// A token of the right form, by the right key's name, whose signature only a look at the key tells from a genuine one.
+fn forged(n: usize) -> String {
+    let part = |json: &str| URL_SAFE_NO_PAD.encode(json);
+    let head = part(r#"{"alg":"ES256","kid":"one","typ":"JWT"}"#);
+    let claims = part(&format!(
+        r#"{{"aud":"stentor","sub":"attacker","jti":"{n}","exp":4102444800,"stentor":{{"sub":[">"]}}}}"#
+    ));
+    // Two numbers of the curve's size, neither of them nought.
+    let signature: Vec<u8> = (1..=64_u64).map(|byte| (byte.wrapping_mul(n as u64 + 37) % 251) as u8 + 1).collect();
+    format!("{head}.{claims}.{}", URL_SAFE_NO_PAD.encode(signature))
 }

@@ -226,6 +226,7 @@ pub struct Options {
     /// Where it tells its own counters, like http://127.0.0.1:9001/metrics: shows its sends per delivery
     ///
     /// Prometheus text, of which lines named ..._sends_total and ..._deliveries_total are read before and after the measured part.
+    /// A token that the server wants to see goes into the environment, as STENTOR_ADMIN_TOKEN.
     #[arg(long, value_name = "URL", requires = "server_pid", hide_short_help = true, help_heading = "Machine")]
     pub server_metrics: Option<String>,
     /// Only count bytes and check nothing: shows what the checking costs

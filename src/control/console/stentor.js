@@ -263,6 +263,7 @@ export class Stentor {
   #silences = 0;
   /** Something has come that the last cursor doesn't say. */
   #hasNews = false;
+  /** Until the next token is asked for. @type {any} */ #renewal;
   /** Until the next attempt, or the greeting. @type {any} */ #timer;
   /** Until one looks for a better way, or the greeting there. @type {any} */ #trialTimer;
   /** @type {any} */ #watch;
@@ -479,7 +480,8 @@ export class Stentor {
     const link = this.#link;
     const tell = (/** @type {string | undefined} */ word) => {
       this.#word = word;
-      return word === undefined || !(link instanceof Socket) || link !== this.#link ? Promise.resolve() : this.#promise({ op: "auth", token: word });
+      if (word === undefined || link !== this.#link) return Promise.resolve();
+      return link instanceof Requests ? Promise.resolve(link.renew()) : this.#promise({ op: "auth", token: word });
     };
     return typeof token === "function" ? this.#askToken(token).then(tell) : tell(token);
   }
@@ -547,7 +549,8 @@ export class Stentor {
         if (!scope) this.#cameAll(message.cursor, (part) => part.isWhole);
         return;
       case "error": {
-        const error = new StentorError(message.code, message.message);
+        const error = new StentorError(message.code, message.message, message.topic === undefined ? {} : { topic: message.topic });
+        if (message.topic !== undefined) return this.#narrowed(message.topic, error);
         if (!this.#settle(message.id, (asked) => asked.fail(error))) this.#complain(error);
         return;
       }
@@ -580,7 +583,10 @@ export class Stentor {
     this.#tell(this.#options.onStatus, status);
     for (const feed of this.#feeds) feed.put({ ...status, type: "status" });
     if (code !== "token_expiring" || typeof this.#options.token !== "function" || !this.#link) return;
-    this.#show().catch((error) => error.code !== "disconnected" && this.#tell(this.#options.onError, new StentorError("no_token", `${error?.message ?? error}`)));
+    // By no clock of ours; and not all clients at one moment, whose tokens were given out at one.
+    clearTimeout(this.#renewal);
+    const fail = (/** @type {any} */ error) => error.code !== "disconnected" && this.#tell(this.#options.onError, new StentorError("no_token", `${error?.message ?? error}`));
+    this.#renewal = setTimeout(() => this.#show().catch(fail), ((status.in ?? 0) * 1000 * Math.random()) / 4);
   }
 
   /** @param {Socket | Requests} link @param {any} hello */
@@ -634,7 +640,8 @@ export class Stentor {
     this.#leave();
     this.#leaveTopics();
     if (lasted > GOOD_AFTER_MS) this.#failures = this.#wrongTokens = 0;
-    if (code === 4001 && (typeof this.#options.token !== "function" || ++this.#wrongTokens >= WRONG_TOKENS)) {
+    // Whom another connection of the same holder has replaced would replace that in turn.
+    if (code === 4002 || (code === 4001 && (typeof this.#options.token !== "function" || ++this.#wrongTokens >= WRONG_TOKENS))) {
       this.#wrongTokens = 0;
       this.#say("refused", { code, why });
       return this.#disappoint(new StentorError("unauthorized", why || "the token is wrong"));
@@ -667,6 +674,7 @@ export class Stentor {
   #leave() {
     this.#attempt += 1;
     clearTimeout(this.#timer);
+    clearTimeout(this.#renewal);
     clearInterval(this.#watch);
     clearInterval(this.#cursors);
     this.#cursors = undefined;
@@ -1024,6 +1032,19 @@ export class Stentor {
       this.#leaveOne(one);
       this.#askFor(one);
     }, this.#delay(1013));
+  }
+
+  /** Rights don't cover a name any more, and the server has ended it. @param {string} name @param {StentorError} error */
+  #narrowed(name, error) {
+    for (const one of this.#subscriptions) {
+      if (!one.names.includes(name)) continue;
+      one.names = one.names.filter((other) => other !== name);
+      for (const part of one.parts) part.names = part.names.filter((other) => other !== name);
+      one.parts = one.parts.filter(({ names }) => names.length);
+      if (!one.names.length) this.#subscriptions.delete(one);
+      this.#tell(one.options.onError ?? this.#options.onError, error);
+    }
+    this.#reroute();
   }
 
   /** @param {Subscription} one */
@@ -1482,7 +1503,7 @@ const CODES = { 400: "bad_command", 401: "unauthorized", 403: "forbidden", 413: 
 const ELSEWHERE = [404, 405, 406, 426, 501];
 
 /** What a connection would have been closed with, had there been one. @param {number} status */
-const endOf = (status) => (status === 401 ? 4001 : status === 429 || status === 503 ? 1013 : 1006);
+const endOf = (status) => (status === 401 ? 4001 : status === 409 ? 4002 : status === 429 || status === 503 ? 1013 : 1006);
 
 /** That the names, and not the way, are to blame. */
 const REFUSALS = [400, 403, 414, 431];

@@ -16,6 +16,7 @@ mod beginnings;
 mod behind;
 mod held;
 mod lag;
+mod narrow;
 mod order;
 mod resume;
 mod round;

@@ -115,6 +115,11 @@ impl Round {
         self.items.is_empty() && !self.more
     }
 
+    /// Keeps those topics of what is listed for which that says so. What is still to be listed is by names.
+    pub fn keep(&mut self, mut stays: impl FnMut(u32) -> bool) {
+        self.items.retain(|(_, slot)| stays(*slot));
+    }
+
     /// Bytes of memory that it takes by itself.
     pub fn held(&self) -> usize {
         self.items.capacity() * size_of::<(Position, u32)>() + self.at_goal.as_ref().map_or(0, |at_goal| at_goal.held())

@@ -5,6 +5,7 @@ use super::{
     Clerk, Draining,
 };
 use crate::{
+    access::Holder,
     handover::{Arrival, Beginning, Message},
     http,
     io::{Edge, Token},
@@ -36,8 +37,7 @@ impl<E: Edge> Clerk<'_, E> {
         let id = ((self.ground.index as u64 + 1) << 48) | self.desk.made;
         let Arrival { socket, peer, permit, by, beginning } = arrival;
         let (received, is_awaited) = beginning.into_read();
-        let holder = self.ground.settings.access.anonymous();
-        let mut connection = Connection::new(id, socket, (peer, permit, by), holder, self.ground.now);
+        let mut connection = Connection::new(id, socket, (peer, permit, by), Holder::Anonymous, self.ground.now);
         connection.awaits_header = is_awaited && self.ground.settings.proxies.announce(peer.ip());
         let token = self.connections.insert(connection);
         let socket = self.connections.get_mut(token).map(|connection| &mut connection.socket)?;

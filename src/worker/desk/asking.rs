@@ -528,6 +528,16 @@ impl<E: Edge> Clerk<'_, E> {
         Some(job)
     }
 
+    /// What goes on over turns for a connection.
+    pub fn job_of(&self, token: Token) -> Option<&Job> {
+        self.desk.asking.of.get(&token)?.job.as_ref()
+    }
+
+    /// The same, which doesn't go on any more, but for what it has claimed.
+    pub fn take_job(&mut self, token: Token) -> Option<Job> {
+        self.desk.asking.of.get_mut(&token)?.job.take()
+    }
+
     /// Nothing of what a connection has asked for is done any more.
     pub fn drop_asks(&mut self, token: Token) {
         let Some(asks) = self.desk.asking.of.remove(&token) else { return };

@@ -11,6 +11,7 @@ use super::{
     Clerk, Doom,
 };
 use crate::{
+    audit::{What, shortened},
     io::{Edge, Token},
     log::{Kind, tell},
     metrics::{Ending, Refusal},
@@ -166,6 +167,11 @@ impl<E: Edge> Clerk<'_, E> {
     }
 
     fn note_end(&mut self, token: Token, code: u16, ending: Ending, reason: &dyn Display) {
+        if self.ground.shared.audit.is_on() {
+            let been = self.been(token);
+            let reason = shortened(&reason.to_string());
+            self.note(token, |_| What::End { code, reason, been });
+        }
         let Some(connection) = self.connections.get(token) else { return };
         self.ground.shared.metrics.close(ending);
         let open = self.ground.metrics.open(!connection.lane.words().hears());

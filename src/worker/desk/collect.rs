@@ -43,11 +43,13 @@ use super::{
     finds::Finds,
     points::{Point, Since, find, first_from},
     poll::Poll,
+    rights::{RIGHT, Version, asked},
 };
 use crate::{
     io::{Edge, Token},
     lane::Lane,
-    protocol::{ErrorCode, Id, Look, NameSet, Reply, Sub, command::unrelated, is_pattern},
+    metrics,
+    protocol::{ErrorCode, Id, Look, Mode, NameSet, Sub, command::unrelated, is_pattern},
     publication::Epoch,
     tape::Position,
     topic::{Topic, TopicId},
@@ -140,6 +142,8 @@ pub struct Collect {
     pub bytes: usize,
     asked_bytes: usize,
     restarts: u32,
+    /// What rules and revocations were as of when its holder was found to be allowed all of it.
+    allowed: Option<Version>,
 }
 
 enum Phase {
@@ -219,6 +223,7 @@ impl Collect {
             strangers: FxHashMap::default(),
             bytes: 0,
             restarts: 0,
+            allowed: None,
         }
     }
 
@@ -369,7 +374,7 @@ impl<E: Edge> Clerk<'_, E> {
                         return None;
                     }
                     let id = collect.id.as_deref().map(Id::again);
-                    self.reply(token, &Reply::Error { id, code, message: &message });
+                    self.error(token, id, code, &message);
                     return self.work_on(token, Job::Uncount(names));
                 }
             }
@@ -413,7 +418,8 @@ impl<E: Edge> Clerk<'_, E> {
                 _ => collect.phase = Phase::Claim,
             },
             Phase::Claim => {
-                self.ground.work.charge(names * 2 * price::MATCH);
+                self.ground.work.charge(names * (2 * price::MATCH + RIGHT));
+                self.check_rights_of(token, collect)?;
                 collect.fresh = self.claim(token, collect.delivery, &collect.names)?;
                 collect.phase = Phase::Count;
             }
@@ -445,6 +451,28 @@ impl<E: Edge> Clerk<'_, E> {
             Phase::Gather => return self.gather(token, collect),
         }
         Ok(Piece::On)
+    }
+
+    /// Holds all names against the rights of its holder.
+    fn check_rights_of(&self, token: Token, collect: &mut Collect) -> Result<(), Refused> {
+        let how = match &collect.poll {
+            Some(poll) if poll.is_latest() => (Mode::Latest, None),
+            Some(_) => (Mode::All, None),
+            None => asked(collect.delivery),
+        };
+        let allowed = self.check_rights(token, collect.names.iter().map(|name| &**name), how);
+        allowed.inspect_err(|_| self.ground.shared.metrics.refuse(metrics::Refusal::Forbidden))?;
+        collect.allowed = Some(self.version());
+        Ok(())
+    }
+
+    /// The same before it is made, if something about rights has changed since, or its holder's may have ended.
+    fn check_rights_again(&mut self, token: Token, collect: &mut Collect) -> Result<(), Refused> {
+        if collect.allowed == Some(self.version()) && self.has_not_ended(token) {
+            return Ok(());
+        }
+        self.ground.work.charge(collect.names.len() as u64 * RIGHT);
+        self.check_rights_of(token, collect)
     }
 
     /// Goes on holding a topic against the names. Returns what that costs, and what came of it, if it has come to an end.
@@ -777,7 +805,8 @@ impl<E: Edge> Clerk<'_, E> {
             self.fan.detach(self.ground, collect.lane);
             return Ok(Piece::On);
         }
-        let concluded = self.check_bytes(token, collect).and_then(|()| match collect.poll {
+        let allowed = self.check_rights_again(token, collect).and_then(|()| self.check_bytes(token, collect));
+        let concluded = allowed.and_then(|()| match collect.poll {
             Some(_) => self.conclude_poll(token, collect, &as_of),
             None => self.conclude(token, collect, &as_of),
         });

@@ -95,6 +95,11 @@ impl Pack {
     pub fn held(&self) -> usize {
         self.body.capacity() + self.gzip.held()
     }
+
+    /// What is known of its request.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
 }
 
 impl Exchanges {
@@ -116,6 +121,11 @@ impl Exchanges {
     /// A poll waits no longer, if it did.
     pub fn wake(&mut self, token: Token) -> Option<Poll> {
         self.waiting.remove(&token).map(|waiting| waiting.wake())
+    }
+
+    /// A poll that waits.
+    pub fn waits(&self, token: Token) -> Option<&Waiting> {
+        self.waiting.get(&token).map(|poll| &**poll)
     }
 
     /// How many polls wait.
@@ -341,6 +351,9 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// It is time to look at a connection whose request is being answered.
     pub fn check_exchange(&mut self, token: Token) {
+        if self.see_to_rights(token) {
+            return;
+        }
         let (settings, now) = (&self.ground.settings, self.ground.now);
         if self.desk.exchanges.waiting.get(&token).is_some_and(|poll| now >= poll.due) {
             return self.end_wait(token);
@@ -379,7 +392,7 @@ impl<E: Edge> Clerk<'_, E> {
     /// Refuses a request while its answer is being made.
     pub fn refuse_exchange(&mut self, token: Token, terms: &Terms, refusal: &http::Refusal) {
         self.unsubscribe_all(token);
-        let counted = self.counted(refusal.status);
+        let counted = self.counted(refusal);
         let wall = self.ground.edge.wall_us();
         let response = refusal.response().keep_alive(false).read_by(&terms.readers).made_at(wall);
         self.end_with(token, refusal, counted, |out| response.write(out, terms.is_head));

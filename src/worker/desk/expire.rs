@@ -78,12 +78,16 @@ impl<E: Edge> Clerk<'_, E> {
             Phase::Request => connection.since + settings.handshake_timeout,
             Phase::Between => connection.since + settings.keep_alive_timeout,
             Phase::Answering | Phase::AnsweringLast => {
-                self.desk.exchanges.next_due(token, settings.close_timeout).max(self.ground.now)
+                let due = self.desk.exchanges.next_due(token, settings.close_timeout);
+                due.min(self.rights_due(connection)).max(self.ground.now)
             }
             Phase::Closing | Phase::Ending => {
                 (connection.since + settings.close_timeout).max(self.ground.now + settings.close_timeout / 4)
             }
-            Phase::Open if connection.full => self.ground.now + settings.idle_timeout.max(FULL_LOOK_EVERY) / 4,
+            Phase::Open if connection.full => {
+                let look = self.ground.now + settings.idle_timeout.max(FULL_LOOK_EVERY) / 4;
+                look.min(self.rights_due(connection)).max(self.ground.now)
+            }
             Phase::Open => {
                 let words = connection.lane.words();
                 let heartbeat = match settings.heartbeat {
@@ -96,7 +100,7 @@ impl<E: Edge> Clerk<'_, E> {
                     timeout => connection.heard + timeout,
                 };
                 // A moment that is past already has been dealt with; look again soon.
-                heartbeat.min(idle).max(self.ground.now)
+                heartbeat.min(idle).min(self.rights_due(connection)).max(self.ground.now)
             }
         })
     }
@@ -114,11 +118,16 @@ impl<E: Edge> Clerk<'_, E> {
                 self.check_closing(token);
             }
             Phase::Open if self.ground.edge.is_worn(&connection.socket) => self.end_worn(token),
-            Phase::Open => {
-                self.check_alive(token);
-                self.beat(token);
-            }
+            Phase::Open => self.see_to_open(token),
             _ => {}
+        }
+    }
+
+    /// Looks at an open connection: whether it still may, and is there, and has something to say.
+    fn see_to_open(&mut self, token: Token) {
+        if !self.see_to_rights(token) {
+            self.check_alive(token);
+            self.beat(token);
         }
     }
 

@@ -22,12 +22,12 @@ use super::{
     exchange::{Terms, bytes_max, push_messages},
 };
 use crate::{
-    access::Holder,
+    audit::What,
     http::{self, Request},
     io::{Edge, Token},
     lane::Lane,
     packs::Frames,
-    protocol::{ErrorCode, Reply, Topic},
+    protocol::{Mode, Reply, Topic},
     publication::Epoch,
     tape::{Position, Reader},
     topic::{self, TopicId},
@@ -46,7 +46,6 @@ const NDJSON: &str = "application/x-ndjson";
 /// See the module's description.
 pub struct History {
     terms: Terms,
-    holder: Holder,
     topic: Arc<str>,
     /// The last that the client has; none if it has said nothing of it.
     from: Option<(Box<str>, u64)>,
@@ -98,6 +97,16 @@ impl History {
         self.lines.capacity() + self.topic.len()
     }
 
+    /// What is known of its request.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// What it is of.
+    pub fn topic(&self) -> Arc<str> {
+        Arc::clone(&self.topic)
+    }
+
     fn push(&mut self, reply: &Reply<'_>) {
         reply.push_json(&mut self.lines);
         self.lines.push(b'\n');
@@ -117,7 +126,7 @@ impl<E: Edge> Clerk<'_, E> {
             let allowed = &[("Allow", "GET, HEAD, OPTIONS")];
             return Err(http::Refusal::new(405, "History is read with GET.").with(allowed));
         }
-        let holder = self.ground.settings.access.reader(head)?;
+        let holder = self.reader_of(token, head)?;
         Topic::check(topic, self.ground.settings.topic_length_max)
             .map_err(|error| http::Refusal::new(400, format!("Not a topic: {error}.")))?;
         let from = head.parameter("from")?;
@@ -132,11 +141,14 @@ impl<E: Edge> Clerk<'_, E> {
             None => LIMIT,
             Some(text) => read_limit(&text).ok_or_else(|| bad("limit", "a number from 1 on", &text))?,
         };
+        self.check_request_rights(&holder, [topic], (Mode::All, None))?;
         self.may_subscribe_now(token)?;
         let from = from.map(|(epoch, seq)| (epoch.into(), seq));
         let terms = self.begin_exchange(token, head, is_passed_on);
-        let history =
-            History { terms, holder, topic: topic.into(), from, to, left: limit, reading: None, lines: Vec::new() };
+        if let Some(connection) = self.connections.get_mut(token) {
+            connection.holder = holder;
+        }
+        let history = History { terms, topic: topic.into(), from, to, left: limit, reading: None, lines: Vec::new() };
         self.ground.work.charge(price::COMMAND);
         self.ground.metrics.histories.add(1);
         self.put_by(token, Job::History(Box::new(history)));
@@ -148,7 +160,13 @@ impl<E: Edge> Clerk<'_, E> {
     pub fn go_on_reading_back(&mut self, token: Token, mut history: Box<History>) -> Option<Job> {
         let Some(reading) = history.reading else {
             return match self.begin_history(&mut history) {
-                Ok(()) => Some(Job::History(history)),
+                Ok(()) => {
+                    self.note_names(token, &[Arc::from(&*history.topic)], |names| What::Read {
+                        door: "history",
+                        names,
+                    });
+                    Some(Job::History(history))
+                }
                 Err(refusal) => {
                     self.let_go_of_tape();
                     self.refuse_exchange(token, &history.terms, &refusal);
@@ -173,10 +191,6 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// Finds out where the answer begins, and says so if that isn't right behind what the client has.
     fn begin_history(&mut self, history: &mut History) -> Result<(), http::Refusal> {
-        if !self.ground.settings.access.now(history.holder).may_subscribe(&history.topic) {
-            let text = format!("{}: you may not look at that.", history.topic);
-            return Err(http::Refusal::new(ErrorCode::Forbidden.status(), text));
-        }
         self.ground.work.charge(price::MATCH + price::LOOK);
         let tail = self.ground.tape.tail().0;
         let look = self.ground.tape.with_topics(|topics, _| Some(Look::at(topics.find(&history.topic)?, tail)));

@@ -49,6 +49,7 @@ impl<E: Edge> Clerk<'_, E> {
     /// Ends every subscription of a connection, at once and without a word.
     pub fn unsubscribe_all(&mut self, token: Token) {
         self.drop_asks(token);
+        self.rise(token);
         let Clerk { desk, ground, connections, fan, cursors } = self;
         fan.leave(connections, token);
         let Some(connection) = connections.get_mut(token) else { return };
@@ -65,6 +66,11 @@ impl<E: Edge> Clerk<'_, E> {
         if connection.cursor != Cursor::None {
             cursors.end(ground, &mut fan.interest, connections, token);
         }
+    }
+
+    /// A cohort has a user less, of whom the names go on to be counted.
+    pub fn part_with_cohort(&mut self, cohort: CohortId) {
+        self.desk.parted.push_back(Parted { what: What::Cohort(cohort, false), _charge: None });
     }
 
     /// Lets go of names that were counted for a connection's subscription that isn't made.

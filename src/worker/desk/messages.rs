@@ -10,10 +10,8 @@ use super::{
     closing::Farewell,
 };
 use crate::{
-    access::Wrong,
     io::{Edge, Token},
     lane::Asked,
-    log::{Kind, tell},
     metrics::Refusal,
     protocol::{Command, ErrorCode, Id, Op, Payload, Reply, command::CommandError},
     publication::Flags,
@@ -185,7 +183,7 @@ impl<E: Edge> Clerk<'_, E> {
                 self.reply(token, &Reply::Published { id, topic, seq: done.seq, ts: done.ts });
             }
             Ok(_) => {}
-            Err(PublishError::Forbidden(_)) => {
+            Err(PublishError::Forbidden(_)) if !self.has_name(token) => {
                 let how = "publishing needs a token: send {\"op\":\"auth\",\"token\":…} first";
                 self.error(token, id, ErrorCode::Forbidden, how);
             }
@@ -199,7 +197,7 @@ impl<E: Edge> Clerk<'_, E> {
         }
         let Some(connection) = self.connections.get(token) else { return };
         // Whatever has no commands was opened with a topic.
-        let Some(topic) = connection.topic.clone() else { return };
+        let Some(topic) = connection.topic.as_deref().cloned() else { return };
         let payload = match payload {
             Payload::Text(text) => connection.declared.payload(text),
             bytes => Ok(bytes),
@@ -214,18 +212,14 @@ impl<E: Edge> Clerk<'_, E> {
         };
         if let Err(error) = self.append(token, &topic, payload) {
             let reason = match &error {
-                PublishError::Forbidden(_) => "publishing needs a token: connect with ?token=".to_owned(),
+                PublishError::Forbidden(_) if !self.has_name(token) => {
+                    "publishing needs a token: connect with ?token=".to_owned()
+                }
                 error => error.to_string(),
             };
             let code = if error == PublishError::Draining { CloseCode::GOING_AWAY } else { CloseCode::POLICY };
             self.close(token, Farewell { code: Some(code), reason: &reason, error: None });
         }
-    }
-
-    /// Whether the holder may publish on this topic.
-    fn may_publish(&self, token: Token, topic: &str) -> bool {
-        let rules = &self.ground.settings.access;
-        self.connections.get(token).is_some_and(|connection| rules.now(connection.holder).may_publish(topic))
     }
 
     fn append(&mut self, token: Token, topic: &str, payload: Payload<'_>) -> Result<Appended, PublishError> {
@@ -238,8 +232,9 @@ impl<E: Edge> Clerk<'_, E> {
         }
         let ts = self.ground.edge.wall_us();
         let about = About { ts, origin: connection.id, flags: Flags::default() };
-        let holder = self.ground.settings.access.now(connection.holder);
-        let by = By { holder, account: connection.permit.account() };
+        let (account, holder) = (connection.permit.account(), connection.holder.key());
+        let may = self.ground.settings.access.now(&connection.holder, ts);
+        let by = By { may, account, holder };
         let done = self.ground.shared.publisher.door().publish(by, topic, payload, about);
         match &done {
             Ok(_) => {
@@ -248,37 +243,19 @@ impl<E: Edge> Clerk<'_, E> {
             }
             Err(PublishError::Forbidden(_)) => self.ground.shared.metrics.refuse(Refusal::Forbidden),
             Err(PublishError::TopicsFull { .. }) => self.ground.shared.metrics.refuse(Refusal::TopicsFull),
+            Err(PublishError::HolderFull { .. }) => self.ground.shared.metrics.refuse(Refusal::HolderTopicsFull),
             Err(PublishError::AddressFull { .. }) => self.ground.shared.metrics.refuse(Refusal::AddressTopicsFull),
             Err(_) => {}
         }
         done
     }
 
-    fn authenticate(&mut self, token: Token, id: Option<Id<'_>>, shown: &str) {
-        if let Ok(holder) = self.ground.settings.access.holder(Some(shown)) {
-            let Some(connection) = self.connections.get_mut(token) else { return };
-            connection.holder = holder;
-            self.reply(token, &Reply::Done { id });
-        } else {
-            let Some(connection) = self.connections.get(token) else { return };
-            tell!(
-                self.ground.shared.log,
-                Kind::WrongToken,
-                self.ground.now,
-                WARN,
-                { conn = connection.name(), peer = %connection.peer },
-                "a wrong token was shown"
-            );
-            self.ground.shared.metrics.refuse(Refusal::Forbidden);
-            let reason = Wrong::REASON;
-            self.error(token, id, ErrorCode::Unauthorized, reason);
-            // Told already, with the command's id.
-            self.close(token, Farewell { error: None, ..Farewell::after(ErrorCode::Unauthorized, reason) });
-        }
-    }
-
     /// Answers that a command was refused.
     pub fn error(&mut self, token: Token, id: Option<Id<'_>>, code: ErrorCode, message: &str) {
+        // What is malformed is no refusal.
+        if matches!(code.status(), 401 | 403 | 429 | 503) {
+            self.note_refusal(token, code.as_str(), message);
+        }
         self.reply(token, &Reply::Error { id, code, message });
     }
 }

@@ -5,7 +5,7 @@
 //! resume points (`subscribe`, `collect`, `points`). What can't be done at once goes on over turns (`asking`). Over plain HTTP it answers
 //! requests that only a worker can (`exchange`): polls (`poll`), and what the tape has of a topic (`history`). What it has to say
 //! goes out between publications (`answers`), and a connection's end is its affair whoever found it (`closing`, `draining`), also
-//! what it leaves (`leaving`). What they hold is counted (`held`). It looks after those of whom nothing is heard (`expire`, `alive`).
+//! what it leaves (`leaving`). What somebody may is asked and looked after in `rights`. What they hold is counted (`held`), and what happens to them is noted (`noting`). It looks after those of whom nothing is heard (`expire`, `alive`).
 //!
 //! It asks the fan and the cursors to take a connection or let it go, and neither of them knows of it.
 
@@ -24,24 +24,26 @@ mod history;
 mod inflating;
 mod leaving;
 mod messages;
+mod noting;
 mod points;
 mod poll;
 mod quota;
 mod reading;
 mod requests;
+mod rights;
 mod subscribe;
 
 use std::{collections::VecDeque, time::Duration};
 
 use crossbeam_channel::Receiver;
 
-pub use self::reading::READ_BYTES;
 #[cfg(all(test, not(loom)))]
 pub use self::reading::READ_TURN_BYTES;
 use self::{
     asking::Asking, draining::Draining, exchange::Exchanges, held::Held, inflating::Inflating, leaving::Parted,
-    reading::Reading,
+    reading::Reading, rights::Rights,
 };
+pub use self::{noting::Round, reading::READ_BYTES};
 #[cfg(all(any(test, fuzzing), not(loom)))]
 use super::connection::CohortId;
 use super::{
@@ -87,6 +89,10 @@ pub struct Desk<S> {
     /// What those had who have left.
     parted: VecDeque<Parted>,
     held: Held,
+    /// Who has had a line in the audit.
+    pub round: Round,
+    /// Who is to be looked at because of rights.
+    rights: Rights,
     inflating: Inflating,
 }
 
@@ -109,7 +115,7 @@ enum Doom {
 }
 
 impl<S> Desk<S> {
-    pub fn new(inbox: Receiver<Message<S>>, control: Inbox<S>, now: Moment) -> Desk<S> {
+    pub fn new(inbox: Receiver<Message<S>>, control: Inbox<S>, round: Round, now: Moment) -> Desk<S> {
         Desk {
             inbox,
             control,
@@ -125,6 +131,8 @@ impl<S> Desk<S> {
             doomed: VecDeque::new(),
             parted: VecDeque::new(),
             held: Held::default(),
+            round,
+            rights: Rights::default(),
             inflating: Inflating::default(),
         }
     }
@@ -134,14 +142,20 @@ impl<S> Desk<S> {
     pub fn is_busy(&self) -> bool {
         let lists = [self.answered.is_empty(), self.due.is_empty(), self.doomed.is_empty(), self.parted.is_empty()];
         let draining = self.draining.as_ref().is_some_and(Draining::is_busy);
-        lists.contains(&false) || self.held.is_busy() || self.reading.is_busy() || self.asking.is_busy() || draining
+        lists.contains(&false)
+            || self.held.is_busy()
+            || self.rights.is_busy()
+            || self.reading.is_busy()
+            || self.asking.is_busy()
+            || draining
     }
 
     /// How long until there is something to do because nothing happened.
     #[inline]
     pub fn next_due(&self, now: Moment) -> Option<Duration> {
         let stop = self.draining.as_ref().map(|draining| draining.until().since(now));
-        [stop, self.timers.until_next(now), self.reading.next_due()].into_iter().flatten().min()
+        let round = (self.round.due < Moment::NEVER).then(|| self.round.due.since(now));
+        [stop, round, self.timers.until_next(now), self.reading.next_due()].into_iter().flatten().min()
     }
 
     /// Gives back room that was needed once.

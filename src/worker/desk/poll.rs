@@ -44,6 +44,7 @@ use super::{
     quota::LATER,
 };
 use crate::{
+    audit::What,
     clock::Moment,
     http::{self, Request, response::JSON},
     io::{Edge, SEND_MAX, Token},
@@ -113,6 +114,11 @@ pub struct Waiting {
 }
 
 impl Waiting {
+    /// Whether it is told the newest of each topic alone.
+    pub fn is_latest(&self) -> bool {
+        self.latest
+    }
+
     /// It goes on.
     pub fn wake(self) -> Poll {
         let Waiting { terms, due, from, latest } = self;
@@ -150,6 +156,16 @@ impl Poll {
         self.messages.capacity() + (self.newest.capacity() + writing) * size_of::<(TopicId, Newest)>()
     }
 
+    /// What is known of its request.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// Whether it is told the newest of each topic alone.
+    pub fn is_latest(&self) -> bool {
+        self.latest
+    }
+
     fn push(&mut self, reply: &Reply<'_>) {
         self.messages.push(b',');
         reply.push_json(&mut self.messages);
@@ -168,7 +184,7 @@ impl<E: Edge> Clerk<'_, E> {
             let allowed = &[("Allow", "GET, HEAD, OPTIONS")];
             return Err(http::Refusal::new(405, "Polls are made with GET.").with(allowed));
         }
-        let holder = self.ground.settings.access.reader(head)?;
+        let holder = self.reader_of(token, head)?;
         let topics = head.names("topics");
         let topics = topics.as_deref().ok_or_else(|| http::Refusal::new(400, "Which topics? Ask for ?topics=…"))?;
         let sub = self.sub_from_query(head, topics)?;
@@ -178,12 +194,14 @@ impl<E: Edge> Clerk<'_, E> {
         }
         let wait = read_wait(head)?;
         let cursor = head.parameter("cursor")?;
+        self.check_request_rights(&holder, sub.topics.iter().map(|name| &**name), (sub.mode, None))?;
         self.may_subscribe_now(token)?;
         let place = cursor.filter(|word| !word.is_empty()).map(|word| self.poll_place(&word));
         let terms = self.begin_exchange(token, head, is_passed_on);
         if let Some(connection) = self.connections.get_mut(token) {
             connection.holder = holder;
         }
+        self.sit(token);
         let wait = if terms.is_head { Duration::ZERO } else { wait };
         let (latest, due) = (sub.mode == Mode::Latest, self.ground.now + wait);
         let mut poll = Box::new(Poll::new(terms, latest, due, place.flatten().unwrap_or_default()));
@@ -234,6 +252,7 @@ impl<E: Edge> Clerk<'_, E> {
         self.may_hold(token, collect.bytes)?;
         let has_joined = self.connections.get(token).is_none_or(|connection| connection.cohort.is_some());
         if !has_joined {
+            self.note_names(token, &collect.names, |names| What::Read { door: "poll", names });
             let name = |name: &Arc<str>| (self.fan.interest.intern(name), Delivery::All);
             let mut names: Vec<(NameId, Delivery)> = collect.names.iter().map(name).collect();
             names.sort_unstable();
@@ -302,7 +321,7 @@ impl<E: Edge> Clerk<'_, E> {
         if !is_all {
             return Some(Job::Poll(poll));
         }
-        self.let_wait(token, poll)
+        self.let_wait(token, *poll)
     }
 
     /// Looks at what the tape has for a poll up to `head`, as much as there is room and time for. Returns what is to be told at once;
@@ -414,10 +433,10 @@ impl<E: Edge> Clerk<'_, E> {
     }
 
     /// A poll for which there is nothing waits until there is, if it may.
-    fn let_wait(&mut self, token: Token, poll: Box<Poll>) -> Option<Job> {
+    fn let_wait(&mut self, token: Token, poll: Poll) -> Option<Job> {
         let connection = self.connections.get_mut(token)?;
         if self.ground.now >= poll.due || connection.phase == Phase::AnsweringLast {
-            return self.answer_poll(token, *poll);
+            return self.answer_poll(token, poll);
         }
         self.fan.join(token, connection);
         self.desk.exchanges.wait(token, poll.wait());
@@ -462,9 +481,8 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// Refuses a poll whose subscription can't be made.
     pub fn refuse_poll(&mut self, token: Token, poll: &Poll, code: ErrorCode, message: &str) {
-        let status = code.status();
-        let refusal = http::Refusal::new(status, format!("Refused: {message}."));
-        let refusal = if matches!(status, 429 | 503) { refusal.with(LATER) } else { refusal };
+        let refusal = self.refusal_of(token, code, message);
+        let refusal = if matches!(refusal.status, 429 | 503) { refusal.with(LATER) } else { refusal };
         self.refuse_exchange(token, &poll.terms, &refusal);
     }
 }

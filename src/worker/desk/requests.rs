@@ -8,15 +8,16 @@ use std::net::SocketAddr;
 
 use super::{
     super::{
-        connection::{Connection, Phase, Ping},
+        connection::{Phase, Ping},
         work::price,
     },
     Clerk,
     closing::Farewell,
     quota::LATER,
+    rights::{INSUFFICIENT, TOKENS_LATER},
 };
 use crate::{
-    access::{Holder, Wrong, shown_token},
+    access::{Beyond, Holder},
     http::{self, Request},
     io::{Edge, Token, tls},
     lane::{Address, Lane},
@@ -162,9 +163,9 @@ impl<E: Edge> Clerk<'_, E> {
         let (lane, subprotocol) = choose_lane(head, Address::Ws)?;
         let deflate = self.agree_on_deflate(head)?;
         let upgrade = |out: &mut Vec<u8>| handshake::push_accepted(out, &accept, subprotocol, deflate.as_ref());
-        let Ok(holder) = self.ground.settings.access.holder(shown_token(head)?.as_deref()) else {
-            self.turn_away(token, (lane, deflate), upgrade);
-            return Ok(());
+        let holder = match self.opener_of(token, head)? {
+            Ok(holder) => holder,
+            Err(why) => return self.turn_away(token, (lane, deflate), upgrade, &why),
         };
         let topics = head.names("topics");
         let sub = topics.as_deref().map(|topics| self.sub_from_query(head, topics)).transpose()?;
@@ -192,22 +193,32 @@ impl<E: Edge> Clerk<'_, E> {
         let (lane, subprotocol) = choose_lane(head, Address::Raw)?;
         let deflate = self.agree_on_deflate(head)?;
         let upgrade = |out: &mut Vec<u8>| handshake::push_accepted(out, &accept, subprotocol, deflate.as_ref());
-        let Ok(holder) = self.ground.settings.access.holder(shown_token(head)?.as_deref()) else {
-            self.turn_away(token, (lane, deflate), upgrade);
-            return Ok(());
+        let holder = match self.opener_of(token, head)? {
+            Ok(holder) => holder,
+            Err(why) => return self.turn_away(token, (lane, deflate), upgrade, &why),
         };
         Topic::check(topic, self.ground.settings.topic_length_max)
             .map_err(|error| http::Refusal::new(400, format!("Not a topic: {error}.")))?;
         let sub = self.sub_from_query(head, topic)?;
+        let (allowed, may_publish) = self.rights_on(&holder, topic, &sub);
+        let subscribes = match allowed {
+            Ok(()) => true,
+            // It may say something there.
+            Err(Beyond::Name(_)) if may_publish => false,
+            Err(beyond) => {
+                self.ground.shared.metrics.refuse(metrics::Refusal::Forbidden);
+                return self.turn_away(token, (lane, deflate), upgrade, &beyond.to_string());
+            }
+        };
         self.may_subscribe_now(token)?;
         let echo = head.switch("echo")?.unwrap_or(true);
         let declared = head.choice("as", &Declared::WORDS)?.unwrap_or_default();
         if let Some(connection) = self.connections.get_mut(token) {
-            connection.topic = Some(topic.into());
+            connection.topic = Some(Box::new(topic.into()));
             connection.declared = declared;
         }
         self.open(token, (lane, deflate), holder, upgrade);
-        if let Err(reason) = self.subscribe_raw(token, &sub, echo) {
+        if subscribes && let Err(reason) = self.subscribe_raw(token, &sub, echo) {
             self.close(token, Farewell { code: Some(CloseCode::TRY_AGAIN_LATER), reason: &reason, error: None });
         }
         Ok(())
@@ -219,8 +230,7 @@ impl<E: Edge> Clerk<'_, E> {
             let allowed = &[("Allow", "GET, HEAD, OPTIONS")];
             return Err(http::Refusal::new(405, "Events are read with GET.").with(allowed));
         }
-        self.ground.settings.access.check_page(head)?;
-        let holder = self.ground.settings.access.sender(head)?;
+        let holder = self.reader_of(token, head)?;
         let topics = head.names("topics");
         let topics = topics.as_deref().ok_or_else(|| http::Refusal::new(400, "Which events? Ask for ?topics=…"))?;
         let mut sub = self.sub_from_query(head, topics)?;
@@ -228,6 +238,7 @@ impl<E: Edge> Clerk<'_, E> {
         if let Some(last) = head.header("Last-Event-ID").filter(|last| Cursor::has_shape(last)) {
             sub.cursor = Some(Cursor::parse(last));
         }
+        self.check_request_rights(&holder, sub.topics.iter().map(|name| &**name), (sub.mode, sub.rate))?;
         self.may_subscribe_now(token)?;
         let response = http::Response::new(200)
             .header("Cache-Control", "no-store")
@@ -296,12 +307,15 @@ impl<E: Edge> Clerk<'_, E> {
         metrics.open(events).add(1);
         metrics.upgrades_deflated.add(u64::from(deflate.is_some()));
         metrics.packed.add(u64::from(packed));
+        self.note_open(token);
         self.answer(token, accept);
+        self.sit(token);
         self.set_timer(token);
     }
 
     fn greet(&mut self, token: Token) {
-        let Some(conn) = self.connections.get(token).map(Connection::name) else { return };
+        let named = self.connections.get(token).map(|connection| (connection.name(), connection.holder.clone()));
+        let Some((conn, holder)) = named else { return };
         let hello = Hello {
             server: concat!("stentor/", env!("CARGO_PKG_VERSION")),
             conn: &conn,
@@ -309,22 +323,30 @@ impl<E: Edge> Clerk<'_, E> {
             heartbeat: self.ground.settings.heartbeat.as_secs(),
             topics_max: self.ground.settings.subscriptions_max,
             message_max: self.ground.settings.message_max as u64,
+            holder: Self::who(&holder),
         };
         self.reply(token, &Reply::Hello(hello));
     }
 
-    /// Opens a WebSocket whose request shows a wrong token, only to say so and to close it: of a handshake that fails, a page
-    /// is told nothing.
-    fn turn_away(&mut self, token: Token, form: (Lane, Option<Agreed>), accept: impl FnOnce(&mut Vec<u8>)) {
-        self.open(token, form, self.ground.settings.access.anonymous(), accept);
+    /// Opens a WebSocket whose request shows a wrong token, or gives no right to what it asks for, only to say so and to close it: of a
+    /// handshake that fails, a page is told nothing.
+    fn turn_away(
+        &mut self,
+        token: Token,
+        form: (Lane, Option<Agreed>),
+        accept: impl FnOnce(&mut Vec<u8>),
+        why: &str,
+    ) -> Result<(), http::Refusal> {
+        self.open(token, form, Holder::Anonymous, accept);
         self.greet(token);
-        self.ground.shared.metrics.refuse(metrics::Refusal::Forbidden);
-        self.close(token, Farewell::after(ErrorCode::Unauthorized, Wrong::REASON));
+        self.note_refusal(token, ErrorCode::Unauthorized.as_str(), why);
+        self.close(token, Farewell::after(ErrorCode::Unauthorized, why));
+        Ok(())
     }
 
     /// Answers what is no request, or not all of one, with a refusal and ends the connection. What there is of it says who reads that.
     pub fn refuse(&mut self, token: Token, begun: &[u8], refusal: &http::Refusal) {
-        let counted = self.counted(refusal.status);
+        let counted = self.counted(refusal);
         self.refuse_begun(token, begun, refusal, counted);
     }
 
@@ -336,17 +358,19 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// The same for a request, which says who reads it.
     fn refuse_request(&mut self, token: Token, head: &Request<'_>, refusal: &http::Refusal) {
-        let counted = self.counted(refusal.status);
+        let counted = self.counted(refusal);
         self.refuse_because(token, head, refusal, counted);
     }
 
-    pub fn counted(&self, status: u16) -> metrics::Refusal {
-        match status {
+    pub fn counted(&self, refusal: &http::Refusal) -> metrics::Refusal {
+        match refusal.status {
             503 if self.desk.draining.is_some() => metrics::Refusal::Draining,
             503 => metrics::Refusal::InboxFull,
             401 => metrics::Refusal::Forbidden,
+            403 if refusal.headers == INSUFFICIENT => metrics::Refusal::Forbidden,
             403 => metrics::Refusal::Origin,
             408 => metrics::Refusal::HandshakeTimeout,
+            429 if refusal.headers == TOKENS_LATER => metrics::Refusal::TokensLimited,
             429 => metrics::Refusal::AddressRateLimited,
             _ => metrics::Refusal::BadRequest,
         }
@@ -377,6 +401,7 @@ impl<E: Edge> Clerk<'_, E> {
             "refused"
         );
         self.ground.shared.metrics.refuse(counted);
+        self.note_refusal(token, counted.name(), why);
         self.finish_with(token, say);
     }
 

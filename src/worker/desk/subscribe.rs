@@ -24,6 +24,7 @@ use super::{
     points::Since,
 };
 use crate::{
+    audit::What,
     io::{Edge, Token},
     metrics::Refusal,
     packs::Form,
@@ -122,6 +123,7 @@ impl<E: Edge> Clerk<'_, E> {
             self.ground.metrics.resumed[usize::from(collect.since == Since::Lost)].add(1);
         }
         let until = at.position;
+        self.note_subscription(token, &collect.names, delivery);
         self.change(token, set, Stage { until, then, begins, resume, ..Stage::default() }, &known);
         Ok(())
     }
@@ -184,6 +186,7 @@ impl<E: Edge> Clerk<'_, E> {
         let set = added.iter().map(|name| (self.fan.interest.intern(name), delivery)).collect();
         self.fan.attach(self.ground, lane);
         let until = self.ground.tape.with_topics(|_, position| position);
+        self.note_subscription(token, &names, delivery);
         self.change(token, set, Stage { until, ..Stage::default() }, &[]);
         Ok(())
     }
@@ -198,7 +201,8 @@ impl<E: Edge> Clerk<'_, E> {
         let mut ended: Vec<NameId> = named.filter(is_in).collect();
         ended.sort_unstable();
         set.retain(|(name, _)| ended.binary_search(name).is_err());
-        let texts = ended.iter().map(|name| Arc::clone(self.fan.interest.text(*name))).collect();
+        let texts: Vec<Arc<str>> = ended.iter().map(|name| Arc::clone(self.fan.interest.text(*name))).collect();
+        self.note_names(token, &texts, |names| What::Unsubscribe { names });
         let mut then = Vec::new();
         words.push_reply(&mut then, &Reply::Done { id });
         let until = self.ground.tape.with_topics(|_, position| position);
@@ -263,15 +267,12 @@ impl<E: Edge> Clerk<'_, E> {
     }
 
     /// Finds out whether a connection may have these names, and takes what they come to of the share of its address. Returns
-    /// which of them it doesn't have yet, to be counted. Every subscription is made by way of this.
+    /// which of them it doesn't have yet, to be counted. Every subscription is made by way of this, once its rights were asked for
+    /// (`rights.rs`).
     #[warn(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
     pub fn claim(&mut self, token: Token, delivery: Delivery, names: &[Arc<str>]) -> Result<Vec<u32>, Refused> {
         self.check_rates(token, delivery)?;
         let gone = || (ErrorCode::ServerFull, "the connection has ended".to_owned());
-        let holder = self.ground.settings.access.now(self.connections.get(token).ok_or_else(gone)?.holder);
-        if let Some(first) = names.iter().find(|name| !holder.may_subscribe(name)) {
-            return Err((ErrorCode::Forbidden, format!("{first}: you may not subscribe to that")));
-        }
         let set = self.names_of(token);
         let has = |id: NameId| set.binary_search_by_key(&id, |(other, _)| *other).is_ok();
         let is_new = |name: &Arc<str>| self.fan.interest.find_name(name).is_none_or(|id| !has(id));

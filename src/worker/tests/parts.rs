@@ -1,6 +1,7 @@
 //! The parts without a worker: each is given the ground that it stands on, and what it says is a value.
 
 use super::*;
+use crate::access::Holder;
 use crate::worker::{
     connection::Connection,
     fan::{
@@ -37,8 +38,7 @@ impl Stage {
             let (socket, peer) = world.kernel.connect(*room);
             let permit = world.limits.admit(None, Moment::default()).unwrap();
             let about = ("127.0.0.1:1".parse().unwrap(), permit, Listener::Clear);
-            let holder = ground.settings.access.anonymous();
-            let mut connection = Connection::new(n as u64 + 1, socket, about, holder, ground.now);
+            let mut connection = Connection::new(n as u64 + 1, socket, about, Holder::Anonymous, ground.now);
             connection.lane = Lane::Raw;
             let key = CohortKey {
                 lane: Lane::Raw,

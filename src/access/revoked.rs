@@ -1,0 +1,336 @@
+//! Who was revoked: by name or by a token's id, each until a moment.
+//!
+//! ```text
+//!  {"sub":"u42","until":1798761600}                    all holders of that name, whoever vouches for them
+//!  {"sub":"u42","iss":"https://a","until":1798761600}  those of one issuer
+//!  {"jti":"7f3a","until":1798761600}                   one token
+//!  {"sub":"u42","until":0}                             no more: what was revoked is lifted
+//! ```
+//!
+//! One table for all threads. Whoever changes it counts its generation up, within the lock and after the change; whoever asks reads the generation first. So who
+//! was judged before a change and asks after it finds another generation and looks again, and who finds the same one needs no lock: that
+//! is what a publication costs. What is revoked is in the table until its moment has come, for at most `--max-revoked` entries; those whose
+//! moment has passed make room first, and beyond that another is refused, since forgetting one would let somebody in.
+//!
+//! The file (`--revoked`) has the same lines, in the order in which they were said; a later one wins. It is appended to and written through before
+//! anybody is told, so that it outlives the process. A last line that was cut off, by a disk that was full or power that was lost, is no mistake.
+
+use std::{
+    collections::HashMap,
+    fs::{File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom, Write},
+    path::Path,
+    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+};
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    holder::{Key, Known},
+    token::NAME_MAX,
+};
+
+/// Somebody, until a moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Revocation {
+    /// Who.
+    pub whom: Whom,
+    /// Seconds since the Unix epoch; what is past lifts an earlier one.
+    pub until: u64,
+}
+
+/// Who is revoked.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Whom {
+    /// All holders of this name; of one issuer, if one is named.
+    Name {
+        /// `sub` of a token, name of a certificate or a static token.
+        name: Box<str>,
+        /// `iss` of its tokens.
+        issuer: Option<Box<str>>,
+    },
+    /// The token of this id.
+    Id(Box<str>),
+}
+
+/// A line of the file, and the body of a request.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line<'l> {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sub: Option<std::borrow::Cow<'l, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    iss: Option<std::borrow::Cow<'l, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    jti: Option<std::borrow::Cow<'l, str>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    until: Option<u64>,
+}
+
+impl Revocation {
+    /// Reads one: `{"sub":…}` or `{"jti":…}`, with `until` in seconds since the Unix epoch, which is `otherwise` where it isn't given.
+    ///
+    /// # Errors
+    /// What is wrong, as a sentence.
+    pub fn parse(json: &str, otherwise: u64) -> Result<Revocation, String> {
+        let line: Line<'_> = serde_json::from_str(json).map_err(|error| {
+            format!("expected {{\"sub\":\"…\"}} or {{\"jti\":\"…\"}}, with \"until\" in seconds since 1970: {error}")
+        })?;
+        let name = |field: &str, text: &str| match text.len() {
+            1..=NAME_MAX => Ok(Box::from(text)),
+            len => Err(format!("{field}: expected 1 to {NAME_MAX} bytes, found {len}")),
+        };
+        let whom = match (line.sub, line.jti, line.iss) {
+            (Some(sub), None, issuer) => {
+                Whom::Name { name: name("sub", &sub)?, issuer: issuer.map(|issuer| name("iss", &issuer)).transpose()? }
+            }
+            (None, Some(jti), None) => Whom::Id(name("jti", &jti)?),
+            (None, Some(_), Some(_)) => return Err("iss goes with sub, and not with jti".into()),
+            (Some(_), Some(_), _) => return Err("expected either sub or jti, found both".into()),
+            (None, None, _) => return Err("expected sub or jti, found neither".into()),
+        };
+        Ok(Revocation { whom, until: line.until.unwrap_or(otherwise) })
+    }
+
+    /// As a line of the file, without its end.
+    pub fn line(&self) -> String {
+        let (sub, iss, jti) = match &self.whom {
+            Whom::Name { name, issuer } => (Some(&**name), issuer.as_deref(), None),
+            Whom::Id(id) => (None, None, Some(&**id)),
+        };
+        let line = Line {
+            sub: sub.map(Into::into),
+            iss: iss.map(Into::into),
+            jti: jti.map(Into::into),
+            until: Some(self.until),
+        };
+        // Text and a number are always written.
+        serde_json::to_string(&line).unwrap_or_default()
+    }
+}
+
+/// The table. See the module's description.
+#[derive(Debug)]
+pub struct Revoked {
+    table: Mutex<HashMap<Whom, u64>>,
+    generation: AtomicU64,
+    most: AtomicUsize,
+    /// Held while the file is read or written, so that its order is that of the table.
+    order: Mutex<()>,
+}
+
+/// The next generation of whichever table changes, so that what was found in one is never taken for what is in another.
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+/// There is no room for one more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there are {most} revocations already, which --max-revoked allows: nobody was revoked")]
+pub struct Full {
+    /// As many as there may be.
+    pub most: usize,
+}
+
+impl Revoked {
+    /// Room for so many.
+    pub fn new(most: usize) -> Revoked {
+        Revoked {
+            table: Mutex::default(),
+            generation: NEXT.fetch_add(1, Ordering::Relaxed).into(),
+            most: most.into(),
+            order: Mutex::default(),
+        }
+    }
+
+    /// Another number after each change; never 0, and never that of another table.
+    #[inline]
+    pub fn generation(&self) -> u64 {
+        // Acquire: pairs with the Release in `change`, so that who finds a generation finds what it came with.
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// How many there are, those whose moment has passed included, and how many there may be.
+    pub fn count(&self) -> (usize, usize) {
+        (self.table.lock().len(), self.most())
+    }
+
+    fn most(&self) -> usize {
+        // Relaxed: a bound, which nothing else hangs on.
+        self.most.load(Ordering::Relaxed)
+    }
+
+    /// Takes one in. `now` is in seconds since the Unix epoch. Returns its generation.
+    ///
+    /// # Errors
+    /// There is no room, not even of those whose moment has passed.
+    pub fn add(&self, one: &Revocation, now: u64) -> Result<u64, Full> {
+        self.change(|table| {
+            if one.until <= now {
+                table.remove(&one.whom);
+                return Ok(());
+            }
+            if table.len() >= self.most() && !table.contains_key(&one.whom) {
+                table.retain(|_, until| *until > now);
+                if table.len() >= self.most() {
+                    return Err(Full { most: self.most() });
+                }
+            }
+            table.insert(one.whom.clone(), one.until);
+            Ok(())
+        })
+    }
+
+    /// These in the place of those before, as a file has them, but for those whose moment has passed.
+    ///
+    /// # Errors
+    /// They are more than there is room for, and nothing has changed.
+    pub fn replace(&self, all: &[Revocation], now: u64) -> Result<u64, Full> {
+        let mut fresh = HashMap::new();
+        for one in all {
+            match one.until > now {
+                true => fresh.insert(one.whom.clone(), one.until),
+                false => fresh.remove(&one.whom),
+            };
+        }
+        self.change(|table| {
+            if fresh.len() > self.most() {
+                return Err(Full { most: self.most() });
+            }
+            *table = fresh;
+            Ok(())
+        })
+    }
+
+    /// Takes one in, and keeps it in a file before it counts. Returns the generation from which on it does.
+    ///
+    /// # Errors
+    /// The file can't be written, or there is no room: nobody was revoked.
+    pub fn revoke(&self, one: &Revocation, now: u64, file: Option<&Path>) -> io::Result<u64> {
+        // One at a time: the order in the file is that in the table.
+        let _order = self.order.lock();
+        if let Err(full) = self.has_room(one, now) {
+            return Err(io::Error::other(full));
+        }
+        if let Some(path) = file {
+            append(path, one)?;
+        }
+        self.add(one, now).map_err(io::Error::other)
+    }
+
+    /// Whether there is room for one, or will be when those are gone whose moment has passed.
+    fn has_room(&self, one: &Revocation, now: u64) -> Result<(), Full> {
+        let table = self.table.lock();
+        let fits = one.until <= now
+            || table.contains_key(&one.whom)
+            || table.len() < self.most()
+            || table.values().any(|until| *until <= now);
+        if fits { Ok(()) } else { Err(Full { most: self.most() }) }
+    }
+
+    /// Goes on after a change of the rules, with room for so many, and with what a file says in the place of what was there. The file was read a moment
+    /// ago without a mistake; it is read again, since somebody may have been revoked since.
+    pub(super) fn go_on(&self, most: usize, file: Option<&Path>, now: u64) {
+        self.most.store(most, Ordering::Relaxed);
+        let Some(path) = file else { return };
+        let _order = self.order.lock();
+        let done = read(path).and_then(|all| self.replace(&all, now).map_err(|full| full.to_string()));
+        if let Err(why) = done {
+            tracing::error!("who was revoked stays as it was: {why}");
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut HashMap<Whom, u64>) -> Result<(), Full>) -> Result<u64, Full> {
+        let mut table = self.table.lock();
+        change(&mut table)?;
+        // Relaxed: what others have done with their tables is nothing to this one.
+        let generation = NEXT.fetch_add(1, Ordering::Relaxed);
+        // Release: pairs with the Acquire in `generation`.
+        self.generation.store(generation, Ordering::Release);
+        Ok(generation)
+    }
+
+    /// Whether somebody is revoked at this moment, in seconds since the Unix epoch.
+    pub fn has(&self, who: &Key, id: Option<&str>, now: u64) -> bool {
+        let table = self.table.lock();
+        if table.is_empty() {
+            return false;
+        }
+        let is_there = |whom: &Whom| table.get(whom).is_some_and(|until| *until > now);
+        let named = |issuer: Option<Box<str>>| is_there(&Whom::Name { name: who.name.clone(), issuer });
+        named(None) || named(Some(who.issuer.clone())) || id.is_some_and(|id| is_there(&Whom::Id(id.into())))
+    }
+
+    /// The same of somebody who may have been looked for in this generation already.
+    #[inline]
+    pub(super) fn has_known(&self, known: &Known, now: u64) -> bool {
+        let generation = self.generation();
+        // Relaxed: what is read is a generation in which this thread or another found it not to be revoked, whichever it is.
+        if known.seen.load(Ordering::Relaxed) == generation {
+            return false;
+        }
+        let found = self.has(&known.key, known.id.as_deref(), now);
+        if !found {
+            known.seen.store(generation, Ordering::Relaxed);
+        }
+        found
+    }
+}
+
+/// Reads a file of them; one that isn't there has none.
+///
+/// # Errors
+/// Names file, line and what is wrong there.
+pub fn read(path: &Path) -> Result<Vec<Revocation>, String> {
+    let at = |what: &dyn std::fmt::Display| format!("--revoked {}: {what}", path.display());
+    let mut text = String::new();
+    let mut file = match File::open(path) {
+        Ok(file) => file.take(FILE_BYTES_MAX + 1),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(at(&error)),
+    };
+    let length = file.read_to_string(&mut text).map_err(|error| at(&error))?;
+    if length as u64 > FILE_BYTES_MAX {
+        return Err(at(&format_args!("expected a file of at most {FILE_BYTES_MAX} bytes, found more")));
+    }
+    let mut all = Vec::new();
+    for (number, line) in (1..).zip(text.split_inclusive('\n')) {
+        match Revocation::parse(line.trim(), u64::MAX) {
+            Ok(one) => all.push(one),
+            Err(_) if line.trim().is_empty() => {}
+            // Cut off when it was written: nobody was told that it was taken.
+            Err(_) if !line.ends_with('\n') => {}
+            Err(why) => return Err(format!("--revoked {}:{number}: {why}", path.display())),
+        }
+    }
+    Ok(all)
+}
+
+/// Appends one to a file, and has it written through.
+///
+/// # Errors
+/// Those of the file: it may have a part of the line then, which is no mistake in it.
+pub fn append(path: &Path, one: &Revocation) -> io::Result<()> {
+    let mut file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
+    let length = file.seek(SeekFrom::End(0))?;
+    let from = length.saturating_sub(LINE_MAX);
+    file.seek(SeekFrom::Start(from))?;
+    let mut tail = Vec::new();
+    file.read_to_end(&mut tail)?;
+    let last = memchr::memrchr(b'\n', &tail).map_or(&*tail, |end| &tail[end + 1..]);
+    let mut end = "";
+    if !last.is_empty() {
+        // Somebody has left out the end of the last line; or it was cut off, and must not take this one with it.
+        match std::str::from_utf8(last).is_ok_and(|line| Revocation::parse(line.trim(), 0).is_ok()) {
+            true => end = "\n",
+            false => file.set_len(length - last.len() as u64)?,
+        }
+    }
+    file.write_all(format!("{end}{}\n", one.line()).as_bytes())?;
+    file.sync_data()
+}
+
+/// More than a line has: two names, each of their bytes escaped.
+const LINE_MAX: u64 = 8192;
+
+/// Half a million lines.
+const FILE_BYTES_MAX: u64 = 64 << 20;

@@ -1,0 +1,450 @@
+//! Holders that come, expire, shrink, are revoked and refreshed, while they are behind, polled, streamed and resumed: promise 11, on every byte.
+//!
+//! Each payload is unlike any other, so whatever a client is given is found in its bytes, whole or in part, whichever way it came. When
+//! rights end, the worker is let see to it, and all that has arrived by then is what was given before: from there on not a byte of a payload that isn't covered
+//! any more may follow, until rights are given again. The clients' own view is kept simple: what they may, by topic, and since which byte not.
+
+use jsonwebtoken::Algorithm;
+use serde_json::json;
+
+use super::*;
+use crate::{
+    access::{Revocation, Rules, sign::Signer},
+    config::Config,
+};
+
+/// How exactly a connection ends at its moment: timers have ticks of a tenth of a second, and are rounded up.
+const GRAIN_US: u64 = 200_000;
+
+const TOPICS: [&str; 3] = ["a", "b", "c"];
+
+/// Which of the topics.
+type Mask = [bool; 3];
+
+/// How a client is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Ws(&'static str),
+    Sse,
+    Poll,
+}
+
+/// A client that shows a token of some holder.
+struct Shower {
+    peer: Peer,
+    way: Way,
+    holder: usize,
+    is_quick: bool,
+    /// What its token says, and the role that it names.
+    own: Mask,
+    role: bool,
+    /// When that ends, leeway included.
+    until_us: u64,
+    is_revoked: bool,
+    bytes: Vec<u8>,
+    /// Since which byte it may not have something; none while it may.
+    since: [Option<usize>; 3],
+    /// The same in the past: from, and until when it was given back.
+    before: Vec<(usize, usize, usize)>,
+    /// Whether anything was covered when it lost it, so that there was something to keep from it.
+    has_ended: bool,
+}
+
+/// What the script knows of payloads.
+struct Payloads(Vec<(usize, String)>);
+
+#[derive(Default, Debug)]
+struct Outcomes {
+    given: usize,
+    shrunk: usize,
+    expired: usize,
+    revoked: usize,
+    refreshed: usize,
+    withheld: usize,
+    behind: usize,
+}
+
+struct Script {
+    world: World,
+    rng: fastrand::Rng,
+    signer: Signer,
+    dir: tempfile::TempDir,
+    role: Mask,
+    showers: Vec<Shower>,
+    payloads: Payloads,
+    outcomes: Outcomes,
+}
+
+fn names(mask: Mask) -> Vec<&'static str> {
+    TOPICS.iter().zip(mask).filter(|(_, is_in)| *is_in).map(|(name, _)| *name).collect()
+}
+
+fn command(json: &str) -> Vec<u8> {
+    let head = match json.len() {
+        len @ 0..126 => vec![0x81, 0x80 | len as u8],
+        len => [&[0x81, 0x80 | 126][..], &(len as u16).to_be_bytes()].concat(),
+    };
+    [&head[..], &[0; 4], json.as_bytes()].concat()
+}
+
+impl Script {
+    fn new(seed: u64) -> Script {
+        let (signer, dir) = (Signer::make(Algorithm::HS256).unwrap().0, tempfile::tempdir().unwrap());
+        std::fs::write(dir.path().join("keys"), signer.jwks()).unwrap();
+        let mut script = Script {
+            // Odd ones: no edge holds anything back, so that what has arrived is all that was given.
+            world: World::new(2 * seed + 1, settings(), 4096, 1 << 20),
+            rng: fastrand::Rng::with_seed(seed),
+            signer,
+            dir,
+            role: [true; 3],
+            showers: Vec::new(),
+            payloads: Payloads(Vec::new()),
+            outcomes: Outcomes::default(),
+        };
+        script.reload();
+        script
+    }
+
+    /// Other rules, as a reload makes them.
+    fn reload(&mut self) {
+        let rights = format!("[roles.r]\nsub = {:?}\n", names(self.role));
+        std::fs::write(self.dir.path().join("rights"), rights).unwrap();
+        let config = Config {
+            jwt_keys: Some(self.dir.path().join("keys")),
+            rights: Some(self.dir.path().join("rights")),
+            ..Config::default()
+        };
+        let wall_us = self.world.kernel.wall_us();
+        let rules = Rules::read(&config, wall_us).unwrap().0;
+        let access = rules.after(&self.world.shared.settings.get().access);
+        self.world.shared.settings.set(Settings { access, ..settings() });
+        self.world.shared.publisher.wake_all();
+    }
+
+    fn mask(&mut self) -> Mask {
+        [(); 3].map(|()| self.rng.u8(..3) > 0)
+    }
+
+    /// A token, and until when it is taken.
+    fn token(&mut self, holder: usize, own: Mask, role: bool) -> (String, u64) {
+        let exp = self.world.kernel.wall_us() / 1_000_000 + self.rng.u64(2..40);
+        let mut stentor = json!({"sub": names(own)});
+        if role {
+            stentor["role"] = json!("r");
+        }
+        let claims = json!({"aud": "stentor", "sub": format!("u{holder}"), "exp": exp, "stentor": stentor});
+        (self.signer.sign(&claims).unwrap(), (exp + 5) * 1_000_000)
+    }
+
+    fn come(&mut self) {
+        let (holder, own, role) = (self.rng.usize(..4), self.mask(), self.rng.bool());
+        let is_quick = self.rng.bool();
+        let room = if is_quick { 100_000 } else { self.rng.usize(100..3000) };
+        let ways = ["", r#","mode":"latest""#, r#","mode":"latest","rate":4"#];
+        let way = match self.rng.u8(..5) {
+            0 => Way::Sse,
+            1 => Way::Poll,
+            n => Way::Ws(ways[usize::from(n) - 2]),
+        };
+        let (token, until_us) = self.token(holder, own, role);
+        let (peer, _) = self.world.hand_over(room);
+        let mut shower = Shower {
+            peer,
+            way,
+            holder,
+            is_quick,
+            own,
+            role,
+            until_us,
+            is_revoked: false,
+            bytes: Vec::new(),
+            since: [None; 3],
+            before: Vec::new(),
+            has_ended: false,
+        };
+        let may = self.may(&shower);
+        for topic in 0..3 {
+            shower.since[topic] = (!may[topic]).then_some(0);
+        }
+        // What isn't covered is asked for, too, now and then: all of it is refused then.
+        let asked = if self.rng.u8(..4) == 0 { [true; 3] } else { may };
+        let asked = names(asked).join(",");
+        let (path, more) = match way {
+            Way::Ws(_) => (
+                "/ws".to_owned(),
+                "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+            ),
+            Way::Sse => (format!("/sse?topics={asked}"), ""),
+            Way::Poll => (format!("/poll?topics={asked}&wait=20"), ""),
+        };
+        let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n{more}\r\n");
+        shower.peer.write(head.as_bytes());
+        shower.is_revoked = self.is_revoked(holder);
+        if shower.is_revoked {
+            shower.since = [Some(0); 3];
+        }
+        self.showers.push(shower);
+        let at = self.showers.len() - 1;
+        self.subscribe(at);
+    }
+
+    fn is_revoked(&self, holder: usize) -> bool {
+        let access = &self.world.shared.settings.get().access;
+        let key = crate::access::Key {
+            source: crate::access::Source::Token,
+            issuer: "".into(),
+            name: format!("u{holder}").into(),
+        };
+        access.revoked().has(&key, None, self.world.kernel.wall_us() / 1_000_000)
+    }
+
+    fn may(&self, shower: &Shower) -> Mask {
+        let is_over = shower.is_revoked || shower.until_us + GRAIN_US <= self.world.kernel.wall_us();
+        [0, 1, 2].map(|n| !is_over && (shower.own[n] || shower.role && self.role[n]))
+    }
+
+    /// Asks for what it may have, with snapshots; from where it was, if it knows that.
+    fn subscribe(&mut self, at: usize) {
+        let shower = &self.showers[at];
+        let Way::Ws(way) = shower.way else { return };
+        let all = if self.rng.u8(..6) == 0 { [true; 3] } else { self.may(shower) };
+        let topics: Vec<String> = names(all).iter().map(|name| format!("\"{name}\"")).collect();
+        let text = String::from_utf8_lossy(&shower.bytes);
+        let cursor = text.rsplit_once("\"cursor\":\"").and_then(|(_, rest)| rest.split_once('"')).map(|(word, _)| word);
+        let from = match cursor.filter(|_| self.rng.bool()) {
+            Some(cursor) => format!(r#","from":"{cursor}""#),
+            None => String::new(),
+        };
+        shower.peer.write(&command(&format!(r#"{{"op":"sub","topics":[{}]{way}{from}}}"#, topics.join(","))));
+    }
+
+    fn publish(&mut self) {
+        let topic = self.rng.usize(..3);
+        for _ in 0..self.rng.usize(1..6) {
+            let body = self.world.body(Kind::Json, self.rng.usize(..400));
+            self.payloads.0.push((topic, String::from_utf8(body.bytes.clone()).unwrap()));
+            self.world.publish(TOPICS[topic], vec![body]);
+        }
+    }
+
+    fn refresh(&mut self) {
+        let ways = self.showers.iter().enumerate().filter(|(_, it)| matches!(it.way, Way::Ws(_)) && !it.has_ended);
+        let all: Vec<usize> = ways.map(|(at, _)| at).collect();
+        let Some(at) = self.rng.choice(all) else { return };
+        let (own, role) = (self.mask(), self.rng.bool());
+        let (token, until_us) = self.token(self.showers[at].holder, own, role);
+        let before = self.may(&self.showers[at]);
+        self.outcomes.refreshed += 1;
+        let id = 70_000 + self.outcomes.refreshed;
+        self.showers[at].peer.write(&command(&json!({"op": "auth", "id": id, "token": token}).to_string()));
+        (self.showers[at].own, self.showers[at].role, self.showers[at].until_us) = (own, role, until_us);
+        // What is given may come from now on.
+        let may = self.may(&self.showers[at]);
+        let shower = &mut self.showers[at];
+        for topic in 0..3 {
+            if may[topic]
+                && !before[topic]
+                && let Some(since) = shower.since[topic].take()
+            {
+                shower.before.push((topic, since, shower.bytes.len()));
+            }
+        }
+        // What it had to be sent before may be in the way of its command; what comes before the answer is of before.
+        let (id, from) = (format!("\"id\":{id}"), self.showers[at].bytes.len());
+        for _ in 0..20 {
+            (0..40).for_each(|_| self.world.turn_of(0));
+            let shower = &mut self.showers[at];
+            shower.read(usize::MAX);
+            if shower.has_ended || memchr::memmem::find(&shower.bytes[from..], id.as_bytes()).is_some() {
+                break;
+            }
+        }
+        self.see_to();
+        self.subscribe(at);
+    }
+
+    /// The worker is let see to what has changed; from then on nobody is given what it lost.
+    fn see_to(&mut self) {
+        for _ in 0..40 {
+            self.world.turn_of(0);
+        }
+        for at in 0..self.showers.len() {
+            let may = self.may(&self.showers[at]);
+            let shower = &mut self.showers[at];
+            self.outcomes.behind += usize::from(shower.peer.arrived() > 1000);
+            // No turn passes meanwhile.
+            shower.read(usize::MAX);
+            for topic in 0..3 {
+                if !may[topic] && shower.since[topic].is_none() {
+                    shower.since[topic] = Some(shower.bytes.len());
+                    self.outcomes.withheld += 1;
+                }
+            }
+        }
+    }
+
+    fn read(&mut self) {
+        for _ in 0..3 {
+            self.world.settle();
+            for shower in &mut self.showers {
+                let most = if shower.is_quick { usize::MAX } else { self.rng.usize(..300) };
+                shower.read(most);
+            }
+        }
+    }
+
+    /// Time passes, to the moment at which somebody's rights end if there is one.
+    fn pass(&mut self) {
+        let wall_us = self.world.kernel.wall_us();
+        let next = self.showers.iter().map(|it| it.until_us + GRAIN_US).filter(|until| *until > wall_us).min();
+        let length = Duration::from_millis(self.rng.u64(1..6000));
+        let until = next.map(|until| Duration::from_micros(until - wall_us)).filter(|until| *until <= length);
+        self.world.pass(until.unwrap_or(length));
+        if until.is_some() {
+            self.outcomes.expired += 1;
+        }
+        self.see_to();
+    }
+
+    fn step(&mut self) {
+        match self.rng.u8(..16) {
+            0 | 1 => self.come(),
+            2..7 => self.publish(),
+            7..9 => self.read(),
+            9 => self.world.settle(),
+            10 | 11 => self.pass(),
+            12 | 13 => self.refresh(),
+            14 => {
+                let before = self.role;
+                self.role = self.mask();
+                // What is given may come from now on.
+                for at in 0..self.showers.len() {
+                    let may = self.may(&self.showers[at]);
+                    let shower = &mut self.showers[at];
+                    for topic in (0..3).filter(|topic| may[*topic]) {
+                        if let Some(since) = shower.since[topic].take() {
+                            shower.before.push((topic, since, shower.bytes.len()));
+                        }
+                    }
+                }
+                self.reload();
+                self.outcomes.shrunk += usize::from(before != self.role);
+                self.see_to();
+            }
+            _ if self.rng.u8(..3) == 0 => {
+                let holder = self.rng.usize(..4);
+                let until = self.world.kernel.wall_us() / 1_000_000 + self.rng.u64(1000..2000);
+                let one =
+                    Revocation::parse(&json!({"sub": format!("u{holder}"), "until": until}).to_string(), 0).unwrap();
+                let access = &self.world.shared.settings.get().access;
+                access.revoke(&one, self.world.kernel.wall_us()).unwrap();
+                self.world.shared.publisher.wake_all();
+                self.showers.iter_mut().filter(|it| it.holder == holder).for_each(|it| it.is_revoked = true);
+                self.outcomes.revoked += 1;
+                self.see_to();
+            }
+            _ => {
+                let at = self.rng.usize(..self.showers.len().max(1));
+                if at < self.showers.len() {
+                    self.subscribe(at);
+                }
+            }
+        }
+    }
+
+    fn run(mut self) -> Outcomes {
+        self.come();
+        for _ in 0..self.rng.usize(10..60) {
+            self.step();
+        }
+        self.world.pass(Duration::from_secs(60));
+        self.see_to();
+        self.publish();
+        self.read();
+        self.world.pass(Duration::from_secs(10));
+        for shower in &mut self.showers {
+            shower.read(usize::MAX);
+        }
+        for shower in &self.showers {
+            self.outcomes.given += shower.check(&self.payloads);
+            let is_stream = memchr::memmem::find(&shower.bytes, b"text/event-stream").is_some();
+            if matches!(shower.way, Way::Ws(_)) || is_stream {
+                assert!(
+                    shower.peer.dropped(),
+                    "every token has expired by now: {:?} of u{}",
+                    shower.way,
+                    shower.holder
+                );
+            }
+        }
+        self.outcomes
+    }
+}
+
+impl Shower {
+    fn read(&mut self, most: usize) {
+        self.bytes.extend_from_slice(&self.peer.read(most));
+        self.has_ended |= self.peer.dropped();
+    }
+
+    /// Looks for every payload among its bytes. Returns how many it was given.
+    fn check(&self, payloads: &Payloads) -> usize {
+        let mut given = 0;
+        for (topic, payload) in &payloads.0 {
+            let payload = payload.as_bytes();
+            // Enough to tell it from all others.
+            let sign = &payload[..payload.iter().position(|byte| *byte == b',').unwrap() + 1];
+            for start in memchr::memmem::find_iter(&self.bytes, sign) {
+                let same = self.bytes[start..].iter().zip(payload).take_while(|(a, b)| a == b).count();
+                let (first, last) = (start, start + same);
+                let of_topic =
+                    self.before.iter().filter(|(other, ..)| other == topic).map(|(_, from, to)| (*from, *to));
+                let now = self.since[*topic].map(|since| (since, usize::MAX));
+                for (from, to) in of_topic.chain(now) {
+                    assert!(
+                        last <= from || first >= to,
+                        "{:?} of u{} was given bytes {first} to {last} of {}: {}, which it might not have from {from} to {to}",
+                        self.way,
+                        self.holder,
+                        TOPICS[*topic],
+                        String::from_utf8_lossy(&self.bytes[start..last.min(start + 60)])
+                    );
+                }
+                given += 1;
+            }
+        }
+        given
+    }
+}
+
+#[test]
+fn nobody_is_given_a_byte_that_its_rights_do_not_cover() {
+    let mut all = Outcomes::default();
+    let mut try_one = |seed: u64| {
+        let one = Script::new(seed).run();
+        all.given += one.given;
+        all.shrunk += one.shrunk;
+        all.expired += one.expired;
+        all.revoked += one.revoked;
+        all.refreshed += one.refreshed;
+        all.withheld += one.withheld;
+        all.behind += one.behind;
+    };
+    if let Ok(seed) = std::env::var("STENTOR_SEED") {
+        return try_one(seed.parse().unwrap());
+    }
+    let seeds = seeds::wanted(SEEDS) / 4;
+    for seed in 0..seeds {
+        let tried = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| try_one(seed)));
+        if let Err(panic) = tried {
+            eprintln!("the script that failed: STENTOR_SEED={seed}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+    // Else the scripts have become too tame to find anything.
+    let least = seeds as usize;
+    let Outcomes { given, shrunk, expired, revoked, refreshed, withheld, behind } = all;
+    assert!([shrunk, expired, refreshed, withheld, behind].iter().all(|count| *count >= least / 4), "{all:?}");
+    assert!(given >= 10 * least && revoked >= least / 8, "{all:?}");
+}
