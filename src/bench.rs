@@ -106,7 +106,16 @@ impl Bench {
     /// # Panics
     /// If the worker doesn't take it.
     pub fn connect(&mut self, target: &str) -> Client {
-        self.connect_by(target, |_, socket, _| socket.into())
+        self.connect_by(target, &[], |_, socket, _| socket.into())
+    }
+
+    /// The same, where the client offers compression.
+    ///
+    /// # Panics
+    /// If the worker doesn't take it.
+    #[cfg(feature = "bench")]
+    pub fn connect_compressed(&mut self, target: &str) -> Client {
+        self.connect_by(target, &[("Sec-WebSocket-Extensions", "permessage-deflate")], |_, socket, _| socket.into())
     }
 
     /// The same over TLS, as the server speaks it; the handshake is done before.
@@ -115,7 +124,7 @@ impl Bench {
     /// If the worker doesn't take it.
     #[cfg(feature = "bench")]
     pub fn connect_secured(&mut self, target: &str) -> Client {
-        self.connect_by(target, |bench, socket, request| {
+        self.connect_by(target, &[], |bench, socket, request| {
             let (config, room) = bench.secures.clone();
             let mut client = tls::testing::Client::any();
             let session = client.agree_with(config);
@@ -128,10 +137,11 @@ impl Bench {
     fn connect_by(
         &mut self,
         target: &str,
+        headers: &[(&str, &str)],
         secure: impl FnOnce(&Bench, Socket, &mut Vec<u8>) -> tls::Socket<Socket>,
     ) -> Client {
         let mut request = Vec::new();
-        client::push_request(&mut request, "localhost", target, "dGhlIHNhbXBsZSBub25jZQ==", &[]);
+        client::push_request(&mut request, "localhost", target, "dGhlIHNhbXBsZSBub25jZQ==", headers);
         let client = Client(self.wires.clients.borrow().len());
         self.wires.clients.borrow_mut().push(Wire::default());
         let socket = secure(self, Socket(client.0), &mut request);

@@ -12,6 +12,7 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::{
     access::{self, Rules},
+    audit,
     cgroup::Share,
     clock,
     config::{Config, Shown, Span},
@@ -91,11 +92,17 @@ pub fn check(config: &Config, passed: &Passed) -> Report {
         );
         remarks.push((Weight::Note, text));
     }
-    remarks.extend(config.admin_listen.map(probe_admin));
+    remarks.extend(config.admin_listen.map(|address| probe_admin(address, config.admin_token.is_some())));
     remarks.extend(config.acme_listen.map(|address| probe_acme(address, &config)));
     remarks.push(publishing(&config));
     remarks.extend(rights(&config));
     remarks.extend(certificates(&config));
+    if let Some(path) = &config.audit {
+        remarks.push(match audit::inspect(path) {
+            Ok(()) => (Weight::Note, format!("the audit is appended to {}", path.display())),
+            Err(error) => (Weight::Error, format!("--audit {}: {error}", path.display())),
+        });
+    }
     let workers = match Places::pick(&config) {
         Ok(places) => {
             let acceptors = counted(config.acceptors, "acceptor");
@@ -139,13 +146,20 @@ fn probe((flag, [http, ws]): Door, address: SocketAddr) -> (Weight, String) {
 }
 
 /// The same for the admin address.
-fn probe_admin(address: SocketAddr) -> (Weight, String) {
+fn probe_admin(address: SocketAddr, has_token: bool) -> (Weight, String) {
     let (probed, is_near) = (listener::probe(address), address.ip().to_canonical().is_loopback());
     let address = Shown(address);
     match probed {
         Ok(()) if is_near => (Weight::Note, format!("for operators: http://{address}/")),
+        Ok(()) if has_token => {
+            (Weight::Note, format!("for operators: http://{address}/; the figures take the --admin-token"))
+        }
         Ok(()) => {
-            (Weight::Note, format!("for operators: http://{address}/; whoever can connect there may see the figures"))
+            let text = format!(
+                "for operators: http://{address}/; without an --admin-token the figures are for this machine only, and health for \
+                 whoever can connect there"
+            );
+            (Weight::Warning, text)
         }
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             let text = format!("--admin-listen {address}: in use now; fine if that is the server to be restarted");

@@ -25,7 +25,6 @@ use std::{cmp::Reverse, collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use crossbeam_channel::Receiver;
 use rustc_hash::FxHashMap;
-use rustls::ServerConfig;
 use slab::Slab;
 
 use crate::{
@@ -38,11 +37,13 @@ use crate::{
         waker::Sleep,
     },
     limits::{self, Permit},
+    live::Live,
     log::{Kind, tell},
     metrics::{Handshake, Refusal},
     proxy,
     rota::{Group, Rota},
     shared::Shared,
+    tls::{Nameless, Terms},
 };
 
 /// How much these threads leave to the others (`nice(2)`): a weight of 110 beside a worker's 1024 (`sched(7)`).
@@ -66,7 +67,8 @@ const NO_TLS: &[u8] = &[21, 3, 3, 0, 2, 2, 10];
 /// What handshakes are done with.
 #[derive(Clone)]
 pub(crate) struct Means {
-    pub config: Arc<ServerConfig>,
+    /// As they are now.
+    pub terms: Arc<Live<Terms>>,
     pub buffers: Arc<Buffers>,
 }
 
@@ -319,7 +321,8 @@ impl<E: Edge> Handshakes<E> {
             _ => return Next::Waits,
         }
         let come = place.beginning.take().unwrap_or_default();
-        let means = (&self.means.config, Room::new(&self.means.buffers, place.permit.account()));
+        let terms = self.means.terms.get();
+        let means = (&terms.config, Room::new(&self.means.buffers, place.permit.account()));
         if let Err(error) = Tls::<E>::begin(&mut place.socket, token, means, &come) {
             tracing::error!(%error, "no TLS session can be begun");
             return Next::Over(Handshake::Failed);
@@ -347,16 +350,32 @@ impl<E: Edge> Handshakes<E> {
         let place = &mut self.places[token as usize];
         match self.edge.shake(&mut place.socket) {
             Shaken::Going => Next::Waits,
-            Shaken::Done => match place.socket.session().and_then(|session| session.is_resumed()) {
-                Some(true) => Next::Over(Handshake::Resumed),
-                _ => Next::Over(Handshake::Full),
-            },
+            Shaken::Done => self.judge(token),
             Shaken::Refused(error) => {
                 let error = in_words(&error);
                 tell!(self.shared.log, Kind::NoHandshake, self.now, INFO, { peer = %place.peer, error }, "no TLS handshake");
                 Next::Over(Handshake::Failed)
             }
             Shaken::Gone => Next::Over(Handshake::Gone),
+        }
+    }
+
+    /// The handshake is done: who it is. A certificate is judged by what counts now: of a resumed session time has passed since, and files may have
+    /// changed while this one went on.
+    fn judge(&mut self, token: Token) -> Next {
+        let place = &mut self.places[token as usize];
+        let Some(session) = place.socket.session() else { return Next::Over(Handshake::Failed) };
+        let resumed = session.is_resumed() == Some(true);
+        match self.means.terms.get().judge(session.certificates()) {
+            Ok(certified) => {
+                place.socket.certify(certified);
+                Next::Over(if resumed { Handshake::Resumed } else { Handshake::Full })
+            }
+            Err(error) => {
+                let error = in_words(&error);
+                tell!(self.shared.log, Kind::NoHandshake, self.now, INFO, { peer = %place.peer, resumed, error }, "no TLS handshake");
+                Next::Over(Handshake::Failed)
+            }
         }
     }
 
@@ -450,8 +469,9 @@ impl<E: Edge> Handshakes<E> {
 
 /// What went wrong with a handshake; where it is our certificate, that.
 fn in_words(error: &rustls::Error) -> String {
-    use rustls::AlertDescription as Alert;
+    use rustls::{AlertDescription as Alert, CertificateError, Error, OtherError};
     match error {
+        Error::InvalidCertificate(CertificateError::Other(OtherError(why))) if why.is::<Nameless>() => why.to_string(),
         rustls::Error::AlertReceived(
             Alert::UnknownCA | Alert::BadCertificate | Alert::CertificateUnknown | Alert::CertificateExpired,
         ) => format!("the client doesn't trust the certificate ({error})"),

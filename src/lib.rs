@@ -14,20 +14,23 @@
 //!  5  worker, acceptor, handshakes     the data plane
 //!  4  publish, pulse, rota, shared     the way onto the tape; what the threads share; whether they go on; who is next
 //!  3  io, handover, proxy              the kernel edge, sockets from thread to thread, who is really there
-//!  2  tape, topic                      shared memory
-//!     tls                              certificates, and what is said of TLS
+//!  2  tape, topic, packs               shared memory
+//!     tls                              certificates, what is said of TLS, records by its keys
+//!     audit                            who was there, and what they asked for
 //!  1  lane, http, websocket, protocol  bytes and values: no socket, thread, lock or clock
 //!     access                           who may what
-//!  0  cgroup, clock, config, cores,    ground
-//!     counted, limits, live, log,
-//!     metrics, panic, publication,
-//!     signals, slack
+//!  0  certified, cgroup, clock,        ground
+//!     config, cores, counted, limits,
+//!     live, log, metrics, panic,
+//!     publication, signals, slack
 //! ```
 
 mod acceptor;
 mod access;
+mod audit;
 #[cfg(all(any(feature = "bench", test), not(loom)))]
 mod bench;
+mod certified;
 mod cgroup;
 #[cfg(feature = "cli")]
 mod check;
@@ -51,6 +54,7 @@ mod limits;
 mod live;
 mod log;
 mod metrics;
+mod packs;
 mod panic;
 #[cfg(feature = "cli")]
 #[doc(hidden)]

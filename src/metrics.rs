@@ -104,6 +104,14 @@ pub struct WorkerMetrics {
     pub dead: Figure,
     /// Connections that were upgraded to WebSocket.
     pub upgrades: Figure,
+    /// Of these, such as agreed on compression.
+    pub upgrades_deflated: Figure,
+    /// Open connections that may be sent compressed frames.
+    pub packed: Figure,
+    /// Compressed messages received.
+    pub inflated: Inflated,
+    /// Bytes that compression has saved so far, of what was planned for those that keep up.
+    pub packed_saved_bytes: Figure,
     /// Polls that were asked for.
     pub polls: Figure,
     /// Polls that wait for something to come.
@@ -172,6 +180,16 @@ pub struct WorkerMetrics {
     pub planned_bytes: Figure,
     /// From a publication's `ts` until all of this worker's subscribers at the head were sent it.
     pub publish_to_send: Times,
+}
+
+/// Compressed messages that came in.
+#[derive(Debug, Default)]
+pub struct Inflated {
+    pub messages: Figure,
+    /// Bytes that they had.
+    pub bytes_in: Figure,
+    /// Bytes that they inflated to.
+    pub bytes_out: Figure,
 }
 
 impl WorkerMetrics {

@@ -17,7 +17,8 @@
 //!
 //! To stop: readiness goes red, feeds and acceptors end, workers tell their clients, send what is on the tape and close,
 //! and the control thread goes last. Beside all of them stand the thread `probe`, if there is an `--admin-listen`, and `acme`, if there
-//! is an `--acme-listen`: they accept by themselves and are there until the very end. `certificates` looks after the files of TLS.
+//! is an `--acme-listen`: they accept by themselves and are there until the very end. `certificates` looks after the files of TLS, and
+//! `audit` writes down who was there.
 
 use std::{
     io,
@@ -38,6 +39,7 @@ use socket2::Socket;
 use crate::{
     acceptor::Acceptor,
     access::Rules,
+    audit::{self, Audit},
     clock::{self, Moment},
     config::{Config, ConfigError, Shown},
     control::{self, Control},
@@ -66,7 +68,7 @@ use crate::{
     tls::Keys,
     worker::Worker,
 };
-pub use crate::{access::RulesError, feeds::replay::ReplayError, tls::KeysError};
+pub use crate::{access::RulesError, audit::AuditError, feeds::replay::ReplayError, tls::KeysError};
 
 /// Descriptors that are not connections: standard streams, epoll sets, bells, files, refusals on their way.
 const DESCRIPTORS_BESIDE: u64 = 128;
@@ -121,6 +123,9 @@ pub enum StartError {
     /// A certificate or its key can't be used.
     #[error(transparent)]
     Keys(#[from] KeysError),
+    /// The file of the audit can't be opened.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// A file of keys, rights or revocations can't be used.
     #[error(transparent)]
     Rules(#[from] RulesError),
@@ -151,7 +156,7 @@ impl StartError {
         let feeds = usize::from(config.demo) + usize::from(config.replay.is_some());
         let own = [config.admin_listen, config.acme_listen].iter().flatten().count();
         let tls = if config.tls_listen.is_empty() { 0 } else { 1 + config.handshake_threads };
-        let beside = THREADS_BESIDE + own + tls;
+        let beside = THREADS_BESIDE + own + tls + usize::from(config.audit.is_some());
         let needed = beside + workers + config.addresses().count() * config.acceptors + feeds;
         StartError::Thread { name, needed, cause }
     }
@@ -269,6 +274,8 @@ pub struct Server {
     admin: Option<Own>,
     acme: Option<Own>,
     feeds: Option<Feeds>,
+    /// The thread that writes the audit; ends when its sender is dropped.
+    audit: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
 /// A listening socket, and what is spoken there.
@@ -345,10 +352,12 @@ impl Server {
         let acme = config.acme_listen.map(|address| listen_acme(address, &config)).transpose()?;
         reserve_descriptors(&config, listeners.len(), cores.len())?;
         let rules = read_rules(&config)?;
-        let parts = Parts::new(&config, rules, cores.len(), dropped, keys)?;
+        let (audit, writer) = Audit::open(&config)?.unzip();
+        let log = Log::new(config.log_limit, dropped);
+        let parts = Parts::new(&config, rules, cores.len(), (log, audit.unwrap_or_default()), keys)?;
         parts.shared.tls.set(config.tls_buffers.as_u64());
         let doors = Doors { listeners, bell, admin, acme };
-        parts.spawn(config, cores, doors, replay)
+        parts.spawn(config, cores, doors, (replay, writer))
     }
 
     /// Reads certificates again, and takes over those of the `wanted` settings that can change while the server runs ([`LIVE`](crate::config::LIVE)); the others stay
@@ -383,6 +392,8 @@ impl Server {
         // Who is subscribed to what it may see no more isn't to have it until something else wakes its worker.
         self.shared.publisher.wake_all();
         self.shared.log.set_limit(config.log_limit);
+        self.shared.audit.set(&config);
+        self.shared.audit.reopen();
         self.config = config;
         Ok(())
     }
@@ -436,6 +447,11 @@ impl Server {
             join([thread]);
         }
         self.shared.log.settle(Moment::now(), true);
+        // Last of all: everybody else may have something to note.
+        if let Some((stop, thread)) = self.audit.take() {
+            drop(stop);
+            join([thread]);
+        }
         if has_started {
             tracing::info!("stopped");
         }
@@ -484,14 +500,13 @@ impl Parts {
         config: &Config,
         rules: Rules,
         workers: usize,
-        dropped: Dropped,
+        told: (Log, Audit),
         keys: Option<Arc<Keys>>,
     ) -> io::Result<Parts> {
         let tape = Tape::new(tape_settings(config, clock::wall_us()));
         let wakers = (0..workers).map(|_| Ok(Arc::new(Waker::new()?))).collect::<io::Result<Vec<_>>>()?;
-        let log = Log::new(config.log_limit, dropped);
         let settings = Settings { access: rules, ..Settings::new(config) };
-        let shared = Shared::new(settings, log, &tape, workers, wakers.clone().into());
+        let shared = Shared::audited(settings, told, &tape, workers, wakers.clone().into());
         let (inboxes, receivers) = wakers.iter().map(|waker| Inbox::new(config.inbox, Arc::clone(waker))).unzip();
         let control_waker = Arc::new(Waker::new()?);
         let (control, control_receiver) = Inbox::new(config.inbox, Arc::clone(&control_waker));
@@ -515,7 +530,7 @@ impl Parts {
         config: Config,
         cores: Vec<Option<CoreId>>,
         doors: Doors,
-        replay: Option<Replay>,
+        (replay, writer): (Option<Replay>, Option<audit::Writer>),
     ) -> Result<Server, StartError> {
         let settings = config.clone();
         let start = |name: String, run: Box<dyn FnOnce() + Send>| {
@@ -554,7 +569,12 @@ impl Parts {
             admin: None,
             acme: None,
             feeds: None,
+            audit: None,
         };
+        if let Some(writer) = writer {
+            let (stop, stopped) = crossbeam_channel::bounded(0);
+            server.audit = Some((stop, start("audit".into(), Box::new(move || writer.run(&stopped)))?));
+        }
         let start_own = |name: &str, socket: Socket, make: &dyn Fn(control::OwnParts) -> io::Result<Control<Epoll>>| {
             start_own(name, context.clone(), socket, make)
                 .map_err(|cause| StartError::thread(name.into(), &settings, cause))
@@ -597,7 +617,7 @@ impl Server {
     /// Starts the threads that do handshakes, if there is TLS; they hand on to `workers`.
     fn start_handshakes(&mut self, workers: &[Inbox<Line>]) -> Result<(), StartError> {
         let Some(keys) = &self.keys else { return Ok(()) };
-        let means = Means { config: keys.server_config(), buffers: Arc::clone(&self.shared.tls) };
+        let means = Means { terms: keys.terms(), buffers: Arc::clone(&self.shared.tls) };
         let places = self.config.handshakes.div_ceil(self.config.handshake_threads);
         for index in 0..self.config.handshake_threads {
             let waker = Arc::new(Waker::new()?);

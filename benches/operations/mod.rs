@@ -86,6 +86,8 @@ pub const OPERATIONS: &[Operation] = &[
     counted("turn/256-to-1000", (256_000, "delivery"), || turn(256, 1_000)),
     counted("turn/1-to-200-tls", (200, "delivery"), || turn_secured(1)),
     counted("turn/256-to-200-tls", (51_200, "delivery"), || turn_secured(256)),
+    counted("turn/1-to-1000-compressed", (1_000, "delivery"), || turn_compressed(1)),
+    counted("turn/256-to-1000-compressed", (256_000, "delivery"), || turn_compressed(256)),
     counted("turn/1000-topics", (400, "delivery"), turn_topics),
     counted("turn/read-16-raw", (16, "publication"), || turn_read("/raw/a", push_raw)),
     counted("turn/read-16-json", (16, "publication"), || turn_read("/ws?topics=a", push_command)),
@@ -261,6 +263,23 @@ fn turn_secured(publications: u64) -> Work {
     turns(bench, move |bench| {
         (0..publications).for_each(|_| bench.publish("a", Payload::Text(JSON)));
         publications * 200
+    })
+}
+
+/// So many publications to 1,000 subscribers that are sent them compressed; each is another quote, and is compressed once.
+fn turn_compressed(publications: u64) -> Work {
+    let mut bench = Bench::new();
+    for _ in 0..1_000 {
+        bench.connect_compressed("/ws?topics=a");
+    }
+    let mut bid = 0;
+    turns(bench, move |bench| {
+        for _ in 0..publications {
+            bid += 1;
+            let quote = JSON.replacen("189.21", &format!("{}.{:02}", 100 + bid % 400, bid % 97), 1);
+            bench.publish("a", Payload::Json(quote.as_bytes()));
+        }
+        publications * 1_000
     })
 }
 

@@ -6,7 +6,7 @@
 use std::io::{self, Read, Write};
 
 use libfuzzer_sys::fuzz_target;
-use stentor::internals::websocket::{Decoder, Event, Role, Violation};
+use stentor::internals::websocket::{Decoder, Event, Role, Violation, deflate::compressed_max};
 use tungstenite::{Message, WebSocket, protocol::WebSocketConfig};
 
 const MAX: usize = 2000;
@@ -15,6 +15,7 @@ const MAX: usize = 2000;
 enum Owned {
     Text(String),
     Binary(Vec<u8>),
+    Deflated(bool, Vec<u8>),
     Ping(Vec<u8>),
     Pong(Vec<u8>),
     Close(Option<(u16, String)>),
@@ -22,8 +23,19 @@ enum Owned {
 
 type Outcome = (Vec<Owned>, Option<Violation>);
 
-fn decode(role: Role, bytes: &[u8], mut sizes: impl Iterator<Item = usize>) -> Outcome {
-    let (mut decoder, mut events, mut violation) = (Decoder::new(role), Vec::new(), None);
+fn decode(role: Role, bytes: &[u8], sizes: impl Iterator<Item = usize>) -> Outcome {
+    decode_with(Decoder::new(role), MAX, bytes, sizes)
+}
+
+/// The same where messages may be compressed.
+fn decode_deflated(role: Role, bytes: &[u8], sizes: impl Iterator<Item = usize>) -> Outcome {
+    let mut decoder = Decoder::new(role);
+    decoder.take_deflated();
+    decode_with(decoder, compressed_max(MAX), bytes, sizes)
+}
+
+fn decode_with(mut decoder: Decoder, most: usize, bytes: &[u8], mut sizes: impl Iterator<Item = usize>) -> Outcome {
+    let (mut events, mut violation) = (Vec::new(), None);
     let mut bytes = bytes.to_vec();
     let mut rest = &mut bytes[..];
     while !rest.is_empty() {
@@ -36,6 +48,7 @@ fn decode(role: Role, bytes: &[u8], mut sizes: impl Iterator<Item = usize>) -> O
                 Ok(Some(event)) => events.push(match event {
                     Event::Text(text) => Owned::Text(text.into()),
                     Event::Binary(bytes) => Owned::Binary(bytes.into()),
+                    Event::Deflated { is_text, message } => Owned::Deflated(is_text, message.into()),
                     Event::Ping(bytes) => Owned::Ping(bytes.into()),
                     Event::Pong(bytes) => Owned::Pong(bytes.into()),
                     Event::Close(close) => Owned::Close(close.map(|(code, reason)| (code.get(), reason.into()))),
@@ -43,7 +56,7 @@ fn decode(role: Role, bytes: &[u8], mut sizes: impl Iterator<Item = usize>) -> O
                 Err(refused) => assert!(violation.replace(refused).is_none(), "nothing comes after a violation"),
             }
             // A message, a control frame, and some two hundred bytes of its own.
-            assert!(decoder.buffered() <= MAX + 125 + 256, "{}", decoder.buffered());
+            assert!(decoder.buffered() <= most + 125 + 256, "{}", decoder.buffered());
         }
     }
     (events, violation)
@@ -124,6 +137,9 @@ fuzz_target!(|data: &[u8]| {
     let whole = decode(role, bytes, std::iter::empty());
     assert_eq!(decode(role, bytes, how.iter().map(|size| 1 + usize::from(*size)).cycle()), whole);
     assert_eq!(decode(role, bytes, std::iter::repeat(1)), whole);
+    let deflated = decode_deflated(role, bytes, std::iter::empty());
+    assert_eq!(decode_deflated(role, bytes, how.iter().map(|size| 1 + usize::from(*size)).cycle()), deflated);
+    assert_eq!(decode_deflated(role, bytes, std::iter::repeat(1)), deflated);
 
     let bytes = &bytes[..comparable(bytes)];
     let (mut events, violation) = decode(role, bytes, std::iter::empty());

@@ -34,6 +34,8 @@ pub struct Frame<'a> {
     pub fin: bool,
     /// What it is for.
     pub opcode: Opcode,
+    /// It holds a compressed message, or the beginning of one.
+    pub compressed: bool,
     /// Its payload, in place.
     pub payload: &'a [u8],
     /// Bytes of header and payload together.
@@ -57,6 +59,12 @@ const FRAME_MAX: u64 = 1 << 30;
 /// Looks at the frame at the start of `bytes`.
 #[inline]
 pub fn scan(bytes: &[u8]) -> Scan<'_> {
+    scan_with(bytes, false)
+}
+
+/// The same, where messages may be compressed.
+#[inline]
+pub fn scan_with(bytes: &[u8], may_compress: bool) -> Scan<'_> {
     let [first, second, ..] = *bytes else { return Scan::Partial(0) };
     let (header, len) = match second {
         len @ 0..=125 => (2, u64::from(len)),
@@ -70,7 +78,8 @@ pub fn scan(bytes: &[u8]) -> Scan<'_> {
         },
         _ => return Scan::Wrong("a server's frame was masked"),
     };
-    if first & 0x70 != 0 {
+    let compressed = first & 0x40 != 0;
+    if first & 0x30 != 0 || (compressed && !(may_compress && matches!(first & 15, 1 | 2))) {
         return Scan::Wrong("a frame had reserved bits set");
     }
     let Some(opcode) = opcode(first & 15) else { return Scan::Wrong("a frame had an unknown opcode") };
@@ -83,7 +92,7 @@ pub fn scan(bytes: &[u8]) -> Scan<'_> {
     }
     let len = header + len as usize;
     match bytes.get(header..len) {
-        Some(payload) => Scan::Frame(Frame { fin, opcode, payload, len }),
+        Some(payload) => Scan::Frame(Frame { fin, opcode, compressed, payload, len }),
         None => Scan::Partial(len),
     }
 }

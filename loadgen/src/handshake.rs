@@ -6,6 +6,8 @@
 use base64::{Engine, engine::general_purpose::STANDARD};
 use sha1::{Digest, Sha1};
 
+use crate::inflate;
+
 /// What the server's answer amounts to so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -39,10 +41,15 @@ pub fn request(host: &str, path: &str, headers: &[String], out: &mut Vec<u8>) ->
 
 /// Judges the answer to a request that carried `key`.
 pub fn judge(bytes: &[u8], key: &[u8; 16]) -> Answer {
+    judge_with(bytes, key, false)
+}
+
+/// The same, where compression was [offered](inflate::OFFER).
+pub fn judge_with(bytes: &[u8], key: &[u8; 16], is_offered: bool) -> Answer {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);
     match response.parse(bytes) {
-        Ok(httparse::Status::Complete(len)) => match refusal(&response, bytes, len, key) {
+        Ok(httparse::Status::Complete(len)) => match refusal(&response, bytes, len, (key, is_offered)) {
             Some(why) => Answer::Refused(why),
             None => Answer::Accepted(len),
         },
@@ -54,7 +61,12 @@ pub fn judge(bytes: &[u8], key: &[u8; 16]) -> Answer {
     }
 }
 
-fn refusal(response: &httparse::Response<'_, '_>, bytes: &[u8], len: usize, key: &[u8; 16]) -> Option<String> {
+fn refusal(
+    response: &httparse::Response<'_, '_>,
+    bytes: &[u8],
+    len: usize,
+    (key, is_offered): (&[u8; 16], bool),
+) -> Option<String> {
     let code = response.code.unwrap_or(0);
     if code != 101 {
         let reason = response.reason.unwrap_or("");
@@ -71,6 +83,7 @@ fn refusal(response: &httparse::Response<'_, '_>, bytes: &[u8], len: usize, key:
         Some(accept) if accept != expected_accept(key) => {
             Some(format!("its Sec-WebSocket-Accept `{accept}` does not match the key"))
         }
+        Some(_) if is_offered => inflate::refusal(header("Sec-WebSocket-Extensions").as_deref()),
         Some(_) if header("Sec-WebSocket-Extensions").is_some() => {
             Some("it turned on an extension that was not offered".into())
         }

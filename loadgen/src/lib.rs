@@ -16,6 +16,7 @@ pub mod flights;
 pub mod frame;
 pub mod handover;
 pub mod handshake;
+pub mod inflate;
 pub mod ledger;
 pub mod line;
 pub mod machine;

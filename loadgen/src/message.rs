@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     fn frame(fin: bool, opcode: Opcode, payload: &[u8]) -> Frame<'_> {
-        Frame { fin, opcode, payload, len: payload.len() + 2 }
+        Frame { fin, opcode, compressed: false, payload, len: payload.len() + 2 }
     }
 
     fn code(event: Result<Event<'_>, Violation>) -> u16 {

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use rustix::{
     param::{clock_ticks_per_second, page_size},
     process::Pid,
@@ -224,6 +224,10 @@ pub fn cores_of(thread: Option<Pid>) -> Vec<usize> {
     }
 }
 
+/// The environment variable with what a server wants to be shown before it tells its counters. No flag: flags are in what a run is
+/// reported with.
+const TOKEN: &str = "STENTOR_ADMIN_TOKEN";
+
 /// Where the counters are, if they are there.
 fn counters_at(text: &str, tls: &tls::Settings) -> Result<(Url, Option<Peer>)> {
     let url = Url::parse_http(text).context("--server-metrics")?;
@@ -236,10 +240,19 @@ impl Counters {
     fn read(url: &Url, peer: Option<&Peer>) -> Result<Counters> {
         let mut stream = Stream::connect(url.address()?, peer, Duration::from_secs(2))?;
         // In one piece: a server may answer, and hang up, after the first that it gets.
-        let request = format!("GET {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", url.path, url.host);
+        let token = std::env::var(TOKEN).ok().filter(|token| !token.is_empty());
+        if token.as_ref().is_some_and(|token| !token.bytes().all(|byte| byte.is_ascii_graphic())) {
+            bail!("{TOKEN}: expected one word of visible ASCII, found something else");
+        }
+        let bearer = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+        let request = format!("GET {} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{bearer}\r\n", url.path, url.host);
         stream.write_all(request.as_bytes())?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
+        let status = answer.lines().next().unwrap_or_default();
+        if matches!(status.split(' ').nth(1), Some("401" | "403")) {
+            bail!("{status}: its token for operators goes into {TOKEN}");
+        }
         Counters::parse(&answer).context("its answer holds no line like NAME_sends_total 1 and NAME_deliveries_total 1")
     }
 

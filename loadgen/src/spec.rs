@@ -191,6 +191,9 @@ pub struct Spec {
     pub sources: Vec<IpAddr>,
     /// `SO_RCVBUF` of each subscriber; 0 leaves it to the system.
     pub receive_buffer: usize,
+    /// Subscribers offer compression, and are not content without.
+    #[serde(default)]
+    pub compress: bool,
     /// Process whose processor time and memory are the server's.
     pub server_pid: Option<u32>,
     /// Where that process tells its own counters.
@@ -419,6 +422,7 @@ pub(crate) mod tests {
             heartbeat: None,
             sources: Vec::new(),
             receive_buffer: 0,
+            compress: false,
             server_pid: None,
             server_metrics: None,
             bare: false,

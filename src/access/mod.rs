@@ -15,6 +15,7 @@
 //! | file | what |
 //! | --- | --- |
 //! | [`shown`] | the token that a request shows |
+//! | [`operators`] | what is for operators, and who is one |
 //! | [`origin`] | which page a request comes from, and whether it was meant for this machine |
 //! | [`token`] | tokens that are signed: what is judged of them |
 //! | [`keys`] | the keys by which they are known to be genuine |
@@ -44,6 +45,7 @@
 pub mod file;
 pub mod holder;
 pub mod keys;
+mod operators;
 pub mod origin;
 pub mod patterns;
 pub mod revoked;
@@ -57,7 +59,6 @@ pub mod token;
 use std::{
     fs,
     io::{self, Read},
-    net::SocketAddr,
     path::{Path, PathBuf},
     sync::{Arc, atomic::AtomicU64},
 };
@@ -66,12 +67,14 @@ use self::{
     file::{File, Gives},
     holder::What,
     keys::{Keys, sha256},
+    operators::Operators,
     rights::Sum,
     seen::Seen,
     token::{Expected, IN_ADDRESS_MAX, Token},
 };
 pub use self::{
     holder::{Ended, Holder, Key, Known, Source, Standing},
+    operators::Viewer,
     patterns::Patterns,
     revoked::{Revocation, Revoked},
     rights::{Beyond, Rights},
@@ -79,6 +82,7 @@ pub use self::{
     token::Wrong,
 };
 use crate::{
+    certified::Certified,
     config::{Config, Secret, page::Named},
     counted::counted,
     http::{self, Refusal, Request, response::Readers},
@@ -101,6 +105,7 @@ pub struct Rules {
     is_near: bool,
     /// The same of the address for operators: it is on loopback.
     admin_is_near: bool,
+    operators: Operators,
     /// What whoever shows nothing may.
     anonymous: Arc<Rights>,
     /// What the static token for publishing gives beside.
@@ -152,6 +157,7 @@ impl Rules {
             origins,
             is_near: false,
             admin_is_near: false,
+            operators: Operators::default(),
             anonymous: Arc::new(Rights { sub: Patterns::all(), publ, ..Rights::default() }),
             publisher: Arc::new(Rights { publ: Patterns::all(), ..Rights::default() }),
             keys: None,
@@ -180,6 +186,7 @@ impl Rules {
         Rules {
             is_near,
             admin_is_near,
+            operators: Operators::of(config),
             anonymous: Arc::new(Rights { sub, ..Rights::clone(&rules.anonymous) }),
             expected: Expected {
                 audiences: config.jwt_audience.iter().map(|one| one.as_str().into()).collect(),
@@ -501,11 +508,23 @@ impl Rules {
     /// # Errors
     /// 401 for a token that is not the right one, 400 for several.
     pub fn sender(&self, head: &Request<'_>, wall_us: u64) -> Result<Holder, Refusal> {
-        let shown = shown_token(head)?;
-        match self.has_tokens() {
-            true => Ok(self.holder(shown.as_ref(), wall_us)?),
-            false => Ok(Holder::Anonymous),
+        self.sender_or(head, Holder::Anonymous, wall_us)
+    }
+
+    /// The same on a connection that is `of` somebody already, by a certificate: a token that a request shows goes before.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn sender_or(&self, head: &Request<'_>, of: Holder, wall_us: u64) -> Result<Holder, Refusal> {
+        match shown_token(head)? {
+            Some(shown) if self.has_tokens() => Ok(self.holder(Some(&shown), wall_us)?),
+            _ => Ok(of),
         }
+    }
+
+    /// Who a connection is of, by the certificate that its client has shown, if any.
+    pub fn certified(&self, shown: Option<&Certified>) -> Holder {
+        shown.map_or(Holder::Anonymous, |shown| self.from_certificate(&shown.name, Some(shown.expires)))
     }
 
     /// Who looks at topics or figures over plain HTTP.
@@ -522,34 +541,17 @@ impl Rules {
     /// # Errors
     /// 403 for a page that may not connect, 401 for somebody who may not publish, 400 for several tokens.
     pub fn publisher(&self, head: &Request<'_>, wall_us: u64) -> Result<Holder, Refusal> {
-        self.check_page(head)?;
-        let holder = self.sender(head, wall_us)?;
-        if self.now(&holder, wall_us).publishes() { Ok(holder) } else { Err(missing(head, &holder, "Publishing")) }
+        self.publisher_or(head, Holder::Anonymous, wall_us)
     }
 
-    /// Whether a request may see who the clients are: their addresses, and what each is subscribed to.
-    ///
-    /// Where a token is set, it takes the token, from wherever it comes: a proxy on this machine makes all the world look
-    /// like this machine. Where none is, the request has to come from this machine, to this machine by name or number (a
-    /// page whose own name was made to lead here is kept out by that), and not by way of a proxy that says so.
+    /// The same on a connection that is `of` somebody already, by a certificate.
     ///
     /// # Errors
-    /// 401 or 403 if it may not, 400 for several tokens.
-    pub fn may_inspect(&self, head: &Request<'_>, peer: SocketAddr, wall_us: u64) -> Result<(), Refusal> {
+    /// As above.
+    pub fn publisher_or(&self, head: &Request<'_>, of: Holder, wall_us: u64) -> Result<Holder, Refusal> {
         self.check_page(head)?;
-        let sender = self.sender(head, wall_us)?;
-        let is_token = matches!(sender, Holder::Publisher { .. } | Holder::Server);
-        if is_token || self.now(&sender, wall_us).is_admin() {
-            return Ok(());
-        }
-        if self.token.is_some() {
-            return Err(missing(head, &sender, "Looking at clients"));
-        }
-        if origin::is_local(head, peer) {
-            return Ok(());
-        }
-        let text = "Clients are shown to this machine only, at localhost or 127.0.0.1, unless --publish-token is set.";
-        Err(Refusal::new(403, text))
+        let holder = self.sender_or(head, of, wall_us)?;
+        if self.now(&holder, wall_us).publishes() { Ok(holder) } else { Err(missing(head, &holder, "Publishing")) }
     }
 
     /// Which page may read the answer to a request.
@@ -578,8 +580,7 @@ impl Rules {
         self.check_origin(head, self.is_near)
     }
 
-    /// The same for the address for operators, on which everybody who can connect sees the figures: on loopback it is this machine's
-    /// alone, whatever token there is.
+    /// The same for the address for operators: on loopback it is this machine's alone, whatever token there is.
     ///
     /// # Errors
     /// 403 as above.
@@ -616,7 +617,7 @@ pub fn subscribing_is_open(config: &Config) -> bool {
 
 /// Whether the settings give somebody rights of his own: then whoever shows nothing has only what is named for everybody.
 fn has_holders(config: &Config) -> bool {
-    config.jwt_keys.is_some() || config.rights.is_some()
+    config.jwt_keys.is_some() || config.rights.is_some() || config.tls_client_ca.is_some()
 }
 
 /// Seconds since the Unix epoch.

@@ -1,3 +1,5 @@
+use std::net::SocketAddr;
+
 use super::*;
 use crate::http::head::parse;
 
@@ -91,7 +93,7 @@ fn of_several_tokens_none_is_taken() {
                     (400, 400),
                     "{target}"
                 );
-                assert_eq!(status(rules.may_inspect(head, local, NOW)), 400, "{target}");
+                assert_eq!(status(rules.may_inspect(head, (local, &Holder::Anonymous), NOW)), 400, "{target}");
             });
         }
     }
@@ -264,18 +266,22 @@ fn clients_are_shown_to_this_machine_or_for_the_token() {
         (far, "localhost", "", false),
     ] {
         let lines = format!("Host: {host}\r\n{more}");
-        let found = of("/debug/slow", &lines, |head| status(open.may_inspect(head, peer, NOW)));
+        let found = of("/debug/slow", &lines, |head| status(open.may_inspect(head, (peer, &Holder::Anonymous), NOW)));
         assert_eq!(found, if may { 200 } else { 403 }, "{peer} {lines}");
     }
     let guarded = rules(Some("s3cret"), true);
-    for (target, peer, found) in [
-        ("/debug/slow", near, 401),
-        ("/debug/slow?token=guess", near, 401),
-        ("/debug/slow?token=s3cret", near, 200),
-        ("/debug/slow?token=s3cret", far, 200),
+    for (target, peer, lines, found) in [
+        ("/debug/slow", near, "Host: localhost\r\n", 401),
+        ("/debug/slow?token=guess", near, "Host: localhost\r\n", 401),
+        ("/debug/slow?token=s3cret", near, "Host: localhost\r\n", 200),
+        ("/debug/slow?token=s3cret", near, "Host: feed.example.com\r\nVia: 1.1 proxy\r\n", 403),
+        ("/debug/slow?token=s3cret", far, "Host: localhost\r\n", 403),
     ] {
-        let lines = "Host: feed.example.com\r\nVia: 1.1 proxy\r\n";
-        assert_eq!(of(target, lines, |head| status(guarded.may_inspect(head, peer, NOW))), found, "{target} {peer}");
+        assert_eq!(
+            of(target, lines, |head| status(guarded.may_inspect(head, (peer, &Holder::Anonymous), NOW))),
+            found,
+            "{target} {peer}"
+        );
     }
 }
 

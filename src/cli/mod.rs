@@ -231,6 +231,8 @@ const PER_IP: &str = "-per-ip";
 
 /// Flags that short help names and doesn't explain: finer points of others, which few have to set.
 const NAMED_ONLY: &[&str] = &[
+    "max-tokens-per-ip",
+    "max-topics-per-holder",
     "handshakes",
     "handshake-threads",
     "tls-buffers",
@@ -292,8 +294,8 @@ fn short_help(command: &Command) -> String {
     help
 }
 
-/// Groups of which short help names the flags and no more: a page of its own explains them.
-const LISTED: &[&str] = &["Rights"];
+/// Groups of which the short help names the flags and no more: a page of its own explains them.
+const LISTED: &[&str] = &["Rights", "Compression"];
 
 /// Whether short help names a flag and no more.
 fn is_named_only(flag: &Arg) -> bool {

@@ -23,7 +23,7 @@ use self::rules::Rule;
 pub use self::{
     follow::Followed,
     listen::Addresses,
-    values::{LogFormat, Network, Pin, Rate, RateLimit, Secret, Span, Speed},
+    values::{Client, ClientAuth, Compression, LogFormat, Network, Pin, Rate, RateLimit, Secret, Span, Speed},
 };
 pub(crate) use self::{listen::Shown, values::Exactly};
 
@@ -47,6 +47,13 @@ pub struct Config {
         help_heading = "Listening"
     )]
     pub admin_listen: Option<SocketAddr>,
+
+    /// Secret that a request must show for what is for operators (`Authorization: Bearer`, or `?token=`)
+    ///
+    /// /metrics, /debug/slow, and all of /topics, on every address, --admin-listen too. Without it they are for this machine alone, and /topics
+    /// shows what whoever asks may subscribe to. It opens nothing else.
+    #[arg(long, value_name = "TOKEN", env = "STENTOR_ADMIN_TOKEN", hide_env_values = true, help_heading = "Listening")]
+    pub admin_token: Option<Secret>,
 
     /// Acceptor threads for each address
     ///
@@ -124,6 +131,29 @@ pub struct Config {
     /// warn of it; the log says its fingerprint. Alone it puts TLS on 127.0.0.1:9443.
     #[arg(long, value_name = "DIR", env = "STENTOR_TLS_SELF_SIGNED", help_heading = "TLS")]
     pub tls_self_signed: Option<PathBuf>,
+
+    /// Authorities whose certificates clients may show (PEM); each certificate names a holder
+    ///
+    /// By one DNS name or URI among its alternative names. Read again at SIGHUP, and when it changes, as its lists are.
+    #[arg(long, value_name = "FILE", env = "STENTOR_TLS_CLIENT_CA", help_heading = "TLS")]
+    pub tls_client_ca: Option<PathBuf>,
+
+    /// Whether clients must show a certificate of --tls-client-ca, or may
+    #[arg(
+        long,
+        value_name = "HOW",
+        value_enum,
+        env = "STENTOR_TLS_CLIENT_AUTH",
+        default_value = "require",
+        help_heading = "TLS"
+    )]
+    pub tls_client_auth: ClientAuth,
+
+    /// Lists of clients' certificates that were taken back (PEM); repeat for several
+    ///
+    /// Of each authority of a chain there must be one, and none may be out of date: otherwise its certificates are refused.
+    #[arg(long, value_name = "FILE", env = "STENTOR_TLS_CLIENT_CRL", value_delimiter = ',', help_heading = "TLS")]
+    pub tls_client_crl: Vec<PathBuf>,
 
     /// TLS handshakes at once; beyond, the oldest that waits for its client goes
     ///
@@ -251,6 +281,72 @@ pub struct Config {
     /// Kernel receive buffer of one connection, as SO_RCVBUF; 0 leaves it to the kernel
     #[arg(long, value_name = "SIZE", env = "STENTOR_RCVBUF", default_value = "0B", help_heading = "Fan-out")]
     pub rcvbuf: ByteSize,
+
+    // ---- Compression -----------------------------------------------------------------------------------------------
+    /// Compression for WebSocket clients that offer it
+    ///
+    /// That is permessage-deflate, which browsers offer. With `once` each publication is compressed by itself, once for all of them.
+    /// Quotes come to 55 to 70 % of their bytes; it costs the server some microseconds for each publication, and clients one or
+    /// two for each message. `?compress=0` in an address declines it.
+    #[arg(
+        long,
+        value_name = "off|once",
+        env = "STENTOR_COMPRESSION",
+        value_enum,
+        default_value_t = Compression::Once,
+        hide_possible_values = true,
+        help_heading = "Compression"
+    )]
+    pub compression: Compression,
+
+    /// How hard to compress: 1, the fastest, to 9
+    ///
+    /// Of quotes of 340 bytes, 1 leaves 70 % and takes 2 microseconds, 6 leaves 57 % and takes 8.
+    #[arg(
+        long,
+        value_name = "N",
+        env = "STENTOR_COMPRESSION_LEVEL",
+        default_value_t = 6,
+        value_parser = clap::value_parser!(u8).range(1..=9),
+        help_heading = "Compression"
+    )]
+    pub compression_level: u8,
+
+    /// Publications of fewer bytes, in their frame, stay as they are
+    #[arg(
+        long,
+        value_name = "N",
+        env = "STENTOR_COMPRESSION_MIN_BYTES",
+        default_value_t = 128,
+        help_heading = "Compression"
+    )]
+    pub compression_min_bytes: u32,
+
+    /// Memory for compressed publications, beside the tape; beyond, the oldest go
+    ///
+    /// Each takes no more than it does on the tape. Who is so far behind that its were let go has them compressed again.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        env = "STENTOR_COMPRESSION_MEMORY",
+        default_value = "16MiB",
+        help_heading = "Compression"
+    )]
+    pub compression_memory: ByteSize,
+
+    /// Clients that get none, by pieces of their User-Agent [default: Safari 15 before 15.4]
+    ///
+    /// Pieces that stand there one behind the other are written with `*` between them; `none` denies it to nobody. By default those are denied of
+    /// whom it is known that they fail with it: Safari 15 before 15.4, and whatever else shows pages on iOS 15 before 15.4 (issue 1347 of
+    /// uWebSockets, and 731 of gorilla/websocket). A list of your own stands in place of that.
+    #[arg(
+        long,
+        value_name = "CLIENT",
+        env = "STENTOR_COMPRESSION_DENY",
+        value_delimiter = ',',
+        help_heading = "Compression"
+    )]
+    pub compression_deny: Vec<Client>,
 
     // ---- Limits ----------------------------------------------------------------------------------------------------
     /// Connections at once; beyond, 503
@@ -448,6 +544,33 @@ pub struct Config {
     /// Two seconds' worth may come at once. The next line of the kind says how many were left out. Not for `debug` and `trace`.
     #[arg(long, value_name = "RATE", env = "STENTOR_LOG_LIMIT", default_value = "5/s", help_heading = "Limits")]
     pub log_limit: RateLimit,
+
+    // ---- Audit -----------------------------------------------------------------------------------------------------
+    /// Append who connects, subscribes, is refused and ends to this file, as lines of JSON
+    ///
+    /// With the holder, the address and the bytes sent, and a line a minute for each who is there. In a thread of its own: nobody
+    /// waits for the disk. What can't be written is counted, and said in the file. Opened anew at SIGHUP, and when it was moved.
+    #[arg(long, value_name = "FILE", env = "STENTOR_AUDIT", help_heading = "Audit")]
+    pub audit: Option<PathBuf>,
+
+    /// Size at which FILE is moved to FILE.1, FILE.1 to FILE.2 and so on; 0 leaves that to others
+    #[arg(long, value_name = "SIZE", env = "STENTOR_AUDIT_SIZE", default_value = "64MiB", help_heading = "Audit")]
+    pub audit_size: ByteSize,
+
+    /// So many files are kept beside it; what is older is removed
+    #[arg(long, value_name = "N", env = "STENTOR_AUDIT_FILES", default_value_t = 16, help_heading = "Audit")]
+    pub audit_files: usize,
+
+    /// Bytes a second that one address may have of it; 0 for no limit
+    ///
+    /// A minute's worth may come at once. The next line of the address says how many were left out. Lines about who came, went and is
+    /// there are always written.
+    #[arg(long, value_name = "SIZE", env = "STENTOR_AUDIT_LIMIT", default_value = "128KiB", help_heading = "Audit")]
+    pub audit_limit: ByteSize,
+
+    /// Memory for events that wait to be written; beyond, they are dropped and counted
+    #[arg(long, value_name = "SIZE", env = "STENTOR_AUDIT_QUEUE", default_value = "16MiB", help_heading = "Audit")]
+    pub audit_queue: ByteSize,
 
     // ---- Timeouts --------------------------------------------------------------------------------------------------
     /// Time for a client to send its request, and for its TLS handshake before
@@ -701,6 +824,10 @@ impl Default for Config {
     }
 }
 
+/// Clients that fail with compression: those of WebKit's releases that have it from the system, and get it wrong.
+pub(crate) const DENIED: [&str; 8] =
+    ["Version/15.0", "Version/15.1", "Version/15.2", "Version/15.3", " OS 15_0", " OS 15_1", " OS 15_2", " OS 15_3"];
+
 /// The most instruments of the simulated market: names for more would run out.
 pub const SYMBOLS_MAX: usize = 1_000_000;
 
@@ -719,18 +846,26 @@ macro_rules! live {
                 if self.tls_listen.is_empty() == wanted.tls_listen.is_empty() {
                     return config;
                 }
-                Config { tls_cert: self.tls_cert.clone(), tls_key: self.tls_key.clone(), ..config }
+                Config {
+                    tls_cert: self.tls_cert.clone(),
+                    tls_key: self.tls_key.clone(),
+                    tls_client_ca: self.tls_client_ca.clone(),
+                    tls_client_crl: self.tls_client_crl.clone(),
+                    ..config
+                }
             }
         }
     };
 }
 
 live! {
-    allow_origin trusted_proxy proxy_protocol tls_cert tls_key tls_buffers flush_interval turn_sends turn_work lag_limit lag_limit_age
+    compression compression_deny allow_origin trusted_proxy proxy_protocol tls_cert tls_key tls_buffers tls_client_ca tls_client_auth tls_client_crl flush_interval turn_sends turn_work lag_limit lag_limit_age
     max_connections max_connections_per_ip max_connects_per_ip max_assembly max_assembly_per_ip max_held max_held_per_ip max_topics_per_ip
     max_topics_per_holder max_values_per_ip max_headers max_subscriptions max_subscriptions_per_ip max_pending max_http_pending min_http_rate
-    max_commands max_commands_per_ip max_tokens_per_ip max_publications max_publications_per_ip slow_list log_limit
+    max_commands max_commands_per_ip max_tokens_per_ip max_publications max_publications_per_ip slow_list log_limit audit_size
+    audit_files audit_limit
     handshake_timeout heartbeat idle_timeout close_timeout keep_alive_timeout stall_limit drain_timeout publish_token anonymous_publish
+    admin_token
     jwt_keys jwt_issuer jwt_audience jwt_leeway max_token token_cache rights anonymous_subscribe token_in_url auth_timeout revoked max_revoked
 }
 

@@ -106,13 +106,18 @@ pub(super) const RANGES: &[Rule] = &[
     count("--max-topic-length", |c| wide(c.max_topic_length), 1, 1024),
     count("--slow-list", |c| wide(c.slow_list), 0, 1000),
     count("--turn-sends", |c| wide(c.turn_sends), 1, 1_000_000),
+    count("--audit-files", |c| wide(c.audit_files), 1, 1000),
     // From ten microseconds to ten seconds.
     count("--turn-work", |c| c.turn_work, 1000, 1_000_000_000),
+    count("--compression-level", |c| c.compression_level.into(), 1, 9),
+    // A segment of the largest frames.
+    count("--compression-min-bytes", |c| c.compression_min_bytes.into(), 0, 1 << 20),
     // A second.
     count("--spin", |c| c.spin, 0, 1_000_000),
     count("--demo-symbols", |c| wide(c.demo_symbols), 1, SYMBOLS_MAX as u64),
     // Two segments.
     size("--retain", |c| c.retain, ByteSize::b(2 * SEGMENT_MIN.0), MOST),
+    size("--compression-memory", |c| c.compression_memory, NONE, MOST),
     size("--max-lead", |c| c.max_lead, NONE, MOST),
     size("--lag-limit", |c| c.lag_limit, NONE, MOST),
     size("--segment", |c| c.segment, SEGMENT_MIN, ByteSize::gib(1)),
@@ -134,6 +139,9 @@ pub(super) const RANGES: &[Rule] = &[
     size("--max-pending", |c| c.max_pending, ByteSize::kib(64), ByteSize::gib(1)),
     size("--max-http-pending", |c| c.max_http_pending, ByteSize::mib(4), ByteSize::gib(16)),
     size("--tls-buffers", |c| c.tls_buffers, ByteSize::mib(1), MOST),
+    Rule::NoneOr { flag: "--audit-size", of: |c| c.audit_size, least: ByteSize::mib(1), most: MOST },
+    Rule::NoneOr { flag: "--audit-limit", of: |c| c.audit_limit, least: ByteSize::kib(1), most: MOST },
+    size("--audit-queue", |c| c.audit_queue, ByteSize::kib(64), ByteSize::gib(4)),
     size("--min-http-rate", |c| c.min_http_rate, NONE, ByteSize::mib(1)),
 ];
 
@@ -143,6 +151,7 @@ pub(super) const RELATIONS: &[Rule] = &[
     Rule::Other(each_certificate_has_its_key),
     Rule::Other(tls_has_a_certificate),
     Rule::Other(a_certificate_is_for_tls),
+    Rule::Other(clients_certificates_are_for_tls),
     Rule::Other(challenges_have_a_folder),
     Rule::Other(a_message_fits_a_segment),
     Rule::Other(a_replayed_message_fits_a_segment),
@@ -232,6 +241,20 @@ fn a_certificate_is_for_tls(c: &Config) -> Option<String> {
             path.display()
         )
     })
+}
+
+fn clients_certificates_are_for_tls(c: &Config) -> Option<String> {
+    match (&c.tls_client_ca, c.tls_client_crl.first()) {
+        (Some(file), _) if c.tls_listen.is_empty() => Some(format!(
+            "--tls-client-ca {} was given, and nothing listens for TLS: name an address with --tls-listen, such as 0.0.0.0:443",
+            file.display()
+        )),
+        (None, Some(file)) => Some(format!(
+            "--tls-client-crl {} was given without --tls-client-ca: name the authorities that sign clients' certificates",
+            file.display()
+        )),
+        _ => None,
+    }
 }
 
 fn challenges_have_a_folder(c: &Config) -> Option<String> {

@@ -329,6 +329,61 @@ impl fmt::Display for Secret {
     }
 }
 
+/// Whether clients show a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ClientAuth {
+    /// They may.
+    Request,
+    /// They must.
+    Require,
+}
+
+/// Whether what subscribers are sent is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Compression {
+    /// It is not, whatever clients offer.
+    Off,
+    /// Each publication by itself, once for all who have agreed on permessage-deflate.
+    Once,
+}
+
+/// Clients, by what they call themselves (`User-Agent`): pieces that stand there one behind the other, written with `*` between them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client(String);
+
+impl Client {
+    /// Whether a client that calls itself so is one of them. Case counts, as it does in what they send.
+    pub fn fits(&self, name: &str) -> bool {
+        let mut rest = name;
+        self.0.split('*').all(|piece| match rest.split_once(piece) {
+            Some((_, behind)) => {
+                rest = behind;
+                true
+            }
+            None => false,
+        })
+    }
+}
+
+impl FromStr for Client {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_good =
+            text.bytes().all(|byte| matches!(byte, b' '..=b'~')) && text.bytes().any(|byte| !b"* ".contains(&byte));
+        if text == "none" || is_good {
+            return Ok(Client(text.to_owned()));
+        }
+        Err(format!("expected pieces of a User-Agent in ASCII, with * between them, or none; found {text:?}"))
+    }
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// How events are written to standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -360,6 +415,17 @@ mod tests {
         assert!("::1".parse::<Network>().unwrap().contains("::1".parse().unwrap()));
         for wrong in ["10.0.0.0/33", "10.1.2.3/8", "localhost", ""] {
             assert!(wrong.parse::<Network>().is_err(), "{wrong}");
+        }
+        let safari: Client = "OS 15_*Version/15.1".parse().unwrap();
+        assert!(
+            safari
+                .fits("Mozilla/5.0 (iPhone; CPU iPhone OS 15_1 like Mac OS X) Version/15.1 Mobile/15E148 Safari/604.1")
+        );
+        for other in ["OS 15_1 Version/15.4", "Version/15.1 OS 15_1", "os 15_1 version/15.1", ""] {
+            assert!(!safari.fits(other), "{other}");
+        }
+        for wrong in ["", " ", "*", "é", "a\tb"] {
+            assert!(wrong.parse::<Client>().unwrap_err().contains(&format!("{wrong:?}")), "{wrong}");
         }
         assert_eq!("250ms".parse::<Span>().unwrap().get(), Duration::from_millis(250));
     }

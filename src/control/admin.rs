@@ -79,7 +79,7 @@ impl<E: Edge> Control<E> {
                 }
             }
             "/readyz" => look(head).and_then(|()| self.readiness()),
-            "/metrics" => look(head).map(|()| self.metrics(head)),
+            "/metrics" => look(head).and_then(|()| self.metrics(head, peer)),
             "/debug/slow" => look(head).and_then(|()| self.slow(head, peer)),
             _ => Err(Refusal::new(404, "Here are /healthz, /readyz, /metrics and /debug/slow, and nothing else.")),
         }

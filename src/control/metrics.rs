@@ -151,6 +151,7 @@ impl Collector for Figures {
         self.connections(&mut out)?;
         self.publications(&mut out)?;
         self.sending(&mut out)?;
+        self.compression(&mut out)?;
         self.times(&mut out)?;
         self.tape(&mut out)?;
         self.process(&mut out)
@@ -229,6 +230,20 @@ impl Figures {
         out.counters("log_lines_left_out", help, None, "kind", context.shared.log.left_out())?;
         let help = "Log lines dropped because they came faster than they could be written";
         out.counter("log_lines_dropped", help, None, context.shared.log.dropped())?;
+        let audit = context.shared.audit.figures().unwrap_or_default();
+        let help = "1 while the file of the audit takes what comes, 0 while it doesn't, or there is none (--audit)";
+        out.gauge("audit_writing", help, None, u64::from(audit.is_writing))?;
+        out.counter("audit_lines", "Lines of the audit that were written", None, audit.lines)?;
+        let help = "Events that are missing in the audit, because they came faster than they could be written";
+        out.counter("audit_dropped", help, None, audit.dropped)?;
+        let help = "Lines left out of the audit because their address had its share (--audit-limit)";
+        out.counter("audit_left_out", help, None, audit.left_out)?;
+        let help = "How often the file of the audit could not be written, opened or moved aside";
+        out.counter("audit_failures", help, None, audit.failures)?;
+        let help = "Events that wait to be written into the audit";
+        out.gauge("audit_queued", help, Some(Unit::Bytes), audit.queued)?;
+        let help = "Memory that they may have (--audit-queue)";
+        out.gauge("audit_queued_max", help, Some(Unit::Bytes), audit.queue_max)?;
         let inboxes = context.inboxes.iter().enumerate().map(|(n, inbox)| (n.to_string(), inbox.get() as u64));
         out.gauges("inbox_length", "Sockets that wait for a worker to take them over", None, "worker", inboxes)?;
         self.rights(out)?;
@@ -267,6 +282,9 @@ impl Figures {
         let help = "How often certificates were read again, and whether they were taken or the old ones kept";
         let outcomes = [("taken", taken), ("failed", failed)].map(|(outcome, times)| (outcome.to_owned(), times));
         out.counters("tls_certificate_reloads", help, None, "outcome", outcomes)?;
+        let lists = keys.map(|keys| keys.lists()).unwrap_or_default();
+        let help = "When the next list of clients' certificates that were taken back is due, since the Unix epoch, by the file of the last";
+        out.gauges("tls_client_crl_expiry_timestamp", help, Some(Unit::Seconds), "file", lists)?;
         let metrics = &self.context.shared.metrics;
         let help = "Connections to the address for ACME challenges (--acme-listen)";
         out.gauge("acme_connections", help, None, metrics.acme_connections.get())?;
@@ -308,6 +326,32 @@ impl Figures {
         )?;
         let help = "Subscriptions that there may be (--max-subscriptions-total)";
         out.gauge("subscriptions_max", help, None, context.shared.settings.get().subscriptions_total_max)
+    }
+
+    fn compression(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let help = "Open WebSocket connections that are sent compressed publications";
+        self.worker_gauges(out, "compressed_connections", help, |w| w.packed.get())?;
+        let help = "WebSocket connections that agreed on compression";
+        self.worker_counters(out, "compressed_upgrades", help, None, |w| w.upgrades_deflated.get())?;
+        let packs = &self.context.shared.packs;
+        let (counts, bytes) = (&packs.counts, || Some(Unit::Bytes));
+        let help = "Publications compressed, once for each format: packed, and longer, which got no shorter and are sent as they are";
+        let frames = [("packed", counts.frames.get()), ("longer", counts.refused.get())];
+        out.counters("compressed_frames", help, None, "result", frames.map(|(how, frames)| (how.to_owned(), frames)))?;
+        let help = "Bytes of the publications that were compressed, as they were; see stentor_compressed_bytes for what became of them";
+        out.counter("compressed_from", help, bytes(), counts.bytes_in.get())?;
+        out.counter("compressed", "Bytes that they came to", bytes(), counts.bytes_out.get())?;
+        let help = "Compressed publications let go for want of room (--compression-memory), and made again when somebody wants them";
+        out.counter("compressed_evicted", help, None, counts.evicted.get())?;
+        let help = "Memory of compressed publications (--compression-memory)";
+        out.gauge("compressed_held", help, bytes(), packs.held() as u64)?;
+        let help = "Bytes that subscribers who keep up, and ask for no rate, were not sent because publications were compressed";
+        self.worker_counters(out, "compression_saved", help, bytes(), |w| w.packed_saved_bytes.get())?;
+        let help = "Compressed messages received";
+        self.worker_counters(out, "inflated_messages", help, None, |w| w.inflated.messages.get())?;
+        let help = "Bytes of compressed messages received; see stentor_inflated_bytes for what they came to";
+        self.worker_counters(out, "inflated_from", help, bytes(), |w| w.inflated.bytes_in.get())?;
+        self.worker_counters(out, "inflated", "Bytes that they came to", bytes(), |w| w.inflated.bytes_out.get())
     }
 
     fn sending(&self, out: &mut Writer<'_>) -> fmt::Result {

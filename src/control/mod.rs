@@ -73,6 +73,7 @@ use self::{
     sweep::Sweep,
 };
 use crate::{
+    certified::Certified,
     clock::Moment,
     config::Config,
     handover::{Arrival, Inbox, Level, Listener, Message},
@@ -134,6 +135,8 @@ mod work {
     pub const TOKEN: u32 = 60;
     /// A look at some hundred topics, for the list.
     pub const STRETCH: u32 = 60;
+    /// Holding these against rights, if not all may be seen.
+    pub const RIGHTS: u32 = 80;
     /// Making the figures anew.
     pub const SCRAPE: u32 = 1_000;
     /// Making the list of slow subscribers.
@@ -213,6 +216,8 @@ pub(crate) struct Control<E: Edge> {
     door: VecDeque<(Moment, Newcomer<E::Socket>)>,
     /// The address of whoever was let in last.
     let_in: usize,
+    /// Whose certificate the connection of the present request has shown.
+    certified: Option<Certified>,
     /// The moment of this turn.
     now: Moment,
     /// What was done in this turn, in [`work`].
@@ -262,6 +267,7 @@ impl<E: Edge> Control<E> {
             sweep: Sweep::new(now),
             pace,
             until: None,
+            certified: None,
             read: vec![0; READ_BYTES],
             ready: Vec::new(),
         }

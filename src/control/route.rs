@@ -4,9 +4,9 @@
 //! | --- | --- | --- |
 //! | `/`, `/stentor.js`, … (`page.rs`) | GET, HEAD | the console, and the JavaScript client |
 //! | `/healthz`, `/readyz` | GET, HEAD | alive; welcoming |
-//! | `/metrics` | GET, HEAD | figures for Prometheus |
-//! | `/debug/slow` | GET, HEAD | who is behind; to this machine, or with the token |
-//! | `/topics`, `/topics/TOPIC` | GET, HEAD | what topics there are; a last value |
+//! | `/metrics` | GET, HEAD | figures for Prometheus; for operators |
+//! | `/debug/slow` | GET, HEAD | who is behind; for operators |
+//! | `/topics`, `/topics/TOPIC` | GET, HEAD | what topics there are, of those that one may see; a last value |
 //! | `/publish`, `/publish/TOPIC` | POST | publishing |
 //! | `/revoke` | POST | revoking a token or a holder; to operators |
 //! | `/ws`, `/raw/TOPIC`, `/sse`, `/poll`, `/history/TOPIC` | | for a worker |
@@ -15,7 +15,8 @@ use std::{borrow::Cow, net::SocketAddr, sync::Arc};
 
 use super::{Control, out::Text, page, serve::Outcome, slow, topics, upload::Upload, work};
 use crate::{
-    access::Holder,
+    access::{Holder, Viewer},
+    audit::{Event, What},
     handover::Listener,
     http::{
         Refusal, Request, Response,
@@ -60,12 +61,15 @@ impl<E: Edge> Control<E> {
             path if is_for_worker(path) => return Ok(Outcome::WebSocket),
             "/publish" => {
                 only(head, PUBLISH)?;
-                let holder = self.live.access.publisher(head, self.edge.wall_us())?;
+                let holder = self.live.access.publisher_or(head, self.certified(), self.edge.wall_us())?;
                 return self.upload(head, holder, None);
             }
             "/revoke" => {
                 only(head, PUBLISH)?;
-                let holder = self.operator(head)?;
+                let wall_us = self.edge.wall_us();
+                self.live.access.check_page(head)?;
+                self.live.access.may_operate(head, (peer, &self.certified()), wall_us)?;
+                let holder = self.live.access.sender(head, wall_us).unwrap_or(Holder::Anonymous);
                 return Upload::revocation(head, holder).map(|upload| Outcome::Upload(Box::new(upload)));
             }
             "/healthz" => look(head).map(|()| Response::new(200).body(TEXT, &b"ok\n"[..]).into()),
@@ -73,29 +77,35 @@ impl<E: Edge> Control<E> {
             "/metrics" => {
                 look(head)?;
                 self.live.access.check_page(head)?;
-                Ok(self.metrics(head))
+                self.metrics(head, peer)
             }
             "/debug/slow" => look(head).and_then(|()| self.slow(head, peer)),
             "/topics" => {
                 look(head)?;
-                self.live.access.reader(head, self.edge.wall_us())?;
-                return topics::Query::read(head, self.live.topic_length_max).map(Outcome::Listing);
+                let viewer = self.live.access.viewer(head, self.certified(), self.edge.wall_us())?;
+                return topics::Query::read(head, viewer, self.live.topic_length_max).map(Outcome::Listing);
             }
             path => {
                 if let Some(topic) = head.topic_behind("/publish/") {
                     only(head, PUBLISH)?;
-                    let holder = self.live.access.publisher(head, self.edge.wall_us())?;
+                    let holder = self.live.access.publisher_or(head, self.certified(), self.edge.wall_us())?;
                     let topic = topic?;
                     self.check_topic(&topic)?;
                     return self.upload(head, holder, Some(&topic));
                 }
                 if let Some(topic) = head.topic_behind("/topics/") {
                     look(head)?;
-                    let holder = self.live.access.reader(head, self.edge.wall_us())?;
+                    let wall_us = self.edge.wall_us();
+                    let viewer = self.live.access.viewer(head, self.certified(), wall_us)?;
                     let topic = topic?;
                     self.check_topic(&topic)?;
-                    self.may_look_at(&holder, &topic)?;
+                    if let Viewer::Holder(holder) = &viewer {
+                        self.may_look_at(holder, &topic)?;
+                    }
                     let found = topics::last_value(&self.context, &topic);
+                    if found.is_ok() {
+                        self.note_look(head, peer, viewer, &topic);
+                    }
                     found.map(|json| Response::new(200).body(JSON, json).header("Cache-Control", "no-store").into())
                 } else {
                     let page = page::find(path).ok_or_else(nothing_here)?;
@@ -163,28 +173,35 @@ impl<E: Edge> Control<E> {
         Err(Refusal::new(503, "Nothing was published: the server is stopping.").with(&[("Retry-After", "1")]))
     }
 
-    pub(super) fn metrics(&mut self, head: &Request<'_>) -> Answer {
+    pub(super) fn metrics(&mut self, head: &Request<'_>, peer: SocketAddr) -> Result<Answer, Refusal> {
+        self.live.access.may_operate(head, (peer, &self.certified()), self.edge.wall_us())?;
         let (content_type, text, is_new) = self.exposition.render(head, self.now);
         self.worked += if is_new { work::SCRAPE } else { 0 };
         let head = Response::new(200).content_type(content_type).header("Cache-Control", "no-store");
-        Answer { head, text: Some(text) }
+        Ok(Answer { head, text: Some(text) })
     }
 
     pub(super) fn slow(&mut self, head: &Request<'_>, peer: SocketAddr) -> Result<Answer, Refusal> {
-        self.live.access.may_inspect(head, peer, self.edge.wall_us())?;
+        self.live.access.may_inspect(head, (peer, &self.certified()), self.edge.wall_us())?;
         self.worked += work::SLOW;
         let json = slow::answer(&self.context.shared.slow, self.edge.wall_us());
         Ok(Response::new(200).body(JSON, json).header("Cache-Control", "no-store").into())
     }
 
-    /// Who asks for what only operators may.
-    fn operator(&self, head: &Request<'_>) -> Result<Holder, Refusal> {
-        let wall_us = self.edge.wall_us();
-        let holder = self.live.access.reader(head, wall_us)?;
-        if self.live.access.now(&holder, wall_us).is_admin() {
-            return Ok(holder);
-        }
-        Err(insufficient(&holder, "That takes a token of an operator (\"admin\":true)."))
+    /// Who the connection of the present request is of, by the certificate that its client has shown; nobody's without.
+    fn certified(&self) -> Holder {
+        self.live.access.certified(self.certified.as_ref())
+    }
+
+    /// Notes for the audit that somebody looks at a topic's last value.
+    fn note_look(&self, head: &Request<'_>, peer: SocketAddr, viewer: Viewer, topic: &str) {
+        let (address, holder) = match viewer {
+            Viewer::Holder(holder) => (self.live.proxies.client(peer, head), holder),
+            // Who looks after the server is none of those it is for.
+            Viewer::Operator => return,
+        };
+        let what = || What::Read { door: "topics", names: vec![topic.into()] };
+        self.context.shared.audit.note(|| Event { ts: self.edge.wall_us(), conn: 0, address, holder, what: what() });
     }
 
     /// Whether somebody may see a topic's last value, be there one or not.

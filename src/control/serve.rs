@@ -15,7 +15,8 @@ use super::{
     work,
 };
 use crate::{
-    access::{Revocation, shown_token},
+    access::{Holder, Revocation, shown_token},
+    audit::{Event, What, shortened},
     handover::{Arrival, Beginning, Listener, hand_to_fewest},
     http::{
         self, Response,
@@ -219,6 +220,7 @@ impl<E: Edge> Control<E> {
         let peer = self.live.proxies.client(direct, head);
         let (method, path) = (head.method, head.path());
         self.connections[token as usize].readers = self.readers(token, head);
+        self.certified = self.edge.certified(&self.connections[token as usize].socket).cloned();
         let outcome = match self.connections[token as usize].by {
             Listener::Admin => self.route_admin(head, direct).map(Outcome::Answer),
             Listener::Acme => self.route_acme(head).map(Outcome::Answer),
@@ -254,6 +256,7 @@ impl<E: Edge> Control<E> {
             }
             Err(refusal) => {
                 tracing::debug!(%peer, method, path, %refusal, "refused");
+                self.note_refusal(peer, &refusal);
                 self.refuse(token, &refusal, is_head, keep_alive);
             }
         }
@@ -351,7 +354,9 @@ impl<E: Edge> Control<E> {
             }
             Err(fault) => {
                 connection.stage = Stage::Head;
-                tracing::debug!(peer = %connection.peer, refusal = %fault.refusal, "refused");
+                let peer = connection.peer;
+                tracing::debug!(%peer, refusal = %fault.refusal, "refused");
+                self.note_refusal(peer, &fault.refusal);
                 if let Some(why) = fault.why {
                     self.context.shared.metrics.refuse(why);
                 }
@@ -368,7 +373,9 @@ impl<E: Edge> Control<E> {
         let connection = &mut self.connections[token as usize];
         let Stage::Listing(listing) = &mut connection.stage else { return Next::GoOn };
         self.worked += work::STRETCH;
-        if !listing.advance(&self.context) {
+        let is_complete = listing.advance(&self.context, &self.live.access, self.edge.wall_us());
+        self.worked += if listing.filters { work::RIGHTS } else { 0 };
+        if !is_complete {
             return Next::GoOn;
         }
         let stage = std::mem::replace(&mut connection.stage, Stage::Head);
@@ -444,6 +451,20 @@ impl<E: Edge> Control<E> {
         let connection = &mut self.connections[token as usize];
         connection.pace = Pace::new(self.now, patience);
         connection.due = connection.deadline(patience);
+    }
+
+    /// Notes a refusal for the audit, if it is one: what is malformed, or isn't there, was not refused.
+    fn note_refusal(&self, address: SocketAddr, refusal: &http::Refusal) {
+        let why = match refusal.status {
+            401 => "unauthorized",
+            403 => "forbidden",
+            429 => "rate_limited",
+            503 => "unavailable",
+            _ => return,
+        };
+        let holder = Holder::Anonymous;
+        let what = || What::Refused { why, message: shortened(&refusal.message) };
+        self.context.shared.audit.note(|| Event { ts: self.edge.wall_us(), conn: 0, address, holder, what: what() });
     }
 
     /// Answers with a refusal.

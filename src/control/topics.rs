@@ -4,12 +4,14 @@
 //! and only where names begin like the pattern; what is there is taken along, and held against the pattern afterwards. The
 //! answer is no picture of one moment. A page begins right behind `after` and ends when it is full. Only the first page says
 //! how many match, for which all of them are looked at, over as many turns as that takes. Who listens is counted for as many
-//! rows at a time as one short hold of the subscriptions' lock allows. [`Listing::advance`] is one step of either.
+//! rows at a time as one short hold of the subscriptions' lock allows. What whoever looks may not subscribe to is not there for it, neither
+//! in the list nor in its count. [`Listing::advance`] is one step of either.
 
 use std::{collections::VecDeque, ops::Bound, sync::Arc};
 
 use super::{Context, out::Held};
 use crate::{
+    access::{Rules, Viewer},
     http::{Refusal, Request},
     protocol::{Envelope, envelope::push_string, is_pattern, matches, name::check_pattern},
     publication::Kind,
@@ -28,6 +30,7 @@ const ROW_BYTES: usize = 112;
 /// Which topics are asked for.
 pub(super) struct Query {
     pattern: String,
+    viewer: Viewer,
     after: String,
     limit: usize,
 }
@@ -41,6 +44,8 @@ pub(super) struct Listing {
     pub keep_alive: bool,
     /// It takes gzip.
     pub gzip: bool,
+    /// Whoever looks may not see all there is.
+    pub filters: bool,
     /// How many match, where that is asked.
     count: Option<u64>,
     /// The last name looked at.
@@ -70,7 +75,7 @@ impl Query {
     ///
     /// # Errors
     /// What of it is wrong.
-    pub fn read(head: &Request<'_>, topic_length_max: usize) -> Result<Query, Refusal> {
+    pub fn read(head: &Request<'_>, viewer: Viewer, topic_length_max: usize) -> Result<Query, Refusal> {
         let pattern = head.name("pattern")?.unwrap_or_else(|| ">".to_owned());
         check_pattern(&pattern, topic_length_max)
             .map_err(|error| Refusal::new(400, format!("Not a pattern: {error}.")))?;
@@ -84,7 +89,7 @@ impl Query {
             return Err(Refusal::new(400, "The limit has to be a number from 1 on; a page has 1000 topics at most."));
         }
         let after = head.name("after")?.unwrap_or_default();
-        Ok(Query { pattern, after, limit })
+        Ok(Query { pattern, viewer, after, limit })
     }
 
     /// The most bytes that the page can have.
@@ -107,6 +112,7 @@ impl Listing {
             is_head,
             keep_alive,
             gzip,
+            filters: false,
             count,
             at: None,
             rows: Vec::new(),
@@ -120,9 +126,9 @@ impl Listing {
     }
 
     /// Looks at the next stretch, or counts who listens to some of it. Returns whether the page is complete.
-    pub fn advance(&mut self, context: &Context) -> bool {
+    pub fn advance(&mut self, context: &Context, rules: &Rules, wall_us: u64) -> bool {
         if self.waiting.is_empty() && !self.is_complete {
-            self.look(context);
+            self.look(context, rules, wall_us);
         } else {
             self.write(context);
         }
@@ -144,8 +150,8 @@ impl Listing {
     }
 
     /// The next stretch: rows that match wait to be written.
-    fn look(&mut self, context: &Context) {
-        let Listing { query, count, at, waiting, shown, has_more, is_complete, .. } = self;
+    fn look(&mut self, context: &Context, rules: &Rules, wall_us: u64) {
+        let Listing { query, filters, count, at, waiting, shown, has_more, is_complete, .. } = self;
         let prefix = query.prefix();
         let from = match at {
             Some(at) => Bound::Excluded(&**at),
@@ -156,7 +162,9 @@ impl Listing {
             let row = |topic: &Topic| Row { name: Arc::clone(&topic.name), seq: topic.seq, ts: topic.ts };
             (topics.from(from).take(LOOK_AT_ONCE as usize).map(row).collect::<Vec<Row>>(), topics.len() as u64)
         });
-        let counts_all = query.pattern == ">";
+        let sees_all = rules.sees(&query.viewer, ">", wall_us);
+        *filters = !sees_all;
+        let counts_all = query.pattern == ">" && sees_all;
         if counts_all && let Some(count) = count {
             *count = all;
         }
@@ -167,7 +175,7 @@ impl Listing {
                 *is_complete = true;
                 return;
             }
-            if !matches(&query.pattern, &row.name) {
+            if !matches(&query.pattern, &row.name) || !(sees_all || rules.sees(&query.viewer, &row.name, wall_us)) {
                 continue;
             }
             if let Some(count) = count

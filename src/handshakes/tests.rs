@@ -34,7 +34,8 @@ impl World {
         let waker = Arc::new(Waker::new().unwrap());
         let edge = kernel.edge(Arc::clone(&waker));
         let (inbox, received) = Inbox::new(100, waker);
-        let means = Means { config: testing::server(), buffers: Arc::clone(&shared.tls) };
+        let means =
+            Means { terms: Arc::new(Live::new(Terms::of(testing::server()))), buffers: Arc::clone(&shared.tls) };
         let handshakes = Handshakes::new(edge, shared, means, received, Vec::new(), places);
         World { kernel, handshakes, inbox, limits: Limits::of_connections(100) }
     }

@@ -42,7 +42,7 @@ const METHOD_MAX: usize = 32;
 
 /// The headers that something here reads: refused if they aren't ASCII, where another is passed over. Whoever reads one that
 /// isn't among them fails its tests.
-const READ: [&str; 23] = [
+const READ: [&str; 24] = [
     "Accept",
     "Accept-Encoding",
     "Access-Control-Request-Headers",
@@ -64,12 +64,16 @@ const READ: [&str; 23] = [
     "TE",
     "Transfer-Encoding",
     "Upgrade",
+    USER_AGENT,
     "Via",
     "X-Forwarded-For",
 ];
 
 /// The header that another server may have made, and that is passed over where it is nothing of ours.
 const LAST_EVENT_ID: &str = "Last-Event-ID";
+
+/// What a client calls itself, in whatever letters: where that isn't ASCII, it is no name that is known here.
+const USER_AGENT: &str = "User-Agent";
 
 /// The headers by which a proxy says that it has passed a request on. Each appends to what is there.
 pub const FORWARDED: [&str; 3] = ["Forwarded", "X-Forwarded-For", "Via"];
@@ -461,7 +465,7 @@ fn visible<'b>(headers: &[httparse::Header<'b>]) -> Result<Vec<(&'b str, &'b str
                 visible.extend([(header.name, "unknown"), (header.name, visible_end(header.value))]);
             }
             // A browser shows what it was last told by whatever server was there.
-            _ if !is_read(header.name) || header.name.eq_ignore_ascii_case(LAST_EVENT_ID) => {}
+            _ if !is_read(header.name) || is_among(&[LAST_EVENT_ID, USER_AGENT], header.name) => {}
             _ => {
                 let text =
                     format!("The value of the header {} has characters that are not visible ASCII.", header.name);

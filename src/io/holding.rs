@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{Edge, Flushed, Ready, Received, Sent, Token, acks::Acks, path::Path, waker::Sleep};
-use crate::clock::Moment;
+use crate::{certified::Certified, clock::Moment};
 
 /// The edge.
 pub struct Holding<E> {
@@ -202,6 +202,10 @@ impl<E: Edge> Edge for Holding<E> {
 
     fn keep_asking(&mut self, socket: &Self::Socket, timeout: Duration) {
         self.edge.keep_asking(&socket.socket, timeout);
+    }
+
+    fn certified<'s>(&self, socket: &'s Self::Socket) -> Option<&'s Certified> {
+        self.edge.certified(&socket.socket)
     }
 
     fn is_worn(&self, socket: &Self::Socket) -> bool {

@@ -38,7 +38,7 @@ pub mod waker;
 use std::{io, time::Duration};
 
 use self::{acks::Acks, path::Path, waker::Sleep};
-use crate::clock::Moment;
+use crate::{certified::Certified, clock::Moment};
 
 /// The sockets of a server's threads.
 pub type Line = tls::Socket<epoll::Socket>;
@@ -169,6 +169,11 @@ pub trait Edge {
 
     /// Has the kernel ask a peer that is silent, often enough to know after `timeout` whether it is gone.
     fn keep_asking(&mut self, socket: &Self::Socket, timeout: Duration);
+
+    /// Whose certificate the peer of a socket has shown, of an edge where peers show some.
+    fn certified<'s>(&self, _: &'s Self::Socket) -> Option<&'s Certified> {
+        None
+    }
 
     /// Whether a socket can't be sent to for much longer, and its peer should come back by another one. To be asked now and then.
     fn is_worn(&self, _: &Self::Socket) -> bool {

@@ -164,7 +164,8 @@ fn failed(error: &StartError) -> ExitCode {
 fn run(mut cli: Cli, passed: Passed, log: &Log) -> Result<(), StartError> {
     let has_certificates = !cli.config.tls_cert.is_empty() || cli.config.tls_self_signed.is_some();
     let has_rules = [&cli.config.jwt_keys, &cli.config.rights, &cli.config.revoked].iter().any(|file| file.is_some());
-    let mut signals = heed(cli.config_file.is_some() || has_certificates || has_rules)?;
+    let has_files = has_certificates || has_rules || cli.config.audit.is_some();
+    let mut signals = heed(cli.config_file.is_some() || has_files)?;
     let dropped = log.dropped.clone();
     let builder = Server::builder().config(cli.config.clone()).sockets(passed.clear).tls_sockets(passed.tls);
     let builder = builder.log_dropped(move || dropped.dropped_lines() as u64);
@@ -218,7 +219,7 @@ fn heed(reloads: bool) -> io::Result<Signals> {
         let name = low_level::signal_name(*signal).unwrap_or_default();
         tracing::info!(target: TARGET, "{name} is ignored, as whoever started this process has it");
     }
-    // Without a file, of settings, of certificates or of rights, there is nothing to read again, and a terminal that is closed ends its programs by the same signal.
+    // Without a file, of settings, of certificates, of rights or an audit, there is nothing to read again, and a terminal that is closed ends its programs by the same signal.
     heeded.retain(|signal| *signal != SIGHUP || reloads);
     let asked = Arc::new(AtomicBool::new(false));
     for signal in heeded.iter().copied().filter(|signal| *signal != SIGHUP) {

@@ -1,6 +1,6 @@
 //! What the threads of one server share, and the settings as they use them.
 //!
-//! [`Shared::new`] is the one place where it is put together, for a server, for the bench and for every test. Tests vary what they
+//! [`Shared::audited`] is the one place where it is put together, for a server, for the bench and for every test. Tests vary what they
 //! hand in: the settings, the tape, who is woken.
 
 mod holders;
@@ -20,13 +20,15 @@ pub(crate) use self::{
 };
 use crate::{
     access::Rules,
-    config::Config,
+    audit::Audit,
+    config::{Client, Compression, Config, DENIED},
     http::head::Bounds,
     io::{SEND_MAX, tls::Buffers, waker::Waker},
     limits::{Quota, share},
     live::Live,
     log::Log,
     metrics::Metrics,
+    packs::{PackSettings, Packs},
     proxy::Proxies,
     publish::Publisher,
     tape::{Tape, TapeSettings},
@@ -87,6 +89,16 @@ pub(crate) struct Settings {
     /// Who may do what.
     pub access: Rules,
     pub proxies: Proxies,
+    pub compression: Compressing,
+}
+
+/// What is to be compressed, and for whom.
+pub(crate) struct Compressing {
+    pub is_on: bool,
+    /// Clients for whom nothing is.
+    pub deny: Vec<Client>,
+    /// Only of the start.
+    pub packs: PackSettings,
 }
 
 impl Settings {
@@ -124,7 +136,24 @@ impl Settings {
             stall_limit: config.stall_limit.get(),
             access: Rules::of(config),
             proxies: Proxies::new(config.trusted_proxy.clone(), config.proxy_protocol),
+            compression: Compressing {
+                is_on: config.compression != Compression::Off,
+                deny: denied(config),
+                packs: PackSettings {
+                    level: config.compression_level,
+                    least: config.compression_min_bytes as usize,
+                    memory: config.compression_memory.as_u64() as usize,
+                },
+            },
         }
+    }
+}
+
+/// Clients for whom nothing is compressed.
+fn denied(config: &Config) -> Vec<Client> {
+    match &config.compression_deny[..] {
+        [] => DENIED.iter().filter_map(|client| client.parse().ok()).collect(),
+        denied => denied.to_vec(),
     }
 }
 
@@ -147,9 +176,13 @@ pub(crate) struct Shared {
     pub subscriptions: Subscriptions,
     pub metrics: Arc<Metrics>,
     pub log: Log,
+    /// Who was there, and what they asked for.
+    pub audit: Audit,
     pub slow: SlowClients,
     /// How often holders are connected.
     pub holders: Holders,
+    /// Compressed frames.
+    pub packs: Arc<Packs>,
     /// What is held of encrypted bytes.
     pub tls: Arc<Buffers>,
     /// False from when the server is asked to stop: then no client publishes any more, and readiness is red.
@@ -157,10 +190,22 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// What so many workers on one tape share. Whoever publishes wakes those of `wakers`.
+    /// What so many workers on one tape share. Whoever publishes wakes those of `wakers`. Nothing is noted for an audit.
+    #[cfg(any(feature = "bench", test, fuzzing))]
     pub(crate) fn new(
         settings: Settings,
         log: Log,
+        tape: &Tape,
+        workers: usize,
+        wakers: Arc<[Arc<Waker>]>,
+    ) -> Arc<Shared> {
+        Shared::audited(settings, (log, Audit::default()), tape, workers, wakers)
+    }
+
+    /// What so many workers on one tape share. Whoever publishes wakes those of `wakers`; `audit` takes who was there.
+    pub(crate) fn audited(
+        settings: Settings,
+        (log, audit): (Log, Audit),
         tape: &Tape,
         workers: usize,
         wakers: Arc<[Arc<Waker>]>,
@@ -171,10 +216,12 @@ impl Shared {
         publisher.set_topics_per_holder(settings.topics_per_holder);
         Arc::new(Shared {
             publisher,
+            packs: Packs::new(tape.clone(), settings.compression.packs),
             subscriptions: Subscriptions::new(settings.subscriptions_total_max),
             settings: Live::new(settings),
             metrics,
             log,
+            audit,
             slow: SlowClients::new(workers),
             holders: Holders::new(workers),
             tls: Buffers::new(TLS_BUFFERS),

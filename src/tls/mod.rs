@@ -6,11 +6,12 @@
 //!  --tls-self-signed ─────┘ made, if it isn't there          └─► everybody else: the first
 //! ```
 //!
-//! There is one [`Keys`] for the life of a server, with one `rustls::ServerConfig` for all of its threads. Certificates change under it: its
+//! There is one [`Keys`] for the life of a server, with a `rustls::ServerConfig` for all of its threads. Certificates change under it: its
 //! resolver looks at the newest table, so that a new handshake is shown the new certificate, while nobody who is connected
 //! notices. Tickets are encrypted by one ticketer, whose own keys are renewed every few hours; it outlives every change of
 //! certificates, so that clients resume across it, at whichever thread they come to. A ticket proves that its client has seen a certificate of
-//! this server, and rights are not in it.
+//! this server; where clients show certificates, of those who sign them. When that changes, there is another `ServerConfig` for new sessions
+//! ([`Terms`]), whose ticketer can't read the tickets of before.
 //!
 //! Certificates are read again when their files change, and when somebody says so (SIGHUP). All of them are read and checked
 //! before any is shown: after any mistake the old ones stay, and the log names the file and what is wrong with it.
@@ -20,16 +21,24 @@
 //! | `pair` | a certificate and its key: read from files and checked |
 //! | `table` | which of them is shown to whom |
 //! | `self_signed` | a certificate for trying out |
+//! | `clients` | certificates that clients show |
 //! | `files` | whether files have changed |
+//! | `seal` | records of data, encrypted by keys that rustls made |
 
+mod clients;
 mod files;
 mod pair;
+pub mod seal;
 mod self_signed;
 mod table;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use parking_lot::Mutex;
@@ -39,13 +48,20 @@ use rustls::{
         CryptoProvider,
         aws_lc_rs::{self, Ticketer, cipher_suite},
     },
+    pki_types::CertificateDer,
     server::{NoServerSessionStorage, ResolvesServerCert},
     version::{TLS12, TLS13},
 };
 
+pub(crate) use self::clients::Nameless;
 pub use self::pair::KeysError;
-use self::{files::Stamp, pair::Pair, table::Table};
-use crate::{clock, config::Config, live::Live, metrics::Tally};
+use self::{
+    clients::{ClientSources, Clients, Judge},
+    files::Stamp,
+    pair::Pair,
+    table::Table,
+};
+use crate::{certified::Certified, clock, config::Config, live::Live, metrics::Tally};
 
 /// How often it is looked whether files have changed.
 const LOOK: Duration = Duration::from_secs(1);
@@ -67,10 +83,13 @@ const SUITES: &[SupportedCipherSuite] = &[
     cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
 ];
 
+/// The same, as sessions have them.
+static SHARED: LazyLock<Vec<SupportedCipherSuite>> = LazyLock::new(|| seal::suites(SUITES));
+
 /// See the module's description.
 pub(crate) struct Keys {
     table: Arc<Live<Table>>,
-    config: Arc<ServerConfig>,
+    terms: Arc<Live<Terms>>,
     state: Mutex<State>,
     /// How often certificates were read again, and how often that led to nothing.
     pub reloads: Tally,
@@ -89,6 +108,10 @@ struct State {
     told: bool,
     /// When the one for trying out was last made anew, or that was tried.
     renewed: u64,
+    /// How clients' certificates are judged.
+    clients: Option<Clients>,
+    /// Whether it was said that a list of what was taken back is out of date.
+    told_list: bool,
 }
 
 /// The settings that name certificates.
@@ -97,17 +120,59 @@ struct Sources {
     /// Certificates and keys.
     pairs: Vec<(PathBuf, PathBuf)>,
     self_signed: Option<PathBuf>,
+    /// By what clients' certificates are judged.
+    clients: Option<ClientSources>,
+}
+
+/// What new sessions are begun with.
+#[derive(Clone, Debug)]
+pub(crate) struct Terms {
+    /// For a new session.
+    pub config: Arc<ServerConfig>,
+    judge: Option<Arc<Judge>>,
+    /// Lists of what was taken back, by their files, with when the next ones are due.
+    lists: Vec<(String, u64)>,
+}
+
+impl Terms {
+    /// Those of a server that asks clients for no certificate.
+    #[cfg(test)]
+    pub fn of(config: Arc<ServerConfig>) -> Terms {
+        Terms { config, judge: None, lists: Vec::new() }
+    }
+
+    /// With certificates from there, and clients judged so.
+    fn new(certificates: Arc<dyn ResolvesServerCert>, clients: Option<&Clients>) -> Terms {
+        let judge = clients.map(|clients| Arc::clone(&clients.judge));
+        let lists = clients.iter().flat_map(|clients| &clients.lists);
+        let lists = lists.map(|(file, next)| (file.display().to_string(), *next)).collect();
+        Terms { config: Arc::new(server_config_for(certificates, judge.clone())), judge, lists }
+    }
+
+    /// Who somebody is whose handshake is done, by the certificates that it has shown, now or in the session that it resumes. None where clients are
+    /// asked for none, or it has shown none and needn't.
+    ///
+    /// # Errors
+    /// The certificate isn't good (any more), or there is none and there must be.
+    pub fn judge(&self, shown: Option<&[CertificateDer<'_>]>) -> Result<Option<Certified>, rustls::Error> {
+        self.judge.as_ref().map_or(Ok(None), |judge| judge.judge(shown, now()))
+    }
 }
 
 impl Sources {
     fn of(config: &Config) -> Sources {
         let pairs = config.tls_cert.iter().cloned().zip(config.tls_key.iter().cloned());
-        Sources { pairs: pairs.collect(), self_signed: config.tls_self_signed.clone() }
+        Sources {
+            pairs: pairs.collect(),
+            self_signed: config.tls_self_signed.clone(),
+            clients: ClientSources::of(config),
+        }
     }
 
     /// All files, but for those that are made here.
     fn files(&self) -> impl Iterator<Item = &PathBuf> {
-        self.pairs.iter().flat_map(|(cert, key)| [cert, key])
+        let clients = self.clients.iter().flat_map(ClientSources::files);
+        self.pairs.iter().flat_map(|(cert, key)| [cert, key]).chain(clients)
     }
 
     fn stamps(&self) -> Vec<Stamp> {
@@ -115,13 +180,14 @@ impl Sources {
     }
 
     /// Reads and checks all of them; makes the one for trying out, unless it is there.
-    fn read(&self, now: u64) -> Result<Table, KeysError> {
+    fn read(&self, now: u64) -> Result<(Table, Option<Clients>), KeysError> {
         let pairs = self.pairs.iter().map(|(cert, key)| pair::read(cert, key, now));
         let mut pairs = pairs.collect::<Result<Vec<Pair>, KeysError>>()?;
         if let Some(dir) = &self.self_signed {
             pairs.push(self_signed::keep(dir, now)?);
         }
-        Ok(Table::new(pairs))
+        let clients = self.clients.as_ref().map(|clients| Clients::read(clients, &provider(), now)).transpose()?;
+        Ok((Table::new(pairs), clients))
     }
 }
 
@@ -148,12 +214,15 @@ impl Keys {
         let sources = Sources::of(config);
         // Looked at before they are read: what changes meanwhile is read again.
         let stamps = sources.stamps();
-        let table = sources.read(now())?;
+        let (table, clients) = sources.read(now())?;
         table.tell();
+        tell_of(clients.as_ref());
         let table = Arc::new(Live::new(table));
-        let state = State { sources, read: stamps.clone(), seen: stamps, told: false, renewed: 0 };
+        let terms = Terms::new(Arc::new(table::Resolver(Arc::clone(&table))), clients.as_ref());
+        let state =
+            State { sources, read: stamps.clone(), seen: stamps, told: false, renewed: 0, clients, told_list: false };
         Ok(Some(Keys {
-            config: Arc::new(server_config(Arc::new(table::Resolver(Arc::clone(&table))))),
+            terms: Arc::new(Live::new(terms)),
             table,
             state: Mutex::new(state),
             reloads: Tally::default(),
@@ -161,9 +230,9 @@ impl Keys {
         }))
     }
 
-    /// For a new session.
-    pub fn server_config(&self) -> Arc<ServerConfig> {
-        Arc::clone(&self.config)
+    /// What new sessions are begun with, from now on.
+    pub fn terms(&self) -> Arc<Live<Terms>> {
+        Arc::clone(&self.terms)
     }
 
     /// Reads all files again, those that are named now. On any mistake the old ones stay.
@@ -180,11 +249,18 @@ impl Keys {
         if read.is_ok() || sources == state.sources {
             (state.read, state.seen) = (stamps.clone(), stamps);
         }
-        let table = read.inspect_err(|_| self.failures.bump())?;
+        let (table, clients) = read.inspect_err(|_| self.failures.bump())?;
         self.table.set(table);
+        let made_of = |clients: &Option<Clients>| clients.as_ref().map(|clients| clients.made_of.clone());
+        if made_of(&clients) != made_of(&state.clients) {
+            // Tickets of before say nothing about what counts now.
+            self.terms.set(Terms::new(Arc::new(table::Resolver(Arc::clone(&self.table))), clients.as_ref()));
+        }
         self.reloads.bump();
         self.table.get().tell();
+        tell_of(clients.as_ref());
         (state.sources, state.told) = (sources, false);
+        (state.clients, state.told_list) = (clients, false);
         Ok(())
     }
 
@@ -223,6 +299,18 @@ impl Keys {
             tracing::error!(name, file, "a certificate has expired, and clients refuse it");
             state.told = true;
         }
+        let mut lists = state.clients.iter().flat_map(|clients| &clients.lists);
+        if let Some((file, _)) = lists.find(|(_, next)| *next <= now).filter(|_| !state.told_list) {
+            let file = file.display();
+            tracing::error!(%file, "a list of certificates that were taken back is out of date: clients whose certificates it is about are refused");
+            state.told_list = true;
+        }
+    }
+
+    /// Each list of clients' certificates that were taken back, by its file, with when the next one is due, in seconds since the Unix epoch.
+    /// Waits for nobody who reads files.
+    pub fn lists(&self) -> Vec<(String, u64)> {
+        self.terms.get().lists.clone()
     }
 
     fn needs_renewal(&self, sources: &Sources, now: u64) -> bool {
@@ -248,6 +336,15 @@ impl Inspection {
         let mut inspection = Inspection::default();
         for (cert, key) in &sources.pairs {
             inspection.add(pair::read(cert, key, now));
+        }
+        if let Some(clients) = &sources.clients {
+            match Clients::read(clients, &provider(), now) {
+                Ok(clients) => {
+                    inspection.notes.push(clients.sentence());
+                    inspection.warnings.extend(clients.warnings);
+                }
+                Err(error) => inspection.errors.push(error.to_string()),
+            }
         }
         if let Some(dir) = &sources.self_signed {
             match self_signed::find(dir, now) {
@@ -278,12 +375,35 @@ fn now() -> u64 {
     clock::wall_us() / 1_000_000
 }
 
-/// What the server says of TLS, with certificates from there.
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(CryptoProvider { cipher_suites: SHARED.clone(), ..aws_lc_rs::default_provider() })
+}
+
+/// Says how clients' certificates are judged from now on, and what is unwise about it.
+fn tell_of(clients: Option<&Clients>) {
+    if let Some(clients) = clients {
+        tracing::info!("{}", clients.sentence());
+        for warning in &clients.warnings {
+            tracing::warn!("{warning}");
+        }
+    }
+}
+
+/// What the server says of TLS, with certificates from there, to clients that are asked for none.
+#[cfg(all(feature = "bench", not(loom)))]
 pub(crate) fn server_config(certificates: Arc<dyn ResolvesServerCert>) -> ServerConfig {
-    let provider = CryptoProvider { cipher_suites: SUITES.to_vec(), ..aws_lc_rs::default_provider() };
-    let config = ServerConfig::builder_with_provider(Arc::new(provider)).with_protocol_versions(&[&TLS13, &TLS12]);
+    server_config_for(certificates, None)
+}
+
+/// What the server says of TLS, with certificates from there, to clients whose own are judged so.
+fn server_config_for(certificates: Arc<dyn ResolvesServerCert>, judge: Option<Arc<Judge>>) -> ServerConfig {
+    let config = ServerConfig::builder_with_provider(provider()).with_protocol_versions(&[&TLS13, &TLS12]);
     let config = config.expect("there are suites for both versions");
-    let mut config = config.with_no_client_auth().with_cert_resolver(certificates);
+    let config = match judge {
+        Some(judge) => config.with_client_cert_verifier(judge),
+        None => config.with_no_client_auth(),
+    };
+    let mut config = config.with_cert_resolver(certificates);
     config.ignore_client_order = true;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     // Tickets alone, which any thread can open: a store of sessions would be memory for each client that was ever here, and a lock.

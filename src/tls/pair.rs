@@ -205,7 +205,7 @@ fn read_key(from: Origin<'_>) -> Result<(PrivateKeyDer<'static>, Option<String>)
     Ok((key, warning))
 }
 
-fn read_file(from: Origin<'_>) -> Result<Vec<u8>, KeysError> {
+pub(super) fn read_file(from: Origin<'_>) -> Result<Vec<u8>, KeysError> {
     let wrong = |error: std::io::Error| from.error(error.to_string());
     // A pipe would be waited for.
     let found = fs::metadata(from.file).map_err(wrong)?;
@@ -225,7 +225,7 @@ fn holds(bytes: &[u8], text: &str) -> bool {
     memchr::memmem::find(bytes, text.as_bytes()).is_some()
 }
 
-fn not_pem(error: &pem::Error) -> String {
+pub(super) fn not_pem(error: &pem::Error) -> String {
     match error {
         pem::Error::MissingSectionEnd { .. } => "it is cut off: the line -----END … is missing".into(),
         pem::Error::IllegalSectionStart { .. } => "it is not PEM: a line -----BEGIN … is not as it should be".into(),

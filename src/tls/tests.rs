@@ -1,6 +1,8 @@
 //! Certificates as operators have them: made by an authority of the test's own, replaced, mixed up, out of date; and shown to
 //! clients that know that authority, in memory.
 
+mod clients;
+
 use std::{
     fs,
     io::{Read, Write},
@@ -159,7 +161,7 @@ impl Client {
     fn meet(&self, keys: &Keys) -> Result<Met, rustls::Error> {
         let name = ServerName::try_from(self.name.clone()).unwrap();
         let mut client = ClientConnection::new(Arc::new(self.config.clone()), name).unwrap();
-        let mut server = ServerConnection::new(keys.server_config()).unwrap();
+        let mut server = ServerConnection::new(Arc::clone(&keys.terms().get().config)).unwrap();
         client.writer().write_all(b"ping").unwrap();
         let (mut there, mut back) = (Vec::new(), Vec::new());
         while client.is_handshaking() || server.is_handshaking() || client.wants_write() || server.wants_write() {
@@ -205,7 +207,7 @@ fn a_client_that_knows_the_authority_is_served_by_either_version_in_the_servers_
         assert_eq!((met.alpn.as_deref(), met.kind), (Some(&b"http/1.1"[..]), HandshakeKind::Full));
         assert_eq!(client.meet(&keys).unwrap().kind, HandshakeKind::Resumed, "{name:?}");
     }
-    let config = keys.server_config();
+    let config = Arc::clone(&keys.terms().get().config);
     assert_eq!((config.max_early_data_size, config.send_half_rtt_data), (0, false));
 }
 

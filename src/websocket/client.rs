@@ -73,7 +73,7 @@ pub fn check_response(buffer: &[u8], key: &str) -> Result<Option<usize>, NotUpgr
 
 /// Appends a whole frame as a client sends it, masked with `key`.
 pub fn push_masked(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8], key: [u8; 4]) {
-    Header { fin: true, opcode, key: Some(key), payload_len: payload.len() as u64 }.push(out);
+    Header { fin: true, deflated: false, opcode, key: Some(key), payload_len: payload.len() as u64 }.push(out);
     let start = out.len();
     out.extend_from_slice(payload);
     unmask(&mut out[start..], key, 0);

@@ -14,12 +14,14 @@
 //! - Text is checked as it arrives; bad UTF-8 is refused in the middle of a frame.
 //! - After a close frame or a [`Violation`] there is nothing more: the rest of the input is dropped unread.
 //!
-//! Answering (pongs, the closing handshake) is left to the caller.
+//! Answering (pongs, the closing handshake) is left to the caller. So is inflating, where permessage-deflate was agreed on: a compressed
+//! message is held until it is whole, and handed out as it came.
 
 use std::mem;
 
 use super::{
     close::{self, CloseCode},
+    deflate::compressed_max,
     frame::{HEADER_MAX, Header, Opcode},
     mask::unmask,
     utf8::Utf8,
@@ -46,6 +48,13 @@ pub enum Event<'d> {
     Text(&'d str),
     /// A binary message.
     Binary(&'d [u8]),
+    /// A message that is compressed, and whether it is text.
+    Deflated {
+        /// Once it is inflated.
+        is_text: bool,
+        /// As it came.
+        message: &'d [u8],
+    },
     /// A ping, to be answered with a pong of the same payload.
     Ping(&'d [u8]),
     /// A pong, asked for or not.
@@ -61,6 +70,8 @@ pub struct Decoder {
     unfinished: Option<Box<Unfinished>>,
     role: Role,
     ended: bool,
+    /// Messages may be compressed.
+    inflates: bool,
     came: Came,
 }
 
@@ -88,6 +99,8 @@ struct Unfinished {
     frame: Option<Frame>,
     /// Text or binary, while a message is incomplete.
     message: Option<Opcode>,
+    /// That message is compressed.
+    deflated: bool,
     /// That message, or the one just handed out.
     data: Vec<u8>,
     text: Utf8,
@@ -99,6 +112,7 @@ struct Unfinished {
 #[derive(Clone, Copy, Debug)]
 struct Frame {
     fin: bool,
+    deflated: bool,
     opcode: Opcode,
     key: Option<[u8; 4]>,
     len: usize,
@@ -113,6 +127,8 @@ enum Found<'i> {
     Nothing,
     /// A whole message or control frame inside the input.
     InInput(Opcode, &'i [u8]),
+    /// The same, compressed.
+    DeflatedInInput(Opcode, &'i [u8]),
     /// A control frame that has become whole in `Unfinished::control`.
     Control(Opcode),
     /// A message that has become whole in `Unfinished::data`.
@@ -122,12 +138,23 @@ enum Found<'i> {
 impl Decoder {
     /// A decoder for the beginning of a connection.
     pub fn new(role: Role) -> Decoder {
-        Decoder { unfinished: None, role, ended: false, came: Came::default() }
+        Decoder { unfinished: None, role, ended: false, inflates: false, came: Came::default() }
+    }
+
+    /// From now on messages may be compressed: that was agreed on.
+    pub fn take_deflated(&mut self) {
+        self.inflates = true;
+    }
+
+    /// Whether messages may be compressed.
+    pub fn takes_deflated(&self) -> bool {
+        self.inflates
     }
 
     /// The next event in `input`, which it advances past what was read; `None` once the input is used up.
     ///
-    /// Payloads are unmasked in place. `max_message` is the largest message in bytes. Call it until it says `None`: the
+    /// Payloads are unmasked in place. `max_message` is the largest message in bytes; of a compressed one, what it inflates to is for the
+    /// caller to bound, and here is taken what can come to no more than that. Call it until it says `None`: the
     /// memory of an event that was gathered from several inputs is released by the call after it.
     ///
     /// # Errors
@@ -170,7 +197,7 @@ impl Decoder {
 
     /// Ends it as a violation does: what is unfinished is dropped, and further input unread.
     pub fn end(&mut self) {
-        *self = Decoder { unfinished: None, role: self.role, ended: true, came: self.came };
+        *self = Decoder { unfinished: None, ended: true, ..*self };
     }
 
     /// What came since this was last asked.
@@ -204,7 +231,10 @@ impl Decoder {
                 if input.len() >= frame.len && self.is_event_alone(&frame) {
                     let payload = take(input, frame.len);
                     frame.unmask(payload);
-                    return Ok(Found::InInput(frame.opcode, payload));
+                    return Ok(match frame.deflated {
+                        true => Found::DeflatedInInput(frame.opcode, payload),
+                        false => Found::InInput(frame.opcode, payload),
+                    });
                 }
                 self.unfinished.get_or_insert_default().begin(frame);
             }
@@ -222,14 +252,15 @@ impl Decoder {
         if input.is_empty() {
             return Ok(None);
         }
+        let inflates = self.inflates;
         match &mut self.unfinished {
-            Some(unfinished) if unfinished.head_len > 0 => unfinished.complete_header(input),
-            _ => match Header::parse(input)? {
+            Some(unfinished) if unfinished.head_len > 0 => unfinished.complete_header(input, inflates),
+            _ => match Header::parse_with(input, inflates)? {
                 Some((header, len)) => {
                     take(input, len);
                     Ok(Some(header))
                 }
-                None => self.unfinished.get_or_insert_default().complete_header(input),
+                None => self.unfinished.get_or_insert_default().complete_header(input, inflates),
             },
         }
     }
@@ -247,13 +278,23 @@ impl Decoder {
             (Opcode::Text | Opcode::Binary, Some(_)) => return Err(Violation::InterruptedMessage),
             _ => {}
         }
-        let room = max_message.saturating_sub(gathered.map_or(0, |unfinished| unfinished.data.len()));
+        let is_deflated = header.deflated || gathered.is_some_and(|unfinished| unfinished.deflated);
+        let most = if is_deflated { compressed_max(max_message) } else { max_message };
+        let room = most.saturating_sub(gathered.map_or(0, |unfinished| unfinished.data.len()));
         if !header.opcode.is_control() && header.payload_len > room as u64 {
             return Err(Violation::TooBig);
         }
         let len = header.payload_len as usize;
         let room = if header.fin { len } else { room };
-        Ok(Frame { fin: header.fin, opcode: header.opcode, key: header.key, len, taken: 0, room })
+        Ok(Frame {
+            fin: header.fin,
+            deflated: header.deflated,
+            opcode: header.opcode,
+            key: header.key,
+            len,
+            taken: 0,
+            room,
+        })
     }
 
     /// Whether the frame makes an event without any other.
@@ -265,6 +306,12 @@ impl Decoder {
     fn event<'d, 'i: 'd>(&'d mut self, found: Found<'i>) -> Result<Option<Event<'d>>, Violation> {
         let (opcode, payload): (Opcode, &'d [u8]) = match (found, &self.unfinished) {
             (Found::InInput(opcode, payload), _) => (opcode, payload),
+            (Found::DeflatedInInput(opcode, message), _) => {
+                return Ok(Some(Event::Deflated { is_text: opcode == Opcode::Text, message }));
+            }
+            (Found::Message(opcode), Some(unfinished)) if unfinished.deflated => {
+                return Ok(Some(Event::Deflated { is_text: opcode == Opcode::Text, message: &unfinished.data }));
+            }
             (Found::Control(opcode), Some(unfinished)) => (opcode, &unfinished.control),
             (Found::Message(opcode), Some(unfinished)) => (opcode, &unfinished.data),
             _ => return Ok(None),
@@ -300,11 +347,11 @@ impl Unfinished {
     }
 
     /// Adds bytes to the header begun until it is whole.
-    fn complete_header(&mut self, input: &mut &mut [u8]) -> Result<Option<Header>, Violation> {
+    fn complete_header(&mut self, input: &mut &mut [u8], inflates: bool) -> Result<Option<Header>, Violation> {
         while !input.is_empty() {
             self.head[usize::from(self.head_len)] = take(input, 1)[0];
             self.head_len += 1;
-            if let Some((header, _)) = Header::parse(&self.head[..usize::from(self.head_len)])? {
+            if let Some((header, _)) = Header::parse_with(&self.head[..usize::from(self.head_len)], inflates)? {
                 self.head_len = 0;
                 return Ok(Some(header));
             }
@@ -317,6 +364,7 @@ impl Unfinished {
         self.frame = Some(frame);
         if matches!(frame.opcode, Opcode::Text | Opcode::Binary) {
             self.message = Some(frame.opcode);
+            self.deflated = frame.deflated;
         }
     }
 
@@ -329,7 +377,7 @@ impl Unfinished {
 
         let into = if frame.opcode.is_control() { &mut self.control } else { &mut self.data };
         append(into, piece, frame.room - frame.taken);
-        let is_text = !frame.opcode.is_control() && self.message == Some(Opcode::Text);
+        let is_text = !frame.opcode.is_control() && self.message == Some(Opcode::Text) && !self.deflated;
         if is_text {
             self.text.feed(piece).map_err(|_| Violation::BadText)?;
         }

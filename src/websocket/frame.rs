@@ -12,7 +12,9 @@
 //!
 //! (RFC 6455 section 5.2.) A server's frames are unmasked, so their header has 2, 4 or 10 bytes; a client's has 4 more.
 //! Reading refuses what no peer may send in any state: reserved bits and opcodes, lengths not in their shortest form,
-//! long or fragmented control frames. What depends on the state of a connection is the decoder's business.
+//! long or fragmented control frames. What depends on the state of a connection is the decoder's business. Of the reserved bits the
+//! first has a meaning where permessage-deflate was agreed on: the message that begins with the frame is compressed (RFC 7692
+//! section 6).
 
 use super::{
     close::{self, CloseCode},
@@ -26,7 +28,8 @@ pub const HEADER_MAX: usize = 14;
 pub const CONTROL_MAX: usize = 125;
 
 const FIN: u8 = 0x80;
-const RESERVED: u8 = 0x70;
+const DEFLATED: u8 = 0x40;
+const RESERVED: u8 = 0x30;
 const OPCODE: u8 = 0x0F;
 const MASK: u8 = 0x80;
 const LENGTH: u8 = 0x7F;
@@ -75,6 +78,8 @@ impl Opcode {
 pub struct Header {
     /// The last frame of its message.
     pub fin: bool,
+    /// It begins a message that is compressed (RSV1).
+    pub deflated: bool,
     /// What the frame is.
     pub opcode: Opcode,
     /// The key that the payload is masked with, if it is.
@@ -90,12 +95,25 @@ impl Header {
     ///
     /// As soon as the bytes there break a rule, also before the header is complete.
     pub fn parse(bytes: &[u8]) -> Result<Option<(Header, usize)>, Violation> {
+        Header::parse_with(bytes, false)
+    }
+
+    /// The same, where messages may be compressed.
+    ///
+    /// # Errors
+    ///
+    /// As [`Header::parse`].
+    #[inline]
+    pub fn parse_with(bytes: &[u8], may_deflate: bool) -> Result<Option<(Header, usize)>, Violation> {
         let Some((&first, rest)) = bytes.split_first() else { return Ok(None) };
-        if first & RESERVED != 0 {
+        let (fin, deflated) = (first & FIN != 0, first & DEFLATED != 0);
+        if first & RESERVED != 0 || (deflated && !may_deflate) {
             return Err(Violation::ReservedBits);
         }
-        let fin = first & FIN != 0;
         let opcode = Opcode::from_bits(first & OPCODE).ok_or(Violation::ReservedOpcode)?;
+        if deflated && !matches!(opcode, Opcode::Text | Opcode::Binary) {
+            return Err(Violation::DeflatedWithin);
+        }
         if opcode.is_control() && !fin {
             return Err(Violation::FragmentedControl);
         }
@@ -113,13 +131,13 @@ impl Header {
             let Some((key, rest)) = rest.split_first_chunk::<4>() else { return Ok(None) };
             (Some(*key), rest)
         };
-        Ok(Some((Header { fin, opcode, key, payload_len }, bytes.len() - rest.len())))
+        Ok(Some((Header { fin, deflated, opcode, key, payload_len }, bytes.len() - rest.len())))
     }
 
     /// Appends the header as it goes on the wire, the length in its shortest form.
     pub fn push(&self, out: &mut Vec<u8>) {
         let mask = if self.key.is_some() { MASK } else { 0 };
-        out.push(first_byte(self.fin, self.opcode));
+        out.push(first_byte(self.fin, self.opcode) | if self.deflated { DEFLATED } else { 0 });
         match self.payload_len {
             0..=125 => out.push(mask | self.payload_len as u8),
             126..=0xFFFF => {
@@ -257,7 +275,7 @@ pub fn push_close(out: &mut Vec<u8>, close: Option<(CloseCode, &str)>) {
         None => push(out, Opcode::Close, &[]),
         Some((code, reason)) => {
             let payload_len = 2 + close::fitting(reason).len() as u64;
-            Header { fin: true, opcode: Opcode::Close, key: None, payload_len }.push(out);
+            Header { fin: true, deflated: false, opcode: Opcode::Close, key: None, payload_len }.push(out);
             close::push_payload(out, code, reason);
         }
     }
@@ -265,7 +283,7 @@ pub fn push_close(out: &mut Vec<u8>, close: Option<(CloseCode, &str)>) {
 
 /// Appends a whole unmasked frame.
 fn push(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
-    Header { fin: true, opcode, key: None, payload_len: payload.len() as u64 }.push(out);
+    Header { fin: true, deflated: false, opcode, key: None, payload_len: payload.len() as u64 }.push(out);
     out.extend_from_slice(payload);
 }
 
@@ -309,6 +327,13 @@ mod tests {
     fn each_rule_about_headers_has_its_refusal() {
         let refusal = |bytes: &[u8]| Header::parse(bytes).unwrap_err();
         assert_eq!(refusal(&[0xC1]), Violation::ReservedBits);
+        let compressed = |bytes: &[u8]| Header::parse_with(bytes, true);
+        for first in [0x61, 0x51, 0xE1] {
+            assert_eq!(compressed(&[first]).unwrap_err(), Violation::ReservedBits);
+        }
+        for first in [0x40, 0xC0, 0xC8, 0xC9, 0xCA] {
+            assert_eq!(compressed(&[first]).unwrap_err(), Violation::DeflatedWithin);
+        }
         assert_eq!(refusal(&[0x83]), Violation::ReservedOpcode);
         assert_eq!(refusal(&[0x8B]), Violation::ReservedOpcode);
         assert_eq!(refusal(&[0x09]), Violation::FragmentedControl);
@@ -340,7 +365,10 @@ mod tests {
             (any::<bool>(), data, length),
         ]
         .prop_flat_map(|(fin, opcode, payload_len)| {
-            any::<Option<[u8; 4]>>().prop_map(move |key| Header { fin, opcode, key, payload_len })
+            any::<(Option<[u8; 4]>, bool)>().prop_map(move |(key, deflated)| {
+                let deflated = deflated && matches!(opcode, Opcode::Text | Opcode::Binary);
+                Header { fin, deflated, opcode, key, payload_len }
+            })
         })
     }
 
@@ -349,16 +377,17 @@ mod tests {
         fn a_header_reads_back_as_written_and_no_shorter_prefix_is_complete(header in headers()) {
             let mut out = Vec::new();
             header.push(&mut out);
-            prop_assert_eq!(Header::parse(&out), Ok(Some((header, out.len()))));
+            prop_assert_eq!(Header::parse_with(&out, true), Ok(Some((header, out.len()))));
             for shorter in 0..out.len() {
-                prop_assert_eq!(Header::parse(&out[..shorter]), Ok(None));
+                prop_assert_eq!(Header::parse_with(&out[..shorter], true), Ok(None));
             }
+            prop_assert_eq!(Header::parse(&out).is_err(), header.deflated);
         }
 
         #[test]
         fn both_ways_of_writing_an_unmasked_header_agree(header in headers()) {
             let (mut pushed, mut written) = (Vec::new(), [0; HEADER_MAX]);
-            Header { key: None, ..header }.push(&mut pushed);
+            Header { key: None, deflated: false, ..header }.push(&mut pushed);
             let len = write_header(&mut written, header.fin, header.opcode, header.payload_len as usize);
             prop_assert_eq!(&written[..len], &pushed);
         }

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! (RFC 6455 section 4.) Every function takes a parsed request and returns a value; a request that won't do becomes a
-//! [`Refusal`] with the sentence that its sender needs. The order for a caller: [`check`], [`offered`],
+//! [`Refusal`] with the sentence that its sender needs. The order for a caller: [`check`], [`offered`], [`agree`],
 //! [`push_accepted`]; who may connect is for [`access`](crate::access) to say.
 
 use base64::{
@@ -20,6 +20,7 @@ use base64::{
 };
 use sha1::{Digest, Sha1};
 
+use super::extension::{self, Agreed};
 use crate::http::{
     Refusal, Request,
     response::{push_header, push_status_line},
@@ -84,14 +85,27 @@ pub fn offered<'b>(request: &Request<'b>) -> impl Iterator<Item = &'b str> {
     request.list("Sec-WebSocket-Protocol")
 }
 
+/// What can be agreed on of the extensions that a client offers; nothing, if there is nothing.
+///
+/// # Errors
+///
+/// 400 if what it offers is no list of extensions.
+pub fn agree(request: &Request<'_>) -> Result<Option<Agreed>, Refusal> {
+    extension::agree(request.headers("Sec-WebSocket-Extensions"))
+        .map_err(|malformed| Refusal::new(400, format!("The handshake is malformed: {malformed}.")))
+}
+
 /// Appends the 101 answer, after which frames begin.
-pub fn push_accepted(out: &mut Vec<u8>, accept: &[u8; 28], subprotocol: Option<&str>) {
+pub fn push_accepted(out: &mut Vec<u8>, accept: &[u8; 28], subprotocol: Option<&str>, deflate: Option<&Agreed>) {
     push_status_line(out, 101);
     push_header(out, "Upgrade", "websocket");
     push_header(out, "Connection", "Upgrade");
     push_header(out, "Sec-WebSocket-Accept", str::from_utf8(accept).unwrap_or_default());
     if let Some(subprotocol) = subprotocol {
         push_header(out, "Sec-WebSocket-Protocol", subprotocol);
+    }
+    if let Some(agreed) = deflate {
+        push_header(out, "Sec-WebSocket-Extensions", &agreed.answer());
     }
     out.extend_from_slice(b"\r\n");
 }
@@ -201,7 +215,7 @@ mod tests {
         assert_eq!((len, parsed.path()), (request.len(), "/ws"));
 
         let mut answer = Vec::new();
-        push_accepted(&mut answer, &check(&parsed).unwrap(), offered(&parsed).next());
+        push_accepted(&mut answer, &check(&parsed).unwrap(), offered(&parsed).next(), None);
         let head = answer.len();
         answer.extend_from_slice(b"\x81\x00");
         assert_eq!(check_response(&answer[..head - 1], &key), Ok(None));
@@ -224,7 +238,7 @@ mod tests {
             if let Some((request, _)) = parse(&self.request, 8192).map_err(io::Error::other)? {
                 let accept = check(&request).map_err(io::Error::other)?;
                 let mut answer = Vec::new();
-                push_accepted(&mut answer, &accept, offered(&request).next());
+                push_accepted(&mut answer, &accept, offered(&request).next(), None);
                 push_text(&mut answer, "welcome");
                 self.answer.extend(answer);
             }

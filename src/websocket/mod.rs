@@ -10,16 +10,20 @@
 //! | [`utf8`] | text checked as it arrives, in any pieces |
 //! | [`close`] | close codes, and the payload of a close frame |
 //! | [`decoder`] | bytes as they came from a socket turned into messages |
+//! | [`extension`] | what is agreed on of permessage-deflate |
+//! | [`deflate`] | messages compressed and inflated |
 //! | [`violation`] | the ways in which a peer can break the protocol |
 //! | `client` | the client's side, for tests, benches and fuzz targets |
 //!
 //! The server's own broadcast frames are built once, on the tape; what is here writes their header and everything that
-//! is sent to one connection alone. Extensions are not negotiated, so the reserved bits are always zero.
+//! is sent to one connection alone. The one extension that is known is permessage-deflate (RFC 7692).
 
 #[cfg(any(feature = "bench", fuzzing, test))]
 pub mod client;
 pub mod close;
 pub mod decoder;
+pub mod deflate;
+pub mod extension;
 pub mod frame;
 pub mod handshake;
 pub mod mask;

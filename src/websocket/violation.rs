@@ -9,9 +9,15 @@ use super::close::CloseCode;
 /// How the peer broke the protocol. The connection is to be closed with [`Violation::code`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Violation {
-    /// A reserved bit is set, though no extension was negotiated.
+    /// A reserved bit is set, though no extension was negotiated that has a meaning for it.
     #[error("a reserved bit is set and no extension was negotiated")]
     ReservedBits,
+    /// A control frame or a continuation says that it begins a compressed message.
+    #[error("a frame that begins no message is marked as compressed")]
+    DeflatedWithin,
+    /// A compressed message that can't be inflated.
+    #[error("a compressed message is not in the deflate format")]
+    BadDeflate,
     /// An opcode that means nothing.
     #[error("the opcode is reserved")]
     ReservedOpcode,
@@ -61,7 +67,7 @@ impl Violation {
     pub fn code(self) -> CloseCode {
         match self {
             Violation::TooBig => CloseCode::TOO_BIG,
-            Violation::BadText | Violation::CloseReason => CloseCode::BAD_DATA,
+            Violation::BadText | Violation::BadDeflate | Violation::CloseReason => CloseCode::BAD_DATA,
             _ => CloseCode::PROTOCOL_ERROR,
         }
     }
@@ -75,6 +81,7 @@ mod tests {
     fn size_and_text_have_codes_of_their_own_and_the_rest_is_a_protocol_error() {
         assert_eq!(Violation::TooBig.code(), CloseCode::TOO_BIG);
         assert_eq!(Violation::BadText.code(), CloseCode::BAD_DATA);
+        assert_eq!(Violation::BadDeflate.code(), CloseCode::BAD_DATA);
         assert_eq!(Violation::CloseReason.code(), CloseCode::BAD_DATA);
         assert_eq!(Violation::Unmasked.code(), CloseCode::PROTOCOL_ERROR);
         assert_eq!(Violation::CloseCode(1005).code(), CloseCode::PROTOCOL_ERROR);

@@ -12,6 +12,7 @@ use crate::{
     handover::Listener,
     lane::Lane,
     limits::{Permit, Spent},
+    packs::Form,
     protocol::Declared,
     rota::Group,
     websocket::{Decoder, Role},
@@ -164,6 +165,8 @@ pub struct Connection<S> {
     pub declared: Declared,
     /// How it is spoken with, and what it is sent from.
     pub lane: Lane,
+    /// It is sent compressed frames, where those are shorter.
+    pub packed: bool,
     /// The kind of listener that it came by.
     pub by: Listener,
 }
@@ -197,6 +200,7 @@ impl<S> Connection<S> {
             declared: Declared::default(),
             skipped: 0,
             lane: Lane::Json,
+            packed: false,
             topic: None,
             out: Backlog::default(),
             decoder: Decoder::new(Role::Server),
@@ -214,6 +218,11 @@ impl<S> Connection<S> {
             permit,
             by,
         }
+    }
+
+    /// How it is sent publications.
+    pub fn form(&self) -> Form {
+        Form { lane: self.lane, packed: self.packed }
     }
 
     /// Whose connections it takes turns with: those of its address, or nobody's.

@@ -9,6 +9,7 @@ use crate::{
     clock::Moment,
     io::Edge,
     metrics::WorkerMetrics,
+    packs::Packer,
     protocol::command,
     shared::{Settings, Shared},
     tape::{Reader, Tape},
@@ -27,6 +28,8 @@ pub struct Ground<E: Edge> {
     pub edge: E,
     pub tape: Tape,
     pub reader: Reader,
+    /// The way to compressed frames.
+    pub packer: Packer,
     /// What the worker counts.
     pub metrics: Counts,
     /// What this turn has cost.
@@ -46,6 +49,7 @@ impl<E: Edge> Ground<E> {
         Ground {
             index,
             settings: shared.settings.get(),
+            packer: Packer::new(Arc::clone(&shared.packs)),
             metrics: Counts { shared: Arc::clone(&shared), index },
             shared,
             work: Work::new(),

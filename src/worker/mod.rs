@@ -98,12 +98,13 @@ impl<E: Edge> Worker<E> {
     ) -> Self {
         let ground = Ground::new(index, shared, tape, edge);
         let now = ground.now;
+        let round = desk::Round::new(now, ground.shared.audit.is_on());
         Worker {
             ground,
             connections: Connections::new(),
             fan: Fan::new(now),
             cursors: Cursors::new(now),
-            desk: Desk::new(inbox, control, now),
+            desk: Desk::new(inbox, control, round, now),
             standing: Standing::default(),
             survey_due: now,
             ready: Vec::new(),
@@ -184,6 +185,7 @@ impl<E: Edge> Worker<E> {
         clerk.fail_doomed();
         clerk.see_to_holders();
         clerk.expire();
+        clerk.note_those_who_are_there();
         clerk.drain();
         clerk.flush_answers();
         clerk.let_parted_go();
@@ -356,6 +358,7 @@ impl<E: Edge> Worker<E> {
         let metrics = &self.ground.metrics;
         let now = self.ground.edge.now();
         metrics.turns.add(1);
+        metrics.packed_saved_bytes.add(self.ground.packer.take_saved());
         self.ground.work.report(&metrics.work, &metrics.put_off);
         metrics.turn.record([(now.since(begun).as_micros() as u64, 1)]);
         metrics.planned_bytes.set(self.fan.planned_bytes() as u64);
@@ -390,6 +393,7 @@ impl<E: Edge> Worker<E> {
     /// Gives back room that was needed once.
     fn give_back(&mut self) {
         self.connections.give_back();
+        self.ground.packer.give_back();
         self.fan.give_back();
         self.cursors.give_back();
         self.desk.give_back();

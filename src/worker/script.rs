@@ -16,6 +16,7 @@ use super::fan::{
 use crate::{
     clock::Moment,
     lane::Lane,
+    packs::{Frames, PackSettings, Packer, Packs},
     protocol::Payload,
     publish::{By, Door},
     tape::{About, Position, Reader, Tape, TapeSettings},
@@ -82,6 +83,7 @@ impl Known {
 pub struct Twin {
     tape: Tape,
     reader: Reader,
+    packer: Packer,
     interest: Interest,
     passes: Passes,
     cohorts: BTreeMap<CohortId, Known>,
@@ -102,8 +104,9 @@ impl Default for Twin {
         };
         let tape = Tape::new(settings);
         let reader = Reader::new(tape.clone());
-        let (interest, passes) = Default::default();
-        Twin { tape, reader, interest, passes, cohorts: BTreeMap::new(), recent: Vec::new(), token: 0 }
+        let packs = Packs::new(tape.clone(), PackSettings { level: 1, least: 0, memory: 0 });
+        let (packer, interest, passes) = (Packer::new(packs), Interest::default(), Passes::default());
+        Twin { tape, reader, packer, interest, passes, cohorts: BTreeMap::new(), recent: Vec::new(), token: 0 }
     }
 }
 
@@ -163,7 +166,7 @@ impl Twin {
         let mut keys: Vec<_> =
             names.iter().map(|(name, way)| (self.interest.intern(&Arc::from(NAMES[*name])), delivery(*way))).collect();
         keys.sort_unstable();
-        let key = CohortKey { lane: Lane::Raw, names: keys.into(), except, polls: false };
+        let key = CohortKey { lane: Lane::Raw, packed: false, names: keys.into(), except, polls: false };
         let id = self.interest.join(key, self.reader.head());
         self.interest.cohort(id).column.join(self.token);
         self.token += 1;
@@ -195,14 +198,15 @@ impl Twin {
     fn publish(&mut self, topic: &str, origin: u64) {
         let about = About { ts: 1, origin, ..About::default() };
         Door::new(self.tape.clone(), 128).publish(By::SERVER, topic, Payload::Text("x"), about).expect("there is room");
-        let Twin { tape, reader, interest, passes, cohorts, .. } = self;
+        let Twin { tape, reader, packer, interest, passes, cohorts, .. } = self;
         let head = reader.refresh();
         let (mut touched, mut stirred, mut wanting) = (Vec::new(), Vec::new(), Vec::new());
         let mut slot = 0;
         let pass = passes.begin();
         reader.scan(Position(head.0 - 1), head, |entry| {
             slot = entry.topic.slot;
-            interest.plan(tape, pass, entry, Bounds::default(), &mut touched, &mut stirred);
+            let frames = &mut Frames { reader, packer };
+            interest.plan(tape, pass, (entry, frames), Bounds::default(), &mut touched, &mut stirred);
             wanting.extend(cohorts.keys().filter_map(|id| Some((*id, interest.wants(tape, *id, entry)?))));
             true
         });

@@ -14,6 +14,7 @@ mod behind;
 mod book;
 mod bounds;
 mod client;
+mod deflate;
 mod edge;
 mod every;
 mod expensive;
@@ -21,6 +22,7 @@ mod forgotten;
 mod held;
 mod holders;
 mod interest;
+mod noting;
 mod parts;
 mod place;
 mod polls;
@@ -39,7 +41,7 @@ use std::{
 
 use self::{
     book::{Way, Wish},
-    client::{Body, Client, Journal, Publication, Speech, State},
+    client::{Body, Client, Journal, Offer, Publication, Speech, State},
     every::Script,
     place::Place,
     polls::Poller,
@@ -48,6 +50,7 @@ use self::{
 use super::*;
 use crate::{
     access::Rules,
+    audit::Audit,
     config::RateLimit,
     handover::{Arrival, Beginning, Listener},
     io::{
@@ -59,12 +62,13 @@ use crate::{
     lane::{LANES, Lane},
     limits::{Limits, Quota, Table},
     log::{Dropped, Log},
+    packs::PackSettings,
     protocol::Payload,
     proxy::Proxies,
     publication::Kind,
     publish::{By, Door},
     seeds,
-    shared::{OWED_MAX, Settings},
+    shared::{Compressing, OWED_MAX, Settings},
     tape::{About, Position, Reader, TapeSettings},
 };
 
@@ -86,6 +90,8 @@ struct World {
     clients: Vec<Client>,
     /// Decides who speaks TLS; none where nobody does.
     secures: Option<fastrand::Rng>,
+    /// Decides who offers compression; none where nobody does.
+    deflates: Option<fastrand::Rng>,
     /// Where those who connect come from.
     address: &'static str,
     pollers: Vec<Poller>,
@@ -152,6 +158,12 @@ fn settings() -> Settings {
         stall_limit: Duration::ZERO,
         access: Rules::new(None, Vec::new(), true),
         proxies: Proxies::default(),
+        compression: Compressing {
+            is_on: true,
+            deny: Vec::new(),
+            // So little that pages are let go all the time.
+            packs: PackSettings { level: 1, least: 80, memory: 6000 },
+        },
     }
 }
 
@@ -163,6 +175,17 @@ impl World {
 
     /// With so many workers.
     fn of(workers: usize, seed: u64, settings: Settings, segment: usize, retain: usize) -> World {
+        World::audited(workers, seed, (settings, Audit::default()), segment, retain)
+    }
+
+    /// The same, where it is noted who is there.
+    fn audited(
+        workers: usize,
+        seed: u64,
+        (settings, audit): (Settings, Audit),
+        segment: usize,
+        retain: usize,
+    ) -> World {
         let kernel = Kernel::new(seed);
         let message_max = settings.message_max;
         let tape = Tape::new(TapeSettings {
@@ -175,7 +198,7 @@ impl World {
         });
         let wakers: Vec<Arc<Waker>> = (0..workers).map(|_| Arc::new(Waker::new().unwrap())).collect();
         let log = Log::new("5/s".parse().expect("it is a rate"), Dropped::default());
-        let shared = Shared::new(settings, log, &tape, workers, wakers.clone().into());
+        let shared = Shared::audited(settings, (log, audit), &tape, workers, wakers.clone().into());
         let (control, handed_on) = Inbox::new(1000, Arc::new(Waker::new().unwrap()));
         let post = |(index, waker): (usize, Arc<Waker>)| {
             let (inbox, receiver) = Inbox::new(64, Arc::clone(&waker));
@@ -198,6 +221,7 @@ impl World {
             limits: Limits::of_connections(1000),
             clients: Vec::new(),
             secures: None,
+            deflates: None,
             address: "127.0.0.1",
             pollers: Vec::new(),
             strays: Vec::new(),
@@ -238,17 +262,24 @@ impl World {
         (peer, ((n as u64 + 1) << 48) | post.handed)
     }
 
+    /// What the next client offers.
+    fn offer(&mut self) -> Offer {
+        self.deflates.as_mut().map_or(Offer::None, |random| Offer::ALL[random.usize(..Offer::ALL.len())])
+    }
+
     fn connect(&mut self, room: usize, speech: Speech, names: &[&str]) -> usize {
         let (peer, id) = self.hand_over(room);
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        self.clients.push(Client::connect(peer, id, speech, &names, &self.journal));
+        let offer = self.offer();
+        self.clients.push(Client::connect(peer, id, speech, &names, offer, &self.journal));
         self.clients.len() - 1
     }
 
     /// A client that keeps a book.
     fn connect_as(&mut self, room: usize, speech: Speech, wish: Wish) -> usize {
         let (peer, id) = self.hand_over(room);
-        self.clients.push(Client::wish(peer, id, speech, wish, &self.journal));
+        let offer = self.offer();
+        self.clients.push(Client::wish(peer, id, speech, wish, offer, &self.journal));
         self.clients.len() - 1
     }
 
@@ -459,11 +490,11 @@ impl World {
             let timers = (worker.desk.timers.len(), worker.fan.interest.ticks());
             assert_eq!(timers, (0, 0), "timers of connections and rates that are gone");
             let metrics = &worker.ground.metrics;
-            let figures = [&metrics.websockets, &metrics.assembly_bytes, &metrics.held_bytes];
+            let figures = [&metrics.websockets, &metrics.packed, &metrics.assembly_bytes, &metrics.held_bytes];
             assert_eq!(
                 figures.map(|figure| figure.get()),
-                [0; 3],
-                "websockets, bytes of unfinished messages, bytes held"
+                [0; 4],
+                "websockets, those that are sent compressed frames, bytes of unfinished messages, bytes held"
             );
             assert_eq!(worker.desk.asking.waiting(), (0, 0), "commands that wait");
             if *alive {

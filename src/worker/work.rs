@@ -27,6 +27,10 @@ pub mod price {
     pub const GZIP_LINE: u64 = 16;
     /// A token that is judged: its signature is verified, in some tens of microseconds.
     pub const TOKEN: u64 = 6000;
+    /// Sixty-four bytes that a compressed message comes to; and one of its own bytes, since a few of them can be a table to be made,
+    /// and nothing more.
+    pub const INFLATED_LINE: u64 = 8;
+    pub const DEFLATED_BYTE: u64 = 8;
     /// A record of TLS that came in, whatever is in it.
     pub const RECORD: u64 = 60;
     /// A frame that came in, whatever is in it.

@@ -337,6 +337,27 @@ fn a_wrong_token_is_told_where_it_was_given_and_takes_nothing_away() {
 }
 
 #[test]
+fn figures_that_are_for_operators_are_shown_once_their_token_is_given() {
+    let server = serve(|config| config.admin_token = Some("boss".parse().unwrap()));
+    let Some(mut browser) = open(&server, WIDE) else { return };
+    browser.wait_for_text("#state", "text === 'Connected'");
+    browser.wait_for_text("#slow-help", "/This is for operators/.test(text)");
+    browser.wait_for("() => !document.getElementById('operator-label').hidden");
+    let give = |token: &str| {
+        format!(
+            "(() => {{ const field = document.getElementById('operator'); field.value = '{token}'; \
+             field.dispatchEvent(new Event('change')); }})()"
+        )
+    };
+    browser.evaluate(&give("guess"));
+    browser.wait_for_text("#slow-help", "/not the right one/.test(text)");
+    browser.evaluate(&give("boss"));
+    browser.wait_for_text("#slow-help", "/Nobody is behind/.test(text)");
+    browser
+        .wait_for("() => [...document.querySelectorAll('#gauges strong')].some(one => /[0-9]/.test(one.textContent))");
+}
+
+#[test]
 fn a_subscription_that_is_refused_takes_nothing_away() {
     let server = serve(|_| ());
     let publish = |topic: &str, data: &str| {

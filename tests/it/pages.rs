@@ -183,6 +183,7 @@ fn a_path_that_hides_behind_escapes_is_no_other() {
 fn a_page_that_is_named_can_publish_json_and_read_the_answers() {
     let server = with_a_value(serve(|config| {
         config.publish_token = Some("s3cret".parse().unwrap());
+        config.admin_token = Some("boss".parse().unwrap());
         config.allow_origin = vec!["https://shop.example".into()];
     }));
     let at = server.addresses()[0];
@@ -214,7 +215,8 @@ fn a_page_that_is_named_can_publish_json_and_read_the_answers() {
         ("GET /topics/none", &[], "404"),
         ("GET /topics/a", &[], "200"),
         ("GET /healthz", &[], "200"),
-        ("GET /metrics", &[], "200"),
+        ("GET /metrics", &[], "401"),
+        ("GET /metrics", &["Authorization: Bearer boss"], "200"),
         ("GET /sse", &[], "400"),
         ("GET /sse?topics=a&token=guess", &[], "401"),
     ] {

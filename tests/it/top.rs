@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::{
     client::{Client, PATIENCE, exchange},
-    process::{Running, run},
+    process::{Running, run, stentor},
 };
 
 /// A server on which one client stalls; returned with the client's name.
@@ -90,6 +90,30 @@ fn top_prints_one_frame_where_there_is_no_terminal() {
     let row = text.lines().find(|line| line.starts_with(&name)).expect(&text);
     assert!(row.contains("127.0.0.1:") && row.ends_with("all   a q.>") && text.contains("RTT▼"), "{text}");
     assert!(!text.contains('\x1b'), "{text:?}");
+}
+
+#[test]
+fn top_shows_the_token_of_operators_by_flag_or_from_the_environment() {
+    let running = Running::start(&["--admin-token", "boss"]);
+    let url = format!("http://{}/", running.address);
+    let top = |variable: Option<(&str, &str)>, args: &[&str]| {
+        let mut command = stentor();
+        command.args(["top", &url, "--interval", "250ms", "--once"]).args(args).envs(variable);
+        let output = command.output().unwrap();
+        let text = String::from_utf8(if output.status.success() { output.stdout } else { output.stderr }).unwrap();
+        (output.status.code(), text)
+    };
+    let (code, text) = top(None, &[]);
+    assert!(code == Some(1) && text.contains("/metrics: 401: This is for operators"), "{text}");
+    for (variable, args) in [
+        (None, &["--token", "boss"][..]),
+        (Some(("STENTOR_ADMIN_TOKEN", "boss")), &[]),
+        (Some(("STENTOR_PUBLISH_TOKEN", "boss")), &[]),
+    ] {
+        let (code, text) = top(variable, args);
+        assert!(code == Some(0) && text.contains("of 10.0k connections"), "{text}");
+        assert!(!text.contains("401"), "{text}");
+    }
 }
 
 #[test]

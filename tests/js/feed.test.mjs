@@ -151,7 +151,7 @@ test("a function is asked for a token at each connecting, and when one expires",
   const first = await sockets.next();
   first.hello();
   assert.equal((await first.sent.next()).token, "T1");
-  first.says({ type: "status", code: "token_expiring", in: 60 });
+  first.says({ type: "status", code: "token_expiring", in: 1 });
   assert.equal((await first.sent.until(({ op }) => op === "auth")).token, "T2");
   for (const token of ["T3", "T4"]) {
     (token === "T3" ? first : await sockets.next()).ends(4001, "expired");

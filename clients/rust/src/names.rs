@@ -24,12 +24,15 @@ pub fn is_pattern(name: &str) -> bool {
     name.split('.').any(|part| part == "*" || part == ">")
 }
 
+/// Names of one command, and where to resume some of them.
+pub(crate) type Part<'a> = (Vec<&'a str>, Vec<(&'a str, Point)>);
+
 /// Names, and where to resume them, in parts of at most so many bytes of JSON. Names are ASCII.
 pub(crate) fn split<'a>(
     names: impl IntoIterator<Item = &'a str>,
     point: impl Fn(&str) -> Option<Point>,
     bytes_max: usize,
-) -> Vec<(Vec<&'a str>, Vec<(&'a str, Point)>)> {
+) -> Vec<Part<'a>> {
     let mut parts = Vec::new();
     let (mut topics, mut start, mut room) = (Vec::new(), Vec::new(), bytes_max);
     for name in names {

@@ -233,5 +233,12 @@ mod tests {
         assert_eq!(together(&[time(0.000_94), time(0.0142)], &[]), "0.9 / 14 ms");
         assert_eq!(together(&[time(3.85e-6)], &[]), "3.9 µs");
         assert_eq!(together(&[time(0.002), None], &[true, false]), "**2.0** / – ms");
+        let cell = |words: &str| Cell { words: words.into(), values: vec![time(0.002), time(0.004)] };
+        assert_eq!(cell("").text(&[true, true]), "**2.0 / 4.0 ms**");
+        assert_eq!(cell("").text(&[false, true]), "2.0 / **4.0** ms");
+        assert_eq!(
+            (cell("50k/s").text(&[true, true]), Cell::without(NONE).text(&[])),
+            ("**50k/s**".into(), NONE.into())
+        );
     }
 }

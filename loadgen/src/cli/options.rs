@@ -206,6 +206,12 @@ pub struct Options {
     /// Source addresses [default: on loopback as many as are needed]
     #[arg(long, value_name = "LIST", value_delimiter = ',', hide_short_help = true, help_heading = "Machine")]
     pub source: Vec<IpAddr>,
+    /// Have subscribers offer compression (permessage-deflate, each message by itself), inflate what comes, and compare that
+    ///
+    /// A server that doesn't take it up, or that keeps a window between messages, is refused. What a second's figures have as bytes is what came on
+    /// the wire, as always.
+    #[arg(long, conflicts_with = "bare", hide_short_help = true, help_heading = "Load")]
+    pub compress: bool,
     /// Receive buffer of each subscriber [default: the system's]
     #[arg(long, value_name = "SIZE", default_value = "0", hide_short_help = true, help_heading = "Machine")]
     pub rcvbuf: Bytes,
@@ -220,6 +226,7 @@ pub struct Options {
     /// Where it tells its own counters, like http://127.0.0.1:9001/metrics: shows its sends per delivery
     ///
     /// Prometheus text, of which lines named ..._sends_total and ..._deliveries_total are read before and after the measured part.
+    /// A token that the server wants to see goes into the environment, as STENTOR_ADMIN_TOKEN.
     #[arg(long, value_name = "URL", requires = "server_pid", hide_short_help = true, help_heading = "Machine")]
     pub server_metrics: Option<String>,
     /// Only count bytes and check nothing: shows what the checking costs
@@ -355,6 +362,7 @@ impl Options {
             heartbeat: self.heartbeat,
             sources: self.source.clone(),
             receive_buffer: self.rcvbuf.0,
+            compress: self.compress,
             server_pid: self.server_pid,
             server_metrics: self.server_metrics.clone(),
             bare: self.bare,

@@ -15,8 +15,9 @@ use crate::{
     dialect::{Envelope, Gaps, Heard},
     frame::{self, Frame, Opcode, Scan},
     handover,
+    inflate::Inflated,
     ledger::Receipt,
-    message::{Event, PROTOCOL_ERROR, Violation},
+    message::{BAD_TEXT, Event, PROTOCOL_ERROR, Violation},
     meter::{Checks, Interval},
     shared::Shared,
     spec::Scenario,
@@ -39,6 +40,9 @@ pub struct Judge {
     topics: u32,
     gaps: Gaps,
     acknowledges: bool,
+    /// Messages may be compressed.
+    compress: bool,
+    inflated: Inflated,
     /// What comes is somebody else's, to be counted.
     listens: bool,
     /// What is being measured now.
@@ -59,6 +63,8 @@ impl Judge {
             topics: spec.topics as u32,
             gaps: shared.dialect.gaps(),
             acknowledges: shared.dialect.acknowledges(),
+            compress: spec.compress,
+            inflated: Inflated::default(),
             listens: spec.scenario == Scenario::Listen,
             interval: Interval::new(-1, now, shared.classes.labels.len()),
             checks: Checks::default(),
@@ -71,7 +77,7 @@ impl Judge {
     pub fn take(&mut self, conn: &mut Connection, bytes: &[u8], now: u64) -> usize {
         let mut at = 0;
         loop {
-            match frame::scan(&bytes[at..]) {
+            match frame::scan_with(&bytes[at..], self.compress) {
                 Scan::Frame(frame) => {
                     at += frame.len;
                     self.frame(conn, &frame, now);
@@ -104,12 +110,28 @@ impl Judge {
 
     #[inline]
     fn frame(&mut self, conn: &mut Connection, frame: &Frame<'_>, now: u64) {
+        if frame.compressed {
+            return self.compressed(conn, frame, now);
+        }
         let whole = frame.fin && matches!(frame.opcode, Opcode::Text | Opcode::Binary) && conn.assembly.is_empty();
         // Bytes that were verified before need no second look, not even whether they are text.
         if whole && self.known(conn, frame.payload, now) {
             return;
         }
         self.frame_slowly(conn, frame, now);
+    }
+
+    /// Inflates a message, and takes that as if it had come in clear.
+    #[inline(never)]
+    fn compressed(&mut self, conn: &mut Connection, frame: &Frame<'_>, now: u64) {
+        if !frame.fin || !conn.assembly.is_empty() {
+            let why = "a compressed message came in pieces, which are not put together here";
+            return self.broken(conn, Violation { code: PROTOCOL_ERROR, why });
+        }
+        let Some(message) = self.inflated.message(frame.payload) else {
+            return self.broken(conn, Violation { code: BAD_TEXT, why: "a compressed message was no deflate" });
+        };
+        self.frame(conn, &Frame { compressed: false, payload: &message, ..*frame }, now);
     }
 
     /// Enters a message that is the same as an earlier one; false where it isn't.

@@ -10,6 +10,7 @@ use crate::{
     clock,
     connection::Stage,
     handshake::{self, Answer},
+    inflate,
     line::{Arrival, Line},
     meter::Phase,
     socket::{self, Interest},
@@ -149,7 +150,9 @@ impl Receiver {
         let conn = &self.conns[index];
         let path = dialect.subscribe_path(&topics_of(conn.first_topic, conn.ledger.len(), self.shared.spec.topics));
         let host = &dialect.subscribe_url().host;
-        let key = handshake::request(host, &path, dialect.headers(), &mut request);
+        let mut headers = dialect.headers().to_vec();
+        headers.extend(self.shared.spec.compress.then(|| inflate::OFFER.to_owned()));
+        let key = handshake::request(host, &path, &headers, &mut request);
         let sent = line.write(&request).and_then(|_| self.poller.modify(&line.fd, index as u64, Interest::IN));
         match sent {
             Ok(()) => self.conns[index].stage = Stage::Upgrading(key),
@@ -170,7 +173,7 @@ impl Receiver {
             Ok(Arrival::End) => true,
             Err(error) => return self.failed(index, format!("in the handshake: {error}")),
         };
-        match handshake::judge(&conn.partial, &key) {
+        match handshake::judge_with(&conn.partial, &key, self.shared.spec.compress) {
             Answer::Incomplete if ended => self.failed(index, "it hung up in the handshake".into()),
             Answer::Incomplete => {}
             Answer::Refused(why) => self.failed(index, why),

@@ -46,6 +46,7 @@ const client = new Stentor(new URL("ws", document.baseURI), {
   onState(state, detail) {
     status.show(state, detail);
     if (state === "open") {
+      gauges.ask();
       slow.ask();
       follow.again();
       distance.begin(client);
@@ -59,7 +60,7 @@ const table = new Table(at("topics"), at("rows"), topics, { choose, soon });
 const chart = new Chart(at("chart"), at("field"), soon);
 const follow = new Follow(client, { begin: () => chart.open(chart.name), update: (message) => draws(message), reset });
 const gauges = new Gauges(at("gauges"));
-const slow = new Slow(at("slow-help"), at("slow-rows"));
+const slow = new Slow(at("slow-help"), at("slow-rows"), at("operator-label"));
 const subscribing = new Subscribing(at, client, topics, { update, reset, swept, event: (text) => status.event(text) });
 publishing(at);
 
@@ -222,7 +223,13 @@ setInterval(() => {
 }, 1000);
 gauges.look();
 
-at("token").addEventListener("change", () => slow.ask(at("token").value));
+// What is for operators takes their token, or that for publishing where there is none.
+for (const field of ["token", "operator"])
+  at(field).addEventListener("change", () => {
+    const token = at("operator").value || at("token").value;
+    gauges.ask(token);
+    slow.ask(token);
+  });
 
 at("search").addEventListener("input", () => {
   topics.search = at("search").value;

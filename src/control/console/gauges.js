@@ -43,7 +43,11 @@ const GAUGES = [
     title: "Sent",
     read: (now, then) => now.rate("sent_bytes_total", then),
     show: (value) => `${bytes(value)}/s`,
-    note: (now, then) => `${bytes(now.rate("received_bytes_total", then) ?? 0)}/s received`,
+    note: (now, then) => {
+      const received = `${bytes(now.rate("received_bytes_total", then) ?? 0)}/s received`;
+      const saved = now.rate("compression_saved_bytes_total", then) ?? 0;
+      return saved > 0 ? `compression saves ${bytes(saved)}/s; ${received}` : received;
+    },
   },
   {
     title: "Messages per send",
@@ -87,16 +91,27 @@ const GAUGES = [
 export class Gauges {
   /** @type {Dial[]} */ #dials;
   /** @type {Scrape[]} */ #scrapes = [];
+  /** Whether asking makes sense: a server that refused once would refuse every second. */
+  #asks = true;
+  #token = "";
 
   /** @param {HTMLElement} box */
   constructor(box) {
     this.#dials = GAUGES.map((gauge) => dial(gauge, box));
   }
 
+  /** Asks from now on: another token was given, or another server may be there. @param {string} [token] */
+  ask(token) {
+    this.#token = token ?? this.#token;
+    this.#asks = true;
+    this.look();
+  }
+
   /** Looks once. */
   async look() {
-    const scrape = await read();
-    // The state of the connection says why.
+    const scrape = this.#asks ? await read(this.#token) : undefined;
+    if (scrape === null) this.#asks = false;
+    // The state of the connection says why, or whoever says who is slow.
     if (!scrape) return this.#dials.forEach((one) => trace(one, undefined));
     const last = this.#scrapes[this.#scrapes.length - 1];
     // Another server, or the same one started again: its counters begin anew.
@@ -122,10 +137,12 @@ function dial(gauge, box) {
   return { gauge, box: part, figure, note, canvas: /** @type {HTMLCanvasElement} */ (canvas), past: [] };
 }
 
-/** The figures as they are now; undefined if they can't be had. */
-async function read() {
+/** The figures as they are now; undefined if they can't be had, null if they are for others. @param {string} token */
+async function read(token) {
   try {
-    const answer = await fetch("metrics", { signal: AbortSignal.timeout(5000) });
+    const headers = token ? { Authorization: `Bearer ${token}` } : undefined;
+    const answer = await fetch("metrics", { headers, signal: AbortSignal.timeout(5000) });
+    if (answer.status === 401 || answer.status === 403) return null;
     return answer.ok ? new Scrape(await answer.text(), performance.now()) : undefined;
   } catch {
     return undefined;

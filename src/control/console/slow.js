@@ -13,10 +13,12 @@ export class Slow {
   /**
    * @param {HTMLElement} help what is said in place of a table
    * @param {HTMLElement} rows
+   * @param {HTMLElement} operator where a token is given, once the server has refused
    */
-  constructor(help, rows) {
+  constructor(help, rows, operator) {
     this.help = help;
     this.rows = rows;
+    this.operator = operator;
   }
 
   /** Asks from now on: another token was given, or another server may be there. @param {string} [token] */
@@ -33,6 +35,7 @@ export class Slow {
     try {
       const headers = this.#token ? { Authorization: `Bearer ${this.#token}` } : undefined;
       const answer = await fetch("debug/slow", { headers, signal: AbortSignal.timeout(5000) });
+      this.operator.hidden &&= answer.ok;
       if (answer.ok) this.#show((await answer.json()).connections);
       else {
         this.#asks = false;

@@ -263,6 +263,7 @@ export class Stentor {
   #silences = 0;
   /** Something has come that the last cursor doesn't say. */
   #hasNews = false;
+  /** Until the next token is asked for. @type {any} */ #renewal;
   /** Until the next attempt, or the greeting. @type {any} */ #timer;
   /** Until one looks for a better way, or the greeting there. @type {any} */ #trialTimer;
   /** @type {any} */ #watch;
@@ -479,7 +480,8 @@ export class Stentor {
     const link = this.#link;
     const tell = (/** @type {string | undefined} */ word) => {
       this.#word = word;
-      return word === undefined || !(link instanceof Socket) || link !== this.#link ? Promise.resolve() : this.#promise({ op: "auth", token: word });
+      if (word === undefined || link !== this.#link) return Promise.resolve();
+      return link instanceof Requests ? Promise.resolve(link.renew()) : this.#promise({ op: "auth", token: word });
     };
     return typeof token === "function" ? this.#askToken(token).then(tell) : tell(token);
   }
@@ -581,7 +583,10 @@ export class Stentor {
     this.#tell(this.#options.onStatus, status);
     for (const feed of this.#feeds) feed.put({ ...status, type: "status" });
     if (code !== "token_expiring" || typeof this.#options.token !== "function" || !this.#link) return;
-    this.#show().catch((error) => error.code !== "disconnected" && this.#tell(this.#options.onError, new StentorError("no_token", `${error?.message ?? error}`)));
+    // By no clock of ours; and not all clients at one moment, whose tokens were given out at one.
+    clearTimeout(this.#renewal);
+    const fail = (/** @type {any} */ error) => error.code !== "disconnected" && this.#tell(this.#options.onError, new StentorError("no_token", `${error?.message ?? error}`));
+    this.#renewal = setTimeout(() => this.#show().catch(fail), ((status.in ?? 0) * 1000 * Math.random()) / 4);
   }
 
   /** @param {Socket | Requests} link @param {any} hello */
@@ -635,12 +640,8 @@ export class Stentor {
     this.#leave();
     this.#leaveTopics();
     if (lasted > GOOD_AFTER_MS) this.#failures = this.#wrongTokens = 0;
-    if (code === 4002) {
-      // Whom another connection of its holder's has replaced would replace that in turn.
-      this.#say("refused", { code, why });
-      return this.#disappoint(new StentorError("replaced", why || "the same holder has connected again"));
-    }
-    if (code === 4001 && (typeof this.#options.token !== "function" || ++this.#wrongTokens >= WRONG_TOKENS)) {
+    // Whom another connection of the same holder has replaced would replace that in turn.
+    if (code === 4002 || (code === 4001 && (typeof this.#options.token !== "function" || ++this.#wrongTokens >= WRONG_TOKENS))) {
       this.#wrongTokens = 0;
       this.#say("refused", { code, why });
       return this.#disappoint(new StentorError("unauthorized", why || "the token is wrong"));
@@ -673,6 +674,7 @@ export class Stentor {
   #leave() {
     this.#attempt += 1;
     clearTimeout(this.#timer);
+    clearTimeout(this.#renewal);
     clearInterval(this.#watch);
     clearInterval(this.#cursors);
     this.#cursors = undefined;

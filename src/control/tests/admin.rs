@@ -113,7 +113,10 @@ fn a_page_that_a_name_was_made_to_lead_here_for_reads_no_figures() {
         config.admin_listen = Some("[::1]:9002".parse().unwrap());
         (config.publish_token, config.anonymous_publish) = (Some("secret".parse().unwrap()), true);
     });
-    let far = Admin::start(|config| config.admin_listen = Some("192.0.2.1:9002".parse().unwrap()));
+    let far = Admin::start(|config| {
+        config.admin_listen = Some("192.0.2.1:9002".parse().unwrap());
+        config.admin_token = Some("boss".parse().unwrap());
+    });
     let named = Admin::start(|config| {
         config.admin_listen = Some("127.0.0.1:9002".parse().unwrap());
         config.allow_origin = vec!["https://ops.example".into()];
@@ -137,7 +140,10 @@ fn a_page_that_a_name_was_made_to_lead_here_for_reads_no_figures() {
             for admin in [&near, &guarded] {
                 assert_eq!(status(admin, path, host, origin), expected, "{path} {host} {origin}");
             }
-            assert_eq!(status(&far, path, host, origin), 200, "{path} {host} {origin}: for whoever can connect there");
+            let shown = format!("{path}?token=boss");
+            assert_eq!(status(&far, &shown, host, origin), 200, "{path} {host} {origin}: for whoever shows the token");
+            let told = if path == "/" { 200 } else { 401 };
+            assert_eq!(status(&far, path, host, origin), told, "{path} {host} {origin}");
         }
         for path in ["/healthz", "/readyz"] {
             assert_eq!(status(&near, path, host, origin), 200, "{path} {host} {origin}");

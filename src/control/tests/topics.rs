@@ -61,6 +61,46 @@ fn a_page_has_a_thousand_topics_at_most_and_says_where_the_next_begins() {
 }
 
 #[test]
+fn whoever_looks_sees_what_it_may_subscribe_to_and_an_operator_all() {
+    let change = |config: &mut Config| {
+        config.anonymous_subscribe = vec!["q.*.x".into(), "t.7".into()];
+        config.admin_token = Some("boss".parse().unwrap());
+    };
+    let server = Server::with(change, |_| {});
+    let mut batch = server.context.shared.publisher.batch();
+    for n in 0..1500 {
+        // One in three is of those that may be seen.
+        batch.push(&format!("q.{n:04}.{}", ["x", "y", "z"][n % 3]), Payload::Text("1")).unwrap();
+        batch.push(&format!("t.{n}"), Payload::Text("1")).unwrap();
+    }
+    drop(batch);
+    let mut client = server.connect();
+    let (mut after, mut names) = (String::new(), Vec::new());
+    loop {
+        let page = client.get(&format!("/topics?limit=99&after={after}")).json();
+        assert_eq!(page["count"], if after.is_empty() { 501.into() } else { Value::Null }, "no others are counted");
+        names.extend(page["topics"].as_array().unwrap().iter().map(|row| row["topic"].as_str().unwrap().to_owned()));
+        let Some(next) = page["next"].as_str() else { break };
+        after = next.to_owned();
+    }
+    let expected = (0..1500).step_by(3).map(|n| format!("q.{n:04}.x")).chain(["t.7".to_owned()]);
+    assert_eq!(names, expected.collect::<Vec<_>>());
+    for (query, rows, count) in
+        [("pattern=t.%3E", 1, 1), ("pattern=q.*.y", 0, 0), ("pattern=t.8", 0, 0), ("pattern=t.7", 1, 1)]
+    {
+        let page = client.get(&format!("/topics?{query}")).json();
+        assert_eq!((page["topics"].as_array().unwrap().len(), &page["count"]), (rows, &count.into()), "{query}");
+    }
+    // Be there such a topic or not.
+    let told = ["/topics/t.8", "/topics/t.99999"].map(|target| client.get(target));
+    assert_eq!(told[0].status, 401);
+    assert_eq!(told[0].body.replace("t.8:", ""), told[1].body.replace("t.99999:", ""));
+    assert_eq!(client.get("/topics/t.7").status, 200);
+    assert_eq!(client.get("/topics?token=boss").json()["count"], 3000);
+    assert_eq!(client.get("/topics/t.8?token=boss").status, 200);
+}
+
+#[test]
 fn a_topic_that_nobody_needs_is_forgotten() {
     let hour = Duration::from_secs(3600);
     let (context, ..) = context(|config| config.topic_expiry = Span::new(hour), |_| {});

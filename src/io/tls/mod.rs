@@ -47,6 +47,7 @@ use rustls::{Error, ServerConfig};
 use self::session::{RECORD_MAX, RECORD_OVERHEAD, Session, Stage, WIRE_RECORD_MAX, records};
 use super::{Edge, Flushed, Ready, Received, SEND_MAX, Sent, Token, acks::Acks, path::Path, waker::Sleep};
 use crate::{
+    certified::Certified,
     clock::Moment,
     limits::{Account, Table},
 };
@@ -205,6 +206,13 @@ impl<S> Socket<S> {
         Socket { socket, tls: Some(Box::new(Secured::new(session, room))) }
     }
 
+    /// From now on it is somebody's whose certificate was judged to be good.
+    pub fn certify(&mut self, certified: Option<Certified>) {
+        if let Some(tls) = &mut self.tls {
+            tls.certified = certified.map(Box::new);
+        }
+    }
+
     /// The socket beneath.
     pub fn inner(&self) -> &S {
         &self.socket
@@ -215,6 +223,8 @@ impl<S> Socket<S> {
 #[derive(Debug)]
 struct Secured {
     session: Session,
+    /// Whose certificate its peer has shown. It goes with the session from thread to thread.
+    certified: Option<Box<Certified>>,
     room: Room,
     /// None while its socket isn't watched.
     token: Option<Token>,
@@ -245,6 +255,7 @@ impl Secured {
         room.buffers.sessions.fetch_add(1, Ordering::Relaxed);
         Secured {
             session,
+            certified: None,
             room,
             token: None,
             input: Vec::new(),
@@ -304,14 +315,15 @@ impl Secured {
         }
     }
 
-    /// How much is encrypted at once, and in records of which size.
-    fn sizes(&mut self, now: Moment) -> (usize, usize) {
+    /// How much is encrypted at once of `wanted` bytes, and in records of which size.
+    fn sizes(&mut self, now: Moment, wanted: usize) -> (usize, usize) {
         if now.since(self.sent) > PAUSE {
             self.went = 0;
         }
-        let share = self.room.share(Table::TlsHeld);
         let (send, record) = if self.went < SWIFT_AFTER { (SMALL_SEND, SMALL_RECORD) } else { (SEND_MAX, RECORD_MAX) };
-        (send.min(share), record)
+        // What everybody may have anyway needs no look at what there is for all, and for those of its address.
+        let share = if wanted <= LEAST { LEAST } else { self.room.share(Table::TlsHeld) };
+        (wanted.min(send).min(share), record)
     }
 
     /// Hands out what was decrypted before; returns how many bytes.
@@ -551,8 +563,8 @@ impl<E: Edge> Tls<E> {
         let now = edge.now();
         let mut taken = 0;
         while taken < bytes.len() {
-            let (send, record) = tls.sizes(now);
-            let part = &bytes[taken..bytes.len().min(taken + send)];
+            let (send, record) = tls.sizes(now, bytes.len() - taken);
+            let part = &bytes[taken..taken + send];
             let begun = &mut tls.input[..tls.begun as usize];
             let Ok(len) = tls.session.encrypt(begun, part, record, scratch) else {
                 // So much was encrypted with these keys that nothing more may be.
@@ -757,6 +769,10 @@ impl<E: Edge> Edge for Tls<E> {
 
     fn path(&mut self, socket: &Self::Socket) -> Option<Path> {
         self.edge.path(&socket.socket)
+    }
+
+    fn certified<'s>(&self, socket: &'s Self::Socket) -> Option<&'s Certified> {
+        socket.tls.as_ref()?.certified.as_deref()
     }
 
     fn is_worn(&self, socket: &Self::Socket) -> bool {

@@ -8,14 +8,20 @@
 //!                                        └──► answer   what TLS itself has to say: handshake, alerts, key updates
 //!   plain   to be sent ─────────► encrypt ──► records
 //! ```
+//!
+//! Records of data are sealed without rustls, by the key that it has made and shares ([`seal`]), where it does; the first with each key
+//! is sealed by it, and so goes behind whatever it has to say before. What is touched for each record lies together, and rustls' own memory elsewhere.
 
 use std::{fmt, sync::Arc};
 
 use rustls::{
-    Error, HandshakeKind, ServerConfig, SupportedCipherSuite,
-    server::UnbufferedServerConnection,
-    unbuffered::{ConnectionState, EncodeError, UnbufferedStatus},
+    Error, HandshakeKind, ProtocolVersion, ServerConfig, SupportedCipherSuite,
+    pki_types::CertificateDer,
+    server::{ServerConnectionData, UnbufferedServerConnection},
+    unbuffered::{ConnectionState, EncodeError, UnbufferedStatus, WriteTraffic},
 };
+
+use crate::tls::seal::{self, Sealer};
 
 /// Most bytes of plaintext in a record (RFC 8446, section 5.1).
 pub const RECORD_MAX: usize = 16 * 1024;
@@ -40,12 +46,21 @@ pub enum Stage {
 
 /// See the module's description.
 pub struct Session {
-    tls: UnbufferedServerConnection,
+    /// What data is sealed by, once rustls has sealed some by the same key. None where it alone seals, or nothing may be sent.
+    sealer: Option<Arc<Sealer>>,
+    /// How many records this may seal.
+    most: u64,
     stage: Stage,
     /// The peer has broken the rules: nothing goes on.
     failed: bool,
-    /// Records that were encrypted.
+    /// It was said that nothing more is sent.
+    finished: bool,
+    /// The same of a key that rustls has made, and hasn't sealed data by.
+    made: Option<Arc<Sealer>>,
+    /// Records that were encrypted by rustls.
     records: u64,
+    /// Apart, since it is large, and seldom needed.
+    tls: Box<UnbufferedServerConnection>,
 }
 
 impl fmt::Debug for Session {
@@ -60,7 +75,16 @@ impl Session {
     /// # Errors
     /// The settings can't be used, which they were checked for.
     pub fn new(config: Arc<ServerConfig>) -> Result<Session, Error> {
-        Ok(Session { tls: UnbufferedServerConnection::new(config)?, stage: Stage::Shaking, failed: false, records: 0 })
+        Ok(Session {
+            sealer: None,
+            most: 0,
+            stage: Stage::Shaking,
+            failed: false,
+            finished: false,
+            made: None,
+            records: 0,
+            tls: Box::new(UnbufferedServerConnection::new(config)?),
+        })
     }
 
     /// How far it is.
@@ -78,14 +102,17 @@ impl Session {
         self.tls.handshake_kind().map(|kind| kind == HandshakeKind::Resumed)
     }
 
+    /// The certificates that the peer has shown, its own first: in this handshake, or in that of the session that it resumes. None before the
+    /// handshake's end, and none of somebody who has shown none.
+    pub fn certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        self.tls.peer_certificates().filter(|shown| !shown.is_empty())
+    }
+
     /// Whether nearly as many records were encrypted as one key may (RFC 8446, section 5.5), where it can't be changed: TLS 1.2 has no
     /// way to, and its AES-GCM ends after 2^24.
     pub fn is_worn(&self) -> bool {
-        let most = match self.tls.negotiated_cipher_suite() {
-            Some(SupportedCipherSuite::Tls12(suite)) => suite.common.confidentiality_limit,
-            _ => u64::MAX,
-        };
-        self.records >= most - most / 16
+        let most = self.records_max();
+        self.tls.protocol_version() == Some(ProtocolVersion::TLSv1_2) && self.records >= most - most / 16
     }
 
     /// Takes in what has come: whole records are decrypted, and `plain` is given what they say. Returns how many bytes are done with;
@@ -159,12 +186,20 @@ impl Session {
                 }
             }
         };
+        self.note_key();
         (done, result)
+    }
+
+    /// Notes the key that rustls has made for sending, if it has: what it says of that has to be sent first.
+    fn note_key(&mut self) {
+        if let Some(made) = seal::take_made() {
+            (self.sealer, self.made) = (None, Some(made));
+        }
     }
 
     /// The alert that tells the peer what was wrong.
     fn take_alert(&mut self, rest: &mut [u8], answer: &mut Vec<u8>) {
-        self.failed = true;
+        (self.failed, self.sealer) = (true, None);
         while self.tls.wants_write()
             && let Ok(ConnectionState::EncodeTlsData(mut data)) = self.tls.process_tls_records(rest).state
         {
@@ -180,11 +215,60 @@ impl Session {
     pub fn encrypt(&mut self, input: &mut [u8], plain: &[u8], record: usize, room: &mut [u8]) -> Result<usize, Error> {
         let mut len = 0;
         for part in plain.chunks(record) {
-            self.records += 1;
-            len +=
-                self.write(input, |traffic| traffic.encrypt(part, &mut room[len..]).map_err(|why| why.to_string()))?;
+            len += match &self.sealer {
+                Some(sealer) => match sealer.seal(part, &mut room[len..], self.most)? {
+                    Some(sealed) => sealed,
+                    None => self.encrypt_anew(input, part, &mut room[len..])?,
+                },
+                None => self.encrypt_by_rustls(input, part, &mut room[len..])?,
+            };
         }
         Ok(len)
+    }
+
+    /// Encrypts one record by rustls, behind what it has to say itself; from then on it needn't.
+    fn encrypt_by_rustls(&mut self, input: &mut [u8], part: &[u8], room: &mut [u8]) -> Result<usize, Error> {
+        if self.finished {
+            return Err(Error::General("nothing may be sent behind the end".into()));
+        }
+        self.records += 1;
+        let made = self.made.take();
+        let len = self.write(input, |mut traffic| traffic.encrypt(part, room).map_err(|why| why.to_string()))?;
+        if made.is_some() {
+            // With the last record that a key may seal it is said that there is another from then on.
+            self.most = self.records_max().saturating_sub(1);
+            self.sealer = made;
+            self.note_key();
+        }
+        Ok(len)
+    }
+
+    /// The same by a new key, since the one there is has sealed as much as it may.
+    #[cold]
+    fn encrypt_anew(&mut self, input: &mut [u8], part: &[u8], room: &mut [u8]) -> Result<usize, Error> {
+        self.sealer = None;
+        self.write(input, |traffic| traffic.refresh_traffic_keys().map(|()| 0).map_err(|why| why.to_string()))?;
+        self.note_key();
+        let mut said = 0;
+        loop {
+            match self.tls.process_tls_records(input).state? {
+                ConnectionState::EncodeTlsData(mut data) => {
+                    said += data.encode(&mut room[said..]).map_err(|why| Error::General(why.to_string()))?;
+                }
+                ConnectionState::TransmitTlsData(data) => data.done(),
+                _ => break,
+            }
+        }
+        Ok(said + self.encrypt_by_rustls(input, part, &mut room[said..])?)
+    }
+
+    /// How many records one key may encrypt (RFC 8446, section 5.5).
+    fn records_max(&self) -> u64 {
+        match self.tls.negotiated_cipher_suite() {
+            Some(SupportedCipherSuite::Tls12(suite)) => suite.common.confidentiality_limit,
+            Some(SupportedCipherSuite::Tls13(suite)) => suite.common.confidentiality_limit,
+            None => 0,
+        }
     }
 
     /// Says that nothing more will be sent (`close_notify`), into `room`; returns how many bytes that is.
@@ -192,15 +276,14 @@ impl Session {
     /// # Errors
     /// Nothing may be sent (any more).
     pub fn end(&mut self, input: &mut [u8], room: &mut [u8]) -> Result<usize, Error> {
-        self.write(input, |traffic| traffic.queue_close_notify(room).map_err(|why| why.to_string()))
+        (self.finished, self.sealer, self.made) = (true, None, None);
+        self.write(input, |mut traffic| traffic.queue_close_notify(room).map_err(|why| why.to_string()))
     }
 
     fn write(
         &mut self,
         input: &mut [u8],
-        act: impl FnOnce(
-            &mut rustls::unbuffered::WriteTraffic<'_, rustls::server::ServerConnectionData>,
-        ) -> Result<usize, String>,
+        act: impl FnOnce(WriteTraffic<'_, ServerConnectionData>) -> Result<usize, String>,
     ) -> Result<usize, Error> {
         if self.failed {
             return Err(Error::General("the session has failed".into()));
@@ -209,7 +292,7 @@ impl Session {
             let UnbufferedStatus { discard, state } = self.tls.process_tls_records(input);
             debug_assert_eq!(discard, 0, "what came was taken in");
             match state? {
-                ConnectionState::WriteTraffic(mut traffic) => return act(&mut traffic).map_err(Error::General),
+                ConnectionState::WriteTraffic(traffic) => return act(traffic).map_err(Error::General),
                 ConnectionState::PeerClosed => self.stage = Stage::Ended,
                 // What there is to say of TLS' own was said when it came; and what came was taken in.
                 _ => return Err(Error::General("nothing may be sent now".into())),

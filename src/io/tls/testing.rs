@@ -8,11 +8,15 @@ use std::{
 use rustls::{
     ALL_VERSIONS, CipherSuiteCommon, ClientConfig, ClientConnection, RootCertStore, ServerConfig, SupportedCipherSuite,
     SupportedProtocolVersion, Tls12CipherSuite, Tls13CipherSuite,
-    crypto::aws_lc_rs,
+    crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{PrivateKeyDer, ServerName},
 };
 
 use super::session::{Session, Stage};
+use crate::tls::seal::suites;
+
+/// All that there are, as the server has its own.
+static SUITES: LazyLock<Vec<SupportedCipherSuite>> = LazyLock::new(|| suites(aws_lc_rs::ALL_CIPHER_SUITES));
 
 /// A server's settings with a certificate for `localhost`, and who trusts it.
 static SERVER: LazyLock<(Arc<ServerConfig>, RootCertStore)> = LazyLock::new(|| {
@@ -20,7 +24,8 @@ static SERVER: LazyLock<(Arc<ServerConfig>, RootCertStore)> = LazyLock::new(|| {
     let mut roots = RootCertStore::empty();
     roots.add(made.cert.der().clone()).unwrap();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    let provider = CryptoProvider { cipher_suites: SUITES.clone(), ..aws_lc_rs::default_provider() };
+    let config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()
         .unwrap()
         .with_no_client_auth()
@@ -59,7 +64,7 @@ pub fn server_of_weak_keys(records: u64) -> Arc<ServerConfig> {
             SupportedCipherSuite::Tls13(Box::leak(Box::new(Tls13CipherSuite { common, ..*suite })))
         }
     };
-    provider.cipher_suites = provider.cipher_suites.into_iter().map(weaken).collect();
+    provider.cipher_suites = SUITES.iter().copied().map(weaken).collect();
     let config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_safe_default_protocol_versions()
         .unwrap()

@@ -524,3 +524,39 @@ fn where_there_is_no_way_to_change_keys_a_socket_says_so_in_time_and_ends_there(
     assert!((5..=11).contains(&sent), "{sent}");
     assert_eq!(pair.edge.send(&mut pair.socket, &[1]), Sent::Broken(io::ErrorKind::ConnectionAborted));
 }
+
+#[test]
+fn behind_its_end_or_a_broken_rule_a_session_encrypts_nothing_more() {
+    for ends in [true, false] {
+        let mut client = Client::speaking(&TLS13);
+        let mut session = client.agree();
+        let mut room = [0; 500];
+        // By rustls, and then without it.
+        for text in [b"one", b"two"] {
+            let len = session.encrypt(&mut [], text, RECORD_MAX, &mut room).unwrap();
+            assert_eq!(client.decrypt(&room[..len]).unwrap(), text);
+        }
+        if ends {
+            let len = session.end(&mut [], &mut room).unwrap();
+            client.decrypt(&room[..len]).unwrap();
+            assert!(client.has_ended());
+        } else {
+            let mut garbage = [23, 3, 3, 0, 17].iter().chain(&[9; 17]).copied().collect::<Vec<u8>>();
+            session.take_in(&mut garbage, |_| panic!("nothing was said"), &mut Vec::new()).1.unwrap_err();
+        }
+        session.encrypt(&mut [], b"three", RECORD_MAX, &mut room).unwrap_err();
+    }
+}
+
+#[test]
+fn of_a_large_send_each_record_is_whole_and_as_large_as_it_may_be() {
+    let mut client = Client::speaking(&TLS13);
+    let mut session = client.agree();
+    let (plain, mut room) = (noise(1, 3 * RECORD_MAX + 7), vec![0; 4 * (RECORD_MAX + RECORD_OVERHEAD)]);
+    for _ in 0..2 {
+        let len = session.encrypt(&mut [], &plain, RECORD_MAX, &mut room).unwrap();
+        assert_eq!(len, plain.len() + 4 * crate::tls::seal::OVERHEAD);
+        assert_eq!(records(&room[..len], usize::MAX).whole, 4);
+        assert!(client.decrypt(&room[..len]).unwrap() == plain);
+    }
+}

@@ -78,6 +78,8 @@ pub(super) struct Figures {
     pub sends_full: f64,
     pub sent_bytes: f64,
     pub received_bytes: f64,
+    /// What compression has saved of what would have been sent.
+    pub saved_bytes: f64,
     pub turned_away: f64,
     /// Cores' worth of processor time.
     pub cpu: f64,
@@ -133,6 +135,7 @@ impl Figures {
             sends_full: a_second("sends_full_total"),
             sent_bytes: a_second("sent_bytes_total"),
             received_bytes: a_second("received_bytes_total"),
+            saved_bytes: a_second("compression_saved_bytes_total"),
             turned_away: a_second("refusals_total"),
             cpu: a_second("process_cpu_seconds_total"),
             resident_bytes: after.sum("process_resident_memory_bytes"),

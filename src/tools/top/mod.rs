@@ -1,6 +1,6 @@
 //! `stentor top`: a running server, live in a terminal.
 //!
-//! Reads `/metrics` and `/debug/slow` of a server over HTTP, with TLS or without, as anybody could, and shows what happens between two
+//! Reads `/metrics` and `/debug/slow` of a server over HTTP, with TLS or without, as any operator could, and shows what happens between two
 //! readings and who is behind. A thread fetches, so that a server that doesn't answer never holds up the keys; the
 //! terminal is drawn when something has changed. Where the output is no terminal, or with `--once`, one frame is printed as
 //! plain text.
@@ -65,8 +65,10 @@ pub struct Options {
     #[arg(long, value_name = "COLUMN", default_value = "behind")]
     pub sort: Column,
 
-    /// The server's --publish-token, without which a server that has one shows no clients
-    #[arg(long, value_name = "TOKEN", env = "STENTOR_PUBLISH_TOKEN", hide_env_values = true)]
+    /// The server's --admin-token; where it has none, its --publish-token, if it has that
+    ///
+    /// Without either, a server that has an --admin-token shows nothing, and one that has a --publish-token no clients.
+    #[arg(long, value_name = "TOKEN", env = "STENTOR_ADMIN_TOKEN", hide_env_values = true)]
     pub token: Option<Secret>,
 
     /// With https://: PEM file of certificates that are trusted, such as its --tls-self-signed has [default: the system's]
@@ -80,7 +82,9 @@ pub struct Options {
 
 impl Options {
     fn asker(&self) -> Result<Asker, FetchError> {
-        Asker::new(self.url.clone(), self.token.clone(), self.tls_ca.as_deref(), self.insecure)
+        let publishing = || std::env::var("STENTOR_PUBLISH_TOKEN").ok()?.parse().ok();
+        let token = self.token.clone().or_else(publishing);
+        Asker::new(self.url.clone(), token, self.tls_ca.as_deref(), self.insecure)
     }
 }
 

@@ -133,6 +133,11 @@ impl View {
 /// The figures, a line for each question: who is there, what moves, what it costs, who is behind.
 fn summary(f: &Figures) -> [String; 6] {
     let per_send = if f.sends > 0.0 { format!("{:.2}", f.deliveries / f.sends) } else { "-".into() };
+    let saved = if f.saved_bytes > 0.0 {
+        format!(" (compression saves {:.0} %)", 100.0 * f.saved_bytes / (f.sent_bytes + f.saved_bytes))
+    } else {
+        String::new()
+    };
     let fill = if f.retain_bytes > 0.0 { 100.0 * f.tape_bytes / f.retain_bytes } else { 0.0 };
     [
         format!(
@@ -145,7 +150,7 @@ fn summary(f: &Figures) -> [String; 6] {
             counted(f.topics, "topic"),
         ),
         format!(
-            "flow       {}/s publications, {}/s deliveries, {}/s out, {}/s in, {} publications a send",
+            "flow       {}/s publications, {}/s deliveries, {}/s out{saved}, {}/s in, {} publications a send",
             count(f.publications),
             count(f.deliveries),
             bytes(f.sent_bytes),
@@ -240,6 +245,15 @@ mod tests {
         let mut view = View::new("http://127.0.0.1:9001".into(), Order::by(Column::Behind));
         view.take(figures, Ok(SlowList { connections: rows }));
         view
+    }
+
+    #[test]
+    fn what_compression_saves_is_shown_where_it_saves_something() {
+        let mut view = view();
+        let figures = Figures { sent_bytes: 600.0, saved_bytes: 400.0, ..Figures::default() };
+        view.take(figures, Ok(SlowList { connections: Vec::new() }));
+        let frame = view.plain();
+        assert!(frame.contains("B/s out (compression saves 40 %), "), "{frame}");
     }
 
     #[test]

@@ -16,6 +16,7 @@ const MAX: usize = 2000;
 enum Owned {
     Text(String),
     Binary(Vec<u8>),
+    Deflated(bool, Vec<u8>),
     Ping(Vec<u8>),
     Pong(Vec<u8>),
     Close(Option<(u16, String)>),
@@ -26,6 +27,7 @@ impl From<Event<'_>> for Owned {
         match event {
             Event::Text(text) => Owned::Text(text.into()),
             Event::Binary(bytes) => Owned::Binary(bytes.into()),
+            Event::Deflated { is_text, message } => Owned::Deflated(is_text, message.into()),
             Event::Ping(bytes) => Owned::Ping(bytes.into()),
             Event::Pong(bytes) => Owned::Pong(bytes.into()),
             Event::Close(close) => Owned::Close(close.map(|(code, reason)| (code.get(), reason.into()))),
@@ -35,7 +37,19 @@ impl From<Event<'_>> for Owned {
 
 /// Decodes `bytes` in pieces of the given sizes, over and over, and checks on the way what always holds.
 fn decode_in(sizes: &[usize], role: Role, bytes: &[u8]) -> (Vec<Owned>, Option<Violation>) {
-    let (mut decoder, mut events, mut violation) = (Decoder::new(role), Vec::new(), None);
+    decode_with(Decoder::new(role), sizes, bytes)
+}
+
+/// The same where messages may be compressed.
+fn decode_deflated(sizes: &[usize], bytes: &[u8]) -> (Vec<Owned>, Option<Violation>) {
+    let mut decoder = Decoder::new(Role::Server);
+    decoder.take_deflated();
+    decode_with(decoder, sizes, bytes)
+}
+
+fn decode_with(mut decoder: Decoder, sizes: &[usize], bytes: &[u8]) -> (Vec<Owned>, Option<Violation>) {
+    let most = if decoder.takes_deflated() { compressed_max(MAX) } else { MAX };
+    let (mut events, mut violation) = (Vec::new(), None);
     let mut bytes = bytes.to_vec();
     let mut rest = &mut bytes[..];
     for &size in sizes.iter().cycle() {
@@ -46,7 +60,7 @@ fn decode_in(sizes: &[usize], role: Role, bytes: &[u8]) -> (Vec<Owned>, Option<V
         let mut input = take(&mut rest, len);
         loop {
             let next = decoder.next(&mut input, MAX).map(|event| event.map(Owned::from));
-            assert!(decoder.buffered() <= MAX + frame::CONTROL_MAX + size_of::<Unfinished>());
+            assert!(decoder.buffered() <= most + frame::CONTROL_MAX + size_of::<Unfinished>());
             match next {
                 Ok(Some(event)) => events.push(event),
                 Ok(None) => break,
@@ -111,6 +125,72 @@ fn memory_of_a_gathered_message_is_released_with_the_last_call() {
     assert!(matches!(decoder.next(&mut second, MAX), Ok(Some(Event::Text(text))) if text.len() == 500));
     assert_eq!(decoder.next(&mut second, MAX), Ok(None));
     assert_eq!(decoder.buffered(), 0);
+}
+
+/// A frame that is marked as compressed.
+fn marked(fin: bool, opcode: Opcode, payload: &[u8]) -> Vec<u8> {
+    let mut out = masked(fin, opcode, payload);
+    out[0] |= 0x40;
+    out
+}
+
+#[test]
+fn a_compressed_message_is_handed_out_as_it_came_when_it_is_whole_and_text_is_not_looked_at() {
+    let bytes = [
+        marked(true, Opcode::Binary, b"one"),
+        marked(false, Opcode::Text, b"\xff"),
+        masked(true, Opcode::Ping, b"?"),
+        masked(false, Opcode::Continuation, b""),
+        masked(true, Opcode::Continuation, b"two"),
+        masked(true, Opcode::Text, b"as it is"),
+        masked(false, Opcode::Text, b"in "),
+        masked(true, Opcode::Continuation, b"pieces"),
+    ]
+    .concat();
+    let expected = vec![
+        Owned::Deflated(false, b"one".into()),
+        Owned::Ping(b"?".into()),
+        Owned::Deflated(true, b"\xfftwo".into()),
+        text("as it is"),
+        text("in pieces"),
+    ];
+    for sizes in [1, 3, usize::MAX] {
+        assert_eq!(decode_deflated(&[sizes], &bytes), (expected.clone(), None), "{sizes}");
+        assert_eq!(decode_in(&[sizes], Role::Server, &bytes), (vec![], Some(Violation::ReservedBits)), "{sizes}");
+    }
+}
+
+#[test]
+fn only_the_first_frame_of_a_message_may_be_marked_as_compressed() {
+    for bytes in [
+        [marked(false, Opcode::Text, b"a"), marked(true, Opcode::Continuation, b"b")].concat(),
+        [masked(false, Opcode::Text, b"a"), marked(true, Opcode::Continuation, b"b")].concat(),
+        marked(true, Opcode::Ping, b""),
+        marked(true, Opcode::Close, b""),
+    ] {
+        for sizes in [1, usize::MAX] {
+            assert_eq!(decode_deflated(&[sizes], &bytes), (vec![], Some(Violation::DeflatedWithin)));
+        }
+    }
+    // Nor is any other bit known.
+    let mut bytes = marked(true, Opcode::Text, b"a");
+    bytes[0] |= 0x20;
+    assert_eq!(decode_deflated(&[1], &bytes), (vec![], Some(Violation::ReservedBits)));
+}
+
+#[test]
+fn of_a_compressed_message_is_held_what_can_come_to_no_more_than_there_may_be() {
+    let most = compressed_max(MAX);
+    let halves = |last: usize| {
+        [marked(false, Opcode::Binary, &vec![7; most / 2]), masked(true, Opcode::Continuation, &vec![7; last])].concat()
+    };
+    for sizes in [100, usize::MAX] {
+        let (events, violation) = decode_deflated(&[sizes], &halves(most - most / 2));
+        assert!(violation.is_none() && events == [Owned::Deflated(false, vec![7; most])]);
+        assert_eq!(decode_deflated(&[sizes], &halves(most - most / 2 + 1)), (vec![], Some(Violation::TooBig)));
+        // What isn't compressed has the bound that it has.
+        assert_eq!(decode_deflated(&[sizes], &masked(true, Opcode::Binary, &[7; MAX + 1])).1, Some(Violation::TooBig));
+    }
 }
 
 #[test]
@@ -369,7 +449,7 @@ fn frames_are_counted_and_those_that_bring_next_to_nothing_apart() {
         (true, Opcode::Continuation, 0),
         (true, Opcode::Text, 1),
     ] {
-        Header { fin, opcode, key: Some(key), payload_len: len as u64 }.push(&mut bytes);
+        Header { fin, deflated: false, opcode, key: Some(key), payload_len: len as u64 }.push(&mut bytes);
         bytes.extend(std::iter::repeat_n(b'x', len));
     }
     for size in [1, 7, bytes.len()] {
@@ -388,7 +468,8 @@ fn frames_are_counted_and_those_that_bring_next_to_nothing_apart() {
 #[test]
 fn what_is_missing_of_a_payload_is_known() {
     let mut bytes = Vec::new();
-    Header { fin: true, opcode: Opcode::Binary, key: Some([0; 4]), payload_len: 5000 }.push(&mut bytes);
+    Header { fin: true, deflated: false, opcode: Opcode::Binary, key: Some([0; 4]), payload_len: 5000 }
+        .push(&mut bytes);
     bytes.extend([0; 1000]);
     let mut decoder = Decoder::new(Role::Server);
     assert_eq!(decoder.next(&mut &mut bytes[..], 10_000), Ok(None));

@@ -424,7 +424,7 @@ impl Cursors {
     /// The unsent rest of the frame in which a connection stopped; empty if it stopped between frames, none if it is gone.
     pub fn rest_of_frame<E: Edge>(
         &self,
-        ground: &Ground<E>,
+        ground: &mut Ground<E>,
         token: Token,
         connection: &Connection<E::Socket>,
     ) -> Option<Vec<u8>> {

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     io::{Edge, SEND_MAX},
+    packs::Frames,
     tape::Position,
 };
 
@@ -53,19 +54,23 @@ impl<E: Edge> Walk<'_, E> {
         let Walk { ground, connection, behind, .. } = self;
         let most = entries_max(ground);
         let Some(resume) = &behind.resume else { return Step::On };
-        let lane = connection.lane;
+        let form = connection.form();
         bytes.clear();
         // Where each publication ends in the buffer, and the position of it.
         let mut ends: Vec<(usize, Position)> = Vec::new();
         let mut steps = 0;
         let mut is_cut = false;
-        let reached = ground.reader.scan(behind.position, resume.until, |entry| {
-            if steps == most || bytes.len() >= SEND_MAX {
+        let Ground { reader, packer, tape, work, .. } = &mut **ground;
+        let (mut frames, left, mut packing) = (Frames { reader, packer }, work.left(), 0);
+        let reached = reader.scan(behind.position, resume.until, |entry| {
+            if steps == most || bytes.len() >= SEND_MAX || packing > left {
                 return false;
             }
             steps += 1;
             if resume.seen.get(&entry.topic.slot).is_some_and(|seen| entry.seq > *seen) {
-                if push_entry(ground, lane, entry, bytes) {
+                let is_there = push_entry(&mut frames, tape, form, entry, bytes);
+                packing += frames.packer.take_cost();
+                if is_there {
                     ends.push((bytes.len(), entry.position));
                 } else if entry.position == behind.position && behind.offset > 0 {
                     is_cut = true;
@@ -74,7 +79,7 @@ impl<E: Edge> Walk<'_, E> {
             }
             true
         });
-        ground.work.charge(price::LOOK * (steps + ends.len()) as u64 + price::lines(bytes.len()));
+        work.charge(price::LOOK * (steps + ends.len()) as u64 + price::lines(bytes.len()) + packing);
         if is_cut {
             // It has the beginning of a frame that can't be made again: there is nothing that it could read after that.
             return Step::Broken(ErrorKind::NotFound);

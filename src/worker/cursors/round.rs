@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     io::{Edge, SEND_MAX},
-    lane::Lane,
+    packs::{Form, Frames},
     protocol::Reply,
     tape::{Position, Reader},
 };
@@ -274,7 +274,7 @@ impl<E: Edge> Walk<'_, E> {
 
     /// Gathers up to one buffer of a round. Returns the position reached, and whether that was all for one turn.
     fn gather_round(&mut self, buffers: &mut Buffers, cohort: CohortId, which: Which) -> (Position, bool) {
-        let lane = self.connection.lane;
+        let form = self.connection.form();
         let tells = match which {
             Which::Live => true,
             Which::Paced(n) => self.behind.paces[n].late,
@@ -282,13 +282,13 @@ impl<E: Edge> Walk<'_, E> {
         let Round { goal, sent, .. } = *self.behind.round_of(which);
         let mut position = if which == Which::Live { self.behind.position } else { sent };
         let between = which == Which::Live && self.interest.cohort(cohort).has(|delivery| delivery == Delivery::All);
-        let most = entries_max(self.ground);
+        let (most, left) = (entries_max(self.ground), self.ground.work.left());
         let (mut steps, mut values) = (0, 0);
         let enough = loop {
             if buffers.bytes.len() >= SEND_MAX {
                 break false;
             }
-            if values >= most {
+            if values >= most || self.ground.packer.cost() > left {
                 break true;
             }
             let round = self.behind.round_of(which);
@@ -299,7 +299,7 @@ impl<E: Edge> Walk<'_, E> {
             }
             let target = next.map_or(goal, |(end, _)| Position(end.0 - 1));
             if between && position < target {
-                position = self.gather_between(cohort, lane, position..target, (&mut steps, most), buffers);
+                position = self.gather_between(cohort, form, position..target, (&mut steps, most), buffers);
                 if position < target {
                     break steps >= most;
                 }
@@ -307,19 +307,20 @@ impl<E: Edge> Walk<'_, E> {
             position = target.max(position);
             let Some((end, slot)) = next else { break false };
             self.behind.round_of(which).items.pop();
-            self.gather_one(lane, (end, slot), (which, tells), buffers);
+            self.gather_one(form, (end, slot), (which, tells), buffers);
             values += 1;
             position = end.max(position);
         };
         let looks = (steps + 2 * values) as u64;
-        self.ground.work.charge(price::LOOK * looks + price::lines(buffers.bytes.len()));
+        let packing = self.ground.packer.take_cost();
+        self.ground.work.charge(price::LOOK * looks + price::lines(buffers.bytes.len()) + packing);
         (position, enough)
     }
 
     /// Adds one newest value to the buffer, and before it the notice of what was left out.
     fn gather_one(
         &mut self,
-        lane: Lane,
+        form: Form,
         (position, slot): (Position, u32),
         (which, tells): (Which, bool),
         buffers: &mut Buffers,
@@ -331,7 +332,7 @@ impl<E: Edge> Walk<'_, E> {
             Which::Paced(n) => (&behind.paces[n].round, &behind.paces[n].told),
         };
         value.clear();
-        let sent = push_value(self.ground, interest, lane, slot, position, value);
+        let sent = push_value(self.ground, interest, form, slot, position, value);
         // It may be gone from the tape while a newer one is there: that one follows in another round, and everything up to this
         // one is left out.
         let gone = || {
@@ -349,7 +350,7 @@ impl<E: Edge> Walk<'_, E> {
         let skipped = next.saturating_sub(first);
         if let Some(name) = interest.topic_name(slot).filter(|_| skipped > 0) {
             let skip = Reply::Skip { topic: name, epoch: None, from: first, to: next - 1, why: "slow" };
-            lane.words().push_reply(bytes, &skip);
+            form.lane.words().push_reply(bytes, &skip);
         }
         bytes.extend_from_slice(value);
         if skipped > 0 || sent.is_some() {
@@ -362,20 +363,21 @@ impl<E: Edge> Walk<'_, E> {
     fn gather_between(
         &mut self,
         cohort: CohortId,
-        lane: Lane,
+        form: Form,
         span: Range<Position>,
         (steps, most): (&mut usize, usize),
         buffers: &mut Buffers,
     ) -> Position {
         let Buffers { bytes, pieces, .. } = buffers;
-        let (interest, Ground { reader, tape, .. }) = (&mut *self.interest, &*self.ground);
+        let (interest, Ground { reader, packer, tape, work, .. }) = (&mut *self.interest, &mut *self.ground);
+        let (mut frames, left) = (Frames { reader, packer }, work.left());
         reader.scan(span.start, span.end, |entry| {
-            if *steps >= most || bytes.len() >= SEND_MAX {
+            if *steps >= most || bytes.len() >= SEND_MAX || frames.packer.cost() > left {
                 return false;
             }
             *steps += 1;
             if interest.wants(tape, cohort, entry) == Some(Delivery::All) {
-                bytes.extend_from_slice(reader.bytes(lane, entry.run(lane)));
+                frames.push(form, entry, bytes);
                 let position = Position(entry.position.0 + 1);
                 pieces.push(Piece { end: bytes.len(), position, slot: None, seq: entry.seq, skipped: 0, sent: true });
             }

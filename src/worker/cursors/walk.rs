@@ -18,7 +18,7 @@ use super::{
         connection::Connection,
         deliver::{Outcome, deliver, flush},
         fan::{
-            Pace, contiguous,
+            Pace,
             delivery::Delivery,
             interest::{Cohort, CohortId, Interest},
             push_entry,
@@ -33,6 +33,7 @@ use super::{
 };
 use crate::{
     io::{Edge, SEND_MAX},
+    packs::Frames,
     tape::{Position, Run},
 };
 
@@ -267,30 +268,35 @@ impl<E: Edge> Walk<'_, E> {
         until: Position,
     ) -> Step {
         let Cohort { key, .. } = self.interest.cohort(cohort);
-        let (lane, most) = (key.lane, entries_max(self.ground));
+        let (form, most) = (key.form(), entries_max(self.ground));
         let Buffers { plan, pieces, bytes, .. } = buffers;
         plan.clear();
         pieces.clear();
-        let (interest, Ground { edge, reader, tape, metrics, work, .. }) = (&mut *self.interest, &mut *self.ground);
+        let (interest, Ground { edge, reader, packer, tape, metrics, work, .. }) =
+            (&mut *self.interest, &mut *self.ground);
+        let (mut frames, left) = (Frames { reader, packer }, work.left());
+        let mut packing = 0;
         let mut steps = 0;
         let reached = reader.scan(position, until, |entry| {
-            if steps == most || plan.bytes >= SEND_MAX {
+            if steps == most || plan.bytes >= SEND_MAX || packing > left {
                 return false;
             }
             steps += 1;
             let resumed = if entry.position == position { offset } else { 0 };
             if let Some(delivery) = interest.wants(tape, cohort, entry) {
                 // A publication from before the lane was written can't be on the way to anybody.
-                debug_assert!(entry.len(lane) > resumed);
-                plan.push(entry.run(lane).after(resumed));
+                let run = frames.run(form, entry);
+                debug_assert!(run.len > resumed);
+                packing += frames.packer.take_cost();
+                plan.push(run.after(resumed));
                 let (end, position) = (plan.bytes, Position(entry.position.0 + 1));
                 let slot = (delivery == Delivery::Latest).then_some(entry.topic.slot);
                 pieces.push(Piece { end, position, slot, seq: entry.seq, skipped: 0, sent: true });
             }
             true
         });
-        let bytes = contiguous(reader, lane, plan.runs.iter().copied(), bytes);
-        work.charge(price::LOOK * (steps + pieces.len()) as u64 + price::lines(bytes.len()));
+        let bytes = frames.contiguous(form, plan.runs.iter().copied(), bytes);
+        work.charge(price::LOOK * (steps + pieces.len()) as u64 + price::lines(bytes.len()) + packing);
         match deliver(edge, metrics, &mut self.connection.socket, bytes) {
             Outcome::All => {
                 metrics.deliveries.add(plan.publications);
@@ -382,7 +388,7 @@ pub fn entries_max<E: Edge>(ground: &Ground<E>) -> usize {
 
 /// The unsent rest of the frame in which a connection stopped; empty if it stopped between frames, none if it is gone.
 pub fn rest_of_frame<E: Edge>(
-    ground: &Ground<E>,
+    ground: &mut Ground<E>,
     connection: &Connection<E::Socket>,
     behind: &Behind,
 ) -> Option<Vec<u8>> {
@@ -390,7 +396,9 @@ pub fn rest_of_frame<E: Edge>(
     if behind.offset == 0 {
         return Some(frame);
     }
-    let published = ground.reader.look(behind.position)?;
-    let is_there = push_entry(ground, connection.lane, &published, &mut frame);
+    let Ground { reader, packer, tape, .. } = ground;
+    let published = reader.look(behind.position)?;
+    let frames = &mut Frames { reader, packer };
+    let is_there = push_entry(frames, tape, connection.form(), &published, &mut frame);
     is_there.then(|| frame.split_off(behind.offset as usize))
 }

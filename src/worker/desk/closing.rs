@@ -11,6 +11,7 @@ use super::{
     Clerk, Doom,
 };
 use crate::{
+    audit::{What, shortened},
     io::{Edge, Token},
     log::{Kind, tell},
     metrics::{Ending, Refusal},
@@ -166,10 +167,17 @@ impl<E: Edge> Clerk<'_, E> {
     }
 
     fn note_end(&mut self, token: Token, code: u16, ending: Ending, reason: &dyn Display) {
+        if self.ground.shared.audit.is_on() {
+            let been = self.been(token);
+            let reason = shortened(&reason.to_string());
+            self.note(token, |_| What::End { code, reason, been });
+        }
         let Some(connection) = self.connections.get(token) else { return };
         self.ground.shared.metrics.close(ending);
         let open = self.ground.metrics.open(!connection.lane.words().hears());
         open.set(open.get() - 1);
+        let packed = &self.ground.metrics.packed;
+        packed.set(packed.get() - u64::from(connection.packed));
         match code {
             1000 | 1001 | 1005 | 1006 => {
                 tracing::debug!(conn = connection.name(), peer = %connection.peer, code, %reason, "closed");

@@ -49,7 +49,7 @@ use crate::{
     io::{Edge, Token},
     lane::Lane,
     metrics,
-    protocol::{ErrorCode, Id, Look, Mode, NameSet, Reply, Sub, command::unrelated, is_pattern},
+    protocol::{ErrorCode, Id, Look, Mode, NameSet, Sub, command::unrelated, is_pattern},
     publication::Epoch,
     tape::Position,
     topic::{Topic, TopicId},
@@ -374,7 +374,7 @@ impl<E: Edge> Clerk<'_, E> {
                         return None;
                     }
                     let id = collect.id.as_deref().map(Id::again);
-                    self.reply(token, &Reply::Error { id, code, message: &message });
+                    self.error(token, id, code, &message);
                     return self.work_on(token, Job::Uncount(names));
                 }
             }

@@ -16,15 +16,17 @@
 use std::sync::Arc;
 
 use super::{
-    super::work::price,
+    super::{fan::push_entry, ground::Ground, work::price},
     Clerk,
     asking::Job,
     exchange::{Terms, bytes_max, push_messages},
 };
 use crate::{
+    audit::What,
     http::{self, Request},
     io::{Edge, Token},
     lane::Lane,
+    packs::Frames,
     protocol::{Mode, Reply, Topic},
     publication::Epoch,
     tape::{Position, Reader},
@@ -158,7 +160,13 @@ impl<E: Edge> Clerk<'_, E> {
     pub fn go_on_reading_back(&mut self, token: Token, mut history: Box<History>) -> Option<Job> {
         let Some(reading) = history.reading else {
             return match self.begin_history(&mut history) {
-                Ok(()) => Some(Job::History(history)),
+                Ok(()) => {
+                    self.note_names(token, &[Arc::from(&*history.topic)], |names| What::Read {
+                        door: "history",
+                        names,
+                    });
+                    Some(Job::History(history))
+                }
                 Err(refusal) => {
                     self.let_go_of_tape();
                     self.refuse_exchange(token, &history.terms, &refusal);
@@ -277,9 +285,10 @@ impl<E: Edge> Clerk<'_, E> {
                     return Some(End::More);
                 }
                 frame.clear();
-                let published = self.ground.reader.look(position);
+                let Ground { reader, packer, tape, .. } = &mut *self.ground;
+                let published = reader.look(position);
                 let is_there = published.is_some_and(|published| {
-                    super::super::fan::push_entry(self.ground, Lane::Json, &published, &mut frame)
+                    push_entry(&mut Frames { reader, packer }, tape, Lane::Json.into(), &published, &mut frame)
                 });
                 if !is_there {
                     return Some(End::More);

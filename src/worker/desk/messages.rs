@@ -17,11 +17,11 @@ use crate::{
     publication::Flags,
     publish::{By, PublishError},
     tape::{About, Appended},
-    websocket::{CloseCode, Decoder, Event, Role, frame},
+    websocket::{CloseCode, Decoder, Event, Role, Violation, frame},
 };
 
 /// A message that is read, against one that is copied.
-const READ: u64 = 4;
+pub const READ: u64 = 4;
 
 impl<E: Edge> Clerk<'_, E> {
     /// Takes in bytes of a connection that speaks WebSocket.
@@ -34,6 +34,13 @@ impl<E: Edge> Clerk<'_, E> {
         let most = self.ground.settings.message_max;
         loop {
             match decoder.next(&mut bytes, most) {
+                Ok(Some(Event::Deflated { is_text, message })) => {
+                    if let Err(violation) = self.act_deflated(token, is_text, message, most) {
+                        self.desk.doomed.push_back((handle, Doom::Violation(violation)));
+                        decoder.end();
+                        break;
+                    }
+                }
                 Ok(Some(event)) => self.act(token, event),
                 Ok(None) => break,
                 Err(violation) => {
@@ -69,6 +76,31 @@ impl<E: Edge> Clerk<'_, E> {
         assembly.set((assembly.get() + after as u64).saturating_sub(held as u64));
     }
 
+    /// Inflates a message, and does what it asks for.
+    fn act_deflated(&mut self, token: Token, is_text: bool, message: &[u8], most: usize) -> Result<(), Violation> {
+        // Whoever closes isn't listened to.
+        if self.connections.get(token).is_none_or(|connection| connection.phase != Phase::Open) {
+            return Ok(());
+        }
+        let (inflated, cost) = self.desk.inflating.take(message, most);
+        self.ground.work.charge(cost);
+        let counts = &self.ground.metrics.inflated;
+        counts.messages.add(1);
+        counts.bytes_in.add(message.len() as u64);
+        let inflated = inflated?;
+        counts.bytes_out.add(inflated.len() as u64);
+        let done = if is_text {
+            match simdutf8::basic::from_utf8(&inflated) {
+                Ok(text) => Ok(self.act(token, Event::Text(text))),
+                Err(_) => Err(Violation::BadText),
+            }
+        } else {
+            Ok(self.act(token, Event::Binary(&inflated)))
+        };
+        self.desk.inflating.hand_back(inflated);
+        done
+    }
+
     fn act(&mut self, token: Token, event: Event<'_>) {
         let Some(Connection { phase, .. }) = self.connections.get(token) else { return };
         let phase = *phase;
@@ -91,6 +123,8 @@ impl<E: Edge> Clerk<'_, E> {
             Event::Close(_) => {}
             Event::Text(text) => self.hear(token, Payload::Text(text)),
             Event::Binary(bytes) => self.hear(token, Payload::Binary(bytes)),
+            // It was inflated before.
+            Event::Deflated { .. } => {}
         }
     }
 
@@ -218,6 +252,10 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// Answers that a command was refused.
     pub fn error(&mut self, token: Token, id: Option<Id<'_>>, code: ErrorCode, message: &str) {
+        // What is malformed is no refusal.
+        if matches!(code.status(), 401 | 403 | 429 | 503) {
+            self.note_refusal(token, code.as_str(), message);
+        }
         self.reply(token, &Reply::Error { id, code, message });
     }
 }

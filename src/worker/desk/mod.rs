@@ -1,11 +1,11 @@
 //! The desk: what connections say and are told, from their requests to their ends.
 //!
 //! It takes sockets over (`arrivals`), reads what comes on them (`reading`), and does what is asked for: requests and upgrades
-//! (`requests`), frames and commands (`messages`), as often as they may come (`quota`), subscriptions with their snapshots and
+//! (`requests`), frames and commands (`messages`), compressed ones, too (`inflating`), as often as they may come (`quota`), subscriptions with their snapshots and
 //! resume points (`subscribe`, `collect`, `points`). What can't be done at once goes on over turns (`asking`). Over plain HTTP it answers
 //! requests that only a worker can (`exchange`): polls (`poll`), and what the tape has of a topic (`history`). What it has to say
 //! goes out between publications (`answers`), and a connection's end is its affair whoever found it (`closing`, `draining`), also
-//! what it leaves (`leaving`). What somebody may is asked and looked after in `rights`. What they hold is counted (`held`). It looks after those of whom nothing is heard (`expire`, `alive`).
+//! what it leaves (`leaving`). What somebody may is asked and looked after in `rights`. What they hold is counted (`held`), and what happens to them is noted (`noting`). It looks after those of whom nothing is heard (`expire`, `alive`).
 //!
 //! It asks the fan and the cursors to take a connection or let it go, and neither of them knows of it.
 
@@ -21,8 +21,10 @@ mod expire;
 mod finds;
 mod held;
 mod history;
+mod inflating;
 mod leaving;
 mod messages;
+mod noting;
 mod points;
 mod poll;
 mod quota;
@@ -35,13 +37,13 @@ use std::{collections::VecDeque, time::Duration};
 
 use crossbeam_channel::Receiver;
 
-pub use self::reading::READ_BYTES;
 #[cfg(all(test, not(loom)))]
 pub use self::reading::READ_TURN_BYTES;
 use self::{
-    asking::Asking, draining::Draining, exchange::Exchanges, held::Held, leaving::Parted, reading::Reading,
-    rights::Rights,
+    asking::Asking, draining::Draining, exchange::Exchanges, held::Held, inflating::Inflating, leaving::Parted,
+    reading::Reading, rights::Rights,
 };
+pub use self::{noting::Round, reading::READ_BYTES};
 #[cfg(all(any(test, fuzzing), not(loom)))]
 use super::connection::CohortId;
 use super::{
@@ -87,8 +89,11 @@ pub struct Desk<S> {
     /// What those had who have left.
     parted: VecDeque<Parted>,
     held: Held,
+    /// Who has had a line in the audit.
+    pub round: Round,
     /// Who is to be looked at because of rights.
     rights: Rights,
+    inflating: Inflating,
 }
 
 /// Whoever works at the desk: it, and what it reaches down to.
@@ -110,7 +115,7 @@ enum Doom {
 }
 
 impl<S> Desk<S> {
-    pub fn new(inbox: Receiver<Message<S>>, control: Inbox<S>, now: Moment) -> Desk<S> {
+    pub fn new(inbox: Receiver<Message<S>>, control: Inbox<S>, round: Round, now: Moment) -> Desk<S> {
         Desk {
             inbox,
             control,
@@ -126,7 +131,9 @@ impl<S> Desk<S> {
             doomed: VecDeque::new(),
             parted: VecDeque::new(),
             held: Held::default(),
+            round,
             rights: Rights::default(),
+            inflating: Inflating::default(),
         }
     }
 
@@ -147,7 +154,8 @@ impl<S> Desk<S> {
     #[inline]
     pub fn next_due(&self, now: Moment) -> Option<Duration> {
         let stop = self.draining.as_ref().map(|draining| draining.until().since(now));
-        [stop, self.timers.until_next(now), self.reading.next_due()].into_iter().flatten().min()
+        let round = (self.round.due < Moment::NEVER).then(|| self.round.due.since(now));
+        [stop, round, self.timers.until_next(now), self.reading.next_due()].into_iter().flatten().min()
     }
 
     /// Gives back room that was needed once.
@@ -159,6 +167,7 @@ impl<S> Desk<S> {
         self.reading.give_back();
         self.asking.give_back();
         self.exchanges.give_back();
+        self.inflating.give_back();
     }
 }
 

@@ -33,6 +33,7 @@ use super::{
             interest::{CohortKey, NameId},
             push_entry,
         },
+        ground::Ground,
         work::price,
     },
     Clerk,
@@ -43,10 +44,12 @@ use super::{
     quota::LATER,
 };
 use crate::{
+    audit::What,
     clock::Moment,
     http::{self, Request, response::JSON},
     io::{Edge, SEND_MAX, Token},
     lane::Lane,
+    packs::Frames,
     protocol::{ErrorCode, Mode, Reply, Sub, cursor::Cursor},
     tape::Position,
     topic::{Topic, TopicId},
@@ -249,10 +252,11 @@ impl<E: Edge> Clerk<'_, E> {
         self.may_hold(token, collect.bytes)?;
         let has_joined = self.connections.get(token).is_none_or(|connection| connection.cohort.is_some());
         if !has_joined {
+            self.note_names(token, &collect.names, |names| What::Read { door: "poll", names });
             let name = |name: &Arc<str>| (self.fan.interest.intern(name), Delivery::All);
             let mut names: Vec<(NameId, Delivery)> = collect.names.iter().map(name).collect();
             names.sort_unstable();
-            let key = CohortKey { lane: Lane::Json, names: names.into(), except: 0, polls: true };
+            let key = CohortKey { lane: Lane::Json, packed: false, names: names.into(), except: 0, polls: true };
             let cohort = self.fan.interest.join(key, at.position);
             if let Some(connection) = self.connections.get_mut(token) {
                 connection.cohort = Some(cohort);
@@ -317,7 +321,7 @@ impl<E: Edge> Clerk<'_, E> {
         if !is_all {
             return Some(Job::Poll(poll));
         }
-        self.let_wait(token, poll)
+        self.let_wait(token, *poll)
     }
 
     /// Looks at what the tape has for a poll up to `head`, as much as there is room and time for. Returns what is to be told at once;
@@ -361,8 +365,11 @@ impl<E: Edge> Clerk<'_, E> {
     /// Writes a publication that the tape has. Returns whether it still does.
     fn push_publication(&mut self, poll: &mut Poll, position: Position) -> bool {
         let mut frame = Vec::new();
-        let published = self.ground.reader.look(position);
-        let is_there = published.is_some_and(|published| push_entry(self.ground, Lane::Json, &published, &mut frame));
+        let Ground { reader, packer, tape, .. } = &mut *self.ground;
+        let published = reader.look(position);
+        let is_there = published.is_some_and(|published| {
+            push_entry(&mut Frames { reader, packer }, tape, Lane::Json.into(), &published, &mut frame)
+        });
         self.ground.work.charge(price::LOOK + 2 * price::lines(frame.len()));
         push_messages(&frame, (b",", b""), &mut poll.messages);
         poll.publications += u64::from(is_there);
@@ -426,10 +433,10 @@ impl<E: Edge> Clerk<'_, E> {
     }
 
     /// A poll for which there is nothing waits until there is, if it may.
-    fn let_wait(&mut self, token: Token, poll: Box<Poll>) -> Option<Job> {
+    fn let_wait(&mut self, token: Token, poll: Poll) -> Option<Job> {
         let connection = self.connections.get_mut(token)?;
         if self.ground.now >= poll.due || connection.phase == Phase::AnsweringLast {
-            return self.answer_poll(token, *poll);
+            return self.answer_poll(token, poll);
         }
         self.fan.join(token, connection);
         self.desk.exchanges.wait(token, poll.wait());

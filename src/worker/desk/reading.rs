@@ -26,6 +26,8 @@ use super::{
         work::price,
     },
     Clerk,
+    inflating::Inflating,
+    messages::READ,
 };
 use crate::{
     clock::Moment,
@@ -54,6 +56,9 @@ const SHARES: u64 = 4;
 
 /// What one byte can cost at most: the smallest frame has six of them, and may be a bad command, which is answered.
 const BYTE_MAX: u64 = (price::FRAME + price::COMMAND).div_ceil(6);
+
+/// The same where messages may be compressed: what one inflates to is read, or copied to wait.
+const DEFLATED_BYTE_MAX: u64 = BYTE_MAX + Inflating::byte_max(READ * price::LINE);
 
 /// What the last read of a turn may go beyond the turn's work.
 const BEYOND: u64 = 15_000;
@@ -234,7 +239,8 @@ impl<E: Edge> Clerk<'_, E> {
             };
             (connection.queued, connection.unread) = (false, false);
             // What is still to come of a large message costs no more than its bytes.
-            let safe = ((left + BEYOND) / BYTE_MAX) as usize + connection.decoder.missing();
+            let byte_max = if connection.decoder.takes_deflated() { DEFLATED_BYTE_MAX } else { BYTE_MAX };
+            let safe = ((left + BEYOND) / byte_max) as usize + connection.decoder.missing();
             let most = if self.desk.reading.holds() { safe.min(SHARE) } else { safe }.min(buffer.len());
             if self.is_watched_again(token) {
                 self.read_one(token, &mut buffer[..most]);
@@ -300,10 +306,11 @@ impl<E: Edge> Clerk<'_, E> {
             Phase::Ending => {}
         }
         self.count_frames(token);
+        let inflated = self.desk.inflating.take_inflated();
         let published = self.ground.metrics.publications.get() > published;
         let is_within = self.connections.get(token).is_some_and(|connection| connection.decoder.buffered() > 0);
         if published {
-            self.note_published(n);
+            self.note_published(n.max(inflated));
         } else if is_within {
             self.desk.reading.room = self.desk.reading.room.saturating_sub(n);
         }

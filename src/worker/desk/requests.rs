@@ -26,7 +26,7 @@ use crate::{
     metrics,
     protocol::{Declared, ErrorCode, Reply, Sub, Topic, cursor::Cursor, reply::Hello},
     proxy,
-    websocket::{CloseCode, handshake},
+    websocket::{CloseCode, deflate::WINDOW_BITS, extension::Agreed, handshake},
 };
 
 /// The parameters of an address that are about topics which it names.
@@ -161,10 +161,11 @@ impl<E: Edge> Clerk<'_, E> {
         let accept = handshake::check(head)?;
         self.ground.settings.access.check_page(head)?;
         let (lane, subprotocol) = choose_lane(head, Address::Ws)?;
-        let upgrade = |out: &mut Vec<u8>| handshake::push_accepted(out, &accept, subprotocol);
+        let deflate = self.agree_on_deflate(head)?;
+        let upgrade = |out: &mut Vec<u8>| handshake::push_accepted(out, &accept, subprotocol, deflate.as_ref());
         let holder = match self.opener_of(token, head)? {
             Ok(holder) => holder,
-            Err(why) => return self.turn_away(token, lane, upgrade, &why),
+            Err(why) => return self.turn_away(token, (lane, deflate), upgrade, &why),
         };
         let topics = head.names("topics");
         let sub = topics.as_deref().map(|topics| self.sub_from_query(head, topics)).transpose()?;
@@ -177,7 +178,7 @@ impl<E: Edge> Clerk<'_, E> {
         if sub.is_some() {
             self.may_subscribe_now(token)?;
         }
-        self.open(token, lane, holder, upgrade);
+        self.open(token, (lane, deflate), holder, upgrade);
         self.greet(token);
         if let Some(sub) = sub {
             self.subscribe_first(token, &sub);
@@ -190,10 +191,11 @@ impl<E: Edge> Clerk<'_, E> {
         let accept = handshake::check(head)?;
         self.ground.settings.access.check_page(head)?;
         let (lane, subprotocol) = choose_lane(head, Address::Raw)?;
-        let upgrade = |out: &mut Vec<u8>| handshake::push_accepted(out, &accept, subprotocol);
+        let deflate = self.agree_on_deflate(head)?;
+        let upgrade = |out: &mut Vec<u8>| handshake::push_accepted(out, &accept, subprotocol, deflate.as_ref());
         let holder = match self.opener_of(token, head)? {
             Ok(holder) => holder,
-            Err(why) => return self.turn_away(token, lane, upgrade, &why),
+            Err(why) => return self.turn_away(token, (lane, deflate), upgrade, &why),
         };
         Topic::check(topic, self.ground.settings.topic_length_max)
             .map_err(|error| http::Refusal::new(400, format!("Not a topic: {error}.")))?;
@@ -205,7 +207,7 @@ impl<E: Edge> Clerk<'_, E> {
             Err(Beyond::Name(_)) if may_publish => false,
             Err(beyond) => {
                 self.ground.shared.metrics.refuse(metrics::Refusal::Forbidden);
-                return self.turn_away(token, lane, upgrade, &beyond.to_string());
+                return self.turn_away(token, (lane, deflate), upgrade, &beyond.to_string());
             }
         };
         self.may_subscribe_now(token)?;
@@ -215,7 +217,7 @@ impl<E: Edge> Clerk<'_, E> {
             connection.topic = Some(Box::new(topic.into()));
             connection.declared = declared;
         }
-        self.open(token, lane, holder, upgrade);
+        self.open(token, (lane, deflate), holder, upgrade);
         if subscribes && let Err(reason) = self.subscribe_raw(token, &sub, echo) {
             self.close(token, Farewell { code: Some(CloseCode::TRY_AGAIN_LATER), reason: &reason, error: None });
         }
@@ -249,7 +251,7 @@ impl<E: Edge> Clerk<'_, E> {
             self.finish_with(token, |out| response.write(out, true));
             return Ok(());
         }
-        self.open(token, Address::Sse.lane(), holder, |out| response.write(out, false));
+        self.open(token, (Address::Sse.lane(), None), holder, |out| response.write(out, false));
         self.greet(token);
         self.subscribe_first(token, &sub);
         Ok(())
@@ -265,7 +267,25 @@ impl<E: Edge> Clerk<'_, E> {
         Ok(Sub { snapshot: head.switch("snapshot")?.unwrap_or(true), cursor, ..sub })
     }
 
-    fn open(&mut self, token: Token, lane: Lane, holder: Holder, accept: impl FnOnce(&mut Vec<u8>)) {
+    /// What is agreed on of the compression that a client offers: nothing, if the server doesn't compress, the address says `compress=0`,
+    /// or it is one of the clients that are known to fail with it.
+    fn agree_on_deflate(&self, head: &Request<'_>) -> Result<Option<Agreed>, http::Refusal> {
+        let is_wanted = head.switch("compress")?.unwrap_or(true);
+        let compression = &self.ground.settings.compression;
+        let is_denied = || head.headers("User-Agent").any(|client| compression.deny.iter().any(|it| it.fits(client)));
+        if !compression.is_on || !is_wanted || is_denied() {
+            return Ok(None);
+        }
+        handshake::agree(head)
+    }
+
+    fn open(
+        &mut self,
+        token: Token,
+        (lane, deflate): (Lane, Option<Agreed>),
+        holder: Holder,
+        accept: impl FnOnce(&mut Vec<u8>),
+    ) {
         let now = self.ground.now;
         let events = !lane.words().hears();
         let Some(connection) = self.connections.get_mut(token) else { return };
@@ -274,11 +294,20 @@ impl<E: Edge> Clerk<'_, E> {
         connection.ping = Ping::None;
         connection.lane = lane;
         connection.holder = holder;
+        // Whoever can't read what all others are sent is sent nothing compressed.
+        connection.packed = deflate.is_some_and(|agreed| agreed.window_bits() >= WINDOW_BITS);
+        if deflate.is_some() {
+            connection.decoder.take_deflated();
+        }
+        let packed = connection.packed;
         let (conn, peer) = (connection.name(), connection.peer);
         tracing::debug!(conn, %peer, events, "opened");
         let metrics = &self.ground.metrics;
         metrics.upgrades.add(u64::from(!events));
         metrics.open(events).add(1);
+        metrics.upgrades_deflated.add(u64::from(deflate.is_some()));
+        metrics.packed.add(u64::from(packed));
+        self.note_open(token);
         self.answer(token, accept);
         self.sit(token);
         self.set_timer(token);
@@ -304,12 +333,13 @@ impl<E: Edge> Clerk<'_, E> {
     fn turn_away(
         &mut self,
         token: Token,
-        lane: Lane,
+        form: (Lane, Option<Agreed>),
         accept: impl FnOnce(&mut Vec<u8>),
         why: &str,
     ) -> Result<(), http::Refusal> {
-        self.open(token, lane, Holder::Anonymous, accept);
+        self.open(token, form, Holder::Anonymous, accept);
         self.greet(token);
+        self.note_refusal(token, ErrorCode::Unauthorized.as_str(), why);
         self.close(token, Farewell::after(ErrorCode::Unauthorized, why));
         Ok(())
     }
@@ -371,6 +401,7 @@ impl<E: Edge> Clerk<'_, E> {
             "refused"
         );
         self.ground.shared.metrics.refuse(counted);
+        self.note_refusal(token, counted.name(), why);
         self.finish_with(token, say);
     }
 

@@ -36,11 +36,13 @@ use super::{
 };
 use crate::{
     access::{Beyond, Ended, Holder, Shown, Source, Standing, shown_token},
+    audit::What,
     clock::Moment,
     http::{self, Request},
     io::{Edge, Token},
     log::{Kind, tell},
     metrics::{Loss, Refusal},
+    packs::Form,
     protocol::{ErrorCode, Id, Mode, Reply, Sub, reply::Who},
     shared::Seat,
     websocket::CloseCode,
@@ -114,13 +116,19 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// Judges what a connection shows, whose holder it isn't yet.
     fn judge(&mut self, token: Token, shown: Option<&Shown<'_>>) -> Judged {
-        let Some(shown) = shown else { return Judged::Good(Holder::Anonymous) };
+        let Some(shown) = shown else { return Judged::Good(self.certified(token)) };
         if let Err(why) = self.may_show(token, shown) {
             return Judged::TooMany(why);
         }
         let judged = self.ground.settings.access.holder(Some(shown), self.ground.edge.wall_us());
         self.note_judged(token, judged.as_ref().err().map(|wrong| wrong as &dyn std::fmt::Display));
         judged.map_or_else(|wrong| Judged::Wrong(wrong.to_string()), Judged::Good)
+    }
+
+    /// Who a connection is of, by the certificate that its client has shown; nobody's without.
+    fn certified(&self, token: Token) -> Holder {
+        let certified = self.connections.get(token).and_then(|it| self.ground.edge.certified(&it.socket));
+        self.ground.settings.access.certified(certified)
     }
 
     /// Counts a token whose signature is to be verified.
@@ -185,7 +193,8 @@ impl<E: Edge> Clerk<'_, E> {
         if let Some(shown) = &shown {
             self.may_show(token, shown).map_err(|why| too_many(&why))?;
         }
-        let judged = self.ground.settings.access.sender(head, self.ground.edge.wall_us());
+        let of = self.certified(token);
+        let judged = self.ground.settings.access.sender_or(head, of, self.ground.edge.wall_us());
         if shown.is_some() {
             let wrong = judged.as_ref().err().map(|refusal| &refusal.message as &dyn std::fmt::Display);
             self.note_judged(token, wrong);
@@ -290,6 +299,7 @@ impl<E: Edge> Clerk<'_, E> {
         }
         connection.holder = holder.clone();
         connection.told_expiring = false;
+        self.note(token, |_| What::Auth);
         self.reply(token, &Reply::Authenticated { id, holder: Self::who(&holder) });
         self.sit(token);
         self.narrow(token);
@@ -524,7 +534,8 @@ impl<E: Edge> Clerk<'_, E> {
         }
         self.ground.work.charge(names.len() as u64 * RIGHT);
         let Some(connection) = self.connections.get(token) else { return };
-        let (lane, echo, id, older) = (connection.lane, connection.echo, connection.id, connection.cohort);
+        let (Form { lane, packed }, echo, id, older) =
+            (connection.form(), connection.echo, connection.id, connection.cohort);
         let standing = self.standing(connection);
         let is_covered = |(name, delivery): &(NameId, Delivery)| {
             let text = self.fan.interest.text(*name);
@@ -540,7 +551,7 @@ impl<E: Edge> Clerk<'_, E> {
         let except = if echo { 0 } else { id };
         // Joining comes first: the older cohort's end must not take the names along that both have.
         let position = self.fan.position();
-        let key = CohortKey { lane, names: kept.into(), except, polls: false };
+        let key = CohortKey { lane, packed, names: kept.into(), except, polls: false };
         let joined = (!key.names.is_empty()).then(|| self.fan.interest.join(key, position));
         if !self.can_narrow(token, joined) {
             joined.into_iter().for_each(|joined| self.part_with_cohort(joined));
@@ -559,6 +570,7 @@ impl<E: Edge> Clerk<'_, E> {
         self.part_with_cohort(older);
         self.drop_sub(token);
         self.ground.shared.metrics.lose(Loss::Names, texts.len());
+        self.note_names(token, &texts, |names| What::Unsubscribe { names });
         for name in &texts {
             let message = format!("{name}: your rights don't cover that any more, and the subscription has ended");
             self.reply(token, &Reply::Ended { topic: name, message: &message });

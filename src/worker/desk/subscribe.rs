@@ -24,8 +24,10 @@ use super::{
     points::Since,
 };
 use crate::{
+    audit::What,
     io::{Edge, Token},
     metrics::Refusal,
+    packs::Form,
     protocol::{
         ErrorCode, Id, Reply, Sub,
         cursor::{self, Word, Words},
@@ -121,6 +123,7 @@ impl<E: Edge> Clerk<'_, E> {
             self.ground.metrics.resumed[usize::from(collect.since == Since::Lost)].add(1);
         }
         let until = at.position;
+        self.note_subscription(token, &collect.names, delivery);
         self.change(token, set, Stage { until, then, begins, resume, ..Stage::default() }, &known);
         Ok(())
     }
@@ -183,6 +186,7 @@ impl<E: Edge> Clerk<'_, E> {
         let set = added.iter().map(|name| (self.fan.interest.intern(name), delivery)).collect();
         self.fan.attach(self.ground, lane);
         let until = self.ground.tape.with_topics(|_, position| position);
+        self.note_subscription(token, &names, delivery);
         self.change(token, set, Stage { until, ..Stage::default() }, &[]);
         Ok(())
     }
@@ -197,7 +201,8 @@ impl<E: Edge> Clerk<'_, E> {
         let mut ended: Vec<NameId> = named.filter(is_in).collect();
         ended.sort_unstable();
         set.retain(|(name, _)| ended.binary_search(name).is_err());
-        let texts = ended.iter().map(|name| Arc::clone(self.fan.interest.text(*name))).collect();
+        let texts: Vec<Arc<str>> = ended.iter().map(|name| Arc::clone(self.fan.interest.text(*name))).collect();
+        self.note_names(token, &texts, |names| What::Unsubscribe { names });
         let mut then = Vec::new();
         words.push_reply(&mut then, &Reply::Done { id });
         let until = self.ground.tape.with_topics(|_, position| position);
@@ -328,10 +333,10 @@ impl<E: Edge> Clerk<'_, E> {
         set.sort_unstable();
         let Clerk { ground, connections, fan, cursors, .. } = self;
         let Some(connection) = connections.get(token) else { return };
-        let (lane, older) = (connection.lane, connection.cohort);
+        let (Form { lane, packed }, older) = (connection.form(), connection.cohort);
         let except = if connection.echo { 0 } else { connection.id };
         // Joining comes first: the older cohort's end must not take the names along that both have.
-        let key = CohortKey { lane, names: set.into(), except, polls: false };
+        let key = CohortKey { lane, packed, names: set.into(), except, polls: false };
         let joined = (!key.names.is_empty()).then(|| fan.interest.join(key, stage.until));
         // The floor stays where it was when it was looked which numbers the tables can't know.
         if older.or(joined).is_some() && ground.reader.head() < stage.until {

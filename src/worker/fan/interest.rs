@@ -37,6 +37,7 @@ use super::{
 use crate::{
     clock::Moment,
     lane::{LANES, Lane},
+    packs::{Form, Frames},
     publication::Kind,
     slack::{KEPT_BY_THREAD, Slack},
     tape::{Entry, Position, Published, Reader, Run, Tape},
@@ -73,6 +74,8 @@ pub struct Cohort {
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct CohortKey {
     pub lane: Lane,
+    /// Its members are sent compressed frames, where those are shorter.
+    pub packed: bool,
     /// Each name once, sorted.
     pub names: Box<[(NameId, Delivery)]>,
     /// The connection whose own publications are left out; 0 for none.
@@ -323,7 +326,7 @@ impl Interest {
         &mut self,
         tape: &Tape,
         pass: PassId,
-        entry: &Published<'_>,
+        (entry, frames): (&Published<'_>, &mut Frames<'_>),
         bounds: Bounds,
         touched: &mut Vec<CohortId>,
         stirred: &mut Vec<(CohortId, usize)>,
@@ -372,7 +375,7 @@ impl Interest {
                 (cohort.trail, cohort.since) = (trail.enter(at), at);
             } else {
                 all_trail = false;
-                if !is_left_out && let Some((planned, bytes)) = cohort.plan(pass, entry) {
+                if !is_left_out && let Some((planned, bytes)) = cohort.plan(pass, entry, frames) {
                     to_send += bytes;
                     if planned.first {
                         touched.push(id);
@@ -394,7 +397,7 @@ impl Interest {
         &mut self,
         tape: &Tape,
         pass: PassId,
-        entry: &Published<'_>,
+        (entry, frames): (&Published<'_>, &mut Frames<'_>),
         owed_max: usize,
         touched: &mut Vec<CohortId>,
     ) -> (bool, u64) {
@@ -411,7 +414,7 @@ impl Interest {
             if delivery.and_then(Delivery::rate).is_some() {
                 return;
             }
-            let Some((planned, bytes)) = cohort.plan(pass, entry) else { return };
+            let Some((planned, bytes)) = cohort.plan(pass, entry, frames) else { return };
             to_send += bytes;
             if planned.first {
                 touched.push(id);
@@ -698,6 +701,12 @@ impl Interest {
 }
 
 impl CohortKey {
+    /// How its members are sent publications.
+    #[inline]
+    pub fn form(&self) -> Form {
+        Form { lane: self.lane, packed: self.packed }
+    }
+
     /// Whether some name is delivered in newest values.
     fn conflates(&self) -> bool {
         self.names.iter().any(|(_, delivery)| *delivery != Delivery::All)
@@ -727,7 +736,7 @@ impl Cohort {
     /// Adds a publication to what its members are to be sent. Returns what became of it, and how many bytes that is; none if there is
     /// nothing to be sent to anybody.
     #[inline]
-    fn plan(&mut self, pass: PassId, entry: &Published<'_>) -> Option<(Planned, u64)> {
+    fn plan(&mut self, pass: PassId, entry: &Published<'_>, frames: &mut Frames<'_>) -> Option<(Planned, u64)> {
         let lane = self.key.lane;
         if self.column.is_empty() || is_untold(lane, entry) {
             return None;
@@ -738,9 +747,20 @@ impl Cohort {
             return Some((self.column.plan(pass, entry.position, nothing), 0));
         }
         debug_assert!(entry.is_in(lane), "a lane with subscribers is written");
+        if self.key.packed {
+            return Some(self.plan_packed(pass, entry, frames));
+        }
         let run = entry.run(lane);
         let to_send = u64::from(run.len) * self.column.len() as u64;
         Some((self.column.plan(pass, entry.position, run), to_send))
+    }
+
+    /// The same for a cohort whose members are sent compressed frames. What compressing costs, the packer knows.
+    #[inline(never)]
+    fn plan_packed(&mut self, pass: PassId, entry: &Published<'_>, frames: &mut Frames<'_>) -> (Planned, u64) {
+        let (run, members) = (frames.run(self.key.form(), entry), self.column.len() as u64);
+        frames.packer.note_saved(u64::from(entry.len(self.key.lane) - run.len) * members);
+        (self.column.plan(pass, entry.position, run), u64::from(run.len) * members)
     }
 
     /// Whether publications of this connection are left out.
@@ -823,6 +843,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        packs::{PackSettings, Packer, Packs},
         protocol::Payload,
         publish::{By, Door},
         tape::{About, TapeSettings},
@@ -833,6 +854,7 @@ mod tests {
         interest: Interest,
         tape: Tape,
         reader: Reader,
+        packer: Packer,
     }
 
     impl Stage {
@@ -845,14 +867,19 @@ mod tests {
                 value_bytes_max: 1 << 20,
                 epoch: 1,
             });
-            Stage { interest: Interest::default(), reader: Reader::new(tape.clone()), tape }
+            let packs = Packs::new(tape.clone(), PackSettings { level: 1, least: 0, memory: 0 });
+            let packer = Packer::new(packs);
+            Stage { interest: Interest::default(), reader: Reader::new(tape.clone()), packer, tape }
         }
 
         fn join(&mut self, names: impl IntoIterator<Item = String>) -> CohortId {
             let names = names.into_iter().map(|name| (self.interest.intern(&name.into()), Delivery::All));
             let mut names: Vec<_> = names.collect();
             names.sort_unstable();
-            self.interest.join(CohortKey { lane: Lane::Raw, names: names.into(), except: 0, polls: false }, Position(0))
+            self.interest.join(
+                CohortKey { lane: Lane::Raw, packed: false, names: names.into(), except: 0, polls: false },
+                Position(0),
+            )
         }
 
         /// What it costs to plan a publication.
@@ -861,11 +888,12 @@ mod tests {
             Door::new(self.tape.clone(), 128)
                 .publish(By::SERVER, topic, Payload::Text("x"), about)
                 .expect("there is room");
-            let Stage { interest, tape, reader } = self;
+            let Stage { interest, tape, reader, packer } = self;
             let head = reader.refresh();
             interest.take_cost();
             reader.scan(Position(head.0 - 1), head, |entry| {
-                interest.plan(tape, 0, entry, Bounds::default(), &mut Vec::new(), &mut Vec::new());
+                let frames = &mut Frames { reader, packer };
+                interest.plan(tape, 0, (entry, frames), Bounds::default(), &mut Vec::new(), &mut Vec::new());
                 true
             });
             interest.take_cost()
@@ -924,7 +952,7 @@ mod tests {
         let mut interest = Interest::default();
         let join = |interest: &mut Interest, names: &[NameId]| {
             let names = names.iter().map(|name| (*name, Delivery::All)).collect();
-            interest.join(CohortKey { lane: Lane::Raw, names, except: 0, polls: false }, Position(0))
+            interest.join(CohortKey { lane: Lane::Raw, packed: false, names, except: 0, polls: false }, Position(0))
         };
         let shared = interest.intern(&"shared".into());
         let stays = join(&mut interest, &[shared]);

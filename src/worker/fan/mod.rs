@@ -39,13 +39,14 @@ pub use self::{
     pace::Pace,
     past::AsOf,
     tick::{Ticked, Unserved},
-    values::{contiguous, locate, newest_for, push_entry, push_value},
+    values::{locate, newest_for, push_entry, push_value},
 };
 use super::{connection::Connection, connections::Connections, cursor::Cursor, ground::Ground};
 use crate::{
     clock::Moment,
     io::{Edge, Token},
     lane::Lane,
+    packs::Frames,
     slack::{KEPT_BY_THREAD, Slack},
     tape::Position,
 };
@@ -313,7 +314,8 @@ impl Fan {
     /// Plans a pass: up to the tape's head, or as the step goes; of that, half is for those that trail.
     fn plan_pass<E: Edge>(&mut self, ground: &mut Ground<E>, head: Position) {
         let Fan { interest, passes, touched, stirred, .. } = self;
-        let Ground { reader, tape, settings, work, .. } = ground;
+        let Ground { reader, tape, settings, work, packer, .. } = ground;
+        let mut frames = Frames { reader, packer };
         let pass = passes.begin();
         // What was looked at since the last pass was not for one.
         interest.take_cost();
@@ -321,17 +323,17 @@ impl Fan {
         let mut bounds = Bounds { owed: settings.owed_max, is_late: self.is_late, is_much: false };
         // From here on the tables are as of where it ends.
         interest.position = reader.scan(interest.position, head, |entry| {
-            if interest.cost() >= most {
+            if interest.cost() + frames.packer.cost() >= most {
                 return false;
             }
             bounds.is_much = is_much(passes);
-            let to_send = interest.plan(tape, pass, entry, bounds, touched, stirred);
+            let to_send = interest.plan(tape, pass, (entry, &mut frames), bounds, touched, stirred);
             if to_send > 0 {
                 passes.note(entry.ts, entry.longest(), to_send);
             }
             true
         });
-        work.charge(interest.take_cost());
+        work.charge(interest.take_cost() + frames.packer.take_cost());
         self.is_late = interest.position < head;
         self.line_up();
     }

@@ -7,11 +7,11 @@ use super::{
         ground::Ground,
         work::price,
     },
-    Fan, Fell, Why, contiguous,
+    Fan, Fell, Why,
     interest::CohortId,
     locate,
 };
-use crate::io::Edge;
+use crate::{io::Edge, packs::Frames};
 
 /// Sends that a cohort is served with before it is the others' turn: however many members one has, and however much each of them is
 /// owed, it doesn't keep the next one waiting.
@@ -60,13 +60,14 @@ impl Fan {
         most: u64,
     ) -> u64 {
         let Fan { interest, passes, gather, .. } = self;
-        let Ground { edge, reader, metrics, .. } = ground;
+        let Ground { edge, reader, packer, metrics, .. } = ground;
+        let mut frames = Frames { reader, packer };
         let cohort = interest.cohort(id);
         if cohort.key.polls {
             return self.wake_some(ground, connections, id, most);
         }
         cohort.last_sent = ground.now;
-        let lane = cohort.key.lane;
+        let form = cohort.key.form();
         let column = &mut cohort.column;
         let mut sends = 0;
         let (mut stopped, mut fallen) = (Vec::new(), Vec::new());
@@ -74,7 +75,7 @@ impl Fan {
             && let Some(cut) = column.next_cut()
         {
             let owed = column.owed(cut);
-            let bytes = contiguous(reader, lane, column.runs(cut), gather);
+            let bytes = frames.contiguous(form, column.runs(cut), gather);
             debug_assert_eq!(bytes.len(), owed.bytes as usize);
             let parcel = Parcel { bytes, publications: owed.publications.into() };
             let next = || column.serve_at(cut);
@@ -83,6 +84,9 @@ impl Fan {
             column.settle(cut, done.members, passes);
             fallen.extend(stopped.drain(..).map(|(token, outcome)| (token, owed.from, outcome)));
         }
+        // What was let go meanwhile is compressed again.
+        let again = ground.packer.take_cost();
+        ground.work.charge(again);
         for (token, from, outcome) in fallen {
             let why = match outcome {
                 Outcome::All => continue,

@@ -184,17 +184,18 @@ impl Fan {
             tick.wanted.sort_unstable_by_key(|(end, _)| *end);
             ground.work.charge(price::LINE * tick.wanted.len() as u64);
         }
-        let lane = interest.cohort(tick.cohort).key.lane;
+        let form = interest.cohort(tick.cohort).key.form();
         while let Some((position, change)) = tick.wanted.get(tick.gathered).copied() {
             if ground.work.is_over() {
                 return false;
             }
             tick.gathered += 1;
             let before = tick.bytes.len();
-            if push_value(ground, interest, lane, change.slot, position, &mut tick.bytes).is_some() {
+            if push_value(ground, interest, form, change.slot, position, &mut tick.bytes).is_some() {
                 tick.values.push(Value { end: tick.bytes.len(), position, change });
             }
-            ground.work.charge(price::LOOK * 2 + price::lines(tick.bytes.len() - before));
+            let packing = ground.packer.take_cost();
+            ground.work.charge(price::LOOK * 2 + price::lines(tick.bytes.len() - before) + packing);
         }
         true
     }

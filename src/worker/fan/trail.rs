@@ -15,7 +15,7 @@
 //! nobody falls off the tape who is only one of many.
 
 use super::{super::ground::Ground, Fan, PLANNED_BYTES, TO_SEND_BYTES, column::Column, interest::CohortId, is_much};
-use crate::{io::Edge, tape::Position};
+use crate::{io::Edge, packs::Frames, tape::Position};
 
 /// Bytes that the members of one cohort are owed, all together, and that one of them is owed, from which on it trails while there is
 /// much on the way.
@@ -146,22 +146,23 @@ impl Fan {
             return false;
         }
         let Fan { interest, passes, touched, .. } = self;
-        let Ground { reader, tape, settings, work, .. } = ground;
+        let Ground { reader, tape, settings, work, packer, .. } = ground;
+        let mut frames = Frames { reader, packer };
         let pass = passes.begin();
         let (most, until) = (work.left(), interest.position);
         let mut enough = false;
         let reached = reader.scan(from, until, |entry| {
-            if enough || is_much(passes) || interest.cost() >= most {
+            if enough || is_much(passes) || interest.cost() + frames.packer.cost() >= most {
                 return false;
             }
-            let (full, to_send) = interest.plan_trail(tape, pass, entry, settings.owed_max, touched);
+            let (full, to_send) = interest.plan_trail(tape, pass, (entry, &mut frames), settings.owed_max, touched);
             if to_send > 0 {
                 passes.note(entry.ts, entry.longest(), to_send);
             }
             enough = full;
             true
         });
-        work.charge(interest.take_cost());
+        work.charge(interest.take_cost() + frames.packer.take_cost());
         interest.trail.come_to(reached, until);
         self.line_up();
         true

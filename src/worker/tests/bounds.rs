@@ -57,7 +57,7 @@ fn what_the_tables_are_told_for_the_first_subscriber_of_newest_values_is_shared_
         world.publish_some(&format!("q.{n}"), 1, 0);
     }
     world.settle();
-    let wish = Wish { names: vec![">".into()], way: Way::Latest, snapshot: false, from: BTreeMap::new(), cursor: None };
+    let wish = Wish { names: vec![">".into()], way: Way::Latest, snapshot: true, from: BTreeMap::new(), cursor: None };
     let at = world.connect_as(1 << 20, Speech::Json, wish);
     let mut turns = 0;
     while world.shared.metrics.workers[0].cohorts.get() == 0 {

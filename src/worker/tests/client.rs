@@ -121,8 +121,52 @@ pub enum Speech {
     Events,
 }
 
+/// What it offers of permessage-deflate, and what it is then sent.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Offer {
+    /// Nothing.
+    None,
+    /// All that there is.
+    Plain,
+    /// As Python's websockets does.
+    Twelve,
+    /// Less than the server compresses with.
+    Nine,
+}
+
+impl Offer {
+    pub const ALL: [Offer; 5] = [Offer::None, Offer::Plain, Offer::Plain, Offer::Twelve, Offer::Nine];
+
+    fn header(self) -> &'static str {
+        match self {
+            Offer::None => "",
+            Offer::Plain => "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n",
+            Offer::Twelve => {
+                "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=12; client_max_window_bits=12\r\n"
+            }
+            Offer::Nine => {
+                "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; server_max_window_bits=9\r\n"
+            }
+        }
+    }
+
+    fn answer(self) -> Option<&'static str> {
+        Some(match self {
+            Offer::None => return None,
+            Offer::Plain => "permessage-deflate; client_no_context_takeover",
+            Offer::Twelve => "permessage-deflate; client_no_context_takeover; server_max_window_bits=12",
+            Offer::Nine => {
+                "permessage-deflate; client_no_context_takeover; server_no_context_takeover; server_max_window_bits=9"
+            }
+        })
+    }
+}
+
 pub struct Client {
     pub peer: Peer,
+    offer: Offer,
+    /// Compressed messages that it was sent.
+    pub inflated: u64,
     pub speech: Speech,
     /// What it is sent is checked topic by topic.
     pub book: Option<Book>,
@@ -208,7 +252,7 @@ impl Message<'_> {
 
 impl Client {
     /// Connects, subscribed from the start to `names` if there are any.
-    pub fn connect(peer: Peer, id: u64, speech: Speech, names: &[String], journal: &Journal) -> Client {
+    pub fn connect(peer: Peer, id: u64, speech: Speech, names: &[String], offer: Offer, journal: &Journal) -> Client {
         let path = match &speech {
             Speech::Json if names.is_empty() => "/ws".to_owned(),
             Speech::Json => format!("/ws?topics={}", names.join(",").replace('>', "%3E")),
@@ -216,7 +260,7 @@ impl Client {
             Speech::Raw { topic, echo: false } => format!("/raw/{topic}?echo=0"),
             Speech::Events => unreachable!("they are asked for with a wish"),
         };
-        let mut client = Client::ask(peer, id, speech, &path, journal);
+        let mut client = Client::ask(peer, id, speech, &path, offer, journal);
         client.asked_names = names.iter().cloned().collect();
         if !names.is_empty() {
             client.asked.insert(0, Asked::Sub { names: names.to_vec(), snapshot: true, from: journal.len() });
@@ -226,7 +270,7 @@ impl Client {
     }
 
     /// Connects, subscribed from the start as wished, and checks topic by topic.
-    pub fn wish(peer: Peer, id: u64, speech: Speech, wish: Wish, journal: &Journal) -> Client {
+    pub fn wish(peer: Peer, id: u64, speech: Speech, wish: Wish, offer: Offer, journal: &Journal) -> Client {
         let names = wish.names.join(",").replace('>', "%3E");
         let cursor = wish.cursor.as_ref().map_or_else(String::new, |place| format!("&cursor={}", place.word));
         let query = wish.way.query() + &cursor;
@@ -235,7 +279,7 @@ impl Client {
             Speech::Events => format!("/sse?topics={names}&{query}"),
             Speech::Raw { topic, echo } => format!("/raw/{topic}?{query}&echo={}", u8::from(*echo)),
         };
-        let mut client = Client::ask(peer, id, speech, &path, journal);
+        let mut client = Client::ask(peer, id, speech, &path, offer, journal);
         let mut book = Book::default();
         if client.is_json() {
             client.asked.insert(0, Asked::Wish { wish, from: journal.len() });
@@ -247,16 +291,20 @@ impl Client {
         client
     }
 
-    fn ask(peer: Peer, id: u64, speech: Speech, path: &str, journal: &Journal) -> Client {
+    fn ask(peer: Peer, id: u64, speech: Speech, path: &str, offer: Offer, journal: &Journal) -> Client {
+        let offer = if matches!(speech, Speech::Events) { Offer::None } else { offer };
+        let extensions = offer.header();
         peer.write(
             format!(
                 "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                 Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+                 Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n{extensions}\r\n"
             )
             .as_bytes(),
         );
         Client {
             peer,
+            offer,
+            inflated: 0,
             speech,
             book: None,
             state: State::Asking,
@@ -297,6 +345,17 @@ impl Client {
     pub fn send(&mut self, opcode: u8, payload: &[u8]) {
         let key = [7, self.next_id as u8, 0x5a, 0];
         let mut frame = vec![0x80 | opcode];
+        let mut packed = Vec::new();
+        // By its content, so that some are and some aren't. What can't flush ends its stream, and adds a byte (RFC 7692 section 7.2.3.4).
+        if self.offer != Offer::None
+            && opcode < 8
+            && payload.iter().fold(0, |sum: u8, byte| sum.wrapping_add(*byte)) % 2 == 0
+        {
+            packed = miniz_oxide::deflate::compress_to_vec(payload, 6);
+            packed.push(0);
+            frame[0] |= 0x40;
+        }
+        let payload = if packed.is_empty() { payload } else { &packed };
         match payload.len() {
             len @ 0..126 => frame.push(0x80 | len as u8),
             len => {
@@ -417,6 +476,9 @@ impl Client {
         {
             let head: Vec<u8> = self.input.drain(..end + 4).collect();
             if head.starts_with(b"HTTP/1.1 101 ") || head.starts_with(b"HTTP/1.1 200 ") {
+                let head = String::from_utf8_lossy(&head);
+                let answer = head.lines().find_map(|line| line.strip_prefix("Sec-WebSocket-Extensions: "));
+                assert_eq!(answer, self.offer.answer(), "what was agreed on");
                 self.state = State::Open;
                 self.sure = (!self.is_json()).then_some(journal.len());
                 if let Some(book) = &mut self.book {
@@ -491,7 +553,13 @@ impl Client {
             return None;
         }
         let [first, second, rest @ ..] = &self.input[..] else { return None };
-        assert!(matches!(first, 0x81 | 0x82 | 0x88 | 0x89 | 0x8a), "a torn frame: it begins with {first:#x}");
+        let first = *first;
+        // Whoever can't read what all others are sent is sent nothing compressed.
+        let is_packed = matches!(self.offer, Offer::Plain | Offer::Twelve) && matches!(first, 0xc1 | 0xc2);
+        assert!(
+            is_packed || matches!(first, 0x81 | 0x82 | 0x88 | 0x89 | 0x8a),
+            "a torn frame: it begins with {first:#x}"
+        );
         let (len, header) = match second {
             0..126 => (usize::from(*second), 2),
             126 => (usize::from(u16::from_be_bytes(rest.get(..2)?.try_into().unwrap())), 4),
@@ -499,8 +567,15 @@ impl Client {
             _ => panic!("a torn frame: it is masked"),
         };
         assert!(header == 2 || len > 125, "a torn frame: its length is not minimal");
-        assert!(len < 1 << 20 && (*first < 0x88 || len <= 125), "a torn frame: it has {len} bytes");
-        let frame = self.input.get(header..header + len)?.to_vec();
+        assert!(len < 1 << 20 && (is_packed || first < 0x88 || len <= 125), "a torn frame: it has {len} bytes");
+        let mut frame = self.input.get(header..header + len)?.to_vec();
+        if is_packed {
+            // The end that is left out, and a last block, since this inflater wants one.
+            frame.extend_from_slice(&[0, 0, 0xff, 0xff, 3, 0]);
+            let inflated = miniz_oxide::inflate::decompress_to_vec(&frame).expect("a message of deflate");
+            assert!(len < inflated.len(), "compressed, and no shorter");
+            (frame, self.inflated) = (inflated, self.inflated + 1);
+        }
         let opcode = first & 15;
         self.input.drain(..header + len);
         Some((opcode, frame))

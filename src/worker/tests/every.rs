@@ -48,6 +48,9 @@ impl Script {
         if matches!(seed % 40, 0 | 21) {
             world.secures = Some(fastrand::Rng::with_seed(seed));
         }
+        if seed % 3 != 0 {
+            world.deflates = Some(fastrand::Rng::with_seed(seed));
+        }
         Script { world, random, tight, flush_interval, reloaded: Reloaded::default() }
     }
 

@@ -40,7 +40,13 @@ impl Stage {
             let about = ("127.0.0.1:1".parse().unwrap(), permit, Listener::Clear);
             let mut connection = Connection::new(n as u64 + 1, socket, about, Holder::Anonymous, ground.now);
             connection.lane = Lane::Raw;
-            let key = CohortKey { lane: Lane::Raw, names: [(name, Delivery::All)].into(), except: 0, polls: false };
+            let key = CohortKey {
+                lane: Lane::Raw,
+                packed: false,
+                names: [(name, Delivery::All)].into(),
+                except: 0,
+                polls: false,
+            };
             cohort = fan.interest.join(key, fan.position());
             connection.cohort = Some(cohort);
             let token = connections.insert(connection);

@@ -1,0 +1,57 @@
+// npm's `ws` with compression, and every window and parameter that it can offer: all of them, and one without, are subscribers of a
+// topic; each publishes on it, compressed, and everybody gets the same.
+'use strict';
+const WebSocket = require('ws');
+const { Inbox } = require('./conversation.js');
+
+const base = process.argv[2];
+const url = `${base}/raw/clients.compression.node.${base.startsWith('wss') ? 'tls' : 'clear'}`;
+
+function* offers() {
+  yield [{}, true];
+  for (let bits = 9; bits <= 15; bits += 1) {
+    yield [{ serverMaxWindowBits: bits, threshold: 0 }, true];
+    yield [{ clientMaxWindowBits: bits, threshold: 0 }, true];
+  }
+  yield [{ serverMaxWindowBits: 8 }, false];
+  yield [{ serverNoContextTakeover: true, clientNoContextTakeover: true, threshold: 0 }, true];
+  yield [false, false];
+}
+
+const texts = (name) => [
+  `${name}, short`,
+  `${name}: {"bid":189.21,"ask":189.23,"venue":"XNAS"} grüße `.repeat(20),
+  Array.from({ length: 3000 }, (_, n) => String.fromCharCode(33 + ((7919 * n * n + name.length) % 90))).join(''),
+];
+
+async function open([perMessageDeflate, isTaken]) {
+  const name = JSON.stringify(perMessageDeflate);
+  const socket = new WebSocket(url, { perMessageDeflate });
+  const inbox = new Inbox();
+  socket.on('message', (data) => inbox.put(data.toString()));
+  await new Promise((resolve, reject) => socket.on('open', resolve).on('error', reject));
+  if ((socket.extensions === 'permessage-deflate') !== isTaken) throw new Error(`${name}: ${socket.extensions}`);
+  return { name, socket, inbox };
+}
+
+async function converse() {
+  const clients = [];
+  for (const offer of offers()) clients.push(await open(offer));
+  let count = 0;
+  for (const publisher of clients) {
+    for (const text of texts(publisher.name)) {
+      publisher.socket.send(text);
+      count += 1;
+      for (const client of clients) {
+        const got = await client.inbox.next();
+        if (got !== text) throw new Error(`${client.name} got ${got.slice(0, 80)} of ${publisher.name}`);
+      }
+    }
+  }
+  clients.forEach((client) => client.socket.close());
+  return `${clients.length} clients, ${count} messages each`;
+}
+
+console.log(`ws ${require('ws/package.json').version}, compression (Node ${process.versions.node})`);
+const patience = setTimeout(() => { throw new Error('it takes too long'); }, 40_000);
+converse().then((told) => { console.log(told); clearTimeout(patience); }, (error) => { console.error(error); process.exit(1); });
