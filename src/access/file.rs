@@ -186,14 +186,14 @@ impl Reader {
                 self.file.tokens.push(Entry { id: hash, name: name.into(), gives, expires });
             }
         }
-        self.file.tokens.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+        self.file.tokens.sort_unstable_by_key(|entry| entry.id);
         for (at, name, entry) in self.entries(table, "certificates") {
             let whole = format!("certificates.{name:?}");
             if let Some((gives, expires)) = self.gives(at, &whole, entry, &["role", "expires"]) {
                 self.file.certificates.push(Entry { id: name.into(), name: name.into(), gives, expires });
             }
         }
-        self.file.certificates.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+        self.file.certificates.sort_unstable_by(|one, other| one.id.as_ref().cmp(other.id.as_ref()));
     }
 
     fn wrong(&mut self, at: usize, why: String) {

@@ -21,6 +21,7 @@ pub enum Holder {
     /// Somebody with a name.
     Known(Arc<Known>),
     /// The server itself: its feeds, and the program that it is part of.
+    #[allow(dead_code, reason = "of what the server does itself, the audit says so")]
     Server,
 }
 
@@ -73,6 +74,7 @@ pub enum Source {
 
 impl Source {
     /// The word for it in the log and in figures.
+    #[allow(dead_code, reason = "the audit says it")]
     pub fn as_str(self) -> &'static str {
         match self {
             Source::Token => "token",
@@ -115,6 +117,7 @@ pub(super) enum What<'r> {
 
 impl Holder {
     /// Its name, if it has one: of a token's subject, a certificate, an entry of the rights file.
+    #[allow(dead_code, reason = "without the tools nobody asks")]
     pub fn name(&self) -> Option<&str> {
         self.known().map(|known| &*known.key.name)
     }
@@ -194,11 +197,13 @@ impl Standing<'_> {
     }
 
     /// Updates a second of each topic of this name that it may have at most; none for any.
+    #[cfg(test)]
     pub fn rate(&self, name: &str) -> Option<f64> {
         self.sum().and_then(|sum| sum.rate(name))
     }
 
     /// Whether it may have newest values only, and not every publication.
+    #[cfg(test)]
     pub fn latest_only(&self) -> bool {
         self.sum().is_some_and(Sum::latest_only)
     }
@@ -227,6 +232,7 @@ impl Standing<'_> {
     }
 
     /// What it has its rights from, to be shown: its token or entry, and its role. Nothing of that where it has all rights, or none.
+    #[cfg(any(feature = "cli", test))]
     pub fn parts(&self) -> impl Iterator<Item = &Rights> {
         let parts = match &self.what {
             What::Sum(Sum(parts)) => *parts,

@@ -73,7 +73,7 @@ use self::{
 pub use self::{
     holder::{Ended, Holder, Key, Known, Source, Standing},
     patterns::Patterns,
-    revoked::{Revocation, Revoked, Whom},
+    revoked::{Revocation, Revoked},
     rights::{Beyond, Rights},
     shown::{Shown, shown_token},
     token::Wrong,
@@ -435,6 +435,11 @@ impl Rules {
 
     /// Who has a client certificate of this name, which expires at this second since the Unix epoch. Whom the rights file doesn't name may nothing, but has a
     /// name. Whether it was revoked or has expired, [`Rules::now`] says.
+    #[allow(
+        clippy::wrong_self_convention,
+        dead_code,
+        reason = "it is made of the rules and a certificate; TLS asks for it"
+    )]
     pub fn from_certificate(&self, name: &str, expires: Option<u64>) -> Holder {
         let entry = self.file.certificate(name);
         let gives = entry.map(|entry| entry.gives.clone()).unwrap_or_default();

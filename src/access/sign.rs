@@ -152,6 +152,7 @@ impl Signer {
     }
 
     /// What it signs with.
+    #[cfg(test)]
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
     }

@@ -231,8 +231,6 @@ const PER_IP: &str = "-per-ip";
 
 /// Flags that short help names and doesn't explain: finer points of others, which few have to set.
 const NAMED_ONLY: &[&str] = &[
-    "max-tokens-per-ip",
-    "max-topics-per-holder",
     "handshakes",
     "handshake-threads",
     "tls-buffers",
@@ -244,13 +242,6 @@ const NAMED_ONLY: &[&str] = &[
     "max-topic-length",
     "slow-list",
     "log-limit",
-    "jwt-issuer",
-    "jwt-audience",
-    "jwt-leeway",
-    "max-token",
-    "token-cache",
-    "token-in-url",
-    "max-revoked",
     "demo-symbols",
     "demo-rate",
     "demo-seed",
@@ -272,7 +263,7 @@ fn short_help(command: &Command) -> String {
         false => usage(flag),
     };
     let flags: Vec<&Arg> = all.iter().copied().filter(|flag| !is_beside(flag)).collect();
-    let explained = flags.iter().filter(|flag| !NAMED_ONLY.contains(&name(flag)));
+    let explained = flags.iter().filter(|flag| !is_named_only(flag));
     let width = explained.map(|flag| usage(flag).len()).max().unwrap_or(0);
     let mut help = format!(
         "{}\nUsage: stentor [OPTIONS], or stentor top|sub|pub|record|replay|ping|token (each has -h)   (--help explains each)\n",
@@ -285,8 +276,8 @@ fn short_help(command: &Command) -> String {
             group = flag.get_help_heading();
             let _ = writeln!(help, "{}:", group.unwrap_or("Options"));
         }
-        if NAMED_ONLY.contains(&name(flag)) {
-            finer.push(format!("--{}", name(flag)));
+        if is_named_only(flag) {
+            finer.push(usage(flag));
             continue;
         }
         let text = flag.get_help().map(ToString::to_string).unwrap_or_default();
@@ -299,6 +290,14 @@ fn short_help(command: &Command) -> String {
     let _ = writeln!(help, "  {:width$}  This, or --help for more; --version", "-h");
     let _ = write!(help, "{}", command.get_after_help().map(ToString::to_string).unwrap_or_default());
     help
+}
+
+/// Groups of which short help names the flags and no more: a page of its own explains them.
+const LISTED: &[&str] = &["Rights"];
+
+/// Whether short help names a flag and no more.
+fn is_named_only(flag: &Arg) -> bool {
+    NAMED_ONLY.contains(&name(flag)) || flag.get_help_heading().is_some_and(|group| LISTED.contains(&group))
 }
 
 /// Flags by their names alone, in as many lines as they take.

@@ -246,7 +246,11 @@ impl Figures {
         let help = "Connections looked at because something about rights had changed";
         out.counter("rights_judged", help, None, metrics.rights_judged.get())?;
         let shared = &self.context.shared;
-        let (revoked, most) = shared.settings.get().access.revoked().count();
+        let access = &shared.settings.get().access;
+        let (seen, seen_max) = access.seen();
+        out.gauge("tokens_remembered", "Tokens that are remembered as genuine", None, seen)?;
+        out.gauge("tokens_remembered_max", "Tokens that may be (--token-cache)", None, seen_max)?;
+        let (revoked, most) = access.revoked().count();
         out.gauge("revocations", "Revocations that there are", None, revoked)?;
         out.gauge("revocations_max", "Revocations that there may be (--max-revoked)", None, most)?;
         let help = "Connections of holders that may have only so many";
