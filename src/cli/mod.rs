@@ -231,8 +231,6 @@ const PER_IP: &str = "-per-ip";
 
 /// Flags that short help names and doesn't explain: finer points of others, which few have to set.
 const NAMED_ONLY: &[&str] = &[
-    "max-tokens-per-ip",
-    "max-topics-per-holder",
     "handshakes",
     "handshake-threads",
     "tls-buffers",
