@@ -531,6 +531,7 @@ impl Rules {
     ///
     /// # Errors
     /// 403 for a page that may not connect, 401 for a wrong token, 400 for several.
+    #[cfg(any(test, fuzzing))]
     pub fn reader(&self, head: &Request<'_>, wall_us: u64) -> Result<Holder, Refusal> {
         self.check_page(head)?;
         self.sender(head, wall_us)
@@ -540,6 +541,7 @@ impl Rules {
     ///
     /// # Errors
     /// 403 for a page that may not connect, 401 for somebody who may not publish, 400 for several tokens.
+    #[cfg(any(test, fuzzing))]
     pub fn publisher(&self, head: &Request<'_>, wall_us: u64) -> Result<Holder, Refusal> {
         self.publisher_or(head, Holder::Anonymous, wall_us)
     }
