@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::AtomicU64};
 
 use super::{
     file::Gives,
-    rights::{Beyond, Rights, Sum},
+    rights::{Beyond, Sum},
 };
 use crate::protocol::command::Mode;
 
@@ -233,7 +233,7 @@ impl Standing<'_> {
 
     /// What it has its rights from, to be shown: its token or entry, and its role. Nothing of that where it has all rights, or none.
     #[cfg(any(feature = "cli", test))]
-    pub fn parts(&self) -> impl Iterator<Item = &Rights> {
+    pub fn parts(&self) -> impl Iterator<Item = &super::Rights> {
         let parts = match &self.what {
             What::Sum(Sum(parts)) => *parts,
             What::All | What::Ended(_) => [None, None],

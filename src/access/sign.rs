@@ -31,7 +31,7 @@ enum Pair {
     Ed(Ed25519KeyPair),
     Ec(EcdsaKeyPair),
     Rsa(Box<RsaKeyPair>),
-    Mac(hmac::Key),
+    Mac(Box<hmac::Key>),
 }
 
 impl Signer {
@@ -90,7 +90,7 @@ impl Signer {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &secret);
         let jwk = json!({ "kty": "oct", "k": URL_SAFE_NO_PAD.encode(&secret) });
         // What it is called must tell nothing of it, and a hash of a good secret doesn't.
-        Ok(Signer::new(Pair::Mac(key), Algorithm::HS256, jwk))
+        Ok(Signer::new(Pair::Mac(Box::new(key)), Algorithm::HS256, jwk))
     }
 
     fn of_pem(text: &str, algorithm: Option<Algorithm>) -> Result<Signer, String> {

@@ -207,7 +207,7 @@ fn claims(options: &Options, now: u64) -> Value {
     for (claim, value) in [
         ("role", options.role.as_ref().map(|role| json!(role))),
         ("conns", options.conns.map(|conns| json!(conns))),
-        ("admin", options.admin.then(|| json!(true))),
+        ("admin", options.admin.then_some(Value::Bool(true))),
     ] {
         if let Some(value) = value {
             stentor[claim] = value;

@@ -164,9 +164,7 @@ impl Script {
             has_ended: false,
         };
         let may = self.may(&shower);
-        for topic in 0..3 {
-            shower.since[topic] = (!may[topic]).then_some(0);
-        }
+        shower.since = may.map(|may| (!may).then_some(0));
         // What isn't covered is asked for, too, now and then: all of it is refused then.
         let asked = if self.rng.u8(..4) == 0 { [true; 3] } else { may };
         let asked = names(asked).join(",");
@@ -275,11 +273,9 @@ impl Script {
             self.outcomes.behind += usize::from(shower.peer.arrived() > 1000);
             // No turn passes meanwhile.
             shower.read(usize::MAX);
-            for topic in 0..3 {
-                if !may[topic] && shower.since[topic].is_none() {
-                    shower.since[topic] = Some(shower.bytes.len());
-                    self.outcomes.withheld += 1;
-                }
+            for (since, _) in shower.since.iter_mut().zip(may).filter(|(since, may)| !may && since.is_none()) {
+                *since = Some(shower.bytes.len());
+                self.outcomes.withheld += 1;
             }
         }
     }
