@@ -27,7 +27,7 @@ fn independently(message: &[u8], most: usize) -> (Vec<u8>, TINFLStatus) {
 fuzz_target!(|data: &[u8]| {
     let Some((message, bound)) = data.split_last_chunk::<2>() else { return };
     let most = usize::from(u16::from_le_bytes(*bound));
-    let (mut inflater, mut out) = (Inflater::new(), Vec::new());
+    let (mut inflater, mut out) = (Inflater::default(), Vec::new());
     let first = inflater.message(message, most, &mut out);
     assert!(out.capacity() <= 2 * most + 64, "{} of {most}", out.capacity());
     let mut again = Vec::new();

@@ -109,12 +109,14 @@ pub fn compressed_max(most: usize) -> usize {
     most.saturating_add(most / 8).saturating_add(64)
 }
 
-impl Inflater {
+impl Default for Inflater {
     /// For messages that were compressed with whatever window.
-    pub fn new() -> Inflater {
+    fn default() -> Inflater {
         Inflater { inflate: Decompress::new(false) }
     }
+}
 
+impl Inflater {
     /// Appends to `out`, which is empty, what a message inflates to, at most `most` bytes; it stops there if there are more.
     ///
     /// # Errors
@@ -185,7 +187,7 @@ mod tests {
 
     fn inflated(message: &[u8], most: usize) -> Result<Vec<u8>, Violation> {
         let mut out = Vec::new();
-        Inflater::new().message(message, most, &mut out)?;
+        Inflater::default().message(message, most, &mut out)?;
         Ok(out)
     }
 
@@ -213,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_message_refers_to_nothing_before_it() {
-        let mut inflater = Inflater::new();
+        let mut inflater = Inflater::default();
         let mut deflater = Compress::new(Compression::new(6), false);
         let text = quotes(20);
         let mut compressed = |text: &str| {
@@ -243,7 +245,7 @@ mod tests {
         packed.truncate(compress.total_out() as usize - TAIL.len());
         assert!(packed.len() < 70_000, "{}", packed.len());
         let (mut out, most) = (Vec::new(), 64 * 1024);
-        assert_eq!(Inflater::new().message(&packed, most, &mut out), Err(Violation::TooBig));
+        assert_eq!(Inflater::default().message(&packed, most, &mut out), Err(Violation::TooBig));
         assert!(out.capacity() <= 2 * most, "{}", out.capacity());
     }
 

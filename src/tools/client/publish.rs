@@ -193,7 +193,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
             break;
         }
         // Answers that are there are taken along.
-        while !sent.waiting.is_empty() && sent.waiting.len() % 64 == 0 {
+        while !sent.waiting.is_empty() && sent.waiting.len().is_multiple_of(64) {
             let before = sent.waiting.len();
             if !sent.heed(Instant::now())? || sent.waiting.len() == before {
                 break;

@@ -42,7 +42,7 @@ impl Inflating {
         self.has_worked = true;
         let mut out = std::mem::take(&mut self.message);
         out.clear();
-        let done = self.inflater.get_or_insert_with(Inflater::new).message(message, most, &mut out);
+        let done = self.inflater.get_or_insert_default().message(message, most, &mut out);
         let lines = (out.len() as u64).div_ceil(64);
         let cost = price::FRAME + price::DEFLATED_BYTE * message.len() as u64 + price::INFLATED_LINE * lines;
         match done {

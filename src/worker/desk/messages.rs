@@ -89,14 +89,14 @@ impl<E: Edge> Clerk<'_, E> {
         counts.bytes_in.add(message.len() as u64);
         let inflated = inflated?;
         counts.bytes_out.add(inflated.len() as u64);
-        let done = if is_text {
-            match simdutf8::basic::from_utf8(&inflated) {
-                Ok(text) => Ok(self.act(token, Event::Text(text))),
-                Err(_) => Err(Violation::BadText),
-            }
+        let mut done = Ok(());
+        if !is_text {
+            self.act(token, Event::Binary(&inflated));
+        } else if let Ok(text) = simdutf8::basic::from_utf8(&inflated) {
+            self.act(token, Event::Text(text));
         } else {
-            Ok(self.act(token, Event::Binary(&inflated)))
-        };
+            done = Err(Violation::BadText);
+        }
         self.desk.inflating.hand_back(inflated);
         done
     }

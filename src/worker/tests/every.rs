@@ -48,7 +48,7 @@ impl Script {
         if matches!(seed % 40, 0 | 21) {
             world.secures = Some(fastrand::Rng::with_seed(seed));
         }
-        if seed % 3 != 0 {
+        if !seed.is_multiple_of(3) {
             world.deflates = Some(fastrand::Rng::with_seed(seed));
         }
         Script { world, random, tight, flush_interval, reloaded: Reloaded::default() }
