@@ -480,8 +480,7 @@ export class Stentor {
     const link = this.#link;
     const tell = (/** @type {string | undefined} */ word) => {
       this.#word = word;
-      if (word === undefined || link !== this.#link) return Promise.resolve();
-      return link instanceof Requests ? Promise.resolve(link.renew()) : this.#promise({ op: "auth", token: word });
+      return word === undefined || !(link instanceof Socket) || link !== this.#link ? Promise.resolve() : this.#promise({ op: "auth", token: word });
     };
     return typeof token === "function" ? this.#askToken(token).then(tell) : tell(token);
   }
