@@ -315,7 +315,7 @@ func (c *core) refused(message *fields) error {
 		return told(nil, err)
 	}
 	c.farewell = err.Message
-	if err.Code != "unauthorized" {
+	if err.Code != "unauthorized" && err.Code != "replaced" {
 		c.emit(&Status{Code: err.Code, Message: err.Message})
 	}
 	return nil

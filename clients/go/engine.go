@@ -117,6 +117,10 @@ func (c *Client) follow(url string, opened *wire) time.Duration {
 	if isWrong {
 		c.finish(&Error{Code: "unauthorized", Message: why})
 	}
+	if code == 4002 {
+		// Who came back would replace the connection that has replaced this one.
+		c.finish(&Error{Code: "replaced", Message: why})
+	}
 	if isGood {
 		c.failures = 0
 	}

@@ -449,7 +449,7 @@ impl Core {
             Some(_) => {}
             None => {
                 self.farewell = said.into();
-                if code != "unauthorized" {
+                if !["unauthorized", "replaced"].contains(&code) {
                     let status = Status { code: code.into(), message: said.into(), ..Status::default() };
                     self.topics.events.push_back(Event::Status(status));
                 }

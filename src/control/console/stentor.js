@@ -643,7 +643,7 @@ export class Stentor {
     if (code === 4002 || (code === 4001 && (typeof this.#options.token !== "function" || ++this.#wrongTokens >= WRONG_TOKENS))) {
       this.#wrongTokens = 0;
       this.#say("refused", { code, why });
-      return this.#disappoint(new StentorError("unauthorized", why || "the token is wrong"));
+      return this.#disappoint(new StentorError(code === 4002 ? "replaced" : "unauthorized", why || "the token is wrong"));
     }
     // A code of the server's own says that this way leads there; so does its greeting.
     const isVain = isUnfit || (!wasOpen && code === 1006);

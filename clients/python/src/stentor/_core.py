@@ -214,7 +214,7 @@ class Core:
             answered(None, error)
         else:
             self.farewell = message["message"]
-            if error.code != "unauthorized":
+            if error.code not in ("unauthorized", "replaced"):
                 self._emit(Status(error.code, message=self.farewell))
 
     def _status(self, message: dict[str, Any]) -> None:

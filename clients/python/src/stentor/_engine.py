@@ -212,6 +212,8 @@ class Engine:
             self._failures = self._wrong_tokens = 0  # It was a right one, and has expired.
         if code == 4001:
             self._unauthorized(why)
+        elif code == 4002:  # Who came back would replace the connection that has replaced this one.
+            self._finish(StentorError("replaced", why or self.core.farewell or "the same holder has connected again"))
         elif was_open:
             self._wrong_tokens = 0
         if wire.broken is not None and not isinstance(wire.broken, Broken):
