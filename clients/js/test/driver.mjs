@@ -7,6 +7,9 @@ const isLooped = process.argv.includes("--events");
 /** @type {Map<number, () => void>} */
 const ends = new Map();
 
+/** What ends a client. */
+const ENDS = ["unauthorized", "replaced"];
+
 /** One word, or a function that has another each time. */
 function tokenOf(words = []) {
   if (words.length < 2) return words[0];
@@ -23,10 +26,10 @@ function start({ id, url, subscribe, publish = [], token }) {
   const client = new Stentor(url, {
     backoffMs: [10, 50],
     token: tokenOf(token),
-    onState: (state) => state === "refused" && tell({ error: "unauthorized" }),
+    onState: (state, { code }) => state === "refused" && tell({ error: code === 4002 ? "replaced" : "unauthorized" }),
     onStatus: ({ code, topics = [] }) => isLooped || tell({ status: code, topics }),
-    // That a token is wrong is told by the state as well; what else answers nothing, is a status.
-    onError: ({ code }) => isLooped || code === "unauthorized" || tell({ status: code }),
+    // That a token is wrong, or another connection has come, is told by the state as well; what else answers nothing, is a status.
+    onError: ({ code }) => isLooped || ENDS.includes(code) || tell({ status: code }),
   });
   for (const { topics, ...options } of subscribe) {
     const onError = (error) => tell(error.code === "gap" ? { status: "gap", topics: [error.topic] } : { error: error.code, topics });
@@ -43,7 +46,7 @@ function start({ id, url, subscribe, publish = [], token }) {
         else update(event);
       }
     } catch (error) {
-      if (error.code !== "unauthorized") tell({ error: error.code, topics });
+      if (!ENDS.includes(error.code)) tell({ error: error.code, topics });
     }
   }
   client.opened().then(
