@@ -48,13 +48,17 @@ def test_a_server_sends_nobody_away_for_ever(said: float, taken: float) -> None:
     assert _bounded(said) == taken
 
 
+def nothing(why: str) -> None:
+    """What a connection that is none does when it is ended."""
+
+
 @pytest.mark.parametrize(("lasted", "ends"), [(0.0, True), (3600.0, False)])
 def test_tokens_that_expire_are_no_wrong_ones(monkeypatch: pytest.MonkeyPatch, lasted: float, ends: bool) -> None:
     async def program() -> None:
         loop = asyncio.get_running_loop()
         one = Engine(Options(["ws://test/ws"], token=lambda: "T"), Inbox(1000, "wait", lambda: None, lambda: None), lambda: None)
         for _ in range(3):
-            wire: Any = SimpleNamespace(closed=loop.create_future(), broken=None, abort=lambda why: None)
+            wire: Any = SimpleNamespace(closed=loop.create_future(), broken=None, abort=nothing)
             opened = asyncio.ensure_future(one._opened("ws://test/ws", wire))
             await asyncio.sleep(0)
             one.is_open = True
