@@ -699,7 +699,7 @@ pub struct Config {
 
     /// Tokens that are remembered as genuine, so that a signature is checked once; 0 for none
     ///
-    /// Some 500 bytes each, and what patterns it has.
+    /// A small record each, and what patterns it has.
     #[arg(long, value_name = "N", env = "STENTOR_TOKEN_CACHE", default_value_t = 10_000, help_heading = "Rights")]
     pub token_cache: usize,
 

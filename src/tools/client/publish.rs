@@ -67,7 +67,6 @@ struct Sent {
     /// Those without an answer, and the lines they were.
     waiting: BTreeMap<u64, u64>,
     receipts: bool,
-    until: Option<Instant>,
     refused: u64,
     unknown: u64,
 }
@@ -111,14 +110,13 @@ impl Sent {
                 Ok(true)
             }
             Next::Interrupted => Ok(false),
-            Next::Nothing if until > Instant::now() => Ok(true),
             Next::Nothing | Next::Event(_) => Ok(true),
         }
     }
 
     /// Waits for the answers that are missing.
     fn end(mut self) -> Result<(), Failure> {
-        let until = self.until.unwrap_or_else(|| Instant::now() + PATIENCE);
+        let until = Instant::now() + PATIENCE;
         while !self.waiting.is_empty() && Instant::now() < until {
             if !self.heed(until)? {
                 break;
@@ -160,8 +158,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         one = Some(String::from_utf8(bytes).map_err(|error| wrong(&format!("expected text (UTF-8): {error}")))?);
     }
     let session = Session::open(url, &options.connect, "pub")?;
-    let mut sent =
-        Sent { session, waiting: BTreeMap::new(), receipts: options.receipts, until: None, refused: 0, unknown: 0 };
+    let mut sent = Sent { session, waiting: BTreeMap::new(), receipts: options.receipts, refused: 0, unknown: 0 };
     if let Some(text) = one {
         sent.publish(topic, &payload(&text, options.text), 1)?;
         return sent.end();
