@@ -175,7 +175,7 @@ impl Wire {
                 })
             }
             Err(HandshakeError::Failure(WsError::Io(error))) if is_waiting(&error) => Err(Refused::silent("no answer")),
-            Err(HandshakeError::Failure(error)) => Err(Refused::silent(error)),
+            Err(HandshakeError::Failure(error)) => Err(Refused::silent(words(&error))),
         }
     }
 
@@ -184,7 +184,7 @@ impl Wire {
     /// # Errors
     /// What is wrong with the connection.
     pub fn send(&mut self, text: String) -> Result<(), String> {
-        self.0.send(Message::text(text)).map_err(|error| error.to_string())
+        self.0.send(Message::text(text)).map_err(|error| words(&error))
     }
 
     /// What comes next, within this time.
@@ -204,7 +204,7 @@ impl Wire {
             }
             Ok(_) => Read1::Other,
             Err(WsError::Io(error)) if is_waiting(&error) => Read1::Nothing,
-            Err(error) => Read1::End { code: ABNORMAL, why: error.to_string() },
+            Err(error) => Read1::End { code: ABNORMAL, why: words(&error) },
         }
     }
 
@@ -225,6 +225,17 @@ impl Wire {
 
 fn is_waiting(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
+}
+
+/// What is wrong with a connection, in words for people.
+fn words(error: &WsError) -> String {
+    match error {
+        WsError::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(error) => tls::explain(error),
+            None => error.to_string(),
+        },
+        other => other.to_string(),
+    }
 }
 
 fn connect(host: &str, port: u16, until: Instant) -> io::Result<TcpStream> {
