@@ -314,6 +314,12 @@ func (c *core) refused(message *fields) error {
 		delete(c.asked, id)
 		return told(nil, err)
 	}
+	if ended := c.topics.wants[message.maybe("topic")]; ended != nil {
+		// Rights that have become less don't cover it any more; the others go on.
+		c.topics.end([]*want{ended})
+		c.emit(&Error{err.Code, err.Message, []string{ended.name}})
+		return nil
+	}
 	c.farewell = err.Message
 	if err.Code != "unauthorized" && err.Code != "replaced" {
 		c.emit(&Status{Code: err.Code, Message: err.Message})

@@ -447,6 +447,12 @@ impl Core {
                 self.topics.events.push_back(Event::Published { ticket, outcome: Err(error) });
             }
             Some(_) => {}
+            // Rights that have become less don't cover it any more; the others go on.
+            None if message.topic.as_deref().is_some_and(|topic| self.topics.wants.remove(topic).is_some()) => {
+                let names: Vec<String> = message.topic.as_deref().map(str::to_owned).into_iter().collect();
+                self.topics.forget(&names);
+                self.topics.events.push_back(Event::Refused { error, names });
+            }
             None => {
                 self.farewell = said.into();
                 if !["unauthorized", "replaced"].contains(&code) {

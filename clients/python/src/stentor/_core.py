@@ -210,8 +210,13 @@ class Core:
         if asked is None and error.code in ("bad_json", "bad_command") and self._asked:
             asked = next(iter(self._asked))  # Answers come in order, and all that we say has an id: it couldn't be read.
         answered = self._asked.pop(asked, None) if asked is not None else None
+        ended = self.topics.wants.pop(message.get("topic", ""), None) if answered is None else None
         if answered is not None:
             answered(None, error)
+        elif ended is not None:
+            # Rights that have become less don't cover it any more; the others go on.
+            self.topics.forget([ended])
+            self._emit(StentorError(error.code, message["message"], (ended.name,)))
         else:
             self.farewell = message["message"]
             if error.code not in ("unauthorized", "replaced"):
