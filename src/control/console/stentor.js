@@ -555,6 +555,7 @@ export class Stentor {
         return;
       case "error": {
         const error = new StentorError(message.code, message.message, message.topic === undefined ? {} : { topic: message.topic });
+        if (message.retry_ms !== undefined) this.#window = windowOf(message.retry_ms);
         if (message.topic !== undefined) return this.#narrowed(message.topic, error);
         if (!this.#settle(message.id, (asked) => asked.fail(error))) this.#complain(error);
         return;
@@ -581,7 +582,7 @@ export class Stentor {
   #status(status, scope) {
     const { code, retry_ms } = status;
     if (code === "current") return this.#isCurrent(scope?.parts ?? []);
-    if (code === "draining") this.#window = retry_ms;
+    if (retry_ms !== undefined) this.#window = windowOf(retry_ms);
     this.#tell(this.#options.onStatus, status);
     for (const feed of this.#feeds) feed.put({ ...status, type: "status" });
     if (code !== "token_expiring" || typeof this.#options.token !== "function" || !this.#link) return;
@@ -1821,6 +1822,12 @@ export function matches(name, topic) {
  */
 function points(from) {
   return from instanceof Map ? from : typeof from === "string" ? [] : Object.entries(from ?? {});
+}
+
+/** When a server wants one back, in milliseconds: between two of them, or before one. @param {any} window @returns {[number, number] | undefined} */
+function windowOf(window) {
+  const [first, last] = Array.isArray(window) ? window : [0, window];
+  return Number.isFinite(first) && Number.isFinite(last) ? [first, last] : undefined;
 }
 
 /** What a message consists of, as far as one has to know to find a field: names and other strings, and brackets. */
