@@ -287,3 +287,19 @@ fn hinted(outcome: Result<(), Failure>, url: Option<&str>, names: &[String]) -> 
         (outcome, _) => outcome,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_without_its_scheme_is_taken_for_a_topic_and_told_from_one() {
+        let names = |name: &str| vec![name.to_owned()];
+        let lost = || Err(Failure::Unreachable("refused".into()));
+        let said = |outcome: Result<(), Failure>| outcome.unwrap_err().to_string();
+        let hint = "refused; if 10.0.0.1:9001 is to be the address, write ws://10.0.0.1:9001";
+        assert_eq!(said(hinted(lost(), None, &names("10.0.0.1:9001"))), hint);
+        assert_eq!(said(hinted(lost(), Some("ws://h"), &names("10.0.0.1:9001"))), "refused");
+        assert_eq!(said(hinted(lost(), None, &names("q.us.*"))), "refused");
+    }
+}
