@@ -57,8 +57,10 @@ impl Book {
 fn post(server: SocketAddr, publications: &[(String, Value)]) {
     let lines: String =
         publications.iter().map(|(topic, data)| format!("{}\n", json!({"topic": topic, "data": data}))).collect();
-    let head =
-        format!("POST /publish HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", lines.len());
+    let head = format!(
+        "POST /publish HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        lines.len()
+    );
     let answer = exchange(server, (head + &lines).as_bytes());
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:.300}");
 }
@@ -150,8 +152,11 @@ fn after_faults(seed: u64) {
         }
     }
     let expected = values(at);
-    let wrong: Vec<&String> =
-        expected.iter().filter(|(topic, value)| book.values.get(*topic) != Some(value)).map(|(topic, _)| topic).collect();
+    let wrong: Vec<&String> = expected
+        .iter()
+        .filter(|(topic, value)| book.values.get(*topic) != Some(value))
+        .map(|(topic, _)| topic)
+        .collect();
     assert!(wrong.is_empty(), "the book has something else of {wrong:?}");
     assert_eq!(book.values.len(), expected.len(), "it has topics that there are not");
     drop(server);

@@ -328,7 +328,16 @@ fn a_recording_over_a_restart_says_where_it_has_a_gap() {
     assert_eq!(code, Some(0), "{text}");
     let text = std::fs::read_to_string(&file).unwrap();
     let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let kinds: Vec<_> = lines.iter().map(|line| if line["gap"].is_object() { "gap" } else { line["data"].as_i64().map_or("?", |n| ["", "1", "2", "3"][n as usize]) }).collect();
+    let kinds: Vec<_> = lines
+        .iter()
+        .map(|line| {
+            if line["gap"].is_object() {
+                "gap"
+            } else {
+                line["data"].as_i64().map_or("?", |n| ["", "1", "2", "3"][n as usize])
+            }
+        })
+        .collect();
     assert_eq!(kinds, ["1", "2", "gap", "3"], "{text}");
     assert!(lines[3]["seq"] == 1 && lines.iter().all(|line| line["topic"] == "q.a"), "{text}");
     drop(server);
@@ -352,7 +361,10 @@ fn what_is_no_recording_says_which_line_lacks_what() {
     let mixed = play("mixed.ndjson", "{\"ts_ns\":1,\"topic\":\"a\",\"data\":7}\n{\"ts_ns\":2}\n");
     let (code, text) = said(&mixed);
     assert_eq!(code, Some(0), "{text}");
-    assert!(text.contains("line 2: ") && text.contains(": 1 publications in ") && text.contains("1 lines left out"), "{text}");
+    assert!(
+        text.contains("line 2: ") && text.contains(": 1 publications in ") && text.contains("1 lines left out"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -156,7 +156,15 @@ impl Session {
                 .map_err(Failure::Output)?;
         }
         let client = Client::new(options).map_err(|error| Failure::Usage(error.message))?;
-        Ok(Session { client, task, waits: connect.wait, was_open: false, is_quiet: false, waits_for: String::new(), interrupted })
+        Ok(Session {
+            client,
+            task,
+            waits: connect.wait,
+            was_open: false,
+            is_quiet: false,
+            waits_for: String::new(),
+            interrupted,
+        })
     }
 
     /// What comes next, if it does until then. What is to be said of the connection is said, and refusals are failures.
@@ -184,13 +192,13 @@ impl Session {
             return Ok(Some(Next::Interrupted));
         }
         let look = Instant::now() + LOOK_EVERY;
-        let event =
-            self.client.next_until(until.map_or(look, |until| until.min(look))).map_err(|error| {
-                match error.code.as_str() {
-                    "unauthorized" | "refused" => Failure::Refused(error.message),
-                    _ => Failure::Unreachable(error.to_string()),
-                }
-            })?;
+        let event = self.client.next_until(until.map_or(look, |until| until.min(look))).map_err(|error| match error
+            .code
+            .as_str()
+        {
+            "unauthorized" | "refused" => Failure::Refused(error.message),
+            _ => Failure::Unreachable(error.to_string()),
+        })?;
         match event {
             Some(Event::Status(status)) => self.tell(&status),
             Some(Event::Refused { error, names }) => {

@@ -129,9 +129,7 @@ impl Sent {
         self.session.client.close();
         match (self.refused, unknown) {
             (0, 0) => Ok(()),
-            (0, unknown) => {
-                Err(Failure::Unreachable(format!("nobody knows whether {} published", were(unknown))))
-            }
+            (0, unknown) => Err(Failure::Unreachable(format!("nobody knows whether {} published", were(unknown)))),
             (refused, _) => Err(Failure::Refused(format!("{} not published", were(refused)))),
         }
     }

@@ -288,9 +288,11 @@ fn lines(rows: &BTreeMap<String, Row>, trouble: &str, width: usize, height: usiz
         if has_numbers { format!("{topic:name$} {seq:>10} {age:>5}  {data}") } else { format!("{topic:name$} {data}") }
     };
     let mut lines = vec![row("topic", &"seq", &"age", &head)];
-    lines.extend(rows.iter().take(there).map(|(topic, Row { seq, since, data })| {
-        row(topic, seq, &format!("{}s", since.elapsed().as_secs()), data)
-    }));
+    lines.extend(
+        rows.iter()
+            .take(there)
+            .map(|(topic, Row { seq, since, data })| row(topic, seq, &format!("{}s", since.elapsed().as_secs()), data)),
+    );
     for line in &mut lines {
         if let Some((end, _)) = line.char_indices().nth(width) {
             line.truncate(end);
@@ -304,7 +306,10 @@ mod tests {
     use super::*;
 
     fn rows(topics: impl IntoIterator<Item = String>) -> BTreeMap<String, Row> {
-        topics.into_iter().map(|topic| (topic, Row { seq: 7, since: Instant::now(), data: "{\"px\":1.50}".into() })).collect()
+        topics
+            .into_iter()
+            .map(|topic| (topic, Row { seq: 7, since: Instant::now(), data: "{\"px\":1.50}".into() }))
+            .collect()
     }
 
     #[test]
@@ -325,7 +330,10 @@ mod tests {
         assert!(shown[0].ends_with("23 of 300 topics, Ctrl-C ends"), "{shown:?}");
         for (width, height) in [(0, 0), (1, 1), (3, 2), (10, 3)] {
             let shown = lines(&rows, "", width, height);
-            assert!(shown.len() <= height.max(1) && shown.iter().all(|line| line.chars().count() <= width), "{shown:?}");
+            assert!(
+                shown.len() <= height.max(1) && shown.iter().all(|line| line.chars().count() <= width),
+                "{shown:?}"
+            );
         }
     }
 
