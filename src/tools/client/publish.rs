@@ -126,6 +126,10 @@ impl Sent {
             }
         }
         let unknown = self.unknown + self.waiting.len() as u64;
+        // Where there is a reason why nothing more will come, such as a wrong token, that is what is said.
+        while unknown > 0 && self.session.client.is_over() {
+            self.session.next(Some(Instant::now()))?;
+        }
         self.session.client.close();
         match (self.refused, unknown) {
             (0, 0) => Ok(()),

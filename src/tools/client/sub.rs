@@ -276,9 +276,9 @@ fn lines(rows: &BTreeMap<String, Row>, trouble: &str, width: usize, height: usiz
         ("", all) => format!("{all} topics, Ctrl-C ends"),
         (trouble, _) => format!("no connection: {}", line::escaped(trouble)),
     };
-    // A third of a line for names; numbers and ages where the values keep half of one.
+    // A third of a line for names; numbers and ages where the values keep thirty letters.
     let name = rows.keys().take(there).map(String::len).max().unwrap_or(0).clamp(5, (width / 3).clamp(5, 40));
-    let has_numbers = width >= 2 * (name + 19);
+    let has_numbers = width >= name + 19 + 30;
     let row = |topic: &str, seq: &dyn Display, age: &dyn Display, data: &str| {
         let topic = match topic.len() > name {
             // The end of a name says more than its beginning.
@@ -319,7 +319,7 @@ mod tests {
         assert_eq!(narrow, ["topic    2 topics, Ctrl-", "…om.here {\"px\":1.50}", "…mo.AAPL {\"px\":1.50}"]);
         let wide = lines(&rows, "", 100, 9);
         assert!(wide[0].ends_with("age  2 topics, Ctrl-C ends"), "{wide:?}");
-        assert!(wide[2].starts_with("q.demo.AAPL") && wide[2].contains("         7    0s  {"), "{wide:?}");
+        assert!(wide[2].starts_with("q.demo.AAPL ") && wide[2].contains("         7    0s  {"), "{wide:?}");
     }
 
     #[test]
