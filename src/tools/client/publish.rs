@@ -128,7 +128,9 @@ impl Sent {
         let unknown = self.unknown + self.waiting.len() as u64;
         // Where there is a reason why nothing more will come, such as a wrong token, that is what is said.
         while unknown > 0 && self.session.client.is_over() {
-            self.session.next(Some(Instant::now()))?;
+            if let Next::Interrupted = self.session.next(Some(Instant::now()))? {
+                break;
+            }
         }
         self.session.client.close();
         match (self.refused, unknown) {
