@@ -692,7 +692,8 @@ mod tests {
     fn subs(core: &mut Core) -> Vec<(u64, Vec<String>)> {
         let said = mem::take(&mut core.out).into_iter();
         let said = said.map(|text| serde_json::from_str::<Value>(&text).unwrap()).filter(|said| said["op"] == "sub");
-        said.map(|said| (said["id"].as_u64().unwrap(), serde_json::from_value(said["topics"].clone()).unwrap())).collect()
+        said.map(|said| (said["id"].as_u64().unwrap(), serde_json::from_value(said["topics"].clone()).unwrap()))
+            .collect()
     }
 
     #[test]

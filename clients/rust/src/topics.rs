@@ -439,7 +439,16 @@ impl Topics {
 
 impl Want {
     pub fn new(how: How) -> Want {
-        Want { how, call: 0, is_alone: false, agreed: None, is_old: false, is_told: false, knows_all: false, misses: false }
+        Want {
+            how,
+            call: 0,
+            is_alone: false,
+            agreed: None,
+            is_old: false,
+            is_told: false,
+            knows_all: false,
+            misses: false,
+        }
     }
 
     /// Whether names go in one command: all of this has to be the same.
