@@ -517,6 +517,43 @@ test("polls that are interrupted go on where they were, and a cursor that is goo
   await expect(told, "a anew behind 3: cursor", "a is 3");
 });
 
+test("over plain HTTP too, a topic that is gone is told once all that there is has come", async (t) => {
+  const anew = { type: "reset", topic: "p.x", epoch: "k2", seq: 1, why: "cursor" };
+  const events = world(t, { transports: ["events"] });
+  const heard = hear(events.client, ["a", "p.*"]);
+  const acknowledged = (epoch, seq, cursor) => ({ type: "ack", topics: [{ topic: "a", epoch, seq, mode: "all" }, { topic: "p.*", mode: "all" }], cursor });
+  const first = await events.requests.next();
+  first.streams();
+  first.says(HELLO);
+  first.says(acknowledged("k", 4, cursor(0)), cursor(0));
+  for (const topic of ["a", "p.x", "p.y"]) first.says(snapshot(topic, 4));
+  first.says(CURRENT, cursor(1));
+  await expect(heard.told, "a is 4", "p.x is 4", "p.y is 4");
+  first.ends();
+  const second = await events.requests.next();
+  second.streams();
+  second.says(HELLO);
+  // The cursor is good no more; of `a` and `p.y` there is nothing any more.
+  second.says(acknowledged("k2", 0, cursor(7)), cursor(7));
+  second.says(anew);
+  second.says(snapshot("p.x", 1, "k2"));
+  second.says(CURRENT, cursor(8));
+  const found = [await heard.told.next(), await heard.told.next(), await heard.told.next(), await heard.told.next()];
+  assert.deepEqual(found.sort(), ["a anew behind 0: reconnect", "p.x anew behind 1: cursor", "p.x is 1", "p.y anew behind 0: reconnect"]);
+  second.says(update("p.x", 2), cursor(9));
+  await expect(heard.told, "p.x 2");
+
+  const polls = world(t, { transports: ["polling"] });
+  const { told } = hear(polls.client, ["a", "p.*"]);
+  (await polls.requests.next()).polls(cursor(1), snapshot("a", 4), snapshot("p.x", 4), snapshot("p.y", 4), CURRENT);
+  await expect(told, "a is 4", "p.x is 4", "p.y is 4");
+  (await polls.requests.next()).polls(cursor(7), anew, snapshot("p.x", 1, "k2"), CURRENT);
+  await expect(told, "p.x anew behind 1: cursor", "p.x is 1", "a anew behind 0: reconnect", "p.y anew behind 0: reconnect");
+  // What a cursor brings is not all that there is.
+  (await polls.requests.next()).polls(cursor(8), update("p.x", 2));
+  await expect(told, "p.x 2");
+});
+
 test("it comes back up as soon as a better way works, and nothing is lost or told twice over the change", async (t) => {
   const { client, sockets, requests, states } = world(t, { upgradeMs: 2 });
   const { told } = hear(client, "a");
