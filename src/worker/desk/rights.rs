@@ -35,7 +35,7 @@ use super::{
     poll::Waiting,
 };
 use crate::{
-    access::{Beyond, Ended, Holder, Shown, Source, Standing, shown_token},
+    access::{Beyond, Ended, Holder, Shown, Source, Standing, patterns::touch, shown_token},
     audit::What,
     clock::Moment,
     http::{self, Request},
@@ -53,6 +53,10 @@ const TOLD_BEFORE: Duration = Duration::from_secs(60);
 
 /// The wall clock may be set while a connection waits for its token to expire: it is looked at at least so often.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
+
+/// So many pairs of names are compared when rights become less, at most: about a tenth of a millisecond. Who has more names than that comes to, in several
+/// ways of being delivered, subscribes again.
+const PAIRS_MAX: usize = 4096;
 
 /// What holding a name against rights costs: some branches of a tree, and its bounds.
 pub const RIGHT: u64 = 6 * price::MATCH;
@@ -544,8 +548,11 @@ impl<E: Edge> Clerk<'_, E> {
         };
         let (kept, ended): (Vec<_>, Vec<_>) = names.into_iter().partition(is_covered);
         let Some(older) = older.filter(|_| !ended.is_empty()) else { return };
-        // Where deliveries differ, a topic of several names may be delivered in another way from here on, and be sent again what it was.
-        if !is_uniform(&kept, &ended) {
+        // Else a topic of several names may be delivered in another way from here on, and be sent again what it was.
+        let (kept_texts, ended_texts) = (self.texts(&kept), self.texts(&ended));
+        let (is_apart, looks) = are_apart(&kept_texts, &ended_texts);
+        self.ground.work.charge(looks * price::LOOK);
+        if !is_apart {
             return self.end_narrowed(token);
         }
         let except = if echo { 0 } else { id };
@@ -557,7 +564,7 @@ impl<E: Edge> Clerk<'_, E> {
             joined.into_iter().for_each(|joined| self.part_with_cohort(joined));
             return self.end_narrowed(token);
         }
-        let texts: Vec<Arc<str>> = ended.iter().map(|(name, _)| Arc::clone(self.fan.interest.text(*name))).collect();
+        let texts: Vec<Arc<str>> = ended_texts.into_iter().map(|(text, _)| text).collect();
         let Clerk { ground, connections, fan, cursors, .. } = self;
         let (position, owed) = fan.part(connections, token);
         let Some(connection) = connections.get_mut(token) else { return };
@@ -565,7 +572,8 @@ impl<E: Edge> Clerk<'_, E> {
             cursors.begin(ground, &mut fan.interest, connection, token, position).owe(owed);
         }
         connection.cohort = joined;
-        cursors.narrow(&mut fan.interest, (token, &*connection), older);
+        let looks = cursors.narrow(&mut fan.interest, (token, &*connection), older);
+        ground.work.charge(looks as u64 * price::MATCH);
         cursors.list(token, connection);
         self.part_with_cohort(older);
         self.drop_sub(token);
@@ -577,6 +585,10 @@ impl<E: Edge> Clerk<'_, E> {
         }
         self.part_with(token, texts);
         self.end_raw(token);
+    }
+
+    fn texts(&self, names: &[(NameId, Delivery)]) -> Vec<(Arc<str>, Delivery)> {
+        names.iter().map(|(name, delivery)| (Arc::clone(self.fan.interest.text(*name)), *delivery)).collect()
     }
 
     fn can_narrow(&mut self, token: Token, narrower: Option<super::super::connection::CohortId>) -> bool {
@@ -626,9 +638,21 @@ pub fn asked(delivery: Delivery) -> (Mode, Option<f64>) {
     (delivery.mode(), delivery.rate().map(|rate| rate.per_second()))
 }
 
-/// Whether all are delivered in the same way, so that no topic can go over from one to another; as it is where none are kept.
-fn is_uniform(kept: &[(NameId, Delivery)], ended: &[(NameId, Delivery)]) -> bool {
-    kept.first().is_none_or(|(_, first)| kept.iter().chain(ended).all(|(_, delivery)| delivery == first))
+/// Whether no topic can go over from one way of being delivered to another when some names end: none of those that are delivered in another way than a
+/// name that is kept has a topic in common with it. Returns how many pairs of names were compared for that, too: of more than
+/// [`PAIRS_MAX`] it isn't known, and taken to be so.
+fn are_apart(kept: &[(Arc<str>, Delivery)], ended: &[(Arc<str>, Delivery)]) -> (bool, u64) {
+    let (Some((_, first)), false) = (kept.first(), ended.is_empty()) else { return (true, 0) };
+    if kept.iter().chain(ended).all(|(_, delivery)| delivery == first) {
+        return (true, 0);
+    }
+    if kept.len().saturating_mul(ended.len()) > PAIRS_MAX {
+        return (false, 0);
+    }
+    let is_apart = |(one, how): &(Arc<str>, Delivery)| {
+        kept.iter().all(|(other, delivery)| delivery == how || !touch(one, other))
+    };
+    (ended.iter().all(is_apart), (kept.len() * ended.len()) as u64)
 }
 
 /// When a client is to be told that its token expires, in microseconds since the Unix epoch; never of what can't be shown anew.
@@ -665,5 +689,43 @@ fn sentence(why: &str) -> String {
             first.to_uppercase().chain(chars).collect()
         }
         _ => why.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cmp::Reverse;
+
+    use super::*;
+    use crate::worker::fan::delivery::Rate;
+
+    fn names(all: &[&str], delivery: Delivery) -> Vec<(Arc<str>, Delivery)> {
+        all.iter().map(|name| (Arc::from(*name), delivery)).collect()
+    }
+
+    #[test]
+    fn names_end_by_themselves_unless_a_topic_would_be_delivered_in_another_way_from_there_on() {
+        let paced = Delivery::Paced(Reverse(Rate::new(4.0)));
+        for (kept, ended, expected) in [
+            (names(&["q.us.*"], Delivery::Latest), names(&["t.>"], Delivery::All), true),
+            (names(&["q.us.*"], Delivery::Latest), names(&["q.*.A"], Delivery::All), false),
+            (names(&["q.us.*"], Delivery::Latest), names(&["q.*.A"], Delivery::Latest), true),
+            (names(&["q.us.A"], paced), names(&[">"], Delivery::Latest), false),
+            (names(&["q.us.A"], paced), names(&["q.us.B", "q.us"], Delivery::All), true),
+            (names(&[], paced), names(&["q.us.B"], Delivery::All), true),
+        ] {
+            assert_eq!(are_apart(&kept, &ended).0, expected, "{kept:?}, {ended:?}");
+        }
+    }
+
+    #[test]
+    fn more_pairs_of_names_than_are_compared_are_taken_to_be_in_each_others_way() {
+        let many: Vec<String> = (0..64).map(|n| format!("a.{n}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let (kept, mut ended) = (names(&many, Delivery::All), names(&many, Delivery::Latest));
+        ended.iter_mut().for_each(|(name, _)| *name = format!("b.{name}").into());
+        assert_eq!(are_apart(&kept, &ended), (true, 4096));
+        ended.push(("c".into(), Delivery::Latest));
+        assert_eq!(are_apart(&kept, &ended), (false, 0));
     }
 }
