@@ -11,7 +11,7 @@
 use std::{io::Write, sync::Arc};
 
 use super::{Been, Event, What};
-use crate::{access::Holder, config::Shown, limits::Prefix};
+use crate::{access::{Holder, Whom}, config::Shown, limits::Prefix};
 
 /// Appends the line of an event; `left_out` lines of its address went before it and are not there.
 pub(super) fn write(event: &Event, left_out: u64, out: &mut Vec<u8>) {
@@ -22,6 +22,7 @@ pub(super) fn write(event: &Event, left_out: u64, out: &mut Vec<u8>) {
         What::Unsubscribe { .. } => "unsubscribe",
         What::Read { .. } => "read",
         What::Refused { .. } => "refused",
+        What::Revoked { .. } => "revoked",
         What::End { .. } => "end",
         What::Here { .. } => "here",
     };
@@ -30,7 +31,11 @@ pub(super) fn write(event: &Event, left_out: u64, out: &mut Vec<u8>) {
         put(out, format_args!(",\"conn\":\"{:x}-{:x}\"", event.conn >> 48, event.conn & 0xffff_ffff_ffff));
     }
     put(out, format_args!(",\"address\":\"{}\"", Shown(event.address)));
-    write_holder(out, &event.holder);
+    match (&event.what, &event.holder) {
+        // Whoever shows the token of operators, or asks from this machine where there is none.
+        (What::Revoked { .. }, Holder::Anonymous) => out.extend_from_slice(br#","holder":"operator","source":"operator""#),
+        (_, holder) => write_holder(out, holder),
+    }
     match &event.what {
         What::Connect { door, tls } => put(out, format_args!(",\"door\":\"{door}\",\"tls\":{tls}")),
         What::Auth => {}
@@ -49,6 +54,16 @@ pub(super) fn write(event: &Event, left_out: u64, out: &mut Vec<u8>) {
         What::Refused { why, message } => {
             put(out, format_args!(",\"why\":\"{why}\""));
             write_text(out, "message", message);
+        }
+        What::Revoked { one } => {
+            match &one.whom {
+                Whom::Name { name, issuer } => {
+                    write_text(out, "sub", name);
+                    issuer.iter().for_each(|issuer| write_text(out, "iss", issuer));
+                }
+                Whom::Id(id) => write_text(out, "jti", id),
+            }
+            put(out, format_args!(",\"until\":{}", one.until));
         }
         What::End { code, reason, been } => {
             put(out, format_args!(",\"code\":{code}"));
@@ -121,6 +136,9 @@ fn write_been(out: &mut Vec<u8>, been: Been) {
     if been.unacked > 0 {
         put(out, format_args!(",\"unacked\":{}", been.unacked));
     }
+    if been.published > 0 {
+        put(out, format_args!(",\"published\":{}", been.published));
+    }
 }
 
 fn write_names(out: &mut Vec<u8>, names: &[Arc<str>]) {
@@ -169,6 +187,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::access::Revocation;
 
     fn line(what: What, left_out: u64) -> (String, Value) {
         let event = Event {
@@ -192,8 +211,15 @@ mod tests {
         let expected = r#"{"ts":17,"event":"subscribe","conn":"3-2a","address":"[::1]:7","holder":"anonymous","source":"none","topics":["q.us.>","t.a"],"mode":"latest","rate":2.5}"#;
         assert_eq!(text, format!("{expected}\n"));
         assert_eq!(value["topics"][1], "t.a");
-        let been = Been { seconds: 61, bytes: 1000, unacked: 0 };
+        let been = Been { seconds: 61, bytes: 1000, unacked: 0, published: 0 };
+        let one = Revocation::parse(r#"{"sub":"u\u202e","iss":"b","until":7}"#, 0).unwrap();
+        let (text, value) = line(What::Revoked { one: Box::new(one) }, 0);
+        assert_eq!((&value["holder"], &value["iss"], &value["until"]), (&"operator".into(), &"b".into(), &7.into()));
+        assert!(text.contains("\\u202e") && value["sub"] == "u\u{202e}", "{text}");
+        let (_, value) = line(What::Here { been: Been { published: 9, ..been }, subscriptions: 3 }, 4);
+        assert_eq!(value["published"], 9);
         let (_, value) = line(What::Here { been, subscriptions: 3 }, 4);
+        assert!(value.get("published").is_none());
         assert_eq!(value["seconds"], 61);
         assert_eq!(value["subscriptions"], 3);
         assert_eq!(value["left_out"], 4);

@@ -37,9 +37,6 @@ const OUT_MAX: usize = 256 * 1024;
 /// are small.
 const PIECE: usize = 8 * 1024;
 
-/// For how long somebody is revoked, unless it is said: a day, in seconds. Tokens that last longer are rare.
-const REVOKED_FOR_S: u64 = 24 * 60 * 60;
-
 /// What a buffer of a connection keeps in any case.
 const BUFFER_KEPT: usize = 8 * 1024;
 
@@ -222,7 +219,10 @@ impl<E: Edge> Control<E> {
         self.connections[token as usize].readers = self.readers(token, head);
         self.certified = self.edge.certified(&self.connections[token as usize].socket).cloned();
         let outcome = match self.connections[token as usize].by {
-            Listener::Admin => self.route_admin(head, direct).map(Outcome::Answer),
+            Listener::Admin => {
+                let may = self.may_show(token, head, peer);
+                may.and_then(|()| self.route_admin(head, direct)).map(Outcome::Answer)
+            }
             Listener::Acme => self.route_acme(head).map(Outcome::Answer),
             Listener::Clear | Listener::Tls => self.may_show(token, head, peer).and_then(|()| self.route(head, direct)),
         };
@@ -287,18 +287,23 @@ impl<E: Edge> Control<E> {
     }
 
     /// Revokes whom a body names, everywhere from now on.
-    fn revoke(&mut self, body: &[u8]) -> Result<Vec<u8>, http::Refusal> {
+    fn revoke(&mut self, body: &[u8], by: Holder, address: SocketAddr) -> Result<Vec<u8>, http::Refusal> {
         let wall_us = self.edge.wall_us();
+        if by.known().is_some() && !self.live.access.now(&by, wall_us).is_admin() {
+            return Err(http::Refusal::new(401, "Nobody was revoked: the rights of whoever asks have ended meanwhile."));
+        }
         let text =
             simdutf8::basic::from_utf8(body).map_err(|_| http::Refusal::new(400, "The body is not UTF-8 text."))?;
-        let otherwise = wall_us / 1_000_000 + REVOKED_FOR_S;
-        let one = Revocation::parse(text, otherwise)
+        let access = &self.live.access;
+        let one = Revocation::parse_or(text, |whom| access.revoked_until(whom, wall_us))
             .map_err(|why| http::Refusal::new(400, format!("Nobody was revoked: {why}.")))?;
         self.live.access.revoke(&one, wall_us).map_err(|why| {
             tracing::error!(%why, "somebody could not be revoked");
             http::Refusal::new(503, format!("Nobody was revoked: {why}."))
         })?;
         tracing::info!(whom = %one.line(), "revoked");
+        let what = What::Revoked { one: Box::new(one.clone()) };
+        self.context.shared.audit.note(|| Event { ts: wall_us, conn: 0, address, holder: by, what });
         // Those who sleep see it now, too.
         self.context.shared.publisher.wake_all();
         Ok(one.line().into_bytes())
@@ -339,7 +344,8 @@ impl<E: Edge> Control<E> {
             Ok(Progress::NeedsMore) => Next::NeedsInput,
             Ok(Progress::Revocation(body)) => {
                 connection.stage = Stage::Head;
-                match self.revoke(&body) {
+                let peer = connection.peer;
+                match self.revoke(&body, holder, peer) {
                     Ok(json) => {
                         self.answer(token, Response::new(200).body(JSON, json).into(), false, keep_alive);
                     }

@@ -137,6 +137,7 @@ fn settings() -> Settings {
         publications: Quota::new(RateLimit::NONE),
         publications_per_address: Quota::new(RateLimit::NONE),
         tokens_per_address: Quota::new(RateLimit::NONE),
+        auths: Quota::new(RateLimit::NONE),
         auth_timeout: Duration::from_secs(10),
         topics_per_holder: usize::MAX,
         slow_list: 4,

@@ -66,6 +66,7 @@ impl Cursors {
             behind.resume = None;
             return 0;
         };
+        let paces: Vec<(Rate, u64)> = interest.cohort(cohort).paces.iter().map(|it| (it.rate, it.ticks)).collect();
         let mut looks = 0;
         let mut delivery = |slot: u32| {
             looks += 1;
@@ -75,7 +76,6 @@ impl Cursors {
             resume.seen.retain(|slot, _| delivery(*slot).is_some());
         }
         behind.round.keep(|slot| delivery(slot).is_some_and(|delivery| delivery.rate().is_none()));
-        let paces: Vec<(Rate, u64)> = interest.cohort(cohort).paces.iter().map(|it| (it.rate, it.ticks)).collect();
         for (rate, ticks) in paces {
             let at = before.iter().position(|(other, _)| *other == rate);
             debug_assert!(at.is_some(), "fewer names have no other rates");

@@ -14,7 +14,7 @@
 //! to the kernel, or was encrypted for it, is out of the worker's hands.)
 //!
 //! What one can make the others pay: a signature costs as much as [`price::TOKEN`], is charged to the step, and counts for its address
-//! (`--max-tokens-per-ip`); a look at all connections is a few hundred nanoseconds for each, and as much again for each name, in pieces.
+//! (`--max-tokens-per-ip`) and, on a WebSocket that is open, for that (`--max-auths`); a look at all connections is a few hundred nanoseconds for each, and as much again for each name, in pieces.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -143,8 +143,14 @@ impl<E: Edge> Clerk<'_, E> {
         if !self.ground.settings.access.needs_signature(shown) {
             return Ok(());
         }
-        let (quota, now) = (self.ground.settings.tokens_per_address, self.ground.now);
-        let account = self.connections.get(token).and_then(|connection| connection.permit.account());
+        let (own, quota, now) =
+            (self.ground.settings.auths, self.ground.settings.tokens_per_address, self.ground.now);
+        let Some(connection) = self.connections.get_mut(token) else { return Ok(()) };
+        // Of a request nobody knows whose others come on its connection: a proxy has one for many.
+        if connection.phase == Phase::Open && !own.allows(&mut connection.auths, now) {
+            return Err(format!("too many tokens on this connection: --max-auths allows {}", own.limit()));
+        }
+        let account = connection.permit.account();
         if account.is_none_or(|account| quota.allows_shared(&account.tokens, now)) {
             self.ground.work.charge(price::TOKEN);
             return Ok(());
