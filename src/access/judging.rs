@@ -663,7 +663,9 @@ fn a_file_of_the_revoked_is_written_anew_without_what_counts_no_more() {
     text += &line("lifted", NOW + 50);
     text += &line("lifted", 0);
     text += &line("just-past", NOW - 10);
-    text += "{\"sub\":\"cut of";
+    fs::write(&path, format!("{text}{{\"sub\":\"begun")).unwrap();
+    stage.rules().compact_revoked(us(NOW));
+    assert!(fs::read_to_string(&path).unwrap().ends_with("begun"), "somebody may be about to write the rest of it");
     fs::write(&path, &text).unwrap();
     let mode = |path: &std::path::Path| std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path).unwrap().permissions());
     fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();

@@ -389,6 +389,12 @@ pub fn compact(path: &Path, now: u64) -> io::Result<Option<[usize; 2]>> {
     };
     let mut old = File::open(path)?;
     let length = old.metadata()?.len();
+    let mut end = [0];
+    old.seek(SeekFrom::Start(length.saturating_sub(1)))?;
+    if old.read(&mut end)? == 0 || end != *b"\n" {
+        // Somebody may be about to write the rest of a line.
+        return Ok(None);
+    }
     let all = read(path).map_err(io::Error::other)?;
     let mut last: HashMap<&Whom, (usize, u64)> = HashMap::new();
     for (at, one) in all.iter().enumerate() {
