@@ -218,6 +218,19 @@ fn tokens_at_handshakes(attacker: &Attacker) {
     }
 }
 
+pub const TOKENS_OF_MANY: Attack = attack(
+    "tokens-of-many",
+    "20 addresses over which forged tokens are shown with polls, each as many as --max-tokens-per-ip allows and more: ten thousand signatures a second, in workers' turns",
+    tokens_of_many,
+)
+.with(WITH_TOKENS);
+
+fn tokens_of_many(attacker: &Attacker) {
+    let sources: Vec<Attacker> = (0..20).map(|n| attacker.nth(n)).collect();
+    let request = wire::get("/poll?topics=attack.a", &format!("Authorization: Bearer {}\r\n", forged(0)));
+    attacker.flood(sources.len(), |n| sources[n].connect(), &request, true);
+}
+
 /// A token of the right form, by the right key's name, whose signature only a look at the key tells from a genuine one.
 fn forged(n: usize) -> String {
     let part = |json: &str| URL_SAFE_NO_PAD.encode(json);
