@@ -102,6 +102,7 @@ pub const ALL: &[Attack] = &[
     storms::TOKENS,
     storms::TOKENS_AT_HANDSHAKES,
     storms::TOKENS_OF_MANY,
+    storms::REFRESHES,
     readers::STALLED_ALL,
     readers::STALLED_LATEST,
     readers::STALLED_EVENTS,
