@@ -1,4 +1,4 @@
-//! A token that is judged in a worker while its holder is revoked in another thread: at each place between two of the worker's calls of its edge, one after
+//! Tokens, and when they are judged: many at one moment, a few in a turn; and one that is judged in a worker while its holder is revoked in another thread: at each place between two of the worker's calls of its edge, one after
 //! the other, so that no luck is needed to meet the one that would let somebody in.
 
 use std::cell::Cell;
@@ -30,16 +30,22 @@ struct Stage {
 }
 
 impl Stage {
-    fn new(signer: &Signer) -> Stage {
+    fn new(signer: &Signer, of: Settings) -> Stage {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("keys"), signer.jwks()).unwrap();
         let config = Config { jwt_keys: Some(dir.path().join("keys")), ..Config::default() };
         let probe = World::new(1, settings(), 4096, 1 << 20);
         let access = Rules::read(&config, probe.kernel.wall_us()).unwrap().0;
-        let world = World::new(1, Settings { access, ..settings() }, 4096, 1 << 20);
-        let exp = world.kernel.wall_us() / 1_000_000 + 3600;
-        let claims = json!({"aud": "stentor", "sub": "u1", "jti": "one", "exp": exp, "stentor": {"sub": ["a"]}});
-        Stage { world, token: signer.sign(&claims).unwrap(), _dir: dir }
+        let world = World::new(1, Settings { access, ..of }, 4096, 1 << 20);
+        let mut stage = Stage { world, token: String::new(), _dir: dir };
+        stage.token = stage.sign(signer, "one");
+        stage
+    }
+
+    fn sign(&self, signer: &Signer, jti: &str) -> String {
+        let exp = self.world.kernel.wall_us() / 1_000_000 + 3600;
+        let claims = json!({"aud": "stentor", "sub": "u1", "jti": jti, "exp": exp, "stentor": {"sub": ["a"]}});
+        signer.sign(&claims).unwrap()
     }
 
     fn knock(&mut self, door: Door) -> Peer {
@@ -77,7 +83,7 @@ fn command(json: &str) -> Vec<u8> {
 /// Somebody knocks, and is revoked just before the worker's call of this number. Returns whether there was such a call, and whether somebody had been let in
 /// by then, who was found when all were looked at.
 fn meet(signer: &Signer, door: Door, whom: &str, call: u32) -> (bool, bool) {
-    let mut stage = Stage::new(signer);
+    let mut stage = Stage::new(signer, settings());
     let (shared, is_done) = (Arc::clone(&stage.world.shared), Rc::new(Cell::new(false)));
     let one = Revocation::parse(whom, u64::MAX).unwrap();
     let (wall_us, done) = (stage.world.kernel.wall_us(), Rc::clone(&is_done));
@@ -121,4 +127,32 @@ fn a_token_that_is_judged_while_its_holder_is_revoked_lets_nobody_stay_wherever_
             assert!(refused >= 1 && found >= 1, "{door:?}: refused at {refused} places, found later at {found}");
         }
     }
+}
+
+#[test]
+fn many_tokens_at_one_moment_are_judged_a_few_in_a_turn_and_all_of_them_in_the_end() {
+    let signer = Signer::make(Algorithm::HS256).unwrap().0;
+    let mut stage = Stage::new(&signer, Settings { turn_work: 2 * price::TOKEN, ..settings() });
+    let mut peers = Vec::new();
+    for n in 0..40 {
+        stage.token = stage.sign(&signer, &format!("t{n}"));
+        // Half of them say `auth`, four times each.
+        peers.push(stage.knock(if n % 2 == 0 { Door::Ws } else { Door::Auth }));
+        if n % 2 == 1 {
+            for again in 0..3 {
+                let token = stage.sign(&signer, &format!("t{n}.{again}"));
+                peers[n].write(&command(&json!({"op": "auth", "token": token}).to_string()));
+            }
+        }
+    }
+    let judged = |world: &World| world.shared.metrics.tokens[0].get();
+    let (mut most, mut before) = (0, 0);
+    while judged(&stage.world) < 100 {
+        stage.world.kernel.allow(Duration::from_millis(1));
+        stage.world.turn();
+        let now = judged(&stage.world);
+        (most, before) = (most.max(now - before), now);
+    }
+    assert!(most <= 3, "{most} in one turn");
+    assert_eq!(stage.world.shared.metrics.tokens[1].get(), 0);
 }
