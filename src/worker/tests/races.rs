@@ -10,6 +10,7 @@ use super::*;
 use crate::{
     access::{Revocation, Rules, sign::Signer},
     config::Config,
+    worker::work::price,
 };
 
 /// How somebody is there.
@@ -155,4 +156,20 @@ fn many_tokens_at_one_moment_are_judged_a_few_in_a_turn_and_all_of_them_in_the_e
     }
     assert!(most <= 3, "{most} in one turn");
     assert_eq!(stage.world.shared.metrics.tokens[1].get(), 0);
+}
+
+#[test]
+fn a_clock_that_is_set_ends_tokens_by_the_new_time_within_half_a_minute_and_one_set_back_lets_them_last() {
+    let signer = Signer::make(Algorithm::HS256).unwrap().0;
+    for (step_s, ends) in [(3700, true), (3500, false), (-86_400, false)] {
+        let mut stage = Stage::new(&signer, settings());
+        let peer = stage.knock(Door::Sse);
+        stage.world.settle();
+        assert!(peer.arrived() > 0);
+        stage.world.kernel.step_wall_clock(step_s * 1_000_000);
+        stage.world.pass(Duration::from_secs(31));
+        assert_eq!(peer.dropped(), ends, "{step_s}");
+        let text = String::from_utf8_lossy(&peer.read(usize::MAX)).into_owned();
+        assert_eq!(text.contains("the token has expired"), ends, "{text}");
+    }
 }
