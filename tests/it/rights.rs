@@ -601,3 +601,24 @@ fn tokens_of_one_connection_are_bounded_and_those_of_others_at_its_address_are_n
     }
     assert!(metric(world.server.addresses()[0], "refusals_total{reason=\"tokens_limited\"}") >= 1.0);
 }
+
+#[test]
+fn who_may_have_fewer_connections_than_there_are_loses_the_oldest_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let roles = dir.path().join("rights.toml");
+    let role = |conns: u32| std::fs::write(&roles, format!("[roles.pro]\nsub = ['a']\nconns = {conns}\n")).unwrap();
+    role(3);
+    let mut kept = Config::default();
+    let mut world = World::new(|config| {
+        config.rights = Some(roles.clone());
+        kept = config.clone();
+    });
+    let mine = token("u1", json!({ "role": "pro" }));
+    let mut clients: Vec<Client> = (0..3).map(|_| world.open("/ws?topics=a", &mine).0).collect();
+    clients.iter_mut().for_each(|client| assert_eq!(client.json()["type"], "ack"));
+    role(1);
+    world.server.reload(&kept).unwrap();
+    assert_eq!((clients[0].closed().0, clients[1].closed().0), (4002, 4002));
+    world.publish("a", 1);
+    assert_eq!(clients[2].json()["data"], 1);
+}

@@ -35,7 +35,7 @@ use super::{
     poll::Waiting,
 };
 use crate::{
-    access::{Beyond, Ended, Holder, Shown, Source, Standing, patterns::touch, shown_token},
+    access::{Beyond, Ended, Holder, Key, Shown, Source, Standing, patterns::touch, shown_token},
     audit::What,
     clock::Moment,
     http::{self, Request},
@@ -44,7 +44,7 @@ use crate::{
     metrics::{Loss, Refusal},
     packs::Form,
     protocol::{ErrorCode, Id, Mode, Reply, Sub, reply::Who},
-    shared::Seat,
+    shared::{Holders, Seat},
     websocket::CloseCode,
 };
 
@@ -270,11 +270,15 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// A connection counts as one of its holder's from now on, where there may be only so many.
     pub fn sit(&mut self, token: Token) {
+        self.take_seat(token, Holders::sit);
+    }
+
+    fn take_seat(&mut self, token: Token, take: fn(&Holders, &Arc<Key>, Seat, usize) -> bool) {
         let Some(connection) = self.connections.get(token) else { return };
         let Some(key) = connection.holder.key() else { return };
         let Some(most) = self.standing(connection).conns() else { return };
         let seat = Seat { worker: self.ground.index, token, id: connection.id };
-        if self.ground.shared.holders.sit(key, seat, most as usize) {
+        if take(&self.ground.shared.holders, key, seat, most as usize) {
             self.ground.shared.publisher.wake_all();
         }
     }
@@ -491,6 +495,8 @@ impl<E: Edge> Clerk<'_, E> {
         let renewed = self.ground.settings.access.renewed(&connection.holder, self.ground.edge.wall_us());
         self.connections.get_mut(token).into_iter().for_each(|connection| connection.holder = renewed.clone());
         if phase == Phase::Open {
+            // It may have fewer connections now.
+            self.take_seat(token, Holders::stay);
             self.narrow(token);
             if !self.see_to_rights(token) {
                 self.set_timer(token);
