@@ -4,7 +4,8 @@
 //! worker's, so it is put on that worker's list and the worker is woken; it is gone when that has its turn. A holder without such a bound has
 //! no entry here, and costs nothing.
 //!
-//! Bounds: a seat for each connection that is open, none waits on a list twice, and a holder has at most [`CONNS_MAX`] seats.
+//! Bounds: a seat for each connection that is open; a list has those that lost theirs since its worker looked, at most two of each; and a holder has at most
+//! [`CONNS_MAX`] seats.
 
 use std::{
     collections::HashMap,
