@@ -190,7 +190,7 @@ impl<E: Edge> Control<E> {
     }
 
     /// Who the connection of the present request is of, by the certificate that its client has shown; nobody's without.
-    fn certified(&self) -> Holder {
+    pub(super) fn certified(&self) -> Holder {
         self.live.access.certified(self.certified.as_ref())
     }
 

@@ -256,7 +256,7 @@ impl<E: Edge> Control<E> {
             }
             Err(refusal) => {
                 tracing::debug!(%peer, method, path, %refusal, "refused");
-                self.note_refusal(peer, &refusal);
+                self.note_refusal(peer, self.asker(head), &refusal);
                 self.refuse(token, &refusal, is_head, keep_alive);
             }
         }
@@ -360,9 +360,9 @@ impl<E: Edge> Control<E> {
             }
             Err(fault) => {
                 connection.stage = Stage::Head;
-                let peer = connection.peer;
+                let (peer, by) = (connection.peer, holder.clone());
                 tracing::debug!(%peer, refusal = %fault.refusal, "refused");
-                self.note_refusal(peer, &fault.refusal);
+                self.note_refusal(peer, by, &fault.refusal);
                 if let Some(why) = fault.why {
                     self.context.shared.metrics.refuse(why);
                 }
@@ -459,8 +459,17 @@ impl<E: Edge> Control<E> {
         connection.due = connection.deadline(patience);
     }
 
+    /// Who has sent a request, as far as it is known without another signature.
+    fn asker(&self, head: &http::Request<'_>) -> Holder {
+        let access = &self.live.access;
+        let is_known = self.context.shared.audit.is_on()
+            && !matches!(shown_token(head), Ok(Some(shown)) if access.needs_signature(&shown));
+        let holder = || access.sender_or(head, self.certified(), self.edge.wall_us()).ok();
+        is_known.then(holder).flatten().unwrap_or(Holder::Anonymous)
+    }
+
     /// Notes a refusal for the audit, if it is one: what is malformed, or isn't there, was not refused.
-    fn note_refusal(&self, address: SocketAddr, refusal: &http::Refusal) {
+    fn note_refusal(&self, address: SocketAddr, holder: Holder, refusal: &http::Refusal) {
         let why = match refusal.status {
             401 => "unauthorized",
             403 => "forbidden",
@@ -468,7 +477,6 @@ impl<E: Edge> Control<E> {
             503 => "unavailable",
             _ => return,
         };
-        let holder = Holder::Anonymous;
         let what = || What::Refused { why, message: shortened(&refusal.message) };
         self.context.shared.audit.note(|| Event { ts: self.edge.wall_us(), conn: 0, address, holder, what: what() });
     }

@@ -182,9 +182,13 @@ impl<E: Edge> Clerk<'_, E> {
     /// # Errors
     /// 400 for several tokens, 429 for too many.
     pub fn opener_of(&mut self, token: Token, head: &Request<'_>) -> Result<Result<Holder, String>, http::Refusal> {
+        self.is_of(token, Holder::Anonymous);
         let shown = shown_token(head)?;
         match self.judge(token, shown.as_ref()) {
-            Judged::Good(holder) => Ok(Ok(holder)),
+            Judged::Good(holder) => {
+                self.is_of(token, holder.clone());
+                Ok(Ok(holder))
+            }
             Judged::Wrong(why) => {
                 self.ground.shared.metrics.refuse(Refusal::Forbidden);
                 Ok(Err(why))
@@ -198,6 +202,7 @@ impl<E: Edge> Clerk<'_, E> {
     /// # Errors
     /// 403 for a page that may not connect, 401 for a wrong token, 400 for several, 429 for too many.
     pub fn reader_of(&mut self, token: Token, head: &Request<'_>) -> Result<Holder, http::Refusal> {
+        self.is_of(token, Holder::Anonymous);
         self.ground.settings.access.check_page(head)?;
         let shown = shown_token(head)?;
         if let Some(shown) = &shown {
@@ -209,7 +214,14 @@ impl<E: Edge> Clerk<'_, E> {
             let wrong = judged.as_ref().err().map(|refusal| &refusal.message as &dyn std::fmt::Display);
             self.note_judged(token, wrong);
         }
+        judged.iter().for_each(|holder| self.is_of(token, holder.clone()));
         judged
+    }
+
+    /// A request is somebody's: what is said of it, such as that it is refused, is said of whoever has sent it, and not of whoever has sent
+    /// the one before on that connection.
+    fn is_of(&mut self, token: Token, holder: Holder) {
+        self.connections.get_mut(token).into_iter().for_each(|connection| connection.holder = holder.clone());
     }
 
     /// Whether the rights of a connection's holder haven't ended, by time or otherwise.
