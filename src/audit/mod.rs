@@ -151,8 +151,6 @@ pub(crate) struct Been {
     pub bytes: u64,
     /// Bytes behind those, which it may have and may not.
     pub unacked: u64,
-    /// Bytes of payloads that it has published.
-    pub published: u64,
 }
 
 impl Event {

@@ -128,10 +128,6 @@ pub struct Connection<S> {
     pub commands: Spent,
     /// Publications that came lately.
     pub publications: Spent,
-    /// Tokens that it has shown lately of which the signature had to be verified.
-    pub auths: Spent,
-    /// Bytes that it has published.
-    pub published: u64,
     pub peer: SocketAddr,
     /// What it held at the end of the last turn.
     pub held: Holding,
@@ -218,8 +214,6 @@ impl<S> Connection<S> {
             timer: None,
             commands: Spent::default(),
             publications: Spent::default(),
-            auths: Spent::default(),
-            published: 0,
             peer,
             permit,
             by,

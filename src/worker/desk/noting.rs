@@ -104,8 +104,7 @@ impl<E: Edge> Clerk<'_, E> {
         let now = self.ground.now;
         let Some(connection) = self.connections.get(token) else { return Been::default() };
         let acks = self.ground.edge.acks(&connection.socket);
-        let (seconds, published) = (now.since(connection.since).as_secs(), connection.published);
-        Been { seconds, bytes: acks.acked, unacked: acks.queued, published }
+        Been { seconds: now.since(connection.since).as_secs(), bytes: acks.acked, unacked: acks.queued }
     }
 
     /// Goes on with the round of those who are there, as far as it has come by now and the turn goes.

@@ -83,7 +83,6 @@ impl<E: Edge> Clerk<'_, E> {
         self.ground.work.charge(price::PUBLICATION + price::lines(len));
         let (quota, now, weight) = (self.ground.settings.publications, self.ground.now, limits::weight(len));
         let Some(connection) = self.connections.get_mut(token) else { return false };
-        connection.published = connection.published.saturating_add(len as u64);
         if let Some(account) = connection.permit.account() {
             account.has_published(weight, now);
         }

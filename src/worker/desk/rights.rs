@@ -18,6 +18,8 @@
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
+use rustc_hash::FxHashMap;
+
 use super::{
     super::{
         connection::{Connection, Phase},
@@ -40,6 +42,7 @@ use crate::{
     clock::Moment,
     http::{self, Request},
     io::{Edge, Token},
+    limits::{Quota, Spent},
     log::{Kind, tell},
     metrics::{Loss, Refusal},
     packs::Form,
@@ -82,6 +85,30 @@ pub struct Rights {
     rules_changed: bool,
     /// Those that have lost their seats.
     lost: VecDeque<Seat>,
+    /// Connections that have shown tokens lately whose signatures had to be verified, by their numbers.
+    auths: Auths,
+}
+
+/// How many tokens were shown by connections that are open. Few show any, so that each has a place only as long as that counts.
+#[derive(Debug, Default)]
+struct Auths {
+    spent: FxHashMap<u64, Spent>,
+    /// When there are so many, those that don't count any more are forgotten.
+    most: usize,
+}
+
+impl Auths {
+    /// Counts one of a connection, unless it would be one too many; returns whether it may be.
+    fn allow(&mut self, connection: u64, quota: Quota, now: Moment) -> bool {
+        if quota.is_none() {
+            return true;
+        }
+        if self.spent.len() >= self.most {
+            self.spent.retain(|_, spent| !spent.is_over(now));
+            self.most = (2 * self.spent.len()).max(64);
+        }
+        quota.allows(self.spent.entry(connection).or_default(), now)
+    }
 }
 
 impl Rights {
@@ -145,9 +172,9 @@ impl<E: Edge> Clerk<'_, E> {
         }
         let (own, quota, now) =
             (self.ground.settings.auths, self.ground.settings.tokens_per_address, self.ground.now);
-        let Some(connection) = self.connections.get_mut(token) else { return Ok(()) };
+        let Some(connection) = self.connections.get(token) else { return Ok(()) };
         // Of a request nobody knows whose others come on its connection: a proxy has one for many.
-        if connection.phase == Phase::Open && !own.allows(&mut connection.auths, now) {
+        if connection.phase == Phase::Open && !self.desk.rights.auths.allow(connection.id, own, now) {
             return Err(format!("too many tokens on this connection: --max-auths allows {}", own.limit()));
         }
         let account = connection.permit.account();
@@ -740,6 +767,18 @@ mod tests {
         ] {
             assert_eq!(are_apart(&kept, &ended).0, expected, "{kept:?}, {ended:?}");
         }
+    }
+
+    #[test]
+    fn whoever_showed_a_token_long_ago_takes_no_room() {
+        let (mut auths, quota) = (Auths::default(), Quota::new("2/s".parse().unwrap()));
+        for n in 0..10_000 {
+            // Ten a second, of which each counts for half of one.
+            assert!(auths.allow(n, quota, Moment(n * 100_000_000)));
+            assert!(auths.spent.len() <= 64, "{n}");
+        }
+        let tries = (0..10).filter(|_| auths.allow(7, quota, Moment(u64::MAX / 2))).count();
+        assert_eq!(tries, 4, "two seconds' worth");
     }
 
     #[test]
