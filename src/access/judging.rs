@@ -667,12 +667,17 @@ fn a_file_of_the_revoked_is_written_anew_without_what_counts_no_more() {
     stage.rules().compact_revoked(us(NOW));
     assert!(fs::read_to_string(&path).unwrap().ends_with("begun"), "somebody may be about to write the rest of it");
     fs::write(&path, &text).unwrap();
-    let mode = |path: &std::path::Path| std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path).unwrap().permissions());
+    let mode =
+        |path: &std::path::Path| std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path).unwrap().permissions());
     fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
     let (mode_before, rules) = (mode(&path), stage.rules());
     rules.compact_revoked(us(NOW));
     let kept = line("again", NOW + 50) + &line("just-past", NOW - 10);
-    assert_eq!(fs::read_to_string(&path).unwrap(), kept, "a clock may have been set forward by mistake, and is set back");
+    assert_eq!(
+        fs::read_to_string(&path).unwrap(),
+        kept,
+        "a clock may have been set forward by mistake, and is set back"
+    );
     assert_eq!(mode(&path), mode_before);
     assert_eq!(fs::read_dir(stage.dir.path()).unwrap().count(), 2, "nothing is left beside it");
     // At a reload as well; what is little, or counts, stays as somebody has written it.

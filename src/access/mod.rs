@@ -467,7 +467,8 @@ impl Rules {
         let day = seconds(wall_us).saturating_add(DAY);
         let last = self.seen.last_expires(|known| whom.is(&known.key, known.id.as_deref()));
         // The leeway may become a longer one, and clocks may be set.
-        let last = last.map(|expires| expires.saturating_add(LEEWAY_MAX).max(seconds(wall_us).saturating_add(LEEWAY_MAX)));
+        let last =
+            last.map(|expires| expires.saturating_add(LEEWAY_MAX).max(seconds(wall_us).saturating_add(LEEWAY_MAX)));
         match whom {
             Whom::Name { .. } => last.unwrap_or(day).max(day),
             Whom::Id(_) => last.unwrap_or(day),

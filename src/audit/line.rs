@@ -11,7 +11,11 @@
 use std::{io::Write, sync::Arc};
 
 use super::{Been, Event, What};
-use crate::{access::{Holder, Whom}, config::Shown, limits::Prefix};
+use crate::{
+    access::{Holder, Whom},
+    config::Shown,
+    limits::Prefix,
+};
 
 /// Appends the line of an event; `left_out` lines of its address went before it and are not there.
 pub(super) fn write(event: &Event, left_out: u64, out: &mut Vec<u8>) {
@@ -33,7 +37,9 @@ pub(super) fn write(event: &Event, left_out: u64, out: &mut Vec<u8>) {
     put(out, format_args!(",\"address\":\"{}\"", Shown(event.address)));
     match (&event.what, &event.holder) {
         // Whoever shows the token of operators, or asks from this machine where there is none.
-        (What::Revoked { .. }, Holder::Anonymous) => out.extend_from_slice(br#","holder":"operator","source":"operator""#),
+        (What::Revoked { .. }, Holder::Anonymous) => {
+            out.extend_from_slice(br#","holder":"operator","source":"operator""#)
+        }
         (_, holder) => write_holder(out, holder),
     }
     match &event.what {

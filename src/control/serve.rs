@@ -290,7 +290,10 @@ impl<E: Edge> Control<E> {
     fn revoke(&mut self, body: &[u8], by: Holder, address: SocketAddr) -> Result<Vec<u8>, http::Refusal> {
         let wall_us = self.edge.wall_us();
         if by.known().is_some() && !self.live.access.now(&by, wall_us).is_admin() {
-            return Err(http::Refusal::new(401, "Nobody was revoked: the rights of whoever asks have ended meanwhile."));
+            return Err(http::Refusal::new(
+                401,
+                "Nobody was revoked: the rights of whoever asks have ended meanwhile.",
+            ));
         }
         let text =
             simdutf8::basic::from_utf8(body).map_err(|_| http::Refusal::new(400, "The body is not UTF-8 text."))?;

@@ -63,7 +63,11 @@ use self::{
 };
 use crate::{
     certified::{Certified, TakenBack},
-    clock, config::Config, live::Live, metrics::Tally};
+    clock,
+    config::Config,
+    live::Live,
+    metrics::Tally,
+};
 
 /// How often it is looked whether files have changed.
 const LOOK: Duration = Duration::from_secs(1);

@@ -149,10 +149,16 @@ fn what_is_read_over_plain_http_and_what_is_refused_is_there_and_no_secret() {
     assert_eq!(found["holder"], "anonymous");
     // Who was revoked, by whom.
     let body = r#"{"sub":"u42","until":4102444800}"#;
-    let head = format!("POST /revoke HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let head = format!(
+        "POST /revoke HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
     assert!(exchange(server.addresses()[0], head.as_bytes()).starts_with("HTTP/1.1 200 "));
     let revoked = line(&path, "who was revoked", is("revoked"));
-    assert_eq!((&revoked["sub"], &revoked["until"], &revoked["holder"]), (&"u42".into(), &4102444800_u64.into(), &"operator".into()));
+    assert_eq!(
+        (&revoked["sub"], &revoked["until"], &revoked["holder"]),
+        (&"u42".into(), &4102444800_u64.into(), &"operator".into())
+    );
     let text = fs::read_to_string(&path).unwrap();
     assert!(!text.contains("s3cret") && !text.contains("guessed"), "{text}");
 }

@@ -588,7 +588,8 @@ fn tokens_of_one_connection_are_bounded_and_those_of_others_at_its_address_are_n
     for _ in 0..20 {
         assert_eq!(client.ask(&auth(&fresh(0)))["type"], "ack");
     }
-    let told: Vec<Value> = (1..=20).map(|n| client.ask(&auth(&fresh(n)))).take_while(|told| told["type"] == "ack").collect();
+    let told: Vec<Value> =
+        (1..=20).map(|n| client.ask(&auth(&fresh(n)))).take_while(|told| told["type"] == "ack").collect();
     assert!((2..20).contains(&told.len()), "{told:?}");
     assert_eq!(client.closed().0, 4003);
     let (mut other, _) = world.open("/ws", &fresh(100));

@@ -190,7 +190,9 @@ fn show(at: SocketAddr, token: &str) -> Vec<String> {
     let body = "{\"sub\":\"nobody\"}";
     for request in [
         format!("GET /topics?token={token} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
-        format!("GET /topics?token={token} HTTP/1.1\r\nHost: localhost\r\n{bearer}Authorization: Bearer other\r\nConnection: close\r\n\r\n"),
+        format!(
+            "GET /topics?token={token} HTTP/1.1\r\nHost: localhost\r\n{bearer}Authorization: Bearer other\r\nConnection: close\r\n\r\n"
+        ),
         format!("GET /no/such?token={token} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
         format!("BAD /topics?token={token}\r\n\r\n"),
         format!("GET /topics/a HTTP/1.1\r\nHost: localhost\r\n{bearer}Connection: close\r\n\r\n"),
@@ -198,7 +200,9 @@ fn show(at: SocketAddr, token: &str) -> Vec<String> {
         format!("GET /history/a HTTP/1.1\r\nHost: localhost\r\n{bearer}Connection: close\r\n\r\n"),
         format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\n{bearer}Connection: close\r\n\r\n"),
         format!("GET /debug/slow HTTP/1.1\r\nHost: localhost\r\n{bearer}Connection: close\r\n\r\n"),
-        format!("POST /publish/a HTTP/1.1\r\nHost: localhost\r\n{bearer}Connection: close\r\nContent-Length: 1\r\n\r\n1"),
+        format!(
+            "POST /publish/a HTTP/1.1\r\nHost: localhost\r\n{bearer}Connection: close\r\nContent-Length: 1\r\n\r\n1"
+        ),
         format!(
             "POST /revoke HTTP/1.1\r\nHost: localhost\r\n{bearer}Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
@@ -261,7 +265,9 @@ fn no_secret_is_in_anything_that_a_run_says() {
     ];
     let command = || {
         let mut command = stentor();
-        command.env("STENTOR_PUBLISH_TOKEN", "planted-publishers-word").env("STENTOR_ADMIN_TOKEN", "planted-operators-word");
+        command
+            .env("STENTOR_PUBLISH_TOKEN", "planted-publishers-word")
+            .env("STENTOR_ADMIN_TOKEN", "planted-operators-word");
         command.args(["--listen", "127.0.0.1:0", "--max-connections", "100"]).args(args);
         command
     };
@@ -295,7 +301,8 @@ fn no_secret_is_in_anything_that_a_run_says() {
         kill_process(pid, Signal::TERM).unwrap();
         log.join().unwrap()
     });
-    let output = stentor().args(["token", "--explain", &forged, "--jwt-keys", &folder.path("keys.json")]).output().unwrap();
+    let output =
+        stentor().args(["token", "--explain", &forged, "--jwt-keys", &folder.path("keys.json")]).output().unwrap();
     all.extend([output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()));
     assert!(log.contains("a wrong token was shown"), "{log}");
     all.push(log);

@@ -282,7 +282,8 @@ fn refreshes(attacker: &Attacker) {
             for _ in 0..TOKENS_AT_ONCE {
                 match wire::read_frame(client) {
                     Ok((0x81, text)) if text.starts_with(b"{\"type\":\"ack\"") => {}
-                    Ok((_, text)) => attacker.wronged(&format!("a genuine token was answered {:.60}", String::from_utf8_lossy(&text))),
+                    Ok((_, text)) => attacker
+                        .wronged(&format!("a genuine token was answered {:.60}", String::from_utf8_lossy(&text))),
                     Err(_) => attacker.wronged("a genuine token was not answered"),
                 }
             }

@@ -170,8 +170,7 @@ impl<E: Edge> Clerk<'_, E> {
         if !self.ground.settings.access.needs_signature(shown) {
             return Ok(());
         }
-        let (own, quota, now) =
-            (self.ground.settings.auths, self.ground.settings.tokens_per_address, self.ground.now);
+        let (own, quota, now) = (self.ground.settings.auths, self.ground.settings.tokens_per_address, self.ground.now);
         let Some(connection) = self.connections.get(token) else { return Ok(()) };
         // Of a request nobody knows whose others come on its connection: a proxy has one for many.
         if connection.phase == Phase::Open && !self.desk.rights.auths.allow(connection.id, own, now) {
@@ -700,9 +699,8 @@ fn are_apart(kept: &[(Arc<str>, Delivery)], ended: &[(Arc<str>, Delivery)]) -> (
     if kept.len().saturating_mul(ended.len()) > PAIRS_MAX {
         return (false, 0);
     }
-    let is_apart = |(one, how): &(Arc<str>, Delivery)| {
-        kept.iter().all(|(other, delivery)| delivery == how || !touch(one, other))
-    };
+    let is_apart =
+        |(one, how): &(Arc<str>, Delivery)| kept.iter().all(|(other, delivery)| delivery == how || !touch(one, other));
     (ended.iter().all(is_apart), (kept.len() * ended.len()) as u64)
 }
 

@@ -56,10 +56,13 @@ impl Reader {
 
     fn subscribe(&self) {
         let [a, b] = self.ways;
-        let ask = |names: &str, way: &str| self.peer.write(&command(&format!(r#"{{"op":"sub","topics":[{names}]{way}}}"#)));
+        let ask =
+            |names: &str, way: &str| self.peer.write(&command(&format!(r#"{{"op":"sub","topics":[{names}]{way}}}"#)));
         match self.wants {
             [true, true] if a == b => ask("\"a\",\"b\"", a),
-            wants => [("\"a\"", a), ("\"b\"", b)].into_iter().zip(wants).filter(|it| it.1).for_each(|it| ask(it.0.0, it.0.1)),
+            wants => {
+                [("\"a\"", a), ("\"b\"", b)].into_iter().zip(wants).filter(|it| it.1).for_each(|it| ask(it.0.0, it.0.1))
+            }
         }
     }
 
