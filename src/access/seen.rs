@@ -49,6 +49,12 @@ impl Seen {
         self.put(&mut self.halves.lock(), known);
     }
 
+    /// When the last of those expires that are these, in seconds since the Unix epoch. Looks at all, with the lock held: a millisecond for a hundred thousand.
+    pub fn last_expires(&self, is_one: impl Fn(&Known) -> bool) -> Option<u64> {
+        let halves = self.halves.lock();
+        halves.iter().flat_map(HashMap::values).filter(|known| is_one(known)).filter_map(|known| known.expires).max()
+    }
+
     fn put(&self, halves: &mut [HashMap<Hash, Arc<Known>>; 2], known: Arc<Known>) {
         if self.half == 0 {
             return;

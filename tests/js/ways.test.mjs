@@ -442,6 +442,32 @@ test("where no WebSocket can be had it takes events, and goes on behind the last
   await expect(told, "p.x 2", "a 3");
 });
 
+test("a stream whose token expires is made anew with the next one, from where it is, and nothing is told twice", async (t) => {
+  let asked = 0;
+  const { client, requests, states } = world(t, { transports: ["events", "polling"], token: async () => `T${(asked += 1)}` });
+  const { told } = hear(client, "a");
+  const first = await requests.next();
+  assert.equal(first.headers.Authorization, "Bearer T1");
+  first.streams();
+  first.says(HELLO, cursor(0));
+  first.says({ type: "ack", topics: [{ topic: "a", epoch: "k", seq: 1, mode: "all" }] }, cursor(0));
+  first.says(snapshot("a", 1), cursor(1));
+  first.says(CURRENT, cursor(1));
+  first.says(update("a", 2), cursor(2));
+  await expect(told, "a is 1", "a 2");
+  await states.until(({ state }) => state === "open");
+  first.says({ type: "status", code: "token_expiring", in: 1 });
+  const second = await requests.next();
+  assert.deepEqual([second.path, second.headers.Authorization, second.headers["Last-Event-ID"]], ["/feeds/sse", "Bearer T2", cursor(2)]);
+  assert.ok(first.isAborted);
+  second.streams();
+  second.says(HELLO, cursor(2));
+  second.says({ type: "ack", topics: [{ topic: "a", epoch: "k", seq: 2, mode: "all" }] }, cursor(2));
+  second.says(update("a", 3), cursor(3));
+  await expect(told, "a 3");
+  assert.deepEqual([states.size, client.state], [0, "open"], "its page doesn't notice");
+});
+
 test("events that are held back by something in between are given up for polls", async (t) => {
   for (const how of ["no greeting", "silence", "another page"]) {
     const { client, sockets, requests, states } = world(t, { patienceMs: 50 });

@@ -485,7 +485,9 @@ export class Stentor {
     const link = this.#link;
     const tell = (/** @type {string | undefined} */ word) => {
       this.#word = word;
-      return word === undefined || !(link instanceof Socket) || link !== this.#link ? Promise.resolve() : this.#promise({ op: "auth", token: word });
+      if (link !== this.#link) return Promise.resolve();
+      if (link instanceof Requests) link.renew();
+      return word === undefined || !(link instanceof Socket) ? Promise.resolve() : this.#promise({ op: "auth", token: word });
     };
     return typeof token === "function" ? this.#askToken(token).then(tell) : tell(token);
   }
@@ -1578,6 +1580,16 @@ class Requests {
     for (const channel of this.#channels) {
       channel.parts = channel.parts.filter((part) => part.one !== one);
       if (!channel.parts.length) this.#end(channel);
+    }
+  }
+
+  /** Another token is to be shown from now on: a stream that began with the one before ends with it, so it is made anew, from where it is. */
+  renew() {
+    if (this.way !== "events") return;
+    for (const channel of [...this.#channels]) {
+      this.#end(channel);
+      for (const part of channel.parts) part.isTaken = false;
+      this.#add(channel.parts);
     }
   }
 
