@@ -103,6 +103,10 @@ impl Scene {
         for twin in twins.iter_mut().filter(|twin| twin.state == Is::Gone) {
             if script.world.alive() && random.u8(..) <= chance {
                 let (peer, _) = script.world.hand_over([500, 3000, 100_000][random.usize(..3)]);
+                if twin.cursor.is_none() && script.world.journal.len() > 0 {
+                    // It was never told where it is, and begins with what there is now.
+                    twin.next = None;
+                }
                 twin.connect(peer, random).into_iter().for_each(|old| script.world.strays.push(old));
             }
         }
