@@ -6,7 +6,7 @@
 //! it is sent (`client.rs`); in the end everybody must have everything, and when all have gone nothing may be left. Now
 //! and then the settings change (`reload.rs`).
 //!
-//! `STENTOR_SEEDS=100000` tries more scripts, `STENTOR_SEED=17` one of them again.
+//! `STENTOR_SEEDS=100000` tries more scripts, `STENTOR_SEEDS=100000..200000` those behind them, `STENTOR_SEED=17` one of them again.
 
 mod alive;
 mod asking;
@@ -31,6 +31,7 @@ mod reading;
 mod reload;
 mod rights;
 mod shares;
+mod twins;
 mod waves;
 
 use std::{

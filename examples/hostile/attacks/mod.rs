@@ -6,6 +6,7 @@
 
 mod commands;
 mod crowd;
+mod deflate;
 mod http;
 mod names;
 mod polls;
@@ -161,6 +162,17 @@ pub const ALL: &[Attack] = &[
     polls::HISTORY_UNREAD,
     polls::RESUMES,
     polls::EVENTS,
+    deflate::BOMBS,
+    deflate::INFLATING,
+    deflate::TABLES,
+    deflate::FRAGMENTS,
+    deflate::HALVES,
+    deflate::BITS,
+    deflate::OFFERS,
+    deflate::WINDOWS,
+    deflate::OLD,
+    deflate::STALLED,
+    deflate::PUBLISHED,
     tls::TINY_RECORDS,
     tls::EMPTY_RECORDS,
     tls::KEY_UPDATES,
