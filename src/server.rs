@@ -21,6 +21,7 @@
 //! `audit` writes down who was there.
 
 use std::{
+    cell::Cell,
     io,
     net::SocketAddr,
     sync::{
@@ -608,6 +609,7 @@ impl Parts {
                 takers: if by == Listener::Tls { handshakes() } else { self.inboxes.clone() },
                 stopping: Arc::clone(&stopping),
                 bell: bell.clone(),
+                is_stuck: Cell::new(false),
             };
             server.acceptors.push(start(format!("accept-{index}"), Box::new(move || acceptor.run()))?);
         }

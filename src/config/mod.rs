@@ -210,6 +210,8 @@ pub struct Config {
     pub spin: u64,
 
     /// Sockets that may wait for a worker to take them over, per worker; beyond, 503
+    ///
+    /// Before anybody is told that, there is a quarter of a second for room to be made.
     #[arg(long, value_name = "N", env = "STENTOR_INBOX", default_value_t = 1024, help_heading = "Threads")]
     pub inbox: usize,
 
