@@ -1232,9 +1232,11 @@ export class Stentor {
       return;
     }
     for (const place of this.#meant(skip.topic, scope)) {
-      if (!place.one.agreed || (place.from === "here" && place.seq !== undefined && skip.to <= place.seq)) continue;
+      const had = place.from === "here" ? place.seq : undefined;
+      if (!place.one.agreed || (had !== undefined && skip.to <= had)) continue;
       Object.assign(place, { seq: skip.to, from: "here", isUntold: false, ...(skip.epoch !== undefined && { epoch: skip.epoch }) });
-      tell(place.one.options);
+      // Behind a cursor the server counts from there, and some of it may have come.
+      this.#tell(place.one.options.onSkip, had !== undefined && skip.from <= had ? { ...skip, from: had + 1 } : skip);
     }
   }
 
