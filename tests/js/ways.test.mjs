@@ -174,6 +174,26 @@ test("by a cursor all names are resumed in one command, and what comes twice is 
   assert.equal(told.size, 0);
 });
 
+test("of what is left out behind a cursor, what had come is not told to be missing", async (t) => {
+  const { client, sockets } = world(t);
+  const { told } = hear(client, "p.*", { mode: "latest" });
+  const first = await sockets.next();
+  first.hello();
+  take(first, await nextOf(first, "sub"), "k", 0);
+  first.says(snapshot("p.a", 4));
+  first.says(snapshot("p.b", 4));
+  for (const seq of [5, 6]) first.says(update("p.a", seq));
+  first.ends(1006);
+  const second = await sockets.next();
+  second.hello();
+  const sub = await nextOf(second, "sub");
+  assert.equal(sub.from, cursor(0));
+  take(second, sub, "k", 0);
+  for (const [topic, from, to] of [["p.a", 5, 8], ["p.b", 5, 8]]) second.says({ type: "skip", topic, from, to, why: "slow" });
+  for (const topic of ["p.a", "p.b"]) second.says(snapshot(topic, 9));
+  await expect(told, "p.a is 4", "p.b is 4", "p.a 5", "p.a 6", "p.a without 7 to 8: slow", "p.b without 5 to 8: slow", "p.a is 9", "p.b is 9");
+});
+
 test("the cursor of a heartbeat counts only once all last values have come", async (t) => {
   const { client, sockets } = world(t);
   const { one } = hear(client, ">");

@@ -45,4 +45,5 @@ const variants = {
     };
   },
 };
+process.stdin.resume().on("end", () => process.exit());
 await variants[variant]();

@@ -25,6 +25,7 @@ function start({ id, url, subscribe, publish = [], token }) {
   const reset = ({ topic, why }) => tell({ reset: topic, why });
   const client = new Stentor(url, {
     backoffMs: [10, 50],
+    compression: true,
     token: tokenOf(token),
     onState: (state, { code }) => state === "refused" && tell({ error: code === 4002 ? "replaced" : "unauthorized" }),
     onStatus: ({ code, topics = [] }) => isLooped || tell({ status: code, topics }),

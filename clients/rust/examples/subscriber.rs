@@ -85,11 +85,7 @@ fn bare(url: &str, counts: &mut Counts) {
         let said: Said<'_> = serde_json::from_str(text.as_str()).expect("a message");
         match (said.kind, said.data) {
             ("ack", _) => println!("ready"),
-            ("update", Some(data)) => {
-                if counts.tick(&serde_json::from_str(data.get()).expect("a quote")) {
-                    return;
-                }
-            }
+            ("update", Some(data)) if counts.tick(&serde_json::from_str(data.get()).expect("a quote")) => return,
             _ => {}
         }
     }

@@ -72,6 +72,7 @@
  * @property {number} [publishesMax] publications that may wait for their answer; 1,000 by default
  * @property {[number, number]} [backoffMs] first and last bound of the random delay before coming back; [500, 15000]
  * @property {number} [patienceMs] how long the server's greeting may take; 10,000
+ * @property {boolean} [compression] under Node, with the package `ws`: whether messages may come compressed; false by default, since that costs much CPU. Browsers offer it always
  * @property {any} [WebSocket] a constructor like the browser's, where there is none, or for tests. What browsers hide, its sockets may have as
  *   `refusal`: the `{status, text, retryMs}` of an answer that is no WebSocket
  * @property {typeof globalThis.fetch} [fetch] the same for `fetch`
@@ -1233,9 +1234,11 @@ export class Stentor {
       return;
     }
     for (const place of this.#meant(skip.topic, scope)) {
-      if (!place.one.agreed || (place.from === "here" && place.seq !== undefined && skip.to <= place.seq)) continue;
+      const had = place.from === "here" ? place.seq : undefined;
+      if (!place.one.agreed || (had !== undefined && skip.to <= had)) continue;
       Object.assign(place, { seq: skip.to, from: "here", isUntold: false, ...(skip.epoch !== undefined && { epoch: skip.epoch }) });
-      tell(place.one.options);
+      // Behind a cursor the server counts from there, and some of it may have come.
+      this.#tell(place.one.options.onSkip, had !== undefined && skip.from <= had ? { ...skip, from: had + 1 } : skip);
     }
   }
 
