@@ -14,7 +14,8 @@
 //! to the kernel, or was encrypted for it, is out of the worker's hands.)
 //!
 //! What one can make the others pay: a signature costs as much as [`price::TOKEN`], is charged to the step, and counts for its address
-//! (`--max-tokens-per-ip`) and, on a WebSocket that is open, for that (`--max-auths`); a look at all connections is a few hundred nanoseconds for each, and as much again for each name, in pieces.
+//! (`--max-tokens-per-ip`) and, on a WebSocket that is open, for that (`--max-auths`); a look at all connections is a few hundred nanoseconds
+//! for each, and as much again for each name, in pieces.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
@@ -57,8 +58,8 @@ const TOLD_BEFORE: Duration = Duration::from_secs(60);
 /// The wall clock may be set while a connection waits for its token to expire: it is looked at at least so often.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 
-/// So many pairs of names are compared when rights become less, at most: about a tenth of a millisecond. Who has more names than that comes to, in several
-/// ways of being delivered, subscribes again.
+/// So many pairs of names are compared when rights become less, at most: 64 that end with 64 that stay. Who has more, in several ways of being delivered,
+/// subscribes again.
 const PAIRS_MAX: usize = 4096;
 
 /// What holding a name against rights costs: some branches of a tree, and its bounds.
