@@ -484,6 +484,24 @@ fn a_signature_is_checked_once_for_those_who_come_again() {
 }
 
 #[test]
+fn as_many_tokens_as_there_is_room_for_are_remembered_in_whatever_order_they_come() {
+    let mut stage = Stage::new();
+    stage.config.token_cache = 100;
+    let rules = stage.rules();
+    let all: Vec<String> = (0..100).map(|n| token(json!({"jti": n.to_string()}))).collect();
+    let needs = |token: &str| rules.needs_signature(&Shown::new(token));
+    all.iter().for_each(|token| drop(show(&rules, token).unwrap()));
+    for _ in 0..3 {
+        assert!(!all.iter().any(|token| needs(token)), "one after the other, again and again");
+        assert!(!all.iter().rev().any(|token| needs(token)));
+    }
+    // One more pushes out older ones, and never more than there is room for are there.
+    show(&rules, &token(json!({"jti": "more"}))).unwrap();
+    let (remembered, most) = rules.seen();
+    assert!((51..=100).contains(&remembered) && most == 100, "{remembered}");
+}
+
+#[test]
 fn a_jwks_that_is_broken_is_told_with_its_line_and_key() {
     let short = URL_SAFE_NO_PAD.encode([7; 31]);
     let good = SIGNERS[0].jwks();
