@@ -64,7 +64,7 @@ pub const FRAGMENTS: Attack = attack(
 
 fn fragments(attacker: &Attacker) {
     // What hardly gets shorter.
-    let noise: String = (0..1200_u64).map(|n| char::from(b'0' + (n * n * 7919 >> 3) as u8 % 60)).collect();
+    let noise: String = (0..1200_u64).map(|n| char::from(b'0' + ((n * n * 7919) >> 3) as u8 % 60)).collect();
     let packed = flushed(format!(r#"{{"op":"ping","x":{:?}}}"#, noise.replace('\\', "/")).as_bytes());
     let mut frames = wire::frame(0x41, &packed[..1]);
     for byte in &packed[1..packed.len() - 1] {
@@ -196,7 +196,7 @@ pub const PUBLISHED: Attack = attack(
 .memory(64, 48);
 
 fn published(attacker: &Attacker) {
-    let noise: String = (0..60_000_u64).map(|n| char::from(b'a' + (n * n * 7919 >> 5) as u8 % 26)).collect();
+    let noise: String = (0..60_000_u64).map(|n| char::from(b'a' + ((n * n * 7919) >> 5) as u8 % 26)).collect();
     let publication = wire::command(&format!(r#"{{"op":"pub","topic":"attack.long","data":"{noise}"}}"#));
     let open = |n: usize| {
         if n == 0 { offering(attacker, "/ws?topics=attack.long", OFFER) } else { attacker.upgraded("/ws") }

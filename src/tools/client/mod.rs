@@ -221,7 +221,7 @@ impl Session {
         if self.was_open || trouble.is_empty() || trouble == self.waits_for {
             return Ok(());
         }
-        let said = trust::advised(trouble.to_owned());
+        let said = advised(trouble);
         if !self.waits {
             return Err(Failure::Unreachable(said));
         }
@@ -294,6 +294,11 @@ fn hinted(outcome: Result<(), Failure>, url: Option<&str>, names: &[String]) -> 
         }
         (outcome, _) => outcome,
     }
+}
+
+/// What was said of a connection that failed, with what would do behind it where a flag of ours would.
+fn advised(said: &str) -> String {
+    if said.ends_with(stentor_client::tls::UNTRUSTED) { format!("{said}: {}", trust::TRUST) } else { said.to_owned() }
 }
 
 #[cfg(test)]
