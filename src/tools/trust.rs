@@ -60,7 +60,8 @@ fn of_the_system() -> Result<RootCertStore, String> {
 }
 
 /// What would do where nobody who is trusted has signed a certificate.
-pub const TRUST: &str = "give its CA, or the certificate itself where it is self-signed, with --tls-ca FILE, or don't look with --insecure";
+pub const TRUST: &str =
+    "give its CA, or the certificate itself where it is self-signed, with --tls-ca FILE, or don't look with --insecure";
 
 /// What went wrong, as one sentence that says what would do.
 pub fn explain(error: &Error) -> String {
