@@ -49,10 +49,13 @@ pub struct Kernel {
     progress: Cell<u64>,
     watched: RefCell<Vec<Rc<RefCell<Wire>>>>,
     /// What another thread does just before the worker falls asleep.
-    meanwhile: RefCell<Option<Box<dyn FnOnce()>>>,
+    meanwhile: RefCell<Option<Act>>,
     /// What another thread does just before a worker's call: that which is so many calls from now.
-    between: RefCell<Option<(u32, Box<dyn FnOnce()>)>>,
+    between: RefCell<Option<(u32, Act)>>,
 }
+
+/// What another thread does.
+type Act = Box<dyn FnOnce()>;
 
 /// One worker's sleep.
 struct Sleeper {
