@@ -151,6 +151,9 @@ impl Scene {
             twin.cut(false);
             self.script.world.strays.extend(twin.peer.take());
         }
+        // Those who were cut read no more, and what is kept for them would be missing to others of their address until it is given up.
+        self.script.world.strays.iter().for_each(Peer::reset);
+        self.script.world.pass(Duration::from_secs(1));
         self.script.finish();
         Outcome { whole, inflated }
     }
