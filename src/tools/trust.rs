@@ -6,7 +6,7 @@
 use std::{path::Path, sync::Arc};
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error, InvalidMessage, RootCertStore, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
     client::{
         Resumption,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -14,6 +14,7 @@ use rustls::{
     crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime, pem::PemObject},
 };
+use stentor_client::tls::UNTRUSTED;
 
 /// What a client is to be: it trusts who is in the PEM file `ca`, or anybody where `insecure`, or else whom the system trusts.
 ///
@@ -61,26 +62,13 @@ fn of_the_system() -> Result<RootCertStore, String> {
 
 /// What went wrong, as one sentence that says what would do.
 pub fn explain(error: &Error) -> String {
+    advised(stentor_client::tls::explain(error))
+}
+
+/// What was said of a connection that failed, with what would do behind it where a flag of ours would.
+pub fn advised(said: String) -> String {
     const TRUST: &str = "give its CA, or the certificate itself where it is self-signed, with --tls-ca FILE, or don't look with --insecure";
-    match error {
-        Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
-            format!("its certificate is signed by nobody who is trusted here: {TRUST}")
-        }
-        Error::InvalidCertificate(CertificateError::NotValidForNameContext { expected, presented }) => {
-            let names = if presented.is_empty() { "no name".to_owned() } else { presented.join(", ") };
-            format!("its certificate is not for {} but for {names}", expected.to_str())
-        }
-        Error::InvalidCertificate(CertificateError::ExpiredContext { .. } | CertificateError::Expired) => {
-            "its certificate has expired".into()
-        }
-        Error::InvalidCertificate(CertificateError::NotValidYetContext { .. } | CertificateError::NotValidYet) => {
-            "its certificate is not valid yet: is the clock right?".into()
-        }
-        Error::InvalidCertificate(other) => format!("its certificate is no good: {other}"),
-        Error::InvalidMessage(InvalidMessage::InvalidContentType) => "it speaks no TLS there".into(),
-        Error::AlertReceived(alert) => format!("it ended TLS with the alert {alert:?}"),
-        other => other.to_string(),
-    }
+    if said.ends_with(UNTRUSTED) { format!("{said}: {TRUST}") } else { said }
 }
 
 /// Verifies that who speaks has the key of the certificate that is shown, and not whose that is.

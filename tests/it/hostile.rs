@@ -395,6 +395,16 @@ fn forged_tokens_at_handshakes_hurt_nobody_else() {
     beside("tokens-at-handshakes", 1, knows_tokens);
 }
 
+#[test]
+fn forged_tokens_of_many_addresses_hurt_nobody_else() {
+    beside("tokens-of-many", 1, knows_tokens);
+}
+
+#[test]
+fn who_shows_new_tokens_all_at_once_is_answered_and_hurts_nobody_else() {
+    beside("refreshes", 50, knows_tokens);
+}
+
 /// An empty settings file.
 fn tempfile() -> String {
     let path = std::env::temp_dir().join(format!("stentor-hostile-test-{}.toml", std::process::id()));

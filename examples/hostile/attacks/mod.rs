@@ -102,6 +102,8 @@ pub const ALL: &[Attack] = &[
     storms::LISTS,
     storms::TOKENS,
     storms::TOKENS_AT_HANDSHAKES,
+    storms::TOKENS_OF_MANY,
+    storms::REFRESHES,
     readers::STALLED_ALL,
     readers::STALLED_LATEST,
     readers::STALLED_EVENTS,
@@ -262,8 +264,13 @@ impl Attacker {
 
     /// The same attacker at another address.
     fn second(&self) -> Attacker {
+        self.nth(1)
+    }
+
+    /// The same attacker at another address, so many after the first.
+    fn nth(&self, n: u32) -> Attacker {
         let IpAddr::V4(source) = self.source else { return Attacker::new(self.server, self.source, self.scale) };
-        let source = std::net::Ipv4Addr::from(u32::from(source) + 1);
+        let source = std::net::Ipv4Addr::from(u32::from(source) + n);
         Attacker::new(self.server, source.into(), self.scale)
     }
 
