@@ -12,7 +12,7 @@ use crate::{
     handover::Listener,
     lane::Lane,
     limits::{Permit, Spent},
-    packs::Form,
+    packs::{Form, Packing},
     protocol::Declared,
     rota::Group,
     websocket::{Decoder, Role},
@@ -165,8 +165,10 @@ pub struct Connection<S> {
     pub declared: Declared,
     /// How it is spoken with, and what it is sent from.
     pub lane: Lane,
-    /// It is sent compressed frames, where those are shorter.
-    pub packed: bool,
+    /// What it can be sent.
+    pub packed: Packing,
+    /// It has everything of its cohort's stream up to where it is, since that began anew. As of when it left the head; there the fan knows.
+    pub shares: bool,
     /// The kind of listener that it came by.
     pub by: Listener,
 }
@@ -200,7 +202,8 @@ impl<S> Connection<S> {
             declared: Declared::default(),
             skipped: 0,
             lane: Lane::Json,
-            packed: false,
+            packed: Packing::Clear,
+            shares: false,
             topic: None,
             out: Backlog::default(),
             decoder: Decoder::new(Role::Server),
@@ -220,9 +223,9 @@ impl<S> Connection<S> {
         }
     }
 
-    /// How it is sent publications.
+    /// How it is sent publications that it has for itself.
     pub fn form(&self) -> Form {
-        Form { lane: self.lane, packed: self.packed }
+        Form { lane: self.lane, packed: self.packed != Packing::Clear }
     }
 
     /// Whose connections it takes turns with: those of its address, or nobody's.

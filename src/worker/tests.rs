@@ -69,6 +69,7 @@ use crate::{
     publish::{By, Door},
     seeds,
     shared::{Compressing, OWED_MAX, Settings},
+    stream::StreamSettings,
     tape::{About, Position, Reader, TapeSettings},
 };
 
@@ -160,9 +161,11 @@ fn settings() -> Settings {
         proxies: Proxies::default(),
         compression: Compressing {
             is_on: true,
+            is_shared: false,
             deny: Vec::new(),
             // So little that pages are let go all the time.
             packs: PackSettings { level: 1, least: 80, memory: 6000 },
+            streams: StreamSettings::default(),
         },
     }
 }

@@ -62,6 +62,8 @@ pub struct Behind {
     pub waited: Duration,
     /// How many bytes at the front of `out` are the rest of a publication.
     pub rest: usize,
+    /// That publication, where it is known.
+    pub begun: Option<Position>,
     /// What it was sent or told of last, where that may leave something out.
     pub told: Option<Told>,
     /// What is left of the round that it is in.
@@ -121,6 +123,7 @@ impl Behind {
             full_since: Moment::default(),
             waited: Duration::ZERO,
             rest: 0,
+            begun: None,
             told,
             round: Round::default(),
             paces,
@@ -201,7 +204,7 @@ impl Behind {
 
     /// Puts the rest of a publication before everything else that its connection is to be sent.
     pub fn put_rest(&mut self, out: &mut Backlog, rest: Vec<u8>) {
-        self.rest = rest.len();
+        (self.rest, self.begun) = (rest.len(), None);
         out.put_front(rest);
     }
 }

@@ -34,14 +34,19 @@ impl Cursors {
         narrower: Option<CohortId>,
     ) -> bool {
         let Some(behind) = self.of(token, connection) else { return true };
-        if !behind.stages.is_empty() || behind.begins.is_some() || behind.resume.is_some() || behind.rest > 0 {
+        if !behind.stages.is_empty() || behind.begins.is_some() || behind.resume.is_some() {
             return false;
         }
-        if behind.offset == 0 {
-            return true;
-        }
+        let begun = match (behind.rest, behind.offset) {
+            (0, 0) => return true,
+            (0, _) => behind.position,
+            _ => match behind.begun.filter(|_| behind.offset == 0) {
+                Some(begun) => begun,
+                None => return false,
+            },
+        };
         // A frame that has begun to be sent goes on if its topic is still wanted.
-        match (narrower, reader.look(behind.position)) {
+        match (narrower, reader.look(begun)) {
             (Some(cohort), Some(begun)) => interest.wants(tape, cohort, &begun).is_some(),
             _ => false,
         }

@@ -42,7 +42,6 @@ use crate::{
     io::{Edge, Token},
     log::{Kind, tell},
     metrics::{Loss, Refusal},
-    packs::Form,
     protocol::{ErrorCode, Id, Mode, Reply, Sub, reply::Who},
     shared::Seat,
     websocket::CloseCode,
@@ -534,8 +533,8 @@ impl<E: Edge> Clerk<'_, E> {
         }
         self.ground.work.charge(names.len() as u64 * RIGHT);
         let Some(connection) = self.connections.get(token) else { return };
-        let (Form { lane, packed }, echo, id, older) =
-            (connection.form(), connection.echo, connection.id, connection.cohort);
+        let (lane, packed, echo) = (connection.lane, connection.packed, connection.echo);
+        let (id, older) = (connection.id, connection.cohort);
         let standing = self.standing(connection);
         let is_covered = |(name, delivery): &(NameId, Delivery)| {
             let text = self.fan.interest.text(*name);
@@ -564,7 +563,7 @@ impl<E: Edge> Clerk<'_, E> {
         if connection.cursor == Cursor::None {
             cursors.begin(ground, &mut fan.interest, connection, token, position).owe(owed);
         }
-        connection.cohort = joined;
+        (connection.cohort, connection.shares) = (joined, false);
         cursors.narrow(&mut fan.interest, (token, &*connection), older);
         cursors.list(token, connection);
         self.part_with_cohort(older);

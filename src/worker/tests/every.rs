@@ -10,6 +10,23 @@ fn every_script_keeps_every_promise() {
     seeds::try_all(SEEDS, |seed| Script::new(seed).run());
 }
 
+/// Settings under which cohorts share streams, with bounds that are reached all the time.
+pub fn share(settings: Settings, random: &mut fastrand::Rng) -> Settings {
+    let anew_every = random.u32(1..30);
+    let streams = StreamSettings {
+        most: random.usize(1..9),
+        members_min: random.usize(1..4),
+        window_bits: [9, 12, 12, 12, 15][random.usize(..5)],
+        level: [None, Some(1)][random.usize(..2)],
+        least: [0, 80][random.usize(..2)],
+        anew_every,
+        anew_least: random.u32(..anew_every),
+        kept: [random.usize(..2000), 60_000][random.usize(..2)],
+        private: if random.u8(..4) == 0 { ["q.eu.*".into(), "t".into()].into() } else { [].into() },
+    };
+    Settings { compression: Compressing { is_shared: true, streams, ..settings.compression }, ..settings }
+}
+
 pub struct Script {
     pub random: fastrand::Rng,
     pub world: World,
@@ -35,6 +52,7 @@ impl Script {
             owed_max: if random.bool() { random.usize(1..3000) } else { OWED_MAX },
             ..settings()
         };
+        let settings = if random.bool() { share(settings, &mut random) } else { settings };
         let segment = random.usize(512..4096);
         let roomy = random.bool();
         // Clients publish up to eight at a time; the tape has to hold what happens within one turn.
