@@ -380,6 +380,7 @@ impl fmt::Display for Level {
 pub struct Topics(String);
 
 impl Topics {
+    /// As it was given.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -20,7 +20,6 @@ use super::{
         connections::Connections,
         deliver::{Outcome, Parcel, deliver_to_each},
         ground::Ground,
-        work::price,
     },
     Fan, Fell, Why,
     column::{Column, Planned, is_sharing},
