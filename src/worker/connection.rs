@@ -84,6 +84,19 @@ pub struct Holding {
     pub rank: u32,
 }
 
+/// What a connection can be sent of compressed publications, and what it has of them: both in one byte, of which there are no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packed {
+    /// None.
+    Clear,
+    /// Those that were compressed by themselves.
+    Once,
+    /// Those of a stream, too; it has to wait for one to begin anew.
+    Waits,
+    /// The same; and it has everything of its cohort's stream up to where it is.
+    Shares,
+}
+
 /// What becomes of what a connection has asked for (kept by the desk).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Undone {
@@ -165,10 +178,8 @@ pub struct Connection<S> {
     pub declared: Declared,
     /// How it is spoken with, and what it is sent from.
     pub lane: Lane,
-    /// What it can be sent.
-    pub packed: Packing,
-    /// It has everything of its cohort's stream up to where it is, since that began anew. As of when it left the head; there the fan knows.
-    pub shares: bool,
+    /// What it can be sent of compressed publications, and what it has of them.
+    pub packed: Packed,
     /// The kind of listener that it came by.
     pub by: Listener,
 }
@@ -202,8 +213,7 @@ impl<S> Connection<S> {
             declared: Declared::default(),
             skipped: 0,
             lane: Lane::Json,
-            packed: Packing::Clear,
-            shares: false,
+            packed: Packed::Clear,
             topic: None,
             out: Backlog::default(),
             decoder: Decoder::new(Role::Server),
@@ -225,7 +235,31 @@ impl<S> Connection<S> {
 
     /// How it is sent publications that it has for itself.
     pub fn form(&self) -> Form {
-        Form { lane: self.lane, packed: self.packed != Packing::Clear }
+        Form { lane: self.lane, packed: self.packed != Packed::Clear }
+    }
+
+    /// What it can be sent.
+    pub fn packing(&self) -> Packing {
+        match self.packed {
+            Packed::Clear => Packing::Clear,
+            Packed::Once => Packing::Once,
+            Packed::Waits | Packed::Shares => Packing::Shared,
+        }
+    }
+
+    /// Whether it has everything of its cohort's stream up to where it is, since that began anew. As of when it left the head; while it is
+    /// there the fan knows.
+    #[inline]
+    pub fn shares(&self) -> bool {
+        self.packed == Packed::Shares
+    }
+
+    /// Notes whether it has.
+    #[inline]
+    pub fn note_shares(&mut self, shares: bool) {
+        if matches!(self.packed, Packed::Waits | Packed::Shares) {
+            self.packed = if shares { Packed::Shares } else { Packed::Waits };
+        }
     }
 
     /// Whose connections it takes turns with: those of its address, or nobody's.

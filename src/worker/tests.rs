@@ -29,6 +29,7 @@ mod polls;
 mod reading;
 mod reload;
 mod rights;
+mod shared;
 mod shares;
 mod waves;
 
@@ -503,6 +504,8 @@ impl World {
             if *alive {
                 let figures = [&metrics.connections, &metrics.pending_bytes, &metrics.behind, &metrics.segments_pinned];
                 assert_eq!(figures.map(|figure| figure.get()), [0; 4], "connections, pending bytes, behind, pinned");
+                let figures = [&metrics.shared_streams, &metrics.shared_streams_bytes, &metrics.stream_members];
+                assert_eq!(figures.map(|figure| figure.get()), [0; 3], "streams, their memory, and who reads them");
             }
         }
         if self.alive() {

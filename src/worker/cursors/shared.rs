@@ -41,7 +41,7 @@ impl<E: Edge> Walk<'_, E> {
         let begun_form = self.connection.form();
         // What a publication is looked for by is in other fields than the stream.
         let stream = self.interest.cohort(id).stream.take();
-        let mut shares = self.connection.shares;
+        let mut shares = self.connection.shares();
         let (interest, Ground { edge, reader, packer, tape, metrics, work, .. }) =
             (&mut *self.interest, &mut *self.ground);
         let (mut frames, left) = (Frames { reader, packer }, work.left());
@@ -74,7 +74,7 @@ impl<E: Edge> Walk<'_, E> {
             true
         });
         interest.cohort(id).stream = stream;
-        self.connection.shares = shares;
+        self.connection.note_shares(shares);
         work.charge(price::LOOK * (steps + 2 * pieces.len()) as u64 + price::lines(bytes.len()) + packing);
         match deliver(edge, metrics, &mut self.connection.socket, bytes) {
             Outcome::All => {

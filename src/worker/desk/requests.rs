@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use super::{
     super::{
-        connection::{Phase, Ping},
+        connection::{Packed, Phase, Ping},
         work::price,
     },
     Clerk,
@@ -24,7 +24,6 @@ use crate::{
     limits,
     log::{Kind, tell},
     metrics,
-    packs::Packing,
     protocol::{Declared, ErrorCode, Reply, Sub, Topic, cursor::Cursor, reply::Hello},
     proxy,
     websocket::{CloseCode, deflate::WINDOW_BITS, extension::Agreed, handshake},
@@ -304,14 +303,14 @@ impl<E: Edge> Clerk<'_, E> {
         let is_shared = self.ground.settings.compression.is_shared;
         let window_bits = self.ground.packer.packs().streams.window_bits;
         connection.packed = match deflate.filter(|agreed| agreed.window_bits() >= WINDOW_BITS) {
-            None => Packing::Clear,
-            Some(agreed) if is_shared && may_share(agreed, window_bits) => Packing::Shared,
-            Some(_) => Packing::Once,
+            None => Packed::Clear,
+            Some(agreed) if is_shared && may_share(agreed, window_bits) => Packed::Waits,
+            Some(_) => Packed::Once,
         };
         if deflate.is_some() {
             connection.decoder.take_deflated();
         }
-        let packed = connection.packed != Packing::Clear;
+        let packed = connection.packed != Packed::Clear;
         let (conn, peer) = (connection.name(), connection.peer);
         tracing::debug!(conn, %peer, events, "opened");
         let metrics = &self.ground.metrics;

@@ -533,7 +533,7 @@ impl<E: Edge> Clerk<'_, E> {
         }
         self.ground.work.charge(names.len() as u64 * RIGHT);
         let Some(connection) = self.connections.get(token) else { return };
-        let (lane, packed, echo) = (connection.lane, connection.packed, connection.echo);
+        let (lane, packed, echo) = (connection.lane, connection.packing(), connection.echo);
         let (id, older) = (connection.id, connection.cohort);
         let standing = self.standing(connection);
         let is_covered = |(name, delivery): &(NameId, Delivery)| {
@@ -563,7 +563,8 @@ impl<E: Edge> Clerk<'_, E> {
         if connection.cursor == Cursor::None {
             cursors.begin(ground, &mut fan.interest, connection, token, position).owe(owed);
         }
-        (connection.cohort, connection.shares) = (joined, false);
+        connection.cohort = joined;
+        connection.note_shares(false);
         cursors.narrow(&mut fan.interest, (token, &*connection), older);
         cursors.list(token, connection);
         self.part_with_cohort(older);

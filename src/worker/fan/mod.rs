@@ -172,7 +172,7 @@ impl Fan {
         connection.cursor = match connection.cohort {
             Some(id) => {
                 let cohort = self.interest.cohort(id);
-                let shares = connection.shares && cohort.stream.is_some();
+                let shares = connection.shares() && cohort.stream.is_some();
                 Cursor::Head(cohort.column.join(token, shares))
             }
             None => Cursor::None,
@@ -185,7 +185,7 @@ impl Fan {
         let (Cursor::Head(place), Some(id)) = (connection.cursor, connection.cohort) else { return Vec::new() };
         connection.cursor = Cursor::None;
         let column = &mut self.interest.cohort(id).column;
-        connection.shares = column.shares(place);
+        connection.note_shares(column.shares(place));
         column.leave(place, &mut self.passes, |token, place| {
             if let Some(moved) = connections.get_mut(token) {
                 moved.cursor = Cursor::Head(place);
@@ -409,7 +409,7 @@ impl Fan {
                 let connection = connections.get(token).expect("a member is a connection");
                 let cursor = (connection.cursor, connection.cohort);
                 assert_eq!(cursor, (Cursor::Head(place as u32), Some(id)), "a member knows its place");
-                let is_able = connection.packed == crate::packs::Packing::Shared && cohort.may_share();
+                let is_able = connection.packing() == crate::packs::Packing::Shared && cohort.may_share();
                 assert!(is_able || !cohort.column.shares(place as u32), "a stream that a member can't read");
                 members += 1;
             }

@@ -11,7 +11,7 @@
 //!
 //! A member comes to the stream where this begins anew, if it stands at the end of what is planned, so that it has everything before and the next
 //! frame is its first. It leaves it wherever it can't go on: when what it is owed isn't kept, when its subscription changes, when the
-//! stream ends. Who falls behind takes along that it reads the stream ([`Connection::shares`](super::Connection)), and
+//! stream ends. Who falls behind takes along that it reads the stream ([`Connection::shares`](super::Connection::shares)), and
 //! goes on from the stream for as long as that keeps what comes next (`cursors/shared.rs`). What is left of a frame that was sent in part
 //! is taken along, too: nobody stands within a frame of a stream.
 
