@@ -61,6 +61,8 @@ pub struct Script {
     pub world: World,
     /// Answers may be cut for want of room, or subscriptions refused.
     pub tight: bool,
+    /// Most clients want the same, and all of it, so that they share streams.
+    pub crowd: bool,
     pub flush_interval: Duration,
     pub reloaded: Reloaded,
 }
@@ -81,7 +83,8 @@ impl Script {
             owed_max: if random.bool() { random.usize(1..3000) } else { OWED_MAX },
             ..settings()
         };
-        let settings = if random.bool() { share(settings, &mut random) } else { settings };
+        let crowd = random.bool();
+        let settings = if crowd { share(settings, &mut random) } else { settings };
         let segment = random.usize(512..4096);
         let roomy = random.bool();
         // Clients publish up to eight at a time; the tape has to hold what happens within one turn.
@@ -95,14 +98,15 @@ impl Script {
         if matches!(seed % 40, 0 | 21) {
             world.secures = Some(fastrand::Rng::with_seed(seed));
         }
-        if !seed.is_multiple_of(3) {
+        if crowd || !seed.is_multiple_of(3) {
             world.deflates = Some(fastrand::Rng::with_seed(seed));
         }
-        Script { world, random, tight, flush_interval, reloaded: Reloaded::default() }
+        Script { world, random, tight, crowd, flush_interval, reloaded: Reloaded::default() }
     }
 
     fn run(mut self, covered: &Covered) {
-        for _ in 0..self.random.usize(10..90) {
+        let acts = self.random.usize(10..90) * if self.crowd { 2 } else { 1 };
+        for _ in 0..acts {
             self.act();
             self.tell_reloaded();
             if self.random.u8(..16) == 0 {
@@ -145,10 +149,21 @@ impl Script {
     }
 
     fn topic(&mut self) -> &'static str {
+        if self.is_usual() {
+            return TOPICS[self.random.usize(..3)];
+        }
         TOPICS[self.random.usize(..TOPICS.len())]
     }
 
+    /// Whether somebody does what most do, where most do the same.
+    fn is_usual(&mut self) -> bool {
+        self.crowd && self.random.u8(..6) > 0
+    }
+
     fn names(&mut self) -> Vec<&'static str> {
+        if self.is_usual() {
+            return vec![["q.>", "q.>", "q.us.*"][self.random.usize(..3)]];
+        }
         let mut names: Vec<&str> = TOPICS.into_iter().chain(PATTERNS).collect();
         self.random.shuffle(&mut names);
         names.truncate(self.random.usize(1..4));
@@ -158,6 +173,7 @@ impl Script {
     fn wish(&mut self) -> Wish {
         let names = self.names().into_iter().map(Into::into).collect();
         let way = [Way::All, Way::Latest, Way::Latest, Way::Rate(4), Way::Rate(50)][self.random.usize(..5)];
+        let way = if self.is_usual() { Way::All } else { way };
         Wish { names, way, snapshot: self.random.bool(), from: BTreeMap::new(), cursor: None }
     }
 
@@ -194,7 +210,8 @@ impl Script {
         if self.world.clients.iter().filter(|client| !client.peer.dropped()).count() >= 12 || !self.world.alive() {
             return;
         }
-        let room = [1, 17, 200, 1000, 5000, 100_000][self.random.usize(..6)];
+        let rooms = if self.is_usual() { &[400, 3000, 100_000][..] } else { &[1, 17, 200, 1000, 5000, 100_000] };
+        let room = rooms[self.random.usize(..rooms.len())];
         if self.random.u8(..20) == 0 {
             // Half a request, another one, or none at all.
             let request = [

