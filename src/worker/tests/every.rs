@@ -107,6 +107,10 @@ impl Script {
     fn run(mut self, covered: &Covered) {
         let acts = self.random.usize(10..90) * if self.crowd { 2 } else { 1 };
         for _ in 0..acts {
+            if self.crowd && self.random.u8(..3) == 0 {
+                // Most keep up.
+                self.world.settle();
+            }
             self.act();
             self.tell_reloaded();
             if self.random.u8(..16) == 0 {
