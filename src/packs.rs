@@ -284,6 +284,19 @@ impl Packer {
         self.look(lane, at, clear)
     }
 
+    /// The compressed frame of the publication at `at`, if somebody has made it already.
+    pub fn made(&mut self, lane: Lane, at: Position) -> Option<&[u8]> {
+        let Packer { packs, near, cost, .. } = self;
+        let (number, place) = (at.0 / PAGE, (at.0 % PAGE) as usize);
+        *cost += LOOK_COST;
+        let near = &mut near[lane as usize];
+        if near.as_ref().is_none_or(|(other, _)| *other != number) {
+            *cost += PAGE_COST;
+            *near = Some((number, packs.pages.lock().get(&(number, lane as usize)).cloned()?));
+        }
+        near.as_ref()?.1.frames[place].get()?.as_deref()
+    }
+
     fn look(&mut self, lane: Lane, at: Position, clear: &[u8]) -> Option<&[u8]> {
         let Packer { packs, deflater, near, cost, .. } = self;
         let (number, place) = (at.0 / PAGE, (at.0 % PAGE) as usize);
@@ -418,6 +431,12 @@ impl Frames<'_> {
         let frame = self.reader.bytes(form.lane, entry.run(form.lane));
         let packed = if form.packed { self.packer.packed(form.lane, entry.position, frame) } else { None };
         out.extend_from_slice(packed.unwrap_or(frame));
+    }
+
+    /// Appends a publication's frame, which it has in that lane: compressed only if that was done already.
+    pub fn push_made(&mut self, form: Form, entry: &Published<'_>, out: &mut Vec<u8>) {
+        let made = if form.packed { self.packer.made(form.lane, entry.position) } else { None };
+        out.extend_from_slice(made.unwrap_or_else(|| self.reader.bytes(form.lane, entry.run(form.lane))));
     }
 
     /// The bytes of runs in one piece: the tape's own where they are adjacent, else gathered into `gather`.

@@ -190,12 +190,13 @@ impl Gathered {
         true
     }
 
-    /// What was planned for those who don't.
+    /// What was planned for those who don't: what wasn't compressed when it was planned, or was let go since, goes as it is. A frame that was
+    /// begun is finished from a copy, so the next one may be in another form.
     fn unshared(&mut self, frames: &mut Frames<'_>, form: Form, runs: impl Iterator<Item = Run>) {
         self.clear();
         for run in runs {
             let entry = frames.reader.look(run.base).expect("what is planned is on the tape");
-            frames.push(form, &entry, &mut self.bytes);
+            frames.push_made(form, &entry, &mut self.bytes);
             self.ends.push((run.base, self.bytes.len()));
         }
     }
@@ -271,9 +272,8 @@ impl Fan {
                 fallen.push((token, why));
             }
         }
-        // What was let go meanwhile is compressed again.
-        let again = ground.packer.take_cost();
-        ground.work.charge(again);
+        let looks = ground.packer.take_cost();
+        ground.work.charge(looks);
         for (token, why) in fallen {
             let owed = self.leave(connections, token);
             self.fell.push_back(Fell { token, why, owed });
