@@ -112,6 +112,9 @@ free_port() {
 # All connections come from this machine, which is few addresses: what one may have, and how often, is not the question here.
 shares=(--max-connections-per-ip 0 --max-connects-per-ip 0 --max-commands-per-ip 0 --max-subscriptions-per-ip 0 --max-topics-per-ip 0)
 
+# Behind a proxy, whoever asks for metrics shows that it may.
+export STENTOR_ADMIN_TOKEN=${STENTOR_ADMIN_TOKEN:-$(head -c 24 /dev/urandom | base64)}
+
 # Starts Stentor with so many workers on as many of the servers' cores, and with further flags. It listens as `listens` says.
 start_stentor() {
   local cores pin=none
