@@ -247,11 +247,6 @@ impl Cursors {
         begins.filter(|begins| !begins.is_over()).map(|begins| &mut begins.after)
     }
 
-    /// Whether it is still being said what a connection's subscription begins with, or what follows that.
-    pub fn begins<S>(&self, token: Token, connection: &Connection<S>) -> bool {
-        self.of(token, connection).is_some_and(|behind| behind.begins.is_some())
-    }
-
     /// Whether so much waits for a connection that what it asks for has to wait as well.
     pub fn is_laden<S>(&self, token: Token, connection: &Connection<S>, pending_max: usize) -> bool {
         behind::is_laden(connection.out.len(), self.of(token, connection), pending_max)

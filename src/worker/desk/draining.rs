@@ -184,12 +184,6 @@ impl<E: Edge> Clerk<'_, E> {
         if self.connections.get(token).is_some_and(|connection| connection.phase.is_answering()) {
             self.remove(token);
         }
-        let Some(connection) = self.connections.get(token) else { return true };
-        if connection.phase == Phase::Open && connection.lane.words().tells() && self.cursors.begins(token, connection) {
-            // What was to be said behind what its subscription begins with is not said any more.
-            let (words, draining) = (connection.lane.words(), self.draining_of(connection));
-            self.answer(token, |out| words.push_reply(out, &draining));
-        }
         let going = Farewell { code: Some(CloseCode::GOING_AWAY), reason: "the server is stopping", error: None };
         self.close(token, going);
         true
