@@ -33,12 +33,7 @@ pub mod script;
 
 use std::{collections::VecDeque, sync::Arc};
 
-use crate::{
-    metrics::Tally,
-    protocol::name::matches,
-    tape::Position,
-    websocket::deflate::StreamDeflater,
-};
+use crate::{metrics::Tally, protocol::name::matches, tape::Position, websocket::deflate::StreamDeflater};
 
 /// How streams are made.
 #[derive(Clone, Debug)]
@@ -221,7 +216,13 @@ impl Stream {
 
     /// Takes in the publication at `at`, which comes behind all others, as it is compressed. Returns the frame's bytes, none if the compressor
     /// failed: then the stream is over.
-    pub fn push(&mut self, settings: &StreamSettings, counts: &StreamCounts, at: Position, clear: &[u8]) -> Option<usize> {
+    pub fn push(
+        &mut self,
+        settings: &StreamSettings,
+        counts: &StreamCounts,
+        at: Position,
+        clear: &[u8],
+    ) -> Option<usize> {
         debug_assert!(clear.len() <= SHARED_MAX && clear.len() >= LEAST, "{} bytes", clear.len());
         let frame = self.deflater.frame(clear)?;
         #[cfg(debug_assertions)]
@@ -323,7 +324,8 @@ mod check {
 
         pub fn frame(&mut self, clear: &[u8], frame: &[u8]) {
             let Some(inflate) = &mut self.inflate else { return };
-            let payload = |frame| Header::parse_with(frame, true).ok().flatten().map(|(_, len)| len).unwrap_or_default();
+            let payload =
+                |frame| Header::parse_with(frame, true).ok().flatten().map(|(_, len)| len).unwrap_or_default();
             let (clear, frame) = (&clear[payload(clear)..], &frame[payload(frame)..]);
             self.out.clear();
             for mut rest in [frame, &[0, 0, 0xff, 0xff]] {

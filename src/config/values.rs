@@ -362,7 +362,9 @@ impl FromStr for Level {
             return Ok(Level(None));
         }
         let level = text.parse().ok().filter(|level| (1..=9).contains(level));
-        level.map(|level| Level(Some(level))).ok_or_else(|| format!("expected auto, or a number from 1 to 9, found {text}"))
+        level
+            .map(|level| Level(Some(level)))
+            .ok_or_else(|| format!("expected auto, or a number from 1 to 9, found {text}"))
     }
 }
 
@@ -390,7 +392,8 @@ impl FromStr for Topics {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Topics, String> {
-        let wrong = |what: &str| format!("expected a topic or a pattern like quotes.us.* or quotes.>, found {text:?}: {what}");
+        let wrong =
+            |what: &str| format!("expected a topic or a pattern like quotes.us.* or quotes.>, found {text:?}: {what}");
         let segments: Vec<&str> = text.split('.').collect();
         if text.len() > 1024 {
             return Err(wrong("it has more than 1024 bytes"));

@@ -340,7 +340,8 @@ impl Figures {
         self.worker_units(out, "shared_streams_held", help, Unit::Bytes, |w| w.shared_streams_bytes.get())?;
         let help = "Subscribers at the head that read a shared stream";
         self.worker_gauges(out, "shared_stream_members", help, |w| w.stream_members.get())?;
-        let help = "Subscribers at the head of whose names there is a shared stream, and that wait for it to begin anew";
+        let help =
+            "Subscribers at the head of whose names there is a shared stream, and that wait for it to begin anew";
         self.worker_gauges(out, "shared_stream_waiting", help, |w| w.stream_waiting.get())?;
         out.counter("shared_streams_opened", "Shared streams that were begun", None, counts.opened.get())?;
         let help = "How often shared streams have begun anew: due, or earlier because somebody waited (joined)";

@@ -107,7 +107,8 @@ impl<R: Reads + Default> Script<R> {
         let mut random = fastrand::Rng::with_seed(seed.into());
         // Some that repeats, and some that doesn't.
         let is_noise = seed % 7 == 0;
-        payload.extend((0..len % (SHARED_MAX + 200)).map(|n| if is_noise { random.u8(..) } else { (n % 40) as u8 + 40 }));
+        payload
+            .extend((0..len % (SHARED_MAX + 200)).map(|n| if is_noise { random.u8(..) } else { (n % 40) as u8 + 40 }));
         let mut clear = vec![0; frame::header_len(payload.len())];
         frame::write_header(&mut clear, true, Opcode::Binary, payload.len());
         clear.extend_from_slice(&payload);

@@ -404,7 +404,8 @@ mod tests {
             let (input, mut out) = ([message, &TAIL].concat(), Vec::new());
             let (mut rest, mut room) = (&input[..], [0; 1024]);
             loop {
-                let done = miniz_oxide::inflate::stream::inflate(&mut self.0, rest, &mut room, miniz_oxide::MZFlush::Sync);
+                let done =
+                    miniz_oxide::inflate::stream::inflate(&mut self.0, rest, &mut room, miniz_oxide::MZFlush::Sync);
                 rest = &rest[done.bytes_consumed..];
                 out.extend_from_slice(&room[..done.bytes_written]);
                 match done.status {
@@ -432,9 +433,15 @@ mod tests {
                 let frame = deflater.frame(&framed).expect("it never fails");
                 let (header, at) = Header::parse_with(&frame, true).unwrap().unwrap();
                 assert!(header.deflated && header.fin && header.payload_len as usize == frame.len() - at);
-                assert!(from_first.message(&frame[at..]).as_deref() == Some(text.as_bytes()), "{level} {window_bits} {n}");
+                assert!(
+                    from_first.message(&frame[at..]).as_deref() == Some(text.as_bytes()),
+                    "{level} {window_bits} {n}"
+                );
                 if n >= 50 {
-                    assert!(late.message(&frame[at..]).as_deref() == Some(text.as_bytes()), "{level} {window_bits} {n}");
+                    assert!(
+                        late.message(&frame[at..]).as_deref() == Some(text.as_bytes()),
+                        "{level} {window_bits} {n}"
+                    );
                 }
                 if n > 51 && n % 100 != 50 {
                     let fresh = Following::new().message(&frame[at..]);

@@ -7,7 +7,11 @@
 use std::{fmt::Display, io};
 
 use super::{
-    super::{connection::{Packed, Phase}, cursors::Lagged, work::price},
+    super::{
+        connection::{Packed, Phase},
+        cursors::Lagged,
+        work::price,
+    },
     Clerk, Doom,
 };
 use crate::{

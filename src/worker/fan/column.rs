@@ -480,7 +480,8 @@ mod tests {
                     self.column.unshare_at(cut);
                 }
                 _ => {
-                    let at_end = self.owed.iter().filter(|(token, owed)| owed.is_empty() && !self.sharing.contains(token));
+                    let at_end =
+                        self.owed.iter().filter(|(token, owed)| owed.is_empty() && !self.sharing.contains(token));
                     let at_end: Vec<Token> = at_end.map(|(token, _)| *token).collect();
                     assert_eq!(self.column.waiting(), at_end.len(), "those that wait");
                     self.column.share_at_end();

@@ -981,7 +981,10 @@ mod tests {
         let mut interest = Interest::default();
         let join = |interest: &mut Interest, names: &[NameId]| {
             let names = names.iter().map(|name| (*name, Delivery::All)).collect();
-            interest.join(CohortKey { lane: Lane::Raw, packed: Packing::Clear, names, except: 0, polls: false }, Position(0))
+            interest.join(
+                CohortKey { lane: Lane::Raw, packed: Packing::Clear, names, except: 0, polls: false },
+                Position(0),
+            )
         };
         let shared = interest.intern(&"shared".into());
         let stays = join(&mut interest, &[shared]);

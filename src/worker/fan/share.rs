@@ -167,7 +167,14 @@ pub struct Gathered {
 
 impl Gathered {
     /// What was planned for those who read the stream. Returns whether all of it is kept there.
-    fn shared(&mut self, frames: &Frames<'_>, stream: &Stream, form: Form, from: Position, runs: impl Iterator<Item = Run>) -> bool {
+    fn shared(
+        &mut self,
+        frames: &Frames<'_>,
+        stream: &Stream,
+        form: Form,
+        from: Position,
+        runs: impl Iterator<Item = Run>,
+    ) -> bool {
         self.clear();
         if !stream.is_kept_from(from) {
             return false;
