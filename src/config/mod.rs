@@ -285,7 +285,7 @@ pub struct Config {
     pub rcvbuf: ByteSize,
 
     // ---- Compression -----------------------------------------------------------------------------------------------
-    /// Compression for WebSocket clients that offer it
+    /// Compression for WebSocket clients that offer it: off, once or shared
     ///
     /// That is permessage-deflate, which browsers offer. With `once` each publication is compressed by itself, once for all of them.
     /// Quotes come to 55 to 70 % of their bytes; it costs the server some microseconds for each publication, and clients one or
@@ -294,7 +294,7 @@ pub struct Config {
     /// `?compress=0` in an address declines it.
     #[arg(
         long,
-        value_name = "off|once|shared",
+        value_name = "MODE",
         env = "STENTOR_COMPRESSION",
         value_enum,
         default_value_t = Compression::Once,
@@ -310,7 +310,7 @@ pub struct Config {
     /// had no room for all that there was to plan, or its subscribers are owed a full send each.
     #[arg(
         long,
-        value_name = "auto|1..9",
+        value_name = "N",
         env = "STENTOR_COMPRESSION_LEVEL",
         default_value_t = Level(None),
         help_heading = "Compression"
@@ -330,18 +330,6 @@ pub struct Config {
     )]
     pub compression_window: u8,
 
-    /// Subscribers of the same names on one worker from which on they share a stream
-    ///
-    /// A stream costs some microseconds for each of its publications, however many read it; a send costs about four.
-    #[arg(
-        long,
-        value_name = "N",
-        env = "STENTOR_COMPRESSION_MIN_MEMBERS",
-        default_value_t = 8,
-        help_heading = "Compression"
-    )]
-    pub compression_min_members: usize,
-
     /// Shared streams at once, over all workers; beyond, once
     ///
     /// Each takes up to 560 KiB: 300 for its compressor, and 256 for what it keeps for those behind. Where there are more cohorts, the largest
@@ -355,6 +343,28 @@ pub struct Config {
     )]
     pub compression_streams: usize,
 
+    /// Publications of fewer bytes, in their frame, stay as they are
+    #[arg(
+        long,
+        value_name = "N",
+        env = "STENTOR_COMPRESSION_MIN_BYTES",
+        default_value_t = 128,
+        help_heading = "Compression"
+    )]
+    pub compression_min_bytes: u32,
+
+    /// Subscribers of the same names on one worker from which on they share a stream
+    ///
+    /// A stream costs some microseconds for each of its publications, however many read it; a send costs about four.
+    #[arg(
+        long,
+        value_name = "N",
+        env = "STENTOR_COMPRESSION_MIN_MEMBERS",
+        default_value_t = 8,
+        help_heading = "Compression"
+    )]
+    pub compression_min_members: usize,
+
     /// Topics that go uncompressed between a stream's frames, by names and patterns
     ///
     /// Who publishes into a stream, and sees how long its frames are, can find out by trying what others publish into it (CRIME). Name the topics of
@@ -367,16 +377,6 @@ pub struct Config {
         help_heading = "Compression"
     )]
     pub compression_private: Vec<Topics>,
-
-    /// Publications of fewer bytes, in their frame, stay as they are
-    #[arg(
-        long,
-        value_name = "N",
-        env = "STENTOR_COMPRESSION_MIN_BYTES",
-        default_value_t = 128,
-        help_heading = "Compression"
-    )]
-    pub compression_min_bytes: u32,
 
     /// Memory for compressed publications, beside the tape; beyond, the oldest go
     ///
