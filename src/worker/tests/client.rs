@@ -182,7 +182,7 @@ impl Default for Context {
 
 impl Context {
     /// What a message inflates to behind those before it.
-    fn message(&mut self, message: &[u8]) -> Option<Vec<u8>> {
+    pub fn message(&mut self, message: &[u8]) -> Option<Vec<u8>> {
         let (input, mut out, mut room) = ([message, &[0, 0, 0xff, 0xff]].concat(), Vec::new(), [0; 4096]);
         let mut rest = &input[..];
         loop {
