@@ -290,7 +290,7 @@ pub struct Config {
     /// That is permessage-deflate, which browsers offer. With `once` each publication is compressed by itself, once for all of them.
     /// Quotes come to 55 to 70 % of their bytes; it costs the server some microseconds for each publication, and clients one or
     /// two for each message. With `shared`, subscribers of the very same names, who are sent every publication, have one stream together, in
-    /// which each is compressed by those before it: quotes come to 20 to 30 %. All others are sent what they are with `once`.
+    /// which each is compressed by those before it, and less is left. All others are sent what they are with `once`.
     /// `?compress=0` in an address declines it.
     #[arg(
         long,
@@ -305,8 +305,7 @@ pub struct Config {
 
     /// How hard to compress: 1, the fastest, to 9; auto chooses
     ///
-    /// Of quotes of 340 bytes, 1 leaves 70 % and takes 2 microseconds, 6 leaves 57 % and takes 8; in a stream, 1 leaves 30 % and takes one
-    /// microsecond, 7 leaves 20 % and takes 5 to 6. `auto` is 6, and in a stream 7, or 1 from where it next begins anew if the worker's last turn
+    /// Of quotes of 340 bytes, 1 leaves 70 % and takes 2 microseconds, 6 leaves 57 % and takes 8. `auto` is 6, and in a stream 7, or 1 from where it next begins anew if the worker's last turn
     /// had no room for all that there was to plan, or its subscribers are owed a full send each.
     #[arg(
         long,
@@ -319,7 +318,7 @@ pub struct Config {
 
     /// Bits of the window of shared streams, 9 to 15
     ///
-    /// With 9, 12 and 15 bits quotes come to 35, 20 and 18 %. Who agrees to fewer than this has no part in a stream: Python's websockets asks for
+    /// Fewer bits leave more bytes. Who agrees to fewer than this has no part in a stream: Python's websockets asks for
     /// 12.
     #[arg(
         long,
@@ -355,7 +354,7 @@ pub struct Config {
 
     /// Subscribers of the same names on one worker from which on they share a stream
     ///
-    /// A stream costs some microseconds for each of its publications, however many read it; a send costs about four.
+    /// A stream has each of its publications compressed, which costs about as much as one send, however many read it.
     #[arg(
         long,
         value_name = "N",

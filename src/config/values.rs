@@ -405,7 +405,7 @@ impl FromStr for Topics {
             return Err(wrong("it has a space or a control character in it"));
         }
         let is_joker = |segment: &&str| segment.contains(['*', '>']) && segment.len() > 1;
-        if segments.iter().any(|segment| is_joker(segment)) {
+        if segments.iter().any(is_joker) {
             return Err(wrong("* and > stand for whole segments"));
         }
         if segments.iter().position(|segment| *segment == ">").is_some_and(|at| at.saturating_add(1) < segments.len()) {

@@ -106,7 +106,7 @@ impl<R: Reads + Default> Script<R> {
         let mut payload = format!("{{\"topic\":\"q.us.{}\",\"seq\":{at},\"data\":", seed % 5).into_bytes();
         let mut random = fastrand::Rng::with_seed(seed.into());
         // Some that repeats, and some that doesn't.
-        let is_noise = seed % 7 == 0;
+        let is_noise = seed.is_multiple_of(7);
         payload
             .extend((0..len % (SHARED_MAX + 200)).map(|n| if is_noise { random.u8(..) } else { (n % 40) as u8 + 40 }));
         let mut clear = vec![0; frame::header_len(payload.len())];
