@@ -39,7 +39,7 @@ fn main() {
         };
         let tokens: Vec<String> = (0..200).map(token).collect();
         let name = format!("{algorithm:?}");
-        each(&format!("judging a token, {name}, tokens a second and core"), tokens.len(), |n| {
+        each(&format!("judging a token, {name}"), tokens.len(), |n| {
             black_box(rules.holder(Some(&Shown::new(&*tokens[n])), us).expect("it is right"));
         });
         if algorithm == Algorithm::EdDSA {
@@ -53,12 +53,12 @@ fn main() {
                 "10,000 tokens that were not seen before, one after the other: {:.0} ms of one core",
                 begun.elapsed().as_secs_f64() * 1e3
             );
-            each("judging a token that was seen, tokens a second and core", 10_000, |n| {
+            each("judging a token that was seen", 10_000, |n| {
                 black_box(cached.holder(Some(&Shown::new(&*all[n])), us).expect("it is right"));
             });
             let wrong = format!("{}A", &tokens[0][..tokens[0].len() - 1]);
             let wrong = if wrong == tokens[0] { format!("{}Q", &wrong[..wrong.len() - 1]) } else { wrong };
-            each("refusing a token with a wrong signature, tokens a second and core", 200, |_| {
+            each("refusing a token with a wrong signature", 200, |_| {
                 black_box(cached.holder(Some(&Shown::new(&*wrong)), us).expect_err("it is wrong"));
             });
         }
@@ -78,14 +78,14 @@ fn patterns(write: &dyn Fn(&str, &str) -> std::path::PathBuf, us: u64) {
         Rules::read(&Config { rights: Some(write("rights.toml", &text)), ..Config::default() }, us).expect("rules").0;
     let holder = rules.holder(Some(&Shown::new("a")), us).expect("it is right");
     let asked: Vec<String> = (0..1000).map(|n| format!("q.v{n}.A")).collect();
-    each("a name within 1,000 patterns, names a second and core", 1000, |n| {
+    each("a name within 1,000 patterns", 1000, |n| {
         assert!(black_box(rules.now(&holder, us)).may_subscribe(&asked[n]));
     });
-    each("publishing on a topic within 1,000 patterns, asks a second and core", 1000, |n| {
+    each("publishing on a topic within 1,000 patterns", 1000, |n| {
         assert!(black_box(rules.now(&holder, us)).may_publish(&asked[n]));
     });
     let plain = Rules::default();
-    each("publishing where anybody may, asks a second and core", 1000, |n| {
+    each("publishing where anybody may", 1000, |n| {
         assert!(!black_box(plain.now(&Holder::Anonymous, us)).may_publish(&asked[n]));
     });
 }
@@ -115,7 +115,7 @@ fn holders(write: &dyn Fn(&str, &str) -> std::path::PathBuf, us: u64) {
     drop(all);
 }
 
-/// Does something so many times, in rounds, and says how often a second.
+/// Does something so many times, in rounds, and says how long it takes, and how often that is a second.
 fn each(what: &str, count: usize, run: impl Fn(usize)) {
     let mut rounds: Vec<f64> = (0..ROUNDS)
         .map(|_| {
@@ -128,7 +128,15 @@ fn each(what: &str, count: usize, run: impl Fn(usize)) {
         })
         .collect();
     rounds.sort_by(f64::total_cmp);
-    println!("{what}: {:.0} [{:.0} to {:.0}]", rounds[ROUNDS / 2], rounds[0], rounds[ROUNDS - 1]);
+    let (median, least, most) = (rounds[ROUNDS / 2], rounds[0], rounds[ROUNDS - 1]);
+    let (unit, in_a_second) = if median > 1e6 { ("ns", 1e9) } else { ("µs", 1e6) };
+    let each = |rate: f64| in_a_second / rate;
+    println!(
+        "{what}: {:.1} {unit} [{:.1} to {:.1}], {median:.0} a second and core",
+        each(median),
+        each(most),
+        each(least)
+    );
 }
 
 fn hex(token: &str) -> String {

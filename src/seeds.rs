@@ -1,9 +1,10 @@
 //! Scripts of luck: the simulations' tests try many, each of them made from one number.
 //!
-//! `STENTOR_SEEDS=100000` tries more of them, `STENTOR_SEED=17` one again.
+//! `STENTOR_SEEDS=100000` tries more of them, `STENTOR_SEEDS=100000..200000` those behind them, `STENTOR_SEED=17` one again.
 
 use std::{
     env,
+    ops::Range,
     panic::{RefUnwindSafe, catch_unwind, resume_unwind},
     sync::atomic::{AtomicU64, Ordering},
     thread,
@@ -17,8 +18,8 @@ pub(crate) fn try_all(seeds: u64, script: impl Fn(u64) + Sync + RefUnwindSafe) {
     if let Some(seed) = number("STENTOR_SEED") {
         return script(seed);
     }
-    let seeds = wanted(seeds);
-    let next = AtomicU64::new(0);
+    let Range { start, end: seeds } = range(seeds);
+    let next = AtomicU64::new(start);
     // Each seed goes to one thread, and that is all: Relaxed.
     let run = || {
         loop {
@@ -39,7 +40,20 @@ pub(crate) fn try_all(seeds: u64, script: impl Fn(u64) + Sync + RefUnwindSafe) {
 
 /// How many scripts to try, where so many are what is tried ordinarily.
 pub(crate) fn wanted(ordinarily: u64) -> u64 {
-    number("STENTOR_SEEDS").unwrap_or(ordinarily)
+    let Range { start, end } = range(ordinarily);
+    end.saturating_sub(start)
+}
+
+/// The scripts to try: the first ones, or those of a range.
+fn range(ordinarily: u64) -> Range<u64> {
+    match env::var("STENTOR_SEEDS") {
+        Ok(text) if text.contains("..") => {
+            let (start, end) = text.split_once("..").unwrap_or_default();
+            let bound = |bound: &str| bound.parse().unwrap_or_else(|_| panic!("STENTOR_SEEDS={text} is no range"));
+            bound(start)..bound(end)
+        }
+        _ => 0..number("STENTOR_SEEDS").unwrap_or(ordinarily),
+    }
 }
 
 fn number(name: &str) -> Option<u64> {

@@ -21,6 +21,7 @@
 //! `audit` writes down who was there.
 
 use std::{
+    cell::Cell,
     io,
     net::SocketAddr,
     sync::{
@@ -352,6 +353,7 @@ impl Server {
         let acme = config.acme_listen.map(|address| listen_acme(address, &config)).transpose()?;
         reserve_descriptors(&config, listeners.len(), cores.len())?;
         let rules = read_rules(&config)?;
+        rules.compact_revoked(clock::wall_us());
         let (audit, writer) = Audit::open(&config)?.unzip();
         let log = Log::new(config.log_limit, dropped);
         let parts = Parts::new(&config, rules, cores.len(), (log, audit.unwrap_or_default()), keys)?;
@@ -387,6 +389,8 @@ impl Server {
         self.shared.tls.set(config.tls_buffers.as_u64());
         let mut settings = Settings::new(&config);
         settings.access = rules.after(&self.shared.settings.get().access);
+        let taken_back = self.keys.as_ref().and_then(|keys| keys.taken_back());
+        taken_back.into_iter().for_each(|taken_back| settings.access.revoked().set_certificates(taken_back));
         self.shared.publisher.set_topics_per_holder(settings.topics_per_holder);
         self.shared.settings.set(settings);
         // Who is subscribed to what it may see no more isn't to have it until something else wakes its worker.
@@ -605,6 +609,7 @@ impl Parts {
                 takers: if by == Listener::Tls { handshakes() } else { self.inboxes.clone() },
                 stopping: Arc::clone(&stopping),
                 bell: bell.clone(),
+                is_stuck: Cell::new(false),
             };
             server.acceptors.push(start(format!("accept-{index}"), Box::new(move || acceptor.run()))?);
         }
@@ -652,7 +657,13 @@ impl Server {
             threads.push(spawn("replay".into(), run).map_err(|cause| failed("replay", cause))?);
         }
         if let Some(keys) = self.keys.clone() {
-            let run = move || keys.watch(&stopped);
+            let shared = Arc::clone(&self.shared);
+            let tell = move |taken_back| {
+                shared.settings.get().access.revoked().set_certificates(taken_back);
+                // Whoever shows one of them has it no longer from now on, and not when something else wakes its worker.
+                shared.publisher.wake_all();
+            };
+            let run = move || keys.watch(&stopped, tell);
             threads.push(spawn("certificates".into(), run).map_err(|cause| failed("certificates", cause))?);
         }
         self.feeds = Some(Feeds { stop, threads });

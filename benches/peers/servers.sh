@@ -1,7 +1,8 @@
 # shellcheck shell=bash disable=SC2154,SC2034 # it shares variables with whoever sources it
 # The servers that are compared: who there is, how each is started, and how the generator speaks to it. Sourced from the project's folder by
 # what measures. It reads $loadgen and $stentor (programs), $peers (where benches/peers/install puts things), $work (a folder for what
-# a server writes), $server_cores, and of the question that is asked $topics (one, t1000 or all) and $subs.
+# a server writes), $server_cores, and of the question that is asked $topics (one, t1000 or all), $subs, and $compress: empty, or how bun, ws, nats and
+# nchan compress (shared, or of bun dedicated).
 
 . benches/peers/versions.sh
 
@@ -173,13 +174,13 @@ start() {
       case $kind in stentor-raw*) target=("$base" --protocol raw) ;; *) target=("$base") ;; esac ;;
     nginx) start_behind nginx "${run[@]}" -p "$PWD/$work" -c ;;
     haproxy) start_behind haproxy "${run[@]}" -db -f ;;
-    bun) "${run[@]}" benches/peers/bun.js "$port" "${pair[@]}" >"$work/log" 2>&1 & ;;
-    ws | socketio) NODE_ENV=production NODE_PATH=$(home "$kind")/node_modules "${run[@]}" "benches/peers/$kind.js" "$port" "${pair[@]}" >"$work/log" 2>&1 & ;;
+    bun) COMPRESS=${compress:-} "${run[@]}" benches/peers/bun.js "$port" "${pair[@]}" >"$work/log" 2>&1 & ;;
+    ws | socketio) COMPRESS=${compress:-} NODE_ENV=production NODE_PATH=$(home "$kind")/node_modules "${run[@]}" "benches/peers/$kind.js" "$port" "${pair[@]}" >"$work/log" 2>&1 & ;;
     tungstenite | fastwebsockets | gobwas) "${run[@]}" "$port" "${pair[@]}" >"$work/log" 2>&1 & ;;
-    nats) PORT=$port CERT=${pair[0]:-} KEY=${pair[1]:-} "${run[@]}" -c "benches/peers/nats${pair:+-tls}.conf" >"$work/log" 2>&1 & ;;
+    nats) PORT=$port CERT=${pair[0]:-} KEY=${pair[1]:-} "${run[@]}" -c "benches/peers/nats${pair:+-tls}${compress:+-deflate}.conf" >"$work/log" 2>&1 & ;;
     centrifugo) CENTRIFUGO_HTTP_SERVER_PORT=$port "${run[@]}" -c benches/peers/centrifugo.toml >"$work/log" 2>&1 & ;;
     nchan)
-      sed "s#PORT#$port#; s#MODULE#$(home nchan)/usr/lib/nginx/modules/ngx_nchan_module.so#; s#FOLDER#$PWD/$work#" benches/peers/nchan.conf >"$work/nginx.conf"
+      sed "s#PORT#$port#; s#MODULE#$(home nchan)/usr/lib/nginx/modules/ngx_nchan_module.so#; s#FOLDER#$PWD/$work#" "benches/peers/nchan${compress:+-deflate}.conf" >"$work/nginx.conf"
       "${run[@]}" -p "$PWD/$work" -c "$PWD/$work/nginx.conf" >"$work/log" 2>&1 & ;;
     mosquitto)
       sed "s#PORT#$port#; s#FOLDER#$PWD/$work#" benches/peers/mosquitto.conf >"$work/mosquitto.conf"

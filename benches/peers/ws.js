@@ -5,6 +5,9 @@
 // (github.com/websockets/ws/pull/1016), and sockets are corked, by the socket itself (pull/1999), until what could be read has been read, so that
 // a subscriber has all of that in one write. permessage-deflate is off, as it is by default, since it costs memory and speed (its README).
 // What a subscriber doesn't read is kept up to 64 MiB; beyond that it is cut off.
+//
+// With COMPRESS in the environment it compresses, as its README has it: with a compressor for each connection, used by what each is sent, which is not
+// framed here then. Its threshold is the server's here, 128 bytes.
 const fs = require("node:fs");
 const http = require("node:http");
 const https = require("node:https");
@@ -14,8 +17,9 @@ const BACKLOG_MAX = 64 * 1024 * 1024;
 
 const topics = new Map();
 const [, , port, cert, key] = process.argv;
+const compress = Boolean(process.env.COMPRESS);
 const web = cert ? https.createServer({ cert: fs.readFileSync(cert), key: fs.readFileSync(key) }) : http.createServer();
-const server = new WebSocketServer({ server: web, perMessageDeflate: false });
+const server = new WebSocketServer({ server: web, perMessageDeflate: compress && { threshold: 128 } });
 web.listen({ host: "127.0.0.1", port: Number(port), backlog: 4096 });
 
 let corked = [];
@@ -26,6 +30,13 @@ const uncork = () => {
 };
 
 const publish = (topic, data, binary) => {
+  if (compress) {
+    for (const subscriber of topics.get(topic) ?? []) {
+      if (subscriber.bufferedAmount > BACKLOG_MAX) subscriber.terminate();
+      else if (subscriber.readyState === 1) subscriber.send(data, { binary });
+    }
+    return;
+  }
   const options = { fin: true, rsv1: false, opcode: binary ? 2 : 1, mask: false, readOnly: true };
   const frame = Buffer.concat(Sender.frame(data, options));
   for (const subscriber of topics.get(topic) ?? []) {

@@ -8,14 +8,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import dataclasses
 import http
 import json
 import sys
+import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.extensions import Extension
+from websockets.extensions.permessage_deflate import PerMessageDeflate, ServerPerMessageDeflateFactory
+from websockets.frames import CTRL_OPCODES, Frame
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
@@ -30,11 +36,59 @@ class Failed(Exception):
     """A client did otherwise."""
 
 
+class Stream(PerMessageDeflate):
+    """Compression as servers do it that share a stream among many: with a window of 12 bits that nobody was told of, kept from message to message, begun anew by a full flush
+    now and then, and messages between that are not compressed and leave it alone."""
+
+    #: What is sent now belongs to the stream.
+    is_on = False
+    #: The stream begins anew behind the next message.
+    ends = False
+
+    def __init__(self, *how: Any) -> None:
+        super().__init__(*how)
+        self.window = zlib.compressobj(wbits=-12)
+
+    def encode(self, frame: Frame) -> Frame:
+        # Who has agreed to a smaller window can't be sent this one.
+        if frame.opcode in CTRL_OPCODES or not self.is_on or self.local_max_window_bits < 12:
+            return frame
+        if self.local_no_context_takeover:
+            self.window = zlib.compressobj(wbits=-12)
+        data = self.window.compress(frame.data) + self.window.flush(zlib.Z_FULL_FLUSH if self.ends else zlib.Z_SYNC_FLUSH)
+        assert data.endswith(b"\x00\x00\xff\xff")  # RFC 7692, section 7.2.1: it is left away.
+        self.ends = False
+        return dataclasses.replace(frame, data=data[:-4], rsv1=True)
+
+
+class StreamFactory(ServerPerMessageDeflateFactory):
+    """Agrees to a `Stream`."""
+
+    def process_request_params(self, params: Sequence[tuple[str, str | None]], accepted_extensions: Sequence[Extension]) -> tuple[list[tuple[str, str | None]], PerMessageDeflate]:
+        answer, agreed = super().process_request_params(params, accepted_extensions)
+        how = (agreed.remote_no_context_takeover, agreed.local_no_context_takeover, agreed.remote_max_window_bits, agreed.local_max_window_bits)
+        return list(answer), Stream(*how)
+
+
+def levels(seq: int) -> dict[str, Any]:
+    """What is published as number `seq`, where a script has many numbers: alike from one to the next, and too long for a window of 12 bits to hold two of them."""
+    return {"seq": seq, "bids": [[round(100 - n * 0.01 + seq % 7 * 0.01, 2), (n * 37 + seq * 11) % 900] for n in range(150)], "text": f"\u00e9 {seq}"}
+
+
+def spread(line: dict[str, Any]) -> list[dict[str, Any]]:
+    """A line about many numbers, as so many lines."""
+    if "to" not in line or "update" not in line:
+        return [line]
+    return [{"update": line["update"], "seq": seq, "data": levels(seq)} for seq in range(line["from"], line["to"] + 1)]
+
+
 class Play:
     """One scenario with one client."""
 
     def __init__(self, scenario: dict[str, Any]) -> None:
-        self.scenario = scenario
+        self.scenario = {**scenario, "told": [one for line in scenario["told"] for one in spread(line)]}
+        #: What is to be known of it beside whether it passed.
+        self.note = ""
         self.loop = asyncio.get_running_loop()
         self.done: asyncio.Future[None] = self.loop.create_future()
         self.began = 0
@@ -44,12 +98,13 @@ class Play:
         self.news = asyncio.Event()
 
     async def listen(self) -> Server:
-        compression = "deflate" if self.scenario.get("compression") else None
+        compression = self.scenario.get("compression")
         return await serve(
             self.meet,
             "127.0.0.1",
             0,
-            compression=compression,
+            compression="deflate" if compression is True else None,
+            extensions=[StreamFactory()] if compression == "stream" else None,
             process_request=self.judge,
             subprotocols=[Subprotocol("stentor.v1.json")],
             ping_interval=None,
@@ -161,6 +216,8 @@ class Talk:
                 await self.say(message)
             case {"text": text}:
                 await self.socket.send(text)
+            case {"updates": topic, "from": first, "to": last}:
+                await self.updates(topic, first, last, step)
             case {"cursor": cursor}:
                 self.cursor = cursor
             case {"sync": _}:
@@ -223,6 +280,18 @@ class Talk:
         if isinstance(message.get("id"), str) and message["id"].startswith("$"):
             message = {**message, "id": self.play.ids[message["id"][1:]]}
         await self.socket.send(json.dumps(message))
+
+    async def updates(self, topic: str, first: int, last: int, step: dict[str, Any]) -> None:
+        """Many numbers; in the stream, unless the step has `clear`, and with `anew` the stream begins anew behind them."""
+        stream = next((one for one in self.socket.protocol.extensions if isinstance(one, Stream)), None)
+        if stream is None and self.play.scenario.get("compression") == "stream":
+            self.play.note = " (it offers no compression, and was sent none)"
+        for seq in range(first, last + 1):
+            if stream is not None:
+                stream.is_on, stream.ends = not step.get("clear"), bool(step.get("anew")) and seq == last
+            await self.socket.send(json.dumps({"type": "update", "topic": topic, "seq": seq, "ts": seq, "data": levels(seq)}, ensure_ascii=False))
+        if stream is not None:
+            stream.is_on = False
 
     async def sync(self) -> None:
         """What was sent has been read, and what was said before that is here; a WebSocket's own ping shows it."""
@@ -327,7 +396,7 @@ async def main() -> int:
         ends = False
         print("FAILED: the driver doesn't end")
     for scenario, outcome in zip(able, outcomes, strict=True):
-        print(f"passed {scenario['name']}" if outcome is None else f"FAILED {scenario['name']}: {outcome}")
+        print(f"passed {scenario['name']}{driver.plays[able.index(scenario)].note}" if outcome is None else f"FAILED {scenario['name']}: {outcome}")
     for scenario in scenarios:
         if scenario not in able:
             print(f"not for this client: {scenario['name']}")

@@ -15,6 +15,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 )
 
@@ -32,6 +33,7 @@ type core struct {
 	synced func()
 	asked  map[uint64]answered
 	asking uint64
+	calls  int // of subscribe
 	// The greeting, while there is a connection.
 	hello *hello
 	// Up to here everything has come, if the server says so.
@@ -55,8 +57,9 @@ func newCore(emit func(Event), send func([]byte), topicsMax int, synced func()) 
 
 func (c *core) subscribe(names []string, how How) error {
 	var wants []*want
+	c.calls++
 	for _, name := range names {
-		asked := &want{name: name, how: how}
+		asked := &want{name: name, how: how, call: c.calls}
 		if known := c.topics.wants[name]; known != nil {
 			asked.agreed, asked.isOld, asked.isTold, asked.knowsAll = known.agreed, known.isOld, known.isTold, known.knowsAll
 		}
@@ -314,6 +317,12 @@ func (c *core) refused(message *fields) error {
 		delete(c.asked, id)
 		return told(nil, err)
 	}
+	if ended := c.topics.wants[message.maybe("topic")]; ended != nil {
+		// Rights that have become less don't cover it any more; the others go on.
+		c.topics.end([]*want{ended})
+		c.emit(&Error{err.Code, err.Message, []string{ended.name}})
+		return nil
+	}
 	c.farewell = err.Message
 	if err.Code != "unauthorized" && err.Code != "replaced" {
 		c.emit(&Status{Code: err.Code, Message: err.Message})
@@ -468,6 +477,13 @@ func (c *core) notTaken(wants []*want, err *Error) error {
 		if c.topics.wants[want.name] == want {
 			mine = append(mine, want)
 		}
+	}
+	if slices.ContainsFunc(wants, func(want *want) bool { return want.call != wants[0].call }) {
+		// One name is to blame, and others mustn't end with it: on the next connection each call is asked for by itself.
+		for _, want := range wants {
+			want.alone = want.call
+		}
+		return &broken{err.Error()}
 	}
 	for _, want := range mine {
 		if want.agreed != nil {

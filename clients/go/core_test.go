@@ -213,3 +213,53 @@ func TestWhoWaitsIsReadOnOnceHalfWasTaken(t *testing.T) {
 	}
 	<-in.room
 }
+
+func TestANameThatIsRefusedTakesNoneOfAnotherCallWithIt(t *testing.T) {
+	type command struct {
+		ID     uint64
+		Op     string
+		Topics []string
+	}
+	var subs []command
+	var told []Event
+	send := func(text []byte) {
+		var said command
+		if err := json.Unmarshal(text, &said); err != nil {
+			t.Fatal(err)
+		}
+		if said.Op == "sub" {
+			subs = append(subs, said)
+		}
+	}
+	core := newCore(func(event Event) { told = append(told, event) }, send, 9, func() {})
+	for _, name := range []string{"a", "b", "c"} {
+		if err := core.subscribe([]string{name}, How{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	hello := []byte(`{"type":"hello","heartbeat":0,"limits":{"topics":9,"message":9999}}`)
+	refuse := func(id uint64) error {
+		return core.read(fmt.Appendf(nil, `{"type":"error","id":%d,"code":"forbidden","message":"b"}`, id))
+	}
+	if err := core.read(hello); err != nil || len(subs) != 1 || len(subs[0].Topics) != 3 {
+		t.Fatal(err, subs)
+	}
+	if err := refuse(subs[0].ID); err == nil {
+		t.Fatal("the connection is of use")
+	}
+	core.lost()
+	subs = nil
+	if err := core.read(hello); err != nil || len(subs) != 3 {
+		t.Fatal(err, subs)
+	}
+	told = nil
+	if err := refuse(subs[1].ID); err != nil || len(told) != 1 {
+		t.Fatal(err, told)
+	}
+	if refused, is := told[0].(*Error); !is || len(refused.Names) != 1 || refused.Names[0] != "b" {
+		t.Fatal(told)
+	}
+	if len(core.topics.wants) != 2 {
+		t.Fatal(core.topics.wants)
+	}
+}

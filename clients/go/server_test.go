@@ -4,10 +4,14 @@ package stentor_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"math/rand"
+	"net/http"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strconv"
@@ -388,6 +392,35 @@ func TestATokenIsShownAndAWrongOneEndsIt(t *testing.T) {
 		_, err = client.Next(bound(t))
 	}
 	refusal(t, err, "unauthorized")
+}
+
+func TestOverTLSACertificateIsChecked(t *testing.T) {
+	folder := t.TempDir()
+	server := serve(t, "0", "--tls-listen", "127.0.0.1:0", "--tls-self-signed", folder)
+	url := "wss://localhost:" + server.secure + "/ws"
+	// As long as the context lets it, it is tried again.
+	ctx, cancel := context.WithTimeout(bound(t), 500*time.Millisecond)
+	defer cancel()
+	_, err := stentor.Connect(ctx, url, soon)
+	refusal(t, err, "unreachable")
+	if !strings.Contains(err.Error(), "certificate") {
+		t.Fatal(err)
+	}
+	pem, err := os.ReadFile(filepath.Join(folder, "certificate.pem"))
+	check(t, err)
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		t.Fatal("there is no certificate in the file")
+	}
+	options := soon
+	options.HTTPClient = &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
+	client := connect(t, url, options)
+	check(t, client.Subscribe(stentor.How{}, "a"))
+	long := strings.Repeat("x", 50_000)
+	publish(t, client, "a", long)
+	until(t, client, nil, value("a", long))
+	// https stands for wss, as http does for ws.
+	connect(t, "https://localhost:"+server.secure+"/ws", options)
 }
 
 func TestPublicationsWaitForRoomAndForAConnection(t *testing.T) {

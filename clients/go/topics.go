@@ -14,6 +14,8 @@ func (b *broken) Error() string { return b.why }
 type want struct {
 	name string
 	how  How
+	// Which call of the program's it came with; and the same, once names of other calls must not go in one command with it.
+	call, alone int
 	// What the server has agreed to, on this connection.
 	agreed *Subscribed
 	// A server has agreed to it before.
@@ -33,10 +35,11 @@ type together struct {
 	noSnapshot    bool
 	isOld, isTold bool
 	cursor        string
+	alone         int
 }
 
 func (w *want) together() together {
-	return together{w.how.mode(), w.how.Rate, w.how.NoSnapshot, w.isOld, w.isTold, w.how.Cursor}
+	return together{w.how.mode(), w.how.Rate, w.how.NoSnapshot, w.isOld, w.isTold, w.how.Cursor, w.alone}
 }
 
 // A place is where a topic stands.

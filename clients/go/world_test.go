@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -31,10 +32,11 @@ type server struct {
 	t       *testing.T
 	process *exec.Cmd
 	port    string
+	secure  string // The port for TLS, if it listens there.
 	ended   chan struct{}
 }
 
-var listening = regexp.MustCompile(`listening on http://127\.0\.0\.1:(\d+)/`)
+var listening = regexp.MustCompile(`listening on (https?)://127\.0\.0\.1:(\d+)/`)
 
 // serve starts the program that STENTOR names, on a port of its own unless one is given.
 func serve(t *testing.T, port string, args ...string) *server {
@@ -54,13 +56,17 @@ func serve(t *testing.T, port string, args ...string) *server {
 	check(t, err)
 	check(t, s.process.Start())
 	lines := bufio.NewScanner(log)
-	for lines.Scan() {
+	wantsTLS := slices.Contains(args, "--tls-listen")
+	for (s.port == "" || wantsTLS && s.secure == "") && lines.Scan() {
 		if found := listening.FindStringSubmatch(lines.Text()); found != nil {
-			s.port = found[1]
-			break
+			if found[1] == "https" {
+				s.secure = found[2]
+			} else {
+				s.port = found[2]
+			}
 		}
 	}
-	if s.port == "" {
+	if s.port == "" || wantsTLS && s.secure == "" {
 		t.Fatal("the server ended before it listened")
 	}
 	go func() {

@@ -11,16 +11,17 @@ const ws = await import("ws").then((found) => found.WebSocket, () => undefined);
 const REFUSAL_MAX = 200;
 const MESSAGE_MAX = 16 * 2 ** 20;
 
-/** The sockets of `ws`, which show what a handshake was refused with. */
+/** The sockets of `ws`, which show what a handshake was refused with. They offer no compression: to inflate a small message costs `ws` many times what all else about it does. */
 const Socket =
   ws &&
   class Socket extends ws {
     /** What answered instead of a WebSocket. @type {{status: number, text: string, retryMs?: number} | undefined} */
     refusal;
+    static isCompressed = false;
 
     /** @param {string} url @param {string} protocol */
     constructor(url, protocol) {
-      super(url, protocol, { maxPayload: MESSAGE_MAX });
+      super(url, protocol, { maxPayload: MESSAGE_MAX, perMessageDeflate: new.target.isCompressed });
       this.on("unexpected-response", (/** @type {any} */ request, /** @type {any} */ response) => {
         const retryMs = Number(response.headers["retry-after"]) * 1000 || undefined;
         let text = "";
@@ -37,6 +38,13 @@ const Socket =
     }
   };
 
+/** The same, for those who would rather have fewer bytes. */
+const CompressedSocket =
+  Socket &&
+  class CompressedSocket extends Socket {
+    static isCompressed = true;
+  };
+
 /** A connection to one server. */
 export class Stentor extends Client {
   /**
@@ -44,6 +52,6 @@ export class Stentor extends Client {
    * @param {import("./dist/stentor.js").Options} [options]
    */
   constructor(url, options = {}) {
-    super(url, options.WebSocket || !Socket ? options : { ...options, WebSocket: Socket });
+    super(url, options.WebSocket || !Socket ? options : { ...options, WebSocket: options.compression ? CompressedSocket : Socket });
   }
 }

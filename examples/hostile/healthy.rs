@@ -16,6 +16,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use miniz_oxide::{
+    DataFormat, MZError, MZFlush, MZStatus,
+    inflate::stream::{InflateState, inflate},
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
 
@@ -23,7 +27,7 @@ use crate::{
     HEALTHY, Result,
     attacks::{
         tls::Secure,
-        wire::{self, command, connect, get, read_frame, status, upgrade},
+        wire::{self, command, connect, get, read_frame, status, upgrade, upgrade_with},
     },
     server::Server,
 };
@@ -38,8 +42,16 @@ const TOPICS: usize = 4;
 const PAD: [usize; 2] = [20, 200];
 
 /// What a connection subscribes by, and how many do. Streams of events and `/ws` get every topic, `/raw` the first one.
-const SUBSCRIBERS: &[(&str, usize)] =
-    &[("/ws?topics=healthy.p.*", 6), ("/raw/healthy.p.0", 6), ("/sse?topics=healthy.p.*", 2), ("latest", 4)];
+const SUBSCRIBERS: &[(&str, usize)] = &[
+    ("/ws?topics=healthy.p.*", 6),
+    ("/raw/healthy.p.0", 6),
+    ("/sse?topics=healthy.p.*", 2),
+    ("latest", 4),
+    ("compressed", 4),
+];
+
+/// What those offer who have publications compressed.
+const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
 
 /// How often each of the others comes.
 const PROBE_EVERY: Duration = Duration::from_millis(40);
@@ -262,6 +274,7 @@ impl Healthy {
                         upgrade(&mut stream, "/ws")?;
                         stream.write_all(&command(r#"{"op":"sub","topics":["healthy.p.*"],"mode":"latest"}"#))?;
                     }
+                    "compressed" => upgrade_with(&mut stream, "/ws?topics=healthy.p.*", OFFER)?,
                     sse if sse.starts_with("/sse") => {
                         stream.write_all(&get(sse, ""))?;
                         status(&mut stream)?;
@@ -276,6 +289,7 @@ impl Healthy {
                     path,
                     topics,
                     received: 0,
+                    packed: (*path == "compressed").then(Packed::default),
                     rest: Vec::new(),
                     shown,
                 });
@@ -336,6 +350,8 @@ struct Subscriber {
     path: &'static str,
     topics: usize,
     received: usize,
+    /// What it reads compressed frames with.
+    packed: Option<Packed>,
     /// Bytes behind the last whole payload.
     rest: Vec<u8>,
     /// When it last showed that it is alive.
@@ -363,7 +379,10 @@ impl Subscriber {
         let Some(stream) = &mut self.stream else { return Ok(planned.into_iter()) };
         match stream.read(buffer) {
             Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
-            Ok(len) => self.rest.extend_from_slice(&buffer[..len]),
+            Ok(len) => match &mut self.packed {
+                Some(packed) => packed.read(&buffer[..len], &mut self.rest)?,
+                None => self.rest.extend_from_slice(&buffer[..len]),
+            },
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(planned.into_iter()),
             Err(error) => return Err(error),
         }
@@ -380,6 +399,52 @@ impl Subscriber {
         self.rest.drain(..keep.max(at));
         self.received += planned.len();
         Ok(planned.into_iter())
+    }
+}
+
+/// A reader of frames that may be compressed; with a library of its own, which keeps its window from message to message.
+#[derive(Default)]
+struct Packed {
+    /// Bytes behind the last whole frame.
+    frames: Vec<u8>,
+    window: Option<Box<InflateState>>,
+}
+
+impl Packed {
+    /// Takes what has come, and appends what whole frames of it come to.
+    fn read(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+        self.frames.extend_from_slice(bytes);
+        let mut rest = &self.frames[..];
+        loop {
+            let mut whole = rest;
+            let Ok((first, payload)) = read_frame(&mut whole) else { break };
+            rest = whole;
+            if first & 0x40 == 0 {
+                out.extend(payload);
+                continue;
+            }
+            let window = self.window.get_or_insert_with(|| InflateState::new_boxed(DataFormat::Raw));
+            inflate_message(window, &payload, out)?;
+        }
+        let taken = self.frames.len() - rest.len();
+        self.frames.drain(..taken);
+        Ok(())
+    }
+}
+
+/// Appends what a compressed message comes to.
+fn inflate_message(window: &mut InflateState, message: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+    let message = [message, &[0, 0, 0xff, 0xff]].concat();
+    let (mut rest, mut room) = (&message[..], [0; 4096]);
+    loop {
+        let done = inflate(window, rest, &mut room, MZFlush::None);
+        rest = &rest[done.bytes_consumed..];
+        out.extend_from_slice(&room[..done.bytes_written]);
+        match done.status {
+            Ok(MZStatus::Ok) | Err(MZError::Buf) if rest.is_empty() && done.bytes_written < room.len() => return Ok(()),
+            Ok(MZStatus::Ok) => {}
+            other => return Err(io::Error::other(format!("a compressed message is no deflate: {other:?}"))),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
     file::Gives,
     rights::{Beyond, Sum},
 };
-use crate::protocol::command::Mode;
+use crate::{certified::Id, protocol::command::Mode};
 
 /// Who is there, by what it has shown. It stays with a connection or a request; what it may, the rules of the moment say ([`super::Rules::now`]).
 #[derive(Clone, Debug)]
@@ -44,6 +44,8 @@ pub struct Known {
     pub(super) audience: Box<str>,
     /// The key that has signed its token.
     pub(super) signed_by: [u8; 32],
+    /// Its certificate with the path of it, and the authority.
+    pub(super) certificate: Option<Box<(Box<[Id]>, Id)>>,
     /// The rules that it was judged by.
     pub(super) version: u64,
     /// A generation of those revoked in which it wasn't among them.

@@ -81,6 +81,12 @@ fn show(rules: &Rules, token: &str) -> Result<Holder, Wrong> {
     rules.holder(Some(&Shown::new(token)), us(NOW))
 }
 
+/// Somebody with a certificate.
+fn certified(rules: &Rules, name: &str, expires: Option<u64>) -> Holder {
+    let (name, expires) = (name.to_owned(), expires.unwrap_or(u64::MAX));
+    rules.certified(Some(&Certified { name, expires, ..Certified::default() }))
+}
+
 /// What is wrong with a token, as it is told.
 fn wrong(rules: &Rules, token: &str) -> String {
     show(rules, token).map(|holder| format!("{holder:?} was let in")).unwrap_err().to_string()
@@ -206,7 +212,7 @@ fn a_holder_is_who_vouches_for_it_who_issued_it_and_its_name() {
     let (one, other) =
         (show(&rules, &token(json!({"iss": "a"}))).unwrap(), show(&rules, &token(json!({"iss": "b"}))).unwrap());
     let again = show(&rules, &token(json!({"iss": "a", "exp": NOW + 90}))).unwrap();
-    let (fixed, certificate) = (show(&rules, "s3cret").unwrap(), rules.from_certificate("u42", None));
+    let (fixed, certificate) = (show(&rules, "s3cret").unwrap(), certified(&rules, "u42", None));
     assert!(one.is_same(&again));
     let all = [&one, &other, &fixed, &certificate, &Holder::Anonymous];
     for (n, holder) in all.iter().enumerate() {
@@ -302,9 +308,9 @@ fn static_tokens_and_certificates_have_what_the_file_gives_them_until_its_moment
     assert!(!rules.now(&desk, us(1_795_950_000)).may_publish("n.desk"));
     let late = rules.holder(Some(&Shown::new("s3cret")), us(1_795_950_001));
     assert_eq!(late.unwrap_err(), Wrong::Expired { ago: 1 });
-    let may = |name: &str, topic: &str| rules.now(&rules.from_certificate(name, None), us(NOW)).may_publish(topic);
+    let may = |name: &str, topic: &str| rules.now(&certified(&rules, name, None), us(NOW)).may_publish(topic);
     assert!(may("feed.example", "q.a") && !may("other.example", "q.a"));
-    let other = rules.from_certificate("other.example", Some(NOW + 1));
+    let other = certified(&rules, "other.example", Some(NOW + 1));
     assert!(rules.now(&other, us(NOW)).may_subscribe("t.free"), "what is for every other");
     assert_eq!(rules.now(&other, us(NOW + 1)).ended(), Some(Ended::Expired), "a certificate expires without leeway");
     assert_eq!(wrong(&rules, "s3cre"), "the token is not the right one");
@@ -334,7 +340,7 @@ fn a_change_of_the_rules_is_judged_for_those_who_are_there() {
     let first = stage.rules();
     let held = show(&first, &token(json!({"stentor": {"role": "pro"}}))).unwrap();
     let own = show(&first, &token(json!({}))).unwrap();
-    let (desk, feed) = (show(&first, "s3cret").unwrap(), first.from_certificate("feed.example", None));
+    let (desk, feed) = (show(&first, "s3cret").unwrap(), certified(&first, "feed.example", None));
     let all = [&held, &own, &desk, &feed];
     let ended = |rules: &Rules| all.map(|holder| rules.now(holder, us(NOW)).ended());
     // The role shrinks, the desk's token is another one, and the certificate is forgotten.
@@ -475,6 +481,24 @@ fn a_signature_is_checked_once_for_those_who_come_again() {
     let rules = stage.rules();
     show(&rules, &tokens[0]).unwrap();
     assert!(rules.needs_signature(&Shown::new(&*tokens[0])) && rules.seen() == (0, 0));
+}
+
+#[test]
+fn as_many_tokens_as_there_is_room_for_are_remembered_in_whatever_order_they_come() {
+    let mut stage = Stage::new();
+    stage.config.token_cache = 100;
+    let rules = stage.rules();
+    let all: Vec<String> = (0..100).map(|n| token(json!({"jti": n.to_string()}))).collect();
+    let needs = |token: &str| rules.needs_signature(&Shown::new(token));
+    all.iter().for_each(|token| drop(show(&rules, token).unwrap()));
+    for _ in 0..3 {
+        assert!(!all.iter().any(|token| needs(token)), "one after the other, again and again");
+        assert!(!all.iter().rev().any(|token| needs(token)));
+    }
+    // One more pushes out older ones, and never more than there is room for are there.
+    show(&rules, &token(json!({"jti": "more"}))).unwrap();
+    let (remembered, most) = rules.seen();
+    assert!((51..=100).contains(&remembered) && most == 100, "{remembered}");
 }
 
 #[test]
@@ -628,4 +652,61 @@ fn a_signer_reads_what_it_has_written_and_openssl_too() {
     assert!(
         Signer::parse(&text, Some(Algorithm::RS256)).is_err_and(|why| why == "the key is for ES256, and not for RS256")
     );
+}
+
+#[test]
+fn who_is_revoked_without_a_moment_is_so_until_the_token_expires_or_a_day() {
+    let rules = Stage::new().rules();
+    let long = NOW + 40 * 86_400;
+    for (sub, jti, exp) in [("u1", "brief", NOW + 60), ("u1", "long", long), ("u2", "other", NOW + 60)] {
+        show(&rules, &token(json!({"sub": sub, "jti": jti, "exp": exp}))).unwrap();
+    }
+    let until = |json: &str| Revocation::parse_or(json, |whom| rules.revoked_until(whom, us(NOW))).unwrap().until;
+    assert_eq!(until(r#"{"jti":"brief"}"#), NOW + 360, "its exp, and the longest leeway");
+    assert_eq!(until(r#"{"jti":"long"}"#), long + 300);
+    assert_eq!(until(r#"{"jti":"unknown"}"#), NOW + 86_400);
+    assert_eq!(until(r#"{"sub":"u1"}"#), long + 300, "all of its tokens");
+    assert_eq!(until(r#"{"sub":"u1","iss":"elsewhere"}"#), NOW + 86_400);
+    assert_eq!(until(r#"{"sub":"u2"}"#), NOW + 86_400, "others of that name may be about");
+    assert_eq!(until(r#"{"jti":"long","until":7}"#), 7);
+}
+
+#[test]
+fn a_file_of_the_revoked_is_written_anew_without_what_counts_no_more() {
+    let stage = Stage::new().with_revoked();
+    let path = stage.config.revoked.clone().unwrap();
+    let line = |sub: &str, until: u64| format!("{{\"sub\":\"{sub}\",\"until\":{until}}}\n");
+    let mut text: String = (0..600).map(|n| line(&format!("gone-{n}"), NOW - 90_000)).collect();
+    text += &(0..500).map(|_| line("again", NOW + 50)).collect::<String>();
+    text += &line("lifted", NOW + 50);
+    text += &line("lifted", 0);
+    text += &line("just-past", NOW - 10);
+    fs::write(&path, format!("{text}{{\"sub\":\"begun")).unwrap();
+    stage.rules().compact_revoked(us(NOW));
+    assert!(fs::read_to_string(&path).unwrap().ends_with("begun"), "somebody may be about to write the rest of it");
+    fs::write(&path, &text).unwrap();
+    let mode =
+        |path: &std::path::Path| std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path).unwrap().permissions());
+    fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
+    let (mode_before, rules) = (mode(&path), stage.rules());
+    rules.compact_revoked(us(NOW));
+    let kept = line("again", NOW + 50) + &line("just-past", NOW - 10);
+    assert_eq!(
+        fs::read_to_string(&path).unwrap(),
+        kept,
+        "a clock may have been set forward by mistake, and is set back"
+    );
+    assert_eq!(mode(&path), mode_before);
+    assert_eq!(fs::read_dir(stage.dir.path()).unwrap().count(), 2, "nothing is left beside it");
+    // At a reload as well; what is little, or counts, stays as somebody has written it.
+    rules.compact_revoked(us(NOW));
+    assert_eq!(fs::read_to_string(&path).unwrap(), kept);
+    fs::write(&path, &text).unwrap();
+    let again = stage.rules().after(&rules);
+    assert_eq!(fs::read_to_string(&path).unwrap(), kept);
+    assert_eq!(again.revoked().count().0, 1);
+    let counts: String = (0..2000).map(|n| line(&format!("u{n}"), NOW + 50)).collect();
+    fs::write(&path, &counts).unwrap();
+    rules.compact_revoked(us(NOW));
+    assert_eq!(fs::read_to_string(&path).unwrap(), counts);
 }

@@ -76,7 +76,7 @@ pub use self::{
     holder::{Ended, Holder, Key, Known, Source, Standing},
     operators::Viewer,
     patterns::Patterns,
-    revoked::{Revocation, Revoked},
+    revoked::{Revocation, Revoked, Whom},
     rights::{Beyond, Rights},
     shown::{Shown, shown_token},
     token::Wrong,
@@ -342,6 +342,7 @@ impl Rules {
             role: known.role.clone(),
             audience: known.audience.clone(),
             signed_by: known.signed_by,
+            certificate: known.certificate.clone(),
             version: self.version,
             seen: AtomicU64::new(0),
         }
@@ -419,6 +420,7 @@ impl Rules {
             role: token.role,
             audience: token.audience,
             signed_by: token.signed_by,
+            certificate: None,
             version: self.version,
             seen: AtomicU64::new(0),
         })
@@ -435,23 +437,20 @@ impl Rules {
             role: None,
             audience: "".into(),
             signed_by: [0; 32],
+            certificate: None,
             version: self.version,
             seen: AtomicU64::new(0),
         }
     }
 
-    /// Who has a client certificate of this name, which expires at this second since the Unix epoch. Whom the rights file doesn't name may nothing, but has a
-    /// name. Whether it was revoked or has expired, [`Rules::now`] says.
-    #[allow(
-        clippy::wrong_self_convention,
-        dead_code,
-        reason = "it is made of the rules and a certificate; TLS asks for it"
-    )]
-    pub fn from_certificate(&self, name: &str, expires: Option<u64>) -> Holder {
-        let entry = self.file.certificate(name);
+    /// Who has a client certificate. Whom the rights file doesn't name may nothing, but has a name. Whether it was revoked, was taken back since or has
+    /// expired, [`Rules::now`] says.
+    fn of_certificate(&self, shown: &Certified) -> Known {
+        let entry = self.file.certificate(&shown.name);
         let gives = entry.map(|entry| entry.gives.clone()).unwrap_or_default();
-        let expires = [entry.and_then(|entry| entry.expires), expires].into_iter().flatten().min();
-        Holder::Known(Arc::new(self.entered(Source::Certificate, name, &gives, expires, [0; 32])))
+        let expires = entry.and_then(|entry| entry.expires).map_or(shown.expires, |expires| expires.min(shown.expires));
+        let known = self.entered(Source::Certificate, &shown.name, &gives, Some(expires), [0; 32]);
+        Known { certificate: Some(Box::new((shown.path.clone(), shown.authority))), ..known }
     }
 
     /// Revokes somebody, on every thread from now on, and keeps it in the file, if there is one. Returns the generation from which on it counts.
@@ -460,6 +459,27 @@ impl Rules {
     /// The file can't be written, or there are too many: nobody was revoked.
     pub fn revoke(&self, one: &Revocation, wall_us: u64) -> io::Result<u64> {
         self.revoked.revoke(one, seconds(wall_us), self.revoked_file.as_deref())
+    }
+
+    /// Until when somebody is revoked of whom that isn't said, in seconds since the Unix epoch: one token until it expires, if the server remembers
+    /// it, and a day if not; a name for a day, or until the last of its tokens that are remembered expires.
+    pub fn revoked_until(&self, whom: &Whom, wall_us: u64) -> u64 {
+        let day = seconds(wall_us).saturating_add(DAY);
+        let last = self.seen.last_expires(|known| whom.is(&known.key, known.id.as_deref()));
+        // The leeway may become a longer one, and clocks may be set.
+        let last =
+            last.map(|expires| expires.saturating_add(LEEWAY_MAX).max(seconds(wall_us).saturating_add(LEEWAY_MAX)));
+        match whom {
+            Whom::Name { .. } => last.unwrap_or(day).max(day),
+            Whom::Id(_) => last.unwrap_or(day),
+        }
+    }
+
+    /// Writes the file of those who were revoked anew, without what counts no more, if that is most of it.
+    pub fn compact_revoked(&self, wall_us: u64) {
+        if let Some(path) = &self.revoked_file {
+            self.revoked.compact(path, seconds(wall_us));
+        }
     }
 
     /// Who was revoked.
@@ -524,7 +544,7 @@ impl Rules {
 
     /// Who a connection is of, by the certificate that its client has shown, if any.
     pub fn certified(&self, shown: Option<&Certified>) -> Holder {
-        shown.map_or(Holder::Anonymous, |shown| self.from_certificate(&shown.name, Some(shown.expires)))
+        shown.map_or(Holder::Anonymous, |shown| Holder::Known(Arc::new(self.of_certificate(shown))))
     }
 
     /// Who looks at topics or figures over plain HTTP.
@@ -621,6 +641,12 @@ pub fn subscribing_is_open(config: &Config) -> bool {
 fn has_holders(config: &Config) -> bool {
     config.jwt_keys.is_some() || config.rights.is_some() || config.tls_client_ca.is_some()
 }
+
+/// A day, in seconds: for so long somebody is revoked, unless it is said or known.
+const DAY: u64 = 24 * 60 * 60;
+
+/// As much as `--jwt-leeway` may be, in seconds.
+const LEEWAY_MAX: u64 = 300;
 
 /// Seconds since the Unix epoch.
 fn seconds(wall_us: u64) -> u64 {

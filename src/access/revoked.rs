@@ -13,11 +13,12 @@
 //! moment has passed make room first, and beyond that another is refused, since forgetting one would let somebody in.
 //!
 //! The file (`--revoked`) has the same lines, in the order in which they were said; a later one wins. It is appended to and written through before
-//! anybody is told, so that it outlives the process. A last line that was cut off, by a disk that was full or power that was lost, is no mistake.
+//! anybody is told, so that it outlives the process. When it is read, at the start and at a reload, and most of its lines count no more, it is written anew
+//! without those. A last line that was cut off, by a disk that was full or power that was lost, is no mistake.
 
 use std::{
     collections::HashMap,
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
     path::Path,
     sync::atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -30,6 +31,7 @@ use super::{
     holder::{Key, Known},
     token::NAME_MAX,
 };
+use crate::certified::TakenBack;
 
 /// Somebody, until a moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +76,14 @@ impl Revocation {
     /// # Errors
     /// What is wrong, as a sentence.
     pub fn parse(json: &str, otherwise: u64) -> Result<Revocation, String> {
+        Revocation::parse_or(json, |_| otherwise)
+    }
+
+    /// The same, where `otherwise` hangs on who it is.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn parse_or(json: &str, otherwise: impl FnOnce(&Whom) -> u64) -> Result<Revocation, String> {
         let line: Line<'_> = serde_json::from_str(json).map_err(|error| {
             format!("expected {{\"sub\":\"…\"}} or {{\"jti\":\"…\"}}, with \"until\" in seconds since 1970: {error}")
         })?;
@@ -90,7 +100,8 @@ impl Revocation {
             (Some(_), Some(_), _) => return Err("expected either sub or jti, found both".into()),
             (None, None, _) => return Err("expected sub or jti, found neither".into()),
         };
-        Ok(Revocation { whom, until: line.until.unwrap_or(otherwise) })
+        let until = line.until.unwrap_or_else(|| otherwise(&whom));
+        Ok(Revocation { whom, until })
     }
 
     /// As a line of the file, without its end.
@@ -110,12 +121,26 @@ impl Revocation {
     }
 }
 
+impl Whom {
+    /// Whether somebody is among them, who may have a token of this id.
+    pub fn is(&self, who: &Key, id: Option<&str>) -> bool {
+        match self {
+            Whom::Name { name, issuer } => {
+                *name == who.name && issuer.as_ref().is_none_or(|issuer| *issuer == who.issuer)
+            }
+            Whom::Id(own) => id == Some(own),
+        }
+    }
+}
+
 /// The table. See the module's description.
 #[derive(Debug)]
 pub struct Revoked {
     table: Mutex<HashMap<Whom, u64>>,
     generation: AtomicU64,
     most: AtomicUsize,
+    /// Certificates that were taken back while their holders were connected.
+    certificates: Mutex<TakenBack>,
     /// Held while the file is read or written, so that its order is that of the table.
     order: Mutex<()>,
 }
@@ -138,6 +163,7 @@ impl Revoked {
             table: Mutex::default(),
             generation: NEXT.fetch_add(1, Ordering::Relaxed).into(),
             most: most.into(),
+            certificates: Mutex::default(),
             order: Mutex::default(),
         }
     }
@@ -236,6 +262,24 @@ impl Revoked {
         let done = read(path).and_then(|all| self.replace(&all, now).map_err(|full| full.to_string()));
         if let Err(why) = done {
             tracing::error!("who was revoked stays as it was: {why}");
+            return;
+        }
+        tell_of(compact(path, now));
+    }
+
+    /// Writes a file anew without what counts no more, if that is most of it.
+    pub(super) fn compact(&self, path: &Path, now: u64) {
+        // Nobody is revoked here meanwhile; whoever edits the file is looked for.
+        let _order = self.order.lock();
+        tell_of(compact(path, now));
+    }
+
+    /// By what certificates are judged from now on that were shown before.
+    pub fn set_certificates(&self, taken_back: TakenBack) {
+        let before = std::mem::replace(&mut *self.certificates.lock(), taken_back.clone());
+        if before != taken_back {
+            // Nothing of the table changes but that all are looked at again.
+            let _ = self.change(|_| Ok(()));
         }
     }
 
@@ -268,7 +312,8 @@ impl Revoked {
         if known.seen.load(Ordering::Relaxed) == generation {
             return false;
         }
-        let found = self.has(&known.key, known.id.as_deref(), now);
+        let found = self.has(&known.key, known.id.as_deref(), now)
+            || known.certificate.as_ref().is_some_and(|it| self.certificates.lock().has(&it.0, &it.1));
         if !found {
             known.seen.store(generation, Ordering::Relaxed);
         }
@@ -328,6 +373,80 @@ pub fn append(path: &Path, one: &Revocation) -> io::Result<()> {
     file.write_all(format!("{end}{}\n", one.line()).as_bytes())?;
     file.sync_data()
 }
+
+/// Writes a file anew, as far as it still counts, if most of its lines don't: they were said again, were lifted, or their moment has passed. Returns how many
+/// lines there were and are, if it was.
+///
+/// A file beside it takes its place when it is on the disk. What somebody appends to the old one until then is taken over.
+///
+/// # Errors
+/// Those of the files. The old one is as it was then.
+pub fn compact(path: &Path, now: u64) -> io::Result<Option<[usize; 2]>> {
+    // The file itself, and not what leads to it.
+    let path = &match fs::canonicalize(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        path => path?,
+    };
+    let mut old = File::open(path)?;
+    let length = old.metadata()?.len();
+    let mut end = [0];
+    old.seek(SeekFrom::Start(length.saturating_sub(1)))?;
+    if old.read(&mut end)? == 0 || end != *b"\n" {
+        // Somebody may be about to write the rest of a line.
+        return Ok(None);
+    }
+    let all = read(path).map_err(io::Error::other)?;
+    let mut last: HashMap<&Whom, (usize, u64)> = HashMap::new();
+    for (at, one) in all.iter().enumerate() {
+        last.insert(&one.whom, (at, one.until));
+    }
+    // A clock that was set forward by mistake is set back, and nobody comes in for that.
+    let mut kept: Vec<usize> =
+        last.into_values().filter(|(_, until)| until.saturating_add(KEPT_FOR) > now).map(|(at, _)| at).collect();
+    if all.len() < LINES_MIN || kept.len() > all.len() / 2 {
+        return Ok(None);
+    }
+    kept.sort_unstable();
+    let text: String = kept.iter().map(|at| all[*at].line() + "\n").collect();
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let beside = path.with_file_name(name);
+    let written = (|| {
+        let mut new = File::create(&beside)?;
+        new.set_permissions(old.metadata()?.permissions())?;
+        new.write_all(text.as_bytes())?;
+        new.sync_all()?;
+        fs::rename(&beside, path)?;
+        // What has come since it was read. (A shell opens a file and writes to it at once.)
+        let mut late = Vec::new();
+        old.seek(SeekFrom::Start(length))?;
+        old.read_to_end(&mut late)?;
+        new.write_all(&late)?;
+        new.sync_all()?;
+        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    })();
+    if written.is_err() {
+        let _ = fs::remove_file(&beside);
+    }
+    written.map(|()| Some([all.len(), kept.len()]))
+}
+
+fn tell_of(done: io::Result<Option<[usize; 2]>>) {
+    match done {
+        Ok(None) => {}
+        Ok(Some([before, after])) => {
+            tracing::info!("--revoked: {before} lines have become {after}, without what counts no more");
+        }
+        // It is as good as it was, and longer than it need be.
+        Err(error) => tracing::warn!("--revoked: what counts no more stays in the file: {error}"),
+    }
+}
+
+/// Fewer lines than these aren't worth another file.
+const LINES_MIN: usize = 1000;
+
+/// A line is kept for so many seconds after its moment: a day.
+const KEPT_FOR: u64 = 24 * 60 * 60;
 
 /// More than a line has: two names, each of their bytes escaped.
 const LINE_MAX: u64 = 8192;

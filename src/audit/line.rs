@@ -11,7 +11,11 @@
 use std::{io::Write, sync::Arc};
 
 use super::{Been, Event, What};
-use crate::{access::Holder, config::Shown, limits::Prefix};
+use crate::{
+    access::{Holder, Whom},
+    config::Shown,
+    limits::Prefix,
+};
 
 /// Appends the line of an event; `left_out` lines of its address went before it and are not there.
 pub(super) fn write(event: &Event, left_out: u64, out: &mut Vec<u8>) {
@@ -22,6 +26,7 @@ pub(super) fn write(event: &Event, left_out: u64, out: &mut Vec<u8>) {
         What::Unsubscribe { .. } => "unsubscribe",
         What::Read { .. } => "read",
         What::Refused { .. } => "refused",
+        What::Revoked { .. } => "revoked",
         What::End { .. } => "end",
         What::Here { .. } => "here",
     };
@@ -30,7 +35,13 @@ pub(super) fn write(event: &Event, left_out: u64, out: &mut Vec<u8>) {
         put(out, format_args!(",\"conn\":\"{:x}-{:x}\"", event.conn >> 48, event.conn & 0xffff_ffff_ffff));
     }
     put(out, format_args!(",\"address\":\"{}\"", Shown(event.address)));
-    write_holder(out, &event.holder);
+    match (&event.what, &event.holder) {
+        // Whoever shows the token of operators, or asks from this machine where there is none.
+        (What::Revoked { .. }, Holder::Anonymous) => {
+            out.extend_from_slice(br#","holder":"operator","source":"operator""#)
+        }
+        (_, holder) => write_holder(out, holder),
+    }
     match &event.what {
         What::Connect { door, tls } => put(out, format_args!(",\"door\":\"{door}\",\"tls\":{tls}")),
         What::Auth => {}
@@ -49,6 +60,16 @@ pub(super) fn write(event: &Event, left_out: u64, out: &mut Vec<u8>) {
         What::Refused { why, message } => {
             put(out, format_args!(",\"why\":\"{why}\""));
             write_text(out, "message", message);
+        }
+        What::Revoked { one } => {
+            match &one.whom {
+                Whom::Name { name, issuer } => {
+                    write_text(out, "sub", name);
+                    issuer.iter().for_each(|issuer| write_text(out, "iss", issuer));
+                }
+                Whom::Id(id) => write_text(out, "jti", id),
+            }
+            put(out, format_args!(",\"until\":{}", one.until));
         }
         What::End { code, reason, been } => {
             put(out, format_args!(",\"code\":{code}"));
@@ -169,6 +190,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::access::Revocation;
 
     fn line(what: What, left_out: u64) -> (String, Value) {
         let event = Event {
@@ -193,7 +215,12 @@ mod tests {
         assert_eq!(text, format!("{expected}\n"));
         assert_eq!(value["topics"][1], "t.a");
         let been = Been { seconds: 61, bytes: 1000, unacked: 0 };
+        let one = Revocation::parse(r#"{"sub":"u\u202e","iss":"b","until":7}"#, 0).unwrap();
+        let (text, value) = line(What::Revoked { one: Box::new(one) }, 0);
+        assert_eq!((&value["holder"], &value["iss"], &value["until"]), (&"operator".into(), &"b".into(), &7.into()));
+        assert!(text.contains("\\u202e") && value["sub"] == "u\u{202e}", "{text}");
         let (_, value) = line(What::Here { been, subscriptions: 3 }, 4);
+
         assert_eq!(value["seconds"], 61);
         assert_eq!(value["subscriptions"], 3);
         assert_eq!(value["left_out"], 4);

@@ -53,7 +53,7 @@ pub(crate) use self::file::inspect;
 pub(crate) use self::writer::Writer;
 use self::{file::AuditFile, shares::Shares};
 use crate::{
-    access::Holder,
+    access::{Holder, Revocation},
     config::Config,
     metrics::{Figure, Tally},
 };
@@ -119,6 +119,11 @@ pub(crate) enum What {
         /// What the client was told.
         message: String,
     },
+    /// Somebody was revoked, by whoever this is of.
+    Revoked {
+        /// Whom, and until when.
+        one: Box<Revocation>,
+    },
     /// A connection ended.
     End {
         /// Its close code; 1006 where none was seen.
@@ -157,6 +162,7 @@ impl Event {
                 names(all)
             }
             What::Refused { message: text, .. } | What::End { reason: text, .. } => text.len(),
+            What::Revoked { one } => one.line().len(),
             What::Connect { .. } | What::Auth | What::Here { .. } => 0,
         };
         (size_of::<Event>() + beside) as u64
@@ -164,7 +170,10 @@ impl Event {
 
     /// Whether it may be left out, where its address has had its share.
     fn may_be_left_out(&self) -> bool {
-        !matches!(self.what, What::Connect { .. } | What::Auth | What::End { .. } | What::Here { .. })
+        !matches!(
+            self.what,
+            What::Connect { .. } | What::Auth | What::Revoked { .. } | What::End { .. } | What::Here { .. }
+        )
     }
 }
 

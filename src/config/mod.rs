@@ -212,6 +212,8 @@ pub struct Config {
     pub spin: u64,
 
     /// Sockets that may wait for a worker to take them over, per worker; beyond, 503
+    ///
+    /// Before anybody is told that, there is a quarter of a second for room to be made.
     #[arg(long, value_name = "N", env = "STENTOR_INBOX", default_value_t = 1024, help_heading = "Threads")]
     pub inbox: usize,
 
@@ -804,6 +806,13 @@ pub struct Config {
     )]
     pub max_tokens_per_ip: RateLimit,
 
+    /// The same of one WebSocket, by `auth`; beyond, it is told and closed with 4003
+    ///
+    /// Two seconds' worth may come at once. Requests over plain HTTP are bounded by address alone: a proxy may send those of many clients
+    /// on one connection.
+    #[arg(long, value_name = "RATE", env = "STENTOR_MAX_AUTHS", default_value = "2/s", help_heading = "Rights")]
+    pub max_auths: RateLimit,
+
     /// Topics that one holder of a token or certificate may add, from whatever addresses; 0 for no limit [default: half]
     ///
     /// Half of --max-topics. Counts beside --max-topics-per-ip, until the topic is forgotten.
@@ -917,7 +926,7 @@ live! {
     compression compression_deny allow_origin trusted_proxy proxy_protocol tls_cert tls_key tls_buffers tls_client_ca tls_client_auth tls_client_crl flush_interval turn_sends turn_work lag_limit lag_limit_age
     max_connections max_connections_per_ip max_connects_per_ip max_assembly max_assembly_per_ip max_held max_held_per_ip max_topics_per_ip
     max_topics_per_holder max_values_per_ip max_headers max_subscriptions max_subscriptions_per_ip max_pending max_http_pending min_http_rate
-    max_commands max_commands_per_ip max_tokens_per_ip max_publications max_publications_per_ip slow_list log_limit audit_size
+    max_commands max_commands_per_ip max_tokens_per_ip max_auths max_publications max_publications_per_ip slow_list log_limit audit_size
     audit_files audit_limit
     handshake_timeout heartbeat idle_timeout close_timeout keep_alive_timeout stall_limit drain_timeout publish_token anonymous_publish
     admin_token

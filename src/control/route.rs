@@ -69,7 +69,7 @@ impl<E: Edge> Control<E> {
                 let wall_us = self.edge.wall_us();
                 self.live.access.check_page(head)?;
                 self.live.access.may_operate(head, (peer, &self.certified()), wall_us)?;
-                let holder = self.live.access.sender(head, wall_us).unwrap_or(Holder::Anonymous);
+                let holder = self.live.access.sender_or(head, self.certified(), wall_us).unwrap_or(Holder::Anonymous);
                 return Upload::revocation(head, holder).map(|upload| Outcome::Upload(Box::new(upload)));
             }
             "/healthz" => look(head).map(|()| Response::new(200).body(TEXT, &b"ok\n"[..]).into()),
@@ -189,7 +189,7 @@ impl<E: Edge> Control<E> {
     }
 
     /// Who the connection of the present request is of, by the certificate that its client has shown; nobody's without.
-    fn certified(&self) -> Holder {
+    pub(super) fn certified(&self) -> Holder {
         self.live.access.certified(self.certified.as_ref())
     }
 

@@ -37,9 +37,6 @@ const OUT_MAX: usize = 256 * 1024;
 /// are small.
 const PIECE: usize = 8 * 1024;
 
-/// For how long somebody is revoked, unless it is said: a day, in seconds. Tokens that last longer are rare.
-const REVOKED_FOR_S: u64 = 24 * 60 * 60;
-
 /// What a buffer of a connection keeps in any case.
 const BUFFER_KEPT: usize = 8 * 1024;
 
@@ -222,7 +219,10 @@ impl<E: Edge> Control<E> {
         self.connections[token as usize].readers = self.readers(token, head);
         self.certified = self.edge.certified(&self.connections[token as usize].socket).cloned();
         let outcome = match self.connections[token as usize].by {
-            Listener::Admin => self.route_admin(head, direct).map(Outcome::Answer),
+            Listener::Admin => {
+                let may = self.may_show(token, head, peer);
+                may.and_then(|()| self.route_admin(head, direct)).map(Outcome::Answer)
+            }
             Listener::Acme => self.route_acme(head).map(Outcome::Answer),
             Listener::Clear | Listener::Tls => self.may_show(token, head, peer).and_then(|()| self.route(head, direct)),
         };
@@ -256,7 +256,7 @@ impl<E: Edge> Control<E> {
             }
             Err(refusal) => {
                 tracing::debug!(%peer, method, path, %refusal, "refused");
-                self.note_refusal(peer, &refusal);
+                self.note_refusal(peer, self.asker(head), &refusal);
                 self.refuse(token, &refusal, is_head, keep_alive);
             }
         }
@@ -287,18 +287,26 @@ impl<E: Edge> Control<E> {
     }
 
     /// Revokes whom a body names, everywhere from now on.
-    fn revoke(&mut self, body: &[u8]) -> Result<Vec<u8>, http::Refusal> {
+    fn revoke(&mut self, body: &[u8], by: Holder, address: SocketAddr) -> Result<Vec<u8>, http::Refusal> {
         let wall_us = self.edge.wall_us();
+        if by.known().is_some() && !self.live.access.now(&by, wall_us).is_admin() {
+            return Err(http::Refusal::new(
+                401,
+                "Nobody was revoked: the rights of whoever asks have ended meanwhile.",
+            ));
+        }
         let text =
             simdutf8::basic::from_utf8(body).map_err(|_| http::Refusal::new(400, "The body is not UTF-8 text."))?;
-        let otherwise = wall_us / 1_000_000 + REVOKED_FOR_S;
-        let one = Revocation::parse(text, otherwise)
+        let access = &self.live.access;
+        let one = Revocation::parse_or(text, |whom| access.revoked_until(whom, wall_us))
             .map_err(|why| http::Refusal::new(400, format!("Nobody was revoked: {why}.")))?;
         self.live.access.revoke(&one, wall_us).map_err(|why| {
             tracing::error!(%why, "somebody could not be revoked");
             http::Refusal::new(503, format!("Nobody was revoked: {why}."))
         })?;
         tracing::info!(whom = %one.line(), "revoked");
+        let what = What::Revoked { one: Box::new(one.clone()) };
+        self.context.shared.audit.note(|| Event { ts: wall_us, conn: 0, address, holder: by, what });
         // Those who sleep see it now, too.
         self.context.shared.publisher.wake_all();
         Ok(one.line().into_bytes())
@@ -339,7 +347,8 @@ impl<E: Edge> Control<E> {
             Ok(Progress::NeedsMore) => Next::NeedsInput,
             Ok(Progress::Revocation(body)) => {
                 connection.stage = Stage::Head;
-                match self.revoke(&body) {
+                let peer = connection.peer;
+                match self.revoke(&body, holder, peer) {
                     Ok(json) => {
                         self.answer(token, Response::new(200).body(JSON, json).into(), false, keep_alive);
                     }
@@ -354,9 +363,9 @@ impl<E: Edge> Control<E> {
             }
             Err(fault) => {
                 connection.stage = Stage::Head;
-                let peer = connection.peer;
+                let (peer, by) = (connection.peer, holder.clone());
                 tracing::debug!(%peer, refusal = %fault.refusal, "refused");
-                self.note_refusal(peer, &fault.refusal);
+                self.note_refusal(peer, by, &fault.refusal);
                 if let Some(why) = fault.why {
                     self.context.shared.metrics.refuse(why);
                 }
@@ -453,8 +462,17 @@ impl<E: Edge> Control<E> {
         connection.due = connection.deadline(patience);
     }
 
+    /// Who has sent a request, as far as it is known without another signature.
+    fn asker(&self, head: &http::Request<'_>) -> Holder {
+        let access = &self.live.access;
+        let is_known = self.context.shared.audit.is_on()
+            && !matches!(shown_token(head), Ok(Some(shown)) if access.needs_signature(&shown));
+        let holder = || access.sender_or(head, self.certified(), self.edge.wall_us()).ok();
+        is_known.then(holder).flatten().unwrap_or(Holder::Anonymous)
+    }
+
     /// Notes a refusal for the audit, if it is one: what is malformed, or isn't there, was not refused.
-    fn note_refusal(&self, address: SocketAddr, refusal: &http::Refusal) {
+    fn note_refusal(&self, address: SocketAddr, holder: Holder, refusal: &http::Refusal) {
         let why = match refusal.status {
             401 => "unauthorized",
             403 => "forbidden",
@@ -462,7 +480,6 @@ impl<E: Edge> Control<E> {
             503 => "unavailable",
             _ => return,
         };
-        let holder = Holder::Anonymous;
         let what = || What::Refused { why, message: shortened(&refusal.message) };
         self.context.shared.audit.note(|| Event { ts: self.edge.wall_us(), conn: 0, address, holder, what: what() });
     }

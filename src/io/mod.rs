@@ -29,6 +29,7 @@ pub mod epoll;
 pub mod holding;
 pub mod listener;
 pub mod path;
+pub mod priority;
 #[cfg(all(any(test, fuzzing), not(loom)))]
 pub mod sim;
 pub mod tls;

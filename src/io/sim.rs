@@ -49,8 +49,13 @@ pub struct Kernel {
     progress: Cell<u64>,
     watched: RefCell<Vec<Rc<RefCell<Wire>>>>,
     /// What another thread does just before the worker falls asleep.
-    meanwhile: RefCell<Option<Box<dyn FnOnce()>>>,
+    meanwhile: RefCell<Option<Act>>,
+    /// What another thread does just before a worker's call: that which is so many calls from now.
+    between: RefCell<Option<(u32, Act)>>,
 }
+
+/// What another thread does.
+type Act = Box<dyn FnOnce()>;
 
 /// One worker's sleep.
 struct Sleeper {
@@ -127,6 +132,7 @@ impl Kernel {
             progress: Cell::new(0),
             watched: RefCell::default(),
             meanwhile: RefCell::default(),
+            between: RefCell::default(),
         })
     }
 
@@ -224,6 +230,20 @@ impl Kernel {
     /// Does something in the next wait, after the worker has decided to sleep and before it looks once more.
     pub fn meanwhile(&self, act: impl FnOnce() + 'static) {
         *self.meanwhile.borrow_mut() = Some(Box::new(act));
+    }
+
+    /// Does something just before a worker's call that is so many calls from now: a look at the wall clock, a read or a send.
+    pub fn between(&self, calls: u32, act: impl FnOnce() + 'static) {
+        *self.between.borrow_mut() = Some((calls, Box::new(act)));
+    }
+
+    /// A worker is about to make a call.
+    fn called(&self) {
+        let act = self.between.borrow_mut().take_if(|(calls, _)| {
+            *calls = calls.saturating_sub(1);
+            *calls == 0
+        });
+        act.into_iter().for_each(|(_, act)| act());
     }
 
     /// Sets the wall clock by so many microseconds, forward or back.
@@ -444,6 +464,7 @@ impl Edge for SimEdge {
     }
 
     fn wall_us(&self) -> u64 {
+        self.kernel.called();
         self.kernel.wall_us()
     }
 
@@ -504,6 +525,7 @@ impl Edge for SimEdge {
     }
 
     fn receive(&mut self, socket: &mut Socket, buffer: &mut [u8]) -> Received {
+        self.kernel.called();
         let mut wire = socket.wire.borrow_mut();
         if let Some(why) = wire.broken {
             return Received::Broken(why);
@@ -520,6 +542,7 @@ impl Edge for SimEdge {
     }
 
     fn send(&mut self, socket: &mut Socket, bytes: &[u8]) -> Sent {
+        self.kernel.called();
         let mut wire = socket.wire.borrow_mut();
         assert!(!wire.finished, "a send behind the end");
         if let Some(why) = wire.broken {

@@ -46,6 +46,13 @@ pub struct Spent {
     lasts_until: Moment,
 }
 
+impl Spent {
+    /// Whether all that was done is long enough ago, so that a new bucket would be the same.
+    pub fn is_over(&self, now: Moment) -> bool {
+        self.lasts_until <= now
+    }
+}
+
 /// The same, where several threads count: the moment in nanoseconds.
 #[derive(Debug, Default)]
 pub struct SharedSpent(AtomicU64);

@@ -4,7 +4,8 @@
 //! worker's, so it is put on that worker's list and the worker is woken; it is gone when that has its turn. A holder without such a bound has
 //! no entry here, and costs nothing.
 //!
-//! Bounds: a seat for each connection that is open, none waits on a list twice, and a holder has at most [`CONNS_MAX`] seats.
+//! Bounds: a seat for each connection that is open; a list has those that lost theirs since its worker looked, at most two of each; and a holder has at most
+//! [`CONNS_MAX`] seats.
 
 use std::{
     collections::HashMap,
@@ -71,15 +72,35 @@ impl Holders {
     /// A connection of the holder of this `key` takes a seat, the newest, of at most `most`. Returns whether others have lost theirs by
     /// that; their workers are to be woken.
     pub fn sit(&self, key: &Arc<Key>, seat: Seat, most: usize) -> bool {
+        self.seat(key, most, |seats, _| {
+            seats.retain(|other| other.id != seat.id);
+            seats.push(seat);
+            None
+        })
+    }
+
+    /// The same of a connection that is there already, after rights have changed. One that has a seat keeps its place among the others, and one
+    /// that has none, since it needed none or has just lost it, takes one that is free or goes.
+    pub fn stay(&self, key: &Arc<Key>, seat: Seat, most: usize) -> bool {
+        self.seat(key, most, |seats, most| match seats.contains(&seat) {
+            true => None,
+            false if seats.len() < most => {
+                seats.push(seat);
+                None
+            }
+            false => Some(seat),
+        })
+    }
+
+    fn seat(&self, key: &Arc<Key>, most: usize, take: impl FnOnce(&mut Vec<Seat>, usize) -> Option<Seat>) -> bool {
         let most = most.clamp(1, CONNS_MAX);
         let mut part = self.part(key).lock();
         let seats = match part.get_mut(key) {
             Some(seats) => seats,
             None => part.entry(Arc::clone(key)).or_default(),
         };
-        seats.retain(|other| other.id != seat.id);
-        seats.push(seat);
-        let lost: Vec<Seat> = seats.drain(..seats.len().saturating_sub(most)).collect();
+        let without = take(seats, most);
+        let lost: Vec<Seat> = seats.drain(..seats.len().saturating_sub(most)).chain(without).collect();
         drop(part);
         for seat in &lost {
             let Some(list) = self.lost.get(seat.worker) else { continue };
@@ -154,6 +175,19 @@ mod tests {
         assert!(holders.sit(&one, seat(1, 2), 1));
         assert_eq!(holders.lost(1), [seat(1, 4)]);
         assert_eq!(holders.len(), 2);
+    }
+
+    #[test]
+    fn whoever_may_have_fewer_connections_than_before_loses_the_oldest() {
+        let (holders, key) = (Holders::new(1), key("u1"));
+        (1..=3).for_each(|id| assert!(!holders.sit(&key, seat(0, id), 3)));
+        // In whatever order they are looked at.
+        assert!(holders.stay(&key, seat(0, 3), 2));
+        assert!(!holders.stay(&key, seat(0, 2), 2));
+        assert_eq!((holders.lost(0), holders.len()), (vec![seat(0, 1)], 2));
+        // One that is about to go takes nobody along, and one that needed no seat before goes where none is free.
+        assert!(holders.stay(&key, seat(0, 1), 2) && holders.stay(&key, seat(0, 4), 2));
+        assert_eq!((holders.lost(0), holders.len()), (vec![seat(0, 1), seat(0, 4)], 2));
     }
 
     #[test]

@@ -61,6 +61,8 @@ pub(crate) struct Settings {
     pub publications_per_address: Quota,
     /// Tokens that are to be judged.
     pub tokens_per_address: Quota,
+    /// Of one WebSocket.
+    pub auths: Quota,
     /// How long a connection may be there without any right.
     pub auth_timeout: Duration,
     pub slow_list: usize,
@@ -122,6 +124,7 @@ impl Settings {
             publications: Quota::new(config.max_publications),
             publications_per_address: Quota::new(config.max_publications_per_ip),
             tokens_per_address: Quota::new(config.max_tokens_per_ip),
+            auths: Quota::new(config.max_auths),
             auth_timeout: config.auth_timeout.get(),
             slow_list: config.slow_list,
             flush_interval: config.flush_interval.get(),

@@ -12,11 +12,13 @@
 //! A session that is resumed shows no certificate: what the client showed once comes out of its ticket. So tickets don't outlive what they
 //! were given by: when a file changes that certificates are judged by, sessions from then on have another ticketer, which can't read them. And a
 //! certificate is judged again when a resumed handshake is done, since time passes: it expires, and so do lists of what was taken back.
+//! Whoever is connected when a certificate is put on a list, or its authority is taken out of the file, is told so and ends: the rights of its holder have
+//! ended ([`TakenBack`], which `access` holds each connection against).
 //!
 //! What a hostile certificate may cost is for rustls-webpki to bound (signatures and names in a path have budgets), and is spent on the threads for
 //! handshakes, which are nobody else's.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
@@ -37,7 +39,7 @@ use x509_parser::{
 
 use super::pair::{KeysError, Origin, date, not_pem, read_file};
 use crate::{
-    certified::Certified,
+    certified::{Certified, Id, TakenBack},
     config::{ClientAuth, Config},
 };
 
@@ -76,6 +78,8 @@ pub(super) struct Clients {
     pub made_of: (ClientAuth, Vec<Vec<u8>>),
     /// Each file with lists of what was taken back, with when the first of their next ones is due, in seconds since the Unix epoch.
     pub lists: Vec<(PathBuf, u64)>,
+    /// What holders are judged by who are there already.
+    pub taken_back: TakenBack,
     /// How many authorities there are, and how many lists.
     authorities: usize,
     listed: usize,
@@ -94,10 +98,13 @@ impl Clients {
         let roots = read_roots(ca, &made_of[0])?;
         let subjects: Vec<Vec<u8>> = roots.subjects().iter().map(|name| name.as_ref().to_vec()).collect();
         let (mut lists, mut ders, mut issuers, mut warnings) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let authorities = Some(subjects.iter().map(|name| Id::of_authority(name)).collect());
+        let mut taken_back = TakenBack { certificates: HashSet::new(), authorities };
         for file in &sources.crls {
             let from = Origin { flag: "--tls-client-crl", file };
             let (bytes, mut earliest) = (read_file(from)?, u64::MAX);
-            for (der, issuer, next) in read_lists(from, &bytes)? {
+            for List { der, issuer, next, certificates } in read_lists(from, &bytes)? {
+                taken_back.certificates.extend(certificates);
                 if next <= now {
                     let (file, date) = (file.display(), date(next.cast_signed()));
                     warnings.push(format!(
@@ -137,7 +144,7 @@ impl Clients {
             from.error(format!("certificates can't be judged by it: {error}"))
         })?;
         let judge = Arc::new(Judge { inner });
-        Ok(Clients { judge, made_of: (sources.auth, made_of), lists, authorities, listed, warnings })
+        Ok(Clients { judge, made_of: (sources.auth, made_of), lists, taken_back, authorities, listed, warnings })
     }
 
     /// What is said of them at the start.
@@ -176,15 +183,24 @@ fn read_roots(from: Origin<'_>, bytes: &[u8]) -> Result<RootCertStore, KeysError
     Ok(roots)
 }
 
-type List = (CertificateRevocationListDer<'static>, Vec<u8>, u64);
+/// A list of what was taken back.
+struct List {
+    der: CertificateRevocationListDer<'static>,
+    /// Whose it is, as in DER.
+    issuer: Vec<u8>,
+    /// When the next one is due, in seconds since the Unix epoch.
+    next: u64,
+    /// What is on it.
+    certificates: Vec<Id>,
+}
 
-/// The lists of a file, each with whose it is and when the next one is due.
+/// The lists of a file.
 fn read_lists(from: Origin<'_>, bytes: &[u8]) -> Result<Vec<List>, KeysError> {
     let mut lists = Vec::new();
     for der in CertificateRevocationListDer::pem_slice_iter(bytes) {
         let der = der.map_err(|error| from.error(not_pem(&error)))?;
         let nth = lists.len().saturating_add(1);
-        let (issuer, next) = {
+        let (issuer, next, certificates) = {
             let parsed = CertificateRevocationList::from_der(&der);
             let (_, list) =
                 parsed.map_err(|error| from.error(format!("its list number {nth} can't be read: {error}")))?;
@@ -192,9 +208,12 @@ fn read_lists(from: Origin<'_>, bytes: &[u8]) -> Result<Vec<List>, KeysError> {
             let next = list.next_update().ok_or_else(|| {
                 from.error(format!("its list number {nth} doesn't say when the next one is due (nextUpdate)"))
             })?;
-            (list.issuer().as_raw().to_vec(), next.timestamp().max(0).cast_unsigned())
+            let issuer = list.issuer().as_raw();
+            let certificates = list.iter_revoked_certificates();
+            let certificates = certificates.map(|one| Id::of_certificate(issuer, one.raw_serial())).collect();
+            (issuer.to_vec(), next.timestamp().max(0).cast_unsigned(), certificates)
         };
-        lists.push((der, issuer, next));
+        lists.push(List { der, issuer, next, certificates });
     }
     if lists.is_empty() {
         return Err(from.error("it holds no list: expected PEM, which begins with -----BEGIN X509 CRL-----"));
@@ -252,14 +271,21 @@ fn read_holder(own: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> Resul
         others.iter().filter_map(|der| Some(X509Certificate::from_der(der).ok()?.1)).collect();
     let mut expires = parsed.validity().not_after.timestamp();
     let mut of = &parsed;
+    let mut path = vec![id(of)];
     // What else a client sends along is no part of its path.
     for _ in 0..PATH_MAX {
         let signer = others.iter().find(|other| other.subject().as_raw() == of.issuer().as_raw());
         let Some(signer) = signer.filter(|signer| signer.subject().as_raw() != of.subject().as_raw()) else { break };
         expires = expires.min(signer.validity().not_after.timestamp());
         of = signer;
+        path.push(id(of));
     }
-    Ok(Certified { name, expires: expires.max(0).cast_unsigned() })
+    let authority = Id::of_authority(of.issuer().as_raw());
+    Ok(Certified { name, expires: expires.max(0).cast_unsigned(), path: path.into(), authority })
+}
+
+fn id(certificate: &X509Certificate<'_>) -> Id {
+    Id::of_certificate(certificate.issuer().as_raw(), certificate.raw_serial())
 }
 
 fn read_name(certificate: &X509Certificate<'_>) -> Result<String, Nameless> {

@@ -61,7 +61,13 @@ use self::{
     pair::Pair,
     table::Table,
 };
-use crate::{certified::Certified, clock, config::Config, live::Live, metrics::Tally};
+use crate::{
+    certified::{Certified, TakenBack},
+    clock,
+    config::Config,
+    live::Live,
+    metrics::Tally,
+};
 
 /// How often it is looked whether files have changed.
 const LOOK: Duration = Duration::from_secs(1);
@@ -269,11 +275,22 @@ impl Keys {
         self.table.get().pairs().iter().map(Pair::shown).collect()
     }
 
-    /// Looks every second whether files have changed, until `stop` has no sender any more.
-    pub fn watch(&self, stop: &Receiver<()>) {
+    /// Looks every second whether files have changed, until `stop` has no sender any more. `tell` is told by what clients' certificates are judged, once
+    /// that is something else.
+    pub fn watch(&self, stop: &Receiver<()>, tell: impl Fn(TakenBack)) {
+        let mut before = self.reloads.get();
         while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(LOOK) {
             self.look(now());
+            let reloads = self.reloads.get();
+            if std::mem::replace(&mut before, reloads) != reloads {
+                self.taken_back().into_iter().for_each(&tell);
+            }
         }
+    }
+
+    /// By what clients' certificates are judged that were shown before; none where clients are asked for none.
+    pub fn taken_back(&self) -> Option<TakenBack> {
+        self.state.lock().clients.as_ref().map(|clients| clients.taken_back.clone())
     }
 
     /// Reads everything again if files have changed since they were read, and not since the last look: certificate and key are seldom

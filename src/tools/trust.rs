@@ -59,9 +59,12 @@ fn of_the_system() -> Result<RootCertStore, String> {
     Ok(roots)
 }
 
+/// What would do where nobody who is trusted has signed a certificate.
+pub const TRUST: &str =
+    "give its CA, or the certificate itself where it is self-signed, with --tls-ca FILE, or don't look with --insecure";
+
 /// What went wrong, as one sentence that says what would do.
 pub fn explain(error: &Error) -> String {
-    const TRUST: &str = "give its CA, or the certificate itself where it is self-signed, with --tls-ca FILE, or don't look with --insecure";
     match error {
         Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
             format!("its certificate is signed by nobody who is trusted here: {TRUST}")

@@ -6,7 +6,7 @@
 //! it is sent (`client.rs`); in the end everybody must have everything, and when all have gone nothing may be left. Now
 //! and then the settings change (`reload.rs`).
 //!
-//! `STENTOR_SEEDS=100000` tries more scripts, `STENTOR_SEED=17` one of them again.
+//! `STENTOR_SEEDS=100000` tries more scripts, `STENTOR_SEEDS=100000..200000` those behind them, `STENTOR_SEED=17` one of them again.
 
 mod alive;
 mod asking;
@@ -26,11 +26,13 @@ mod noting;
 mod parts;
 mod place;
 mod polls;
+mod races;
 mod reading;
 mod reload;
 mod rights;
 mod shared;
 mod shares;
+mod twins;
 mod waves;
 
 use std::{
@@ -52,6 +54,7 @@ use super::*;
 use crate::{
     access::Rules,
     audit::Audit,
+    certified::Certified,
     config::RateLimit,
     handover::{Arrival, Beginning, Listener},
     io::{
@@ -139,6 +142,7 @@ fn settings() -> Settings {
         publications: Quota::new(RateLimit::NONE),
         publications_per_address: Quota::new(RateLimit::NONE),
         tokens_per_address: Quota::new(RateLimit::NONE),
+        auths: Quota::new(RateLimit::NONE),
         auth_timeout: Duration::from_secs(10),
         topics_per_holder: usize::MAX,
         slow_list: 4,
@@ -243,13 +247,27 @@ impl World {
         self.hand_over_at(room, Beginning::Awaited)
     }
 
+    /// The same of a client that has shown a certificate, by TLS.
+    fn hand_over_certified(&mut self, room: usize, certified: Certified) -> Peer {
+        self.hand_over_by(room, Beginning::Awaited, (true, Some(certified))).0
+    }
+
     fn hand_over_at(&mut self, room: usize, beginning: Beginning) -> (Peer, u64) {
         let secures = self.secures.as_mut().is_some_and(fastrand::Rng::bool);
+        self.hand_over_by(room, beginning, (secures, None))
+    }
+
+    fn hand_over_by(
+        &mut self,
+        room: usize,
+        beginning: Beginning,
+        (secures, certified): (bool, Option<Certified>),
+    ) -> (Peer, u64) {
         let address = self.address.parse().unwrap();
         let permit = self.limits.admit(Some(address), Moment::default()).unwrap();
         // A record of a few bytes is many times as long: by single bytes it would take minutes.
         let (socket, mut peer) = self.kernel.connect(if secures { room.max(200) } else { room });
-        let socket = if secures {
+        let mut socket = if secures {
             let mut client = tls::testing::Client::any();
             let session = client.agree();
             peer.secure(client);
@@ -257,6 +275,7 @@ impl World {
         } else {
             tls::Socket::from(socket)
         };
+        socket.certify(certified);
         let peer_address = (address, 1).into();
         let arrival = Arrival { socket: socket.into(), peer: peer_address, permit, by: Listener::Clear, beginning };
         let n = self.kernel.pick(self.posts.len());

@@ -138,6 +138,27 @@ fn what_is_read_over_plain_http_and_what_is_refused_is_there_and_no_secret() {
     let whys: Vec<&str> = refused.iter().filter_map(|line| line["why"].as_str()).collect();
     assert_eq!(whys, ["forbidden", "unauthorized"], "{refused:#?}");
     assert!(!all.iter().any(|line| line["topics"].to_string().contains("none")), "what isn't there was not looked at");
+    // A request that is refused is its sender's, whoever has sent the one before on that connection.
+    let mut http = crate::http::Http::connect(server.addresses()[0]);
+    http.ask("/poll?topics=q.a&wait=0", &["Authorization: Bearer s3cret"]);
+    assert_eq!(http.answer().status, 200);
+    http.ask("/poll?topics=q.a&wait=0&token=guessed", &[]);
+    assert_eq!(http.answer().status, 401);
+    let read = line(&path, "a poll", |line| line["door"] == "poll" && line["holder"] == "publisher");
+    let found = line(&path, "its refusal", |line| line["event"] == "refused" && line["conn"] == read["conn"]);
+    assert_eq!(found["holder"], "anonymous");
+    // Who was revoked, by whom.
+    let body = r#"{"sub":"u42","until":4102444800}"#;
+    let head = format!(
+        "POST /revoke HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    assert!(exchange(server.addresses()[0], head.as_bytes()).starts_with("HTTP/1.1 200 "));
+    let revoked = line(&path, "who was revoked", is("revoked"));
+    assert_eq!(
+        (&revoked["sub"], &revoked["until"], &revoked["holder"]),
+        (&"u42".into(), &4102444800_u64.into(), &"operator".into())
+    );
     let text = fs::read_to_string(&path).unwrap();
     assert!(!text.contains("s3cret") && !text.contains("guessed"), "{text}");
 }

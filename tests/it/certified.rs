@@ -229,3 +229,41 @@ fn a_token_goes_before_the_certificate_and_a_wrong_one_is_no_way_back_to_it() {
         "the token for publishing reads nothing, and it was shown"
     );
 }
+
+#[test]
+fn a_certificate_that_is_taken_back_ends_those_who_are_there_by_it_and_nobody_else() {
+    let world = World::new();
+    let list = world.take_back(&[9]);
+    let mut server = world.start(|config| config.tls_client_crl = vec![list.clone()]);
+    let (mine, others) = (world.client(Some(("feed.example", 1))), world.client(Some(("feed.example", 2))));
+    let (mut socket, mut stays) = (open(&server, &mine, "/ws?topics=q.a"), open(&server, &others, "/ws?topics=q.a"));
+    for socket in [&mut socket, &mut stays] {
+        assert_eq!(json(socket)["holder"]["sub"], "feed.example");
+        assert_eq!(json(socket)["type"], "ack");
+    }
+    // A connection that stays open between two requests, to a worker and to the thread for plain HTTP.
+    let mut kept = connect(&server, &mine);
+    let mut status = |target: &str| {
+        kept.write_all(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes()).unwrap();
+        let head = crate::client::until(&mut kept, "\r\n\r\n");
+        let len = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).unwrap().parse().unwrap();
+        kept.read_exact(&mut vec![0; len]).unwrap();
+        head.split(' ').nth(1).unwrap().to_owned()
+    };
+    assert_eq!((status("/poll?topics=q.a&wait=0"), status("/topics/q.a")), ("200".to_owned(), "404".to_owned()));
+    let wanted = Config { tls_client_crl: vec![world.take_back(&[1, 9])], ..world.config.clone() };
+    server.reload(&wanted).unwrap();
+    let error = json(&mut socket);
+    assert_eq!((&error["type"], &error["code"]), (&"error".into(), &"revoked".into()), "{error}");
+    assert!(matches!(socket.read(), Ok(Message::Close(Some(frame))) if u16::from(frame.code) == 4001));
+    assert_ne!(status("/poll?topics=q.a&wait=0"), "200");
+    server.publisher().publish("q.a", stentor::Payload::Json(b"1")).unwrap();
+    assert_eq!(json(&mut stays)["data"], 1, "another certificate of the same holder");
+    // The authority is taken out of the file, which is looked at by itself.
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(rcgen::DnType::CommonName, "another authority");
+    let other = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    fs::write(world.path("ca"), other.pem()).unwrap();
+    assert_eq!(json(&mut stays)["code"], "revoked");
+}

@@ -171,6 +171,8 @@ fn what_a_client_may_not_send_ends_its_connection_with_the_code_for_it() {
         ("/raw/a", OFFER, frame(0xc1, b"\x07 is no kind of block"), 1007),
         ("/raw/a", OFFER, frame(0xc9, b"?"), 1002),
         ("/raw/a", OFFER, frame(0xa1, b"a"), 1002),
+        ("/raw/a", OFFER, [frame(0x41, &[0xf2]), frame(0xc0, &[0x48])].concat(), 1002),
+        ("/raw/a", OFFER, [frame(0x01, b"a"), frame(0xc0, b"b")].concat(), 1002),
         ("/raw/a", "", compressed(0x81, b"nothing was agreed on"), 1002),
     ] {
         assert!(bytes.len() < 70_000, "{}", bytes.len());

@@ -285,6 +285,45 @@ fn a_flood_of_refusals_is_logged_in_few_lines_and_loses_no_other_line() {
 }
 
 #[test]
+fn little_that_inflates_to_much_hurts_nobody_else() {
+    beside("deflate-bombs", 4, |_| {});
+    beside("deflate-inflating", 1, |_| {});
+}
+
+#[test]
+fn much_that_inflates_to_nothing_and_fragments_of_one_byte_hurt_nobody_else() {
+    beside("deflate-tables", 1, |_| {});
+    beside("deflate-fragments", 1, |_| {});
+}
+
+#[test]
+fn compressed_messages_that_never_end_leave_others_the_room_that_they_need() {
+    beside("deflate-halves", 10, |_| {});
+}
+
+#[test]
+fn who_marks_as_compressed_what_may_not_be_hurts_nobody_else() {
+    beside("deflate-bits", 2, |_| {});
+}
+
+#[test]
+fn offers_without_end_and_windows_that_change_hurt_nobody_else() {
+    beside("deflate-offers", 1, |_| {});
+    beside("deflate-windows", 10, |_| {});
+}
+
+#[test]
+fn old_publications_that_are_compressed_again_and_again_leave_others_their_turn() {
+    beside("deflate-old", 20, |_| {});
+}
+
+#[test]
+fn who_reads_nothing_of_what_is_compressed_and_who_publishes_much_to_be_compressed_hurt_nobody_else() {
+    beside("deflate-stalled", 50, |_| {});
+    beside("deflate-published", 1, |_| {});
+}
+
+#[test]
 fn records_of_one_byte_hurt_nobody_else() {
     beside_tls("tls-tiny-records", 2, |_| {});
 }
@@ -354,6 +393,16 @@ fn forged_tokens_over_plain_http_hurt_nobody_else() {
 #[test]
 fn forged_tokens_at_handshakes_hurt_nobody_else() {
     beside("tokens-at-handshakes", 1, knows_tokens);
+}
+
+#[test]
+fn forged_tokens_of_many_addresses_hurt_nobody_else() {
+    beside("tokens-of-many", 1, knows_tokens);
+}
+
+#[test]
+fn who_shows_new_tokens_all_at_once_is_answered_and_hurts_nobody_else() {
+    beside("refreshes", 50, knows_tokens);
 }
 
 /// An empty settings file.

@@ -1,6 +1,6 @@
 //! Every bound, reached.
 
-use std::io::Read;
+use std::io::{Read, Write};
 
 use bytesize::ByteSize;
 use stentor::Payload;
@@ -21,6 +21,18 @@ fn connections_beyond_the_limit_are_told_503_and_room_is_given_back() {
     drop(first);
     let admitted = (0..10_000).find_map(|_| Client::try_connect(server.addresses()[0], "/ws", &[]).ok());
     assert_eq!(admitted.expect("room was given back").json()["type"], "hello");
+}
+
+#[test]
+fn of_many_that_come_at_once_nobody_is_turned_away_for_being_quick() {
+    let server = serve(|config| config.inbox = 1);
+    let burst: Vec<_> = (0..300).map(|_| tcp(server.addresses()[0])).collect();
+    for mut stream in burst {
+        stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod alive;
 mod audit;
 mod auth;
 mod binary;
+mod books;
 mod browser;
 mod certificates;
 mod certified;

@@ -577,3 +577,49 @@ fn whoever_shows_nothing_has_what_is_named_for_everybody() {
     assert_eq!(client.json()["topic"], "free.a");
     assert_eq!(client.ask(r#"{"op":"sub","topics":["paid.a"]}"#)["type"], "ack");
 }
+
+#[test]
+fn tokens_of_one_connection_are_bounded_and_those_of_others_at_its_address_are_not() {
+    let world = World::new(|config| config.max_auths = "1/s".parse().unwrap());
+    let fresh = |n: usize| token_with("u1", sees(&["a"]), json!({ "jti": format!("t{n}") }));
+    let (mut client, _) = world.open("/ws", &fresh(0));
+    let auth = |token: &str| format!(r#"{{"op":"auth","token":"{token}"}}"#);
+    // What was seen before costs nothing.
+    for _ in 0..20 {
+        assert_eq!(client.ask(&auth(&fresh(0)))["type"], "ack");
+    }
+    let told: Vec<Value> =
+        (1..=20).map(|n| client.ask(&auth(&fresh(n)))).take_while(|told| told["type"] == "ack").collect();
+    assert!((2..20).contains(&told.len()), "{told:?}");
+    assert_eq!(client.closed().0, 4003);
+    let (mut other, _) = world.open("/ws", &fresh(100));
+    assert_eq!(other.ask(&auth(&fresh(101)))["type"], "ack");
+    // Requests of many clients may come on one connection.
+    let mut http = world.http();
+    for n in 200..220 {
+        http.ask("/topics", &[&format!("Authorization: Bearer {}", fresh(n))]);
+        assert_eq!(http.answer().status, 200);
+    }
+    assert!(metric(world.server.addresses()[0], "refusals_total{reason=\"tokens_limited\"}") >= 1.0);
+}
+
+#[test]
+fn who_may_have_fewer_connections_than_there_are_loses_the_oldest_of_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let roles = dir.path().join("rights.toml");
+    let role = |conns: u32| std::fs::write(&roles, format!("[roles.pro]\nsub = ['a']\nconns = {conns}\n")).unwrap();
+    role(3);
+    let mut kept = Config::default();
+    let mut world = World::new(|config| {
+        config.rights = Some(roles.clone());
+        kept = config.clone();
+    });
+    let mine = token("u1", json!({ "role": "pro" }));
+    let mut clients: Vec<Client> = (0..3).map(|_| world.open("/ws?topics=a", &mine).0).collect();
+    clients.iter_mut().for_each(|client| assert_eq!(client.json()["type"], "ack"));
+    role(1);
+    world.server.reload(&kept).unwrap();
+    assert_eq!((clients[0].closed().0, clients[1].closed().0), (4002, 4002));
+    world.publish("a", 1);
+    assert_eq!(clients[2].json()["data"], 1);
+}

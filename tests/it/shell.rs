@@ -222,3 +222,169 @@ fn a_ping_is_answered_and_counted() {
     assert!(text.starts_with("connected in ") && text.contains("3 answers: least "), "{text}");
     assert_eq!(lines(&run(&["sub", &url(&server), "none", "--for", "1ms"])), Vec::<Value>::new());
 }
+
+/// What it said, where that is one line.
+fn one_line(output: &Output) -> (Option<i32>, &str) {
+    let (code, text) = said(output);
+    assert_eq!(text.lines().count(), 1, "{text}");
+    (code, text)
+}
+
+/// A port of this machine where nobody listens.
+fn free() -> String {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
+}
+
+#[test]
+fn a_ping_is_connected_when_the_server_has_greeted() {
+    let server = Running::start(&[]);
+    let output = run(&["ping", &url(&server), "--count", "1"]);
+    let text = str::from_utf8(&output.stdout).unwrap();
+    let (_, took) = text.lines().next().unwrap().split_once("connected in ").unwrap();
+    let took: f64 = took.trim_end_matches(" ms").parse().unwrap();
+    // All of its patience, which is 10 s, was what it once took.
+    assert!(took < 9_000.0, "{text}");
+}
+
+#[test]
+fn a_wrong_token_is_one_line_and_nothing_of_coming_back() {
+    let server = Running::start(&["--publish-token", "s3cret"]);
+    let url = url(&server);
+    for args in [&["sub", &*url, "a", "--token", "wrong"][..], &["pub", &url, "a", "1", "--token", "wrong"]] {
+        let output = run(args);
+        let (code, text) = one_line(&output);
+        assert_eq!(code, Some(3), "{text}");
+        assert!(text.contains("token") && !text.contains("coming back") && !text.contains("wrong\n"), "{text}");
+    }
+}
+
+#[test]
+fn what_is_wrong_over_tls_is_a_sentence_that_says_what_would_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let mut server = Running::start(&["--tls-listen", "127.0.0.1:0", "--tls-self-signed", path]);
+    let log = server.logged("listening on https://");
+    let port = log.split("listening on https://").nth(1).unwrap().split(['/', ':']).nth(1).unwrap();
+    let secure = format!("wss://localhost:{port}");
+    let certificate = format!("{path}/certificate.pem");
+    let clear = server.address.replace("127.0.0.1", "wss://localhost");
+    for (args, words) in [
+        (&["sub", &*secure, "a"][..], "signed by nobody who is trusted here: give its CA"),
+        (&["sub", &clear, "a"], "it speaks no TLS there"),
+        (&["ping", &format!("ws://localhost:{port}")], "This port speaks TLS"),
+        (&["sub", &format!("wss://127.0.0.2:{port}"), "a", "--tls-ca", &certificate], "127.0.0.2"),
+    ] {
+        let output = run(args);
+        let (code, text) = one_line(&output);
+        assert!(matches!(code, Some(1 | 3)), "{text}");
+        assert!(text.contains(words), "{args:?}: {text}");
+    }
+    assert_eq!(said(&run(&["pub", &secure, "a", "1", "--tls-ca", &certificate])), (Some(0), ""));
+}
+
+#[test]
+fn who_is_to_wait_says_for_what_and_begins_once_it_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("feed.ndjson");
+    std::fs::write(&file, "{\"ts_ns\":1,\"topic\":\"a\",\"data\":1.50}\n").unwrap();
+    let address = free();
+    let at = format!("http://{address}/");
+    let mut sub = Task::start(&["sub", &at, "a", "--wait", "--count", "1", "--format", "{data}"]);
+    let mut replay = Task::start(&["replay", file.to_str().unwrap(), &at, "--wait"]);
+    let waits = |task: &mut Task| {
+        let mut err = BufReader::new(task.child.stderr.take().unwrap());
+        let mut line = String::new();
+        err.read_line(&mut line).unwrap();
+        assert!(line.contains("refused") && line.ends_with("; waiting\n"), "{line}");
+        err
+    };
+    let errors = [waits(&mut sub), waits(&mut replay)];
+    let server = Running::listen(&address, &[]);
+    assert_eq!(sub.line(), "1.50");
+    assert_eq!((sub.child.wait().unwrap().code(), replay.child.wait().unwrap().code()), (Some(0), Some(0)));
+    drop((server, errors));
+}
+
+#[test]
+fn a_recording_over_a_restart_says_where_it_has_a_gap() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("feed.ndjson");
+    let server = Running::start(&[]);
+    let (address, url) = (server.address.clone(), url(&server));
+    let recorder = Task::start(&["record", "-o", file.to_str().unwrap(), &url, "q.>", "--count", "3"]);
+    server.until("subscriptions", |count| count >= 1.0);
+    for value in ["1", "2"] {
+        run(&["pub", &url, "q.a", value]);
+    }
+    // Both have been taken to the recorder, when a ping behind them is answered.
+    assert_eq!(run(&["ping", &url, "--count", "1"]).status.code(), Some(0));
+    server.until("deliveries_total", |count| count >= 2.0);
+    server.signal(Signal::TERM);
+    assert_eq!(server.end().0, Some(0));
+    let server = Running::listen(&address, &[]);
+    server.until("subscriptions", |count| count >= 1.0);
+    run(&["pub", &url, "q.a", "3"]);
+    let (code, text) = recorder.end();
+    assert_eq!(code, Some(0), "{text}");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let kinds: Vec<_> = lines
+        .iter()
+        .map(|line| {
+            if line["gap"].is_object() {
+                "gap"
+            } else {
+                line["data"].as_i64().map_or("?", |n| ["", "1", "2", "3"][n as usize])
+            }
+        })
+        .collect();
+    assert_eq!(kinds, ["1", "2", "gap", "3"], "{text}");
+    assert!(lines[3]["seq"] == 1 && lines.iter().all(|line| line["topic"] == "q.a"), "{text}");
+    drop(server);
+}
+
+#[test]
+fn what_is_no_recording_says_which_line_lacks_what() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Running::start(&[]);
+    let http = format!("http://{}/", server.address);
+    let play = |name: &str, text: &str| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        run(&["replay", file.to_str().unwrap(), &http, "--speed", "max"])
+    };
+    let foreign = play("foreign.ndjson", "{\"time\":1,\"symbol\":\"a\"}\nnot JSON\n");
+    let (code, text) = said(&foreign);
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("line 1: ") && text.contains("ts_ns") && text.contains("line 2: "), "{text}");
+    assert!(text.ends_with("no line of it is a publication\n"), "{text}");
+    let mixed = play("mixed.ndjson", "{\"ts_ns\":1,\"topic\":\"a\",\"data\":7}\n{\"ts_ns\":2}\n");
+    let (code, text) = said(&mixed);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(
+        text.contains("line 2: ") && text.contains(": 1 publications in ") && text.contains("1 lines left out"),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_a_server_refused_is_not_counted_as_replayed() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("feed.ndjson");
+    std::fs::write(&file, "{\"ts_ns\":1,\"topic\":\"a\",\"data\":1}\n").unwrap();
+    let server = Running::start(&["--publish-token", "s3cret"]);
+    let output = run(&["replay", file.to_str().unwrap(), &format!("http://{}/", server.address)]);
+    let (code, text) = said(&output);
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.contains(": 0 publications in ") && text.contains("401"), "{text}");
+}
+
+#[test]
+fn a_recording_into_a_folder_says_that_it_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Running::start(&[]);
+    let output = run(&["record", "-o", folder.path().to_str().unwrap(), &url(&server), "a"]);
+    let (code, text) = one_line(&output);
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("expected a file, found a folder") && !text.contains("--overwrite"), "{text}");
+}

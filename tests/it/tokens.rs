@@ -1,13 +1,20 @@
 //! Tokens, roles and revocation, from the files on: what `stentor token` makes, what the server takes, and what it reads again at SIGHUP.
 
-use std::fs;
+use std::{
+    fs,
+    io::{Read, Write},
+    net::SocketAddr,
+    process::Stdio,
+    thread,
+};
 
-use rustix::process::Signal;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::{
     client::Client,
-    process::{Running, run},
+    process::{Running, run, stentor},
 };
 
 /// A folder with a key, its public part, and what a program is told to use it.
@@ -43,6 +50,13 @@ impl Folder {
     fn start(&self, args: &[&str]) -> Running {
         Running::start(&[&["--jwt-keys", &self.path("keys.json")], args].concat())
     }
+}
+
+/// What it says that is told this.
+fn said_of(args: &[&str], input: &str) -> String {
+    let mut child = stentor().args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    String::from_utf8(child.wait_with_output().unwrap().stdout).unwrap()
 }
 
 fn said(args: &[&str]) -> String {
@@ -166,6 +180,142 @@ fn check_reads_the_files_and_names_every_mistake_with_its_line() {
         "rights.toml:4: certificates.\"a\": role: there is no [roles.other]",
     ] {
         assert!(text.lines().any(|line| line.starts_with("error: --rights ") && line.contains(said)), "{said}: {text}");
+    }
+}
+
+/// Shows a token in every way that there is, and returns what is answered.
+fn show(at: SocketAddr, token: &str) -> Vec<String> {
+    let mut all = Vec::new();
+    let bearer = format!("Authorization: Bearer {token}\r\n");
+    let body = "{\"sub\":\"nobody\"}";
+    for request in [
+        format!("GET /topics?token={token} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
+        format!(
+            "GET /topics?token={token} HTTP/1.1\r\nHost: localhost\r\n{bearer}Authorization: Bearer other\r\nConnection: close\r\n\r\n"
+        ),
+        format!("GET /no/such?token={token} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
+        format!("BAD /topics?token={token}\r\n\r\n"),
+        format!("GET /topics/a HTTP/1.1\r\nHost: localhost\r\n{bearer}Connection: close\r\n\r\n"),
+        format!("GET /poll?topics=a&wait=0&token={token} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"),
+        format!("GET /history/a HTTP/1.1\r\nHost: localhost\r\n{bearer}Connection: close\r\n\r\n"),
+        format!("GET /metrics HTTP/1.1\r\nHost: localhost\r\n{bearer}Connection: close\r\n\r\n"),
+        format!("GET /debug/slow HTTP/1.1\r\nHost: localhost\r\n{bearer}Connection: close\r\n\r\n"),
+        format!(
+            "POST /publish/a HTTP/1.1\r\nHost: localhost\r\n{bearer}Connection: close\r\nContent-Length: 1\r\n\r\n1"
+        ),
+        format!(
+            "POST /revoke HTTP/1.1\r\nHost: localhost\r\n{bearer}Connection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ),
+    ] {
+        all.push(crate::client::exchange(at, request.as_bytes()));
+    }
+    let offered = format!("stentor.v1.json, stentor.bearer.{token}");
+    let header = format!("Bearer {token}");
+    for (path, headers) in [
+        ("/ws?topics=a".to_owned(), vec![("Authorization", &*header)]),
+        ("/ws?topics=a".to_owned(), vec![("Sec-WebSocket-Protocol", &*offered)]),
+        (format!("/ws?token={token}"), vec![]),
+        (format!("/raw/a?token={token}"), vec![]),
+    ] {
+        let Ok(client) = Client::try_connect(at, &path, &headers) else { continue };
+        drop(client);
+    }
+    let mut client = Client::try_connect(at, "/ws", &[]).unwrap();
+    client.send(&format!(r#"{{"op":"auth","id":1,"token":"{token}"}}"#));
+    for _ in 0..2 {
+        all.push(client.json().to_string());
+    }
+    // What is no command has it, too.
+    client.send(&format!(r#"{{"op":"auth","token":"{token}","#));
+    all
+}
+
+/// All that a run says, where and to whomever, is looked through for what nobody may see: tokens that are right and wrong, by every way to show one, words
+/// of operators and publishers, and keys.
+#[test]
+fn no_secret_is_in_anything_that_a_run_says() {
+    let folder = Folder::new();
+    let secret = URL_SAFE_NO_PAD.encode("planted-shared-key-of-32-bytes-or-more");
+    let key = format!(r#"{{"kty":"oct","k":"{secret}","alg":"HS256","kid":"shared"}}"#);
+    let jwk = folder.write("shared.json", &key);
+    folder.write("keys.json", &format!("{{\"keys\":[{key}]}}"));
+    let hash = said_of(&["token", "--hash"], "planted-static-token");
+    let rights = format!("[tokens.desk]\nsha256 = \"{}\"\nsub = ['>']\npub = ['>']\n", hash.trim());
+    let mut all: Vec<String> = Vec::new();
+    let sign = |args: &[&str]| said(&[&["token", "--key", &jwk, "--for", "4m"], args].concat()).trim().to_owned();
+    let good = sign(&["--name", "u1", "--sub", ">", "--pub", ">"]);
+    let admin = sign(&["--name", "boss", "--admin"]);
+    let (signed, signature) = good.rsplit_once('.').unwrap();
+    let forged = format!("{signed}.{}{}", if signature.starts_with('A') { "B" } else { "A" }, &signature[1..]);
+    let old = sign(&["--name", "u2", "--sub", ">", "--jwt-audience", "elsewhere"]);
+    let args = [
+        "--rights",
+        &folder.write("rights.toml", &rights),
+        "--jwt-keys",
+        &folder.path("keys.json"),
+        "--revoked",
+        &folder.path("revoked"),
+        "--audit",
+        &folder.path("audit"),
+        "--log-level",
+        "trace",
+        "--log-limit",
+        "0",
+    ];
+    let command = || {
+        let mut command = stentor();
+        command
+            .env("STENTOR_PUBLISH_TOKEN", "planted-publishers-word")
+            .env("STENTOR_ADMIN_TOKEN", "planted-operators-word");
+        command.args(["--listen", "127.0.0.1:0", "--max-connections", "100"]).args(args);
+        command
+    };
+    for asks in ["--print-config", "--check"] {
+        let output = command().arg(asks).output().unwrap();
+        assert!(output.status.success());
+        all.extend([output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()));
+    }
+    let mut server = Running::spawn(&mut command());
+    let (at, pid) = (server.at(), Pid::from_child(&server.child));
+    let shown = [
+        &good[..],
+        &forged,
+        &old,
+        &admin,
+        "planted-static-token",
+        "planted-publishers-word",
+        "planted-operators-word",
+        "planted-guess",
+        "planted.guess.token",
+    ];
+    let log = thread::scope(|scope| {
+        // Read all the time, or lines would be left out.
+        let log = scope.spawn(|| {
+            let mut log = String::new();
+            server.log.read_to_string(&mut log).unwrap();
+            log
+        });
+        shown.iter().for_each(|token| all.extend(show(at, token)));
+        kill_process(pid, Signal::HUP).unwrap();
+        kill_process(pid, Signal::TERM).unwrap();
+        log.join().unwrap()
+    });
+    let output =
+        stentor().args(["token", "--explain", &forged, "--jwt-keys", &folder.path("keys.json")]).output().unwrap();
+    all.extend([output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()));
+    assert!(log.contains("a wrong token was shown"), "{log}");
+    all.push(log);
+    for file in ["audit", "revoked"] {
+        all.push(fs::read_to_string(folder.path(file)).unwrap());
+    }
+    let mut planted = vec!["planted", &secret[..], "shared-key-of-32"];
+    planted.extend([&good, &forged, &old, &admin].map(|token| token.rsplit('.').next().unwrap()));
+    for text in &all {
+        for secret in &planted {
+            let found = text.find(secret).map(|at| &text[text.floor_char_boundary(at.saturating_sub(200))..]);
+            assert!(found.is_none(), "{secret}: {}", found.unwrap().chars().take(400).collect::<String>());
+        }
     }
 }
 

@@ -174,6 +174,26 @@ test("by a cursor all names are resumed in one command, and what comes twice is 
   assert.equal(told.size, 0);
 });
 
+test("of what is left out behind a cursor, what had come is not told to be missing", async (t) => {
+  const { client, sockets } = world(t);
+  const { told } = hear(client, "p.*", { mode: "latest" });
+  const first = await sockets.next();
+  first.hello();
+  take(first, await nextOf(first, "sub"), "k", 0);
+  first.says(snapshot("p.a", 4));
+  first.says(snapshot("p.b", 4));
+  for (const seq of [5, 6]) first.says(update("p.a", seq));
+  first.ends(1006);
+  const second = await sockets.next();
+  second.hello();
+  const sub = await nextOf(second, "sub");
+  assert.equal(sub.from, cursor(0));
+  take(second, sub, "k", 0);
+  for (const [topic, from, to] of [["p.a", 5, 8], ["p.b", 5, 8]]) second.says({ type: "skip", topic, from, to, why: "slow" });
+  for (const topic of ["p.a", "p.b"]) second.says(snapshot(topic, 9));
+  await expect(told, "p.a is 4", "p.b is 4", "p.a 5", "p.a 6", "p.a without 7 to 8: slow", "p.b without 5 to 8: slow", "p.a is 9", "p.b is 9");
+});
+
 test("the cursor of a heartbeat counts only once all last values have come", async (t) => {
   const { client, sockets } = world(t);
   const { one } = hear(client, ">");
@@ -442,6 +462,32 @@ test("where no WebSocket can be had it takes events, and goes on behind the last
   await expect(told, "p.x 2", "a 3");
 });
 
+test("a stream whose token expires is made anew with the next one, from where it is, and nothing is told twice", async (t) => {
+  let asked = 0;
+  const { client, requests, states } = world(t, { transports: ["events", "polling"], token: async () => `T${(asked += 1)}` });
+  const { told } = hear(client, "a");
+  const first = await requests.next();
+  assert.equal(first.headers.Authorization, "Bearer T1");
+  first.streams();
+  first.says(HELLO, cursor(0));
+  first.says({ type: "ack", topics: [{ topic: "a", epoch: "k", seq: 1, mode: "all" }] }, cursor(0));
+  first.says(snapshot("a", 1), cursor(1));
+  first.says(CURRENT, cursor(1));
+  first.says(update("a", 2), cursor(2));
+  await expect(told, "a is 1", "a 2");
+  await states.until(({ state }) => state === "open");
+  first.says({ type: "status", code: "token_expiring", in: 1 });
+  const second = await requests.next();
+  assert.deepEqual([second.path, second.headers.Authorization, second.headers["Last-Event-ID"]], ["/feeds/sse", "Bearer T2", cursor(2)]);
+  assert.ok(first.isAborted);
+  second.streams();
+  second.says(HELLO, cursor(2));
+  second.says({ type: "ack", topics: [{ topic: "a", epoch: "k", seq: 2, mode: "all" }] }, cursor(2));
+  second.says(update("a", 3), cursor(3));
+  await expect(told, "a 3");
+  assert.deepEqual([states.size, client.state], [0, "open"], "its page doesn't notice");
+});
+
 test("events that are held back by something in between are given up for polls", async (t) => {
   for (const how of ["no greeting", "silence", "another page"]) {
     const { client, sockets, requests, states } = world(t, { patienceMs: 50 });
@@ -515,6 +561,43 @@ test("polls that are interrupted go on where they were, and a cursor that is goo
   const third = await requests.next();
   third.polls(cursor(7), { type: "reset", topic: "a", epoch: "k2", seq: 3, why: "cursor" }, snapshot("a", 3, "k2"), CURRENT);
   await expect(told, "a anew behind 3: cursor", "a is 3");
+});
+
+test("over plain HTTP too, a topic that is gone is told once all that there is has come", async (t) => {
+  const anew = { type: "reset", topic: "p.x", epoch: "k2", seq: 1, why: "cursor" };
+  const events = world(t, { transports: ["events"] });
+  const heard = hear(events.client, ["a", "p.*"]);
+  const acknowledged = (epoch, seq, cursor) => ({ type: "ack", topics: [{ topic: "a", epoch, seq, mode: "all" }, { topic: "p.*", mode: "all" }], cursor });
+  const first = await events.requests.next();
+  first.streams();
+  first.says(HELLO);
+  first.says(acknowledged("k", 4, cursor(0)), cursor(0));
+  for (const topic of ["a", "p.x", "p.y"]) first.says(snapshot(topic, 4));
+  first.says(CURRENT, cursor(1));
+  await expect(heard.told, "a is 4", "p.x is 4", "p.y is 4");
+  first.ends();
+  const second = await events.requests.next();
+  second.streams();
+  second.says(HELLO);
+  // The cursor is good no more; of `a` and `p.y` there is nothing any more.
+  second.says(acknowledged("k2", 0, cursor(7)), cursor(7));
+  second.says(anew);
+  second.says(snapshot("p.x", 1, "k2"));
+  second.says(CURRENT, cursor(8));
+  const found = [await heard.told.next(), await heard.told.next(), await heard.told.next(), await heard.told.next()];
+  assert.deepEqual(found.sort(), ["a anew behind 0: reconnect", "p.x anew behind 1: cursor", "p.x is 1", "p.y anew behind 0: reconnect"]);
+  second.says(update("p.x", 2), cursor(9));
+  await expect(heard.told, "p.x 2");
+
+  const polls = world(t, { transports: ["polling"] });
+  const { told } = hear(polls.client, ["a", "p.*"]);
+  (await polls.requests.next()).polls(cursor(1), snapshot("a", 4), snapshot("p.x", 4), snapshot("p.y", 4), CURRENT);
+  await expect(told, "a is 4", "p.x is 4", "p.y is 4");
+  (await polls.requests.next()).polls(cursor(7), anew, snapshot("p.x", 1, "k2"), CURRENT);
+  await expect(told, "p.x anew behind 1: cursor", "p.x is 1", "a anew behind 0: reconnect", "p.y anew behind 0: reconnect");
+  // What a cursor brings is not all that there is.
+  (await polls.requests.next()).polls(cursor(8), update("p.x", 2));
+  await expect(told, "p.x 2");
 });
 
 test("it comes back up as soon as a better way works, and nothing is lost or told twice over the change", async (t) => {

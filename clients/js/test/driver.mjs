@@ -25,6 +25,7 @@ function start({ id, url, subscribe, publish = [], token }) {
   const reset = ({ topic, why }) => tell({ reset: topic, why });
   const client = new Stentor(url, {
     backoffMs: [10, 50],
+    compression: true,
     token: tokenOf(token),
     onState: (state, { code }) => state === "refused" && tell({ error: code === 4002 ? "replaced" : "unauthorized" }),
     onStatus: ({ code, topics = [] }) => isLooped || tell({ status: code, topics }),
@@ -32,7 +33,7 @@ function start({ id, url, subscribe, publish = [], token }) {
     onError: ({ code }) => isLooped || ENDS.includes(code) || tell({ status: code }),
   });
   for (const { topics, ...options } of subscribe) {
-    const onError = (error) => tell(error.code === "gap" ? { status: "gap", topics: [error.topic] } : { error: error.code, topics });
+    const onError = (error) => tell(error.code === "gap" ? { status: "gap", topics: [error.topic] } : { error: error.code, topics: error.topic ? [error.topic] : topics });
     if (isLooped) follow(client.events(topics, options), topics);
     else client.subscribe(topics, { ...options, onUpdate: update, onSkip: skip, onReset: reset, onError });
   }
@@ -41,6 +42,7 @@ function start({ id, url, subscribe, publish = [], token }) {
       for await (const event of feed) {
         if (event.type === "skip") skip(event);
         else if (event.type === "reset") reset(event);
+        else if (event.code === "forbidden") tell({ error: event.code, topics: event.topics });
         else if (event.type === "status") tell({ status: event.code, topics: event.topics ?? [] });
         else if (event.type === "gap") tell({ status: "gap", topics: [event.topic] });
         else update(event);

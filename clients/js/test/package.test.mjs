@@ -1,6 +1,8 @@
 // What is in the package, and how it is found: by Node with `ws` and without, by a browser's bundler.
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
+import { once } from "node:events";
+import { createServer } from "node:http";
 import { cp, mkdtemp, readFile, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -31,4 +33,18 @@ test("without ws it is there all the same, and takes what Node has", async (t) =
   const program = `const { Stentor } = await import("stentor-client"); const client = new Stentor("ws://127.0.0.1:1/ws", { transports: ["websocket", "events"], onState: (state, { transport }) => { console.log(state, transport); process.exit(); } });`;
   const { stdout } = await promisify(execFile)(process.execPath, ["--input-type=module", "--eval", program], { cwd: alone });
   assert.equal(stdout.trim(), `connecting ${typeof WebSocket === "function" ? "websocket" : "events"}`);
+});
+
+test("compression is offered if one wants it", async (t) => {
+  const { Stentor } = await import("stentor-client");
+  for (const compression of [undefined, true]) {
+    const server = createServer();
+    t.after(() => server.close());
+    await once(server.listen(0, "127.0.0.1"), "listening");
+    const client = new Stentor(`ws://127.0.0.1:${server.address().port}/ws`, { compression, transports: ["websocket"] });
+    const [request, socket] = await once(server, "upgrade");
+    client.close();
+    socket.destroy();
+    assert.equal(request.headers["sec-websocket-extensions"]?.startsWith("permessage-deflate"), compression);
+  }
 });

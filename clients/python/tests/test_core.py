@@ -68,6 +68,30 @@ def subscribed(*names: str, **options: Any) -> World:
     return world
 
 
+def test_a_name_that_is_refused_takes_none_of_another_call_with_it() -> None:
+    world = World()
+    for name in ("a", "b", "c"):
+        world.core.subscribe([name], "all", None, True, None)
+    world.hello()
+    refused = next(command for command in world.sent if command["op"] == "sub")
+    assert refused["topics"] == ["a", "b", "c"]
+    with pytest.raises(Broken, match="forbidden"):
+        world.says(type="error", id=refused["id"], code="forbidden", message="b")
+    world.lost()
+    world.hello()
+    first, second, third = [command for command in world.sent if command["op"] == "sub"]
+    assert [first["topics"], second["topics"], third["topics"]] == [["a"], ["b"], ["c"]]
+    world.ack("k", 4)
+    world.sent.remove(second)
+    world.says(type="error", id=second["id"], code="forbidden", message="b")
+    world.ack("k", 7)
+    world.news()
+    world.update("a", 5)
+    world.update("c", 8)
+    assert world.news() == [("a", 5), ("c", 8)]
+    assert list(world.core.topics.wants) == ["a", "c"]
+
+
 def test_a_payload_is_the_text_that_was_published_wherever_it_stands() -> None:
     assert payload(b'{"type":"update","note":{"data":[1,"\\"data\\":2"]},"kind":"data","data" : 0.10 }') == b"0.10"
     assert payload(b'{"data":{"}":"{"},"type":"update"}') == b'{"}":"{"}'

@@ -167,6 +167,11 @@ impl Client {
         self.core.hello.is_some()
     }
 
+    /// There will be no connection any more; what is left to be told comes first, then [`next`](Client::next) says why.
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, State::Ended(_))
+    }
+
     /// Why there is no connection now, in words.
     pub fn trouble(&self) -> &str {
         &self.trouble

@@ -185,6 +185,7 @@ pub(crate) struct Core {
     pub out: Vec<String>,
     asked: BTreeMap<u64, Asked>,
     asking: u64,
+    calls: u64,
     /// The greeting, while there is a connection.
     pub hello: Option<Hello>,
     /// Up to here everything has come, if the server says so.
@@ -204,6 +205,7 @@ impl Core {
             out: Vec::new(),
             asked: BTreeMap::new(),
             asking: 0,
+            calls: 0,
             hello: None,
             cursor: None,
             window: None,
@@ -215,11 +217,13 @@ impl Core {
     // ---- What the program says -----------------------------------------------------------------------------------------
 
     pub fn subscribe(&mut self, names: Vec<String>, how: &How) {
+        self.calls += 1;
         for name in &names {
             let mut want = Want::new(how.clone());
             if let Some(known) = self.topics.wants.get(name) {
-                want = Want { how: how.clone(), ..known.clone() };
+                want = Want { how: how.clone(), is_alone: false, ..known.clone() };
             }
+            want.call = self.calls;
             self.topics.wants.insert(name.clone(), want);
         }
         self.topics.list_patterns();
@@ -447,6 +451,12 @@ impl Core {
                 self.topics.events.push_back(Event::Published { ticket, outcome: Err(error) });
             }
             Some(_) => {}
+            // Rights that have become less don't cover it any more; the others go on.
+            None if message.topic.as_deref().is_some_and(|topic| self.topics.wants.remove(topic).is_some()) => {
+                let names: Vec<String> = message.topic.as_deref().map(str::to_owned).into_iter().collect();
+                self.topics.forget(&names);
+                self.topics.events.push_back(Event::Refused { error, names });
+            }
             None => {
                 self.farewell = said.into();
                 if !["unauthorized", "replaced"].contains(&code) {
@@ -594,6 +604,14 @@ impl Core {
         if PASSING.contains(&error.code.as_str()) && mine.iter().any(|name| self.topics.wants[name].is_old) {
             return Err(Broken(error.to_string()));
         }
+        let calls: Vec<u64> = mine.iter().map(|name| self.topics.wants[name].call).collect();
+        if calls.iter().any(|call| *call != calls[0]) {
+            // One name is to blame, and others mustn't end with it: on the next connection each call is asked for by itself.
+            for name in &mine {
+                self.topics.wants.entry(name.clone()).and_modify(|want| want.is_alone = true);
+            }
+            return Err(Broken(error.to_string()));
+        }
         let mut ended = Vec::new();
         for name in &mine {
             match self.topics.wants.get_mut(name) {
@@ -662,4 +680,40 @@ fn window_of(retry: &Value) -> Result<(f64, f64), Broken> {
         one => one.as_f64().map(|last| (0.0, last)),
     };
     window.ok_or_else(|| Broken(format!("retry_ms: expected milliseconds, or two of them; found {retry}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HELLO: &str = r#"{"type":"hello","heartbeat":0,"limits":{"topics":9,"message":9999}}"#;
+
+    /// What was said: ids and names of `sub` commands.
+    fn subs(core: &mut Core) -> Vec<(u64, Vec<String>)> {
+        let said = mem::take(&mut core.out).into_iter();
+        let said = said.map(|text| serde_json::from_str::<Value>(&text).unwrap()).filter(|said| said["op"] == "sub");
+        said.map(|said| (said["id"].as_u64().unwrap(), serde_json::from_value(said["topics"].clone()).unwrap()))
+            .collect()
+    }
+
+    #[test]
+    fn a_name_that_is_refused_takes_none_of_another_call_with_it() {
+        let mut core = Core::new(9);
+        for name in ["a", "b", "c"] {
+            core.subscribe(vec![name.into()], &How::default());
+        }
+        core.read(HELLO).unwrap();
+        let refusal = |id: u64| format!(r#"{{"type":"error","id":{id},"code":"forbidden","message":"b"}}"#);
+        let all = subs(&mut core);
+        assert_eq!(all.iter().map(|(_, names)| names.len()).collect::<Vec<_>>(), [3]);
+        assert!(core.read(&refusal(all[0].0)).is_err());
+        core.lost();
+        core.read(HELLO).unwrap();
+        let each = subs(&mut core);
+        assert_eq!(each.iter().map(|(_, names)| names.concat()).collect::<String>(), "abc");
+        core.topics.events.clear();
+        core.read(&refusal(each[1].0)).unwrap();
+        assert!(matches!(&core.topics.events[0], Event::Refused { names, .. } if names == &["b"]));
+        assert_eq!(core.topics.wants.len(), 2);
+    }
 }

@@ -3,7 +3,7 @@
 use std::{path::Path, sync::Arc};
 
 use rustls::{
-    ClientConfig, RootCertStore,
+    CertificateError, ClientConfig, InvalidMessage, RootCertStore,
     crypto::aws_lc_rs,
     pki_types::{CertificateDer, pem::PemObject},
 };
@@ -33,6 +33,31 @@ pub fn file(path: &Path) -> Result<Arc<ClientConfig>, Error> {
         roots.add(certificate.map_err(|error| wrong(&error))?).map_err(|error| wrong(&error))?;
     }
     config(roots, &path.display().to_string())
+}
+
+/// What is said of a certificate that nobody vouches for.
+pub const UNTRUSTED: &str = "its certificate is signed by nobody who is trusted here";
+
+/// What went wrong over TLS, as a sentence.
+pub fn explain(error: &rustls::Error) -> String {
+    use rustls::Error as Wrong;
+    match error {
+        Wrong::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => UNTRUSTED.into(),
+        Wrong::InvalidCertificate(CertificateError::NotValidForNameContext { expected, presented }) => {
+            let names = if presented.is_empty() { "no name".to_owned() } else { presented.join(", ") };
+            format!("its certificate is not for {} but for {names}", expected.to_str())
+        }
+        Wrong::InvalidCertificate(CertificateError::ExpiredContext { .. } | CertificateError::Expired) => {
+            "its certificate has expired".into()
+        }
+        Wrong::InvalidCertificate(CertificateError::NotValidYetContext { .. } | CertificateError::NotValidYet) => {
+            "its certificate is not valid yet: is the clock right?".into()
+        }
+        Wrong::InvalidCertificate(other) => format!("its certificate is no good: {other}"),
+        Wrong::InvalidMessage(InvalidMessage::InvalidContentType) => "it speaks no TLS there".into(),
+        Wrong::AlertReceived(alert) => format!("it ended TLS with the alert {alert:?}"),
+        other => other.to_string(),
+    }
 }
 
 fn config(roots: RootCertStore, whose: &str) -> Result<Arc<ClientConfig>, Error> {

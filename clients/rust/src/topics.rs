@@ -16,6 +16,10 @@ pub(crate) struct Broken(pub String);
 #[derive(Clone, Debug)]
 pub(crate) struct Want {
     pub how: How,
+    /// Which call of the program's it came with.
+    pub call: u64,
+    /// Names of other calls must not go in one command with it.
+    pub is_alone: bool,
     /// What the server has agreed to, on this connection.
     pub agreed: Option<Mode>,
     /// A server has agreed to it before.
@@ -114,6 +118,19 @@ impl Topics {
         epoch: Option<&str>,
         mut what: Arrival,
     ) -> Result<(), Broken> {
+        // As nearly all are: the next, of a topic that one knows.
+        if let (Arrival::Update(update), Some(place)) = (&mut what, self.places.get_mut(topic))
+            && !place.before
+            && epoch.is_none()
+            && place.seq.is_some_and(|had| first == had + 1 || (first > had && !place.gapless))
+        {
+            place.seq = Some(last);
+            if let Some(epoch) = &place.epoch {
+                update.epoch.clone_from(epoch);
+            }
+            self.events.push_back(what.into_event());
+            return Ok(());
+        }
         let Some(mut place) = self.take(topic) else { return Ok(()) };
         if place.before {
             self.rejoin(topic, &mut place, first, last, epoch);
@@ -422,7 +439,16 @@ impl Topics {
 
 impl Want {
     pub fn new(how: How) -> Want {
-        Want { how, agreed: None, is_old: false, is_told: false, knows_all: false, misses: false }
+        Want {
+            how,
+            call: 0,
+            is_alone: false,
+            agreed: None,
+            is_old: false,
+            is_told: false,
+            knows_all: false,
+            misses: false,
+        }
     }
 
     /// Whether names go in one command: all of this has to be the same.
@@ -434,5 +460,6 @@ impl Want {
         (self.how.mode, self.how.rate, self.how.snapshot) == (other.how.mode, other.how.rate, other.how.snapshot)
             && (self.is_old, self.is_told) == (other.is_old, other.is_told)
             && start(self) == start(other)
+            && (self.call == other.call || !(self.is_alone || other.is_alone))
     }
 }

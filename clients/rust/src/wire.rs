@@ -91,7 +91,11 @@ impl Write for Stream {
 }
 
 /// A connection.
-pub(crate) struct Wire(WebSocket<Stream>);
+pub(crate) struct Wire {
+    socket: WebSocket<Stream>,
+    /// How long a read waits now.
+    waits: Duration,
+}
 
 /// An address as it is connected to: `http` stands for `ws`, and no path for `/ws`.
 ///
@@ -160,7 +164,7 @@ impl Wire {
             .max_frame_size(Some(message_max))
             .max_write_buffer_size(usize::MAX);
         match client_with_config(request, stream, Some(config)) {
-            Ok((socket, _)) => Ok(Wire(socket)),
+            Ok((socket, _)) => Ok(Wire { socket, waits: patience }),
             Err(HandshakeError::Interrupted(_)) => Err(Refused::silent("no answer")),
             Err(HandshakeError::Failure(WsError::Http(answer))) => {
                 let after =
@@ -175,7 +179,7 @@ impl Wire {
                 })
             }
             Err(HandshakeError::Failure(WsError::Io(error))) if is_waiting(&error) => Err(Refused::silent("no answer")),
-            Err(HandshakeError::Failure(error)) => Err(Refused::silent(error)),
+            Err(HandshakeError::Failure(error)) => Err(Refused::silent(words(&error))),
         }
     }
 
@@ -184,47 +188,67 @@ impl Wire {
     /// # Errors
     /// What is wrong with the connection.
     pub fn send(&mut self, text: String) -> Result<(), String> {
-        self.0.send(Message::text(text)).map_err(|error| error.to_string())
+        self.socket.send(Message::text(text)).map_err(|error| words(&error))
     }
 
-    /// What comes next, within this time.
+    /// What comes next, within this time, or that nothing has come for at least half of it.
     pub fn read(&mut self, patience: Duration) -> Read1 {
-        // Nought would be for ever.
-        let patience = patience.max(Duration::from_millis(1));
-        if let Err(error) = self.0.get_ref().tcp().set_read_timeout(Some(patience)) {
-            return Read1::End { code: ABNORMAL, why: error.to_string() };
+        let patience = waiting(patience);
+        if patience != self.waits {
+            if let Err(error) = self.socket.get_ref().tcp().set_read_timeout(Some(patience)) {
+                return Read1::End { code: ABNORMAL, why: error.to_string() };
+            }
+            self.waits = patience;
         }
-        match self.0.read() {
+        match self.socket.read() {
             Ok(Message::Text(text)) => Read1::Text(text.as_str().to_owned()),
             Ok(Message::Close(frame)) => {
                 let (code, why) =
                     frame.map_or((1005, String::new()), |frame| (frame.code.into(), frame.reason.to_string()));
-                let _ = self.0.flush();
+                let _ = self.socket.flush();
                 Read1::End { code, why }
             }
             Ok(_) => Read1::Other,
             Err(WsError::Io(error)) if is_waiting(&error) => Read1::Nothing,
-            Err(error) => Read1::End { code: ABNORMAL, why: error.to_string() },
+            Err(error) => Read1::End { code: ABNORMAL, why: words(&error) },
         }
     }
 
     /// Says goodbye, and waits so long for the other side's.
     pub fn close(mut self, patience: Duration) {
         let until = Instant::now() + patience;
-        let _ = self.0.close(None);
-        let _ = self.0.flush();
+        let _ = self.socket.close(None);
+        let _ = self.socket.flush();
         loop {
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || matches!(self.read(left), Read1::End { .. } | Read1::Nothing) {
+            if left.is_zero() || matches!(self.read(left), Read1::End { .. }) {
                 break;
             }
         }
-        let _ = self.0.get_ref().tcp().shutdown(Shutdown::Both);
+        let _ = self.socket.get_ref().tcp().shutdown(Shutdown::Both);
     }
 }
 
 fn is_waiting(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
+}
+
+/// How long a read waits that is to wait so long at most: a power of two of milliseconds, so that the kernel needn't be told another time at each.
+fn waiting(patience: Duration) -> Duration {
+    // Nought would be for ever.
+    let most = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX).clamp(1, 1 << 20);
+    Duration::from_millis(1 << most.ilog2())
+}
+
+/// What is wrong with a connection, in words for people.
+fn words(error: &WsError) -> String {
+    match error {
+        WsError::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(error) => tls::explain(error),
+            None => error.to_string(),
+        },
+        other => other.to_string(),
+    }
 }
 
 fn connect(host: &str, port: u16, until: Instant) -> io::Result<TcpStream> {
@@ -245,6 +269,14 @@ fn connect(host: &str, port: u16, until: Instant) -> io::Result<TcpStream> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_read_waits_for_no_longer_than_it_may_and_for_no_less_than_half_of_it() {
+        for (may, waits) in [(0, 1), (1, 1), (2, 2), (100, 64), (1023, 512), (1024, 1024), (30_000, 16_384)] {
+            assert_eq!(waiting(Duration::from_millis(may)), Duration::from_millis(waits));
+        }
+        assert_eq!(waiting(Duration::MAX), Duration::from_millis(1 << 20));
+    }
 
     #[test]
     fn addresses_are_read_as_people_write_them() {

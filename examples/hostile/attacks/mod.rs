@@ -6,6 +6,7 @@
 
 mod commands;
 mod crowd;
+mod deflate;
 mod http;
 mod names;
 mod polls;
@@ -101,6 +102,8 @@ pub const ALL: &[Attack] = &[
     storms::LISTS,
     storms::TOKENS,
     storms::TOKENS_AT_HANDSHAKES,
+    storms::TOKENS_OF_MANY,
+    storms::REFRESHES,
     readers::STALLED_ALL,
     readers::STALLED_LATEST,
     readers::STALLED_EVENTS,
@@ -159,6 +162,17 @@ pub const ALL: &[Attack] = &[
     polls::HISTORY_UNREAD,
     polls::RESUMES,
     polls::EVENTS,
+    deflate::BOMBS,
+    deflate::INFLATING,
+    deflate::TABLES,
+    deflate::FRAGMENTS,
+    deflate::HALVES,
+    deflate::BITS,
+    deflate::OFFERS,
+    deflate::WINDOWS,
+    deflate::OLD,
+    deflate::STALLED,
+    deflate::PUBLISHED,
     tls::TINY_RECORDS,
     tls::EMPTY_RECORDS,
     tls::KEY_UPDATES,
@@ -250,8 +264,13 @@ impl Attacker {
 
     /// The same attacker at another address.
     fn second(&self) -> Attacker {
+        self.nth(1)
+    }
+
+    /// The same attacker at another address, so many after the first.
+    fn nth(&self, n: u32) -> Attacker {
         let IpAddr::V4(source) = self.source else { return Attacker::new(self.server, self.source, self.scale) };
-        let source = std::net::Ipv4Addr::from(u32::from(source) + 1);
+        let source = std::net::Ipv4Addr::from(u32::from(source) + n);
         Attacker::new(self.server, source.into(), self.scale)
     }
 

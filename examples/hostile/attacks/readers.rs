@@ -37,7 +37,7 @@ fn stalled_events(attacker: &Attacker) {
 }
 
 /// So many that never read, and 8 MB/s for them.
-fn stalled(attacker: &Attacker, open: impl Fn(usize) -> Option<TcpStream>) {
+pub fn stalled(attacker: &Attacker, open: impl Fn(usize) -> Option<TcpStream>) {
     let some = wire::publish_lines((0..40).map(|n| format!("attack.{n}")), &format!("\"{}\"", "x".repeat(4000)));
     let mut published = Instant::now();
     attacker.hold(attacker.count(1000), open, Duration::from_millis(5), |_| {

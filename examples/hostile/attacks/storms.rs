@@ -1,7 +1,12 @@
 //! As much as one can say, as often as one can come.
 
-use std::{io::Write, net::TcpStream, time::Duration};
+use std::{
+    io::Write,
+    net::TcpStream,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
 
+use aws_lc_rs::signature::Ed25519KeyPair;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
 use super::{Attack, Attacker, MIB, attack, wire};
@@ -216,6 +221,89 @@ fn tokens_at_handshakes(attacker: &Attacker) {
             let _ = wire::status(&mut stream);
         }
     }
+}
+
+pub const TOKENS_OF_MANY: Attack = attack(
+    "tokens-of-many",
+    "20 addresses over which forged tokens are shown with polls, each as many as --max-tokens-per-ip allows and more: ten thousand signatures a second, in workers' turns",
+    tokens_of_many,
+)
+.with(WITH_TOKENS);
+
+fn tokens_of_many(attacker: &Attacker) {
+    let sources: Vec<Attacker> = (0..20).map(|n| attacker.nth(n)).collect();
+    let request = wire::get("/poll?topics=attack.a", &format!("Authorization: Bearer {}\r\n", forged(0)));
+    attacker.flood(sources.len(), |n| sources[n].connect(), &request, true);
+}
+
+pub const REFRESHES: Attack = attack(
+    "refreshes",
+    "20 addresses with 2,500 clients that show 10,000 new tokens at one moment, all genuine, again and again: a signature each, in workers' turns",
+    refreshes,
+)
+.memory(64, 64)
+.with(WITH_TOKENS);
+
+/// As many as a connection may show at once (`--max-auths`), and when it may again.
+const TOKENS_AT_ONCE: usize = 4;
+const TOKENS_AGAIN: Duration = Duration::from_millis(2100);
+
+fn refreshes(attacker: &Attacker) {
+    // The key by which the server knows these is in `keys.json`.
+    let Ok(key) = Ed25519KeyPair::from_seed_unchecked(&[b'r'; 32]) else { return };
+    let sources: Vec<Attacker> = (0..20).map(|n| attacker.nth(n)).collect();
+    let mut clients: Vec<TcpStream> =
+        (0..attacker.count(2500)).filter_map(|n| sources[n % sources.len()].upgraded("/ws")).collect();
+    for client in &mut clients {
+        // The greeting.
+        let _ = wire::read_frame(client);
+    }
+    attacker.holds(clients.len());
+    let (mut jti, mut rounds) = (0, 0);
+    while attacker.goes_on() {
+        let begun = Instant::now();
+        let until = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()) + 240;
+        for (n, client) in clients.iter_mut().enumerate() {
+            let auths = (0..TOKENS_AT_ONCE).flat_map(|_| {
+                jti += 1;
+                let token = genuine(&key, &format!("client-{n}"), jti, until);
+                wire::command(&format!(r#"{{"op":"auth","id":{jti},"token":"{token}"}}"#))
+            });
+            let auths: Vec<u8> = auths.collect();
+            if client.write_all(&auths).is_err() {
+                attacker.wronged("a client could not say all of its tokens");
+            }
+        }
+        rounds += 1;
+        if rounds == 1 {
+            attacker.settled();
+        }
+        for client in &mut clients {
+            for _ in 0..TOKENS_AT_ONCE {
+                match wire::read_frame(client) {
+                    Ok((0x81, text)) if text.starts_with(b"{\"type\":\"ack\"") => {}
+                    Ok((_, text)) => attacker
+                        .wronged(&format!("a genuine token was answered {:.60}", String::from_utf8_lossy(&text))),
+                    Err(_) => attacker.wronged("a genuine token was not answered"),
+                }
+            }
+        }
+        while attacker.goes_on() && begun.elapsed() < TOKENS_AGAIN {
+            attacker.pause(Duration::from_millis(10));
+        }
+    }
+}
+
+/// A token that is genuine, of this subject.
+fn genuine(key: &Ed25519KeyPair, subject: &str, jti: usize, until: u64) -> String {
+    let part = |json: &str| URL_SAFE_NO_PAD.encode(json);
+    let head = part(r#"{"alg":"EdDSA","kid":"two","typ":"JWT"}"#);
+    let claims = part(&format!(
+        r#"{{"aud":"stentor","sub":"{subject}","jti":"{jti}","exp":{until},"stentor":{{"sub":[">"]}}}}"#
+    ));
+    let signed = format!("{head}.{claims}");
+    let signature = URL_SAFE_NO_PAD.encode(key.sign(signed.as_bytes()));
+    format!("{signed}.{signature}")
 }
 
 /// A token of the right form, by the right key's name, whose signature only a look at the key tells from a genuine one.

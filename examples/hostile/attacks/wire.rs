@@ -41,9 +41,14 @@ pub fn get(path: &str, headers: &str) -> Vec<u8> {
 
 /// The request for a WebSocket.
 pub fn upgrade_request(path: &str) -> Vec<u8> {
+    upgrade_request_with(path, "")
+}
+
+/// The same with further header lines.
+fn upgrade_request_with(path: &str, more: &str) -> Vec<u8> {
     let headers = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
                    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-    get(path, headers)
+    get(path, &format!("{headers}{more}"))
 }
 
 /// Reads the head of an answer and returns its status; what comes behind it stays in the socket.
@@ -63,7 +68,15 @@ pub fn status(stream: &mut impl Read) -> io::Result<u16> {
 /// # Errors
 /// What broke, or the status that was not 101.
 pub fn upgrade(stream: &mut (impl Read + Write), path: &str) -> io::Result<()> {
-    stream.write_all(&upgrade_request(path))?;
+    upgrade_with(stream, path, "")
+}
+
+/// The same with further header lines.
+///
+/// # Errors
+/// What broke, or the status that was not 101.
+pub fn upgrade_with(stream: &mut (impl Read + Write), path: &str, more: &str) -> io::Result<()> {
+    stream.write_all(&upgrade_request_with(path, more))?;
     match status(stream)? {
         101 => Ok(()),
         other => Err(io::Error::other(format!("answered {other}"))),

@@ -72,6 +72,7 @@
  * @property {number} [publishesMax] publications that may wait for their answer; 1,000 by default
  * @property {[number, number]} [backoffMs] first and last bound of the random delay before coming back; [500, 15000]
  * @property {number} [patienceMs] how long the server's greeting may take; 10,000
+ * @property {boolean} [compression] under Node, with the package `ws`: whether messages may come compressed; false by default, since that costs much CPU. Browsers offer it always
  * @property {any} [WebSocket] a constructor like the browser's, where there is none, or for tests. What browsers hide, its sockets may have as
  *   `refusal`: the `{status, text, retryMs}` of an answer that is no WebSocket
  * @property {typeof globalThis.fetch} [fetch] the same for `fetch`
@@ -101,6 +102,7 @@
  * @property {(hello: any) => void} greeted it works
  * @property {(text: string, scope?: Scope) => void} said a message, for these or for all
  * @property {(scope: Scope, topics: Taken[], isVoid?: boolean) => void} took the server delivers these now; from anew, if the cursor was good no more
+ * @property {(scope: Scope) => void} began what comes begins all of it anew: the cursor was good no more
  * @property {(scope: Scope, cursor: string) => void} came everything before this place has come
  * @property {(one: Subscription, error: StentorError) => void} refused
  * @property {(code: number, why: string, how?: {retryMs?: number, isUnfit?: boolean}) => void} lost it has ended; unfit: this way doesn't lead there
@@ -331,8 +333,12 @@ export class Stentor {
       onError: (error) => {
         const { code, topic = "", from = 0, to = 0 } = /** @type {StentorError & Partial<Skip>} */ (error);
         if (code === "gap") feed.put({ type: "gap", topic, from, to });
-        else if (this.#subscriptions.has(one)) this.#tell(this.#options.onError, error); // it stays as it was, or is asked for again
-        else feed.end(error);
+        else if (!this.#subscriptions.has(one)) feed.end(error);
+        else {
+          // It stays as it was, or is asked for again; or one of its names has ended.
+          this.#tell(this.#options.onError, error);
+          if (topic) feed.put({ type: "status", code, message: error.message, topics: [topic] });
+        }
       },
     });
     feed.subscription = one;
@@ -480,7 +486,9 @@ export class Stentor {
     const link = this.#link;
     const tell = (/** @type {string | undefined} */ word) => {
       this.#word = word;
-      return word === undefined || !(link instanceof Socket) || link !== this.#link ? Promise.resolve() : this.#promise({ op: "auth", token: word });
+      if (link !== this.#link) return Promise.resolve();
+      if (link instanceof Requests) link.renew();
+      return word === undefined || !(link instanceof Socket) ? Promise.resolve() : this.#promise({ op: "auth", token: word });
     };
     return typeof token === "function" ? this.#askToken(token).then(tell) : tell(token);
   }
@@ -492,6 +500,7 @@ export class Stentor {
       greeted: (hello) => this.#isOurs(link) && this.#greet(link, hello),
       said: (text, scope) => this.#isOurs(link) && this.#read(link, text, scope),
       took: (scope, topics, isVoid) => this.#isOurs(link) && this.#took(scope, topics, isVoid),
+      began: (scope) => this.#isOurs(link) && this.#beginAll(scope.parts),
       came: ({ parts }, cursor) => {
         if (this.#isOurs(link)) for (const part of parts) Object.assign(part, { cursor, isVoid: part.isVoid && part.cursor === cursor });
       },
@@ -549,6 +558,7 @@ export class Stentor {
         return;
       case "error": {
         const error = new StentorError(message.code, message.message, message.topic === undefined ? {} : { topic: message.topic });
+        if (message.retry_ms !== undefined) this.#window = windowOf(message.retry_ms);
         if (message.topic !== undefined) return this.#narrowed(message.topic, error);
         if (!this.#settle(message.id, (asked) => asked.fail(error))) this.#complain(error);
         return;
@@ -574,11 +584,8 @@ export class Stentor {
   /** @param {any} status @param {Scope} [scope] */
   #status(status, scope) {
     const { code, retry_ms } = status;
-    if (code === "current") {
-      for (const { one } of scope?.parts ?? []) one.knowsAll = true;
-      return;
-    }
-    if (code === "draining") this.#window = retry_ms;
+    if (code === "current") return this.#isCurrent(scope?.parts ?? []);
+    if (retry_ms !== undefined) this.#window = windowOf(retry_ms);
     this.#tell(this.#options.onStatus, status);
     for (const feed of this.#feeds) feed.put({ ...status, type: "status" });
     if (code !== "token_expiring" || typeof this.#options.token !== "function" || !this.#link) return;
@@ -717,9 +724,29 @@ export class Stentor {
   #cameBack(subscriptions, cursor) {
     this.#cameAll(cursor, (part) => part.isTaken);
     const whole = new Set(subscriptions.filter(({ agreed, options }) => agreed && options.snapshot !== false));
+    this.#forgetGone((one) => whole.has(one));
+  }
+
+  /** All of them are about to be told anew. @param {Part[]} parts */
+  #beginAll(parts) {
+    for (const { one, names } of parts) {
+      one.isAgain = false;
+      for (const [, place] of this.#placesOf(one, names)) place.from = "before";
+    }
+  }
+
+  /** A request has brought all last values: of whom nothing was heard, is gone. @param {Part[]} parts */
+  #isCurrent(parts) {
+    for (const { one } of parts) one.knowsAll = true;
+    const whole = parts.filter(({ one }) => one.options.snapshot !== false);
+    if (whole.length) this.#forgetGone((one, topic) => whole.some((part) => part.one === one && part.names.some((name) => matches(name, topic))));
+  }
+
+  /** Topics that were heard of before the loss and not since, of subscriptions that were told all there is. @param {(one: Subscription, topic: string) => boolean} isTold */
+  #forgetGone(isTold) {
     for (const [topic, places] of this.#places) {
       for (const place of places) {
-        if (place.from === "here" || !whole.has(place.one)) continue;
+        if (place.from === "here" || !isTold(place.one, topic)) continue;
         const isKnown = place.seq !== undefined || place.epoch !== undefined;
         Object.assign(place, { seq: undefined, epoch: undefined, from: "here" });
         if (isKnown) this.#tell(place.one.options.onReset, { topic, epoch: undefined, seq: 0, why: "reconnect" });
@@ -1207,9 +1234,11 @@ export class Stentor {
       return;
     }
     for (const place of this.#meant(skip.topic, scope)) {
-      if (!place.one.agreed || (place.from === "here" && place.seq !== undefined && skip.to <= place.seq)) continue;
+      const had = place.from === "here" ? place.seq : undefined;
+      if (!place.one.agreed || (had !== undefined && skip.to <= had)) continue;
       Object.assign(place, { seq: skip.to, from: "here", isUntold: false, ...(skip.epoch !== undefined && { epoch: skip.epoch }) });
-      tell(place.one.options);
+      // Behind a cursor the server counts from there, and some of it may have come.
+      this.#tell(place.one.options.onSkip, had !== undefined && skip.from <= had ? { ...skip, from: had + 1 } : skip);
     }
   }
 
@@ -1557,6 +1586,16 @@ class Requests {
     }
   }
 
+  /** Another token is to be shown from now on: a stream that began with the one before ends with it, so it is made anew, from where it is. */
+  renew() {
+    if (this.way !== "events") return;
+    for (const channel of [...this.#channels]) {
+      this.#end(channel);
+      for (const part of channel.parts) part.isTaken = false;
+      this.#add(channel.parts);
+    }
+  }
+
   close() {
     this.#isClosed = true;
     for (const channel of this.#channels) this.#end(channel);
@@ -1689,10 +1728,12 @@ class Requests {
     this.#ear.greeted({});
     if (channel.isOver) return;
     const messages = messagesIn(text);
-    if (!channel.isTaken) {
+    // What has a place to go on from begins only if that is good no more.
+    const isAnew = channel.cursor !== undefined && /"code":"current"}$/.test(messages.at(-1) ?? "");
+    if (channel.isTaken) {
+      if (isAnew) this.#ear.began(channel);
+    } else {
       const { mode, rate } = channel;
-      // What has a place to go on from begins only if that is good no more.
-      const isAnew = channel.isResumed && /"code":"current"}$/.test(messages.at(-1) ?? "");
       this.#ear.took(channel, channel.parts.flatMap(({ names }) => names.map((topic) => ({ topic, mode, rate }))), isAnew);
       channel.isTaken = true;
     }
@@ -1796,6 +1837,12 @@ export function matches(name, topic) {
  */
 function points(from) {
   return from instanceof Map ? from : typeof from === "string" ? [] : Object.entries(from ?? {});
+}
+
+/** When a server wants one back, in milliseconds: between two of them, or before one. @param {any} window @returns {[number, number] | undefined} */
+function windowOf(window) {
+  const [first, last] = Array.isArray(window) ? window : [0, window];
+  return Number.isFinite(first) && Number.isFinite(last) ? [first, last] : undefined;
 }
 
 /** What a message consists of, as far as one has to know to find a field: names and other strings, and brackets. */

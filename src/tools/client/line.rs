@@ -94,9 +94,12 @@ impl Format {
 
 /// A publication as a JSON object on a line of its own.
 pub fn ndjson(update: &Update, terminal: bool, line: &mut String) {
-    let _ = write!(line, r#"{{"topic":{},"seq":{},"ts":{}"#, Value::from(update.topic.as_str()), update.seq, update.ts);
+    line.push_str(r#"{"topic":"#);
+    string(&update.topic, line);
+    let _ = write!(line, r#","seq":{},"ts":{}"#, update.seq, update.ts);
     if !update.epoch.is_empty() {
-        let _ = write!(line, r#","epoch":{}"#, Value::from(update.epoch.as_str()));
+        line.push_str(r#","epoch":"#);
+        string(&update.epoch, line);
     }
     for (name, is_so) in [("snapshot", update.is_snapshot), ("key", update.is_key), ("stale", update.is_stale)] {
         if is_so {
@@ -113,8 +116,20 @@ pub fn ndjson(update: &Update, terminal: bool, line: &mut String) {
     line.push_str("}\n");
 }
 
+/// A JSON string. Names need no escapes, unless somebody else's server has made them.
+fn string(text: &str, line: &mut String) {
+    if text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\') {
+        line.extend(["\"", text, "\""]);
+    } else {
+        let _ = write!(line, "{}", Value::from(text));
+    }
+}
+
 /// JSON on one line: the ends of lines that it may have between its parts become spaces. For a terminal, what it may have in strings and a terminal would heed is escaped.
 pub fn json(text: &str, terminal: bool, line: &mut String) {
+    if !terminal && memchr::memchr3(b'\n', b'\r', b'\t', text.as_bytes()).is_none() {
+        return line.push_str(text);
+    }
     for letter in text.chars() {
         match letter {
             '\n' | '\r' | '\t' => line.push(' '),
@@ -147,7 +162,17 @@ mod tests {
     fn json_stays_on_one_line_and_says_nothing_to_a_terminal() {
         assert_eq!(written("{\n\t\"a\": \"\u{7f}\u{9b}31m\"\r\n}", true), r#"{  "a": "\u007f\u009b31m"  }"#);
         assert_eq!(written("[\"\u{9b}\"]", false), "[\"\u{9b}\"]");
+        assert_eq!(written("[1,\r\n2]", false), "[1,  2]");
         assert_eq!(escaped("a\x1b[31m\n"), r"a\u{1b}[31m\u{a}");
+    }
+
+    #[test]
+    fn names_are_json_strings_whatever_is_in_them() {
+        for name in ["q.us.AAPL", "a\"b", "a\\b", "\u{e9}\n", ""] {
+            let mut line = String::new();
+            string(name, &mut line);
+            assert_eq!(serde_json::from_str::<String>(&line).unwrap(), name);
+        }
     }
 
     #[test]

@@ -124,6 +124,8 @@ struct Session {
     waits: bool,
     was_open: bool,
     is_quiet: bool,
+    /// What keeps it waiting, as it was said last.
+    waits_for: String,
     interrupted: Arc<AtomicBool>,
 }
 
@@ -139,7 +141,7 @@ enum Next {
 impl Session {
     /// A session with this server, or the one on this machine.
     fn open(url: Option<&str>, connect: &Connect, task: &'static str) -> Result<Session, Failure> {
-        let url = address(url.unwrap_or(HERE)).map_err(|error| Failure::Usage(error.message))?;
+        let url = address(url.unwrap_or(HERE)).map_err(|error| Failure::Usage(shown(&error.message)))?;
         let mut options = Options::new([url.as_str()]);
         options.token = connect.token.as_ref().map(|token| Token::Word(token.expose().to_owned()));
         if url.starts_with("wss://") {
@@ -154,38 +156,22 @@ impl Session {
                 .map_err(Failure::Output)?;
         }
         let client = Client::new(options).map_err(|error| Failure::Usage(error.message))?;
-        Ok(Session { client, task, waits: connect.wait, was_open: false, is_quiet: false, interrupted })
+        Ok(Session {
+            client,
+            task,
+            waits: connect.wait,
+            was_open: false,
+            is_quiet: false,
+            waits_for: String::new(),
+            interrupted,
+        })
     }
 
     /// What comes next, if it does until then. What is to be said of the connection is said, and refusals are failures.
     fn next(&mut self, until: Option<Instant>) -> Result<Next, Failure> {
         loop {
-            if self.interrupted.load(Ordering::Relaxed) {
-                return Ok(Next::Interrupted);
-            }
-            let look = Instant::now() + LOOK_EVERY;
-            let event =
-                self.client.next_until(until.map_or(look, |until| until.min(look))).map_err(|error| {
-                    match error.code.as_str() {
-                        "unauthorized" | "refused" => Failure::Refused(error.message),
-                        _ => Failure::Unreachable(error.to_string()),
-                    }
-                })?;
-            match event {
-                Some(Event::Status(status)) => self.tell(&status),
-                Some(Event::Refused { error, names }) => {
-                    return Err(Failure::Refused(format!("{error} ({})", names.join(", "))));
-                }
-                Some(event) => return Ok(Next::Event(event)),
-                None => {
-                    let trouble = self.client.trouble();
-                    if !self.was_open && !self.waits && !trouble.is_empty() {
-                        return Err(Failure::Unreachable(trouble.to_owned()));
-                    }
-                    if until.is_some_and(|until| Instant::now() >= until) {
-                        return Ok(Next::Nothing);
-                    }
-                }
+            if let Some(next) = self.look(until)? {
+                return Ok(next);
             }
         }
     }
@@ -193,18 +179,63 @@ impl Session {
     /// Waits until there is a connection, and the server has greeted.
     fn greeted(&mut self, until: Option<Instant>) -> Result<Next, Failure> {
         while !self.client.is_open() {
-            match self.next(Some(until.unwrap_or_else(|| Instant::now() + LOOK_EVERY)))? {
-                Next::Nothing if until.is_none_or(|until| Instant::now() < until) => {}
-                other => return Ok(other),
+            if let Some(next) = self.look(until)? {
+                return Ok(next);
             }
         }
         Ok(Next::Nothing)
+    }
+
+    /// What comes next, or nothing if it is to be looked again.
+    fn look(&mut self, until: Option<Instant>) -> Result<Option<Next>, Failure> {
+        if self.interrupted.load(Ordering::Relaxed) {
+            return Ok(Some(Next::Interrupted));
+        }
+        let look = Instant::now() + LOOK_EVERY;
+        let event = self.client.next_until(until.map_or(look, |until| until.min(look))).map_err(|error| match error
+            .code
+            .as_str()
+        {
+            "unauthorized" | "refused" => Failure::Refused(error.message),
+            _ => Failure::Unreachable(error.to_string()),
+        })?;
+        match event {
+            Some(Event::Status(status)) => self.tell(&status),
+            Some(Event::Refused { error, names }) => {
+                return Err(Failure::Refused(format!("{error} ({})", names.join(", "))));
+            }
+            Some(event) => return Ok(Some(Next::Event(event))),
+            None => {
+                self.judge_trouble()?;
+                if until.is_some_and(|until| Instant::now() >= until) {
+                    return Ok(Some(Next::Nothing));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Before the first connection: what is in its way ends it, or is said, once, if it is to wait.
+    fn judge_trouble(&mut self) -> Result<(), Failure> {
+        let trouble = self.client.trouble();
+        if self.was_open || trouble.is_empty() || trouble == self.waits_for {
+            return Ok(());
+        }
+        let said = advised(trouble);
+        if !self.waits {
+            return Err(Failure::Unreachable(said));
+        }
+        self.waits_for = trouble.to_owned();
+        self.say(&format!("{said}; waiting"));
+        Ok(())
     }
 
     fn tell(&mut self, status: &Status) {
         match status.code.as_str() {
             "connected" if !self.was_open => self.was_open = true,
             "connected" => self.say("connected again"),
+            // Who doesn't come back has another word to say.
+            "lost" if self.client.is_over() => {}
             "lost" => self.say(&format!("{}; coming back", status.message)),
             // What the token is to be is for whoever started this to say.
             "token_expiring" | "gap" => {}
@@ -248,5 +279,40 @@ fn split_url(arguments: &[String]) -> (Option<&str>, &[String]) {
     match arguments {
         [url, rest @ ..] if url.contains("://") => (Some(url), rest),
         all => (None, all),
+    }
+}
+
+/// Behind the trouble with a server that nobody named: that the first name looks as if it were to be the address, which it can't be told from.
+fn hinted(outcome: Result<(), Failure>, url: Option<&str>, names: &[String]) -> Result<(), Failure> {
+    let is_address = |name: &&String| {
+        let port = name.rsplit_once(':').map(|(_, port)| port);
+        port.is_some_and(|port| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    match (outcome, names.first().filter(is_address)) {
+        (Err(Failure::Unreachable(said)), Some(name)) if url.is_none() => {
+            Err(Failure::Unreachable(format!("{said}; if {name} is to be the address, write ws://{name}")))
+        }
+        (outcome, _) => outcome,
+    }
+}
+
+/// What was said of a connection that failed, with what would do behind it where a flag of ours would.
+fn advised(said: &str) -> String {
+    if said.ends_with(stentor_client::tls::UNTRUSTED) { format!("{said}: {}", trust::TRUST) } else { said.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_without_its_scheme_is_taken_for_a_topic_and_told_from_one() {
+        let names = |name: &str| vec![name.to_owned()];
+        let lost = || Err(Failure::Unreachable("refused".into()));
+        let said = |outcome: Result<(), Failure>| outcome.unwrap_err().to_string();
+        let hint = "refused; if 10.0.0.1:9001 is to be the address, write ws://10.0.0.1:9001";
+        assert_eq!(said(hinted(lost(), None, &names("10.0.0.1:9001"))), hint);
+        assert_eq!(said(hinted(lost(), Some("ws://h"), &names("10.0.0.1:9001"))), "refused");
+        assert_eq!(said(hinted(lost(), None, &names("q.us.*"))), "refused");
     }
 }

@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::{Value, value::RawValue};
 use stentor_client::{Event, Receipt};
 
-use super::{Connect, Failure, Next, Session, split_url};
+use super::{Connect, Failure, Next, Session, hinted, split_url};
 
 /// Publications that may wait for their answers.
 const UNANSWERED_MAX: usize = 256;
@@ -78,8 +78,11 @@ impl Sent {
                 return Ok(false);
             }
         }
-        if let Next::Interrupted = self.session.greeted(None)? {
-            return Ok(false);
+        // What became of others is heeded meanwhile.
+        while !self.session.client.is_open() {
+            if !self.heed(Instant::now() + PATIENCE)? {
+                return Ok(false);
+            }
         }
         match self.session.client.publish(topic, json) {
             Ok(ticket) => _ = self.waiting.insert(ticket, line),
@@ -96,10 +99,10 @@ impl Sent {
         }
     }
 
-    /// Heeds what comes until then, or until some answer has come; whether it may go on.
+    /// Heeds what comes next, or that nothing does until then; whether it may go on.
     fn heed(&mut self, until: Instant) -> Result<bool, Failure> {
-        match self.session.next(Some(until))? {
-            Next::Event(Event::Published { ticket, outcome }) => {
+        match self.session.look(Some(until))? {
+            Some(Next::Event(Event::Published { ticket, outcome })) => {
                 let line = self.waiting.remove(&ticket).unwrap_or_default();
                 match outcome {
                     Ok(receipt) if self.receipts => print(&receipt)?,
@@ -109,8 +112,8 @@ impl Sent {
                 }
                 Ok(true)
             }
-            Next::Interrupted => Ok(false),
-            Next::Nothing | Next::Event(_) => Ok(true),
+            Some(Next::Interrupted) => Ok(false),
+            Some(Next::Nothing | Next::Event(_)) | None => Ok(true),
         }
     }
 
@@ -123,13 +126,24 @@ impl Sent {
             }
         }
         let unknown = self.unknown + self.waiting.len() as u64;
+        // Where there is a reason why nothing more will come, such as a wrong token, that is what is said.
+        while unknown > 0 && self.session.client.is_over() {
+            if let Next::Interrupted = self.session.next(Some(Instant::now()))? {
+                break;
+            }
+        }
         self.session.client.close();
         match (self.refused, unknown) {
             (0, 0) => Ok(()),
-            (0, unknown) => Err(Failure::Unreachable(format!("nobody knows whether {unknown} of them were published"))),
-            (refused, _) => Err(Failure::Refused(format!("{refused} were not published"))),
+            (0, unknown) => Err(Failure::Unreachable(format!("nobody knows whether {} published", were(unknown)))),
+            (refused, _) => Err(Failure::Refused(format!("{} not published", were(refused)))),
         }
     }
+}
+
+/// So many, as the beginning of a sentence about them.
+fn were(count: u64) -> String {
+    if count == 1 { "1 was".into() } else { format!("{count} were") }
 }
 
 fn print(receipt: &Receipt) -> io::Result<()> {
@@ -157,6 +171,11 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         let bytes = std::fs::read(path).map_err(|error| wrong(&error))?;
         one = Some(String::from_utf8(bytes).map_err(|error| wrong(&format!("expected text (UTF-8): {error}")))?);
     }
+    hinted(all(options, url, topic, one), url, rest)
+}
+
+/// Publishes that, or the lines of standard input.
+fn all(options: &Options, url: Option<&str>, topic: &str, one: Option<String>) -> Result<(), Failure> {
     let session = Session::open(url, &options.connect, "pub")?;
     let mut sent = Sent { session, waiting: BTreeMap::new(), receipts: options.receipts, refused: 0, unknown: 0 };
     if let Some(text) = one {

@@ -14,7 +14,7 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, Progres
 use serde_json::Value;
 use stentor_client::{Event, How, Update};
 
-use super::{Connect, Failure, Next, Session, line, split_url};
+use super::{Connect, Failure, Next, Session, hinted, line, split_url};
 use crate::config::Span;
 
 /// How often what was written reaches the file: who is killed loses no more.
@@ -153,12 +153,20 @@ impl Written {
 /// See the module above.
 pub fn run(options: &Options) -> Result<(), Failure> {
     let (url, names) = split_url(&options.names);
+    hinted(to_its_end(options, url, names), url, names)
+}
+
+fn to_its_end(options: &Options, url: Option<&str>, names: &[String]) -> Result<(), Failure> {
     if names.is_empty() {
         return Err(Failure::Usage("expected names of topics behind the address, such as q.demo.* or >".into()));
     }
     let file = |error: io::Error| {
-        let hint = if error.kind() == io::ErrorKind::AlreadyExists { " (--overwrite writes over it)" } else { "" };
-        Failure::Usage(format!("-o {}: {error}{hint}", options.output.display()))
+        let hint = match error.kind() {
+            _ if options.output.is_dir() => ": expected a file, found a folder",
+            io::ErrorKind::AlreadyExists => ": there is such a file (--overwrite writes over it)",
+            _ => return Failure::Usage(format!("-o {}: {error}", options.output.display())),
+        };
+        Failure::Usage(format!("-o {}{hint}", options.output.display()))
     };
     let mut session = Session::open(url, &options.connect, "record")?;
     let how = How { snapshot: options.snapshot, ..How::default() };

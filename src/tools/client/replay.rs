@@ -14,13 +14,15 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use clap::Args;
-use crossbeam_channel::{Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
 use rustls::{ClientConfig, ClientConnection, StreamOwned, pki_types::ServerName};
 use serde_json::Value;
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     iterator::Signals,
 };
+use tracing::Level;
 
 use super::{Connect, Failure, shown};
 use crate::{
@@ -36,6 +38,9 @@ use crate::{
 
 /// Time for a server to take a request, and for its answer.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How often a server that isn't there is tried, with `--wait`.
+const TRY_EVERY: Duration = Duration::from_millis(500);
 
 /// The largest answer that is taken.
 const ANSWER_MAX: usize = 1 << 20;
@@ -210,13 +215,19 @@ fn answer(stream: &mut dyn Both) -> io::Result<(u16, String)> {
 struct Publishing {
     door: Door,
     lines: Vec<u8>,
+    count: u64,
     /// Told when nothing more can be published.
     stop: Sender<()>,
-    outcome: Outcome,
+    outcome: Arc<Mutex<Outcome>>,
 }
 
 /// What became of them, for who waits for the end.
-type Outcome = Arc<parking_lot::Mutex<Option<Failure>>>;
+#[derive(Default)]
+struct Outcome {
+    /// Publications that the server took.
+    taken: u64,
+    failure: Option<Failure>,
+}
 
 struct Batch<'a>(&'a mut Publishing);
 
@@ -247,14 +258,15 @@ impl feeds::Batch for Batch<'_> {
         };
         let line = format!("{{\"topic\":{},{value}}}\n", Value::from(topic));
         self.0.lines.extend_from_slice(line.as_bytes());
+        self.0.count += 1;
         Ok(())
     }
 }
 
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
-        let Publishing { door, lines, stop, outcome } = &mut *self.0;
-        if lines.is_empty() || outcome.lock().is_some() {
+        let Publishing { door, lines, count, stop, outcome } = &mut *self.0;
+        if lines.is_empty() || outcome.lock().failure.is_some() {
             return;
         }
         let failure = match door.publish(lines) {
@@ -263,9 +275,49 @@ impl Drop for Batch<'_> {
             Err(failure) => Some(failure),
         };
         lines.clear();
-        if failure.is_some() {
-            *outcome.lock() = failure;
-            let _ = stop.try_send(());
+        let count = std::mem::take(count);
+        let mut outcome = outcome.lock();
+        match failure {
+            None => outcome.taken += count,
+            Some(_) => {
+                outcome.failure = failure;
+                let _ = stop.try_send(());
+            }
+        }
+    }
+}
+
+/// Where lines of the log go: to standard error, with a word before that says whose they are.
+struct Said;
+
+impl Write for Said {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let mut out = io::stderr().lock();
+        out.write_all(b"stentor ")?;
+        out.write_all(line).map(|()| line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A way to the server: at once, or with `--wait` once it is there. None if somebody wants the end before.
+fn open(options: &Options, stopped: &Receiver<()>) -> Result<Option<Door>, Failure> {
+    let mut waits_for = String::new();
+    loop {
+        match Door::open(&options.url, &options.connect) {
+            Ok(door) => return Ok(Some(door)),
+            Err(Failure::Unreachable(why)) if options.connect.wait => {
+                if why != waits_for {
+                    let _ = writeln!(io::stderr(), "stentor replay: {}; waiting", shown(&why));
+                    waits_for = why;
+                }
+                if stopped.recv_timeout(TRY_EVERY).is_ok() {
+                    return Ok(None);
+                }
+            }
+            Err(failure) => return Err(failure),
         }
     }
 }
@@ -284,7 +336,6 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         topic_length_max: 1024,
     };
     let replay = Replay::open(&options.file, how).map_err(|error| Failure::Usage(error.to_string()))?;
-    let door = Door::open(&options.url, &options.connect)?;
     let (stop, stopped) = bounded(1);
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let handle = signals.handle();
@@ -294,10 +345,16 @@ pub fn run(options: &Options) -> Result<(), Failure> {
             let _ = by_signal.try_send(());
         }
     });
-    let outcome = Outcome::default();
-    let summary = replay.run(Publishing { door, lines: Vec::new(), stop, outcome: Arc::clone(&outcome) }, &stopped);
+    let Some(door) = open(options, &stopped)? else { return Ok(()) };
+    let outcome = Arc::new(Mutex::new(Outcome::default()));
+    let publishing = Publishing { door, lines: Vec::new(), count: 0, stop, outcome: Arc::clone(&outcome) };
+    // What is wrong with a line is said as it is in a server's log.
+    let log = tracing_subscriber::fmt().with_writer(|| Said).with_max_level(Level::WARN).with_ansi(false);
+    let log = log.without_time().with_level(false).with_target(false).finish();
+    let summary = tracing::subscriber::with_default(log, || replay.run(publishing, &stopped));
     handle.close();
     let _ = waiter.join();
+    let Outcome { taken, failure } = std::mem::take(&mut *outcome.lock());
     let left_out = summary.skipped + summary.too_large + summary.too_deep;
     let gaps = if summary.gaps == 0 {
         String::new()
@@ -306,14 +363,16 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     };
     let lines = if left_out == 0 { String::new() } else { format!(", {left_out} lines left out") };
     let text = format!(
-        "{}: {} publications in {:.1} s{lines}{gaps}",
+        "{}: {taken} publications in {:.1} s{lines}{gaps}",
         options.file.display(),
-        summary.publications.saturating_sub(summary.gaps + summary.too_large + summary.too_deep),
         summary.elapsed.as_secs_f64()
     );
     let _ = writeln!(io::stderr(), "stentor replay: {}", shown(&text));
-    match outcome.lock().take() {
+    match failure {
         Some(failure) => Err(failure),
+        None if taken == 0 && left_out > 0 => {
+            Err(Failure::Usage(format!("{}: no line of it is a publication", options.file.display())))
+        }
         None if summary.broken => {
             Err(Failure::Usage(format!("{}: the file is damaged from there on", options.file.display())))
         }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Display,
     io::{self, BufWriter, IsTerminal, Stdout, StdoutLock, Write},
     time::{Duration, Instant},
 };
@@ -10,12 +11,12 @@ use clap::Args;
 use crossterm::{
     cursor::{Hide, MoveTo, Show},
     execute, queue,
-    terminal::{self, Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen},
+    terminal::{self, Clear, ClearType, DisableLineWrap, EnableLineWrap, EnterAlternateScreen, LeaveAlternateScreen},
 };
-use stentor_client::{Event, From, How, Mode, Update};
+use stentor_client::{Client, Event, From, How, Mode, Update};
 
 use super::{
-    Connect, Failure, Next, Session,
+    Connect, Failure, Next, Session, hinted,
     line::{self, Format},
     split_url,
 };
@@ -125,10 +126,10 @@ impl Output {
     }
 
     /// Nothing else has come, or much has: what there is is shown.
-    fn show(&mut self) -> io::Result<()> {
+    fn show(&mut self, client: &Client) -> io::Result<()> {
         match self {
             Output::Lines { out, .. } => out.flush(),
-            Output::Table(table) => table.draw(),
+            Output::Table(table) => table.draw(if client.is_open() { "" } else { client.trouble() }),
         }
     }
 
@@ -145,6 +146,10 @@ impl Output {
 /// See the module above.
 pub fn run(options: &Options) -> Result<(), Failure> {
     let (url, names) = split_url(&options.names);
+    hinted(print(options, url, names), url, names)
+}
+
+fn print(options: &Options, url: Option<&str>, names: &[String]) -> Result<(), Failure> {
     if names.is_empty() {
         return Err(Failure::Usage("expected names of topics behind the address, such as q.demo.* or >".into()));
     }
@@ -168,7 +173,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         // What has come already is taken first, and shown when there is no more for the moment.
         let next = match session.next(Some(Instant::now()))? {
             Next::Nothing => {
-                output.show()?;
+                output.show(&session.client)?;
                 let soon = Instant::now() + Duration::from_millis(250);
                 session.next(Some(until.map_or(soon, |until| until.min(soon))))?
             }
@@ -191,7 +196,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
             break;
         }
     }
-    output.show()?;
+    output.show(&session.client)?;
     drop(output);
     session.client.close();
     match (left, options.count) {
@@ -200,8 +205,8 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     }
 }
 
-/// Rows of a table; of more topics the first by name are shown.
-const ROWS_MAX: usize = 10_000;
+/// Topics that a table remembers; of more the first that came.
+const TOPICS_MAX: usize = 10_000;
 
 /// Last values on a terminal, of which it has another screen until it is dropped.
 struct Table {
@@ -222,12 +227,13 @@ impl Table {
 
     fn open() -> io::Result<Table> {
         let mut out = io::stdout();
-        execute!(out, EnterAlternateScreen, Hide)?;
+        // What is wider than it has letters, such as Chinese, is cut by the terminal rather than taken to the next line.
+        execute!(out, EnterAlternateScreen, Hide, DisableLineWrap)?;
         Ok(Table { out, rows: BTreeMap::new(), drawn: None })
     }
 
     fn put(&mut self, update: &Update) {
-        if self.rows.len() >= ROWS_MAX && !self.rows.contains_key(&update.topic) {
+        if self.rows.len() >= TOPICS_MAX && !self.rows.contains_key(&update.topic) {
             return;
         }
         let mut data = String::new();
@@ -236,25 +242,18 @@ impl Table {
         self.rows.insert(update.topic.clone(), row);
     }
 
-    fn draw(&mut self) -> io::Result<()> {
+    /// Draws it, unless it has just been; with what keeps more from coming, if something does.
+    fn draw(&mut self, trouble: &str) -> io::Result<()> {
         if self.drawn.is_some_and(|drawn| drawn.elapsed() < Table::EVERY) {
             return Ok(());
         }
         self.drawn = Some(Instant::now());
         let (width, height) = terminal::size()?;
-        let (width, height) = (usize::from(width), usize::from(height));
-        let name = self.rows.keys().map(String::len).max().unwrap_or(0).clamp(5, 40);
         queue!(self.out, MoveTo(0, 0))?;
-        let head =
-            format!("{:name$} {:>10} {:>5}  data   ({} topics, Ctrl-C ends)", "topic", "seq", "age", self.rows.len());
-        let rows = self.rows.iter().take(height.saturating_sub(1)).map(|(topic, row)| {
-            format!("{topic:name$} {:>10} {:>4}s  {}", row.seq, row.since.elapsed().as_secs(), row.data)
-        });
-        for (nth, text) in std::iter::once(head).chain(rows).enumerate() {
+        for (nth, text) in lines(&self.rows, trouble, width.into(), height.into()).into_iter().enumerate() {
             if nth > 0 {
                 self.out.write_all(b"\r\n")?;
             }
-            let text: String = text.chars().take(width).collect();
             self.out.write_all(text.as_bytes())?;
             queue!(self.out, Clear(ClearType::UntilNewLine))?;
         }
@@ -265,6 +264,82 @@ impl Table {
 
 impl Drop for Table {
     fn drop(&mut self) {
-        let _ = execute!(self.out, LeaveAlternateScreen, Show);
+        let _ = execute!(self.out, EnableLineWrap, LeaveAlternateScreen, Show);
+    }
+}
+
+/// A table on a screen of this size: what it is of, then a line for each topic that has room, by name. Where there is little room in a line, values come before numbers and ages.
+fn lines(rows: &BTreeMap<String, Row>, trouble: &str, width: usize, height: usize) -> Vec<String> {
+    let there = height.saturating_sub(1).min(rows.len());
+    let head = match (trouble, rows.len()) {
+        ("", all) if there < all => format!("{there} of {all} topics, Ctrl-C ends"),
+        ("", all) => format!("{all} topics, Ctrl-C ends"),
+        (trouble, _) => format!("no connection: {}", line::escaped(trouble)),
+    };
+    // A third of a line for names; numbers and ages where the values keep thirty letters.
+    let name = rows.keys().take(there).map(String::len).max().unwrap_or(0).clamp(5, (width / 3).clamp(5, 40));
+    let has_numbers = width >= name + 19 + 30;
+    let row = |topic: &str, seq: &dyn Display, age: &dyn Display, data: &str| {
+        let topic = match topic.len() > name {
+            // The end of a name says more than its beginning.
+            true => format!("…{}", &topic[topic.len() - (name - 1)..]),
+            false => topic.to_owned(),
+        };
+        if has_numbers { format!("{topic:name$} {seq:>10} {age:>5}  {data}") } else { format!("{topic:name$} {data}") }
+    };
+    let mut lines = vec![row("topic", &"seq", &"age", &head)];
+    lines.extend(
+        rows.iter()
+            .take(there)
+            .map(|(topic, Row { seq, since, data })| row(topic, seq, &format!("{}s", since.elapsed().as_secs()), data)),
+    );
+    for line in &mut lines {
+        if let Some((end, _)) = line.char_indices().nth(width) {
+            line.truncate(end);
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(topics: impl IntoIterator<Item = String>) -> BTreeMap<String, Row> {
+        topics
+            .into_iter()
+            .map(|topic| (topic, Row { seq: 7, since: Instant::now(), data: "{\"px\":1.50}".into() }))
+            .collect()
+    }
+
+    #[test]
+    fn a_narrow_table_shows_values_rather_than_numbers() {
+        let rows = rows(["q.demo.AAPL".to_owned(), "a.name.that.is.longer.than.it.has.room.here".to_owned()]);
+        let narrow = lines(&rows, "", 24, 9);
+        assert_eq!(narrow, ["topic    2 topics, Ctrl-", "…om.here {\"px\":1.50}", "…mo.AAPL {\"px\":1.50}"]);
+        let wide = lines(&rows, "", 100, 9);
+        assert!(wide[0].ends_with("age  2 topics, Ctrl-C ends"), "{wide:?}");
+        assert!(wide[2].starts_with("q.demo.AAPL ") && wide[2].contains("         7    0s  {"), "{wide:?}");
+    }
+
+    #[test]
+    fn a_table_says_what_it_has_no_room_for() {
+        let rows = rows((0..300).map(|nth| format!("t.{nth}")));
+        let shown = lines(&rows, "", 80, 24);
+        assert_eq!(shown.len(), 24);
+        assert!(shown[0].ends_with("23 of 300 topics, Ctrl-C ends"), "{shown:?}");
+        for (width, height) in [(0, 0), (1, 1), (3, 2), (10, 3)] {
+            let shown = lines(&rows, "", width, height);
+            assert!(
+                shown.len() <= height.max(1) && shown.iter().all(|line| line.chars().count() <= width),
+                "{shown:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_table_that_gets_nothing_more_says_why() {
+        let shown = lines(&rows(["a".to_owned()]), "ws://h/ws: it was cut\x1b[2J", 80, 24);
+        assert!(shown[0].ends_with(r"no connection: ws://h/ws: it was cut\u{1b}[2J"), "{shown:?}");
     }
 }

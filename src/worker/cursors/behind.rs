@@ -62,8 +62,8 @@ pub struct Behind {
     pub waited: Duration,
     /// How many bytes at the front of `out` are the rest of a publication.
     pub rest: usize,
-    /// That publication, where it is known.
-    pub begun: Option<Position>,
+    /// Where that publication is on the tape.
+    pub rest_of: Position,
     /// What it was sent or told of last, where that may leave something out.
     pub told: Option<Told>,
     /// What is left of the round that it is in.
@@ -123,7 +123,7 @@ impl Behind {
             full_since: Moment::default(),
             waited: Duration::ZERO,
             rest: 0,
-            begun: None,
+            rest_of: Position::default(),
             told,
             round: Round::default(),
             paces,
@@ -202,9 +202,9 @@ impl Behind {
         self.resume.is_some() && self.is_told_when_current()
     }
 
-    /// Puts the rest of a publication before everything else that its connection is to be sent.
-    pub fn put_rest(&mut self, out: &mut Backlog, rest: Vec<u8>) {
-        (self.rest, self.begun) = (rest.len(), None);
+    /// Puts the rest of the publication at `of` before everything else that its connection is to be sent.
+    pub fn put_rest(&mut self, out: &mut Backlog, of: Position, rest: Vec<u8>) {
+        (self.rest, self.rest_of) = (rest.len(), of);
         out.put_front(rest);
     }
 }

@@ -215,7 +215,7 @@ impl Cursors {
         let behind = self.begin(ground, interest, connection, token, unsent.position);
         behind.conflates = true;
         if !unsent.rest.is_empty() {
-            behind.put_rest(&mut connection.out, unsent.rest);
+            behind.put_rest(&mut connection.out, unsent.rest_of, unsent.rest);
         }
         if let Some(paced) = behind.paces.get_mut(unsent.rate) {
             paced.round.items.extend(unsent.values);

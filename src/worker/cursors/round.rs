@@ -418,7 +418,8 @@ impl<E: Edge> Walk<'_, E> {
     fn put_back(&mut self, which: Which, bytes: &[u8], pieces: &[Piece], taken: usize) -> usize {
         let begun = begun(pieces.iter().map(|piece| piece.end), taken);
         if let Some(last) = begun.checked_sub(1).map(|last| pieces[last]).filter(|last| last.end > taken) {
-            self.behind.put_rest(&mut self.connection.out, bytes[taken..last.end].to_vec());
+            let of = Position(last.position.0 - 1);
+            self.behind.put_rest(&mut self.connection.out, of, bytes[taken..last.end].to_vec());
         }
         let back = pieces[begun..].iter().rev().filter_map(|piece| Some((piece.position, piece.slot?)));
         self.behind.round_of(which).items.extend(back);

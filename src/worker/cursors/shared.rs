@@ -108,8 +108,7 @@ impl<E: Edge> Walk<'_, E> {
         let Walk { connection, behind, .. } = self;
         (behind.position, behind.offset, behind.conflates) = (position, 0, true);
         if !rest.is_empty() {
-            behind.put_rest(&mut connection.out, rest);
-            behind.begun = Some(position);
+            behind.put_rest(&mut connection.out, position, rest);
             behind.position = Position(position.0 + 1);
         }
     }

@@ -347,7 +347,7 @@ impl<E: Edge> Walk<'_, E> {
         }
         // It was just sent from, so it is there.
         let Some(rest) = rest_of_frame(self.ground, self.connection, behind) else { return };
-        behind.put_rest(&mut self.connection.out, rest);
+        behind.put_rest(&mut self.connection.out, position, rest);
         let Walk { ground, interest, behind, .. } = self;
         if let (Some(entry), Some(told)) = (ground.reader.look(position), &mut behind.told)
             && interest.wants(&ground.tape, cohort, &entry) == Some(Delivery::Latest)

@@ -14,9 +14,12 @@
 //! to the kernel, or was encrypted for it, is out of the worker's hands.)
 //!
 //! What one can make the others pay: a signature costs as much as [`price::TOKEN`], is charged to the step, and counts for its address
-//! (`--max-tokens-per-ip`); a look at all connections is a few hundred nanoseconds for each, and as much again for each name, in pieces.
+//! (`--max-tokens-per-ip`) and, on a WebSocket that is open, for that (`--max-auths`); a look at all connections is a few hundred nanoseconds
+//! for each, and as much again for each name, in pieces.
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use rustc_hash::FxHashMap;
 
 use super::{
     super::{
@@ -35,15 +38,16 @@ use super::{
     poll::Waiting,
 };
 use crate::{
-    access::{Beyond, Ended, Holder, Shown, Source, Standing, shown_token},
+    access::{Beyond, Ended, Holder, Key, Shown, Source, Standing, patterns::touch, shown_token},
     audit::What,
     clock::Moment,
     http::{self, Request},
     io::{Edge, Token},
+    limits::{Quota, Spent},
     log::{Kind, tell},
     metrics::{Loss, Refusal},
     protocol::{ErrorCode, Id, Mode, Reply, Sub, reply::Who},
-    shared::Seat,
+    shared::{Holders, Seat},
     websocket::CloseCode,
 };
 
@@ -52,6 +56,10 @@ const TOLD_BEFORE: Duration = Duration::from_secs(60);
 
 /// The wall clock may be set while a connection waits for its token to expire: it is looked at at least so often.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
+
+/// So many pairs of names are compared when rights become less, at most: 64 that end with 64 that stay. Who has more, in several ways of being delivered,
+/// subscribes again.
+const PAIRS_MAX: usize = 4096;
 
 /// What holding a name against rights costs: some branches of a tree, and its bounds.
 pub const RIGHT: u64 = 6 * price::MATCH;
@@ -77,6 +85,30 @@ pub struct Rights {
     rules_changed: bool,
     /// Those that have lost their seats.
     lost: VecDeque<Seat>,
+    /// Connections that have shown tokens lately whose signatures had to be verified, by their numbers.
+    auths: Auths,
+}
+
+/// How many tokens were shown by connections that are open. Few show any, so that each has a place only as long as that counts.
+#[derive(Debug, Default)]
+struct Auths {
+    spent: FxHashMap<u64, Spent>,
+    /// When there are so many, those that don't count any more are forgotten.
+    most: usize,
+}
+
+impl Auths {
+    /// Counts one of a connection, unless it would be one too many; returns whether it may be.
+    fn allow(&mut self, connection: u64, quota: Quota, now: Moment) -> bool {
+        if quota.is_none() {
+            return true;
+        }
+        if self.spent.len() >= self.most {
+            self.spent.retain(|_, spent| !spent.is_over(now));
+            self.most = (2 * self.spent.len()).max(64);
+        }
+        quota.allows(self.spent.entry(connection).or_default(), now)
+    }
 }
 
 impl Rights {
@@ -138,8 +170,13 @@ impl<E: Edge> Clerk<'_, E> {
         if !self.ground.settings.access.needs_signature(shown) {
             return Ok(());
         }
-        let (quota, now) = (self.ground.settings.tokens_per_address, self.ground.now);
-        let account = self.connections.get(token).and_then(|connection| connection.permit.account());
+        let (own, quota, now) = (self.ground.settings.auths, self.ground.settings.tokens_per_address, self.ground.now);
+        let Some(connection) = self.connections.get(token) else { return Ok(()) };
+        // Of a request nobody knows whose others come on its connection: a proxy has one for many.
+        if connection.phase == Phase::Open && !self.desk.rights.auths.allow(connection.id, own, now) {
+            return Err(format!("too many tokens on this connection: --max-auths allows {}", own.limit()));
+        }
+        let account = connection.permit.account();
         if account.is_none_or(|account| quota.allows_shared(&account.tokens, now)) {
             self.ground.work.charge(price::TOKEN);
             return Ok(());
@@ -171,9 +208,13 @@ impl<E: Edge> Clerk<'_, E> {
     /// # Errors
     /// 400 for several tokens, 429 for too many.
     pub fn opener_of(&mut self, token: Token, head: &Request<'_>) -> Result<Result<Holder, String>, http::Refusal> {
+        self.is_of(token, Holder::Anonymous);
         let shown = shown_token(head)?;
         match self.judge(token, shown.as_ref()) {
-            Judged::Good(holder) => Ok(Ok(holder)),
+            Judged::Good(holder) => {
+                self.is_of(token, holder.clone());
+                Ok(Ok(holder))
+            }
             Judged::Wrong(why) => {
                 self.ground.shared.metrics.refuse(Refusal::Forbidden);
                 Ok(Err(why))
@@ -187,6 +228,7 @@ impl<E: Edge> Clerk<'_, E> {
     /// # Errors
     /// 403 for a page that may not connect, 401 for a wrong token, 400 for several, 429 for too many.
     pub fn reader_of(&mut self, token: Token, head: &Request<'_>) -> Result<Holder, http::Refusal> {
+        self.is_of(token, Holder::Anonymous);
         self.ground.settings.access.check_page(head)?;
         let shown = shown_token(head)?;
         if let Some(shown) = &shown {
@@ -198,7 +240,14 @@ impl<E: Edge> Clerk<'_, E> {
             let wrong = judged.as_ref().err().map(|refusal| &refusal.message as &dyn std::fmt::Display);
             self.note_judged(token, wrong);
         }
+        judged.iter().for_each(|holder| self.is_of(token, holder.clone()));
         judged
+    }
+
+    /// A request is somebody's: what is said of it, such as that it is refused, is said of whoever has sent it, and not of whoever has sent
+    /// the one before on that connection.
+    fn is_of(&mut self, token: Token, holder: Holder) {
+        self.connections.get_mut(token).into_iter().for_each(|connection| connection.holder = holder.clone());
     }
 
     /// Whether the rights of a connection's holder haven't ended, by time or otherwise.
@@ -259,11 +308,15 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// A connection counts as one of its holder's from now on, where there may be only so many.
     pub fn sit(&mut self, token: Token) {
+        self.take_seat(token, Holders::sit);
+    }
+
+    fn take_seat(&mut self, token: Token, take: fn(&Holders, &Arc<Key>, Seat, usize) -> bool) {
         let Some(connection) = self.connections.get(token) else { return };
         let Some(key) = connection.holder.key() else { return };
         let Some(most) = self.standing(connection).conns() else { return };
         let seat = Seat { worker: self.ground.index, token, id: connection.id };
-        if self.ground.shared.holders.sit(key, seat, most as usize) {
+        if take(&self.ground.shared.holders, key, seat, most as usize) {
             self.ground.shared.publisher.wake_all();
         }
     }
@@ -480,6 +533,8 @@ impl<E: Edge> Clerk<'_, E> {
         let renewed = self.ground.settings.access.renewed(&connection.holder, self.ground.edge.wall_us());
         self.connections.get_mut(token).into_iter().for_each(|connection| connection.holder = renewed.clone());
         if phase == Phase::Open {
+            // It may have fewer connections now.
+            self.take_seat(token, Holders::stay);
             self.narrow(token);
             if !self.see_to_rights(token) {
                 self.set_timer(token);
@@ -543,8 +598,11 @@ impl<E: Edge> Clerk<'_, E> {
         };
         let (kept, ended): (Vec<_>, Vec<_>) = names.into_iter().partition(is_covered);
         let Some(older) = older.filter(|_| !ended.is_empty()) else { return };
-        // Where deliveries differ, a topic of several names may be delivered in another way from here on, and be sent again what it was.
-        if !is_uniform(&kept, &ended) {
+        // Else a topic of several names may be delivered in another way from here on, and be sent again what it was.
+        let (kept_texts, ended_texts) = (self.texts(&kept), self.texts(&ended));
+        let (is_apart, looks) = are_apart(&kept_texts, &ended_texts);
+        self.ground.work.charge(looks * price::LOOK);
+        if !is_apart {
             return self.end_narrowed(token);
         }
         let except = if echo { 0 } else { id };
@@ -556,7 +614,7 @@ impl<E: Edge> Clerk<'_, E> {
             joined.into_iter().for_each(|joined| self.part_with_cohort(joined));
             return self.end_narrowed(token);
         }
-        let texts: Vec<Arc<str>> = ended.iter().map(|(name, _)| Arc::clone(self.fan.interest.text(*name))).collect();
+        let texts: Vec<Arc<str>> = ended_texts.into_iter().map(|(text, _)| text).collect();
         let Clerk { ground, connections, fan, cursors, .. } = self;
         let (position, owed) = fan.part(connections, token);
         let Some(connection) = connections.get_mut(token) else { return };
@@ -565,7 +623,8 @@ impl<E: Edge> Clerk<'_, E> {
         }
         connection.cohort = joined;
         connection.note_shares(false);
-        cursors.narrow(&mut fan.interest, (token, &*connection), older);
+        let looks = cursors.narrow(&mut fan.interest, (token, &*connection), older);
+        ground.work.charge(looks as u64 * price::MATCH);
         cursors.list(token, connection);
         self.part_with_cohort(older);
         self.drop_sub(token);
@@ -577,6 +636,10 @@ impl<E: Edge> Clerk<'_, E> {
         }
         self.part_with(token, texts);
         self.end_raw(token);
+    }
+
+    fn texts(&self, names: &[(NameId, Delivery)]) -> Vec<(Arc<str>, Delivery)> {
+        names.iter().map(|(name, delivery)| (Arc::clone(self.fan.interest.text(*name)), *delivery)).collect()
     }
 
     fn can_narrow(&mut self, token: Token, narrower: Option<super::super::connection::CohortId>) -> bool {
@@ -626,9 +689,20 @@ pub fn asked(delivery: Delivery) -> (Mode, Option<f64>) {
     (delivery.mode(), delivery.rate().map(|rate| rate.per_second()))
 }
 
-/// Whether all are delivered in the same way, so that no topic can go over from one to another; as it is where none are kept.
-fn is_uniform(kept: &[(NameId, Delivery)], ended: &[(NameId, Delivery)]) -> bool {
-    kept.first().is_none_or(|(_, first)| kept.iter().chain(ended).all(|(_, delivery)| delivery == first))
+/// Whether no topic can go over from one way of being delivered to another when some names end: none of those that are delivered in another way than a
+/// name that is kept has a topic in common with it. Returns how many pairs of names were compared for that, too: of more than
+/// [`PAIRS_MAX`] it isn't known, and taken to be so.
+fn are_apart(kept: &[(Arc<str>, Delivery)], ended: &[(Arc<str>, Delivery)]) -> (bool, u64) {
+    let (Some((_, first)), false) = (kept.first(), ended.is_empty()) else { return (true, 0) };
+    if kept.iter().chain(ended).all(|(_, delivery)| delivery == first) {
+        return (true, 0);
+    }
+    if kept.len().saturating_mul(ended.len()) > PAIRS_MAX {
+        return (false, 0);
+    }
+    let is_apart =
+        |(one, how): &(Arc<str>, Delivery)| kept.iter().all(|(other, delivery)| delivery == how || !touch(one, other));
+    (ended.iter().all(is_apart), (kept.len() * ended.len()) as u64)
 }
 
 /// When a client is to be told that its token expires, in microseconds since the Unix epoch; never of what can't be shown anew.
@@ -665,5 +739,55 @@ fn sentence(why: &str) -> String {
             first.to_uppercase().chain(chars).collect()
         }
         _ => why.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cmp::Reverse;
+
+    use super::*;
+    use crate::worker::fan::delivery::Rate;
+
+    fn names(all: &[&str], delivery: Delivery) -> Vec<(Arc<str>, Delivery)> {
+        all.iter().map(|name| (Arc::from(*name), delivery)).collect()
+    }
+
+    #[test]
+    fn names_end_by_themselves_unless_a_topic_would_be_delivered_in_another_way_from_there_on() {
+        let paced = Delivery::Paced(Reverse(Rate::new(4.0)));
+        for (kept, ended, expected) in [
+            (names(&["q.us.*"], Delivery::Latest), names(&["t.>"], Delivery::All), true),
+            (names(&["q.us.*"], Delivery::Latest), names(&["q.*.A"], Delivery::All), false),
+            (names(&["q.us.*"], Delivery::Latest), names(&["q.*.A"], Delivery::Latest), true),
+            (names(&["q.us.A"], paced), names(&[">"], Delivery::Latest), false),
+            (names(&["q.us.A"], paced), names(&["q.us.B", "q.us"], Delivery::All), true),
+            (names(&[], paced), names(&["q.us.B"], Delivery::All), true),
+        ] {
+            assert_eq!(are_apart(&kept, &ended).0, expected, "{kept:?}, {ended:?}");
+        }
+    }
+
+    #[test]
+    fn whoever_showed_a_token_long_ago_takes_no_room() {
+        let (mut auths, quota) = (Auths::default(), Quota::new("2/s".parse().unwrap()));
+        for n in 0..10_000 {
+            // Ten a second, of which each counts for half of one.
+            assert!(auths.allow(n, quota, Moment(n * 100_000_000)));
+            assert!(auths.spent.len() <= 64, "{n}");
+        }
+        let tries = (0..10).filter(|_| auths.allow(7, quota, Moment(u64::MAX / 2))).count();
+        assert_eq!(tries, 4, "two seconds' worth");
+    }
+
+    #[test]
+    fn more_pairs_of_names_than_are_compared_are_taken_to_be_in_each_others_way() {
+        let many: Vec<String> = (0..64).map(|n| format!("a.{n}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let (kept, mut ended) = (names(&many, Delivery::All), names(&many, Delivery::Latest));
+        ended.iter_mut().for_each(|(name, _)| *name = format!("b.{name}").into());
+        assert_eq!(are_apart(&kept, &ended), (true, 4096));
+        ended.push(("c".into(), Delivery::Latest));
+        assert_eq!(are_apart(&kept, &ended), (false, 0));
     }
 }

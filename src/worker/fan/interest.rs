@@ -646,6 +646,13 @@ impl Interest {
         (delivery.rate().is_none() && !is_left_out).then_some(delivery)
     }
 
+    /// Whether a topic is among what a cohort is subscribed to, however it is delivered.
+    pub fn is_subscribed(&mut self, tape: &Tape, id: CohortId, topic: TopicId) -> bool {
+        self.learn(tape, topic);
+        let cohort = &self.cohorts[id as usize];
+        self.topics[topic.slot as usize].standing.delivery(id, cohort).is_some()
+    }
+
     /// Sees to it that a topic is known, and which names stand for it.
     #[inline]
     fn learn(&mut self, tape: &Tape, topic: TopicId) {

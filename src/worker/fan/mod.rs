@@ -128,6 +128,8 @@ pub struct Unsent {
     pub rate: usize,
     /// The rest of the frame that was begun.
     pub rest: Vec<u8>,
+    /// Where its publication is on the tape; of no rest, anywhere.
+    pub rest_of: Position,
     /// The positions after the newest values that were not begun, and their topics; the next one is the last.
     pub values: Vec<(Position, u32)>,
     /// The numbers of these topics at the tick before.

@@ -243,12 +243,15 @@ impl Fan {
 impl Tick {
     /// What is left of it after `taken` bytes, in which so many values were begun.
     fn unsent(&self, position: Position, taken: usize, begun: usize) -> Unsent {
-        let end = begun.checked_sub(1).map_or(taken, |last| self.values[last].end.max(taken));
+        let last = begun.checked_sub(1).map(|last| &self.values[last]);
+        let end = last.map_or(taken, |last| last.end.max(taken));
+        let rest_of = last.map_or(position, |last| Position(last.position.0 - 1));
         let left = &self.values[begun..];
         Unsent {
             position,
             rate: self.rate,
             rest: self.bytes[taken..end].to_vec(),
+            rest_of,
             values: left.iter().rev().map(|value| (value.position, value.change.slot)).collect(),
             before: left.iter().map(|value| (value.change.slot, value.change.before)).collect(),
         }

@@ -70,7 +70,7 @@ pub struct Script {
 }
 
 impl Script {
-    fn new(seed: u64) -> Script {
+    pub fn new(seed: u64) -> Script {
         let mut random = fastrand::Rng::with_seed(seed);
         let tight = random.u8(..5) == 0;
         let flush_interval = Duration::from_millis(if random.u8(..3) == 0 { random.u64(1..50) } else { 0 });
@@ -109,25 +109,30 @@ impl Script {
     fn run(mut self, covered: &Covered) {
         let acts = self.random.usize(10..90) * if self.crowd { 2 } else { 1 };
         for _ in 0..acts {
-            if self.crowd && self.random.u8(..3) == 0 {
-                // Most keep up.
-                self.world.settle();
-            }
-            self.act();
-            self.tell_reloaded();
-            if self.random.u8(..16) == 0 {
-                let n = self.random.usize(..self.world.posts.len());
-                self.world.kernel.disturb(n);
-            }
-            for _ in 0..self.random.usize(..4) {
-                self.world.kernel.allow(self.flush_interval);
-                self.world.turn();
-            }
-            let most = if self.random.bool() { usize::MAX } else { self.random.usize(1..600) };
-            self.world.read_all(most);
+            self.step();
         }
         covered.note(&self.world);
         if self.random.u8(..3) == 0 { self.drain() } else { self.finish() }
+    }
+
+    /// Something happens, and some turns are taken.
+    pub fn step(&mut self) {
+        if self.crowd && self.random.u8(..3) == 0 {
+            // Most keep up.
+            self.world.settle();
+        }
+        self.act();
+        self.tell_reloaded();
+        if self.random.u8(..16) == 0 {
+            let n = self.random.usize(..self.world.posts.len());
+            self.world.kernel.disturb(n);
+        }
+        for _ in 0..self.random.usize(..4) {
+            self.world.kernel.allow(self.flush_interval);
+            self.world.turn();
+        }
+        let most = if self.random.bool() { usize::MAX } else { self.random.usize(1..600) };
+        self.world.read_all(most);
     }
 
     fn act(&mut self) {
@@ -426,7 +431,7 @@ impl Script {
     }
 
     /// Everybody reads again and must have everything; then all leave, and nothing may be left.
-    fn finish(mut self) {
+    pub fn finish(mut self) {
         for client in &mut self.world.clients {
             (client.stalled, client.pace) = (false, None);
         }

@@ -1,5 +1,8 @@
 //! Holders that come, expire, shrink, are revoked and refreshed, while they are behind, polled, streamed and resumed: promise 11, on every byte.
 //!
+//! They show tokens, at the beginning or later, or certificates; and are there by `/ws`, in one mode or in several, `/raw`, `/sse`, `/poll` and `/history`, from the
+//! newest values or from a cursor, their own or another's.
+//!
 //! Each payload is unlike any other, so whatever a client is given is found in its bytes, whole or in part, whichever way it came. When
 //! rights end, the worker is let see to it, and all that has arrived by then is what was given before: from there on not a byte of a payload that isn't covered
 //! any more may follow, until rights are given again. The clients' own view is kept simple: what they may, by topic, and since which byte not.
@@ -10,6 +13,7 @@ use serde_json::json;
 use super::{client::Context, *};
 use crate::{
     access::{Revocation, Rules, sign::Signer},
+    certified::Certified,
     config::Config,
 };
 
@@ -24,16 +28,43 @@ type Mask = [bool; 3];
 /// How a client is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
-    Ws(&'static str),
+    /// Each topic in a mode.
+    Ws([&'static str; 3]),
+    Raw(usize, &'static str),
     Sse,
     Poll,
+    History(usize),
 }
 
-/// A client that shows a token of some holder.
+impl Way {
+    /// What is counted of it.
+    fn index(self) -> usize {
+        match self {
+            Way::Ws(_) => 0,
+            Way::Raw(..) => 1,
+            Way::Sse => 2,
+            Way::Poll => 3,
+            Way::History(_) => 4,
+        }
+    }
+
+    /// Whether it asks by requests, one after the other.
+    fn asks(self) -> bool {
+        matches!(self, Way::Poll | Way::History(_))
+    }
+}
+
+/// Those that show tokens; the others have certificates: the first of them with the role, and both with what is theirs in the rights file.
+const TOKENS: usize = 4;
+const HOLDERS: usize = 6;
+
+/// A client of some holder.
 struct Shower {
     peer: Peer,
     way: Way,
     holder: usize,
+    /// What it shows in a request; none of one with a certificate.
+    token: Option<String>,
     is_quick: bool,
     /// What its token says, and the role that it names.
     own: Mask,
@@ -64,6 +95,10 @@ struct Outcomes {
     refreshed: usize,
     withheld: usize,
     behind: usize,
+    /// Payloads that came by each way.
+    by: [usize; 5],
+    /// And to holders of certificates.
+    certified: usize,
 }
 
 struct Script {
@@ -72,6 +107,8 @@ struct Script {
     signer: Signer,
     dir: tempfile::TempDir,
     role: Mask,
+    /// What the rights file gives those with certificates.
+    entries: [Mask; 2],
     showers: Vec<Shower>,
     payloads: Payloads,
     outcomes: Outcomes,
@@ -114,6 +151,7 @@ impl Script {
             signer,
             dir,
             role: [true; 3],
+            entries: [[true; 3]; 2],
             showers: Vec::new(),
             payloads: Payloads(Vec::new()),
             outcomes: Outcomes::default(),
@@ -124,7 +162,13 @@ impl Script {
 
     /// Other rules, as a reload makes them.
     fn reload(&mut self) {
-        let rights = format!("[roles.r]\nsub = {:?}\n", names(self.role));
+        let [one, other] = self.entries;
+        let rights = format!(
+            "[roles.r]\nsub = {:?}\n[certificates.u4]\nsub = {:?}\nrole = \"r\"\n[certificates.u5]\nsub = {:?}\n",
+            names(self.role),
+            names(one),
+            names(other)
+        );
         std::fs::write(self.dir.path().join("rights"), rights).unwrap();
         let config = Config {
             jwt_keys: Some(self.dir.path().join("keys")),
@@ -153,23 +197,38 @@ impl Script {
         (self.signer.sign(&claims).unwrap(), (exp + 5) * 1_000_000)
     }
 
-    fn come(&mut self) {
-        let (holder, own, role) = (self.rng.usize(..4), self.mask(), self.rng.bool());
-        let is_quick = self.rng.bool();
-        let room = if is_quick { 100_000 } else { self.rng.usize(100..3000) };
+    fn way(&mut self) -> Way {
         let ways = ["", r#","mode":"latest""#, r#","mode":"latest","rate":4"#];
-        let way = match self.rng.u8(..5) {
+        match self.rng.u8(..9) {
             0 => Way::Sse,
             1 => Way::Poll,
-            n => Way::Ws(ways[usize::from(n) - 2]),
+            2 => Way::History(self.rng.usize(..3)),
+            3 => Way::Raw(self.rng.usize(..3), ["", "?mode=latest", "?mode=latest&rate=4"][self.rng.usize(..3)]),
+            4 => Way::Ws([(); 3].map(|()| ways[self.rng.usize(..3)])),
+            n => Way::Ws([ways[usize::from(n) % 3]; 3]),
+        }
+    }
+
+    fn come(&mut self) {
+        let (holder, is_quick) = (self.rng.usize(..HOLDERS), self.rng.bool());
+        let room = if is_quick { 100_000 } else { self.rng.usize(100..3000) };
+        let way = self.way();
+        let (own, role) = (self.mask(), if holder < TOKENS { self.rng.bool() } else { holder == TOKENS });
+        let (peer, token, until_us) = if holder < TOKENS {
+            let (token, until_us) = self.token(holder, own, role);
+            (self.world.hand_over(room).0, Some(token), until_us)
+        } else {
+            let (name, expires) = (format!("u{holder}"), self.world.kernel.wall_us() / 1_000_000 + self.rng.u64(2..40));
+            let certified = Certified { name, expires, ..Certified::default() };
+            // What is encrypted is out of the worker's hands: so there is always room for it, and it has arrived.
+            (self.world.hand_over_certified(1 << 20, certified), None, expires * 1_000_000)
         };
-        let (token, until_us) = self.token(holder, own, role);
-        let (peer, _) = self.world.hand_over(room);
         let mut shower = Shower {
             peer,
             way,
             holder,
-            is_quick,
+            is_quick: is_quick || token.is_none(),
+            token,
             own,
             role,
             until_us,
@@ -180,30 +239,54 @@ impl Script {
             before: Vec::new(),
             has_ended: false,
         };
-        let may = self.may(&shower);
-        shower.since = may.map(|may| (!may).then_some(0));
-        // What isn't covered is asked for, too, now and then: all of it is refused then.
-        let asked = if self.rng.u8(..4) == 0 { [true; 3] } else { may };
-        let asked = names(asked).join(",");
-        let (path, more) = match way {
-            Way::Ws(_) => (
-                "/ws".to_owned(),
-                "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
-            ),
-            Way::Sse => (format!("/sse?topics={asked}"), ""),
-            Way::Poll => (format!("/poll?topics={asked}&wait=20"), ""),
-        };
-        let offer = if shower.packed.is_some() { "Sec-WebSocket-Extensions: permessage-deflate\r\n" } else { "" };
-        let head =
-            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n{more}{offer}\r\n");
-        shower.peer.write(head.as_bytes());
+        shower.since = self.may(&shower).map(|may| (!may).then_some(0));
         shower.is_revoked = self.is_revoked(holder);
         if shower.is_revoked {
             shower.since = [Some(0); 3];
         }
         self.showers.push(shower);
         let at = self.showers.len() - 1;
+        self.ask(at);
         self.subscribe(at);
+    }
+
+    /// A place on the tape that somebody was told of, now and then.
+    fn cursor(&mut self) -> Option<String> {
+        let at = self.rng.usize(..2 * self.showers.len());
+        let text = String::from_utf8_lossy(&self.showers.get(at)?.bytes);
+        let (word, _) = text.rsplit_once("\"cursor\":\"")?.1.split_once('"')?;
+        Some(word.to_owned())
+    }
+
+    /// Sends a request. What isn't covered is asked for, too, now and then: all of it is refused then.
+    fn ask(&mut self, at: usize) {
+        let asked = if self.rng.u8(..4) == 0 { [true; 3] } else { self.may(&self.showers[at]) };
+        let asked = names(asked).join(",");
+        let from = self.cursor().map_or(String::new(), |cursor| format!("&cursor={cursor}"));
+        let Shower { way, token, .. } = &self.showers[at];
+        let path = match way {
+            Way::Ws(_) => "/ws".to_owned(),
+            Way::Raw(topic, how) => format!("/raw/{}{how}", TOPICS[*topic]),
+            Way::Sse => format!("/sse?topics={asked}{from}"),
+            Way::Poll => format!("/poll?topics={asked}&wait=20{from}"),
+            Way::History(topic) => format!("/history/{}", TOPICS[*topic]),
+        };
+        let mut head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n");
+        if matches!(way, Way::Ws(_) | Way::Raw(..)) {
+            head += "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        }
+        if self.showers[at].packed.is_some() {
+            head += "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+        }
+        let is_late = matches!(way, Way::Ws(_)) && self.rng.u8(..4) == 0;
+        if let Some(token) = token.as_ref().filter(|_| !is_late) {
+            head += &format!("Authorization: Bearer {token}\r\n");
+        }
+        let peer = &self.showers[at].peer;
+        peer.write(format!("{head}\r\n").as_bytes());
+        if let Some(token) = token.as_ref().filter(|_| is_late) {
+            peer.write(&command(&json!({"op": "auth", "token": token}).to_string()));
+        }
     }
 
     fn is_revoked(&self, holder: usize) -> bool {
@@ -218,22 +301,27 @@ impl Script {
 
     fn may(&self, shower: &Shower) -> Mask {
         let is_over = shower.is_revoked || shower.until_us + GRAIN_US <= self.world.kernel.wall_us();
-        [0, 1, 2].map(|n| !is_over && (shower.own[n] || shower.role && self.role[n]))
+        let own = if shower.holder < TOKENS { shower.own } else { self.entries[shower.holder - TOKENS] };
+        [0, 1, 2].map(|n| !is_over && (own[n] || shower.role && self.role[n]))
     }
 
-    /// Asks for what it may have, with snapshots; from where it was, if it knows that.
+    /// Asks for what it may have, with snapshots; from somewhere before, now and then.
     fn subscribe(&mut self, at: usize) {
-        let shower = &self.showers[at];
-        let Way::Ws(way) = shower.way else { return };
-        let all = if self.rng.u8(..6) == 0 { [true; 3] } else { self.may(shower) };
-        let topics: Vec<String> = names(all).iter().map(|name| format!("\"{name}\"")).collect();
-        let text = String::from_utf8_lossy(&shower.bytes);
-        let cursor = text.rsplit_once("\"cursor\":\"").and_then(|(_, rest)| rest.split_once('"')).map(|(word, _)| word);
-        let from = match cursor.filter(|_| self.rng.bool()) {
+        let all = if self.rng.u8(..6) == 0 { [true; 3] } else { self.may(&self.showers[at]) };
+        let from = match self.cursor() {
             Some(cursor) => format!(r#","from":"{cursor}""#),
             None => String::new(),
         };
-        shower.peer.write(&command(&format!(r#"{{"op":"sub","topics":[{}]{way}{from}}}"#, topics.join(","))));
+        let Way::Ws(ways) = self.showers[at].way else { return };
+        let ask = |topics: &str, way: &str| {
+            self.showers[at].peer.write(&command(&format!(r#"{{"op":"sub","topics":[{topics}]{way}{from}}}"#)));
+        };
+        let topics: Vec<String> = names(all).iter().map(|name| format!("\"{name}\"")).collect();
+        if ways.iter().all(|way| *way == ways[0]) {
+            return ask(&topics.join(","), ways[0]);
+        }
+        let each = (0..3).filter(|n| all[*n]).map(|n| ways[n]);
+        topics.iter().zip(each).for_each(|(topic, way)| ask(topic, way));
     }
 
     fn publish(&mut self) {
@@ -246,7 +334,8 @@ impl Script {
     }
 
     fn refresh(&mut self) {
-        let ways = self.showers.iter().enumerate().filter(|(_, it)| matches!(it.way, Way::Ws(_)) && !it.has_ended);
+        let ways = self.showers.iter().enumerate();
+        let ways = ways.filter(|(_, it)| matches!(it.way, Way::Ws(_)) && !it.has_ended && it.token.is_some());
         let all: Vec<usize> = ways.map(|(at, _)| at).collect();
         let Some(at) = self.rng.choice(all) else { return };
         let (own, role) = (self.mask(), self.rng.bool());
@@ -333,6 +422,7 @@ impl Script {
             14 => {
                 let before = self.role;
                 self.role = self.mask();
+                self.entries = [self.mask(), self.mask()];
                 // What is given may come from now on.
                 for at in 0..self.showers.len() {
                     let may = self.may(&self.showers[at]);
@@ -348,7 +438,7 @@ impl Script {
                 self.see_to();
             }
             _ if self.rng.u8(..3) == 0 => {
-                let holder = self.rng.usize(..4);
+                let holder = self.rng.usize(..HOLDERS);
                 let until = self.world.kernel.wall_us() / 1_000_000 + self.rng.u64(1000..2000);
                 let one =
                     Revocation::parse(&json!({"sub": format!("u{holder}"), "until": until}).to_string(), 0).unwrap();
@@ -361,7 +451,12 @@ impl Script {
             }
             _ => {
                 let at = self.rng.usize(..self.showers.len().max(1));
-                if at < self.showers.len() {
+                if at >= self.showers.len() {
+                    return;
+                }
+                if self.showers[at].way.asks() {
+                    self.ask(at);
+                } else {
                     self.subscribe(at);
                 }
             }
@@ -382,9 +477,12 @@ impl Script {
             shower.read(usize::MAX);
         }
         for shower in &self.showers {
-            self.outcomes.given += shower.check(&self.payloads);
+            let given = shower.check(&self.payloads);
+            self.outcomes.given += given;
+            self.outcomes.by[shower.way.index()] += given;
+            self.outcomes.certified += if shower.holder < TOKENS { 0 } else { given };
             let is_stream = memchr::memmem::find(&shower.bytes, b"text/event-stream").is_some();
-            if matches!(shower.way, Way::Ws(_)) || is_stream {
+            if matches!(shower.way, Way::Ws(_) | Way::Raw(..)) || is_stream {
                 assert!(
                     shower.peer.dropped(),
                     "every token has expired by now: {:?} of u{}",
@@ -477,6 +575,8 @@ fn nobody_is_given_a_byte_that_its_rights_do_not_cover() {
         all.refreshed += one.refreshed;
         all.withheld += one.withheld;
         all.behind += one.behind;
+        all.certified += one.certified;
+        all.by.iter_mut().zip(one.by).for_each(|(all, one)| *all += one);
     };
     if let Ok(seed) = std::env::var("STENTOR_SEED") {
         return try_one(seed.parse().unwrap());
@@ -491,7 +591,8 @@ fn nobody_is_given_a_byte_that_its_rights_do_not_cover() {
     }
     // Else the scripts have become too tame to find anything.
     let least = seeds as usize;
-    let Outcomes { given, shrunk, expired, revoked, refreshed, withheld, behind } = all;
+    let Outcomes { given, shrunk, expired, revoked, refreshed, withheld, behind, by, certified } = all;
     assert!([shrunk, expired, refreshed, withheld, behind].iter().all(|count| *count >= least / 4), "{all:?}");
     assert!(given >= 10 * least && revoked >= least / 8, "{all:?}");
+    assert!(by.iter().all(|given| *given >= least / 4) && certified >= least, "{all:?}");
 }

@@ -21,6 +21,7 @@ fn word(event: &Event) -> &'static str {
         What::Unsubscribe { .. } => "unsubscribe",
         What::Read { .. } => "read",
         What::Refused { .. } => "refused",
+        What::Revoked { .. } => "revoked",
         What::End { .. } => "end",
         What::Here { .. } => "here",
     }

@@ -24,7 +24,8 @@ fn command(json: &str) -> Vec<u8> {
 /// Somebody who is subscribed, and all that it was sent.
 struct Reader {
     peer: Peer,
-    way: &'static str,
+    /// How it has `a`, and how `b`.
+    ways: [&'static str; 2],
     wants: [bool; 2],
     /// It takes everything at once.
     is_quick: bool,
@@ -42,22 +43,31 @@ struct Heard {
 }
 
 impl Reader {
-    fn open(world: &mut World, room: usize, way: &'static str, wants: [bool; 2], is_quick: bool) -> Reader {
+    fn open(world: &mut World, room: usize, ways: [&'static str; 2], wants: [bool; 2], is_quick: bool) -> Reader {
         let (peer, _) = world.hand_over(room);
         peer.write(
             b"GET /ws HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
               Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
         );
-        let reader = Reader { peer, way, wants, is_quick, bytes: Vec::new(), before: 0 };
+        let reader = Reader { peer, ways, wants, is_quick, bytes: Vec::new(), before: 0 };
         reader.subscribe();
         reader
     }
 
     fn subscribe(&self) {
-        let names: Vec<&str> =
-            ["\"a\"", "\"b\""].into_iter().zip(self.wants).filter(|it| it.1).map(|it| it.0).collect();
-        let (names, way) = (names.join(","), self.way);
-        self.peer.write(&command(&format!(r#"{{"op":"sub","topics":[{names}]{way}}}"#)));
+        let [a, b] = self.ways;
+        let ask =
+            |names: &str, way: &str| self.peer.write(&command(&format!(r#"{{"op":"sub","topics":[{names}]{way}}}"#)));
+        match self.wants {
+            [true, true] if a == b => ask("\"a\",\"b\"", a),
+            wants => {
+                [("\"a\"", a), ("\"b\"", b)].into_iter().zip(wants).filter(|it| it.1).for_each(|it| ask(it.0.0, it.0.1))
+            }
+        }
+    }
+
+    fn is_mixed(&self) -> bool {
+        self.wants[0] && self.ways[0] != self.ways[1]
     }
 
     fn read(&mut self, most: usize) -> bool {
@@ -119,9 +129,13 @@ struct Outcomes {
     told: usize,
     /// The same, of those who were behind.
     told_behind: usize,
+    /// The same, of those who had what they lost in another way than what is left.
+    told_mixed: usize,
     /// Were closed, or cut.
     ended: usize,
 }
+
+const READERS: usize = 12;
 
 const WAYS: [&str; 3] = ["", r#","mode":"latest""#, r#","mode":"latest","rate":4"#];
 
@@ -132,11 +146,12 @@ fn script(seed: u64, outcomes: &mut Outcomes) {
     // Odd ones: no edge holds anything back, so that what has arrived is all that was given.
     let mut world = World::new(2 * seed + 1, Settings { access: before, ..settings() }, 4096, 1 << 20);
     let mut readers = Vec::new();
-    for n in 0..8 {
-        let is_quick = n < 3;
+    for n in 0..READERS {
+        let is_quick = n < 3 || n == 8;
         let room = if is_quick { 100_000 } else { rng.usize(100..3000) };
         let wants = [rng.bool(), true];
-        readers.push(Reader::open(&mut world, room, WAYS[n % 3], wants, is_quick));
+        let ways = if n < 8 { [WAYS[n % 3]; 2] } else { [(); 2].map(|()| WAYS[rng.usize(..3)]) };
+        readers.push(Reader::open(&mut world, room, ways, wants, is_quick));
     }
     world.read_quick(&mut readers, &mut rng);
     for _ in 0..rng.usize(2..20) {
@@ -150,7 +165,7 @@ fn script(seed: u64, outcomes: &mut Outcomes) {
         }
         if rng.u8(..6) == 0 {
             // With snapshots of both, once more.
-            let at = rng.usize(3..8);
+            let at = rng.usize(3..READERS);
             readers[at].subscribe();
         }
     }
@@ -201,7 +216,7 @@ fn script(seed: u64, outcomes: &mut Outcomes) {
             if is_data && topic == Some("a") {
                 let seq = message["seq"].as_u64().unwrap();
                 let is_next = seq_of_a.is_none_or(|before| seq == before + 1);
-                assert!(is_next || kind == "snapshot" || !reader.way.is_empty(), "{message} behind {seq_of_a:?}");
+                assert!(is_next || kind == "snapshot" || !reader.ways[0].is_empty(), "{message} behind {seq_of_a:?}");
                 assert!(
                     seq_of_a.is_none_or(|before| seq > before || kind == "snapshot"),
                     "{message} behind {seq_of_a:?}"
@@ -212,7 +227,7 @@ fn script(seed: u64, outcomes: &mut Outcomes) {
         assert!(told <= 1, "it is told once");
         let has_ended = closed.is_some() || is_broken_off || reader.peer.dropped();
         if has_ended {
-            let how = (reader.way, reader.wants, closed, is_broken_off, reader.peer.dropped(), messages.last());
+            let how = (reader.ways, reader.wants, closed, is_broken_off, reader.peer.dropped(), messages.last());
             assert!(!is_calm || !reader.is_quick, "who has had everything goes on: {how:?}");
             assert!(closed.is_none_or(|code| code == 1013), "{closed:?}");
             outcomes.ended += 1;
@@ -221,13 +236,14 @@ fn script(seed: u64, outcomes: &mut Outcomes) {
         assert_eq!(told, 1, "it lost b, and is told");
         outcomes.told += 1;
         outcomes.told_behind += usize::from(behind);
+        outcomes.told_mixed += usize::from(behind && reader.is_mixed());
         if reader.wants[0] {
             assert_eq!(seq_of_a, Some(last), "nothing of a is missing in the end");
         }
     }
     let lost = |why| world.shared.metrics.losses().find(|(other, _)| *other == why).map_or(0, |(_, count)| count);
-    assert_eq!(lost(Loss::Names) + lost(Loss::Narrowed), 8);
-    assert!(world.shared.metrics.rights_judged.get() >= 8);
+    assert_eq!(lost(Loss::Names) + lost(Loss::Narrowed), READERS as u64);
+    assert!(world.shared.metrics.rights_judged.get() >= READERS as u64);
 }
 
 #[test]
@@ -244,6 +260,9 @@ fn of_what_somebody_lost_nothing_is_sent_any_more_and_of_the_rest_nothing_is_mis
             std::panic::resume_unwind(panic);
         }
     }
-    let Outcomes { told, told_behind, ended } = outcomes;
-    assert!(told_behind > 0 && ended > 0 && told > ended, "{told} told, {told_behind} of them behind, {ended} ended");
+    let Outcomes { told, told_behind, told_mixed, ended } = outcomes;
+    assert!(
+        told_behind > 0 && told_mixed > 0 && ended > 0 && told > ended,
+        "{told} told, {told_behind} of them behind, {told_mixed} of these in two ways; {ended} ended"
+    );
 }

@@ -1,5 +1,5 @@
-// A headless Chromium, named by the variable CHROMIUM: on the server's page it holds the conversation, driven through its
-// debugging protocol. With TLS it takes the certificate whose key has the SHA-256 in CHROMIUM_KEY (base64 of its SubjectPublicKeyInfo), and no
+// A headless Chromium, named by the variable CHROMIUM: on the server's page it holds the conversation, and has texts compressed, driven
+// through its debugging protocol. With TLS it takes the certificate whose key has the SHA-256 in CHROMIUM_KEY (base64 of its SubjectPublicKeyInfo), and no
 // other that it doesn't trust.
 'use strict';
 const { spawn } = require('node:child_process');
@@ -9,23 +9,9 @@ const path = require('node:path');
 const readline = require('node:readline');
 const WebSocket = require('ws');
 const { end } = require('./conversation.js');
+const { script } = require('./page.js');
 
 const base = process.argv[2];
-
-// What to evaluate: the files for Node, with as much of its modules as they use.
-function script() {
-  const module = (name) => {
-    const source = fs.readFileSync(path.join(__dirname, name), 'utf8');
-    return `(() => { const module = {}; ${source}; modules['./${name}'] = module.exports; })();`;
-  };
-  return `(() => {
-    const modules = {};
-    const require = (name) => modules[name];
-    ${module('conversation.js')}
-    ${module('standard.js')}
-    return modules['./conversation.js'].converse(modules['./standard.js'].open, location.origin.replace('http', 'ws'), 'clients.chromium');
-  })()`;
-}
 
 // Starts the browser; where its debugging protocol is spoken is among the first things that it says.
 async function start(profile) {
@@ -71,7 +57,7 @@ async function drive(url) {
   await ask('Page.enable', {}, sessionId);
   await ask('Page.navigate', { url: `${base.replace('ws', 'http')}/` }, sessionId);
   await load;
-  const { exceptionDetails } = await ask('Runtime.evaluate', { expression: script(), awaitPromise: true }, sessionId);
+  const { exceptionDetails } = await ask('Runtime.evaluate', { expression: script('clients.chromium'), awaitPromise: true }, sessionId);
   if (exceptionDetails) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text);
 }
 

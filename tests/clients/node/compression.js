@@ -3,6 +3,7 @@
 'use strict';
 const WebSocket = require('ws');
 const { Inbox } = require('./conversation.js');
+const { exchange } = require('./texts.js');
 
 const base = process.argv[2];
 const url = `${base}/raw/clients.compression.node.${base.startsWith('wss') ? 'tls' : 'clear'}`;
@@ -18,12 +19,6 @@ function* offers() {
   yield [false, false];
 }
 
-const texts = (name) => [
-  `${name}, short`,
-  `${name}: {"bid":189.21,"ask":189.23,"venue":"XNAS"} grüße `.repeat(20),
-  Array.from({ length: 3000 }, (_, n) => String.fromCharCode(33 + ((7919 * n * n + name.length) % 90))).join(''),
-];
-
 async function open([perMessageDeflate, isTaken]) {
   const name = JSON.stringify(perMessageDeflate);
   const socket = new WebSocket(url, { perMessageDeflate });
@@ -31,23 +26,13 @@ async function open([perMessageDeflate, isTaken]) {
   socket.on('message', (data) => inbox.put(data.toString()));
   await new Promise((resolve, reject) => socket.on('open', resolve).on('error', reject));
   if ((socket.extensions === 'permessage-deflate') !== isTaken) throw new Error(`${name}: ${socket.extensions}`);
-  return { name, socket, inbox };
+  return { name, socket, send: (text) => socket.send(text), next: () => inbox.next() };
 }
 
 async function converse() {
   const clients = [];
   for (const offer of offers()) clients.push(await open(offer));
-  let count = 0;
-  for (const publisher of clients) {
-    for (const text of texts(publisher.name)) {
-      publisher.socket.send(text);
-      count += 1;
-      for (const client of clients) {
-        const got = await client.inbox.next();
-        if (got !== text) throw new Error(`${client.name} got ${got.slice(0, 80)} of ${publisher.name}`);
-      }
-    }
-  }
+  const count = await exchange(clients);
   clients.forEach((client) => client.socket.close());
   return `${clients.length} clients, ${count} messages each`;
 }

@@ -14,6 +14,7 @@ async function open(url, protocol) {
   });
   return {
     closed,
+    extensions: socket.extensions,
     send: (data) => socket.send(data),
     next: () => inbox.next(),
     close: (code) => socket.close(code),

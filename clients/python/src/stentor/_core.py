@@ -56,6 +56,7 @@ class Core:
         self.topics = Topics(emit, topics_max)
         self._asked: dict[int, Answered] = {}
         self._asking = 0
+        self._calls = 0
         #: The greeting, while there is a connection.
         self.hello: dict[str, Any] | None = None
         #: Up to here everything has come, if the server says so.
@@ -71,7 +72,9 @@ class Core:
 
     def subscribe(self, names: Iterable[str], mode: str, rate: float | None, snapshot: bool, start: str | Mapping[str, Point] | None) -> None:
         wants = [Want(name, mode, rate, snapshot, start) for name in dict.fromkeys(names)]
+        self._calls += 1
         for want in wants:
+            want.call = self._calls
             known = self.topics.wants.get(want.name)
             if known is not None:
                 want.agreed, want.is_old, want.is_told, want.knows_all = known.agreed, known.is_old, known.is_told, known.knows_all
@@ -210,8 +213,13 @@ class Core:
         if asked is None and error.code in ("bad_json", "bad_command") and self._asked:
             asked = next(iter(self._asked))  # Answers come in order, and all that we say has an id: it couldn't be read.
         answered = self._asked.pop(asked, None) if asked is not None else None
+        ended = self.topics.wants.pop(message.get("topic", ""), None) if answered is None else None
         if answered is not None:
             answered(None, error)
+        elif ended is not None:
+            # Rights that have become less don't cover it any more; the others go on.
+            self.topics.forget([ended])
+            self._emit(StentorError(error.code, message["message"], (ended.name,)))
         else:
             self.farewell = message["message"]
             if error.code not in ("unauthorized", "replaced"):
@@ -301,6 +309,11 @@ class Core:
 
     def _refused(self, wants: list[Want], error: StentorError) -> None:
         if error.code in PASSING and any(want.is_old for want in wants):
+            raise Broken(str(error))
+        if len({want.call for want in wants}) > 1:
+            # One name is to blame, and others mustn't end with it: on the next connection each call is asked for by itself.
+            for want in wants:
+                want.alone = want.call
             raise Broken(str(error))
         mine = [want for want in wants if self.topics.wants.get(want.name) is want]
         for want in mine:

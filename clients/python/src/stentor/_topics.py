@@ -19,7 +19,7 @@ class Broken(Exception):
 class Want:
     """A name that the program has subscribed to."""
 
-    __slots__ = ("agreed", "is_old", "is_told", "knows_all", "misses", "mode", "name", "rate", "snapshot", "start")
+    __slots__ = ("agreed", "alone", "call", "is_old", "is_told", "knows_all", "misses", "mode", "name", "rate", "snapshot", "start")
 
     def __init__(self, name: str, mode: str, rate: float | None, snapshot: bool, start: str | Mapping[str, Point] | None) -> None:
         self.name = name
@@ -27,6 +27,8 @@ class Want:
         self.rate = rate
         self.snapshot = snapshot
         self.start = start
+        #: Which call of the program's it came with; and the same, once names of other calls must not go in one command with it.
+        self.call = self.alone = 0
         #: What the server has agreed to, on this connection.
         self.agreed: Subscribed | None = None
         #: A server has agreed to it before.
@@ -38,9 +40,9 @@ class Want:
         #: Every publication was to come, and the connection was lost: what came into being meanwhile is missing.
         self.misses = False
 
-    def how(self) -> tuple[str, float | None, bool, bool, bool, str]:
+    def how(self) -> tuple[str, float | None, bool, bool, bool, str, int]:
         """What has to be the same for names to go in one command."""
-        return self.mode, self.rate, self.snapshot, self.is_old, self.is_told, self.start if isinstance(self.start, str) else ""
+        return self.mode, self.rate, self.snapshot, self.is_old, self.is_told, self.start if isinstance(self.start, str) else "", self.alone
 
 
 class Place:
