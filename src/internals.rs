@@ -33,6 +33,10 @@ pub mod publication {
 pub mod publish {
     pub use crate::publish::*;
 }
+#[cfg(fuzzing)]
+pub mod stream {
+    pub use crate::stream::script;
+}
 pub mod tape {
     pub use crate::tape::*;
 }

@@ -14,7 +14,7 @@
 //!  5  worker, acceptor, handshakes     the data plane
 //!  4  publish, pulse, rota, shared     the way onto the tape; what the threads share; whether they go on; who is next
 //!  3  io, handover, proxy              the kernel edge, sockets from thread to thread, who is really there
-//!  2  tape, topic, packs               shared memory
+//!  2  tape, topic, packs, stream       shared memory; streams that cohorts share
 //!     tls                              certificates, what is said of TLS, records by its keys
 //!     audit                            who was there, and what they asked for
 //!  1  lane, http, websocket, protocol  bytes and values: no socket, thread, lock or clock
@@ -74,6 +74,7 @@ mod signals;
 #[cfg(test)]
 mod skip;
 mod slack;
+mod stream;
 mod tape;
 mod tls;
 #[cfg(feature = "cli")]

@@ -112,6 +112,12 @@ pub struct WorkerMetrics {
     pub inflated: Inflated,
     /// Bytes that compression has saved so far, of what was planned for those that keep up.
     pub packed_saved_bytes: Figure,
+    /// Streams that its cohorts share, and the memory that they take.
+    pub shared_streams: Figure,
+    pub shared_streams_bytes: Figure,
+    /// Members of these cohorts at the head that read their stream, and that don't.
+    pub stream_members: Figure,
+    pub stream_waiting: Figure,
     /// Polls that were asked for.
     pub polls: Figure,
     /// Polls that wait for something to come.

@@ -41,9 +41,21 @@ use parking_lot::Mutex;
 use crate::{
     lane::{LANES, Lane},
     metrics::Tally,
+    stream::{ENTRY_COST_MAX, StreamCounts, StreamSettings},
     tape::{Position, Published, Reader, Run, Tape},
     websocket::deflate::{COMPRESSED_MAX, Deflater},
 };
+
+/// What a subscriber may be sent, by what it has agreed on and what the server does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Packing {
+    /// Everything as it is on the tape.
+    Clear,
+    /// Publications that were compressed by themselves, where that makes them shorter.
+    Once,
+    /// The same, and those of a stream that its cohort shares ([`crate::stream`]).
+    Shared,
+}
 
 /// How somebody is sent publications.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,10 +102,12 @@ const PAGE_COST: u64 = 20;
 pub struct Packs {
     tape: Tape,
     settings: PackSettings,
+    pub streams: StreamSettings,
     pages: Mutex<BTreeMap<Key, Arc<Page>>>,
     /// Memory of the pages, in bytes.
     held: AtomicUsize,
     pub counts: Counts,
+    pub stream_counts: StreamCounts,
 }
 
 /// What was done.
@@ -129,10 +143,16 @@ struct Filling {
 }
 
 impl Packs {
-    /// None yet, of publications on `tape`.
+    /// None yet, of publications on `tape`, and without streams.
+    #[cfg(any(test, fuzzing))]
     pub fn new(tape: Tape, settings: PackSettings) -> Arc<Packs> {
-        let (pages, held, counts) = Default::default();
-        Arc::new(Packs { tape, settings, pages, held, counts })
+        Packs::with_streams(tape, settings, StreamSettings::default())
+    }
+
+    /// None yet, of publications on `tape`, beside streams that are made so.
+    pub fn with_streams(tape: Tape, settings: PackSettings, streams: StreamSettings) -> Arc<Packs> {
+        let (pages, held, counts, stream_counts) = Default::default();
+        Arc::new(Packs { tape, settings, streams, pages, held, counts, stream_counts })
     }
 
     /// Memory that they take, in bytes.
@@ -202,11 +222,57 @@ pub struct Packer {
     near: [Option<(u64, Arc<Page>)>; LANES],
     cost: u64,
     saved: u64,
+    pub streams: Streams,
+}
+
+/// What a worker knows of the streams that its cohorts share. They belong to these.
+#[derive(Default)]
+pub struct Streams {
+    /// The cohorts that have one, by their numbers, and some that had.
+    pub open: Vec<u32>,
+    /// The largest of the cohorts that could have had one if there had been fewer, and its members; since that was last looked at.
+    pub refused: Option<(u32, usize)>,
+    /// Turns are full.
+    pub is_pressed: bool,
+    /// The publication that was compressed last for a stream, and what that has cost in all of them.
+    spent: (Position, u64),
+}
+
+impl Streams {
+    /// Whether the publication at `at` may be compressed in one more stream, for so much; then it is charged to it.
+    pub fn may_spend(&mut self, at: Position, cost: u64) -> bool {
+        if self.spent.0 != at {
+            self.spent = (at, 0);
+        }
+        let may = self.spent.1 < ENTRY_COST_MAX;
+        self.spent.1 += if may { cost } else { 0 };
+        may
+    }
+
+    /// A cohort has a stream from here on.
+    pub fn note_open(&mut self, cohort: u32) {
+        if !self.open.contains(&cohort) {
+            self.open.push(cohort);
+        }
+    }
+
+    /// A cohort could have had one.
+    pub fn note_refused(&mut self, cohort: u32, members: usize) {
+        if self.refused.is_none_or(|(_, most)| most < members) {
+            self.refused = Some((cohort, members));
+        }
+    }
 }
 
 impl Packer {
     pub fn new(packs: Arc<Packs>) -> Packer {
-        Packer { packs, deflater: None, near: [const { None }; LANES], cost: 0, saved: 0 }
+        let streams = Streams::default();
+        Packer { packs, deflater: None, near: [const { None }; LANES], cost: 0, saved: 0, streams }
+    }
+
+    /// Something else has cost so much.
+    pub fn charge(&mut self, cost: u64) {
+        self.cost += cost;
     }
 
     /// The compressed frame of the publication at `at`, whose frame on the tape is `clear`; none if that is sent as it is.
@@ -216,6 +282,19 @@ impl Packer {
             return None;
         }
         self.look(lane, at, clear)
+    }
+
+    /// The compressed frame of the publication at `at`, if somebody has made it already.
+    pub fn made(&mut self, lane: Lane, at: Position) -> Option<&[u8]> {
+        let Packer { packs, near, cost, .. } = self;
+        let (number, place) = (at.0 / PAGE, (at.0 % PAGE) as usize);
+        *cost += LOOK_COST;
+        let near = &mut near[lane as usize];
+        if near.as_ref().is_none_or(|(other, _)| *other != number) {
+            *cost += PAGE_COST;
+            *near = Some((number, packs.pages.lock().get(&(number, lane as usize)).cloned()?));
+        }
+        near.as_ref()?.1.frames[place].get()?.as_deref()
     }
 
     fn look(&mut self, lane: Lane, at: Position, clear: &[u8]) -> Option<&[u8]> {
@@ -275,7 +354,7 @@ impl Packer {
         }
     }
 
-    #[cfg(test)]
+    /// All compressed frames, and how streams are made.
     pub fn packs(&self) -> &Arc<Packs> {
         &self.packs
     }
@@ -352,6 +431,12 @@ impl Frames<'_> {
         let frame = self.reader.bytes(form.lane, entry.run(form.lane));
         let packed = if form.packed { self.packer.packed(form.lane, entry.position, frame) } else { None };
         out.extend_from_slice(packed.unwrap_or(frame));
+    }
+
+    /// Appends a publication's frame, which it has in that lane: compressed only if that was done already.
+    pub fn push_made(&mut self, form: Form, entry: &Published<'_>, out: &mut Vec<u8>) {
+        let made = if form.packed { self.packer.made(form.lane, entry.position) } else { None };
+        out.extend_from_slice(made.unwrap_or_else(|| self.reader.bytes(form.lane, entry.run(form.lane))));
     }
 
     /// The bytes of runs in one piece: the tape's own where they are adjacent, else gathered into `gather`.

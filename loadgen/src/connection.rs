@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{dialect::Waiting, ledger::Ledger, line::Line, message::Assembly, tls::Ticket};
+use crate::{dialect::Waiting, inflate::Context, ledger::Ledger, line::Line, message::Assembly, tls::Ticket};
 
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +55,8 @@ pub struct Connection {
     pub needs: usize,
     /// The message whose last fragment has not come.
     pub assembly: Assembly,
+    /// Its compressed messages so far, where one may refer to those before it.
+    pub context: Option<Box<Context>>,
     /// When the server handed over what comes, on the monotonic clock, where it tells; else 0.
     pub handed: u64,
     /// Why the server ended it, or why it has to be ended.
@@ -80,6 +82,7 @@ impl Connection {
             partial: Vec::new(),
             needs: 0,
             assembly: Assembly::default(),
+            context: None,
             handed: 0,
             ended: None,
         }

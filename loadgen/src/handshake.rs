@@ -41,15 +41,15 @@ pub fn request(host: &str, path: &str, headers: &[String], out: &mut Vec<u8>) ->
 
 /// Judges the answer to a request that carried `key`.
 pub fn judge(bytes: &[u8], key: &[u8; 16]) -> Answer {
-    judge_with(bytes, key, false)
+    judge_with(bytes, key, None)
 }
 
-/// The same, where compression was [offered](inflate::OFFER).
-pub fn judge_with(bytes: &[u8], key: &[u8; 16], is_offered: bool) -> Answer {
+/// The same, where compression was offered, or not.
+pub fn judge_with(bytes: &[u8], key: &[u8; 16], offer: Option<inflate::Offer>) -> Answer {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut headers);
     match response.parse(bytes) {
-        Ok(httparse::Status::Complete(len)) => match refusal(&response, bytes, len, (key, is_offered)) {
+        Ok(httparse::Status::Complete(len)) => match refusal(&response, bytes, len, (key, offer)) {
             Some(why) => Answer::Refused(why),
             None => Answer::Accepted(len),
         },
@@ -65,7 +65,7 @@ fn refusal(
     response: &httparse::Response<'_, '_>,
     bytes: &[u8],
     len: usize,
-    (key, is_offered): (&[u8; 16], bool),
+    (key, offer): (&[u8; 16], Option<inflate::Offer>),
 ) -> Option<String> {
     let code = response.code.unwrap_or(0);
     if code != 101 {
@@ -83,11 +83,11 @@ fn refusal(
         Some(accept) if accept != expected_accept(key) => {
             Some(format!("its Sec-WebSocket-Accept `{accept}` does not match the key"))
         }
-        Some(_) if is_offered => inflate::refusal(header("Sec-WebSocket-Extensions").as_deref()),
-        Some(_) if header("Sec-WebSocket-Extensions").is_some() => {
-            Some("it turned on an extension that was not offered".into())
-        }
-        Some(_) => None,
+        Some(_) => match (header("Sec-WebSocket-Extensions"), offer) {
+            (answer, Some(offer)) => inflate::refusal(answer.as_deref(), offer),
+            (Some(_), None) => Some("it turned on an extension that was not offered".into()),
+            (None, None) => None,
+        },
     }
 }
 

@@ -1,17 +1,43 @@
 //! Compressed messages (permessage-deflate, RFC 7692), as `--compress` asks for them.
 //!
-//! What is offered is `server_no_context_takeover`, so that each message stands by itself: no window has to be kept for a connection, and a message
+//! What `--compress` offers is `server_no_context_takeover`, so that each message stands by itself: no window has to be kept for a connection, and a message
 //! that many are sent is inflated once, as long as it is among the last ones. That is for whoever sends all of them the same bytes; where each
 //! connection has a compressor of its own the bytes may be the same all the same, since each message begins anew. Inflated by
 //! a library that no server here is made of, byte by byte what is then judged as if it had come in clear.
+//!
+//! `--compress-context` offers what browsers do: then each message may refer to those before it, so every connection has a window of its own, of
+//! 32 KiB and some tables, and every message is inflated at every connection. That costs the generator a microsecond or two for each.
 
 use std::sync::Arc;
 
-use miniz_oxide::inflate::decompress_to_vec_with_limit;
+use miniz_oxide::{
+    DataFormat, MZFlush,
+    inflate::{
+        decompress_to_vec_with_limit,
+        stream::{InflateState, inflate},
+    },
+};
 
-/// What is offered, as a header.
-pub const OFFER: &str =
-    "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+/// What is offered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// Each message by itself.
+    Single,
+    /// A message may refer to those before it.
+    Context,
+}
+
+impl Offer {
+    /// As a header.
+    pub fn header(self) -> &'static str {
+        match self {
+            Offer::Single => {
+                "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; client_no_context_takeover"
+            }
+            Offer::Context => "Sec-WebSocket-Extensions: permessage-deflate; client_no_context_takeover",
+        }
+    }
+}
 
 /// What a message ends with that isn't sent, and a last block behind it.
 const TAIL: [u8; 6] = [0, 0, 0xff, 0xff, 3, 0];
@@ -57,6 +83,40 @@ impl Inflated {
     }
 }
 
+/// An inflater that knows all compressed messages of its connection.
+pub struct Context {
+    state: Box<InflateState>,
+    input: Vec<u8>,
+}
+
+impl Default for Context {
+    fn default() -> Self {
+        Self { state: InflateState::new_boxed(DataFormat::Raw), input: Vec::new() }
+    }
+}
+
+impl Context {
+    /// What a message inflates to behind those before it; none if it is no deflate, or inflates to more than a gigabyte.
+    pub fn message(&mut self, compressed: &[u8]) -> Option<Vec<u8>> {
+        self.input.clear();
+        self.input.extend_from_slice(compressed);
+        self.input.extend_from_slice(&TAIL[..4]);
+        let (mut rest, mut out, mut room) = (&self.input[..], Vec::new(), [0; 4096]);
+        loop {
+            let done = inflate(&mut self.state, rest, &mut room, MZFlush::Sync);
+            rest = &rest[done.bytes_consumed..];
+            out.extend_from_slice(&room[..done.bytes_written]);
+            if out.len() > MESSAGE_MAX {
+                return None;
+            }
+            if done.bytes_consumed + done.bytes_written == 0 {
+                return rest.is_empty().then_some(out);
+            }
+            done.status.ok()?;
+        }
+    }
+}
+
 /// Where a message is kept: by its end, in which numbers and checks differ, and its length.
 fn place(compressed: &[u8]) -> usize {
     let mut hash = compressed.len() as u64;
@@ -71,7 +131,7 @@ fn place(compressed: &[u8]) -> usize {
 }
 
 /// Why what a server has answered to the offer is not what was asked for; none if it is.
-pub fn refusal(answer: Option<&str>) -> Option<String> {
+pub fn refusal(answer: Option<&str>, offer: Offer) -> Option<String> {
     let Some(answer) = answer else {
         return Some(
             "it does not compress: it answered the handshake without Sec-WebSocket-Extensions (--compress)".into(),
@@ -81,7 +141,7 @@ pub fn refusal(answer: Option<&str>) -> Option<String> {
     if words.next() != Some("permessage-deflate") {
         return Some(format!("it turned on an extension that was not offered: `{answer}`"));
     }
-    if !words.any(|word| word == "server_no_context_takeover") {
+    if offer == Offer::Single && !words.any(|word| word == "server_no_context_takeover") {
         return Some(format!(
             "it does not promise server_no_context_takeover, which --compress asks for: it answered `{answer}`"
         ));
@@ -123,9 +183,29 @@ mod tests {
 
     #[test]
     fn an_answer_has_to_be_to_what_was_offered() {
-        assert_eq!(refusal(Some("permessage-deflate; client_no_context_takeover; server_no_context_takeover")), None);
-        assert!(refusal(None).unwrap().contains("does not compress"));
-        assert!(refusal(Some("x-webkit-deflate-frame")).unwrap().contains("not offered"));
-        assert!(refusal(Some("permessage-deflate")).unwrap().contains("server_no_context_takeover"));
+        let single = |answer| refusal(answer, Offer::Single);
+        assert_eq!(single(Some("permessage-deflate; client_no_context_takeover; server_no_context_takeover")), None);
+        assert!(single(None).unwrap().contains("does not compress"));
+        assert!(single(Some("x-webkit-deflate-frame")).unwrap().contains("not offered"));
+        assert!(single(Some("permessage-deflate")).unwrap().contains("server_no_context_takeover"));
+        assert_eq!(refusal(Some("permessage-deflate"), Offer::Context), None);
+        assert!(refusal(None, Offer::Context).unwrap().contains("does not compress"));
+    }
+
+    #[test]
+    fn a_message_may_refer_to_those_before_it() {
+        let mut deflater = flate2::Compress::new(flate2::Compression::new(6), false);
+        let (mut context, mut alone) = (Context::default(), 0);
+        for n in 0..50 {
+            let message = format!("{{\"topic\":\"quotes.us.{}\",\"seq\":{n}}}", n % 3).repeat(1 + n % 200);
+            let mut compressed = Vec::with_capacity(message.len() + 100);
+            deflater.compress_vec(message.as_bytes(), &mut compressed, flate2::FlushCompress::Sync).unwrap();
+            let compressed = compressed.strip_suffix(&TAIL[..4]).unwrap();
+            assert!(context.message(compressed).as_deref() == Some(message.as_bytes()), "{n}");
+            let fresh = Context::default().message(compressed);
+            alone += usize::from(fresh.as_deref() == Some(message.as_bytes()));
+        }
+        assert!(alone < 5, "{alone} can be read without");
+        assert!(Context::default().message(b"\x07").is_none());
     }
 }

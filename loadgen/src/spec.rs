@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     dialect::{Dialect, Protocol, Settings},
+    inflate::Offer,
     stamp::Form,
     tls,
     units::{Bytes, Rate, Share, Span, Weighted},
@@ -194,6 +195,9 @@ pub struct Spec {
     /// Subscribers offer compression, and are not content without.
     #[serde(default)]
     pub compress: bool,
+    /// The same, where messages may refer to those before them.
+    #[serde(default)]
+    pub compress_context: bool,
     /// Process whose processor time and memory are the server's.
     pub server_pid: Option<u32>,
     /// Where that process tells its own counters.
@@ -208,6 +212,15 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// What subscribers offer of compression.
+    pub fn offer(&self) -> Option<Offer> {
+        match (self.compress_context, self.compress) {
+            (true, _) => Some(Offer::Context),
+            (false, true) => Some(Offer::Single),
+            (false, false) => None,
+        }
+    }
+
     /// Receiving threads: those of all, and of the disturbed where these have one of their own, which is the last.
     pub fn receivers(&self) -> usize {
         self.threads + usize::from(self.apart)
@@ -423,6 +436,7 @@ pub(crate) mod tests {
             sources: Vec::new(),
             receive_buffer: 0,
             compress: false,
+            compress_context: false,
             server_pid: None,
             server_metrics: None,
             bare: false,

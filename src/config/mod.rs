@@ -23,7 +23,9 @@ use self::rules::Rule;
 pub use self::{
     follow::Followed,
     listen::Addresses,
-    values::{Client, ClientAuth, Compression, LogFormat, Network, Pin, Rate, RateLimit, Secret, Span, Speed},
+    values::{
+        Client, ClientAuth, Compression, Level, LogFormat, Network, Pin, Rate, RateLimit, Secret, Span, Speed, Topics,
+    },
 };
 pub(crate) use self::{listen::Shown, values::Exactly};
 
@@ -285,14 +287,16 @@ pub struct Config {
     pub rcvbuf: ByteSize,
 
     // ---- Compression -----------------------------------------------------------------------------------------------
-    /// Compression for WebSocket clients that offer it
+    /// Compression for WebSocket clients that offer it: off, once or shared
     ///
     /// That is permessage-deflate, which browsers offer. With `once` each publication is compressed by itself, once for all of them.
     /// Quotes come to 55 to 70 % of their bytes; it costs the server some microseconds for each publication, and clients one or
-    /// two for each message. `?compress=0` in an address declines it.
+    /// two for each message. With `shared`, subscribers of the very same names, who are sent every publication, have one stream together, in
+    /// which each is compressed by those before it, and less is left. All others are sent what they are with `once`.
+    /// `?compress=0` in an address declines it.
     #[arg(
         long,
-        value_name = "off|once",
+        value_name = "MODE",
         env = "STENTOR_COMPRESSION",
         value_enum,
         default_value_t = Compression::Once,
@@ -301,18 +305,44 @@ pub struct Config {
     )]
     pub compression: Compression,
 
-    /// How hard to compress: 1, the fastest, to 9
+    /// How hard to compress: 1, the fastest, to 9; auto chooses
     ///
-    /// Of quotes of 340 bytes, 1 leaves 70 % and takes 2 microseconds, 6 leaves 57 % and takes 8.
+    /// Of quotes of 340 bytes, 1 leaves 70 % and takes 2 microseconds, 6 leaves 57 % and takes 8. `auto` is 6, and in a stream 7, or 1 from where it next begins anew if the worker's last turn
+    /// had no room for all that there was to plan, or its subscribers are owed a full send each.
     #[arg(
         long,
         value_name = "N",
         env = "STENTOR_COMPRESSION_LEVEL",
-        default_value_t = 6,
-        value_parser = clap::value_parser!(u8).range(1..=9),
+        default_value_t = Level(None),
         help_heading = "Compression"
     )]
-    pub compression_level: u8,
+    pub compression_level: Level,
+
+    /// Bits of the window of shared streams, 9 to 15
+    ///
+    /// Fewer bits leave more bytes. Who agrees to fewer than this has no part in a stream: Python's websockets asks for
+    /// 12.
+    #[arg(
+        long,
+        value_name = "N",
+        env = "STENTOR_COMPRESSION_WINDOW",
+        default_value_t = 12,
+        help_heading = "Compression"
+    )]
+    pub compression_window: u8,
+
+    /// Shared streams at once, over all workers; beyond, once
+    ///
+    /// Each takes up to 560 KiB: 300 for its compressor, and 256 for what it keeps for those behind. Where there are more cohorts, the largest
+    /// have one.
+    #[arg(
+        long,
+        value_name = "N",
+        env = "STENTOR_COMPRESSION_STREAMS",
+        default_value_t = 64,
+        help_heading = "Compression"
+    )]
+    pub compression_streams: usize,
 
     /// Publications of fewer bytes, in their frame, stay as they are
     #[arg(
@@ -323,6 +353,31 @@ pub struct Config {
         help_heading = "Compression"
     )]
     pub compression_min_bytes: u32,
+
+    /// Subscribers of the same names on one worker from which on they share a stream
+    ///
+    /// A stream has each of its publications compressed, which costs about as much as one send, however many read it.
+    #[arg(
+        long,
+        value_name = "N",
+        env = "STENTOR_COMPRESSION_MIN_MEMBERS",
+        default_value_t = 8,
+        help_heading = "Compression"
+    )]
+    pub compression_min_members: usize,
+
+    /// Topics that go uncompressed between a stream's frames, by names and patterns
+    ///
+    /// Who publishes into a stream, and sees how long its frames are, can find out by trying what others publish into it (CRIME). Name the topics of
+    /// those who don't trust each other.
+    #[arg(
+        long,
+        value_name = "PATTERN",
+        env = "STENTOR_COMPRESSION_PRIVATE",
+        value_delimiter = ',',
+        help_heading = "Compression"
+    )]
+    pub compression_private: Vec<Topics>,
 
     /// Memory for compressed publications, beside the tape; beyond, the oldest go
     ///

@@ -109,7 +109,9 @@ pub(super) const RANGES: &[Rule] = &[
     count("--audit-files", |c| wide(c.audit_files), 1, 1000),
     // From ten microseconds to ten seconds.
     count("--turn-work", |c| c.turn_work, 1000, 1_000_000_000),
-    count("--compression-level", |c| c.compression_level.into(), 1, 9),
+    count("--compression-window", |c| c.compression_window.into(), 9, 15),
+    count("--compression-min-members", |c| wide(c.compression_min_members), 1, NUMBERED),
+    count("--compression-streams", |c| wide(c.compression_streams), 0, 100_000),
     // A segment of the largest frames.
     count("--compression-min-bytes", |c| c.compression_min_bytes.into(), 0, 1 << 20),
     // A second.

@@ -345,6 +345,80 @@ pub enum Compression {
     Off,
     /// Each publication by itself, once for all who have agreed on permessage-deflate.
     Once,
+    /// The same, and big cohorts share a stream each, in which publications are compressed by those before them.
+    Shared,
+}
+
+/// How hard to compress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Level(pub Option<u8>);
+
+impl FromStr for Level {
+    type Err = String;
+
+    /// `auto`, or a number from 1 to 9.
+    fn from_str(text: &str) -> Result<Level, String> {
+        if text == "auto" {
+            return Ok(Level(None));
+        }
+        let level = text.parse().ok().filter(|level| (1..=9).contains(level));
+        level
+            .map(|level| Level(Some(level)))
+            .ok_or_else(|| format!("expected auto, or a number from 1 to 9, found {text}"))
+    }
+}
+
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            None => f.write_str("auto"),
+            Some(level) => write!(f, "{level}"),
+        }
+    }
+}
+
+/// The name of a topic, or a pattern of names: segments with dots between them, of which any may be `*`, and the last one `>`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Topics(String);
+
+impl Topics {
+    /// As it was given.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Topics {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Topics, String> {
+        let wrong =
+            |what: &str| format!("expected a topic or a pattern like quotes.us.* or quotes.>, found {text:?}: {what}");
+        let segments: Vec<&str> = text.split('.').collect();
+        if text.len() > 1024 {
+            return Err(wrong("it has more than 1024 bytes"));
+        }
+        if segments.iter().any(|segment| segment.is_empty()) {
+            return Err(wrong("a segment is empty"));
+        }
+        if text.chars().any(|letter| letter.is_whitespace() || letter.is_control()) {
+            return Err(wrong("it has a space or a control character in it"));
+        }
+        let is_joker = |segment: &&str| segment.contains(['*', '>']) && segment.len() > 1;
+        if segments.iter().any(is_joker) {
+            return Err(wrong("* and > stand for whole segments"));
+        }
+        if segments.iter().position(|segment| *segment == ">").is_some_and(|at| at.saturating_add(1) < segments.len()) {
+            return Err(wrong("> stands at the end"));
+        }
+        Ok(Topics(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Topics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 /// Clients, by what they call themselves (`User-Agent`): pieces that stand there one behind the other, written with `*` between them.

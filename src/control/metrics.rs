@@ -328,6 +328,35 @@ impl Figures {
         out.gauge("subscriptions_max", help, None, context.shared.settings.get().subscriptions_total_max)
     }
 
+    /// The streams that cohorts share.
+    fn streams(&self, out: &mut Writer<'_>) -> fmt::Result {
+        let (packs, bytes) = (&self.context.shared.packs, || Some(Unit::Bytes));
+        let counts = &packs.stream_counts;
+        let help = "Compressed streams that subscribers of the same names share (--compression shared)";
+        self.worker_gauges(out, "shared_streams", help, |w| w.shared_streams.get())?;
+        let help = "Streams that one worker may have (--compression-streams)";
+        out.gauge("shared_streams_max", help, None, packs.streams.most as u64)?;
+        let help = "Memory of shared streams";
+        self.worker_units(out, "shared_streams_held", help, Unit::Bytes, |w| w.shared_streams_bytes.get())?;
+        let help = "Subscribers at the head that read a shared stream";
+        self.worker_gauges(out, "shared_stream_members", help, |w| w.stream_members.get())?;
+        let help =
+            "Subscribers at the head of whose names there is a shared stream, and that wait for it to begin anew";
+        self.worker_gauges(out, "shared_stream_waiting", help, |w| w.stream_waiting.get())?;
+        out.counter("shared_streams_opened", "Shared streams that were begun", None, counts.opened.get())?;
+        let help = "How often shared streams have begun anew: due, or earlier because somebody waited (joined)";
+        let anew = [("due", counts.anew_due.get()), ("joined", counts.anew_joined.get())];
+        out.counters("shared_streams_anew", help, None, "why", anew.map(|(why, count)| (why.to_owned(), count)))?;
+        let help = "Publications in shared streams, once for each stream: packed; or clear, as they are, since they are small, large, private or wanted by too many streams";
+        let frames = [("packed", counts.frames.get()), ("clear", counts.clear.get())];
+        out.counters("shared_frames", help, None, "result", frames.map(|(how, frames)| (how.to_owned(), frames)))?;
+        let help = "Bytes of the publications that were compressed in shared streams, as they were; see stentor_shared_bytes for what became of them";
+        out.counter("shared_from", help, bytes(), counts.bytes_in.get())?;
+        out.counter("shared", "Bytes that they came to", bytes(), counts.bytes_out.get())?;
+        let help = "Frames of shared streams let go for want of room; whoever is so far behind is sent publications as they are";
+        out.counter("shared_evicted", help, None, counts.evicted.get())
+    }
+
     fn compression(&self, out: &mut Writer<'_>) -> fmt::Result {
         let help = "Open WebSocket connections that are sent compressed publications";
         self.worker_gauges(out, "compressed_connections", help, |w| w.packed.get())?;
@@ -345,6 +374,7 @@ impl Figures {
         out.counter("compressed_evicted", help, None, counts.evicted.get())?;
         let help = "Memory of compressed publications (--compression-memory)";
         out.gauge("compressed_held", help, bytes(), packs.held() as u64)?;
+        self.streams(out)?;
         let help = "Bytes that subscribers who keep up, and ask for no rate, were not sent because publications were compressed";
         self.worker_counters(out, "compression_saved", help, bytes(), |w| w.packed_saved_bytes.get())?;
         let help = "Compressed messages received";

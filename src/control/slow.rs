@@ -33,6 +33,7 @@ struct Row<'c> {
     subscriptions: Vec<&'c str>,
     more: usize,
     mode: &'static str,
+    compression: &'static str,
 }
 
 /// The answer as JSON, worst lag first, as of `ts` microseconds since the Unix epoch.
@@ -61,6 +62,7 @@ impl<'c> Row<'c> {
             subscriptions: client.subscriptions.iter().map(|name| &**name).collect(),
             more: client.more,
             mode: client.mode,
+            compression: client.compression,
         }
     }
 }

@@ -31,6 +31,7 @@ use crate::{
     packs::{PackSettings, Packs},
     proxy::Proxies,
     publish::Publisher,
+    stream::StreamSettings,
     tape::{Tape, TapeSettings},
     topic::Subscriptions,
 };
@@ -97,10 +98,14 @@ pub(crate) struct Settings {
 /// What is to be compressed, and for whom.
 pub(crate) struct Compressing {
     pub is_on: bool,
+    /// Cohorts may share streams.
+    pub is_shared: bool,
     /// Clients for whom nothing is.
     pub deny: Vec<Client>,
     /// Only of the start.
     pub packs: PackSettings,
+    /// Only of the start; all workers together may have so many.
+    pub streams: StreamSettings,
 }
 
 impl Settings {
@@ -141,16 +146,29 @@ impl Settings {
             proxies: Proxies::new(config.trusted_proxy.clone(), config.proxy_protocol),
             compression: Compressing {
                 is_on: config.compression != Compression::Off,
+                is_shared: config.compression == Compression::Shared,
                 deny: denied(config),
                 packs: PackSettings {
-                    level: config.compression_level,
+                    level: config.compression_level.0.unwrap_or(LEVEL_ONCE),
                     least: config.compression_min_bytes as usize,
                     memory: config.compression_memory.as_u64() as usize,
+                },
+                streams: StreamSettings {
+                    most: config.compression_streams,
+                    members_min: config.compression_min_members,
+                    window_bits: config.compression_window,
+                    level: config.compression_level.0,
+                    least: config.compression_min_bytes as usize,
+                    private: config.compression_private.iter().map(|name| name.as_str().into()).collect(),
+                    ..StreamSettings::default()
                 },
             },
         }
     }
 }
+
+/// The level at which publications are compressed by themselves, where it is to be found out for streams.
+const LEVEL_ONCE: u8 = 6;
 
 /// Clients for whom nothing is compressed.
 fn denied(config: &Config) -> Vec<Client> {
@@ -214,12 +232,14 @@ impl Shared {
         wakers: Arc<[Arc<Waker>]>,
     ) -> Arc<Shared> {
         let metrics = Arc::new(Metrics::new(workers));
+        let streams = settings.compression.streams.clone();
+        let streams = StreamSettings { most: streams.most.div_ceil(workers.max(1)), ..streams };
         let (length_max, lead_max) = (settings.topic_length_max, settings.lead_max);
         let publisher = Publisher::new(tape.clone(), wakers, Arc::clone(&metrics), length_max, lead_max);
         publisher.set_topics_per_holder(settings.topics_per_holder);
         Arc::new(Shared {
             publisher,
-            packs: Packs::new(tape.clone(), settings.compression.packs),
+            packs: Packs::with_streams(tape.clone(), settings.compression.packs, streams),
             subscriptions: Subscriptions::new(settings.subscriptions_total_max),
             settings: Live::new(settings),
             metrics,

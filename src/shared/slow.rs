@@ -33,6 +33,8 @@ pub(crate) struct SlowClient {
     /// How many more it has.
     pub more: usize,
     pub mode: &'static str,
+    /// How it is sent publications, and why it reads no shared stream where it doesn't.
+    pub compression: &'static str,
 }
 
 /// Each worker's list. The worker replaces it, whoever looks copies it: neither takes longer than a list is long.

@@ -91,6 +91,75 @@ impl Deflater {
 /// Room that stays.
 const KEPT: usize = 16 * 1024;
 
+/// Compresses messages one behind the other, each with the context of those before it: who has read all of them since it last began anew
+/// can read the next one.
+///
+/// It is one stream of deflate, flushed behind each message. Beginning anew forgets what came before, so that nothing behind that point
+/// refers back beyond it; to an inflater it is nothing at all.
+pub struct StreamDeflater {
+    compress: Compress,
+    level: u8,
+    window_bits: u8,
+    /// What is compressed is put here first.
+    room: Vec<u8>,
+}
+
+impl StreamDeflater {
+    /// At a level from 1 to 9, with a window of 9 to 15 bits.
+    pub fn new(level: u8, window_bits: u8) -> StreamDeflater {
+        StreamDeflater { compress: StreamDeflater::compress(level, window_bits), level, window_bits, room: Vec::new() }
+    }
+
+    fn compress(level: u8, window_bits: u8) -> Compress {
+        let level = Compression::new(u32::from(level.clamp(1, 9)));
+        Compress::new_with_window_bits(level, false, window_bits.clamp(9, 15))
+    }
+
+    /// Forgets what came before, and goes on at this level.
+    pub fn begin_anew(&mut self, level: u8) {
+        if level == self.level {
+            self.compress.reset();
+        } else {
+            (self.compress, self.level) = (StreamDeflater::compress(level, self.window_bits), level);
+        }
+    }
+
+    /// The level that it compresses at.
+    pub fn level(&self) -> u8 {
+        self.level
+    }
+
+    /// A frame of a whole message, which is not empty, as it is compressed, be that shorter or not: its readers have to have read it. None
+    /// if the compressor failed, as it never should; then nothing can come behind it.
+    pub fn frame(&mut self, frame: &[u8]) -> Option<Box<[u8]>> {
+        let Ok(Some((header, header_len))) = Header::parse(frame) else {
+            debug_assert!(false, "a whole frame");
+            return None;
+        };
+        let payload = &frame[header_len..];
+        // What can't be compressed is stored, with some bytes before each block of it; there has to be more room than is needed.
+        let most = 2 * payload.len() + 64;
+        if self.room.len() < most {
+            self.room.resize(most, 0);
+        }
+        let (taken, made) = (self.compress.total_in(), self.compress.total_out());
+        let status = self.compress.compress(payload, &mut self.room[..most], FlushCompress::Sync);
+        let (taken, made) = (self.compress.total_in() - taken, (self.compress.total_out() - made) as usize);
+        if !matches!(status, Ok(Status::Ok)) || taken as usize != payload.len() || made == most {
+            debug_assert!(false, "{status:?}, {taken} of {} taken, {made} of {most} made", payload.len());
+            return None;
+        }
+        let Some(packed) = self.room[..made].strip_suffix(&TAIL) else {
+            debug_assert!(false, "a flush ends so");
+            return None;
+        };
+        let mut done = Vec::with_capacity(frame::header_len(packed.len()) + packed.len());
+        Header { deflated: true, key: None, payload_len: packed.len() as u64, ..header }.push(&mut done);
+        done.extend_from_slice(packed);
+        Some(done.into_boxed_slice())
+    }
+}
+
 /// Inflates messages, one after the other.
 pub struct Inflater {
     inflate: Decompress,
@@ -321,6 +390,80 @@ mod tests {
         out.reserve(4096);
         inflate.decompress_vec(&TAIL, &mut out, FlushDecompress::Sync).unwrap();
         assert!(out == payload);
+    }
+
+    /// An inflater with context, of another make.
+    struct Following(Box<miniz_oxide::inflate::stream::InflateState>);
+
+    impl Following {
+        fn new() -> Following {
+            Following(miniz_oxide::inflate::stream::InflateState::new_boxed(miniz_oxide::DataFormat::Raw))
+        }
+
+        fn message(&mut self, message: &[u8]) -> Option<Vec<u8>> {
+            let (input, mut out) = ([message, &TAIL].concat(), Vec::new());
+            let (mut rest, mut room) = (&input[..], [0; 1024]);
+            loop {
+                let done =
+                    miniz_oxide::inflate::stream::inflate(&mut self.0, rest, &mut room, miniz_oxide::MZFlush::Sync);
+                rest = &rest[done.bytes_consumed..];
+                out.extend_from_slice(&room[..done.bytes_written]);
+                match done.status {
+                    Ok(_) if rest.is_empty() && done.bytes_written < room.len() => return Some(out),
+                    Ok(_) | Err(miniz_oxide::MZError::Buf) if done.bytes_consumed + done.bytes_written > 0 => {}
+                    _ => return rest.is_empty().then_some(out),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_stream_is_read_by_whoever_has_read_it_since_it_began_anew_and_by_nobody_else() {
+        for (level, window_bits) in [(1, 9), (1, 12), (6, 15), (7, 12), (9, 12)] {
+            let mut deflater = StreamDeflater::new(level, window_bits);
+            let (mut from_first, mut late) = (Following::new(), Following::new());
+            let (mut bytes, mut all, mut misread) = (0, 0, 0);
+            for n in 0..300 {
+                if n % 100 == 50 {
+                    deflater.begin_anew(if n == 150 { 10 - level } else { level });
+                    late = Following::new();
+                }
+                let text = quotes(1 + n % 3).replace("seq\":0", &format!("seq\":{n}"));
+                let framed = framed(if n % 2 == 0 { Opcode::Text } else { Opcode::Binary }, text.as_bytes());
+                let frame = deflater.frame(&framed).expect("it never fails");
+                let (header, at) = Header::parse_with(&frame, true).unwrap().unwrap();
+                assert!(header.deflated && header.fin && header.payload_len as usize == frame.len() - at);
+                assert!(
+                    from_first.message(&frame[at..]).as_deref() == Some(text.as_bytes()),
+                    "{level} {window_bits} {n}"
+                );
+                if n >= 50 {
+                    assert!(
+                        late.message(&frame[at..]).as_deref() == Some(text.as_bytes()),
+                        "{level} {window_bits} {n}"
+                    );
+                }
+                if n > 51 && n % 100 != 50 {
+                    let fresh = Following::new().message(&frame[at..]);
+                    misread += usize::from(fresh.as_deref() != Some(text.as_bytes()));
+                }
+                (bytes, all) = (bytes + frame.len(), all + framed.len());
+            }
+            assert!(misread > 200, "whoever was not there can't read them: {misread}");
+            assert!(bytes * 2 < all, "{bytes} of {all}");
+        }
+    }
+
+    #[test]
+    fn what_gets_no_shorter_is_part_of_a_stream_all_the_same() {
+        let (mut deflater, mut reader) = (StreamDeflater::new(7, 12), Following::new());
+        let mut random = fastrand::Rng::with_seed(3);
+        for len in [1, 5, 125, 126, 4096, 65_535, 70_000] {
+            let noise: Vec<u8> = (0..len).map(|_| random.u8(..)).collect();
+            let frame = deflater.frame(&framed(Opcode::Binary, &noise)).expect("it never fails");
+            let (_, at) = Header::parse_with(&frame, true).unwrap().unwrap();
+            assert!(reader.message(&frame[at..]) == Some(noise), "{len}");
+        }
     }
 
     proptest! {

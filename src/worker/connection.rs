@@ -12,7 +12,7 @@ use crate::{
     handover::Listener,
     lane::Lane,
     limits::{Permit, Spent},
-    packs::Form,
+    packs::{Form, Packing},
     protocol::Declared,
     rota::Group,
     websocket::{Decoder, Role},
@@ -82,6 +82,19 @@ pub struct Holding {
     pub answers: u32,
     /// Its place among those that may be cut, by what they hold; 0 for none.
     pub rank: u32,
+}
+
+/// What a connection can be sent of compressed publications, and what it has of them: both in one byte, of which there are no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Packed {
+    /// None.
+    Clear,
+    /// Those that were compressed by themselves.
+    Once,
+    /// Those of a stream, too; it has to wait for one to begin anew.
+    Waits,
+    /// The same; and it has everything of its cohort's stream up to where it is.
+    Shares,
 }
 
 /// What becomes of what a connection has asked for (kept by the desk).
@@ -165,8 +178,8 @@ pub struct Connection<S> {
     pub declared: Declared,
     /// How it is spoken with, and what it is sent from.
     pub lane: Lane,
-    /// It is sent compressed frames, where those are shorter.
-    pub packed: bool,
+    /// What it can be sent of compressed publications, and what it has of them.
+    pub packed: Packed,
     /// The kind of listener that it came by.
     pub by: Listener,
 }
@@ -200,7 +213,7 @@ impl<S> Connection<S> {
             declared: Declared::default(),
             skipped: 0,
             lane: Lane::Json,
-            packed: false,
+            packed: Packed::Clear,
             topic: None,
             out: Backlog::default(),
             decoder: Decoder::new(Role::Server),
@@ -220,9 +233,33 @@ impl<S> Connection<S> {
         }
     }
 
-    /// How it is sent publications.
+    /// How it is sent publications that it has for itself.
     pub fn form(&self) -> Form {
-        Form { lane: self.lane, packed: self.packed }
+        Form { lane: self.lane, packed: self.packed != Packed::Clear }
+    }
+
+    /// What it can be sent.
+    pub fn packing(&self) -> Packing {
+        match self.packed {
+            Packed::Clear => Packing::Clear,
+            Packed::Once => Packing::Once,
+            Packed::Waits | Packed::Shares => Packing::Shared,
+        }
+    }
+
+    /// Whether it has everything of its cohort's stream up to where it is, since that began anew. As of when it left the head; while it is
+    /// there the fan knows.
+    #[inline]
+    pub fn shares(&self) -> bool {
+        self.packed == Packed::Shares
+    }
+
+    /// Notes whether it has.
+    #[inline]
+    pub fn note_shares(&mut self, shares: bool) {
+        if matches!(self.packed, Packed::Waits | Packed::Shares) {
+            self.packed = if shares { Packed::Shares } else { Packed::Waits };
+        }
     }
 
     /// Whose connections it takes turns with: those of its address, or nobody's.

@@ -310,8 +310,8 @@ impl<E: Edge> Worker<E> {
             match why {
                 Why::Woken { from } => self.clerk().wake_poll(token, from),
                 Why::Missed { missed, .. } if polls => self.clerk().wake_poll(token, missed),
-                Why::Full { position, offset } => {
-                    cursors.take(ground, interest, connection, token, (position, offset));
+                Why::Full { position, offset, rest } => {
+                    cursors.take(ground, interest, connection, token, (position, offset), rest);
                 }
                 Why::FullAtTick(unsent) => cursors.take_at_tick(ground, interest, connection, token, unsent),
                 Why::Missed { missed, in_full } => {
@@ -355,6 +355,7 @@ impl<E: Edge> Worker<E> {
 
     /// Publishes this turn's figures.
     fn report(&mut self, begun: Moment) {
+        self.fan.see_to_streams(&mut self.ground);
         let metrics = &self.ground.metrics;
         let now = self.ground.edge.now();
         metrics.turns.add(1);

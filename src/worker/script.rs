@@ -16,7 +16,7 @@ use super::fan::{
 use crate::{
     clock::Moment,
     lane::Lane,
-    packs::{Frames, PackSettings, Packer, Packs},
+    packs::{Frames, PackSettings, Packer, Packing, Packs},
     protocol::Payload,
     publish::{By, Door},
     tape::{About, Position, Reader, Tape, TapeSettings},
@@ -166,9 +166,9 @@ impl Twin {
         let mut keys: Vec<_> =
             names.iter().map(|(name, way)| (self.interest.intern(&Arc::from(NAMES[*name])), delivery(*way))).collect();
         keys.sort_unstable();
-        let key = CohortKey { lane: Lane::Raw, packed: false, names: keys.into(), except, polls: false };
+        let key = CohortKey { lane: Lane::Raw, packed: Packing::Clear, names: keys.into(), except, polls: false };
         let id = self.interest.join(key, self.reader.head());
-        self.interest.cohort(id).column.join(self.token);
+        self.interest.cohort(id).column.join(self.token, false);
         self.token += 1;
         let fresh = Known { names: names.clone(), except, users: 0, changed: BTreeMap::new() };
         let cohort = self.cohorts.entry(id).or_insert(fresh);

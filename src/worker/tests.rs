@@ -30,6 +30,7 @@ mod races;
 mod reading;
 mod reload;
 mod rights;
+mod shared;
 mod shares;
 mod twins;
 mod waves;
@@ -72,6 +73,7 @@ use crate::{
     publish::{By, Door},
     seeds,
     shared::{Compressing, OWED_MAX, Settings},
+    stream::StreamSettings,
     tape::{About, Position, Reader, TapeSettings},
 };
 
@@ -164,9 +166,11 @@ fn settings() -> Settings {
         proxies: Proxies::default(),
         compression: Compressing {
             is_on: true,
+            is_shared: false,
             deny: Vec::new(),
             // So little that pages are let go all the time.
             packs: PackSettings { level: 1, least: 80, memory: 6000 },
+            streams: StreamSettings::default(),
         },
     }
 }
@@ -519,6 +523,8 @@ impl World {
             if *alive {
                 let figures = [&metrics.connections, &metrics.pending_bytes, &metrics.behind, &metrics.segments_pinned];
                 assert_eq!(figures.map(|figure| figure.get()), [0; 4], "connections, pending bytes, behind, pinned");
+                let figures = [&metrics.shared_streams, &metrics.shared_streams_bytes, &metrics.stream_members];
+                assert_eq!(figures.map(|figure| figure.get()), [0; 3], "streams, their memory, and who reads them");
             }
         }
         if self.alive() {

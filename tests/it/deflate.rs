@@ -3,7 +3,14 @@
 
 use std::{io::Write, net::TcpStream};
 
-use miniz_oxide::{deflate::compress_to_vec, inflate::decompress_to_vec};
+use miniz_oxide::{
+    DataFormat, MZFlush,
+    deflate::compress_to_vec,
+    inflate::{
+        decompress_to_vec,
+        stream::{InflateState, inflate},
+    },
+};
 use stentor::{
     config::{Compression, Config},
     server::Server,
@@ -200,4 +207,93 @@ fn the_metrics_show_what_was_compressed_and_inflated() {
     assert_eq!(value("stentor_compression_saved_bytes_total"), len + 4.0 - out);
     assert_eq!(value("stentor_inflated_messages_total"), 1.0);
     assert_eq!(value("stentor_inflated_bytes_total"), len);
+}
+
+/// An inflater that knows all compressed messages of its connection.
+struct Context(Box<InflateState>);
+
+impl Context {
+    fn new() -> Context {
+        Context(InflateState::new_boxed(DataFormat::Raw))
+    }
+
+    /// The next frame, its payload inflated behind those before it where it is marked as compressed.
+    fn next(&mut self, stream: &mut TcpStream) -> (u8, Vec<u8>) {
+        let (first, payload) = read_frame(stream);
+        if first & 0x40 == 0 {
+            return (first, payload);
+        }
+        let (input, mut out, mut room) = ([&payload[..], &TAIL].concat(), Vec::new(), [0; 4096]);
+        let mut rest = &input[..];
+        loop {
+            let done = inflate(&mut self.0, rest, &mut room, MZFlush::Sync);
+            rest = &rest[done.bytes_consumed..];
+            out.extend_from_slice(&room[..done.bytes_written]);
+            if done.bytes_consumed + done.bytes_written == 0 {
+                assert!(rest.is_empty(), "{first:x} {payload:x?}");
+                return (first, out);
+            }
+            done.status.expect("deflate");
+        }
+    }
+}
+
+#[test]
+fn subscribers_of_the_same_names_share_a_stream_and_whoever_wants_no_context_is_sent_what_needs_none() {
+    let server = serve(|config: &mut Config| {
+        config.compression = Compression::Shared;
+        config.compression_min_members = 2;
+        config.workers = Some(1);
+        config.compression_private = vec!["secret".parse().unwrap()];
+    });
+    let single = "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover\r\n";
+    let mut members: Vec<_> = (0..4).map(|_| (offered(&server, "/ws?topics=>", OFFER).1, Context::new(), 0)).collect();
+    let (_, mut alone) = offered(&server, "/ws?topics=>", single);
+    let mut publisher = Client::connect(&server, "/raw/a?echo=0");
+    let mut secret = Client::connect(&server, "/raw/secret?echo=0");
+    for (stream, context, _) in &mut members {
+        assert!(context.next(stream).1.starts_with(b"{\"type\":\"hello\""));
+        assert!(context.next(stream).1.starts_with(b"{\"type\":\"ack\""));
+    }
+    for _ in 0..2 {
+        next(&mut alone);
+    }
+    for n in 0..600 {
+        if n == 300 {
+            // One more, who comes to it where it begins anew.
+            let mut late = (offered(&server, "/ws?topics=>", OFFER).1, Context::new(), 0);
+            for _ in 0..3 {
+                late.1.next(&mut late.0);
+            }
+            members.push(late);
+        }
+        let text = quote(n);
+        let (topic, from) = if n % 10 == 7 { ("secret", &mut secret) } else { ("a", &mut publisher) };
+        from.send(&text);
+        for (at, (stream, context, packed)) in members.iter_mut().enumerate() {
+            let is_snapshot = at == 4 && n == 300;
+            let (first, mut message) = context.next(stream);
+            if is_snapshot && message.starts_with(b"{\"type\":\"snapshot\"") {
+                message = context.next(stream).1;
+            }
+            let message = String::from_utf8(message).unwrap();
+            assert!(message.contains(&format!("{:?}", text)) || message.contains(&text), "{n} {at}: {message}");
+            assert!(message.contains(&format!("\"topic\":\"{topic}\"")), "{message}");
+            assert!(topic == "a" || first == 0x81, "what is private goes as it is");
+            *packed += usize::from(first == 0xc1);
+        }
+        let (_, message) = next(&mut alone);
+        assert!(String::from_utf8(message).unwrap().contains(&format!("{n}.25")));
+    }
+    assert!(members[..4].iter().all(|(_, _, packed)| *packed >= 530), "they were sent it compressed");
+    assert!(members[4].2 > 100, "{}", members[4].2);
+    let metrics =
+        exchange(server.addresses()[0], b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let value = |name: &str| -> f64 {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix([' ', '{']));
+        line.unwrap_or_else(|| panic!("{name}")).split(' ').next_back().unwrap().parse().unwrap()
+    };
+    assert_eq!((value("stentor_shared_streams"), value("stentor_shared_stream_members")), (1.0, 5.0));
+    let (from, to) = (value("stentor_shared_from_bytes_total"), value("stentor_shared_bytes_total"));
+    assert!(to * 4.0 < from, "{to} of {from}");
 }

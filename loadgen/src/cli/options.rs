@@ -212,6 +212,11 @@ pub struct Options {
     /// the wire, as always.
     #[arg(long, conflicts_with = "bare", hide_short_help = true, help_heading = "Load")]
     pub compress: bool,
+    /// The same as browsers do it: messages may refer to those before them
+    ///
+    /// Takes some 40 KiB for each subscriber, and a microsecond or two of the generator for each message: look whether it was the side that was full.
+    #[arg(long, conflicts_with_all = ["bare", "compress"], hide_short_help = true, help_heading = "Load")]
+    pub compress_context: bool,
     /// Receive buffer of each subscriber [default: the system's]
     #[arg(long, value_name = "SIZE", default_value = "0", hide_short_help = true, help_heading = "Machine")]
     pub rcvbuf: Bytes,
@@ -363,6 +368,7 @@ impl Options {
             sources: self.source.clone(),
             receive_buffer: self.rcvbuf.0,
             compress: self.compress,
+            compress_context: self.compress_context,
             server_pid: self.server_pid,
             server_metrics: self.server_metrics.clone(),
             bare: self.bare,

@@ -63,7 +63,7 @@ impl Judge {
             topics: spec.topics as u32,
             gaps: shared.dialect.gaps(),
             acknowledges: shared.dialect.acknowledges(),
-            compress: spec.compress,
+            compress: spec.offer().is_some(),
             inflated: Inflated::default(),
             listens: spec.scenario == Scenario::Listen,
             interval: Interval::new(-1, now, shared.classes.labels.len()),
@@ -127,6 +127,12 @@ impl Judge {
         if !frame.fin || !conn.assembly.is_empty() {
             let why = "a compressed message came in pieces, which are not put together here";
             return self.broken(conn, Violation { code: PROTOCOL_ERROR, why });
+        }
+        if self.shared.spec.compress_context {
+            let message = conn.context.get_or_insert_default().message(frame.payload);
+            let why = "a compressed message was no deflate behind those before it";
+            let Some(message) = message else { return self.broken(conn, Violation { code: BAD_TEXT, why }) };
+            return self.frame(conn, &Frame { compressed: false, payload: &message, ..*frame }, now);
         }
         let Some(message) = self.inflated.message(frame.payload) else {
             return self.broken(conn, Violation { code: BAD_TEXT, why: "a compressed message was no deflate" });

@@ -10,7 +10,6 @@ use crate::{
     clock,
     connection::Stage,
     handshake::{self, Answer},
-    inflate,
     line::{Arrival, Line},
     meter::Phase,
     socket::{self, Interest},
@@ -151,7 +150,7 @@ impl Receiver {
         let path = dialect.subscribe_path(&topics_of(conn.first_topic, conn.ledger.len(), self.shared.spec.topics));
         let host = &dialect.subscribe_url().host;
         let mut headers = dialect.headers().to_vec();
-        headers.extend(self.shared.spec.compress.then(|| inflate::OFFER.to_owned()));
+        headers.extend(self.shared.spec.offer().map(|offer| offer.header().to_owned()));
         let key = handshake::request(host, &path, &headers, &mut request);
         let sent = line.write(&request).and_then(|_| self.poller.modify(&line.fd, index as u64, Interest::IN));
         match sent {
@@ -173,12 +172,13 @@ impl Receiver {
             Ok(Arrival::End) => true,
             Err(error) => return self.failed(index, format!("in the handshake: {error}")),
         };
-        match handshake::judge_with(&conn.partial, &key, self.shared.spec.compress) {
+        match handshake::judge_with(&conn.partial, &key, self.shared.spec.offer()) {
             Answer::Incomplete if ended => self.failed(index, "it hung up in the handshake".into()),
             Answer::Incomplete => {}
             Answer::Refused(why) => self.failed(index, why),
             Answer::Accepted(len) => {
                 conn.partial.drain(..len);
+                conn.context = None;
                 self.judge.interval.reached(conn, Phase::Upgrade, clock::now());
                 self.subscribe(index);
             }

@@ -20,6 +20,7 @@ fn client(conn: &str, lag_ms: u64, path: Option<Path>) -> SlowClient {
         subscriptions: vec![Arc::from("q.>")],
         more: 2,
         mode: "all",
+        compression: "shared",
     }
 }
 
@@ -36,7 +37,8 @@ fn slow_clients_are_listed_worst_first() {
     let expected = concat!(
         r#""connections":[{"conn":"1-2a","address":"192.0.2.7:5555","worker":0,"connected_s":61,"lag_bytes":7000,"#,
         r#""lag_ms":2500,"skips":3,"pending_bytes":40,"tls_held_bytes":4121,"unacked_bytes":11,"unsent_bytes":12,"#,
-        r#""kernel_bytes":4352,"rtt_us":250,"subscriptions":["q.>"],"more":2,"mode":"all"},{"conn":"1-1","#
+        r#""kernel_bytes":4352,"rtt_us":250,"subscriptions":["q.>"],"more":2,"mode":"all","compression":"shared"},"#,
+        r#"{"conn":"1-1","#
     );
     assert!(text.starts_with("{\"ts\":1") && text.contains(expected), "{text}");
     assert_eq!((&listed[1]["conn"], &listed[1]["rtt_us"]), (&"1-1".into(), &Value::Null));

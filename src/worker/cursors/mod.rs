@@ -20,6 +20,7 @@ mod narrow;
 mod order;
 mod resume;
 mod round;
+mod shared;
 mod slow;
 mod told;
 mod walk;
@@ -180,7 +181,8 @@ impl Cursors {
         &mut self.all.last_mut().expect("it was just put there").behind
     }
 
-    /// Takes a connection whose socket was full `offset` bytes into the frame of the publication at `position`.
+    /// Takes a connection whose socket was full `offset` bytes into the frame of the publication at `position`, or that takes the rest of that
+    /// along.
     pub fn take<E: Edge>(
         &mut self,
         ground: &mut Ground<E>,
@@ -188,12 +190,15 @@ impl Cursors {
         connection: &mut Connection<E::Socket>,
         token: Token,
         (position, offset): (Position, u32),
+        rest: Vec<u8>,
     ) {
         let behind = self.begin(ground, interest, connection, token, position);
         let cohort = connection.cohort;
         let mut walk = Walk { ground, interest, connection, behind };
-        if let Some(cohort) = cohort {
-            walk.stop_at(cohort, position, offset);
+        match cohort {
+            _ if !rest.is_empty() => walk.stop_with(position, rest),
+            Some(cohort) => walk.stop_at(cohort, position, offset),
+            None => {}
         }
         walk.await_room();
     }

@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     super::{
-        connection::Connection,
+        connection::{Connection, Packed},
         connections::Connections,
         fan::{
             delivery::Delivery,
@@ -96,6 +96,26 @@ fn describe<E: Edge>(
         subscriptions: named,
         more: names.len().saturating_sub(NAMES_MAX),
         mode: mode(&names),
+        compression: compression(connection, interest, ground.packer.packs().streams.members_min),
+    }
+}
+
+/// How somebody is sent publications, and why it reads no stream if it doesn't.
+fn compression<S>(connection: &Connection<S>, interest: &mut Interest, members_min: usize) -> &'static str {
+    match (connection.packed, connection.cohort) {
+        (Packed::Clear, _) => "none",
+        (Packed::Once, _) => "once: no context, a smaller window, or not from the server",
+        (Packed::Shares, _) => "shared",
+        (Packed::Waits, None) => "once: it changes its subscription",
+        (Packed::Waits, Some(id)) => {
+            let cohort = interest.cohort(id);
+            match &cohort.stream {
+                _ if !cohort.may_share() => "once: newest values",
+                Some(_) => "clear: it waits for the stream to begin anew",
+                None if cohort.column.len() < members_min => "once: too few with the same names",
+                None => "once: too many streams",
+            }
+        }
     }
 }
 

@@ -267,6 +267,9 @@ impl<E: Edge> Walk<'_, E> {
         (position, offset): (Position, u32),
         until: Position,
     ) -> Step {
+        if self.interest.cohort(cohort).may_share() {
+            return self.send_shared(buffers, cohort, (position, offset), until);
+        }
         let Cohort { key, .. } = self.interest.cohort(cohort);
         let (form, most) = (key.form(), entries_max(self.ground));
         let Buffers { plan, pieces, bytes, .. } = buffers;

@@ -49,7 +49,7 @@ use crate::{
     http::{self, Request, response::JSON},
     io::{Edge, SEND_MAX, Token},
     lane::Lane,
-    packs::Frames,
+    packs::{Frames, Packing},
     protocol::{ErrorCode, Mode, Reply, Sub, cursor::Cursor},
     tape::Position,
     topic::{Topic, TopicId},
@@ -256,7 +256,8 @@ impl<E: Edge> Clerk<'_, E> {
             let name = |name: &Arc<str>| (self.fan.interest.intern(name), Delivery::All);
             let mut names: Vec<(NameId, Delivery)> = collect.names.iter().map(name).collect();
             names.sort_unstable();
-            let key = CohortKey { lane: Lane::Json, packed: false, names: names.into(), except: 0, polls: true };
+            let key =
+                CohortKey { lane: Lane::Json, packed: Packing::Clear, names: names.into(), except: 0, polls: true };
             let cohort = self.fan.interest.join(key, at.position);
             if let Some(connection) = self.connections.get_mut(token) {
                 connection.cohort = Some(cohort);

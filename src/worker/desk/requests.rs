@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use super::{
     super::{
-        connection::{Phase, Ping},
+        connection::{Packed, Phase, Ping},
         work::price,
     },
     Clerk,
@@ -28,6 +28,11 @@ use crate::{
     proxy,
     websocket::{CloseCode, deflate::WINDOW_BITS, extension::Agreed, handshake},
 };
+
+/// Whether somebody who has agreed on this can read a stream with a window of so many bits, which refers back over messages.
+fn may_share(agreed: Agreed, window_bits: u8) -> bool {
+    !agreed.server_no_context_takeover && agreed.window_bits() >= window_bits
+}
 
 /// The parameters of an address that are about topics which it names.
 const ABOUT_TOPICS: [&str; 4] = ["mode", "rate", "snapshot", "cursor"];
@@ -295,11 +300,17 @@ impl<E: Edge> Clerk<'_, E> {
         connection.lane = lane;
         connection.holder = holder;
         // Whoever can't read what all others are sent is sent nothing compressed.
-        connection.packed = deflate.is_some_and(|agreed| agreed.window_bits() >= WINDOW_BITS);
+        let is_shared = self.ground.settings.compression.is_shared;
+        let window_bits = self.ground.packer.packs().streams.window_bits;
+        connection.packed = match deflate.filter(|agreed| agreed.window_bits() >= WINDOW_BITS) {
+            None => Packed::Clear,
+            Some(agreed) if is_shared && may_share(agreed, window_bits) => Packed::Waits,
+            Some(_) => Packed::Once,
+        };
         if deflate.is_some() {
             connection.decoder.take_deflated();
         }
-        let packed = connection.packed;
+        let packed = connection.packed != Packed::Clear;
         let (conn, peer) = (connection.name(), connection.peer);
         tracing::debug!(conn, %peer, events, "opened");
         let metrics = &self.ground.metrics;

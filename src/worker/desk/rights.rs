@@ -46,7 +46,6 @@ use crate::{
     limits::{Quota, Spent},
     log::{Kind, tell},
     metrics::{Loss, Refusal},
-    packs::Form,
     protocol::{ErrorCode, Id, Mode, Reply, Sub, reply::Who},
     shared::{Holders, Seat},
     websocket::CloseCode,
@@ -589,8 +588,8 @@ impl<E: Edge> Clerk<'_, E> {
         }
         self.ground.work.charge(names.len() as u64 * RIGHT);
         let Some(connection) = self.connections.get(token) else { return };
-        let (Form { lane, packed }, echo, id, older) =
-            (connection.form(), connection.echo, connection.id, connection.cohort);
+        let (lane, packed, echo) = (connection.lane, connection.packing(), connection.echo);
+        let (id, older) = (connection.id, connection.cohort);
         let standing = self.standing(connection);
         let is_covered = |(name, delivery): &(NameId, Delivery)| {
             let text = self.fan.interest.text(*name);
@@ -623,6 +622,7 @@ impl<E: Edge> Clerk<'_, E> {
             cursors.begin(ground, &mut fan.interest, connection, token, position).owe(owed);
         }
         connection.cohort = joined;
+        connection.note_shares(false);
         let looks = cursors.narrow(&mut fan.interest, (token, &*connection), older);
         ground.work.charge(looks as u64 * price::MATCH);
         cursors.list(token, connection);

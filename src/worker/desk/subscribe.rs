@@ -27,7 +27,6 @@ use crate::{
     audit::What,
     io::{Edge, Token},
     metrics::Refusal,
-    packs::Form,
     protocol::{
         ErrorCode, Id, Reply, Sub,
         cursor::{self, Word, Words},
@@ -333,7 +332,7 @@ impl<E: Edge> Clerk<'_, E> {
         set.sort_unstable();
         let Clerk { ground, connections, fan, cursors, .. } = self;
         let Some(connection) = connections.get(token) else { return };
-        let (Form { lane, packed }, older) = (connection.form(), connection.cohort);
+        let (lane, packed, older) = (connection.lane, connection.packing(), connection.cohort);
         let except = if connection.echo { 0 } else { connection.id };
         // Joining comes first: the older cohort's end must not take the names along that both have.
         let key = CohortKey { lane, packed, names: set.into(), except, polls: false };
@@ -349,7 +348,9 @@ impl<E: Edge> Clerk<'_, E> {
             cursors.begin(ground, &mut fan.interest, connection, token, position).owe(owed);
         }
         cursors.add_stage(token, connection, Stage { cohort: older, as_of, ..stage });
+        // Whoever changes his subscription leaves a stream: what comes up to the change is the older cohort's, what comes behind is not.
         connection.cohort = joined;
+        connection.note_shares(false);
     }
 }
 

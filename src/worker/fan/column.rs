@@ -15,6 +15,9 @@
 //!
 //! Members stand at *cuts*, one for each pass that planned something for the cohort: a member at a cut has been sent
 //! everything before it. Cuts are few, as are turns in a round, and a member costs eight bytes.
+//!
+//! Some members may read a stream that the cohort shares (`share.rs`), and others not. Those are sent other bytes for the same publications, so that
+//! is part of where a member stands: cuts have even numbers, and who reads the stream stands at the odd number behind.
 
 use std::collections::VecDeque;
 
@@ -42,6 +45,8 @@ pub struct Column {
     first_cut: u32,
     /// Members that aren't at the end.
     behind: u32,
+    /// Members that read the cohort's stream.
+    sharing: u32,
     /// Publications and bytes ever planned; they wrap around.
     planned: (u32, u32),
 }
@@ -49,7 +54,7 @@ pub struct Column {
 #[derive(Clone, Copy, Debug)]
 struct Member {
     token: Token,
-    /// The number of the cut at which it stands; one more than the last one's at the end.
+    /// The number of the cut at which it stands, the next one's at the end; and one more if it reads the cohort's stream.
     cut: u32,
 }
 
@@ -118,9 +123,10 @@ impl Column {
         self.behind > 0
     }
 
-    /// Takes in somebody who has been sent everything that was planned. Returns its place.
-    pub fn join(&mut self, token: Token) -> u32 {
-        self.members.push(Member { token, cut: self.end() });
+    /// Takes in somebody who has been sent everything that was planned, and may read the cohort's stream. Returns its place.
+    pub fn join(&mut self, token: Token, shares: bool) -> u32 {
+        self.members.push(Member { token, cut: self.end() | u32::from(shares) });
+        self.sharing += u32::from(shares);
         self.members.len() as u32 - 1
     }
 
@@ -128,6 +134,7 @@ impl Column {
     pub fn leave(&mut self, place: u32, passes: &mut Passes, moved: impl FnOnce(Token, u32)) {
         let place = place as usize;
         let gone = self.members.swap_remove(place);
+        self.sharing -= gone.cut & SHARES;
         self.members.give_back(KEPT_BY_ONE);
         self.settle(gone.cut, 1, passes);
         if self.next >= self.members.len() {
@@ -136,6 +143,51 @@ impl Column {
         if let Some(filler) = self.members.get(place) {
             moved(filler.token, place as u32);
         }
+    }
+
+    /// Whether the member at `place` reads the cohort's stream.
+    #[inline]
+    pub fn shares(&self, place: u32) -> bool {
+        is_sharing(self.members[place as usize].cut)
+    }
+
+    /// How many do.
+    #[inline]
+    pub fn sharing(&self) -> usize {
+        self.sharing as usize
+    }
+
+    /// How many don't, though they stand at the end, where a stream may begin: all that there are if any do. (Counting them costs a look
+    /// at each member.)
+    pub fn waiting(&self) -> usize {
+        if self.sharing as usize == self.members.len() || self.behind as usize == self.members.len() {
+            return 0;
+        }
+        let end = self.end();
+        self.members.iter().filter(|member| member.cut == end).count()
+    }
+
+    /// A stream begins where the next publication is planned: those that stand at the end read it from there on.
+    pub fn share_at_end(&mut self) {
+        let end = self.end();
+        for member in self.members.iter_mut().filter(|member| member.cut == end) {
+            member.cut |= SHARES;
+            self.sharing += 1;
+        }
+    }
+
+    /// Those that stand at `cut` read the stream no longer.
+    pub fn unshare_at(&mut self, cut: u32) {
+        for member in self.members.iter_mut().filter(|member| member.cut == cut && is_sharing(cut)) {
+            member.cut ^= SHARES;
+            self.sharing -= 1;
+        }
+    }
+
+    /// Nobody reads the stream any longer.
+    pub fn unshare_all(&mut self) {
+        self.members.iter_mut().for_each(|member| member.cut &= !SHARES);
+        self.sharing = 0;
     }
 
     /// Where the member at `place` has been sent everything before; none if it stands at the end.
@@ -202,7 +254,7 @@ impl Column {
     /// Serves the next member of this round, if it stands at `cut`: it stands at the end then. [`Column::settle`] has to
     /// follow.
     pub fn serve_at(&mut self, cut: u32) -> Option<Token> {
-        let end = self.end();
+        let end = self.end() | (cut & SHARES);
         let member = self.members.get_mut(self.next).filter(|member| member.cut == cut)?;
         member.cut = end;
         let token = member.token;
@@ -213,7 +265,7 @@ impl Column {
     /// So many members at `cut` were served, or have left. The first cuts go, and the runs before the next, when nobody stands
     /// there any more.
     pub fn settle(&mut self, cut: u32, members: u32, passes: &mut Passes) {
-        let Some(cut) = self.cuts.get_mut(cut.wrapping_sub(self.first_cut) as usize) else { return };
+        let Some(cut) = self.cuts.get_mut((cut.wrapping_sub(self.first_cut) / STEP) as usize) else { return };
         cut.members -= members;
         self.behind -= members;
         if self.cuts[0].members > 0 {
@@ -222,7 +274,7 @@ impl Column {
         while let Some(first) = self.cuts.front().filter(|first| first.members == 0) {
             passes.release(first.pass);
             self.cuts.pop_front();
-            self.first_cut = self.first_cut.wrapping_add(1);
+            self.first_cut = self.first_cut.wrapping_add(STEP);
         }
         let kept = self.cuts.front().map_or(self.runs.len(), |first| first.run.wrapping_sub(self.first_run) as usize);
         self.runs.drain(..kept);
@@ -252,7 +304,7 @@ impl Column {
 
     /// The number of the cut that the next pass makes.
     fn end(&self) -> u32 {
-        self.first_cut.wrapping_add(self.cuts.len() as u32)
+        self.first_cut.wrapping_add(self.cuts.len() as u32 * STEP)
     }
 
     /// Whether this round is for whoever stands at a cut.
@@ -262,12 +314,22 @@ impl Column {
     }
 
     fn cut(&self, number: u32) -> Option<&Cut> {
-        self.cuts.get(number.wrapping_sub(self.first_cut) as usize)
+        self.cuts.get((number.wrapping_sub(self.first_cut) / STEP) as usize)
     }
 
     fn step(&mut self) {
         self.next = if self.next + 1 < self.members.len() { self.next + 1 } else { 0 };
     }
+}
+
+/// Between the numbers of two cuts; and what is added to that of a member that reads the cohort's stream.
+const STEP: u32 = 2;
+const SHARES: u32 = 1;
+
+/// Whether the members at a cut read the cohort's stream.
+#[inline]
+pub fn is_sharing(cut: u32) -> bool {
+    cut & SHARES != 0
 }
 
 #[cfg(all(any(test, fuzzing), not(loom)))]
@@ -276,14 +338,17 @@ impl Column {
     pub fn invariants(&self) {
         let end = self.end();
         for (n, cut) in self.cuts.iter().enumerate() {
-            let number = self.first_cut.wrapping_add(n as u32);
-            let standing = self.members.iter().filter(|member| member.cut == number).count();
+            let number = self.first_cut.wrapping_add(n as u32 * STEP);
+            let standing = self.members.iter().filter(|member| member.cut & !SHARES == number).count();
             assert_eq!(cut.members as usize, standing, "members at a cut");
             let run = self.runs.get(cut.run.wrapping_sub(self.first_run) as usize);
             assert!(run.is_none_or(|run| cut.offset <= run.len), "a cut within its run");
         }
         assert!(self.cuts.front().is_none_or(|first| first.members > 0), "a cut before which nobody stands");
-        let at_end = self.members.iter().filter(|member| member.cut == end).count();
+        assert!(self.first_cut.is_multiple_of(STEP), "cuts have even numbers");
+        let sharing = self.members.iter().filter(|member| is_sharing(member.cut)).count();
+        assert_eq!(self.sharing as usize, sharing, "those that read the stream");
+        let at_end = self.members.iter().filter(|member| member.cut & !SHARES == end).count();
         assert_eq!(at_end + self.behind as usize, self.members.len(), "everybody stands at a cut or at the end");
         assert!(self.next < self.members.len().max(1), "the next member");
         let runs = self.cuts.front().map(|_| self.runs(self.first_cut).map(|run| run.len).sum::<u32>());
@@ -305,7 +370,7 @@ mod tests {
     #[test]
     fn a_column_that_had_much_to_send_to_many_keeps_no_room_for_it() {
         let (mut column, mut passes) = (Column::default(), Passes::default());
-        (0..5000).for_each(|token| assert_eq!(column.join(token), token));
+        (0..5000).for_each(|token| assert_eq!(column.join(token, false), token));
         for pass in 0..1000 {
             let id = passes.begin();
             for n in 0..10 {
@@ -339,6 +404,8 @@ mod tests {
         bytes: u32,
         /// Whom this round is for.
         round: BTreeSet<Token>,
+        /// Who reads the stream.
+        sharing: BTreeSet<Token>,
     }
 
     impl Twin {
@@ -352,18 +419,24 @@ mod tests {
                 tokens: 0,
                 bytes: 0,
                 round: BTreeSet::new(),
+                sharing: BTreeSet::new(),
             }
         }
 
         fn join(&mut self) {
             self.tokens += 1;
-            self.places.insert(self.tokens, self.column.join(self.tokens));
+            let shares = self.random.bool();
+            self.places.insert(self.tokens, self.column.join(self.tokens, shares));
             self.owed.insert(self.tokens, Vec::new());
+            if shares {
+                self.sharing.insert(self.tokens);
+            }
         }
 
         fn leave(&mut self) {
             let Some((token, place)) = self.random.choice(self.places.clone()) else { return };
             self.round.remove(&token);
+            self.sharing.remove(&token);
             self.places.remove(&token);
             self.owed.remove(&token);
             let places = &mut self.places;
@@ -390,6 +463,33 @@ mod tests {
             self.passes.planned(1);
         }
 
+        /// Somebody begins to read the stream, or stops.
+        fn share(&mut self) {
+            match self.random.u8(..8) {
+                0 => {
+                    self.column.unshare_all();
+                    self.sharing.clear();
+                }
+                1 => {
+                    let Some(cut) = self.column.next_cut() else { return };
+                    let from = self.column.owed(cut).from;
+                    let stands = |token: &Token| self.column.position(self.places[token]) == Some(from);
+                    if is_sharing(cut) {
+                        self.sharing.retain(|token| !stands(token));
+                    }
+                    self.column.unshare_at(cut);
+                }
+                _ => {
+                    let at_end =
+                        self.owed.iter().filter(|(token, owed)| owed.is_empty() && !self.sharing.contains(token));
+                    let at_end: Vec<Token> = at_end.map(|(token, _)| *token).collect();
+                    assert_eq!(self.column.waiting(), at_end.len(), "those that wait");
+                    self.column.share_at_end();
+                    self.sharing.extend(at_end);
+                }
+            }
+        }
+
         fn begin_round(&mut self) {
             let left: Vec<_> = self.round.iter().filter(|token| !self.owed[token].is_empty()).collect();
             assert!(left.is_empty(), "{left:?} had no turn in the round before");
@@ -405,6 +505,7 @@ mod tests {
                 assert_eq!((about.bytes as usize, about.from.0), (bytes.len(), bytes[0].into()));
                 let mut served = 0;
                 for token in std::iter::from_fn(|| self.column.serve_at(cut)).take(self.random.usize(1..4)) {
+                    assert_eq!(self.sharing.contains(&token), is_sharing(cut), "each is sent what it can read");
                     assert_eq!(std::mem::take(self.owed.get_mut(&token).expect("it is a member")), bytes);
                     self.round.remove(&token);
                     served += 1;
@@ -418,6 +519,8 @@ mod tests {
             self.column.invariants();
             let by_place: BTreeMap<u32, Token> = self.places.iter().map(|(token, place)| (*place, *token)).collect();
             assert!(self.column.tokens().eq(by_place.into_values()), "everybody knows its place");
+            let sharing = self.places.iter().filter(|(_, place)| self.column.shares(**place)).map(|(token, _)| token);
+            assert!(sharing.eq(&self.sharing) && self.column.sharing() == self.sharing.len(), "who reads the stream");
             assert_eq!(self.column.is_behind(), self.owed.values().any(|owed| !owed.is_empty()));
             self.passes.settle();
             self.passes.invariants(|pass| self.column.passes().filter(|other| *other == pass).count());
@@ -441,6 +544,7 @@ mod tests {
                     0..2 => twin.join(),
                     2 => twin.leave(),
                     3..6 => twin.plan(),
+                    6 => twin.share(),
                     _ if !twin.column.is_in_round() => twin.begin_round(),
                     _ => twin.serve(),
                 }

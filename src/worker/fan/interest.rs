@@ -37,9 +37,10 @@ use super::{
 use crate::{
     clock::Moment,
     lane::{LANES, Lane},
-    packs::{Form, Frames},
+    packs::{Form, Frames, Packing},
     publication::Kind,
     slack::{KEPT_BY_THREAD, Slack},
+    stream::Stream,
     tape::{Entry, Position, Published, Reader, Run, Tape},
     topic::TopicId,
 };
@@ -60,7 +61,9 @@ pub struct Cohort {
     /// Of each of its names, its place among the name's cohorts.
     places: Box<[u32]>,
     /// How all of its names are delivered, where they all are in one way.
-    uniform: Option<Delivery>,
+    pub(super) uniform: Option<Delivery>,
+    /// The stream that its members share (`share.rs`).
+    pub stream: Option<Box<Stream>>,
     /// What was last planned, so that overlapping names plan it once: twice one more than the position, and one more on the trail.
     mark: u64,
     /// The trail's number, while it is on the trail, and from where on.
@@ -74,8 +77,8 @@ pub struct Cohort {
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub struct CohortKey {
     pub lane: Lane,
-    /// Its members are sent compressed frames, where those are shorter.
-    pub packed: bool,
+    /// What its members can be sent.
+    pub packed: Packing,
     /// Each name once, sorted.
     pub names: Box<[(NameId, Delivery)]>,
     /// The connection whose own publications are left out; 0 for none.
@@ -87,7 +90,7 @@ pub struct CohortKey {
 /// What is known of a topic: nothing until its first publication passes, or somebody subscribes to newest values.
 #[derive(Default)]
 struct TopicState {
-    known: Option<(u32, Arc<str>)>,
+    known: Option<Known>,
     standing: Standing,
     newest: Newest,
     /// When `newest` is up to date: as long as the worker has been on the tape since.
@@ -95,6 +98,9 @@ struct TopicState {
     /// Where all that want it trail.
     passed_by: Option<Box<PassedBy>>,
 }
+
+/// Which of the topics that had this place, one after the other, and its name.
+type Known = (u32, Arc<str>);
 
 /// Cohorts at a rate that are noted for a topic whose others all trail: with more, all are looked at.
 const PACED_MOST: usize = 16;
@@ -186,6 +192,11 @@ impl Interest {
         &mut self.cohorts[id as usize]
     }
 
+    /// A cohort, to be looked at, if it is still there.
+    pub fn find(&self, id: CohortId) -> Option<&Cohort> {
+        self.cohorts.get(id as usize)
+    }
+
     /// A cohort, to be looked at.
     #[cfg(all(any(test, fuzzing), not(loom)))]
     pub fn at(&self, id: CohortId) -> &Cohort {
@@ -252,6 +263,7 @@ impl Interest {
             key: Arc::clone(&key),
             places: Box::default(),
             column: Column::default(),
+            stream: None,
             users: 1,
             ticket: 0,
             last_sent: Moment::default(),
@@ -335,7 +347,7 @@ impl Interest {
         let (at, slot) = (entry.position, entry.topic.slot);
         let before = self.note(at, entry);
         let Interest { names, topics, cohorts, cost, trail, changes, .. } = self;
-        let TopicState { standing, passed_by, .. } = &mut topics[slot as usize];
+        let TopicState { standing, passed_by, known, .. } = &mut topics[slot as usize];
         let as_of = (trail.era(), changes.version());
         let mut note = |cohort: &mut Cohort, id, rate| {
             let told = cohort.key.except == 0;
@@ -375,7 +387,7 @@ impl Interest {
                 (cohort.trail, cohort.since) = (trail.enter(at), at);
             } else {
                 all_trail = false;
-                if !is_left_out && let Some((planned, bytes)) = cohort.plan(pass, entry, frames) {
+                if !is_left_out && let Some((planned, bytes)) = cohort.plan(pass, entry, frames, (id, known)) {
                     to_send += bytes;
                     if planned.first {
                         touched.push(id);
@@ -403,7 +415,7 @@ impl Interest {
     ) -> (bool, u64) {
         self.learn(tape, entry.topic);
         let Interest { names, topics, cohorts, cost, trail, .. } = self;
-        let standing = &topics[entry.topic.slot as usize].standing;
+        let TopicState { standing, known, .. } = &topics[entry.topic.slot as usize];
         let (mut to_send, mut is_full) = (0, false);
         let looks = standing.look_at_each(names, cohorts, |cohort, id, delivery| {
             let is_behind = cohort.trail == trail.era() && cohort.since <= entry.position;
@@ -414,7 +426,7 @@ impl Interest {
             if delivery.and_then(Delivery::rate).is_some() {
                 return;
             }
-            let Some((planned, bytes)) = cohort.plan(pass, entry, frames) else { return };
+            let Some((planned, bytes)) = cohort.plan(pass, entry, frames, (id, known)) else { return };
             to_send += bytes;
             if planned.first {
                 touched.push(id);
@@ -711,7 +723,7 @@ impl CohortKey {
     /// How its members are sent publications.
     #[inline]
     pub fn form(&self) -> Form {
-        Form { lane: self.lane, packed: self.packed }
+        Form { lane: self.lane, packed: self.packed != Packing::Clear }
     }
 
     /// Whether some name is delivered in newest values.
@@ -743,7 +755,13 @@ impl Cohort {
     /// Adds a publication to what its members are to be sent. Returns what became of it, and how many bytes that is; none if there is
     /// nothing to be sent to anybody.
     #[inline]
-    fn plan(&mut self, pass: PassId, entry: &Published<'_>, frames: &mut Frames<'_>) -> Option<(Planned, u64)> {
+    fn plan(
+        &mut self,
+        pass: PassId,
+        entry: &Published<'_>,
+        frames: &mut Frames<'_>,
+        (id, topic): (CohortId, &Option<Known>),
+    ) -> Option<(Planned, u64)> {
         let lane = self.key.lane;
         if self.column.is_empty() || is_untold(lane, entry) {
             return None;
@@ -754,8 +772,9 @@ impl Cohort {
             return Some((self.column.plan(pass, entry.position, nothing), 0));
         }
         debug_assert!(entry.is_in(lane), "a lane with subscribers is written");
-        if self.key.packed {
-            return Some(self.plan_packed(pass, entry, frames));
+        if self.key.packed != Packing::Clear {
+            let topic = topic.as_ref().map(|(_, topic)| &**topic);
+            return Some(self.plan_packed(pass, entry, frames, (id, topic)));
         }
         let run = entry.run(lane);
         let to_send = u64::from(run.len) * self.column.len() as u64;
@@ -764,7 +783,16 @@ impl Cohort {
 
     /// The same for a cohort whose members are sent compressed frames. What compressing costs, the packer knows.
     #[inline(never)]
-    fn plan_packed(&mut self, pass: PassId, entry: &Published<'_>, frames: &mut Frames<'_>) -> (Planned, u64) {
+    fn plan_packed(
+        &mut self,
+        pass: PassId,
+        entry: &Published<'_>,
+        frames: &mut Frames<'_>,
+        of: (CohortId, Option<&str>),
+    ) -> (Planned, u64) {
+        if self.may_share() {
+            return self.plan_shared(pass, entry, frames, of);
+        }
         let (run, members) = (frames.run(self.key.form(), entry), self.column.len() as u64);
         frames.packer.note_saved(u64::from(entry.len(self.key.lane) - run.len) * members);
         (self.column.plan(pass, entry.position, run), u64::from(run.len) * members)
@@ -820,6 +848,7 @@ impl Interest {
             }
             lanes[cohort.key.lane as usize] += cohort.users;
             cohort.column.invariants();
+            cohort.check_stream();
         }
         assert_eq!((self.lanes, self.ticks.len()), (lanes, ticks), "users by lane, and ticks");
         let conflated = self.cohorts.iter().filter(|(_, cohort)| cohort.key.conflates()).count();
@@ -850,7 +879,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        packs::{PackSettings, Packer, Packs},
+        packs::{PackSettings, Packer, Packing, Packs},
         protocol::Payload,
         publish::{By, Door},
         tape::{About, TapeSettings},
@@ -884,7 +913,7 @@ mod tests {
             let mut names: Vec<_> = names.collect();
             names.sort_unstable();
             self.interest.join(
-                CohortKey { lane: Lane::Raw, packed: false, names: names.into(), except: 0, polls: false },
+                CohortKey { lane: Lane::Raw, packed: Packing::Clear, names: names.into(), except: 0, polls: false },
                 Position(0),
             )
         }
@@ -959,7 +988,10 @@ mod tests {
         let mut interest = Interest::default();
         let join = |interest: &mut Interest, names: &[NameId]| {
             let names = names.iter().map(|name| (*name, Delivery::All)).collect();
-            interest.join(CohortKey { lane: Lane::Raw, packed: false, names, except: 0, polls: false }, Position(0))
+            interest.join(
+                CohortKey { lane: Lane::Raw, packed: Packing::Clear, names, except: 0, polls: false },
+                Position(0),
+            )
         };
         let shared = interest.intern(&"shared".into());
         let stays = join(&mut interest, &[shared]);

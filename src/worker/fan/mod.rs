@@ -21,6 +21,7 @@ pub mod passes;
 mod past;
 mod recent;
 mod serve;
+mod share;
 mod standing;
 mod tick;
 pub mod trail;
@@ -32,6 +33,7 @@ use std::{collections::VecDeque, io::ErrorKind};
 use self::{
     interest::{CohortId, Interest},
     passes::{PassId, Passes},
+    share::Gathered,
     tick::Tick,
     trail::Bounds,
 };
@@ -89,6 +91,7 @@ pub struct Fan {
     touched: Vec<CohortId>,
     stirred: Vec<(CohortId, usize)>,
     gather: Vec<u8>,
+    gathered: Gathered,
 }
 
 /// A member that the fan could not serve, and is none any more.
@@ -103,8 +106,8 @@ pub struct Fell {
 /// Why a member could not be served, and where that leaves it.
 #[derive(Debug)]
 pub enum Why {
-    /// Its socket was full `offset` bytes into the frame of the publication at `position`.
-    Full { position: Position, offset: u32 },
+    /// Its socket was full `offset` bytes into the frame of the publication at `position`; or the `rest` of that is what it takes along.
+    Full { position: Position, offset: u32, rest: Vec<u8> },
     /// Its socket was full within what a tick had for it.
     FullAtTick(Unsent),
     /// It polls, and something has come from here on.
@@ -150,6 +153,7 @@ impl Fan {
             touched: Vec::new(),
             stirred: Vec::new(),
             gather: Vec::new(),
+            gathered: Gathered::default(),
         }
     }
 
@@ -168,7 +172,11 @@ impl Fan {
     /// Takes in a connection that has been sent everything up to where the fan is; without a subscription it is no member.
     pub fn join<S>(&mut self, token: Token, connection: &mut Connection<S>) {
         connection.cursor = match connection.cohort {
-            Some(id) => Cursor::Head(self.interest.cohort(id).column.join(token)),
+            Some(id) => {
+                let cohort = self.interest.cohort(id);
+                let shares = connection.shares() && cohort.stream.is_some();
+                Cursor::Head(cohort.column.join(token, shares))
+            }
             None => Cursor::None,
         };
     }
@@ -178,7 +186,9 @@ impl Fan {
         let Some(connection) = connections.get_mut(token) else { return Vec::new() };
         let (Cursor::Head(place), Some(id)) = (connection.cursor, connection.cohort) else { return Vec::new() };
         connection.cursor = Cursor::None;
-        self.interest.cohort(id).column.leave(place, &mut self.passes, |token, place| {
+        let column = &mut self.interest.cohort(id).column;
+        connection.note_shares(column.shares(place));
+        column.leave(place, &mut self.passes, |token, place| {
             if let Some(moved) = connections.get_mut(token) {
                 moved.cursor = Cursor::Head(place);
             }
@@ -317,6 +327,7 @@ impl Fan {
     fn plan_pass<E: Edge>(&mut self, ground: &mut Ground<E>, head: Position) {
         let Fan { interest, passes, touched, stirred, .. } = self;
         let Ground { reader, tape, settings, work, packer, .. } = ground;
+        packer.streams.is_pressed = self.is_late || interest.trail.len() > 0;
         let mut frames = Frames { reader, packer };
         let pass = passes.begin();
         // What was looked at since the last pass was not for one.
@@ -368,14 +379,19 @@ impl Fan {
     /// Whether there is room to be given back, which the worker doesn't sleep over.
     #[inline]
     pub fn has_slack(&self) -> bool {
-        self.interest.has_slack() || self.gather.capacity() > KEPT_BY_THREAD
+        let gathered = self.gathered.ends.capacity() * size_of::<(Position, usize)>() > KEPT_BY_THREAD;
+        let bytes = self.gather.capacity().max(self.gathered.bytes.capacity());
+        self.interest.has_slack() || bytes > KEPT_BY_THREAD || gathered
     }
 
     /// Gives back room that was needed once: of the buffers, which hold nothing between two uses, and of the tables.
     pub fn give_back(&mut self) {
         self.gather.clear();
-        let lists: [&mut dyn Slack; 5] =
-            [&mut self.gather, &mut self.touched, &mut self.stirred, &mut self.line, &mut self.fell];
+        let Gathered { bytes, ends } = &mut self.gathered;
+        bytes.clear();
+        ends.clear();
+        let lists: [&mut dyn Slack; 7] =
+            [bytes, ends, &mut self.gather, &mut self.touched, &mut self.stirred, &mut self.line, &mut self.fell];
         lists.into_iter().for_each(|list| list.give_back(KEPT_BY_THREAD));
         self.passes.give_back();
         self.ticking.give_back(KEPT_BY_THREAD);
@@ -395,6 +411,8 @@ impl Fan {
                 let connection = connections.get(token).expect("a member is a connection");
                 let cursor = (connection.cursor, connection.cohort);
                 assert_eq!(cursor, (Cursor::Head(place as u32), Some(id)), "a member knows its place");
+                let is_able = connection.packing() == crate::packs::Packing::Shared && cohort.may_share();
+                assert!(is_able || !cohort.column.shares(place as u32), "a stream that a member can't read");
                 members += 1;
             }
             let in_line = self.line.iter().filter(|(other, ticket)| (*other, *ticket) == (id, cohort.ticket)).count();

@@ -66,6 +66,9 @@ impl Fan {
         if cohort.key.polls {
             return self.wake_some(ground, connections, id, most);
         }
+        if cohort.may_share() {
+            return self.serve_shared(ground, connections, id, most);
+        }
         cohort.last_sent = ground.now;
         let form = cohort.key.form();
         let column = &mut cohort.column;
@@ -93,7 +96,7 @@ impl Fan {
                 Outcome::Full(taken) => {
                     let (position, offset, passed) = locate(ground, &mut self.interest, id, from, taken);
                     ground.metrics.deliveries.add(passed);
-                    Why::Full { position, offset }
+                    Why::Full { position, offset, rest: Vec::new() }
                 }
                 Outcome::Broken(why) => Why::Broken(why),
             };

@@ -7,6 +7,10 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
+use miniz_oxide::{
+    DataFormat, MZFlush,
+    inflate::stream::{InflateState, inflate},
+};
 use serde_json::{Value, value::RawValue};
 
 use super::{
@@ -132,10 +136,13 @@ pub enum Offer {
     Twelve,
     /// Less than the server compresses with.
     Nine,
+    /// Each message by itself.
+    Single,
 }
 
 impl Offer {
-    pub const ALL: [Offer; 5] = [Offer::None, Offer::Plain, Offer::Plain, Offer::Twelve, Offer::Nine];
+    pub const ALL: [Offer; 7] =
+        [Offer::None, Offer::Plain, Offer::Plain, Offer::Plain, Offer::Twelve, Offer::Nine, Offer::Single];
 
     fn header(self) -> &'static str {
         match self {
@@ -147,6 +154,7 @@ impl Offer {
             Offer::Nine => {
                 "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; server_max_window_bits=9\r\n"
             }
+            Offer::Single => "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover\r\n",
         }
     }
 
@@ -158,15 +166,45 @@ impl Offer {
             Offer::Nine => {
                 "permessage-deflate; client_no_context_takeover; server_no_context_takeover; server_max_window_bits=9"
             }
+            Offer::Single => "permessage-deflate; client_no_context_takeover; server_no_context_takeover",
         })
+    }
+}
+
+/// An inflater that has seen all compressed messages of a connection, of another make than the server's.
+pub struct Context(Box<InflateState>);
+
+impl Default for Context {
+    fn default() -> Context {
+        Context(InflateState::new_boxed(DataFormat::Raw))
+    }
+}
+
+impl Context {
+    /// What a message inflates to behind those before it.
+    pub fn message(&mut self, message: &[u8]) -> Option<Vec<u8>> {
+        let (input, mut out, mut room) = ([message, &[0, 0, 0xff, 0xff]].concat(), Vec::new(), [0; 4096]);
+        let mut rest = &input[..];
+        loop {
+            let done = inflate(&mut self.0, rest, &mut room, MZFlush::Sync);
+            rest = &rest[done.bytes_consumed..];
+            out.extend_from_slice(&room[..done.bytes_written]);
+            if done.bytes_consumed + done.bytes_written == 0 {
+                return rest.is_empty().then_some(out);
+            }
+            done.status.ok()?;
+        }
     }
 }
 
 pub struct Client {
     pub peer: Peer,
     offer: Offer,
-    /// Compressed messages that it was sent.
+    /// Compressed messages that it was sent; and of those, such as can't be read without the ones before.
     pub inflated: u64,
+    pub followed: u64,
+    /// All compressed messages so far, where one may refer to those before it.
+    context: Context,
     pub speech: Speech,
     /// What it is sent is checked topic by topic.
     pub book: Option<Book>,
@@ -305,6 +343,8 @@ impl Client {
             peer,
             offer,
             inflated: 0,
+            followed: 0,
+            context: Context::default(),
             speech,
             book: None,
             state: State::Asking,
@@ -555,7 +595,8 @@ impl Client {
         let [first, second, rest @ ..] = &self.input[..] else { return None };
         let first = *first;
         // Whoever can't read what all others are sent is sent nothing compressed.
-        let is_packed = matches!(self.offer, Offer::Plain | Offer::Twelve) && matches!(first, 0xc1 | 0xc2);
+        let may_inflate = matches!(self.offer, Offer::Plain | Offer::Twelve | Offer::Single);
+        let is_packed = may_inflate && matches!(first, 0xc1 | 0xc2);
         assert!(
             is_packed || matches!(first, 0x81 | 0x82 | 0x88 | 0x89 | 0x8a),
             "a torn frame: it begins with {first:#x}"
@@ -570,10 +611,16 @@ impl Client {
         assert!(len < 1 << 20 && (is_packed || first < 0x88 || len <= 125), "a torn frame: it has {len} bytes");
         let mut frame = self.input.get(header..header + len)?.to_vec();
         if is_packed {
+            // As browsers do: with all that came before, unless it was agreed that nothing refers to that.
+            let followed = self.context.message(&frame);
             // The end that is left out, and a last block, since this inflater wants one.
             frame.extend_from_slice(&[0, 0, 0xff, 0xff, 3, 0]);
-            let inflated = miniz_oxide::inflate::decompress_to_vec(&frame).expect("a message of deflate");
-            assert!(len < inflated.len(), "compressed, and no shorter");
+            let alone = miniz_oxide::inflate::decompress_to_vec(&frame).ok();
+            let inflated = followed.expect("a message of deflate behind those before it");
+            if alone.as_ref() != Some(&inflated) {
+                assert!(self.offer != Offer::Single, "it refers to what was before, and must not");
+                self.followed += 1;
+            }
             (frame, self.inflated) = (inflated, self.inflated + 1);
         }
         let opcode = first & 15;
@@ -625,7 +672,9 @@ impl Client {
             1001 if ours => {}
             1001 => {
                 assert!(self.drained, "the server went away by itself");
-                assert!(self.told_draining || !self.is_json(), "1001 without the status before it");
+                // It comes behind what a subscription begins with, which who reads slowly may not be through with.
+                let is_told = self.told_draining || !self.is_json() || self.overslept;
+                assert!(is_told, "1001 without the status before it");
                 if !self.overslept && self.book.is_none() {
                     self.nothing_missing(self.served_until.unwrap_or(journal.len()), journal);
                 }

@@ -5,7 +5,7 @@ use super::*;
 
 impl World {
     /// A JSON client that is subscribed to `names`, and offers this.
-    fn subscriber_offering(&mut self, room: usize, names: &[&str], offer: Offer) -> usize {
+    pub(super) fn subscriber_offering(&mut self, room: usize, names: &[&str], offer: Offer) -> usize {
         let (peer, id) = self.hand_over(room);
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         self.clients.push(Client::connect(peer, id, Speech::Json, &names, offer, &self.journal));

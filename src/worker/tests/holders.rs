@@ -10,7 +10,7 @@
 use jsonwebtoken::Algorithm;
 use serde_json::json;
 
-use super::*;
+use super::{client::Context, *};
 use crate::{
     access::{Revocation, Rules, sign::Signer},
     certified::Certified,
@@ -73,6 +73,8 @@ struct Shower {
     until_us: u64,
     is_revoked: bool,
     bytes: Vec<u8>,
+    /// Of whom offers compression: what has come and is no whole frame yet, and the inflater for those that are.
+    packed: Option<(Vec<u8>, Context)>,
     /// Since which byte it may not have something; none while it may.
     since: [Option<usize>; 3],
     /// The same in the past: from, and until when it was given back.
@@ -110,6 +112,19 @@ struct Script {
     showers: Vec<Shower>,
     payloads: Payloads,
     outcomes: Outcomes,
+    /// Streams are shared.
+    shares: bool,
+}
+
+/// Under which streams are shared, by one alone too, or not.
+fn with_streams(shares: bool) -> Settings {
+    if !shares {
+        return settings();
+    }
+    let mut random = fastrand::Rng::with_seed(1);
+    let settings = every::share(settings(), &mut random);
+    let streams = StreamSettings { most: 4, members_min: 1, private: Arc::default(), ..settings.compression.streams };
+    Settings { compression: Compressing { streams, ..settings.compression }, ..settings }
 }
 
 fn names(mask: Mask) -> Vec<&'static str> {
@@ -130,7 +145,8 @@ impl Script {
         std::fs::write(dir.path().join("keys"), signer.jwks()).unwrap();
         let mut script = Script {
             // Odd ones: no edge holds anything back, so that what has arrived is all that was given.
-            world: World::new(2 * seed + 1, settings(), 4096, 1 << 20),
+            world: World::new(2 * seed + 1, with_streams(seed % 2 == 1), 4096, 1 << 20),
+            shares: seed % 2 == 1,
             rng: fastrand::Rng::with_seed(seed),
             signer,
             dir,
@@ -162,7 +178,7 @@ impl Script {
         let wall_us = self.world.kernel.wall_us();
         let rules = Rules::read(&config, wall_us).unwrap().0;
         let access = rules.after(&self.world.shared.settings.get().access);
-        self.world.shared.settings.set(Settings { access, ..settings() });
+        self.world.shared.settings.set(Settings { access, ..with_streams(self.shares) });
         self.world.shared.publisher.wake_all();
     }
 
@@ -218,6 +234,7 @@ impl Script {
             until_us,
             is_revoked: false,
             bytes: Vec::new(),
+            packed: (self.shares && matches!(way, Way::Ws(_))).then(Default::default),
             since: [None; 3],
             before: Vec::new(),
             has_ended: false,
@@ -257,6 +274,9 @@ impl Script {
         let mut head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n");
         if matches!(way, Way::Ws(_) | Way::Raw(..)) {
             head += "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+        }
+        if self.showers[at].packed.is_some() {
+            head += "Sec-WebSocket-Extensions: permessage-deflate\r\n";
         }
         let is_late = matches!(way, Way::Ws(_)) && self.rng.u8(..4) == 0;
         if let Some(token) = token.as_ref().filter(|_| !is_late) {
@@ -475,9 +495,41 @@ impl Script {
     }
 }
 
+/// Appends the first frame of `input` as it was before it was compressed, or the head before all frames. Returns its length; none if there is none.
+fn inflate_one(input: &[u8], context: &mut Context, out: &mut Vec<u8>) -> Option<usize> {
+    if input.starts_with(b"HTTP/") {
+        let end = memchr::memmem::find(input, b"\r\n\r\n")? + 4;
+        out.extend_from_slice(&input[..end]);
+        return Some(end);
+    }
+    let (len, at) = match *input.get(1)? {
+        len @ 0..126 => (usize::from(len), 2),
+        126 => (usize::from(u16::from_be_bytes(input.get(2..4)?.try_into().unwrap())), 4),
+        _ => (u64::from_be_bytes(input.get(2..10)?.try_into().unwrap()) as usize, 10),
+    };
+    let payload = input.get(at..at + len)?;
+    if input[0] & 0x40 == 0 {
+        out.extend_from_slice(payload);
+    } else {
+        let message = context.message(payload).expect("a message of deflate behind those before it");
+        serde_json::from_slice::<serde_json::Value>(&message).expect("it is what was compressed");
+        out.extend_from_slice(&message);
+    }
+    Some(at + len)
+}
+
 impl Shower {
     fn read(&mut self, most: usize) {
-        self.bytes.extend_from_slice(&self.peer.read(most));
+        let came = self.peer.read(most);
+        match &mut self.packed {
+            None => self.bytes.extend_from_slice(&came),
+            Some((input, context)) => {
+                input.extend_from_slice(&came);
+                while let Some(len) = inflate_one(input, context, &mut self.bytes) {
+                    input.drain(..len);
+                }
+            }
+        }
         self.has_ended |= self.peer.dropped();
     }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::access::Holder;
+use crate::packs::Packing;
 use crate::worker::{
     connection::Connection,
     fan::{
@@ -42,7 +43,7 @@ impl Stage {
             connection.lane = Lane::Raw;
             let key = CohortKey {
                 lane: Lane::Raw,
-                packed: false,
+                packed: Packing::Clear,
                 names: [(name, Delivery::All)].into(),
                 except: 0,
                 polls: false,
@@ -71,9 +72,9 @@ impl Stage {
     fn take(&mut self, fallen: Vec<Fell>) {
         let Stage { ground, connections, fan, cursors, cohort, .. } = self;
         for Fell { token, why, .. } in fallen {
-            let Why::Full { position, offset } = why else { continue };
+            let Why::Full { position, offset, .. } = why else { continue };
             let connection = connections.get_mut(token).unwrap();
-            cursors.take(ground, &mut fan.interest, connection, token, (position, offset));
+            cursors.take(ground, &mut fan.interest, connection, token, (position, offset), Vec::new());
             assert!(matches!(connection.cursor, Cursor::Behind(_)) && connection.cohort == Some(*cohort));
         }
         self.check();
@@ -113,7 +114,7 @@ fn a_member_whose_socket_is_full_goes_on_from_the_very_byte_and_comes_back() {
     let fallen = stage.publish(3);
     stage.check();
     let of_the_small = fallen.iter().find(|fell| fell.token == 1).expect("its socket has less room");
-    let Why::Full { position, offset } = of_the_small.why else { panic!("{of_the_small:?}") };
+    let Why::Full { position, offset, .. } = of_the_small.why else { panic!("{of_the_small:?}") };
     let mut sent = [stage.read(0), stage.read(1)];
     let taken = sent[1].len();
     stage.take(fallen);

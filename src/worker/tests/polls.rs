@@ -332,8 +332,8 @@ impl World {
             self.pollers[at].stalled = false;
             self.settle();
             if self.pollers[at].waits() {
-                // Nobody publishes any more.
-                self.pass(Duration::from_secs(26));
+                // Nobody publishes any more, and a poll may wait for a minute.
+                self.pass(Duration::from_secs(61));
             }
             for _ in 0..1000 {
                 self.connect_poller(at, 100_000);

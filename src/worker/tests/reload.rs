@@ -74,6 +74,7 @@ impl Script {
                 is_open = random.bool() || !is_quiet;
                 Rules::new(secret, origins, is_open)
             },
+            compression: Compressing { is_shared: now.compression.is_shared, ..settings().compression },
             ..settings()
         };
         self.flush_interval = self.flush_interval.max(flush_interval);

@@ -1,0 +1,345 @@
+//! A stream that a whole cohort shares: its publications compressed one behind the other, each with the context of those before it.
+//!
+//! Compressed by itself a quote of some hundred bytes keeps more than half of them, since little repeats within it; what repeats is what came
+//! before. So subscribers that are sent the very same messages share one stream of deflate with context takeover (RFC 7692 section 7.2), which
+//! leaves a fifth, at less cost than compressing each by itself. They need no client of their own for it: it is what every one of them has
+//! agreed on.
+//!
+//! ```text
+//!   publications      | 40 | 41 | 42 | 43 | 44 | 45 | 46 | 47 | 48 | 49 |      by their positions, of one cohort
+//!   the stream          f    f    c    f    f  ‖ f    c    f    f    f         f compressed, c sent as it is on the tape
+//!                   ▲                          ▲
+//!                   kept from here on          began anew: nothing behind refers back beyond it
+//! ```
+//!
+//! - **Who can read it.** A frame is read by whoever was sent all frames between it and where the stream began anew before it. So a reader
+//!   comes to it only where it begins anew, with everything before sent ([`Stream::is_to_begin`]); from then on it is sent its publications
+//!   from here, found by their positions, or as they are on the tape, which touches no window (section 6.1: RSV1 is 0); and if one of them
+//!   isn't kept any more, it reads the stream no longer. To leave it is right at any time.
+//! - **Beginning anew** costs a per cent of the bytes if it is done every 256 frames. It is done earlier when somebody waits to come to
+//!   it, but not within 64. A window that went wrong, by whatever fault, heals there, too.
+//! - **Bounds.** A stream has a compressor ([`STATE_BYTES`]), and keeps the newest frames ([`StreamSettings::kept`]). A frame of more than
+//!   [`SHARED_MAX`] bytes goes as it is, as does a publication that is wanted by so many streams that compressing it has cost
+//!   [`ENTRY_COST_MAX`] already. What compressing costs, the step that plans is charged.
+//! - **What one client can make others pay.** Who comes and goes all the time makes the stream begin anew four times as often: a tenth of the
+//!   bytes that it saves. Who publishes into a stream and sees how long its frames are can learn of what others publish into it (as in
+//!   CRIME): topics can be kept out of streams ([`StreamSettings::private`]).
+//!
+//! It belongs to one worker and one cohort, and knows of no socket and no member: the fan does (`worker/fan/share.rs`).
+
+#[cfg(all(any(test, fuzzing), not(loom)))]
+#[doc(hidden)]
+pub mod script;
+
+use std::{collections::VecDeque, sync::Arc};
+
+use crate::{metrics::Tally, protocol::name::matches, tape::Position, websocket::deflate::StreamDeflater};
+
+/// How streams are made.
+#[derive(Clone, Debug)]
+pub struct StreamSettings {
+    /// Streams of one worker at most; 0 for none at all.
+    pub most: usize,
+    /// A cohort has one from so many members at the head on.
+    pub members_min: usize,
+    /// Bits of the window, from 9 to 15.
+    pub window_bits: u8,
+    /// From 1 to 9; none for 7 while there is leisure, and 1 while turns are full.
+    pub level: Option<u8>,
+    /// A frame of fewer bytes goes as it is.
+    pub least: usize,
+    /// Frames after which it begins anew, and those within which it doesn't, whoever waits.
+    pub anew_every: u32,
+    pub anew_least: u32,
+    /// Bytes of frames that a stream keeps for those that are behind.
+    pub kept: usize,
+    /// Topics by names and patterns that go as they are.
+    pub private: Arc<[Box<str>]>,
+}
+
+impl Default for StreamSettings {
+    /// There are none.
+    fn default() -> StreamSettings {
+        StreamSettings {
+            most: 0,
+            members_min: MEMBERS_MIN,
+            window_bits: WINDOW_BITS,
+            level: None,
+            least: 128,
+            anew_every: ANEW_EVERY,
+            anew_least: ANEW_LEAST,
+            kept: KEPT_BYTES,
+            private: Arc::default(),
+        }
+    }
+}
+
+impl StreamSettings {
+    /// Whether a topic goes as it is; so does one of which the name isn't known.
+    pub fn is_private(&self, topic: Option<&str>) -> bool {
+        !self.private.is_empty() && topic.is_none_or(|topic| self.private.iter().any(|name| matches(name, topic)))
+    }
+
+    /// The level to compress at from here on.
+    pub fn level(&self, is_pressed: bool) -> u8 {
+        self.level.unwrap_or(if is_pressed { LEVEL_PRESSED } else { LEVEL_AT_LEISURE })
+    }
+}
+
+/// Members from which on a stream is worth it: its cost of some five microseconds a publication is then less than a fifth of what their sends
+/// cost.
+pub const MEMBERS_MIN: usize = 8;
+
+/// With 12 bits quotes come to 20 %, with 15 to 18 %, with 9 to 35 %. Python's websockets offers no more than 12.
+pub const WINDOW_BITS: u8 = 12;
+
+/// Measured on a recorded feed: 20 % of the bytes in 5.5 microseconds a message, and 30 % in one.
+const LEVEL_AT_LEISURE: u8 = 7;
+const LEVEL_PRESSED: u8 = 1;
+
+/// With 64 instead of 256 a tenth more bytes are left.
+const ANEW_EVERY: u32 = 256;
+const ANEW_LEAST: u32 = 64;
+
+/// Some thousand quotes: a second of a fast market.
+const KEPT_BYTES: usize = 256 * 1024;
+
+/// A frame of more bytes goes as it is: what is left of one that was sent in part is copied for its reader.
+pub const SHARED_MAX: usize = 4096;
+
+/// Memory of a compressor, in bytes: the most that zlib-rs takes for a window of 12 bits and its tables.
+pub const STATE_BYTES: usize = 300 * 1024;
+
+/// What compressing costs, in the units of a worker's work, of ten nanoseconds: a frame, and sixty-four bytes of it, by levels; and
+/// beginning anew, for which tables are cleared. (Measured with quotes of some 340 bytes.)
+const FRAME_COST: u64 = 30;
+const LINE_COST: [u64; 10] = [0, 12, 40, 66, 66, 70, 72, 87, 92, 95];
+const ANEW_COST: u64 = 400;
+
+/// What compressing one publication may cost a worker in all of its streams before the others send it as it is: half a millisecond.
+pub const ENTRY_COST_MAX: u64 = if cfg!(any(test, fuzzing)) { 5000 } else { 50_000 };
+
+/// What was done, in all streams.
+#[derive(Debug, Default)]
+pub struct StreamCounts {
+    pub opened: Tally,
+    /// Frames that were compressed; their bytes before and after.
+    pub frames: Tally,
+    pub bytes_in: Tally,
+    pub bytes_out: Tally,
+    /// Publications that went as they are, since they were small, large, private, or wanted by too many streams.
+    pub clear: Tally,
+    /// How often one began anew: because it was time, and earlier because somebody waited.
+    pub anew_due: Tally,
+    pub anew_joined: Tally,
+    /// Frames that were let go for want of room.
+    pub evicted: Tally,
+}
+
+/// See the module's description.
+pub struct Stream {
+    deflater: StreamDeflater,
+    /// Frames since it began anew.
+    frames: u32,
+    kept: VecDeque<One>,
+    /// Of the publications from here on, all that came by are kept.
+    from: Position,
+    /// Bytes that those which are kept take.
+    bytes: usize,
+    #[cfg(debug_assertions)]
+    check: check::Check,
+}
+
+/// A publication that came by.
+struct One {
+    position: Position,
+    /// None if it went as it is.
+    frame: Option<Box<[u8]>>,
+}
+
+/// A publication, as those who read the stream are sent it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept<'s> {
+    Frame(&'s [u8]),
+    /// As it is on the tape.
+    Clear,
+}
+
+impl One {
+    fn bytes(&self) -> usize {
+        size_of::<One>() + self.frame.as_ref().map_or(0, |frame| frame.len())
+    }
+
+    fn kept(&self) -> Kept<'_> {
+        self.frame.as_deref().map_or(Kept::Clear, Kept::Frame)
+    }
+}
+
+impl Stream {
+    /// A new one, for publications from `from` on.
+    pub fn new(settings: &StreamSettings, level: u8, from: Position) -> Stream {
+        Stream {
+            deflater: StreamDeflater::new(level, settings.window_bits),
+            frames: 0,
+            kept: VecDeque::new(),
+            from,
+            bytes: 0,
+            #[cfg(debug_assertions)]
+            check: check::Check::new(settings.window_bits),
+        }
+    }
+
+    /// Whether it is to begin anew before the next frame, where somebody waits for that or nobody does.
+    #[inline]
+    pub fn is_to_begin(&self, settings: &StreamSettings, is_waited_for: bool) -> bool {
+        self.frames >= settings.anew_every || (is_waited_for && self.frames >= settings.anew_least)
+    }
+
+    /// Begins anew: what comes from here on refers to nothing before. Returns the cost.
+    pub fn begin_anew(&mut self, level: u8) -> u64 {
+        self.frames = 0;
+        self.deflater.begin_anew(level);
+        #[cfg(debug_assertions)]
+        self.check.begin_anew();
+        ANEW_COST
+    }
+
+    /// Whether nothing refers back to what came before now.
+    pub fn is_fresh(&self) -> bool {
+        self.frames == 0
+    }
+
+    /// What compressing a frame of so many bytes costs.
+    pub fn cost_of(&self, len: usize) -> u64 {
+        FRAME_COST + LINE_COST[usize::from(self.deflater.level().min(9))] * (len as u64).div_ceil(64)
+    }
+
+    /// Takes in the publication at `at`, which comes behind all others, as it is compressed. Returns the frame's bytes, none if the compressor
+    /// failed: then the stream is over.
+    pub fn push(
+        &mut self,
+        settings: &StreamSettings,
+        counts: &StreamCounts,
+        at: Position,
+        clear: &[u8],
+    ) -> Option<usize> {
+        debug_assert!(clear.len() <= SHARED_MAX && clear.len() >= LEAST, "{} bytes", clear.len());
+        let frame = self.deflater.frame(clear)?;
+        #[cfg(debug_assertions)]
+        self.check.frame(clear, &frame);
+        self.frames += 1;
+        counts.frames.bump();
+        counts.bytes_in.add(clear.len() as u64);
+        counts.bytes_out.add(frame.len() as u64);
+        let len = frame.len();
+        self.keep(settings, counts, One { position: at, frame: Some(frame) });
+        Some(len)
+    }
+
+    /// Takes in the publication at `at`, which comes behind all others and goes as it is.
+    pub fn push_clear(&mut self, settings: &StreamSettings, counts: &StreamCounts, at: Position) {
+        counts.clear.bump();
+        self.keep(settings, counts, One { position: at, frame: None });
+    }
+
+    fn keep(&mut self, settings: &StreamSettings, counts: &StreamCounts, one: One) {
+        debug_assert!(self.kept.back().is_none_or(|last| last.position < one.position), "in the order of the tape");
+        self.bytes += one.bytes();
+        self.kept.push_back(one);
+        while self.bytes > settings.kept
+            && let Some(oldest) = self.kept.pop_front()
+        {
+            self.bytes -= oldest.bytes();
+            self.from = Position(oldest.position.0 + 1);
+            counts.evicted.add(u64::from(oldest.frame.is_some()));
+        }
+    }
+
+    /// Whether all that came by from `position` on is kept.
+    #[inline]
+    pub fn is_kept_from(&self, position: Position) -> bool {
+        self.from <= position
+    }
+
+    /// The publication at `position`, as its readers are sent it; none if it isn't kept, or never came by.
+    pub fn find(&self, position: Position) -> Option<Kept<'_>> {
+        let at = self.kept.partition_point(|one| one.position < position);
+        self.kept.get(at).filter(|one| one.position == position).map(One::kept)
+    }
+
+    /// Those from `position` on, in the order of the tape.
+    pub fn from(&self, position: Position) -> impl Iterator<Item = (Position, Kept<'_>)> {
+        let at = self.kept.partition_point(|one| one.position < position);
+        self.kept.range(at..).map(|one| (one.position, one.kept()))
+    }
+
+    /// Memory that it takes, in bytes.
+    pub fn held(&self) -> usize {
+        STATE_BYTES + self.bytes
+    }
+
+    /// Asserts that what it keeps is in order, counted, and within its bound.
+    #[cfg(all(any(test, fuzzing), not(loom)))]
+    pub fn invariants(&self, settings: &StreamSettings) {
+        assert!(self.kept.iter().is_sorted_by(|a, b| a.position < b.position), "in the order of the tape");
+        assert!(self.kept.front().is_none_or(|first| self.from <= first.position), "what is kept is from there on");
+        assert_eq!(self.bytes, self.kept.iter().map(One::bytes).sum::<usize>(), "bytes that are kept");
+        assert!(self.bytes <= settings.kept, "{} bytes are kept", self.bytes);
+        assert!(self.frames <= settings.anew_every.max(1), "{} frames since it began anew", self.frames);
+        assert!(self.kept.iter().all(|one| one.frame.as_ref().is_none_or(|frame| frame[0] & 0x40 != 0)), "compressed");
+    }
+}
+
+/// A frame of fewer bytes is never compressed: there may be nothing in it.
+pub const LEAST: usize = 16;
+
+/// A debug build reads some of its own streams as their readers do.
+#[cfg(debug_assertions)]
+mod check {
+    use flate2::{Decompress, FlushDecompress};
+
+    use crate::websocket::frame::Header;
+
+    /// One in so many stretches between beginnings is read.
+    const SAMPLED: u32 = 4;
+
+    pub struct Check {
+        inflate: Option<Decompress>,
+        window_bits: u8,
+        begun: u32,
+        out: Vec<u8>,
+    }
+
+    impl Check {
+        pub fn new(window_bits: u8) -> Check {
+            let inflate = Some(Decompress::new_with_window_bits(false, window_bits));
+            Check { inflate, window_bits, begun: 0, out: Vec::new() }
+        }
+
+        pub fn begin_anew(&mut self) {
+            self.begun += 1;
+            let is_sampled = self.begun.is_multiple_of(SAMPLED);
+            self.inflate = is_sampled.then(|| Decompress::new_with_window_bits(false, self.window_bits));
+        }
+
+        pub fn frame(&mut self, clear: &[u8], frame: &[u8]) {
+            let Some(inflate) = &mut self.inflate else { return };
+            let payload =
+                |frame| Header::parse_with(frame, true).ok().flatten().map(|(_, len)| len).unwrap_or_default();
+            let (clear, frame) = (&clear[payload(clear)..], &frame[payload(frame)..]);
+            self.out.clear();
+            for mut rest in [frame, &[0, 0, 0xff, 0xff]] {
+                loop {
+                    self.out.reserve(clear.len() + 64);
+                    let before = inflate.total_in();
+                    inflate.decompress_vec(rest, &mut self.out, FlushDecompress::Sync).expect("a stream is deflate");
+                    rest = &rest[(inflate.total_in() - before) as usize..];
+                    if rest.is_empty() && self.out.len() < self.out.capacity() {
+                        break;
+                    }
+                }
+            }
+            assert!(self.out == clear, "a frame that reads otherwise than what was compressed");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Operation scripts on a stream and those who read it, each with an inflater of another make that has seen what it was sent and nothing else.
+//! Tests make them at random, the fuzzer where they lead to new code (`fuzz/`).
+//!
+//! Members stand by themselves here, without a cohort: what makes a member come to the stream and leave it is what this says and the fan
+//! keeps (`worker/fan/share.rs`), which the simulation holds it to.
+
+use super::{Kept, LEAST, SHARED_MAX, Stream, StreamCounts, StreamSettings};
+use crate::{
+    tape::Position,
+    websocket::frame::{self, Header, Opcode},
+};
+
+/// An inflater that knows all compressed messages of its connection.
+pub trait Reads {
+    /// What a message inflates to behind those before it; none if it can't be read.
+    fn message(&mut self, message: &[u8]) -> Option<Vec<u8>>;
+}
+
+/// What happens; numbers are taken modulo what there is.
+#[derive(Clone, Copy, Debug)]
+pub enum Step {
+    /// A publication: its length, what it is made of, whether it is private.
+    Publish { len: u16, seed: u8, private: bool },
+    /// Somebody comes, with everything before sent.
+    Join,
+    /// Somebody goes.
+    Leave(u8),
+    /// Somebody is sent what it has not had yet, so many publications at most.
+    Read(u8, u8),
+    /// Turns are full from here on, or not.
+    Press(bool),
+    /// The stream ends, and another begins.
+    Reopen,
+}
+
+struct Member<R> {
+    reader: R,
+    /// The next publication that it is to be sent.
+    next: u64,
+    shares: bool,
+}
+
+/// A stream, everything that was published, and those who read it.
+pub struct Script<R> {
+    settings: StreamSettings,
+    counts: StreamCounts,
+    stream: Stream,
+    published: Vec<Vec<u8>>,
+    members: Vec<Member<R>>,
+    is_pressed: bool,
+    /// Publications that were read from the stream, and as they are.
+    pub read: (u64, u64),
+}
+
+const MEMBERS_MAX: usize = 12;
+
+impl<R: Reads + Default> Script<R> {
+    /// With bounds that are reached soon.
+    pub fn new(window_bits: u8, anew_every: u8, kept: u16) -> Script<R> {
+        let anew_every = u32::from(anew_every).max(1);
+        let settings = StreamSettings {
+            most: 1,
+            members_min: 1,
+            window_bits: window_bits % 7 + 9,
+            anew_every,
+            anew_least: anew_every / 4,
+            kept: kept.into(),
+            ..StreamSettings::default()
+        };
+        let stream = Stream::new(&settings, settings.level(false), Position(0));
+        Script {
+            settings,
+            counts: StreamCounts::default(),
+            stream,
+            published: Vec::new(),
+            members: Vec::new(),
+            is_pressed: false,
+            read: (0, 0),
+        }
+    }
+
+    pub fn take(&mut self, step: Step) {
+        match step {
+            Step::Publish { len, seed, private } => self.publish(len.into(), seed, private),
+            Step::Join if self.members.len() < MEMBERS_MAX => {
+                let next = self.published.len() as u64;
+                self.members.push(Member { reader: R::default(), next, shares: false });
+            }
+            Step::Join => {}
+            Step::Leave(who) if !self.members.is_empty() => {
+                self.members.swap_remove(usize::from(who) % self.members.len());
+            }
+            Step::Leave(_) => {}
+            Step::Read(who, most) => self.send(who.into(), most.into()),
+            Step::Press(is_pressed) => self.is_pressed = is_pressed,
+            Step::Reopen => {
+                let at = Position(self.published.len() as u64);
+                self.stream = Stream::new(&self.settings, self.settings.level(self.is_pressed), at);
+            }
+        }
+        self.stream.invariants(&self.settings);
+    }
+
+    fn publish(&mut self, len: usize, seed: u8, private: bool) {
+        let at = self.published.len() as u64;
+        let mut payload = format!("{{\"topic\":\"q.us.{}\",\"seq\":{at},\"data\":", seed % 5).into_bytes();
+        let mut random = fastrand::Rng::with_seed(seed.into());
+        // Some that repeats, and some that doesn't.
+        let is_noise = seed.is_multiple_of(7);
+        payload
+            .extend((0..len % (SHARED_MAX + 200)).map(|n| if is_noise { random.u8(..) } else { (n % 40) as u8 + 40 }));
+        let mut clear = vec![0; frame::header_len(payload.len())];
+        frame::write_header(&mut clear, true, Opcode::Binary, payload.len());
+        clear.extend_from_slice(&payload);
+        let waits = self.members.iter().any(|member| !member.shares && member.next == at);
+        let may = (LEAST..=SHARED_MAX).contains(&clear.len()) && !private;
+        if may {
+            if self.stream.is_to_begin(&self.settings, waits) {
+                self.stream.begin_anew(self.settings.level(self.is_pressed));
+            }
+            if self.stream.is_fresh() {
+                let at_end = self.members.iter_mut().filter(|member| member.next == at);
+                at_end.for_each(|member| member.shares = true);
+            }
+            let len = self.stream.push(&self.settings, &self.counts, Position(at), &clear);
+            assert!(len.is_some_and(|len| len > 0), "a compressor doesn't fail");
+        } else {
+            self.stream.push_clear(&self.settings, &self.counts, Position(at));
+        }
+        self.published.push(payload);
+    }
+
+    /// Sends somebody what comes next, from the stream for as long as it can read that.
+    fn send(&mut self, who: usize, most: usize) {
+        if self.members.is_empty() {
+            return;
+        }
+        let who = who % self.members.len();
+        let Script { stream, published, members, read, .. } = self;
+        let member = &mut members[who];
+        for _ in 0..most {
+            let Some(payload) = published.get(member.next as usize) else { return };
+            let kept = stream.find(Position(member.next)).filter(|_| member.shares);
+            match kept {
+                Some(Kept::Frame(frame)) => {
+                    let (_, at) = Header::parse_with(frame, true).expect("it is a header").expect("it is whole");
+                    let came = member.reader.message(&frame[at..]);
+                    assert!(came.as_ref() == Some(payload), "publication {} reads otherwise", member.next);
+                    read.0 += 1;
+                }
+                Some(Kept::Clear) => read.1 += 1,
+                None => {
+                    (member.shares, read.1) = (false, read.1 + 1);
+                }
+            }
+            member.next += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use miniz_oxide::{
+        DataFormat, MZFlush,
+        inflate::stream::{InflateState, inflate},
+    };
+
+    use super::*;
+
+    /// An inflater with context, of another make.
+    pub struct Independent(Box<InflateState>);
+
+    impl Default for Independent {
+        fn default() -> Independent {
+            Independent(InflateState::new_boxed(DataFormat::Raw))
+        }
+    }
+
+    impl Reads for Independent {
+        fn message(&mut self, message: &[u8]) -> Option<Vec<u8>> {
+            let (input, mut out, mut room) = ([message, &[0, 0, 0xff, 0xff]].concat(), Vec::new(), [0; 4096]);
+            let mut rest = &input[..];
+            loop {
+                let done = inflate(&mut self.0, rest, &mut room, MZFlush::Sync);
+                rest = &rest[done.bytes_consumed..];
+                out.extend_from_slice(&room[..done.bytes_written]);
+                if done.bytes_consumed + done.bytes_written == 0 {
+                    // There is nothing more to come; or it is no deflate.
+                    return rest.is_empty().then_some(out);
+                }
+                done.status.ok()?;
+            }
+        }
+    }
+
+    fn step(random: &mut fastrand::Rng) -> Step {
+        match random.u8(..24) {
+            0..9 => {
+                let len = if random.u8(..12) == 0 { random.u16(..) } else { random.u16(..300) };
+                Step::Publish { len, seed: random.u8(..), private: random.u8(..10) == 0 }
+            }
+            9..11 => Step::Join,
+            11 => Step::Leave(random.u8(..)),
+            12..22 => Step::Read(random.u8(..), random.u8(..9)),
+            22 => Step::Press(random.bool()),
+            _ if random.u8(..8) == 0 => Step::Reopen,
+            _ => Step::Join,
+        }
+    }
+
+    #[test]
+    fn everybody_reads_what_was_published_whenever_it_came_and_whatever_it_missed() {
+        let mut read = (0, 0);
+        for seed in 0..300 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let kept = if random.bool() { 60_000 } else { random.u16(..3000) };
+            let mut script = Script::<Independent>::new(random.u8(..), random.u8(..40), kept);
+            for _ in 0..random.usize(..400) {
+                script.take(step(&mut random));
+            }
+            for who in 0..MEMBERS_MAX {
+                script.take(Step::Read(who as u8, 255));
+            }
+            read = (read.0 + script.read.0, read.1 + script.read.1);
+        }
+        assert!(read.0 > 10_000 && read.1 > 5_000, "{read:?} by the stream and otherwise");
+    }
+
+    #[test]
+    fn topics_are_kept_out_by_names_and_patterns() {
+        let private = ["q.us.*".into(), "orders".into()].into();
+        let settings = StreamSettings { private, ..StreamSettings::default() };
+        let private = |topic| settings.is_private(topic);
+        assert_eq!([Some("q.us.A"), Some("q.us"), Some("orders"), None].map(private), [true, false, true, true]);
+        assert!(!StreamSettings::default().is_private(None), "where none is private, none is");
+    }
+}

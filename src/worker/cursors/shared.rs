@@ -1,0 +1,115 @@
+//! Behind in a cohort whose members may share a stream: whoever has read it so far goes on with it for as long as it keeps what comes next, and
+//! then with what is on the tape.
+//!
+//! A cursor says where somebody is in the stream as it does on the tape: a frame is found by the position of its publication. Where one isn't there
+//! any more, the stream is left for good; its next beginning lies at the head. Nobody stops within a frame: what is left of one is taken along.
+
+use super::{
+    super::{
+        deliver::{Outcome, deliver},
+        fan::interest::CohortId,
+        ground::Ground,
+        work::price,
+    },
+    Buffers,
+    round::Piece,
+    walk::{Step, Walk, entries_max},
+};
+use crate::{
+    io::{Edge, SEND_MAX},
+    packs::Frames,
+    stream::Kept,
+    tape::Position,
+};
+
+impl<E: Edge> Walk<'_, E> {
+    /// Sends up to one buffer of the cohort's publications from the cursor on, beginning within a frame that was compressed by itself if
+    /// need be.
+    pub fn send_shared(
+        &mut self,
+        buffers: &mut Buffers,
+        id: CohortId,
+        (position, offset): (Position, u32),
+        until: Position,
+    ) -> Step {
+        let most = entries_max(self.ground);
+        let Buffers { pieces, bytes, .. } = buffers;
+        pieces.clear();
+        bytes.clear();
+        let form = self.interest.cohort(id).unshared_form();
+        // Whoever stopped within a frame did that before it came to this cohort.
+        let begun_form = self.connection.form();
+        // What a publication is looked for by is in other fields than the stream.
+        let stream = self.interest.cohort(id).stream.take();
+        let mut shares = self.connection.shares();
+        let (interest, Ground { edge, reader, packer, tape, metrics, work, .. }) =
+            (&mut *self.interest, &mut *self.ground);
+        let (mut frames, left) = (Frames { reader, packer }, work.left());
+        let (mut packing, mut steps) = (0, 0);
+        let reached = reader.scan(position, until, |entry| {
+            if steps == most || bytes.len() >= SEND_MAX || packing > left {
+                return false;
+            }
+            steps += 1;
+            if interest.wants(tape, id, entry).is_none() {
+                return true;
+            }
+            let start = bytes.len();
+            let kept = stream.as_deref().filter(|_| shares).and_then(|stream| stream.find(entry.position));
+            match kept {
+                _ if entry.position == position && offset > 0 => {
+                    frames.push(begun_form, entry, bytes);
+                    bytes.drain(start..(start + offset as usize).min(bytes.len()));
+                }
+                Some(Kept::Frame(frame)) => bytes.extend_from_slice(frame),
+                Some(Kept::Clear) => bytes.extend_from_slice(reader.bytes(form.lane, entry.run(form.lane))),
+                None => {
+                    shares = false;
+                    frames.push(form, entry, bytes);
+                }
+            }
+            packing += frames.packer.take_cost();
+            let (end, position) = (bytes.len(), Position(entry.position.0 + 1));
+            pieces.push(Piece { end, position, slot: None, seq: entry.seq, skipped: 0, sent: true });
+            true
+        });
+        interest.cohort(id).stream = stream;
+        self.connection.note_shares(shares);
+        work.charge(price::LOOK * (steps + 2 * pieces.len()) as u64 + price::lines(bytes.len()) + packing);
+        match deliver(edge, metrics, &mut self.connection.socket, bytes) {
+            Outcome::All => {
+                metrics.deliveries.add(pieces.len() as u64);
+                if !bytes.is_empty() {
+                    self.connection.sent = self.ground.now;
+                }
+                (self.behind.position, self.behind.offset) = (reached, 0);
+                if steps == most { Step::Enough } else { Step::On }
+            }
+            Outcome::Full(taken) => {
+                let whole = pieces.partition_point(|piece| piece.end <= taken);
+                metrics.deliveries.add(whole as u64);
+                let start = whole.checked_sub(1).map_or(0, |last| pieces[last].end);
+                let Some(begun) = pieces.get(whole) else {
+                    debug_assert!(false, "a socket that is full has not taken all");
+                    return Step::On;
+                };
+                let within = taken > start || (whole == 0 && offset > 0);
+                let rest = if within { bytes[taken..begun.end].to_vec() } else { Vec::new() };
+                let position = Position(begun.position.0 - 1);
+                self.stop_with(position, rest);
+                Step::Full
+            }
+            Outcome::Broken(why) => Step::Broken(why),
+        }
+    }
+
+    /// The socket was full before the frame of the publication at `position`, or within it: then this is the rest of it.
+    pub fn stop_with(&mut self, position: Position, rest: Vec<u8>) {
+        let Walk { connection, behind, .. } = self;
+        (behind.position, behind.offset, behind.conflates) = (position, 0, true);
+        if !rest.is_empty() {
+            behind.put_rest(&mut connection.out, position, rest);
+            behind.position = Position(position.0 + 1);
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! Sharing: a big cohort whose members are all sent every publication has one compressed stream for all of them ([`Stream`]).
+//!
+//! ```text
+//!   planned:     | 40  41 | 42  43 | 44  ‖ 45 | 46            ‖ the stream began anew
+//!   members:     [ s s c ]    [ s ]         [ s c ]     [ s c s ]
+//! ```
+//!
+//! Members that read the stream (s) and those that don't (c) stand in one column, and what is planned is planned for both: pieces of the tape, by
+//! the positions of publications. When it is their turn, those of one kind that stand at one cut are sent the same bytes. A frame of
+//! the stream is made when its publication is planned, as the step's room goes.
+//!
+//! A member comes to the stream where this begins anew, if it stands at the end of what is planned, so that it has everything before and the next
+//! frame is its first. It leaves it wherever it can't go on: when what it is owed isn't kept, when its subscription changes, when the
+//! stream ends. Who falls behind takes along that it reads the stream ([`Connection::shares`](super::Connection::shares)), and
+//! goes on from the stream for as long as that keeps what comes next (`cursors/shared.rs`). What is left of a frame that was sent in part
+//! is taken along, too: nobody stands within a frame of a stream.
+
+use super::{
+    super::{
+        connections::Connections,
+        deliver::{Outcome, Parcel, deliver_to_each},
+        ground::Ground,
+    },
+    Fan, Fell, Why,
+    column::{Column, Planned, is_sharing},
+    delivery::Delivery,
+    interest::{Cohort, CohortId, Interest},
+    passes::PassId,
+};
+use crate::{
+    io::{Edge, SEND_MAX},
+    packs::{Form, Frames, Packer, Packing},
+    stream::{Kept, LEAST, SHARED_MAX, Stream},
+    tape::{Position, Published, Run},
+};
+
+/// A look at so many members costs as much as one at anything else: they lie side by side.
+const MEMBERS_A_LOOK: u64 = 16;
+
+impl Cohort {
+    /// Whether its members may share a stream: they can read one, and are sent every publication of all of their names.
+    #[inline]
+    pub fn may_share(&self) -> bool {
+        self.key.packed == Packing::Shared && self.uniform == Some(Delivery::All) && !self.key.polls
+    }
+
+    /// How those of its members are sent publications that don't read its stream, if it has one: as they are, since those who
+    /// do are many more; else compressed by themselves.
+    #[inline]
+    pub fn unshared_form(&self) -> Form {
+        Form { lane: self.key.lane, packed: self.stream.is_none() }
+    }
+
+    /// Adds a publication to what its members are to be sent, by the stream and by itself. What is planned is as long as it is on the tape.
+    pub(super) fn plan_shared(
+        &mut self,
+        pass: PassId,
+        entry: &Published<'_>,
+        frames: &mut Frames<'_>,
+        (id, topic): (CohortId, Option<&str>),
+    ) -> (Planned, u64) {
+        let (lane, at) = (self.key.lane, entry.position);
+        let reader = frames.reader;
+        let clear = reader.bytes(lane, entry.run(lane));
+        self.open_or_end(id, at, frames.packer);
+        let (members, len) = (self.column.len() as u64, clear.len() as u64);
+        let to_send = match self.push(at, clear, topic, frames.packer) {
+            Some(shared) => {
+                let sharing = self.column.sharing() as u64;
+                frames.packer.note_saved(len.saturating_sub(shared) * sharing);
+                shared * sharing + len * (members - sharing)
+            }
+            None => {
+                // It is compressed now, when there is room for that.
+                let packed = u64::from(frames.run(self.unshared_form(), entry).len);
+                frames.packer.note_saved((len - packed) * members);
+                packed * members
+            }
+        };
+        let run = Run { base: at, start: 0, len: clear.len() as u32 };
+        (self.column.plan(pass, at, run), to_send)
+    }
+
+    /// Opens a stream where there are members enough, with those that have everything before `at`; or ends it, where there are too few.
+    fn open_or_end(&mut self, id: CohortId, at: Position, packer: &mut Packer) {
+        let least = packer.packs().streams.members_min;
+        if self.stream.is_some() {
+            if self.users * 2 < least {
+                self.end_stream();
+            }
+            return;
+        }
+        if self.column.len() < least {
+            return;
+        }
+        if packer.streams.open.len() >= packer.packs().streams.most {
+            return packer.streams.note_refused(id, self.column.len());
+        }
+        packer.charge(self.column.len() as u64 / MEMBERS_A_LOOK);
+        if self.column.waiting() == 0 {
+            return;
+        }
+        let settings = &packer.packs().streams;
+        let level = settings.level(packer.streams.is_pressed);
+        let stream = Stream::new(settings, level, at);
+        packer.packs().stream_counts.opened.bump();
+        packer.streams.note_open(id);
+        packer.charge(stream.cost_of(SHARED_MAX));
+        self.stream = Some(stream.into());
+        self.column.share_at_end();
+    }
+
+    /// Nobody reads its stream from here on.
+    pub fn end_stream(&mut self) {
+        self.stream = None;
+        self.column.unshare_all();
+    }
+
+    /// Takes a publication into the stream. Returns how many bytes its readers are sent for it; none if there is no stream.
+    fn push(&mut self, at: Position, clear: &[u8], topic: Option<&str>, packer: &mut Packer) -> Option<u64> {
+        let Cohort { stream, column, .. } = self;
+        let stream = stream.as_deref_mut()?;
+        let packs = std::sync::Arc::clone(packer.packs());
+        let (settings, counts) = (&packs.streams, &packs.stream_counts);
+        let may = (LEAST.max(settings.least)..=SHARED_MAX).contains(&clear.len()) && !settings.is_private(topic);
+        if may {
+            let is_pressed = packer.streams.is_pressed || column.owed_most() >= SEND_MAX;
+            let level = settings.level(is_pressed);
+            // Who reads it can go on whatever happens; and where nobody does, nobody minds.
+            let may_soon = stream.is_fresh() || stream.is_to_begin(settings, true) || column.sharing() == 0;
+            let waiting = if may_soon { column.waiting() } else { 0 };
+            packer.charge(if may_soon { 1 + column.len() as u64 / MEMBERS_A_LOOK } else { 0 });
+            let is_due = stream.is_to_begin(settings, false);
+            if is_due || (waiting > 0 && !stream.is_fresh()) {
+                packer.charge(stream.begin_anew(level));
+                if is_due { &counts.anew_due } else { &counts.anew_joined }.bump();
+            }
+            if waiting > 0 {
+                column.share_at_end();
+            }
+        }
+        if !may || column.sharing() == 0 || !packer.streams.may_spend(at, stream.cost_of(clear.len())) {
+            stream.push_clear(settings, counts, at);
+            return Some(clear.len() as u64);
+        }
+        packer.charge(stream.cost_of(clear.len()));
+        let Some(len) = stream.push(settings, counts, at, clear) else {
+            self.end_stream();
+            return None;
+        };
+        Some(len as u64)
+    }
+
+    #[cfg(all(any(test, fuzzing), not(loom)))]
+    pub(super) fn check_stream(&self) {
+        assert!(self.stream.is_none() || self.may_share(), "a stream that nobody may read");
+        assert!(self.stream.is_some() || self.column.sharing() == 0, "somebody reads a stream that isn't there");
+    }
+}
+
+/// Bytes for those who stand at one place, and where each publication ends in them.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    pub bytes: Vec<u8>,
+    pub ends: Vec<(Position, usize)>,
+}
+
+impl Gathered {
+    /// What was planned for those who read the stream. Returns whether all of it is kept there.
+    fn shared(
+        &mut self,
+        frames: &Frames<'_>,
+        stream: &Stream,
+        form: Form,
+        from: Position,
+        runs: impl Iterator<Item = Run>,
+    ) -> bool {
+        self.clear();
+        if !stream.is_kept_from(from) {
+            return false;
+        }
+        let mut kept = stream.from(from);
+        for run in runs {
+            match kept.next().filter(|(position, _)| *position == run.base) {
+                Some((_, Kept::Frame(frame))) => self.bytes.extend_from_slice(frame),
+                Some((_, Kept::Clear)) => {
+                    let entry = frames.reader.look(run.base).expect("what is planned is on the tape");
+                    self.bytes.extend_from_slice(frames.reader.bytes(form.lane, entry.run(form.lane)));
+                }
+                None => {
+                    debug_assert!(false, "{:?} was planned, and isn't in the stream", run.base);
+                    return false;
+                }
+            }
+            self.ends.push((run.base, self.bytes.len()));
+        }
+        true
+    }
+
+    /// What was planned for those who don't: what wasn't compressed when it was planned, or was let go since, goes as it is. A frame that was
+    /// begun is finished from a copy, so the next one may be in another form.
+    fn unshared(&mut self, frames: &mut Frames<'_>, form: Form, runs: impl Iterator<Item = Run>) {
+        self.clear();
+        for run in runs {
+            let entry = frames.reader.look(run.base).expect("what is planned is on the tape");
+            frames.push_made(form, &entry, &mut self.bytes);
+            self.ends.push((run.base, self.bytes.len()));
+        }
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+    }
+
+    /// The publication at which somebody has stopped who took so many bytes of it, the rest of its frame if that was begun, and how many went
+    /// whole.
+    fn stopped(&self, taken: usize) -> (Position, Vec<u8>, u64) {
+        let whole = self.ends.partition_point(|(_, end)| *end <= taken);
+        let start = whole.checked_sub(1).map_or(0, |last| self.ends[last].1);
+        let Some((position, end)) = self.ends.get(whole).copied() else {
+            debug_assert!(false, "a socket that is full has not taken all");
+            return (self.ends.last().map_or(Position(0), |(last, _)| Position(last.0 + 1)), Vec::new(), whole as u64);
+        };
+        let rest = if taken > start { self.bytes[taken..end].to_vec() } else { Vec::new() };
+        (position, rest, whole as u64)
+    }
+}
+
+impl Fan {
+    /// Serves members of a cohort that may share a stream, until its round is over or at least `most` calls of `send` were made.
+    /// Returns how many.
+    pub(super) fn serve_shared<E: Edge>(
+        &mut self,
+        ground: &mut Ground<E>,
+        connections: &mut Connections<E::Socket>,
+        id: CohortId,
+        most: u64,
+    ) -> u64 {
+        let Fan { interest, passes, gathered, .. } = self;
+        let Ground { edge, reader, packer, metrics, .. } = ground;
+        let mut frames = Frames { reader, packer };
+        let cohort = interest.cohort(id);
+        cohort.last_sent = ground.now;
+        let form = cohort.unshared_form();
+        let Cohort { column, stream, .. } = cohort;
+        let (mut sends, mut fallen, mut stopped) = (0, Vec::new(), Vec::new());
+        while sends < most
+            && let Some(cut) = column.next_cut()
+        {
+            let owed = column.owed(cut);
+            if is_sharing(cut) {
+                let is_kept = stream
+                    .as_deref()
+                    .is_some_and(|stream| gathered.shared(&frames, stream, form, owed.from, column.runs(cut)));
+                if !is_kept {
+                    column.unshare_at(cut);
+                    continue;
+                }
+            } else {
+                gathered.unshared(&mut frames, form, column.runs(cut));
+            }
+            debug_assert_eq!(gathered.ends.len(), owed.publications as usize);
+            let parcel = Parcel { bytes: &gathered.bytes, publications: owed.publications.into() };
+            let next = || column.serve_at(cut);
+            let done = deliver_to_each(edge, metrics, connections, parcel, most - sends, next, &mut stopped);
+            sends += done.sends;
+            column.settle(cut, done.members, passes);
+            for (token, outcome) in stopped.drain(..) {
+                let why = match outcome {
+                    Outcome::All => continue,
+                    Outcome::Full(taken) => {
+                        let (position, rest, whole) = gathered.stopped(taken);
+                        metrics.deliveries.add(whole);
+                        Why::Full { position, offset: 0, rest }
+                    }
+                    Outcome::Broken(why) => Why::Broken(why),
+                };
+                fallen.push((token, why));
+            }
+        }
+        let looks = ground.packer.take_cost();
+        ground.work.charge(looks);
+        for (token, why) in fallen {
+            let owed = self.leave(connections, token);
+            self.fell.push_back(Fell { token, why, owed });
+        }
+        sends
+    }
+
+    /// Shows what there is of streams, and takes one from a cohort that is small for one that is large.
+    pub fn see_to_streams<E: Edge>(&mut self, ground: &mut Ground<E>) {
+        let Ground { packer, metrics, .. } = ground;
+        if packer.streams.open.is_empty() && metrics.shared_streams.get() == 0 {
+            return;
+        }
+        let interest = &mut self.interest;
+        packer.streams.open.retain(|id| interest.stream_of(*id).is_some());
+        if let Some((_, members)) = packer.streams.refused.take() {
+            let users = |id: &CohortId| interest.cohort_users(*id);
+            let smallest = packer.streams.open.iter().copied().min_by_key(users);
+            if let Some(id) = smallest.filter(|id| users(id) * 2 <= members) {
+                interest.cohort(id).end_stream();
+                packer.streams.open.retain(|other| *other != id);
+            }
+        }
+        let (mut held, mut sharing, mut waiting) = (0, 0, 0);
+        for id in &packer.streams.open {
+            held += interest.stream_of(*id).map_or(0, Stream::held);
+            let column: &Column = &interest.cohort(*id).column;
+            sharing += column.sharing();
+            waiting += column.len() - column.sharing();
+        }
+        metrics.shared_streams.set(packer.streams.open.len() as u64);
+        metrics.shared_streams_bytes.set(held as u64);
+        metrics.stream_members.set(sharing as u64);
+        metrics.stream_waiting.set(waiting as u64);
+    }
+}
+
+impl Interest {
+    /// The stream of a cohort, if there is one and it is still there.
+    pub fn stream_of(&self, id: CohortId) -> Option<&Stream> {
+        self.find(id)?.stream.as_deref()
+    }
+
+    /// How many users a cohort has; none if it is gone.
+    fn cohort_users(&self, id: CohortId) -> usize {
+        self.find(id).map_or(0, |cohort| cohort.users)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_stopped_within_a_frame_takes_the_rest_of_it_along() {
+        let ends = vec![(Position(4), 2), (Position(7), 5)];
+        let gathered = Gathered { bytes: vec![1, 2, 3, 4, 5], ends };
+        assert_eq!(gathered.stopped(0), (Position(4), vec![], 0));
+        assert_eq!(gathered.stopped(1), (Position(4), vec![2], 0));
+        assert_eq!(gathered.stopped(2), (Position(7), vec![], 1));
+        assert_eq!(gathered.stopped(4), (Position(7), vec![5], 1));
+    }
+}

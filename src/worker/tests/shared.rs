@@ -1,0 +1,207 @@
+//! Streams that cohorts share: who reads them from where on, who leaves them, and what each is sent. (That every byte is right is what every client
+//! checks, in every script of luck.)
+
+use super::*;
+use crate::metrics::Tally;
+
+/// Three members share a stream, which begins anew every eight frames, and within two for nobody.
+fn sharing(change: impl FnOnce(&mut StreamSettings)) -> Settings {
+    let settings = settings();
+    let mut streams = StreamSettings {
+        most: 1,
+        members_min: 3,
+        level: Some(7),
+        least: 80,
+        anew_every: 8,
+        anew_least: 2,
+        kept: 60_000,
+        ..StreamSettings::default()
+    };
+    change(&mut streams);
+    Settings { compression: Compressing { is_shared: true, streams, ..settings.compression }, ..settings }
+}
+
+fn world(change: impl FnOnce(&mut StreamSettings)) -> World {
+    World::new(1, sharing(change), 4096, 1 << 20)
+}
+
+impl World {
+    fn subscribers(&mut self, count: usize, names: &[&str]) -> Vec<usize> {
+        (0..count).map(|_| self.subscriber_offering(1 << 16, names, Offer::Plain)).collect()
+    }
+
+    /// Publishes one by one, each sent before the next.
+    fn publish_each(&mut self, topic: &str, count: usize, pad: usize) {
+        for _ in 0..count {
+            self.publish_some(topic, 1, pad);
+            self.settle();
+        }
+    }
+
+    /// Compressed messages that somebody was sent, and such as refer to those before them.
+    fn read(&self, at: usize) -> (u64, u64) {
+        (self.clients[at].inflated, self.clients[at].followed)
+    }
+
+    fn counts(&self) -> [u64; 5] {
+        let counts = &self.shared.packs.stream_counts;
+        [&counts.frames, &counts.clear, &counts.anew_due, &counts.anew_joined, &counts.evicted].map(Tally::get)
+    }
+}
+
+#[test]
+fn members_of_one_cohort_share_a_stream_and_whoever_has_agreed_to_less_has_no_part_in_it() {
+    let mut world = world(|_| {});
+    let mut members = world.subscribers(3, &["q"]);
+    members.push(world.subscriber_offering(1 << 16, &["q"], Offer::Twelve));
+    let single = world.subscriber_offering(1 << 16, &["q"], Offer::Single);
+    let (nine, clear) = (
+        world.subscriber_offering(1 << 16, &["q"], Offer::Nine),
+        world.subscriber_offering(1 << 16, &["q"], Offer::None),
+    );
+    world.publish_each("q", 32, 200);
+    for at in members {
+        assert_eq!(world.read(at), (32, 28), "all but the first one of each eight refer to others");
+    }
+    assert_eq!([single, nine, clear].map(|at| world.read(at)), [(32, 0), (0, 0), (0, 0)]);
+    assert_eq!(world.counts(), [32, 0, 3, 0, 0]);
+    let counts = &world.shared.packs.stream_counts;
+    let (from, to) = (counts.bytes_in.get(), counts.bytes_out.get());
+    assert!(to * 3 < from, "{to} of {from}");
+    let metrics = &world.posts[0].worker.ground.metrics;
+    assert_eq!((metrics.shared_streams.get(), metrics.stream_members.get(), metrics.stream_waiting.get()), (1, 4, 0));
+    assert!(metrics.shared_streams_bytes.get() > 100_000);
+}
+
+#[test]
+fn whoever_comes_later_waits_until_the_stream_begins_anew_but_not_for_long() {
+    let mut world = world(|streams| (streams.anew_every, streams.anew_least) = (100, 10));
+    let first = world.subscribers(3, &["q"]);
+    world.publish_each("q", 15, 200);
+    let late = world.subscriber_offering(1 << 16, &["q"], Offer::Plain);
+    world.publish_each("q", 1, 200);
+    assert_eq!((world.read(late), world.read(first[0])), ((1, 0), (16, 14)), "it had gone on for long enough");
+    let later = world.subscriber_offering(1 << 16, &["q"], Offer::Plain);
+    world.publish_each("q", 9, 200);
+    assert_eq!(world.read(later), (0, 0), "it is sent them as they are");
+    let metrics = &world.posts[0].worker.ground.metrics;
+    assert_eq!((metrics.stream_members.get(), metrics.stream_waiting.get()), (4, 1));
+    world.publish_each("q", 4, 200);
+    assert_eq!((world.read(later), world.read(late), world.read(first[0])), ((4, 3), (14, 12), (29, 26)));
+    assert_eq!(world.counts(), [29, 0, 0, 2, 0]);
+}
+
+#[test]
+fn whoever_is_behind_goes_on_with_the_stream_while_that_keeps_what_comes_next_and_then_without_it() {
+    for (kept, is_kept) in [(60_000, true), (1500, false)] {
+        let mut world = world(|streams| (streams.kept, streams.anew_least) = (kept, 8));
+        let stalled = world.subscriber_offering(400, &["q"], Offer::Plain);
+        world.subscribers(3, &["q"]);
+        world.publish_each("q", 4, 200);
+        assert_eq!(world.read(stalled).0, 4);
+        world.clients[stalled].stalled = true;
+        world.publish_each("q", 60, 200);
+        world.clients[stalled].stalled = false;
+        world.settle();
+        let (inflated, followed) = world.read(stalled);
+        assert_eq!(inflated == 64, is_kept, "{inflated}, of these {followed}");
+        assert_eq!(world.counts()[4] > 0, !is_kept, "frames were let go");
+        world.publish_each("q", 20, 200);
+        let (again, refers) = world.read(stalled);
+        assert!(again >= inflated + 12 && refers > followed + 8, "it comes back to the stream: {again}, {refers}");
+    }
+}
+
+#[test]
+fn whoever_stops_at_any_byte_of_a_stream_goes_on_at_that_byte() {
+    for room in (1..90).chain([200, 333]) {
+        let mut world = World::new(room as u64, sharing(|streams| streams.anew_least = 0), 4096, 1 << 20);
+        let at = world.subscriber_offering(room, &["q"], Offer::Twelve);
+        world.subscribers(2, &["q"]);
+        for _ in 0..6 {
+            world.publish_some("q", 5, 100);
+            world.settle();
+        }
+        let (inflated, followed) = world.read(at);
+        assert!(inflated >= 25 && followed >= 15, "room for {room}: {inflated}, of these {followed}");
+    }
+}
+
+#[test]
+fn what_is_private_small_or_large_comes_between_as_it_is() {
+    let mut world = world(|streams| (streams.private, streams.least) = (["q.secret".into()].into(), 150));
+    let members = world.subscribers(3, &["q.*"]);
+    for _ in 0..5 {
+        world.publish_each("q.a", 2, 200);
+        world.publish_each("q.secret", 1, 200);
+        world.publish_each("q.b", 1, 0);
+        world.publish_each("q.b", 1, 5000);
+    }
+    for at in members {
+        assert_eq!(world.read(at), (10, 8), "two of five, of which one in eight begins anew");
+    }
+    assert_eq!(world.counts(), [10, 15, 1, 0, 0]);
+}
+
+#[test]
+fn whoever_changes_its_subscription_leaves_the_stream_and_comes_back_where_it_begins_anew() {
+    let mut world = world(|_| {});
+    let members = world.subscribers(4, &["q"]);
+    world.publish_each("q", 4, 200);
+    let World { clients, journal, .. } = &mut world;
+    clients[members[0]].sub(vec!["t".into()], false, journal);
+    world.settle();
+    world.publish_each("q", 4, 200);
+    let (inflated, followed) = world.read(members[0]);
+    assert_eq!((inflated, followed), (8, 3), "alone with its names it is sent them compressed by themselves");
+    let World { clients, journal, .. } = &mut world;
+    clients[members[0]].unsub(vec!["t".into()], journal);
+    world.settle();
+    world.publish_each("q", 8, 200);
+    let (again, refers) = world.read(members[0]);
+    assert!(again > inflated && refers > followed + 4, "{again}, {refers}");
+}
+
+#[test]
+fn a_cohort_that_is_much_larger_takes_the_stream_of_a_small_one_and_who_is_left_alone_has_none() {
+    let mut world = world(|streams| streams.members_min = 2);
+    let small = world.subscribers(2, &["t"]);
+    world.publish_each("t", 3, 200);
+    let large = world.subscribers(5, &["q"]);
+    world.publish_each("q", 3, 200);
+    world.publish_each("t", 3, 200);
+    assert_eq!(world.posts[0].worker.ground.metrics.shared_streams.get(), 1);
+    assert_eq!(world.read(small[0]), (6, 2), "what comes then is compressed by itself");
+    assert!(world.read(large[0]).1 >= 1);
+    for at in &large[1..] {
+        world.clients[*at].close(1000);
+    }
+    world.settle();
+    let before = world.read(large[0]).1;
+    world.publish_each("q", 5, 200);
+    let metrics = &world.posts[0].worker.ground.metrics;
+    assert_eq!(metrics.shared_streams.get(), 1, "with half of the least it goes on");
+    assert!(world.read(large[0]).1 - before >= 4);
+}
+
+#[test]
+fn newest_values_rates_and_what_is_missed_never_come_through_a_stream() {
+    let mut world = world(|_| {});
+    let wish = |way| Wish { names: vec!["q".into()], way, snapshot: true, from: BTreeMap::new(), cursor: None };
+    let mut clients = Vec::new();
+    for way in [Way::Latest, Way::Rate(50)] {
+        for _ in 0..4 {
+            let (peer, id) = world.hand_over(1 << 16);
+            world.clients.push(Client::wish(peer, id, Speech::Json, wish(way), Offer::Plain, &world.journal));
+            clients.push(world.clients.len() - 1);
+            world.settle();
+        }
+    }
+    world.publish_each("q", 20, 200);
+    world.pass(Duration::from_millis(100));
+    for at in clients {
+        assert_eq!(world.read(at).1, 0);
+        assert!(world.read(at).0 > 0);
+    }
+    assert_eq!(world.counts()[0], 0);
+}
