@@ -1,7 +1,7 @@
 //! Tables that are made from results of the generator, so that nobody types a figure.
 //!
 //! ```md
-//! <!-- figures from results/2026-11-29-sweep -->
+//! <!-- figures from results/2026-11-30-sweep -->
 //! <!-- table:
 //! row bare-loop = a bare loop of sends
 //! row stentor-raw = **Stentor**, `/raw`
