@@ -21,7 +21,7 @@ impl Fan {
     /// Serves the cohorts that stand in line, as far as one turn goes.
     pub fn serve<E: Edge>(&mut self, ground: &mut Ground<E>, connections: &mut Connections<E::Socket>) {
         let mut left = ground.settings.turn_sends as u64;
-        while let Some((id, ticket)) = self.line.front().copied().filter(|_| left > 0) {
+        while let Some((id, ticket)) = self.line.front().copied().filter(|_| left > 0 && ground.work.left() > 0) {
             if self.interest.with_ticket(id, ticket).is_some() {
                 let sends = self.serve_one(ground, connections, id, left.min(STAY_SENDS));
                 ground.work.charge(price::SEND * sends);
@@ -72,9 +72,11 @@ impl Fan {
         cohort.last_sent = ground.now;
         let form = cohort.key.form();
         let column = &mut cohort.column;
-        let mut sends = 0;
+        let (mut sends, room) = (0, ground.work.left());
         let (mut stopped, mut fallen) = (Vec::new(), Vec::new());
+        // Those who stand at one more place may have as much compressed again.
         while sends < most
+            && frames.packer.cost() <= room
             && let Some(cut) = column.next_cut()
         {
             let owed = column.owed(cut);

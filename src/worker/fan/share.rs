@@ -245,7 +245,9 @@ impl Fan {
         let form = cohort.unshared_form();
         let Cohort { column, stream, .. } = cohort;
         let (mut sends, mut fallen, mut stopped) = (0, Vec::new(), Vec::new());
+        let room = ground.work.left();
         while sends < most
+            && frames.packer.cost() <= room
             && let Some(cut) = column.next_cut()
         {
             let owed = column.owed(cut);
