@@ -67,6 +67,7 @@ class Inbox:
             if error is not None and not self._ended:
                 self._events.append(error)
             self._ended = True
+            self.is_full = False  # What would come is not held: nobody need wait for room.
         self._wake()
 
     def take(self) -> list[Item] | None:

@@ -26,6 +26,11 @@ ABNORMAL = 1006
 #: A whole text frame without extensions (RFC 6455, section 5.2): FIN, and opcode 1.
 TEXT_FRAME = 0x81
 
+#: Bytes of messages, inflated, and of what Python needs for each, after which the owner is told: a read of the socket, 256 KiB, may hold a thousand times
+#: as much when it is compressed.
+BATCH_BYTES = 65_536
+MESSAGE_BYTES = 320
+
 #: Where the library is to say what is wrong with an answer that has no end.
 HEAD_MAX = 65_536
 
@@ -51,7 +56,8 @@ class Wire(asyncio.Protocol):
         read: Callable[[bytes | bytearray], None],
         batch: Callable[[], None],
     ) -> None:
-        """`made` is called before anything comes, `read` with each message, `batch` after some. What `read` raises ends the connection, and is `broken`."""
+        """`made` is called before anything comes, `read` with each message, `batch` after some. What `read` raises ends the connection, and is `broken`.
+        Whoever pauses it in `batch` gets no more messages, also none of what has been read."""
         self._protocol = protocol
         self._message_max = message_max
         self._made = made
@@ -59,6 +65,8 @@ class Wire(asyncio.Protocol):
         self._batch = batch
         self._transport: asyncio.Transport | None = None
         self._rest = bytearray()
+        self._gathered = 0
+        self._is_paused = False
         self._fragments = bytearray()
         self._is_fragmented = False
         self._has_head = False
@@ -86,12 +94,19 @@ class Wire(asyncio.Protocol):
         await self._writable.wait()
 
     def pause(self) -> None:
+        self._is_paused = True
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
     def resume(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self.heard_at = self._loop.time()
+        """Goes on, first with what had been read."""
+        self._is_paused = False
+        if self._transport is None or self._transport.is_closing():
+            return
+        self.heard_at = self._loop.time()
+        if self._rest and self._protocol.state is State.OPEN:
+            self._take(b"")
+        if not self._is_paused:
             self._transport.resume_reading()
 
     async def close(self, patience: float) -> None:
@@ -124,13 +139,7 @@ class Wire(asyncio.Protocol):
             data = self._handshake(data)
             if self._protocol.state is State.CONNECTING:
                 return  # What there is of an answer is no frames.
-        try:
-            self._frames(data)
-        except Exception as error:  # Whatever it is, this connection is of no use any more; its owner says it.
-            self.broken = error
-            self.abort(str(error))
-        self._batch()
-
+        self._take(data)
     def eof_received(self) -> None:
         self._protocol.receive_eof()
         self._respond()
@@ -174,11 +183,20 @@ class Wire(asyncio.Protocol):
             self._end(ABNORMAL, str(error))
         self._write()
 
+    def _take(self, data: bytes) -> None:
+        try:
+            self._frames(data)
+        except Exception as error:  # Whatever it is, this connection is of no use any more; its owner says it.
+            self.broken = error
+            self.abort(str(error))
+        self._gathered = 0
+        self._batch()
+
     def _frames(self, data: bytes) -> None:
         rest = self._rest
         rest += data
         at, end, heard = 0, len(rest), False
-        while end - at >= 2:
+        while end - at >= 2 and not self._is_paused:
             first, length = rest[at], rest[at + 1]
             body = at + 2
             if length >= 126:
@@ -194,6 +212,7 @@ class Wire(asyncio.Protocol):
                 break
             if first == TEXT_FRAME and not self._is_fragmented:
                 heard = True
+                self._gathered += MESSAGE_BYTES + length
                 self._read(rest[body : body + length])
             else:
                 self._pass(bytes(rest[at : body + length]))
@@ -201,6 +220,9 @@ class Wire(asyncio.Protocol):
                     at = end  # Nothing behind a goodbye is looked at.
                     break
             at = body + length
+            if self._gathered >= BATCH_BYTES:
+                self._gathered = 0
+                self._batch()
         del rest[:at]
         if heard:
             self.heard_at = self._loop.time()
@@ -214,6 +236,7 @@ class Wire(asyncio.Protocol):
                 if event.fin:
                     message, self._fragments = self._fragments, bytearray()
                     self.heard_at = self._loop.time()
+                    self._gathered += MESSAGE_BYTES + len(message)
                     self._read(message)
         self._write()
 
