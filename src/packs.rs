@@ -17,7 +17,8 @@
 //! the same way by whoever does it ([`Deflater::frame`]), what is kept here is a cache, and may be let go at any
 //! time. Members of one cohort are sent bytes that lie together on the tape without copying; compressed frames are gathered, once
 //! for all members that stand at one place, at 10 to 30 ns a frame beside the microseconds of a send. Where a plan needs the length of
-//! what it plans, it is compressed then: the cost is that of the step that plans ([`Packer::take_cost`]).
+//! what it plans, it is compressed then: the cost is that of the step that plans ([`Packer::take_cost`]). What was let go before it was sent
+//! goes as it is, so that sending to those at the head never compresses.
 //!
 //! - **Bounds.** A frame takes no more than it has on the tape. All of them take `--compression-memory` at most; beyond it the oldest
 //!   pages are let go, and those that the tape has rolled over anyway. A page that a worker has in hand may live on for as long
@@ -93,6 +94,9 @@ const LET_GO_MOST: usize = 8;
 /// it; and sixty-four bytes of it, by levels. (Measured with quotes of some 340 bytes, and larger.)
 const FRAME_COST: u64 = 150;
 const LINE_COST: [u64; 10] = [0, 15, 30, 50, 60, 80, 100, 110, 130, 130];
+
+/// Cohorts that may ask for a stream in vain while one is kept free for a larger one, which isn't published for as often.
+const CLAIM_PATIENCE: u32 = 1000;
 
 /// A look at a page, and one that isn't the last that was looked at.
 const LOOK_COST: u64 = 2;
@@ -228,10 +232,14 @@ pub struct Packer {
 /// What a worker knows of the streams that its cohorts share. They belong to these.
 #[derive(Default)]
 pub struct Streams {
+    /// So many of the server's may be this worker's.
+    pub most: usize,
     /// The cohorts that have one, by their numbers, and some that had.
     pub open: Vec<u32>,
     /// The largest of the cohorts that could have had one if there had been fewer, and its members; since that was last looked at.
     pub refused: Option<(u32, usize)>,
+    /// The cohort that one was taken away for, and how many others may ask in vain until it loses the claim.
+    pub claim: Option<(u32, u32)>,
     /// Turns are full.
     pub is_pressed: bool,
     /// The publication that was compressed last for a stream, and what that has cost in all of them.
@@ -247,6 +255,25 @@ impl Streams {
         let may = self.spent.1 < ENTRY_COST_MAX;
         self.spent.1 += if may { cost } else { 0 };
         may
+    }
+
+    /// Whether a cohort may have one: there is one left, or one was taken away for it.
+    pub fn has_room_for(&mut self, cohort: u32) -> bool {
+        let mut claimed = 0;
+        if let Some((claimant, patience)) = &mut self.claim {
+            if *claimant == cohort || *patience == 0 {
+                self.claim = None;
+            } else {
+                *patience -= 1;
+                claimed = 1;
+            }
+        }
+        self.open.len() + claimed < self.most
+    }
+
+    /// One was taken away for this cohort.
+    pub fn claim_for(&mut self, cohort: u32) {
+        self.claim = Some((cohort, CLAIM_PATIENCE));
     }
 
     /// A cohort has a stream from here on.
@@ -266,7 +293,12 @@ impl Streams {
 
 impl Packer {
     pub fn new(packs: Arc<Packs>) -> Packer {
-        let streams = Streams::default();
+        Packer::with_streams(packs, usize::MAX)
+    }
+
+    /// Of a worker that may have so many of the server's streams.
+    pub fn with_streams(packs: Arc<Packs>, most: usize) -> Packer {
+        let streams = Streams { most: most.min(packs.streams.most), ..Streams::default() };
         Packer { packs, deflater: None, near: [const { None }; LANES], cost: 0, saved: 0, streams }
     }
 
@@ -278,14 +310,20 @@ impl Packer {
     /// The compressed frame of the publication at `at`, whose frame on the tape is `clear`; none if that is sent as it is.
     #[inline]
     pub fn packed(&mut self, lane: Lane, at: Position, clear: &[u8]) -> Option<&[u8]> {
-        if clear.len() < self.packs.settings.least || clear.len() > COMPRESSED_MAX {
+        if !self.may_pack(clear) {
             return None;
         }
         self.look(lane, at, clear)
     }
 
-    /// The compressed frame of the publication at `at`, if somebody has made it already.
-    pub fn made(&mut self, lane: Lane, at: Position) -> Option<&[u8]> {
+    /// Whether a frame may be compressed by itself.
+    #[inline]
+    fn may_pack(&self, clear: &[u8]) -> bool {
+        (self.packs.settings.least..=COMPRESSED_MAX).contains(&clear.len())
+    }
+
+    /// What compressing the publication at `at` came to, if somebody has done that already and it is still there: as [`Packer::packed`].
+    fn made(&mut self, lane: Lane, at: Position) -> Option<Option<&[u8]>> {
         let Packer { packs, near, cost, .. } = self;
         let (number, place) = (at.0 / PAGE, (at.0 % PAGE) as usize);
         *cost += LOOK_COST;
@@ -294,7 +332,7 @@ impl Packer {
             *cost += PAGE_COST;
             *near = Some((number, packs.pages.lock().get(&(number, lane as usize)).cloned()?));
         }
-        near.as_ref()?.1.frames[place].get()?.as_deref()
+        near.as_ref()?.1.frames[place].get().map(Option::as_deref)
     }
 
     fn look(&mut self, lane: Lane, at: Position, clear: &[u8]) -> Option<&[u8]> {
@@ -433,10 +471,17 @@ impl Frames<'_> {
         out.extend_from_slice(packed.unwrap_or(frame));
     }
 
-    /// Appends a publication's frame, which it has in that lane: compressed only if that was done already.
-    pub fn push_made(&mut self, form: Form, entry: &Published<'_>, out: &mut Vec<u8>) {
-        let made = if form.packed { self.packer.made(form.lane, entry.position) } else { None };
-        out.extend_from_slice(made.unwrap_or_else(|| self.reader.bytes(form.lane, entry.run(form.lane))));
+    /// Appends a publication's frame, which it has in that lane: compressed only if that was done already. Returns whether it is what
+    /// [`Frames::push`] would have appended.
+    pub fn push_made(&mut self, form: Form, entry: &Published<'_>, out: &mut Vec<u8>) -> bool {
+        let clear = self.reader.bytes(form.lane, entry.run(form.lane));
+        if !form.packed || !self.packer.may_pack(clear) {
+            out.extend_from_slice(clear);
+            return true;
+        }
+        let made = self.packer.made(form.lane, entry.position);
+        out.extend_from_slice(made.flatten().unwrap_or(clear));
+        made.is_some()
     }
 
     /// The bytes of runs in one piece: the tape's own where they are adjacent, else gathered into `gather`.

@@ -18,7 +18,7 @@
 //!   isn't kept any more, it reads the stream no longer. To leave it is right at any time.
 //! - **Beginning anew** costs a per cent of the bytes if it is done every 256 frames. It is done earlier when somebody waits to come to
 //!   it, but not within 64. A window that went wrong, by whatever fault, heals there, too.
-//! - **Bounds.** A stream has a compressor ([`STATE_BYTES`]), and keeps the newest frames ([`StreamSettings::kept`]). A frame of more than
+//! - **Bounds.** A stream has a compressor ([`state_bytes`]), and keeps the newest frames ([`StreamSettings::kept`]). A frame of more than
 //!   [`SHARED_MAX`] bytes goes as it is, as does a publication that is wanted by so many streams that compressing it has cost
 //!   [`ENTRY_COST_MAX`] already. What compressing costs, the step that plans is charged.
 //! - **What one client can make others pay.** Who comes and goes all the time makes the stream begin anew four times as often: a tenth of the
@@ -104,17 +104,22 @@ const ANEW_LEAST: u32 = 64;
 /// Some thousand quotes: a second of a fast market.
 const KEPT_BYTES: usize = 256 * 1024;
 
-/// A frame of more bytes goes as it is: what is left of one that was sent in part is copied for its reader.
-pub const SHARED_MAX: usize = 4096;
+/// A frame of more bytes goes as it is: what is left of one that was sent in part is copied for its reader, and compressing one is not divided.
+pub const SHARED_MAX: usize = if cfg!(any(test, fuzzing)) { 4096 } else { 32 * 1024 };
 
-/// Memory of a compressor, in bytes: the most that zlib-rs takes for a window of 12 bits and its tables.
-pub const STATE_BYTES: usize = 300 * 1024;
+/// Memory of a compressor with a window of so many bits, in bytes: at most what zlib-rs takes for that, twice, a chain as long, and its tables.
+pub const fn state_bytes(window_bits: u8) -> usize {
+    (284 << 10) + (4 << window_bits)
+}
 
 /// What compressing costs, in the units of a worker's work, of ten nanoseconds: a frame, and sixty-four bytes of it, by levels; and
 /// beginning anew, for which tables are cleared. (Measured with quotes of some 340 bytes.)
 const FRAME_COST: u64 = 30;
 const LINE_COST: [u64; 10] = [0, 12, 40, 66, 66, 70, 72, 87, 92, 95];
 const ANEW_COST: u64 = 400;
+
+/// A new compressor, also for beginning anew at another level.
+pub const NEW_COST: u64 = 4000;
 
 /// What compressing one publication may cost a worker in all of its streams before the others send it as it is: half a millisecond.
 pub const ENTRY_COST_MAX: u64 = if cfg!(any(test, fuzzing)) { 5000 } else { 50_000 };
@@ -198,10 +203,11 @@ impl Stream {
     /// Begins anew: what comes from here on refers to nothing before. Returns the cost.
     pub fn begin_anew(&mut self, level: u8) -> u64 {
         self.frames = 0;
+        let is_other = level != self.deflater.level();
         self.deflater.begin_anew(level);
         #[cfg(debug_assertions)]
         self.check.begin_anew();
-        ANEW_COST
+        if is_other { NEW_COST } else { ANEW_COST }
     }
 
     /// Whether nothing refers back to what came before now.
@@ -275,7 +281,7 @@ impl Stream {
 
     /// Memory that it takes, in bytes.
     pub fn held(&self) -> usize {
-        STATE_BYTES + self.bytes
+        state_bytes(self.deflater.window_bits()) + self.bytes
     }
 
     /// Asserts that what it keeps is in order, counted, and within its bound.

@@ -292,7 +292,7 @@ pub struct Config {
     /// That is permessage-deflate, which browsers offer. With `once` each publication is compressed by itself, once for all of them.
     /// Quotes come to 55 to 70 % of their bytes; it costs the server some microseconds for each publication, and clients one or
     /// two for each message. With `shared`, subscribers of the very same names, who are sent every publication, have one stream together, in
-    /// which each is compressed by those before it, and less is left. All others are sent what they are with `once`.
+    /// which each of up to 32 KiB is compressed by those before it, and less is left. All others are sent what they are with `once`.
     /// `?compress=0` in an address declines it.
     #[arg(
         long,

@@ -111,7 +111,8 @@ pub(super) const RANGES: &[Rule] = &[
     count("--turn-work", |c| c.turn_work, 1000, 1_000_000_000),
     count("--compression-window", |c| c.compression_window.into(), 9, 15),
     count("--compression-min-members", |c| wide(c.compression_min_members), 1, NUMBERED),
-    count("--compression-streams", |c| wide(c.compression_streams), 0, 100_000),
+    count("--compression-streams", |c| wide(c.compression_streams), 0, 4096),
+    count("patterns of --compression-private", |c| wide(c.compression_private.len()), 0, 64),
     // A segment of the largest frames.
     count("--compression-min-bytes", |c| c.compression_min_bytes.into(), 0, 1 << 20),
     // A second.

@@ -233,7 +233,6 @@ impl Shared {
     ) -> Arc<Shared> {
         let metrics = Arc::new(Metrics::new(workers));
         let streams = settings.compression.streams.clone();
-        let streams = StreamSettings { most: streams.most.div_ceil(workers.max(1)), ..streams };
         let (length_max, lead_max) = (settings.topic_length_max, settings.lead_max);
         let publisher = Publisher::new(tape.clone(), wakers, Arc::clone(&metrics), length_max, lead_max);
         publisher.set_topics_per_holder(settings.topics_per_holder);
@@ -250,6 +249,12 @@ impl Shared {
             tls: Buffers::new(TLS_BUFFERS),
             welcomes: AtomicBool::new(true),
         })
+    }
+
+    /// How many of the streams that cohorts share may be those of the worker with this number.
+    pub(crate) fn streams_of(&self, index: usize) -> usize {
+        let (most, workers) = (self.packs.streams.most, self.metrics.workers.len().max(1));
+        most / workers + usize::from(index < most % workers)
     }
 
     /// Whether connections are welcome, and what clients publish is taken.

@@ -104,6 +104,9 @@ pub struct StreamDeflater {
     room: Vec<u8>,
 }
 
+/// Room that a stream's compressor keeps for the next frame.
+const ROOM_KEPT: usize = 8 * 1024;
+
 impl StreamDeflater {
     /// At a level from 1 to 9, with a window of 9 to 15 bits.
     pub fn new(level: u8, window_bits: u8) -> StreamDeflater {
@@ -122,6 +125,11 @@ impl StreamDeflater {
         } else {
             (self.compress, self.level) = (StreamDeflater::compress(level, self.window_bits), level);
         }
+    }
+
+    /// How far back it refers at most.
+    pub fn window_bits(&self) -> u8 {
+        self.window_bits
     }
 
     /// The level that it compresses at.
@@ -156,6 +164,9 @@ impl StreamDeflater {
         let mut done = Vec::with_capacity(frame::header_len(packed.len()) + packed.len());
         Header { deflated: true, key: None, payload_len: packed.len() as u64, ..header }.push(&mut done);
         done.extend_from_slice(packed);
+        if most > ROOM_KEPT {
+            self.room = Vec::new();
+        }
         Some(done.into_boxed_slice())
     }
 }

@@ -49,7 +49,7 @@ impl<E: Edge> Ground<E> {
         Ground {
             index,
             settings: shared.settings.get(),
-            packer: Packer::new(Arc::clone(&shared.packs)),
+            packer: Packer::with_streams(Arc::clone(&shared.packs), shared.streams_of(index)),
             metrics: Counts { shared: Arc::clone(&shared), index },
             shared,
             work: Work::new(),

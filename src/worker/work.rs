@@ -56,9 +56,9 @@ pub mod price {
 }
 
 /// What goes beyond a step's allotment at most: the dearest thing that is not divided. (A message of the simulation's, or all that
-/// a small command does; or compressing again what one place of a cohort is owed, where there is room for so few compressed frames that those were let go.)
+/// a small command does.)
 #[cfg(all(any(test, fuzzing), not(loom)))]
-pub const INDIVISIBLE_MAX: u64 = 40_000;
+pub const INDIVISIBLE_MAX: u64 = 20_000;
 
 /// The steps of a turn that do what others ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -196,7 +196,7 @@ impl Cursors {
         let cohort = connection.cohort;
         let mut walk = Walk { ground, interest, connection, behind };
         match cohort {
-            _ if !rest.is_empty() => walk.stop_with(position, rest),
+            Some(cohort) if !rest.is_empty() => walk.stop_with(cohort, position, rest),
             Some(cohort) => walk.stop_at(cohort, position, offset),
             None => {}
         }

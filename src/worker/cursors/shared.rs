@@ -36,9 +36,8 @@ impl<E: Edge> Walk<'_, E> {
         let Buffers { pieces, bytes, .. } = buffers;
         pieces.clear();
         bytes.clear();
-        let form = self.interest.cohort(id).unshared_form();
-        // Whoever stopped within a frame did that before it came to this cohort.
-        let begun_form = self.connection.form();
+        // What isn't its stream's is compressed by itself: it is charged for that, where the head is not.
+        let form = self.connection.form();
         // What a publication is looked for by is in other fields than the stream.
         let stream = self.interest.cohort(id).stream.take();
         let mut shares = self.connection.shares();
@@ -58,7 +57,7 @@ impl<E: Edge> Walk<'_, E> {
             let kept = stream.as_deref().filter(|_| shares).and_then(|stream| stream.find(entry.position));
             match kept {
                 _ if entry.position == position && offset > 0 => {
-                    frames.push(begun_form, entry, bytes);
+                    frames.push(form, entry, bytes);
                     bytes.drain(start..(start + offset as usize).min(bytes.len()));
                 }
                 Some(Kept::Frame(frame)) => bytes.extend_from_slice(frame),
@@ -96,20 +95,10 @@ impl<E: Edge> Walk<'_, E> {
                 let within = taken > start || (whole == 0 && offset > 0);
                 let rest = if within { bytes[taken..begun.end].to_vec() } else { Vec::new() };
                 let position = Position(begun.position.0 - 1);
-                self.stop_with(position, rest);
+                self.stop_with(id, position, rest);
                 Step::Full
             }
             Outcome::Broken(why) => Step::Broken(why),
-        }
-    }
-
-    /// The socket was full before the frame of the publication at `position`, or within it: then this is the rest of it.
-    pub fn stop_with(&mut self, position: Position, rest: Vec<u8>) {
-        let Walk { connection, behind, .. } = self;
-        (behind.position, behind.offset, behind.conflates) = (position, 0, true);
-        if !rest.is_empty() {
-            behind.put_rest(&mut connection.out, position, rest);
-            behind.position = Position(position.0 + 1);
         }
     }
 }

@@ -347,14 +347,23 @@ impl<E: Edge> Walk<'_, E> {
         }
         // It was just sent from, so it is there.
         let Some(rest) = rest_of_frame(self.ground, self.connection, behind) else { return };
-        behind.put_rest(&mut self.connection.out, position, rest);
-        let Walk { ground, interest, behind, .. } = self;
+        self.stop_with(cohort, position, rest);
+    }
+
+    /// The socket was full before the frame of the publication at `position`, or within it: then this is the rest of it, which it takes along.
+    pub fn stop_with(&mut self, cohort: CohortId, position: Position, rest: Vec<u8>) {
+        let Walk { ground, interest, connection, behind } = self;
+        (behind.position, behind.offset, behind.conflates) = (position, 0, true);
+        if rest.is_empty() {
+            return;
+        }
+        behind.put_rest(&mut connection.out, position, rest);
         if let (Some(entry), Some(told)) = (ground.reader.look(position), &mut behind.told)
             && interest.wants(&ground.tape, cohort, &entry) == Some(Delivery::Latest)
         {
             told.note(entry.topic.slot, entry.seq);
         }
-        (behind.position, behind.offset) = (Position(position.0 + 1), 0);
+        behind.position = Position(position.0 + 1);
     }
 
     /// It has come to the next change of its subscription.

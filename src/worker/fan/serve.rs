@@ -66,17 +66,14 @@ impl Fan {
         if cohort.key.polls {
             return self.wake_some(ground, connections, id, most);
         }
-        if cohort.may_share() {
-            return self.serve_shared(ground, connections, id, most);
+        let form = cohort.key.form();
+        if form.packed {
+            return self.serve_packed(ground, connections, id, most);
         }
         cohort.last_sent = ground.now;
-        let form = cohort.key.form();
         let column = &mut cohort.column;
-        let (mut sends, room) = (0, ground.work.left());
-        let (mut stopped, mut fallen) = (Vec::new(), Vec::new());
-        // Those who stand at one more place may have as much compressed again.
+        let (mut sends, mut stopped, mut fallen) = (0, Vec::new(), Vec::new());
         while sends < most
-            && frames.packer.cost() <= room
             && let Some(cut) = column.next_cut()
         {
             let owed = column.owed(cut);
@@ -89,9 +86,6 @@ impl Fan {
             column.settle(cut, done.members, passes);
             fallen.extend(stopped.drain(..).map(|(token, outcome)| (token, owed.from, outcome)));
         }
-        // What was let go meanwhile is compressed again.
-        let again = ground.packer.take_cost();
-        ground.work.charge(again);
         for (token, from, outcome) in fallen {
             let why = match outcome {
                 Outcome::All => continue,

@@ -20,6 +20,7 @@ use super::{
         connections::Connections,
         deliver::{Outcome, Parcel, deliver_to_each},
         ground::Ground,
+        work::price,
     },
     Fan, Fell, Why,
     column::{Column, Planned, is_sharing},
@@ -30,7 +31,7 @@ use super::{
 use crate::{
     io::{Edge, SEND_MAX},
     packs::{Form, Frames, Packer, Packing},
-    stream::{Kept, LEAST, SHARED_MAX, Stream},
+    stream::{Kept, LEAST, NEW_COST, SHARED_MAX, Stream},
     tape::{Position, Published, Run},
 };
 
@@ -93,7 +94,7 @@ impl Cohort {
         if self.column.len() < least {
             return;
         }
-        if packer.streams.open.len() >= packer.packs().streams.most {
+        if !packer.streams.has_room_for(id) {
             return packer.streams.note_refused(id, self.column.len());
         }
         packer.charge(self.column.len() as u64 / MEMBERS_A_LOOK);
@@ -105,7 +106,7 @@ impl Cohort {
         let stream = Stream::new(settings, level, at);
         packer.packs().stream_counts.opened.bump();
         packer.streams.note_open(id);
-        packer.charge(stream.cost_of(SHARED_MAX));
+        packer.charge(NEW_COST);
         self.stream = Some(stream.into());
         self.column.share_at_end();
     }
@@ -122,6 +123,7 @@ impl Cohort {
         let stream = stream.as_deref_mut()?;
         let packs = std::sync::Arc::clone(packer.packs());
         let (settings, counts) = (&packs.streams, &packs.stream_counts);
+        packer.charge(price::MATCH * settings.private.len() as u64);
         let may = (LEAST.max(settings.least)..=SHARED_MAX).contains(&clear.len()) && !settings.is_private(topic);
         if may {
             let is_pressed = packer.streams.is_pressed || column.owed_most() >= SEND_MAX;
@@ -162,7 +164,28 @@ impl Cohort {
 #[derive(Debug, Default)]
 pub struct Gathered {
     pub bytes: Vec<u8>,
-    pub ends: Vec<(Position, usize)>,
+    pub ends: Vec<End>,
+}
+
+/// Where a publication ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End {
+    at: usize,
+    position: Position,
+    /// Its frame is the one that whoever is behind is sent, so that it can be gone on with there.
+    is_usual: bool,
+}
+
+/// Where somebody has stopped.
+#[derive(Debug, PartialEq, Eq)]
+struct Stopped {
+    position: Position,
+    /// So many bytes of that publication are sent,
+    offset: u32,
+    /// or this is what is left of them.
+    rest: Vec<u8>,
+    /// Publications that went whole.
+    whole: u64,
 }
 
 impl Gathered {
@@ -192,19 +215,18 @@ impl Gathered {
                     return false;
                 }
             }
-            self.ends.push((run.base, self.bytes.len()));
+            self.ends.push(End { at: self.bytes.len(), position: run.base, is_usual: false });
         }
         true
     }
 
-    /// What was planned for those who don't: what wasn't compressed when it was planned, or was let go since, goes as it is. A frame that was
-    /// begun is finished from a copy, so the next one may be in another form.
+    /// What was planned for those who don't: what wasn't compressed when it was planned, or was let go since, goes as it is.
     fn unshared(&mut self, frames: &mut Frames<'_>, form: Form, runs: impl Iterator<Item = Run>) {
         self.clear();
         for run in runs {
             let entry = frames.reader.look(run.base).expect("what is planned is on the tape");
-            frames.push_made(form, &entry, &mut self.bytes);
-            self.ends.push((run.base, self.bytes.len()));
+            let is_usual = frames.push_made(form, &entry, &mut self.bytes) && form.packed;
+            self.ends.push(End { at: self.bytes.len(), position: run.base, is_usual });
         }
     }
 
@@ -213,24 +235,28 @@ impl Gathered {
         self.ends.clear();
     }
 
-    /// The publication at which somebody has stopped who took so many bytes of it, the rest of its frame if that was begun, and how many went
-    /// whole.
-    fn stopped(&self, taken: usize) -> (Position, Vec<u8>, u64) {
-        let whole = self.ends.partition_point(|(_, end)| *end <= taken);
-        let start = whole.checked_sub(1).map_or(0, |last| self.ends[last].1);
-        let Some((position, end)) = self.ends.get(whole).copied() else {
+    /// Where somebody has stopped who took so many bytes.
+    fn stopped(&self, taken: usize) -> Stopped {
+        let whole = self.ends.partition_point(|end| end.at <= taken);
+        let start = whole.checked_sub(1).map_or(0, |last| self.ends[last].at);
+        let (whole, offset, rest) = (whole as u64, 0, Vec::new());
+        let Some(End { at, position, is_usual }) = self.ends.get(whole as usize).copied() else {
             debug_assert!(false, "a socket that is full has not taken all");
-            return (self.ends.last().map_or(Position(0), |(last, _)| Position(last.0 + 1)), Vec::new(), whole as u64);
+            let position = self.ends.last().map_or(Position(0), |last| Position(last.position.0 + 1));
+            return Stopped { position, offset, rest, whole };
         };
-        let rest = if taken > start { self.bytes[taken..end].to_vec() } else { Vec::new() };
-        (position, rest, whole as u64)
+        if is_usual {
+            return Stopped { position, offset: (taken - start) as u32, rest, whole };
+        }
+        let rest = if taken > start { self.bytes[taken..at].to_vec() } else { rest };
+        Stopped { position, offset, rest, whole }
     }
 }
 
 impl Fan {
-    /// Serves members of a cohort that may share a stream, until its round is over or at least `most` calls of `send` were made.
-    /// Returns how many.
-    pub(super) fn serve_shared<E: Edge>(
+    /// Serves members of a cohort that are sent compressed frames, their stream's or each by itself, until its round is over or at least
+    /// `most` calls of `send` were made. Returns how many. Nothing is compressed here.
+    pub(super) fn serve_packed<E: Edge>(
         &mut self,
         ground: &mut Ground<E>,
         connections: &mut Connections<E::Socket>,
@@ -256,6 +282,7 @@ impl Fan {
                     .as_deref()
                     .is_some_and(|stream| gathered.shared(&frames, stream, form, owed.from, column.runs(cut)));
                 if !is_kept {
+                    frames.packer.charge(column.len() as u64 / MEMBERS_A_LOOK);
                     column.unshare_at(cut);
                     continue;
                 }
@@ -272,9 +299,9 @@ impl Fan {
                 let why = match outcome {
                     Outcome::All => continue,
                     Outcome::Full(taken) => {
-                        let (position, rest, whole) = gathered.stopped(taken);
+                        let Stopped { position, offset, rest, whole } = gathered.stopped(taken);
                         metrics.deliveries.add(whole);
-                        Why::Full { position, offset: 0, rest }
+                        Why::Full { position, offset, rest }
                     }
                     Outcome::Broken(why) => Why::Broken(why),
                 };
@@ -298,12 +325,13 @@ impl Fan {
         }
         let interest = &mut self.interest;
         packer.streams.open.retain(|id| interest.stream_of(*id).is_some());
-        if let Some((_, members)) = packer.streams.refused.take() {
+        if let Some((larger, members)) = packer.streams.refused.take() {
             let users = |id: &CohortId| interest.cohort_users(*id);
             let smallest = packer.streams.open.iter().copied().min_by_key(users);
             if let Some(id) = smallest.filter(|id| users(id) * 2 <= members) {
                 interest.cohort(id).end_stream();
                 packer.streams.open.retain(|other| *other != id);
+                packer.streams.claim_for(larger);
             }
         }
         let (mut held, mut sharing, mut waiting) = (0, 0, 0);
@@ -338,11 +366,21 @@ mod tests {
 
     #[test]
     fn whoever_is_stopped_within_a_frame_takes_the_rest_of_it_along() {
-        let ends = vec![(Position(4), 2), (Position(7), 5)];
-        let gathered = Gathered { bytes: vec![1, 2, 3, 4, 5], ends };
-        assert_eq!(gathered.stopped(0), (Position(4), vec![], 0));
-        assert_eq!(gathered.stopped(1), (Position(4), vec![2], 0));
-        assert_eq!(gathered.stopped(2), (Position(7), vec![], 1));
-        assert_eq!(gathered.stopped(4), (Position(7), vec![5], 1));
+        let end = |position, at| End { at, position: Position(position), is_usual: false };
+        let mut gathered = Gathered { bytes: vec![1, 2, 3, 4, 5], ends: vec![end(4, 2), end(7, 5)] };
+        let stopped = |position, offset, rest: &[u8], whole| Stopped {
+            position: Position(position),
+            offset,
+            rest: rest.to_vec(),
+            whole,
+        };
+        assert_eq!(gathered.stopped(0), stopped(4, 0, &[], 0));
+        assert_eq!(gathered.stopped(1), stopped(4, 0, &[2], 0));
+        assert_eq!(gathered.stopped(2), stopped(7, 0, &[], 1));
+        assert_eq!(gathered.stopped(4), stopped(7, 0, &[5], 1));
+        // Unless it is found again.
+        gathered.ends[1].is_usual = true;
+        assert_eq!(gathered.stopped(2), stopped(7, 0, &[], 1));
+        assert_eq!(gathered.stopped(4), stopped(7, 2, &[], 1));
     }
 }

@@ -128,15 +128,14 @@ pub fn locate<E: Edge>(
     from: Position,
     taken: usize,
 ) -> (Position, u32, u64) {
-    let Ground { reader, tape, packer, .. } = ground;
-    let mut frames = Frames { reader, packer };
-    let form = interest.cohort(id).key.form();
+    let Ground { reader, tape, .. } = ground;
+    let lane = interest.cohort(id).key.lane;
     let (mut left, mut passed) = (taken, 0);
     let position = reader.scan(from, reader.head(), |entry| {
         if interest.wants(tape, id, entry).is_none() {
             return true;
         }
-        let len = frames.run(form, entry).len as usize;
+        let len = entry.len(lane) as usize;
         if left < len {
             return false;
         }

@@ -53,9 +53,7 @@ pub fn share(settings: Settings, random: &mut fastrand::Rng) -> Settings {
         kept: [random.usize(..2000), 60_000][random.usize(..2)],
         private: if random.u8(..4) == 0 { ["q.eu.*".into(), "t".into()].into() } else { [].into() },
     };
-    // With less, those that share nothing have more compressed again in one turn than it has room for.
-    let packs = PackSettings { memory: 60_000, ..settings.compression.packs };
-    Settings { compression: Compressing { is_shared: true, streams, packs, ..settings.compression }, ..settings }
+    Settings { compression: Compressing { is_shared: true, streams, ..settings.compression }, ..settings }
 }
 
 pub struct Script {
