@@ -292,6 +292,8 @@ impl Streams {
 }
 
 impl Packer {
+    /// Of the only worker.
+    #[cfg(any(test, fuzzing))]
     pub fn new(packs: Arc<Packs>) -> Packer {
         Packer::with_streams(packs, usize::MAX)
     }

@@ -3,34 +3,47 @@
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use miniz_oxide::{
-    DataFormat, MZFlush,
-    inflate::stream::{InflateState, inflate},
+use miniz_oxide::inflate::{
+    TINFLStatus,
+    core::{
+        DecompressorOxide, decompress,
+        inflate_flags::{TINFL_FLAG_HAS_MORE_INPUT, TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF},
+    },
 };
 use stentor::internals::stream::script::{Reads, Script, Step};
 
-/// An inflater with context, of another make.
-struct Independent(Box<InflateState>);
-
-impl Default for Independent {
-    fn default() -> Independent {
-        Independent(InflateState::new_boxed(DataFormat::Raw))
-    }
+/// An inflater of another make, which knows of what came before no more than the window that was agreed on.
+struct Independent {
+    window: usize,
+    before: Vec<u8>,
 }
 
 impl Reads for Independent {
+    fn new(window_bits: u8) -> Independent {
+        Independent { window: 1 << window_bits, before: Vec::new() }
+    }
+
     fn message(&mut self, message: &[u8]) -> Option<Vec<u8>> {
-        let (input, mut out, mut room) = ([message, &[0, 0, 0xff, 0xff]].concat(), Vec::new(), [0; 4096]);
-        let mut rest = &input[..];
+        let input = [message, &[0, 0, 0xff, 0xff]].concat();
+        let mut out = std::mem::take(&mut self.before);
+        let (start, mut read, mut at) = (out.len(), 0, out.len());
+        let mut inflater = Box::new(DecompressorOxide::new());
+        let flags = TINFL_FLAG_HAS_MORE_INPUT | TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
         loop {
-            let done = inflate(&mut self.0, rest, &mut room, MZFlush::Sync);
-            rest = &rest[done.bytes_consumed..];
-            out.extend_from_slice(&room[..done.bytes_written]);
-            if done.bytes_consumed + done.bytes_written == 0 {
-                return rest.is_empty().then_some(out);
+            out.resize(at + 4096, 0);
+            let (status, taken, made) = decompress(&mut inflater, &input[read..], &mut out, at, flags);
+            (read, at) = (read + taken, at + made);
+            match status {
+                TINFLStatus::HasMoreOutput => {}
+                TINFLStatus::NeedsMoreInput if read == input.len() => break,
+                _ => return None,
             }
-            done.status.ok()?;
         }
+        out.truncate(at);
+        let text = out[start..].to_vec();
+        out.drain(..at.saturating_sub(self.window));
+        self.before = out;
+        Some(text)
     }
 }
 

@@ -12,6 +12,9 @@ use crate::{
 
 /// An inflater that knows all compressed messages of its connection.
 pub trait Reads {
+    /// Of a connection that was agreed to refer back so many bits at most.
+    fn new(window_bits: u8) -> Self;
+
     /// What a message inflates to behind those before it; none if it can't be read.
     fn message(&mut self, message: &[u8]) -> Option<Vec<u8>>;
 }
@@ -54,7 +57,7 @@ pub struct Script<R> {
 
 const MEMBERS_MAX: usize = 12;
 
-impl<R: Reads + Default> Script<R> {
+impl<R: Reads> Script<R> {
     /// With bounds that are reached soon.
     pub fn new(window_bits: u8, anew_every: u8, kept: u16) -> Script<R> {
         let anew_every = u32::from(anew_every).max(1);
@@ -84,7 +87,7 @@ impl<R: Reads + Default> Script<R> {
             Step::Publish { len, seed, private } => self.publish(len.into(), seed, private),
             Step::Join if self.members.len() < MEMBERS_MAX => {
                 let next = self.published.len() as u64;
-                self.members.push(Member { reader: R::default(), next, shares: false });
+                self.members.push(Member { reader: R::new(self.settings.window_bits), next, shares: false });
             }
             Step::Join => {}
             Step::Leave(who) if !self.members.is_empty() => {
@@ -160,36 +163,16 @@ impl<R: Reads + Default> Script<R> {
 
 #[cfg(test)]
 pub mod tests {
-    use miniz_oxide::{
-        DataFormat, MZFlush,
-        inflate::stream::{InflateState, inflate},
-    };
-
     use super::*;
+    use crate::websocket::independent::Context;
 
-    /// An inflater with context, of another make.
-    pub struct Independent(Box<InflateState>);
-
-    impl Default for Independent {
-        fn default() -> Independent {
-            Independent(InflateState::new_boxed(DataFormat::Raw))
+    impl Reads for Context {
+        fn new(window_bits: u8) -> Context {
+            Context::new(window_bits)
         }
-    }
 
-    impl Reads for Independent {
         fn message(&mut self, message: &[u8]) -> Option<Vec<u8>> {
-            let (input, mut out, mut room) = ([message, &[0, 0, 0xff, 0xff]].concat(), Vec::new(), [0; 4096]);
-            let mut rest = &input[..];
-            loop {
-                let done = inflate(&mut self.0, rest, &mut room, MZFlush::Sync);
-                rest = &rest[done.bytes_consumed..];
-                out.extend_from_slice(&room[..done.bytes_written]);
-                if done.bytes_consumed + done.bytes_written == 0 {
-                    // There is nothing more to come; or it is no deflate.
-                    return rest.is_empty().then_some(out);
-                }
-                done.status.ok()?;
-            }
+            self.message(message)
         }
     }
 
@@ -214,7 +197,7 @@ pub mod tests {
         for seed in 0..300 {
             let mut random = fastrand::Rng::with_seed(seed);
             let kept = if random.bool() { 60_000 } else { random.u16(..3000) };
-            let mut script = Script::<Independent>::new(random.u8(..), random.u8(..40), kept);
+            let mut script = Script::<Context>::new(random.u8(..), random.u8(..40), kept);
             for _ in 0..random.usize(..400) {
                 script.take(step(&mut random));
             }

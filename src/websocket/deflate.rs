@@ -251,6 +251,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{super::frame::Opcode, *};
+    use crate::websocket::independent::Context;
 
     fn framed(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
         let mut frame = Vec::new();
@@ -403,41 +404,16 @@ mod tests {
         assert!(out == payload);
     }
 
-    /// An inflater with context, of another make.
-    struct Following(Box<miniz_oxide::inflate::stream::InflateState>);
-
-    impl Following {
-        fn new() -> Following {
-            Following(miniz_oxide::inflate::stream::InflateState::new_boxed(miniz_oxide::DataFormat::Raw))
-        }
-
-        fn message(&mut self, message: &[u8]) -> Option<Vec<u8>> {
-            let (input, mut out) = ([message, &TAIL].concat(), Vec::new());
-            let (mut rest, mut room) = (&input[..], [0; 1024]);
-            loop {
-                let done =
-                    miniz_oxide::inflate::stream::inflate(&mut self.0, rest, &mut room, miniz_oxide::MZFlush::Sync);
-                rest = &rest[done.bytes_consumed..];
-                out.extend_from_slice(&room[..done.bytes_written]);
-                match done.status {
-                    Ok(_) if rest.is_empty() && done.bytes_written < room.len() => return Some(out),
-                    Ok(_) | Err(miniz_oxide::MZError::Buf) if done.bytes_consumed + done.bytes_written > 0 => {}
-                    _ => return rest.is_empty().then_some(out),
-                }
-            }
-        }
-    }
-
     #[test]
     fn a_stream_is_read_by_whoever_has_read_it_since_it_began_anew_and_by_nobody_else() {
         for (level, window_bits) in [(1, 9), (1, 12), (6, 15), (7, 12), (9, 12)] {
             let mut deflater = StreamDeflater::new(level, window_bits);
-            let (mut from_first, mut late) = (Following::new(), Following::new());
+            let (mut from_first, mut late) = (Context::new(window_bits), Context::new(window_bits));
             let (mut bytes, mut all, mut misread) = (0, 0, 0);
             for n in 0..300 {
                 if n % 100 == 50 {
                     deflater.begin_anew(if n == 150 { 10 - level } else { level });
-                    late = Following::new();
+                    late = Context::new(window_bits);
                 }
                 let text = quotes(1 + n % 3).replace("seq\":0", &format!("seq\":{n}"));
                 let framed = framed(if n % 2 == 0 { Opcode::Text } else { Opcode::Binary }, text.as_bytes());
@@ -455,7 +431,7 @@ mod tests {
                     );
                 }
                 if n > 51 && n % 100 != 50 {
-                    let fresh = Following::new().message(&frame[at..]);
+                    let fresh = Context::new(window_bits).message(&frame[at..]);
                     misread += usize::from(fresh.as_deref() != Some(text.as_bytes()));
                 }
                 (bytes, all) = (bytes + frame.len(), all + framed.len());
@@ -467,7 +443,7 @@ mod tests {
 
     #[test]
     fn what_gets_no_shorter_is_part_of_a_stream_all_the_same() {
-        let (mut deflater, mut reader) = (StreamDeflater::new(7, 12), Following::new());
+        let (mut deflater, mut reader) = (StreamDeflater::new(7, 12), Context::new(12));
         let mut random = fastrand::Rng::with_seed(3);
         for len in [1, 5, 125, 126, 4096, 65_535, 70_000] {
             let noise: Vec<u8> = (0..len).map(|_| random.u8(..)).collect();

@@ -26,6 +26,8 @@ pub mod deflate;
 pub mod extension;
 pub mod frame;
 pub mod handshake;
+#[cfg(test)]
+pub mod independent;
 pub mod mask;
 pub mod utf8;
 pub mod violation;

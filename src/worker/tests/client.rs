@@ -7,10 +7,6 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
-use miniz_oxide::{
-    DataFormat, MZFlush,
-    inflate::stream::{InflateState, inflate},
-};
 use serde_json::{Value, value::RawValue};
 
 use super::{
@@ -18,7 +14,7 @@ use super::{
     place::Place,
     reload::Reloaded,
 };
-use crate::{io::sim::Peer, publication::Kind, topic::script::stands_for};
+use crate::{io::sim::Peer, publication::Kind, topic::script::stands_for, websocket::independent::Context};
 
 /// The epoch of all topics: none is forgotten here (`World::new`).
 const EPOCH: &str = "2r";
@@ -158,6 +154,15 @@ impl Offer {
         }
     }
 
+    /// How far back its messages may refer at most.
+    fn window_bits(self) -> u8 {
+        match self {
+            Offer::Twelve => 12,
+            Offer::Nine => 9,
+            Offer::None | Offer::Plain | Offer::Single => 15,
+        }
+    }
+
     fn answer(self) -> Option<&'static str> {
         Some(match self {
             Offer::None => return None,
@@ -168,32 +173,6 @@ impl Offer {
             }
             Offer::Single => "permessage-deflate; client_no_context_takeover; server_no_context_takeover",
         })
-    }
-}
-
-/// An inflater that has seen all compressed messages of a connection, of another make than the server's.
-pub struct Context(Box<InflateState>);
-
-impl Default for Context {
-    fn default() -> Context {
-        Context(InflateState::new_boxed(DataFormat::Raw))
-    }
-}
-
-impl Context {
-    /// What a message inflates to behind those before it.
-    pub fn message(&mut self, message: &[u8]) -> Option<Vec<u8>> {
-        let (input, mut out, mut room) = ([message, &[0, 0, 0xff, 0xff]].concat(), Vec::new(), [0; 4096]);
-        let mut rest = &input[..];
-        loop {
-            let done = inflate(&mut self.0, rest, &mut room, MZFlush::Sync);
-            rest = &rest[done.bytes_consumed..];
-            out.extend_from_slice(&room[..done.bytes_written]);
-            if done.bytes_consumed + done.bytes_written == 0 {
-                return rest.is_empty().then_some(out);
-            }
-            done.status.ok()?;
-        }
     }
 }
 
@@ -344,7 +323,7 @@ impl Client {
             offer,
             inflated: 0,
             followed: 0,
-            context: Context::default(),
+            context: Context::new(offer.window_bits()),
             speech,
             book: None,
             state: State::Asking,
@@ -621,6 +600,7 @@ impl Client {
                 assert!(self.offer != Offer::Single, "it refers to what was before, and must not");
                 self.followed += 1;
             }
+            assert!(self.offer != Offer::Single || len < inflated.len(), "compressed by itself, and no shorter");
             (frame, self.inflated) = (inflated, self.inflated + 1);
         }
         let opcode = first & 15;

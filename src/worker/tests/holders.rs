@@ -10,11 +10,12 @@
 use jsonwebtoken::Algorithm;
 use serde_json::json;
 
-use super::{client::Context, *};
+use super::*;
 use crate::{
     access::{Revocation, Rules, sign::Signer},
     certified::Certified,
     config::Config,
+    websocket::independent::Context,
 };
 
 /// How exactly a connection ends at its moment: timers have ticks of a tenth of a second, and are rounded up.
@@ -234,7 +235,7 @@ impl Script {
             until_us,
             is_revoked: false,
             bytes: Vec::new(),
-            packed: (self.shares && matches!(way, Way::Ws(_))).then(Default::default),
+            packed: (self.shares && matches!(way, Way::Ws(_))).then(|| (Vec::new(), Context::new(15))),
             since: [None; 3],
             before: Vec::new(),
             has_ended: false,

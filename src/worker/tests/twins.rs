@@ -13,13 +13,10 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-use miniz_oxide::{
-    DataFormat, MZError, MZFlush, MZStatus,
-    inflate::stream::{InflateState, inflate},
-};
 use serde_json::Value;
 
 use super::*;
+use crate::websocket::independent::Context;
 
 #[test]
 fn a_compressed_and_a_clear_subscriber_of_everything_are_sent_the_same() {
@@ -177,7 +174,7 @@ struct Twin {
     state: Is,
     stalled: bool,
     input: Vec<u8>,
-    window: Box<InflateState>,
+    context: Context,
     inflated: u64,
     /// The last that it was told.
     cursor: Option<String>,
@@ -199,7 +196,7 @@ impl Twin {
             state: Is::Gone,
             stalled: false,
             input: Vec::new(),
-            window: InflateState::new_boxed(DataFormat::Raw),
+            context: Context::new(15),
             inflated: 0,
             cursor: None,
             next: (way == Some(Way::All)).then_some(0),
@@ -213,10 +210,10 @@ impl Twin {
     fn connect(&mut self, peer: Peer, random: &mut fastrand::Rng) -> Option<Peer> {
         let way = self.way.unwrap_or(Way::Latest).query();
         let cursor = self.cursor.as_ref().map_or_else(String::new, |cursor| format!("&cursor={cursor}"));
-        let offer = match (self.is_packed, random.bool()) {
-            (false, _) => "",
-            (true, false) => "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n",
-            (true, true) => "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=12\r\n",
+        let (offer, window_bits) = match (self.is_packed, random.bool()) {
+            (false, _) => ("", 15),
+            (true, false) => ("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n", 15),
+            (true, true) => ("Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=12\r\n", 12),
         };
         peer.write(
             format!(
@@ -226,7 +223,7 @@ impl Twin {
             .as_bytes(),
         );
         // Nothing is remembered of what another connection was sent.
-        self.window = InflateState::new_boxed(DataFormat::Raw);
+        self.context = Context::new(window_bits);
         self.has_come_back = self.cursor.is_some();
         self.state = Is::Asking;
         self.input.clear();
@@ -306,27 +303,13 @@ impl Twin {
         self.input.drain(..header + len);
         let payload = match first & 0xf0 {
             0x80 => payload,
-            0xc0 if self.is_packed => self.inflate(&payload),
+            0xc0 if self.is_packed => {
+                self.inflated += 1;
+                self.context.message(&payload).expect("a message of deflate behind those before it")
+            }
             _ => panic!("a frame that begins with {first:#x}"),
         };
         Some((first & 15, payload))
-    }
-
-    fn inflate(&mut self, payload: &[u8]) -> Vec<u8> {
-        self.inflated += 1;
-        let payload = [payload, &[0, 0, 0xff, 0xff]].concat();
-        let (mut rest, mut room, mut out) = (&payload[..], vec![0; 4096], Vec::new());
-        loop {
-            let done = inflate(&mut self.window, rest, &mut room, MZFlush::None);
-            // With all taken, and as much room as there was filled, there may be no more to come.
-            let is_over = rest.is_empty() && done.status == Err(MZError::Buf);
-            assert!(is_over || done.status == Ok(MZStatus::Ok), "{:?} of a compressed message", done.status);
-            rest = &rest[done.bytes_consumed..];
-            out.extend_from_slice(&room[..done.bytes_written]);
-            if rest.is_empty() && done.bytes_written < room.len() {
-                return out;
-            }
-        }
     }
 
     fn message(&mut self, text: &str, journal: &Journal, said: &mut Said) {
