@@ -655,20 +655,41 @@ fn a_signer_reads_what_it_has_written_and_openssl_too() {
 }
 
 #[test]
-fn who_is_revoked_without_a_moment_is_so_until_the_token_expires_or_a_day() {
-    let rules = Stage::new().rules();
+fn who_is_revoked_without_a_moment_is_so_for_a_day_or_until_the_last_token_that_is_known_expires() {
+    let mut stage = Stage::new();
+    stage.config.token_cache = 10;
+    let rules = stage.rules();
     let long = NOW + 40 * 86_400;
     for (sub, jti, exp) in [("u1", "brief", NOW + 60), ("u1", "long", long), ("u2", "other", NOW + 60)] {
         show(&rules, &token(json!({"sub": sub, "jti": jti, "exp": exp}))).unwrap();
     }
     let until = |json: &str| Revocation::parse_or(json, |whom| rules.revoked_until(whom, us(NOW))).unwrap().until;
-    assert_eq!(until(r#"{"jti":"brief"}"#), NOW + 360, "its exp, and the longest leeway");
-    assert_eq!(until(r#"{"jti":"long"}"#), long + 300);
+    assert_eq!(until(r#"{"jti":"brief"}"#), NOW + 86_400, "another issuer's may have that id");
+    assert_eq!(until(r#"{"jti":"long"}"#), long + 300, "its exp, and the longest leeway");
     assert_eq!(until(r#"{"jti":"unknown"}"#), NOW + 86_400);
     assert_eq!(until(r#"{"sub":"u1"}"#), long + 300, "all of its tokens");
     assert_eq!(until(r#"{"sub":"u1","iss":"elsewhere"}"#), NOW + 86_400);
     assert_eq!(until(r#"{"sub":"u2"}"#), NOW + 86_400, "others of that name may be about");
     assert_eq!(until(r#"{"jti":"long","until":7}"#), 7);
+    show(&rules, &token(json!({"sub": "u3", "iss": "a", "exp": long}))).unwrap();
+    let of = |issuer: &str| until(&json!({"sub": "u3", "iss": issuer}).to_string());
+    assert_eq!((until(r#"{"sub":"u3"}"#), of("a"), of("b")), (long + 300, long + 300, NOW + 86_400));
+    // What was pushed out isn't known any more.
+    (0..20).for_each(|n| drop(show(&rules, &token(json!({"sub": format!("v{n}")}))).unwrap()));
+    assert_eq!((until(r#"{"sub":"u1"}"#), until(r#"{"jti":"long"}"#)), (NOW + 86_400, NOW + 86_400));
+    assert!(rules.seen().0 <= 10);
+}
+
+#[test]
+fn an_id_that_two_issuers_use_is_revoked_for_both_of_their_tokens_for_as_long_as_they_may_last() {
+    let rules = Stage::new().rules();
+    let of = |issuer: &str, exp: u64| token(json!({"iss": issuer, "jti": "42", "exp": exp}));
+    show(&rules, &of("a", NOW + 60)).unwrap();
+    let other = of("b", NOW + 7200);
+    let one = Revocation::parse_or(r#"{"jti":"42"}"#, |whom| rules.revoked_until(whom, us(NOW))).unwrap();
+    rules.revoke(&one, us(NOW)).unwrap();
+    let later = rules.holder(Some(&Shown::new(&*other)), us(NOW + 7000)).unwrap_err();
+    assert_eq!(later, Wrong::Revoked, "the one that was seen is long over");
 }
 
 #[test]
@@ -709,4 +730,71 @@ fn a_file_of_the_revoked_is_written_anew_without_what_counts_no_more() {
     fs::write(&path, &counts).unwrap();
     rules.compact_revoked(us(NOW));
     assert_eq!(fs::read_to_string(&path).unwrap(), counts);
+}
+
+/// Lines that count no more, enough of them for the file to be written anew.
+fn over() -> String {
+    (0..1000).map(|n| format!("{{\"sub\":\"gone-{n}\",\"until\":{}}}\n", NOW - 90_000)).collect()
+}
+
+#[test]
+fn a_file_that_is_written_anew_keeps_its_owner_and_nothing_else_is_written_to() {
+    let stage = Stage::new().with_revoked();
+    let path = stage.config.revoked.clone().unwrap();
+    fs::write(&path, over()).unwrap();
+    let owner = |path: &Path| {
+        let found = fs::metadata(path).unwrap();
+        (std::os::unix::fs::MetadataExt::uid(&found), std::os::unix::fs::MetadataExt::gid(&found))
+    };
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&path, Some(1234), Some(5678)).unwrap();
+    }
+    let (before, rules) = (owner(&path), stage.rules());
+    // Somebody has put a link there, which leads to what the server may write to.
+    let other = stage.write("other", "precious");
+    let beside = stage.dir.path().join("revoked.new");
+    std::os::unix::fs::symlink(&other, &beside).unwrap();
+    rules.compact_revoked(us(NOW));
+    assert_eq!(
+        (fs::read_to_string(&path).unwrap(), fs::read_to_string(&other).unwrap()),
+        ("".into(), "precious".into())
+    );
+    assert_eq!((owner(&path), beside.exists()), (before, false));
+    // While somebody else has its lock it stays as it is.
+    fs::write(&path, over()).unwrap();
+    let locked = fs::File::open(&path).unwrap();
+    rustix::fs::flock(&locked, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    rules.compact_revoked(us(NOW));
+    assert_eq!(fs::read_to_string(&path).unwrap(), over());
+    drop(locked);
+    rules.compact_revoked(us(NOW));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "");
+}
+
+#[test]
+fn a_line_that_another_process_appends_is_there_however_often_the_file_is_written_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("revoked");
+    let one = |n: u64| Revocation { whom: Whom::Id(n.to_string().into()), until: NOW + 60 };
+    std::thread::scope(|scope| {
+        let (path, one) = (&path, &one);
+        let writer = scope.spawn(move || (0..200).for_each(|n| revoked::append(path, &one(n)).unwrap()));
+        while !writer.is_finished() {
+            let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+            // Whoever doesn't ask for the lock may come too late.
+            rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+            io::Write::write_all(&mut file, over().as_bytes()).unwrap();
+            drop(file);
+            revoked::compact(path, NOW).unwrap();
+        }
+    });
+    let all = revoked::read(&path).unwrap();
+    let kept: Vec<u64> = all
+        .iter()
+        .filter_map(|one| match &one.whom {
+            Whom::Id(id) => Some(id.parse().unwrap()),
+            Whom::Name { .. } => None,
+        })
+        .collect();
+    assert_eq!(kept, (0..200).collect::<Vec<u64>>());
 }
