@@ -12,7 +12,14 @@ use stentor::internals::{
     publication::Flags,
     publish::{By, Door},
     tape::{About, Position, Reader, Tape, TapeSettings},
-    websocket::{Decoder, Event, Role, client::push_masked, frame::Opcode, mask::unmask, utf8::Utf8},
+    websocket::{
+        Decoder, Event, Role,
+        client::push_masked,
+        deflate::{Deflater, StreamDeflater},
+        frame::Opcode,
+        mask::unmask,
+        utf8::Utf8,
+    },
 };
 
 /// One thing that is measured.
@@ -88,6 +95,11 @@ pub const OPERATIONS: &[Operation] = &[
     counted("turn/256-to-200-tls", (51_200, "delivery"), || turn_secured(256)),
     counted("turn/1-to-1000-compressed", (1_000, "delivery"), || turn_compressed(1)),
     counted("turn/256-to-1000-compressed", (256_000, "delivery"), || turn_compressed(256)),
+    timed("stream/level-1", (1, "frame"), || stream(1, 1)),
+    timed("stream/level-7", (1, "frame"), || stream(7, 1)),
+    timed("stream/level-1-of-300", (300, "frame"), || stream(1, 300)),
+    timed("stream/level-7-of-300", (300, "frame"), || stream(7, 300)),
+    timed("stream/once-level-6", (1, "frame"), once),
     counted("turn/1000-topics", (400, "delivery"), turn_topics),
     counted("turn/read-16-raw", (16, "publication"), || turn_read("/raw/a", push_raw)),
     counted("turn/read-16-json", (16, "publication"), || turn_read("/ws?topics=a", push_command)),
@@ -280,6 +292,51 @@ fn turn_compressed(publications: u64) -> Work {
             bench.publish("a", Payload::Json(quote.as_bytes()));
         }
         publications * 1_000
+    })
+}
+
+/// The frame of an update whose numbers are others each time, on twenty topics in turn.
+fn update(n: u64) -> Vec<u8> {
+    let (bid, cents, size) = (100 + n * 7 % 400, n * 31 % 97, 100 * (1 + n * 13 % 23));
+    let text = format!(
+        r#"{{"type":"update","topic":"quotes.us.Q{}X","seq":{},"ts":{},"data":{{"bid":{bid}.{cents:02},"ask":{bid}.{:02},"bidsz":{size},"asksz":{},"cond":"R","venue":"XNAS","ts":{},"vol":{}}}}}"#,
+        n % 20,
+        n / 20 + 1,
+        1_723_161_253_937 + n * 3,
+        cents + 2,
+        size + 300,
+        1_723_161_253_937_085 + n * 3_177,
+        n * 1_100
+    );
+    let mut frame = vec![0x81, 126];
+    frame.extend_from_slice(&(text.len() as u16).to_be_bytes());
+    frame.extend_from_slice(text.as_bytes());
+    frame
+}
+
+/// Compresses a publication in each of so many streams, which begin anew every 256. Of one stream everything is in the processor's cache; of many, what
+/// each was left with has to come from memory.
+fn stream(level: u8, streams: usize) -> Work {
+    let mut streams: Vec<StreamDeflater> = (0..streams).map(|_| StreamDeflater::new(level, 12)).collect();
+    let mut n = 0;
+    alone(move || {
+        n += 1;
+        let frame = update(n);
+        for stream in &mut streams {
+            if n % 256 == 0 {
+                stream.begin_anew(level);
+            }
+            black_box(stream.frame(black_box(&frame)));
+        }
+    })
+}
+
+/// Compresses a publication by itself.
+fn once() -> Work {
+    let (mut deflater, mut n) = (Deflater::new(6), 0);
+    alone(move || {
+        n += 1;
+        black_box(deflater.frame(black_box(&update(n))));
     })
 }
 

@@ -183,6 +183,11 @@ fn resolve(command: &Command) -> Result<(Spec, Option<Arc<Capture>>)> {
     let capture = pace.as_ref().map_or(Ok(None), |pace| capture(pace, options.duration))?;
     let captured = capture.as_ref().map(|capture| capture.topics.len());
     let mut spec = options.spec(scenario, pace, disturbance, captured)?;
+    if let Command::Mix(mix) = command {
+        let among = mix.watch_list;
+        spec.topics_per_sub = among.mean().max(1);
+        (spec.watch_list, spec.latest_share) = (Some(among), Some(mix.latest_share));
+    }
     if let (Some(_), Pace::Window(_)) = (&options.find_max, &spec.pace) {
         spec.pace = Pace::Rate(search::FIRST);
     }

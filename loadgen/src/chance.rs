@@ -1,4 +1,4 @@
-//! Chance: when publications come, on which topics, and how large they are, where that isn't the same for all.
+//! Chance: when publications come, on which topics, and how large they are, and who watches what, where that isn't the same for all.
 //!
 //! Even arrivals are kind to a server: it never finds two publications at once that it couldn't have had one by one. Of many independent
 //! sources they come as a Poisson process, and in markets in groups. All three have the rate that was asked for; what is left to chance
@@ -51,6 +51,28 @@ fn random(spec: &Spec, purpose: u64) -> Rng {
     Rng::with_seed(spec.seed ^ purpose.wrapping_mul(0x9E37_79B9_7F4A_7C15))
 }
 
+/// The same, for each subscriber or topic, by its number: what one draws changes nothing for the next.
+pub fn of_one(spec: &Spec, purpose: u64, nth: usize) -> Rng {
+    let mut random = random(spec, purpose);
+    Rng::with_seed(random.u64(..) ^ (nth as u64 + 1).wrapping_mul(0xD1B5_4A32_D192_ED03))
+}
+
+/// The topic of each rank, which is shuffled.
+fn ranks(spec: &Spec, random: &mut Rng) -> Vec<u32> {
+    let mut ranks: Vec<u32> = (0..spec.topics as u32).collect();
+    random.shuffle(&mut ranks);
+    ranks
+}
+
+/// The weight of each topic: that of rank k has 1/k^skew. How publications are spread, and what subscribers watch.
+pub fn weights(spec: &Spec) -> Vec<f64> {
+    let mut weights = vec![1.0; spec.topics];
+    for (rank, topic) in ranks(spec, &mut random(spec, 2)).into_iter().enumerate() {
+        weights[topic as usize] = (rank as f64 + 1.0).powf(-spec.topic_skew);
+    }
+    weights
+}
+
 impl Moments {
     /// Those of a run.
     pub fn new(spec: &Spec) -> Self {
@@ -90,8 +112,7 @@ impl Topics {
         if spec.topic_skew == 0.0 {
             return Self { random, sums: Arc::default(), ranks: Arc::default(), count: spec.topics as u64 };
         }
-        let mut ranks: Vec<u32> = (0..spec.topics as u32).collect();
-        random.shuffle(&mut ranks);
+        let ranks = ranks(spec, &mut random);
         let weights = (1..=spec.topics).map(|rank| (rank as f64).powf(-spec.topic_skew));
         let mut sums: Vec<f64> = weights.scan(0.0, |sum, weight| Some(add(sum, weight))).collect();
         let whole = sums.last().copied().unwrap_or(1.0);

@@ -2,7 +2,15 @@
 
 use std::sync::Arc;
 
-use crate::{dialect::Waiting, inflate::Context, ledger::Ledger, line::Line, message::Assembly, tls::Ticket};
+use crate::{
+    dialect::{Gaps, Waiting},
+    inflate::Context,
+    ledger::Ledger,
+    line::Line,
+    message::Assembly,
+    tls::Ticket,
+    watchlist::WatchList,
+};
 
 /// How far a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,8 +45,10 @@ pub struct Connection {
     pub returned: bool,
     /// Not read from while the disturbance lasts.
     pub stalled: bool,
-    /// The first of its topics.
-    pub first_topic: usize,
+    /// Its topics.
+    pub topics: WatchList,
+    /// Which publications on them it may never be sent: it is content with newest values, or isn't.
+    pub gaps: Gaps,
     /// What it waits for, while it is subscribing by steps.
     pub waiting: Waiting,
     /// When setting it up was due, on the monotonic clock.
@@ -64,8 +74,9 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection not yet begun, with a ledger of its topics, which are those from `first_topic` on.
-    pub fn new(nth: usize, first_topic: usize, ledger: Ledger, disturbed: bool) -> Self {
+    /// A connection not yet begun, to `topics`, of which nothing was seen.
+    pub fn new(nth: usize, topics: WatchList, gaps: Gaps, disturbed: bool) -> Self {
+        let ledger = if gaps == Gaps::Never { Ledger::new(topics.len()) } else { Ledger::of_newest(topics.len()) };
         Self {
             nth,
             stage: Stage::Idle,
@@ -73,7 +84,8 @@ impl Connection {
             disturbed,
             returned: false,
             stalled: false,
-            first_topic,
+            topics,
+            gaps,
             waiting: Waiting::default(),
             begun: 0,
             reached: 0,

@@ -138,6 +138,9 @@ pub struct Run {
     pub deliveries: u64,
     /// Bytes of those, envelopes included.
     pub bytes: u64,
+    /// What came over the wire; none in results of versions that didn't compare.
+    #[serde(default)]
+    pub wire: Option<WireFigures>,
     /// Segments with data in which they came, as the subscribers' kernels count; none where somebody came or went, and in results of
     /// versions that didn't look.
     #[serde(default)]
@@ -166,6 +169,24 @@ pub struct Run {
     pub generator: GeneratorFigures,
     /// Second by second.
     pub intervals: Vec<IntervalFigures>,
+}
+
+/// What came over the wire in the measured part, to those who are disturbed as well.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WireFigures {
+    /// Bytes; with TLS, of what it said.
+    pub bytes: u64,
+    /// What they would have been with nothing compressed.
+    pub clear_bytes: u64,
+    /// Deliveries.
+    pub deliveries: u64,
+}
+
+impl WireFigures {
+    /// The share of bytes that is left.
+    pub fn left(self) -> f64 {
+        self.bytes as f64 / self.clear_bytes.max(1) as f64
+    }
 }
 
 /// One class of publications.
@@ -454,6 +475,7 @@ pub(crate) mod tests {
             publications: 100,
             deliveries: 1000,
             bytes: 1 << 20,
+            wire: None,
             segments: None,
             round: None,
             classes: Vec::new(),

@@ -109,6 +109,17 @@ fn opcode(bits: u8) -> Option<Opcode> {
     })
 }
 
+/// Bytes of a server's frame with so long a payload.
+#[inline]
+pub fn len_of(payload: usize) -> usize {
+    payload
+        + match payload {
+            0..=125 => 2,
+            126..=65_535 => 4,
+            _ => 10,
+        }
+}
+
 /// Appends a masked frame to `out`.
 pub fn write(opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
     write_with_key(opcode, payload, fastrand::u32(..).to_ne_bytes(), out);

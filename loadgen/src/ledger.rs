@@ -12,6 +12,7 @@ pub struct Ledger {
     next: Box<[u32]>,
     holes: Vec<Hole>,
     keeps_holes: bool,
+    is_from_the_first: bool,
     told: Vec<Told>,
 }
 
@@ -62,7 +63,20 @@ const JOINT: u32 = 1 << 31;
 impl Ledger {
     /// A ledger for so many topics, in none of which anything was seen.
     pub fn new(topics: usize) -> Self {
-        Self { next: vec![NEW; topics].into_boxed_slice(), holes: Vec::new(), keeps_holes: true, told: Vec::new() }
+        Self {
+            next: vec![NEW; topics].into_boxed_slice(),
+            holes: Vec::new(),
+            keeps_holes: true,
+            is_from_the_first: false,
+            told: Vec::new(),
+        }
+    }
+
+    /// The same, of a subscriber that was there before anything was published, until it is reset: what it sees first of a topic has to be
+    /// the topic's first.
+    #[must_use]
+    pub fn from_the_first(self) -> Self {
+        Self { is_from_the_first: self.keeps_holes, ..self }
     }
 
     /// The same, of which publications may be left out that are no longer the newest.
@@ -80,6 +94,7 @@ impl Ledger {
     /// Forgets everything, for a subscriber that comes back.
     pub fn reset(&mut self) {
         self.next.fill(NEW);
+        self.is_from_the_first = false;
         self.holes.clear();
         self.told.clear();
     }
@@ -97,6 +112,11 @@ impl Ledger {
 
     #[cold]
     fn enter_unexpected(&mut self, slot: usize, seq: u32, next: u32) -> Receipt {
+        if next == NEW && self.is_from_the_first && seq > 1 {
+            self.holes.push(Hole { slot: slot as u32, from: 1, to: seq });
+            self.next[slot] = seq + 1;
+            return Receipt::Gap(seq - 1);
+        }
         if next == NEW || next == PROMISED {
             self.next[slot] = seq + 1;
             return if next == NEW { Receipt::First } else { Receipt::JointMissing };
@@ -213,6 +233,17 @@ mod tests {
         use Receipt::*;
         assert_eq!(receipts, [First, Expected, Gap(2), Late, Repeat, Expected, Late]);
         assert_eq!((ledger.missing(), ledger.expected(1), ledger.expected(0)), (0, Some(7), None));
+    }
+
+    #[test]
+    fn who_was_there_from_the_first_has_to_see_it() {
+        use Receipt::*;
+        let mut ledger = Ledger::new(2).from_the_first();
+        assert_eq!([(0, 1), (1, 3), (1, 2)].map(|(slot, seq)| ledger.enter(slot, seq)), [First, Gap(2), Late]);
+        assert_eq!((ledger.missing(), ledger.expected(1)), (1, Some(4)));
+        ledger.reset();
+        assert_eq!((ledger.enter(1, 9), ledger.missing()), (First, 0));
+        assert_eq!(Ledger::of_newest(1).from_the_first().enter(0, 7), First);
     }
 
     #[test]

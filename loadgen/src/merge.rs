@@ -10,7 +10,7 @@ use flate2::read::GzDecoder;
 
 use crate::{
     doubts,
-    figures::{Distribution, IntervalFigures, Report, Run, TlsFigures},
+    figures::{Distribution, IntervalFigures, Report, Run, TlsFigures, WireFigures},
     machine::CoreWork,
     meter::add,
 };
@@ -92,6 +92,11 @@ fn absorb(sum: &mut Run, part: &Run) -> Result<()> {
     }
     merge(&mut sum.spread, &part.spread)?;
     sum.spread_unknown += part.spread_unknown;
+    sum.wire = sum.wire.zip(part.wire).map(|(sum, part)| WireFigures {
+        bytes: sum.bytes + part.bytes,
+        clear_bytes: sum.clear_bytes + part.clear_bytes,
+        deliveries: sum.deliveries + part.deliveries,
+    });
     let (mine, theirs) = (sum.deliveries as f64, part.deliveries as f64);
     let generator = &mut sum.generator;
     // Of what is said of each delivery.

@@ -153,6 +153,10 @@ pub struct Interval {
     pub tls: Work,
     /// Bytes read; with TLS, what they said.
     pub wire_bytes: u64,
+    /// The same of frames as they would have been with nothing compressed.
+    pub clear_bytes: u64,
+    /// Deliveries, to those who are disturbed as well.
+    pub received: u64,
     /// Reads that brought something.
     pub reads: u64,
     /// Mean bytes that lay unread in the kernel, over all connections of the thread.
@@ -182,6 +186,8 @@ impl Interval {
             phases: None,
             tls: Work::default(),
             wire_bytes: 0,
+            clear_bytes: 0,
+            received: 0,
             reads: 0,
             backlog_bytes: 0,
             last_delivery: 0,
@@ -207,6 +213,8 @@ impl Interval {
         self.end = self.end.max(other.end);
         self.cpu_ns += other.cpu_ns;
         self.wire_bytes += other.wire_bytes;
+        self.clear_bytes += other.clear_bytes;
+        self.received += other.received;
         self.reads += other.reads;
         self.backlog_bytes += other.backlog_bytes;
         self.unchecked += other.unchecked;

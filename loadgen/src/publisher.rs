@@ -28,6 +28,7 @@ use crate::{
     line::Line,
     meter::{Checks, Times, add, times},
     priority,
+    quotes::Quotes,
     schedule::{Capture, Due, Plan},
     shared::Shared,
     socket::{Interest, Poller},
@@ -137,6 +138,7 @@ struct Publisher {
     number_due: u64,
     owed: u64,
     payload: Vec<u8>,
+    quotes: Option<Quotes>,
     message: Vec<u8>,
     /// What comes over connections with TLS, before it is decrypted.
     records: Vec<u8>,
@@ -194,6 +196,7 @@ impl Publisher {
             number_due: 0,
             owed: 0,
             payload: Vec::new(),
+            quotes: Quotes::new(&shared.spec),
             message: Vec::new(),
             records: Vec::new(),
             report: Published::default(),
@@ -399,7 +402,10 @@ impl Publisher {
         };
         let body = match (queued.data, &self.capture) {
             (Some(line), Some(capture)) => Body::Data(capture.data(line)),
-            _ => Body::Fill(queued.size),
+            _ => match &mut self.quotes {
+                Some(quotes) => quotes.next(topic, queued.planned),
+                None => Body::Fill(queued.size),
+            },
         };
         self.payload.clear();
         stamp::write(&stamp, shared.dialect.form, body, &mut self.payload);

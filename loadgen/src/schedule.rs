@@ -52,6 +52,7 @@ pub struct Plan {
     on: Topics,
     sizes: Sizes,
     capture: Option<Arc<Capture>>,
+    warms_by_shares: bool,
 }
 
 /// Publications that a subscriber gets before the measured ones: a fresh connection is slower for its first ten.
@@ -72,6 +73,8 @@ impl Plan {
         let bounded = each.min((rate * WARM_LONGEST.seconds()) as u64);
         let warm = match spec.pace {
             Pace::Silent => 0,
+            // Where lists are people's own, topics that hardly anything comes on need no warming.
+            _ if spec.watch_list.is_some() => bounded.max((rate * spec.warmup.seconds()) as u64),
             _ => bounded.max((rate * spec.warmup.seconds()) as u64).max(topics),
         };
         let measured_at = nth_at(warm, rate);
@@ -83,7 +86,8 @@ impl Plan {
         };
         let end_at = measured_at + length;
         let (moments, on, sizes) = (Moments::new(spec), Topics::new(spec), Sizes::new(spec));
-        Self { pace: spec.pace.clone(), topics, warm, measured_at, end_at, next: 0, moments, on, sizes, capture }
+        let (pace, warms_by_shares) = (spec.pace.clone(), spec.watch_list.is_some());
+        Self { pace, topics, warm, measured_at, end_at, next: 0, moments, on, sizes, capture, warms_by_shares }
     }
 
     fn warming(&self) -> Rate {
@@ -120,7 +124,7 @@ impl Iterator for Plan {
         let size = self.sizes.draw();
         if nth < self.warm {
             // On every topic in turn, whatever their shares are.
-            let topic = (nth % self.topics) as u32;
+            let topic = if self.warms_by_shares { self.on.draw(nth) } else { (nth % self.topics) as u32 };
             return Some(Due { at: nth_at(nth, self.warming().0), topic, data: None, size, number: nth as u32 });
         }
         let (after, data) = self.measured(nth - self.warm)?;
@@ -266,6 +270,18 @@ mod tests {
         assert!(dues[..warm].iter().enumerate().all(|(nth, due)| due.topic as usize == nth % 7 && due.at < begin));
         assert!(dues[warm..].iter().all(|due| (begin..end).contains(&due.at) && [200, 300].contains(&due.size)));
         assert!(dues.is_sorted_by_key(|due| due.at) && (60..140).contains(&(dues.len() - warm)));
+    }
+
+    #[test]
+    fn subscribers_with_lists_of_their_own_are_warmed_up_by_what_they_are_measured_with() {
+        let watch_list = Some(crate::units::Among { from: 5, to: 200 });
+        let spec = Spec { topics: 5000, topics_per_sub: 102, topic_skew: 1.0, watch_list, ..sample() };
+        let plan = Plan::new(&spec, None);
+        assert_eq!(plan.warm, 980);
+        let mut warm = [0; 5000];
+        plan.take(980).for_each(|due| warm[due.topic as usize] += 1);
+        // The largest share is a ninth.
+        assert!((80..150).contains(warm.iter().max().unwrap()));
     }
 
     #[test]

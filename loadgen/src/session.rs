@@ -36,6 +36,7 @@ use crate::{
     target::Sources,
     tls::Peer,
     watch::Watcher,
+    watchlist::WatchLists,
 };
 
 /// Everything that a run needs beside its settings.
@@ -97,6 +98,7 @@ fn prepare(spec: &Spec, setting: &Setting) -> Result<Shared> {
     let target = setting.dialect.subscribe_url().address()?;
     let plan = Plan::new(spec, setting.capture.clone());
     let [peer] = Peer::of(&spec.tls, [Some(setting.dialect.subscribe_url())])?;
+    let lists = WatchLists::new(spec);
     Ok(Shared {
         spec: spec.clone(),
         dialect: setting.dialect.clone(),
@@ -107,8 +109,9 @@ fn prepare(spec: &Spec, setting: &Setting) -> Result<Shared> {
         flights: Flights::new(recent_room(spec)).context("making an event descriptor")?,
         published: (0..spec.topics).map(|_| Default::default()).collect(),
         made: Default::default(),
-        listeners: Shared::listeners_of(spec),
-        fans: Shared::fans_of(spec),
+        listeners: Shared::listeners_of(spec, &lists),
+        fans: Shared::fans_of(spec, &lists),
+        lists,
         run: setting.run,
         unpublished: Default::default(),
         stop: Default::default(),

@@ -12,6 +12,7 @@ use crate::{
     spec::{Disturbance, Pace, Scenario, Spec},
     target::Sources,
     tls::Peer,
+    watchlist::WatchLists,
 };
 
 /// Read by all threads of a run.
@@ -26,6 +27,8 @@ pub struct Shared {
     pub peer: Option<Peer>,
     /// From where.
     pub sources: Sources,
+    /// What they subscribe to.
+    pub lists: WatchLists,
     /// Which publications are measured, and as what.
     pub classes: Classes,
     /// Publications on their way.
@@ -62,10 +65,10 @@ impl Shared {
     }
 
     /// Counts, by topic, the threads that have measured subscribers of it.
-    pub fn listeners_of(spec: &Spec) -> Vec<u32> {
+    pub fn listeners_of(spec: &Spec, lists: &WatchLists) -> Vec<u32> {
         let mut threads = vec![0; spec.topics];
         for thread in 0..spec.receivers() {
-            for (topic, fan) in Self::fan_of(spec, thread).into_iter().enumerate() {
+            for (topic, fan) in Self::fan_of(spec, lists, thread).into_iter().enumerate() {
                 threads[topic] += u32::from(fan > 0);
             }
         }
@@ -73,21 +76,19 @@ impl Shared {
     }
 
     /// Counts, by topic, the measured subscribers of all threads.
-    pub fn fans_of(spec: &Spec) -> Vec<u32> {
+    pub fn fans_of(spec: &Spec, lists: &WatchLists) -> Vec<u32> {
         let mut fans = vec![0; spec.topics];
-        for fan in (0..spec.receivers()).map(|thread| Self::fan_of(spec, thread)) {
+        for fan in (0..spec.receivers()).map(|thread| Self::fan_of(spec, lists, thread)) {
             fans.iter_mut().zip(fan).for_each(|(sum, fan)| *sum += fan);
         }
         fans
     }
 
     /// Counts, by topic, the measured subscribers of one thread.
-    pub fn fan_of(spec: &Spec, thread: usize) -> Vec<u32> {
+    pub fn fan_of(spec: &Spec, lists: &WatchLists, thread: usize) -> Vec<u32> {
         let mut fan = vec![0; spec.topics];
         for nth in Self::connections_of(spec, thread).into_iter().filter(|&nth| !spec.disturbs(nth)) {
-            for topic in 0..spec.topics_per_sub {
-                fan[(spec.first_topic(nth) + topic) % spec.topics] += 1;
-            }
+            lists.of(nth).topics().into_iter().for_each(|topic| fan[topic] += 1);
         }
         fan
     }
@@ -110,6 +111,8 @@ enum Rule {
     One,
     /// From so many nanoseconds of the measured part on, the second class.
     Split(u64),
+    /// One class, whatever is disturbed from the beginning on.
+    Throughout,
     /// The end of each period is the second class.
     Periodic {
         every: u64,
@@ -123,6 +126,7 @@ impl Classes {
         let half = (plan.end_at - plan.measured_at) / 2;
         let two = |a: &str, b: String| (vec![a.to_owned(), b], Rule::Split(half));
         let (labels, rule) = match (&spec.disturbance, &spec.pace) {
+            _ if spec.scenario == Scenario::Mix => (vec![Self::only(spec.scenario).into()], Rule::Throughout),
             (Disturbance::Slow { share, read }, _) if read.0 == 0 => two("all read", format!("{share} stalled")),
             (Disturbance::Slow { share, read }, _) => two("all read", format!("{share} read {read}/s")),
             (Disturbance::Churn { rate, .. }, _) => two("calm", format!("churn {rate}")),
@@ -148,6 +152,7 @@ impl Classes {
     fn only(scenario: Scenario) -> &'static str {
         match scenario {
             Scenario::Echo => "round trip",
+            Scenario::Mix => "who keep reading",
             _ => "all",
         }
     }
@@ -171,9 +176,10 @@ impl Classes {
     }
 
     /// When the disturbance begins, if there is one.
-    pub fn split_at(&self) -> u64 {
+    pub fn disturbed_at(&self) -> u64 {
         match self.rule {
             Rule::Split(after) => self.measured_at() + after,
+            Rule::Throughout => self.measured_at(),
             Rule::One | Rule::Periodic { .. } => u64::MAX,
         }
     }
@@ -191,7 +197,7 @@ impl Classes {
         }
         let after = planned.saturating_sub(self.measured_at());
         Some(match self.rule {
-            Rule::One => 0,
+            Rule::One | Rule::Throughout => 0,
             Rule::Split(at) => u8::from(after >= at),
             Rule::Periodic { every, calm } => u8::from(after % every >= calm),
         })
@@ -216,7 +222,7 @@ mod tests {
         let measured = 1_000 + plan.measured_at;
         assert_eq!(classes.of(plan.warm as u32 - 1, measured), None);
         assert_eq!(classes.of(plan.warm as u32, measured), Some(0));
-        assert_eq!(classes.of(900, classes.split_at()), Some(1));
+        assert_eq!(classes.of(900, classes.disturbed_at()), Some(1));
     }
 
     #[test]
@@ -260,8 +266,9 @@ mod tests {
     fn every_subscription_is_on_exactly_one_thread() {
         let disturbance = Disturbance::Slow { share: Share(0.1), read: crate::units::Bytes(0) };
         let spec = Spec { subs: 20, topics: 5, topics_per_sub: 2, threads: 3, disturbance, ..sample() };
-        let total: u32 = (0..3).flat_map(|thread| Shared::fan_of(&spec, thread)).sum();
+        let lists = WatchLists::new(&spec);
+        let total: u32 = (0..3).flat_map(|thread| Shared::fan_of(&spec, &lists, thread)).sum();
         assert_eq!(total, 18 * 2);
-        assert!(Shared::listeners_of(&spec).iter().all(|&threads| (1..=3).contains(&threads)));
+        assert!(Shared::listeners_of(&spec, &lists).iter().all(|&threads| (1..=3).contains(&threads)));
     }
 }

@@ -10,11 +10,12 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    chance,
     dialect::{Dialect, Protocol, Settings},
     inflate::Offer,
     stamp::Form,
     tls,
-    units::{Bytes, Rate, Share, Span, Weighted},
+    units::{Among, Bytes, Rate, Share, Span, Weighted},
 };
 
 /// The question that a run answers.
@@ -30,6 +31,7 @@ pub enum Scenario {
     Storm,
     Join,
     Replay,
+    Mix,
     Echo,
     Listen,
 }
@@ -83,7 +85,7 @@ pub enum Pace {
 pub enum Disturbance {
     /// None.
     None,
-    /// From the middle of the run on they read only so many bytes a second; 0 is nothing at all.
+    /// From the middle of the run on, in a mix all the time, they read only so many bytes a second; 0 is nothing at all.
     Slow {
         /// How many of the subscribers.
         share: Share,
@@ -136,8 +138,14 @@ pub struct Spec {
     pub subs: usize,
     /// Topics.
     pub topics: usize,
-    /// Topics of each subscriber.
+    /// Topics of each subscriber; where each has a list of its own, their mean.
     pub topics_per_sub: usize,
+    /// Each subscriber has a list of its own, of so many topics; none where all have as many, one behind the other.
+    #[serde(default)]
+    pub watch_list: Option<Among>,
+    /// So many of the subscribers are content with newest values; none where the dialect says it for all.
+    #[serde(default)]
+    pub latest_share: Option<Share>,
     /// Connections that publish.
     pub publishers: usize,
     /// When publications are due.
@@ -161,13 +169,16 @@ pub struct Spec {
     /// Exponent of Zipf's law by which publications are spread over topics; 0 is evenly.
     #[serde(default)]
     pub topic_skew: f64,
-    /// Bytes of each payload; of a mix, the mean.
+    /// Bytes of each payload; of a mix of sizes, and of quotes, the mean.
     pub size: usize,
     /// Sizes of payloads that come in a mix; none where all have the same.
     #[serde(default)]
     pub sizes: Vec<Weighted>,
     /// Shape of the payloads.
     pub form: Form,
+    /// They are quotes, of the sizes that those have, and not letters.
+    #[serde(default)]
+    pub quotes: bool,
     /// What happens to some of the subscribers.
     pub disturbance: Disturbance,
     /// Event-loop threads.
@@ -242,6 +253,10 @@ impl Spec {
             self.topics_per_sub,
             self.topics
         );
+        if let Some(Among { from, to }) = self.watch_list {
+            let topics = self.topics;
+            ensure!(from >= 1 && to <= topics, "--watch-list {from}..{to}: from 1 to --topics {topics} are possible");
+        }
         ensure!(
             self.dialect.subscribe_as.is_none() || self.topics_per_sub == self.topics,
             "--topics-per-sub {}: with --subscribe-as every subscriber has all {} topics; leave it out",
@@ -278,8 +293,12 @@ impl Spec {
             ensure!(size <= 64 << 20, "{flag} {}: at most 64MiB are possible", Bytes(size));
         }
         ensure!(
-            !self.bare || self.sizes.is_empty(),
-            "--size-mix: with --bare all have one size, by which they are counted"
+            !self.bare || (self.sizes.is_empty() && !self.quotes),
+            "--size-mix, --payload quotes: with --bare all have one size, by which they are counted"
+        );
+        ensure!(
+            !self.quotes || self.sizes.is_empty(),
+            "--size-mix: quotes have the sizes that they have; leave it out, or take --payload json"
         );
         Ok(())
     }
@@ -313,6 +332,10 @@ impl Spec {
         let only_polls = dialect.polls() && (self.bare || self.echoes() || self.heartbeat.is_some());
         ensure!(!only_polls, "--protocol poll: there is no --bare, no echo and no --heartbeat of a poll");
         ensure!(!dialect.polls() || self.dialect.latest_rate.is_none(), "--latest-rate: a poll has none");
+        ensure!(
+            self.latest_share.is_none_or(|share| share.0 == 0.0) || self.dialect.protocol == Protocol::Stentor,
+            "--latest-share: only --protocol stentor says for each connection in which mode it is; give --latest-share 0"
+        );
         if let Some(rate) = self.dialect.latest_rate {
             ensure!(rate > 0.0 && rate.is_finite(), "--latest-rate {rate}: a number above 0 is needed");
             ensure!(self.dialect.latest, "--latest-rate {rate}: it needs --mode latest");
@@ -350,8 +373,10 @@ impl Spec {
             Pace::Bursts { every, length, .. } => {
                 ensure!(length < every, "--burst-length {length}: it must be shorter than --burst-every {every}")
             }
-            Pace::Replay { .. } if !self.sizes.is_empty() || self.topic_skew > 0.0 => {
-                bail!("--size-mix, --topic-skew: what is replayed has its own sizes and topics; leave them out")
+            Pace::Replay { .. } if !self.sizes.is_empty() || self.topic_skew > 0.0 || self.quotes => {
+                bail!(
+                    "--size-mix, --topic-skew, --payload quotes: what is replayed has its own payloads and topics; leave them out"
+                )
             }
             Pace::Replay { speed, .. } => ensure!(*speed > 0.0, "--speed {speed}: a factor above 0 is needed"),
             Pace::Silent | Pace::Rate(_) => {}
@@ -388,9 +413,16 @@ impl Spec {
         self.cores.get(nth % self.cores.len().max(1)).copied()
     }
 
-    /// The first topic of the `nth` subscriber; the others follow it.
-    pub fn first_topic(&self, nth: usize) -> usize {
-        nth * self.topics_per_sub % self.topics
+    /// Whether the `nth` subscriber is content with newest values.
+    pub fn is_latest(&self, nth: usize) -> bool {
+        let share = self.latest_share.map_or(0.0, |share| share.0);
+        self.dialect.latest || (share > 0.0 && chance::of_one(self, 6, nth).f64() < share)
+    }
+
+    /// `SO_RCVBUF` of the `nth` subscriber; 0 leaves it to the system. Who is slow in a mix is so because little fits on its way.
+    pub fn receive_buffer_of(&self, nth: usize) -> usize {
+        let is_slow = self.scenario == Scenario::Mix && self.disturbs(nth);
+        if is_slow && self.receive_buffer == 0 { SLOW_RECEIVE_BUFFER } else { self.receive_buffer }
     }
 
     /// Whether the connection that receives is the one that sends.
@@ -398,6 +430,9 @@ impl Spec {
         self.scenario == Scenario::Echo
     }
 }
+
+/// Of subscribers that are slow in a mix: some ten packets.
+const SLOW_RECEIVE_BUFFER: usize = 16 * 1024;
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -412,6 +447,8 @@ pub(crate) mod tests {
             subs: 10,
             topics: 1,
             topics_per_sub: 1,
+            watch_list: None,
+            latest_share: None,
             publishers: 1,
             pace: Pace::Rate(Rate(100.0)),
             rolling: false,
@@ -425,6 +462,7 @@ pub(crate) mod tests {
             size: 128,
             sizes: Vec::new(),
             form: Form::Json,
+            quotes: false,
             disturbance: Disturbance::None,
             threads: 1,
             apart: false,
@@ -471,6 +509,10 @@ pub(crate) mod tests {
         let mix = |sizes: &[usize]| sizes.iter().map(|size| Weighted { bytes: Bytes(*size), weight: 1.0 }).collect();
         assert!(refusal(|spec| spec.sizes = mix(&[128, 50])).contains("--size-mix 50: too small"));
         assert!(refusal(|spec| (spec.sizes, spec.bare) = (mix(&[128]), true)).contains("with --bare"));
+        assert!(refusal(|spec| (spec.quotes, spec.bare) = (true, true)).contains("with --bare"));
+        assert!(refusal(|spec| (spec.sizes, spec.quotes) = (mix(&[128]), true)).contains("quotes have the sizes"));
+        assert!(refusal(|spec| spec.watch_list = Some(Among { from: 1, to: 2 })).contains("from 1 to --topics 1"));
+        assert!(refusal(|spec| spec.latest_share = Some(Share(0.5))).contains("--latest-share 0"));
         assert!(refusal(|spec| spec.topic_skew = 1.0).contains("give more with --topics"));
         assert!(refusal(|spec| spec.topic_skew = f64::NAN).contains("from 0 to 10"));
         let arrivals = refusal(|spec| (spec.arrivals, spec.pace) = (Arrivals::Poisson, Pace::Window(4)));
@@ -488,6 +530,16 @@ pub(crate) mod tests {
         let disturbed: Vec<usize> = (0..100).filter(|&nth| spec.disturbs(nth)).collect();
         assert_eq!(disturbed.len(), 10);
         assert!(disturbed.windows(2).all(|pair| pair[1] - pair[0] == 10));
+    }
+
+    #[test]
+    fn newest_values_are_for_about_as_many_as_asked_for_slow_or_not() {
+        let disturbance = Disturbance::Slow { share: Share(0.1), read: Bytes(1024) };
+        let spec = Spec { subs: 3000, latest_share: Some(Share(1.0 / 3.0)), disturbance, ..sample() };
+        let latest: Vec<usize> = (0..3000).filter(|&nth| spec.is_latest(nth)).collect();
+        let slow = latest.iter().filter(|&&nth| spec.disturbs(nth)).count();
+        assert!((900..1100).contains(&latest.len()) && (70..130).contains(&slow), "{} {slow}", latest.len());
+        assert_eq!((0..3000).filter(|&nth| sample().is_latest(nth)).count(), 0);
     }
 
     #[test]

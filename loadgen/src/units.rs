@@ -27,6 +27,15 @@ pub struct Weighted {
     pub weight: f64,
 }
 
+/// A whole number within a range, both ends included, written `5..200`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Among {
+    /// The smallest.
+    pub from: usize,
+    /// The largest.
+    pub to: usize,
+}
+
 /// A share of a whole, written `10%` or `0.1`.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
 pub struct Share(pub f64);
@@ -114,6 +123,25 @@ impl FromStr for Weighted {
         let (bytes, weight) = text.split_once(':').ok_or_else(wrong)?;
         let weight = weight.parse().ok().filter(|weight: &f64| *weight > 0.0 && weight.is_finite());
         Ok(Self { bytes: bytes.parse()?, weight: weight.ok_or_else(wrong)? })
+    }
+}
+
+impl FromStr for Among {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is no range of numbers: write it like 5..200, the smaller one first");
+        let (from, to) = text.split_once("..").unwrap_or((text, text));
+        let number = |text: &str| text.parse().map_err(|_| wrong());
+        let among = Self { from: number(from)?, to: number(to)? };
+        if among.from <= among.to { Ok(among) } else { Err(wrong()) }
+    }
+}
+
+impl Among {
+    /// The mean, rounded down.
+    pub fn mean(self) -> usize {
+        (self.from + self.to) / 2
     }
 }
 

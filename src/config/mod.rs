@@ -307,8 +307,8 @@ pub struct Config {
 
     /// How hard to compress: 1, the fastest, to 9; auto chooses
     ///
-    /// Of quotes of 340 bytes, 1 leaves 70 % and takes 2 microseconds, 6 leaves 57 % and takes 8. `auto` is 6, and in a stream 7, or 1 from where it next begins anew if the worker's last turn
-    /// had no room for all that there was to plan, or its subscribers are owed a full send each.
+    /// Of quotes of 340 bytes, 1 leaves 70 % and takes 2 microseconds, 6 leaves 57 % and takes 8. `auto` is 6, and in a stream 7, or 1 from where it next begins anew if fewer than 8
+    /// share it, if the worker's last turn had no room for all that there was to plan, or if its subscribers are owed a full send each.
     #[arg(
         long,
         value_name = "N",
@@ -333,8 +333,8 @@ pub struct Config {
 
     /// Shared streams at once, over all workers; beyond, once
     ///
-    /// Each takes up to 560 KiB: 300 for its compressor, and 256 for what it keeps for those behind. Where there are more cohorts, the largest
-    /// have one.
+    /// Each takes up to 560 KiB: 300 for its compressor, and for those behind 32 for each subscriber, 256 at most. Where there are more cohorts, the
+    /// largest have one.
     #[arg(
         long,
         value_name = "N",

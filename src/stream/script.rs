@@ -70,7 +70,7 @@ impl<R: Reads> Script<R> {
             kept: kept.into(),
             ..StreamSettings::default()
         };
-        let stream = Stream::new(&settings, settings.level(false), Position(0));
+        let stream = Stream::new(&settings, settings.level(MEMBERS_MAX, false), Position(0));
         Script {
             settings,
             counts: StreamCounts::default(),
@@ -98,7 +98,7 @@ impl<R: Reads> Script<R> {
             Step::Press(is_pressed) => self.is_pressed = is_pressed,
             Step::Reopen => {
                 let at = Position(self.published.len() as u64);
-                self.stream = Stream::new(&self.settings, self.settings.level(self.is_pressed), at);
+                self.stream = Stream::new(&self.settings, self.settings.level(self.members.len(), self.is_pressed), at);
             }
         }
         self.stream.invariants(&self.settings);
@@ -119,7 +119,7 @@ impl<R: Reads> Script<R> {
         let may = (LEAST..=SHARED_MAX).contains(&clear.len()) && !private;
         if may {
             if self.stream.is_to_begin(&self.settings, waits) {
-                self.stream.begin_anew(self.settings.level(self.is_pressed));
+                self.stream.begin_anew(self.settings.level(self.members.len(), self.is_pressed));
             }
             if self.stream.is_fresh() {
                 let at_end = self.members.iter_mut().filter(|member| member.next == at);

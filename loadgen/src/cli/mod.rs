@@ -12,7 +12,7 @@ use clap::{Args, Parser, Subcommand};
 pub use self::options::Options;
 use crate::{
     spec::{Disturbance, Pace, Scenario},
-    units::{Bytes, Rate, Share, Span},
+    units::{Among, Bytes, Rate, Share, Span},
 };
 
 /// Honest load generation for WebSocket broadcast servers.
@@ -69,6 +69,10 @@ pub enum Command {
     Join(Join),
     /// How does a captured session go, at its own timing?
     Replay(Replay),
+    /// How does it go with subscribers as they are, each with topics of its own?
+    ///
+    /// Some have newest values only, and some are slow.
+    Mix(Mix),
     /// How long is the way there and back?
     Echo(Options),
     /// What comes on a feed that others publish? Nothing is published or verified
@@ -173,6 +177,28 @@ pub struct Replay {
     pub speed: f64,
 }
 
+/// Options of `mix`.
+#[derive(Args, Debug)]
+pub struct Mix {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub options: Options,
+    /// Topics on each subscriber's own list
+    ///
+    /// Which they are follows --topic-skew, as publications do.
+    #[arg(long, value_name = "N..N", default_value = "5..200", help_heading = "Scenario")]
+    pub watch_list: Among,
+    /// Share that is content with newest values
+    #[arg(long, value_name = "SHARE", default_value = "33%", help_heading = "Scenario")]
+    pub latest_share: Share,
+    /// Share that is slow while it is measured
+    #[arg(long, value_name = "SHARE", default_value = "10%", help_heading = "Scenario")]
+    pub slow_share: Share,
+    /// What each of them reads per second, through a receive buffer of 16 KiB; 0 is a stall
+    #[arg(long, value_name = "SIZE", default_value = "1KiB", hide_short_help = true, help_heading = "Scenario")]
+    pub slow_read: Bytes,
+}
+
 /// Arguments of `compare`.
 #[derive(Args, Debug)]
 pub struct Compare {
@@ -275,6 +301,13 @@ impl Command {
                 (Scenario::Storm, &storm.options, None, Disturbance::Storm { share: storm.storm_share })
             }
             Self::Join(join) => (Scenario::Join, &join.options, None, Disturbance::Join { share: join.join_share }),
+            Self::Mix(mix) => {
+                let disturbance = match mix.slow_share {
+                    Share(0.0) => Disturbance::None,
+                    share => Disturbance::Slow { share, read: mix.slow_read },
+                };
+                (Scenario::Mix, &mix.options, None, disturbance)
+            }
             Self::Burst(burst) => {
                 let rate = burst.options.rate.unwrap_or(Rate(20.0));
                 let (every, length) = (burst.burst_every, burst.burst_length);
@@ -343,10 +376,10 @@ mod tests {
     fn short_help_fits_a_screen() {
         let mut cli = Cli::command();
         cli.build();
-        for name in ["fanout", "churn", "burst", "join", "replay", "compare", "summary", "sweep", "bare-loop"] {
+        for name in ["fanout", "churn", "burst", "join", "replay", "mix", "compare", "summary", "sweep", "bare-loop"] {
             let help = cli.find_subcommand_mut(name).unwrap().render_help().to_string();
             assert!(help.lines().count() <= 50, "{name}: {} lines\n{help}", help.lines().count());
         }
-        assert!(cli.render_help().to_string().lines().count() <= 31);
+        assert!(cli.render_help().to_string().lines().count() <= 32);
     }
 }

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 
 use crate::{
     dialect::{File, Protocol, Settings},
+    quotes,
     spec::{Arrivals, Disturbance, Pace, Part, Scenario, Spec},
     stamp::Form,
     thresholds::Condition,
@@ -28,8 +29,10 @@ pub enum Mode {
 pub enum Payload {
     /// A JSON object.
     Json,
-    /// Bare text, without quotes or braces.
+    /// Bare text, without quotation marks or braces.
     Plain,
+    /// JSON that looks and changes as a feed's does; without --size.
+    Quotes,
 }
 
 /// What all scenarios can be told.
@@ -42,13 +45,13 @@ pub struct Options {
     /// Subscribers [default: 1000; connect 10000, echo, replay 100, listen 1]
     #[arg(long, value_name = "N", help_heading = "Load")]
     pub subs: Option<usize>,
-    /// Topics [default: 1; echo one per connection]
+    /// Topics [default: 1; echo one per connection; mix 5000]
     #[arg(long, value_name = "N", help_heading = "Load")]
     pub topics: Option<usize>,
     /// Topics of each subscriber [default: 1; replay and --subscribe-as all]
     #[arg(long, value_name = "N", help_heading = "Load")]
     pub topics_per_sub: Option<usize>,
-    /// Publications a second [default: 50/s; echo 1k/s; fanout none: flat out]
+    /// Publications a second [default: 50/s; echo 1k/s; mix 100/s; fanout none]
     ///
     /// Over all topics. They are due at planned moments, whatever the server does, and latency counts from those. Without a rate, fanout
     /// runs flat out in a window and prints throughput only.
@@ -64,9 +67,9 @@ pub struct Options {
         help_heading = "Load"
     )]
     pub arrivals: Arrivals,
-    /// Zipf's exponent by which publications are spread over topics, 1 being usual; 0 is evenly
-    #[arg(long, value_name = "S", default_value_t = 0.0, hide_short_help = true, help_heading = "Load")]
-    pub topic_skew: f64,
+    /// Zipf's exponent by which publications are spread over topics, 1 being usual; 0 is evenly [default: 0; mix 1]
+    #[arg(long, value_name = "S", hide_short_help = true, help_heading = "Load")]
+    pub topic_skew: Option<f64>,
     /// Without --rate: publications not yet delivered to everybody [default: 256]
     #[arg(long, value_name = "N", conflicts_with = "rate", help_heading = "Load")]
     pub window: Option<usize>,
@@ -98,9 +101,12 @@ pub struct Options {
     /// How long stragglers are waited for at the end; what is missing then is lost
     #[arg(long, value_name = "TIME", default_value = "10s", hide_short_help = true, help_heading = "Load")]
     pub drain: Span,
-    /// Payloads as JSON objects, or as plain text for servers that carry them in strings
-    #[arg(long, value_enum, default_value = "json", hide_short_help = true, help_heading = "Load")]
-    pub payload: Payload,
+    /// Payloads as JSON objects, as plain text for servers that carry them in strings, or as quotes [default: json; mix quotes]
+    ///
+    /// The first two are filled with letters by chance, of which compression leaves much. Quotes are JSON as feeds have it, of some 240 bytes with the
+    /// stamp: prices walk, sizes and times change, names stay.
+    #[arg(long, value_enum, hide_short_help = true, help_heading = "Load")]
+    pub payload: Option<Payload>,
     /// What random choices are made from
     #[arg(long, value_name = "N", default_value_t = 1, hide_short_help = true, help_heading = "Load")]
     pub seed: u64,
@@ -314,10 +320,20 @@ impl Options {
             Scenario::Replay => (100, None, None),
             Scenario::Listen => (1, None, None),
             Scenario::Fanout => (1_000, None, None),
+            Scenario::Mix => (1_000, Some(Rate(100.0)), None),
             _ => (1_000, Some(Rate(50.0)), None),
         };
         let subs = self.subs.unwrap_or(subs);
-        let topics = captured.or(self.topics).unwrap_or(if scenario == Scenario::Echo { subs } else { 1 });
+        let usual = match scenario {
+            Scenario::Echo => subs,
+            Scenario::Mix => 5_000,
+            _ => 1,
+        };
+        let topics = captured.or(self.topics).unwrap_or(usual);
+        ensure!(
+            scenario != Scenario::Mix || (self.topics_per_sub.is_none() && self.mode == Mode::All),
+            "--topics-per-sub, --mode: in a mix these are --watch-list and --latest-share"
+        );
         ensure!(
             scenario != Scenario::Echo || topics == subs,
             "--topics {topics}: with echo every connection has its own; leave it out"
@@ -336,7 +352,13 @@ impl Options {
             },
         };
         let file = self.dialect_file()?;
-        let form = if self.payload == Payload::Json { Form::Json } else { Form::Plain };
+        let is_mix = scenario == Scenario::Mix;
+        let payload = self.payload.unwrap_or(if is_mix { Payload::Quotes } else { Payload::Json });
+        let (form, quotes) = match payload {
+            Payload::Json => (Form::Json, false),
+            Payload::Plain => (Form::Plain, false),
+            Payload::Quotes => (Form::Json, true),
+        };
         Ok(Spec {
             scenario,
             dialect: self.settings(self.protocol, self.publish_url.as_ref())?,
@@ -344,6 +366,8 @@ impl Options {
             subs,
             topics,
             topics_per_sub: self.topics_per_sub.or(every).unwrap_or(1),
+            watch_list: None,
+            latest_share: None,
             publishers: self.publishers.max(self.publisher_threads),
             pace,
             rolling: self.rolling,
@@ -353,10 +377,11 @@ impl Options {
             timeout: self.timeout,
             settle: self.settle,
             arrivals: self.arrivals,
-            topic_skew: self.topic_skew,
-            size: self.mean_size(),
+            topic_skew: self.topic_skew.unwrap_or(if is_mix { 1.0 } else { 0.0 }),
+            size: if quotes { quotes::USUAL } else { self.mean_size() },
             sizes: self.size_mix.clone(),
             form: file.as_ref().and_then(File::form).unwrap_or(form),
+            quotes,
             disturbance,
             threads: self.threads,
             apart: matches!(scenario, Scenario::Storm | Scenario::Churn | Scenario::Join),

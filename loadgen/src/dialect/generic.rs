@@ -85,7 +85,7 @@ mod tests {
     fn templates_subscribe_topic_by_topic() {
         let settings = Settings { subscribe: Some(r"SUB {topic} {id}\r\n".into()), ..Settings::default() };
         let mut said = Vec::new();
-        dialect(Protocol::Generic, settings).subscribe(&[0, 1], &mut |message| said.push(message.to_vec()));
+        dialect(Protocol::Generic, settings).subscribe(&[0, 1], false, &mut |message| said.push(message.to_vec()));
         assert_eq!(said, [b"SUB a 1\r\n".to_vec(), b"SUB b 2\r\n".to_vec()]);
     }
 }

@@ -276,14 +276,10 @@ impl Dialect {
         &self.settings.headers
     }
 
-    /// Every publication may be missing but the last of a topic.
-    pub fn conflates(&self) -> bool {
-        self.gaps() != Gaps::Never
-    }
-
-    /// What may be missing. What a rate leaves out is not announced, and only Stentor's JSON has words for the rest.
-    pub fn gaps(&self) -> Gaps {
-        match (self.settings.latest, self.settings.latest_rate, self.settings.protocol) {
+    /// What may be missing, to whom is content with newest values, or isn't. What a rate leaves out is not announced, and only Stentor's JSON has
+    /// words for the rest.
+    pub fn gaps(&self, latest: bool) -> Gaps {
+        match (latest, self.settings.latest_rate, self.settings.protocol) {
             (false, ..) => Gaps::Never,
             (true, None, Protocol::Stentor | Protocol::Poll) => Gaps::Announced,
             (true, ..) => Gaps::Silent,
@@ -357,10 +353,10 @@ impl Dialect {
         }
     }
 
-    /// The messages that subscribe to `topics`.
-    pub fn subscribe(&self, topics: &[usize], say: &mut dyn FnMut(&[u8])) {
+    /// The messages that subscribe to `topics`, or to the newest value of each.
+    pub fn subscribe(&self, topics: &[usize], latest: bool, say: &mut dyn FnMut(&[u8])) {
         match self.settings.protocol {
-            Protocol::Stentor => say(&stentor::subscribe(self, topics)),
+            Protocol::Stentor => say(&stentor::subscribe(self, topics, latest)),
             Protocol::Raw | Protocol::Poll => {}
             Protocol::Generic => self.say_each(&self.settings.subscribe, topics, say),
         }

@@ -28,10 +28,10 @@ pub fn complete_http(url: &mut Url) {
     }
 }
 
-/// The command that subscribes to `topics`.
-pub fn subscribe(dialect: &Dialect, topics: &[usize]) -> Vec<u8> {
+/// The command that subscribes to `topics`, or to the newest value of each.
+pub fn subscribe(dialect: &Dialect, topics: &[usize], latest: bool) -> Vec<u8> {
     let mut command = json!({ "op": "sub", "id": 1, "topics": dialect.names(topics) });
-    if dialect.settings.latest {
+    if latest {
         command["mode"] = "latest".into();
     }
     if let Some(rate) = dialect.settings.latest_rate {
@@ -182,8 +182,7 @@ mod tests {
 
     #[test]
     fn a_subscription_names_its_topics_and_mode() {
-        let settings = Settings { latest: true, ..Settings::default() };
-        let text = subscribe(&dialect(Protocol::Stentor, settings), &[0, 1]);
+        let text = subscribe(&dialect(Protocol::Stentor, Settings::default()), &[0, 1], true);
         let value: Value = serde_json::from_slice(&text).unwrap();
         assert_eq!(value, json!({"op":"sub","id":1,"topics":["a","b"],"mode":"latest"}));
     }

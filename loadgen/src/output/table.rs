@@ -108,14 +108,15 @@ fn headline(spec: &Spec, run: &Run) -> String {
         Pace::Replay { file, speed } => format!("{} at {speed}x", file.display()),
     };
     format!(
-        "{}: {} subscribers, {} topic{}{}, {}{} bytes, {what}",
+        "{}: {} subscribers, {} topic{}{}{}, {}{} bytes, {what}",
         run.target,
         count(spec.subs as u64),
         spec.topics,
         if spec.topics == 1 { "" } else { "s" },
+        spec.watch_list.map_or(String::new(), |among| format!(", {} to {} each", among.from, among.to)),
         if spec.topic_skew > 0.0 { format!(" skewed by {}", spec.topic_skew) } else { String::new() },
         if spec.sizes.is_empty() { "" } else { "on average " },
-        spec.size
+        if spec.quotes { format!("quotes of some {}", spec.size) } else { spec.size.to_string() }
     )
 }
 
@@ -263,7 +264,11 @@ fn rates(spec: &Spec, run: &Run) -> String {
         count(checks.joints),
         count(checks.conflated)
     );
-    if spec.dialect.latest {
+    if let (Some(wire), Some(_)) = (run.wire, spec.offer()) {
+        let (bytes, clear) = (units::bytes(wire.bytes as f64), units::bytes(wire.clear_bytes as f64));
+        let _ = writeln!(out, "  compressed: {bytes} on the wire, {:.3} of {clear} without", wire.left());
+    }
+    if spec.dialect.latest || spec.latest_share.is_some() {
         let _ = writeln!(
             out,
             "  newest values: {} delivered, {} left out, {} announced as left out, {} left out without a word",

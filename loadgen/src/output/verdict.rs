@@ -15,6 +15,7 @@ pub fn of(spec: &Spec, run: &Run) -> String {
     let (publications, deliveries) = (count(run.publications), count(run.deliveries));
     let left_out = match spec.disturbance {
         _ if spec.dialect.latest => ", or were left out as agreed",
+        Disturbance::Slow { .. } if spec.latest_share.is_some() => " who kept reading, or were left out as agreed",
         Disturbance::Slow { .. } => " who kept reading",
         _ => "",
     };

@@ -6,6 +6,7 @@ use super::Receiver;
 use crate::{
     clock,
     connection::{Connection, Stage},
+    dialect::Gaps,
     frame::{self, Scan},
     meter::Interval,
     spec::Disturbance,
@@ -20,13 +21,12 @@ impl Receiver {
             return 0;
         }
         let tails = (0..conn.ledger.len()).map(|slot| self.missing_at_end(conn, slot));
-        let conflates = self.shared.dialect.conflates();
-        tails.sum::<u64>() + if conflates { 0 } else { conn.ledger.missing() }
+        tails.sum::<u64>() + if conn.gaps == Gaps::Never { conn.ledger.missing() } else { 0 }
     }
 
     /// Publications after the last that a connection got of one topic.
     fn missing_at_end(&self, conn: &Connection, slot: usize) -> u64 {
-        let topic = (conn.first_topic + slot) % self.shared.spec.topics;
+        let topic = conn.topics.topic(slot);
         // Acquire: pairs with the publisher's store before it reports to be done.
         let last = self.shared.published[topic].load(Ordering::Acquire);
         let behind = match conn.ledger.expected(slot) {
@@ -34,7 +34,7 @@ impl Receiver {
             None if conn.returned => 0,
             None => last,
         };
-        if self.shared.dialect.conflates() { behind.min(1).into() } else { behind.into() }
+        if conn.gaps == Gaps::Never { behind.into() } else { behind.min(1).into() }
     }
 
     /// Whether nothing more can come that is waited for.

@@ -26,7 +26,7 @@ const SLOW_EVERY_NS: u64 = 50_000_000;
 impl Disturber {
     /// What the run's settings ask for, of one thread.
     pub fn new(shared: &Shared, thread: usize) -> Self {
-        let from = shared.classes.split_at();
+        let from = shared.classes.disturbed_at();
         Self {
             from,
             until: shared.classes.end_at(),

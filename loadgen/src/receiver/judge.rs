@@ -6,10 +6,7 @@
 
 use std::sync::Arc;
 
-use super::{
-    open::topics_of,
-    recent::{self, Recent, Slot},
-};
+use super::recent::{self, Recent, Slot};
 use crate::{
     connection::{Connection, Stage},
     dialect::{Envelope, Gaps, Heard},
@@ -37,8 +34,6 @@ pub struct Judge {
     offsets: Vec<Option<i64>>,
     /// The server's numbers of publications of others on our topics that were too large to be sent, in order.
     too_large: Vec<Vec<u64>>,
-    topics: u32,
-    gaps: Gaps,
     acknowledges: bool,
     /// Messages may be compressed.
     compress: bool,
@@ -57,11 +52,9 @@ impl Judge {
         let spec = &shared.spec;
         Self {
             recent: Recent::new(recent::room(spec)),
-            fan: Shared::fan_of(spec, thread),
+            fan: Shared::fan_of(spec, &shared.lists, thread),
             offsets: vec![None; spec.topics],
             too_large: vec![Vec::new(); spec.topics],
-            topics: spec.topics as u32,
-            gaps: shared.dialect.gaps(),
             acknowledges: shared.dialect.acknowledges(),
             compress: spec.offer().is_some(),
             inflated: Inflated::default(),
@@ -113,6 +106,7 @@ impl Judge {
         if frame.compressed {
             return self.compressed(conn, frame, now);
         }
+        self.interval.clear_bytes += frame::len_of(frame.payload.len()) as u64;
         let whole = frame.fin && matches!(frame.opcode, Opcode::Text | Opcode::Binary) && conn.assembly.is_empty();
         // Bytes that were verified before need no second look, not even whether they are text.
         if whole && self.known(conn, frame.payload, now) {
@@ -153,7 +147,7 @@ impl Judge {
             checks: &mut self.checks,
             offsets: &self.offsets,
         };
-        deliver(conn, slot, message.len(), now, self.topics, self.gaps, tally);
+        deliver(conn, slot, message.len(), now, tally);
         true
     }
 
@@ -198,7 +192,7 @@ impl Judge {
         }
         let Some(line) = conn.line.as_ref().map(Arc::clone) else { return };
         let dialect = &self.shared.dialect;
-        let topics = topics_of(conn.first_topic, conn.ledger.len(), self.shared.spec.topics);
+        let topics = conn.topics.topics();
         let say = &mut |message: &[u8]| {
             // A line that is broken shows at the next read.
             let _ = line.write_frame(dialect.opcode(), message);
@@ -293,8 +287,6 @@ impl Judge {
         if conn.stage != Stage::Live && self.acknowledges {
             return;
         }
-        let topics = self.topics;
-        let gaps = self.gaps;
         let class = self.shared.classes.of(stamp.number, stamp.planned);
         let left = self.fan.get(stamp.topic as usize).copied().unwrap_or(0);
         let known = self.recent.same_span(&message[at..]).is_some();
@@ -309,11 +301,11 @@ impl Judge {
             checks: &mut self.checks,
             offsets: &self.offsets,
         };
-        deliver(conn, slot.unwrap_or(&mut unheld), message.len(), now, topics, gaps, tally);
+        deliver(conn, slot.unwrap_or(&mut unheld), message.len(), now, tally);
     }
 
     fn snapshot(&mut self, conn: &mut Connection, stamp: &Stamp) {
-        match slot_of(conn, stamp.topic, self.topics) {
+        match conn.topics.place(stamp.topic) {
             Some(slot) if conn.ledger.snapshot(slot, stamp.seq) => {}
             Some(_) => self.checks.joints += 1,
             None => self.checks.stray += 1,
@@ -335,7 +327,7 @@ impl Judge {
             Heard::TooLarge(topic, number) => {
                 self.too_large(topic, number);
                 // The first may stand in the place of a snapshot as well.
-                if let (1, Some(slot)) = (number, slot_of(conn, topic as u32, self.topics)) {
+                if let (1, Some(slot)) = (number, conn.topics.place(topic as u32)) {
                     conn.ledger.snapshot_foreign(slot);
                 }
             }
@@ -345,13 +337,13 @@ impl Judge {
                     let _ = line.write_frame(self.shared.dialect.opcode(), &answer);
                 }
             }
-            Heard::Snapshot(topic) => match slot_of(conn, topic as u32, self.topics) {
+            Heard::Snapshot(topic) => match conn.topics.place(topic as u32) {
                 Some(slot) => conn.ledger.snapshot_foreign(slot),
                 None => self.checks.stray += 1,
             },
             Heard::Subscribed(with_value) => {
                 for topic in with_value {
-                    if let Some(slot) = slot_of(conn, topic as u32, self.topics) {
+                    if let Some(slot) = conn.topics.place(topic as u32) {
                         conn.ledger.promise(slot);
                     }
                 }
@@ -375,10 +367,10 @@ impl Judge {
     /// The server announces that it leaves something out.
     fn skipped(&mut self, conn: &mut Connection, topic: usize, from: u64, to: u64) {
         self.checks.skipped += (to + 1).saturating_sub(from);
-        match slot_of(conn, topic as u32, self.topics) {
+        match conn.topics.place(topic as u32) {
             // A subscription that is being renewed may still bring what belongs to the old one.
             Some(_) if conn.stage != Stage::Live => {}
-            Some(slot) if self.gaps != Gaps::Never && conn.ledger.tell(slot, from, to) => {}
+            Some(slot) if conn.gaps != Gaps::Never && conn.ledger.tell(slot, from, to) => {}
             _ => self.checks.mistold += 1,
         }
     }
@@ -392,14 +384,6 @@ impl Judge {
     }
 }
 
-/// Where in its ledger a connection keeps `topic`; none where it did not subscribe to it.
-#[inline]
-fn slot_of(conn: &Connection, topic: u32, topics: u32) -> Option<usize> {
-    let ahead = topic.wrapping_sub(conn.first_topic as u32);
-    let slot = if topic < conn.first_topic as u32 { ahead.wrapping_add(topics) } else { ahead } as usize;
-    (slot < conn.ledger.len()).then_some(slot)
-}
-
 /// Where a delivery is entered.
 struct Tally<'a> {
     shared: &'a Shared,
@@ -410,7 +394,7 @@ struct Tally<'a> {
 
 /// Enters what was left out before publication `seq` of a topic, as the receipt says, and holds what was announced against it.
 #[cold]
-fn left_out(conn: &mut Connection, place: usize, stamp: &Stamp, receipt: Receipt, gaps: Gaps, tally: &mut Tally<'_>) {
+fn left_out(conn: &mut Connection, place: usize, stamp: &Stamp, receipt: Receipt, tally: &mut Tally<'_>) {
     let told = conn.ledger.take_told(place);
     let missing = match receipt {
         Receipt::Gap(missing) | Receipt::JointGap(missing) => u64::from(missing),
@@ -428,34 +412,27 @@ fn left_out(conn: &mut Connection, place: usize, stamp: &Stamp, receipt: Receipt
     });
     tally.checks.conflated += missing;
     tally.checks.mistold += announced - rightly;
-    if gaps == Gaps::Announced {
+    if conn.gaps == Gaps::Announced {
         tally.checks.untold += missing - rightly;
     }
 }
 
 /// Enters one verified delivery.
 #[inline]
-fn deliver(
-    conn: &mut Connection,
-    slot: &mut Slot,
-    bytes: usize,
-    now: u64,
-    topics: u32,
-    gaps: Gaps,
-    mut tally: Tally<'_>,
-) {
+fn deliver(conn: &mut Connection, slot: &mut Slot, bytes: usize, now: u64, mut tally: Tally<'_>) {
     let stamp = &slot.stamp;
-    let Some(place) = slot_of(conn, stamp.topic, topics) else {
+    let Some(place) = conn.topics.place(stamp.topic) else {
         tally.checks.stray += 1;
         return;
     };
     tally.checks.received += 1;
+    tally.interval.received += 1;
     let receipt = conn.ledger.enter(place, stamp.seq);
     if receipt != Receipt::Expected {
-        tally.checks.note(receipt, gaps != Gaps::Never);
+        tally.checks.note(receipt, conn.gaps != Gaps::Never);
     }
-    if gaps != Gaps::Never && (receipt != Receipt::Expected || conn.ledger.is_told()) {
-        left_out(conn, place, stamp, receipt, gaps, &mut tally);
+    if conn.gaps != Gaps::Never && (receipt != Receipt::Expected || conn.ledger.is_told()) {
+        left_out(conn, place, stamp, receipt, &mut tally);
     }
     let Tally { shared, interval, checks, .. } = tally;
     if conn.disturbed {

@@ -4,12 +4,12 @@ use super::*;
 use crate::{
     dialect::{Dialect, Protocol},
     flights::Flights,
-    ledger::Ledger,
     schedule::Plan,
     shared::Classes,
     spec::{Spec, tests::sample},
     stamp::{Body, Form},
     target::Sources,
+    watchlist::{WatchList, WatchLists},
 };
 
 const RUN: u32 = 77;
@@ -22,6 +22,7 @@ fn shared_of(spec: Spec) -> Arc<Shared> {
     let target = "127.0.0.1:1".parse().unwrap();
     let classes = Classes::new(&spec, &Plan::new(&spec, None));
     classes.start(1);
+    let lists = WatchLists::new(&spec);
     Arc::new(Shared {
         dialect: Dialect::new("ws://127.0.0.1:1", spec.dialect.clone(), spec.form, vec!["t0".into()]).unwrap(),
         target,
@@ -31,8 +32,9 @@ fn shared_of(spec: Spec) -> Arc<Shared> {
         flights: Flights::new(16).unwrap(),
         published: (0..spec.topics).map(|_| Default::default()).collect(),
         made: Default::default(),
-        listeners: Shared::listeners_of(&spec),
-        fans: Shared::fans_of(&spec),
+        listeners: Shared::listeners_of(&spec, &lists),
+        fans: Shared::fans_of(&spec, &lists),
+        lists,
         run: RUN,
         unpublished: Default::default(),
         stop: Default::default(),
@@ -41,7 +43,7 @@ fn shared_of(spec: Spec) -> Arc<Shared> {
 }
 
 fn live(nth: usize) -> Connection {
-    let mut conn = Connection::new(nth, 0, Ledger::new(1), false);
+    let mut conn = Connection::new(nth, WatchList::Run { first: 0, len: 1, of: 1 }, Gaps::Never, false);
     conn.stage = Stage::Live;
     conn
 }

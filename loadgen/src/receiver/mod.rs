@@ -24,7 +24,6 @@ use self::{account::Bare, disturb::Disturber, heartbeat::Heartbeats, judge::Judg
 use crate::{
     clock,
     connection::{Connection, Stage},
-    ledger::Ledger,
     line::{Arrival, Line},
     meter::{Checks, Interval},
     segments,
@@ -121,14 +120,16 @@ impl Receiver {
         reports: Sender<Report>,
     ) -> io::Result<Self> {
         let spec = &shared.spec;
-        let ledger = if shared.dialect.conflates() { Ledger::of_newest } else { Ledger::new };
         let conns = Shared::connections_of(spec, thread)
             .into_iter()
             .map(|nth| {
-                let ledger = ledger(spec.topics_per_sub);
-                let mut conn = Connection::new(nth, spec.first_topic(nth), ledger, spec.disturbs(nth));
+                let gaps = shared.dialect.gaps(spec.is_latest(nth));
+                let mut conn = Connection::new(nth, shared.lists.of(nth), gaps, spec.disturbs(nth));
                 // What was published before it comes is no loss, as for one that comes back.
                 conn.returned = spec.joins_late(nth);
+                if shared.dialect.acknowledges() && !conn.returned {
+                    conn.ledger = conn.ledger.from_the_first();
+                }
                 conn.ticket = shared.peer.as_ref().and_then(Peer::ticket);
                 conn
             })

@@ -9,6 +9,7 @@ use super::{Receiver, Report};
 use crate::{
     clock,
     connection::Stage,
+    dialect::Gaps,
     handshake::{self, Answer},
     line::{Arrival, Line},
     meter::Phase,
@@ -93,10 +94,11 @@ impl Receiver {
         let shared = &self.shared;
         let nth = self.conns[index].nth - shared.spec.share_of_subs().0;
         let source = shared.sources.of(nth);
+        let receive_buffer = shared.spec.receive_buffer_of(self.conns[index].nth);
         (self.conns[index].begun, self.conns[index].reached) = (due, due);
         self.opening.under_way += 1;
         self.conns[index].stage = Stage::Connecting;
-        let begun = socket::connect(shared.target, source, shared.spec.receive_buffer).and_then(|fd| {
+        let begun = socket::connect(shared.target, source, receive_buffer).and_then(|fd| {
             self.poller.add(&fd, index as u64, Interest::OUT)?;
             Ok(fd)
         });
@@ -147,7 +149,7 @@ impl Receiver {
         let dialect = &self.shared.dialect;
         let mut request = Vec::new();
         let conn = &self.conns[index];
-        let path = dialect.subscribe_path(&topics_of(conn.first_topic, conn.ledger.len(), self.shared.spec.topics));
+        let path = dialect.subscribe_path(&conn.topics.topics());
         let host = &dialect.subscribe_url().host;
         let mut headers = dialect.headers().to_vec();
         headers.extend(self.shared.spec.offer().map(|offer| offer.header().to_owned()));
@@ -195,9 +197,9 @@ impl Receiver {
             // A line that is broken shows at the next read.
             let _ = line.write_frame(dialect.opcode(), message);
         };
-        let topics = topics_of(conn.first_topic, conn.ledger.len(), self.shared.spec.topics);
+        let (topics, latest) = (conn.topics.topics(), conn.gaps != Gaps::Never);
         dialect.greet(&mut say);
-        dialect.subscribe(&topics, &mut say);
+        dialect.subscribe(&topics, latest, &mut say);
         conn.waiting = dialect.go(0, &topics, &mut say).unwrap_or_default();
         let now = clock::now();
         if !dialect.acknowledges() {
@@ -215,7 +217,7 @@ impl Receiver {
     pub(super) fn resubscribe(&mut self, index: usize, due: u64) {
         let conn = &mut self.conns[index];
         let Some(line) = conn.line.as_ref().map(Arc::clone) else { return };
-        let topics = topics_of(conn.first_topic, conn.ledger.len(), self.shared.spec.topics);
+        let (topics, latest) = (conn.topics.topics(), conn.gaps != Gaps::Never);
         conn.begun = due;
         conn.returned = true;
         conn.ledger.reset();
@@ -226,7 +228,7 @@ impl Receiver {
             let _ = line.write_frame(dialect.opcode(), message);
         };
         dialect.unsubscribe(&topics, &mut say);
-        dialect.subscribe(&topics, &mut say);
+        dialect.subscribe(&topics, latest, &mut say);
         if !dialect.acknowledges() {
             self.judge.joined(conn, clock::now());
         }
@@ -276,9 +278,4 @@ impl Receiver {
             self.report(Report::Opened { thread: self.thread, live, failed, why });
         }
     }
-}
-
-/// The topics of a subscriber, as indices.
-pub(super) fn topics_of(first: usize, count: usize, topics: usize) -> Vec<usize> {
-    (first..first + count).map(|topic| topic % topics).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Receiver, judge::Judge, open::topics_of};
+use super::{Receiver, judge::Judge};
 use crate::{
     connection::{Connection, Stage},
     dialect::poll::{self, Taken},
@@ -15,9 +15,8 @@ impl Receiver {
     /// Asks for the first time.
     pub(super) fn poll(&mut self, index: usize, line: &Line, now: u64) {
         let conn = &mut self.conns[index];
-        let topics = topics_of(conn.first_topic, conn.ledger.len(), self.shared.spec.topics);
         let mut request = Vec::new();
-        poll::push_request(&self.shared.dialect, &topics, None, &mut request);
+        poll::push_request(&self.shared.dialect, &conn.topics.topics(), None, &mut request);
         let sent = line.write(&request).and_then(|_| self.poller.modify(&line.fd, index as u64, Interest::IN));
         match sent {
             Ok(()) => {
@@ -56,9 +55,8 @@ impl Judge {
     fn ask_again(&self, conn: &Connection, cursor: &str) {
         let Some(line) = conn.line.as_ref().map(Arc::clone) else { return };
         let shared = self.shared();
-        let topics = topics_of(conn.first_topic, conn.ledger.len(), shared.spec.topics);
         let mut request = Vec::new();
-        poll::push_request(&shared.dialect, &topics, Some(cursor), &mut request);
+        poll::push_request(&shared.dialect, &conn.topics.topics(), Some(cursor), &mut request);
         // A line that is broken shows at the next read.
         let _ = line.write(&request);
     }

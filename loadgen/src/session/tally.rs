@@ -7,6 +7,7 @@ use crate::{
     doubts,
     figures::{
         ClassFigures, Distribution, GeneratorFigures, HandedFigures, IntervalFigures, PhaseFigures, Run, TlsFigures,
+        WireFigures,
     },
     machine::{CoreWork, Nice, Ticks},
     meter::{Checks, Interval, Meter, Times, add, times},
@@ -204,6 +205,7 @@ impl Tally {
             publications: self.published.as_ref().map_or(0, |published| published.measured),
             deliveries,
             bytes: self.total.classes.iter().map(|class| class.bytes).sum(),
+            wire: Some(self.wire()),
             segments: self.total.segments,
             round: None,
             classes,
@@ -248,6 +250,14 @@ impl Tally {
 
     fn sums(&self) -> impl Iterator<Item = &Interval> {
         self.seconds.values().map(|second| &second.sum)
+    }
+
+    fn wire(&self) -> WireFigures {
+        self.sums().fold(WireFigures::default(), |all, sum| WireFigures {
+            bytes: all.bytes + sum.wire_bytes,
+            clear_bytes: all.clear_bytes + sum.clear_bytes,
+            deliveries: all.deliveries + sum.received,
+        })
     }
 
     fn ended(&self, shared: &Shared) -> Option<String> {

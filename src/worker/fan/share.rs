@@ -102,7 +102,7 @@ impl Cohort {
             return;
         }
         let settings = &packer.packs().streams;
-        let level = settings.level(packer.streams.is_pressed);
+        let level = settings.level(self.users, packer.streams.is_pressed);
         let stream = Stream::new(settings, level, at);
         packer.packs().stream_counts.opened.bump();
         packer.streams.note_open(id);
@@ -119,15 +119,16 @@ impl Cohort {
 
     /// Takes a publication into the stream. Returns how many bytes its readers are sent for it; none if there is no stream.
     fn push(&mut self, at: Position, clear: &[u8], topic: Option<&str>, packer: &mut Packer) -> Option<u64> {
-        let Cohort { stream, column, .. } = self;
+        let Cohort { stream, column, users, .. } = self;
         let stream = stream.as_deref_mut()?;
+        stream.members = *users;
         let packs = std::sync::Arc::clone(packer.packs());
         let (settings, counts) = (&packs.streams, &packs.stream_counts);
         packer.charge(price::MATCH * settings.private.len() as u64);
         let may = (LEAST.max(settings.least)..=SHARED_MAX).contains(&clear.len()) && !settings.is_private(topic);
         if may {
             let is_pressed = packer.streams.is_pressed || column.owed_most() >= SEND_MAX;
-            let level = settings.level(is_pressed);
+            let level = settings.level(*users, is_pressed);
             // Who reads it can go on whatever happens; and where nobody does, nobody minds.
             let may_soon = stream.is_fresh() || stream.is_to_begin(settings, true) || column.sharing() == 0;
             let waiting = if may_soon { column.waiting() } else { 0 };

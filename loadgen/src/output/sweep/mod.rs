@@ -218,6 +218,7 @@ impl Sweep {
 /// What runs of a grid have in common, in words: all but their rate.
 fn kind(spec: &Spec) -> String {
     let bytes = match &spec.sizes[..] {
+        [] if spec.quotes => format!("quotes of some {} bytes", spec.size),
         [] => format!("{} bytes", spec.size),
         mix => {
             let all: f64 = mix.iter().map(|one| one.weight).sum();
@@ -226,6 +227,9 @@ fn kind(spec: &Spec) -> String {
         }
     };
     let topics = match (spec.topics, spec.topics_per_sub) {
+        (all, _) if let Some(among) = spec.watch_list => {
+            format!("{} to {} of {} topics each", among.from, among.to, units::count(all as u64))
+        }
         (1, _) => "one topic".to_owned(),
         (all, each) if all == each => format!("all of {} topics", units::count(all as u64)),
         (all, each) => format!("{} of {} topics each", units::count(each as u64), units::count(all as u64)),
