@@ -334,7 +334,7 @@ impl Figures {
         let counts = &packs.stream_counts;
         let help = "Compressed streams that subscribers of the same names share (--compression shared)";
         self.worker_gauges(out, "shared_streams", help, |w| w.shared_streams.get())?;
-        let help = "Streams that one worker may have (--compression-streams)";
+        let help = "Streams that there may be (--compression-streams), divided among the workers";
         out.gauge("shared_streams_max", help, None, packs.streams.most as u64)?;
         let help = "Memory of shared streams";
         self.worker_units(out, "shared_streams_held", help, Unit::Bytes, |w| w.shared_streams_bytes.get())?;
