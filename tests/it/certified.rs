@@ -116,14 +116,11 @@ impl World {
     fn client_of(&self, by: &Authority, name: &str, along: &[&Authority]) -> Arc<ClientConfig> {
         let (cert, key) = certificate(by, name, 1);
         let along = along.iter().map(|one| CertificateDer::from_pem_slice(one.pem().as_bytes()).unwrap());
-        let config = ClientConfig::clone(&self.client(None));
-        let resolver = rustls::sign::CertifiedKey::from_der(
-            std::iter::once(cert).chain(along).collect(),
-            key,
-            &aws_lc_rs::default_provider(),
-        );
-        let resolver = Arc::new(rustls::sign::SingleCertAndKey::from(resolver.unwrap()));
-        Arc::new(ClientConfig { client_auth_cert_resolver: resolver, ..config })
+        let mut config = ClientConfig::clone(&self.client(None));
+        let chain = std::iter::once(cert).chain(along).collect();
+        let certified = rustls::sign::CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).unwrap();
+        config.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(certified));
+        Arc::new(config)
     }
 }
 
