@@ -2,13 +2,14 @@
 
     tap.py HOST:PORT STREAMS
 
-prints its own address, and at the end of its input whether each connection was sent what it had agreed on: one that takes a window of 12 bits and
+prints its own address, and when it is told to end (SIGTERM) whether each connection was sent what it had agreed on: one that takes a window of 12 bits and
 lets the server keep its context, frames that refer to those before, and otherwise none. STREAMS is how many shared streams there should have been, those
 over TLS too, of which this sees nothing: their number, and how often they began anew, is in the server's metrics. With 0, connections should have been sent
 frames that stand alone. Ends with 1 where something was different.
 """
 import asyncio
 import re
+import signal
 import sys
 import urllib.request
 import zlib
@@ -147,7 +148,8 @@ def judge(sights, metrics, streams):
 
 async def main(target, streams):
     host, _, port = target.rpartition(":")
-    sights = []
+    sights, over = [], asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
 
     async def meet(near_reader, near_writer):
         sight = Sight()
@@ -160,7 +162,7 @@ async def main(target, streams):
 
     server = await asyncio.start_server(meet, "127.0.0.1", 0)
     print("127.0.0.1:%d" % server.sockets[0].getsockname()[1], flush=True)
-    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    await over.wait()
     with urllib.request.urlopen("http://%s/metrics" % target) as answer:
         metrics = answer.read().decode()
     wrong, told = judge(sights, metrics, streams)
