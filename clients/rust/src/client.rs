@@ -398,3 +398,70 @@ fn between(first: f64, last: f64) -> Duration {
     let (first, last) = (bounded(first), bounded(last));
     Duration::from_secs_f64(first + (last - first).max(0.0) * fastrand::f64())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write, net::TcpListener};
+
+    use tungstenite::{
+        Message,
+        handshake::server::{ErrorResponse, Request, Response},
+        http::HeaderValue,
+    };
+
+    use super::*;
+
+    const COUNT: u64 = 300;
+
+    /// A server of one connection, which is offered no compression. It sends so many updates of 50 KB, and then what would be compressed, and comes to a thousand times as much.
+    fn server() -> (String, thread::JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("ws://{}/ws", listener.local_addr().unwrap());
+        let served = thread::spawn(move || {
+            #[expect(clippy::result_large_err, reason = "it is tungstenite's own")]
+            let judge = |request: &Request, mut answer: Response| -> Result<Response, ErrorResponse> {
+                assert_eq!(request.headers().get("Sec-WebSocket-Extensions"), None);
+                let protocol = HeaderValue::from_static("stentor.v1.json");
+                answer.headers_mut().insert("Sec-WebSocket-Protocol", protocol);
+                Ok(answer)
+            };
+            let mut socket = tungstenite::accept_hdr(listener.accept().unwrap().0, judge).unwrap();
+            socket.send(r#"{"type":"hello","version":1,"server":"t","conn":"1","ts":1,"heartbeat":0}"#.into()).unwrap();
+            let command = socket.read().unwrap();
+            let command: serde_json::Value = serde_json::from_str(command.to_text().unwrap()).unwrap();
+            let ack = r#"{"type":"ack","id":ID,"topics":[{"topic":"a","mode":"all","epoch":"k","seq":0}]}"#;
+            socket.send(ack.replace("ID", &command["id"].to_string()).into()).unwrap();
+            let data = "x".repeat(50_000);
+            for seq in 1..=COUNT {
+                let update =
+                    format!(r#"{{"type":"update","topic":"a","epoch":"k","seq":{seq},"ts":{seq},"data":"{data}"}}"#);
+                // Blocks while the other side doesn't read, since the network holds less.
+                socket.send(Message::text(update)).unwrap();
+            }
+            // FIN, RSV1 and text; seven bytes.
+            socket.get_mut().write_all(b"\xc1\x07\xaa\x56\x4a\x54\xb2\x52\x00").unwrap();
+            while socket.read().is_ok() {}
+        });
+        (url, served)
+    }
+
+    #[test]
+    fn nothing_waits_but_what_one_message_came_to_and_nothing_is_inflated() {
+        let (url, served) = server();
+        let mut client = Client::new(Options::new([url])).unwrap();
+        client.subscribe(["a"], How::default());
+        let mut last = 0;
+        while last < COUNT {
+            if let Event::Update(update) = client.next().unwrap() {
+                last += 1;
+                assert_eq!((update.seq, update.raw().len()), (last, 50_002));
+            }
+            assert!(client.core.topics.events.len() <= 1, "{} wait", client.core.topics.events.len());
+        }
+        let lost = client.next().unwrap();
+        assert!(matches!(&lost, Event::Status(status) if status.code == "lost"), "{lost:?}");
+        assert!(client.trouble().contains("eserved bits"), "{}", client.trouble());
+        drop(client);
+        served.join().unwrap();
+    }
+}

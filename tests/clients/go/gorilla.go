@@ -100,7 +100,7 @@ func (s *socket) closedWith(code int) {
 }
 
 func main() {
-	fmt.Printf("gorilla/websocket %s (%s)\n", os.Getenv("GORILLA_VERSION"), runtime.Version())
+	fmt.Printf("gorilla/websocket %s (%s)\n", version("github.com/gorilla/websocket"), runtime.Version())
 	base, topic := os.Args[1], "clients.go"
 
 	ws := open(base+"/ws", "stentor.v1.json")

@@ -57,7 +57,7 @@ async function drive(url) {
   await ask('Page.enable', {}, sessionId);
   await ask('Page.navigate', { url: `${base.replace('ws', 'http')}/` }, sessionId);
   await load;
-  const { exceptionDetails } = await ask('Runtime.evaluate', { expression: script('clients.chromium'), awaitPromise: true }, sessionId);
+  const { exceptionDetails } = await ask('Runtime.evaluate', { expression: script(`clients.chromium.${base.split(':')[0]}`), awaitPromise: true }, sessionId);
   if (exceptionDetails) throw new Error(exceptionDetails.exception?.description ?? exceptionDetails.text);
 }
 

@@ -1,12 +1,13 @@
 // npm's `ws` with compression, and every window and parameter that it can offer: all of them, and one without, are subscribers of a
-// topic; each publishes on it, compressed, and everybody gets the same.
+// topic; each publishes on it, compressed, and everybody gets the same. Then they are subscribers of a pattern, on which one publishes.
 'use strict';
 const WebSocket = require('ws');
 const { Inbox } = require('./conversation.js');
 const { exchange } = require('./texts.js');
+const { stream } = require('./stream.js');
 
 const base = process.argv[2];
-const url = `${base}/raw/clients.compression.node.${base.startsWith('wss') ? 'tls' : 'clear'}`;
+const topic = `clients.compression.node.${base.startsWith('wss') ? 'tls' : 'clear'}`;
 
 function* offers() {
   yield [{}, true];
@@ -19,7 +20,7 @@ function* offers() {
   yield [false, false];
 }
 
-async function open([perMessageDeflate, isTaken]) {
+async function open(url, [perMessageDeflate, isTaken]) {
   const name = JSON.stringify(perMessageDeflate);
   const socket = new WebSocket(url, { perMessageDeflate });
   const inbox = new Inbox();
@@ -30,10 +31,18 @@ async function open([perMessageDeflate, isTaken]) {
 }
 
 async function converse() {
-  const clients = [];
-  for (const offer of offers()) clients.push(await open(offer));
-  const count = await exchange(clients);
+  const openAll = async (url) => {
+    const clients = [];
+    for (const offer of offers()) clients.push(await open(url, offer));
+    return clients;
+  };
+  const clients = await openAll(`${base}/raw/${topic}`);
+  let count = await exchange(clients);
   clients.forEach((client) => client.socket.close());
+  const subscribers = await openAll(`${base}/ws`);
+  const publisher = await open(`${base}/ws`, [false, false]);
+  count += await stream(subscribers, publisher, topic);
+  [...subscribers, publisher].forEach((client) => client.socket.close());
   return `${clients.length} clients, ${count} messages each`;
 }
 

@@ -51,7 +51,7 @@ async function drive(url) {
   const { context } = await ask('browsingContext.create', { type: 'tab' });
   await ask('browsingContext.navigate', { context, url: `${base.replace('ws', 'http')}/`, wait: 'complete' });
   const { type, exceptionDetails } = await ask('script.evaluate', {
-    expression: script('clients.firefox'), target: { context }, awaitPromise: true,
+    expression: script(`clients.firefox.${base.split(':')[0]}`), target: { context }, awaitPromise: true,
   });
   if (type !== 'success') throw new Error(exceptionDetails.text);
 }

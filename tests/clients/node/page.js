@@ -1,5 +1,4 @@
-// What a browser evaluates on the server's page: the conversation, and then texts between a client that offers compression, as browsers do by
-// themselves, and one that declines it in the address.
+// What a browser evaluates on the server's page: the conversation, and then what clients do that offer compression by themselves, as browsers do.
 'use strict';
 const fs = require('node:fs');
 const path = require('node:path');
@@ -16,14 +15,12 @@ function script(topic) {
     ${module('conversation.js')}
     ${module('standard.js')}
     ${module('texts.js')}
+    ${module('stream.js')}
+    ${module('offered.js')}
     const base = location.origin.replace('http', 'ws');
     const { open } = modules['./standard.js'];
     await modules['./conversation.js'].converse(open, base, '${topic}');
-    const url = base + '/raw/${topic}.compression';
-    const clients = [await open(url), await open(url + '?compress=0'), await open(url)];
-    const agreed = clients.map((client) => client.extensions.split(';')[0]).join();
-    if (agreed !== 'permessage-deflate,,permessage-deflate') throw new Error('agreed on ' + agreed);
-    await modules['./texts.js'].exchange(clients);
+    await modules['./offered.js'].compress(open, base, '${topic}.compression');
   })()`;
 }
 

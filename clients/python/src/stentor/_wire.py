@@ -140,6 +140,7 @@ class Wire(asyncio.Protocol):
             if self._protocol.state is State.CONNECTING:
                 return  # What there is of an answer is no frames.
         self._take(data)
+
     def eof_received(self) -> None:
         self._protocol.receive_eof()
         self._respond()
