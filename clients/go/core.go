@@ -44,6 +44,8 @@ type core struct {
 	farewell string
 	// The server has asked for another token.
 	expiring bool
+	// Behind a greeting, until all snapshots have come.
+	syncing bool
 }
 
 func newCore(emit func(Event), send func([]byte), topicsMax int, synced func()) *core {
@@ -280,15 +282,26 @@ func (c *core) greet(message *fields) error {
 		groups[kind] = append(groups[kind], want)
 	}
 	room := c.hello.limits.Topics - len(wants)
+	c.syncing = len(wants) > 0
 	for _, kind := range kinds {
 		room -= c.askFor(groups[kind], room, true)
 	}
 	if len(wants) == 0 {
 		return nil
 	}
+	return c.askSynced(wants)
+}
+
+// askSynced asks for a sign that all snapshots have come.
+func (c *core) askSynced(wants []*want) error {
 	return c.ask(map[string]any{"op": "ping"}, func(_ *fields, err *Error) error {
-		if err == nil {
-			c.know(wants)
+		if err != nil {
+			return nil
+		}
+		c.know(wants)
+		// Of what was asked for again, another ping is behind it.
+		if c.syncing && !slices.ContainsFunc(wants, func(want *want) bool { return want.again && c.topics.wants[want.name] == want }) {
+			c.syncing = false
 			c.topics.settle()
 			c.synced()
 		}
@@ -298,6 +311,7 @@ func (c *core) greet(message *fields) error {
 
 func (c *core) refused(message *fields) error {
 	err := &Error{Code: message.text("code"), Message: message.maybe("message")}
+	message.get("topics", &err.Names, false)
 	if message.err != nil {
 		return nil
 	}
@@ -405,7 +419,7 @@ func (c *core) askFor(wants []*want, room int, isBack bool) int {
 			if err == nil {
 				return c.taken(wants, part.points, cursor, answer, misses, done)
 			}
-			return c.notTaken(wants, err)
+			return c.notTaken(wants, part.names, err)
 		})
 	}
 	return len(extra)
@@ -442,7 +456,7 @@ func (c *core) taken(wants []*want, points map[string]Point, cursor string, answ
 		if agreed.Mode == "" {
 			agreed.Mode = want.how.mode()
 		}
-		want.agreed, want.isOld, want.misses = &agreed, true, false
+		want.agreed, want.isOld, want.misses, want.again = &agreed, true, false, false
 		want.how.Cursor, want.how.Points = "", nil
 	}
 	c.topics.wasAway = misses
@@ -463,9 +477,24 @@ func (c *core) taken(wants []*want, points map[string]Point, cursor string, answ
 	return nil
 }
 
-func (c *core) notTaken(wants []*want, err *Error) error {
+// notTaken: a command for some of the wants, these names, was refused.
+func (c *core) notTaken(wants []*want, names []string, err *Error) error {
 	if err.Code == "disconnected" {
 		return nil
+	}
+	var uncovered, others []*want
+	for _, want := range wants {
+		if c.topics.wants[want.name] != want {
+			continue
+		}
+		if slices.Contains(err.Names, want.name) {
+			uncovered = append(uncovered, want)
+		} else if slices.Contains(names, want.name) {
+			others = append(others, want)
+		}
+	}
+	if len(uncovered) > 0 {
+		return c.narrow(uncovered, others, err)
 	}
 	var mine, ended []*want
 	for _, want := range wants {
@@ -500,6 +529,35 @@ func (c *core) notTaken(wants []*want, err *Error) error {
 	return nil
 }
 
+// narrow: rights don't cover some names of a command. They end, and the others are asked for again.
+func (c *core) narrow(uncovered, others []*want, err *Error) error {
+	var agreed []*want
+	for _, want := range uncovered {
+		if want.agreed != nil {
+			agreed = append(agreed, want)
+		}
+	}
+	c.topics.end(uncovered)
+	c.leave(namesOf(agreed))
+	c.emit(&Error{err.Code, err.Message, namesOf(uncovered)})
+	for _, want := range others {
+		if want.isOld && want.agreed == nil {
+			return &broken{err.Error()} // They go on where they were, with all that belongs to that: on the next connection.
+		}
+	}
+	if len(others) == 0 {
+		return nil
+	}
+	for _, want := range others {
+		want.again = true
+	}
+	c.askFor(others, 0, false)
+	if c.syncing {
+		others = append([]*want(nil), c.topics.order...)
+	}
+	return c.askSynced(others)
+}
+
 func (c *core) leave(names []string) {
 	if len(names) == 0 {
 		return
@@ -513,6 +571,9 @@ func (c *core) leave(names []string) {
 func (c *core) know(wants []*want) {
 	c.topics.wasAway = false
 	for _, want := range wants {
+		if want.again {
+			continue // Another ping is behind it.
+		}
 		want.isTold = true
 		want.knowsAll = !want.how.NoSnapshot && !c.topics.hasForgotten
 	}

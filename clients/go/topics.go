@@ -18,6 +18,8 @@ type want struct {
 	call, alone int
 	// What the server has agreed to, on this connection.
 	agreed *Subscribed
+	// It was asked for again, on this connection, without those that it was refused with: what was asked before says nothing of it.
+	again bool
 	// A server has agreed to it before.
 	isOld bool
 	// Its last values have come.
@@ -201,7 +203,7 @@ func (t *topics) lost() {
 	}
 	for _, want := range t.order {
 		want.misses = want.misses || want.knowsAll && want.agreed != nil && want.agreed.Mode == All
-		want.agreed = nil
+		want.agreed, want.again = nil, false
 	}
 }
 

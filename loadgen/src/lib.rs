@@ -41,6 +41,7 @@ pub mod stamp;
 pub mod target;
 pub mod thresholds;
 pub mod tls;
+pub mod token;
 #[path = "../../src/tools/trust.rs"]
 mod trust;
 pub mod units;

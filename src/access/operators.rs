@@ -5,7 +5,7 @@
 //! | set or not | anywhere | if it shows a token whose holder is an operator (`"admin":true`) |
 //! | set | anywhere, this machine too | if it shows that token |
 //! | not set | this machine, to it by name or number, and not by way of a proxy that says so | always; to see who the clients are, with `--publish-token`, where there is one |
-//! | set or not | anywhere | never, if it is a holder's that isn't one |
+//! | set or not | anywhere | never, if it is a holder's that isn't one, or shows a token that is wrong, also where none would be needed |
 //! | not set | anywhere else | never: 403 names the flag |
 //!
 //! A token that is set is asked for on this machine as well: a proxy here makes all the world look like this machine. It opens nothing else:
@@ -66,7 +66,7 @@ impl Rules {
     /// was looked at.
     ///
     /// # Errors
-    /// 401 if it needs the token, 403 if it would have to come from this machine, 400 for several tokens.
+    /// 401 if it needs the token or shows a wrong one, 403 if it would have to come from this machine, 400 for several tokens.
     pub fn may_operate(
         &self,
         head: &Request<'_>,
@@ -78,6 +78,7 @@ impl Rules {
             Asker::Somebody => true,
             Asker::Nobody => false,
         };
+        let shown = shown_token(head)?;
         if is_known {
             // Who has a name isn't an operator for being on this machine.
             return Err(Refusal::new(
@@ -86,14 +87,22 @@ impl Rules {
             ));
         }
         if self.operators.token.is_some() {
-            if shown_token(head)?.is_some() {
+            if shown.is_some() {
                 return Err(Wrong::Unknown.into());
             }
             let text = "This is for operators: send Authorization: Bearer TOKEN, with the server's --admin-token.";
             return Err(Refusal::new(401, text).with(CHALLENGE));
         }
         if origin::is_local(head, peer) {
-            return Ok(());
+            // Whoever has been given a token is told that it protects nothing here.
+            return match shown {
+                Some(_) if !self.has_tokens() => {
+                    let text = "The token is not the right one: the server has no --admin-token, and from this \
+                                machine none is needed.";
+                    Err(Refusal::new(401, text).with(CHALLENGE))
+                }
+                _ => Ok(()),
+            };
         }
         let text =
             "This is for operators, on this machine only, at localhost or 127.0.0.1, unless --admin-token is set.";
@@ -126,10 +135,10 @@ impl Rules {
     /// As [`Rules::reader`].
     pub fn viewer(&self, head: &Request<'_>, of: Holder, wall_us: u64) -> Result<Viewer, Refusal> {
         self.check_page(head)?;
-        if self.operators.are_shown(head)? {
-            return Ok(Viewer::Operator);
-        }
-        let holder = self.sender_or(head, of, wall_us)?;
+        let holder = match self.asked(head, of, wall_us)? {
+            Viewer::Operator => return Ok(Viewer::Operator),
+            Viewer::Holder(holder) => holder,
+        };
         Ok(if self.now(&holder, wall_us).is_admin() { Viewer::Operator } else { Viewer::Holder(holder) })
     }
 
@@ -141,17 +150,29 @@ impl Rules {
         }
     }
 
-    /// Who asks for what is for operators. A token that is wrong may be meant for somebody else.
+    /// Who asks for what is for operators.
     fn asker(&self, head: &Request<'_>, of: &Holder, wall_us: u64) -> Result<Asker, Refusal> {
-        if self.operators.are_shown(head)? {
-            return Ok(Asker::Operator);
-        }
-        Ok(match self.sender_or(head, of.clone(), wall_us) {
-            Ok(holder) if holder.known().is_none() => Asker::Nobody,
-            Ok(holder) if self.now(&holder, wall_us).is_admin() => Asker::Operator,
-            Ok(_) => Asker::Somebody,
-            Err(_) => Asker::Nobody,
+        Ok(match self.asked(head, of.clone(), wall_us)? {
+            Viewer::Operator => Asker::Operator,
+            Viewer::Holder(holder) if self.now(&holder, wall_us).is_admin() => Asker::Operator,
+            Viewer::Holder(holder) if holder.known().is_some() => Asker::Somebody,
+            Viewer::Holder(_) => Asker::Nobody,
         })
+    }
+
+    /// Who sends a request where the token of operators may be shown as well, by that token or as anybody.
+    ///
+    /// # Errors
+    /// 401 for a token that is not the right one, 400 for several.
+    fn asked(&self, head: &Request<'_>, of: Holder, wall_us: u64) -> Result<Viewer, Refusal> {
+        if self.operators.are_shown(head)? {
+            return Ok(Viewer::Operator);
+        }
+        // It is held against that token, too, so that it isn't passed over where there is no other.
+        if self.operators.token.is_some() && !self.has_tokens() && shown_token(head)?.is_some() {
+            return Err(Wrong::Unknown.into());
+        }
+        Ok(Viewer::Holder(self.sender_or(head, of, wall_us)?))
     }
 }
 
@@ -213,6 +234,36 @@ mod tests {
         assert_eq!(told(&guarded, HERE, "/", "Host: localhost\r\n"), (200, 401));
         assert_eq!(told(&guarded, HERE, "/", "Host: localhost\r\nAuthorization: Bearer pub\r\n"), (200, 200));
         assert_eq!(told(&guarded, THERE, "/", "Host: localhost\r\nAuthorization: Bearer pub\r\n"), (403, 403));
+    }
+
+    #[test]
+    fn a_wrong_token_is_refused_also_where_none_is_needed() {
+        let here = "Host: localhost\r\n";
+        let wrong = "Host: localhost\r\nAuthorization: Bearer guess\r\n";
+        let empty = "Host: localhost\r\nAuthorization: Bearer\r\n";
+        for rules in [rules(None, None), rules(None, Some("pub")), rules(Some("boss"), None)] {
+            for lines in [wrong, empty] {
+                assert_eq!(told(&rules, HERE, "/", lines), (401, 401), "{lines}");
+            }
+            assert_eq!(told(&rules, HERE, "/?token=guess", here), (401, 401));
+            // What is no token of ours may be a proxy's.
+            let other = "Host: localhost\r\nAuthorization: Basic Z3Vlc3M=\r\n";
+            assert_eq!(told(&rules, HERE, "/", other), told(&rules, HERE, "/", here));
+        }
+        // From elsewhere the flag is named where it isn't set.
+        assert_eq!(told(&rules(None, None), THERE, "/", wrong), (403, 403));
+        assert_eq!(told(&rules(None, Some("pub")), HERE, "/?token=pub", here), (200, 200));
+        let topics = |rules: &Rules, lines: &str| {
+            let head = format!("GET /topics HTTP/1.1\r\n{lines}\r\n");
+            let (request, _) = parse(head.as_bytes(), 8192).unwrap().unwrap();
+            rules.viewer(&request, Holder::Anonymous, NOW).map_or_else(|why| why.status, |_| 200)
+        };
+        assert_eq!(
+            topics(&rules(Some("boss"), None), wrong),
+            401,
+            "it is for no proxy where one of ours could be right"
+        );
+        assert_eq!(topics(&rules(None, None), wrong), 200);
     }
 
     #[test]

@@ -6,9 +6,10 @@
 //! | `Sec-WebSocket-Protocol: …, stentor.bearer.T` | `T`: all that a page can give without an address that is logged |
 //! | `?token=T` | `T`, decoded as forms encode it |
 //! | several of these, alike | that |
-//! | another scheme, or a header with no space in it | what the others have, if anything |
+//! | another scheme | what the others have, if anything |
 //!
-//! What is there and empty is a token, too, and never the right one. Of two that differ, of several headers, or several `token` in the address, nobody knows
+//! What is there and empty is a token, too, and never the right one: a program whose token was lost is told so, and isn't taken for somebody who has none.
+//! Of two that differ, of several headers, or several `token` in the address, nobody knows
 //! which was meant, and a proxy in front may have looked at another: such a request is refused.
 
 use std::borrow::Cow;
@@ -46,7 +47,7 @@ pub fn shown_token<'b>(head: &Request<'b>) -> Result<Option<Shown<'b>>, Refusal>
         return Err(Refusal::new(400, "There is more than one Authorization header."));
     }
     let bearer = header.and_then(|value| {
-        let (scheme, token) = value.split_once(' ')?;
+        let (scheme, token) = value.split_once([' ', '\t']).unwrap_or((value, ""));
         scheme.eq_ignore_ascii_case("bearer").then(|| Shown::new(token.trim()))
     });
     let offered = head.headers("Sec-WebSocket-Protocol").flat_map(|value| value.split(','));

@@ -30,7 +30,8 @@ fn a_token_is_shown_by_the_header_the_subprotocol_or_the_address() {
         ("/ws", "bEARER s3cret", Some("s3cret")),
         ("/ws", "Bearer   s3cret ", Some("s3cret")),
         ("/ws", "Bearer two words", Some("two words")),
-        ("/ws", "Bearer", None),
+        ("/ws", "Bearer", Some("")),
+        ("/ws", "Bearer\ts3cret", Some("s3cret")),
         ("/ws", "Basic czNjcmV0", None),
         ("/ws", "s3cret", None),
         ("/ws", &long, Some(&long[7..])),
@@ -44,7 +45,7 @@ fn a_token_is_shown_by_the_header_the_subprotocol_or_the_address() {
         ("/ws?TOKEN=s3cret", "", None),
         ("/ws?token=same", "Bearer same", Some("same")),
         ("/ws?token=address", "Basic header", Some("address")),
-        ("/ws?token=address", "Bearer", Some("address")),
+        ("/ws?token=", "Bearer", Some("")),
     ] {
         let lines = if header.is_empty() { String::new() } else { format!("Authorization: {header}\r\n") };
         let found = of(target, &format!("Host: x\r\n{lines}"), |head| {
@@ -75,6 +76,7 @@ fn of_several_tokens_none_is_taken() {
         ("/ws?token=s3cret&topics=a&tok%65n=", "", "token is given more than once"),
         ("/ws?token=one&token=two", authorization, "token is given more than once"),
         ("/ws?token=one", authorization, "two tokens that differ"),
+        ("/ws?token=one", "Authorization: Bearer\r\n", "two tokens that differ"),
         ("/ws", &format!("{authorization}Sec-WebSocket-Protocol: stentor.bearer.one\r\n"), "two tokens that differ"),
         ("/ws", "Sec-WebSocket-Protocol: stentor.bearer.one, stentor.bearer.two\r\n", "two tokens that differ"),
         ("/ws?token=two", "Sec-WebSocket-Protocol: stentor.bearer.one\r\n", "two tokens that differ"),
@@ -248,7 +250,7 @@ fn clients_are_shown_to_this_machine_or_for_the_token() {
         (near, "[::1]", "", true),
         (near6, "[::1]:9001", "", true),
         (near, "localhost", "Origin: https://ours.example\r\n", true),
-        (near, "localhost", "Authorization: Bearer any\r\n", true),
+        (near, "localhost", "Authorization: Basic YW55\r\n", true),
         (near, "localhost", "Origin: https://theirs.example\r\n", false),
         (near, "feed.example.com", "", false),
         (near, "10.0.0.1:9001", "", false),

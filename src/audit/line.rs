@@ -139,6 +139,7 @@ fn write_holder(out: &mut Vec<u8>, holder: &Holder) {
 
 fn write_been(out: &mut Vec<u8>, been: Been) {
     put(out, format_args!(",\"seconds\":{},\"bytes\":{}", been.seconds, been.bytes));
+    put(out, format_args!(",\"received\":{}", been.received));
     if been.unacked > 0 {
         put(out, format_args!(",\"unacked\":{}", been.unacked));
     }
@@ -214,14 +215,14 @@ mod tests {
         let expected = r#"{"ts":17,"event":"subscribe","conn":"3-2a","address":"[::1]:7","holder":"anonymous","source":"none","topics":["q.us.>","t.a"],"mode":"latest","rate":2.5}"#;
         assert_eq!(text, format!("{expected}\n"));
         assert_eq!(value["topics"][1], "t.a");
-        let been = Been { seconds: 61, bytes: 1000, unacked: 0 };
+        let been = Been { seconds: 61, bytes: 1000, unacked: 0, received: 321 };
         let one = Revocation::parse(r#"{"sub":"u\u202e","iss":"b","until":7}"#, 0).unwrap();
         let (text, value) = line(What::Revoked { one: Box::new(one) }, 0);
         assert_eq!((&value["holder"], &value["iss"], &value["until"]), (&"operator".into(), &"b".into(), &7.into()));
         assert!(text.contains("\\u202e") && value["sub"] == "u\u{202e}", "{text}");
         let (_, value) = line(What::Here { been, subscriptions: 3 }, 4);
 
-        assert_eq!(value["seconds"], 61);
+        assert_eq!((&value["seconds"], &value["bytes"], &value["received"]), (&61.into(), &1000.into(), &321.into()));
         assert_eq!(value["subscriptions"], 3);
         assert_eq!(value["left_out"], 4);
         assert!(value.get("unacked").is_none());

@@ -151,6 +151,8 @@ pub(crate) struct Been {
     pub bytes: u64,
     /// Bytes behind those, which it may have and may not.
     pub unacked: u64,
+    /// Bytes that have come from the client: what it has published, with the commands and frames around it, and what encryption adds.
+    pub received: u64,
 }
 
 impl Event {

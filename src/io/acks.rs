@@ -15,7 +15,7 @@
 //! counts as acknowledged and answered.
 //!
 //! ```text
-//!   tcp_info  0 state  2 retransmits  3 probes  4 backoff  24 unacked  44 last_data_sent  56 last_ack_recv  68 rtt  120 bytes_acked
+//!   tcp_info  0 state  2 retransmits  3 probes  4 backoff  24 unacked  44 last_data_sent  56 last_ack_recv  68 rtt  120 bytes_acked  128 bytes_received
 //! ```
 #![allow(unsafe_code)]
 
@@ -26,7 +26,7 @@ use rustix::{
     net::sockopt::{set_socket_keepalive, set_tcp_keepidle, set_tcp_keepintvl},
 };
 
-/// What is known of a connection's bytes towards its peer.
+/// What is known of a connection's bytes towards its peer, and how many came from it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Acks {
     /// Bytes that the peer's TCP has acknowledged since the connection began.
@@ -37,6 +37,8 @@ pub struct Acks {
     pub silent: Duration,
     /// How often the kernel has asked since, in vain: retransmissions, and probes of a closed window or of a quiet peer.
     pub unanswered: u32,
+    /// Bytes that have come from the peer since the connection began.
+    pub received: u64,
 }
 
 /// Questions in vain that count. One may have been lost, and a peer's kernel leaves probes unanswered that come within half a
@@ -71,8 +73,8 @@ pub fn acks(socket: impl AsFd) -> Acks {
     // What was sent after the last acknowledgement, so long ago that another one would be here.
     let waits = word(24) > 0 && sent < silent && sent >= ANSWER_MIN.max(2 * rtt);
     let unanswered = if waits { probes.max(retransmits).max(backoff) } else { probes };
-    let acked = u64::from_ne_bytes(info[120..128].try_into().expect("eight bytes"));
-    Acks { acked, queued, silent, unanswered: unanswered.into() }
+    let count = |at: usize| u64::from_ne_bytes(info[at..at + 8].try_into().expect("eight bytes"));
+    Acks { acked: count(120), queued, silent, unanswered: unanswered.into(), received: count(128) }
 }
 
 /// Has the kernel ask a peer whose silence would otherwise mean nothing: one that is quiet because there is nothing to
@@ -90,7 +92,7 @@ pub fn keep_asking(socket: impl AsFd, timeout: Duration) {
 }
 
 /// How much of `struct tcp_info` is looked at. It grows at its end only; an older kernel leaves the rest zero.
-const INFO: usize = 128;
+const INFO: usize = 136;
 
 fn tcp_info(socket: BorrowedFd<'_>) -> [u8; INFO] {
     let mut info = [0; INFO];
@@ -161,6 +163,18 @@ mod tests {
             yield_now();
         }
         assert_eq!(acks(&socket).queued, 0);
+    }
+
+    #[test]
+    fn what_has_come_is_counted_whether_it_was_read_or_not() {
+        let (mut socket, mut peer) = pair();
+        assert_eq!(acks(&socket).received, 0);
+        peer.write_all(&[0; 1000]).unwrap();
+        while acks(&socket).received < 1000 {
+            yield_now();
+        }
+        socket.read_exact(&mut [0; 1000]).unwrap();
+        assert_eq!(acks(&socket).received, 1000);
     }
 
     #[test]

@@ -73,6 +73,8 @@ struct Sleeper {
 /// The two queues of one connection.
 struct Wire {
     to_worker: VecDeque<u8>,
+    /// Bytes that have come from the peer.
+    received: u64,
     to_peer: VecDeque<u8>,
     /// Bytes that `to_peer` holds at most.
     room: usize,
@@ -148,6 +150,7 @@ impl Kernel {
         let room = room.max(1);
         let wire = Rc::new(RefCell::new(Wire {
             to_worker: VecDeque::new(),
+            received: 0,
             to_peer: VecDeque::new(),
             room,
             window: self.random.borrow_mut().usize(1..=room),
@@ -355,6 +358,7 @@ impl Peer {
         let mut wire = self.wire.borrow_mut();
         if !wire.vanished {
             wire.to_worker.extend(bytes);
+            wire.received += bytes.len() as u64;
         }
     }
 
@@ -596,7 +600,7 @@ impl Edge for SimEdge {
             silent = silent.min(Duration::from_secs(random.u64(..120)));
             unanswered = random.u32(..2);
         }
-        Acks { acked: wire.acked, queued, silent, unanswered }
+        Acks { acked: wire.acked, queued, silent, unanswered, received: wire.received }
     }
 
     fn keep_asking(&mut self, socket: &Socket, timeout: Duration) {

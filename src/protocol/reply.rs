@@ -175,6 +175,15 @@ pub enum Reply<'a> {
         /// One sentence for people.
         message: &'a str,
     },
+    /// A subscription isn't made, because rights don't cover some of its names.
+    Uncovered {
+        /// The command's.
+        id: Option<Id<'a>>,
+        /// Those names.
+        topics: &'a [&'a str],
+        /// One sentence for people.
+        message: &'a str,
+    },
     /// A subscription has ended, because rights don't cover it any more.
     Ended {
         /// The name, as it was subscribed to.
@@ -254,6 +263,17 @@ impl Reply<'_> {
             Reply::Status { code } => Object::open(out, "status").text("code", code).close(),
             Reply::Expiring { within } => {
                 Object::open(out, "status").text("code", "token_expiring").number("in", within).close();
+            }
+            Reply::Uncovered { id, topics, message } => {
+                let mut error = Object::open(out, "error");
+                error.id(id).text("code", ErrorCode::Forbidden.as_str()).key("topics").push(b"[");
+                for (n, topic) in topics.iter().enumerate() {
+                    if n > 0 {
+                        error.push(b",");
+                    }
+                    push_string(error.out, topic);
+                }
+                error.push(b"]").text("message", message).close();
             }
             Reply::Error { id, code, message } => {
                 Object::open(out, "error").id(id).text("code", code.as_str()).text("message", message).close();
@@ -478,6 +498,13 @@ mod tests {
                 r#"{"type":"error","id":"\u00e9","code":"bad_topic","message":"found \"\n\""}"#
             );
         });
+    }
+
+    #[test]
+    fn names_that_are_not_covered_are_listed() {
+        let reply = Reply::Uncovered { id: None, topics: &["a", "b.>"], message: "a: no" };
+        let said = r#"{"type":"error","code":"forbidden","topics":["a","b.>"],"message":"a: no"}"#;
+        assert_eq!(written(reply), said);
     }
 
     #[test]

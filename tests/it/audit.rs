@@ -90,6 +90,9 @@ fn who_comes_subscribes_leaves_names_and_goes_is_in_the_file_with_what_was_sent(
     // At least the upgrade, the greeting and the publication; by then the kernel may not know of all of it.
     let sent = of[4]["bytes"].as_u64().unwrap() + of[4]["unacked"].as_u64().unwrap_or(0);
     assert!((400..10_000).contains(&sent), "{sent}");
+    // The request, three commands and the farewell.
+    let received = of[4]["received"].as_u64().unwrap();
+    assert!((250..2_000).contains(&received), "{received}");
     for line in &of {
         assert_eq!((&line["holder"], &line["source"]), (&"anonymous".into(), &"none".into()), "{line}");
         assert!(line["address"].as_str().unwrap().starts_with("127.0.0.1:"), "{line}");

@@ -269,9 +269,40 @@ fn a_page_from_elsewhere_is_not_told_whether_a_token_is_right() {
 #[test]
 fn what_shows_no_data_asks_for_no_token() {
     let server = guarded();
-    for path in ["/healthz", "/readyz", "/metrics", "/", "/stentor.js"] {
+    for path in ["/healthz", "/readyz", "/", "/stentor.js"] {
         asked_with(&server, &format!("GET {path}"), "guess", "").iter().for_each(|answer| assert_ok(answer));
     }
+}
+
+#[test]
+fn what_is_for_operators_is_refused_for_a_wrong_token_also_from_this_machine() {
+    let boss: fn(&mut Config) = |config| config.admin_token = Some("boss".parse().unwrap());
+    for server in [guarded(), serve(boss)] {
+        for start in ["GET /metrics", "GET /debug/slow", "POST /revoke", "GET /topics"] {
+            asked_with(&server, start, "guess", "").iter().for_each(|answer| assert_unauthorized(answer));
+        }
+    }
+    let server = serve(|_| {});
+    assert_ok(&ask(&server, "GET /metrics", "", ""));
+    for start in ["GET /metrics", "GET /debug/slow", "POST /revoke"] {
+        for answer in asked_with(&server, start, "guess", "") {
+            assert!(answer.starts_with("HTTP/1.1 401 ") && answer.contains("no --admin-token"), "{answer}");
+        }
+    }
+}
+
+#[test]
+fn a_token_that_was_lost_on_the_way_is_a_wrong_one() {
+    let server = with_a_value();
+    let empty = "Authorization: Bearer \r\n";
+    for start in ["GET /topics", "GET /topics/a", "GET /metrics", "GET /sse?topics=a", "GET /poll?topics=a"] {
+        assert_unauthorized(&ask(&server, start, empty, ""));
+    }
+    let mut client =
+        Client::try_connect(server.addresses()[0], "/ws?topics=a", &[("Authorization", "Bearer ")]).unwrap();
+    assert_eq!(client.json()["type"], "hello");
+    assert_eq!(client.json()["code"], "unauthorized");
+    assert_eq!(client.closed().0, 4001);
 }
 
 #[test]

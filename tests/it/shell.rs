@@ -198,6 +198,39 @@ fn what_was_recorded_is_replayed_byte_for_byte() {
 }
 
 #[test]
+fn a_recording_goes_through_a_pipe_as_it_is_made() {
+    let (server, other) = (Running::start(&[]), Running::start(&[]));
+    let (from, to) = (url(&server), format!("http://{}", other.address));
+    let mut recorder = Task::start(&["record", "-o", "-", &from, "in.>", "--count", "2"]);
+    let mut sub = Task::start(&["sub", &to, "in.a", "--count", "2", "--format", "{data}"]);
+    let mut replay = Task::start(&["replay", "-", &to, "--speed", "max"]);
+    server.until("subscriptions", |count| count >= 1.0);
+    other.until("subscriptions", |count| count >= 1.0);
+    for value in ["1.50", "{\"s\": \"\u{e9}\"}"] {
+        assert!(run(&["pub", &from, "in.a", value]).status.success());
+        // Each is there at once, whatever comes behind it.
+        let line = recorder.line();
+        assert!(line.ends_with(&format!("\"data\":{value}}}")), "{line}");
+        writeln!(replay.child.stdin.as_mut().unwrap(), "{line}").unwrap();
+        assert_eq!(sub.line(), value);
+    }
+    let (code, text) = recorder.end();
+    assert!(code == Some(0) && text.contains("standard output: 2 publications"), "{text}");
+    let (code, text) = replay.end();
+    assert!(code == Some(0) && text.contains("standard input: 2 publications"), "{text}");
+    assert_eq!(sub.end().0, Some(0));
+    let output = run(&["replay", "-", "--loop"]);
+    assert!(output.status.code() == Some(2) && said(&output).1.contains("--loop"), "{output:?}");
+    // Like `| head -1`.
+    let mut recorder = Task::start(&["record", "-o", "-", &from, "in.>"]);
+    server.until("subscriptions", |count| count >= 1.0);
+    let unread = stentor().arg("--version").stdout(Stdio::piped()).spawn().unwrap().stdout.take().unwrap();
+    drop(std::mem::replace(&mut recorder.out, BufReader::new(unread)));
+    assert!(run(&["pub", &from, "in.a", "3"]).status.success());
+    assert_eq!(recorder.child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
 fn a_signal_ends_it_well_and_a_reader_that_has_enough_too() {
     let server = Running::start(&["--demo"]);
     let url = url(&server);

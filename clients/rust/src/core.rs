@@ -105,7 +105,9 @@ impl How {
 /// What waits for its answer.
 enum Asked {
     Sub {
+        /// All of those that were asked for together, and those of this command.
         names: Vec<String>,
+        part: Vec<String>,
         points: HashMap<String, Point>,
         cursor: Option<String>,
         misses: bool,
@@ -196,6 +198,8 @@ pub(crate) struct Core {
     pub farewell: String,
     /// The server has asked for another token.
     pub expiring: bool,
+    /// Behind a greeting, until all last values have come.
+    is_syncing: bool,
 }
 
 impl Core {
@@ -211,6 +215,7 @@ impl Core {
             window: None,
             farewell: String::new(),
             expiring: false,
+            is_syncing: false,
         }
     }
 
@@ -399,14 +404,15 @@ impl Core {
         for group in groups {
             self.ask_for(&group, Some(&mut room));
         }
-        if !names.is_empty() {
+        self.is_syncing = !names.is_empty();
+        if self.is_syncing {
             self.ask(json!({"op": "ping"}), Asked::Synced(names));
         }
     }
 
     fn answered(&mut self, asked: Asked, answer: &Message<'_>) -> Result<(), Broken> {
         match asked {
-            Asked::Sub { names, points, cursor, misses, extra } => {
+            Asked::Sub { names, points, cursor, misses, extra, .. } => {
                 // The answer says where it begins: elsewhere, if the cursor was good no more.
                 if cursor.is_some() && answer.cursor.is_some() && cursor.as_deref() != answer.cursor.as_deref() {
                     self.topics.is_void = true;
@@ -416,8 +422,12 @@ impl Core {
             Asked::Known(names) => self.know(&names),
             Asked::Synced(names) => {
                 self.know(&names);
-                self.topics.settle();
-                self.topics.events.push_back(Event::Current);
+                let wants = &self.topics.wants;
+                if !names.iter().any(|name| wants.get(name).is_some_and(|want| want.again)) {
+                    self.is_syncing = false;
+                    self.topics.settle();
+                    self.topics.events.push_back(Event::Current);
+                }
             }
             Asked::Publish(ticket) => {
                 let receipt = Receipt {
@@ -446,7 +456,18 @@ impl Core {
         }
         let error = Error::new(code, said);
         match id.and_then(|id| self.asked.remove(&id)) {
-            Some(Asked::Sub { names, .. }) => self.refused(&names, error)?,
+            Some(Asked::Sub { names, part, .. }) => {
+                let topics = message.topics.as_ref().and_then(Value::as_array).into_iter().flatten();
+                let named: Vec<&str> = topics.filter_map(Value::as_str).collect();
+                let mine = names.iter().filter(|name| self.topics.wants.contains_key(*name));
+                let (uncovered, others): (Vec<String>, Vec<String>) =
+                    mine.cloned().partition(|name| named.contains(&name.as_str()));
+                if uncovered.is_empty() {
+                    self.refused(&names, error)?;
+                } else {
+                    self.narrow(uncovered, others.into_iter().filter(|name| part.contains(name)).collect(), error)?;
+                }
+            }
             Some(Asked::Publish(ticket)) => {
                 self.topics.events.push_back(Event::Published { ticket, outcome: Err(error) });
             }
@@ -541,14 +562,15 @@ impl Core {
         let last = parts.len().saturating_sub(1);
         for (nth, (topics, start)) in parts.into_iter().enumerate() {
             let mut command = command.clone();
-            command["topics"] = topics.into();
+            command["topics"] = topics.as_slice().into();
             match &cursor {
                 Some(cursor) => command["from"] = cursor.as_str().into(),
                 None if !start.is_empty() => command["from"] = json!(start),
                 None => {}
             }
             let extra = if nth == last { mem::take(&mut extra) } else { Vec::new() };
-            let asked = Asked::Sub { names: names.to_vec(), points: start, cursor: cursor.clone(), misses, extra };
+            let (names, points, cursor) = (names.to_vec(), start, cursor.clone());
+            let asked = Asked::Sub { names, part: topics, points, cursor, misses, extra };
             self.ask(command, asked);
         }
     }
@@ -584,7 +606,7 @@ impl Core {
                 Some(_) => Mode::All,
                 None => want.how.mode,
             });
-            (want.is_old, want.misses, want.how.from) = (true, false, None);
+            (want.is_old, want.misses, want.again, want.how.from) = (true, false, false, None);
         }
         self.topics.was_away = misses;
         self.topics.measure(&taken);
@@ -631,6 +653,35 @@ impl Core {
         Ok(())
     }
 
+    /// Rights don't cover some names of a command: they end, and the others are asked for again.
+    fn narrow(&mut self, uncovered: Vec<String>, others: Vec<String>, error: Error) -> Result<(), Broken> {
+        let wants = &mut self.topics.wants;
+        let ended = uncovered.iter().filter_map(|name| wants.remove(name).map(|want| (name, want)));
+        let agreed: Vec<String> =
+            ended.filter(|(_, want)| want.agreed.is_some()).map(|(name, _)| name.clone()).collect();
+        self.topics.forget(&uncovered);
+        self.leave(&agreed);
+        let broken = Broken(error.to_string());
+        self.topics.events.push_back(Event::Refused { error, names: uncovered });
+        let mut asked = others.iter().filter_map(|name| self.topics.wants.get(name));
+        if asked.any(|want| want.is_old && want.agreed.is_none()) {
+            return Err(broken); // They go on where they were, with all that belongs to that: on the next connection.
+        }
+        if others.is_empty() {
+            return Ok(());
+        }
+        for name in &others {
+            self.topics.wants.entry(name.clone()).and_modify(|want| want.again = true);
+        }
+        self.ask_for(&others, None);
+        let asked = match self.is_syncing {
+            true => Asked::Synced(self.topics.wants.keys().cloned().collect()),
+            false => Asked::Known(others),
+        };
+        self.ask(json!({"op": "ping"}), asked);
+        Ok(())
+    }
+
     fn leave(&mut self, names: &[String]) {
         let parts: Vec<Value> = split(names.iter().map(String::as_str), |_| None, self.message_max())
             .into_iter()
@@ -645,7 +696,8 @@ impl Core {
         self.topics.was_away = false;
         let all = self.topics.knows_all();
         for name in names {
-            if let Some(want) = self.topics.wants.get_mut(name) {
+            // Behind one that was asked for again is another ping.
+            if let Some(want) = self.topics.wants.get_mut(name).filter(|want| !want.again) {
                 want.is_told = true;
                 want.knows_all = want.how.snapshot && all;
             }

@@ -36,6 +36,11 @@
 //! | `client` | staying connected |
 
 mod client;
+/// The page about it, whose code compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 mod core;
 pub mod event;
 mod names;

@@ -22,6 +22,8 @@ pub(crate) struct Want {
     pub is_alone: bool,
     /// What the server has agreed to, on this connection.
     pub agreed: Option<Mode>,
+    /// It was asked for again, on this connection, without those that it was refused with: what was asked before says nothing of it.
+    pub again: bool,
     /// A server has agreed to it before.
     pub is_old: bool,
     /// Its last values have come.
@@ -239,7 +241,7 @@ impl Topics {
         }
         for want in self.wants.values_mut() {
             want.misses |= want.knows_all && want.agreed == Some(Mode::All);
-            want.agreed = None;
+            (want.agreed, want.again) = (None, false);
         }
     }
 
@@ -444,6 +446,7 @@ impl Want {
             call: 0,
             is_alone: false,
             agreed: None,
+            again: false,
             is_old: false,
             is_told: false,
             knows_all: false,

@@ -169,6 +169,12 @@ pub struct Options {
     /// Header line of handshakes and HTTP requests, like 'Authorization: Bearer x'; repeat for several
     #[arg(long, value_name = "LINE", hide_short_help = true, help_heading = "Protocol")]
     pub header: Vec<String>,
+    /// File with the token to show [default: STENTOR_TOKEN of the environment]
+    ///
+    /// By subscribers and publishers alike, as `Authorization: Bearer`. What is in the environment is shown to servers that speak Stentor's protocols,
+    /// and where no --header says something else. On the command line everybody could read it.
+    #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = "Protocol")]
+    pub token_file: Option<PathBuf>,
     /// With wss:// and https://: PEM file of certificates that are trusted [default: the system's]
     #[arg(long, value_name = "FILE", hide_short_help = true, help_heading = "Protocol")]
     pub tls_ca: Option<PathBuf>,
@@ -436,6 +442,7 @@ impl Options {
             latest: self.mode == Mode::Latest,
             latest_rate: self.latest_rate,
             headers: self.header.clone(),
+            token_file: self.token_file.clone(),
             topic: topic.unwrap_or_else(|| "bench.{n}".into()),
             ..Settings::default()
         };

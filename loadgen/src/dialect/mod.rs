@@ -12,6 +12,8 @@ mod stentor;
 mod steps;
 mod template;
 
+use std::{env, path::PathBuf};
+
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +26,7 @@ use crate::{
     frame::Opcode,
     stamp::{Form, Stamp},
     target::Url,
+    token,
 };
 
 /// Which dialect a server speaks.
@@ -91,6 +94,9 @@ pub struct Settings {
     pub listens_only: bool,
     /// Extra header lines of the handshake.
     pub headers: Vec<String>,
+    /// Where the token is that is shown.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
     /// Names of topics, `{n}` being the number.
     pub topic: String,
 }
@@ -112,6 +118,18 @@ impl Settings {
         self.heartbeat = self.heartbeat.or_else(|| file.heartbeat.clone());
         self
     }
+}
+
+/// The header lines of requests, that of the token among them, which may come from a file or is this one of the environment.
+fn headers(settings: &Settings, variable: Option<String>) -> Result<Vec<String>> {
+    let is_shown = settings.headers.iter().any(|line| token::is_shown_by(line));
+    ensure!(
+        !is_shown || settings.token_file.is_none(),
+        "--token-file shows what an Authorization header shows as well: leave one of them out"
+    );
+    let is_ours = settings.protocol != Protocol::Generic && !is_shown;
+    let token = token::find(settings.token_file.as_deref(), variable.filter(|_| is_ours))?;
+    Ok(settings.headers.iter().cloned().chain(token.as_deref().map(token::header)).collect())
 }
 
 /// What a message without a stamp of this run means.
@@ -168,6 +186,7 @@ pub struct Dialect {
     publisher_steps: Steps,
     publish: Template,
     answers: Vec<(Vec<u8>, Vec<u8>)>,
+    headers: Vec<String>,
     /// Names of the topics, by index.
     pub topics: Vec<String>,
     /// Shape of the payloads.
@@ -207,6 +226,7 @@ impl Dialect {
         };
         ensure!(publish.has_payload(), "--publish-template must hold {{payload}}");
         let answers = settings.answers.iter().map(|pair| generic::answer(pair)).collect::<Result<_>>()?;
+        let headers = headers(&settings, env::var(token::VARIABLE).ok())?;
         let (steps, publisher_steps) = (Steps::new(&settings.steps)?, Steps::new(&settings.publisher_steps)?);
         Ok(Self {
             settings,
@@ -217,6 +237,7 @@ impl Dialect {
             publisher_steps,
             publish,
             answers,
+            headers,
             topics,
             form,
         })
@@ -273,7 +294,7 @@ impl Dialect {
 
     /// Header lines to add to a handshake, and to a request that publishes.
     pub fn headers(&self) -> &[String] {
-        &self.settings.headers
+        &self.headers
     }
 
     /// What may be missing, to whom is content with newest values, or isn't. What a rate leaves out is not announced, and only Stentor's JSON has
@@ -458,6 +479,27 @@ mod tests {
         };
         let dialect = dialect(Protocol::Generic, settings);
         assert_eq!((dialect.subscribe_path(&[0]), dialect.publish_path(0)), ("/app".into(), "/apps/1/events".into()));
+    }
+
+    #[test]
+    fn the_token_of_the_environment_is_for_stentors_protocols_and_a_header_goes_before() {
+        let shown = |protocol, header: Option<&str>| {
+            let settings =
+                Settings { protocol, headers: header.map(str::to_owned).into_iter().collect(), ..Settings::default() };
+            headers(&settings, Some("s3cret".into())).unwrap()
+        };
+        for protocol in [Protocol::Stentor, Protocol::Raw, Protocol::Poll] {
+            assert_eq!(shown(protocol, None), ["Authorization: Bearer s3cret"]);
+        }
+        assert_eq!(shown(Protocol::Stentor, Some("X-More: 1")), ["X-More: 1", "Authorization: Bearer s3cret"]);
+        assert_eq!(shown(Protocol::Stentor, Some("authorization: Basic x")), ["authorization: Basic x"]);
+        assert_eq!(shown(Protocol::Generic, None), [""; 0]);
+        let both = Settings {
+            headers: vec!["Authorization: Basic x".into()],
+            token_file: Some("token".into()),
+            ..Settings::default()
+        };
+        assert!(headers(&both, None).unwrap_err().to_string().contains("leave one of them out"));
     }
 
     #[test]

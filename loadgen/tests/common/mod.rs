@@ -212,16 +212,28 @@ pub fn loadgen(scenario: &str, address: SocketAddr, arguments: &str) -> Outcome 
 
 /// Runs the program with a scenario's arguments, and reads its result.
 pub fn run(arguments: &str) -> Outcome {
+    run_with(&[], arguments)
+}
+
+/// The same with this in its environment.
+pub fn run_with(environment: &[(&str, &str)], arguments: &str) -> Outcome {
     let folder = tempfile::tempdir().unwrap();
     let json = folder.path().join("result.json");
-    let mut outcome = program(&format!("{arguments} --json {}", json.display()));
+    let mut outcome = program_with(environment, &format!("{arguments} --json {}", json.display()));
     outcome.json = std::fs::read(&json).map_or(Value::Null, |bytes| serde_json::from_slice(&bytes).unwrap());
     outcome
 }
 
 /// Runs the program.
 pub fn program(arguments: &str) -> Outcome {
-    let output = Command::new(env!("CARGO_BIN_EXE_loadgen")).args(arguments.split_whitespace()).output().unwrap();
+    program_with(&[], arguments)
+}
+
+fn program_with(environment: &[(&str, &str)], arguments: &str) -> Outcome {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_loadgen"));
+    // A token of whoever runs the tests is no part of them.
+    command.env_remove("STENTOR_TOKEN").envs(environment.iter().copied());
+    let output = command.args(arguments.split_whitespace()).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
     let code = output.status.code().expect("ended by itself");
     Outcome { code, out: text(output.stdout), err: text(output.stderr), json: Value::Null }

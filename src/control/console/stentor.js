@@ -113,7 +113,7 @@ export class StentorError extends Error {
   /**
    * @param {string} code
    * @param {string} message
-   * @param {Partial<Skip>} [what]
+   * @param {Partial<Skip> & {topics?: string[]}} [what]
    */
   constructor(code, message, what) {
     super(message);
@@ -557,7 +557,8 @@ export class Stentor {
         if (!scope) this.#cameAll(message.cursor, (part) => part.isWhole);
         return;
       case "error": {
-        const error = new StentorError(message.code, message.message, message.topic === undefined ? {} : { topic: message.topic });
+        const { topic, topics } = message;
+        const error = new StentorError(message.code, message.message, { ...(topic !== undefined && { topic }), ...(topics !== undefined && { topics }) });
         if (message.retry_ms !== undefined) this.#window = windowOf(message.retry_ms);
         if (message.topic !== undefined) return this.#narrowed(message.topic, error);
         if (!this.#settle(message.id, (asked) => asked.fail(error))) this.#complain(error);
@@ -892,7 +893,7 @@ export class Stentor {
           if (isPlaced && !isChanged) for (const part of parts) part.cursor = answer.cursor;
           this.#useCursors();
         },
-        fail: (error) => this.#refused(one, error, from),
+        fail: (error) => this.#refused(one, error, from, commands.length === 1),
         kind: "sub",
       });
     });
@@ -1026,9 +1027,11 @@ export class Stentor {
     }
   }
 
-  /** @param {Subscription} one @param {StentorError} error @param {Points | string} [from] */
-  #refused(one, error, from) {
+  /** @param {Subscription} one @param {StentorError & {topics?: string[]}} error @param {Points | string} [from] @param {boolean} [isWhole] all of its names were asked for at once */
+  #refused(one, error, from, isWhole = false) {
     if (error.code === "disconnected" || !this.#subscriptions.has(one)) return;
+    const uncovered = one.names.filter((name) => error.topics?.includes(name));
+    if (uncovered.length && uncovered.length < one.names.length) return this.#askForOthers(one, uncovered, error, isWhole);
     if (typeof from === "string" && error.code === "bad_command" && one.parts.some(({ cursor }) => cursor === from)) {
       // Another server, which has no cursors: by topics, then.
       for (const part of one.parts) part.cursor = undefined;
@@ -1060,17 +1063,42 @@ export class Stentor {
     }, this.#delay(1013));
   }
 
+  /**
+   * Rights don't cover some names: these end, each with an error, and the others are asked for again.
+   * @param {Subscription} one
+   * @param {string[]} uncovered
+   * @param {StentorError} error
+   * @param {boolean} isWhole
+   */
+  #askForOthers(one, uncovered, error, isWhole) {
+    for (const name of uncovered) this.#drop(one, name);
+    this.#reroute();
+    for (const name of uncovered) {
+      const message = uncovered.length === 1 ? error.message : `${name}: your rights don't cover that`;
+      this.#tell(one.options.onError ?? this.#options.onError, new StentorError(error.code, message, { topic: name }));
+    }
+    if (!this.#subscriptions.has(one) || !(this.#link instanceof Socket)) return;
+    if (isWhole && !one.wasTaken) this.#askFor(one);
+    // It goes on where it was, or some of its names have been taken already: on the next connection all of it is asked for in order.
+    else this.#giveUp("rights don't cover all of a subscription");
+  }
+
   /** Rights don't cover a name any more, and the server has ended it. @param {string} name @param {StentorError} error */
   #narrowed(name, error) {
     for (const one of this.#subscriptions) {
       if (!one.names.includes(name)) continue;
-      one.names = one.names.filter((other) => other !== name);
-      for (const part of one.parts) part.names = part.names.filter((other) => other !== name);
-      one.parts = one.parts.filter(({ names }) => names.length);
-      if (!one.names.length) this.#subscriptions.delete(one);
+      this.#drop(one, name);
       this.#tell(one.options.onError ?? this.#options.onError, error);
     }
     this.#reroute();
+  }
+
+  /** @param {Subscription} one @param {string} name */
+  #drop(one, name) {
+    one.names = one.names.filter((other) => other !== name);
+    for (const part of one.parts) part.names = part.names.filter((other) => other !== name);
+    one.parts = one.parts.filter(({ names }) => names.length);
+    if (!one.names.length) this.#subscriptions.delete(one);
   }
 
   /** @param {Subscription} one */

@@ -3,7 +3,7 @@
 use std::{
     fmt::Write as _,
     fs::{File, OpenOptions},
-    io::{self, BufWriter, IsTerminal, Write},
+    io::{self, BufWriter, IsTerminal, StdoutLock, Write},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -27,7 +27,7 @@ pub struct Options {
     #[arg(value_name = "[URL] NAME", required = true)]
     pub names: Vec<String>,
 
-    /// The recording: a name that ends in .gz or .zst is compressed so
+    /// The recording: a name that ends in .gz or .zst is compressed so; - for standard output
     #[arg(long, short, value_name = "FILE")]
     pub output: PathBuf,
 
@@ -52,8 +52,9 @@ pub struct Options {
     pub connect: Connect,
 }
 
-/// The file, packed as its name says.
+/// The file, packed as its name says; or standard output.
 enum Packed {
+    Standard(BufWriter<StdoutLock<'static>>),
     Plain(BufWriter<File>),
     Gzip(GzEncoder<BufWriter<File>>),
     Zstd(zstd::Encoder<'static, BufWriter<File>>),
@@ -61,6 +62,9 @@ enum Packed {
 
 impl Packed {
     fn create(path: &Path, overwrite: bool) -> io::Result<Packed> {
+        if is_standard(path) {
+            return Ok(Packed::Standard(BufWriter::with_capacity(64 << 10, io::stdout().lock())));
+        }
         let mut options = OpenOptions::new();
         let options = if overwrite { options.create(true).truncate(true) } else { options.create_new(true) };
         let file = BufWriter::new(options.write(true).open(path)?);
@@ -73,6 +77,7 @@ impl Packed {
 
     fn finish(self) -> io::Result<()> {
         let file = match self {
+            Packed::Standard(mut out) => return out.flush(),
             Packed::Plain(file) => file,
             Packed::Gzip(encoder) => encoder.finish()?,
             Packed::Zstd(encoder) => encoder.finish()?,
@@ -82,11 +87,22 @@ impl Packed {
 
     fn out(&mut self) -> &mut dyn Write {
         match self {
+            Packed::Standard(out) => out,
             Packed::Plain(file) => file,
             Packed::Gzip(encoder) => encoder,
             Packed::Zstd(encoder) => encoder,
         }
     }
+
+    /// Nothing more has come for the moment: who reads what is written is given what there is. A file has it soon enough.
+    fn show(&mut self) -> io::Result<()> {
+        if let Packed::Standard(out) = self { out.flush() } else { Ok(()) }
+    }
+}
+
+/// Whether a recording goes to standard output.
+fn is_standard(path: &Path) -> bool {
+    path == Path::new("-")
 }
 
 /// What was written.
@@ -98,6 +114,8 @@ struct Written {
     line: String,
     /// Of the last publication, in nanoseconds: a gap stands where it was noticed.
     ts_ns: u64,
+    /// It is shown on a terminal.
+    terminal: bool,
 }
 
 impl Written {
@@ -109,7 +127,7 @@ impl Written {
             true => _ = write!(self.line, r#","base64":{}"#, Value::from(update.raw())),
             false => {
                 self.line.push_str(r#","data":"#);
-                line::json(update.raw(), false, &mut self.line);
+                line::json(update.raw(), self.terminal, &mut self.line);
             }
         }
         self.publications += 1;
@@ -160,7 +178,11 @@ fn to_its_end(options: &Options, url: Option<&str>, names: &[String]) -> Result<
     if names.is_empty() {
         return Err(Failure::Usage("expected names of topics behind the address, such as q.demo.* or >".into()));
     }
+    let is_standard = is_standard(&options.output);
     let file = |error: io::Error| {
+        if is_standard {
+            return Failure::Output(error);
+        }
         let hint = match error.kind() {
             _ if options.output.is_dir() => ": expected a file, found a folder",
             io::ErrorKind::AlreadyExists => ": there is such a file (--overwrite writes over it)",
@@ -176,13 +198,15 @@ fn to_its_end(options: &Options, url: Option<&str>, names: &[String]) -> Result<
         return Ok(());
     }
     let mut packed = Packed::create(&options.output, options.overwrite).map_err(file)?;
-    let bar = progress();
-    let mut written = Written { ts_ns: now_ns(), ..Written::default() };
+    let terminal = is_standard && io::stdout().is_terminal();
+    let bar = if terminal { ProgressBar::hidden() } else { progress() };
+    let mut written = Written { ts_ns: now_ns(), terminal, ..Written::default() };
     let outcome = record(options, &mut session, &mut packed, &mut written, &bar);
     bar.finish_and_clear();
     // What there is stays good, whatever ended it.
     packed.finish().map_err(file)?;
-    session.say(&format!("{}: {}", options.output.display(), written.told()));
+    let whither = if is_standard { "standard output".into() } else { options.output.display().to_string() };
+    session.say(&format!("{whither}: {}", written.told()));
     session.client.close();
     outcome?;
     match options.count {
@@ -200,7 +224,10 @@ fn record(
     written: &mut Written,
     bar: &ProgressBar,
 ) -> Result<(), Failure> {
-    let file = |error: io::Error| Failure::Unreachable(format!("-o {}: {error}", options.output.display()));
+    let file = |error: io::Error| match is_standard(&options.output) {
+        true => Failure::Output(error),
+        false => Failure::Unreachable(format!("-o {}: {error}", options.output.display())),
+    };
     let until = options.time.map(|time| Instant::now() + time.get());
     let mut flushed = Instant::now();
     while options.count.is_none_or(|count| written.publications < count) {
@@ -209,8 +236,16 @@ fn record(
             packed.out().flush().map_err(file)?;
             bar.set_message(written.told());
         }
-        let soon = Instant::now() + FLUSH_EVERY;
-        match session.next(Some(until.map_or(soon, |until| until.min(soon))))? {
+        // What has come already is taken first.
+        let next = match session.next(Some(Instant::now()))? {
+            Next::Nothing => {
+                packed.show().map_err(file)?;
+                let soon = Instant::now() + FLUSH_EVERY;
+                session.next(Some(until.map_or(soon, |until| until.min(soon))))?
+            }
+            next => next,
+        };
+        match next {
             Next::Event(Event::Update(update)) if update.is_snapshot && !options.snapshot => {}
             Next::Event(Event::Update(update)) => written.publication(&update, packed.out()).map_err(file)?,
             Next::Event(Event::Gap(gap)) => {

@@ -1,13 +1,14 @@
 //! `stentor replay`: plays a recording to a server, at its own pace.
 //!
 //! What is read is what `--replay` reads, by the same rules. It goes over HTTP, as lines of `POST /publish` on one connection, since these keep text, JSON and bytes apart, as a recording
-//! does. What is due at the same moment is one request; the next one waits for its answer, so that a server that is slow is not flooded.
+//! does. What is due at the same moment is one request; the next one waits for its answer, so that a server that is slow is not flooded. A recording that comes by standard input
+//! can be one that is being made: `stentor record -o - … | stentor replay - …`.
 
 use std::{
     io::{self, Read, Write},
     net::{TcpStream, ToSocketAddrs},
-    path::PathBuf,
-    sync::Arc,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicBool},
     thread,
     time::Duration,
 };
@@ -20,6 +21,7 @@ use rustls::{ClientConfig, ClientConnection, StreamOwned, pki_types::ServerName}
 use serde_json::Value;
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
+    flag,
     iterator::Signals,
 };
 use tracing::Level;
@@ -48,7 +50,7 @@ const ANSWER_MAX: usize = 1 << 20;
 /// What `stentor replay` is told.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
-    /// The recording: plain, gzip or zstd
+    /// The recording: plain, gzip or zstd; - for standard input
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
 
@@ -335,8 +337,21 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         message_max: 16 << 20,
         topic_length_max: 1024,
     };
-    let replay = Replay::open(&options.file, how).map_err(|error| Failure::Usage(error.to_string()))?;
+    let is_standard = options.file == Path::new("-");
+    if is_standard && options.repeat {
+        return Err(Failure::Usage("--loop: standard input can't be read again; expected a file".into()));
+    }
+    let file = if is_standard { Path::new("/dev/stdin") } else { &options.file };
+    let replay = Replay::open(file, how).map_err(|error| Failure::Usage(error.to_string()))?;
     let (stop, stopped) = bounded(1);
+    if is_standard {
+        // Who waits for a line that doesn't come is ended by a second signal.
+        let once = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&once))?;
+            flag::register(signal, Arc::clone(&once))?;
+        }
+    }
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     let handle = signals.handle();
     let by_signal = stop.clone();
@@ -362,20 +377,13 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         format!(", {} gaps that only --replay can tell of", summary.gaps)
     };
     let lines = if left_out == 0 { String::new() } else { format!(", {left_out} lines left out") };
-    let text = format!(
-        "{}: {taken} publications in {:.1} s{lines}{gaps}",
-        options.file.display(),
-        summary.elapsed.as_secs_f64()
-    );
+    let whence = if is_standard { "standard input".into() } else { options.file.display().to_string() };
+    let text = format!("{whence}: {taken} publications in {:.1} s{lines}{gaps}", summary.elapsed.as_secs_f64());
     let _ = writeln!(io::stderr(), "stentor replay: {}", shown(&text));
     match failure {
         Some(failure) => Err(failure),
-        None if taken == 0 && left_out > 0 => {
-            Err(Failure::Usage(format!("{}: no line of it is a publication", options.file.display())))
-        }
-        None if summary.broken => {
-            Err(Failure::Usage(format!("{}: the file is damaged from there on", options.file.display())))
-        }
+        None if taken == 0 && left_out > 0 => Err(Failure::Usage(format!("{whence}: no line of it is a publication"))),
+        None if summary.broken => Err(Failure::Usage(format!("{whence}: the file is damaged from there on"))),
         None => Ok(()),
     }
 }

@@ -374,7 +374,10 @@ impl<E: Edge> Clerk<'_, E> {
                         return None;
                     }
                     let id = collect.id.as_deref().map(Id::again);
-                    self.error(token, id, code, &message);
+                    match code {
+                        ErrorCode::Forbidden => self.tell_uncovered(token, id, &collect.names, &message),
+                        code => self.error(token, id, code, &message),
+                    }
                     return self.work_on(token, Job::Uncount(names));
                 }
             }

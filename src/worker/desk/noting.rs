@@ -1,7 +1,8 @@
 //! What is noted for the audit (`--audit`): who comes, subscribes, is refused and goes, and once a minute who is there.
 //!
 //! An event is a value that is put into a queue: nothing here waits, and without `--audit` nothing here is done. What a connection was
-//! sent in bytes is asked of the kernel, which counts what its peer has acknowledged: so no delivery pays for it.
+//! sent in bytes, and what came of it, is asked of the kernel, which counts what its peer has acknowledged, and what it has taken: so no delivery and no publication pays for
+//! it, and a connection has no field for it.
 //!
 //! A server that is killed writes no ends, so everybody who is there has a line a minute. These go round by token, each at its own
 //! moment of the minute, so that ten thousand of them don't come in one turn; a turn that has done enough leaves the rest to the next.
@@ -104,7 +105,8 @@ impl<E: Edge> Clerk<'_, E> {
         let now = self.ground.now;
         let Some(connection) = self.connections.get(token) else { return Been::default() };
         let acks = self.ground.edge.acks(&connection.socket);
-        Been { seconds: now.since(connection.since).as_secs(), bytes: acks.acked, unacked: acks.queued }
+        let seconds = now.since(connection.since).as_secs();
+        Been { seconds, bytes: acks.acked, unacked: acks.queued, received: acks.received }
     }
 
     /// Goes on with the round of those who are there, as far as it has come by now and the turn goes.

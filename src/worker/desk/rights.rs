@@ -276,6 +276,20 @@ impl<E: Edge> Clerk<'_, E> {
         self.standing(connection).check(names, mode, rate).map_err(|it| (ErrorCode::Forbidden, it.to_string()))
     }
 
+    /// Tells a client that a subscription isn't made, and which of its names its rights don't cover: the others can be asked for. There are none of
+    /// them where it is mode or rate.
+    pub fn tell_uncovered(&mut self, token: Token, id: Option<Id<'_>>, names: &[Arc<str>], message: &str) {
+        let Some(connection) = self.connections.get(token) else { return };
+        let standing = self.standing(connection);
+        let topics: Vec<&str> = names.iter().map(|name| &**name).filter(|name| !standing.may_subscribe(name)).collect();
+        self.ground.work.charge(names.len() as u64 * RIGHT);
+        if topics.is_empty() {
+            return self.error(token, id, ErrorCode::Forbidden, message);
+        }
+        self.note_refusal(token, ErrorCode::Forbidden.as_str(), message);
+        self.reply(token, &Reply::Uncovered { id, topics: &topics, message });
+    }
+
     /// The same of a request, before anything is done for it: who is nobody is to show something (401), and whoever is somebody may not (403).
     pub fn check_request_rights<'n>(
         &self,

@@ -74,4 +74,5 @@ fn a_connection_is_noted_from_its_beginning_to_its_end_and_what_it_was_sent_is_c
     let What::End { code, been, .. } = &all[2].what else { panic!("{all:?}") };
     assert_eq!(*code, 1000);
     assert!(been.bytes + been.unacked > 20 * 50, "{been:?}");
+    assert!((1..1000).contains(&been.received), "its request, a command and its farewell: {been:?}");
 }

@@ -67,6 +67,8 @@ class Core:
         self.farewell = ""
         #: The server has asked for another token.
         self.expiring = False
+        #: Behind a greeting, until all snapshots have come.
+        self._syncing = False
 
     # ---- What the program says ---------------------------------------------------------------------------------------------------
 
@@ -200,13 +202,14 @@ class Core:
         for want in wants:
             groups.setdefault(want.how(), []).append(want)
         room = self._limits()["topics"] - len(wants)
+        self._syncing = bool(wants)
         for group in groups.values():
             room -= self._ask_for(group, room)
         if wants:
             self.ask({"op": "ping"}, lambda answer, error: None if error else self._synced(wants))
 
     def _error(self, message: dict[str, Any]) -> None:
-        error = StentorError(message["code"], message["message"])
+        error = StentorError(message["code"], message["message"], tuple(message.get("topics", ())))
         if "retry_ms" in message:
             self.window = window_of(message["retry_ms"])
         asked = message.get("id")
@@ -267,13 +270,14 @@ class Core:
             where: str | dict[str, Point] | None = cursor or start or None
             self.ask(
                 {**command, "topics": topics, **({"from": where} if where else {})},
-                partial(self._answered, wants, start, cursor, misses, extra if is_last else []),
+                partial(self._answered, wants, topics, start, cursor, misses, extra if is_last else []),
             )
         return len(extra)
 
     def _answered(
         self,
         wants: list[Want],
+        names: list[str],
         points: Mapping[str, Point],
         cursor: str | None,
         misses: bool,
@@ -287,7 +291,7 @@ class Core:
                 self.topics.is_void = True
             self._taken(wants, points, answer, misses, extra)
         elif error is not None and error.code != "disconnected":
-            self._refused(wants, error)
+            self._refused(wants, names, error)
 
     def _taken(self, wants: list[Want], points: Mapping[str, Point], answer: dict[str, Any], misses: bool, extra: list[str]) -> None:
         entries = {entry["topic"]: entry for entry in answer.get("topics", ())}
@@ -299,7 +303,7 @@ class Core:
             want.agreed = Subscribed(entry.get("mode", want.mode), entry.get("rate"), entry.get("delayed"))
             want.is_old = True
             want.start = None
-            want.misses = False
+            want.misses = want.again = False
         self.topics.was_away = misses
         self.topics.measure(taken)
         for topic, entry in entries.items():
@@ -307,7 +311,12 @@ class Core:
                 self.topics.acknowledged(topic, entry["epoch"], entry["seq"], points.get(topic))
         self._leave([topic for topic in extra if topic not in self.topics.wants])
 
-    def _refused(self, wants: list[Want], error: StentorError) -> None:
+    def _refused(self, wants: list[Want], names: list[str], error: StentorError) -> None:
+        """A command for some of the wants, these names, was refused."""
+        mine = [want for want in wants if self.topics.wants.get(want.name) is want]
+        uncovered = [want for want in mine if want.name in error.names]
+        if uncovered:
+            return self._narrow(uncovered, [want for want in mine if want.name in names and want not in uncovered], error)
         if error.code in PASSING and any(want.is_old for want in wants):
             raise Broken(str(error))
         if len({want.call for want in wants}) > 1:
@@ -315,7 +324,6 @@ class Core:
             for want in wants:
                 want.alone = want.call
             raise Broken(str(error))
-        mine = [want for want in wants if self.topics.wants.get(want.name) is want]
         for want in mine:
             if want.agreed is not None:
                 want.mode, want.rate = want.agreed.mode, want.agreed.rate
@@ -327,6 +335,23 @@ class Core:
         if mine:
             self._emit(StentorError(error.code, str(error).partition(": ")[2], tuple(want.name for want in mine)))
 
+    def _narrow(self, uncovered: list[Want], others: list[Want], error: StentorError) -> None:
+        """Rights don't cover some names of a command: they end, and the others are asked for again."""
+        for want in uncovered:
+            del self.topics.wants[want.name]
+        self.topics.forget(uncovered)
+        self._leave([want.name for want in uncovered if want.agreed is not None])
+        self._emit(StentorError(error.code, str(error).partition(": ")[2], tuple(want.name for want in uncovered)))
+        if any(want.is_old and want.agreed is None for want in others):
+            raise Broken(str(error))  # They go on where they were, with all that belongs to that: on the next connection.
+        if not others:
+            return
+        for want in others:
+            want.again = True
+        self._ask_for(others)
+        wants = list(self.topics.wants.values()) if self._syncing else others
+        self.ask({"op": "ping"}, lambda answer, error: None if error else (self._synced(wants) if self._syncing else self._know(wants)))
+
     def _leave(self, names: list[str]) -> None:
         for topics, _ in split(names, {}, self._limits()["message"] - COMMAND_BYTES):
             self.ask({"op": "unsub", "topics": topics}, lambda answer, error: None)
@@ -334,12 +359,17 @@ class Core:
     def _know(self, wants: list[Want]) -> None:
         self.topics.was_away = False
         for want in wants:
+            if want.again:
+                continue  # Another ping is behind it.
             want.is_told = True
             want.knows_all = want.snapshot and not self.topics.has_forgotten
 
     def _synced(self, wants: list[Want]) -> None:
         """All snapshots have come: who was not heard of is gone, or can't be known to go on."""
         self._know(wants)
+        if any(want.again and self.topics.wants.get(want.name) is want for want in wants):
+            return
+        self._syncing = False
         self.topics.settle()
         self._tell_synced()
 

@@ -19,7 +19,7 @@ class Broken(Exception):
 class Want:
     """A name that the program has subscribed to."""
 
-    __slots__ = ("agreed", "alone", "call", "is_old", "is_told", "knows_all", "misses", "mode", "name", "rate", "snapshot", "start")
+    __slots__ = ("again", "agreed", "alone", "call", "is_old", "is_told", "knows_all", "misses", "mode", "name", "rate", "snapshot", "start")
 
     def __init__(self, name: str, mode: str, rate: float | None, snapshot: bool, start: str | Mapping[str, Point] | None) -> None:
         self.name = name
@@ -31,6 +31,8 @@ class Want:
         self.call = self.alone = 0
         #: What the server has agreed to, on this connection.
         self.agreed: Subscribed | None = None
+        #: It was asked for again, on this connection, without those that it was refused with: what was asked before says nothing of it.
+        self.again = False
         #: A server has agreed to it before.
         self.is_old = False
         #: Its last values have come.
@@ -170,6 +172,7 @@ class Topics:
         for want in self.wants.values():
             want.misses = want.misses or (want.knows_all and want.agreed is not None and want.agreed.mode == "all")
             want.agreed = None
+            want.again = False
 
     def left(self, wants: list[Want], room: int) -> dict[str, Point]:
         """Where the topics of names were left: those that are names themselves, and as many others as there is room to name."""
