@@ -110,7 +110,7 @@ pub struct WorkerMetrics {
     pub packed: Figure,
     /// Compressed messages received.
     pub inflated: Inflated,
-    /// Bytes that compression has saved so far, of what was planned for those that keep up.
+    /// Bytes that connections would have been sent beside `sent_bytes` if nothing were compressed.
     pub packed_saved_bytes: Figure,
     /// Streams that its cohorts share, and the memory that they take.
     pub shared_streams: Figure,

@@ -358,6 +358,13 @@ impl Publisher {
         self.wakers.iter().for_each(|waker| waker.wake());
     }
 
+    /// Wakes one of them, if it sleeps.
+    pub(crate) fn wake_one(&self, worker: usize) {
+        if let Some(waker) = self.wakers.get(worker) {
+            waker.wake();
+        }
+    }
+
     fn count(&self, publications: u64) {
         match self.source {
             Source::Own => self.metrics.own_publications.add(publications),

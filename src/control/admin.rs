@@ -8,7 +8,8 @@ use std::{io, net::SocketAddr};
 use super::{
     Control,
     own::{Duty, OwnParts},
-    route::{Answer, LOOK, look},
+    route::{LOOK, look},
+    serve::Outcome,
     stall::{LOOK_EVERY, Stalls},
 };
 use crate::{
@@ -18,7 +19,8 @@ use crate::{
 };
 
 const INDEX: &str = "/healthz  200, or 503 when a worker stands still\n/readyz  200, or 503 while the server stops\n\
-                     /metrics  figures for Prometheus\n/debug/slow  the subscribers furthest behind\n";
+                     /metrics  figures for Prometheus\n/debug/slow  the subscribers furthest behind\n\
+                     /debug/connections  who is connected, and how each is sent publications\n";
 
 /// What is kept for operators.
 #[derive(Default)]
@@ -59,17 +61,21 @@ impl<E: Edge> Control<E> {
     }
 
     /// What a request to the admin address comes to.
-    pub(super) fn route_admin(&mut self, head: &Request<'_>, peer: SocketAddr) -> Result<Answer, Refusal> {
+    pub(super) fn route_admin(&mut self, head: &Request<'_>, peer: SocketAddr) -> Result<Outcome, Refusal> {
         if head.method == "OPTIONS"
-            && matches!(head.path(), "*" | "/" | "/healthz" | "/readyz" | "/metrics" | "/debug/slow")
+            && matches!(
+                head.path(),
+                "*" | "/" | "/healthz" | "/readyz" | "/metrics" | "/debug/slow" | "/debug/connections"
+            )
         {
-            return Ok(Response::new(204).header("Allow", LOOK.1[0].1).into());
+            return Ok(Outcome::Answer(Response::new(204).header("Allow", LOOK.1[0].1).into()));
         }
         // Probes ask by whatever name, and learn nothing that a page could use.
         if !matches!(head.path(), "/healthz" | "/readyz") {
             self.live.access.check_operator(head)?;
         }
-        match head.path() {
+        let answer = match head.path() {
+            "/debug/connections" => return self.look_at_connections(head, peer),
             "/" => look(head).map(|()| Response::new(200).body(TEXT, INDEX.as_bytes()).into()),
             "/healthz" => {
                 look(head)?;
@@ -81,7 +87,12 @@ impl<E: Edge> Control<E> {
             "/readyz" => look(head).and_then(|()| self.readiness()),
             "/metrics" => look(head).and_then(|()| self.metrics(head, peer)),
             "/debug/slow" => look(head).and_then(|()| self.slow(head, peer)),
-            _ => Err(Refusal::new(404, "Here are /healthz, /readyz, /metrics and /debug/slow, and nothing else.")),
-        }
+            _ => {
+                let text =
+                    "Here are /healthz, /readyz, /metrics, /debug/slow and /debug/connections, and nothing else.";
+                Err(Refusal::new(404, text))
+            }
+        };
+        answer.map(Outcome::Answer)
     }
 }

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use super::{
     Newcomer,
+    looks::Look,
     out::{Out, Pending},
     topics::Listing,
     upload::Upload,
@@ -61,6 +62,8 @@ pub(super) enum Stage {
     Body(Box<Upload>),
     /// A page of the list of topics is being made.
     Listing(Box<Listing>),
+    /// Workers are asked for connections.
+    Looking(Box<Look>),
     /// The last answer was given. Once it is sent, this side finishes, and what still comes in is read and thrown away, so
     /// that no reset destroys the answer on its way (RFC 9112, section 9.6).
     Ending {
@@ -183,7 +186,13 @@ impl<S> Connection<S> {
 
     /// Whether its socket should be watched for reading: a client that leaves answers lying is not read from.
     pub fn wants_to_read(&self) -> bool {
-        self.is_said() && !self.ended && !self.again && self.waits.is_none() && self.paused.is_none()
+        let goes_on = self.again || self.waits.is_some() || self.paused.is_some() || self.is_looking();
+        self.is_said() && !self.ended && !goes_on
+    }
+
+    /// Whether what it is answered waits for what workers say.
+    pub fn is_looking(&self) -> bool {
+        matches!(self.stage, Stage::Looking(_))
     }
 
     /// When it will have been waited for long enough.
@@ -201,6 +210,7 @@ impl<S> Connection<S> {
             Stage::Body(upload) if upload.is_one() => self.pace.until,
             Stage::Body(_) | Stage::Ending { .. } => step,
             Stage::Listing(_) => Moment::NEVER,
+            Stage::Looking(look) => look.due,
         }
     }
 }

@@ -375,7 +375,7 @@ impl Figures {
         let help = "Memory of compressed publications (--compression-memory)";
         out.gauge("compressed_held", help, bytes(), packs.held() as u64)?;
         self.streams(out)?;
-        let help = "Bytes that subscribers who keep up, and ask for no rate, were not sent because publications were compressed";
+        let help = "Bytes that WebSocket subscribers were not sent because publications were compressed";
         self.worker_counters(out, "compression_saved", help, bytes(), |w| w.packed_saved_bytes.get())?;
         let help = "Compressed messages received";
         self.worker_counters(out, "inflated_messages", help, None, |w| w.inflated.messages.get())?;

@@ -20,6 +20,7 @@
 //! | `topics` | what topics there are, and their last values |
 //! | `metrics` | the figures, for Prometheus |
 //! | `slow` | who is behind, and how far |
+//! | `looks` | who is there, and how each is sent publications |
 //! | `pace` | for how long the tape holds what is on it |
 //! | `page` | the console, and the JavaScript client |
 //! | `sweep` | forgetting topics |
@@ -37,6 +38,7 @@ mod acme;
 mod admin;
 mod connection;
 mod evict;
+mod looks;
 mod metrics;
 mod out;
 mod own;
@@ -97,6 +99,9 @@ const TAKE_OVER_MAX: usize = 256;
 /// Newcomers that may wait for a place, for a quarter of a second each.
 const DOOR_MAX: usize = 256;
 
+/// How long it is waited between two looks whether a worker has answered.
+const LOOK_PAUSE: Duration = Duration::from_millis(2);
+
 /// Addresses of them for which a place is looked for in one go.
 const ADDRESSES_MAX: usize = 3;
 
@@ -141,6 +146,8 @@ mod work {
     pub const SCRAPE: u32 = 1_000;
     /// Making the list of slow subscribers.
     pub const SLOW: u32 = 200;
+    /// Asking a worker for connections, or taking what it has answered.
+    pub const LOOK: u32 = 60;
     /// Bytes that are received, published or answered for one microsecond.
     pub const BYTES: usize = 256;
 }
@@ -212,6 +219,8 @@ pub(crate) struct Control<E: Edge> {
     waiting: VecDeque<Token>,
     /// Connections with bodies that wait until workers have come on.
     paused: Vec<Token>,
+    /// Connections whose answers wait for what workers say.
+    looking: Vec<Token>,
     /// Newcomers for whom there is no place yet, and since when.
     door: VecDeque<(Moment, Newcomer<E::Socket>)>,
     /// The address of whoever was let in last.
@@ -259,6 +268,7 @@ impl<E: Edge> Control<E> {
             again: VecDeque::new(),
             waiting: VecDeque::new(),
             paused: Vec::new(),
+            looking: Vec::new(),
             door: VecDeque::new(),
             let_in: 0,
             now,
@@ -290,6 +300,7 @@ impl<E: Edge> Control<E> {
         self.read_all();
         self.serve_waiting();
         self.let_go_on();
+        self.let_lookers_go_on();
         self.serve_queued();
         self.expire();
         if self.own.is_none() {
@@ -318,6 +329,7 @@ impl<E: Edge> Control<E> {
             (false, true) => timeout.min(HOLD_PAUSE),
             (false, false) => Duration::ZERO,
         };
+        let timeout = if self.looking.is_empty() { timeout } else { timeout.min(LOOK_PAUSE) };
         let inbox = &self.inbox;
         self.edge.wait(Some(timeout), Sleep::Deep, &mut || !inbox.is_empty(), &mut self.ready);
     }
@@ -546,6 +558,27 @@ impl<E: Edge> Control<E> {
                 }
             }
             self.begin_pace(token);
+            self.queue(token);
+        }
+    }
+
+    /// Lets those go on whom a worker has answered.
+    fn let_lookers_go_on(&mut self) {
+        for token in std::mem::take(&mut self.looking) {
+            // One that has gone meanwhile is passed by, and so is another that has its token.
+            let Some(connection) = self.connections.get_mut(token as usize) else { continue };
+            let connection::Stage::Looking(look) = &connection.stage else { continue };
+            if !look.is_answered() {
+                self.looking.push(token);
+                continue;
+            }
+            if std::mem::take(&mut connection.apart) {
+                connection.reads = true;
+                if self.edge.watch(&mut connection.socket, token).is_err() {
+                    self.remove(token);
+                    continue;
+                }
+            }
             self.queue(token);
         }
     }

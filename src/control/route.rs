@@ -6,6 +6,7 @@
 //! | `/healthz`, `/readyz` | GET, HEAD | alive; welcoming |
 //! | `/metrics` | GET, HEAD | figures for Prometheus; for operators |
 //! | `/debug/slow` | GET, HEAD | who is behind; for operators |
+//! | `/debug/connections` | GET, HEAD | who is there, and how each is sent publications; for operators |
 //! | `/topics`, `/topics/TOPIC` | GET, HEAD | what topics there are, of those that one may see; a last value |
 //! | `/publish`, `/publish/TOPIC` | POST | publishing |
 //! | `/revoke` | POST | revoking a token or a holder; to operators |
@@ -13,7 +14,7 @@
 
 use std::{borrow::Cow, net::SocketAddr, sync::Arc};
 
-use super::{Control, out::Text, page, serve::Outcome, slow, topics, upload::Upload, work};
+use super::{Control, looks, out::Text, page, serve::Outcome, slow, topics, upload::Upload, work};
 use crate::{
     access::{Holder, Viewer},
     audit::{Event, What},
@@ -80,6 +81,7 @@ impl<E: Edge> Control<E> {
                 self.metrics(head, peer)
             }
             "/debug/slow" => look(head).and_then(|()| self.slow(head, peer)),
+            "/debug/connections" => return self.look_at_connections(head, peer),
             "/topics" => {
                 look(head)?;
                 let viewer = self.live.access.viewer(head, self.certified(), self.edge.wall_us())?;
@@ -137,7 +139,7 @@ impl<E: Edge> Control<E> {
             "/ws" | "/ws/" => "GET, OPTIONS",
             "/publish" | "/revoke" => PUBLISH.1[0].1,
             "/sse" | "/sse/" | "/poll" | "/poll/" => LOOK.1[0].1,
-            "/healthz" | "/readyz" | "/metrics" | "/debug/slow" | "/topics" => LOOK.1[0].1,
+            "/healthz" | "/readyz" | "/metrics" | "/debug/slow" | "/debug/connections" | "/topics" => LOOK.1[0].1,
             path if path.starts_with("/raw/") => "GET, OPTIONS",
             path if path.starts_with("/publish/") => PUBLISH.1[0].1,
             path if path.starts_with("/topics/") || path.starts_with("/history/") || page::find(path).is_some() => {
@@ -186,6 +188,13 @@ impl<E: Edge> Control<E> {
         self.worked += work::SLOW;
         let json = slow::answer(&self.context.shared.slow, self.edge.wall_us());
         Ok(Response::new(200).body(JSON, json).header("Cache-Control", "no-store").into())
+    }
+
+    /// A page of connections, or one of them.
+    pub(super) fn look_at_connections(&mut self, head: &Request<'_>, peer: SocketAddr) -> Result<Outcome, Refusal> {
+        look(head)?;
+        self.live.access.may_inspect(head, (peer, &self.certified()), self.edge.wall_us())?;
+        looks::Query::read(head).map(Outcome::Look)
     }
 
     /// Who the connection of the present request is of, by the certificate that its client has shown; nobody's without.

@@ -9,6 +9,7 @@ use super::{
     Control, Newcomer,
     connection::{Connection, Pace, Stage},
     evict::is_probe,
+    looks::{self, Look},
     route::Answer,
     topics::{Listing, Query},
     upload::{Charged, Progress, Time, Upload},
@@ -54,6 +55,8 @@ enum Next {
     Waits,
     /// Workers are to come on before more is published.
     Held,
+    /// A worker is to answer first.
+    Asks,
     /// The next request is for a worker.
     ForWorker,
     /// The connection is no longer here.
@@ -66,6 +69,8 @@ pub(super) enum Outcome {
     Answer(Answer),
     /// A page of the list of topics, to be made.
     Listing(Query),
+    /// A page of connections, for which workers are to be asked.
+    Look(looks::Query),
     /// A body, to be published.
     Upload(Box<Upload>),
     /// It is for a worker.
@@ -77,7 +82,8 @@ impl<E: Edge> Control<E> {
     pub(super) fn read_one(&mut self, token: Token) {
         let patience = self.patience();
         let connection = &mut self.connections[token as usize];
-        if connection.paused.is_some() && !std::mem::replace(&mut connection.apart, true) {
+        let waits = connection.paused.is_some() || connection.is_looking();
+        if waits && !std::mem::replace(&mut connection.apart, true) {
             return self.edge.unwatch(&mut connection.socket);
         }
         if !connection.reads || connection.again || connection.ended {
@@ -132,6 +138,7 @@ impl<E: Edge> Control<E> {
                 Stage::Head => self.serve_head(token),
                 Stage::Body(_) => self.serve_body(token),
                 Stage::Listing(_) => self.serve_listing(token),
+                Stage::Looking(_) => self.serve_look(token),
                 Stage::Ending { .. } => {
                     self.connections[token as usize].input = Vec::new();
                     break Next::NeedsInput;
@@ -155,10 +162,12 @@ impl<E: Edge> Control<E> {
                 connection.paused = Some(self.now);
                 self.paused.push(token);
             }
+            Next::Asks if !self.looking.contains(&token) => self.looking.push(token),
             _ => {}
         }
         let connection = &self.connections[token as usize];
-        let goes_on = connection.again || connection.waits.is_some() || connection.paused.is_some();
+        let waits = connection.waits.is_some() || connection.paused.is_some() || connection.is_looking();
+        let goes_on = connection.again || waits;
         if connection.ended && connection.is_said() && !goes_on {
             // Whoever has ended its side has no request to come, and a half of one is none.
             return self.remove(token);
@@ -221,7 +230,7 @@ impl<E: Edge> Control<E> {
         let outcome = match self.connections[token as usize].by {
             Listener::Admin => {
                 let may = self.may_show(token, head, peer);
-                may.and_then(|()| self.route_admin(head, direct)).map(Outcome::Answer)
+                may.and_then(|()| self.route_admin(head, direct))
             }
             Listener::Acme => self.route_acme(head).map(Outcome::Answer),
             Listener::Clear | Listener::Tls => self.may_show(token, head, peer).and_then(|()| self.route(head, direct)),
@@ -244,6 +253,15 @@ impl<E: Edge> Control<E> {
                 let about = (is_head, keep_alive, gzip::is_taken(head));
                 let listing = Listing::new(query, about, self.pending.hold(room));
                 self.connections[token as usize].stage = Stage::Listing(Box::new(listing));
+            }
+            Ok(Outcome::Look(query)) => {
+                let room = query.bytes_max(self.live.topic_length_max);
+                if !self.has_room_for(token, room) {
+                    return Next::Waits;
+                }
+                let (about, due) = ((is_head, keep_alive), self.now + self.live.close_timeout);
+                let look = Look::new(query, about, due, self.pending.hold(room));
+                self.connections[token as usize].stage = Stage::Looking(Box::new(look));
             }
             Ok(Outcome::Upload(mut upload)) => {
                 upload.sender.charged = self.publishes_for(token, peer);
@@ -403,6 +421,35 @@ impl<E: Edge> Control<E> {
         }
         let answer = answer.body(JSON, body);
         self.answer(token, answer.into(), is_head, keep_alive);
+        Next::GoOn
+    }
+
+    /// Goes a step on with a page of connections, and answers when it is complete.
+    fn serve_look(&mut self, token: Token) -> Next {
+        let connection = &mut self.connections[token as usize];
+        let Stage::Looking(look) = &mut connection.stage else { return Next::GoOn };
+        self.worked += work::LOOK;
+        let step = look.advance(&self.context);
+        if matches!(step, looks::Step::Waits) {
+            return Next::Asks;
+        }
+        let stage = std::mem::replace(&mut connection.stage, Stage::Head);
+        let Stage::Looking(look) = stage else { return Next::GoOn };
+        let (is_head, keep_alive, worker) = (look.is_head, look.keep_alive && self.until.is_none(), look.worker());
+        let done = match step {
+            looks::Step::Full => {
+                let text = format!("Worker {worker} has too many such questions to answer: try again later.");
+                Err(http::Refusal::new(503, text).with(&[("Retry-After", "1")]))
+            }
+            _ => look.finish(&self.context, self.edge.wall_us()),
+        };
+        match done {
+            Ok(json) => {
+                let answer = Response::new(200).body(JSON, json).header("Cache-Control", "no-store");
+                self.answer(token, answer.into(), is_head, keep_alive);
+            }
+            Err(refusal) => self.refuse(token, &refusal, is_head, keep_alive),
+        }
         Next::GoOn
     }
 
@@ -583,10 +630,17 @@ impl<E: Edge> Control<E> {
             self.refuse(token, &http::Refusal::new(503, text).with(&[("Retry-After", "1")]), false, false);
             return self.serve(token);
         }
+        if let Stage::Looking(look) = &connection.stage {
+            let worker = look.worker();
+            let text = format!("Worker {worker} has not answered for as long as --close-timeout: it stands still.");
+            self.connections[token as usize].stage = Stage::Head;
+            self.refuse(token, &http::Refusal::new(503, text), false, false);
+            return self.serve(token);
+        }
         let is_cut_short = match connection.stage {
             Stage::Head => !connection.input.is_empty(),
             Stage::Body(_) => true,
-            Stage::Listing(_) | Stage::Ending { .. } => false,
+            Stage::Listing(_) | Stage::Looking(_) | Stage::Ending { .. } => false,
         };
         if !is_cut_short {
             return self.remove(token);

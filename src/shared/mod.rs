@@ -4,6 +4,7 @@
 //! hand in: the settings, the tape, who is woken.
 
 mod holders;
+mod looks;
 mod slow;
 
 use std::{
@@ -16,6 +17,7 @@ use std::{
 
 pub(crate) use self::{
     holders::{Holders, Seat},
+    looks::{Ask, Found, Looks, ROWS_MAX, Shown},
     slow::{SlowClient, SlowClients},
 };
 use crate::{
@@ -200,6 +202,8 @@ pub(crate) struct Shared {
     /// Who was there, and what they asked for.
     pub audit: Audit,
     pub slow: SlowClients,
+    /// What operators ask of workers.
+    pub looks: Looks,
     /// How often holders are connected.
     pub holders: Holders,
     /// Compressed frames.
@@ -245,6 +249,7 @@ impl Shared {
             log,
             audit,
             slow: SlowClients::new(workers),
+            looks: Looks::new(workers),
             holders: Holders::new(workers),
             tls: Buffers::new(TLS_BUFFERS),
             welcomes: AtomicBool::new(true),

@@ -88,13 +88,34 @@ pub struct Holding {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Packed {
     /// None.
-    Clear,
-    /// Those that were compressed by themselves.
+    Clear(Declined),
+    /// Those that were compressed by themselves: no streams were shared when it came.
     Once,
+    /// The same, since it wants each message compressed by itself.
+    Alone,
+    /// The same, since its window is smaller than that of streams.
+    Narrow,
     /// Those of a stream, too; it has to wait for one to begin anew.
     Waits,
     /// The same; and it has everything of its cohort's stream up to where it is.
     Shares,
+}
+
+/// Why a connection is sent nothing compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Declined {
+    /// It speaks no WebSocket, or hasn't come to that.
+    NoWebSocket,
+    /// The server doesn't compress.
+    Off,
+    /// Its address says so.
+    Unwanted,
+    /// It is one of the clients that are known to fail with it.
+    Denied,
+    /// It has made no offer, or none that can be kept.
+    NotOffered,
+    /// It has agreed, to a window that is smaller than that of all frames.
+    Narrow,
 }
 
 /// What becomes of what a connection has asked for (kept by the desk).
@@ -213,7 +234,7 @@ impl<S> Connection<S> {
             declared: Declared::default(),
             skipped: 0,
             lane: Lane::Json,
-            packed: Packed::Clear,
+            packed: Packed::Clear(Declined::NoWebSocket),
             topic: None,
             out: Backlog::default(),
             decoder: Decoder::new(Role::Server),
@@ -235,14 +256,19 @@ impl<S> Connection<S> {
 
     /// How it is sent publications that it has for itself.
     pub fn form(&self) -> Form {
-        Form { lane: self.lane, packed: self.packed != Packed::Clear }
+        Form { lane: self.lane, packed: self.takes_packed() }
+    }
+
+    /// Whether it is sent anything compressed.
+    pub fn takes_packed(&self) -> bool {
+        !matches!(self.packed, Packed::Clear(_))
     }
 
     /// What it can be sent.
     pub fn packing(&self) -> Packing {
         match self.packed {
-            Packed::Clear => Packing::Clear,
-            Packed::Once => Packing::Once,
+            Packed::Clear(_) => Packing::Clear,
+            Packed::Once | Packed::Alone | Packed::Narrow => Packing::Once,
             Packed::Waits | Packed::Shares => Packing::Shared,
         }
     }
@@ -268,6 +294,15 @@ impl<S> Connection<S> {
             // An account that connections hold has a place of its own in memory. (Places are even.)
             Some(account) => Group(Arc::as_ptr(account) as u64),
             None => Group(self.id << 1 | 1),
+        }
+    }
+
+    /// What it came to: a WebSocket with envelopes or for one topic, or a stream of events.
+    pub fn door(&self) -> &'static str {
+        match &self.topic {
+            _ if !self.lane.words().hears() => "sse",
+            Some(_) => "raw",
+            None => "ws",
         }
     }
 

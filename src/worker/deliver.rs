@@ -34,17 +34,28 @@ pub struct Parcel<'b> {
     pub bytes: &'b [u8],
     /// How many publications that is.
     pub publications: u64,
+    /// Bytes that it would be longer by if nothing of it were compressed.
+    pub saved: u64,
 }
 
-/// Sends `bytes` to one connection. None are no send.
-pub fn deliver<E: Edge>(edge: &mut E, metrics: &WorkerMetrics, socket: &mut E::Socket, bytes: &[u8]) -> Outcome {
+/// Sends `bytes` to one connection, which would be longer by `saved` if nothing of them were compressed. None are no send.
+pub fn deliver<E: Edge>(
+    edge: &mut E,
+    metrics: &WorkerMetrics,
+    socket: &mut E::Socket,
+    (bytes, saved): (&[u8], u64),
+) -> Outcome {
     let mut sends = 0;
     let outcome = send_all(edge, socket, bytes, &mut sends);
     metrics.sends.add(sends);
     match outcome {
-        Outcome::All => metrics.sent_bytes.add(bytes.len() as u64),
+        Outcome::All => {
+            metrics.sent_bytes.add(bytes.len() as u64);
+            metrics.packed_saved_bytes.add(saved);
+        }
         Outcome::Full(taken) => {
             metrics.sent_bytes.add(taken as u64);
+            metrics.packed_saved_bytes.add(part_of(saved, taken as u64, bytes));
             metrics.sends_full.add(1);
         }
         Outcome::Broken(_) => {}
@@ -96,14 +107,20 @@ pub fn deliver_to_each<E: Edge>(
     metrics.sends.add(sends);
     metrics.deliveries.add(whole * parcel.publications);
     metrics.sent_bytes.add(whole * parcel.bytes.len() as u64 + partial_bytes);
+    metrics.packed_saved_bytes.add(whole * parcel.saved + part_of(parcel.saved, partial_bytes, parcel.bytes));
     metrics.sends_full.add(full);
     Delivered { members: whole as u32 + (stopped.len() - before) as u32, sends }
+}
+
+/// What of `saved` belongs to so many of the bytes. (What is saved isn't known of each of them; it is about the same.)
+fn part_of(saved: u64, taken: u64, bytes: &[u8]) -> u64 {
+    saved * taken / bytes.len().max(1) as u64
 }
 
 /// Sends as much of a connection's answers as goes in one send.
 pub fn flush<E: Edge>(ground: &mut Ground<E>, connection: &mut Connection<E::Socket>) -> Outcome {
     let next = connection.out.next();
-    let outcome = deliver(&mut ground.edge, &ground.metrics, &mut connection.socket, next);
+    let outcome = deliver(&mut ground.edge, &ground.metrics, &mut connection.socket, (next, 0));
     let taken = match outcome {
         Outcome::All => next.len(),
         Outcome::Full(taken) => taken,

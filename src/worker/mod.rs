@@ -186,6 +186,7 @@ impl<E: Edge> Worker<E> {
         clerk.see_to_holders();
         clerk.expire();
         clerk.note_those_who_are_there();
+        clerk.show_those_asked_for();
         clerk.drain();
         clerk.flush_answers();
         clerk.let_parted_go();
@@ -207,7 +208,8 @@ impl<E: Edge> Worker<E> {
         if reading.awaits_workers() && (!publisher.holds(now) || may_go_on()) {
             reading.let_go_on();
         }
-        let busy = self.fan.is_busy() || self.cursors.is_busy() || fallen || self.desk.is_busy();
+        let asked = self.ground.shared.looks.has_any(self.ground.index);
+        let busy = self.fan.is_busy() || self.cursors.is_busy() || fallen || self.desk.is_busy() || asked;
         let held = self.fan.pass_due(&self.ground, now).since(now);
         let behind = listens && self.ground.tape.head() > self.fan.planned_for_all();
         let timeout = if busy {
@@ -221,10 +223,13 @@ impl<E: Edge> Worker<E> {
             [pass, slow, survey, tick, lag, self.desk.next_due(now)].into_iter().flatten().min()
         };
         let position = self.fan.position();
-        let Worker { ground: Ground { edge, tape, metrics, .. }, desk: Desk { inbox, .. }, ready, .. } = self;
+        let Worker {
+            ground: Ground { edge, tape, metrics, shared, index, .. }, desk: Desk { inbox, .. }, ready, ..
+        } = self;
         // While the next pass is held back for a publication that is there, the timeout ends the sleep, and further ones
         // needn't. The first one must: it may have come since.
-        let mut work = || !inbox.is_empty() || (listens && !behind && tape.head() > position);
+        let mut work =
+            || !inbox.is_empty() || shared.looks.has_any(*index) || (listens && !behind && tape.head() > position);
         let depth = if listens && !behind { Sleep::Light } else { Sleep::Deep };
         metrics.sleeps_for.set(if depth == Sleep::Light { position.0 } else { u64::MAX });
         metrics.turn_begun.set(0);
@@ -359,7 +364,6 @@ impl<E: Edge> Worker<E> {
         let metrics = &self.ground.metrics;
         let now = self.ground.edge.now();
         metrics.turns.add(1);
-        metrics.packed_saved_bytes.add(self.ground.packer.take_saved());
         self.ground.work.report(&metrics.work, &metrics.put_off);
         metrics.turn.record([(now.since(begun).as_micros() as u64, 1)]);
         metrics.planned_bytes.set(self.fan.planned_bytes() as u64);

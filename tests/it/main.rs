@@ -14,6 +14,7 @@ mod certified;
 mod check;
 mod client;
 mod clients;
+mod connections;
 mod console;
 mod cursors;
 mod deflate;

@@ -37,23 +37,38 @@ const GAUGES = [
     title: "Delivered",
     read: (now, then) => now.rate("deliveries_total", then),
     show: count,
-    note: (now, then) => `${named(now.rate("deliveries_total", then) ?? 0, "message")} a second, to all subscribers`,
+    note: (now, then) => {
+      const deliveries = now.rate("deliveries_total", then);
+      const each = quotient(deliveries, now.rate("sends_total", then));
+      return `${named(deliveries ?? 0, "message")} a second, to all subscribers${each ? `, ${count(each)} per send` : ""}`;
+    },
   },
   {
     title: "Sent",
     read: (now, then) => now.rate("sent_bytes_total", then),
     show: (value) => `${bytes(value)}/s`,
-    note: (now, then) => {
-      const received = `${bytes(now.rate("received_bytes_total", then) ?? 0)}/s received`;
-      const saved = now.rate("compression_saved_bytes_total", then) ?? 0;
-      return saved > 0 ? `compression saves ${bytes(saved)}/s; ${received}` : received;
-    },
+    note: (now, then) => `${bytes(now.rate("received_bytes_total", then) ?? 0)}/s received`,
   },
   {
-    title: "Messages per send",
-    read: (now, then) => quotient(now.rate("deliveries_total", then), now.rate("sends_total", then)),
-    show: count,
-    note: (now, then) => `in ${counted(now.rate("sends_total", then) ?? 0, "system call")} a second`,
+    title: "Compression saves",
+    // As `stentor top` has it.
+    read: (now, then) => {
+      const [sent, saved] = [now.rate("sent_bytes_total", then), now.rate("compression_saved_bytes_total", then)];
+      return saved && percentage(saved, (sent ?? 0) + saved);
+    },
+    show: (value) => `${Math.round(value)} %`,
+    note: (now, then) => {
+      const saved = `${bytes(now.rate("compression_saved_bytes_total", then) ?? 0)}/s`;
+      const [packed, streams, members, waiting] = [
+        "compressed_connections",
+        "shared_streams",
+        "shared_stream_members",
+        "shared_stream_waiting",
+      ].map((name) => now.get(name) ?? 0);
+      if (!packed) return "nobody is sent anything compressed";
+      const clients = `${saved}, for ${counted(packed, "subscriber")}`;
+      return streams ? `${clients}; ${counted(streams, "stream")} shared by ${count(members)}, ${count(waiting)} waiting` : clients;
+    },
   },
   {
     title: "Publish to send",

@@ -78,8 +78,14 @@ pub(super) struct Figures {
     pub sends_full: f64,
     pub sent_bytes: f64,
     pub received_bytes: f64,
-    /// What compression has saved of what would have been sent.
+    /// What would have been sent beside `sent_bytes` if nothing were compressed.
     pub saved_bytes: f64,
+    /// WebSockets that are sent compressed publications.
+    pub packed: f64,
+    pub streams: f64,
+    /// Subscribers that read one, and that wait for the one of their names to begin anew.
+    pub members: f64,
+    pub waiting: f64,
     pub turned_away: f64,
     /// Cores' worth of processor time.
     pub cpu: f64,
@@ -136,6 +142,10 @@ impl Figures {
             sent_bytes: a_second("sent_bytes_total"),
             received_bytes: a_second("received_bytes_total"),
             saved_bytes: a_second("compression_saved_bytes_total"),
+            packed: after.sum("compressed_connections"),
+            streams: after.sum("shared_streams"),
+            members: after.sum("shared_stream_members"),
+            waiting: after.sum("shared_stream_waiting"),
             turned_away: a_second("refusals_total"),
             cpu: a_second("process_cpu_seconds_total"),
             resident_bytes: after.sum("process_resident_memory_bytes"),

@@ -131,12 +131,13 @@ impl View {
 }
 
 /// The figures, a line for each question: who is there, what moves, what it costs, who is behind.
-fn summary(f: &Figures) -> [String; 6] {
+fn summary(f: &Figures) -> [String; 7] {
     let per_send = if f.sends > 0.0 { format!("{:.2}", f.deliveries / f.sends) } else { "-".into() };
+    // In the console it is the same.
     let saved = if f.saved_bytes > 0.0 {
-        format!(" (compression saves {:.0} %)", 100.0 * f.saved_bytes / (f.sent_bytes + f.saved_bytes))
+        format!("{:.0} %", 100.0 * f.saved_bytes / (f.sent_bytes + f.saved_bytes))
     } else {
-        String::new()
+        "nothing".into()
     };
     let fill = if f.retain_bytes > 0.0 { 100.0 * f.tape_bytes / f.retain_bytes } else { 0.0 };
     [
@@ -150,12 +151,21 @@ fn summary(f: &Figures) -> [String; 6] {
             counted(f.topics, "topic"),
         ),
         format!(
-            "flow       {}/s publications, {}/s deliveries, {}/s out{saved}, {}/s in, {} publications a send",
+            "flow       {}/s publications, {}/s deliveries, {}/s out, {}/s in, {} publications a send",
             count(f.publications),
             count(f.deliveries),
             bytes(f.sent_bytes),
             bytes(f.received_bytes),
             per_send,
+        ),
+        format!(
+            "deflate    saves {saved}, {}/s; {} of {} compressed; {}, {} on one, {} waiting",
+            bytes(f.saved_bytes),
+            count(f.packed),
+            counted(f.websockets, "WebSocket"),
+            counted(f.streams, "shared stream"),
+            counted(f.members, "client"),
+            count(f.waiting),
         ),
         format!(
             "cost       {:.0} % CPU, {} resident; publish to send {}; turns {}",
@@ -250,10 +260,21 @@ mod tests {
     #[test]
     fn what_compression_saves_is_shown_where_it_saves_something() {
         let mut view = view();
-        let figures = Figures { sent_bytes: 600.0, saved_bytes: 400.0, ..Figures::default() };
+        assert!(view.plain().contains("\ndeflate    saves nothing, 0 B/s; 0 of 2.00k WebSockets compressed; "));
+        let figures = Figures {
+            sent_bytes: 600.0,
+            saved_bytes: 400.0,
+            websockets: 12.0,
+            packed: 11.0,
+            streams: 1.0,
+            members: 9.0,
+            waiting: 2.0,
+            ..Figures::default()
+        };
         view.take(figures, Ok(SlowList { connections: Vec::new() }));
         let frame = view.plain();
-        assert!(frame.contains("B/s out (compression saves 40 %), "), "{frame}");
+        let line = "saves 40 %, 400 B/s; 11 of 12 WebSockets compressed; 1 shared stream, 9 clients on one, 2 waiting";
+        assert!(frame.contains(&format!("\ndeflate    {line}\n")), "{frame}");
     }
 
     #[test]
@@ -267,16 +288,16 @@ mod tests {
         );
         assert!(lines[2].contains("20.0k/s publications, 40.0M/s deliveries, 5.12 GiB/s out"), "{frame}");
         assert!(lines[2].ends_with("45.20 publications a send"), "{frame}");
-        assert!(lines[3].contains("98 % CPU, 34.0 MiB resident; publish to send p50 250 µs p99 -"), "{frame}");
+        assert!(lines[4].contains("98 % CPU, 34.0 MiB resident; publish to send p50 250 µs p99 -"), "{frame}");
         let tape = "tape       holds at least 4.27 s at this rate; 48.0 MiB of 64.0 MiB (75 %), reaches back 3.20 s";
-        assert_eq!(lines[4], tape);
-        assert!(lines[5].contains("lag at most 12.3k publications"), "{frame}");
-        assert_eq!(lines[7], "");
-        assert!(lines[8].starts_with("CONN  ADDRESS         WORKER  CONNECTED  BEHIND▼"), "{frame}");
-        assert!(lines[9].starts_with("2-1   192.0.2.7:5555       0       0 µs   2.50 s  2.44 MiB"), "{frame}");
-        assert!(lines[9].ends_with("1.23 ms  all   q.> t.a and 7 more"), "{frame}");
-        assert!(lines[10].starts_with("1-2a") && lines[10].ends_with("-  all   q.> t.a"), "{frame}");
-        assert_eq!(lines.len(), 11);
+        assert_eq!(lines[5], tape);
+        assert!(lines[6].contains("lag at most 12.3k publications"), "{frame}");
+        assert_eq!(lines[8], "");
+        assert!(lines[9].starts_with("CONN  ADDRESS         WORKER  CONNECTED  BEHIND▼"), "{frame}");
+        assert!(lines[10].starts_with("2-1   192.0.2.7:5555       0       0 µs   2.50 s  2.44 MiB"), "{frame}");
+        assert!(lines[10].ends_with("1.23 ms  all   q.> t.a and 7 more"), "{frame}");
+        assert!(lines[11].starts_with("1-2a") && lines[11].ends_with("-  all   q.> t.a"), "{frame}");
+        assert_eq!(lines.len(), 12);
     }
 
     #[test]

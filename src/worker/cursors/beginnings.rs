@@ -54,6 +54,8 @@ pub struct Beginnings {
     pub cursors: [Word; 2],
     /// What was answered to later commands.
     pub after: Vec<u8>,
+    /// Among that is that the server stops: if there is no time left for all of it, that goes before the rest.
+    pub tells_draining: bool,
     /// What is left of it will come to about so many bytes.
     pub bytes: usize,
 }

@@ -241,10 +241,16 @@ impl Cursors {
         self.of_mut(token, connection)?.last_words()
     }
 
-    /// What follows what a connection's subscription begins with, if that is being said.
-    pub fn begun_words<S>(&mut self, token: Token, connection: &Connection<S>) -> Option<&mut Vec<u8>> {
-        let begins = self.of_mut(token, connection)?.begins.as_mut();
-        begins.filter(|begins| !begins.is_over()).map(|begins| &mut begins.after)
+    /// What a connection's subscription begins with, if that is being said: what it is told meanwhile follows.
+    pub fn begun<S>(&mut self, token: Token, connection: &Connection<S>) -> Option<&mut Beginnings> {
+        let begins = self.of_mut(token, connection)?.begins.as_deref_mut();
+        begins.filter(|begins| !begins.is_over())
+    }
+
+    /// Whether a connection is still to be told that the server stops, behind what its subscription begins with.
+    pub fn owes_draining<S>(&self, token: Token, connection: &Connection<S>) -> bool {
+        let begins = self.of(token, connection).and_then(|behind| behind.begins.as_ref());
+        begins.is_some_and(|begins| begins.tells_draining)
     }
 
     /// Whether so much waits for a connection that what it asks for has to wait as well.

@@ -86,8 +86,8 @@ impl<E: Edge> Walk<'_, E> {
         }
         let unsent = &bytes[(behind.offset as usize).min(bytes.len())..];
         let begun = bytes.len() - unsent.len();
-        let Ground { edge, metrics, .. } = &mut **ground;
-        match deliver(edge, metrics, &mut connection.socket, unsent) {
+        let Ground { edge, metrics, packer, .. } = &mut **ground;
+        match deliver(edge, metrics, &mut connection.socket, (unsent, packer.take_saved())) {
             Outcome::All => {
                 metrics.deliveries.add(ends.len() as u64);
                 (behind.position, behind.offset) = (reached, 0);

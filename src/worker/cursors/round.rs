@@ -253,8 +253,8 @@ impl<E: Edge> Walk<'_, E> {
         buffers.pieces.clear();
         let (reached, enough) = self.gather_round(buffers, cohort, which);
         let (bytes, pieces) = (&buffers.bytes, &buffers.pieces);
-        let Ground { edge, metrics, .. } = &mut *self.ground;
-        match deliver(edge, metrics, &mut self.connection.socket, bytes) {
+        let Ground { edge, metrics, packer, .. } = &mut *self.ground;
+        match deliver(edge, metrics, &mut self.connection.socket, (bytes, packer.take_saved())) {
             Outcome::All => {
                 self.settle_round(which, pieces);
                 self.advance_round(which, reached);

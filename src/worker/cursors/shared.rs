@@ -59,8 +59,13 @@ impl<E: Edge> Walk<'_, E> {
                 _ if entry.position == position && offset > 0 => {
                     frames.push(form, entry, bytes);
                     bytes.drain(start..(start + offset as usize).min(bytes.len()));
+                    // It was counted with its beginning.
+                    frames.packer.take_saved();
                 }
-                Some(Kept::Frame(frame)) => bytes.extend_from_slice(frame),
+                Some(Kept::Frame(frame)) => {
+                    bytes.extend_from_slice(frame);
+                    frames.packer.note_saved((entry.len(form.lane) as usize).saturating_sub(frame.len()));
+                }
                 Some(Kept::Clear) => bytes.extend_from_slice(reader.bytes(form.lane, entry.run(form.lane))),
                 None => {
                     shares = false;
@@ -75,7 +80,7 @@ impl<E: Edge> Walk<'_, E> {
         interest.cohort(id).stream = stream;
         self.connection.note_shares(shares);
         work.charge(price::LOOK * (steps + 2 * pieces.len()) as u64 + price::lines(bytes.len()) + packing);
-        match deliver(edge, metrics, &mut self.connection.socket, bytes) {
+        match deliver(edge, metrics, &mut self.connection.socket, (bytes, packer.take_saved())) {
             Outcome::All => {
                 metrics.deliveries.add(pieces.len() as u64);
                 if !bytes.is_empty() {

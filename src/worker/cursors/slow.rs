@@ -9,11 +9,11 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     super::{
-        connection::{Connection, Packed},
+        connection::Connection,
         connections::Connections,
         fan::{
-            delivery::Delivery,
-            interest::{Interest, NameId},
+            compression,
+            interest::{Cohort, Interest},
         },
         ground::Ground,
     },
@@ -77,7 +77,9 @@ fn describe<E: Edge>(
     from: Position,
     wall_us: u64,
 ) -> SlowClient {
-    let names = connection.cohort.map_or_else(Vec::new, |id| interest.cohort(id).key.names.to_vec());
+    let interest = &*interest;
+    let cohort = connection.cohort.and_then(|id| interest.find(id));
+    let names = cohort.map_or(&[][..], |cohort| &cohort.key.names);
     let named = names.iter().take(NAMES_MAX).map(|(name, _)| Arc::clone(interest.text(*name))).collect();
     // A subscriber of newest values may be further behind than the tape reaches back; then that is what is shown.
     let from = from.max(ground.reader.floor());
@@ -95,47 +97,7 @@ fn describe<E: Edge>(
         path: ground.edge.path(&connection.socket),
         subscriptions: named,
         more: names.len().saturating_sub(NAMES_MAX),
-        mode: mode(&names),
-        compression: compression(connection, interest, ground.packer.packs().streams.members_min),
-    }
-}
-
-/// How somebody is sent publications, and why it reads no stream if it doesn't.
-fn compression<S>(connection: &Connection<S>, interest: &mut Interest, members_min: usize) -> &'static str {
-    match (connection.packed, connection.cohort) {
-        (Packed::Clear, _) => "none",
-        (Packed::Once, _) => "once: no context, a smaller window, or not from the server",
-        (Packed::Shares, _) => "shared",
-        (Packed::Waits, None) => "once: it changes its subscription",
-        (Packed::Waits, Some(id)) => {
-            let cohort = interest.cohort(id);
-            match &cohort.stream {
-                _ if !cohort.may_share() => "once: newest values",
-                Some(_) => "clear: it waits for the stream to begin anew",
-                None if cohort.column.len() < members_min => "once: too few with the same names",
-                None => "once: too many streams",
-            }
-        }
-    }
-}
-
-/// How names are delivered, all of them together.
-fn mode(names: &[(NameId, Delivery)]) -> &'static str {
-    let in_full = names.iter().filter(|(_, delivery)| *delivery == Delivery::All).count();
-    match in_full {
-        0 if !names.is_empty() => "latest",
-        n if n < names.len() => "mixed",
-        _ => "all",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn several_deliveries_on_one_connection_are_mixed() {
-        let (all, latest) = ((1, Delivery::All), (2, Delivery::Latest));
-        assert_eq!([&[all][..], &[latest, latest], &[all, latest], &[]].map(mode), ["all", "latest", "mixed", "all"]);
+        mode: cohort.map_or("all", Cohort::mode),
+        compression: compression(connection, interest, &ground.packer),
     }
 }

@@ -298,9 +298,9 @@ impl<E: Edge> Walk<'_, E> {
             }
             true
         });
-        let bytes = frames.contiguous(form, plan.runs.iter().copied(), bytes);
+        let (bytes, saved) = frames.contiguous(form, plan.runs.iter().copied(), bytes);
         work.charge(price::LOOK * (steps + pieces.len()) as u64 + price::lines(bytes.len()) + packing);
-        match deliver(edge, metrics, &mut self.connection.socket, bytes) {
+        match deliver(edge, metrics, &mut self.connection.socket, (bytes, saved)) {
             Outcome::All => {
                 metrics.deliveries.add(plan.publications);
                 if !bytes.is_empty() {
@@ -412,5 +412,7 @@ pub fn rest_of_frame<E: Edge>(
     let published = reader.look(behind.position)?;
     let frames = &mut Frames { reader, packer };
     let is_there = push_entry(frames, tape, connection.form(), &published, &mut frame);
+    // It was counted with its beginning.
+    packer.take_saved();
     is_there.then(|| frame.split_off(behind.offset as usize))
 }

@@ -7,11 +7,7 @@
 use std::{fmt::Display, io};
 
 use super::{
-    super::{
-        connection::{Packed, Phase},
-        cursors::Lagged,
-        work::price,
-    },
+    super::{connection::Phase, cursors::Lagged, work::price},
     Clerk, Doom,
 };
 use crate::{
@@ -181,7 +177,7 @@ impl<E: Edge> Clerk<'_, E> {
         let open = self.ground.metrics.open(!connection.lane.words().hears());
         open.set(open.get() - 1);
         let packed = &self.ground.metrics.packed;
-        packed.set(packed.get() - u64::from(connection.packed != Packed::Clear));
+        packed.set(packed.get() - u64::from(connection.takes_packed()));
         match code {
             1000 | 1001 | 1005 | 1006 => {
                 tracing::debug!(conn = connection.name(), peer = %connection.peer, code, %reason, "closed");

@@ -163,9 +163,10 @@ impl<E: Edge> Clerk<'_, E> {
                 let words = connection.lane.words();
                 let draining = self.draining_of(connection);
                 // What its subscription begins with stays in one piece.
-                match self.cursors.begun_words(token, connection) {
-                    Some(after) => {
-                        words.push_reply(after, &draining);
+                match self.cursors.begun(token, connection) {
+                    Some(begins) => {
+                        words.push_reply(&mut begins.after, &draining);
+                        begins.tells_draining = true;
                         self.note_held(token);
                     }
                     None => self.answer(token, |out| words.push_reply(out, &draining)),
@@ -179,10 +180,21 @@ impl<E: Edge> Clerk<'_, E> {
         true
     }
 
-    /// Closes a connection, because the server goes away.
+    /// Closes a connection, because the server goes away. Who was to be told so behind snapshots that it has not come to the end of is told
+    /// now: without that it would come back at once, and with it all others that read slowly.
     fn go_away(&mut self, token: Token) -> bool {
         if self.connections.get(token).is_some_and(|connection| connection.phase.is_answering()) {
             self.remove(token);
+        }
+        let owed = self
+            .connections
+            .get(token)
+            .filter(|connection| connection.phase == Phase::Open && self.cursors.owes_draining(token, connection));
+        if let Some(draining) = owed.map(|connection| self.draining_of(connection))
+            && let Some(connection) = self.connections.get_mut(token)
+        {
+            let words = connection.lane.words();
+            connection.out.write(|out| words.push_reply(out, &draining));
         }
         let going = Farewell { code: Some(CloseCode::GOING_AWAY), reason: "the server is stopping", error: None };
         self.close(token, going);

@@ -5,7 +5,8 @@
 //! resume points (`subscribe`, `collect`, `points`). What can't be done at once goes on over turns (`asking`). Over plain HTTP it answers
 //! requests that only a worker can (`exchange`): polls (`poll`), and what the tape has of a topic (`history`). What it has to say
 //! goes out between publications (`answers`), and a connection's end is its affair whoever found it (`closing`, `draining`), also
-//! what it leaves (`leaving`). What somebody may is asked and looked after in `rights`. What they hold is counted (`held`), and what happens to them is noted (`noting`). It looks after those of whom nothing is heard (`expire`, `alive`).
+//! what it leaves (`leaving`). What somebody may is asked and looked after in `rights`. What they hold is counted (`held`), and what happens to them is noted (`noting`). It looks after those of whom nothing is heard (`expire`, `alive`), and shows them to operators
+//! (`shown`).
 //!
 //! It asks the fan and the cursors to take a connection or let it go, and neither of them knows of it.
 
@@ -31,6 +32,7 @@ mod quota;
 mod reading;
 mod requests;
 mod rights;
+mod shown;
 mod subscribe;
 
 use std::{collections::VecDeque, time::Duration};

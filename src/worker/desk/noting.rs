@@ -68,14 +68,7 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// Notes that a connection was opened.
     pub fn note_open(&mut self, token: Token) {
-        self.note(token, |connection| {
-            let door = match &connection.topic {
-                _ if !connection.lane.words().hears() => "sse",
-                Some(_) => "raw",
-                None => "ws",
-            };
-            What::Connect { door, tls: connection.by == Listener::Tls }
-        });
+        self.note(token, |connection| What::Connect { door: connection.door(), tls: connection.by == Listener::Tls });
     }
 
     /// Notes a subscription to these names.

@@ -286,6 +286,7 @@ impl<E: Edge> Clerk<'_, E> {
             // The answer as a whole has one.
             cursors: [self.ground.tape.words().word(at.position.0); 2],
             after: Vec::new(),
+            tells_draining: false,
             bytes: collect.bytes,
         }));
         Ok(())

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use super::{
     super::{
-        connection::{Packed, Phase, Ping},
+        connection::{Declined, Packed, Phase, Ping},
         work::price,
     },
     Clerk,
@@ -29,9 +29,17 @@ use crate::{
     websocket::{CloseCode, deflate::WINDOW_BITS, extension::Agreed, handshake},
 };
 
-/// Whether somebody who has agreed on this can read a stream with a window of so many bits, which refers back over messages.
-fn may_share(agreed: Agreed, window_bits: u8) -> bool {
-    !agreed.server_no_context_takeover && agreed.window_bits() >= window_bits
+/// What somebody can be sent who has agreed on this. A stream, if there are any, refers back over messages, within a window of so many bits.
+fn packed(deflate: Result<Agreed, Declined>, stream_bits: Option<u8>) -> Packed {
+    match (deflate, stream_bits) {
+        (Err(why), _) => Packed::Clear(why),
+        // Whoever can't read what all others are sent is sent nothing compressed.
+        (Ok(agreed), _) if agreed.window_bits() < WINDOW_BITS => Packed::Clear(Declined::Narrow),
+        (Ok(_), None) => Packed::Once,
+        (Ok(agreed), _) if agreed.server_no_context_takeover => Packed::Alone,
+        (Ok(agreed), Some(bits)) if agreed.window_bits() < bits => Packed::Narrow,
+        (Ok(_), Some(_)) => Packed::Waits,
+    }
 }
 
 /// The parameters of an address that are about topics which it names.
@@ -167,7 +175,7 @@ impl<E: Edge> Clerk<'_, E> {
         self.ground.settings.access.check_page(head)?;
         let (lane, subprotocol) = choose_lane(head, Address::Ws)?;
         let deflate = self.agree_on_deflate(head)?;
-        let upgrade = |out: &mut Vec<u8>| handshake::push_accepted(out, &accept, subprotocol, deflate.as_ref());
+        let upgrade = |out: &mut Vec<u8>| handshake::push_accepted(out, &accept, subprotocol, deflate.as_ref().ok());
         let holder = match self.opener_of(token, head)? {
             Ok(holder) => holder,
             Err(why) => return self.turn_away(token, (lane, deflate), upgrade, &why),
@@ -197,7 +205,7 @@ impl<E: Edge> Clerk<'_, E> {
         self.ground.settings.access.check_page(head)?;
         let (lane, subprotocol) = choose_lane(head, Address::Raw)?;
         let deflate = self.agree_on_deflate(head)?;
-        let upgrade = |out: &mut Vec<u8>| handshake::push_accepted(out, &accept, subprotocol, deflate.as_ref());
+        let upgrade = |out: &mut Vec<u8>| handshake::push_accepted(out, &accept, subprotocol, deflate.as_ref().ok());
         let holder = match self.opener_of(token, head)? {
             Ok(holder) => holder,
             Err(why) => return self.turn_away(token, (lane, deflate), upgrade, &why),
@@ -256,7 +264,7 @@ impl<E: Edge> Clerk<'_, E> {
             self.finish_with(token, |out| response.write(out, true));
             return Ok(());
         }
-        self.open(token, (Address::Sse.lane(), None), holder, |out| response.write(out, false));
+        self.open(token, (Address::Sse.lane(), Err(Declined::NoWebSocket)), holder, |out| response.write(out, false));
         self.greet(token);
         self.subscribe_first(token, &sub);
         Ok(())
@@ -272,22 +280,27 @@ impl<E: Edge> Clerk<'_, E> {
         Ok(Sub { snapshot: head.switch("snapshot")?.unwrap_or(true), cursor, ..sub })
     }
 
-    /// What is agreed on of the compression that a client offers: nothing, if the server doesn't compress, the address says `compress=0`,
+    /// What is agreed on of the compression that a client offers, or why nothing is: if the server doesn't compress, the address says `compress=0`,
     /// or it is one of the clients that are known to fail with it.
-    fn agree_on_deflate(&self, head: &Request<'_>) -> Result<Option<Agreed>, http::Refusal> {
+    fn agree_on_deflate(&self, head: &Request<'_>) -> Result<Result<Agreed, Declined>, http::Refusal> {
         let is_wanted = head.switch("compress")?.unwrap_or(true);
         let compression = &self.ground.settings.compression;
         let is_denied = || head.headers("User-Agent").any(|client| compression.deny.iter().any(|it| it.fits(client)));
-        if !compression.is_on || !is_wanted || is_denied() {
-            return Ok(None);
-        }
-        handshake::agree(head)
+        Ok(if !compression.is_on {
+            Err(Declined::Off)
+        } else if !is_wanted {
+            Err(Declined::Unwanted)
+        } else if is_denied() {
+            Err(Declined::Denied)
+        } else {
+            handshake::agree(head)?.ok_or(Declined::NotOffered)
+        })
     }
 
     fn open(
         &mut self,
         token: Token,
-        (lane, deflate): (Lane, Option<Agreed>),
+        (lane, deflate): (Lane, Result<Agreed, Declined>),
         holder: Holder,
         accept: impl FnOnce(&mut Vec<u8>),
     ) {
@@ -299,24 +312,19 @@ impl<E: Edge> Clerk<'_, E> {
         connection.ping = Ping::None;
         connection.lane = lane;
         connection.holder = holder;
-        // Whoever can't read what all others are sent is sent nothing compressed.
         let is_shared = self.ground.settings.compression.is_shared;
-        let window_bits = self.ground.packer.packs().streams.window_bits;
-        connection.packed = match deflate.filter(|agreed| agreed.window_bits() >= WINDOW_BITS) {
-            None => Packed::Clear,
-            Some(agreed) if is_shared && may_share(agreed, window_bits) => Packed::Waits,
-            Some(_) => Packed::Once,
-        };
-        if deflate.is_some() {
+        let stream_bits = is_shared.then(|| self.ground.packer.packs().streams.window_bits);
+        connection.packed = packed(deflate, stream_bits);
+        if deflate.is_ok() {
             connection.decoder.take_deflated();
         }
-        let packed = connection.packed != Packed::Clear;
+        let packed = connection.takes_packed();
         let (conn, peer) = (connection.name(), connection.peer);
         tracing::debug!(conn, %peer, events, "opened");
         let metrics = &self.ground.metrics;
         metrics.upgrades.add(u64::from(!events));
         metrics.open(events).add(1);
-        metrics.upgrades_deflated.add(u64::from(deflate.is_some()));
+        metrics.upgrades_deflated.add(u64::from(deflate.is_ok()));
         metrics.packed.add(u64::from(packed));
         self.note_open(token);
         self.answer(token, accept);
@@ -344,7 +352,7 @@ impl<E: Edge> Clerk<'_, E> {
     fn turn_away(
         &mut self,
         token: Token,
-        form: (Lane, Option<Agreed>),
+        form: (Lane, Result<Agreed, Declined>),
         accept: impl FnOnce(&mut Vec<u8>),
         why: &str,
     ) -> Result<(), http::Refusal> {

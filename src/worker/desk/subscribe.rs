@@ -115,6 +115,7 @@ impl<E: Edge> Clerk<'_, E> {
                 epoch: at.epoch,
                 cursors: [again, begun],
                 after,
+                tells_draining: false,
                 bytes,
             })
         });

@@ -794,7 +794,6 @@ impl Cohort {
             return self.plan_shared(pass, entry, frames, of);
         }
         let (run, members) = (frames.run(self.key.form(), entry), self.column.len() as u64);
-        frames.packer.note_saved(u64::from(entry.len(self.key.lane) - run.len) * members);
         (self.column.plan(pass, entry.position, run), u64::from(run.len) * members)
     }
 

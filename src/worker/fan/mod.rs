@@ -27,6 +27,7 @@ mod tick;
 pub mod trail;
 mod tree;
 mod values;
+mod why;
 
 use std::{collections::VecDeque, io::ErrorKind};
 
@@ -42,6 +43,7 @@ pub use self::{
     past::AsOf,
     tick::{Ticked, Unserved},
     values::{locate, newest_for, push_entry, push_value},
+    why::compression,
 };
 use super::{connection::Connection, connections::Connections, cursor::Cursor, ground::Ground};
 use crate::{

@@ -77,9 +77,9 @@ impl Fan {
             && let Some(cut) = column.next_cut()
         {
             let owed = column.owed(cut);
-            let bytes = frames.contiguous(form, column.runs(cut), gather);
+            let (bytes, saved) = frames.contiguous(form, column.runs(cut), gather);
             debug_assert_eq!(bytes.len(), owed.bytes as usize);
-            let parcel = Parcel { bytes, publications: owed.publications.into() };
+            let parcel = Parcel { bytes, publications: owed.publications.into(), saved };
             let next = || column.serve_at(cut);
             let done = deliver_to_each(edge, metrics, connections, parcel, most - sends, next, &mut stopped);
             sends += done.sends;

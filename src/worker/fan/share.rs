@@ -63,18 +63,16 @@ impl Cohort {
         let (lane, at) = (self.key.lane, entry.position);
         let reader = frames.reader;
         let clear = reader.bytes(lane, entry.run(lane));
-        self.open_or_end(id, at, frames.packer);
+        self.open_or_end(id, at, topic, frames.packer);
         let (members, len) = (self.column.len() as u64, clear.len() as u64);
         let to_send = match self.push(at, clear, topic, frames.packer) {
             Some(shared) => {
                 let sharing = self.column.sharing() as u64;
-                frames.packer.note_saved(len.saturating_sub(shared) * sharing);
                 shared * sharing + len * (members - sharing)
             }
             None => {
                 // It is compressed now, when there is room for that.
                 let packed = u64::from(frames.run(self.unshared_form(), entry).len);
-                frames.packer.note_saved((len - packed) * members);
                 packed * members
             }
         };
@@ -82,8 +80,9 @@ impl Cohort {
         (self.column.plan(pass, at, run), to_send)
     }
 
-    /// Opens a stream where there are members enough, with those that have everything before `at`; or ends it, where there are too few.
-    fn open_or_end(&mut self, id: CohortId, at: Position, packer: &mut Packer) {
+    /// Opens a stream where there are members enough, with those that have everything before `at`; or ends it, where there are too few. What may
+    /// not go through one opens none: a cohort that wants nothing else would keep a place that others have a use for.
+    fn open_or_end(&mut self, id: CohortId, at: Position, topic: Option<&str>, packer: &mut Packer) {
         let least = packer.packs().streams.members_min;
         if self.stream.is_some() {
             if self.users * 2 < least {
@@ -91,7 +90,7 @@ impl Cohort {
             }
             return;
         }
-        if self.column.len() < least {
+        if self.column.len() < least || packer.packs().streams.is_private(topic) {
             return;
         }
         if !packer.streams.has_room_for(id) {
@@ -291,7 +290,9 @@ impl Fan {
                 gathered.unshared(&mut frames, form, column.runs(cut));
             }
             debug_assert_eq!(gathered.ends.len(), owed.publications as usize);
-            let parcel = Parcel { bytes: &gathered.bytes, publications: owed.publications.into() };
+            // What is planned is as long as it is on the tape.
+            let saved = u64::from(owed.bytes).saturating_sub(gathered.bytes.len() as u64);
+            let parcel = Parcel { bytes: &gathered.bytes, publications: owed.publications.into(), saved };
             let next = || column.serve_at(cut);
             let done = deliver_to_each(edge, metrics, connections, parcel, most - sends, next, &mut stopped);
             sends += done.sends;

@@ -62,6 +62,8 @@ pub struct Tick {
     gathered: usize,
     values: Vec<Value>,
     bytes: Vec<u8>,
+    /// Bytes that it would be longer by if nothing of it were compressed.
+    saved: u64,
     /// Who is still to be served.
     members: Members,
 }
@@ -145,6 +147,7 @@ impl Fan {
             gathered: 0,
             values: Vec::new(),
             bytes: Vec::new(),
+            saved: 0,
             members,
         });
     }
@@ -194,6 +197,7 @@ impl Fan {
             if push_value(ground, interest, form, change.slot, position, &mut tick.bytes).is_some() {
                 tick.values.push(Value { end: tick.bytes.len(), position, change });
             }
+            tick.saved += ground.packer.take_saved();
             let packing = ground.packer.take_cost();
             ground.work.charge(price::LOOK * 2 + price::lines(tick.bytes.len() - before) + packing);
         }
@@ -203,7 +207,7 @@ impl Fan {
     /// Sends some members what a tick has gathered for them.
     fn send<E: Edge>(&mut self, ground: &mut Ground<E>, connections: &mut Connections<E::Socket>, tick: &mut Tick) {
         self.interest.cohort(tick.cohort).last_sent = ground.now;
-        let parcel = Parcel { bytes: &tick.bytes, publications: tick.values.len() as u64 };
+        let parcel = Parcel { bytes: &tick.bytes, publications: tick.values.len() as u64, saved: tick.saved };
         let most = ground.work.left().div_ceil(price::SEND).min(SENDS_AT_ONCE);
         let mut stopped = Vec::new();
         let Ground { edge, metrics, .. } = ground;

@@ -113,8 +113,10 @@ pub fn push_entry(frames: &mut Frames<'_>, tape: &Tape, form: Form, entry: &Publ
         && out.len() > start
         && let Some(packed) = packer.packed(form.lane, entry.position, &out[start..])
     {
+        let saved = out.len() - start - packed.len();
         out.truncate(start);
         out.extend_from_slice(packed);
+        packer.note_saved(saved);
     }
     true
 }

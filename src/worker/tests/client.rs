@@ -224,7 +224,7 @@ pub struct Client {
     changes: VecDeque<u64>,
     pings: VecDeque<Vec<u8>>,
     lagged: bool,
-    told_draining: bool,
+    pub told_draining: bool,
     told_limited: bool,
     /// The cursors that it was told.
     pub places: Vec<Place>,
@@ -652,9 +652,7 @@ impl Client {
             1001 if ours => {}
             1001 => {
                 assert!(self.drained, "the server went away by itself");
-                // It comes behind what a subscription begins with, which who reads slowly may not be through with.
-                let is_told = self.told_draining || !self.is_json() || self.overslept;
-                assert!(is_told, "1001 without the status before it");
+                assert!(self.told_draining || !self.is_json(), "1001 without the status before it");
                 if !self.overslept && self.book.is_none() {
                     self.nothing_missing(self.served_until.unwrap_or(journal.len()), journal);
                 }
@@ -684,7 +682,9 @@ impl Client {
         assert!(!self.lagged, "something between the error lagged and the close: {text}");
         let is_instead = message.kind == "skip" && self.is_in_place_of_snapshot(&message, journal);
         if message.kind != "snapshot" && !is_instead {
-            let ends = ["lagged", "rate_limited"].map(Some).contains(&message.code);
+            // A server that stops says so before it goes, also to whoever has not come to the end of its snapshots by then.
+            let breaks_off = self.overslept && message.code == Some("draining");
+            let ends = breaks_off || ["lagged", "rate_limited"].map(Some).contains(&message.code);
             self.settle_join(journal, ends);
         }
         match message.kind {
@@ -697,7 +697,7 @@ impl Client {
             }
             "status" => {
                 assert!(self.drained);
-                self.told_draining = true;
+                assert!(!std::mem::replace(&mut self.told_draining, true), "told twice that the server stops");
             }
             "update" | "snapshot" | "skip" | "reset" if self.book.is_some() => {
                 self.in_book(&message, text, journal, tail);

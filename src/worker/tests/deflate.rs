@@ -2,6 +2,7 @@
 //! every script of luck.)
 
 use super::*;
+use crate::metrics::{Figure, WorkerMetrics};
 
 impl World {
     /// A JSON client that is subscribed to `names`, and offers this.
@@ -13,6 +14,29 @@ impl World {
         let at = self.clients.len() - 1;
         assert_eq!(self.clients[at].state, State::Open);
         at
+    }
+}
+
+impl World {
+    /// Asserts that clients were not sent so many bytes, which are `each` for a publication. What a socket has taken of one in which it was full is
+    /// counted by its share.
+    fn check_saved(&self, all: u64, each: u64, about: &str) {
+        let count = |figure: fn(&WorkerMetrics) -> &Figure| -> u64 {
+            self.posts.iter().map(|post| figure(&post.worker.ground.metrics).get()).sum()
+        };
+        let (saved, stops) = (count(|it| &it.packed_saved_bytes), count(|it| &it.sends_full));
+        assert!(saved <= all + all / 20, "{about}: {saved} of {all}");
+        assert!(
+            saved + stops * each + all / 20 >= all,
+            "{about}: {saved} of {all}, {each} each, stopped {stops} times"
+        );
+    }
+
+    /// Bytes that all compressed publications have become shorter by, and one of them.
+    fn shorter(&self) -> (u64, u64) {
+        let counts = &self.shared.packs.counts;
+        let all = counts.bytes_in.get() - counts.bytes_out.get();
+        (all, all.div_ceil(counts.frames.get().max(1)))
     }
 }
 
@@ -40,10 +64,8 @@ fn a_publication_is_compressed_once_for_all_cohorts_of_all_workers() {
     let counts = &world.shared.packs.counts;
     assert_eq!((counts.frames.get(), counts.evicted.get()), (20, 0));
     assert!(counts.bytes_out.get() * 2 < counts.bytes_in.get());
-    let saved: u64 = world.posts.iter().map(|post| post.worker.ground.metrics.packed_saved_bytes.get()).sum();
-    // Whoever was behind meanwhile isn't counted.
-    let most = 6 * (counts.bytes_in.get() - counts.bytes_out.get());
-    assert!(saved > 0 && saved <= most, "{saved} of {most}");
+    let (all, each) = world.shorter();
+    world.check_saved(6 * all, each, "six");
     let packed: u64 = world.posts.iter().map(|post| post.worker.ground.metrics.packed.get()).sum();
     assert_eq!(packed, 6, "those that are sent compressed frames");
 }
@@ -83,6 +105,30 @@ fn whoever_is_behind_or_comes_late_is_sent_the_same_frames() {
     world.settle();
     assert_eq!(world.clients[stalled].inflated, 60);
     assert_eq!(world.shared.packs.counts.frames.get(), made, "nothing was compressed again");
+    let (all, each) = world.shorter();
+    world.check_saved(2 * all, each, "both");
+}
+
+#[test]
+fn what_is_saved_counts_for_those_at_rates_and_behind_and_in_newest_values() {
+    for (way, is_stalled) in [(Way::Rate(1), false), (Way::Rate(1), true), (Way::Latest, true), (Way::All, true)] {
+        let mut world = World::new(1, ample(), 4096, 1 << 20);
+        let wish = Wish { names: vec!["q.*".into()], way, snapshot: false, from: BTreeMap::new(), cursor: None };
+        let (peer, id) = world.hand_over(if is_stalled { 600 } else { 1 << 16 });
+        world.clients.push(Client::wish(peer, id, Speech::Json, wish, Offer::Plain, &world.journal));
+        world.settle();
+        let at = world.clients.len() - 1;
+        for _ in 0..5 {
+            world.clients[at].stalled = is_stalled;
+            (0..20).for_each(|n| world.publish_some(&format!("q.{n}"), 2, 300));
+            world.pass(Duration::from_millis(1100));
+            world.clients[at].stalled = false;
+            world.pass(Duration::from_millis(1100));
+        }
+        let (inflated, (_, each)) = (world.clients[at].inflated, world.shorter());
+        assert!(inflated > 50, "{way:?}: {inflated}");
+        world.check_saved(inflated * each, each, &format!("{way:?}"));
+    }
 }
 
 #[test]

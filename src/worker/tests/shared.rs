@@ -2,7 +2,7 @@
 //! checks, in every script of luck.)
 
 use super::*;
-use crate::metrics::Tally;
+use crate::{io::Token, metrics::Tally, shared::Ask};
 
 /// Three members share a stream, which begins anew every eight frames, and within two for nobody.
 fn sharing(change: impl FnOnce(&mut StreamSettings)) -> Settings {
@@ -110,6 +110,75 @@ fn whoever_is_behind_goes_on_with_the_stream_while_that_keeps_what_comes_next_an
         world.publish_each("q", 20, 200);
         let (again, refers) = world.read(stalled);
         assert!(again >= inflated + 12 && refers > followed + 8, "it comes back to the stream: {again}, {refers}");
+    }
+}
+
+impl World {
+    /// Asks the first worker for connections, and wakes it.
+    fn ask_first(&self, of: (Token, usize)) -> Arc<Ask> {
+        let ask = self.shared.looks.ask(0, of, None).unwrap();
+        self.shared.publisher.wake_one(0);
+        ask
+    }
+
+    /// How the first worker's connections are said to be sent publications, in the order of their places.
+    fn told(&mut self) -> Vec<&'static str> {
+        let (mut from, mut all) = (0, Vec::new());
+        loop {
+            let ask = self.ask_first((from, 2));
+            self.settle();
+            let found = ask.fetch().expect("it was answered");
+            assert!(found.rows.len() <= 2);
+            all.extend(found.rows.iter().map(|shown| shown.compression));
+            let Some(next) = found.next else { return all };
+            from = next;
+        }
+    }
+}
+
+#[test]
+fn of_everybody_it_is_told_whether_it_reads_a_stream_and_why_not() {
+    let (waits, few) =
+        ("clear: it waits for the stream to begin anew", "once: too few on its worker have the same subscription");
+    let mut world = world(|streams| (streams.anew_every, streams.anew_least, streams.kept) = (1000, 900, 1500));
+    world.subscribers(2, &["q"]);
+    assert_eq!(world.told(), [few; 2]);
+    let stalled = world.subscriber_offering(400, &["q"], Offer::Plain);
+    assert_eq!(world.told(), ["once: the stream begins with the next publication"; 3]);
+    world.publish_each("q", 3, 200);
+    assert_eq!(world.told(), ["shared"; 3]);
+    world.subscribers(1, &["q"]);
+    world.subscribers(1, &["r"]);
+    assert_eq!(world.told(), ["shared", "shared", "shared", waits, few]);
+    world.clients[stalled].stalled = true;
+    world.publish_each("q", 5, 200);
+    assert_eq!(world.told()[2], "shared", "it goes on with what is kept");
+    world.publish_each("q", 60, 200);
+    world.clients[stalled].pace = Some(100);
+    world.clients[stalled].stalled = false;
+    while world.told()[2] == "shared" {
+        world.read_slowly();
+        world.settle();
+    }
+    assert_eq!(world.told()[2], "clear: it is behind, and has missed some of the stream");
+    world.clients[stalled].pace = None;
+    world.settle();
+    assert_eq!(world.told()[2], waits);
+}
+
+#[test]
+fn questions_of_operators_take_no_more_of_a_turn_than_there_is_and_a_worker_that_sleeps_is_woken_for_them() {
+    let mut world = World::new(1, Settings { turn_work: 2000, turn_sends: 1, ..sharing(|_| {}) }, 4096, 1 << 20);
+    world.subscribers(40, &["q"]);
+    let asks: Vec<_> = (0..20).map(|_| world.ask_first((0, 1000))).collect();
+    let turns = world.posts[0].worker.ground.metrics.turns.get();
+    // What a turn may cost is asserted after each of them.
+    world.settle();
+    let turns = world.posts[0].worker.ground.metrics.turns.get() - turns;
+    assert!(turns >= 20, "one a turn: {turns}");
+    for ask in asks {
+        let found = ask.fetch().unwrap();
+        assert!(!found.rows.is_empty() && found.rows.len() < 40 && found.next.is_some(), "{} rows", found.rows.len());
     }
 }
 

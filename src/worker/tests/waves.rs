@@ -148,6 +148,28 @@ fn thousands_are_told_that_the_server_stops_and_closed_over_many_turns() {
 }
 
 #[test]
+fn whoever_has_not_come_to_the_end_of_its_snapshots_is_told_that_the_server_stops_before_it_goes() {
+    for speech in [Speech::Json, Speech::Events] {
+        let mut world = roomy(quiet());
+        for n in 0..100 {
+            world.publish_some(&format!("q.{n}"), 1, 2000);
+        }
+        let wish =
+            Wish { names: vec!["q.>".into()], way: Way::All, snapshot: true, from: BTreeMap::new(), cursor: None };
+        let at = world.connect_as(4000, speech, wish);
+        (world.clients[at].stalled, world.clients[at].drained) = (true, true);
+        world.settle();
+        let until = Moment(world.kernel.now_ns()) + Duration::from_secs(8);
+        world.posts[0].inbox.drain(until);
+        world.pass(Duration::from_secs(9));
+        world.clients[at].stalled = false;
+        world.pass(Duration::from_secs(1));
+        assert_eq!(world.clients[at].state, State::Closed(1001));
+        assert!(world.clients[at].told_draining);
+    }
+}
+
+#[test]
 fn a_drain_ends_in_time_though_nobody_reads() {
     let mut world = roomy(quiet());
     world.crowd(200);
