@@ -998,6 +998,8 @@ mod tests {
         let text = said(|c| c.allow_origin = vec!["example.com".into()]);
         assert!(text.contains("--allow-origin") && text.contains("https://"), "{text}");
         assert!(said(|c| c.turn_sends = 0).contains("--turn-sends was given as 0: it must be from 1 to 1000000"));
+        let private = |count| (0..count).map(|n| format!("t{n}").parse().unwrap()).collect();
+        assert!(said(|c| c.compression_private = private(65)).contains("--compression-private was given 65 names"));
         let text = said(|c| c.max_assembly_per_ip = Some(ByteSize::kib(50)));
         assert!(text.contains("--max-assembly-per-ip 50.0 KiB") && text.contains("at least 65.0 KiB"), "{text}");
         let text = said(|c| (c.max_assembly, c.max_assembly_per_ip) = (ByteSize::kib(60), Some(ByteSize::b(0))));

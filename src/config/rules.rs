@@ -112,7 +112,6 @@ pub(super) const RANGES: &[Rule] = &[
     count("--compression-window", |c| c.compression_window.into(), 9, 15),
     count("--compression-min-members", |c| wide(c.compression_min_members), 1, NUMBERED),
     count("--compression-streams", |c| wide(c.compression_streams), 0, 4096),
-    count("patterns of --compression-private", |c| wide(c.compression_private.len()), 0, 64),
     // A segment of the largest frames.
     count("--compression-min-bytes", |c| c.compression_min_bytes.into(), 0, 1 << 20),
     // A second.
@@ -180,6 +179,7 @@ pub(super) const RELATIONS: &[Rule] = &[
     Rule::Other(a_head_holds_a_token),
     Rule::Other(the_proxy_protocol_has_proxies),
     Rule::Other(a_loop_has_a_replay),
+    Rule::Other(private_topics_are_few_patterns),
 ];
 
 const SECOND: Span = Span::new(Duration::from_secs(1));
@@ -389,6 +389,16 @@ fn a_head_holds_a_token(c: &Config) -> Option<String> {
 fn the_proxy_protocol_has_proxies(c: &Config) -> Option<String> {
     (c.proxy_protocol && c.trusted_proxy.is_empty())
         .then(|| "--proxy-protocol was given without --trusted-proxy: name the proxies that may use it".into())
+}
+
+/// Patterns of `--compression-private`: each publication of a shared stream is held against all of them.
+const PRIVATE_MAX: usize = 64;
+
+fn private_topics_are_few_patterns(config: &Config) -> Option<String> {
+    let given = config.compression_private.len();
+    (given > PRIVATE_MAX).then(|| {
+        format!("--compression-private was given {given} names and patterns: they may be at most {PRIVATE_MAX}; patterns stand for many topics")
+    })
 }
 
 fn a_loop_has_a_replay(c: &Config) -> Option<String> {

@@ -389,7 +389,7 @@ impl Fan {
     /// Gives back room that was needed once: of the buffers, which hold nothing between two uses, and of the tables.
     pub fn give_back(&mut self) {
         self.gather.clear();
-        let Gathered { bytes, ends } = &mut self.gathered;
+        let Gathered { bytes, ends, .. } = &mut self.gathered;
         bytes.clear();
         ends.clear();
         let lists: [&mut dyn Slack; 7] =

@@ -165,6 +165,8 @@ impl Cohort {
 pub struct Gathered {
     pub bytes: Vec<u8>,
     pub ends: Vec<End>,
+    /// How many bytes they are on the tape.
+    on_tape: u64,
 }
 
 /// Where a publication ends.
@@ -215,6 +217,7 @@ impl Gathered {
                     return false;
                 }
             }
+            self.on_tape += u64::from(run.len);
             self.ends.push(End { at: self.bytes.len(), position: run.base, is_usual: false });
         }
         true
@@ -226,6 +229,7 @@ impl Gathered {
         for run in runs {
             let entry = frames.reader.look(run.base).expect("what is planned is on the tape");
             let is_usual = frames.push_made(form, &entry, &mut self.bytes) && form.packed;
+            self.on_tape += u64::from(entry.len(form.lane));
             self.ends.push(End { at: self.bytes.len(), position: run.base, is_usual });
         }
     }
@@ -233,6 +237,7 @@ impl Gathered {
     fn clear(&mut self) {
         self.bytes.clear();
         self.ends.clear();
+        self.on_tape = 0;
     }
 
     /// Where somebody has stopped who took so many bytes.
@@ -290,8 +295,7 @@ impl Fan {
                 gathered.unshared(&mut frames, form, column.runs(cut));
             }
             debug_assert_eq!(gathered.ends.len(), owed.publications as usize);
-            // What is planned is as long as it is on the tape.
-            let saved = u64::from(owed.bytes).saturating_sub(gathered.bytes.len() as u64);
+            let saved = gathered.on_tape.saturating_sub(gathered.bytes.len() as u64);
             let parcel = Parcel { bytes: &gathered.bytes, publications: owed.publications.into(), saved };
             let next = || column.serve_at(cut);
             let done = deliver_to_each(edge, metrics, connections, parcel, most - sends, next, &mut stopped);
@@ -369,7 +373,7 @@ mod tests {
     #[test]
     fn whoever_is_stopped_within_a_frame_takes_the_rest_of_it_along() {
         let end = |position, at| End { at, position: Position(position), is_usual: false };
-        let mut gathered = Gathered { bytes: vec![1, 2, 3, 4, 5], ends: vec![end(4, 2), end(7, 5)] };
+        let mut gathered = Gathered { bytes: vec![1, 2, 3, 4, 5], ends: vec![end(4, 2), end(7, 5)], on_tape: 9 };
         let stopped = |position, offset, rest: &[u8], whole| Stopped {
             position: Position(position),
             offset,
