@@ -418,7 +418,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("ws://{}/ws", listener.local_addr().unwrap());
         let served = thread::spawn(move || {
-            #[expect(clippy::result_large_err, reason = "it is tungstenite's own")]
+            #[allow(clippy::result_large_err)] // It is the library's own.
             let judge = |request: &Request, mut answer: Response| -> Result<Response, ErrorResponse> {
                 assert_eq!(request.headers().get("Sec-WebSocket-Extensions"), None);
                 let protocol = HeaderValue::from_static("stentor.v1.json");
