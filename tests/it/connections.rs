@@ -130,8 +130,8 @@ fn of_each_connection_it_is_told_whether_it_reads_a_shared_stream_and_why_not() 
     assert_eq!(row["subscriptions"], serde_json::json!(["a"]), "those with other windows are others: {row}");
     let row = shown(address, &clients[10].0.1, "mode", &"all".into());
     assert_eq!(row["subscriptions"], serde_json::json!(["p.x", "p.y.*"]), "{row}");
-    let (_, late) = subscriber(address, "/raw/a", OFFER, "");
-    shown(address, &late, "compression", &Value::from("clear: it waits for the stream to begin anew"));
+    let (_late, name) = subscriber(address, "/raw/a", OFFER, "");
+    shown(address, &name, "compression", &Value::from("clear: it waits for the stream to begin anew"));
 }
 
 #[test]

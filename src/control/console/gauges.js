@@ -58,7 +58,6 @@ const GAUGES = [
     },
     show: (value) => `${Math.round(value)} %`,
     note: (now, then) => {
-      const saved = `${bytes(now.rate("compression_saved_bytes_total", then) ?? 0)}/s`;
       const [packed, streams, members, waiting] = [
         "compressed_connections",
         "shared_streams",
@@ -66,8 +65,10 @@ const GAUGES = [
         "shared_stream_waiting",
       ].map((name) => now.get(name) ?? 0);
       if (!packed) return "nobody is sent anything compressed";
-      const clients = `${saved}, for ${counted(packed, "subscriber")}`;
-      return streams ? `${clients}; ${counted(streams, "stream")} shared by ${count(members)}, ${count(waiting)} waiting` : clients;
+      const saved = now.rate("compression_saved_bytes_total", then) ?? NaN;
+      const rate = Number.isFinite(saved) ? `${bytes(saved)}/s; ` : "";
+      const shared = `${count(members)} on ${counted(streams, "shared stream")}, ${count(waiting)} waiting`;
+      return `${rate}${count(packed)} compressed${streams ? `, ${shared}` : ""}`;
     },
   },
   {

@@ -159,12 +159,12 @@ fn summary(f: &Figures) -> [String; 7] {
             per_send,
         ),
         format!(
-            "deflate    saves {saved}, {}/s; {} of {} compressed; {}, {} on one, {} waiting",
+            "deflate    saves {saved}, {}/s; {} of {} compressed, {} on {}, {} waiting",
             bytes(f.saved_bytes),
             count(f.packed),
             counted(f.websockets, "WebSocket"),
+            count(f.members),
             counted(f.streams, "shared stream"),
-            counted(f.members, "client"),
             count(f.waiting),
         ),
         format!(
@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn what_compression_saves_is_shown_where_it_saves_something() {
         let mut view = view();
-        assert!(view.plain().contains("\ndeflate    saves nothing, 0 B/s; 0 of 2.00k WebSockets compressed; "));
+        assert!(view.plain().contains("\ndeflate    saves nothing, 0 B/s; 0 of 2.00k WebSockets compressed, "));
         let figures = Figures {
             sent_bytes: 600.0,
             saved_bytes: 400.0,
@@ -273,7 +273,7 @@ mod tests {
         };
         view.take(figures, Ok(SlowList { connections: Vec::new() }));
         let frame = view.plain();
-        let line = "saves 40 %, 400 B/s; 11 of 12 WebSockets compressed; 1 shared stream, 9 clients on one, 2 waiting";
+        let line = "saves 40 %, 400 B/s; 11 of 12 WebSockets compressed, 9 on 1 shared stream, 2 waiting";
         assert!(frame.contains(&format!("\ndeflate    {line}\n")), "{frame}");
     }
 
