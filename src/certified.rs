@@ -11,7 +11,7 @@ pub struct Certified {
     pub name: String,
     /// When it expires, or another of its path, in seconds since the Unix epoch.
     pub expires: u64,
-    /// It, and those of its path that the client has sent along.
+    /// It, and those of its path that the client has sent along, each of which has signed the one before: not what else was sent.
     pub path: Box<[Id]>,
     /// The name of the authority that the path leads to.
     pub authority: Id,
@@ -56,6 +56,11 @@ pub struct TakenBack {
 }
 
 impl TakenBack {
+    /// Where clients aren't asked for certificates any more: nobody signs one.
+    pub fn all() -> TakenBack {
+        TakenBack { certificates: HashSet::new(), authorities: Some(HashSet::new()) }
+    }
+
     /// Whether a certificate isn't good any more: it or one of its path is on a list, or its authority isn't one any longer.
     pub fn has(&self, path: &[Id], authority: &Id) -> bool {
         path.iter().any(|id| self.certificates.contains(id))
@@ -87,5 +92,6 @@ mod tests {
         assert!(taken.has(&[own, between], &ca) && !taken.has(&[own], &ca));
         taken.authorities = Some([cb].into());
         assert!(taken.has(&[own], &ca) && !taken.has(&[own], &cb));
+        assert!(TakenBack::all().has(&[own], &ca));
     }
 }

@@ -389,8 +389,9 @@ impl Server {
         self.shared.tls.set(config.tls_buffers.as_u64());
         let mut settings = Settings::new(&config);
         settings.access = rules.after(&self.shared.settings.get().access);
-        let taken_back = self.keys.as_ref().and_then(|keys| keys.taken_back());
-        taken_back.into_iter().for_each(|taken_back| settings.access.revoked().set_certificates(taken_back));
+        if let Some(keys) = &self.keys {
+            keys.tell_taken_back(|taken_back| settings.access.revoked().set_certificates(taken_back));
+        }
         self.shared.publisher.set_topics_per_holder(settings.topics_per_holder);
         self.shared.settings.set(settings);
         // Who is subscribed to what it may see no more isn't to have it until something else wakes its worker.

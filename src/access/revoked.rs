@@ -21,7 +21,10 @@ use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
     path::Path,
-    sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
 use parking_lot::Mutex;
@@ -140,7 +143,7 @@ pub struct Revoked {
     generation: AtomicU64,
     most: AtomicUsize,
     /// Certificates that were taken back while their holders were connected.
-    certificates: Mutex<TakenBack>,
+    certificates: Mutex<Arc<TakenBack>>,
     /// Held while the file is read or written, so that its order is that of the table.
     order: Mutex<()>,
 }
@@ -275,9 +278,10 @@ impl Revoked {
     }
 
     /// By what certificates are judged from now on that were shown before.
-    pub fn set_certificates(&self, taken_back: TakenBack) {
-        let before = std::mem::replace(&mut *self.certificates.lock(), taken_back.clone());
-        if before != taken_back {
+    pub fn set_certificates(&self, taken_back: Arc<TakenBack>) {
+        let before = std::mem::replace(&mut *self.certificates.lock(), Arc::clone(&taken_back));
+        // Lists may be long: they are compared, and those of before forgotten, while nobody waits.
+        if !Arc::ptr_eq(&before, &taken_back) && before != taken_back {
             // Nothing of the table changes but that all are looked at again.
             let _ = self.change(|_| Ok(()));
         }

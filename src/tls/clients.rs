@@ -15,6 +15,10 @@
 //! Whoever is connected when a certificate is put on a list, or its authority is taken out of the file, is told so and ends: the rights of its holder have
 //! ended ([`TakenBack`], which `access` holds each connection against).
 //!
+//! A client sends whatever certificates it likes beside its own: some that lead nowhere, some beyond its authority, some that are forged. What counts is
+//! the path of which every signature was found to be right, and that is what is kept of a holder; so the path is looked for here, by rustls-webpki, rather than
+//! by the verifier of rustls, which says of it only that there is one.
+//!
 //! What a hostile certificate may cost is for rustls-webpki to bound (signatures and names in a path have budgets), and is spent on the threads for
 //! handshakes, which are nobody else's.
 
@@ -23,12 +27,13 @@ use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, OtherError, RootCertStore, SignatureScheme,
     client::danger::HandshakeSignatureValid,
-    crypto::CryptoProvider,
+    crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime, pem::PemObject},
-    server::{
-        WebPkiClientVerifier,
-        danger::{ClientCertVerified, ClientCertVerifier},
-    },
+    server::danger::{ClientCertVerified, ClientCertVerifier},
+};
+use webpki::{
+    CertRevocationList, EndEntityCert, ExpirationPolicy, KeyUsage, OwnedCertRevocationList, RevocationOptionsBuilder,
+    VerifiedPath,
 };
 use x509_parser::{
     certificate::X509Certificate,
@@ -45,9 +50,6 @@ use crate::{
 
 /// Longest name of a holder, in bytes.
 const NAME_MAX: usize = 255;
-
-/// Certificates of a path, at most.
-const PATH_MAX: usize = 8;
 
 /// The settings that say how clients' certificates are judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +81,7 @@ pub(super) struct Clients {
     /// Each file with lists of what was taken back, with when the first of their next ones is due, in seconds since the Unix epoch.
     pub lists: Vec<(PathBuf, u64)>,
     /// What holders are judged by who are there already.
-    pub taken_back: TakenBack,
+    pub taken_back: Arc<TakenBack>,
     /// How many authorities there are, and how many lists.
     authorities: usize,
     listed: usize,
@@ -97,13 +99,13 @@ impl Clients {
         let mut made_of = vec![read_file(ca)?];
         let roots = read_roots(ca, &made_of[0])?;
         let subjects: Vec<Vec<u8>> = roots.subjects().iter().map(|name| name.as_ref().to_vec()).collect();
-        let (mut lists, mut ders, mut issuers, mut warnings) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut lists, mut judged_by, mut issuers, mut warnings) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let authorities = Some(subjects.iter().map(|name| Id::of_authority(name)).collect());
         let mut taken_back = TakenBack { certificates: HashSet::new(), authorities };
         for file in &sources.crls {
             let from = Origin { flag: "--tls-client-crl", file };
             let (bytes, mut earliest) = (read_file(from)?, u64::MAX);
-            for List { der, issuer, next, certificates } in read_lists(from, &bytes)? {
+            for List { list, issuer, next, certificates } in read_lists(from, &bytes)? {
                 taken_back.certificates.extend(certificates);
                 if next <= now {
                     let (file, date) = (file.display(), date(next.cast_signed()));
@@ -114,12 +116,12 @@ impl Clients {
                 }
                 earliest = earliest.min(next);
                 issuers.push(issuer);
-                ders.push(der);
+                judged_by.push(list);
             }
             lists.push((file.clone(), earliest));
             made_of.push(bytes);
         }
-        if !ders.is_empty() {
+        if !judged_by.is_empty() {
             let without = subjects.iter().filter(|subject| !issuers.contains(subject)).count();
             if without > 0 {
                 let file = ca.file.display();
@@ -130,20 +132,15 @@ impl Clients {
                 ));
             }
         }
-        let (authorities, listed) = (roots.len(), ders.len());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
-            // For the whole chain, as it is unless said otherwise; what no list is about is refused, and a list that is out of date says nothing.
-            .with_crls(ders)
-            .enforce_revocation_expiration();
-        let verifier = match sources.auth {
-            ClientAuth::Request => verifier.allow_unauthenticated(),
-            ClientAuth::Require => verifier,
-        };
-        let inner = verifier.build().map_err(|error| {
-            let from = sources.crls.first().map_or(ca, |file| Origin { flag: "--tls-client-crl", file });
-            from.error(format!("certificates can't be judged by it: {error}"))
-        })?;
-        let judge = Arc::new(Judge { inner });
+        let (authorities, listed) = (roots.len(), judged_by.len());
+        let judge = Arc::new(Judge {
+            hints: roots.subjects(),
+            roots,
+            lists: judged_by,
+            algorithms: provider.signature_verification_algorithms,
+            auth: sources.auth,
+        });
+        let taken_back = Arc::new(taken_back);
         Ok(Clients { judge, made_of: (sources.auth, made_of), lists, taken_back, authorities, listed, warnings })
     }
 
@@ -185,7 +182,8 @@ fn read_roots(from: Origin<'_>, bytes: &[u8]) -> Result<RootCertStore, KeysError
 
 /// A list of what was taken back.
 struct List {
-    der: CertificateRevocationListDer<'static>,
+    /// As certificates are judged by it.
+    list: CertRevocationList<'static>,
     /// Whose it is, as in DER.
     issuer: Vec<u8>,
     /// When the next one is due, in seconds since the Unix epoch.
@@ -213,7 +211,9 @@ fn read_lists(from: Origin<'_>, bytes: &[u8]) -> Result<Vec<List>, KeysError> {
             let certificates = certificates.map(|one| Id::of_certificate(issuer, one.raw_serial())).collect();
             (issuer.to_vec(), next.timestamp().max(0).cast_unsigned(), certificates)
         };
-        lists.push(List { der, issuer, next, certificates });
+        let list = OwnedCertRevocationList::from_der(&der)
+            .map_err(|error| from.error(format!("certificates can't be judged by its list number {nth}: {error}")))?;
+        lists.push(List { list: list.into(), issuer, next, certificates });
     }
     if lists.is_empty() {
         return Err(from.error("it holds no list: expected PEM, which begins with -----BEGIN X509 CRL-----"));
@@ -241,7 +241,12 @@ pub(crate) enum Nameless {
 /// Judges certificates. See the module's description.
 #[derive(Debug)]
 pub(crate) struct Judge {
-    inner: Arc<dyn ClientCertVerifier>,
+    roots: RootCertStore,
+    /// The names of these, for clients to choose a certificate by.
+    hints: Vec<DistinguishedName>,
+    lists: Vec<CertRevocationList<'static>>,
+    algorithms: WebPkiSupportedAlgorithms,
+    auth: ClientAuth,
 }
 
 impl Judge {
@@ -254,33 +259,65 @@ impl Judge {
         let Some([own, others @ ..]) = shown else {
             return if self.client_auth_mandatory() { Err(Error::NoCertificatesPresented) } else { Ok(None) };
         };
-        self.inner.verify_client_cert(own, others, UnixTime::since_unix_epoch(Duration::from_secs(now)))?;
-        read_holder(own, others).map(Some).map_err(into_error)
+        self.verify(own, others, UnixTime::since_unix_epoch(Duration::from_secs(now))).map(Some)
     }
+
+    /// Looks for a path from a certificate to one of the authorities, and whose it is. `others` may hold anything.
+    fn verify(
+        &self,
+        own: &CertificateDer<'_>,
+        others: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<Certified, Error> {
+        let certificate = EndEntityCert::try_from(own).map_err(in_terms_of_tls)?;
+        let lists: Vec<&CertRevocationList<'_>> = self.lists.iter().collect();
+        // For the whole chain, as it is unless said otherwise; what no list is about is refused, and a list that is out of date says nothing. Without any
+        // list there are no such options.
+        let revocation = RevocationOptionsBuilder::new(&lists).ok();
+        let revocation = revocation.map(|options| options.with_expiration_policy(ExpirationPolicy::Enforce).build());
+        let (algorithms, roots) = (self.algorithms.all, &self.roots.roots);
+        let path = certificate
+            .verify_for_usage(algorithms, roots, others, now, KeyUsage::client_auth(), revocation, None)
+            .map_err(in_terms_of_tls)?;
+        read_holder(own, &path).map_err(into_error)
+    }
+}
+
+/// What is wrong with a certificate as rustls says it, which sends the alert that goes with it.
+fn in_terms_of_tls(error: webpki::Error) -> Error {
+    use webpki::Error as Why;
+    let why = match error {
+        Why::BadDer | Why::BadDerTime | Why::TrailingData(_) => CertificateError::BadEncoding,
+        Why::CertNotValidYet { time, not_before } => CertificateError::NotValidYetContext { time, not_before },
+        Why::CertExpired { time, not_after } => CertificateError::ExpiredContext { time, not_after },
+        Why::UnknownIssuer => CertificateError::UnknownIssuer,
+        Why::InvalidSignatureForPublicKey => CertificateError::BadSignature,
+        Why::RequiredEkuNotFoundContext(_) => CertificateError::InvalidPurpose,
+        Why::CertRevoked => CertificateError::Revoked,
+        Why::UnknownRevocationStatus => CertificateError::UnknownRevocationStatus,
+        Why::CrlExpired { time, next_update } => CertificateError::ExpiredRevocationListContext { time, next_update },
+        other => CertificateError::Other(OtherError(Arc::new(other))),
+    };
+    why.into()
 }
 
 fn into_error(why: Nameless) -> Error {
     CertificateError::Other(OtherError(Arc::new(why))).into()
 }
 
-/// The name in a certificate, and when it or one of its path expires.
-fn read_holder(own: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> Result<Certified, Nameless> {
+/// The name in a certificate, when it or one of its path expires, and what that path is.
+fn read_holder(own: &CertificateDer<'_>, verified: &VerifiedPath<'_>) -> Result<Certified, Nameless> {
     let (_, parsed) = X509Certificate::from_der(own).map_err(|_| Nameless::Unreadable)?;
     let name = read_name(&parsed)?;
-    let others: Vec<X509Certificate<'_>> =
-        others.iter().filter_map(|der| Some(X509Certificate::from_der(der).ok()?.1)).collect();
     let mut expires = parsed.validity().not_after.timestamp();
-    let mut of = &parsed;
-    let mut path = vec![id(of)];
-    // What else a client sends along is no part of its path.
-    for _ in 0..PATH_MAX {
-        let signer = others.iter().find(|other| other.subject().as_raw() == of.issuer().as_raw());
-        let Some(signer) = signer.filter(|signer| signer.subject().as_raw() != of.subject().as_raw()) else { break };
-        expires = expires.min(signer.validity().not_after.timestamp());
-        of = signer;
-        path.push(id(of));
+    let mut path = vec![id(&parsed)];
+    for between in verified.intermediate_certificates() {
+        let der = between.der();
+        let (_, between) = X509Certificate::from_der(&der).map_err(|_| Nameless::Unreadable)?;
+        expires = expires.min(between.validity().not_after.timestamp());
+        path.push(id(&between));
     }
-    let authority = Id::of_authority(of.issuer().as_raw());
+    let authority = Id::of_authority(DistinguishedName::in_sequence(&verified.anchor().subject).as_ref());
     Ok(Certified { name, expires: expires.max(0).cast_unsigned(), path: path.into(), authority })
 }
 
@@ -313,26 +350,28 @@ fn read_name(certificate: &X509Certificate<'_>) -> Result<String, Nameless> {
 
 impl ClientCertVerifier for Judge {
     fn offer_client_auth(&self) -> bool {
-        self.inner.offer_client_auth()
+        true
     }
 
     fn client_auth_mandatory(&self) -> bool {
-        self.inner.client_auth_mandatory()
+        match self.auth {
+            ClientAuth::Request => false,
+            ClientAuth::Require => true,
+        }
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.inner.root_hint_subjects()
+        &self.hints
     }
 
-    /// As the one within, and then for its name: so that the client is told by an alert, while there is still one.
+    /// Its name too: so that the client is told by an alert, while there is still one.
     fn verify_client_cert(
         &self,
         own: &CertificateDer<'_>,
         others: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        let verified = self.inner.verify_client_cert(own, others, now)?;
-        read_holder(own, others).map(|_| verified).map_err(into_error)
+        self.verify(own, others, now).map(|_| ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -341,7 +380,7 @@ impl ClientCertVerifier for Judge {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls12_signature(message, certificate, signed)
+        verify_tls12_signature(message, certificate, signed, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -350,10 +389,10 @@ impl ClientCertVerifier for Judge {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.inner.verify_tls13_signature(message, certificate, signed)
+        verify_tls13_signature(message, certificate, signed, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
+        self.algorithms.supported_schemes()
     }
 }

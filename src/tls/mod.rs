@@ -275,22 +275,27 @@ impl Keys {
         self.table.get().pairs().iter().map(Pair::shown).collect()
     }
 
-    /// Looks every second whether files have changed, until `stop` has no sender any more. `tell` is told by what clients' certificates are judged, once
-    /// that is something else.
-    pub fn watch(&self, stop: &Receiver<()>, tell: impl Fn(TakenBack)) {
+    /// Looks every second whether files have changed, until `stop` has no sender any more. `tell` is told by what clients' certificates are judged
+    /// whenever they have been read again.
+    pub fn watch(&self, stop: &Receiver<()>, tell: impl Fn(Arc<TakenBack>)) {
         let mut before = self.reloads.get();
         while let Err(RecvTimeoutError::Timeout) = stop.recv_timeout(LOOK) {
             self.look(now());
             let reloads = self.reloads.get();
             if std::mem::replace(&mut before, reloads) != reloads {
-                self.taken_back().into_iter().for_each(&tell);
+                self.tell_taken_back(&tell);
             }
         }
     }
 
-    /// By what clients' certificates are judged that were shown before; none where clients are asked for none.
-    pub fn taken_back(&self) -> Option<TakenBack> {
-        self.state.lock().clients.as_ref().map(|clients| clients.taken_back.clone())
+    /// Tells by what clients' certificates are judged that were shown before: where clients are asked for none, all of them are taken back. Nothing is read meanwhile, so that of two
+    /// who tell, the last tells the newest.
+    pub fn tell_taken_back(&self, tell: impl FnOnce(Arc<TakenBack>)) {
+        let state = self.state.lock();
+        tell(match &state.clients {
+            Some(clients) => Arc::clone(&clients.taken_back),
+            None => Arc::new(TakenBack::all()),
+        });
     }
 
     /// Reads everything again if files have changed since they were read, and not since the last look: certificate and key are seldom

@@ -29,10 +29,12 @@ use crate::client::{self, tcp};
 
 type Stream = StreamOwned<ClientConnection, TcpStream>;
 
+type Authority = CertifiedIssuer<'static, KeyPair>;
+
 /// An authority, a server that asks for its certificates, and what everybody has for that.
 struct World {
     folder: TempDir,
-    authority: CertifiedIssuer<'static, KeyPair>,
+    authority: Authority,
     config: Config,
 }
 
@@ -106,17 +108,33 @@ impl World {
             .unwrap()
             .with_root_certificates(roots);
         let Some((name, serial)) = name else { return Arc::new(config.with_no_client_auth()) };
-        let (key, mut params) = (KeyPair::generate().unwrap(), CertificateParams::new([name.to_owned()]).unwrap());
-        params.serial_number = Some(SerialNumber::from(serial));
-        let cert = params.signed_by(&key, &self.authority).unwrap().der().clone();
-        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let (cert, key) = certificate(&self.authority, name, serial);
         Arc::new(config.with_client_auth_cert(vec![cert], key).unwrap())
+    }
+
+    /// Somebody with a certificate of another authority, which sends these along with it.
+    fn client_of(&self, by: &Authority, name: &str, along: &[&Authority]) -> Arc<ClientConfig> {
+        let (cert, key) = certificate(by, name, 1);
+        let along = along.iter().map(|one| CertificateDer::from_pem_slice(one.pem().as_bytes()).unwrap());
+        let mut config = ClientConfig::clone(&self.client(None));
+        let chain = std::iter::once(cert).chain(along).collect();
+        let certified = rustls::sign::CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider()).unwrap();
+        config.client_auth_cert_resolver = Arc::new(rustls::sign::SingleCertAndKey::from(certified));
+        Arc::new(config)
     }
 }
 
 fn connect(server: &Server, who: &Arc<ClientConfig>) -> Stream {
     let name = ServerName::try_from("localhost").unwrap();
     StreamOwned::new(ClientConnection::new(Arc::clone(who), name).unwrap(), tcp(server.tls_addresses()[0]))
+}
+
+/// A certificate of this name and serial number, and its key.
+fn certificate(by: &Authority, name: &str, serial: u64) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    let (key, mut params) = (KeyPair::generate().unwrap(), CertificateParams::new([name.to_owned()]).unwrap());
+    params.serial_number = Some(SerialNumber::from(serial));
+    let cert = params.signed_by(&key, by).unwrap().der().clone();
+    (cert, PrivateKeyDer::try_from(key.serialize_der()).unwrap())
 }
 
 /// The whole answer to a request; empty if there is none.
@@ -266,4 +284,38 @@ fn a_certificate_that_is_taken_back_ends_those_who_are_there_by_it_and_nobody_el
     let other = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
     fs::write(world.path("ca"), other.pem()).unwrap();
     assert_eq!(json(&mut stays)["code"], "revoked");
+}
+
+#[test]
+fn a_certificate_by_one_in_between_stays_good_whatever_came_along_with_it_until_none_is_asked_for() {
+    let world = World::new();
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(rcgen::DnType::CommonName, "the one between");
+    let between = CertifiedIssuer::signed_by(params, KeyPair::generate().unwrap(), &world.authority).unwrap();
+    fs::write(world.path("ca"), between.pem()).unwrap();
+    let mut server = world.start(|_| {});
+    let clients = [
+        world.client_of(&between, "feed.example", &[]),
+        world.client_of(&between, "feed.example", &[&between]),
+        world.client_of(&between, "feed.example", &[&between, &world.authority]),
+    ];
+    let mut sockets = clients.each_ref().map(|who| open(&server, who, "/ws?topics=q.a"));
+    for socket in &mut sockets {
+        assert_eq!(json(socket)["holder"]["sub"], "feed.example");
+        assert_eq!(json(socket)["type"], "ack");
+    }
+    // What certificates are judged by is told anew, and is the same.
+    server.reload(&world.config).unwrap();
+    server.publisher().publish("q.a", stentor::Payload::Json(b"1")).unwrap();
+    for socket in &mut sockets {
+        assert_eq!(json(socket)["data"], 1);
+        assert_eq!(ask(socket, r#"{"op":"unsub","topics":["q.a"]}"#)["type"], "ack");
+    }
+    // Nobody's certificate is asked for any more, so nobody's is good for anything.
+    server.reload(&Config { tls_client_ca: None, ..world.config.clone() }).unwrap();
+    for socket in &mut sockets {
+        assert_eq!(json(socket)["code"], "revoked");
+        assert!(matches!(socket.read(), Ok(Message::Close(Some(frame))) if u16::from(frame.code) == 4001));
+    }
 }

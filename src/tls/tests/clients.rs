@@ -3,8 +3,10 @@
 use rcgen::{CertificateRevocationListParams, KeyIdMethod, RevokedCertParams, SanType, SerialNumber, date_time_ymd};
 use rustls::pki_types::PrivateKeyDer;
 
+use x509_parser::{certificate::X509Certificate, prelude::FromDer};
+
 use super::*;
-use crate::config::ClientAuth;
+use crate::{certified::Id, config::ClientAuth};
 
 /// An authority of the test's own with an intermediate one, a server's certificate, and what is configured of them.
 struct World {
@@ -121,6 +123,24 @@ fn meet(client: &Client, keys: &Keys) -> Result<(Option<Certified>, HandshakeKin
     }
     let judged = terms.judge(here.peer_certificates()).map_err(|error| error.to_string())?;
     Ok((judged, here.handshake_kind().unwrap()))
+}
+
+/// What tells a certificate from all others.
+fn id_of(der: &CertificateDer<'_>) -> Id {
+    let (_, parsed) = X509Certificate::from_der(der).unwrap();
+    Id::of_certificate(parsed.issuer().as_raw(), parsed.raw_serial())
+}
+
+/// What an authority is known by.
+fn named(authority: &Authority) -> Id {
+    let der = der(&authority.pem());
+    let (_, parsed) = X509Certificate::from_der(&der).unwrap();
+    Id::of_authority(parsed.subject().as_raw())
+}
+
+/// Another authority of this name.
+fn stranger(name: &str) -> Authority {
+    CertifiedIssuer::self_signed(authority_params(name), KeyPair::generate().unwrap()).unwrap()
 }
 
 /// Whether a certificate was refused because a list is out of date.
@@ -333,4 +353,79 @@ fn what_is_unwise_is_said_an_authority_without_a_list_and_a_list_out_of_date() {
     let first = all.split_inclusive("-----END X509 CRL-----\n").next().unwrap();
     let missing = inspect(first).warnings.join("\n");
     assert!(missing.contains("of 1 of its 1 authorities there is no list"), "{missing}");
+}
+
+#[test]
+fn a_path_ends_at_the_authority_whatever_a_client_sends_from_beyond_it() {
+    let world = World::new();
+    let read = |ca: &str| {
+        world.folder.write("ca", ca);
+        Clients::read(&ClientSources::of(&world.config(|_| {})).unwrap(), &provider(), now()).unwrap()
+    };
+    let [own, between] = <[_; 2]>::try_from(world.mine(&[dns("a.example")], 7, 30).chain).unwrap();
+    let root = der(&world.root.pem());
+    // The intermediate one is the authority, and its own certificate and the root's are more than anybody needs.
+    let clients = read(&world.between.pem());
+    for others in [&[][..], &[between.clone()], &[between.clone(), root.clone()], &[root.clone(), between.clone()]] {
+        let shown = [&[own.clone()], others].concat();
+        let certified = clients.judge.judge(Some(&shown), now()).unwrap().unwrap();
+        assert_eq!((&*certified.path, certified.authority), (&[id_of(&own)][..], named(&world.between)));
+        assert!(!clients.taken_back.has(&certified.path, &certified.authority), "by the files that it was judged by");
+    }
+    // Another authority, which nobody here knows, has signed the root's key as well.
+    let clients = read(&world.root.pem());
+    let crossed = authority_params("the root").signed_by(world.root.key(), &stranger("another root")).unwrap();
+    for others in [&[between.clone()][..], &[between.clone(), root], &[between.clone(), crossed.der().clone()]] {
+        let shown = [&[own.clone()], others].concat();
+        let certified = clients.judge.judge(Some(&shown), now()).unwrap().unwrap();
+        let path = [id_of(&own), id_of(&between)];
+        assert_eq!((&*certified.path, certified.authority), (&path[..], named(&world.root)));
+        assert!(!clients.taken_back.has(&certified.path, &certified.authority));
+    }
+}
+
+#[test]
+fn what_is_kept_of_a_path_is_what_was_verified_and_not_what_has_the_same_name() {
+    let (world, other) = (World::new(), stranger("another root"));
+    let both = world.root.pem() + &other.pem();
+    let read = |ca: &str| {
+        world.folder.write("ca", ca);
+        Clients::read(&ClientSources::of(&world.config(|_| {})).unwrap(), &provider(), now()).unwrap()
+    };
+    let [own, between] = <[_; 2]>::try_from(world.mine(&[dns("a.example")], 7, 30).chain).unwrap();
+    // The client has made it: it names another authority that is known here, which hasn't signed it.
+    let mut forged = authority_params("the one between");
+    forged.serial_number = Some(SerialNumber::from(99u64));
+    let forged = forged.signed_by(&KeyPair::generate().unwrap(), &stranger("another root")).unwrap();
+    let clients = read(&both);
+    for others in [[forged.der().clone(), between.clone()], [between.clone(), forged.der().clone()]] {
+        let shown = [&[own.clone()], &others[..]].concat();
+        let certified = clients.judge.judge(Some(&shown), now()).unwrap().unwrap();
+        assert_eq!(&*certified.path, [id_of(&own), id_of(&between)]);
+        // So it ends when what it is good by does.
+        let mut taken_back = TakenBack::clone(&clients.taken_back);
+        assert!(!taken_back.has(&certified.path, &certified.authority));
+        taken_back.certificates.insert(id_of(&between));
+        assert!(taken_back.has(&certified.path, &certified.authority));
+        assert!(read(&other.pem()).taken_back.has(&certified.path, &certified.authority));
+        read(&both);
+    }
+}
+
+#[test]
+fn where_nobody_is_asked_any_more_all_certificates_of_before_are_taken_back() {
+    let world = World::new();
+    let keys = world.keys(|_| {});
+    let certified =
+        meet(&world.client(Some(&world.mine(&[dns("a.example")], 7, 30)), &TLS13), &keys).unwrap().0.unwrap();
+    let has = || {
+        let mut has = None;
+        keys.tell_taken_back(|taken_back| has = Some(taken_back.has(&certified.path, &certified.authority)));
+        has.unwrap()
+    };
+    assert!(!has());
+    keys.reload(&world.config(|config| config.tls_client_ca = None)).unwrap();
+    assert!(has());
+    keys.reload(&world.config(|_| {})).unwrap();
+    assert!(!has());
 }
