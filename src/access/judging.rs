@@ -710,3 +710,77 @@ fn a_file_of_the_revoked_is_written_anew_without_what_counts_no_more() {
     rules.compact_revoked(us(NOW));
     assert_eq!(fs::read_to_string(&path).unwrap(), counts);
 }
+
+/// Lines that count no more, enough of them for the file to be written anew.
+fn over() -> String {
+    (0..1000).map(|n| format!("{{\"sub\":\"gone-{n}\",\"until\":{}}}\n", NOW - 90_000)).collect()
+}
+
+#[test]
+fn a_file_that_is_written_anew_keeps_its_owner_and_nothing_else_is_written_to() {
+    let stage = Stage::new().with_revoked();
+    let path = stage.config.revoked.clone().unwrap();
+    fs::write(&path, over()).unwrap();
+    let owner = |path: &Path| {
+        let found = fs::metadata(path).unwrap();
+        (std::os::unix::fs::MetadataExt::uid(&found), std::os::unix::fs::MetadataExt::gid(&found))
+    };
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(&path, Some(1234), Some(5678)).unwrap();
+    }
+    let (before, rules) = (owner(&path), stage.rules());
+    // Somebody has put a link there, which leads to what the server may write to.
+    let other = stage.write("other", "precious");
+    let beside = stage.dir.path().join("revoked.new");
+    std::os::unix::fs::symlink(&other, &beside).unwrap();
+    rules.compact_revoked(us(NOW));
+    assert_eq!(
+        (fs::read_to_string(&path).unwrap(), fs::read_to_string(&other).unwrap()),
+        ("".into(), "precious".into())
+    );
+    assert_eq!((owner(&path), beside.exists()), (before, false));
+    // While somebody else has its lock it stays as it is.
+    fs::write(&path, over()).unwrap();
+    let locked = fs::File::open(&path).unwrap();
+    rustix::fs::flock(&locked, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    rules.compact_revoked(us(NOW));
+    assert_eq!(fs::read_to_string(&path).unwrap(), over());
+    drop(locked);
+    rules.compact_revoked(us(NOW));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "");
+}
+
+#[test]
+fn a_line_that_another_process_appends_is_there_however_often_the_file_is_written_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("revoked");
+    let one = |n: u64| Revocation { whom: Whom::Id(n.to_string().into()), until: NOW + 60 };
+    // Each line but the first is appended while the file is written anew for the one before.
+    let (told, written) = std::sync::mpsc::sync_channel(0);
+    std::thread::scope(|scope| {
+        let (path, one) = (&path, &one);
+        scope.spawn(move || {
+            for n in 0..50 {
+                revoked::append(path, &one(n)).unwrap();
+                told.send(()).unwrap();
+            }
+        });
+        for () in written {
+            let mut file = fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
+            // Whoever doesn't ask for the lock may come too late.
+            rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive).unwrap();
+            io::Write::write_all(&mut file, over().as_bytes()).unwrap();
+            drop(file);
+            revoked::compact(path, NOW).unwrap();
+        }
+    });
+    let all = revoked::read(&path).unwrap();
+    let kept: Vec<u64> = all
+        .iter()
+        .filter_map(|one| match &one.whom {
+            Whom::Id(id) => Some(id.parse().unwrap()),
+            Whom::Name { .. } => None,
+        })
+        .collect();
+    assert_eq!(kept, (0..50).collect::<Vec<u64>>());
+}

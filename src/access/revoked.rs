@@ -15,19 +15,26 @@
 //! The file (`--revoked`) has the same lines, in the order in which they were said; a later one wins. It is appended to and written through before
 //! anybody is told, so that it outlives the process. When it is read, at the start and at a reload, and most of its lines count no more, it is written anew
 //! without those. A last line that was cut off, by a disk that was full or power that was lost, is no mistake.
+//!
+//! Who appends takes the file's lock (`flock(2)`), as whoever writes it anew does, and then looks whether it is still the one that the path leads to. Somebody's
+//! `echo >>` takes none: what it writes to the old file is looked for until after the new one is in its place and on the disk.
 
 use std::{
     collections::HashMap,
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, fchown},
     path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
+    thread,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
+use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -330,17 +337,23 @@ impl Revoked {
 /// # Errors
 /// Names file, line and what is wrong there.
 pub fn read(path: &Path) -> Result<Vec<Revocation>, String> {
-    let at = |what: &dyn std::fmt::Display| format!("--revoked {}: {what}", path.display());
-    let mut text = String::new();
-    let mut file = match File::open(path) {
-        Ok(file) => file.take(FILE_BYTES_MAX + 1),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(at(&error)),
-    };
-    let length = file.read_to_string(&mut text).map_err(|error| at(&error))?;
-    if length as u64 > FILE_BYTES_MAX {
-        return Err(at(&format_args!("expected a file of at most {FILE_BYTES_MAX} bytes, found more")));
+    match File::open(path) {
+        Ok(file) => parse(path, &text_of(&file).map_err(|error| format!("--revoked {}: {error}", path.display()))?),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(format!("--revoked {}: {error}", path.display())),
     }
+}
+
+fn text_of(file: &File) -> io::Result<String> {
+    let mut text = String::new();
+    let length = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if length as u64 > FILE_BYTES_MAX {
+        return Err(io::Error::other(format!("expected a file of at most {FILE_BYTES_MAX} bytes, found more")));
+    }
+    Ok(text)
+}
+
+fn parse(path: &Path, text: &str) -> Result<Vec<Revocation>, String> {
     let mut all = Vec::new();
     for (number, line) in (1..).zip(text.split_inclusive('\n')) {
         match Revocation::parse(line.trim(), u64::MAX) {
@@ -354,12 +367,39 @@ pub fn read(path: &Path) -> Result<Vec<Revocation>, String> {
     Ok(all)
 }
 
+/// Whether a path leads to this file still.
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let own = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(there) => Ok((there.dev(), there.ino()) == (own.dev(), own.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens a file to append to it, made if it isn't there, with its lock.
+///
+/// # Errors
+/// Those of the file, or somebody else keeps the lock.
+fn open_locked(path: &Path) -> io::Result<File> {
+    for _ in 0..LOCK_TRIES {
+        let file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            // It may have been written anew while its lock was waited for, and then this one isn't anybody's any more.
+            Ok(()) if is_at(&file, path)? => return Ok(file),
+            Ok(()) | Err(rustix::io::Errno::WOULDBLOCK) => thread::sleep(LOCK_EVERY),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::WouldBlock, "another process keeps its lock"))
+}
+
 /// Appends one to a file, and has it written through.
 ///
 /// # Errors
-/// Those of the file: it may have a part of the line then, which is no mistake in it.
+/// Those of the file: it may have a part of the line then, which is no mistake in it. Or somebody else keeps its lock.
 pub fn append(path: &Path, one: &Revocation) -> io::Result<()> {
-    let mut file = OpenOptions::new().create(true).append(true).read(true).open(path)?;
+    let mut file = open_locked(path)?;
     let length = file.seek(SeekFrom::End(0))?;
     let from = length.saturating_sub(LINE_MAX);
     file.seek(SeekFrom::Start(from))?;
@@ -371,7 +411,8 @@ pub fn append(path: &Path, one: &Revocation) -> io::Result<()> {
         // Somebody has left out the end of the last line; or it was cut off, and must not take this one with it.
         match std::str::from_utf8(last).is_ok_and(|line| Revocation::parse(line.trim(), 0).is_ok()) {
             true => end = "\n",
-            false => file.set_len(length - last.len() as u64)?,
+            // Where it ends may be further on than a moment ago.
+            false => file.set_len(from + (tail.len() - last.len()) as u64)?,
         }
     }
     file.write_all(format!("{end}{}\n", one.line()).as_bytes())?;
@@ -379,27 +420,33 @@ pub fn append(path: &Path, one: &Revocation) -> io::Result<()> {
 }
 
 /// Writes a file anew, as far as it still counts, if most of its lines don't: they were said again, were lifted, or their moment has passed. Returns how many
-/// lines there were and are, if it was.
+/// lines there were and are, if it was. Does nothing while somebody else has its lock.
 ///
-/// A file beside it takes its place when it is on the disk. What somebody appends to the old one until then is taken over.
+/// A file beside it takes its place when it is on the disk, with the owner and the mode of the old one. What somebody appends to the old one until then, and shortly after, is taken over.
 ///
 /// # Errors
-/// Those of the files. The old one is as it was then.
+/// Those of the files. The old one is as it was then; but where lines that came in the very moment in which it was replaced can't be taken over, the
+/// error has them.
 pub fn compact(path: &Path, now: u64) -> io::Result<Option<[usize; 2]>> {
     // The file itself, and not what leads to it.
     let path = &match fs::canonicalize(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         path => path?,
     };
-    let mut old = File::open(path)?;
-    let length = old.metadata()?.len();
-    let mut end = [0];
-    old.seek(SeekFrom::Start(length.saturating_sub(1)))?;
-    if old.read(&mut end)? == 0 || end != *b"\n" {
+    // For writing, which some file systems want of whoever locks.
+    let old = OpenOptions::new().read(true).append(true).open(path)?;
+    match flock(&old, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) if is_at(&old, path)? => {}
+        // Another time.
+        Ok(()) | Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    }
+    let text = text_of(&old)?;
+    if !text.ends_with('\n') {
         // Somebody may be about to write the rest of a line.
         return Ok(None);
     }
-    let all = read(path).map_err(io::Error::other)?;
+    let all = parse(path, &text).map_err(io::Error::other)?;
     let mut last: HashMap<&Whom, (usize, u64)> = HashMap::new();
     for (at, one) in all.iter().enumerate() {
         last.insert(&one.whom, (at, one.until));
@@ -411,28 +458,80 @@ pub fn compact(path: &Path, now: u64) -> io::Result<Option<[usize; 2]>> {
         return Ok(None);
     }
     kept.sort_unstable();
-    let text: String = kept.iter().map(|at| all[*at].line() + "\n").collect();
+    let counts: String = kept.iter().map(|at| all[*at].line() + "\n").collect();
+    replace(path, &old, &counts)?;
+    Ok(Some([all.len(), kept.len()]))
+}
+
+/// Puts a file with this text in the place of `old`, which has been read to its end and is locked; what comes to the old one meanwhile follows it.
+fn replace(path: &Path, mut old: &File, text: &str) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
-    let beside = path.with_file_name(name);
+    let beside = &path.with_file_name(name);
     let written = (|| {
-        let mut new = File::create(&beside)?;
-        new.set_permissions(old.metadata()?.permissions())?;
+        let mut new = create_beside(beside)?;
+        // Whoever finds it under its own name waits until it has what came late, so that the order stays.
+        flock(&new, FlockOperation::NonBlockingLockExclusive)?;
+        let like = old.metadata()?;
+        // Where it belongs to somebody else and can't be given to him, it stays as it is.
+        let is = new.metadata()?;
+        if (is.uid(), is.gid()) != (like.uid(), like.gid()) {
+            fchown(&new, Some(like.uid()), Some(like.gid()))?;
+        }
+        new.set_permissions(like.permissions())?;
         new.write_all(text.as_bytes())?;
         new.sync_all()?;
-        fs::rename(&beside, path)?;
-        // What has come since it was read. (A shell opens a file and writes to it at once.)
-        let mut late = Vec::new();
-        old.seek(SeekFrom::Start(length))?;
-        old.read_to_end(&mut late)?;
-        new.write_all(&late)?;
+        // On a full disk this fails, and not what follows the change of names.
+        take_over(old, &mut new)?;
         new.sync_all()?;
-        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+        if !is_at(old, path)? || old.metadata()?.len() < old.stream_position()? {
+            return Err(io::Error::other("somebody else has written it anew meanwhile"));
+        }
+        fs::rename(beside, path)?;
+        Ok(new)
     })();
-    if written.is_err() {
-        let _ = fs::remove_file(&beside);
+    let mut new = written.inspect_err(|error: &io::Error| {
+        // What is there already is somebody else's.
+        if error.kind() != io::ErrorKind::AlreadyExists {
+            let _ = fs::remove_file(beside);
+        }
+    })?;
+    // Who opened the old one before writes to it now: a shell at once, and so once more when all is on the disk, which takes a while.
+    for _ in 0..2 {
+        take_over(old, &mut new)?;
+        new.sync_all()?;
+        path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())?;
     }
-    written.map(|()| Some([all.len(), kept.len()]))
+    take_over(old, &mut new)?;
+    new.sync_all()
+}
+
+/// Makes a file, which nobody else can have put there or may read. One of an attempt that was cut off is removed.
+fn create_beside(path: &Path) -> io::Result<File> {
+    let make = || {
+        let mut how = OpenOptions::new();
+        how.create_new(true).append(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(path)
+    };
+    match make() {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            fs::remove_file(path)?;
+            make()
+        }
+        made => made,
+    }
+}
+
+/// Appends what has come to a file since it was read.
+fn take_over(mut old: &File, new: &mut File) -> io::Result<()> {
+    let mut late = Vec::new();
+    old.read_to_end(&mut late)?;
+    new.write_all(&late).map_err(|error| {
+        let late = String::from_utf8_lossy(&late);
+        io::Error::new(
+            error.kind(),
+            format!("{error}; what was appended meanwhile is to be said again: {}", late.trim_end()),
+        )
+    })
 }
 
 fn tell_of(done: io::Result<Option<[usize; 2]>>) {
@@ -441,8 +540,8 @@ fn tell_of(done: io::Result<Option<[usize; 2]>>) {
         Ok(Some([before, after])) => {
             tracing::info!("--revoked: {before} lines have become {after}, without what counts no more");
         }
-        // It is as good as it was, and longer than it need be.
-        Err(error) => tracing::warn!("--revoked: what counts no more stays in the file: {error}"),
+        // It is as good as it was, and longer than it need be; or the error says what is to be done.
+        Err(error) => tracing::warn!("--revoked: the file isn't written anew without what counts no more: {error}"),
     }
 }
 
@@ -452,8 +551,48 @@ const LINES_MIN: usize = 1000;
 /// A line is kept for so many seconds after its moment: a day.
 const KEPT_FOR: u64 = 24 * 60 * 60;
 
+/// How long the lock of the file is waited for: two seconds. Nobody needs it for longer than it takes to write some megabytes.
+const LOCK_TRIES: u32 = 200;
+const LOCK_EVERY: Duration = Duration::from_millis(10);
+
 /// More than a line has: two names, each of their bytes escaped.
 const LINE_MAX: u64 = 8192;
 
 /// Half a million lines.
 const FILE_BYTES_MAX: u64 = 64 << 20;
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_somebody_appends_while_a_file_is_written_anew_follows_what_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("revoked");
+        fs::write(&path, "before\n").unwrap();
+        let old = File::open(&path).unwrap();
+        assert_eq!(text_of(&old).unwrap(), "before\n");
+        let mut shell = OpenOptions::new().append(true).open(&path).unwrap();
+        shell.write_all(b"late\n").unwrap();
+        replace(&path, &old, "kept\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "kept\nlate\n");
+        // Somebody has written it anew himself: that stays.
+        fs::write(dir.path().join("another"), "by an editor\n").unwrap();
+        let old = File::open(&path).unwrap();
+        text_of(&old).unwrap();
+        fs::rename(dir.path().join("another"), &path).unwrap();
+        replace(&path, &old, "kept\n").unwrap_err();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "by an editor\n");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_comes_too_late_for_a_file_that_takes_no_more_is_told() {
+        let mut old = tempfile::tempfile().unwrap();
+        old.write_all(b"{\"jti\":\"7\"}\n").unwrap();
+        old.seek(SeekFrom::Start(0)).unwrap();
+        let full = OpenOptions::new().write(true).open("/dev/full");
+        let said = take_over(&old, &mut full.unwrap()).unwrap_err().to_string();
+        assert!(said.contains(r#"is to be said again: {"jti":"7"}"#), "{said}");
+    }
+}
