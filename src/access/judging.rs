@@ -655,20 +655,41 @@ fn a_signer_reads_what_it_has_written_and_openssl_too() {
 }
 
 #[test]
-fn who_is_revoked_without_a_moment_is_so_until_the_token_expires_or_a_day() {
-    let rules = Stage::new().rules();
+fn who_is_revoked_without_a_moment_is_so_for_a_day_or_until_the_last_token_that_is_known_expires() {
+    let mut stage = Stage::new();
+    stage.config.token_cache = 10;
+    let rules = stage.rules();
     let long = NOW + 40 * 86_400;
     for (sub, jti, exp) in [("u1", "brief", NOW + 60), ("u1", "long", long), ("u2", "other", NOW + 60)] {
         show(&rules, &token(json!({"sub": sub, "jti": jti, "exp": exp}))).unwrap();
     }
     let until = |json: &str| Revocation::parse_or(json, |whom| rules.revoked_until(whom, us(NOW))).unwrap().until;
-    assert_eq!(until(r#"{"jti":"brief"}"#), NOW + 360, "its exp, and the longest leeway");
-    assert_eq!(until(r#"{"jti":"long"}"#), long + 300);
+    assert_eq!(until(r#"{"jti":"brief"}"#), NOW + 86_400, "another issuer's may have that id");
+    assert_eq!(until(r#"{"jti":"long"}"#), long + 300, "its exp, and the longest leeway");
     assert_eq!(until(r#"{"jti":"unknown"}"#), NOW + 86_400);
     assert_eq!(until(r#"{"sub":"u1"}"#), long + 300, "all of its tokens");
     assert_eq!(until(r#"{"sub":"u1","iss":"elsewhere"}"#), NOW + 86_400);
     assert_eq!(until(r#"{"sub":"u2"}"#), NOW + 86_400, "others of that name may be about");
     assert_eq!(until(r#"{"jti":"long","until":7}"#), 7);
+    show(&rules, &token(json!({"sub": "u3", "iss": "a", "exp": long}))).unwrap();
+    let of = |issuer: &str| until(&json!({"sub": "u3", "iss": issuer}).to_string());
+    assert_eq!((until(r#"{"sub":"u3"}"#), of("a"), of("b")), (long + 300, long + 300, NOW + 86_400));
+    // What was pushed out isn't known any more.
+    (0..20).for_each(|n| drop(show(&rules, &token(json!({"sub": format!("v{n}")}))).unwrap()));
+    assert_eq!((until(r#"{"sub":"u1"}"#), until(r#"{"jti":"long"}"#)), (NOW + 86_400, NOW + 86_400));
+    assert!(rules.seen().0 <= 10);
+}
+
+#[test]
+fn an_id_that_two_issuers_use_is_revoked_for_both_of_their_tokens_for_as_long_as_they_may_last() {
+    let rules = Stage::new().rules();
+    let of = |issuer: &str, exp: u64| token(json!({"iss": issuer, "jti": "42", "exp": exp}));
+    show(&rules, &of("a", NOW + 60)).unwrap();
+    let other = of("b", NOW + 7200);
+    let one = Revocation::parse_or(r#"{"jti":"42"}"#, |whom| rules.revoked_until(whom, us(NOW))).unwrap();
+    rules.revoke(&one, us(NOW)).unwrap();
+    let later = rules.holder(Some(&Shown::new(&*other)), us(NOW + 7000)).unwrap_err();
+    assert_eq!(later, Wrong::Revoked, "the one that was seen is long over");
 }
 
 #[test]

@@ -461,18 +461,12 @@ impl Rules {
         self.revoked.revoke(one, seconds(wall_us), self.revoked_file.as_deref())
     }
 
-    /// Until when somebody is revoked of whom that isn't said, in seconds since the Unix epoch: one token until it expires, if the server remembers
-    /// it, and a day if not; a name for a day, or until the last of its tokens that are remembered expires.
+    /// Until when somebody is revoked of whom that isn't said, in seconds since the Unix epoch: until the last of the tokens that are meant and remembered expires, but
+    /// for a day at least. There may be others of that name, and of that id: two issuers may each have a token with it.
     pub fn revoked_until(&self, whom: &Whom, wall_us: u64) -> u64 {
         let day = seconds(wall_us).saturating_add(DAY);
-        let last = self.seen.last_expires(|known| whom.is(&known.key, known.id.as_deref()));
-        // The leeway may become a longer one, and clocks may be set.
-        let last =
-            last.map(|expires| expires.saturating_add(LEEWAY_MAX).max(seconds(wall_us).saturating_add(LEEWAY_MAX)));
-        match whom {
-            Whom::Name { .. } => last.unwrap_or(day).max(day),
-            Whom::Id(_) => last.unwrap_or(day),
-        }
+        // The leeway may become a longer one.
+        self.seen.last_expires(whom).map_or(day, |expires| expires.saturating_add(LEEWAY_MAX).max(day))
     }
 
     /// Writes the file of those who were revoked anew, without what counts no more, if that is most of it.
@@ -642,7 +636,7 @@ fn has_holders(config: &Config) -> bool {
     config.jwt_keys.is_some() || config.rights.is_some() || config.tls_client_ca.is_some()
 }
 
-/// A day, in seconds: for so long somebody is revoked, unless it is said or known.
+/// A day, in seconds: for so long somebody is revoked at least, unless it is said until when.
 const DAY: u64 = 24 * 60 * 60;
 
 /// As much as `--jwt-leeway` may be, in seconds.

@@ -131,18 +131,6 @@ impl Revocation {
     }
 }
 
-impl Whom {
-    /// Whether somebody is among them, who may have a token of this id.
-    pub fn is(&self, who: &Key, id: Option<&str>) -> bool {
-        match self {
-            Whom::Name { name, issuer } => {
-                *name == who.name && issuer.as_ref().is_none_or(|issuer| *issuer == who.issuer)
-            }
-            Whom::Id(own) => id == Some(own),
-        }
-    }
-}
-
 /// The table. See the module's description.
 #[derive(Debug)]
 pub struct Revoked {
