@@ -18,7 +18,7 @@ use std::{
 
 use parking_lot::Mutex;
 
-use crate::{access::Key, io::Token};
+use crate::{access::Key, clock::Moment, io::Token};
 
 /// Tables in which holders lie, by a hash of their keys.
 const PARTS: usize = 64;
@@ -35,6 +35,8 @@ pub struct Seat {
     pub token: Token,
     /// Its own number, so that no other is taken for it.
     pub id: u64,
+    /// Since when it counts: since it was taken, or where none was needed then, since the connection is there.
+    pub since: Moment,
 }
 
 /// Seats by the keys of holders, the oldest one first.
@@ -72,35 +74,32 @@ impl Holders {
     /// A connection of the holder of this `key` takes a seat, the newest, of at most `most`. Returns whether others have lost theirs by
     /// that; their workers are to be woken.
     pub fn sit(&self, key: &Arc<Key>, seat: Seat, most: usize) -> bool {
-        self.seat(key, most, |seats, _| {
+        self.seat(key, most, |seats| {
             seats.retain(|other| other.id != seat.id);
             seats.push(seat);
-            None
         })
     }
 
-    /// The same of a connection that is there already, after rights have changed. One that has a seat keeps its place among the others, and one
-    /// that has none, since it needed none or has just lost it, takes one that is free or goes.
+    /// The same of a connection that is there already, after rights have changed. One that has a seat keeps its place among the others. One that has
+    /// none, since it needed none or has just lost it, takes the one that is due to its age: so it is the oldest that ends, in whatever order workers look at them.
     pub fn stay(&self, key: &Arc<Key>, seat: Seat, most: usize) -> bool {
-        self.seat(key, most, |seats, most| match seats.contains(&seat) {
-            true => None,
-            false if seats.len() < most => {
-                seats.push(seat);
-                None
+        self.seat(key, most, |seats| {
+            if seats.iter().all(|other| other.id != seat.id) {
+                let older = seats.iter().rposition(|other| other.since <= seat.since);
+                seats.insert(older.map_or(0, |at| at + 1), seat);
             }
-            false => Some(seat),
         })
     }
 
-    fn seat(&self, key: &Arc<Key>, most: usize, take: impl FnOnce(&mut Vec<Seat>, usize) -> Option<Seat>) -> bool {
+    fn seat(&self, key: &Arc<Key>, most: usize, take: impl FnOnce(&mut Vec<Seat>)) -> bool {
         let most = most.clamp(1, CONNS_MAX);
         let mut part = self.part(key).lock();
         let seats = match part.get_mut(key) {
             Some(seats) => seats,
             None => part.entry(Arc::clone(key)).or_default(),
         };
-        let without = take(seats, most);
-        let lost: Vec<Seat> = seats.drain(..seats.len().saturating_sub(most)).chain(without).collect();
+        take(seats);
+        let lost: Vec<Seat> = seats.drain(..seats.len().saturating_sub(most)).collect();
         drop(part);
         for seat in &lost {
             let Some(list) = self.lost.get(seat.worker) else { continue };
@@ -156,8 +155,9 @@ mod tests {
         Arc::new(Key { source: Source::Token, issuer: "a".into(), name: name.into() })
     }
 
+    /// Of a connection that came so late.
     fn seat(worker: usize, id: u64) -> Seat {
-        Seat { worker, token: id as Token, id }
+        Seat { worker, token: id as Token, id, since: Moment(id) }
     }
 
     #[test]
@@ -185,9 +185,27 @@ mod tests {
         assert!(holders.stay(&key, seat(0, 3), 2));
         assert!(!holders.stay(&key, seat(0, 2), 2));
         assert_eq!((holders.lost(0), holders.len()), (vec![seat(0, 1)], 2));
-        // One that is about to go takes nobody along, and one that needed no seat before goes where none is free.
-        assert!(holders.stay(&key, seat(0, 1), 2) && holders.stay(&key, seat(0, 4), 2));
-        assert_eq!((holders.lost(0), holders.len()), (vec![seat(0, 1), seat(0, 4)], 2));
+        // One that is about to go takes nobody along.
+        assert!(holders.stay(&key, seat(0, 1), 2));
+        assert_eq!((holders.lost(0), holders.len()), (vec![seat(0, 1)], 2));
+    }
+
+    #[test]
+    fn where_a_bound_is_new_the_oldest_go_in_whatever_order_they_are_looked_at() {
+        for order in [[1, 2, 3, 4], [4, 3, 2, 1], [2, 4, 1, 3], [3, 1, 4, 2]] {
+            let (holders, key) = (Holders::new(2), key("u1"));
+            for id in order {
+                holders.stay(&key, seat(id as usize % 2, id), 2);
+            }
+            let mut lost = [holders.lost(0), holders.lost(1)].concat();
+            lost.sort_unstable_by_key(|seat| seat.id);
+            assert_eq!((lost, holders.len()), (vec![seat(1, 1), seat(0, 2)], 2), "{order:?}");
+        }
+        // Whoever has shown another token has a seat since then, and whoever needed none before is no newer for that.
+        let (holders, key) = (Holders::new(1), key("u1"));
+        assert!(!holders.sit(&key, Seat { since: Moment(9), ..seat(0, 1) }, 2));
+        assert!(!holders.stay(&key, seat(0, 2), 2) && holders.stay(&key, seat(0, 3), 2));
+        assert_eq!(holders.lost(0), [seat(0, 2)]);
     }
 
     #[test]

@@ -623,3 +623,24 @@ fn who_may_have_fewer_connections_than_there_are_loses_the_oldest_of_them() {
     world.publish("a", 1);
     assert_eq!(clients[2].json()["data"], 1);
 }
+
+#[test]
+fn where_connections_are_bounded_for_the_first_time_it_is_the_oldest_that_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let roles = dir.path().join("rights.toml");
+    let role = |more: &str| std::fs::write(&roles, format!("[roles.pro]\nsub = ['a']\n{more}")).unwrap();
+    role("");
+    let mut kept = Config::default();
+    let mut world = World::new(|config| {
+        config.rights = Some(roles.clone());
+        kept = config.clone();
+    });
+    let mine = token("u1", json!({ "role": "pro" }));
+    let mut clients: Vec<Client> = (0..3).map(|_| world.open("/ws?topics=a", &mine).0).collect();
+    clients.iter_mut().for_each(|client| assert_eq!(client.json()["type"], "ack"));
+    role("conns = 1\n");
+    world.server.reload(&kept).unwrap();
+    assert_eq!((clients[0].closed().0, clients[1].closed().0), (4002, 4002));
+    world.publish("a", 1);
+    assert_eq!(clients[2].json()["data"], 1);
+}

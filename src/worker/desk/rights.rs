@@ -308,14 +308,14 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// A connection counts as one of its holder's from now on, where there may be only so many.
     pub fn sit(&mut self, token: Token) {
-        self.take_seat(token, Holders::sit);
+        self.take_seat(token, Holders::sit, self.ground.now);
     }
 
-    fn take_seat(&mut self, token: Token, take: fn(&Holders, &Arc<Key>, Seat, usize) -> bool) {
+    fn take_seat(&mut self, token: Token, take: fn(&Holders, &Arc<Key>, Seat, usize) -> bool, since: Moment) {
         let Some(connection) = self.connections.get(token) else { return };
         let Some(key) = connection.holder.key() else { return };
         let Some(most) = self.standing(connection).conns() else { return };
-        let seat = Seat { worker: self.ground.index, token, id: connection.id };
+        let seat = Seat { worker: self.ground.index, token, id: connection.id, since };
         if take(&self.ground.shared.holders, key, seat, most as usize) {
             self.ground.shared.publisher.wake_all();
         }
@@ -518,7 +518,7 @@ impl<E: Edge> Clerk<'_, E> {
     /// Looks at one connection after something has changed.
     fn judge_again(&mut self, token: Token) {
         let Some(connection) = self.connections.get(token) else { return };
-        let phase = connection.phase;
+        let (phase, since) = (connection.phase, connection.since);
         if phase != Phase::Open && !phase.is_answering() {
             return;
         }
@@ -534,7 +534,7 @@ impl<E: Edge> Clerk<'_, E> {
         self.connections.get_mut(token).into_iter().for_each(|connection| connection.holder = renewed.clone());
         if phase == Phase::Open {
             // It may have fewer connections now.
-            self.take_seat(token, Holders::stay);
+            self.take_seat(token, Holders::stay, since);
             self.narrow(token);
             if !self.see_to_rights(token) {
                 self.set_timer(token);
