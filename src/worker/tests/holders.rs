@@ -13,7 +13,7 @@ use serde_json::json;
 use super::{client::Context, *};
 use crate::{
     access::{Revocation, Rules, sign::Signer},
-    certified::Certified,
+    certified::{Certified, Id, TakenBack},
     config::Config,
 };
 
@@ -58,6 +58,9 @@ impl Way {
 const TOKENS: usize = 4;
 const HOLDERS: usize = 6;
 
+/// Those who sign certificates.
+const AUTHORITIES: u8 = 3;
+
 /// A client of some holder.
 struct Shower {
     peer: Peer,
@@ -65,6 +68,8 @@ struct Shower {
     holder: usize,
     /// What it shows in a request; none of one with a certificate.
     token: Option<String>,
+    /// The path of its certificate, and the authority that it leads to.
+    certificate: Option<(Box<[Id]>, Id)>,
     is_quick: bool,
     /// What its token says, and the role that it names.
     own: Mask,
@@ -92,6 +97,7 @@ struct Outcomes {
     shrunk: usize,
     expired: usize,
     revoked: usize,
+    taken_back: usize,
     refreshed: usize,
     withheld: usize,
     behind: usize,
@@ -109,6 +115,8 @@ struct Script {
     role: Mask,
     /// What the rights file gives those with certificates.
     entries: [Mask; 2],
+    /// Certificates and authorities that aren't good any more.
+    taken_back: TakenBack,
     showers: Vec<Shower>,
     payloads: Payloads,
     outcomes: Outcomes,
@@ -152,6 +160,7 @@ impl Script {
             dir,
             role: [true; 3],
             entries: [[true; 3]; 2],
+            taken_back: TakenBack::default(),
             showers: Vec::new(),
             payloads: Payloads(Vec::new()),
             outcomes: Outcomes::default(),
@@ -214,14 +223,15 @@ impl Script {
         let room = if is_quick { 100_000 } else { self.rng.usize(100..3000) };
         let way = self.way();
         let (own, role) = (self.mask(), if holder < TOKENS { self.rng.bool() } else { holder == TOKENS });
-        let (peer, token, until_us) = if holder < TOKENS {
+        let (peer, token, until_us, certificate) = if holder < TOKENS {
             let (token, until_us) = self.token(holder, own, role);
-            (self.world.hand_over(room).0, Some(token), until_us)
+            (self.world.hand_over(room).0, Some(token), until_us, None)
         } else {
             let (name, expires) = (format!("u{holder}"), self.world.kernel.wall_us() / 1_000_000 + self.rng.u64(2..40));
-            let certified = Certified { name, expires, ..Certified::default() };
+            let (path, authority) = self.path();
+            let certified = Certified { name, expires, path: path.clone(), authority };
             // What is encrypted is out of the worker's hands: so there is always room for it, and it has arrived.
-            (self.world.hand_over_certified(1 << 20, certified), None, expires * 1_000_000)
+            (self.world.hand_over_certified(1 << 20, certified), None, expires * 1_000_000, Some((path, authority)))
         };
         let mut shower = Shower {
             peer,
@@ -229,6 +239,7 @@ impl Script {
             holder,
             is_quick: is_quick || token.is_none(),
             token,
+            certificate,
             own,
             role,
             until_us,
@@ -240,7 +251,7 @@ impl Script {
             has_ended: false,
         };
         shower.since = self.may(&shower).map(|may| (!may).then_some(0));
-        shower.is_revoked = self.is_revoked(holder);
+        shower.is_revoked = self.is_revoked(holder) || shower.is_taken_back(&self.taken_back);
         if shower.is_revoked {
             shower.since = [Some(0); 3];
         }
@@ -248,6 +259,33 @@ impl Script {
         let at = self.showers.len() - 1;
         self.ask(at);
         self.subscribe(at);
+    }
+
+    /// A certificate of its own number, by one of a few in between, of one of a few authorities.
+    fn path(&mut self) -> (Box<[Id]>, Id) {
+        let (authority, between) = (self.rng.u8(..AUTHORITIES), self.rng.u8(..4));
+        let own = Id::of_certificate(&[authority, between], &self.rng.u64(..).to_be_bytes());
+        ([own, Id::of_certificate(&[authority], &[between])].into(), Id::of_authority(&[authority]))
+    }
+
+    /// Somebody's certificate is on a list from now on, or one that it is good by, or its authority is there no longer.
+    fn take_back(&mut self) {
+        let mut good = self.showers.iter().filter(|it| !it.is_revoked && !it.has_ended);
+        let Some((path, authority)) = good.find_map(|it| it.certificate.clone()) else { return };
+        if self.rng.u8(..4) == 0 {
+            let all = || (0..AUTHORITIES).map(|n| Id::of_authority(&[n])).collect();
+            self.taken_back.authorities.get_or_insert_with(all).remove(&authority);
+        } else {
+            self.taken_back.certificates.insert(path[self.rng.usize(..2)]);
+        }
+        let access = &self.world.shared.settings.get().access;
+        access.revoked().set_certificates(Arc::new(self.taken_back.clone()));
+        self.world.shared.publisher.wake_all();
+        for shower in &mut self.showers {
+            shower.is_revoked |= shower.is_taken_back(&self.taken_back);
+        }
+        self.outcomes.taken_back += 1;
+        self.see_to();
     }
 
     /// A place on the tape that somebody was told of, now and then.
@@ -437,6 +475,7 @@ impl Script {
                 self.outcomes.shrunk += usize::from(before != self.role);
                 self.see_to();
             }
+            _ if self.rng.u8(..4) == 0 => self.take_back(),
             _ if self.rng.u8(..3) == 0 => {
                 let holder = self.rng.usize(..HOLDERS);
                 let until = self.world.kernel.wall_us() / 1_000_000 + self.rng.u64(1000..2000);
@@ -519,6 +558,10 @@ fn inflate_one(input: &[u8], context: &mut Context, out: &mut Vec<u8>) -> Option
 }
 
 impl Shower {
+    fn is_taken_back(&self, taken_back: &TakenBack) -> bool {
+        self.certificate.as_ref().is_some_and(|(path, authority)| taken_back.has(path, authority))
+    }
+
     fn read(&mut self, most: usize) {
         let came = self.peer.read(most);
         match &mut self.packed {
@@ -572,6 +615,7 @@ fn nobody_is_given_a_byte_that_its_rights_do_not_cover() {
         all.shrunk += one.shrunk;
         all.expired += one.expired;
         all.revoked += one.revoked;
+        all.taken_back += one.taken_back;
         all.refreshed += one.refreshed;
         all.withheld += one.withheld;
         all.behind += one.behind;
@@ -591,8 +635,8 @@ fn nobody_is_given_a_byte_that_its_rights_do_not_cover() {
     }
     // Else the scripts have become too tame to find anything.
     let least = seeds as usize;
-    let Outcomes { given, shrunk, expired, revoked, refreshed, withheld, behind, by, certified } = all;
+    let Outcomes { given, shrunk, expired, revoked, taken_back, refreshed, withheld, behind, by, certified } = all;
     assert!([shrunk, expired, refreshed, withheld, behind].iter().all(|count| *count >= least / 4), "{all:?}");
-    assert!(given >= 10 * least && revoked >= least / 8, "{all:?}");
+    assert!(given >= 10 * least && revoked >= least / 8 && taken_back >= least / 16, "{all:?}");
     assert!(by.iter().all(|given| *given >= least / 4) && certified >= least, "{all:?}");
 }
