@@ -161,7 +161,9 @@ impl<E: Edge> Handshakes<E> {
 
     /// Does handshakes until it is told to stop.
     pub fn run(mut self) {
-        leave_to_others(NICE);
+        if let Err(error) = leave_to_others(NICE) {
+            tracing::warn!("handshakes have as much of a core as workers, who may be held up by them: {error}");
+        }
         while self.turn() {}
     }
 
