@@ -81,10 +81,10 @@ impl Format {
         for part in &self.0 {
             match part {
                 Part::Text(text) => line.push_str(text),
-                Part::Field(Field::Topic) => line.push_str(&update.topic),
+                Part::Field(Field::Topic) => name(&update.topic, terminal, line),
                 Part::Field(Field::Seq) => _ = write!(line, "{}", update.seq),
                 Part::Field(Field::Ts) => _ = write!(line, "{}", update.ts),
-                Part::Field(Field::Epoch) => line.push_str(&update.epoch),
+                Part::Field(Field::Epoch) => name(&update.epoch, terminal, line),
                 Part::Field(Field::Data) => json(update.raw(), terminal, line),
             }
         }
@@ -137,6 +137,11 @@ pub fn json(text: &str, terminal: bool, line: &mut String) {
             _ => line.push(letter),
         }
     }
+}
+
+/// A name as it is; for a terminal, with what that would heed escaped, if somebody else's server has made it.
+fn name(text: &str, terminal: bool, line: &mut String) {
+    if terminal { line.push_str(&escaped(text)) } else { line.push_str(text) }
 }
 
 /// Text with its control characters escaped.

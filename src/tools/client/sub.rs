@@ -277,20 +277,24 @@ fn lines(rows: &BTreeMap<String, Row>, trouble: &str, width: usize, height: usiz
         (trouble, _) => format!("no connection: {}", line::escaped(trouble)),
     };
     // A third of a line for names; numbers and ages where the values keep thirty letters.
-    let name = rows.keys().take(there).map(String::len).max().unwrap_or(0).clamp(5, (width / 3).clamp(5, 40));
+    let names: Vec<String> = rows.keys().take(there).map(|topic| line::escaped(topic)).collect();
+    let longest = names.iter().map(|name| name.chars().count()).max();
+    let name = longest.unwrap_or(0).clamp(5, (width / 3).clamp(5, 40));
     let has_numbers = width >= name + 19 + 30;
     let row = |topic: &str, seq: &dyn Display, age: &dyn Display, data: &str| {
-        let topic = match topic.len() > name {
+        let letters = topic.chars().count();
+        let topic = match letters > name {
             // The end of a name says more than its beginning.
-            true => format!("…{}", &topic[topic.len() - (name - 1)..]),
+            true => format!("…{}", topic.chars().skip(letters - (name - 1)).collect::<String>()),
             false => topic.to_owned(),
         };
         if has_numbers { format!("{topic:name$} {seq:>10} {age:>5}  {data}") } else { format!("{topic:name$} {data}") }
     };
     let mut lines = vec![row("topic", &"seq", &"age", &head)];
     lines.extend(
-        rows.iter()
-            .take(there)
+        names
+            .iter()
+            .zip(rows.values())
             .map(|(topic, Row { seq, since, data })| row(topic, seq, &format!("{}s", since.elapsed().as_secs()), data)),
     );
     for line in &mut lines {
@@ -335,6 +339,18 @@ mod tests {
                 "{shown:?}"
             );
         }
+    }
+
+    #[test]
+    fn names_that_somebody_elses_server_has_made_are_cut_between_letters_and_say_nothing_to_the_terminal() {
+        let rows = rows(["ü".repeat(30), "q.\x1b[2J".to_owned()]);
+        let narrow = lines(&rows, "", 24, 9);
+        assert_eq!(narrow, ["topic    2 topics, Ctrl-", r#"…{1b}[2J {"px":1.50}"#, r#"…üüüüüüü {"px":1.50}"#]);
+        let wide = lines(&rows, "", 120, 9);
+        assert!(
+            wide[1].starts_with(r"q.\u{1b}[2J ") && wide[2].starts_with(&format!("{} ", "ü".repeat(30))),
+            "{wide:?}"
+        );
     }
 
     #[test]
