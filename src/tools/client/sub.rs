@@ -345,7 +345,7 @@ mod tests {
     fn names_that_somebody_elses_server_has_made_are_cut_between_letters_and_say_nothing_to_the_terminal() {
         let rows = rows(["ü".repeat(30), "q.\x1b[2J".to_owned()]);
         let narrow = lines(&rows, "", 24, 9);
-        assert_eq!(narrow, ["topic    2 topics, Ctrl-", r#"…1b}[2J {"px":1.50}"#, r#"…üüüüüüü {"px":1.50}"#]);
+        assert_eq!(narrow, ["topic    2 topics, Ctrl-", r#"…{1b}[2J {"px":1.50}"#, r#"…üüüüüüü {"px":1.50}"#]);
         let wide = lines(&rows, "", 120, 9);
         assert!(
             wide[1].starts_with(r"q.\u{1b}[2J ") && wide[2].starts_with(&format!("{} ", "ü".repeat(30))),
