@@ -19,7 +19,7 @@ use super::{
     },
     Behind, Cursors,
 };
-use crate::{clock::Moment, io::Edge, shared::SlowClient, tape::Position};
+use crate::{clock::Moment, io::Edge, packs::Packer, shared::SlowClient, tape::Position};
 
 /// How often the list is made, at most.
 const EVERY: Duration = Duration::from_secs(1);
@@ -96,12 +96,13 @@ fn describe<E: Edge>(
         subscriptions: named,
         more: names.len().saturating_sub(NAMES_MAX),
         mode: mode(&names),
-        compression: compression(connection, interest, ground.packer.packs().streams.members_min),
+        compression: compression(connection, interest, &ground.packer),
     }
 }
 
 /// How somebody is sent publications, and why it reads no stream if it doesn't.
-fn compression<S>(connection: &Connection<S>, interest: &mut Interest, members_min: usize) -> &'static str {
+fn compression<S>(connection: &Connection<S>, interest: &mut Interest, packer: &Packer) -> &'static str {
+    let settings = &packer.packs().streams;
     match (connection.packed, connection.cohort) {
         (Packed::Clear, _) => "none",
         (Packed::Once, _) => "once: no context, a smaller window, or not from the server",
@@ -112,7 +113,10 @@ fn compression<S>(connection: &Connection<S>, interest: &mut Interest, members_m
             match &cohort.stream {
                 _ if !cohort.may_share() => "once: newest values",
                 Some(_) => "clear: it waits for the stream to begin anew",
-                None if cohort.column.len() < members_min => "once: too few with the same names",
+                None if cohort.column.len() < settings.members_min => "once: too few with the same names",
+                None if packer.streams.was_pressed && settings.is_for_leisure(cohort.users) => {
+                    "once: few with the same names, and the server was busy"
+                }
                 None => "once: too many streams",
             }
         }

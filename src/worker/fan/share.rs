@@ -81,16 +81,18 @@ impl Cohort {
         (self.column.plan(pass, at, run), to_send)
     }
 
-    /// Opens a stream where there are members enough, with those that have everything before `at`; or ends it, where there are too few.
+    /// Opens a stream where there are members enough, with those that have everything before `at`; or ends it, where there are too few, or
+    /// few and no leisure.
     fn open_or_end(&mut self, id: CohortId, at: Position, packer: &mut Packer) {
         let least = packer.packs().streams.members_min;
+        let is_for_leisure = packer.packs().streams.is_for_leisure(self.users);
         if self.stream.is_some() {
-            if self.users * 2 < least {
+            if self.users * 2 < least || (is_for_leisure && packer.streams.is_pressed) {
                 self.end_stream();
             }
             return;
         }
-        if self.column.len() < least {
+        if self.column.len() < least || (is_for_leisure && packer.streams.was_pressed) {
             return;
         }
         if packer.streams.open.len() >= packer.packs().streams.most {
