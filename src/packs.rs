@@ -35,11 +35,13 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use parking_lot::Mutex;
 
 use crate::{
+    clock::Moment,
     lane::{LANES, Lane},
     metrics::Tally,
     stream::{ENTRY_COST_MAX, StreamCounts, StreamSettings},
@@ -97,6 +99,10 @@ const LINE_COST: [u64; 10] = [0, 15, 30, 50, 60, 80, 100, 110, 130, 130];
 
 /// Cohorts that may ask for a stream in vain while one is kept free for a larger one, which isn't published for as often.
 const CLAIM_PATIENCE: u32 = 1000;
+
+/// For so long turns have not to have been full before cohorts of a few members have streams again: each that is opened takes its memory anew, and it
+/// may be they who fill the turns.
+pub const LEISURE: Duration = Duration::from_secs(10);
 
 /// A look at a page, and one that isn't the last that was looked at.
 const LOOK_COST: u64 = 2;
@@ -242,11 +248,23 @@ pub struct Streams {
     pub claim: Option<(u32, u32)>,
     /// Turns are full.
     pub is_pressed: bool,
+    /// They were within the last [`LEISURE`].
+    pub was_pressed: bool,
+    pressed_until: Option<Moment>,
     /// The publication that was compressed last for a stream, and what that has cost in all of them.
     spent: (Position, u64),
 }
 
 impl Streams {
+    /// Whether turns are full, as of now.
+    pub fn note_pressed(&mut self, is_pressed: bool, now: Moment) {
+        self.is_pressed = is_pressed;
+        if is_pressed {
+            self.pressed_until = Some(now + LEISURE);
+        }
+        self.was_pressed = self.pressed_until.is_some_and(|until| now < until);
+    }
+
     /// Whether the publication at `at` may be compressed in one more stream, for so much; then it is charged to it.
     pub fn may_spend(&mut self, at: Position, cost: u64) -> bool {
         if self.spent.0 != at {

@@ -86,6 +86,12 @@ impl StreamSettings {
         self.level.unwrap_or(if is_thorough { LEVEL_THOROUGH } else { LEVEL_FAST })
     }
 
+    /// Whether a stream of so many members is done without while turns are full. Its sends are few, and what compressing costs them is what is saved
+    /// first; who has set the level has decided otherwise.
+    pub fn is_for_leisure(&self, members: usize) -> bool {
+        self.level.is_none() && members < MEMBERS_THOROUGH
+    }
+
     /// Bytes of frames that a stream of so many members keeps.
     fn kept_for(&self, members: usize) -> usize {
         self.kept.min(KEPT_EACH.saturating_mul(members))

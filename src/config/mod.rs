@@ -308,7 +308,8 @@ pub struct Config {
     /// How hard to compress: 1, the fastest, to 9; auto chooses
     ///
     /// Of quotes of 340 bytes, 1 leaves 70 % and takes 2 microseconds, 6 leaves 57 % and takes 8. `auto` is 6, and in a stream 7, or 1 from where it next begins anew if fewer than 8
-    /// share it, if the worker's last turn had no room for all that there was to plan, or if its subscribers are owed a full send each.
+    /// share it, if the worker's last turn had no room for all that there was to plan, or if its subscribers are owed a full send each. Then those of fewer
+    /// than 8 are done without.
     #[arg(
         long,
         value_name = "N",

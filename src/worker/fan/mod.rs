@@ -329,7 +329,7 @@ impl Fan {
     fn plan_pass<E: Edge>(&mut self, ground: &mut Ground<E>, head: Position) {
         let Fan { interest, passes, touched, stirred, .. } = self;
         let Ground { reader, tape, settings, work, packer, .. } = ground;
-        packer.streams.is_pressed = self.is_late || interest.trail.len() > 0;
+        packer.streams.note_pressed(self.is_late || interest.trail.len() > 0, ground.now);
         let mut frames = Frames { reader, packer };
         let pass = passes.begin();
         // What was looked at since the last pass was not for one.

@@ -80,17 +80,19 @@ impl Cohort {
         (self.column.plan(pass, at, run), to_send)
     }
 
-    /// Opens a stream where there are members enough, with those that have everything before `at`; or ends it, where there are too few. What may
-    /// not go through one opens none: a cohort that wants nothing else would keep a place that others have a use for.
+    /// Opens a stream where there are members enough, with those that have everything before `at`; or ends it, where there are too few, or
+    /// few and no leisure. What may not go through one opens none: a cohort that wants nothing else would keep a place that others have a use for.
     fn open_or_end(&mut self, id: CohortId, at: Position, topic: Option<&str>, packer: &mut Packer) {
         let least = packer.packs().streams.members_min;
+        let is_for_leisure = packer.packs().streams.is_for_leisure(self.users);
         if self.stream.is_some() {
-            if self.users * 2 < least {
+            if self.users * 2 < least || (is_for_leisure && packer.streams.is_pressed) {
                 self.end_stream();
             }
             return;
         }
-        if self.column.len() < least || packer.packs().streams.is_private(topic) {
+        let may = !packer.packs().streams.is_private(topic) && !(is_for_leisure && packer.streams.was_pressed);
+        if self.column.len() < least || !may {
             return;
         }
         if !packer.streams.has_room_for(id) {

@@ -53,7 +53,7 @@ fn of_cohort<S>(connection: &Connection<S>, cohort: &Cohort, interest: &Interest
         None if all_private(cohort, interest, packer) => "once: --compression-private keeps its topics out of streams",
         Some(_) if at_head.unwrap_or_else(|| connection.shares()) => "shared",
         Some(_) if at_head.is_some() => "clear: it waits for the stream to begin anew",
-        Some(_) => "clear: it is behind, and has missed some of the stream",
+        Some(_) => "once: it is behind, and has missed some of the stream",
         None if cohort.key.except != 0 && cohort.users < streams.members_min => {
             "once: its own publications are left out for it, so nobody has the same subscription"
         }
@@ -61,7 +61,10 @@ fn of_cohort<S>(connection: &Connection<S>, cohort: &Cohort, interest: &Interest
         None if cohort.column.len() < streams.members_min => {
             "once: too few of those with the same subscription keep up"
         }
-        None if packer.streams.open.len() >= streams.most => "once: no stream is free",
+        None if packer.streams.was_pressed && streams.is_for_leisure(cohort.users) => {
+            "once: few have the same subscription, and its worker was busy"
+        }
+        None if packer.streams.open.len() >= packer.streams.most => "once: no stream is free",
         None => "once: the stream begins with the next publication",
     }
 }

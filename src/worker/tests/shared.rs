@@ -160,7 +160,7 @@ fn of_everybody_it_is_told_whether_it_reads_a_stream_and_why_not() {
         world.read_slowly();
         world.settle();
     }
-    assert_eq!(world.told()[2], "clear: it is behind, and has missed some of the stream");
+    assert_eq!(world.told()[2], "once: it is behind, and has missed some of the stream");
     world.clients[stalled].pace = None;
     world.settle();
     assert_eq!(world.told()[2], waits);
@@ -277,4 +277,35 @@ fn newest_values_rates_and_what_is_missed_never_come_through_a_stream() {
         assert!(world.read(at).0 > 0);
     }
     assert_eq!(world.counts()[0], 0);
+}
+
+#[test]
+fn cohorts_of_a_few_do_without_a_stream_while_turns_are_full_and_for_a_while_after() {
+    let mut world = world(|streams| streams.level = None);
+    let few = world.subscribers(3, &["q"]);
+    world.publish_each("q", 4, 200);
+    assert_eq!((world.read(few[0]), world.counts()[0]), ((4, 3), 4), "there is leisure");
+    // More at once than a turn has room for.
+    world.publish_some("q", 2000, 200);
+    world.settle();
+    let frames = world.counts()[0];
+    assert!(frames < 2000, "{frames} of them in the stream");
+    world.publish_each("q", 4, 200);
+    assert_eq!(world.counts()[0], frames, "there was none just now");
+    world.pass(crate::packs::LEISURE);
+    world.publish_each("q", 4, 200);
+    assert_eq!(world.counts()[0], frames + 4, "there is again");
+}
+
+#[test]
+fn cohorts_of_many_and_those_of_a_level_that_was_set_keep_their_streams_when_turns_are_full() {
+    for (members, level) in [(8, None), (3, Some(1))] {
+        let mut world = world(|streams| streams.level = level);
+        world.subscribers(members, &["q"]);
+        world.publish_some("q", 2000, 200);
+        world.settle();
+        assert_eq!(world.shared.packs.stream_counts.opened.get(), 1, "{members} {level:?}");
+        let metrics = &world.posts[0].worker.ground.metrics;
+        assert_eq!(metrics.shared_streams.get(), 1, "{members} {level:?}");
+    }
 }
