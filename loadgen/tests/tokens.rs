@@ -72,8 +72,8 @@ fn the_token_may_be_in_the_environment_and_a_file_goes_before() {
 fn without_the_right_token_nothing_is_measured_and_it_says_why() {
     let world = World::new();
     for (arguments, said) in [
-        (world.arguments(""), "forbidden"),
-        (world.arguments(&world.file("wrong")), "unauthorized"),
+        (world.arguments("--timeout 1s"), "the subscription was not done"),
+        (world.arguments(&world.file("wrong")), "4001 the token is not the right one"),
         (world.arguments(&world.file("none")), "--token-file"),
         (world.arguments(&format!("{} --header Authorization:x", world.file("token"))), "leave one of them out"),
     ] {

@@ -19,6 +19,7 @@ use serde_json::{Value, json, value::RawValue};
 
 use crate::{
     event::{Error, Event, Receipt, Status, Update},
+    messages::Publication,
     names::{Point, split},
     topics::{Arrival, Broken, Topics, Want},
 };
@@ -314,6 +315,13 @@ impl Core {
 
     /// One message. An error: no more of this connection is to be read.
     pub fn read(&mut self, text: &str) -> Result<(), Broken> {
+        match Publication::of(text) {
+            Some(found) if self.hello.is_some() => self.topics.publication(&found),
+            _ => self.read_any(text),
+        }
+    }
+
+    fn read_any(&mut self, text: &str) -> Result<(), Broken> {
         let message: Message<'_> = match serde_json::from_str(text) {
             Ok(message) => message,
             Err(error) => {

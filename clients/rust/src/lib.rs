@@ -30,19 +30,21 @@
 //! | [`event`] | what a program is told |
 //! | `names` | names, patterns, and commands of bounded size |
 //! | `topics` | where each topic stands |
+//! | `messages` | publications, taken apart where they lie |
 //! | `core` | the protocol, without sockets or clocks |
 //! | `wire` | a WebSocket, with TLS or without |
 //! | [`tls`] | whom one trusts |
 //! | `client` | staying connected |
 
-mod client;
 /// The page about it, whose code compiles.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+mod client;
 mod core;
 pub mod event;
+mod messages;
 mod names;
 pub mod tls;
 mod topics;

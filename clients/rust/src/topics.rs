@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use crate::{
     core::{From, How, Mode},
     event::{Event, Gap, Reset, Status, Update},
+    messages::Publication,
     names::{Point, is_pattern, matches},
 };
 
@@ -46,6 +47,27 @@ struct Place {
     before: bool,
     /// The first number of a gap, which was asked for once.
     gap: Option<u64>,
+}
+
+impl Place {
+    /// Whether a number is the one that is to come, or one that may.
+    fn is_next(&self, seq: u64) -> bool {
+        !self.before && self.seq.is_some_and(|had| seq > had && (seq - had == 1 || !self.gapless))
+    }
+}
+
+fn updated(found: &Publication<'_>, epoch: String) -> Update {
+    Update {
+        topic: found.topic.to_owned(),
+        seq: found.seq,
+        ts: found.ts,
+        epoch,
+        is_snapshot: found.is_snapshot,
+        is_key: false,
+        is_stale: false,
+        is_binary: false,
+        raw: found.raw.to_owned(),
+    }
 }
 
 /// What comes, or stands in the place of what would.
@@ -111,6 +133,27 @@ impl Topics {
 
     // ---- What comes ----------------------------------------------------------------------------------------------------
 
+    /// A publication as nearly all are.
+    pub fn publication(&mut self, found: &Publication<'_>) -> Result<(), Broken> {
+        let Publication { is_snapshot, topic, seq, .. } = *found;
+        // As nearly all of these are: the next, of a topic that one knows.
+        if let Some(place) = self.places.get_mut(topic).filter(|_| !is_snapshot && found.epoch.is_none())
+            && place.is_next(seq)
+        {
+            place.seq = Some(seq);
+            let epoch = place.epoch.clone().unwrap_or_default();
+            self.events.push_back(Event::Update(updated(found, epoch)));
+            return Ok(());
+        }
+        let update = updated(found, found.epoch.unwrap_or_default().to_owned());
+        match found.epoch {
+            Some(epoch) if is_snapshot => self.stand(topic, seq, seq, epoch, Arrival::Update(update)),
+            None if is_snapshot => return Err(Broken("a snapshot that lacks what it should have: epoch".into())),
+            epoch => return self.arrive(topic, seq, seq, epoch, Arrival::Update(update)),
+        }
+        Ok(())
+    }
+
     /// Publications `first` to `last` of a topic, or what stands in their place.
     pub fn arrive(
         &mut self,
@@ -120,19 +163,6 @@ impl Topics {
         epoch: Option<&str>,
         mut what: Arrival,
     ) -> Result<(), Broken> {
-        // As nearly all are: the next, of a topic that one knows.
-        if let (Arrival::Update(update), Some(place)) = (&mut what, self.places.get_mut(topic))
-            && !place.before
-            && epoch.is_none()
-            && place.seq.is_some_and(|had| first == had + 1 || (first > had && !place.gapless))
-        {
-            place.seq = Some(last);
-            if let Some(epoch) = &place.epoch {
-                update.epoch.clone_from(epoch);
-            }
-            self.events.push_back(what.into_event());
-            return Ok(());
-        }
         let Some(mut place) = self.take(topic) else { return Ok(()) };
         if place.before {
             self.rejoin(topic, &mut place, first, last, epoch);

@@ -10,7 +10,7 @@ use std::{
 
 use rustls::{ClientConfig, ClientConnection, StreamOwned, pki_types::ServerName};
 use tungstenite::{
-    HandshakeError, Message, WebSocket,
+    HandshakeError, Message, Utf8Bytes, WebSocket,
     client::{IntoClientRequest, client_with_config},
     error::Error as WsError,
     http::{HeaderValue, Uri},
@@ -39,7 +39,7 @@ impl Refused {
 
 /// What was read.
 pub(crate) enum Read1 {
-    Text(String),
+    Text(Utf8Bytes),
     /// A message that isn't text, or a control frame.
     Other,
     /// Nothing within the time.
@@ -201,7 +201,7 @@ impl Wire {
             self.waits = patience;
         }
         match self.socket.read() {
-            Ok(Message::Text(text)) => Read1::Text(text.as_str().to_owned()),
+            Ok(Message::Text(text)) => Read1::Text(text),
             Ok(Message::Close(frame)) => {
                 let (code, why) =
                     frame.map_or((1005, String::new()), |frame| (frame.code.into(), frame.reason.to_string()));

@@ -81,7 +81,7 @@ struct Message {
     #[serde(default)]
     topic: String,
     #[serde(default)]
-    topics: Vec<Subscribed>,
+    topics: Vec<Named>,
     #[serde(default)]
     epoch: String,
     #[serde(default)]
@@ -96,11 +96,29 @@ struct Message {
     message: String,
 }
 
+/// One of several names.
 #[derive(Deserialize)]
-struct Subscribed {
-    topic: String,
-    #[serde(default)]
-    seq: u64,
+#[serde(untagged)]
+enum Named {
+    /// As it was subscribed to.
+    Subscribed {
+        topic: String,
+        #[serde(default)]
+        seq: u64,
+    },
+    /// Just named, as by a refusal.
+    #[allow(dead_code, reason = "what is said of it is in the message")]
+    Name(String),
+}
+
+impl Named {
+    /// Where a topic is that has had publications.
+    fn with_value(&self) -> Option<&str> {
+        match self {
+            Named::Subscribed { topic, seq: 1.. } => Some(topic),
+            Named::Subscribed { .. } | Named::Name(_) => None,
+        }
+    }
 }
 
 /// What a message without a stamp of this run means.
@@ -108,9 +126,9 @@ pub fn hear(dialect: &Dialect, message: &[u8]) -> Heard {
     let Ok(message) = serde_json::from_slice::<Message>(message) else { return Heard::Unstamped };
     let index = |name: &str| dialect.topics.iter().position(|topic| topic == name);
     match message.r#type.as_str() {
-        "ack" if message.id == 1 => Heard::Subscribed(
-            message.topics.iter().filter(|entry| entry.seq > 0).filter_map(|entry| index(&entry.topic)).collect(),
-        ),
+        "ack" if message.id == 1 => {
+            Heard::Subscribed(message.topics.iter().filter_map(Named::with_value).filter_map(index).collect())
+        }
         "snapshot" => index(&message.topic).map_or(Heard::Nothing, Heard::Snapshot),
         "update" => index(&message.topic).map_or(Heard::Nothing, |_| Heard::Unstamped),
         // Somebody else's: ours are stamped, and fit. It stands in the place of an update, or of a snapshot, which says the epoch;
@@ -140,6 +158,16 @@ mod tests {
         let dialect = dialect(Protocol::Stentor, Settings::default());
         let stamp = Stamp { topic: 1, ..Stamp::default() };
         envelope(&dialect, &stamp, head.as_bytes(), tail.as_bytes())
+    }
+
+    #[test]
+    fn a_refusal_that_names_topics_is_a_complaint() {
+        let dialect = dialect(Protocol::Stentor, Settings::default());
+        let refusal = br#"{"type":"error","id":1,"code":"forbidden","topics":["a"],"message":"a: no"}"#;
+        assert_eq!(hear(&dialect, refusal), Heard::Complaint("forbidden: a: no".into()));
+        let taken =
+            br#"{"type":"ack","id":1,"topics":[{"topic":"a","epoch":"k","seq":0},{"topic":"b","epoch":"k","seq":3}]}"#;
+        assert_eq!(hear(&dialect, taken), Heard::Subscribed([1].into_iter().collect()));
     }
 
     #[test]

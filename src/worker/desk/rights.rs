@@ -298,13 +298,16 @@ impl<E: Edge> Clerk<'_, E> {
         (mode, rate): (Mode, Option<f64>),
     ) -> Result<(), http::Refusal> {
         let standing = self.ground.settings.access.now(holder, self.ground.edge.wall_us());
-        standing.check(names, mode, rate).map_err(|beyond| forbidden(holder.known().is_some(), &beyond.to_string()))
+        standing.check(names, mode, rate).map_err(|beyond| refusal(holder, standing, &beyond.to_string()))
     }
 
     /// What a request is told that is refused with this code while it is answered.
     pub fn refusal_of(&self, token: Token, code: ErrorCode, message: &str) -> http::Refusal {
         match code {
-            ErrorCode::Forbidden => forbidden(self.has_name(token), message),
+            ErrorCode::Forbidden => match self.connections.get(token) {
+                Some(connection) => refusal(&connection.holder, self.standing(connection), message),
+                None => forbidden(false, message),
+            },
             code => http::Refusal::new(code.status(), format!("Refused: {message}.")),
         }
     }
@@ -735,6 +738,14 @@ fn forbidden(is_known: bool, why: &str) -> http::Refusal {
     match is_known {
         true => http::Refusal::new(403, text).with(INSUFFICIENT),
         false => http::Refusal::new(401, text).with(CHALLENGE),
+    }
+}
+
+/// The same, of whoever it is: whose rights have ended since it was judged has to show something else, and not to ask for something else.
+fn refusal(holder: &Holder, standing: Standing<'_>, why: &str) -> http::Refusal {
+    match standing.ended() {
+        Some(ended) => forbidden(false, &ended.to_string()),
+        None => forbidden(holder.known().is_some(), why),
     }
 }
 

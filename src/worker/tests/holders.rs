@@ -1,6 +1,7 @@
 //! Holders that come, expire, shrink, are revoked and refreshed, while they are behind, polled, streamed and resumed: promise 11, on every byte.
 //!
-//! They show tokens, at the beginning or later, or certificates; and are there by `/ws`, in one mode or in several, `/raw`, `/sse`, `/poll` and `/history`, from the
+//! They show tokens, at the beginning or later, or certificates, which give them topics by name or by patterns, of which some are within others and some lie across; they ask for names
+//! and patterns, covered or not; and are there by `/ws`, in one mode or in several, `/raw`, `/sse`, `/poll` and `/history`, from the
 //! newest values or from a cursor, their own or another's.
 //!
 //! Each payload is unlike any other, so whatever a client is given is found in its bytes, whole or in part, whichever way it came. When
@@ -21,7 +22,7 @@ use crate::{
 /// How exactly a connection ends at its moment: timers have ticks of a tenth of a second, and are rounded up.
 const GRAIN_US: u64 = 200_000;
 
-const TOPICS: [&str; 3] = ["a", "b", "c"];
+const TOPICS: [&str; 3] = ["q.us.a", "q.us.b", "q.eu.a"];
 
 /// Which of the topics.
 type Mask = [bool; 3];
@@ -140,6 +141,24 @@ fn names(mask: Mask) -> Vec<&'static str> {
     TOPICS.iter().zip(mask).filter(|(_, is_in)| *is_in).map(|(name, _)| *name).collect()
 }
 
+/// Names and patterns that stand for just these topics, of all that there are.
+fn patterns(mask: Mask, rng: &mut fastrand::Rng) -> Vec<&'static str> {
+    let ways: &[&[&str]] = match mask {
+        [true, true, true] => &[&[">"], &["q.>"], &["q.*.*"], &["q.us.*", "q.eu.>"], &["q.*.a", "*.us.b"]],
+        [true, true, false] => &[&["q.us.>"], &["q.us.*"], &["*.us.>"], &["q.us.*", "q.us.a"]],
+        [true, false, true] => &[&["q.*.a"], &["*.*.a"], &["q.us.a", "q.eu.*"]],
+        [false, true, true] => &[&["q.*.b", "q.eu.>"], &["q.us.b", "*.eu.a"]],
+        [true, false, false] => &[&["*.us.a"]],
+        [false, true, false] => &[&["q.*.b"], &["*.*.b"]],
+        [false, false, true] => &[&["q.eu.>"], &["q.eu.*"], &["*.eu.a"]],
+        [false, false, false] => &[],
+    };
+    match rng.usize(..2 * ways.len() + 1) {
+        n if n < ways.len() => ways[n].to_vec(),
+        _ => names(mask),
+    }
+}
+
 fn command(json: &str) -> Vec<u8> {
     let head = match json.len() {
         len @ 0..126 => vec![0x81, 0x80 | len as u8],
@@ -172,12 +191,10 @@ impl Script {
 
     /// Other rules, as a reload makes them.
     fn reload(&mut self) {
-        let [one, other] = self.entries;
+        let rng = &mut self.rng;
+        let (role, [one, other]) = (patterns(self.role, rng), self.entries.map(|mask| patterns(mask, rng)));
         let rights = format!(
-            "[roles.r]\nsub = {:?}\n[certificates.u4]\nsub = {:?}\nrole = \"r\"\n[certificates.u5]\nsub = {:?}\n",
-            names(self.role),
-            names(one),
-            names(other)
+            "[roles.r]\nsub = {role:?}\n[certificates.u4]\nsub = {one:?}\nrole = \"r\"\n[certificates.u5]\nsub = {other:?}\n"
         );
         std::fs::write(self.dir.path().join("rights"), rights).unwrap();
         let config = Config {
@@ -199,7 +216,7 @@ impl Script {
     /// A token, and until when it is taken.
     fn token(&mut self, holder: usize, own: Mask, role: bool) -> (String, u64) {
         let exp = self.world.kernel.wall_us() / 1_000_000 + self.rng.u64(2..40);
-        let mut stentor = json!({"sub": names(own)});
+        let mut stentor = json!({"sub": patterns(own, &mut self.rng)});
         if role {
             stentor["role"] = json!("r");
         }
@@ -300,7 +317,7 @@ impl Script {
     /// Sends a request. What isn't covered is asked for, too, now and then: all of it is refused then.
     fn ask(&mut self, at: usize) {
         let asked = if self.rng.u8(..4) == 0 { [true; 3] } else { self.may(&self.showers[at]) };
-        let asked = names(asked).join(",");
+        let asked = patterns(asked, &mut self.rng).join(",").replace('>', "%3E");
         let from = self.cursor().map_or(String::new(), |cursor| format!("&cursor={cursor}"));
         let Shower { way, token, .. } = &self.showers[at];
         let path = match way {
@@ -352,15 +369,17 @@ impl Script {
             None => String::new(),
         };
         let Way::Ws(ways) = self.showers[at].way else { return };
+        let wanted = patterns(all, &mut self.rng);
         let ask = |topics: &str, way: &str| {
             self.showers[at].peer.write(&command(&format!(r#"{{"op":"sub","topics":[{topics}]{way}{from}}}"#)));
         };
-        let topics: Vec<String> = names(all).iter().map(|name| format!("\"{name}\"")).collect();
+        let quoted = |names: &[&str]| names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(",");
         if ways.iter().all(|way| *way == ways[0]) {
-            return ask(&topics.join(","), ways[0]);
+            return ask(&quoted(&wanted), ways[0]);
         }
-        let each = (0..3).filter(|n| all[*n]).map(|n| ways[n]);
-        topics.iter().zip(each).for_each(|(topic, way)| ask(topic, way));
+        for n in (0..3).filter(|n| all[*n]) {
+            ask(&quoted(&[TOPICS[n]]), ways[n]);
+        }
     }
 
     fn publish(&mut self) {

@@ -112,6 +112,86 @@ fn meet(signer: &Signer, door: Door, whom: &str, call: u32) -> (bool, bool) {
     (true, found == 1)
 }
 
+/// What is asked for by plain HTTP, on a connection that goes on.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Request {
+    /// It waits for what comes.
+    Poll,
+    History,
+}
+
+/// The same of somebody who asks by requests. The place to poll from was told before; history is asked for once more afterwards.
+fn ask(signer: &Signer, request: Request, whom: &str, call: u32) -> (bool, bool) {
+    let mut stage = Stage::new(signer, settings());
+    stage.world.publish_some("a", 1, 3);
+    let (peer, _) = stage.world.hand_over(100_000);
+    let say = |path: &str| {
+        let token = &stage.token;
+        peer.write(
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n").as_bytes(),
+        );
+    };
+    let mut path = "/history/a".to_owned();
+    if request == Request::Poll {
+        say("/poll?topics=a&wait=0");
+        stage.world.settle();
+        let text = String::from_utf8_lossy(&peer.read(usize::MAX)).into_owned();
+        let cursor = text.split_once("\"cursor\":\"").and_then(|(_, rest)| rest.split_once('"')).expect("a place").0;
+        path = format!("/poll?topics=a&wait=20&cursor={cursor}");
+    }
+    let (shared, is_done) = (Arc::clone(&stage.world.shared), Rc::new(Cell::new(false)));
+    let one = Revocation::parse(whom, u64::MAX).unwrap();
+    let (wall_us, done) = (stage.world.kernel.wall_us(), Rc::clone(&is_done));
+    stage.world.kernel.between(call, move || {
+        shared.settings.get().access.revoke(&one, wall_us).unwrap();
+        shared.publisher.wake_all();
+        done.set(true);
+    });
+    say(&path);
+    stage.world.settle();
+    let (was_done, begun) = (is_done.get(), String::from_utf8_lossy(&peer.read(usize::MAX)).into_owned());
+    stage.world.kernel.between(u32::MAX, || {});
+    stage.world.publish_some("a", 1, 10);
+    if request == Request::History && !peer.dropped() {
+        say(&path);
+    }
+    stage.world.settle();
+    let text = begun.clone() + &String::from_utf8_lossy(&peer.read(usize::MAX));
+    let has_it = text.contains("\"pad\":\"xxxxxxxxxx\"");
+    if !was_done {
+        assert!(has_it, "{request:?} {call}: who isn't revoked is sent what comes: {text}");
+        return (false, false);
+    }
+    assert!(!has_it, "{request:?} {call}: {text}");
+    // It doesn't wait for its time to end.
+    assert!(text.contains("HTTP/1.1 401 ") || peer.dropped(), "{request:?} {call}: {text}");
+    let was_in = match request {
+        // What it was answered was its own when it was sent.
+        Request::History => begun.starts_with("HTTP/1.1 200 "),
+        // Once for the place, and once more.
+        Request::Poll => stage.world.shared.metrics.tokens[0].get() == 2,
+    };
+    (true, was_in)
+}
+
+#[test]
+fn a_request_that_is_judged_while_its_holder_is_revoked_is_answered_nothing_from_then_on() {
+    let signer = Signer::make(Algorithm::HS256).unwrap().0;
+    for request in [Request::Poll, Request::History] {
+        for whom in [r#"{"sub":"u1"}"#, r#"{"jti":"one"}"#] {
+            let (mut refused, mut was_in) = (0, 0);
+            for call in 1.. {
+                let (is_there, is_in) = ask(&signer, request, whom, call);
+                if !is_there {
+                    break;
+                }
+                *if is_in { &mut was_in } else { &mut refused } += 1;
+            }
+            assert!(refused >= 1 && was_in >= 1, "{request:?}: refused at {refused} places, let in at {was_in}");
+        }
+    }
+}
+
 #[test]
 fn a_token_that_is_judged_while_its_holder_is_revoked_lets_nobody_stay_wherever_the_two_meet() {
     let signer = Signer::make(Algorithm::HS256).unwrap().0;
