@@ -366,8 +366,8 @@ fn a_path_ends_at_the_authority_whatever_a_client_sends_from_beyond_it() {
     let root = der(&world.root.pem());
     // The intermediate one is the authority, and its own certificate and the root's are more than anybody needs.
     let clients = read(&world.between.pem());
-    for others in [&[][..], &[between.clone()], &[between.clone(), root.clone()], &[root.clone(), between.clone()]] {
-        let shown = [&[own.clone()], others].concat();
+    for others in [&[][..], &[&between], &[&between, &root], &[&root, &between]] {
+        let shown: Vec<_> = [&own].into_iter().chain(others.iter().copied()).cloned().collect();
         let certified = clients.judge.judge(Some(&shown), now()).unwrap().unwrap();
         assert_eq!((&*certified.path, certified.authority), (&[id_of(&own)][..], named(&world.between)));
         assert!(!clients.taken_back.has(&certified.path, &certified.authority), "by the files that it was judged by");
@@ -376,7 +376,7 @@ fn a_path_ends_at_the_authority_whatever_a_client_sends_from_beyond_it() {
     let clients = read(&world.root.pem());
     let crossed = authority_params("the root").signed_by(world.root.key(), &stranger("another root")).unwrap();
     for others in [&[between.clone()][..], &[between.clone(), root], &[between.clone(), crossed.der().clone()]] {
-        let shown = [&[own.clone()], others].concat();
+        let shown = [std::slice::from_ref(&own), others].concat();
         let certified = clients.judge.judge(Some(&shown), now()).unwrap().unwrap();
         let path = [id_of(&own), id_of(&between)];
         assert_eq!((&*certified.path, certified.authority), (&path[..], named(&world.root)));
@@ -399,7 +399,7 @@ fn what_is_kept_of_a_path_is_what_was_verified_and_not_what_has_the_same_name() 
     let forged = forged.signed_by(&KeyPair::generate().unwrap(), &stranger("another root")).unwrap();
     let clients = read(&both);
     for others in [[forged.der().clone(), between.clone()], [between.clone(), forged.der().clone()]] {
-        let shown = [&[own.clone()], &others[..]].concat();
+        let shown = [std::slice::from_ref(&own), &others[..]].concat();
         let certified = clients.judge.judge(Some(&shown), now()).unwrap().unwrap();
         assert_eq!(&*certified.path, [id_of(&own), id_of(&between)]);
         // So it ends when what it is good by does.

@@ -91,8 +91,8 @@ impl Cohort {
             }
             return;
         }
-        let may = !packer.packs().streams.is_private(topic) && !(is_for_leisure && packer.streams.was_pressed);
-        if self.column.len() < least || !may {
+        let has_to_wait = is_for_leisure && packer.streams.was_pressed;
+        if self.column.len() < least || has_to_wait || packer.packs().streams.is_private(topic) {
             return;
         }
         if !packer.streams.has_room_for(id) {
