@@ -103,16 +103,22 @@ impl<E: Edge> Clerk<'_, E> {
 
     /// Counts what has changed in this turn, and sees to it that there isn't too much.
     pub fn see_to_held(&mut self) {
-        while let Some(token) = self.desk.held.changed.pop().or_else(|| self.cursors.next_touched()) {
-            self.ground.work.charge(price::LOOK);
-            self.settle(token);
-        }
+        self.count_changed();
         self.show_held();
         for (group, token) in std::mem::take(&mut self.desk.held.beyond) {
             self.relieve(group, token);
         }
         self.relieve_all();
+        // Those that were cut hold something else now: a close frame, if little of what they held was left to go.
+        self.count_changed();
         self.show_held();
+    }
+
+    fn count_changed(&mut self) {
+        while let Some(token) = self.desk.held.changed.pop().or_else(|| self.cursors.next_touched()) {
+            self.ground.work.charge(price::LOOK);
+            self.settle(token);
+        }
     }
 
     fn show_held(&self) {
