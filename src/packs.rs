@@ -265,6 +265,11 @@ impl Streams {
         self.was_pressed = self.pressed_until.is_some_and(|until| now < until);
     }
 
+    /// Whether no more may be done in streams for the publication at `at`.
+    pub fn has_spent_all(&self, at: Position) -> bool {
+        self.spent.0 == at && self.spent.1 >= ENTRY_COST_MAX
+    }
+
     /// Whether the publication at `at` may be compressed in one more stream, for so much; then it is charged to it.
     pub fn may_spend(&mut self, at: Position, cost: u64) -> bool {
         if self.spent.0 != at {

@@ -140,6 +140,7 @@ const ANEW_COST: u64 = 400;
 pub const NEW_COST: u64 = 4000;
 
 /// What compressing one publication may cost a worker in all of its streams before the others send it as it is: half a millisecond.
+/// That of new streams, and of those that begin anew, is part of it.
 pub const ENTRY_COST_MAX: u64 = if cfg!(any(test, fuzzing)) { 5000 } else { 50_000 };
 
 /// What was done, in all streams.
@@ -221,14 +222,17 @@ impl Stream {
         self.frames >= settings.anew_every || (is_waited_for && self.frames >= settings.anew_least)
     }
 
-    /// Begins anew: what comes from here on refers to nothing before. Returns the cost.
-    pub fn begin_anew(&mut self, level: u8) -> u64 {
+    /// Begins anew: what comes from here on refers to nothing before.
+    pub fn begin_anew(&mut self, level: u8) {
         self.frames = 0;
-        let is_other = level != self.deflater.level();
         self.deflater.begin_anew(level);
         #[cfg(debug_assertions)]
         self.check.begin_anew();
-        if is_other { NEW_COST } else { ANEW_COST }
+    }
+
+    /// What that costs.
+    pub fn cost_of_beginning(&self, level: u8) -> u64 {
+        if level == self.deflater.level() { ANEW_COST } else { NEW_COST }
     }
 
     /// Whether nothing refers back to what came before now.

@@ -95,6 +95,10 @@ impl Cohort {
         if self.column.len() < least || has_to_wait || packer.packs().streams.is_private(topic) {
             return;
         }
+        // With the next publication, then.
+        if packer.streams.has_spent_all(at) {
+            return;
+        }
         if !packer.streams.has_room_for(id) {
             return packer.streams.note_refused(id, self.column.len());
         }
@@ -107,6 +111,7 @@ impl Cohort {
         let stream = Stream::new(settings, level, at);
         packer.packs().stream_counts.opened.bump();
         packer.streams.note_open(id);
+        packer.streams.may_spend(at, NEW_COST);
         packer.charge(NEW_COST);
         self.stream = Some(stream.into());
         self.column.share_at_end();
@@ -126,7 +131,7 @@ impl Cohort {
         let packs = std::sync::Arc::clone(packer.packs());
         let (settings, counts) = (&packs.streams, &packs.stream_counts);
         packer.charge(price::MATCH * settings.private.len() as u64);
-        let may = (LEAST.max(settings.least)..=SHARED_MAX).contains(&clear.len()) && !settings.is_private(topic);
+        let mut may = (LEAST.max(settings.least)..=SHARED_MAX).contains(&clear.len()) && !settings.is_private(topic);
         if may {
             let is_pressed = packer.streams.is_pressed || column.owed_most() >= SEND_MAX;
             let level = settings.level(*users, is_pressed);
@@ -136,10 +141,15 @@ impl Cohort {
             packer.charge(if may_soon { 1 + column.len() as u64 / MEMBERS_A_LOOK } else { 0 });
             let is_due = stream.is_to_begin(settings, false);
             if is_due || (waiting > 0 && !stream.is_fresh()) {
-                packer.charge(stream.begin_anew(level));
-                if is_due { &counts.anew_due } else { &counts.anew_joined }.bump();
+                let cost = stream.cost_of_beginning(level);
+                may = packer.streams.may_spend(at, cost);
+                if may {
+                    packer.charge(cost);
+                    stream.begin_anew(level);
+                    if is_due { &counts.anew_due } else { &counts.anew_joined }.bump();
+                }
             }
-            if waiting > 0 {
+            if may && waiting > 0 {
                 column.share_at_end();
             }
         }
