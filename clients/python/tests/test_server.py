@@ -159,7 +159,10 @@ def test_the_next_address_is_tried(server: Server) -> None:
         server.end()
         other.publish("a", 2)
         events = until(md, value("a", 2))
-        assert [event for event in events if isinstance(event, (Gap, Reset))] == [Reset("a", events[-1].epoch, 1, "cursor")]  # type: ignore[union-attr]
+        [reset] = [event for event in events if isinstance(event, (Gap, Reset))]
+        # By what it asks to go on: a cursor, if it had been told one by then.
+        assert isinstance(reset, Reset) and (reset.topic, reset.seq) == ("a", 1) and reset.why in ("cursor", "epoch")
+        assert isinstance(events[-1], Update) and reset.epoch == events[-1].epoch
 
 
 def test_who_lags_comes_back_and_is_told_what_is_gone() -> None:
@@ -197,8 +200,7 @@ def test_a_program_that_is_slow_holds_no_more_than_it_wants_to(server: Server, w
 
 @pytest.mark.parametrize("compression", [False, True])
 def test_a_program_that_waits_has_the_server_wait_too(server: Server, compression: bool) -> None:
-    options = {"compression": compression}
-    with connect(server.url, buffer_bytes=100_000, **options) as md, connect(server.url, **options) as other:
+    with connect(server.url, buffer_bytes=100_000, compression=compression) as md, connect(server.url, compression=compression) as other:
         md.subscribe("t.*", mode="latest")
         other.subscribe("t.*", mode="latest")
         md.ping()
