@@ -14,12 +14,13 @@ pub struct Context {
     window: usize,
     /// The end of what came before.
     before: Vec<u8>,
+    inflater: Box<DecompressorOxide>,
 }
 
 impl Context {
     /// With a window of so many bits.
     pub fn new(window_bits: u8) -> Context {
-        Context { window: 1 << window_bits, before: Vec::new() }
+        Context { window: 1 << window_bits, before: Vec::new(), inflater: Box::default() }
     }
 
     /// What a message inflates to behind those before it.
@@ -28,11 +29,11 @@ impl Context {
         let mut out = std::mem::take(&mut self.before);
         let (start, mut read, mut at) = (out.len(), 0, out.len());
         // A message ends on a whole byte, between blocks: what goes on there needs to know of nothing but the bytes before.
-        let mut inflater = Box::new(DecompressorOxide::new());
+        self.inflater.init();
         let flags = TINFL_FLAG_HAS_MORE_INPUT | TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
         loop {
             out.resize(at + 4096, 0);
-            let (status, taken, made) = decompress(&mut inflater, &input[read..], &mut out, at, flags);
+            let (status, taken, made) = decompress(&mut self.inflater, &input[read..], &mut out, at, flags);
             (read, at) = (read + taken, at + made);
             match status {
                 TINFLStatus::HasMoreOutput => {}

@@ -78,7 +78,7 @@ use crate::{
 };
 
 /// Scripts in an ordinary run: a minute or two.
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 300;
 
 /// Turns in which nothing moves, in a row, before it counts as a loop that never sleeps. Simulated waits hold events
 /// back one time in eight, and a worker may need some turns to find out that there is nothing to do.
