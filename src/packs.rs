@@ -265,17 +265,17 @@ impl Streams {
         self.was_pressed = self.pressed_until.is_some_and(|until| now < until);
     }
 
-    /// Whether no more may be done in streams for the publication at `at`.
-    pub fn has_spent_all(&self, at: Position) -> bool {
-        self.spent.0 == at && self.spent.1 >= ENTRY_COST_MAX
+    /// Whether so much more may be done in streams for the publication at `at`. The first may cost what it does.
+    pub fn may_cost(&self, at: Position, cost: u64) -> bool {
+        self.spent.0 != at || self.spent.1 == 0 || self.spent.1 + cost <= ENTRY_COST_MAX
     }
 
-    /// Whether the publication at `at` may be compressed in one more stream, for so much; then it is charged to it.
+    /// Whether it may; then it is charged to that publication.
     pub fn may_spend(&mut self, at: Position, cost: u64) -> bool {
+        let may = self.may_cost(at, cost);
         if self.spent.0 != at {
             self.spent = (at, 0);
         }
-        let may = self.spent.1 < ENTRY_COST_MAX;
         self.spent.1 += if may { cost } else { 0 };
         may
     }

@@ -96,7 +96,7 @@ impl Cohort {
             return;
         }
         // With the next publication, then.
-        if packer.streams.has_spent_all(at) {
+        if !packer.streams.may_cost(at, NEW_COST) {
             return;
         }
         if !packer.streams.has_room_for(id) {
