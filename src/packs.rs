@@ -511,43 +511,6 @@ impl Frames<'_> {
         out.extend_from_slice(made.flatten().unwrap_or(clear));
         made.is_some()
     }
-
-    /// The bytes of runs in one piece: the tape's own where they are adjacent, else gathered into `gather`; and how many fewer than on the
-    /// tape they are.
-    ///
-    /// Gathering costs 10 to 30 ns a frame; handing the kernel the pieces instead costs 20 to 115 ns each, at every send.
-    pub fn contiguous<'b>(
-        &'b mut self,
-        form: Form,
-        runs: impl Iterator<Item = Run> + Clone,
-        gather: &'b mut Vec<u8>,
-    ) -> (&'b [u8], u64) {
-        if !form.packed {
-            let mut rest = runs.clone();
-            if let (Some(run), None) = (rest.next(), rest.next()) {
-                return (self.reader.bytes(form.lane, run), 0);
-            }
-        }
-        gather.clear();
-        for run in runs {
-            if form.packed {
-                self.push_packed(form.lane, run, gather);
-            } else {
-                gather.extend_from_slice(self.reader.bytes(form.lane, run));
-            }
-        }
-        (gather, self.packer.take_saved())
-    }
-
-    fn push_packed(&mut self, lane: Lane, run: Run, out: &mut Vec<u8>) {
-        let entry = self.reader.look(run.base).expect("a run is read while its segment is pinned");
-        let clear = self.reader.bytes(lane, entry.run(lane));
-        let frame = self.packer.packed(lane, run.base, clear).unwrap_or(clear);
-        out.extend_from_slice(&frame[run.start as usize..][..run.len as usize]);
-        // The rest of one was counted with its beginning.
-        let saved = if run.start == 0 { clear.len() - frame.len() } else { 0 };
-        self.packer.note_saved(saved);
-    }
 }
 
 #[cfg(all(test, not(loom)))]
@@ -599,16 +562,14 @@ mod tests {
         fn gathered(&mut self, from: u64) -> Vec<u8> {
             let head = self.reader.refresh();
             let mut frames = Frames { reader: &self.reader, packer: &mut self.packer };
-            let mut runs = Vec::new();
-            let reader = frames.reader;
+            let (reader, mut bytes) = (frames.reader, Vec::new());
             reader.scan(Position(from), head, |entry| {
-                runs.push(frames.run(JSON, entry));
+                let start = bytes.len();
+                frames.push(JSON, entry, &mut bytes);
+                assert_eq!(bytes.len() - start, frames.run(JSON, entry).len as usize);
                 true
             });
-            let mut gather = Vec::new();
-            let (bytes, _) = frames.contiguous(JSON, runs.iter().copied(), &mut gather);
-            assert_eq!(bytes.len(), runs.iter().map(|run| run.len as usize).sum::<usize>());
-            bytes.to_vec()
+            bytes
         }
 
         /// What the pages of the store take, counted anew.

@@ -2,7 +2,7 @@
 //!
 //! What a cohort is to be sent is often not adjacent on the tape. It can be gathered into one buffer, which costs a copy
 //! but once for all members; or each send can name the pieces, which the kernel charges for each time. The server always
-//! gathers when there is more than one piece (`contiguous` in `src/worker/fan/values.rs`), also for a cohort of one, which
+//! gathers when there is more than one piece (`contiguous` in `src/tape/reader.rs`), also for a cohort of one, which
 //! gains nothing from gathering once. So both are asked: a cohort of all members, and as many cohorts of one.
 
 use std::{

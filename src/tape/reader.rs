@@ -255,4 +255,22 @@ impl Reader {
         // SAFETY: a run is made of published entries.
         unsafe { segment.bytes(lane, run.start, run.len) }
     }
+
+    /// The bytes of runs in one piece: the lane's own where there is one run, else gathered into `gather`.
+    ///
+    /// Gathering costs 10 to 30 ns a frame; handing the kernel the pieces instead costs 20 to 115 ns each, at every send.
+    pub fn contiguous<'b>(
+        &'b self,
+        lane: Lane,
+        runs: impl Iterator<Item = Run> + Clone,
+        gather: &'b mut Vec<u8>,
+    ) -> &'b [u8] {
+        let mut rest = runs.clone();
+        if let (Some(run), None) = (rest.next(), rest.next()) {
+            return self.bytes(lane, run);
+        }
+        gather.clear();
+        runs.for_each(|run| gather.extend_from_slice(self.bytes(lane, run)));
+        gather
+    }
 }

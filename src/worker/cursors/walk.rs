@@ -68,9 +68,14 @@ impl Plan {
         self.publications = 0;
     }
 
-    pub fn push(&mut self, run: Run) {
-        self.bytes += run.len as usize;
+    /// A publication of so many bytes, which are elsewhere.
+    pub fn note(&mut self, bytes: usize) {
+        self.bytes += bytes;
         self.publications += 1;
+    }
+
+    pub fn push(&mut self, run: Run) {
+        self.note(run.len as usize);
         if !self.runs.last_mut().is_some_and(|last| last.extend(run)) {
             self.runs.push(run);
         }
@@ -275,6 +280,7 @@ impl<E: Edge> Walk<'_, E> {
         let Buffers { plan, pieces, bytes, .. } = buffers;
         plan.clear();
         pieces.clear();
+        bytes.clear();
         let (interest, Ground { edge, reader, packer, tape, metrics, work, .. }) =
             (&mut *self.interest, &mut *self.ground);
         let (mut frames, left) = (Frames { reader, packer }, work.left());
@@ -288,17 +294,29 @@ impl<E: Edge> Walk<'_, E> {
             let resumed = if entry.position == position { offset } else { 0 };
             if let Some(delivery) = interest.wants(tape, cohort, entry) {
                 // A publication from before the lane was written can't be on the way to anybody.
-                let run = frames.run(form, entry);
-                debug_assert!(run.len > resumed);
-                packing += frames.packer.take_cost();
-                plan.push(run.after(resumed));
+                if form.packed {
+                    // At once: until the others are there, it may have been let go.
+                    let start = bytes.len();
+                    frames.push(form, entry, bytes);
+                    if resumed > 0 {
+                        bytes.drain(start..(start + resumed as usize).min(bytes.len()));
+                        // It was counted with its beginning.
+                        frames.packer.take_saved();
+                    }
+                    packing += frames.packer.take_cost();
+                    plan.note(bytes.len() - start);
+                } else {
+                    plan.push(entry.run(form.lane).after(resumed));
+                }
                 let (end, position) = (plan.bytes, Position(entry.position.0 + 1));
                 let slot = (delivery == Delivery::Latest).then_some(entry.topic.slot);
                 pieces.push(Piece { end, position, slot, seq: entry.seq, skipped: 0, sent: true });
             }
             true
         });
-        let (bytes, saved) = frames.contiguous(form, plan.runs.iter().copied(), bytes);
+        let saved = frames.packer.take_saved();
+        let bytes: &[u8] =
+            if form.packed { bytes } else { reader.contiguous(form.lane, plan.runs.iter().copied(), bytes) };
         work.charge(price::LOOK * (steps + pieces.len()) as u64 + price::lines(bytes.len()) + packing);
         match deliver(edge, metrics, &mut self.connection.socket, (bytes, saved)) {
             Outcome::All => {
@@ -408,10 +426,11 @@ pub fn rest_of_frame<E: Edge>(
     if behind.offset == 0 {
         return Some(frame);
     }
-    let Ground { reader, packer, tape, .. } = ground;
+    let Ground { reader, packer, tape, work, .. } = ground;
     let published = reader.look(behind.position)?;
     let frames = &mut Frames { reader, packer };
     let is_there = push_entry(frames, tape, connection.form(), &published, &mut frame);
+    work.charge(packer.take_cost());
     // It was counted with its beginning.
     packer.take_saved();
     is_there.then(|| frame.split_off(behind.offset as usize))

@@ -11,7 +11,7 @@ use super::{
     interest::CohortId,
     locate,
 };
-use crate::{io::Edge, packs::Frames};
+use crate::io::Edge;
 
 /// Sends that a cohort is served with before it is the others' turn: however many members one has, and however much each of them is
 /// owed, it doesn't keep the next one waiting.
@@ -60,8 +60,7 @@ impl Fan {
         most: u64,
     ) -> u64 {
         let Fan { interest, passes, gather, .. } = self;
-        let Ground { edge, reader, packer, metrics, .. } = ground;
-        let mut frames = Frames { reader, packer };
+        let Ground { edge, reader, metrics, .. } = ground;
         let cohort = interest.cohort(id);
         if cohort.key.polls {
             return self.wake_some(ground, connections, id, most);
@@ -77,9 +76,9 @@ impl Fan {
             && let Some(cut) = column.next_cut()
         {
             let owed = column.owed(cut);
-            let (bytes, saved) = frames.contiguous(form, column.runs(cut), gather);
+            let bytes = reader.contiguous(form.lane, column.runs(cut), gather);
             debug_assert_eq!(bytes.len(), owed.bytes as usize);
-            let parcel = Parcel { bytes, publications: owed.publications.into(), saved };
+            let parcel = Parcel { bytes, publications: owed.publications.into(), saved: 0 };
             let next = || column.serve_at(cut);
             let done = deliver_to_each(edge, metrics, connections, parcel, most - sends, next, &mut stopped);
             sends += done.sends;
