@@ -465,8 +465,8 @@ fn fill(
 
 /// The frames of the publications that a reader sees, in whatever form.
 ///
-/// In the lane's own form a [`Run`] is a piece of the tape, and adjacent ones are merged. Of what is compressed, it is a publication's frame, or
-/// its end: then `base` is the publication's own position, and `start` an offset in its frame, so that no two are ever adjacent.
+/// In the lane's own form a [`Run`] is a piece of the tape, and adjacent ones are merged. Of what is compressed, it is a publication's
+/// frame: then `base` is the publication's own position, and no two are ever adjacent.
 pub struct Frames<'r> {
     pub reader: &'r Reader,
     pub packer: &'r mut Packer,

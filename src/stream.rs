@@ -19,8 +19,8 @@
 //! - **Beginning anew** costs a per cent of the bytes if it is done every 256 frames. It is done earlier when somebody waits to come to
 //!   it, but not within 64. A window that went wrong, by whatever fault, heals there, too.
 //! - **Bounds.** A stream has a compressor ([`state_bytes`]), and keeps the newest frames ([`StreamSettings::kept`]). A frame of more than
-//!   [`SHARED_MAX`] bytes goes as it is, as does a publication that is wanted by so many streams that compressing it has cost
-//!   [`ENTRY_COST_MAX`] already. What compressing costs, the step that plans is charged.
+//!   [`SHARED_MAX`] bytes goes as it is, as does a publication that is wanted by so many streams that compressing it would cost more than
+//!   [`ENTRY_COST_MAX`]. What compressing costs, the step that plans is charged.
 //! - **What one client can make others pay.** Who comes and goes all the time makes the stream begin anew four times as often: a tenth of the
 //!   bytes that it saves. Who publishes into a stream and sees how long its frames are can learn of what others publish into it (as in
 //!   CRIME): topics can be kept out of streams ([`StreamSettings::private`]).

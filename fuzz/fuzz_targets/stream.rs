@@ -3,47 +3,20 @@
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use miniz_oxide::inflate::{
-    TINFLStatus,
-    core::{
-        DecompressorOxide, decompress,
-        inflate_flags::{TINFL_FLAG_HAS_MORE_INPUT, TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF},
-    },
-};
 use stentor::internals::stream::script::{Reads, Script, Step};
 
-/// An inflater of another make, which knows of what came before no more than the window that was agreed on.
-struct Independent {
-    window: usize,
-    before: Vec<u8>,
-}
+#[path = "../../src/websocket/independent.rs"]
+mod independent;
 
-impl Reads for Independent {
-    fn new(window_bits: u8) -> Independent {
-        Independent { window: 1 << window_bits, before: Vec::new() }
+use independent::Context;
+
+impl Reads for Context {
+    fn new(window_bits: u8) -> Context {
+        Context::new(window_bits)
     }
 
     fn message(&mut self, message: &[u8]) -> Option<Vec<u8>> {
-        let input = [message, &[0, 0, 0xff, 0xff]].concat();
-        let mut out = std::mem::take(&mut self.before);
-        let (start, mut read, mut at) = (out.len(), 0, out.len());
-        let mut inflater = Box::new(DecompressorOxide::new());
-        let flags = TINFL_FLAG_HAS_MORE_INPUT | TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
-        loop {
-            out.resize(at + 4096, 0);
-            let (status, taken, made) = decompress(&mut inflater, &input[read..], &mut out, at, flags);
-            (read, at) = (read + taken, at + made);
-            match status {
-                TINFLStatus::HasMoreOutput => {}
-                TINFLStatus::NeedsMoreInput if read == input.len() => break,
-                _ => return None,
-            }
-        }
-        out.truncate(at);
-        let text = out[start..].to_vec();
-        out.drain(..at.saturating_sub(self.window));
-        self.before = out;
-        Some(text)
+        self.message(message)
     }
 }
 
@@ -78,7 +51,7 @@ fn step(u: &mut Unstructured<'_>) -> Result<Step> {
 }
 
 fuzz_target!(|input: Input| {
-    let mut script = Script::<Independent>::new(input.window_bits, input.anew_every, input.kept);
+    let mut script = Script::<Context>::new(input.window_bits, input.anew_every, input.kept);
     for step in input.steps {
         script.take(step);
     }

@@ -375,11 +375,12 @@ fn open_locked(path: &Path) -> io::Result<File> {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             // It may have been written anew while its lock was waited for, and then this one isn't anybody's any more.
             Ok(()) if is_at(&file, path)? => return Ok(file),
+            // There is nothing to await: `flock` waits for ever or not at all.
             Ok(()) | Err(rustix::io::Errno::WOULDBLOCK) => thread::sleep(LOCK_EVERY),
             Err(error) => return Err(error.into()),
         }
     }
-    Err(io::Error::new(io::ErrorKind::WouldBlock, "another process keeps its lock"))
+    Err(io::Error::new(io::ErrorKind::WouldBlock, "another process keeps its lock; try again"))
 }
 
 /// Appends one to a file, and has it written through.
@@ -539,9 +540,10 @@ const LINES_MIN: usize = 1000;
 /// A line is kept for so many seconds after its moment: a day.
 const KEPT_FOR: u64 = 24 * 60 * 60;
 
-/// How long the lock of the file is waited for: two seconds. Nobody needs it for longer than it takes to write some megabytes.
-const LOCK_TRIES: u32 = 200;
-const LOCK_EVERY: Duration = Duration::from_millis(10);
+/// How long the lock of the file is waited for: twenty milliseconds, as a disk may take as well. Whoever waits is the control thread, and with it all that
+/// is plain HTTP: somebody who keeps the lock must not have them all wait.
+const LOCK_TRIES: u32 = 10;
+const LOCK_EVERY: Duration = Duration::from_millis(2);
 
 /// More than a line has: two names, each of their bytes escaped.
 const LINE_MAX: u64 = 8192;

@@ -3,20 +3,18 @@
 
 use std::{io::Write, net::TcpStream};
 
-use miniz_oxide::{
-    DataFormat, MZFlush,
-    deflate::compress_to_vec,
-    inflate::{
-        decompress_to_vec,
-        stream::{InflateState, inflate},
-    },
-};
+use miniz_oxide::{deflate::compress_to_vec, inflate::decompress_to_vec};
 use stentor::{
     config::{Compression, Config},
     server::Server,
 };
 
 use crate::client::{Client, close_code, exchange, frame, read_frame, serve, tcp, until};
+
+#[path = "../../src/websocket/independent.rs"]
+mod independent;
+
+use independent::Context;
 
 const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
@@ -209,33 +207,14 @@ fn the_metrics_show_what_was_compressed_and_inflated() {
     assert_eq!(value("stentor_inflated_bytes_total"), len);
 }
 
-/// An inflater that knows all compressed messages of its connection.
-struct Context(Box<InflateState>);
-
-impl Context {
-    fn new() -> Context {
-        Context(InflateState::new_boxed(DataFormat::Raw))
+/// The next frame, its payload inflated behind those before it where it is marked as compressed.
+fn next_behind(context: &mut Context, stream: &mut TcpStream) -> (u8, Vec<u8>) {
+    let (first, payload) = read_frame(stream);
+    if first & 0x40 == 0 {
+        return (first, payload);
     }
-
-    /// The next frame, its payload inflated behind those before it where it is marked as compressed.
-    fn next(&mut self, stream: &mut TcpStream) -> (u8, Vec<u8>) {
-        let (first, payload) = read_frame(stream);
-        if first & 0x40 == 0 {
-            return (first, payload);
-        }
-        let (input, mut out, mut room) = ([&payload[..], &TAIL].concat(), Vec::new(), [0; 4096]);
-        let mut rest = &input[..];
-        loop {
-            let done = inflate(&mut self.0, rest, &mut room, MZFlush::Sync);
-            rest = &rest[done.bytes_consumed..];
-            out.extend_from_slice(&room[..done.bytes_written]);
-            if done.bytes_consumed + done.bytes_written == 0 {
-                assert!(rest.is_empty(), "{first:x} {payload:x?}");
-                return (first, out);
-            }
-            done.status.expect("deflate");
-        }
-    }
+    let text = context.message(&payload).unwrap_or_else(|| panic!("no deflate: {first:x} {payload:x?}"));
+    (first, text)
 }
 
 #[test]
@@ -247,13 +226,14 @@ fn subscribers_of_the_same_names_share_a_stream_and_whoever_wants_no_context_is_
         config.compression_private = vec!["secret".parse().unwrap()];
     });
     let single = "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover\r\n";
-    let mut members: Vec<_> = (0..4).map(|_| (offered(&server, "/ws?topics=>", OFFER).1, Context::new(), 0)).collect();
+    let mut members: Vec<_> =
+        (0..4).map(|_| (offered(&server, "/ws?topics=>", OFFER).1, Context::new(12), 0)).collect();
     let (_, mut alone) = offered(&server, "/ws?topics=>", single);
     let mut publisher = Client::connect(&server, "/raw/a?echo=0");
     let mut secret = Client::connect(&server, "/raw/secret?echo=0");
     for (stream, context, _) in &mut members {
-        assert!(context.next(stream).1.starts_with(b"{\"type\":\"hello\""));
-        assert!(context.next(stream).1.starts_with(b"{\"type\":\"ack\""));
+        assert!(next_behind(context, stream).1.starts_with(b"{\"type\":\"hello\""));
+        assert!(next_behind(context, stream).1.starts_with(b"{\"type\":\"ack\""));
     }
     for _ in 0..2 {
         next(&mut alone);
@@ -261,9 +241,9 @@ fn subscribers_of_the_same_names_share_a_stream_and_whoever_wants_no_context_is_
     for n in 0..600 {
         if n == 300 {
             // One more, who comes to it where it begins anew.
-            let mut late = (offered(&server, "/ws?topics=>", OFFER).1, Context::new(), 0);
+            let mut late = (offered(&server, "/ws?topics=>", OFFER).1, Context::new(12), 0);
             for _ in 0..3 {
-                late.1.next(&mut late.0);
+                next_behind(&mut late.1, &mut late.0);
             }
             members.push(late);
         }
@@ -272,9 +252,9 @@ fn subscribers_of_the_same_names_share_a_stream_and_whoever_wants_no_context_is_
         from.send(&text);
         for (at, (stream, context, packed)) in members.iter_mut().enumerate() {
             let is_snapshot = at == 4 && n == 300;
-            let (first, mut message) = context.next(stream);
+            let (first, mut message) = next_behind(context, stream);
             if is_snapshot && message.starts_with(b"{\"type\":\"snapshot\"") {
-                message = context.next(stream).1;
+                message = next_behind(context, stream).1;
             }
             let message = String::from_utf8(message).unwrap();
             assert!(message.contains(&format!("{:?}", text)) || message.contains(&text), "{n} {at}: {message}");

@@ -198,7 +198,7 @@ impl Cursors {
         match cohort {
             Some(cohort) if !rest.is_empty() => walk.stop_with(cohort, position, rest),
             Some(cohort) => walk.stop_at(cohort, position, offset),
-            None => {}
+            None => debug_assert!(rest.is_empty() && offset == 0, "whoever stops within a frame is subscribed to it"),
         }
         walk.await_room();
     }

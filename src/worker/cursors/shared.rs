@@ -1,5 +1,5 @@
 //! Behind in a cohort whose members may share a stream: whoever has read it so far goes on with it for as long as it keeps what comes next, and
-//! then with what is on the tape.
+//! then with publications that were compressed by themselves.
 //!
 //! A cursor says where somebody is in the stream as it does on the tape: a frame is found by the position of its publication. Where one isn't there
 //! any more, the stream is left for good; its next beginning lies at the head. Nobody stops within a frame: what is left of one is taken along.
