@@ -35,16 +35,14 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use parking_lot::Mutex;
 
 use crate::{
-    clock::Moment,
     lane::{LANES, Lane},
     metrics::Tally,
-    stream::{ENTRY_COST_MAX, StreamCounts, StreamSettings},
+    stream::{StreamCounts, StreamSettings, streams::Streams},
     tape::{Position, Published, Reader, Run, Tape},
     websocket::deflate::{COMPRESSED_MAX, Deflater},
 };
@@ -96,13 +94,6 @@ const LET_GO_MOST: usize = 8;
 /// it; and sixty-four bytes of it, by levels. (Measured with quotes of some 340 bytes, and larger.)
 const FRAME_COST: u64 = 150;
 const LINE_COST: [u64; 10] = [0, 15, 30, 50, 60, 80, 100, 110, 130, 130];
-
-/// Cohorts that may ask for a stream in vain while one is kept free for a larger one, which isn't published for as often.
-const CLAIM_PATIENCE: u32 = 1000;
-
-/// For so long turns have not to have been full before cohorts of a few members have streams again: each that is opened takes its memory anew, and it
-/// may be they who fill the turns.
-pub const LEISURE: Duration = Duration::from_secs(10);
 
 /// A look at a page, and one that isn't the last that was looked at.
 const LOOK_COST: u64 = 2;
@@ -235,85 +226,6 @@ pub struct Packer {
     pub streams: Streams,
 }
 
-/// What a worker knows of the streams that its cohorts share. They belong to these.
-#[derive(Default)]
-pub struct Streams {
-    /// So many of the server's may be this worker's.
-    pub most: usize,
-    /// The cohorts that have one, by their numbers, and some that had.
-    pub open: Vec<u32>,
-    /// The largest of the cohorts that could have had one if there had been fewer, and its members; since that was last looked at.
-    pub refused: Option<(u32, usize)>,
-    /// The cohort that one was taken away for, and how many others may ask in vain until it loses the claim.
-    pub claim: Option<(u32, u32)>,
-    /// Turns are full.
-    pub is_pressed: bool,
-    /// They were within the last [`LEISURE`].
-    pub was_pressed: bool,
-    pressed_until: Option<Moment>,
-    /// The publication that was compressed last for a stream, and what that has cost in all of them.
-    spent: (Position, u64),
-}
-
-impl Streams {
-    /// Whether turns are full, as of now.
-    pub fn note_pressed(&mut self, is_pressed: bool, now: Moment) {
-        self.is_pressed = is_pressed;
-        if is_pressed {
-            self.pressed_until = Some(now + LEISURE);
-        }
-        self.was_pressed = self.pressed_until.is_some_and(|until| now < until);
-    }
-
-    /// Whether so much more may be done in streams for the publication at `at`. The first may cost what it does.
-    pub fn may_cost(&self, at: Position, cost: u64) -> bool {
-        self.spent.0 != at || self.spent.1 == 0 || self.spent.1 + cost <= ENTRY_COST_MAX
-    }
-
-    /// Whether it may; then it is charged to that publication.
-    pub fn may_spend(&mut self, at: Position, cost: u64) -> bool {
-        let may = self.may_cost(at, cost);
-        if self.spent.0 != at {
-            self.spent = (at, 0);
-        }
-        self.spent.1 += if may { cost } else { 0 };
-        may
-    }
-
-    /// Whether a cohort may have one: there is one left, or one was taken away for it.
-    pub fn has_room_for(&mut self, cohort: u32) -> bool {
-        let mut claimed = 0;
-        if let Some((claimant, patience)) = &mut self.claim {
-            if *claimant == cohort || *patience == 0 {
-                self.claim = None;
-            } else {
-                *patience -= 1;
-                claimed = 1;
-            }
-        }
-        self.open.len() + claimed < self.most
-    }
-
-    /// One was taken away for this cohort.
-    pub fn claim_for(&mut self, cohort: u32) {
-        self.claim = Some((cohort, CLAIM_PATIENCE));
-    }
-
-    /// A cohort has a stream from here on.
-    pub fn note_open(&mut self, cohort: u32) {
-        if !self.open.contains(&cohort) {
-            self.open.push(cohort);
-        }
-    }
-
-    /// A cohort could have had one.
-    pub fn note_refused(&mut self, cohort: u32, members: usize) {
-        if self.refused.is_none_or(|(_, most)| most < members) {
-            self.refused = Some((cohort, members));
-        }
-    }
-}
-
 impl Packer {
     /// Of the only worker.
     #[cfg(any(test, fuzzing))]
@@ -323,7 +235,7 @@ impl Packer {
 
     /// Of a worker that may have so many of the server's streams.
     pub fn with_streams(packs: Arc<Packs>, most: usize) -> Packer {
-        let streams = Streams { most: most.min(packs.streams.most), ..Streams::default() };
+        let streams = Streams::new(most.min(packs.streams.most));
         Packer { packs, deflater: None, near: [const { None }; LANES], cost: 0, saved: 0, streams }
     }
 

@@ -30,6 +30,7 @@
 #[cfg(all(any(test, fuzzing), not(loom)))]
 #[doc(hidden)]
 pub mod script;
+pub mod streams;
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -38,7 +39,7 @@ use crate::{metrics::Tally, protocol::name::matches, tape::Position, websocket::
 /// How streams are made.
 #[derive(Clone, Debug)]
 pub struct StreamSettings {
-    /// Streams of one worker at most; 0 for none at all.
+    /// Streams of all workers at most; 0 for none at all.
     pub most: usize,
     /// A cohort has one from so many members at the head on.
     pub members_min: usize,

@@ -297,7 +297,7 @@ fn cohorts_of_a_few_do_without_a_stream_while_turns_are_full_and_for_a_while_aft
     world.publish_each("q", 4, 200);
     assert_eq!(world.counts()[0], frames, "there was none just now");
     assert_eq!(world.told()[0], "once: few have the same subscription, and its worker was busy");
-    world.pass(crate::packs::LEISURE);
+    world.pass(crate::stream::streams::LEISURE);
     world.publish_each("q", 4, 200);
     assert_eq!(world.counts()[0], frames + 4, "there is again");
 }
