@@ -18,7 +18,7 @@
 //!   isn't kept any more, it reads the stream no longer. To leave it is right at any time.
 //! - **Beginning anew** costs a per cent of the bytes if it is done every 256 frames. It is done earlier when somebody waits to come to
 //!   it, but not within 64. A window that went wrong, by whatever fault, heals there, too.
-//! - **Bounds.** A stream has a compressor ([`state_bytes`]), and keeps the newest frames ([`StreamSettings::kept`]). A frame of more than
+//! - **Bounds.** A stream has a compressor ([`StreamDeflater::held`]), and keeps the newest frames ([`StreamSettings::kept`]). A frame of more than
 //!   [`SHARED_MAX`] bytes goes as it is, as does a publication that is wanted by so many streams that compressing it would cost more than
 //!   [`ENTRY_COST_MAX`]. What compressing costs, the step that plans is charged.
 //! - **What one client can make others pay.** Who comes and goes all the time makes the stream begin anew four times as often: a tenth of the
@@ -87,7 +87,7 @@ impl StreamSettings {
         self.level.unwrap_or(if is_thorough { LEVEL_THOROUGH } else { LEVEL_FAST })
     }
 
-    /// Whether a stream of so many members is done without while turns are full. Its sends are few, and what compressing costs them is what is saved
+    /// Whether a stream of so many members is done without where turns are full for longer. Its sends are few, and what compressing costs them is what is saved
     /// first; who has set the level has decided otherwise.
     pub fn is_for_leisure(&self, members: usize) -> bool {
         self.level.is_none() && members < MEMBERS_THOROUGH
@@ -99,18 +99,19 @@ impl StreamSettings {
     }
 }
 
-/// Members from which on a stream is worth it: its cost of some five microseconds a publication is then less than a fifth of what their sends
-/// cost.
-pub const MEMBERS_MIN: usize = 8;
+/// Members from which on a stream is worth it. One is enough: watch lists are of one's own, and compressing a publication for one member costs less
+/// than a send does.
+pub const MEMBERS_MIN: usize = 1;
 
 /// With 12 bits quotes come to 20 %, with 15 to 18 %, with 9 to 35 %. Python's websockets offers no more than 12.
 pub const WINDOW_BITS: u8 = 12;
 
-/// Measured on a recorded feed: 20 % of the bytes in 5.5 microseconds a message, and 30 % in one.
+/// Measured on recorded feeds: 19 to 25 % of the bytes in eight microseconds a message, and 22 to 28 % in two, also where there are hundreds of streams.
 const LEVEL_THOROUGH: u8 = 7;
 const LEVEL_FAST: u8 = 1;
 
-/// Members from which on five microseconds a publication are less than a fifth of what their sends cost, as one microsecond is for one.
+/// Members from which on eight microseconds a publication are less than a third of what their sends cost, and a compressor's memory is 36 KiB for each of
+/// them.
 const MEMBERS_THOROUGH: usize = 8;
 
 /// With 64 instead of 256 a tenth more bytes are left.
@@ -121,28 +122,29 @@ const ANEW_LEAST: u32 = 64;
 const KEPT_BYTES: usize = 256 * 1024;
 
 /// Of that, what a stream keeps for each of its members: those of a few shall not keep for each what those of many keep for all.
-const KEPT_EACH: usize = 32 * 1024;
+const KEPT_EACH: usize = 8 * 1024;
 
 /// A frame of more bytes goes as it is: what is left of one that was sent in part is copied for its reader, and compressing one is not divided.
 pub const SHARED_MAX: usize = if cfg!(any(test, fuzzing)) { 4096 } else { 32 * 1024 };
 
-/// Memory of a compressor with a window of so many bits, in bytes: at most what zlib-rs takes for that, twice, a chain as long, and its tables.
-pub const fn state_bytes(window_bits: u8) -> usize {
-    (284 << 10) + (4 << window_bits)
+/// What compressing costs, in the units of a worker's work, of ten nanoseconds: a frame, and sixty-four bytes of it, by levels. (Measured with quotes of
+/// some 340 bytes.)
+const FRAME_COST: u64 = 30;
+const LINE_COST: [u64; 10] = [0, 32, 40, 66, 66, 70, 72, 87, 92, 95];
+
+/// What a new compressor of this level costs, also where one begins anew at another level.
+pub const fn cost_of_new(level: u8) -> u64 {
+    if level == LEVEL_FAST { 300 } else { 4000 }
 }
 
-/// What compressing costs, in the units of a worker's work, of ten nanoseconds: a frame, and sixty-four bytes of it, by levels; and
-/// beginning anew, for which tables are cleared. (Measured with quotes of some 340 bytes.)
-const FRAME_COST: u64 = 30;
-const LINE_COST: [u64; 10] = [0, 12, 40, 66, 66, 70, 72, 87, 92, 95];
-const ANEW_COST: u64 = 400;
+/// What it costs to begin anew at the same.
+const fn cost_of_clearing(level: u8) -> u64 {
+    if level == LEVEL_FAST { 20 } else { 400 }
+}
 
-/// A new compressor, also for beginning anew at another level.
-pub const NEW_COST: u64 = 4000;
-
-/// What compressing one publication may cost a worker in all of its streams before the others send it as it is: half a millisecond.
+/// What compressing one publication may cost a worker in all of its streams before the others send it as it is: a millisecond, or some 500 streams.
 /// That of new streams, and of those that begin anew, is part of it.
-pub const ENTRY_COST_MAX: u64 = if cfg!(any(test, fuzzing)) { 5000 } else { 50_000 };
+pub const ENTRY_COST_MAX: u64 = if cfg!(any(test, fuzzing)) { 5000 } else { 100_000 };
 
 /// What was done, in all streams.
 #[derive(Debug, Default)]
@@ -233,7 +235,7 @@ impl Stream {
 
     /// What that costs.
     pub fn cost_of_beginning(&self, level: u8) -> u64 {
-        if level == self.deflater.level() { ANEW_COST } else { NEW_COST }
+        if level == self.deflater.level() { cost_of_clearing(level) } else { cost_of_new(level) }
     }
 
     /// Whether nothing refers back to what came before now.
@@ -308,7 +310,7 @@ impl Stream {
 
     /// Memory that it takes, in bytes.
     pub fn held(&self) -> usize {
-        state_bytes(self.deflater.window_bits()) + self.bytes
+        StreamDeflater::held(self.deflater.level(), self.deflater.window_bits()) + self.bytes
     }
 
     /// Asserts that what it keeps is in order, counted, and within its bound.

@@ -308,8 +308,8 @@ pub struct Config {
     /// How hard to compress: 1, the fastest, to 9; auto chooses
     ///
     /// Of quotes of 340 bytes, 1 leaves 70 % and takes 2 microseconds, 6 leaves 57 % and takes 8. `auto` is 6, and in a stream 7, or 1 from where it next begins anew if fewer than 8
-    /// share it, if the worker's last turn had no room for all that there was to plan, or if its subscribers are owed a full send each. Then those of fewer
-    /// than 8 are done without.
+    /// share it, if the worker's last turn had no room for all that there was to plan, or if its subscribers are owed a full send each. Where turns are full
+    /// for longer than a burst, those of fewer than 8 are done without.
     #[arg(
         long,
         value_name = "N",
@@ -334,13 +334,13 @@ pub struct Config {
 
     /// Shared streams at once, over all workers; beyond, once
     ///
-    /// Each takes up to 560 KiB: 300 for its compressor, and for those behind 32 for each subscriber, 256 at most. Where there are more cohorts, the
-    /// largest have one.
+    /// Each takes 16 KiB for its compressor, or 300 where eight and more share it at leisure, and up to 8 KiB for each subscriber, 256 at most, for those
+    /// behind. Where there are more cohorts, the largest have one.
     #[arg(
         long,
         value_name = "N",
         env = "STENTOR_COMPRESSION_STREAMS",
-        default_value_t = 64,
+        default_value_t = 1024,
         help_heading = "Compression"
     )]
     pub compression_streams: usize,
@@ -357,12 +357,13 @@ pub struct Config {
 
     /// Subscribers of the same names on one worker from which on they share a stream
     ///
-    /// A stream has each of its publications compressed, which costs about as much as one send, however many read it.
+    /// A stream has each of its publications compressed, which costs less than one send, however many read it. For fewer than eight they are
+    /// done without where turns are full for longer than a burst.
     #[arg(
         long,
         value_name = "N",
         env = "STENTOR_COMPRESSION_MIN_MEMBERS",
-        default_value_t = 8,
+        default_value_t = 1,
         help_heading = "Compression"
     )]
     pub compression_min_members: usize,

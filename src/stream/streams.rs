@@ -8,7 +8,10 @@ use crate::{clock::Moment, tape::Position};
 /// Cohorts that may ask for a stream in vain while one is kept free for a larger one, which isn't published for as often.
 const CLAIM_PATIENCE: u32 = 1000;
 
-/// For so long turns have not to have been full before cohorts of a few members have streams again: each that is opened takes its memory anew, and it
+/// Passes on end that found turns full: from then on it isn't a burst, and cohorts of a few members do without their streams.
+const BURST: u32 = if cfg!(any(test, fuzzing)) { 3 } else { 32 };
+
+/// For so long that has not to have been so before cohorts of a few members have streams again: each that is opened takes its memory anew, and it
 /// may be they who fill the turns.
 pub const LEISURE: Duration = Duration::from_secs(10);
 
@@ -25,9 +28,11 @@ pub struct Streams {
     claim: Option<(u32, u32)>,
     /// Turns are full.
     pub is_pressed: bool,
-    /// They were within the last [`LEISURE`].
-    pub was_pressed: bool,
-    pressed_until: Option<Moment>,
+    /// They have been for longer than a burst takes, within the last [`LEISURE`].
+    pub is_swamped: bool,
+    swamped_until: Option<Moment>,
+    /// Passes on end that found them full.
+    pressed: u32,
     /// The publication that was compressed last for a stream, and what that has cost in all of them.
     spent: (Position, u64),
 }
@@ -38,13 +43,14 @@ impl Streams {
         Streams { most, ..Streams::default() }
     }
 
-    /// Whether turns are full, as of now.
+    /// Whether a pass finds turns full, as of now.
     pub fn note_pressed(&mut self, is_pressed: bool, now: Moment) {
         self.is_pressed = is_pressed;
-        if is_pressed {
-            self.pressed_until = Some(now + LEISURE);
+        self.pressed = if is_pressed { self.pressed.saturating_add(1) } else { 0 };
+        if self.pressed >= BURST {
+            self.swamped_until = Some(now + LEISURE);
         }
-        self.was_pressed = self.pressed_until.is_some_and(|until| now < until);
+        self.is_swamped = self.swamped_until.is_some_and(|until| now < until);
     }
 
     /// Whether so much more may be done in streams for the publication at `at`. The first may cost what it does.

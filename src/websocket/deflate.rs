@@ -13,6 +13,7 @@
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
 use super::{
+    compact::{COMPACT_BYTES, Compact},
     frame::{self, Header},
     violation::Violation,
 };
@@ -97,33 +98,50 @@ const KEPT: usize = 16 * 1024;
 /// It is one stream of deflate, flushed behind each message. Beginning anew forgets what came before, so that nothing behind that point
 /// refers back beyond it; to an inflater it is nothing at all.
 pub struct StreamDeflater {
-    compress: Compress,
+    engine: Engine,
     level: u8,
     window_bits: u8,
-    /// What is compressed is put here first.
-    room: Vec<u8>,
 }
 
-/// Room that a stream's compressor keeps for the next frame.
-const ROOM_KEPT: usize = 8 * 1024;
+/// What compresses: level 1 is [`Compact`], the others are zlib-rs's.
+enum Engine {
+    Compact(Compact),
+    Zlib(Compress),
+}
 
 impl StreamDeflater {
     /// At a level from 1 to 9, with a window of 9 to 15 bits.
     pub fn new(level: u8, window_bits: u8) -> StreamDeflater {
-        StreamDeflater { compress: StreamDeflater::compress(level, window_bits), level, window_bits, room: Vec::new() }
+        let window_bits = window_bits.clamp(9, 15);
+        StreamDeflater { engine: StreamDeflater::engine(level, window_bits), level, window_bits }
     }
 
-    fn compress(level: u8, window_bits: u8) -> Compress {
-        let level = Compression::new(u32::from(level.clamp(1, 9)));
-        Compress::new_with_window_bits(level, false, window_bits.clamp(9, 15))
+    fn engine(level: u8, window_bits: u8) -> Engine {
+        match level {
+            0..=1 => Engine::Compact(Compact::new(window_bits)),
+            _ => {
+                let level = Compression::new(level.min(9).into());
+                Engine::Zlib(Compress::new_with_window_bits(level, false, window_bits))
+            }
+        }
     }
 
     /// Forgets what came before, and goes on at this level.
     pub fn begin_anew(&mut self, level: u8) {
-        if level == self.level {
-            self.compress.reset();
-        } else {
-            (self.compress, self.level) = (StreamDeflater::compress(level, self.window_bits), level);
+        match &mut self.engine {
+            _ if level != self.level => {
+                (self.engine, self.level) = (StreamDeflater::engine(level, self.window_bits), level);
+            }
+            Engine::Compact(compact) => compact.begin_anew(),
+            Engine::Zlib(compress) => compress.reset(),
+        }
+    }
+
+    /// Memory that a compressor of this level takes, in bytes: of zlib-rs at most a window, twice, a chain as long, and its tables.
+    pub const fn held(level: u8, window_bits: u8) -> usize {
+        match level {
+            0..=1 => COMPACT_BYTES,
+            _ => (284 << 10) + (4 << window_bits),
         }
     }
 
@@ -147,26 +165,30 @@ impl StreamDeflater {
         let payload = &frame[header_len..];
         // What can't be compressed is stored, with some bytes before each block of it; there has to be more room than is needed.
         let most = 2 * payload.len() + 64;
-        if self.room.len() < most {
-            self.room.resize(most, 0);
-        }
-        let (taken, made) = (self.compress.total_in(), self.compress.total_out());
-        let status = self.compress.compress(payload, &mut self.room[..most], FlushCompress::Sync);
-        let (taken, made) = (self.compress.total_in() - taken, (self.compress.total_out() - made) as usize);
-        if !matches!(status, Ok(Status::Ok)) || taken as usize != payload.len() || made == most {
-            debug_assert!(false, "{status:?}, {taken} of {} taken, {made} of {most} made", payload.len());
-            return None;
-        }
-        let Some(packed) = self.room[..made].strip_suffix(&TAIL) else {
-            debug_assert!(false, "a flush ends so");
-            return None;
+        let mut room = Vec::with_capacity(most);
+        let packed = match &mut self.engine {
+            Engine::Compact(compact) => {
+                compact.message(payload, &mut room);
+                &room[..]
+            }
+            Engine::Zlib(compress) => {
+                let before = compress.total_in();
+                let status = compress.compress_vec(payload, &mut room, FlushCompress::Sync);
+                let taken = (compress.total_in() - before) as usize;
+                if !matches!(status, Ok(Status::Ok)) || taken != payload.len() || room.len() == room.capacity() {
+                    debug_assert!(false, "{status:?}, {taken} of {} taken, {} made", payload.len(), room.len());
+                    return None;
+                }
+                let Some(packed) = room.strip_suffix(&TAIL) else {
+                    debug_assert!(false, "a flush ends so");
+                    return None;
+                };
+                packed
+            }
         };
         let mut done = Vec::with_capacity(frame::header_len(packed.len()) + packed.len());
         Header { deflated: true, key: None, payload_len: packed.len() as u64, ..header }.push(&mut done);
         done.extend_from_slice(packed);
-        if most > ROOM_KEPT {
-            self.room = Vec::new();
-        }
         Some(done.into_boxed_slice())
     }
 }

@@ -21,6 +21,7 @@
 #[cfg(any(feature = "bench", fuzzing, test))]
 pub mod client;
 pub mod close;
+pub mod compact;
 pub mod decoder;
 pub mod deflate;
 pub mod extension;

@@ -31,7 +31,7 @@ use super::{
 use crate::{
     io::{Edge, SEND_MAX},
     packs::{Form, Frames, Packer, Packing},
-    stream::{Kept, LEAST, NEW_COST, SHARED_MAX, Stream},
+    stream::{Kept, LEAST, SHARED_MAX, Stream, cost_of_new},
     tape::{Position, Published, Run},
 };
 
@@ -84,19 +84,20 @@ impl Cohort {
     /// few and no leisure. What may not go through one opens none: a cohort that wants nothing else would keep a place that others have a use for.
     fn open_or_end(&mut self, id: CohortId, at: Position, topic: Option<&str>, packer: &mut Packer) {
         let least = packer.packs().streams.members_min;
-        let is_for_leisure = packer.packs().streams.is_for_leisure(self.users);
+        let has_to_wait = packer.streams.is_swamped && packer.packs().streams.is_for_leisure(self.users);
         if self.stream.is_some() {
-            if self.users * 2 < least || (is_for_leisure && packer.streams.is_pressed) {
+            if self.users * 2 < least || has_to_wait {
                 self.end_stream();
             }
             return;
         }
-        let has_to_wait = is_for_leisure && packer.streams.was_pressed;
         if self.column.len() < least || has_to_wait || packer.packs().streams.is_private(topic) {
             return;
         }
+        let level = packer.packs().streams.level(self.users, packer.streams.is_pressed);
+        let cost = cost_of_new(level);
         // With the next publication, then.
-        if !packer.streams.may_cost(at, NEW_COST) {
+        if !packer.streams.may_cost(at, cost) {
             return;
         }
         if !packer.streams.has_room_for(id) {
@@ -106,13 +107,11 @@ impl Cohort {
         if self.column.waiting() == 0 {
             return;
         }
-        let settings = &packer.packs().streams;
-        let level = settings.level(self.users, packer.streams.is_pressed);
-        let stream = Stream::new(settings, level, at);
+        let stream = Stream::new(&packer.packs().streams, level, at);
         packer.packs().stream_counts.opened.bump();
         packer.streams.note_open(id);
-        packer.streams.may_spend(at, NEW_COST);
-        packer.charge(NEW_COST);
+        packer.streams.may_spend(at, cost);
+        packer.charge(cost);
         self.stream = Some(stream.into());
         self.column.share_at_end();
     }

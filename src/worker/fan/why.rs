@@ -61,7 +61,7 @@ fn of_cohort<S>(connection: &Connection<S>, cohort: &Cohort, interest: &Interest
         None if cohort.column.len() < streams.members_min => {
             "once: too few of those with the same subscription keep up"
         }
-        None if packer.streams.was_pressed && streams.is_for_leisure(cohort.users) => {
+        None if packer.streams.is_swamped && streams.is_for_leisure(cohort.users) => {
             "once: few have the same subscription, and its worker was busy"
         }
         None if packer.streams.open.len() >= packer.streams.most => "once: no stream is free",

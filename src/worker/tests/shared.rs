@@ -290,10 +290,13 @@ fn cohorts_of_a_few_do_without_a_stream_while_turns_are_full_and_for_a_while_aft
     world.publish_each("q", 4, 200);
     assert_eq!((world.read(few[0]), world.counts()[0]), ((4, 3), 4), "there is leisure");
     // More at once than a turn has room for.
-    world.publish_some("q", 200, 200);
+    world.publish_some("q", 12, 200);
+    world.settle();
+    assert_eq!(world.counts()[0], 16, "it was a burst");
+    world.publish_some("q", 400, 200);
     world.settle();
     let frames = world.counts()[0];
-    assert!(frames < 150, "{frames} of them in the stream");
+    assert!(frames < 400, "{frames} of them in the stream");
     world.publish_each("q", 4, 200);
     assert_eq!(world.counts()[0], frames, "there was none just now");
     assert_eq!(world.told()[0], "once: few have the same subscription, and its worker was busy");
