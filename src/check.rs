@@ -15,12 +15,13 @@ use crate::{
     audit,
     cgroup::Share,
     clock,
-    config::{Config, Shown, Span},
+    config::{Compression, Config, Shown, Span},
     cores::Places,
     counted::counted,
     feeds::replay::{Options, Replay},
     io::listener,
     server::{self, Passed},
+    shared,
     tape::{self, Whole},
     tls::Inspection,
 };
@@ -370,6 +371,15 @@ fn memory(config: &Config, machine: &Machine) -> Vec<(Weight, String)> {
             config.max_held, config.max_http_pending
         ),
     ));
+    if config.compression == Compression::Shared {
+        let streams = shared::streams(config).held_at_most(config.max_connections) as u64;
+        let text = format!(
+            "compressed publications take at most {} (--compression-memory), shared streams {} (--compression-streams)",
+            config.compression_memory,
+            size(streams)
+        );
+        remarks.push((Weight::Note, text));
+    }
     remarks.push((Weight::Note, stalling(config)));
     if let Some((limit, whose)) = machine.memory.filter(|(limit, _)| all > *limit) {
         let text = format!(

@@ -18,11 +18,12 @@
 //!   isn't kept any more, it reads the stream no longer. To leave it is right at any time.
 //! - **Beginning anew** costs a per cent of the bytes if it is done every 256 frames. It is done earlier when somebody waits to come to
 //!   it, but not within 64. A window that went wrong, by whatever fault, heals there, too.
-//! - **Bounds.** A stream has a compressor ([`StreamDeflater::held`]), and keeps the newest frames ([`StreamSettings::kept`]). A frame of more than
+//! - **Bounds.** A stream has a compressor ([`StreamDeflater::held`]), and keeps the newest frames ([`StreamSettings::kept`], and of that [`KEPT_EACH`] for each member). A frame of more than
 //!   [`SHARED_MAX`] bytes goes as it is, as does a publication that is wanted by so many streams that compressing it would cost more than
 //!   [`ENTRY_COST_MAX`]. What compressing costs, the step that plans is charged.
 //! - **What one client can make others pay.** Who comes and goes all the time makes the stream begin anew four times as often: a tenth of the
-//!   bytes that it saves. Who publishes into a stream and sees how long its frames are can learn of what others publish into it (as in
+//!   bytes that it saves. Who has many connections, each with names of its own, takes places that others are without, who are sent each publication
+//!   compressed by itself then; and so are those on streams of a few members where somebody publishes so much that turns are full. Who publishes into a stream and sees how long its frames are can learn of what others publish into it (as in
 //!   CRIME): topics can be kept out of streams ([`StreamSettings::private`]).
 //!
 //! It belongs to one worker and one cohort, and knows of no socket and no member: the fan does (`worker/fan/share.rs`).
@@ -90,7 +91,18 @@ impl StreamSettings {
     /// Whether a stream of so many members is done without where turns are full for longer. Its sends are few, and what compressing costs them is what is saved
     /// first; who has set the level has decided otherwise.
     pub fn is_for_leisure(&self, members: usize) -> bool {
-        self.level.is_none() && members < MEMBERS_THOROUGH
+        self.level.is_none() && members < MEMBERS_FEW
+    }
+
+    /// Memory that all streams take at most where there are so many connections, in bytes.
+    pub fn held_at_most(&self, connections: usize) -> usize {
+        let thorough = StreamDeflater::held(LEVEL_THOROUGH, self.window_bits);
+        let compressor = match self.level {
+            None => StreamDeflater::held(LEVEL_FAST, self.window_bits).max(thorough / MEMBERS_THOROUGH),
+            Some(level) => StreamDeflater::held(level, self.window_bits),
+        };
+        let by_members = connections.saturating_mul(compressor + KEPT_EACH);
+        by_members.min(self.most.saturating_mul(thorough + self.kept))
     }
 
     /// Bytes of frames that a stream of so many members keeps.
@@ -110,9 +122,12 @@ pub const WINDOW_BITS: u8 = 12;
 const LEVEL_THOROUGH: u8 = 7;
 const LEVEL_FAST: u8 = 1;
 
-/// Members from which on eight microseconds a publication are less than a third of what their sends cost, and a compressor's memory is 36 KiB for each of
-/// them.
-const MEMBERS_THOROUGH: usize = 8;
+/// Members from which on eight microseconds a publication, thirty where there are hundreds of streams, are little beside what their sends cost, as are 300 KiB
+/// of memory beside theirs.
+const MEMBERS_THOROUGH: usize = if cfg!(any(test, fuzzing)) { 4 } else { 32 };
+
+/// Those of fewer members are the first that are done without.
+const MEMBERS_FEW: usize = 8;
 
 /// With 64 instead of 256 a tenth more bytes are left.
 const ANEW_EVERY: u32 = 256;
@@ -143,6 +158,7 @@ const fn cost_of_clearing(level: u8) -> u64 {
 }
 
 /// What compressing one publication may cost a worker in all of its streams before the others send it as it is: a millisecond, or some 500 streams.
+/// With what repeats but in a few bytes at a time, or not at all, it is up to four times as long.
 /// That of new streams, and of those that begin anew, is part of it.
 pub const ENTRY_COST_MAX: u64 = if cfg!(any(test, fuzzing)) { 5000 } else { 100_000 };
 

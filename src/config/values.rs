@@ -345,7 +345,7 @@ pub enum Compression {
     Off,
     /// Each publication by itself, once for all who have agreed on permessage-deflate.
     Once,
-    /// The same, and big cohorts share a stream each, in which publications are compressed by those before them.
+    /// The same, and cohorts that are sent every publication have a stream each, in which publications are compressed by those before them.
     Shared,
 }
 

@@ -353,7 +353,7 @@ impl Figures {
         let help = "Bytes of the publications that were compressed in shared streams, as they were; see stentor_shared_bytes for what became of them";
         out.counter("shared_from", help, bytes(), counts.bytes_in.get())?;
         out.counter("shared", "Bytes that they came to", bytes(), counts.bytes_out.get())?;
-        let help = "Frames of shared streams let go for want of room; whoever is so far behind is sent publications as they are";
+        let help = "Frames of shared streams let go for want of room; whoever is so far behind is sent publications that are compressed by themselves";
         out.counter("shared_evicted", help, None, counts.evicted.get())
     }
 

@@ -155,17 +155,22 @@ impl Settings {
                     least: config.compression_min_bytes as usize,
                     memory: config.compression_memory.as_u64() as usize,
                 },
-                streams: StreamSettings {
-                    most: config.compression_streams,
-                    members_min: config.compression_min_members,
-                    window_bits: config.compression_window,
-                    level: config.compression_level.0,
-                    least: config.compression_min_bytes as usize,
-                    private: config.compression_private.iter().map(|name| name.as_str().into()).collect(),
-                    ..StreamSettings::default()
-                },
+                streams: streams(config),
             },
         }
+    }
+}
+
+/// How shared streams are made.
+pub fn streams(config: &Config) -> StreamSettings {
+    StreamSettings {
+        most: config.compression_streams,
+        members_min: config.compression_min_members,
+        window_bits: config.compression_window,
+        level: config.compression_level.0,
+        least: config.compression_min_bytes as usize,
+        private: config.compression_private.iter().map(|name| name.as_str().into()).collect(),
+        ..StreamSettings::default()
     }
 }
 

@@ -5,8 +5,12 @@ use std::time::Duration;
 use super::ENTRY_COST_MAX;
 use crate::{clock::Moment, tape::Position};
 
-/// Cohorts that may ask for a stream in vain while one is kept free for a larger one, which isn't published for as often.
-const CLAIM_PATIENCE: u32 = 1000;
+/// For so long a stream is kept free for the larger cohort that it was taken away for, which isn't published for as often; and no other is taken away.
+const CLAIM_PATIENCE: Duration = Duration::from_secs(1);
+
+/// So many are looked at in each turn, and more than that ten times a second: what each has is in the cache of a processor only where they are few.
+const FEW: usize = 64;
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Passes on end that found turns full: from then on it isn't a burst, and cohorts of a few members do without their streams.
 const BURST: u32 = if cfg!(any(test, fuzzing)) { 3 } else { 32 };
@@ -23,9 +27,12 @@ pub struct Streams {
     /// The cohorts that have one, by their numbers, and some that had.
     pub open: Vec<u32>,
     /// The largest of the cohorts that could have had one if there had been fewer, and its members; since that was last looked at.
-    pub refused: Option<(u32, usize)>,
-    /// The cohort that one was taken away for, and how many others may ask in vain until it loses the claim.
-    claim: Option<(u32, u32)>,
+    refused: Option<(u32, usize)>,
+    /// The cohort that one was taken away for, and until when it has the claim.
+    claim: Option<(u32, Moment)>,
+    /// The last pass began then.
+    now: Moment,
+    look_due: Option<Moment>,
     /// Turns are full.
     pub is_pressed: bool,
     /// They have been for longer than a burst takes, within the last [`LEISURE`].
@@ -33,6 +40,8 @@ pub struct Streams {
     swamped_until: Option<Moment>,
     /// Passes on end that found them full.
     pressed: u32,
+    /// The publication that was looked at last, and whether it is kept out of streams.
+    pub private: Option<(Position, bool)>,
     /// The publication that was compressed last for a stream, and what that has cost in all of them.
     spent: (Position, u64),
 }
@@ -45,7 +54,7 @@ impl Streams {
 
     /// Whether a pass finds turns full, as of now.
     pub fn note_pressed(&mut self, is_pressed: bool, now: Moment) {
-        self.is_pressed = is_pressed;
+        (self.is_pressed, self.now) = (is_pressed, now);
         self.pressed = if is_pressed { self.pressed.saturating_add(1) } else { 0 };
         if self.pressed >= BURST {
             self.swamped_until = Some(now + LEISURE);
@@ -70,21 +79,27 @@ impl Streams {
 
     /// Whether a cohort may have one: there is one left, or one was taken away for it.
     pub fn has_room_for(&mut self, cohort: u32) -> bool {
-        let mut claimed = 0;
-        if let Some((claimant, patience)) = &mut self.claim {
-            if *claimant == cohort || *patience == 0 {
-                self.claim = None;
-            } else {
-                *patience -= 1;
-                claimed = 1;
-            }
+        self.claim = self.claim.filter(|(claimant, until)| *claimant != cohort && self.now < *until);
+        self.open.len() + usize::from(self.claim.is_some()) < self.most
+    }
+
+    /// Whether all of them are to be looked at in this turn.
+    pub fn is_to_look(&mut self, now: Moment) -> bool {
+        let is_due = self.open.len() <= FEW || self.look_due.is_none_or(|due| now >= due);
+        if is_due {
+            self.look_due = Some(now + LOOK_EVERY);
         }
-        self.open.len() + claimed < self.most
+        is_due
+    }
+
+    /// The cohort that could have had one if there had been fewer, unless one is kept free for another.
+    pub fn take_refused(&mut self) -> Option<(u32, usize)> {
+        self.refused.take().filter(|_| self.claim.is_none_or(|(_, until)| self.now >= until))
     }
 
     /// One was taken away for this cohort.
     pub fn claim_for(&mut self, cohort: u32) {
-        self.claim = Some((cohort, CLAIM_PATIENCE));
+        self.claim = Some((cohort, self.now + CLAIM_PATIENCE));
     }
 
     /// A cohort has a stream from here on.
@@ -94,9 +109,9 @@ impl Streams {
         }
     }
 
-    /// A cohort could have had one.
+    /// A cohort could have had one. One of a single member is larger than none.
     pub fn note_refused(&mut self, cohort: u32, members: usize) {
-        if self.refused.is_none_or(|(_, most)| most < members) {
+        if members > 1 && self.refused.is_none_or(|(_, most)| most < members) {
             self.refused = Some((cohort, members));
         }
     }

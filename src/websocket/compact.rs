@@ -141,9 +141,7 @@ impl Compact {
                 }
             }
         }
-        if let Some(taken) = before {
-            bits.back(taken);
-        }
+        debug_assert!(before.is_none(), "a match is at least as long as what is left where the next one would begin");
     }
 
     /// The newer half of the text becomes the older one.

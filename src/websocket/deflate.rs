@@ -1,4 +1,5 @@
-//! Messages compressed and inflated, each by itself (RFC 7692 section 7.2): no bytes of another are referred to.
+//! Messages compressed and inflated (RFC 7692 section 7.2): each by itself, so that no bytes of another are referred to, or one behind the other, in a
+//! stream.
 //!
 //! ```text
 //!   a message      {"type":"update", …}

@@ -57,7 +57,7 @@ fn quote(n: usize) -> String {
 
 #[test]
 fn whoever_offers_it_is_sent_compressed_publications_and_others_the_same_in_clear() {
-    let server = serve(|_| {});
+    let server = serve(|config| config.compression = Compression::Once);
     let plain = "permessage-deflate; client_no_context_takeover";
     let twelve = "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=12\r\n";
     let nine = "Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=9; server_no_context_takeover\r\n";
@@ -186,7 +186,7 @@ fn what_a_client_may_not_send_ends_its_connection_with_the_code_for_it() {
 
 #[test]
 fn the_metrics_show_what_was_compressed_and_inflated() {
-    let server = serve(|_| {});
+    let server = serve(|config| config.compression = Compression::Once);
     let (_, mut stream) = offered(&server, "/raw/a", OFFER);
     stream.write_all(&compressed(0x81, quote(1).as_bytes())).unwrap();
     assert_eq!(next(&mut stream), (0xc1, quote(1).into_bytes()));

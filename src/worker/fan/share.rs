@@ -1,4 +1,4 @@
-//! Sharing: a big cohort whose members are all sent every publication has one compressed stream for all of them ([`Stream`]).
+//! Sharing: a cohort whose members are all sent every publication has one compressed stream for all of them ([`Stream`]), be they one or many.
 //!
 //! ```text
 //!   planned:     | 40  41 | 42  43 | 44  ‖ 45 | 46            ‖ the stream began anew
@@ -45,8 +45,8 @@ impl Cohort {
         self.key.packed == Packing::Shared && self.uniform == Some(Delivery::All) && !self.key.polls
     }
 
-    /// How those of its members are sent publications that don't read its stream, if it has one: as they are, since those who
-    /// do are many more; else compressed by themselves.
+    /// How those of its members are sent publications that don't read its stream, if it has one: as they are, until they come to it; else compressed by
+    /// themselves.
     #[inline]
     pub fn unshared_form(&self) -> Form {
         Form { lane: self.key.lane, packed: self.stream.is_none() }
@@ -91,7 +91,7 @@ impl Cohort {
             }
             return;
         }
-        if self.column.len() < least || has_to_wait || packer.packs().streams.is_private(topic) {
+        if self.column.len() < least || has_to_wait || is_private(at, topic, packer) {
             return;
         }
         let level = packer.packs().streams.level(self.users, packer.streams.is_pressed);
@@ -129,8 +129,7 @@ impl Cohort {
         stream.members = *users;
         let packs = std::sync::Arc::clone(packer.packs());
         let (settings, counts) = (&packs.streams, &packs.stream_counts);
-        packer.charge(price::MATCH * settings.private.len() as u64);
-        let mut may = (LEAST.max(settings.least)..=SHARED_MAX).contains(&clear.len()) && !settings.is_private(topic);
+        let mut may = (LEAST.max(settings.least)..=SHARED_MAX).contains(&clear.len()) && !is_private(at, topic, packer);
         if may {
             let is_pressed = packer.streams.is_pressed || column.owed_most() >= SEND_MAX;
             let level = settings.level(*users, is_pressed);
@@ -169,6 +168,18 @@ impl Cohort {
         assert!(self.stream.is_none() || self.may_share(), "a stream that nobody may read");
         assert!(self.stream.is_some() || self.column.sharing() == 0, "somebody reads a stream that isn't there");
     }
+}
+
+/// Whether the publication at `at` is kept out of streams. Patterns are looked at once for all cohorts that want it.
+fn is_private(at: Position, topic: Option<&str>, packer: &mut Packer) -> bool {
+    if let Some((_, is_private)) = packer.streams.private.filter(|(last, _)| *last == at) {
+        return is_private;
+    }
+    let settings = &packer.packs().streams;
+    let (is_private, looks) = (settings.is_private(topic), settings.private.len() as u64);
+    packer.charge(price::MATCH * looks);
+    packer.streams.private = Some((at, is_private));
+    is_private
 }
 
 /// Bytes for those who stand at one place, and where each publication ends in them.
@@ -337,12 +348,14 @@ impl Fan {
     /// Shows what there is of streams, and takes one from a cohort that is small for one that is large.
     pub fn see_to_streams<E: Edge>(&mut self, ground: &mut Ground<E>) {
         let Ground { packer, metrics, .. } = ground;
-        if packer.streams.open.is_empty() && metrics.shared_streams.get() == 0 {
+        if (packer.streams.open.is_empty() && metrics.shared_streams.get() == 0)
+            || !packer.streams.is_to_look(ground.now)
+        {
             return;
         }
         let interest = &mut self.interest;
         packer.streams.open.retain(|id| interest.stream_of(*id).is_some());
-        if let Some((larger, members)) = packer.streams.refused.take() {
+        if let Some((larger, members)) = packer.streams.take_refused() {
             let users = |id: &CohortId| interest.cohort_users(*id);
             let smallest = packer.streams.open.iter().copied().min_by_key(users);
             if let Some(id) = smallest.filter(|id| users(id) * 2 <= members) {

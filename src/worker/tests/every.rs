@@ -46,7 +46,7 @@ pub fn share(settings: Settings, random: &mut fastrand::Rng) -> Settings {
         most: random.usize(1..9),
         members_min: random.usize(1..4),
         window_bits: [9, 12, 12, 12, 15][random.usize(..5)],
-        level: [None, Some(1)][random.usize(..2)],
+        level: [None, None, Some(1), Some(7)][random.usize(..4)],
         least: [0, 80][random.usize(..2)],
         anew_every,
         anew_least: random.u32(..anew_every),
