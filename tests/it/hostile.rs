@@ -324,6 +324,11 @@ fn who_reads_nothing_of_what_is_compressed_and_who_publishes_much_to_be_compress
 }
 
 #[test]
+fn many_lists_of_their_own_with_a_stream_each_hurt_nobody_else() {
+    beside("deflate-lists", 10, |_| {});
+}
+
+#[test]
 fn records_of_one_byte_hurt_nobody_else() {
     beside_tls("tls-tiny-records", 2, |_| {});
 }

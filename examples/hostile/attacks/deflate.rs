@@ -1,6 +1,10 @@
 //! Compression: little that comes to much, much that comes to nothing, and work that others are asked to do.
 
-use std::{io::Write, net::TcpStream, time::Duration};
+use std::{
+    io::Write,
+    net::TcpStream,
+    time::{Duration, Instant},
+};
 
 use miniz_oxide::deflate::compress_to_vec;
 
@@ -8,6 +12,9 @@ use super::{Attack, Attacker, attack, readers, wire};
 
 /// What is offered ordinarily.
 const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
+
+/// What has each publication compressed by itself, also long ones, which go through a stream as they are.
+const ALONE: &str = "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover\r\n";
 
 /// What a flate stream that was flushed ends with; a message goes without.
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
@@ -199,10 +206,31 @@ fn published(attacker: &Attacker) {
     let noise: String = (0..60_000_u64).map(|n| char::from(b'a' + ((n * n * 7919) >> 5) as u8 % 26)).collect();
     let publication = wire::command(&format!(r#"{{"op":"pub","topic":"attack.long","data":"{noise}"}}"#));
     let open = |n: usize| {
-        if n == 0 { offering(attacker, "/ws?topics=attack.long", OFFER) } else { attacker.upgraded("/ws") }
+        if n == 0 { offering(attacker, "/ws?topics=attack.long", ALONE) } else { attacker.upgraded("/ws") }
     };
     // The subscriber publishes as well: it is sent its own.
     attacker.flood(3, open, &publication, true);
+}
+
+pub const LISTS: Attack = attack(
+    "deflate-lists",
+    "1 address, 1,000 compressed subscribers with names of their own beside one that all have, on which it publishes what hardly gets \
+     shorter: each has a stream",
+    lists,
+)
+.memory(96, 48);
+
+fn lists(attacker: &Attacker) {
+    let noise: String = (0..300_u64).map(|n| char::from(b'a' + ((n * n * 7919) >> 5) as u8 % 26)).collect();
+    let some = wire::publish_lines((0..10).map(|_| "attack.all".to_owned()), &format!("\"{noise}\""));
+    let open = |n: usize| offering(attacker, &format!("/ws?topics=attack.all,attack.own.{n}"), OFFER);
+    let mut published = Instant::now();
+    attacker.hold(attacker.count(1000), open, Duration::from_millis(2), |_| {
+        if published.elapsed() > Duration::from_millis(20) {
+            published = Instant::now();
+            attacker.exchange(&some);
+        }
+    });
 }
 
 /// A WebSocket that was asked for with these headers, its greeting unread.

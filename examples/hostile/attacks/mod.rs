@@ -173,6 +173,7 @@ pub const ALL: &[Attack] = &[
     deflate::OLD,
     deflate::STALLED,
     deflate::PUBLISHED,
+    deflate::LISTS,
     tls::TINY_RECORDS,
     tls::EMPTY_RECORDS,
     tls::KEY_UPDATES,
