@@ -20,7 +20,7 @@ use super::{
         ground::{Ground, SURVEY_EVERY},
         work::price,
     },
-    Behind, Cursors, One,
+    Behind, Cursors, One, walk,
 };
 use crate::{
     clock::Moment,
@@ -118,7 +118,7 @@ impl Cursors {
         &mut self,
         ground: &mut Ground<E>,
         interest: &mut Interest,
-        connections: &Connections<E::Socket>,
+        connections: &mut Connections<E::Socket>,
     ) -> Vec<Lagged> {
         let mut beyond = Vec::new();
         if self.lag_limit_due(ground, interest).is_none_or(|due| ground.now < due) {
@@ -140,14 +140,32 @@ impl Cursors {
                 ground.work.charge(price::LOOK * ground.reader.pinned() as u64);
                 let Some(reason) = too_far(ground, lane, place, wall_us) else { break };
                 self.settle_needed(token, connections, None);
-                if let Some(behind) = connections.get(token).and_then(|connection| self.of_mut(token, connection)) {
-                    behind.ends = true;
-                }
+                self.stop_for_good(ground, connections, token);
                 beyond.push(Lagged { token, reason });
             }
         }
         self.lag_due = ground.now + SURVEY_EVERY;
         beyond
+    }
+
+    /// A connection goes no further until it is closed, when its turn comes. The tape is not kept for it until then, so it takes the
+    /// rest of the frame in which it stopped along: without that it could not be told why.
+    fn stop_for_good<E: Edge>(
+        &mut self,
+        ground: &mut Ground<E>,
+        connections: &mut Connections<E::Socket>,
+        token: Token,
+    ) {
+        let Some(connection) = connections.get_mut(token) else { return };
+        let Some(behind) = self.of_mut(token, connection) else { return };
+        behind.ends = true;
+        let rest = walk::rest_of_frame(ground, connection, behind).unwrap_or_default();
+        if !rest.is_empty() {
+            ground.work.charge(price::lines(rest.len()));
+            behind.put_rest(&mut connection.out, behind.position, rest);
+            (behind.position, behind.offset) = (Position(behind.position.0 + 1), 0);
+            self.touch(token);
+        }
     }
 
     /// When it is to be looked whether somebody is too far behind; never where any distance is allowed, or nobody is

@@ -150,6 +150,23 @@ fn whoever_is_further_behind_than_the_limit_is_told_and_closed() {
 }
 
 #[test]
+fn whoever_is_beyond_the_limit_within_a_frame_is_told_and_closed_though_the_tape_has_rolled_on() {
+    let mut world = plain(Settings { lag_limit: 10_000, ..settings() });
+    let slow = world.subscriber(300, &["q"]);
+    world.clients[slow].stalled = true;
+    world.publish_some("q", 1, 2000);
+    world.settle();
+    // It is time to look in the turn that also finds that the tape has let go of what it is in the middle of.
+    world.kernel.advance(Duration::from_secs(1));
+    world.publish_some("q", 100, 2000);
+    world.settle();
+    assert!(world.tail() > 1);
+    world.clients[slow].stalled = false;
+    world.settle();
+    assert_eq!(world.clients[slow].state, State::Closed(4100));
+}
+
+#[test]
 fn whoever_falls_off_the_tape_is_told_how_many_publications_are_gone() {
     let mut world = plain(settings());
     let (peer, _) = world.hand_over(2000);
