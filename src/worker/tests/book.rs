@@ -85,6 +85,9 @@ pub struct Book {
     /// Topics that have to be reset before anything else of them, and whether any was.
     lost: BTreeSet<String>,
     has_reset: bool,
+    /// Topics that it is sent in full by another name than those that go on with newest values from a place, and the last number
+    /// that it had of each. What is told of them from that place on it was sent before.
+    again: HashMap<String, Option<u64>>,
     pub skipped: u64,
 }
 
@@ -181,11 +184,15 @@ impl Book {
         if wish.way == Way::All {
             self.at = 0;
         }
-        self.has_reset = false;
+        (self.has_reset, self.again) = (false, HashMap::new());
         let wanted = |topic: &&String| wish.names.iter().any(|name| stands_for(name, topic));
         for topic in journal.topics().filter(wanted) {
-            if place.sound && place.at != u64::MAX {
+            if place.is_one() {
+                let is_again = wish.way != Way::All && self.way(topic) == Some(Way::All);
                 let seen = self.topics.entry(topic.clone()).or_default();
+                if is_again {
+                    self.again.insert(topic.clone(), seen.last);
+                }
                 (seen.last, seen.skip) = (Some(journal.seq_at(topic, place.at as usize)), None);
             } else if journal.seq_at(topic, asked_at) > 0 {
                 self.lost.insert(topic.clone());
@@ -234,8 +241,11 @@ impl Book {
             let is_next = from.is_some_and(|from| seq == from + 1);
             assert!(place.begins || is_next, "snapshot {topic} {seq} after {from:?}");
         }
+        let again = self.told_again(topic).flatten();
+        assert!(again.is_none_or(|last| last == seq), "snapshot {topic} {seq} when it was sent {again:?}");
         let seen = self.topics.entry(topic.to_owned()).or_default();
         assert!(seen.last.is_none_or(|last| last <= seq), "snapshot {topic} {seq} after {seen:?}");
+        assert!(seen.skip.is_none_or(|(_, to)| to + 1 == seq), "snapshot {topic} {seq} after {seen:?}");
         *seen = Seen { last: Some(seq), skip: None, epoch: Some(epoch.to_owned()) };
     }
 
@@ -243,7 +253,7 @@ impl Book {
         let wish = self.wished.as_ref().expect("a reset of something that was resumed");
         match (&wish.cursor, wish.from.get(topic), why) {
             (Some(place), _, "cursor") => {
-                let is_good = place.sound && place.at != u64::MAX && place.at as usize >= tail;
+                let is_good = place.is_one() && place.at as usize >= tail;
                 assert!(!is_good, "{place:?} is good, the tape begins at {tail}");
                 self.has_reset = true;
                 self.lost.remove(topic);
@@ -258,8 +268,9 @@ impl Book {
     }
 
     pub fn skip(&mut self, topic: &str, from: u64, to: u64) {
-        let way =
-            self.way(topic).filter(|way| *way != Way::All).unwrap_or_else(|| panic!("{topic} may not be skipped"));
+        let again = self.told_again(topic);
+        let may = |way: &Way| *way != Way::All || again.is_some_and(|last| last.is_none_or(|last| to + 1 == last));
+        let way = self.way(topic).filter(may).unwrap_or_else(|| panic!("{topic} may not be skipped"));
         let seen = self.topics.entry(topic.to_owned()).or_default();
         // What was left out may be told in several pieces; what was left out for the rate isn't told.
         let next = seen.skip.map_or_else(|| seen.last.map(|last| last + 1), |(_, to)| Some(to + 1));
@@ -269,19 +280,28 @@ impl Book {
         self.skipped += to - from + 1;
     }
 
+    /// Of a topic that is sent in full, but may be told again from a place on, the last number that it had.
+    fn told_again(&self, topic: &str) -> Option<Option<u64>> {
+        self.wished.as_ref().filter(|wish| wish.cursor.is_some() && !self.has_reset)?;
+        self.again.get(topic).copied()
+    }
+
     /// Whether snapshots may still come.
     pub fn awaits_snapshots(&self) -> bool {
         let newest = |wish: &Wish| wish.cursor.is_some() && wish.way != Way::All;
         self.wished.as_ref().is_some_and(|wish| wish.snapshot || newest(wish))
     }
 
-    /// Whether a value that was published at this place of the journal may come as a snapshot, and not as what was missed.
+    /// Whether a value that was published at this place of the journal may come as a snapshot, and not as what was missed, or as
+    /// what is new.
     pub fn awaits_snapshot_at(&self, at: usize) -> bool {
         let follows = |wish: &Wish| {
-            let place = wish.cursor.as_ref().filter(|place| place.sound && !self.has_reset);
-            wish.way == Way::All && place.is_some_and(|place| at as u64 >= place.at)
+            let place = wish.cursor.as_ref().filter(|_| !self.has_reset);
+            // From what is no place every topic there is has a reset before its snapshot: without one it has begun since.
+            place.is_some_and(|place| !place.is_one() || wish.way == Way::All && at as u64 >= place.at)
         };
-        self.awaits_snapshots() && !self.wished.as_ref().is_some_and(follows)
+        // The snapshots are as of the ack.
+        at < self.acked_at && self.awaits_snapshots() && !self.wished.as_ref().is_some_and(follows)
     }
 
     /// A publication comes; with its epoch, if it is the topic's first.
@@ -292,6 +312,7 @@ impl Book {
         assert!(seen.last.is_none_or(|last| last < seq), "{topic} {seq} comes after {seen:?}");
         let next = seen.skip.map_or_else(|| seen.last.map(|last| last + 1), |(_, to)| Some(to + 1));
         let rated = matches!(way, Way::Rate(_));
+        assert!(way != Way::All || seen.skip.is_none(), "{topic} {seq} comes after {seen:?}, and not its snapshot");
         assert!(
             next.is_none_or(|next| if rated { next <= seq } else { next == seq }),
             "{topic} {seq} comes after {seen:?}: {way:?}"

@@ -334,8 +334,7 @@ impl Script {
             if self.random.u8(..8) == 0 {
                 wish.from.values_mut().for_each(|(epoch, _)| *epoch = "gone".into());
             }
-            // What is told of names that it has by another way is no gap.
-            if self.random.u8(..4) == 0 && (wish.way == Way::All || self.world.clients[at].asked_names.is_empty()) {
+            if self.random.u8(..4) == 0 {
                 wish.cursor = self.place();
                 if wish.cursor.is_some() {
                     wish.from.clear();

@@ -23,6 +23,11 @@ impl Place {
         Place { word: word.to_owned(), at, begins: form == 2, sound: true }
     }
 
+    /// Whether it stands for a place, be that still retained or not.
+    pub fn is_one(&self) -> bool {
+        self.sound && self.at != u64::MAX
+    }
+
     /// One that is no more what it was.
     pub fn broken(&self, random: &mut fastrand::Rng) -> Place {
         let mut letters: Vec<char> = self.word.chars().collect();
