@@ -65,6 +65,7 @@ impl<R: Reads> Script<R> {
             most: 1,
             members_min: 1,
             window_bits: window_bits % 7 + 9,
+            level: [None, None, Some(1), Some(7)][usize::from(window_bits / 7 % 4)],
             anew_every,
             anew_least: anew_every / 4,
             kept: kept.into(),
@@ -163,8 +164,12 @@ impl<R: Reads> Script<R> {
 
 #[cfg(test)]
 pub mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
-    use crate::websocket::independent::Context;
+    use crate::{seeds, websocket::independent::Context};
+
+    const SCRIPTS: u64 = 300;
 
     impl Reads for Context {
         fn new(window_bits: u8) -> Context {
@@ -193,8 +198,8 @@ pub mod tests {
 
     #[test]
     fn everybody_reads_what_was_published_whenever_it_came_and_whatever_it_missed() {
-        let mut read = (0, 0);
-        for seed in 0..300 {
+        let [by_stream, otherwise] = [(); 2].map(|()| AtomicU64::new(0));
+        seeds::try_all(SCRIPTS, |seed| {
             let mut random = fastrand::Rng::with_seed(seed);
             let kept = if random.bool() { 60_000 } else { random.u16(..3000) };
             let mut script = Script::<Context>::new(random.u8(..), random.u8(..40), kept);
@@ -204,9 +209,14 @@ pub mod tests {
             for who in 0..MEMBERS_MAX {
                 script.take(Step::Read(who as u8, 255));
             }
-            read = (read.0 + script.read.0, read.1 + script.read.1);
-        }
-        assert!(read.0 > 10_000 && read.1 > 5_000, "{read:?} by the stream and otherwise");
+            // Relaxed: sums, which are looked at when all threads are gone.
+            by_stream.fetch_add(script.read.0, Ordering::Relaxed);
+            otherwise.fetch_add(script.read.1, Ordering::Relaxed);
+        });
+        let read = [by_stream, otherwise].map(AtomicU64::into_inner);
+        // One script may have little to read.
+        let few = seeds::wanted(SCRIPTS) < 40;
+        assert!(few || (read[0] > 1000 && read[1] > 500), "{read:?} by the stream and otherwise");
     }
 
     #[test]
