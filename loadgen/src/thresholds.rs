@@ -9,7 +9,7 @@ use std::{fmt, str::FromStr};
 use anyhow::{Result, ensure};
 
 use crate::{
-    figures::{Distribution, Outcome, Report, Run},
+    figures::{Distribution, Outcome, Report, Run, WireFigures},
     samples::{self, Pool, QUANTILES},
     server::ServerFigures,
     spec::{Disturbance, Spec},
@@ -76,7 +76,7 @@ enum Unit {
     Number,
 }
 
-const FIGURES: [Figure; 17] = [
+const FIGURES: [Figure; 18] = [
     Figure { name: "", unit: Unit::Time, of: Of::Latency, needs: Needs::Plan },
     Figure { name: "max", unit: Unit::Time, of: Of::Worst, needs: Needs::Plan },
     Figure { name: "mean", unit: Unit::Time, of: Of::Mean, needs: Needs::Plan },
@@ -97,6 +97,12 @@ const FIGURES: [Figure; 17] = [
     },
     Figure { name: "delivered", unit: Unit::Share, of: Of::Each(Run::delivered), needs: Needs::Plan },
     Figure { name: "bytes", unit: Unit::Bytes, of: Of::Each(|run| Some(run.bytes_per_s())), needs: Needs::Nothing },
+    Figure {
+        name: "left",
+        unit: Unit::Share,
+        of: Of::Each(|run| run.wire.map(WireFigures::left)),
+        needs: Needs::Nothing,
+    },
     Figure {
         name: "connections",
         unit: Unit::Rate,
@@ -168,7 +174,7 @@ fn cpu(run: &Run) -> Option<f64> {
 /// What can be compared with what, in one sentence.
 pub const GRAMMAR: &str = "FIGURE, then > >= < or <=, then a value, like 'p99>5ms'. Figures: p50 p90 p99 p99.9 p99.99 max mean (latency), the \
      same percentiles after spread- connecting- returning-, deliveries publications connections (a second), bytes (a second), delivered \
-     (the share of what was offered a second), missing, doubts, cpu (a delivery), cores, memory, sends (a delivery)";
+     (the share of what was offered a second), left (the share of bytes that compression leaves), missing, doubts, cpu (a delivery), cores, memory, sends (a delivery)";
 
 impl FromStr for Condition {
     type Err = String;

@@ -68,7 +68,7 @@ impl Data {
     pub fn measured(&self, path: &str, server: &str, name: &str, of: Of) -> Result<Quantity, String> {
         let reports = self.results(path)?;
         let all = rounds_of(&reports, server)?;
-        let runs = sound(&all)?;
+        let runs = sound(&all, name)?;
         let each = || runs.iter().map(|run| thresholds::measure(name, &[run])).collect::<Result<Vec<f64>, String>>();
         // The median latency is the median run's, as in the generator's tables; further out, all runs are needed together.
         let value = match of {
@@ -109,8 +109,8 @@ impl Data {
         let reports = self.results(path)?;
         let (own, bases) = (rounds_of(&reports, server)?, rounds_of(&reports, base)?);
         let mut pairs = Vec::new();
-        for round in own.iter().filter(|round| round.standing == Standing::Sound) {
-            let same = |other: &&Round<'_>| other.nth == round.nth && other.standing == Standing::Sound;
+        for round in own.iter().filter(|round| counts(round.standing, name)) {
+            let same = |other: &&Round<'_>| other.nth == round.nth && counts(other.standing, name);
             if let Some(other) = bases.iter().find(same) {
                 pairs.push((of_one(name, round.run)?, of_one(name, other.run)?));
             }
@@ -134,7 +134,7 @@ impl Data {
             let offered = rate.0 * (spec.subs * spec.topics_per_sub) as f64 / spec.topics as f64;
             if let Ok(rounds) = rounds_of(std::slice::from_ref(&one), server) {
                 let fell_behind = rounds.iter().any(|round| round.standing == Standing::Behind);
-                rates.push((offered, fell_behind, !fell_behind && sound(&rounds).is_ok()));
+                rates.push((offered, fell_behind, !fell_behind && sound(&rounds, "deliveries").is_ok()));
             }
         }
         rates.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -284,10 +284,15 @@ fn standing(run: &Run, report: &Report) -> Standing {
     }
 }
 
+/// Whether a run counts for a figure. How many bytes are left and how much memory is taken are no matter of time: what makes the generator doubt a run is
+/// not about them, unless something was lost.
+fn counts(standing: Standing, name: &str) -> bool {
+    standing == Standing::Sound || (standing == Standing::Doubtful && matches!(name, "left" | "memory"))
+}
+
 /// Those of the runs that count.
-fn sound<'a>(rounds: &[Round<'a>]) -> Result<Vec<&'a Run>, String> {
-    let sound: Vec<&Run> =
-        rounds.iter().filter(|round| round.standing == Standing::Sound).map(|round| round.run).collect();
+fn sound<'a>(rounds: &[Round<'a>], name: &str) -> Result<Vec<&'a Run>, String> {
+    let sound: Vec<&Run> = rounds.iter().filter(|round| counts(round.standing, name)).map(|round| round.run).collect();
     if sound.len() >= SOUND_MIN && 2 * sound.len() >= rounds.len() {
         return Ok(sound);
     }
@@ -312,6 +317,8 @@ fn unit_of(name: &str) -> (f64, Kind) {
         "bytes" => (1.0, kind(-1, 1)),
         "memory" => (1.0, kind(0, 1)),
         "missing" | "doubts" | "cores" | "sends" | "delivered" => (1.0, PLAIN),
+        // In per cent.
+        "left" => (100.0, PLAIN),
         _ => (1e-9, kind(1, 0)),
     }
 }

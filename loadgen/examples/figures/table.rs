@@ -38,7 +38,7 @@ const LEAST: &str = "≥ ";
 
 /// Whose a server is, whatever its lane, workers and flags.
 fn kind_of(server: &str) -> &str {
-    server.split(['-', ':']).next().unwrap_or(server)
+    server.split(['-', ':', ' ']).next().unwrap_or(server)
 }
 
 struct Column<'a> {
@@ -143,8 +143,10 @@ impl Column<'_> {
 
     /// Which figures of each cell are ahead of everybody else's, as far as the rounds tell.
     fn bold(&self, rows: &[(&str, &str)], cells: &[Cell], data: &Data) -> Vec<Vec<bool>> {
+        let others = |nth: usize| (1..cells.len()).any(|other| kind_of(rows[other].0) != kind_of(rows[nth].0));
         let is_ahead = |nth: usize, at: usize| {
             nth > 0
+                && others(nth)
                 && cells[nth].value(at).is_some()
                 && (1..cells.len())
                     .filter(|other| kind_of(rows[*other].0) != kind_of(rows[nth].0))

@@ -279,7 +279,7 @@ pub struct Options {
     ///
     /// A figure, a comparison (> >= < <=) and a value with its unit; judged on all runs against the first server together. Latency: p50, p90, p99,
     /// p99.9, p99.99, max, mean. The same percentiles of other times: spread-p99 (first to last subscriber), connecting-p99, returning-p99.
-    /// A second: deliveries, publications, connections, bytes; delivered, the share of what was offered a second. Counts: missing, doubts. Of
+    /// A second: deliveries, publications, connections, bytes; delivered, the share of what was offered a second; left, the share of bytes that compression leaves. Counts: missing, doubts. Of
     /// the server: cpu (a delivery), cores, memory, sends (a delivery). A figure that can't be given, such as p99 of fewer than 1,000 publications, fails as well, and says why.
     #[arg(long, value_name = "CONDITION", help_heading = "Session")]
     pub fail_if: Vec<Condition>,
