@@ -95,6 +95,7 @@ impl StreamSettings {
     }
 
     /// Memory that all streams take at most where there are so many connections, in bytes.
+    #[cfg(feature = "cli")]
     pub fn held_at_most(&self, connections: usize) -> usize {
         let thorough = StreamDeflater::held(LEVEL_THOROUGH, self.window_bits);
         let compressor = match self.level {
