@@ -10,16 +10,27 @@ use std::{
     thread,
 };
 
+/// One script in so many may be unfit, where many are tried.
+const UNFIT_IN: u64 = 100;
+
+/// Ends a script that asks for what its world can't have, so that nothing comes of it, good or bad.
+pub(crate) fn unfit(why: &'static str) -> ! {
+    eprintln!("a script that is unfit: {why}");
+    resume_unwind(Box::new(Unfit))
+}
+
+struct Unfit;
+
 /// Runs the scripts of so many seeds, if nobody wants to have others, on all cores.
 ///
 /// # Panics
-/// As the first script that does, with its number before.
+/// As the first script that does, with its number before; and where more than a few are unfit.
 pub(crate) fn try_all(seeds: u64, script: impl Fn(u64) + Sync + RefUnwindSafe) {
     if let Some(seed) = number("STENTOR_SEED") {
         return script(seed);
     }
     let Range { start, end: seeds } = range(seeds);
-    let next = AtomicU64::new(start);
+    let (next, unfit) = (AtomicU64::new(start), AtomicU64::new(0));
     // Each seed goes to one thread, and that is all: Relaxed.
     let run = || {
         loop {
@@ -28,6 +39,10 @@ pub(crate) fn try_all(seeds: u64, script: impl Fn(u64) + Sync + RefUnwindSafe) {
                 return;
             }
             if let Err(panic) = catch_unwind(|| script(seed)) {
+                if panic.is::<Unfit>() {
+                    unfit.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
                 eprintln!("the script that failed: STENTOR_SEED={seed}");
                 next.store(seeds, Ordering::Relaxed);
                 resume_unwind(panic);
@@ -36,6 +51,8 @@ pub(crate) fn try_all(seeds: u64, script: impl Fn(u64) + Sync + RefUnwindSafe) {
     };
     let cores = thread::available_parallelism().map_or(1, usize::from);
     thread::scope(|scope| (0..cores).for_each(|_| drop(scope.spawn(run))));
+    let unfit = unfit.into_inner();
+    assert!(unfit <= 1 + seeds.saturating_sub(start) / UNFIT_IN, "{unfit} scripts were unfit");
 }
 
 /// How many scripts to try, where so many are what is tried ordinarily.

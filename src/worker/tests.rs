@@ -337,7 +337,9 @@ impl World {
         }
         let from = Position(self.journal.len() as u64);
         let head = self.reader.refresh();
-        assert!(self.reader.floor() <= from, "the script publishes more at once than its tape holds");
+        if self.reader.floor() > from {
+            seeds::unfit("it publishes more at once than its tape holds");
+        }
         let mut entries = Vec::new();
         self.reader.scan(from, head, |entry| {
             entries.push(**entry);

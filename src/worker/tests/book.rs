@@ -311,7 +311,6 @@ impl Book {
         assert!(seen.last.is_none_or(|last| last < seq), "{topic} {seq} comes after {seen:?}");
         let next = seen.skip.map_or_else(|| seen.last.map(|last| last + 1), |(_, to)| Some(to + 1));
         let rated = matches!(way, Way::Rate(_));
-        assert!(way != Way::All || seen.skip.is_none(), "{topic} {seq} comes after {seen:?}, and not its snapshot");
         assert!(
             next.is_none_or(|next| if rated { next <= seq } else { next == seq }),
             "{topic} {seq} comes after {seen:?}: {way:?}"
