@@ -360,7 +360,8 @@ fn handshakes_that_never_end_leave_others_a_place() {
 
 #[test]
 fn handshakes_that_come_byte_by_byte_leave_others_a_place() {
-    beside_tls("tls-trickling", 20, |config| config.handshakes = 64);
+    // A few more than there are places: with twice as many, each place is somebody else's before a handshake of a busy machine is done.
+    beside_tls("tls-trickling", 28, |config| config.handshakes = 64);
 }
 
 #[test]
