@@ -109,13 +109,13 @@ impl Bench {
         self.connect_by(target, &[], |_, socket, _| socket.into())
     }
 
-    /// The same, where the client offers compression.
+    /// The same, where the client offers compression in these words.
     ///
     /// # Panics
     /// If the worker doesn't take it.
     #[cfg(feature = "bench")]
-    pub fn connect_compressed(&mut self, target: &str) -> Client {
-        self.connect_by(target, &[("Sec-WebSocket-Extensions", "permessage-deflate")], |_, socket, _| socket.into())
+    pub fn connect_compressed(&mut self, target: &str, offer: &str) -> Client {
+        self.connect_by(target, &[("Sec-WebSocket-Extensions", offer)], |_, socket, _| socket.into())
     }
 
     /// The same over TLS, as the server speaks it; the handshake is done before.

@@ -93,8 +93,10 @@ pub const OPERATIONS: &[Operation] = &[
     counted("turn/256-to-1000", (256_000, "delivery"), || turn(256, 1_000)),
     counted("turn/1-to-200-tls", (200, "delivery"), || turn_secured(1)),
     counted("turn/256-to-200-tls", (51_200, "delivery"), || turn_secured(256)),
-    counted("turn/1-to-1000-compressed", (1_000, "delivery"), || turn_compressed(1)),
-    counted("turn/256-to-1000-compressed", (256_000, "delivery"), || turn_compressed(256)),
+    counted("turn/1-to-1000-compressed", (1_000, "delivery"), || turn_compressed(1, ALONE)),
+    counted("turn/256-to-1000-compressed", (256_000, "delivery"), || turn_compressed(256, ALONE)),
+    counted("turn/1-to-1000-shared", (1_000, "delivery"), || turn_compressed(1, TOGETHER)),
+    counted("turn/256-to-1000-shared", (256_000, "delivery"), || turn_compressed(256, TOGETHER)),
     timed("stream/level-1", (1, "frame"), || stream(1, 1)),
     timed("stream/level-7", (1, "frame"), || stream(7, 1)),
     timed("stream/level-1-of-300", (300, "frame"), || stream(1, 300)),
@@ -278,11 +280,15 @@ fn turn_secured(publications: u64) -> Work {
     })
 }
 
+/// What clients offer that are sent each publication compressed by itself, and such as share a stream.
+const ALONE: &str = "permessage-deflate; server_no_context_takeover";
+const TOGETHER: &str = "permessage-deflate";
+
 /// So many publications to 1,000 subscribers that are sent them compressed; each is another quote, and is compressed once.
-fn turn_compressed(publications: u64) -> Work {
+fn turn_compressed(publications: u64, offer: &str) -> Work {
     let mut bench = Bench::new();
     for _ in 0..1_000 {
-        bench.connect_compressed("/ws?topics=a");
+        bench.connect_compressed("/ws?topics=a", offer);
     }
     let mut bid = 0;
     turns(bench, move |bench| {
