@@ -221,7 +221,8 @@ fn a_recording_goes_through_a_pipe_as_it_is_made() {
     assert_eq!(sub.end().0, Some(0));
     let output = run(&["replay", "-", "--loop"]);
     assert!(output.status.code() == Some(2) && said(&output).1.contains("--loop"), "{output:?}");
-    // Like `| head -1`.
+    // Like `| head -1`. The one before has to be gone, or its subscription would be taken for this one's.
+    server.until("subscriptions", |count| count == 0.0);
     let mut recorder = Task::start(&["record", "-o", "-", &from, "in.>"]);
     server.until("subscriptions", |count| count >= 1.0);
     let unread = stentor().arg("--version").stdout(Stdio::piped()).spawn().unwrap().stdout.take().unwrap();
