@@ -18,13 +18,13 @@
 //!   isn't kept any more, it reads the stream no longer. To leave it is right at any time.
 //! - **Beginning anew** costs a per cent of the bytes if it is done every 256 frames. It is done earlier when somebody waits to come to
 //!   it, but not within 64. A window that went wrong, by whatever fault, heals there, too.
-//! - **Bounds.** A stream has a compressor ([`StreamDeflater::held`]), and keeps the newest frames ([`StreamSettings::kept`], and of that [`KEPT_EACH`] for each member). A frame of more than
-//!   [`SHARED_MAX`] bytes goes as it is, as does a publication that is wanted by so many streams that compressing it would cost more than
+//! - **Bounds.** A stream has a compressor ([`StreamDeflater::held`]), and keeps the newest frames ([`StreamSettings::kept`], and of that
+//!   [`KEPT_EACH`] for each member). A frame of more than [`SHARED_MAX`] bytes goes as it is, as does a publication that is wanted by so many streams that compressing it would cost more than
 //!   [`ENTRY_COST_MAX`]. What compressing costs, the step that plans is charged.
 //! - **What one client can make others pay.** Who comes and goes all the time makes the stream begin anew four times as often: a tenth of the
 //!   bytes that it saves. Who has many connections, each with names of its own, takes places that others are without, who are sent each publication
-//!   compressed by itself then; and so are those on streams of a few members where somebody publishes so much that turns are full. Who publishes into a stream and sees how long its frames are can learn of what others publish into it (as in
-//!   CRIME): topics can be kept out of streams ([`StreamSettings::private`]).
+//!   compressed by itself then; and so are those on streams of a few members where somebody publishes so much that turns are full. Who
+//!   publishes into a stream and sees how long its frames are can learn of what others publish into it (as in CRIME): topics can be kept out of streams ([`StreamSettings::private`]).
 //!
 //! It belongs to one worker and one cohort, and knows of no socket and no member: the fan does (`worker/fan/share.rs`).
 
@@ -344,6 +344,27 @@ impl Stream {
 
 /// A frame of fewer bytes is never compressed: there may be nothing in it.
 pub const LEAST: usize = 16;
+
+#[cfg(all(test, feature = "cli"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_connections_are_divided_into_streams_these_take_no_more_than_is_said() {
+        for level in [None, Some(1), Some(7)] {
+            let settings = StreamSettings { most: 100, level, ..StreamSettings::default() };
+            for (streams, members) in
+                [(1, 1), (100, 1), (100, MEMBERS_THOROUGH - 1), (100, MEMBERS_THOROUGH), (3, 1000)]
+            {
+                let compressor = StreamDeflater::held(settings.level(members, false), settings.window_bits);
+                let held = streams * (compressor + settings.kept_for(members));
+                let said = settings.held_at_most(streams * members);
+                assert!(held <= said, "{streams} of {members} at {level:?} take {held}, and {said} was said");
+                assert!(said <= 100 * (StreamDeflater::held(7, settings.window_bits) + settings.kept));
+            }
+        }
+    }
+}
 
 /// A debug build reads some of its own streams as their readers do.
 #[cfg(debug_assertions)]

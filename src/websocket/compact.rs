@@ -76,7 +76,7 @@ impl Compact {
     /// with.
     pub fn message(&mut self, message: &[u8], out: &mut Vec<u8>) {
         self.fetch();
-        out.reserve(longest(message.len()));
+        out.reserve(bytes_at_most(message.len()));
         let mut bits = Bits { out, held: 0, len: 0 };
         // Not the last block, and one with the fixed codes.
         bits.push(0b010, 3);
@@ -209,7 +209,7 @@ fn common(a: &[u8], b: &[u8]) -> usize {
 }
 
 /// Bytes that a message of so many comes to, at most.
-fn longest(len: usize) -> usize {
+fn bytes_at_most(len: usize) -> usize {
     len + len / 8 + 16
 }
 
@@ -333,7 +333,7 @@ mod tests {
             }
             let mut out = Vec::new();
             compact.message(message, &mut out);
-            assert!(out.len() <= longest(message.len()), "{} of {}", out.len(), message.len());
+            assert!(out.len() <= bytes_at_most(message.len()), "{} of {}", out.len(), message.len());
             assert!(reader.message(&out).as_ref() == Some(message), "message {n} of {} bytes", message.len());
             bytes += out.len();
         }
