@@ -218,7 +218,7 @@ impl Cursors {
             behind.put_rest(&mut connection.out, unsent.rest_of, unsent.rest);
         }
         if let Some(paced) = behind.paces.get_mut(unsent.rate) {
-            paced.round.items.extend(unsent.values);
+            paced.round.put_off(unsent.values);
             paced.told = paced.told.take().map(|told| told.but(unsent.before));
         }
         Walk { ground, interest, connection, behind }.await_room();

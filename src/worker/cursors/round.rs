@@ -110,6 +110,13 @@ impl Round {
         Round { sent, goal, more: true, at_goal: Some(at_goal), ..Round::default() }
     }
 
+    /// These values were to be sent before its goal and weren't, the oldest of them last: up to that one everything is.
+    pub fn put_off(&mut self, values: Vec<(Position, u32)>) {
+        let oldest = values.iter().map(|(end, _)| Position(end.0 - 1)).min();
+        self.sent = oldest.map_or(self.sent, |oldest| self.sent.min(oldest));
+        self.items.extend(values);
+    }
+
     /// Whether everything of it was sent.
     fn is_over(&self) -> bool {
         self.items.is_empty() && !self.more

@@ -388,6 +388,31 @@ fn a_value_at_a_rate_that_is_gone_before_it_was_sent_is_told_to_whoever_changes_
 }
 
 #[test]
+fn whoever_is_stopped_within_a_tick_is_told_no_place_beyond_what_it_is_still_to_be_sent() {
+    let mut world = plain(settings());
+    for n in 0..10 {
+        world.publish_some(&format!("q.{n}"), 1, 0);
+    }
+    let wish =
+        Wish { names: vec!["q.*".into()], way: Way::Rate(1), snapshot: true, from: BTreeMap::new(), cursor: None };
+    let at = world.connect_as(2000, Speech::Json, wish);
+    world.settle();
+    world.clients[at].stalled = true;
+    for n in 0..10 {
+        world.publish_some(&format!("q.{n}"), 1, 400);
+    }
+    world.pass(Duration::from_millis(1100));
+    assert_eq!(world.posts[0].worker.cursors.len(), 1, "its tick was more than its socket took");
+    // The answer comes before the values, with a place that the client holds against what it has been told by then.
+    world.clients[at].ping();
+    world.settle();
+    world.clients[at].stalled = false;
+    world.settle();
+    let client = &mut world.clients[at];
+    client.check_complete(world.journal.len(), &world.journal, 0);
+}
+
+#[test]
 fn a_cursor_far_behind_goes_through_the_tape_a_piece_at_a_time() {
     for mixed in [false, true] {
         let mut world = World::new(1, Settings { turn_work: 5000, turn_sends: 1, ..settings() }, 1 << 16, 8 << 20);
