@@ -266,8 +266,9 @@ impl Script {
         let client = &mut self.world.clients[at];
         client.rude = self.random.u8(..10) == 0;
         if self.random.u8(..8) == 0 {
-            // What its TCP holds takes it less than the least idle timeout, and everything less than it may take to close.
-            client.pace = Some((client.peer.window() / 4).max(room / 40) + 1);
+            // What its TCP holds takes it less than the least idle timeout, and everything, with the rest of a frame and answers that wait behind
+            // that, less than it may take to close.
+            client.pace = Some((client.peer.window() / 4).max((room + 4000) / 40) + 1);
         }
         client.overslept = self.tight;
     }
