@@ -411,6 +411,11 @@ impl Frames<'_> {
         self.packer.note_saved(saved);
     }
 
+    /// Whether a publication's frame, which it has in that lane, may be compressed by itself; else it goes as it is, whatever the form.
+    pub fn may_pack(&self, lane: Lane, entry: &Published<'_>) -> bool {
+        self.packer.may_pack(self.reader.bytes(lane, entry.run(lane)))
+    }
+
     /// Appends a publication's frame, which it has in that lane: compressed only if that was done already. Returns whether it is what
     /// [`Frames::push`] would have appended.
     pub fn push_made(&mut self, form: Form, entry: &Published<'_>, out: &mut Vec<u8>) -> bool {

@@ -7,20 +7,21 @@
 //!
 //! ```text
 //!   publications      | 40 | 41 | 42 | 43 | 44 | 45 | 46 | 47 | 48 | 49 |      by their positions, of one cohort
-//!   the stream          f    f    c    f    f  ‖ f    c    f    f    f         f compressed, c sent as it is on the tape
+//!   the stream          f    f    c    f    a  ‖ f    c    f    a    f         f compressed, c sent as it is on the tape, a by itself
 //!                   ▲                          ▲
 //!                   kept from here on          began anew: nothing behind refers back beyond it
 //! ```
 //!
 //! - **Who can read it.** A frame is read by whoever was sent all frames between it and where the stream began anew before it. So a reader
 //!   comes to it only where it begins anew, with everything before sent ([`Stream::is_to_begin`]); from then on it is sent its publications
-//!   from here, found by their positions, or as they are on the tape, which touches no window (section 6.1: RSV1 is 0); and if one of them
+//!   from here, found by their positions, or as they are on the tape, which touches no window (section 6.1: RSV1 is 0), or compressed by themselves:
+//!   then their text is in its window, and the stream passes over it ([`Stream::pass`]). If one of them
 //!   isn't kept any more, it reads the stream no longer. To leave it is right at any time.
 //! - **Beginning anew** costs a per cent of the bytes if it is done every 256 frames. It is done earlier when somebody waits to come to
 //!   it, but not within 64. A window that went wrong, by whatever fault, heals there, too.
 //! - **Bounds.** A stream has a compressor ([`StreamDeflater::held`]), and keeps the newest frames ([`StreamSettings::kept`], and of that
-//!   [`KEPT_EACH`] for each member). A frame of more than [`SHARED_MAX`] bytes goes as it is, as does a publication that is wanted by so many streams that compressing it would cost more than
-//!   [`ENTRY_COST_MAX`]. What compressing costs, the step that plans is charged.
+//!   [`KEPT_EACH`] for each member). A frame of more than [`SHARED_MAX`] bytes goes compressed by itself, as does, to the last of them, a publication that is
+//!   wanted by so many streams that compressing it would cost more than [`ENTRY_COST_MAX`]. What compressing costs, the step that plans is charged.
 //! - **What one client can make others pay.** Who comes and goes all the time makes the stream begin anew four times as often: a tenth of the
 //!   bytes that it saves. Who has many connections, each with names of its own, takes places that others are without, who are sent each publication
 //!   compressed by itself then; and so are those on streams of a few members where somebody publishes so much that turns are full. Who
@@ -140,13 +141,18 @@ const KEPT_BYTES: usize = 256 * 1024;
 /// Of that, what a stream keeps for each of its members: those of a few shall not keep for each what those of many keep for all.
 const KEPT_EACH: usize = 8 * 1024;
 
-/// A frame of more bytes goes as it is: what is left of one that was sent in part is copied for its reader, and compressing one is not divided.
+/// A frame of more bytes goes compressed by itself: what is left of one of the stream's that was sent in part is copied for its reader, and compressing one
+/// for each stream is not divided.
 pub const SHARED_MAX: usize = if cfg!(any(test, fuzzing)) { 4096 } else { 32 * 1024 };
 
 /// What compressing costs, in the units of a worker's work, of ten nanoseconds: a frame, and sixty-four bytes of it, by levels. (Measured with quotes of
 /// some 340 bytes.)
 const FRAME_COST: u64 = 30;
 const LINE_COST: [u64; 10] = [0, 32, 40, 66, 66, 70, 72, 87, 92, 95];
+
+/// What passing over a frame costs, and each sixty-four bytes of it, of which no more than a window are taken in.
+const PASS_COST: u64 = 5;
+const PASSED_LINES_MAX: u64 = 64;
 
 /// What a new compressor of this level costs, also where one begins anew at another level.
 pub const fn cost_of_new(level: u8) -> u64 {
@@ -158,7 +164,7 @@ const fn cost_of_clearing(level: u8) -> u64 {
     if level == LEVEL_FAST { 20 } else { 400 }
 }
 
-/// What compressing one publication may cost a worker in all of its streams before the others send it as it is: a millisecond, or some 500 streams.
+/// What compressing one publication may cost a worker in all of its streams before the others send it compressed by itself: a millisecond, or some 500 streams.
 /// With what repeats but in a few bytes at a time, or not at all, it is up to four times as long.
 /// That of new streams, and of those that begin anew, is part of it.
 pub const ENTRY_COST_MAX: u64 = if cfg!(any(test, fuzzing)) { 5000 } else { 100_000 };
@@ -171,7 +177,9 @@ pub struct StreamCounts {
     pub frames: Tally,
     pub bytes_in: Tally,
     pub bytes_out: Tally,
-    /// Publications that went as they are, since they were small, large, private, or wanted by too many streams.
+    /// Publications that went compressed by themselves, since they were large, or wanted by too many streams.
+    pub passed: Tally,
+    /// Publications that went as they are, since they were small, private, or get no shorter.
     pub clear: Tally,
     /// How often one began anew: because it was time, and earlier because somebody waited.
     pub anew_due: Tally,
@@ -183,7 +191,7 @@ pub struct StreamCounts {
 /// See the module's description.
 pub struct Stream {
     deflater: StreamDeflater,
-    /// Frames since it began anew.
+    /// Frames since it began anew, with those that were passed over.
     frames: u32,
     kept: VecDeque<One>,
     /// Of the publications from here on, all that came by are kept.
@@ -199,25 +207,36 @@ pub struct Stream {
 /// A publication that came by.
 struct One {
     position: Position,
-    /// None if it went as it is.
-    frame: Option<Box<[u8]>>,
+    goes: Goes,
+}
+
+enum Goes {
+    Packed(Box<[u8]>),
+    Alone,
+    Clear,
 }
 
 /// A publication, as those who read the stream are sent it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept<'s> {
     Frame(&'s [u8]),
+    /// Compressed by itself: that frame and no other, since its text has to be in their windows.
+    Alone,
     /// As it is on the tape.
     Clear,
 }
 
 impl One {
     fn bytes(&self) -> usize {
-        size_of::<One>() + self.frame.as_ref().map_or(0, |frame| frame.len())
+        size_of::<One>() + if let Goes::Packed(frame) = &self.goes { frame.len() } else { 0 }
     }
 
     fn kept(&self) -> Kept<'_> {
-        self.frame.as_deref().map_or(Kept::Clear, Kept::Frame)
+        match &self.goes {
+            Goes::Packed(frame) => Kept::Frame(frame),
+            Goes::Alone => Kept::Alone,
+            Goes::Clear => Kept::Clear,
+        }
     }
 }
 
@@ -283,14 +302,43 @@ impl Stream {
         counts.bytes_in.add(clear.len() as u64);
         counts.bytes_out.add(frame.len() as u64);
         let len = frame.len();
-        self.keep(settings, counts, One { position: at, frame: Some(frame) });
+        self.keep(settings, counts, One { position: at, goes: Goes::Packed(frame) });
         Some(len)
+    }
+
+    /// What passing over a frame of so many bytes costs.
+    pub fn cost_of_passing(len: usize) -> u64 {
+        PASS_COST + (len as u64).div_ceil(64).min(PASSED_LINES_MAX)
+    }
+
+    /// Takes in the publication at `at`, which comes behind all others and goes compressed by itself, as `packed`. Returns false if the compressor failed:
+    /// then the stream is over.
+    #[must_use]
+    pub fn pass(
+        &mut self,
+        settings: &StreamSettings,
+        counts: &StreamCounts,
+        at: Position,
+        (clear, packed): (&[u8], &[u8]),
+    ) -> bool {
+        if !self.deflater.pass(clear) {
+            return false;
+        }
+        #[cfg(debug_assertions)]
+        self.check.frame(clear, packed);
+        #[cfg(not(debug_assertions))]
+        let _ = packed;
+        // Where it can't be afforded to begin anew, it is due for longer.
+        self.frames = (self.frames + 1).min(settings.anew_every.max(1));
+        counts.passed.bump();
+        self.keep(settings, counts, One { position: at, goes: Goes::Alone });
+        true
     }
 
     /// Takes in the publication at `at`, which comes behind all others and goes as it is.
     pub fn push_clear(&mut self, settings: &StreamSettings, counts: &StreamCounts, at: Position) {
         counts.clear.bump();
-        self.keep(settings, counts, One { position: at, frame: None });
+        self.keep(settings, counts, One { position: at, goes: Goes::Clear });
     }
 
     fn keep(&mut self, settings: &StreamSettings, counts: &StreamCounts, one: One) {
@@ -303,7 +351,7 @@ impl Stream {
         {
             self.bytes -= oldest.bytes();
             self.from = Position(oldest.position.0 + 1);
-            counts.evicted.add(u64::from(oldest.frame.is_some()));
+            counts.evicted.add(u64::from(matches!(oldest.goes, Goes::Packed(_))));
         }
     }
 
@@ -338,7 +386,8 @@ impl Stream {
         assert_eq!(self.bytes, self.kept.iter().map(One::bytes).sum::<usize>(), "bytes that are kept");
         assert!(self.bytes <= settings.kept, "{} bytes are kept", self.bytes);
         assert!(self.frames <= settings.anew_every.max(1), "{} frames since it began anew", self.frames);
-        assert!(self.kept.iter().all(|one| one.frame.as_ref().is_none_or(|frame| frame[0] & 0x40 != 0)), "compressed");
+        let is_packed = |one: &One| !matches!(&one.goes, Goes::Packed(frame) if frame[0] & 0x40 == 0);
+        assert!(self.kept.iter().all(is_packed), "compressed");
     }
 }
 

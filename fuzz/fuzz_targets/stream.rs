@@ -41,7 +41,7 @@ impl<'a> Arbitrary<'a> for Input {
 
 fn step(u: &mut Unstructured<'_>) -> Result<Step> {
     Ok(match u.int_in_range(0..=15)? {
-        0..7 => Step::Publish { len: u.arbitrary()?, seed: u.arbitrary()?, private: u.ratio(1, 10)? },
+        0..7 => Step::Publish { len: u.arbitrary()?, seed: u.arbitrary()?, private: u.ratio(1, 10)?, late: u.ratio(1, 6)? },
         7..9 => Step::Join,
         9 => Step::Leave(u.arbitrary()?),
         10..14 => Step::Read(u.arbitrary()?, u.arbitrary()?),

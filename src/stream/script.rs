@@ -7,7 +7,10 @@
 use super::{Kept, LEAST, SHARED_MAX, Stream, StreamCounts, StreamSettings};
 use crate::{
     tape::Position,
-    websocket::frame::{self, Header, Opcode},
+    websocket::{
+        deflate::Deflater,
+        frame::{self, Header, Opcode},
+    },
 };
 
 /// An inflater that knows all compressed messages of its connection.
@@ -22,8 +25,8 @@ pub trait Reads {
 /// What happens; numbers are taken modulo what there is.
 #[derive(Clone, Copy, Debug)]
 pub enum Step {
-    /// A publication: its length, what it is made of, whether it is private.
-    Publish { len: u16, seed: u8, private: bool },
+    /// A publication: its length, what it is made of, whether it is private, or there is no time to compress it for this stream.
+    Publish { len: u16, seed: u8, private: bool, late: bool },
     /// Somebody comes, with everything before sent.
     Join,
     /// Somebody goes.
@@ -51,8 +54,25 @@ pub struct Script<R> {
     published: Vec<Vec<u8>>,
     members: Vec<Member<R>>,
     is_pressed: bool,
-    /// Publications that were read from the stream, and as they are.
-    pub read: (u64, u64),
+    /// What compresses publications by themselves.
+    alone: Deflater,
+    /// Publications that were read from the stream, as they are, and compressed by themselves beside the stream.
+    pub read: (u64, u64, u64),
+}
+
+impl<R: Reads> Member<R> {
+    fn read(&mut self, frame: &[u8], payload: &[u8]) {
+        let (_, at) = Header::parse_with(frame, true).expect("it is a header").expect("it is whole");
+        let came = self.reader.message(&frame[at..]);
+        assert!(came.as_deref() == Some(payload), "publication {} reads otherwise", self.next);
+    }
+}
+
+fn framed(payload: &[u8]) -> Vec<u8> {
+    let mut clear = vec![0; frame::header_len(payload.len())];
+    frame::write_header(&mut clear, true, Opcode::Binary, payload.len());
+    clear.extend_from_slice(payload);
+    clear
 }
 
 const MEMBERS_MAX: usize = 12;
@@ -79,13 +99,14 @@ impl<R: Reads> Script<R> {
             published: Vec::new(),
             members: Vec::new(),
             is_pressed: false,
-            read: (0, 0),
+            alone: Deflater::new(6),
+            read: (0, 0, 0),
         }
     }
 
     pub fn take(&mut self, step: Step) {
         match step {
-            Step::Publish { len, seed, private } => self.publish(len.into(), seed, private),
+            Step::Publish { len, seed, private, late } => self.publish(len.into(), seed, (private, late)),
             Step::Join if self.members.len() < MEMBERS_MAX => {
                 let next = self.published.len() as u64;
                 self.members.push(Member { reader: R::new(self.settings.window_bits), next, shares: false });
@@ -105,7 +126,7 @@ impl<R: Reads> Script<R> {
         self.stream.invariants(&self.settings);
     }
 
-    fn publish(&mut self, len: usize, seed: u8, private: bool) {
+    fn publish(&mut self, len: usize, seed: u8, (private, late): (bool, bool)) {
         let at = self.published.len() as u64;
         let mut payload = format!("{{\"topic\":\"q.us.{}\",\"seq\":{at},\"data\":", seed % 5).into_bytes();
         let mut random = fastrand::Rng::with_seed(seed.into());
@@ -113,25 +134,33 @@ impl<R: Reads> Script<R> {
         let is_noise = seed.is_multiple_of(7);
         payload
             .extend((0..len % (SHARED_MAX + 200)).map(|n| if is_noise { random.u8(..) } else { (n % 40) as u8 + 40 }));
-        let mut clear = vec![0; frame::header_len(payload.len())];
-        frame::write_header(&mut clear, true, Opcode::Binary, payload.len());
-        clear.extend_from_slice(&payload);
+        let clear = framed(&payload);
         let waits = self.members.iter().any(|member| !member.shares && member.next == at);
-        let may = (LEAST..=SHARED_MAX).contains(&clear.len()) && !private;
-        if may {
-            if self.stream.is_to_begin(&self.settings, waits) {
+        if clear.len() < LEAST || private {
+            self.stream.push_clear(&self.settings, &self.counts, Position(at));
+        } else {
+            if self.stream.is_to_begin(&self.settings, waits) && !late {
                 self.stream.begin_anew(self.settings.level(self.members.len(), self.is_pressed));
             }
             if self.stream.is_fresh() {
                 let at_end = self.members.iter_mut().filter(|member| member.next == at);
                 at_end.for_each(|member| member.shares = true);
             }
-            let len = self.stream.push(&self.settings, &self.counts, Position(at), &clear);
-            assert!(len.is_some_and(|len| len > 0), "a compressor doesn't fail");
-        } else {
-            self.stream.push_clear(&self.settings, &self.counts, Position(at));
+            self.push(Position(at), &clear, late);
         }
         self.published.push(payload);
+    }
+
+    fn push(&mut self, at: Position, clear: &[u8], late: bool) {
+        let Script { stream, settings, counts, alone, .. } = self;
+        if clear.len() <= SHARED_MAX && !late {
+            let len = stream.push(settings, counts, at, clear);
+            assert!(len.is_some_and(|len| len > 0), "a compressor doesn't fail");
+        } else if let Some(packed) = alone.frame(clear) {
+            assert!(stream.pass(settings, counts, at, (clear, &packed)), "a compressor doesn't fail");
+        } else {
+            stream.push_clear(settings, counts, at);
+        }
     }
 
     /// Sends somebody what comes next, from the stream for as long as it can read that.
@@ -140,17 +169,21 @@ impl<R: Reads> Script<R> {
             return;
         }
         let who = who % self.members.len();
-        let Script { stream, published, members, read, .. } = self;
+        let Script { stream, published, members, read, alone, .. } = self;
         let member = &mut members[who];
         for _ in 0..most {
             let Some(payload) = published.get(member.next as usize) else { return };
             let kept = stream.find(Position(member.next)).filter(|_| member.shares);
             match kept {
                 Some(Kept::Frame(frame)) => {
-                    let (_, at) = Header::parse_with(frame, true).expect("it is a header").expect("it is whole");
-                    let came = member.reader.message(&frame[at..]);
-                    assert!(came.as_ref() == Some(payload), "publication {} reads otherwise", member.next);
+                    member.read(frame, payload);
                     read.0 += 1;
+                }
+                Some(Kept::Alone) => {
+                    // It is the same whenever it is made.
+                    let frame = alone.frame(&framed(payload)).expect("it was");
+                    member.read(&frame, payload);
+                    read.2 += 1;
                 }
                 Some(Kept::Clear) => read.1 += 1,
                 None => {
@@ -185,7 +218,7 @@ pub mod tests {
         match random.u8(..24) {
             0..9 => {
                 let len = if random.u8(..12) == 0 { random.u16(..) } else { random.u16(..300) };
-                Step::Publish { len, seed: random.u8(..), private: random.u8(..10) == 0 }
+                Step::Publish { len, seed: random.u8(..), private: random.u8(..10) == 0, late: random.u8(..6) == 0 }
             }
             9..11 => Step::Join,
             11 => Step::Leave(random.u8(..)),
@@ -198,7 +231,7 @@ pub mod tests {
 
     #[test]
     fn everybody_reads_what_was_published_whenever_it_came_and_whatever_it_missed() {
-        let [by_stream, otherwise] = [(); 2].map(|()| AtomicU64::new(0));
+        let [by_stream, otherwise, alone] = [(); 3].map(|()| AtomicU64::new(0));
         seeds::try_all(SCRIPTS, |seed| {
             let mut random = fastrand::Rng::with_seed(seed);
             let kept = if random.bool() { 60_000 } else { random.u16(..3000) };
@@ -212,11 +245,15 @@ pub mod tests {
             // Relaxed: sums, which are looked at when all threads are gone.
             by_stream.fetch_add(script.read.0, Ordering::Relaxed);
             otherwise.fetch_add(script.read.1, Ordering::Relaxed);
+            alone.fetch_add(script.read.2, Ordering::Relaxed);
         });
-        let read = [by_stream, otherwise].map(AtomicU64::into_inner);
+        let read = [by_stream, otherwise, alone].map(AtomicU64::into_inner);
         // One script may have little to read.
         let few = seeds::wanted(SCRIPTS) < 40;
-        assert!(few || (read[0] > 1000 && read[1] > 500), "{read:?} by the stream and otherwise");
+        assert!(
+            few || (read[0] > 1000 && read[1] > 500 && read[2] > 200),
+            "{read:?} by the stream, as they are, and by themselves"
+        );
     }
 
     #[test]

@@ -15,7 +15,7 @@
 //! may have would have to be sent with each message, and are as long as a message is. So what a message costs and what it is compressed to are both
 //! bounded by its length: at most nine bits for each byte, and ten bits.
 
-use std::hint::black_box;
+use std::{hint::black_box, ops::Range};
 
 /// How far back is referred, at most.
 const WINDOW: usize = 1 << 12;
@@ -89,6 +89,16 @@ impl Compact {
         bits.finish();
     }
 
+    /// Takes in a message that is sent by other means to whoever reads this: what comes behind lies so much further from what came before. It is not
+    /// referred to itself.
+    pub fn pass(&mut self, message: &[u8]) {
+        // Of one that is longer than a window, nothing before is in reach any more.
+        let known = &message[message.len().saturating_sub(WINDOW)..];
+        for piece in known.chunks(PIECE) {
+            self.append(piece);
+        }
+    }
+
     /// Looks at each line of the cache that may be needed, one beside the other: where they have to come from memory, the processor waits for all of them
     /// at once, rather than for one after the other.
     fn fetch(&self) {
@@ -101,12 +111,7 @@ impl Compact {
     }
 
     fn piece(&mut self, piece: &[u8], bits: &mut Bits<'_>) {
-        if self.end + piece.len() > 2 * WINDOW {
-            self.move_down();
-        }
-        let (mut at, end) = (self.end, self.end + piece.len());
-        self.tables.text[at..end].copy_from_slice(piece);
-        self.end = end;
+        let Range { start: mut at, end } = self.append(piece);
         // What begins one byte before `at`, and gives way to what is longer.
         let mut before: Option<Match> = None;
         while at < end {
@@ -142,6 +147,17 @@ impl Compact {
             }
         }
         debug_assert!(before.is_none(), "a match is at least as long as what is left where the next one would begin");
+    }
+
+    /// Puts a piece behind the text. Returns where it is.
+    fn append(&mut self, piece: &[u8]) -> Range<usize> {
+        if self.end + piece.len() > 2 * WINDOW {
+            self.move_down();
+        }
+        let place = self.end..self.end + piece.len();
+        self.tables.text[place.clone()].copy_from_slice(piece);
+        self.end = place.end;
+        place
     }
 
     /// The newer half of the text becomes the older one.
@@ -375,6 +391,31 @@ mod tests {
         for period in 1..20 {
             let pattern: Vec<u8> = noise(period).into_iter().cycle().take(5000).collect();
             assert!(through(12, &[pattern], usize::MAX) < 250, "{period}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_referred_to_at_a_wrong_distance_behind_what_was_passed_over() {
+        let mut random = fastrand::Rng::with_seed(4);
+        let mut noise = |len: usize| -> Vec<u8> { (0..len).map(|_| random.u8(..)).collect() };
+        let stretch = noise(200);
+        for len in (0..3 * WINDOW).step_by(61).chain([WINDOW - 200, WINDOW - 199, WINDOW, WINDOW + 1, 2 * WINDOW]) {
+            let (mut compact, mut reader) = (Compact::new(12), Context::new(12));
+            let (passed, mut out) = (noise(len), Vec::new());
+            compact.message(&stretch, &mut out);
+            reader.message(&out).unwrap();
+            compact.pass(&passed);
+            // Stored, as whoever compresses by other means may do.
+            for part in passed.chunks(60_000) {
+                let len = part.len() as u16;
+                let block = [&[0][..], &len.to_le_bytes(), &(!len).to_le_bytes(), part, &[0]].concat();
+                assert!(reader.message(&block).as_deref() == Some(part));
+            }
+            out.clear();
+            compact.message(&stretch, &mut out);
+            assert!(reader.message(&out).as_ref() == Some(&stretch), "{len} between");
+            let is_near = len + stretch.len() <= WINDOW;
+            assert_eq!(out.len() < 20, is_near, "{} bytes, {len} between", out.len());
         }
     }
 

@@ -156,6 +156,25 @@ impl StreamDeflater {
         self.level
     }
 
+    /// Takes in a frame of a whole message that its readers are sent compressed by itself ([`Deflater::frame`]), so that its text is in their windows:
+    /// what comes behind goes on from there. Returns false if that failed, as it never should; then nothing can come behind it.
+    #[must_use]
+    pub fn pass(&mut self, frame: &[u8]) -> bool {
+        let Ok(Some((_, header_len))) = Header::parse(frame) else {
+            debug_assert!(false, "a whole frame");
+            return false;
+        };
+        let payload = &frame[header_len..];
+        match &mut self.engine {
+            Engine::Compact(compact) => {
+                compact.pass(payload);
+                true
+            }
+            // Between two flushes that is what a dictionary is: text that came before.
+            Engine::Zlib(compress) => compress.set_dictionary(payload).is_ok(),
+        }
+    }
+
     /// A frame of a whole message, which is not empty, as it is compressed, be that shorter or not: its readers have to have read it. None
     /// if the compressor failed, as it never should; then nothing can come behind it.
     pub fn frame(&mut self, frame: &[u8]) -> Option<Box<[u8]>> {
@@ -461,6 +480,39 @@ mod tests {
             }
             assert!(misread > 200, "whoever was not there can't read them: {misread}");
             assert!(bytes * 2 < all, "{bytes} of {all}");
+        }
+    }
+
+    #[test]
+    fn what_is_compressed_by_itself_between_frames_of_a_stream_is_passed_over_by_it() {
+        let mut random = fastrand::Rng::with_seed(5);
+        let text = quotes(2000).into_bytes();
+        for level in 1..=9 {
+            for window_bits in [9, 12, 15] {
+                let (mut stream, mut alone) = (StreamDeflater::new(level, window_bits), Deflater::new(6));
+                let (mut reader, mut bytes, mut all, mut passed) = (Context::new(window_bits), 0, 0, 0);
+                for n in 0..200 {
+                    if n % 64 == 63 {
+                        stream.begin_anew(level);
+                    }
+                    let longest = [400, 400, 400, 9000, 70_000][random.usize(..5)];
+                    let (from, len) = (random.usize(..1000), random.usize(16..longest));
+                    let payload = &text[from..(from + len).min(text.len())];
+                    let framed = framed(Opcode::Text, payload);
+                    let is_alone = random.u8(..3) == 0;
+                    let packed = if is_alone { alone.frame(&framed) } else { None };
+                    if let Some(packed) = &packed {
+                        assert!(stream.pass(&framed), "it never fails");
+                        passed += packed.len();
+                    }
+                    let sent = packed.unwrap_or_else(|| stream.frame(&framed).expect("it never fails"));
+                    let (_, at) = Header::parse_with(&sent, true).unwrap().unwrap();
+                    let read = reader.message(&sent[at..]);
+                    assert!(read.as_deref() == Some(payload), "{level} {window_bits} {n}, alone: {is_alone}");
+                    (bytes, all) = (bytes + sent.len(), all + payload.len());
+                }
+                assert!(passed > 1000 && bytes * 2 < all, "{bytes} of {all}, {passed} of them passed over");
+            }
         }
     }
 

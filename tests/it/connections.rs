@@ -84,8 +84,8 @@ fn of_each_connection_it_is_told_whether_it_reads_a_shared_stream_and_why_not() 
         ("/raw/c", OFFER, "", "once: no stream is free"),
         ("/raw/b", OFFER, "", "once: too few on its worker have the same subscription"),
         ("/raw/a?echo=0", OFFER, "", own),
-        ("/ws?topics=a&mode=latest", OFFER, "", "once: it is sent newest values"),
-        ("/ws?topics=a&mode=latest&rate=2", OFFER, "", "once: it is sent newest values"),
+        ("/ws?topics=a&mode=latest", OFFER, "", "once: too few on its worker have the same subscription"),
+        ("/ws?topics=a&mode=latest&rate=2", OFFER, "", "once: some of its names have a rate"),
         ("/ws?topics=p.x,p.y.*", OFFER, "", "once: --compression-private keeps its topics out of streams"),
         ("/ws", OFFER, "", "once: it is subscribed to nothing"),
         (

@@ -97,6 +97,8 @@ pub struct Piece {
     pub skipped: u64,
     /// There is a publication, and not the notice alone.
     pub sent: bool,
+    /// The frame is a stream's, or goes as it is in one's place: it isn't found again by how its connection is sent publications.
+    pub is_odd: bool,
 }
 
 impl Round {
@@ -362,7 +364,7 @@ impl<E: Edge> Walk<'_, E> {
         bytes.extend_from_slice(value);
         if skipped > 0 || sent.is_some() {
             let (sent, seq) = (sent.is_some(), sent.unwrap_or(next - 1));
-            pieces.push(Piece { end: bytes.len(), position, slot: Some(slot), seq, skipped, sent });
+            pieces.push(Piece { end: bytes.len(), position, slot: Some(slot), seq, skipped, sent, is_odd: false });
         }
     }
 
@@ -386,7 +388,15 @@ impl<E: Edge> Walk<'_, E> {
             if interest.wants(tape, cohort, entry) == Some(Delivery::All) {
                 frames.push(form, entry, bytes);
                 let position = Position(entry.position.0 + 1);
-                pieces.push(Piece { end: bytes.len(), position, slot: None, seq: entry.seq, skipped: 0, sent: true });
+                pieces.push(Piece {
+                    end: bytes.len(),
+                    position,
+                    slot: None,
+                    seq: entry.seq,
+                    skipped: 0,
+                    sent: true,
+                    is_odd: false,
+                });
             }
             true
         })

@@ -7,7 +7,7 @@
 use super::{
     super::{
         deliver::{Outcome, deliver},
-        fan::interest::CohortId,
+        fan::{delivery::Delivery, interest::CohortId},
         ground::Ground,
         work::price,
     },
@@ -50,10 +50,8 @@ impl<E: Edge> Walk<'_, E> {
                 return false;
             }
             steps += 1;
-            if interest.wants(tape, id, entry).is_none() {
-                return true;
-            }
-            let start = bytes.len();
+            let Some(delivery) = interest.wants(tape, id, entry) else { return true };
+            let (start, mut is_odd) = (bytes.len(), false);
             let kept = stream.as_deref().filter(|_| shares).and_then(|stream| stream.find(entry.position));
             match kept {
                 _ if entry.position == position && offset > 0 => {
@@ -63,10 +61,16 @@ impl<E: Edge> Walk<'_, E> {
                     frames.packer.take_saved();
                 }
                 Some(Kept::Frame(frame)) => {
+                    is_odd = true;
                     bytes.extend_from_slice(frame);
                     frames.packer.note_saved((entry.len(form.lane) as usize).saturating_sub(frame.len()));
                 }
-                Some(Kept::Clear) => bytes.extend_from_slice(reader.bytes(form.lane, entry.run(form.lane))),
+                // What was let go is the same when it is compressed again.
+                Some(Kept::Alone) => frames.push(form, entry, bytes),
+                Some(Kept::Clear) => {
+                    is_odd = frames.may_pack(form.lane, entry);
+                    frames.push(form.lane.into(), entry, bytes);
+                }
                 None => {
                     shares = false;
                     frames.push(form, entry, bytes);
@@ -74,7 +78,8 @@ impl<E: Edge> Walk<'_, E> {
             }
             packing += frames.packer.take_cost();
             let (end, position) = (bytes.len(), Position(entry.position.0 + 1));
-            pieces.push(Piece { end, position, slot: None, seq: entry.seq, skipped: 0, sent: true });
+            let slot = (delivery == Delivery::Latest).then_some(entry.topic.slot);
+            pieces.push(Piece { end, position, slot, seq: entry.seq, skipped: 0, sent: true, is_odd });
             true
         });
         interest.cohort(id).stream = stream;
@@ -87,20 +92,26 @@ impl<E: Edge> Walk<'_, E> {
                     self.connection.sent = self.ground.now;
                 }
                 (self.behind.position, self.behind.offset) = (reached, 0);
+                self.note_told(pieces);
                 if steps == most { Step::Enough } else { Step::On }
             }
             Outcome::Full(taken) => {
                 let whole = pieces.partition_point(|piece| piece.end <= taken);
                 metrics.deliveries.add(whole as u64);
+                self.note_told(&pieces[..whole]);
                 let start = whole.checked_sub(1).map_or(0, |last| pieces[last].end);
-                let Some(begun) = pieces.get(whole) else {
+                let Some(begun) = pieces.get(whole).copied() else {
                     debug_assert!(false, "a socket that is full has not taken all");
                     return Step::On;
                 };
-                let within = taken > start || (whole == 0 && offset > 0);
-                let rest = if within { bytes[taken..begun.end].to_vec() } else { Vec::new() };
                 let position = Position(begun.position.0 - 1);
-                self.stop_with(id, position, rest);
+                if begun.is_odd {
+                    let rest = if taken > start { bytes[taken..begun.end].to_vec() } else { Vec::new() };
+                    self.stop_with(id, position, rest);
+                } else {
+                    let before = if whole == 0 { offset } else { 0 };
+                    self.stop_at(id, position, before + (taken - start) as u32);
+                }
                 Step::Full
             }
             Outcome::Broken(why) => Step::Broken(why),

@@ -208,6 +208,8 @@ impl<E: Edge> Walk<'_, E> {
                 behind.conflates |= position < self.ground.reader.floor();
                 let conflates = behind.conflates;
                 return if conflates && self.interest.cohort(cohort).has(|delivery| delivery == Delivery::Latest) {
+                    // Not everything comes that the stream refers to.
+                    self.connection.note_shares(false);
                     self.send_newest(buffers, cohort, until)
                 } else {
                     self.send_some(buffers, cohort, (position, offset), until)
@@ -310,7 +312,7 @@ impl<E: Edge> Walk<'_, E> {
                 }
                 let (end, position) = (plan.bytes, Position(entry.position.0 + 1));
                 let slot = (delivery == Delivery::Latest).then_some(entry.topic.slot);
-                pieces.push(Piece { end, position, slot, seq: entry.seq, skipped: 0, sent: true });
+                pieces.push(Piece { end, position, slot, seq: entry.seq, skipped: 0, sent: true, is_odd: false });
             }
             true
         });
@@ -347,7 +349,7 @@ impl<E: Edge> Walk<'_, E> {
     }
 
     /// Notes that the connection was sent these publications.
-    fn note_told(&mut self, pieces: &[Piece]) {
+    pub fn note_told(&mut self, pieces: &[Piece]) {
         let Some(told) = &mut self.behind.told else { return };
         for Piece { slot, seq, .. } in pieces {
             slot.iter().for_each(|slot| told.note(*slot, *seq));

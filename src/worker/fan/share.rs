@@ -1,4 +1,5 @@
-//! Sharing: a cohort whose members are all sent every publication has one compressed stream for all of them ([`Stream`]), be they one or many.
+//! Sharing: a cohort whose members are all sent every publication has one compressed stream for all of them ([`Stream`]), be they one or many. That are those
+//! in mode `all`, and those who want newest values without a rate for as long as they keep up.
 //!
 //! ```text
 //!   planned:     | 40  41 | 42  43 | 44  ‖ 45 | 46            ‖ the stream began anew
@@ -24,7 +25,6 @@ use super::{
     },
     Fan, Fell, Why,
     column::{Column, Planned, is_sharing},
-    delivery::Delivery,
     interest::{Cohort, CohortId, Interest},
     passes::PassId,
 };
@@ -39,10 +39,10 @@ use crate::{
 const MEMBERS_A_LOOK: u64 = 16;
 
 impl Cohort {
-    /// Whether its members may share a stream: they can read one, and are sent every publication of all of their names.
+    /// Whether its members may share a stream: they can read one, and whoever of them keeps up is sent every publication of all of their names.
     #[inline]
     pub fn may_share(&self) -> bool {
-        self.key.packed == Packing::Shared && self.uniform == Some(Delivery::All) && !self.key.polls
+        self.key.packed == Packing::Shared && self.paces.is_empty() && !self.key.polls
     }
 
     /// How those of its members are sent publications that don't read its stream, if it has one: as they are, until they come to it; else compressed by
@@ -124,12 +124,13 @@ impl Cohort {
 
     /// Takes a publication into the stream. Returns how many bytes its readers are sent for it; none if there is no stream.
     fn push(&mut self, at: Position, clear: &[u8], topic: Option<&str>, packer: &mut Packer) -> Option<u64> {
-        let Cohort { stream, column, users, .. } = self;
+        let Cohort { key, stream, column, users, .. } = self;
         let stream = stream.as_deref_mut()?;
         stream.members = *users;
         let packs = std::sync::Arc::clone(packer.packs());
         let (settings, counts) = (&packs.streams, &packs.stream_counts);
-        let mut may = (LEAST.max(settings.least)..=SHARED_MAX).contains(&clear.len()) && !is_private(at, topic, packer);
+        let may = clear.len() >= LEAST.max(settings.least) && !is_private(at, topic, packer);
+        let mut has_to_begin = false;
         if may {
             let is_pressed = packer.streams.is_pressed || column.owed_most() >= SEND_MAX;
             let level = settings.level(*users, is_pressed);
@@ -140,27 +141,38 @@ impl Cohort {
             let is_due = stream.is_to_begin(settings, false);
             if is_due || (waiting > 0 && !stream.is_fresh()) {
                 let cost = stream.cost_of_beginning(level);
-                may = packer.streams.may_spend(at, cost);
-                if may {
+                has_to_begin = !packer.streams.may_spend(at, cost);
+                if !has_to_begin {
                     packer.charge(cost);
                     stream.begin_anew(level);
                     if is_due { &counts.anew_due } else { &counts.anew_joined }.bump();
                 }
             }
-            if may && waiting > 0 {
+            if waiting > 0 && stream.is_fresh() {
                 column.share_at_end();
             }
         }
-        if !may || column.sharing() == 0 || !packer.streams.may_spend(at, stream.cost_of(clear.len())) {
+        if !may || column.sharing() == 0 {
             stream.push_clear(settings, counts, at);
             return Some(clear.len() as u64);
         }
-        packer.charge(stream.cost_of(clear.len()));
-        let Some(len) = stream.push(settings, counts, at, clear) else {
-            self.end_stream();
-            return None;
+        let cost = stream.cost_of(clear.len());
+        let sent = if clear.len() <= SHARED_MAX && !has_to_begin && packer.streams.may_spend(at, cost) {
+            packer.charge(cost);
+            stream.push(settings, counts, at, clear)
+        } else if let Some(packed) = packer.packed(key.lane, at, clear) {
+            let len = packed.len();
+            let is_passed = stream.pass(settings, counts, at, (clear, packed));
+            packer.charge(Stream::cost_of_passing(clear.len()));
+            is_passed.then_some(len)
+        } else {
+            stream.push_clear(settings, counts, at);
+            Some(clear.len())
         };
-        Some(len as u64)
+        if sent.is_none() {
+            self.end_stream();
+        }
+        sent.map(|len| len as u64)
     }
 
     #[cfg(all(any(test, fuzzing), not(loom)))]
@@ -216,7 +228,7 @@ impl Gathered {
     /// What was planned for those who read the stream. Returns whether all of it is kept there.
     fn shared(
         &mut self,
-        frames: &Frames<'_>,
+        frames: &mut Frames<'_>,
         stream: &Stream,
         form: Form,
         from: Position,
@@ -228,11 +240,21 @@ impl Gathered {
         }
         let mut kept = stream.from(from);
         for run in runs {
+            let mut is_usual = false;
             match kept.next().filter(|(position, _)| *position == run.base) {
                 Some((_, Kept::Frame(frame))) => self.bytes.extend_from_slice(frame),
                 Some((_, Kept::Clear)) => {
                     let entry = frames.reader.look(run.base).expect("what is planned is on the tape");
-                    self.bytes.extend_from_slice(frames.reader.bytes(form.lane, entry.run(form.lane)));
+                    is_usual = !frames.may_pack(form.lane, &entry);
+                    frames.push_made(form.lane.into(), &entry, &mut self.bytes);
+                }
+                Some((_, Kept::Alone)) => {
+                    let entry = frames.reader.look(run.base).expect("what is planned is on the tape");
+                    is_usual = true;
+                    if !frames.push_made(Form { packed: true, ..form }, &entry, &mut self.bytes) {
+                        // It was let go.
+                        return false;
+                    }
                 }
                 None => {
                     debug_assert!(false, "{:?} was planned, and isn't in the stream", run.base);
@@ -240,7 +262,7 @@ impl Gathered {
                 }
             }
             self.on_tape += u64::from(run.len);
-            self.ends.push(End { at: self.bytes.len(), position: run.base, is_usual: false });
+            self.ends.push(End { at: self.bytes.len(), position: run.base, is_usual });
         }
         true
     }
@@ -250,7 +272,8 @@ impl Gathered {
         self.clear();
         for run in runs {
             let entry = frames.reader.look(run.base).expect("what is planned is on the tape");
-            let is_usual = frames.push_made(form, &entry, &mut self.bytes) && form.packed;
+            let is_made = frames.push_made(form, &entry, &mut self.bytes);
+            let is_usual = if form.packed { is_made } else { !frames.may_pack(form.lane, &entry) };
             self.on_tape += u64::from(entry.len(form.lane));
             self.ends.push(End { at: self.bytes.len(), position: run.base, is_usual });
         }
@@ -307,7 +330,7 @@ impl Fan {
             if is_sharing(cut) {
                 let is_kept = stream
                     .as_deref()
-                    .is_some_and(|stream| gathered.shared(&frames, stream, form, owed.from, column.runs(cut)));
+                    .is_some_and(|stream| gathered.shared(&mut frames, stream, form, owed.from, column.runs(cut)));
                 if !is_kept {
                     frames.packer.charge(column.len() as u64 / MEMBERS_A_LOOK);
                     column.unshare_at(cut);

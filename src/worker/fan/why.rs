@@ -46,10 +46,7 @@ fn of_cohort<S>(connection: &Connection<S>, cohort: &Cohort, interest: &Interest
         _ => None,
     };
     match &cohort.stream {
-        _ if cohort.uniform != Some(Delivery::All) => match cohort.mode() {
-            "mixed" => "once: some of its names are not in mode all",
-            _ => "once: it is sent newest values",
-        },
+        _ if !cohort.may_share() => "once: some of its names have a rate",
         None if all_private(cohort, interest, packer) => "once: --compression-private keeps its topics out of streams",
         Some(_) if at_head.unwrap_or_else(|| connection.shares()) => "shared",
         Some(_) if at_head.is_some() => "clear: it waits for the stream to begin anew",

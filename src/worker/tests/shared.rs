@@ -43,6 +43,11 @@ impl World {
         (self.clients[at].inflated, self.clients[at].followed)
     }
 
+    /// Publications that streams have passed over.
+    fn passed(&self) -> u64 {
+        self.shared.packs.stream_counts.passed.get()
+    }
+
     fn counts(&self) -> [u64; 5] {
         let counts = &self.shared.packs.stream_counts;
         [&counts.frames, &counts.clear, &counts.anew_due, &counts.anew_joined, &counts.evicted].map(Tally::get)
@@ -201,19 +206,101 @@ fn whoever_stops_at_any_byte_of_a_stream_goes_on_at_that_byte() {
 }
 
 #[test]
-fn what_is_private_small_or_large_comes_between_as_it_is() {
-    let mut world = world(|streams| (streams.private, streams.least) = (["q.secret".into()].into(), 150));
-    let members = world.subscribers(3, &["q.*"]);
-    for _ in 0..5 {
-        world.publish_each("q.a", 2, 200);
-        world.publish_each("q.secret", 1, 200);
-        world.publish_each("q.b", 1, 0);
-        world.publish_each("q.b", 1, 5000);
+fn what_is_private_or_small_comes_between_as_it_is_and_what_is_large_compressed_by_itself() {
+    for level in [1, 7] {
+        let change =
+            |streams: &mut StreamSettings| (streams.private, streams.least) = (["q.secret".into()].into(), 150);
+        let mut world = world(|streams| {
+            change(streams);
+            streams.level = Some(level);
+        });
+        let members = world.subscribers(3, &["q.*"]);
+        for _ in 0..5 {
+            world.publish_each("q.a", 2, 200);
+            world.publish_each("q.secret", 1, 200);
+            world.publish_each("q.b", 1, 0);
+            world.publish_each("q.b", 1, 5000);
+        }
+        for at in members {
+            let (inflated, followed) = world.read(at);
+            assert_eq!(inflated, 15, "three of five");
+            assert!(followed >= 5, "of which one in eight begins anew and a third refers to nothing: {followed}");
+        }
+        assert_eq!(world.counts(), [10, 10, 1, 0, 0]);
+        assert_eq!(world.passed(), 5);
     }
-    for at in members {
-        assert_eq!(world.read(at), (10, 8), "two of five, of which one in eight begins anew");
+}
+
+#[test]
+fn a_publication_that_many_streams_want_goes_compressed_by_itself_to_the_last_of_them() {
+    let mut world = world(|streams| (streams.members_min, streams.most) = (1, 100));
+    let lists: Vec<usize> = (0..40).map(|n| world.subscribers(1, &["q", &format!("own.{n}")])[0]).collect();
+    for n in 0..40 {
+        world.publish_each(&format!("own.{n}"), 1, 200);
     }
-    assert_eq!(world.counts(), [10, 15, 1, 0, 0]);
+    let opened = world.counts()[0];
+    world.publish_each("q", 6, 200);
+    assert_eq!(opened, 40, "each has a stream");
+    for at in &lists {
+        assert_eq!(world.read(*at).0, 7, "nobody is sent anything as it is");
+    }
+    let (frames, passed) = (world.counts()[0] - 40, world.passed());
+    assert_eq!(frames + passed, 240);
+    assert!(frames >= 36 && passed >= 36, "{frames} in streams, {passed} by themselves");
+    // They go on, all of them.
+    for n in 0..40 {
+        world.publish_each(&format!("own.{n}"), 1, 200);
+    }
+    for at in &lists {
+        let (inflated, followed) = world.read(*at);
+        assert!(inflated == 8 && followed >= 1, "{inflated}, of which {followed} refer to others");
+    }
+}
+
+#[test]
+fn whoever_was_not_sent_what_the_stream_passed_over_leaves_it() {
+    // What is compressed by itself is kept, or let go before it is sent.
+    for (memory, followed_least) in [(1 << 20, 20), (0, 0)] {
+        let settings = sharing(|streams| streams.anew_every = 30);
+        let packs = PackSettings { memory, ..settings.compression.packs };
+        let settings = Settings { compression: Compressing { packs, ..settings.compression }, ..settings };
+        let mut world = World::new(1, settings, 4096, 1 << 20);
+        let members = world.subscribers(3, &["q"]);
+        world.publish_each("q", 5, 200);
+        world.publish_some("q", 20, 5000);
+        world.settle();
+        let told = world.told();
+        assert_eq!(told[0] == "shared", memory > 0, "{told:?}");
+        world.publish_each("q", 40, 200);
+        assert_eq!(world.told(), ["shared"; 3]);
+        for at in members {
+            let (inflated, followed) = world.read(at);
+            assert!(inflated >= 20 && followed >= followed_least, "{inflated}, {followed}");
+        }
+    }
+}
+
+#[test]
+fn whoever_stops_at_any_byte_of_what_is_compressed_by_itself_goes_on_at_that_byte_and_with_the_stream() {
+    for way in [Way::All, Way::Latest] {
+        for room in (1..90).chain([200, 333]) {
+            let mut world = World::new(room as u64, sharing(|streams| streams.anew_least = 0), 4096, 1 << 20);
+            let at = world.wishing(room, way);
+            world.subscribers(2, &["q"]);
+            world.wishing(1 << 16, way);
+            world.wishing(1 << 16, way);
+            for _ in 0..6 {
+                world.publish_some("q", 2, 100);
+                world.publish_some("q", 1, 5000);
+                world.publish_some("q", 2, 100);
+                world.settle();
+            }
+            assert!(world.passed() > 0);
+            let (inflated, followed) = world.read(at);
+            let is_all = matches!(way, Way::All);
+            assert!(!is_all || (inflated >= 25 && followed >= 12), "room for {room}: {inflated}, of these {followed}");
+        }
+    }
 }
 
 #[test]
@@ -260,19 +347,47 @@ fn a_cohort_that_is_much_larger_takes_the_stream_of_a_small_one_and_who_is_left_
     assert!(world.read(large[0]).1 - before >= 4);
 }
 
-#[test]
-fn newest_values_rates_and_what_is_missed_never_come_through_a_stream() {
-    let mut world = world(|_| {});
-    let wish = |way| Wish { names: vec!["q".into()], way, snapshot: true, from: BTreeMap::new(), cursor: None };
-    let mut clients = Vec::new();
-    for way in [Way::Latest, Way::Rate(50)] {
-        for _ in 0..4 {
-            let (peer, id) = world.hand_over(1 << 16);
-            world.clients.push(Client::wish(peer, id, Speech::Json, wish(way), Offer::Plain, &world.journal));
-            clients.push(world.clients.len() - 1);
-            world.settle();
-        }
+impl World {
+    /// A JSON client that is subscribed to `q` in this way.
+    fn wishing(&mut self, room: usize, way: Way) -> usize {
+        let (peer, id) = self.hand_over(room);
+        let wish = Wish { names: vec!["q".into()], way, snapshot: true, from: BTreeMap::new(), cursor: None };
+        self.clients.push(Client::wish(peer, id, Speech::Json, wish, Offer::Plain, &self.journal));
+        self.settle();
+        self.clients.len() - 1
     }
+}
+
+#[test]
+fn newest_values_come_through_a_stream_to_whoever_keeps_up_and_by_themselves_to_whoever_does_not() {
+    let mut world = world(|streams| streams.anew_every = 20);
+    let slow = world.wishing(1500, Way::Latest);
+    let quick = world.wishing(1 << 16, Way::Latest);
+    world.wishing(1 << 16, Way::Latest);
+    world.publish_each("q", 7, 200);
+    for (inflated, followed) in [slow, quick].map(|at| world.read(at)) {
+        assert!(inflated == 7 && followed >= 4, "{inflated}, of these {followed} refer to others");
+    }
+    world.clients[slow].stalled = true;
+    world.publish_each("q", 300, 200);
+    world.clients[slow].stalled = false;
+    world.settle();
+    let (inflated, followed) = world.read(slow);
+    assert!(
+        inflated < 150 && followed < 150,
+        "most are left out, and what is newest is by itself: {inflated}, {followed}"
+    );
+    assert!(world.read(quick).0 >= 300, "{}", world.read(quick).0);
+    world.publish_each("q", 30, 200);
+    let (again, refers) = world.read(slow);
+    assert!(again - inflated >= 18 && refers - followed > 10, "it is back on the stream: {again}, {refers}");
+    assert_eq!(world.told(), ["shared"; 3]);
+}
+
+#[test]
+fn rates_never_come_through_a_stream() {
+    let mut world = world(|_| {});
+    let clients: Vec<usize> = (0..4).map(|_| world.wishing(1 << 16, Way::Rate(50))).collect();
     world.publish_each("q", 20, 200);
     world.pass(Duration::from_millis(100));
     for at in clients {
@@ -280,6 +395,7 @@ fn newest_values_rates_and_what_is_missed_never_come_through_a_stream() {
         assert!(world.read(at).0 > 0);
     }
     assert_eq!(world.counts()[0], 0);
+    assert_eq!(world.told(), ["once: some of its names have a rate"; 4]);
 }
 
 #[test]
