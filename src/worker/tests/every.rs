@@ -99,7 +99,8 @@ impl Script {
         }
         // Encrypting takes time, so not many; on edges that hold back, and on those that don't.
         if matches!(seed % 40, 0 | 21) || (crowd && matches!(seed % 20, 7)) {
-            world.secures = Some(fastrand::Rng::with_seed(seed));
+            // Not by the same luck as what they offer.
+            world.secures = Some(fastrand::Rng::with_seed(!seed));
         }
         if crowd || !seed.is_multiple_of(3) {
             world.deflates = Some(fastrand::Rng::with_seed(seed));
