@@ -150,9 +150,10 @@ pub const SHARED_MAX: usize = if cfg!(any(test, fuzzing)) { 4096 } else { 32 * 1
 const FRAME_COST: u64 = 30;
 const LINE_COST: [u64; 10] = [0, 32, 40, 66, 66, 70, 72, 87, 92, 95];
 
-/// What passing over a frame costs, and each sixty-four bytes of it, of which no more than a window are taken in.
-const PASS_COST: u64 = 5;
-const PASSED_LINES_MAX: u64 = 64;
+/// What passing over a frame costs, and sixty-four bytes of it, of which no more than a window are taken in: at level 1 they are copied, at the others
+/// hashed, and now and then all tables are gone through.
+const PASS_COST: [u64; 2] = [30, 300];
+const PASS_LINE_COST: [u64; 2] = [1, 20];
 
 /// What a new compressor of this level costs, also where one begins anew at another level.
 pub const fn cost_of_new(level: u8) -> u64 {
@@ -166,7 +167,7 @@ const fn cost_of_clearing(level: u8) -> u64 {
 
 /// What compressing one publication may cost a worker in all of its streams before the others send it compressed by itself: a millisecond, or some 500 streams.
 /// With what repeats but in a few bytes at a time, or not at all, it is up to four times as long.
-/// That of new streams, and of those that begin anew, is part of it.
+/// That of new streams, and of those that begin anew, is part of it. As much again may be spent on passing it over; beyond that it goes as it is.
 pub const ENTRY_COST_MAX: u64 = if cfg!(any(test, fuzzing)) { 5000 } else { 100_000 };
 
 /// What was done, in all streams.
@@ -179,7 +180,7 @@ pub struct StreamCounts {
     pub bytes_out: Tally,
     /// Publications that went compressed by themselves, since they were large, or wanted by too many streams.
     pub passed: Tally,
-    /// Publications that went as they are, since they were small, private, or get no shorter.
+    /// Publications that went as they are, since they were small, private or very large, get no shorter, or nobody read the stream.
     pub clear: Tally,
     /// How often one began anew: because it was time, and earlier because somebody waited.
     pub anew_due: Tally,
@@ -307,8 +308,10 @@ impl Stream {
     }
 
     /// What passing over a frame of so many bytes costs.
-    pub fn cost_of_passing(len: usize) -> u64 {
-        PASS_COST + (len as u64).div_ceil(64).min(PASSED_LINES_MAX)
+    pub fn cost_of_passing(&self, len: usize) -> u64 {
+        let of_level = usize::from(self.deflater.level() > LEVEL_FAST);
+        let lines = len.min(1 << self.deflater.window_bits()).div_ceil(64) as u64;
+        PASS_COST[of_level] + PASS_LINE_COST[of_level] * lines
     }
 
     /// Takes in the publication at `at`, which comes behind all others and goes compressed by itself, as `packed`. Returns false if the compressor failed:

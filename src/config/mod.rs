@@ -290,8 +290,8 @@ pub struct Config {
     /// Compression for WebSocket clients that offer it: off, once or shared
     ///
     /// That is permessage-deflate, which browsers offer. With `shared`, subscribers of the very same names, who are sent every publication or keep up with
-    /// newest values, have one stream together, in which each of up to 32 KiB is compressed by those before it: quotes come to 20 to 30 % of their bytes. All others are sent what
-    /// they are with `once`: each publication compressed by itself, once for all of them, to 55 to 70 %. It costs the server some microseconds for each
+    /// newest values, have one stream together, in which each of up to 32 KiB is compressed by those before it: quotes come to 20 to 30 % of their bytes. All others, and what is longer, come as
+    /// with `once`: each publication compressed by itself, once for all of them, to 55 to 70 %. It costs the server some microseconds for each
     /// publication, with `shared` also for each set of names; and clients one or two for each message.
     /// `?compress=0` in an address declines it.
     #[arg(

@@ -347,7 +347,7 @@ impl Figures {
         let help = "How often shared streams have begun anew: due, or earlier because somebody waited (joined)";
         let anew = [("due", counts.anew_due.get()), ("joined", counts.anew_joined.get())];
         out.counters("shared_streams_anew", help, None, "why", anew.map(|(why, count)| (why.to_owned(), count)))?;
-        let help = "Publications in shared streams, once for each stream: packed; alone, compressed by themselves, since they are large or wanted by too many streams; or clear, as they are, since they are small or private";
+        let help = "Publications in shared streams, once for each stream: packed; alone, compressed by themselves, since they are large or wanted by too many streams; or clear, as they are, since they are small, private or over 128 KiB, get no shorter, or nobody read the stream";
         let frames = [("packed", counts.frames.get()), ("alone", counts.passed.get()), ("clear", counts.clear.get())];
         out.counters("shared_frames", help, None, "result", frames.map(|(how, frames)| (how.to_owned(), frames)))?;
         let help = "Bytes of the publications that were compressed in shared streams, as they were; see stentor_shared_bytes for what became of them";

@@ -44,6 +44,8 @@ pub struct Streams {
     pub private: Option<(Position, bool)>,
     /// The publication that was compressed last for a stream, and what that has cost in all of them.
     spent: (Position, u64),
+    /// The one that was passed over last, and what that has cost.
+    passed: (Position, u64),
 }
 
 impl Streams {
@@ -74,6 +76,16 @@ impl Streams {
             self.spent = (at, 0);
         }
         self.spent.1 += if may { cost } else { 0 };
+        may
+    }
+
+    /// The same for a stream that passes it over: as much again.
+    pub fn may_pass(&mut self, at: Position, cost: u64) -> bool {
+        if self.passed.0 != at {
+            self.passed = (at, 0);
+        }
+        let may = self.passed.1 == 0 || self.passed.1 + cost <= ENTRY_COST_MAX;
+        self.passed.1 += if may { cost } else { 0 };
         may
     }
 

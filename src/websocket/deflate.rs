@@ -170,8 +170,11 @@ impl StreamDeflater {
                 compact.pass(payload);
                 true
             }
-            // Between two flushes that is what a dictionary is: text that came before.
-            Engine::Zlib(compress) => compress.set_dictionary(payload).is_ok(),
+            // Between two flushes that is what a dictionary is: text that came before. What is beyond a window isn't referred to.
+            Engine::Zlib(compress) => {
+                let known = payload.len().saturating_sub(1 << self.window_bits);
+                compress.set_dictionary(&payload[known..]).is_ok()
+            }
         }
     }
 

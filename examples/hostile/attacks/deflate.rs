@@ -13,7 +13,7 @@ use super::{Attack, Attacker, attack, readers, wire};
 /// What is offered ordinarily.
 const OFFER: &str = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
 
-/// What has each publication compressed by itself, also long ones, which go through a stream as they are.
+/// What has each publication compressed by itself.
 const ALONE: &str = "Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover\r\n";
 
 /// What a flate stream that was flushed ends with; a message goes without.

@@ -2,7 +2,8 @@
 //! then with publications that were compressed by themselves.
 //!
 //! A cursor says where somebody is in the stream as it does on the tape: a frame is found by the position of its publication. Where one isn't there
-//! any more, the stream is left for good; its next beginning lies at the head. Nobody stops within a frame: what is left of one is taken along.
+//! any more, the stream is left for good; its next beginning lies at the head. Nobody stops within a frame of the stream: what is left of one is taken
+//! along.
 
 use super::{
     super::{
@@ -50,7 +51,11 @@ impl<E: Edge> Walk<'_, E> {
                 return false;
             }
             steps += 1;
-            let Some(delivery) = interest.wants(tape, id, entry) else { return true };
+            let Some(delivery) = interest.wants(tape, id, entry) else {
+                let is_known = || stream.as_deref().is_some_and(|stream| stream.find(entry.position).is_some());
+                debug_assert!(!shares || !is_known(), "what the stream has taken in is wanted");
+                return true;
+            };
             let (start, mut is_odd) = (bytes.len(), false);
             let kept = stream.as_deref().filter(|_| shares).and_then(|stream| stream.find(entry.position));
             match kept {

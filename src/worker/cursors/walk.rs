@@ -378,6 +378,7 @@ impl<E: Edge> Walk<'_, E> {
             return;
         }
         behind.put_rest(&mut connection.out, position, rest);
+        ground.metrics.deliveries.add(1);
         if let (Some(entry), Some(told)) = (ground.reader.look(position), &mut behind.told)
             && interest.wants(&ground.tape, cohort, &entry) == Some(Delivery::Latest)
         {
@@ -435,5 +436,7 @@ pub fn rest_of_frame<E: Edge>(
     work.charge(packer.take_cost());
     // It was counted with its beginning.
     packer.take_saved();
-    is_there.then(|| frame.split_off(behind.offset as usize))
+    let is_whole = behind.offset as usize <= frame.len();
+    debug_assert!(!is_there || is_whole, "a frame is the same whenever it is made");
+    (is_there && is_whole).then(|| frame.split_off(behind.offset as usize))
 }

@@ -1,5 +1,5 @@
-//! Sharing: a cohort whose members are all sent every publication has one compressed stream for all of them ([`Stream`]), be they one or many. That are those
-//! in mode `all`, and those who want newest values without a rate for as long as they keep up.
+//! Sharing: a cohort without rates has one compressed stream for all of its members that keep up ([`Stream`]), be they one or many. They are sent every
+//! publication; who wants newest values leaves it when its socket is full.
 //!
 //! ```text
 //!   planned:     | 40  41 | 42  43 | 44  ‖ 45 | 46            ‖ the stream began anew
@@ -45,13 +45,6 @@ impl Cohort {
         self.key.packed == Packing::Shared && self.paces.is_empty() && !self.key.polls
     }
 
-    /// How those of its members are sent publications that don't read its stream, if it has one: as they are, until they come to it; else compressed by
-    /// themselves.
-    #[inline]
-    pub fn unshared_form(&self) -> Form {
-        Form { lane: self.key.lane, packed: self.stream.is_none() }
-    }
-
     /// Adds a publication to what its members are to be sent, by the stream and by itself. What is planned is as long as it is on the tape.
     pub(super) fn plan_shared(
         &mut self,
@@ -72,7 +65,7 @@ impl Cohort {
             }
             None => {
                 // It is compressed now, when there is room for that.
-                let packed = u64::from(frames.run(self.unshared_form(), entry).len);
+                let packed = u64::from(frames.run(self.key.form(), entry).len);
                 packed * members
             }
         };
@@ -154,16 +147,20 @@ impl Cohort {
         }
         if !may || column.sharing() == 0 {
             stream.push_clear(settings, counts, at);
-            return Some(clear.len() as u64);
+            // Nobody reads the stream because there is no time for it to begin anew: that's not for those to pay who wait.
+            let packed = if has_to_begin { packer.packed(key.lane, at, clear) } else { None };
+            return Some(packed.map_or(clear.len(), <[u8]>::len) as u64);
         }
-        let cost = stream.cost_of(clear.len());
+        let (cost, passing) = (stream.cost_of(clear.len()), stream.cost_of_passing(clear.len()));
         let sent = if clear.len() <= SHARED_MAX && !has_to_begin && packer.streams.may_spend(at, cost) {
             packer.charge(cost);
             stream.push(settings, counts, at, clear)
-        } else if let Some(packed) = packer.packed(key.lane, at, clear) {
+        } else if packer.streams.may_pass(at, passing)
+            && let Some(packed) = packer.packed(key.lane, at, clear)
+        {
             let len = packed.len();
             let is_passed = stream.pass(settings, counts, at, (clear, packed));
-            packer.charge(Stream::cost_of_passing(clear.len()));
+            packer.charge(passing);
             is_passed.then_some(len)
         } else {
             stream.push_clear(settings, counts, at);
@@ -251,7 +248,7 @@ impl Gathered {
                 Some((_, Kept::Alone)) => {
                     let entry = frames.reader.look(run.base).expect("what is planned is on the tape");
                     is_usual = true;
-                    if !frames.push_made(Form { packed: true, ..form }, &entry, &mut self.bytes) {
+                    if !frames.push_made(form, &entry, &mut self.bytes) {
                         // It was let go.
                         return false;
                     }
@@ -267,13 +264,13 @@ impl Gathered {
         true
     }
 
-    /// What was planned for those who don't: what wasn't compressed when it was planned, or was let go since, goes as it is.
+    /// What was planned for those who don't. What nobody has compressed by itself, or was let go since, goes as it is: for those who wait to come to
+    /// the stream nothing is compressed.
     fn unshared(&mut self, frames: &mut Frames<'_>, form: Form, runs: impl Iterator<Item = Run>) {
         self.clear();
         for run in runs {
             let entry = frames.reader.look(run.base).expect("what is planned is on the tape");
-            let is_made = frames.push_made(form, &entry, &mut self.bytes);
-            let is_usual = if form.packed { is_made } else { !frames.may_pack(form.lane, &entry) };
+            let is_usual = frames.push_made(form, &entry, &mut self.bytes);
             self.on_tape += u64::from(entry.len(form.lane));
             self.ends.push(End { at: self.bytes.len(), position: run.base, is_usual });
         }
@@ -318,7 +315,7 @@ impl Fan {
         let mut frames = Frames { reader, packer };
         let cohort = interest.cohort(id);
         cohort.last_sent = ground.now;
-        let form = cohort.unshared_form();
+        let form = cohort.key.form();
         let Cohort { column, stream, .. } = cohort;
         let (mut sends, mut fallen, mut stopped) = (0, Vec::new(), Vec::new());
         let room = ground.work.left();

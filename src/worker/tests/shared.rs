@@ -258,6 +258,38 @@ fn a_publication_that_many_streams_want_goes_compressed_by_itself_to_the_last_of
 }
 
 #[test]
+fn what_passing_one_publication_over_costs_in_all_streams_has_a_bound_too() {
+    let mut world = world(|streams| (streams.members_min, streams.most, streams.level) = (1, 200, Some(7)));
+    let lists: Vec<usize> = (0..60).map(|n| world.subscribers(1, &["q", &format!("own.{n}")])[0]).collect();
+    for n in 0..60 {
+        world.publish_each(&format!("own.{n}"), 1, 200);
+    }
+    world.publish_each("q", 1, 5000);
+    let passed = world.passed();
+    assert!(passed > 0 && passed < 10, "{passed}");
+    for n in 0..60 {
+        world.publish_each(&format!("own.{n}"), 1, 200);
+    }
+    for at in &lists {
+        let (inflated, followed) = world.read(*at);
+        assert!(inflated >= 2 && followed == 1, "they go on, whatever they were sent: {inflated}, {followed}");
+    }
+}
+
+#[test]
+fn who_waits_for_a_stream_is_sent_what_was_compressed_for_others_as_that() {
+    let mut world = world(|streams| (streams.anew_every, streams.anew_least) = (1000, 900));
+    let first = world.subscribers(3, &["q"]);
+    world.publish_each("q", 4, 200);
+    let late = world.subscriber_offering(1 << 16, &["q"], Offer::Plain);
+    world.publish_each("q", 4, 200);
+    assert_eq!(world.read(late), (0, 0));
+    world.publish_each("q", 2, 5000);
+    assert_eq!(world.read(late), (2, 0), "those are too large for the stream");
+    assert_eq!(world.read(first[0]).0, 10);
+}
+
+#[test]
 fn whoever_was_not_sent_what_the_stream_passed_over_leaves_it() {
     // What is compressed by itself is kept, or let go before it is sent.
     for (memory, followed_least) in [(1 << 20, 20), (0, 0)] {
