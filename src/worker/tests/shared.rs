@@ -233,7 +233,7 @@ fn what_is_private_or_small_comes_between_as_it_is_and_what_is_large_compressed_
 
 #[test]
 fn a_publication_that_many_streams_want_goes_compressed_by_itself_to_the_last_of_them() {
-    let mut world = world(|streams| (streams.members_min, streams.most) = (1, 100));
+    let mut world = world(|streams| (streams.members_min, streams.most, streams.level) = (1, 100, Some(1)));
     let lists: Vec<usize> = (0..40).map(|n| world.subscribers(1, &["q", &format!("own.{n}")])[0]).collect();
     for n in 0..40 {
         world.publish_each(&format!("own.{n}"), 1, 200);
