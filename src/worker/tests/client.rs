@@ -762,7 +762,8 @@ impl Client {
         let at = journal.find(topic, message.from.unwrap());
         let is_acked_without = joining.acked.iter().any(|(name, seq)| name == topic && *seq == 0);
         let is_due = at >= self.at && self.is_due(at, journal);
-        joining.snapshot && at < joining.until && !is_acked_without && !is_due
+        let is_named = joining.names.iter().any(|name| stands_for(name, topic));
+        joining.snapshot && is_named && at < joining.until && !is_acked_without && !is_due
     }
 
     fn answered(&mut self, message: &Message, text: &str, journal: &Journal) {
@@ -863,7 +864,12 @@ impl Client {
         // Several fit where nothing happened on the names meanwhile, or where the client is told no numbers.
         let fitting: Vec<usize> = (self.at.max(joining.from)..=joining.until).filter(fits).collect();
         let (Some(&first), Some(&last)) = (fitting.first(), fitting.last()) else {
-            panic!("no position fits the ack {:?} and the snapshots {:?}", joining.acked, joining.snapshots)
+            let all = journal.all.iter().enumerate();
+            let about: Vec<_> = all.map(|(at, one)| format!("{at}: {} {}", one.topic, one.seq)).collect();
+            panic!(
+                "client {:x} at {}, from {} to {}: no position fits {:?}, the ack {:?} and the snapshots {:?} (ends: {ends}); {about:?}",
+                self.id, self.at, joining.from, joining.until, joining.names, joining.acked, joining.snapshots
+            )
         };
         self.nothing_missing(first, journal);
         self.at = first;
