@@ -38,6 +38,7 @@ pub struct Poller {
 }
 
 /// What it waits for the answer to, and how much there was when it asked.
+#[derive(Debug)]
 enum Asked {
     Poll { len: usize },
     History { topic: String, from: u64, limit: usize, len: usize },
@@ -127,7 +128,15 @@ impl Poller {
         while self.take_answer(journal, tail) {}
         let ended = self.peer.as_ref().is_some_and(|peer| peer.at_end());
         if ended {
-            assert!(self.asked.is_none() || self.lenient || self.was_stalled, "the connection of a poll just ends");
+            assert!(
+                self.asked.is_none() || self.lenient || self.was_stalled,
+                "the connection of a poll just ends: {:?} {:?} read {} secure {} stalled {}",
+                self.asked,
+                String::from_utf8_lossy(&self.input),
+                bytes.len(),
+                self.peer.as_ref().unwrap().is_secure(),
+                self.stalled
+            );
             self.cut().into_iter().for_each(|peer| {
                 if !peer.dropped() {
                     peer.end()
