@@ -14,10 +14,10 @@ fn every_script_keeps_every_promise() {
     seeds::try_all(SEEDS, |seed| Script::new(seed).run(&covered));
     let covered: Vec<u64> = covered.0.iter().map(|count| count.load(Ordering::Relaxed)).collect();
     let is_alone = std::env::var("STENTOR_SEED").is_ok();
-    // Few have TLS.
-    let few = covered.iter().filter(|count| **count == 0).count() > usize::from(seeds::wanted(SEEDS) < 1000);
+    // Of few scripts none may have read a stream over TLS, or had what streams pass over.
+    let rare = |n: usize| [1, 3].contains(&n) && seeds::wanted(SEEDS) < SEEDS;
     assert!(
-        is_alone || seeds::wanted(SEEDS) < 200 || !few,
+        is_alone || seeds::wanted(SEEDS) < 40 || covered.iter().enumerate().all(|(n, count)| *count > 0 || rare(n)),
         "messages that refer to others, of these over TLS; frames of streams; publications that they passed over, and as they are; begun anew in time, and for somebody; let go: {covered:?}"
     );
     if !is_alone {
