@@ -8,7 +8,7 @@
 //! than the newest segment, so that a roll-over lets the older one go and its buffers are used again.
 //!
 //! ```text
-//! RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --lib loom_model
+//! scripts/loom
 //! ```
 //!
 //! Two seconds, once it is built. With the head's Release store made Relaxed, the first two models fail.
