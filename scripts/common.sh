@@ -34,6 +34,43 @@ skip() {
   left_out+=("skipped: $*")
 }
 
+# Runs two functions of steps beside each other, both to their ends: the first at a lower priority, so that the second, which is to wait most of its
+# time, has a core whenever it wants one. What the second prints comes behind what the first does. Fails if one of them did.
+side_by_side() { # FUNCTION FUNCTION
+  local kept code=0 first second
+  end_step passed
+  kept=$(mktemp -d)
+  # With job control both are process groups, which can be ended as a whole; and without it they would ignore the signals of a terminal.
+  set -m
+  (set +m && aside "$kept/first" && renice -n 10 -p "$BASHPID" >/dev/null && "$1") </dev/null &
+  first=$!
+  (set +m && aside "$kept/second" && "$2") </dev/null >"$kept/printed" 2>&1 &
+  second=$!
+  set +m
+  # shellcheck disable=SC2064 # as they are now
+  trap "kill -- -$first -$second 2>/dev/null; wait; rm -rf '$kept'; summary" EXIT
+  wait "$first" || code=$?
+  wait "$second" || code=$?
+  cat "$kept/printed"
+  take_back "$kept/first"
+  take_back "$kept/second"
+  rm -rf "$kept"
+  trap summary EXIT
+  return "$code"
+}
+
+# What the steps come to from here on is kept in files, for another shell.
+aside() { # FILE
+  outcomes=() left_out=()
+  # shellcheck disable=SC2064 # the file's name is known now
+  trap "end_step \$([ \$? = 0 ] && echo passed || echo FAILED); printf '%s\0' \"\${outcomes[@]}\" >'$1.outcomes'; printf '%s\0' \"\${left_out[@]}\" >'$1.left_out'" EXIT
+}
+
+take_back() { # FILE
+  mapfile -t -d '' -O "${#outcomes[@]}" outcomes < <(grep -z . "$1.outcomes")
+  mapfile -t -d '' -O "${#left_out[@]}" left_out < <(grep -z . "$1.left_out")
+}
+
 # Runs another script, or the tests; what is skipped there is skipped here. Once, however many tests say so; one that runs alone has said
 # its own name on the same line.
 run() {
@@ -194,6 +231,14 @@ have_browser() {
   local name
   for name in chromium chromium-browser google-chrome; do browser=$(type -P "$name") && return; done
   have chromium && browser=$(type -P chromium)
+}
+
+# ---- What the steps run --------------------------------------------------------------------------------------------------
+
+# Builds programs. Those of the tests' profile with an example: dependencies then have the features that they have in the tests, and nothing is built twice.
+build_programs() { # PROFILE, TARGET …
+  [ "$1" != dev ] || set -- "$@" --example autobahn
+  cargo build --quiet --workspace --profile "$@"
 }
 
 # ---- Certificates --------------------------------------------------------------------------------------------------------
