@@ -157,7 +157,8 @@ impl<S> Desk<S> {
     pub fn next_due(&self, now: Moment) -> Option<Duration> {
         let stop = self.draining.as_ref().map(|draining| draining.until().since(now));
         let round = (self.round.due < Moment::NEVER).then(|| self.round.due.since(now));
-        [stop, round, self.timers.until_next(now), self.reading.next_due()].into_iter().flatten().min()
+        let reading = self.reading.next_due().map(|due| due.since(now));
+        [stop, round, self.timers.until_next(now), reading].into_iter().flatten().min()
     }
 
     /// Gives back room that was needed once.

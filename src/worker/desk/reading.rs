@@ -78,6 +78,8 @@ pub struct Reading {
     awaits_workers: bool,
     /// Some who have published little wait as well: as much as this, or more.
     allowance: Option<f32>,
+    /// When it was last looked whether publishers may go on.
+    looked: Moment,
     /// Since when publishers have been held back.
     held_since: Option<Moment>,
 }
@@ -96,8 +98,8 @@ impl Reading {
 
     /// When to look again whether publishers may go on.
     #[inline]
-    pub fn next_due(&self) -> Option<std::time::Duration> {
-        self.awaits_workers().then_some(HOLD_PAUSE)
+    pub fn next_due(&self) -> Option<Moment> {
+        self.awaits_workers().then_some(self.looked + HOLD_PAUSE)
     }
 
     /// Whether those who publish wait until workers have come on.
@@ -171,6 +173,7 @@ impl<E: Edge> Clerk<'_, E> {
         self.desk.reading.room =
             if self.fan.is_crowded() { 0 } else { READ_TURN_BYTES.saturating_sub(self.fan.planned_bytes()) };
         self.desk.reading.awaits_workers = self.some_worker_is_behind();
+        self.desk.reading.looked = self.ground.now;
         self.desk.reading.allowance = None;
         for event in ready {
             if event.writable {
