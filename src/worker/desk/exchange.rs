@@ -379,13 +379,16 @@ impl<E: Edge> Clerk<'_, E> {
         }
     }
 
-    /// Nothing of another request has come on a connection for long enough.
+    /// Nothing of another request has come on a connection for long enough; one may have come since it was last read, so it is read once more.
     pub fn end_kept(&mut self, token: Token) {
         let Some(connection) = self.connections.get_mut(token) else { return };
         if connection.unread {
             connection.since = self.ground.now;
-        } else {
+        } else if connection.ping == Ping::Doubted {
             self.remove(token);
+        } else {
+            connection.ping = Ping::Doubted;
+            self.stand_in_line(token);
         }
     }
 
