@@ -34,15 +34,15 @@ skip() {
   left_out+=("skipped: $*")
 }
 
-# Runs two functions of steps beside each other, both to their ends: the first at a lower priority, so that the second, which is to wait most of its
-# time, has a core whenever it wants one. What the second prints comes behind what the first does. Fails if one of them did.
+# Runs two functions of steps beside each other, both to their ends: the first at the lowest priority, so that the second, which is to wait most of
+# its time, has a core whenever it wants one. What the second prints comes behind what the first does. Fails if one of them did.
 side_by_side() { # FUNCTION FUNCTION
   local kept code=0 first second
   end_step passed
   kept=$(mktemp -d)
   # With job control both are process groups, which can be ended as a whole; and without it they would ignore the signals of a terminal.
   set -m
-  (set +m && aside "$kept/first" && renice -n 10 -p "$BASHPID" >/dev/null && "$1") </dev/null &
+  (set +m && aside "$kept/first" && renice -n 19 -p "$BASHPID" >/dev/null && "$1") </dev/null &
   first=$!
   (set +m && aside "$kept/second" && "$2") </dev/null >"$kept/printed" 2>&1 &
   second=$!

@@ -355,13 +355,13 @@ fn alerts_and_garbage_in_the_middle_hurt_nobody_else() {
 
 #[test]
 fn handshakes_that_never_end_leave_others_a_place() {
-    beside_tls("tls-silent", 20, |config| config.handshakes = 64);
+    // A few more than there are places: with many more, each place is somebody else's before a handshake of a busy machine is done.
+    beside_tls("tls-silent", 30, |config| config.handshakes = 64);
 }
 
 #[test]
 fn handshakes_that_come_byte_by_byte_leave_others_a_place() {
-    // A few more than there are places: with twice as many, each place is somebody else's before a handshake of a busy machine is done.
-    beside_tls("tls-trickling", 28, |config| config.handshakes = 64);
+    beside_tls("tls-trickling", 30, |config| config.handshakes = 64);
 }
 
 #[test]
