@@ -10,7 +10,6 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    chance,
     dialect::{Dialect, Protocol, Settings},
     inflate::Offer,
     stamp::Form,
@@ -413,12 +412,6 @@ impl Spec {
         self.cores.get(nth % self.cores.len().max(1)).copied()
     }
 
-    /// Whether the `nth` subscriber is content with newest values.
-    pub fn is_latest(&self, nth: usize) -> bool {
-        let share = self.latest_share.map_or(0.0, |share| share.0);
-        self.dialect.latest || (share > 0.0 && chance::of_one(self, 6, nth).f64() < share)
-    }
-
     /// `SO_RCVBUF` of the `nth` subscriber; 0 leaves it to the system. Who is slow in a mix is so because little fits on its way.
     pub fn receive_buffer_of(&self, nth: usize) -> usize {
         let is_slow = self.scenario == Scenario::Mix && self.disturbs(nth);
@@ -530,16 +523,6 @@ pub(crate) mod tests {
         let disturbed: Vec<usize> = (0..100).filter(|&nth| spec.disturbs(nth)).collect();
         assert_eq!(disturbed.len(), 10);
         assert!(disturbed.windows(2).all(|pair| pair[1] - pair[0] == 10));
-    }
-
-    #[test]
-    fn newest_values_are_for_about_as_many_as_asked_for_slow_or_not() {
-        let disturbance = Disturbance::Slow { share: Share(0.1), read: Bytes(1024) };
-        let spec = Spec { subs: 3000, latest_share: Some(Share(1.0 / 3.0)), disturbance, ..sample() };
-        let latest: Vec<usize> = (0..3000).filter(|&nth| spec.is_latest(nth)).collect();
-        let slow = latest.iter().filter(|&&nth| spec.disturbs(nth)).count();
-        assert!((900..1100).contains(&latest.len()) && (70..130).contains(&slow), "{} {slow}", latest.len());
-        assert_eq!((0..3000).filter(|&nth| sample().is_latest(nth)).count(), 0);
     }
 
     #[test]

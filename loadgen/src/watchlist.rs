@@ -1,4 +1,4 @@
-//! Watch lists: which topics each subscriber has.
+//! Watch lists: which topics each subscriber has, and whether their newest values are enough for it.
 //!
 //! Usually these are as many for each, one subscriber's behind the last one's, so that any number of subscribers is spread evenly over the topics. In a
 //! mix each has a list of its own, as people have: its length is anything within a range, and its topics are chosen by the same shares by which
@@ -112,14 +112,20 @@ fn chosen(spec: &Spec, weights: &[f64], nth: usize) -> Arc<[u32]> {
     topics.into()
 }
 
+/// Whether the `nth` subscriber is content with newest values.
+pub fn is_latest(spec: &Spec, nth: usize) -> bool {
+    let share = spec.latest_share.map_or(0.0, |share| share.0);
+    spec.dialect.latest || (share > 0.0 && chance::of_one(spec, 6, nth).f64() < share)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
 
     use super::*;
     use crate::{
-        spec::{Part, tests::sample},
-        units::Among,
+        spec::{Disturbance, Part, tests::sample},
+        units::{Among, Bytes, Share},
     };
 
     fn mix() -> Spec {
@@ -171,5 +177,15 @@ mod tests {
         assert_eq!(topics, [[0, 1], [2, 3], [4, 0]]);
         let places: Vec<Option<usize>> = (0..5).map(|topic| lists.of(2).place(topic)).collect();
         assert_eq!(places, [Some(1), None, None, None, Some(0)]);
+    }
+
+    #[test]
+    fn newest_values_are_for_about_as_many_as_asked_for_slow_or_not() {
+        let disturbance = Disturbance::Slow { share: Share(0.1), read: Bytes(1024) };
+        let spec = Spec { subs: 3000, latest_share: Some(Share(1.0 / 3.0)), disturbance, ..sample() };
+        let latest: Vec<usize> = (0..3000).filter(|&nth| is_latest(&spec, nth)).collect();
+        let slow = latest.iter().filter(|&&nth| spec.disturbs(nth)).count();
+        assert!((900..1100).contains(&latest.len()) && (70..130).contains(&slow), "{} {slow}", latest.len());
+        assert_eq!((0..3000).filter(|&nth| is_latest(&sample(), nth)).count(), 0);
     }
 }

@@ -19,19 +19,13 @@ use clap::{
 };
 use toml::de::{DeTable, DeValue};
 
-use super::{name, settings};
+use super::{
+    name,
+    settings::{self, Given},
+};
 
 /// A file of settings has a few lines; what is larger is another file, given by mistake.
 const FILE_BYTES_MAX: u64 = 1 << 20;
-
-/// What the file says about one flag.
-pub(super) struct Given {
-    /// The flag's id.
-    pub id: String,
-    /// `FILE:LINE`
-    pub place: String,
-    values: Vec<String>,
-}
 
 /// Reads the file at `path`.
 ///

@@ -8,7 +8,7 @@ use std::fmt::{self, Write};
 use bytesize::ByteSize;
 use clap::{Arg, ArgMatches, Command, parser::ValueSource};
 
-use super::{file::Given, name};
+use super::name;
 use crate::{
     config::{Config, Followed},
     cores::Places,
@@ -48,6 +48,16 @@ enum Kind {
 /// All settings, in the order of the help.
 #[derive(Clone, Debug, Default)]
 pub struct Settings(pub Vec<Setting>);
+
+/// What a settings file says about one flag.
+pub(super) struct Given {
+    /// The flag's id.
+    pub id: String,
+    /// `FILE:LINE`
+    pub place: String,
+    /// What comes behind it.
+    pub values: Vec<String>,
+}
 
 impl Setting {
     /// The value as it was written; secrets are not shown.

@@ -8,8 +8,7 @@ use std::{io, net::SocketAddr};
 use super::{
     Control,
     own::{Duty, OwnParts},
-    route::{LOOK, look},
-    serve::Outcome,
+    route::{LOOK, Outcome, look},
     stall::{LOOK_EVERY, Stalls},
 };
 use crate::{

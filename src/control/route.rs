@@ -14,7 +14,7 @@
 
 use std::{borrow::Cow, net::SocketAddr, sync::Arc};
 
-use super::{Control, looks, out::Text, page, serve::Outcome, slow, topics, upload::Upload, work};
+use super::{Control, looks, out::Text, page, slow, topics, upload::Upload, work};
 use crate::{
     access::{Holder, Viewer},
     audit::{Event, What},
@@ -50,6 +50,20 @@ impl From<Response<'static>> for Answer {
     fn from(head: Response<'static>) -> Answer {
         Answer { head, text: None }
     }
+}
+
+/// What a request comes to.
+pub(super) enum Outcome {
+    /// An answer.
+    Answer(Answer),
+    /// A page of the list of topics, to be made.
+    Listing(topics::Query),
+    /// A page of connections, for which workers are to be asked.
+    Look(looks::Query),
+    /// A body, to be published.
+    Upload(Box<Upload>),
+    /// It is for a worker.
+    WebSocket,
 }
 
 impl<E: Edge> Control<E> {

@@ -10,9 +10,9 @@ use super::{
     connection::{Connection, Pace, Stage},
     evict::is_probe,
     looks::{self, Look},
-    route::Answer,
-    topics::{Listing, Query},
-    upload::{Charged, Progress, Time, Upload},
+    route::{Answer, Outcome},
+    topics::Listing,
+    upload::{Charged, Progress, Time},
     work,
 };
 use crate::{
@@ -61,20 +61,6 @@ enum Next {
     ForWorker,
     /// The connection is no longer here.
     Gone,
-}
-
-/// What a request comes to.
-pub(super) enum Outcome {
-    /// An answer.
-    Answer(Answer),
-    /// A page of the list of topics, to be made.
-    Listing(Query),
-    /// A page of connections, for which workers are to be asked.
-    Look(looks::Query),
-    /// A body, to be published.
-    Upload(Box<Upload>),
-    /// It is for a worker.
-    WebSocket,
 }
 
 impl<E: Edge> Control<E> {

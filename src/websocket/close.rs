@@ -65,6 +65,17 @@ impl fmt::Display for CloseCode {
     }
 }
 
+impl Violation {
+    /// The code to close with.
+    pub fn code(self) -> CloseCode {
+        match self {
+            Violation::TooBig => CloseCode::TOO_BIG,
+            Violation::BadText | Violation::BadDeflate | Violation::CloseReason => CloseCode::BAD_DATA,
+            _ => CloseCode::PROTOCOL_ERROR,
+        }
+    }
+}
+
 /// Reads the payload of a close frame; `None` if it is empty.
 ///
 /// # Errors
@@ -124,6 +135,21 @@ mod tests {
     #[test]
     fn a_reason_that_is_not_utf8_is_bad_data() {
         assert_eq!(parse(&[3, 232, 0xCE, 0xBA, 0xFF]).unwrap_err().code(), CloseCode::BAD_DATA);
+    }
+
+    #[test]
+    fn size_and_text_have_codes_of_their_own_and_the_rest_is_a_protocol_error() {
+        assert_eq!(Violation::TooBig.code(), CloseCode::TOO_BIG);
+        assert_eq!(Violation::BadText.code(), CloseCode::BAD_DATA);
+        assert_eq!(Violation::BadDeflate.code(), CloseCode::BAD_DATA);
+        assert_eq!(Violation::CloseReason.code(), CloseCode::BAD_DATA);
+        assert_eq!(Violation::Unmasked.code(), CloseCode::PROTOCOL_ERROR);
+        assert_eq!(Violation::CloseCode(1005).code(), CloseCode::PROTOCOL_ERROR);
+    }
+
+    #[test]
+    fn the_sentence_of_every_violation_fits_a_close_frame() {
+        assert!(Violation::CloseCode(65535).to_string().len() <= REASON_MAX);
     }
 
     #[test]

@@ -1,10 +1,8 @@
-//! How a peer can break the protocol, and the code that each way is answered with.
+//! How a peer can break the protocol.
 //!
-//! A peer's fault has exactly one close code; the sentence is for the log and for the reason in the close frame.
+//! Each way has exactly one close code (`close`); the sentence is for the log and for the reason in the close frame.
 
 use thiserror::Error;
-
-use super::close::CloseCode;
 
 /// How the peer broke the protocol. The connection is to be closed with [`Violation::code`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -60,35 +58,4 @@ pub enum Violation {
     /// A close reason that isn't UTF-8.
     #[error("the reason in a close frame is not valid UTF-8")]
     CloseReason,
-}
-
-impl Violation {
-    /// The code to close with.
-    pub fn code(self) -> CloseCode {
-        match self {
-            Violation::TooBig => CloseCode::TOO_BIG,
-            Violation::BadText | Violation::BadDeflate | Violation::CloseReason => CloseCode::BAD_DATA,
-            _ => CloseCode::PROTOCOL_ERROR,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn size_and_text_have_codes_of_their_own_and_the_rest_is_a_protocol_error() {
-        assert_eq!(Violation::TooBig.code(), CloseCode::TOO_BIG);
-        assert_eq!(Violation::BadText.code(), CloseCode::BAD_DATA);
-        assert_eq!(Violation::BadDeflate.code(), CloseCode::BAD_DATA);
-        assert_eq!(Violation::CloseReason.code(), CloseCode::BAD_DATA);
-        assert_eq!(Violation::Unmasked.code(), CloseCode::PROTOCOL_ERROR);
-        assert_eq!(Violation::CloseCode(1005).code(), CloseCode::PROTOCOL_ERROR);
-    }
-
-    #[test]
-    fn every_sentence_fits_a_close_frame() {
-        assert!(Violation::CloseCode(65535).to_string().len() <= super::super::close::REASON_MAX);
-    }
 }

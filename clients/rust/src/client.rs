@@ -11,8 +11,9 @@ use std::{
 use rustls::ClientConfig;
 
 use crate::{
-    core::{Core, How},
+    core::Core,
     event::{Error, Event, Status},
+    subscription::How,
     wire::{ABNORMAL, Read1, Wire, address},
 };
 

@@ -29,6 +29,7 @@
 //! | --- | --- |
 //! | [`event`] | what a program is told |
 //! | `names` | names, patterns, and commands of bounded size |
+//! | `subscription` | what a program asks for |
 //! | `topics` | where each topic stands |
 //! | `messages` | publications, taken apart where they lie |
 //! | `core` | the protocol, without sockets or clocks |
@@ -46,14 +47,15 @@ mod core;
 pub mod event;
 mod messages;
 mod names;
+mod subscription;
 pub mod tls;
 mod topics;
 mod wire;
 
 pub use self::{
     client::{Client, Options, Token},
-    core::{From, How, Mode},
     event::{Error, Event, Gap, Receipt, Reset, Status, Update},
     names::{Point, is_pattern, matches},
+    subscription::{From, How, Mode},
     wire::address,
 };

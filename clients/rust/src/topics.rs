@@ -3,10 +3,10 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::{
-    core::{From, How, Mode},
     event::{Event, Gap, Reset, Status, Update},
     messages::Publication,
     names::{Point, is_pattern, matches},
+    subscription::{From, How, Mode},
 };
 
 /// The connection is of no use any more.

@@ -31,6 +31,7 @@ use crate::{
     socket::{self, Interest, Poller, Waker},
     spec::Disturbance,
     tls::{self, Peer},
+    watchlist,
 };
 
 /// What a receiving thread is told.
@@ -123,7 +124,7 @@ impl Receiver {
         let conns = Shared::connections_of(spec, thread)
             .into_iter()
             .map(|nth| {
-                let gaps = shared.dialect.gaps(spec.is_latest(nth));
+                let gaps = shared.dialect.gaps(watchlist::is_latest(spec, nth));
                 let mut conn = Connection::new(nth, shared.lists.of(nth), gaps, spec.disturbs(nth));
                 // What was published before it comes is no loss, as for one that comes back.
                 conn.returned = spec.joins_late(nth);
