@@ -196,7 +196,7 @@ impl<'s> Node<'s> {
         let goes_on = |left: &str| left.as_bytes().get(segment.len()) == Some(&b'.') && left.starts_with(segment);
         // A dot sorts before some characters of segments and after others, so the segment is compared together with it.
         let before = |left: &str| {
-            let wanted = segment.bytes().chain([b'.']);
+            let wanted = segment.bytes().chain(*b".");
             left.bytes().take(segment.len() + 1).cmp(wanted).is_lt()
         };
         let from = self.names.partition_point(|name| before(self.left(name)));

@@ -47,11 +47,11 @@ impl AuditFile {
             return Err(no_file());
         }
         let mut len = about.len();
-        let mut last = [b'\n'];
+        let mut last = *b"\n";
         if len > 0 {
             file.read_exact_at(&mut last, len - 1)?;
         }
-        if last != [b'\n'] {
+        if last != *b"\n" {
             file.write_all(b"\n")?;
             len += 1;
         }

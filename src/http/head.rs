@@ -633,7 +633,7 @@ fn decode(path: &str) -> Option<Cow<'_, str>> {
             b'%' => {
                 let byte = (digit(bytes.next())? << 4 | digit(bytes.next())?) as u8;
                 let is_needless = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-                Some(byte).filter(|_| !is_needless)?
+                (!is_needless).then_some(byte)?
             }
             byte => byte,
         });
