@@ -9,6 +9,7 @@
 //! `STENTOR_SEEDS=100000` tries more scripts, `STENTOR_SEEDS=100000..200000` those behind them, `STENTOR_SEED=17` one of them again.
 
 mod alive;
+mod answers;
 mod asking;
 mod behind;
 mod book;

@@ -97,6 +97,13 @@ impl<E: Edge> Clerk<'_, E> {
         match flush(ground, connection) {
             Outcome::All if connection.out.is_empty() && connection.phase.is_answering() => self.is_all_said(token),
             Outcome::All if connection.out.is_empty() => {}
+            Outcome::All if connection.cohort.is_some() => {
+                // It may have ended within a frame, into which nothing that is published may come: a cursor sends the rest of it before that.
+                let (position, owed) = fan.part(connections, token);
+                let Some(connection) = connections.get_mut(token) else { return };
+                cursors.begin(ground, &mut fan.interest, connection, token, position).owe(owed);
+                cursors.list(token, connection);
+            }
             Outcome::All => {
                 connection.answered = true;
                 desk.answered.push(connection.group(), token);
