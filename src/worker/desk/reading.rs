@@ -322,7 +322,8 @@ impl<E: Edge> Clerk<'_, E> {
         // In the middle of a message, it is what it was; and until what it has sent is looked at.
         let is_unknown = is_within || connection.undone != Undone::Nothing;
         connection.publishes = waits_first || (connection.publishes && is_unknown);
-        if n == buffer.len() {
+        // Unless it was stopped: what comes behind a request that is being answered is not gathered.
+        if n == buffer.len() && connection.reads != Reads::Stopped {
             self.stand_in_line(token);
         }
     }
