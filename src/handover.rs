@@ -38,6 +38,13 @@ pub enum Listener {
     Acme,
 }
 
+/// Whether what is asked for at this path is a worker's to answer. What may be asked there (`OPTIONS`) is not.
+pub fn is_for_worker(path: &str) -> bool {
+    matches!(path, "/ws" | "/ws/" | "/sse" | "/sse/" | "/poll" | "/poll/")
+        || path.starts_with("/raw/")
+        || path.starts_with("/history/")
+}
+
 /// How far a connection is that is handed over.
 #[derive(Debug)]
 pub enum Beginning {

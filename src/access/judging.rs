@@ -352,9 +352,12 @@ fn a_change_of_the_rules_is_judged_for_those_who_are_there() {
     assert!(!second.now(&feed, us(NOW)).publishes());
     let renewed = second.renewed(&held, us(NOW));
     assert!(second.now(&renewed, us(NOW)).may_subscribe("t.us.A") && renewed.is_same(&held));
+    let needs = |rules: &Rules| rules.needs_signature(&Shown::new(token(json!({"stentor": {"role": "pro"}}))));
+    assert!(!needs(&second), "what was genuine is so still");
     // The role is gone; then the key is.
     stage.write("rights.toml", "");
     let third = stage.rules().after(&second);
+    assert!(needs(&third), "it is looked at as a whole again, each time");
     assert_eq!(ended(&third), [Some(Ended::Withdrawn), None, Some(Ended::Withdrawn), None]);
     stage.config.jwt_keys = Some(stage.write("keys.json", &SIGNERS[1].jwks()));
     let fourth = stage.rules().after(&third);

@@ -376,7 +376,12 @@ impl Rules {
             && text.len() <= self.expected.bytes_max
             && token::has_form(text)
             && self.token.as_ref().is_none_or(|token| !token.matches(text))
-            && self.seen.find(&sha256(text.as_bytes())).is_none()
+            && self.seen.find(&sha256(text.as_bytes())).is_none_or(|known| !self.is_still_taken(&known))
+    }
+
+    /// Whether a token that was genuine is so by these rules without another look: its key, its audience and its role are there.
+    fn is_still_taken(&self, known: &Known) -> bool {
+        known.version == self.version || self.again(known).0.is_ok()
     }
 
     fn judge(&self, shown: &Shown<'_>, wall_us: u64) -> Result<Arc<Known>, Wrong> {
@@ -391,8 +396,7 @@ impl Rules {
         let Some(keys) = self.keys.as_ref().filter(|_| token::has_form(text)) else { return Err(Wrong::Unknown) };
         let (known, is_new) = match self.seen.find(&hash) {
             Some(known) if known.version == self.version => (known, false),
-            // What was genuine is so still, if its key is there.
-            Some(known) if self.again(&known).0.is_ok() => (Arc::new(self.renew(&known)), true),
+            Some(known) if self.is_still_taken(&known) => (Arc::new(self.renew(&known)), true),
             _ => (Arc::new(self.signed(Token::judge(text, keys, &self.expected, now)?, hash)?), true),
         };
         if is_new {

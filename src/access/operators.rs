@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | set or not | anywhere | if it shows a token whose holder is an operator (`"admin":true`) |
 //! | set | anywhere, this machine too | if it shows that token |
-//! | not set | this machine, to it by name or number, and not by way of a proxy that says so | always; to see who the clients are, with `--publish-token`, where there is one |
+//! | not set | this machine, to it by name or number, not by way of a proxy that says so, and not from a page of elsewhere | always; to see who the clients are, with `--publish-token`, where there is one |
 //! | set or not | anywhere | never, if it is a holder's that isn't one, or shows a token that is wrong, also where none would be needed |
 //! | not set | anywhere else | never: 403 names the flag |
 //!
@@ -53,8 +53,8 @@ pub enum Viewer {
 
 /// Who asks for what is for operators.
 enum Asker {
-    /// Whoever shows the token of operators, or one whose holder is one (`"admin":true`).
-    Operator,
+    /// Whoever shows the token of operators, who has no name, or one whose holder is one (`"admin":true`).
+    Operator(Holder),
     /// A holder that isn't.
     Somebody,
     /// Whoever shows nothing that has a name.
@@ -63,7 +63,7 @@ enum Asker {
 
 impl Rules {
     /// Whether a request may see the figures: from there, on a connection that is `of` somebody by a certificate, or of nobody. Which page it comes from
-    /// was looked at.
+    /// was looked at. Returns who it is that is an operator by name; nobody for the token of operators, and for this machine.
     ///
     /// # Errors
     /// 401 if it needs the token or shows a wrong one, 403 if it would have to come from this machine, 400 for several tokens.
@@ -72,9 +72,9 @@ impl Rules {
         head: &Request<'_>,
         (peer, of): (SocketAddr, &Holder),
         wall_us: u64,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Holder, Refusal> {
         let is_known = match self.asker(head, of, wall_us)? {
-            Asker::Operator => return Ok(()),
+            Asker::Operator(holder) => return Ok(holder),
             Asker::Somebody => true,
             Asker::Nobody => false,
         };
@@ -93,7 +93,8 @@ impl Rules {
             let text = "This is for operators: send Authorization: Bearer TOKEN, with the server's --admin-token.";
             return Err(Refusal::new(401, text).with(CHALLENGE));
         }
-        if origin::is_local(head, peer) {
+        // A page of elsewhere, in a browser of this machine, is none of it.
+        if origin::is_local(head, peer) && origin::is_allowed(head, &self.origins, true) {
             // Whoever has been given a token is told that it protects nothing here.
             return match shown {
                 Some(_) if !self.has_tokens() => {
@@ -101,11 +102,11 @@ impl Rules {
                                 machine none is needed.";
                     Err(Refusal::new(401, text).with(CHALLENGE))
                 }
-                _ => Ok(()),
+                _ => Ok(Holder::Anonymous),
             };
         }
-        let text =
-            "This is for operators, on this machine only, at localhost or 127.0.0.1, unless --admin-token is set.";
+        let text = "This is for operators, on this machine only, at localhost or 127.0.0.1, and not for pages of elsewhere, \
+                    unless --admin-token is set.";
         Err(Refusal::new(403, text))
     }
 
@@ -119,7 +120,7 @@ impl Rules {
         self.may_operate(head, from, wall_us)?;
         if self.operators.token.is_some()
             || self.token.is_none()
-            || matches!(self.asker(head, from.1, wall_us)?, Asker::Operator)
+            || matches!(self.asker(head, from.1, wall_us)?, Asker::Operator(_))
         {
             return Ok(());
         }
@@ -153,8 +154,8 @@ impl Rules {
     /// Who asks for what is for operators.
     fn asker(&self, head: &Request<'_>, of: &Holder, wall_us: u64) -> Result<Asker, Refusal> {
         Ok(match self.asked(head, of.clone(), wall_us)? {
-            Viewer::Operator => Asker::Operator,
-            Viewer::Holder(holder) if self.now(&holder, wall_us).is_admin() => Asker::Operator,
+            Viewer::Operator => Asker::Operator(Holder::Anonymous),
+            Viewer::Holder(holder) if self.now(&holder, wall_us).is_admin() => Asker::Operator(holder),
             Viewer::Holder(holder) if holder.known().is_some() => Asker::Somebody,
             Viewer::Holder(_) => Asker::Nobody,
         })
@@ -193,7 +194,7 @@ mod tests {
         let status = |judged: Result<(), Refusal>| judged.map_or_else(|why| why.status, |()| 200);
         let peer = peer.parse().unwrap();
         let from = (peer, &Holder::Anonymous);
-        (status(rules.may_operate(&request, from, NOW)), status(rules.may_inspect(&request, from, NOW)))
+        (status(rules.may_operate(&request, from, NOW).map(drop)), status(rules.may_inspect(&request, from, NOW)))
     }
 
     /// A moment; nothing here lasts only so long.
@@ -234,6 +235,22 @@ mod tests {
         assert_eq!(told(&guarded, HERE, "/", "Host: localhost\r\n"), (200, 401));
         assert_eq!(told(&guarded, HERE, "/", "Host: localhost\r\nAuthorization: Bearer pub\r\n"), (200, 200));
         assert_eq!(told(&guarded, THERE, "/", "Host: localhost\r\nAuthorization: Bearer pub\r\n"), (403, 403));
+    }
+
+    #[test]
+    fn a_page_of_elsewhere_in_a_browser_of_this_machine_is_no_operator() {
+        for rules in [rules(None, Some("pub")), rules(None, None)] {
+            let of_page = |origin: &str| {
+                told(&rules, HERE, "/?token=pub", &format!("Host: localhost:9001\r\nOrigin: {origin}\r\n")).0
+            };
+            let shown = rules.has_tokens();
+            assert_eq!(of_page("https://evil.example"), 403);
+            assert_eq!(of_page("null"), 403);
+            assert_eq!(of_page("http://localhost:9001"), if shown { 200 } else { 401 }, "the console");
+        }
+        // Whoever shows the token may be from anywhere.
+        let guarded = rules(Some("boss"), None);
+        assert_eq!(told(&guarded, HERE, "/?token=boss", "Host: localhost\r\nOrigin: https://ops.example\r\n").0, 200);
     }
 
     #[test]

@@ -18,14 +18,14 @@ use super::{Control, looks, out::Text, page, slow, topics, upload::Upload, work}
 use crate::{
     access::{Holder, Viewer},
     audit::{Event, What},
-    handover::Listener,
+    handover::{Listener, is_for_worker},
     http::{
         Refusal, Request, Response,
         response::{JSON, Readers, TEXT},
     },
     io::{Edge, Token},
     metrics,
-    protocol::Topic,
+    protocol::{Mode, Topic},
 };
 
 /// The methods of what is only looked at.
@@ -83,8 +83,7 @@ impl<E: Edge> Control<E> {
                 only(head, PUBLISH)?;
                 let wall_us = self.edge.wall_us();
                 self.live.access.check_page(head)?;
-                self.live.access.may_operate(head, (peer, &self.certified()), wall_us)?;
-                let holder = self.live.access.sender_or(head, self.certified(), wall_us).unwrap_or(Holder::Anonymous);
+                let holder = self.live.access.may_operate(head, (peer, &self.certified()), wall_us)?;
                 return Upload::revocation(head, holder).map(|upload| Outcome::Upload(Box::new(upload)));
             }
             "/healthz" => look(head).map(|()| Response::new(200).body(TEXT, &b"ok\n"[..]).into()),
@@ -229,10 +228,13 @@ impl<E: Edge> Control<E> {
 
     /// Whether somebody may see a topic's last value, be there one or not.
     fn may_look_at(&self, holder: &Holder, topic: &str) -> Result<(), Refusal> {
-        if self.live.access.now(holder, self.edge.wall_us()).may_subscribe(topic) {
-            return Ok(());
+        let standing = self.live.access.now(holder, self.edge.wall_us());
+        if !standing.may_subscribe(topic) {
+            return Err(insufficient(holder, format!("{topic}: you may not look at that.")));
         }
-        Err(insufficient(holder, format!("{topic}: you may not look at that.")))
+        // Whoever is bounded by a rate has to subscribe, or could ask again and again.
+        let may = standing.check([topic], Mode::Latest, None);
+        may.map_err(|beyond| insufficient(holder, format!("You may not look at that: {beyond}.")))
     }
 
     fn check_topic(&self, topic: &str) -> Result<(), Refusal> {
@@ -250,13 +252,6 @@ impl<E: Edge> Control<E> {
         };
         upload.map(|upload| Outcome::Upload(Box::new(upload)))
     }
-}
-
-/// Whether a request at this path is for a worker.
-pub(super) fn is_for_worker(path: &str) -> bool {
-    matches!(path, "/ws" | "/ws/" | "/sse" | "/sse/" | "/poll" | "/poll/")
-        || path.starts_with("/raw/")
-        || path.starts_with("/history/")
 }
 
 /// Somebody's rights don't cover what is asked for: who has shown nothing is to show something (401).

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     access::{Holder, Revocation, shown_token},
     audit::{Event, What, shortened},
-    handover::{Arrival, Beginning, Listener, hand_to_fewest},
+    handover::{Arrival, Beginning, Listener, hand_to_fewest, is_for_worker},
     http::{
         self, Response,
         gzip::{self, Compressor},
@@ -251,6 +251,7 @@ impl<E: Edge> Control<E> {
             }
             Ok(Outcome::Upload(mut upload)) => {
                 upload.sender.charged = self.publishes_for(token, peer);
+                upload.sender.client = Some(peer);
                 let connection = &mut self.connections[token as usize];
                 if head.expect_continue {
                     connection.out.append(|out| out.extend_from_slice(CONTINUE));
@@ -275,7 +276,7 @@ impl<E: Edge> Control<E> {
     fn may_show(&mut self, token: Token, head: &http::Request<'_>, peer: SocketAddr) -> Result<(), http::Refusal> {
         // What else is wrong with it is said where it is asked for.
         let Ok(Some(shown)) = shown_token(head) else { return Ok(()) };
-        if super::route::is_for_worker(head.path()) || !self.live.access.needs_signature(&shown) {
+        if is_for_worker(head.path()) || !self.live.access.needs_signature(&shown) {
             return Ok(());
         }
         let quota = self.live.tokens_per_address;
@@ -340,6 +341,7 @@ impl<E: Edge> Control<E> {
         // A piece at a time, so that it is looked between two whether to go on.
         let (mut rest, after) = input.split_at(input.len().min(PIECE));
         let (holder, wall_us) = (upload.sender.holder.clone(), self.edge.wall_us());
+        let client = upload.sender.client.unwrap_or(connection.peer);
         let may = self.live.access.now(&holder, wall_us);
         upload.sender.comes_too_late = !self.context.shared.welcomes() || self.until.is_some();
         let progress = upload.take_in(&mut rest, &self.publisher, Time { now: self.now, wall_us, may });
@@ -351,8 +353,7 @@ impl<E: Edge> Control<E> {
             Ok(Progress::NeedsMore) => Next::NeedsInput,
             Ok(Progress::Revocation(body)) => {
                 connection.stage = Stage::Head;
-                let peer = connection.peer;
-                match self.revoke(&body, holder, peer) {
+                match self.revoke(&body, holder, client) {
                     Ok(json) => {
                         self.answer(token, Response::new(200).body(JSON, json).into(), false, keep_alive);
                     }
@@ -367,9 +368,8 @@ impl<E: Edge> Control<E> {
             }
             Err(fault) => {
                 connection.stage = Stage::Head;
-                let (peer, by) = (connection.peer, holder.clone());
-                tracing::debug!(%peer, refusal = %fault.refusal, "refused");
-                self.note_refusal(peer, by, &fault.refusal);
+                tracing::debug!(peer = %client, refusal = %fault.refusal, "refused");
+                self.note_refusal(client, holder, &fault.refusal);
                 if let Some(why) = fault.why {
                     self.context.shared.metrics.refuse(why);
                 }

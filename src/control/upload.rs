@@ -4,7 +4,7 @@
 //! under one hold of the tape's lock. What is kept of a body is one payload, or the beginning of one line: never more than
 //! `--max-message` and a kilobyte, beside what one read brings.
 
-use std::{borrow::Cow, fmt::Display, sync::Arc};
+use std::{borrow::Cow, fmt::Display, net::SocketAddr, sync::Arc};
 
 use crate::{
     access::{Holder, Standing},
@@ -43,6 +43,8 @@ pub(super) struct Sender {
     pub holder: Holder,
     /// The server stops: nothing is taken any more.
     pub comes_too_late: bool,
+    /// Where it is, if it isn't at the other end of the connection: behind a proxy.
+    pub client: Option<SocketAddr>,
     /// Whose topics, values and publications these are; none if they aren't counted for an address.
     pub charged: Option<Charged>,
 }
@@ -144,7 +146,7 @@ impl Upload {
         // Before it is asked for, with 100 Continue.
         decoder.next(&mut &b""[..])?;
         Ok(Upload {
-            sender: Sender { holder, comes_too_late: false, charged: None },
+            sender: Sender { holder, comes_too_late: false, client: None, charged: None },
             keep_alive: head.keep_alive,
             decoder,
             target,

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::{
     client::{Client, exchange, serve},
+    http::Http,
     process::{Running, run, stentor, wait_for},
 };
 
@@ -142,7 +143,7 @@ fn what_is_read_over_plain_http_and_what_is_refused_is_there_and_no_secret() {
     assert_eq!(whys, ["forbidden", "unauthorized"], "{refused:#?}");
     assert!(!all.iter().any(|line| line["topics"].to_string().contains("none")), "what isn't there was not looked at");
     // A request that is refused is its sender's, whoever has sent the one before on that connection.
-    let mut http = crate::http::Http::connect(server.addresses()[0]);
+    let mut http = Http::connect(server.addresses()[0]);
     http.ask("/poll?topics=q.a&wait=0", &["Authorization: Bearer s3cret"]);
     assert_eq!(http.answer().status, 200);
     http.ask("/poll?topics=q.a&wait=0&token=guessed", &[]);
@@ -164,6 +165,32 @@ fn what_is_read_over_plain_http_and_what_is_refused_is_there_and_no_secret() {
     );
     let text = fs::read_to_string(&path).unwrap();
     assert!(!text.contains("s3cret") && !text.contains("guessed"), "{text}");
+}
+
+#[test]
+fn what_becomes_of_a_body_is_the_clients_and_not_the_proxys() {
+    let folder = Folder::new();
+    let server = serve(|config| {
+        config.audit = Some(folder.file());
+        config.trusted_proxy = vec!["127.0.0.1".parse().unwrap()];
+        config.admin_token = Some("boss".parse().unwrap());
+        config.publish_token = Some("s3cret".parse().unwrap());
+        config.max_publications_per_ip = "1/s".parse().unwrap();
+    });
+    let mut http = Http::connect(server.addresses()[0]);
+    let mut post = |path: &str, token: &str, client: &str, body: &str| {
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: {client}\r\nAuthorization: Bearer {token}\r\n"
+        );
+        http.write(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len()).as_bytes());
+        http.answer().status
+    };
+    assert_eq!(post("/revoke", "boss", "192.0.2.1", r#"{"sub":"u42"}"#), 200);
+    let lines = "{\"topic\":\"a\",\"data\":1}\n".repeat(100);
+    assert_eq!(post("/publish", "s3cret", "192.0.2.2", &lines), 429);
+    let path = folder.file();
+    assert_eq!(line(&path, "who was revoked", is("revoked"))["address"], "192.0.2.1:0");
+    assert_eq!(line(&path, "what was refused", is("refused"))["address"], "192.0.2.2:0");
 }
 
 #[test]

@@ -203,6 +203,44 @@ fn a_certificate_is_a_holder_by_every_door_and_nobody_has_what_it_gives() {
 }
 
 #[test]
+fn with_the_token_of_operators_somebody_is_revoked_whatever_certificate_is_shown() {
+    let world = World::new();
+    let (audit, revoked) = (world.path("audit.jsonl"), world.path("revoked"));
+    let server = world.start(|config| {
+        config.admin_token = Some("boss".parse().unwrap());
+        config.revoked = Some(revoked.clone());
+        config.audit = Some(audit.clone());
+    });
+    let revoke = |who: &Arc<ClientConfig>, whom: &str, lines: &str| {
+        let (mut stream, body) = (connect(&server, who), format!(r#"{{"sub":"{whom}"}}"#));
+        let head = format!(
+            "POST /revoke HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{lines}Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        let mut answer = String::new();
+        let _ = stream.write_all((head + &body).as_bytes()).and_then(|()| stream.read_to_string(&mut answer));
+        answer
+    };
+    let token = "Authorization: Bearer boss\r\n";
+    let (feed, boss) = (world.client(Some(("feed.example", 1))), world.client(Some(("boss.example", 2))));
+    assert!(revoke(&feed, "u1", "").starts_with("HTTP/1.1 403 "));
+    for (who, whom, lines) in [(&feed, "u1", token), (&world.client(None), "u2", token), (&boss, "u3", "")] {
+        let answer = revoke(who, whom, lines);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{whom}: {answer}");
+    }
+    drop(server);
+    let text = fs::read_to_string(&audit).unwrap();
+    let by: Vec<Value> = text
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .filter(|line: &Value| line["event"] == "revoked")
+        .collect();
+    let by: Vec<(&Value, &Value)> = by.iter().map(|line| (&line["sub"], &line["holder"])).collect();
+    let (operator, named) = (Value::from("operator"), Value::from("boss.example"));
+    assert_eq!(by, [(&"u1".into(), &operator), (&"u2".into(), &operator), (&"u3".into(), &named)]);
+}
+
+#[test]
 fn a_certificate_that_was_taken_back_resumes_no_session_and_one_that_is_required_is() {
     let world = World::new();
     let list = world.take_back(&[9]);

@@ -10,7 +10,7 @@ use stentor::{config::Config, server::Server};
 
 use crate::{
     client::{Client, exchange, read_frame, serve, tcp},
-    process::Running,
+    process::{Running, metric, wait_for},
 };
 
 const BEHIND: &str = "127.0.0.1";
@@ -65,6 +65,28 @@ fn streams_of_events_are_counted_as_their_client_too() {
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     let (_third, answer) = ask("192.0.2.1");
     assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+}
+
+#[test]
+fn a_connection_that_a_proxy_keeps_is_nobodys_whatever_its_first_request_looks_like() {
+    let server = behind(|_| {});
+    for (first, body) in [
+        ("OPTIONS /poll?topics=a HTTP/1.1\r\n", 0),
+        ("OPTIONS /history/a HTTP/1.1\r\n", 0),
+        ("GET /healthz HTTP/1.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n", 3),
+    ] {
+        let mut kept = tcp(server.addresses()[0]);
+        write!(kept, "{first}Host: localhost\r\nX-Forwarded-For: 192.0.2.1\r\n\r\n").unwrap();
+        assert!(head(&mut kept).starts_with("HTTP/1.1 20"), "{first}");
+        kept.read_exact(&mut vec![0; body]).unwrap();
+        // It has taken none of the places of that client, and the next request may be another's.
+        let mut client = try_for(&server, "192.0.2.1").expect(first);
+        assert_eq!(client.json()["type"], "hello");
+        write!(kept, "GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Forwarded-For: 192.0.2.2\r\n\r\n").unwrap();
+        assert!(head(&mut kept).starts_with("HTTP/1.1 200 "), "{first}");
+        drop((client, kept));
+        wait_for("them to be gone", || metric(server.addresses()[0], "connections_admitted") <= 1.0);
+    }
 }
 
 #[test]

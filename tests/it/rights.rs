@@ -303,6 +303,14 @@ fn a_mode_or_rate_above_the_right_is_refused_and_what_is_allowed_is_named() {
     assert_eq!(world.get("/poll?topics=q.us.A", &mine).0, 403);
     assert_eq!(world.get("/history/q.us.A", &mine).0, 403);
     assert_eq!(world.get("/poll?topics=t.us.A", &mine).0, 200);
+    // Nor is its last value there for the asking, again and again.
+    world.publish("q.us.A", 1);
+    world.publish("t.us.A", 1);
+    let (status, text) = world.get("/topics/q.us.A", &mine);
+    assert!(status == 403 && text.contains("rate of at most 4"), "{status} {text}");
+    assert_eq!(world.get("/topics/t.us.A", &mine).0, 200);
+    let newest = token("u2", json!({ "sub": ["q.>"], "modes": ["latest"] }));
+    assert_eq!(world.get("/topics/q.us.A", &newest).0, 200);
 }
 
 #[test]
@@ -333,6 +341,12 @@ fn a_token_is_renewed_on_the_same_connection_and_nothing_is_missed() {
     assert_eq!((&told["type"], &told["code"]), (&json!("status"), &json!("token_expiring")));
     let within = told["in"].as_u64().unwrap();
     assert!((20..=30).contains(&within), "{told}");
+    // Who shows it again, or one that lasts no longer, isn't told so again: it would go on for ever.
+    let shorter = token_with("u1", sees(&["a"]), json!({ "exp": now() + 20 }));
+    for same in [&first, &first, &shorter] {
+        assert_eq!(client.ask(&format!(r#"{{"op":"auth","token":"{same}"}}"#))["type"], "ack");
+    }
+    assert_eq!(client.ask(r#"{"op":"ping"}"#)["type"], "pong");
     (1..=3).for_each(|n| world.publish("a", n));
     let exp = now() + 3600;
     let second = token_with("u1", sees(&["a"]), json!({ "exp": exp }));

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     access::{Beyond, Holder},
+    handover::is_for_worker,
     http::{self, Request},
     io::{Edge, Token, tls},
     lane::{Address, Lane},
@@ -116,12 +117,12 @@ impl<E: Edge> Clerk<'_, E> {
         }
     }
 
-    /// Finds out which client an upgrade, a stream of events or what a worker answers comes from that a trusted proxy has passed on.
-    /// Returns whether one has; none if it was refused. Other requests stay the proxy's: it may send those of many clients on one
-    /// connection.
+    /// Finds out which client a request comes from that a worker answers, and that a trusted proxy has passed on: its connection is
+    /// this client's then, and no other's. Returns whether one has; none if it was refused. Other requests stay the proxy's: it may
+    /// send those of many clients on one connection.
     fn see_client(&mut self, token: Token, head: &Request<'_>) -> Option<bool> {
         let peer = self.connections.get(token).map(|connection| connection.peer)?;
-        let stays = head.is_upgrade() || matches!(head.path(), "/sse" | "/sse/") || is_answered_here(head.path());
+        let stays = head.method != "OPTIONS" && is_for_worker(head.path());
         let client = if stays { self.ground.settings.proxies.client(peer, head) } else { peer };
         if client == peer {
             return Some(false);
@@ -432,11 +433,6 @@ impl<E: Edge> Clerk<'_, E> {
         self.answer(token, say);
         self.set_timer(token);
     }
-}
-
-/// Whether a request at this path is answered by a worker, over plain HTTP.
-fn is_answered_here(path: &str) -> bool {
-    matches!(path, "/poll" | "/poll/") || path.starts_with("/history/")
 }
 
 /// The lane that a WebSocket speaks, and the subprotocol that the answer names.
