@@ -366,8 +366,9 @@ impl<E: Edge> Clerk<'_, E> {
             self.ground.shared.metrics.refuse(Refusal::Forbidden);
             return self.refuse_token(token, id, (ErrorCode::Unauthorized, why));
         }
+        // Whoever has shown the same token again, or one that lasts no longer, was told already: else it would be told as often as it answers.
+        connection.told_expiring &= lasts_until(&holder) <= lasts_until(&connection.holder);
         connection.holder = holder.clone();
-        connection.told_expiring = false;
         self.note(token, |_| What::Auth);
         self.reply(token, &Reply::Authenticated { id, holder: Self::who(&holder) });
         self.sit(token);
@@ -720,6 +721,11 @@ fn are_apart(kept: &[(Arc<str>, Delivery)], ended: &[(Arc<str>, Delivery)]) -> (
     let is_apart =
         |(one, how): &(Arc<str>, Delivery)| kept.iter().all(|(other, delivery)| delivery == how || !touch(one, other));
     (ended.iter().all(is_apart), (kept.len() * ended.len()) as u64)
+}
+
+/// When what somebody has shown expires, in seconds since the Unix epoch: at no time, if that isn't said.
+fn lasts_until(holder: &Holder) -> u64 {
+    holder.known().and_then(|known| known.expires).unwrap_or(u64::MAX)
 }
 
 /// When a client is to be told that its token expires, in microseconds since the Unix epoch; never of what can't be shown anew.
