@@ -558,7 +558,7 @@ pub struct Config {
 
     /// Commands and pings a second from one connection; beyond, 4003; 0 for no limit
     ///
-    /// Two seconds' worth may come at once. Pongs count, and so do fragments of messages with less than 256 bytes, but for the last.
+    /// Two seconds' worth may come at once. Pongs count, and so do fragments of messages with less than 64 bytes, but for the last.
     /// Publications are bounded by --max-publications instead.
     #[arg(long, value_name = "RATE", env = "STENTOR_MAX_COMMANDS", default_value = "1000/s", help_heading = "Limits")]
     pub max_commands: RateLimit,
