@@ -117,6 +117,7 @@ type Client struct {
 	wasOpen bool
 	end     *Error // why there will be no connection any more
 	trouble string // what was wrong the last time
+	shown   string // the token that the server was shown last
 
 	// Of whoever takes events.
 	taken  []Event

@@ -53,6 +53,9 @@ func (c *Client) connection(url string) time.Duration {
 	}
 	cancel()
 	if err == nil {
+		c.mutex.Lock()
+		c.shown = token
+		c.mutex.Unlock()
 		return c.follow(url, opened)
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
@@ -279,9 +282,11 @@ func (c *Client) authenticate(on *wire) {
 		return
 	}
 	c.act(func() error {
-		if c.wire != on {
+		// The same one again would change nothing.
+		if c.wire != on || token == c.shown {
 			return nil
 		}
+		c.shown = token
 		return c.core.ask(map[string]any{"op": "auth", "token": token}, func(*fields, *Error) error { return nil })
 	})
 }

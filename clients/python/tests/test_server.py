@@ -323,6 +323,31 @@ def test_a_closed_client_ends_the_loop_and_refuses(server: Server) -> None:
     md.close()
 
 
+def test_closing_ends_what_other_threads_wait_for(server: Server) -> None:
+    with Link(server.port) as link:
+        md = connect(link.url)
+        link.stall()
+        failed: list[str] = []
+
+        def wait_for(what: Callable[[], object]) -> None:
+            try:
+                what()
+            except StentorError as error:
+                failed.append(error.code)
+
+        uses: list[Callable[[], object]] = [lambda: md.snapshot("q.>", timeout=None), lambda: md.ping(timeout=None)]
+        threads = [threading.Thread(target=wait_for, args=(use,), daemon=True) for use in uses]
+        for thread in threads:
+            thread.start()
+        while len(asyncio.all_tasks(md._loop)) < 4:
+            time.sleep(0.001)
+        md.close()
+        for thread in threads:
+            thread.join(10)
+        assert not any(thread.is_alive() for thread in threads)
+        assert set(failed) <= {"closed", "disconnected"} and len(failed) == 2
+
+
 def test_what_has_come_is_there_without_waiting(server: Server) -> None:
     with connect(server.url) as md:
         assert all(isinstance(event, Status) for event in md.pending())
@@ -332,6 +357,21 @@ def test_what_has_come_is_there_without_waiting(server: Server) -> None:
         md.publish("a", 1).result()
         md.ping()
         assert [event.data for event in md.pending() if isinstance(event, Update)] == [1]
+
+
+def test_asyncio_has_what_has_come_however_short_the_time(server: Server) -> None:
+    async def program() -> None:
+        async with stentor.aio.connect(server.url) as md:
+            md.subscribe("a")
+            await (await md.publish("a", 1))
+            await md.ping()
+            while not isinstance(event := await md.receive(timeout=0), Update):
+                pass
+            assert event.data == 1
+            with pytest.raises(TimeoutError):
+                await md.receive(timeout=0)
+
+    asyncio.run(program())
 
 
 def test_the_client_for_asyncio_does_the_same(server: Server) -> None:

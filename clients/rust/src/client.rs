@@ -95,6 +95,8 @@ pub struct Client {
     nth: usize,
     failures: u32,
     wrong_tokens: u32,
+    /// The token that the server was shown last.
+    shown: Option<String>,
     was_open: bool,
     cursor_at: Instant,
     trouble: String,
@@ -120,6 +122,7 @@ impl Client {
             nth: 0,
             failures: 0,
             wrong_tokens: 0,
+            shown: None,
             was_open: false,
             cursor_at: now,
             trouble: String::new(),
@@ -253,6 +256,7 @@ impl Client {
                 }
             },
         };
+        self.shown.clone_from(&token);
         let options = &self.options;
         match Wire::open(&url, token.as_deref(), options.tls.as_ref(), options.message_max, options.patience) {
             Ok(wire) => {
@@ -314,17 +318,14 @@ impl Client {
 
     /// Behind a message: what it came to is sent.
     fn say(&mut self) {
-        if std::mem::take(&mut self.core.expiring) {
-            match &mut self.options.token {
-                Some(Token::Ask(ask)) => {
-                    // Without another the server ends the connection, and it is asked for again.
-                    if let Ok(word) = ask() {
-                        self.core.show(&word);
-                    }
-                }
-                Some(Token::Word(word)) => self.core.show(&word.clone()),
-                None => {}
-            }
+        // Without another one the server ends the connection, and it is asked for again.
+        if std::mem::take(&mut self.core.expiring)
+            && let Some(Token::Ask(ask)) = &mut self.options.token
+            && let Ok(word) = ask()
+            && self.shown.as_ref() != Some(&word)
+        {
+            self.core.show(&word);
+            self.shown = Some(word);
         }
         if self.core.cursor.is_some() && self.is_open() && self.cursor_at.elapsed() > CURSOR_EVERY {
             self.cursor_at = Instant::now();
@@ -356,7 +357,12 @@ impl Client {
             let status = Status { code: "lost".into(), message: self.trouble.clone(), ..Status::default() };
             self.core.topics.events.push_back(Event::Status(status));
         }
+        let was_good = was_open && since.elapsed() > GOOD_AFTER;
+        if was_good || (was_open && code != 4001) {
+            self.wrong_tokens = 0;
+        }
         if code == 4001 {
+            // One that has expired after hours was none of those that were wrong.
             self.wrong_tokens += 1;
             let is_asked = matches!(self.options.token, Some(Token::Ask(_)));
             if !is_asked || self.wrong_tokens >= WRONG_TOKENS {
@@ -367,10 +373,8 @@ impl Client {
             // Another connection of the same holder has taken this one's place: coming back would take its place in turn.
             self.state = State::Ended(Error::new("replaced", said));
             return;
-        } else if was_open {
-            self.wrong_tokens = 0;
         }
-        if was_open && since.elapsed() > GOOD_AFTER {
+        if was_good {
             self.failures = 0;
         }
         let mut delay = self.delay(code);

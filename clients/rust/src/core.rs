@@ -359,11 +359,16 @@ impl Core {
                 }
                 self.taken(&names, &points, answer, misses, &extra)?;
             }
-            Asked::Known(names) => self.know(&names),
+            Asked::Known(names) => {
+                self.know(&names);
+                // Else the ping behind the greeting tells it.
+                if !self.is_syncing && !self.asks_again(&names) {
+                    self.topics.events.push_back(Event::Current);
+                }
+            }
             Asked::Synced(names) => {
                 self.know(&names);
-                let wants = &self.topics.wants;
-                if !names.iter().any(|name| wants.get(name).is_some_and(|want| want.again)) {
+                if !self.asks_again(&names) {
                     self.is_syncing = false;
                     self.topics.settle();
                     self.topics.events.push_back(Event::Current);
@@ -533,19 +538,19 @@ impl Core {
         let taken: Vec<String> =
             names.iter().filter(is_named).filter(|name| self.topics.wants.contains_key(*name)).cloned().collect();
         // What came so far may have had holes, if it wasn't mode `all`.
-        let anew: Vec<String> =
-            taken.iter().filter(|name| self.topics.wants[*name].agreed != Some(Mode::All)).cloned().collect();
+        let anew: Vec<String> = taken.iter().filter(|name| !self.topics.wants[*name].has_all()).cloned().collect();
         self.topics.start_anew(&anew, points);
         for (topic, entry) in &entries {
             let Some(want) = self.topics.wants.get_mut(*topic).filter(|_| taken.iter().any(|name| name == topic))
             else {
                 continue;
             };
-            want.agreed = Some(match entry.get("mode").and_then(Value::as_str) {
+            let mode = match entry.get("mode").and_then(Value::as_str) {
                 Some("latest") => Mode::Latest,
                 Some(_) => Mode::All,
                 None => want.how.mode,
-            });
+            };
+            want.agreed = Some((mode, entry.get("rate").and_then(Value::as_f64)));
             (want.is_old, want.misses, want.again, want.how.from) = (true, false, false, None);
         }
         self.topics.was_away = misses;
@@ -577,7 +582,7 @@ impl Core {
         let mut ended = Vec::new();
         for name in &mine {
             match self.topics.wants.get_mut(name) {
-                Some(Want { agreed: Some(agreed), how, .. }) => how.mode = *agreed,
+                Some(Want { agreed: Some((mode, rate)), how, .. }) => (how.mode, how.rate) = (*mode, *rate),
                 _ => {
                     self.topics.wants.remove(name);
                     ended.push(name.clone());
@@ -630,6 +635,11 @@ impl Core {
         for command in parts {
             self.ask(command, Asked::Nothing);
         }
+    }
+
+    /// Whether some of these were asked for again: behind them is another ping.
+    fn asks_again(&self, names: &[String]) -> bool {
+        names.iter().any(|name| self.topics.wants.get(name).is_some_and(|want| want.again))
     }
 
     fn know(&mut self, names: &[String]) {
@@ -707,5 +717,26 @@ mod tests {
         core.read(&refusal(each[1].0)).unwrap();
         assert!(matches!(&core.topics.events[0], Event::Refused { names, .. } if names == &["b"]));
         assert_eq!(core.topics.wants.len(), 2);
+    }
+
+    #[test]
+    fn what_is_subscribed_to_on_an_open_connection_is_current_too_and_a_refused_change_leaves_mode_and_rate() {
+        let mut core = Core::new(9);
+        core.read(HELLO).unwrap();
+        let said = |core: &mut Core, how: &How| {
+            core.subscribe(vec!["a".into()], how);
+            let all = mem::take(&mut core.out).into_iter();
+            all.map(|text| serde_json::from_str::<Value>(&text).unwrap()["id"].as_u64().unwrap()).collect::<Vec<_>>()
+        };
+        let ids = said(&mut core, &How::latest().rate(4.0));
+        let ack = r#"{"type":"ack","id":ID,"topics":[{"topic":"a","mode":"latest","rate":4}]}"#;
+        core.read(&ack.replace("ID", &ids[0].to_string())).unwrap();
+        assert!(!core.topics.events.iter().any(|event| matches!(event, Event::Current)));
+        core.read(&format!(r#"{{"type":"pong","id":{}}}"#, ids[1])).unwrap();
+        assert!(core.topics.events.iter().any(|event| matches!(event, Event::Current)));
+        let ids = said(&mut core, &How::default());
+        core.read(&format!(r#"{{"type":"error","id":{},"code":"forbidden","message":"a"}}"#, ids[0])).unwrap();
+        let how = &core.topics.wants["a"].how;
+        assert_eq!((how.mode, how.rate), (Mode::Latest, Some(4.0)));
     }
 }

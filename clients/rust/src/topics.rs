@@ -21,8 +21,8 @@ pub(crate) struct Want {
     pub call: u64,
     /// Names of other calls must not go in one command with it.
     pub is_alone: bool,
-    /// What the server has agreed to, on this connection.
-    pub agreed: Option<Mode>,
+    /// What the server has agreed to, on this connection: mode and rate.
+    pub agreed: Option<(Mode, Option<f64>)>,
     /// It was asked for again, on this connection, without those that it was refused with: what was asked before says nothing of it.
     pub again: bool,
     /// A server has agreed to it before.
@@ -270,7 +270,7 @@ impl Topics {
             (place.before, place.gapless) = (true, false);
         }
         for want in self.wants.values_mut() {
-            want.misses |= want.knows_all && want.agreed == Some(Mode::All);
+            want.misses |= want.knows_all && want.has_all();
             (want.agreed, want.again) = (None, false);
         }
     }
@@ -397,7 +397,7 @@ impl Topics {
 
     fn is_gapless(&self, topic: &str) -> bool {
         // Where names overlap, the server delivers the most of what they say.
-        let is_all = |name: &str| self.wants.get(name).is_some_and(|want| want.agreed == Some(Mode::All));
+        let is_all = |name: &str| self.wants.get(name).is_some_and(Want::has_all);
         is_all(topic) || self.patterns.iter().any(|name| matches(name, topic) && is_all(name))
     }
 
@@ -470,6 +470,11 @@ impl Topics {
 }
 
 impl Want {
+    /// Whether every publication comes, on this connection.
+    pub fn has_all(&self) -> bool {
+        self.agreed.is_some_and(|(mode, _)| mode == Mode::All)
+    }
+
     pub fn new(how: How) -> Want {
         Want {
             how,

@@ -87,6 +87,8 @@ class Engine:
         self._was_open = False
         self._cursor_at = 0.0
         self._authenticating: asyncio.Task[None] | None = None
+        #: The token that the server was shown last.
+        self._shown: str | None = None
         #: There is a connection, and the server has greeted.
         self.is_open = False
         #: Why there will be no connection any more.
@@ -166,7 +168,7 @@ class Engine:
         options = self.options
         try:
             async with asyncio.timeout(options.patience):
-                token = await self.token()
+                token = self._shown = await self.token()
                 wire = await open_wire(
                     url,
                     token=token,
@@ -301,7 +303,9 @@ class Engine:
         except Exception as error:
             log.warning("no new token: %s", error)
             return
-        if token is not None:
+        # The same one again would change nothing.
+        if token is not None and token != self._shown:
+            self._shown = token
             self.core.ask({"op": "auth", "token": token}, lambda answer, error: None)
 
     def _finish(self, error: StentorError) -> None:

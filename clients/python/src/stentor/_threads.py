@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from functools import partial
 from types import TracebackType
 from typing import Any, Literal, TypeVar, Unpack
@@ -62,6 +62,8 @@ class Client(Base):
         self._taken: list[Item] = []
         self._sending = threading.Lock()
         self._publications: list[tuple[str, bytes, Future[Receipt]]] = []
+        # The thread does no more; under the same lock as what it is given to do.
+        self._is_over = False
         self._loop = asyncio.new_event_loop()
         self._stopping = asyncio.Event()
         super().__init__(options, Inbox(options.buffer_bytes, options.when_slow, self._notify, self._has_room))
@@ -84,7 +86,7 @@ class Client(Base):
         """The next event, within so many seconds, or `TimeoutError`. `StentorError` with `closed` when there will be none."""
         event = self._next(None if timeout is None else time.monotonic() + timeout)
         if event is None:
-            raise StentorError("closed", "this client was closed")
+            raise _closed()
         return event
 
     def pending(self) -> list[Event]:
@@ -168,10 +170,11 @@ class Client(Base):
                 raise TimeoutError("there is no connection")
             self._check()
             with self._sending:
+                if self._is_over:
+                    raise _closed()
                 self._publications.append((topic, text, future))
-                is_first = len(self._publications) == 1
-            if is_first:
-                self._post(lambda: self._loop.create_task(self._send()))
+                if len(self._publications) == 1:
+                    self._post(lambda: self._loop.create_task(self._send()))
         except BaseException:
             future.cancel()
             raise
@@ -217,6 +220,9 @@ class Client(Base):
             self._inbox.end(StentorError("internal", repr(error)))
             raise
         finally:
+            with self._sending:
+                self._is_over = True
+            self._loop.run_until_complete(self._end_all())
             self._loop.close()
 
     async def _live(self) -> None:
@@ -229,6 +235,16 @@ class Client(Base):
             pass  # The server takes nothing: what waits is told so.
         await self._engine.close()
         await self._send()
+
+    async def _end_all(self) -> None:
+        """Whoever waits in another thread, for a snapshot or an answer, is told that nothing comes."""
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0)  # Their outcomes are handed on.
+        for _, _, future in self._publications:
+            _settle(future, None, _closed())
 
     async def _send(self) -> None:
         """Publishes what has gathered, as soon as the network takes it; without a connection its futures are told."""
@@ -258,12 +274,19 @@ class Client(Base):
             pass  # It was closed meanwhile; what waits was told.
 
     def _call(self, work: Coroutine[Any, Any, T], timeout: float | None) -> T:
-        try:
+        with self._sending:
+            if self._is_over:
+                work.close()
+                raise _closed()
             future = asyncio.run_coroutine_threadsafe(asyncio.wait_for(work, timeout), self._loop)
-        except RuntimeError:
-            work.close()
-            raise StentorError("closed", "this client was closed") from None
-        return future.result()
+        try:
+            return future.result()
+        except CancelledError:
+            raise _closed() from None
+
+
+def _closed() -> StentorError:
+    return StentorError("closed", "this client was closed")
 
 
 def _settle(future: Future[Receipt], receipt: Receipt | None, error: StentorError | None) -> None:

@@ -68,6 +68,8 @@ class Client(Base):
 
     async def receive(self, timeout: float | None = None) -> Event:
         """The next event, within so many seconds, or `TimeoutError`. `StentorError` with `closed` when there will be none."""
+        if not self._taken:
+            self._refill()  # What is there is there, however short the time.
         async with asyncio.timeout(timeout):
             event = await self._next()
         if event is None:
