@@ -43,7 +43,7 @@ pub(super) struct Sender {
     pub holder: Holder,
     /// The server stops: nothing is taken any more.
     pub comes_too_late: bool,
-    /// Where it is, if it isn't at the other end of the connection: behind a proxy.
+    /// Where it is: behind a proxy that isn't the other end of the connection. None before that is known.
     pub client: Option<SocketAddr>,
     /// Whose topics, values and publications these are; none if they aren't counted for an address.
     pub charged: Option<Charged>,

@@ -340,7 +340,7 @@ def test_closing_ends_what_other_threads_wait_for(server: Server) -> None:
         for thread in threads:
             thread.start()
         while len(asyncio.all_tasks(md._loop)) < 4:
-            time.sleep(0.001)
+            time.sleep(0.001)  # That a task has begun is told to nobody else.
         md.close()
         for thread in threads:
             thread.join(10)

@@ -426,6 +426,26 @@ fn a_request_that_has_come_when_its_connection_is_to_end_is_answered() {
 }
 
 #[test]
+fn what_comes_behind_a_poll_that_waits_is_left_where_it_is() {
+    let mut world = plain(quiet());
+    world.publish_some("t", 1, 0);
+    world.pollers.push(Poller::new(vec!["t".to_owned()], false));
+    world.connect_poller(0, 1 << 20);
+    for _ in 0..2 {
+        let World { pollers, journal, .. } = &mut world;
+        pollers[0].poll(60, journal);
+        world.settle();
+    }
+    assert!(world.pollers[0].waits());
+    let behind = b"GET /history/t HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(20_000);
+    world.pollers[0].peer.as_ref().unwrap().write(&behind);
+    world.run();
+    let kept = world.posts[0].worker.connections.iter().map(|(_, connection)| connection.request.len()).max();
+    // As much as one read takes in with this much of work, and no second one.
+    assert!(kept.is_some_and(|kept| (1..12_000).contains(&kept)), "{kept:?} of {}", behind.len());
+}
+
+#[test]
 fn a_poll_is_woken_for_what_it_wants_and_for_nothing_else() {
     let mut world = plain(quiet());
     for _ in 0..50 {
